@@ -1,0 +1,63 @@
+# Needs: git, make, Python >= 3.11. Everything else is installed into .venv from the locks in requirements/.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+export JUPYTER_PLATFORM_DIRS := 1
+# An inherited PYTHONDONTWRITEBYTECODE triples every process's start.
+unexport PYTHONDONTWRITEBYTECODE
+
+.PHONY: help demo test test-all check lab install install-runner format lock bench clean
+help: ## what there is
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
+
+demo: $(VENV)/.sandbox ## a bad build rolls itself back, a good one is promoted: on the sandbox, in a minute
+	$(BIN)/buddy-ops demo
+
+test: $(VENV)/.dev ## every test
+	$(BIN)/pytest -n 2 --dist loadgroup
+
+check: $(VENV)/.dev ## lint, format, types, architecture, notebooks without outputs
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python -m tests.notebooks.clean notebooks
+
+lab: $(VENV)/.lab ## JupyterLab on the notebooks, with the sandbox running live
+	$(BIN)/buddy-ops lab
+
+install: $(VENV)/.lab ## everything a person needs
+install-runner: $(VENV)/.core ## what a CI runner needs to execute notebooks against AWS
+
+format: $(VENV)/.dev ## format code and notebooks
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: $(VENV)/.lab ## the figures in benchmarks/
+	$(BIN)/python -m benchmarks.sandbox
+	$(BIN)/python -m benchmarks.run
+
+COMPILE := $(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --no-annotate
+lock: $(BIN)/uv ## resolve the locks in requirements/ anew
+	$(COMPILE) requirements/uv.in -o requirements/uv.txt
+	$(COMPILE) pyproject.toml requirements/build.in -o requirements/core.txt
+	$(COMPILE) pyproject.toml requirements/build.in --extra sandbox -c requirements/core.txt -o requirements/sandbox.txt
+	$(COMPILE) pyproject.toml requirements/build.in --extra sandbox --extra dev -c requirements/sandbox.txt -o requirements/dev.txt
+	$(COMPILE) pyproject.toml requirements/build.in --extra sandbox --extra lab -c requirements/dev.txt -o requirements/lab.txt
+
+clean: ## remove what was built and installed
+	rm -rf $(VENV) build .pytest_cache .mypy_cache .ruff_cache .hypothesis
+
+$(BIN)/uv: requirements/uv.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "Python 3.11 or newer is needed; $(PYTHON) is older. Try: make PYTHON=python3.12"; exit 1; }
+	@$(PYTHON) -m venv $(VENV) || \
+	  { echo "$(PYTHON) cannot make a virtual environment. On Debian: apt-get install python3-venv"; exit 1; }
+	$(BIN)/python -m pip install -q --disable-pip-version-check --require-hashes -r requirements/uv.txt
+	@touch $@
+
+INSTALL = $(BIN)/uv pip install -q --python $(BIN)/python --compile-bytecode
+$(VENV)/.%: requirements/%.txt pyproject.toml | $(BIN)/uv
+	$(INSTALL) --require-hashes -r $<
+	$(INSTALL) --no-deps --no-build-isolation --no-index -e .
+	@touch $@

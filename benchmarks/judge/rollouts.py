@@ -1,0 +1,110 @@
+"""Drives the real judge through a rollout as the product does: stages, bakes, stretches, re-bakes, the watch after 100 %."""
+
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from math import inf
+
+import numpy as np
+
+from benchmarks.judge.traffic import DAY, WEIGHTS, Cell, Requests, tail
+from buddy_ops.health import Counts, Judge, Minute, Policy
+
+Stages = tuple[tuple[int, int], ...]
+"""(level, minutes of bake) of each stage; the last is at 100 %."""
+STAGES: Stages = ((2, 5), (3, 5), (4, 5), (5, 5))
+PROBED: Stages = ((1, 3), *STAGES)
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How one rollout ended: 'rolled back', 'proved', 'held', 'external' (given up) or 'unproven' at 24 h."""
+
+    end: str
+    minute: int
+    reached_100: float  # the minute; inf: never
+    exposed: int  # requests of the new version after the onset, up to 24 h
+
+
+def minutes_of(requests: Requests, row: int, rng: np.random.Generator) -> Iterator[tuple[list[int], ...]]:
+    """Per minute, the cumulated bands (n, x1, x0, slow) of one rollout; later ones are known at 100 % only."""
+    yield from zip(*(a[row].tolist() for a in (requests.n, requests.x1, requests.x0, requests.slow)), strict=True)
+    nothing = [0] * (len(WEIGHTS) - 1)
+    drawn = requests.n.shape[1]
+    while drawn < DAY:
+        for n, x1, slow in tail(requests.cell, min(200, DAY - drawn), rng):
+            yield [*nothing, n], [*nothing, x1], [*nothing], [*nothing, slow]
+            drawn += 1
+
+
+def minute_at(bands: tuple[list[int], ...], level: int) -> Minute:
+    """What is measured of a minute in which the new version had this level."""
+    n, x1, x0, slow = bands
+    if level == len(WEIGHTS) - 1:
+        return Minute(1.0, Counts(), Counts(n[-1], x1[-1], slow[-1]))
+    stable = Counts(n[-1] - n[level], x0[-1] - x0[level], slow[-1] - slow[level])
+    return Minute(WEIGHTS[level], stable, Counts(n[level], x1[level], slow[level]))
+
+
+class Rollout:
+    """One rollout under the judge: polled each minute, with metrics one minute late."""
+
+    def __init__(self, judge: Judge, cell: Cell, stages: Stages, deaf_until: int = 0) -> None:
+        """`deaf_until`: earlier minutes are not observed (the clairvoyant judge knows when to begin)."""
+        self.judge, self.cell, self.stages, self.deaf_until = judge, cell, stages, deaf_until
+        self.stage = self.since = self.rebakes = self.exposed = 0
+        self.reached_100 = inf
+
+    def run(self, bands: Iterator[tuple[list[int], ...]]) -> Outcome:
+        """Serve minute after minute until the judge has done; the version then stands, or is gone, to the end of the day."""
+        unread: deque[Minute] = deque()
+        for t, minute in enumerate(bands):
+            if len(unread) == 2:  # minute t - 2 is readable now
+                end = self.poll(t, unread.popleft())
+                if end:
+                    return self.outcome(end, t)
+            unread.append(minute_at(minute, self.stages[self.stage][0]))
+            if t >= self.cell.onset:
+                self.exposed += unread[-1].canary.requests
+        return self.outcome("unproven", DAY)
+
+    def poll(self, t: int, minute: Minute) -> str:
+        """Act on one more minute; how the rollout ended, or '' while it goes on."""
+        judge, final = self.judge, self.stage == len(self.stages) - 1
+        if t - 2 >= self.deaf_until:
+            judge.observe(minute)
+        if judge.rebakes != self.rebakes:
+            self.rebakes, self.since = judge.rebakes, t
+        verdict = judge.verdict((t - self.since) * 60.0, self.stages[self.stage][1] * 60.0, final)
+        if verdict.decision == "rollback":
+            return "rolled back"
+        if verdict.expired:
+            return "external" if verdict.decision == "external" else "held"
+        if verdict.decision == "promote":
+            if final:
+                return "proved"
+            judge.next_stage()
+            self.stage, self.since = self.stage + 1, t
+            if self.stage == len(self.stages) - 1:
+                self.reached_100 = t
+        return ""
+
+    def outcome(self, end: str, t: int) -> Outcome:
+        stands = end in ("proved", "unproven")
+        later = self.cell.traffic * (DAY - max(t, self.cell.onset)) if stands else 0
+        return Outcome(end, t, self.reached_100, self.exposed + later)
+
+
+def clairvoyant(cell: Cell, policy: Policy) -> Policy:
+    """The judge that knows p0, p1 and the onset: the same rules and thresholds, all its stake on the truth at once.
+
+    It hears nothing before the onset (`deaf_until`), so it owes nothing to earlier minutes, and knows that failures do
+    not clump. Not an optimal policy, but the best that this form of test can do.
+    """
+
+    def odds(p: float) -> float:
+        return p / (1 - p) if p < 1 else 1e6
+
+    over = odds(cell.p1) / odds(policy.slo_error_rate)
+    worse = cell.p1 / cell.p0 if cell.p0 else 1e6
+    return replace(policy, slo_mixture=((over, 1.0),), base_mixture=((worse, 1.0),), first_stake=1.0)

@@ -1,0 +1,104 @@
+"""The simulated requests: one draw, served to every policy.
+
+Every minute's requests fall into bands by a uniform number of their own (0-1 %, 1-10 %, 10-25 %, 25-50 %, 50-100 %). A
+policy that gives the new version a weight of 25 % sends it the first three bands, so all policies see the same requests,
+and each request fails in the same way whichever policy sent it to that version.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+Ints = NDArray[np.int64]
+
+WEIGHTS = (0.0, 0.01, 0.10, 0.25, 0.50, 1.0)
+"""A level is an index into this: the bands below it are the new version's."""
+DAY = 1440
+SLOW_RATE = 0.002  # of both versions: the latency stream is healthy everywhere, and may raise false alarms
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One situation. Rates are fractions; `p1` holds from minute `onset` on, `p0` before.
+
+    `fault` = (first minute, minutes, rate): requests of both versions fail at that rate too. `clump` > 1: failures come
+    in bursts of that mean size (geometric), each within one version's minute.
+    """
+
+    suite: str
+    traffic: int
+    p0: float
+    p1: float
+    onset: int = 0
+    fault: tuple[int, int, float] | None = None
+    clump: float = 1.0
+
+    @property
+    def good(self) -> bool:
+        return self.p1 <= self.p0
+
+
+@dataclass(frozen=True)
+class Requests:
+    """What each level of weight would see: arrays (rollouts, minutes, levels), cumulated over the bands.
+
+    `n`: requests below the level; `x1`, `x0`: how many of them fail on the new version and on stable; `slow`.
+    """
+
+    cell: Cell
+    n: Ints
+    x1: Ints
+    x0: Ints
+    slow: Ints
+
+    def split(self, level: Ints, minute: int) -> tuple[Ints, Ints, Ints, Ints]:
+        """(n1, x1, n0, x0) per rollout in a minute in which rollout r has weight level[r]."""
+        rows = np.arange(len(level))
+        n, x1, x0 = self.n[:, minute], self.x1[:, minute], self.x0[:, minute]
+        return n[rows, level], x1[rows, level], n[:, -1] - n[rows, level], x0[:, -1] - x0[rows, level]
+
+
+def _failures(rng: np.random.Generator, n: Ints, rate: NDArray[np.float64], clump: float) -> Ints:
+    if clump <= 1:
+        return rng.binomial(n, np.broadcast_to(rate, n.shape))
+    bursts = rng.poisson(n * rate / clump)
+    more = rng.negative_binomial(np.maximum(bursts, 1), 1 / clump) * (bursts > 0)
+    return np.minimum(n, bursts + more)
+
+
+def draw(cell: Cell, rollouts: int, minutes: int, rng: np.random.Generator) -> Requests:
+    """Draw the first minutes of so many rollouts."""
+    widths = np.diff(WEIGHTS)
+    n = rng.poisson(cell.traffic * widths, size=(rollouts, minutes, len(widths))).astype(np.int64)
+    at = np.arange(minutes)
+    p0 = np.full(minutes, cell.p0)
+    p1 = np.where(at >= cell.onset, cell.p1, cell.p0)
+    if cell.fault:
+        first, lasts, rate = cell.fault
+        burning = (at >= first) & (at < first + lasts)
+        p0, p1 = (np.where(burning, p + (1 - p) * rate, p) for p in (p0, p1))
+    x0 = _failures(rng, n, p0[None, :, None], cell.clump)
+    x1 = _failures(rng, n, p1[None, :, None], cell.clump)
+    slow = rng.binomial(n, SLOW_RATE)
+    return Requests(cell, *(_levels(a) for a in (n, x1, x0, slow)))
+
+
+def _levels(bands: Ints) -> Ints:
+    return np.concatenate([np.zeros_like(bands[:, :, :1]), bands.cumsum(axis=2)], axis=2)
+
+
+def tail(cell: Cell, minutes: int, rng: np.random.Generator) -> Iterator[tuple[int, int, int]]:
+    """Later minutes of one rollout at 100 %: (requests, failures, slow) of the new version."""
+    n = rng.poisson(cell.traffic, minutes).astype(np.int64)
+    x1, slow = _failures(rng, n, np.array(cell.p1), cell.clump), rng.binomial(n, SLOW_RATE)
+    return zip(n.tolist(), x1.tolist(), slow.tolist(), strict=True)
+
+
+def history(cell: Cell, rng: np.random.Generator) -> list[tuple[int, int, int]]:
+    """Stable's minutes before a rollout: 3 h, 24 h below 600 requests a minute."""
+    minutes = 180 if cell.traffic >= 600 else DAY
+    n = rng.poisson(cell.traffic, minutes).astype(np.int64)
+    x0, slow = _failures(rng, n, np.array(cell.p0), cell.clump), rng.binomial(n, SLOW_RATE)
+    return list(zip(n.tolist(), x0.tolist(), slow.tolist(), strict=True))

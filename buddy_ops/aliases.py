@@ -1,0 +1,308 @@
+"""Versions and the alias: reading, publishing, shifting traffic, smoke tests.
+
+Knows the alias record and Lambda's rules for weights. Never decides which version is good.
+"""
+
+import hashlib
+import json
+from base64 import b64encode
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+from buddy_ops.errors import AwsFailed, BuddyError, InvalidInput, Refused
+from buddy_ops.target import Target
+
+RECORD_LIMIT = 256
+"""Characters that Lambda allows in an alias's Description. Source: Lambda API reference, UpdateAlias."""
+
+BAD_KEPT = 3
+
+
+@dataclass(frozen=True)
+class Record:
+    """What the alias's Description says of the rollout that put it where it is.
+
+    Attributes:
+        run: the id of the run that wrote it.
+        source: the version that served before ('from' in the JSON).
+        to: the version being rolled out.
+        stage: '1', '2', ... while shifting; 'watch' after 100 %; then 'proved', 'unproven', 'rolled-back', 'held'.
+        since: when this stage began, ISO 8601 UTC.
+        ago: seconds from each earlier stage's beginning to ``since``, the first stage first; so a resumed rollout knows
+            under which weight every minute was served.
+        bad: versions that a verdict or a person rolled back from, the newest three.
+        prev: the version to return to if ``source`` itself must go; empty if none is known.
+        probe: whether a probe stage came before the policy's stages.
+        note: the start of a human's Description that stood there before.
+    """
+
+    run: str
+    source: str
+    to: str
+    stage: str
+    since: str
+    ago: tuple[int, ...] = ()
+    bad: tuple[str, ...] = ()
+    prev: str = ""
+    probe: bool = False
+    note: str = ""
+
+    @property
+    def open(self) -> bool:
+        """Whether a rollout is still under way."""
+        return self.stage == "watch" or self.stage.isdigit()
+
+    def with_bad(self, version: str) -> "Record":
+        """The same record with one more version that no rollback returns to."""
+        return replace(self, bad=(*(each for each in self.bad if each != version), version)[-BAD_KEPT:])
+
+    def encode(self) -> str:
+        """Compact JSON of at most 256 characters; the note gives way first."""
+        values = {("from" if key == "source" else key): value for key, value in asdict(self).items()}
+        note = self.note
+        while True:
+            values["note"] = note
+            kept = {"v": 1} | {key: value for key, value in values.items() if value not in ("", (), False)}
+            text = json.dumps(kept, separators=(",", ":"))
+            if len(text) <= RECORD_LIMIT or not note:
+                return text
+            note = note[:-1]
+
+
+def decode(description: str) -> Record | None:
+    """The record in a Description, or None: what is not ours or cannot be read means 'no rollout known'."""
+    try:
+        values = json.loads(description)
+        if values.pop("v") != 1:
+            return None
+        values["source"] = values.pop("from")
+        values["bad"] = tuple(map(str, values.get("bad", ())))
+        values["ago"] = tuple(map(int, values.get("ago", ())))
+        record = Record(**values)
+    except (ValueError, TypeError, KeyError, AttributeError):
+        return None
+    texts = (record.run, record.source, record.to, record.stage, record.since, record.prev, record.note)
+    return record if all(isinstance(text, str) for text in texts) and isinstance(record.probe, bool) else None
+
+
+@dataclass(frozen=True)
+class Alias:
+    """The alias as AWS holds it. ``weight`` is the second version's share of the traffic, 0..1."""
+
+    primary: str
+    second: str | None
+    weight: float
+    revision: str
+    record: Record | None
+    description: str
+
+    def __str__(self) -> str:
+        if self.second is None:
+            return f"100 % v{self.primary}"
+        return f"{100 - 100 * self.weight:g} % v{self.primary}, {100 * self.weight:g} % v{self.second}"
+
+
+@dataclass(frozen=True)
+class Shift:
+    """Where an alias shall be."""
+
+    primary: str
+    second: str | None
+    weight: float
+    record: Record
+
+    def met_by(self, alias: Alias) -> bool:
+        """Whether the alias is there already, by this same run."""
+        where = (alias.primary, alias.second, alias.weight)
+        return where == (self.primary, self.second, self.weight) and alias.description == self.record.encode()
+
+
+class AliasMoved(Refused):
+    """Somebody else moved the alias. ``alias`` is what it says now."""
+
+    def __init__(self, target: Target, alias: Alias) -> None:
+        by = f" by run {alias.record.run}" if alias.record else ""
+        super().__init__(
+            "alias-moved",
+            f"The alias {target.resource} was changed{by} while this run held an older state of it.",
+            now=f"{target.resource} serves {alias}; this run changed nothing after that.",
+            next="Open start_here: it shows whose rollout is under way, and links to the runbook to use.",
+        )
+        self.alias = alias
+
+
+def explain(target: Target, alias: Alias | None) -> str:
+    """What the alias says, in sentences: what serves, whose rollout put it there, and what nobody returns to."""
+    if alias is None:
+        return f"{target.resource} does not exist: nothing was ever deployed behind it."
+    told = [f"{target.resource} serves {alias}."]
+    record = alias.record
+    if record is None:
+        told.append("No rollout of ours is recorded on the alias.")
+    else:
+        verb = "is rolling" if record.open else "rolled"
+        told.append(
+            f"Run {record.run} {verb} v{record.to} out after v{record.source or '?'}: {record.stage} since {record.since}."
+        )
+        if record.bad:
+            told.append(f"Known bad, so that no rollback returns to it: v{', v'.join(record.bad)}.")
+    return "\n".join(told)
+
+
+def read(target: Target) -> Alias | None:
+    """The alias now, or None if the function has no such alias. AWS: lambda:GetAlias, reads only.
+
+    Raises:
+        InvalidInput: ``function-missing``.
+    """
+    try:
+        return _alias(target.call("lambda", "get_alias", **_name(target)))
+    except AwsFailed as failure:
+        if failure.code != "ResourceNotFoundException":
+            raise
+    configuration(target)
+    return None
+
+
+def shift(target: Target, held: Alias | None, to: Shift) -> Alias:
+    """Move traffic in one write, guarded by the RevisionId of the alias that we hold; create the alias if there is none.
+
+    Both FunctionVersion and RoutingConfig are always sent: an UpdateAlias without an explicitly empty map may leave a
+    bad version its share. After a 412 or an unanswered call the alias is read again and compared with the intention,
+    since the SDK's own retry can collide with the first attempt's success.
+
+    AWS: lambda:UpdateAlias or lambda:CreateAlias, writes.
+
+    Raises:
+        AliasMoved: somebody else moved it.
+        AwsFailed: AWS refused or could not be reached; ``now`` says what the alias is after it, if it could be read.
+    """
+    weights = {} if to.second is None else {to.second: to.weight}
+    fields = {
+        "FunctionVersion": to.primary,
+        "RoutingConfig": {"AdditionalVersionWeights": weights},
+        "Description": to.record.encode(),
+    }
+    try:
+        if held is None:
+            return _alias(target.call("lambda", "create_alias", **_name(target), **fields))
+        return _alias(target.call("lambda", "update_alias", **_name(target), **fields, RevisionId=held.revision))
+    except AwsFailed as failure:
+        return _settle(target, to, failure)
+
+
+def _settle(target: Target, to: Shift, failure: AwsFailed) -> Alias:
+    """After a write that failed or was not answered: what the alias says now decides what is told."""
+    try:
+        alias = read(target)
+    except BuddyError:
+        failure.now = f"Unknown: {target.resource} could not be read after the write failed. " + failure.now
+        raise failure from None
+    if alias is not None and to.met_by(alias):
+        return alias
+    if alias is not None and failure.code in ("PreconditionFailedException", "ResourceConflictException"):
+        raise AliasMoved(target, alias) from None
+    failure.now = f"{target.resource} {f'serves {alias}' if alias else 'does not exist'}; this write changed nothing."
+    raise failure from None
+
+
+def configuration(target: Target, version: str | None = None) -> dict[str, Any]:
+    """A version's (or $LATEST's) configuration. AWS: lambda:GetFunctionConfiguration, reads only.
+
+    Raises:
+        InvalidInput: ``function-missing`` or ``version-missing``.
+    """
+    qualifier = {"Qualifier": version} if version else {}
+    try:
+        return target.call("lambda", "get_function_configuration", FunctionName=target.settings.function, **qualifier)
+    except AwsFailed as failure:
+        if failure.code != "ResourceNotFoundException":
+            raise
+        missing = (
+            f"version {version} of {target.settings.function}" if version else f"function {target.settings.function}"
+        )
+        raise InvalidInput(
+            "version-missing" if version else "function-missing",
+            f"There is no {missing} in {target.region}.",
+            now="Nothing was changed.",
+            next="Check function and region in the environment's parameters/ file, and which account you are in.",
+        ) from None
+
+
+def versions(target: Target) -> list[dict[str, Any]]:
+    """All published versions, oldest first, every page. AWS: lambda:ListVersionsByFunction, reads only."""
+    found: list[dict[str, Any]] = []
+    marker: dict[str, str] = {}
+    while True:
+        page = target.call("lambda", "list_versions_by_function", FunctionName=target.settings.function, **marker)
+        found += [each for each in page["Versions"] if each["Version"] != "$LATEST"]
+        if not page.get("NextMarker"):
+            return found
+        marker = {"Marker": page["NextMarker"]}
+
+
+def code_sha256(archive: bytes) -> str:
+    """The CodeSha256 that Lambda gives these bytes."""
+    return b64encode(hashlib.sha256(archive).digest()).decode()
+
+
+def upload(target: Target, archive: bytes, revision: str) -> dict[str, Any]:
+    """Put a zip into $LATEST. AWS: lambda:UpdateFunctionCode, writes; guarded by RevisionId."""
+    name = target.settings.function
+    return target.call("lambda", "update_function_code", FunctionName=name, ZipFile=archive, RevisionId=revision)
+
+
+def publish(target: Target, sha256: str, revision: str, description: str) -> str:
+    """Publish $LATEST as a version; its number. AWS: lambda:PublishVersion, writes; guarded by CodeSha256 and RevisionId.
+
+    Publishing unchanged code returns the version that exists, without saying so: look before (``published``).
+    """
+    reply = target.call(
+        "lambda",
+        "publish_version",
+        FunctionName=target.settings.function,
+        CodeSha256=sha256,
+        RevisionId=revision,
+        Description=description,
+    )
+    return str(reply["Version"])
+
+
+def published(target: Target, sha256: str) -> str | None:
+    """The newest version with this code, if there is one. AWS: lambda:ListVersionsByFunction, reads only."""
+    matching = [str(each["Version"]) for each in versions(target) if each["CodeSha256"] == sha256]
+    return matching[-1] if matching else None
+
+
+def invoke(target: Target, qualifier: str, event: dict[str, Any]) -> tuple[dict[str, Any], str | None, str]:
+    """Call a version or alias once: the answer, FunctionError if any, and the version that ran.
+
+    AWS: lambda:InvokeFunction; runs the skill's code.
+    """
+    reply = target.call(
+        "lambda",
+        "invoke",
+        FunctionName=target.settings.function,
+        Qualifier=qualifier,
+        Payload=json.dumps(event).encode(),
+    )
+    answer = json.loads(reply["Payload"].read() or b"{}")
+    return answer, reply.get("FunctionError"), str(reply.get("ExecutedVersion", ""))
+
+
+def _name(target: Target) -> dict[str, str]:
+    return {"FunctionName": target.settings.function, "Name": target.settings.alias}
+
+
+def _alias(reply: dict[str, Any]) -> Alias:
+    weights = (reply.get("RoutingConfig") or {}).get("AdditionalVersionWeights") or {}
+    second, weight = next(iter(weights.items()), (None, 0.0))
+    description = reply.get("Description", "")
+    return Alias(
+        primary=str(reply["FunctionVersion"]),
+        second=second,
+        weight=float(weight),
+        revision=str(reply["RevisionId"]),
+        record=decode(description),
+        description=description,
+    )

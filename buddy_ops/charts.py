@@ -1,0 +1,284 @@
+"""Pictures of a rollout: error rate and p99 by version against their bounds, and the evidence, stage by stage.
+
+Knows how a picture is drawn, updated in place and left behind as one PNG. Never decides anything: it watches a rollout
+and waits on the target's clock.
+"""
+
+import asyncio
+import base64
+import io
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+from buddy_ops import health, metrics
+from buddy_ops.aliases import Alias
+from buddy_ops.metrics import MINUTE, Row
+from buddy_ops.rollout import Observation, Outcome, Rollout
+from buddy_ops.target import Target
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+STABLE, NEW, BOUND, MUTED = "#0072B2", "#D55E00", "#CC0000", "#666666"
+"""Okabe and Ito's blue and vermilion: told apart by colour-blind people; lines differ in style too."""
+
+FRAME_S = 1.0
+"""Real seconds between two frames: polls of a sandbox come faster than anybody looks."""
+
+HISTORY_MINUTES = 10
+
+
+async def live(target: Target, rollout: Rollout) -> Outcome:
+    """Drive a rollout to its end under a picture that updates in place; leaves exactly one picture in the notebook.
+
+    Each poll runs in a worker thread, since an AWS call may block for 30 s; waiting never blocks the kernel's loop.
+    Interrupting leaves the alias as it is, under its lease; running the cell again resumes.
+    """
+    picture = Picture(target)
+    try:
+        while True:
+            observation, outcome = await asyncio.to_thread(_step, rollout)
+            if outcome is not None:
+                picture.end(outcome)
+                return outcome
+            assert observation is not None
+            picture.add(observation)
+            await target.clock.wait(observation.wake_at)
+    except (KeyboardInterrupt, asyncio.CancelledError):
+        picture.caption = "Interrupted. Traffic stays as it is until the lease fires; run this cell again to resume."
+        raise
+    finally:
+        picture.show(final=True)
+
+
+def _step(rollout: Rollout) -> tuple[Observation | None, Outcome | None]:
+    # StopIteration cannot cross an await.
+    try:
+        return next(rollout), None
+    except StopIteration as end:
+        return None, end.value
+
+
+@dataclass(frozen=True)
+class _Score:
+    at: datetime
+    harm: float
+    worse: float
+
+
+def recent(target: Target, alias: Alias | None, minutes: int = 30) -> "Picture | None":
+    """Error rate and p99 of what the alias serves, over the latest minutes that CloudWatch has.
+
+    AWS: cloudwatch:GetMetricData, reads only.
+    """
+    if alias is None:
+        return None
+    versions = [alias.primary] if alias.second is None else [alias.primary, alias.second]
+    now = target.clock.now()
+    until = now.replace(second=0, microsecond=0) - timedelta(seconds=target.settings.health.late_data_s)
+    reading = metrics.read(target, versions, lambda _: alias.primary, until - minutes * MINUTE, until)
+    picture = Picture(target)
+    picture.rows, picture.versions = list(reading.rows), (versions[0], versions[-1])
+    requests = sum(row.counts[version].requests for row in reading.rows for version in versions)
+    failed = sum(row.counts[version].errors for row in reading.rows for version in versions)
+    rate = f", {100 * failed / requests:.2g} %" if requests else ""
+    picture.caption = (
+        reading.trouble or f"{minutes} minutes to {until:%H:%M} UTC: {failed:,} of {requests:,} requests failed{rate}."
+    )
+    return picture
+
+
+class Picture:
+    """What a rollout looked like so far."""
+
+    def __init__(self, target: Target) -> None:
+        self._health = target.settings.health
+        self._title = f"{target.resource} · {target.environment}"
+        self.rows: list[Row] = []
+        self.scores: list[_Score] = []
+        self.stages: list[tuple[datetime, float, str]] = []
+        self.versions: tuple[str, str] | None = None
+        self.caption = ""
+        self._thresholds: health.Evidence | None = None
+        self._handle: Any = None
+        self._drawn = -math.inf
+
+    def add(self, observation: Observation) -> None:
+        """Take in a poll, and redraw if the last frame is old enough."""
+        self.rows += observation.rows
+        self.caption = _caption(observation)
+        if observation.evidence is not None:
+            self.versions = (observation.evidence.stable, observation.evidence.new)
+            now = observation.evidence.judge.evidence()
+            self._thresholds = now
+            harm, worse = max(now.errors.slo, now.slow.slo), max(now.errors.base, now.slow.base)
+            self.scores.append(_Score(observation.at, harm, worse))
+            if not self.stages or self.stages[-1][1:] != (observation.weight, observation.stage):
+                self.stages.append((observation.at, observation.weight, observation.stage))
+        self.show()
+
+    def end(self, outcome: Outcome) -> None:
+        """Take in how it ended."""
+        self.caption = str(outcome)
+
+    def show(self, final: bool = False) -> None:
+        """Update the picture in place. The last frame is always drawn."""
+        # Pacing for human eyes, in real time whatever clock the rollout runs on.
+        if not final and time.perf_counter() - self._drawn < FRAME_S:
+            return
+        self._drawn = time.perf_counter()
+        from IPython.display import display
+
+        if self.versions is None:
+            bundle = {"text/plain": self.caption}
+        else:
+            bundle = {"image/png": base64.b64encode(self.png()).decode(), "text/plain": self.caption}
+        if self._handle is None:
+            self._handle = display(bundle, raw=True, display_id=True)
+        elif self._handle:
+            self._handle.update(bundle, raw=True)
+
+    def _repr_png_(self) -> bytes:
+        return self.png()
+
+    def png(self) -> bytes:
+        """The picture as a PNG file."""
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+
+        # A Figure of our own: pyplot's global state is not safe in callbacks and threads.
+        figure = Figure(figsize=(10, 7.6), dpi=90)
+        FigureCanvasAgg(figure)
+        figure.subplots_adjust(left=0.08, right=0.98, top=0.80, bottom=0.07, hspace=0.16)
+        judged = bool(self.scores)
+        panels = figure.subplots(2 + judged, 1, sharex=True, height_ratios=(3, 3, 2)[: 2 + judged])
+        rates, latency = panels[:2]
+        began = self.stages[0][0] if self.stages else None
+        rows = [row for row in self.rows if began is None or row.at >= began - MINUTE * HISTORY_MINUTES]
+        self._draw_rates(rates, rows)
+        self._draw_latency(latency, rows)
+        if judged:
+            self._draw_evidence(panels[2])
+        for axes in panels:
+            self._mark_stages(axes, labelled=axes is rates)
+            axes.spines[["top", "right"]].set_visible(False)
+            axes.grid(axis="y", color="#eeeeee")
+            axes.set_axisbelow(True)
+        _label_times(panels[-1])
+        figure.text(0.08, 0.965, self._title, fontsize=12, fontweight="bold", va="center")
+        figure.text(0.08, 0.942, _wrap(self.caption), fontsize=9, va="top", linespacing=1.35)
+        file = io.BytesIO()
+        figure.savefig(file, format="png")
+        return file.getvalue()
+
+    def _draw_rates(self, axes: "Axes", rows: Sequence[Row]) -> None:
+        for version, colour, style in self._lines():
+            seen = [row for row in rows if version in row.counts and row.counts[version].requests]
+            times = [_day(row.at + MINUTE / 2) for row in seen]
+            shares = [(row.counts[version].errors, row.counts[version].requests) for row in seen]
+            bands = [wilson(errors, requests) for errors, requests in shares]
+            axes.plot(times, [100 * x / n for x, n in shares], style, color=colour, label=f"v{version}", lw=1.8, ms=3)
+            low, high = [100 * each[0] for each in bands], [100 * each[1] for each in bands]
+            axes.fill_between(times, low, high, color=colour, alpha=0.15, lw=0)
+        bound = 100 * self._health.error_rate
+        axes.axhline(bound, color=BOUND, lw=1, ls="--")
+        axes.annotate(f"{bound:g} % allowed", (1, bound), xycoords=("axes fraction", "data"), ha="right", va="bottom",
+                      fontsize=8, color=BOUND)  # fmt: skip
+        axes.set_ylabel("failed requests, %")
+        axes.set_ylim(0, max(2.5 * bound, axes.get_ylim()[1]))
+        axes.legend(loc="upper left", fontsize=8, frameon=False, ncols=2)
+
+    def _draw_latency(self, axes: "Axes", rows: Sequence[Row]) -> None:
+        for version, colour, style in self._lines():
+            seen = [row for row in rows if version in row.p99_ms]
+            axes.plot([_day(row.at + MINUTE / 2) for row in seen], [row.p99_ms[version] / 1000 for row in seen], style,
+                      color=colour, lw=1.8, ms=3)  # fmt: skip
+        bound = self._health.latency_ms / 1000
+        axes.axhline(bound, color=BOUND, lw=1, ls="--")
+        axes.annotate(f"{bound:g} s allowed", (1, bound), xycoords=("axes fraction", "data"), ha="right", va="bottom",
+                      fontsize=8, color=BOUND)  # fmt: skip
+        axes.set_ylabel("p99 latency, s")
+        axes.set_ylim(0, 1.3 * bound)
+
+    def _draw_evidence(self, axes: "Axes") -> None:
+        axes.set_yscale("log")
+        times = [_day(each.at) for each in self.scores]
+        axes.plot(
+            times, [max(1e-2, each.harm) for each in self.scores], "-", color=NEW, lw=1.8, label="too many failures"
+        )
+        axes.plot(
+            times,
+            [max(1e-2, each.worse) for each in self.scores],
+            ":",
+            color="#009E73",
+            lw=2.2,
+            label="worse than stable",
+        )
+        marks = self._thresholds
+        for at, name in ((marks.rollback_at, "rolls back"), (marks.worse_at, "surely worse")) if marks else ():
+            axes.axhline(at, color=BOUND, lw=1, ls="--" if name == "rolls back" else ":")
+            axes.annotate(f"1 in {at:,.0f}: {name}", (1, at), xycoords=("axes fraction", "data"), ha="right", va="bottom",
+                          fontsize=8, color=BOUND)  # fmt: skip
+        top = max([marks.rollback_at * 10 if marks else 1e4, *(max(each.harm, each.worse) for each in self.scores)])
+        axes.set_ylim(1e-2, min(1e9, top * 3))
+        axes.set_ylabel("odds against chance")
+        axes.legend(loc="upper left", fontsize=8, frameon=False, ncols=2)
+
+    def _lines(self) -> Sequence[tuple[str, str, str]]:
+        if self.versions is None:
+            return ()
+        both = ((self.versions[0], STABLE, "o-"), (self.versions[1], NEW, "s--"))
+        return both if self.versions[0] != self.versions[1] else both[:1]
+
+    def _mark_stages(self, axes: "Axes", labelled: bool) -> None:
+        for at, weight, stage in self.stages:
+            axes.axvline(_day(at), color=MUTED, lw=0.8, ls=":")
+            text = "taken back" if weight == 0 else f"{100 * weight:g} %" + (" watch" if stage == "watch" else "")
+            if labelled:
+                axes.annotate(text, (_day(at), 1.0), xycoords=("data", "axes fraction"), xytext=(3, 2),
+                              textcoords="offset points", fontsize=8, color=MUTED)  # fmt: skip
+
+
+def wilson(events: int, requests: int, z: float = 1.96) -> tuple[float, float]:
+    """The 95 % interval of a share (Wilson), as fractions. Source: Wilson 1927."""
+    if requests == 0:
+        return 0.0, 1.0
+    share, square = events / requests, z * z
+    centre = share + square / (2 * requests)
+    half = z * math.sqrt(share * (1 - share) / requests + square / (4 * requests * requests))
+    return max(0.0, (centre - half) / (1 + square / requests)), min(1.0, (centre + half) / (1 + square / requests))
+
+
+def _caption(observation: Observation) -> str:
+    head = f"{observation.at:%H:%M} UTC"
+    if observation.verdict is None:
+        return f"{head} · {observation.says}"
+    left = f", {observation.bake_left_s / 60:.0f} min of bake left" if observation.bake_left_s else ""
+    stage = "watch" if observation.stage == "watch" else f"stage {observation.stage}"
+    return (
+        f"{head} · {stage}, {100 * observation.weight:g} %{left} · {observation.verdict.decision}\n{observation.says}"
+    )
+
+
+def _wrap(text: str) -> str:
+    import textwrap
+
+    lines = [line for part in text.splitlines() for line in textwrap.wrap(part, 140)]
+    return "\n".join(lines[:6])
+
+
+def _day(moment: datetime) -> float:
+    """A moment as matplotlib counts them: days since 1970."""
+    return moment.timestamp() / 86400
+
+
+def _label_times(axes: "Axes") -> None:
+    from matplotlib.dates import AutoDateLocator, DateFormatter
+
+    axes.xaxis.set_major_locator(AutoDateLocator(tz=UTC))
+    axes.xaxis.set_major_formatter(DateFormatter("%H:%M", tz=UTC))
+    axes.set_xlabel("UTC", fontsize=8, loc="right", labelpad=-2)

@@ -1,0 +1,220 @@
+"""The ``buddy-ops`` command.
+
+Knows words on a command line and exit codes. Imports what a command needs when it runs, so that a rollback starts fast.
+"""
+
+import asyncio
+import sys
+from collections.abc import Callable
+from functools import wraps
+from typing import Annotated, Any, ParamSpec
+
+import typer
+from rich.console import Console
+
+from buddy_ops.errors import BuddyError, InvalidInput
+
+app = typer.Typer(
+    no_args_is_help=True, add_completion=False, help=__doc__.splitlines()[0], pretty_exceptions_enable=False
+)
+sandbox = typer.Typer(no_args_is_help=True, help="The embedded AWS: start, stop, look, and choose a situation.")
+app.add_typer(sandbox, name="sandbox")
+out, err = Console(soft_wrap=True), Console(stderr=True, soft_wrap=True)
+
+P = ParamSpec("P")
+Environment = Annotated[str, typer.Option("--environment", "-e", help="Which file in parameters/.")]
+Port = Annotated[int | None, typer.Option(help="Default: the sandbox's port in parameters/sandbox.yaml.")]
+Names = Annotated[list[str] | None, typer.Option("--approved-by", help="Who agreed; give it once for each person.")]
+
+
+def exits(command: Callable[P, None]) -> Callable[P, None]:
+    """End with the exit code of an operational error, and its three parts on stderr."""
+
+    @wraps(command)
+    def wrapped(*args: P.args, **kwargs: P.kwargs) -> None:
+        try:
+            command(*args, **kwargs)
+        except BuddyError as error:
+            err.print(f"[bold red]{type(error).__name__}[/] ", end="")
+            err.print(str(error), markup=False, highlight=False)
+            raise typer.Exit(error.exit_code) from None
+        except KeyboardInterrupt:
+            err.print("Interrupted. Run the same again: it reads what is live first.")
+            raise typer.Exit(1) from None
+
+    return wrapped
+
+
+@app.command()
+@exits
+def run(
+    notebook: Annotated[str, typer.Argument(help="A runbook, for example strategies/canary.")],
+    environment: Environment = "sandbox",
+    parameter: Annotated[
+        list[str] | None, typer.Option("--parameter", "-p", help="NAME=VALUE; the value is read as YAML.")
+    ] = None,
+) -> None:
+    """Execute a runbook headlessly; archive notebook and report; exit by how it ended."""
+    from buddy_ops import runs
+
+    given = {"environment": environment, **parse_parameters(parameter or [])}
+    with err.status("starting") as status:
+        done = runs.run(notebook, given, progress=status.update)
+    if done.trouble:
+        err.print(done.trouble, markup=False, highlight=False)
+    out.print(f"report: {done.report or done.notebook}")
+    raise typer.Exit(done.exit_code)
+
+
+@app.command()
+@exits
+def rollback(
+    environment: Environment = "sandbox",
+    to_version: Annotated[
+        str, typer.Option(help="Default: the version that served before, unless it is known bad.")
+    ] = "",
+    approved_by: Names = None,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask; --approved-by says who decided.")] = False,
+    dry_run: Annotated[bool, typer.Option(help="Show the plan and stop.")] = False,
+) -> None:
+    """Give the traffic back to the version that served before, now."""
+    from buddy_ops import gates, rollback, target
+
+    here = target.connect(environment, "rollback", dry_run=dry_run)
+    plan = rollback.plan(here, to_version)
+    out.print(str(plan), markup=False, highlight=False)
+    people = list(approved_by or [])
+    if not yes and not dry_run:
+        name = typer.prompt("Your name")
+        typer.confirm(f"Roll {here.resource} back to v{plan.destination} now?", abort=True)
+        people.append(name)
+    approval = asyncio.run(gates.approve(here, plan, people))
+    out.print(str(rollback.run(here, plan, approval)), markup=False, highlight=False)
+
+
+@app.command()
+@exits
+def status(environment: Environment = "sandbox") -> None:
+    """What is live, and whether a rollout is under way."""
+    from buddy_ops import aliases, target
+
+    here = target.connect(environment, "status", quiet=True)
+    alias = aliases.read(here)
+    out.print(f"{here.resource}: {alias or 'no such alias yet: nothing was deployed'}", markup=False, highlight=False)
+    if alias is not None and (record := alias.record) is not None:
+        out.print(f"run {record.run}: v{record.source or '?'} to v{record.to}, {record.stage} since {record.since}")
+        if record.bad:
+            out.print(f"known bad: v{', v'.join(record.bad)}")
+
+
+@app.command()
+@exits
+def lab(
+    port: Annotated[int, typer.Option(help="JupyterLab's port.")] = 8888,
+    speed: Annotated[float, typer.Option(help="Virtual seconds in a real one.")] = 10.0,
+    browser: Annotated[bool, typer.Option(help="Open a browser.")] = True,
+) -> None:
+    """JupyterLab on the notebooks, with the sandbox running live beside it."""
+    from buddy_ops import control, parameters
+
+    with control.running(speed=speed, scenario="good", port=control.default_port()) as endpoint:
+        out.print(f"The sandbox runs at {endpoint}, {speed:g} virtual seconds a second.")
+        control.serve_lab(parameters.project_root(), port, browser, endpoint)
+
+
+@app.command()
+@exits
+def demo() -> None:
+    """The main job on the sandbox: a bad build that rolls itself back, then a good one that reaches 100 %."""
+    from buddy_ops import demo as demo_
+
+    raise typer.Exit(demo_.main(out, err))
+
+
+@sandbox.command("start")
+@exits
+def sandbox_start(
+    port: Port = None,
+    scenario: Annotated[str, typer.Option(help="The situation to begin with.")] = "good",
+    seed: Annotated[int, typer.Option(help="Of everything random.")] = 7,
+    speed: Annotated[
+        float, typer.Option(help="0: time moves when runbooks wait. 1: real time. 60: a minute a second.")
+    ] = 0,
+) -> None:
+    """Start the sandbox in the background and bring it into a situation."""
+    from buddy_ops import control
+
+    endpoint = control.start(control.default_port() if port is None else port, seed=seed, speed=speed)
+    out.print(f"The sandbox answers at {endpoint}.", highlight=False)
+    _set_up(endpoint, scenario, "sandbox")
+
+
+@sandbox.command("stop")
+@exits
+def sandbox_stop(port: Port = None) -> None:
+    """Stop it; everything in it is gone."""
+    from buddy_ops import control
+
+    control.ask(control.endpoint(port), "stop")
+    out.print("Stopped.")
+
+
+@sandbox.command("status")
+@exits
+def sandbox_status(port: Port = None) -> None:
+    """What time it is there, and what traffic there is."""
+    from buddy_ops import control
+
+    out.print_json(data=control.ask(control.endpoint(port), "status"))
+
+
+@sandbox.command("scenario")
+@exits
+def sandbox_scenario(
+    name: Annotated[str | None, typer.Argument(help="Without one: the list.")] = None,
+    environment: Environment = "sandbox",
+    port: Port = None,
+) -> None:
+    """Reset the sandbox into a situation, and write the build to ship in it."""
+    from buddy_ops import control
+
+    if name is None:
+        for each, description in control.scenarios():
+            out.print(f"{each:<20} {description}", highlight=False)
+        return
+    _set_up(control.endpoint(port), name, environment)
+
+
+def _set_up(endpoint: str, name: str, environment: str) -> None:
+    from buddy_ops import control
+
+    with err.status(f"making {name}'s history"):
+        artifact = control.set_up(endpoint, name, environment)
+    out.print(f"The situation is {name}; its build is {artifact}. Ship it:", highlight=False)
+    command = f"buddy-ops run strategies/canary -e {environment} -p artifact={artifact} -p approved_by=[YOUR-NAME]"
+    out.print(command, markup=False, highlight=False)
+
+
+def parse_parameters(pairs: list[str]) -> dict[str, Any]:
+    """NAME=VALUE pairs with values as YAML. Raises InvalidInput ``invalid-parameters``."""
+    import yaml
+
+    given = {}
+    for pair in pairs:
+        name, equals, value = pair.partition("=")
+        try:
+            given[name] = yaml.safe_load(value)
+        except yaml.YAMLError:
+            equals = ""
+        if not equals:
+            raise InvalidInput(
+                "invalid-parameters",
+                f"-p {pair}: is not NAME=VALUE with a value in YAML.",
+                now="Nothing was read from or written to AWS.",
+                next="For example: -p artifact=build/skill.zip -p 'approved_by=[Ada, Grace]'.",
+            )
+    return given
+
+
+if __name__ == "__main__":
+    sys.exit(app())

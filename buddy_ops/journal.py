@@ -1,0 +1,41 @@
+"""The record of a run: every step, AWS call, verdict and approval, one JSON object a line.
+
+Knows what a record looks like. Never opens a file: where lines go is injected, and so is the time.
+"""
+
+import json
+from collections.abc import Callable
+from datetime import datetime
+from typing import Any
+
+
+class Journal:
+    """Appends records and keeps them for the notebook to show.
+
+    A line that cannot be written (a full disk) never stops the run: traffic matters more. The failure is kept in
+    ``trouble`` for the report to say.
+
+    Args:
+        write: takes one line without its newline, and has it on disk when it returns.
+        now: the run's clock.
+    """
+
+    def __init__(self, write: Callable[[str], None], now: Callable[[], datetime]) -> None:
+        self._write = write
+        self._now = now
+        self.records: list[dict[str, Any]] = []
+        self.trouble: str | None = None
+
+    def record(self, kind: str, **fields: Any) -> None:
+        """Append one record: ``seq``, ``at`` (ISO 8601 UTC), ``kind``, then the fields, which must be JSON values."""
+        entry = {"seq": len(self.records) + 1, "at": iso(self._now()), "kind": kind, **fields}
+        self.records.append(entry)
+        try:
+            self._write(json.dumps(entry, default=str))
+        except OSError as error:
+            self.trouble = f"the journal could not be written: {error}"
+
+
+def iso(moment: datetime) -> str:
+    """ISO 8601 in UTC to the second, for example 2026-11-22T03:12:00Z."""
+    return moment.strftime("%Y-%m-%dT%H:%M:%SZ")

@@ -1,0 +1,136 @@
+"""The dead-man's switch: schedules outside this machine that take traffic back if nobody renews them.
+
+Knows EventBridge Scheduler. The *lease* stands while weights stand and clears them; the *guard* stands during the
+watch after a switch and names the version to return to. Never looks at metrics.
+
+Source: facts measured of Scheduler: one-minute precision; an update replaces every field; the input is not validated
+when the schedule is made; changes close to the fire time may still run the old one.
+"""
+
+import json
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from buddy_ops.errors import AwsFailed
+from buddy_ops.target import Target
+
+MARGIN = timedelta(minutes=3)
+"""A renewal closer to the fire time than this may come too late."""
+
+
+@dataclass(frozen=True)
+class Lease:
+    """A schedule that is armed. ``until`` is when it fires unless it is renewed or disarmed."""
+
+    name: str
+    until: datetime
+    payload: str
+
+
+class LeaseGone(Exception):
+    """The schedule is no longer there: it fired, or somebody deleted it. Read the alias again."""
+
+
+def arm(target: Target) -> Lease:
+    """Arm the lease, or renew one that is there. AWS: scheduler:CreateSchedule or UpdateSchedule, writes.
+
+    Raises:
+        AwsFailed: it could not be armed; then no traffic may be split.
+    """
+    payload = {
+        "FunctionName": target.settings.function,
+        "Name": target.settings.alias,
+        "RoutingConfig": {"AdditionalVersionWeights": {}},
+    }
+    return _put(target, _name(target, "lease"), json.dumps(payload))
+
+
+def guard(target: Target, version: str, revision: str) -> Lease:
+    """Arm the guard of a switch: it returns the alias to ``version`` if nobody has moved it since ``revision``.
+
+    AWS: scheduler:CreateSchedule or UpdateSchedule, writes.
+    """
+    payload = {
+        "FunctionName": target.settings.function,
+        "Name": target.settings.alias,
+        "FunctionVersion": version,
+        "RoutingConfig": {"AdditionalVersionWeights": {}},
+        "RevisionId": revision,
+    }
+    return _put(target, _name(target, "guard"), json.dumps(payload))
+
+
+def due(target: Target, lease: Lease) -> bool:
+    """Whether it is time to renew: under half is left, or little enough that a renewal could come too late."""
+    left = lease.until - target.clock.now()
+    return left < max(timedelta(minutes=target.settings.lease.minutes) / 2, MARGIN)
+
+
+def renew(target: Target, lease: Lease) -> Lease:
+    """Push the fire time out. AWS: scheduler:UpdateSchedule, writes every field.
+
+    Raises:
+        LeaseGone: it fired, or was deleted.
+    """
+    fields = _fields(target, lease.name, lease.payload)
+    try:
+        target.call("scheduler", "update_schedule", **fields)
+    except AwsFailed as failure:
+        if failure.code == "ResourceNotFoundException":
+            raise LeaseGone from failure
+        raise
+    return Lease(lease.name, _fires_at(fields), lease.payload)
+
+
+def disarm(target: Target, which: str) -> bool:
+    """Delete the 'lease' or the 'guard'; False if it was gone already. AWS: scheduler:DeleteSchedule, writes."""
+    try:
+        target.call("scheduler", "delete_schedule", Name=_name(target, which), GroupName=target.settings.lease.group)
+    except AwsFailed as failure:
+        if failure.code == "ResourceNotFoundException":
+            return False
+        raise
+    return True
+
+
+def _put(target: Target, name: str, payload: str) -> Lease:
+    fields = _fields(target, name, payload)
+    try:
+        target.call("scheduler", "create_schedule", **fields)
+    except AwsFailed as failure:
+        if failure.code != "ConflictException":
+            raise
+        target.call("scheduler", "update_schedule", **fields)
+    return Lease(name, _fires_at(fields), payload)
+
+
+def _name(target: Target, which: str) -> str:
+    return f"{target.settings.function}-{target.settings.alias}-{which}"[:64]
+
+
+def _fields(target: Target, name: str, payload: str) -> dict[str, Any]:
+    settings = target.settings.lease
+    fires = target.clock.now() + timedelta(minutes=settings.minutes)
+    role = settings.role_arn or f"arn:aws:iam::{target.account}:role/buddy-ops-scheduler"
+    aim: dict[str, Any] = {
+        "Arn": "arn:aws:scheduler:::aws-sdk:lambda:updateAlias",
+        "RoleArn": role,
+        "Input": payload,
+        "RetryPolicy": {"MaximumRetryAttempts": 10, "MaximumEventAgeInSeconds": 900},
+    }
+    if settings.dead_letter_arn:
+        aim["DeadLetterConfig"] = {"Arn": settings.dead_letter_arn}
+    return {
+        "Name": name,
+        "GroupName": settings.group,
+        "ScheduleExpression": f"at({fires:%Y-%m-%dT%H:%M:%S})",
+        "ScheduleExpressionTimezone": "UTC",
+        "FlexibleTimeWindow": {"Mode": "OFF"},
+        "ActionAfterCompletion": "DELETE",
+        "Target": aim,
+    }
+
+
+def _fires_at(fields: dict[str, Any]) -> datetime:
+    return datetime.strptime(fields["ScheduleExpression"] + "+0000", "at(%Y-%m-%dT%H:%M:%S)%z")

@@ -1,0 +1,174 @@
+"""CloudWatch to counts per minute and version.
+
+Knows Lambda's dimensions behind a weighted alias, and what counts as a failure. Never judges.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+from buddy_ops.errors import AwsFailed
+from buddy_ops.health import Counts
+from buddy_ops.target import Target
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+MINUTE = timedelta(minutes=1)
+ALIAS = "alias"
+"""Stands for the alias as a whole among the versions behind it."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One minute. ``counts`` and ``p99_ms`` by version; a version without requests has zeros and no p99."""
+
+    at: datetime
+    counts: dict[str, Counts]
+    p99_ms: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What CloudWatch answered. ``rows`` holds every minute asked for if ``trouble`` is None, and none otherwise."""
+
+    rows: tuple[Row, ...]
+    trouble: str | None = None
+
+
+def read(
+    target: Target, versions: Sequence[str], serving: Callable[[datetime], str], since: datetime, until: datetime
+) -> Reading:
+    """Counts of each minute in [since, until) for the versions behind the alias, in one GetMetricData request.
+
+    A minute that was answered completely and has no datapoints is a minute with no requests, and is returned as
+    such. A failed or partial answer returns no minute at all: missing measurements are not evidence.
+
+    Args:
+        versions: the versions that may be behind the alias.
+        serving: the alias's primary version in a minute; requests that name no version are its own, since
+            ExecutedVersion may be missing while the alias has no weights.
+
+    AWS: cloudwatch:GetMetricData (with every further page), reads only.
+    """
+    if until <= since:
+        return Reading(())
+    queries = [query for index, who in enumerate([ALIAS, *versions]) for query in _queries(target, who, index)]
+    try:
+        values = _fetch(target, queries, since, until)
+    except AwsFailed as failure:
+        return Reading((), f"{failure.what}")
+    except _Partial as partial:
+        return Reading((), str(partial))
+    minutes = [since + MINUTE * index for index in range(int((until - since) / MINUTE))]
+    return Reading(tuple(_row(at, values, versions, serving(at)) for at in minutes))
+
+
+def frame(rows: Iterable[Row]) -> "pd.DataFrame":
+    """The same as a tidy frame.
+
+    Returns:
+        UTC DatetimeIndex, one row per minute and version, with columns version, requests, errors, slow, throttles
+        (counts), error_rate (fraction) and p99_ms (milliseconds, NaN without requests).
+    """
+    import pandas as pd
+
+    records = [
+        {
+            "at": row.at,
+            "version": version,
+            "requests": counts.requests,
+            "errors": counts.errors,
+            "slow": counts.slow,
+            "throttles": counts.throttles,
+            "error_rate": counts.errors / counts.requests if counts.requests else float("nan"),
+            "p99_ms": row.p99_ms.get(version, float("nan")),
+        }
+        for row in rows
+        for version, counts in row.counts.items()
+    ]
+    columns = ["at", "version", "requests", "errors", "slow", "throttles", "error_rate", "p99_ms"]
+    return pd.DataFrame(records, columns=columns).set_index("at")
+
+
+class _Partial(Exception):
+    pass
+
+
+def _queries(target: Target, who: str, index: int) -> list[dict[str, Any]]:
+    """The queries for the alias as a whole (index 0) or a version; ids are letters plus the index."""
+    own = [{"Name": "FunctionName", "Value": target.settings.function}, {"Name": "Resource", "Value": target.resource}]
+    if who != ALIAS:
+        own.append({"Name": "ExecutedVersion", "Value": who})
+    bound = target.settings.health.latency_ms
+    wanted = [
+        ("requests", "AWS/Lambda", "Invocations", "Sum"),
+        ("errors", "AWS/Lambda", "Errors", "Sum"),
+        ("slow", "AWS/Lambda", "Duration", f"TC({bound}:)"),
+        ("p99", "AWS/Lambda", "Duration", "p99"),
+        *((f"failed{i}x", each.namespace, each.name, "Sum") for i, each in enumerate(target.settings.failure_metrics)),
+    ]
+    if who == ALIAS:
+        wanted.append(("throttles", "AWS/Lambda", "Throttles", "Sum"))
+    return [
+        {
+            "Id": f"{name}{index}",
+            "MetricStat": {
+                "Metric": {"Namespace": namespace, "MetricName": metric, "Dimensions": own},
+                "Period": 60,
+                "Stat": stat,
+            },
+        }
+        for name, namespace, metric, stat in wanted
+    ]
+
+
+def _fetch(
+    target: Target, queries: list[dict[str, Any]], since: datetime, until: datetime
+) -> dict[str, dict[datetime, float]]:
+    """Values by query id and minute. Raises _Partial unless every query ended 'Complete'."""
+    found: dict[str, dict[datetime, float]] = {query["Id"]: {} for query in queries}
+    status: dict[str, str] = {}
+    token: dict[str, str] = {}
+    while True:
+        page = target.call(
+            "cloudwatch", "get_metric_data", MetricDataQueries=queries, StartTime=since, EndTime=until, **token
+        )
+        for result in page["MetricDataResults"]:
+            found[result["Id"]].update(zip(result["Timestamps"], result["Values"], strict=True))
+            status[result["Id"]] = result.get("StatusCode", "")
+        if not page.get("NextToken"):
+            break
+        token = {"NextToken": page["NextToken"]}
+    short = [name for name in found if status.get(name) != "Complete"]
+    if short:
+        raise _Partial(f"CloudWatch answered {len(short)} of {len(found)} queries only in part")
+    return found
+
+
+def _row(at: datetime, values: dict[str, dict[datetime, float]], versions: Sequence[str], serving: str) -> Row:
+    def count(name: str, index: int) -> int:
+        return round(values.get(f"{name}{index}", {}).get(at, 0.0))
+
+    def failures(index: int) -> int:
+        named = [name for name in values if name.startswith("failed") and name.endswith(f"x{index}")]
+        apologies = sum(round(values[name].get(at, 0.0)) for name in named)
+        # At most one failure a request: a request may both apologise and fail.
+        return min(count("requests", index), count("errors", index) + apologies)
+
+    whole = {"requests": count("requests", 0), "errors": failures(0), "slow": count("slow", 0)}
+    seen = {
+        version: {"requests": count("requests", i), "errors": failures(i), "slow": count("slow", i)}
+        for i, version in enumerate(versions, start=1)
+    }
+    # What ran on no named version ran on the one that serves.
+    for name in whole:
+        seen[serving][name] += max(0, whole[name] - sum(each[name] for each in seen.values()))
+    counts = {version: Counts(**fields) for version, fields in seen.items()}
+    # Throttled calls ran on no version; they are told beside the one that serves.
+    counts[serving] = replace(counts[serving], throttles=count("throttles", 0))
+    p99 = {version: values[f"p99{i}"][at] for i, version in enumerate(versions, start=1) if at in values[f"p99{i}"]}
+    if serving not in p99 and at in values["p990"]:
+        p99[serving] = values["p990"][at]
+    return Row(at, counts, p99)

@@ -1,0 +1,83 @@
+"""Where parameters come from: the files in parameters/ and a notebook's parameters cell.
+
+Knows the project's folder and how papermill injects. Never knows what a setting means: ``settings`` does.
+"""
+
+import ast
+import io
+import zipfile
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from buddy_ops import settings
+from buddy_ops.errors import InvalidInput
+
+
+def read(environment: str) -> tuple[dict[str, Any], str]:
+    """The settings of parameters/ENVIRONMENT.yaml as plain values, and the file's name for messages.
+
+    Raises:
+        InvalidInput: ``unknown-environment`` or ``invalid-settings``.
+    """
+    folder = project_root() / "parameters"
+    path = folder / f"{environment}.yaml"
+    # A name with a path in it would read a file outside the folder.
+    known = sorted(each.stem for each in folder.glob("*.yaml"))
+    if environment not in known:
+        raise InvalidInput(
+            "unknown-environment",
+            f"There is no environment {environment!r}: {folder.name}/ has {', '.join(known) or 'no files'}.",
+            now=settings.UNTOUCHED,
+            next=f"Choose one of those, or write parameters/{environment}.yaml.",
+        )
+    parsed = settings.parse(environment, path.read_text(encoding="utf-8"), f"parameters/{path.name}")
+    return parsed.model_dump(mode="json"), f"parameters/{path.name}"
+
+
+def artifact(path: str) -> bytes:
+    """A build's bytes, from a path relative to the project's root.
+
+    Raises:
+        InvalidInput: ``artifact-missing`` or ``artifact-not-a-zip``.
+    """
+    file = project_root() / path
+    if not path or not file.is_file():
+        raise InvalidInput(
+            "artifact-missing",
+            f"There is no build at {path!r} (relative to the project)." if path else "No build is given.",
+            now=settings.UNTOUCHED,
+            next="Give the path of the zip to ship: parameter artifact.",
+        )
+    content = file.read_bytes()
+    if not zipfile.is_zipfile(io.BytesIO(content)):
+        raise InvalidInput(
+            "artifact-not-a-zip",
+            f"{path} ({len(content):,} bytes) is not a zip file.",
+            now=settings.UNTOUCHED,
+            next="Build the skill again; Lambda takes a zip.",
+        )
+    return content
+
+
+def project_root() -> Path:
+    """The folder that holds parameters/ and notebooks/: the nearest above the working folder, else the library's."""
+    here = Path.cwd()
+    for folder in (here, *here.parents, Path(__file__).resolve().parents[1]):
+        if (folder / "parameters").is_dir() and (folder / "notebooks").is_dir():
+            return folder
+    return here
+
+
+def cells(executed: list[str]) -> tuple[dict[str, settings.Parameter], list[str]]:
+    """What the latest parameters cell declares, and the names that papermill's cell after it assigns."""
+    declared: dict[str, settings.Parameter] = {}
+    injected: list[str] = []
+    for source in executed:
+        with suppress(SyntaxError, ValueError):
+            if source.startswith("# Parameters\n"):
+                targets = [line.targets[0] for line in ast.parse(source).body if isinstance(line, ast.Assign)]
+                injected = [name.id for name in targets if isinstance(name, ast.Name)]
+            elif "environment: str" in source:
+                declared, injected = settings.declared(source), []
+    return declared, injected

@@ -1,0 +1,93 @@
+"""What will be done, before it is done: a frozen Plan with a hash, and who approved that hash.
+
+Knows how a plan reads and what its hash covers. Never touches AWS; gates approve plans, actions run them.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+HASH_LENGTH = 12
+
+
+@dataclass(frozen=True)
+class Plan:
+    """One change to the world, as it will be made.
+
+    ``covers`` is what the hash stands for: environment, function, alias, from-version, the artifact's CodeSha256,
+    stages, bakes and policy, but no run id, time, RevisionId or version number that AWS has yet to give. So a person
+    or CI can approve a hash that was computed an hour ago, and the same intention always has the same hash.
+
+    Attributes:
+        title: one line.
+        now: what is live, a sentence each.
+        then: what will be, a sentence each; every alias state that the run may produce.
+        calls: the AWS calls that write, in order, as 'service:Operation what'.
+        undo: how to take it back, a sentence each.
+        reasons: why this is what is planned (policy, warnings), a sentence each.
+        approvals: how many different people must agree.
+        demand_hash: whether a headless approval must name the hash.
+    """
+
+    title: str
+    now: tuple[str, ...]
+    then: tuple[str, ...]
+    calls: tuple[str, ...]
+    undo: tuple[str, ...]
+    reasons: tuple[str, ...]
+    covers: Mapping[str, Any]
+    approvals: int
+    demand_hash: bool
+
+    @property
+    def hash(self) -> str:
+        """The first 12 hexadecimal digits of the SHA-256 of ``covers`` in canonical JSON."""
+        canonical = json.dumps(dict(self.covers), sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+        return hashlib.sha256(canonical.encode()).hexdigest()[:HASH_LENGTH]
+
+    def __str__(self) -> str:
+        parts = (
+            ("Now", self.now),
+            ("Then", self.then),
+            ("Calls", self.calls),
+            ("Undo", self.undo),
+            ("Why", self.reasons),
+        )
+        body = "\n".join(f"{name + ':':<7}" + "\n       ".join(lines) for name, lines in parts if lines)
+        return f"{self.title}\n{body}\nHash:  {self.hash}"
+
+    def _repr_markdown_(self) -> str:
+        rows = (
+            ("now", self.now),
+            ("then", self.then),
+            ("calls", self.calls),
+            ("undo", self.undo),
+            ("why", self.reasons),
+        )
+        table = "\n".join(f"| **{name}** | {'<br>'.join(map(_escape, lines))} |" for name, lines in rows if lines)
+        return f"**{_escape(self.title)}**\n\n| | |\n|---|---|\n{table}\n| **hash** | `{self.hash}` |"
+
+
+@dataclass(frozen=True)
+class Approval:
+    """Who said yes to which plan, and when.
+
+    ``by`` is claimed: names that somebody typed or a parameter gave. ``principal`` is proved: the caller as AWS STS
+    names it.
+    """
+
+    plan_hash: str
+    by: tuple[str, ...]
+    at: datetime
+    principal: str
+
+    def _repr_markdown_(self) -> str:
+        by = _escape(" and ".join(self.by))
+        return f"Plan `{self.plan_hash}` is approved by **{by}**, as `{self.principal}`, at {self.at:%H:%M} UTC."
+
+
+def _escape(text: str) -> str:
+    return text.replace("&", "&amp;").replace("<", "&lt;").replace("|", "\\|")

@@ -1,0 +1,207 @@
+"""Taking traffic back: to the version that served before, in one write.
+
+Knows which version a rollback may return to, and that traffic comes first: no metrics, no chart, no message and no
+archive stands before the write, and none of these can undo it. Never decides that a rollback is due.
+"""
+
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Any
+
+from buddy_ops import aliases, lease
+from buddy_ops.aliases import Alias, AliasMoved, Record, Shift
+from buddy_ops.errors import BuddyError, InvalidInput, Refused
+from buddy_ops.journal import iso
+from buddy_ops.plan import Approval, Plan
+from buddy_ops.target import Target
+
+ATTEMPTS = 10
+"""Writes against somebody who keeps moving the alias, before we say so: a rollback wins over any rollout."""
+
+
+@dataclass(frozen=True)
+class RollbackPlan(Plan):
+    """An immediate rollback: the alias's primary becomes ``destination``, without weights."""
+
+    destination: str
+    away_from: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Done:
+    """How a rollback ended. ``already`` means that the alias was there before we came."""
+
+    serving: str
+    away_from: tuple[str, ...]
+    at: datetime
+    already: bool
+    afterwards: tuple[str, ...]
+
+    def __str__(self) -> str:
+        verb = "was serving already" if self.already else "serves"
+        left = f", and v{', v'.join(self.away_from)} get no traffic" if self.away_from else ""
+        return "\n".join((f"v{self.serving} {verb} 100 % of the traffic{left} ({iso(self.at)}).", *self.afterwards))
+
+
+def plan(target: Target, version: str = "") -> RollbackPlan:
+    """Where the alias is, and where an immediate rollback takes it.
+
+    Args:
+        version: the version to return to; empty: the one that served before and that nobody rolled back from.
+
+    AWS: lambda:GetAlias, lambda:GetFunctionConfiguration, reads only.
+
+    Raises:
+        Refused: ``no-rollback-target``, ``version-unusable``.
+        InvalidInput: ``alias-missing``, ``version-missing``.
+    """
+    alias = _alias(target)
+    destination = version or _destination(target, alias)
+    doubts = check(target, alias, destination)
+    leaving = tuple(each for each in (alias.primary, alias.second) if each not in (None, destination))
+    away_from = tuple(each for each in leaving if each)
+    then = f"{target.resource} serves 100 % v{destination}, without weights"
+    undo = f"roll forward again: run strategies/canary with the artifact of v{away_from[0]}" if away_from else "nothing"
+    return RollbackPlan(
+        title=f"Roll {target.resource} back to v{destination}" if away_from else f"v{destination} serves alone already",
+        now=tuple(aliases.explain(target, alias).splitlines()),
+        then=(then, *(f"v{each} is noted as bad: no later rollback returns to it" for each in away_from)),
+        calls=(f"lambda:UpdateAlias FunctionVersion={destination} AdditionalVersionWeights={{}}",),
+        undo=(undo,),
+        reasons=tuple(doubts),
+        covers={
+            "action": "rollback",
+            "environment": target.environment,
+            "function": target.settings.function,
+            "alias": target.settings.alias,
+            "from": [alias.primary, alias.second],
+            "to": destination,
+        },
+        approvals=1,  # traffic back is the safe direction: one person who is awake suffices anywhere
+        demand_hash=False,
+        destination=destination,
+        away_from=away_from,
+    )
+
+
+def run(target: Target, plan: RollbackPlan, approval: Approval) -> Done:
+    """Move the traffic, then everything else; a second run reports 'already'.
+
+    AWS: lambda:GetAlias, lambda:UpdateAlias (writes), scheduler:DeleteSchedule (writes).
+
+    Raises:
+        Refused: ``approval-void``.
+        AliasMoved: somebody moved the alias again at each of ten attempts.
+        AwsFailed: AWS could not be reached; ``now`` says what is live, as far as it could be read.
+    """
+    if approval.plan_hash != plan.hash:
+        raise Refused(
+            "approval-void",
+            f"The approval is for plan {approval.plan_hash}, and this is plan {plan.hash}.",
+            now="Nothing was changed.",
+            next="Approve this plan, then run again.",
+        )
+    alias = _alias(target)
+    already = (alias.primary, alias.second) == (plan.destination, None)
+    if not already and not target.dry_run:
+        alias = take_back(target, alias, plan.destination, plan.away_from)
+    target.journal.record("rollback", to=plan.destination, away_from=plan.away_from, by=approval.by, already=already)
+    afterwards = [] if target.dry_run else tidy(target)
+    if target.dry_run:
+        afterwards = ["Dry run: nothing was written."]
+    return Done(alias.primary, plan.away_from, target.clock.now(), already, tuple(afterwards))
+
+
+def take_back(
+    target: Target, alias: Alias, destination: str, bad: tuple[str, ...], stage: str = "rolled-back"
+) -> Alias:
+    """Give ``destination`` all the traffic, whoever else moves the alias meanwhile.
+
+    Args:
+        alias: the alias as it was read last.
+        bad: versions that no later rollback may return to.
+        stage: what the record says from now on.
+
+    AWS: lambda:UpdateAlias, writes; lambda:GetAlias after a collision.
+    """
+    for _ in range(ATTEMPTS):
+        record = alias.record or Record(target.run, destination, alias.second or alias.primary, stage, "")
+        record = replace(record, stage=stage, since=iso(target.clock.now()))
+        for version in bad:
+            record = record.with_bad(version)
+        try:
+            return aliases.shift(target, alias, Shift(destination, None, 0.0, record))
+        except AliasMoved as moved:
+            alias, last = moved.alias, moved
+    raise last
+
+
+def tidy(target: Target) -> list[str]:
+    """Delete the lease and the guard after the traffic is where it belongs; what fails is told, never raised."""
+    told = []
+    for which in ("lease", "guard"):
+        try:
+            lease.disarm(target, which)
+        except BuddyError as error:
+            told.append(f"The {which} could not be deleted ({error.what}); it is harmless and deletes itself.")
+    return told
+
+
+def check(target: Target, alias: Alias, destination: str) -> list[str]:
+    """What speaks against ``destination``: doubts are returned, known obstacles refuse.
+
+    AWS: lambda:GetFunctionConfiguration twice, reads only.
+
+    Raises:
+        Refused: ``version-unusable``.
+    """
+    there = aliases.configuration(target, destination)
+    if there.get("State", "Active") not in ("Active", "Inactive"):
+        raise Refused(
+            "version-unusable",
+            f"v{destination} of {target.settings.function} is {there['State']}: {there.get('StateReason', 'no reason given')}.",
+            now=f"{target.resource} serves {alias}; nothing was changed.",
+            next="Name another version, or roll forward with strategies/canary.",
+        )
+    here = aliases.configuration(target, alias.primary)
+    return [f"{name} differs: v{destination} has {_show(there, name)}, v{alias.primary} has {_show(here, name)}"
+            for name in ("Role", "DeadLetterConfig") if there.get(name) != here.get(name)]  # fmt: skip
+
+
+def _alias(target: Target) -> Alias:
+    alias = aliases.read(target)
+    if alias is None:
+        raise InvalidInput(
+            "alias-missing",
+            f"{target.settings.function} has no alias {target.settings.alias}: nothing was ever deployed behind it.",
+            now="Nothing was changed.",
+            next="Deploy a first build with strategies/canary: it creates the alias.",
+        )
+    return alias
+
+
+def _destination(target: Target, alias: Alias) -> str:
+    """The version to return to. While traffic is split that is the stable one, which serves already."""
+    record = alias.record
+    if alias.second is not None:
+        return alias.primary
+    if record is not None:
+        candidates = (record.source, record.prev) if alias.primary == record.to else (record.prev,)
+        for version in candidates:
+            if version and version != alias.primary and version not in record.bad:
+                return version
+    bad = (
+        f"; v{', v'.join(record.bad)} {'is' if len(record.bad) == 1 else 'are'} known bad"
+        if record and record.bad
+        else ""
+    )
+    raise Refused(
+        "no-rollback-target",
+        f"{target.resource} serves {alias}, and no earlier version is known to return to{bad}.",
+        now="Nothing was changed.",
+        next="Name a version (parameter to_version), or roll forward with strategies/canary.",
+    )
+
+
+def _show(configuration: dict[str, Any], name: str) -> str:
+    return str(configuration.get(name, "none"))

@@ -1,0 +1,380 @@
+"""Metric samples and their statistics, as CloudWatch publishes them.
+
+Knows every sample, when it becomes visible, and how CloudWatch defines its statistics. Never knows where samples come
+from, what an alarm is, or how anything travels over HTTP.
+"""
+
+import math
+import re
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import lru_cache
+from itertools import pairwise
+from typing import NamedTuple, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+Kept = tuple[Floats, Floats | None]
+"""Values in ascending order, and how often each was seen (None: once)."""
+
+MINUTE_S = 60
+
+
+class Clock(Protocol):
+    """Anything that knows the time."""
+
+    def now(self) -> float:
+        """Seconds since the epoch."""
+
+
+class UnknownStatistic(ValueError):
+    """A statistic that CloudWatch does not define."""
+
+
+class Metric(NamedTuple):
+    """A metric's identity."""
+
+    namespace: str
+    name: str
+    dimensions: frozenset[tuple[str, str]]
+
+
+class StatisticSet(NamedTuple):
+    """Samples of which only an aggregate was published."""
+
+    samples: float
+    total: float
+    low: float
+    high: float
+
+
+class Summary:
+    """The visible samples of one period, sorted, so that every result is a function of the samples alone."""
+
+    __slots__ = ("known", "sets", "values", "weights")
+
+    def __init__(self, values: Floats, weights: Floats | None, sets: Sequence[StatisticSet]) -> None:
+        if weights is None:
+            self.values, self.weights = np.sort(values), None
+        else:
+            order = np.lexsort((weights, values))
+            self.values, self.weights = values[order], weights[order]
+        self.sets = sorted(sets)
+        self.known: dict[str, float | None] = {}
+
+    @classmethod
+    def of(cls, parts: Sequence[Kept], sets: Sequence[StatisticSet]) -> "Summary":
+        """One summary of samples that came in several parts."""
+        weighted = any(weights is not None for _, weights in parts)
+        filled = [np.ones(len(values)) if weights is None else weights for values, weights in parts]
+        values = np.concatenate([values for values, _ in parts]) if parts else np.empty(0)
+        return cls(values, np.concatenate(filled) if weighted else None, sets)
+
+    def count(self) -> float:
+        return _size((self.values, self.weights)) + sum(each.samples for each in self.sets)
+
+    def total(self) -> float:
+        return _sum((self.values, self.weights)) + sum(each.total for each in self.sets)
+
+    def low(self) -> float:
+        return float(min([*self.values[:1], *(each.low for each in self.sets)]))
+
+    def high(self) -> float:
+        return float(max([*self.values[-1:], *(each.high for each in self.sets)]))
+
+    def statistic(self, name: str) -> float | None:
+        """One statistic, or None where it has no value. Raises UnknownStatistic."""
+        if name not in self.known:
+            self.known[name] = statistic(name)(self)
+        return self.known[name]
+
+    def between(self, low: float, high: float) -> Kept:
+        """The samples in (low, high]."""
+        first, last = np.searchsorted(self.values, (low, high), side="right").tolist()
+        return self.values[first:last], None if self.weights is None else self.weights[first:last]
+
+    def ranked(self, low: float, high: float) -> Kept:
+        """The samples without the lowest ``low`` percent and without those above the ``high``-th."""
+        size = _size((self.values, self.weights))
+        first, last = math.floor(size * low / 100 + 1e-9), math.ceil(size * high / 100 - 1e-9)
+        if self.weights is None:
+            return self.values[first:last], None
+        upto = np.cumsum(self.weights)
+        return self.values, np.clip(upto, first, last) - np.clip(upto - self.weights, first, last)
+
+    def percentile(self, percent: float) -> float:
+        """The highest value among the lowest ``percent`` (the lowest of all for 0)."""
+        values, weights = self.ranked(0, percent)
+        values = values if weights is None else values[weights > 0]
+        return float(values[-1]) if len(values) else float(self.values[0])
+
+
+def _sum(kept: Kept) -> float:
+    values, weights = kept
+    return float(values.sum() if weights is None else (values * weights).sum())
+
+
+def _size(kept: Kept) -> float:
+    values, weights = kept
+    return float(len(values) if weights is None else weights.sum())
+
+
+BASIC: dict[str, Callable[[Summary], float]] = {
+    "SampleCount": Summary.count,
+    "Sum": Summary.total,
+    "Average": lambda summary: summary.total() / summary.count(),
+    "Minimum": Summary.low,
+    "Maximum": Summary.high,
+}
+_SHORT = re.compile(r"(p|tm|wm|tc|ts)(\d{1,2}(?:\.\d{1,10})?|100(?:\.0{1,10})?)")
+_RANGE = re.compile(r"(TM|WM|TC|TS|PR)\((\d*\.?\d+%?|):(\d*\.?\d+%?|)\)")
+
+
+@lru_cache(maxsize=1024)
+def statistic(name: str) -> Callable[[Summary], float | None]:
+    """How a statistic is computed.
+
+    Value bounds are exclusive below and inclusive above. Percentiles are nearest-rank: p99 is the highest value left
+    when the top 1 % is ignored.
+
+    Raises:
+        UnknownStatistic: CloudWatch defines none of this name.
+
+    Source: CloudWatch user guide, 'CloudWatch statistics definitions'.
+    """
+    if name in BASIC:
+        return BASIC[name]
+    kind, low, high, percents = _bounds(name)
+
+    def winsorized(summary: Summary) -> float:
+        edges = (summary.percentile(low), summary.percentile(high)) if percents else (low, high)
+        return _sum((np.clip(summary.values, *edges), summary.weights)) / summary.count()
+
+    def compute(summary: Summary) -> float | None:
+        if summary.sets or summary.values[0] < 0:
+            return None
+        kept = summary.ranked(low, high) if percents else summary.between(low, high)
+        results: dict[str, Callable[[], float | None]] = {
+            "P": lambda: summary.percentile(high),
+            "WM": lambda: winsorized(summary),
+            "TC": lambda: _size(kept),
+            "TS": lambda: _sum(kept),
+            "TM": lambda: _sum(kept) / _size(kept) if _size(kept) else None,
+            "PR": lambda: 100 * _size(kept) / summary.count(),
+        }
+        return results[kind]()
+
+    return compute
+
+
+def _bounds(name: str) -> tuple[str, float, float, bool]:
+    """A statistic's kind, its two bounds, and whether these are percentages."""
+    if name == "IQM":
+        return "TM", 25.0, 75.0, True
+    if short := _SHORT.fullmatch(name):
+        return short[1].upper(), 0.0, float(short[2]), True
+    ranged = _RANGE.fullmatch(name)
+    given = [bound for bound in ranged.groups()[1:] if bound] if ranged else []
+    if ranged and given:
+        percents = given[0].endswith("%")
+        low = float(ranged[2].rstrip("%") or (0 if percents else -math.inf))
+        high = float(ranged[3].rstrip("%") or (100 if percents else math.inf))
+        alike = all(bound.endswith("%") == percents for bound in given)
+        if alike and low < high and not (percents and (high > 100 or ranged[1] == "PR")):
+            return ranged[1], low, high, percents
+    raise UnknownStatistic(name)
+
+
+class _Chunk(NamedTuple):
+    """Samples of one minute, as they were added. ``arrived`` is None where each counts from its own time."""
+
+    times: Floats
+    values: Floats | float
+    counts: Floats | None
+    arrived: float | None
+
+    def visible(self, until: float) -> Kept:
+        seen = int(np.searchsorted(self.times, until, side="right"))
+        if self.arrived is not None:
+            seen = len(self.times) if self.arrived <= until else 0
+        values = np.full(seen, self.values) if isinstance(self.values, float) else self.values[:seen]
+        return values, None if self.counts is None else self.counts[:seen]
+
+
+class _Minute:
+    """What was added for one minute of a metric."""
+
+    __slots__ = ("chunks", "last_arrival", "sets", "whole")
+
+    def __init__(self) -> None:
+        self.chunks: list[_Chunk] = []
+        self.sets: list[tuple[float, StatisticSet]] = []
+        self.last_arrival = -math.inf
+        self.whole: Summary | None = None
+
+    def changed(self, arrived: float | None) -> None:
+        self.whole = None
+        if arrived is not None:
+            self.last_arrival = max(self.last_arrival, arrived)
+
+    def summary(self, until: float, *, ended: bool) -> Summary | None:
+        """What is visible; None if nothing is. Remembered once all is."""
+        whole = ended and self.last_arrival <= until
+        if whole and self.whole is not None:
+            return self.whole
+        parts = [kept for kept in (chunk.visible(until) for chunk in self.chunks) if len(kept[0])]
+        sets = [published for arrived, published in self.sets if arrived <= until]
+        if not parts and not sets:
+            return None
+        summary = Summary.of(parts, sets)
+        if whole:
+            self.whole = summary
+        return summary
+
+
+class MetricStore:
+    """Every metric's samples.
+
+    A sample is visible from its own time (or its arrival, if given) plus ``delay_s``, so that readers of the latest
+    minute see a growing part of it. What is read depends on the samples and the present time only, never on how they
+    were sliced into ``add`` calls or on who read before.
+
+    Args:
+        clock: what time it is.
+        delay_s: seconds between a sample and its publication.
+    """
+
+    def __init__(self, clock: Clock, delay_s: float = 60.0) -> None:
+        self.clock = clock
+        self.delay_s = delay_s
+        self._metrics: dict[Metric, dict[str, dict[int, _Minute]]] = {}
+        self._lock = threading.RLock()
+
+    def add(
+        self,
+        namespace: str,
+        name: str,
+        dimensions: Mapping[str, str],
+        times: Floats,
+        values: Floats | float,
+        *,
+        counts: Floats | None = None,
+        unit: str = "None",
+        arrived: float | None = None,
+    ) -> None:
+        """Add samples. The arrays are kept, neither copied nor changed, so several metrics may share them.
+
+        Args:
+            namespace: as in CloudWatch, like ``name``, ``dimensions`` and ``unit``.
+            name: the metric's.
+            dimensions: exactly those by which it will be read.
+            times: seconds since the epoch, ascending.
+            values: one per time, or one for all.
+            counts: how often each value was seen; None is once.
+            unit: one of CloudWatch's.
+            arrived: when they were put; None is each at its own time.
+        """
+        if not len(times):
+            return
+        values = float(values) if isinstance(values, int | float) else values
+        first, last = int(times[0] // MINUTE_S), int(times[-1] // MINUTE_S)
+        cuts = [0, len(times)]
+        if first != last:
+            cuts = np.searchsorted(times, np.arange(first, last + 2) * float(MINUTE_S)).tolist()
+        with self._lock:
+            minutes = self._minutes(Metric(namespace, name, frozenset(dimensions.items())), unit)
+            for number, (begin, end) in enumerate(pairwise(cuts), first):
+                if begin < end:
+                    part = values if isinstance(values, float) else values[begin:end]
+                    weights = None if counts is None else counts[begin:end]
+                    minute = minutes.setdefault(number, _Minute())
+                    minute.chunks.append(_Chunk(times[begin:end], part, weights, arrived))
+                    minute.changed(arrived)
+
+    def add_set(self, metric: Metric, time: float, published: StatisticSet, unit: str, arrived: float) -> None:
+        """Add samples that were published as an aggregate.
+
+        Source: CloudWatch user guide, 'Requirements to use percentiles': one of equal values counts as raw samples.
+        """
+        if published.low == published.high and published.total == published.low * published.samples:
+            counts, dimensions = np.array([published.samples]), dict(metric.dimensions)
+            where = (metric.namespace, metric.name, dimensions, np.array([time]), published.low)
+            self.add(*where, counts=counts, unit=unit, arrived=arrived)
+            return
+        with self._lock:
+            minute = self._minutes(metric, unit).setdefault(int(time // MINUTE_S), _Minute())
+            minute.sets.append((arrived, published))
+            minute.changed(arrived)
+
+    def read(
+        self,
+        metric: Metric,
+        name: str,
+        start: float,
+        periods: int,
+        period_s: int = MINUTE_S,
+        *,
+        unit: str | None = None,
+        now: float | None = None,
+    ) -> Floats:
+        """A statistic of consecutive periods, NaN where it has no value.
+
+        Args:
+            metric: whose samples, with exactly these dimensions.
+            name: the statistic.
+            start: the first period's begin, a multiple of 60 s, as ``period_s`` is.
+            periods: how many.
+            period_s: how long each is.
+            unit: only samples of this unit.
+            now: as visible at this time instead of the present.
+
+        Raises:
+            UnknownStatistic: CloudWatch defines no such statistic.
+        """
+        if start % MINUTE_S or period_s % MINUTE_S or period_s <= 0:
+            raise ValueError("periods are multiples of 60 s")
+        statistic(name)
+        result = np.full(periods, np.nan)
+        until = (self.clock.now() if now is None else now) - self.delay_s
+        with self._lock:
+            chosen = [each for own, each in self._metrics.get(metric, {}).items() if unit in (None, own)]
+            for at in range(periods if chosen else 0):
+                begin = int(start + at * period_s) // MINUTE_S
+                parts = list(_summaries(chosen, range(begin, begin + period_s // MINUTE_S), until))
+                if parts:
+                    value = _merged(parts).statistic(name)
+                    result[at] = np.nan if value is None else value
+        return result
+
+    def units(self, metric: Metric) -> list[str]:
+        """The units that a metric's samples came in."""
+        with self._lock:
+            return list(self._metrics.get(metric, {}))
+
+    def list(self, since: float = -math.inf) -> list[Metric]:
+        """Every metric with a sample, or with one after ``since`` (to the minute), in a stable order."""
+        with self._lock:
+            latest = {metric: max(map(max, units.values())) for metric, units in self._metrics.items()}
+        fresh = [metric for metric, minute in latest.items() if (minute + 1) * MINUTE_S > since]
+        return sorted(fresh, key=lambda metric: (*metric[:2], sorted(metric.dimensions)))
+
+    def _minutes(self, metric: Metric, unit: str) -> dict[int, _Minute]:
+        return self._metrics.setdefault(metric, {}).setdefault(unit, {})
+
+
+def _summaries(units: Sequence[Mapping[int, _Minute]], numbers: range, until: float) -> Iterator[Summary]:
+    for minutes in units:
+        for number in numbers:
+            minute = minutes.get(number)
+            summary = minute and minute.summary(until, ended=(number + 1) * MINUTE_S <= until)
+            if summary:
+                yield summary
+
+
+def _merged(parts: Sequence[Summary]) -> Summary:
+    if len(parts) == 1:
+        return parts[0]
+    sets = [published for part in parts for published in part.sets]
+    return Summary.of([(part.values, part.weights) for part in parts], sets)

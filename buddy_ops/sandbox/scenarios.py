@@ -1,0 +1,118 @@
+"""Situations to practise and to test: small YAML files, and how the sandbox is brought into each.
+
+Knows what stands in an account before a runbook comes. Never runs a runbook.
+"""
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field
+
+from buddy_ops.sandbox import builds
+from buddy_ops.sandbox.faults import PROFILES
+from buddy_ops.sandbox.traffic import Traffic, Trouble
+from buddy_ops.sandbox.world import World
+
+FOLDER = Path(__file__).parent / "scenarios"
+ROLE = "arn:aws:iam::123456789012:role/buddy-skill"
+ALIAS = "live"
+
+
+class Model(BaseModel):
+    """A part of a scenario file."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class TroubleSpec(Model):
+    """Something that hits both versions, in minutes after the scenario is ready."""
+
+    after_minutes: float = 0
+    minutes: Annotated[float, Field(gt=0)] = 10
+    error_rate: Annotated[float, Field(ge=0, le=1)] = 0
+    throttle_rate: Annotated[float, Field(ge=0, le=1)] = 0
+
+
+class Scenario(Model):
+    """One situation.
+
+    Attributes:
+        stable: the fault profile of the version that serves when the scenario is ready.
+        build: the fault profile of the build to ship; ``buddy-ops sandbox scenario`` writes it as a zip.
+        deployed: whether a first version is live behind the alias already.
+        history_minutes: how long it has served when the scenario is ready.
+        metrics_delay_s: when a request becomes visible in CloudWatch.
+        ends: how a canary of ``build`` ends here.
+    """
+
+    description: str
+    stable: str = "good"
+    build: str = "good"
+    requests_per_minute: Annotated[float, Field(ge=0, le=100_000)] = 600
+    deployed: bool = True
+    history_minutes: Annotated[int, Field(ge=0, le=24 * 60)] = 190
+    metrics_delay_s: Annotated[float, Field(ge=0, le=900)] = 60
+    troubles: tuple[TroubleSpec, ...] = ()
+    ends: Literal["proved", "unproven", "rolled-back", "held", "deployed"] = "proved"
+
+
+def names() -> list[str]:
+    """The scenarios there are."""
+    return sorted(path.stem for path in FOLDER.glob("*.yaml"))
+
+
+def read(name: str) -> Scenario:
+    """A scenario by its name. Raises KeyError for one that does not exist."""
+    if name not in names():
+        raise KeyError(name)
+    return Scenario.model_validate(yaml.safe_load((FOLDER / f"{name}.yaml").read_text(encoding="utf-8")))
+
+
+def artifact(name: str) -> bytes:
+    """The build that a scenario ships."""
+    scenario = read(name)
+    return builds.build(PROFILES[scenario.build], version_label="2.0.0" if scenario.deployed else "1.0.0")
+
+
+def set_up(world: World, scenario: Scenario, environment: str) -> None:
+    """Bring a freshly reset world into a scenario; time passes while its history is made."""
+    function = f"buddy-alexa-skill-{environment}"
+    world.metrics.delay_s = scenario.metrics_delay_s
+    label = "1.0.0" if scenario.deployed else "0.0.0"
+    world.invoke(
+        "lambda",
+        "create_function",
+        {
+            "FunctionName": function,
+            "Role": ROLE,
+            "Runtime": "python3.11",
+            "Handler": "lambda_function.handler",
+            "Timeout": 7,
+            "MemorySize": 256,
+            "Code": {"ZipFile": builds.build(PROFILES[scenario.stable], version_label=label)},
+        },
+    )
+    world.use(function)
+    world.clock.advance_to(world.clock.now() + 60)
+    if scenario.deployed:
+        version = world.invoke("lambda", "publish_version", {"FunctionName": function})["Version"]
+        alias = {"FunctionName": function, "Name": ALIAS, "FunctionVersion": version}
+        world.clock.advance_to(world.clock.now() + 60)
+        world.invoke("lambda", "create_alias", alias)
+    world.people.traffic = Traffic(function, ALIAS, scenario.requests_per_minute)
+    ready = world.clock.now() + 60 * scenario.history_minutes
+    world.clock.advance_to(ready)
+    world.people.traffic.troubles += [_trouble(each, ready) for each in scenario.troubles]
+
+
+def _trouble(spec: TroubleSpec, ready: float) -> Trouble:
+    start = ready + 60 * spec.after_minutes
+    return Trouble(start, start + 60 * spec.minutes, spec.error_rate, spec.throttle_rate)
+
+
+def describe(world: World) -> dict[str, object]:
+    """What traffic there is, for ``buddy-ops sandbox status``."""
+    traffic = world.people.traffic
+    return {} if traffic is None else asdict(traffic)

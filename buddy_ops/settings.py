@@ -1,0 +1,210 @@
+"""What an environment's parameters/ file and a notebook's parameters cell may say, validated into frozen models.
+
+Knows names, types, ranges and which policy an environment has. Never opens a file and never asks AWS: text and
+values come in, models or one ``InvalidInput`` with every problem in it go out.
+"""
+
+import ast
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, field_validator
+
+from buddy_ops.errors import InvalidInput
+
+Strategy = Literal["all_at_once", "blue_green", "canary"]
+Minutes = Annotated[float, Field(ge=0, le=24 * 60)]
+UNTOUCHED = "Nothing was read from or written to AWS."
+
+
+class Model(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", str_strip_whitespace=True)
+
+
+class Aws(Model):
+    """How AWS is reached. All may be absent: the standard credentials, profile and region then decide."""
+
+    region: str | None = None
+    profile: str | None = None
+    endpoint_url: str | None = None
+
+
+class Rollout(Model):
+    """How this environment ships. Times in minutes, weights as percentages of the alias's traffic."""
+
+    strategies: tuple[Strategy, ...] = ("canary",)
+    stages_percent: tuple[float, ...] = (10, 50, 100)
+    bake_minutes: Annotated[float, Field(gt=0, le=24 * 60)] = 5
+    stretch_minutes: Minutes = 10
+    watch_minutes: Minutes = 60
+    external_minutes: Minutes = 60
+    unreadable_minutes: Minutes = 15
+    probe_percent: Annotated[float, Field(ge=0, le=5)] = 0
+    probe_minutes: Minutes = 3
+    probe_from_requests_per_minute: int = 600
+    on_slow: Literal["rollback", "hold"] = "rollback"
+    approvals: Annotated[int, Field(ge=0, le=5)] = 1
+    demand_plan_hash: bool = False
+
+    @field_validator("stages_percent")
+    @classmethod
+    def _rise_to_100(cls, stages: tuple[float, ...]) -> tuple[float, ...]:
+        if not stages or any(not 0 < stage <= 100 for stage in stages):
+            raise ValueError("each stage must be above 0 and at most 100 percent")
+        if any(later <= earlier for earlier, later in zip(stages, stages[1:], strict=False)):
+            raise ValueError("stages must rise, for example [10, 50, 100]")
+        if stages[-1] != 100:
+            raise ValueError("the last stage must be 100")
+        return stages
+
+
+class Health(Model):
+    """When a version is unhealthy: shares of its requests, as fractions. Source: the deployment guide, 'Watching'."""
+
+    error_rate: Annotated[float, Field(gt=0, lt=1)] = 0.01
+    slow_rate: Annotated[float, Field(gt=0, lt=1)] = 0.01
+    latency_ms: Annotated[int, Field(gt=0)] = 6000
+    late_data_s: Annotated[int, Field(ge=0, le=900)] = 120
+    history_minutes: Annotated[int, Field(ge=0, le=24 * 60)] = 180
+
+
+class Metric(Model):
+    """A metric that counts failures which Lambda's own Errors do not see.
+
+    It must carry the dimensions FunctionName and Resource, and the two plus ExecutedVersion, as Lambda's own do.
+    """
+
+    namespace: str
+    name: str
+
+
+class Lease(Model):
+    """The schedule outside this machine that takes a canary's traffic away when nobody renews it."""
+
+    minutes: Annotated[int, Field(ge=10, le=120)] = 20
+    group: str = "default"
+    role_arn: str = ""
+    dead_letter_arn: str | None = None
+
+
+class Settings(Model):
+    """One environment."""
+
+    function: Annotated[str, Field(min_length=1, max_length=140)]
+    alias: Annotated[str, Field(pattern=r"^[a-zA-Z0-9_-]*[a-zA-Z_-][a-zA-Z0-9_-]*$", max_length=128)] = "live"
+    aws: Aws = Aws()
+    rollout: Rollout = Rollout()
+    health: Health = Health()
+    lease: Lease = Lease()
+    failure_metrics: tuple[Metric, ...] = ()
+    schema_range: str | None = None
+
+
+def parse(environment: str, text: str, source: str) -> Settings:
+    """The settings in a parameters/ file: exactly the two keys ``environment`` and ``settings``.
+
+    Raises:
+        InvalidInput: ``invalid-settings``, with every problem, its key and the file.
+    """
+    try:
+        document = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise _invalid(source, [f"not YAML: {error}"]) from None
+    if not isinstance(document, dict) or set(document) != {"environment", "settings"}:
+        keys = ", ".join(map(str, document)) if isinstance(document, dict) else "no mapping"
+        raise _invalid(source, [f"must have exactly the keys environment and settings, and has: {keys}"])
+    if document["environment"] != environment:
+        raise _invalid(source, [f"environment: is {document['environment']!r}, and {environment!r} was asked for"])
+    return validate(document["settings"], source)
+
+
+def validate(values: Any, source: str, overrides: Mapping[str, Any] | None = None) -> Settings:
+    """Settings from plain values. ``overrides`` are rollout settings that a runbook's parameters replace.
+
+    Raises:
+        InvalidInput: ``invalid-settings``, with every problem at once.
+    """
+    if not isinstance(values, dict):
+        raise _invalid(source, ["settings: must be a mapping"])
+    rollout = values.get("rollout") or {}
+    if overrides and isinstance(rollout, dict):
+        values = {**values, "rollout": {**rollout, **overrides}}
+    try:
+        return Settings.model_validate(values)
+    except ValidationError as error:
+        raise _invalid(source, _problems(error, overrides or {})) from None
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """One line of a notebook's parameters cell: ``name: annotation = default  # meaning``."""
+
+    name: str
+    annotation: str
+    default: Any
+
+
+def declared(cell: str) -> dict[str, Parameter]:
+    """The parameters that a cell's source declares."""
+    found = {}
+    for line in ast.parse(cell).body:
+        if isinstance(line, ast.AnnAssign) and isinstance(line.target, ast.Name) and line.value is not None:
+            default = ast.literal_eval(line.value)
+            found[line.target.id] = Parameter(line.target.id, ast.unparse(line.annotation), default)
+    return found
+
+
+def check(parameters: Mapping[str, Parameter], given: Mapping[str, Any], source: str) -> dict[str, Any]:
+    """Every parameter's value: what was given where it fits its annotation, its default where nothing was given.
+
+    Raises:
+        InvalidInput: ``invalid-parameters``, with every unknown name and wrong type at once.
+    """
+    problems = [f"{name}: no such parameter; {_nearest(name, parameters)}" for name in given if name not in parameters]
+    values = {name: parameter.default for name, parameter in parameters.items()}
+    for name in given.keys() & parameters.keys():
+        try:
+            values[name] = TypeAdapter(_type(parameters[name].annotation)).validate_python(given[name])
+        except ValidationError as error:
+            problems += [f"{name}: {given[name]!r}: {each['msg']}" for each in error.errors()]
+    if problems:
+        raise _invalid(source, sorted(problems), reference="invalid-parameters")
+    return values
+
+
+def _type(annotation: str) -> Any:
+    kinds = {"str": str, "int": int, "float": float, "bool": bool, "list": list, "dict": dict, "None": None}
+    return eval(annotation, {"__builtins__": {}}, kinds)
+
+
+def _nearest(name: str, parameters: Mapping[str, Parameter]) -> str:
+    import difflib
+
+    close = difflib.get_close_matches(name, parameters, n=1)
+    return f"did you mean {close[0]}?" if close else f"it takes {', '.join(parameters)}"
+
+
+def _problems(error: ValidationError, overrides: Mapping[str, Any]) -> list[str]:
+    lines = []
+    for each in error.errors():
+        path = [str(part) for part in each["loc"]]
+        overridden = path[:1] == ["rollout"] and path[1:2] and path[1] in overrides
+        where = f"parameter {path[1]}" if overridden else f"settings.{'.'.join(path)}"
+        said = each["msg"].removeprefix("Value error, ")
+        lines.append(
+            f"{where}: {said}" + ("" if each["type"] in ("missing", "extra_forbidden") else f" (is {each['input']!r})")
+        )
+    return lines
+
+
+def _invalid(source: str, problems: list[str], reference: str = "invalid-settings") -> InvalidInput:
+    count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
+    listed = "\n".join(f"  - {problem}" for problem in problems)
+    return InvalidInput(
+        reference,
+        f"{source}: {count}.\n{listed}",
+        now=UNTOUCHED,
+        next="Correct what is listed and run again.",
+    )

@@ -1,0 +1,265 @@
+"""The one value a runbook holds: an environment's settings, AWS, the clock and the journal.
+
+The only room outside ``sandbox/`` that creates AWS clients. Knows how to reach AWS and how to say that it could not.
+Never knows what a rollout is.
+"""
+
+import os
+import secrets
+import threading
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from datetime import datetime
+from email.utils import parsedate_to_datetime
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+from urllib.error import HTTPError
+from urllib.parse import urlparse
+
+import boto3
+from botocore import exceptions as botocore
+from botocore.config import Config
+
+from buddy_ops import parameters
+from buddy_ops import settings as settings_
+from buddy_ops.aws_errors import explain
+from buddy_ops.clocks import Clock, SandboxClock, SystemClock, ask_sandbox
+from buddy_ops.errors import AwsFailed, InvalidInput
+from buddy_ops.journal import Journal
+from buddy_ops.settings import Settings
+
+USER_AGENT = "buddy-ops"
+NOT_JOURNALED = frozenset({"ZipFile", "Payload", "Environment", "Value", "MetricDataQueries", "ClientContext"})
+OVERRIDES = {"stages": "stages_percent", "bake_minutes": "bake_minutes", "watch_minutes": "watch_minutes"}
+"""Parameters of runbooks that replace a setting of ``rollout``, by the setting's name."""
+
+
+@dataclass
+class Target:
+    """Where a runbook acts, and as whom."""
+
+    environment: str
+    settings: Settings
+    runbook: str
+    clock: Clock
+    journal: Journal
+    session: boto3.Session
+    region: str
+    endpoint_url: str | None
+    sandbox: bool
+    run: str
+    folder: Path
+    dry_run: bool = False
+    _clients: dict[tuple[str, int], Any] = field(default_factory=dict)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    @cached_property
+    def _caller(self) -> dict[str, Any]:
+        return self.call("sts", "get_caller_identity")
+
+    @property
+    def account(self) -> str:
+        """The AWS account's number. AWS: sts:GetCallerIdentity, once."""
+        return str(self._caller["Account"])
+
+    @property
+    def principal(self) -> str:
+        """The caller's ARN as AWS sees it: proved, where a name in a parameter is claimed."""
+        return str(self._caller["Arn"])
+
+    @property
+    def resource(self) -> str:
+        """The Resource dimension of the alias's metrics, for example 'buddy-alexa-skill-prod:live'."""
+        return f"{self.settings.function}:{self.settings.alias}"
+
+    def call(self, service: str, operation: str, **parameters: Any) -> dict[str, Any]:
+        """One AWS call, journaled, with errors in the operator's words.
+
+        Args:
+            service: boto3's name, for example 'lambda'.
+            operation: boto3's method, for example 'update_alias'.
+            **parameters: the call's parameters.
+
+        Raises:
+            AwsFailed: ``code`` says how AWS or the way to it failed.
+        """
+        noted = {key: value for key, value in parameters.items() if key not in NOT_JOURNALED}
+        entry: dict[str, Any] = {"call": f"{service}:{operation}", "parameters": noted}
+        try:
+            reply: dict[str, Any] = getattr(self._client(service, operation), operation)(**parameters)
+        except (botocore.BotoCoreError, botocore.ClientError) as error:
+            failure = explain(error, f"{service}:{operation}", self.region)
+            self.journal.record("aws", **entry, failed=failure.code)
+            raise failure from error
+        metadata = reply.get("ResponseMetadata", {})
+        with suppress(KeyError, ValueError):
+            self.clock.correct(parsedate_to_datetime(metadata["HTTPHeaders"]["date"]))
+        self.journal.record("aws", **entry, request=metadata.get("RequestId"))
+        return reply
+
+    def _client(self, service: str, operation: str) -> Any:
+        # A smoke test that is sent twice tests nothing twice as well, and may act twice.
+        attempts = 1 if operation == "invoke" else 3
+        with self._lock:
+            if (service, attempts) not in self._clients:
+                config = Config(
+                    connect_timeout=3,
+                    read_timeout=10,
+                    retries={"mode": "standard", "total_max_attempts": attempts},
+                    user_agent_appid=USER_AGENT,
+                )
+                self._clients[service, attempts] = self.session.client(
+                    service, region_name=self.region, endpoint_url=self.endpoint_url, config=config
+                )
+            return self._clients[service, attempts]
+
+    def _repr_markdown_(self) -> str:
+        where = f"sandbox at {self.endpoint_url}, virtual time" if self.sandbox else f"AWS account {self.account}"
+        banner = "**Dry run: nothing will be written.** " if self.dry_run else ""
+        return (
+            f"{banner}**{self.environment}**: function `{self.settings.function}`, alias `{self.settings.alias}`, "
+            f"{where}, region {self.region}, as `{self.principal}`, at {self.clock.now():%Y-%m-%d %H:%M} UTC, "
+            f"run `{self.run}`."
+        )
+
+    def close(self) -> None:
+        """Let the sandbox's time go on without us."""
+        self.clock.close()
+
+
+def connect(
+    environment: str,
+    runbook: str,
+    *,
+    values: Mapping[str, Any] | None = None,
+    replaced: Mapping[str, Any] | None = None,
+    dry_run: bool = False,
+    quiet: bool = False,
+    run: str | None = None,
+) -> Target:
+    """The target for an environment.
+
+    Args:
+        environment: which parameters/ file.
+        runbook: who asks, for the journal and the run's folder.
+        values: settings that were already given (papermill -f); absent: the environment's file is read.
+        replaced: rollout settings that parameters replace.
+        dry_run: whether actions only say what they would do.
+        quiet: keep no journal: a command that only looks.
+        run: the run's id; absent: a new one.
+
+    Raises:
+        InvalidInput: ``invalid-settings``, ``unknown-environment``, ``no-region`` or ``no-profile``.
+        AwsFailed: ``sandbox-not-running``.
+    """
+    source = "settings"
+    if not values:
+        values, source = parameters.read(environment)
+    settings = settings_.validate(dict(values), source, replaced)
+    endpoint = os.environ.get("AWS_ENDPOINT_URL") or settings.aws.endpoint_url
+    sandbox = endpoint is not None and _is_sandbox(endpoint)
+    session, region = _session(settings, sandbox)
+    clock: Clock = SandboxClock(endpoint) if sandbox and endpoint else SystemClock()
+    run = run or os.environ.get("BUDDY_OPS_RUN") or secrets.token_hex(2)
+    folder = _folder(runbook, environment, run, clock.now())
+    journal = Journal((lambda _: None) if quiet else _Appender(folder / "journal.jsonl"), clock.now)
+    target = Target(
+        environment, settings, runbook, clock, journal, session, region, endpoint, sandbox, run, folder, dry_run
+    )
+    journal.record("opened", run=run, runbook=runbook, environment=environment, dry_run=dry_run)
+    return target
+
+
+def open_runbook(runbook: str, namespace: dict[str, Any]) -> Target:
+    """The target of a notebook, from its parameters cell; call it as ``open_runbook("canary", globals())``.
+
+    The notebook's own cell declares names, types and defaults. What papermill injected after it is checked against
+    that, all problems at once, before any AWS call; values come back into the notebook in their declared types.
+
+    Raises:
+        InvalidInput: ``invalid-parameters``, and what ``connect`` raises.
+    """
+    declared, injected = parameters.cells(namespace.get("In", []))
+    given = {name: namespace[name] for name in injected if name in namespace}
+    given |= {name: namespace[name] for name in declared if name in namespace}
+    values = settings_.check(declared, given, f"parameters of {runbook}")
+    namespace.update(values)
+    return connect(
+        values["environment"],
+        runbook,
+        values=values.get("settings"),
+        replaced=overrides(values),
+        dry_run=values.get("dry_run", False),
+    )
+
+
+def overrides(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of ``rollout`` that a runbook's parameters replace; an empty value replaces nothing."""
+    return {setting: values[name] for name, setting in OVERRIDES.items() if values.get(name) not in (None, [], "")}
+
+
+class _Appender:
+    """Writes journal lines and has them on disk before it returns: a killed run keeps what it acknowledged."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def __call__(self, line: str) -> None:
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        with self._path.open("a", encoding="utf-8") as file:
+            file.write(line + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+
+
+def _folder(runbook: str, environment: str, run: str, now: datetime) -> Path:
+    given = os.environ.get("BUDDY_OPS_RUN_FOLDER")
+    return (
+        Path(given)
+        if given
+        else parameters.project_root() / "runs" / f"{now:%Y-%m-%dT%H%MZ}-{runbook}-{environment}-{run}"
+    )
+
+
+def _is_sandbox(endpoint: str) -> bool:
+    if urlparse(endpoint).hostname not in ("127.0.0.1", "localhost", "::1"):
+        return False
+    try:
+        return bool(ask_sandbox(endpoint, "status", {}, timeout_s=5).get("sandbox"))
+    except HTTPError:
+        return False  # something else that speaks HTTP: another AWS emulator, with the system's time
+    except OSError as error:
+        raise AwsFailed(
+            "sandbox-not-running",
+            f"Nothing answers at {endpoint}, where the sandbox should be ({error}).",
+            now="Nothing was read or written.",
+            next="Start it with `buddy-ops sandbox start`, or set AWS_ENDPOINT_URL to where it listens.",
+            code="sandbox-not-running",
+        ) from None
+
+
+def _session(settings: Settings, sandbox: bool) -> tuple[boto3.Session, str]:
+    try:
+        if sandbox:
+            session = boto3.Session(aws_access_key_id="sandbox", aws_secret_access_key="sandbox")
+        else:
+            session = boto3.Session(profile_name=settings.aws.profile)
+    except botocore.ProfileNotFound as error:
+        raise InvalidInput(
+            "no-profile",
+            f"{error}.",
+            now=settings_.UNTOUCHED,
+            next="Set AWS_PROFILE to a profile of `aws configure list-profiles`, or correct settings.aws.profile.",
+        ) from None
+    # boto3 itself ignores AWS_REGION.
+    region = settings.aws.region or os.environ.get("AWS_REGION") or session.region_name
+    if not region:
+        raise InvalidInput(
+            "no-region",
+            "No AWS region is set.",
+            now=settings_.UNTOUCHED,
+            next="Set settings.aws.region in the environment's parameters/ file, or AWS_REGION.",
+        )
+    return session, region
