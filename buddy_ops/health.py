@@ -1,9 +1,8 @@
 """Counts to verdict: whether the new version is good, bad or undecided, or whether something else burns.
 
 Knows the sequential test that decides a rollout, and how to say its findings in plain sentences. Never reads a clock, a
-metric or a file: the caller feeds whole minutes, in order, and asks. The test may be read after every minute, at any
-traffic, and its error guarantees still hold. The same minutes give the same verdict, so a resumed rollout judges as if
-it had never stopped.
+metric or a file: the caller feeds whole minutes, in order, and asks. It may ask after every minute, at any traffic: the
+error guarantees still hold. The same minutes give the same verdict, so a resumed rollout judges as if never stopped.
 
 Evidence is a betting score: a fair gambler who staked 1 on 'this version is bad' owns that much now. If it is not bad
 the score is at most 1 on average, so it passes 800 in fewer than 1 of 800 rollouts, however often anybody looks. Each
@@ -16,12 +15,11 @@ in the weight (exact); where the weight moved, hypergeometric in n1/(n0+n1), wit
 from collections import deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from math import ceil, exp, log
-from typing import Literal
+from math import ceil, exp, inf, log
+from typing import Any, Literal
 
 Decision = Literal["promote", "hold", "rollback", "external"]
-Mixture = tuple[tuple[float, float], ...]
-"""Pairs (how many times the odds of an event, share of the stake); the shares add up to 1."""
+Mixture = tuple[tuple[float, float], ...]  # (how many times the odds of an event, share of the stake); shares add to 1
 
 _CAP = 1e100  # more evidence than this changes nothing, and a plain float never overflows
 _HORIZON_MINUTES = 30  # after the first minute, 1/(30 + minutes so far) of the idle stake is placed each minute
@@ -104,8 +102,8 @@ class Verdict:
             'external' (stable suffers too: stay, blame nobody).
         reasons: full sentences with versions, requests, failures and rates, the decisive one first.
         needed: what would settle a doubt or prove the version, where that can be said.
-        expired: staying has lasted as long as the policy allows (bake and stretch, or 60 minutes of an external fault):
-            the caller takes the traffic back without blame, exit code 5. The last stage ends by its watch limit instead.
+        expired: staying has lasted as long as the policy allows (bake and stretch, or an external fault's hour): take
+            the traffic back without blame, exit code 5. The last stage ends by the caller's watch limit instead.
         cause: the stream behind a rollback, a doubt or an external fault: 'errors', 'slow', 'throttles'; else ''.
         rebakes: how often the evidence was cleared after an external fault; when it has grown, restart the bake clock.
     """
@@ -120,19 +118,14 @@ class Verdict:
 
 @dataclass(frozen=True, slots=True)
 class StreamEvidence:
-    """The scores of one stream, as plain odds (1 is no evidence; draw them on a log axis).
+    """The scores of one stream as plain odds: 1 is no evidence; draw them on a log axis."""
 
-    `slo`: the canary is over the objective; `base`: it is worse than stable; `stable`: stable is over the objective;
-    `better`: stable is worse than the canary; `stage_ok`, `ok`: the canary is under 2 times the objective (this stage),
-    under 1.5 times (whole rollout).
-    """
-
-    slo: float
-    base: float
-    stable: float
-    better: float
-    stage_ok: float
-    ok: float
+    slo: float  # the canary is over the objective
+    base: float  # the canary is worse than stable
+    stable: float  # stable is over the objective
+    better: float  # stable is worse than the canary
+    stage_ok: float  # the canary is under 2 times the objective, by this stage
+    ok: float  # the canary is under 1.5 times the objective, by the whole rollout
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,8 +146,6 @@ class _State:
     def __eq__(self, other: object) -> bool:
         return type(other) is type(self) and vars(other) == vars(self)
 
-    __hash__ = None  # type: ignore[assignment]
-
 
 class _Score(_State):
     """One betting score: `odds` is what it is worth now, `parts` each multiple's portion, `idle` what is not staked."""
@@ -162,18 +153,13 @@ class _Score(_State):
     def __init__(self, mixture: Mixture, phi: float, first_stake: float) -> None:
         self.mixture, self.phi, self.first_stake = mixture, phi, first_stake
         self.parts = [0.0] * len(mixture)
-        self.odds = self.idle = 1.0
-        self.minutes = 0
-        self.top_gain = log(max(m for m, _ in mixture)) / phi
+        self.odds, self.idle, self.minutes = 1.0, 1.0, 0
         self.tables: dict[float, list[tuple[float, float, float]]] = {}
 
     def table(self, chance: float) -> list[tuple[float, float, float]]:
-        """Per multiple m: its share, the gain ln m of an event, the cost ln(1 + chance (m - 1)) of a trial.
-
-        Gain and cost are divided by the dispersion: the score of bursty events stays fair on average (Jensen).
-        """
+        """Per multiple m: its share, the gain ln m of an event, the cost ln(1 + chance (m - 1)) of a trial."""
         if chance not in self.tables:
-            phi = self.phi
+            phi = self.phi  # the dispersion divides both: a fair score stays fair (Jensen), and bursts count less
             self.tables[chance] = [(v, log(m) / phi, log(1 + chance * (m - 1)) / phi) for m, v in self.mixture]
         return self.tables[chance]
 
@@ -184,16 +170,12 @@ class _Score(_State):
         stake = self.idle / (_HORIZON_MINUTES + self.minutes) if self.minutes else self.first_stake
         self.minutes += 1
         self.idle -= stake
-        rows = zip(self.parts, self.table(chance), strict=True)
-        if events * self.top_gain < 200.0:  # no score can overflow
-            parts = [(part + v * stake) * exp(events * gain - trials * cost) for part, (v, gain, cost) in rows]
-        else:
-            parts = [(p + v * stake) * exp(min(events * gain - trials * cost, 200.0)) for p, (v, gain, cost) in rows]
-        self.odds = self.idle + sum(parts)
-        if self.odds > _CAP:
-            parts = [min(part, _CAP) for part in parts]
-            self.odds = self.idle + sum(parts)
-        self.parts = parts
+        parts = [
+            (part + v * stake) * exp(llr if (llr := events * gain - trials * cost) < 200.0 else 200.0)
+            for part, (v, gain, cost) in zip(self.parts, self.table(chance), strict=True)
+        ]
+        self.parts = parts if max(parts) < _CAP else [min(part, _CAP) for part in parts]
+        self.odds = self.idle + sum(self.parts)
 
     def trials_to(self, odds: float, rate: float, chance: float) -> float | None:
         """About how many trials at this rate of events bring the score to `odds`; None if they lead away from it."""
@@ -255,11 +237,9 @@ class _Stream(_State):
         self.stage_ok.update(x1, n1, 2.0 * self.theta)
 
     def condemned(self, alone: bool, bake_over: bool) -> bool:
-        """Whether the version is to be rolled back. Source: rules S, R and G of judge.md.
-
-        S asks besides that stable does not burn: if it does, being over the objective says little, and R decides.
-        """
+        """Whether the version is to be rolled back. Source: rules S, R and G of judge.md."""
         at, worse = self.policy.rollback_at, self.policy.worse_at
+        # Where stable burns too, being over the objective says little about the version: S is silent, R decides.
         if self.slo.odds >= at and (alone or self.base.odds >= worse > self.stable.odds):
             return True
         over = self.slo.odds >= 1.0 / self.policy.gamma or (bake_over and self.stage.rate > 1.2 * self.theta)
@@ -285,20 +265,20 @@ class _Stream(_State):
         return ""
 
     @property
-    def burning(self) -> bool:
-        """Stable itself is over the objective."""
-        return self.stable.odds >= self.policy.worse_at
-
-    @property
     def cured(self) -> bool:
-        """Stable burns, the canary is the better one and shows no harm of its own: it may be the fix."""
-        better = self.better.odds >= self.policy.worse_at
-        return self.burning and better and self.slo.odds < self.policy.doubt_at
+        """Stable is over the objective, the canary better and without harm of its own: it may be the fix."""
+        return min(self.stable.odds, self.better.odds) >= self.policy.worse_at and self.slo.odds < self.policy.doubt_at
 
     @property
     def blameless(self) -> bool:
-        """While stable burns: the canary is not the worse one, so that taking it back would not help."""
+        """While stable burns: the canary is neither the worse one nor the fix, so that rolling back would not help."""
         return self.base.odds < self.policy.worse_at and not self.cured
+
+    @property
+    def calm(self) -> bool:
+        """Stable was within the objective over the latest minutes."""
+        seen = _Tally(self.latest)
+        return len(self.latest) == self.latest.maxlen and seen.n0 > 0 and seen.x0 <= self.theta * seen.n0
 
     def evidence(self) -> StreamEvidence:
         scores = (self.slo, self.base, self.stable, self.better, self.stage_ok, self.ok)
@@ -345,11 +325,8 @@ class Judge(_State):
         self._slow = _Stream("slow", policy.slo_slow_rate, slow, policy)
         self._streams = (self._errors, self._slow)
         self._latest: deque[Minute] = deque(maxlen=policy.calm_minutes)
-        self._weight = 0.0
-        self._stage_minutes = 0
+        self._weight, self._stage_minutes, self._external_minutes, self.rebakes = 0.0, 0, 0, 0
         self._external: _Stream | None = None  # where stable burns, from its first minute until it has been calm
-        self._external_minutes = 0
-        self.rebakes = 0
 
     def observe(self, minute: Minute) -> None:
         """Weigh one whole minute; each once, in order."""
@@ -375,18 +352,13 @@ class Judge(_State):
         """Enter an external fault, count its minutes, and forget all evidence once stable has been calm again."""
         if self._weight >= 1.0:
             return  # stable serves nothing: there is nobody to compare with
-        self._external = self._external or next((s for s in self._streams if s.burning and s.blameless), None)
-        if not self._external:
-            return
-        self._external_minutes += 1
-        if all(self._calm(stream) for stream in self._streams):
+        burning = (s for s in self._streams if s.stable.odds >= self.policy.worse_at and s.blameless)
+        self._external = self._external or next(burning, None)
+        self._external_minutes += self._external is not None
+        if self._external and all(stream.calm for stream in self._streams):
             self._external, self._external_minutes, self.rebakes = None, 0, self.rebakes + 1
             for stream in self._streams:
                 stream.clear()
-
-    def _calm(self, stream: _Stream) -> bool:
-        seen = _Tally(stream.latest)
-        return len(stream.latest) == self.policy.calm_minutes and seen.n0 > 0 and seen.x0 <= stream.theta * seen.n0
 
     @property
     def proved(self) -> bool:
@@ -407,38 +379,36 @@ class Judge(_State):
             bake_s: seconds that it is to bake.
             final: the stage at 100 %, which is promoted only when proved; the caller's watch limit ends it *unproven*.
         """
-        policy, over = self.policy, baked_s >= bake_s
+        policy, over, burning = self.policy, baked_s >= bake_s, self._external
         expired = not final and baked_s >= bake_s + policy.max_stretch_s
         for stream in self._streams:
             if stream.condemned(self._weight >= 1.0, over):
-                if stream is self._slow and policy.on_slow == "hold":
-                    return self._say("hold", *self._tell_condemned(stream), expired=expired, cause=stream.name)
-                return self._say("rollback", *self._tell_condemned(stream), cause=stream.name)
-        burning = self._external
+                kept = stream is self._slow and policy.on_slow == "hold"
+                told, cause = self._tell_condemned(stream), stream.name
+                return self._say("hold" if kept else "rollback", *told, expired=kept and expired, cause=cause)
         if burning and burning.blameless and self._weight < 1.0:
             given_up = self._external_minutes * 60 >= policy.external_limit_s
             return self._say("external", *self._tell_external(burning), expired=given_up, cause=burning.name)
         if policy.early_after_s is not None and baked_s >= policy.early_after_s:
             over = over or all(stream.stage_ok.odds >= policy.early_at for stream in self._streams)
-        doubt = self._doubt(over and not final, expired)
-        if doubt:
+        if doubt := self._doubt(over and not final, expired):
             return doubt
         if not over:
-            left = f"The bake has {_minutes((bake_s - baked_s) / 60)} to go."
-            return self._say("hold", left, self._tell_stage())
+            left = _count((bake_s - baked_s) / 60, "minute")
+            return self._say("hold", f"The bake has {left} to go.", self._tell_stage())
         if final and not self.proved:
-            needed = self._needed(self._requests_to_prove())
-            unproved = f"{self._tell_stage()[:-1]}: no harm seen, but too little to call it proved."
-            return self._say("hold", unproved, _tell_needed(needed), needed=needed)
-        return self._say("promote", self._tell_stage(), self._tell_proved() if final else "")
+            at, scores = policy.proved_at, [(s.ok, s.stage.rate, 1.5 * s.theta) for s in self._streams]
+            needed = self._needed(max(ok.trials_to(at, rate, b) or inf for ok, rate, b in scores if ok.odds < at))
+            return self._say("hold", f"{self._tell_stage()} Not proved yet.", _tell_needed(needed), needed=needed)
+        proof = f"Proved, but for 1 chance in {policy.proved_at:.0f}: it keeps within 1.5 times what is allowed."
+        return self._say("promote", self._tell_stage(), proof if final else "")
 
     def _doubt(self, advancing: bool, expired: bool) -> Verdict | None:
-        """The first reason to stay: throttled calls, doubt over the whole rollout, doubt about the latest minutes."""
+        """The first reason to stay: nothing read, throttled calls, doubt by the whole rollout or its latest minutes."""
         if not self._stage_minutes:
             return self._say("hold", "No minute of this stage has been read yet.", expired=expired)
-        throttled = sum(minute.stable.throttles + minute.canary.throttles for minute in self._latest)
-        if throttled:
-            calls = f"{_count(throttled, 'call')} were throttled in the last {_minutes(len(self._latest))}"
+        if throttled := sum(minute.stable.throttles + minute.canary.throttles for minute in self._latest):
+            calls = f"{_count(throttled, 'call')} were throttled in the last {_count(len(self._latest), 'minute')}"
             told = f"{calls}: they ran on no version, so nobody is blamed; raise the concurrency limit."
             return self._say("hold", told, expired=expired, cause="throttles")
         for stream in self._streams:
@@ -458,12 +428,6 @@ class Judge(_State):
         served = sum(minute.canary.requests for minute in self._latest)
         return Needed(ceil(requests), requests * len(self._latest) / served if served else None)
 
-    def _requests_to_prove(self) -> float | None:
-        at = self.policy.proved_at
-        open_ones = [stream for stream in self._streams if stream.ok.odds < at]
-        needs = [stream.ok.trials_to(at, stream.stage.rate, 1.5 * stream.theta) for stream in open_ones]
-        return None if None in needs else max(need for need in needs if need is not None)
-
     def _requests_to_settle(self, stream: _Stream) -> float | None:
         """Canary requests until a doubt becomes a rollback or goes away, if the stage's rates go on."""
         seen, policy = stream.stage if stream.stage.n1 else stream.recent, self.policy
@@ -476,14 +440,10 @@ class Judge(_State):
         versus = stream.base.trials_to(policy.worse_at, seen.x1 / failures, self._weight)
         return max(up, (versus or 0.0) * seen.n1 / failures)
 
-    # What the judge says: plain sentences, each with the figures that it rests on.
-
-    def _say(
-        self, decision: Decision, *reasons: str, needed: Needed | None = None, expired: bool = False, cause: str = ""
-    ) -> Verdict:
+    def _say(self, decision: Decision, *told: str, needed: Needed | None = None, **more: Any) -> Verdict:
         cured = [stream for stream in self._streams if stream.cured]
         fixes = [f"{self._compare(s, s.stage, True)}: {self.canary_name} may be the fix." for s in cured]
-        return Verdict(decision, (*filter(None, reasons), *fixes), needed, expired, cause, self.rebakes)
+        return Verdict(decision, (*filter(None, told), *fixes), needed, rebakes=self.rebakes, **more)
 
     def _compare(self, stream: _Stream, seen: _Tally, stable_first: bool = False) -> str:
         """E.g. 'v42 fails 3.1 % of 640 requests (20 failures), v41 0.2 % of 5,760 (12) in the same minutes'."""
@@ -492,24 +452,24 @@ class Judge(_State):
         sides = [(self.canary_name, seen.x1, seen.n1), (self.stable_name, seen.x0, seen.n0)]
         (name, x, n), (other, y, m) = reversed(sides) if stable_first else sides
         first = f"{name} {verb} {_rate(x, n)} of {_count(n, 'request')} ({_count(x, noun)})"
-        if not m:
-            return f"{first}, and {other} served none in the same minutes"
-        return f"{first}, {other} {'' if errors else 'on '}{_rate(y, m)} of {m:,} ({y:,}) in the same minutes"
+        second = f"{'' if errors else 'on '}{_rate(y, m)} of {m:,} ({y:,})" if m else "served none"
+        return f"{first}, {other} {second} in the same minutes"
 
     def _tell_condemned(self, stream: _Stream) -> tuple[str, str]:
         told, allowed = self._compare(stream, stream.recent), f"At most {_rate(stream.theta, 1)} is allowed"
-        if stream.recent.n0 and stream.base.odds >= self.policy.worse_at:
-            told += f"; the odds that this is chance are below 1 in {_odds(stream.base.odds)}"
-        if stream.slo.odds >= 1.0 / self.policy.gamma:
-            allowed += f"; the odds that a version within that does as badly are below 1 in {_odds(stream.slo.odds)}"
+        if stream.recent.n0 and (odds := int(min(stream.base.odds, 1e6))) >= self.policy.worse_at:
+            told += f"; the odds that this is chance are below 1 in {odds:,}"
+        if (odds := int(min(stream.slo.odds, 1e6))) >= 1.0 / self.policy.gamma:
+            allowed += f"; the odds that a version within that does as badly are below 1 in {odds:,}"
         return f"{told}.", f"{allowed}."
 
     def _tell_external(self, stream: _Stream) -> tuple[str, str]:
         told = self._compare(stream, _Tally(stream.latest), stable_first=True)
         told += f": {self.stable_name} itself is over its objective, so rolling back would not help."
         if self._external_minutes * 60 >= self.policy.external_limit_s:
-            return told, f"This has lasted {_minutes(self._external_minutes)}, the limit: give up, and blame nobody."
-        calm = f"{self.stable_name} has been within its objectives for {_minutes(self.policy.calm_minutes)}"
+            lasted = _count(self._external_minutes, "minute")
+            return told, f"This has lasted {lasted}, the limit: give up, and blame nobody."
+        calm = f"{self.stable_name} has been within its objectives for {_count(self.policy.calm_minutes, 'minute')}"
         return told, f"Nothing advances until {calm}; then the evidence is cleared and the stage bakes again."
 
     def _tell_stage(self) -> str:
@@ -519,17 +479,9 @@ class Judge(_State):
         stream = max(self._streams, key=lambda s: s.stage.rate / s.theta)
         return f"{self._compare(stream, stream.stage)}."
 
-    def _tell_proved(self) -> str:
-        bad, chance = " or ".join(f"{_rate(1.5 * s.theta, 1)} {s.name}" for s in self._streams), self.policy.proved_at
-        return f"Proved: a version with {bad} would look so good in fewer than 1 of {chance:.0f} rollouts."
 
-
-def _count(n: int, noun: str) -> str:
-    return f"{n:,} {noun}{'' if n == 1 else 's'}"
-
-
-def _minutes(n: float) -> str:
-    return _count(max(1, round(n)), "minute")
+def _count(n: float, noun: str) -> str:
+    return f"{ceil(n):,} {noun}{'' if ceil(n) == 1 else 's'}"
 
 
 def _rate(x: float, n: float) -> str:
@@ -538,16 +490,9 @@ def _rate(x: float, n: float) -> str:
     return f"{percent:.{2 if percent < 0.1 else 1}f}".rstrip("0").rstrip(".") + " %"
 
 
-def _odds(odds: float) -> str:
-    """Odds rounded down to two digits; at most a million, since no model is known better than that."""
-    step = 10 ** max(0, len(str(int(odds))) - 2)
-    return f"{int(odds) // step * step:,}" if odds < 1e6 else "a million"
-
-
 def _tell_needed(needed: Needed | None) -> str:
     if needed is None:
         return "At its present rates no number of requests would settle it soon."
-    when = (
-        "but none arrive at present" if needed.minutes is None else f"some {_minutes(needed.minutes)} as traffic is now"
-    )
+    minutes = needed.minutes
+    when = "but none come" if minutes is None else f"some {_count(minutes, 'minute')} at the present traffic"
     return f"About {_count(needed.requests, 'more request')} would settle it, {when}."

@@ -162,9 +162,11 @@ def _row(at: datetime, values: dict[str, dict[datetime, float]], versions: Seque
         version: {"requests": count("requests", i), "errors": failures(i), "slow": count("slow", i)}
         for i, version in enumerate(versions, start=1)
     }
-    # What ran on no named version ran on the one that serves.
-    for name in whole:
-        seen[serving][name] += max(0, whole[name] - sum(each[name] for each in seen.values()))
+    # Without weights ExecutedVersion may be missing: then the alias's figures are those of the version that serves. With
+    # weights the rest belongs to whatever third version was there, and to nobody here.
+    if not seen[serving]["requests"]:
+        for name, value in whole.items():
+            seen[serving][name] += max(0, value - sum(each[name] for each in seen.values()))
     counts = {version: Counts(**fields) for version, fields in seen.items()}
     # Throttled calls ran on no version; they are told beside the one that serves.
     counts[serving] = replace(counts[serving], throttles=count("throttles", 0))

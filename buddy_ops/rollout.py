@@ -310,6 +310,7 @@ class _Engine:
         busy = self.evidence.requests_per_minute >= self.policy.probe_from_requests_per_minute
         self.stages = self._with_probe(bool(probe) and busy and probe / 100 < self.stages[0])
         self._shift(0)
+        self.began = self.evidence.shifts[0][0]
 
     def _with_probe(self, probing: bool) -> tuple[float, ...]:
         return (self.policy.probe_percent / 100, *self.plan.stages) if probing else self.plan.stages

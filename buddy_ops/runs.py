@@ -132,6 +132,7 @@ def _execute(source: Path, out: Path, given: dict[str, Any], environment: Mappin
             str(out),
             parameters=given,
             kernel_name="python3",
+            kernel_manager_class=_private_kernel(),
             cwd=str(parameters.project_root()),
             progress_bar=False,
         )
@@ -144,6 +145,13 @@ def _execute(source: Path, out: Path, given: dict[str, Any], environment: Mappin
             else:
                 os.environ[name] = value
     return None
+
+
+def _private_kernel() -> Any:
+    """Kernels that talk over files of this user's, not over loopback ports that anybody on the machine may listen to."""
+    from jupyter_client import AsyncKernelManager
+
+    return type("PrivateKernel", (AsyncKernelManager,), {"transport": "ipc"})
 
 
 def _exit_code(name: str) -> int:

@@ -1,7 +1,7 @@
 """The known policies, re-implemented from their descriptions in judge.md: vectorised over rollouts.
 
-All poll once a minute and see metrics one minute late: at minute t the newest readable minute is t - 2. A policy answers
-each poll with the weight level of every rollout until the next; -1 is 'rolled back', for good.
+All poll once a minute and see metrics one minute late: at minute t the newest readable minute is t - 2. A policy
+answers each poll with the weight level of every rollout until the next; -1 is 'rolled back', for good.
 """
 
 from collections.abc import Callable
@@ -82,7 +82,7 @@ def guide_intent(minute: int, seen: Seen, level: Ints) -> Ints:
 
 
 def codedeploy(points: int, of_canary: bool) -> Poll:
-    """Canary10Percent5Minutes with an alarm 'error rate > 1 %', `points` of `points`: minutes without data are skipped."""
+    """Canary10Percent5Minutes, alarm 'error rate > 1 %' for so many points; minutes without data are skipped."""
 
     def poll(minute: int, seen: Seen, level: Ints) -> Ints:
         if minute > BAKE:
@@ -99,17 +99,22 @@ def codedeploy(points: int, of_canary: bool) -> Poll:
 
 
 def flagger(threshold: int) -> Poll:
-    """Each minute: a success rate below 99 %, or no data, is a failed check (cumulative); else step up."""
-    failed_checks: list[Ints] = []
+    """Each minute: a success rate below 99 %, or no data, is a failed check (cumulative) and stays; else a step up.
+
+    Its steps are one minute each, five to a stage, so that it bakes as long as the others do.
+    """
+    state: list[tuple[Ints, Ints]] = []
 
     def poll(minute: int, seen: Seen, level: Ints) -> Ints:
-        failed = failed_checks[-1] if minute > 1 else np.zeros(len(level), dtype=np.int64)
+        zeros = np.zeros(len(level), dtype=np.int64)
+        failed, passed = state[-1] if minute > 1 else (zeros, zeros)
         running = (level >= 0) & (level < STAGES[-1])
         give_up = running & (failed >= threshold)
-        n, x = (seen.n1[:, -1], seen.x1[:, -1]) if seen.n1.shape[1] else (np.zeros_like(level), np.zeros_like(level))
+        n, x = (seen.n1[:, -1], seen.x1[:, -1]) if seen.n1.shape[1] else (zeros, zeros)
         bad = (n == 0) | (x > SLO * n)
-        failed_checks.append(failed + (running & ~give_up & bad))
-        return np.where(give_up, -1, np.where(running & ~bad, level + 1, level))
+        failed, passed = failed + (running & ~give_up & bad), passed + (running & ~give_up & ~bad)
+        state.append((failed, passed))
+        return np.where(give_up, -1, STAGES[0] + passed // BAKE)
 
     return poll
 
@@ -150,6 +155,10 @@ def _rates(x: Ints, n: Ints) -> NDArray[np.float64]:
     return np.where(n > 0, x / np.maximum(n, 1), np.nan)
 
 
+def _mean(rates: NDArray[np.float64]) -> NDArray[np.float64]:
+    return np.asarray(np.nansum(rates, axis=1) / (~np.isnan(rates)).sum(axis=1))
+
+
 def kayenta(minute: int, seen: Seen, level: Ints) -> Ints:
     """Each 5 minutes, growing window: the 98 % interval of the shift lies above a quarter of its estimate."""
     if minute % BAKE or minute > BAKE * (len(STAGES) - 1):
@@ -157,11 +166,9 @@ def kayenta(minute: int, seen: Seen, level: Ints) -> Ints:
     canary, baseline = _rates(seen.x1, seen.n1), _rates(seen.x0, seen.n0)
     with np.errstate(all="ignore"):
         shifts = (canary[:, :, None] - baseline[:, None, :]).reshape(len(level), -1)
-        empty = np.isnan(shifts).all(axis=1)
+        empty: Bools = np.all(np.isnan(shifts), axis=1)
         estimate = np.nanmedian(np.where(empty[:, None], 0.0, shifts), axis=1)
-        higher = np.nansum(canary, axis=1) / (~np.isnan(canary)).sum(axis=1) >= np.nansum(baseline, axis=1) / (
-            ~np.isnan(baseline)
-        ).sum(axis=1)
+        higher = _mean(canary) >= _mean(baseline)
     # The interval's lower end lies above d exactly where the test of 'shifted by d' is rejected.
     z = _mann_whitney(canary - 0.25 * np.abs(estimate)[:, None], baseline)
     return _staged(minute, level, ~empty & higher & (estimate > 0) & (z > 2.3263))

@@ -1,4 +1,4 @@
-"""Drives the real judge through a rollout as the product does: stages, bakes, stretches, re-bakes, the watch after 100 %."""
+"""Drives the real judge as the product does: stages, bakes, stretches, re-bakes, and the watch after 100 %."""
 
 from collections import deque
 from collections.abc import Iterator
@@ -50,13 +50,13 @@ class Rollout:
     """One rollout under the judge: polled each minute, with metrics one minute late."""
 
     def __init__(self, judge: Judge, cell: Cell, stages: Stages, deaf_until: int = 0) -> None:
-        """`deaf_until`: earlier minutes are not observed (the clairvoyant judge knows when to begin)."""
+        """`deaf_until`: earlier minutes look empty (the clairvoyant judge knows when to begin)."""
         self.judge, self.cell, self.stages, self.deaf_until = judge, cell, stages, deaf_until
         self.stage = self.since = self.rebakes = self.exposed = 0
         self.reached_100 = inf
 
     def run(self, bands: Iterator[tuple[list[int], ...]]) -> Outcome:
-        """Serve minute after minute until the judge has done; the version then stands, or is gone, to the end of the day."""
+        """Serve minute after minute until it ends; the version then stands, or is gone, to the end of the day."""
         unread: deque[Minute] = deque()
         for t, minute in enumerate(bands):
             if len(unread) == 2:  # minute t - 2 is readable now
@@ -71,8 +71,8 @@ class Rollout:
     def poll(self, t: int, minute: Minute) -> str:
         """Act on one more minute; how the rollout ended, or '' while it goes on."""
         judge, final = self.judge, self.stage == len(self.stages) - 1
-        if t - 2 >= self.deaf_until:
-            judge.observe(minute)
+        deaf = t - 2 < self.deaf_until
+        judge.observe(Minute(minute.weight, Counts(), Counts()) if deaf else minute)
         if judge.rebakes != self.rebakes:
             self.rebakes, self.since = judge.rebakes, t
         verdict = judge.verdict((t - self.since) * 60.0, self.stages[self.stage][1] * 60.0, final)

@@ -1,8 +1,8 @@
 """The simulated requests: one draw, served to every policy.
 
-Every minute's requests fall into bands by a uniform number of their own (0-1 %, 1-10 %, 10-25 %, 25-50 %, 50-100 %). A
-policy that gives the new version a weight of 25 % sends it the first three bands, so all policies see the same requests,
-and each request fails in the same way whichever policy sent it to that version.
+Every minute's requests fall into bands by a uniform number of their own (0-1 %, 1-10 %, 10-25 %, 25-50 %, 50-100 %).
+A policy that gives the new version a weight of 25 % sends it the first three bands, so all policies see the same
+requests, and each request fails in the same way whichever policy sent it to that version.
 """
 
 from collections.abc import Iterator
@@ -62,10 +62,10 @@ class Requests:
 
 def _failures(rng: np.random.Generator, n: Ints, rate: NDArray[np.float64], clump: float) -> Ints:
     if clump <= 1:
-        return rng.binomial(n, np.broadcast_to(rate, n.shape))
+        return np.asarray(rng.binomial(n, np.broadcast_to(rate, n.shape)), dtype=np.int64)
     bursts = rng.poisson(n * rate / clump)
     more = rng.negative_binomial(np.maximum(bursts, 1), 1 / clump) * (bursts > 0)
-    return np.minimum(n, bursts + more)
+    return np.minimum(n, np.asarray(bursts + more, dtype=np.int64))
 
 
 def draw(cell: Cell, rollouts: int, minutes: int, rng: np.random.Generator) -> Requests:

@@ -1,30 +1,29 @@
-"""CloudWatch's alarms: what they are, when their state changes, and what they remember of it.
+"""CloudWatch's alarms: which it accepts, when their state changes, and what it remembers of them.
 
-Knows which alarms CloudWatch accepts and how it evaluates them, missing data included. Never delivers a notification:
-a ``Transition`` says which actions are due, and who delivers one may note it down with ``acted``.
+Knows how CloudWatch evaluates alarms, missing data included. Never delivers a notification: a ``Transition`` says which
+actions are due.
 """
 
 import json
+import math
 import operator
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
 
-from buddy_ops.sandbox import metric_math
 from buddy_ops.sandbox.metric_math import MathError, Sheet, Stored
-from buddy_ops.sandbox.metrics_store import BASIC, MINUTE_S, Floats, Metric, MetricStore, UnknownStatistic, statistic
-from buddy_ops.sandbox.wire import AwsError
-
-Config = Mapping[str, Any]
-"""An alarm as PutMetricAlarm describes it."""
+from buddy_ops.sandbox.metrics_store import BASIC, MINUTE_S, Clock, Metric, MetricStore, UnknownStatistic, statistic
+from buddy_ops.sandbox.wire import AwsError, Params
 
 SPARE_PERIODS = 2
 """How many points more than it evaluates an alarm looks at. The user guide's examples look at 5 for 3."""
 MAX_METRICS = 10
 MAX_ACTIONS = 5
+PAGE_ALARMS = 100
 DAY_S = 86_400
 ACTIONS = {"OK": "OKActions", "ALARM": "AlarmActions", "INSUFFICIENT_DATA": "InsufficientDataActions"}
 TREATMENTS = ("missing", "notBreaching", "breaching", "ignore")
@@ -36,20 +35,6 @@ BREACHES: dict[str, tuple[Callable[[float, float], bool], str]] = {
     "LessThanThreshold": (operator.lt, "less than"),
     "LessThanOrEqualToThreshold": (operator.le, "less than or equal to"),
 }
-
-
-@dataclass
-class Alarm:
-    """An alarm and its state. Times are seconds since the epoch."""
-
-    config: Config
-    arn: str
-    configured_at: float
-    updated_at: float
-    transitioned_at: float
-    state: str = "INSUFFICIENT_DATA"
-    reason: str = "Unchecked: Initial alarm creation"
-    reason_data: str = ""
 
 
 @dataclass(frozen=True)
@@ -66,258 +51,302 @@ class Transition:
     actions: tuple[str, ...]
 
 
-@dataclass(frozen=True)
-class Event:
-    """An item of an alarm's history."""
+class Alarms:
+    """CloudWatch's alarm operations, and the evaluation behind them.
 
-    alarm: str
-    at: float
-    kind: str
-    summary: str
-    data: str
+    Attributes:
+        alarms: as DescribeAlarms shows them, by name.
+        history: as DescribeAlarmHistory shows it, oldest first.
+        on_transition: hears of what SetAlarmState changes, at once. What ``evaluate`` changes, it returns.
+    """
 
+    def __init__(self, store: MetricStore, clock: Clock, arn_prefix: str) -> None:
+        self.store = store
+        self.clock = clock
+        self.alarms: dict[str, Params] = {}
+        self.history: list[Params] = []
+        self.on_transition: Callable[[Transition], None] = lambda _: None
+        self._arn_prefix = arn_prefix
+        self._alarms_lock = threading.RLock()
 
-@dataclass
-class AlarmBook:
-    """Every alarm, by name, and what happened to them, oldest first."""
-
-    store: MetricStore
-    arn_prefix: str
-    alarms: dict[str, Alarm] = field(default_factory=dict)
-    history: list[Event] = field(default_factory=list)
-
-    def put(self, config: Config, now: float) -> None:
-        """Create an alarm, or replace all of one but its state. Raises AwsError."""
+    def put_metric_alarm(self, params: Params) -> None:
+        name, now = params["AlarmName"], utc(self.clock.now())
+        config = {"ActionsEnabled": True, **params, "AlarmConfigurationUpdatedTimestamp": now}
         check(config)
-        name = config["AlarmName"]
-        known = self.alarms.get(name)
-        if known:
-            known.config, known.configured_at = config, now
-        else:
-            self.alarms[name] = Alarm(config, self.arn_prefix + name, now, now, now)
-        data = {"type": "Update" if known else "Create", "updatedAlarm" if known else "createdAlarm": config}
-        self._note(name, now, "ConfigurationUpdate", f'Alarm "{name}" {"updated" if known else "created"}', data)
+        config.pop("Tags", None)
+        with self._alarms_lock:
+            known = self.alarms.get(
+                name, {"StateValue": "INSUFFICIENT_DATA", "StateReason": "Unchecked: Initial alarm creation"}
+            )
+            dates = dict.fromkeys(("StateUpdatedTimestamp", "StateTransitionedTimestamp"), now)
+            state = {each: value for each, value in {**dates, **known}.items() if each.startswith("State")}
+            done = "updated" if name in self.alarms else "created"
+            self.alarms[name] = {**config, **state, "AlarmArn": self._arn_prefix + name}
+            self._note(name, now, "ConfigurationUpdate", f'Alarm "{name}" {done}', {"type": done, "alarm": config})
 
-    def delete(self, names: Iterable[str], now: float) -> None:
-        """Forget alarms; names that do not exist are passed over."""
-        for name in names:
-            if self.alarms.pop(name, None):
-                self._note(name, now, "ConfigurationUpdate", f'Alarm "{name}" deleted', {"type": "Delete"})
+    def delete_alarms(self, params: Params) -> None:
+        if len(params["AlarmNames"]) > PAGE_ALARMS:
+            raise invalid(f"The collection AlarmNames must not have a size greater than {PAGE_ALARMS}.")
+        now = utc(self.clock.now())
+        with self._alarms_lock:
+            for name in params["AlarmNames"]:
+                if self.alarms.pop(name, None):
+                    self._note(name, now, "ConfigurationUpdate", f'Alarm "{name}" deleted', {"type": "deleted"})
 
-    def acted(self, transition: Transition, action: str, now: float, failure: str | None = None) -> None:
-        """Note that an action was delivered, or why it was not."""
+    def describe_alarms(self, params: Params) -> Params:
+        names, prefix, action = (
+            params.get("AlarmNames"),
+            params.get("AlarmNamePrefix", ""),
+            params.get("ActionPrefix", ""),
+        )
+        if (names and prefix) or "ChildrenOfAlarmName" in params or "ParentsOfAlarmName" in params:
+            raise invalid("AlarmNamePrefix excludes AlarmNames; the sandbox has no composite alarms.")
+        with self._alarms_lock:
+            found = [
+                alarm
+                for name, alarm in sorted(self.alarms.items())
+                if (name in names if names else name.startswith(prefix))
+                and params.get("StateValue") in (None, alarm["StateValue"])
+                and (not action or any(arn.startswith(action) for arn in _arns(alarm)))
+                and "MetricAlarm" in params.get("AlarmTypes", ["MetricAlarm"])
+            ]
+        return self._page(params, "MetricAlarms", found)
+
+    def describe_alarm_history(self, params: Params) -> Params:
+        since = seconds(params["StartDate"]) if "StartDate" in params else -math.inf
+        until = seconds(params["EndDate"]) if "EndDate" in params else math.inf
+        found = [
+            item
+            for item in self.history
+            if params.get("AlarmName") in (None, item["AlarmName"])
+            and params.get("HistoryItemType") in (None, item["HistoryItemType"])
+            and since <= seconds(item["Timestamp"]) <= until
+        ]
+        forward = params.get("ScanBy") == "TimestampAscending"
+        return self._page(params, "AlarmHistoryItems", found if forward else found[::-1])
+
+    def set_alarm_state(self, params: Params) -> None:
+        with self._alarms_lock:
+            alarm = self.alarms.get(params["AlarmName"])
+            if alarm is None:
+                raise AwsError("ResourceNotFound", f"Unknown alarm: {params['AlarmName']}")
+            state, reason = params["StateValue"], params["StateReason"]
+            moved = self._move(alarm, self.clock.now(), state, reason, params.get("StateReasonData"))
+        if moved:
+            self.on_transition(moved)
+
+    def enable_alarm_actions(self, params: Params, *, enabled: bool = True) -> None:
+        with self._alarms_lock:
+            for name in params["AlarmNames"]:
+                self.alarms.get(name, {})["ActionsEnabled"] = enabled
+
+    def disable_alarm_actions(self, params: Params) -> None:
+        self.enable_alarm_actions(params, enabled=False)
+
+    def acted(self, transition: Transition, action: str, failure: str | None = None) -> None:
+        """Note in the history that an action was delivered, or why it was not."""
         summary = f"Failed to execute action {action}" if failure else f"Successfully executed action {action}"
-        data = {"actionState": "Failed" if failure else "Succeeded", "notificationResource": action, "error": failure}
-        self._note(transition.alarm, now, "Action", summary, data)
-
-    def move(self, name: str, state: str, reason: str, data: str, now: float) -> Transition | None:
-        """Set an alarm's state; a transition if that is another than before."""
-        alarm = self.alarms[name]
-        old, alarm.updated_at = alarm.state, now
-        old_reason, alarm.reason, alarm.reason_data = alarm.reason, reason, data
-        if state == old:
-            return None
-        alarm.state, alarm.transitioned_at = state, now
-        change = {
-            "oldState": {"stateValue": old, "stateReason": old_reason},
-            "newState": {"stateValue": state, "stateReason": reason},
-        }
-        self._note(name, now, "StateUpdate", f"Alarm updated from {old} to {state}", change)
-        enabled = alarm.config.get("ActionsEnabled", True)
-        actions = tuple(alarm.config.get(ACTIONS[state], ())) if enabled else ()
-        return Transition(name, alarm.arn, alarm.config.get("AlarmDescription", ""), old, state, reason, now, actions)
+        data = {"notificationResource": action, "error": failure}
+        self._note(transition.alarm, utc(transition.at), "Action", summary, data)
 
     def evaluate(self, now: float) -> list[Transition]:
-        """Look at every alarm's metrics, and say which changed state. Called once a minute."""
+        """Look at every alarm's metrics, and say which changed state; the caller delivers the actions.
+
+        Called once a minute. An alarm looks at whole, published periods; the newest ends with the last such minute.
+        """
         changes = []
-        for name, alarm in sorted(self.alarms.items()):
-            series = self._recent(alarm.config, now)
-            points = series.values
-            state = _state(alarm.config, points)
-            if state is None or state == alarm.state or self._too_few(alarm.config, series, now):
-                continue
-            reason, data = _reason(alarm, state, series, now)
-            changes.append(self.move(name, state, reason, data, now))
+        with self._alarms_lock:
+            for _, alarm in sorted(self.alarms.items()):
+                periods = alarm["EvaluationPeriods"] + SPARE_PERIODS
+                end = (now - self.store.delay_s) // MINUTE_S * MINUTE_S
+
+                def read(stat: Mapping[str, Any], periods: int = periods, end: float = end) -> Stored:
+                    start, metric = end - periods * stat["Period"], Metric.of(stat["Metric"])
+                    where = (metric, stat["Stat"], start, periods, stat["Period"])
+                    return Stored(start, stat["Period"], self.store.read(*where, unit=stat.get("Unit"), now=now))
+
+                series = Sheet(queries(alarm), read).series(watched(alarm))[0]
+                state = _state(alarm, series.values.tolist())
+                if state not in (None, alarm["StateValue"]) and not _too_few(alarm, read):
+                    changes.append(self._move(alarm, now, str(state), _reason(alarm, str(state), series)))
         return [change for change in changes if change]
 
-    def _recent(self, config: Config, now: float) -> Stored:
-        """The points of an alarm's evaluation range: whole, published periods, the newest ending last minute."""
-        periods = config["EvaluationPeriods"] + SPARE_PERIODS
-        end = (now - self.store.delay_s) // MINUTE_S * MINUTE_S
+    def _move(self, alarm: Params, now: float, state: str, reason: str, data: str | None = None) -> Transition | None:
+        """Set an alarm's state; a transition if that is another than before."""
+        old = {"stateValue": alarm["StateValue"], "stateReason": alarm["StateReason"]}
+        alarm |= {
+            "StateValue": state,
+            "StateReason": reason,
+            "StateReasonData": data,
+            "StateUpdatedTimestamp": utc(now),
+        }
+        if state == old["stateValue"]:
+            return None
+        alarm["StateTransitionedTimestamp"] = utc(now)
+        change = {"oldState": old, "newState": {"stateValue": state, "stateReason": reason}}
+        summary = f"Alarm updated from {old['stateValue']} to {state}"
+        self._note(alarm["AlarmName"], utc(now), "StateUpdate", summary, change)
+        actions = tuple(alarm.get(ACTIONS[state], ())) if alarm["ActionsEnabled"] else ()
+        names = alarm["AlarmName"], alarm["AlarmArn"], alarm.get("AlarmDescription", "")
+        return Transition(*names, old["stateValue"], state, reason, now, actions)
 
-        def read(stat: Mapping[str, Any]) -> Stored:
-            start = end - periods * stat["Period"]
-            return self._read(stat, start, periods, now)
-
-        asked = queries(config)
-        return Sheet(asked, read).series(watched(asked))[0]
-
-    def _read(self, stat: Mapping[str, Any], start: float, periods: int, now: float) -> Stored:
-        where = stat["Metric"]
-        dimensions = frozenset((each["Name"], each["Value"]) for each in where.get("Dimensions", []))
-        metric = Metric(where["Namespace"], where["MetricName"], dimensions)
-        values = self.store.read(metric, stat["Stat"], start, periods, stat["Period"], unit=stat.get("Unit"), now=now)
-        return Stored(start, stat["Period"], values)
-
-    def _too_few(self, config: Config, series: Stored, now: float) -> bool:
-        """Whether the alarm sits out periods with too few samples for its percentile, and there is one.
-
-        Source: CloudWatch user guide, 'Percentile-based CloudWatch alarms and low data samples'.
-        """
-        if config.get("EvaluateLowSampleCountPercentile") != "ignore":
-            return False
-        percent = float(config["ExtendedStatistic"].removeprefix("p")) / 100
-        needed = 10 / max(min(percent, 1 - percent), 1e-9)
-        stat = {**queries(config)[0]["MetricStat"], "Stat": "SampleCount"}
-        counts = self._read(stat, series.start, len(series.values), now).values
-        evaluated = counts[~np.isnan(counts)][-config["EvaluationPeriods"] :]
-        return bool((evaluated < needed - 1e-6).any())
-
-    def _note(self, name: str, at: float, kind: str, summary: str, data: Mapping[str, Any]) -> None:
+    def _note(self, name: str, at: datetime, kind: str, summary: str, data: Mapping[str, Any]) -> None:
+        item = {"AlarmName": name, "AlarmType": "MetricAlarm", "HistoryItemType": kind, "HistorySummary": summary}
         text = json.dumps({"version": "1.0", **data}, default=str)
-        self.history.append(Event(name, at, kind, summary, text))
+        self.history.append({**item, "Timestamp": at, "HistoryData": text})
+
+    def _page(self, params: Params, name: str, found: Sequence[Params]) -> Params:
+        size = params.get("MaxRecords", PAGE_ALARMS)
+        now, offset = opened(params, self.clock.now())
+        more = closed(now, offset + size) if len(found) > offset + size else None
+        return {name: found[offset : offset + size], "NextToken": more}
 
 
 def verdict(points: Sequence[bool | None], needed: int, periods: int, missing: str) -> str | None:
     """The state that an evaluation range stands for; None: keep the present one.
 
-    Args:
-        points: whether each breaches, the oldest first; None is missing.
-        needed: how many breaching points make an alarm (M).
-        periods: out of how many (N).
-        missing: how missing points are treated.
+    ``points`` say whether each breaches, the oldest first (None: missing); ``needed`` of ``periods`` make an alarm.
 
     Source: CloudWatch user guide, 'Configuring how CloudWatch alarms treat missing data'.
     """
     real = [point for point in points if point is not None][-periods:]
     breaching, short = real.count(True), periods - len(real)
     if short == 0 or False in real or missing in ("breaching", "notBreaching"):
-        filled = short if missing == "breaching" else 0
-        return "ALARM" if breaching + filled >= needed else "OK"
-    if breaching >= needed:
-        return "ALARM"
-    if missing == "ignore":
-        return None
+        return "ALARM" if breaching + (short if missing == "breaching" else 0) >= needed else "OK"
+    if breaching >= needed or missing == "ignore":
+        return "ALARM" if breaching >= needed else None
     # Only breaching points, fewer than needed: an alarm all the same once the oldest of them is old enough.
     age = len(points) - points.index(True) if breaching else 0
     return "ALARM" if age >= needed else "INSUFFICIENT_DATA"
 
 
-def queries(config: Config) -> list[dict[str, Any]]:
+def queries(alarm: Mapping[str, Any]) -> list[Params]:
     """What an alarm watches, as metric queries."""
-    if "Metrics" in config:
-        return list(config["Metrics"])
-    stat = config.get("Statistic") or config["ExtendedStatistic"]
-    metric = {"Metric": config, "Period": config["Period"], "Stat": stat}
-    return [{"Id": "m1", "MetricStat": metric | ({"Unit": config["Unit"]} if "Unit" in config else {})}]
+    if "Metrics" in alarm:
+        return list(alarm["Metrics"])
+    stat = {"Metric": alarm, "Period": alarm["Period"], "Stat": alarm.get("Statistic") or alarm["ExtendedStatistic"]}
+    return [{"Id": "m1", "MetricStat": {**stat, **({"Unit": alarm["Unit"]} if "Unit" in alarm else {})}}]
 
 
-def watched(asked: Sequence[Mapping[str, Any]]) -> str:
+def watched(alarm: Mapping[str, Any]) -> str:
     """The Id of the query whose result is compared with the threshold."""
-    return str(next(query["Id"] for query in asked if query.get("ReturnData", True)))
+    return str(next(query["Id"] for query in queries(alarm) if query.get("ReturnData", True)))
 
 
-def check(config: Config) -> None:
+def check(alarm: Mapping[str, Any]) -> None:
     """Raises AwsError for an alarm that CloudWatch, or the sandbox, does not take."""
-    periods = config["EvaluationPeriods"]
-    actions = [config.get(each, ()) for each in ACTIONS.values()]
-    low = config.get("EvaluateLowSampleCountPercentile")
-    percentile = config.get("ExtendedStatistic", "").startswith("p")
+    periods, given = alarm["EvaluationPeriods"], [each for each in ("Statistic", "ExtendedStatistic") if each in alarm]
+    low, percentile = alarm.get("EvaluateLowSampleCountPercentile"), alarm.get("ExtendedStatistic", "").startswith("p")
+    single = len(given) == 1 and "Namespace" in alarm and "Period" in alarm
     rules = (
-        (not any(each in config for each in FOREIGN), f"The sandbox evaluates none of {', '.join(FOREIGN)}"),
-        ("WallClockWindow" not in config.get("EvaluationWindow", {}), "The sandbox has no wall clock window"),
-        (("MetricName" in config) != ("Metrics" in config), "Specify either MetricName or Metrics"),
-        (
-            "Metrics" not in config or not any(each in config for each in SIMPLE),
-            f"Metrics excludes {', '.join(SIMPLE)}",
-        ),
-        (config.get("ComparisonOperator") in BREACHES, "The sandbox has no such ComparisonOperator"),
-        ("Threshold" in config, "Threshold is required"),
-        (1 <= config.get("DatapointsToAlarm", periods) <= periods, "DatapointsToAlarm is at most EvaluationPeriods"),
-        (all(len(each) <= MAX_ACTIONS for each in actions), f"A state has at most {MAX_ACTIONS} actions"),
-        (all(arn.startswith("arn:") for each in actions for arn in each), "Invalid arn syntax"),
-        (
-            config.get("TreatMissingData", "missing") in TREATMENTS,
-            f"TreatMissingData is one of {', '.join(TREATMENTS)}",
-        ),
+        (not any(each in alarm for each in FOREIGN), f"The sandbox evaluates none of {', '.join(FOREIGN)}"),
+        ("WallClockWindow" not in alarm.get("EvaluationWindow", {}), "The sandbox has no wall clock window"),
+        (("MetricName" in alarm) != ("Metrics" in alarm), "Specify either MetricName or Metrics"),
+        ("Metrics" not in alarm or not any(each in alarm for each in SIMPLE), f"Metrics excludes {', '.join(SIMPLE)}"),
+        ("Metrics" in alarm or single, "Namespace, Period and one of Statistic and ExtendedStatistic are required"),
+        (all((alarm[each] in BASIC) == (each == "Statistic") for each in given), "This statistic is not supported"),
+        (alarm.get("ComparisonOperator") in BREACHES, "The sandbox has no such ComparisonOperator"),
+        ("Threshold" in alarm, "Threshold is required"),
+        (1 <= alarm.get("DatapointsToAlarm", periods) <= periods, "DatapointsToAlarm is at most EvaluationPeriods"),
+        (all(len(alarm.get(each, ())) <= MAX_ACTIONS for each in ACTIONS.values()), "Too many actions for a state"),
+        (all(arn.startswith("arn:") for arn in _arns(alarm)), "Invalid arn syntax"),
+        (alarm.get("TreatMissingData", "missing") in TREATMENTS, f"TreatMissingData is one of {', '.join(TREATMENTS)}"),
         (low is None or (percentile and low in ("evaluate", "ignore")), "EvaluateLowSampleCountPercentile is invalid"),
     )
     for holds, otherwise in rules:
         if not holds:
-            raise AwsError("ValidationError", otherwise)
-    _check_metrics(config)
+            raise invalid(otherwise)
+    _check_queries(queries(alarm), periods)
 
 
-def _check_metrics(config: Config) -> None:
-    if "MetricName" in config:
-        given = [each for each in ("Statistic", "ExtendedStatistic") if each in config]
-        if len(given) != 1 or not all(each in config for each in ("Namespace", "Period")):
-            raise AwsError(
-                "ValidationError", "Namespace, Period and one of Statistic and ExtendedStatistic are required"
-            )
-        if (config[given[0]] in BASIC) != (given[0] == "Statistic"):
-            raise AwsError("ValidationError", f"The value {config[given[0]]} for parameter {given[0]} is not supported")
-    asked = queries(config)
+def _check_queries(asked: Sequence[Params], periods: int) -> None:
     stats = [query["MetricStat"] for query in asked if "MetricStat" in query]
     if len(stats) > MAX_METRICS or sum(query.get("ReturnData", True) for query in asked) != 1:
-        message = f"Metrics must have exactly one element with ReturnData true, and at most {MAX_METRICS} metrics"
-        raise AwsError("ValidationError", message)
+        raise invalid(f"Metrics has exactly one element with ReturnData true, and at most {MAX_METRICS} metrics")
+    for stat in stats:
+        longest = DAY_S if stat["Period"] < 3600 else 7 * DAY_S
+        if stat["Period"] % MINUTE_S or stat["Period"] * periods > longest:
+            raise invalid("A period is a multiple of 60 s, and all of them together at most a day")
     try:
-        metric_math.check(asked)
         for stat in stats:
             statistic(stat["Stat"])
-            span_s = stat["Period"] * config["EvaluationPeriods"]
-            if stat["Period"] % MINUTE_S or span_s > (DAY_S if stat["Period"] < 3600 else 7 * DAY_S):
-                raise AwsError(
-                    "ValidationError", "Periods are multiples of 60 s, and all of them together at most a day"
-                )
         # A trial run, so that an expression that cannot be evaluated is refused now.
-        tried = Sheet(asked, lambda stat: Stored(0.0, stat["Period"], np.zeros(1))).series(watched(asked))
-    except UnknownStatistic as error:
-        raise AwsError("ValidationError", f"The value {error} for parameter Stat is not supported") from None
-    except MathError as error:
-        raise AwsError("ValidationError", f"Invalid metrics list: {error}") from None
+        tried = Sheet(asked, lambda stat: Stored(0.0, stat["Period"], np.zeros(1))).series(watched({"Metrics": asked}))
+    except (UnknownStatistic, MathError) as error:
+        raise invalid(f"Invalid metrics list: {error}") from None
     if len(tried) != 1:
-        raise AwsError("ValidationError", "An alarm watches a single time series")
+        raise invalid("An alarm watches a single time series")
 
 
-def _state(config: Config, points: Floats) -> str | None:
-    breaches, _ = BREACHES[config["ComparisonOperator"]]
-    seen = [None if np.isnan(point) else bool(breaches(point, config["Threshold"])) for point in points]
-    spaces = {query["MetricStat"]["Metric"]["Namespace"] for query in queries(config) if "MetricStat" in query}
+def _arns(alarm: Mapping[str, Any]) -> list[str]:
+    return [arn for each in ACTIONS.values() for arn in alarm.get(each, ())]
+
+
+def _state(alarm: Params, points: Sequence[float]) -> str | None:
+    breaches, _ = BREACHES[alarm["ComparisonOperator"]]
+    seen = [None if math.isnan(point) else breaches(point, alarm["Threshold"]) for point in points]
+    spaces = [query["MetricStat"]["Metric"]["Namespace"] for query in queries(alarm) if "MetricStat" in query]
     # AWS: alarms on DynamoDB's metrics ignore missing data, whatever they are told.
-    missing = "ignore" if "AWS/DynamoDB" in spaces else config.get("TreatMissingData", "missing")
-    periods = config["EvaluationPeriods"]
-    return verdict(seen, config.get("DatapointsToAlarm", periods), periods, missing)
+    missing = "ignore" if "AWS/DynamoDB" in spaces else alarm.get("TreatMissingData", "missing")
+    periods = int(alarm["EvaluationPeriods"])
+    return verdict(seen, alarm.get("DatapointsToAlarm", periods), periods, missing)
 
 
-def _reason(alarm: Alarm, state: str, series: Stored, now: float) -> tuple[str, str]:
-    """Why an alarm has come to a state, in words and as JSON."""
-    config, periods = alarm.config, alarm.config["EvaluationPeriods"]
-    there = [(series.start + at * series.period_s, v) for at, v in enumerate(series.values.tolist()) if v == v][
-        -periods:
-    ]
-    breaches, words = BREACHES[config["ComparisonOperator"]]
-    hits = sum(breaches(value, config["Threshold"]) == (state == "ALARM") for _, value in there)
-    shown = ", ".join(f"{value} ({datetime.fromtimestamp(at, UTC):%d/%m/%y %H:%M:%S})" for at, value in there)
-    data = {
-        "version": "1.0",
-        "queryDate": datetime.fromtimestamp(now, UTC).isoformat(),
-        "period": series.period_s,
-        "recentDatapoints": [value for _, value in there],
-        "threshold": config["Threshold"],
-    }
-    unknown = f"{periods - len(there)} datapoint{'s were' if periods - len(there) != 1 else ' was'}"
+def _too_few(alarm: Params, read: Callable[[Mapping[str, Any]], Stored]) -> bool:
+    """Whether the alarm sits out periods with too few samples for its percentile, and there is one.
+
+    Source: CloudWatch user guide, 'Percentile-based CloudWatch alarms and low data samples'.
+    """
+    if alarm.get("EvaluateLowSampleCountPercentile") != "ignore":
+        return False
+    share = float(alarm["ExtendedStatistic"].removeprefix("p")) / 100
+    counts = read({**queries(alarm)[0]["MetricStat"], "Stat": "SampleCount"}).values
+    evaluated = counts[~np.isnan(counts)][-alarm["EvaluationPeriods"] :]
+    return bool((evaluated < 10 / max(min(share, 1 - share), 1e-9) - 1e-6).any())
+
+
+def _reason(alarm: Params, state: str, series: Stored) -> str:
+    """Why an alarm has come to a state, about as CloudWatch words it."""
+    points = [(series.start + at * series.period_s, value) for at, value in enumerate(series.values.tolist())]
+    there = [point for point in points if not math.isnan(point[1])][-alarm["EvaluationPeriods"] :]
+    missing = alarm["EvaluationPeriods"] - len(there)
     if state == "INSUFFICIENT_DATA":
-        return f"Insufficient Data: {unknown} unknown.", json.dumps(data)
-    verb = "was" if hits == 1 else "were"
-    text = (
-        f"Threshold Crossed: {hits} out of the last {len(there)} datapoints [{shown}] {verb} "
-        f"{'' if state == 'ALARM' else 'not '}{words} the threshold ({config['Threshold']})"
+        return f"Insufficient Data: {missing} datapoint{'s were' if missing > 1 else ' was'} unknown."
+    breaches, words = BREACHES[alarm["ComparisonOperator"]]
+    hits = sum(breaches(value, alarm["Threshold"]) == (state == "ALARM") for _, value in there)
+    shown = ", ".join(f"{value} ({utc(at):%d/%m/%y %H:%M:%S})" for at, value in there)
+    treated = f", {missing} missing datapoints were treated as [{alarm.get('TreatMissingData', 'missing')}]"
+    return (
+        f"Threshold Crossed: {hits} out of the last {len(there)} datapoints [{shown}] "
+        f"{'was' if hits == 1 else 'were'} {'' if state == 'ALARM' else 'not '}{words} the threshold "
+        f"({alarm['Threshold']}){treated if missing else ''}."
     )
-    if not there:
-        treated = "Breaching" if state == "ALARM" else "NonBreaching"
-        text = f"Threshold Crossed: no datapoints were received and missing datapoints were treated as [{treated}]"
-    needed = config.get("DatapointsToAlarm", periods)
-    minimum = f"minimum {needed} datapoint{'' if needed == 1 else 's'} for {alarm.state} -> {state} transition"
-    return f"{text} ({minimum}).", json.dumps(data)
+
+
+def invalid(message: str) -> AwsError:
+    """A request that CloudWatch cannot make sense of."""
+    return AwsError("ValidationError", message)
+
+
+def seconds(time: datetime) -> float:
+    """A request's time, seconds since the epoch (one without a zone is UTC)."""
+    return (time if time.tzinfo else time.replace(tzinfo=UTC)).timestamp()
+
+
+def utc(time: float) -> datetime:
+    """A time for an answer."""
+    return datetime.fromtimestamp(time, UTC)
+
+
+def opened(params: Params, now: float) -> tuple[float, int]:
+    """As of when a paged answer is, and from which item on this page is. Raises AwsError."""
+    as_of, _, offset = params.get("NextToken", f"{now!r}/0").partition("/")
+    try:
+        return float(as_of), int(offset)
+    except ValueError:
+        raise AwsError("InvalidNextToken", "The next token specified is invalid.") from None
+
+
+def closed(as_of: float, offset: int) -> str:
+    """The token of the next page. All pages of an answer show the same moment."""
+    return f"{as_of!r}/{offset}"

@@ -16,17 +16,18 @@ SILENT_CLIENT_GRACE_S = 20.0
 
 @dataclass
 class Client:
-    """A program that waits on this clock. ``until`` is None while it works, and holds time back meanwhile."""
+    """A program that waits on this clock. It holds time back while it works, that is while ``until`` is not ahead."""
 
     pid: int | None
-    until: float | None = None
+    until: float = 0.0
+    asking: bool = False
     heard: float = field(default_factory=time.monotonic)
 
     def alive(self) -> bool:
-        """Whether it still counts: its process exists, and it is waiting or was heard of within the grace."""
+        """Whether it still counts: its process exists, and it asks just now or was heard of within the grace."""
         if self.pid is not None and not _exists(self.pid):
             return False
-        return self.until is not None or time.monotonic() - self.heard < SILENT_CLIENT_GRACE_S
+        return self.asking or time.monotonic() - self.heard < SILENT_CLIENT_GRACE_S
 
 
 class Clock:
@@ -75,7 +76,7 @@ class Clock:
         deadline = time.monotonic() + patience_s
         with self._changed:
             me = self.clients.setdefault(client, Client(pid))
-            me.until, me.heard = until, time.monotonic()
+            me.until, me.asking = until, True
         try:
             while self._now < until and time.monotonic() < deadline:
                 earliest = self._earliest_wake_up()
@@ -88,10 +89,7 @@ class Clock:
                         self._changed.wait(min(0.05, max(0.001, deadline - time.monotonic())))
         finally:
             with self._changed:
-                me.heard = time.monotonic()
-                # A client that was told "not yet" asks again at once: it waits on, as far as the others see.
-                if self._now >= until:
-                    me.until = None
+                me.heard, me.asking = time.monotonic(), False
         return self._now >= until
 
     def leave(self, client: str) -> None:
@@ -111,10 +109,9 @@ class Clock:
         with self._changed:
             for name in [name for name, client in self.clients.items() if not client.alive()]:
                 del self.clients[name]
-            untils = [client.until for client in self.clients.values()]
-        if not untils or any(until is None for until in untils):
-            return None
-        return min(until for until in untils if until is not None)
+            earliest = min((client.until for client in self.clients.values()), default=None)
+        # One whose moment has come is at work, until it waits again.
+        return earliest if earliest is not None and earliest > self._now else None
 
 
 def _exists(pid: int) -> bool:

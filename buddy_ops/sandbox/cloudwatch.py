@@ -4,22 +4,16 @@ Knows the API's rules: which periods, pages and limits, and what is refused. Nev
 never delivers an alarm's notifications: the world does.
 """
 
-import base64
 import gzip
-import hashlib
-import json
 import math
-import threading
-from collections.abc import Callable, Mapping, Sequence
-from datetime import UTC, datetime
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from moto.core.model import OperationModel
 from moto.core.request import Request
 
-from buddy_ops.sandbox import metric_math
-from buddy_ops.sandbox.alarms import ACTIONS, Alarm, AlarmBook, Transition
+from buddy_ops.sandbox.alarms import Alarms, closed, invalid, opened, seconds, utc
 from buddy_ops.sandbox.metric_math import MathError, Sheet, Stored
 from buddy_ops.sandbox.metrics_store import BASIC, MINUTE_S, Clock, Metric, MetricStore, StatisticSet, UnknownStatistic
 from buddy_ops.sandbox.wire import AwsError, Params, Service
@@ -28,7 +22,6 @@ ACCOUNT = "123456789012"
 DAY_S = 86_400.0
 PAGE_POINTS = 100_800
 PAGE_METRICS = 500
-PAGE_ALARMS = 100
 MAX_QUERIES = 500
 MAX_STATISTICS_POINTS = 1_440
 MAX_DATUMS = 1_000
@@ -40,25 +33,20 @@ RETENTION = ((15 * DAY_S, 60), (63 * DAY_S, 300), (455 * DAY_S, 3600))
 """For how long points are kept, by the period at which they can still be read."""
 
 
-class CloudWatch(Service):
+class CloudWatch(Alarms, Service):
     """CloudWatch over a MetricStore.
 
     Attributes:
         outage: what reads of metrics do, for tests. 'error': InternalServiceFault. 'partial': PartialData with every
             second point. 'empty': no points. Alarms keep evaluating what is there.
-        on_transition: hears of what SetAlarmState changes, at once. What ``evaluate`` changes, it returns.
     """
 
     name = "cloudwatch"
 
     def __init__(self, store: MetricStore, clock: Clock, region: str = "us-east-1") -> None:
-        super().__init__()
-        self.store = store
-        self.clock = clock
-        self.alarms = AlarmBook(store, f"arn:aws:cloudwatch:{region}:{ACCOUNT}:alarm:")
+        Service.__init__(self)
+        Alarms.__init__(self, store, clock, f"arn:aws:cloudwatch:{region}:{ACCOUNT}:alarm:")
         self.outage: str | None = None
-        self.on_transition: Callable[[Transition], None] = lambda _: None
-        self._lock = threading.RLock()
 
     def parse(self, request: Request) -> tuple[OperationModel, Params]:
         """Like any service's; clients compress PutMetricData when it is large."""
@@ -66,11 +54,6 @@ class CloudWatch(Service):
             plain = gzip.decompress(request.data)
             request = Request.from_primitives(request.method, request.url, dict(request.headers), plain)
         return super().parse(request)
-
-    def evaluate(self, now: float) -> list[Transition]:
-        """Evaluate every alarm, once a minute; the caller delivers the actions that the transitions name."""
-        with self._lock:
-            return self.alarms.evaluate(now)
 
     def get_metric_data(self, params: Params) -> Params:
         self._refuse_in_outage()
@@ -89,7 +72,7 @@ class CloudWatch(Service):
             points = points if ascending else points[::-1]
             part = points[max(0, offset - begin) : max(0, offset + limit - begin)]
             begin += len(points)
-            partial = begin > offset + limit or self.outage == "partial"
+            partial = (bool(points) and begin > offset + limit) or self.outage == "partial"
             if part or offset == 0:
                 results.append(
                     {
@@ -100,7 +83,7 @@ class CloudWatch(Service):
                         "StatusCode": "PartialData" if partial else "Complete",
                     }
                 )
-        more = closed(params, now, offset + limit) if begin > offset + limit else None
+        more = closed(now, offset + limit) if begin > offset + limit else None
         return {"MetricDataResults": results, "Messages": [], "NextToken": more}
 
     def get_metric_statistics(self, params: Params) -> Params:
@@ -112,12 +95,10 @@ class CloudWatch(Service):
             raise invalid(f"The value {unknown[0]} for parameter Statistics is not supported.")
         start, end = _range(params)
         if (asked := math.ceil((end - start) / params["Period"])) > MAX_STATISTICS_POINTS:
-            message = (
-                f"You have requested up to {asked} datapoints, which exceeds the limit of {MAX_STATISTICS_POINTS}."
-            )
+            message = f"You have requested up to {asked} datapoints, which exceeds {MAX_STATISTICS_POINTS}."
             raise AwsError("InvalidParameterCombination", message)
         datapoints: list[Params] = []
-        metric = identity(params)
+        metric = Metric.of(params)
         for unit in [params["Unit"]] if "Unit" in params else self.store.units(metric):
             found: dict[float, Params] = {}
             for name in [*basic, *extended]:
@@ -149,7 +130,7 @@ class CloudWatch(Service):
             }
             for metric in found[offset : offset + PAGE_METRICS]
         ]
-        more = closed(params, now, offset + PAGE_METRICS) if len(found) > offset + PAGE_METRICS else None
+        more = closed(now, offset + PAGE_METRICS) if len(found) > offset + PAGE_METRICS else None
         return {"Metrics": page, "NextToken": more}
 
     def put_metric_data(self, params: Params) -> None:
@@ -157,13 +138,11 @@ class CloudWatch(Service):
         if namespace.startswith(("AWS/", ":")):
             raise bad_value(f"The value {namespace} for parameter Namespace is invalid.")
         if len(datums) > MAX_DATUMS or params.get("EntityMetricData"):
-            raise invalid(
-                f"The collection MetricData must not have a size greater than {MAX_DATUMS}, nor have entities."
-            )
+            raise invalid(f"The collection MetricData must have at most {MAX_DATUMS} members, and no entities.")
         for datum in datums:
             _check_datum(datum, now)
         for datum in datums:
-            metric, unit = identity({**datum, "Namespace": namespace}), datum.get("Unit", "None")
+            metric, unit = Metric.of({**datum, "Namespace": namespace}), datum.get("Unit", "None")
             time = seconds(datum["Timestamp"]) if "Timestamp" in datum else now
             if published := datum.get("StatisticValues"):
                 values = StatisticSet(*(published[each] for each in ("SampleCount", "Sum", "Minimum", "Maximum")))
@@ -174,95 +153,9 @@ class CloudWatch(Service):
             where = (namespace, metric.name, dict(metric.dimensions), np.full(len(seen), time), seen)
             self.store.add(*where, counts=counts, unit=unit, arrived=now)
 
-    def put_metric_alarm(self, params: Params) -> None:
-        config = {name: value for name, value in params.items() if name != "Tags"}
-        with self._lock:
-            self.alarms.put({"ActionsEnabled": True, **config}, self.clock.now())
-
-    def delete_alarms(self, params: Params) -> None:
-        if len(params["AlarmNames"]) > PAGE_ALARMS:
-            raise invalid(f"The collection AlarmNames must not have a size greater than {PAGE_ALARMS}.")
-        with self._lock:
-            self.alarms.delete(params["AlarmNames"], self.clock.now())
-
-    def describe_alarms(self, params: Params) -> Params:
-        if foreign := [each for each in ("ChildrenOfAlarmName", "ParentsOfAlarmName") if each in params]:
-            raise invalid(f"the sandbox has no composite alarms: {foreign[0]}")
-        names, prefix = params.get("AlarmNames"), params.get("AlarmNamePrefix", "")
-        if names and prefix:
-            raise AwsError("InvalidParameterCombination", "AlarmNamePrefix and AlarmNames are mutually exclusive.")
-        action = params.get("ActionPrefix", "")
-        with self._lock:
-            found = [
-                _described(alarm)
-                for name, alarm in sorted(self.alarms.alarms.items())
-                if "MetricAlarm" in params.get("AlarmTypes", ["MetricAlarm"])
-                and (not names or name in names)
-                and name.startswith(prefix)
-                and params.get("StateValue") in (None, alarm.state)
-                and (
-                    not action
-                    or any(a.startswith(action) for each in ACTIONS.values() for a in alarm.config.get(each, ()))
-                )
-            ]
-        shown, more = self._page(params, found)
-        return {"MetricAlarms": shown, "CompositeAlarms": [], "NextToken": more}
-
-    def describe_alarm_history(self, params: Params) -> Params:
-        since = seconds(params["StartDate"]) if "StartDate" in params else -math.inf
-        until = seconds(params["EndDate"]) if "EndDate" in params else math.inf
-        with self._lock:
-            found = [
-                {
-                    "AlarmName": event.alarm,
-                    "AlarmType": "MetricAlarm",
-                    "Timestamp": utc(event.at),
-                    "HistoryItemType": event.kind,
-                    "HistorySummary": event.summary,
-                    "HistoryData": event.data,
-                }
-                for event in self.alarms.history
-                if params.get("AlarmName") in (None, event.alarm)
-                and params.get("HistoryItemType") in (None, event.kind)
-                and since <= event.at <= until
-                and "MetricAlarm" in params.get("AlarmTypes", ["MetricAlarm"])
-            ]
-        shown, more = self._page(params, found if params.get("ScanBy") == "TimestampAscending" else found[::-1])
-        return {"AlarmHistoryItems": shown, "NextToken": more}
-
-    def set_alarm_state(self, params: Params) -> None:
-        name, data = params["AlarmName"], params.get("StateReasonData", "")
-        with self._lock:
-            if name not in self.alarms.alarms:
-                raise AwsError("ResourceNotFound", f"Unknown alarm: {name}")
-            moved = self.alarms.move(name, params["StateValue"], params["StateReason"], data, self.clock.now())
-        if moved:
-            self.on_transition(moved)
-
-    def enable_alarm_actions(self, params: Params) -> None:
-        self._switch_actions(params["AlarmNames"], on=True)
-
-    def disable_alarm_actions(self, params: Params) -> None:
-        self._switch_actions(params["AlarmNames"], on=False)
-
-    def _switch_actions(self, names: Sequence[str], *, on: bool) -> None:
-        with self._lock:
-            for alarm in (self.alarms.alarms[name] for name in names if name in self.alarms.alarms):
-                alarm.config = {**alarm.config, "ActionsEnabled": on}
-
-    def _page(self, params: Params, found: Sequence[Params]) -> tuple[Sequence[Params], str | None]:
-        """The page of alarms or history that is asked for, and the next one's token."""
-        size = params.get("MaxRecords", PAGE_ALARMS)
-        if not 1 <= size <= PAGE_ALARMS:
-            raise invalid(f"The parameter MaxRecords must be between 1 and {PAGE_ALARMS}.")
-        now, offset = opened(params, self.clock.now())
-        more = closed(params, now, offset + size) if len(found) > offset + size else None
-        return found[offset : offset + size], more
-
     def _answers(self, queries: Sequence[Params], start: float, end: float, now: float) -> list[tuple[Params, Stored]]:
         """What the queries return, in their order; an expression that makes an array returns several."""
         try:
-            metric_math.check(queries)
             sheet = Sheet(queries, lambda stat: self._stored(stat, start, end, now))
             shown = [query for query in queries if query.get("ReturnData", True)]
             return [(query, series) for query in shown for series in sheet.series(query["Id"])]
@@ -273,15 +166,13 @@ class CloudWatch(Service):
         """A MetricStat's series over the periods that a time range touches, as visible at ``now``."""
         period_s = stat["Period"]
         if period_s <= 0 or period_s % MINUTE_S:
-            raise bad_value(
-                f"The parameter Period must be a multiple of 60; the sandbox has no high resolution: {period_s}"
-            )
+            raise bad_value(f"Period must be a multiple of 60 (the sandbox has no high resolution): {period_s}")
         step = next((step for age, step in RETENTION if now - start <= age), RETENTION[-1][1])
         first = max(start, now - RETENTION[-1][0]) // step * step // period_s * period_s
         last = min(end, now + NEWEST_PUT_S + period_s)
         periods = 0 if period_s % step else max(0, math.ceil((last - first) / period_s))
         try:
-            metric = identity(stat["Metric"])
+            metric = Metric.of(stat["Metric"])
             values = self.store.read(metric, stat["Stat"], first, periods, period_s, unit=stat.get("Unit"), now=now)
         except UnknownStatistic as error:
             raise invalid(f"The value {error} for parameter Stat is not a supported statistic.") from None
@@ -298,30 +189,9 @@ class CloudWatch(Service):
             raise AwsError("InternalServiceFault", "Request processing has failed because of an unknown error.")
 
 
-def invalid(message: str) -> AwsError:
-    """A request that CloudWatch cannot make sense of."""
-    return AwsError("ValidationError", message)
-
-
 def bad_value(message: str) -> AwsError:
     """A parameter whose value CloudWatch does not take."""
     return AwsError("InvalidParameterValue", message)
-
-
-def seconds(time: datetime) -> float:
-    """A request's time, seconds since the epoch (one without a zone is UTC)."""
-    return (time if time.tzinfo else time.replace(tzinfo=UTC)).timestamp()
-
-
-def utc(time: float) -> datetime:
-    """A time for an answer."""
-    return datetime.fromtimestamp(time, UTC)
-
-
-def identity(params: Mapping[str, Any]) -> Metric:
-    """The metric that Namespace, MetricName and Dimensions name."""
-    dimensions = frozenset((each["Name"], each["Value"]) for each in params.get("Dimensions", []))
-    return Metric(params["Namespace"], params["MetricName"], dimensions)
 
 
 def label(query: Mapping[str, Any]) -> str:
@@ -330,42 +200,6 @@ def label(query: Mapping[str, Any]) -> str:
     if "${" in own:
         raise invalid(f"the sandbox has no dynamic labels: {own}")
     return str(own)
-
-
-def _described(alarm: Alarm) -> Params:
-    return {
-        **alarm.config,
-        "AlarmArn": alarm.arn,
-        "AlarmConfigurationUpdatedTimestamp": utc(alarm.configured_at),
-        "StateValue": alarm.state,
-        "StateReason": alarm.reason,
-        "StateReasonData": alarm.reason_data or None,
-        "StateUpdatedTimestamp": utc(alarm.updated_at),
-        "StateTransitionedTimestamp": utc(alarm.transitioned_at),
-    }
-
-
-def opened(params: Params, now: float) -> tuple[float, int]:
-    """As of when a paged answer is, and from which item on this page is. Raises AwsError."""
-    if not params.get("NextToken"):
-        return now, 0
-    try:
-        asked, as_of, offset = json.loads(base64.b64decode(params["NextToken"]))
-    except ValueError:
-        asked, as_of, offset = None, now, 0
-    if asked != _digest(params):
-        raise AwsError("InvalidNextToken", "The next token specified is invalid.")
-    return as_of, offset
-
-
-def closed(params: Params, as_of: float, offset: int) -> str:
-    """The token of the next page. Pages of one answer show the same moment."""
-    return base64.b64encode(json.dumps([_digest(params), as_of, offset]).encode()).decode()
-
-
-def _digest(params: Params) -> str:
-    asked = {name: value for name, value in params.items() if name != "NextToken"}
-    return hashlib.sha256(json.dumps(asked, default=str, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def _range(params: Params) -> tuple[float, float]:
@@ -383,10 +217,11 @@ def _check_datum(datum: Params, now: float) -> None:
     if sum(each in datum for each in ("Value", "Values", "StatisticValues")) != 1:
         raise AwsError("InvalidParameterCombination", "Specify exactly one of Value, Values and StatisticValues.")
     if len(values) > MAX_VALUES or (counts and len(counts) != len(values)) or any(count <= 0 for count in counts):
-        raise bad_value(
-            f"The parameters Values and Counts must match, be positive, and have at most {MAX_VALUES} members."
-        )
-    given = [*values, *datum.get("StatisticValues", {}).values(), datum.get("Value", 0.0)]
+        raise bad_value(f"Values and Counts must match, have at most {MAX_VALUES} members, and Counts be positive.")
+    published = datum.get("StatisticValues", {"SampleCount": 1.0})
+    if published["SampleCount"] <= 0:
+        raise bad_value("SampleCount must be positive.")
+    given = [*values, *published.values(), datum.get("Value", 0.0)]
     if not all(math.isfinite(value) and abs(value) <= 2.0**360 for value in given):
         raise bad_value("The values must be finite and within -2^360 and 2^360.")
     age = now - seconds(datum["Timestamp"]) if "Timestamp" in datum else 0.0

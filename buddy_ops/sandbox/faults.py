@@ -134,7 +134,7 @@ class FaultProfile:
 PROFILES: dict[str, FaultProfile] = {
     profile.name: profile
     for profile in (
-        FaultProfile("good", "answers well"),
+        FaultProfile("good", "answers well, but for one request in five hundred", error_rate=0.002),
         FaultProfile("errors_2_percent", "2 % of requests raise", error_rate=0.02),
         FaultProfile("errors_5_percent", "5 % of requests raise", error_rate=0.05),
         FaultProfile("total_failure", "every request raises", error_rate=1.0),

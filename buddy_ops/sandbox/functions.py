@@ -72,6 +72,8 @@ class Code:
         try:
             with zipfile.ZipFile(io.BytesIO(zipped)) as archive:
                 unzipped = sum(entry.file_size for entry in archive.infolist())
+                if unzipped <= UNZIPPED_LIMIT and archive.testzip() is not None:
+                    raise zipfile.BadZipFile("a file's checksum is wrong")
             profile = builds.find_profile(zipped)
         except zipfile.BadZipFile:
             raise invalid("Could not unzip uploaded file. Please check your file, then try to upload again.") from None

@@ -13,6 +13,7 @@ import operator
 import re
 from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 Value = str | float
@@ -60,22 +61,17 @@ class Event(NamedTuple):
     ingested_ms: int
     log: str
 
-    def pointer(self) -> str:
-        """A name of its own."""
-        digest = hashlib.sha256(f"{self.stream} {self.message}".encode()).hexdigest()
-        return f"{self.time_ms:014d}{int(digest, 16) % 10**42:042d}"
-
     def row(self) -> Row:
         """Its fields, those included that Insights discovers, and its time as ``time_ms``."""
         stamps = clock(self.time_ms), clock(self.ingested_ms)
         row: Row = dict(zip(SYSTEM, (*stamps, self.message, self.stream, self.log), strict=False))
-        row |= {"time_ms": self.time_ms, "@ptr": self.pointer()}
+        row["time_ms"] = self.time_ms
         if platform := _PLATFORM.match(self.message):
             row |= {"@type": platform[1], "@requestId": platform[2]}
             for part in self.message.split("\t")[1:] if platform[1] == "REPORT" else ():
                 name, _, value = part.partition(": ")
-                if name in REPORT:
-                    row[REPORT[name][0]] = float(value.split(" ")[0]) * REPORT[name][1]
+                if name in REPORT and (number := _number(value.split(" ")[0])) is not None:
+                    row[REPORT[name][0]] = number * REPORT[name][1]
         elif request := _REQUEST.match(self.message):
             row["@requestId"] = request[1]
         return row
@@ -87,6 +83,7 @@ class Query(NamedTuple):
     steps: list[Step]
     matching: int
     columns: list[str]
+    grouped: bool
 
     def run(self, events: Iterable[Event]) -> tuple[list[dict[str, str]], int]:
         """What events, newest first, come to, and how many matched. A row lacks the fields without a value."""
@@ -95,12 +92,27 @@ class Query(NamedTuple):
         for number, step in enumerate(self.steps, 1):
             rows = step(rows)
             matched = len(rows) if number <= self.matching else matched
-        return [{name: shown(row[name]) for name in self.columns if name in row} for row in rows[:MAX_ROWS]], matched
+        results = [{name: shown(row[name]) for name in self.columns if name in row} for row in rows[:MAX_ROWS]]
+        if not self.grouped:
+            for row, result in zip(rows, results, strict=False):
+                result["@ptr"] = pointer(int(row["time_ms"]), str(row["@logStream"]), str(row["@message"]))
+        return results, matched
+
+
+def pointer(time_ms: int, stream: str, message: str) -> str:
+    """An event's own name."""
+    digest = hashlib.sha256(f"{stream} {message}".encode()).hexdigest()
+    return f"{time_ms:014d}{int(digest, 16) % 10**42:042d}"
 
 
 def clock(time_ms: int) -> str:
     """A time as Insights writes it."""
-    return f"{datetime.fromtimestamp(time_ms // 1000, UTC):%Y-%m-%d %H:%M:%S}.{time_ms % 1000:03d}"
+    return f"{_second(time_ms // 1000)}.{time_ms % 1000:03d}"
+
+
+@lru_cache(maxsize=4096)
+def _second(time_s: int) -> str:
+    return f"{datetime.fromtimestamp(time_s, UTC):%Y-%m-%d %H:%M:%S}"
 
 
 def shown(value: Value) -> str:
@@ -138,8 +150,7 @@ class Parser:
             steps.append(commands[name]())
             matching = len(steps) if name == "filter" and not self.grouped else matching
         self._take("end")
-        columns = self.columns or ["@timestamp", "@message"]
-        return Query(steps, matching, columns if self.grouped else [*columns, "@ptr"])
+        return Query(steps, matching, self.columns or ["@timestamp", "@message"], self.grouped)
 
     def _accept(self, text: str) -> bool:
         kind, value = self._tokens[-1]
@@ -194,13 +205,13 @@ class Parser:
         tests = [self._both()]
         while self._accept("or"):
             tests.append(self._both())
-        return lambda row: any(test(row) for test in tests)
+        return tests[0] if len(tests) == 1 else lambda row: any(test(row) for test in tests)
 
     def _both(self) -> Test:
         tests = [self._condition()]
         while self._accept("and"):
             tests.append(self._condition())
-        return lambda row: all(test(row) for test in tests)
+        return tests[0] if len(tests) == 1 else lambda row: all(test(row) for test in tests)
 
     def _condition(self) -> Test:
         if self._accept("("):
@@ -211,12 +222,13 @@ class Parser:
             inner = self._condition()
             return lambda row: not inner(row)
         name = self._field()
-        if self._accept("like") or self._accept("=~"):
+        negative = self._accept("not")
+        if self._accept("like") or (not negative and self._accept("=~")):
             is_regex = self._tokens[-1][0] == "regex"
             pattern = self._regex() if is_regex else re.compile(re.escape(self._take("text")))
-            return lambda row: name in row and bool(pattern.search(shown(row[name])))
+            return lambda row: name in row and negative != bool(pattern.search(shown(row[name])))
         sign = self._take("op")
-        if sign not in _COMPARE:
+        if negative or sign not in _COMPARE:
             raise Malformed(f"unexpected {sign} after {name}")
         other: Value = self._take("text") if self._tokens[-1][0] == "text" else float(self._take("number"))
         return lambda row: name in row and _compare(_COMPARE[sign], row[name], other)
@@ -238,8 +250,10 @@ class Parser:
         self.known |= set(names)
 
         def step(rows: list[Row]) -> list[Row]:
-            found = [(row, pattern.search(shown(row.get(name, "")))) for row in rows]
-            return [row | ({each: hit[at] for each, at in names.items()} if hit else {}) for row, hit in found]
+            for row in rows:
+                if hit := pattern.search(shown(row.get(name, ""))):
+                    row.update({each: hit[at] for each, at in names.items() if hit[at] is not None})
+            return rows
 
         return step
 

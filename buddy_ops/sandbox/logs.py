@@ -12,12 +12,13 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from buddy_ops.sandbox.insights import Event, Malformed, Parser
+from buddy_ops.sandbox.insights import Event, Malformed, Parser, pointer
 from buddy_ops.sandbox.metrics_store import Clock
 from buddy_ops.sandbox.wire import AwsError, Params, Service
 
 ACCOUNT = "123456789012"
-DAY_MS = 86_400_000
+HOUR_MS = 3_600_000
+DAY_MS = 24 * HOUR_MS
 PAGE_EVENTS = 10_000
 PAGE_BYTES = 1_048_576
 EVENT_OVERHEAD = 26
@@ -64,7 +65,7 @@ class LogStore:
             now_ms = int(self.clock.now() * 1000)
             own = self.group(group)
             own.streams.setdefault(stream, now_ms)
-            time_ms = int(time_s * 1000)
+            time_ms = round(time_s * 1000)
             own.events.append(Event(time_ms, stream, message, max(time_ms, now_ms), f"{ACCOUNT}:{group}"))
 
     def add_source(self, group: str, source: LogSource) -> None:
@@ -86,8 +87,9 @@ class LogStore:
             found = [each for each in group.events if start_ms <= each.time_ms < end_ms and each.ingested_ms <= seen_ms]
             sources = list(group.sources)
         for source in sources if start_ms < end_ms else ():
-            for time_s, stream, message in source.lines(start_ms / 1000, end_ms / 1000):
-                time_ms = int(time_s * 1000)
+            # A millisecond more on both sides: which lines belong is decided on rounded times.
+            for time_s, stream, message in source.lines((start_ms - 1) / 1000, (end_ms + 1) / 1000):
+                time_ms = round(time_s * 1000)
                 if start_ms <= time_ms < end_ms:
                     found.append(Event(time_ms, stream, message, time_ms, f"{ACCOUNT}:{group.name}"))
         return sorted(found, key=lambda event: event[:2])
@@ -125,48 +127,34 @@ class Logs(Service):
 
     def put_log_events(self, params: Params) -> Params:
         group, stream, events = self._group(params), params["logStreamName"], params["logEvents"]
-        now_ms = self.clock.now() * 1000
         times = [event["timestamp"] for event in events]
         if stream not in group.streams:
             raise AwsError("ResourceNotFoundException", "The specified log stream does not exist.")
-        if times != sorted(times):
-            raise wrong("Log events in a single PutLogEvents request must be in chronological order.")
-        if times and times[-1] - times[0] > DAY_MS:
-            raise wrong("The batch of log events in a single PutLogEvents request cannot span more than 24 hours.")
+        if times != sorted(times) or (times and times[-1] - times[0] > DAY_MS):
+            raise wrong("Log events in a single request must be in chronological order, and span at most 24 hours.")
         size = sum(len(event["message"].encode()) + EVENT_OVERHEAD for event in events)
         if len(events) > PAGE_EVENTS or size > PAGE_BYTES:
             raise wrong(f"Upload too large: {size} bytes exceeds limit of {PAGE_BYTES}, or {len(events)} events")
-        oldest = now_ms - min(14, group.retention_days or 14) * DAY_MS
-        for event in events:
-            if oldest <= event["timestamp"] <= now_ms + 2 * 3_600_000:
-                self.store.add(group.name, stream, event["timestamp"] / 1000, event["message"])
-        old, fresh = sum(time < oldest for time in times), sum(time <= now_ms + 2 * 3_600_000 for time in times)
-        rejected = {
-            "tooOldLogEventEndIndex": old or None,
-            "tooNewLogEventStartIndex": fresh if fresh < len(times) else None,
-        }
-        return {"rejectedLogEventsInfo": rejected if any(each is not None for each in rejected.values()) else None}
+        now_ms = self.clock.now() * 1000
+        old = sum(time < now_ms - min(14, group.retention_days or 14) * DAY_MS for time in times)
+        fresh = sum(time <= now_ms + 2 * HOUR_MS for time in times)
+        for event in events[old:fresh]:
+            self.store.add(group.name, stream, event["timestamp"] / 1000, event["message"])
+        rejected = {"tooOldLogEventEndIndex": old} if old else {}
+        rejected |= {"tooNewLogEventStartIndex": fresh} if fresh < len(times) else {}
+        return {"rejectedLogEventsInfo": rejected or None}
 
     def describe_log_groups(self, params: Params) -> Params:
         prefix, part = params.get("logGroupNamePrefix", ""), params.get("logGroupNamePattern", "")
         if prefix and part:
             raise wrong("LogGroup name prefix and LogGroup name pattern are mutually exclusive parameters.")
-        found = [
-            {
-                "logGroupName": name,
-                "creationTime": group.created_ms,
-                "retentionInDays": group.retention_days,
-                "metricFilterCount": 0,
-                "arn": f"{self.arn_prefix}{name}:*",
-                "logGroupArn": f"{self.arn_prefix}{name}",
-                "storedBytes": 0,
-                "logGroupClass": "STANDARD",
-            }
-            for name, group in sorted(self.store.groups.items())
-            if name.startswith(prefix) and part.lower() in name.lower()
-        ]
-        page, more = _names_page(params, found)
-        return {"logGroups": page, "nextToken": more}
+        found = []
+        for name, group in sorted(self.store.groups.items()):
+            if name.startswith(prefix) and part.lower() in name.lower():
+                arn = f"{self.arn_prefix}{name}"
+                names = {"logGroupName": name, "arn": f"{arn}:*", "logGroupArn": arn, "logGroupClass": "STANDARD"}
+                found.append({**names, "creationTime": group.created_ms, "retentionInDays": group.retention_days})
+        return _names_page(params, "logGroups", found)
 
     def describe_log_streams(self, params: Params) -> Params:
         """The streams of a group. Those of its sources are found by reading all that is visible."""
@@ -175,25 +163,17 @@ class Logs(Service):
         if by_time and prefix:
             raise wrong("Cannot order by LastEventTime with a logStreamNamePrefix.")
         streams: dict[str, Params] = {name: {"creationTime": made} for name, made in group.streams.items()}
-        for event in self.store.read(group, -math.inf, math.inf):
+        for event in self.store.read(group, 0, math.inf):
             stream = streams.setdefault(event.stream, {"creationTime": event.time_ms})
             stream.setdefault("firstEventTimestamp", event.time_ms)
             stream |= {"lastEventTimestamp": event.time_ms, "lastIngestionTime": event.ingested_ms}
+        arn = f"{self.arn_prefix}{group.name}:log-stream:"
         found = [
-            {
-                "logStreamName": name,
-                "arn": f"{self.arn_prefix}{group.name}:log-stream:{name}",
-                "storedBytes": 0,
-                "uploadSequenceToken": "1",
-                **stream,
-            }
-            for name, stream in sorted(streams.items())
+            {"logStreamName": name, "arn": arn + name, **streams[name]}
+            for name in sorted(streams, key=lambda name: (by_time * streams[name].get("lastEventTimestamp", 0), name))
             if name.startswith(prefix)
         ]
-        if by_time:
-            found.sort(key=lambda stream: stream.get("lastEventTimestamp", 0))
-        page, more = _names_page(params, found[::-1] if params.get("descending") else found)
-        return {"logStreams": page, "nextToken": more}
+        return _names_page(params, "logStreams", found[::-1] if params.get("descending") else found)
 
     def filter_log_events(self, params: Params) -> Params:
         group, names, prefix = self._group(params), params.get("logStreamNames"), params.get("logStreamNamePrefix", "")
@@ -207,7 +187,7 @@ class Logs(Service):
                 "timestamp": event.time_ms,
                 "message": event.message,
                 "ingestionTime": event.ingested_ms,
-                "eventId": event.pointer(),
+                "eventId": pointer(event.time_ms, event.stream, event.message),
             }
             for event in events
             if (not names or event.stream in names) and event.stream.startswith(prefix) and matches(event.message)
@@ -221,7 +201,7 @@ class Logs(Service):
         group, stream = self._group(params), params["logStreamName"]
         events = self.store.read(group, params.get("startTime", 0), params.get("endTime", math.inf))
         found = [event for event in events if event.stream == stream]
-        if not found and stream not in group.streams:
+        if not found and stream not in group.streams | {e.stream: 0 for e in self.store.read(group, 0, math.inf)}:
             raise AwsError("ResourceNotFoundException", "The specified log stream does not exist.")
         rows = [{"timestamp": e.time_ms, "message": e.message, "ingestionTime": e.ingested_ms} for e in found]
         # A token is a direction and a position; at the end of the stream, the same one comes back.
@@ -251,15 +231,11 @@ class Logs(Service):
         events = [event for group in groups for event in self.store.read(group, *span)]
         events.sort(key=lambda event: event.time_ms, reverse=True)
         rows, matched = query.run(events)
-        statistics = {
-            "recordsMatched": float(matched),
-            "recordsScanned": float(len(events)),
-            "bytesScanned": float(sum(len(event.message) for event in events)),
-        }
+        scanned = {"recordsScanned": float(len(events)), "bytesScanned": float(sum(len(e.message) for e in events))}
         results = [
             [{"field": name, "value": value} for name, value in row.items()] for row in rows[: params.get("limit")]
         ]
-        done = {"status": "Complete", "results": results, "statistics": statistics}
+        done = {"status": "Complete", "results": results, "statistics": {"recordsMatched": float(matched), **scanned}}
         query_id = str(uuid.uuid4())
         # Like AWS, still running when first asked, so that nobody forgets to ask again.
         self._answers[query_id] = [done, {"status": "Running", "results": [], "statistics": {}}]
@@ -351,6 +327,7 @@ def _page(rows: Sequence[Params], begin: int, params: Params) -> list[Params]:
     return page
 
 
-def _names_page(params: Params, found: Sequence[Params]) -> tuple[Sequence[Params], str | None]:
-    begin, size = _offset(params), params.get("limit", PAGE_NAMES)
-    return found[begin : begin + size], str(begin + size) if len(found) > begin + size else None
+def _names_page(params: Params, name: str, found: Sequence[Params]) -> Params:
+    begin = _offset(params)
+    end = begin + params.get("limit", PAGE_NAMES)
+    return {name: found[begin:end], "nextToken": str(end) if len(found) > end else None}

@@ -9,7 +9,7 @@ Source: CloudWatch user guide, 'Using metric math'.
 import ast
 import operator
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -51,102 +51,61 @@ class Stored(NamedTuple):
     values: Floats
 
 
-def check(queries: Sequence[Mapping[str, Any]]) -> None:
-    """Whether metric queries make sense together. Raises MathError."""
-    ids = [query["Id"] for query in queries]
-    if duplicates := sorted({each for each in ids if ids.count(each) > 1}):
-        raise MathError(f"The values for parameter Id are not unique: {', '.join(duplicates)}")
-    for query in queries:
-        if not ID.fullmatch(query["Id"]):
-            raise MathError(f"The value {query['Id']} for parameter Id must start with a lowercase letter.")
-        if ("MetricStat" in query) == ("Expression" in query):
-            raise MathError(f"Exactly one of MetricStat and Expression must be specified for {query['Id']}.")
-
-
 class Sheet:
-    """Metric queries, evaluated on demand.
-
-    Args:
-        queries: as GetMetricData and PutMetricAlarm take them, checked.
-        read: answers a MetricStat.
-    """
+    """Metric queries, as GetMetricData and PutMetricAlarm take them; ``read`` answers a MetricStat."""
 
     def __init__(self, queries: Sequence[Mapping[str, Any]], read: Callable[[Mapping[str, Any]], Stored]) -> None:
-        self.queries = {query["Id"]: query for query in queries}
-        self.metrics = [each for each, query in self.queries.items() if "MetricStat" in query]
-        self._read = read
-        self._stored: dict[str, Stored] = {}
+        ids = [query["Id"] for query in queries]
+        if wrong := [each for each in ids if ids.count(each) > 1 or not ID.fullmatch(each)]:
+            raise MathError(f"The value {wrong[0]} for parameter Id is not unique, or begins with no lowercase letter.")
+        if wrong := [query["Id"] for query in queries if ("MetricStat" in query) == ("Expression" in query)]:
+            raise MathError(f"Exactly one of MetricStat and Expression must be specified for {wrong[0]}.")
+        self.metrics = {query["Id"]: read(query["MetricStat"]) for query in queries if "MetricStat" in query}
+        self._expressions = {query["Id"]: query["Expression"] for query in queries if "Expression" in query}
         self._values: dict[str, Value] = {}
-        self._open: list[str] = []
+        self._open: set[str] = set()
 
     def series(self, query_id: str) -> list[Stored]:
         """What a query returns: one series, or several for an expression that makes an array. Raises MathError."""
-        value = self.value(query_id)
+        if query_id in self.metrics:
+            return [self.metrics[query_id]]
+        grid, value = self._grid(), self._value(query_id)
         if isinstance(value, float):
             raise MathError(f"Error in expression '{query_id}': the result must be a time series, not a scalar")
-        grid = self.stored(self._grid(query_id))
         rows = value if isinstance(value, list) else [value]
         return [Stored(grid.start, grid.period_s, np.where(np.isfinite(row), row, np.nan)) for row in rows]
 
-    def stored(self, query_id: str) -> Stored:
-        """The series behind a metric's Id."""
-        if query_id not in self._stored:
-            self._stored[query_id] = self._read(self.queries[query_id]["MetricStat"])
-        return self._stored[query_id]
+    def _grid(self) -> Stored:
+        """Any metric: in the sandbox all that are asked for together with an expression have one period."""
+        if len({each.period_s for each in self.metrics.values()}) != 1:
+            raise MathError("the sandbox needs metrics, all of one period, beside an expression")
+        return next(iter(self.metrics.values()))
 
-    def value(self, query_id: str) -> Value:
-        """The value behind an Id. Raises MathError."""
-        if query_id not in self.queries:
-            raise MathError(f"Undefined variable '{query_id}'")
+    def _value(self, query_id: str) -> Value:
         if query_id in self.metrics:
-            return self.stored(query_id).values
-        if query_id in self._open:
-            raise MathError(f"Circular reference through '{query_id}'")
+            return self.metrics[query_id].values
+        if query_id not in self._expressions or query_id in self._open:
+            raise MathError(f"Undefined or circular reference to '{query_id}'")
         if query_id not in self._values:
-            self._open.append(query_id)
+            self._open.add(query_id)
             try:
-                self._grid(query_id)
                 with np.errstate(all="ignore"):
-                    self._values[query_id] = self._eval(parse(self.queries[query_id]["Expression"]))
+                    self._values[query_id] = self._eval(parse(self._expressions[query_id]))
             except MathError as error:
                 raise MathError(f"Error in expression '{query_id}': {error}") from None
-            finally:
-                self._open.pop()
+            self._open.remove(query_id)
         return self._values[query_id]
-
-    def uses(self, query_id: str) -> set[str]:
-        """The metrics that a query is computed from. Raises MathError."""
-        found: set[str] = set()
-        todo, seen = [query_id], {query_id}
-        while todo:
-            each = todo.pop()
-            if each in self.metrics:
-                found.add(each)
-            elif each in self.queries:
-                for name in _names(parse(self.queries[each]["Expression"]), self.metrics):
-                    if name not in seen:
-                        seen.add(name)
-                        todo.append(name)
-        return found
-
-    def _grid(self, query_id: str) -> str:
-        """Any of the metrics that a query is computed from; they must share a period."""
-        used = self.uses(query_id)
-        periods = {self.stored(each).period_s for each in used}
-        if len(periods) != 1:
-            raise MathError("the sandbox needs metrics of one period in an expression" if periods else "no metric")
-        return min(used)
 
     def _eval(self, node: ast.expr) -> Value:
         match node:
             case ast.Constant(value=int() | float() as number) if not isinstance(number, bool):
                 return float(number)
             case ast.Name(id=name) if name.startswith("_"):
-                return self.value(name[1:])
+                return self._value(name[1:])
             case ast.List(elts=items):
                 return [row for item in items for row in _rows(self._eval(item))]
             case ast.UnaryOp(op=ast.USub(), operand=operand):
-                return _each(operator.neg, self._eval(operand))
+                return _binary(operator.sub, 0.0, self._eval(operand))
             case ast.BinOp(left=left, op=op, right=right) if type(op) in _OPERATORS:
                 return _binary(_OPERATORS[type(op)], self._eval(left), self._eval(right))
             case ast.Compare(left=left, ops=[op], comparators=[right]) if type(op) in _OPERATORS:
@@ -163,11 +122,11 @@ class Sheet:
     def _call(self, name: str, args: Sequence[ast.expr]) -> Value:
         match name, args:
             case "METRICS", []:
-                return [self.stored(each).values for each in self.metrics]
+                return [each.values for each in self.metrics.values()]
             case "METRICS", [ast.Constant(value=str(part))]:
-                return [self.stored(each).values for each in self.metrics if part in each]
+                return [each.values for name, each in self.metrics.items() if part in name]
             case "PERIOD", [ast.Name(id=each)] if each[1:] in self.metrics:
-                return float(self.stored(each[1:]).period_s)
+                return float(self.metrics[each[1:]].period_s)
             case "IF", [condition, chosen]:
                 return _if(self._eval(condition), self._eval(chosen), np.nan)
             case "IF", [condition, chosen, other]:
@@ -181,11 +140,9 @@ class Sheet:
                 if isinstance(filling, list):
                     raise MathError("FILL takes a scalar or one time series to fill with")
                 return _each(lambda row: np.where(np.isnan(row), filling, row), self._eval(series))
-            case "RATE" | "DIFF" | "DIFF_TIME", [series]:
-                period_s = self.stored(self._grid(self._open[-1])).period_s
-                return _each(lambda row: _steps(name, row, period_s), self._eval(series))
-            case "METRIC_COUNT", [series]:
-                return float(len(_rows(self._eval(series))))
+            case "RATE" | "DIFF", [series]:
+                unit_s = self._grid().period_s if name == "RATE" else None
+                return _each(lambda row: _steps(row, unit_s), self._eval(series))
             case _, [series] if name in _EACH:
                 return _each(_EACH[name], self._eval(series))
             case _, [series] if name in _OVER:
@@ -211,22 +168,14 @@ def parse(expression: str) -> ast.expr:
         raise error if isinstance(error, MathError) else MathError(f"Syntax error in '{expression}'") from None
 
 
-def _names(tree: ast.expr, metrics: Sequence[str]) -> Iterator[str]:
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Name):
-            yield from metrics if node.id == "METRICS" else [node.id.removeprefix("_")]
-
-
 def _rows(value: Value) -> list[Floats]:
     if isinstance(value, float):
         raise MathError("a time series is needed here, not a scalar")
     return value if isinstance(value, list) else [value]
 
 
-def _each(function: Callable[[Any], Any], value: Value) -> Value:
-    if isinstance(value, list):
-        return [function(row) for row in value]
-    return float(function(value)) if isinstance(value, float) else function(value)
+def _each(function: Callable[[Floats], Floats], value: Value) -> Value:
+    return [function(row) for row in _rows(value)] if isinstance(value, list) else function(*_rows(value))
 
 
 def _binary(function: Callable[[Any, Any], Any], a: Value, b: Value) -> Value:
@@ -275,33 +224,25 @@ def _linear(row: Floats) -> Floats:
     return np.interp(np.arange(len(row)), there, row[there], left=np.nan, right=np.nan)
 
 
-def _steps(name: str, row: Floats, period_s: int) -> Floats:
-    """Each point against the one before it."""
+def _steps(row: Floats, period_s: int | None) -> Floats:
+    """Each point against the one before it, per second if ``period_s`` is given."""
     there = np.flatnonzero(~np.isnan(row))
     result = np.full(len(row), np.nan)
-    values, seconds = np.diff(row[there]), np.diff(there) * float(period_s)
-    result[there[1:]] = {"DIFF": values, "DIFF_TIME": seconds, "RATE": values / seconds}[name]
+    result[there[1:]] = np.diff(row[there]) / (np.diff(there) * period_s if period_s else 1)
     return result
-
-
-def _running(row: Floats) -> Floats:
-    return np.where(np.isnan(row), np.nan, np.nancumsum(row))
 
 
 _EACH: dict[str, Callable[[Floats], Floats]] = {
     "ABS": np.abs,
     "CEIL": np.ceil,
     "FLOOR": np.floor,
-    "LOG": np.log,
-    "LOG10": np.log10,
-    "RUNNING_SUM": _running,
+    "RUNNING_SUM": lambda row: np.where(np.isnan(row), np.nan, np.nancumsum(row)),
 }
 _OVER: dict[str, Callable[[Floats], Any]] = {
     "MAX": np.max,
     "MIN": np.min,
     "SUM": np.sum,
     "AVG": np.mean,
-    "STDDEV": np.std,
     "DATAPOINT_COUNT": len,
 }
 

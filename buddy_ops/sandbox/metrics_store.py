@@ -10,14 +10,14 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from itertools import pairwise
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
 Kept = tuple[Floats, Floats | None]
-"""Values in ascending order, and how often each was seen (None: once)."""
+"""Values, ascending, and how often each was seen (None: once)."""
 
 MINUTE_S = 60
 
@@ -40,6 +40,12 @@ class Metric(NamedTuple):
     name: str
     dimensions: frozenset[tuple[str, str]]
 
+    @classmethod
+    def of(cls, params: Mapping[str, Any]) -> "Metric":
+        """What Namespace, MetricName and Dimensions of a request name."""
+        pairs = ((each["Name"], each["Value"]) for each in params.get("Dimensions", []))
+        return cls(params["Namespace"], params["MetricName"], frozenset(pairs))
+
 
 class StatisticSet(NamedTuple):
     """Samples of which only an aggregate was published."""
@@ -53,36 +59,30 @@ class StatisticSet(NamedTuple):
 class Summary:
     """The visible samples of one period, sorted, so that every result is a function of the samples alone."""
 
-    __slots__ = ("known", "sets", "values", "weights")
+    __slots__ = ("kept", "known", "sets")
 
-    def __init__(self, values: Floats, weights: Floats | None, sets: Sequence[StatisticSet]) -> None:
-        if weights is None:
-            self.values, self.weights = np.sort(values), None
+    def __init__(self, parts: Sequence[Kept], sets: Sequence[StatisticSet]) -> None:
+        values = np.concatenate([values for values, _ in parts]) if parts else np.empty(0)
+        if all(weights is None for _, weights in parts):
+            self.kept: Kept = np.sort(values), None
         else:
+            weights = np.concatenate([np.ones(len(values)) if each is None else each for values, each in parts])
             order = np.lexsort((weights, values))
-            self.values, self.weights = values[order], weights[order]
+            self.kept = values[order], weights[order]
         self.sets = sorted(sets)
         self.known: dict[str, float | None] = {}
 
-    @classmethod
-    def of(cls, parts: Sequence[Kept], sets: Sequence[StatisticSet]) -> "Summary":
-        """One summary of samples that came in several parts."""
-        weighted = any(weights is not None for _, weights in parts)
-        filled = [np.ones(len(values)) if weights is None else weights for values, weights in parts]
-        values = np.concatenate([values for values, _ in parts]) if parts else np.empty(0)
-        return cls(values, np.concatenate(filled) if weighted else None, sets)
-
     def count(self) -> float:
-        return _size((self.values, self.weights)) + sum(each.samples for each in self.sets)
+        return _size(self.kept) + sum(each.samples for each in self.sets)
 
     def total(self) -> float:
-        return _sum((self.values, self.weights)) + sum(each.total for each in self.sets)
+        return _sum(self.kept) + sum(each.total for each in self.sets)
 
     def low(self) -> float:
-        return float(min([*self.values[:1], *(each.low for each in self.sets)]))
+        return float(min([*self.kept[0][:1], *(each.low for each in self.sets)]))
 
     def high(self) -> float:
-        return float(max([*self.values[-1:], *(each.high for each in self.sets)]))
+        return float(max([*self.kept[0][-1:], *(each.high for each in self.sets)]))
 
     def statistic(self, name: str) -> float | None:
         """One statistic, or None where it has no value. Raises UnknownStatistic."""
@@ -92,23 +92,25 @@ class Summary:
 
     def between(self, low: float, high: float) -> Kept:
         """The samples in (low, high]."""
-        first, last = np.searchsorted(self.values, (low, high), side="right").tolist()
-        return self.values[first:last], None if self.weights is None else self.weights[first:last]
+        values, weights = self.kept
+        first, last = np.searchsorted(values, (low, high), side="right").tolist()
+        return values[first:last], None if weights is None else weights[first:last]
 
     def ranked(self, low: float, high: float) -> Kept:
         """The samples without the lowest ``low`` percent and without those above the ``high``-th."""
-        size = _size((self.values, self.weights))
+        values, weights = self.kept
+        size = _size(self.kept)
         first, last = math.floor(size * low / 100 + 1e-9), math.ceil(size * high / 100 - 1e-9)
-        if self.weights is None:
-            return self.values[first:last], None
-        upto = np.cumsum(self.weights)
-        return self.values, np.clip(upto, first, last) - np.clip(upto - self.weights, first, last)
+        if weights is None:
+            return values[first:last], None
+        upto = np.cumsum(weights)
+        return values, np.clip(upto, first, last) - np.clip(upto - weights, first, last)
 
     def percentile(self, percent: float) -> float:
         """The highest value among the lowest ``percent`` (the lowest of all for 0)."""
         values, weights = self.ranked(0, percent)
         values = values if weights is None else values[weights > 0]
-        return float(values[-1]) if len(values) else float(self.values[0])
+        return float(values[-1]) if len(values) else self.low()
 
 
 def _sum(kept: Kept) -> float:
@@ -134,13 +136,10 @@ _RANGE = re.compile(r"(TM|WM|TC|TS|PR)\((\d*\.?\d+%?|):(\d*\.?\d+%?|)\)")
 
 @lru_cache(maxsize=1024)
 def statistic(name: str) -> Callable[[Summary], float | None]:
-    """How a statistic is computed.
+    """How a statistic is computed. Raises UnknownStatistic.
 
     Value bounds are exclusive below and inclusive above. Percentiles are nearest-rank: p99 is the highest value left
-    when the top 1 % is ignored.
-
-    Raises:
-        UnknownStatistic: CloudWatch defines none of this name.
+    when the top 1 % is ignored. None of these can be had of aggregates or of negative values.
 
     Source: CloudWatch user guide, 'CloudWatch statistics definitions'.
     """
@@ -150,10 +149,10 @@ def statistic(name: str) -> Callable[[Summary], float | None]:
 
     def winsorized(summary: Summary) -> float:
         edges = (summary.percentile(low), summary.percentile(high)) if percents else (low, high)
-        return _sum((np.clip(summary.values, *edges), summary.weights)) / summary.count()
+        return _sum((np.clip(summary.kept[0], *edges), summary.kept[1])) / summary.count()
 
     def compute(summary: Summary) -> float | None:
-        if summary.sets or summary.values[0] < 0:
+        if summary.sets or summary.low() < 0:
             return None
         kept = summary.ranked(low, high) if percents else summary.between(low, high)
         results: dict[str, Callable[[], float | None]] = {
@@ -171,17 +170,14 @@ def statistic(name: str) -> Callable[[Summary], float | None]:
 
 def _bounds(name: str) -> tuple[str, float, float, bool]:
     """A statistic's kind, its two bounds, and whether these are percentages."""
-    if name == "IQM":
-        return "TM", 25.0, 75.0, True
     if short := _SHORT.fullmatch(name):
         return short[1].upper(), 0.0, float(short[2]), True
-    ranged = _RANGE.fullmatch(name)
-    given = [bound for bound in ranged.groups()[1:] if bound] if ranged else []
-    if ranged and given:
-        percents = given[0].endswith("%")
+    ranged = _RANGE.fullmatch("TM(25%:75%)" if name == "IQM" else name)
+    if ranged and (ranged[2] or ranged[3]):
+        percents = "%" in (ranged[2] or ranged[3])
         low = float(ranged[2].rstrip("%") or (0 if percents else -math.inf))
         high = float(ranged[3].rstrip("%") or (100 if percents else math.inf))
-        alike = all(bound.endswith("%") == percents for bound in given)
+        alike = all(("%" in bound) == percents for bound in ranged.groups()[1:] if bound)
         if alike and low < high and not (percents and (high > 100 or ranged[1] == "PR")):
             return ranged[1], low, high, percents
     raise UnknownStatistic(name)
@@ -204,7 +200,7 @@ class _Chunk(NamedTuple):
 
 
 class _Minute:
-    """What was added for one minute of a metric."""
+    """What was added for one minute of a metric. ``whole`` is its summary, once all of it is visible."""
 
     __slots__ = ("chunks", "last_arrival", "sets", "whole")
 
@@ -216,34 +212,26 @@ class _Minute:
 
     def changed(self, arrived: float | None) -> None:
         self.whole = None
-        if arrived is not None:
-            self.last_arrival = max(self.last_arrival, arrived)
+        self.last_arrival = max(self.last_arrival, -math.inf if arrived is None else arrived)
 
     def summary(self, until: float, *, ended: bool) -> Summary | None:
-        """What is visible; None if nothing is. Remembered once all is."""
-        whole = ended and self.last_arrival <= until
-        if whole and self.whole is not None:
+        """What is visible; None if nothing is."""
+        ended = ended and self.last_arrival <= until
+        if ended and self.whole is not None:
             return self.whole
         parts = [kept for kept in (chunk.visible(until) for chunk in self.chunks) if len(kept[0])]
         sets = [published for arrived, published in self.sets if arrived <= until]
-        if not parts and not sets:
-            return None
-        summary = Summary.of(parts, sets)
-        if whole:
-            self.whole = summary
+        summary = Summary(parts, sets) if parts or sets else None
+        self.whole = summary if ended else None
         return summary
 
 
 class MetricStore:
     """Every metric's samples.
 
-    A sample is visible from its own time (or its arrival, if given) plus ``delay_s``, so that readers of the latest
-    minute see a growing part of it. What is read depends on the samples and the present time only, never on how they
-    were sliced into ``add`` calls or on who read before.
-
-    Args:
-        clock: what time it is.
-        delay_s: seconds between a sample and its publication.
+    A sample is visible ``delay_s`` after its own time (or its arrival, if given), so that readers of the latest minute
+    see a growing part of it. What is read depends on the samples and the present time only, never on how they were
+    sliced into ``add`` calls or on who read before.
     """
 
     def __init__(self, clock: Clock, delay_s: float = 60.0) -> None:
@@ -264,17 +252,10 @@ class MetricStore:
         unit: str = "None",
         arrived: float | None = None,
     ) -> None:
-        """Add samples. The arrays are kept, neither copied nor changed, so several metrics may share them.
+        """Add samples: at ``times`` (seconds since the epoch, ascending), with a value each or one for all.
 
-        Args:
-            namespace: as in CloudWatch, like ``name``, ``dimensions`` and ``unit``.
-            name: the metric's.
-            dimensions: exactly those by which it will be read.
-            times: seconds since the epoch, ascending.
-            values: one per time, or one for all.
-            counts: how often each value was seen; None is once.
-            unit: one of CloudWatch's.
-            arrived: when they were put; None is each at its own time.
+        The arrays are kept, neither copied nor changed, so several metrics may share them. ``counts`` says how often
+        each value was seen; ``arrived`` that all were put then, instead of each at its own time.
         """
         if not len(times):
             return
@@ -294,14 +275,13 @@ class MetricStore:
                     minute.changed(arrived)
 
     def add_set(self, metric: Metric, time: float, published: StatisticSet, unit: str, arrived: float) -> None:
-        """Add samples that were published as an aggregate.
+        """Add samples that were published as an aggregate; one of equal values counts as raw samples.
 
-        Source: CloudWatch user guide, 'Requirements to use percentiles': one of equal values counts as raw samples.
+        Source: CloudWatch user guide, 'Requirements to use percentiles'.
         """
         if published.low == published.high and published.total == published.low * published.samples:
-            counts, dimensions = np.array([published.samples]), dict(metric.dimensions)
-            where = (metric.namespace, metric.name, dimensions, np.array([time]), published.low)
-            self.add(*where, counts=counts, unit=unit, arrived=arrived)
+            where = (metric.namespace, metric.name, dict(metric.dimensions), np.array([time]), published.low)
+            self.add(*where, counts=np.array([published.samples]), unit=unit, arrived=arrived)
             return
         with self._lock:
             minute = self._minutes(metric, unit).setdefault(int(time // MINUTE_S), _Minute())
@@ -319,19 +299,9 @@ class MetricStore:
         unit: str | None = None,
         now: float | None = None,
     ) -> Floats:
-        """A statistic of consecutive periods, NaN where it has no value.
+        """A statistic of consecutive periods from ``start`` on (multiples of 60 s), NaN where it has no value.
 
-        Args:
-            metric: whose samples, with exactly these dimensions.
-            name: the statistic.
-            start: the first period's begin, a multiple of 60 s, as ``period_s`` is.
-            periods: how many.
-            period_s: how long each is.
-            unit: only samples of this unit.
-            now: as visible at this time instead of the present.
-
-        Raises:
-            UnknownStatistic: CloudWatch defines no such statistic.
+        Only samples of ``unit``, if given; as visible at ``now``, or at present. Raises UnknownStatistic.
         """
         if start % MINUTE_S or period_s % MINUTE_S or period_s <= 0:
             raise ValueError("periods are multiples of 60 s")
@@ -343,9 +313,10 @@ class MetricStore:
             for at in range(periods if chosen else 0):
                 begin = int(start + at * period_s) // MINUTE_S
                 parts = list(_summaries(chosen, range(begin, begin + period_s // MINUTE_S), until))
-                if parts:
-                    value = _merged(parts).statistic(name)
-                    result[at] = np.nan if value is None else value
+                if len(parts) > 1:
+                    parts = [Summary([part.kept for part in parts], [each for part in parts for each in part.sets])]
+                if parts and (value := parts[0].statistic(name)) is not None:
+                    result[at] = value
         return result
 
     def units(self, metric: Metric) -> list[str]:
@@ -371,10 +342,3 @@ def _summaries(units: Sequence[Mapping[int, _Minute]], numbers: range, until: fl
             summary = minute and minute.summary(until, ended=(number + 1) * MINUTE_S <= until)
             if summary:
                 yield summary
-
-
-def _merged(parts: Sequence[Summary]) -> Summary:
-    if len(parts) == 1:
-        return parts[0]
-    sets = [published for part in parts for published in part.sets]
-    return Summary.of([(part.values, part.weights) for part in parts], sets)

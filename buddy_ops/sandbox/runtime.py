@@ -93,13 +93,12 @@ class Worker:
             raise
 
     def ask(self, message: dict[str, Any], limit_s: float) -> dict[str, Any]:
-        """Send a message and wait for its reply; what is printed on the way becomes ``lines``.
+        """Send a message and wait for its reply; what is printed on the way is added to ``lines``.
 
         Raises:
             WorkerLost: it exited, or ``limit_s`` real seconds passed and it was killed.
         """
         assert self.process.stdin is not None
-        self.lines = []
         with contextlib.suppress(BrokenPipeError):
             self.process.stdin.write(json.dumps(message).encode() + b"\n")
             self.process.stdin.flush()
@@ -150,6 +149,7 @@ class Runtime:
     def run(self, build: Build, request: Request) -> Execution:
         """Run one request to its end, warm if a worker is free, else cold. Never raises for what the handler does."""
         worker, init_ms = self._take(build), None
+        lines: list[str] = []
         try:
             if worker is None:
                 init_ms = build.init_ms
@@ -159,9 +159,10 @@ class Runtime:
         except WorkerLost as lost:
             reply = {"timeout": True} if lost.exit_code is None else {"exit": lost.exit_code}
         if worker is not None:
+            lines, worker.lines = worker.lines, []
             # As on AWS, an environment survives an exception, but neither a timeout nor a failed import.
             self._give_back(worker, warm="result" in reply or ("error" in reply and not worker.problem))
-        return _execution(build, request, reply, worker.lines if worker else [], init_ms)
+        return _execution(build, request, reply, lines, init_ms)
 
     def close(self) -> None:
         """End every worker and remove what was unpacked."""

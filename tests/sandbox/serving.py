@@ -1,7 +1,7 @@
 """Serve one sandbox service over HTTP, for tests that speak to it through a real boto3 client."""
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -11,7 +11,6 @@ import boto3
 from botocore.config import Config
 from moto.core.request import Request
 from werkzeug.serving import WSGIRequestHandler, make_server
-from werkzeug.wrappers import Response
 
 from buddy_ops.sandbox.wire import Service
 
@@ -37,16 +36,15 @@ class _Quiet(WSGIRequestHandler):
 def client_of(service: Service) -> Iterator[Any]:
     """A boto3 client that speaks to ``service``, without retries."""
 
-    @Request.application
-    def answer(request: Request) -> Response:
-        return service.call(*service.parse(request))
+    def answer(environ: Any, start_response: Any) -> Iterable[bytes]:
+        return service.call(*service.parse(Request(environ)))(environ, start_response)
 
     server = make_server("127.0.0.1", 0, answer, threaded=True, request_handler=_Quiet)
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
     thread.start()
     try:
         yield boto3.client(
-            service.name,  # type: ignore[call-overload]
+            service.name,
             region_name="us-east-1",
             endpoint_url=f"http://127.0.0.1:{server.port}",
             aws_access_key_id="sandbox",

@@ -252,12 +252,13 @@ def test_a_handler_may_call_aws_back(served: Served) -> None:
 
 
 def test_everything_printed_is_logged(served: Served) -> None:
-    """Standard output and error, an unfinished last line included, are log lines of that request only."""
-    source = "import sys\ndef handler(event, context):\n    print('out')\n    print(event, file=sys.stderr, end='')\n"
+    """Output and errors are the request's log lines, an unfinished last one too; an import's go to the first."""
+    source = "import sys\nprint('import')\n"
+    source += "def handler(event, context):\n    print('out')\n    print(event, file=sys.stderr, end='')\n"
     put(served, source)
     for number in (1, 2):
         invoke(served, payload=number)
-    assert [each["lines"] for each in served.telemetry.invocations] == [["out", "1"], ["out", "2"]]
+    assert [each["lines"] for each in served.telemetry.invocations] == [["import", "out", "1"], ["out", "2"]]
 
 
 # How it is invoked

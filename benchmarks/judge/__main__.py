@@ -1,0 +1,77 @@
+"""`python -m benchmarks.judge`: simulate, print judge.md's table, write RESULTS.md and judge.png beside this file."""
+
+import argparse
+import multiprocessing
+import time
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from benchmarks.judge import figures, report
+from benchmarks.judge.cells import CHUNK, OURS, Sums, plan, simulate
+from benchmarks.judge.figures import Results
+from benchmarks.judge.traffic import Cell
+
+Chunk = tuple[Cell, int, tuple[int, ...]]
+
+
+def chunks(share: float, seed: int) -> list[Chunk]:
+    """The work, in pieces of at most 250 rollouts; the longest first, so that the bar ends evenly."""
+    work: list[Chunk] = []
+    for number, (cell, rollouts) in enumerate(plan()):
+        left = max(20, round(rollouts * share))
+        for part in range(0, left, CHUNK):
+            work.append((cell, min(CHUNK, left - part), (seed, number, part)))
+    return sorted(work, key=lambda chunk: chunk[0].traffic)
+
+
+def run(chunk: Chunk) -> tuple[Cell, dict[str, Sums]]:
+    return chunk[0], simulate(*chunk)
+
+
+def measure(work: list[Chunk], processes: int) -> Results:
+    """All cells, summed over their chunks."""
+    results: Results = {(cell, ""): Sums() for cell, _ in plan()}
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with multiprocessing.Pool(processes) as pool, Progress(*columns) as progress:
+        task = progress.add_task("rollouts", total=sum(size for _, size, _ in work))
+        for cell, sums in pool.imap_unordered(run, work):
+            for name, part in sums.items():
+                results.setdefault((cell, name), Sums()).merge(part)
+            progress.advance(task, sums[next(iter(sums))].rollouts)
+    order = {cell: number for number, (cell, _) in enumerate(plan())}
+    return {key: results[key] for key in sorted(results, key=lambda key: order[key[0]]) if key[1]}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.judge", description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="a twentieth of the rollouts; writes nothing unless --out")
+    parser.add_argument("--out", type=Path, help="where RESULTS.md and judge.png go (default: beside this module)")
+    parser.add_argument("--seed", type=int, default=3)
+    parser.add_argument("--processes", type=int, default=2)
+    options = parser.parse_args()
+    console, began = Console(), time.perf_counter()
+    timings = figures.timings()
+    results = measure(chunks(0.05 if options.quick else 1.0, options.seed), options.processes)
+    heading, *rows = report.table(results)
+    grid = Table(*heading)
+    for row in rows:
+        grid.add_row(*row)
+    console.print(grid)
+    for what, measured, holds in figures.targets(results):
+        console.print(f"{'[green]holds[/]' if holds else '[red]misses[/]'}  {what}: {measured}")
+    out = options.out or (None if options.quick else Path(__file__).parent)
+    if out is not None:
+        out.mkdir(parents=True, exist_ok=True)
+        count = sum(sums.rollouts for (_, name), sums in results.items() if name == OURS)
+        minutes = (time.perf_counter() - began) / 60
+        note = f"{count:,} rollouts of ours, seed {options.seed}, {options.processes} processes, {minutes:.0f} minutes."
+        (out / "RESULTS.md").write_text(report.markdown(results, timings, note), encoding="utf-8")
+        report.picture(results, out / "judge.png")
+        console.print(f"Written: {out / 'RESULTS.md'}, {out / 'judge.png'}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,132 @@
+"""What is simulated: the situations, and every policy's rollouts in each of them."""
+
+from collections import defaultdict
+from dataclasses import dataclass, field
+from math import inf, sqrt
+
+import numpy as np
+
+from benchmarks.judge.opponents import peers, play
+from benchmarks.judge.rollouts import PROBED, STAGES, Outcome, Rollout, Stages, clairvoyant, minutes_of
+from benchmarks.judge.traffic import Cell, Requests, draw, history
+from buddy_ops.health import Counts, Judge, Policy
+
+TRAFFIC = (6, 60, 600, 6000)
+BASELINES = (0.0, 0.003, 0.008)
+SLIGHT, CLEAR = (0.015, 0.02), (0.05, 0.20, 1.0)
+OURS, PROBE, CLAIRVOYANT, UNTEMPERED = "this judge", "with the 1 % probe", "clairvoyant", "without the dispersion"
+CHUNK = 250
+HISTORIES = 20  # drawn per chunk and shared by its rollouts: they only set the dispersion
+WATCH = 60  # minutes of watch after 100 % in the short-watch figures
+
+
+@dataclass
+class Sums:
+    """What is kept of one policy in one cell."""
+
+    rollouts: int = 0
+    ends: dict[str, int] = field(default_factory=lambda: defaultdict(int))
+    failed: float = 0.0
+    failed_squares: float = 0.0
+    reached: list[float] = field(default_factory=list)  # minutes at which 100 % was reached
+    proved: list[float] = field(default_factory=list)
+    blamed_beside_stable: int = 0  # rolled back while a control share existed
+    caught_in_time: int = 0  # taken back within 60 minutes after 100 %
+
+    def share(self, *ends: str) -> float:
+        return sum(self.ends[end] for end in ends) / self.rollouts
+
+    @property
+    def missed(self) -> float:
+        """Share of rollouts whose version was left standing."""
+        return self.share("proved", "unproven", "stands")
+
+    @property
+    def mean_failed(self) -> float:
+        return self.failed / self.rollouts
+
+    @property
+    def failed_error(self) -> float:
+        """Standard error of the mean."""
+        return sqrt(max(0.0, self.failed_squares / self.rollouts - self.mean_failed**2) / self.rollouts)
+
+    def add(self, outcome: Outcome, extra_rate: float) -> None:
+        self.rollouts += 1
+        self.ends[outcome.end] += 1
+        self._fail(outcome.exposed * extra_rate)
+        if outcome.reached_100 < inf:
+            self.reached.append(outcome.reached_100)
+        if outcome.end == "proved":
+            self.proved.append(outcome.minute)
+        gone = outcome.end in ("rolled back", "held", "external")
+        self.caught_in_time += gone and outcome.minute <= outcome.reached_100 + WATCH
+        self.blamed_beside_stable += outcome.end == "rolled back" and outcome.reached_100 == inf
+
+    def add_peer(self, rolled_back: bool, failed: float) -> None:
+        self.rollouts += 1
+        self.ends["rolled back" if rolled_back else "stands"] += 1
+        self._fail(failed)
+
+    def _fail(self, failed: float) -> None:
+        self.failed += failed
+        self.failed_squares += failed**2
+
+    def merge(self, other: "Sums") -> None:
+        for end, count in other.ends.items():
+            self.ends[end] += count
+        for name in ("rollouts", "failed", "failed_squares", "blamed_beside_stable", "caught_in_time"):
+            setattr(self, name, getattr(self, name) + getattr(other, name))
+        self.reached += other.reached
+        self.proved += other.proved
+
+
+def plan() -> list[tuple[Cell, int]]:
+    """Every cell with its number of rollouts; few where a rollout watches for hours, many where errors are rare."""
+    cells = []
+    for traffic in TRAFFIC:
+        for p0 in (*BASELINES, 0.01):
+            cells.append((Cell("good", traffic, p0, p0), 2000 if traffic == 6 else 5000))
+        for p0 in BASELINES:
+            cells += [(Cell("bad", traffic, p0, p1), 500 if traffic == 6 else 1000) for p1 in SLIGHT]
+            cells += [(Cell("bad", traffic, p0, p1), 2000) for p1 in CLEAR]
+            cells.append((Cell("late", traffic, p0, 0.05, onset=12), 1000))
+    for traffic in (60, 600, 6000):
+        for rate in (0.02, 0.05, 0.2, 0.9):
+            cells += [(Cell("fault", traffic, 0.003, 0.003, fault=(at, 10, rate)), 1000) for at in (2, 7, 12, 18)]
+        for p0 in BASELINES[1:] if traffic >= 600 else ():
+            cells += [(Cell("clumped", traffic, p0, p0, clump=size), 4000) for size in (3.0, 6.0)]
+    return cells
+
+
+def simulate(cell: Cell, rollouts: int, seed: tuple[int, ...]) -> dict[str, Sums]:
+    """One chunk of a cell: every policy that is asked about it, on the same requests."""
+    rng = np.random.default_rng(seed)
+    requests = draw(cell, rollouts, 200 if cell.suite == "fault" else 64, rng)
+    past = [[Counts(*counts) for counts in history(cell, rng)] for _ in range(min(HISTORIES, rollouts))]
+    sums: dict[str, Sums] = defaultdict(Sums)
+    for name, poll in peers().items():
+        outcomes = play(requests, poll)
+        for rolled_back, failed in zip(outcomes.rolled_back.tolist(), outcomes.failed.tolist(), strict=True):
+            sums[name].add_peer(rolled_back, failed)
+    for row in range(rollouts):
+        tails = (*seed, row)
+        known = past[row % len(past)]
+        outcome = roll_out(Judge(Policy(), known), requests, row, tails, STAGES)
+        sums[OURS].add(outcome, cell.p1 - cell.p0)
+        if cell.traffic >= 600 and cell.suite in ("good", "bad"):
+            outcome = roll_out(Judge(Policy(), known), requests, row, tails, PROBED)
+        if cell.suite in ("good", "bad"):  # below 600 requests a minute there is no probe
+            sums[PROBE].add(outcome, cell.p1 - cell.p0)
+        if cell.suite in ("bad", "late") and cell.p1 in CLEAR:
+            judge = Judge(clairvoyant(cell, Policy()))
+            sums[CLAIRVOYANT].add(roll_out(judge, requests, row, tails, STAGES, cell.onset), cell.p1 - cell.p0)
+        if cell.suite == "clumped" and row % 4 == 0:
+            sums[UNTEMPERED].add(roll_out(Judge(Policy()), requests, row, tails, STAGES), 0.0)
+    return dict(sums)
+
+
+def roll_out(
+    judge: Judge, requests: Requests, row: int, seed: tuple[int, ...], stages: Stages, deaf_until: int = 0
+) -> Outcome:
+    bands = minutes_of(requests, row, np.random.default_rng(seed))
+    return Rollout(judge, requests.cell, stages, deaf_until).run(bands)

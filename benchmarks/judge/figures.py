@@ -1,0 +1,127 @@
+"""The figures that the benchmark reports, from its sums: each a function of what was measured, none of it printing."""
+
+import math
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterable
+
+from benchmarks.judge import bounds
+from benchmarks.judge.cells import CLAIRVOYANT, CLEAR, OURS, SLIGHT, TRAFFIC, Sums
+from benchmarks.judge.opponents import peers
+from benchmarks.judge.traffic import Cell
+from buddy_ops.health import Counts, Judge, Minute, Policy
+
+Results = dict[tuple[Cell, str], Sums]
+
+
+def pick(results: Results, policy: str, wanted: Callable[[Cell], bool]) -> dict[Cell, Sums]:
+    return {cell: sums for (cell, name), sums in results.items() if name == policy and wanted(cell)}
+
+
+def is_good(cell: Cell) -> bool:
+    return cell.suite == "good" and cell.p0 <= 0.008
+
+
+def is_slight(cell: Cell) -> bool:
+    return cell.suite == "bad" and cell.p1 in SLIGHT
+
+
+def is_clear(cell: Cell) -> bool:
+    return cell.suite == "bad" and cell.p1 in CLEAR
+
+
+def mean(values: Iterable[float]) -> float:
+    values = list(values)
+    return sum(values) / len(values) if values else math.nan
+
+
+def geometric(values: Iterable[float]) -> float:
+    return math.exp(mean(math.log(max(value, 1e-9)) for value in values))
+
+
+def false_rollback(results: Results, policy: str) -> tuple[float, float]:
+    """(worst cell, mean over cells) of good versions rolled back."""
+    shares = [sums.share("rolled back") for sums in pick(results, policy, is_good).values()]
+    return max(shares), mean(shares)
+
+
+def missed(results: Results, policy: str) -> tuple[float, float]:
+    """Mean over cells of bad versions left standing: (1.5-2 %, >= 5 %)."""
+    slight, clear = (pick(results, policy, wanted).values() for wanted in (is_slight, is_clear))
+    return mean(sums.missed for sums in slight), mean(sums.missed for sums in clear)
+
+
+def failed(results: Results, policy: str, traffic: int) -> float:
+    """Extra failed requests: geometric mean over the cells with p1 >= 5 %."""
+    cells = pick(results, policy, lambda cell: is_clear(cell) and cell.traffic == traffic)
+    return geometric(sums.mean_failed for sums in cells.values())
+
+
+def ratios(results: Results, other: str, wanted: Callable[[Cell], bool]) -> dict[Cell, float]:
+    """Our extra failed requests over another policy's, per cell."""
+    theirs = pick(results, other, wanted)
+    ours = pick(results, OURS, wanted)
+    return {cell: ours[cell].mean_failed / theirs[cell].mean_failed for cell in theirs}
+
+
+def bound_ratios(results: Results, wanted: Callable[[Cell], bool]) -> dict[Cell, float]:
+    """Our extra failed requests over the fewest that any judge could cause."""
+    ours = pick(results, OURS, wanted)
+    return {cell: sums.mean_failed / bounds.failures(cell.p0, cell.p1) for cell, sums in ours.items()}
+
+
+def careful_peers(results: Results) -> list[str]:
+    """Peers that roll back at most 1 % of good versions in their worst cell."""
+    return [name for name in peers() if false_rollback(results, name)[0] <= 0.01]
+
+
+def best_careful_peer(results: Results) -> str | None:
+    careful = careful_peers(results)
+    return min(careful, key=lambda name: mean(failed(results, name, n) for n in TRAFFIC), default=None)
+
+
+def targets(results: Results) -> list[tuple[str, str, bool]]:
+    """(what must hold, what was measured, whether it holds)."""
+    worst = max(s.share("rolled back") for s in pick(results, OURS, is_good).values())
+    anywhere = max(s.share("rolled back") for s in pick(results, OURS, lambda c: c.suite == "good").values())
+    clumped = pick(results, OURS, lambda c: c.suite == "clumped" and c.traffic >= 600).values()
+    clumps = max(s.share("rolled back") for s in clumped)
+    gone = max(s.missed for s in pick(results, OURS, is_clear).values())
+    ratio = ratios(results, CLAIRVOYANT, is_clear)
+    faults = pick(results, OURS, lambda c: c.fault is not None and c.traffic >= 600 and c.fault[0] < 15)
+    blamed = max(sums.blamed_beside_stable / sums.rollouts for sums in faults.values())
+    mean_ratio, middle = mean(ratio.values()), geometric(ratio.values())
+    return [
+        ("false rollback <= 0.1 % in every cell with p0 <= 0.8 %", f"{worst:.2%}", worst <= 0.001),
+        ("false rollback <= 0.5 % anywhere (p0 = 1 % too)", f"{anywhere:.2%}", anywhere <= 0.005),
+        ("clumped errors: false rollback <= 0.5 % at >= 600 a minute", f"{clumps:.2%}", clumps <= 0.005),
+        ("nothing missed at p1 >= 5 %", f"{gone:.2%} missed in the worst cell", gone == 0),
+        (
+            "failed requests <= 1.2 x clairvoyant on average",
+            f"{mean_ratio:.2f} (geometric {middle:.2f}, worst cell {max(ratio.values()):.2f})",
+            mean_ratio <= 1.2,
+        ),
+        ("external faults blamed <= 1 % at >= 600 a minute, stable beside it", f"{blamed:.2%}", blamed <= 0.01),
+    ]
+
+
+def timings() -> dict[str, float]:
+    """Milliseconds, best of five: a day of minutes judged at 100 % and at 50 %; importing the module."""
+    measured = {}
+    for name, weight in (("24 h of minutes judged, at 100 %", 1.0), ("24 h of minutes judged, at 50 %", 0.5)):
+        canary, stable = Counts(int(6000 * weight), 12, 12), Counts(int(6000 * (1 - weight)), 12, 12)
+        minute = Minute(weight, stable, canary)
+        measured[name] = min(_judge_day(minute) for _ in range(5))
+    code = "import time; t = time.perf_counter(); import buddy_ops.health; print(1e3 * (time.perf_counter() - t))"
+    runs = [subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True) for _ in range(5)]
+    measured["importing buddy_ops.health"] = min(float(run.stdout) for run in runs)
+    return measured
+
+
+def _judge_day(minute: Minute) -> float:
+    began = time.perf_counter()
+    judge = Judge(Policy())
+    for _ in range(1440):
+        judge.observe(minute)
+    return 1e3 * (time.perf_counter() - began)

@@ -1,0 +1,243 @@
+"""The result as Markdown and as a picture."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from matplotlib.figure import Figure
+
+from benchmarks.judge import figures
+from benchmarks.judge.cells import CLAIRVOYANT, OURS, PROBE, TRAFFIC, UNTEMPERED, WATCH, Sums
+from benchmarks.judge.figures import Results
+from benchmarks.judge.opponents import peers
+from benchmarks.judge.traffic import Cell
+
+SHORT = dict(
+    zip(
+        (*peers(), OURS, PROBE),
+        (
+            "guide's script",
+            "guide's intent",
+            "CodeDeploy, alias alarm",
+            "CodeDeploy, alias 3 of 3",
+            "CodeDeploy, version's alarm",
+            "Flagger",
+            "Argo, limit 1",
+            "Argo, limit 3",
+            "Kayenta",
+            "PipeCD",
+            "this judge",
+            "this judge, 1 % probe",
+        ),
+        strict=True,
+    )
+)
+
+
+def table(results: Results) -> list[list[str]]:
+    """judge.md's table: policy, false rollback, missed, failed; the first row is its heading."""
+    rows = [
+        [
+            "policy",
+            "false rollback % (worst / mean)",
+            "missed % (1.5-2 % / >= 5 %)",
+            "failed requests at 6 / 60 / 600 / 6,000 a minute",
+        ]
+    ]
+    for name in (*peers(), OURS, PROBE):
+        worst, average = figures.false_rollback(results, name)
+        slight, clear = figures.missed(results, name)
+        lost = " / ".join(f"{figures.failed(results, name, traffic):,.0f}" for traffic in TRAFFIC)
+        rows.append([name, f"{_percent(worst)} / {_percent(average)}", f"{_percent(slight)} / {_percent(clear)}", lost])
+    return rows
+
+
+def markdown(results: Results, timings: dict[str, float], note: str) -> str:
+    """The whole report."""
+    return "\n".join([*_head(note), *_comparison(results), *_details(results), *_harder(results), *_speed(timings), ""])
+
+
+def _head(note: str) -> Iterator[str]:
+    yield "# The judge, measured"
+    yield ""
+    yield f"Written by `python -m benchmarks.judge`; simulated, none of it measured on AWS. {note}"
+    yield ""
+    yield "Every policy sees the same requests. Metrics are one minute late, polled each minute; stages 10, 25, 50 and"
+    yield "100 % with bakes of 5 minutes; watched to 24 h. *Failed* is what users suffer beyond stable's own failures,"
+    yield "up to 24 h if the version stands: the geometric mean over versions that fail 5, 20 and 100 % of requests."
+    yield "Good versions fail like stable: 0, 0.3 or 0.8 %. A version that is *held* (taken back without blame after a"
+    yield "stretched bake in doubt) counts neither as missed nor as a false rollback; it is reported by itself below."
+    yield "Latency is simulated beside errors (0.2 % slow, both versions), and its test may raise false alarms too."
+    yield ""
+
+
+def _comparison(results: Results) -> Iterator[str]:
+    yield from _grid(table(results))
+    yield ""
+    yield "![The judge and its peers](judge.png)"
+    yield ""
+    yield "## What it must reach"
+    yield ""
+    rows = [["must hold", "measured", "holds"]]
+    rows += [[what, measured, "yes" if holds else "**no**"] for what, measured, holds in figures.targets(results)]
+    yield from _grid(rows)
+    yield ""
+    peer = figures.best_careful_peer(results)
+    if peer is None:
+        yield "No peer rolls back at most 1 % of good versions in its worst cell."
+    else:
+        parts = (figures.failed(results, OURS, n) / figures.failed(results, peer, n) for n in TRAFFIC)
+        told = " / ".join(f"{ratio:.2g}" for ratio in parts)
+        yield f"Best peer with at most 1 % false rollback in its worst cell: {peer}. At 6 / 60 / 600 / 6,000 requests a"
+        yield f"minute this judge's failed requests are {told} times that peer's."
+    yield ""
+
+
+def _details(results: Results) -> Iterator[str]:
+    yield "## Against the clairvoyant judge and the lower bound"
+    yield ""
+    yield "The clairvoyant judge runs the same rules and thresholds, but knows p0, p1 and the onset, and stakes all on"
+    yield "them."
+    yield "The bound is on any judge's mean requests at a weight of 10 %; it knows nothing of minutes, late metrics or"
+    yield "later stages: at 6,000 a minute 1,200 requests are served before the first figure can be read."
+    yield ""
+    rows = [["requests a minute", "failed / clairvoyant: mean (worst cell)", "failed / bound: geometric mean"]]
+    for traffic in TRAFFIC:
+
+        def here(cell: Cell, traffic: int = traffic) -> bool:
+            return figures.is_clear(cell) and cell.traffic == traffic
+
+        ratios = figures.ratios(results, CLAIRVOYANT, here).values()
+        bound = figures.geometric(figures.bound_ratios(results, here).values())
+        rows.append([f"{traffic:,}", f"{figures.mean(ratios):.2f} ({max(ratios):.2f})", f"{bound:.1f}"])
+    yield from _grid(rows)
+    yield ""
+    yield "## Good versions, and how sure the figures are"
+    yield ""
+    yield "The intervals are 95 % (Wilson) of the simulation."
+    yield ""
+    rows = [["requests a minute", "stable fails", "rolled back", "held", "unproven at 24 h", "at 100 % / proved after"]]
+    for cell, sums in figures.pick(results, OURS, lambda cell: cell.suite == "good").items():
+        rolled, held = _interval(sums, "rolled back"), _interval(sums, "held")
+        minutes = " / ".join(f"{median(m):.0f}" if m else "never" for m in (sums.reached, sums.proved))
+        unproven = _percent(sums.share("unproven")) + " %"
+        rows.append([f"{cell.traffic:,}", f"{cell.p0:.1%}", rolled, held, unproven, f"{minutes} min (median)"])
+    yield from _grid(rows)
+    yield ""
+    yield "## Bad versions"
+    yield ""
+    rows = [["requests a minute", "stable / new", "missed", f"missed with a {WATCH}-minute watch", "held", "failed"]]
+    for cell, sums in figures.pick(results, OURS, lambda cell: cell.suite == "bad").items():
+        short = 100 * (1 - sums.caught_in_time / sums.rollouts)
+        told = f"{sums.mean_failed:,.1f} ± {1.96 * sums.failed_error:,.1f}"
+        shares = [f"{_percent(sums.missed)} %", f"{short:.2g} %", f"{_percent(sums.share('held'))} %"]
+        rows.append([f"{cell.traffic:,}", f"{cell.p0:.1%} / {cell.p1:.1%}", *shares, told])
+    yield from _grid(rows)
+    yield ""
+
+
+def _harder(results: Results) -> Iterator[str]:
+    yield "## Harder cases"
+    yield ""
+    yield "**A fault that begins at minute 12** (5 % fail from then on)."
+    yield ""
+    rows = [["requests a minute", "stable fails", "missed", "failed", "clairvoyant"]]
+    for cell, sums in figures.pick(results, OURS, lambda cell: cell.suite == "late").items():
+        knows = results[cell, CLAIRVOYANT].mean_failed
+        missed = f"{_percent(sums.missed)} %"
+        rows.append([f"{cell.traffic:,}", f"{cell.p0:.1%}", missed, f"{sums.mean_failed:,.1f}", f"{knows:,.1f}"])
+    yield from _grid(rows)
+    yield ""
+    yield "**An external fault**: both versions fail for 10 minutes. Blamed: rolled back. At minute 18 all traffic is"
+    yield "on the new version, and nobody could tell; a fault just before minute 15 may be seen only after it."
+    yield ""
+    least = ["", ""]
+    rows = [
+        ["requests a minute", "fail", "begins at", "blamed beside stable", "blamed at 100 %", "held", "peers' blame"]
+    ]
+    for cell, sums in figures.pick(results, OURS, lambda cell: cell.suite == "fault").items():
+        beside = sums.blamed_beside_stable / sums.rollouts
+        later = sums.share("rolled back") - beside
+        blames = sorted(results[cell, name].share("rolled back") for name in peers())
+        least = [_percent(blames[0]), _percent(blames[-1])]
+        told = [f"{_percent(share)} %" for share in (beside, later, sums.share("held", "external"))]
+        assert cell.fault
+        rows.append([f"{cell.traffic:,}", f"{cell.fault[2]:.0%}", f"{cell.fault[0]}", *told, f"{' to '.join(least)} %"])
+    yield from _grid(rows)
+    yield ""
+    yield "**Failures in bursts** (each of geometric size, within one version's minute), good versions."
+    yield ""
+    rows = [
+        ["requests a minute", "stable fails", "mean burst", "rolled back", "held", "rolled back without dispersion"]
+    ]
+    for cell, sums in figures.pick(results, OURS, lambda cell: cell.suite == "clumped").items():
+        without = f"{_percent(results[cell, UNTEMPERED].share('rolled back'))} %"
+        told = [_interval(sums, "rolled back"), f"{_percent(sums.share('held'))} %", without]
+        rows.append([f"{cell.traffic:,}", f"{cell.p0:.1%}", f"{cell.clump:.0f}", *told])
+    yield from _grid(rows)
+    yield ""
+
+
+def _speed(timings: dict[str, float]) -> Iterator[str]:
+    yield "## Speed"
+    yield ""
+    yield from _grid([["what", "ms, best of 5"], *([name, f"{ms:.0f}"] for name, ms in timings.items())])
+
+
+def _grid(rows: list[list[str]]) -> Iterator[str]:
+    heading, *rest = rows
+    yield "| " + " | ".join(heading) + " |"
+    yield "|" + "---|" * len(heading)
+    for row in rest:
+        yield "| " + " | ".join(f"**{cell}**" if row[0] in (OURS, PROBE) else cell for cell in row) + " |"
+
+
+def _percent(share: float) -> str:
+    percent = 100 * share
+    return (
+        f"{percent:.0f}"
+        if percent >= 10
+        else f"{percent:.2g}"
+        if percent >= 1
+        else f"{percent:.2f}".rstrip("0").rstrip(".")
+    )
+
+
+def _interval(sums: Sums, end: str) -> str:
+    """A share with its 95 % Wilson interval."""
+    n, p, z = sums.rollouts, sums.share(end), 1.96
+    middle = (p + z * z / (2 * n)) / (1 + z * z / n)
+    half = z / (1 + z * z / n) * (p * (1 - p) / n + z * z / (4 * n * n)) ** 0.5
+    return f"{_percent(p)} % ({100 * max(0.0, middle - half):.2f} to {100 * (middle + half):.2f})"
+
+
+def picture(results: Results, path: Path) -> None:
+    """Left: failed requests against false rollbacks. Right: failed requests over the clairvoyant's, by traffic."""
+    figure = Figure(figsize=(13, 5.4), layout="constrained")
+    left, right = figure.subplots(1, 2, width_ratios=(1.15, 1))
+    knows = [figures.failed(results, CLAIRVOYANT, traffic) for traffic in TRAFFIC]
+    for number, name in enumerate((*peers(), OURS, PROBE)):
+        mine = name in (OURS, PROBE)
+        color = "#c2410c" if mine else f"C{(number * 3) % 10}"
+        lost = [figures.failed(results, name, traffic) for traffic in TRAFFIC]
+        x, y = max(100 * figures.false_rollback(results, name)[0], 0.01), figures.geometric(lost)
+        left.scatter(x, y, s=70 if mine else 36, color=color, zorder=3)
+        spot: dict[str, Any] = {"xytext": (7, -3) if x < 3 else (-7, -3), "ha": "left" if x < 3 else "right"}
+        left.annotate(SHORT[name], (x, y), textcoords="offset points", fontsize=8, **spot)
+        ratio = [each / least for each, least in zip(lost, knows, strict=True)]
+        style: dict[str, Any] = {"lw": 2.5, "zorder": 3, "ls": "--" if name == PROBE else "-"} if mine else {"lw": 1}
+        right.plot(TRAFFIC, ratio, marker="o", ms=4, color=color, label=SHORT[name], **style)
+    left.set(xscale="log", yscale="log", xlim=(0.007, 150))
+    left.set_xlabel("good versions rolled back, worst cell, % (0.01: none seen)")
+    left.set_ylabel("failed requests of bad versions (geometric mean)")
+    left.set_title("Down and left is better", loc="left")
+    right.axhline(1, color="black", lw=0.8, ls=":")
+    right.set(xscale="log", yscale="log", xlabel="requests a minute")
+    right.set_title("Failed requests, times those of the clairvoyant judge at 10 %", loc="left")
+    handles, labels = right.get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside right upper", fontsize=8, frameon=False)
+    for axes in (left, right):
+        axes.grid(alpha=0.25)
+        axes.spines[["top", "right"]].set_visible(False)
+    figure.savefig(path, dpi=110)

@@ -1,0 +1,95 @@
+"""A sandbox for the tests: one process a worker, brought into a situation by each test that asks for it."""
+
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import boto3
+import pytest
+
+from buddy_ops import control, rollout, runs, target
+from buddy_ops.plan import Approval, Plan
+from buddy_ops.rollout import Outcome
+from buddy_ops.sandbox import builds
+from buddy_ops.sandbox.faults import PROFILES
+from buddy_ops.target import Target
+
+
+def pytest_configure() -> None:
+    """No test may see this machine's own AWS settings, or look for credentials on the network."""
+    os.environ["AWS_EC2_METADATA_DISABLED"] = "true"
+    for name in ("AWS_PROFILE", "AWS_ENDPOINT_URL", "AWS_REGION", "AWS_DEFAULT_REGION"):
+        os.environ.pop(name, None)
+
+
+@dataclass
+class Situation:
+    """A sandbox in a situation, and what a test needs to act in it and to look at it."""
+
+    endpoint: str
+    environment: str
+    folder: Path
+
+    @property
+    def function(self) -> str:
+        return f"buddy-alexa-skill-{self.environment}"
+
+    def client(self, service: str) -> Any:
+        keys = {"aws_access_key_id": "test", "aws_secret_access_key": "test", "region_name": "us-east-1"}
+        return boto3.client(service, endpoint_url=self.endpoint, **keys)
+
+    def ask(self, what: str, **fields: Any) -> dict[str, Any]:
+        return control.ask(self.endpoint, what, **fields)
+
+    def build(self, profile: str, label: str = "2.0.0") -> str:
+        """A build's zip; its path."""
+        return str(builds.write(self.folder / f"{profile}-{label}.zip", PROFILES[profile], label))
+
+    def connect(self, runbook: str = "test", **options: Any) -> Target:
+        return target.connect(self.environment, runbook, **options)
+
+    def alias(self) -> dict[str, Any]:
+        """The alias as AWS answers it: FunctionVersion, and the weights if there are any."""
+        return dict(self.client("lambda").get_alias(FunctionName=self.function, Name="live"))
+
+    def calls(self, *operations: str) -> list[dict[str, Any]]:
+        """The sandbox's own log of the calls it answered, those that a test makes itself left out."""
+        log = self.ask("calls")["calls"]
+        return [each for each in log if each["operation"] in operations and each["app"] not in ("", "sandbox")]
+
+    def ship(self, artifact: str, **options: Any) -> Outcome:
+        """A whole canary, without notebook and picture."""
+        here = self.connect(**options)
+        plan = rollout.plan(here, artifact)
+        outcome = runs.drive(here, rollout.run(here, plan, approve(here, plan)))
+        here.close()
+        return outcome
+
+
+def approve(here: Target, plan: Plan) -> Approval:
+    """An approval of this plan, by nobody in particular."""
+    return Approval(plan.hash, ("Ada", "Grace"), here.clock.now(), "arn:aws:sts::123456789012:user/test")
+
+
+@pytest.fixture(scope="session")
+def sandbox_url() -> Iterator[str]:
+    with control.running(seed=7) as url:
+        yield url
+
+
+@pytest.fixture
+def situation(
+    sandbox_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., Situation]:
+    """Brings the sandbox into a situation: ``situation("good", environment="prod", requests_per_minute=60)``."""
+
+    def bring(name: str, environment: str = "sandbox", seed: int = 7, **overrides: Any) -> Situation:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", sandbox_url)
+        monkeypatch.setenv("BUDDY_OPS_RUN_FOLDER", str(tmp_path / "run"))
+        control.ask(sandbox_url, "set", outage=None)
+        control.ask(sandbox_url, "scenario", name=name, environment=environment, seed=seed, overrides=overrides)
+        return Situation(sandbox_url, environment, tmp_path)
+
+    return bring

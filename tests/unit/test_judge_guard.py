@@ -1,0 +1,62 @@
+"""A small fixed sample of `benchmarks/judge`, as a guard against getting worse; the figures are that benchmark's."""
+
+from functools import cache
+
+import pytest
+
+from benchmarks.judge.cells import CLAIRVOYANT, OURS, PROBE, Sums, simulate
+from benchmarks.judge.traffic import Cell
+
+SEED = (20,)
+
+
+@cache
+def sample(cell: Cell, rollouts: int) -> dict[str, Sums]:
+    return simulate(cell, rollouts, SEED)
+
+
+@pytest.mark.parametrize(("traffic", "p0"), [(6, 0.003), (60, 0.003), (600, 0.003), (600, 0.008), (6000, 0.008)])
+def test_good_versions_reach_100_percent_and_are_proved(traffic: int, p0: float) -> None:
+    """None is rolled back, with the probe or without, at most 2 of 100 are held, and none needs more than its bakes."""
+    sums = sample(Cell("good", traffic, p0, p0), 100)
+    for policy in (OURS, PROBE):
+        assert sums[policy].share("rolled back") == 0
+        assert sums[policy].share("held") <= 0.02
+    assert sorted(sums[OURS].reached)[50] == 15
+
+
+@pytest.mark.parametrize(
+    ("traffic", "p1", "failed"), [(6, 1.0, 6), (60, 0.2, 9), (600, 0.05, 16), (600, 1.0, 125), (6000, 0.05, 60)]
+)
+def test_bad_versions_are_caught_before_many_requests_have_failed(traffic: int, p1: float, failed: float) -> None:
+    """None is missed; the failed requests stay near those of a judge that knows the rates and the onset."""
+    sums = sample(Cell("bad", traffic, 0.003, p1), 100)
+    assert sums[OURS].missed == 0
+    assert sums[OURS].mean_failed <= failed
+    assert sums[OURS].mean_failed <= 1.35 * sums[CLAIRVOYANT].mean_failed
+
+
+def test_a_probe_cuts_the_damage_of_a_broken_version_tenfold() -> None:
+    """At 1 % a fully broken version fails a tenth of what it fails at 10 %."""
+    sums = sample(Cell("bad", 600, 0.003, 1.0), 100)
+    assert sums[PROBE].mean_failed < 0.15 * sums[OURS].mean_failed
+
+
+def test_a_fault_that_begins_late_is_caught() -> None:
+    """A version that begins to fail at minute 12, on half of the traffic, is not missed."""
+    sums = sample(Cell("late", 600, 0.003, 0.05, onset=12), 60)
+    assert sums[OURS].missed == 0
+    assert sums[OURS].mean_failed <= 45
+
+
+@pytest.mark.parametrize("rate", [0.05, 0.9])
+def test_an_external_fault_is_not_blamed_on_the_version(rate: float) -> None:
+    """Both versions fail for 10 minutes while stable still serves: nobody is blamed, and the rollout ends well."""
+    sums = sample(Cell("fault", 600, 0.003, 0.003, fault=(7, 10, rate)), 60)
+    assert sums[OURS].share("rolled back") == 0
+    assert sums[OURS].share("proved") >= 0.95
+
+
+def test_failures_in_bursts_are_not_taken_for_a_bad_version() -> None:
+    """Bursts of six within one version's minute: the dispersion of stable's history tempers the test."""
+    assert sample(Cell("clumped", 600, 0.003, 0.003, clump=6.0), 100)[OURS].share("rolled back") == 0
