@@ -23,8 +23,11 @@ from buddy_ops.target import Target
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-STABLE, NEW, BOUND, MUTED = "#0072B2", "#D55E00", "#CC0000", "#666666"
-"""Okabe and Ito's blue and vermilion: told apart by colour-blind people; lines differ in style too."""
+STABLE, NEW, WORSE, BOUND, MUTED = "#0072B2", "#D55E00", "#009E73", "#CC0000", "#666666"
+"""Okabe and Ito's blue, vermilion and green: told apart by colour-blind people; lines differ in style too."""
+
+FLOOR = 1e-2
+"""Evidence below this is drawn here: less says nothing more."""
 
 FRAME_S = 1.0
 """Real seconds between two frames: polls of a sandbox come faster than anybody looks."""
@@ -153,7 +156,7 @@ class Picture:
         # A Figure of our own: pyplot's global state is not safe in callbacks and threads.
         figure = Figure(figsize=(10, 7.6), dpi=90)
         FigureCanvasAgg(figure)
-        figure.subplots_adjust(left=0.08, right=0.98, top=0.80, bottom=0.07, hspace=0.16)
+        figure.subplots_adjust(left=0.08, right=0.98, top=0.83, bottom=0.07, hspace=0.16)
         judged = bool(self.scores)
         panels = figure.subplots(2 + judged, 1, sharex=True, height_ratios=(3, 3, 2)[: 2 + judged])
         rates, latency = panels[:2]
@@ -185,47 +188,32 @@ class Picture:
             low, high = [100 * each[0] for each in bands], [100 * each[1] for each in bands]
             axes.fill_between(times, low, high, color=colour, alpha=0.15, lw=0)
         bound = 100 * self._health.error_rate
-        axes.axhline(bound, color=BOUND, lw=1, ls="--")
-        axes.annotate(f"{bound:g} % allowed", (1, bound), xycoords=("axes fraction", "data"), ha="right", va="bottom",
-                      fontsize=8, color=BOUND)  # fmt: skip
-        axes.set_ylabel("failed requests, %")
+        _bound(axes, bound, f"{bound:g} % allowed")
+        axes.set_ylabel("failed requests, %", fontsize=9)
         axes.set_ylim(0, max(2.5 * bound, axes.get_ylim()[1]))
         axes.legend(loc="upper left", fontsize=8, frameon=False, ncols=2)
 
     def _draw_latency(self, axes: "Axes", rows: Sequence[Row]) -> None:
         for version, colour, style in self._lines():
-            seen = [row for row in rows if version in row.p99_ms]
-            axes.plot([_day(row.at + MINUTE / 2) for row in seen], [row.p99_ms[version] / 1000 for row in seen], style,
-                      color=colour, lw=1.8, ms=3)  # fmt: skip
+            seen = [(_day(row.at + MINUTE / 2), row.p99_ms[version] / 1000) for row in rows if version in row.p99_ms]
+            axes.plot([at for at, _ in seen], [p99 for _, p99 in seen], style, color=colour, lw=1.8, ms=3)
         bound = self._health.latency_ms / 1000
-        axes.axhline(bound, color=BOUND, lw=1, ls="--")
-        axes.annotate(f"{bound:g} s allowed", (1, bound), xycoords=("axes fraction", "data"), ha="right", va="bottom",
-                      fontsize=8, color=BOUND)  # fmt: skip
-        axes.set_ylabel("p99 latency, s")
-        axes.set_ylim(0, 1.3 * bound)
+        _bound(axes, bound, f"{bound:g} s allowed")
+        axes.set_ylabel("p99 latency, s", fontsize=9)
+        axes.set_ylim(0, max(1.3 * bound, axes.get_ylim()[1]))
 
     def _draw_evidence(self, axes: "Axes") -> None:
         axes.set_yscale("log")
         times = [_day(each.at) for each in self.scores]
-        axes.plot(
-            times, [max(1e-2, each.harm) for each in self.scores], "-", color=NEW, lw=1.8, label="too many failures"
-        )
-        axes.plot(
-            times,
-            [max(1e-2, each.worse) for each in self.scores],
-            ":",
-            color="#009E73",
-            lw=2.2,
-            label="worse than stable",
-        )
+        harm, worse = [max(FLOOR, each.harm) for each in self.scores], [max(FLOOR, each.worse) for each in self.scores]
+        axes.plot(times, harm, "-", color=NEW, lw=1.8, label="too many failures")
+        axes.plot(times, worse, ":", color=WORSE, lw=2.2, label="worse than stable")
         marks = self._thresholds
-        for at, name in ((marks.rollback_at, "rolls back"), (marks.worse_at, "surely worse")) if marks else ():
-            axes.axhline(at, color=BOUND, lw=1, ls="--" if name == "rolls back" else ":")
-            axes.annotate(f"1 in {at:,.0f}: {name}", (1, at), xycoords=("axes fraction", "data"), ha="right", va="bottom",
-                          fontsize=8, color=BOUND)  # fmt: skip
-        top = max([marks.rollback_at * 10 if marks else 1e4, *(max(each.harm, each.worse) for each in self.scores)])
-        axes.set_ylim(1e-2, min(1e9, top * 3))
-        axes.set_ylabel("odds against chance")
+        if marks is not None:
+            _bound(axes, marks.rollback_at, f"{marks.rollback_at:,.0f}: taken back")
+            _bound(axes, marks.worse_at, f"{marks.worse_at:,.0f}: surely worse", style=":")
+        axes.set_ylim(FLOOR, min(1e9, max(1e5, 3 * max(harm + worse))))
+        axes.set_ylabel("odds against chance", fontsize=9)
         axes.legend(loc="upper left", fontsize=8, frameon=False, ncols=2)
 
     def _lines(self) -> Sequence[tuple[str, str, str]]:
@@ -235,12 +223,30 @@ class Picture:
         return both if self.versions[0] != self.versions[1] else both[:1]
 
     def _mark_stages(self, axes: "Axes", labelled: bool) -> None:
+        """A line where each stage began; its share above the uppermost panel."""
+        last = self.scores[-1].at if self.scores else None
         for at, weight, stage in self.stages:
             axes.axvline(_day(at), color=MUTED, lw=0.8, ls=":")
             text = "taken back" if weight == 0 else f"{100 * weight:g} %" + (" watch" if stage == "watch" else "")
             if labelled:
-                axes.annotate(text, (_day(at), 1.0), xycoords=("data", "axes fraction"), xytext=(3, 2),
-                              textcoords="offset points", fontsize=8, color=MUTED)  # fmt: skip
+                ending = at == last
+                axes.annotate(
+                    text,
+                    (_day(at), 1.0),
+                    xycoords=("data", "axes fraction"),
+                    xytext=(-3 if ending else 3, 2),
+                    textcoords="offset points",
+                    ha="right" if ending else "left",
+                    fontsize=8,
+                    color=MUTED,
+                )
+
+
+def _bound(axes: "Axes", at: float, text: str, style: str = "--") -> None:
+    """A bound with its name at the left, where no verdict is drawn."""
+    axes.axhline(at, color=BOUND, lw=1, ls=style)
+    where = {"xycoords": ("axes fraction", "data"), "xytext": (3, 2), "textcoords": "offset points"}
+    axes.annotate(text, (0, at), ha="left", va="bottom", fontsize=8, color=BOUND, **where)  # type: ignore[arg-type]
 
 
 def wilson(events: int, requests: int, z: float = 1.96) -> tuple[float, float]:

@@ -5,6 +5,7 @@ Knows which runs to make and what they must end with. Everything it shows comes 
 
 import json
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -53,6 +54,8 @@ def main(out: Console, err: Console) -> int:
                 os.environ["AWS_ENDPOINT_URL"] = before
     out.print(f"First deployment: {first}", highlight=False)
     out.print(table(lines))
+    for line in lines:
+        out.print(f"report of {line.what}:\n  {line.report}", highlight=False)
     if all(line.as_expected for line in lines):
         return 0
     out.print("[bold red]A run did not end as it should: open its report.[/]")
@@ -92,15 +95,21 @@ def ship(name: str, what: str, expected: int, artifact: Path, tell: Any) -> Line
 
 
 def table(lines: list[Line]) -> Table:
-    """What happened, a row a run."""
+    """What happened, a column a run, so that it fits a narrow terminal."""
     shown = Table(title="Two canaries of Buddy, in Buddy's time", title_justify="left")
-    for name in ("build", "reached", "stable fails", "new fails", "failed requests", "took", "verdict", "report"):
-        shown.add_column(name, overflow="fold", justify="right" if name in ("failed requests", "took") else "left")
+    shown.add_column("")
     for line in lines:
-        colour = "green" if line.as_expected else "bold red"
-        verdict = f"[{colour}]{line.ending}[/]"
-        took = f"{line.minutes:.0f} min"
-        shown.add_row(line.what, line.stage, line.stable, line.new, line.failed, took, verdict, str(line.report))
+        shown.add_column(line.what, overflow="fold")
+    rows: tuple[tuple[str, Callable[[Line], str]], ...] = (
+        ("reached", lambda line: line.stage),
+        ("stable fails", lambda line: line.stable),
+        ("new fails", lambda line: line.new),
+        ("its failed requests", lambda line: line.failed),
+        ("took", lambda line: f"{line.minutes:.0f} min"),
+        ("verdict", lambda line: f"[{'green' if line.as_expected else 'bold red'}]{line.ending}[/]"),
+    )
+    for name, show in rows:
+        shown.add_row(name, *(show(line) for line in lines))
     return shown
 
 

@@ -154,25 +154,25 @@ class _Score(_State):
         self.mixture, self.phi, self.first_stake = mixture, phi, first_stake
         self.parts = [0.0] * len(mixture)
         self.odds, self.idle, self.minutes = 1.0, 1.0, 0
-        self.tables: dict[float, list[tuple[float, float, float]]] = {}
+        self.chance, self.rows = -1.0, list[tuple[float, float, float]]()
 
     def table(self, chance: float) -> list[tuple[float, float, float]]:
         """Per multiple m: its share, the gain ln m of an event, the cost ln(1 + chance (m - 1)) of a trial."""
-        if chance not in self.tables:
-            phi = self.phi  # the dispersion divides both: a fair score stays fair (Jensen), and bursts count less
-            self.tables[chance] = [(v, log(m) / phi, log(1 + chance * (m - 1)) / phi) for m, v in self.mixture]
-        return self.tables[chance]
+        phi = self.phi  # the dispersion divides both: a fair score stays fair (Jensen), and bursts count less
+        return [(share, log(m) / phi, log(1 + chance * (m - 1)) / phi) for m, share in self.mixture]
 
     def update(self, events: int, trials: int, chance: float) -> None:
         """Add a minute of `events` in `trials`, each of `chance` if nothing is wrong; an empty one leaves the stake."""
         if trials <= 0 or not 0.0 < chance < 1.0:
             return
+        if chance != self.chance:
+            self.chance, self.rows = chance, self.table(chance)
         stake = self.idle / (_HORIZON_MINUTES + self.minutes) if self.minutes else self.first_stake
         self.minutes += 1
         self.idle -= stake
         parts = [
             (part + v * stake) * exp(llr if (llr := events * gain - trials * cost) < 200.0 else 200.0)
-            for part, (v, gain, cost) in zip(self.parts, self.table(chance), strict=True)
+            for part, (v, gain, cost) in zip(self.parts, self.rows, strict=True)
         ]
         self.parts = parts if max(parts) < _CAP else [min(part, _CAP) for part in parts]
         self.odds = self.idle + sum(self.parts)
@@ -429,16 +429,16 @@ class Judge(_State):
         return Needed(ceil(requests), requests * len(self._latest) / served if served else None)
 
     def _requests_to_settle(self, stream: _Stream) -> float | None:
-        """Canary requests until a doubt becomes a rollback or goes away, if the stage's rates go on."""
-        seen, policy = stream.stage if stream.stage.n1 else stream.recent, self.policy
-        up = stream.slo.trials_to(policy.rollback_at, seen.rate, stream.theta)
-        if up is None:
-            return stream.slo.trials_to(policy.doubt_at, seen.rate, stream.theta)
-        failures = seen.x0 + seen.x1
-        if self._weight >= 1.0 or stream.base.odds >= policy.worse_at or not failures:
-            return up
-        versus = stream.base.trials_to(policy.worse_at, seen.x1 / failures, self._weight)
-        return max(up, (versus or 0.0) * seen.n1 / failures)
+        """Canary requests until a doubt becomes a rollback (rule S or R) or goes away, if its present rates go on."""
+        seen, policy, paths = stream.recent, self.policy, []
+        failures = max(1, seen.x0 + seen.x1)
+        worse_at = policy.worse_at if self._weight < 1.0 else 1e-9  # alone, it is compared with nothing
+        for slo_at, base_at in ((policy.rollback_at, worse_at), (1.0 / policy.gamma, policy.rollback_at)):
+            slo = stream.slo.trials_to(slo_at, seen.rate, stream.theta) or inf
+            base = stream.base.trials_to(base_at, seen.x1 / failures, self._weight) or inf
+            slo, base = (0.0 if stream.slo.odds >= slo_at else slo), (0.0 if stream.base.odds >= base_at else base)
+            paths.append(max(slo, base * seen.n1 / failures))
+        return min(paths) if min(paths) < inf else stream.slo.trials_to(policy.doubt_at, seen.rate, stream.theta)
 
     def _say(self, decision: Decision, *told: str, needed: Needed | None = None, **more: Any) -> Verdict:
         cured = [stream for stream in self._streams if stream.cured]

@@ -5,6 +5,7 @@ from the error that its last cell raised, if it raised one.
 """
 
 import os
+import subprocess
 import sys
 import warnings
 from collections.abc import Callable, Mapping
@@ -148,10 +149,19 @@ def _execute(source: Path, out: Path, given: dict[str, Any], environment: Mappin
 
 
 def _private_kernel() -> Any:
-    """Kernels that talk over files of this user's, not over loopback ports that anybody on the machine may listen to."""
+    """Kernels that talk over files of this user's, not over loopback ports that anybody on the machine may listen to.
+
+    What a kernel says on its own stderr is the machinery's: what a runbook says is in its notebook.
+    """
     from jupyter_client import AsyncKernelManager
 
-    return type("PrivateKernel", (AsyncKernelManager,), {"transport": "ipc"})
+    class PrivateKernel(AsyncKernelManager):
+        transport = "ipc"
+
+        async def start_kernel(self, **options: Any) -> None:
+            await super().start_kernel(stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, **options)
+
+    return PrivateKernel
 
 
 def _exit_code(name: str) -> int:

@@ -50,6 +50,23 @@ class Transition:
     at: float
     actions: tuple[str, ...]
 
+    @property
+    def message(self) -> str:
+        """What CloudWatch publishes to a topic about it, but for the alarm's configuration (``Trigger``)."""
+        _, _, _, region, account, *_ = self.arn.split(":")
+        content = {
+            "AlarmName": self.alarm,
+            "AlarmDescription": self.description or None,
+            "AWSAccountId": account,
+            "NewStateValue": self.new,
+            "NewStateReason": self.reason,
+            "StateChangeTime": utc(self.at).strftime("%Y-%m-%dT%H:%M:%S.%f")[:-3] + "+0000",
+            "Region": region,
+            "AlarmArn": self.arn,
+            "OldStateValue": self.old,
+        }
+        return json.dumps(content)
+
 
 class Alarms:
     """CloudWatch's alarm operations, and the evaluation behind them.

@@ -32,7 +32,7 @@ REPORT = {
 }
 """The parts of a REPORT line: the field that each becomes, and what its number is multiplied by (MB to bytes)."""
 _PLATFORM = re.compile(r"(START|END|REPORT) RequestId: (\S+)")
-_REQUEST = re.compile(r"(?:\[?\w+\]?\t)?\S+[\t ]([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})\b")
+_REQUEST = re.compile(r"(?:(?:\S+\s){0,2}|.*\bRequestId: )([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})\b")
 _TOKEN = re.compile(
     r"""(?P<skip>\s+|\#[^\n]*)|(?P<regex>/(?:\\.|[^/\\\n])+/)|(?P<text>"(?:\\.|[^"\\])*"|'(?:\\.|[^'\\])*')"""
     r"""|(?P<number>-?\d+(?:\.\d+)?(?![\w.]))|(?P<name>[@\w][@\w.]*)|(?P<op>!=|<=|>=|=~|[=<>(),|*])"""

@@ -164,6 +164,8 @@ def test_actions_are_those_of_the_new_state(sandbox: Sandbox) -> None:
         ("ALARM", "OK", (TOPIC + "-ok",)),
     ]
     assert changes[0].at == START + 60
+    message = json.loads(changes[0].message)
+    assert (message["NewStateValue"], message["StateChangeTime"]) == ("ALARM", "2026-11-22T03:01:00.000+0000")
     assert changes[0].reason.startswith("Threshold Crossed: 1 out of the last 1 datapoints [1.0 (22/11/26 02:59:00)]")
 
 

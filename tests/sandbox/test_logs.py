@@ -359,10 +359,11 @@ class TestInsights:
             f"START RequestId: {REQUEST} Version: 42",
             f"[ERROR]\t2026-11-22T03:00:00.000Z\t{REQUEST}\tboom",
             f"2026-11-22T03:00:00.000Z {REQUEST} Task timed out after 8.00 seconds",
+            f"[ERROR] ValueError: boom RequestId: {REQUEST}",
             "INIT_START Runtime Version: python:3.13",
         ]
         sandbox.add(*lines)
-        assert len(sandbox.query(f'filter @requestId = "{REQUEST}"')) == 3
+        assert len(sandbox.query(f'filter @requestId = "{REQUEST}"')) == 4
         assert sandbox.query('filter @type = "START" | fields @message') == [{"@message": lines[0]}]
 
     def test_cold_starts_by_version(self, sandbox: Sandbox) -> None:

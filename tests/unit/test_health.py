@@ -32,12 +32,14 @@ def judged(*minutes: Minute, policy: Policy | None = None, history: tuple[Counts
 
 
 def after(judge: Judge, baked_s: float = BAKE_S, final: bool = False) -> Verdict:
+    """Its verdict on a stage of 5 minutes."""
     return judge.verdict(baked_s=baked_s, bake_s=BAKE_S, final=final)
 
 
 HEALTHY = minute()
 ALONE = minute(1.0, canary=(600, 1), stable=(0, 0))
 BOTH_BURN = minute(canary=(60, 12), stable=(540, 108))
+DOUBTFUL = minute(canary=(60, 2), stable=(540, 3))
 CURE = minute(canary=(60, 0), stable=(540, 108))
 
 
@@ -142,7 +144,7 @@ def test_where_the_weight_moved_the_share_of_requests_is_what_the_versions_are_c
 
 def test_a_doubt_stretches_the_bake_and_then_expires() -> None:
     """After 10 minutes of stretch the caller takes the traffic back without blame; the last stage has no stretch."""
-    judge = judged(*[HEALTHY] * 3, *[minute(canary=(60, 2))] * 3)
+    judge = judged(*[DOUBTFUL] * 3)
     assert 2 <= judge.evidence().errors.slo < 800
     assert (after(judge).decision, after(judge).expired) == ("hold", False)
     assert after(judge, 899.0).expired is False
@@ -151,11 +153,14 @@ def test_a_doubt_stretches_the_bake_and_then_expires() -> None:
 
 
 def test_a_doubt_says_what_would_settle_it() -> None:
-    """The needed requests are whole and positive, and their minutes follow from the latest traffic."""
-    needed = after(judged(*[minute(canary=(60, 2))] * 3)).needed
+    """Requests, and the minutes that follow from the latest traffic: feeding so many at this rate does settle it."""
+    needed = after(judged(*[DOUBTFUL] * 3)).needed
     assert isinstance(needed, Needed)
-    assert 0 < needed.requests < 10_000
     assert needed.minutes == pytest.approx(needed.requests / 60, abs=1 / 60)
+    more = round(needed.minutes + 0.5)
+    assert after(judged(*[DOUBTFUL] * (3 + more))).decision == "rollback"
+    calm = after(judged(*[DOUBTFUL] * 2, *[minute(canary=(60, 0))] * 2))
+    assert (calm.decision, calm.needed) == ("promote", None)
 
 
 def test_trouble_in_the_latest_minutes_keeps_traffic_from_moving_although_the_whole_looks_well() -> None:

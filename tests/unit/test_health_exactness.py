@@ -17,18 +17,22 @@ BURSTS = tuple(Counts(600, 12 if at % 10 == 0 else 0) for at in range(60))
 
 
 def binomial(x: int, n: int, p: float) -> float:
+    """The chance of x events in n."""
     return comb(n, x) * p**x * (1 - p) ** (n - x)
 
 
 def hypergeometric(x: int, drawn: int, bad: int, total: int) -> float:
+    """The chance that x of the bad ones are among those drawn."""
     return comb(bad, x) * comb(total - bad, drawn - x) / comb(total, drawn)
 
 
 def outcomes(sizes: list[int]) -> Iterator[tuple[int, ...]]:
+    """All numbers of events in minutes of these sizes."""
     return product(*(range(n + 1) for n in sizes))
 
 
 def errors_after(minutes: list[Minute], history: tuple[Counts, ...] = ()) -> StreamEvidence:
+    """The evidence in errors after these minutes."""
     judge = Judge(Policy(), history)
     for minute in minutes:
         judge.observe(minute)
@@ -70,7 +74,7 @@ def test_the_comparison_is_exact_whatever_the_failures_of_a_minute(failures: lis
 
 @pytest.mark.parametrize(("n1", "n0", "failures"), [(2, 6, 3), (5, 3, 4), (1, 1, 1), (4, 4, 8)])
 def test_the_comparison_is_fair_where_the_weight_moved(n1: int, n0: int, failures: int) -> None:
-    """By the share of requests: given both versions' requests the failures fall as if drawn, and the mean is at most 1."""
+    """By the share of requests: given those of both versions, failures fall as if drawn, and the mean is at most 1."""
     base = better = 0.0
     for first, second in product(range(max(0, failures - n0), min(n1, failures) + 1), repeat=2):
         chance = hypergeometric(first, n1, failures, n0 + n1) * hypergeometric(second, n1, failures, n0 + n1)
@@ -114,6 +118,7 @@ def test_tempering_keeps_every_score_fair() -> None:
 
 @st.composite
 def counts(draw: st.DrawFn) -> Counts:
+    """Any counts of one version in one minute, from none to all failed."""
     requests = draw(st.sampled_from([0, 1, 6, 60, 600]))
     rates = st.sampled_from([0.0, 0.005, 0.02, 0.2, 1.0])
     errors, slow = (round(requests * draw(rates)) for _ in range(2))

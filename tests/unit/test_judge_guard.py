@@ -12,6 +12,7 @@ SEED = (20,)
 
 @cache
 def sample(cell: Cell, rollouts: int) -> dict[str, Sums]:
+    """So many rollouts of the cell under every policy, always the same."""
     return simulate(cell, rollouts, SEED)
 
 
