@@ -142,7 +142,8 @@ def explain(target: Target, alias: Alias | None) -> str:
     else:
         verb = "is rolling" if record.open else "rolled"
         told.append(
-            f"Run {record.run} {verb} v{record.to} out after v{record.source or '?'}: {record.stage} since {record.since}."
+            f"Run {record.run} {verb} v{record.to} out after v{record.source or '?'}: "
+            f"{record.stage} since {record.since}."
         )
         if record.bad:
             told.append(f"Known bad, so that no rollback returns to it: v{', v'.join(record.bad)}.")
@@ -165,7 +166,7 @@ def read(target: Target) -> Alias | None:
 
 
 def shift(target: Target, held: Alias | None, to: Shift) -> Alias:
-    """Move traffic in one write, guarded by the RevisionId of the alias that we hold; create the alias if there is none.
+    """Move traffic in one write, guarded by the RevisionId that we hold; create the alias if there is none.
 
     Both FunctionVersion and RoutingConfig are always sent: an UpdateAlias without an explicitly empty map may leave a
     bad version its share. After a 412 or an unanswered call the alias is read again and compared with the intention,
@@ -253,7 +254,9 @@ def upload(target: Target, archive: bytes, revision: str) -> dict[str, Any]:
 
 
 def publish(target: Target, sha256: str, revision: str, description: str) -> str:
-    """Publish $LATEST as a version; its number. AWS: lambda:PublishVersion, writes; guarded by CodeSha256 and RevisionId.
+    """Publish $LATEST as a version; its number.
+
+    AWS: lambda:PublishVersion, writes; guarded by CodeSha256 and RevisionId.
 
     Publishing unchanged code returns the version that exists, without saying so: look before (``published``).
     """

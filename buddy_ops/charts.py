@@ -141,7 +141,7 @@ class Picture:
         else:
             bundle = {"image/png": base64.b64encode(self.png()).decode(), "text/plain": self.caption}
         if self._handle is None:
-            self._handle = display(bundle, raw=True, display_id=True)
+            self._handle = display(bundle, raw=True, display_id=True)  # type: ignore[no-untyped-call]
         elif self._handle:
             self._handle.update(bundle, raw=True)
 

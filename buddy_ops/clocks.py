@@ -10,6 +10,7 @@ import time
 import urllib.error
 import urllib.request
 import uuid
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from typing import Any, Protocol
 
@@ -88,10 +89,9 @@ class SandboxClock:
         """The sandbox's clock is AWS's clock already."""
 
     def close(self) -> None:
-        try:
+        # Where the sandbox has gone, its memory of us has too.
+        with suppress(OSError):
             self._ask("clock/leave", {"client": self._client})
-        except OSError:
-            pass  # the sandbox has gone, and with it its memory of us
 
     def _wait(self, moment: datetime) -> bool:
         asked = {"client": self._client, "pid": os.getpid(), "until": moment.timestamp(), "patience_s": SLICE_S}

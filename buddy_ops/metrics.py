@@ -162,8 +162,8 @@ def _row(at: datetime, values: dict[str, dict[datetime, float]], versions: Seque
         version: {"requests": count("requests", i), "errors": failures(i), "slow": count("slow", i)}
         for i, version in enumerate(versions, start=1)
     }
-    # Without weights ExecutedVersion may be missing: then the alias's figures are those of the version that serves. With
-    # weights the rest belongs to whatever third version was there, and to nobody here.
+    # Without weights ExecutedVersion may be missing: then the alias's figures are those of the version that serves.
+    # With weights, what is left belongs to a third version that was there, and to nobody here.
     if not seen[serving]["requests"]:
         for name, value in whole.items():
             seen[serving][name] += max(0, value - sum(each[name] for each in seen.values()))

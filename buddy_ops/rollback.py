@@ -159,7 +159,8 @@ def check(target: Target, alias: Alias, destination: str) -> list[str]:
     if there.get("State", "Active") not in ("Active", "Inactive"):
         raise Refused(
             "version-unusable",
-            f"v{destination} of {target.settings.function} is {there['State']}: {there.get('StateReason', 'no reason given')}.",
+            f"v{destination} of {target.settings.function} is {there['State']}: "
+            f"{there.get('StateReason', 'no reason given')}.",
             now=f"{target.resource} serves {alias}; nothing was changed.",
             next="Name another version, or roll forward with strategies/canary.",
         )

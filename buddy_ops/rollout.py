@@ -118,7 +118,7 @@ def plan(target: Target, artifact: str, strategy: str = "canary") -> RolloutPlan
             "strategy-not-allowed",
             f"{target.environment} ships by {', '.join(policy.strategies)}, not by {strategy}.",
             now="Nothing was changed.",
-            next="Use the notebook of an allowed strategy, or change `strategies` in the environment's parameters/ file.",
+            next="Use the notebook of an allowed strategy, or change `strategies` in the parameters/ file.",
         )
     sha256 = aliases.code_sha256(archive)
     alias = aliases.read(target)
@@ -504,8 +504,8 @@ class _Engine:
         assert self.alias is not None and self.alias.record is not None
         record = self.alias.record
         told = (
-            f"Run {record.run} gave v{record.to} a share of the traffic (stage {record.stage}, since {record.since}) and "
-            f"stopped renewing its lease; the lease took that share away, and v{self.plan.stable} serves alone.",
+            f"Run {record.run} gave v{record.to} a share of the traffic (stage {record.stage}, since {record.since}) "
+            f"and stopped renewing its lease; the lease took that share away, and v{self.plan.stable} serves alone.",
         )
         return self._take_back("lease-fired", told, bad=True)
 
@@ -528,10 +528,11 @@ def _mine(target: Target, alias: Alias | None, known: str) -> Record | None:
             return None
         raise Refused(
             "rollout-under-way",
-            f"Run {record.run} is rolling v{record.to} out on {target.resource} (stage {record.stage}, since {record.since}).",
+            f"Run {record.run} is rolling v{record.to} out on {target.resource} (stage {record.stage}, "
+            f"since {record.since}).",
             now=f"{target.resource} serves {alias}; nothing was changed.",
-            next=f"Let it end, run strategies/canary with the artifact of v{record.to} to resume it, or take it back with "
-            "rollback/immediate.",
+            next=f"Let it end, run strategies/canary with the artifact of v{record.to} to resume it, or take it back "
+            "with rollback/immediate.",
         )
     if alias.second is not None:
         raise Refused(

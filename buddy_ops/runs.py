@@ -13,9 +13,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-# JupyterLab's jsonschema extra builds a grammar at import, 1.4-2 s in every process; nothing here validates IRIs.
-sys.modules.setdefault("rfc3987_syntax", None)  # type: ignore[arg-type]
-
 from buddy_ops import parameters, settings, target
 from buddy_ops.errors import EXIT_CODES, BuddyError, InvalidInput
 from buddy_ops.rollout import Outcome, Rollout
@@ -63,8 +60,7 @@ def run(
         InvalidInput: ``notebook-missing``, ``invalid-parameters``, ``invalid-settings``.
         AwsFailed: ``sandbox-not-running``.
     """
-    import nbformat
-
+    nbformat = _nbformat()
     tell = progress or (lambda _: None)
     source = find(notebook)
     document = nbformat.read(source, as_version=4)
@@ -100,7 +96,7 @@ def find(notebook: str) -> Path:
 
 def write_report(notebook: Path) -> Path | None:
     """The executed notebook as one HTML page that opens offline; None if it cannot be made."""
-    import nbformat
+    nbformat = _nbformat()
     from nbconvert import HTMLExporter
 
     exporter = HTMLExporter(
@@ -118,6 +114,17 @@ def write_report(notebook: Path) -> Path | None:
     report = notebook.with_name("report.html")
     report.write_text(page, encoding="utf-8")
     return report
+
+
+def _nbformat() -> Any:
+    """The nbformat package, without its slowest import.
+
+    JupyterLab's jsonschema extra builds a grammar, 1.4-2 s in every process; nothing here validates IRIs.
+    """
+    sys.modules.setdefault("rfc3987_syntax", None)  # type: ignore[arg-type]
+    import nbformat
+
+    return nbformat
 
 
 def _execute(source: Path, out: Path, given: dict[str, Any], environment: Mapping[str, str]) -> tuple[str, str] | None:
@@ -153,12 +160,12 @@ def _private_kernel() -> Any:
 
     What a kernel says on its own stderr is the machinery's: what a runbook says is in its notebook.
     """
-    from jupyter_client import AsyncKernelManager
+    from jupyter_client.manager import AsyncKernelManager
 
     class PrivateKernel(AsyncKernelManager):
         transport = "ipc"
 
-        async def start_kernel(self, **options: Any) -> None:
+        async def start_kernel(self, **options: Any) -> None:  # type: ignore[override]
             await super().start_kernel(stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, **options)
 
     return PrivateKernel

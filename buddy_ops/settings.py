@@ -7,6 +7,7 @@ values come in, models or one ``InvalidInput`` with every problem in it go out.
 import ast
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Annotated, Any, Literal
 
 import yaml
@@ -20,6 +21,8 @@ UNTOUCHED = "Nothing was read from or written to AWS."
 
 
 class Model(BaseModel):
+    """What every part of the settings has in common: frozen, and nothing unknown passes."""
+
     model_config = ConfigDict(frozen=True, extra="forbid", str_strip_whitespace=True)
 
 
@@ -53,7 +56,7 @@ class Rollout(Model):
     def _rise_to_100(cls, stages: tuple[float, ...]) -> tuple[float, ...]:
         if not stages or any(not 0 < stage <= 100 for stage in stages):
             raise ValueError("each stage must be above 0 and at most 100 percent")
-        if any(later <= earlier for earlier, later in zip(stages, stages[1:], strict=False)):
+        if any(later <= earlier for earlier, later in pairwise(stages)):
             raise ValueError("stages must rise, for example [10, 50, 100]")
         if stages[-1] != 100:
             raise ValueError("the last stage must be 100")

@@ -80,9 +80,7 @@ def sandbox_url() -> Iterator[str]:
 
 
 @pytest.fixture
-def situation(
-    sandbox_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> Callable[..., Situation]:
+def situation(sandbox_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Situation]:
     """Brings the sandbox into a situation: ``situation("good", environment="prod", requests_per_minute=60)``."""
 
     def bring(name: str, environment: str = "sandbox", seed: int = 7, **overrides: Any) -> Situation:

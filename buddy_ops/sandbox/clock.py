@@ -1,6 +1,6 @@
 """The sandbox's time: stands still until somebody waits, or runs by itself at a chosen speed.
 
-Knows who is waiting and until when. Never knows what happens as time passes: the ``world`` moves it on, through ``tick``.
+Knows who is waiting and until when. Never knows what happens as time passes: the ``world`` does.
 """
 
 import os

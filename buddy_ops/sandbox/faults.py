@@ -140,7 +140,7 @@ PROFILES: dict[str, FaultProfile] = {
         FaultProfile("total_failure", "every request raises", error_rate=1.0),
         FaultProfile("apologises", "every reply is 'sorry'; Lambda sees no error at all", apology_rate=1.0),
         FaultProfile("apologises_5_percent", "5 % of replies are 'sorry'; no Lambda error", apology_rate=0.05),
-        FaultProfile("slow", "6 % of requests take 6.5 s, so p99 lies over the bound of 6 s", slow_rate=0.06, slow_ms=6500.0),
+        FaultProfile("slow", "6 % of requests take 6.5 s, so p99 is over 6 s", slow_rate=0.06, slow_ms=6500.0),
         FaultProfile("slow_to_fail", "well for 12 minutes, then 5 % raise", error_rate=0.05, onset_s=720.0),
         FaultProfile(
             "bursts",

@@ -19,7 +19,23 @@ from botocore import xform_name
 from buddy_ops.sandbox.wire import AwsError, Params, Service
 
 ACCOUNT = "123456789012"
-READS = ("get", "describe", "list", "poll", "receive", "search", "scan", "query", "select", "read", "lookup", "discover")
+READS = tuple(
+    [
+        "get",
+        "describe",
+        "list",
+        "poll",
+        "receive",
+        "search",
+        "scan",
+        "query",
+        "select",
+        "read",
+        "lookup",
+        "discover",
+        "validate",
+    ]
+)
 """Actions beginning so cannot be universal targets. Source: EventBridge Scheduler user guide, 'Unsupported actions'."""
 RETRY_S = 60.0
 UNITS_S = {"minute": 60, "hour": 3600, "day": 86400}

@@ -13,11 +13,9 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterable
-from datetime import UTC, datetime
 from typing import Any
 
 from moto.core.request import Request
-from moto.core.responses import BaseResponse
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, MotoRequestHandler, create_backend_app
 from werkzeug.serving import BaseWSGIServer, make_server
 from werkzeug.wrappers import Response
@@ -30,7 +28,7 @@ SIGNING_NAMES = {"monitoring": "cloudwatch"}
 """Services that sign under another name than botocore calls them."""
 
 
-class Handler(MotoRequestHandler):  # type: ignore[misc]
+class Handler(MotoRequestHandler):
     """Keeps connections open, says nothing on the terminal, and gives replies the sandbox's time."""
 
     protocol_version = "HTTP/1.1"
@@ -75,12 +73,15 @@ class Front:
         try:
             operation, params = service.parse(request)
         except AwsError as error:
-            return Response(json.dumps({"message": error.message}), error.status or 400, {"x-amzn-ErrorType": error.code})
+            body = json.dumps({"message": error.message})
+            return Response(body, error.status or 400, {"x-amzn-ErrorType": error.code})
         reply = service.call(operation, params)
         self._log(request, name, str(operation.name), params, reply)
         return reply
 
-    def _ask_moto(self, service: str, request: Request, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
+    def _ask_moto(
+        self, service: str, request: Request, environ: dict[str, Any], start_response: Any
+    ) -> Iterable[bytes]:
         # moto is not thread-safe.
         with self._moto_lock:
             body: Iterable[bytes] = list(self._moto(environ, start_response))
@@ -139,7 +140,8 @@ class Front:
 
     def do_clock_wait(self, client: str, pid: int, until: float, patience_s: float) -> dict[str, Any]:
         """Wait until a moment, for some real seconds at most."""
-        return {"reached": self.world.clock.wait(client, pid, until, min(patience_s, 30.0)), "now": self.world.clock.now()}
+        reached = self.world.clock.wait(client, pid, until, min(patience_s, 30.0))
+        return {"reached": reached, "now": self.world.clock.now()}
 
     def do_clock_leave(self, client: str) -> dict[str, Any]:
         """Forget a client of the clock."""
@@ -198,7 +200,8 @@ def reset_moto() -> None:
     """Forget what moto keeps of every service."""
     from moto.core.base_backend import BackendDict
 
-    for backend in list(BackendDict._instances):
+    instances: list[Any] = BackendDict._instances  # type: ignore[misc]
+    for backend in list(instances):
         backend.reset()
 
 

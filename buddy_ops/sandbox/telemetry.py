@@ -92,9 +92,9 @@ class Telemetry:
             for names in directive.get("Dimensions", [[]]):
                 dimensions = {name: str(document[name]) for name in names}
                 for metric in directive["Metrics"]:
-                    value = np.array([float(document[metric["Name"]])])
-                    unit = metric.get("Unit", "None")
-                    self._store.add(directive["Namespace"], metric["Name"], dimensions, np.array([at]), value, unit=unit)
+                    value, unit = np.array([float(document[metric["Name"]])]), metric.get("Unit", "None")
+                    where = (directive["Namespace"], metric["Name"], dimensions)
+                    self._store.add(*where, np.array([at]), value, unit=unit)
 
 
 def log_group(function: str) -> str:
@@ -112,8 +112,9 @@ def report_line(request_id: str, duration_ms: float, memory_mb: int, init_ms: fl
     """The REPORT line that ends every invocation; a cold start's has an Init Duration."""
     init = "" if init_ms is None else f"\tInit Duration: {init_ms:.2f} ms"
     return (
-        f"REPORT RequestId: {request_id}\tDuration: {duration_ms:.2f} ms\tBilled Duration: {-int(-duration_ms // 1)} ms\t"
-        f"Memory Size: {memory_mb} MB\tMax Memory Used: {min(64, memory_mb)} MB{init}"
+        f"REPORT RequestId: {request_id}\tDuration: {duration_ms:.2f} ms\t"
+        f"Billed Duration: {-int(-duration_ms // 1)} ms\tMemory Size: {memory_mb} MB\t"
+        f"Max Memory Used: {min(64, memory_mb)} MB{init}"
     )
 
 

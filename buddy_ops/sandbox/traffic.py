@@ -1,7 +1,7 @@
 """Simulated people talking to Buddy: requests to an alias, minute by minute, from a seed.
 
 Everything random about a minute is drawn at once, from the seed and the minute's number; each request then meets the
-alias as it is at its own moment. So figures depend on the seed and on what was done when, and never on how often anybody
+alias as it is at its own moment. So figures depend on the seed and on what was done when, never on how often anybody
 looked. Never invokes a handler: a build's fault profile says how its requests end.
 """
 
@@ -139,7 +139,8 @@ class People:
         durations = profile.durations_ms(part.spread, part.slow, ages)
         limit_ms = config.timeout_s * 1000.0
         outcomes[(durations >= limit_ms) & (outcomes == OK)] = TIMEOUT
-        durations = np.round(np.where(outcomes == TIMEOUT, limit_ms, np.minimum(durations, limit_ms)), 2)
+        capped: Floats = np.where(outcomes == TIMEOUT, limit_ms, np.minimum(durations, limit_ms))
+        durations = np.round(capped, 2).astype(np.float64)
         failed = ((outcomes == ERROR) | (outcomes == TIMEOUT)).astype(np.float64)
         self._telemetry.served(name, resource, version, part.times, durations, failed)
         # A request that raised printed no EMF line.

@@ -84,7 +84,8 @@ class Service:
         method = getattr(self, xform_name(str(operation.name)), None)
         try:
             if method is None:
-                raise AwsError("NotImplementedException", f"the sandbox has no {self.name}:{operation.name}", status=501)
+                message = f"the sandbox has no {self.name}:{operation.name}"
+                raise AwsError("NotImplementedException", message, status=501)
             result = method(params)
         except AwsError as error:
             return self._answer(operation, error, request_id, error.status)

@@ -131,7 +131,9 @@ def test_a_killed_run_loses_its_traffic_within_the_lease(situation: Bring) -> No
         "    here.clock.sleep_until(seen.wake_at)\n"
     )
     root = Path(__file__).parents[2]
-    done = subprocess.run([sys.executable, "-c", code], cwd=root, check=False, env={**os.environ, "PYTHONPATH": str(root)})
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=root, check=False, env={**os.environ, "PYTHONPATH": str(root)}
+    )
     assert done.returncode == -signal.SIGKILL
     assert here.alias()["RoutingConfig"]["AdditionalVersionWeights"] == {"2": 0.1}
     minutes = here.connect(quiet=True).settings.lease.minutes
@@ -252,7 +254,7 @@ def test_orders_are_obeyed(situation: Bring, order: rollout.Order) -> None:
     mine = here.connect()
     plan = rollout.plan(mine, here.build("good"))
     steps = rollout.run(mine, plan, approve(mine, plan))
-    seen = split(mine, steps)
+    split(mine, steps)
     if order == "abort":
         with pytest.raises(StopIteration) as end:
             steps.send(order)
