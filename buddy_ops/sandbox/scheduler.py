@@ -19,22 +19,9 @@ from botocore import xform_name
 from buddy_ops.sandbox.wire import AwsError, Params, Service
 
 ACCOUNT = "123456789012"
-READS = tuple(
-    [
-        "get",
-        "describe",
-        "list",
-        "poll",
-        "receive",
-        "search",
-        "scan",
-        "query",
-        "select",
-        "read",
-        "lookup",
-        "discover",
-        "validate",
-    ]
+READS = (
+    *("get", "describe", "list", "poll", "receive", "search", "scan"),
+    *("query", "select", "read", "lookup", "discover", "validate"),
 )
 """Actions beginning so cannot be universal targets. Source: EventBridge Scheduler user guide, 'Unsupported actions'."""
 RETRY_S = 60.0
