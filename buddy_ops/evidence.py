@@ -78,10 +78,6 @@ class Evidence:
         """Seconds that the present stage has baked, without the time in which metrics could not be read."""
         return (now - self._bake_from - self._lost).total_seconds()
 
-    def in_stage_s(self, now: datetime) -> float:
-        """Seconds since the latest shift."""
-        return (now - self.shifts[-1][0]).total_seconds()
-
     def read(self, now: datetime) -> str | None:
         """Read and judge every minute that is old enough since the last read; what went wrong, or None.
 

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 MINUTE = timedelta(minutes=1)
+QUERY_POLL, QUERY_POLLS = timedelta(seconds=1), 60
 ALIAS = "alias"
 """Stands for the alias as a whole among the versions behind it."""
 
@@ -63,6 +64,60 @@ def read(
         return Reading((), str(partial))
     minutes = [since + MINUTE * index for index in range(int((until - since) / MINUTE))]
     return Reading(tuple(_row(at, values, versions, serving(at)) for at in minutes))
+
+
+@dataclass(frozen=True)
+class ColdStarts:
+    """Environments that a version started in a window: how many invocations did, of how many, and their init time."""
+
+    version: str
+    invocations: int
+    cold: int
+    p95_init_ms: float | None
+
+    def __str__(self) -> str:
+        init = f", 95 % of them within {self.p95_init_ms / 1000:.1f} s" if self.p95_init_ms is not None else ""
+        return f"v{self.version}: {self.cold:,} cold starts in {self.invocations:,} invocations{init}"
+
+
+COLD_STARTS_QUERY = (
+    'filter @type = "REPORT" | parse @logStream /\\[(?<version>[^\\]]+)\\]/ '
+    "| stats count(*) as invocations, count(@initDuration) as cold, pct(@initDuration, 95) as init by version"
+)
+
+
+def cold_starts(target: Target, since: datetime, until: datetime) -> tuple[ColdStarts, ...]:
+    """Cold starts by version, from the REPORT lines in the function's log: Init Duration is in no standard metric.
+
+    AWS: logs:StartQuery, logs:GetQueryResults, reads only; Logs Insights bills the data that it scans.
+
+    Raises:
+        AwsFailed: ``query-unfinished``, and whatever AWS refuses.
+    """
+    group = f"/aws/lambda/{target.settings.function}"
+    window = {"startTime": int(since.timestamp()), "endTime": int(until.timestamp())}
+    query = target.call("logs", "start_query", logGroupName=group, queryString=COLD_STARTS_QUERY, **window)["queryId"]
+    for _ in range(QUERY_POLLS):
+        reply = target.call("logs", "get_query_results", queryId=query)
+        if reply["status"] == "Complete":
+            rows = [{cell["field"]: cell["value"] for cell in row} for row in reply["results"]]
+            return tuple(
+                ColdStarts(
+                    row["version"],
+                    int(row["invocations"]),
+                    int(row["cold"]),
+                    float(row["init"]) if row.get("init") else None,
+                )
+                for row in sorted(rows, key=lambda row: row["version"])
+            )
+        target.clock.sleep_until(target.clock.now() + QUERY_POLL)
+    raise AwsFailed(
+        "query-unfinished",
+        f"The query for cold starts in {group} did not end in {QUERY_POLLS} polls ({reply['status']}).",
+        now="Nothing was changed.",
+        next="Ask for a shorter window, or open Logs Insights in the console.",
+        code="timeout",
+    )
 
 
 def frame(rows: Iterable[Row]) -> "pd.DataFrame":

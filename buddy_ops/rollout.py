@@ -10,16 +10,19 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Literal
 
-from buddy_ops import aliases, lease, parameters, rollback
+from buddy_ops import aliases, lease, rollback
 from buddy_ops.aliases import Alias, AliasMoved, Record, Shift
+from buddy_ops.envelope import RolloutPlan, fired, plan
 from buddy_ops.errors import AwsFailed, BuddyError, Held, Refused, RolledBack
 from buddy_ops.evidence import Evidence
 from buddy_ops.health import Verdict
 from buddy_ops.journal import iso
 from buddy_ops.lease import Lease, LeaseGone
 from buddy_ops.metrics import MINUTE, Row
-from buddy_ops.plan import Approval, Plan
+from buddy_ops.plan import Approval
 from buddy_ops.target import Target
+
+__all__ = ["Observation", "Order", "Outcome", "Rollout", "RolloutPlan", "conclude", "plan", "run"]
 
 Order = Literal["abort", "hold", "promote"]
 Ending = Literal[
@@ -28,26 +31,6 @@ Ending = Literal[
 EXIT_CODES: dict[Ending, int] = {"rolled-back": 3, "aborted": 3, "lease-fired": 3, "held": 5}
 PUBLISH_POLL = timedelta(seconds=2)
 PUBLISH_LIMIT = timedelta(minutes=10)
-
-
-@dataclass(frozen=True)
-class RolloutPlan(Plan):
-    """The envelope of a rollout: approving it approves every alias state in ``then``, the automatic rollback included.
-
-    Attributes:
-        artifact: the zip's bytes.
-        stable: the version that serves now; empty for an initial deployment.
-        stages: the new version's shares, fractions that rise to 1.0.
-        known: the version that has this code already, or empty.
-        resumes: the record of this same rollout, when it is under way already.
-    """
-
-    artifact: bytes = field(repr=False)
-    sha256: str
-    stable: str
-    stages: tuple[float, ...]
-    known: str
-    resumes: Record | None
 
 
 @dataclass(frozen=True)
@@ -96,66 +79,6 @@ class Outcome:
 
 
 Rollout = Generator[Observation, Order | None, Outcome]
-
-
-def plan(target: Target, artifact: str, strategy: str = "canary") -> RolloutPlan:
-    """What shipping ``artifact`` would do here.
-
-    Args:
-        artifact: path of the zip, relative to the project's root.
-        strategy: 'all_at_once', 'blue_green' or 'canary'; the environment's policy must allow it.
-
-    AWS: lambda:GetAlias, GetFunctionConfiguration, ListVersionsByFunction, reads only.
-
-    Raises:
-        InvalidInput: ``artifact-missing``, ``artifact-not-a-zip``, ``function-missing``.
-        Refused: ``strategy-not-allowed``, ``rollout-under-way``, ``weights-not-ours``.
-    """
-    policy = target.settings.rollout
-    archive = parameters.artifact(artifact)
-    if strategy not in policy.strategies:
-        raise Refused(
-            "strategy-not-allowed",
-            f"{target.environment} ships by {', '.join(policy.strategies)}, not by {strategy}.",
-            now="Nothing was changed.",
-            next="Use the notebook of an allowed strategy, or change `strategies` in the parameters/ file.",
-        )
-    sha256 = aliases.code_sha256(archive)
-    alias = aliases.read(target)
-    known = aliases.published(target, sha256) or ""
-    resumes = _mine(target, alias, known)
-    stable = "" if alias is None else (resumes.source if resumes else alias.primary)
-    stages = tuple(percent / 100 for percent in policy.stages_percent) if strategy == "canary" else (1.0,)
-    name = f"v{known}" if known else "a new version"
-    return RolloutPlan(
-        title=f"Ship {name} to {target.resource} by {strategy}" + (", the first deployment" if alias is None else ""),
-        now=_now(target, alias, known),
-        then=_then(target, stable, name, stages),
-        calls=_calls(known, stages, stable),
-        undo=(
-            f"rollback/immediate returns the traffic to v{stable}" if stable else "there is nothing to return to yet",
-        ),
-        reasons=_reasons(policy.bake_minutes, policy.watch_minutes, alias, known),
-        covers={
-            "action": "rollout",
-            "environment": target.environment,
-            "function": target.settings.function,
-            "alias": target.settings.alias,
-            "from": stable,
-            "code": sha256,
-            "strategy": strategy,
-            "policy": policy.model_dump(mode="json"),
-            "health": target.settings.health.model_dump(mode="json"),
-        },
-        approvals=policy.approvals,
-        demand_hash=policy.demand_plan_hash,
-        artifact=archive,
-        sha256=sha256,
-        stable=stable,
-        stages=stages,
-        known=known,
-        resumes=resumes,
-    )
 
 
 def run(target: Target, plan: RolloutPlan, approval: Approval) -> Rollout:
@@ -216,7 +139,7 @@ class _Engine:
         self.target, self.plan, self.policy = target, plan, target.settings.rollout
         self.new = plan.known
         self.stages = plan.stages
-        self.began = self.polled = target.clock.now()
+        self.began = self.started = self.polled = target.clock.now()
         self.unread_since: datetime | None = None
         self.holding = False
         self.lease: Lease | None = None
@@ -230,7 +153,7 @@ class _Engine:
             return self._outcome("dry-run", ("Dry run: nothing was written.",))
         if self.alias and self.plan.known and self.alias.primary == self.plan.known and self.plan.resumes is None:
             return self._outcome("already-live", (f"v{self.new} has this code and serves {self.alias}.",))
-        if self.plan.resumes and self.alias and _fired(self.alias):
+        if self.plan.resumes and self.alias and fired(self.alias):
             return self._lease_fired()
         if not self.new:
             yield from self._publish()
@@ -295,7 +218,7 @@ class _Engine:
         if resumed is not None:
             self.stages = self._with_probe(resumed.probe)
             self.began = self.evidence.resume(resumed, list(self.stages))
-            self.lease = self._guard() if resumed.stage == "watch" else lease.arm(self.target)
+            self.lease = lease.arm(self.target) if resumed.stage.isdigit() else self._guard()
             self.target.journal.record("resumed", run=resumed.run, stage=resumed.stage, of=f"v{self.new}")
             return
         trouble = self.evidence.read(self.began)
@@ -319,9 +242,7 @@ class _Engine:
     def _stage(self) -> int:
         """The stage under way, from 0; the watch is the last."""
         record = self.alias.record if self.alias else None
-        if record is None or record.stage == "watch":
-            return len(self.stages) - 1
-        return int(record.stage) - 1
+        return int(record.stage) - 1 if record is not None and record.stage.isdigit() else len(self.stages) - 1
 
     def _shift(self, stage: int) -> None:
         """Give the new version the stage's share. The lease stands before weights do, the guard after a switch."""
@@ -420,7 +341,7 @@ class _Engine:
         assert held is not None
         if replace(alias, revision=held.revision) == held:
             return None
-        if alias.record == held.record and _fired(alias):
+        if alias.record == held.record and fired(alias):
             return self._lease_fired()
         raise AliasMoved(self.target, alias)
 
@@ -464,7 +385,8 @@ class _Engine:
         if verdict.decision == "rollback":
             return self._take_back("rolled-back", verdict.reasons, bad=True)
         final = self.stages[self._stage] == 1.0
-        if final and (verdict.decision == "promote" or self.evidence.in_stage_s(now) >= 60 * self.policy.watch_minutes):
+        watched_s = (now - max(self.started, self.evidence.shifts[-1][0])).total_seconds()
+        if final and (verdict.decision == "promote" or watched_s >= 60 * self.policy.watch_minutes):
             return "promote"
         if verdict.expired:
             return self._held(*verdict.reasons)
@@ -478,10 +400,10 @@ class _Engine:
             self._shift(stage + 1)
             return None
         ending: Ending = "proved" if self.evidence.judge.proved else "unproven"
-        now = self.target.clock.now()
-        reasons = self.evidence.verdict(now, self._bake_s, final=True).reasons
+        reasons = self.evidence.verdict(self.target.clock.now(), self._bake_s, final=True).reasons
         assert self.alias.record is not None
-        record = replace(self.alias.record, stage=ending, since=iso(now), ago=())
+        # 'unproven' keeps its times: a later run reads the same minutes and more, and may close the rollout.
+        record = replace(self.alias.record, stage=ending)
         self.alias = aliases.shift(self.target, self.alias, Shift(self.new, None, 0.0, record))
         return self._outcome(ending, (*reasons, *rollback.tidy(self.target)))
 
@@ -514,72 +436,6 @@ class _Engine:
         stage = stage or (self.alias.record.stage if self.alias and self.alias.record else "")
         now = self.target.clock.now()
         return Outcome(ending, self.plan.stable, self.new, stage, self.began, now, reasons, requests, failed)
-
-
-def _mine(target: Target, alias: Alias | None, known: str) -> Record | None:
-    """The record of a rollout of this same code, if one is under way. Raises Refused for anybody else's."""
-    if alias is None:
-        return None
-    record = alias.record
-    if record is not None and record.open:
-        if record.to == known:
-            return record
-        if _fired(alias):
-            return None
-        raise Refused(
-            "rollout-under-way",
-            f"Run {record.run} is rolling v{record.to} out on {target.resource} (stage {record.stage}, "
-            f"since {record.since}).",
-            now=f"{target.resource} serves {alias}; nothing was changed.",
-            next=f"Let it end, run strategies/canary with the artifact of v{record.to} to resume it, or take it back "
-            "with rollback/immediate.",
-        )
-    if alias.second is not None:
-        raise Refused(
-            "weights-not-ours",
-            f"{target.resource} serves {alias}, and no rollout of ours put those weights there.",
-            now="Nothing was changed.",
-            next="Find out who shifts traffic (CodeDeploy?); rollback/immediate clears the weights.",
-        )
-    return None
-
-
-def _fired(alias: Alias) -> bool:
-    """Whether the lease or the guard has taken an open rollout's traffic back to where it came from."""
-    record = alias.record
-    return record is not None and record.open and alias.second is None and alias.primary == record.source
-
-
-def _now(target: Target, alias: Alias | None, known: str) -> tuple[str, ...]:
-    serves = f"{target.resource} serves {alias}" if alias else f"there is no alias {target.resource} yet"
-    code = f"v{known} has exactly this code already" if known else "no published version has this code"
-    return serves, code
-
-
-def _then(target: Target, stable: str, name: str, stages: tuple[float, ...]) -> tuple[str, ...]:
-    if not stable:
-        return (f"{target.resource} is created and serves 100 % {name}",)
-    shares = " → ".join(f"{100 * stage:g} %" for stage in stages)
-    return (
-        f"{target.resource} gives {name} {shares}, and v{stable} the rest",
-        f"or, by verdict, by order or when this run dies: 100 % v{stable}",
-    )
-
-
-def _calls(known: str, stages: tuple[float, ...], stable: str) -> tuple[str, ...]:
-    publish = () if known else ("lambda:UpdateFunctionCode", "lambda:PublishVersion")
-    if not stable:
-        return (*publish, "lambda:CreateAlias")
-    shifts = tuple(f"lambda:UpdateAlias weight {stage:g}" for stage in stages if stage < 1)
-    switch = ("lambda:UpdateAlias new version alone, no weights", "scheduler:CreateSchedule the guard")
-    return (*publish, *(("scheduler:CreateSchedule the lease",) * bool(shifts)), *shifts, *switch)
-
-
-def _reasons(bake: float, watch: float, alias: Alias | None, known: str) -> tuple[str, ...]:
-    told = [f"each stage bakes {bake:g} minutes, and the new version is watched for at most {watch:g} after 100 %"]
-    if alias and alias.record and known in alias.record.bad:
-        told.append(f"v{known} was taken back before: it ships again because a person asks for it by its artifact")
-    return tuple(told)
 
 
 def _title(outcome: Outcome) -> str:
