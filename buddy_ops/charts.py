@@ -140,10 +140,11 @@ class Picture:
             bundle = {"text/plain": self.caption}
         else:
             bundle = {"image/png": base64.b64encode(self.png()).decode(), "text/plain": self.caption}
+        alt = {"image/png": {"alt": self.caption}}
         if self._handle is None:
-            self._handle = display(bundle, raw=True, display_id=True)  # type: ignore[no-untyped-call]
+            self._handle = display(bundle, metadata=alt, raw=True, display_id=True)  # type: ignore[no-untyped-call]
         elif self._handle:
-            self._handle.update(bundle, raw=True)
+            self._handle.update(bundle, metadata=alt, raw=True)
 
     def _repr_png_(self) -> bytes:
         return self.png()

@@ -6,7 +6,7 @@ Knows the environment's policy, and how to tell this rollout from anybody else's
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
-from buddy_ops import alarms, aliases, parameters
+from buddy_ops import alarms, aliases, freeze, parameters
 from buddy_ops.aliases import Alias, Record
 from buddy_ops.errors import BuddyError, Refused
 from buddy_ops.plan import Plan
@@ -43,11 +43,12 @@ def plan(target: Target, artifact: str, strategy: str = "canary") -> RolloutPlan
         artifact: path of the zip, relative to the project's root.
         strategy: 'all_at_once', 'blue_green' or 'canary'; the environment's policy must allow it.
 
-    AWS: lambda:GetAlias, GetFunctionConfiguration, ListVersionsByFunction, reads only.
+    AWS: lambda:GetAlias, GetFunctionConfiguration, ListVersionsByFunction, ssm:GetParametersByPath,
+    cloudwatch:DescribeAlarms, reads only.
 
     Raises:
         InvalidInput: ``artifact-missing``, ``artifact-not-a-zip``, ``function-missing``.
-        Refused: ``strategy-not-allowed``, ``rollout-under-way``, ``weights-not-ours``.
+        Refused: ``strategy-not-allowed``, ``rollout-under-way``, ``weights-not-ours``, ``frozen``.
     """
     policy = target.settings.rollout
     archive = parameters.artifact(artifact)
@@ -62,6 +63,8 @@ def plan(target: Target, artifact: str, strategy: str = "canary") -> RolloutPlan
     alias = aliases.read(target)
     known = aliases.published(target, sha256) or ""
     resumes = _mine(target, alias, known)
+    if resumes is None:
+        freeze.refuse(target)
     stable = "" if alias is None else (resumes.source if resumes else alias.primary)
     stages = tuple(percent / 100 for percent in policy.stages_percent) if strategy == "canary" else (1.0,)
     name = f"v{known}" if known else "a new version"

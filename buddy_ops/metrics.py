@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     import pandas as pd
 
 MINUTE = timedelta(minutes=1)
+INIT_BOUND_MS = 2000.0
+"""A cold start should take less. Source: the deployment guide, 'Watching'."""
+
 QUERY_POLL, QUERY_POLLS = timedelta(seconds=1), 60
 ALIAS = "alias"
 """Stands for the alias as a whole among the versions behind it."""
@@ -118,6 +121,17 @@ def cold_starts(target: Target, since: datetime, until: datetime) -> tuple[ColdS
         next="Ask for a shorter window, or open Logs Insights in the console.",
         code="timeout",
     )
+
+
+def tell_cold_starts(target: Target, since: datetime, until: datetime) -> str:
+    """``cold_starts`` in sentences, against the guide's 2 s; a log that cannot be read is told, never raised."""
+    try:
+        found = cold_starts(target, since, until)
+    except AwsFailed as failure:
+        return f"Cold starts are unknown: {failure.what}"
+    slow = [each for each in found if each.p95_init_ms is not None and each.p95_init_ms >= INIT_BOUND_MS]
+    advice = [f"v{each.version} starts slower than 2 s: a smaller package starts faster." for each in slow]
+    return "\n".join([*map(str, found), *advice]) or "No invocation was logged."
 
 
 def frame(rows: Iterable[Row]) -> "pd.DataFrame":

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Literal
 
-from buddy_ops import aliases, lease, rollback
+from buddy_ops import aliases, freeze, lease, rollback
 from buddy_ops.aliases import Alias, AliasMoved, Record, Shift
 from buddy_ops.envelope import RolloutPlan, fired, plan
 from buddy_ops.errors import AwsFailed, BuddyError, Held, Refused, RolledBack
@@ -142,6 +142,7 @@ class _Engine:
         self.began = self.started = self.polled = target.clock.now()
         self.unread_since: datetime | None = None
         self.holding = False
+        self.frozen = False
         self.lease: Lease | None = None
         self.alias: Alias | None = None
         self.evidence: Evidence | None = None
@@ -155,6 +156,8 @@ class _Engine:
             return self._outcome("already-live", (f"v{self.new} has this code and serves {self.alias}.",))
         if self.plan.resumes and self.alias and fired(self.alias):
             return self._lease_fired()
+        if self.plan.resumes is None:
+            freeze.refuse(self.target)
         if not self.new:
             yield from self._publish()
         if self.alias is None:
@@ -304,7 +307,7 @@ class _Engine:
             if order == "abort":
                 return self._take_back("aborted", ("A person aborted the rollout.",), bad=True)
             self.holding = order == "hold" or (self.holding and order is None)
-            if order == "promote":
+            if order == "promote" and not self.frozen:
                 return None
 
     def _look(self, now: datetime) -> Outcome | str | None:
@@ -314,6 +317,7 @@ class _Engine:
             alias = aliases.read(self.target)
             if (alias is None or alias.revision != self.alias.revision) and (outcome := self._moved(alias)):
                 return outcome
+            self.frozen = bool(freeze.read(self.target))
         except AwsFailed as failure:
             return failure.what
         try:
@@ -390,6 +394,11 @@ class _Engine:
             return "promote"
         if verdict.expired:
             return self._held(*verdict.reasons)
+        if self.frozen and not final:
+            # A freeze stops every step forward; it does not leave traffic split for as long as it lasts.
+            longest_s = self._bake_s + 60 * self.policy.stretch_minutes
+            over = self.evidence.baked_s(now) >= longest_s
+            return self._held("Deployments were frozen while traffic was split.") if over else None
         return "promote" if verdict.decision == "promote" and not self.holding and not final else None
 
     def _advance(self) -> Outcome | None:

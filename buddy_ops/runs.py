@@ -7,6 +7,7 @@ from the error that its last cell raised, if it raised one.
 import os
 import subprocess
 import sys
+import tempfile
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -166,6 +167,9 @@ def _private_kernel() -> Any:
         transport = "ipc"
 
         async def start_kernel(self, **options: Any) -> None:  # type: ignore[override]
+            # Jupyter's own default is one name in the working folder, which two runs at a time would share.
+            self._sockets = tempfile.TemporaryDirectory(prefix="buddy-ops-")
+            self.ip = f"{self._sockets.name}/kernel"
             await super().start_kernel(stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, **options)
 
     return PrivateKernel

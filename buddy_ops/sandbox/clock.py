@@ -46,6 +46,7 @@ class Clock:
         self.clients: dict[str, Client] = {}
         self._changed = threading.Condition()
         self._moving = threading.Lock()
+        self._stopped = False
 
     def now(self) -> float:
         """Seconds since the epoch, virtual."""
@@ -64,8 +65,13 @@ class Clock:
     def advance_to(self, until: float) -> None:
         """Move time on, with all that happens on the way."""
         with self._moving:
-            if until > self._now:
+            if until > self._now and not self._stopped:
                 self._advance(until)
+
+    def stop(self) -> None:
+        """Never move again, and send away who waits: a world that begins anew has another clock."""
+        with self._moving:
+            self._stopped = True
 
     def wait(self, client: str, pid: int | None, until: float, patience_s: float) -> bool:
         """Wait for ``until`` at most ``patience_s`` real seconds. True once it has come.
@@ -78,7 +84,7 @@ class Clock:
             me = self.clients.setdefault(client, Client(pid))
             me.until, me.asking = until, True
         try:
-            while self._now < until and time.monotonic() < deadline:
+            while self._now < until and time.monotonic() < deadline and not self._stopped:
                 earliest = self._earliest_wake_up()
                 if earliest is not None and self._moving.acquire(blocking=False):
                     self._moving.release()
@@ -100,8 +106,9 @@ class Clock:
 
     def tick(self, real_s: float) -> None:
         """In live mode: let ``real_s`` real seconds' worth of time pass."""
-        if self.speed > 0:
-            self.advance_to(self._now + real_s * self.speed)
+        with self._moving:
+            if self.speed > 0:
+                self._advance(self._now + real_s * self.speed)
 
     def _earliest_wake_up(self) -> float | None:
         if self.speed > 0:

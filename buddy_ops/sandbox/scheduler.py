@@ -9,6 +9,7 @@ import re
 import threading
 import zlib
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -22,6 +23,7 @@ ACCOUNT = "123456789012"
 READS = (
     *("get", "describe", "list", "poll", "receive", "search", "scan"),
     *("query", "select", "read", "lookup", "discover", "validate"),
+    *("batchGet", "transactGet", "invokeModel"),
 )
 """Actions beginning so cannot be universal targets. Source: EventBridge Scheduler user guide, 'Unsupported actions'."""
 RETRY_S = 60.0
@@ -165,7 +167,9 @@ class Scheduler(Service):
         if letter:
             body = {"QueueUrl": _queue_url(letter), "MessageBody": schedule.fields["Target"].get("Input", "{}")}
             error = {"DataType": "String", "StringValue": type(failure).__name__}
-            self._invoke("sqs", "send_message", {**body, "MessageAttributes": {"ERROR_CODE": error}})
+            # A queue that is not there loses the event: nobody is told, and time goes on.
+            with suppress(Exception):
+                self._invoke("sqs", "send_message", {**body, "MessageAttributes": {"ERROR_CODE": error}})
 
     def _finish(self, schedule: Schedule) -> None:
         """One-time schedules end, and are deleted if they say so; recurring ones wait for their next turn."""

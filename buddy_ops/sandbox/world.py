@@ -66,6 +66,7 @@ class World:
         self.seed = self.seed if seed is None else seed
         self.calls.clear()
         if start is not None:
+            self.clock.stop()
             self.clock = Clock(start, self._advance, self.clock.speed)
             self._traveller.move_to(datetime.fromtimestamp(start, UTC), tick=False)
         self._build()

@@ -68,7 +68,7 @@ def test_every_problem_is_told_at_once_with_key_and_file() -> None:
         ("rollout", "stages_percent", [], "above 0 and at most 100"),
         ("rollout", "bake_minutes", "ten", "valid number"),
         ("rollout", "bake_minutes", 0, "greater than 0"),
-        ("rollout", "bake_minutes", math.nan, "greater than 0"),
+        ("rollout", "bake_minutes", math.nan, "less than or equal"),
         ("rollout", "bake_minutes", math.inf, "less than or equal"),
         ("rollout", "watch_minutes", -1, "greater than or equal to 0"),
         ("rollout", "strategies", ["big_bang"], "'all_at_once', 'blue_green' or 'canary'"),
@@ -108,11 +108,11 @@ def test_a_parameter_replaces_a_setting_of_the_rollout_only() -> None:
 
 
 def test_a_wrong_parameter_is_not_blamed_on_the_file() -> None:
-    """A problem in a value that a parameter gave says 'parameter', one in the file says 'settings'."""
+    """A problem in a value that a parameter gave is told by the parameter's own name, one in the file by its key."""
     values = {**GOOD, "rollout": {"watch_minutes": -1}}
     error = refusal(values, overrides={"stages_percent": [50, 10]})
-    assert "parameter stages" in error.what
-    assert "settings.rollout.stages_percent" not in error.what
+    assert "parameter stages: stages must rise" in error.what
+    assert "stages_percent" not in error.what
     assert "settings.rollout.watch_minutes" in error.what
 
 

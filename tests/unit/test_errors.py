@@ -1,0 +1,128 @@
+"""What an operator is told: the parts of an error, their layout, the exit codes, and that the README explains each."""
+
+import ast
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from buddy_ops import errors, rollout
+from buddy_ops.errors import EXIT_CODES, AwsFailed, BuddyError, Held, InvalidInput, Refused, RolledBack
+
+ROOT = Path(__file__).parents[2]
+KINDS = {"BuddyError", "AwsFailed", "InvalidInput", "RolledBack", "Refused", "Held"}
+KEBAB = re.compile(r"[a-z]+(-[a-z]+)+")
+
+
+def test_an_error_reads_as_an_operator_expects() -> None:
+    """Reference, what happened, the state of AWS and the next step, each on its own, in this order."""
+    error = Refused("alias-moved", "The alias moved.", now="v41 serves 100 %.", next="Open start_here.")
+    assert str(error) == "alias-moved\n\nThe alias moved.\n\nNow:  v41 serves 100 %.\nNext: Open start_here."
+
+
+def test_a_notebook_shows_no_stack() -> None:
+    """In a notebook the reader is an operator: the error's kind and its three parts, and no frames of ours."""
+    error = Held("held", "What.", now="Now.", next="Next.")
+    assert error._render_traceback_() == [f"Held: {error}"]
+
+
+def test_an_aws_failure_keeps_awss_own_name_for_it() -> None:
+    """``code`` is for programs, the text is for people."""
+    error = AwsFailed("not-found", "What.", now="Now.", next="Next.", code="ResourceNotFoundException")
+    assert error.code == "ResourceNotFoundException" and "not-found" in str(error)
+
+
+@pytest.mark.parametrize(
+    ("kind", "code"), [(BuddyError, 1), (AwsFailed, 1), (InvalidInput, 2), (RolledBack, 3), (Refused, 4), (Held, 5)]
+)
+def test_exit_codes_are_those_of_the_design(kind: type[BuddyError], code: int) -> None:
+    """1 failed, 2 wrong usage, 3 rolled back, 4 refused, 5 held: by class, and by name for an executed notebook."""
+    assert kind.exit_code == code and EXIT_CODES[kind.__name__] == code
+    assert issubclass(kind, BuddyError)
+
+
+def test_every_kind_of_error_has_an_exit_code() -> None:
+    """No class of this house is missing from the table that maps an executed notebook's error to its exit code."""
+    kinds = {name for name, each in vars(errors).items() if isinstance(each, type) and issubclass(each, BuddyError)}
+    assert kinds == set(EXIT_CODES) == KINDS
+    for path in (ROOT / "buddy_ops").glob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            if isinstance(node, ast.ClassDef) and KINDS & {ast.unparse(base) for base in node.bases}:
+                assert path.name == "errors.py" or node.name in EXIT_CODES, (
+                    f"{node.name} in {path.name} ends as exit code 1"
+                )
+
+
+def test_the_docstring_draws_the_whole_hierarchy() -> None:
+    """The picture in the module's docstring has every kind with its exit code."""
+    drawn = dict(re.findall(r"(\w+) +(\d)  \w", errors.__doc__ or ""))
+    assert drawn == {name: str(code) for name, code in EXIT_CODES.items()}
+
+
+def constants(node: ast.expr | None) -> Iterator[str]:
+    """The texts that an expression may be: a constant, or either side of an if."""
+    if isinstance(node, ast.Constant) and isinstance(node.value, str):
+        yield node.value
+    elif isinstance(node, ast.IfExp):
+        yield from constants(node.body)
+        yield from constants(node.orelse)
+
+
+def named(node: ast.AST) -> Iterator[str]:
+    """The references that one piece of syntax names: an error's first argument, or a value for ``reference``."""
+    if isinstance(node, ast.Call):
+        called = ast.unparse(node.func)
+        if called.rpartition(".")[2] in KINDS or called == "super().__init__":
+            yield from constants(node.args[0] if node.args else None)
+        yield from (text for each in node.keywords if each.arg == "reference" for text in constants(each.value))
+    elif isinstance(node, ast.Assign):
+        for target in node.targets:
+            if isinstance(target, ast.Tuple) and isinstance(node.value, ast.Tuple):
+                for name, value in zip(target.elts, node.value.elts, strict=True):
+                    yield from constants(value) if ast.unparse(name) == "reference" else ()
+            elif ast.unparse(target) == "reference":
+                yield from constants(node.value)
+    elif isinstance(node, ast.FunctionDef):
+        after = node.args.args[len(node.args.args) - len(node.args.defaults) :]
+        for name, default in zip(after, node.args.defaults, strict=True):
+            yield from constants(default) if name.arg == "reference" else ()
+
+
+def references() -> set[str]:
+    """Every reference that the library can raise."""
+    found: set[str] = {ending for ending, code in rollout.EXIT_CODES.items() if code}
+    for path in (ROOT / "buddy_ops").glob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            found.update(named(node))
+    return found
+
+
+def headings() -> set[str]:
+    """The references that the README explains, each under a heading of its own: ### `reference`."""
+    return set(re.findall(r"^### `([^`]+)`", (ROOT / "README.md").read_text("utf-8"), flags=re.MULTILINE))
+
+
+def test_references_are_found_in_the_code() -> None:
+    """The search for references sees each way in which the library names one."""
+    found = references()
+    direct, inherited, chosen, assigned, default, given, ending = (
+        *("port-taken", "alias-moved", "version-missing", "access-denied"),
+        *("invalid-settings", "invalid-parameters", "rolled-back"),
+    )
+    assert {direct, inherited, chosen, assigned, default, given, ending} <= found
+
+
+def test_references_are_kebab_case() -> None:
+    """A reference is an anchor: lower-case words with hyphens ('held' and 'aborted' are endings of one word)."""
+    assert {each for each in references() if not KEBAB.fullmatch(each)} <= {"held", "aborted"}
+
+
+def test_every_reference_is_explained_in_the_readme() -> None:
+    """Whatever an operator is told can be looked up: the README has a heading with the reference's name."""
+    assert sorted(references() - headings()) == []
+
+
+def test_the_readme_explains_nothing_that_cannot_happen() -> None:
+    """A heading whose reference is gone from the code goes too."""
+    assert sorted(headings() - references()) == []
