@@ -443,7 +443,9 @@ class Judge(_State):
     def _say(self, decision: Decision, *told: str, needed: Needed | None = None, **more: Any) -> Verdict:
         cured = [stream for stream in self._streams if stream.cured]
         fixes = [f"{self._compare(s, s.stage, True)}: {self.canary_name} may be the fix." for s in cured]
-        return Verdict(decision, (*filter(None, told), *fixes), needed, rebakes=self.rebakes, **more)
+        # A sentence begins with a capital, but a version's name ('v42') stays as it is.
+        said = [text[0].upper() + text[1:] if text[1].isalpha() else text for text in (*told, *fixes) if text]
+        return Verdict(decision, tuple(said), needed, rebakes=self.rebakes, **more)
 
     def _compare(self, stream: _Stream, seen: _Tally, stable_first: bool = False) -> str:
         """E.g. 'v42 fails 3.1 % of 640 requests (20 failures), v41 0.2 % of 5,760 (12) in the same minutes'."""

@@ -8,15 +8,22 @@ when the schedule is made; changes close to the fire time may still run the old 
 """
 
 import json
+from collections.abc import Generator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from buddy_ops.errors import AwsFailed
+from buddy_ops.errors import AwsFailed, Refused
 from buddy_ops.target import Target
+
+UPDATE_ALIAS = "arn:aws:scheduler:::aws-sdk:lambda:updateAlias"
+"""Scheduler's universal target for the one call that a lease makes."""
 
 MARGIN = timedelta(minutes=3)
 """A renewal closer to the fire time than this may come too late."""
+
+MINUTE = timedelta(minutes=1)
+PROOF_POLLS = 5
 
 
 @dataclass(frozen=True)
@@ -94,6 +101,56 @@ def disarm(target: Target, which: str) -> bool:
     return True
 
 
+def prove(target: Target, primary: str, second: str) -> Generator[datetime, None, None]:
+    """Let a lease fire at a scratch alias that nobody calls, and see that it clears the weights; yields when to go on.
+
+    Scheduler does not validate a schedule's input when it is made: a role that may not act, or an input that Lambda
+    refuses, shows only when it fires.
+
+    AWS: lambda:CreateAlias, scheduler:CreateSchedule, lambda:DeleteAlias, scheduler:DeleteSchedule (write);
+    lambda:GetAlias (read).
+
+    Raises:
+        Refused: ``lease-unproven``: it did not clear the weights within five minutes.
+    """
+    function, scratch = target.settings.function, f"{target.settings.alias}-lease-proof"
+    where = {"FunctionName": function, "Name": scratch}
+    weights = {"AdditionalVersionWeights": {second: 0.5}}
+    name = _name(target, "proof")
+    _forget(target, where, name)
+    target.call("lambda", "create_alias", **where, FunctionVersion=primary, RoutingConfig=weights)
+    try:
+        fields = _fields(target, name, json.dumps({**where, "RoutingConfig": {"AdditionalVersionWeights": {}}}))
+        fires = target.clock.now() + MINUTE
+        target.call("scheduler", "create_schedule", **{**fields, "ScheduleExpression": _at(fires)})
+        for _ in range(PROOF_POLLS):
+            yield target.clock.now() + MINUTE
+            if not target.call("lambda", "get_alias", **where).get("RoutingConfig"):
+                target.journal.record("lease-proved", alias=scratch)
+                return
+    finally:
+        _forget(target, where, name)
+    raise Refused(
+        "lease-unproven",
+        f"A lease armed for {fires:%H:%M} UTC did not clear the weights of the scratch alias {function}:{scratch}.",
+        now=f"Nothing was shifted on {target.resource}; the scratch alias is deleted.",
+        next="See the dead-letter queue, and whether the scheduler's role may call lambda:UpdateAlias on the function.",
+    )
+
+
+def _forget(target: Target, alias: dict[str, str], schedule: str) -> None:
+    """Delete what a proof leaves, also one that was interrupted."""
+    for service, operation, fields in (
+        ("lambda", "delete_alias", alias),
+        ("scheduler", "delete_schedule", {"Name": schedule, "GroupName": target.settings.lease.group}),
+    ):
+        try:
+            target.call(service, operation, **fields)
+        except AwsFailed as failure:
+            if failure.code != "ResourceNotFoundException":
+                raise
+
+
 def _put(target: Target, name: str, payload: str) -> Lease:
     fields = _fields(target, name, payload)
     try:
@@ -114,7 +171,7 @@ def _fields(target: Target, name: str, payload: str) -> dict[str, Any]:
     fires = target.clock.now() + timedelta(minutes=settings.minutes)
     role = settings.role_arn or f"arn:aws:iam::{target.account}:role/buddy-ops-scheduler"
     aim: dict[str, Any] = {
-        "Arn": "arn:aws:scheduler:::aws-sdk:lambda:updateAlias",
+        "Arn": UPDATE_ALIAS,
         "RoleArn": role,
         "Input": payload,
         "RetryPolicy": {"MaximumRetryAttempts": 10, "MaximumEventAgeInSeconds": 900},
@@ -124,12 +181,16 @@ def _fields(target: Target, name: str, payload: str) -> dict[str, Any]:
     return {
         "Name": name,
         "GroupName": settings.group,
-        "ScheduleExpression": f"at({fires:%Y-%m-%dT%H:%M:%S})",
+        "ScheduleExpression": _at(fires),
         "ScheduleExpressionTimezone": "UTC",
         "FlexibleTimeWindow": {"Mode": "OFF"},
         "ActionAfterCompletion": "DELETE",
         "Target": aim,
     }
+
+
+def _at(moment: datetime) -> str:
+    return f"at({moment:%Y-%m-%dT%H:%M:%S})"
 
 
 def _fires_at(fields: dict[str, Any]) -> datetime:

@@ -162,6 +162,8 @@ class _Engine:
             yield from self._publish()
         if self.alias is None:
             return self._deploy_first()
+        if self.target.settings.lease.prove and self.plan.resumes is None:
+            yield from self._prove_lease()
         self._begin_judging()
         while True:
             outcome = yield from self._bake()
@@ -211,6 +213,12 @@ class _Engine:
         return self._outcome(
             "deployed", (f"The alias {self.target.resource} was created: it serves 100 % v{self.new}.",)
         )
+
+    def _prove_lease(self) -> Generator[Observation, Order | None, None]:
+        """Where the policy demands it: see a lease fire before traffic depends on one."""
+        for wake_at in lease.prove(self.target, self.plan.stable, self.new):
+            says = "Waiting for a lease to fire at a scratch alias."
+            yield Observation(self.target.clock.now(), "prove", 0.0, (), None, None, wake_at, says)
 
     # Stages
 

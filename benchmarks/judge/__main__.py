@@ -60,6 +60,10 @@ def main() -> None:
     for row in rows:
         grid.add_row(*row)
     console.print(grid)
+    if options.quick:
+        console.print(
+            "Quick: a rate of 0.1 % cannot be told from 100-250 rollouts a cell; one bad draw is a miss here."
+        )
     for what, measured, holds in figures.targets(results):
         console.print(f"{'[green]holds[/]' if holds else '[red]misses[/]'}  {what}: {measured}")
     out = options.out or (None if options.quick else Path(__file__).parent)

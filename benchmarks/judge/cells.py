@@ -42,6 +42,10 @@ class Sums:
         return self.share("proved", "unproven", "stands")
 
     @property
+    def missed_by_short_watch(self) -> float:
+        return 1.0 - self.caught_in_time / self.rollouts
+
+    @property
     def mean_failed(self) -> float:
         return self.failed / self.rollouts
 
@@ -92,7 +96,7 @@ def plan() -> list[tuple[Cell, int]]:
             cells.append((Cell("late", traffic, p0, 0.05, onset=12), 1000))
     for traffic in (60, 600, 6000):
         for rate in (0.02, 0.05, 0.2, 0.9):
-            cells += [(Cell("fault", traffic, 0.003, 0.003, fault=(at, 10, rate)), 1000) for at in (2, 7, 12, 18)]
+            cells += [(Cell("fault", traffic, 0.003, 0.003, fault=(at, 10, rate)), 600) for at in (2, 7, 12, 18)]
         for p0 in BASELINES[1:] if traffic >= 600 else ():
             cells += [(Cell("clumped", traffic, p0, p0, clump=size), 4000) for size in (3.0, 6.0)]
     return cells

@@ -52,6 +52,11 @@ def missed(results: Results, policy: str) -> tuple[float, float]:
     return mean(sums.missed for sums in slight), mean(sums.missed for sums in clear)
 
 
+def missed_by_short_watch(results: Results, wanted: Callable[[Cell], bool]) -> float:
+    """Mean over cells of bad versions that we take back too late for a watch of an hour after 100 %."""
+    return mean(sums.missed_by_short_watch for sums in pick(results, OURS, wanted).values())
+
+
 def failed(results: Results, policy: str, traffic: int) -> float:
     """Extra failed requests: geometric mean over the cells with p1 >= 5 %."""
     cells = pick(results, policy, lambda cell: is_clear(cell) and cell.traffic == traffic)

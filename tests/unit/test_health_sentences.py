@@ -125,7 +125,7 @@ def test_odds_are_never_claimed_beyond_a_million() -> None:
 
 
 def test_without_names_the_sentences_still_read() -> None:
-    """The judge knows no version unless it is told."""
+    """The judge knows no version unless it is told; its sentences begin with a capital all the same."""
     judge = Judge()
     judge.observe(bad())
-    assert judge.verdict(60.0, 300.0).reasons[0].startswith("the new version fails 3.1 % of 640 requests")
+    assert judge.verdict(60.0, 300.0).reasons[0].startswith("The new version fails 3.1 % of 640 requests")
