@@ -271,7 +271,7 @@ class _Stream(_State):
 
     @property
     def blameless(self) -> bool:
-        """While stable burns: the canary is neither the worse one nor the fix, so that rolling back would not help."""
+        """While stable burns: the canary is neither shown to be the worse one nor to be the fix."""
         return self.base.odds < self.policy.worse_at and not self.cured
 
     @property
@@ -408,8 +408,8 @@ class Judge(_State):
         if not self._stage_minutes:
             return self._say("hold", "No minute of this stage has been read yet.", expired=expired)
         if throttled := sum(minute.stable.throttles + minute.canary.throttles for minute in self._latest):
-            calls = f"{_count(throttled, 'call')} were throttled in the last {_count(len(self._latest), 'minute')}"
-            told = f"{calls}: they ran on no version, so nobody is blamed; raise the concurrency limit."
+            calls = f"{_count(throttled, 'throttled call')} in the last {_count(len(self._latest), 'minute')}"
+            told = f"{calls} ran on no version, so nobody is blamed; raise the concurrency limit."
             return self._say("hold", told, expired=expired, cause="throttles")
         for stream in self._streams:
             if stream.doubtful:
@@ -441,7 +441,7 @@ class Judge(_State):
         return min(paths) if min(paths) < inf else stream.slo.trials_to(policy.doubt_at, seen.rate, stream.theta)
 
     def _say(self, decision: Decision, *told: str, needed: Needed | None = None, **more: Any) -> Verdict:
-        cured = [stream for stream in self._streams if stream.cured]
+        cured = [stream for stream in self._streams if stream.cured and stream.stage.n0]
         fixes = [f"{self._compare(s, s.stage, True)}: {self.canary_name} may be the fix." for s in cured]
         # A sentence begins with a capital, but a version's name ('v42') stays as it is.
         said = [text[0].upper() + text[1:] if text[1].isalpha() else text for text in (*told, *fixes) if text]
@@ -467,7 +467,7 @@ class Judge(_State):
 
     def _tell_external(self, stream: _Stream) -> tuple[str, str]:
         told = self._compare(stream, _Tally(stream.latest), stable_first=True)
-        told += f": {self.stable_name} itself is over its objective, so rolling back would not help."
+        told += f": {self.stable_name} suffers too, so nothing shows that {self.canary_name} is the cause."
         if self._external_minutes * 60 >= self.policy.external_limit_s:
             lasted = _count(self._external_minutes, "minute")
             return told, f"This has lasted {lasted}, the limit: give up, and blame nobody."

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from buddy_ops.errors import Refused
+
 HASH_LENGTH = 12
 
 
@@ -83,6 +85,20 @@ class Approval:
     by: tuple[str, ...]
     at: datetime
     principal: str
+
+    def must_cover(self, plan: Plan) -> None:
+        """Refuse to go on unless this approves exactly ``plan``.
+
+        Raises:
+            Refused: ``approval-void``.
+        """
+        if self.plan_hash != plan.hash:
+            raise Refused(
+                "approval-void",
+                f"The approval is for plan {self.plan_hash}, and this is plan {plan.hash}.",
+                now="Nothing was changed.",
+                next="Approve this plan, then run again.",
+            )
 
     def _repr_markdown_(self) -> str:
         by = _escape(" and ".join(self.by))

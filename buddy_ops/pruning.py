@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from buddy_ops import aliases
-from buddy_ops.errors import AwsFailed, Refused
+from buddy_ops.errors import AwsFailed
 from buddy_ops.plan import Approval, Plan
 from buddy_ops.target import Target
 
@@ -76,13 +76,7 @@ def run(target: Target, plan: PrunePlan, approval: Approval) -> Pruned:
     Raises:
         Refused: ``approval-void``.
     """
-    if approval.plan_hash != plan.hash:
-        raise Refused(
-            "approval-void",
-            f"The approval is for plan {approval.plan_hash}, and this is plan {plan.hash}.",
-            now="Nothing was changed.",
-            next="Approve this plan, then run again.",
-        )
+    approval.must_cover(plan)
     deleted: list[str] = []
     spared: dict[str, str] = {}
     for version in () if target.dry_run else plan.doomed:

@@ -94,13 +94,7 @@ def run(target: Target, plan: RollbackPlan, approval: Approval) -> Done:
         AliasMoved: somebody moved the alias again at each of ten attempts.
         AwsFailed: AWS could not be reached; ``now`` says what is live, as far as it could be read.
     """
-    if approval.plan_hash != plan.hash:
-        raise Refused(
-            "approval-void",
-            f"The approval is for plan {approval.plan_hash}, and this is plan {plan.hash}.",
-            now="Nothing was changed.",
-            next="Approve this plan, then run again.",
-        )
+    approval.must_cover(plan)
     alias = _alias(target)
     already = (alias.primary, alias.second) == (plan.destination, None)
     if not already and not target.dry_run:

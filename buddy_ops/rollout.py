@@ -91,13 +91,7 @@ def run(target: Target, plan: RolloutPlan, approval: Approval) -> Rollout:
         Refused: ``approval-void``; AliasMoved when somebody else moves the alias.
         AwsFailed: AWS refused or could not be reached; running again resumes.
     """
-    if approval.plan_hash != plan.hash:
-        raise Refused(
-            "approval-void",
-            f"The approval is for plan {approval.plan_hash}, and this is plan {plan.hash}.",
-            now="Nothing was changed.",
-            next="Approve this plan, then run again.",
-        )
+    approval.must_cover(plan)
     engine = _Engine(target, plan)
     outcome = yield from engine.run()
     target.journal.record(

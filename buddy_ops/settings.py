@@ -96,6 +96,13 @@ class Lease(Model):
     prove: bool = False
 
 
+class Alarms(Model):
+    """Whom alarms tell, and which tables they watch."""
+
+    topic_arn: str | None = None
+    tables: tuple[str, ...] = ()
+
+
 class Settings(Model):
     """One environment."""
 
@@ -105,6 +112,7 @@ class Settings(Model):
     rollout: Rollout = Rollout()
     health: Health = Health()
     lease: Lease = Lease()
+    alarms: Alarms = Alarms()
     failure_metrics: tuple[Metric, ...] = ()
     schema_range: str | None = None
 

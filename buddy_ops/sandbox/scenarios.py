@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from buddy_ops.sandbox import builds
 from buddy_ops.sandbox.faults import PROFILES
@@ -24,6 +24,15 @@ class Model(BaseModel):
     """A part of a scenario file."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+def _known(profile: str) -> str:
+    if profile not in PROFILES:
+        raise ValueError(f"there is no fault profile {profile!r}")
+    return profile
+
+
+Profile = Annotated[str, AfterValidator(_known)]
 
 
 class TroubleSpec(Model):
@@ -48,8 +57,8 @@ class Scenario(Model):
     """
 
     description: str
-    stable: str = "good"
-    build: str = "good"
+    stable: Profile = "good"
+    build: Profile = "good"
     requests_per_minute: Annotated[float, Field(ge=0, le=100_000)] = 600
     deployed: bool = True
     history_minutes: Annotated[int, Field(ge=0, le=24 * 60)] = 190

@@ -184,10 +184,10 @@ class Front:
                 self.world.people.traffic.requests_per_minute = float(value)
             elif name == "speed":
                 self.world.clock.speed = float(value)
-            elif name == "outage":
+            elif name == "outage" and value in (None, "error", "partial", "empty"):
                 self.world.cloudwatch.outage = value
             else:
-                raise KeyError(name)
+                raise ValueError(f"{name}={value!r} cannot be set")
         return self.do_status()
 
     def do_stop(self) -> dict[str, Any]:

@@ -4,7 +4,6 @@ Knows the order in which things happen as time passes. Never speaks HTTP: ``serv
 """
 
 import threading
-from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
@@ -12,6 +11,7 @@ import boto3
 import time_machine
 from botocore.config import Config
 
+from buddy_ops.sandbox.alarms import Transition
 from buddy_ops.sandbox.clock import Clock
 from buddy_ops.sandbox.cloudwatch import CloudWatch
 from buddy_ops.sandbox.lambda_api import Lambda
@@ -56,6 +56,7 @@ class World:
         self.functions = Lambda(self.clock, self.runtime, telemetry, seed=self.seed, fetch_s3=self._fetch_s3)
         self.scheduler = Scheduler(self.clock.now, self.invoke)
         self.cloudwatch = CloudWatch(self.metrics, self.clock)
+        self.cloudwatch.on_transition = self._notify
         self.people = People(self.seed, self.functions, telemetry)
         own: tuple[Service, ...] = (self.functions, self.scheduler, self.cloudwatch, Logs(self.log_store, self.clock))
         self.services = {each.name: each for each in own}
@@ -107,11 +108,24 @@ class World:
                 self._evaluate_alarms()
 
     def _evaluate_alarms(self) -> None:
-        evaluate: Callable[[float], Any] | None = getattr(self.cloudwatch, "evaluate", None)
-        for transition in evaluate(self.clock.now()) if evaluate else ():
-            for action in transition.actions:
+        for transition in self.cloudwatch.evaluate(self.clock.now()):
+            self._notify(transition)
+
+    def _notify(self, transition: Transition) -> None:
+        """Deliver an alarm's actions; one that fails is noted in the alarm's history, as on AWS."""
+        subject = f'{transition.new}: "{transition.alarm}" in US East (N. Virginia)'[:100]
+        for action in transition.actions:
+            try:
                 if ":sns:" in action:
-                    self.invoke("sns", "publish", {"TopicArn": action, "Message": transition.message})
+                    message = {"TopicArn": action, "Subject": subject, "Message": transition.message}
+                    self.invoke("sns", "publish", message)
+                elif ":lambda:" in action:
+                    event = {"FunctionName": action, "InvocationType": "Event", "Payload": transition.message.encode()}
+                    self.invoke("lambda", "invoke", event)
+            except Exception as failure:
+                self.cloudwatch.acted(transition, action, str(failure))
+            else:
+                self.cloudwatch.acted(transition, action)
 
     def _weighted(self, function: str, alias: str) -> bool:
         routing = self.functions.routing(function, alias)

@@ -4,6 +4,7 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -294,7 +295,7 @@ def test_a_rate_fires_again_and_again(account: Account) -> None:
     account.create("rate(5 minutes)")
     account.wait(minutes=21)
     fired = account.fired()
-    assert [later - sooner for sooner, later in zip(fired, fired[1:], strict=False)] == [timedelta(minutes=5)] * 3
+    assert [later - sooner for sooner, later in pairwise(fired)] == [timedelta(minutes=5)] * 3
     account.scheduler.delete_schedule(Name="one")
     account.wait(minutes=21)
     assert len(account.fired()) == 4

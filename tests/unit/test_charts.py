@@ -181,12 +181,18 @@ class Page:
     updates: list[dict[str, Any]] = field(default_factory=list)
 
     def display(self, bundle: dict[str, Any], **options: Any) -> "Page":
-        assert options == {"raw": True, "display_id": True}
+        assert options.pop("display_id") is True
         self.shown.append(bundle)
+        self.check(bundle, options)
         return self
 
-    def update(self, bundle: dict[str, Any], **_: Any) -> None:
+    def update(self, bundle: dict[str, Any], **options: Any) -> None:
         self.updates.append(bundle)
+        self.check(bundle, options)
+
+    def check(self, bundle: dict[str, Any], options: dict[str, Any]) -> None:
+        """Pictures can be heard too: each says in words what it shows."""
+        assert options == {"metadata": {"image/png": {"alt": bundle["text/plain"]}}, "raw": True}
 
 
 @pytest.fixture

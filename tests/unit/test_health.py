@@ -194,7 +194,7 @@ def test_throttling_does_not_save_a_bad_version() -> None:
 
 
 def test_an_external_fault_blames_nobody_and_stops_the_rollout() -> None:
-    """Both versions fail alike: rolling back would not help, and nothing advances, bake over or not."""
+    """Both versions fail alike: nothing is rolled back and nothing advances, bake over or not."""
     judge = judged(HEALTHY, *[BOTH_BURN] * 5)
     verdict = after(judge)
     assert (verdict.decision, verdict.cause, verdict.expired) == ("external", "errors", False)
@@ -237,7 +237,11 @@ def test_a_rollout_that_is_the_fix_is_promoted_while_stable_burns() -> None:
 def test_the_fix_is_still_judged_when_it_serves_everything() -> None:
     """At 100 % the burning stable is the past: a fix that breaks is rolled back, one that holds is proved."""
     held = judged(*[CURE] * 5, *[ALONE] * 5)
-    assert after(held, final=True).decision == "promote"
+    held.next_stage()
+    held.observe(ALONE)
+    verdict = after(held, final=True)
+    assert verdict.decision == "promote"
+    assert not any("may be the fix" in reason for reason in verdict.reasons)
     broken = judged(*[CURE] * 5, *[minute(1.0, canary=(600, 60), stable=(0, 0))] * 2)
     assert after(broken, final=True).decision == "rollback"
 

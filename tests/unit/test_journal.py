@@ -1,7 +1,7 @@
 """The journal: one JSON object a line, in order, and never a reason to stop."""
 
 import json
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, timedelta, timezone
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -64,5 +64,7 @@ def test_a_full_disk_is_told_and_stops_nobody() -> None:
 
 
 def test_moments_are_written_to_the_second_in_utc() -> None:
-    """One form everywhere: ISO 8601 with a Z."""
+    """One form everywhere: ISO 8601 with a Z, whatever zone a moment was given in."""
     assert iso(datetime(2026, 1, 2, 3, 4, 5, 999_999, tzinfo=UTC)) == "2026-01-02T03:04:05Z"
+    elsewhere = datetime(2026, 1, 2, 8, 4, 5, tzinfo=timezone(timedelta(hours=5)))
+    assert iso(elsewhere) == "2026-01-02T03:04:05Z"
