@@ -33,6 +33,10 @@ class Pruned:
     deleted: tuple[str, ...]
     spared: Mapping[str, str]
 
+    def __str__(self) -> str:
+        gone = f"Deleted: v{', v'.join(self.deleted)}." if self.deleted else "Nothing was deleted."
+        return "\n".join((gone, *(f"v{version} was spared: {why}" for version, why in self.spared.items())))
+
 
 def plan(target: Target, keep: int = KEEP) -> PrunePlan:
     """The versions that nobody needs.
