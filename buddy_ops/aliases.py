@@ -16,6 +16,14 @@ RECORD_LIMIT = 256
 """Characters that Lambda allows in an alias's Description. Source: Lambda API reference, UpdateAlias."""
 
 BAD_KEPT = 3
+ENDED = {
+    "watch": "100 %, watched",
+    "proved": "proved healthy, at 100 %",
+    "unproven": "at 100 %, its health not proved,",
+    "rolled-back": "taken back",
+    "held": "taken back without a verdict",
+}
+"""What a record's stage means to a reader."""
 
 
 @dataclass(frozen=True)
@@ -140,11 +148,10 @@ def explain(target: Target, alias: Alias | None) -> str:
     if record is None:
         told.append("No rollout of ours is recorded on the alias.")
     else:
+        after = f" after v{record.source}" if record.source else ""
+        ended = ENDED.get(record.stage, f"at stage {record.stage}")
         verb = "is rolling" if record.open else "rolled"
-        told.append(
-            f"Run {record.run} {verb} v{record.to} out after v{record.source or '?'}: "
-            f"{record.stage} since {record.since}."
-        )
+        told.append(f"Run {record.run} {verb} v{record.to} out{after}: {ended} since {record.since}.")
         if record.bad:
             told.append(f"Known bad, so that no rollback returns to it: v{', v'.join(record.bad)}.")
     return "\n".join(told)

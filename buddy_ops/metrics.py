@@ -80,7 +80,8 @@ class ColdStarts:
 
     def __str__(self) -> str:
         init = f", 95 % of them within {self.p95_init_ms / 1000:.1f} s" if self.p95_init_ms is not None else ""
-        return f"v{self.version}: {self.cold:,} cold starts in {self.invocations:,} invocations{init}"
+        starts = "1 cold start" if self.cold == 1 else f"{self.cold:,} cold starts"
+        return f"v{self.version}: {starts} in {self.invocations:,} invocations{init}"
 
 
 COLD_STARTS_QUERY = (

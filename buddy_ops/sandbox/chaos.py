@@ -5,12 +5,14 @@ happen first, so that the client is told of a failure that was none.
 """
 
 import json
+import os
 import socket
 import struct
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from moto.core.request import Request
@@ -75,22 +77,21 @@ class Chaos:
             self._lifted = threading.Event()
             self.fault, self.seen, self.struck = fault, 0, 0
 
-    def strikes(self, request: Request, operation: str) -> Fault | None:
+    def strikes(self, request: Request, operation: Callable[[], str]) -> Fault | None:
         """The fault that this request meets, or None."""
         if f"app/{APP}" not in request.headers.get("User-Agent", ""):
             return None
         with self._lock:
             self.seen += 1
             fault = self.fault
-            if fault is None or self.struck >= fault.times:
+            if fault is None or self.struck >= fault.times or self.seen < (fault.call or 0):
                 return None
-            named = fault.operation in (None, operation)
-            if not named or (self.seen < (fault.call or 0)):
+            if fault.operation is not None and fault.operation != operation():
                 return None
             self.struck += 1
             return fault
 
-    def answer(self, fault: Fault, service: str, request: Request, connection: Any) -> Response:
+    def answer(self, fault: Fault, service: str, request: Request, connection: socket.socket) -> Response:
         """What the client sees. Raises ConnectionError where it sees nothing."""
         if fault.kind in ANSWERS:
             return _refusal(fault.kind, service, "form" in request.headers.get("Content-Type", ""))
@@ -98,7 +99,9 @@ class Chaos:
             self._lifted.wait(HOLD_S)
         if fault.kind == "reset":
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-            connection.detach if not connection else connection.close()
+            # Closing it here and now: the server's own way would first say goodbye.
+            with Path(os.devnull).open("rb") as nothing:
+                os.dup2(nothing.fileno(), connection.fileno())
         else:
             connection.shutdown(socket.SHUT_RDWR)
         raise ConnectionAbortedError(fault.kind)

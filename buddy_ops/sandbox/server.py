@@ -13,6 +13,8 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterable
+from contextlib import suppress
+from io import BytesIO
 from typing import Any
 
 from moto.core.request import Request
@@ -21,6 +23,7 @@ from werkzeug.serving import BaseWSGIServer, make_server
 from werkzeug.wrappers import Response
 
 from buddy_ops.sandbox import scenarios
+from buddy_ops.sandbox.chaos import METRICS, Chaos, Fault, forgetful
 from buddy_ops.sandbox.wire import AwsError, Params
 from buddy_ops.sandbox.world import STEPPED_START, LiveTicker, World
 
@@ -48,20 +51,35 @@ class Front:
         self.world, self._stop = world, stop
         self._moto = DomainDispatcherApplication(create_backend_app)
         self._moto_lock = threading.Lock()
-        self.frozen_until: float = 0.0
+        self.chaos = Chaos()
 
     def __call__(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
         request = Request(environ)
         if request.path.startswith("/_sandbox/"):
-            reply = self._control(request)
+            reply: Any = self._control(request)
         else:
             service = self._service(request)
-            if service not in self.world.services:
-                return self._ask_moto(service, request, environ, start_response)
-            reply = self._ask_own(service, request)
-        return reply(environ, start_response)
+            # moto reads the request again.
+            environ["wsgi.input"] = BytesIO(request.get_data())
+            fault = self.chaos.strikes(request, lambda: self._operation(service, request))
+            reply = self._ask(service, request) if fault is None else self._fail(fault, service, request)
+        return reply(environ, start_response)  # type: ignore[no-any-return]
 
     # AWS
+
+    def _ask(self, service: str, request: Request) -> Any:
+        """The answer, a WSGI application."""
+        own = service in self.world.services
+        return self._ask_own(service, request) if own else self._ask_moto(service, request)
+
+    def _fail(self, fault: Fault, service: str, request: Request) -> Any:
+        """The answer to a call that a fault strikes. Raises ConnectionError where there is none."""
+        if fault.kind in METRICS:
+            with forgetful(self.world, fault.kind):
+                return self._ask(service, request)
+        if fault.after:
+            self._ask(service, request)
+        return self.chaos.answer(fault, service, request, request.environ["werkzeug.socket"])
 
     def _service(self, request: Request) -> str:
         match = re.search(r"Credential=[^/]+/\d+/[^/]+/([^/]+)/aws4_request", request.headers.get("Authorization", ""))
@@ -79,15 +97,19 @@ class Front:
         self._log(request, name, str(operation.name), params, reply)
         return reply
 
-    def _ask_moto(
-        self, service: str, request: Request, environ: dict[str, Any], start_response: Any
-    ) -> Iterable[bytes]:
+    def _ask_moto(self, service: str, request: Request) -> Response:
         # moto is not thread-safe.
         with self._moto_lock:
-            body: Iterable[bytes] = list(self._moto(environ, start_response))
+            reply = Response.from_app(self._moto, request.environ)
+        self._log(request, service, self._operation(service, request), {}, None)
+        return reply
+
+    def _operation(self, service: str, request: Request) -> str:
+        if service in self.world.services:
+            with suppress(AwsError):
+                return str(self.world.services[service].parse(request)[0].name)
         target = request.headers.get("X-Amz-Target", "").split(".")[-1]
-        self._log(request, service, target or f"{request.method} {request.path}", {}, None)
-        return body
+        return str(target or request.form.get("Action") or f"{request.method} {request.path}")
 
     def _log(self, request: Request, service: str, operation: str, params: Params, reply: Response | None) -> None:
         agent = request.headers.get("User-Agent", "")
@@ -168,8 +190,19 @@ class Front:
         start = STEPPED_START if self.world.clock.speed == 0 else None
         with self._moto_lock:
             reset_moto()
+        self.chaos.order(None)
         self.world.reset(seed, start)
         return self.do_status()
+
+    def do_chaos(self, kind: str | None = None, **fields: Any) -> dict[str, Any]:
+        """Order a fault (see ``chaos.Fault``), or none, and count our calls anew; how it went before."""
+        told = {"seen": self.chaos.seen, "struck": self.chaos.struck}
+        self.chaos.order(None if kind is None else Fault(kind, **fields))
+        return told
+
+    def do_chaos_seen(self) -> dict[str, Any]:
+        """How many of our calls came since the order, and how many were struck."""
+        return {"seen": self.chaos.seen, "struck": self.chaos.struck}
 
     def do_calls(self, since: int = 0) -> dict[str, Any]:
         """The AWS calls that were answered, from the ``since``-th on."""

@@ -397,13 +397,13 @@ def test_it_works_without_metrics_and_without_a_disk(quick: Bring, monkeypatch: 
 
 
 def test_a_dry_run_writes_nothing(quick: Bring) -> None:
-    """The plan is shown, the alias stays."""
+    """The plan is shown, the alias stays, and no sentence claims that anything moved."""
     here = quick()
     publish(here, "2.0.0")
     put(here, "2", RECORD)
     done = roll_back(here, dry_run=True)
     assert "Dry run: nothing was written." in str(done)
-    assert "v1 serves" not in str(done)
+    assert "v1 serves" not in str(done) and "no traffic" not in str(done)
     assert served(here) == ("2", {}) and here.calls(*WRITES, "DeleteSchedule") == []
 
 
