@@ -16,11 +16,12 @@ demo: $(VENV)/.sandbox ## a bad build rolls itself back, a good one is promoted:
 test: $(VENV)/.dev ## every test
 	$(BIN)/pytest -n 2 --dist loadgroup
 
-check: $(VENV)/.dev ## lint, format, types, architecture, notebooks without outputs
+check: $(VENV)/.dev ## lint, format, types, architecture, infrastructure, notebooks without outputs
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/cfn-lint infrastructure.yaml
 	$(BIN)/python -m tests.notebooks.clean notebooks
 
 lab: $(VENV)/.lab ## JupyterLab on the notebooks, with the sandbox running live

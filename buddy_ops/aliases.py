@@ -7,6 +7,7 @@ import hashlib
 import json
 from base64 import b64encode
 from dataclasses import asdict, dataclass, replace
+from datetime import datetime
 from typing import Any
 
 from buddy_ops.errors import AwsFailed, BuddyError, InvalidInput, Refused
@@ -104,6 +105,12 @@ class Alias:
     record: Record | None
     description: str
 
+    @property
+    def fired(self) -> bool:
+        """Whether the lease or the guard has taken an open rollout's traffic back to where it came from."""
+        record = self.record
+        return record is not None and record.open and self.second is None and self.primary == record.source
+
     def __str__(self) -> str:
         if self.second is None:
             return f"100 % v{self.primary}"
@@ -196,22 +203,37 @@ def shift(target: Target, held: Alias | None, to: Shift) -> Alias:
             return _alias(target.call("lambda", "create_alias", **_name(target), **fields))
         return _alias(target.call("lambda", "update_alias", **_name(target), **fields, RevisionId=held.revision))
     except AwsFailed as failure:
-        return _settle(target, to, failure)
+        return _settle(target, held, to, failure)
 
 
-def _settle(target: Target, to: Shift, failure: AwsFailed) -> Alias:
+def _settle(target: Target, held: Alias | None, to: Shift, failure: AwsFailed) -> Alias:
     """After a write that failed or was not answered: what the alias says now decides what is told."""
     try:
         alias = read(target)
     except BuddyError:
-        failure.now = f"Unknown: {target.resource} could not be read after the write failed. " + failure.now
+        before = f"it served {held} before" if held else "it did not exist before"
+        failure.now = f"Unknown: {target.resource} could not be read after the write failed; {before}."
         raise failure from None
     if alias is not None and to.met_by(alias):
         return alias
-    if alias is not None and failure.code in ("PreconditionFailedException", "ResourceConflictException"):
+    collided = failure.code in ("PreconditionFailedException", "ResourceConflictException")
+    if alias is not None and collided and (held is None or alias.revision != held.revision):
         raise AliasMoved(target, alias) from None
     failure.now = f"{target.resource} {f'serves {alias}' if alias else 'does not exist'}; this write changed nothing."
     raise failure from None
+
+
+def standing(target: Target, last: Alias | None, at: datetime) -> str:
+    """What is live now, for an error's 'Now': read again, or as it was ``last`` read ``at`` that moment.
+
+    AWS: lambda:GetAlias, reads only.
+    """
+    try:
+        alias = read(target)
+    except BuddyError:
+        was = f"{target.resource} served {last}" if last else f"there was no alias {target.resource}"
+        return f"Unknown, last read at {at:%H:%M} UTC: {was}."
+    return f"{target.resource} serves {alias}." if alias else f"There is no alias {target.resource}."
 
 
 def configuration(target: Target, version: str | None = None) -> dict[str, Any]:
@@ -257,7 +279,14 @@ def code_sha256(archive: bytes) -> str:
 def upload(target: Target, archive: bytes, revision: str) -> dict[str, Any]:
     """Put a zip into $LATEST. AWS: lambda:UpdateFunctionCode, writes; guarded by RevisionId."""
     name = target.settings.function
-    return target.call("lambda", "update_function_code", FunctionName=name, ZipFile=archive, RevisionId=revision)
+    try:
+        return target.call("lambda", "update_function_code", FunctionName=name, ZipFile=archive, RevisionId=revision)
+    except AwsFailed:
+        # The SDK's own retry collides with a first attempt that took effect and was not answered.
+        latest = configuration(target)
+        if latest["CodeSha256"] != code_sha256(archive):
+            raise
+        return latest
 
 
 def publish(target: Target, sha256: str, revision: str, description: str) -> str:
@@ -267,15 +296,15 @@ def publish(target: Target, sha256: str, revision: str, description: str) -> str
 
     Publishing unchanged code returns the version that exists, without saying so: look before (``published``).
     """
-    reply = target.call(
-        "lambda",
-        "publish_version",
-        FunctionName=target.settings.function,
-        CodeSha256=sha256,
-        RevisionId=revision,
-        Description=description,
-    )
-    return str(reply["Version"])
+    fields = {"CodeSha256": sha256, "RevisionId": revision, "Description": description}
+    try:
+        return str(target.call("lambda", "publish_version", FunctionName=target.settings.function, **fields)["Version"])
+    except AwsFailed:
+        # As with the upload: it may have been published, without an answer.
+        version = published(target, sha256)
+        if version is None:
+            raise
+        return version
 
 
 def published(target: Target, sha256: str) -> str | None:
@@ -296,7 +325,7 @@ def invoke(target: Target, qualifier: str, event: dict[str, Any]) -> tuple[dict[
         Qualifier=qualifier,
         Payload=json.dumps(event).encode(),
     )
-    answer = json.loads(reply["Payload"].read() or b"{}")
+    answer = json.loads(reply["Payload"] or b"{}")
     return answer, reply.get("FunctionError"), str(reply.get("ExecutedVersion", ""))
 
 

@@ -7,11 +7,14 @@ from botocore import exceptions as botocore
 
 from buddy_ops.errors import AwsFailed
 
+READS = ("get_", "list_", "describe_")
+
 
 def explain(error: Exception, call: str, region: str) -> AwsFailed:
     """An SDK's error in three parts."""
     unchanged = f"{call} changed nothing."
-    unknown = f"Unknown: {call} may or may not have taken effect."
+    reads = call.rsplit(":", maxsplit=1)[-1].startswith(READS)
+    unknown = unchanged if reads else f"Unknown: {call} may or may not have taken effect."
     again = "Run the same command again: it reads what is live first."
     if isinstance(error, botocore.ClientError):
         code = str(error.response.get("Error", {}).get("Code", "Unknown"))

@@ -5,6 +5,7 @@ Knows words on a command line and exit codes. Imports what a command needs when 
 
 import asyncio
 import sys
+from collections import Counter
 from collections.abc import Callable
 from functools import wraps
 from typing import Annotated, Any, ParamSpec
@@ -13,6 +14,7 @@ import typer
 from rich.console import Console
 
 from buddy_ops.errors import BuddyError, InvalidInput
+from buddy_ops.powers import Role
 
 app = typer.Typer(
     no_args_is_help=True, add_completion=False, help=__doc__.splitlines()[0], pretty_exceptions_enable=False
@@ -105,6 +107,32 @@ def status(environment: Environment = "sandbox") -> None:
         out.print(f"run {record.run}: v{record.source or '?'} to v{record.to}, {record.stage} since {record.since}")
         if record.bad:
             out.print(f"known bad: v{', v'.join(record.bad)}")
+
+
+@app.command()
+@exits
+def doctor(
+    environment: Environment = "sandbox",
+    role: Annotated[Role, typer.Option(help="Whose permissions the caller needs.")] = "deployer",
+) -> None:
+    """Is everything in place for a rollout and a rollback? Reads only; 1 if there is a problem."""
+    from rich.table import Table
+    from rich.text import Text
+
+    from buddy_ops import doctor as doctor_
+    from buddy_ops import target
+
+    colours = {"ok": "green", "warning": "yellow", "problem": "bold red", "unknown": "cyan"}
+    table = Table("what", "state", "found", "to do", box=None, pad_edge=False)
+    here = target.connect(environment, "doctor", quiet=True)
+    with err.status("looking"):
+        findings = list(doctor_.examine(here, role))
+    for each in findings:
+        table.add_row(each.check, Text(each.state, colours[each.state]), Text(each.says), Text(each.do))
+    out.print(table, soft_wrap=False)
+    counts = Counter(each.state for each in findings)
+    out.print(", ".join(f"{counts[state]} {state}" for state in colours if counts[state]))
+    raise typer.Exit(1 if counts["problem"] else 0)
 
 
 @app.command()

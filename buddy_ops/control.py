@@ -148,9 +148,9 @@ def write_build(name: str) -> Path:
     return path
 
 
-def serve_lab(root: Path, port: int, browser: bool, url: str) -> None:
-    """Run JupyterLab in the foreground, on loopback with its token on, until it is stopped."""
-    command = [
+def lab_command(root: Path, port: int, browser: bool) -> list[str]:
+    """What starts JupyterLab: on loopback only, and with its token, which nothing here turns off."""
+    return [
         sys.executable,
         "-m",
         "jupyterlab",
@@ -161,8 +161,13 @@ def serve_lab(root: Path, port: int, browser: bool, url: str) -> None:
         f"--ServerApp.open_browser={browser}",
         *(["--allow-root"] if hasattr(os, "geteuid") and os.geteuid() == 0 else []),
     ]
+
+
+def serve_lab(root: Path, port: int, browser: bool, url: str) -> None:
+    """Run JupyterLab in the foreground until it is stopped."""
+    environment = {**os.environ, "AWS_ENDPOINT_URL": url}
     with contextlib.suppress(KeyboardInterrupt):
-        subprocess.run(command, env={**os.environ, "AWS_ENDPOINT_URL": url}, check=False)
+        subprocess.run(lab_command(root, port, browser), env=environment, check=False)
 
 
 def _await_silence(url: str) -> None:

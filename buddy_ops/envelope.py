@@ -62,7 +62,7 @@ def plan(target: Target, artifact: str, strategy: str = "canary") -> RolloutPlan
     sha256 = aliases.code_sha256(archive)
     alias = aliases.read(target)
     known = aliases.published(target, sha256) or ""
-    resumes = _mine(target, alias, known)
+    resumes = mine(target, alias, known)
     if resumes is None:
         freeze.refuse(target)
     stable = "" if alias is None else (resumes.source if resumes else alias.primary)
@@ -99,8 +99,12 @@ def plan(target: Target, artifact: str, strategy: str = "canary") -> RolloutPlan
     )
 
 
-def _mine(target: Target, alias: Alias | None, known: str) -> Record | None:
-    """The record of a rollout of this same code, if one is under way. Raises Refused for anybody else's."""
+def mine(target: Target, alias: Alias | None, known: str) -> Record | None:
+    """The record of a rollout of this same code, if one is under way.
+
+    Raises:
+        Refused: ``rollout-under-way`` or ``weights-not-ours``: it is anybody else's.
+    """
     if alias is None:
         return None
     record = alias.record
@@ -109,7 +113,7 @@ def _mine(target: Target, alias: Alias | None, known: str) -> Record | None:
     if record is not None and record.open:
         if record.to == known:
             return record
-        if fired(alias):
+        if alias.fired:
             return None
         raise Refused(
             "rollout-under-way",
@@ -133,12 +137,6 @@ def _unclosed(target: Target, alias: Alias, record: Record) -> bool:
     """Whether a rollout ended unproven and still has its 24 hours: a later run watches on, and may close it."""
     young = target.clock.now() - datetime.fromisoformat(record.since) < WATCH_WINDOW
     return record.stage == "unproven" and bool(record.source) and alias.primary == record.to and young
-
-
-def fired(alias: Alias) -> bool:
-    """Whether the lease or the guard has taken an open rollout's traffic back to where it came from."""
-    record = alias.record
-    return record is not None and record.open and alias.second is None and alias.primary == record.source
 
 
 def _now(target: Target, alias: Alias | None, known: str) -> tuple[str, ...]:

@@ -6,7 +6,7 @@ Never runs what it approves.
 
 from collections.abc import Sequence
 
-from buddy_ops.errors import Refused
+from buddy_ops.errors import AwsFailed, Refused
 from buddy_ops.plan import Approval, Plan
 from buddy_ops.target import Target
 
@@ -68,6 +68,13 @@ def _people(names: Sequence[str]) -> tuple[str, ...]:
 
 
 def _record(target: Target, plan: Plan, people: tuple[str, ...]) -> Approval:
-    approval = Approval(plan.hash, people, target.clock.now(), target.principal)
+    try:
+        principal = target.principal
+    except AwsFailed as failure:
+        # Taking traffic back does not wait for a name; shipping does.
+        if plan.covers.get("action") != "rollback":
+            raise
+        principal = f"unknown ({failure.code})"
+    approval = Approval(plan.hash, people, target.clock.now(), principal)
     target.journal.record("approved", plan=plan.hash, by=people, principal=approval.principal, title=plan.title)
     return approval

@@ -91,11 +91,13 @@ def run(target: Target, plan: PrunePlan, approval: Approval) -> Pruned:
         try:
             target.call("lambda", "delete_function", FunctionName=target.settings.function, Qualifier=version)
         except AwsFailed as failure:
-            # An alias has taken it between our look and the call; or somebody else deleted it.
-            if failure.code not in ("ResourceConflictException", "ResourceNotFoundException"):
+            if failure.code == "ResourceConflictException":
+                spared[version] = failure.what  # an alias has taken it between our look and the call
+                continue
+            # Gone is gone: somebody else deleted it, or we did and were not told.
+            if failure.code != "ResourceNotFoundException":
+                failure.now = f"{failure.now} Deleted before that: {', '.join(deleted) or 'none'}."
                 raise
-            spared[version] = failure.what
-            continue
         deleted.append(version)
     target.journal.record("pruned", deleted=deleted, spared=spared, by=approval.by)
     return Pruned(tuple(deleted), spared)

@@ -4,19 +4,23 @@ Knows which version a rollback may return to, and that traffic comes first: no m
 archive stands before the write, and none of these can undo it. Never decides that a rollback is due.
 """
 
+import threading
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
 from buddy_ops import aliases, lease
 from buddy_ops.aliases import Alias, AliasMoved, Record, Shift
-from buddy_ops.errors import BuddyError, InvalidInput, Refused
+from buddy_ops.errors import AwsFailed, BuddyError, InvalidInput, Refused
 from buddy_ops.journal import iso
 from buddy_ops.plan import Approval, Plan
 from buddy_ops.target import Target
 
 ATTEMPTS = 10
 """Writes against somebody who keeps moving the alias, before we say so: a rollback wins over any rollout."""
+
+CHECKS_S = 2.0
+"""Real seconds that all checks before the traffic may take together; what is not known by then is a doubt."""
 
 
 @dataclass(frozen=True)
@@ -58,8 +62,8 @@ def plan(target: Target, version: str = "") -> RollbackPlan:
     alias = _alias(target)
     destination = version or _destination(target, alias)
     doubts = check(target, alias, destination)
-    leaving = tuple(each for each in (alias.primary, alias.second) if each not in (None, destination))
-    away_from = tuple(each for each in leaving if each)
+    lost = alias.record.to if alias.record and alias.fired else None
+    away_from = tuple(each for each in (alias.primary, alias.second, lost) if each not in (None, destination))
     then = f"{target.resource} serves 100 % v{destination}, without weights"
     undo = f"roll forward again: run strategies/canary with the artifact of v{away_from[0]}" if away_from else "nothing"
     return RollbackPlan(
@@ -96,7 +100,8 @@ def run(target: Target, plan: RollbackPlan, approval: Approval) -> Done:
     """
     approval.must_cover(plan)
     alias = _alias(target)
-    already = (alias.primary, alias.second) == (plan.destination, None)
+    # Where the lease came first, the record still says that a rollout is under way: it is closed.
+    already = (alias.primary, alias.second) == (plan.destination, None) and not alias.fired
     if not already and not target.dry_run:
         alias = take_back(target, alias, plan.destination, plan.away_from)
     target.journal.record("rollback", to=plan.destination, away_from=plan.away_from, by=approval.by, already=already)
@@ -148,8 +153,14 @@ def check(target: Target, alias: Alias, destination: str) -> list[str]:
 
     Raises:
         Refused: ``version-unusable``.
+        InvalidInput: ``version-missing``.
     """
-    there = aliases.configuration(target, destination)
+    found = _looked_up(target, destination, alias.primary)
+    there, here = found[destination], found[alias.primary]
+    if isinstance(there, InvalidInput):
+        raise there
+    if isinstance(there, BuddyError):
+        return [f"whether v{destination} can serve is unknown: {there.what}"]
     if there.get("State", "Active") not in ("Active", "Inactive"):
         raise Refused(
             "version-unusable",
@@ -158,9 +169,34 @@ def check(target: Target, alias: Alias, destination: str) -> list[str]:
             now=f"{target.resource} serves {alias}; nothing was changed.",
             next="Name another version, or roll forward with strategies/canary.",
         )
-    here = aliases.configuration(target, alias.primary)
+    if isinstance(here, BuddyError):
+        return [f"whether v{alias.primary} has other settings than v{destination} is unknown: {here.what}"]
     return [f"{name} differs: v{destination} has {_show(there, name)}, v{alias.primary} has {_show(here, name)}"
             for name in ("Role", "DeadLetterConfig") if there.get(name) != here.get(name)]  # fmt: skip
+
+
+def _looked_up(target: Target, *versions: str) -> dict[str, dict[str, Any] | BuddyError]:
+    """The versions' configurations, or why they are not known; what takes longer than CHECKS_S is not waited for."""
+    late = AwsFailed(
+        "aws-unreachable",
+        f"no answer within {CHECKS_S:g} s.",
+        now="Nothing was changed.",
+        next="Go on.",
+        code="timeout",
+    )
+    found: dict[str, dict[str, Any] | BuddyError] = dict.fromkeys(versions, late)
+
+    def look() -> None:
+        for version in versions:
+            try:
+                found[version] = aliases.configuration(target, version)
+            except BuddyError as error:
+                found[version] = error
+
+    looking = threading.Thread(target=look, daemon=True)
+    looking.start()
+    looking.join(CHECKS_S)
+    return dict(found)
 
 
 def _alias(target: Target) -> Alias:
@@ -178,9 +214,11 @@ def _alias(target: Target) -> Alias:
 def _destination(target: Target, alias: Alias) -> str:
     """The version to return to. While traffic is split that is the stable one, which serves already."""
     record = alias.record
-    if alias.second is not None:
+    if alias.second is not None or alias.fired:
         return alias.primary
     if record is not None:
+        if record.stage in ("rolled-back", "held") and alias.primary == record.source:
+            return alias.primary  # done already; to go further back, a person names the version
         candidates = (record.source, record.prev) if alias.primary == record.to else (record.prev,)
         for version in candidates:
             if version and version != alias.primary and version not in record.bad:

@@ -6,79 +6,39 @@ alias, so any machine can resume, abort or explain it.
 """
 
 from collections.abc import Generator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Literal
 
 from buddy_ops import aliases, freeze, lease, rollback
 from buddy_ops.aliases import Alias, AliasMoved, Record, Shift
-from buddy_ops.envelope import RolloutPlan, fired, plan
-from buddy_ops.errors import AwsFailed, BuddyError, Held, Refused, RolledBack
+from buddy_ops.envelope import RolloutPlan, mine, plan
+from buddy_ops.errors import AwsFailed, BuddyError, Refused
 from buddy_ops.evidence import Evidence
 from buddy_ops.health import Verdict
 from buddy_ops.journal import iso
 from buddy_ops.lease import Lease, LeaseGone
-from buddy_ops.metrics import MINUTE, Row
+from buddy_ops.metrics import MINUTE
+from buddy_ops.outcome import Ending, Observation, Order, Outcome, Rollout, conclude
 from buddy_ops.plan import Approval
 from buddy_ops.target import Target
 
 __all__ = ["Observation", "Order", "Outcome", "Rollout", "RolloutPlan", "conclude", "plan", "run"]
 
-Order = Literal["abort", "hold", "promote"]
-Ending = Literal[
-    "proved", "unproven", "deployed", "already-live", "dry-run", "rolled-back", "aborted", "lease-fired", "held"
-]
-EXIT_CODES: dict[Ending, int] = {"rolled-back": 3, "aborted": 3, "lease-fired": 3, "held": 5}
 PUBLISH_POLL = timedelta(seconds=2)
 PUBLISH_LIMIT = timedelta(minutes=10)
 
 
 @dataclass(frozen=True)
-class Observation:
-    """One poll. ``rows`` are the minutes read since the last one, ``verdict`` what the judge says of all so far.
-
-    Attributes:
-        stage: '1', '2', ... or 'publish' or 'watch'.
-        weight: the new version's share now, 0..1.
-        wake_at: when to call again.
-        bake_left_s: seconds until the bake is over, at least 0; None where nothing bakes.
-    """
-
-    at: datetime
-    stage: str
-    weight: float
-    rows: tuple[Row, ...]
-    verdict: Verdict | None
-    evidence: Evidence | None
-    wake_at: datetime
-    says: str
-    bake_left_s: float | None = None
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """How a rollout ended."""
+class _Back:
+    """The decision to take the traffic back."""
 
     ending: Ending
-    stable: str
-    new: str
-    stage: str
-    began: datetime
-    ended: datetime
     reasons: tuple[str, ...]
-    requests: dict[str, int] = field(default_factory=dict)
-    failed: dict[str, int] = field(default_factory=dict)
-
-    @property
-    def exit_code(self) -> int:
-        """The exit code that the command line documents for this ending."""
-        return EXIT_CODES.get(self.ending, 0)
-
-    def __str__(self) -> str:
-        return "\n".join((f"{_title(self)} ({(self.ended - self.began) / MINUTE:.0f} min).", *self.reasons))
+    bad: bool = False
 
 
-Rollout = Generator[Observation, Order | None, Outcome]
+ABORTED = _Back("aborted", ("A person aborted the rollout.",), bad=True)
 
 
 def run(target: Target, plan: RolloutPlan, approval: Approval) -> Rollout:
@@ -93,7 +53,12 @@ def run(target: Target, plan: RolloutPlan, approval: Approval) -> Rollout:
     """
     approval.must_cover(plan)
     engine = _Engine(target, plan)
-    outcome = yield from engine.run()
+    try:
+        outcome = yield from engine.run()
+    except AwsFailed as failure:
+        # What one call changed is not what an operator asks: it is what serves now.
+        failure.now = engine.standing()
+        raise
     target.journal.record(
         "outcome",
         ending=outcome.ending,
@@ -108,24 +73,6 @@ def run(target: Target, plan: RolloutPlan, approval: Approval) -> Rollout:
     return outcome
 
 
-def conclude(outcome: Outcome) -> None:
-    """The last cell of a strategy's notebook: nothing if it ended as asked, a short error with its exit code if not.
-
-    Raises:
-        RolledBack: exit code 3.
-        Held: exit code 5.
-    """
-    if outcome.exit_code == 0:
-        return
-    kind = RolledBack if outcome.exit_code == 3 else Held
-    raise kind(
-        outcome.ending,
-        str(outcome),
-        now=f"v{outcome.stable} serves 100 % of the traffic; v{outcome.new} gets none.",
-        next="Read the reasons above and the error log of the new version, correct the build and ship again.",
-    )
-
-
 class _Engine:
     """One run of a plan: what it holds of the world, and its steps."""
 
@@ -135,11 +82,17 @@ class _Engine:
         self.stages = plan.stages
         self.began = self.started = self.polled = target.clock.now()
         self.unread_since: datetime | None = None
+        self.failing_since: datetime | None = None
         self.holding = False
-        self.frozen = False
+        self.frozen = ""
         self.lease: Lease | None = None
+        self.guarded = ""
+        self.intended: Shift | None = None
         self.alias: Alias | None = None
+        self.read_at = self.began
         self.evidence: Evidence | None = None
+        self.seen: Observation | None = None
+        self.untold: Observation | None = None
 
     def run(self) -> Rollout:
         """Publish, then stage after stage, then the watch."""
@@ -148,9 +101,14 @@ class _Engine:
             return self._outcome("dry-run", ("Dry run: nothing was written.",))
         if self.alias and self.plan.known and self.alias.primary == self.plan.known and self.plan.resumes is None:
             return self._outcome("already-live", (f"v{self.new} has this code and serves {self.alias}.",))
-        if self.plan.resumes and self.alias and fired(self.alias):
-            return self._lease_fired()
+        if self.plan.resumes and self.alias and self.alias.fired:
+            return (yield from self._take_back(self._lease_fired()))
         if self.plan.resumes is None:
+            moved = self.alias is not None and (
+                mine(self.target, self.alias, self.new) is not None or self.alias.primary != self.plan.stable
+            )
+            if moved and self.alias is not None:
+                raise AliasMoved(self.target, self.alias)
             freeze.refuse(self.target)
         if not self.new:
             yield from self._publish()
@@ -158,14 +116,24 @@ class _Engine:
             return self._deploy_first()
         if self.target.settings.lease.prove and self.plan.resumes is None:
             yield from self._prove_lease()
-        self._begin_judging()
-        while True:
-            outcome = yield from self._bake()
-            if outcome is not None:
-                return outcome
-            outcome = self._advance()
-            if outcome is not None:
-                return outcome
+        back = self._begin_judging()
+        while back is None:
+            back = yield from self._bake()
+            if back is None:
+                ended = yield from self._advance()
+                if isinstance(ended, Outcome):
+                    return ended
+                back = ended
+        return (yield from self._take_back(back))
+
+    def standing(self) -> str:
+        """What is live now, read again or as it was last read, and what happens if nobody does anything."""
+        told = aliases.standing(self.target, self.alias, self.read_at)
+        if self.lease is not None and self.lease.until > self.target.clock.now():
+            until = f"{self.lease.until:%H:%M} UTC"
+            until = f"{self.lease.until:%H:%M} UTC"
+            told += f" Unless a run of the same build goes on, v{self.new} loses its traffic at {until}."
+        return told
 
     # Publishing
 
@@ -216,16 +184,21 @@ class _Engine:
 
     # Stages
 
-    def _begin_judging(self) -> None:
+    def _begin_judging(self) -> _Back | None:
         """Read the minutes before, then shift to the first stage or pick up the one under way."""
         self.evidence = Evidence(self.target, self.plan.stable, self.new)
         resumed = self.plan.resumes
         if resumed is not None:
             self.stages = self._with_probe(resumed.probe)
             self.began = self.evidence.resume(resumed, list(self.stages))
-            self.lease = lease.arm(self.target) if resumed.stage.isdigit() else self._guard()
             self.target.journal.record("resumed", run=resumed.run, stage=resumed.stage, of=f"v{self.new}")
-            return
+            try:
+                self.lease = lease.arm(self.target) if resumed.stage.isdigit() else self._guard()
+            except AwsFailed as failure:
+                if not resumed.open:
+                    raise  # it serves alone, for good, and nothing of ours threatens that
+                return self._held(f"The lease could not be armed, so the traffic does not stay split. {failure.what}")
+            return None
         trouble = self.evidence.read(self.began)
         if trouble is not None:
             raise Refused(
@@ -237,8 +210,9 @@ class _Engine:
         probe = self.policy.probe_percent
         busy = self.evidence.requests_per_minute >= self.policy.probe_from_requests_per_minute
         self.stages = self._with_probe(bool(probe) and busy and probe / 100 < self.stages[0])
-        self._shift(0)
+        back = self._shift(0)
         self.began = self.evidence.shifts[0][0]
+        return back
 
     def _with_probe(self, probing: bool) -> tuple[float, ...]:
         return (self.policy.probe_percent / 100, *self.plan.stages) if probing else self.plan.stages
@@ -249,7 +223,7 @@ class _Engine:
         record = self.alias.record if self.alias else None
         return int(record.stage) - 1 if record is not None and record.stage.isdigit() else len(self.stages) - 1
 
-    def _shift(self, stage: int) -> None:
+    def _shift(self, stage: int) -> _Back | None:
         """Give the new version the stage's share. The lease stands before weights do, the guard after a switch."""
         assert self.alias is not None and self.evidence is not None
         weight, now = self.stages[stage], self.target.clock.now()
@@ -260,18 +234,43 @@ class _Engine:
             to = Shift(self.plan.stable, self.new, weight, record)
         else:
             to = Shift(self.new, None, 0.0, record)
-        self.alias = aliases.shift(self.target, self.alias, to)
-        self.evidence.shifted(now, weight)
+        self.intended = to
+        self._hold(aliases.shift(self.target, self.alias, to))
+        return self._shifted(to)
+
+    def _shifted(self, to: Shift) -> _Back | None:
+        """The alias is where we meant it to be: from now on the stage bakes, and a switch is guarded."""
+        assert self.evidence is not None
+        weight = 1.0 if to.second is None else to.weight
+        self.intended = None
+        self.evidence.shifted(datetime.fromisoformat(to.record.since), weight)
         self.target.journal.record(
-            "shifted", stage=record.stage, weight=weight, to=f"v{self.new}", serves=str(self.alias)
+            "shifted", stage=to.record.stage, weight=weight, to=f"v{self.new}", serves=str(self.alias)
         )
-        if weight == 1.0:
+        if weight < 1.0:
+            return None
+        try:
             self.lease = self._guard()
+        except AwsFailed as failure:
+            return self._held(f"The guard could not be armed, so the switch does not stand. {failure.what}")
+        try:
             lease.disarm(self.target, "lease")
+        except AwsFailed as failure:
+            self._pass_over("The lease could not be deleted; it clears weights that are not there.", failure)
+        return None
 
     def _guard(self) -> Lease:
         assert self.alias is not None
-        return lease.guard(self.target, self.plan.stable, self.alias.revision)
+        armed = lease.guard(self.target, self.plan.stable, self.alias.revision)
+        self.guarded = self.alias.revision
+        return armed
+
+    def _hold(self, alias: Alias) -> None:
+        self.alias, self.read_at = alias, self.target.clock.now()
+
+    def _pass_over(self, what: str, failure: AwsFailed) -> None:
+        """Something failed that need not stop us now: it stands in the journal."""
+        self.target.journal.record("passed-over", what=what, because=failure.what)
 
     def _record(self, stage: str, now: datetime) -> Record:
         """The alias's record for a new stage of this run."""
@@ -290,51 +289,72 @@ class _Engine:
         # A rollout whose lease fired, and that nobody closed, is closed by the next one.
         return record.with_bad(old.to) if old is not None and old.open else record
 
-    def _bake(self) -> Generator[Observation, Order | None, Outcome | None]:
-        """Poll once a minute until the stage is over: None to go on, an Outcome to end."""
+    def _bake(self) -> Generator[Observation, Order | None, _Back | None]:
+        """Poll once a minute until the stage is over: None to go on."""
         while True:
             now = self.target.clock.now()
             trouble = self._look(now)
-            if isinstance(trouble, Outcome):
+            if isinstance(trouble, _Back):
                 return trouble
-            observation = self._observe(now, trouble)
+            observation = self.seen = self._observe(now, trouble)
             decision = self._decide(now, observation.verdict, trouble)
             if decision == "promote":
                 return None
-            if isinstance(decision, Outcome):
-                # The minutes that decided belong in the picture too.
-                yield replace(observation, wake_at=now, weight=0.0)
+            if isinstance(decision, _Back):
+                self.untold = observation
                 return decision
             order = yield observation
             if order == "abort":
-                return self._take_back("aborted", ("A person aborted the rollout.",), bad=True)
+                return ABORTED
             self.holding = order == "hold" or (self.holding and order is None)
             if order == "promote" and not self.frozen:
                 return None
 
-    def _look(self, now: datetime) -> Outcome | str | None:
-        """Check that the alias is as we left it, renew the lease, read the new minutes; what could not be read."""
-        assert self.alias is not None and self.evidence is not None and self.lease is not None
+    def _look(self, now: datetime) -> _Back | str | None:
+        """Check that the alias is as we left it, renew the lease, read the new minutes; what could not be read.
+
+        One failure leaves the others their turn: a verdict does not wait until the alias or a freeze can be read.
+        """
+        assert self.alias is not None and self.evidence is not None
+        trouble: str | None = None
         try:
             alias = aliases.read(self.target)
-            if (alias is None or alias.revision != self.alias.revision) and (outcome := self._moved(alias)):
-                return outcome
-            self.frozen = bool(freeze.read(self.target))
+            if (alias is None or alias.revision != self.alias.revision) and (back := self._moved(alias)):
+                return back
+            self.read_at = now
+            if back := self._renew(now):
+                return back
         except AwsFailed as failure:
-            return failure.what
+            trouble = failure.what
         try:
-            if lease.due(self.target, self.lease):
-                self.lease = lease.renew(self.target, self.lease)
+            self.frozen = "Deployments were frozen" if freeze.read(self.target) else ""
+        except AwsFailed as failure:
+            self.frozen = f"Whether deployments are frozen could not be read ({failure.what})"
+        unread = self.evidence.read(now)
+        return " ".join(filter(None, (trouble, unread))) or None
+
+    def _renew(self, now: datetime) -> _Back | None:
+        """Renew the lease or the guard when it is time; what cannot be renewed takes the traffic back in time."""
+        assert self.alias is not None and self.lease is not None
+        watching = self.stages[self._stage] == 1.0
+        if not lease.due(self.target, self.lease) and (not watching or self.guarded == self.alias.revision):
+            return None
+        try:
+            # A guard names the revision that it protects; somebody may have rewritten the same.
+            self.lease = self._guard() if watching else lease.renew(self.target, self.lease)
         except LeaseGone:
             alias = aliases.read(self.target)
-            if alias != self.alias and (outcome := self._moved(alias)):
-                return outcome
+            if alias != self.alias and (back := self._moved(alias)):
+                return back
             return self._held("The lease was deleted by somebody else, so the traffic does not stay split.")
         except AwsFailed as failure:
+            if now + lease.MARGIN + MINUTE < self.lease.until:
+                self._pass_over("The lease could not be renewed; it is tried again at the next poll.", failure)
+                return None
             return self._held(f"The lease could not be renewed, so the traffic does not stay split. {failure.what}")
-        return self.evidence.read(now)
+        return None
 
-    def _moved(self, alias: Alias | None) -> Outcome | None:
+    def _moved(self, alias: Alias | None) -> _Back | None:
         """The alias has another RevisionId: the lease or guard fired, somebody else acted, or rewrote the same."""
         if alias is None:
             raise BuddyError(
@@ -343,11 +363,15 @@ class _Engine:
                 now="The alias does not exist; this run changed nothing after that.",
                 next="Find out who deleted it; strategies/canary creates it again.",
             )
-        held, self.alias = self.alias, alias
+        held = self.alias
+        self._hold(alias)
         assert held is not None
         if replace(alias, revision=held.revision) == held:
             return None
-        if alias.record == held.record and fired(alias):
+        if self.intended is not None and self.intended.met_by(alias):
+            # A write of ours whose answer was lost. One that only closes the record is made again.
+            return self._shifted(self.intended) if self.intended.record.open else None
+        if alias.record == held.record and alias.fired:
             return self._lease_fired()
         raise AliasMoved(self.target, alias)
 
@@ -375,21 +399,18 @@ class _Engine:
         probing = len(self.stages) > len(self.plan.stages) and self._stage == 0
         return 60.0 * (self.policy.probe_minutes if probing else self.policy.bake_minutes)
 
-    def _decide(
-        self, now: datetime, verdict: Verdict | None, trouble: str | None
-    ) -> Outcome | Literal["promote"] | None:
-        """Act on the verdict; None to stay."""
+    def _decide(self, now: datetime, verdict: Verdict | None, trouble: str | None) -> _Back | Literal["promote"] | None:
+        """What follows from the verdict; None to stay."""
         assert verdict is not None and self.evidence is not None
+        if verdict.decision == "rollback":
+            return _Back("rolled-back", verdict.reasons, bad=True)
         if trouble is not None:
             self.unread_since = self.unread_since or now
             if now - self.unread_since >= timedelta(minutes=self.policy.unreadable_minutes):
-                return self._held(
-                    f"Metrics could not be read for {self.policy.unreadable_minutes:g} minutes. {trouble}"
-                )
+                limit = f"{self.policy.unreadable_minutes:g} minutes"
+                return self._held(f"Metrics or the alias could not be read for {limit}. {trouble}")
             return None
         self.unread_since = None
-        if verdict.decision == "rollback":
-            return self._take_back("rolled-back", verdict.reasons, bad=True)
         final = self.stages[self._stage] == 1.0
         watched_s = (now - max(self.started, self.evidence.shifts[-1][0])).total_seconds()
         if final and (verdict.decision == "promote" or watched_s >= 60 * self.policy.watch_minutes):
@@ -400,65 +421,80 @@ class _Engine:
             # A freeze stops every step forward; it does not leave traffic split for as long as it lasts.
             longest_s = self._bake_s + 60 * self.policy.stretch_minutes
             over = self.evidence.baked_s(now) >= longest_s
-            return self._held("Deployments were frozen while traffic was split.") if over else None
+            return self._held(f"{self.frozen} while traffic was split.") if over else None
         return "promote" if verdict.decision == "promote" and not self.holding and not final else None
 
-    def _advance(self) -> Outcome | None:
-        """The next stage, or the close after the last."""
-        assert self.evidence is not None and self.alias is not None
-        stage = self._stage
-        if self.stages[stage] < 1.0:
-            self._shift(stage + 1)
-            return None
+    def _advance(self) -> Generator[Observation, Order | None, Outcome | _Back | None]:
+        """The next stage, or the close after the last. What AWS fails is left to the next poll, which decides anew."""
+        try:
+            ended = self._shift(self._stage + 1) if self.stages[self._stage] < 1.0 else self._close()
+        except AwsFailed as failure:
+            now = self.target.clock.now()
+            self.failing_since = self.failing_since or now
+            if now - self.failing_since >= timedelta(minutes=self.policy.unreadable_minutes):
+                if self.stages[self._stage] == 1.0:
+                    raise  # only the record is wanting
+                return self._held(f"The next stage could not be reached. {failure.what}")
+            return ABORTED if (yield self._again(failure)) == "abort" else None
+        self.failing_since = None
+        return ended
+
+    def _close(self) -> Outcome:
+        """The watch is over: the record says how."""
+        assert self.evidence is not None and self.alias is not None and self.alias.record is not None
         ending: Ending = "proved" if self.evidence.judge.proved else "unproven"
         reasons = self.evidence.verdict(self.target.clock.now(), self._bake_s, final=True).reasons
-        assert self.alias.record is not None
         # 'unproven' keeps its times: a later run reads the same minutes and more, and may close the rollout.
-        record = replace(self.alias.record, stage=ending)
-        self.alias = aliases.shift(self.target, self.alias, Shift(self.new, None, 0.0, record))
+        self.intended = Shift(self.new, None, 0.0, replace(self.alias.record, stage=ending))
+        self._hold(aliases.shift(self.target, self.alias, self.intended))
         return self._outcome(ending, (*reasons, *rollback.tidy(self.target)))
+
+    def _again(self, failure: AwsFailed) -> Observation:
+        """What is seen while a write is waited for."""
+        assert self.seen is not None
+        now = self.target.clock.now()
+        self.target.journal.record("failed", says=failure.what)
+        self.seen, told = replace(self.seen, rows=()), self.seen
+        says = f"{failure.what} It is tried again in a minute."
+        return replace(told, at=now, wake_at=now.replace(second=0, microsecond=0) + MINUTE, says=says)
 
     # Endings
 
-    def _take_back(self, ending: Ending, reasons: tuple[str, ...], bad: bool) -> Outcome:
+    def _take_back(self, back: _Back) -> Generator[Observation, Order | None, Outcome]:
+        """Take the traffic back, at every poll again until AWS lets us or does it by itself."""
         assert self.alias is not None
         stage = self.alias.record.stage if self.alias.record else ""
-        versions = (self.new,) if bad else ()
-        kept: Literal["rolled-back", "held"] = "rolled-back" if bad else "held"
-        self.alias = rollback.take_back(self.target, self.alias, self.plan.stable, versions, kept)
-        self.target.journal.record("taken-back", version=self.new, serves=str(self.alias), reasons=reasons)
-        return self._outcome(ending, (*reasons, *rollback.tidy(self.target)), stage)
+        versions = (self.new,) if back.bad else ()
+        kept: Literal["rolled-back", "held"] = "rolled-back" if back.bad else "held"
+        while True:
+            try:
+                self._hold(rollback.take_back(self.target, self.alias, self.plan.stable, versions, kept))
+                break
+            except AwsFailed as failure:
+                if self.seen is None or self.lease is None or self.target.clock.now() >= self.lease.until + MINUTE:
+                    raise
+                yield self._again(failure)
+        self.target.journal.record("taken-back", version=self.new, serves=str(self.alias), reasons=back.reasons)
+        if self.untold is not None:
+            # The minutes that decided belong in the picture too.
+            yield replace(self.untold, rows=self.seen.rows if self.seen else (), wake_at=self.untold.at, weight=0.0)
+        return self._outcome(back.ending, (*back.reasons, *rollback.tidy(self.target)), stage)
 
-    def _held(self, *reasons: str) -> Outcome:
-        return self._take_back("held", reasons, bad=False)
+    def _held(self, *reasons: str) -> _Back:
+        return _Back("held", reasons)
 
-    def _lease_fired(self) -> Outcome:
+    def _lease_fired(self) -> _Back:
         """The alias says that a rollout of ours is under way, and has no weights: close it and tell."""
         assert self.alias is not None and self.alias.record is not None
         record = self.alias.record
         told = (
             f"Run {record.run} gave v{record.to} a share of the traffic (stage {record.stage}, since {record.since}) "
-            f"and stopped renewing its lease; the lease took that share away, and v{self.plan.stable} serves alone.",
+            f"and stopped renewing its lease; the lease took that share away, and v{self.plan.stable} serves alone."
         )
-        return self._take_back("lease-fired", told, bad=True)
+        return _Back("lease-fired", (told,), bad=True)
 
     def _outcome(self, ending: Ending, reasons: tuple[str, ...], stage: str = "") -> Outcome:
         requests, failed = self.evidence.totals() if self.evidence else ({}, {})
         stage = stage or (self.alias.record.stage if self.alias and self.alias.record else "")
         now = self.target.clock.now()
         return Outcome(ending, self.plan.stable, self.new, stage, self.began, now, reasons, requests, failed)
-
-
-def _title(outcome: Outcome) -> str:
-    new, stable = f"v{outcome.new}", f"v{outcome.stable}"
-    return {
-        "proved": f"{new} serves 100 % and is proved healthy",
-        "unproven": f"{new} serves 100 %; its health is not proved",
-        "deployed": f"{new} is the first deployment and serves 100 %",
-        "already-live": f"{new} was live already; nothing was changed",
-        "dry-run": "Dry run: nothing was changed",
-        "rolled-back": f"{new} was taken back at stage {outcome.stage}; {stable} serves 100 %",
-        "aborted": f"{new} was taken back by order at stage {outcome.stage}; {stable} serves 100 %",
-        "lease-fired": f"{new} lost its traffic when its run died; {stable} serves 100 %",
-        "held": f"{new} was taken back without a verdict at stage {outcome.stage}; {stable} serves 100 %",
-    }[outcome.ending]

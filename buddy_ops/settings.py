@@ -103,6 +103,55 @@ class Alarms(Model):
     tables: tuple[str, ...] = ()
 
 
+class SmokeTest(Model):
+    """One request to a version before it gets traffic, and what its answer must be.
+
+    Attributes:
+        speaks: whether the answer must say something.
+        never_says: phrases of an apology: a catch-all that says "sorry" has failed.
+    """
+
+    name: Annotated[str, Field(min_length=1, max_length=60)]
+    request: Literal["LaunchRequest", "IntentRequest", "SessionEndedRequest"]
+    intent: str = ""
+    slots: dict[str, str] = {}
+    speaks: bool = True
+    never_says: tuple[str, ...] = ("sorry",)
+    application_id: str = ""
+
+
+SMOKE_TESTS = (
+    SmokeTest(name="launch", request="LaunchRequest"),
+    SmokeTest(
+        name="reminder",
+        request="IntentRequest",
+        intent="SetReminderIntent",
+        slots={"medication": "aspirin", "time": "08:00"},
+    ),
+    SmokeTest(name="session end", request="SessionEndedRequest", speaks=False),
+)
+
+
+Secret = Annotated[str, Field(pattern=r"^(ssm:/[\w./-]+|env:\w+)$")]
+"""Where a secret is: 'ssm:/name' or 'env:NAME'. Never the secret itself."""
+
+
+class StatusPage(Model):
+    """A Statuspage-compatible page. ``token`` says where its API token is."""
+
+    url: Annotated[str, Field(pattern=r"^https?://")] = "https://api.statuspage.io"
+    page_id: str
+    token: Secret
+
+
+class Notify(Model):
+    """Who is told, each optional."""
+
+    slack_webhook: Secret | None = None
+    topic_arn: str | None = None
+    status_page: StatusPage | None = None
+
+
 class Settings(Model):
     """One environment."""
 
@@ -113,7 +162,9 @@ class Settings(Model):
     health: Health = Health()
     lease: Lease = Lease()
     alarms: Alarms = Alarms()
+    notify: Notify = Notify()
     failure_metrics: tuple[Metric, ...] = ()
+    smoke_tests: tuple[SmokeTest, ...] = SMOKE_TESTS
     schema_range: str | None = None
 
 

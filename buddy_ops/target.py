@@ -21,6 +21,7 @@ from urllib.parse import urlparse
 import boto3
 from botocore import exceptions as botocore
 from botocore.config import Config
+from botocore.parsers import ResponseParserError
 
 from buddy_ops import parameters
 from buddy_ops import settings as settings_
@@ -89,15 +90,21 @@ class Target:
         entry: dict[str, Any] = {"call": f"{service}:{operation}", "parameters": noted}
         try:
             reply: dict[str, Any] = getattr(self._client(service, operation), operation)(**parameters)
-        except (botocore.BotoCoreError, botocore.ClientError) as error:
+            if hasattr(reply.get("Payload"), "read"):
+                reply["Payload"] = reply["Payload"].read()  # it may break off as well
+        except (botocore.BotoCoreError, botocore.ClientError, ResponseParserError) as error:
+            self._learn_time(getattr(error, "response", {}))
             failure = explain(error, f"{service}:{operation}", self.region)
             self.journal.record("aws", **entry, failed=failure.code)
             raise failure from error
-        metadata = reply.get("ResponseMetadata", {})
-        with suppress(KeyError, ValueError):
-            self.clock.correct(parsedate_to_datetime(metadata["HTTPHeaders"]["date"]))
-        self.journal.record("aws", **entry, request=metadata.get("RequestId"))
+        self._learn_time(reply)
+        self.journal.record("aws", **entry, request=reply.get("ResponseMetadata", {}).get("RequestId"))
         return reply
+
+    def _learn_time(self, reply: Mapping[str, Any]) -> None:
+        """Set the clock by AWS's own; a refusal carries the time as well, above all one for a wrong clock."""
+        with suppress(KeyError, ValueError, TypeError):
+            self.clock.correct(parsedate_to_datetime(reply["ResponseMetadata"]["HTTPHeaders"]["date"]))
 
     def _client(self, service: str, operation: str) -> Any:
         # A smoke test that is sent twice tests nothing twice as well, and may act twice.
@@ -118,9 +125,14 @@ class Target:
     def _repr_markdown_(self) -> str:
         where = f"sandbox at {self.endpoint_url}, virtual time" if self.sandbox else f"AWS account {self.account}"
         banner = "**Dry run: nothing will be written.** " if self.dry_run else ""
+        try:
+            principal = self.principal
+        except AwsFailed as failure:
+            # Who we are is worth a line; a rollback does not wait for it.
+            return f"{banner}**{self.environment}**: who calls is unknown: {failure.what}"
         return (
             f"{banner}**{self.environment}**: function `{self.settings.function}`, alias `{self.settings.alias}`, "
-            f"{where}, region {self.region}, as `{self.principal}`, at {self.clock.now():%Y-%m-%d %H:%M} UTC, "
+            f"{where}, region {self.region}, as `{principal}`, at {self.clock.now():%Y-%m-%d %H:%M} UTC, "
             f"run `{self.run}`."
         )
 
@@ -208,8 +220,10 @@ class _Appender:
 
     def __call__(self, line: str) -> None:
         self._path.parent.mkdir(parents=True, exist_ok=True)
-        with self._path.open("a", encoding="utf-8") as file:
-            file.write(line + "\n")
+        with self._path.open("a+b") as file:
+            # A line that was torn by a full disk or a kill must not take the next one with it.
+            torn = bool(file.tell()) and (file.seek(-1, os.SEEK_END), file.read(1))[1] != b"\n"
+            file.write(b"\n" * torn + line.encode() + b"\n")
             file.flush()
             os.fsync(file.fileno())
 

@@ -1,0 +1,120 @@
+"""Which role may run which runbook, and what each role may do, on which resources.
+
+Knows IAM's names of actions and the ARNs that they are scoped to. ``infrastructure.yaml`` grants the same; a test
+compares both with what the runbooks really call. Never asks AWS.
+
+Source: the service authorization reference: UpdateAlias can be scoped neither to an alias nor to weights, and a
+qualified call is checked against function:QUALIFIER, any other against the function.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from buddy_ops.settings import Settings
+
+Role = Literal["reader", "responder", "deployer"]
+EVERYBODY: tuple[Role, ...] = ("reader", "responder", "deployer")
+ACTING: tuple[Role, ...] = ("responder", "deployer")
+
+RUNBOOKS: Mapping[str, tuple[Role, ...]] = {
+    "start_here": EVERYBODY,
+    "status": EVERYBODY,
+    "doctor": EVERYBODY,
+    "rollback/immediate": ACTING,
+    "rollback": ACTING,
+    "freeze": ("responder",),
+    "strategies/canary": ("deployer",),
+    "operations/alarms": ("deployer",),
+    "operations/clean_up_versions": ("deployer",),
+}
+"""Who runs which notebook or command; ``freeze`` is the module, which no runbook wraps yet."""
+
+BY_HAND = frozenset(
+    {"lambda:DeleteFunctionConcurrency", "lambda:GetFunctionConcurrency", "lambda:PutFunctionConcurrency"}
+)
+"""What a role may do and no runbook does yet: turning the function off, in an emergency, is done by hand."""
+
+FUNCTION = "arn:{partition}:lambda:{region}:{account}:function:{function}"
+VERSIONS = FUNCTION + ":*"
+ALARMS = "arn:{partition}:cloudwatch:{region}:{account}:alarm:{function}-*"
+SCHEDULES = "arn:{partition}:scheduler:{region}:{account}:schedule/{group}/{function}-{alias}-*"
+FREEZES = "arn:{partition}:ssm:{region}:{account}:parameter/buddy/{environment}/freeze"
+LOG = "arn:{partition}:logs:{region}:{account}:log-group:/aws/lambda/{function}:*"
+ROLES = "arn:{partition}:iam::{account}:role/buddy-ops-{environment}-*"
+LEASE_ROLE = "{lease_role}"
+
+
+@dataclass(frozen=True)
+class Grant:
+    """Actions that roles may do on one resource, an ARN with the environment's names in braces."""
+
+    roles: tuple[Role, ...]
+    resource: str
+    actions: tuple[str, ...]
+
+
+GRANTS = (
+    Grant(EVERYBODY, FUNCTION, ("lambda:GetAlias", "lambda:GetFunctionConfiguration")),
+    Grant(
+        EVERYBODY,
+        "*",
+        ("cloudwatch:DescribeAlarms", "cloudwatch:GetMetricData", "cloudwatch:ListMetrics", "logs:DescribeLogGroups"),
+    ),
+    Grant(EVERYBODY, FREEZES, ("ssm:GetParametersByPath",)),
+    Grant(EVERYBODY, LEASE_ROLE, ("iam:GetRole",)),
+    Grant(EVERYBODY, ROLES, ("iam:GetRole", "iam:SimulatePrincipalPolicy")),
+    Grant(ACTING, FUNCTION, ("lambda:UpdateAlias",)),
+    Grant(ACTING, VERSIONS, ("lambda:GetFunctionConfiguration",)),
+    Grant(ACTING, SCHEDULES, ("scheduler:DeleteSchedule",)),
+    Grant(("responder",), FREEZES + "/*", ("ssm:PutParameter", "ssm:DeleteParameter")),
+    Grant(("responder",), FUNCTION, tuple(sorted(BY_HAND))),
+    Grant(
+        ("deployer",),
+        FUNCTION,
+        (
+            "lambda:CreateAlias",
+            "lambda:DeleteAlias",
+            "lambda:ListAliases",
+            "lambda:ListProvisionedConcurrencyConfigs",
+            "lambda:ListVersionsByFunction",
+            "lambda:PublishVersion",
+            "lambda:UpdateFunctionCode",
+        ),
+    ),
+    # A version, never the function: without a qualifier the resource is the function itself.
+    Grant(("deployer",), VERSIONS, ("lambda:DeleteFunction",)),
+    Grant(("deployer",), LOG, ("logs:StartQuery", "logs:GetQueryResults")),
+    Grant(("deployer",), SCHEDULES, ("scheduler:CreateSchedule", "scheduler:UpdateSchedule")),
+    Grant(("deployer",), LEASE_ROLE, ("iam:PassRole",)),
+    Grant(("deployer",), ALARMS, ("cloudwatch:PutMetricAlarm", "cloudwatch:SetAlarmState")),
+)
+
+
+def needs(role: Role, environment: str, settings: Settings, where: Mapping[str, str]) -> dict[str, tuple[str, ...]]:
+    """The actions that a role may do, by resource.
+
+    Args:
+        environment: whose freezes and roles.
+        settings: the names of function, alias, schedule group and the lease's role.
+        where: 'partition', 'account' and 'region'.
+    """
+    names = {
+        **where,
+        "environment": environment,
+        "function": settings.function,
+        "alias": settings.alias,
+        "group": settings.lease.group,
+        "lease_role": lease_role(settings, where),
+    }
+    found: dict[str, tuple[str, ...]] = {}
+    for grant in GRANTS:
+        if role in grant.roles:
+            resource = grant.resource.format(**names)
+            found[resource] = found.get(resource, ()) + grant.actions
+    return found
+
+
+def lease_role(settings: Settings, where: Mapping[str, str]) -> str:
+    """The ARN of the role that EventBridge Scheduler assumes to take traffic away."""
+    return settings.lease.role_arn or "arn:{partition}:iam::{account}:role/buddy-ops-scheduler".format(**where)

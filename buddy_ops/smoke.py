@@ -1,0 +1,117 @@
+"""Smoke tests of one version, before it gets any traffic: Alexa's own requests, sent by the version's number.
+
+Knows what a right answer of an Alexa skill looks like. Never touches the alias; which requests are sent stands in the
+environment's parameters/ file.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+from buddy_ops import aliases
+from buddy_ops.errors import Refused
+from buddy_ops.settings import SmokeTest
+from buddy_ops.target import Target
+
+SYNTHETIC_USER = "amzn1.ask.account.BUDDY-OPS-SMOKE-TEST"
+ATTEMPTS = 2
+"""A test that fails is sent once more: a version that keeps within its objectives may fail one request in a hundred."""
+
+
+@dataclass(frozen=True)
+class Result:
+    """How one smoke test ended; ``trouble`` is None where it passed."""
+
+    name: str
+    version: str
+    trouble: str | None
+    said: str
+
+    def __str__(self) -> str:
+        return f"{self.name}: {self.trouble or 'passed'}"
+
+
+def run(target: Target, version: str) -> tuple[Result, ...]:
+    """Send every smoke test to a version by its number. AWS: lambda:InvokeFunction; runs the skill's code.
+
+    Raises:
+        AwsFailed: the call itself failed; the version's own failures are results.
+    """
+    results = tuple(_attempt(target, version, test) for test in target.settings.smoke_tests)
+    for result in results:
+        target.journal.record("smoke", test=result.name, version=version, trouble=result.trouble)
+    return results
+
+
+def refuse(target: Target, version: str) -> tuple[Result, ...]:
+    """The results, if all passed.
+
+    Raises:
+        Refused: ``smoke-failed``, with every test that failed.
+    """
+    results = run(target, version)
+    failed = [result for result in results if result.trouble]
+    if failed:
+        raise Refused(
+            "smoke-failed",
+            f"v{version} of {target.settings.function} failed {len(failed)} of {len(results)} smoke tests: "
+            f"{'; '.join(map(str, failed))}.",
+            now=f"v{version} is published and got no traffic; {target.resource} is untouched.",
+            next="Read the error log of that version, correct the build and ship again.",
+        )
+    return results
+
+
+def _attempt(target: Target, version: str, test: SmokeTest) -> Result:
+    for _ in range(ATTEMPTS):
+        answer, failure, executed = aliases.invoke(target, version, request(target, test))
+        trouble = _trouble(test, version, answer, failure, executed)
+        if trouble is None:
+            break
+    return Result(test.name, version, trouble, _speech(answer) if trouble is None else "")
+
+
+def _trouble(test: SmokeTest, version: str, answer: Any, failure: str | None, executed: str) -> str | None:
+    """What is wrong with an answer, or None."""
+    if failure is not None:
+        error = answer if isinstance(answer, dict) else {}
+        return f"it raised {error.get('errorType', failure)}: {error.get('errorMessage', 'no message')}"
+    if executed != version:
+        return f"v{executed or '?'} answered instead of v{version}"
+    if not isinstance(answer, dict) or "version" not in answer or not isinstance(answer.get("response"), dict):
+        return "the answer is not an Alexa response (version and response are wanted)"
+    speech = _speech(answer)
+    if test.speaks and not speech:
+        return "it said nothing"
+    if any(apology.casefold() in speech.casefold() for apology in test.never_says):
+        return f"it apologised: {speech}"
+    return None
+
+
+def _speech(answer: dict[str, Any]) -> str:
+    spoken = answer.get("response", {}).get("outputSpeech") or {}
+    return str(spoken.get("ssml") or spoken.get("text") or "")
+
+
+def request(target: Target, test: SmokeTest) -> dict[str, Any]:
+    """The Alexa request of a test, from a user who does not exist.
+
+    Source: Alexa Skills Kit, 'Request and response JSON reference'.
+    """
+    now = target.clock.now()
+    body: dict[str, Any] = {
+        "type": test.request,
+        "requestId": f"amzn1.echo-api.request.{target.run}-{test.name.replace(' ', '-')}",
+        "timestamp": now.strftime("%Y-%m-%dT%H:%M:%SZ"),
+        "locale": "en-US",
+    }
+    if test.intent:
+        slots = {name: {"name": name, "value": value} for name, value in test.slots.items()}
+        body["intent"] = {"name": test.intent, "confirmationStatus": "NONE", "slots": slots}
+    application, user = {"applicationId": test.application_id}, {"userId": SYNTHETIC_USER}
+    session = {"new": True, "sessionId": f"session-{target.run}", "application": application, "user": user}
+    return {
+        "version": "1.0",
+        "session": session,
+        "context": {"System": {"application": application, "user": user}},
+        "request": body,
+    }
