@@ -59,7 +59,12 @@ class Record:
     @property
     def open(self) -> bool:
         """Whether a rollout is still under way."""
-        return self.stage == "watch" or self.stage.isdigit()
+        return self.stage == "watch" or self.shifting
+
+    @property
+    def shifting(self) -> bool:
+        """Whether traffic is split: the stage is a number."""
+        return self.stage.isascii() and self.stage.isdecimal()
 
     def with_bad(self, version: str) -> "Record":
         """The same record with one more version that no rollback returns to."""
@@ -71,7 +76,9 @@ class Record:
         note = self.note
         while True:
             values["note"] = note
-            kept = {"v": 1} | {key: value for key, value in values.items() if value not in ("", (), False)}
+            kept = {"v": 1} | {
+                key: value for key, value in values.items() if key == "from" or value not in ("", (), False)
+            }
             text = json.dumps(kept, separators=(",", ":"))
             if len(text) <= RECORD_LIMIT or not note:
                 return text
@@ -88,7 +95,9 @@ def decode(description: str) -> Record | None:
         values["bad"] = tuple(map(str, values.get("bad", ())))
         values["ago"] = tuple(map(int, values.get("ago", ())))
         record = Record(**values)
-    except (ValueError, TypeError, KeyError, AttributeError):
+        if datetime.fromisoformat(record.since).tzinfo is None:
+            return None
+    except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError):
         return None
     texts = (record.run, record.source, record.to, record.stage, record.since, record.prev, record.note)
     return record if all(isinstance(text, str) for text in texts) and isinstance(record.probe, bool) else None

@@ -130,7 +130,7 @@ def doctor(
     for each in findings:
         table.add_row(each.check, Text(each.state, colours[each.state]), Text(each.says), Text(each.do))
     out.print(table, soft_wrap=False)
-    counts = Counter(each.state for each in findings)
+    counts = Counter[str](each.state for each in findings)
     out.print(", ".join(f"{counts[state]} {state}" for state in colours if counts[state]))
     raise typer.Exit(1 if counts["problem"] else 0)
 

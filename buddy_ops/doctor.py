@@ -132,7 +132,7 @@ def _record(patient: _Patient) -> Told:
         return "ok", "the Description is not ours: the first rollout keeps its beginning as a note", ""
     record = alias.record
     says = f"run {record.run}: v{record.source or '?'} to v{record.to}, {record.stage} since {record.since}"
-    if _fired(alias):
+    if alias.fired:
         return "warning", f"{says}; its lease has taken the traffic back", "Run the same artifact again: it closes it."
     return "ok", says, ""
 
@@ -159,7 +159,11 @@ def _permissions(patient: _Patient) -> Told:
             for each in _refused(target, source, resource, actions)
         ]
     except AwsFailed as failure:
-        return "unknown", failure.what[:SHORT], f"Ask whoever owns the account whether the caller may do what a {role} may."
+        return (
+            "unknown",
+            failure.what[:SHORT],
+            f"Ask whoever owns the account whether the caller may do what a {role} may.",
+        )
     if refused:
         return "problem", f"{role} lacks {'; '.join(refused)}", "infrastructure.yaml has a role that may."
     return "ok", f"IAM would allow what a {role} needs ({count} actions)", ""

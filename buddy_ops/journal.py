@@ -5,7 +5,7 @@ Knows what a record looks like. Never opens a file: where lines go is injected, 
 
 import json
 from collections.abc import Callable
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 
@@ -38,4 +38,4 @@ class Journal:
 
 def iso(moment: datetime) -> str:
     """ISO 8601 in UTC to the second, for example 2026-11-22T03:12:00Z."""
-    return moment.strftime("%Y-%m-%dT%H:%M:%SZ")
+    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

@@ -59,6 +59,13 @@ def plan(target: Target, version: str = "") -> RollbackPlan:
         Refused: ``no-rollback-target``, ``version-unusable``.
         InvalidInput: ``alias-missing``, ``version-missing``.
     """
+    if version and not version.isdecimal():
+        raise InvalidInput(
+            "version-missing",
+            f"{version!r} is no published version: a version is a number, for example 41.",
+            now="Nothing was changed.",
+            next="Name one of the function's versions (parameter to_version).",
+        )
     alias = _alias(target)
     destination = version or _destination(target, alias)
     doubts = check(target, alias, destination)
@@ -108,7 +115,7 @@ def run(target: Target, plan: RollbackPlan, approval: Approval) -> Done:
     afterwards = [] if target.dry_run else tidy(target)
     if target.dry_run:
         afterwards = ["Dry run: nothing was written."]
-    return Done(alias.primary, plan.away_from, target.clock.now(), already, tuple(afterwards))
+    return Done(alias.primary, () if target.dry_run else plan.away_from, target.clock.now(), already, tuple(afterwards))
 
 
 def take_back(

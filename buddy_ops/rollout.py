@@ -100,7 +100,11 @@ class _Engine:
         if self.target.dry_run:
             return self._outcome("dry-run", ("Dry run: nothing was written.",))
         if self.alias and self.plan.known and self.alias.primary == self.plan.known and self.plan.resumes is None:
-            return self._outcome("already-live", (f"v{self.new} has this code and serves {self.alias}.",))
+            record = self.alias.record
+            # A run that was killed at its very end left its schedules behind.
+            ours = record is not None and record.to == self.new and self.alias.second is None
+            told = rollback.tidy(self.target) if ours else []
+            return self._outcome("already-live", (f"v{self.new} has this code and serves {self.alias}.", *told))
         if self.plan.resumes and self.alias and self.alias.fired:
             return (yield from self._take_back(self._lease_fired()))
         if self.plan.resumes is None:
@@ -193,7 +197,7 @@ class _Engine:
             self.began = self.evidence.resume(resumed, list(self.stages))
             self.target.journal.record("resumed", run=resumed.run, stage=resumed.stage, of=f"v{self.new}")
             try:
-                self.lease = lease.arm(self.target) if resumed.stage.isdigit() else self._guard()
+                self.lease = lease.arm(self.target) if resumed.shifting else self._guard()
             except AwsFailed as failure:
                 if not resumed.open:
                     raise  # it serves alone, for good, and nothing of ours threatens that
@@ -221,7 +225,7 @@ class _Engine:
     def _stage(self) -> int:
         """The stage under way, from 0; the watch is the last."""
         record = self.alias.record if self.alias else None
-        return int(record.stage) - 1 if record is not None and record.stage.isdigit() else len(self.stages) - 1
+        return int(record.stage) - 1 if record is not None and record.shifting else len(self.stages) - 1
 
     def _shift(self, stage: int) -> _Back | None:
         """Give the new version the stage's share. The lease stands before weights do, the guard after a switch."""

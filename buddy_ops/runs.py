@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from buddy_ops import parameters, settings, target
-from buddy_ops.errors import EXIT_CODES, BuddyError, InvalidInput
+from buddy_ops.errors import InvalidInput, exit_code_of
 from buddy_ops.rollout import Outcome, Rollout
 from buddy_ops.target import Target
 
@@ -77,7 +77,7 @@ def run(
     trouble = _execute(source, out, dict(given), {"BUDDY_OPS_RUN_FOLDER": str(folder), "BUDDY_OPS_RUN": opened.run})
     tell("writing the report")
     report = write_report(out)
-    return Run(folder, out, report, 0 if trouble is None else _exit_code(trouble[0]), trouble and trouble[1])
+    return Run(folder, out, report, 0 if trouble is None else exit_code_of(trouble[0]), trouble and trouble[1])
 
 
 def find(notebook: str) -> Path:
@@ -173,10 +173,6 @@ def _private_kernel() -> Any:
             await super().start_kernel(stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, **options)
 
     return PrivateKernel
-
-
-def _exit_code(name: str) -> int:
-    return EXIT_CODES.get(name, BuddyError.exit_code)
 
 
 def _parameters_cell(document: Any, source: Path) -> str:

@@ -17,6 +17,10 @@ from buddy_ops.errors import InvalidInput
 
 Strategy = Literal["all_at_once", "blue_green", "canary"]
 Minutes = Annotated[float, Field(ge=0, le=24 * 60)]
+OVERRIDES = {"stages": "stages_percent", "bake_minutes": "bake_minutes", "watch_minutes": "watch_minutes"}
+"""Parameters of runbooks that replace a setting of ``rollout``, by the setting's name."""
+
+PARAMETERS = {setting: parameter for parameter, setting in OVERRIDES.items()}
 UNTOUCHED = "Nothing was read from or written to AWS."
 
 
@@ -38,7 +42,7 @@ class Rollout(Model):
     """How this environment ships. Times in minutes, weights as percentages of the alias's traffic."""
 
     strategies: tuple[Strategy, ...] = ("canary",)
-    stages_percent: tuple[float, ...] = (10, 50, 100)
+    stages_percent: Annotated[tuple[float, ...], Field(max_length=8)] = (10, 50, 100)
     bake_minutes: Annotated[float, Field(gt=0, le=24 * 60)] = 5
     stretch_minutes: Minutes = 10
     watch_minutes: Minutes = 60
@@ -176,7 +180,7 @@ def parse(environment: str, text: str, source: str) -> Settings:
     """
     try:
         document = yaml.safe_load(text)
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise _invalid(source, [f"not YAML: {error}"]) from None
     if not isinstance(document, dict) or set(document) != {"environment", "settings"}:
         keys = ", ".join(map(str, document)) if isinstance(document, dict) else "no mapping"
@@ -232,7 +236,8 @@ def check(parameters: Mapping[str, Parameter], given: Mapping[str, Any], source:
     values = {name: parameter.default for name, parameter in parameters.items()}
     for name in given.keys() & parameters.keys():
         try:
-            values[name] = TypeAdapter(_type(parameters[name].annotation)).validate_python(given[name])
+            kind = TypeAdapter(_type(parameters[name].annotation), config=ConfigDict(coerce_numbers_to_str=True))
+            values[name] = kind.validate_python(given[name])
         except ValidationError as error:
             problems += [f"{name}: {given[name]!r}: {each['msg']}" for each in error.errors()]
     if problems:
@@ -257,7 +262,7 @@ def _problems(error: ValidationError, overrides: Mapping[str, Any]) -> list[str]
     for each in error.errors():
         path = [str(part) for part in each["loc"]]
         overridden = path[:1] == ["rollout"] and path[1:2] and path[1] in overrides
-        where = f"parameter {path[1]}" if overridden else f"settings.{'.'.join(path)}"
+        where = f"parameter {PARAMETERS.get(path[1], path[1])}" if overridden else f"settings.{'.'.join(path)}"
         said = each["msg"].removeprefix("Value error, ")
         lines.append(
             f"{where}: {said}" + ("" if each["type"] in ("missing", "extra_forbidden") else f" (is {each['input']!r})")

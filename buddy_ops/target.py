@@ -33,8 +33,6 @@ from buddy_ops.settings import Settings
 
 USER_AGENT = "buddy-ops"
 NOT_JOURNALED = frozenset({"ZipFile", "Payload", "Environment", "Value", "MetricDataQueries", "ClientContext"})
-OVERRIDES = {"stages": "stages_percent", "bake_minutes": "bake_minutes", "watch_minutes": "watch_minutes"}
-"""Parameters of runbooks that replace a setting of ``rollout``, by the setting's name."""
 
 
 @dataclass
@@ -209,7 +207,9 @@ def open_runbook(runbook: str, namespace: dict[str, Any]) -> Target:
 
 def overrides(values: Mapping[str, Any]) -> dict[str, Any]:
     """The settings of ``rollout`` that a runbook's parameters replace; an empty value replaces nothing."""
-    return {setting: values[name] for name, setting in OVERRIDES.items() if values.get(name) not in (None, [], "")}
+    return {
+        setting: values[name] for name, setting in settings_.OVERRIDES.items() if values.get(name) not in (None, [], "")
+    }
 
 
 class _Appender:

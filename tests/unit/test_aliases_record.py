@@ -147,9 +147,9 @@ def test_a_damaged_record_means_no_rollout_known(changes: dict[str, Any]) -> Non
     assert decode(json.dumps(OURS | changes)) is None
 
 
-@pytest.mark.parametrize("missing", sorted(OURS))
+@pytest.mark.parametrize("missing", sorted(set(OURS) - {"from"}))
 def test_a_record_without_one_of_its_parts_means_no_rollout_known(missing: str) -> None:
-    """Every promised key must be there."""
+    """Every promised key must be there, but for the version before a first deployment, of which there was none."""
     assert decode(json.dumps({key: value for key, value in OURS.items() if key != missing})) is None
 
 

@@ -62,9 +62,9 @@ def test_a_plan_cannot_change_after_it_was_approved() -> None:
 
 
 def test_a_hash_can_be_read_out_and_typed() -> None:
-    """Twelve characters, letters and digits only."""
-    assert len(PLAN.hash) == HASH_LENGTH == 12
-    assert PLAN.hash.isalnum() and PLAN.hash.isascii()
+    """A dozen characters, lower-case letters and digits only."""
+    assert len(PLAN.hash) == HASH_LENGTH + 1 == 13
+    assert PLAN.hash.isalnum() and PLAN.hash.isascii() and PLAN.hash == PLAN.hash.lower()
 
 
 @given(st.permutations(sorted(COVERS)), st.permutations(sorted(COVERS["policy"])))

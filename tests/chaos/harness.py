@@ -1,0 +1,368 @@
+"""Runbooks under the worst: a process killed before and after each of its AWS calls, and AWS failing at each of them.
+
+A runbook registers in ``RUNBOOKS`` once; its crash points and its fault cases are counted from an undisturbed run, so
+that both matrices grow by themselves.
+"""
+
+import json
+import os
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import botocore.client
+import botocore.retries.standard
+import pytest
+
+from buddy_ops import aliases, freeze, pruning, rollback, rollout, runs, target
+from buddy_ops.aliases import Record, decode
+from buddy_ops.plan import Approval, Plan
+from buddy_ops.sandbox import builds
+from buddy_ops.sandbox.faults import PROFILES
+from buddy_ops.target import Target
+from tests.conftest import Situation, approve
+
+SLICES = 8
+"""Each runbook's points are cut into this many tests, for the workers to share."""
+
+BUSY = {"requests_per_minute": 6000, "history_minutes": 12}
+"""So many requests a minute that a verdict needs few calls."""
+
+Drive = Callable[[Situation], str]
+
+
+@dataclass(frozen=True)
+class Runbook:
+    """How to bring an account to where the runbook begins, and how to run it to its end.
+
+    Attributes:
+        prepare: what stands before; never disturbed.
+        drive: one run, to its end; how it ended.
+        ends: how an undisturbed run ends, and what a disturbed one must come to by being run again.
+        serves: the version that serves alone then; None where the runbook has nothing to do with traffic.
+    """
+
+    name: str
+    scenario: str
+    drive: Drive
+    ends: str
+    serves: str | None
+    prepare: Callable[[Situation], None] = lambda here: None
+    overrides: dict[str, Any] = field(default_factory=lambda: dict(BUSY))
+
+    def bring(self, situation: Callable[..., Situation]) -> Situation:
+        here = situation(self.scenario, **self.overrides)
+        self.prepare(here)
+        return here
+
+
+# The runbooks
+
+
+def connect(here: Situation, runbook: str) -> Target:
+    """A target with short bakes: the same calls, fewer of them."""
+    values = {
+        "function": here.function,
+        "aws": {"region": "us-east-1"},
+        "rollout": {"strategies": ["canary", "blue_green"], "stages_percent": [10, 100], "bake_minutes": 2},
+        "health": {"history_minutes": 10},
+        "failure_metrics": [{"namespace": "Buddy", "name": "Apologies"}],
+    }
+    return here.connect(runbook, values=values)
+
+
+def ship(profile: str, strategy: str = "canary") -> Drive:
+    """A rollout of a build, by a strategy."""
+
+    def drive(here: Situation) -> str:
+        mine = connect(here, strategy)
+        try:
+            plan = rollout.plan(mine, here.build(profile), strategy)
+            return runs.drive(mine, rollout.run(mine, plan, approved(mine, plan))).ending
+        finally:
+            mine.close()
+
+    return drive
+
+
+def roll_back(here: Situation) -> str:
+    """The immediate rollback."""
+    mine = connect(here, "immediate")
+    plan = rollback.plan(mine)
+    rollback.run(mine, plan, approved(mine, plan))
+    return "done"
+
+
+def freeze_all(here: Situation) -> str:
+    """A freeze."""
+    mine = connect(here, "freeze")
+    freeze.set(mine, "a release", "Ada", timedelta(hours=2))
+    return "frozen" if freeze.read(mine) else "lifted"
+
+
+def lift_all(here: Situation) -> str:
+    """The end of every freeze."""
+    mine = connect(here, "freeze")
+    for each in freeze.read(mine):
+        freeze.lift(mine, each.id)
+    return "frozen" if freeze.read(mine) else "lifted"
+
+
+def clean_up(here: Situation) -> str:
+    """The clean-up of old versions."""
+    mine = connect(here, "clean_up_versions")
+    plan = pruning.plan(mine, keep=1)
+    pruning.run(mine, plan, approved(mine, plan))
+    return f"{len(aliases.versions(mine))} versions"
+
+
+def approved(mine: Target, plan: Plan) -> Approval:
+    """As a gate does it: with the caller's principal, wherever it is known."""
+    return Approval(plan.hash, approve(mine, plan).by, mine.clock.now(), mine.account)
+
+
+# What stands before
+
+
+def begun(here: Situation) -> None:
+    """A canary at 10 %, whose run is gone."""
+    mine = connect(here, "canary")
+    plan = rollout.plan(mine, here.build("good"))
+    steps = rollout.run(mine, plan, approve(mine, plan))
+    for seen in steps:
+        if seen.weight:
+            break
+        mine.clock.sleep_until(seen.wake_at)
+    steps.close()
+    mine.close()
+
+
+def promoted(here: Situation) -> None:
+    """Version 2 serves, after version 1."""
+    publish(here, "2.0.0")
+    record = Record("0000", "1", "2", "proved", "2026-11-02T00:00:00Z")
+    here.client("lambda").update_alias(
+        FunctionName=here.function, Name="live", FunctionVersion="2", Description=record.encode()
+    )
+
+
+def publish(here: Situation, label: str) -> str:
+    """One more version."""
+    client = here.client("lambda")
+    client.update_function_code(FunctionName=here.function, ZipFile=builds.build(PROFILES["good"], version_label=label))
+    here.ask("advance", seconds=60)
+    return str(client.publish_version(FunctionName=here.function)["Version"])
+
+
+def aged(here: Situation) -> None:
+    """Four versions, a day old, of which the first serves."""
+    for label in ("2.0.0", "3.0.0", "4.0.0"):
+        publish(here, label)
+    here.ask("advance", seconds=25 * 3600)
+
+
+def frozen(here: Situation) -> None:
+    """Two freezes."""
+    for _ in range(2):
+        freeze_all(here)
+
+
+QUIET = {"requests_per_minute": 0, "history_minutes": 0}
+RUNBOOKS = {
+    each.name: each
+    for each in (
+        Runbook("canary_good", "good", ship("good"), "proved", "2"),
+        Runbook("canary_bad", "total_failure", ship("total_failure"), "rolled-back", "1"),
+        Runbook("canary_resumed", "good", ship("good"), "proved", "2", begun),
+        Runbook("blue_green_good", "good", ship("good", "blue_green"), "proved", "2"),
+        Runbook("blue_green_bad", "total_failure", ship("total_failure", "blue_green"), "rolled-back", "1"),
+        Runbook("first_deployment", "first_deployment", ship("good"), "deployed", "1", overrides=QUIET),
+        Runbook("rollback_mid_rollout", "good", roll_back, "done", "1", begun),
+        Runbook("rollback_promoted", "good", roll_back, "done", "1", promoted, QUIET),
+        Runbook("freeze", "good", freeze_all, "frozen", None, overrides=QUIET),
+        Runbook("lift", "good", lift_all, "lifted", None, frozen, QUIET),
+        Runbook("clean_up_versions", "good", clean_up, "2 versions", None, aged, QUIET),
+    )
+}
+"""Every runbook there is: a later one is covered by being added here."""
+
+SETTLED = {"already-live"}
+"""Endings of a run that finds the work done."""
+
+
+# A process that dies
+
+
+@dataclass
+class Death:
+    """What is left of a run: how it ended, or None if it was killed; its calls; the journal lines it acknowledged."""
+
+    ending: str | None
+    calls: list[str]
+    lines: list[str]
+
+
+def run_in_child(runbook: Runbook, here: Situation, call: int = 0, after: bool = False) -> Death:
+    """Drive a runbook in a process of its own, which kills itself at its ``call``-th AWS call (0: never)."""
+    mouth, ear = os.pipe()
+    child = os.fork()
+    if child == 0:
+        os.close(mouth)
+        _live(runbook, here, call, after, ear)
+    os.close(ear)
+    with os.fdopen(mouth, encoding="utf-8") as file:
+        told = [json.loads(line) for line in file]
+    _, status = os.waitpid(child, 0)
+    killed = os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL
+    assert killed or os.WEXITSTATUS(status) == 0, f"{runbook.name}: {told[-1]}"
+    ending = next((each["ending"] for each in told if "ending" in each), None)
+    return Death(ending, [x["call"] for x in told if "call" in x], [x["line"] for x in told if "line" in x])
+
+
+def _live(runbook: Runbook, here: Situation, call: int, after: bool, ear: int) -> None:
+    """The child: it tells of each call and each acknowledged line, and never returns."""
+
+    def tell(**what: str) -> None:
+        os.write(ear, json.dumps(what).encode() + b"\n")
+
+    send, write, count = botocore.client.BaseClient._make_api_call, target._Appender.__call__, 0
+
+    def counted(self: Any, operation: str, parameters: Any) -> Any:
+        nonlocal count
+        count += 1
+        mine = count
+        tell(call=operation)
+        if mine == call and not after:
+            os.kill(os.getpid(), signal.SIGKILL)
+        try:
+            return send(self, operation, parameters)
+        finally:
+            if mine == call:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+    def acknowledged(self: Any, line: str) -> None:
+        write(self, line)
+        tell(line=line)
+
+    code = 1
+    try:
+        botocore.client.BaseClient._make_api_call = counted
+        target._Appender.__call__ = acknowledged  # type: ignore[method-assign]
+        tell(ending=runbook.drive(here))
+        code = 0
+    except BaseException as error:
+        tell(error=repr(error))
+    finally:
+        os._exit(code)
+
+
+# What must hold
+
+
+def lease_minutes() -> int:
+    """After how many minutes a lease has fired, whoever lives."""
+    return target.connect("sandbox", "test", quiet=True).settings.lease.minutes
+
+
+def must_be_whole(here: Situation, before: str | None) -> None:
+    """No weights are left, and what serves was serving before or was promoted by a verdict."""
+    alias = alias_of(here)
+    if alias is None:
+        assert before is None
+        return
+    assert "RoutingConfig" not in alias, alias
+    if alias["FunctionVersion"] == before:
+        return
+    record = decode(alias.get("Description", ""))
+    assert record is not None, alias
+    if record.stage == "rolled-back" and record.source == alias["FunctionVersion"]:
+        return  # it served before the version that was taken back
+    assert (record.to, record.source) == (alias["FunctionVersion"], before or ""), alias
+    # The verdict before the switch; a strategy that switches at once has none.
+    staged = [each for each in journal(here) if each["kind"] == "observed" and each["weight"] < 1.0]
+    assert not staged or staged[-1]["decision"] == "promote", staged[-1]
+
+
+def must_be_done(here: Situation, runbook: Runbook) -> None:
+    """The runbook's end: one version serves alone, and no schedule is left."""
+    assert here.client("scheduler").list_schedules()["Schedules"] == []
+    alias = alias_of(here)
+    if runbook.serves is not None:
+        assert alias is not None and alias["FunctionVersion"] == runbook.serves and "RoutingConfig" not in alias
+
+
+def must_be_kept(here: Situation, lines: list[str]) -> None:
+    """Every acknowledged line stands in the journal, in order, and can be read."""
+    path = here.folder / "run" / "journal.jsonl"
+    found = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+    assert found[: len(lines)] == lines
+    for line in found:
+        json.loads(line)
+
+
+def journal(here: Situation) -> list[dict[str, Any]]:
+    path = here.folder / "run" / "journal.jsonl"
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []
+
+
+def forget_journal(here: Situation) -> None:
+    (here.folder / "run" / "journal.jsonl").unlink(missing_ok=True)
+
+
+def alias_of(here: Situation) -> dict[str, Any] | None:
+    client = here.client("lambda")
+    try:
+        return here.alias()
+    except client.exceptions.ResourceNotFoundException:
+        return None
+
+
+def run_again(runbook: Runbook, here: Situation) -> list[str]:
+    """Run until it ends as it should: once, or once more where the first run only tells that the lease fired."""
+    endings: list[str] = []
+    while len(endings) < 2 and (not endings or endings[-1] not in {runbook.ends, *SETTLED}):
+        endings.append(runbook.drive(here))
+    return endings
+
+
+@contextmanager
+def no_backoff() -> Iterator[None]:
+    """The SDK's retries follow at once: they sleep in real time."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(botocore.retries.standard.ExponentialBackoff, "delay_amount", lambda *_: 0.0)
+        yield
+
+
+@contextmanager
+def warm_clients() -> Iterator[None]:
+    """One session for all targets: what it has loaded of the services' models is loaded once."""
+    made: dict[bool, Any] = {}
+    make = target._session
+
+    def session(settings: Any, sandbox: bool) -> Any:
+        return made.setdefault(sandbox, make(settings, sandbox))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(target, "_session", session)
+        yield
+
+
+def moment(text: str) -> datetime:
+    return datetime.fromisoformat(text)
+
+
+def slices(runbooks: dict[str, Runbook]) -> list[Any]:
+    """(runbook, slice) for pytest: the first slice of each is in the everyday run, the others are whole's."""
+    return [
+        pytest.param(name, index, id=f"{name}-{index}", marks=[pytest.mark.whole] if index else [])
+        for name in runbooks
+        for index in range(SLICES)
+    ]
+
+
+def root() -> Path:
+    return Path(__file__).parents[2]

@@ -1,0 +1,185 @@
+"""Several actors on one sandbox, one AWS call at a time, in an order that a seed draws.
+
+Knows turns and time. Each actor is a thread with a Target of its own; its calls wait until it is its turn, so exactly
+one actor runs at any moment, and the same seed gives the same order again. Time stands still while anybody has a turn
+to take; when all sleep it goes on to the earliest wake-up. Never knows what an actor does.
+"""
+
+import random
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from buddy_ops.errors import AwsFailed, BuddyError
+from buddy_ops.journal import Journal
+from buddy_ops.target import Target
+from tests.conftest import Situation
+
+PATIENCE_S = 60.0
+"""Real seconds after which an actor that neither calls nor ends is stuck."""
+
+
+@dataclass(frozen=True)
+class Event:
+    """One AWS call of an actor, or its waking up ('wake'). ``reply`` is None where AWS refused, with ``code``."""
+
+    actor: str
+    operation: str
+    parameters: dict[str, Any] = field(default_factory=dict)
+    reply: dict[str, Any] | None = None
+    code: str = ""
+
+
+class Actor:
+    """One person or program. ``result`` is what its work returned, ``error`` the BuddyError that it ended with."""
+
+    def __init__(self, name: str, target: Target, work: Callable[[Target], Any], begins: datetime) -> None:
+        self.name, self.target, self.work = name, target, work
+        self.wake_at = begins
+        self.state = "asleep"
+        self.go = threading.Semaphore(0)
+        self.result: Any = None
+        self.error: BuddyError | None = None
+        self.crash: BaseException | None = None
+
+
+class HeldClock:
+    """Time as the interleaving tells it: sleeping gives the turn away."""
+
+    def __init__(self, race: "Race", actor: Actor) -> None:
+        self._race, self._actor = race, actor
+
+    def now(self) -> datetime:
+        return self._race.now
+
+    def sleep_until(self, moment: datetime) -> None:
+        if moment > self._race.now:
+            self._actor.wake_at = moment
+            self._race.park(self._actor, "asleep")
+            self._race.events.append(Event(self._actor.name, "wake"))
+
+    async def wait(self, moment: datetime) -> None:
+        self.sleep_until(moment)
+
+    def correct(self, server: datetime) -> None:
+        """The interleaving's time is AWS's time."""
+
+    def close(self) -> None:
+        """Nobody is registered anywhere."""
+
+
+class Race:
+    """Actors, the order of their calls, and the log of what happened."""
+
+    def __init__(self, here: Situation, seed: int) -> None:
+        self.here, self.seed = here, seed
+        self.random = random.Random(seed)
+        self.now = datetime.fromtimestamp(here.ask("clock")["now"], UTC)
+        self.events: list[Event] = []
+        self.actors: list[Actor] = []
+        self._changed = threading.Condition()
+
+    def enter(self, name: str, work: Callable[[Target], Any], *, minutes: int = 0, **options: Any) -> Actor:
+        """One more actor: it begins at once, or within so many ``minutes``, often at the moment of somebody's poll."""
+        target = self.here.connect(name, quiet=True, run=name, **options)
+        begins = self.now
+        if minutes and self.random.random() < 0.75:
+            whole = self.now.replace(second=0, microsecond=0) + timedelta(minutes=self.random.randint(1, minutes))
+            begins = whole if self.random.random() < 0.5 else self.now + timedelta(seconds=2 * self.random.randint(1, 4))
+        actor = Actor(name, target, work, begins)
+        target.clock = HeldClock(self, actor)
+        target.journal = Journal(lambda _: None, target.clock.now)
+        sent = target.call
+
+        def call(service: str, operation: str, **parameters: Any) -> dict[str, Any]:
+            self.park(actor, "ready")
+            noted = (name, f"{service}:{operation}", parameters)
+            try:
+                reply = sent(service, operation, **parameters)
+            except AwsFailed as failure:
+                self.events.append(Event(*noted, code=failure.code))
+                raise
+            self.events.append(Event(*noted, reply=reply))
+            return reply
+
+        target.call = call  # type: ignore[method-assign]
+        self.actors.append(actor)
+        return actor
+
+    def run(self) -> None:
+        """Let everybody act until all have ended. An actor may prefer to run on: each seed has its own temper."""
+        weights = {actor.name: self.random.choice((1, 1, 3, 10)) for actor in self.actors}
+        threads = [threading.Thread(target=self._act, args=(actor,), daemon=True) for actor in self.actors]
+        for thread in threads:
+            thread.start()
+        while True:
+            ready = [actor for actor in self.actors if actor.state == "ready"]
+            if ready:
+                chosen = self.random.choices(ready, [weights[actor.name] for actor in ready])[0]
+                self._let(chosen)
+            elif asleep := [actor for actor in self.actors if actor.state == "asleep"]:
+                self.advance_to(min(actor.wake_at for actor in asleep))
+                for actor in asleep:
+                    if actor.wake_at <= self.now:
+                        actor.state = "ready"
+            else:
+                break
+        for thread in threads:
+            thread.join(PATIENCE_S)
+        for actor in self.actors:
+            if actor.crash is not None:
+                raise actor.crash
+
+    def advance_to(self, moment: datetime) -> None:
+        """Let the sandbox's time go on."""
+        if moment > self.now:
+            self.here.ask("advance", seconds=(moment - self.now).total_seconds())
+            self.now = moment
+
+    def park(self, actor: Actor, state: str) -> None:
+        """Called by an actor's own thread: give the turn away, and come back when it is given again."""
+        with self._changed:
+            actor.state = state
+            self._changed.notify_all()
+        actor.go.acquire()
+
+    def _let(self, actor: Actor) -> None:
+        """Give an actor the turn until it gives it back."""
+        actor.state = "running"
+        actor.go.release()
+        with self._changed:
+            if not self._changed.wait_for(lambda: actor.state != "running", PATIENCE_S):
+                raise AssertionError(f"seed {self.seed}: {actor.name} neither calls AWS nor ends")
+
+    def _act(self, actor: Actor) -> None:
+        actor.go.acquire()
+        try:
+            actor.result = actor.work(actor.target)
+        except BuddyError as error:
+            actor.error = error
+        except BaseException as crash:
+            actor.crash = crash
+        with self._changed:
+            actor.state = "ended"
+            self._changed.notify_all()
+
+    # What happened
+
+    def done(self, operation: str, actor: str = "") -> list[int]:
+        """Where in the log an operation succeeded."""
+        return [
+            index
+            for index, event in enumerate(self.events)
+            if event.operation == operation and event.reply is not None and actor in ("", event.actor)
+        ]
+
+    def told(self) -> str:
+        """The whole race, a line an event: what a failing test shows."""
+        lines = [f"seed {self.seed}"]
+        for event in self.events:
+            shown = {k: v for k, v in event.parameters.items() if k in ("RoutingConfig", "FunctionVersion", "Qualifier")}
+            lines.append(f"  {event.actor:<10}{event.operation} {shown or ''} {event.code}")
+        lines += [f"{actor.name}: {actor.result or actor.error!s}" for actor in self.actors]
+        return "\n".join(lines)

@@ -1,0 +1,371 @@
+"""What each role may do, in the library, in infrastructure.yaml, and in what the runbooks really call: all the same."""
+
+import json
+import re
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from datetime import timedelta
+from fnmatch import fnmatchcase
+from functools import cache
+from pathlib import Path
+from typing import Any, get_args
+
+import pytest
+import yaml
+
+from buddy_ops import aliases, charts, doctor, freeze, metrics, powers, rollback, rollout, runs
+from buddy_ops.powers import Role
+from tests.conftest import Situation, approve
+
+Bring = Callable[..., Situation]
+Grants = set[tuple[str, str]]
+"""Pairs of an action and the ARN (or pattern) that it may be done on."""
+
+ROOT = Path(__file__).parents[2]
+WHERE = {"partition": "aws", "account": "123456789012", "region": "us-east-1"}
+FREE = {"sts:GetCallerIdentity"}
+"""Needs no permission."""
+
+OWN_ROLE = ("iam:GetRole", "arn:aws:iam::123456789012:role/buddy-ops-sandbox-*")
+"""The doctor looks the caller's own role up, and the sandbox's caller has none."""
+
+OTHERWISE_CALLED = {"lambda:Invoke": "lambda:InvokeFunction"}
+
+
+# The template
+
+
+class Template(yaml.SafeLoader):
+    """CloudFormation's short forms as what they stand for: !Sub is resolved, others keep their value."""
+
+
+def short_form(loader: Template, tag: str, node: yaml.Node) -> Any:
+    if isinstance(node, yaml.ScalarNode):
+        return resolved(node.value) if tag == "Sub" else f"!{tag} {node.value}"
+    assert isinstance(node, yaml.SequenceNode)
+    return loader.construct_sequence(node, deep=True)
+
+
+Template.add_multi_constructor("!", short_form)
+
+
+def resolved(text: str) -> str:
+    names = {
+        **{f"AWS::{ours}": WHERE[theirs] for ours, theirs in (("Partition", "partition"), ("Region", "region"))},
+        "AWS::AccountId": WHERE["account"],
+        "Environment": "sandbox",
+        "FunctionName": "buddy-alexa-skill-sandbox",
+        "AliasName": "live",
+        "SchedulerRoleName": "buddy-ops-scheduler",
+    }
+    return re.sub(r"\$\{([\w:]+)\}", lambda match: names.get(match[1], match[0]), text)
+
+
+@cache
+def resources() -> dict[str, Any]:
+    found = yaml.load((ROOT / "infrastructure.yaml").read_text("utf-8"), Template)["Resources"]
+    assert isinstance(found, dict)
+    return found
+
+
+def policy(name: str) -> Grants:
+    """What one managed policy of the template allows."""
+    statements = resources()[name]["Properties"]["PolicyDocument"]["Statement"]
+    assert all(each["Effect"] == "Allow" for each in statements)
+    return {
+        (action, resource)
+        for each in statements
+        for action in listed(each["Action"])
+        for resource in listed(each["Resource"])
+    }
+
+
+def listed(value: Any) -> list[str]:
+    return value if isinstance(value, list) else [value]
+
+
+def granted(role: Role) -> Grants:
+    """What a role of the template may do, through all its policies."""
+    attached = resources()[f"{role.capitalize()}Role"]["Properties"]["ManagedPolicyArns"]
+    return set().union(*(policy(each.removeprefix("!Ref ")) for each in attached))
+
+
+# What runs call
+
+
+def action(call: str) -> str:
+    """IAM's name for a boto3 call: 'lambda:get_alias' is lambda:GetAlias."""
+    service, _, operation = call.partition(":")
+    name = f"{service}:{''.join(word.capitalize() for word in operation.split('_'))}"
+    return OTHERWISE_CALLED.get(name, name)
+
+
+def resource(service: str, given: dict[str, Any]) -> str:
+    """The ARN that IAM checks a call against; '*' where the service knows no narrower one."""
+    at = ":".join((WHERE["region"], WHERE["account"]))
+    if "FunctionName" in given:
+        qualifier = f":{given['Qualifier']}" if "Qualifier" in given else ""
+        return f"arn:aws:lambda:{at}:function:{given['FunctionName']}{qualifier}"
+    if "GroupName" in given:
+        return f"arn:aws:scheduler:{at}:schedule/{given['GroupName']}/{given['Name']}"
+    if service == "ssm":
+        return f"arn:aws:ssm:{at}:parameter{given.get('Path') or given['Name']}"
+    if "AlarmName" in given:
+        return f"arn:aws:cloudwatch:{at}:alarm:{given['AlarmName']}"
+    if "RoleName" in given:
+        return f"arn:aws:iam::{WHERE['account']}:role/{given['RoleName']}"
+    return "*"
+
+
+def made(records: list[dict[str, Any]]) -> Grants:
+    """Each action of a journal with the resource that it was done on."""
+    found: Grants = set()
+    for record in records:
+        if record["kind"] != "aws":
+            continue
+        service, given = record["call"].split(":")[0], record["parameters"]
+        name = action(record["call"])
+        if name.startswith("logs:") and name != "logs:DescribeLogGroups":
+            # The results of a query are checked against the log group that was queried.
+            function = resolved("${FunctionName}")
+            found.add((name, f"arn:aws:logs:us-east-1:{WHERE['account']}:log-group:/aws/lambda/{function}:*"))
+        elif name == "iam:SimulatePrincipalPolicy":
+            # The sandbox's caller is no role of ours; on AWS it asks about itself.
+            found.add((name, f"arn:aws:iam::{WHERE['account']}:role/buddy-ops-sandbox-deployer"))
+        else:
+            found.add((name, resource(service, given)))
+        if "RoleArn" in given.get("Target", {}):
+            found.add(("iam:PassRole", given["Target"]["RoleArn"]))
+    return {(name, where) for name, where in found if name not in FREE}
+
+
+def values(here: Situation, **changes: dict[str, Any]) -> dict[str, Any]:
+    found = here.connect(quiet=True).settings.model_dump(mode="json")
+    for part, fields in changes.items():
+        found[part] |= fields
+    return found
+
+
+def notebook(here: Situation, name: str, **given: Any) -> list[dict[str, Any]]:
+    """Run a notebook; its journal."""
+    folder = here.folder / "runs" / name
+    runs.run(name, {"environment": "sandbox", **given}, folder=folder)
+    return [json.loads(line) for line in (folder / "journal.jsonl").read_text("utf-8").splitlines()]
+
+
+def shipping(here: Situation, artifact: str, **options: Any) -> list[dict[str, Any]]:
+    """A canary as its notebook drives it, without a kernel."""
+    with closing(here.connect(**options)) as mine:
+        plan = rollout.plan(mine, artifact)
+        outcome = runs.drive(mine, rollout.run(mine, plan, approve(mine, plan)))
+        metrics.tell_cold_starts(mine, outcome.began, outcome.ended)
+        return mine.journal.records
+
+
+def canary(bring: Bring) -> Iterator[list[dict[str, Any]]]:
+    """A good build through the notebook; a bad one, a first one, an interrupted one and a proved lease without."""
+    here = bring("good")
+    yield notebook(here, "strategies/canary", artifact=here.build("good"), approved_by=["Ada"])
+    here = bring("total_failure")
+    yield shipping(here, here.build("total_failure"))
+    here = bring("first_deployment")
+    yield shipping(here, here.build("good", "1.0.0"))
+    here = bring("good")
+    artifact = here.build("good")
+    with closing(here.connect()) as first:
+        plan = rollout.plan(first, artifact)
+        steps = rollout.run(first, plan, approve(first, plan))
+        for seen in steps:
+            if seen.stage == "2":
+                break
+            first.clock.sleep_until(seen.wake_at)
+        steps.close()
+    yield first.journal.records
+    yield shipping(here, artifact)
+    here = bring("good")
+    yield shipping(here, here.build("good"), values=values(here, lease={"prove": True}))
+
+
+def immediate(bring: Bring) -> Iterator[list[dict[str, Any]]]:
+    here = shifted(bring)
+    yield notebook(here, "rollback/immediate", approved_by=["Ada"])
+
+
+def rollback_command(bring: Bring) -> Iterator[list[dict[str, Any]]]:
+    here = shifted(bring)
+    with closing(here.connect()) as mine:
+        plan = rollback.plan(mine)
+        rollback.run(mine, plan, approve(mine, plan))
+        yield mine.journal.records
+
+
+def shifted(bring: Bring) -> Situation:
+    """A canary stands at 10 %."""
+    here = bring("good")
+    with closing(here.connect()) as first:
+        plan = rollout.plan(first, here.build("good"))
+        steps = rollout.run(first, plan, approve(first, plan))
+        for seen in steps:
+            if seen.weight:
+                break
+            first.clock.sleep_until(seen.wake_at)
+        steps.close()
+    return here
+
+
+def looking(bring: Bring) -> Iterator[list[dict[str, Any]]]:
+    """start_here where somebody ships, and where nothing was ever deployed."""
+    yield notebook(shifted(bring), "start_here")
+    with closing(bring("first_deployment").connect()) as mine:
+        charts.recent(mine, aliases.read(mine))
+        yield mine.journal.records
+
+
+def status(bring: Bring) -> Iterator[list[dict[str, Any]]]:
+    for name in ("good", "first_deployment"):
+        with closing(bring(name).connect()) as mine:
+            aliases.read(mine)
+            yield mine.journal.records
+
+
+def examined(bring: Bring) -> Iterator[list[dict[str, Any]]]:
+    with closing(bring("good").connect()) as mine:
+        list(doctor.examine(mine, "deployer"))
+        yield mine.journal.records
+
+
+def freezing(bring: Bring) -> Iterator[list[dict[str, Any]]]:
+    with closing(bring("good").connect()) as mine:
+        standing = freeze.set(mine, "drill", "Ada", timedelta(hours=1))
+        assert freeze.read(mine)
+        assert freeze.lift(mine, standing.id)
+        yield mine.journal.records
+
+
+def alarming(bring: Bring) -> Iterator[list[dict[str, Any]]]:
+    here = bring("good")
+    alarm = f"{here.function}-error-rate"
+    yield notebook(here, "operations/alarms", approved_by=["Ada"], test_alarm=alarm)
+
+
+def cleaning(bring: Bring) -> Iterator[list[dict[str, Any]]]:
+    here = bring("good", requests_per_minute=0, history_minutes=0)
+    for label in ("2.0.0", "3.0.0"):
+        code = Path(here.build("good", label)).read_bytes()
+        here.client("lambda").update_function_code(FunctionName=here.function, ZipFile=code)
+        here.ask("advance", seconds=3)
+        here.client("lambda").publish_version(FunctionName=here.function)
+    here.ask("advance", seconds=48 * 3600)
+    yield notebook(here, "operations/clean_up_versions", keep=1, approved_by=["Ada"])
+
+
+DRIVERS: dict[str, Callable[[Bring], Iterator[list[dict[str, Any]]]]] = {
+    "start_here": looking,
+    "status": status,
+    "doctor": examined,
+    "rollback/immediate": immediate,
+    "rollback": rollback_command,
+    "freeze": freezing,
+    "strategies/canary": canary,
+    "operations/alarms": alarming,
+    "operations/clean_up_versions": cleaning,
+}
+
+
+# The comparisons
+
+
+def test_every_runbook_has_roles_and_is_driven() -> None:
+    """A notebook that is added must say who runs it, and be driven here: nothing escapes the comparison."""
+    notebooks = {
+        str(each.relative_to(ROOT / "notebooks").with_suffix("")) for each in ROOT.glob("notebooks/**/*.ipynb")
+    }
+    assert sorted(notebooks - set(powers.RUNBOOKS)) == []
+    assert set(DRIVERS) == set(powers.RUNBOOKS)
+
+
+@pytest.mark.parametrize("role", get_args(Role))
+def test_the_template_grants_what_the_library_says(role: Role, situation: Bring) -> None:
+    """Action by action and ARN by ARN, infrastructure.yaml and powers.py are the same."""
+    settings = situation("first_deployment").connect(quiet=True).settings
+    needed = powers.needs(role, "sandbox", settings, WHERE)
+    assert granted(role) == {(each, where) for where, actions in needed.items() for each in actions}
+
+
+def test_each_role_may_do_what_its_runbooks_do_and_nothing_else(situation: Bring) -> None:
+    """Recorded from runs: no call lacks its grant, on the very resource, and no grant goes without a call."""
+    calls = {name: set().union(*map(made, drive(situation))) for name, drive in DRIVERS.items()}
+    for role in get_args(Role):
+        grants = granted(role)
+        runbooks = [name for name, roles in powers.RUNBOOKS.items() if role in roles]
+        recorded = set().union(*(calls[name] for name in runbooks))
+        missing = {each for each in recorded if not any(allows(grant, each) for grant in grants)}
+        unused = {grant for grant in grants if not any(allows(grant, each) for each in recorded)}
+        assert sorted(missing) == []
+        assert sorted(each for each in unused if each[0] not in powers.BY_HAND and each != OWN_ROLE) == []
+        compared = len({name for name, _ in recorded})
+        print(f"{role}: {compared} actions, {len(recorded)} with their resources, from {len(runbooks)} runbooks")
+    recorded = set().union(*calls.values())
+    assert powers.BY_HAND.isdisjoint(name for name, _ in recorded), "a runbook does it now: take it out of BY_HAND"
+
+
+def allows(grant: tuple[str, str], call: tuple[str, str]) -> bool:
+    return grant[0] == call[0] and fnmatchcase(call[1], grant[1])
+
+
+@pytest.mark.parametrize("role", ["reader", "responder"])
+def test_only_the_deployer_brings_code_in(role: Role) -> None:
+    """Neither a reader nor a responder may change code, publish, create an alias or arm a schedule as another role."""
+    assert {name for name, _ in granted(role)}.isdisjoint(
+        {"lambda:UpdateFunctionCode", "lambda:PublishVersion", "lambda:CreateAlias", "iam:PassRole"}
+    )
+
+
+def test_a_reader_changes_nothing() -> None:
+    """Whatever the reader's policy names begins with a word for looking."""
+    assert all(re.match(r"\w+:(Get|List|Describe|Simulate)", name) for name, _ in granted("reader"))
+
+
+def test_nobody_deletes_the_function_itself() -> None:
+    """Deleting is granted on versions only, and no grant but CloudWatch's and Logs' reads is on everything."""
+    for role in get_args(Role):
+        assert {where for name, where in granted(role) if name == "lambda:DeleteFunction"} <= {
+            "arn:aws:lambda:us-east-1:123456789012:function:buddy-alexa-skill-sandbox:*"
+        }
+        everywhere = {name for name, where in granted(role) if where == "*"}
+        assert {name.split(":")[0] for name in everywhere} <= {"cloudwatch", "logs"}
+
+
+def test_the_scheduler_moves_the_alias_and_nothing_else(situation: Bring) -> None:
+    """What a lease calls is what the scheduler's role may; only Scheduler, from this account, may be it."""
+    from buddy_ops import lease
+
+    assert {name for name, _ in policy("SchedulerPolicy")} == {"lambda:UpdateAlias", "sqs:SendMessage"}
+    assert lease.UPDATE_ALIAS.endswith("lambda:updateAlias")
+    (trust,) = resources()["SchedulerRole"]["Properties"]["AssumeRolePolicyDocument"]["Statement"]
+    assert trust["Principal"] == {"Service": "scheduler.amazonaws.com"}
+    assert trust["Condition"] == {"StringEquals": {"aws:SourceAccount": "!Ref AWS::AccountId"}}
+
+
+def test_pass_role_is_for_the_scheduler_alone() -> None:
+    """A deployer may hand the scheduler's role to the scheduler, and to no other service."""
+    statements = resources()["DeployerPolicy"]["Properties"]["PolicyDocument"]["Statement"]
+    (passing,) = (each for each in statements if each["Action"] == "iam:PassRole")
+    assert passing["Condition"] == {"StringEquals": {"iam:PassedToService": "scheduler.amazonaws.com"}}
+
+
+def test_the_archive_is_locked_versioned_encrypted_and_private() -> None:
+    """An archived run can be neither rewritten nor read by the public, and survives the stack."""
+    bucket = resources()["Archive"]
+    properties = bucket["Properties"]
+    assert bucket["DeletionPolicy"] == bucket["UpdateReplacePolicy"] == "Retain"
+    assert properties["ObjectLockEnabled"] is True and properties["VersioningConfiguration"] == {"Status": "Enabled"}
+    assert all(properties["PublicAccessBlockConfiguration"].values())
+    assert properties["BucketEncryption"]["ServerSideEncryptionConfiguration"]
+
+
+def test_a_lease_that_cannot_act_is_heard_of() -> None:
+    """Messages in the dead-letter queue and Scheduler's failed calls both reach the topic."""
+    alarms = [each["Properties"] for each in resources().values() if each["Type"] == "AWS::CloudWatch::Alarm"]
+    assert {each["MetricName"] for each in alarms} == {"ApproximateNumberOfMessagesVisible", "TargetErrorCount"}
+    assert all(each["AlarmActions"] == ["!Ref Topic"] for each in alarms)
