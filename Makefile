@@ -37,6 +37,8 @@ format: $(VENV)/.dev ## format code and notebooks
 bench: $(VENV)/.lab ## the figures in benchmarks/
 	$(BIN)/python -m benchmarks.sandbox
 	$(BIN)/python -m benchmarks.run
+	$(BIN)/python -m benchmarks.health
+	$(BIN)/python -m benchmarks.judge --quick
 
 COMPILE := $(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --no-annotate
 lock: $(BIN)/uv ## resolve the locks in requirements/ anew

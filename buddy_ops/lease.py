@@ -7,6 +7,7 @@ Source: facts measured of Scheduler: one-minute precision; an update replaces ev
 when the schedule is made; changes close to the fire time may still run the old one.
 """
 
+import hashlib
 import json
 from collections.abc import Generator
 from dataclasses import dataclass
@@ -24,6 +25,8 @@ MARGIN = timedelta(minutes=3)
 
 MINUTE = timedelta(minutes=1)
 PROOF_POLLS = 5
+NAME_LIMIT = 64
+"""Characters of a schedule's name. Source: EventBridge Scheduler API reference, CreateSchedule."""
 
 
 @dataclass(frozen=True)
@@ -163,7 +166,12 @@ def _put(target: Target, name: str, payload: str) -> Lease:
 
 
 def _name(target: Target, which: str) -> str:
-    return f"{target.settings.function}-{target.settings.alias}-{which}"[:64]
+    full = f"{target.settings.function}-{target.settings.alias}"
+    room = NAME_LIMIT - len(which) - 1
+    if len(full) > room:
+        # Two long names that begin alike must not share a schedule.
+        full = f"{full[: room - 9]}-{hashlib.sha256(full.encode()).hexdigest()[:8]}"
+    return f"{full}-{which}"
 
 
 def _fields(target: Target, name: str, payload: str) -> dict[str, Any]:

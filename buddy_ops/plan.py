@@ -46,12 +46,12 @@ class Plan:
 
     @property
     def hash(self) -> str:
-        """'p' and the first 11 hexadecimal digits of the SHA-256 of ``covers`` in canonical JSON.
+        """'p' and the first 12 hexadecimal digits of the SHA-256 of ``covers`` in canonical JSON.
 
         The letter keeps YAML and papermill from taking a hash of digits for a number.
         """
         canonical = json.dumps(dict(self.covers), sort_keys=True, separators=(",", ":"), ensure_ascii=True)
-        return "p" + hashlib.sha256(canonical.encode()).hexdigest()[: HASH_LENGTH - 1]
+        return "p" + hashlib.sha256(canonical.encode()).hexdigest()[:HASH_LENGTH]
 
     def __str__(self) -> str:
         parts = (

@@ -41,6 +41,10 @@ class _Back:
 ABORTED = _Back("aborted", ("A person aborted the rollout.",), bad=True)
 
 
+def _held(*reasons: str) -> _Back:
+    return _Back("held", reasons)
+
+
 def run(target: Target, plan: RolloutPlan, approval: Approval) -> Rollout:
     """Carry the plan out, a poll at a time. Closing the generator leaves the alias as it is, under its lease.
 
@@ -201,7 +205,7 @@ class _Engine:
             except AwsFailed as failure:
                 if not resumed.open:
                     raise  # it serves alone, for good, and nothing of ours threatens that
-                return self._held(f"The lease could not be armed, so the traffic does not stay split. {failure.what}")
+                return _held(f"The lease could not be armed, so the traffic does not stay split. {failure.what}")
             return None
         trouble = self.evidence.read(self.began)
         if trouble is not None:
@@ -254,13 +258,14 @@ class _Engine:
         if weight < 1.0:
             return None
         try:
-            self.lease = self._guard()
-        except AwsFailed as failure:
-            return self._held(f"The guard could not be armed, so the switch does not stand. {failure.what}")
-        try:
+            # Before the guard: a lease that fires gives the alias another revision, and the guard is void.
             lease.disarm(self.target, "lease")
         except AwsFailed as failure:
             self._pass_over("The lease could not be deleted; it clears weights that are not there.", failure)
+        try:
+            self.lease = self._guard()
+        except AwsFailed as failure:
+            return _held(f"The guard could not be armed, so the switch does not stand. {failure.what}")
         return None
 
     def _guard(self) -> Lease:
@@ -350,12 +355,12 @@ class _Engine:
             alias = aliases.read(self.target)
             if alias != self.alias and (back := self._moved(alias)):
                 return back
-            return self._held("The lease was deleted by somebody else, so the traffic does not stay split.")
+            return _held("The lease was deleted by somebody else, so the traffic does not stay split.")
         except AwsFailed as failure:
             if now + lease.MARGIN + MINUTE < self.lease.until:
                 self._pass_over("The lease could not be renewed; it is tried again at the next poll.", failure)
                 return None
-            return self._held(f"The lease could not be renewed, so the traffic does not stay split. {failure.what}")
+            return _held(f"The lease could not be renewed, so the traffic does not stay split. {failure.what}")
         return None
 
     def _moved(self, alias: Alias | None) -> _Back | None:
@@ -412,7 +417,7 @@ class _Engine:
             self.unread_since = self.unread_since or now
             if now - self.unread_since >= timedelta(minutes=self.policy.unreadable_minutes):
                 limit = f"{self.policy.unreadable_minutes:g} minutes"
-                return self._held(f"Metrics or the alias could not be read for {limit}. {trouble}")
+                return _held(f"Metrics or the alias could not be read for {limit}. {trouble}")
             return None
         self.unread_since = None
         final = self.stages[self._stage] == 1.0
@@ -420,12 +425,12 @@ class _Engine:
         if final and (verdict.decision == "promote" or watched_s >= 60 * self.policy.watch_minutes):
             return "promote"
         if verdict.expired:
-            return self._held(*verdict.reasons)
+            return _held(*verdict.reasons)
         if self.frozen and not final:
             # A freeze stops every step forward; it does not leave traffic split for as long as it lasts.
             longest_s = self._bake_s + 60 * self.policy.stretch_minutes
             over = self.evidence.baked_s(now) >= longest_s
-            return self._held(f"{self.frozen} while traffic was split.") if over else None
+            return _held(f"{self.frozen} while traffic was split.") if over else None
         return "promote" if verdict.decision == "promote" and not self.holding and not final else None
 
     def _advance(self) -> Generator[Observation, Order | None, Outcome | _Back | None]:
@@ -438,7 +443,7 @@ class _Engine:
             if now - self.failing_since >= timedelta(minutes=self.policy.unreadable_minutes):
                 if self.stages[self._stage] == 1.0:
                     raise  # only the record is wanting
-                return self._held(f"The next stage could not be reached. {failure.what}")
+                return _held(f"The next stage could not be reached. {failure.what}")
             return ABORTED if (yield self._again(failure)) == "abort" else None
         self.failing_since = None
         return ended
@@ -483,9 +488,6 @@ class _Engine:
             # The minutes that decided belong in the picture too.
             yield replace(self.untold, rows=self.seen.rows if self.seen else (), wake_at=self.untold.at, weight=0.0)
         return self._outcome(back.ending, (*back.reasons, *rollback.tidy(self.target)), stage)
-
-    def _held(self, *reasons: str) -> _Back:
-        return _Back("held", reasons)
 
     def _lease_fired(self) -> _Back:
         """The alias says that a rollout of ours is under way, and has no weights: close it and tell."""

@@ -106,7 +106,10 @@ class Clock:
 
     def tick(self, real_s: float) -> None:
         """In live mode: let ``real_s`` real seconds' worth of time pass."""
+        if self.speed <= 0:
+            return
         with self._moving:
+            # Whoever sets the speed to 0 and advances after it finds time standing still.
             if self.speed > 0:
                 self._advance(self._now + real_s * self.speed)
 

@@ -3,6 +3,7 @@
 Knows what stands in an account before a runbook comes. Never runs a runbook.
 """
 
+import json
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Literal
@@ -17,6 +18,7 @@ from buddy_ops.sandbox.world import World
 
 FOLDER = Path(__file__).parent / "scenarios"
 ROLE = "arn:aws:iam::123456789012:role/buddy-skill"
+SCHEDULER_ROLE = "buddy-ops-scheduler"
 ALIAS = "live"
 
 
@@ -103,6 +105,9 @@ def set_up(world: World, scenario: Scenario, environment: str) -> None:
             "Code": {"ZipFile": builds.build(PROFILES[scenario.stable], version_label=label)},
         },
     )
+    trust = {"Effect": "Allow", "Principal": {"Service": "scheduler.amazonaws.com"}, "Action": "sts:AssumeRole"}
+    policy = json.dumps({"Version": "2012-10-17", "Statement": [trust]})
+    world.invoke("iam", "create_role", {"RoleName": SCHEDULER_ROLE, "AssumeRolePolicyDocument": policy})
     world.use(function)
     world.clock.advance_to(world.clock.now() + 60)
     if scenario.deployed:

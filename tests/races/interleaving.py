@@ -17,6 +17,9 @@ from buddy_ops.journal import Journal
 from buddy_ops.target import Target
 from tests.conftest import Situation
 
+CLIENTS: dict[tuple[str, int], Any] = {}
+"""AWS clients are made once for all targets: making them takes longer than a race."""
+
 PATIENCE_S = 60.0
 """Real seconds after which an actor that neither calls nor ends is stuck."""
 
@@ -87,9 +90,12 @@ class Race:
         begins = self.now
         if minutes and self.random.random() < 0.75:
             whole = self.now.replace(second=0, microsecond=0) + timedelta(minutes=self.random.randint(1, minutes))
-            begins = whole if self.random.random() < 0.5 else self.now + timedelta(seconds=2 * self.random.randint(1, 4))
+            begins = (
+                whole if self.random.random() < 0.5 else self.now + timedelta(seconds=2 * self.random.randint(1, 4))
+            )
         actor = Actor(name, target, work, begins)
         target.clock = HeldClock(self, actor)
+        target._clients = CLIENTS
         target.journal = Journal(lambda _: None, target.clock.now)
         sent = target.call
 
@@ -179,7 +185,9 @@ class Race:
         """The whole race, a line an event: what a failing test shows."""
         lines = [f"seed {self.seed}"]
         for event in self.events:
-            shown = {k: v for k, v in event.parameters.items() if k in ("RoutingConfig", "FunctionVersion", "Qualifier")}
+            shown = {
+                k: v for k, v in event.parameters.items() if k in ("RoutingConfig", "FunctionVersion", "Qualifier")
+            }
             lines.append(f"  {event.actor:<10}{event.operation} {shown or ''} {event.code}")
         lines += [f"{actor.name}: {actor.result or actor.error!s}" for actor in self.actors]
         return "\n".join(lines)

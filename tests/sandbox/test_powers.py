@@ -277,9 +277,8 @@ DRIVERS: dict[str, Callable[[Bring], Iterator[list[dict[str, Any]]]]] = {
 
 def test_every_runbook_has_roles_and_is_driven() -> None:
     """A notebook that is added must say who runs it, and be driven here: nothing escapes the comparison."""
-    notebooks = {
-        str(each.relative_to(ROOT / "notebooks").with_suffix("")) for each in ROOT.glob("notebooks/**/*.ipynb")
-    }
+    paths = (each.relative_to(ROOT / "notebooks") for each in ROOT.glob("notebooks/**/*.ipynb"))
+    notebooks = {str(each.with_suffix("")) for each in paths if ".ipynb_checkpoints" not in each.parts}
     assert sorted(notebooks - set(powers.RUNBOOKS)) == []
     assert set(DRIVERS) == set(powers.RUNBOOKS)
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from buddy_ops import outcome
+from buddy_ops import errors, outcome
 from buddy_ops.errors import AwsFailed, BuddyError, Held, InvalidInput, Refused, RolledBack, exit_code_of
 
 ROOT = Path(__file__).parents[2]
