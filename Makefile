@@ -13,8 +13,11 @@ help: ## what there is
 demo: $(VENV)/.sandbox ## a bad build rolls itself back, a good one is promoted: on the sandbox, in a minute
 	$(BIN)/buddy-ops demo
 
-test: $(VENV)/.dev ## every test
+test: $(VENV)/.dev ## every test, and a sample of the crash and fault matrices
 	$(BIN)/pytest -n 2 --dist loadgroup
+
+test-all: $(VENV)/.dev ## the same with the matrices whole
+	$(BIN)/pytest -n 2 --dist loadgroup -m "whole or not whole"
 
 check: $(VENV)/.dev ## lint, format, types, architecture, infrastructure, notebooks without outputs
 	$(BIN)/ruff check .

@@ -225,14 +225,14 @@ def _set_up(endpoint: str, name: str, environment: str) -> None:
 
 def parse_parameters(pairs: list[str]) -> dict[str, Any]:
     """NAME=VALUE pairs with values as YAML. Raises InvalidInput ``invalid-parameters``."""
-    import yaml
+    from buddy_ops import settings
 
     given = {}
     for pair in pairs:
         name, equals, value = pair.partition("=")
         try:
-            given[name] = yaml.safe_load(value)
-        except yaml.YAMLError:
+            given[name] = settings.from_yaml(value)
+        except ValueError:
             equals = ""
         if not equals:
             raise InvalidInput(

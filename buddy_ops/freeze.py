@@ -6,7 +6,7 @@ another's freeze by itself: an expired one counts as gone.
 
 import json
 from dataclasses import asdict, dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 
 from buddy_ops.errors import AwsFailed, InvalidInput, Refused
 from buddy_ops.journal import iso
@@ -105,7 +105,9 @@ def _decode(id: str, text: str) -> Freeze:
     """A freeze from its parameter; whatever stands there freezes, also what we cannot read."""
     try:
         values = json.loads(text)
-        expires = iso(datetime.fromisoformat(values["expires"]))
-        return Freeze(id, str(values["reason"]), str(values["owner"]), expires)
-    except (ValueError, TypeError, KeyError, AttributeError):
+        expires = datetime.fromisoformat(values["expires"])
+        # Written by hand it may have another zone, or none: then it is meant in UTC.
+        expires = expires.astimezone(UTC) if expires.tzinfo else expires.replace(tzinfo=UTC)
+        return Freeze(id, str(values["reason"]), str(values["owner"]), iso(expires))
+    except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError):
         return Freeze(id, "a freeze that cannot be read", "unknown", "somebody deletes it", readable=False)

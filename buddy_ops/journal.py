@@ -28,14 +28,20 @@ class Journal:
 
     def record(self, kind: str, **fields: Any) -> None:
         """Append one record: ``seq``, ``at`` (ISO 8601 UTC), ``kind``, then the fields, which must be JSON values."""
-        entry = {"seq": len(self.records) + 1, "at": iso(self._now()), "kind": kind, **fields}
+        head = {"seq": len(self.records) + 1, "at": iso(self._now()), "kind": kind}
+        entry = head | fields | head
         self.records.append(entry)
         try:
-            self._write(json.dumps(entry, default=str))
+            line = json.dumps(entry, default=str)
+        except Exception as error:  # a value's own words may raise anything
+            self.trouble = f"the journal could not be written: record {head['seq']} is no JSON: {error}"
+            line = json.dumps(head)
+        try:
+            self._write(line)
         except OSError as error:
             self.trouble = f"the journal could not be written: {error}"
 
 
 def iso(moment: datetime) -> str:
     """ISO 8601 in UTC to the second, for example 2026-11-22T03:12:00Z."""
-    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return moment.astimezone(UTC).replace(tzinfo=None).isoformat(timespec="seconds") + "Z"

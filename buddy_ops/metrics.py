@@ -3,6 +3,7 @@
 Knows Lambda's dimensions behind a weighted alias, and what counts as a failure. Never judges.
 """
 
+import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
@@ -65,6 +66,8 @@ def read(
         return Reading((), f"{failure.what}")
     except _Partial as partial:
         return Reading((), str(partial))
+    except _MALFORMED as error:
+        return Reading((), f"CloudWatch's answer cannot be read: {type(error).__name__}: {error}")
     minutes = [since + MINUTE * index for index in range(int((until - since) / MINUTE))]
     return Reading(tuple(_row(at, values, versions, serving(at)) for at in minutes))
 
@@ -130,6 +133,8 @@ def tell_cold_starts(target: Target, since: datetime, until: datetime) -> str:
         found = cold_starts(target, since, until)
     except AwsFailed as failure:
         return f"Cold starts are unknown: {failure.what}"
+    except _MALFORMED as error:
+        return f"Cold starts are unknown: the log's answer cannot be read: {type(error).__name__}: {error}"
     slow = [each for each in found if each.p95_init_ms is not None and each.p95_init_ms >= INIT_BOUND_MS]
     advice = [f"v{each.version} starts slower than 2 s: a smaller package starts faster." for each in slow]
     return "\n".join([*map(str, found), *advice]) or "No invocation was logged."
@@ -160,6 +165,10 @@ def frame(rows: Iterable[Row]) -> "pd.DataFrame":
     ]
     columns = ["at", "version", "requests", "errors", "slow", "throttles", "error_rate", "p99_ms"]
     return pd.DataFrame(records, columns=columns).set_index("at")
+
+
+_MALFORMED = (KeyError, TypeError, ValueError, AttributeError)
+"""What taking an answer apart raises that has not the documented form."""
 
 
 class _Partial(Exception):
@@ -206,7 +215,8 @@ def _fetch(
             "cloudwatch", "get_metric_data", MetricDataQueries=queries, StartTime=since, EndTime=until, **token
         )
         for result in page["MetricDataResults"]:
-            found[result["Id"]].update(zip(result["Timestamps"], result["Values"], strict=True))
+            points = zip(result["Timestamps"], result["Values"], strict=True)
+            found[result["Id"]].update(_point(at, value) for at, value in points)
             status[result["Id"]] = result.get("StatusCode", "")
         if not page.get("NextToken"):
             break
@@ -215,6 +225,13 @@ def _fetch(
     if short:
         raise _Partial(f"CloudWatch answered {len(short)} of {len(found)} queries only in part")
     return found
+
+
+def _point(at: datetime, value: float) -> tuple[datetime, float]:
+    """A datapoint that can be one: a whole minute, a number from 0. Raises ValueError for another."""
+    if at.utcoffset() is None or at.second or at.microsecond or not (math.isfinite(value) and value >= 0):
+        raise ValueError(f"{value} at {at}")
+    return at, value
 
 
 def _row(at: datetime, values: dict[str, dict[datetime, float]], versions: Sequence[str], serving: str) -> Row:

@@ -68,6 +68,23 @@ class Outcome:
 Rollout = Generator[Observation, Order | None, Outcome]
 
 
+@dataclass(frozen=True)
+class Back:
+    """The decision to take the traffic back, and whether the new version is to blame."""
+
+    ending: Ending
+    reasons: tuple[str, ...]
+    bad: bool = False
+
+
+ABORTED = Back("aborted", ("A person aborted the rollout.",), bad=True)
+
+
+def held(*reasons: str) -> Back:
+    """Take the traffic back and blame nobody."""
+    return Back("held", reasons)
+
+
 def conclude(outcome: Outcome) -> None:
     """The last cell of a strategy's notebook: nothing if it ended as asked, a short error with its exit code if not.
 

@@ -31,7 +31,9 @@ def read(environment: str) -> tuple[dict[str, Any], str]:
             now=settings.UNTOUCHED,
             next=f"Choose one of those, or write parameters/{environment}.yaml.",
         )
-    parsed = settings.parse(environment, path.read_text(encoding="utf-8"), f"parameters/{path.name}")
+    # What is not UTF-8 is read with marks that no key and no value passes with.
+    text = path.read_text(encoding="utf-8", errors="replace")
+    parsed = settings.parse(environment, text, f"parameters/{path.name}")
     return parsed.model_dump(mode="json"), f"parameters/{path.name}"
 
 
@@ -42,14 +44,17 @@ def artifact(path: str) -> bytes:
         InvalidInput: ``artifact-missing`` or ``artifact-not-a-zip``.
     """
     file = project_root() / path
-    if not path or not file.is_file():
+    try:
+        content = file.read_bytes() if path and file.is_file() else None
+    except (OSError, ValueError):  # no right to read it, or no system has such a path
+        content = None
+    if content is None:
         raise InvalidInput(
             "artifact-missing",
             f"There is no build at {path!r} (relative to the project)." if path else "No build is given.",
             now=settings.UNTOUCHED,
             next="Give the path of the zip to ship: parameter artifact.",
         )
-    content = file.read_bytes()
     if not zipfile.is_zipfile(io.BytesIO(content)):
         raise InvalidInput(
             "artifact-not-a-zip",
@@ -74,7 +79,7 @@ def cells(executed: list[str]) -> tuple[dict[str, settings.Parameter], list[str]
     declared: dict[str, settings.Parameter] = {}
     injected: list[str] = []
     for source in executed:
-        with suppress(SyntaxError, ValueError):
+        with suppress(SyntaxError, ValueError, RecursionError, MemoryError, InvalidInput):
             if source.startswith("# Parameters\n"):
                 targets = [line.targets[0] for line in ast.parse(source).body if isinstance(line, ast.Assign)]
                 injected = [name.id for name in targets if isinstance(name, ast.Name)]

@@ -6,7 +6,7 @@ alias, so any machine can resume, abort or explain it.
 """
 
 from collections.abc import Generator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Literal
 
@@ -19,7 +19,7 @@ from buddy_ops.health import Verdict
 from buddy_ops.journal import iso
 from buddy_ops.lease import Lease, LeaseGone
 from buddy_ops.metrics import MINUTE
-from buddy_ops.outcome import Ending, Observation, Order, Outcome, Rollout, conclude
+from buddy_ops.outcome import ABORTED, Back, Ending, Observation, Order, Outcome, Rollout, conclude, held
 from buddy_ops.plan import Approval
 from buddy_ops.target import Target
 
@@ -27,22 +27,6 @@ __all__ = ["Observation", "Order", "Outcome", "Rollout", "RolloutPlan", "conclud
 
 PUBLISH_POLL = timedelta(seconds=2)
 PUBLISH_LIMIT = timedelta(minutes=10)
-
-
-@dataclass(frozen=True)
-class _Back:
-    """The decision to take the traffic back."""
-
-    ending: Ending
-    reasons: tuple[str, ...]
-    bad: bool = False
-
-
-ABORTED = _Back("aborted", ("A person aborted the rollout.",), bad=True)
-
-
-def _held(*reasons: str) -> _Back:
-    return _Back("held", reasons)
 
 
 def run(target: Target, plan: RolloutPlan, approval: Approval) -> Rollout:
@@ -192,7 +176,7 @@ class _Engine:
 
     # Stages
 
-    def _begin_judging(self) -> _Back | None:
+    def _begin_judging(self) -> Back | None:
         """Read the minutes before, then shift to the first stage or pick up the one under way."""
         self.evidence = Evidence(self.target, self.plan.stable, self.new)
         resumed = self.plan.resumes
@@ -205,7 +189,7 @@ class _Engine:
             except AwsFailed as failure:
                 if not resumed.open:
                     raise  # it serves alone, for good, and nothing of ours threatens that
-                return _held(f"The lease could not be armed, so the traffic does not stay split. {failure.what}")
+                return held(f"The lease could not be armed, so the traffic does not stay split. {failure.what}")
             return None
         trouble = self.evidence.read(self.began)
         if trouble is not None:
@@ -231,7 +215,7 @@ class _Engine:
         record = self.alias.record if self.alias else None
         return int(record.stage) - 1 if record is not None and record.shifting else len(self.stages) - 1
 
-    def _shift(self, stage: int) -> _Back | None:
+    def _shift(self, stage: int) -> Back | None:
         """Give the new version the stage's share. The lease stands before weights do, the guard after a switch."""
         assert self.alias is not None and self.evidence is not None
         weight, now = self.stages[stage], self.target.clock.now()
@@ -246,7 +230,7 @@ class _Engine:
         self._hold(aliases.shift(self.target, self.alias, to))
         return self._shifted(to)
 
-    def _shifted(self, to: Shift) -> _Back | None:
+    def _shifted(self, to: Shift) -> Back | None:
         """The alias is where we meant it to be: from now on the stage bakes, and a switch is guarded."""
         assert self.evidence is not None
         weight = 1.0 if to.second is None else to.weight
@@ -265,7 +249,7 @@ class _Engine:
         try:
             self.lease = self._guard()
         except AwsFailed as failure:
-            return _held(f"The guard could not be armed, so the switch does not stand. {failure.what}")
+            return held(f"The guard could not be armed, so the switch does not stand. {failure.what}")
         return None
 
     def _guard(self) -> Lease:
@@ -298,18 +282,18 @@ class _Engine:
         # A rollout whose lease fired, and that nobody closed, is closed by the next one.
         return record.with_bad(old.to) if old is not None and old.open else record
 
-    def _bake(self) -> Generator[Observation, Order | None, _Back | None]:
+    def _bake(self) -> Generator[Observation, Order | None, Back | None]:
         """Poll once a minute until the stage is over: None to go on."""
         while True:
             now = self.target.clock.now()
             trouble = self._look(now)
-            if isinstance(trouble, _Back):
+            if isinstance(trouble, Back):
                 return trouble
             observation = self.seen = self._observe(now, trouble)
             decision = self._decide(now, observation.verdict, trouble)
             if decision == "promote":
                 return None
-            if isinstance(decision, _Back):
+            if isinstance(decision, Back):
                 self.untold = observation
                 return decision
             order = yield observation
@@ -319,7 +303,7 @@ class _Engine:
             if order == "promote" and not self.frozen:
                 return None
 
-    def _look(self, now: datetime) -> _Back | str | None:
+    def _look(self, now: datetime) -> Back | str | None:
         """Check that the alias is as we left it, renew the lease, read the new minutes; what could not be read.
 
         One failure leaves the others their turn: a verdict does not wait until the alias or a freeze can be read.
@@ -342,7 +326,7 @@ class _Engine:
         unread = self.evidence.read(now)
         return " ".join(filter(None, (trouble, unread))) or None
 
-    def _renew(self, now: datetime) -> _Back | None:
+    def _renew(self, now: datetime) -> Back | None:
         """Renew the lease or the guard when it is time; what cannot be renewed takes the traffic back in time."""
         assert self.alias is not None and self.lease is not None
         watching = self.stages[self._stage] == 1.0
@@ -355,15 +339,15 @@ class _Engine:
             alias = aliases.read(self.target)
             if alias != self.alias and (back := self._moved(alias)):
                 return back
-            return _held("The lease was deleted by somebody else, so the traffic does not stay split.")
+            return held("The lease was deleted by somebody else, so the traffic does not stay split.")
         except AwsFailed as failure:
             if now + lease.MARGIN + MINUTE < self.lease.until:
                 self._pass_over("The lease could not be renewed; it is tried again at the next poll.", failure)
                 return None
-            return _held(f"The lease could not be renewed, so the traffic does not stay split. {failure.what}")
+            return held(f"The lease could not be renewed, so the traffic does not stay split. {failure.what}")
         return None
 
-    def _moved(self, alias: Alias | None) -> _Back | None:
+    def _moved(self, alias: Alias | None) -> Back | None:
         """The alias has another RevisionId: the lease or guard fired, somebody else acted, or rewrote the same."""
         if alias is None:
             raise BuddyError(
@@ -372,15 +356,15 @@ class _Engine:
                 now="The alias does not exist; this run changed nothing after that.",
                 next="Find out who deleted it; strategies/canary creates it again.",
             )
-        held = self.alias
+        left = self.alias
         self._hold(alias)
-        assert held is not None
-        if replace(alias, revision=held.revision) == held:
+        assert left is not None
+        if replace(alias, revision=left.revision) == left:
             return None
         if self.intended is not None and self.intended.met_by(alias):
             # A write of ours whose answer was lost. One that only closes the record is made again.
             return self._shifted(self.intended) if self.intended.record.open else None
-        if alias.record == held.record and alias.fired:
+        if alias.record == left.record and alias.fired:
             return self._lease_fired()
         raise AliasMoved(self.target, alias)
 
@@ -408,16 +392,16 @@ class _Engine:
         probing = len(self.stages) > len(self.plan.stages) and self._stage == 0
         return 60.0 * (self.policy.probe_minutes if probing else self.policy.bake_minutes)
 
-    def _decide(self, now: datetime, verdict: Verdict | None, trouble: str | None) -> _Back | Literal["promote"] | None:
+    def _decide(self, now: datetime, verdict: Verdict | None, trouble: str | None) -> Back | Literal["promote"] | None:
         """What follows from the verdict; None to stay."""
         assert verdict is not None and self.evidence is not None
         if verdict.decision == "rollback":
-            return _Back("rolled-back", verdict.reasons, bad=True)
+            return Back("rolled-back", verdict.reasons, bad=True)
         if trouble is not None:
             self.unread_since = self.unread_since or now
             if now - self.unread_since >= timedelta(minutes=self.policy.unreadable_minutes):
                 limit = f"{self.policy.unreadable_minutes:g} minutes"
-                return _held(f"Metrics or the alias could not be read for {limit}. {trouble}")
+                return held(f"Metrics or the alias could not be read for {limit}. {trouble}")
             return None
         self.unread_since = None
         final = self.stages[self._stage] == 1.0
@@ -425,15 +409,15 @@ class _Engine:
         if final and (verdict.decision == "promote" or watched_s >= 60 * self.policy.watch_minutes):
             return "promote"
         if verdict.expired:
-            return _held(*verdict.reasons)
+            return held(*verdict.reasons)
         if self.frozen and not final:
             # A freeze stops every step forward; it does not leave traffic split for as long as it lasts.
             longest_s = self._bake_s + 60 * self.policy.stretch_minutes
             over = self.evidence.baked_s(now) >= longest_s
-            return _held(f"{self.frozen} while traffic was split.") if over else None
+            return held(f"{self.frozen} while traffic was split.") if over else None
         return "promote" if verdict.decision == "promote" and not self.holding and not final else None
 
-    def _advance(self) -> Generator[Observation, Order | None, Outcome | _Back | None]:
+    def _advance(self) -> Generator[Observation, Order | None, Outcome | Back | None]:
         """The next stage, or the close after the last. What AWS fails is left to the next poll, which decides anew."""
         try:
             ended = self._shift(self._stage + 1) if self.stages[self._stage] < 1.0 else self._close()
@@ -443,7 +427,7 @@ class _Engine:
             if now - self.failing_since >= timedelta(minutes=self.policy.unreadable_minutes):
                 if self.stages[self._stage] == 1.0:
                     raise  # only the record is wanting
-                return _held(f"The next stage could not be reached. {failure.what}")
+                return held(f"The next stage could not be reached. {failure.what}")
             return ABORTED if (yield self._again(failure)) == "abort" else None
         self.failing_since = None
         return ended
@@ -469,7 +453,7 @@ class _Engine:
 
     # Endings
 
-    def _take_back(self, back: _Back) -> Generator[Observation, Order | None, Outcome]:
+    def _take_back(self, back: Back) -> Generator[Observation, Order | None, Outcome]:
         """Take the traffic back, at every poll again until AWS lets us or does it by itself."""
         assert self.alias is not None
         stage = self.alias.record.stage if self.alias.record else ""
@@ -489,7 +473,7 @@ class _Engine:
             yield replace(self.untold, rows=self.seen.rows if self.seen else (), wake_at=self.untold.at, weight=0.0)
         return self._outcome(back.ending, (*back.reasons, *rollback.tidy(self.target)), stage)
 
-    def _lease_fired(self) -> _Back:
+    def _lease_fired(self) -> Back:
         """The alias says that a rollout of ours is under way, and has no weights: close it and tell."""
         assert self.alias is not None and self.alias.record is not None
         record = self.alias.record
@@ -497,7 +481,7 @@ class _Engine:
             f"Run {record.run} gave v{record.to} a share of the traffic (stage {record.stage}, since {record.since}) "
             f"and stopped renewing its lease; the lease took that share away, and v{self.plan.stable} serves alone."
         )
-        return _Back("lease-fired", (told,), bad=True)
+        return Back("lease-fired", (told,), bad=True)
 
     def _outcome(self, ending: Ending, reasons: tuple[str, ...], stage: str = "") -> Outcome:
         requests, failed = self.evidence.totals() if self.evidence else ({}, {})

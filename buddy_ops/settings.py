@@ -179,8 +179,8 @@ def parse(environment: str, text: str, source: str) -> Settings:
         InvalidInput: ``invalid-settings``, with every problem, its key and the file.
     """
     try:
-        document = yaml.safe_load(text)
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        document = from_yaml(text)
+    except ValueError as error:
         raise _invalid(source, [f"not YAML: {error}"]) from None
     if not isinstance(document, dict) or set(document) != {"environment", "settings"}:
         keys = ", ".join(map(str, document)) if isinstance(document, dict) else "no mapping"
@@ -188,6 +188,14 @@ def parse(environment: str, text: str, source: str) -> Settings:
     if document["environment"] != environment:
         raise _invalid(source, [f"environment: is {document['environment']!r}, and {environment!r} was asked for"])
     return validate(document["settings"], source)
+
+
+def from_yaml(text: str) -> Any:
+    """A YAML document's value. Raises ValueError for whatever is none."""
+    try:
+        return yaml.safe_load(text)
+    except Exception as error:  # PyYAML lets half a dozen kinds out: '2026-99-99', '!!bool x', '!!timestamp x'
+        raise ValueError(str(error)) from None
 
 
 def validate(values: Any, source: str, overrides: Mapping[str, Any] | None = None) -> Settings:
@@ -217,12 +225,19 @@ class Parameter:
 
 
 def declared(cell: str) -> dict[str, Parameter]:
-    """The parameters that a cell's source declares."""
+    """The parameters that a cell's source declares.
+
+    Raises:
+        InvalidInput: ``invalid-parameters``: it is not Python, or a default is not a plain value.
+    """
     found = {}
-    for line in ast.parse(cell).body:
-        if isinstance(line, ast.AnnAssign) and isinstance(line.target, ast.Name) and line.value is not None:
-            default = ast.literal_eval(line.value)
-            found[line.target.id] = Parameter(line.target.id, ast.unparse(line.annotation), default)
+    try:
+        for line in ast.parse(cell).body:
+            if isinstance(line, ast.AnnAssign) and isinstance(line.target, ast.Name) and line.value is not None:
+                default = ast.literal_eval(line.value)
+                found[line.target.id] = Parameter(line.target.id, ast.unparse(line.annotation), default)
+    except (SyntaxError, ValueError, TypeError, RecursionError, MemoryError) as error:
+        raise _invalid("The parameters cell", [f"cannot be read: {error}"], reference="invalid-parameters") from None
     return found
 
 
@@ -240,6 +255,8 @@ def check(parameters: Mapping[str, Parameter], given: Mapping[str, Any], source:
             values[name] = kind.validate_python(given[name])
         except ValidationError as error:
             problems += [f"{name}: {given[name]!r}: {each['msg']}" for each in error.errors()]
+        except Exception as error:  # the annotation is a person's own text: evaluating it may raise anything
+            problems.append(f"{name}: its type {parameters[name].annotation} means nothing here: {error}")
     if problems:
         raise _invalid(source, sorted(problems), reference="invalid-parameters")
     return values

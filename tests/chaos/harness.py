@@ -10,9 +10,8 @@ import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
-from pathlib import Path
-from typing import Any
+from datetime import timedelta
+from typing import Any, TypeVar
 
 import botocore.client
 import botocore.retries.standard
@@ -27,11 +26,12 @@ from buddy_ops.target import Target
 from tests.conftest import Situation, approve
 
 SLICES = 8
-"""Each runbook's points are cut into this many tests, for the workers to share."""
+"""The whole of a runbook's points is cut into this many tests, for the workers to share."""
 
 BUSY = {"requests_per_minute": 6000, "history_minutes": 12}
 """So many requests a minute that a verdict needs few calls."""
 
+T = TypeVar("T")
 Drive = Callable[[Situation], str]
 
 
@@ -351,18 +351,15 @@ def warm_clients() -> Iterator[None]:
         yield
 
 
-def moment(text: str) -> datetime:
-    return datetime.fromisoformat(text)
-
-
-def slices(runbooks: dict[str, Runbook]) -> list[Any]:
-    """(runbook, slice) for pytest: the first slice of each is in the everyday run, the others are whole's."""
+def parts() -> list[Any]:
+    """(runbook, part) for pytest: every day a sample, and the whole in slices where it is asked for."""
     return [
-        pytest.param(name, index, id=f"{name}-{index}", marks=[pytest.mark.whole] if index else [])
-        for name in runbooks
-        for index in range(SLICES)
+        pytest.param(name, part, id=f"{name}-{part}", marks=[] if part == "sample" else [pytest.mark.whole])
+        for name in RUNBOOKS
+        for part in ("sample", *map(str, range(SLICES)))
     ]
 
 
-def root() -> Path:
-    return Path(__file__).parents[2]
+def chosen(points: list[T], part: str, one_in: int) -> list[T]:
+    """The points of a part: a slice of all, or a sample, always the same and spread over all of them."""
+    return points[one_in // 2 :: one_in] if part == "sample" else points[int(part) :: SLICES]

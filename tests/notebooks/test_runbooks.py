@@ -14,14 +14,14 @@ from typing import Any
 import pytest
 import yaml
 
-from buddy_ops import errors
+from buddy_ops import cli, errors
 from tests.conftest import Situation
 
 Bring = Callable[..., Situation]
 ROOT = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent
-READS = ("Get", "List", "Describe", "StartQuery", "POST")
-"""How operations that change nothing begin (POST is the log's name for a call of STS)."""
+READS = ("Get", "List", "Describe", "StartQuery")
+"""How operations that change nothing begin."""
 
 
 @pytest.fixture
@@ -80,7 +80,7 @@ def told_once(said: str, reference: str) -> None:
 def report(done: "subprocess.CompletedProcess[str]") -> Path:
     """The report that a run says it wrote."""
     (path,) = re.findall(r"^report: (.+)$", done.stdout, re.MULTILINE)
-    return ROOT / path
+    return ROOT / str(path)
 
 
 # Stock papermill
@@ -230,10 +230,17 @@ def test_a_runbook_that_is_not_there_ends_with_2(quick: Bring) -> None:
     assert "strategies/canary" in done.stderr
 
 
-def test_a_lost_alias_ends_with_4(situation: Bring) -> None:
-    """Somebody else's rollout is under way: refused by a class of its own, and still exit code 4."""
-    here = situation("good")
-    assert errors.exit_code_of("AliasMoved") == 4
+@pytest.mark.parametrize("pair", ["artifact", "stages=[10,", "since=2026-99-99", "size=0x_", "={"])
+def test_what_is_not_a_pair_ends_with_2(pair: str) -> None:
+    """-p wants NAME=VALUE with a value in YAML, and says so with an example."""
+    with pytest.raises(errors.InvalidInput, match="invalid-parameters") as refused:
+        cli.parse_parameters([pair])
+    assert f"-p {pair}" in refused.value.what and "approved_by=[Ada, Grace]" in refused.value.next
+
+
+def test_somebody_elses_weights_end_with_4(quick: Bring) -> None:
+    """An alias that others split is left alone: refused, and nothing was written."""
+    here = quick()
     lam = here.client("lambda")
     lam.update_function_configuration(FunctionName=here.function, Description="so that it is another version")
     here.ask("advance", seconds=10)

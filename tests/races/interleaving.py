@@ -9,7 +9,7 @@ import random
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Any
 
 from buddy_ops.errors import AwsFailed, BuddyError
@@ -38,10 +38,10 @@ class Event:
 class Actor:
     """One person or program. ``result`` is what its work returned, ``error`` the BuddyError that it ended with."""
 
-    def __init__(self, name: str, target: Target, work: Callable[[Target], Any], begins: datetime) -> None:
-        self.name, self.target, self.work = name, target, work
-        self.wake_at = begins
-        self.state = "asleep"
+    def __init__(self, name: str, target: Target, work: Callable[[Target], Any], after: int) -> None:
+        self.name, self.target, self.work, self.after = name, target, work, after
+        self.state = "waiting"
+        self.wake_at = datetime.max.replace(tzinfo=UTC)
         self.go = threading.Semaphore(0)
         self.result: Any = None
         self.error: BuddyError | None = None
@@ -84,16 +84,10 @@ class Race:
         self.actors: list[Actor] = []
         self._changed = threading.Condition()
 
-    def enter(self, name: str, work: Callable[[Target], Any], *, minutes: int = 0, **options: Any) -> Actor:
-        """One more actor: it begins at once, or within so many ``minutes``, often at the moment of somebody's poll."""
+    def enter(self, name: str, work: Callable[[Target], Any], *, within: int = 0, **options: Any) -> Actor:
+        """One more actor: it comes in after a drawn number of the others' calls, at most ``within``."""
         target = self.here.connect(name, quiet=True, run=name, **options)
-        begins = self.now
-        if minutes and self.random.random() < 0.75:
-            whole = self.now.replace(second=0, microsecond=0) + timedelta(minutes=self.random.randint(1, minutes))
-            begins = (
-                whole if self.random.random() < 0.5 else self.now + timedelta(seconds=2 * self.random.randint(1, 4))
-            )
-        actor = Actor(name, target, work, begins)
+        actor = Actor(name, target, work, self.random.randint(0, within))
         target.clock = HeldClock(self, actor)
         target._clients = CLIENTS
         target.journal = Journal(lambda _: None, target.clock.now)
@@ -116,18 +110,20 @@ class Race:
 
     def run(self) -> None:
         """Let everybody act until all have ended. An actor may prefer to run on: each seed has its own temper."""
-        weights = {actor.name: self.random.choice((1, 1, 3, 10)) for actor in self.actors}
+        weights = {actor.name: self.random.choice((1, 1, 2, 5)) for actor in self.actors}
         threads = [threading.Thread(target=self._act, args=(actor,), daemon=True) for actor in self.actors]
         for thread in threads:
             thread.start()
         while True:
-            ready = [actor for actor in self.actors if actor.state == "ready"]
-            if ready:
-                chosen = self.random.choices(ready, [weights[actor.name] for actor in ready])[0]
-                self._let(chosen)
-            elif asleep := [actor for actor in self.actors if actor.state == "asleep"]:
-                self.advance_to(min(actor.wake_at for actor in asleep))
-                for actor in asleep:
+            awake = [actor for actor in self.actors if actor.state in ("ready", "asleep")]
+            for actor in self.actors:
+                if actor.state == "waiting" and (len(self.events) >= actor.after or not awake):
+                    actor.state = "ready"
+            if ready := [actor for actor in self.actors if actor.state == "ready"]:
+                self._let(self.random.choices(ready, [weights[actor.name] for actor in ready])[0])
+            elif awake:
+                self.advance_to(min(actor.wake_at for actor in awake))
+                for actor in awake:
                     if actor.wake_at <= self.now:
                         actor.state = "ready"
             else:

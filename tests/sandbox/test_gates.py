@@ -2,11 +2,12 @@
 
 import asyncio
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from buddy_ops import gates, rollback, rollout
+from buddy_ops import gates, rollback, rollout, settings
 from buddy_ops.errors import AwsFailed, Refused
 from buddy_ops.plan import Approval, Plan
 from buddy_ops.target import Target
@@ -187,32 +188,35 @@ def test_the_same_intention_has_the_same_hash_later_and_elsewhere(bring: Bring) 
 
 
 def test_the_hash_covers_what_would_be_done(bring: Bring) -> None:
-    """Environment, function, alias, serving version, code, strategy, stages, bakes and every policy: each makes another."""
+    """Environment, function, alias, serving version, code, strategy, stages, bakes and every policy: each makes another hash."""
     here = bring()
     mine, plan = planned(here)
-    values = mine.settings.model_dump(mode="json")
+    artifact = here.build("good")
+
+    def changed(**sections: dict[str, Any] | str) -> str:
+        """The hash of the same plan under other settings, in the same place."""
+        values = mine.settings.model_dump(mode="json")
+        for name, change in sections.items():
+            values[name] = {**values[name], **change} if isinstance(change, dict) else change
+        return rollout.plan(replace(mine, settings=settings.validate(values, "test")), artifact).hash
+
     hashes = {"this": plan.hash, "code": rollout.plan(mine, here.build("good", "3.0.0")).hash}
-    changes: dict[str, dict[str, Any]] = {
-        "stages": {"stages_percent": [20, 100]},
-        "bakes": {"bake_minutes": 7},
-        "watch": {"watch_minutes": 7},
-        "on_slow": {"on_slow": "hold"},
-        "approvals": {"approvals": 2},
-        "probe": {"probe_percent": 1},
-    }
-    for name, change in changes.items():
-        hashes[name] = planned(here, values={**values, "rollout": {**values["rollout"], **change}})[1].hash
-    hashes["health"] = planned(here, values={**values, "health": {**values["health"], "error_rate": 0.02}})[1].hash
-    hashes["strategy"] = rollout.plan(mine, here.build("good"), "all_at_once").hash
+    hashes["strategy"] = rollout.plan(mine, artifact, "all_at_once").hash
+    hashes["environment"] = rollout.plan(replace(mine, environment="prod"), artifact).hash
+    hashes["stages"] = changed(rollout={"stages_percent": [20, 100]})
+    hashes["bakes"] = changed(rollout={"bake_minutes": 7})
+    hashes["watch"] = changed(rollout={"watch_minutes": 7})
+    hashes["on_slow"] = changed(rollout={"on_slow": "hold"})
+    hashes["approvals"] = changed(rollout={"approvals": 2})
+    hashes["probe"] = changed(rollout={"probe_percent": 1})
+    hashes["health"] = changed(health={"error_rate": 0.02})
     lam = here.client("lambda")
     lam.create_alias(FunctionName=here.function, Name="other", FunctionVersion="1")
-    hashes["alias"] = planned(here, values={**values, "alias": "other"})[1].hash
+    hashes["alias"] = changed(alias="other")
     lam.update_function_configuration(FunctionName=here.function, Description="so that it is another version")
     here.ask("advance", seconds=10)
     lam.publish_version(FunctionName=here.function)
     here.ask("advance", seconds=10)
     lam.update_alias(FunctionName=here.function, Name="live", FunctionVersion="2")
-    hashes["serving version"] = planned(here)[1].hash
-    prod = bring("prod")
-    hashes["environment"] = planned(prod, values={**values, "function": prod.function})[1].hash
+    hashes["serving version"] = changed()
     assert len(set(hashes.values())) == len(hashes)

@@ -96,8 +96,8 @@ def named(node: ast.AST) -> Iterator[str]:
                 yield from constants(node.value)
     elif isinstance(node, ast.FunctionDef):
         after = node.args.args[len(node.args.args) - len(node.args.defaults) :]
-        for name, default in zip(after, node.args.defaults, strict=True):
-            yield from constants(default) if name.arg == "reference" else ()
+        for argument, default in zip(after, node.args.defaults, strict=True):
+            yield from constants(default) if argument.arg == "reference" else ()
 
 
 def references() -> set[str]:

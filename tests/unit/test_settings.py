@@ -120,9 +120,9 @@ def test_settings_cannot_be_changed_after_they_were_approved() -> None:
     """Models are frozen all the way down."""
     found = settings.validate(GOOD, FILE)
     with pytest.raises(ValueError, match="frozen"):
-        found.alias = "other"  # type: ignore[misc]
+        found.alias = "other"
     with pytest.raises(ValueError, match="frozen"):
-        found.rollout.approvals = 0  # type: ignore[misc]
+        found.rollout.approvals = 0
 
 
 @pytest.mark.parametrize(
