@@ -35,13 +35,14 @@ def endpoint(port: int | None = None) -> str:
     return f"http://127.0.0.1:{default_port() if port is None else port}"
 
 
-def start(port: int, *, seed: int = 7, speed: float = 0.0) -> str:
+def start(port: int, *, seed: int = 7, speed: float = 0.0, owner: int | None = None) -> str:
     """Start a sandbox in a process of its own; its URL.
 
     Raises:
         BuddyError: ``port-taken``, ``sandbox-not-started``; ``sandbox-extra-missing`` without the extra.
     """
     command = [sys.executable, "-m", "buddy_ops.sandbox.server", f"--port={port}", f"--seed={seed}", f"--speed={speed}"]
+    command += [f"--owner={owner}"] if owner is not None else []
     process = subprocess.Popen(
         command,
         stdout=subprocess.PIPE,
@@ -79,7 +80,8 @@ def start(port: int, *, seed: int = 7, speed: float = 0.0) -> str:
 @contextlib.contextmanager
 def running(*, port: int = 0, seed: int = 7, speed: float = 0.0, scenario: str | None = None) -> Iterator[str]:
     """A sandbox for as long as the block lasts; its URL."""
-    url = start(port, seed=seed, speed=speed)
+    # A sandbox of ours does not outlive us, however we end.
+    url = start(port, seed=seed, speed=speed, owner=os.getpid())
     try:
         if scenario:
             set_up(url, scenario, "sandbox")

@@ -5,6 +5,7 @@ Knows the project's folder and how papermill injects. Never knows what a setting
 
 import ast
 import io
+import json
 import zipfile
 from contextlib import suppress
 from pathlib import Path
@@ -37,6 +38,24 @@ def read(environment: str) -> tuple[dict[str, Any], str]:
     return parsed.model_dump(mode="json"), f"parameters/{path.name}"
 
 
+def owner_of(function: object) -> str | None:
+    """The environment whose file names this function; None where none does."""
+    for path in sorted((project_root() / "parameters").glob("*.yaml")):
+        with suppress(InvalidInput):
+            if read(path.stem)[0]["function"] == function:
+                return path.stem
+    return None
+
+
+def declared_in(runbook: str) -> dict[str, settings.Parameter]:
+    """What the parameters cell of a runbook's file declares; nothing where there is no such file."""
+    for path in (project_root() / "notebooks").rglob(f"{runbook}.ipynb"):
+        for cell in json.loads(path.read_text(encoding="utf-8"))["cells"]:
+            if "parameters" in cell["metadata"].get("tags", []):
+                return settings.declared("".join(cell["source"]))
+    return {}
+
+
 def artifact(path: str) -> bytes:
     """A build's bytes, from a path relative to the project's root.
 
@@ -52,14 +71,14 @@ def artifact(path: str) -> bytes:
         raise InvalidInput(
             "artifact-missing",
             f"There is no build at {path!r} (relative to the project)." if path else "No build is given.",
-            now=settings.UNTOUCHED,
+            now="Nothing was changed.",
             next="Give the path of the zip to ship: parameter artifact.",
         )
     if not zipfile.is_zipfile(io.BytesIO(content)):
         raise InvalidInput(
             "artifact-not-a-zip",
             f"{path} ({len(content):,} bytes) is not a zip file.",
-            now=settings.UNTOUCHED,
+            now="Nothing was changed.",
             next="Build the skill again; Lambda takes a zip.",
         )
     return content

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from email.utils import parsedate_to_datetime
 from functools import cached_property
+from http.client import HTTPException
 from pathlib import Path
 from typing import Any
 from urllib.error import HTTPError
@@ -167,6 +168,14 @@ def connect(
     source = "settings"
     if not values:
         values, source = parameters.read(environment)
+    elif (owner := parameters.owner_of(values.get("function"))) not in (None, environment):
+        # Freezes and policy go by the environment's name: another environment's function must not slip under it.
+        raise InvalidInput(
+            "invalid-parameters",
+            f"The settings that were given are for {values.get('function')}, which is {owner}'s, not {environment}'s.",
+            now=settings_.UNTOUCHED,
+            next="Give environment and settings that belong together, for example with -f and no -p environment.",
+        )
     settings = settings_.validate(dict(values), source, replaced)
     endpoint = os.environ.get("AWS_ENDPOINT_URL") or settings.aws.endpoint_url
     sandbox = endpoint is not None and _is_sandbox(endpoint)
@@ -192,6 +201,8 @@ def open_runbook(runbook: str, namespace: dict[str, Any]) -> Target:
         InvalidInput: ``invalid-parameters``, and what ``connect`` raises.
     """
     declared, injected = parameters.cells(namespace.get("In", []))
+    # A front end that runs cells without history leaves nothing to read there.
+    declared = declared or parameters.declared_in(runbook)
     given = {name: namespace[name] for name in injected if name in namespace}
     given |= {name: namespace[name] for name in declared if name in namespace}
     values = settings_.check(declared, given, f"parameters of {runbook}")
@@ -242,8 +253,8 @@ def _is_sandbox(endpoint: str) -> bool:
         return False
     try:
         return bool(ask_sandbox(endpoint, "status", {}, timeout_s=5).get("sandbox"))
-    except HTTPError:
-        return False  # something else that speaks HTTP: another AWS emulator, with the system's time
+    except (HTTPError, HTTPException, ValueError, AttributeError):
+        return False  # something else that listens there: another AWS emulator, with the system's time
     except OSError as error:
         raise AwsFailed(
             "sandbox-not-running",

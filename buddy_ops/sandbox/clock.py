@@ -25,7 +25,7 @@ class Client:
 
     def alive(self) -> bool:
         """Whether it still counts: its process exists, and it asks just now or was heard of within the grace."""
-        if self.pid is not None and not _exists(self.pid):
+        if self.pid is not None and not exists(self.pid):
             return False
         return self.asking or time.monotonic() - self.heard < SILENT_CLIENT_GRACE_S
 
@@ -124,7 +124,8 @@ class Clock:
         return earliest if earliest is not None and earliest > self._now else None
 
 
-def _exists(pid: int) -> bool:
+def exists(pid: int) -> bool:
+    """Whether a process runs."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:

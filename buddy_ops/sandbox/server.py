@@ -24,6 +24,7 @@ from werkzeug.wrappers import Response
 
 from buddy_ops.sandbox import scenarios
 from buddy_ops.sandbox.chaos import METRICS, Chaos, Fault, forgetful
+from buddy_ops.sandbox.clock import exists
 from buddy_ops.sandbox.wire import AwsError, Params
 from buddy_ops.sandbox.world import STEPPED_START, LiveTicker, World
 
@@ -280,6 +281,7 @@ def main() -> None:
     parser.add_argument("--port", type=int, default=0)
     parser.add_argument("--seed", type=int, default=7)
     parser.add_argument("--speed", type=float, default=0.0)
+    parser.add_argument("--owner", type=int, help="end when the process with this id does")
     options = parser.parse_args()
     try:
         sandbox = Sandbox(options.port, seed=options.seed, speed=options.speed)
@@ -287,7 +289,9 @@ def main() -> None:
         sys.exit(f"port-taken: cannot listen on 127.0.0.1:{options.port}: {error}")
     signal.signal(signal.SIGTERM, lambda *_: threading.Thread(target=sandbox.close, daemon=True).start())
     print(json.dumps({"endpoint": sandbox.endpoint}), flush=True)
-    sandbox.closed.wait()
+    while not sandbox.closed.wait(1.0):
+        if options.owner is not None and not exists(options.owner):
+            sandbox.close()
 
 
 if __name__ == "__main__":

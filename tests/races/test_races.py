@@ -6,7 +6,6 @@ Each race is one order of two or three actors' AWS calls, drawn from its seed; a
 import functools
 from collections.abc import Callable, Iterator
 from datetime import timedelta
-from itertools import pairwise
 from typing import Any
 
 import boto3
@@ -15,7 +14,8 @@ import pytest
 from buddy_ops import freeze, pruning, rollback, rollout, runs
 from buddy_ops.aliases import Record, decode
 from buddy_ops.errors import BuddyError, Refused
-from buddy_ops.pruning import PrunePlan, Pruned
+from buddy_ops.metrics import MINUTE
+from buddy_ops.pruning import Pruned, PrunePlan
 from buddy_ops.rollout import Outcome
 from buddy_ops.sandbox import builds
 from buddy_ops.sandbox.faults import PROFILES
@@ -97,12 +97,12 @@ def ship(artifact: str) -> Callable[[Target], Outcome]:
     return work
 
 
-def take_back(version: str = "", thinks_s: float = 0) -> Callable[[Target], tuple[rollback.RollbackPlan, rollback.Done]]:
-    """Plan an immediate rollback, think, and carry it out."""
+def take_back(version: str = "", polls: int = 0) -> Callable[[Target], tuple[rollback.RollbackPlan, rollback.Done]]:
+    """Plan an immediate rollback, think until somebody's poll, so many minutes later, and carry it out."""
 
     def work(target: Target) -> tuple[rollback.RollbackPlan, rollback.Done]:
         plan = rollback.plan(target, version)
-        target.clock.sleep_until(target.clock.now() + timedelta(seconds=thinks_s))
+        target.clock.sleep_until(target.clock.now().replace(second=0, microsecond=0) + polls * MINUTE)
         return plan, rollback.run(target, plan, approve(target, plan))
 
     return work
@@ -227,7 +227,9 @@ def test_a_rollback_wins_over_a_canary(situation: Bring, each: Callable[..., Non
 
         def enter(race: Race) -> Callable[[], None]:
             canary = race.enter("cccc", ship(artifact), values=values())
-            back = race.enter("dddd", take_back(named, 60 * race.random.choice((0, 0, 1, 2))), values=values(), within=45)
+            back = race.enter(
+                "dddd", take_back(named, race.random.choice((0, 0, 1, 2, 3, 4))), values=values(), within=45
+            )
 
             def check() -> None:
                 assert back.error is None, f"the rollback ended with {back.error and back.error.reference}"

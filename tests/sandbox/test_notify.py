@@ -18,7 +18,7 @@ Bring = Callable[..., Situation]
 class Receiver(BaseHTTPRequestHandler):
     """Keeps what it is sent, and answers as its server says."""
 
-    def do_POST(self) -> None:  # noqa: N802 - http.server's name
+    def do_POST(self) -> None:
         body = self.rfile.read(int(self.headers["Content-Length"]))
         self.server.heard.append((self.path, dict(self.headers), json.loads(body)))  # type: ignore[attr-defined]
         self.send_response(self.server.status)  # type: ignore[attr-defined]

@@ -17,7 +17,7 @@ from buddy_ops.errors import AwsFailed, BuddyError, InvalidInput
 from tests.conftest import Situation
 
 Bring = Callable[..., Situation]
-VALUES = {"function": "buddy-alexa-skill-sandbox"}
+VALUES = {"function": "buddy-alexa-skill-dev"}
 
 
 @pytest.fixture
@@ -315,3 +315,12 @@ def test_paths_start_at_the_projects_root(here: Situation, monkeypatch: pytest.M
         monkeypatch.chdir(folder)
         assert parameters.project_root() == root
         assert parameters.read("prod")[0]["function"] == "buddy-alexa-skill-prod"
+
+
+def test_another_environments_function_is_refused(situation: Bring) -> None:
+    """Settings of prod under the name of the sandbox are refused: freezes and policy go by the environment's name."""
+    here = situation("good")
+    values = dict(parameters.read("prod")[0])
+    with pytest.raises(InvalidInput, match="prod's, not sandbox's"):
+        target.connect("sandbox", "test", values=values)
+    assert here.calls("GetAlias") == []

@@ -29,11 +29,13 @@ from buddy_ops.target import Target, _Appender, overrides
 
 NOW = datetime(2026, 11, 22, 3, 12, tzinfo=UTC)
 CELL = 'environment: str = "sandbox"\nsettings: dict = {}\n'
-MANY = quantity(max_examples=600, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+MANY = quantity(max_examples=720, deadline=None, suppress_health_check=list(HealthCheck), database=None)
 
 SCALARS = st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=12))
 JSON = st.recursive(
-    SCALARS, lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=6), inner, max_size=4)
+    SCALARS,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=6), inner, max_size=3),
+    max_leaves=6,
 )
 ODD = st.one_of(
     st.binary(max_size=8),
@@ -48,7 +50,7 @@ ODD = st.one_of(
 )
 TEXTS = st.one_of(
     st.text(max_size=60),
-    JSON.map(lambda value: json.dumps(value)),
+    JSON.map(json.dumps),
     JSON.map(yaml.safe_dump),
     st.text("[]{}:,-?!&*#|>%@`\"' \n\t0eE.~x_", max_size=30),
     st.integers(1, 40).map(lambda count: "[" * count),
@@ -67,7 +69,9 @@ def stub(answer: Callable[[str, str], dict[str, Any]] | None = None, **more: Any
         environment="sandbox",
         resource="buddy:live",
         run="7f3a",
-        settings=settings.Settings(function="buddy", failure_metrics=(settings.Metric(namespace="Buddy", name="Sorry"),)),
+        settings=settings.Settings(
+            function="buddy", failure_metrics=(settings.Metric(namespace="Buddy", name="Sorry"),)
+        ),
         clock=SimpleNamespace(now=lambda: NOW, sleep_until=lambda _: None),
         journal=Journal(lambda _: None, lambda: NOW),
         call=call,
@@ -147,7 +151,7 @@ def test_any_parameter_that_replaces_a_setting_is_validated(values: dict[str, An
     try:
         found = settings.validate({"function": "f"}, "settings", overrides(values))
     except InvalidInput as error:
-        assert error.reference == "invalid-settings" and "rollout" in error.what or "parameter" in error.what
+        assert (error.reference == "invalid-settings" and "rollout" in error.what) or "parameter" in error.what
         return
     assert 0 < found.rollout.bake_minutes <= 24 * 60 and 0 <= found.rollout.watch_minutes <= 24 * 60
 
@@ -219,7 +223,11 @@ FREEZES = st.one_of(
     TEXTS,
     JSON.map(json.dumps),
     st.fixed_dictionaries(
-        {"reason": JSON, "owner": JSON, "expires": st.one_of(st.datetimes().map(str), st.just("2026-11-23T00:00:00Z"), JSON)}
+        {
+            "reason": JSON,
+            "owner": JSON,
+            "expires": st.one_of(st.datetimes().map(str), st.just("2026-11-23T00:00:00Z"), JSON),
+        }
     ).map(json.dumps),
 )
 
@@ -267,16 +275,22 @@ STAMPS = st.one_of(
     st.integers(0, 5).map(lambda second: NOW - timedelta(seconds=second)),
     st.just("2026-11-22T03:11:00Z"),
 )
-NUMBERS = st.one_of(st.integers(-5, 500), st.floats(), st.sampled_from([math.nan, math.inf, -math.inf, 1e300, "7", None]))
+NUMBERS = st.one_of(
+    st.integers(-5, 500), st.floats(), st.sampled_from([math.nan, math.inf, -math.inf, 1e300, "7", None])
+)
 RESULT = st.fixed_dictionaries(
     {"Timestamps": st.lists(STAMPS, max_size=4), "Values": st.lists(NUMBERS, max_size=4)},
     optional={
-        "Id": st.one_of(st.sampled_from(["requests0", "requests1", "errors1", "slow1", "p991", "failed0x1"]), st.text(max_size=4)),
-        "StatusCode": st.one_of(st.just("Complete"), st.sampled_from(["PartialData", "InternalError", "Forbidden", None])),
+        "Id": st.one_of(
+            st.sampled_from(["requests0", "requests1", "errors1", "slow1", "p991", "failed0x1"]), st.text(max_size=4)
+        ),
+        "StatusCode": st.one_of(
+            st.just("Complete"), st.sampled_from(["PartialData", "InternalError", "Forbidden", None])
+        ),
         "Label": st.text(max_size=3),
     },
 )
-WHOLE = st.lists(st.tuples(STAMPS, NUMBERS), max_size=5)
+WHOLE = st.lists(st.tuples(STAMPS, NUMBERS), max_size=2)
 PAGE = st.one_of(
     st.fixed_dictionaries({"MetricDataResults": st.lists(RESULT, max_size=4)}, optional={"Messages": JSON}),
     st.sampled_from(cast("list[dict[str, Any]]", [{}, {"MetricDataResults": None}, {"MetricDataResults": [None]}])),
@@ -323,7 +337,12 @@ def test_a_complete_answer_gives_counts_that_make_sense(series: list[list[tuple[
 
     def call(service: str, operation: str, **sent: Any) -> dict[str, Any]:
         results = [
-            {"Id": query["Id"], "StatusCode": "Complete", "Timestamps": [at for at, _ in points], "Values": [v for _, v in points]}
+            {
+                "Id": query["Id"],
+                "StatusCode": "Complete",
+                "Timestamps": [at for at, _ in points],
+                "Values": [v for _, v in points],
+            }
             for query, points in zip(sent["MetricDataQueries"], waiting, strict=False)
         ]
         return {"MetricDataResults": results}
@@ -332,7 +351,10 @@ def test_a_complete_answer_gives_counts_that_make_sense(series: list[list[tuple[
 
 
 @MANY
-@given(st.one_of(PAGE, st.dictionaries(st.sampled_from(["queryId", "status", "results"]), JSON)), st.lists(JSON, max_size=3))
+@given(
+    st.one_of(PAGE, st.dictionaries(st.sampled_from(["queryId", "status", "results"]), JSON)),
+    st.lists(JSON, max_size=3),
+)
 @example({"queryId": "q", "status": "Complete", "results": [[{"field": "version", "value": "1"}]]}, [])
 @example({"queryId": "q", "status": "Complete", "results": None}, [])
 def test_a_malformed_log_query_is_told(reply: dict[str, Any], rows: list[Any]) -> None:
@@ -345,7 +367,16 @@ def test_a_malformed_log_query_is_told(reply: dict[str, Any], rows: list[Any]) -
 
 
 @MANY
-@given(st.lists(st.dictionaries(st.text(max_size=8).filter(lambda it: it not in ("self", "kind")), st.one_of(JSON, ODD, st.lists(ODD, max_size=2)), max_size=4), max_size=4))
+@given(
+    st.lists(
+        st.dictionaries(
+            st.text(max_size=8).filter(lambda it: it not in ("self", "kind")),
+            st.one_of(JSON, ODD, st.lists(ODD, max_size=2)),
+            max_size=4,
+        ),
+        max_size=4,
+    )
+)
 @example([{"seq": 9, "at": "never"}])
 @example([{"\ud800": "\ud800"}])
 def test_each_acknowledged_line_reads_back(records: list[dict[str, Any]]) -> None:
