@@ -17,7 +17,7 @@ from buddy_ops.errors import AwsFailed, BuddyError, InvalidInput
 from tests.conftest import Situation
 
 Bring = Callable[..., Situation]
-VALUES = {"function": "buddy-alexa-skill-dev"}
+VALUES = {"function": "buddy-alexa-skill"}
 
 
 @pytest.fixture
