@@ -42,6 +42,7 @@ class Record:
         bad: versions that a verdict or a person rolled back from, the newest three.
         prev: the version to return to if ``source`` itself must go; empty if none is known.
         probe: whether a probe stage came before the policy's stages.
+        by: the run that wrote this last, where it is another than ``run``: a rollback.
         note: the start of a human's Description that stood there before.
     """
 
@@ -54,6 +55,7 @@ class Record:
     bad: tuple[str, ...] = ()
     prev: str = ""
     probe: bool = False
+    by: str = ""
     note: str = ""
 
     @property
@@ -99,7 +101,7 @@ def decode(description: str) -> Record | None:
             return None
     except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError):
         return None
-    texts = (record.run, record.source, record.to, record.stage, record.since, record.prev, record.note)
+    texts = (record.run, record.source, record.to, record.stage, record.since, record.prev, record.by, record.note)
     return record if all(isinstance(text, str) for text in texts) and isinstance(record.probe, bool) else None
 
 
@@ -145,7 +147,7 @@ class AliasMoved(Refused):
     """Somebody else moved the alias. ``alias`` is what it says now."""
 
     def __init__(self, target: Target, alias: Alias) -> None:
-        by = f" by run {alias.record.run}" if alias.record else ""
+        by = f" by run {alias.record.by or alias.record.run}" if alias.record else ""
         super().__init__(
             "alias-moved",
             f"The alias {target.resource} was changed{by} while this run held an older state of it.",

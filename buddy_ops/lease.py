@@ -42,7 +42,7 @@ class LeaseGone(Exception):
     """The schedule is no longer there: it fired, or somebody deleted it. Read the alias again."""
 
 
-def arm(target: Target) -> Lease:
+def arm(target: Target, run: str = "") -> Lease:
     """Arm the lease, or renew one that is there. AWS: scheduler:CreateSchedule or UpdateSchedule, writes.
 
     Raises:
@@ -53,10 +53,10 @@ def arm(target: Target) -> Lease:
         "Name": target.settings.alias,
         "RoutingConfig": {"AdditionalVersionWeights": {}},
     }
-    return _put(target, _name(target, "lease"), json.dumps(payload))
+    return _put(target, _name(target, "lease", run), json.dumps(payload))
 
 
-def guard(target: Target, version: str, revision: str) -> Lease:
+def guard(target: Target, version: str, revision: str, run: str = "") -> Lease:
     """Arm the guard of a switch: it returns the alias to ``version`` if nobody has moved it since ``revision``.
 
     AWS: scheduler:CreateSchedule or UpdateSchedule, writes.
@@ -68,7 +68,7 @@ def guard(target: Target, version: str, revision: str) -> Lease:
         "RoutingConfig": {"AdditionalVersionWeights": {}},
         "RevisionId": revision,
     }
-    return _put(target, _name(target, "guard"), json.dumps(payload))
+    return _put(target, _name(target, "guard", run), json.dumps(payload))
 
 
 def due(target: Target, lease: Lease) -> bool:
@@ -93,10 +93,12 @@ def renew(target: Target, lease: Lease) -> Lease:
     return Lease(lease.name, _fires_at(fields), lease.payload)
 
 
-def disarm(target: Target, which: str) -> bool:
+def disarm(target: Target, which: str, run: str = "") -> bool:
     """Delete the 'lease' or the 'guard'; False if it was gone already. AWS: scheduler:DeleteSchedule, writes."""
     try:
-        target.call("scheduler", "delete_schedule", Name=_name(target, which), GroupName=target.settings.lease.group)
+        target.call(
+            "scheduler", "delete_schedule", Name=_name(target, which, run), GroupName=target.settings.lease.group
+        )
     except AwsFailed as failure:
         if failure.code == "ResourceNotFoundException":
             return False
@@ -165,7 +167,9 @@ def _put(target: Target, name: str, payload: str) -> Lease:
     return Lease(name, _fires_at(fields), payload)
 
 
-def _name(target: Target, which: str) -> str:
+def _name(target: Target, which: str, run: str = "") -> str:
+    """One schedule for each run: nobody who clears up after one rollout deletes the lease of another."""
+    which = f"{which}-{run}" if run else which
     full = f"{target.settings.function}-{target.settings.alias}"
     room = NAME_LIMIT - len(which) - 1
     if len(full) > room:

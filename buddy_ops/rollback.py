@@ -112,14 +112,19 @@ def run(target: Target, plan: RollbackPlan, approval: Approval) -> Done:
     if not already and not target.dry_run:
         alias = take_back(target, alias, plan.destination, plan.away_from)
     target.journal.record("rollback", to=plan.destination, away_from=plan.away_from, by=approval.by, already=already)
-    afterwards = [] if target.dry_run else tidy(target)
+    afterwards = [] if target.dry_run else tidy(target, alias.record.run if alias.record else "")
     if target.dry_run:
         afterwards = ["Dry run: nothing was written."]
     return Done(alias.primary, () if target.dry_run else plan.away_from, target.clock.now(), already, tuple(afterwards))
 
 
 def take_back(
-    target: Target, alias: Alias, destination: str, bad: tuple[str, ...], stage: str = "rolled-back"
+    target: Target,
+    alias: Alias,
+    destination: str,
+    bad: tuple[str, ...],
+    stage: str = "rolled-back",
+    only_from: str = "",
 ) -> Alias:
     """Give ``destination`` all the traffic, whoever else moves the alias meanwhile.
 
@@ -127,27 +132,35 @@ def take_back(
         alias: the alias as it was read last.
         bad: versions that no later rollback may return to.
         stage: what the record says from now on.
+        only_from: the version that shall lose its traffic: once somebody else has taken it away, there is nothing left
+            to do, and what they did stands. Empty: ``destination`` wins in any case.
+
+    Raises:
+        AliasMoved: somebody else took ``only_from`` away, or moves the alias again and again.
 
     AWS: lambda:UpdateAlias, writes; lambda:GetAlias after a collision.
     """
     for _ in range(ATTEMPTS):
         record = alias.record or Record(target.run, destination, alias.second or alias.primary, stage, "")
-        record = replace(record, stage=stage, since=iso(target.clock.now()))
+        by = "" if record.run == target.run else target.run
+        record = replace(record, stage=stage, since=iso(target.clock.now()), by=by)
         for version in bad:
             record = record.with_bad(version)
         try:
             return aliases.shift(target, alias, Shift(destination, None, 0.0, record))
         except AliasMoved as moved:
             alias, last = moved.alias, moved
+            if only_from and only_from not in (alias.primary, alias.second):
+                raise
     raise last
 
 
-def tidy(target: Target) -> list[str]:
-    """Delete the lease and the guard after the traffic is where it belongs; what fails is told, never raised."""
+def tidy(target: Target, run: str) -> list[str]:
+    """Delete a run's lease and guard after the traffic is where it belongs; what fails is told, never raised."""
     told = []
     for which in ("lease", "guard"):
         try:
-            lease.disarm(target, which)
+            lease.disarm(target, which, run)
         except BuddyError as error:
             told.append(f"The {which} could not be deleted ({error.what}); it is harmless and deletes itself.")
     return told

@@ -27,6 +27,9 @@ __all__ = ["Observation", "Order", "Outcome", "Rollout", "RolloutPlan", "conclud
 
 PUBLISH_POLL = timedelta(seconds=2)
 PUBLISH_LIMIT = timedelta(minutes=10)
+COLLISION_POLLS = 30
+COLLISIONS = ("PreconditionFailedException", "ResourceConflictException", "InvalidParameterValueException")
+"""What Lambda answers when $LATEST is no longer what we uploaded."""
 
 
 def run(target: Target, plan: RolloutPlan, approval: Approval) -> Rollout:
@@ -43,6 +46,11 @@ def run(target: Target, plan: RolloutPlan, approval: Approval) -> Rollout:
     engine = _Engine(target, plan)
     try:
         outcome = yield from engine.run()
+    except AliasMoved as moved:
+        # A lease of ours that stayed would fire at the winner's weights; a rollback clears up after us by itself.
+        if moved.alias.record is None or moved.alias.record.run != engine.run_id:
+            rollback.tidy(target, engine.run_id)
+        raise
     except AwsFailed as failure:
         # What one call changed is not what an operator asks: it is what serves now.
         failure.now = engine.standing()
@@ -66,6 +74,7 @@ class _Engine:
 
     def __init__(self, target: Target, plan: RolloutPlan) -> None:
         self.target, self.plan, self.policy = target, plan, target.settings.rollout
+        self.run_id = plan.resumes.run if plan.resumes else target.run
         self.new = plan.known
         self.stages = plan.stages
         self.began = self.started = self.polled = target.clock.now()
@@ -91,7 +100,7 @@ class _Engine:
             record = self.alias.record
             # A run that was killed at its very end left its schedules behind.
             ours = record is not None and record.to == self.new and self.alias.second is None
-            told = rollback.tidy(self.target) if ours else []
+            told = rollback.tidy(self.target, self.run_id) if ours else []
             return self._outcome("already-live", (f"v{self.new} has this code and serves {self.alias}.", *told))
         if self.plan.resumes and self.alias and self.alias.fired:
             return (yield from self._take_back(self._lease_fired()))
@@ -103,7 +112,12 @@ class _Engine:
                 raise AliasMoved(self.target, self.alias)
             freeze.refuse(self.target)
         if not self.new:
-            yield from self._publish()
+            try:
+                yield from self._publish()
+            except AwsFailed as failure:
+                if failure.code not in COLLISIONS:
+                    raise
+                yield from self._tell_collision(failure)
         if self.alias is None:
             return self._deploy_first()
         if self.target.settings.lease.prove and self.plan.resumes is None:
@@ -138,6 +152,33 @@ class _Engine:
         latest = yield from self._settled(None)
         self.new = aliases.publish(target, self.plan.sha256, latest["RevisionId"], f"run {target.run}")
         yield from self._settled(self.new)
+
+    def _tell_collision(self, failure: AwsFailed) -> Generator[Observation, Order | None, None]:
+        """Somebody else changed $LATEST while we published: wait until it shows who, then say so.
+
+        Raises:
+            Refused: ``rollout-under-way``.
+        """
+        run = ""
+        for _ in range(COLLISION_POLLS):
+            alias = aliases.read(self.target)
+            record = alias.record if alias else None
+            newest = str(aliases.versions(self.target)[-1].get("Description", "")) if alias else ""
+            if record is not None and record.open and record.run != self.run_id:
+                run = record.run
+            elif newest.startswith("run ") and newest != f"run {self.run_id}":
+                run = newest.removeprefix("run ")
+            if run:
+                break
+            now = self.target.clock.now()
+            yield Observation(now, "publish", 0.0, (), None, None, now + PUBLISH_POLL, "Who else publishes?")
+        raise Refused(
+            "rollout-under-way",
+            f"{f'Run {run}' if run else 'Somebody else'} changed the code of {self.target.settings.function} while "
+            f"this run was publishing its own. {failure.what}",
+            now=f"{self.target.resource} serves {self.alias}; this run shifted nothing.",
+            next="Let the other rollout end, then ship again; start_here shows it.",
+        ) from failure
 
     def _settled(self, version: str | None) -> Generator[Observation, Order | None, dict[str, str]]:
         """Wait until $LATEST's update, or a version, has settled; its configuration then, with the RevisionId then."""
@@ -185,7 +226,7 @@ class _Engine:
             self.began = self.evidence.resume(resumed, list(self.stages))
             self.target.journal.record("resumed", run=resumed.run, stage=resumed.stage, of=f"v{self.new}")
             try:
-                self.lease = lease.arm(self.target) if resumed.shifting else self._guard()
+                self.lease = lease.arm(self.target, self.run_id) if resumed.shifting else self._guard()
             except AwsFailed as failure:
                 if not resumed.open:
                     raise  # it serves alone, for good, and nothing of ours threatens that
@@ -199,6 +240,8 @@ class _Engine:
                 now=f"{self.target.resource} serves {self.alias}; nothing was shifted.",
                 next="See whether CloudWatch has an outage, and whether the role may call cloudwatch:GetMetricData.",
             )
+        # Publishing and proving take minutes, in which somebody may have frozen deployments.
+        freeze.refuse(self.target)
         probe = self.policy.probe_percent
         busy = self.evidence.requests_per_minute >= self.policy.probe_from_requests_per_minute
         self.stages = self._with_probe(bool(probe) and busy and probe / 100 < self.stages[0])
@@ -222,7 +265,7 @@ class _Engine:
         record = self._record("watch" if weight == 1.0 else str(stage + 1), now)
         if weight < 1.0:
             if self.lease is None:
-                self.lease = lease.arm(self.target)
+                self.lease = lease.arm(self.target, self.run_id)
             to = Shift(self.plan.stable, self.new, weight, record)
         else:
             to = Shift(self.new, None, 0.0, record)
@@ -243,7 +286,7 @@ class _Engine:
             return None
         try:
             # Before the guard: a lease that fires gives the alias another revision, and the guard is void.
-            lease.disarm(self.target, "lease")
+            lease.disarm(self.target, "lease", self.run_id)
         except AwsFailed as failure:
             self._pass_over("The lease could not be deleted; it clears weights that are not there.", failure)
         try:
@@ -254,7 +297,7 @@ class _Engine:
 
     def _guard(self) -> Lease:
         assert self.alias is not None
-        armed = lease.guard(self.target, self.plan.stable, self.alias.revision)
+        armed = lease.guard(self.target, self.plan.stable, self.alias.revision, self.run_id)
         self.guarded = self.alias.revision
         return armed
 
@@ -440,7 +483,7 @@ class _Engine:
         # 'unproven' keeps its times: a later run reads the same minutes and more, and may close the rollout.
         self.intended = Shift(self.new, None, 0.0, replace(self.alias.record, stage=ending))
         self._hold(aliases.shift(self.target, self.alias, self.intended))
-        return self._outcome(ending, (*reasons, *rollback.tidy(self.target)))
+        return self._outcome(ending, (*reasons, *rollback.tidy(self.target, self.run_id)))
 
     def _again(self, failure: AwsFailed) -> Observation:
         """What is seen while a write is waited for."""
@@ -461,7 +504,9 @@ class _Engine:
         kept: Literal["rolled-back", "held"] = "rolled-back" if back.bad else "held"
         while True:
             try:
-                self._hold(rollback.take_back(self.target, self.alias, self.plan.stable, versions, kept))
+                self._hold(
+                    rollback.take_back(self.target, self.alias, self.plan.stable, versions, kept, only_from=self.new)
+                )
                 break
             except AwsFailed as failure:
                 if self.seen is None or self.lease is None or self.target.clock.now() >= self.lease.until + MINUTE:
@@ -471,7 +516,7 @@ class _Engine:
         if self.untold is not None:
             # The minutes that decided belong in the picture too.
             yield replace(self.untold, rows=self.seen.rows if self.seen else (), wake_at=self.untold.at, weight=0.0)
-        return self._outcome(back.ending, (*back.reasons, *rollback.tidy(self.target)), stage)
+        return self._outcome(back.ending, (*back.reasons, *rollback.tidy(self.target, self.run_id)), stage)
 
     def _lease_fired(self) -> Back:
         """The alias says that a rollout of ours is under way, and has no weights: close it and tell."""

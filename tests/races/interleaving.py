@@ -84,10 +84,12 @@ class Race:
         self.actors: list[Actor] = []
         self._changed = threading.Condition()
 
-    def enter(self, name: str, work: Callable[[Target], Any], *, within: int = 0, **options: Any) -> Actor:
-        """One more actor: it comes in after a drawn number of the others' calls, at most ``within``."""
+    def enter(
+        self, name: str, work: Callable[[Target], Any], *, since: int = 0, within: int = 0, **options: Any
+    ) -> Actor:
+        """One more actor: it comes in after a drawn number of the others' calls, ``since`` to ``within``."""
         target = self.here.connect(name, quiet=True, run=name, **options)
-        actor = Actor(name, target, work, self.random.randint(0, within))
+        actor = Actor(name, target, work, self.random.randint(since, max(since, within)))
         target.clock = HeldClock(self, actor)
         target._clients = CLIENTS
         target.journal = Journal(lambda _: None, target.clock.now)
@@ -119,6 +121,7 @@ class Race:
             for actor in self.actors:
                 if actor.state == "waiting" and (len(self.events) >= actor.after or not awake):
                     actor.state = "ready"
+                    awake.append(actor)
             if ready := [actor for actor in self.actors if actor.state == "ready"]:
                 self._let(self.random.choices(ready, [weights[actor.name] for actor in ready])[0])
             elif awake:

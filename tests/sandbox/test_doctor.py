@@ -86,7 +86,9 @@ def test_it_never_writes(situation: Bring) -> None:
 
 def test_what_is_not_configured_is_a_finding_with_a_remedy(situation: Bring) -> None:
     """No failure metric, no dead-letter queue and no alarm are warnings; no lease role is a problem."""
-    found = examine(situation("good"), failure_metrics=[])
+    here = situation("good")
+    here.client("iam").delete_role(RoleName="buddy-ops-scheduler")
+    found = examine(here, failure_metrics=[])
     for name in ("failure metrics", "dead letters", "alarms"):
         assert found[name].state == "warning" and found[name].do
     assert found["lease role"].state == "problem" and "infrastructure.yaml" in found["lease role"].do
@@ -212,6 +214,7 @@ def test_without_credentials_there_is_one_finding(situation: Bring, monkeypatch:
 def test_the_command_ends_by_what_it_found(situation: Bring) -> None:
     """Exit code 1 with a problem, 0 with warnings only, 2 for an environment that does not exist; light to import."""
     here = situation("good")
+    here.client("iam").delete_role(RoleName="buddy-ops-scheduler")
     code = (
         "import sys\n"
         "from buddy_ops import cli\n"
