@@ -198,6 +198,11 @@ class Picture:
         for version, colour, style in self._lines():
             seen = [(_day(row.at + MINUTE / 2), row.p99_ms[version] / 1000) for row in rows if version in row.p99_ms]
             axes.plot([at for at, _ in seen], [p99 for _, p99 in seen], style, color=colour, lw=1.8, ms=3)
+            known = [
+                (_day(row.at + MINUTE / 2), row.p99_band_ms[version]) for row in rows if version in row.p99_band_ms
+            ]
+            low, high = [band[0] / 1000 for _, band in known], [band[1] / 1000 for _, band in known]
+            axes.fill_between([at for at, _ in known], low, high, color=colour, alpha=0.15, lw=0)
         bound = self._health.latency_ms / 1000
         _bound(axes, bound, f"{bound:g} s allowed")
         axes.set_ylabel("p99 latency, s", fontsize=9)

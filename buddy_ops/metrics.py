@@ -20,6 +20,18 @@ MINUTE = timedelta(minutes=1)
 INIT_BOUND_MS = 2000.0
 """A cold start should take less. Source: the deployment guide, 'Watching'."""
 
+RANKS = (
+    (0.90, "p90"),
+    (0.95, "p95"),
+    (0.97, "p97"),
+    (0.98, "p98"),
+    (0.995, "p99.5"),
+    (0.999, "p99.9"),
+    (1.0, "Maximum"),
+)
+"""Percentiles that are read besides p99, to say how far chance may have moved it."""
+
+FEWEST_FOR_BAND = 5
 QUERY_POLL, QUERY_POLLS = timedelta(seconds=1), 60
 ALIAS = "alias"
 """Stands for the alias as a whole among the versions behind it."""
@@ -27,11 +39,15 @@ ALIAS = "alias"
 
 @dataclass(frozen=True)
 class Row:
-    """One minute. ``counts`` and ``p99_ms`` by version; a version without requests has zeros and no p99."""
+    """One minute. ``counts`` and ``p99_ms`` by version; a version without requests has zeros and no p99.
+
+    ``p99_band_ms`` is the p99's 95 % interval, where a version had requests enough to have one.
+    """
 
     at: datetime
     counts: dict[str, Counts]
     p99_ms: dict[str, float] = field(default_factory=dict)
+    p99_band_ms: dict[str, tuple[float, float]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -186,6 +202,7 @@ def _queries(target: Target, who: str, index: int) -> list[dict[str, Any]]:
         ("errors", "AWS/Lambda", "Errors", "Sum"),
         ("slow", "AWS/Lambda", "Duration", f"TC({bound}:)"),
         ("p99", "AWS/Lambda", "Duration", "p99"),
+        *((f"rank{i}x", "AWS/Lambda", "Duration", stat) for i, (_, stat) in enumerate(RANKS)),
         *((f"failed{i}x", each.namespace, each.name, "Sum") for i, each in enumerate(target.settings.failure_metrics)),
     ]
     if who == ALIAS:
@@ -257,7 +274,22 @@ def _row(at: datetime, values: dict[str, dict[datetime, float]], versions: Seque
     counts = {version: Counts(**fields) for version, fields in seen.items()}
     # Throttled calls ran on no version; they are told beside the one that serves.
     counts[serving] = replace(counts[serving], throttles=count("throttles", 0))
-    p99 = {version: values[f"p99{i}"][at] for i, version in enumerate(versions, start=1) if at in values[f"p99{i}"]}
-    if serving not in p99 and at in values["p990"]:
-        p99[serving] = values["p990"][at]
-    return Row(at, counts, p99)
+    sources = {version: i for i, version in enumerate(versions, start=1) if at in values[f"p99{i}"]}
+    if serving not in sources and at in values["p990"]:
+        sources[serving] = 0
+    p99 = {version: values[f"p99{i}"][at] for version, i in sources.items()}
+    bands = {version: _band(at, values, i, count("requests", i)) for version, i in sources.items()}
+    return Row(at, counts, p99, {version: band for version, band in bands.items() if band is not None})
+
+
+def _band(
+    at: datetime, values: dict[str, dict[datetime, float]], index: int, requests: int
+) -> tuple[float, float] | None:
+    """The p99's 95 % interval: the durations at the ranks that chance may have put it at, widened to those we read."""
+    if requests < FEWEST_FOR_BAND:
+        return None
+    half = 1.96 * math.sqrt(0.99 * 0.01 / requests)
+    low = [i for i, (rank, _) in enumerate(RANKS) if rank <= 0.99 - half]
+    high = [i for i, (rank, _) in enumerate(RANKS) if rank >= min(1.0, 0.99 + half)]
+    edges = [values[f"rank{i}x{index}"].get(at) for i in (low[-1], high[0])] if low else []
+    return (edges[0], edges[1]) if len(edges) == 2 and edges[0] is not None and edges[1] is not None else None

@@ -308,3 +308,16 @@ def test_a_frame_is_tidy() -> None:
     assert found["throttles"].iloc[0] == 2
     empty = metrics.frame([])
     assert len(empty) == 0 and list(empty.columns) == columns
+
+
+def test_the_p99_has_an_interval_that_more_requests_narrow(situation: Bring) -> None:
+    """Each minute's p99 lies within its interval, and a busy version's interval is the narrower."""
+    widths = {}
+    for rate in (60, 6000):
+        here = situation("good", requests_per_minute=rate, history_minutes=20)
+        now = datetime.fromtimestamp(here.ask("clock")["now"], UTC).replace(second=0)
+        reading = metrics.read(here.connect(), ("1",), lambda _: "1", now - 10 * MINUTE, now - 2 * MINUTE)
+        bands = [(row.p99_band_ms["1"], row.p99_ms["1"]) for row in reading.rows]
+        assert len(bands) == 8 and all(low <= p99 <= high for (low, high), p99 in bands)
+        widths[rate] = sum(high - low for (low, high), _ in bands)
+    assert widths[6000] < widths[60]
