@@ -97,7 +97,7 @@ def decode(description: str) -> Record | None:
         values["bad"] = tuple(map(str, values.get("bad", ())))
         values["ago"] = tuple(map(int, values.get("ago", ())))
         record = Record(**values)
-        if datetime.fromisoformat(record.since).tzinfo is None:
+        if not (record.run and record.to and record.stage) or datetime.fromisoformat(record.since).tzinfo is None:
             return None
     except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError):
         return None

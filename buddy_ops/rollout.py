@@ -100,7 +100,7 @@ class _Engine:
             record = self.alias.record
             # A run that was killed at its very end left its schedules behind.
             ours = record is not None and record.to == self.new and self.alias.second is None
-            told = rollback.tidy(self.target, self.run_id) if ours else []
+            told = rollback.tidy(self.target, record.run) if record is not None and ours else []
             return self._outcome("already-live", (f"v{self.new} has this code and serves {self.alias}.", *told))
         if self.plan.resumes and self.alias and self.alias.fired:
             return (yield from self._take_back(self._lease_fired()))
