@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from buddy_ops.plan import Approval, Plan
-from buddy_ops.target import Target
+from buddy_ops.target import Target, pages
 
 MINUTE_S, HOUR_S = 60, 3600
 FEWEST_REQUESTS = 20
@@ -85,17 +85,12 @@ def wanted(target: Target) -> tuple[dict[str, Any], ...]:
 
 def read(target: Target) -> tuple[Alarm, ...]:
     """The alarms whose names begin with the function's. AWS: cloudwatch:DescribeAlarms, every page, reads only."""
-    found: list[Alarm] = []
-    token: dict[str, str] = {}
-    while True:
-        page = target.call("cloudwatch", "describe_alarms", AlarmNamePrefix=target.settings.function, **token)
-        found += [
-            Alarm(each["AlarmName"], each["StateValue"], each.get("StateReason", ""), each)
-            for each in page["MetricAlarms"]
-        ]
-        if not page.get("NextToken"):
-            return tuple(found)
-        token = {"NextToken": page["NextToken"]}
+    found = pages(target, "cloudwatch", "describe_alarms", AlarmNamePrefix=target.settings.function)
+    return tuple(
+        Alarm(each["AlarmName"], each["StateValue"], each.get("StateReason", ""), each)
+        for page in found
+        for each in page["MetricAlarms"]
+    )
 
 
 def burning(target: Target) -> tuple[Alarm, ...]:

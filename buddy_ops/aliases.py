@@ -11,7 +11,7 @@ from datetime import datetime
 from typing import Any
 
 from buddy_ops.errors import AwsFailed, BuddyError, InvalidInput, Refused
-from buddy_ops.target import Target
+from buddy_ops.target import Target, pages
 
 RECORD_LIMIT = 256
 """Characters that Lambda allows in an alias's Description. Source: Lambda API reference, UpdateAlias."""
@@ -272,14 +272,8 @@ def configuration(target: Target, version: str | None = None) -> dict[str, Any]:
 
 def versions(target: Target) -> list[dict[str, Any]]:
     """All published versions, oldest first, every page. AWS: lambda:ListVersionsByFunction, reads only."""
-    found: list[dict[str, Any]] = []
-    marker: dict[str, str] = {}
-    while True:
-        page = target.call("lambda", "list_versions_by_function", FunctionName=target.settings.function, **marker)
-        found += [each for each in page["Versions"] if each["Version"] != "$LATEST"]
-        if not page.get("NextMarker"):
-            return found
-        marker = {"Marker": page["NextMarker"]}
+    found = pages(target, "lambda", "list_versions_by_function", FunctionName=target.settings.function)
+    return [each for page in found for each in page["Versions"] if each["Version"] != "$LATEST"]
 
 
 def code_sha256(archive: bytes) -> str:

@@ -10,7 +10,7 @@ from datetime import UTC, datetime, timedelta
 
 from buddy_ops.errors import AwsFailed, InvalidInput, Refused
 from buddy_ops.journal import iso
-from buddy_ops.target import Target
+from buddy_ops.target import Target, pages
 
 LONGEST = timedelta(days=14)
 
@@ -31,14 +31,12 @@ class Freeze:
 
 def read(target: Target) -> tuple[Freeze, ...]:
     """The freezes that hold now. AWS: ssm:GetParametersByPath, every page, reads only."""
-    found: list[Freeze] = []
-    token: dict[str, str] = {}
-    while True:
-        page = target.call("ssm", "get_parameters_by_path", Path=_path(target), **token)
-        found += [_decode(each["Name"].rsplit("/", 1)[-1], each["Value"]) for each in page["Parameters"]]
-        if not page.get("NextToken"):
-            break
-        token = {"NextToken": page["NextToken"]}
+    written = [
+        each
+        for page in pages(target, "ssm", "get_parameters_by_path", Path=_path(target))
+        for each in page["Parameters"]
+    ]
+    found = [_decode(each["Name"].rsplit("/", 1)[-1], each["Value"]) for each in written]
     now = target.clock.now()
     return tuple(each for each in found if not each.readable or datetime.fromisoformat(each.expires) > now)
 

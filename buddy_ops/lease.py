@@ -181,7 +181,7 @@ def _name(target: Target, which: str, run: str = "") -> str:
 def _fields(target: Target, name: str, payload: str) -> dict[str, Any]:
     settings = target.settings.lease
     fires = target.clock.now() + timedelta(minutes=settings.minutes)
-    role = settings.role_arn or f"arn:aws:iam::{target.account}:role/buddy-ops-scheduler"
+    role = settings.role_arn or settings.default_role(target.account)
     aim: dict[str, Any] = {
         "Arn": UPDATE_ALIAS,
         "RoleArn": role,

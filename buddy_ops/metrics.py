@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from buddy_ops.errors import AwsFailed
 from buddy_ops.health import Counts
-from buddy_ops.target import Target
+from buddy_ops.target import Target, pages
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -226,18 +226,12 @@ def _fetch(
     """Values by query id and minute. Raises _Partial unless every query ended 'Complete'."""
     found: dict[str, dict[datetime, float]] = {query["Id"]: {} for query in queries}
     status: dict[str, str] = {}
-    token: dict[str, str] = {}
-    while True:
-        page = target.call(
-            "cloudwatch", "get_metric_data", MetricDataQueries=queries, StartTime=since, EndTime=until, **token
-        )
+    window = {"MetricDataQueries": queries, "StartTime": since, "EndTime": until}
+    for page in pages(target, "cloudwatch", "get_metric_data", **window):
         for result in page["MetricDataResults"]:
             points = zip(result["Timestamps"], result["Values"], strict=True)
             found[result["Id"]].update(_point(at, value) for at, value in points)
             status[result["Id"]] = result.get("StatusCode", "")
-        if not page.get("NextToken"):
-            break
-        token = {"NextToken": page["NextToken"]}
     short = [name for name in found if status.get(name) != "Complete"]
     if short:
         raise _Partial(f"CloudWatch answered {len(short)} of {len(found)} queries only in part")

@@ -117,4 +117,4 @@ def needs(role: Role, environment: str, settings: Settings, where: Mapping[str, 
 
 def lease_role(settings: Settings, where: Mapping[str, str]) -> str:
     """The ARN of the role that EventBridge Scheduler assumes to take traffic away."""
-    return settings.lease.role_arn or "arn:{partition}:iam::{account}:role/buddy-ops-scheduler".format(**where)
+    return settings.lease.role_arn or settings.lease.default_role(where["account"], where["partition"])

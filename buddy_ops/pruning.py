@@ -11,7 +11,7 @@ from typing import Any
 from buddy_ops import aliases
 from buddy_ops.errors import AwsFailed
 from buddy_ops.plan import Approval, Plan
-from buddy_ops.target import Target
+from buddy_ops.target import Target, pages
 
 KEEP = 10
 WINDOW = timedelta(hours=24)
@@ -111,9 +111,9 @@ def _needed(target: Target, found: list[dict[str, Any]]) -> dict[str, str]:
         published = datetime.strptime(each["LastModified"], "%Y-%m-%dT%H:%M:%S.%f%z")
         if now - published < WINDOW:
             needed[str(each["Version"])] = "it was published within 24 hours"
-    for each in _pages(target, "list_provisioned_concurrency_configs", "ProvisionedConcurrencyConfigs"):
+    for each in _listed(target, "list_provisioned_concurrency_configs", "ProvisionedConcurrencyConfigs"):
         needed[str(each["FunctionArn"]).rsplit(":", 1)[-1]] = "it has provisioned concurrency"
-    for alias in _pages(target, "list_aliases", "Aliases"):
+    for alias in _listed(target, "list_aliases", "Aliases"):
         record = aliases.decode(alias.get("Description", ""))
         for version in (record.source, record.prev, record.to) if record else ():
             needed.setdefault(version, f"alias {alias['Name']} may return to it")
@@ -123,12 +123,6 @@ def _needed(target: Target, found: list[dict[str, Any]]) -> dict[str, str]:
     return needed
 
 
-def _pages(target: Target, operation: str, member: str) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = []
-    marker: dict[str, str] = {}
-    while True:
-        page = target.call("lambda", operation, FunctionName=target.settings.function, **marker)
-        found += page[member]
-        if not page.get("NextMarker"):
-            return found
-        marker = {"Marker": page["NextMarker"]}
+def _listed(target: Target, operation: str, member: str) -> list[dict[str, Any]]:
+    found = pages(target, "lambda", operation, FunctionName=target.settings.function)
+    return [each for page in found for each in page[member]]

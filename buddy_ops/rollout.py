@@ -105,10 +105,8 @@ class _Engine:
         if self.plan.resumes and self.alias and self.alias.fired:
             return (yield from self._take_back(self._lease_fired()))
         if self.plan.resumes is None:
-            moved = self.alias is not None and (
-                mine(self.target, self.alias, self.new) is not None or self.alias.primary != self.plan.stable
-            )
-            if moved and self.alias is not None:
+            begun = mine(self.target, self.alias, self.new) is not None
+            if self.alias is not None and (begun or self.alias.primary != self.plan.stable):
                 raise AliasMoved(self.target, self.alias)
             freeze.refuse(self.target)
         if not self.new:
@@ -136,7 +134,6 @@ class _Engine:
         """What is live now, read again or as it was last read, and what happens if nobody does anything."""
         told = aliases.standing(self.target, self.alias, self.read_at)
         if self.lease is not None and self.lease.until > self.target.clock.now():
-            until = f"{self.lease.until:%H:%M} UTC"
             until = f"{self.lease.until:%H:%M} UTC"
             told += f" Unless a run of the same build goes on, v{self.new} loses its traffic at {until}."
         return told

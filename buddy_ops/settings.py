@@ -99,6 +99,11 @@ class Lease(Model):
     dead_letter_arn: str | None = None
     prove: bool = False
 
+    @staticmethod
+    def default_role(account: str, partition: str = "aws") -> str:
+        """The ARN of the role that infrastructure.yaml makes for EventBridge Scheduler: it serves where none is set."""
+        return f"arn:{partition}:iam::{account}:role/buddy-ops-scheduler"
+
 
 class Alarms(Model):
     """Whom alarms tell, and which tables they watch."""

@@ -7,7 +7,7 @@ Never knows what a rollout is.
 import os
 import secrets
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -33,6 +33,9 @@ from buddy_ops.journal import Journal
 from buddy_ops.settings import Settings
 
 USER_AGENT = "buddy-ops"
+PAGING = (("Marker", "NextMarker"), ("NextToken", "NextToken"))
+"""How the next page is asked for, and where a page says that there is one."""
+
 NOT_JOURNALED = frozenset({"ZipFile", "Payload", "Environment", "Value", "MetricDataQueries", "ClientContext"})
 
 
@@ -138,6 +141,21 @@ class Target:
     def close(self) -> None:
         """Let the sandbox's time go on without us."""
         self.clock.close()
+
+
+def pages(target: Target, service: str, operation: str, **parameters: Any) -> Iterator[dict[str, Any]]:
+    """Every page of a call that AWS answers in pages, each as ``Target.call`` gives it.
+
+    Raises:
+        AwsFailed: as ``Target.call`` does, at the page that failed.
+    """
+    more: dict[str, str] = {}
+    while True:
+        page = target.call(service, operation, **parameters, **more)
+        yield page
+        more = {ours: page[theirs] for ours, theirs in PAGING if page.get(theirs)}
+        if not more:
+            return
 
 
 def connect(
