@@ -8,6 +8,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -43,20 +44,23 @@ def start(port: int, *, seed: int = 7, speed: float = 0.0, owner: int | None = N
     """
     command = [sys.executable, "-m", "buddy_ops.sandbox.server", f"--port={port}", f"--seed={seed}", f"--speed={speed}"]
     command += [f"--owner={owner}"] if owner is not None else []
-    process = subprocess.Popen(
-        command,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        stdin=subprocess.DEVNULL,
-        text=True,
-        start_new_session=True,
-    )
-    assert process.stdout is not None and process.stderr is not None
-    line = process.stdout.readline()
-    if line:
-        return str(json.loads(line)["endpoint"])
-    said = process.stderr.read().strip().splitlines()
-    last = said[-1] if said else "it said nothing"
+    # A file, not a pipe: nobody reads what the sandbox says later, and a pipe that is full stops it for good.
+    with tempfile.TemporaryFile("w+") as said:
+        process = subprocess.Popen(
+            command,
+            stdout=subprocess.PIPE,
+            stderr=said,
+            stdin=subprocess.DEVNULL,
+            text=True,
+            start_new_session=True,
+        )
+        assert process.stdout is not None
+        line = process.stdout.readline()
+        if line:
+            return str(json.loads(line)["endpoint"])
+        process.wait()
+        said.seek(0)
+        last = (said.read().strip().splitlines() or ["it said nothing"])[-1]
     if last.startswith("port-taken"):
         raise BuddyError(
             "port-taken",

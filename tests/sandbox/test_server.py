@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlparse
 
 import boto3
 import pytest
@@ -255,6 +256,17 @@ def test_a_situation_whose_build_is_unknown_is_refused(situation: Bring) -> None
     with pytest.raises(InvalidInput, match="sandbox-refused"):
         here.ask("scenario", name="good", overrides={"stable": "nonsense"})
     assert here.alias()["FunctionVersion"] == "1"
+
+
+def test_a_sandbox_that_has_much_to_complain_of_still_answers() -> None:
+    """What it says on stderr is never waited for: nobody reads it, and a full pipe would stop every call."""
+    with control.running() as url:
+        address = ("127.0.0.1", urlparse(url).port)
+        for _ in range(1500):
+            with socket.create_connection(address, timeout=5) as nonsense:
+                nonsense.sendall(b"NONSENSE\r\n\r\n")
+                nonsense.recv(1000)
+        assert control.ask(url, "status")["sandbox"]
 
 
 # What it says of itself
