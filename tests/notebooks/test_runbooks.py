@@ -285,17 +285,6 @@ def test_start_here_runs_headlessly_and_changes_nothing(situation: Bring) -> Non
     assert len(pictures(document)) == 1 and writes(here) == []
 
 
-def test_every_cell_of_start_here_runs_under_nbval(situation: Bring) -> None:
-    """pytest --nbval-lax executes start_here cell by cell against the sandbox; the others need parameters."""
-    situation("good", history_minutes=40)
-    done = execute(
-        *("pytest", "--nbval-lax", "-p", "no:xdist", "-p", "no:cacheprovider", "--nbval-cell-timeout", "60"),
-        *("-o", "addopts=", "-q", "notebooks/start_here.ipynb"),
-    )
-    assert done.returncode == 0, done.stdout
-    assert " passed" in done.stdout
-
-
 def test_the_files_in_parameters_are_papermills() -> None:
     """``-f`` takes each of them as it is: two keys, both of which every notebook declares."""
     for path in (ROOT / "parameters").glob("*.yaml"):

@@ -1,0 +1,85 @@
+"""Every cell of every notebook runs under nbval: a parameterised copy of each, against the sandbox.
+
+nbval-lax fails on a cell that raises, so each notebook is given what it needs to end well. How a runbook refuses and
+fails is told by the tests of its area.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import papermill
+import pytest
+
+from tests.chaos.harness import aged
+from tests.conftest import Situation
+from tests.notebooks.test_runbooks import ROOT, Bring, execute
+
+Parameters = Callable[[Situation], Mapping[str, Any]]
+QUIET = {"requests_per_minute": 0, "history_minutes": 0}
+
+
+@dataclass(frozen=True)
+class Case:
+    """A situation, and the notebooks that run in it, in this order, by one process.
+
+    Attributes:
+        notebooks: by its path below notebooks/, what each is given besides the environment.
+        prepare: what stands before the first of them.
+    """
+
+    notebooks: Mapping[str, Parameters]
+    scenario: str = "good"
+    overrides: Mapping[str, Any] = field(default_factory=lambda: QUIET)
+    prepare: Callable[[Situation], None] = lambda here: None
+
+
+CASES = {
+    "shipping": Case(
+        {
+            "start_here": lambda here: {},
+            "operations/alarms": lambda here: {"approved_by": ["Ada"]},
+            "strategies/canary": lambda here: {"artifact": here.build("good"), "approved_by": ["Ada"]},
+            "rollback/immediate": lambda here: {"approved_by": ["Ada"]},
+        }
+    ),
+    "old versions": Case(
+        {"operations/clean_up_versions": lambda here: {"keep": 1, "approved_by": ["Ada"]}}, prepare=aged
+    ),
+}
+"""Every notebook there is, in at least one case: a new one joins the case that suits it, or brings its own."""
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_every_cell_runs_under_nbval(situation: Bring, name: str) -> None:
+    """pytest --nbval-lax executes the case's notebooks cell by cell, and none of them raises."""
+    case = CASES[name]
+    here = situation(case.scenario, **case.overrides)
+    case.prepare(here)
+    copies = [
+        parameterised(notebook, here, given(here), number)
+        for number, (notebook, given) in enumerate(case.notebooks.items())
+    ]
+    done = execute(
+        *("pytest", "--nbval-lax", "-p", "no:xdist", "-p", "no:cacheprovider", "--nbval-cell-timeout", "60"),
+        *("-o", "addopts=", "-q", "-x", *map(str, copies)),
+    )
+    assert done.returncode == 0, done.stdout
+    assert " passed" in done.stdout
+
+
+def parameterised(notebook: str, here: Situation, given: Mapping[str, Any], number: int) -> Path:
+    """A copy with its parameters injected as papermill does it, in a folder of its own; its path."""
+    source = ROOT / "notebooks" / f"{notebook}.ipynb"
+    copy = here.folder / str(number) / source.name
+    copy.parent.mkdir()
+    papermill.execute_notebook(source, copy, {"environment": here.environment, **given}, prepare_only=True)
+    return copy
+
+
+def test_every_notebook_is_run_under_nbval() -> None:
+    """A notebook that is added must join a case."""
+    paths = (each.relative_to(ROOT / "notebooks") for each in ROOT.glob("notebooks/**/*.ipynb"))
+    there = {str(each.with_suffix("")) for each in paths if ".ipynb_checkpoints" not in each.parts}
+    assert {notebook for case in CASES.values() for notebook in case.notebooks} == there
