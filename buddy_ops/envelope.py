@@ -3,17 +3,22 @@
 Knows the environment's policy, and how to tell this rollout from anybody else's on the alias. Never writes.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from typing import Any
 
 from buddy_ops import alarms, aliases, freeze, parameters
 from buddy_ops.aliases import Alias, Record
-from buddy_ops.errors import BuddyError, Refused
+from buddy_ops.errors import BuddyError, InvalidInput, Refused
 from buddy_ops.plan import Plan
 from buddy_ops.target import Target
 
 WATCH_WINDOW = timedelta(hours=24)
 """For how long a version that was not proved is watched on by whoever runs its rollout again."""
+
+CONFIGURED = ("Role", "Handler", "Runtime", "Timeout", "MemorySize", "Layers", "VpcConfig", "DeadLetterConfig")
+"""What of a function's configuration, beside the environment, a version takes over from $LATEST."""
 
 
 @dataclass(frozen=True)
@@ -21,7 +26,9 @@ class RolloutPlan(Plan):
     """The envelope of a rollout: approving it approves every alias state in ``then``, the automatic rollback included.
 
     Attributes:
-        artifact: the zip's bytes.
+        artifact: the zip's bytes; empty where only the configuration changes.
+        variables: environment variables that the new version sets, or takes away (None).
+        base: the version whose environment they change; empty: $LATEST's.
         stable: the version that serves now; empty for an initial deployment.
         stages: the new version's shares, fractions that rise to 1.0.
         known: the version that has this code already, or empty.
@@ -29,6 +36,8 @@ class RolloutPlan(Plan):
     """
 
     artifact: bytes = field(repr=False)
+    variables: Mapping[str, str | None]
+    base: str
     sha256: str
     stable: str
     stages: tuple[float, ...]
@@ -36,22 +45,26 @@ class RolloutPlan(Plan):
     resumes: Record | None
 
 
-def plan(target: Target, artifact: str, strategy: str = "canary") -> RolloutPlan:
-    """What shipping ``artifact`` would do here.
+def plan(
+    target: Target, artifact: str, strategy: str = "canary", variables: Mapping[str, str | None] | None = None
+) -> RolloutPlan:
+    """What shipping ``artifact``, or the code that serves with other environment ``variables``, would do here.
 
     Args:
-        artifact: path of the zip, relative to the project's root.
+        artifact: path of the zip, relative to the project's root. With ``variables`` it is the serving version's own
+            and may be empty, unless $LATEST holds other code.
         strategy: 'all_at_once', 'blue_green' or 'canary'; the environment's policy must allow it.
+        variables: a change of configuration: what to set, or to take away (None).
 
     AWS: lambda:GetAlias, GetFunctionConfiguration, ListVersionsByFunction, ssm:GetParametersByPath,
     cloudwatch:DescribeAlarms, reads only.
 
     Raises:
-        InvalidInput: ``artifact-missing``, ``artifact-not-a-zip``, ``function-missing``.
-        Refused: ``strategy-not-allowed``, ``rollout-under-way``, ``weights-not-ours``, ``frozen``.
+        InvalidInput: ``artifact-missing``, ``artifact-not-a-zip``, ``function-missing``, ``alias-missing``.
+        Refused: ``strategy-not-allowed``, ``rollout-under-way``, ``weights-not-ours``, ``frozen``, ``code-differs``.
     """
     policy = target.settings.rollout
-    archive = parameters.artifact(artifact)
+    archive = parameters.artifact(artifact) if artifact or variables is None else b""
     if strategy not in policy.strategies:
         raise Refused(
             "strategy-not-allowed",
@@ -59,24 +72,35 @@ def plan(target: Target, artifact: str, strategy: str = "canary") -> RolloutPlan
             now="Nothing was changed.",
             next="Use the notebook of an allowed strategy, or change `strategies` in the parameters/ file.",
         )
-    sha256 = aliases.code_sha256(archive)
     alias = aliases.read(target)
-    known = aliases.published(target, sha256) or ""
+    found = {str(each["Version"]): each for each in aliases.versions(target)}
+    latest = aliases.configuration(target)
+    given = aliases.code_sha256(archive) if archive else str(latest["CodeSha256"])
+    if variables is None:
+        base, sha256, environment, variables = "", given, None, {}
+    else:
+        base = _base(target, alias, found, variables)
+        sha256, environment = str(found[base]["CodeSha256"]), merged(aliases.environment(found[base]), variables)
+    known = _known(alias, found, sha256, environment)
+    if not known:
+        _refuse_other_code(target, base, sha256, given)
     resumes = mine(target, alias, known)
     if resumes is None:
         freeze.refuse(target)
     stable = "" if alias is None else (resumes.source if resumes else alias.primary)
     stages = tuple(percent / 100 for percent in policy.stages_percent) if strategy == "canary" else (1.0,)
     name = f"v{known}" if known else "a new version"
+    change = ", ".join(f"{key}={value}" for key, value in variables.items())
+    what = f"v{base} with {change} as {name}" if base else name
     return RolloutPlan(
-        title=f"Ship {name} to {target.resource} by {strategy}" + (", the first deployment" if alias is None else ""),
-        now=_now(target, alias, known),
+        title=f"Ship {what} to {target.resource} by {strategy}" + (", the first deployment" if alias is None else ""),
+        now=_now(target, alias, known, "configuration" if base else "code"),
         then=_then(target, stable, name, stages),
-        calls=_calls(known, stages, stable),
+        calls=_calls(known, stages, stable, not base, bool(variables)),
         undo=(
             f"rollback/immediate returns the traffic to v{stable}" if stable else "there is nothing to return to yet",
         ),
-        reasons=_reasons(target, alias, known),
+        reasons=(*_reasons(target, alias, known), *([] if known else _drift(latest, found.get(stable), base))),
         covers={
             "action": "rollout",
             "environment": target.environment,
@@ -87,16 +111,81 @@ def plan(target: Target, artifact: str, strategy: str = "canary") -> RolloutPlan
             "strategy": strategy,
             "policy": policy.model_dump(mode="json"),
             "health": target.settings.health.model_dump(mode="json"),
+            **({"variables": dict(variables)} if variables else {}),
         },
         approvals=policy.approvals,
         demand_hash=policy.demand_plan_hash,
         artifact=archive,
+        variables=variables,
+        base=base,
         sha256=sha256,
         stable=stable,
         stages=stages,
         known=known,
         resumes=resumes,
     )
+
+
+def merged(environment: Mapping[str, str], variables: Mapping[str, str | None]) -> dict[str, str]:
+    """An environment with ``variables`` set in it, or taken away (None)."""
+    return {name: value for name, value in {**environment, **variables}.items() if value is not None}
+
+
+def _base(target: Target, alias: Alias | None, found: Mapping[str, Any], variables: Mapping[str, str | None]) -> str:
+    """The version whose configuration a change starts from: the serving one, or where this same change came from."""
+    if alias is None:
+        raise InvalidInput(
+            "alias-missing",
+            f"There is no alias {target.resource}: nothing serves whose configuration could change.",
+            now="Nothing was changed.",
+            next="Deploy a first build with strategies/canary: it creates the alias.",
+        )
+    record = alias.record
+    if record is not None and {record.source, record.to} <= set(found):
+        source, to = found[record.source], found[record.to]
+        if aliases.environment(to) == merged(aliases.environment(source), variables):
+            return record.source
+    return alias.primary
+
+
+def _known(alias: Alias | None, found: Mapping[str, Any], sha256: str, environment: Mapping[str, str] | None) -> str:
+    """The version that is this change already: one that is being rolled out, or serves, or was published last."""
+
+    def same(version: str) -> bool:
+        if version not in found or found[version]["CodeSha256"] != sha256:
+            return False
+        return environment is None or aliases.environment(found[version]) == environment
+
+    rolling = alias.record.to if alias and alias.record and alias.record.open else ""
+    # Lambda publishes nothing new where the last version is the same; an older one's code alone is enough for a build.
+    newest = sorted(found, key=int, reverse=True)[: None if environment is None else 1]
+    return next((each for each in (rolling, alias.primary if alias else "", *newest) if same(each)), "")
+
+
+def _refuse_other_code(target: Target, base: str, sha256: str, held: str) -> None:
+    """$LATEST may hold a build that was taken back: its code never ships along with a flag."""
+    if held != sha256:
+        raise Refused(
+            "code-differs",
+            f"v{base} serves, and $LATEST of {target.settings.function} (or the artifact given) has other code: only "
+            "the configuration is to change.",
+            now="Nothing was changed.",
+            next=f"Give the zip that v{base} was shipped from (parameter artifact).",
+        )
+
+
+def _drift(latest: Mapping[str, Any], stable: Mapping[str, Any] | None, base: str) -> list[str]:
+    """What else of $LATEST the new version takes over, that the serving one does not have: names, never values."""
+    if stable is None:
+        return []
+    fields = [each for each in CONFIGURED if latest.get(each) != stable.get(each)]
+    here, there = aliases.environment(latest), aliases.environment(stable)
+    if not base:
+        fields += sorted(each for each in here.keys() | there.keys() if here.get(each) != there.get(each))
+    version = stable["Version"]
+    return [
+        f"$LATEST is configured otherwise than v{version}, and the new version with it: {', '.join(fields)}"
+    ] * bool(fields)
 
 
 def mine(target: Target, alias: Alias | None, known: str) -> Record | None:
@@ -139,9 +228,9 @@ def _unclosed(target: Target, alias: Alias, record: Record) -> bool:
     return record.stage == "unproven" and bool(record.source) and alias.primary == record.to and young
 
 
-def _now(target: Target, alias: Alias | None, known: str) -> tuple[str, ...]:
+def _now(target: Target, alias: Alias | None, known: str, what: str) -> tuple[str, ...]:
     serves = f"{target.resource} serves {alias}" if alias else f"there is no alias {target.resource} yet"
-    code = f"v{known} has exactly this code already" if known else "no published version has this code"
+    code = f"v{known} has exactly this {what} already" if known else f"no published version has this {what}"
     return serves, code
 
 
@@ -155,8 +244,9 @@ def _then(target: Target, stable: str, name: str, stages: tuple[float, ...]) -> 
     )
 
 
-def _calls(known: str, stages: tuple[float, ...], stable: str) -> tuple[str, ...]:
-    publish = () if known else ("lambda:UpdateFunctionCode", "lambda:PublishVersion")
+def _calls(known: str, stages: tuple[float, ...], stable: str, code: bool, variables: bool) -> tuple[str, ...]:
+    configure = ("lambda:UpdateFunctionConfiguration the environment",) * variables
+    publish = () if known else (*(("lambda:UpdateFunctionCode",) * code), *configure, "lambda:PublishVersion")
     if not stable:
         return (*publish, "lambda:CreateAlias")
     shifts = tuple(f"lambda:UpdateAlias weight {stage:g}" for stage in stages if stage < 1)

@@ -10,7 +10,7 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Literal
 
-from buddy_ops import aliases, freeze, lease, rollback
+from buddy_ops import aliases, freeze, lease, publishing, rollback
 from buddy_ops.aliases import Alias, AliasMoved, Record, Shift
 from buddy_ops.envelope import RolloutPlan, mine, plan
 from buddy_ops.errors import AwsFailed, BuddyError, Refused
@@ -25,12 +25,6 @@ from buddy_ops.target import Target
 
 __all__ = ["Observation", "Order", "Outcome", "Rollout", "RolloutPlan", "conclude", "plan", "run"]
 
-PUBLISH_POLL = timedelta(seconds=2)
-PUBLISH_LIMIT = timedelta(minutes=10)
-COLLISION_POLLS = 30
-COLLISIONS = ("PreconditionFailedException", "ResourceConflictException", "InvalidParameterValueException")
-"""What Lambda answers when $LATEST is no longer what we uploaded."""
-
 
 def run(target: Target, plan: RolloutPlan, approval: Approval) -> Rollout:
     """Carry the plan out, a poll at a time. Closing the generator leaves the alias as it is, under its lease.
@@ -43,7 +37,7 @@ def run(target: Target, plan: RolloutPlan, approval: Approval) -> Rollout:
         AwsFailed: AWS refused or could not be reached; running again resumes.
     """
     approval.must_cover(plan)
-    engine = _Engine(target, plan)
+    engine = _Engine(target, plan, approval)
     try:
         outcome = yield from engine.run()
     except AliasMoved as moved:
@@ -72,8 +66,8 @@ def run(target: Target, plan: RolloutPlan, approval: Approval) -> Rollout:
 class _Engine:
     """One run of a plan: what it holds of the world, and its steps."""
 
-    def __init__(self, target: Target, plan: RolloutPlan) -> None:
-        self.target, self.plan, self.policy = target, plan, target.settings.rollout
+    def __init__(self, target: Target, plan: RolloutPlan, approval: Approval) -> None:
+        self.target, self.plan, self.policy, self.approval = target, plan, target.settings.rollout, approval
         self.run_id = plan.resumes.run if plan.resumes else target.run
         self.new = plan.known
         self.stages = plan.stages
@@ -110,12 +104,7 @@ class _Engine:
                 raise AliasMoved(self.target, self.alias)
             freeze.refuse(self.target)
         if not self.new:
-            try:
-                yield from self._publish()
-            except AwsFailed as failure:
-                if failure.code not in COLLISIONS:
-                    raise
-                yield from self._tell_collision(failure)
+            self.new = yield from publishing.publish(self.target, self.plan, self.alias, self.approval)
         if self.alias is None:
             return self._deploy_first()
         if self.target.settings.lease.prove and self.plan.resumes is None:
@@ -138,65 +127,7 @@ class _Engine:
             told += f" Unless a run of the same build goes on, v{self.new} loses its traffic at {until}."
         return told
 
-    # Publishing
-
-    def _publish(self) -> Generator[Observation, Order | None, None]:
-        """Upload, wait until AWS has taken it in, publish, wait until the version can serve."""
-        target = self.target
-        latest = aliases.configuration(target)
-        if latest["CodeSha256"] != self.plan.sha256:
-            aliases.upload(target, self.plan.artifact, latest["RevisionId"])
-        latest = yield from self._settled(None)
-        self.new = aliases.publish(target, self.plan.sha256, latest["RevisionId"], f"run {target.run}")
-        yield from self._settled(self.new)
-
-    def _tell_collision(self, failure: AwsFailed) -> Generator[Observation, Order | None, None]:
-        """Somebody else changed $LATEST while we published: wait until it shows who, then say so.
-
-        Raises:
-            Refused: ``rollout-under-way``.
-        """
-        run = ""
-        for _ in range(COLLISION_POLLS):
-            alias = aliases.read(self.target)
-            record = alias.record if alias else None
-            newest = str(aliases.versions(self.target)[-1].get("Description", "")) if alias else ""
-            if record is not None and record.open and record.run != self.run_id:
-                run = record.run
-            elif newest.startswith("run ") and newest != f"run {self.run_id}":
-                run = newest.removeprefix("run ")
-            if run:
-                break
-            now = self.target.clock.now()
-            yield Observation(now, "publish", 0.0, (), None, None, now + PUBLISH_POLL, "Who else publishes?")
-        raise Refused(
-            "rollout-under-way",
-            f"{f'Run {run}' if run else 'Somebody else'} changed the code of {self.target.settings.function} while "
-            f"this run was publishing its own. {failure.what}",
-            now=f"{self.target.resource} serves {self.alias}; this run shifted nothing.",
-            next="Let the other rollout end, then ship again; start_here shows it.",
-        ) from failure
-
-    def _settled(self, version: str | None) -> Generator[Observation, Order | None, dict[str, str]]:
-        """Wait until $LATEST's update, or a version, has settled; its configuration then, with the RevisionId then."""
-        deadline = self.target.clock.now() + PUBLISH_LIMIT
-        what = f"v{version}" if version else "the upload"
-        while True:
-            settings = aliases.configuration(self.target, version)
-            update, state = settings.get("LastUpdateStatus", "Successful"), settings.get("State", "Active")
-            if update == "Successful" and state in ("Active", "Inactive"):
-                return settings
-            now = self.target.clock.now()
-            if "Failed" in (update, state) or now > deadline:
-                reason = settings.get("StateReason") or settings.get("LastUpdateStatusReason") or "no reason given"
-                raise BuddyError(
-                    "publish-failed",
-                    f"AWS did not take in {what} of {self.target.settings.function}: {update}, {state}: {reason}.",
-                    now=f"{self.target.resource} is untouched: it serves {self.alias}.",
-                    next="Correct the build and run again.",
-                )
-            says = f"Waiting until AWS has taken in {what}."
-            yield Observation(now, "publish", 0.0, (), None, None, now + PUBLISH_POLL, says)
+    # Before traffic
 
     def _deploy_first(self) -> Outcome:
         """There is no alias: create it. Nothing served before, so there is nothing to compare with or return to."""
@@ -513,7 +444,8 @@ class _Engine:
         if self.untold is not None:
             # The minutes that decided belong in the picture too.
             yield replace(self.untold, rows=self.seen.rows if self.seen else (), wake_at=self.untold.at, weight=0.0)
-        return self._outcome(back.ending, (*back.reasons, *rollback.tidy(self.target, self.run_id)), stage)
+        told = (*rollback.tidy(self.target, self.run_id), *publishing.put_back(self.target, self.plan))
+        return self._outcome(back.ending, (*back.reasons, *told), stage)
 
     def _lease_fired(self) -> Back:
         """The alias says that a rollout of ours is under way, and has no weights: close it and tell."""

@@ -161,6 +161,10 @@ class Notify(Model):
     status_page: StatusPage | None = None
 
 
+Flag = Annotated[str, Field(pattern=r"^ENABLE_[A-Z0-9_]{1,100}$")]
+"""The environment variable of a feature flag. The prefix keeps secrets from being taken, and shown, for one."""
+
+
 class Settings(Model):
     """One environment."""
 
@@ -174,6 +178,7 @@ class Settings(Model):
     notify: Notify = Notify()
     failure_metrics: tuple[Metric, ...] = ()
     smoke_tests: tuple[SmokeTest, ...] = SMOKE_TESTS
+    flags: tuple[Flag, ...] = ("ENABLE_NEW_MEDICATION_FLOW", "ENABLE_ENHANCED_SAFETY")
     schema_range: str | None = None
 
 

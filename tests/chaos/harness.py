@@ -17,7 +17,7 @@ import botocore.client
 import botocore.retries.standard
 import pytest
 
-from buddy_ops import aliases, freeze, gradual, pruning, rollback, rollout, runs, target
+from buddy_ops import aliases, flags, freeze, pruning, rollback, rollout, runs, target
 from buddy_ops.aliases import Record, decode
 from buddy_ops.plan import Approval, Plan
 from buddy_ops.sandbox import builds
@@ -97,16 +97,6 @@ def roll_back(here: Situation) -> str:
     return "done"
 
 
-def go_down(here: Situation) -> str:
-    """The gradual rollback, in two steps."""
-    mine = connect(here, "gradual")
-    try:
-        plan = gradual.plan(mine, [5], 1)
-        return runs.drive(mine, gradual.run(mine, plan, approved(mine, plan))).ending
-    finally:
-        mine.close()
-
-
 def freeze_all(here: Situation) -> str:
     """A freeze."""
     mine = connect(here, "freeze")
@@ -128,6 +118,16 @@ def clean_up(here: Situation) -> str:
     plan = pruning.plan(mine, keep=1)
     pruning.run(mine, plan, approved(mine, plan))
     return f"{len(aliases.versions(mine))} versions"
+
+
+def turn_flag(here: Situation) -> str:
+    """A feature flag, through a canary."""
+    mine = connect(here, "feature_flags")
+    try:
+        plan = flags.plan(mine, {"ENABLE_ENHANCED_SAFETY": True})
+        return runs.drive(mine, rollout.run(mine, plan, approved(mine, plan))).ending
+    finally:
+        mine.close()
 
 
 def approved(mine: Target, plan: Plan) -> Approval:
@@ -193,9 +193,9 @@ RUNBOOKS = {
         Runbook("first_deployment", "first_deployment", ship("good"), "deployed", "1", overrides=QUIET),
         Runbook("rollback_mid_rollout", "good", roll_back, "done", "1", begun),
         Runbook("rollback_promoted", "good", roll_back, "done", "1", promoted, QUIET),
-        Runbook("gradual", "good", go_down, "drained", "1", begun),
         Runbook("freeze", "good", freeze_all, "frozen", None, overrides=QUIET),
         Runbook("lift", "good", lift_all, "lifted", None, frozen, QUIET),
+        Runbook("feature_flags", "good", turn_flag, "proved", "2"),
         Runbook("clean_up_versions", "good", clean_up, "2 versions", None, aged, QUIET),
     )
 }

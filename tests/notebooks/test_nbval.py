@@ -40,6 +40,7 @@ CASES = {
         {
             "start_here": lambda here: {},
             "operations/alarms": lambda here: {"approved_by": ["Ada"]},
+            "operations/feature_flags": lambda here: {"turn": {"ENABLE_ENHANCED_SAFETY": True}, "approved_by": ["Ada"]},
             "strategies/canary": lambda here: {"artifact": here.build("good"), "approved_by": ["Ada"]},
             "rollback/immediate": lambda here: {"approved_by": ["Ada"]},
         }

@@ -191,12 +191,6 @@ def immediate(bring: Bring) -> Iterator[list[dict[str, Any]]]:
     yield notebook(here, "rollback/immediate", approved_by=["Ada"])
 
 
-def going_down(bring: Bring) -> Iterator[list[dict[str, Any]]]:
-    """In steps of a lease's half: it is armed anew, and renewed."""
-    here = shifted(bring)
-    yield notebook(here, "rollback/gradual", steps=[5], step_minutes=15, approved_by=["Ada"])
-
-
 def rollback_command(bring: Bring) -> Iterator[list[dict[str, Any]]]:
     here = shifted(bring)
     with closing(here.connect()) as mine:
@@ -265,17 +259,23 @@ def cleaning(bring: Bring) -> Iterator[list[dict[str, Any]]]:
     yield notebook(here, "operations/clean_up_versions", keep=1, approved_by=["Ada"])
 
 
+def flagging(bring: Bring) -> Iterator[list[dict[str, Any]]]:
+    here = bring("good")
+    turn = {"ENABLE_ENHANCED_SAFETY": True}
+    yield notebook(here, "operations/feature_flags", turn=turn, strategy="canary", approved_by=["Ada"])
+
+
 DRIVERS: dict[str, Callable[[Bring], Iterator[list[dict[str, Any]]]]] = {
     "start_here": looking,
     "status": status,
     "doctor": examined,
     "rollback/immediate": immediate,
-    "rollback/gradual": going_down,
     "rollback": rollback_command,
     "freeze": freezing,
     "strategies/canary": canary,
     "operations/alarms": alarming,
     "operations/clean_up_versions": cleaning,
+    "operations/feature_flags": flagging,
 }
 
 
@@ -321,9 +321,9 @@ def allows(grant: tuple[str, str], call: tuple[str, str]) -> bool:
 
 @pytest.mark.parametrize("role", ["reader", "responder"])
 def test_only_the_deployer_brings_code_in(role: Role) -> None:
-    """Neither a reader nor a responder may change code, publish or create an alias."""
+    """Neither a reader nor a responder may change code, publish, create an alias or arm a schedule as another role."""
     assert {name for name, _ in granted(role)}.isdisjoint(
-        {"lambda:UpdateFunctionCode", "lambda:PublishVersion", "lambda:CreateAlias"}
+        {"lambda:UpdateFunctionCode", "lambda:PublishVersion", "lambda:CreateAlias", "iam:PassRole"}
     )
 
 
@@ -354,11 +354,10 @@ def test_the_scheduler_moves_the_alias_and_nothing_else(situation: Bring) -> Non
 
 
 def test_pass_role_is_for_the_scheduler_alone() -> None:
-    """The scheduler's role may be handed to the scheduler, and to no other service."""
-    for name in ("ResponderPolicy", "DeployerPolicy"):
-        statements = resources()[name]["Properties"]["PolicyDocument"]["Statement"]
-        (passing,) = (each for each in statements if each["Action"] == "iam:PassRole")
-        assert passing["Condition"] == {"StringEquals": {"iam:PassedToService": "scheduler.amazonaws.com"}}
+    """A deployer may hand the scheduler's role to the scheduler, and to no other service."""
+    statements = resources()["DeployerPolicy"]["Properties"]["PolicyDocument"]["Statement"]
+    (passing,) = (each for each in statements if each["Action"] == "iam:PassRole")
+    assert passing["Condition"] == {"StringEquals": {"iam:PassedToService": "scheduler.amazonaws.com"}}
 
 
 def test_the_archive_is_locked_versioned_encrypted_and_private() -> None:
