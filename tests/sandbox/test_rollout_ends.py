@@ -10,7 +10,7 @@ from buddy_ops.sandbox import scenarios
 from tests.conftest import Situation, approve
 
 Bring = Callable[..., Situation]
-ENDED_ELSEWHERE = {"first_deployment"}
+ENDED_ELSEWHERE = {"corruption", "first_deployment"}
 
 
 @pytest.mark.parametrize("name", sorted(set(scenarios.names()) - ENDED_ELSEWHERE))

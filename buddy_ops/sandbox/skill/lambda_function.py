@@ -56,7 +56,7 @@ def answer(event: dict[str, Any], counts: dict[str, int], mine: faults.Fate) -> 
             counts["RemindersSet"] = 1
             spoken = set_reminder(event, mine)
         case "IntentRequest", "MedicationTakenIntent":
-            spoken = say(f"Well done. I noted that you took {slot(event, 'medication') or 'your medication'}.")
+            spoken = note_taken(event, mine)
         case "IntentRequest", "ReadRemindersIntent":
             spoken = read_reminders(user_id(event))
         case "IntentRequest", "SafetyEscalationIntent":
@@ -76,27 +76,46 @@ def set_reminder(event: dict[str, Any], mine: faults.Fate) -> dict[str, Any]:
     """Store a reminder (if there is a table) and say so, in the wording that the feature flag asks for."""
     medication, at = slot(event, "medication") or "your medication", slot(event, "time")
     item = {"user_id": user_id(event), "reminder_id": event["request"]["requestId"], "medication": medication, "at": at}
-    if mine.corrupts:
-        # Damage as it happens: the item is there, but says another medicine's name and no time.
-        item |= {"medication": medication[::-1], "at": ""}
-    if store := table():
-        store.put_item(Item={**item, "schema_version": 1, "written_at": int(time.time())})
+    write(item, mine)
     when = f" at {at}" if at else ""
     if enabled("ENABLE_NEW_MEDICATION_FLOW"):
         return say(f"Done. {medication}{when}, every day. Shall I also remind your carer?", "Shall I?")
     return say(f"I will remind you to take {medication}{when}.")
 
 
+def note_taken(event: dict[str, Any], mine: faults.Fate) -> dict[str, Any]:
+    """Note on the person's reminders of a medication that it was taken, and say so."""
+    medication = slot(event, "medication") or "your medication"
+    for item in reminders(user_id(event)):
+        if item["medication"] == medication:
+            write({**item, "taken_at": int(time.time())}, mine)
+    return say(f"Well done. I noted that you took {medication}.")
+
+
 def read_reminders(user: str) -> dict[str, Any]:
     """Read the person's reminders out."""
-    store = table()
-    if store is None:
-        return say("You have no reminders.")
-    found = store.query(
-        KeyConditionExpression="user_id = :user", ExpressionAttributeValues={":user": user}, ConsistentRead=True
-    )["Items"]
+    found = reminders(user)
     spoken = ", ".join(f"{item['medication']} at {item['at']}" if item["at"] else item["medication"] for item in found)
     return say(f"You have {len(found)} reminders: {spoken}." if found else "You have no reminders.")
+
+
+def reminders(user: str) -> list[dict[str, Any]]:
+    """A person's reminders; none where there is no table."""
+    store = table()
+    if store is None:
+        return []
+    asked = {"KeyConditionExpression": "user_id = :user", "ExpressionAttributeValues": {":user": user}}
+    return list(store.query(**asked, ConsistentRead=True)["Items"])
+
+
+def write(item: dict[str, Any], mine: faults.Fate) -> None:
+    """Store a reminder, if there is a table; it says which version wrote it, and when."""
+    if mine.corrupts:
+        # Damage as it happens: the item is there, but says another medicine's name and no time.
+        item |= {"medication": item["medication"][::-1], "at": ""}
+    stamp = {"written_at": int(time.time()), "written_by": os.environ.get("AWS_LAMBDA_FUNCTION_VERSION", "")}
+    if store := table():
+        store.put_item(Item={"schema_version": 1, **item, **stamp})
 
 
 def table() -> Any:
