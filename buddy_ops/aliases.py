@@ -123,6 +123,12 @@ class Alias:
         record = self.record
         return record is not None and record.open and self.second is None and self.primary == record.source
 
+    @property
+    def draining(self) -> bool:
+        """Whether a gradual rollback is on its way: the rollout is closed, and the rest of its share under a lease."""
+        record = self.record
+        return record is not None and record.stage == "rolled-back" and self.second == record.to
+
     def __str__(self) -> str:
         if self.second is None:
             return f"100 % v{self.primary}"
@@ -171,6 +177,8 @@ def explain(target: Target, alias: Alias | None) -> str:
         ended = ENDED.get(record.stage, f"at stage {record.stage}")
         verb = "is rolling" if record.open else "rolled"
         told.append(f"Run {record.run} {verb} v{record.to} out{after}: {ended} since {record.since}.")
+        if alias.draining:
+            told.append(f"Run {record.by or record.run} takes the rest of v{record.to}'s share away in steps.")
         if record.bad:
             told.append(f"Known bad, so that no rollback returns to it: v{', v'.join(record.bad)}.")
     return "\n".join(told)

@@ -121,6 +121,8 @@ def _alias(patient: _Patient) -> Told:
             f"{alias}: run {alias.record.run} is under way",
             "Let it end, or resume it with its artifact.",
         )
+    if alias.draining:
+        return "warning", f"{alias}: v{alias.second}'s share is being taken away in steps", "Let it end."
     return "problem", f"{alias}, and no rollout under way owns these weights", "rollback/immediate clears them."
 
 

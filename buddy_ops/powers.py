@@ -22,6 +22,7 @@ RUNBOOKS: Mapping[str, tuple[Role, ...]] = {
     "status": EVERYBODY,
     "doctor": EVERYBODY,
     "rollback/immediate": ACTING,
+    "rollback/gradual": ACTING,
     "rollback": ACTING,
     "freeze": ("responder",),
     "strategies/canary": ("deployer",),
@@ -67,7 +68,10 @@ GRANTS = (
     Grant(EVERYBODY, ROLES, ("iam:GetRole", "iam:SimulatePrincipalPolicy")),
     Grant(ACTING, FUNCTION, ("lambda:UpdateAlias",)),
     Grant(ACTING, VERSIONS, ("lambda:GetFunctionConfiguration",)),
-    Grant(ACTING, SCHEDULES, ("scheduler:DeleteSchedule",)),
+    Grant(
+        ACTING, SCHEDULES, ("scheduler:CreateSchedule", "scheduler:DeleteSchedule", "scheduler:UpdateSchedule")
+    ),  # going down in steps takes a lease, too
+    Grant(ACTING, LEASE_ROLE, ("iam:PassRole",)),
     Grant(("responder",), FREEZES + "/*", ("ssm:PutParameter", "ssm:DeleteParameter")),
     Grant(("responder",), FUNCTION, tuple(sorted(BY_HAND))),
     Grant(
@@ -87,8 +91,6 @@ GRANTS = (
     # A version, never the function: without a qualifier the resource is the function itself.
     Grant(("deployer",), VERSIONS, ("lambda:DeleteFunction",)),
     Grant(("deployer",), LOG, ("logs:StartQuery", "logs:GetQueryResults")),
-    Grant(("deployer",), SCHEDULES, ("scheduler:CreateSchedule", "scheduler:UpdateSchedule")),
-    Grant(("deployer",), LEASE_ROLE, ("iam:PassRole",)),
     Grant(("deployer",), ALARMS, ("cloudwatch:PutMetricAlarm", "cloudwatch:SetAlarmState")),
 )
 

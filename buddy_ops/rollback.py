@@ -66,7 +66,7 @@ def plan(target: Target, version: str = "") -> RollbackPlan:
             now="Nothing was changed.",
             next="Name one of the function's versions (parameter to_version).",
         )
-    alias = _alias(target)
+    alias = read(target)
     destination = version or _destination(target, alias)
     doubts = check(target, alias, destination)
     lost = alias.record.to if alias.record and alias.fired else None
@@ -106,7 +106,7 @@ def run(target: Target, plan: RollbackPlan, approval: Approval) -> Done:
         AwsFailed: AWS could not be reached; ``now`` says what is live, as far as it could be read.
     """
     approval.must_cover(plan)
-    alias = _alias(target)
+    alias = read(target)
     # Where the lease came first, the record still says that a rollout is under way: it is closed.
     already = (alias.primary, alias.second) == (plan.destination, None) and not alias.fired
     if not already and not target.dry_run:
@@ -125,6 +125,7 @@ def take_back(
     bad: tuple[str, ...],
     stage: str = "rolled-back",
     only_from: str = "",
+    leaving: float = 0.0,
 ) -> Alias:
     """Give ``destination`` all the traffic, whoever else moves the alias meanwhile.
 
@@ -134,6 +135,7 @@ def take_back(
         stage: what the record says from now on.
         only_from: the version that shall lose its traffic: once somebody else has taken it away, there is nothing left
             to do, and what they did stands. Empty: ``destination`` wins in any case.
+        leaving: the share that ``only_from`` keeps for now, 0..1, under a lease: a step on its way down.
 
     Raises:
         AliasMoved: somebody else took ``only_from`` away, or moves the alias again and again.
@@ -147,7 +149,7 @@ def take_back(
         for version in bad:
             record = record.with_bad(version)
         try:
-            return aliases.shift(target, alias, Shift(destination, None, 0.0, record))
+            return aliases.shift(target, alias, Shift(destination, only_from if leaving else None, leaving, record))
         except AliasMoved as moved:
             alias, last = moved.alias, moved
             if only_from and only_from not in (alias.primary, alias.second):
@@ -219,7 +221,12 @@ def _looked_up(target: Target, *versions: str) -> dict[str, dict[str, Any] | Bud
     return dict(found)
 
 
-def _alias(target: Target) -> Alias:
+def read(target: Target) -> Alias:
+    """The alias, which must be there to be taken back. AWS: lambda:GetAlias, reads only.
+
+    Raises:
+        InvalidInput: ``alias-missing``.
+    """
     alias = aliases.read(target)
     if alias is None:
         raise InvalidInput(

@@ -17,7 +17,7 @@ import botocore.client
 import botocore.retries.standard
 import pytest
 
-from buddy_ops import aliases, flags, freeze, pruning, rollback, rollout, runs, target
+from buddy_ops import aliases, flags, freeze, gradual, pruning, rollback, rollout, runs, target
 from buddy_ops.aliases import Record, decode
 from buddy_ops.plan import Approval, Plan
 from buddy_ops.sandbox import builds
@@ -95,6 +95,16 @@ def roll_back(here: Situation) -> str:
     plan = rollback.plan(mine)
     rollback.run(mine, plan, approved(mine, plan))
     return "done"
+
+
+def go_down(here: Situation) -> str:
+    """The gradual rollback, in two steps."""
+    mine = connect(here, "gradual")
+    try:
+        plan = gradual.plan(mine, [5], 1)
+        return runs.drive(mine, gradual.run(mine, plan, approved(mine, plan))).ending
+    finally:
+        mine.close()
 
 
 def freeze_all(here: Situation) -> str:
@@ -193,6 +203,7 @@ RUNBOOKS = {
         Runbook("first_deployment", "first_deployment", ship("good"), "deployed", "1", overrides=QUIET),
         Runbook("rollback_mid_rollout", "good", roll_back, "done", "1", begun),
         Runbook("rollback_promoted", "good", roll_back, "done", "1", promoted, QUIET),
+        Runbook("gradual", "good", go_down, "drained", "1", begun),
         Runbook("freeze", "good", freeze_all, "frozen", None, overrides=QUIET),
         Runbook("lift", "good", lift_all, "lifted", None, frozen, QUIET),
         Runbook("feature_flags", "good", turn_flag, "proved", "2"),

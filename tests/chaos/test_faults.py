@@ -35,7 +35,7 @@ ATTEMPTS = 3
 
 FOREVER = 1_000_000
 ANSWERED_OUTCOMES = {
-    "proved", "unproven", "rolled-back", "held", "deployed", "already-live", "lease-fired", "done", "frozen", "lifted",
+    "proved", "unproven", "rolled-back", "held", "deployed", "already-live", "lease-fired", "done", "drained", "frozen", "lifted",
 }  # fmt: skip
 
 

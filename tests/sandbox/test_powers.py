@@ -191,6 +191,12 @@ def immediate(bring: Bring) -> Iterator[list[dict[str, Any]]]:
     yield notebook(here, "rollback/immediate", approved_by=["Ada"])
 
 
+def going_down(bring: Bring) -> Iterator[list[dict[str, Any]]]:
+    """In steps of a lease's half: it is armed anew, and renewed."""
+    here = shifted(bring)
+    yield notebook(here, "rollback/gradual", steps=[5], step_minutes=15, approved_by=["Ada"])
+
+
 def rollback_command(bring: Bring) -> Iterator[list[dict[str, Any]]]:
     here = shifted(bring)
     with closing(here.connect()) as mine:
@@ -270,6 +276,7 @@ DRIVERS: dict[str, Callable[[Bring], Iterator[list[dict[str, Any]]]]] = {
     "status": status,
     "doctor": examined,
     "rollback/immediate": immediate,
+    "rollback/gradual": going_down,
     "rollback": rollback_command,
     "freeze": freezing,
     "strategies/canary": canary,
@@ -321,9 +328,9 @@ def allows(grant: tuple[str, str], call: tuple[str, str]) -> bool:
 
 @pytest.mark.parametrize("role", ["reader", "responder"])
 def test_only_the_deployer_brings_code_in(role: Role) -> None:
-    """Neither a reader nor a responder may change code, publish, create an alias or arm a schedule as another role."""
+    """Neither a reader nor a responder may change code, publish or create an alias."""
     assert {name for name, _ in granted(role)}.isdisjoint(
-        {"lambda:UpdateFunctionCode", "lambda:PublishVersion", "lambda:CreateAlias", "iam:PassRole"}
+        {"lambda:UpdateFunctionCode", "lambda:PublishVersion", "lambda:CreateAlias"}
     )
 
 
@@ -354,10 +361,11 @@ def test_the_scheduler_moves_the_alias_and_nothing_else(situation: Bring) -> Non
 
 
 def test_pass_role_is_for_the_scheduler_alone() -> None:
-    """A deployer may hand the scheduler's role to the scheduler, and to no other service."""
-    statements = resources()["DeployerPolicy"]["Properties"]["PolicyDocument"]["Statement"]
-    (passing,) = (each for each in statements if each["Action"] == "iam:PassRole")
-    assert passing["Condition"] == {"StringEquals": {"iam:PassedToService": "scheduler.amazonaws.com"}}
+    """The scheduler's role may be handed to the scheduler, and to no other service."""
+    for name in ("ResponderPolicy", "DeployerPolicy"):
+        statements = resources()[name]["Properties"]["PolicyDocument"]["Statement"]
+        (passing,) = (each for each in statements if each["Action"] == "iam:PassRole")
+        assert passing["Condition"] == {"StringEquals": {"iam:PassedToService": "scheduler.amazonaws.com"}}
 
 
 def test_the_archive_is_locked_versioned_encrypted_and_private() -> None:
