@@ -44,6 +44,7 @@ SCHEDULES = "arn:{partition}:scheduler:{region}:{account}:schedule/{group}/{func
 FREEZES = "arn:{partition}:ssm:{region}:{account}:parameter/buddy/{environment}/freeze"
 LOG = "arn:{partition}:logs:{region}:{account}:log-group:/aws/lambda/{function}:*"
 ROLES = "arn:{partition}:iam::{account}:role/buddy-ops-{environment}-*"
+TOPIC = "arn:{partition}:sns:{region}:{account}:buddy-ops-{environment}"
 LEASE_ROLE = "{lease_role}"
 
 
@@ -91,7 +92,12 @@ GRANTS = (
     # A version, never the function: without a qualifier the resource is the function itself.
     Grant(("deployer",), VERSIONS, ("lambda:DeleteFunction",)),
     Grant(("deployer",), LOG, ("logs:StartQuery", "logs:GetQueryResults")),
-    Grant(("deployer",), ALARMS, ("cloudwatch:PutMetricAlarm", "cloudwatch:SetAlarmState")),
+    Grant(
+        ("deployer",),
+        ALARMS,
+        ("cloudwatch:DescribeAlarmHistory", "cloudwatch:PutMetricAlarm", "cloudwatch:SetAlarmState"),
+    ),
+    Grant(("deployer",), TOPIC, ("sns:ListSubscriptionsByTopic",)),
 )
 
 

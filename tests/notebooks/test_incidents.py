@@ -1,6 +1,8 @@
 """The runbooks of an incident, as people and CI run them: each in a process of its own, judged by the sandbox's state."""
 
+import json
 from collections.abc import Callable
+from typing import Any
 
 from buddy_ops import rollout
 from tests.conftest import Situation, approve
@@ -70,3 +72,53 @@ def test_gradual_takes_a_failing_version_away_at_once(situation: Bring) -> None:
     assert "RoutingConfig" not in here.alias() and here.alias()["FunctionVersion"] == "1"
     assert here.ask("status")["now"] - began < 6 * 60
     assert "taken away at once" in str(executed(report(done).parent / "notebook.ipynb"))
+
+
+# operations/alarms
+
+
+def wired(here: Situation) -> tuple[dict[str, Any], str]:
+    """Settings whose alarms tell a topic, and the queue that hears it."""
+    topic = here.client("sns").create_topic(Name="buddy-ops-sandbox")["TopicArn"]
+    queue = here.client("sqs").create_queue(QueueName="pager")["QueueUrl"]
+    arn = "arn:aws:sqs:us-east-1:123456789012:pager"
+    here.client("sns").subscribe(TopicArn=topic, Protocol="sqs", Endpoint=arn)
+    given = here.connect(quiet=True).settings.model_dump(mode="json")
+    return given | {"alarms": {"topic_arn": topic, "tables": ["reminders"]}}, queue
+
+
+def heard(here: Situation, queue: str) -> list[dict[str, Any]]:
+    """What the queue got through the topic."""
+    found = here.client("sqs").receive_message(QueueUrl=queue, MaxNumberOfMessages=10).get("Messages", [])
+    return [json.loads(json.loads(each["Body"])["Message"]) for each in found]
+
+
+def test_alarms_are_written_and_heard(situation: Bring) -> None:
+    """All four are there afterwards, and each one's test, which says that it is one, ended in the pager's queue."""
+    here = situation("good")
+    given, queue = wired(here)
+    done = run("operations/alarms", settings=given, approved_by=["Ada"], test_alarm="all")
+    assert done.returncode == 0, done.stderr
+    there = here.client("cloudwatch").describe_alarms()["MetricAlarms"]
+    messages = heard(here, queue)
+    assert len(there) == 4 and {each["AlarmName"] for each in messages} == {each["AlarmName"] for each in there}
+    assert all(each["NewStateReason"].startswith("TEST") for each in messages)
+
+
+def test_alarms_without_a_name_are_not_written(situation: Bring) -> None:
+    """Refused, exit code 4: no alarm, and nobody was disturbed."""
+    here = situation("good", history_minutes=0, requests_per_minute=0)
+    given, queue = wired(here)
+    done = run("operations/alarms", settings=given, test_alarm="all")
+    assert done.returncode == 4
+    told_once(done.stderr, "approval-missing")
+    assert here.client("cloudwatch").describe_alarms()["MetricAlarms"] == [] and heard(here, queue) == []
+
+
+def test_alarms_that_reach_nobody_end_with_1(situation: Bring) -> None:
+    """The alarms are written all the same; the error names each that proved nothing."""
+    here = situation("good", history_minutes=0, requests_per_minute=0)
+    done = run("operations/alarms", approved_by=["Ada"], test_alarm=f"{here.function}-error-rate")
+    assert done.returncode == 1
+    told_once(done.stderr, "alarm-silent")
+    assert len(here.client("cloudwatch").describe_alarms()["MetricAlarms"]) == 3

@@ -110,6 +110,8 @@ def resource(service: str, given: dict[str, Any]) -> str:
         return f"arn:aws:scheduler:{at}:schedule/{given['GroupName']}/{given['Name']}"
     if service == "ssm":
         return f"arn:aws:ssm:{at}:parameter{given.get('Path') or given['Name']}"
+    if "TopicArn" in given:
+        return str(given["TopicArn"])
     if "AlarmName" in given:
         return f"arn:aws:cloudwatch:{at}:alarm:{given['AlarmName']}"
     if "RoleName" in given:
@@ -250,8 +252,9 @@ def freezing(bring: Bring) -> Iterator[list[dict[str, Any]]]:
 
 def alarming(bring: Bring) -> Iterator[list[dict[str, Any]]]:
     here = bring("good")
-    alarm = f"{here.function}-error-rate"
-    yield notebook(here, "operations/alarms", approved_by=["Ada"], test_alarm=alarm)
+    topic = here.client("sns").create_topic(Name="buddy-ops-sandbox")["TopicArn"]
+    given = values(here, alarms={"topic_arn": topic})
+    yield notebook(here, "operations/alarms", settings=given, approved_by=["Ada"], test_alarm="all")
 
 
 def cleaning(bring: Bring) -> Iterator[list[dict[str, Any]]]:
