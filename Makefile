@@ -48,7 +48,7 @@ lock: $(BIN)/uv ## resolve the locks in requirements/ anew
 	$(COMPILE) requirements/uv.in -o requirements/uv.txt
 	$(COMPILE) pyproject.toml requirements/build.in -o requirements/core.txt
 	$(COMPILE) pyproject.toml requirements/build.in --extra sandbox -c requirements/core.txt -o requirements/sandbox.txt
-	$(COMPILE) pyproject.toml requirements/build.in --extra sandbox --extra dev -c requirements/sandbox.txt -o requirements/dev.txt
+	$(COMPILE) pyproject.toml requirements/build.in --extra sandbox --extra lab --extra dev -c requirements/sandbox.txt -o requirements/dev.txt
 	$(COMPILE) pyproject.toml requirements/build.in --extra sandbox --extra lab -c requirements/dev.txt -o requirements/lab.txt
 
 clean: ## remove what was built and installed

@@ -14,10 +14,10 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-from buddy_ops import health, metrics
+from buddy_ops import health, metrics, orders
 from buddy_ops.aliases import Alias
 from buddy_ops.metrics import MINUTE, Row
-from buddy_ops.rollout import Observation, Outcome, Rollout
+from buddy_ops.outcome import Observation, Order, Outcome, Rollout
 from buddy_ops.target import Target
 
 if TYPE_CHECKING:
@@ -38,30 +38,34 @@ HISTORY_MINUTES = 10
 async def live(target: Target, rollout: Rollout) -> Outcome:
     """Drive a rollout to its end under a picture that updates in place; leaves exactly one picture in the notebook.
 
-    Each poll runs in a worker thread, since an AWS call may block for 30 s; waiting never blocks the kernel's loop.
-    Interrupting leaves the alias as it is, under its lease; running the cell again resumes.
+    Each poll runs in a worker thread, since an AWS call may block for 30 s, and each frame is drawn in one; so the
+    buttons above the picture answer at once, where a person is there to press them. Interrupting leaves the alias as it
+    is, under its lease; running the cell again resumes.
     """
-    picture = Picture(target)
+    picture, given = Picture(target), orders.take(target)
+    order: Order | None = None
     try:
         while True:
-            observation, outcome = await asyncio.to_thread(_step, rollout)
+            observation, outcome = await asyncio.to_thread(_step, rollout, order)
             if outcome is not None:
                 picture.end(outcome)
                 return outcome
             assert observation is not None
             picture.add(observation)
-            await target.clock.wait(observation.wake_at)
+            await asyncio.to_thread(picture.show)
+            order = await given.until(observation)
     except (KeyboardInterrupt, asyncio.CancelledError):
         picture.caption = "Interrupted. Traffic stays as it is until the lease fires; run this cell again to resume."
         raise
     finally:
+        given.close()
         picture.show(final=True)
 
 
-def _step(rollout: Rollout) -> tuple[Observation | None, Outcome | None]:
+def _step(rollout: Rollout, order: Order | None) -> tuple[Observation | None, Outcome | None]:
     # StopIteration cannot cross an await.
     try:
-        return next(rollout), None
+        return rollout.send(order), None
     except StopIteration as end:
         return None, end.value
 
@@ -111,7 +115,7 @@ class Picture:
         self._drawn = -math.inf
 
     def add(self, observation: Observation) -> None:
-        """Take in a poll, and redraw if the last frame is old enough."""
+        """Take in a poll."""
         self.rows += observation.rows
         self.caption = _caption(observation)
         if observation.evidence is not None:
@@ -122,14 +126,13 @@ class Picture:
             self.scores.append(_Score(observation.at, harm, worse))
             if not self.stages or self.stages[-1][1:] != (observation.weight, observation.stage):
                 self.stages.append((observation.at, observation.weight, observation.stage))
-        self.show()
 
     def end(self, outcome: Outcome) -> None:
         """Take in how it ended."""
         self.caption = str(outcome)
 
     def show(self, final: bool = False) -> None:
-        """Update the picture in place. The last frame is always drawn."""
+        """Update the picture in place, if the last frame is old enough. The last one is always drawn."""
         # Pacing for human eyes, in real time whatever clock the rollout runs on.
         if not final and time.perf_counter() - self._drawn < FRAME_S:
             return

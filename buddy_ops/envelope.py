@@ -44,6 +44,11 @@ class RolloutPlan(Plan):
     known: str
     resumes: Record | None
 
+    @property
+    def under_way(self) -> bool:
+        """Whether this resumes a rollout that an earlier run began."""
+        return self.resumes is not None
+
 
 def plan(
     target: Target, artifact: str, strategy: str = "canary", variables: Mapping[str, str | None] | None = None
@@ -92,11 +97,12 @@ def plan(
     name = f"v{known}" if known else "a new version"
     change = ", ".join(f"{key}={value}" for key, value in variables.items())
     what = f"v{base} with {change} as {name}" if base else name
+    live = resumes is None and alias is not None and alias.primary == known
     return RolloutPlan(
-        title=f"Ship {what} to {target.resource} by {strategy}" + (", the first deployment" if alias is None else ""),
+        title=_title(target, what, strategy, resumes, "live" if live else "" if stable else "first"),
         now=_now(target, alias, known, "configuration" if base else "code"),
-        then=_then(target, stable, name, stages),
-        calls=_calls(known, stages, stable, not base, bool(variables)),
+        then=("nothing changes",) if live else _then(target, stable, name, stages),
+        calls=() if live else _calls(known, stages, stable, not base, bool(variables)),
         undo=(
             f"rollback/immediate returns the traffic to v{stable}" if stable else "there is nothing to return to yet",
         ),
@@ -226,6 +232,15 @@ def _unclosed(target: Target, alias: Alias, record: Record) -> bool:
     """Whether a rollout ended unproven and still has its 24 hours: a later run watches on, and may close it."""
     young = target.clock.now() - datetime.fromisoformat(record.since) < WATCH_WINDOW
     return record.stage == "unproven" and bool(record.source) and alias.primary == record.to and young
+
+
+def _title(target: Target, what: str, strategy: str, resumes: Record | None, how: str) -> str:
+    if how == "live":
+        return f"{what} is live on {target.resource} already"
+    if resumes is not None:
+        stage = resumes.stage if not resumes.shifting else f"stage {resumes.stage}"
+        return f"Go on with run {resumes.run}: {what} on {target.resource} ({stage} since {resumes.since})"
+    return f"Ship {what} to {target.resource} by {strategy}" + (", the first deployment" if how == "first" else "")
 
 
 def _now(target: Target, alias: Alias | None, known: str, what: str) -> tuple[str, ...]:

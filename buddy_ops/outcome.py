@@ -13,7 +13,9 @@ from buddy_ops.evidence import Evidence
 from buddy_ops.health import Verdict
 from buddy_ops.metrics import MINUTE, Row
 
-Order = Literal["abort", "hold", "promote"]
+Order = Literal["abort", "hold", "promote", "go on"]
+"""What a person may order at a poll: 'go on' ends a 'hold', and leaves the rest to the verdict."""
+
 Ending = Literal[
     "proved",
     "unproven",

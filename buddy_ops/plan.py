@@ -53,26 +53,28 @@ class Plan:
         canonical = json.dumps(dict(self.covers), sort_keys=True, separators=(",", ":"), ensure_ascii=True)
         return "p" + hashlib.sha256(canonical.encode()).hexdigest()[:HASH_LENGTH]
 
-    def __str__(self) -> str:
-        parts = (
-            ("Now", self.now),
-            ("Then", self.then),
-            ("Calls", self.calls),
-            ("Undo", self.undo),
-            ("Why", self.reasons),
-        )
-        body = "\n".join(f"{name + ':':<7}" + "\n       ".join(lines) for name, lines in parts if lines)
-        return f"{self.title}\n{body}\nHash:  {self.hash}"
+    @property
+    def under_way(self) -> bool:
+        """Whether this goes on with what is under way already, which can be called off instead."""
+        return False
 
-    def _repr_markdown_(self) -> str:
-        rows = (
+    def parts(self) -> tuple[tuple[str, tuple[str, ...]], ...]:
+        """What it says, part by part, without those that are empty."""
+        named = (
             ("now", self.now),
             ("then", self.then),
             ("calls", self.calls),
             ("undo", self.undo),
             ("why", self.reasons),
         )
-        table = "\n".join(f"| **{name}** | {'<br>'.join(map(_escape, lines))} |" for name, lines in rows if lines)
+        return tuple((name, lines) for name, lines in named if lines)
+
+    def __str__(self) -> str:
+        body = "\n".join(f"{name.title() + ':':<7}" + "\n       ".join(lines) for name, lines in self.parts())
+        return f"{self.title}\n{body}\nHash:  {self.hash}"
+
+    def _repr_markdown_(self) -> str:
+        table = "\n".join(f"| **{name}** | {'<br>'.join(map(_escape, lines))} |" for name, lines in self.parts())
         return f"**{_escape(self.title)}**\n\n| | |\n|---|---|\n{table}\n| **hash** | `{self.hash}` |"
 
 
@@ -81,13 +83,14 @@ class Approval:
     """Who said yes to which plan, and when.
 
     ``by`` is claimed: names that somebody typed or a parameter gave. ``principal`` is proved: the caller as AWS STS
-    names it.
+    names it. ``order`` is what a rollout that is under way is told before anything else: 'abort', or nothing.
     """
 
     plan_hash: str
     by: tuple[str, ...]
     at: datetime
     principal: str
+    order: str = ""
 
     def must_cover(self, plan: Plan) -> None:
         """Refuse to go on unless this approves exactly ``plan``.
@@ -103,9 +106,12 @@ class Approval:
                 next="Approve this plan, then run again.",
             )
 
+    def __str__(self) -> str:
+        verb, by = "called off" if self.order else "approved", " and ".join(self.by)
+        return f"Plan {self.plan_hash} is {verb} by {by}, as {self.principal}, at {self.at:%H:%M} UTC."
+
     def _repr_markdown_(self) -> str:
-        by = _escape(" and ".join(self.by))
-        return f"Plan `{self.plan_hash}` is approved by **{by}**, as `{self.principal}`, at {self.at:%H:%M} UTC."
+        return _escape(str(self)).replace(self.plan_hash, f"`{self.plan_hash}`", 1)
 
 
 def _escape(text: str) -> str:

@@ -77,7 +77,7 @@ def plan(target: Target, version: str = "") -> RollbackPlan:
         title=f"Roll {target.resource} back to v{destination}" if away_from else f"v{destination} serves alone already",
         now=tuple(aliases.explain(target, alias).splitlines()),
         then=(then, *(f"v{each} is noted as bad: no later rollback returns to it" for each in away_from)),
-        calls=(f"lambda:UpdateAlias FunctionVersion={destination} AdditionalVersionWeights={{}}",),
+        calls=(f"lambda:UpdateAlias FunctionVersion={destination} AdditionalVersionWeights={{}}",) if away_from else (),
         undo=(undo,),
         reasons=tuple(doubts),
         covers={
@@ -102,13 +102,15 @@ def run(target: Target, plan: RollbackPlan, approval: Approval) -> Done:
 
     Raises:
         Refused: ``approval-void``.
-        AliasMoved: somebody moved the alias again at each of ten attempts.
+        AliasMoved: somebody moved the alias again at each of ten attempts, or since the plan found nothing to do.
         AwsFailed: AWS could not be reached; ``now`` says what is live, as far as it could be read.
     """
     approval.must_cover(plan)
     alias = read(target)
     # Where the lease came first, the record still says that a rollout is under way: it is closed.
     already = (alias.primary, alias.second) == (plan.destination, None) and not alias.fired
+    if not already and not plan.calls:
+        raise AliasMoved(target, alias)  # nobody was asked to approve a plan that changes nothing
     if not already and not target.dry_run:
         alias = take_back(target, alias, plan.destination, plan.away_from)
     target.journal.record("rollback", to=plan.destination, away_from=plan.away_from, by=approval.by, already=already)

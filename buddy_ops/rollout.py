@@ -39,7 +39,7 @@ def run(target: Target, plan: RolloutPlan, approval: Approval) -> Rollout:
     approval.must_cover(plan)
     engine = _Engine(target, plan, approval)
     try:
-        outcome = yield from engine.run()
+        outcome = yield from engine.run(called_off=approval.order == "abort")
     except AliasMoved as moved:
         # A lease of ours that stayed would fire at the winner's weights; a rollback clears up after us by itself.
         if moved.alias.record is None or moved.alias.record.run != engine.run_id:
@@ -85,8 +85,8 @@ class _Engine:
         self.seen: Observation | None = None
         self.untold: Observation | None = None
 
-    def run(self) -> Rollout:
-        """Publish, then stage after stage, then the watch."""
+    def run(self, called_off: bool = False) -> Rollout:
+        """Publish, then stage after stage, then the watch; or only the way back from where it stands."""
         self.alias = aliases.read(self.target)
         if self.target.dry_run:
             return self._outcome("dry-run", ("Dry run: nothing was written.",))
@@ -98,6 +98,8 @@ class _Engine:
             return self._outcome("already-live", (f"v{self.new} has this code and serves {self.alias}.", *told))
         if self.plan.resumes and self.alias and self.alias.fired:
             return (yield from self._take_back(self._lease_fired()))
+        if self.plan.resumes and called_off:
+            return (yield from self._take_back(ABORTED))
         if self.plan.resumes is None:
             begun = mine(self.target, self.alias, self.new) is not None
             if self.alias is not None and (begun or self.alias.primary != self.plan.stable):
