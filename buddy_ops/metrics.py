@@ -82,7 +82,7 @@ def read(
         return Reading((), f"{failure.what}")
     except _Partial as partial:
         return Reading((), str(partial))
-    except _MALFORMED as error:
+    except MALFORMED as error:
         return Reading((), f"CloudWatch's answer cannot be read: {type(error).__name__}: {error}")
     minutes = [since + MINUTE * index for index in range(int((until - since) / MINUTE))]
     return Reading(tuple(_row(at, values, versions, serving(at)) for at in minutes))
@@ -117,26 +117,36 @@ def cold_starts(target: Target, since: datetime, until: datetime) -> tuple[ColdS
     Raises:
         AwsFailed: ``query-unfinished``, and whatever AWS refuses.
     """
+    return tuple(
+        ColdStarts(
+            row["version"],
+            int(row["invocations"]),
+            int(row["cold"]),
+            float(row["init"]) if row.get("init") else None,
+        )
+        for row in sorted(ask_log(target, COLD_STARTS_QUERY, since, until), key=lambda row: row["version"])
+    )
+
+
+def ask_log(target: Target, query: str, since: datetime, until: datetime) -> list[dict[str, str]]:
+    """What Logs Insights answers about the function's log, a mapping of fields a row.
+
+    AWS: logs:StartQuery, logs:GetQueryResults, reads only; Logs Insights bills the data that it scans.
+
+    Raises:
+        AwsFailed: ``query-unfinished``, and whatever AWS refuses.
+    """
     group = f"/aws/lambda/{target.settings.function}"
     window = {"startTime": int(since.timestamp()), "endTime": int(until.timestamp())}
-    query = target.call("logs", "start_query", logGroupName=group, queryString=COLD_STARTS_QUERY, **window)["queryId"]
+    started = target.call("logs", "start_query", logGroupName=group, queryString=query, **window)["queryId"]
     for _ in range(QUERY_POLLS):
-        reply = target.call("logs", "get_query_results", queryId=query)
+        reply = target.call("logs", "get_query_results", queryId=started)
         if reply["status"] == "Complete":
-            rows = [{cell["field"]: cell["value"] for cell in row} for row in reply["results"]]
-            return tuple(
-                ColdStarts(
-                    row["version"],
-                    int(row["invocations"]),
-                    int(row["cold"]),
-                    float(row["init"]) if row.get("init") else None,
-                )
-                for row in sorted(rows, key=lambda row: row["version"])
-            )
+            return [{cell["field"]: cell["value"] for cell in row} for row in reply["results"]]
         target.clock.sleep_until(target.clock.now() + QUERY_POLL)
     raise AwsFailed(
         "query-unfinished",
-        f"The query for cold starts in {group} did not end in {QUERY_POLLS} polls ({reply['status']}).",
+        f"The query on {group} did not end in {QUERY_POLLS} polls ({reply['status']}).",
         now="Nothing was changed.",
         next="Ask for a shorter window, or open Logs Insights in the console.",
         code="timeout",
@@ -149,7 +159,7 @@ def tell_cold_starts(target: Target, since: datetime, until: datetime) -> str:
         found = cold_starts(target, since, until)
     except AwsFailed as failure:
         return f"Cold starts are unknown: {failure.what}"
-    except _MALFORMED as error:
+    except MALFORMED as error:
         return f"Cold starts are unknown: the log's answer cannot be read: {type(error).__name__}: {error}"
     slow = [each for each in found if each.p95_init_ms is not None and each.p95_init_ms >= INIT_BOUND_MS]
     advice = [f"v{each.version} starts slower than 2 s: a smaller package starts faster." for each in slow]
@@ -183,7 +193,7 @@ def frame(rows: Iterable[Row]) -> "pd.DataFrame":
     return pd.DataFrame(records, columns=columns).set_index("at")
 
 
-_MALFORMED = (KeyError, TypeError, ValueError, AttributeError)
+MALFORMED = (KeyError, TypeError, ValueError, AttributeError)
 """What taking an answer apart raises that has not the documented form."""
 
 

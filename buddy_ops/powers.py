@@ -25,6 +25,7 @@ RUNBOOKS: Mapping[str, tuple[Role, ...]] = {
     "rollback/gradual": ACTING,
     "rollback": ACTING,
     "freeze": ("responder",),
+    "emergency/deployment_failure": ("responder",),
     "strategies/canary": ("deployer",),
     "operations/alarms": ("deployer",),
     "operations/clean_up_versions": ("deployer",),
@@ -42,6 +43,7 @@ VERSIONS = FUNCTION + ":*"
 ALARMS = "arn:{partition}:cloudwatch:{region}:{account}:alarm:{function}-*"
 SCHEDULES = "arn:{partition}:scheduler:{region}:{account}:schedule/{group}/{function}-{alias}-*"
 FREEZES = "arn:{partition}:ssm:{region}:{account}:parameter/buddy/{environment}/freeze"
+RECORDS = "arn:{partition}:ssm:{region}:{account}:parameter/buddy/{environment}/records/*"
 LOG = "arn:{partition}:logs:{region}:{account}:log-group:/aws/lambda/{function}:*"
 ROLES = "arn:{partition}:iam::{account}:role/buddy-ops-{environment}-*"
 TOPIC = "arn:{partition}:sns:{region}:{account}:buddy-ops-{environment}"
@@ -74,6 +76,7 @@ GRANTS = (
     ),  # going down in steps takes a lease, too
     Grant(ACTING, LEASE_ROLE, ("iam:PassRole",)),
     Grant(("responder",), FREEZES + "/*", ("ssm:PutParameter", "ssm:DeleteParameter")),
+    Grant(("responder",), RECORDS, ("ssm:PutParameter",)),
     Grant(("responder",), FUNCTION, tuple(sorted(BY_HAND))),
     Grant(
         ("deployer",),
@@ -91,7 +94,7 @@ GRANTS = (
     ),
     # A version, never the function: without a qualifier the resource is the function itself.
     Grant(("deployer",), VERSIONS, ("lambda:DeleteFunction",)),
-    Grant(("deployer",), LOG, ("logs:StartQuery", "logs:GetQueryResults")),
+    Grant(ACTING, LOG, ("logs:StartQuery", "logs:GetQueryResults")),
     Grant(
         ("deployer",),
         ALARMS,

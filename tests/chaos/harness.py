@@ -17,7 +17,7 @@ import botocore.client
 import botocore.retries.standard
 import pytest
 
-from buddy_ops import aliases, flags, freeze, gradual, pruning, rollback, rollout, runs, target
+from buddy_ops import aliases, failures, flags, freeze, gradual, pruning, rollback, rollout, runs, target
 from buddy_ops.aliases import Record, decode
 from buddy_ops.plan import Approval, Plan
 from buddy_ops.sandbox import builds
@@ -105,6 +105,16 @@ def go_down(here: Situation) -> str:
         return runs.drive(mine, gradual.run(mine, plan, approved(mine, plan))).ending
     finally:
         mine.close()
+
+
+def fail(here: Situation) -> str:
+    """The runbook of a failed deployment, with the decision to roll back."""
+    mine = connect(here, "deployment_failure")
+    stopping = failures.stop_plan(mine, "a deployment failed")
+    failures.stop(mine, stopping, approved(mine, stopping))
+    plan = failures.plan(mine, failures.assess(mine), "roll back")
+    failures.run(mine, plan, approved(mine, plan))
+    return "done"
 
 
 def freeze_all(here: Situation) -> str:
@@ -204,6 +214,7 @@ RUNBOOKS = {
         Runbook("rollback_mid_rollout", "good", roll_back, "done", "1", begun),
         Runbook("rollback_promoted", "good", roll_back, "done", "1", promoted, QUIET),
         Runbook("gradual", "good", go_down, "drained", "1", begun),
+        Runbook("deployment_failure", "good", fail, "done", "1", begun, QUIET),
         Runbook("freeze", "good", freeze_all, "frozen", None, overrides=QUIET),
         Runbook("lift", "good", lift_all, "lifted", None, frozen, QUIET),
         Runbook("feature_flags", "good", turn_flag, "proved", "2"),

@@ -122,3 +122,67 @@ def test_alarms_that_reach_nobody_end_with_1(situation: Bring) -> None:
     assert done.returncode == 1
     told_once(done.stderr, "alarm-silent")
     assert len(here.client("cloudwatch").describe_alarms()["MetricAlarms"]) == 3
+
+
+# emergency/deployment_failure
+
+
+def frozen(here: Situation) -> list[str]:
+    """The freezes that stand, as SSM has them."""
+    return [
+        each["Value"] for each in here.client("ssm").get_parameters_by_path(Path="/buddy/sandbox/freeze")["Parameters"]
+    ]
+
+
+def records(here: Situation) -> list[str]:
+    return [
+        each["Name"] for each in here.client("ssm").get_parameters_by_path(Path="/buddy/sandbox/records")["Parameters"]
+    ]
+
+
+def test_a_failed_deployment_is_rolled_back_told_and_reviewed(situation: Bring) -> None:
+    """Frozen, taken back, recovered, told to the team, and the review's date noted: exit code 0."""
+    here = situation("total_failure")
+    begun(here, "total_failure")
+    here.ask("advance", seconds=300)
+    given, queue = wired(here)
+    given["notify"] = {"topic_arn": given["alarms"]["topic_arn"]}
+    done = run(
+        "emergency/deployment_failure", settings=given, decision="roll back", incident="INC-7", approved_by=["Ada"]
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert here.alias()["FunctionVersion"] == "1" and "RoutingConfig" not in here.alias()
+    assert len(frozen(here)) == 1 and "Ada" in frozen(here)[0] and len(records(here)) == 1
+    messages = here.client("sqs").receive_message(QueueUrl=queue)["Messages"]
+    assert "Recovered: v1" in json.loads(messages[0]["Body"])["Message"]
+    text = str(executed(report(done).parent / "notebook.ipynb"))
+    assert "InjectedError" in text and "Recommended: roll back" in text
+
+
+def test_a_failed_deployment_without_a_decision_holds(situation: Bring) -> None:
+    """Deployments are frozen, the traffic stays as it is: exit code 4 says what is recommended."""
+    here = situation("total_failure")
+    begun(here, "total_failure")
+    before = here.alias()["RevisionId"]
+    done = run("emergency/deployment_failure", approved_by=["Ada"])
+    assert done.returncode == 4
+    told_once(done.stderr, "decision-missing")
+    assert here.alias()["RevisionId"] == before and len(frozen(here)) == 1 and records(here) == []
+
+
+def test_a_failed_deployment_without_a_name_changes_nothing(situation: Bring) -> None:
+    """Refused at the first gate: nothing is frozen, whatever was decided."""
+    here = situation("good", history_minutes=0, requests_per_minute=0)
+    done = run("emergency/deployment_failure", decision="roll back")
+    assert done.returncode == 4
+    told_once(done.stderr, "approval-missing")
+    assert frozen(here) == [] and writes(here) == []
+
+
+def test_a_failed_deployment_with_nothing_to_return_to_says_so(situation: Bring) -> None:
+    """The first version ever: rolling back is refused, exit code 4, and fixing forward is what is recommended."""
+    here = situation("total_failure", stable="total_failure", history_minutes=10)
+    done = run("emergency/deployment_failure", decision="roll back", approved_by=["Ada"])
+    assert done.returncode == 4
+    told_once(done.stderr, "no-rollback-target")
+    assert here.alias()["FunctionVersion"] == "1" and len(frozen(here)) == 1

@@ -12,7 +12,7 @@ from typing import Any
 import papermill
 import pytest
 
-from tests.chaos.harness import aged
+from tests.chaos.harness import aged, begun
 from tests.conftest import Situation
 from tests.notebooks.test_runbooks import ROOT, Bring, execute
 
@@ -36,6 +36,10 @@ class Case:
 
 
 CASES = {
+    "a rollout under way": Case({"rollback/gradual": lambda here: {"approved_by": ["Ada"]}}, prepare=begun),
+    "a failed deployment": Case(
+        {"emergency/deployment_failure": lambda here: {"decision": "roll back", "approved_by": ["Ada"]}}, prepare=begun
+    ),
     "shipping": Case(
         {
             "start_here": lambda here: {},

@@ -199,6 +199,12 @@ def going_down(bring: Bring) -> Iterator[list[dict[str, Any]]]:
     yield notebook(here, "rollback/gradual", steps=[5], step_minutes=15, approved_by=["Ada"])
 
 
+def failed(bring: Bring) -> Iterator[list[dict[str, Any]]]:
+    """A failed deployment, rolled back."""
+    given = {"decision": "roll back", "approved_by": ["Ada"]}
+    yield notebook(shifted(bring), "emergency/deployment_failure", **given)
+
+
 def rollback_command(bring: Bring) -> Iterator[list[dict[str, Any]]]:
     here = shifted(bring)
     with closing(here.connect()) as mine:
@@ -280,6 +286,7 @@ DRIVERS: dict[str, Callable[[Bring], Iterator[list[dict[str, Any]]]]] = {
     "doctor": examined,
     "rollback/immediate": immediate,
     "rollback/gradual": going_down,
+    "emergency/deployment_failure": failed,
     "rollback": rollback_command,
     "freeze": freezing,
     "strategies/canary": canary,
