@@ -4,6 +4,7 @@ Knows what a record looks like. Never opens a file: where lines go is injected, 
 """
 
 import json
+import threading
 from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
@@ -25,10 +26,17 @@ class Journal:
         self._now = now
         self.records: list[dict[str, Any]] = []
         self.trouble: str | None = None
+        # Tables are read and written by several threads.
+        self._lock = threading.Lock()
 
     def record(self, kind: str, **fields: Any) -> None:
         """Append one record: ``seq``, ``at`` (ISO 8601 UTC), ``kind``, then the fields, which must be JSON values."""
-        head = {"seq": len(self.records) + 1, "at": iso(self._now()), "kind": kind}
+        now = iso(self._now())
+        with self._lock:
+            self._append(now, kind, fields)
+
+    def _append(self, now: str, kind: str, fields: dict[str, Any]) -> None:
+        head = {"seq": len(self.records) + 1, "at": now, "kind": kind}
         entry = head | fields | head
         self.records.append(entry)
         try:

@@ -5,6 +5,7 @@ values come in, models or one ``InvalidInput`` with every problem in it go out.
 """
 
 import ast
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import pairwise
@@ -141,6 +142,50 @@ SMOKE_TESTS = (
 )
 
 
+class Invariant(Model):
+    """What holds for one attribute of every whole item of a table; an absent one that may be absent satisfies it.
+
+    Attributes:
+        pattern: a regular expression that the whole text must match.
+        one_of: the texts that it may say.
+        least: the smallest number that it may be, and ``most`` the largest.
+    """
+
+    attribute: str
+    required: bool = True
+    pattern: str | None = None
+    one_of: tuple[str, ...] = ()
+    least: float | None = None
+    most: float | None = None
+
+    @field_validator("pattern")
+    @classmethod
+    def _compile(cls, pattern: str | None) -> str | None:
+        try:
+            re.compile(pattern or "")
+        except re.error as error:
+            raise ValueError(f"no regular expression: {error}") from None
+        return pattern
+
+
+class Table(Model):
+    """A DynamoDB table that the function writes.
+
+    Attributes:
+        key: its key's attributes, the partition key first.
+        variable: the function's environment variable that names the table.
+        writer: the attribute that says which version wrote an item, and ``written_at`` when (epoch seconds).
+        invariants: what every item must satisfy; damage is told by them.
+    """
+
+    name: Annotated[str, Field(pattern=r"^[a-zA-Z0-9_.-]{3,240}$")]
+    key: Annotated[tuple[str, ...], Field(min_length=1, max_length=2)]
+    variable: str = ""
+    writer: str = "written_by"
+    written_at: str = "written_at"
+    invariants: tuple[Invariant, ...] = ()
+
+
 Secret = Annotated[str, Field(pattern=r"^(ssm:/[\w./-]+|env:\w+)$")]
 """Where a secret is: 'ssm:/name' or 'env:NAME'. Never the secret itself."""
 
@@ -178,6 +223,7 @@ class Settings(Model):
     notify: Notify = Notify()
     failure_metrics: tuple[Metric, ...] = ()
     smoke_tests: tuple[SmokeTest, ...] = SMOKE_TESTS
+    tables: tuple[Table, ...] = ()
     flags: tuple[Flag, ...] = ("ENABLE_NEW_MEDICATION_FLOW", "ENABLE_ENHANCED_SAFETY")
     schema_range: str | None = None
 

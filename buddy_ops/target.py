@@ -36,7 +36,13 @@ USER_AGENT = "buddy-ops"
 PAGING = (("Marker", "NextMarker"), ("NextToken", "NextToken"))
 """How the next page is asked for, and where a page says that there is one."""
 
-NOT_JOURNALED = frozenset({"ZipFile", "Payload", "Environment", "Value", "MetricDataQueries", "ClientContext"})
+NOT_JOURNALED = frozenset(
+    {
+        *("ZipFile", "Payload", "Environment", "Value", "MetricDataQueries", "ClientContext"),
+        *("TransactItems", "RequestItems", "ExclusiveStartKey", "Key", "Item", "ExpressionAttributeValues"),
+    }
+)
+"""Parameters that are long, secret, or about people."""
 
 
 @dataclass
