@@ -5,7 +5,8 @@ Knows the alias record and Lambda's rules for weights. Never decides which versi
 
 import hashlib
 import json
-from base64 import b64encode
+import re
+from base64 import b64decode, b64encode
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime
@@ -18,6 +19,9 @@ RECORD_LIMIT = 256
 """Characters that Lambda allows in an alias's Description. Source: Lambda API reference, UpdateAlias."""
 
 BAD_KEPT = 3
+REPORTED_MS = re.compile(r"\t(?:Init )?Duration: ([\d.]+) ms")
+"""The times in a REPORT line: the request's own, and that of a cold start before it."""
+
 ENDED = {
     "watch": "100 %, watched",
     "proved": "proved healthy, at 100 %",
@@ -356,20 +360,31 @@ def publish(target: Target, latest: Mapping[str, Any], description: str) -> str:
         return str(newest["Version"])
 
 
-def invoke(target: Target, qualifier: str, event: dict[str, Any]) -> tuple[dict[str, Any], str | None, str]:
-    """Call a version or alias once: the answer, FunctionError if any, and the version that ran.
+@dataclass(frozen=True)
+class Answer:
+    """What a version answered. ``failure`` is Lambda's FunctionError; ``took_s`` counts the cold start, if told."""
 
-    AWS: lambda:InvokeFunction; runs the skill's code.
-    """
+    payload: Any
+    failure: str | None
+    version: str
+    took_s: float
+
+
+def invoke(target: Target, qualifier: str, event: dict[str, Any]) -> Answer:
+    """Call a version or alias once. AWS: lambda:InvokeFunction; runs the skill's code."""
     reply = target.call(
         "lambda",
         "invoke",
         FunctionName=target.settings.function,
         Qualifier=qualifier,
+        LogType="Tail",
         Payload=json.dumps(event).encode(),
     )
-    answer = json.loads(reply["Payload"] or b"{}")
-    return answer, reply.get("FunctionError"), str(reply.get("ExecutedVersion", ""))
+    # Lambda's own figures: this machine's network is none of the skill's time.
+    took = REPORTED_MS.findall(b64decode(reply.get("LogResult", "")).decode(errors="replace"))
+    payload = json.loads(reply["Payload"] or b"{}")
+    version = str(reply.get("ExecutedVersion", ""))
+    return Answer(payload, reply.get("FunctionError"), version, sum(map(float, took)) / 1000)
 
 
 def _name(target: Target) -> dict[str, str]:

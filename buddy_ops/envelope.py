@@ -26,6 +26,7 @@ class RolloutPlan(Plan):
     """The envelope of a rollout: approving it approves every alias state in ``then``, the automatic rollback included.
 
     Attributes:
+        strategy: 'all_at_once', 'blue_green' or 'canary'.
         artifact: the zip's bytes; empty where only the configuration changes.
         variables: environment variables that the new version sets, or takes away (None).
         base: the version whose environment they change; empty: $LATEST's.
@@ -35,6 +36,7 @@ class RolloutPlan(Plan):
         resumes: the record of this same rollout, when it is under way already.
     """
 
+    strategy: str
     artifact: bytes = field(repr=False)
     variables: Mapping[str, str | None]
     base: str
@@ -92,6 +94,8 @@ def plan(
     resumes = mine(target, alias, known)
     if resumes is None:
         freeze.refuse(target)
+    elif resumes.shifting and strategy != "canary":
+        raise _under_way(target, alias, resumes)
     stable = "" if alias is None else (resumes.source if resumes else alias.primary)
     stages = tuple(percent / 100 for percent in policy.stages_percent) if strategy == "canary" else (1.0,)
     name = f"v{known}" if known else "a new version"
@@ -106,7 +110,10 @@ def plan(
         undo=(
             f"rollback/immediate returns the traffic to v{stable}" if stable else "there is nothing to return to yet",
         ),
-        reasons=(*_reasons(target, alias, known), *([] if known else _drift(latest, found.get(stable), base))),
+        reasons=(
+            *_reasons(target, alias, known, strategy),
+            *([] if known else _drift(latest, found.get(stable), base)),
+        ),
         covers={
             "action": "rollout",
             "environment": target.environment,
@@ -121,6 +128,7 @@ def plan(
         },
         approvals=policy.approvals,
         demand_hash=policy.demand_plan_hash,
+        strategy=strategy,
         artifact=archive,
         variables=variables,
         base=base,
@@ -210,14 +218,7 @@ def mine(target: Target, alias: Alias | None, known: str) -> Record | None:
             return record
         if alias.fired:
             return None
-        raise Refused(
-            "rollout-under-way",
-            f"Run {record.run} is rolling v{record.to} out on {target.resource} (stage {record.stage}, "
-            f"since {record.since}).",
-            now=f"{target.resource} serves {alias}; nothing was changed.",
-            next=f"Let it end, run strategies/canary with the artifact of v{record.to} to resume it, or take it back "
-            "with rollback/immediate.",
-        )
+        raise _under_way(target, alias, record)
     if alias.second is not None:
         raise Refused(
             "weights-not-ours",
@@ -226,6 +227,17 @@ def mine(target: Target, alias: Alias | None, known: str) -> Record | None:
             next="Find out who shifts traffic (CodeDeploy?); rollback/immediate clears the weights.",
         )
     return None
+
+
+def _under_way(target: Target, alias: Alias | None, record: Record) -> Refused:
+    return Refused(
+        "rollout-under-way",
+        f"Run {record.run} is rolling v{record.to} out on {target.resource} (stage {record.stage}, "
+        f"since {record.since}).",
+        now=f"{target.resource} serves {alias}; nothing was changed.",
+        next=f"Let it end, run strategies/canary with the artifact of v{record.to} to resume it, or take it back "
+        "with rollback/immediate.",
+    )
 
 
 def _unclosed(target: Target, alias: Alias, record: Record) -> bool:
@@ -254,7 +266,9 @@ def _then(target: Target, stable: str, name: str, stages: tuple[float, ...]) -> 
         return (f"{target.resource} is created and serves 100 % {name}",)
     shares = " → ".join(f"{100 * stage:g} %" for stage in stages)
     return (
-        f"{target.resource} gives {name} {shares}, and v{stable} the rest",
+        f"{target.resource} gives {name} {shares}, and v{stable} the rest"
+        if len(stages) > 1
+        else f"{target.resource} serves {name} alone, at once",
         f"or, by verdict, by order or when this run dies: 100 % v{stable}",
     )
 
@@ -269,12 +283,16 @@ def _calls(known: str, stages: tuple[float, ...], stable: str, code: bool, varia
     return (*publish, *(("scheduler:CreateSchedule the lease",) * bool(shifts)), *shifts, *switch)
 
 
-def _reasons(target: Target, alias: Alias | None, known: str) -> tuple[str, ...]:
+def _reasons(target: Target, alias: Alias | None, known: str, strategy: str) -> tuple[str, ...]:
     policy = target.settings.rollout
-    told = [
+    staged = (
         f"each stage bakes {policy.bake_minutes:g} minutes, and the new version is watched for at most "
         f"{policy.watch_minutes:g} after 100 %, or until it is proved healthy"
-    ]
+    )
+    switched = f"the new version is watched for {policy.watch_minutes:g} minutes after the switch"
+    told = [staged if strategy == "canary" else switched]
+    if strategy in policy.smoke_tested:
+        told.append(f"{len(target.settings.smoke_tests)} smoke tests must pass before it gets any traffic")
     if alias and alias.record and known in alias.record.bad:
         told.append(f"v{known} was taken back before: it ships again because a person asks for it by its artifact")
     try:

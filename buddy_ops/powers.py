@@ -26,6 +26,8 @@ RUNBOOKS: Mapping[str, tuple[Role, ...]] = {
     "rollback": ACTING,
     "freeze": ("responder",),
     "emergency/deployment_failure": ("responder",),
+    "strategies/all_at_once": ("deployer",),
+    "strategies/blue_green": ("deployer",),
     "strategies/canary": ("deployer",),
     "operations/alarms": ("deployer",),
     "operations/clean_up_versions": ("deployer",),
@@ -93,7 +95,7 @@ GRANTS = (
         ),
     ),
     # A version, never the function: without a qualifier the resource is the function itself.
-    Grant(("deployer",), VERSIONS, ("lambda:DeleteFunction",)),
+    Grant(("deployer",), VERSIONS, ("lambda:DeleteFunction", "lambda:InvokeFunction")),
     Grant(ACTING, LOG, ("logs:StartQuery", "logs:GetQueryResults")),
     Grant(
         ("deployer",),

@@ -1,4 +1,4 @@
-"""One engine for every strategy: publish, shift in stages, watch, promote or take back.
+"""One engine for every strategy: publish, test, shift in stages, watch, promote or take back.
 
 Knows stages, bakes and the lease. It is a generator that never sleeps: it yields an Observation and when to come back;
 whoever drives it waits. Charts and reports watch it; it imports none of them. The whole state of a rollout lives in the
@@ -10,7 +10,7 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Literal
 
-from buddy_ops import aliases, freeze, lease, publishing, rollback
+from buddy_ops import aliases, freeze, lease, publishing, rollback, smoke
 from buddy_ops.aliases import Alias, AliasMoved, Record, Shift
 from buddy_ops.envelope import RolloutPlan, mine, plan
 from buddy_ops.errors import AwsFailed, BuddyError, Refused
@@ -29,11 +29,12 @@ __all__ = ["Observation", "Order", "Outcome", "Rollout", "RolloutPlan", "conclud
 def run(target: Target, plan: RolloutPlan, approval: Approval) -> Rollout:
     """Carry the plan out, a poll at a time. Closing the generator leaves the alias as it is, under its lease.
 
-    AWS: lambda:UpdateFunctionCode, PublishVersion, UpdateAlias or CreateAlias, scheduler:CreateSchedule,
-    UpdateSchedule, DeleteSchedule (write); lambda:GetAlias, GetFunctionConfiguration, cloudwatch:GetMetricData (read).
+    AWS: lambda:UpdateFunctionCode, PublishVersion, UpdateAlias or CreateAlias, InvokeFunction,
+    scheduler:CreateSchedule, UpdateSchedule, DeleteSchedule (write); lambda:GetAlias, GetFunctionConfiguration,
+    cloudwatch:GetMetricData (read).
 
     Raises:
-        Refused: ``approval-void``; AliasMoved when somebody else moves the alias.
+        Refused: ``approval-void``, ``smoke-failed``; AliasMoved when somebody else moves the alias.
         AwsFailed: AWS refused or could not be reached; running again resumes.
     """
     approval.must_cover(plan)
@@ -86,7 +87,7 @@ class _Engine:
         self.untold: Observation | None = None
 
     def run(self, called_off: bool = False) -> Rollout:
-        """Publish, then stage after stage, then the watch; or only the way back from where it stands."""
+        """Publish, test, then stage after stage, then the watch; or only the way back from where it stands."""
         self.alias = aliases.read(self.target)
         if self.target.dry_run:
             return self._outcome("dry-run", ("Dry run: nothing was written.",))
@@ -105,8 +106,13 @@ class _Engine:
             if self.alias is not None and (begun or self.alias.primary != self.plan.stable):
                 raise AliasMoved(self.target, self.alias)
             freeze.refuse(self.target)
+            if self.alias is not None and self.alias.record is not None:
+                # A run that was killed at its very end left a lease, which would fire at this rollout's weights.
+                rollback.tidy(self.target, self.alias.record.run)
         if not self.new:
             self.new = yield from publishing.publish(self.target, self.plan, self.alias, self.approval)
+        if self.plan.resumes is None and self.plan.strategy in self.policy.smoke_tested:
+            smoke.refuse(self.target, self.new)
         if self.alias is None:
             return self._deploy_first()
         if self.target.settings.lease.prove and self.plan.resumes is None:
@@ -362,6 +368,8 @@ class _Engine:
 
     @property
     def _bake_s(self) -> float:
+        if self.plan.stages == (1.0,):
+            return 60.0 * self.policy.watch_minutes  # a switch at once is watched for as long as it says, proved or not
         probing = len(self.stages) > len(self.plan.stages) and self._stage == 0
         return 60.0 * (self.policy.probe_minutes if probing else self.policy.bake_minutes)
 

@@ -40,9 +40,13 @@ class Aws(Model):
 
 
 class Rollout(Model):
-    """How this environment ships. Times in minutes, weights as percentages of the alias's traffic."""
+    """How this environment ships. Times in minutes, weights as percentages of the alias's traffic.
+
+    ``smoke_tested``: by which strategies a new version gets its first traffic only once it passes its smoke tests.
+    """
 
     strategies: tuple[Strategy, ...] = ("canary",)
+    smoke_tested: tuple[Strategy, ...] = ("all_at_once", "blue_green")
     stages_percent: Annotated[tuple[float, ...], Field(max_length=8)] = (10, 50, 100)
     bake_minutes: Annotated[float, Field(gt=0, le=24 * 60)] = 5
     stretch_minutes: Minutes = 10
@@ -119,6 +123,7 @@ class SmokeTest(Model):
     Attributes:
         speaks: whether the answer must say something.
         never_says: phrases of an apology: a catch-all that says "sorry" has failed.
+        within_s: how long it may take, a cold start included. Source: Alexa gives up on a skill after 8 s.
     """
 
     name: Annotated[str, Field(min_length=1, max_length=60)]
@@ -127,6 +132,7 @@ class SmokeTest(Model):
     slots: dict[str, str] = {}
     speaks: bool = True
     never_says: tuple[str, ...] = ("sorry",)
+    within_s: Annotated[float, Field(gt=0, le=8)] = 8
     application_id: str = ""
 
 

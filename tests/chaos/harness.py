@@ -68,7 +68,12 @@ def connect(here: Situation, runbook: str) -> Target:
     values = {
         "function": here.function,
         "aws": {"region": "us-east-1"},
-        "rollout": {"strategies": ["canary", "blue_green"], "stages_percent": [10, 100], "bake_minutes": 2},
+        "rollout": {
+            "strategies": ["all_at_once", "blue_green", "canary"],
+            "stages_percent": [10, 100],
+            "bake_minutes": 2,
+            "watch_minutes": 10,
+        },
         "health": {"history_minutes": 10},
         "failure_metrics": [{"namespace": "Buddy", "name": "Apologies"}],
     }
@@ -209,7 +214,10 @@ RUNBOOKS = {
         Runbook("canary_bad", "total_failure", ship("total_failure"), "rolled-back", "1"),
         Runbook("canary_resumed", "good", ship("good"), "proved", "2", begun),
         Runbook("blue_green_good", "good", ship("good", "blue_green"), "proved", "2"),
-        Runbook("blue_green_bad", "total_failure", ship("total_failure", "blue_green"), "rolled-back", "1"),
+        # It passes its smoke tests: only traffic shows what is wrong with it.
+        Runbook("blue_green_bad", "slow", ship("slow", "blue_green"), "rolled-back", "1"),
+        Runbook("all_at_once_good", "good", ship("good", "all_at_once"), "proved", "2"),
+        Runbook("all_at_once_bad", "slow", ship("slow", "all_at_once"), "rolled-back", "1"),
         Runbook("first_deployment", "first_deployment", ship("good"), "deployed", "1", overrides=QUIET),
         Runbook("rollback_mid_rollout", "good", roll_back, "done", "1", begun),
         Runbook("rollback_promoted", "good", roll_back, "done", "1", promoted, QUIET),

@@ -35,6 +35,11 @@ class Case:
     prepare: Callable[[Situation], None] = lambda here: None
 
 
+def ship(here: Situation, label: str, **more: Any) -> dict[str, Any]:
+    """What a strategy's notebook takes."""
+    return {"artifact": here.build("good", label), "approved_by": ["Ada"], **more}
+
+
 CASES = {
     "a rollout under way": Case({"rollback/gradual": lambda here: {"approved_by": ["Ada"]}}, prepare=begun),
     "a failed deployment": Case(
@@ -45,9 +50,15 @@ CASES = {
             "start_here": lambda here: {},
             "operations/alarms": lambda here: {"approved_by": ["Ada"]},
             "operations/feature_flags": lambda here: {"turn": {"ENABLE_ENHANCED_SAFETY": True}, "approved_by": ["Ada"]},
-            "strategies/canary": lambda here: {"artifact": here.build("good"), "approved_by": ["Ada"]},
+            "strategies/canary": lambda here: ship(here, "2.0.0", watch_minutes=1),
             "rollback/immediate": lambda here: {"approved_by": ["Ada"]},
+            "strategies/blue_green": lambda here: ship(here, "3.0.0", watch_minutes=1),
         }
+    ),
+    "under way": Case({"rollback/gradual": lambda here: {"approved_by": ["Ada"]}}, prepare=begun),
+    "initial deployment": Case(
+        {"strategies/all_at_once": lambda here: ship(here, "1.0.0")},
+        scenario="first_deployment",
     ),
     "old versions": Case(
         {"operations/clean_up_versions": lambda here: {"keep": 1, "approved_by": ["Ada"]}}, prepare=aged
@@ -56,6 +67,7 @@ CASES = {
 """Every notebook there is, in at least one case: a new one joins the case that suits it, or brings its own."""
 
 
+@pytest.mark.timeout(360)
 @pytest.mark.parametrize("name", CASES)
 def test_every_cell_runs_under_nbval(situation: Bring, name: str) -> None:
     """pytest --nbval-lax executes the case's notebooks cell by cell, and none of them raises."""
@@ -69,6 +81,7 @@ def test_every_cell_runs_under_nbval(situation: Bring, name: str) -> None:
     done = execute(
         *("pytest", "--nbval-lax", "-p", "no:xdist", "-p", "no:cacheprovider", "--nbval-cell-timeout", "60"),
         *("-o", "addopts=", "-q", "-x", *map(str, copies)),
+        limit_s=300,
     )
     assert done.returncode == 0, done.stdout
     assert " passed" in done.stdout

@@ -34,11 +34,19 @@ def quick(situation: Bring) -> Bring:
     return bring
 
 
-def execute(program: str, *arguments: str, **environment: str) -> "subprocess.CompletedProcess[str]":
+def execute(
+    program: str, *arguments: str, limit_s: int = 120, **environment: str
+) -> "subprocess.CompletedProcess[str]":
     """Run one of our programs from the project's root; what it said and how it ended."""
     command = [str(BIN / program), *arguments]
     return subprocess.run(
-        command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False, env={**os.environ, **environment}
+        command,
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=limit_s,
+        check=False,
+        env={**os.environ, **environment},
     )
 
 

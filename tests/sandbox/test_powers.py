@@ -188,6 +188,17 @@ def canary(bring: Bring) -> Iterator[list[dict[str, Any]]]:
     yield shipping(here, here.build("good"), values=values(here, lease={"prove": True}))
 
 
+def all_at_once(bring: Bring) -> Iterator[list[dict[str, Any]]]:
+    """A first deployment, which creates the alias."""
+    here = bring("first_deployment", requests_per_minute=0)
+    yield notebook(here, "strategies/all_at_once", artifact=here.build("good", "1.0.0"), approved_by=["Ada"])
+
+
+def blue_green(bring: Bring) -> Iterator[list[dict[str, Any]]]:
+    here = bring("good")
+    yield notebook(here, "strategies/blue_green", artifact=here.build("good"), approved_by=["Ada"])
+
+
 def immediate(bring: Bring) -> Iterator[list[dict[str, Any]]]:
     here = shifted(bring)
     yield notebook(here, "rollback/immediate", approved_by=["Ada"])
@@ -289,6 +300,8 @@ DRIVERS: dict[str, Callable[[Bring], Iterator[list[dict[str, Any]]]]] = {
     "emergency/deployment_failure": failed,
     "rollback": rollback_command,
     "freeze": freezing,
+    "strategies/all_at_once": all_at_once,
+    "strategies/blue_green": blue_green,
     "strategies/canary": canary,
     "operations/alarms": alarming,
     "operations/clean_up_versions": cleaning,
