@@ -7,11 +7,12 @@ import asyncio
 import sys
 from collections import Counter
 from collections.abc import Callable
-from functools import wraps
+from functools import partial, wraps
 from typing import Annotated, Any, ParamSpec
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 
 from buddy_ops.errors import BuddyError, InvalidInput
 from buddy_ops.powers import Role
@@ -21,11 +22,16 @@ app = typer.Typer(
 )
 sandbox = typer.Typer(no_args_is_help=True, help="The embedded AWS: start, stop, look, and choose a situation.")
 app.add_typer(sandbox, name="sandbox")
+archived = typer.Typer(no_args_is_help=True, help="Archived runs: list, show, compare, verify, and index.")
+app.add_typer(archived, name="runs")
 out, err = Console(soft_wrap=True), Console(stderr=True, soft_wrap=True)
 
 P = ParamSpec("P")
 Environment = Annotated[str, typer.Option("--environment", "-e", help="Which file in parameters/.")]
 Port = Annotated[int | None, typer.Option(help="Default: the sandbox's port in parameters/sandbox.yaml.")]
+Where = Annotated[str, typer.Option("--archive", help="A folder or s3://bucket/prefix. Default: runs/.")]
+Run = Annotated[str, typer.Argument(help="A run's id, for example 7f3a, or its folder.")]
+Reach = Annotated[str, typer.Option("--environment", "-e", help="Whose credentials and region reach S3.")]
 Names = Annotated[list[str] | None, typer.Option("--approved-by", help="Who agreed; give it once for each person.")]
 
 
@@ -55,16 +61,22 @@ def run(
     parameter: Annotated[
         list[str] | None, typer.Option("--parameter", "-p", help="NAME=VALUE; the value is read as YAML.")
     ] = None,
+    archive: Annotated[
+        str | None, typer.Option(help="s3://bucket/prefix, besides runs/. Default: the environment's archive.where.")
+    ] = None,
+    cell_timeout: Annotated[float | None, typer.Option(help="Seconds a cell may take. Default: no limit.")] = None,
 ) -> None:
     """Execute a runbook headlessly; archive notebook and report; exit by how it ended."""
     from buddy_ops import runs
 
     given = {"environment": environment, **parse_parameters(parameter or [])}
     with err.status("starting") as status:
-        done = runs.run(notebook, given, progress=status.update)
-    if done.trouble:
-        err.print(done.trouble, markup=False, highlight=False)
-    out.print(f"report: {done.report or done.notebook}")
+        tell = status.update if err.is_terminal else partial(err.print, markup=False, highlight=False)
+        done = runs.run(notebook, given, progress=tell, archive_to=archive, cell_timeout_s=cell_timeout)
+    for line in filter(None, (done.trouble, *done.told)):
+        err.print(line, markup=False, highlight=False)
+    runs.summarize(done)
+    out.print(f"report: {done.report or done.notebook}", markup=False, highlight=False)
     raise typer.Exit(done.exit_code)
 
 
@@ -221,6 +233,74 @@ def _set_up(endpoint: str, name: str, environment: str) -> None:
     out.print(f"The situation is {name}; its build is {artifact}. Ship it:", highlight=False)
     command = f"buddy-ops run strategies/canary -e {environment} -p artifact={artifact} -p approved_by=[YOUR-NAME]"
     out.print(command, markup=False, highlight=False)
+
+
+@archived.command("list")
+@exits
+def runs_list(where: Where = "", environment: Reach = "") -> None:
+    """Every archived run, oldest first."""
+    from buddy_ops import archive
+
+    for each in archive.entries(archive.at(where, environment)):
+        who = ", ".join(each.people) or each.principal
+        line = f"{each.folder:<48} {each.outcome:<12} {each.exit_code}  {each.ended}  {who}  {each.incident}"
+        out.print(line.rstrip(), markup=False, highlight=False)
+
+
+@archived.command("show")
+@exits
+def runs_show(run: Run, where: Where = "", environment: Reach = "") -> None:
+    """A run's manifest."""
+    from dataclasses import asdict
+
+    from buddy_ops import archive
+
+    out.print_json(data=asdict(archive.find(archive.at(where, environment), run)))
+
+
+@archived.command("verify")
+@exits
+def runs_verify(
+    where: Where = "",
+    environment: Reach = "",
+    newest: Annotated[str, typer.Option(help="A manifest's hash that was announced: it must be in the chain.")] = "",
+) -> None:
+    """Is every byte as it was archived? 1 if anything was changed, is missing, out of order or cut off."""
+    from buddy_ops import archive
+
+    found = archive.verify(archive.at(where, environment), newest)
+    for each in found.problems:
+        out.print(f"[bold red]WRONG[/] {escape(each)}", highlight=False)
+    for each in found.unfinished:
+        out.print(f"{each}: not archived yet; `buddy-ops runs index` does it", markup=False, highlight=False)
+    says = f"{len(found.problems)} problem(s)" if found.problems else "every byte is as it was archived"
+    out.print(f"{found.runs} run(s): {says}. Newest manifest: {found.newest or 'none'}.", highlight=False)
+    out.print(found.beyond, markup=False, highlight=False)
+    raise typer.Exit(1 if found.problems else 0)
+
+
+@archived.command("index")
+@exits
+def runs_index(where: Where = "", environment: Reach = "") -> None:
+    """Archive what nobody finished, upload what S3 did not get, and write the index anew."""
+    from buddy_ops import runs
+
+    for line in runs.index(where, environment):
+        out.print(line, markup=False, highlight=False)
+
+
+@archived.command("diff")
+@exits
+def runs_diff(first: Run, second: Run, where: Where = "", environment: Reach = "") -> None:
+    """What differs between two runs: plan, figures, verdicts, people; not their times."""
+    from buddy_ops import archive, comparison
+
+    shelf = archive.at(where, environment)
+    found = comparison.compare(shelf, archive.find(shelf, first), archive.find(shelf, second))
+    for each in found:
+        out.print(str(each), markup=False, highlight=False)
+    if not found:
+        out.print("They do not differ, but for their times.")
 
 
 def parse_parameters(pairs: list[str]) -> dict[str, Any]:

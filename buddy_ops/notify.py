@@ -69,8 +69,9 @@ def secret(target: Target, where: str) -> str:
     """
     kind, _, name = where.partition(":")
     if kind == "ssm":
-        reply = target.call("ssm", "get_parameter", Name=name, WithDecryption=True)
-        return str(reply["Parameter"]["Value"])
+        found = str(target.call("ssm", "get_parameter", Name=name, WithDecryption=True)["Parameter"]["Value"])
+        target.redactor.learn(found)
+        return found
     value = os.environ.get(name)
     if not value:
         raise BuddyError(
@@ -79,6 +80,7 @@ def secret(target: Target, where: str) -> str:
             now="Nobody was told by this channel.",
             next=f"Set {name}, or keep the secret in SSM and write ssm:/its/name in parameters/.",
         )
+    target.redactor.learn(value)
     return value
 
 

@@ -56,6 +56,13 @@ def declared_in(runbook: str) -> dict[str, settings.Parameter]:
     return {}
 
 
+def runbook(name: str) -> str:
+    """A notebook's name in full, for example 'strategies/canary' for 'canary'; any other name as it is."""
+    folder = project_root() / "notebooks"
+    found = next(folder.rglob(f"{name}.ipynb"), None) if name else None
+    return str(found.relative_to(folder).with_suffix("")) if found else name
+
+
 def artifact(path: str) -> bytes:
     """A build's bytes, from a path relative to the project's root: a zip, or a folder to pack.
 

@@ -216,6 +216,30 @@ Flag = Annotated[str, Field(pattern=r"^ENABLE_[A-Z0-9_]{1,100}$")]
 """The environment variable of a feature flag. The prefix keeps secrets from being taken, and shown, for one."""
 
 
+class Archive(Model):
+    """Where executed runs are kept besides runs/, and what of them is never written anywhere.
+
+    Attributes:
+        where: 's3://bucket/prefix'; empty: in runs/ only.
+        redact: regular expressions of texts that are secrets here; a named group is cut alone.
+    """
+
+    where: Annotated[str, Field(pattern=r"^(s3://[a-z0-9][a-z0-9.-]+(/[\w./-]*)?)?$")] = ""
+    redact: tuple[str, ...] = ()
+
+    @field_validator("redact")
+    @classmethod
+    def _find_something(cls, patterns: tuple[str, ...]) -> tuple[str, ...]:
+        for pattern in patterns:
+            try:
+                empty = re.compile(pattern).search("") is not None
+            except re.error as error:
+                raise ValueError(f"{pattern!r} is no regular expression: {error}") from None
+            if empty:
+                raise ValueError(f"{pattern!r} fits everywhere, the empty text too")
+        return patterns
+
+
 class Settings(Model):
     """One environment."""
 
@@ -227,6 +251,7 @@ class Settings(Model):
     lease: Lease = Lease()
     alarms: Alarms = Alarms()
     notify: Notify = Notify()
+    archive: Archive = Archive()
     failure_metrics: tuple[Metric, ...] = ()
     smoke_tests: tuple[SmokeTest, ...] = SMOKE_TESTS
     tables: tuple[Table, ...] = ()
