@@ -21,6 +21,7 @@ RUNBOOKS: Mapping[str, tuple[Role, ...]] = {
     "start_here": EVERYBODY,
     "status": EVERYBODY,
     "doctor": EVERYBODY,
+    "operations/monitor": EVERYBODY,
     "rollback/immediate": ACTING,
     "rollback/gradual": ACTING,
     "rollback": ACTING,
@@ -96,7 +97,7 @@ GRANTS = (
     ),
     # A version, never the function: without a qualifier the resource is the function itself.
     Grant(("deployer",), VERSIONS, ("lambda:DeleteFunction", "lambda:InvokeFunction")),
-    Grant(ACTING, LOG, ("logs:StartQuery", "logs:GetQueryResults")),
+    Grant(EVERYBODY, LOG, ("logs:StartQuery", "logs:GetQueryResults")),
     Grant(
         ("deployer",),
         ALARMS,

@@ -186,3 +186,38 @@ def test_a_failed_deployment_with_nothing_to_return_to_says_so(situation: Bring)
     assert done.returncode == 4
     told_once(done.stderr, "no-rollback-target")
     assert here.alias()["FunctionVersion"] == "1" and len(frozen(here)) == 1
+
+
+# operations/monitor
+
+
+def test_monitor_draws_one_picture_and_ends(situation: Bring) -> None:
+    """Headless, with watch_minutes as they are: one picture, the table with its bold value, no time passes, no write."""
+    here = situation("good", stable="errors_5_percent", history_minutes=30)
+    before = here.ask("status")["now"]
+    done = run("operations/monitor", minutes=20)
+    assert done.returncode == 0, done.stderr
+    document = executed(report(done).parent / "notebook.ipynb")
+    assert len(pictures(document)) == 1 and writes(here) == []
+    assert here.ask("status")["now"] - before < 60
+    assert "**5" in str(document) or "**4" in str(document)
+
+
+def test_monitor_refuses_a_window_that_cannot_be(situation: Bring) -> None:
+    """Exit code 2, and CloudWatch was not asked."""
+    here = situation("good", history_minutes=0, requests_per_minute=0)
+    done = run("operations/monitor", until="yesterday")
+    assert done.returncode == 2
+    told_once(done.stderr, "invalid-parameters")
+    assert here.calls("GetMetricData") == []
+
+
+def test_monitor_says_what_it_could_not_read(situation: Bring) -> None:
+    """Without metrics it ends with 0, draws what there is, and calls nothing healthy."""
+    here = situation("good", history_minutes=10)
+    here.ask("chaos", kind="denied", operation="GetMetricData", times=1_000_000)
+    done = run("operations/monitor", minutes=5)
+    here.ask("chaos")
+    assert done.returncode == 0, done.stderr
+    text = str(executed(report(done).parent / "notebook.ipynb"))
+    assert "may not call" in text or "AccessDenied" in text

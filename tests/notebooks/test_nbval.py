@@ -48,6 +48,7 @@ CASES = {
     "shipping": Case(
         {
             "start_here": lambda here: {},
+            "operations/monitor": lambda here: {"minutes": 5},
             "operations/alarms": lambda here: {"approved_by": ["Ada"]},
             "operations/feature_flags": lambda here: {"turn": {"ENABLE_ENHANCED_SAFETY": True}, "approved_by": ["Ada"]},
             "strategies/canary": lambda here: ship(here, "2.0.0", watch_minutes=1),

@@ -210,6 +210,10 @@ def going_down(bring: Bring) -> Iterator[list[dict[str, Any]]]:
     yield notebook(here, "rollback/gradual", steps=[5], step_minutes=15, approved_by=["Ada"])
 
 
+def watching(bring: Bring) -> Iterator[list[dict[str, Any]]]:
+    yield notebook(bring("good", history_minutes=10), "operations/monitor", minutes=10)
+
+
 def failed(bring: Bring) -> Iterator[list[dict[str, Any]]]:
     """A failed deployment, rolled back."""
     given = {"decision": "roll back", "approved_by": ["Ada"]}
@@ -297,6 +301,7 @@ DRIVERS: dict[str, Callable[[Bring], Iterator[list[dict[str, Any]]]]] = {
     "doctor": examined,
     "rollback/immediate": immediate,
     "rollback/gradual": going_down,
+    "operations/monitor": watching,
     "emergency/deployment_failure": failed,
     "rollback": rollback_command,
     "freeze": freezing,
@@ -359,7 +364,7 @@ def test_only_the_deployer_brings_code_in(role: Role) -> None:
 
 def test_a_reader_changes_nothing() -> None:
     """Whatever the reader's policy names begins with a word for looking."""
-    assert all(re.match(r"\w+:(Get|List|Describe|Simulate)", name) for name, _ in granted("reader"))
+    assert all(re.match(r"\w+:(Get|List|Describe|Simulate|StartQuery)", name) for name, _ in granted("reader"))
 
 
 def test_nobody_deletes_the_function_itself() -> None:
