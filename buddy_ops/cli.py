@@ -3,19 +3,19 @@
 Knows words on a command line and exit codes. Imports what a command needs when it runs, so that a rollback starts fast.
 """
 
-import asyncio
 import sys
 from collections import Counter
 from collections.abc import Callable
-from functools import partial, wraps
-from typing import Annotated, Any, ParamSpec
+from functools import cached_property, partial, wraps
+from typing import TYPE_CHECKING, Annotated, Any, ParamSpec, cast
 
 import typer
-from rich.console import Console
-from rich.markup import escape
 
 from buddy_ops.errors import BuddyError, InvalidInput
 from buddy_ops.powers import Role
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 app = typer.Typer(
     no_args_is_help=True, add_completion=False, help=__doc__.splitlines()[0], pretty_exceptions_enable=False
@@ -24,7 +24,25 @@ sandbox = typer.Typer(no_args_is_help=True, help="The embedded AWS: start, stop,
 app.add_typer(sandbox, name="sandbox")
 archived = typer.Typer(no_args_is_help=True, help="Archived runs: list, show, compare, verify, and index.")
 app.add_typer(archived, name="runs")
-out, err = Console(soft_wrap=True), Console(stderr=True, soft_wrap=True)
+
+
+class _Later:
+    """A console of rich's, imported when something is first said there: a rollback does without."""
+
+    def __init__(self, **options: Any) -> None:
+        self._options = options
+
+    @cached_property
+    def _console(self) -> Any:
+        from rich.console import Console
+
+        return Console(**self._options)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._console, name)
+
+
+out, err = cast("Console", _Later(soft_wrap=True)), cast("Console", _Later(stderr=True, soft_wrap=True))
 
 P = ParamSpec("P")
 Environment = Annotated[str, typer.Option("--environment", "-e", help="Which file in parameters/.")]
@@ -96,29 +114,18 @@ def rollback(
 
     here = target.connect(environment, "rollback", dry_run=dry_run)
     plan = rollback.plan(here, to_version)
-    out.print(str(plan), markup=False, highlight=False)
-    people = list(approved_by or [])
-    if not yes and not dry_run:
-        name = typer.prompt("Your name")
-        typer.confirm(f"Roll {here.resource} back to v{plan.destination} now?", abort=True)
-        people.append(name)
-    approval = asyncio.run(gates.approve(here, plan, people))
-    out.print(str(rollback.run(here, plan, approval)), markup=False, highlight=False)
+    typer.echo(plan)
+    approval = gates.given(here, plan, approved_by or ()) if yes or dry_run else gates.typed(here, plan)
+    typer.echo(rollback.run(here, plan, approval))
 
 
 @app.command()
 @exits
 def status(environment: Environment = "sandbox") -> None:
-    """What is live, and whether a rollout is under way."""
-    from buddy_ops import aliases, target
+    """What is live, what burns, and what to open; reads only."""
+    from buddy_ops import target, triage
 
-    here = target.connect(environment, "status", quiet=True)
-    alias = aliases.read(here)
-    out.print(f"{here.resource}: {alias or 'no such alias yet: nothing was deployed'}", markup=False, highlight=False)
-    if alias is not None and (record := alias.record) is not None:
-        out.print(f"run {record.run}: v{record.source or '?'} to v{record.to}, {record.stage} since {record.since}")
-        if record.bad:
-            out.print(f"known bad: v{', v'.join(record.bad)}")
+    typer.echo(triage.look(target.connect(environment, "status", quiet=True)))
 
 
 @app.command()
@@ -266,6 +273,8 @@ def runs_verify(
     newest: Annotated[str, typer.Option(help="A manifest's hash that was announced: it must be in the chain.")] = "",
 ) -> None:
     """Is every byte as it was archived? 1 if anything was changed, is missing, out of order or cut off."""
+    from rich.markup import escape
+
     from buddy_ops import archive
 
     found = archive.verify(archive.at(where, environment), newest)

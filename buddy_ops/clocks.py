@@ -3,7 +3,6 @@
 Knows how to tell the time and how to wait. Never knows what is waited for.
 """
 
-import asyncio
 import json
 import os
 import time
@@ -51,6 +50,8 @@ class SystemClock:
             time.sleep(min(left, SLICE_S))
 
     async def wait(self, moment: datetime) -> None:
+        import asyncio
+
         while (left := (moment - self.now()).total_seconds()) > 0:
             await asyncio.sleep(min(left, SLICE_S))
 
@@ -82,6 +83,8 @@ class SandboxClock:
             pass
 
     async def wait(self, moment: datetime) -> None:
+        import asyncio
+
         while not await asyncio.to_thread(self._wait, moment):
             pass
 

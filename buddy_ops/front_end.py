@@ -3,11 +3,13 @@
 Knows widgets for as long as a cell needs them. Never knows what is asked, and leaves nothing but a line of text behind.
 """
 
-import asyncio
 import html
 import sys
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import asyncio
 
 SLICE_S = 0.5
 """Real seconds between two looks at what a cell waits for: a kernel hears an interrupt only in between."""
@@ -61,6 +63,8 @@ class Clicks:
     """Clicks in the order in which they came, from whichever thread hears them to the cell that waits."""
 
     def __init__(self) -> None:
+        import asyncio
+
         self._loop = asyncio.get_running_loop()
         self._queue: asyncio.Queue[str] = asyncio.Queue()
 
@@ -76,6 +80,8 @@ class Clicks:
 
     async def take(self, meanwhile: "asyncio.Future[None] | None" = None) -> str | None:
         """The next click; None when none came within ``SLICE_S``, or when what happens ``meanwhile`` is over."""
+        import asyncio
+
         clicked = asyncio.ensure_future(self._queue.get())
         waited_for: set[asyncio.Future[Any]] = {clicked} if meanwhile is None else {clicked, meanwhile}
         try:

@@ -37,23 +37,24 @@ async def approve(target: Target, plan: Plan, approved_by: Sequence[str] = (), a
     Raises:
         Refused: ``approval-missing``, ``approval-refused`` or ``approval-void``; exit code 4.
     """
+    present = _people(approved_by) if approved_plan else ()
+    if target.dry_run or not front_end.attended() or len(present) >= plan.approvals:
+        return given(target, plan, approved_by, approved_plan)
+    _refuse_another(plan, approved_plan)
+    if front_end.widgets() is None or not plan.calls:
+        return typed(target, plan, present)
+    return await _clicked(target, plan, present)
+
+
+def given(target: Target, plan: Plan, approved_by: Sequence[str] = (), approved_plan: str = "") -> Approval:
+    """The decision that parameters give: nobody is asked, and absent means refused.
+
+    AWS, Raises: as ``approve``.
+    """
     people = _people(approved_by)
     if target.dry_run:
         return _record(target, plan, ("dry run",))
-    if approved_plan and approved_plan != plan.hash:
-        raise Refused(
-            "approval-void",
-            f"Plan {approved_plan} was approved, and this is plan {plan.hash}: the artifact, the version that serves, "
-            "the policy or the stages are not what they were.",
-            now=UNCHANGED,
-            next=f"Read this plan; if it is right, approve it: approved_plan={plan.hash}.",
-        )
-    if front_end.attended() and plan.approvals:
-        if not plan.calls:
-            return _record(target, plan, ("nobody: nothing will be changed",))
-        present = people if approved_plan else ()
-        if len(present) < plan.approvals:
-            return await _clicked(target, plan, present) if front_end.widgets() else typed(target, plan, present)
+    _refuse_another(plan, approved_plan)
     if plan.demand_hash and not approved_plan:
         raise Refused(
             "approval-missing",
@@ -74,6 +75,8 @@ def typed(target: Target, plan: Plan, agreed: Sequence[str] = ()) -> Approval:
     Raises:
         Refused: ``approval-refused``, ``approval-missing`` where nobody can answer, or ``approval-void``.
     """
+    if not plan.calls:
+        return _record(target, plan, ("nobody: nothing will be changed",))
     people, wanted = _people(agreed), confirmation(target)
     back = f", {BACK} to take the traffic back instead" if plan.under_way else ""
     while len(people) < plan.approvals:
@@ -159,6 +162,17 @@ def _table(plan: Plan) -> str:
         for name, lines in (*plan.parts(), ("hash", (plan.hash,)))
     )
     return f"<b>{html.escape(plan.title)}</b><table>{rows}</table>"
+
+
+def _refuse_another(plan: Plan, approved_plan: str) -> None:
+    if approved_plan and approved_plan != plan.hash:
+        raise Refused(
+            "approval-void",
+            f"Plan {approved_plan} was approved, and this is plan {plan.hash}: the artifact, the version that serves, "
+            "the policy or the stages are not what they were.",
+            now=UNCHANGED,
+            next=f"Read this plan; if it is right, approve it: approved_plan={plan.hash}.",
+        )
 
 
 def _refuse_moved(target: Target, plan: Plan) -> None:

@@ -69,6 +69,7 @@ GRANTS = (
         "*",
         ("cloudwatch:DescribeAlarms", "cloudwatch:GetMetricData", "cloudwatch:ListMetrics", "logs:DescribeLogGroups"),
     ),
+    Grant(EVERYBODY, LOG, ("logs:StartQuery", "logs:GetQueryResults")),
     Grant(EVERYBODY, FREEZES, ("ssm:GetParametersByPath",)),
     Grant(EVERYBODY, LEASE_ROLE, ("iam:GetRole",)),
     Grant(EVERYBODY, ROLES, ("iam:GetRole", "iam:SimulatePrincipalPolicy")),
@@ -97,7 +98,6 @@ GRANTS = (
     ),
     # A version, never the function: without a qualifier the resource is the function itself.
     Grant(("deployer",), VERSIONS, ("lambda:DeleteFunction", "lambda:InvokeFunction")),
-    Grant(EVERYBODY, LOG, ("logs:StartQuery", "logs:GetQueryResults")),
     Grant(
         ("deployer",),
         ALARMS,

@@ -13,7 +13,7 @@ from typing import Any, get_args
 import pytest
 import yaml
 
-from buddy_ops import aliases, charts, doctor, freeze, metrics, powers, rollback, rollout, runs
+from buddy_ops import aliases, charts, doctor, freeze, metrics, powers, rollback, rollout, runs, triage
 from buddy_ops.powers import Role
 from tests.conftest import Situation, approve
 
@@ -253,7 +253,7 @@ def looking(bring: Bring) -> Iterator[list[dict[str, Any]]]:
 def status(bring: Bring) -> Iterator[list[dict[str, Any]]]:
     for name in ("good", "first_deployment"):
         with closing(bring(name).connect()) as mine:
-            aliases.read(mine)
+            triage.look(mine)
             yield mine.journal.records
 
 
