@@ -22,6 +22,7 @@ RUNBOOKS: Mapping[str, tuple[Role, ...]] = {
     "status": EVERYBODY,
     "doctor": EVERYBODY,
     "operations/monitor": EVERYBODY,
+    "review/readiness_audit": ("deployer",),
     "rollback/immediate": ACTING,
     "rollback/gradual": ACTING,
     "rollback": ACTING,
@@ -49,6 +50,7 @@ FREEZES = "arn:{partition}:ssm:{region}:{account}:parameter/buddy/{environment}/
 RECORDS = "arn:{partition}:ssm:{region}:{account}:parameter/buddy/{environment}/records/*"
 LOG = "arn:{partition}:logs:{region}:{account}:log-group:/aws/lambda/{function}:*"
 ROLES = "arn:{partition}:iam::{account}:role/buddy-ops-{environment}-*"
+TABLES = "arn:{partition}:dynamodb:{region}:{account}:table/buddy-*-{environment}*"
 TOPIC = "arn:{partition}:sns:{region}:{account}:buddy-ops-{environment}"
 LEASE_ROLE = "{lease_role}"
 
@@ -90,6 +92,7 @@ GRANTS = (
             "lambda:DeleteAlias",
             "lambda:ListAliases",
             "lambda:ListProvisionedConcurrencyConfigs",
+            "lambda:ListTags",
             "lambda:ListVersionsByFunction",
             "lambda:PublishVersion",
             "lambda:UpdateFunctionCode",
@@ -103,6 +106,7 @@ GRANTS = (
         ALARMS,
         ("cloudwatch:DescribeAlarmHistory", "cloudwatch:PutMetricAlarm", "cloudwatch:SetAlarmState"),
     ),
+    Grant(("deployer",), TABLES, ("dynamodb:DescribeContinuousBackups", "dynamodb:DescribeTable")),
     Grant(("deployer",), TOPIC, ("sns:ListSubscriptionsByTopic",)),
 )
 

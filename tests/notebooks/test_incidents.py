@@ -7,6 +7,7 @@ from typing import Any
 from buddy_ops import rollout
 from tests.conftest import Situation, approve
 from tests.notebooks.test_runbooks import execute, executed, pictures, report, run, told_once, writes
+from tests.sandbox.test_audit import ready
 
 Bring = Callable[..., Situation]
 
@@ -221,3 +222,34 @@ def test_monitor_says_what_it_could_not_read(situation: Bring) -> None:
     assert done.returncode == 0, done.stderr
     text = str(executed(report(done).parent / "notebook.ipynb"))
     assert "may not call" in text or "AccessDenied" in text
+
+
+# review/readiness_audit
+
+
+def test_audit_of_a_ready_environment_ends_with_0(situation: Bring) -> None:
+    """One verdict, and no write."""
+    here, target = ready(situation)
+    before = writes(here)
+    done = run("review/readiness_audit", settings=target.settings.model_dump(mode="json"))
+    assert done.returncode == 0, done.stderr
+    assert [each for each in writes(here) if each != "Invoke"] == [each for each in before if each != "Invoke"]
+    assert "A rollback would work right now" in str(executed(report(done).parent / "notebook.ipynb"))
+
+
+def test_audit_of_a_bare_environment_ends_with_1(situation: Bring) -> None:
+    """Nothing to return to, no alarms, nobody listening: exit code 1, each problem with its runbook."""
+    situation("good", requests_per_minute=0, history_minutes=0)
+    done = run("review/readiness_audit")
+    assert done.returncode == 1
+    told_once(done.stderr, "not-ready")
+    assert all(each in done.stderr for each in ("rollback target", "alarms heard", "operations/alarms"))
+
+
+def test_audit_for_a_role_that_is_none_ends_with_2(situation: Bring) -> None:
+    """A role that nobody has is told as wrong, before anything is looked at."""
+    here = situation("good", requests_per_minute=0, history_minutes=0)
+    done = run("review/readiness_audit", role="root")
+    assert done.returncode == 2
+    told_once(done.stderr, "invalid-parameters")
+    assert here.calls("DescribeAlarms") == []

@@ -15,6 +15,7 @@ import pytest
 from tests.chaos.harness import aged, begun
 from tests.conftest import Situation
 from tests.notebooks.test_runbooks import ROOT, Bring, execute
+from tests.sandbox.test_audit import ready
 
 Parameters = Callable[[Situation], Mapping[str, Any]]
 QUIET = {"requests_per_minute": 0, "history_minutes": 0}
@@ -40,7 +41,14 @@ def ship(here: Situation, label: str, **more: Any) -> dict[str, Any]:
     return {"artifact": here.build("good", label), "approved_by": ["Ada"], **more}
 
 
+def ready_settings(here: Situation) -> dict[str, Any]:
+    """An environment in which a rollback would work; its settings."""
+    _, target = ready(lambda *_, **__: here)
+    return target.settings.model_dump(mode="json")
+
+
 CASES = {
+    "an audit": Case({"review/readiness_audit": lambda here: {"settings": ready_settings(here)}}),
     "a rollout under way": Case({"rollback/gradual": lambda here: {"approved_by": ["Ada"]}}, prepare=begun),
     "a failed deployment": Case(
         {"emergency/deployment_failure": lambda here: {"decision": "roll back", "approved_by": ["Ada"]}}, prepare=begun

@@ -16,6 +16,7 @@ import yaml
 from buddy_ops import aliases, charts, doctor, freeze, metrics, powers, rollback, rollout, runs, triage
 from buddy_ops.powers import Role
 from tests.conftest import Situation, approve
+from tests.sandbox.test_audit import ready
 
 Bring = Callable[..., Situation]
 Grants = set[tuple[str, str]]
@@ -110,6 +111,10 @@ def resource(service: str, given: dict[str, Any]) -> str:
         return f"arn:aws:scheduler:{at}:schedule/{given['GroupName']}/{given['Name']}"
     if service == "ssm":
         return f"arn:aws:ssm:{at}:parameter{given.get('Path') or given['Name']}"
+    if "TableName" in given:
+        return f"arn:aws:dynamodb:{at}:table/{given['TableName']}"
+    if service == "lambda" and "Resource" in given:
+        return str(given["Resource"])
     if "TopicArn" in given:
         return str(given["TopicArn"])
     if "AlarmName" in given:
@@ -214,6 +219,12 @@ def watching(bring: Bring) -> Iterator[list[dict[str, Any]]]:
     yield notebook(bring("good", history_minutes=10), "operations/monitor", minutes=10)
 
 
+def auditing(bring: Bring) -> Iterator[list[dict[str, Any]]]:
+    here, target = ready(bring)
+    given = target.settings.model_dump(mode="json")
+    yield notebook(here, "review/readiness_audit", settings=given, archive=str(here.folder / "archive"))
+
+
 def failed(bring: Bring) -> Iterator[list[dict[str, Any]]]:
     """A failed deployment, rolled back."""
     given = {"decision": "roll back", "approved_by": ["Ada"]}
@@ -302,6 +313,7 @@ DRIVERS: dict[str, Callable[[Bring], Iterator[list[dict[str, Any]]]]] = {
     "rollback/immediate": immediate,
     "rollback/gradual": going_down,
     "operations/monitor": watching,
+    "review/readiness_audit": auditing,
     "emergency/deployment_failure": failed,
     "rollback": rollback_command,
     "freeze": freezing,
