@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
-from buddy_ops import alarms, aliases, freeze, parameters
+from buddy_ops import alarms, aliases, freeze, parameters, schema
 from buddy_ops.aliases import Alias, Record
 from buddy_ops.errors import BuddyError, InvalidInput, Refused
 from buddy_ops.plan import Plan
@@ -84,7 +84,10 @@ def plan(
     latest = aliases.configuration(target)
     given = aliases.code_sha256(archive) if archive else str(latest["CodeSha256"])
     if variables is None:
-        base, sha256, environment, variables = "", given, None, {}
+        base, sha256, environment = "", given, None
+        range_ = schema.declared(archive)
+        told = aliases.environment(latest).get(schema.VARIABLE)
+        variables = {} if range_ == told else {schema.VARIABLE: range_}
     else:
         base = _base(target, alias, found, variables)
         sha256, environment = str(found[base]["CodeSha256"]), merged(aliases.environment(found[base]), variables)
@@ -124,7 +127,7 @@ def plan(
             "strategy": strategy,
             "policy": policy.model_dump(mode="json"),
             "health": target.settings.health.model_dump(mode="json"),
-            **({"variables": dict(variables)} if variables else {}),
+            **({"variables": dict(variables)} if base else {}),
         },
         approvals=policy.approvals,
         demand_hash=policy.demand_plan_hash,

@@ -10,7 +10,7 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Literal
 
-from buddy_ops import aliases, freeze, lease, publishing, rollback, smoke
+from buddy_ops import aliases, freeze, lease, publishing, rollback, schema, smoke
 from buddy_ops.aliases import Alias, AliasMoved, Record, Shift
 from buddy_ops.envelope import RolloutPlan, mine, plan
 from buddy_ops.errors import AwsFailed, BuddyError, Refused
@@ -137,8 +137,14 @@ class _Engine:
 
     # Before traffic
 
+    def _refuse_misfit(self) -> None:
+        """What a version can read and write is known once it is published, and compared before it gets any traffic."""
+        if self.target.settings.tables:
+            schema.refuse(self.target, self.new, aliases.configuration(self.target, self.new))
+
     def _deploy_first(self) -> Outcome:
         """There is no alias: create it. Nothing served before, so there is nothing to compare with or return to."""
+        self._refuse_misfit()
         record = Record(self.target.run, "", self.new, "unproven", iso(self.target.clock.now()))
         self.alias = aliases.shift(self.target, None, Shift(self.new, None, 0.0, record))
         return self._outcome(
@@ -176,8 +182,9 @@ class _Engine:
                 now=f"{self.target.resource} serves {self.alias}; nothing was shifted.",
                 next="See whether CloudWatch has an outage, and whether the role may call cloudwatch:GetMetricData.",
             )
-        # Publishing and proving take minutes, in which somebody may have frozen deployments.
+        # Publishing and proving take minutes, in which somebody may have frozen deployments or migrated a table.
         freeze.refuse(self.target)
+        self._refuse_misfit()
         probe = self.policy.probe_percent
         busy = self.evidence.requests_per_minute >= self.policy.probe_from_requests_per_minute
         self.stages = self._with_probe(bool(probe) and busy and probe / 100 < self.stages[0])

@@ -216,6 +216,10 @@ Flag = Annotated[str, Field(pattern=r"^ENABLE_[A-Z0-9_]{1,100}$")]
 """The environment variable of a feature flag. The prefix keeps secrets from being taken, and shown, for one."""
 
 
+SchemaRange = Annotated[str, Field(pattern=r"^[1-9]\d{0,5}(-[1-9]\d{0,5})?$")]
+"""Schema versions, '1' or '1-2'."""
+
+
 class Archive(Model):
     """Where executed runs are kept besides runs/, and what of them is never written anywhere.
 
@@ -241,7 +245,7 @@ class Archive(Model):
 
 
 class Settings(Model):
-    """One environment."""
+    """One environment. ``schema_range``: what those versions of the function know that declare nothing."""
 
     function: Annotated[str, Field(min_length=1, max_length=140)]
     alias: Annotated[str, Field(pattern=r"^[a-zA-Z0-9_-]*[a-zA-Z_-][a-zA-Z0-9_-]*$", max_length=128)] = "live"
@@ -256,7 +260,7 @@ class Settings(Model):
     smoke_tests: tuple[SmokeTest, ...] = SMOKE_TESTS
     tables: tuple[Table, ...] = ()
     flags: tuple[Flag, ...] = ("ENABLE_NEW_MEDICATION_FLOW", "ENABLE_ENHANCED_SAFETY")
-    schema_range: str | None = None
+    schema_range: SchemaRange | None = None
 
 
 def parse(environment: str, text: str, source: str) -> Settings:

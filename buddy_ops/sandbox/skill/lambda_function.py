@@ -15,6 +15,11 @@ import faults  # type: ignore[import-not-found]  # its neighbour inside the zip
 APOLOGY = "Sorry, I had trouble doing what you asked. Please try again."
 METRICS = ("Apologies", "SafetyEscalations", "RemindersSet")
 _BUILD = Path(__file__).with_name("build.json")
+_RANGE = Path(__file__).with_name("schema_range")
+_ENDS = (_RANGE.read_text("utf-8") if _RANGE.exists() else "1").split("-")
+LOW, HIGH = int(_ENDS[0]), int(_ENDS[-1])
+"""The schema versions of a reminder that this build reads and writes."""
+
 USER_AGENT = f"buddy/{json.loads(_BUILD.read_text('utf-8'))['label'] if _BUILD.exists() else 'dev'}"
 
 
@@ -105,7 +110,24 @@ def reminders(user: str) -> list[dict[str, Any]]:
     if store is None:
         return []
     asked = {"KeyConditionExpression": "user_id = :user", "ExpressionAttributeValues": {":user": user}}
-    return list(store.query(**asked, ConsistentRead=True)["Items"])
+    return [{**item, "at": time_of(item)} for item in store.query(**asked, ConsistentRead=True)["Items"]]
+
+
+def time_of(item: dict[str, Any]) -> str:
+    """A reminder's time, '08:00', from whichever shape this build knows and the item has."""
+    if HIGH < 2 or "at_minutes" not in item:
+        return str(item["at"])
+    minutes = item["at_minutes"]
+    return "" if minutes is None else f"{int(minutes) // 60:02d}:{int(minutes) % 60:02d}"
+
+
+def shapes_of(at: str) -> dict[str, Any]:
+    """A reminder's time in every shape that this build knows: text in schema 1, minutes after midnight from 2 on."""
+    shapes: dict[str, Any] = {"at": at} if LOW < 2 else {}
+    if HIGH > 1:
+        hours, _, minutes = at.partition(":")
+        shapes["at_minutes"] = 60 * int(hours) + int(minutes) if at else None
+    return shapes
 
 
 def write(item: dict[str, Any], mine: faults.Fate) -> None:
@@ -114,8 +136,9 @@ def write(item: dict[str, Any], mine: faults.Fate) -> None:
         # Damage as it happens: the item is there, but says another medicine's name and no time.
         item |= {"medication": item["medication"][::-1], "at": ""}
     stamp = {"written_at": int(time.time()), "written_by": os.environ.get("AWS_LAMBDA_FUNCTION_VERSION", "")}
+    rest = {name: value for name, value in item.items() if name not in ("at", "at_minutes")}
     if store := table():
-        store.put_item(Item={"schema_version": 1, **item, **stamp})
+        store.put_item(Item={"schema_version": LOW, **rest, **shapes_of(item["at"]), **stamp})
 
 
 def table() -> Any:
