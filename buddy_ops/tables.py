@@ -197,7 +197,10 @@ def _batches(each: Iterable[T], most: int) -> Iterator[tuple[T, ...]]:
 
 
 def _request(table: str, key: Sequence[str], change: Change) -> dict[str, Any]:
-    """One write of a transaction, on the condition that the item is exactly what was seen."""
+    """One write of a transaction, on the condition that every attribute is what was seen.
+
+    Of an item that stays only what differs is written: an attribute that somebody adds meanwhile stays, too.
+    """
     seen, to = change.seen or {}, change.to or {}
     names = {name: f"#n{at}" for at, name in enumerate(sorted({*seen, *to}))}
     said = [f"{names[name]} = :v{at}" for at, name in enumerate(sorted(seen))]
@@ -209,11 +212,17 @@ def _request(table: str, key: Sequence[str], change: Change) -> dict[str, Any]:
         "ExpressionAttributeNames": {short: name for name, short in names.items()},
         "ReturnValuesOnConditionCheckFailure": "ALL_OLD",
     }
-    if values:
-        guarded["ExpressionAttributeValues"] = values
+    if change.seen is None:
+        return {"Put": {**guarded, "Item": to}}
+    guarded |= {"Key": key_of(seen, key), "ExpressionAttributeValues": values}
     if change.to is None:
-        return {"Delete": {**guarded, "Key": key_of(seen, key)}}
-    return {"Put": {**guarded, "Item": change.to}}
+        return {"Delete": guarded}
+    put = [name for name in sorted(to) if to[name] != seen.get(name)]
+    values |= {f":w{at}": to[name] for at, name in enumerate(put)}
+    parts = ["SET " + ", ".join(f"{names[name]} = :w{at}" for at, name in enumerate(put))] if put else []
+    gone = [names[name] for name in sorted(seen) if name not in to]
+    parts += ["REMOVE " + ", ".join(gone)] if gone else []
+    return {"Update": {**guarded, "UpdateExpression": " ".join(parts)}}
 
 
 def _reasons(failure: AwsFailed) -> list[dict[str, Any]]:

@@ -115,6 +115,20 @@ def test_an_attribute_that_somebody_added_is_kept(here: Situation, target: Targe
     assert everything(target)["reminder-000001"]["taken_at"] == {"N": "7"}
 
 
+def test_an_attribute_beside_ours_that_somebody_added_stays(here: Situation, target: Target) -> None:
+    """Only what differs is written: what an item gained since it was seen, and we know nothing of, is not lost."""
+    item = everything(target)["reminder-000001"]
+    here.client("dynamodb").update_item(
+        TableName=NAME,
+        Key=tables.key_of(item, KEY),
+        UpdateExpression="SET snoozed = :yes",
+        ExpressionAttributeValues={":yes": {"BOOL": True}},
+    )
+    at_gone = {name: value for name, value in item.items() if name != "at"} | {"at_minutes": {"N": "7"}}
+    assert tables.write_batch(target, NAME, KEY, [Change(item, at_gone)]) == ()
+    assert everything(target)["reminder-000001"] == {**at_gone, "snoozed": {"BOOL": True}}
+
+
 def test_deleting_is_a_change_as_well(target: Target) -> None:
     """A deletion is conditional too, and may be repeated."""
     item = everything(target)["reminder-000001"]
