@@ -81,6 +81,7 @@ GRANTS = (
         ACTING, SCHEDULES, ("scheduler:CreateSchedule", "scheduler:DeleteSchedule", "scheduler:UpdateSchedule")
     ),  # going down in steps takes a lease, too
     Grant(ACTING, LEASE_ROLE, ("iam:PassRole",)),
+    Grant(ACTING, TABLES, ("dynamodb:GetItem",)),
     Grant(("responder",), FREEZES + "/*", ("ssm:PutParameter", "ssm:DeleteParameter")),
     Grant(("responder",), RECORDS, ("ssm:PutParameter",)),
     Grant(("responder",), FUNCTION, tuple(sorted(BY_HAND))),

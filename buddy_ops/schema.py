@@ -61,14 +61,26 @@ def of(target: Target, configuration: Mapping[str, Any]) -> Range | None:
 
 
 def read(target: Target, table: Table) -> Marker:
-    """A table's schema. AWS: dynamodb:GetItem, consistent, reads only."""
+    """A table's schema. AWS: dynamodb:GetItem, consistent, reads only.
+
+    Raises:
+        BuddyError: ``schema-unreadable``.
+    """
     key = {name: {"S": KEY} for name in table.key}
     item = target.call("dynamodb", "get_item", TableName=table.name, Key=key, ConsistentRead=True).get("Item")
     if not item:
         return Marker(table)
     said = {name: next(iter(value.values())) for name, value in item.items()}
     told = {name: str(said.get(name, "")) for name in ("migration", "state", "run", "since")}
-    return Marker(table, int(said["version"]), **told, there=True)
+    try:
+        return Marker(table, int(said["version"]), **told, there=True)
+    except (KeyError, ValueError):
+        raise BuddyError(
+            "schema-unreadable",
+            f"The item {KEY} of {table.name} says no schema version.",
+            now="Nothing was changed.",
+            next="Write the version that its items have; the archive has the migrations that ran.",
+        ) from None
 
 
 def write(target: Target, held: Marker, version: int, migration: str, state: str) -> Marker:
@@ -113,9 +125,6 @@ def markers(target: Target) -> tuple[Marker | BuddyError, ...]:
             found.append(read(target, table))
         except BuddyError as error:
             found.append(error)
-        except (KeyError, ValueError) as error:
-            unreadable = f"{table.name} says something unreadable of its schema: {error}"
-            found.append(BuddyError("", unreadable, now="", next=""))
     return tuple(found)
 
 

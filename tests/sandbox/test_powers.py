@@ -117,6 +117,8 @@ def resource(service: str, given: dict[str, Any]) -> str:
         return str(given["Resource"])
     if "TopicArn" in given:
         return str(given["TopicArn"])
+    if service == "dynamodb":
+        return f"arn:aws:dynamodb:{at}:table/{given['TableName']}"
     if "AlarmName" in given:
         return f"arn:aws:cloudwatch:{at}:alarm:{given['AlarmName']}"
     if "RoleName" in given:
