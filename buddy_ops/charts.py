@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from buddy_ops import health, metrics, orders
 from buddy_ops.aliases import Alias
+from buddy_ops.clocks import in_thread
 from buddy_ops.metrics import MINUTE, Row
 from buddy_ops.outcome import Observation, Order, Outcome, Rollout
 from buddy_ops.target import Target
@@ -46,13 +47,13 @@ async def live(target: Target, rollout: Rollout) -> Outcome:
     order: Order | None = None
     try:
         while True:
-            observation, outcome = await asyncio.to_thread(_step, rollout, order)
+            observation, outcome = await in_thread(_step, rollout, order)
             if outcome is not None:
                 picture.end(outcome)
                 return outcome
             assert observation is not None
             picture.add(observation)
-            await asyncio.to_thread(picture.show)
+            await in_thread(picture.show)
             order = await given.until(observation)
     except (KeyboardInterrupt, asyncio.CancelledError):
         picture.caption = "Interrupted. Traffic stays as it is until the lease fires; run this cell again to resume."

@@ -9,10 +9,13 @@ import time
 import urllib.error
 import urllib.request
 import uuid
+from collections.abc import Callable
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
-from typing import Any, Protocol
+from typing import Any, ParamSpec, Protocol, TypeVar
 
+P = ParamSpec("P")
+T = TypeVar("T")
 SLICE_S = 0.5
 """Waits are cut into slices of this many real seconds, so that an interrupt is heard."""
 
@@ -102,6 +105,14 @@ class SandboxClock:
 
     def _ask(self, path: str, fields: dict[str, Any]) -> dict[str, Any]:
         return ask_sandbox(self._endpoint, path, fields)
+
+
+async def in_thread(do: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """``asyncio.to_thread``, in slices: a kernel hears an interrupt only when its loop wakes, and a call may hang."""
+    task = asyncio.ensure_future(asyncio.to_thread(do, *args, **kwargs))
+    while not task.done():
+        await asyncio.wait({task}, timeout=SLICE_S)
+    return task.result()
 
 
 def ask_sandbox(endpoint: str, path: str, fields: dict[str, Any], timeout_s: float = 60) -> dict[str, Any]:

@@ -217,8 +217,10 @@ def private_kernel() -> Any:
 
 
 def _leave(cell: Any, name: str, says: str) -> None:
-    """An error of the engine's own in a cell, behind what the cell said itself."""
-    cell.outputs.append(nbformat.v4.new_output("error", ename=name, evalue=says, traceback=[f"{name}: {says}"]))
+    """An error of the engine's own in a cell: before the cell's own, which only tells where it was interrupted."""
+    errors_ = [number for number, output in enumerate(cell.outputs) if output.output_type == "error"]
+    ours = nbformat.v4.new_output("error", ename=name, evalue=says, traceback=[f"{name}: {says}"])
+    cell.outputs.insert(errors_[0] if errors_ else len(cell.outputs), ours)
 
 
 def _refused(name: str) -> bool:

@@ -6,13 +6,13 @@ threshold that is passed is told, with the runbook to open.
 Source: the deployment guide, 'Watching'.
 """
 
-import asyncio
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 from buddy_ops import aliases, charts, front_end, metrics
 from buddy_ops.aliases import Alias
+from buddy_ops.clocks import in_thread
 from buddy_ops.errors import AwsFailed, InvalidInput
 from buddy_ops.health import Counts
 from buddy_ops.metrics import INIT_BOUND_MS, MALFORMED, MINUTE, ColdStarts, Row
@@ -128,7 +128,7 @@ async def watch(target: Target, minutes: float = 60, until: str = "", watch_minu
     stop = target.clock.now() + watch_minutes * MINUTE * (front_end.attended() and not until)
     try:
         while True:
-            look = await asyncio.to_thread(read, target, minutes, until, look)
+            look = await in_thread(read, target, minutes, until, look)
             busiest = sorted(look.seen, key=lambda each: -each.counts.requests)[:2]
             first, *rest = sorted((each.version for each in busiest), key=int)
             picture.rows, picture.versions, picture.caption = (
@@ -136,7 +136,7 @@ async def watch(target: Target, minutes: float = 60, until: str = "", watch_minu
                 (first, rest[0] if rest else first),
                 str(look),
             )
-            await asyncio.to_thread(picture.show)
+            await in_thread(picture.show)
             now = target.clock.now()
             if now >= stop:
                 return look

@@ -33,19 +33,22 @@ HARMLESS = re.compile(r"[A-Za-z]+|[\d.,:-]+|(ssm:/|env:|arn:aws|/aws/)\S*")
 FILE = "BUDDY_OPS_SECRETS"
 """Names the private file, for the processes of a run."""
 
+START = r"(?:(?<!\w)|(?<=\\[nrt])|(?<=\dm))"
+"""Where a word begins: also behind a line's end that is written as an escape, and behind a terminal's colour."""
+
 PATTERNS = (
-    r"\b(?:AKIA|ASIA)[A-Z0-9]{16}\b",
+    START + r"(?:AKIA|ASIA)[A-Z0-9]{16}(?![A-Z0-9])",
     r"https?://hooks\.slack\.com/[^\s\"'<>\\]+",
     r"https?://[^\s\"'<>\\]*webhook[^\s\"'<>\\]*",
-    r"\bxox[a-z]-[\w-]{8,}",
-    r"\b(?:gh[pousr]_|github_pat_|glpat-)[\w-]{16,}",
-    r"\b[rsp]k[-_](?:[a-z]+[-_])*[A-Za-z0-9]{16,}",
-    r"\bAIza[\w-]{30,}",
-    r"\beyJ[\w-]{8,}\.[\w-]{8,}(?:\.[\w-]*)?",
+    START + r"xox[a-z]-[\w-]{8,}",
+    START + r"(?:gh[pousr]_|github_pat_|glpat-)[\w-]{16,}",
+    START + r"[rsp]k[-_](?:[a-z]+[-_])*[A-Za-z0-9]{16,}",
+    START + r"AIza[\w-]{30,}",
+    START + r"eyJ[\w-]{8,}\.[\w-]{8,}(?:\.[\w-]*)?",
     r"-----BEGIN [A-Z ]*PRIVATE KEY-----[\s\S]+?(?:-----END [A-Z ]*PRIVATE KEY-----|\Z)",
-    r"(?i:\b(?:bearer|oauth|basic)\s+)(?P<a>(?=[^\s\"'<>]*\d)[\w.~+/=-]{12,})",
+    r"(?i:(?:bearer|oauth|basic)\s+)(?P<a>(?=[^\s\"'<>]*\d)[\w.~+/=-]{12,})",
     r"(?i:X-Amz-(?:Signature|Security-Token|Credential)=)(?P<b>[^\s&\"'<>\\]+)",
-    r"\b[a-z][a-z0-9+.-]*://[^\s/:@\"'<>]+:(?P<c>[^\s/@\"'<>]+)@",
+    r"[a-z][a-z0-9+.-]{0,20}://[^\s/:@\"'<>]+:(?P<c>[^\s/@\"'<>]+)@",
     r"(?i:(?:secret|token|passw(?:or)?d|passphrase|api[_-]?key|access[_-]?key|credential)[\w-]*\\*[\"']?\s*[:=]\s*"
     r"\\*[\"']?)(?P<d>(?!ssm:|env:)(?=[^\s\"']*\d)[^\s\"'(),;<>&\\]{8,})",
 )
