@@ -109,6 +109,8 @@ class SandboxClock:
 
 async def in_thread(do: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
     """``asyncio.to_thread``, in slices: a kernel hears an interrupt only when its loop wakes, and a call may hang."""
+    import asyncio
+
     task = asyncio.ensure_future(asyncio.to_thread(do, *args, **kwargs))
     while not task.done():
         await asyncio.wait({task}, timeout=SLICE_S)
