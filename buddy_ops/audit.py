@@ -164,10 +164,10 @@ def _freezes(target: Target) -> Told:
 
 
 def _versions(target: Target) -> Told:
-    plan = pruning.plan(target)
+    plan, kept = pruning.plan(target), target.settings.policy.keep_versions
     if plan.doomed:
-        return "warning", f"{len(plan.doomed)} more than the newest {pruning.KEEP} and those in use", "Clean up."
-    return "ok", f"no more than the newest {pruning.KEEP} and those in use", ""
+        return "warning", f"{len(plan.doomed)} more than the newest {kept} and those in use", "Clean up."
+    return "ok", f"no more than the newest {kept} and those in use", ""
 
 
 def _owner(target: Target) -> Told:

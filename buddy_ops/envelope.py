@@ -3,15 +3,18 @@
 Knows the environment's policy, and how to tell this rollout from anybody else's on the alias. Never writes.
 """
 
-from collections.abc import Mapping
+import html
+from base64 import b64decode
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
-from buddy_ops import alarms, aliases, freeze, parameters, schema
+from buddy_ops import alarms, aliases, freeze, parameters, policy, records, schema
 from buddy_ops.aliases import Alias, Record
 from buddy_ops.errors import BuddyError, InvalidInput, Refused
 from buddy_ops.plan import Plan
+from buddy_ops.policy import Facts, Glass
 from buddy_ops.target import Target
 
 WATCH_WINDOW = timedelta(hours=24)
@@ -26,6 +29,8 @@ class RolloutPlan(Plan):
     """The envelope of a rollout: approving it approves every alias state in ``then``, the automatic rollback included.
 
     Attributes:
+        glass: who goes against the environment's rules, and why; None where nobody does.
+        against: the rules that this goes against.
         strategy: 'all_at_once', 'blue_green' or 'canary'.
         artifact: the zip's bytes; empty where only the configuration changes.
         variables: environment variables that the new version sets, or takes away (None).
@@ -36,6 +41,8 @@ class RolloutPlan(Plan):
         resumes: the record of this same rollout, when it is under way already.
     """
 
+    glass: Glass | None
+    against: tuple[str, ...]
     strategy: str
     artifact: bytes = field(repr=False)
     variables: Mapping[str, str | None]
@@ -46,6 +53,14 @@ class RolloutPlan(Plan):
     known: str
     resumes: Record | None
 
+    def _repr_markdown_(self) -> str:
+        if not self.against:
+            return super()._repr_markdown_()
+        who = html.escape(str(self.glass)) if self.glass else "This would be refused"
+        listed = "".join(f"<li>{html.escape(each)}</li>" for each in self.against)
+        red = '<div class="alert alert-danger" style="color: #b00020">'
+        return f"{red}<b>Against the rules. {who}</b><ul>{listed}</ul></div>\n\n{super()._repr_markdown_()}"
+
     @property
     def under_way(self) -> bool:
         """Whether this resumes a rollout that an earlier run began."""
@@ -53,7 +68,11 @@ class RolloutPlan(Plan):
 
 
 def plan(
-    target: Target, artifact: str, strategy: str = "canary", variables: Mapping[str, str | None] | None = None
+    target: Target,
+    artifact: str,
+    strategy: str = "canary",
+    variables: Mapping[str, str | None] | None = None,
+    break_glass: Mapping[str, str] | None = None,
 ) -> RolloutPlan:
     """What shipping ``artifact``, or the code that serves with other environment ``variables``, would do here.
 
@@ -62,24 +81,80 @@ def plan(
             and may be empty, unless $LATEST holds other code.
         strategy: 'all_at_once', 'blue_green' or 'canary'; the environment's policy must allow it.
         variables: a change of configuration: what to set, or to take away (None).
+        break_glass: who goes against the environment's rules, and why; one person's approval suffices then.
 
     AWS: lambda:GetAlias, GetFunctionConfiguration, ListVersionsByFunction, ssm:GetParametersByPath,
     cloudwatch:DescribeAlarms, reads only.
 
     Raises:
-        InvalidInput: ``artifact-missing``, ``artifact-not-a-zip``, ``function-missing``, ``alias-missing``.
-        Refused: ``strategy-not-allowed``, ``rollout-under-way``, ``weights-not-ours``, ``frozen``, ``code-differs``.
+        InvalidInput: ``artifact-missing``, ``artifact-not-a-zip``, ``function-missing``, ``alias-missing``,
+            ``break-glass-incomplete``.
+        Refused: ``not-allowed``, ``rollout-under-way``, ``weights-not-ours``, ``frozen``, ``code-differs``.
     """
-    policy = target.settings.rollout
-    archive = parameters.artifact(artifact) if artifact or variables is None else b""
-    if strategy not in policy.strategies:
-        raise Refused(
-            "strategy-not-allowed",
-            f"{target.environment} ships by {', '.join(policy.strategies)}, not by {strategy}.",
-            now="Nothing was changed.",
-            next="Use the notebook of an allowed strategy, or change `strategies` in the parameters/ file.",
-        )
+    glass = policy.broken(break_glass or {})
     alias = aliases.read(target)
+    what = _what(target, alias, artifact, variables)
+    resumes = mine(target, alias, what.known)
+    if resumes is None:
+        freeze.refuse(target)
+    elif resumes.shifting and strategy != "canary":
+        raise _under_way(target, alias, resumes)
+    stable = "" if alias is None else (resumes.source if resumes else alias.primary)
+    live = resumes is None and alias is not None and alias.primary == what.known
+    against = () if live else permit(target, strategy, what.sha256, alias, glass, resumes is not None)
+    rollout = target.settings.rollout
+    stages = tuple(percent / 100 for percent in rollout.stages_percent) if strategy == "canary" else (1.0,)
+    name = f"v{what.known}" if what.known else "a new version"
+    changed = {"variables": dict(what.variables)} if what.base else {}
+    return RolloutPlan(
+        title=_title(target, what.told(name), strategy, resumes, "live" if live else "" if stable else "first"),
+        now=_now(target, alias, what.known, "configuration" if what.base else "code"),
+        then=("nothing changes",) if live else _then(target, stable, name, stages),
+        calls=() if live else _calls(what.known, stages, stable, not what.base, bool(what.variables)),
+        undo=(
+            f"rollback/immediate returns the traffic to v{stable}" if stable else "there is nothing to return to yet",
+        ),
+        reasons=(
+            *(f"AGAINST THE RULES: {each}" for each in against),
+            *((str(glass),) if glass else ()),
+            *_reasons(target, alias, what.known, strategy),
+            *what.drift,
+        ),
+        covers={**_covers(target, strategy, glass), "from": stable, "code": what.sha256, **changed},
+        approvals=min(1, rollout.approvals) if glass else rollout.approvals,
+        demand_hash=rollout.demand_plan_hash,
+        glass=glass,
+        against=against,
+        strategy=strategy,
+        artifact=what.archive,
+        variables=what.variables,
+        base=what.base,
+        sha256=what.sha256,
+        stable=stable,
+        stages=stages,
+        known=what.known,
+        resumes=resumes,
+    )
+
+
+@dataclass(frozen=True)
+class _What:
+    """What is to be shipped, as ``RolloutPlan`` has it; ``drift`` is how $LATEST differs, where it is published."""
+
+    archive: bytes
+    variables: Mapping[str, str | None]
+    base: str
+    sha256: str
+    known: str
+    drift: Sequence[str]
+
+    def told(self, name: str) -> str:
+        change = ", ".join(f"{key}={value}" for key, value in self.variables.items())
+        return f"v{self.base} with {change} as {name}" if self.base else name
+
+
+def _what(target: Target, alias: Alias | None, artifact: str, variables: Mapping[str, str | None] | None) -> _What:
+    archive = parameters.artifact(artifact) if artifact or variables is None else b""
     found = {str(each["Version"]): each for each in aliases.versions(target)}
     latest = aliases.configuration(target)
     given = aliases.code_sha256(archive) if archive else str(latest["CodeSha256"])
@@ -94,53 +169,70 @@ def plan(
     known = _known(alias, found, sha256, environment)
     if not known:
         _refuse_other_code(target, base, sha256, given)
-    resumes = mine(target, alias, known)
-    if resumes is None:
-        freeze.refuse(target)
-    elif resumes.shifting and strategy != "canary":
-        raise _under_way(target, alias, resumes)
-    stable = "" if alias is None else (resumes.source if resumes else alias.primary)
-    stages = tuple(percent / 100 for percent in policy.stages_percent) if strategy == "canary" else (1.0,)
-    name = f"v{known}" if known else "a new version"
-    change = ", ".join(f"{key}={value}" for key, value in variables.items())
-    what = f"v{base} with {change} as {name}" if base else name
-    live = resumes is None and alias is not None and alias.primary == known
-    return RolloutPlan(
-        title=_title(target, what, strategy, resumes, "live" if live else "" if stable else "first"),
-        now=_now(target, alias, known, "configuration" if base else "code"),
-        then=("nothing changes",) if live else _then(target, stable, name, stages),
-        calls=() if live else _calls(known, stages, stable, not base, bool(variables)),
-        undo=(
-            f"rollback/immediate returns the traffic to v{stable}" if stable else "there is nothing to return to yet",
-        ),
-        reasons=(
-            *_reasons(target, alias, known, strategy),
-            *([] if known else _drift(latest, found.get(stable), base)),
-        ),
-        covers={
-            "action": "rollout",
-            "environment": target.environment,
-            "function": target.settings.function,
-            "alias": target.settings.alias,
-            "from": stable,
-            "code": sha256,
-            "strategy": strategy,
-            "policy": policy.model_dump(mode="json"),
-            "health": target.settings.health.model_dump(mode="json"),
-            **({"variables": dict(variables)} if base else {}),
+    stable = found.get(alias.primary) if alias else None
+    return _What(archive, variables, base, sha256, known, [] if known else _drift(latest, stable, base))
+
+
+def permit(
+    target: Target, strategy: str, sha256: str, alias: Alias | None, glass: Glass | None, resumes: bool = False
+) -> tuple[str, ...]:
+    """The rules that a deployment goes against, where somebody breaks the glass or only looks; none: it may begin.
+
+    AWS: ssm:GetParametersByPath where a record is demanded, reads only.
+
+    Raises:
+        Refused: ``not-allowed``, with every rule at once.
+    """
+    rules = target.settings.policy
+    record = alias.record if alias else None
+    stayed = alias and record and alias.primary == record.to and record.stage in ("proved", "unproven")
+    subjects = {"pre_deployment": build(sha256), "post_deployment": f"v{alias.primary}" if alias else ""}
+    facts = Facts(
+        strategy,
+        target.clock.now(),
+        ci=target.ci,
+        principal=target.principal if rules.ci_principals else "",
+        replaced=target.replaced,
+        serving=record.to if record and stayed else "",
+        since=datetime.fromisoformat(record.since) if record and stayed else None,
+        # Before the first deployment there is none to have been checked.
+        records={
+            each: records.newest(target, each, subjects[each])
+            for each in rules.records
+            if subjects[each] and not resumes
         },
-        approvals=policy.approvals,
-        demand_hash=policy.demand_plan_hash,
-        strategy=strategy,
-        artifact=archive,
-        variables=variables,
-        base=base,
-        sha256=sha256,
-        stable=stable,
-        stages=stages,
-        known=known,
         resumes=resumes,
     )
+    against = policy.refusals(target.environment, target.settings, facts)
+    if against and glass is None and not target.dry_run:
+        raise Refused(
+            "not-allowed",
+            f"The rules of {target.environment} forbid this:\n" + "\n".join(f"  - {each}" for each in against),
+            now="Nothing was shifted.",
+            next="Do what they ask for. If it cannot wait: break_glass={who: NAME, why: REASON}; everybody is told.",
+        )
+    return against
+
+
+def build(sha256: str) -> str:
+    """A build's name in records: the beginning of its hash, in letters that a parameter's path may have."""
+    return b64decode(sha256)[:8].hex()
+
+
+def _covers(target: Target, strategy: str, glass: Glass | None) -> dict[str, Any]:
+    """What every approval of a rollout here stands for, whatever is shipped."""
+    settings = target.settings
+    return {
+        "action": "rollout",
+        "environment": target.environment,
+        "function": settings.function,
+        "alias": settings.alias,
+        "strategy": strategy,
+        "policy": settings.rollout.model_dump(mode="json"),
+        "rules": settings.policy.model_dump(mode="json"),
+        "glass": str(glass or ""),
+        "health": settings.health.model_dump(mode="json"),
+    }
 
 
 def merged(environment: Mapping[str, str], variables: Mapping[str, str | None]) -> dict[str, str]:

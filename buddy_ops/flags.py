@@ -33,13 +33,20 @@ class Turn:
         return f"v{self.version}, {self.at[:16]}: {turned} ({self.who or 'nobody is named'})"
 
 
-def plan(target: Target, turn: Mapping[str, bool], strategy: str = "", artifact: str = "") -> RolloutPlan:
+def plan(
+    target: Target,
+    turn: Mapping[str, bool],
+    strategy: str = "",
+    artifact: str = "",
+    break_glass: Mapping[str, str] | None = None,
+) -> RolloutPlan:
     """What turning flags would do: the code that serves, published anew, shipped by the environment's strategy.
 
     Args:
         turn: the flags, True for on.
         strategy: one that the environment allows; empty: its first.
         artifact: the zip of the version that serves, where $LATEST holds other code.
+        break_glass: as ``envelope.plan`` takes it.
 
     AWS: as ``envelope.plan``, reads only.
 
@@ -57,7 +64,8 @@ def plan(target: Target, turn: Mapping[str, bool], strategy: str = "", artifact:
             next=f"Give turn with one of {', '.join(known) or 'none'}; a new flag is added to `flags` in parameters/.",
         )
     values = {name: ON if turn[name] else OFF for name in sorted(turn)}
-    return envelope.plan(target, artifact, strategy or target.settings.rollout.strategies[0], values)
+    strategy = strategy or target.settings.rollout.strategies[0]
+    return envelope.plan(target, artifact, strategy, values, break_glass)
 
 
 def tell(target: Target) -> str:

@@ -8,7 +8,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, Literal
 
 from buddy_ops.errors import Refused
 
@@ -112,6 +112,56 @@ class Approval:
 
     def _repr_markdown_(self) -> str:
         return _escape(str(self)).replace(self.plan_hash, f"`{self.plan_hash}`", 1)
+
+
+@dataclass(frozen=True)
+class Item:
+    """One line of a checklist. ``by`` is who attested it; empty: a check found it, and ``says`` what."""
+
+    name: str
+    state: Literal["yes", "no", "unknown"]
+    says: str
+    by: str = ""
+
+
+@dataclass(frozen=True)
+class Record:
+    """A checklist's dated result.
+
+    Attributes:
+        checklist: 'pre_deployment' or 'post_deployment'.
+        subject: what was looked at: a build by the beginning of its hash, or a version as 'v42'.
+        run: the run that wrote it.
+        principal: the caller as AWS names it, where those who attested are claimed.
+    """
+
+    checklist: str
+    subject: str
+    at: datetime
+    run: str
+    principal: str
+    items: tuple[Item, ...]
+
+    @property
+    def open(self) -> tuple[Item, ...]:
+        """The items that are not 'yes'; unknown is not yes."""
+        return tuple(item for item in self.items if item.state != "yes")
+
+    def __str__(self) -> str:
+        missing = ", ".join(f"{item.name}: {item.state}" for item in self.open)
+        return (
+            f"{self.checklist} of {self.subject}, {self.at:%Y-%m-%d %H:%M} UTC: {missing or 'passed'} (run {self.run})"
+        )
+
+    def _repr_markdown_(self) -> str:
+        rows = (
+            f"| {_escape(item.name)} | {'**' * (item.state != 'yes')}{item.state}{'**' * (item.state != 'yes')} "
+            f"| {_escape(item.by or 'checked')} | {_escape(item.says)} |"
+            for item in self.items
+        )
+        verdict = f"**{len(self.open)} of {len(self.items)} are open**" if self.open else "**passed**"
+        table = "\n".join(("| item | state | by | what was seen |", "|---|---|---|---|", *rows))
+        return f"{self.checklist} of `{self.subject}`, {self.at:%Y-%m-%d %H:%M} UTC: {verdict}\n\n{table}"
 
 
 def _escape(text: str) -> str:

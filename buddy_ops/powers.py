@@ -48,6 +48,7 @@ ALARMS = "arn:{partition}:cloudwatch:{region}:{account}:alarm:{function}-*"
 SCHEDULES = "arn:{partition}:scheduler:{region}:{account}:schedule/{group}/{function}-{alias}-*"
 FREEZES = "arn:{partition}:ssm:{region}:{account}:parameter/buddy/{environment}/freeze"
 RECORDS = "arn:{partition}:ssm:{region}:{account}:parameter/buddy/{environment}/records/*"
+SECRETS = "arn:{partition}:ssm:{region}:{account}:parameter/buddy/{environment}/secrets/*"
 LOG = "arn:{partition}:logs:{region}:{account}:log-group:/aws/lambda/{function}:*"
 ROLES = "arn:{partition}:iam::{account}:role/buddy-ops-{environment}-*"
 TABLES = "arn:{partition}:dynamodb:{region}:{account}:table/buddy-*-{environment}*"
@@ -84,6 +85,9 @@ GRANTS = (
     Grant(ACTING, TABLES, ("dynamodb:GetItem",)),
     Grant(("responder",), FREEZES + "/*", ("ssm:PutParameter", "ssm:DeleteParameter")),
     Grant(("responder",), RECORDS, ("ssm:PutParameter",)),
+    Grant(ACTING, TOPIC, ("sns:Publish",)),
+    Grant(ACTING, SECRETS, ("ssm:GetParameter",)),
+    Grant(("deployer",), RECORDS, ("ssm:GetParametersByPath",)),
     Grant(("responder",), FUNCTION, tuple(sorted(BY_HAND))),
     Grant(
         ("deployer",),

@@ -12,7 +12,7 @@ from typing import Literal
 
 from buddy_ops import aliases, freeze, lease, publishing, rollback, schema, smoke
 from buddy_ops.aliases import Alias, AliasMoved, Record, Shift
-from buddy_ops.envelope import RolloutPlan, mine, plan
+from buddy_ops.envelope import RolloutPlan, mine, permit, plan
 from buddy_ops.errors import AwsFailed, BuddyError, Refused
 from buddy_ops.evidence import Evidence
 from buddy_ops.health import Verdict
@@ -38,6 +38,8 @@ def run(target: Target, plan: RolloutPlan, approval: Approval) -> Rollout:
         AwsFailed: AWS refused or could not be reached; running again resumes.
     """
     approval.must_cover(plan)
+    if plan.glass is not None:
+        target.journal.record("broke-glass", who=plan.glass.who, why=plan.glass.why, against=plan.against)
     engine = _Engine(target, plan, approval)
     try:
         outcome = yield from engine.run(called_off=approval.order == "abort")
@@ -106,6 +108,7 @@ class _Engine:
             if self.alias is not None and (begun or self.alias.primary != self.plan.stable):
                 raise AliasMoved(self.target, self.alias)
             freeze.refuse(self.target)
+            self._permit()
             if self.alias is not None and self.alias.record is not None:
                 # A run that was killed at its very end left a lease, which would fire at this rollout's weights.
                 rollback.tidy(self.target, self.alias.record.run)
@@ -141,6 +144,10 @@ class _Engine:
         """What a version can read and write is known once it is published, and compared before it gets any traffic."""
         if self.target.settings.tables:
             schema.refuse(self.target, self.new, aliases.configuration(self.target, self.new))
+
+    def _permit(self) -> None:
+        """Ask the environment's rules again, unless they are broken by name."""
+        permit(self.target, self.plan.strategy, self.plan.sha256, self.alias, self.plan.glass)
 
     def _deploy_first(self) -> Outcome:
         """There is no alias: create it. Nothing served before, so there is nothing to compare with or return to."""
@@ -182,8 +189,9 @@ class _Engine:
                 now=f"{self.target.resource} serves {self.alias}; nothing was shifted.",
                 next="See whether CloudWatch has an outage, and whether the role may call cloudwatch:GetMetricData.",
             )
-        # Publishing and proving take minutes, in which somebody may have frozen deployments or migrated a table.
+        # Publishing and proving take minutes: somebody froze deployments or migrated a table, or the window has closed.
         freeze.refuse(self.target)
+        self._permit()
         self._refuse_misfit()
         probe = self.policy.probe_percent
         busy = self.evidence.requests_per_minute >= self.policy.probe_from_requests_per_minute

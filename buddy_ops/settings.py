@@ -8,15 +8,27 @@ import ast
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import time
 from itertools import pairwise
 from typing import Annotated, Any, Literal
+from zoneinfo import available_timezones
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, field_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    TypeAdapter,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from buddy_ops.errors import InvalidInput
 
 Strategy = Literal["all_at_once", "blue_green", "canary"]
+Checklist = Literal["pre_deployment", "post_deployment"]
 Minutes = Annotated[float, Field(ge=0, le=24 * 60)]
 OVERRIDES = {"stages": "stages_percent", "bake_minutes": "bake_minutes", "watch_minutes": "watch_minutes"}
 """Parameters of runbooks that replace a setting of ``rollout``, by the setting's name."""
@@ -70,6 +82,61 @@ class Rollout(Model):
         if stages[-1] != 100:
             raise ValueError("the last stage must be 100")
         return stages
+
+
+def _time_of_day(value: Any) -> Any:
+    """YAML reads an unquoted 16:00 as 960, in minutes."""
+    return time(*divmod(value, 60)) if isinstance(value, int) and 0 <= value < 24 * 60 else value
+
+
+TimeOfDay = Annotated[time, BeforeValidator(_time_of_day)]
+
+
+class Window(Model):
+    """When deployments may begin: on these days from ``start`` to before ``end``, in the time of ``zone``."""
+
+    days: Annotated[tuple[Literal["Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun"], ...], Field(min_length=1)]
+    start: TimeOfDay
+    end: TimeOfDay
+    zone: str = "UTC"
+
+    @field_validator("zone")
+    @classmethod
+    def _is_a_zone(cls, zone: str) -> str:
+        if zone not in available_timezones():
+            raise ValueError("must be a zone of the tz database, for example Europe/Vienna")
+        return zone
+
+    @model_validator(mode="after")
+    def _ends_after_it_starts(self) -> "Window":
+        if self.end <= self.start:
+            raise ValueError("end must be after start, on the same day")
+        return self
+
+
+class Policy(Model):
+    """What a deployment to this environment must keep to; ``policy`` decides, and breaking the glass passes it by.
+
+    Attributes:
+        by_hand: whether a person may promote; where not, CI does.
+        ci_principals: who CI is, as AWS names its callers, with * ('arn:aws:sts::*:assumed-role/deployer/*'); empty:
+            CI is believed by its environment variables.
+        window: when deployments may begin; absent: at any time.
+        hours_between: how long a version that stayed is left in peace: its rollback window.
+        records: which checklists must have been passed, and for how many hours each counts.
+        fixed: settings of ``rollout`` that no run may replace by its parameters.
+        testing: the items of the checklist that are about tests.
+        keep_versions: the fewest versions that a clean-up leaves.
+    """
+
+    by_hand: bool = True
+    ci_principals: tuple[str, ...] = ()
+    window: Window | None = None
+    hours_between: Annotated[float, Field(ge=0, le=24 * 30)] = 0
+    records: dict[Checklist, Annotated[float, Field(gt=0)]] = {}
+    fixed: tuple[Literal["stages_percent", "bake_minutes", "watch_minutes"], ...] = ()
+    testing: tuple[Annotated[str, Field(min_length=1, max_length=60)], ...] = ("tests pass",)
+    keep_versions: Annotated[int, Field(ge=0)] = 10
 
 
 class Health(Model):
@@ -251,6 +318,7 @@ class Settings(Model):
     alias: Annotated[str, Field(pattern=r"^[a-zA-Z0-9_-]*[a-zA-Z_-][a-zA-Z0-9_-]*$", max_length=128)] = "live"
     aws: Aws = Aws()
     rollout: Rollout = Rollout()
+    policy: Policy = Policy()
     health: Health = Health()
     lease: Lease = Lease()
     alarms: Alarms = Alarms()

@@ -70,6 +70,7 @@ class Target:
     folder: Path
     redactor: Redactor
     dry_run: bool = False
+    replaced: tuple[str, ...] = ()
     _clients: dict[tuple[str, int], Any] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -86,6 +87,14 @@ class Target:
     def principal(self) -> str:
         """The caller's ARN as AWS sees it: proved, where a name in a parameter is claimed."""
         return str(self._caller["Arn"])
+
+    @property
+    def ci(self) -> str:
+        """Which CI run this is, by its environment variables, which anybody can set; empty: none."""
+        if os.environ.get("GITHUB_ACTIONS") == "true":
+            told = (os.environ.get(f"GITHUB_{name}", "?") for name in ("REPOSITORY", "RUN_ID", "ACTOR"))
+            return "GitHub Actions, {} run {} by {}".format(*told)
+        return "CI" if os.environ.get("CI", "").lower() in ("true", "1") else ""
 
     @property
     def resource(self) -> str:
@@ -253,6 +262,7 @@ def connect(
     redactor.spare(settings.model_dump(mode="json"))
     writer = (lambda _: None) if quiet else _Appender(folder / "journal.jsonl")
     journal = Journal(writer, clock.now, redactor.clean)
+    given = settings_.validate(dict(values), source).rollout
     target = Target(
         environment,
         settings,
@@ -267,8 +277,10 @@ def connect(
         folder,
         redactor,
         dry_run,
+        tuple(name for name in replaced or {} if getattr(given, name) != getattr(settings.rollout, name)),
     )
-    journal.record("opened", run=run, runbook=runbook, environment=environment, dry_run=dry_run)
+    opened = {"run": run, "runbook": runbook, "environment": environment, "dry_run": dry_run, "ci": target.ci}
+    journal.record("opened", **opened)
     return target
 
 

@@ -74,6 +74,7 @@ def connect(here: Situation, runbook: str) -> Target:
             "bake_minutes": 2,
             "watch_minutes": 10,
         },
+        "policy": {"keep_versions": 1},
         "health": {"history_minutes": 10},
         "failure_metrics": [{"namespace": "Buddy", "name": "Apologies"}],
     }

@@ -203,7 +203,11 @@ def all_at_once(bring: Bring) -> Iterator[list[dict[str, Any]]]:
 
 def blue_green(bring: Bring) -> Iterator[list[dict[str, Any]]]:
     here = bring("good")
-    yield notebook(here, "strategies/blue_green", artifact=here.build("good"), approved_by=["Ada"])
+    given = telling(here)
+    given["policy"]["records"] = {"pre_deployment": 1}
+    glass = {"who": "Ada", "why": "nobody has checked it"}
+    more = {"settings": given, "break_glass": glass, "approved_by": ["Ada"]}
+    yield notebook(here, "strategies/blue_green", artifact=here.build("good"), **more)
 
 
 def immediate(bring: Bring) -> Iterator[list[dict[str, Any]]]:
@@ -227,10 +231,19 @@ def auditing(bring: Bring) -> Iterator[list[dict[str, Any]]]:
     yield notebook(here, "review/readiness_audit", settings=given, archive=str(here.folder / "archive"))
 
 
+def telling(here: Situation) -> dict[str, Any]:
+    """Settings with both of the team's channels: the topic of the template, and a webhook in SSM that nobody answers."""
+    topic = here.client("sns").create_topic(Name="buddy-ops-sandbox")["TopicArn"]
+    secret = "/buddy/sandbox/secrets/slack"
+    here.client("ssm").put_parameter(Name=secret, Value="http://127.0.0.1:9/x", Type="SecureString", Overwrite=True)
+    return values(here, notify={"topic_arn": topic, "slack_webhook": f"ssm:{secret}"})
+
+
 def failed(bring: Bring) -> Iterator[list[dict[str, Any]]]:
     """A failed deployment, rolled back."""
+    here = shifted(bring)
     given = {"decision": "roll back", "approved_by": ["Ada"]}
-    yield notebook(shifted(bring), "emergency/deployment_failure", **given)
+    yield notebook(here, "emergency/deployment_failure", settings=telling(here), **given)
 
 
 def rollback_command(bring: Bring) -> Iterator[list[dict[str, Any]]]:
