@@ -21,6 +21,8 @@ RUNBOOKS: Mapping[str, tuple[Role, ...]] = {
     "start_here": EVERYBODY,
     "status": EVERYBODY,
     "doctor": EVERYBODY,
+    "runs": EVERYBODY,
+    "archive": ACTING,
     "operations/monitor": EVERYBODY,
     "review/readiness_audit": ("deployer",),
     "rollback/immediate": ACTING,
@@ -35,7 +37,8 @@ RUNBOOKS: Mapping[str, tuple[Role, ...]] = {
     "operations/clean_up_versions": ("deployer",),
     "operations/feature_flags": ("deployer",),
 }
-"""Who runs which notebook or command; ``freeze`` is the module, which no runbook wraps yet."""
+"""Who runs which notebook or command; ``archive`` is what keeps every run in S3,
+and ``freeze`` is the module, which no runbook wraps yet."""
 
 BY_HAND = frozenset(
     {"lambda:DeleteFunctionConcurrency", "lambda:GetFunctionConcurrency", "lambda:PutFunctionConcurrency"}
@@ -54,6 +57,7 @@ ROLES = "arn:{partition}:iam::{account}:role/buddy-ops-{environment}-*"
 TABLES = "arn:{partition}:dynamodb:{region}:{account}:table/buddy-*-{environment}*"
 TOPIC = "arn:{partition}:sns:{region}:{account}:buddy-ops-{environment}"
 LEASE_ROLE = "{lease_role}"
+ARCHIVE = "arn:{partition}:s3:::{bucket}"
 
 
 @dataclass(frozen=True)
@@ -67,6 +71,11 @@ class Grant:
 
 GRANTS = (
     Grant(EVERYBODY, FUNCTION, ("lambda:GetAlias", "lambda:GetFunctionConfiguration")),
+    # Its environment, so that no archive keeps it.
+    Grant(EVERYBODY, VERSIONS, ("lambda:GetFunctionConfiguration",)),
+    Grant(EVERYBODY, ARCHIVE, ("s3:GetBucketObjectLockConfiguration", "s3:ListBucket", "s3:ListBucketVersions")),
+    Grant(EVERYBODY, ARCHIVE + "/*", ("s3:GetObject",)),
+    Grant(ACTING, ARCHIVE + "/*", ("s3:PutObject",)),
     Grant(
         EVERYBODY,
         "*",
@@ -77,7 +86,6 @@ GRANTS = (
     Grant(EVERYBODY, LEASE_ROLE, ("iam:GetRole",)),
     Grant(EVERYBODY, ROLES, ("iam:GetRole", "iam:SimulatePrincipalPolicy")),
     Grant(ACTING, FUNCTION, ("lambda:UpdateAlias",)),
-    Grant(ACTING, VERSIONS, ("lambda:GetFunctionConfiguration",)),
     Grant(
         ACTING, SCHEDULES, ("scheduler:CreateSchedule", "scheduler:DeleteSchedule", "scheduler:UpdateSchedule")
     ),  # going down in steps takes a lease, too
@@ -131,10 +139,11 @@ def needs(role: Role, environment: str, settings: Settings, where: Mapping[str, 
         "alias": settings.alias,
         "group": settings.lease.group,
         "lease_role": lease_role(settings, where),
+        "bucket": settings.archive.bucket,
     }
     found: dict[str, tuple[str, ...]] = {}
     for grant in GRANTS:
-        if role in grant.roles:
+        if role in grant.roles and (settings.archive.bucket or "{bucket}" not in grant.resource):
             resource = grant.resource.format(**names)
             found[resource] = found.get(resource, ()) + grant.actions
     return found

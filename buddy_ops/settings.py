@@ -298,6 +298,11 @@ class Archive(Model):
     where: Annotated[str, Field(pattern=r"^(s3://[a-z0-9][a-z0-9.-]+(/[\w./-]*)?)?$")] = ""
     redact: tuple[str, ...] = ()
 
+    @property
+    def bucket(self) -> str:
+        """The bucket's name; '' where none is set."""
+        return self.where.removeprefix("s3://").partition("/")[0]
+
     @field_validator("redact")
     @classmethod
     def _find_something(cls, patterns: tuple[str, ...]) -> tuple[str, ...]:

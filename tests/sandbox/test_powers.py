@@ -2,6 +2,7 @@
 
 import json
 import re
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from datetime import timedelta
@@ -13,10 +14,25 @@ from typing import Any, get_args
 import pytest
 import yaml
 
-from buddy_ops import aliases, charts, doctor, freeze, metrics, powers, rollback, rollout, runs, triage
+from buddy_ops import (
+    aliases,
+    archive,
+    charts,
+    doctor,
+    freeze,
+    metrics,
+    powers,
+    rollback,
+    rollout,
+    runs,
+    shelves,
+    target,
+    triage,
+)
 from buddy_ops.powers import Role
 from tests.conftest import Situation, approve
 from tests.sandbox.test_audit import ready
+from tests.unit.test_archive import sealed
 
 Bring = Callable[..., Situation]
 Grants = set[tuple[str, str]]
@@ -30,7 +46,13 @@ FREE = {"sts:GetCallerIdentity"}
 OWN_ROLE = ("iam:GetRole", "arn:aws:iam::123456789012:role/buddy-ops-sandbox-*")
 """The doctor looks the caller's own role up, and the sandbox's caller has none."""
 
-OTHERWISE_CALLED = {"lambda:Invoke": "lambda:InvokeFunction"}
+OTHERWISE_CALLED = {
+    "lambda:Invoke": "lambda:InvokeFunction",
+    "s3:ListObjectsV2": "s3:ListBucket",
+    "s3:ListObjectVersions": "s3:ListBucketVersions",
+    "s3:GetObjectLockConfiguration": "s3:GetBucketObjectLockConfiguration",
+}
+BUCKET = "buddy-archive"
 
 
 # The template
@@ -54,12 +76,13 @@ def resolved(text: str) -> str:
     names = {
         **{f"AWS::{ours}": WHERE[theirs] for ours, theirs in (("Partition", "partition"), ("Region", "region"))},
         "AWS::AccountId": WHERE["account"],
+        "Archive.Arn": f"arn:aws:s3:::{BUCKET}",
         "Environment": "sandbox",
         "FunctionName": "buddy-alexa-skill-sandbox",
         "AliasName": "live",
         "SchedulerRoleName": "buddy-ops-scheduler",
     }
-    return re.sub(r"\$\{([\w:]+)\}", lambda match: names.get(match[1], match[0]), text)
+    return re.sub(r"\$\{([\w:.]+)\}", lambda match: names.get(match[1], match[0]), text)
 
 
 @cache
@@ -119,6 +142,8 @@ def resource(service: str, given: dict[str, Any]) -> str:
         return str(given["TopicArn"])
     if service == "dynamodb":
         return f"arn:aws:dynamodb:{at}:table/{given['TableName']}"
+    if "Bucket" in given:
+        return f"arn:aws:s3:::{given['Bucket']}"
     if "AlarmName" in given:
         return f"arn:aws:cloudwatch:{at}:alarm:{given['AlarmName']}"
     if "RoleName" in given:
@@ -138,6 +163,8 @@ def made(records: list[dict[str, Any]]) -> Grants:
             # The results of a query are checked against the log group that was queried.
             function = resolved("${FunctionName}")
             found.add((name, f"arn:aws:logs:us-east-1:{WHERE['account']}:log-group:/aws/lambda/{function}:*"))
+        elif name in ("s3:GetObject", "s3:PutObject"):
+            found.add((name, f"arn:aws:s3:::{given['Bucket']}/*"))
         elif name == "iam:SimulatePrincipalPolicy":
             # The sandbox's caller is no role of ours; on AWS it asks about itself.
             found.add((name, f"arn:aws:iam::{WHERE['account']}:role/buddy-ops-sandbox-deployer"))
@@ -321,10 +348,34 @@ def flagging(bring: Bring) -> Iterator[list[dict[str, Any]]]:
     yield notebook(here, "operations/feature_flags", turn=turn, strategy="canary", approved_by=["Ada"])
 
 
+def archived(bring: Bring) -> Iterator[list[dict[str, Any]]]:
+    """A run goes to S3, and its supervisor learns what it must not hold."""
+    here = bring("good", requests_per_minute=0, history_minutes=0)
+    here.client("s3").create_bucket(Bucket=BUCKET, ObjectLockEnabledForBucket=True)
+    root = Path(tempfile.mkdtemp(dir=here.folder))
+    sealed(root, "run-0001")
+    with closing(here.connect(quiet=True)) as mine:
+        archive.upload(shelves.S3(mine, f"s3://{BUCKET}"), root / "run-0001")
+        assert mine.learn_secrets() == ""
+        yield mine.journal.records
+
+
+def archive_read(bring: Bring) -> Iterator[list[dict[str, Any]]]:
+    """What ``buddy-ops runs`` asks S3, whoever put it there."""
+    next(archived(bring))
+    with closing(target.connect("sandbox", "runs", quiet=True)) as mine:
+        shelf = shelves.S3(mine, f"s3://{BUCKET}")
+        assert archive.entries(shelf) and archive.verify(shelf).problems == ()
+        mine.learn_secrets()
+        yield mine.journal.records
+
+
 DRIVERS: dict[str, Callable[[Bring], Iterator[list[dict[str, Any]]]]] = {
     "start_here": looking,
     "status": status,
     "doctor": examined,
+    "runs": archive_read,
+    "archive": archived,
     "rollback/immediate": immediate,
     "rollback/gradual": going_down,
     "operations/monitor": watching,
@@ -355,7 +406,8 @@ def test_every_runbook_has_roles_and_is_driven() -> None:
 @pytest.mark.parametrize("role", get_args(Role))
 def test_the_template_grants_what_the_library_says(role: Role, situation: Bring) -> None:
     """Action by action and ARN by ARN, infrastructure.yaml and powers.py are the same."""
-    settings = situation("first_deployment").connect(quiet=True).settings
+    here = situation("first_deployment")
+    settings = here.connect(quiet=True, values=values(here, archive={"where": f"s3://{BUCKET}"})).settings
     needed = powers.needs(role, "sandbox", settings, WHERE)
     assert granted(role) == {(each, where) for where, actions in needed.items() for each in actions}
 
