@@ -296,7 +296,7 @@ def plan(target: Target, assessment: Assessment, decision: str, review: str = ""
         Refused: ``decision-missing``; and what a rollback's plan refuses.
         InvalidInput: ``invalid-parameters``.
     """
-    due = _review(target, review)
+    due = review_date(target, review)
     choose = f"Give decision: 'roll back' or 'fix forward' (recommended: {assessment.recommended})."
     hold = f"Hold: {assessment.serving} Deployments stay frozen."
     if not decision:
@@ -341,7 +341,7 @@ def run(target: Target, plan: DecisionPlan, approval: Approval, incident: str = 
     if plan.back is not None:
         covering = Approval(plan.back.hash, approval.by, approval.at, approval.principal)
         told = str(rollback.run(target, plan.back, covering)).splitlines()
-    return (*told, _keep_review(target, plan, approval, incident))
+    return (*told, keep_review(target, plan.review, plan.version, approval.by, incident))
 
 
 async def recovered(target: Target, plan: DecisionPlan, minutes: int = 2) -> str:
@@ -365,7 +365,12 @@ async def recovered(target: Target, plan: DecisionPlan, minutes: int = 2) -> str
     return f"{verdict}: v{alias.primary}: {_share(seen)} in {minutes} minutes; at most {100 * bound:g} % may."
 
 
-def _review(target: Target, text: str) -> datetime:
+def review_date(target: Target, text: str) -> datetime:
+    """When an incident is reviewed: as a person says, within 24 hours; at their end if nobody does.
+
+    Raises:
+        InvalidInput: ``invalid-parameters``.
+    """
     now = target.clock.now()
     try:
         due = datetime.fromisoformat(text) if text else now + REVIEW_WITHIN
@@ -382,10 +387,10 @@ def _review(target: Target, text: str) -> datetime:
     return due
 
 
-def _keep_review(target: Target, plan: DecisionPlan, approval: Approval, incident: str) -> str:
-    """Write down when the incident is reviewed; what fails is told: it stops no recovery."""
-    due = iso(plan.review)
-    fields: dict[str, Any] = {"due": due, "by": list(approval.by), "version": plan.version, "incident": incident}
+def keep_review(target: Target, review: datetime, version: str, by: Iterable[str], incident: str) -> str:
+    """Write down when the incident is reviewed; what fails is told: it stops no recovery. AWS: ssm:PutParameter."""
+    due = iso(review)
+    fields: dict[str, Any] = {"due": due, "by": list(by), "version": version, "incident": incident}
     target.journal.record("review-due", **fields)
     if target.dry_run:
         return f"Dry run: the review by {due} was not noted."

@@ -13,7 +13,6 @@ from buddy_ops.front_end import Clicks, Panel
 from buddy_ops.plan import Approval, Plan
 from buddy_ops.target import Target
 
-UNCHANGED = "Nothing was changed."
 BACK = "back"
 """What a person types, or clicks, who wants what is under way called off instead of gone on with."""
 
@@ -59,7 +58,7 @@ def given(target: Target, plan: Plan, approved_by: Sequence[str] = (), approved_
         raise Refused(
             "approval-missing",
             f"{target.environment} wants the plan's hash with the approval, and none was given.",
-            now=UNCHANGED,
+            now=plan.unapproved,
             next=f"Read the plan above; if it is right, give approved_plan={plan.hash}.",
         )
     if len(people) < plan.approvals:
@@ -143,7 +142,7 @@ async def _clicked(target: Target, plan: Plan, people: tuple[str, ...]) -> Appro
         ended = error.what
         raise
     finally:
-        panel.replace(ended or f"Interrupted: plan {plan.hash} was neither approved nor refused. {UNCHANGED}")
+        panel.replace(ended or f"Interrupted: plan {plan.hash} was neither approved nor refused. {plan.unapproved}")
 
 
 def _ask(plan: Plan, people: Sequence[str], wanted: str) -> str:
@@ -170,7 +169,7 @@ def _refuse_another(plan: Plan, approved_plan: str) -> None:
             "approval-void",
             f"Plan {approved_plan} was approved, and this is plan {plan.hash}: the artifact, the version that serves, "
             "the policy or the stages are not what they were.",
-            now=UNCHANGED,
+            now=plan.unapproved,
             next=f"Read this plan; if it is right, approve it: approved_plan={plan.hash}.",
         )
 
@@ -201,7 +200,7 @@ def _missing(target: Target, plan: Plan, people: Sequence[str]) -> Refused:
     return Refused(
         "approval-missing",
         f"{target.environment} wants {wanted} to approve this plan; it was approved by {given}.",
-        now=UNCHANGED,
+        now=plan.unapproved,
         next=f"Read the plan above; if it is right, give approved_by with the names (plan {plan.hash}).",
     )
 
@@ -212,7 +211,7 @@ def _refusal(target: Target, plan: Plan, who: str) -> Refused:
     return Refused(
         "approval-refused",
         f"{who} refused plan {plan.hash}: {plan.title}.",
-        now=UNCHANGED,
+        now=plan.unapproved,
         next="Correct what was wrong with the plan, and run the cells from there again.",
     )
 

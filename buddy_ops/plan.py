@@ -58,6 +58,11 @@ class Plan:
         """Whether this goes on with what is under way already, which can be called off instead."""
         return False
 
+    @property
+    def unapproved(self) -> str:
+        """What is so while nobody approves it."""
+        return "Nothing was changed."
+
     def parts(self) -> tuple[tuple[str, tuple[str, ...]], ...]:
         """What it says, part by part, without those that are empty."""
         named = (

@@ -30,6 +30,7 @@ RUNBOOKS: Mapping[str, tuple[Role, ...]] = {
     "rollback": ACTING,
     "freeze": ("responder",),
     "emergency/deployment_failure": ("responder",),
+    "emergency/data_corruption": ("responder",),
     "strategies/all_at_once": ("deployer",),
     "strategies/blue_green": ("deployer",),
     "strategies/canary": ("deployer",),
@@ -40,11 +41,6 @@ RUNBOOKS: Mapping[str, tuple[Role, ...]] = {
 """Who runs which notebook or command; ``archive`` is what keeps every run in S3,
 and ``freeze`` is the module, which no runbook wraps yet."""
 
-BY_HAND = frozenset(
-    {"lambda:DeleteFunctionConcurrency", "lambda:GetFunctionConcurrency", "lambda:PutFunctionConcurrency"}
-)
-"""What a role may do and no runbook does yet: turning the function off, in an emergency, is done by hand."""
-
 FUNCTION = "arn:{partition}:lambda:{region}:{account}:function:{function}"
 VERSIONS = FUNCTION + ":*"
 ALARMS = "arn:{partition}:cloudwatch:{region}:{account}:alarm:{function}-*"
@@ -52,6 +48,7 @@ SCHEDULES = "arn:{partition}:scheduler:{region}:{account}:schedule/{group}/{func
 FREEZES = "arn:{partition}:ssm:{region}:{account}:parameter/buddy/{environment}/freeze"
 RECORDS = "arn:{partition}:ssm:{region}:{account}:parameter/buddy/{environment}/records/*"
 SECRETS = "arn:{partition}:ssm:{region}:{account}:parameter/buddy/{environment}/secrets/*"
+ISOLATION = "arn:{partition}:ssm:{region}:{account}:parameter/buddy/{environment}/isolation"
 LOG = "arn:{partition}:logs:{region}:{account}:log-group:/aws/lambda/{function}:*"
 ROLES = "arn:{partition}:iam::{account}:role/buddy-ops-{environment}-*"
 TABLES = "arn:{partition}:dynamodb:{region}:{account}:table/buddy-*-{environment}*"
@@ -96,7 +93,28 @@ GRANTS = (
     Grant(ACTING, TOPIC, ("sns:Publish",)),
     Grant(ACTING, SECRETS, ("ssm:GetParameter",)),
     Grant(("deployer",), RECORDS, ("ssm:GetParametersByPath",)),
-    Grant(("responder",), FUNCTION, tuple(sorted(BY_HAND))),
+    Grant(("responder",), ISOLATION, ("ssm:DeleteParameter", "ssm:GetParameter", "ssm:PutParameter")),
+    Grant(
+        ("responder",),
+        FUNCTION,
+        ("lambda:DeleteFunctionConcurrency", "lambda:GetFunctionConcurrency", "lambda:PutFunctionConcurrency"),
+    ),
+    Grant(
+        ("responder",),
+        TABLES,
+        (
+            *("dynamodb:DescribeContinuousBackups", "dynamodb:DescribeTable", "dynamodb:RestoreTableToPointInTime"),
+            *(
+                "dynamodb:BatchGetItem",
+                "dynamodb:DeleteItem",
+                "dynamodb:PutItem",
+                "dynamodb:Scan",
+                "dynamodb:UpdateItem",
+            ),
+            *("dynamodb:DeleteResourcePolicy", "dynamodb:GetResourcePolicy", "dynamodb:PutResourcePolicy"),
+            *("dynamodb:BatchWriteItem", "dynamodb:Query"),  # a restore writes the copy as its caller
+        ),
+    ),
     Grant(
         ("deployer",),
         FUNCTION,

@@ -7,20 +7,27 @@ way. Never knows what is wrong with an item: ``recovery`` and ``migrations`` do.
 import hashlib
 import json
 from base64 import b64encode
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from itertools import islice
 from typing import Any, TypeVar
 
-from buddy_ops.errors import AwsFailed
+from buddy_ops.errors import AwsFailed, BuddyError, Refused
 from buddy_ops.target import Target
 
 Item = Mapping[str, Mapping[str, Any]]
 """An item as DynamoDB writes it: {"at": {"S": "08:00"}}."""
 
+Identity = tuple[tuple[str, Any], ...]
+"""An item's key as something to look up by: (("S", "ann"), ("S", "reminder-1"))."""
+
 T = TypeVar("T")
+Watch = Callable[[str], None]
+"""Who hears how far something has come."""
+
 SEGMENTS = 8
 """Parts of a table that are read and written at the same time."""
 
@@ -29,6 +36,8 @@ A_TRANSACTION = 100
 A_GET = 100
 """How many items DynamoDB takes in one call. Source: API reference, TransactWriteItems, BatchGetItem."""
 
+RESTORE_POLL = timedelta(seconds=15)
+RESTORE_LIMIT = timedelta(hours=8)
 SETS = ("SS", "NS", "BS")
 ATTEMPTS = 8
 BUSY = frozenset(
@@ -55,6 +64,155 @@ class Change:
 
     seen: Item | None
     to: Item | None
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A table beside an older copy of it.
+
+    Attributes:
+        items: how many items it has now, and ``before`` how many the copy has.
+        checksum: of all its items: it changes with any of them, and not with their order.
+        pairs: what differs, as (now, before); None where there is no such item.
+        notes: how many items of the table got each note, and ``notes_before`` of the copy.
+    """
+
+    items: int
+    before: int
+    checksum: int
+    pairs: tuple[tuple[Item | None, Item | None], ...]
+    notes: Mapping[str, int]
+    notes_before: Mapping[str, int]
+
+
+def ignore(said: str) -> None:
+    """Watches nothing."""
+
+
+def restorable(target: Target, table: str) -> tuple[datetime, datetime]:
+    """From when to when a table can be restored. AWS: dynamodb:DescribeContinuousBackups, reads only.
+
+    Raises:
+        Refused: ``table-unrecoverable``.
+    """
+    told = target.call("dynamodb", "describe_continuous_backups", TableName=table)["ContinuousBackupsDescription"]
+    window = told.get("PointInTimeRecoveryDescription", {})
+    if window.get("PointInTimeRecoveryStatus") != "ENABLED":
+        raise Refused(
+            "table-unrecoverable",
+            f"{table} has no point-in-time recovery: what its items said before is not kept.",
+            now="Nothing was changed.",
+            next="Look for a backup (`aws dynamodb list-backups`), and switch point-in-time recovery on from now on.",
+        )
+    first, last = (window[f"{which}RestorableDateTime"].astimezone(UTC) for which in ("Earliest", "Latest"))
+    return first, last
+
+
+def restore(target: Target, table: str, at: datetime, name: str, watch: Watch = ignore) -> None:
+    """A copy of a table as it was at a second, under another name; waits until it can be read.
+
+    One that stands already is taken if it is of this table and this second, so that running again goes on.
+
+    AWS: dynamodb:RestoreTableToPointInTime (writes), DescribeTable, DescribeContinuousBackups.
+
+    Raises:
+        BuddyError: ``restore-collides``: another table has the name; ``restore-unfinished``.
+    """
+    deadline = target.clock.now() + RESTORE_LIMIT
+    while restorable(target, table)[1] < at:
+        # The last minutes cannot be restored yet.
+        watch(f"waiting until {at:%H:%M:%S} UTC can be restored")
+        target.clock.sleep_until(target.clock.now() + RESTORE_POLL)
+    _begin_restore(target, table, at, name)
+    began = target.clock.now()
+    while target.clock.now() < deadline:
+        told = target.call("dynamodb", "describe_table", TableName=name)["Table"]
+        if told["TableStatus"] == "ACTIVE":
+            watch(f"{name} is there, after {(target.clock.now() - began) / timedelta(minutes=1):.0f} minutes")
+            return
+        watch(f"{name} is {told['TableStatus']} for {(target.clock.now() - began) / timedelta(minutes=1):.0f} minutes")
+        target.clock.sleep_until(target.clock.now() + RESTORE_POLL)
+    raise BuddyError(
+        "restore-unfinished",
+        f"{name} is not ACTIVE after {RESTORE_LIMIT / timedelta(hours=1):g} hours.",
+        now=f"{table} is as it was; the restore goes on in AWS.",
+        next="Run this again: it waits for the same copy.",
+    )
+
+
+def _begin_restore(target: Target, table: str, at: datetime, name: str) -> None:
+    if _is_copy(target, table, at, name):
+        return
+    fields = {"SourceTableName": table, "TargetTableName": name, "RestoreDateTime": at}
+    try:
+        target.call("dynamodb", "restore_table_to_point_in_time", **fields)
+    except AwsFailed as failure:
+        # It may have begun without an answer to us, and the SDK's own retry then collides with it.
+        if failure.code not in ("TableAlreadyExistsException", "timeout") or not _is_copy(target, table, at, name):
+            raise
+
+
+def _is_copy(target: Target, table: str, at: datetime, name: str) -> bool:
+    """Whether our copy stands. Raises BuddyError ``restore-collides`` if something else has its name."""
+    try:
+        told = target.call("dynamodb", "describe_table", TableName=name)["Table"]
+    except AwsFailed as failure:
+        if failure.code != "ResourceNotFoundException":
+            raise
+        return False
+    summary = told.get("RestoreSummary", {})
+    if str(summary.get("SourceTableArn", "")).endswith(f":table/{table}") and summary["RestoreDateTime"] == at:
+        return True
+    raise BuddyError(
+        "restore-collides",
+        f"There is a table {name} already, and it is no copy of {table} as of {at:%Y-%m-%d %H:%M:%S} UTC.",
+        now="Nothing was restored.",
+        next="Delete or rename it if nobody needs it, or choose another moment (parameter onset).",
+    )
+
+
+def compare(
+    target: Target,
+    table: str,
+    copy: str,
+    key: Sequence[str],
+    note: Callable[[Item], Iterable[str]] = lambda item: (),
+    watch: Watch = ignore,
+) -> Comparison:
+    """What differs between a table and its copy; of each item that does not, 16 bytes are held.
+
+    Args:
+        note: words about one item, which are counted for either table.
+
+    AWS: dynamodb:Scan, BatchGetItem, consistent, read only.
+    """
+
+    def read(page: Page) -> list[tuple[Identity, bytes, tuple[str, ...]]]:
+        return [(identity(item, key), digest(item), tuple(note(item))) for item in page.items]
+
+    held: dict[Identity, bytes] = {}
+    notes: Counter[str] = Counter()
+    notes_before: Counter[str] = Counter()
+    for _, found in sweep(target, copy, read):
+        held.update((who, what) for who, what, _ in found)
+        notes_before.update(word for *_, words in found for word in words)
+        watch(f"{len(held):,} items of the copy read")
+    before, items, checksum = len(held), 0, 0
+    now: dict[Identity, Item] = {}
+    known: set[Identity] = set()
+    for page, found in sweep(target, table, read):
+        for item, (who, what, words) in zip(page.items, found, strict=True):
+            checksum, items = checksum ^ int.from_bytes(what), items + 1
+            notes.update(words)
+            then = held.pop(who, None)
+            if then != what:
+                now[who] = item
+                known |= {who} if then is not None else set()
+        watch(f"{items:,} items compared, {len(now):,} differ")
+    wanted = [dict(zip(key, ({kind: value} for kind, value in who), strict=True)) for who in (*known, *held)]
+    old = {identity(item, key): item for item in get(target, copy, wanted)}
+    pairs = [(item, old.get(who)) for who, item in now.items()] + [(None, old.get(who)) for who in held]
+    return Comparison(items, before, checksum, tuple(pairs), notes, notes_before)
 
 
 def sweep(
@@ -173,6 +331,11 @@ def insist(target: Target, operation: str, **parameters: Any) -> dict[str, Any]:
 def key_of(item: Item, key: Sequence[str]) -> dict[str, Any]:
     """An item's key, as DynamoDB wants it."""
     return {name: item[name] for name in key}
+
+
+def identity(item: Item, key: Sequence[str]) -> Identity:
+    """An item's key as something to look up by."""
+    return tuple(next(iter(item[name].items())) for name in key)
 
 
 def digest(item: Item) -> bytes:

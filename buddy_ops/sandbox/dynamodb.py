@@ -19,7 +19,7 @@ from moto.core.exceptions import JsonRESTError
 from moto.dynamodb import exceptions as refusals
 from moto.dynamodb import responses
 from moto.dynamodb.comparisons import AttributeValue, ConditionExpressionParser, get_filter_expression
-from moto.dynamodb.models import DynamoDBBackend
+from moto.dynamodb.models import DynamoDBBackend, dynamodb_backends
 from moto.dynamodb.models.dynamo_type import DynamoType, Item
 from moto.dynamodb.models.table import Table
 from moto.dynamodb.responses import DynamoHandler, DynamoResult
@@ -123,6 +123,22 @@ def _as_moto_keeps(table: Any, items: dict[Any, Any]) -> Any:
     kept = type(table.items)(table.items.default_factory)
     kept.update({key: part for key, part in items.items() if part})
     return kept
+
+
+def denied(operation: str, request: bytes, role: str) -> str:
+    """Which table's resource policy denies a role this call, as AWS says it; '' if none does."""
+    body = json.loads(request or b"{}")
+    names = [body["TableName"]] if "TableName" in body else list(body.get("RequestItems", ()))
+    for backend in (each for regions in dynamodb_backends.values() for each in regions.values()):
+        for arn, policy in backend.resource_policies.items():
+            for statement in json.loads(policy.policy_doc)["Statement"]:
+                actions, who = statement["Action"], statement["Principal"]
+                who = who["AWS"] if isinstance(who, dict) else who
+                concerns = arn.rsplit("/", 1)[-1] in names and f"dynamodb:{operation}" in actions
+                if concerns and statement["Effect"] == "Deny" and (who == "*" or role in who):
+                    what = f"is not authorized to perform: dynamodb:{operation} on resource: {arn}"
+                    return f"User: {role} {what} with an explicit deny in a resource-based policy"
+    return ""
 
 
 # What replaces moto's own

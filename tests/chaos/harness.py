@@ -17,13 +17,27 @@ import botocore.client
 import botocore.retries.standard
 import pytest
 
-from buddy_ops import aliases, failures, flags, freeze, gradual, pruning, rollback, rollout, runs, target
+from buddy_ops import (
+    aliases,
+    failures,
+    flags,
+    freeze,
+    gradual,
+    pruning,
+    recovery,
+    repair,
+    rollback,
+    rollout,
+    runs,
+    target,
+)  # fmt: skip
 from buddy_ops.aliases import Record, decode
 from buddy_ops.plan import Approval, Plan
 from buddy_ops.sandbox import builds
 from buddy_ops.sandbox.faults import PROFILES
 from buddy_ops.target import Target
 from tests.conftest import Situation, approve
+from tests.sandbox import corruption
 
 SLICES = 8
 """The whole of a runbook's points is cut into this many tests, for the workers to share."""
@@ -156,6 +170,26 @@ def turn_flag(here: Situation) -> str:
         mine.close()
 
 
+def recover(here: Situation) -> str:
+    """The recovery from damaged data; how many items the table has then, and how many of them are damaged."""
+    mine = here.connect("data_corruption")
+    try:
+        stopping = recovery.stop_plan(mine)
+        recovery.stop(mine, stopping, approved(mine, stopping))
+        recovery.restore(mine, stopping)
+        repairing = repair.plan(mine, repair.scope(mine, stopping))
+        agreed = approved(mine, repairing)
+        done = repair.run(mine, repairing, agreed)
+        repair.verify(mine, stopping, repairing, done)
+        recovery.lift(mine, stopping, repairing, agreed)
+    finally:
+        mine.close()
+    items = corruption.table(here).values()
+    off = corruption.isolated(here) or corruption.parameters(here, "isolation")
+    broken = sum(each["at"]["S"] == "" and each["written_by"]["S"] == "2" for each in items)
+    return f"{len(items)} items, {broken} damaged, Buddy is {'off' if off else 'on'}"
+
+
 def approved(mine: Target, plan: Plan) -> Approval:
     """As a gate does it: with the caller's principal, wherever it is known."""
     return Approval(plan.hash, approve(mine, plan).by, mine.clock.now(), mine.account)
@@ -207,6 +241,7 @@ def frozen(here: Situation) -> None:
         freeze_all(here)
 
 
+RECOVERED = "30 items, 0 damaged, Buddy is on"
 QUIET = {"requests_per_minute": 0, "history_minutes": 0}
 RUNBOOKS = {
     each.name: each
@@ -226,6 +261,7 @@ RUNBOOKS = {
         Runbook("deployment_failure", "good", fail, "done", "1", begun, QUIET),
         Runbook("freeze", "good", freeze_all, "frozen", None, overrides=QUIET),
         Runbook("lift", "good", lift_all, "lifted", None, frozen, QUIET),
+        Runbook("data_corruption", "good", recover, RECOVERED, "1", corruption.corrupted, {"reminders": 30, **QUIET}),
         Runbook("feature_flags", "good", turn_flag, "proved", "2"),
         Runbook("clean_up_versions", "good", clean_up, "2 versions", None, aged, QUIET),
     )

@@ -15,6 +15,7 @@ import pytest
 from tests.chaos.harness import aged, begun
 from tests.conftest import Situation
 from tests.notebooks.test_runbooks import ROOT, Bring, execute
+from tests.sandbox.corruption import corrupted, repair_hash
 from tests.sandbox.test_audit import ready
 
 Parameters = Callable[[Situation], Mapping[str, Any]]
@@ -52,6 +53,11 @@ CASES = {
     "a rollout under way": Case({"rollback/gradual": lambda here: {"approved_by": ["Ada"]}}, prepare=begun),
     "a failed deployment": Case(
         {"emergency/deployment_failure": lambda here: {"decision": "roll back", "approved_by": ["Ada"]}}, prepare=begun
+    ),
+    "damaged data": Case(
+        {"emergency/data_corruption": lambda here: {"approved_by": ["Ada"], "approved_plan": repair_hash(here)}},
+        overrides={"reminders": 30, **QUIET},
+        prepare=corrupted,
     ),
     "shipping": Case(
         {

@@ -20,6 +20,7 @@ from buddy_ops import (
     charts,
     doctor,
     freeze,
+    isolation,
     metrics,
     powers,
     rollback,
@@ -31,6 +32,7 @@ from buddy_ops import (
 )
 from buddy_ops.powers import Role
 from tests.conftest import Situation, approve
+from tests.sandbox.corruption import NAME, corrupted, repair_hash
 from tests.sandbox.test_audit import ready
 from tests.unit.test_archive import sealed
 
@@ -53,6 +55,16 @@ OTHERWISE_CALLED = {
     "s3:GetObjectLockConfiguration": "s3:GetBucketObjectLockConfiguration",
 }
 BUCKET = "buddy-archive"
+
+
+BY_ITEM = {
+    "dynamodb:TransactWriteItems": ("dynamodb:DeleteItem", "dynamodb:PutItem", "dynamodb:UpdateItem"),
+    "dynamodb:BatchGetItem": ("dynamodb:BatchGetItem",),
+}
+"""A transaction is checked by what it does to each item. Source: DynamoDB developer guide, IAM for transactions."""
+
+RESTORE_WRITES = ("BatchWriteItem", "DeleteItem", "GetItem", "PutItem", "Query", "Scan", "UpdateItem")
+"""What a restore does to its target as its caller. Source: DynamoDB developer guide, IAM for backup and restore."""
 
 
 # The template
@@ -134,7 +146,10 @@ def resource(service: str, given: dict[str, Any]) -> str:
         return f"arn:aws:scheduler:{at}:schedule/{given['GroupName']}/{given['Name']}"
     if service == "ssm":
         return f"arn:aws:ssm:{at}:parameter{given.get('Path') or given['Name']}"
-    if "TableName" in given:
+    if "ResourceArn" in given:
+        return str(given["ResourceArn"])
+    if "TableName" in given or "SourceTableName" in given:
+        given = {"TableName": given.get("SourceTableName"), **given}
         return f"arn:aws:dynamodb:{at}:table/{given['TableName']}"
     if service == "lambda" and "Resource" in given:
         return str(given["Resource"])
@@ -168,8 +183,15 @@ def made(records: list[dict[str, Any]]) -> Grants:
         elif name == "iam:SimulatePrincipalPolicy":
             # The sandbox's caller is no role of ours; on AWS it asks about itself.
             found.add((name, f"arn:aws:iam::{WHERE['account']}:role/buddy-ops-sandbox-deployer"))
+        elif name in BY_ITEM:
+            # Which tables is not journaled, for their items' sake.
+            where = f"arn:aws:dynamodb:us-east-1:{WHERE['account']}:table/buddy-reminders-sandbox"
+            found |= {(each, where) for each in BY_ITEM[name]}
         else:
             found.add((name, resource(service, given)))
+        if name == "dynamodb:RestoreTableToPointInTime":
+            copy = resource(service, {"TableName": given["TargetTableName"]})
+            found |= {(f"dynamodb:{each}", copy) for each in RESTORE_WRITES}
         if "RoleArn" in given.get("Target", {}):
             found.add(("iam:PassRole", given["Target"]["RoleArn"]))
     return {(name, where) for name, where in found if name not in FREE}
@@ -184,9 +206,8 @@ def values(here: Situation, **changes: dict[str, Any]) -> dict[str, Any]:
 
 def notebook(here: Situation, name: str, **given: Any) -> list[dict[str, Any]]:
     """Run a notebook; its journal."""
-    folder = here.folder / "runs" / name
-    runs.run(name, {"environment": "sandbox", **given}, folder=folder)
-    return [json.loads(line) for line in (folder / "journal.jsonl").read_text("utf-8").splitlines()]
+    done = runs.run(name, {"environment": "sandbox", **given}, folder=here.folder / "runs" / name)
+    return [json.loads(line) for line in (done.folder / "journal.jsonl").read_text("utf-8").splitlines()]
 
 
 def shipping(here: Situation, artifact: str, **options: Any) -> list[dict[str, Any]]:
@@ -370,6 +391,19 @@ def archive_read(bring: Bring) -> Iterator[list[dict[str, Any]]]:
         yield mine.journal.records
 
 
+def corrupting(bring: Bring) -> Iterator[list[dict[str, Any]]]:
+    """Stopped and not repaired, then repaired, through the notebook; then isolated by the table's policy."""
+    here = bring("good", reminders=30, requests_per_minute=0, history_minutes=10)
+    corrupted(here)
+    yield notebook(here, "emergency/data_corruption", approved_by=["Ada"])
+    seen = repair_hash(here)
+    yield notebook(here, "emergency/data_corruption", approved_by=["Ada"], approved_plan=seen)
+    with closing(here.connect()) as mine:
+        isolation.isolate(mine, "writes", NAME)
+        isolation.lift(mine)
+        yield mine.journal.records
+
+
 DRIVERS: dict[str, Callable[[Bring], Iterator[list[dict[str, Any]]]]] = {
     "start_here": looking,
     "status": status,
@@ -381,6 +415,7 @@ DRIVERS: dict[str, Callable[[Bring], Iterator[list[dict[str, Any]]]]] = {
     "operations/monitor": watching,
     "review/readiness_audit": auditing,
     "emergency/deployment_failure": failed,
+    "emergency/data_corruption": corrupting,
     "rollback": rollback_command,
     "freeze": freezing,
     "strategies/all_at_once": all_at_once,
@@ -422,11 +457,9 @@ def test_each_role_may_do_what_its_runbooks_do_and_nothing_else(situation: Bring
         missing = {each for each in recorded if not any(allows(grant, each) for grant in grants)}
         unused = {grant for grant in grants if not any(allows(grant, each) for each in recorded)}
         assert sorted(missing) == []
-        assert sorted(each for each in unused if each[0] not in powers.BY_HAND and each != OWN_ROLE) == []
+        assert sorted(each for each in unused if each != OWN_ROLE) == []
         compared = len({name for name, _ in recorded})
         print(f"{role}: {compared} actions, {len(recorded)} with their resources, from {len(runbooks)} runbooks")
-    recorded = set().union(*calls.values())
-    assert powers.BY_HAND.isdisjoint(name for name, _ in recorded), "a runbook does it now: take it out of BY_HAND"
 
 
 def allows(grant: tuple[str, str], call: tuple[str, str]) -> bool:
