@@ -389,7 +389,9 @@ def _request(table: str, key: Sequence[str], change: Change) -> dict[str, Any]:
 
 
 def _reasons(failure: AwsFailed) -> list[dict[str, Any]]:
-    return list(getattr(failure.__cause__, "response", {}).get("CancellationReasons", []))
+    # The SDK's own transport errors carry a response, too: None.
+    response = getattr(failure.__cause__, "response", None) or {}
+    return list(response.get("CancellationReasons", []))
 
 
 def _back_off(target: Target, attempt: int) -> None:

@@ -156,6 +156,17 @@ def test_writers_at_the_same_time_all_keep_their_changes(here: Situation, target
     assert by["1"] + by["2"] == 1000 and lost == {1: by["2"], 2: by["1"]}
 
 
+def test_a_connection_that_breaks_is_told(here: Situation, target: Target) -> None:
+    """No answer at all is an error in words; making the change again counts as made, if it was."""
+    change = taken(everything(target)["reminder-000001"])
+    here.ask("chaos", kind="closed", operation="TransactWriteItems", times=3, after=True)
+    with pytest.raises(AwsFailed, match="aws-unreachable"):
+        tables.write_batch(target, NAME, KEY, [change])
+    here.ask("chaos")
+    assert tables.write_batch(target, NAME, KEY, [change]) == ()
+    assert "taken_at" in everything(target)["reminder-000001"]
+
+
 @pytest.mark.parametrize("kind", ["throttled", "error"])
 def test_a_busy_table_is_asked_again(here: Situation, target: Target, kind: str) -> None:
     """Throttling for as long as the SDK tries is waited out; another failure is told."""
