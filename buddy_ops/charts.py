@@ -109,6 +109,7 @@ class Picture:
         self.rows: list[Row] = []
         self.scores: list[_Score] = []
         self.stages: list[tuple[datetime, float, str]] = []
+        self.marks: list[tuple[datetime, str]] = []
         self.versions: tuple[str, str] | None = None
         self.caption = ""
         self._thresholds: health.Evidence | None = None
@@ -233,7 +234,13 @@ class Picture:
         return both if self.versions[0] != self.versions[1] else both[:1]
 
     def _mark_stages(self, axes: "Axes", labelled: bool) -> None:
-        """A line where each stage began; its share above the uppermost panel."""
+        """A line where each stage began, its share above the uppermost panel; and one for each thing that happened."""
+        for at, text in self.marks:
+            axes.axvline(_day(at), color=MUTED, lw=0.8, ls="--")
+            if labelled:
+                where = {"xycoords": ("data", "axes fraction"), "xytext": (2, -2), "textcoords": "offset points"}
+                upright = {"rotation": 90, "ha": "left", "va": "top", "fontsize": 7, "color": MUTED}
+                axes.annotate(text, (_day(at), 1.0), **where, **upright)  # type: ignore[arg-type]
         last = self.scores[-1].at if self.scores else None
         for at, weight, stage in self.stages:
             axes.axvline(_day(at), color=MUTED, lw=0.8, ls=":")

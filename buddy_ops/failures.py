@@ -173,6 +173,8 @@ def assess(target: Target) -> Assessment:
     taken = destination == alias.primary and alias.second is None
     serving = f"{target.resource} serves {alias}" + ("; its traffic was taken back already." if taken else ".")
     troubles = tuple(filter(None, (unread, unlogged)))
+    lines = {kind.name: kind.lines for kind in kinds}
+    target.journal.record("assessed", version=version, recommended=recommended, reasons=reasons, error_lines=lines)
     return Assessment(version, deployed, now, counts, kinds, destination, serving, recommended, reasons, troubles)
 
 

@@ -4,13 +4,15 @@ Knows Lambda's dimensions behind a weighted alias, and what counts as a failure.
 """
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from buddy_ops.errors import AwsFailed
 from buddy_ops.health import Counts
+from buddy_ops.journal import iso
 from buddy_ops.target import Target, pages
 
 if TYPE_CHECKING:
@@ -85,7 +87,10 @@ def read(
     except MALFORMED as error:
         return Reading((), f"CloudWatch's answer cannot be read: {type(error).__name__}: {error}")
     minutes = [since + MINUTE * index for index in range(int((until - since) / MINUTE))]
-    return Reading(tuple(_row(at, values, versions, serving(at)) for at in minutes))
+    rows = tuple(_row(at, values, versions, serving(at)) for at in minutes)
+    # CloudWatch forgets minutes after 15 days; the archived journal keeps them.
+    target.journal.record("minutes", rows=plain(rows))
+    return Reading(rows)
 
 
 @dataclass(frozen=True)
@@ -164,6 +169,30 @@ def tell_cold_starts(target: Target, since: datetime, until: datetime) -> str:
     slow = [each for each in found if each.p95_init_ms is not None and each.p95_init_ms >= INIT_BOUND_MS]
     advice = [f"v{each.version} starts slower than 2 s: a smaller package starts faster." for each in slow]
     return "\n".join([*map(str, found), *advice]) or "No invocation was logged."
+
+
+def plain(rows: Iterable[Row]) -> list[list[Any]]:
+    """Minutes with requests as JSON has them: its time, then by version requests, errors, slow, throttles and p99."""
+    return [
+        [
+            iso(row.at),
+            {
+                version: [counts.requests, counts.errors, counts.slow, counts.throttles, row.p99_ms.get(version)]
+                for version, counts in row.counts.items()
+            },
+        ]
+        for row in rows
+        if any(counts != Counts() for counts in row.counts.values())
+    ]
+
+
+def from_plain(rows: Iterable[Sequence[Any]]) -> Iterator[Row]:
+    """The same, back; what is no minute is left out: it comes from a file."""
+    for row in rows:
+        with suppress(ValueError, TypeError, KeyError, IndexError, AttributeError):
+            at, seen = datetime.fromisoformat(row[0]), row[1]
+            counts = {version: Counts(*map(int, each[:4])) for version, each in seen.items()}
+            yield Row(at, counts, {version: float(each[4]) for version, each in seen.items() if each[4] is not None})
 
 
 def frame(rows: Iterable[Row]) -> "pd.DataFrame":

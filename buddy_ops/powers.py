@@ -25,6 +25,7 @@ RUNBOOKS: Mapping[str, tuple[Role, ...]] = {
     "archive": ACTING,
     "operations/monitor": EVERYBODY,
     "review/readiness_audit": ("deployer",),
+    "review/incident_review": EVERYBODY,
     "rollback/immediate": ACTING,
     "rollback/gradual": ACTING,
     "rollback": ACTING,
@@ -76,7 +77,13 @@ GRANTS = (
     Grant(
         EVERYBODY,
         "*",
-        ("cloudwatch:DescribeAlarms", "cloudwatch:GetMetricData", "cloudwatch:ListMetrics", "logs:DescribeLogGroups"),
+        (
+            "cloudwatch:DescribeAlarmHistory",
+            "cloudwatch:DescribeAlarms",
+            "cloudwatch:GetMetricData",
+            "cloudwatch:ListMetrics",
+            "logs:DescribeLogGroups",
+        ),
     ),
     Grant(EVERYBODY, LOG, ("logs:StartQuery", "logs:GetQueryResults")),
     Grant(EVERYBODY, FREEZES, ("ssm:GetParametersByPath",)),
@@ -135,7 +142,7 @@ GRANTS = (
     Grant(
         ("deployer",),
         ALARMS,
-        ("cloudwatch:DescribeAlarmHistory", "cloudwatch:PutMetricAlarm", "cloudwatch:SetAlarmState"),
+        ("cloudwatch:PutMetricAlarm", "cloudwatch:SetAlarmState"),
     ),
     Grant(("deployer",), TABLES, ("dynamodb:DescribeContinuousBackups", "dynamodb:DescribeTable")),
     Grant(("deployer",), TOPIC, ("sns:ListSubscriptionsByTopic",)),

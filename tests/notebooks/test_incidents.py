@@ -4,6 +4,8 @@ import json
 from collections.abc import Callable
 from typing import Any
 
+import pytest
+
 from buddy_ops import rollout
 from tests.conftest import Situation, approve
 from tests.notebooks.test_runbooks import execute, executed, pictures, report, run, told_once, writes
@@ -253,3 +255,35 @@ def test_audit_for_a_role_that_is_none_ends_with_2(situation: Bring) -> None:
     assert done.returncode == 2
     told_once(done.stderr, "invalid-parameters")
     assert here.calls("DescribeAlarms") == []
+
+
+# review/incident_review
+
+
+def test_an_incident_is_put_together_from_its_archived_run(situation: Bring, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A canary that was taken back, archived by buddy-ops run: timeline, one picture, and a draft that is kept."""
+    here = situation("total_failure")
+    since = here.ask("status")["time"]
+    monkeypatch.setenv("BUDDY_OPS_RUN_FOLDER", str(here.folder / "archive" / "shipped"))
+    shipped = run("strategies/canary", artifact=here.build("total_failure"), approved_by=["Ada"])
+    assert shipped.returncode == 3
+    kept = report(shipped).parent
+    draft = here.folder / "post-mortem.md"
+    monkeypatch.setenv("BUDDY_OPS_RUN_FOLDER", str(here.folder / "archive" / "reviewed"))
+    done = run(
+        "review/incident_review", since=since, until=here.ask("status")["time"], archive=str(kept.parent), draft=str(draft)
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    text = draft.read_text("utf-8")
+    assert kept.name in text and "v2 was taken back" in text and "Acted: Ada" in text and "time to mitigate" in text
+    document = executed(report(done).parent / "notebook.ipynb")
+    assert len(pictures(document)) == 1 and "verdict rollback" in str(document)
+
+
+def test_an_incident_without_a_window_ends_with_2(situation: Bring) -> None:
+    """Two times are wanted: refused, and nothing is read or written."""
+    here = situation("good", history_minutes=0, requests_per_minute=0)
+    done = run("review/incident_review")
+    assert done.returncode == 2
+    told_once(done.stderr, "invalid-parameters")
+    assert writes(here) == []

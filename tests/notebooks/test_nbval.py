@@ -63,6 +63,7 @@ CASES = {
         {
             "start_here": lambda here: {},
             "operations/monitor": lambda here: {"minutes": 5},
+            "review/incident_review": lambda here: {"since": "2026-11-01T23:00Z", "until": "2026-11-02T01:00Z"},
             "operations/alarms": lambda here: {"approved_by": ["Ada"]},
             "operations/feature_flags": lambda here: {"turn": {"ENABLE_ENHANCED_SAFETY": True}, "approved_by": ["Ada"]},
             "strategies/canary": lambda here: ship(here, "2.0.0", watch_minutes=1),

@@ -5,7 +5,7 @@ import re
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import closing
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from fnmatch import fnmatchcase
 from functools import cache
 from pathlib import Path
@@ -287,6 +287,13 @@ def telling(here: Situation) -> dict[str, Any]:
     return values(here, notify={"topic_arn": topic, "slack_webhook": f"ssm:{secret}"})
 
 
+def reviewing(bring: Bring) -> Iterator[list[dict[str, Any]]]:
+    here = bring("good", history_minutes=10)
+    now = datetime.fromtimestamp(here.ask("status")["now"], UTC)
+    window = {"since": (now - timedelta(minutes=10)).isoformat(), "until": now.isoformat()}
+    yield notebook(here, "review/incident_review", archive=str(here.folder / "archive"), **window)
+
+
 def failed(bring: Bring) -> Iterator[list[dict[str, Any]]]:
     """A failed deployment, rolled back."""
     here = shifted(bring)
@@ -414,6 +421,7 @@ DRIVERS: dict[str, Callable[[Bring], Iterator[list[dict[str, Any]]]]] = {
     "rollback/gradual": going_down,
     "operations/monitor": watching,
     "review/readiness_audit": auditing,
+    "review/incident_review": reviewing,
     "emergency/deployment_failure": failed,
     "emergency/data_corruption": corrupting,
     "rollback": rollback_command,
