@@ -11,15 +11,15 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
-from buddy_ops import aliases, freeze, metrics, rollback
+from buddy_ops import aliases, freeze, metrics, records, rollback
 from buddy_ops.aliases import Alias
 from buddy_ops.errors import AwsFailed, BuddyError, InvalidInput, Refused
 from buddy_ops.health import Counts
 from buddy_ops.journal import iso
 from buddy_ops.metrics import MALFORMED, MINUTE
-from buddy_ops.plan import Approval, Plan
+from buddy_ops.plan import Approval, Item, Plan, Record
 from buddy_ops.rollback import RollbackPlan
 from buddy_ops.target import Target
 
@@ -391,14 +391,14 @@ def review_date(target: Target, text: str) -> datetime:
 
 def keep_review(target: Target, review: datetime, version: str, by: Iterable[str], incident: str) -> str:
     """Write down when the incident is reviewed; what fails is told: it stops no recovery. AWS: ssm:PutParameter."""
-    due = iso(review)
-    fields: dict[str, Any] = {"due": due, "by": list(by), "version": version, "incident": incident}
-    target.journal.record("review-due", **fields)
+    due, people = iso(review), tuple(by)
+    target.journal.record("review-due", due=due, by=people, version=version, incident=incident)
     if target.dry_run:
         return f"Dry run: the review by {due} was not noted."
-    name = f"/buddy/{target.environment}/records/review-{target.run}"
+    open_ = Item("reviewed", "no", f"due by {due}" + (f", incident {incident}" if incident else ""), ", ".join(people))
     try:
-        target.call("ssm", "put_parameter", Name=name, Value=json.dumps(fields), Type="String", Overwrite=True)
+        record = Record("review", f"v{version}", target.clock.now(), target.run, target.principal, (open_,))
+        records.write(target, record)
     except AwsFailed as failure:
         return f"The review by {due} could not be noted: {failure.what}"
     return f"To be reviewed by {due}: review/incident_review."

@@ -139,7 +139,10 @@ def frozen(here: Situation) -> list[str]:
 
 def records(here: Situation) -> list[str]:
     return [
-        each["Name"] for each in here.client("ssm").get_parameters_by_path(Path="/buddy/sandbox/records")["Parameters"]
+        each["Name"]
+        for each in here.client("ssm").get_parameters_by_path(Path="/buddy/sandbox/records", Recursive=True)[
+            "Parameters"
+        ]
     ]
 
 

@@ -1,13 +1,12 @@
 """A failed deployment, against the sandbox: what its log says, what the rule recommends, and what then happens."""
 
 import asyncio
-import json
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from buddy_ops import failures, freeze, rollout
+from buddy_ops import failures, freeze, records, rollout
 from buddy_ops.errors import InvalidInput, Refused
 from buddy_ops.failures import DecisionPlan
 from buddy_ops.target import Target
@@ -116,9 +115,11 @@ def test_rolling_back_moves_the_traffic_and_keeps_the_review(situation: Bring) -
     plan = decide(target, "roll back")
     told = failures.run(target, plan, approve(target, plan), "INC-7")
     assert here.alias()["FunctionVersion"] == "1" and "RoutingConfig" not in here.alias()
-    (noted,) = here.client("ssm").get_parameters_by_path(Path="/buddy/sandbox/records")["Parameters"]
-    kept = json.loads(noted["Value"])
-    assert kept["incident"] == "INC-7" and kept["by"] == ["Ada", "Grace"] and kept["due"] in told[-1]
+    (kept,) = records.listed(target, "review", "v2")
+    (item,) = kept.items
+    assert (
+        item.by == "Ada, Grace" and "INC-7" in item.says and item.says.split(",")[0].removeprefix("due by ") in told[-1]
+    )
     assert asyncio.run(failures.recovered(target, plan)).startswith("Recovered: v1")
     assert failures.assess(target).serving.endswith("taken back already.")
     target.close()
