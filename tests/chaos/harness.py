@@ -7,6 +7,7 @@ that both matrices grow by themselves.
 import json
 import os
 import signal
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -311,12 +312,14 @@ def _live(runbook: Runbook, here: Situation, call: int, after: bool, ear: int) -
         os.write(ear, json.dumps(what).encode() + b"\n")
 
     send, write, count = botocore.client.BaseClient._make_api_call, target._Appender.__call__, 0
+    counting = threading.Lock()
 
     def counted(self: Any, operation: str, parameters: Any) -> Any:
         nonlocal count
-        count += 1
-        mine = count
-        tell(call=operation)
+        with counting:  # tables are read and written by several threads
+            count += 1
+            mine = count
+            tell(call=operation)
         if mine == call and not after:
             os.kill(os.getpid(), signal.SIGKILL)
         try:

@@ -4,10 +4,12 @@ import json
 import random
 import re
 from collections.abc import Callable
+from contextlib import closing
 from typing import Any
 
 import pytest
 
+from buddy_ops import freeze, recovery
 from buddy_ops.sandbox import reminders
 from tests.conftest import Situation
 from tests.notebooks.test_runbooks import execute, executed, report, run, told_once, writes
@@ -22,6 +24,7 @@ from tests.sandbox.corruption import (
     put,
     table,
 )
+from tests.sandbox.test_reminders import say
 
 Bring = Callable[..., Situation]
 RUNBOOK = "emergency/data_corruption"
@@ -133,3 +136,22 @@ def test_a_dry_run_shows_both_plans_and_writes_nothing(broken: Situation) -> Non
     assert writes(broken) == [] and "Dry run: nothing was compared" in str(
         executed(report(done).parent / "notebook.ipynb")
     )
+
+
+def test_the_function_can_be_pointed_at_the_copy(broken: Situation) -> None:
+    """The README's way to switch tables: stopped with writes denied, the freeze lifted, the variable shipped at once."""
+    done = run(RUNBOOK, isolate="writes", approved_by=["Ada"])
+    assert done.returncode == 4 and not isolated(broken)
+    before = table(broken)
+    with closing(broken.connect("freeze")) as mine:
+        assert [freeze.lift(mine, each.id) for each in freeze.read(mine)] == [True]
+        copy = recovery.stop_plan(mine, version="2").copy
+    given = {"variables": {"REMINDERS_TABLE": copy}, "watch_minutes": 0, "approved_by": ["Ada"]}
+    # $LATEST has the code that corrupts: what serves is given.
+    shipped = run("strategies/all_at_once", artifact=broken.build("good", "1.0.0"), **given)
+    assert shipped.returncode == 0, shipped.stderr
+    assert broken.alias()["FunctionVersion"] == "3"
+    held = len(table(broken, copy))
+    say(broken, "SetReminderIntent", medication="aspirin", time="08:00")
+    assert len(table(broken, copy)) == held + 1 and table(broken) == before
+    assert all(each["at"]["S"] for each in table(broken, copy).values())
