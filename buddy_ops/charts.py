@@ -72,7 +72,9 @@ def _step(rollout: Rollout, order: Order | None) -> tuple[Observation | None, Ou
 
 
 @dataclass(frozen=True)
-class _Score:
+class Score:
+    """How strong the evidence is at one poll: that too much fails, and that the new version is the worse one."""
+
     at: datetime
     harm: float
     worse: float
@@ -107,12 +109,12 @@ class Picture:
         self._health = target.settings.health
         self._title = f"{target.resource} · {target.environment}"
         self.rows: list[Row] = []
-        self.scores: list[_Score] = []
+        self.scores: list[Score] = []
         self.stages: list[tuple[datetime, float, str]] = []
         self.marks: list[tuple[datetime, str]] = []
         self.versions: tuple[str, str] | None = None
         self.caption = ""
-        self._thresholds: health.Evidence | None = None
+        self.thresholds: health.Evidence | None = None
         self._handle: Any = None
         self._drawn = -math.inf
 
@@ -123,9 +125,9 @@ class Picture:
         if observation.evidence is not None:
             self.versions = (observation.evidence.stable, observation.evidence.new)
             now = observation.evidence.judge.evidence()
-            self._thresholds = now
+            self.thresholds = now
             harm, worse = max(now.errors.slo, now.slow.slo), max(now.errors.base, now.slow.base)
-            self.scores.append(_Score(observation.at, harm, worse))
+            self.scores.append(Score(observation.at, harm, worse))
             if not self.stages or self.stages[-1][1:] != (observation.weight, observation.stage):
                 self.stages.append((observation.at, observation.weight, observation.stage))
 
@@ -219,7 +221,7 @@ class Picture:
         harm, worse = [max(FLOOR, each.harm) for each in self.scores], [max(FLOOR, each.worse) for each in self.scores]
         axes.plot(times, harm, "-", color=NEW, lw=1.8, label="too many failures")
         axes.plot(times, worse, ":", color=WORSE, lw=2.2, label="worse than stable")
-        marks = self._thresholds
+        marks = self.thresholds
         if marks is not None:
             _bound(axes, marks.rollback_at, f"{marks.rollback_at:,.0f}: taken back")
             _bound(axes, marks.worse_at, f"{marks.worse_at:,.0f}: surely worse", style=":")
@@ -300,8 +302,19 @@ def _day(moment: datetime) -> float:
 
 
 def _label_times(axes: "Axes") -> None:
-    from matplotlib.dates import AutoDateLocator, DateFormatter
+    """UTC under each tick, as everywhere; below it, smaller in meaning, what the clock on the wall says."""
+    from matplotlib.dates import AutoDateLocator, num2date
+    from matplotlib.ticker import FuncFormatter
+
+    wall = num2date(axes.get_xlim()[1]).astimezone()
+    abroad = bool(wall.utcoffset())
+
+    def told(day: float, _: object) -> str:
+        at = num2date(day, tz=UTC)
+        return f"{at:%H:%M}" + (f"\n{at.astimezone():%H:%M}" if abroad else "")
 
     axes.xaxis.set_major_locator(AutoDateLocator(tz=UTC))
-    axes.xaxis.set_major_formatter(DateFormatter("%H:%M", tz=UTC))
-    axes.set_xlabel("UTC", fontsize=8, loc="right", labelpad=-2)
+    axes.xaxis.set_major_formatter(FuncFormatter(told))
+    names = "UTC" + (f"\n{wall:%Z}" if abroad else "")
+    margin = {"xycoords": "axes fraction", "xytext": (-8, -8), "textcoords": "offset points"}
+    axes.annotate(names, (0, 0), ha="right", va="top", fontsize=9, color=MUTED, **margin)  # type: ignore[arg-type]

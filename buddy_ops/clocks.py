@@ -11,7 +11,9 @@ import urllib.request
 import uuid
 from collections.abc import Callable
 from contextlib import suppress
+from contextvars import copy_context
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any, ParamSpec, Protocol, TypeVar
 
 P = ParamSpec("P")
@@ -111,10 +113,12 @@ async def in_thread(do: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
     """``asyncio.to_thread``, in slices: a kernel hears an interrupt only when its loop wakes, and a call may hang."""
     import asyncio
 
-    task = asyncio.ensure_future(asyncio.to_thread(do, *args, **kwargs))
-    while not task.done():
-        await asyncio.wait({task}, timeout=SLICE_S)
-    return task.result()
+    # A future, not a task: what the call raised is raised here, and nowhere else in the loop.
+    call = partial(copy_context().run, do, *args, **kwargs)
+    running = asyncio.get_running_loop().run_in_executor(None, call)
+    while not running.done():
+        await asyncio.wait({running}, timeout=SLICE_S)
+    return running.result()
 
 
 def ask_sandbox(endpoint: str, path: str, fields: dict[str, Any], timeout_s: float = 60) -> dict[str, Any]:

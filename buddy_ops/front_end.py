@@ -39,12 +39,13 @@ def widgets() -> Any:
     return ipywidgets
 
 
-def field(label: str, placeholder: str = "", width: str = "340px") -> Any:
-    """A line of text to fill in, whose every change is heard while a cell waits."""
+def field(label: str, kind: str = "Text", **more: Any) -> Any:
+    """Something to fill in, whose every change is heard while a cell waits. ``kind`` is a name of ipywidgets."""
     shown = widgets()
-    text = shown.Text(description=label, placeholder=placeholder, layout=shown.Layout(width=width))
-    text.observe(_acknowledge, "value")
-    return text
+    wide, style = shown.Layout(width="380px"), {"description_width": "110px"}
+    made = getattr(shown, kind)(description=label, layout=wide, style=style, **more)
+    made.observe(_acknowledge, "value")
+    return made
 
 
 def _acknowledge(_: object) -> None:

@@ -104,7 +104,7 @@ def confirmation(target: Target) -> str:
 async def _clicked(target: Target, plan: Plan, people: tuple[str, ...]) -> Approval:
     """Ask with widgets, and wait: 'Run All' stops here."""
     wanted, clicks, shown = confirmation(target), Clicks(), front_end.widgets()
-    word, name = front_end.field("Type", wanted), front_end.field("Your name")
+    word, name = front_end.field("Type", placeholder=wanted), front_end.field("Your name")
     says = shown.HTML(_ask(plan, people, wanted))
     yes = "Resume" if plan.under_way else "Approve"
     buttons = [clicks.button(yes, "approve", "primary"), clicks.button("Refuse", "refuse")]

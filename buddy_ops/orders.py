@@ -58,8 +58,8 @@ class Buttons:
         self._hold = self._clicks.button("Hold", "hold", layout=auto)
         self._promote = self._clicks.button(PROMOTE, "promote", layout=auto)
         buttons = [self._abort, self._hold]
-        # Where a promotion wants two people and a hash, one person at a notebook does not hurry it.
-        if not target.settings.rollout.demand_plan_hash:
+        # Where CI promotes, a person at a notebook does not hurry it.
+        if target.settings.policy.by_hand:
             buttons.append(self._promote)
         self._panel = Panel(self._progress, shown.HBox(buttons))
 

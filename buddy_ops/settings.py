@@ -386,6 +386,7 @@ class Parameter:
     name: str
     annotation: str
     default: Any
+    meaning: str = ""
 
 
 def declared(cell: str) -> dict[str, Parameter]:
@@ -394,12 +395,13 @@ def declared(cell: str) -> dict[str, Parameter]:
     Raises:
         InvalidInput: ``invalid-parameters``: it is not Python, or a default is not a plain value.
     """
-    found = {}
+    found, lines = {}, cell.splitlines()
     try:
         for line in ast.parse(cell).body:
             if isinstance(line, ast.AnnAssign) and isinstance(line.target, ast.Name) and line.value is not None:
                 default = ast.literal_eval(line.value)
-                found[line.target.id] = Parameter(line.target.id, ast.unparse(line.annotation), default)
+                meaning = lines[(line.end_lineno or 1) - 1].partition("  # ")[2]
+                found[line.target.id] = Parameter(line.target.id, ast.unparse(line.annotation), default, meaning)
     except (SyntaxError, ValueError, TypeError, RecursionError, MemoryError) as error:
         raise _invalid("The parameters cell", [f"cannot be read: {error}"], reference="invalid-parameters") from None
     return found

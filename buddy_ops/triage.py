@@ -79,6 +79,7 @@ class Triage:
         from html import escape
 
         left = "text-align:left;vertical-align:top"
+        code = f"{left};font-family:monospace;white-space:pre"
         signs = "".join(
             f'<tr><td style="{left}"><b style="color:{COLOURS[sign.state]}">{MARKS[sign.state]}</b></td>'
             f'<td style="{left}">{escape(sign.what)}</td><td style="{left}">{escape(sign.says)}</td></tr>'
@@ -87,8 +88,7 @@ class Triage:
         steps = "".join(
             f'<tr><td style="{left}">{escape(step.why)}</td>'
             f'<td style="{left}"><a href="{escape(step.runbook)}.ipynb">{escape(step.runbook)}</a></td>'
-            f'<td style="{left}"><pre>{escape(step.cell)}</pre></td>'
-            f'<td style="{left}"><code>{escape(step.command)}</code></td></tr>'
+            f'<td style="{code}">{escape(step.cell)}</td><td style="{code}">{escape(step.command)}</td></tr>'
             for step in self.steps
         )
         head = f'<tr><th style="{left}">' + f'</th><th style="{left}">'.join(
@@ -99,7 +99,7 @@ class Triage:
         return (
             f'<p style="font-size:130%;color:{colour}"><b>{escape(self.verdict)}</b></p>'
             f"<p>{escape(self.live).replace(chr(10), '<br>')}</p>"
-            f"<table>{signs}</table><table>{head}</th></tr>{steps}</table>"
+            f"<table>{head}</th></tr>{steps}</table><table>{signs}</table>"
         )
 
 

@@ -126,7 +126,7 @@ class Person:
 
     def write(self, field: str, text: str) -> None:
         """Type into the field with this label."""
-        self.page.get_by_role("textbox", name=field, exact=True).fill(text)
+        self.page.get_by_label(field, exact=True).fill(text)
 
     def approve(self, word: str, name: str, button: str) -> None:
         """Answer a gate."""
@@ -157,9 +157,24 @@ class Person:
         self.page.locator(".jp-Dialog").wait_for(state="detached")
         self.await_idle()
 
+    def see_from(self, text: str) -> None:
+        """Scroll to where a text stands."""
+        self.page.locator(".jp-OutputArea-output", has_text=text).first.scroll_into_view_if_needed()
+
+    def leave_and_come_back_without_a_kernel(self) -> None:
+        """Close the tab, end the kernel, and open the saved notebook again without starting one."""
+        self.page.goto("about:blank")
+        end_kernels(self.lab)
+        self.page.goto(f"{self.lab.url}/lab/tree/notebooks/{self.runbook}.ipynb?token={self.lab.token}&reset")
+
     def await_idle(self) -> None:
         """Wait until the kernel is there and nothing runs."""
         self.page.locator(".jp-StatusBar-TextItem", has_text=re.compile(r"ipykernel\) \| Idle")).wait_for()
+
+    def await_gate(self) -> None:
+        """Wait until the gate asks, and has scrolled itself into view."""
+        self.sees("To approve, type sandbox")
+        self.page.wait_for_function("() => document.activeElement?.placeholder === 'sandbox'")
 
     def save(self) -> None:
         with self.page.expect_response(lambda reply: reply.request.method == "PUT" and "/api/contents/" in reply.url):
@@ -178,10 +193,10 @@ def person(lab: Lab, chromium: Any) -> Iterator[Person]:
     yield somebody
     somebody.picture("last")
     context.close()
-    _end_kernels(lab)
+    end_kernels(lab)
 
 
-def _end_kernels(lab: Lab) -> None:
+def end_kernels(lab: Lab) -> None:
     """Shut every kernel of this Lab down: the next test begins with none."""
     head = {"Authorization": f"token {lab.token}"}
     with urllib.request.urlopen(urllib.request.Request(f"{lab.url}/api/sessions", headers=head)) as reply:

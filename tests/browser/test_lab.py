@@ -24,17 +24,32 @@ def two_versions(situation: Bring) -> Situation:
     return here
 
 
-def begin_canary(here: Situation, person: Person) -> None:
+def begin_canary(here: Situation, person: Person, form: bool = False) -> None:
     """Run the whole canary as far as the gate, and approve it there; a virtual minute takes two seconds from then."""
-    person.lab.fill("strategies/canary", artifact=here.build("good"))
+    person.lab.fill("strategies/canary", **({} if form else {"artifact": here.build("good")}))
     person.open("strategies/canary")
     person.run_all()
-    person.sees("To approve, type sandbox")
+    if form:
+        fill_in(here, person)
+    person.await_gate()
     person.picture("canary-gate")
     assert here.alias()["FunctionVersion"] == "1" and here.calls("UpdateFunctionCode", "UpdateAlias") == []
     here.ask("set", speed=30)
     person.approve("sandbox", "Ada", "Approve")
     person.sees("stage 1, 10 % of the traffic")
+
+
+def fill_in(here: Situation, person: Person) -> None:
+    """The canary has no build: a form asks for it, and refuses what the runbook would refuse."""
+    person.sees("No build is given.")
+    person.write("stages", "[50, 10]")
+    person.sees("parameter stages: stages must rise")
+    person.write("stages", "[10, 50, 100]")
+    person.write("artifact", here.build("good"))
+    person.sees("These are valid.")
+    person.picture("canary-form")
+    person.click("Use these")
+    person.sees("artifact = '")
 
 
 def test_a_rollback_waits_for_a_person(situation: Bring, person: Person) -> None:
@@ -44,7 +59,7 @@ def test_a_rollback_waits_for_a_person(situation: Bring, person: Person) -> None
     person.open("rollback/immediate")
     person.picture("immediate-first")
     person.run_all()
-    person.sees("To approve, type sandbox")
+    person.await_gate()
     person.picture("immediate-gate")
     person.approve("production", "Ada", "Approve")
     person.sees("Nothing was done: that is not sandbox.")
@@ -60,7 +75,7 @@ def test_stop_brings_the_traffic_back(situation: Bring, person: Person) -> None:
     """The chart changes while the canary runs; 'Abort now' gives stable all traffic, and one picture stays."""
     here = situation("good")
     try:
-        begin_canary(here, person)
+        begin_canary(here, person, form=True)
         first = person.chart()
         assert here.alias()["RoutingConfig"] == {"AdditionalVersionWeights": {"2": 0.1}}
         person.sees_another_chart_than(first)
@@ -79,6 +94,23 @@ def test_stop_brings_the_traffic_back(situation: Bring, person: Person) -> None:
         each for cell in saved["cells"] for each in cell.get("outputs", ()) if "image/png" in each.get("data", ())
     ]
     assert len(pictures) == 1 and "vnd.jupyter.widget" not in json.dumps(saved)
+    person.leave_and_come_back_without_a_kernel()
+    person.sees("v2 was taken back by order at stage 1")
+    assert person.chart().startswith("data:image/png")
+    person.picture("canary-reopened")
+
+
+def test_start_here_leads_to_the_rollback(situation: Bring, person: Person) -> None:
+    """What burns stands on the first screen, in red, with the runbook that answers it one click away."""
+    situation("good", stable="errors_5_percent", history_minutes=40)
+    person.open("start_here")
+    person.run_all()
+    person.sees("BURNS: error rate")
+    person.await_idle()
+    person.see_from("BURNS: error rate")
+    person.picture("start-here")
+    person.page.locator(".jp-OutputArea-output a", has_text="rollback/immediate").first.click()
+    person.page.get_by_role("heading", name="Roll back now").wait_for()
 
 
 def test_a_kernel_restart_resumes(situation: Bring, person: Person) -> None:
