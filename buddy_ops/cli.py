@@ -121,6 +121,42 @@ def rollback(
 
 @app.command()
 @exits
+def freeze(
+    environment: Environment = "sandbox",
+    reason: Annotated[str, typer.Option(help="Why nothing may be shipped. Without one: the freezes that hold.")] = "",
+    owner: Annotated[str, typer.Option(help="Whom to ask, and who lifts it.")] = "",
+    hours: Annotated[float, typer.Option(help="For how long.", min=0, max=336)] = 4,
+) -> None:
+    """Halt every deployment of an environment; a rollback never is. Without a reason: list the freezes."""
+    from datetime import timedelta
+
+    from buddy_ops import freeze, target
+
+    here = target.connect(environment, "freeze", quiet=not reason)
+    if reason or owner:
+        out.print(f"Frozen: {freeze.set(here, reason, owner, timedelta(hours=hours))}.", markup=False, highlight=False)
+        return
+    standing = "\n".join(map(str, freeze.read(here)))
+    out.print(standing or f"Nothing freezes {environment}.", markup=False, highlight=False)
+
+
+@app.command()
+@exits
+def unfreeze(
+    id: Annotated[str, typer.Argument(help="Which freeze, as `buddy-ops freeze` lists them.")],
+    environment: Environment = "sandbox",
+) -> None:
+    """Lift one freeze."""
+    from buddy_ops import freeze, target
+
+    here = target.connect(environment, "unfreeze")
+    told = f"{id} is lifted." if freeze.lift(here, id) else f"There was no freeze {id}."
+    others = freeze.read(here)
+    out.print("\n".join((told, *(f"Still frozen: {each}" for each in others))), markup=False, highlight=False)
+
+
+@app.command()
+@exits
 def status(environment: Environment = "sandbox") -> None:
     """What is live, what burns, and what to open; reads only."""
     from buddy_ops import target, triage

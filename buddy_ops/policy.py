@@ -82,8 +82,8 @@ def refusals(environment: str, settings: Settings, facts: Facts) -> tuple[str, .
     found += [
         f"{environment} fixes {name}, and a parameter replaces it" for name in facts.replaced if name in rules.fixed
     ]
-    if rules.window is not None and not _open(rules.window, facts.now):
-        found.append(f"{environment} deploys {_told(rules.window)}, and there it is {_local(rules.window, facts.now)}")
+    if rules.window is not None and not is_open(rules.window, facts.now):
+        found.append(f"{environment} deploys {told(rules.window)}, and there it is {local(rules.window, facts.now)}")
     until = facts.since + timedelta(hours=rules.hours_between) if facts.since else facts.now
     if facts.serving and facts.now < until:
         found.append(
@@ -104,16 +104,19 @@ def _hand(environment: str, settings: Settings, facts: Facts) -> list[str]:
     return []
 
 
-def _open(window: Window, now: datetime) -> bool:
+def is_open(window: Window, now: datetime) -> bool:
+    """Whether a deployment may begin now."""
     there = now.astimezone(ZoneInfo(window.zone))
     return f"{there:%a}" in window.days and window.start <= there.time() < window.end
 
 
-def _local(window: Window, now: datetime) -> str:
+def local(window: Window, now: datetime) -> str:
+    """The moment in the window's own zone."""
     return f"{now.astimezone(ZoneInfo(window.zone)):%a %H:%M}"
 
 
-def _told(window: Window) -> str:
+def told(window: Window) -> str:
+    """A window in words."""
     return f"{', '.join(window.days)} from {window.start:%H:%M} to {window.end:%H:%M} ({window.zone})"
 
 

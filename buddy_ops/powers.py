@@ -34,11 +34,13 @@ RUNBOOKS: Mapping[str, tuple[Role, ...]] = {
     "strategies/blue_green": ("deployer",),
     "strategies/canary": ("deployer",),
     "operations/alarms": ("deployer",),
+    "operations/pre_deployment": ("deployer",),
+    "operations/post_deployment": ("deployer",),
     "operations/clean_up_versions": ("deployer",),
     "operations/feature_flags": ("deployer",),
 }
-"""Who runs which notebook or command; ``archive`` is what keeps every run in S3,
-and ``freeze`` is the module, which no runbook wraps yet."""
+"""Who runs which notebook or command; ``archive`` is what keeps every run in S3, and ``freeze`` stands for its end,
+``unfreeze``, as well."""
 
 BY_HAND = frozenset(
     {"lambda:DeleteFunctionConcurrency", "lambda:GetFunctionConcurrency", "lambda:PutFunctionConcurrency"}
@@ -92,7 +94,7 @@ GRANTS = (
     Grant(ACTING, LEASE_ROLE, ("iam:PassRole",)),
     Grant(ACTING, TABLES, ("dynamodb:GetItem",)),
     Grant(("responder",), FREEZES + "/*", ("ssm:PutParameter", "ssm:DeleteParameter")),
-    Grant(("responder",), RECORDS, ("ssm:PutParameter",)),
+    Grant(ACTING, RECORDS, ("ssm:PutParameter",)),
     Grant(ACTING, TOPIC, ("sns:Publish",)),
     Grant(ACTING, SECRETS, ("ssm:GetParameter",)),
     Grant(("deployer",), RECORDS, ("ssm:GetParametersByPath",)),

@@ -17,7 +17,21 @@ import botocore.client
 import botocore.retries.standard
 import pytest
 
-from buddy_ops import aliases, failures, flags, freeze, gradual, pruning, rollback, rollout, runs, target
+from buddy_ops import (
+    alarms,
+    aliases,
+    checklists,
+    failures,
+    flags,
+    freeze,
+    gradual,
+    pruning,
+    records,
+    rollback,
+    rollout,
+    runs,
+    target,
+)
 from buddy_ops.aliases import Record, decode
 from buddy_ops.plan import Approval, Plan
 from buddy_ops.sandbox import builds
@@ -123,6 +137,18 @@ def fail(here: Situation) -> str:
     return "done"
 
 
+def check_before(here: Situation) -> str:
+    """The checklist for a build, with everything attested that no check can prove."""
+    mine = connect(here, "pre_deployment")
+    names = ["tests pass", "code reviewed", "documentation updated", "on-call notified"]
+    record = checklists.before(mine, here.build("good"), dict.fromkeys(names, "Ada"))
+    checklists.keep(mine, record)
+    checklists.conclude(record)
+    (kept, *_) = records.listed(mine, "pre_deployment")
+    assert kept.open == ()
+    return "passed"
+
+
 def freeze_all(here: Situation) -> str:
     """A freeze."""
     mine = connect(here, "freeze")
@@ -201,6 +227,13 @@ def aged(here: Situation) -> None:
     here.ask("advance", seconds=25 * 3600)
 
 
+def alarmed(here: Situation) -> None:
+    """Every alarm is there."""
+    mine = connect(here, "alarms")
+    plan = alarms.plan(mine)
+    alarms.run(mine, plan, approve(mine, plan))
+
+
 def frozen(here: Situation) -> None:
     """Two freezes."""
     for _ in range(2):
@@ -224,6 +257,7 @@ RUNBOOKS = {
         Runbook("rollback_promoted", "good", roll_back, "done", "1", promoted, QUIET),
         Runbook("gradual", "good", go_down, "drained", "1", begun),
         Runbook("deployment_failure", "good", fail, "done", "1", begun, QUIET),
+        Runbook("pre_deployment", "good", check_before, "passed", None, alarmed, QUIET),
         Runbook("freeze", "good", freeze_all, "frozen", None, overrides=QUIET),
         Runbook("lift", "good", lift_all, "lifted", None, frozen, QUIET),
         Runbook("feature_flags", "good", turn_flag, "proved", "2"),

@@ -12,7 +12,7 @@ from typing import Any
 import papermill
 import pytest
 
-from tests.chaos.harness import aged, begun
+from tests.chaos.harness import aged, alarmed, begun, promoted
 from tests.conftest import Situation
 from tests.notebooks.test_runbooks import ROOT, Bring, execute
 from tests.sandbox.test_audit import ready
@@ -47,6 +47,15 @@ def ready_settings(here: Situation) -> dict[str, Any]:
     return target.settings.model_dump(mode="json")
 
 
+def settled(here: Situation) -> None:
+    """Version 2 has served for a day, and every alarm is there."""
+    promoted(here)
+    alarmed(here)
+    here.ask("advance", seconds=25 * 3600)
+
+
+BEFORE = dict.fromkeys(("tests pass", "code reviewed", "documentation updated", "on-call notified"), "Ada")
+AFTER = dict.fromkeys(("error rate normal", "latency within bounds", "business metrics healthy"), "Ada")
 CASES = {
     "an audit": Case({"review/readiness_audit": lambda here: {"settings": ready_settings(here)}}),
     "a rollout under way": Case({"rollback/gradual": lambda here: {"approved_by": ["Ada"]}}, prepare=begun),
@@ -68,6 +77,13 @@ CASES = {
     "initial deployment": Case(
         {"strategies/all_at_once": lambda here: ship(here, "1.0.0")},
         scenario="first_deployment",
+    ),
+    "checklists": Case(
+        {
+            "operations/pre_deployment": lambda here: {"artifact": here.build("good"), "attested": BEFORE},
+            "operations/post_deployment": lambda here: {"attested": AFTER},
+        },
+        prepare=settled,
     ),
     "old versions": Case(
         {"operations/clean_up_versions": lambda here: {"keep": 1, "approved_by": ["Ada"]}}, prepare=aged

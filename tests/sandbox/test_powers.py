@@ -331,6 +331,15 @@ def alarming(bring: Bring) -> Iterator[list[dict[str, Any]]]:
     yield notebook(here, "operations/alarms", settings=given, approved_by=["Ada"], test_alarm="all")
 
 
+def checking_before(bring: Bring) -> Iterator[list[dict[str, Any]]]:
+    here = bring("good", history_minutes=10)
+    yield notebook(here, "operations/pre_deployment", artifact=here.build("good"))
+
+
+def checking_after(bring: Bring) -> Iterator[list[dict[str, Any]]]:
+    yield notebook(bring("good", history_minutes=10), "operations/post_deployment")
+
+
 def cleaning(bring: Bring) -> Iterator[list[dict[str, Any]]]:
     here = bring("good", requests_per_minute=0, history_minutes=0)
     for label in ("2.0.0", "3.0.0"):
@@ -387,6 +396,8 @@ DRIVERS: dict[str, Callable[[Bring], Iterator[list[dict[str, Any]]]]] = {
     "strategies/blue_green": blue_green,
     "strategies/canary": canary,
     "operations/alarms": alarming,
+    "operations/pre_deployment": checking_before,
+    "operations/post_deployment": checking_after,
     "operations/clean_up_versions": cleaning,
     "operations/feature_flags": flagging,
 }
