@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from buddy_ops import aliases, front_end
 from buddy_ops.errors import AwsFailed, BuddyError, Refused
 from buddy_ops.front_end import Clicks, Panel
-from buddy_ops.plan import Approval, Plan
+from buddy_ops.plan import NOBODY, Approval, Plan
 from buddy_ops.target import Target
 
 BACK = "back"
@@ -75,7 +75,7 @@ def typed(target: Target, plan: Plan, agreed: Sequence[str] = ()) -> Approval:
         Refused: ``approval-refused``, ``approval-missing`` where nobody can answer, or ``approval-void``.
     """
     if not plan.calls:
-        return _record(target, plan, ("nobody: nothing will be changed",))
+        return _record(target, plan, NOBODY)
     people, wanted = _people(agreed), confirmation(target)
     back = f", {BACK} to take the traffic back instead" if plan.under_way else ""
     while len(people) < plan.approvals:

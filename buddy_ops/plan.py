@@ -13,6 +13,8 @@ from typing import Any, Literal
 from buddy_ops.errors import Refused
 
 HASH_LENGTH = 12
+NOBODY = ("nobody: nothing will be changed",)
+"""Who approves a plan without a call: it is not asked for."""
 
 
 @dataclass(frozen=True)

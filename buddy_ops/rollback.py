@@ -14,7 +14,7 @@ from buddy_ops import aliases, lease, schema
 from buddy_ops.aliases import Alias, AliasMoved, Record, Shift
 from buddy_ops.errors import AwsFailed, BuddyError, InvalidInput, Refused
 from buddy_ops.journal import iso
-from buddy_ops.plan import Approval, Plan
+from buddy_ops.plan import NOBODY, Approval, Plan
 from buddy_ops.target import Target
 
 ATTEMPTS = 10
@@ -110,8 +110,8 @@ def run(target: Target, plan: RollbackPlan, approval: Approval) -> Done:
     alias = read(target)
     # Where the lease came first, the record still says that a rollout is under way: it is closed.
     already = (alias.primary, alias.second) == (plan.destination, None) and not alias.fired
-    if not already and not plan.calls:
-        raise AliasMoved(target, alias)  # nobody was asked to approve a plan that changes nothing
+    if not already and approval.by == NOBODY:
+        raise AliasMoved(target, alias)  # nobody was asked to approve a plan that changed nothing
     if not already and not target.dry_run:
         _refuse_misfit(target, alias, plan.destination)
         alias = take_back(target, alias, plan.destination, plan.away_from)
