@@ -40,6 +40,7 @@ format: $(VENV)/.dev ## format code and notebooks
 bench: $(VENV)/.lab ## the figures in benchmarks/
 	$(BIN)/python -m benchmarks.sandbox
 	$(BIN)/python -m benchmarks.run
+	$(BIN)/python -m benchmarks.archive
 	$(BIN)/python -m benchmarks.health
 	$(BIN)/python -m benchmarks.tables
 	$(BIN)/python -m benchmarks.judge --quick

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext, suppress
 from typing import Any
 
-from buddy_ops import parameters, redaction, settings
+from buddy_ops import redaction
 from buddy_ops.errors import BuddyError
 from buddy_ops.redaction import Redactor
 from buddy_ops.stop import INTERRUPTED, Stop
@@ -40,8 +40,9 @@ class Engine:
         """
         from buddy_ops import execution
 
-        check(nb)
         stop, given = Stop(), options.pop("redactor", None)
+        if given is None:  # a supervisor has checked already
+            check(nb)
         with nullcontext(given) if given else _alone(nb) as redactor, stop.on_signals():
             execution.execute(nb, kernel_name, output_path, stop, redactor, options)
         if stop.reason is not None and not nb.metadata.papermill["exception"]:
@@ -67,6 +68,8 @@ def check(nb: Any) -> None:
     Raises:
         InvalidInput: ``invalid-parameters``, ``invalid-settings`` or ``unknown-environment``.
     """
+    from buddy_ops import parameters, settings
+
     given = nb.metadata.get("papermill", {}).get("parameters", {})
     tagged = [cell.source for cell in nb.cells if "parameters" in cell.metadata.get("tags", ())]
     if not tagged and not given:
