@@ -18,6 +18,9 @@ from buddy_ops.shapes import Attributes, Item, Migration
 from buddy_ops.tables import Change, Page
 from buddy_ops.target import Target, pages
 
+Tell = Callable[[str], None]
+"""Who hears how far a step is."""
+
 Step = Literal["expand", "backfill", "verify", "contract", "rollback"]
 STEPS: tuple[Step, ...] = get_args(Step)
 OPEN = ("expanded", "verified")
@@ -91,6 +94,10 @@ class Done:
         return "\n".join((counted, *self.tally.examples, f"{self.marker}."))
 
 
+def nobody(said: str) -> None:
+    """Hears nothing."""
+
+
 def plan(target: Target, name: str, step: str) -> MigrationPlan:
     """What a step of a migration would do.
 
@@ -100,7 +107,7 @@ def plan(target: Target, name: str, step: str) -> MigrationPlan:
         InvalidInput: ``unknown-migration``.
         Refused: ``migration-order``, ``schema-needed``, ``frozen``.
     """
-    migration, table = _find(target, name)
+    migration, table = find(target, name)
     if step not in STEPS:
         raise _unknown(f"{step!r} is no step", f"one of {', '.join(STEPS)}")
     chosen: Step = step
@@ -134,9 +141,7 @@ def plan(target: Target, name: str, step: str) -> MigrationPlan:
     )
 
 
-def run(
-    target: Target, plan: MigrationPlan, approval: Approval, tell: Callable[[str], None] = lambda progress: None
-) -> Done:
+def run(target: Target, plan: MigrationPlan, approval: Approval, tell: Tell = nobody) -> Done:
     """Take the step; running it again after a kill goes on.
 
     Args:
@@ -184,16 +189,23 @@ def conclude(done: Done) -> None:
         )
 
 
-def open_ones(target: Target) -> tuple[Marker, ...]:
-    """The tables with a migration under way. AWS: dynamodb:GetItem, reads only."""
-    found = [each for each in schema.markers(target) if isinstance(each, Marker)]
-    return tuple(each for each in found if each.state in (*OPEN, "contracting", "reverting"))
+def tell(target: Target) -> str:
+    """The schema of each table, and what each version knows that serves, or that traffic may return to by itself.
+
+    AWS: dynamodb:GetItem, lambda:ListAliases, GetFunctionConfiguration, reads only.
+    """
+    lines = [each.what if isinstance(each, BuddyError) else f"{each}." for each in schema.markers(target)]
+    for version, why in _serving(target).items():
+        known = schema.of(target, aliases.configuration(target, version))
+        lines.append(f"v{version} ({why}) " + (f"knows schema {known}." if known else "does not say what it knows."))
+    return "\n".join(lines)
 
 
 # What may be done
 
 
-def _find(target: Target, name: str) -> tuple[Migration, Table]:
+def find(target: Target, name: str) -> tuple[Migration, Table]:
+    """A migration by its name, and the environment's table that it is of. Raises InvalidInput ``unknown-migration``."""
     known = {each.name: each for each in shapes.MIGRATIONS}
     if name not in known:
         raise _unknown(f"There is no migration {name!r}", f"one of {', '.join(known)}")
@@ -283,7 +295,7 @@ def _announce_contract(target: Target, plan: MigrationPlan) -> Marker:
     return marker
 
 
-def _passes(target: Target, plan: MigrationPlan, tell: Callable[[str], None]) -> Tally:
+def _passes(target: Target, plan: MigrationPlan, tell: Tell) -> Tally:
     """Go through the table until nothing gives way any more."""
     total = int(target.call("dynamodb", "describe_table", TableName=plan.marker.table.name)["Table"]["ItemCount"])
     changed = 0
@@ -358,7 +370,7 @@ def _conclude(target: Target, plan: MigrationPlan, marker: Marker, tally: Tally)
 class _Progress:
     """Tells how far a pass is, at most every few seconds. ``total`` is DynamoDB's own count, up to 6 hours old."""
 
-    def __init__(self, target: Target, total: int, tell: Callable[[str], None]) -> None:
+    def __init__(self, target: Target, total: int, tell: Tell) -> None:
         self._target, self._total, self._tell = target, total, tell
         self._began = self._told = target.clock.now()
 

@@ -28,6 +28,7 @@ RUNBOOKS: Mapping[str, tuple[Role, ...]] = {
     "review/incident_review": EVERYBODY,
     "rollback/immediate": ACTING,
     "rollback/gradual": ACTING,
+    "rollback/database_compatibility": ("responder",),
     "rollback": ACTING,
     "freeze": ("responder",),
     "emergency/deployment_failure": ("responder",),
@@ -38,6 +39,7 @@ RUNBOOKS: Mapping[str, tuple[Role, ...]] = {
     "operations/alarms": ("deployer",),
     "operations/clean_up_versions": ("deployer",),
     "operations/feature_flags": ("deployer",),
+    "operations/migrate_database": ACTING,
 }
 """Who runs which notebook or command; ``archive`` is what keeps every run in S3,
 and ``freeze`` is the module, which no runbook wraps yet."""
@@ -89,12 +91,19 @@ GRANTS = (
     Grant(EVERYBODY, FREEZES, ("ssm:GetParametersByPath",)),
     Grant(EVERYBODY, LEASE_ROLE, ("iam:GetRole",)),
     Grant(EVERYBODY, ROLES, ("iam:GetRole", "iam:SimulatePrincipalPolicy")),
-    Grant(ACTING, FUNCTION, ("lambda:UpdateAlias",)),
+    Grant(ACTING, FUNCTION, ("lambda:ListAliases", "lambda:UpdateAlias")),
     Grant(
         ACTING, SCHEDULES, ("scheduler:CreateSchedule", "scheduler:DeleteSchedule", "scheduler:UpdateSchedule")
     ),  # going down in steps takes a lease, too
     Grant(ACTING, LEASE_ROLE, ("iam:PassRole",)),
-    Grant(ACTING, TABLES, ("dynamodb:GetItem",)),
+    Grant(
+        ACTING,
+        TABLES,
+        (
+            *("dynamodb:DescribeContinuousBackups", "dynamodb:DescribeTable", "dynamodb:GetItem", "dynamodb:Scan"),
+            *("dynamodb:PutItem", "dynamodb:UpdateItem"),
+        ),
+    ),
     Grant(("responder",), FREEZES + "/*", ("ssm:PutParameter", "ssm:DeleteParameter")),
     Grant(("responder",), RECORDS, ("ssm:PutParameter",)),
     Grant(ACTING, TOPIC, ("sns:Publish",)),
@@ -110,14 +119,7 @@ GRANTS = (
         ("responder",),
         TABLES,
         (
-            *("dynamodb:DescribeContinuousBackups", "dynamodb:DescribeTable", "dynamodb:RestoreTableToPointInTime"),
-            *(
-                "dynamodb:BatchGetItem",
-                "dynamodb:DeleteItem",
-                "dynamodb:PutItem",
-                "dynamodb:Scan",
-                "dynamodb:UpdateItem",
-            ),
+            *("dynamodb:BatchGetItem", "dynamodb:DeleteItem", "dynamodb:RestoreTableToPointInTime"),
             *("dynamodb:DeleteResourcePolicy", "dynamodb:GetResourcePolicy", "dynamodb:PutResourcePolicy"),
             *("dynamodb:BatchWriteItem", "dynamodb:Query"),  # a restore writes the copy as its caller
         ),
@@ -128,7 +130,6 @@ GRANTS = (
         (
             "lambda:CreateAlias",
             "lambda:DeleteAlias",
-            "lambda:ListAliases",
             "lambda:ListProvisionedConcurrencyConfigs",
             "lambda:ListTags",
             "lambda:ListVersionsByFunction",
@@ -144,7 +145,6 @@ GRANTS = (
         ALARMS,
         ("cloudwatch:PutMetricAlarm", "cloudwatch:SetAlarmState"),
     ),
-    Grant(("deployer",), TABLES, ("dynamodb:DescribeContinuousBackups", "dynamodb:DescribeTable")),
     Grant(("deployer",), TOPIC, ("sns:ListSubscriptionsByTopic",)),
 )
 

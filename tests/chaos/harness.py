@@ -20,18 +20,22 @@ import pytest
 
 from buddy_ops import (
     aliases,
+    compatibility,
     failures,
     flags,
     freeze,
     gradual,
+    migrations,
     pruning,
     recovery,
     repair,
     rollback,
     rollout,
     runs,
+    schema,
+    tables,
     target,
-)  # fmt: skip
+)
 from buddy_ops.aliases import Record, decode
 from buddy_ops.plan import Approval, Plan
 from buddy_ops.sandbox import builds
@@ -191,12 +195,65 @@ def recover(here: Situation) -> str:
     return f"{len(items)} items, {broken} damaged, Buddy is {'off' if off else 'on'}"
 
 
+def migrate(following: dict[str, tuple[str, ...]]) -> Drive:
+    """What is left of a migration, step by step; one segment, since calls in several threads have no order."""
+
+    def drive(here: Situation) -> str:
+        mine = here.connect("migrate_database", values=connect(here, "values").settings.model_dump() | MIGRATED)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(tables, "SEGMENTS", 1)
+            while steps := following.get(state := schema.read(mine, mine.settings.tables[0]).state):
+                for step in steps:
+                    plan = migrations.plan(mine, "reminders_at_minutes", step)
+                    migrations.run(mine, plan, approved(mine, plan))
+        return state
+
+    return drive
+
+
+def roll_back_across(here: Situation) -> str:
+    """The rollback of a version that met a migration."""
+    mine = here.connect("database_compatibility", values=connect(here, "values").settings.model_dump() | MIGRATED)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tables, "SEGMENTS", 1)
+        plan = compatibility.plan(mine, migration="reminders_at_minutes", reason="drill")
+        approval = approved(mine, plan)
+        compatibility.move(mine, plan, approval)
+        reverted = compatibility.revert(mine, plan, approval)
+        compatibility.keep_review(mine, plan, approval)
+        # A run before this one may have come as far as taking it back.
+        if reverted.trouble is None or reverted.trouble.reference == "migration-order":
+            return "done"
+        raise reverted.trouble
+
+
+FORTH = {"": ("expand",), "expanded": ("backfill", "verify"), "verified": ("contract",), "contracting": ("contract",)}
+BACK = dict.fromkeys(("expanded", "contracted", "reverting"), ("rollback",))
+"""The steps that each state of the table leads to."""
+
+MIGRATED: dict[str, Any] = {
+    "schema_range": "1-2",
+    "tables": [{"name": "buddy-reminders-sandbox", "key": ["user_id", "reminder_id"], "variable": "REMINDERS_TABLE"}],
+}
+
+
 def approved(mine: Target, plan: Plan) -> Approval:
     """As a gate does it: with the caller's principal, wherever it is known."""
     return Approval(plan.hash, approve(mine, plan).by, mine.clock.now(), mine.account)
 
 
 # What stands before
+
+
+def expanded(here: Situation) -> None:
+    """Version 2 serves after version 1, and a migration is open."""
+    promoted(here)
+    migrate({"": ("expand", "backfill")})(here)
+
+
+def contracted(here: Situation) -> None:
+    """A migration that was carried out."""
+    migrate(FORTH)(here)
 
 
 def begun(here: Situation) -> None:
@@ -244,6 +301,7 @@ def frozen(here: Situation) -> None:
 
 RECOVERED = "30 items, 0 damaged, Buddy is on"
 QUIET = {"requests_per_minute": 0, "history_minutes": 0}
+TABLE = {**QUIET, "reminders": 3}
 RUNBOOKS = {
     each.name: each
     for each in (
@@ -264,6 +322,9 @@ RUNBOOKS = {
         Runbook("lift", "good", lift_all, "lifted", None, frozen, QUIET),
         Runbook("data_corruption", "good", recover, RECOVERED, "1", corruption.corrupted, {"reminders": 30, **QUIET}),
         Runbook("feature_flags", "good", turn_flag, "proved", "2"),
+        Runbook("database_compatibility", "good", roll_back_across, "done", "1", expanded, TABLE),
+        Runbook("migrate", "good", migrate(FORTH), "contracted", None, overrides=TABLE),
+        Runbook("migrate_back", "good", migrate(BACK), "reverted", None, contracted, TABLE),
         Runbook("clean_up_versions", "good", clean_up, "2 versions", None, aged, QUIET),
     )
 }

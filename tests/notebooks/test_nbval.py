@@ -17,6 +17,7 @@ from tests.conftest import Situation
 from tests.notebooks.test_runbooks import ROOT, Bring, execute
 from tests.sandbox.corruption import corrupted, repair_hash
 from tests.sandbox.test_audit import ready
+from tests.sandbox.test_schema import shipped
 
 Parameters = Callable[[Situation], Mapping[str, Any]]
 QUIET = {"requests_per_minute": 0, "history_minutes": 0}
@@ -75,6 +76,17 @@ CASES = {
     "initial deployment": Case(
         {"strategies/all_at_once": lambda here: ship(here, "1.0.0")},
         scenario="first_deployment",
+    ),
+    "a migration": Case(
+        {
+            "operations/migrate_database": lambda here: {"step": "expand", "approved_by": ["Ada"]},
+            "rollback/database_compatibility": lambda here: {
+                "migration": "reminders_at_minutes",
+                "approved_by": ["Ada"],
+            },
+        },
+        overrides={**QUIET, "reminders": 3},
+        prepare=lambda here: shipped(here, "1", "1-2"),
     ),
     "old versions": Case(
         {"operations/clean_up_versions": lambda here: {"keep": 1, "approved_by": ["Ada"]}}, prepare=aged
