@@ -62,7 +62,7 @@ class Audit:
         return "\n".join((f"**{self}**", "", *head, *rows))
 
 
-def examine(target: Target, role: str = "deployer", where: str = "") -> Audit:
+def examine(target: Target, role: str = "auditor", where: str = "") -> Audit:
     """Look at everything.
 
     Args:
@@ -123,6 +123,13 @@ def _look(name: str, check: Callable[[Target], Told], target: Target) -> Finding
         return Finding(name, "unknown", failure.what[: doctor.SHORT], failure.next)
     except BuddyError as error:
         return Finding(name, "problem", error.what, error.next)
+
+
+def _on_call(target: Target) -> Told:
+    """Whether those on call, who are asleep now, would be let do it: by the policies of the template's role."""
+    partition = target.principal.split(":")[1]
+    role = f"arn:{partition}:iam::{target.account}:role/buddy-ops-{target.environment}-responder"
+    return doctor.allowed(target, "responder", role)
 
 
 def _destination(target: Target) -> Told:
@@ -191,6 +198,7 @@ CHECKS: tuple[tuple[str, Callable[[Target], Told]], ...] = (
     ("stale freezes", _freezes),
     ("versions", _versions),
     ("owner", _owner),
+    ("those on call", _on_call),
 )
 
 

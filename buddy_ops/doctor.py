@@ -46,11 +46,6 @@ class _Patient:
     role: Role
 
     @cached_property
-    def where(self) -> dict[str, str]:
-        arn = self.target.principal.split(":")
-        return {"partition": arn[1], "account": self.target.account, "region": self.target.region}
-
-    @cached_property
     def configuration(self) -> dict[str, Any]:
         return aliases.configuration(self.target)
 
@@ -75,6 +70,10 @@ def examine(target: Target, role: Role) -> Iterator[Finding]:
     if credentials.state == "ok":
         for name, check in CHECKS:
             yield _look(name, check, patient)
+
+
+def _where(target: Target) -> dict[str, str]:
+    return {"partition": target.principal.split(":")[1], "account": target.account, "region": target.region}
 
 
 def _look(name: str, check: Callable[[_Patient], Told], patient: _Patient) -> Finding:
@@ -147,12 +146,21 @@ def _freeze(patient: _Patient) -> Told:
 
 
 def _permissions(patient: _Patient) -> Told:
-    """Ask IAM what it would decide. It sees the caller's policies, not those of resources."""
-    target, role = patient.target, patient.role
-    needed = powers.needs(role, target.environment, target.settings, patient.where)
+    return allowed(patient.target, patient.role)
+
+
+def allowed(target: Target, role: Role, arn: str = "") -> Told:
+    """What IAM would decide of all that a role needs. It sees a principal's policies, not those of resources.
+
+    Args:
+        arn: whose policies; empty: the caller's.
+
+    AWS: iam:GetRole, SimulatePrincipalPolicy, reads only.
+    """
+    needed = powers.needs(role, target.environment, target.settings, _where(target))
     count = sum(map(len, needed.values()))
     try:
-        source = _policy_source(target)
+        source = arn or _policy_source(target)
         refused = [
             f"{each} on {resource}"
             for resource, actions in needed.items()
@@ -161,11 +169,8 @@ def _permissions(patient: _Patient) -> Told:
             for each in _refused(target, source, resource, actions)
         ]
     except AwsFailed as failure:
-        return (
-            "unknown",
-            failure.what[:SHORT],
-            f"Ask whoever owns the account whether the caller may do what a {role} may.",
-        )
+        who = arn or "the caller"
+        return "unknown", failure.what[:SHORT], f"Ask whoever owns the account whether {who} may do what a {role} may."
     if refused:
         return "problem", f"{role} lacks {'; '.join(refused)}", "infrastructure.yaml has a role that may."
     return "ok", f"IAM would allow what a {role} needs ({count} actions)", ""
@@ -211,7 +216,7 @@ def _policy_source(target: Target) -> str:
 
 
 def _lease_role(patient: _Patient) -> Told:
-    arn = powers.lease_role(patient.target.settings, patient.where)
+    arn = powers.lease_role(patient.target.settings, _where(patient.target))
     try:
         role = patient.target.call("iam", "get_role", RoleName=arn.rsplit("/", 1)[-1])["Role"]
     except AwsFailed as failure:

@@ -13,8 +13,9 @@ from typing import Literal
 
 from buddy_ops.settings import Settings
 
-Role = Literal["reader", "responder", "deployer"]
-EVERYBODY: tuple[Role, ...] = ("reader", "responder", "deployer")
+Role = Literal["reader", "auditor", "responder", "deployer"]
+EVERYBODY: tuple[Role, ...] = ("reader", "auditor", "responder", "deployer")
+AUDITING: tuple[Role, ...] = ("auditor", "deployer")
 ACTING: tuple[Role, ...] = ("responder", "deployer")
 
 RUNBOOKS: Mapping[str, tuple[Role, ...]] = {
@@ -22,9 +23,9 @@ RUNBOOKS: Mapping[str, tuple[Role, ...]] = {
     "status": EVERYBODY,
     "doctor": EVERYBODY,
     "runs": EVERYBODY,
-    "archive": ACTING,
+    "archive": ("auditor", *ACTING),
     "operations/monitor": EVERYBODY,
-    "review/readiness_audit": ("deployer",),
+    "review/readiness_audit": AUDITING,
     "review/incident_review": EVERYBODY,
     "rollback/immediate": ACTING,
     "rollback/gradual": ACTING,
@@ -73,7 +74,7 @@ GRANTS = (
     Grant(EVERYBODY, VERSIONS, ("lambda:GetFunctionConfiguration",)),
     Grant(EVERYBODY, ARCHIVE, ("s3:GetBucketObjectLockConfiguration", "s3:ListBucket", "s3:ListBucketVersions")),
     Grant(EVERYBODY, ARCHIVE + "/*", ("s3:GetObject",)),
-    Grant(ACTING, ARCHIVE + "/*", ("s3:PutObject",)),
+    Grant(("auditor", *ACTING), ARCHIVE + "/*", ("s3:PutObject",)),
     Grant(
         EVERYBODY,
         "*",
@@ -94,7 +95,7 @@ GRANTS = (
         ACTING, SCHEDULES, ("scheduler:CreateSchedule", "scheduler:DeleteSchedule", "scheduler:UpdateSchedule")
     ),  # going down in steps takes a lease, too
     Grant(ACTING, LEASE_ROLE, ("iam:PassRole",)),
-    Grant(ACTING, TABLES, ("dynamodb:GetItem",)),
+    Grant(("auditor", *ACTING), TABLES, ("dynamodb:GetItem",)),
     Grant(("responder",), FREEZES + "/*", ("ssm:PutParameter", "ssm:DeleteParameter")),
     Grant(("responder",), RECORDS, ("ssm:PutParameter",)),
     Grant(ACTING, TOPIC, ("sns:Publish",)),
@@ -128,24 +129,31 @@ GRANTS = (
         (
             "lambda:CreateAlias",
             "lambda:DeleteAlias",
-            "lambda:ListAliases",
-            "lambda:ListProvisionedConcurrencyConfigs",
-            "lambda:ListTags",
-            "lambda:ListVersionsByFunction",
             "lambda:PublishVersion",
             "lambda:UpdateFunctionCode",
             "lambda:UpdateFunctionConfiguration",
         ),
     ),
+    Grant(
+        AUDITING,
+        FUNCTION,
+        (
+            "lambda:ListAliases",
+            "lambda:ListProvisionedConcurrencyConfigs",
+            "lambda:ListTags",
+            "lambda:ListVersionsByFunction",
+        ),
+    ),
+    Grant(AUDITING, VERSIONS, ("lambda:InvokeFunction",)),  # smoke tests
     # A version, never the function: without a qualifier the resource is the function itself.
-    Grant(("deployer",), VERSIONS, ("lambda:DeleteFunction", "lambda:InvokeFunction")),
+    Grant(("deployer",), VERSIONS, ("lambda:DeleteFunction",)),
     Grant(
         ("deployer",),
         ALARMS,
         ("cloudwatch:PutMetricAlarm", "cloudwatch:SetAlarmState"),
     ),
-    Grant(("deployer",), TABLES, ("dynamodb:DescribeContinuousBackups", "dynamodb:DescribeTable")),
-    Grant(("deployer",), TOPIC, ("sns:ListSubscriptionsByTopic",)),
+    Grant(AUDITING, TABLES, ("dynamodb:DescribeContinuousBackups", "dynamodb:DescribeTable")),
+    Grant(AUDITING, TOPIC, ("sns:ListSubscriptionsByTopic",)),
 )
 
 

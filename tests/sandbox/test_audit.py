@@ -13,6 +13,7 @@ from buddy_ops.errors import BuddyError
 from buddy_ops.target import Target
 from tests.chaos.harness import promoted, publish
 from tests.conftest import Situation, approve
+from tests.sandbox.test_doctor import answering
 
 Bring = Callable[..., Situation]
 
@@ -27,7 +28,7 @@ def ready(bring: Bring, **more: Any) -> tuple[Situation, Target]:
         TopicArn=topic, Protocol="sqs", Endpoint="arn:aws:sqs:us-east-1:123456789012:pager"
     )  # fmt: skip
     values = here.connect(quiet=True).settings.model_dump(mode="json")
-    values["alarms"] = {"topic_arn": topic}
+    values |= {"alarms": {"topic_arn": topic}, "schema_range": "1"}
     target = here.connect("readiness_audit", values=values)
     protect(here, target, on=True)
     plan = alarms.plan(target)
@@ -61,7 +62,13 @@ def states(found: Audit, *without: str) -> dict[str, str]:
     return {each.check: each.state for each in found.findings if each.state != "ok" and each.check not in without}
 
 
-EXPECTED = {"permissions": "unknown", "dead letters": "warning", "failure metrics": "warning", "rehearsal": "warning"}
+EXPECTED = {
+    "permissions": "unknown",
+    "those on call": "unknown",
+    "dead letters": "warning",
+    "failure metrics": "warning",
+    "rehearsal": "warning",
+}
 """The sandbox's IAM decides nothing, has no dead-letter queue configured, and no run was archived there."""
 
 
@@ -80,6 +87,11 @@ def no_target(here: Situation, target: Target) -> None:
 
 def gone(here: Situation, target: Target) -> None:
     here.client("lambda").delete_function(FunctionName=here.function, Qualifier="1")
+
+
+def outgrown(here: Situation, target: Target) -> None:
+    item = {"user_id": {"S": "#schema"}, "reminder_id": {"S": "#schema"}, "version": {"N": "2"}}
+    here.client("dynamodb").put_item(TableName=target.settings.tables[0].name, Item=item)
 
 
 def muted(here: Situation, target: Target) -> None:
@@ -127,6 +139,7 @@ def stacked(here: Situation, target: Target) -> None:
     [
         (no_target, "rollback target", "problem", "strategies/canary"),
         (gone, "rollback target", "problem", "strategies/canary"),
+        (outgrown, "rollback target", "problem", "strategies/canary"),
         (muted, "alarms complete", "problem", "operations/alarms"),
         (deleted, "alarms complete", "problem", "operations/alarms"),
         (unheard, "alarms heard", "problem", "operations/alarms"),
@@ -182,3 +195,13 @@ def shelve(here: Situation, facts: dict[str, Any], folder: str) -> None:
     path = here.folder / "archive" / folder
     path.mkdir(parents=True)
     archive.seal(path, facts | {"folder": folder})
+
+
+def test_those_on_call_are_looked_at_by_their_own_role(situation: Bring) -> None:
+    """Whoever runs the audit, what a responder lacks is a problem: IAM is asked about the responder's role."""
+    here, target = ready(situation)
+    asked = answering(target, UpdateAlias="implicitDeny")
+    found = look(here, target)
+    assert states(found)["those on call"] == "problem" and "permissions" not in states(found)
+    sources = {each["PolicySourceArn"].rsplit("/", 1)[-1] for each in asked}
+    assert "buddy-ops-sandbox-responder" in sources and len(sources) == 2

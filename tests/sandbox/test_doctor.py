@@ -58,8 +58,8 @@ def answering(target: Target, **decisions: str) -> list[dict[str, Any]]:
         parsed = {"EvaluationResults": page, "IsTruncated": more, "Marker": "next", "ResponseMetadata": {}}
         return AWSResponse("", 200, {}, None), parsed
 
-    target.session.events.register("provide-client-params.iam.SimulatePrincipalPolicy", note)
-    target.session.events.register("before-call.iam.SimulatePrincipalPolicy", answer)
+    target.session.register("provide-client-params.iam.SimulatePrincipalPolicy", note)
+    target.session.register("before-call.iam.SimulatePrincipalPolicy", answer)
     return asked
 
 
@@ -163,7 +163,7 @@ def test_a_freeze_is_told_and_a_slow_timeout(situation: Bring) -> None:
     assert found["timeout"].state == "warning"
 
 
-@pytest.mark.parametrize("role", ["reader", "responder", "deployer"])
+@pytest.mark.parametrize("role", ["reader", "auditor", "responder", "deployer"])
 def test_a_caller_that_may_do_everything_is_ok(situation: Bring, role: powers.Role) -> None:
     """IAM is asked about each action on its own resource, as the role that the session stands for, every page."""
     here = situation("good")

@@ -474,9 +474,9 @@ def allows(grant: tuple[str, str], call: tuple[str, str]) -> bool:
     return grant[0] == call[0] and fnmatchcase(call[1], grant[1])
 
 
-@pytest.mark.parametrize("role", ["reader", "responder"])
+@pytest.mark.parametrize("role", ["reader", "auditor", "responder"])
 def test_only_the_deployer_brings_code_in(role: Role) -> None:
-    """Neither a reader nor a responder may change code, publish or create an alias."""
+    """Neither a reader, an auditor nor a responder may change code, publish or create an alias."""
     assert {name for name, _ in granted(role)}.isdisjoint(
         {"lambda:UpdateFunctionCode", "lambda:PublishVersion", "lambda:CreateAlias"}
     )
@@ -485,6 +485,14 @@ def test_only_the_deployer_brings_code_in(role: Role) -> None:
 def test_a_reader_changes_nothing() -> None:
     """Whatever the reader's policy names begins with a word for looking."""
     assert all(re.match(r"\w+:(Get|List|Describe|Simulate|StartQuery)", name) for name, _ in granted("reader"))
+
+
+def test_an_auditor_changes_nothing_but_the_archive() -> None:
+    """Besides looking it sends smoke tests, and writes down what it saw."""
+    own = {name for name, _ in granted("auditor") - granted("reader")}
+    assert {name for name in own if not re.match(r"\w+:(Get|List|Describe)", name)} == {
+        "lambda:InvokeFunction", "s3:PutObject",
+    }  # fmt: skip
 
 
 def test_nobody_deletes_the_function_itself() -> None:
