@@ -42,6 +42,8 @@ bench: $(VENV)/.lab ## the figures in benchmarks/
 	$(BIN)/python -m benchmarks.run
 	$(BIN)/python -m benchmarks.health
 	$(BIN)/python -m benchmarks.tables
+	$(BIN)/python -m benchmarks.rollback
+	$(BIN)/python -m benchmarks.charts
 	$(BIN)/python -m benchmarks.judge --quick
 
 COMPILE := $(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --no-annotate

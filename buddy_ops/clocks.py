@@ -13,7 +13,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from contextvars import copy_context
 from datetime import UTC, datetime, timedelta
-from functools import partial
+from functools import cache, partial
 from typing import Any, ParamSpec, Protocol, TypeVar
 
 P = ParamSpec("P")
@@ -121,6 +121,12 @@ async def in_thread(do: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
     return running.result()
 
 
+@cache
+def _opener() -> urllib.request.OpenerDirector:
+    """What asks the sandbox: a proxy meant for the internet must not be asked for the loopback address."""
+    return urllib.request.build_opener(urllib.request.ProxyHandler({}))
+
+
 def ask_sandbox(endpoint: str, path: str, fields: dict[str, Any], timeout_s: float = 60) -> dict[str, Any]:
     """One call of the sandbox's control address. Raises OSError when nothing answers there."""
     request = urllib.request.Request(
@@ -128,8 +134,6 @@ def ask_sandbox(endpoint: str, path: str, fields: dict[str, Any], timeout_s: flo
         data=json.dumps(fields).encode(),
         headers={"Content-Type": "application/json"},
     )
-    # A proxy meant for the internet must not be asked for the loopback address.
-    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-    with opener.open(request, timeout=timeout_s) as reply:
+    with _opener().open(request, timeout=timeout_s) as reply:
         answer: dict[str, Any] = json.load(reply)
     return answer

@@ -5,6 +5,7 @@ be, is 'unknown'.
 """
 
 import json
+import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -24,6 +25,7 @@ ALEXA_S = 8
 """Alexa gives up on a skill after this long. Source: reports of developers; official for device APIs only."""
 
 SCHEDULER = "scheduler.amazonaws.com"
+TELL = "Set settings.notify.slack_webhook or topic_arn: nobody else hears of a deployment."
 SHORT = 160
 """Characters of an answer that is quoted: an emulator without the call may answer with a page."""
 
@@ -66,7 +68,8 @@ def examine(target: Target, role: Role) -> Iterator[Finding]:
         role: whose list of permissions the caller is compared with.
 
     AWS: sts:GetCallerIdentity, lambda:GetFunctionConfiguration, GetAlias, ssm:GetParametersByPath,
-    cloudwatch:DescribeAlarms, ListMetrics, logs:DescribeLogGroups, iam:GetRole, SimulatePrincipalPolicy, reads only.
+    cloudwatch:DescribeAlarms, ListMetrics, logs:DescribeLogGroups, iam:GetRole, SimulatePrincipalPolicy,
+    s3:GetBucketObjectLockConfiguration, ssm:GetParameter, reads only.
     """
     yield Finding("parameters", "ok", f"{target.environment}: {target.resource}")
     patient = _Patient(target, role)
@@ -281,6 +284,40 @@ def _log_group(patient: _Patient) -> Told:
     return "warning", f"there is no {name}: cold starts are unknown", "Lambda makes it when the function first logs."
 
 
+def _channels(patient: _Patient) -> Told:
+    """Who hears of deployments; a secret is looked for and never decrypted."""
+    target, told = patient.target, patient.target.settings.notify
+    topic = [told.topic_arn] if told.topic_arn else []
+    if told.slack_webhook is None:
+        return ("ok" if topic else "warning"), ", ".join(["no Slack", *topic]), "" if topic else TELL
+    kind, _, name = told.slack_webhook.partition(":")
+    if kind == "env" and not os.environ.get(name):
+        return "problem", f"Slack's address should be in the variable {name}, which is not set", f"Set {name}."
+    if kind == "ssm" and patient.role == "reader":
+        return "unknown", f"Slack's address is in ssm:{name}, which a reader does not open", ""
+    if kind == "ssm":
+        try:
+            target.call("ssm", "get_parameter", Name=name, WithDecryption=False)
+        except AwsFailed as failure:
+            return "problem", f"Slack's address should be in ssm:{name}: {failure.what}"[:SHORT], f"Put it into {name}."
+    return "ok", ", ".join(["Slack", *topic]), ""
+
+
+def _archive(patient: _Patient) -> Told:
+    """Whether executed runs are kept where nobody rewrites them."""
+    bucket = patient.target.settings.archive.bucket
+    if not bucket:
+        return "warning", "executed runs stay in runs/ on this machine", "Set settings.archive.where to a bucket."
+    try:
+        lock = patient.target.call("s3", "get_object_lock_configuration", Bucket=bucket)["ObjectLockConfiguration"]
+    except AwsFailed as failure:
+        if failure.code == "ObjectLockConfigurationNotFoundError":
+            return "warning", f"{bucket} has no Object Lock: what is archived can change", "Make it anew with one."
+        return "problem", failure.what[:SHORT], f"Deploy infrastructure.yaml, or correct archive.where ({bucket})."
+    state = lock.get("ObjectLockEnabled", "not enabled")
+    return "ok", f"{patient.target.settings.archive.where}, Object Lock {state}", ""
+
+
 CHECKS: tuple[tuple[str, Callable[[_Patient], Told]], ...] = (
     ("function", _function),
     ("timeout", _timeout),
@@ -293,4 +330,6 @@ CHECKS: tuple[tuple[str, Callable[[_Patient], Told]], ...] = (
     ("failure metrics", _failure_metrics),
     ("alarms", _alarms),
     ("log group", _log_group),
+    ("channels", _channels),
+    ("archive", _archive),
 )
