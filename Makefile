@@ -25,6 +25,7 @@ check: $(VENV)/.dev ## lint, format, types, architecture, infrastructure, notebo
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/cfn-lint infrastructure.yaml
+	$(BIN)/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
 	$(BIN)/python -m tests.notebooks.clean notebooks
 
 lab: $(VENV)/.lab ## JupyterLab on the notebooks, with the sandbox running live

@@ -79,6 +79,7 @@ def run(
     parameter: Annotated[
         list[str] | None, typer.Option("--parameter", "-p", help="NAME=VALUE; the value is read as YAML.")
     ] = None,
+    parameters: Annotated[str, typer.Option(help="More of them, as one YAML mapping: what CI was given.")] = "{}",
     archive: Annotated[
         str | None, typer.Option(help="s3://bucket/prefix, besides runs/. Default: the environment's archive.where.")
     ] = None,
@@ -87,7 +88,7 @@ def run(
     """Execute a runbook headlessly; archive notebook and report; exit by how it ended."""
     from buddy_ops import runs
 
-    given = {"environment": environment, **parse_parameters(parameter or [])}
+    given = {"environment": environment, **parse_mapping(parameters), **parse_parameters(parameter or [])}
     with err.status("starting") as status:
         tell = status.update if err.is_terminal else partial(err.print, markup=False, highlight=False)
         done = runs.run(notebook, given, progress=tell, archive_to=archive, cell_timeout_s=cell_timeout)
@@ -310,6 +311,32 @@ def runs_diff(first: Run, second: Run, where: Where = "", environment: Reach = "
         out.print(str(each), markup=False, highlight=False)
     if not found:
         out.print("They do not differ, but for their times.")
+
+
+def parse_mapping(text: str) -> dict[str, Any]:
+    """A YAML mapping of parameters. Which environment it is stands beside it, where reviewers see it.
+
+    Raises:
+        InvalidInput: ``invalid-parameters``.
+    """
+    from buddy_ops import settings
+
+    try:
+        given = settings.from_yaml(text)
+    except ValueError:
+        given = None
+    if not isinstance(given, dict) or not all(isinstance(name, str) for name in given):
+        problem = "is no mapping in YAML"
+    elif hidden := sorted({"environment", "settings"} & set(given)):
+        problem = f"may not say {' and '.join(hidden)}"
+    else:
+        return given
+    raise InvalidInput(
+        "invalid-parameters",
+        f"--parameters {text}: {problem}.",
+        now="Nothing was read from or written to AWS.",
+        next="For example: --parameters '{approved_by: [Ada, Grace], dry_run: true}', with -e for the environment.",
+    )
 
 
 def parse_parameters(pairs: list[str]) -> dict[str, Any]:

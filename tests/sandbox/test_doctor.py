@@ -174,7 +174,7 @@ def test_a_caller_that_may_do_everything_is_ok(situation: Bring, role: powers.Ro
     assert found["permissions"].state == "ok"
     assert {each["PolicySourceArn"] for each in asked} == {"arn:aws:iam::123456789012:role/ops"}
     passing = [each["ResourceArns"] for each in asked if "iam:PassRole" in each["ActionNames"]]
-    assert bool(passing) is (role == "deployer") and all(each == [LEASE_ROLE] for each in passing)
+    assert bool(passing) is (role in powers.ACTING) and all(each == [LEASE_ROLE] for each in passing)
 
 
 def test_what_the_caller_may_not_do_is_named(situation: Bring) -> None:
