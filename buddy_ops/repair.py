@@ -8,7 +8,7 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 
 from buddy_ops import damage, tables
@@ -54,7 +54,7 @@ class Scope:
     copy: str
     since: datetime
     comparison: Comparison
-    found: tuple[Found, ...]
+    found: tuple[Found, ...] = field(repr=False)
     warnings: tuple[str, ...]
 
     def of(self, *kinds: str) -> tuple[Found, ...]:
@@ -86,7 +86,7 @@ class RepairPlan(Plan):
     """Which items are written back, and that the isolation is lifted after it."""
 
     scope: Scope
-    changes: tuple[Change, ...]
+    changes: tuple[Change, ...] = field(repr=False)
 
     @property
     def unapproved(self) -> str:

@@ -10,7 +10,7 @@ from base64 import b64encode
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from itertools import islice
 from typing import Any, TypeVar
@@ -54,16 +54,16 @@ class Page:
     """Some items of one segment. ``next`` is where the segment goes on, None at its end."""
 
     segment: int
-    items: tuple[Item, ...]
+    items: tuple[Item, ...] = field(repr=False)
     next: Mapping[str, Any] | None
 
 
 @dataclass(frozen=True)
 class Change:
-    """One item as it was seen and as it shall be; None stands for no item."""
+    """One item as it was seen and as it shall be; None: no item. What it says is somebody's, and never shown."""
 
-    seen: Item | None
-    to: Item | None
+    seen: Item | None = field(repr=False)
+    to: Item | None = field(repr=False)
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,7 @@ class Comparison:
     items: int
     before: int
     checksum: int
-    pairs: tuple[tuple[Item | None, Item | None], ...]
+    pairs: tuple[tuple[Item | None, Item | None], ...] = field(repr=False)
     notes: Mapping[str, int]
     notes_before: Mapping[str, int]
 

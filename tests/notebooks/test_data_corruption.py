@@ -72,6 +72,9 @@ def test_the_drill(situation: Bring) -> None:
     assert "their own" not in json.dumps(conflicts) and len(parameters(here, "freeze")) == 1
     text = json.dumps(executed(out))
     assert "650 repaired; every other item is as it was, byte for byte" in text
+    # An item is somebody's health: what it says is in neither the notebook nor the journal.
+    kept = text + (here.folder / "run" / "journal.jsonl").read_text()
+    assert "their own" not in kept and not any(each in kept for each in reminders.MEDICATIONS[1:])
     assert (here.folder / "run" / "root_cause.md").exists() and len(parameters(here, "records")) == 1
 
 
