@@ -109,6 +109,9 @@ class _Engine:
             if self.alias is not None and (begun or self.alias.primary != self.plan.stable):
                 raise AliasMoved(self.target, self.alias)
             freeze.refuse(self.target)
+            if self.alias is not None and self.alias.record is not None:
+                # A run that was killed at its very end left a lease, which would fire at this rollout's weights.
+                rollback.tidy(self.target, self.alias.record.run)
         if not self.new:
             try:
                 yield from self._publish()

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import pytest
 
-from buddy_ops import envelope, rollout, runs
+from buddy_ops import envelope, lease, rollout, runs
 from buddy_ops.aliases import decode
 from buddy_ops.sandbox import scenarios
 from tests.conftest import Situation, approve
@@ -51,6 +51,20 @@ def test_an_unproven_version_blocks_no_other_build(situation: Bring) -> None:
     values["rollout"]["watch_minutes"] = 5
     here.ship(here.build("good"), values=values)
     assert rollout.plan(here.connect(), here.build("good", "3.0.0")).stable == "2"
+
+
+def test_a_lease_that_a_killed_run_left_takes_nothing_from_the_next_build(situation: Bring) -> None:
+    """A run that died right before its end left a lease: the next rollout deletes it before it splits any traffic."""
+    here = situation("good")
+    assert here.ship(here.build("good")).ending == "proved"
+    record = decode(here.alias()["Description"])
+    assert record is not None
+    dead = here.connect()
+    lease.arm(dead, record.run)
+    dead.close()
+    here.ask("advance", seconds=60 * (dead.settings.lease.minutes - 8))
+    assert here.ship(here.build("good", "3.0.0")).ending == "proved"
+    assert here.alias()["FunctionVersion"] == "3"
 
 
 def test_busy_traffic_begins_with_a_probe(situation: Bring) -> None:
