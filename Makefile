@@ -25,6 +25,7 @@ check: $(VENV)/.dev ## lint, format, types, architecture, infrastructure, notebo
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/cfn-lint infrastructure.yaml
+	$(BIN)/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
 	$(BIN)/python -m tests.notebooks.clean notebooks
 
 lab: $(VENV)/.lab ## JupyterLab on the notebooks, with the sandbox running live
@@ -40,7 +41,11 @@ format: $(VENV)/.dev ## format code and notebooks
 bench: $(VENV)/.lab ## the figures in benchmarks/
 	$(BIN)/python -m benchmarks.sandbox
 	$(BIN)/python -m benchmarks.run
+	$(BIN)/python -m benchmarks.archive
 	$(BIN)/python -m benchmarks.health
+	$(BIN)/python -m benchmarks.tables
+	$(BIN)/python -m benchmarks.rollback
+	$(BIN)/python -m benchmarks.charts
 	$(BIN)/python -m benchmarks.judge --quick
 
 COMPILE := $(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --no-annotate
@@ -48,7 +53,7 @@ lock: $(BIN)/uv ## resolve the locks in requirements/ anew
 	$(COMPILE) requirements/uv.in -o requirements/uv.txt
 	$(COMPILE) pyproject.toml requirements/build.in -o requirements/core.txt
 	$(COMPILE) pyproject.toml requirements/build.in --extra sandbox -c requirements/core.txt -o requirements/sandbox.txt
-	$(COMPILE) pyproject.toml requirements/build.in --extra sandbox --extra dev -c requirements/sandbox.txt -o requirements/dev.txt
+	$(COMPILE) pyproject.toml requirements/build.in --extra sandbox --extra lab --extra dev -c requirements/sandbox.txt -o requirements/dev.txt
 	$(COMPILE) pyproject.toml requirements/build.in --extra sandbox --extra lab -c requirements/dev.txt -o requirements/lab.txt
 
 clean: ## remove what was built and installed

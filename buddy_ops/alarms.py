@@ -7,15 +7,21 @@ Source: the deployment guide, 'Watching': error rate > 1 %, duration p99 > 6 s, 
 escalations > 1 per hour.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from typing import Any
 
+from buddy_ops.errors import BuddyError, InvalidInput
 from buddy_ops.plan import Approval, Plan
 from buddy_ops.target import Target, pages
 
 MINUTE_S, HOUR_S = 60, 3600
 FEWEST_REQUESTS = 20
 """Below this many requests a minute an error rate says nothing: one failure of one request is not an outage."""
+
+TEST = "TEST of the alarm's wiring by Buddy Ops: nothing is wrong."
+PROOF_POLL, PROOF_POLLS = timedelta(seconds=5), 12
 
 
 @dataclass(frozen=True)
@@ -30,9 +36,22 @@ class Alarm:
 
 @dataclass(frozen=True)
 class AlarmPlan(Plan):
-    """Alarms to write: those that are missing, and those that differ from what they should be."""
+    """Alarms to write: those that are missing, and those that differ from what they should be; and those to set off."""
 
     wanted: tuple[dict[str, Any], ...]
+    tests: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Wiring:
+    """Whether an alarm's test reached its topic, and what was seen."""
+
+    alarm: str
+    proved: bool
+    says: str
+
+    def __str__(self) -> str:
+        return f"{self.alarm}: {self.says}"
 
 
 def wanted(target: Target) -> tuple[dict[str, Any], ...]:
@@ -42,6 +61,7 @@ def wanted(target: Target) -> tuple[dict[str, Any], ...]:
     alias = [{"Name": "FunctionName", "Value": name}, {"Name": "Resource", "Value": target.resource}]
     shared: dict[str, Any] = {
         "ComparisonOperator": "GreaterThanThreshold",
+        "ActionsEnabled": True,
         "AlarmActions": [settings.alarms.topic_arn] if settings.alarms.topic_arn else [],
         "TreatMissingData": "notBreaching",
     }
@@ -98,22 +118,49 @@ def burning(target: Target) -> tuple[Alarm, ...]:
     return tuple(alarm for alarm in read(target) if alarm.state == "ALARM")
 
 
-def plan(target: Target) -> AlarmPlan:
-    """What it takes to have the alarms as they should be; an empty plan where they are. AWS: DescribeAlarms, reads."""
+def plan(target: Target, test: str = "") -> AlarmPlan:
+    """What it takes to have the alarms as they should be; an empty plan where they are.
+
+    Args:
+        test: an alarm to set off as a test, by its name, or 'all'. It tells whoever is on call, so it is asked for.
+
+    AWS: cloudwatch:DescribeAlarms, reads only.
+
+    Raises:
+        InvalidInput: ``invalid-parameters``: no such alarm.
+    """
+    should = tuple(each["AlarmName"] for each in wanted(target))
+    if test and test not in (*should, "all"):
+        raise InvalidInput(
+            "invalid-parameters",
+            f"test_alarm: there is no alarm {test!r}.",
+            now="Nothing was changed.",
+            next=f"Choose 'all', or one of: {', '.join(should)}.",
+        )
+    tests = should if test == "all" else (test,) * bool(test)
     there = {alarm.name: alarm.fields for alarm in read(target)}
     changes = tuple((each, differences(each, there.get(each["AlarmName"]))) for each in wanted(target))
     needed = tuple((each, how) for each, how in changes if how)
     return AlarmPlan(
         title=f"Write {len(needed)} of {len(changes)} alarms of {target.settings.function}",
         now=tuple(f"{each['AlarmName']}: {'; '.join(how) or 'as it should be'}" for each, how in changes),
-        then=tuple(f"{each['AlarmName']}: {each['AlarmDescription']}" for each, _ in needed) or ("nothing changes",),
-        calls=tuple(f"cloudwatch:PutMetricAlarm {each['AlarmName']}" for each, _ in needed),
+        then=(
+            *(f"{each['AlarmName']}: {each['AlarmDescription']}" for each, _ in needed),
+            *(f"{name} goes off as a test, and whoever it tells reads TEST" for name in tests),
+        )
+        or ("nothing changes",),
+        calls=(
+            *(f"cloudwatch:PutMetricAlarm {each['AlarmName']}" for each, _ in needed),
+            *(f"cloudwatch:SetAlarmState {name}" for name in tests),
+        ),
         undo=("an alarm that was not there is deleted in the console; one that differed is written anew",),
         reasons=() if target.settings.alarms.topic_arn else ("no topic is configured: these alarms would tell nobody",),
-        covers={"action": "alarms", "environment": target.environment, "wanted": [each for each, _ in needed]},
+        covers={"action": "alarms", "environment": target.environment, "wanted": [each for each, _ in needed]}
+        | ({"tests": list(tests)} if tests else {}),
         approvals=target.settings.rollout.approvals,
         demand_hash=False,
         wanted=tuple(each for each, _ in needed),
+        tests=tests,
     )
 
 
@@ -142,13 +189,70 @@ def differences(should: dict[str, Any], there: dict[str, Any] | None) -> list[st
     return found
 
 
-def test(target: Target, name: str) -> None:
-    """Prove an alarm's wiring by a notification that says that it is a test; the next evaluation sets the state right.
+async def prove(target: Target, plan: AlarmPlan, approval: Approval) -> tuple[Wiring, ...]:
+    """Set the plan's alarms off as a test, and see each tell its topic; the next evaluation sets the state right.
 
-    AWS: cloudwatch:SetAlarmState, writes the state for a minute at most.
+    AWS: cloudwatch:SetAlarmState, writes the state for a minute at most; cloudwatch:DescribeAlarms,
+    DescribeAlarmHistory, sns:ListSubscriptionsByTopic, reads.
+
+    Raises:
+        Refused: ``approval-void``.
     """
-    reason = "TEST of the alarm's wiring by Buddy Ops: nothing is wrong."
-    target.call("cloudwatch", "set_alarm_state", AlarmName=name, StateValue="ALARM", StateReason=reason)
+    approval.must_cover(plan)
+    states = {alarm.name: alarm.state for alarm in read(target)}
+    began = target.clock.now()
+    found = []
+    for name in () if target.dry_run else plan.tests:
+        if states.get(name) == "ALARM":
+            found.append(Wiring(name, False, "it burns now, so that a test would say nothing"))
+            continue
+        target.call("cloudwatch", "set_alarm_state", AlarmName=name, StateValue="ALARM", StateReason=TEST)
+        told = await _delivered(target, name, began)
+        found.append(Wiring(name, told.startswith("Success"), told or "it told nobody within a minute"))
+    heard = listeners(target) if found else ""
+    wirings = tuple(each if heard else Wiring(each.alarm, False, f"{each.says}; nobody listens") for each in found)
+    for each in wirings:
+        target.journal.record("alarm-tested", alarm=each.alarm, proved=each.proved, says=each.says)
+    return wirings
+
+
+def conclude(wirings: Sequence[Wiring]) -> None:
+    """The last cell of operations/alarms: an error where a test did not reach anybody.
+
+    Raises:
+        BuddyError: ``alarm-silent``.
+    """
+    silent = [str(each) for each in wirings if not each.proved]
+    if silent:
+        raise BuddyError(
+            "alarm-silent",
+            f"{len(silent)} of {len(wirings)} tested alarms did not prove that they reach anybody:\n"
+            + "\n".join(f"  - {each}" for each in silent),
+            now="The alarms are written; the next evaluation sets a tested alarm's state right.",
+            next="See alarms.topic_arn in the environment's file, and the topic's confirmed subscriptions.",
+        )
+
+
+def listeners(target: Target) -> str:
+    """Who is subscribed to the alarms' topic, and confirmed it: 'sqs, email'; '' where nobody is.
+
+    AWS: sns:ListSubscriptionsByTopic, every page, reads only.
+    """
+    topic = target.settings.alarms.topic_arn
+    found = pages(target, "sns", "list_subscriptions_by_topic", TopicArn=topic) if topic else iter(())
+    every = [each for page in found for each in page["Subscriptions"]]
+    return ", ".join(each["Protocol"] for each in every if each["SubscriptionArn"].startswith("arn:"))
+
+
+async def _delivered(target: Target, name: str, since: datetime) -> str:
+    """What CloudWatch noted of the alarm's action: it says itself whether it could reach the topic."""
+    asked = {"AlarmName": name, "HistoryItemType": "Action", "StartDate": since, "EndDate": since + timedelta(hours=1)}
+    for _ in range(PROOF_POLLS):
+        items = target.call("cloudwatch", "describe_alarm_history", **asked)["AlarmHistoryItems"]
+        if items:
+            return str(items[0]["HistorySummary"])
+        await target.clock.wait(target.clock.now() + PROOF_POLL)
+    return ""
 
 
 def _throttled_table(function: str, table: str) -> dict[str, Any]:

@@ -5,7 +5,9 @@ Knows the alias record and Lambda's rules for weights. Never decides which versi
 
 import hashlib
 import json
-from base64 import b64encode
+import re
+from base64 import b64decode, b64encode
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from typing import Any
@@ -17,6 +19,9 @@ RECORD_LIMIT = 256
 """Characters that Lambda allows in an alias's Description. Source: Lambda API reference, UpdateAlias."""
 
 BAD_KEPT = 3
+REPORTED_MS = re.compile(r"\t(?:Init )?Duration: ([\d.]+) ms")
+"""The times in a REPORT line: the request's own, and that of a cold start before it."""
+
 ENDED = {
     "watch": "100 %, watched",
     "proved": "proved healthy, at 100 %",
@@ -122,6 +127,12 @@ class Alias:
         record = self.record
         return record is not None and record.open and self.second is None and self.primary == record.source
 
+    @property
+    def draining(self) -> bool:
+        """Whether a gradual rollback is on its way: the rollout is closed, and the rest of its share under a lease."""
+        record = self.record
+        return record is not None and record.stage == "rolled-back" and self.second == record.to
+
     def __str__(self) -> str:
         if self.second is None:
             return f"100 % v{self.primary}"
@@ -170,6 +181,8 @@ def explain(target: Target, alias: Alias | None) -> str:
         ended = ENDED.get(record.stage, f"at stage {record.stage}")
         verb = "is rolling" if record.open else "rolled"
         told.append(f"Run {record.run} {verb} v{record.to} out{after}: {ended} since {record.since}.")
+        if alias.draining:
+            told.append(f"Run {record.by or record.run} takes the rest of v{record.to}'s share away in steps.")
         if record.bad:
             told.append(f"Known bad, so that no rollback returns to it: v{', v'.join(record.bad)}.")
     return "\n".join(told)
@@ -281,6 +294,24 @@ def code_sha256(archive: bytes) -> str:
     return b64encode(hashlib.sha256(archive).digest()).decode()
 
 
+def environment(configuration: Mapping[str, Any]) -> dict[str, str]:
+    """A configuration's environment variables. Their values may be secrets: they are never shown or journaled.
+
+    Raises:
+        BuddyError: ``environment-unreadable``: Lambda keeps them back, so that writing the map would lose them.
+    """
+    held = configuration.get("Environment") or {}
+    if "Error" in held:
+        raise BuddyError(
+            "environment-unreadable",
+            f"Lambda does not show the environment variables of {configuration.get('FunctionName', 'the function')}: "
+            f"{held['Error'].get('ErrorCode', 'no reason given')}.",
+            now="Nothing was changed.",
+            next="Let the caller decrypt with the function's KMS key (kms:Decrypt).",
+        )
+    return dict(held.get("Variables") or {})
+
+
 def upload(target: Target, archive: bytes, revision: str) -> dict[str, Any]:
     """Put a zip into $LATEST. AWS: lambda:UpdateFunctionCode, writes; guarded by RevisionId."""
     name = target.settings.function
@@ -294,44 +325,66 @@ def upload(target: Target, archive: bytes, revision: str) -> dict[str, Any]:
         return latest
 
 
-def publish(target: Target, sha256: str, revision: str, description: str) -> str:
-    """Publish $LATEST as a version; its number.
+def configure(target: Target, variables: Mapping[str, str], revision: str) -> None:
+    """Replace the whole environment of $LATEST. AWS: lambda:UpdateFunctionConfiguration, writes; guarded by RevisionId.
+
+    Raises:
+        AwsFailed: without AWS's own words, which may repeat every value.
+    """
+    fields = {"FunctionName": target.settings.function, "Environment": {"Variables": dict(variables)}}
+    try:
+        target.call("lambda", "update_function_configuration", **fields, RevisionId=revision)
+    except AwsFailed as failure:
+        if environment(configuration(target)) == variables:
+            return  # as with the upload: it took effect without an answer
+        failure.what = f"AWS did not take in the environment of {target.settings.function}: {failure.code}."
+        failure.args = (failure.what,)
+        raise failure from None
+
+
+def publish(target: Target, latest: Mapping[str, Any], description: str) -> str:
+    """Publish $LATEST, as ``latest`` was read, as a version; its number.
 
     AWS: lambda:PublishVersion, writes; guarded by CodeSha256 and RevisionId.
 
-    Publishing unchanged code returns the version that exists, without saying so: look before (``published``).
+    Publishing what the last version is already returns that version, without saying so: look before (``versions``).
     """
-    fields = {"CodeSha256": sha256, "RevisionId": revision, "Description": description}
+    fields = {"CodeSha256": latest["CodeSha256"], "RevisionId": latest["RevisionId"], "Description": description}
     try:
         return str(target.call("lambda", "publish_version", FunctionName=target.settings.function, **fields)["Version"])
     except AwsFailed:
         # As with the upload: it may have been published, without an answer.
-        version = published(target, sha256)
-        if version is None:
+        newest = (versions(target) or [{}])[-1]
+        if any(newest.get(each) != latest.get(each) for each in ("CodeSha256", "Environment")):
             raise
-        return version
+        return str(newest["Version"])
 
 
-def published(target: Target, sha256: str) -> str | None:
-    """The newest version with this code, if there is one. AWS: lambda:ListVersionsByFunction, reads only."""
-    matching = [str(each["Version"]) for each in versions(target) if each["CodeSha256"] == sha256]
-    return matching[-1] if matching else None
+@dataclass(frozen=True)
+class Answer:
+    """What a version answered. ``failure`` is Lambda's FunctionError; ``took_s`` counts the cold start, if told."""
+
+    payload: Any
+    failure: str | None
+    version: str
+    took_s: float
 
 
-def invoke(target: Target, qualifier: str, event: dict[str, Any]) -> tuple[dict[str, Any], str | None, str]:
-    """Call a version or alias once: the answer, FunctionError if any, and the version that ran.
-
-    AWS: lambda:InvokeFunction; runs the skill's code.
-    """
+def invoke(target: Target, qualifier: str, event: dict[str, Any]) -> Answer:
+    """Call a version or alias once. AWS: lambda:InvokeFunction; runs the skill's code."""
     reply = target.call(
         "lambda",
         "invoke",
         FunctionName=target.settings.function,
         Qualifier=qualifier,
+        LogType="Tail",
         Payload=json.dumps(event).encode(),
     )
-    answer = json.loads(reply["Payload"] or b"{}")
-    return answer, reply.get("FunctionError"), str(reply.get("ExecutedVersion", ""))
+    # Lambda's own figures: this machine's network is none of the skill's time.
+    took = REPORTED_MS.findall(b64decode(reply.get("LogResult", "")).decode(errors="replace"))
+    payload = json.loads(reply["Payload"] or b"{}")
+    version = str(reply.get("ExecutedVersion", ""))
+    return Answer(payload, reply.get("FunctionError"), version, sum(map(float, took)) / 1000)
 
 
 def _name(target: Target) -> dict[str, str]:

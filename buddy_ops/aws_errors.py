@@ -7,7 +7,7 @@ from botocore import exceptions as botocore
 
 from buddy_ops.errors import AwsFailed
 
-READS = ("get_", "list_", "describe_")
+READS = ("get_", "list_", "describe_", "scan", "query", "batch_get_")
 
 
 def explain(error: Exception, call: str, region: str) -> AwsFailed:

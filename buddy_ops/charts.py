@@ -14,10 +14,11 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-from buddy_ops import health, metrics
+from buddy_ops import health, metrics, orders
 from buddy_ops.aliases import Alias
+from buddy_ops.clocks import in_thread
 from buddy_ops.metrics import MINUTE, Row
-from buddy_ops.rollout import Observation, Outcome, Rollout
+from buddy_ops.outcome import Observation, Order, Outcome, Rollout
 from buddy_ops.target import Target
 
 if TYPE_CHECKING:
@@ -38,36 +39,42 @@ HISTORY_MINUTES = 10
 async def live(target: Target, rollout: Rollout) -> Outcome:
     """Drive a rollout to its end under a picture that updates in place; leaves exactly one picture in the notebook.
 
-    Each poll runs in a worker thread, since an AWS call may block for 30 s; waiting never blocks the kernel's loop.
-    Interrupting leaves the alias as it is, under its lease; running the cell again resumes.
+    Each poll runs in a worker thread, since an AWS call may block for 30 s, and each frame is drawn in one; so the
+    buttons above the picture answer at once, where a person is there to press them. Interrupting leaves the alias as it
+    is, under its lease; running the cell again resumes.
     """
-    picture = Picture(target)
+    picture, given = Picture(target), orders.take(target)
+    order: Order | None = None
     try:
         while True:
-            observation, outcome = await asyncio.to_thread(_step, rollout)
+            observation, outcome = await in_thread(_step, rollout, order)
             if outcome is not None:
                 picture.end(outcome)
                 return outcome
             assert observation is not None
             picture.add(observation)
-            await target.clock.wait(observation.wake_at)
+            await in_thread(picture.show)
+            order = await given.until(observation)
     except (KeyboardInterrupt, asyncio.CancelledError):
         picture.caption = "Interrupted. Traffic stays as it is until the lease fires; run this cell again to resume."
         raise
     finally:
+        given.close()
         picture.show(final=True)
 
 
-def _step(rollout: Rollout) -> tuple[Observation | None, Outcome | None]:
+def _step(rollout: Rollout, order: Order | None) -> tuple[Observation | None, Outcome | None]:
     # StopIteration cannot cross an await.
     try:
-        return next(rollout), None
+        return rollout.send(order), None
     except StopIteration as end:
         return None, end.value
 
 
 @dataclass(frozen=True)
-class _Score:
+class Score:
+    """How strong the evidence is at one poll: that too much fails, and that the new version is the worse one."""
+
     at: datetime
     harm: float
     worse: float
@@ -102,34 +109,34 @@ class Picture:
         self._health = target.settings.health
         self._title = f"{target.resource} · {target.environment}"
         self.rows: list[Row] = []
-        self.scores: list[_Score] = []
+        self.scores: list[Score] = []
         self.stages: list[tuple[datetime, float, str]] = []
+        self.marks: list[tuple[datetime, str]] = []
         self.versions: tuple[str, str] | None = None
         self.caption = ""
-        self._thresholds: health.Evidence | None = None
+        self.thresholds: health.Evidence | None = None
         self._handle: Any = None
         self._drawn = -math.inf
 
     def add(self, observation: Observation) -> None:
-        """Take in a poll, and redraw if the last frame is old enough."""
+        """Take in a poll."""
         self.rows += observation.rows
         self.caption = _caption(observation)
         if observation.evidence is not None:
             self.versions = (observation.evidence.stable, observation.evidence.new)
             now = observation.evidence.judge.evidence()
-            self._thresholds = now
+            self.thresholds = now
             harm, worse = max(now.errors.slo, now.slow.slo), max(now.errors.base, now.slow.base)
-            self.scores.append(_Score(observation.at, harm, worse))
+            self.scores.append(Score(observation.at, harm, worse))
             if not self.stages or self.stages[-1][1:] != (observation.weight, observation.stage):
                 self.stages.append((observation.at, observation.weight, observation.stage))
-        self.show()
 
     def end(self, outcome: Outcome) -> None:
         """Take in how it ended."""
         self.caption = str(outcome)
 
     def show(self, final: bool = False) -> None:
-        """Update the picture in place. The last frame is always drawn."""
+        """Update the picture in place, if the last frame is old enough. The last one is always drawn."""
         # Pacing for human eyes, in real time whatever clock the rollout runs on.
         if not final and time.perf_counter() - self._drawn < FRAME_S:
             return
@@ -214,7 +221,7 @@ class Picture:
         harm, worse = [max(FLOOR, each.harm) for each in self.scores], [max(FLOOR, each.worse) for each in self.scores]
         axes.plot(times, harm, "-", color=NEW, lw=1.8, label="too many failures")
         axes.plot(times, worse, ":", color=WORSE, lw=2.2, label="worse than stable")
-        marks = self._thresholds
+        marks = self.thresholds
         if marks is not None:
             _bound(axes, marks.rollback_at, f"{marks.rollback_at:,.0f}: taken back")
             _bound(axes, marks.worse_at, f"{marks.worse_at:,.0f}: surely worse", style=":")
@@ -229,7 +236,13 @@ class Picture:
         return both if self.versions[0] != self.versions[1] else both[:1]
 
     def _mark_stages(self, axes: "Axes", labelled: bool) -> None:
-        """A line where each stage began; its share above the uppermost panel."""
+        """A line where each stage began, its share above the uppermost panel; and one for each thing that happened."""
+        for at, text in self.marks:
+            axes.axvline(_day(at), color=MUTED, lw=0.8, ls="--")
+            if labelled:
+                where = {"xycoords": ("data", "axes fraction"), "xytext": (2, -2), "textcoords": "offset points"}
+                upright = {"rotation": 90, "ha": "left", "va": "top", "fontsize": 7, "color": MUTED}
+                axes.annotate(text, (_day(at), 1.0), **where, **upright)  # type: ignore[arg-type]
         last = self.scores[-1].at if self.scores else None
         for at, weight, stage in self.stages:
             axes.axvline(_day(at), color=MUTED, lw=0.8, ls=":")
@@ -289,8 +302,19 @@ def _day(moment: datetime) -> float:
 
 
 def _label_times(axes: "Axes") -> None:
-    from matplotlib.dates import AutoDateLocator, DateFormatter
+    """UTC under each tick, as everywhere; below it, smaller in meaning, what the clock on the wall says."""
+    from matplotlib.dates import AutoDateLocator, num2date
+    from matplotlib.ticker import FuncFormatter
+
+    wall = num2date(axes.get_xlim()[1]).astimezone()
+    abroad = bool(wall.utcoffset())
+
+    def told(day: float, _: object) -> str:
+        at = num2date(day, tz=UTC)
+        return f"{at:%H:%M}" + (f"\n{at.astimezone():%H:%M}" if abroad else "")
 
     axes.xaxis.set_major_locator(AutoDateLocator(tz=UTC))
-    axes.xaxis.set_major_formatter(DateFormatter("%H:%M", tz=UTC))
-    axes.set_xlabel("UTC", fontsize=8, loc="right", labelpad=-2)
+    axes.xaxis.set_major_formatter(FuncFormatter(told))
+    names = "UTC" + (f"\n{wall:%Z}" if abroad else "")
+    margin = {"xycoords": "axes fraction", "xytext": (-8, -8), "textcoords": "offset points"}
+    axes.annotate(names, (0, 0), ha="right", va="top", fontsize=9, color=MUTED, **margin)  # type: ignore[arg-type]

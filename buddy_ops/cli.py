@@ -3,29 +3,53 @@
 Knows words on a command line and exit codes. Imports what a command needs when it runs, so that a rollback starts fast.
 """
 
-import asyncio
 import sys
 from collections import Counter
 from collections.abc import Callable
-from functools import wraps
-from typing import Annotated, Any, ParamSpec
+from functools import cached_property, partial, wraps
+from typing import TYPE_CHECKING, Annotated, Any, ParamSpec, cast
 
 import typer
-from rich.console import Console
 
 from buddy_ops.errors import BuddyError, InvalidInput
 from buddy_ops.powers import Role
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 app = typer.Typer(
     no_args_is_help=True, add_completion=False, help=__doc__.splitlines()[0], pretty_exceptions_enable=False
 )
 sandbox = typer.Typer(no_args_is_help=True, help="The embedded AWS: start, stop, look, and choose a situation.")
 app.add_typer(sandbox, name="sandbox")
-out, err = Console(soft_wrap=True), Console(stderr=True, soft_wrap=True)
+archived = typer.Typer(no_args_is_help=True, help="Archived runs: list, show, compare, verify, and index.")
+app.add_typer(archived, name="runs")
+
+
+class _Later:
+    """A console of rich's, imported when something is first said there: a rollback does without."""
+
+    def __init__(self, **options: Any) -> None:
+        self._options = options
+
+    @cached_property
+    def _console(self) -> Any:
+        from rich.console import Console
+
+        return Console(**self._options)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._console, name)
+
+
+out, err = cast("Console", _Later(soft_wrap=True)), cast("Console", _Later(stderr=True, soft_wrap=True))
 
 P = ParamSpec("P")
 Environment = Annotated[str, typer.Option("--environment", "-e", help="Which file in parameters/.")]
 Port = Annotated[int | None, typer.Option(help="Default: the sandbox's port in parameters/sandbox.yaml.")]
+Where = Annotated[str, typer.Option("--archive", help="A folder or s3://bucket/prefix. Default: runs/.")]
+Run = Annotated[str, typer.Argument(help="A run's id, for example 7f3a, or its folder.")]
+Reach = Annotated[str, typer.Option("--environment", "-e", help="Whose credentials and region reach S3.")]
 Names = Annotated[list[str] | None, typer.Option("--approved-by", help="Who agreed; give it once for each person.")]
 
 
@@ -55,16 +79,23 @@ def run(
     parameter: Annotated[
         list[str] | None, typer.Option("--parameter", "-p", help="NAME=VALUE; the value is read as YAML.")
     ] = None,
+    parameters: Annotated[str, typer.Option(help="More of them, as one YAML mapping: what CI was given.")] = "{}",
+    archive: Annotated[
+        str | None, typer.Option(help="s3://bucket/prefix, besides runs/. Default: the environment's archive.where.")
+    ] = None,
+    cell_timeout: Annotated[float | None, typer.Option(help="Seconds a cell may take. Default: no limit.")] = None,
 ) -> None:
     """Execute a runbook headlessly; archive notebook and report; exit by how it ended."""
     from buddy_ops import runs
 
-    given = {"environment": environment, **parse_parameters(parameter or [])}
+    given = {"environment": environment, **parse_mapping(parameters), **parse_parameters(parameter or [])}
     with err.status("starting") as status:
-        done = runs.run(notebook, given, progress=status.update)
-    if done.trouble:
-        err.print(done.trouble, markup=False, highlight=False)
-    out.print(f"report: {done.report or done.notebook}")
+        tell = status.update if err.is_terminal else partial(err.print, markup=False, highlight=False)
+        done = runs.run(notebook, given, progress=tell, archive_to=archive, cell_timeout_s=cell_timeout)
+    for line in filter(None, (done.trouble, *done.told)):
+        err.print(line, markup=False, highlight=False)
+    runs.summarize(done)
+    out.print(f"report: {done.report or done.notebook}", markup=False, highlight=False)
     raise typer.Exit(done.exit_code)
 
 
@@ -84,29 +115,54 @@ def rollback(
 
     here = target.connect(environment, "rollback", dry_run=dry_run)
     plan = rollback.plan(here, to_version)
-    out.print(str(plan), markup=False, highlight=False)
-    people = list(approved_by or [])
-    if not yes and not dry_run:
-        name = typer.prompt("Your name")
-        typer.confirm(f"Roll {here.resource} back to v{plan.destination} now?", abort=True)
-        people.append(name)
-    approval = asyncio.run(gates.approve(here, plan, people))
-    out.print(str(rollback.run(here, plan, approval)), markup=False, highlight=False)
+    typer.echo(plan)
+    approval = gates.given(here, plan, approved_by or ()) if yes or dry_run else gates.typed(here, plan)
+    typer.echo(rollback.run(here, plan, approval))
+
+
+@app.command()
+@exits
+def freeze(
+    environment: Environment = "sandbox",
+    reason: Annotated[str, typer.Option(help="Why nothing may be shipped. Without one: the freezes that hold.")] = "",
+    owner: Annotated[str, typer.Option(help="Whom to ask, and who lifts it.")] = "",
+    hours: Annotated[float, typer.Option(help="For how long.", min=0, max=336)] = 4,
+) -> None:
+    """Halt every deployment of an environment; a rollback never is. Without a reason: list the freezes."""
+    from datetime import timedelta
+
+    from buddy_ops import freeze, target
+
+    here = target.connect(environment, "freeze", quiet=not reason)
+    if reason or owner:
+        out.print(f"Frozen: {freeze.set(here, reason, owner, timedelta(hours=hours))}.", markup=False, highlight=False)
+        return
+    standing = "\n".join(map(str, freeze.read(here)))
+    out.print(standing or f"Nothing freezes {environment}.", markup=False, highlight=False)
+
+
+@app.command()
+@exits
+def unfreeze(
+    id: Annotated[str, typer.Argument(help="Which freeze, as `buddy-ops freeze` lists them.")],
+    environment: Environment = "sandbox",
+) -> None:
+    """Lift one freeze."""
+    from buddy_ops import freeze, target
+
+    here = target.connect(environment, "unfreeze")
+    told = f"{id} is lifted." if freeze.lift(here, id) else f"There was no freeze {id}."
+    others = freeze.read(here)
+    out.print("\n".join((told, *(f"Still frozen: {each}" for each in others))), markup=False, highlight=False)
 
 
 @app.command()
 @exits
 def status(environment: Environment = "sandbox") -> None:
-    """What is live, and whether a rollout is under way."""
-    from buddy_ops import aliases, target
+    """What is live, what burns, and what to open; reads only."""
+    from buddy_ops import target, triage
 
-    here = target.connect(environment, "status", quiet=True)
-    alias = aliases.read(here)
-    out.print(f"{here.resource}: {alias or 'no such alias yet: nothing was deployed'}", markup=False, highlight=False)
-    if alias is not None and (record := alias.record) is not None:
-        out.print(f"run {record.run}: v{record.source or '?'} to v{record.to}, {record.stage} since {record.since}")
-        if record.bad:
-            out.print(f"known bad: v{', v'.join(record.bad)}")
+    typer.echo(triage.look(target.connect(environment, "status", quiet=True)))
 
 
 @app.command()
@@ -221,6 +277,102 @@ def _set_up(endpoint: str, name: str, environment: str) -> None:
     out.print(f"The situation is {name}; its build is {artifact}. Ship it:", highlight=False)
     command = f"buddy-ops run strategies/canary -e {environment} -p artifact={artifact} -p approved_by=[YOUR-NAME]"
     out.print(command, markup=False, highlight=False)
+
+
+@archived.command("list")
+@exits
+def runs_list(where: Where = "", environment: Reach = "") -> None:
+    """Every archived run, oldest first."""
+    from buddy_ops import archive
+
+    for each in archive.entries(archive.at(where, environment)):
+        who = ", ".join(each.people) or each.principal
+        line = f"{each.folder:<48} {each.outcome:<12} {each.exit_code}  {each.ended}  {who}  {each.incident}"
+        out.print(line.rstrip(), markup=False, highlight=False)
+
+
+@archived.command("show")
+@exits
+def runs_show(run: Run, where: Where = "", environment: Reach = "") -> None:
+    """A run's manifest."""
+    from dataclasses import asdict
+
+    from buddy_ops import archive
+
+    out.print_json(data=asdict(archive.find(archive.at(where, environment), run)))
+
+
+@archived.command("verify")
+@exits
+def runs_verify(
+    where: Where = "",
+    environment: Reach = "",
+    newest: Annotated[str, typer.Option(help="A manifest's hash that was announced: it must be in the chain.")] = "",
+) -> None:
+    """Is every byte as it was archived? 1 if anything was changed, is missing, out of order or cut off."""
+    from rich.markup import escape
+
+    from buddy_ops import archive
+
+    found = archive.verify(archive.at(where, environment), newest)
+    for each in found.problems:
+        out.print(f"[bold red]WRONG[/] {escape(each)}", highlight=False)
+    for each in found.unfinished:
+        out.print(f"{each}: not archived yet; `buddy-ops runs index` does it", markup=False, highlight=False)
+    says = f"{len(found.problems)} problem(s)" if found.problems else "every byte is as it was archived"
+    out.print(f"{found.runs} run(s): {says}. Newest manifest: {found.newest or 'none'}.", highlight=False)
+    out.print(found.beyond, markup=False, highlight=False)
+    raise typer.Exit(1 if found.problems else 0)
+
+
+@archived.command("index")
+@exits
+def runs_index(where: Where = "", environment: Reach = "") -> None:
+    """Archive what nobody finished, upload what S3 did not get, and write the index anew."""
+    from buddy_ops import runs
+
+    for line in runs.index(where, environment):
+        out.print(line, markup=False, highlight=False)
+
+
+@archived.command("diff")
+@exits
+def runs_diff(first: Run, second: Run, where: Where = "", environment: Reach = "") -> None:
+    """What differs between two runs: plan, figures, verdicts, people; not their times."""
+    from buddy_ops import archive, comparison
+
+    shelf = archive.at(where, environment)
+    found = comparison.compare(shelf, archive.find(shelf, first), archive.find(shelf, second))
+    for each in found:
+        out.print(str(each), markup=False, highlight=False)
+    if not found:
+        out.print("They do not differ, but for their times.")
+
+
+def parse_mapping(text: str) -> dict[str, Any]:
+    """A YAML mapping of parameters. Which environment it is stands beside it, where reviewers see it.
+
+    Raises:
+        InvalidInput: ``invalid-parameters``.
+    """
+    from buddy_ops import settings
+
+    try:
+        given = settings.from_yaml(text)
+    except ValueError:
+        given = None
+    if not isinstance(given, dict) or not all(isinstance(name, str) for name in given):
+        problem = "is no mapping in YAML"
+    elif hidden := sorted({"environment", "settings"} & set(given)):
+        problem = f"may not say {' and '.join(hidden)}"
+    else:
+        return given
+    raise InvalidInput(
+        "invalid-parameters",
+        f"--parameters {text}: {problem}.",
+        now="Nothing was read from or written to AWS.",
+        next="For example: --parameters '{approved_by: [Ada, Grace], dry_run: true}', with -e for the environment.",
+    )
 
 
 def parse_parameters(pairs: list[str]) -> dict[str, Any]:

@@ -3,17 +3,21 @@
 Knows how to tell the time and how to wait. Never knows what is waited for.
 """
 
-import asyncio
 import json
 import os
 import time
 import urllib.error
 import urllib.request
 import uuid
+from collections.abc import Callable
 from contextlib import suppress
+from contextvars import copy_context
 from datetime import UTC, datetime, timedelta
-from typing import Any, Protocol
+from functools import cache, partial
+from typing import Any, ParamSpec, Protocol, TypeVar
 
+P = ParamSpec("P")
+T = TypeVar("T")
 SLICE_S = 0.5
 """Waits are cut into slices of this many real seconds, so that an interrupt is heard."""
 
@@ -51,6 +55,8 @@ class SystemClock:
             time.sleep(min(left, SLICE_S))
 
     async def wait(self, moment: datetime) -> None:
+        import asyncio
+
         while (left := (moment - self.now()).total_seconds()) > 0:
             await asyncio.sleep(min(left, SLICE_S))
 
@@ -82,6 +88,8 @@ class SandboxClock:
             pass
 
     async def wait(self, moment: datetime) -> None:
+        import asyncio
+
         while not await asyncio.to_thread(self._wait, moment):
             pass
 
@@ -101,6 +109,24 @@ class SandboxClock:
         return ask_sandbox(self._endpoint, path, fields)
 
 
+async def in_thread(do: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """``asyncio.to_thread``, in slices: a kernel hears an interrupt only when its loop wakes, and a call may hang."""
+    import asyncio
+
+    # A future, not a task: what the call raised is raised here, and nowhere else in the loop.
+    call = partial(copy_context().run, do, *args, **kwargs)
+    running = asyncio.get_running_loop().run_in_executor(None, call)
+    while not running.done():
+        await asyncio.wait({running}, timeout=SLICE_S)
+    return running.result()
+
+
+@cache
+def _opener() -> urllib.request.OpenerDirector:
+    """What asks the sandbox: a proxy meant for the internet must not be asked for the loopback address."""
+    return urllib.request.build_opener(urllib.request.ProxyHandler({}))
+
+
 def ask_sandbox(endpoint: str, path: str, fields: dict[str, Any], timeout_s: float = 60) -> dict[str, Any]:
     """One call of the sandbox's control address. Raises OSError when nothing answers there."""
     request = urllib.request.Request(
@@ -108,8 +134,6 @@ def ask_sandbox(endpoint: str, path: str, fields: dict[str, Any], timeout_s: flo
         data=json.dumps(fields).encode(),
         headers={"Content-Type": "application/json"},
     )
-    # A proxy meant for the internet must not be asked for the loopback address.
-    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-    with opener.open(request, timeout=timeout_s) as reply:
+    with _opener().open(request, timeout=timeout_s) as reply:
         answer: dict[str, Any] = json.load(reply)
     return answer

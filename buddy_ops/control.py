@@ -11,6 +11,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from http.client import HTTPException
 from pathlib import Path
 from typing import Any
 from urllib.error import HTTPError
@@ -108,7 +109,7 @@ def ask(url: str, what: str, **fields: Any) -> dict[str, Any]:
         raise InvalidInput(
             "sandbox-refused", f"{what}: {error.read().decode()}", now=UNTOUCHED, next="Correct it."
         ) from None
-    except OSError as error:
+    except (OSError, HTTPException) as error:  # it may stop in the middle of its answer
         raise BuddyError(
             "sandbox-not-running",
             f"Nothing answers at {url} ({error}).",

@@ -5,6 +5,7 @@ be, is 'unknown'.
 """
 
 import json
+import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -24,6 +25,7 @@ ALEXA_S = 8
 """Alexa gives up on a skill after this long. Source: reports of developers; official for device APIs only."""
 
 SCHEDULER = "scheduler.amazonaws.com"
+TELL = "Set settings.notify.slack_webhook or topic_arn: nobody else hears of a deployment."
 SHORT = 160
 """Characters of an answer that is quoted: an emulator without the call may answer with a page."""
 
@@ -46,11 +48,6 @@ class _Patient:
     role: Role
 
     @cached_property
-    def where(self) -> dict[str, str]:
-        arn = self.target.principal.split(":")
-        return {"partition": arn[1], "account": self.target.account, "region": self.target.region}
-
-    @cached_property
     def configuration(self) -> dict[str, Any]:
         return aliases.configuration(self.target)
 
@@ -66,7 +63,8 @@ def examine(target: Target, role: Role) -> Iterator[Finding]:
         role: whose list of permissions the caller is compared with.
 
     AWS: sts:GetCallerIdentity, lambda:GetFunctionConfiguration, GetAlias, ssm:GetParametersByPath,
-    cloudwatch:DescribeAlarms, ListMetrics, logs:DescribeLogGroups, iam:GetRole, SimulatePrincipalPolicy, reads only.
+    cloudwatch:DescribeAlarms, ListMetrics, logs:DescribeLogGroups, iam:GetRole, SimulatePrincipalPolicy,
+    s3:GetBucketObjectLockConfiguration, ssm:GetParameter, reads only.
     """
     yield Finding("parameters", "ok", f"{target.environment}: {target.resource}")
     patient = _Patient(target, role)
@@ -75,6 +73,10 @@ def examine(target: Target, role: Role) -> Iterator[Finding]:
     if credentials.state == "ok":
         for name, check in CHECKS:
             yield _look(name, check, patient)
+
+
+def _where(target: Target) -> dict[str, str]:
+    return {"partition": target.principal.split(":")[1], "account": target.account, "region": target.region}
 
 
 def _look(name: str, check: Callable[[_Patient], Told], patient: _Patient) -> Finding:
@@ -121,6 +123,8 @@ def _alias(patient: _Patient) -> Told:
             f"{alias}: run {alias.record.run} is under way",
             "Let it end, or resume it with its artifact.",
         )
+    if alias.draining:
+        return "warning", f"{alias}: v{alias.second}'s share is being taken away in steps", "Let it end."
     return "problem", f"{alias}, and no rollout under way owns these weights", "rollback/immediate clears them."
 
 
@@ -145,12 +149,21 @@ def _freeze(patient: _Patient) -> Told:
 
 
 def _permissions(patient: _Patient) -> Told:
-    """Ask IAM what it would decide. It sees the caller's policies, not those of resources."""
-    target, role = patient.target, patient.role
-    needed = powers.needs(role, target.environment, target.settings, patient.where)
+    return allowed(patient.target, patient.role)
+
+
+def allowed(target: Target, role: Role, arn: str = "") -> Told:
+    """What IAM would decide of all that a role needs. It sees a principal's policies, not those of resources.
+
+    Args:
+        arn: whose policies; empty: the caller's.
+
+    AWS: iam:GetRole, SimulatePrincipalPolicy, reads only.
+    """
+    needed = powers.needs(role, target.environment, target.settings, _where(target))
     count = sum(map(len, needed.values()))
     try:
-        source = _policy_source(target)
+        source = arn or _policy_source(target)
         refused = [
             f"{each} on {resource}"
             for resource, actions in needed.items()
@@ -159,11 +172,8 @@ def _permissions(patient: _Patient) -> Told:
             for each in _refused(target, source, resource, actions)
         ]
     except AwsFailed as failure:
-        return (
-            "unknown",
-            failure.what[:SHORT],
-            f"Ask whoever owns the account whether the caller may do what a {role} may.",
-        )
+        who = arn or "the caller"
+        return "unknown", failure.what[:SHORT], f"Ask whoever owns the account whether {who} may do what a {role} may."
     if refused:
         return "problem", f"{role} lacks {'; '.join(refused)}", "infrastructure.yaml has a role that may."
     return "ok", f"IAM would allow what a {role} needs ({count} actions)", ""
@@ -209,7 +219,7 @@ def _policy_source(target: Target) -> str:
 
 
 def _lease_role(patient: _Patient) -> Told:
-    arn = powers.lease_role(patient.target.settings, patient.where)
+    arn = powers.lease_role(patient.target.settings, _where(patient.target))
     try:
         role = patient.target.call("iam", "get_role", RoleName=arn.rsplit("/", 1)[-1])["Role"]
     except AwsFailed as failure:
@@ -279,6 +289,40 @@ def _log_group(patient: _Patient) -> Told:
     return "warning", f"there is no {name}: cold starts are unknown", "Lambda makes it when the function first logs."
 
 
+def _channels(patient: _Patient) -> Told:
+    """Who hears of deployments; a secret is looked for and never decrypted."""
+    target, told = patient.target, patient.target.settings.notify
+    topic = [told.topic_arn] if told.topic_arn else []
+    if told.slack_webhook is None:
+        return ("ok" if topic else "warning"), ", ".join(["no Slack", *topic]), "" if topic else TELL
+    kind, _, name = told.slack_webhook.partition(":")
+    if kind == "env" and not os.environ.get(name):
+        return "problem", f"Slack's address should be in the variable {name}, which is not set", f"Set {name}."
+    if kind == "ssm" and patient.role == "reader":
+        return "unknown", f"Slack's address is in ssm:{name}, which a reader does not open", ""
+    if kind == "ssm":
+        try:
+            target.call("ssm", "get_parameter", Name=name, WithDecryption=False)
+        except AwsFailed as failure:
+            return "problem", f"Slack's address should be in ssm:{name}: {failure.what}"[:SHORT], f"Put it into {name}."
+    return "ok", ", ".join(["Slack", *topic]), ""
+
+
+def _archive(patient: _Patient) -> Told:
+    """Whether executed runs are kept where nobody rewrites them."""
+    bucket = patient.target.settings.archive.bucket
+    if not bucket:
+        return "warning", "executed runs stay in runs/ on this machine", "Set settings.archive.where to a bucket."
+    try:
+        lock = patient.target.call("s3", "get_object_lock_configuration", Bucket=bucket)["ObjectLockConfiguration"]
+    except AwsFailed as failure:
+        if failure.code == "ObjectLockConfigurationNotFoundError":
+            return "warning", f"{bucket} has no Object Lock: what is archived can change", "Make it anew with one."
+        return "problem", failure.what[:SHORT], f"Deploy infrastructure.yaml, or correct archive.where ({bucket})."
+    state = lock.get("ObjectLockEnabled", "not enabled")
+    return "ok", f"{patient.target.settings.archive.where}, Object Lock {state}", ""
+
+
 CHECKS: tuple[tuple[str, Callable[[_Patient], Told]], ...] = (
     ("function", _function),
     ("timeout", _timeout),
@@ -291,4 +335,6 @@ CHECKS: tuple[tuple[str, Callable[[_Patient], Told]], ...] = (
     ("failure metrics", _failure_metrics),
     ("alarms", _alarms),
     ("log group", _log_group),
+    ("channels", _channels),
+    ("archive", _archive),
 )

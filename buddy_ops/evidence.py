@@ -61,7 +61,9 @@ class Evidence:
         """Take up a rollout where its record stands; when it first shifted traffic."""
         since = datetime.fromisoformat(record.since)
         moments = [since - timedelta(seconds=each) for each in (*record.ago, 0)]
-        self.shifts = list(zip(moments, weights, strict=False))
+        # The watch is the last stage, whichever strategy began; a stage that was never shifted to has no moment.
+        passed = weights[: len(moments)] if record.shifting else weights[-len(moments) :]
+        self.shifts = list(zip(moments, passed, strict=False))
         self._bake_from = since
         return moments[0]
 

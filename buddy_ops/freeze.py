@@ -13,6 +13,8 @@ from buddy_ops.journal import iso
 from buddy_ops.target import Target, pages
 
 LONGEST = timedelta(days=14)
+STALE = timedelta(days=1)
+"""An ended freeze counts as gone; one that is still there a day later was forgotten."""
 
 
 @dataclass(frozen=True)
@@ -31,14 +33,23 @@ class Freeze:
 
 def read(target: Target) -> tuple[Freeze, ...]:
     """The freezes that hold now. AWS: ssm:GetParametersByPath, every page, reads only."""
+    now = target.clock.now()
+    return tuple(each for each in _every(target) if not each.readable or datetime.fromisoformat(each.expires) > now)
+
+
+def stale(target: Target) -> tuple[Freeze, ...]:
+    """Those that stand and should not: ended long ago, or not to be read. AWS: ssm:GetParametersByPath, reads only."""
+    past = target.clock.now() - STALE
+    return tuple(each for each in _every(target) if not each.readable or datetime.fromisoformat(each.expires) < past)
+
+
+def _every(target: Target) -> list[Freeze]:
     written = [
         each
         for page in pages(target, "ssm", "get_parameters_by_path", Path=_path(target))
         for each in page["Parameters"]
     ]
-    found = [_decode(each["Name"].rsplit("/", 1)[-1], each["Value"]) for each in written]
-    now = target.clock.now()
-    return tuple(each for each in found if not each.readable or datetime.fromisoformat(each.expires) > now)
+    return [_decode(each["Name"].rsplit("/", 1)[-1], each["Value"]) for each in written]
 
 
 def set(target: Target, reason: str, owner: str, lasts: timedelta) -> Freeze:

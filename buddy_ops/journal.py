@@ -4,6 +4,7 @@ Knows what a record looks like. Never opens a file: where lines go is injected, 
 """
 
 import json
+import threading
 from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
@@ -18,21 +19,35 @@ class Journal:
     Args:
         write: takes one line without its newline, and has it on disk when it returns.
         now: the run's clock.
+        clean: takes secrets out of a record before anything else sees it.
     """
 
-    def __init__(self, write: Callable[[str], None], now: Callable[[], datetime]) -> None:
+    def __init__(
+        self,
+        write: Callable[[str], None],
+        now: Callable[[], datetime],
+        clean: Callable[[Any], Any] = lambda value: value,
+    ) -> None:
         self._write = write
         self._now = now
+        self._clean = clean
         self.records: list[dict[str, Any]] = []
         self.trouble: str | None = None
+        # Tables are read and written by several threads.
+        self._lock = threading.Lock()
 
     def record(self, kind: str, **fields: Any) -> None:
         """Append one record: ``seq``, ``at`` (ISO 8601 UTC), ``kind``, then the fields, which must be JSON values."""
-        head = {"seq": len(self.records) + 1, "at": iso(self._now()), "kind": kind}
-        entry = head | fields | head
+        now = iso(self._now())
+        with self._lock:
+            self._append(now, kind, fields)
+
+    def _append(self, now: str, kind: str, fields: dict[str, Any]) -> None:
+        head = {"seq": len(self.records) + 1, "at": now, "kind": kind}
+        entry = head | self._clean(fields) | head
         self.records.append(entry)
         try:
-            line = json.dumps(entry, default=str)
+            line = json.dumps(entry, default=lambda value: self._clean(str(value)))
         except Exception as error:  # a value's own words may raise anything
             self.trouble = f"the journal could not be written: record {head['seq']} is no JSON: {error}"
             line = json.dumps(head)

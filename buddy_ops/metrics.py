@@ -4,13 +4,15 @@ Knows Lambda's dimensions behind a weighted alias, and what counts as a failure.
 """
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from buddy_ops.errors import AwsFailed
 from buddy_ops.health import Counts
+from buddy_ops.journal import iso
 from buddy_ops.target import Target, pages
 
 if TYPE_CHECKING:
@@ -82,10 +84,13 @@ def read(
         return Reading((), f"{failure.what}")
     except _Partial as partial:
         return Reading((), str(partial))
-    except _MALFORMED as error:
+    except MALFORMED as error:
         return Reading((), f"CloudWatch's answer cannot be read: {type(error).__name__}: {error}")
     minutes = [since + MINUTE * index for index in range(int((until - since) / MINUTE))]
-    return Reading(tuple(_row(at, values, versions, serving(at)) for at in minutes))
+    rows = tuple(_row(at, values, versions, serving(at)) for at in minutes)
+    # CloudWatch forgets minutes after 15 days; the archived journal keeps them.
+    target.journal.record("minutes", rows=plain(rows))
+    return Reading(rows)
 
 
 @dataclass(frozen=True)
@@ -117,26 +122,36 @@ def cold_starts(target: Target, since: datetime, until: datetime) -> tuple[ColdS
     Raises:
         AwsFailed: ``query-unfinished``, and whatever AWS refuses.
     """
+    return tuple(
+        ColdStarts(
+            row["version"],
+            int(row["invocations"]),
+            int(row["cold"]),
+            float(row["init"]) if row.get("init") else None,
+        )
+        for row in sorted(ask_log(target, COLD_STARTS_QUERY, since, until), key=lambda row: row["version"])
+    )
+
+
+def ask_log(target: Target, query: str, since: datetime, until: datetime) -> list[dict[str, str]]:
+    """What Logs Insights answers about the function's log, a mapping of fields a row.
+
+    AWS: logs:StartQuery, logs:GetQueryResults, reads only; Logs Insights bills the data that it scans.
+
+    Raises:
+        AwsFailed: ``query-unfinished``, and whatever AWS refuses.
+    """
     group = f"/aws/lambda/{target.settings.function}"
     window = {"startTime": int(since.timestamp()), "endTime": int(until.timestamp())}
-    query = target.call("logs", "start_query", logGroupName=group, queryString=COLD_STARTS_QUERY, **window)["queryId"]
+    started = target.call("logs", "start_query", logGroupName=group, queryString=query, **window)["queryId"]
     for _ in range(QUERY_POLLS):
-        reply = target.call("logs", "get_query_results", queryId=query)
+        reply = target.call("logs", "get_query_results", queryId=started)
         if reply["status"] == "Complete":
-            rows = [{cell["field"]: cell["value"] for cell in row} for row in reply["results"]]
-            return tuple(
-                ColdStarts(
-                    row["version"],
-                    int(row["invocations"]),
-                    int(row["cold"]),
-                    float(row["init"]) if row.get("init") else None,
-                )
-                for row in sorted(rows, key=lambda row: row["version"])
-            )
+            return [{cell["field"]: cell["value"] for cell in row} for row in reply["results"]]
         target.clock.sleep_until(target.clock.now() + QUERY_POLL)
     raise AwsFailed(
         "query-unfinished",
-        f"The query for cold starts in {group} did not end in {QUERY_POLLS} polls ({reply['status']}).",
+        f"The query on {group} did not end in {QUERY_POLLS} polls ({reply['status']}).",
         now="Nothing was changed.",
         next="Ask for a shorter window, or open Logs Insights in the console.",
         code="timeout",
@@ -149,11 +164,35 @@ def tell_cold_starts(target: Target, since: datetime, until: datetime) -> str:
         found = cold_starts(target, since, until)
     except AwsFailed as failure:
         return f"Cold starts are unknown: {failure.what}"
-    except _MALFORMED as error:
+    except MALFORMED as error:
         return f"Cold starts are unknown: the log's answer cannot be read: {type(error).__name__}: {error}"
     slow = [each for each in found if each.p95_init_ms is not None and each.p95_init_ms >= INIT_BOUND_MS]
     advice = [f"v{each.version} starts slower than 2 s: a smaller package starts faster." for each in slow]
     return "\n".join([*map(str, found), *advice]) or "No invocation was logged."
+
+
+def plain(rows: Iterable[Row]) -> list[list[Any]]:
+    """Minutes with requests as JSON has them: its time, then by version requests, errors, slow, throttles and p99."""
+    return [
+        [
+            iso(row.at),
+            {
+                version: [counts.requests, counts.errors, counts.slow, counts.throttles, row.p99_ms.get(version)]
+                for version, counts in row.counts.items()
+            },
+        ]
+        for row in rows
+        if any(counts != Counts() for counts in row.counts.values())
+    ]
+
+
+def from_plain(rows: Iterable[Sequence[Any]]) -> Iterator[Row]:
+    """The same, back; what is no minute is left out: it comes from a file."""
+    for row in rows:
+        with suppress(ValueError, TypeError, KeyError, IndexError, AttributeError):
+            at, seen = datetime.fromisoformat(row[0]), row[1]
+            counts = {version: Counts(*map(int, each[:4])) for version, each in seen.items()}
+            yield Row(at, counts, {version: float(each[4]) for version, each in seen.items() if each[4] is not None})
 
 
 def frame(rows: Iterable[Row]) -> "pd.DataFrame":
@@ -183,7 +222,7 @@ def frame(rows: Iterable[Row]) -> "pd.DataFrame":
     return pd.DataFrame(records, columns=columns).set_index("at")
 
 
-_MALFORMED = (KeyError, TypeError, ValueError, AttributeError)
+MALFORMED = (KeyError, TypeError, ValueError, AttributeError)
 """What taking an answer apart raises that has not the documented form."""
 
 

@@ -8,10 +8,12 @@ import json
 import os
 import urllib.request
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
+from buddy_ops.envelope import RolloutPlan
 from buddy_ops.errors import BuddyError
+from buddy_ops.outcome import Rollout
 from buddy_ops.settings import StatusPage
 from buddy_ops.target import Target
 
@@ -50,6 +52,27 @@ def announce(target: Target, text: str) -> Told:
     return _tell(target, channels, text)
 
 
+def around(target: Target, plan: RolloutPlan, rollout: Rollout) -> Rollout:
+    """A rollout that is told of before it begins and once it has ended, when the traffic is where it will stay.
+
+    A rollout that is interrupted tells nobody: it may be resumed. What could not be told stands in the outcome.
+
+    AWS: as ``announce``; and what the rollout calls.
+    """
+    if target.dry_run or not plan.calls:
+        return (yield from rollout)
+    against = f" AGAINST THE RULES: {'; '.join(plan.against)}. {plan.glass}." if plan.glass else ""
+    told = [announce(target, f"Begins: {plan.title}.{against}")]
+    try:
+        outcome = yield from rollout
+    except BuddyError as error:
+        announce(target, f"Ended by an error ({error.reference}): {plan.title}. {error.what} Now: {error.now}")
+        raise
+    told.append(announce(target, f"Ended: {plan.title}. {outcome}"))
+    troubles = dict.fromkeys(trouble for each in told for trouble in each.troubles)
+    return replace(outcome, reasons=(*outcome.reasons, *troubles))
+
+
 def publish_status(
     target: Target, name: str, body: str, status: Status = "investigating", impact: Impact = "minor"
 ) -> Told:
@@ -69,8 +92,9 @@ def secret(target: Target, where: str) -> str:
     """
     kind, _, name = where.partition(":")
     if kind == "ssm":
-        reply = target.call("ssm", "get_parameter", Name=name, WithDecryption=True)
-        return str(reply["Parameter"]["Value"])
+        found = str(target.call("ssm", "get_parameter", Name=name, WithDecryption=True)["Parameter"]["Value"])
+        target.redactor.learn(found)
+        return found
     value = os.environ.get(name)
     if not value:
         raise BuddyError(
@@ -79,6 +103,7 @@ def secret(target: Target, where: str) -> str:
             now="Nobody was told by this channel.",
             next=f"Set {name}, or keep the secret in SSM and write ssm:/its/name in parameters/.",
         )
+    target.redactor.learn(value)
     return value
 
 

@@ -13,9 +13,20 @@ from buddy_ops.evidence import Evidence
 from buddy_ops.health import Verdict
 from buddy_ops.metrics import MINUTE, Row
 
-Order = Literal["abort", "hold", "promote"]
+Order = Literal["abort", "hold", "promote", "go on"]
+"""What a person may order at a poll: 'go on' ends a 'hold', and leaves the rest to the verdict."""
+
 Ending = Literal[
-    "proved", "unproven", "deployed", "already-live", "dry-run", "rolled-back", "aborted", "lease-fired", "held"
+    "proved",
+    "unproven",
+    "deployed",
+    "already-live",
+    "dry-run",
+    "drained",
+    "rolled-back",
+    "aborted",
+    "lease-fired",
+    "held",
 ]
 EXIT_CODES: dict[Ending, int] = {"rolled-back": 3, "aborted": 3, "lease-fired": 3, "held": 5}
 
@@ -111,6 +122,7 @@ def _title(outcome: Outcome) -> str:
         "deployed": f"{new} is the first deployment and serves 100 %",
         "already-live": f"{new} was live already; nothing was changed",
         "dry-run": "Dry run: nothing was changed",
+        "drained": f"{new} gets no traffic any more; {stable} serves 100 %",
         "rolled-back": f"{new} was taken back at stage {outcome.stage}; {stable} serves 100 %",
         "aborted": f"{new} was taken back by order at stage {outcome.stage}; {stable} serves 100 %",
         "lease-fired": f"{new} lost its traffic when its run died; {stable} serves 100 %",

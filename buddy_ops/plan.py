@@ -8,11 +8,13 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, Literal
 
 from buddy_ops.errors import Refused
 
 HASH_LENGTH = 12
+NOBODY = ("nobody: nothing will be changed",)
+"""Who approves a plan without a call: it is not asked for."""
 
 
 @dataclass(frozen=True)
@@ -53,26 +55,33 @@ class Plan:
         canonical = json.dumps(dict(self.covers), sort_keys=True, separators=(",", ":"), ensure_ascii=True)
         return "p" + hashlib.sha256(canonical.encode()).hexdigest()[:HASH_LENGTH]
 
-    def __str__(self) -> str:
-        parts = (
-            ("Now", self.now),
-            ("Then", self.then),
-            ("Calls", self.calls),
-            ("Undo", self.undo),
-            ("Why", self.reasons),
-        )
-        body = "\n".join(f"{name + ':':<7}" + "\n       ".join(lines) for name, lines in parts if lines)
-        return f"{self.title}\n{body}\nHash:  {self.hash}"
+    @property
+    def under_way(self) -> bool:
+        """Whether this goes on with what is under way already, which can be called off instead."""
+        return False
 
-    def _repr_markdown_(self) -> str:
-        rows = (
+    @property
+    def unapproved(self) -> str:
+        """What is so while nobody approves it."""
+        return "Nothing was changed."
+
+    def parts(self) -> tuple[tuple[str, tuple[str, ...]], ...]:
+        """What it says, part by part, without those that are empty."""
+        named = (
             ("now", self.now),
             ("then", self.then),
             ("calls", self.calls),
             ("undo", self.undo),
             ("why", self.reasons),
         )
-        table = "\n".join(f"| **{name}** | {'<br>'.join(map(_escape, lines))} |" for name, lines in rows if lines)
+        return tuple((name, lines) for name, lines in named if lines)
+
+    def __str__(self) -> str:
+        body = "\n".join(f"{name.title() + ':':<7}" + "\n       ".join(lines) for name, lines in self.parts())
+        return f"{self.title}\n{body}\nHash:  {self.hash}"
+
+    def _repr_markdown_(self) -> str:
+        table = "\n".join(f"| **{name}** | {'<br>'.join(map(_escape, lines))} |" for name, lines in self.parts())
         return f"**{_escape(self.title)}**\n\n| | |\n|---|---|\n{table}\n| **hash** | `{self.hash}` |"
 
 
@@ -81,13 +90,14 @@ class Approval:
     """Who said yes to which plan, and when.
 
     ``by`` is claimed: names that somebody typed or a parameter gave. ``principal`` is proved: the caller as AWS STS
-    names it.
+    names it. ``order`` is what a rollout that is under way is told before anything else: 'abort', or nothing.
     """
 
     plan_hash: str
     by: tuple[str, ...]
     at: datetime
     principal: str
+    order: str = ""
 
     def must_cover(self, plan: Plan) -> None:
         """Refuse to go on unless this approves exactly ``plan``.
@@ -103,9 +113,62 @@ class Approval:
                 next="Approve this plan, then run again.",
             )
 
+    def __str__(self) -> str:
+        verb, by = "called off" if self.order else "approved", " and ".join(self.by)
+        return f"Plan {self.plan_hash} is {verb} by {by}, as {self.principal}, at {self.at:%H:%M} UTC."
+
     def _repr_markdown_(self) -> str:
-        by = _escape(" and ".join(self.by))
-        return f"Plan `{self.plan_hash}` is approved by **{by}**, as `{self.principal}`, at {self.at:%H:%M} UTC."
+        return _escape(str(self)).replace(self.plan_hash, f"`{self.plan_hash}`", 1)
+
+
+@dataclass(frozen=True)
+class Item:
+    """One line of a checklist. ``by`` is who attested it; empty: a check found it, and ``says`` what."""
+
+    name: str
+    state: Literal["yes", "no", "unknown"]
+    says: str
+    by: str = ""
+
+
+@dataclass(frozen=True)
+class Record:
+    """A checklist's dated result.
+
+    Attributes:
+        checklist: 'pre_deployment' or 'post_deployment'.
+        subject: what was looked at: a build by the beginning of its hash, or a version as 'v42'.
+        run: the run that wrote it.
+        principal: the caller as AWS names it, where those who attested are claimed.
+    """
+
+    checklist: str
+    subject: str
+    at: datetime
+    run: str
+    principal: str
+    items: tuple[Item, ...]
+
+    @property
+    def open(self) -> tuple[Item, ...]:
+        """The items that are not 'yes'; unknown is not yes."""
+        return tuple(item for item in self.items if item.state != "yes")
+
+    def __str__(self) -> str:
+        missing = ", ".join(f"{item.name}: {item.state}" for item in self.open)
+        return (
+            f"{self.checklist} of {self.subject}, {self.at:%Y-%m-%d %H:%M} UTC: {missing or 'passed'} (run {self.run})"
+        )
+
+    def _repr_markdown_(self) -> str:
+        rows = (
+            f"| {_escape(item.name)} | {'**' * (item.state != 'yes')}{item.state}{'**' * (item.state != 'yes')} "
+            f"| {_escape(item.by or 'checked')} | {_escape(item.says)} |"
+            for item in self.items
+        )
+        verdict = f"**{len(self.open)} of {len(self.items)} are open**" if self.open else "**passed**"
+        table = "\n".join(("| item | state | by | what was seen |", "|---|---|---|---|", *rows))
+        return f"{self.checklist} of `{self.subject}`, {self.at:%Y-%m-%d %H:%M} UTC: {verdict}\n\n{table}"
 
 
 def _escape(text: str) -> str:

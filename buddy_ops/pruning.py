@@ -9,11 +9,10 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from buddy_ops import aliases
-from buddy_ops.errors import AwsFailed
+from buddy_ops.errors import AwsFailed, Refused
 from buddy_ops.plan import Approval, Plan
 from buddy_ops.target import Target, pages
 
-KEEP = 10
 WINDOW = timedelta(hours=24)
 """A version that was published within it may still be rolled back to, or be the one that is being watched."""
 
@@ -38,11 +37,26 @@ class Pruned:
         return "\n".join((gone, *(f"v{version} was spared: {why}" for version, why in self.spared.items())))
 
 
-def plan(target: Target, keep: int = KEEP) -> PrunePlan:
+def plan(target: Target, keep: int | None = None) -> PrunePlan:
     """The versions that nobody needs.
 
+    Args:
+        keep: how many of the newest stay in any case; absent: as many as the environment's policy says.
+
     AWS: lambda:ListVersionsByFunction, ListAliases, ListProvisionedConcurrencyConfigs, all pages, reads only.
+
+    Raises:
+        Refused: ``not-allowed``: fewer than the policy says.
     """
+    fewest = target.settings.policy.keep_versions
+    keep = fewest if keep is None else keep
+    if keep < fewest:
+        raise Refused(
+            "not-allowed",
+            f"{target.environment} keeps the newest {fewest} versions, and {keep} were asked for.",
+            now="Nothing was deleted.",
+            next="Keep more, or change `keep_versions` in the environment's file.",
+        )
     found = aliases.versions(target)
     needed = _needed(target, found)
     old = [str(each["Version"]) for each in found[:-keep]] if keep else [str(each["Version"]) for each in found]

@@ -5,15 +5,16 @@ archive stands before the write, and none of these can undo it. Never decides th
 """
 
 import threading
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
-from buddy_ops import aliases, lease
+from buddy_ops import aliases, lease, schema
 from buddy_ops.aliases import Alias, AliasMoved, Record, Shift
 from buddy_ops.errors import AwsFailed, BuddyError, InvalidInput, Refused
 from buddy_ops.journal import iso
-from buddy_ops.plan import Approval, Plan
+from buddy_ops.plan import NOBODY, Approval, Plan
 from buddy_ops.target import Target
 
 ATTEMPTS = 10
@@ -53,10 +54,10 @@ def plan(target: Target, version: str = "") -> RollbackPlan:
     Args:
         version: the version to return to; empty: the one that served before and that nobody rolled back from.
 
-    AWS: lambda:GetAlias, lambda:GetFunctionConfiguration, reads only.
+    AWS: lambda:GetAlias, lambda:GetFunctionConfiguration, dynamodb:GetItem, reads only.
 
     Raises:
-        Refused: ``no-rollback-target``, ``version-unusable``.
+        Refused: ``no-rollback-target``, ``version-unusable``, ``schema-incompatible``.
         InvalidInput: ``alias-missing``, ``version-missing``.
     """
     if version and not version.isdecimal():
@@ -66,7 +67,7 @@ def plan(target: Target, version: str = "") -> RollbackPlan:
             now="Nothing was changed.",
             next="Name one of the function's versions (parameter to_version).",
         )
-    alias = _alias(target)
+    alias = read(target)
     destination = version or _destination(target, alias)
     doubts = check(target, alias, destination)
     lost = alias.record.to if alias.record and alias.fired else None
@@ -77,7 +78,7 @@ def plan(target: Target, version: str = "") -> RollbackPlan:
         title=f"Roll {target.resource} back to v{destination}" if away_from else f"v{destination} serves alone already",
         now=tuple(aliases.explain(target, alias).splitlines()),
         then=(then, *(f"v{each} is noted as bad: no later rollback returns to it" for each in away_from)),
-        calls=(f"lambda:UpdateAlias FunctionVersion={destination} AdditionalVersionWeights={{}}",),
+        calls=(f"lambda:UpdateAlias FunctionVersion={destination} AdditionalVersionWeights={{}}",) if away_from else (),
         undo=(undo,),
         reasons=tuple(doubts),
         covers={
@@ -101,21 +102,34 @@ def run(target: Target, plan: RollbackPlan, approval: Approval) -> Done:
     AWS: lambda:GetAlias, lambda:UpdateAlias (writes), scheduler:DeleteSchedule (writes).
 
     Raises:
-        Refused: ``approval-void``.
-        AliasMoved: somebody moved the alias again at each of ten attempts.
+        Refused: ``approval-void``, ``schema-incompatible``.
+        AliasMoved: somebody moved the alias again at each of ten attempts, or since the plan found nothing to do.
         AwsFailed: AWS could not be reached; ``now`` says what is live, as far as it could be read.
     """
     approval.must_cover(plan)
-    alias = _alias(target)
+    alias = read(target)
     # Where the lease came first, the record still says that a rollout is under way: it is closed.
     already = (alias.primary, alias.second) == (plan.destination, None) and not alias.fired
+    if not already and approval.by == NOBODY:
+        raise AliasMoved(target, alias)  # nobody was asked to approve a plan that changed nothing
     if not already and not target.dry_run:
+        _refuse_misfit(target, alias, plan.destination)
         alias = take_back(target, alias, plan.destination, plan.away_from)
     target.journal.record("rollback", to=plan.destination, away_from=plan.away_from, by=approval.by, already=already)
     afterwards = [] if target.dry_run else tidy(target, alias.record.run if alias.record else "")
     if target.dry_run:
         afterwards = ["Dry run: nothing was written."]
     return Done(alias.primary, () if target.dry_run else plan.away_from, target.clock.now(), already, tuple(afterwards))
+
+
+def _refuse_misfit(target: Target, alias: Alias, destination: str) -> None:
+    """Ask the tables once more, right before the traffic: a migration may have gone on while the plan was read."""
+    looks: dict[str, Callable[[], Any]] = {
+        destination: lambda: aliases.configuration(target, destination),
+        "schema": lambda: schema.markers(target),
+    }
+    if target.settings.tables:
+        _misfits(target, alias, destination, _looked_up(looks))
 
 
 def take_back(
@@ -125,6 +139,7 @@ def take_back(
     bad: tuple[str, ...],
     stage: str = "rolled-back",
     only_from: str = "",
+    leaving: float = 0.0,
 ) -> Alias:
     """Give ``destination`` all the traffic, whoever else moves the alias meanwhile.
 
@@ -134,6 +149,7 @@ def take_back(
         stage: what the record says from now on.
         only_from: the version that shall lose its traffic: once somebody else has taken it away, there is nothing left
             to do, and what they did stands. Empty: ``destination`` wins in any case.
+        leaving: the share that ``only_from`` keeps for now, 0..1, under a lease: a step on its way down.
 
     Raises:
         AliasMoved: somebody else took ``only_from`` away, or moves the alias again and again.
@@ -147,7 +163,7 @@ def take_back(
         for version in bad:
             record = record.with_bad(version)
         try:
-            return aliases.shift(target, alias, Shift(destination, None, 0.0, record))
+            return aliases.shift(target, alias, Shift(destination, only_from if leaving else None, leaving, record))
         except AliasMoved as moved:
             alias, last = moved.alias, moved
             if only_from and only_from not in (alias.primary, alias.second):
@@ -169,13 +185,19 @@ def tidy(target: Target, run: str) -> list[str]:
 def check(target: Target, alias: Alias, destination: str) -> list[str]:
     """What speaks against ``destination``: doubts are returned, known obstacles refuse.
 
-    AWS: lambda:GetFunctionConfiguration twice, reads only.
+    AWS: lambda:GetFunctionConfiguration twice, dynamodb:GetItem for each table, reads only.
 
     Raises:
-        Refused: ``version-unusable``.
+        Refused: ``version-unusable``, ``schema-incompatible``.
         InvalidInput: ``version-missing``.
     """
-    found = _looked_up(target, destination, alias.primary)
+    found = _looked_up(
+        {
+            destination: lambda: aliases.configuration(target, destination),
+            "schema": lambda: schema.markers(target),
+            alias.primary: lambda: aliases.configuration(target, alias.primary),
+        }
+    )
     there, here = found[destination], found[alias.primary]
     if isinstance(there, InvalidInput):
         raise there
@@ -189,14 +211,32 @@ def check(target: Target, alias: Alias, destination: str) -> list[str]:
             now=f"{target.resource} serves {alias}; nothing was changed.",
             next="Name another version, or roll forward with strategies/canary.",
         )
+    doubts = _misfits(target, alias, destination, found)
     if isinstance(here, BuddyError):
-        return [f"whether v{alias.primary} has other settings than v{destination} is unknown: {here.what}"]
-    return [f"{name} differs: v{destination} has {_show(there, name)}, v{alias.primary} has {_show(here, name)}"
-            for name in ("Role", "DeadLetterConfig") if there.get(name) != here.get(name)]  # fmt: skip
+        return [*doubts, f"whether v{alias.primary} has other settings than v{destination} is unknown: {here.what}"]
+    return doubts + [
+        f"{name} differs: v{destination} has {_show(there, name)}, v{alias.primary} has {_show(here, name)}"
+        for name in ("Role", "DeadLetterConfig")
+        if there.get(name) != here.get(name)
+    ]
 
 
-def _looked_up(target: Target, *versions: str) -> dict[str, dict[str, Any] | BuddyError]:
-    """The versions' configurations, or why they are not known; what takes longer than CHECKS_S is not waited for."""
+def _misfits(target: Target, alias: Alias, destination: str, found: Mapping[str, Any]) -> list[str]:
+    """Whether the tables' schema is one that ``destination`` knows; what serves already is not asked.
+
+    Raises:
+        Refused: ``schema-incompatible``.
+    """
+    if destination == alias.primary or isinstance(found[destination], BuddyError):
+        return []
+    markers = found["schema"]
+    return schema.compare(
+        target, destination, found[destination], [markers] if isinstance(markers, BuddyError) else markers
+    )
+
+
+def _looked_up(looks: Mapping[str, Callable[[], Any]]) -> dict[str, Any]:
+    """What each look sees, or why it does not; what takes longer than CHECKS_S together is not waited for."""
     late = AwsFailed(
         "aws-unreachable",
         f"no answer within {CHECKS_S:g} s.",
@@ -204,14 +244,14 @@ def _looked_up(target: Target, *versions: str) -> dict[str, dict[str, Any] | Bud
         next="Go on.",
         code="timeout",
     )
-    found: dict[str, dict[str, Any] | BuddyError] = dict.fromkeys(versions, late)
+    found: dict[str, Any] = dict.fromkeys(looks, late)
 
     def look() -> None:
-        for version in versions:
+        for name, each in looks.items():
             try:
-                found[version] = aliases.configuration(target, version)
+                found[name] = each()
             except BuddyError as error:
-                found[version] = error
+                found[name] = error
 
     looking = threading.Thread(target=look, daemon=True)
     looking.start()
@@ -219,7 +259,12 @@ def _looked_up(target: Target, *versions: str) -> dict[str, dict[str, Any] | Bud
     return dict(found)
 
 
-def _alias(target: Target) -> Alias:
+def read(target: Target) -> Alias:
+    """The alias, which must be there to be taken back. AWS: lambda:GetAlias, reads only.
+
+    Raises:
+        InvalidInput: ``alias-missing``.
+    """
     alias = aliases.read(target)
     if alias is None:
         raise InvalidInput(

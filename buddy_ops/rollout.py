@@ -1,4 +1,4 @@
-"""One engine for every strategy: publish, shift in stages, watch, promote or take back.
+"""One engine for every strategy: publish, test, shift in stages, watch, promote or take back.
 
 Knows stages, bakes and the lease. It is a generator that never sleeps: it yields an Observation and when to come back;
 whoever drives it waits. Charts and reports watch it; it imports none of them. The whole state of a rollout lives in the
@@ -10,9 +10,9 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Literal
 
-from buddy_ops import aliases, freeze, lease, rollback
+from buddy_ops import aliases, freeze, lease, publishing, rollback, schema, smoke
 from buddy_ops.aliases import Alias, AliasMoved, Record, Shift
-from buddy_ops.envelope import RolloutPlan, mine, plan
+from buddy_ops.envelope import RolloutPlan, mine, permit, plan
 from buddy_ops.errors import AwsFailed, BuddyError, Refused
 from buddy_ops.evidence import Evidence
 from buddy_ops.health import Verdict
@@ -25,27 +25,24 @@ from buddy_ops.target import Target
 
 __all__ = ["Observation", "Order", "Outcome", "Rollout", "RolloutPlan", "conclude", "plan", "run"]
 
-PUBLISH_POLL = timedelta(seconds=2)
-PUBLISH_LIMIT = timedelta(minutes=10)
-COLLISION_POLLS = 30
-COLLISIONS = ("PreconditionFailedException", "ResourceConflictException", "InvalidParameterValueException")
-"""What Lambda answers when $LATEST is no longer what we uploaded."""
-
 
 def run(target: Target, plan: RolloutPlan, approval: Approval) -> Rollout:
     """Carry the plan out, a poll at a time. Closing the generator leaves the alias as it is, under its lease.
 
-    AWS: lambda:UpdateFunctionCode, PublishVersion, UpdateAlias or CreateAlias, scheduler:CreateSchedule,
-    UpdateSchedule, DeleteSchedule (write); lambda:GetAlias, GetFunctionConfiguration, cloudwatch:GetMetricData (read).
+    AWS: lambda:UpdateFunctionCode, PublishVersion, UpdateAlias or CreateAlias, InvokeFunction,
+    scheduler:CreateSchedule, UpdateSchedule, DeleteSchedule (write); lambda:GetAlias, GetFunctionConfiguration,
+    cloudwatch:GetMetricData (read).
 
     Raises:
-        Refused: ``approval-void``; AliasMoved when somebody else moves the alias.
+        Refused: ``approval-void``, ``smoke-failed``; AliasMoved when somebody else moves the alias.
         AwsFailed: AWS refused or could not be reached; running again resumes.
     """
     approval.must_cover(plan)
-    engine = _Engine(target, plan)
+    if plan.glass is not None:
+        target.journal.record("broke-glass", who=plan.glass.who, why=plan.glass.why, against=plan.against)
+    engine = _Engine(target, plan, approval)
     try:
-        outcome = yield from engine.run()
+        outcome = yield from engine.run(called_off=approval.order == "abort")
     except AliasMoved as moved:
         # A lease of ours that stayed would fire at the winner's weights; a rollback clears up after us by itself.
         if moved.alias.record is None or moved.alias.record.run != engine.run_id:
@@ -72,8 +69,8 @@ def run(target: Target, plan: RolloutPlan, approval: Approval) -> Rollout:
 class _Engine:
     """One run of a plan: what it holds of the world, and its steps."""
 
-    def __init__(self, target: Target, plan: RolloutPlan) -> None:
-        self.target, self.plan, self.policy = target, plan, target.settings.rollout
+    def __init__(self, target: Target, plan: RolloutPlan, approval: Approval) -> None:
+        self.target, self.plan, self.policy, self.approval = target, plan, target.settings.rollout, approval
         self.run_id = plan.resumes.run if plan.resumes else target.run
         self.new = plan.known
         self.stages = plan.stages
@@ -91,8 +88,8 @@ class _Engine:
         self.seen: Observation | None = None
         self.untold: Observation | None = None
 
-    def run(self) -> Rollout:
-        """Publish, then stage after stage, then the watch."""
+    def run(self, called_off: bool = False) -> Rollout:
+        """Publish, test, then stage after stage, then the watch; or only the way back from where it stands."""
         self.alias = aliases.read(self.target)
         if self.target.dry_run:
             return self._outcome("dry-run", ("Dry run: nothing was written.",))
@@ -104,21 +101,21 @@ class _Engine:
             return self._outcome("already-live", (f"v{self.new} has this code and serves {self.alias}.", *told))
         if self.plan.resumes and self.alias and self.alias.fired:
             return (yield from self._take_back(self._lease_fired()))
+        if self.plan.resumes and called_off:
+            return (yield from self._take_back(ABORTED))
         if self.plan.resumes is None:
             begun = mine(self.target, self.alias, self.new) is not None
             if self.alias is not None and (begun or self.alias.primary != self.plan.stable):
                 raise AliasMoved(self.target, self.alias)
             freeze.refuse(self.target)
+            self._permit()
             if self.alias is not None and self.alias.record is not None:
                 # A run that was killed at its very end left a lease, which would fire at this rollout's weights.
                 rollback.tidy(self.target, self.alias.record.run)
         if not self.new:
-            try:
-                yield from self._publish()
-            except AwsFailed as failure:
-                if failure.code not in COLLISIONS:
-                    raise
-                yield from self._tell_collision(failure)
+            self.new = yield from publishing.publish(self.target, self.plan, self.alias, self.approval)
+        if self.plan.resumes is None and self.plan.strategy in self.policy.smoke_tested:
+            smoke.refuse(self.target, self.new)
         if self.alias is None:
             return self._deploy_first()
         if self.target.settings.lease.prove and self.plan.resumes is None:
@@ -141,68 +138,20 @@ class _Engine:
             told += f" Unless a run of the same build goes on, v{self.new} loses its traffic at {until}."
         return told
 
-    # Publishing
+    # Before traffic
 
-    def _publish(self) -> Generator[Observation, Order | None, None]:
-        """Upload, wait until AWS has taken it in, publish, wait until the version can serve."""
-        target = self.target
-        latest = aliases.configuration(target)
-        if latest["CodeSha256"] != self.plan.sha256:
-            aliases.upload(target, self.plan.artifact, latest["RevisionId"])
-        latest = yield from self._settled(None)
-        self.new = aliases.publish(target, self.plan.sha256, latest["RevisionId"], f"run {target.run}")
-        yield from self._settled(self.new)
+    def _refuse_misfit(self) -> None:
+        """What a version can read and write is known once it is published, and compared before it gets any traffic."""
+        if self.target.settings.tables:
+            schema.refuse(self.target, self.new, aliases.configuration(self.target, self.new))
 
-    def _tell_collision(self, failure: AwsFailed) -> Generator[Observation, Order | None, None]:
-        """Somebody else changed $LATEST while we published: wait until it shows who, then say so.
-
-        Raises:
-            Refused: ``rollout-under-way``.
-        """
-        run = ""
-        for _ in range(COLLISION_POLLS):
-            alias = aliases.read(self.target)
-            record = alias.record if alias else None
-            newest = str(aliases.versions(self.target)[-1].get("Description", "")) if alias else ""
-            if record is not None and record.open and record.run != self.run_id:
-                run = record.run
-            elif newest.startswith("run ") and newest != f"run {self.run_id}":
-                run = newest.removeprefix("run ")
-            if run:
-                break
-            now = self.target.clock.now()
-            yield Observation(now, "publish", 0.0, (), None, None, now + PUBLISH_POLL, "Who else publishes?")
-        raise Refused(
-            "rollout-under-way",
-            f"{f'Run {run}' if run else 'Somebody else'} changed the code of {self.target.settings.function} while "
-            f"this run was publishing its own. {failure.what}",
-            now=f"{self.target.resource} serves {self.alias}; this run shifted nothing.",
-            next="Let the other rollout end, then ship again; start_here shows it.",
-        ) from failure
-
-    def _settled(self, version: str | None) -> Generator[Observation, Order | None, dict[str, str]]:
-        """Wait until $LATEST's update, or a version, has settled; its configuration then, with the RevisionId then."""
-        deadline = self.target.clock.now() + PUBLISH_LIMIT
-        what = f"v{version}" if version else "the upload"
-        while True:
-            settings = aliases.configuration(self.target, version)
-            update, state = settings.get("LastUpdateStatus", "Successful"), settings.get("State", "Active")
-            if update == "Successful" and state in ("Active", "Inactive"):
-                return settings
-            now = self.target.clock.now()
-            if "Failed" in (update, state) or now > deadline:
-                reason = settings.get("StateReason") or settings.get("LastUpdateStatusReason") or "no reason given"
-                raise BuddyError(
-                    "publish-failed",
-                    f"AWS did not take in {what} of {self.target.settings.function}: {update}, {state}: {reason}.",
-                    now=f"{self.target.resource} is untouched: it serves {self.alias}.",
-                    next="Correct the build and run again.",
-                )
-            says = f"Waiting until AWS has taken in {what}."
-            yield Observation(now, "publish", 0.0, (), None, None, now + PUBLISH_POLL, says)
+    def _permit(self) -> None:
+        """Ask the environment's rules again, unless they are broken by name."""
+        permit(self.target, self.plan.strategy, self.plan.sha256, self.alias, self.plan.glass)
 
     def _deploy_first(self) -> Outcome:
         """There is no alias: create it. Nothing served before, so there is nothing to compare with or return to."""
+        self._refuse_misfit()
         record = Record(self.target.run, "", self.new, "unproven", iso(self.target.clock.now()))
         self.alias = aliases.shift(self.target, None, Shift(self.new, None, 0.0, record))
         return self._outcome(
@@ -240,8 +189,10 @@ class _Engine:
                 now=f"{self.target.resource} serves {self.alias}; nothing was shifted.",
                 next="See whether CloudWatch has an outage, and whether the role may call cloudwatch:GetMetricData.",
             )
-        # Publishing and proving take minutes, in which somebody may have frozen deployments.
+        # Publishing and proving take minutes: somebody froze deployments or migrated a table, or the window has closed.
         freeze.refuse(self.target)
+        self._permit()
+        self._refuse_misfit()
         probe = self.policy.probe_percent
         busy = self.evidence.requests_per_minute >= self.policy.probe_from_requests_per_minute
         self.stages = self._with_probe(bool(probe) and busy and probe / 100 < self.stages[0])
@@ -432,6 +383,8 @@ class _Engine:
 
     @property
     def _bake_s(self) -> float:
+        if self.plan.stages == (1.0,):
+            return 60.0 * self.policy.watch_minutes  # a switch at once is watched for as long as it says, proved or not
         probing = len(self.stages) > len(self.plan.stages) and self._stage == 0
         return 60.0 * (self.policy.probe_minutes if probing else self.policy.bake_minutes)
 
@@ -516,7 +469,8 @@ class _Engine:
         if self.untold is not None:
             # The minutes that decided belong in the picture too.
             yield replace(self.untold, rows=self.seen.rows if self.seen else (), wake_at=self.untold.at, weight=0.0)
-        return self._outcome(back.ending, (*back.reasons, *rollback.tidy(self.target, self.run_id)), stage)
+        told = (*rollback.tidy(self.target, self.run_id), *publishing.put_back(self.target, self.plan))
+        return self._outcome(back.ending, (*back.reasons, *told), stage)
 
     def _lease_fired(self) -> Back:
         """The alias says that a rollout of ours is under way, and has no weights: close it and tell."""

@@ -5,17 +5,30 @@ values come in, models or one ``InvalidInput`` with every problem in it go out.
 """
 
 import ast
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import time
 from itertools import pairwise
 from typing import Annotated, Any, Literal
+from zoneinfo import available_timezones
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, field_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    TypeAdapter,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from buddy_ops.errors import InvalidInput
 
 Strategy = Literal["all_at_once", "blue_green", "canary"]
+Checklist = Literal["pre_deployment", "post_deployment"]
 Minutes = Annotated[float, Field(ge=0, le=24 * 60)]
 OVERRIDES = {"stages": "stages_percent", "bake_minutes": "bake_minutes", "watch_minutes": "watch_minutes"}
 """Parameters of runbooks that replace a setting of ``rollout``, by the setting's name."""
@@ -39,9 +52,13 @@ class Aws(Model):
 
 
 class Rollout(Model):
-    """How this environment ships. Times in minutes, weights as percentages of the alias's traffic."""
+    """How this environment ships. Times in minutes, weights as percentages of the alias's traffic.
+
+    ``smoke_tested``: by which strategies a new version gets its first traffic only once it passes its smoke tests.
+    """
 
     strategies: tuple[Strategy, ...] = ("canary",)
+    smoke_tested: tuple[Strategy, ...] = ("all_at_once", "blue_green")
     stages_percent: Annotated[tuple[float, ...], Field(max_length=8)] = (10, 50, 100)
     bake_minutes: Annotated[float, Field(gt=0, le=24 * 60)] = 5
     stretch_minutes: Minutes = 10
@@ -65,6 +82,61 @@ class Rollout(Model):
         if stages[-1] != 100:
             raise ValueError("the last stage must be 100")
         return stages
+
+
+def _time_of_day(value: Any) -> Any:
+    """YAML reads an unquoted 16:00 as 960, in minutes."""
+    return time(*divmod(value, 60)) if isinstance(value, int) and 0 <= value < 24 * 60 else value
+
+
+TimeOfDay = Annotated[time, BeforeValidator(_time_of_day)]
+
+
+class Window(Model):
+    """When deployments may begin: on these days from ``start`` to before ``end``, in the time of ``zone``."""
+
+    days: Annotated[tuple[Literal["Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun"], ...], Field(min_length=1)]
+    start: TimeOfDay
+    end: TimeOfDay
+    zone: str = "UTC"
+
+    @field_validator("zone")
+    @classmethod
+    def _is_a_zone(cls, zone: str) -> str:
+        if zone not in available_timezones():
+            raise ValueError("must be a zone of the tz database, for example Europe/Vienna")
+        return zone
+
+    @model_validator(mode="after")
+    def _ends_after_it_starts(self) -> "Window":
+        if self.end <= self.start:
+            raise ValueError("end must be after start, on the same day")
+        return self
+
+
+class Policy(Model):
+    """What a deployment to this environment must keep to; ``policy`` decides, and breaking the glass passes it by.
+
+    Attributes:
+        by_hand: whether a person may promote; where not, CI does.
+        ci_principals: who CI is, as AWS names its callers, with * ('arn:aws:sts::*:assumed-role/deployer/*'); empty:
+            CI is believed by its environment variables.
+        window: when deployments may begin; absent: at any time.
+        hours_between: how long a version that stayed is left in peace: its rollback window.
+        records: which checklists must have been passed, and for how many hours each counts.
+        fixed: settings of ``rollout`` that no run may replace by its parameters.
+        testing: the items of the checklist that are about tests.
+        keep_versions: the fewest versions that a clean-up leaves.
+    """
+
+    by_hand: bool = True
+    ci_principals: tuple[str, ...] = ()
+    window: Window | None = None
+    hours_between: Annotated[float, Field(ge=0, le=24 * 30)] = 0
+    records: dict[Checklist, Annotated[float, Field(gt=0)]] = {}
+    fixed: tuple[Literal["stages_percent", "bake_minutes", "watch_minutes"], ...] = ()
+    testing: tuple[Annotated[str, Field(min_length=1, max_length=60)], ...] = ("tests pass",)
+    keep_versions: Annotated[int, Field(ge=0)] = 10
 
 
 class Health(Model):
@@ -118,6 +190,7 @@ class SmokeTest(Model):
     Attributes:
         speaks: whether the answer must say something.
         never_says: phrases of an apology: a catch-all that says "sorry" has failed.
+        within_s: how long it may take, a cold start included. Source: Alexa gives up on a skill after 8 s.
     """
 
     name: Annotated[str, Field(min_length=1, max_length=60)]
@@ -126,6 +199,7 @@ class SmokeTest(Model):
     slots: dict[str, str] = {}
     speaks: bool = True
     never_says: tuple[str, ...] = ("sorry",)
+    within_s: Annotated[float, Field(gt=0, le=8)] = 8
     application_id: str = ""
 
 
@@ -139,6 +213,50 @@ SMOKE_TESTS = (
     ),
     SmokeTest(name="session end", request="SessionEndedRequest", speaks=False),
 )
+
+
+class Invariant(Model):
+    """What holds for one attribute of every whole item of a table; an absent one that may be absent satisfies it.
+
+    Attributes:
+        pattern: a regular expression that the whole text must match.
+        one_of: the texts that it may say.
+        least: the smallest number that it may be, and ``most`` the largest.
+    """
+
+    attribute: str
+    required: bool = True
+    pattern: str | None = None
+    one_of: tuple[str, ...] = ()
+    least: float | None = None
+    most: float | None = None
+
+    @field_validator("pattern")
+    @classmethod
+    def _compile(cls, pattern: str | None) -> str | None:
+        try:
+            re.compile(pattern or "")
+        except re.error as error:
+            raise ValueError(f"no regular expression: {error}") from None
+        return pattern
+
+
+class Table(Model):
+    """A DynamoDB table that the function writes.
+
+    Attributes:
+        key: its key's attributes, the partition key first.
+        variable: the function's environment variable that names the table.
+        writer: the attribute that says which version wrote an item, and ``written_at`` when (epoch seconds).
+        invariants: what every item must satisfy; damage is told by them.
+    """
+
+    name: Annotated[str, Field(pattern=r"^[a-zA-Z0-9_.-]{3,240}$")]
+    key: Annotated[tuple[str, ...], Field(min_length=1, max_length=2)]
+    variable: str = ""
+    writer: str = "written_by"
+    written_at: str = "written_at"
+    invariants: tuple[Invariant, ...] = ()
 
 
 Secret = Annotated[str, Field(pattern=r"^(ssm:/[\w./-]+|env:\w+)$")]
@@ -161,20 +279,61 @@ class Notify(Model):
     status_page: StatusPage | None = None
 
 
+Flag = Annotated[str, Field(pattern=r"^ENABLE_[A-Z0-9_]{1,100}$")]
+"""The environment variable of a feature flag. The prefix keeps secrets from being taken, and shown, for one."""
+
+
+SchemaRange = Annotated[str, Field(pattern=r"^[1-9]\d{0,5}(-[1-9]\d{0,5})?$")]
+"""Schema versions, '1' or '1-2'."""
+
+
+class Archive(Model):
+    """Where executed runs are kept besides runs/, and what of them is never written anywhere.
+
+    Attributes:
+        where: 's3://bucket/prefix'; empty: in runs/ only.
+        redact: regular expressions of texts that are secrets here; a named group is cut alone.
+    """
+
+    where: Annotated[str, Field(pattern=r"^(s3://[a-z0-9][a-z0-9.-]+(/[\w./-]*)?)?$")] = ""
+    redact: tuple[str, ...] = ()
+
+    @property
+    def bucket(self) -> str:
+        """The bucket's name; '' where none is set."""
+        return self.where.removeprefix("s3://").partition("/")[0]
+
+    @field_validator("redact")
+    @classmethod
+    def _find_something(cls, patterns: tuple[str, ...]) -> tuple[str, ...]:
+        for pattern in patterns:
+            try:
+                empty = re.compile(pattern).search("") is not None
+            except re.error as error:
+                raise ValueError(f"{pattern!r} is no regular expression: {error}") from None
+            if empty:
+                raise ValueError(f"{pattern!r} fits everywhere, the empty text too")
+        return patterns
+
+
 class Settings(Model):
-    """One environment."""
+    """One environment. ``schema_range``: what those versions of the function know that declare nothing."""
 
     function: Annotated[str, Field(min_length=1, max_length=140)]
     alias: Annotated[str, Field(pattern=r"^[a-zA-Z0-9_-]*[a-zA-Z_-][a-zA-Z0-9_-]*$", max_length=128)] = "live"
     aws: Aws = Aws()
     rollout: Rollout = Rollout()
+    policy: Policy = Policy()
     health: Health = Health()
     lease: Lease = Lease()
     alarms: Alarms = Alarms()
     notify: Notify = Notify()
+    archive: Archive = Archive()
     failure_metrics: tuple[Metric, ...] = ()
     smoke_tests: tuple[SmokeTest, ...] = SMOKE_TESTS
-    schema_range: str | None = None
+    tables: tuple[Table, ...] = ()
+    flags: tuple[Flag, ...] = ("ENABLE_NEW_MEDICATION_FLOW", "ENABLE_ENHANCED_SAFETY")
+    schema_range: SchemaRange | None = None
 
 
 def parse(environment: str, text: str, source: str) -> Settings:
@@ -227,6 +386,7 @@ class Parameter:
     name: str
     annotation: str
     default: Any
+    meaning: str = ""
 
 
 def declared(cell: str) -> dict[str, Parameter]:
@@ -235,12 +395,13 @@ def declared(cell: str) -> dict[str, Parameter]:
     Raises:
         InvalidInput: ``invalid-parameters``: it is not Python, or a default is not a plain value.
     """
-    found = {}
+    found, lines = {}, cell.splitlines()
     try:
         for line in ast.parse(cell).body:
             if isinstance(line, ast.AnnAssign) and isinstance(line.target, ast.Name) and line.value is not None:
                 default = ast.literal_eval(line.value)
-                found[line.target.id] = Parameter(line.target.id, ast.unparse(line.annotation), default)
+                meaning = lines[(line.end_lineno or 1) - 1].partition("  # ")[2]
+                found[line.target.id] = Parameter(line.target.id, ast.unparse(line.annotation), default, meaning)
     except (SyntaxError, ValueError, TypeError, RecursionError, MemoryError) as error:
         raise _invalid("The parameters cell", [f"cannot be read: {error}"], reference="invalid-parameters") from None
     return found

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from buddy_ops import aliases
-from buddy_ops.errors import Refused
+from buddy_ops.aliases import Answer
+from buddy_ops.errors import AwsFailed, Refused
 from buddy_ops.settings import SmokeTest
 from buddy_ops.target import Target
 
@@ -62,24 +63,34 @@ def refuse(target: Target, version: str) -> tuple[Result, ...]:
 
 
 def _attempt(target: Target, version: str, test: SmokeTest) -> Result:
+    trouble, said = None, ""
     for _ in range(ATTEMPTS):
-        answer, failure, executed = aliases.invoke(target, version, request(target, test))
-        trouble = _trouble(test, version, answer, failure, executed)
+        try:
+            answer = aliases.invoke(target, version, request(target, test))
+        except AwsFailed as failure:
+            if failure.code != "timeout":
+                raise
+            trouble = failure.what.rstrip(".")
+            continue
+        trouble, said = _trouble(test, version, answer), _speech(answer.payload)
         if trouble is None:
             break
-    return Result(test.name, version, trouble, _speech(answer) if trouble is None else "")
+    return Result(test.name, version, trouble, said if trouble is None else "")
 
 
-def _trouble(test: SmokeTest, version: str, answer: Any, failure: str | None, executed: str) -> str | None:
+def _trouble(test: SmokeTest, version: str, answer: Answer) -> str | None:
     """What is wrong with an answer, or None."""
-    if failure is not None:
-        error = answer if isinstance(answer, dict) else {}
-        return f"it raised {error.get('errorType', failure)}: {error.get('errorMessage', 'no message')}"
-    if executed != version:
-        return f"v{executed or '?'} answered instead of v{version}"
-    if not isinstance(answer, dict) or "version" not in answer or not isinstance(answer.get("response"), dict):
+    said = answer.payload
+    if answer.failure is not None:
+        error = said if isinstance(said, dict) else {}
+        return f"it raised {error.get('errorType', answer.failure)}: {error.get('errorMessage', 'no message')}"
+    if answer.version != version:
+        return f"v{answer.version or '?'} answered instead of v{version}"
+    if answer.took_s > test.within_s:
+        return f"it took {answer.took_s:.1f} s, and has {test.within_s:g} s"
+    if not isinstance(said, dict) or "version" not in said or not isinstance(said.get("response"), dict):
         return "the answer is not an Alexa response (version and response are wanted)"
-    speech = _speech(answer)
+    speech = _speech(said)
     if test.speaks and not speech:
         return "it said nothing"
     if any(apology.casefold() in speech.casefold() for apology in test.never_says):
@@ -87,8 +98,11 @@ def _trouble(test: SmokeTest, version: str, answer: Any, failure: str | None, ex
     return None
 
 
-def _speech(answer: dict[str, Any]) -> str:
-    spoken = answer.get("response", {}).get("outputSpeech") or {}
+def _speech(answer: Any) -> str:
+    response = answer.get("response") if isinstance(answer, dict) else None
+    spoken = response.get("outputSpeech") if isinstance(response, dict) else None
+    if not isinstance(spoken, dict):
+        return ""
     return str(spoken.get("ssml") or spoken.get("text") or "")
 
 

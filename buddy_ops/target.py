@@ -4,6 +4,7 @@ The only room outside ``sandbox/`` that creates AWS clients. Knows how to reach 
 Never knows what a rollout is.
 """
 
+import fcntl
 import os
 import secrets
 import threading
@@ -19,24 +20,37 @@ from typing import Any
 from urllib.error import HTTPError
 from urllib.parse import urlparse
 
-import boto3
 from botocore import exceptions as botocore
 from botocore.config import Config
 from botocore.parsers import ResponseParserError
+from botocore.session import Session
 
 from buddy_ops import parameters
 from buddy_ops import settings as settings_
 from buddy_ops.aws_errors import explain
 from buddy_ops.clocks import Clock, SandboxClock, SystemClock, ask_sandbox
 from buddy_ops.errors import AwsFailed, InvalidInput
-from buddy_ops.journal import Journal
+from buddy_ops.journal import Journal, iso
+from buddy_ops.redaction import FILE, Redactor
 from buddy_ops.settings import Settings
 
 USER_AGENT = "buddy-ops"
-PAGING = (("Marker", "NextMarker"), ("NextToken", "NextToken"))
+PAGING = (
+    ("Marker", "NextMarker"),
+    ("NextToken", "NextToken"),
+    ("ContinuationToken", "NextContinuationToken"),
+    ("KeyMarker", "NextKeyMarker"),
+    ("VersionIdMarker", "NextVersionIdMarker"),
+)
 """How the next page is asked for, and where a page says that there is one."""
 
-NOT_JOURNALED = frozenset({"ZipFile", "Payload", "Environment", "Value", "MetricDataQueries", "ClientContext"})
+NOT_JOURNALED = frozenset(
+    {
+        *("ZipFile", "Payload", "Environment", "Value", "MetricDataQueries", "ClientContext", "Body"),
+        *("TransactItems", "RequestItems", "ExclusiveStartKey", "Key", "Item", "ExpressionAttributeValues"),
+    }
+)
+"""Parameters that are long, secret, or about people."""
 
 
 @dataclass
@@ -48,13 +62,15 @@ class Target:
     runbook: str
     clock: Clock
     journal: Journal
-    session: boto3.Session
+    session: Session
     region: str
     endpoint_url: str | None
     sandbox: bool
     run: str
     folder: Path
+    redactor: Redactor
     dry_run: bool = False
+    replaced: tuple[str, ...] = ()
     _clients: dict[tuple[str, int], Any] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -71,6 +87,14 @@ class Target:
     def principal(self) -> str:
         """The caller's ARN as AWS sees it: proved, where a name in a parameter is claimed."""
         return str(self._caller["Arn"])
+
+    @property
+    def ci(self) -> str:
+        """Which CI run this is, by its environment variables, which anybody can set; empty: none."""
+        if os.environ.get("GITHUB_ACTIONS") == "true":
+            told = (os.environ.get(f"GITHUB_{name}", "?") for name in ("REPOSITORY", "RUN_ID", "ACTOR"))
+            return "GitHub Actions, {} run {} by {}".format(*told)
+        return "CI" if os.environ.get("CI", "").lower() in ("true", "1") else ""
 
     @property
     def resource(self) -> str:
@@ -100,6 +124,7 @@ class Target:
             self.journal.record("aws", **entry, failed=failure.code)
             raise failure from error
         self._learn_time(reply)
+        self._learn_secrets(service, reply)
         self.journal.record("aws", **entry, request=reply.get("ResponseMetadata", {}).get("RequestId"))
         return reply
 
@@ -107,6 +132,31 @@ class Target:
         """Set the clock by AWS's own; a refusal carries the time as well, above all one for a wrong clock."""
         with suppress(KeyError, ValueError, TypeError):
             self.clock.correct(parsedate_to_datetime(reply["ResponseMetadata"]["HTTPHeaders"]["date"]))
+
+    def _learn_secrets(self, service: str, reply: Mapping[str, Any]) -> None:
+        """What AWS has just told and no archive may hold: a function's environment, and decrypted parameters."""
+        if service == "lambda":
+            for configuration in (reply, reply.get("Configuration", {}), *reply.get("Versions", ())):
+                self.redactor.learn_named(configuration.get("Environment", {}).get("Variables", {}), strict=False)
+        elif service == "ssm":
+            for parameter in (reply.get("Parameter", {}), *reply.get("Parameters", ())):
+                if parameter.get("Type") == "SecureString":
+                    self.redactor.learn(parameter.get("Value", ""), shortest=4)
+
+    def learn_secrets(self) -> str:
+        """Read what no archive may hold, for the redactor; what could not be read, in words.
+
+        AWS: lambda:GetFunctionConfiguration, reads only.
+        """
+        try:
+            for qualified in ({}, {"Qualifier": self.settings.alias}):
+                self.call("lambda", "get_function_configuration", FunctionName=self.settings.function, **qualified)
+        except AwsFailed as failure:
+            if failure.code != "ResourceNotFoundException":
+                return (
+                    f"The function's environment could not be read, so its values were not looked for: {failure.what}"
+                )
+        return ""
 
     def _client(self, service: str, operation: str) -> Any:
         # A smoke test that is sent twice tests nothing twice as well, and may act twice.
@@ -119,9 +169,12 @@ class Target:
                     retries={"mode": "standard", "total_max_attempts": attempts},
                     user_agent_appid=USER_AGENT,
                 )
-                self._clients[service, attempts] = self.session.client(
+                self._clients[service, attempts] = self.session.create_client(
                     service, region_name=self.region, endpoint_url=self.endpoint_url, config=config
                 )
+                keys = None if self.sandbox else self.session.get_credentials()
+                for value in (keys.secret_key, keys.token) if keys else ():
+                    self.redactor.learn(value or "")
             return self._clients[service, attempts]
 
     def _repr_markdown_(self) -> str:
@@ -137,6 +190,10 @@ class Target:
             f"{where}, region {self.region}, as `{principal}`, at {self.clock.now():%Y-%m-%d %H:%M} UTC, "
             f"run `{self.run}`."
         )
+
+    def now(self) -> str:
+        """The clock's time, as journals have it."""
+        return iso(self.clock.now())
 
     def close(self) -> None:
         """Let the sandbox's time go on without us."""
@@ -201,11 +258,29 @@ def connect(
     clock: Clock = SandboxClock(endpoint) if sandbox and endpoint else SystemClock()
     run = run or os.environ.get("BUDDY_OPS_RUN") or secrets.token_hex(2)
     folder = _folder(runbook, environment, run, clock.now())
-    journal = Journal((lambda _: None) if quiet else _Appender(folder / "journal.jsonl"), clock.now)
+    redactor = Redactor(settings.archive.redact, os.environ.get(FILE))
+    redactor.spare(settings.model_dump(mode="json"))
+    writer = (lambda _: None) if quiet else _Appender(folder / "journal.jsonl")
+    journal = Journal(writer, clock.now, redactor.clean)
+    given = settings_.validate(dict(values), source).rollout
     target = Target(
-        environment, settings, runbook, clock, journal, session, region, endpoint, sandbox, run, folder, dry_run
+        environment,
+        settings,
+        runbook,
+        clock,
+        journal,
+        session,
+        region,
+        endpoint,
+        sandbox,
+        run,
+        folder,
+        redactor,
+        dry_run,
+        tuple(name for name in replaced or {} if getattr(given, name) != getattr(settings.rollout, name)),
     )
-    journal.record("opened", run=run, runbook=runbook, environment=environment, dry_run=dry_run)
+    opened = {"run": run, "runbook": runbook, "environment": environment, "dry_run": dry_run, "ci": target.ci}
+    journal.record("opened", **opened)
     return target
 
 
@@ -242,19 +317,33 @@ def overrides(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 class _Appender:
-    """Writes journal lines and has them on disk before it returns: a killed run keeps what it acknowledged."""
+    """Writes journal lines and has them on disk before it returns: a killed run keeps what it acknowledged.
+
+    While its process lives it holds the journal, so that nobody archives a run that goes on.
+    """
 
     def __init__(self, path: Path) -> None:
         self._path = path
+        self._held: Any = None
 
     def __call__(self, line: str) -> None:
-        self._path.parent.mkdir(parents=True, exist_ok=True)
+        if self._held is None:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            self._held = hold(self._path)
         with self._path.open("a+b") as file:
             # A line that was torn by a full disk or a kill must not take the next one with it.
             torn = bool(file.tell()) and (file.seek(-1, os.SEEK_END), file.read(1))[1] != b"\n"
             file.write(b"\n" * torn + line.encode() + b"\n")
             file.flush()
             os.fsync(file.fileno())
+
+
+def hold(journal: Path) -> Any:
+    """Hold a journal for as long as the process lives or the file that comes back stays open."""
+    file = journal.open("ab")
+    with suppress(OSError):  # a file system without locks
+        fcntl.flock(file, fcntl.LOCK_SH)
+    return file
 
 
 def _folder(runbook: str, environment: str, run: str, now: datetime) -> Path:
@@ -283,12 +372,14 @@ def _is_sandbox(endpoint: str) -> bool:
         ) from None
 
 
-def _session(settings: Settings, sandbox: bool) -> tuple[boto3.Session, str]:
+def _session(settings: Settings, sandbox: bool) -> tuple[Session, str]:
     try:
+        # botocore's own session: boto3's would bring file transfers along, a tenth of a second in every command.
+        session = Session(profile=None if sandbox else settings.aws.profile)
         if sandbox:
-            session = boto3.Session(aws_access_key_id="sandbox", aws_secret_access_key="sandbox")
+            session.set_credentials("sandbox", "sandbox")
         else:
-            session = boto3.Session(profile_name=settings.aws.profile)
+            session.get_scoped_config()
     except botocore.ProfileNotFound as error:
         raise InvalidInput(
             "no-profile",
@@ -296,8 +387,8 @@ def _session(settings: Settings, sandbox: bool) -> tuple[boto3.Session, str]:
             now=settings_.UNTOUCHED,
             next="Set AWS_PROFILE to a profile of `aws configure list-profiles`, or correct settings.aws.profile.",
         ) from None
-    # boto3 itself ignores AWS_REGION.
-    region = settings.aws.region or os.environ.get("AWS_REGION") or session.region_name
+    # botocore itself ignores AWS_REGION.
+    region = settings.aws.region or os.environ.get("AWS_REGION") or session.get_config_variable("region")
     if not region:
         raise InvalidInput(
             "no-region",

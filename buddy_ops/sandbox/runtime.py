@@ -26,6 +26,9 @@ BASE_MS = 1.0
 INIT_LIMIT_S = 60.0
 """Real seconds that an import may take; far more than on AWS, because a loaded machine is no fault of the build."""
 
+OWN_KEY = "function."
+"""How the access key of a function begins; its name follows."""
+
 _BOOTSTRAP = Path(__file__).with_name("bootstrap.py")
 _PASSED_ON = ("PATH", "LD_LIBRARY_PATH", "SYSTEMROOT", "TMPDIR")
 
@@ -210,7 +213,7 @@ class Runtime:
         return {
             **{name: os.environ[name] for name in _PASSED_ON if name in os.environ},
             **build.environment,
-            "AWS_ACCESS_KEY_ID": "sandbox",
+            "AWS_ACCESS_KEY_ID": f"{OWN_KEY}{build.function}",
             "AWS_SECRET_ACCESS_KEY": "sandbox",
             "AWS_EC2_METADATA_DISABLED": "true",
             "AWS_ENDPOINT_URL": self.endpoint_url,

@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
-from buddy_ops.sandbox import builds
+from buddy_ops.sandbox import builds, reminders
 from buddy_ops.sandbox.faults import PROFILES
 from buddy_ops.sandbox.traffic import Traffic, Trouble
 from buddy_ops.sandbox.world import World
@@ -55,6 +55,8 @@ class Scenario(Model):
         deployed: whether a first version is live behind the alias already.
         history_minutes: how long it has served when the scenario is ready.
         metrics_delay_s: when a request becomes visible in CloudWatch.
+        reminders: how many items Buddy's table holds; 0: there is no table.
+        corrupted_minutes: for how long version 2, which damages what it writes, has been live behind the alias.
         ends: how a canary of ``build`` ends here.
     """
 
@@ -65,6 +67,8 @@ class Scenario(Model):
     deployed: bool = True
     history_minutes: Annotated[int, Field(ge=0, le=24 * 60)] = 190
     metrics_delay_s: Annotated[float, Field(ge=0, le=900)] = 60
+    reminders: Annotated[int, Field(ge=0, le=100_000)] = 0
+    corrupted_minutes: Annotated[int, Field(ge=0, le=24 * 60)] = 0
     troubles: tuple[TroubleSpec, ...] = ()
     ends: Literal["proved", "unproven", "rolled-back", "held", "deployed"] = "proved"
 
@@ -84,7 +88,8 @@ def read(name: str) -> Scenario:
 def artifact(name: str) -> bytes:
     """The build that a scenario ships."""
     scenario = read(name)
-    return builds.build(PROFILES[scenario.build], version_label="2.0.0" if scenario.deployed else "1.0.0")
+    label = "3.0.0" if scenario.corrupted_minutes else "2.0.0" if scenario.deployed else "1.0.0"
+    return builds.build(PROFILES[scenario.build], version_label=label)
 
 
 def set_up(world: World, scenario: Scenario, environment: str) -> None:
@@ -92,6 +97,7 @@ def set_up(world: World, scenario: Scenario, environment: str) -> None:
     function = f"buddy-alexa-skill-{environment}"
     world.metrics.delay_s = scenario.metrics_delay_s
     label = "1.0.0" if scenario.deployed else "0.0.0"
+    variables = {"REMINDERS_TABLE": reminders.table_of(environment)} if scenario.reminders else {}
     world.invoke(
         "lambda",
         "create_function",
@@ -102,6 +108,7 @@ def set_up(world: World, scenario: Scenario, environment: str) -> None:
             "Handler": "lambda_function.handler",
             "Timeout": 7,
             "MemorySize": 256,
+            "Environment": {"Variables": variables},
             "Code": {"ZipFile": builds.build(PROFILES[scenario.stable], version_label=label)},
         },
     )
@@ -115,10 +122,29 @@ def set_up(world: World, scenario: Scenario, environment: str) -> None:
         alias = {"FunctionName": function, "Name": ALIAS, "FunctionVersion": version}
         world.clock.advance_to(world.clock.now() + 60)
         world.invoke("lambda", "create_alias", alias)
+    if scenario.reminders:
+        reminders.create(world, environment, scenario.reminders)
     world.people.traffic = Traffic(function, ALIAS, scenario.requests_per_minute)
     ready = world.clock.now() + 60 * scenario.history_minutes
     world.clock.advance_to(ready)
+    if scenario.corrupted_minutes:
+        _ship_corrupting(world, function)
+        reminders.corrupt(world, environment, scenario.reminders, scenario.corrupted_minutes)
+        ready = world.clock.now()
     world.people.traffic.troubles += [_trouble(each, ready) for each in scenario.troubles]
+
+
+def _ship_corrupting(world: World, function: str) -> None:
+    """Version 2 behind the alias, as a rollout left it that no metric spoke against."""
+    build = builds.build(PROFILES["corrupting"], version_label="2.0.0")
+    world.invoke("lambda", "update_function_code", {"FunctionName": function, "ZipFile": build})
+    world.clock.advance_to(world.clock.now() + 60)
+    version = world.invoke("lambda", "publish_version", {"FunctionName": function})["Version"]
+    world.clock.advance_to(world.clock.now() + 60)
+    since = world.clock.utc().isoformat(timespec="minutes").replace("+00:00", "Z")
+    record = {"v": 1, "run": "5eed", "from": "1", "to": version, "stage": "proved", "since": since}
+    alias = {"FunctionName": function, "Name": ALIAS, "FunctionVersion": version, "Description": json.dumps(record)}
+    world.invoke("lambda", "update_alias", alias)
 
 
 def _trouble(spec: TroubleSpec, ready: float) -> Trouble:

@@ -22,9 +22,10 @@ from moto.moto_server.werkzeug_app import DomainDispatcherApplication, MotoReque
 from werkzeug.serving import BaseWSGIServer, make_server
 from werkzeug.wrappers import Response
 
-from buddy_ops.sandbox import scenarios
+from buddy_ops.sandbox import dynamodb, scenarios
 from buddy_ops.sandbox.chaos import METRICS, Chaos, Fault, forgetful
 from buddy_ops.sandbox.clock import exists
+from buddy_ops.sandbox.runtime import OWN_KEY
 from buddy_ops.sandbox.wire import AwsError, Params
 from buddy_ops.sandbox.world import STEPPED_START, LiveTicker, World
 
@@ -99,11 +100,23 @@ class Front:
         return reply
 
     def _ask_moto(self, service: str, request: Request) -> Response:
+        if (said := self._denied(service, request)) is not None:
+            return said
         # moto is not thread-safe.
         with self._moto_lock:
             reply = Response.from_app(self._moto, request.environ)
         self._log(request, service, self._operation(service, request), {}, None)
         return reply
+
+    def _denied(self, service: str, request: Request) -> Response | None:
+        """The refusal of a function's own call that a table's resource policy denies its role; else None."""
+        match = re.search(rf"Credential={re.escape(OWN_KEY)}([^/]+)/", request.headers.get("Authorization", ""))
+        if service != "dynamodb" or match is None:
+            return None
+        role = self.world.functions.get_function_configuration({"FunctionName": match[1]})["Role"]
+        said = dynamodb.denied(self._operation(service, request), request.get_data(), role)
+        body = {"__type": "com.amazon.coral.service#AccessDeniedException", "Message": said}
+        return Response(json.dumps(body), 400, content_type="application/x-amz-json-1.0") if said else None
 
     def _operation(self, service: str, request: Request) -> str:
         if service in self.world.services:

@@ -11,6 +11,7 @@ import boto3
 import time_machine
 from botocore.config import Config
 
+from buddy_ops.sandbox import dynamodb
 from buddy_ops.sandbox.alarms import Transition
 from buddy_ops.sandbox.clock import Clock
 from buddy_ops.sandbox.cloudwatch import CloudWatch
@@ -40,6 +41,7 @@ class World:
     """
 
     def __init__(self, endpoint: str, seed: int, speed: float, start: float) -> None:
+        dynamodb.install()
         self.endpoint, self.seed = endpoint, seed
         self.clock = Clock(start, self._advance, speed)
         # moto reads the time itself, all over; it shall read ours.

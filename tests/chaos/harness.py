@@ -7,6 +7,7 @@ that both matrices grow by themselves.
 import json
 import os
 import signal
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -17,13 +18,34 @@ import botocore.client
 import botocore.retries.standard
 import pytest
 
-from buddy_ops import aliases, freeze, pruning, rollback, rollout, runs, target
+from buddy_ops import (
+    alarms,
+    aliases,
+    checklists,
+    compatibility,
+    failures,
+    flags,
+    freeze,
+    gradual,
+    migrations,
+    pruning,
+    records,
+    recovery,
+    repair,
+    rollback,
+    rollout,
+    runs,
+    schema,
+    tables,
+    target,
+)
 from buddy_ops.aliases import Record, decode
 from buddy_ops.plan import Approval, Plan
 from buddy_ops.sandbox import builds
 from buddy_ops.sandbox.faults import PROFILES
 from buddy_ops.target import Target
 from tests.conftest import Situation, approve
+from tests.sandbox import corruption
 
 SLICES = 8
 """The whole of a runbook's points is cut into this many tests, for the workers to share."""
@@ -68,7 +90,13 @@ def connect(here: Situation, runbook: str) -> Target:
     values = {
         "function": here.function,
         "aws": {"region": "us-east-1"},
-        "rollout": {"strategies": ["canary", "blue_green"], "stages_percent": [10, 100], "bake_minutes": 2},
+        "rollout": {
+            "strategies": ["all_at_once", "blue_green", "canary"],
+            "stages_percent": [10, 100],
+            "bake_minutes": 2,
+            "watch_minutes": 10,
+        },
+        "policy": {"keep_versions": 1},
         "health": {"history_minutes": 10},
         "failure_metrics": [{"namespace": "Buddy", "name": "Apologies"}],
     }
@@ -97,6 +125,38 @@ def roll_back(here: Situation) -> str:
     return "done"
 
 
+def go_down(here: Situation) -> str:
+    """The gradual rollback, in two steps."""
+    mine = connect(here, "gradual")
+    try:
+        plan = gradual.plan(mine, [5], 1)
+        return runs.drive(mine, gradual.run(mine, plan, approved(mine, plan))).ending
+    finally:
+        mine.close()
+
+
+def fail(here: Situation) -> str:
+    """The runbook of a failed deployment, with the decision to roll back."""
+    mine = connect(here, "deployment_failure")
+    stopping = failures.stop_plan(mine, "a deployment failed")
+    failures.stop(mine, stopping, approved(mine, stopping))
+    plan = failures.plan(mine, failures.assess(mine), "roll back")
+    failures.run(mine, plan, approved(mine, plan))
+    return "done"
+
+
+def check_before(here: Situation) -> str:
+    """The checklist for a build, with everything attested that no check can prove."""
+    mine = connect(here, "pre_deployment")
+    names = ["tests pass", "code reviewed", "documentation updated", "on-call notified"]
+    record = checklists.before(mine, here.build("good"), dict.fromkeys(names, "Ada"))
+    checklists.keep(mine, record)
+    checklists.conclude(record)
+    (kept, *_) = records.listed(mine, "pre_deployment")
+    assert kept.open == ()
+    return "passed"
+
+
 def freeze_all(here: Situation) -> str:
     """A freeze."""
     mine = connect(here, "freeze")
@@ -120,12 +180,95 @@ def clean_up(here: Situation) -> str:
     return f"{len(aliases.versions(mine))} versions"
 
 
+def turn_flag(here: Situation) -> str:
+    """A feature flag, through a canary."""
+    mine = connect(here, "feature_flags")
+    try:
+        plan = flags.plan(mine, {"ENABLE_ENHANCED_SAFETY": True})
+        return runs.drive(mine, rollout.run(mine, plan, approved(mine, plan))).ending
+    finally:
+        mine.close()
+
+
+def recover(here: Situation) -> str:
+    """The recovery from damaged data; how many items the table has then, and how many of them are damaged."""
+    mine = here.connect("data_corruption")
+    try:
+        stopping = recovery.stop_plan(mine)
+        recovery.stop(mine, stopping, approved(mine, stopping))
+        recovery.restore(mine, stopping)
+        repairing = repair.plan(mine, repair.scope(mine, stopping))
+        agreed = approved(mine, repairing)
+        done = repair.run(mine, repairing, agreed)
+        repair.verify(mine, stopping, repairing, done)
+        recovery.lift(mine, stopping, repairing, agreed)
+    finally:
+        mine.close()
+    items = corruption.table(here).values()
+    off = corruption.isolated(here) or corruption.parameters(here, "isolation")
+    broken = sum(each["at"]["S"] == "" and each["written_by"]["S"] == "2" for each in items)
+    return f"{len(items)} items, {broken} damaged, Buddy is {'off' if off else 'on'}"
+
+
+def migrate(following: dict[str, tuple[str, ...]]) -> Drive:
+    """What is left of a migration, step by step; one segment, since calls in several threads have no order."""
+
+    def drive(here: Situation) -> str:
+        mine = here.connect("migrate_database", values=connect(here, "values").settings.model_dump() | MIGRATED)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(tables, "SEGMENTS", 1)
+            while steps := following.get(state := schema.read(mine, mine.settings.tables[0]).state):
+                for step in steps:
+                    plan = migrations.plan(mine, "reminders_at_minutes", step)
+                    migrations.run(mine, plan, approved(mine, plan))
+        return state
+
+    return drive
+
+
+def roll_back_across(here: Situation) -> str:
+    """The rollback of a version that met a migration."""
+    mine = here.connect("database_compatibility", values=connect(here, "values").settings.model_dump() | MIGRATED)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tables, "SEGMENTS", 1)
+        plan = compatibility.plan(mine, migration="reminders_at_minutes", reason="drill")
+        approval = approved(mine, plan)
+        compatibility.move(mine, plan, approval)
+        reverted = compatibility.revert(mine, plan, approval)
+        compatibility.keep_review(mine, plan, approval)
+        # A run before this one may have come as far as taking it back.
+        if reverted.trouble is None or reverted.trouble.reference == "migration-order":
+            return "done"
+        raise reverted.trouble
+
+
+FORTH = {"": ("expand",), "expanded": ("backfill", "verify"), "verified": ("contract",), "contracting": ("contract",)}
+BACK = dict.fromkeys(("expanded", "contracted", "reverting"), ("rollback",))
+"""The steps that each state of the table leads to."""
+
+MIGRATED: dict[str, Any] = {
+    "schema_range": "1-2",
+    "tables": [{"name": "buddy-reminders-sandbox", "key": ["user_id", "reminder_id"], "variable": "REMINDERS_TABLE"}],
+}
+
+
 def approved(mine: Target, plan: Plan) -> Approval:
     """As a gate does it: with the caller's principal, wherever it is known."""
     return Approval(plan.hash, approve(mine, plan).by, mine.clock.now(), mine.account)
 
 
 # What stands before
+
+
+def expanded(here: Situation) -> None:
+    """Version 2 serves after version 1, and a migration is open."""
+    promoted(here)
+    migrate({"": ("expand", "backfill")})(here)
+
+
+def contracted(here: Situation) -> None:
+    """A migration that was carried out."""
+    migrate(FORTH)(here)
 
 
 def begun(here: Situation) -> None:
@@ -165,13 +308,22 @@ def aged(here: Situation) -> None:
     here.ask("advance", seconds=25 * 3600)
 
 
+def alarmed(here: Situation) -> None:
+    """Every alarm is there."""
+    mine = connect(here, "alarms")
+    plan = alarms.plan(mine)
+    alarms.run(mine, plan, approve(mine, plan))
+
+
 def frozen(here: Situation) -> None:
     """Two freezes."""
     for _ in range(2):
         freeze_all(here)
 
 
+RECOVERED = "30 items, 0 damaged, Buddy is on"
 QUIET = {"requests_per_minute": 0, "history_minutes": 0}
+TABLE = {**QUIET, "reminders": 3}
 RUNBOOKS = {
     each.name: each
     for each in (
@@ -179,16 +331,30 @@ RUNBOOKS = {
         Runbook("canary_bad", "total_failure", ship("total_failure"), "rolled-back", "1"),
         Runbook("canary_resumed", "good", ship("good"), "proved", "2", begun),
         Runbook("blue_green_good", "good", ship("good", "blue_green"), "proved", "2"),
-        Runbook("blue_green_bad", "total_failure", ship("total_failure", "blue_green"), "rolled-back", "1"),
+        # It passes its smoke tests: only traffic shows what is wrong with it.
+        Runbook("blue_green_bad", "slow", ship("slow", "blue_green"), "rolled-back", "1"),
+        Runbook("all_at_once_good", "good", ship("good", "all_at_once"), "proved", "2"),
+        Runbook("all_at_once_bad", "slow", ship("slow", "all_at_once"), "rolled-back", "1"),
         Runbook("first_deployment", "first_deployment", ship("good"), "deployed", "1", overrides=QUIET),
         Runbook("rollback_mid_rollout", "good", roll_back, "done", "1", begun),
         Runbook("rollback_promoted", "good", roll_back, "done", "1", promoted, QUIET),
+        Runbook("gradual", "good", go_down, "drained", "1", begun),
+        Runbook("deployment_failure", "good", fail, "done", "1", begun, QUIET),
+        Runbook("pre_deployment", "good", check_before, "passed", None, alarmed, QUIET),
         Runbook("freeze", "good", freeze_all, "frozen", None, overrides=QUIET),
         Runbook("lift", "good", lift_all, "lifted", None, frozen, QUIET),
+        Runbook("data_corruption", "good", recover, RECOVERED, "1", corruption.corrupted, {"reminders": 30, **QUIET}),
+        Runbook("feature_flags", "good", turn_flag, "proved", "2"),
+        Runbook("database_compatibility", "good", roll_back_across, "done", "1", expanded, TABLE),
+        Runbook("migrate", "good", migrate(FORTH), "contracted", None, overrides=TABLE),
+        Runbook("migrate_back", "good", migrate(BACK), "reverted", None, contracted, TABLE),
         Runbook("clean_up_versions", "good", clean_up, "2 versions", None, aged, QUIET),
     )
 }
 """Every runbook there is: a later one is covered by being added here."""
+
+RETRIED_MINUTES = 15
+"""For how long Scheduler repeats a call that fails, as every lease and guard asks for."""
 
 SETTLED = {"already-live"}
 """Endings of a run that finds the work done."""
@@ -230,12 +396,14 @@ def _live(runbook: Runbook, here: Situation, call: int, after: bool, ear: int) -
         os.write(ear, json.dumps(what).encode() + b"\n")
 
     send, write, count = botocore.client.BaseClient._make_api_call, target._Appender.__call__, 0
+    counting = threading.Lock()
 
     def counted(self: Any, operation: str, parameters: Any) -> Any:
         nonlocal count
-        count += 1
-        mine = count
-        tell(call=operation)
+        with counting:  # tables are read and written by several threads
+            count += 1
+            mine = count
+            tell(call=operation)
         if mine == call and not after:
             os.kill(os.getpid(), signal.SIGKILL)
         try:
@@ -288,8 +456,14 @@ def must_be_whole(here: Situation, before: str | None) -> None:
 
 
 def must_be_done(here: Situation, runbook: Runbook) -> None:
-    """The runbook's end: one version serves alone, and no schedule is left."""
-    assert here.client("scheduler").list_schedules()["Schedules"] == []
+    """The runbook's end: one version serves alone, and no schedule is left that could still move it."""
+    if here.client("scheduler").list_schedules()["Schedules"]:
+        # A guard whose run was killed right after its rollback: it fires at a RevisionId that is gone, and AWS tries
+        # that again for a quarter of an hour.
+        before = alias_of(here) or {}
+        here.ask("advance", seconds=60 * (lease_minutes() + RETRIED_MINUTES + 1))
+        assert here.client("scheduler").list_schedules()["Schedules"] == []
+        assert (alias_of(here) or {}).get("RevisionId") == before.get("RevisionId")
     alias = alias_of(here)
     if runbook.serves is not None:
         assert alias is not None and alias["FunctionVersion"] == runbook.serves and "RoutingConfig" not in alias

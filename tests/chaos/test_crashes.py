@@ -50,8 +50,9 @@ def test_a_killed_run_leaves_nothing_half_shifted(
         forget_journal(here)
         served = alias_of(here)
         dead = run_in_child(runbook, here, call, after)
-        where = f"{name}, killed {'after' if after else 'before'} call {call}, {dead.calls[-1]}"
-        assert dead.ending is None and len(dead.calls) == call, where
+        where = f"{name}, killed {'after' if after else 'before'} call {call}, {dead.calls[call - 1]}"
+        # Threads beside the one that died may have begun a call of their own.
+        assert dead.ending is None and len(dead.calls) >= call, where
         try:
             must_be_kept(here, dead.lines)
             here.ask("advance", seconds=60 * (lease_minutes() + 1))

@@ -35,7 +35,7 @@ ATTEMPTS = 3
 
 FOREVER = 1_000_000
 ANSWERED_OUTCOMES = {
-    "proved", "unproven", "rolled-back", "held", "deployed", "already-live", "lease-fired", "done", "frozen", "lifted",
+    "proved", "unproven", "rolled-back", "held", "deployed", "already-live", "lease-fired", "done", "drained", "frozen", "lifted",
 }  # fmt: skip
 
 
@@ -82,7 +82,7 @@ def must_tell_the_truth(here: Situation, error: BuddyError) -> None:
         shares += [(100 * weight, version) for version, weight in weights.items()]
         assert found[1] == ", ".join(f"{share:g} % v{version}" for share, version in shares), told
     else:
-        assert re.search(r"[Nn]othing|no alias|does not exist|Deleted before", told), told
+        assert re.search(r"[Nn]othing|no alias|does not exist|Deleted before|is untouched", told), told
 
 
 @pytest.mark.parametrize(("name", "part"), parts())

@@ -1,5 +1,6 @@
 """The environment's alarms, written against the sandbox: present, idempotent, repaired, and wired."""
 
+import asyncio
 import json
 from collections.abc import Callable
 from typing import Any
@@ -7,6 +8,7 @@ from typing import Any
 import pytest
 
 from buddy_ops import alarms
+from buddy_ops.errors import BuddyError, InvalidInput
 from buddy_ops.target import Target
 from tests.conftest import Situation, approve
 
@@ -61,18 +63,70 @@ def test_an_alarm_that_drifted_is_repaired(situation: Bring) -> None:
     assert alarms.plan(target).wanted == ()
 
 
-def test_a_test_notification_arrives_and_says_that_it_is_one(situation: Bring) -> None:
-    """The wiring is proved by a message that ends at the pager and says TEST; the alarm is itself again a minute later."""
+def proved(target: Target, test: str) -> tuple[alarms.Wiring, ...]:
+    plan = alarms.plan(target, test)
+    return asyncio.run(alarms.prove(target, plan, approve(target, plan)))
+
+
+def test_each_alarms_test_arrives_and_says_that_it_is_one(situation: Bring) -> None:
+    """The wiring is proved by a message a piece that ends at the pager and says TEST; all are themselves a minute later."""
+    here = situation("good")
+    target, queue = wired(here)
+    names = apply(target)
+    here.ask("advance", seconds=300)
+    heard(here, queue)
+    wirings = proved(target, "all")
+    assert [each.alarm for each in wirings] == list(names) and all(each.proved for each in wirings)
+    alarms.conclude(wirings)
+    messages = heard(here, queue)
+    assert sorted(each["AlarmName"] for each in messages) == sorted(names)
+    assert all(each["NewStateReason"].startswith("TEST") for each in messages)
+    here.ask("advance", seconds=120)
+    assert alarms.burning(target) == ()
+
+
+def test_nothing_is_set_off_unless_it_is_asked_for(situation: Bring) -> None:
+    """No test in the plan, or a dry run: no SetAlarmState, and the pager stays silent. A wrong name is refused."""
     here = situation("good")
     target, queue = wired(here)
     apply(target)
-    here.ask("advance", seconds=300)
-    heard(here, queue)
-    alarms.test(target, f"{here.function}-error-rate")
-    (message,) = heard(here, queue)
-    assert message["NewStateReason"].startswith("TEST") and message["AlarmName"] == f"{here.function}-error-rate"
-    here.ask("advance", seconds=120)
-    assert alarms.burning(target) == ()
+    assert proved(target, "") == ()
+    target.dry_run = True
+    assert proved(target, "all") == ()
+    assert here.calls("SetAlarmState") == [] and heard(here, queue) == []
+    with pytest.raises(InvalidInput, match="there is no alarm 'pager'"):
+        alarms.plan(target, "pager")
+
+
+def test_an_alarm_that_reaches_nobody_is_told(situation: Bring) -> None:
+    """Without a topic, with a topic that is gone and with one that nobody listens to, the test proves nothing."""
+    here = situation("good")
+    target, _ = wired(here)
+    topic = target.settings.alarms.topic_arn
+    for subscription in here.client("sns").list_subscriptions_by_topic(TopicArn=topic)["Subscriptions"]:
+        here.client("sns").unsubscribe(SubscriptionArn=subscription["SubscriptionArn"])
+    apply(target)
+    name = f"{here.function}-error-rate"
+    (wiring,) = proved(target, name)
+    assert not wiring.proved and "nobody listens" in wiring.says
+    with pytest.raises(BuddyError, match="alarm-silent"):
+        alarms.conclude([wiring])
+    here = situation("good")
+    silent = here.connect()
+    apply(silent)
+    (wiring,) = proved(silent, name)
+    assert not wiring.proved and "told nobody" in wiring.says
+
+
+def test_an_alarm_whose_actions_were_switched_off_is_repaired(situation: Bring) -> None:
+    """A muted alarm differs from what it should be, and is written anew."""
+    here = situation("good")
+    target, _ = wired(here)
+    apply(target)
+    name = f"{here.function}-error-rate"
+    here.client("cloudwatch").disable_alarm_actions(AlarmNames=[name])
+    assert f"{name}: ActionsEnabled is False" in alarms.plan(target).now
+    assert apply(target) == (name,)
 
 
 @pytest.mark.parametrize(("build", "alarm"), [("errors_5_percent", "error-rate"), ("slow", "latency-p99")])

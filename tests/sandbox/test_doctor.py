@@ -58,8 +58,8 @@ def answering(target: Target, **decisions: str) -> list[dict[str, Any]]:
         parsed = {"EvaluationResults": page, "IsTruncated": more, "Marker": "next", "ResponseMetadata": {}}
         return AWSResponse("", 200, {}, None), parsed
 
-    target.session.events.register("provide-client-params.iam.SimulatePrincipalPolicy", note)
-    target.session.events.register("before-call.iam.SimulatePrincipalPolicy", answer)
+    target.session.register("provide-client-params.iam.SimulatePrincipalPolicy", note)
+    target.session.register("before-call.iam.SimulatePrincipalPolicy", answer)
     return asked
 
 
@@ -70,7 +70,7 @@ def test_a_healthy_environment_has_no_problem(situation: Bring) -> None:
     found = examine(here, lease={"dead_letter_arn": "arn:aws:sqs:us-east-1:123456789012:dead"})
     assert {each.check for each in found.values() if each.state == "problem"} == set()
     assert found["permissions"].state == "unknown" and found["permissions"].do
-    assert {name for name, each in found.items() if each.state == "warning"} == {"alarms"}
+    assert {name for name, each in found.items() if each.state == "warning"} == {"alarms", "archive", "channels"}
     assert found["alias"].says == "100 % v1" and "user/" in found["credentials"].says
 
 
@@ -163,7 +163,7 @@ def test_a_freeze_is_told_and_a_slow_timeout(situation: Bring) -> None:
     assert found["timeout"].state == "warning"
 
 
-@pytest.mark.parametrize("role", ["reader", "responder", "deployer"])
+@pytest.mark.parametrize("role", ["reader", "auditor", "responder", "deployer"])
 def test_a_caller_that_may_do_everything_is_ok(situation: Bring, role: powers.Role) -> None:
     """IAM is asked about each action on its own resource, as the role that the session stands for, every page."""
     here = situation("good")
@@ -174,7 +174,7 @@ def test_a_caller_that_may_do_everything_is_ok(situation: Bring, role: powers.Ro
     assert found["permissions"].state == "ok"
     assert {each["PolicySourceArn"] for each in asked} == {"arn:aws:iam::123456789012:role/ops"}
     passing = [each["ResourceArns"] for each in asked if "iam:PassRole" in each["ActionNames"]]
-    assert bool(passing) is (role == "deployer") and all(each == [LEASE_ROLE] for each in passing)
+    assert bool(passing) is (role in powers.ACTING) and all(each == [LEASE_ROLE] for each in passing)
 
 
 def test_what_the_caller_may_not_do_is_named(situation: Bring) -> None:
@@ -239,3 +239,25 @@ def test_the_command_ends_by_what_it_found(situation: Bring) -> None:
     assert run("-e", "nowhere")[0] == 2 and run("--role", "king")[0] == 2
     light = subprocess.run([sys.executable, "-c", code, "doctor"], capture_output=True, text=True, check=False)
     assert "heavy: []" in light.stdout, light.stdout + light.stderr
+
+
+def test_slack_and_the_archive_are_looked_for(situation: Bring, monkeypatch: pytest.MonkeyPatch) -> None:
+    """None configured is a warning; configured and missing is a problem that names the place; nothing is decrypted."""
+    here = situation("good", history_minutes=0, requests_per_minute=0)
+    found = examine(here)
+    assert (found["channels"].state, found["archive"].state) == ("warning", "warning")
+    missing = {"archive": {"where": "s3://buddy-runs-nowhere"}}
+    found = examine(here, notify={"slack_webhook": "env:BUDDY_SLACK"}, **missing)
+    assert found["channels"].state == "problem" and "BUDDY_SLACK" in found["channels"].says
+    assert found["archive"].state == "problem"
+    in_ssm = {"slack_webhook": "ssm:/buddy/sandbox/secrets/slack"}
+    assert examine(here, notify=in_ssm)["channels"].state == "problem"
+    assert examine(here, "reader", notify=in_ssm)["channels"].state == "unknown"
+    here.client("ssm").put_parameter(Name="/buddy/sandbox/secrets/slack", Value="https://x", Type="SecureString")
+    here.client("s3").create_bucket(Bucket="buddy-runs-locked", ObjectLockEnabledForBucket=True)
+    here.client("s3").create_bucket(Bucket="buddy-runs-open")
+    monkeypatch.setenv("BUDDY_SLACK", "https://y")
+    found = examine(here, notify=in_ssm, archive={"where": "s3://buddy-runs-locked/prod"})
+    assert (found["channels"].state, found["archive"].state) == ("ok", "ok") and "https" not in found["channels"].says
+    found = examine(here, notify={"slack_webhook": "env:BUDDY_SLACK"}, archive={"where": "s3://buddy-runs-open"})
+    assert (found["channels"].state, found["archive"].state) == ("ok", "warning")

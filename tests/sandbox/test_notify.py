@@ -8,9 +8,11 @@ from typing import Any
 
 import pytest
 
-from buddy_ops import notify
+from buddy_ops import notify, rollout, runs
+from buddy_ops.errors import Refused
 from buddy_ops.target import Target
-from tests.conftest import Situation
+from tests.chaos.harness import QUIET
+from tests.conftest import Situation, approve
 
 Bring = Callable[..., Situation]
 
@@ -20,6 +22,7 @@ class Receiver(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         body = self.rfile.read(int(self.headers["Content-Length"]))
+        self.server.seen.append(self.server.look())  # type: ignore[attr-defined]
         self.server.heard.append((self.path, dict(self.headers), json.loads(body)))  # type: ignore[attr-defined]
         self.send_response(self.server.status)  # type: ignore[attr-defined]
         self.end_headers()
@@ -33,15 +36,17 @@ class Receiver(BaseHTTPRequestHandler):
 def receiver() -> Iterator[HTTPServer]:
     server = HTTPServer(("127.0.0.1", 0), Receiver)
     server.heard, server.status = [], 200  # type: ignore[attr-defined]
+    server.seen, server.look = [], lambda: None  # type: ignore[attr-defined]
     threading.Thread(target=server.serve_forever, daemon=True).start()
     yield server
     server.shutdown()
     server.server_close()
 
 
-def telling(here: Situation, **settings: Any) -> Target:
+def telling(here: Situation, watch_minutes: int = 0, **settings: Any) -> Target:
     values = here.connect(quiet=True).settings.model_dump(mode="json")
     values["notify"] = settings
+    values["rollout"]["watch_minutes"] = watch_minutes
     return here.connect(values=values)
 
 
@@ -108,3 +113,77 @@ def test_nothing_configured_tells_nobody(situation: Bring) -> None:
     """Every channel is optional."""
     here = situation("first_deployment")
     assert notify.announce(here.connect(), "Hello.") == notify.Told((), ())
+
+
+def shipped(
+    here: Situation, target: Target, profile: str, glass: dict[str, str] | None = None, label: str = "2.0.0"
+) -> rollout.Outcome:
+    """A build all at once, and told of."""
+    plan = rollout.plan(target, here.build(profile, label), "all_at_once", break_glass=glass)
+    outcome = runs.drive(target, notify.around(target, plan, rollout.run(target, plan, approve(target, plan))))
+    target.close()
+    return outcome
+
+
+def heard(receiver: Any) -> list[str]:
+    return [body["text"] for _, _, body in receiver.heard]
+
+
+def test_a_deployment_is_told_before_and_after(
+    situation: Bring, receiver: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Once when it begins, once when it has ended; whoever broke the glass is named with the rules and the reason."""
+    here = situation("good", **QUIET)
+    monkeypatch.setenv("HOOK", f"{address(receiver)}/x")
+    target = telling(here, slack_webhook="env:HOOK")
+    glass = {"who": "Ada", "why": "reminders are not sent"}
+    outcome = shipped(here, target, "good", glass)
+    assert outcome.ending == "unproven"
+    before, after = heard(receiver)
+    assert (
+        "Begins: Ship a new version" in before and "Ended: Ship a new version" in after and "v2 serves 100 %" in after
+    )
+
+
+def test_traffic_is_back_before_anybody_hears_of_it(
+    situation: Bring, receiver: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """When the message of a rollback arrives, the alias has been where it says for as long as it takes to write it."""
+    here = situation("slow", requests_per_minute=3000, history_minutes=20)
+    monkeypatch.setenv("HOOK", f"{address(receiver)}/x")
+    receiver.look = lambda: here.alias()["FunctionVersion"]
+    outcome = shipped(here, telling(here, 10, slack_webhook="env:HOOK"), "slow")
+    assert outcome.ending == "rolled-back"
+    assert receiver.seen == ["1", "1"] and "v2 was taken back" in heard(receiver)[-1]
+
+
+def test_a_channel_that_is_down_stops_no_rollout(
+    situation: Bring, receiver: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It ships, and its outcome says who was not told, once."""
+    here = situation("good", **QUIET)
+    receiver.status = 500
+    monkeypatch.setenv("HOOK", f"{address(receiver)}/x")
+    outcome = shipped(here, telling(here, slack_webhook="env:HOOK"), "good")
+    assert here.alias()["FunctionVersion"] == "2"
+    assert [each for each in outcome.reasons if "Slack" in each] == ["Slack was not told: it answered 500"]
+
+
+def test_a_refusal_on_the_way_is_told(situation: Bring, receiver: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who heard of the beginning hears of the end, whatever it was; and the error is still an error."""
+    here = situation("good", **QUIET)
+    monkeypatch.setenv("HOOK", f"{address(receiver)}/x")
+    with pytest.raises(Refused, match="smoke-failed"):
+        shipped(here, telling(here, slack_webhook="env:HOOK"), "total_failure")
+    assert "Ended by an error (smoke-failed)" in heard(receiver)[-1]
+
+
+def test_what_changes_nothing_tells_nobody(situation: Bring, receiver: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A build that serves already, and a dry run."""
+    here = situation("good", **QUIET)
+    monkeypatch.setenv("HOOK", f"{address(receiver)}/x")
+    serves = telling(here, slack_webhook="env:HOOK")
+    assert shipped(here, serves, "good", label="1.0.0").ending == "already-live"
+    dry = here.connect(values=serves.settings.model_dump(mode="json"), dry_run=True)
+    assert shipped(here, dry, "good").ending == "dry-run"
+    assert heard(receiver) == []

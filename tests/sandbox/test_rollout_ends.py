@@ -6,11 +6,12 @@ import pytest
 
 from buddy_ops import envelope, lease, rollout, runs
 from buddy_ops.aliases import decode
+from buddy_ops.errors import Refused
 from buddy_ops.sandbox import scenarios
 from tests.conftest import Situation, approve
 
 Bring = Callable[..., Situation]
-ENDED_ELSEWHERE = {"first_deployment"}
+ENDED_ELSEWHERE = {"corruption", "first_deployment"}
 
 
 @pytest.mark.parametrize("name", sorted(set(scenarios.names()) - ENDED_ELSEWHERE))
@@ -145,3 +146,40 @@ def test_a_burning_alarm_is_told_and_does_not_refuse(situation: Bring) -> None:
     outcome = runs.drive(mine, rollout.run(mine, plan, approve(mine, plan)))
     mine.close()
     assert outcome.ending == "proved" and any("may be the fix" in reason for reason in outcome.reasons)
+
+
+def interrupted(here: Situation, artifact: str, strategy: str) -> None:
+    """A rollout whose run is gone as soon as the new version has traffic."""
+    first = here.connect()
+    plan = rollout.plan(first, artifact, strategy)
+    steps = rollout.run(first, plan, approve(first, plan))
+    for seen in steps:
+        if seen.weight:
+            break
+        first.clock.sleep_until(seen.wake_at)
+    steps.close()
+    first.close()
+
+
+@pytest.mark.parametrize("resumed_by", ["blue_green", "canary"])
+def test_an_interrupted_watch_goes_on_at_100_percent(situation: Bring, resumed_by: str) -> None:
+    """Whichever strategy watches on, every minute since the switch was served by the new version alone."""
+    here = situation("good", history_minutes=20)
+    artifact = here.build("good")
+    interrupted(here, artifact, "blue_green")
+    mine = here.connect()
+    plan = rollout.plan(mine, artifact, resumed_by)
+    seen = next(rollout.run(mine, plan, approve(mine, plan)))
+    assert seen.weight == 1.0 and seen.evidence is not None
+    assert [weight for _, weight in seen.evidence.shifts] == [1.0]
+    mine.close()
+
+
+def test_a_split_rollout_is_resumed_by_a_canary_alone(situation: Bring) -> None:
+    """Switching at once a build that a canary gives 10 % would pass its verdict by: refused, and nothing is written."""
+    here = situation("good", history_minutes=20)
+    artifact = here.build("good")
+    interrupted(here, artifact, "canary")
+    with pytest.raises(Refused, match="rollout-under-way") as refused:
+        rollout.plan(here.connect(), artifact, "blue_green")
+    assert "strategies/canary" in refused.value.next

@@ -207,11 +207,12 @@ def test_the_list_of_situations_is_whole() -> None:
 
 @pytest.mark.parametrize("name", [name for name, _ in control.scenarios()])
 def test_every_situation_can_be_set_up(situation: Bring, name: str) -> None:
-    """A function stands there, its alias serves version 1 if anything was deployed, and traffic is as the file says."""
+    """A function stands there, its alias serves the version that it should, and traffic is as the file says."""
     here = situation(name, history_minutes=1)
     assert functions(here.endpoint) == [here.function]
     aliases = here.client("lambda").list_aliases(FunctionName=here.function)["Aliases"]
-    assert [each["FunctionVersion"] for each in aliases] == ([] if name == "first_deployment" else ["1"])
+    serves = {"first_deployment": [], "corruption": ["2"]}.get(name, ["1"])
+    assert [each["FunctionVersion"] for each in aliases] == serves
     assert here.ask("status")["traffic"]["function"] == here.function
 
 

@@ -5,17 +5,19 @@ from collections.abc import Callable
 import pytest
 
 from buddy_ops import smoke
-from buddy_ops.errors import Refused
+from buddy_ops.errors import AwsFailed, Refused
+from buddy_ops.sandbox import builds
+from buddy_ops.sandbox.faults import PROFILES, FaultProfile
 from tests.conftest import Situation
 
 Bring = Callable[..., Situation]
 
 
-def publish(here: Situation, profile: str) -> str:
+def publish(here: Situation, profile: str | FaultProfile) -> str:
     """A version of this build, without traffic."""
     lam = here.client("lambda")
-    with open(here.build(profile), "rb") as code:  # noqa: PTH123 - the builder gives a name
-        lam.update_function_code(FunctionName=here.function, ZipFile=code.read())
+    code = builds.build(profile if isinstance(profile, FaultProfile) else PROFILES[profile])
+    lam.update_function_code(FunctionName=here.function, ZipFile=code)
     here.ask("advance", seconds=5)
     version = str(lam.publish_version(FunctionName=here.function)["Version"])
     here.ask("advance", seconds=5)
@@ -47,6 +49,34 @@ def test_a_broken_version_is_refused_with_what_it_did(situation: Bring, profile:
         smoke.refuse(here.connect(), version)
     assert trouble in refused.value.what and f"v{version}" in refused.value.now
     assert refused.value.exit_code == 4
+
+
+def test_an_answer_after_alexas_limit_is_none(situation: Bring) -> None:
+    """What takes longer than Alexa waits has failed, by Lambda's own figures; an environment may want less still."""
+    here = situation("good", history_minutes=0, requests_per_minute=0)
+    here.client("lambda").update_function_configuration(FunctionName=here.function, Timeout=30)
+    here.ask("advance", seconds=5)
+    late = publish(here, FaultProfile("late", slow_rate=1.0, slow_ms=8100.0))
+    target = here.connect()
+    assert all((each.trouble or "").endswith("8.1 s, and has 8 s") for each in smoke.run(target, late))
+    in_time = publish(here, FaultProfile("in time", slow_rate=1.0, slow_ms=6500.0))
+    assert all(each.trouble is None for each in smoke.run(target, in_time))
+    tests = [{"name": "launch", "request": "LaunchRequest", "within_s": 6}]
+    hasty = here.connect(values=target.settings.model_dump(mode="json") | {"smoke_tests": tests})
+    assert [each.trouble for each in smoke.run(hasty, in_time)] == ["it took 6.5 s, and has 6 s"]
+
+
+def test_a_version_that_never_answers_has_failed(situation: Bring) -> None:
+    """A call without an answer is the version's failure until it is tried again and answers; a refusal by AWS is not."""
+    here = situation("good", history_minutes=0, requests_per_minute=0)
+    version = publish(here, "good")
+    target = here.connect()
+    here.ask("chaos", kind="closed", operation="Invoke", times=2)
+    first, *others = smoke.run(target, version)
+    assert "got no answer" in str(first) and all(each.trouble is None for each in others)
+    here.ask("chaos", kind="denied", operation="Invoke")
+    with pytest.raises(AwsFailed, match="access-denied"):
+        smoke.run(target, version)
 
 
 def test_the_users_are_synthetic(situation: Bring) -> None:

@@ -297,12 +297,12 @@ def test_a_policy_that_makes_no_sense_is_refused_before_any_call(here: Situation
     [
         ("", "artifact-missing"),
         ("nope.zip", "artifact-missing"),
-        ("notebooks", "artifact-missing"),
+        ("..", "artifact-missing"),
         ("README.md", "artifact-not-a-zip"),
     ],
 )
 def test_a_build_that_cannot_be_shipped_is_named(path: str, reference: str) -> None:
-    """No path, a missing file, a folder and a file that is no zip are told apart, before AWS is asked."""
+    """No path, a missing file, what is around the project and a file that is no zip are told apart, before AWS is asked."""
     with pytest.raises(BuddyError, match=reference) as refused:
         parameters.artifact(path)
     assert refused.value.exit_code == 2 and path in refused.value.what

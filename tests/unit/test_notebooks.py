@@ -114,6 +114,19 @@ def test_cell_ids_are_readable_and_unique(path: Path) -> None:
     assert len(set(ids)) == len(ids) and all(re.fullmatch(r"[a-z0-9-]{1,64}", each) for each in ids)
 
 
+def test_the_readme_has_one_row_for_each_notebook() -> None:
+    """What is happening, what to open, who does it, how long it takes: one row a notebook, and none for what is not."""
+    readme = (ROOT / "README.md").read_text("utf-8")
+    table = readme.split("## What is happening?")[1].split("\n\n")[1].splitlines()
+    rows = [[cell.strip() for cell in line.strip("|").split(" | ")] for line in table]
+    assert rows[0] == ["what is happening", "open", "who", "takes"]
+    assert all(len(row) == 4 and all(row) for row in rows[2:]), "four cells, none of them empty"
+    opened = [re.fullmatch(r"\[(.+)\]\((notebooks/.+)\.ipynb\)", row[1]) for row in rows[2:]]
+    linked = [match for match in opened if match]
+    assert all(match[2] == f"notebooks/{match[1]}" for match in linked)
+    assert sorted(ROOT / f"{match[2]}.ipynb" for match in linked) == NOTEBOOKS
+
+
 DIRTY = {
     "outputs": {"outputs": [{"output_type": "stream", "name": "stdout", "text": "x"}]},
     "an execution count": {"execution_count": 3},

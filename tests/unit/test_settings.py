@@ -274,3 +274,18 @@ def test_any_parameters_give_values_or_one_refusal(given_values: dict[str, Any])
         return
     assert set(found) == set(settings.declared(CELL))
     assert isinstance(found["dry_run"], bool) and isinstance(found["artifact"], str)
+
+
+TABLE = {"name": "reminders", "key": ["user_id"]}
+
+
+@pytest.mark.parametrize(
+    ("field", "wrong"),
+    [("name", "no/name"), ("key", []), ("key", ["a", "b", "c"]), ("invariants", [{"attribute": "at", "pattern": "("}])],
+)
+def test_a_table_that_makes_no_sense_is_refused(field: str, wrong: object) -> None:
+    """A name, one or two key attributes, and regular expressions that are some; each problem names its key."""
+    settings.validate({"function": "f", "tables": [TABLE]}, "file")
+    with pytest.raises(InvalidInput, match=r"invalid-settings") as refused:
+        settings.validate({"function": "f", "tables": [{**TABLE, field: wrong}]}, "file")
+    assert f"settings.tables.0.{field}" in refused.value.what

@@ -15,6 +15,11 @@ import faults  # type: ignore[import-not-found]  # its neighbour inside the zip
 APOLOGY = "Sorry, I had trouble doing what you asked. Please try again."
 METRICS = ("Apologies", "SafetyEscalations", "RemindersSet")
 _BUILD = Path(__file__).with_name("build.json")
+_RANGE = Path(__file__).with_name("schema_range")
+_ENDS = (_RANGE.read_text("utf-8") if _RANGE.exists() else "1").split("-")
+LOW, HIGH = int(_ENDS[0]), int(_ENDS[-1])
+"""The schema versions of a reminder that this build reads and writes."""
+
 USER_AGENT = f"buddy/{json.loads(_BUILD.read_text('utf-8'))['label'] if _BUILD.exists() else 'dev'}"
 
 
@@ -56,7 +61,7 @@ def answer(event: dict[str, Any], counts: dict[str, int], mine: faults.Fate) -> 
             counts["RemindersSet"] = 1
             spoken = set_reminder(event, mine)
         case "IntentRequest", "MedicationTakenIntent":
-            spoken = say(f"Well done. I noted that you took {slot(event, 'medication') or 'your medication'}.")
+            spoken = note_taken(event, mine)
         case "IntentRequest", "ReadRemindersIntent":
             spoken = read_reminders(user_id(event))
         case "IntentRequest", "SafetyEscalationIntent":
@@ -76,27 +81,64 @@ def set_reminder(event: dict[str, Any], mine: faults.Fate) -> dict[str, Any]:
     """Store a reminder (if there is a table) and say so, in the wording that the feature flag asks for."""
     medication, at = slot(event, "medication") or "your medication", slot(event, "time")
     item = {"user_id": user_id(event), "reminder_id": event["request"]["requestId"], "medication": medication, "at": at}
-    if mine.corrupts:
-        # Damage as it happens: the item is there, but says another medicine's name and no time.
-        item |= {"medication": medication[::-1], "at": ""}
-    if store := table():
-        store.put_item(Item={**item, "schema_version": 1, "written_at": int(time.time())})
+    write(item, mine)
     when = f" at {at}" if at else ""
     if enabled("ENABLE_NEW_MEDICATION_FLOW"):
         return say(f"Done. {medication}{when}, every day. Shall I also remind your carer?", "Shall I?")
     return say(f"I will remind you to take {medication}{when}.")
 
 
+def note_taken(event: dict[str, Any], mine: faults.Fate) -> dict[str, Any]:
+    """Note on the person's reminders of a medication that it was taken, and say so."""
+    medication = slot(event, "medication") or "your medication"
+    for item in reminders(user_id(event)):
+        if item["medication"] == medication:
+            write({**item, "taken_at": int(time.time())}, mine)
+    return say(f"Well done. I noted that you took {medication}.")
+
+
 def read_reminders(user: str) -> dict[str, Any]:
     """Read the person's reminders out."""
-    store = table()
-    if store is None:
-        return say("You have no reminders.")
-    found = store.query(
-        KeyConditionExpression="user_id = :user", ExpressionAttributeValues={":user": user}, ConsistentRead=True
-    )["Items"]
+    found = reminders(user)
     spoken = ", ".join(f"{item['medication']} at {item['at']}" if item["at"] else item["medication"] for item in found)
     return say(f"You have {len(found)} reminders: {spoken}." if found else "You have no reminders.")
+
+
+def reminders(user: str) -> list[dict[str, Any]]:
+    """A person's reminders; none where there is no table."""
+    store = table()
+    if store is None:
+        return []
+    asked = {"KeyConditionExpression": "user_id = :user", "ExpressionAttributeValues": {":user": user}}
+    return [{**item, "at": time_of(item)} for item in store.query(**asked, ConsistentRead=True)["Items"]]
+
+
+def time_of(item: dict[str, Any]) -> str:
+    """A reminder's time, '08:00', from whichever shape this build knows and the item has."""
+    if HIGH < 2 or "at_minutes" not in item:
+        return str(item["at"])
+    minutes = item["at_minutes"]
+    return "" if minutes is None else f"{int(minutes) // 60:02d}:{int(minutes) % 60:02d}"
+
+
+def shapes_of(at: str) -> dict[str, Any]:
+    """A reminder's time in every shape that this build knows: text in schema 1, minutes after midnight from 2 on."""
+    shapes: dict[str, Any] = {"at": at} if LOW < 2 else {}
+    if HIGH > 1:
+        hours, _, minutes = at.partition(":")
+        shapes["at_minutes"] = 60 * int(hours) + int(minutes) if at else None
+    return shapes
+
+
+def write(item: dict[str, Any], mine: faults.Fate) -> None:
+    """Store a reminder, if there is a table; it says which version wrote it, and when."""
+    if mine.corrupts:
+        # Damage as it happens: the item is there, but says another medicine's name and no time.
+        item |= {"medication": item["medication"][::-1], "at": ""}
+    stamp = {"written_at": int(time.time()), "written_by": os.environ.get("AWS_LAMBDA_FUNCTION_VERSION", "")}
+    rest = {name: value for name, value in item.items() if name not in ("at", "at_minutes")}
+    if store := table():
+        store.put_item(Item={"schema_version": LOW, **rest, **shapes_of(item["at"]), **stamp})
 
 
 def table() -> Any:

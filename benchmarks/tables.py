@@ -1,0 +1,70 @@
+"""Repair in items a second against a plain loop of conditional puts, in turn in the same run.
+
+Run it with ``python -m benchmarks.tables``; the ratio is what counts, the rates are this machine's and moto's.
+"""
+
+import statistics
+import time
+
+import boto3
+
+from buddy_ops import control, tables, target
+from buddy_ops.tables import Change
+from buddy_ops.target import Target
+
+ITEMS = 5000
+ALONE = 1000
+ROUNDS = 5
+NAME, KEY = "buddy-reminders-sandbox", ("user_id", "reminder_id")
+
+
+def main() -> None:
+    """Measure in pairs and print the ratios."""
+    ratios = []
+    for _ in range(ROUNDS):
+        with control.running() as url:
+            quiet = {"reminders": ITEMS, "history_minutes": 0, "requests_per_minute": 0}
+            control.ask(url, "scenario", name="good", overrides=quiet)
+            values = {"function": "buddy-alexa-skill-sandbox", "aws": {"region": "us-east-1", "endpoint_url": url}}
+            here = target.connect("sandbox", "bench", values=values, quiet=True)
+            changes = [taken(item) for item in everything(here)]
+            ours = rate(ITEMS - ALONE, lambda: list(tables.write(here, NAME, KEY, changes[ALONE:])))  # noqa: B023
+            plain = rate(ALONE, lambda: put_one_by_one(here, changes[:ALONE]))  # noqa: B023
+            assert all("taken_at" in item for item in everything(here))
+            here.close()
+        ratios.append(ours / plain)
+        print(f"repair {ours:,.0f} items/s, a loop of puts {plain:,.0f} items/s, ratio {ours / plain:.1f}")
+    print(f"median ratio {statistics.median(ratios):.1f}, {min(ratios):.1f} to {max(ratios):.1f} (aim: at least 5)")
+
+
+def everything(here: Target) -> list[tables.Item]:
+    return [item for page, _ in tables.sweep(here, NAME, lambda page: None) for item in page.items]
+
+
+def taken(item: tables.Item) -> Change:
+    return Change(item, {**item, "taken_at": {"N": "1"}})
+
+
+def put_one_by_one(here: Target, changes: list[Change]) -> None:
+    """What a script would do: one conditional put after the other."""
+    keys = {"aws_access_key_id": "bench", "aws_secret_access_key": "bench"}
+    client = boto3.client("dynamodb", region_name=here.region, endpoint_url=here.endpoint_url, **keys)
+    for change in changes:
+        assert change.seen is not None
+        client.put_item(
+            TableName=NAME,
+            Item=change.to,
+            ConditionExpression="written_at = :at AND attribute_not_exists(taken_at)",
+            ExpressionAttributeValues={":at": change.seen["written_at"]},
+        )
+
+
+def rate(count: int, work: "object") -> float:
+    """Items a second."""
+    began = time.perf_counter()
+    work()  # type: ignore[operator]
+    return count / (time.perf_counter() - began)
+
+
+if __name__ == "__main__":
+    main()

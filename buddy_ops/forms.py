@@ -1,0 +1,101 @@
+"""Parameters filled in by a person, where a runbook needs one that its cell leaves empty.
+
+Knows how a parameter looks as a field. Validates with what validates everywhere: the cell's own declarations, the
+environment's file and its models. Runs nothing.
+"""
+
+import html
+from collections.abc import Mapping
+from contextlib import suppress
+from typing import Any
+
+from buddy_ops import front_end, parameters, settings, target
+from buddy_ops.errors import InvalidInput
+from buddy_ops.front_end import Clicks, Panel
+from buddy_ops.settings import Parameter
+
+HIDDEN = ("settings", "approved_by", "approved_plan")
+"""What no field asks for: the environment's file has the settings, and the gate asks who approves."""
+
+
+async def fill(runbook: str, namespace: dict[str, Any], *needed: str) -> None:
+    """Ask for a runbook's parameters with a form, if one that it needs is empty and a person is there; else nothing.
+
+    Call it as ``await forms.fill("canary", globals(), "artifact")``, before ``open_runbook``.
+    """
+    declared = parameters.declared_in(runbook)
+    if all(namespace.get(name) for name in needed) or not front_end.attended() or front_end.widgets() is None:
+        return
+    clicks, shown = Clicks(), front_end.widgets()
+    start = {name: namespace.get(name, each.default) for name, each in declared.items()}
+    fields = {name: _field(declared[name], value) for name, value in start.items() if name not in HIDDEN}
+    use, says, line = clicks.button("Use these", "use", "primary"), shown.HTML(), ""
+
+    def look(_: object = None) -> None:
+        try:
+            check(runbook, declared, start | _values(declared, fields), needed)
+            use.disabled, says.value = False, "These are valid."
+        except InvalidInput as error:
+            use.disabled, says.value = True, f"<pre>{html.escape(error.what)}</pre>"
+
+    rows = [shown.HBox([field, shown.Label(declared[name].meaning)]) for name, field in fields.items()]
+    for field in fields.values():
+        field.observe(look, "value")
+    look()
+    clicks.soon(fields[needed[0]].focus)
+    panel = Panel(*rows, says, use)
+    try:
+        while await clicks.take() is None:
+            pass
+        values = check(runbook, declared, start | _values(declared, fields), needed)
+        namespace.update(values)
+        line = ", ".join(f"{name} = {values[name]!r}" for name in fields)
+    finally:
+        panel.replace(line or "Nothing was filled in.")
+
+
+def check(
+    runbook: str, declared: Mapping[str, Parameter], given: Mapping[str, Any], needed: tuple[str, ...]
+) -> dict[str, Any]:
+    """The values, if the runbook would take them.
+
+    Raises:
+        InvalidInput: every problem, in the words that the runbook itself would use.
+    """
+    values = settings.check(declared, given, f"parameters of {runbook}")
+    file, source = parameters.read(values["environment"])
+    settings.validate(values["settings"] or file, source, target.overrides(values))
+    if "artifact" in needed:
+        parameters.artifact(values["artifact"])
+    for name in needed:
+        if not values[name]:
+            raise InvalidInput("invalid-parameters", f"{name} is needed.", now=settings.UNTOUCHED, next="Fill it in.")
+    return values
+
+
+def _field(parameter: Parameter, value: Any) -> Any:
+    """A field for a parameter's type: a choice, a tick, or a line of text, which is YAML unless a text is meant."""
+    root = parameters.project_root()
+    if parameter.name == "environment":
+        names = sorted(path.stem for path in (root / "parameters").glob("*.yaml"))
+        return front_end.field(parameter.name, "Dropdown", options=names, value=value if value in names else None)
+    if parameter.annotation == "bool":
+        return front_end.field(parameter.name, "Checkbox", value=bool(value))
+    if parameter.name == "artifact":
+        builds = sorted(str(path.relative_to(root)) for path in (root / "build").glob("*.zip"))
+        return front_end.field(parameter.name, "Combobox", options=builds, value=value, placeholder="build/….zip")
+    return front_end.field(parameter.name, value="" if value in (None, [], {}) else str(value))
+
+
+def _values(declared: Mapping[str, Parameter], fields: Mapping[str, Any]) -> dict[str, Any]:
+    """What stands in the fields; an empty line is the parameter's default."""
+    found: dict[str, Any] = {}
+    for name, field in fields.items():
+        value = field.value
+        if isinstance(value, str) and not value.strip():
+            value = declared[name].default
+        elif isinstance(value, str) and declared[name].annotation != "str":
+            with suppress(ValueError):  # it stays a text, which its type refuses in words
+                value = settings.from_yaml(value)
+        found[name] = value
+    return found

@@ -1,0 +1,86 @@
+"""The way a run ends before its end: by a signal, or because a cell takes too long.
+
+Knows the kernel's process group and who may end it. Never knows what a cell does.
+"""
+
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from typing import Any, Literal
+
+GRACE_S = 20.0
+"""How long an interrupted cell may clear up after itself before its kernel is killed."""
+
+INTERRUPTED, TIMED_OUT, DIED = "RunInterrupted", "CellTimedOut", "KernelDied"
+"""Names of the errors that the engine itself leaves in a cell."""
+
+Reason = Literal["signal", "timeout"]
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+class Stop:
+    """Why a run has to end before its end, and the way to end it: the kernel hears an interrupt, as in Jupyter.
+
+    Nothing is raised here: the cell itself ends with KeyboardInterrupt, so that its ``finally`` runs and what it still
+    says is kept.
+    """
+
+    def __init__(self) -> None:
+        self.reason: Reason | None = None
+        self.says = ""
+        self.kernel: int | None = None
+        self._timer: threading.Timer | None = None
+
+    def now(self, reason: Reason, says: str) -> None:
+        """End the run; asked a second time, or if the cell does not end by itself, by killing the kernel."""
+        if self.reason is not None:
+            self.kill()
+            return
+        self.reason, self.says = reason, says
+        if self.kernel is not None:
+            with suppress(ProcessLookupError):
+                os.killpg(self.kernel, signal.SIGINT)
+        self._after(GRACE_S, self.kill)
+
+    def kill(self) -> None:
+        """Kill the kernel and what it started."""
+        if self.kernel is not None:
+            with suppress(ProcessLookupError):
+                os.killpg(self.kernel, signal.SIGKILL)
+
+    @contextmanager
+    def within(self, seconds: float | None) -> Iterator[None]:
+        """A cell's time: if it takes longer, the run ends."""
+        if seconds and self.reason is None:
+            self._after(seconds, lambda: self.now("timeout", f"The cell took longer than {seconds:g} s."))
+        try:
+            yield
+        finally:
+            if self._timer is not None:
+                self._timer.cancel()
+
+    @contextmanager
+    def on_signals(self) -> Iterator[None]:
+        """Let SIGINT, SIGTERM and SIGHUP end the run. Only a process's main thread hears signals."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+
+        def heard(number: int, _: Any) -> None:
+            self.now("signal", f"{signal.Signals(number).name} ended the run.")
+
+        before = {each: signal.signal(each, heard) for each in SIGNALS}
+        try:
+            yield
+        finally:
+            for each, handler in before.items():
+                signal.signal(each, handler)
+
+    def _after(self, seconds: float, do: Callable[[], None]) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = threading.Timer(seconds, do)
+        self._timer.daemon = True
+        self._timer.start()
