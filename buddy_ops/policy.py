@@ -85,7 +85,7 @@ def refusals(environment: str, settings: Settings, facts: Facts) -> tuple[str, .
     if rules.window is not None and not is_open(rules.window, facts.now):
         found.append(f"{environment} deploys {told(rules.window)}, and there it is {local(rules.window, facts.now)}")
     until = facts.since + timedelta(hours=rules.hours_between) if facts.since else facts.now
-    if facts.serving and facts.now < until:
+    if rules.hours_between and facts.serving and facts.now < until:
         found.append(
             f"v{facts.serving} came to serve at {facts.since:%Y-%m-%d %H:%M} UTC, and {environment} leaves it in peace "
             f"for {rules.hours_between:g} hours, until {until:%Y-%m-%d %H:%M}"

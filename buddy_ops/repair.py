@@ -11,8 +11,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from buddy_ops import damage, tables
-from buddy_ops.errors import BuddyError, InvalidInput
+from buddy_ops import damage, schema, tables
+from buddy_ops.errors import BuddyError, InvalidInput, Refused
 from buddy_ops.journal import iso
 from buddy_ops.plan import Approval, Plan
 from buddy_ops.recovery import StopPlan
@@ -117,18 +117,28 @@ class Repaired:
 def scope(target: Target, plan: StopPlan, watch: Watch = tables.ignore) -> Scope:
     """The damaged items, the conflicts, and what stands; the conflicts are listed in the run's folder as well.
 
-    AWS: dynamodb:Scan, BatchGetItem, read only.
+    The item that carries the table's schema is none of its items: whoever migrates writes it.
+
+    AWS: dynamodb:Scan, BatchGetItem, GetItem, read only.
+
+    Raises:
+        Refused: ``schema-changed``.
     """
     table, since = plan.table, plan.since.timestamp()
     if target.dry_run:
         nothing = Comparison(0, 0, 0, (), {}, {})
         return Scope(table, plan.copy, plan.since, nothing, (), ("Dry run: nothing was compared.",))
 
+    _refuse_another_schema(target, plan)
+
     def note(item: Item) -> Iterable[str]:
         yield from ("faulty",) if damage.faults(item, table) else ()
         yield from ("bad",) if damage.text(item, table.writer) in plan.bad else ()
 
-    seen = tables.compare(target, table.name, plan.copy, table.key, note, watch)
+    def counts(item: Item) -> bool:
+        return not schema.is_marker(item, table)
+
+    seen = tables.compare(target, table.name, plan.copy, table.key, note, watch, counts)
     judged = ((live, before, damage.judge(live, before, table, plan.bad, since)) for live, before in seen.pairs)
     found = tuple(_found(live, before, kind, table) for live, before, kind in judged if kind is not None)
     result = Scope(
@@ -137,6 +147,18 @@ def scope(target: Target, plan: StopPlan, watch: Watch = tables.ignore) -> Scope
     target.journal.record("scoped", table=table.name, copy=plan.copy, says=str(result))
     _list_conflicts(target, result)
     return result
+
+
+def _refuse_another_schema(target: Target, plan: StopPlan) -> None:
+    copy = plan.table.model_copy(update={"name": plan.copy})
+    now, then = schema.read(target, plan.table), schema.read(target, copy)
+    if now.version != then.version:
+        raise Refused(
+            "schema-changed",
+            f"{now}, and its copy as of {iso(plan.since)} has schema {then.version}: old items do not fit any more.",
+            now="No item was written. The isolation and the freeze stand.",
+            next="Roll the migration back with operations/migrate_database, then run this again.",
+        )
 
 
 def _warnings(plan: StopPlan, seen: Comparison) -> tuple[str, ...]:

@@ -83,6 +83,11 @@ def read(target: Target, table: Table) -> Marker:
         ) from None
 
 
+def is_marker(item: Mapping[str, Any], table: Table) -> bool:
+    """Whether an item is the one that carries the table's schema."""
+    return all(item.get(name) == {"S": KEY} for name in table.key)
+
+
 def write(target: Target, held: Marker, version: int, migration: str, state: str) -> Marker:
     """Let a table say another schema, if it still says what ``held`` does. AWS: dynamodb:PutItem on condition, writes.
 

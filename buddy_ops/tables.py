@@ -178,30 +178,32 @@ def compare(
     key: Sequence[str],
     note: Callable[[Item], Iterable[str]] = lambda item: (),
     watch: Watch = ignore,
+    counts: Callable[[Item], bool] = lambda item: True,
 ) -> Comparison:
     """What differs between a table and its copy; of each item that does not, 16 bytes are held.
 
     Args:
         note: words about one item, which are counted for either table.
+        counts: whether something is one of the table's items at all.
 
     AWS: dynamodb:Scan, BatchGetItem, consistent, read only.
     """
 
-    def read(page: Page) -> list[tuple[Identity, bytes, tuple[str, ...]]]:
-        return [(identity(item, key), digest(item), tuple(note(item))) for item in page.items]
+    def read(page: Page) -> list[tuple[Identity, bytes, tuple[str, ...], Item]]:
+        return [(identity(item, key), digest(item), tuple(note(item)), item) for item in page.items if counts(item)]
 
     held: dict[Identity, bytes] = {}
     notes: Counter[str] = Counter()
     notes_before: Counter[str] = Counter()
     for _, found in sweep(target, copy, read):
-        held.update((who, what) for who, what, _ in found)
-        notes_before.update(word for *_, words in found for word in words)
+        held.update((who, what) for who, what, *_ in found)
+        notes_before.update(word for *_, words, _ in found for word in words)
         watch(f"{len(held):,} items of the copy read")
     before, items, checksum = len(held), 0, 0
     now: dict[Identity, Item] = {}
     known: set[Identity] = set()
-    for page, found in sweep(target, table, read):
-        for item, (who, what, words) in zip(page.items, found, strict=True):
+    for _, found in sweep(target, table, read):
+        for who, what, words, item in found:
             checksum, items = checksum ^ int.from_bytes(what), items + 1
             notes.update(words)
             then = held.pop(who, None)

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from buddy_ops import recovery, repair, tables
+from buddy_ops import recovery, repair, schema, tables
 from buddy_ops.errors import BuddyError, InvalidInput, Refused
 from buddy_ops.recovery import StopPlan
 from buddy_ops.repair import Scope
@@ -98,6 +98,17 @@ def test_a_name_that_is_no_conflict_is_refused(mine: Target) -> None:
     _, found = stopped(mine)
     with pytest.raises(InvalidInput, match="unknown-conflict"):
         repair.plan(mine, found, ["amzn1.ask.account.00001/reminder-000003"])
+
+
+def test_the_tables_schema_is_none_of_its_items(here: Situation, mine: Target) -> None:
+    """A migration that begins meanwhile is no item that was created; one that changes the schema is refused."""
+    (reminding,) = mine.settings.tables
+    held = schema.write(mine, schema.read(mine, reminding), 1, "reminders_at_minutes", "expanded")
+    plan, found = stopped(mine)
+    assert schema.KEY not in str(found.found) and "30 items beside 30" in str(found)
+    schema.write(mine, held, 2, "reminders_at_minutes", "contracted")
+    with pytest.raises(Refused, match="schema-changed"):
+        repair.scope(mine, plan)
 
 
 def test_what_somebody_changes_before_the_repair_stands(here: Situation, mine: Target) -> None:
