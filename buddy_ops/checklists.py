@@ -65,10 +65,20 @@ class _Look:
 
 
 Check = Callable[[_Look], Found]
+Seen = Callable[[Item], None]
+"""Hears of each item as soon as it is checked."""
+
+
+def nobody(item: Item) -> None:
+    """Hears nothing."""
 
 
 def before(
-    target: Target, artifact: str, attested: Mapping[str, str] | None = None, reached: tuple[str, ...] = ()
+    target: Target,
+    artifact: str,
+    attested: Mapping[str, str] | None = None,
+    reached: tuple[str, ...] = (),
+    seen: Seen = nobody,
 ) -> Record:
     """Whether a build may be shipped, item by item.
 
@@ -76,6 +86,7 @@ def before(
         artifact: the build: the record is for it and no other.
         attested: who answers for an item, by the item's name.
         reached: the channels that have just been told of it, as ``notify.announce`` says.
+        seen: hears of each item as soon as it is checked.
 
     AWS: lambda:GetAlias, GetFunctionConfiguration, cloudwatch:GetMetricData, DescribeAlarms, ssm:GetParametersByPath,
     reads only.
@@ -85,10 +96,10 @@ def before(
     """
     subject = envelope.build(aliases.code_sha256(parameters.artifact(artifact)))
     items: dict[str, Check | None] = dict.fromkeys(target.settings.policy.testing)
-    return _record(target, "pre_deployment", subject, {**items, **BEFORE}, attested or {}, _Look(target, reached))
+    return _record("pre_deployment", subject, {**items, **BEFORE}, attested or {}, _Look(target, reached), seen)
 
 
-def after(target: Target, attested: Mapping[str, str] | None = None) -> Record:
+def after(target: Target, attested: Mapping[str, str] | None = None, seen: Seen = nobody) -> Record:
     """Whether the version that serves is well, item by item; it is invoked by its smoke tests.
 
     AWS: lambda:GetAlias, cloudwatch:GetMetricData, reads only; lambda:InvokeFunction, runs the skill's code.
@@ -104,7 +115,7 @@ def after(target: Target, attested: Mapping[str, str] | None = None) -> Record:
             now="Nothing was changed.",
             next="Deploy a first build with strategies/all_at_once: it creates the alias.",
         )
-    return _record(target, "post_deployment", f"v{look.alias.primary}", dict(AFTER), attested or {}, look)
+    return _record("post_deployment", f"v{look.alias.primary}", dict(AFTER), attested or {}, look, seen)
 
 
 def keep(target: Target, record: Record) -> str:
@@ -130,12 +141,12 @@ def conclude(record: Record) -> None:
 
 
 def _record(
-    target: Target,
     checklist: str,
     subject: str,
     items: Mapping[str, Check | None],
     attested: Mapping[str, str],
     look: _Look,
+    seen: Seen,
 ) -> Record:
     strange = sorted(set(attested) - set(items))
     if strange:
@@ -145,8 +156,12 @@ def _record(
             now="Nothing was changed.",
             next=f"Attest one of: {', '.join(items)}.",
         )
-    found = tuple(_item(name, check, attested.get(name, "").strip(), look) for name, check in items.items())
-    return Record(checklist, subject, target.clock.now(), target.run, target.principal, found)
+    found = []
+    for name, check in items.items():
+        found.append(_item(name, check, attested.get(name, "").strip(), look))
+        seen(found[-1])
+    target = look.target
+    return Record(checklist, subject, target.clock.now(), target.run, target.principal, tuple(found))
 
 
 def _item(name: str, check: Check | None, by: str, look: _Look) -> Item:

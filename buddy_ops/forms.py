@@ -1,17 +1,19 @@
-"""Parameters filled in by a person, where a runbook needs one that its cell leaves empty.
+"""What a person fills in: parameters that a runbook's cell leaves empty, and who answers for a checklist's items.
 
-Knows how a parameter looks as a field. Validates with what validates everywhere: the cell's own declarations, the
-environment's file and its models. Runs nothing.
+Knows how a parameter and an item look as fields. Validates with what validates everywhere: the cell's own declarations,
+the environment's file and its models. Runs nothing but a checklist's own checks.
 """
 
 import html
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
-from buddy_ops import front_end, parameters, settings, target
+from buddy_ops import clocks, front_end, parameters, settings, target
 from buddy_ops.errors import InvalidInput
 from buddy_ops.front_end import Clicks, Panel
+from buddy_ops.plan import Item, Record
 from buddy_ops.settings import Parameter
 
 HIDDEN = ("settings", "approved_by", "approved_plan")
@@ -52,6 +54,63 @@ async def fill(runbook: str, namespace: dict[str, Any], *needed: str) -> None:
         line = ", ".join(f"{name} = {values[name]!r}" for name in fields)
     finally:
         panel.replace(line or "Nothing was filled in.")
+
+
+MARKS = {"yes": ("#00704a", "✓"), "no": ("#b00020", "✗"), "unknown": ("#8a5a00", "?")}
+
+
+async def checklist(look: Callable[..., Record], attested: Mapping[str, str]) -> Record:
+    """A checklist's record. Where a person is there, its items appear as they are checked, until nothing is open.
+
+    What no check can tell has a field for the name of who answers for it. Whoever keeps the record as it is keeps it
+    with its open items; headless, ``attested`` is all there is.
+
+    Args:
+        look: goes through the checklist: takes ``attested``, and ``seen``, which hears of each item.
+
+    Raises:
+        What ``look`` raises.
+    """
+    if not front_end.attended() or front_end.widgets() is None:
+        return look(attested=attested)
+    clicks, shown, names = Clicks(), front_end.widgets(), dict(attested)
+    listed, people, fields = shown.HTML(), shown.VBox(), dict[str, Any]()
+    buttons = clicks.button("Check again", "again", "primary"), clicks.button("Keep it as it is", "keep")
+    panel, ended, click = Panel(listed, people, shown.HBox(buttons)), "Interrupted: no record was kept.", ""
+    try:
+        while True:
+            _enable(buttons, False)
+            record = await clocks.in_thread(look, attested=names, seen=clicks.each(partial(_mark, listed, [])))
+            if click == "keep" or not record.open:
+                ended = (
+                    f"{len(record.items) - len(record.open)} of {len(record.items)} items are proved or answered for."
+                )
+                return record
+            for item in record.open:
+                if item.state == "unknown" and item.name not in fields:
+                    fields[item.name] = front_end.field("Who answers", placeholder="a name, or nobody")
+                    people.children += (shown.HBox([fields[item.name], shown.Label(item.name)]),)
+            _enable(buttons, True)
+            while not (click := await clicks.take() or ""):
+                pass
+            names |= {name: field.value for name, field in fields.items()}
+    finally:
+        panel.replace(ended)
+
+
+def _enable(buttons: tuple[Any, ...], on: bool) -> None:
+    for button in buttons:
+        button.disabled = not on
+
+
+def _mark(listed: Any, rows: list[str], item: Item) -> None:
+    """Show one more item, in its colour and with a mark that needs none."""
+    colour, mark = MARKS[item.state]
+    by = f", by {item.by}" if item.by else ""
+    rows.append(
+        f'<div><b style="color:{colour}">{mark} {html.escape(item.name)}</b>: {html.escape(item.says + by)}</div>'
+    )
+    listed.value = "".join(rows)
 
 
 def check(

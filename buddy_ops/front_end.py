@@ -6,10 +6,12 @@ Knows widgets for as long as a cell needs them. Never knows what is asked, and l
 import html
 import sys
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
     import asyncio
+
+T = TypeVar("T")
 
 SLICE_S = 0.5
 """Real seconds between two looks at what a cell waits for: a kernel hears an interrupt only in between."""
@@ -74,6 +76,14 @@ class Clicks:
         button = widgets().Button(description=text, button_style=style, **more)
         button.on_click(lambda _: self._loop.call_soon_threadsafe(self._queue.put_nowait, what))
         return button
+
+    def each(self, do: Callable[[T], None]) -> Callable[[T], None]:
+        """The same, called from another thread and done in the cell's own: widgets belong there."""
+
+        def soon(what: T) -> None:
+            self._loop.call_soon_threadsafe(do, what)
+
+        return soon
 
     def soon(self, act: Callable[[], None]) -> None:
         """Do something once the page has had time to show what was displayed."""

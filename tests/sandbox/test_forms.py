@@ -3,11 +3,13 @@
 import asyncio
 import html
 from collections.abc import Callable
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 
 from buddy_ops import errors, forms, front_end, parameters
+from buddy_ops.plan import Item, Record
 from tests.conftest import Situation
 
 Bring = Callable[..., Situation]
@@ -89,3 +91,69 @@ def test_what_is_needed_must_be_there() -> None:
     declared = parameters.declared_in("clean_up_versions")
     with pytest.raises(errors.InvalidInput, match="keep is needed"):
         forms.check("clean_up_versions", declared, {"keep": 0}, ("keep",))
+
+
+def test_a_checklist_turns_green_by_its_checks_and_asks_who_answers_for_the_rest(page: Page) -> None:
+    """Items appear as they are checked; a name typed beside an unknown one closes it, and nothing open ends it."""
+    wrong: dict[str, Any] = {"alarms": "no"}
+    shown: list[str] = []
+
+    def look(attested: dict[str, str], seen: Callable[[Item], None]) -> Record:
+        review = attested.get("code <reviewed>", "").strip()
+        items = (
+            Item("alarms", wrong["alarms"], "three of four are there"),
+            Item("code <reviewed>", "yes" if review else "unknown", "nobody answers for it yet", review),
+        )
+        for item in items:
+            seen(item)
+        return Record("pre_deployment", "abc", datetime(2026, 11, 2, tzinfo=UTC), "7f3a", "arn", items)
+
+    async def step() -> None:
+        """Until the checks are through and the buttons wait."""
+        listed, _, buttons = page.rows
+        for _ in range(100):
+            await asyncio.sleep(0.02)
+            if not buttons.children[0].disabled:
+                shown.append(listed.value)
+                return
+
+    async def answer() -> Record:
+        asked = asyncio.create_task(forms.checklist(look, {}))
+        await asyncio.sleep(0)
+        _, people, buttons = page.rows
+        again = buttons.children[0]
+        await step()
+        assert [row.children[1].value for row in people.children] == ["code <reviewed>"]
+        people.children[0].children[0].value = "Grace"
+        again.click()
+        await asyncio.sleep(0.6)
+        await step()
+        assert not asked.done()  # a check that says no is not outvoted
+        wrong["alarms"] = "yes"
+        again.click()
+        return await asyncio.wait_for(asked, 10)
+
+    record = asyncio.run(answer())
+    assert record.open == () and record.items[1].by == "Grace" and "2 of 2" in page.left
+    assert "✗ alarms" in shown[0] and "? code &lt;reviewed&gt;" in shown[0]
+    assert "✓ code &lt;reviewed&gt;" in shown[1] and "by Grace" in shown[1]
+
+
+def test_a_checklist_is_kept_open_where_a_person_says_so_and_headless(
+    page: Page, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The record says what is open; papermill is asked nothing."""
+
+    def look(attested: dict[str, str], seen: Callable[[Item], None] = lambda item: None) -> Record:
+        items = (Item("alarms", "no", "none is there"),)
+        return Record("pre_deployment", "abc", datetime(2026, 11, 2, tzinfo=UTC), "7f3a", "arn", items)
+
+    async def keep() -> Record:
+        asked = asyncio.create_task(forms.checklist(look, {}))
+        await asyncio.sleep(0.1)
+        page.rows[2].children[1].click()
+        return await asyncio.wait_for(asked, 10)
+
+    assert len(asyncio.run(keep()).open) == 1 and "0 of 1" in page.left
+    monkeypatch.setattr(front_end, "attended", lambda: False)
+    assert len(asyncio.run(forms.checklist(look, {})).open) == 1

@@ -87,7 +87,9 @@ def test_a_version_that_stayed_is_left_in_peace_for_its_rollback_window() -> Non
     (told,) = refused(serving="41", since=since + timedelta(minutes=1))
     assert "v41" in told and "2026-11-23 10:01" in told
     assert refused(serving="", since=since + timedelta(hours=20)) == ()
-    nowhere = policy.refusals("dev", prod(hours_between=0), replace(GOOD, serving="41", since=MONDAY + timedelta(days=1)))
+    nowhere = policy.refusals(
+        "dev", prod(hours_between=0), replace(GOOD, serving="41", since=MONDAY + timedelta(days=1))
+    )
     assert nowhere == ()  # where no such rule is, not even a clock that runs behind makes one
 
 
