@@ -67,7 +67,7 @@ class Scenario(Model):
     deployed: bool = True
     history_minutes: Annotated[int, Field(ge=0, le=24 * 60)] = 190
     metrics_delay_s: Annotated[float, Field(ge=0, le=900)] = 60
-    reminders: Annotated[int, Field(ge=0, le=100_000)] = 0
+    reminders: Annotated[int, Field(ge=0, le=100_000)] = 40
     corrupted_minutes: Annotated[int, Field(ge=0, le=24 * 60)] = 0
     troubles: tuple[TroubleSpec, ...] = ()
     ends: Literal["proved", "unproven", "rolled-back", "held", "deployed"] = "proved"

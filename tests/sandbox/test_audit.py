@@ -63,13 +63,15 @@ def states(found: Audit, *without: str) -> dict[str, str]:
 
 
 EXPECTED = {
+    "archive": "warning",
+    "channels": "warning",
     "permissions": "unknown",
     "those on call": "unknown",
     "dead letters": "warning",
     "failure metrics": "warning",
     "rehearsal": "warning",
 }
-"""The sandbox's IAM decides nothing, has no dead-letter queue configured, and no run was archived there."""
+"""The sandbox's IAM decides nothing; no bucket, channel or dead-letter queue is configured, and no run was archived."""
 
 
 def test_a_ready_environment_is_ready(situation: Bring) -> None:

@@ -104,6 +104,7 @@ def test_a_version_that_declares_nothing_only_warns(here: Situation) -> None:
     """Unless the environment's file speaks for it: then it is known, and refused."""
     shipped(here, "", "1-2")
     mine = here.connect()
+    mine.settings = mine.settings.model_copy(update={"schema_range": None})
     at(mine, 2)
     (doubt,) = rollback.plan(mine).reasons
     assert "whether v2 fits is unknown" in doubt
