@@ -29,8 +29,9 @@ LIMIT_S = 60
 QUIET = {"fetchNews": "false", "checkForUpdates": False, "doNotDisturbMode": True}
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def chromium() -> Iterator[Any]:
+    """A browser. Playwright's event loop runs in this thread until it ends: tests elsewhere start loops of their own."""
     playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: make .venv/.dev")
     found = next(filter(None, map(shutil.which, BROWSERS)), None)
     if found is None:
@@ -65,7 +66,7 @@ class Lab:
         return found
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def lab(chromium: Any, sandbox_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
     """JupyterLab as ``buddy-ops lab`` starts it, on loopback, with settings of its own and no popups."""
     folder, home = tmp_path_factory.mktemp("project"), tmp_path_factory.mktemp("jupyter")

@@ -11,6 +11,7 @@ from tests.browser.conftest import PICTURES
 from tests.conftest import Situation
 from tests.unit.test_archive import leave
 
+pytestmark = pytest.mark.xdist_group("browser")
 Bring = Callable[..., Situation]
 HOSTILE = (
     "</td><script>document.title='owned'</script><img src=http://127.0.0.1:9/x onerror=\"document.title='owned'\">"
