@@ -6,18 +6,18 @@ export JUPYTER_PLATFORM_DIRS := 1
 # An inherited PYTHONDONTWRITEBYTECODE triples every process's start.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help demo test test-quick check lab install install-runner format lock bench clean
+.PHONY: help demo test test-all check lab install install-runner format lock bench clean
 help: ## what there is
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
 
 demo: $(VENV)/.sandbox ## a bad build rolls itself back, a good one is promoted: on the sandbox, in a minute
 	$(BIN)/buddy-ops demo
 
-test: $(VENV)/.dev ## every test, the crash, fault and race matrices whole: a quarter of an hour on 2 cores
-	$(BIN)/pytest -n 2 --dist loadgroup -m "whole or not whole"
-
-test-quick: $(VENV)/.dev ## the same with a sample of the matrices: four minutes
+test: $(VENV)/.dev ## every test, with a sample of the crash, fault and race matrices: a quarter of an hour on 2 cores
 	$(BIN)/pytest -n 2 --dist loadgroup
+
+test-all: $(VENV)/.dev ## the same with the matrices whole: an hour
+	$(BIN)/pytest -n 2 --dist loadgroup -m "whole or not whole"
 
 check: $(VENV)/.dev ## lint, format, types, architecture, infrastructure, notebooks without outputs
 	$(BIN)/ruff check .
