@@ -221,7 +221,8 @@ def _rollout(alias: Alias | None, now: datetime) -> Told:
 def _steps(target: Target, alias: Alias | None, signs: tuple[Sign, ...]) -> tuple[Step, ...]:
     """What to do about it, the most urgent first."""
     here = {"environment": target.environment}
-    ship = {**here, "artifact": "build/skill.zip"}
+    ship, allowed = {**here, "artifact": "build/skill.zip"}, target.settings.rollout.strategies
+    strategy = f"strategies/{'canary' if 'canary' in allowed else allowed[0]}"
     state = {sign.what: sign.state for sign in signs}
     record = alias.record if alias else None
     found: list[Step] = []
@@ -230,9 +231,9 @@ def _steps(target: Target, alias: Alias | None, signs: tuple[Sign, ...]) -> tupl
         found.append(Step(f"People are hurt: {what}, now.", "rollback/immediate", here))
     if record is not None and record.open:
         resume = f"A rollout that was interrupted: with the build of v{record.to} this goes on with it, or closes it."
-        found.append(Step(resume, "strategies/canary", ship))
+        found.append(Step(resume, strategy, ship))
     if alias is None:
-        found.append(Step("Nothing is deployed yet.", "strategies/canary", ship))
+        found.append(Step("Nothing is deployed yet.", strategy, ship))
     if state["alarms"] == "note":
         found.append(Step("Nobody would be called: write the alarms.", "operations/alarms", here))
-    return tuple(found) or (Step("Nothing to do. To ship a build:", "strategies/canary", ship),)
+    return tuple(found) or (Step("Nothing to do. To ship a build:", strategy, ship),)
