@@ -6,12 +6,15 @@ overwrites an archived file.
 
 import fcntl
 import json
+import re
 import sys
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
 
 from buddy_ops import parameters, report, target
 from buddy_ops.errors import BuddyError, InvalidInput, Refused
@@ -22,6 +25,9 @@ from buddy_ops.shelves import INDEX, MANIFEST, PAGE, S3, Folder, Shelf, digest, 
 NOTEBOOK, REPORT, JOURNAL = "notebook.ipynb", "report.html", "journal.jsonl"
 FILES = (NOTEBOOK, REPORT, JOURNAL)
 """What a run's folder holds besides its manifest."""
+
+NAME = re.compile(r"(?!\.{1,2}$)[\w.:-]{1,200}", re.ASCII)
+"""What a run's folder and a file in it can be called; nothing outside the archive is named so."""
 
 UNKNOWN = "unknown"
 """The outcome of a run whose end nothing tells of."""
@@ -88,12 +94,16 @@ def at(where: str | Path = "", environment: str = "") -> Shelf:
 
 
 def entries(where: str | Path | Shelf = "") -> tuple[Entry, ...]:
-    """Every archived run, oldest first: as the index says, or the manifests where there is no index."""
+    """Every archived run, oldest first: as the index says, or the manifests where there is no index.
+
+    Raises:
+        BuddyError: ``archive-damaged``.
+    """
     shelf = at(where) if isinstance(where, str | Path) else where
     index = shelf.read(INDEX)
     if index is None:
         return tuple(_entry(json.loads(line(each))) for each in _in_order(_manifests_in(shelf)))
-    return tuple(_entry(each) for each in _parsed(index, shelf)["runs"])
+    return tuple(_entry(each) for each in _parsed(index, shelf))
 
 
 def find(shelf: Shelf, run: str) -> Entry:
@@ -195,7 +205,7 @@ def rebuild(shelf: Shelf) -> int:
     """
     manifests = _in_order(_manifests_in(shelf))
     index = shelf.read(INDEX)
-    known = {each["sha256"] for each in _parsed(index, shelf)["runs"]} if index else set()
+    known = {str(each.get("sha256")) for each in _parsed(index, shelf)} if index else set()
     if gone := known - {digest(each) for each in manifests}:
         raise BuddyError(
             "archive-damaged",
@@ -227,18 +237,19 @@ def verify(shelf: Shelf, expected: str = "") -> Verified:
     rows, manifests = _rows(index, problems, bool(folders)), []
     previous = ""
     for row in rows:
-        manifest = shelf.read(f"{row.get('folder')}/{MANIFEST}")
+        name = str(row.get("folder"))
+        manifest = shelf.read(f"{name}/{MANIFEST}") if NAME.fullmatch(name) else None
         if manifest is None:
-            problems.append(f"{row.get('folder')}: missing. The index knows it, and its manifest is gone.")
+            problems.append(f"{name}: missing. The index knows it, and its manifest is gone.")
         elif digest(manifest) != row.get("sha256"):
-            problems.append(f"{row.get('folder')}: the manifest was changed.")
+            problems.append(f"{name}: the manifest was changed.")
         else:
             manifests.append(manifest)
-            problems += _differences(shelf, json.loads(manifest), folders.get(row["folder"], set()))
+            problems += _differences(shelf, name, manifest, folders.get(name, set()))
         if row.get("previous") != previous:
-            problems.append(f"{row.get('folder')}: the chain is broken: the run before it is missing or out of order.")
+            problems.append(f"{name}: the chain is broken: the run before it is missing or out of order.")
         previous = str(row.get("sha256"))
-    listed = {row.get("folder") for row in rows}
+    listed = {str(row.get("folder")) for row in rows}
     strays = [name for name, files in folders.items() if MANIFEST in files and name not in listed]
     problems += [f"{name}: not in the index: it was added, or cut off." for name in strays]
     if not problems and index != index_of(manifests):
@@ -253,27 +264,30 @@ def verify(shelf: Shelf, expected: str = "") -> Verified:
 
 
 def _rows(index: bytes | None, problems: list[str], anything: bool) -> list[dict[str, Any]]:
+    if index is None:
+        problems += [f"{INDEX}: missing."] if anything else []
+        return []
     try:
-        rows: list[dict[str, Any]] = json.loads(index)["runs"] if index is not None else []
-        assert all(isinstance(row, dict) for row in rows)
-    except (ValueError, KeyError, TypeError, AssertionError):
+        return _listed(index)
+    except ValueError:
         problems.append(f"{INDEX}: cannot be read.")
         return []
-    if index is None and anything:
-        problems.append(f"{INDEX}: missing.")
-    return rows
 
 
-def _differences(shelf: Shelf, facts: Mapping[str, Any], there: set[str]) -> list[str]:
+def _differences(shelf: Shelf, folder: str, manifest: bytes, there: set[str]) -> list[str]:
     """What of one run's files is not as its manifest says."""
+    try:
+        files = _entry(_object(line(manifest))).files
+    except (ValueError, RecursionError, BuddyError):
+        return [f"{folder}: its manifest cannot be read."]
     found = []
-    for name, wanted in facts["files"].items():
-        content = shelf.read(f"{facts['folder']}/{name}")
+    for name, wanted in files.items():
+        content = shelf.read(f"{folder}/{name}") if NAME.fullmatch(name) else None
         if content is None:
-            found.append(f"{facts['folder']}/{name}: missing.")
+            found.append(f"{folder}/{name}: missing.")
         elif digest(content) != wanted:
-            found.append(f"{facts['folder']}/{name}: changed.")
-    return found + [f"{facts['folder']}/{name}: added." for name in sorted(there - {MANIFEST, *facts["files"]})]
+            found.append(f"{folder}/{name}: changed.")
+    return found + [f"{folder}/{name}: added." for name in sorted(there - {MANIFEST, *files})]
 
 
 # What a run's files say
@@ -374,32 +388,59 @@ def _archive_of(environment: str) -> str:
     return ""
 
 
-def _parsed(index: bytes, shelf: Shelf) -> dict[str, Any]:
+def _object(content: bytes) -> dict[str, Any]:
+    """A JSON object. Raises ValueError for anything else."""
     try:
-        found: dict[str, Any] = json.loads(index)
-        found["runs"]
-    except (ValueError, KeyError, TypeError):
-        raise BuddyError(
-            "archive-damaged",
-            f"{shelf.where}/{INDEX} cannot be read.",
-            now="Nothing was changed.",
-            next="`buddy-ops runs verify` says what else is wrong. Without one, `buddy-ops runs index` makes it anew.",
-        ) from None
+        found = json.loads(content)
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+    if not isinstance(found, dict):
+        raise ValueError("no JSON object")
     return found
 
 
+def _listed(index: bytes) -> list[dict[str, Any]]:
+    """The index's lines. Raises ValueError."""
+    rows = _object(index).get("runs")
+    if not isinstance(rows, list) or not all(isinstance(each, dict) for each in rows):
+        raise ValueError("no list of runs")
+    return rows
+
+
+def _parsed(index: bytes, shelf: Shelf) -> list[dict[str, Any]]:
+    try:
+        return _listed(index)
+    except ValueError:
+        raise _damaged(f"{shelf.where}/{INDEX}") from None
+
+
+def _damaged(what: str) -> BuddyError:
+    return BuddyError(
+        "archive-damaged",
+        f"{what} cannot be read.",
+        now="Nothing was changed.",
+        next="`buddy-ops runs verify` says what else is wrong. Without an index, `buddy-ops runs index` makes it anew.",
+    )
+
+
 def _manifests_in(shelf: Shelf) -> list[bytes]:
-    """Every manifest there is, in the order of their folders' names."""
-    names = [name for name, files in shelf.folders().items() if MANIFEST in files]
-    return [content for name in sorted(names) if (content := shelf.read(f"{name}/{MANIFEST}")) is not None]
+    """Every manifest there is, in the order of their folders' names. Raises BuddyError ``archive-damaged``."""
+    found = []
+    for name in sorted(name for name, files in shelf.folders().items() if MANIFEST in files):
+        if (content := shelf.read(f"{name}/{MANIFEST}")) is not None:
+            try:
+                _entry(_object(line(content)))
+            except (ValueError, TypeError, RecursionError):
+                raise _damaged(f"{shelf.where}/{name}/{MANIFEST}") from None
+            found.append(content)
+    return found
 
 
 def _in_order(manifests: list[bytes]) -> list[bytes]:
     """Oldest first, as they are chained; what is in no chain comes last."""
     after: dict[str, list[bytes]] = {}
     for each in manifests:
-        with suppress(ValueError):
-            after.setdefault(str(json.loads(each).get("previous")), []).append(each)
+        after.setdefault(str(_object(each).get("previous")), []).append(each)
     found, previous = [], ""
     while after.get(previous):
         found.append(after[previous].pop(0))
@@ -407,7 +448,16 @@ def _in_order(manifests: list[bytes]) -> list[bytes]:
     return found + [each for rest in after.values() for each in rest]
 
 
+ENTRY = TypeAdapter(Entry)
+
+
 def _entry(facts: Mapping[str, Any]) -> Entry:
-    """An entry from a line of the index; fields that a later release added are passed over."""
-    known = {each.name: facts[each.name] for each in fields(Entry) if each.name in facts}
-    return Entry(**known | {"people": tuple(facts["people"]), "notes": tuple(facts.get("notes", ()))})
+    """An entry from a line of the index; fields that a later release added are passed over.
+
+    Raises:
+        BuddyError: ``archive-damaged``.
+    """
+    try:
+        return ENTRY.validate_python({each.name: facts[each.name] for each in fields(Entry) if each.name in facts})
+    except ValidationError:
+        raise _damaged(f"What is archived of run {facts.get('run')!r}") from None

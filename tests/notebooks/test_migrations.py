@@ -90,7 +90,9 @@ def test_the_rollback_across_an_open_migration(here: Situation) -> None:
     path = f"/buddy/{here.environment}"
     kept = ssm.get_parameters_by_path(Path=path, Recursive=True)["Parameters"]
     names = [each["Name"].removeprefix(path) for each in kept]
-    assert any(each.startswith("/freeze/") for each in names) and any(each.startswith("/records/review/") for each in names)
+    assert any(each.startswith("/freeze/") for each in names) and any(
+        each.startswith("/records/review/") for each in names
+    )
     log = [each["operation"] for each in here.ask("calls")["calls"] if each["app"] == "buddy-ops"]
     traffic = log.index("UpdateAlias")
     first_put = next(n for n, each in enumerate(log) if each == "PutParameter")

@@ -19,7 +19,7 @@ from hypothesis import HealthCheck, example, given
 from hypothesis import settings as quantity
 from hypothesis import strategies as st
 
-from buddy_ops import aliases, freeze, metrics, parameters, settings
+from buddy_ops import aliases, archive, freeze, metrics, parameters, settings, shelves
 from buddy_ops.cli import parse_parameters
 from buddy_ops.errors import AwsFailed, BuddyError, InvalidInput
 from buddy_ops.journal import Journal
@@ -449,6 +449,50 @@ def test_a_torn_line_takes_no_other_with_it(
     assert journal.trouble is None
     lines = path.read_bytes()[len(torn) :].split(b"\n")
     assert [json.loads(line)["kind"] for line in lines if line] == kinds
+
+
+# Archives
+
+
+GOOD: dict[str, Any] = {
+    **dict.fromkeys(("run", "runbook", "environment", "began", "ended", "outcome", "principal", "incident"), "x"),
+    **{"folder": "run-0001", "exit_code": 0, "people": [], "parameters": {}, "files": {}, "previous": "", "v": 1},
+}
+FACTS = st.fixed_dictionaries({}, optional=dict.fromkeys(GOOD, JSON)).map(lambda odd: GOOD | odd)
+STORED = st.one_of(
+    st.binary(max_size=30),
+    st.one_of(JSON, FACTS, st.fixed_dictionaries({"runs": JSON | st.lists(FACTS, max_size=2)})).map(
+        lambda it: json.dumps(it).encode()
+    ),
+    st.just(b"[" * 100_000),
+)
+
+
+@MANY
+@given(index=st.none() | STORED, manifest=STORED)
+@example(None, json.dumps(GOOD | {"files": {"../../secret": "x", "a\0": "y"}}).encode())
+@example(b'{"runs":[{"folder":"a\\u0000b","previous":""},{"folder":["x"]},{"folder":"../.."}]}', b"{}")
+@example(None, b"\xff")
+def test_whatever_stands_in_an_archive_is_told(
+    tmp_path_factory: pytest.TempPathFactory, index: bytes | None, manifest: bytes
+) -> None:
+    """Bytes that are no index or no manifest: listing and rebuilding refuse with a reference, verifying says problems."""
+    root = tmp_path_factory.mktemp("archive")
+    (root / "run-0001").mkdir()
+    (root / "run-0001" / "manifest.json").write_bytes(manifest)
+    if index is not None:
+        (root / "index.json").write_bytes(index)
+    shelf = shelves.Folder(root)
+    for act in (archive.entries, archive.rebuild, lambda it: archive.find(it, "x")):
+        before = {path: path.read_bytes() for path in root.rglob("*.json")}
+        try:
+            act(shelf)
+        except BuddyError as error:
+            assert error.reference in ("archive-damaged", "run-unknown")
+            assert {path: path.read_bytes() for path in root.rglob("*.json")} == before
+    if archive.verify(shelf).problems:
+        return
+    assert archive.entries(shelf)[0].folder == "run-0001", "what verifies can be read"
 
 
 # Plans
