@@ -19,6 +19,7 @@ from buddy_ops.target import Target, pages
 from buddy_ops.timeline import Event, moment
 
 LONGEST = timedelta(days=7)
+AROUND = timedelta(minutes=30)
 BUDGET_DAYS = 30
 FEWEST_FAILURES = 3
 """So many failures in a minute, and more than the objective allows, are where an incident begins."""
@@ -102,8 +103,8 @@ def review(target: Target, since: str, until: str, incident: str = "", where: st
     """Put an incident together; this counts as its review, unless it was reviewed before.
 
     Args:
-        since: where its window begins, ISO 8601; a while before the first trouble.
-        until: where it ends.
+        since: where its window begins, ISO 8601; empty: half an hour before the first run that carries its name.
+        until: where it ends; empty: half an hour after the last one.
         incident: its name: runs that carry it belong to it, whenever they were.
         where: the archive; empty: the environment's, or runs/.
 
@@ -113,9 +114,9 @@ def review(target: Target, since: str, until: str, incident: str = "", where: st
     Raises:
         InvalidInput: ``invalid-parameters``.
     """
-    begin, end = _window(since, until)
     shelf = archive.at(where or target.settings.archive.where, target.environment)
     every = [each for each in archive.entries(shelf) if each.environment == target.environment]
+    begin, end = _window(since, until, [each for each in every if incident and each.incident == incident])
     earlier = [each for each in every if each.runbook == REVIEW and _reviews(each, since, incident)]
     ours = tuple(each for each in every if each.runbook != REVIEW and _belongs(each, begin, end, incident))
     records = {each.folder: _records(shelf.read(f"{each.folder}/{JOURNAL}")) for each in ours}
@@ -259,14 +260,18 @@ def keep(path: str, text: str) -> None:
 # What belongs to it
 
 
-def _window(since: str, until: str) -> tuple[datetime, datetime]:
+def _window(since: str, until: str, named: Sequence[Entry]) -> tuple[datetime, datetime]:
+    """The window that was asked for, or the one around the runs that carry the incident's name."""
+    ran = [at for each in named if each.runbook != REVIEW for at in (moment(each.began), moment(each.ended)) if at]
+    if ran:
+        since, until = since or str(min(ran) - AROUND), until or str(max(ran) + AROUND)
     begin, end = moment(since), moment(until)
     if begin is None or end is None or not timedelta() < end - begin <= LONGEST:
         raise InvalidInput(
             "invalid-parameters",
             f"since {since!r}, until {until!r}: two times are wanted, at most {LONGEST.days} days apart.",
             now="Nothing was read.",
-            next="For example since=2026-11-22T03:00Z and until=2026-11-22T05:00Z.",
+            next="For example since=2026-11-22T03:00Z and until=2026-11-22T05:00Z; or an incident that runs name.",
         )
     return begin.replace(second=0, microsecond=0), end
 

@@ -138,6 +138,19 @@ def test_only_what_belongs_to_it_is_taken(burnt: tuple[Situation, str, str], mon
     assert len(put_together(here, since, until, "INC-8").runs) == 2
 
 
+def test_its_name_alone_finds_its_window(burnt: tuple[Situation, str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Half an hour before the first run that carries it to half an hour after the last; a name that none carries: none."""
+    here, *_ = burnt
+    named = connect(here, "immediate", monkeypatch)
+    times = {"began": "2026-11-02T03:20:00Z", "ended": "2026-11-02T03:30:00Z"}
+    shelve(here, named, "rollback/immediate", 0, incident="INC-9", **times)
+    found = put_together(here, "", "", "INC-9")
+    assert (f"{found.since:%H:%M}", f"{found.until:%H:%M}") == ("02:50", "04:00")
+    assert f"{put_together(here, '2026-11-02T03:00Z', '', 'INC-9').since:%H:%M}" == "03:00"
+    with pytest.raises(InvalidInput, match="invalid-parameters"):
+        put_together(here, "", "", "INC-10")
+
+
 @pytest.mark.parametrize(
     ("since", "until"),
     [("", ""), ("2026-11-22", "yesterday"), ("2026-11-22T04:00Z", "2026-11-22T03:00Z"), ("2026-01-01", "2026-02-01")],
