@@ -122,7 +122,8 @@ def review(target: Target, since: str, until: str, incident: str = "", where: st
     records = {each.folder: _records(shelf.read(f"{each.folder}/{JOURNAL}")) for each in ours}
     told = [event for each in ours for event in timeline.events(records[each.folder], each.run, each.runbook)]
     rung, unheard = _alarms(target, begin, end)
-    seen = sorted(event for event in (*told, *rung) if begin <= event.at <= end or event.kind == "review-due")
+    during = (each for each in (*told, *rung) if begin <= each.at <= end or each.kind == "review-due")
+    seen = timeline.in_order(during)
     rows, unread = _rows(target, begin, end, (record for own in records.values() for record in own))
     reviewed = min((at for each in earlier if (at := moment(each.began))), default=target.clock.now())
     figures = reckon(seen, rows, target.settings.health.error_rate, reviewed)

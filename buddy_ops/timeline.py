@@ -5,8 +5,9 @@ Knows what each kind of record means to a reader. Pure: the records come from wh
 
 import json
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
-from datetime import UTC, datetime
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from operator import attrgetter
 from typing import Any
 
 Fields = Mapping[str, Any]
@@ -15,9 +16,11 @@ READS = ("get_", "list_", "describe_", "start_query", "simulate_", "head_", "sca
 """How boto3's operations that change nothing begin."""
 
 QUIET = frozenset({"minutes"})
+TOGETHER = timedelta(minutes=1)
+"""Calls of one operation that follow each other so closely are told as one event."""
 
 
-@dataclass(frozen=True, order=True)
+@dataclass(frozen=True)
 class Event:
     """One thing that happened. ``kind`` is the record's, or 'alarm'; ``run`` is '' for what no run of ours did."""
 
@@ -44,7 +47,31 @@ def events(records: Iterable[Fields], run: str = "", runbook: str = "") -> list[
         at = moment(record.get("at"))
         if says and at is not None:
             found.append(Event(at, kind, says[:SHORT], run, runbook))
-    return sorted(found)
+    return in_order(found)
+
+
+def in_order(found: Iterable[Event]) -> list[Event]:
+    """Oldest first; of the same moment in the order in which they were recorded. Repeated calls are told as one."""
+    told: list[Event] = []
+    times = 1
+    for each in sorted(found, key=attrgetter("at")):
+        last = told[-1] if told else None
+        if last and _repeats(last, each):
+            times += 1
+            told[-1] = replace(last, says=f"{_operation(each)}, {times} times")
+        else:
+            told.append(each)
+            times = 1
+    return told
+
+
+def _repeats(last: Event, each: Event) -> bool:
+    same = (last.kind, last.run, _operation(last)) == ("aws", each.run, _operation(each))
+    return each.kind == "aws" and same and each.at - last.at < TOGETHER
+
+
+def _operation(call: Event) -> str:
+    return call.says.partition(" ")[0].rstrip(",")
 
 
 def moment(text: object) -> datetime | None:
@@ -79,7 +106,8 @@ def _aws(fields: Fields) -> str:
         return ""
     given = {key: value for key, value in fields["parameters"].items() if key != "Description"}
     failed = f", which failed: {fields['failed']}" if fields.get("failed") else ""
-    return f"{fields['call']} {json.dumps(given, ensure_ascii=False, default=str)}"[: SHORT - 60] + failed
+    shown = f" {json.dumps(given, ensure_ascii=False, default=str)}" if given else ""
+    return f"{fields['call']}{shown}"[: SHORT - 60] + failed
 
 
 def _outcome(fields: Fields) -> str:
@@ -103,6 +131,22 @@ def _told(fields: Fields) -> str:
 def _assessed(fields: Fields) -> str:
     lines = ", ".join(f"{count:,} × {name}" for name, count in fields["error_lines"].items())
     return f"v{fields['version']} was assessed ({lines or 'no error lines'}); recommended: {fields['recommended']}"
+
+
+def _recorded(fields: Fields) -> str:
+    if fields["checklist"] == "review":
+        return f"the date of its review was kept, for {fields['subject']}"
+    return f"{fields['checklist']} of {fields['subject']}: {', '.join(fields['open']) or 'nothing'} open"
+
+
+def _repaired(fields: Fields) -> str:
+    counts = f"{fields['written']:,} items of {fields['table']} were written back, {fields['kept']:,} conflicts kept"
+    return f"{counts}, {fields['gave_way']:,} left to whoever changed them meanwhile, by {_people(fields)}"
+
+
+def _migrated(fields: Fields) -> str:
+    counts = f"{fields['changed']:,} items changed, {fields['left']:,} left"
+    return f"{fields['step']} of {fields['migration']}: {counts}, by {_people(fields)}"
 
 
 def _people(fields: Fields) -> str:
@@ -131,5 +175,21 @@ TOLD: Mapping[str, Callable[[Fields], str]] = {
     "passed-over": lambda x: f"passed over: {x['what']} {x['because']}",
     "failed": lambda x: f"failed: {x['says']}",
     "audited": lambda x: str(x["says"]),
+    "resumed": lambda x: f"run {x['run']} was gone on with, at stage {x['stage']} of {x['of']}",
+    "lease-proved": lambda x: f"a lease cleared the weights of the scratch alias {x['alias']}, as it must",
+    "broke-glass": lambda x: f"{x['who']} broke the glass: {x['why']} (against: {'; '.join(x['against'])})",
+    "alarm-tested": lambda x: f"test of {x['alarm']}: {x['says']}",
+    "recorded": _recorded,
+    "isolated": lambda x: (
+        f"isolated: {'nobody is served' if x['how'] == 'function' else 'nothing writes ' + x['table']}"
+    ),
+    "released": lambda x: "the isolation was lifted",
+    "scoped": lambda x: f"{x['table']} beside {x['copy']}: {x['says']}",
+    "repaired": _repaired,
+    "verified": lambda x: f"{x['table']} after the repair: {x['says']}",
+    "schema": lambda x: f"{x['table']} has schema {x['version']}: {x['migration']} is {x['state']}",
+    "migrated": _migrated,
+    "pruned": lambda x: f"{_people(x)} deleted {len(x['deleted'])} versions: {', '.join(x['deleted'])}",
+    "reviewed": lambda x: f"an incident was reviewed, with {x['runs']} runs",
 }
 """How each kind of record is told."""

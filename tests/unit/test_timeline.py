@@ -2,6 +2,7 @@
 
 import re
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -40,6 +41,24 @@ def test_a_verdict_is_told_when_it_changes() -> None:
         ("opened", minute(0)), ("observed", minute(1)), ("observed", minute(11)), ("aws", minute(12)),
     ]  # fmt: skip
     assert found[-1].says == 'lambda:update_alias {"FunctionVersion": "1"}' and found[0].run == "7f3a"
+
+
+def test_calls_of_one_operation_are_told_as_one() -> None:
+    """A hundred writes of a repair are a line; another run's, another operation's and a later one are not."""
+    write, shift = ({"call": f"dynamodb:{each}_items", "parameters": {}} for each in ("transact_write", "batch_write"))
+    records = [record("aws", at / 100, **write) for at in range(100)]
+    records += [record("aws", 1, **shift), record("aws", 1, **write), record("aws", 9, **write)]
+    says = [each.says for each in timeline.events(records)]
+    one = "dynamodb:transact_write_items"
+    assert says == [f"{one}, 100 times", "dynamodb:batch_write_items", one, one]
+    assert len(timeline.in_order([timeline.Event(START, "aws", one, run) for run in ("7f3a", "91c2")])) == 2
+
+
+def test_every_kind_that_is_recorded_has_its_sentence() -> None:
+    """A reader of a timeline never meets a raw record of this release."""
+    sources = (path.read_text("utf-8") for path in Path(timeline.__file__).parent.glob("*.py"))
+    kinds = {kind for text in sources for kind in re.findall(r'journal\.record\(\s*"([a-z-]+)"', text)}
+    assert len(kinds) > 30 and kinds - set(timeline.TOLD) - timeline.QUIET == set()
 
 
 @pytest.mark.parametrize(
