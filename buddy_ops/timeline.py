@@ -46,7 +46,7 @@ def events(records: Iterable[Fields], run: str = "", runbook: str = "") -> list[
         says = tell(kind, record)
         at = moment(record.get("at"))
         if says and at is not None:
-            found.append(Event(at, kind, says[:SHORT], run, runbook))
+            found.append(Event(at, kind, _cut(says, SHORT), run, runbook))
     return in_order(found)
 
 
@@ -107,7 +107,7 @@ def _aws(fields: Fields) -> str:
     given = {key: value for key, value in fields["parameters"].items() if key != "Description"}
     failed = f", which failed: {fields['failed']}" if fields.get("failed") else ""
     shown = f" {json.dumps(given, ensure_ascii=False, default=str)}" if given else ""
-    return f"{fields['call']}{shown}"[: SHORT - 60] + failed
+    return _cut(f"{fields['call']}{shown}", SHORT - 60) + failed
 
 
 def _outcome(fields: Fields) -> str:
@@ -147,6 +147,10 @@ def _repaired(fields: Fields) -> str:
 def _migrated(fields: Fields) -> str:
     counts = f"{fields['changed']:,} items changed, {fields['left']:,} left"
     return f"{fields['step']} of {fields['migration']}: {counts}, by {_people(fields)}"
+
+
+def _cut(text: str, length: int) -> str:
+    return text if len(text) <= length else f"{text[: length - 1]}…"
 
 
 def _people(fields: Fields) -> str:
