@@ -23,7 +23,7 @@ PICTURES = ROOT / "build" / "screenshots"
 """Where each test leaves what a person would see."""
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
-LIMIT_S = 60
+LIMIT_S = 120
 """Of anything that is waited for. Generous: the machine may be busy."""
 
 QUIET = {"fetchNews": "false", "checkForUpdates": False, "doNotDisturbMode": True}

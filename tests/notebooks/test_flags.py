@@ -17,7 +17,7 @@ def test_a_flag_is_turned_headlessly(quick: Bring) -> None:
     assert done.returncode == 0, done.stderr
     assert here.alias()["FunctionVersion"] == "2" and "RoutingConfig" not in here.alias()
     serving = here.client("lambda").get_function_configuration(FunctionName=here.function, Qualifier="2")
-    assert serving["Environment"]["Variables"] == {SAFETY: "true"}
+    assert serving["Environment"]["Variables"] == {SAFETY: "true", "REMINDERS_TABLE": "buddy-reminders-sandbox"}
     assert serving["Description"].endswith(f"{SAFETY}=true by Ada")
     assert f"{SAFETY} on" in report(done).read_text("utf-8")
 
@@ -48,4 +48,4 @@ def test_a_flag_whose_run_died_is_closed(quick: Bring) -> None:
     told_once(done.stderr, "lease-fired")
     assert here.alias()["FunctionVersion"] == "1" and "RoutingConfig" not in here.alias()
     latest = here.client("lambda").get_function_configuration(FunctionName=here.function)
-    assert latest.get("Environment", {}).get("Variables", {}) == {}
+    assert SAFETY not in latest["Environment"]["Variables"]

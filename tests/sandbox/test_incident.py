@@ -75,7 +75,9 @@ def test_everything_that_happened_stands_in_the_timeline(burnt: tuple[Situation,
     review = put_together(*burnt)
     kinds = [each.kind for each in review.events]
     assert kinds.index("alarm") < kinds.index("opened") < kinds.index("approved") < kinds.index("rollback")
-    assert {"aws", "told", "review-due"} <= set(kinds) and review.events == tuple(sorted(review.events, key=lambda each: each.at))
+    assert {"aws", "told", "review-due"} <= set(kinds) and review.events == tuple(
+        sorted(review.events, key=lambda each: each.at)
+    )
     assert all("get_" not in each.says.split(" ")[0] for each in review.events if each.kind == "aws")
     assert review.troubles == ()
 
