@@ -15,6 +15,7 @@ from buddy_ops.aliases import Alias, AliasMoved, Record, Shift
 from buddy_ops.errors import AwsFailed, BuddyError, InvalidInput, Refused
 from buddy_ops.journal import iso
 from buddy_ops.plan import NOBODY, Approval, Plan
+from buddy_ops.schema import Marker
 from buddy_ops.target import Target
 
 ATTEMPTS = 10
@@ -124,12 +125,8 @@ def run(target: Target, plan: RollbackPlan, approval: Approval) -> Done:
 
 def _refuse_misfit(target: Target, alias: Alias, destination: str) -> None:
     """Ask the tables once more, right before the traffic: a migration may have gone on while the plan was read."""
-    looks: dict[str, Callable[[], Any]] = {
-        destination: lambda: aliases.configuration(target, destination),
-        "schema": lambda: schema.markers(target),
-    }
     if target.settings.tables:
-        _misfits(target, alias, destination, _looked_up(looks))
+        _misfits(target, alias, destination, _looked_up(target, alias, destination))
 
 
 def take_back(
@@ -185,19 +182,14 @@ def tidy(target: Target, run: str) -> list[str]:
 def check(target: Target, alias: Alias, destination: str) -> list[str]:
     """What speaks against ``destination``: doubts are returned, known obstacles refuse.
 
-    AWS: lambda:GetFunctionConfiguration twice, dynamodb:GetItem for each table, reads only.
+    AWS: lambda:GetFunctionConfiguration twice, reads only; dynamodb:GetItem for each table, unless both versions know
+    the same schema: then what serves answers for the tables.
 
     Raises:
         Refused: ``version-unusable``, ``schema-incompatible``.
         InvalidInput: ``version-missing``.
     """
-    found = _looked_up(
-        {
-            destination: lambda: aliases.configuration(target, destination),
-            "schema": lambda: schema.markers(target),
-            alias.primary: lambda: aliases.configuration(target, alias.primary),
-        }
-    )
+    found = _looked_up(target, alias, destination)
     there, here = found[destination], found[alias.primary]
     if isinstance(there, InvalidInput):
         raise there
@@ -221,6 +213,14 @@ def check(target: Target, alias: Alias, destination: str) -> list[str]:
     ]
 
 
+def _markers(target: Target, there: Any, here: Any) -> tuple[Marker | BuddyError, ...]:
+    """The tables' schema, where it can make a difference between the version to return to and the one that serves."""
+    if isinstance(there, BuddyError) or isinstance(here, BuddyError):
+        return schema.markers(target)
+    known = schema.of(target, there)
+    return () if known is not None and known == schema.of(target, here) else schema.markers(target)
+
+
 def _misfits(target: Target, alias: Alias, destination: str, found: Mapping[str, Any]) -> list[str]:
     """Whether the tables' schema is one that ``destination`` knows; what serves already is not asked.
 
@@ -235,8 +235,13 @@ def _misfits(target: Target, alias: Alias, destination: str, found: Mapping[str,
     )
 
 
-def _looked_up(looks: Mapping[str, Callable[[], Any]]) -> dict[str, Any]:
-    """What each look sees, or why it does not; what takes longer than CHECKS_S together is not waited for."""
+def _looked_up(target: Target, alias: Alias, destination: str) -> dict[str, Any]:
+    """Both versions' configuration and the tables' schema, or why each is unknown; none is waited for over CHECKS_S."""
+    looks: dict[str, Callable[[], Any]] = {
+        destination: lambda: aliases.configuration(target, destination),
+        alias.primary: lambda: aliases.configuration(target, alias.primary),
+        "schema": lambda: _markers(target, found[destination], found[alias.primary]),
+    }
     late = AwsFailed(
         "aws-unreachable",
         f"no answer within {CHECKS_S:g} s.",

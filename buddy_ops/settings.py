@@ -40,7 +40,7 @@ UNTOUCHED = "Nothing was read from or written to AWS."
 class Model(BaseModel):
     """What every part of the settings has in common: frozen, and nothing unknown passes."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", str_strip_whitespace=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", str_strip_whitespace=True, defer_build=True)
 
 
 class Aws(Model):
