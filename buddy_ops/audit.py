@@ -9,9 +9,10 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import cast, get_args
 
-from buddy_ops import alarms, archive, doctor, freeze, pruning, rollback, smoke
+from buddy_ops import alarms, aliases, archive, doctor, freeze, pruning, rollback, schema, smoke
 from buddy_ops.doctor import Finding, Told
 from buddy_ops.errors import AwsFailed, BuddyError, InvalidInput
+from buddy_ops.plan import escape
 from buddy_ops.powers import Role
 from buddy_ops.target import Target
 
@@ -55,7 +56,7 @@ class Audit:
 
     def _repr_markdown_(self) -> str:
         rows = (
-            f"| {each.check} | {MARKS[each.state]} | {_cell(each.says)} | {_cell(each.do)} | {mend(each)} |"
+            f"| {each.check} | {MARKS[each.state]} | {escape(each.says)} | {escape(each.do)} | {mend(each)} |"
             for each in sorted(self.findings, key=lambda each: list(MARKS).index(each.state))
         )
         head = ("| what | state | found | to do | open |", "|---|---|---|---|---|")
@@ -135,6 +136,8 @@ def _on_call(target: Target) -> Told:
 def _destination(target: Target) -> Told:
     """Present, active, schema-compatible: what a rollback's own plan looks at."""
     plan = rollback.plan(target)
+    # A rollback between two versions that know the same schema asks no table; whether either fits, this must know.
+    schema.refuse(target, plan.destination, aliases.configuration(target, plan.destination))
     says = f"v{plan.destination}"
     if plan.reasons:
         return "warning", f"{says}: {'; '.join(plan.reasons)}", "Know this before you roll back."
@@ -245,7 +248,3 @@ def _rehearsal(target: Target, where: str) -> Told:
 def _rehearsed(target: Target, entry: archive.Entry) -> bool:
     own = entry.environment == target.environment and entry.runbook in REHEARSALS
     return own and entry.exit_code == 0 and not entry.parameters.get("dry_run")
-
-
-def _cell(text: str) -> str:
-    return text.replace("&", "&amp;").replace("<", "&lt;").replace("|", "\\|")

@@ -19,7 +19,7 @@ from buddy_ops.errors import AwsFailed, BuddyError, InvalidInput, Refused
 from buddy_ops.health import Counts
 from buddy_ops.journal import iso
 from buddy_ops.metrics import MALFORMED, MINUTE
-from buddy_ops.plan import Approval, Item, Plan, Record
+from buddy_ops.plan import Approval, Item, Plan, Record, escape
 from buddy_ops.rollback import RollbackPlan
 from buddy_ops.target import Target
 
@@ -417,4 +417,4 @@ def _minutes(age: timedelta) -> str:
 
 def _cell(text: str) -> str:
     """A text from a log, harmless in a Markdown table."""
-    return text.replace("&", "&amp;").replace("<", "&lt;").replace("|", "\\|").replace("`", "'")
+    return escape(text).replace("`", "'")

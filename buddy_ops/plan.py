@@ -81,8 +81,8 @@ class Plan:
         return f"{self.title}\n{body}\nHash:  {self.hash}"
 
     def _repr_markdown_(self) -> str:
-        table = "\n".join(f"| **{name}** | {'<br>'.join(map(_escape, lines))} |" for name, lines in self.parts())
-        return f"**{_escape(self.title)}**\n\n| | |\n|---|---|\n{table}\n| **hash** | `{self.hash}` |"
+        table = "\n".join(f"| **{name}** | {'<br>'.join(map(escape, lines))} |" for name, lines in self.parts())
+        return f"**{escape(self.title)}**\n\n| | |\n|---|---|\n{table}\n| **hash** | `{self.hash}` |"
 
 
 @dataclass(frozen=True)
@@ -118,7 +118,7 @@ class Approval:
         return f"Plan {self.plan_hash} is {verb} by {by}, as {self.principal}, at {self.at:%H:%M} UTC."
 
     def _repr_markdown_(self) -> str:
-        return _escape(str(self)).replace(self.plan_hash, f"`{self.plan_hash}`", 1)
+        return escape(str(self)).replace(self.plan_hash, f"`{self.plan_hash}`", 1)
 
 
 @dataclass(frozen=True)
@@ -162,8 +162,8 @@ class Record:
 
     def _repr_markdown_(self) -> str:
         rows = (
-            f"| {_escape(item.name)} | {'**' * (item.state != 'yes')}{item.state}{'**' * (item.state != 'yes')} "
-            f"| {_escape(item.by or 'checked')} | {_escape(item.says)} |"
+            f"| {escape(item.name)} | {'**' * (item.state != 'yes')}{item.state}{'**' * (item.state != 'yes')} "
+            f"| {escape(item.by or 'checked')} | {escape(item.says)} |"
             for item in self.items
         )
         verdict = f"**{len(self.open)} of {len(self.items)} are open**" if self.open else "**passed**"
@@ -171,5 +171,6 @@ class Record:
         return f"{self.checklist} of `{self.subject}`, {self.at:%Y-%m-%d %H:%M} UTC: {verdict}\n\n{table}"
 
 
-def _escape(text: str) -> str:
-    return text.replace("&", "&amp;").replace("<", "&lt;").replace("|", "\\|")
+def escape(text: str) -> str:
+    """A text as one line of Markdown, harmless in a table's cell."""
+    return " ".join(text.split()).replace("&", "&amp;").replace("<", "&lt;").replace("|", "\\|")

@@ -4,7 +4,6 @@ Knows which request is to be struck and what the client then sees. Never knows w
 happen first, so that the client is told of a failure that was none.
 """
 
-import json
 import os
 import socket
 import struct
@@ -17,6 +16,8 @@ from typing import Any
 
 from moto.core.request import Request
 from werkzeug.wrappers import Response
+
+from buddy_ops.sandbox.wire import refusal
 
 APP = "buddy-ops"
 """Only calls under this User-Agent's application id are counted and struck."""
@@ -128,9 +129,4 @@ def _refusal(kind: str, service: str, xml: bool) -> Response:
         "expired": ("ExpiredToken" if xml else "ExpiredTokenException", 403),
         "denied": ("AccessDenied" if xml else "AccessDeniedException", 403),
     }[kind]
-    text = f"The sandbox was told to answer {kind}."
-    if xml:
-        parts = f"<Type>Sender</Type><Code>{code}</Code><Message>{text}</Message>"
-        return Response(f"<ErrorResponse><Error>{parts}</Error></ErrorResponse>", status, content_type="text/xml")
-    body = json.dumps({"__type": code, "message": text, "Message": text})
-    return Response(body, status, {"x-amzn-ErrorType": code, "Content-Type": "application/x-amz-json-1.1"})
+    return refusal(code, f"The sandbox was told to answer {kind}.", status, xml)

@@ -26,7 +26,7 @@ from buddy_ops.sandbox import dynamodb, scenarios
 from buddy_ops.sandbox.chaos import METRICS, Chaos, Fault, forgetful
 from buddy_ops.sandbox.clock import exists
 from buddy_ops.sandbox.runtime import OWN_KEY
-from buddy_ops.sandbox.wire import AwsError, Params
+from buddy_ops.sandbox.wire import AwsError, Params, refusal
 from buddy_ops.sandbox.world import STEPPED_START, LiveTicker, World
 
 SIGNING_NAMES = {"monitoring": "cloudwatch"}
@@ -104,7 +104,12 @@ class Front:
             return said
         # moto is not thread-safe.
         with self._moto_lock:
-            reply = Response.from_app(self._moto, request.environ)
+            try:
+                reply = Response.from_app(self._moto, request.environ)
+            except NotImplementedError:
+                missing = f"the sandbox has no {service}:{self._operation(service, request)}"
+                xml = "form" in request.headers.get("Content-Type", "")
+                reply = refusal("NotImplementedException", missing, 501, xml)
         self._log(request, service, self._operation(service, request), {}, None)
         return reply
 

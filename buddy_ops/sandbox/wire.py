@@ -4,6 +4,7 @@ Knows how to turn an HTTP request into (operation, parameters) and a result or a
 own service models through moto's parsers. Never knows what any operation does.
 """
 
+import json
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -41,6 +42,15 @@ class Raw:
     body: bytes
     status: int = 200
     headers: Mapping[str, str] = field(default_factory=dict)
+
+
+def refusal(code: str, text: str, status: int, xml: bool) -> Response:
+    """An error that any client of a JSON or an XML service reads."""
+    if xml:
+        parts = f"<Type>Sender</Type><Code>{code}</Code><Message>{text}</Message>"
+        return Response(f"<ErrorResponse><Error>{parts}</Error></ErrorResponse>", status, content_type="text/xml")
+    body = json.dumps({"__type": code, "message": text, "Message": text})
+    return Response(body, status, {"x-amzn-ErrorType": code, "Content-Type": "application/x-amz-json-1.1"})
 
 
 class Service:

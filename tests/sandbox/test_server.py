@@ -12,6 +12,7 @@ from typing import Any
 from urllib.parse import urlparse
 
 import boto3
+import botocore.exceptions
 import pytest
 from botocore.exceptions import ClientError
 
@@ -302,3 +303,18 @@ def test_an_unknown_call_is_an_aws_error(situation: Bring) -> None:
     here = situation("good", history_minutes=0)
     with pytest.raises(ClientError, match="NotImplementedException"):
         here.client("lambda").list_layers()
+
+
+def test_what_is_missing_is_refused_in_aws_own_form(situation: Bring) -> None:
+    """Neither we nor moto have it: every SDK reads an error that names it, and tries once."""
+    here = situation("good", history_minutes=0, requests_per_minute=0)
+    calls = {
+        "iam": ("simulate_principal_policy", {"PolicySourceArn": "arn:aws:iam::123456789012:role/x"}),
+        "lambda": ("get_runtime_management_config", {"FunctionName": here.function}),
+    }
+    for service, (operation, parameters) in calls.items():
+        more = {"ActionNames": ["s3:GetObject"]} if service == "iam" else {}
+        with pytest.raises(botocore.exceptions.ClientError, match=f"sandbox has no {service}:") as refused:
+            getattr(here.client(service), operation)(**parameters, **more)
+        assert refused.value.response["Error"]["Code"] == "NotImplementedException"
+        assert refused.value.response["ResponseMetadata"]["RetryAttempts"] == 0

@@ -9,7 +9,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from buddy_ops.plan import HASH_LENGTH, Approval, Plan
+from buddy_ops.plan import HASH_LENGTH, Approval, Plan, escape
 
 COVERS: dict[str, Any] = {
     "action": "rollout",
@@ -111,3 +111,8 @@ def test_an_approval_says_who_and_what() -> None:
     said = approval._repr_markdown_()
     for part in ("`abc`", "Ada and Gr\\|ace", "arn:aws:iam::1:user/ci", "03:12 UTC"):
         assert part in said
+
+
+def test_no_text_breaks_a_table() -> None:
+    """Lines, columns and markup in what AWS says stay in their cell."""
+    assert escape("a\nb |\t<b>&") == "a b \\| &lt;b>&amp;"
