@@ -113,11 +113,14 @@ def verify(target: Target, plan: CompatibilityPlan) -> str:
 
 
 def revert(target: Target, plan: CompatibilityPlan, approval: Approval, tell: Tell = migrations.nobody) -> Reverted:
-    """Take the named migration back, if there is one. AWS: as ``migrations.run``, writes."""
+    """Take the named migration back, if there is one and nobody has. AWS: as ``migrations.run``, writes."""
     if not plan.migration:
         standing = [str(each) for each in schema.markers(target) if not isinstance(each, BuddyError)]
         return Reverted("\n".join(("No migration is taken back.", *standing)))
     try:
+        marker = schema.read(target, migrations.find(target, plan.migration)[1])
+        if (marker.migration, marker.state) == (plan.migration, "reverted"):
+            return Reverted(f"It was taken back already: {marker}.")
         undoing = migrations.plan(target, plan.migration, "rollback")
         done = migrations.run(target, undoing, _covering(approval, undoing), tell)
         migrations.conclude(done)

@@ -39,7 +39,8 @@ async def approve(target: Target, plan: Plan, approved_by: Sequence[str] = (), a
     present = _people(approved_by) if approved_plan else ()
     if target.dry_run or not front_end.attended() or len(present) >= plan.approvals:
         return given(target, plan, approved_by, approved_plan)
-    _refuse_another(plan, approved_plan)
+    if plan.calls:
+        _refuse_another(plan, approved_plan)
     if front_end.widgets() is None or not plan.calls:
         return typed(target, plan, present)
     return await _clicked(target, plan, present)
@@ -53,6 +54,8 @@ def given(target: Target, plan: Plan, approved_by: Sequence[str] = (), approved_
     people = _people(approved_by)
     if target.dry_run:
         return _record(target, plan, ("dry run",))
+    if not plan.calls and approved_plan not in ("", plan.hash):
+        return _record(target, plan, NOBODY)  # it was for what is done by now, and nothing will be changed
     _refuse_another(plan, approved_plan)
     if plan.demand_hash and not approved_plan:
         raise Refused(

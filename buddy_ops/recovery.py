@@ -28,6 +28,8 @@ class StopPlan(Plan):
         since: the second before they began: what the copy shows.
         copy: the copy's name.
         back: where the traffic goes; None where it need not, or cannot.
+        settled: whether nothing is to be stopped: no corrupting version serves, nothing is isolated, and the copy is
+            there: an earlier run came to its end. What is damaged all the same is found, and repaired, without.
     """
 
     table: Table
@@ -38,6 +40,7 @@ class StopPlan(Plan):
     back: RollbackPlan | None
     reason: str
     hours: float
+    settled: bool = False
 
 
 # Stop
@@ -63,7 +66,7 @@ def stop_plan(
         how: 'function' turns the function off, 'writes' lets it read.
 
     AWS: lambda:GetAlias, GetFunctionConfiguration, ssm:GetParameter, GetParametersByPath,
-    dynamodb:DescribeContinuousBackups, reads only.
+    dynamodb:DescribeContinuousBackups, DescribeTable, reads only.
 
     Raises:
         InvalidInput: ``no-such-table``, ``invalid-parameters``; Refused: ``table-unrecoverable``.
@@ -73,27 +76,33 @@ def stop_plan(
     bad = (version or failures.suspect(alias),)
     since = _since(target, onset, bad[0])
     _refuse_outside(chosen.name, since, tables.restorable(target, chosen.name)[0])
-    back, doubts = _back(target, to_version, bad) if set(bad) & {alias.primary, alias.second} else (None, ())
+    serves = bool(set(bad) & {alias.primary, alias.second})
+    back, doubts = _back(target, to_version, bad) if serves else (None, ())
     how = _how(how)
     known, standing = isolation.read(target), freeze.read(target)
     off = "nobody is served" if how == "function" else "reminders can be read out, and not be changed"
     copy = f"{chosen.name}-{since:%Y%m%dT%H%M%S}"
+    settled = not serves and known is None and _copied(target, chosen.name, since, copy)
+    then: tuple[str, ...] = (
+        *(back.then if back else (f"v{bad[0]} gets no traffic",) if not doubts else ()),
+        f"isolated until the data is repaired: {off}",
+        f"no deployment for {hours:g} hours, or until the freeze is lifted",
+        f"{copy} exists, a whole table: delete it when the incident is closed",
+    )
+    calls: tuple[str, ...] = (
+        *(back.calls if back else ()),
+        "ssm:PutParameter what was there before",
+        "lambda:PutFunctionConcurrency 0" if how == "function" else "dynamodb:PutResourcePolicy Deny writes",
+        f"ssm:PutParameter a freeze: {reason}",
+        f"dynamodb:RestoreTableToPointInTime {copy}",
+    )
+    if settled:
+        then, calls = (f"as now: v{bad[0]} gets no traffic, and {copy} is there to compare with",), ()
     return StopPlan(
         title=f"Stop v{bad[0]} damaging {chosen.name}, and restore a copy as of {iso(since)}",
         now=(*aliases.explain(target, alias).splitlines(), *(map(str, (known,) if known else ())), *map(str, standing)),
-        then=(
-            *(back.then if back else (f"v{bad[0]} gets no traffic",) if not doubts else ()),
-            f"isolated until the data is repaired: {off}",
-            f"no deployment for {hours:g} hours, or until the freeze is lifted",
-            f"{copy} exists, a whole table: delete it when the incident is closed",
-        ),
-        calls=(
-            *(back.calls if back else ()),
-            "ssm:PutParameter what was there before",
-            "lambda:PutFunctionConcurrency 0" if how == "function" else "dynamodb:PutResourcePolicy Deny writes",
-            f"ssm:PutParameter a freeze: {reason}",
-            f"dynamodb:RestoreTableToPointInTime {copy}",
-        ),
+        then=then,
+        calls=calls,
         undo=("the isolation gives back what was there before; the copy is deleted by hand",),
         reasons=doubts,
         covers={
@@ -116,6 +125,7 @@ def stop_plan(
         back=back,
         reason=reason,
         hours=hours,
+        settled=settled,
     )
 
 
@@ -130,6 +140,8 @@ def stop(target: Target, plan: StopPlan, approval: Approval) -> str:
     approval.must_cover(plan)
     if target.dry_run:
         return "Dry run: nothing was written."
+    if plan.settled:
+        return f"Nothing is to be stopped: v{plan.bad[0]} serves nobody, nothing is isolated, and {plan.copy} is there."
     told: list[str] = []
     failed: list[BuddyError] = []
     try:
@@ -193,6 +205,14 @@ def _table(target: Target, name: str) -> Table:
         now="Nothing was changed.",
         next=f"Known: {', '.join(known) or 'none'}. Add it to `tables` in parameters/, with its key and invariants.",
     )
+
+
+def _copied(target: Target, table: str, since: datetime, copy: str) -> bool:
+    """Whether the copy stands. Where that is unknown the damage is stopped all the same."""
+    try:
+        return tables.is_copy(target, table, since, copy)
+    except BuddyError:
+        return False
 
 
 def _how(how: str) -> How:

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from buddy_ops import damage, schema, tables
+from buddy_ops import damage, isolation, schema, tables
 from buddy_ops.errors import BuddyError, InvalidInput, Refused
 from buddy_ops.journal import iso
 from buddy_ops.plan import Approval, Plan
@@ -205,6 +205,8 @@ def plan(target: Target, found: Scope, chosen: Sequence[str] = ()) -> RepairPlan
     Args:
         chosen: conflicts that shall be as they were before, by their names or by their kind; all others are kept.
 
+    AWS: ssm:GetParameter, reads only.
+
     Raises:
         InvalidInput: ``unknown-conflict``.
     """
@@ -217,25 +219,27 @@ def plan(target: Target, found: Scope, chosen: Sequence[str] = ()) -> RepairPlan
             now="Nothing was repaired.",
             next=f"Name items of conflicts.jsonl, or a kind: {', '.join(damage.CONFLICTS)}.",
         )
-    damaged = found.of("damaged")
+    damaged, isolated = found.of("damaged"), isolation.read(target) is not None
     changes = tuple(each.change for each in (*damaged, *wanted))
     kept = len(found.conflicts) - len(wanted)
     name = found.table.name
+    write = f"dynamodb:TransactWriteItems {len(changes):,} items, each if it is still what was compared"
+    release = (
+        "lambda:PutFunctionConcurrency or DeleteFunctionConcurrency, or the table's policy: as before",
+        "ssm:DeleteParameter the memory of it",
+    )
+    calls = (*((write,) if changes else ()), *(release if isolated else ()))
     return RepairPlan(
-        title=f"Write {len(changes):,} items of {name} back, then let people in again",
+        title=f"Write {len(changes):,} items of {name} back" + (", then let people in again" if isolated else ""),
         now=(str(found),),
         then=(
             f"{len(damaged):,} damaged items say again what they said at {iso(found.since)}",
             *((f"{len(wanted):,} conflicts do so too, by choice",) if wanted else ()),
             *((f"{kept:,} conflicts are kept as they are",) if kept else ()),
             "every other item stands as it is",
-            "the isolation is lifted",
+            *(("the isolation is lifted",) if isolated else ()),
         ),
-        calls=(
-            f"dynamodb:TransactWriteItems {len(changes):,} items, each if it is still what was compared",
-            "lambda:PutFunctionConcurrency or DeleteFunctionConcurrency, or the table's policy: as before",
-            "ssm:DeleteParameter the memory of it",
-        ),
+        calls=calls,
         undo=("point-in-time recovery of the table, to now",),
         reasons=found.warnings,
         covers={
@@ -246,7 +250,7 @@ def plan(target: Target, found: Scope, chosen: Sequence[str] = ()) -> RepairPlan
             "changes": _fingerprint(changes),
         },
         approvals=target.settings.rollout.approvals,
-        demand_hash=True,  # nobody can agree to a repair before it is known what was found
+        demand_hash=bool(calls),  # nobody can agree to a repair before it is known what was found
         scope=found,
         changes=changes,
     )

@@ -141,18 +141,18 @@ def restore(target: Target, table: str, at: datetime, name: str, watch: Watch = 
 
 
 def _begin_restore(target: Target, table: str, at: datetime, name: str) -> None:
-    if _is_copy(target, table, at, name):
+    if is_copy(target, table, at, name):
         return
     fields = {"SourceTableName": table, "TargetTableName": name, "RestoreDateTime": at}
     try:
         target.call("dynamodb", "restore_table_to_point_in_time", **fields)
     except AwsFailed as failure:
         # It may have begun without an answer to us, and the SDK's own retry then collides with it.
-        if failure.code not in ("TableAlreadyExistsException", "timeout") or not _is_copy(target, table, at, name):
+        if failure.code not in ("TableAlreadyExistsException", "timeout") or not is_copy(target, table, at, name):
             raise
 
 
-def _is_copy(target: Target, table: str, at: datetime, name: str) -> bool:
+def is_copy(target: Target, table: str, at: datetime, name: str) -> bool:
     """Whether our copy stands. Raises BuddyError ``restore-collides`` if something else has its name."""
     try:
         told = target.call("dynamodb", "describe_table", TableName=name)["Table"]

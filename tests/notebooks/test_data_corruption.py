@@ -87,6 +87,23 @@ def broken(situation: Bring) -> Situation:
     return here
 
 
+def test_run_again_after_its_end_it_looks_and_stops_nobody(broken: Situation) -> None:
+    """The same parameters once more: compared again, exit code 0, Buddy on all the while; new damage is found, too."""
+    first = run(RUNBOOK, approved_by=["Ada"])
+    given: dict[str, Any] = {"approved_by": ["Ada"], "approved_plan": hash_of(first)}
+    assert run(RUNBOOK, **given).returncode == 0
+    repaired, since = table(broken), len(writes(broken))
+    again = run(RUNBOOK, **given)
+    assert again.returncode == 0, again.stderr
+    assert table(broken) == repaired and not isolated(broken)
+    assert set(writes(broken)[since:]) <= {"PutParameter", "Scan"} and len(parameters(broken, "freeze")) == 1
+    put(broken, [reminders.damaged(later(broken, repaired["reminder-000007"], "2"))])
+    more = run(RUNBOOK, **given)
+    assert more.returncode == 4 and not isolated(broken)
+    assert run(RUNBOOK, approved_by=["Ada"], approved_plan=hash_of(more)).returncode == 0
+    assert table(broken) == repaired and not isolated(broken)
+
+
 def test_without_a_name_nothing_happens(broken: Situation) -> None:
     """Refused, exit code 4, before anything is written: no isolation, no freeze, no copy, the version serves on."""
     done = run(RUNBOOK)

@@ -97,6 +97,9 @@ def test_the_rollback_across_an_open_migration(here: Situation) -> None:
     traffic = log.index("UpdateAlias")
     first_put = next(n for n, each in enumerate(log) if each == "PutParameter")
     assert traffic < first_put, "nothing is written before the traffic"
+    again = back(migration=NAME)
+    assert again.returncode == 0, again.stderr
+    assert items(mine) == before and state(mine) == (1, "reverted") and here.alias()["FunctionVersion"] == "2"
 
 
 def test_the_rollback_past_a_contract_is_refused(here: Situation) -> None:

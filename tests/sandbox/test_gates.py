@@ -9,7 +9,7 @@ import pytest
 
 from buddy_ops import gates, rollback, rollout, settings
 from buddy_ops.errors import AwsFailed, Refused
-from buddy_ops.plan import Approval, Plan
+from buddy_ops.plan import NOBODY, Approval, Plan
 from buddy_ops.target import Target
 from tests.conftest import Situation
 
@@ -95,6 +95,14 @@ def test_an_environment_without_approvals_asks_nobody(bring: Bring) -> None:
     mine, plan = planned(bring("dev"))
     assert plan.approvals == 0
     assert approve(mine, plan).by == ("the environment's policy",)
+
+
+def test_a_hash_of_what_is_done_by_now_is_no_matter(bring: Bring) -> None:
+    """Run again with the same parameters: nothing is left to approve, and nobody is noted as who approved it."""
+    mine = bring("prod").connect()
+    plan = rollback.plan(mine, "1")
+    assert not plan.calls
+    assert approve(mine, plan, ["Ada"], "p000000000000").by == NOBODY
 
 
 def test_a_rollback_wants_one_person_anywhere(bring: Bring) -> None:
