@@ -44,10 +44,14 @@ class Model(BaseModel):
 
 
 class Aws(Model):
-    """How AWS is reached. All may be absent: the standard credentials, profile and region then decide."""
+    """How AWS is reached. All may be absent: the standard credentials, profile and region then decide.
+
+    ``assume_role`` is the ARN of a role that those credentials take on, anew before each hour is over.
+    """
 
     region: str | None = None
     profile: str | None = None
+    assume_role: Annotated[str, Field(pattern=r"^arn:[\w-]+:iam::\d{12}:role/[\w+=,.@/-]+$")] | None = None
     endpoint_url: str | None = None
 
 

@@ -13,7 +13,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from email.utils import parsedate_to_datetime
-from functools import cached_property
+from functools import cached_property, partial
 from http.client import HTTPException
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from urllib.parse import urlparse
 
 from botocore import exceptions as botocore
 from botocore.config import Config
+from botocore.credentials import AssumeRoleCredentialFetcher, DeferredRefreshableCredentials
 from botocore.parsers import ResponseParserError
 from botocore.session import Session
 
@@ -257,6 +258,9 @@ def connect(
     session, region = _session(settings, sandbox)
     clock: Clock = SandboxClock(endpoint) if sandbox and endpoint else SystemClock()
     run = run or os.environ.get("BUDDY_OPS_RUN") or secrets.token_hex(2)
+    if settings.aws.assume_role and not sandbox:
+        where = {"region_name": region, "endpoint_url": endpoint}
+        _assume(session, settings.aws.assume_role, f"buddy-ops-{run}", clock, where)
     folder = _folder(runbook, environment, run, clock.now())
     redactor = Redactor(settings.archive.redact, os.environ.get(FILE))
     redactor.spare(settings.model_dump(mode="json"))
@@ -397,3 +401,13 @@ def _session(settings: Settings, sandbox: bool) -> tuple[Session, str]:
             next="Set settings.aws.region in the environment's parameters/ file, or AWS_REGION.",
         )
     return session, region
+
+
+def _assume(session: Session, role: str, name: str, clock: Clock, where: Mapping[str, Any]) -> None:
+    """Let a session act as a role. AWS: sts:AssumeRole, at the first call and whenever it is about to expire."""
+    own = session.get_credentials()
+    if own is None:
+        return  # the first call says so
+    creator = partial(session.create_client, **where)
+    fetcher = AssumeRoleCredentialFetcher(creator, own, role, extra_args={"RoleSessionName": name})
+    session._credentials = DeferredRefreshableCredentials(fetcher.fetch_credentials, "assume-role", clock.now)

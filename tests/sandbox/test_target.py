@@ -57,6 +57,25 @@ def test_without_a_region_nothing_is_guessed(alone: Path) -> None:
     assert "AWS_REGION" in refused.value.next
 
 
+def test_an_environment_may_name_the_role_that_acts(
+    here: Situation, alone: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The standard credentials take it on, under the run's own name; without any credentials the first call says so."""
+    monkeypatch.setattr(target, "_is_sandbox", lambda endpoint: False)
+    now = datetime.fromtimestamp(here.ask("clock")["now"], UTC)
+    monkeypatch.setattr(SystemClock, "now", lambda _: now)  # the sandbox's credentials last an hour of its own time
+    role = "arn:aws:iam::123456789012:role/buddy-ops-prod-deployer"
+    acting = {**VALUES, "aws": {"region": "us-east-1", "endpoint_url": here.endpoint, "assume_role": role}}
+    with pytest.raises(AwsFailed, match="no-credentials"):
+        assert target.connect("prod", "t", values=acting, quiet=True).principal
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIAIOSFODNN7EXAMPLE")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "x")
+    assumed = target.connect("prod", "t", values=acting, quiet=True, run="7f3a")
+    assert assumed.principal == "arn:aws:sts::123456789012:assumed-role/buddy-ops-prod-deployer/buddy-ops-7f3a"
+    with pytest.raises(InvalidInput, match="invalid-settings"):
+        target.connect("prod", "t", values={**VALUES, "aws": {"assume_role": "deployer"}}, quiet=True)
+
+
 def test_a_profile_that_is_not_there_is_named(alone: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whether the environment's file or AWS_PROFILE names it."""
     chosen = {**VALUES, "aws": {"region": "us-east-1", "profile": "buddy-staging"}}
