@@ -359,7 +359,7 @@ def _detects(event: Event) -> bool:
 
 
 def _decides(event: Event) -> bool:
-    approved = event.kind == "approved" and event.runbook.startswith("rollback")
+    approved = event.kind == "approved" and event.runbook.startswith(("rollback", "emergency/data_corruption"))
     return approved or _condemns(event) or event.kind in ("decided", "ordered")
 
 
@@ -368,7 +368,7 @@ def _condemns(event: Event) -> bool:
 
 
 def _mitigates(event: Event) -> bool:
-    return event.kind in ("taken-back", "rollback") and not event.says.endswith("(it was there)")
+    return event.kind in ("taken-back", "rollback", "isolated") and not event.says.endswith("(it was there)")
 
 
 def _mark(event: Event) -> str:

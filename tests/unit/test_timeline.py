@@ -128,6 +128,16 @@ def test_a_canarys_own_verdict_detects_and_decides() -> None:
     assert figures.detected == figures.decided == figures.mitigated == minute(14)
 
 
+def test_who_stops_damage_decides_and_mitigates() -> None:
+    """The approval of the stop is the decision; the damage ends with the isolation, whoever served then."""
+    events = [
+        Event(minute(14), "approved", "Ada approved plan p1: Stop v2", "a", "emergency/data_corruption"),
+        Event(minute(15), "isolated", "isolated: nobody is served", "a", "emergency/data_corruption"),
+    ]
+    figures = incident.reckon(events, rows(10, 14), 0.01, None)
+    assert (figures.decided, figures.mitigated) == (minute(14), minute(15))
+
+
 def test_hostile_text_does_no_harm() -> None:
     """Markup, links, pipes and backticks from a journal are text in every table."""
     says = "<script>alert(1)</script> | [x](javascript:alert(1)) ![y](http://evil/) `z` **b**\n# heading"
