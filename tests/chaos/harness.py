@@ -4,6 +4,7 @@ A runbook registers in ``RUNBOOKS`` once; its crash points and its fault cases a
 that both matrices grow by themselves.
 """
 
+import asyncio
 import json
 import os
 import signal
@@ -46,6 +47,7 @@ from buddy_ops.sandbox.faults import PROFILES
 from buddy_ops.target import Target
 from tests.conftest import Situation, approve
 from tests.sandbox import corruption
+from tests.sandbox.test_alarms import wired
 
 SLICES = 8
 """The whole of a runbook's points is cut into this many tests, for the workers to share."""
@@ -62,6 +64,7 @@ class Runbook:
     """How to bring an account to where the runbook begins, and how to run it to its end.
 
     Attributes:
+        page: the notebook or command that it stands for, as ``powers`` names it.
         prepare: what stands before; never disturbed.
         drive: one run, to its end; how it ended.
         ends: how an undisturbed run ends, and what a disturbed one must come to by being run again.
@@ -69,6 +72,7 @@ class Runbook:
     """
 
     name: str
+    page: str
     scenario: str
     drive: Drive
     ends: str
@@ -99,6 +103,7 @@ def connect(here: Situation, runbook: str) -> Target:
         "policy": {"keep_versions": 1},
         "health": {"history_minutes": 10},
         "failure_metrics": [{"namespace": "Buddy", "name": "Apologies"}],
+        "smoke_tests": [{"name": "launch", "request": "LaunchRequest"}],
     }
     return here.connect(runbook, values=values)
 
@@ -155,6 +160,32 @@ def check_before(here: Situation) -> str:
     (kept, *_) = records.listed(mine, "pre_deployment")
     assert kept.open == ()
     return "passed"
+
+
+def check_after(here: Situation) -> str:
+    """The checklist for the version that has served for a day; without traffic, people answer for three items."""
+    mine = connect(here, "post_deployment")
+    names = ["error rate normal", "latency within bounds", "business metrics healthy"]
+    record = checklists.after(mine, dict.fromkeys(names, "Ada"))
+    checklists.keep(mine, record)
+    checklists.conclude(record)
+    (kept, *_) = records.listed(mine, "post_deployment")
+    assert kept.open == ()
+    return "passed"
+
+
+def keep_alarms(here: Situation) -> str:
+    """The alarms, and one of them set off as a test; how many are not as they should be then."""
+    values = connect(here, "values").settings.model_dump() | {"alarms": {"topic_arn": TOPIC, "tables": ["reminders"]}}
+    mine = here.connect("alarms", values=values)
+    try:
+        plan = alarms.plan(mine, f"{here.function}-error-rate")
+        approval = approved(mine, plan)
+        alarms.run(mine, plan, approval)
+        alarms.conclude(asyncio.run(alarms.prove(mine, plan, approval)))
+        return f"{len(alarms.plan(mine).wanted)} of {len(alarms.wanted(mine))} alarms missing"
+    finally:
+        mine.close()
 
 
 def freeze_all(here: Situation) -> str:
@@ -315,40 +346,76 @@ def alarmed(here: Situation) -> None:
     alarms.run(mine, plan, approve(mine, plan))
 
 
+def served(here: Situation) -> None:
+    """Version 2 has served for a day."""
+    promoted(here)
+    here.ask("advance", seconds=25 * 3600)
+
+
+def heard(here: Situation) -> None:
+    """A topic with somebody who listens, for alarms to tell."""
+    wired(here)
+
+
 def frozen(here: Situation) -> None:
     """Two freezes."""
     for _ in range(2):
         freeze_all(here)
 
 
+TOPIC = "arn:aws:sns:us-east-1:123456789012:buddy-alarms"
 RECOVERED = "30 items, 0 damaged, Buddy is on"
 QUIET = {"requests_per_minute": 0, "history_minutes": 0}
 TABLE = {**QUIET, "reminders": 3}
 RUNBOOKS = {
     each.name: each
     for each in (
-        Runbook("canary_good", "good", ship("good"), "proved", "2"),
-        Runbook("canary_bad", "total_failure", ship("total_failure"), "rolled-back", "1"),
-        Runbook("canary_resumed", "good", ship("good"), "proved", "2", begun),
-        Runbook("blue_green_good", "good", ship("good", "blue_green"), "proved", "2"),
+        Runbook("canary_good", "strategies/canary", "good", ship("good"), "proved", "2"),
+        Runbook("canary_bad", "strategies/canary", "total_failure", ship("total_failure"), "rolled-back", "1"),
+        Runbook("canary_resumed", "strategies/canary", "good", ship("good"), "proved", "2", begun),
+        Runbook("blue_green_good", "strategies/blue_green", "good", ship("good", "blue_green"), "proved", "2"),
         # It passes its smoke tests: only traffic shows what is wrong with it.
-        Runbook("blue_green_bad", "slow", ship("slow", "blue_green"), "rolled-back", "1"),
-        Runbook("all_at_once_good", "good", ship("good", "all_at_once"), "proved", "2"),
-        Runbook("all_at_once_bad", "slow", ship("slow", "all_at_once"), "rolled-back", "1"),
-        Runbook("first_deployment", "first_deployment", ship("good"), "deployed", "1", overrides=QUIET),
-        Runbook("rollback_mid_rollout", "good", roll_back, "done", "1", begun),
-        Runbook("rollback_promoted", "good", roll_back, "done", "1", promoted, QUIET),
-        Runbook("gradual", "good", go_down, "drained", "1", begun),
-        Runbook("deployment_failure", "good", fail, "done", "1", begun, QUIET),
-        Runbook("pre_deployment", "good", check_before, "passed", None, alarmed, QUIET),
-        Runbook("freeze", "good", freeze_all, "frozen", None, overrides=QUIET),
-        Runbook("lift", "good", lift_all, "lifted", None, frozen, QUIET),
-        Runbook("data_corruption", "good", recover, RECOVERED, "1", corruption.corrupted, {"reminders": 30, **QUIET}),
-        Runbook("feature_flags", "good", turn_flag, "proved", "2"),
-        Runbook("database_compatibility", "good", roll_back_across, "done", "1", expanded, TABLE),
-        Runbook("migrate", "good", migrate(FORTH), "contracted", None, overrides=TABLE),
-        Runbook("migrate_back", "good", migrate(BACK), "reverted", None, contracted, TABLE),
-        Runbook("clean_up_versions", "good", clean_up, "2 versions", None, aged, QUIET),
+        Runbook("blue_green_bad", "strategies/blue_green", "slow", ship("slow", "blue_green"), "rolled-back", "1"),
+        Runbook("all_at_once_good", "strategies/all_at_once", "good", ship("good", "all_at_once"), "proved", "2"),
+        Runbook("all_at_once_bad", "strategies/all_at_once", "slow", ship("slow", "all_at_once"), "rolled-back", "1"),
+        Runbook(
+            "first_deployment", "strategies/canary", "first_deployment", ship("good"), "deployed", "1", overrides=QUIET
+        ),
+        Runbook("rollback_mid_rollout", "rollback/immediate", "good", roll_back, "done", "1", begun),
+        Runbook("rollback_promoted", "rollback", "good", roll_back, "done", "1", promoted, QUIET),
+        Runbook("gradual", "rollback/gradual", "good", go_down, "drained", "1", begun),
+        Runbook("deployment_failure", "emergency/deployment_failure", "good", fail, "done", "1", begun, QUIET),
+        Runbook("pre_deployment", "operations/pre_deployment", "good", check_before, "passed", None, alarmed, QUIET),
+        Runbook("post_deployment", "operations/post_deployment", "good", check_after, "passed", None, served, QUIET),
+        Runbook("alarms", "operations/alarms", "good", keep_alarms, "0 of 4 alarms missing", None, heard, QUIET),
+        Runbook("freeze", "freeze", "good", freeze_all, "frozen", None, overrides=QUIET),
+        Runbook("lift", "freeze", "good", lift_all, "lifted", None, frozen, QUIET),
+        Runbook(
+            "data_corruption",
+            "emergency/data_corruption",
+            "good",
+            recover,
+            RECOVERED,
+            "1",
+            corruption.corrupted,
+            {"reminders": 30, **QUIET},
+        ),
+        Runbook("feature_flags", "operations/feature_flags", "good", turn_flag, "proved", "2"),
+        Runbook(
+            "database_compatibility",
+            "rollback/database_compatibility",
+            "good",
+            roll_back_across,
+            "done",
+            "1",
+            expanded,
+            TABLE,
+        ),
+        Runbook("migrate", "operations/migrate_database", "good", migrate(FORTH), "contracted", None, overrides=TABLE),
+        Runbook(
+            "migrate_back", "operations/migrate_database", "good", migrate(BACK), "reverted", None, contracted, TABLE
+        ),
+        Runbook("clean_up_versions", "operations/clean_up_versions", "good", clean_up, "2 versions", None, aged, QUIET),
     )
 }
 """Every runbook there is: a later one is covered by being added here."""
