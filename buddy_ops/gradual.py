@@ -99,14 +99,18 @@ def run(target: Target, plan: DescentPlan, approval: Approval) -> Rollout:
     cloudwatch:GetMetricData (read).
 
     Raises:
-        Refused: ``approval-void``.
+        Refused: ``approval-void``; AliasMoved where somebody else rolled back to another version meanwhile.
         AwsFailed: the traffic could not be moved; ``now`` says what is live, and when the lease moves it.
     """
     approval.must_cover(plan)
     descent = _Descent(target, plan)
     if target.dry_run:
         return descent.outcome("dry-run", ("Dry run: nothing was written.",))
-    reasons = yield from descent.go()
+    try:
+        reasons = yield from descent.go()
+    except AliasMoved:
+        rollback.tidy(target, descent.run_id)  # a lease that stayed would fire at somebody else's weights
+        raise
     told = rollback.tidy(target, descent.run_id)
     target.journal.record(
         "rollback", to=plan.stable, away_from=(plan.new,), by=approval.by, already=not plan.steps, reasons=reasons

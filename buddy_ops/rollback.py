@@ -144,16 +144,18 @@ def take_back(
         alias: the alias as it was read last.
         bad: versions that no later rollback may return to.
         stage: what the record says from now on.
-        only_from: the version that shall lose its traffic: once somebody else has taken it away, there is nothing left
-            to do, and what they did stands. Empty: ``destination`` wins in any case.
+        only_from: the version that shall lose its traffic: once somebody else has taken it away, or has rolled back to
+            it by name, what they did stands. Empty: ``destination`` wins in any case.
         leaving: the share that ``only_from`` keeps for now, 0..1, under a lease: a step on its way down.
 
     Raises:
-        AliasMoved: somebody else took ``only_from`` away, or moves the alias again and again.
+        AliasMoved: somebody else took ``only_from`` away or went back to it, or moves the alias again and again.
 
     AWS: lambda:UpdateAlias, writes; lambda:GetAlias after a collision.
     """
     for _ in range(ATTEMPTS):
+        if alias.primary == only_from and alias.record and alias.record.stage == "rolled-back":
+            raise AliasMoved(target, alias)
         record = alias.record or Record(target.run, destination, alias.second or alias.primary, stage, "")
         by = "" if record.run == target.run else target.run
         record = replace(record, stage=stage, since=iso(target.clock.now()), by=by)

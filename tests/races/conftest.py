@@ -1,0 +1,36 @@
+"""What every race needs: a world in which waiting for a turn is no slowness, and a tally of seeds."""
+
+from collections.abc import Callable, Iterator
+from datetime import timedelta
+
+import pytest
+
+from buddy_ops import pruning, rollback
+from tests.races.stage import Each
+
+
+@pytest.fixture(autouse=True)
+def a_world_for_races(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A rollback's checks wait for their turn here, which is no slow answer; and every version is a day old."""
+    monkeypatch.setattr(rollback, "CHECKS_S", 60.0)
+    monkeypatch.setattr(pruning, "WINDOW", timedelta())
+
+
+@pytest.fixture
+def each(request: pytest.FixtureRequest, capsys: pytest.CaptureFixture[str]) -> Iterator[Each]:
+    """Runs a race for each seed, shows every seed that failed, and says how many races there were."""
+
+    def every(seeds: range, race: Callable[[int], None]) -> None:
+        failed: dict[int, AssertionError] = {}
+        for seed in seeds:
+            try:
+                race(seed)
+            except AssertionError as error:
+                failed[seed] = error
+        with capsys.disabled():
+            print(f"\n{request.node.name}: {len(seeds)} races, {len(failed)} failed")
+        if failed:
+            heads = "\n".join(f"seed {seed}: {str(error).splitlines()[0]}" for seed, error in failed.items())
+            raise AssertionError(f"{heads}\n\n{next(iter(failed.values()))}")
+
+    yield every
