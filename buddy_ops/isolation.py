@@ -7,7 +7,7 @@ a killed run, or another machine, can give it back. Never decides that it is due
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 from buddy_ops import aliases
@@ -78,15 +78,25 @@ def isolate(target: Target, how: How, table: str) -> Isolation:
     dynamodb:PutResourcePolicy (write).
     """
     known = read(target) or _remember(target, how, table)
-    if known.how == "function":
-        target.call("lambda", "put_function_concurrency", **_function(target), ReservedConcurrentExecutions=0)
-    else:
-        arn, policy, revision = _policy(target, known.table)
-        role = aliases.configuration(target)["Role"]
-        ours = {"Sid": STATEMENT, "Effect": "Deny", "Principal": {"AWS": role}, "Action": list(DENIED), "Resource": arn}
-        _put_policy(target, arn, [*_others(policy), ours], policy, revision)
+    while True:
+        _act(target, known)
+        standing = read(target)
+        if standing == known:
+            break
+        # Somebody lifted it between our look and our act: what was there before is remembered again.
+        known = standing or _store(target, known)
     target.journal.record("isolated", how=known.how, table=known.table, before=known.before)
     return known
+
+
+def _act(target: Target, known: Isolation) -> None:
+    if known.how == "function":
+        target.call("lambda", "put_function_concurrency", **_function(target), ReservedConcurrentExecutions=0)
+        return
+    arn, policy, revision = _policy(target, known.table)
+    role = aliases.configuration(target)["Role"]
+    ours = {"Sid": STATEMENT, "Effect": "Deny", "Principal": {"AWS": role}, "Action": list(DENIED), "Resource": arn}
+    _put_policy(target, arn, [*_others(policy), ours], policy, revision)
 
 
 def lift(target: Target) -> str:
@@ -117,25 +127,44 @@ def lift(target: Target) -> str:
         if failure.code != "ParameterNotFound":
             raise
     target.journal.record("released", how=known.how, before=known.before)
+    if _stands(target, known):
+        _store(target, known)
+        told += " Somebody isolated it again meanwhile, and that stands until they lift it."
     return told
 
 
+def _stands(target: Target, known: Isolation) -> bool:
+    """Whether somebody who still read the memory isolated it after we gave back what was there before."""
+    if known.how == "function":
+        return known.before != 0 and _reserved(target) == 0
+    _, policy, _ = _policy(target, known.table)
+    return len(_others(policy)) < len(policy.get("Statement", []))
+
+
 def _remember(target: Target, how: How, table: str) -> Isolation:
-    before = None
-    if how == "function":
-        before = target.call("lambda", "get_function_concurrency", **_function(target)).get(
-            "ReservedConcurrentExecutions"
-        )
-    known = Isolation(how, table, before, target.run, iso(target.clock.now()))
+    before = _reserved(target) if how == "function" else None
+    known = _store(target, Isolation(how, table, before, target.run, iso(target.clock.now())))
+    if known.before == 0 and (now := _reserved(target)) != 0:
+        # We saw the 0 of somebody's isolation, who had lifted it before this was remembered.
+        known = _store(target, replace(known, before=now), overwrite=True)
+    return known
+
+
+def _store(target: Target, known: Isolation, overwrite: bool = False) -> Isolation:
+    """Keep it, unless somebody was first, or we were and were not told: theirs says what was there before."""
+    value = json.dumps(asdict(known))
     try:
-        value = json.dumps(asdict(known))
-        target.call("ssm", "put_parameter", Name=_memory(target), Value=value, Type="String", Overwrite=False)
+        target.call("ssm", "put_parameter", Name=_memory(target), Value=value, Type="String", Overwrite=overwrite)
     except AwsFailed as failure:
         if failure.code != "ParameterAlreadyExists":
             raise
-        # Somebody else was first, or we were and were not told: what they remember is what was there before.
         return read(target) or known
     return known
+
+
+def _reserved(target: Target) -> int | None:
+    told = target.call("lambda", "get_function_concurrency", **_function(target))
+    return told.get("ReservedConcurrentExecutions")
 
 
 def _policy(target: Target, table: str) -> tuple[str, dict[str, Any], str]:

@@ -34,7 +34,7 @@ MAY: dict[Step, tuple[str, ...]] = {
 """In which states of its table a step may be taken; 'expand' where no other migration is under way."""
 
 SETTLE = timedelta(seconds=60)
-"""How long after a table says its new schema no request and no rollback that came before is still under way."""
+"""How long after a table says where it goes no request, no rollback and no page of a step before is under way."""
 
 PASSES = 5
 """How often a step goes through the table while items give way to other people's writes."""
@@ -147,8 +147,8 @@ def run(target: Target, plan: MigrationPlan, approval: Approval, tell: Tell = no
     Args:
         tell: told how far it is, with rate and time left.
 
-    AWS: dynamodb:Scan, TransactWriteItems (on condition), PutItem (on condition), DescribeTable; for contract and
-    rollback lambda:ListAliases, GetFunctionConfiguration.
+    AWS: dynamodb:Scan, GetItem, DescribeTable, TransactWriteItems and PutItem (on condition); for contract
+    lambda:ListAliases, GetFunctionConfiguration.
 
     Raises:
         Refused: ``approval-void``, ``schema-needed``, ``migration-moved``.
@@ -164,7 +164,8 @@ def run(target: Target, plan: MigrationPlan, approval: Approval, tell: Tell = no
         marker = _announce_contract(target, plan)
     elif step == "rollback" and marker.state != "reverting":
         marker = schema.write(target, marker, marker.version, migration.name, "reverting")
-    tally = _passes(target, plan, tell)
+        target.clock.sleep_until(target.clock.now() + SETTLE)
+    tally = _passes(target, plan, marker, tell)
     marker = _conclude(target, plan, marker, tally)
     target.journal.record(
         "migrated", step=step, migration=migration.name, by=approval.by, changed=tally.changed, left=tally.left
@@ -295,12 +296,12 @@ def _announce_contract(target: Target, plan: MigrationPlan) -> Marker:
     return marker
 
 
-def _passes(target: Target, plan: MigrationPlan, tell: Tell) -> Tally:
+def _passes(target: Target, plan: MigrationPlan, marker: Marker, tell: Tell) -> Tally:
     """Go through the table until nothing gives way any more."""
     total = int(target.call("dynamodb", "describe_table", TableName=plan.marker.table.name)["Table"]["ItemCount"])
     changed = 0
     for _ in range(PASSES):
-        tally = _go_through(target, plan, _Progress(target, total, tell))
+        tally = _go_through(target, plan, marker, _Progress(target, total, tell))
         changed += tally.changed
         if not tally.gave_way:
             break
@@ -308,16 +309,17 @@ def _passes(target: Target, plan: MigrationPlan, tell: Tell) -> Tally:
     return tally
 
 
-def _go_through(target: Target, plan: MigrationPlan, progress: "_Progress") -> Tally:
+def _go_through(target: Target, plan: MigrationPlan, marker: Marker, progress: "_Progress") -> Tally:
     tally, table = Tally(), plan.marker.table
-    for _, part in tables.sweep(target, table.name, lambda page: _settle(target, plan, page)):
+    for _, part in tables.sweep(target, table.name, lambda page: _settle(target, plan, marker, page)):
         tally.add(part)
         progress.tell(tally)
     return tally
 
 
-def _settle(target: Target, plan: MigrationPlan, page: Page) -> Tally:
+def _settle(target: Target, plan: MigrationPlan, marker: Marker, page: Page) -> Tally:
     """Bring a page's items into the step's shape, a hundred a call."""
+    _refuse_moved(target, marker)
     table, tally, changes = plan.marker.table, Tally(), list[Change]()
     shape = _shape(plan)
     for item in page.items:
@@ -340,6 +342,17 @@ def _settle(target: Target, plan: MigrationPlan, page: Page) -> Tally:
         gave_way = len(tables.write_batch(target, table.name, table.key, some))
         tally.add(Tally(changed=len(some) - gave_way, gave_way=gave_way))
     return tally
+
+
+def _refuse_moved(target: Target, held: Marker) -> None:
+    """Ask after each page was read, before any of it is written, whose step it is: what is old and new turns with it.
+
+    Raises:
+        Refused: ``migration-moved``.
+    """
+    now = schema.read(target, held.table)
+    if now != held and not (now.migration == held.migration and {now.state, held.state} <= set(OPEN)):
+        raise schema.moved(now)
 
 
 def _shape(plan: MigrationPlan) -> Callable[[Item], Attributes]:

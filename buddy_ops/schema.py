@@ -112,14 +112,19 @@ def write(target: Target, held: Marker, version: int, migration: str, state: str
             return now
         if now == held:
             raise
-        raise Refused(
-            "migration-moved",
-            f"Somebody else migrates {held.table.name}: {now}.",
-            now="This run changed nothing after that.",
-            next="Let them end, then run again.",
-        ) from None
+        raise moved(now) from None
     target.journal.record("schema", table=held.table.name, version=version, migration=migration, state=state)
     return marker
+
+
+def moved(now: Marker) -> Refused:
+    """What is told to whoever migrates a table that says something else meanwhile."""
+    return Refused(
+        "migration-moved",
+        f"Somebody else migrates {now.table.name}: {now}.",
+        now="This run changed nothing after that.",
+        next="Let them end, then run again.",
+    )
 
 
 def markers(target: Target) -> tuple[Marker | BuddyError, ...]:

@@ -10,7 +10,7 @@ import os
 import signal
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any, TypeVar
@@ -141,12 +141,12 @@ def go_down(here: Situation) -> str:
 
 def fail(here: Situation) -> str:
     """The runbook of a failed deployment, with the decision to roll back."""
-    mine = connect(here, "deployment_failure")
-    stopping = failures.stop_plan(mine, "a deployment failed")
-    failures.stop(mine, stopping, approved(mine, stopping))
-    plan = failures.plan(mine, failures.assess(mine), "roll back")
-    failures.run(mine, plan, approved(mine, plan))
-    return "done"
+    with closing(connect(here, "deployment_failure")) as mine:
+        stopping = failures.stop_plan(mine, "a deployment failed")
+        failures.stop(mine, stopping, approved(mine, stopping))
+        plan = failures.plan(mine, failures.assess(mine), "roll back")
+        failures.run(mine, plan, approved(mine, plan))
+        return "done"
 
 
 def check_before(here: Situation) -> str:
@@ -244,8 +244,8 @@ def migrate(following: dict[str, tuple[str, ...]]) -> Drive:
     """What is left of a migration, step by step; one segment, since calls in several threads have no order."""
 
     def drive(here: Situation) -> str:
-        mine = here.connect("migrate_database", values=connect(here, "values").settings.model_dump() | MIGRATED)
-        with pytest.MonkeyPatch.context() as patch:
+        values = connect(here, "values").settings.model_dump() | MIGRATED
+        with closing(here.connect("migrate_database", values=values)) as mine, pytest.MonkeyPatch.context() as patch:
             patch.setattr(tables, "SEGMENTS", 1)
             while steps := following.get(state := schema.read(mine, mine.settings.tables[0]).state):
                 for step in steps:
@@ -258,8 +258,8 @@ def migrate(following: dict[str, tuple[str, ...]]) -> Drive:
 
 def roll_back_across(here: Situation) -> str:
     """The rollback of a version that met a migration."""
-    mine = here.connect("database_compatibility", values=connect(here, "values").settings.model_dump() | MIGRATED)
-    with pytest.MonkeyPatch.context() as patch:
+    values = connect(here, "values").settings.model_dump() | MIGRATED
+    with closing(here.connect("database_compatibility", values=values)) as mine, pytest.MonkeyPatch.context() as patch:
         patch.setattr(tables, "SEGMENTS", 1)
         plan = compatibility.plan(mine, migration="reminders_at_minutes", reason="drill")
         approval = approved(mine, plan)

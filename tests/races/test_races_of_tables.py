@@ -10,6 +10,7 @@ from buddy_ops.errors import Refused
 from buddy_ops.freeze import read as freezes
 from buddy_ops.freeze import set as freeze
 from buddy_ops.isolation import Isolation
+from buddy_ops.metrics import MINUTE
 from buddy_ops.migrations import Done
 from buddy_ops.sandbox import reminders
 from buddy_ops.target import Target
@@ -20,6 +21,7 @@ from tests.sandbox import corruption
 from tests.sandbox.test_schema import shipped
 
 MIGRATION = shapes.MIGRATIONS[0]
+HOUR = 60 * MINUTE
 QUIET = {"requests_per_minute": 0, "history_minutes": 0}
 
 
@@ -262,7 +264,7 @@ def test_two_people_recover_one_table(situation: Bring, each: Each, seeds: range
         if had is not None:
             here.client("lambda").put_function_concurrency(FunctionName=here.function, ReservedConcurrentExecutions=had)
         other = here.connect(quiet=True, run="gggg", values=values())
-        freeze(other, "a release of Alexa", "Grace", recovery.timedelta(hours=72))
+        freeze(other, "a release of Alexa", "Grace", 72 * HOUR)
 
         def enter(race: Race) -> Callable[[], None]:
             late = race.random.choice((0, 20, 60, 90))
@@ -295,8 +297,9 @@ def test_two_people_recover_one_table(situation: Bring, each: Each, seeds: range
 
 
 def isolate_and_lift(target: Target) -> Isolation:
-    """What a recovery does of it, with nothing in between."""
+    """What a recovery does of it: between the two a table is restored, which takes a minute at least."""
     known = isolation.isolate(target, "function", corruption.NAME)
+    target.clock.sleep_until(target.clock.now() + MINUTE)
     isolation.lift(target)
     return known
 
@@ -312,7 +315,8 @@ def test_what_was_isolated_twice_is_lifted(situation: Bring, each: Each, seeds: 
             here.client("lambda").put_function_concurrency(FunctionName=here.function, ReservedConcurrentExecutions=had)
 
         def enter(race: Race) -> Callable[[], None]:
-            people = [race.enter(name, isolate_and_lift, values=values(), within=6) for name in ("aaaa", "bbbb")]
+            early = race.enter("aaaa", isolate_and_lift, values=values())
+            people = (early, race.enter("bbbb", isolate_and_lift, values=values(), within=12))
 
             def check() -> None:
                 for person in people:

@@ -1,8 +1,13 @@
-"""The crash and fault matrices leave no runbook out that changes anything."""
+"""The crash, fault and race matrices leave no runbook out that changes anything."""
+
+import importlib
+from pathlib import Path
 
 from buddy_ops import powers
 from tests.chaos import harness
+from tests.races import stage
 
+RACES = Path(__file__).parents[1] / "races"
 WATCHING = {"reader", "auditor"}
 """Roles that may change nothing but the archive; the tests of what each role may do say so of both."""
 
@@ -15,3 +20,10 @@ def writing() -> set[str]:
 def test_every_runbook_that_writes_is_killed_and_failed() -> None:
     """A notebook or command that is added to those that write must register in the harness of crashes and faults."""
     assert writing() == {each.page for each in harness.RUNBOOKS.values()}
+
+
+def test_every_runbook_that_writes_races_with_something() -> None:
+    """A notebook or command that is added to those that write must have a race."""
+    for path in RACES.glob("test_*.py"):
+        importlib.import_module(f"tests.races.{path.stem}")
+    assert writing() == stage.RACED
