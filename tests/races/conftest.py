@@ -7,7 +7,7 @@ from functools import cached_property
 
 import pytest
 
-from buddy_ops import checklists, pruning, rollback
+from buddy_ops import checklists, pruning, rollback, tables
 from buddy_ops.target import Target
 from tests.races.stage import Each
 
@@ -23,6 +23,13 @@ def a_world_for_races(monkeypatch: pytest.MonkeyPatch) -> None:
     for each in (*vars(Target).values(), *vars(checklists._Look).values()):
         if isinstance(each, cached_property):
             monkeypatch.setattr(each, "lock", nullcontext(), raising=False)
+
+
+@pytest.fixture(autouse=True)
+def one_segment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An actor's calls come one after the other: threads of its own would have no order."""
+    monkeypatch.setattr(tables, "SEGMENTS", 1)
+    monkeypatch.setitem(tables.sweep.__kwdefaults__, "segments", 1)
 
 
 @pytest.fixture

@@ -3,9 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
-import pytest
-
-from buddy_ops import isolation, migrations, recovery, repair, schema, shapes, tables
+from buddy_ops import isolation, migrations, recovery, repair, schema, shapes
 from buddy_ops.errors import Refused
 from buddy_ops.freeze import read as freezes
 from buddy_ops.freeze import set as freeze
@@ -23,13 +21,6 @@ from tests.sandbox.test_schema import shipped
 MIGRATION = shapes.MIGRATIONS[0]
 HOUR = 60 * MINUTE
 QUIET = {"requests_per_minute": 0, "history_minutes": 0}
-
-
-@pytest.fixture(autouse=True)
-def one_segment(monkeypatch: pytest.MonkeyPatch) -> None:
-    """An actor's calls come one after the other: threads of its own would have no order."""
-    monkeypatch.setattr(tables, "SEGMENTS", 1)
-    monkeypatch.setitem(tables.sweep.__kwdefaults__, "segments", 1)
 
 
 # Migrations
