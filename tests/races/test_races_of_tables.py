@@ -175,9 +175,9 @@ def test_no_version_serves_that_cannot_read_the_table(situation: Bring, each: Ea
         take(here, "expand", "backfill", "verify")
 
         def enter(race: Race) -> Callable[[], None]:
-            migrates = race.enter("aaaa", step("contract"), values=values(), within=8)
-            thinks = race.random.choice((0, 0, 1, 2))
-            returns = race.enter("dddd", take_back("", thinks), values=values(), within=20)
+            migrates = race.enter("aaaa", step("contract"), values=values(), within=3)
+            thinks = race.random.choice((0, 0, 0, 0, 1))
+            returns = race.enter("dddd", take_back("", thinks), values=values(), within=6)
 
             def check() -> None:
                 check_the_old_version_reads_everything(race)
@@ -263,7 +263,7 @@ def test_two_people_recover_one_table(situation: Bring, each: Each, seeds: range
                 race.enter("aaaa", recover, values=values()),
                 race.enter("bbbb", recover, values=values(), since=late, within=late + 30),
             )
-            race.enter("uuuu", correct(damaged), values=values(), within=60)
+            race.enter("uuuu", correct(damaged), values=values(), since=40, within=90)
 
             def check() -> None:
                 for person in people:
