@@ -38,8 +38,8 @@ class Event:
 class Actor:
     """One person or program. ``result`` is what its work returned, ``error`` the BuddyError that it ended with."""
 
-    def __init__(self, name: str, target: Target, work: Callable[[Target], Any], after: int) -> None:
-        self.name, self.target, self.work, self.after = name, target, work, after
+    def __init__(self, name: str, target: Target, work: Callable[[Target], Any], after: int, once: str) -> None:
+        self.name, self.target, self.work, self.after, self.once = name, target, work, after, once
         self.state = "waiting"
         self.wake_at = datetime.max.replace(tzinfo=UTC)
         self.go = threading.Semaphore(0)
@@ -85,11 +85,22 @@ class Race:
         self._changed = threading.Condition()
 
     def enter(
-        self, name: str, work: Callable[[Target], Any], *, since: int = 0, within: int = 0, **options: Any
+        self,
+        name: str,
+        work: Callable[[Target], Any],
+        *,
+        since: int = 0,
+        within: int = 0,
+        once: str = "",
+        **options: Any,
     ) -> Actor:
-        """One more actor: it comes in after a drawn number of the others' calls, ``since`` to ``within``."""
+        """One more actor: it comes in after a drawn number of the others' calls, ``since`` to ``within``.
+
+        Args:
+            once: an operation; the calls are counted from the first time that it has succeeded.
+        """
         target = self.here.connect(name, quiet=True, run=name, **options)
-        actor = Actor(name, target, work, self.random.randint(since, max(since, within)))
+        actor = Actor(name, target, work, self.random.randint(since, max(since, within)), once)
         target.clock = HeldClock(self, actor)
         target._clients = CLIENTS
         target.journal = Journal(lambda _: None, target.clock.now)
@@ -119,7 +130,7 @@ class Race:
         while True:
             awake = [actor for actor in self.actors if actor.state in ("ready", "asleep")]
             for actor in self.actors:
-                if actor.state == "waiting" and (len(self.events) >= actor.after or not awake):
+                if actor.state == "waiting" and (self._due(actor) or not awake):
                     actor.state = "ready"
                     awake.append(actor)
             if ready := [actor for actor in self.actors if actor.state == "ready"]:
@@ -136,6 +147,10 @@ class Race:
         for actor in self.actors:
             if actor.crash is not None:
                 raise actor.crash
+
+    def _due(self, actor: Actor) -> bool:
+        began = (self.done(actor.once) or [len(self.events)])[0] if actor.once else 0
+        return len(self.events) >= began + actor.after + bool(actor.once)
 
     def advance_to(self, moment: datetime) -> None:
         """Let the sandbox's time go on."""
