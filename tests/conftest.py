@@ -1,6 +1,7 @@
 """A sandbox for the tests: one process a worker, brought into a situation by each test that asks for it."""
 
 import os
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,20 @@ from buddy_ops.rollout import Outcome
 from buddy_ops.sandbox import builds
 from buddy_ops.sandbox.faults import PROFILES
 from buddy_ops.target import Target
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    """What the crash, fault and race matrices covered, a line for each runbook or pair: only what passed."""
+    tally = Counter[tuple[str, str]]()
+    for report in terminalreporter.stats.get("passed", ()):
+        for key, value in report.user_properties:
+            if key == "matrix":
+                kind, name, count = value
+                tally[kind, name] += count
+    if tally:
+        terminalreporter.section("matrices: what passed")
+    for (kind, name), count in sorted(tally.items()):
+        terminalreporter.line(f"{kind:<13}{name:<55}{count:>6,}")
 
 
 def pytest_configure() -> None:

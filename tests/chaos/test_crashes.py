@@ -63,5 +63,4 @@ def test_a_killed_run_leaves_nothing_half_shifted(
             error.add_note(where)
             raise
         assert endings[-1] in (runbook.ends, "already-live"), (where, endings)
-    record_property("crash_points", len(tried))
-    print(f"{name}: {len(tried)} of {len(points)} crash points tried")
+    record_property("matrix", ("crash points", name, len(tried)))

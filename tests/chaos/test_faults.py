@@ -119,8 +119,7 @@ def test_a_fault_is_survived_or_told(
         assert alias is None or "RoutingConfig" not in alias, where
         assert_noted(where, run_again, runbook, here)
         assert_noted(where, must_be_done, here, runbook)
-    record_property("fault_cases", len(tried))
-    print(f"{name}: {len(tried)} of {len(cases)} fault cases tried")
+    record_property("matrix", ("fault cases", name, len(tried)))
 
 
 def assert_noted(where: str, check: Callable[..., Any], *arguments: Any) -> None:

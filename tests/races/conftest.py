@@ -33,7 +33,7 @@ def one_segment(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def each(request: pytest.FixtureRequest, capsys: pytest.CaptureFixture[str]) -> Iterator[Each]:
+def each(request: pytest.FixtureRequest, record_property: Callable[[str, object], None]) -> Iterator[Each]:
     """Runs a race for each seed, shows every seed that failed, and says how many races there were."""
 
     def every(seeds: range, race: Callable[[int], None]) -> None:
@@ -43,8 +43,7 @@ def each(request: pytest.FixtureRequest, capsys: pytest.CaptureFixture[str]) -> 
                 race(seed)
             except AssertionError as error:
                 failed[seed] = error
-        with capsys.disabled():
-            print(f"\n{request.node.name}: {len(seeds)} races, {len(failed)} failed")
+        record_property("matrix", ("races", request.node.originalname, len(seeds) - len(failed)))
         if failed:
             heads = "\n".join(f"seed {seed}: {str(error).splitlines()[0]}" for seed, error in failed.items())
             raise AssertionError(f"{heads}\n\n{next(iter(failed.values()))}")
