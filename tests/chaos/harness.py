@@ -599,5 +599,5 @@ def parts() -> list[Any]:
 
 
 def chosen(points: list[T], part: str, one_in: int) -> list[T]:
-    """The points of a part: a slice of all, or a sample, always the same and spread over all of them."""
-    return points[one_in // 2 :: one_in] if part == "sample" else points[int(part) :: SLICES]
+    """The points of a part: a slice of all, or a sample, always the same, spread over all of them, and never none."""
+    return points[min(one_in, len(points)) // 2 :: one_in] if part == "sample" else points[int(part) :: SLICES]
