@@ -23,8 +23,11 @@ from buddy_ops.redaction import Redactor
 from buddy_ops.shelves import INDEX, MANIFEST, PAGE, S3, Folder, Shelf, digest, index_of, line, page_of
 
 NOTEBOOK, REPORT, JOURNAL = "notebook.ipynb", "report.html", "journal.jsonl"
-FILES = (NOTEBOOK, REPORT, JOURNAL)
-"""What a run's folder holds besides its manifest."""
+BESIDES = ("conflicts.jsonl", "root_cause.md")
+"""What repairing a table leaves in its run's folder."""
+
+FILES = (NOTEBOOK, REPORT, JOURNAL, *BESIDES)
+"""What a run's folder can hold besides its manifest."""
 
 NAME = re.compile(r"(?!\.{1,2}$)[\w.:-]{1,200}", re.ASCII)
 """What a run's folder and a file in it can be called; nothing outside the archive is named so."""
@@ -129,6 +132,8 @@ def finish(folder: Path, redactor: Redactor, **known: Any) -> dict[str, Any]:
     """
     about, states = _cleaned_notebook(folder / NOTEBOOK, redactor)
     records = _cleaned_journal(folder / JOURNAL, redactor)
+    for name in BESIDES:
+        _clean_text(folder / name, redactor)
     opened = next((each for each in records if each.get("kind") == "opened"), {})
     approved = [each for each in records if each.get("kind") == "approved"]
     values = about.get("parameters", {})
@@ -339,6 +344,13 @@ def _cleaned_journal(path: Path, redactor: Redactor) -> list[dict[str, Any]]:
     if (after := "".join(f"{each}\n" for each in lines)) != text:
         _replace(path, after)
     return records
+
+
+def _clean_text(path: Path, redactor: Redactor) -> None:
+    """Clean a text where it stands, if there is one."""
+    text = path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
+    if (cleaned := redactor.clean(text)) != text:
+        _replace(path, cleaned)
 
 
 def _replace(path: Path, text: str) -> None:

@@ -253,7 +253,8 @@ class S3:
 
     def _put(self, name: str, content: bytes, **condition: str) -> bool:
         """Whether it was written: False where the condition does not hold."""
-        kind = {".html": "text/html; charset=utf-8"}.get(Path(name).suffix, "application/json")
+        texts = {".html": "text/html; charset=utf-8", ".md": "text/markdown; charset=utf-8"}
+        kind = texts.get(Path(name).suffix, "application/json")
         where = {"Bucket": self._bucket, "Key": self._prefix + name, "ContentType": kind}
         try:
             self._target.call("s3", "put_object", Body=content, **where, **condition)

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from buddy_ops import freeze, recovery
+from buddy_ops import archive, freeze, recovery
 from buddy_ops.sandbox import reminders
 from tests.conftest import Situation
 from tests.notebooks.test_runbooks import execute, executed, report, run, told_once, writes
@@ -102,6 +102,20 @@ def test_run_again_after_its_end_it_looks_and_stops_nobody(broken: Situation) ->
     assert more.returncode == 4 and not isolated(broken)
     assert run(RUNBOOK, approved_by=["Ada"], approved_plan=hash_of(more)).returncode == 0
     assert table(broken) == repaired and not isolated(broken)
+
+
+def test_what_it_leaves_is_archived(broken: Situation) -> None:
+    """Refused for its repair, then done: what conflicts and the root cause are stands in the runs' manifests, and every
+    byte of both runs verifies."""
+    put(broken, [later(broken, table(broken)["reminder-000002"], "1", medication="their own")])
+    first = run(RUNBOOK, approved_by=["Ada"])
+    done = run(RUNBOOK, approved_by=["Ada"], approved_plan=hash_of(first))
+    assert (first.returncode, done.returncode) == (4, 0), done.stderr
+    halted, repaired = archive.entries(broken.folder)
+    assert set(halted.files) == {"notebook.ipynb", "report.html", "journal.jsonl", "conflicts.jsonl"}
+    assert set(repaired.files) == {*halted.files, "root_cause.md"}
+    assert '"item": "' in (report(done).parent / "conflicts.jsonl").read_text("utf-8")
+    assert archive.verify(archive.at(broken.folder)).problems == ()
 
 
 def test_without_a_name_nothing_happens(broken: Situation) -> None:

@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 import yaml
 
-from buddy_ops import archive, runs
+from buddy_ops import archive, redaction, runs
 from buddy_ops.errors import BuddyError
 from buddy_ops.shelves import S3
 from tests.conftest import Situation
 from tests.notebooks.test_deaths import tiny
-from tests.unit.test_archive import sealed
+from tests.unit.test_archive import leave, sealed
 
 Bring = Callable[..., Situation]
 WHERE = "s3://buddy-archive/team/runs"
@@ -67,6 +67,18 @@ def test_every_object_of_a_run_is_written_once(bucket: Bucket, tmp_path: Path) -
     versions = bucket.client.list_object_versions(Bucket="buddy-archive")["Versions"]
     kept = [each["Key"] for each in versions if "index" not in each["Key"]]
     assert len(kept) == len(set(kept)) == 5 and archive.verify(bucket.shelf()).problems == ()
+
+
+def test_what_a_repair_leaves_is_uploaded_with_its_run(bucket: Bucket, tmp_path: Path) -> None:
+    """The list of conflicts and the root cause stand beside notebook, page and journal, as they are here."""
+    folder = leave(tmp_path, "run-0001")
+    for name in ("conflicts.jsonl", "root_cause.md"):
+        (folder / name).write_text(f"{name}\n")
+    archive.seal(folder, archive.finish(folder, redaction.Redactor()))
+    archive.upload(bucket.shelf(), folder)
+    for name in ("conflicts.jsonl", "root_cause.md"):
+        assert bucket.shelf().read(f"run-0001/{name}") == f"{name}\n".encode()
+    assert archive.verify(bucket.shelf()).problems == ()
 
 
 def test_an_upload_that_broke_off_is_finished(bucket: Bucket, tmp_path: Path) -> None:

@@ -66,6 +66,22 @@ def test_runs_are_chained_and_verify(tmp_path: Path) -> None:
     assert "Object Lock" in found.beyond
 
 
+def test_what_a_repair_leaves_belongs_to_its_run(tmp_path: Path) -> None:
+    """The list of conflicts and the root cause: without the secrets that were learned since, and with a hash each."""
+    folder = leave(tmp_path, "run-0001")
+    redactor = redaction.Redactor()
+    redactor.learn('s3cr3t-of-"ours"')
+    (folder / "conflicts.jsonl").write_text(json.dumps({"item": 'ada/s3cr3t-of-"ours"', "kind": "faulty"}) + "\n")
+    (folder / "root_cause.md").write_text('### Root cause\n\n- **table**: s3cr3t-of-"ours"\n')
+    entry = archive.seal(folder, archive.finish(folder, redactor))
+    assert {"conflicts.jsonl", "root_cause.md"} < set(entry.files) and problems(tmp_path) == ()
+    assert json.loads((folder / "conflicts.jsonl").read_text()) == {"item": "ada/[redacted]", "kind": "faulty"}
+    assert (folder / "root_cause.md").read_text() == "### Root cause\n\n- **table**: [redacted]\n"
+    (folder / "root_cause.md").write_text("rewritten")
+    (folder / "conflicts.jsonl").unlink()
+    assert set(problems(tmp_path)) == {"run-0001/conflicts.jsonl: missing.", "run-0001/root_cause.md: changed."}
+
+
 def test_every_flipped_byte_is_found(tmp_path: Path) -> None:
     """Any single byte of an archived run, of the index or of its page, at more than 2,000 positions."""
     for name in ("run-0001", "run-0002"):
