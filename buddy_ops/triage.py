@@ -81,26 +81,32 @@ class Triage:
         left = "text-align:left;vertical-align:top"
         code = f"{left};font-family:monospace;white-space:pre"
         signs = "".join(
-            f'<tr><td style="{left}"><b style="color:{COLOURS[sign.state]}">{MARKS[sign.state]}</b></td>'
+            f'<tr><td style="{left}"><b {_coloured(sign.state)}>{MARKS[sign.state]}</b></td>'
             f'<td style="{left}">{escape(sign.what)}</td><td style="{left}">{escape(sign.says)}</td></tr>'
             for sign in self.signs
         )
         steps = "".join(
             f'<tr><td style="{left}">{escape(step.why)}</td>'
             f'<td style="{left}"><a href="{escape(step.runbook)}.ipynb">{escape(step.runbook)}</a></td>'
-            f'<td style="{code}">{escape(step.cell)}</td><td style="{code}">{escape(step.command)}</td></tr>'
+            f'<td class="code" style="{code}">{escape(step.cell)}</td>'
+            f'<td class="code" style="{code}">{escape(step.command)}</td></tr>'
             for step in self.steps
         )
         head = f'<tr><th style="{left}">' + f'</th><th style="{left}">'.join(
             ("what to do", "open", "put below its parameters", "or in a terminal")
         )
         burns = any(sign.state == "burns" for sign in self.signs)
-        colour = COLOURS["burns" if burns else "ok"]
         return (
-            f'<p style="font-size:130%;color:{colour}"><b>{escape(self.verdict)}</b></p>'
+            f'<p class="verdict" style="font-size:130%"><b {_coloured("burns" if burns else "ok")}>'
+            f"{escape(self.verdict)}</b></p>"
             f"<p>{escape(self.live).replace(chr(10), '<br>')}</p>"
             f"<table>{head}</th></tr>{steps}</table><table>{signs}</table>"
         )
+
+
+def _coloured(state: State) -> str:
+    """Attributes that colour it: a style for JupyterLab, a class for an archived page, which lets no style through."""
+    return f'class="{state}" style="color:{COLOURS[state]}"'
 
 
 def look(target: Target) -> Triage:

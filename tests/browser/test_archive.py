@@ -67,6 +67,41 @@ def test_an_archived_canary_opens_offline_with_its_chart(situation: Bring, offli
     assert page.url == done.report.as_uri()
 
 
+RED = "rgb(176, 0, 32)"
+
+
+def colour(page: Any, selector: str) -> str:
+    return str(page.eval_on_selector(selector, "each => getComputedStyle(each).color"))
+
+
+def test_what_burns_is_red_in_the_page(situation: Bring, offline: Page) -> None:
+    """start_here while the live version hurts people: verdict and sign are as red as in JupyterLab."""
+    here = situation("errors_5_percent", stable="errors_5_percent", history_minutes=40)
+    done = runs.run("start_here", {"environment": "sandbox"}, folder=here.folder / "runs" / "start")
+    assert done.report is not None and done.exit_code == 0, done.trouble
+    page = offline.open(done.report)
+    assert "BURNS: error rate" in page.locator(".verdict").inner_text() and colour(page, ".verdict b") == RED
+    assert page.locator("td .burns").first.inner_text() == "BURNS" and colour(page, "td .burns") == RED
+    PICTURES.mkdir(parents=True, exist_ok=True)
+    page.screenshot(path=PICTURES / "archived-start-here.png", full_page=True)
+
+
+def test_broken_glass_is_red_in_the_page(situation: Bring, offline: Page) -> None:
+    """A canary against prod's rules: who, why, and every rule, in a red box."""
+    here = situation("good", environment="prod", history_minutes=0, requests_per_minute=0)
+    given = {"environment": "prod", "artifact": here.build("good"), "dry_run": True}
+    glass = {"who": "Ada", "why": "reminders are not sent"}
+    done = runs.run("strategies/canary", given | {"break_glass": glass}, folder=here.folder / "runs" / "glass")
+    assert done.report is not None and done.exit_code == 0, done.trouble
+    page = offline.open(done.report)
+    box = page.locator("div.alert-danger").first
+    assert "Against the rules. Ada broke the glass: reminders are not sent" in box.inner_text()
+    assert box.locator("li").count() >= 2
+    assert (colour(page, "div.alert-danger"), colour(page, "div.alert-danger li")) == (RED, RED)
+    PICTURES.mkdir(parents=True, exist_ok=True)
+    page.screenshot(path=PICTURES / "archived-broken-glass.png", full_page=True)
+
+
 def test_the_index_finds_runs_by_what_is_typed(tmp_path: Path, offline: Page) -> None:
     """Newest first; each column has its box, and dates have two; together they narrow."""
     for number, (environment, who) in enumerate((("prod", "Ada"), ("prod", "Grace"), ("dev", "Ada"))):

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from buddy_ops import archive, comparison, redaction, report, shelves, target
+from buddy_ops import archive, comparison, redaction, report, shelves, target, triage
 from buddy_ops.errors import BuddyError, InvalidInput
 
 HOSTILE = "<script>alert(1)</script>\"'`|](javascript:alert(2))$(id)${x};&"
@@ -296,6 +296,30 @@ def test_outputs_are_sanitized(tmp_path: Path) -> None:
     assert "<td>kept</td>" in page and "<strong>bold</strong>" in page
     assert not [tag for tag in tags if re.match(r"<(script|iframe|svg|img|object|embed|form|base)\b", tag)]
     assert not [tag for tag in tags if re.search(r"\son\w+=|javascript:", tag)]
+
+
+def test_what_is_red_for_people_is_red_in_the_page(tmp_path: Path) -> None:
+    """What burns, in the colours that JupyterLab shows; and what is against the rules. No style from outside comes along."""
+    signs = tuple(triage.Sign("what", state, "says") for state in triage.COLOURS)
+    step = triage.Step("why", "rollback/immediate", {"environment": "prod", "to_version": "1"})
+    hostile = "<b class='burns' style='position:fixed;color:#fff' onclick='a()'>outside</b>"
+    folder = leave(tmp_path, "run-0001")
+    document = json.loads((folder / "notebook.ipynb").read_text())
+    outputs = ({"text/html": triage.Triage("live", signs, (step,))._repr_html_()}, {"text/html": hostile})
+    document["cells"][0]["outputs"] = [
+        {"output_type": "display_data", "data": {**each, "text/plain": ""}, "metadata": {}} for each in outputs
+    ]
+    (folder / "notebook.ipynb").write_text(json.dumps(document))
+    archive.finish(folder, redaction.Redactor())
+    page = (folder / "report.html").read_text()
+    style, _, body = page.partition("</style>")
+    for state, colour in triage.COLOURS.items():
+        assert f'<b class="{state}">{triage.MARKS[state]}</b>' in body
+        assert re.search(rf"\.{state}\b[^{{}}]*{{color:{colour}}}", style), state
+    assert '<p class="verdict"><b class="burns">BURNS: ' in body and ".verdict{font-size:130%}" in style
+    assert "<td class=\"code\">environment = 'prod'\nto_version = '1'</td>" in body
+    assert re.search(r"\.code{[^}]*white-space:pre-wrap", style)
+    assert '<b class="burns">outside</b>' in body and "style=" not in body
 
 
 # Two runs
