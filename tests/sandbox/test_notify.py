@@ -43,9 +43,9 @@ def receiver() -> Iterator[HTTPServer]:
     server.server_close()
 
 
-def telling(here: Situation, watch_minutes: int = 0, **settings: Any) -> Target:
+def telling(here: Situation, watch_minutes: int = 0, policy: dict[str, Any] | None = None, **settings: Any) -> Target:
     values = here.connect(quiet=True).settings.model_dump(mode="json")
-    values["notify"] = settings
+    values["notify"], values["policy"] = settings, policy or {}
     values["rollout"]["watch_minutes"] = watch_minutes
     return here.connect(values=values)
 
@@ -135,14 +135,17 @@ def test_a_deployment_is_told_before_and_after(
     """Once when it begins, once when it has ended; whoever broke the glass is named with the rules and the reason."""
     here = situation("good", **QUIET)
     monkeypatch.setenv("HOOK", f"{address(receiver)}/x")
-    target = telling(here, slack_webhook="env:HOOK")
-    glass = {"who": "Ada", "why": "reminders are not sent"}
-    outcome = shipped(here, target, "good", glass)
+    rules = {"by_hand": False, "records": {"pre_deployment": 24}}
+    target = telling(here, policy=rules, slack_webhook="env:HOOK")
+    outcome = shipped(here, target, "good", {"who": "Ada", "why": "reminders are not sent"})
     assert outcome.ending == "unproven"
     before, after = heard(receiver)
     assert (
         "Begins: Ship a new version" in before and "Ended: Ship a new version" in after and "v2 serves 100 %" in after
     )
+    assert "AGAINST THE RULES: sandbox is promoted by CI, and this is no CI" in before
+    assert "there is no record of pre_deployment" in before
+    assert "Ada broke the glass: reminders are not sent." in before
 
 
 def test_traffic_is_back_before_anybody_hears_of_it(
