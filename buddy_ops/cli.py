@@ -369,7 +369,7 @@ def parse_mapping(text: str) -> dict[str, Any]:
         return given
     raise InvalidInput(
         "invalid-parameters",
-        f"--parameters {text}: {problem}.",
+        f"--parameters {problem}.",
         now="Nothing was read from or written to AWS.",
         next="For example: --parameters '{approved_by: [Ada, Grace], dry_run: true}', with -e for the environment.",
     )
@@ -387,9 +387,10 @@ def parse_parameters(pairs: list[str]) -> dict[str, Any]:
         except ValueError:
             equals = ""
         if not equals:
+            shown = name if name in settings.SECRETIVE else pair
             raise InvalidInput(
                 "invalid-parameters",
-                f"-p {pair}: is not NAME=VALUE with a value in YAML.",
+                f"-p {shown}: is not NAME=VALUE with a value in YAML.",
                 now="Nothing was read from or written to AWS.",
                 next="For example: -p artifact=build/skill.zip -p 'approved_by=[Ada, Grace]'.",
             )

@@ -34,6 +34,9 @@ OVERRIDES = {"stages": "stages_percent", "bake_minutes": "bake_minutes", "watch_
 """Parameters of runbooks that replace a setting of ``rollout``, by the setting's name."""
 
 PARAMETERS = {setting: parameter for parameter, setting in OVERRIDES.items()}
+SECRETIVE = ("notify", "settings", "variables")
+"""Settings and parameters in which somebody may have written a secret plainly: what stands there is never shown."""
+
 UNTOUCHED = "Nothing was read from or written to AWS."
 
 
@@ -349,7 +352,7 @@ def parse(environment: str, text: str, source: str) -> Settings:
     try:
         document = from_yaml(text)
     except ValueError as error:
-        raise _invalid(source, [f"not YAML: {error}"]) from None
+        raise _invalid(source, [str(error)]) from None
     if not isinstance(document, dict) or set(document) != {"environment", "settings"}:
         keys = ", ".join(map(str, document)) if isinstance(document, dict) else "no mapping"
         raise _invalid(source, [f"must have exactly the keys environment and settings, and has: {keys}"])
@@ -359,11 +362,14 @@ def parse(environment: str, text: str, source: str) -> Settings:
 
 
 def from_yaml(text: str) -> Any:
-    """A YAML document's value. Raises ValueError for whatever is none."""
+    """A YAML document's value. Raises ValueError for whatever is none; it shows no line of the text."""
     try:
         return yaml.safe_load(text)
+    except yaml.MarkedYAMLError as error:
+        line = f" in line {error.problem_mark.line + 1}" if error.problem_mark else ""
+        raise ValueError(f"not YAML{line}: {error.problem}") from None
     except Exception as error:  # PyYAML lets half a dozen kinds out: '2026-99-99', '!!bool x', '!!timestamp x'
-        raise ValueError(str(error)) from None
+        raise ValueError(f"not YAML: {error}") from None
 
 
 def validate(values: Any, source: str, overrides: Mapping[str, Any] | None = None) -> Settings:
@@ -424,7 +430,8 @@ def check(parameters: Mapping[str, Parameter], given: Mapping[str, Any], source:
             kind = TypeAdapter(_type(parameters[name].annotation), config=ConfigDict(coerce_numbers_to_str=True))
             values[name] = kind.validate_python(given[name])
         except ValidationError as error:
-            problems += [f"{name}: {given[name]!r}: {each['msg']}" for each in error.errors()]
+            shown = name if name in SECRETIVE else f"{name}: {given[name]!r}"
+            problems += [f"{shown}: {each['msg']}" for each in error.errors()]
         except Exception as error:  # the annotation is a person's own text: evaluating it may raise anything
             problems.append(f"{name}: its type {parameters[name].annotation} means nothing here: {error}")
     if problems:
@@ -451,9 +458,8 @@ def _problems(error: ValidationError, overrides: Mapping[str, Any]) -> list[str]
         overridden = path[:1] == ["rollout"] and path[1:2] and path[1] in overrides
         where = f"parameter {PARAMETERS.get(path[1], path[1])}" if overridden else f"settings.{'.'.join(path)}"
         said = each["msg"].removeprefix("Value error, ")
-        lines.append(
-            f"{where}: {said}" + ("" if each["type"] in ("missing", "extra_forbidden") else f" (is {each['input']!r})")
-        )
+        silent = path[0] in SECRETIVE or each["type"] in ("missing", "extra_forbidden")
+        lines.append(f"{where}: {said}" + ("" if silent else f" (is {each['input']!r})"))
     return lines
 
 

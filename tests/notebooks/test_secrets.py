@@ -14,6 +14,7 @@ import urllib.parse
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
 import yaml
 
 from buddy_ops import archive, shelves
@@ -155,6 +156,28 @@ def test_thirty_secrets_reach_no_byte_of_the_archive(situation: Bring) -> None:
     assert states.count("failed") == 1 and states.count("not run") == 0, states
     assert "cannot connect with [redacted]" in executed
     assert archive.verify(shelves.Folder(here.folder)).problems == ()
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ("{slack_webhook: WEBHOOK}", "settings.notify.slack_webhook: String should match"),
+        ("WEBHOOK", "settings.notify: Input should be a valid dictionary"),
+        ("{slack_webhook: WEBHOOK", "not YAML in line "),
+    ],
+)
+def test_a_webhook_that_was_written_plainly_is_refused_in_silence(tmp_path: Path, given: str, said: str) -> None:
+    """In an environment's file: exit code 2 before a kernel starts; where it stands is said, and never what it is."""
+    project = tiny(tmp_path / "project", "print('ran')").parents[1]
+    file = project / "parameters" / "sandbox.yaml"
+    secret = "https://chat.example.com/services/T0/B0/s3cr3t"
+    file.write_text(file.read_text("utf-8") + f"  notify: {given.replace('WEBHOOK', secret)}\n", "utf-8")
+    done = subprocess.run(
+        [BIN / "buddy-ops", "run", "tiny"], cwd=project, capture_output=True, text=True, timeout=120, check=False
+    )
+    assert done.returncode == 2 and "invalid-settings" in done.stderr and said in done.stderr
+    assert not any(part in done.stdout + done.stderr for part in ("s3cr3t", "chat.example"))
+    assert not (project / "runs").exists()
 
 
 HOSTILE = "</script><script>document.title='owned'</script><img src=x onerror=\"document.title='owned'\">'`|$(touch owned);\\ ${x} %0A"

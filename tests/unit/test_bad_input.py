@@ -144,6 +144,13 @@ def test_any_words_on_the_command_line_are_values_or_refused(pairs: list[str]) -
     assert len(found) <= len(pairs) and all(isinstance(name, str) for name in found)
 
 
+def test_a_secret_on_the_command_line_is_refused_and_not_repeated() -> None:
+    """What is no YAML is shown, but for the parameters that may hold a secret."""
+    with pytest.raises(InvalidInput, match="-p variables: is not NAME=VALUE") as refused:
+        parse_parameters(["variables={TOKEN: s3cr3t"])
+    assert "s3cr3t" not in str(refused.value)
+
+
 @MANY
 @given(st.dictionaries(st.sampled_from(["stages", "bake_minutes", "watch_minutes", "other"]), JSON))
 def test_any_parameter_that_replaces_a_setting_is_validated(values: dict[str, Any]) -> None:

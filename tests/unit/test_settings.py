@@ -125,6 +125,40 @@ def test_settings_cannot_be_changed_after_they_were_approved() -> None:
         found.rollout.approvals = 0
 
 
+WEBHOOK = "https://chat.example.com/services/T0/B0/s3cr3t"
+
+
+@pytest.mark.parametrize(
+    ("told", "key"),
+    [
+        (f"{{slack_webhook: {WEBHOOK}}}", "settings.notify.slack_webhook: String should match"),
+        (WEBHOOK, "settings.notify: Input should be a valid dictionary"),
+        (f"[{WEBHOOK}]", "settings.notify: Input should be a valid dictionary"),
+        (f"{{status_page: {WEBHOOK}}}", "settings.notify.status_page: Input should be"),
+        (f"{{status_page: {{page_id: p1, token: {WEBHOOK}}}}}", "settings.notify.status_page.token: String should"),
+        (f"{{hook: {WEBHOOK}}}", "settings.notify.hook: Extra inputs are not permitted"),
+        (f"{{slack_webhook: {WEBHOOK}]", "not YAML in line 4: expected ',' or '}', but got ']'"),
+    ],
+)
+def test_a_secret_that_was_written_plainly_is_refused_and_not_repeated(told: str, key: str) -> None:
+    """The key and what is wrong with it, and not a word of what stands there."""
+    text = f"environment: prod\nsettings:\n  function: f\n  notify: {told}\n"
+    with pytest.raises(InvalidInput, match="invalid-settings") as refused:
+        settings.parse("prod", text, FILE)
+    assert key in refused.value.what
+    assert not any(part in str(refused.value) for part in ("s3cr3t", "chat.example"))
+
+
+def test_a_parameter_that_may_hold_a_secret_is_not_repeated() -> None:
+    """Settings and a function's environment variables: named, and not shown."""
+    declared = settings.declared("settings: dict = {}\nvariables: dict[str, str | None] = {}\n")
+    given = {"settings": WEBHOOK, "variables": {"TOKEN": WEBHOOK, "OTHER": ["s3cr3t"]}}
+    with pytest.raises(InvalidInput, match="invalid-parameters") as refused:
+        settings.check(declared, given, "all_at_once")
+    assert "settings: Input should be a valid dictionary" in refused.value.what
+    assert "variables: Input should be a valid string" in refused.value.what and "s3cr3t" not in str(refused.value)
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [
