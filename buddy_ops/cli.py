@@ -88,10 +88,14 @@ def run(
     """Execute a runbook headlessly; archive notebook and report; exit by how it ended."""
     from buddy_ops import runs
 
-    given = {"environment": environment, **parse_mapping(parameters), **parse_parameters(parameter or [])}
-    with err.status("starting") as status:
-        tell = status.update if err.is_terminal else partial(err.print, markup=False, highlight=False)
-        done = runs.run(notebook, given, progress=tell, archive_to=archive, cell_timeout_s=cell_timeout)
+    try:
+        given = {"environment": environment, **parse_mapping(parameters), **parse_parameters(parameter or [])}
+        with err.status("starting") as status:
+            tell = status.update if err.is_terminal else partial(err.print, markup=False, highlight=False)
+            done = runs.run(notebook, given, progress=tell, archive_to=archive, cell_timeout_s=cell_timeout)
+    except BuddyError as error:
+        runs.summarize_error(notebook, environment, error)
+        raise
     for line in filter(None, (done.trouble, *done.told)):
         err.print(line, markup=False, highlight=False)
     runs.summarize(done)

@@ -116,12 +116,21 @@ def run(
 
 def summarize(done: Run) -> None:
     """Add a summary in Markdown to the step's page, where a CI platform keeps one (GITHUB_STEP_SUMMARY)."""
+    _add_summary({**vars(done.entry), "notes": (*done.entry.notes, *done.told)}, done.entry.sha256)
+
+
+def summarize_error(notebook: str, environment: str, error: BuddyError) -> None:
+    """The same of a run that ended before a kernel started: nothing of it is archived."""
+    outcome = _outcome(_Ended(type(error).__name__, str(error)), error.exit_code)
+    about = {"runbook": notebook, "environment": environment, "exit_code": error.exit_code, "trouble": str(error)}
+    _add_summary(redaction.Redactor().clean(about | outcome), "")
+
+
+def _add_summary(facts: Mapping[str, Any], digest: str) -> None:
     path = os.environ.get("GITHUB_STEP_SUMMARY")
     if path:
         with suppress(OSError), Path(path).open("a", encoding="utf-8") as file:
-            file.write(
-                report.summary({**vars(done.entry), "notes": (*done.entry.notes, *done.told)}, done.entry.sha256)
-            )
+            file.write(report.summary(facts, digest))
 
 
 def index(where: str = "", environment: str = "") -> Iterator[str]:

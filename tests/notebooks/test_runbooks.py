@@ -1,6 +1,7 @@
 """The runbooks as people and CI run them: real papermill and the real command, each in a process of its own."""
 
 import base64
+import html
 import json
 import os
 import re
@@ -244,6 +245,30 @@ def test_what_is_not_a_pair_ends_with_2(pair: str) -> None:
     with pytest.raises(errors.InvalidInput, match="invalid-parameters") as refused:
         cli.parse_parameters([pair])
     assert f"-p {pair}" in refused.value.what and "approved_by=[Ada, Grace]" in refused.value.next
+
+
+@pytest.mark.parametrize(
+    ("words", "reference"),
+    [
+        (("strategies/canary", "-p", "artefact=`x`|<b>"), "invalid-parameters"),
+        (("strategies/canary", "--parameters", "[Ada]"), "invalid-parameters"),
+        (("strategies/canari",), "notebook-missing"),
+        (("strategies/canary", "-e", "production"), "unknown-environment"),
+    ],
+)
+def test_what_is_refused_before_a_kernel_starts_is_summed_up(
+    tmp_path: Path, words: tuple[str, ...], reference: str
+) -> None:
+    """The step's page in CI says what was refused, why, and what to do; and nothing in it is markup."""
+    page = tmp_path / "summary.md"
+    done = execute("buddy-ops", "run", *words, GITHUB_STEP_SUMMARY=str(page))
+    assert done.returncode == 2
+    told_once(done.stderr, reference)
+    said = page.read_text("utf-8")
+    assert "`" not in said and "<" not in said
+    lines = html.unescape(said).splitlines()
+    assert lines[0] == f"### {words[0]}" and {"| outcome | invalid |", "| exit code | 2 |"} <= set(lines)
+    assert f"> {reference}" in lines and any(line.startswith("> Next: ") for line in lines)
 
 
 def test_somebody_elses_weights_end_with_4(quick: Bring) -> None:

@@ -173,10 +173,17 @@ def test_a_webhook_that_was_written_plainly_is_refused_in_silence(tmp_path: Path
     secret = "https://chat.example.com/services/T0/B0/s3cr3t"
     file.write_text(file.read_text("utf-8") + f"  notify: {given.replace('WEBHOOK', secret)}\n", "utf-8")
     done = subprocess.run(
-        [BIN / "buddy-ops", "run", "tiny"], cwd=project, capture_output=True, text=True, timeout=120, check=False
+        [BIN / "buddy-ops", "run", "tiny"],
+        cwd=project,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        env={**os.environ, "GITHUB_STEP_SUMMARY": str(tmp_path / "summary.md")},
+        check=False,
     )
+    summary = (tmp_path / "summary.md").read_text("utf-8")
     assert done.returncode == 2 and "invalid-settings" in done.stderr and said in done.stderr
-    assert not any(part in done.stdout + done.stderr for part in ("s3cr3t", "chat.example"))
+    assert not any(part in done.stdout + done.stderr + summary for part in ("s3cr3t", "chat"))
     assert not (project / "runs").exists()
 
 

@@ -554,6 +554,16 @@ def test_the_scheduler_moves_the_alias_and_nothing_else(situation: Bring) -> Non
     assert trust["Condition"] == {"StringEquals": {"aws:SourceAccount": "!Ref AWS::AccountId"}}
 
 
+def test_ci_is_deployer_or_responder_for_as_long_as_it_asks() -> None:
+    """The subject of 'run a runbook' may assume these two roles and no other, and each lets it stay to the end."""
+    job = yaml.safe_load((ROOT / ".github/workflows/runbook.yml").read_text("utf-8"))["jobs"]["run"]
+    (asked,) = (step["with"]["role-duration-seconds"] for step in job["steps"] if "role-to-assume" in str(step))
+    roles = {name: each["Properties"] for name, each in resources().items() if each["Type"] == "AWS::IAM::Role"}
+    trusting = {name for name, each in roles.items() if "CiSubject" in str(each["AssumeRolePolicyDocument"])}
+    assert trusting == {"DeployerRole", "ResponderRole"}
+    assert {roles[name]["MaxSessionDuration"] for name in trusting} == {asked}
+
+
 def test_pass_role_is_for_the_scheduler_alone() -> None:
     """The scheduler's role may be handed to the scheduler, and to no other service."""
     for name in ("ResponderPolicy", "DeployerPolicy"):

@@ -1,5 +1,6 @@
 """What runs in GitHub Actions: pinned, with no more permissions than it needs, and deaf to what people typed."""
 
+import json
 import os
 import re
 import subprocess
@@ -72,11 +73,30 @@ def test_actions_are_pinned(path: Path) -> None:
             assert step["with"]["persist-credentials"] is False
 
 
-def test_the_choices_are_what_the_role_may_run() -> None:
-    """Every notebook that a deployer may run, and every environment but the sandbox; no other."""
+def runs_as(runbook: str) -> str:
+    """The variable whose role 'run a runbook' assumes for a runbook, as its expression says."""
+    (step,) = (
+        each for each in steps(ROOT / ".github/workflows/runbook.yml") if "role-to-assume" in each.get("with", {})
+    )
+    chosen = re.fullmatch(
+        r"\$\{\{ vars\[contains\(fromJSON\('(\[.*\])'\), inputs\.runbook\) && '(\w+)' \|\| '(\w+)'\] \}\}",
+        step["with"]["role-to-assume"],
+    )
+    assert chosen is not None, step
+    return str(chosen[2] if runbook in json.loads(chosen[1]) else chosen[3])
+
+
+def test_the_choices_are_what_the_roles_may_run() -> None:
+    """Every notebook that a deployer or a responder may run, each with a role that may; every environment but the
+    sandbox; no other."""
     notebooks = {str(p.relative_to(ROOT / "notebooks").with_suffix("")) for p in ROOT.glob("notebooks/**/*.ipynb")}
-    allowed = {name for name, roles in powers.RUNBOOKS.items() if "deployer" in roles}
-    assert set(inputs()["runbook"]["options"]) == notebooks & allowed
+    roles = {"BUDDY_OPS_ROLE": "deployer", "BUDDY_OPS_RESPONDER_ROLE": "responder"}
+    allowed = {name for name, may in powers.RUNBOOKS.items() if set(may) & set(roles.values())}
+    offered = inputs()["runbook"]["options"]
+    assert offered == sorted(notebooks & allowed)
+    for name in offered:
+        wanted = "deployer" if "deployer" in powers.RUNBOOKS[name] else "responder"
+        assert roles[runs_as(name)] == wanted, name
     environments = {path.stem for path in (ROOT / "parameters").glob("*.yaml")} - {"sandbox"}
     assert set(inputs()["environment"]["options"]) == environments
     audited = read(ROOT / ".github/workflows/audit.yml")["jobs"]["audit"]["strategy"]["matrix"]["environment"]
