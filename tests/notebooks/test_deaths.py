@@ -32,11 +32,13 @@ secret: list[str] = []  # more"""
 
 CELL = """import time, pathlib
 print("said in NAME", flush=True)
-if at == "NAME" and how == "error":
-    raise ValueError("it broke in NAME")
 if at == "NAME":
     time.sleep(1.5)
     pathlib.Path(flag).touch()
+    while how == "error" and pathlib.Path(flag).exists():
+        time.sleep(0.02)
+    if how == "error":
+        raise ValueError("it broke in NAME")
     time.sleep(60)"""
 
 ENDS = {
@@ -97,18 +99,25 @@ class Running:
             assert self.process.poll() is None and time.monotonic() < deadline, self.process.communicate()
             time.sleep(0.02)
 
+    def watch_kernel(self) -> None:
+        """Note what runs now, its kernel among it: ``end`` wants all of it gone."""
+        self.named("ipykernel_launcher")
+
     def strike(self, how: str) -> None:
-        self.descendants()
+        self.watch_kernel()
         if how.startswith("SIG"):
             self.process.send_signal(signal.Signals[how])
         elif how == "papermill killed":
             os.kill(self.named("buddy_ops.engine"), signal.SIGKILL)
         elif how == "kernel killed":
             os.kill(self.named("ipykernel_launcher"), signal.SIGKILL)
+        elif how == "killed":
+            self.process.kill()
 
     def end(self) -> int:
         """Its exit code; nothing that it started outlives it by more than three seconds."""
         code = self.process.wait(timeout=LIMIT_S)
+        assert self.seen, "nobody watched what it started"
         deadline = time.monotonic() + 3
         while left := [pid for pid in self.seen if lives(pid)]:
             assert time.monotonic() < deadline, left
@@ -179,9 +188,10 @@ def test_a_run_that_dies_is_archived_as_it_was(
     running = start(
         *("buddy-ops", "run", "tiny", "-p", f"at={at}", "-p", f"how={how}", "-p", f"flag={flag}", *limit), cwd=project
     )
-    if how != "error":
-        running.wait_for(flag.exists)
-        running.strike(how)
+    running.wait_for(flag.exists)
+    running.strike(how)
+    if how == "error":
+        flag.unlink()
     code = running.end()
     folder = here.folder / "run"
     entry = must_be_archived(folder, code, how, 2 if at == "first" else 3, 4)
@@ -201,6 +211,7 @@ def test_a_canary_that_dies_is_archived_as_it_was(situation: Bring, start: Calla
     folder = here.folder / "run"
     running.wait_for(lambda: '"shifted"' in text(folder / "journal.jsonl"))
     if how == "error":
+        running.watch_kernel()
         here.ask("chaos", kind="denied", operation="UpdateAlias", times=99)
     else:
         # The next look at the metrics gets no answer: the canary stands where it is.
@@ -234,7 +245,7 @@ def test_a_killed_supervisor_takes_its_run_along_and_is_archived_later(
         BUDDY_OPS_RUN_FOLDER=str(project / "runs" / "mine"),
     )
     running.wait_for(flag.exists)
-    running.descendants()
+    running.watch_kernel()
     running.process.kill()
     assert running.end() == -signal.SIGKILL
     assert not (project / "runs" / "mine" / "manifest.json").exists()
@@ -264,13 +275,10 @@ def test_papermill_with_our_engine_tells_the_truth_too(
         *("-p", "at", "first", "-p", "how", how, "-p", "flag", str(flag)),
         cwd=notebook.parents[1],
     )
-    if how != "error":
-        running.wait_for(flag.exists)
-        if how == "killed":
-            running.descendants()
-            running.process.kill()
-        else:
-            running.strike(how)
+    running.wait_for(flag.exists)
+    running.strike(how)
+    if how == "error":
+        flag.unlink()
     assert running.end() == (-signal.SIGKILL if how == "killed" else 1)
     state = "failed" if how == "error" else "interrupted"
     document = json.loads(out.read_text("utf-8"))
