@@ -81,7 +81,6 @@ CASES = {
             "strategies/blue_green": lambda here: ship(here, "3.0.0", watch_minutes=1),
         }
     ),
-    "under way": Case({"rollback/gradual": lambda here: {"approved_by": ["Ada"]}}, prepare=begun),
     "initial deployment": Case(
         {"strategies/all_at_once": lambda here: ship(here, "1.0.0")},
         scenario="first_deployment",
