@@ -1,5 +1,6 @@
-"""``buddy-ops rollback`` and ``buddy-ops status`` in a terminal, each in a process of its own."""
+"""``buddy-ops rollback``, ``buddy-ops status`` and ``buddy-ops runs`` in a terminal, each in a process of its own."""
 
+import json
 import subprocess
 import sys
 from collections.abc import Callable
@@ -7,8 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from buddy_ops import archive
 from tests.conftest import Situation
 from tests.notebooks.test_runbooks import told_once
+from tests.unit.test_archive import leave, sealed
 
 Bring = Callable[..., Situation]
 ROOT = Path(__file__).parents[2]
@@ -87,3 +90,68 @@ def test_a_decided_rollback_asks_nobody_and_is_light(two_versions: Situation) ->
         assert done.returncode == 0, done.stderr
         assert done.stdout.endswith("loaded []\n"), done.stdout
     assert two_versions.alias()["FunctionVersion"] == "1"
+
+
+@pytest.fixture
+def kept(tmp_path: Path) -> Path:
+    """An archive of three runs: Ada's, which ended well, another like it, and Grace's, which failed."""
+    for name, who, state in (("run-0001", "Ada", "done"), ("run-0002", "Ada", "done"), ("run-0003", "Grace", "failed")):
+        sealed(tmp_path, name, state, parameters={"approved_by": [who], "incident": "INC-7"}, incident="INC-7")
+    return tmp_path
+
+
+def runs(what: str, kept: Path, *arguments: str) -> "subprocess.CompletedProcess[str]":
+    return command("runs", what, *arguments, "--archive", str(kept))
+
+
+def test_archived_runs_are_listed(kept: Path) -> None:
+    """A line each, oldest first: folder, outcome, exit code, when, who, incident; and what is unfinished is none."""
+    leave(kept, "run-0004")
+    done = runs("list", kept)
+    assert done.returncode == 0, done.stderr
+    found = [line.split() for line in done.stdout.splitlines()]
+    at = "2026-11-22T03:12:00Z"
+    assert found == [
+        ["run-0001", "done", "0", at, "Ada", "INC-7"],
+        ["run-0002", "done", "0", at, "Ada", "INC-7"],
+        ["run-0003", "failed", "1", at, "Grace", "INC-7"],
+    ]
+
+
+def test_an_archived_run_is_shown(kept: Path) -> None:
+    """Its manifest, by its id or its folder, as JSON; one that is not there is refused, exit code 2."""
+    for name in ("0003", "run-0003"):
+        done = runs("show", kept, name)
+        assert done.returncode == 0, done.stderr
+        said = json.loads(done.stdout)
+        assert (said["folder"], said["people"], said["outcome"]) == ("run-0003", ["Grace"], "failed")
+        assert said["sha256"] == archive.entries(kept)[-1].sha256 and set(said["files"]) >= {"journal.jsonl"}
+    unknown = runs("show", kept, "beef")
+    assert unknown.returncode == 2
+    told_once(unknown.stderr, "run-unknown")
+
+
+def test_two_archived_runs_are_compared(kept: Path) -> None:
+    """What differs, once as it was and once as it is; two alike do not differ."""
+    same = runs("diff", kept, "0001", "0002")
+    assert (same.returncode, same.stdout) == (0, "They do not differ, but for their times.\n")
+    other = runs("diff", kept, "0001", "0003")
+    assert other.returncode == 0, other.stderr
+    assert "outcome:\n  - done\n  + failed\n" in other.stdout and "Grace" in other.stdout
+    assert "parameter incident" not in other.stdout
+
+
+def test_a_changed_byte_ends_a_verification_with_1(kept: Path) -> None:
+    """Before it: exit code 0, and the newest hash. After it: 1, and the file; so does an announced hash that is gone."""
+    newest = archive.entries(kept)[-1].sha256
+    whole = runs("verify", kept, "--newest", newest)
+    assert whole.returncode == 0, whole.stdout
+    assert f"3 run(s): every byte is as it was archived. Newest manifest: {newest}." in whole.stdout
+    missing = runs("verify", kept, "--newest", "0" * 64)
+    assert missing.returncode == 1 and "the chain was cut off or rewritten" in missing.stdout
+    path = kept / "run-0002" / "report.html"
+    content = path.read_bytes()
+    path.write_bytes(bytes((content[0] ^ 1,)) + content[1:])
+    changed = runs("verify", kept)
+    assert changed.returncode == 1
+    assert "WRONG run-0002/report.html: changed." in changed.stdout and "3 run(s): 1 problem(s)." in changed.stdout
