@@ -1,5 +1,6 @@
 """Telling people: against a real local HTTP receiver, and a topic that a queue hears."""
 
+import hashlib
 import json
 import threading
 from collections.abc import Callable, Iterator
@@ -8,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from buddy_ops import notify, rollout, runs
+from buddy_ops import archive, notify, rollout, runs
 from buddy_ops.errors import Refused
 from buddy_ops.target import Target
 from tests.chaos.harness import QUIET
@@ -190,3 +191,27 @@ def test_what_changes_nothing_tells_nobody(situation: Bring, receiver: Any, monk
     dry = here.connect(values=serves.settings.model_dump(mode="json"), dry_run=True)
     assert shipped(here, dry, "good").ending == "dry-run"
     assert heard(receiver) == []
+
+
+def test_an_archived_run_is_announced_with_its_manifests_hash(
+    situation: Bring, receiver: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whose run had people's approval tells how it ended and the hash that verifies it; a dry run tells nobody, and a
+    channel that is down changes neither exit code nor archive."""
+    here = situation("good", **QUIET)
+    monkeypatch.setenv("HOOK", f"{address(receiver)}/x")
+    given = {"environment": "sandbox", "approved_by": ["Ada"]}
+    given["settings"] = telling(here, slack_webhook="env:HOOK").settings.model_dump(mode="json")
+    runs.run("operations/alarms", {**given, "dry_run": True}, folder=here.folder / "runs" / "dry")
+    assert heard(receiver) == []
+    done = runs.run("operations/alarms", given, folder=here.folder / "runs" / "one")
+    assert done.exit_code == 0, done.trouble
+    digest = hashlib.sha256((done.folder / "manifest.json").read_bytes()).hexdigest()
+    (said,) = (each for each in heard(receiver) if "manifest" in each)
+    assert said.startswith(f"[sandbox] operations/alarms ended: done. Archived as one, manifest {digest}. (run ")
+    shelf = archive.at(here.folder / "runs")
+    assert archive.verify(shelf, digest).problems == () and done.told == ()
+    receiver.status = 500
+    down = runs.run("operations/alarms", given, folder=here.folder / "runs" / "two")
+    assert down.exit_code == 0 and down.told == ("Slack was not told: it answered 500",)
+    assert archive.verify(shelf, digest).problems == ()
