@@ -114,11 +114,37 @@ def test_cell_ids_are_readable_and_unique(path: Path) -> None:
     assert len(set(ids)) == len(ids) and all(re.fullmatch(r"[a-z0-9-]{1,64}", each) for each in ids)
 
 
-def test_the_readme_has_one_row_for_each_notebook() -> None:
-    """What is happening, what to open, who does it, how long it takes: one row a notebook, and none for what is not."""
+def readme_rows() -> list[list[str]]:
+    """The cells of the README's table of runbooks."""
     readme = (ROOT / "README.md").read_text("utf-8")
     table = readme.split("## What is happening?")[1].split("\n\n")[1].splitlines()
-    rows = [[cell.strip() for cell in line.strip("|").split(" | ")] for line in table]
+    return [[cell.strip() for cell in line.strip("|").split(" | ")] for line in table]
+
+
+def first_minutes(text: str) -> float | None:
+    """The first duration that a text names, in minutes."""
+    match = re.search(r"\b(\d+|half an|an?) (minute|hour)s?\b", text)
+    if match is None:
+        return None
+    number = {"a": 1.0, "an": 1.0, "half an": 0.5}.get(match[1]) or float(match[1])
+    return number * (60 if match[2] == "hour" else 1)
+
+
+def test_the_readme_and_the_notebooks_take_as_long() -> None:
+    """Where a notebook says how long it takes, the README's table says the same."""
+    said = {}
+    for row in readme_rows()[2:]:
+        for name in re.findall(r"\((notebooks/.+\.ipynb)\)", row[1]):
+            prose = "\n".join(cell["source"] for cell in cells(ROOT / name, "markdown"))
+            if takes := re.search(r"\*\*Takes\*\* ([^.]+)", prose):
+                said[name] = (first_minutes(row[3]), first_minutes(takes[1]))
+    assert len(said) > 12
+    assert {name: both for name, both in said.items() if both[0] != both[1]} == {}
+
+
+def test_the_readme_has_one_row_for_each_notebook() -> None:
+    """What is happening, what to open, who does it, how long it takes: one row a notebook, and none for what is not."""
+    rows = readme_rows()
     assert rows[0] == ["what is happening", "open", "who", "takes"]
     assert all(len(row) == 4 and all(row) for row in rows[2:]), "four cells, none of them empty"
     opened = [re.fullmatch(r"\[(.+)\]\((notebooks/.+)\.ipynb\)", row[1]) for row in rows[2:]]

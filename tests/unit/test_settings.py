@@ -9,7 +9,7 @@ import yaml
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from buddy_ops import settings
+from buddy_ops import powers, settings
 from buddy_ops.errors import InvalidInput
 from buddy_ops.settings import Settings
 
@@ -123,6 +123,15 @@ def test_settings_cannot_be_changed_after_they_were_approved() -> None:
         found.alias = "other"
     with pytest.raises(ValueError, match="frozen"):
         found.rollout.approvals = 0
+
+
+def test_the_readme_names_every_key_of_who_is_told() -> None:
+    """``notify``, its status page, and ``alarms``: key by key, and where the roles may read secrets."""
+    told = (ROOT / "README.md").read_text("utf-8").split("**Who is told**")[1].split("**Which role for what**")[0]
+    for model in (settings.Notify, settings.StatusPage, settings.Alarms):
+        assert all(f"`{name}`" in told for name in model.model_fields), model
+    where = powers.SECRETS.partition(":parameter")[2].format(environment="ENVIRONMENT").removesuffix("*")
+    assert f"`ssm:{where}NAME`" in told
 
 
 WEBHOOK = "https://chat.example.com/services/T0/B0/s3cr3t"
