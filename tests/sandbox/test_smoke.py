@@ -5,9 +5,11 @@ from collections.abc import Callable
 import pytest
 
 from buddy_ops import smoke
+from buddy_ops.aliases import Answer
 from buddy_ops.errors import AwsFailed, Refused
 from buddy_ops.sandbox import builds
 from buddy_ops.sandbox.faults import PROFILES, FaultProfile
+from buddy_ops.settings import SmokeTest
 from tests.conftest import Situation
 
 Bring = Callable[..., Situation]
@@ -87,3 +89,36 @@ def test_the_users_are_synthetic(situation: Bring) -> None:
         request = smoke.request(target, test)
         assert request["session"]["user"]["userId"] == smoke.SYNTHETIC_USER
         assert request["request"]["type"] == test.request
+
+
+SPOKEN = {"version": "1.0", "response": {"outputSpeech": {"type": "SSML", "ssml": "<speak>Hello.</speak>"}}}
+SILENT = {"version": "1.0", "response": {}}
+SORRY = {"version": "1.0", "response": {"outputSpeech": {"type": "PlainText", "text": "Sorry, I am lost."}}}
+NO_RESPONSE = "the answer is not an Alexa response (version and response are wanted)"
+
+
+@pytest.mark.parametrize(
+    ("answer", "trouble"),
+    [
+        (Answer(SPOKEN, None, "2", 0.1), None),
+        (Answer({"errorType": "KeyError", "errorMessage": "'x'"}, "Unhandled", "2", 0.1), "it raised KeyError: 'x'"),
+        (Answer(None, "Unhandled", "2", 0.1), "it raised Unhandled: no message"),
+        (Answer(SPOKEN, None, "1", 0.1), "v1 answered instead of v2"),
+        (Answer(SPOKEN, None, "", 0.1), "v? answered instead of v2"),
+        (Answer(SPOKEN, None, "2", 8.1), "it took 8.1 s, and has 8 s"),
+        (Answer("Hello.", None, "2", 0.1), NO_RESPONSE),
+        (Answer({"response": SPOKEN["response"]}, None, "2", 0.1), NO_RESPONSE),
+        (Answer({"version": "1.0", "response": "Hello."}, None, "2", 0.1), NO_RESPONSE),
+        (Answer(SILENT, None, "2", 0.1), "it said nothing"),
+        (Answer(SORRY, None, "2", 0.1), "it apologised: Sorry, I am lost."),
+    ],
+)
+def test_each_wrong_answer_is_told_as_what_it_is(answer: Answer, trouble: str | None) -> None:
+    """Another version, late, no Alexa response, silence, an apology: none passes, and each is named."""
+    assert smoke._trouble(SmokeTest(name="launch", request="LaunchRequest"), "2", answer) == trouble
+
+
+def test_silence_passes_where_nothing_is_to_be_said() -> None:
+    """The end of a session is answered without speech."""
+    test = SmokeTest(name="session end", request="SessionEndedRequest", speaks=False)
+    assert smoke._trouble(test, "2", Answer(SILENT, None, "2", 0.1)) is None
