@@ -4,7 +4,7 @@ Knows which alarms an environment should have, and how they differ from those th
 alarm that burns is told, and a rollout under it is allowed, since it may be the fix.
 
 Source: the deployment guide, 'Watching': error rate > 1 %, duration p99 > 6 s, DynamoDB throttled requests > 0, safety
-escalations > 1 per hour.
+escalations > 1 per hour. What the judge counts as a failure, the alarm counts, too.
 """
 
 from collections.abc import Sequence
@@ -14,6 +14,7 @@ from typing import Any
 
 from buddy_ops.errors import BuddyError, InvalidInput
 from buddy_ops.plan import Approval, Plan
+from buddy_ops.settings import Settings
 from buddy_ops.target import Target, pages
 
 MINUTE_S, HOUR_S = 60, 3600
@@ -66,14 +67,21 @@ def wanted(target: Target) -> tuple[dict[str, Any], ...]:
         "TreatMissingData": "notBreaching",
     }
     health = settings.health
-    rate = f"IF(inv >= {FEWEST_REQUESTS}, 100 * err / inv, 0)"
+    # A request that fails and that Buddy counts, too, counts twice here: this may ring a little early, never late. In a
+    # minute in which one of them has no point, the sum takes 0 for it.
+    buddys = [_stat(f"failed{i}", each.namespace, each.name, alias) for i, each in enumerate(settings.failure_metrics)]
+    failed = " + ".join(("err", *(each["Id"] for each in buddys)))
+    rate = f"IF(inv >= {FEWEST_REQUESTS}, 100 * ({failed}) / inv, 0)"
+    counted = " or ".join(each.name for each in settings.failure_metrics)
     found = [
         {
             "AlarmName": f"{name}-error-rate",
-            "AlarmDescription": f"More than {100 * health.error_rate:g} % of requests to {target.resource} fail.",
+            "AlarmDescription": f"More than {100 * health.error_rate:g} % of requests to {target.resource} fail"
+            + (f", or are counted as {counted}." if counted else "."),
             "Metrics": [
                 _stat("inv", "AWS/Lambda", "Invocations", alias),
                 _stat("err", "AWS/Lambda", "Errors", alias),
+                *buddys,
                 {"Id": "rate", "Expression": rate, "Label": "error rate, %", "ReturnData": True},
             ],
             "Threshold": 100 * health.error_rate,
@@ -98,9 +106,14 @@ def wanted(target: Target) -> tuple[dict[str, Any], ...]:
             "EvaluationPeriods": 1,
             "DatapointsToAlarm": 1,
         },
-        *(_throttled_table(name, table) for table in settings.alarms.tables),
+        *(_throttled_table(name, table) for table in watched_tables(settings)),
     ]
     return tuple({**shared, **each} for each in found)
+
+
+def watched_tables(settings: Settings) -> tuple[str, ...]:
+    """The tables whose throttled requests ring: those that ``alarms.tables`` names, else those the function writes."""
+    return settings.alarms.tables or tuple(table.name for table in settings.tables)
 
 
 def read(target: Target) -> tuple[Alarm, ...]:

@@ -185,7 +185,7 @@ class Lease(Model):
 
 
 class Alarms(Model):
-    """Whom alarms tell, and which tables they watch."""
+    """Whom alarms tell, and which tables they watch; none named: those of ``settings.tables``."""
 
     topic_arn: str | None = None
     tables: tuple[str, ...] = ()
@@ -324,7 +324,10 @@ class Archive(Model):
 
 
 class Settings(Model):
-    """One environment. ``schema_range``: what those versions of the function know that declare nothing."""
+    """One environment. ``schema_range``: what those versions of the function know that declare nothing.
+
+    ``failure_metrics``: eight at most. Source: an alarm's math takes ten metrics, and two of them are Lambda's own.
+    """
 
     function: Annotated[str, Field(min_length=1, max_length=140)]
     alias: Annotated[str, Field(pattern=r"^[a-zA-Z0-9_-]*[a-zA-Z_-][a-zA-Z0-9_-]*$", max_length=128)] = "live"
@@ -336,7 +339,7 @@ class Settings(Model):
     alarms: Alarms = Alarms()
     notify: Notify = Notify()
     archive: Archive = Archive()
-    failure_metrics: tuple[Metric, ...] = ()
+    failure_metrics: Annotated[tuple[Metric, ...], Field(max_length=8)] = ()
     smoke_tests: tuple[SmokeTest, ...] = SMOKE_TESTS
     tables: tuple[Table, ...] = ()
     flags: tuple[Flag, ...] = ("ENABLE_NEW_MEDICATION_FLOW", "ENABLE_ENHANCED_SAFETY")

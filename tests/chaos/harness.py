@@ -337,8 +337,8 @@ def aged(here: Situation) -> None:
 
 
 def alarmed(here: Situation) -> None:
-    """Every alarm is there."""
-    mine = connect(here, "alarms")
+    """Every alarm of the environment's file is there."""
+    mine = here.connect("alarms")
     plan = alarms.plan(mine)
     alarms.run(mine, plan, approve(mine, plan))
 

@@ -22,7 +22,7 @@ def test_a_checked_build_leaves_a_record(situation: Bring) -> None:
     settled(here)
     done = run("operations/pre_deployment", artifact=here.build("good"), attested=BEFORE)
     assert done.returncode == 0, done.stderr
-    assert writes(here) == ["PutMetricAlarm"] * 3 + ["PutParameter"]
+    assert writes(here) == ["PutMetricAlarm"] * 4 + ["PutParameter"]
     found = kept(here, "pre_deployment")
     assert {state for state, _ in found.values()} == {"yes"}
     assert found["code reviewed"] == ("yes", "Ada") and found["rollback target healthy"] == ("yes", "")

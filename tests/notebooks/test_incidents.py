@@ -87,7 +87,7 @@ def wired(here: Situation) -> tuple[dict[str, Any], str]:
     arn = "arn:aws:sqs:us-east-1:123456789012:pager"
     here.client("sns").subscribe(TopicArn=topic, Protocol="sqs", Endpoint=arn)
     given = here.connect(quiet=True).settings.model_dump(mode="json")
-    return given | {"alarms": {"topic_arn": topic, "tables": ["reminders"]}}, queue
+    return given | {"alarms": {"topic_arn": topic}}, queue
 
 
 def heard(here: Situation, queue: str) -> list[dict[str, Any]]:
@@ -124,7 +124,7 @@ def test_alarms_that_reach_nobody_end_with_1(situation: Bring) -> None:
     done = run("operations/alarms", approved_by=["Ada"], test_alarm=f"{here.function}-error-rate")
     assert done.returncode == 1
     told_once(done.stderr, "alarm-silent")
-    assert len(here.client("cloudwatch").describe_alarms()["MetricAlarms"]) == 3
+    assert len(here.client("cloudwatch").describe_alarms()["MetricAlarms"]) == 4
 
 
 # emergency/deployment_failure

@@ -21,7 +21,7 @@ from tests.conftest import Situation
 Bring = Callable[..., Situation]
 ROOT = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent
-READS = ("Get", "List", "Describe", "StartQuery")
+READS = ("Get", "List", "Describe", "Simulate", "StartQuery")
 """How operations that change nothing begin."""
 
 

@@ -22,7 +22,7 @@ def wired(here: Situation) -> tuple[Target, str]:
     arn = "arn:aws:sqs:us-east-1:123456789012:pager"
     here.client("sns").subscribe(TopicArn=topic, Protocol="sqs", Endpoint=arn)
     values = here.connect(quiet=True).settings.model_dump(mode="json")
-    values["alarms"] = {"topic_arn": topic, "tables": ["reminders"]}
+    values["alarms"] = {"topic_arn": topic}
     return here.connect(values=values), queue
 
 
@@ -42,7 +42,7 @@ def test_all_four_are_created_once(situation: Bring) -> None:
     target, _ = wired(here)
     written = apply(target)
     assert [name.removeprefix(f"{here.function}-") for name in written] == [
-        "error-rate", "latency-p99", "safety-escalations", "throttled-reminders",
+        "error-rate", "latency-p99", "safety-escalations", "throttled-buddy-reminders-sandbox",
     ]  # fmt: skip
     assert alarms.plan(target).wanted == ()
     assert apply(target) == ()
@@ -127,6 +127,48 @@ def test_an_alarm_whose_actions_were_switched_off_is_repaired(situation: Bring) 
     here.client("cloudwatch").disable_alarm_actions(AlarmNames=[name])
     assert f"{name}: ActionsEnabled is False" in alarms.plan(target).now
     assert apply(target) == (name,)
+
+
+@pytest.mark.parametrize("environment", ["dev", "staging", "prod", "sandbox"])
+def test_every_shipped_environment_has_all_four(situation: Bring, environment: str) -> None:
+    """The tables that an environment's file names are watched, without being named twice; other names replace them."""
+    here = situation("first_deployment", environment=environment)
+    target = here.connect(quiet=True)
+    name = f"buddy-alexa-skill-{environment}"
+    assert [each["AlarmName"] for each in alarms.wanted(target)] == [
+        f"{name}-{kind}"
+        for kind in ("error-rate", "latency-p99", "safety-escalations", f"throttled-buddy-reminders-{environment}")
+    ]
+    values = target.settings.model_dump(mode="json") | {"alarms": {"tables": ["one", "two"]}}
+    named = [each["AlarmName"] for each in alarms.wanted(here.connect(quiet=True, values=values))]
+    assert named[3:] == [f"{name}-throttled-one", f"{name}-throttled-two"]
+
+
+@pytest.mark.parametrize("build", ["apologises", "apologises_5_percent"])
+def test_an_outage_that_only_apologises_rings(situation: Bring, build: str) -> None:
+    """Lambda sees no error at all, and the pager goes off all the same; without the metric nobody would hear of it."""
+    here = situation("good", stable=build)
+    target, queue = wired(here)
+    apply(target)
+    here.ask("advance", seconds=600)
+    assert [each.name for each in alarms.burning(target)] == [f"{here.function}-error-rate"]
+    (message,) = heard(here, queue)
+    assert message["AlarmDescription"].endswith("fail, or are counted as Apologies.")
+    blind = here.connect(values=target.settings.model_dump(mode="json") | {"failure_metrics": []})
+    apply(blind)
+    here.ask("advance", seconds=600)
+    assert alarms.burning(blind) == ()
+
+
+def test_the_most_failure_metrics_fit_into_an_alarm(situation: Bring) -> None:
+    """As many as an environment may name are ten metrics with Lambda's own two, which CloudWatch takes; one more is refused."""
+    here = situation("first_deployment")
+    values = here.connect(quiet=True).settings.model_dump(mode="json")
+    most = [{"namespace": "Buddy", "name": f"Failures{i}"} for i in range(8)]
+    target = here.connect(values=values | {"failure_metrics": most})
+    assert f"{here.function}-error-rate" in apply(target)
+    with pytest.raises(InvalidInput, match="failure_metrics"):
+        here.connect(values=values | {"failure_metrics": [*most, most[0]]})
 
 
 @pytest.mark.parametrize(("build", "alarm"), [("errors_5_percent", "error-rate"), ("slow", "latency-p99")])

@@ -79,6 +79,7 @@ def test_a_ready_environment_is_ready(situation: Bring) -> None:
     here, target = ready(situation)
     found = look(here, target)
     assert states(found, "log group", "timeout") == EXPECTED
+    assert [each.says for each in found.findings if each.check == "alarms complete"] == ["all 4 are as they should be"]
     audit.conclude(found)
     assert str(found).startswith("A rollback would work right now")
 
