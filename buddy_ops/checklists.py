@@ -73,6 +73,15 @@ def nobody(item: Item) -> None:
     """Hears nothing."""
 
 
+def subject(artifact: str) -> str:
+    """What a record before a deployment is for: the very build, by its content.
+
+    Raises:
+        InvalidInput: ``artifact-missing``, ``artifact-not-a-zip``.
+    """
+    return envelope.build(aliases.code_sha256(parameters.artifact(artifact)))
+
+
 def before(
     target: Target,
     artifact: str,
@@ -94,9 +103,9 @@ def before(
     Raises:
         InvalidInput: ``artifact-missing``, ``artifact-not-a-zip``, ``unknown-item``.
     """
-    subject = envelope.build(aliases.code_sha256(parameters.artifact(artifact)))
     items: dict[str, Check | None] = dict.fromkeys(target.settings.policy.testing)
-    return _record("pre_deployment", subject, {**items, **BEFORE}, attested or {}, _Look(target, reached), seen)
+    look = _Look(target, reached)
+    return _record("pre_deployment", subject(artifact), {**items, **BEFORE}, attested or {}, look, seen)
 
 
 def after(target: Target, attested: Mapping[str, str] | None = None, seen: Seen = nobody) -> Record:

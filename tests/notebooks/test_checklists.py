@@ -3,9 +3,12 @@
 import json
 from typing import Any
 
-from buddy_ops import records
+import pytest
+
+from buddy_ops import checklists, records
 from tests.chaos.harness import QUIET
 from tests.conftest import Situation
+from tests.notebooks.test_incidents import wired
 from tests.notebooks.test_nbval import AFTER, BEFORE, settled
 from tests.notebooks.test_runbooks import Bring, execute, run, told_once, writes
 
@@ -43,6 +46,43 @@ def test_a_dry_run_keeps_nothing(situation: Bring) -> None:
     here = situation("good", **QUIET)
     assert run("operations/pre_deployment", artifact=here.build("good"), dry_run=True).returncode == 4
     assert writes(here) == []
+
+
+def telling(here: Situation) -> tuple[dict[str, Any], str]:
+    """Settings whose team hears of it by SNS, and the queue that hears it, too."""
+    given, queue = wired(here)
+    return given | {"notify": {"topic_arn": given["alarms"]["topic_arn"]}}, queue
+
+
+def messages(here: Situation, queue: str) -> list[str]:
+    """What the team was told."""
+    found = here.client("sqs").receive_message(QueueUrl=queue, MaxNumberOfMessages=10).get("Messages", [])
+    return [json.loads(each["Body"])["Message"] for each in found]
+
+
+@pytest.mark.parametrize(
+    ("artifact", "reference"),
+    [("", "artifact-missing"), ("nope.zip", "artifact-missing"), ("LICENSE", "artifact-not-a-zip")],
+)
+def test_a_build_that_is_none_is_announced_to_nobody(situation: Bring, artifact: str, reference: str) -> None:
+    """No build, or no zip: refused with exit code 2 before anybody is told that it will be shipped."""
+    here = situation("good", **QUIET)
+    given, queue = telling(here)
+    done = run("operations/pre_deployment", settings=given, artifact=artifact, attested=BEFORE)
+    assert done.returncode == 2
+    told_once(done.stderr, reference)
+    assert writes(here) == [] and messages(here, queue) == []
+
+
+def test_those_on_call_are_told_which_build_comes(situation: Bring) -> None:
+    """One message, with the path and the build that the record is for; it proves the item that nobody attested."""
+    here = situation("good", **QUIET)
+    given, queue = telling(here)
+    artifact = here.build("good")
+    assert run("operations/pre_deployment", settings=given, artifact=artifact).returncode == 4
+    (message,) = messages(here, queue)
+    assert f"{artifact} (build {checklists.subject(artifact)}) is about to be shipped." in message
+    assert kept(here, "pre_deployment")["on-call notified"] == ("yes", "")
 
 
 def test_a_name_for_no_item_ends_with_2(situation: Bring) -> None:
