@@ -121,7 +121,12 @@ def rollback(
     plan = rollback.plan(here, to_version)
     typer.echo(plan)
     approval = gates.given(here, plan, approved_by or ()) if yes or dry_run else gates.typed(here, plan)
-    typer.echo(rollback.run(here, plan, approval))
+    done = rollback.run(here, plan, approval)
+    typer.echo(done)
+    if here.settings.notify.topic_arn or here.settings.notify.slack_webhook:
+        from buddy_ops import notify
+
+        typer.echo(notify.taken_back(here, plan, done))
 
 
 @app.command()

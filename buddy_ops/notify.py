@@ -14,6 +14,7 @@ from typing import Literal
 from buddy_ops.envelope import RolloutPlan
 from buddy_ops.errors import BuddyError
 from buddy_ops.outcome import Rollout
+from buddy_ops.plan import Plan
 from buddy_ops.settings import StatusPage
 from buddy_ops.target import Target
 
@@ -71,6 +72,14 @@ def around(target: Target, plan: RolloutPlan, rollout: Rollout) -> Rollout:
     told.append(announce(target, f"Ended: {plan.title}. {outcome}"))
     troubles = dict.fromkeys(trouble for each in told for trouble in each.troubles)
     return replace(outcome, reasons=(*outcome.reasons, *troubles))
+
+
+def taken_back(target: Target, plan: Plan, done: object) -> Told:
+    """Tell the team what a person's rollback did, once the traffic is where it belongs.
+
+    A dry run, or a rollback that found its work done, tells nobody. AWS: as ``announce``.
+    """
+    return Told((), ()) if target.dry_run or not plan.calls else announce(target, f"{plan.title}. {done}")
 
 
 def publish_status(

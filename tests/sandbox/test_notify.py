@@ -2,18 +2,24 @@
 
 import hashlib
 import json
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from buddy_ops import archive, notify, rollout, runs
 from buddy_ops.errors import Refused
 from buddy_ops.target import Target
 from tests.chaos.harness import QUIET
 from tests.conftest import Situation, approve
+from tests.notebooks.test_incidents import begun
+from tests.notebooks.test_runbooks import run
 
 Bring = Callable[..., Situation]
 
@@ -215,3 +221,68 @@ def test_an_archived_run_is_announced_with_its_manifests_hash(
     down = runs.run("operations/alarms", given, folder=here.folder / "runs" / "two")
     assert down.exit_code == 0 and down.told == ("Slack was not told: it answered 500",)
     assert archive.verify(shelf, digest).problems == ()
+
+
+# A person's rollback
+
+
+def configured(here: Situation, receiver: Any) -> dict[str, Any]:
+    """The sandbox's settings, with a webhook that the receiver answers."""
+    secret = f"{address(receiver)}/services/T0/B0/SECRET"
+    here.client("ssm").put_parameter(Name="/buddy/slack", Value=secret, Type="SecureString", Overwrite=True)
+    given = here.connect(quiet=True).settings.model_dump(mode="json")
+    return given | {"notify": {"slack_webhook": "ssm:/buddy/slack"}}
+
+
+def command(here: Situation, given: dict[str, Any], *more: str) -> "subprocess.CompletedProcess[str]":
+    """``buddy-ops rollback`` in a project whose file says the same."""
+    for name in ("parameters", "notebooks"):
+        (here.folder / name).mkdir(exist_ok=True)
+    file = here.folder / "parameters" / "sandbox.yaml"
+    file.write_text(yaml.safe_dump({"environment": "sandbox", "settings": given}), "utf-8")
+    line = [sys.executable, "-m", "buddy_ops.cli", "rollback", "--yes", "--approved-by", "Ada", *more]
+    return subprocess.run(line, cwd=here.folder, capture_output=True, text=True, timeout=120, check=False)
+
+
+WAYS: dict[str, Callable[[Situation, dict[str, Any]], "subprocess.CompletedProcess[str]"]] = {
+    "rollback/immediate": lambda here, given: run("rollback/immediate", settings=given, approved_by=["Ada"]),
+    "rollback/gradual": lambda here, given: run("rollback/gradual", settings=given, steps=[0], approved_by=["Ada"]),
+    "buddy-ops rollback": command,
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_persons_rollback_is_told_once_and_after_the_traffic(situation: Bring, receiver: Any, way: str) -> None:
+    """When the message arrives, the alias serves the old version alone; it says which one lost its traffic."""
+    here = situation("good")
+    begun(here)
+    given = configured(here, receiver)
+    receiver.look = lambda: (here.alias()["FunctionVersion"], here.alias().get("RoutingConfig"))
+    done = WAYS[way](here, given)
+    assert done.returncode == 0, done.stderr
+    about = [body["text"] for _, _, body in receiver.heard if "v2" in body["text"]]
+    assert len(about) == 1 and "v1" in about[0]
+    assert set(receiver.seen) == {("1", None)}
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_rollback_is_done_whether_or_not_anybody_can_be_told(situation: Bring, receiver: Any, way: str) -> None:
+    """Slack answers 500: the traffic is back all the same, exit code 0, and what was not told is in the journal."""
+    here = situation("good")
+    begun(here)
+    receiver.status = 500
+    done = WAYS[way](here, configured(here, receiver))
+    assert done.returncode == 0, done.stderr
+    assert here.alias()["FunctionVersion"] == "1" and "RoutingConfig" not in here.alias()
+    journals = [path.read_text("utf-8") for path in Path(here.folder).rglob("journal.jsonl")]
+    assert any("Slack was not told: it answered 500" in each for each in journals)
+
+
+def test_a_rollback_that_did_nothing_tells_nobody(situation: Bring, receiver: Any) -> None:
+    """A dry run moves nothing, and a second rollback finds its work done: no message of either."""
+    here = situation("good")
+    begun(here)
+    given = configured(here, receiver)
+    assert command(here, given, "--dry-run").returncode == 0 and receiver.heard == []
+    assert command(here, given).returncode == 0 and len(receiver.heard) == 1
+    assert command(here, given).returncode == 0 and len(receiver.heard) == 1

@@ -23,6 +23,7 @@ from buddy_ops import (
     isolation,
     metrics,
     migrations,
+    notify,
     powers,
     rollback,
     rollout,
@@ -263,13 +264,14 @@ def blue_green(bring: Bring) -> Iterator[list[dict[str, Any]]]:
 
 def immediate(bring: Bring) -> Iterator[list[dict[str, Any]]]:
     here = shifted(bring)
-    yield notebook(here, "rollback/immediate", approved_by=["Ada"])
+    yield notebook(here, "rollback/immediate", settings=telling(here), approved_by=["Ada"])
 
 
 def going_down(bring: Bring) -> Iterator[list[dict[str, Any]]]:
     """In steps of a lease's half: it is armed anew, and renewed."""
     here = shifted(bring)
-    yield notebook(here, "rollback/gradual", steps=[5], step_minutes=15, approved_by=["Ada"])
+    given = {"settings": telling(here), "approved_by": ["Ada"]}
+    yield notebook(here, "rollback/gradual", steps=[5], step_minutes=15, **given)
 
 
 def watching(bring: Bring) -> Iterator[list[dict[str, Any]]]:
@@ -306,9 +308,9 @@ def failed(bring: Bring) -> Iterator[list[dict[str, Any]]]:
 
 def rollback_command(bring: Bring) -> Iterator[list[dict[str, Any]]]:
     here = shifted(bring)
-    with closing(here.connect()) as mine:
+    with closing(here.connect(values=telling(here))) as mine:
         plan = rollback.plan(mine)
-        rollback.run(mine, plan, approve(mine, plan))
+        notify.taken_back(mine, plan, rollback.run(mine, plan, approve(mine, plan)))
         yield mine.journal.records
 
 
