@@ -80,17 +80,27 @@ class Score:
     worse: float
 
 
-def recent(target: Target, alias: Alias | None, minutes: int = 30) -> "Picture | None":
+def recent(target: Target, alias: Alias | None, minutes: int = 30, came_from: Sequence[str] = ()) -> "Picture | None":
     """Error rate and p99 of what the alias serves, over the latest minutes that CloudWatch has.
+
+    Metrics that cannot be read are a sentence in its place.
+
+    Args:
+        came_from: the versions that had the traffic before the alias's last switch, its primary first.
 
     AWS: cloudwatch:GetMetricData, reads only.
     """
     if alias is None:
         return None
-    versions = [alias.primary] if alias.second is None else [alias.primary, alias.second]
     now = target.clock.now()
+    switched = datetime.fromisoformat(alias.record.since) if alias.record else now
+    versions = list(dict.fromkeys(filter(None, (alias.primary, alias.second, *came_from))))
     until = now.replace(second=0, microsecond=0) - timedelta(seconds=target.settings.health.late_data_s)
-    reading = metrics.read(target, versions, lambda _: alias.primary, until - minutes * MINUTE, until)
+
+    def serving(at: datetime) -> str:
+        return came_from[0] if came_from and at < switched else alias.primary
+
+    reading = metrics.read(target, versions, serving, until - minutes * MINUTE, until)
     picture = Picture(target)
     picture.rows, picture.versions = list(reading.rows), (versions[0], versions[-1])
     requests = sum(row.counts[version].requests for row in reading.rows for version in versions)
@@ -153,8 +163,11 @@ class Picture:
         elif self._handle:
             self._handle.update(bundle, metadata=alt, raw=True)
 
-    def _repr_png_(self) -> bytes:
-        return self.png()
+    def _repr_png_(self) -> bytes | None:
+        return self.png() if self.rows else None
+
+    def __repr__(self) -> str:
+        return self.caption
 
     def png(self) -> bytes:
         """The picture as a PNG file."""

@@ -32,6 +32,11 @@ class RollbackPlan(Plan):
     destination: str
     away_from: tuple[str, ...]
 
+    @property
+    def came_from(self) -> tuple[str, ...]:
+        """The versions that had the traffic when it was made, the alias's primary first."""
+        return tuple(dict.fromkeys(filter(None, (*self.covers["from"], *self.away_from))))
+
 
 @dataclass(frozen=True)
 class Done:

@@ -45,7 +45,7 @@ class Fault:
     Attributes:
         kind: one of ``KINDS``; 'closed' and 'reset' drop the connection without an answer.
         call: from which of our requests on, counted from 1; None: the first of ``operation``.
-        operation: its name, for example 'UpdateAlias'; None: any.
+        operation: its name, for example 'UpdateAlias', or several with commas between; None: any.
         times: how many matching requests are struck; the SDK sends one call up to three times.
         after: whether the operation takes effect before it fails.
     """
@@ -87,7 +87,7 @@ class Chaos:
             fault = self.fault
             if fault is None or self.struck >= fault.times or self.seen < (fault.call or 0):
                 return None
-            if fault.operation is not None and fault.operation != operation():
+            if fault.operation is not None and operation() not in fault.operation.split(","):
                 return None
             self.struck += 1
             return fault

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -281,6 +282,59 @@ def test_an_incident_is_put_together_from_its_archived_run(situation: Bring, mon
     assert kept.name in text and "v2 was taken back" in text and "Acted: Ada" in text and "time to mitigate" in text
     document = executed(report(done).parent / "notebook.ipynb")
     assert len(pictures(document)) == 1 and "verdict rollback" in str(document)
+
+
+def shipped_by_hand(here: Situation, profile: str) -> None:
+    """A build that serves at once, behind an alias whose description says nothing."""
+    lam = here.client("lambda")
+    lam.update_function_code(FunctionName=here.function, ZipFile=Path(here.build(profile)).read_bytes())
+    here.ask("advance", seconds=60)
+    lam.publish_version(FunctionName=here.function)
+    here.ask("advance", seconds=60)
+    lam.update_alias(FunctionName=here.function, Name="live", FunctionVersion="2")
+
+
+def test_an_incident_is_put_together_from_a_rollbacks_archive_alone(
+    situation: Bring, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """CloudWatch tells neither minutes nor alarms: the rollback's own journal has the failures, and whose they were."""
+    here = situation("good")
+    since = here.ask("status")["time"]
+    shipped_by_hand(here, "errors_5_percent")
+    here.ask("advance", seconds=600)
+    monkeypatch.setenv("BUDDY_OPS_RUN_FOLDER", str(here.folder / "archive" / "back"))
+    back = run("rollback/immediate", to_version="1", approved_by=["Ada"])
+    assert back.returncode == 0, back.stderr
+    kept = report(back).parent
+    assert len(pictures(executed(kept / "notebook.ipynb"))) == 1
+    draft = here.folder / "post-mortem.md"
+    monkeypatch.setenv("BUDDY_OPS_RUN_FOLDER", str(here.folder / "archive" / "reviewed"))
+    here.ask("chaos", kind="denied", operation="GetMetricData,DescribeAlarmHistory", times=1_000_000)
+    window = {"since": since, "until": here.ask("status")["time"]}
+    done = run("review/incident_review", **window, archive=str(kept.parent), draft=str(draft))
+    here.ask("chaos")
+    assert done.returncode == 0, done.stderr
+    text = draft.read_text("utf-8")
+    assert "are from the archived journals" in text and "which alarms went off: " in text
+    assert "| began | unknown |" not in text and "| time to mitigate | unknown |" not in text
+    assert len(pictures(executed(report(done).parent / "notebook.ipynb"))) == 1
+    records = [json.loads(line) for line in (kept / "journal.jsonl").read_text("utf-8").splitlines()]
+    (minutes,) = (each["rows"] for each in records if each["kind"] == "minutes")
+    failed = {version: sum(seen[version][1] for _, seen in minutes) for version in ("1", "2")}
+    assert failed["2"] > 10 * max(1, failed["1"])
+
+
+def test_a_rollback_ends_well_without_metrics(situation: Bring) -> None:
+    """CloudWatch refuses: the traffic is back, exit code 0, and the picture's place has a sentence."""
+    here = situation("good", history_minutes=10)
+    shipped_by_hand(here, "good")
+    here.ask("chaos", kind="denied", operation="GetMetricData", times=1_000_000)
+    done = run("rollback/immediate", to_version="1", approved_by=["Ada"])
+    here.ask("chaos")
+    assert done.returncode == 0, done.stderr
+    assert here.alias()["FunctionVersion"] == "1"
+    *_, last, _ = executed(report(done).parent / "notebook.ipynb")["cells"]
+    assert "AWS refused cloudwatch:get_metric_data" in str(last["outputs"]) and "image/png" not in str(last["outputs"])
 
 
 def test_an_incident_without_a_window_ends_with_2(situation: Bring) -> None:
