@@ -5,6 +5,7 @@ from collections.abc import Callable
 import pytest
 
 from buddy_ops import pruning
+from buddy_ops.errors import Refused
 from buddy_ops.sandbox import builds
 from buddy_ops.sandbox.faults import PROFILES
 from tests.conftest import Situation, approve
@@ -49,6 +50,21 @@ def test_the_ten_newest_and_everything_in_use_stay(crowded: Situation) -> None:
     assert len(done.deleted) == 47 and done.spared == {}
     assert there(crowded) == [1, 5, 9, *range(51, 61)]
     assert pruning.plan(target).doomed == ()
+
+
+@pytest.mark.parametrize("fewest", [3, 10])
+def test_the_rules_of_the_environment_are_the_floor(crowded: Situation, fewest: int) -> None:
+    """One fewer than ``keep_versions`` is refused; as many and more are kept; nothing said means as many."""
+    values = crowded.connect(quiet=True).settings.model_dump(mode="json")
+    target = crowded.connect(values=values | {"policy": {"keep_versions": fewest}})
+    for keep in (0, fewest - 1):
+        with pytest.raises(Refused, match="not-allowed") as refused:
+            pruning.plan(target, keep)
+        assert f"sandbox keeps the newest {fewest} versions, and {keep} were asked for." in str(refused.value)
+    for keep, newest in ((None, fewest), (fewest, fewest), (fewest + 2, fewest + 2)):
+        doomed = {int(each) for each in pruning.plan(target, keep).doomed}
+        assert doomed == set(range(1, 61 - newest)) - {1, 5, 9}
+    assert there(crowded) == [*range(1, 61)]
 
 
 def test_what_an_alias_takes_meanwhile_is_spared(crowded: Situation) -> None:
