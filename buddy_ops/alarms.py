@@ -7,7 +7,7 @@ Source: the deployment guide, 'Watching': error rate > 1 %, duration p99 > 6 s, 
 escalations > 1 per hour. What the judge counts as a failure, the alarm counts, too.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -202,8 +202,13 @@ def differences(should: dict[str, Any], there: dict[str, Any] | None) -> list[st
     return found
 
 
-async def prove(target: Target, plan: AlarmPlan, approval: Approval) -> tuple[Wiring, ...]:
+async def prove(
+    target: Target, plan: AlarmPlan, approval: Approval, watch: Callable[[str], None] = lambda _: None
+) -> tuple[Wiring, ...]:
     """Set the plan's alarms off as a test, and see each tell its topic; the next evaluation sets the state right.
+
+    Args:
+        watch: hears of each alarm that goes off.
 
     AWS: cloudwatch:SetAlarmState, writes the state for a minute at most; cloudwatch:DescribeAlarms,
     DescribeAlarmHistory, sns:ListSubscriptionsByTopic, reads.
@@ -219,6 +224,7 @@ async def prove(target: Target, plan: AlarmPlan, approval: Approval) -> tuple[Wi
         if states.get(name) == "ALARM":
             found.append(Wiring(name, False, "it burns now, so that a test would say nothing"))
             continue
+        watch(f"{name} goes off: {len(found) + 1} of {len(plan.tests)}, up to a minute each")
         target.call("cloudwatch", "set_alarm_state", AlarmName=name, StateValue="ALARM", StateReason=TEST)
         told = await _delivered(target, name, began)
         found.append(Wiring(name, told.startswith("Success"), told or "it told nobody within a minute"))

@@ -9,11 +9,12 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import cast, get_args
 
-from buddy_ops import alarms, aliases, archive, doctor, freeze, pruning, rollback, schema, smoke
+from buddy_ops import alarms, aliases, archive, doctor, freeze, pruning, rollback, schema, smoke, tables
 from buddy_ops.doctor import Finding, Told
 from buddy_ops.errors import AwsFailed, BuddyError, InvalidInput
 from buddy_ops.plan import escape
 from buddy_ops.powers import Role
+from buddy_ops.tables import Watch
 from buddy_ops.target import Target
 
 REHEARSE_WITHIN = timedelta(days=90)
@@ -63,12 +64,13 @@ class Audit:
         return "\n".join((f"**{self}**", "", *head, *rows))
 
 
-def examine(target: Target, role: str = "auditor", where: str = "") -> Audit:
+def examine(target: Target, role: str = "auditor", where: str = "", watch: Watch = tables.ignore) -> Audit:
     """Look at everything.
 
     Args:
         role: whose permissions the caller should have.
         where: the archive, for the last rehearsal; empty: the environment's, or runs/.
+        watch: hears of what has been, or is now being looked at.
 
     AWS: what the doctor reads; lambda:GetFunctionConfiguration, InvokeFunction, ListVersionsByFunction, ListAliases,
     ListProvisionedConcurrencyConfigs, ListTags, cloudwatch:DescribeAlarms, sns:ListSubscriptionsByTopic,
@@ -84,8 +86,14 @@ def examine(target: Target, role: str = "auditor", where: str = "") -> Audit:
             now="Nothing was looked at.",
             next=f"Choose one of: {', '.join(get_args(Role))}.",
         )
-    found = [*doctor.examine(target, cast(Role, role))]
-    found += [_look(name, check, target) for name, check in CHECKS]
+    found: list[Finding] = []
+    for each in doctor.examine(target, cast(Role, role)):
+        watch(f"looked at {each.check}")
+        found.append(each)
+    for name, check in CHECKS:
+        watch(f"looking at {name}")
+        found.append(_look(name, check, target))
+    watch("looking at the tables and the last rehearsal")
     found += _tables(target)
     found.append(_look("rehearsal", lambda here: _rehearsal(here, where), target))
     audit = Audit(tuple(found))

@@ -12,12 +12,13 @@ from datetime import datetime, timedelta
 from functools import cached_property
 from typing import Literal
 
-from buddy_ops import alarms, aliases, envelope, freeze, metrics, parameters, policy, records, smoke
+from buddy_ops import alarms, aliases, envelope, freeze, metrics, parameters, policy, records, smoke, tables
 from buddy_ops.aliases import Alias
 from buddy_ops.errors import BuddyError, InvalidInput, Refused
 from buddy_ops.health import Counts
 from buddy_ops.metrics import MINUTE
 from buddy_ops.plan import Item, Record
+from buddy_ops.tables import Watch
 from buddy_ops.target import Target
 
 Found = tuple[Literal["yes", "no", "unknown"], str]
@@ -32,6 +33,7 @@ class _Look:
 
     target: Target
     reached: tuple[str, ...] = ()
+    watch: Watch = tables.ignore
 
     @cached_property
     def alias(self) -> Alias | None:
@@ -108,15 +110,25 @@ def before(
     return _record("pre_deployment", subject(artifact), {**items, **BEFORE}, attested or {}, look, seen)
 
 
-def after(target: Target, attested: Mapping[str, str] | None = None, seen: Seen = nobody) -> Record:
+def after(
+    target: Target,
+    attested: Mapping[str, str] | None = None,
+    seen: Seen = nobody,
+    watch: Watch = tables.ignore,
+) -> Record:
     """Whether the version that serves is well, item by item; it is invoked by its smoke tests.
+
+    Args:
+        attested: who answers for an item, by the item's name.
+        seen: hears of each item as soon as it is checked.
+        watch: hears of each smoke test before it is sent.
 
     AWS: lambda:GetAlias, cloudwatch:GetMetricData, reads only; lambda:InvokeFunction, runs the skill's code.
 
     Raises:
         InvalidInput: ``alias-missing``, ``unknown-item``.
     """
-    look = _Look(target)
+    look = _Look(target, watch=watch)
     if look.alias is None:
         raise InvalidInput(
             "alias-missing",
@@ -250,7 +262,7 @@ BEFORE: Mapping[str, Check | None] = {
 
 def _smoke(look: _Look) -> Found:
     assert look.alias is not None
-    results = smoke.run(look.target, look.alias.primary)
+    results = smoke.run(look.target, look.alias.primary, look.watch)
     failed = [str(each) for each in results if each.trouble]
     if not results:
         return "unknown", "the environment has no smoke tests"

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Literal, get_args
 
-from buddy_ops import aliases, freeze, metrics, records, rollback
+from buddy_ops import aliases, freeze, metrics, records, rollback, tables
 from buddy_ops.aliases import Alias
 from buddy_ops.errors import AwsFailed, BuddyError, InvalidInput, Refused
 from buddy_ops.health import Counts
@@ -21,6 +21,7 @@ from buddy_ops.journal import iso
 from buddy_ops.metrics import MALFORMED, MINUTE
 from buddy_ops.plan import Approval, Item, Plan, Record, escape
 from buddy_ops.rollback import RollbackPlan
+from buddy_ops.tables import Watch
 from buddy_ops.target import Target
 
 RULE = timedelta(minutes=30)
@@ -153,7 +154,7 @@ def stop(target: Target, plan: StopPlan, approval: Approval) -> str:
 # Assess
 
 
-def assess(target: Target) -> Assessment:
+def assess(target: Target, watch: Watch = tables.ignore) -> Assessment:
     """The newest deployment behind the alias, its errors, and what the thirty-minute rule recommends.
 
     AWS: lambda:GetAlias, GetFunctionConfiguration, cloudwatch:GetMetricData, logs:StartQuery, GetQueryResults, reads.
@@ -168,7 +169,7 @@ def assess(target: Target) -> Assessment:
     destination, obstacle = _destination(target, alias)
     doubts = rollback.check(target, alias, destination) if destination else []
     counts, unread = _counts(target, alias, version, destination, since)
-    kinds, unlogged = _kinds(target, version, since)
+    kinds, unlogged = _kinds(target, version, since, watch)
     recommended, reasons = recommend(now - deployed, destination, obstacle, doubts)
     taken = destination == alias.primary and alias.second is None
     serving = f"{target.resource} serves {alias}" + ("; its traffic was taken back already." if taken else ".")
@@ -234,10 +235,10 @@ def group(lines: Iterable[tuple[str, str]]) -> tuple[Kind, ...]:
     return tuple(sorted(kinds, key=lambda kind: (-kind.lines, kind.name)))
 
 
-def _kinds(target: Target, version: str, since: datetime) -> tuple[tuple[Kind, ...], str]:
+def _kinds(target: Target, version: str, since: datetime, watch: Watch) -> tuple[tuple[Kind, ...], str]:
     query = ERROR_LINES.replace("{version}", version)
     try:
-        rows = metrics.ask_log(target, query, since, target.clock.now())
+        rows = metrics.ask_log(target, query, since, target.clock.now(), watch)
         kinds = group((row["@timestamp"], row["@message"]) for row in rows)
     except AwsFailed as failure:
         return (), f"the log cannot be read: {failure.what}"
@@ -346,7 +347,7 @@ def run(target: Target, plan: DecisionPlan, approval: Approval, incident: str = 
     return (*told, keep_review(target, plan.review, plan.version, approval.by, incident))
 
 
-async def recovered(target: Target, plan: DecisionPlan, minutes: int = 2) -> str:
+async def recovered(target: Target, plan: DecisionPlan, minutes: int = 2, watch: Watch = tables.ignore) -> str:
     """Wait for whole minutes after the decision, and say whether requests fail as little as they should.
 
     AWS: cloudwatch:GetMetricData, lambda:GetAlias, reads only.
@@ -355,8 +356,10 @@ async def recovered(target: Target, plan: DecisionPlan, minutes: int = 2) -> str
     # An alias takes up to a minute to route everywhere as it says.
     since = target.clock.now().replace(second=0, microsecond=0) + 2 * MINUTE
     until = since + minutes * MINUTE
-    if not target.dry_run:
-        await target.clock.wait(until + timedelta(seconds=target.settings.health.late_data_s + 30))
+    complete = until + timedelta(seconds=target.settings.health.late_data_s + 30)
+    while not target.dry_run and (left := complete - target.clock.now()) > timedelta():
+        watch(f"waiting for {since:%H:%M} to {until:%H:%M} UTC to be complete: {left / MINUTE:.1f} minutes to go")
+        await target.clock.wait(target.clock.now() + min(left, MINUTE))
     reading = metrics.read(target, (alias.primary,), lambda _: alias.primary, since, until)
     seen = total(row.counts[alias.primary] for row in reading.rows)
     if reading.trouble or not seen.requests:

@@ -133,8 +133,13 @@ def cold_starts(target: Target, since: datetime, until: datetime) -> tuple[ColdS
     )
 
 
-def ask_log(target: Target, query: str, since: datetime, until: datetime) -> list[dict[str, str]]:
+def ask_log(
+    target: Target, query: str, since: datetime, until: datetime, watch: Callable[[str], None] = lambda _: None
+) -> list[dict[str, str]]:
     """What Logs Insights answers about the function's log, a mapping of fields a row.
+
+    Args:
+        watch: hears of each poll.
 
     AWS: logs:StartQuery, logs:GetQueryResults, reads only; Logs Insights bills the data that it scans.
 
@@ -144,7 +149,8 @@ def ask_log(target: Target, query: str, since: datetime, until: datetime) -> lis
     group = f"/aws/lambda/{target.settings.function}"
     window = {"startTime": int(since.timestamp()), "endTime": int(until.timestamp())}
     started = target.call("logs", "start_query", logGroupName=group, queryString=query, **window)["queryId"]
-    for _ in range(QUERY_POLLS):
+    for poll in range(QUERY_POLLS):
+        watch(f"searching the log of {target.settings.function}: asked {poll + 1} of at most {QUERY_POLLS} times")
         reply = target.call("logs", "get_query_results", queryId=started)
         if reply["status"] == "Complete":
             return [{cell["field"]: cell["value"] for cell in row} for row in reply["results"]]

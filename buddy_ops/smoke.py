@@ -4,6 +4,7 @@ Knows what a right answer of an Alexa skill looks like. Never touches the alias;
 environment's parameters/ file.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,16 +32,22 @@ class Result:
         return f"{self.name}: {self.trouble or 'passed'}"
 
 
-def run(target: Target, version: str) -> tuple[Result, ...]:
+def run(target: Target, version: str, watch: Callable[[str], None] = lambda _: None) -> tuple[Result, ...]:
     """Send every smoke test to a version by its number. AWS: lambda:InvokeFunction; runs the skill's code.
+
+    Args:
+        watch: hears of each test before it is sent.
 
     Raises:
         AwsFailed: the call itself failed; the version's own failures are results.
     """
-    results = tuple(_attempt(target, version, test) for test in target.settings.smoke_tests)
+    results: list[Result] = []
+    for test in target.settings.smoke_tests:
+        watch(f"smoke test {len(results) + 1} of {len(target.settings.smoke_tests)} of v{version}: {test.name}")
+        results.append(_attempt(target, version, test))
     for result in results:
         target.journal.record("smoke", test=result.name, version=version, trouble=result.trouble)
-    return results
+    return tuple(results)
 
 
 def refuse(target: Target, version: str) -> tuple[Result, ...]:

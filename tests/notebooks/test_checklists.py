@@ -10,7 +10,7 @@ from tests.chaos.harness import QUIET
 from tests.conftest import Situation
 from tests.notebooks.test_incidents import wired
 from tests.notebooks.test_nbval import AFTER, BEFORE, settled
-from tests.notebooks.test_runbooks import Bring, execute, run, told_once, writes
+from tests.notebooks.test_runbooks import Bring, execute, executed, progress, report, run, told_once, writes
 
 
 def kept(here: Situation, checklist: str) -> dict[str, tuple[str, str]]:
@@ -102,6 +102,8 @@ def test_a_deployment_is_closed_after_a_day(situation: Bring) -> None:
     assert done.returncode == 0, done.stderr
     assert {each["params"]["Qualifier"] for each in here.calls("Invoke")} == {"2"}
     assert kept(here, "post_deployment")["rollback window closed"] == ("yes", "")
+    document = executed(report(done).parent / "notebook.ipynb")
+    assert progress(document, "checklist") == ["smoke test 3 of 3 of v2: session end"]
 
 
 def test_a_version_that_hurts_people_is_no_closed_deployment(situation: Bring) -> None:

@@ -12,7 +12,7 @@ import pytest
 from buddy_ops import archive, freeze, recovery
 from buddy_ops.sandbox import reminders
 from tests.conftest import Situation
-from tests.notebooks.test_runbooks import execute, executed, report, run, told_once, writes
+from tests.notebooks.test_runbooks import execute, executed, progress, report, run, told_once, writes
 from tests.sandbox.corruption import (
     QUIET,
     corrupting,
@@ -72,6 +72,7 @@ def test_the_drill(situation: Bring) -> None:
     assert "their own" not in json.dumps(conflicts) and len(parameters(here, "freeze")) == 1
     text = json.dumps(executed(out))
     assert "650 repaired; every other item is as it was, byte for byte" in text
+    assert len(progress(executed(out), "verify")) == 1
     # An item is somebody's health: what it says is in neither the notebook nor the journal.
     kept = text + (here.folder / "run" / "journal.jsonl").read_text()
     assert "their own" not in kept and not any(each in kept for each in reminders.MEDICATIONS[1:])

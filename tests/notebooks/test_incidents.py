@@ -9,7 +9,7 @@ import pytest
 
 from buddy_ops import rollout
 from tests.conftest import Situation, approve
-from tests.notebooks.test_runbooks import execute, executed, pictures, report, run, told_once, writes
+from tests.notebooks.test_runbooks import execute, executed, pictures, progress, report, run, told_once, writes
 from tests.sandbox.test_audit import ready
 
 Bring = Callable[..., Situation]
@@ -107,6 +107,8 @@ def test_alarms_are_written_and_heard(situation: Bring) -> None:
     messages = heard(here, queue)
     assert len(there) == 4 and {each["AlarmName"] for each in messages} == {each["AlarmName"] for each in there}
     assert all(each["NewStateReason"].startswith("TEST") for each in messages)
+    (line,) = progress(executed(report(done).parent / "notebook.ipynb"), "cell-14")
+    assert line.endswith("goes off: 4 of 4, up to a minute each")
 
 
 def test_alarms_without_a_name_are_not_written(situation: Bring) -> None:
@@ -162,8 +164,10 @@ def test_a_failed_deployment_is_rolled_back_told_and_reviewed(situation: Bring) 
     assert len(frozen(here)) == 1 and "Ada" in frozen(here)[0] and len(records(here)) == 1
     messages = here.client("sqs").receive_message(QueueUrl=queue)["Messages"]
     assert "Recovered: v1" in json.loads(messages[0]["Body"])["Message"]
-    text = str(executed(report(done).parent / "notebook.ipynb"))
-    assert "InjectedError" in text and "Recommended: roll back" in text
+    document = executed(report(done).parent / "notebook.ipynb")
+    assert "InjectedError" in str(document) and "Recommended: roll back" in str(document)
+    (searched,), (waited,) = progress(document, "assess"), progress(document, "recovered")
+    assert searched.startswith(f"searching the log of {here.function}") and waited.endswith(" minutes to go")
 
 
 def test_a_failed_deployment_without_a_decision_holds(situation: Bring) -> None:
@@ -240,7 +244,9 @@ def test_audit_of_a_ready_environment_ends_with_0(situation: Bring) -> None:
     done = run("review/readiness_audit", settings=target.settings.model_dump(mode="json"))
     assert done.returncode == 0, done.stderr
     assert [each for each in writes(here) if each != "Invoke"] == [each for each in before if each != "Invoke"]
-    assert "A rollback would work right now" in str(executed(report(done).parent / "notebook.ipynb"))
+    document = executed(report(done).parent / "notebook.ipynb")
+    assert "A rollback would work right now" in str(document)
+    assert progress(document, "look") == ["looking at the tables and the last rehearsal"]
 
 
 def test_audit_of_a_bare_environment_ends_with_1(situation: Bring) -> None:

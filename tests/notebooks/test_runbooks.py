@@ -78,6 +78,13 @@ def pictures(document: dict[str, Any]) -> list[bytes]:
     ]
 
 
+def progress(document: dict[str, Any], cell: str) -> list[str]:
+    """The lines of progress that a cell left behind: each the latest of what was said."""
+    (outputs,) = (each["outputs"] for each in document["cells"] if each["id"] == cell)
+    shown = [each["data"] for each in outputs if each["output_type"] == "display_data"]
+    return ["".join(each["text/plain"]) for each in shown if "image/png" not in each]
+
+
 def told_once(said: str, reference: str) -> None:
     """The three parts of one error stand there once each, the reference first; no stack of ours is shown."""
     assert len(re.findall(rf"^(?:\w+ )?{reference}$", said, re.MULTILINE)) == 1, said

@@ -120,7 +120,10 @@ def test_rolling_back_moves_the_traffic_and_keeps_the_review(situation: Bring) -
     assert (
         item.by == "Ada, Grace" and "INC-7" in item.says and item.says.split(",")[0].removeprefix("due by ") in told[-1]
     )
-    assert asyncio.run(failures.recovered(target, plan)).startswith("Recovered: v1")
+    heard: list[str] = []
+    assert asyncio.run(failures.recovered(target, plan, watch=heard.append)).startswith("Recovered: v1")
+    left = [float(each.split()[-4]) for each in heard]
+    assert len(left) >= 6 and left == sorted(left, reverse=True) and left[-1] <= 1
     assert failures.assess(target).serving.endswith("taken back already.")
     target.close()
 
