@@ -360,14 +360,17 @@ async def recovered(target: Target, plan: DecisionPlan, minutes: int = 2, watch:
     while not target.dry_run and (left := complete - target.clock.now()) > timedelta():
         watch(f"waiting for {since:%H:%M} to {until:%H:%M} UTC to be complete: {left / MINUTE:.1f} minutes to go")
         await target.clock.wait(target.clock.now() + min(left, MINUTE))
-    reading = metrics.read(target, (alias.primary,), lambda _: alias.primary, since, until)
-    seen = total(row.counts[alias.primary] for row in reading.rows)
-    if reading.trouble or not seen.requests:
+    serving = [each for each in (alias.primary, alias.second) if each]
+    reading = metrics.read(target, serving, lambda _: alias.primary, since, until)
+    counted = {each: total(row.counts[each] for row in reading.rows if each in row.counts) for each in serving}
+    asked = [each for each in serving if counted[each].requests]
+    if reading.trouble or not asked:
         return f"Whether it helped is unknown: {reading.trouble or 'nobody sent a request'}."
-    bound = target.settings.health.error_rate
+    worst = max(asked, key=lambda each: counted[each].errors / counted[each].requests)
+    seen, bound = counted[worst], target.settings.health.error_rate
     verdict = "Recovered" if seen.errors <= bound * seen.requests else "NOT recovered"
     target.journal.record("recovery", says=verdict, requests=seen.requests, failed=seen.errors)
-    return f"{verdict}: v{alias.primary}: {_share(seen)} in {minutes} minutes; at most {100 * bound:g} % may."
+    return f"{verdict}: v{worst}: {_share(seen)} in {minutes} minutes; at most {100 * bound:g} % may."
 
 
 def review_date(target: Target, text: str) -> datetime:

@@ -141,6 +141,12 @@ def test_fixing_forward_moves_nothing(situation: Bring) -> None:
     )
 
 
+def test_a_canary_that_still_fails_is_no_recovery(situation: Bring) -> None:
+    """Fixed forward while v2 has its share: the worse of the versions that serve is the answer."""
+    target = failing(situation, minutes=1).connect("deployment_failure")
+    assert asyncio.run(failures.recovered(target, decide(target, "fix forward"))).startswith("NOT recovered: v2: ")
+
+
 def test_without_a_decision_it_holds(situation: Bring) -> None:
     """Nobody decided: refused, with what is recommended. A word that is no decision is invalid."""
     here = failing(situation)
