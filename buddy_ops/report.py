@@ -18,7 +18,8 @@ STYLE = """
 body{font:15px/1.5 system-ui,sans-serif;color:#1a1a1a;max-width:980px;margin:2rem auto;padding:0 1rem}
 table{border-collapse:collapse;margin:.5rem 0}
 td,th{border:1px solid #ddd;padding:.25rem .6rem;text-align:left;vertical-align:top}
-td{overflow-wrap:anywhere;min-width:5em}td:last-child{min-width:11em}th{overflow-wrap:normal;background:#f6f6f6}
+td{overflow-wrap:anywhere;min-width:5em}td:last-child{min-width:11em}
+th,td a{overflow-wrap:normal}th{background:#f6f6f6}
 pre,code{font:13px/1.45 ui-monospace,monospace}pre{white-space:pre-wrap;overflow-wrap:anywhere;margin:0}
 img{max-width:100%;height:auto}
 .input{background:#f6f8fa;border-left:3px solid #0072b2;padding:.4rem .7rem;margin:.6rem 0 .2rem}
