@@ -139,3 +139,29 @@ def test_a_kernel_restart_resumes(situation: Bring, person: Person) -> None:
     person.run_all()
     person.sees("v2 was live already; nothing was changed")
     assert len(here.calls("UpdateAlias")) == written
+
+
+def test_a_checklist_turns_green_before_whoever_goes_through_it(situation: Bring, person: Person) -> None:
+    """Items appear with their state; names typed beside unknown ones close them, and a check that says no stays no."""
+    here = situation("good", history_minutes=20)
+    person.lab.fill("operations/pre_deployment", artifact=here.build("good"))
+    person.open("operations/pre_deployment")
+    person.run_all()
+    person.sees("✓ rollback target healthy")
+    person.sees("✗ alarms in place")
+    fields = person.page.get_by_label("Who answers", exact=True)
+    fields.first.wait_for()
+    for number in range(fields.count()):
+        fields.nth(number).fill("Grace")
+    person.see_from("✓ rollback target healthy")
+    person.picture("checklist")
+    person.click("Check again")
+    person.sees("✓ code reviewed: attested, by Grace")
+    person.picture("checklist-answered")
+    person.click("Keep it as it is")
+    person.sees("checklist-open")
+    path = f"/buddy/{here.environment}/records/pre_deployment"
+    (kept,) = here.client("ssm").get_parameters_by_path(Path=path, Recursive=True)["Parameters"]
+    items = json.loads(kept["Value"])["items"]
+    assert [each["name"] for each in items if each["state"] != "yes"] == ["alarms in place"]
+    assert {each["by"] for each in items} == {"", "Grace"}
