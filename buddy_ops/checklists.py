@@ -6,7 +6,7 @@ A check that says no is not outvoted.
 Source: the deployment guide, 'Checklists'.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from functools import cached_property
@@ -75,12 +75,16 @@ def nobody(item: Item) -> None:
     """Hears nothing."""
 
 
-def subject(artifact: str) -> str:
+def subject(target: Target, artifact: str, attested: Collection[str] = ()) -> str:
     """What a record before a deployment is for: the very build, by its content.
 
+    Args:
+        attested: the items that somebody answers for.
+
     Raises:
-        InvalidInput: ``artifact-missing``, ``artifact-not-a-zip``.
+        InvalidInput: ``artifact-missing``, ``artifact-not-a-zip``, ``unknown-item``.
     """
+    _refuse_unknown("pre_deployment", _items_before(target), attested)
     return envelope.build(aliases.code_sha256(parameters.artifact(artifact)))
 
 
@@ -105,9 +109,9 @@ def before(
     Raises:
         InvalidInput: ``artifact-missing``, ``artifact-not-a-zip``, ``unknown-item``.
     """
-    items: dict[str, Check | None] = dict.fromkeys(target.settings.policy.testing)
-    look = _Look(target, reached)
-    return _record("pre_deployment", subject(artifact), {**items, **BEFORE}, attested or {}, look, seen)
+    answers, look = attested or {}, _Look(target, reached)
+    build = subject(target, artifact, answers)
+    return _record("pre_deployment", build, _items_before(target), answers, look, seen)
 
 
 def after(
@@ -161,6 +165,11 @@ def conclude(record: Record) -> None:
     )
 
 
+def _items_before(target: Target) -> dict[str, Check | None]:
+    """The tests that the environment's file names, which somebody answers for, then what is asked everywhere."""
+    return {**dict.fromkeys(target.settings.policy.testing), **BEFORE}
+
+
 def _record(
     checklist: str,
     subject: str,
@@ -169,20 +178,23 @@ def _record(
     look: _Look,
     seen: Seen,
 ) -> Record:
-    strange = sorted(set(attested) - set(items))
-    if strange:
-        raise InvalidInput(
-            "unknown-item",
-            f"{checklist} has no item {', '.join(map(repr, strange))}.",
-            now="Nothing was changed.",
-            next=f"Attest one of: {', '.join(items)}.",
-        )
+    _refuse_unknown(checklist, items, attested)
     found = []
     for name, check in items.items():
         found.append(_item(name, check, attested.get(name, "").strip(), look))
         seen(found[-1])
     target = look.target
     return Record(checklist, subject, target.clock.now(), target.run, target.principal, tuple(found))
+
+
+def _refuse_unknown(checklist: str, items: Collection[str], attested: Collection[str]) -> None:
+    if strange := sorted(set(attested) - set(items)):
+        raise InvalidInput(
+            "unknown-item",
+            f"{checklist} has no item {', '.join(map(repr, strange))}.",
+            now="Nothing was changed.",
+            next=f"Attest one of: {', '.join(items)}.",
+        )
 
 
 def _item(name: str, check: Check | None, by: str, look: _Look) -> Item:

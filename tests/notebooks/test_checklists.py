@@ -81,17 +81,19 @@ def test_those_on_call_are_told_which_build_comes(situation: Bring) -> None:
     artifact = here.build("good")
     assert run("operations/pre_deployment", settings=given, artifact=artifact).returncode == 4
     (message,) = messages(here, queue)
-    assert f"{artifact} (build {checklists.subject(artifact)}) is about to be shipped." in message
+    assert f"{artifact} (build {checklists.subject(here.connect(quiet=True), artifact)}) is about to be shipped." in message
     assert kept(here, "pre_deployment")["on-call notified"] == ("yes", "")
 
 
 def test_a_name_for_no_item_ends_with_2(situation: Bring) -> None:
     """A misspelt item would leave the right one open: it is refused, with those that there are."""
     here = situation("good", **QUIET)
-    done = run("operations/pre_deployment", artifact=here.build("good"), attested={"code reviewd": "Ada"})
+    given, queue = telling(here)
+    wrong = {"code reviewd": "Ada"}
+    done = run("operations/pre_deployment", settings=given, artifact=here.build("good"), attested=wrong)
     assert done.returncode == 2
     told_once(done.stderr, "unknown-item")
-    assert "code reviewed" in done.stderr and writes(here) == []
+    assert "code reviewed" in done.stderr and writes(here) == [] and messages(here, queue) == []
 
 
 def test_a_deployment_is_closed_after_a_day(situation: Bring) -> None:
