@@ -81,7 +81,10 @@ def test_those_on_call_are_told_which_build_comes(situation: Bring) -> None:
     artifact = here.build("good")
     assert run("operations/pre_deployment", settings=given, artifact=artifact).returncode == 4
     (message,) = messages(here, queue)
-    assert f"{artifact} (build {checklists.subject(here.connect(quiet=True), artifact)}) is about to be shipped." in message
+    assert (
+        f"{artifact} (build {checklists.subject(here.connect(quiet=True), artifact)}) is about to be shipped."
+        in message
+    )
     assert kept(here, "pre_deployment")["on-call notified"] == ("yes", "")
 
 
