@@ -21,7 +21,7 @@ td,th{border:1px solid #ddd;padding:.25rem .6rem;text-align:left;vertical-align:
 td{overflow-wrap:anywhere;min-width:5em}td:last-child{min-width:11em}
 th,td a{overflow-wrap:normal}th{background:#f6f6f6}
 pre,code{font:13px/1.45 ui-monospace,monospace}pre{white-space:pre-wrap;overflow-wrap:anywhere;margin:0}
-img{max-width:100%;height:auto}
+img{max-width:100%;height:auto}input{width:100%;box-sizing:border-box}
 .input{background:#f6f8fa;border-left:3px solid #0072b2;padding:.4rem .7rem;margin:.6rem 0 .2rem}
 .output{padding:.2rem .7rem}.stderr,.error{background:#fff1ee}.anchor-link,.jp-InputPrompt,.prompt{display:none}
 .state{float:right;font:12px ui-monospace,monospace;color:#666}
@@ -100,14 +100,15 @@ def index_head() -> str:
     """The index up to its first row; rows follow one after the other, and nothing behind them."""
     columns = ("ended", "environment", "runbook", "outcome", "exit", "who", "incident", "run", "manifest")
     boxes = "<th>from <input type=date name=from><br>to <input type=date name=to></th>" + "".join(
-        f'<th><input name={number} placeholder="{name}" size=12></th>' for number, name in enumerate(columns) if number
+        f'<th><input name={number} placeholder="{name}"></th>' for number, name in enumerate(columns) if number
     )
     heads = "".join(f"<th>{name}</th>" for name in columns)
     # The script stands in front of the rows, and runs when they are all there.
     late = f"document.addEventListener('DOMContentLoaded',()=>{{{SCRIPT}}})"
     digest = base64.b64encode(hashlib.sha256(late.encode()).digest()).decode()
     policy = f"{CLOSED}; script-src 'sha256-{digest}'"
-    style = STYLE.replace("max-width:980px", "max-width:none")
+    widths = "td{min-width:3em}td:last-child{min-width:7em}td:nth-child(6){min-width:13em}"
+    style = STYLE.replace("max-width:980px", "max-width:none") + widths
     return (
         f"{_head('Archived runs', policy, style)}<h1>Archived runs</h1><p><output></output></p>"
         f"<script>{late}</script>\n<table><thead><tr>{heads}</tr><tr>{boxes}</tr></thead><tbody>\n"
