@@ -11,6 +11,7 @@ import boto3
 import pytest
 
 from buddy_ops import control, parameters, rollout, runs, target
+from buddy_ops.envelope import RolloutPlan
 from buddy_ops.plan import Approval, Plan
 from buddy_ops.rollout import Outcome
 from buddy_ops.sandbox import builds
@@ -91,6 +92,16 @@ def approve(here: Target, plan: Plan) -> Approval:
     return Approval(plan.hash, ("Ada", "Grace"), here.clock.now(), "arn:aws:sts::123456789012:user/test")
 
 
+def abandon(mine: Target, plan: RolloutPlan) -> None:
+    """A rollout until its new version has traffic; then its run is gone."""
+    steps = rollout.run(mine, plan, approve(mine, plan))
+    for seen in steps:
+        if seen.weight:
+            break
+        mine.clock.sleep_until(seen.wake_at)
+    steps.close()
+
+
 @pytest.fixture(scope="session")
 def sandbox_url() -> Iterator[str]:
     with control.running(seed=7) as url:
@@ -109,3 +120,16 @@ def situation(sandbox_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         return Situation(sandbox_url, environment, tmp_path)
 
     return bring
+
+
+@pytest.fixture
+def two_versions(situation: Callable[..., Situation]) -> Situation:
+    """v2 is live, v1 served before."""
+    here = situation("good", history_minutes=0, requests_per_minute=0)
+    lam = here.client("lambda")
+    lam.update_function_configuration(FunctionName=here.function, Description="so that it is another version")
+    here.ask("advance", seconds=10)
+    lam.publish_version(FunctionName=here.function)
+    here.ask("advance", seconds=10)
+    lam.update_alias(FunctionName=here.function, Name="live", FunctionVersion="2")
+    return here

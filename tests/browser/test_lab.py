@@ -13,18 +13,6 @@ Bring = Callable[..., Situation]
 pytestmark = [pytest.mark.xdist_group("browser"), pytest.mark.timeout(400)]
 
 
-def two_versions(situation: Bring) -> Situation:
-    """v2 is live, v1 served before."""
-    here = situation("good", history_minutes=0, requests_per_minute=0)
-    lam = here.client("lambda")
-    lam.update_function_configuration(FunctionName=here.function, Description="so that it is another version")
-    here.ask("advance", seconds=10)
-    lam.publish_version(FunctionName=here.function)
-    here.ask("advance", seconds=10)
-    lam.update_alias(FunctionName=here.function, Name="live", FunctionVersion="2")
-    return here
-
-
 def begin_canary(here: Situation, person: Person, form: bool = False) -> None:
     """Run the whole canary as far as the gate, and approve it there; a virtual minute takes two seconds from then."""
     person.lab.fill("strategies/canary", **({} if form else {"artifact": here.build("good")}))
@@ -53,9 +41,9 @@ def fill_in(here: Situation, person: Person) -> None:
     person.sees("artifact = '")
 
 
-def test_a_rollback_waits_for_a_person(situation: Bring, person: Person) -> None:
+def test_a_rollback_waits_for_a_person(two_versions: Situation, person: Person) -> None:
     """'Run All' stops at the gate with the alias untouched; a wrong confirmation does nothing; the right one moves."""
-    here = two_versions(situation)
+    here = two_versions
     person.lab.fill("rollback/immediate", to_version="1")
     person.open("rollback/immediate")
     person.picture("immediate-first")

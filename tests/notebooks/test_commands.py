@@ -30,19 +30,6 @@ HEAVY = (
 """What a rollback in a terminal does without: Jupyter and pictures, and what would only cost it time."""
 
 
-@pytest.fixture
-def two_versions(situation: Bring) -> Situation:
-    """v2 is live, v1 served before."""
-    here = situation("good", history_minutes=0, requests_per_minute=0)
-    lam = here.client("lambda")
-    lam.update_function_configuration(FunctionName=here.function, Description="so that it is another version")
-    here.ask("advance", seconds=10)
-    lam.publish_version(FunctionName=here.function)
-    here.ask("advance", seconds=10)
-    lam.update_alias(FunctionName=here.function, Name="live", FunctionVersion="2")
-    return here
-
-
 def command(*arguments: str, typed: str = "") -> "subprocess.CompletedProcess[str]":
     """The command, with what somebody types."""
     line = [sys.executable, "-m", "buddy_ops.cli", *arguments]

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from buddy_ops import rollout
-from tests.conftest import Situation, approve
+from tests.conftest import Situation, abandon
 from tests.notebooks.test_runbooks import execute, executed, pictures, progress, report, run, told_once, writes
 from tests.sandbox.test_audit import ready
 
@@ -19,12 +19,7 @@ def begun(here: Situation, profile: str = "good") -> None:
     """A canary at 10 %, whose run is gone."""
     mine = here.connect("canary")
     plan = rollout.plan(mine, here.build(profile))
-    steps = rollout.run(mine, plan, approve(mine, plan))
-    for seen in steps:
-        if seen.weight:
-            break
-        mine.clock.sleep_until(seen.wake_at)
-    steps.close()
+    abandon(mine, plan)
     mine.close()
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from buddy_ops import freeze, rollout, triage
 from buddy_ops.triage import Triage
-from tests.conftest import Situation, approve
+from tests.conftest import Situation, abandon
 
 Bring = Callable[..., Situation]
 
@@ -58,12 +58,7 @@ def test_a_rollout_is_named(situation: Bring) -> None:
     here = situation("good", history_minutes=40)
     mine = here.connect()
     plan = rollout.plan(mine, here.build("good"))
-    steps = rollout.run(mine, plan, approve(mine, plan))
-    for seen in steps:
-        if seen.weight:
-            break
-        mine.clock.sleep_until(seen.wake_at)
-    steps.close()
+    abandon(mine, plan)
     mine.close()
     found = look(here)
     assert f"run {mine.run} ships v2: at stage 1" in str(found)
