@@ -5,13 +5,30 @@ never decides: the verdict is the judge's, what follows from it the rollout's. B
 ends in the same state as the one that ran.
 """
 
+from collections.abc import Sequence
 from datetime import datetime, timedelta
+from itertools import islice, takewhile
 
 from buddy_ops import health, metrics
 from buddy_ops.aliases import Record
 from buddy_ops.health import Counts, Judge, Minute, Verdict
 from buddy_ops.metrics import MINUTE, Row
 from buddy_ops.target import Target
+
+IMPLAUSIBLE_REQUESTS = 7.0
+"""Silence is no longer chance where this many requests were expected: a Poisson count of mean 7 is 0 with p < 0.001."""
+
+RATE_MINUTES = 60
+"""The alias is idle if it had no request for this long; its usual rate is taken over as many minutes."""
+
+RECENT_MINUTES = 15
+"""Where traffic is falling, the rate of so many minutes is the lower one, and holds."""
+
+WAIT_MINUTES = 3
+"""How long silence that chance explains is left unread, in case its minutes are only late."""
+
+SETTLED_MINUTES = 5
+"""A minute that is still empty once this many later ones have arrived will not come any more."""
 
 
 class Evidence:
@@ -34,6 +51,7 @@ class Evidence:
         self._stages_begun = 1
         self._bake_from = target.clock.now()
         self._lost = timedelta()
+        self._missed = 0.0
 
     @property
     def judge(self) -> Judge:
@@ -83,7 +101,9 @@ class Evidence:
     def read(self, now: datetime) -> str | None:
         """Read and judge every minute that is old enough since the last read; what went wrong, or None.
 
-        CloudWatch publishes late and revises: a minute is judged once, ``late_data_s`` after its end.
+        CloudWatch publishes late and revises: a minute is judged once, ``late_data_s`` after its end. A minute that is
+        still not published then is unknown: an answer without data is not an answer of zero. It stops the reading, is
+        asked for again at the next poll, and is judged when it arrives. See ``_is_unpublished``.
 
         AWS: cloudwatch:GetMetricData, reads only.
         """
@@ -94,11 +114,81 @@ class Evidence:
         reading = metrics.read(self._target, (self.stable, self.new), self._serving, self._next, until)
         if reading.trouble is not None:
             return reading.trouble
-        for row in reading.rows:
+        for index, row in enumerate(reading.rows):
+            rest = reading.rows[index:]
+            # The minute before an unpublished one may itself be published in part only.
+            if self._is_unpublished(rest) or (len(rest) > 1 and self._is_unpublished(rest[1:])):
+                self._next = row.at
+                return self._lag(row.at, until)
+            if self._may_still_come(rest):
+                self._next = row.at
+                return None
+            self._missed = self._missed + self._expected(row) if self._expected(row) else 0.0
             self.rows.append(row)
-            self._feed(row)
+            # What is still incomplete after later minutes have come says nothing of failures: it is not observed.
+            if not row.incomplete:
+                self._feed(row)
         self._next = max(self._next, until)
         return None
+
+    def _is_unpublished(self, rows: Sequence[Row]) -> bool:
+        """Whether CloudWatch has not published the first of these minutes yet, as far as the others tell.
+
+        It is late where a metric of the minute is missing, and where the silence that begins with it is longer than
+        chance explains: the expected requests reach ``IMPLAUSIBLE_REQUESTS``. While traffic is split, requests of the
+        one version are the witness that the minute is published, unless the other's share of them is that large.
+
+        Args:
+            rows: the minute in question, and every later one that was read.
+        """
+        if not rows[0].incomplete:
+            silence = takewhile(lambda expected: expected > 0, map(self._expected, rows))
+            if not self._expected(rows[0]) or self._missed + sum(silence) < IMPLAUSIBLE_REQUESTS:
+                return False
+        later = (row for row in rows[1:] if not row.incomplete and not self._expected(row))
+        return len(list(islice(later, SETTLED_MINUTES))) < SETTLED_MINUTES
+
+    def _may_still_come(self, rows: Sequence[Row]) -> bool:
+        """Whether nothing was published of any of these latest minutes, by chance or since they are late.
+
+        Traffic is too thin to tell. They hold nothing up, and are left unread for a while: a late one is judged.
+        """
+        silent = all(_is_silent(row) for row in rows)
+        return silent and self._rate(rows[0].at) > 0 and len(rows) <= WAIT_MINUTES
+
+    def _expected(self, row: Row) -> float:
+        """How many requests a minute would have had where it shows none; 0 if it shows some of each version."""
+        if _is_silent(row):
+            return self._rate(row.at)
+        weight = self._weight(row)
+        if self._is_moving(row) or not 0 < weight < 1:
+            return 0.0
+        stable, new = row.counts[self.stable].requests, row.counts[self.new].requests
+        if not new:
+            return stable * weight / (1 - weight)
+        if not stable:
+            return new * (1 - weight) / weight
+        return 0.0
+
+    def _rate(self, moment: datetime) -> float:
+        """The alias's requests a minute up to its last minute with traffic; 0 if it was idle for the last hour."""
+        latest = self.rows[-2 * RATE_MINUTES :]
+        busy = next((index for index in reversed(range(len(latest))) if not _is_silent(latest[index])), None)
+        if busy is None or moment - latest[busy].at > RATE_MINUTES * MINUTE:
+            return 0.0
+        requests = [sum(each.requests for each in row.counts.values()) for row in latest[: busy + 1]]
+        hour, recent = requests[-RATE_MINUTES:], requests[-RECENT_MINUTES:]
+        return min(sum(hour) / len(hour), sum(recent) / len(recent))
+
+    def _lag(self, since: datetime, until: datetime) -> str:
+        """What is told of minutes that CloudWatch has not published."""
+        minutes = (until - since) / MINUTE
+        rate = self._rate(since)
+        usual = f"{rate:,.0f}" if rate >= 10 else f"{rate:.2g}"
+        return (
+            f"CloudWatch is late: the figures of {self._target.resource} since {since:%H:%M} UTC "
+            f"({minutes:.0f} min) are missing or incomplete. Before, it had {usual} requests per minute."
+        )
 
     def fresh(self) -> tuple[Row, ...]:
         """The minutes read since this was last asked."""
@@ -123,6 +213,14 @@ class Evidence:
         switched = self.shifts and self.shifts[-1][1] == 1.0 and minute >= self.shifts[-1][0]
         return self.new if switched else self.stable
 
+    def _weight(self, row: Row) -> float:
+        """The new version's share, 0..1, at the end of a minute."""
+        return next((share for moment, share in reversed(self.shifts) if moment < row.at + MINUTE), 0.0)
+
+    def _is_moving(self, row: Row) -> bool:
+        """Whether traffic was shifted in this minute or the one before: an alias takes up to a minute to follow."""
+        return any(row.at - MINUTE < moment < row.at + MINUTE for moment, _ in self.shifts)
+
     def _feed(self, row: Row) -> None:
         """Judge one minute under the weight that it was served under; minutes before the first shift are history."""
         end = row.at + MINUTE
@@ -137,14 +235,17 @@ class Evidence:
         for _ in range(self._stages_begun, begun):
             judge.next_stage()
         self._stages_begun = max(self._stages_begun, begun)
-        weight = [share for moment, share in self.shifts if moment < end][-1]
-        # An alias takes up to a minute to route everywhere as it says.
-        moved = any(row.at - MINUTE < moment < end for moment, _ in self.shifts)
+        moved = self._is_moving(row)
         before = judge.rebakes
-        judge.observe(Minute(weight, row.counts[self.stable], row.counts[self.new], weight_changed=moved))
+        judge.observe(Minute(self._weight(row), row.counts[self.stable], row.counts[self.new], weight_changed=moved))
         if judge.rebakes > before:
             self._bake_from, self._lost = max(self._bake_from, readable), timedelta()
 
 
 def _floor(moment: datetime) -> datetime:
     return moment.replace(second=0, microsecond=0)
+
+
+def _is_silent(row: Row) -> bool:
+    """Whether CloudWatch shows nothing at all of the alias in a minute, throttled requests included."""
+    return all(counts == Counts() for counts in row.counts.values())

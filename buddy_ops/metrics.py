@@ -43,13 +43,15 @@ ALIAS = "alias"
 class Row:
     """One minute. ``counts`` and ``p99_ms`` by version; a version without requests has zeros and no p99.
 
-    ``p99_band_ms`` is the p99's 95 % interval, where a version had requests enough to have one.
+    ``p99_band_ms`` is the p99's 95 % interval, where a version had requests enough to have one. ``incomplete`` means
+    that CloudWatch has published some of the minute's metrics and not the others.
     """
 
     at: datetime
     counts: dict[str, Counts]
     p99_ms: dict[str, float] = field(default_factory=dict)
     p99_band_ms: dict[str, tuple[float, float]] = field(default_factory=dict)
+    incomplete: bool = False
 
 
 @dataclass(frozen=True)
@@ -66,7 +68,8 @@ def read(
     """Counts of each minute in [since, until) for the versions behind the alias, in one GetMetricData request.
 
     A minute that was answered completely and has no datapoints is a minute with no requests, and is returned as
-    such. A failed or partial answer returns no minute at all: missing measurements are not evidence.
+    such: whoever judges it asks whether CloudWatch is late (``evidence``). A failed or partial answer returns no minute
+    at all: missing measurements are not evidence.
 
     Args:
         versions: the versions that may be behind the alias.
@@ -318,7 +321,14 @@ def _row(at: datetime, values: dict[str, dict[datetime, float]], versions: Seque
         sources[serving] = 0
     p99 = {version: values[f"p99{i}"][at] for version, i in sources.items()}
     bands = {version: _band(at, values, i, count("requests", i)) for version, i in sources.items()}
-    return Row(at, counts, p99, {version: band for version, band in bands.items() if band is not None})
+    known = {version: band for version, band in bands.items() if band is not None}
+    return Row(at, counts, p99, known, any(_is_incomplete(at, values, i) for i in range(len(versions) + 1)))
+
+
+def _is_incomplete(at: datetime, values: dict[str, dict[datetime, float]], index: int) -> bool:
+    """Whether a minute has some of Lambda's own metrics and lacks others: each request gives all three."""
+    published = [at in values[f"{name}{index}"] for name in ("requests", "errors", "p99")]
+    return any(published) and not all(published)
 
 
 def _band(

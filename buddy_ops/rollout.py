@@ -187,7 +187,8 @@ class _Engine:
                 "metrics-unreadable",
                 f"The rollout did not begin, since it would be blind: {trouble}",
                 now=f"{self.target.resource} serves {self.alias}; nothing was shifted.",
-                next="See whether CloudWatch has an outage, and whether the role may call cloudwatch:GetMetricData.",
+                next="See whether CloudWatch has an outage or is late (setting late_data_s), and whether the role may "
+                "call cloudwatch:GetMetricData. Then run this again.",
             )
         # Publishing and proving take minutes: somebody froze deployments or migrated a table, or the window has closed.
         freeze.refuse(self.target)
