@@ -128,6 +128,29 @@ class Alias:
         return record is not None and record.open and self.second is None and self.primary == record.source
 
     @property
+    def stable(self) -> str | None:
+        """The version that keeps the traffic in a rollback while it is split; None where nothing says which.
+
+        Our record decides, since other tools write the share the other way round: the new version as the primary and
+        the old one, with 80 %, beside it. Without a split, what serves alone.
+        """
+        if self.second is None:
+            return self.primary
+        record = self.record
+        if record is None or {record.source, record.to} != {self.primary, self.second}:
+            return None
+        # While a rollout is under way its source serves by a person's choice, even if it was rolled back from once.
+        rejected = record.source in record.bad and record.to not in record.bad and not record.open
+        return None if rejected else record.source
+
+    @property
+    def canary(self) -> str | None:
+        """The version that loses its traffic in a rollback; None where nothing says which, or there is no split."""
+        if self.second is None or self.stable is None:
+            return None
+        return self.second if self.stable == self.primary else self.primary
+
+    @property
     def draining(self) -> bool:
         """Whether a gradual rollback is on its way: the rollout is closed, and the rest of its share under a lease."""
         record = self.record
@@ -174,6 +197,10 @@ def explain(target: Target, alias: Alias | None) -> str:
         return f"{target.resource} does not exist: nothing was ever deployed behind it."
     told = [f"{target.resource} serves {alias}."]
     record = alias.record
+    if alias.stable is None:
+        told.append("Nothing says which of the two versions is the stable one.")
+    elif alias.stable != alias.primary:
+        told.append(f"v{alias.stable} is the stable version; another tool made v{alias.primary} the primary one.")
     if record is None:
         told.append("No rollout of ours is recorded on the alias.")
     else:

@@ -117,6 +117,11 @@ def _alias(patient: _Patient) -> Told:
         return "warning", f"there is no {patient.target.resource}", "The first run of strategies/canary creates it."
     if alias.second is None:
         return "ok", str(alias), ""
+    if alias.stable is None:
+        return "problem", f"{alias}, and nothing says which is stable", "Run rollback/immediate with to_version."
+    if alias.stable != alias.primary:
+        says = f"{alias}, and v{alias.stable} is stable: another tool made v{alias.primary} the primary"
+        return "problem", says, f"rollback/immediate gives v{alias.stable} all traffic."
     if alias.record is not None and alias.record.open:
         return (
             "warning",

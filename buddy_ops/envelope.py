@@ -306,6 +306,16 @@ def mine(target: Target, alias: Alias | None, known: str) -> Record | None:
     if alias is None:
         return None
     record = alias.record
+    split = alias.second is not None and record is not None and (record.open or _unclosed(target, alias, record))
+    if record is not None and split and (alias.primary, alias.second) != (record.source, record.to):
+        # A lease clears the weights: armed again, it would give all traffic to what another tool made the primary.
+        raise Refused(
+            "weights-not-ours",
+            f"{target.resource} serves {alias}: another tool changed the weights of run {record.run}, which rolls "
+            f"v{record.to} out after v{record.source}.",
+            now="Nothing was changed.",
+            next="Open rollback/immediate: it returns the traffic to the stable version, or asks for it (to_version).",
+        )
     if record is not None and record.to == known and _unclosed(target, alias, record):
         return record
     if record is not None and record.open:
@@ -319,7 +329,7 @@ def mine(target: Target, alias: Alias | None, known: str) -> Record | None:
             "weights-not-ours",
             f"{target.resource} serves {alias}, and no rollout of ours put those weights there.",
             now="Nothing was changed.",
-            next="Find out who shifts traffic (CodeDeploy?); rollback/immediate clears the weights.",
+            next="Find out who shifts traffic (CodeDeploy?); rollback/immediate with to_version clears the weights.",
         )
     return None
 

@@ -182,7 +182,7 @@ def assess(target: Target, watch: Watch = tables.ignore) -> Assessment:
 def suspect(alias: Alias) -> str:
     """The version that was deployed last: the one with a share, the one that a rollout brought, or what serves."""
     record = alias.record
-    return alias.second or (record.to if record is not None else alias.primary)
+    return alias.canary or alias.second or (record.to if record is not None else alias.primary)
 
 
 def recommend(age: timedelta, destination: str, obstacle: str, doubts: Iterable[str]) -> tuple[Choice, tuple[str, ...]]:

@@ -41,7 +41,7 @@ def plan(target: Target, steps_percent: list[float] | None = None, step_minutes:
     AWS: lambda:GetAlias, reads only.
 
     Raises:
-        Refused: ``nothing-to-drain``.
+        Refused: ``nothing-to-drain``, ``which-is-stable``, ``weights-not-ours``.
         InvalidInput: ``alias-missing``, ``invalid-parameters``.
     """
     alias = rollback.read(target)
@@ -52,6 +52,17 @@ def plan(target: Target, steps_percent: list[float] | None = None, step_minutes:
             f"{target.resource} serves {alias}: no canary has a share that could be taken away.",
             now="Nothing was changed.",
             next="To leave the version that serves alone, open rollback/immediate.",
+        )
+    if alias.stable is None:
+        raise rollback.which_is_stable(target, alias)
+    if alias.stable != alias.primary:
+        # The lease of the steps clears the weights, which here would give the new version everything.
+        raise Refused(
+            "weights-not-ours",
+            f"{target.resource} serves {alias}, and v{alias.stable} is the stable version: another tool made "
+            f"v{alias.primary} the primary one.",
+            now="Nothing was changed.",
+            next=f"Open rollback/immediate: it gives v{alias.stable} 100 % of the traffic in one write.",
         )
     steps = _steps(target, alias, steps_percent or [], step_minutes) if alias.second is not None else ()
     way = " → ".join(f"{100 * share:g} %" for share in (alias.weight, *steps))

@@ -58,12 +58,13 @@ def plan(target: Target, version: str = "") -> RollbackPlan:
     """Where the alias is, and where an immediate rollback takes it.
 
     Args:
-        version: the version to return to; empty: the one that served before and that nobody rolled back from.
+        version: the version to return to; empty: the one that served before and that nobody rolled back from. While
+            traffic is split, our record says which of the two that is; where it does not, a version must be named.
 
     AWS: lambda:GetAlias, lambda:GetFunctionConfiguration, dynamodb:GetItem, reads only.
 
     Raises:
-        Refused: ``no-rollback-target``, ``version-unusable``, ``schema-incompatible``.
+        Refused: ``which-is-stable``, ``no-rollback-target``, ``version-unusable``, ``schema-incompatible``.
         InvalidInput: ``alias-missing``, ``version-missing``.
     """
     if version and not version.isdecimal():
@@ -159,9 +160,11 @@ def take_back(
     AWS: lambda:UpdateAlias, writes; lambda:GetAlias after a collision.
     """
     for _ in range(ATTEMPTS):
-        if alias.primary == only_from and alias.record and alias.record.stage == "rolled-back":
+        alone = alias.primary == only_from and alias.second is None
+        if alone and alias.record and alias.record.stage == "rolled-back":
             raise AliasMoved(target, alias)
-        record = alias.record or Record(target.run, destination, alias.second or alias.primary, stage, "")
+        left = next((each for each in (alias.second, alias.primary) if each not in (None, destination)), alias.primary)
+        record = alias.record or Record(target.run, destination, left, stage, "")
         by = "" if record.run == target.run else target.run
         record = replace(record, stage=stage, since=iso(target.clock.now()), by=by)
         for version in bad:
@@ -234,7 +237,7 @@ def _misfits(target: Target, alias: Alias, destination: str, found: Mapping[str,
     Raises:
         Refused: ``schema-incompatible``.
     """
-    if destination == alias.primary or isinstance(found[destination], BuddyError):
+    if destination in (alias.primary, alias.stable) or isinstance(found[destination], BuddyError):
         return []
     markers = found["schema"]
     return schema.compare(
@@ -289,10 +292,16 @@ def read(target: Target) -> Alias:
 
 
 def _destination(target: Target, alias: Alias) -> str:
-    """The version to return to. While traffic is split that is the stable one, which serves already."""
+    """The version to return to. While traffic is split that is the stable one, which serves already.
+
+    Raises:
+        Refused: ``which-is-stable``, ``no-rollback-target``.
+    """
     record = alias.record
+    if alias.stable is None:
+        raise which_is_stable(target, alias)
     if alias.second is not None or alias.fired:
-        return alias.primary
+        return alias.stable
     if record is not None:
         if record.stage in ("rolled-back", "held") and alias.primary == record.source:
             return alias.primary  # done already; to go further back, a person names the version
@@ -310,6 +319,18 @@ def _destination(target: Target, alias: Alias) -> str:
         f"{target.resource} serves {alias}, and no earlier version is known to return to{bad}.",
         now="Nothing was changed.",
         next="Name a version (parameter to_version), or roll forward with strategies/canary.",
+    )
+
+
+def which_is_stable(target: Target, alias: Alias) -> Refused:
+    """Traffic is split between two versions, and no record of ours says which one to keep: a person decides."""
+    first, second = f"v{alias.primary}", f"v{alias.second}"
+    return Refused(
+        "which-is-stable",
+        f"{target.resource} serves {alias}. No deployment record says which of {first} and {second} is the stable one.",
+        now="Nothing was changed.",
+        next=f"Find out which version is good. Then name it: rollback/immediate with to_version {alias.primary} keeps "
+        f"{first}, with to_version {alias.second} keeps {second}.",
     )
 
 

@@ -44,8 +44,10 @@ def run(target: Target, plan: RolloutPlan, approval: Approval) -> Rollout:
     try:
         outcome = yield from engine.run(called_off=approval.order == "abort")
     except AliasMoved as moved:
-        # A lease of ours that stayed would fire at the winner's weights; a rollback clears up after us by itself.
-        if moved.alias.record is None or moved.alias.record.run != engine.run_id:
+        # A lease of ours that stayed would fire at the winner's weights; a rollback clears up after us by itself. It
+        # clears the weights: where another tool made the new version the primary, it would get all traffic.
+        reversed_sides = moved.alias.second is not None and moved.alias.primary != plan.stable
+        if moved.alias.record is None or moved.alias.record.run != engine.run_id or reversed_sides:
             rollback.tidy(target, engine.run_id)
         raise
     except AwsFailed as failure:
@@ -93,10 +95,11 @@ class _Engine:
         self.alias = aliases.read(self.target)
         if self.target.dry_run:
             return self._outcome("dry-run", ("Dry run: nothing was written.",))
-        if self.alias and self.plan.known and self.alias.primary == self.plan.known and self.plan.resumes is None:
+        live = self.alias and self.plan.known and self.alias.primary == self.plan.known and self.alias.second is None
+        if self.alias and live and self.plan.resumes is None:
             record = self.alias.record
             # A run that was killed at its very end left its schedules behind.
-            ours = record is not None and record.to == self.new and self.alias.second is None
+            ours = record is not None and record.to == self.new
             told = rollback.tidy(self.target, record.run) if record is not None and ours else []
             return self._outcome("already-live", (f"v{self.new} has this code and serves {self.alias}.", *told))
         if self.plan.resumes and self.alias and self.alias.fired:

@@ -233,7 +233,9 @@ def _steps(target: Target, alias: Alias | None, signs: tuple[Sign, ...]) -> tupl
     record = alias.record if alias else None
     found: list[Step] = []
     if alias is not None and "burns" in (state["error rate"], state["latency"], state["rollout"]):
-        what = f"take v{alias.second}'s share away" if alias.second else f"take v{alias.primary} back"
+        what = f"take v{alias.canary}'s share away" if alias.canary else f"take v{alias.primary} back"
+        if alias.stable is None:
+            what = f"find out which of v{alias.primary} and v{alias.second} is good, and keep it (to_version)"
         found.append(Step(f"People are hurt: {what}, now.", "rollback/immediate", here))
     if record is not None and record.open:
         resume = f"A rollout that was interrupted: with the build of v{record.to} this goes on with it, or closes it."

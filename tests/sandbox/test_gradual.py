@@ -60,6 +60,21 @@ def test_it_goes_back_through_the_stages(situation: Bring) -> None:
     assert here.client("scheduler").list_schedules()["Schedules"] == []
 
 
+def test_reversed_or_foreign_weights_are_refused(situation: Bring) -> None:
+    """Steps need the stable version as the primary: their lease clears the weights beside it."""
+    here = situation("good")
+    target = half(here)
+    lam, name = here.client("lambda"), {"FunctionName": here.function, "Name": "live"}
+    weights = {"AdditionalVersionWeights": {"1": 0.8}}
+    lam.update_alias(**name, FunctionVersion="2", RoutingConfig=weights)
+    with pytest.raises(Refused, match="weights-not-ours"):
+        gradual.plan(target)
+    lam.update_alias(**name, FunctionVersion="2", RoutingConfig=weights, Description="by hand")
+    with pytest.raises(Refused, match="which-is-stable"):
+        gradual.plan(target)
+    target.close()
+
+
 def test_at_once_is_one_write(situation: Bring) -> None:
     """[0] takes everything away in one UpdateAlias; a second run finds the work done and writes nothing."""
     here = situation("good")

@@ -12,7 +12,7 @@ from buddy_ops.aliases import AliasMoved, Record, decode
 from buddy_ops.errors import AwsFailed, InvalidInput, Refused
 from buddy_ops.rollback import Done
 from buddy_ops.target import Target
-from tests.conftest import Situation, approve
+from tests.conftest import Situation, abandon, approve
 
 Bring = Callable[..., Situation]
 WRITES = ("UpdateAlias", "CreateAlias", "DeleteAlias", "UpdateFunctionCode", "PublishVersion", "CreateSchedule")
@@ -127,13 +127,110 @@ def test_a_watched_version_is_taken_back_and_its_guard_with_it(situation: Bring)
     mine.close()
 
 
-def test_weights_that_nobody_recorded_are_cleared(quick: Bring) -> None:
-    """Somebody else's split (by hand, by CodeDeploy) is taken back too: the primary serves alone."""
+@pytest.mark.parametrize("share", [0.1, 0.8, 1.0])
+@pytest.mark.parametrize("stage", ["1", "watch", "proved", "unproven", "held"])
+def test_the_record_says_which_side_is_stable(quick: Bring, stage: str, share: float) -> None:
+    """Another tool made the new version the primary, and gave the old one a share: the old one is returned to."""
     here = quick()
     publish(here, "2.0.0")
-    put(here, "1", "by hand", v2=0.3)
+    put(here, "2", replace(RECORD, stage=stage), v1=share)
+    mine = here.connect()
+    plan = rollback.plan(mine)
+    assert (plan.destination, plan.away_from) == ("1", ("2",))
+    assert "v1 is the stable version" in " ".join(plan.now)
     assert roll_back(here).serving == "1"
     assert served(here) == ("1", {}) and record(here).bad == ("2",)
+
+
+@pytest.mark.parametrize("primary", ["1", "2"])
+@pytest.mark.parametrize("kept", ["1", "2"])
+def test_weights_that_nobody_recorded_want_a_name(quick: Bring, primary: str, kept: str) -> None:
+    """Somebody else's split (by hand, by CodeDeploy) may stand either way round: a person names the version to keep."""
+    here = quick()
+    publish(here, "2.0.0")
+    second, left = "12".replace(primary, ""), "12".replace(kept, "")
+    put(here, primary, "by hand", **{f"v{second}": 0.3})
+    with pytest.raises(Refused, match="which-is-stable") as refused:
+        roll_back(here)
+    assert refused.value.exit_code == 4
+    assert f"70 % v{primary}, 30 % v{second}" in refused.value.what
+    assert "to_version 1" in refused.value.next and "to_version 2" in refused.value.next
+    assert here.calls(*WRITES) == []
+    assert roll_back(here, kept).serving == kept
+    assert served(here) == (kept, {})
+    found = record(here)
+    assert (found.source, found.to, found.bad) == (kept, left, (left,))
+
+
+@pytest.mark.parametrize(
+    "held",
+    [replace(RECORD, source="1", to="3"), replace(RECORD, source="", to="2"), replace(RECORD, bad=("1",))],
+    ids=["another rollout", "a first deployment", "stable is bad"],
+)
+def test_a_record_of_something_else_does_not_decide(quick: Bring, held: Record) -> None:
+    """A record that does not name both versions, or that calls its stable one bad, says nothing of who keeps traffic."""
+    here = quick()
+    for label in ("2.0.0", "3.0.0"):
+        publish(here, label)
+    put(here, "2", held, v1=0.5)
+    with pytest.raises(Refused, match="which-is-stable"):
+        roll_back(here)
+    assert here.calls(*WRITES) == []
+
+
+def test_a_rollout_from_a_bad_version_can_be_rolled_back(quick: Bring) -> None:
+    """While it is under way its source is the stable version, even if somebody once rolled back from it."""
+    here = quick()
+    publish(here, "2.0.0")
+    put(here, "1", replace(RECORD, stage="1", bad=("1",)), v2=0.1)
+    assert roll_back(here).serving == "1"
+
+
+def reverse(here: Situation) -> None:
+    """Another tool makes the new version the primary and leaves our record: v1 keeps 80 %."""
+    here.client("lambda").update_alias(
+        FunctionName=here.function,
+        Name="live",
+        FunctionVersion="2",
+        RoutingConfig={"AdditionalVersionWeights": {"1": 0.8}},
+    )
+
+
+def test_a_reversed_rollout_is_not_resumed(situation: Bring) -> None:
+    """A lease armed at reversed weights would give the new version everything: refused; the rollback undoes it."""
+    here = situation("good")
+    artifact = here.build("good")
+    mine = here.connect()
+    abandon(mine, rollout.plan(mine, artifact))
+    mine.close()
+    reverse(here)
+    before = here.alias()["RevisionId"]
+    for build in (artifact, here.build("good", "3.0.0")):
+        with pytest.raises(Refused, match="weights-not-ours") as refused:
+            rollout.plan(here.connect(), build)
+        assert "rollback/immediate" in refused.value.next
+    assert here.alias()["RevisionId"] == before
+    assert roll_back(here).serving == "1"
+    assert served(here) == ("1", {}) and record(here).bad == ("2",) and schedules(here) == []
+
+
+def test_a_reversed_rollout_leaves_no_lease(situation: Bring) -> None:
+    """The run whose weights another tool reversed ends; its lease, which would clear the old version's share, goes."""
+    here = situation("good")
+    mine = here.connect()
+    plan = rollout.plan(mine, here.build("good"))
+    steps = rollout.run(mine, plan, approve(mine, plan))
+    seen = next(steps)
+    while not seen.weight:
+        mine.clock.sleep_until(seen.wake_at)
+        seen = next(steps)
+    reverse(here)
+    with pytest.raises(AliasMoved):
+        next(steps)
+    mine.close()
+    assert schedules(here) == []
+    here.ask("advance", seconds=3600)
+    assert served(here) == ("2", {"1": 0.8})
 
 
 def test_twice_says_already(quick: Bring) -> None:
