@@ -26,7 +26,7 @@ check: $(VENV)/.dev ## lint, format, types, architecture, infrastructure, notebo
 	$(BIN)/lint-imports
 	$(BIN)/cfn-lint infrastructure.yaml
 	$(BIN)/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
-	$(BIN)/python -m tests.notebooks.clean notebooks
+	$(BIN)/python -m tests.system.runbooks.clean notebooks
 
 lab: $(VENV)/.lab ## JupyterLab on the notebooks, with the sandbox running live
 	$(BIN)/buddy-ops lab

@@ -10,7 +10,8 @@ import tempfile
 import time
 from pathlib import Path
 
-from buddy_ops import archive, control, runs, shelves
+from buddy_ops.cli import sandbox
+from buddy_ops.runs import archive, stores, supervisor
 
 ROUNDS = 5
 SIZES = (50, 500, 5000)
@@ -33,12 +34,12 @@ def index(folder: Path) -> None:
             run = root / f"more-{number}"
             run.mkdir()
             (run / "journal.jsonl").write_text('{"seq": 1}\n')
-            facts = {**example(run.name), "files": {"journal.jsonl": shelves.digest(b'{"seq": 1}\n')}}
+            facts = {**example(run.name), "files": {"journal.jsonl": stores.digest(b'{"seq": 1}\n')}}
             began = time.perf_counter()
             archive.seal(run, facts)
             times.append(time.perf_counter() - began)
         began = time.perf_counter()
-        found = archive.verify(shelves.Folder(root))
+        found = archive.verify(stores.Folder(root))
         assert found.problems == () and found.runs == size + ROUNDS
         print(
             f"one more run in an index of {size:,}: {1000 * statistics.median(times):.0f} ms (aim: at most 2,000); "
@@ -54,10 +55,10 @@ def fill(root: Path, size: int) -> None:
         run.mkdir(parents=True)
         content = json.dumps({"seq": number}).encode()
         (run / "journal.jsonl").write_bytes(content)
-        facts = {**example(run.name), "files": {"journal.jsonl": shelves.digest(content)}}
-        manifests.append(shelves.chained(facts, shelves.digest(manifests[-1]) if manifests else ""))
+        facts = {**example(run.name), "files": {"journal.jsonl": stores.digest(content)}}
+        manifests.append(stores.chained(facts, stores.digest(manifests[-1]) if manifests else ""))
         (run / "manifest.json").write_bytes(manifests[-1])
-    shelves.Folder(root).rebuild(manifests)
+    stores.Folder(root).rebuild(manifests)
 
 
 def example(folder: str) -> dict[str, object]:
@@ -88,15 +89,15 @@ def example(folder: str) -> dict[str, object]:
 
 def canary(folder: Path) -> None:
     """The time from a notebook's end to the end of its run, as a share of the time before; and the folder's size."""
-    with control.running() as url:
+    with sandbox.running() as url:
         os.environ["AWS_ENDPOINT_URL"] = url
         shares = []
         for number in range(ROUNDS + 1):
-            artifact = control.set_up(url, "good", "sandbox")
+            artifact = sandbox.set_up(url, "good", "sandbox")
             given = {"environment": "sandbox", "artifact": str(artifact), "approved_by": ["Ada"]}
             marks: dict[str, float] = {}
             began = time.perf_counter()
-            done = runs.run(
+            done = supervisor.run(
                 "strategies/canary",
                 given,
                 folder=folder / "runs" / str(number),

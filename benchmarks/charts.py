@@ -9,10 +9,11 @@ import statistics
 import time
 from datetime import UTC, datetime
 
-from buddy_ops import control, target
-from buddy_ops.charts import Picture, Score
-from buddy_ops.health import Counts, Judge
-from buddy_ops.metrics import MINUTE, Row
+from buddy_ops.aws import session
+from buddy_ops.cli import sandbox
+from buddy_ops.notebook.charts import Picture, Score
+from buddy_ops.health.judge import Counts, Judge
+from buddy_ops.health.metrics import MINUTE, Row
 
 FRAMES, POINTS = 9, 1440
 START = datetime(2026, 11, 22, 3, 12, tzinfo=UTC)
@@ -20,9 +21,9 @@ START = datetime(2026, 11, 22, 3, 12, tzinfo=UTC)
 
 def main() -> None:
     """Measure and print."""
-    with control.running() as url:
+    with sandbox.running() as url:
         os.environ["AWS_ENDPOINT_URL"] = url
-        picture = Picture(target.connect("sandbox", "benchmark", quiet=True))
+        picture = Picture(session.connect("sandbox", "benchmark", quiet=True))
     picture.versions, picture.thresholds = ("41", "42"), Judge().evidence()
     for n in range(POINTS):
         at, p99 = START + n * MINUTE, {"41": 400.0 + n % 50, "42": 450.0 + n % 70}

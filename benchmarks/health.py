@@ -16,7 +16,7 @@ ROUNDS = 7
 def main() -> None:
     """Measure and print."""
     bare = statistics.median(started("pass") for _ in range(ROUNDS))
-    ours = statistics.median(started("import buddy_ops.health") for _ in range(ROUNDS))
+    ours = statistics.median(started("import buddy_ops.health.judge") for _ in range(ROUNDS))
     print(f"import:  {1000 * (ours - bare):.0f} ms more than a bare start ({1000 * bare:.0f} ms), {ours / bare:.2f} x")
     took = statistics.median(rebuilt() for _ in range(ROUNDS))
     print(f"rebuild: {MINUTES:,} minutes judged in {1000 * took:.1f} ms, {took / bare:.2f} x (aims: 50 ms each)")
@@ -31,7 +31,7 @@ def started(code: str) -> float:
 
 def rebuilt() -> float:
     """Wall seconds of feeding a day to a new judge and asking for its verdict."""
-    from buddy_ops.health import Counts, Judge, Minute
+    from buddy_ops.health.judge import Counts, Judge, Minute
 
     dice = random.Random(1)
     day = [

@@ -8,10 +8,13 @@ import time
 
 import boto3
 
-from buddy_ops import control, migrations, parameters, schema, tables, target
-from buddy_ops.plan import Approval
-from buddy_ops.tables import Change
-from buddy_ops.target import Target
+from buddy_ops.aws import session, tables
+from buddy_ops.cli import sandbox
+from buddy_ops.core import project
+from buddy_ops.migrations import schema, steps as migration_steps
+from buddy_ops.core.plan import Approval
+from buddy_ops.aws.tables import Change
+from buddy_ops.aws.session import Target
 
 ITEMS = 5000
 ALONE = 1000
@@ -23,11 +26,11 @@ def main() -> None:
     """Measure in pairs and print the ratios."""
     ratios: dict[str, list[float]] = {"repair": [], "backfill": []}
     for _ in range(ROUNDS):
-        with control.running() as url:
+        with sandbox.running() as url:
             quiet = {"reminders": ITEMS, "history_minutes": 0, "requests_per_minute": 0}
-            control.ask(url, "scenario", name="good", overrides=quiet)
-            values = parameters.read("sandbox")[0] | {"aws": {"region": "us-east-1", "endpoint_url": url}}
-            here = target.connect("sandbox", "bench", values=values, quiet=True)
+            sandbox.ask(url, "scenario", name="good", overrides=quiet)
+            values = project.read("sandbox")[0] | {"aws": {"region": "us-east-1", "endpoint_url": url}}
+            here = session.connect("sandbox", "bench", values=values, quiet=True)
             step(here, "expand")
             backfill = rate(ITEMS, lambda: step(here, "backfill"))  # noqa: B023
             changes = [taken(item) for item in everything(here)]
@@ -44,9 +47,9 @@ def main() -> None:
 
 def step(here: Target, name: str) -> None:
     """One step of a migration."""
-    plan = migrations.plan(here, "reminders_at_minutes", name)
+    plan = migration_steps.plan(here, "reminders_at_minutes", name)
     approval = Approval(plan.hash, ("bench",), here.clock.now(), "bench")
-    assert migrations.run(here, plan, approval).tally.left == 0
+    assert migration_steps.run(here, plan, approval).tally.left == 0
 
 
 def everything(here: Target) -> list[tables.Item]:

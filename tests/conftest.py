@@ -10,13 +10,17 @@ from typing import Any
 import boto3
 import pytest
 
-from buddy_ops import control, parameters, rollout, runs, target
-from buddy_ops.envelope import RolloutPlan
-from buddy_ops.plan import Approval, Plan
-from buddy_ops.rollout import Outcome
-from buddy_ops.sandbox import builds
-from buddy_ops.sandbox.faults import PROFILES
-from buddy_ops.target import Target
+from buddy_ops.aws import session
+from buddy_ops.cli import sandbox
+from buddy_ops.core import project
+from buddy_ops.deployment import rollout
+from buddy_ops.runs import supervisor
+from buddy_ops.deployment.rollout_plan import RolloutPlan
+from buddy_ops.core.plan import Approval, Plan
+from buddy_ops.deployment.rollout import Outcome
+from buddy_sandbox import builds
+from buddy_sandbox.faults import PROFILES
+from buddy_ops.aws.session import Target
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:
@@ -57,7 +61,7 @@ class Situation:
         return boto3.client(service, endpoint_url=self.endpoint, **keys)
 
     def ask(self, what: str, **fields: Any) -> dict[str, Any]:
-        return control.ask(self.endpoint, what, **fields)
+        return sandbox.ask(self.endpoint, what, **fields)
 
     def build(self, profile: str, label: str = "2.0.0") -> str:
         """A build's zip; its path."""
@@ -65,9 +69,9 @@ class Situation:
 
     def connect(self, runbook: str = "test", **options: Any) -> Target:
         """A target without the environment's rules on when, by whom and after what; those have tests of their own."""
-        free = {**parameters.read(self.environment)[0], "policy": {}}
+        free = {**project.read(self.environment)[0], "policy": {}}
         free["rollout"]["smoke_tested"] = ["all_at_once", "blue_green"]
-        return target.connect(self.environment, runbook, **{"values": free, **options})
+        return session.connect(self.environment, runbook, **{"values": free, **options})
 
     def alias(self) -> dict[str, Any]:
         """The alias as AWS answers it: FunctionVersion, and the weights if there are any."""
@@ -82,7 +86,7 @@ class Situation:
         """A whole canary, without notebook and picture."""
         here = self.connect(**options)
         plan = rollout.plan(here, artifact)
-        outcome = runs.drive(here, rollout.run(here, plan, approve(here, plan)))
+        outcome = supervisor.drive(here, rollout.run(here, plan, approve(here, plan)))
         here.close()
         return outcome
 
@@ -104,7 +108,7 @@ def abandon(mine: Target, plan: RolloutPlan) -> None:
 
 @pytest.fixture(scope="session")
 def sandbox_url() -> Iterator[str]:
-    with control.running(seed=7) as url:
+    with sandbox.running(seed=7) as url:
         yield url
 
 
@@ -115,8 +119,8 @@ def situation(sandbox_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     def bring(name: str, environment: str = "sandbox", seed: int = 7, **overrides: Any) -> Situation:
         monkeypatch.setenv("AWS_ENDPOINT_URL", sandbox_url)
         monkeypatch.setenv("BUDDY_OPS_RUN_FOLDER", str(tmp_path / "run"))
-        control.ask(sandbox_url, "set", outage=None)
-        control.ask(sandbox_url, "scenario", name=name, environment=environment, seed=seed, overrides=overrides)
+        sandbox.ask(sandbox_url, "set", outage=None)
+        sandbox.ask(sandbox_url, "scenario", name=name, environment=environment, seed=seed, overrides=overrides)
         return Situation(sandbox_url, environment, tmp_path)
 
     return bring

@@ -9,7 +9,7 @@ import numpy as np
 from benchmarks.judge.opponents import peers, play
 from benchmarks.judge.rollouts import PROBED, STAGES, Outcome, Rollout, Stages, clairvoyant, minutes_of
 from benchmarks.judge.traffic import Cell, Requests, draw, history
-from buddy_ops.health import Counts, Judge, Policy
+from buddy_ops.health.judge import Counts, Judge, Policy
 
 TRAFFIC = (6, 60, 600, 6000)
 BASELINES = (0.0, 0.003, 0.008)

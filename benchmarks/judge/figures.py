@@ -10,7 +10,7 @@ from benchmarks.judge import bounds
 from benchmarks.judge.cells import CLAIRVOYANT, CLEAR, OURS, SLIGHT, TRAFFIC, Sums
 from benchmarks.judge.opponents import peers
 from benchmarks.judge.traffic import Cell
-from buddy_ops.health import Counts, Judge, Minute, Policy
+from buddy_ops.health.judge import Counts, Judge, Minute, Policy
 
 Results = dict[tuple[Cell, str], Sums]
 
@@ -118,9 +118,9 @@ def timings() -> dict[str, float]:
         canary, stable = Counts(int(6000 * weight), 12, 12), Counts(int(6000 * (1 - weight)), 12, 12)
         minute = Minute(weight, stable, canary)
         measured[name] = min(_judge_day(minute) for _ in range(5))
-    code = "import time; t = time.perf_counter(); import buddy_ops.health; print(1e3 * (time.perf_counter() - t))"
+    code = "import time; t = time.perf_counter(); import buddy_ops.health.judge; print(1e3 * (time.perf_counter() - t))"
     runs = [subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True) for _ in range(5)]
-    measured["importing buddy_ops.health"] = min(float(run.stdout) for run in runs)
+    measured["importing buddy_ops.health.judge"] = min(float(run.stdout) for run in runs)
     return measured
 
 

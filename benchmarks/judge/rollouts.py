@@ -8,7 +8,7 @@ from math import inf
 import numpy as np
 
 from benchmarks.judge.traffic import DAY, WEIGHTS, Cell, Requests, tail
-from buddy_ops.health import Counts, Judge, Minute, Policy
+from buddy_ops.health.judge import Counts, Judge, Minute, Policy
 
 Stages = tuple[tuple[int, int], ...]
 """(level, minutes of bake) of each stage; the last is at 100 %."""

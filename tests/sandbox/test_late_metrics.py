@@ -7,13 +7,14 @@ from typing import Any
 
 import pytest
 
-from buddy_ops import evidence, metrics, rollout
-from buddy_ops.aliases import decode
-from buddy_ops.errors import Refused
-from buddy_ops.evidence import Evidence
-from buddy_ops.health import Counts
-from buddy_ops.metrics import MINUTE, Reading, Row
-from buddy_ops.outcome import Outcome
+from buddy_ops.deployment import rollout
+from buddy_ops.health import evidence, metrics
+from buddy_ops.aws.aliases import decode
+from buddy_ops.core.errors import Refused
+from buddy_ops.health.evidence import Evidence
+from buddy_ops.health.judge import Counts
+from buddy_ops.health.metrics import MINUTE, Reading, Row
+from buddy_ops.deployment.outcome import Outcome
 from tests.conftest import Situation, approve
 
 Bring = Callable[..., Situation]

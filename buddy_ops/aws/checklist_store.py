@@ -1,0 +1,65 @@
+"""Checklists' dated results, in SSM Parameter Store: written once each, never overwritten.
+
+Knows where a result is kept and how it is read back. Never decides what an item's state is.
+"""
+
+import json
+from dataclasses import asdict
+from datetime import UTC, datetime
+
+from buddy_ops.core.errors import AwsFailed
+from buddy_ops.core.journal import iso
+from buddy_ops.core.plan import Item, Record
+from buddy_ops.aws.session import Target, pages
+
+SAYS_LIMIT = 120
+"""Characters of what an item says: a parameter holds 4 KB. Source: SSM quotas, standard parameters."""
+
+
+def write(target: Target, record: Record) -> str:
+    """Keep a result; its name. A second write by the same run changes nothing.
+
+    AWS: ssm:PutParameter without overwriting, writes.
+    """
+    items = [{**asdict(item), "says": item.says[:SAYS_LIMIT]} for item in record.items]
+    fields = {"at": iso(record.at), "run": record.run, "principal": record.principal, "items": items}
+    name = f"{_path(target, record.checklist, record.subject)}/{record.at:%Y%m%dT%H%MZ}-{record.run}"
+    text = json.dumps(fields, separators=(",", ":"))
+    try:
+        target.call("ssm", "put_parameter", Name=name, Value=text, Type="String", Overwrite=False)
+    except AwsFailed as failure:
+        if failure.code != "ParameterAlreadyExists":
+            raise
+    open_ = [item.name for item in record.open]
+    target.journal.record("recorded", checklist=record.checklist, subject=record.subject, name=name, open=open_)
+    return name
+
+
+def newest(target: Target, checklist: str, subject: str) -> Record | None:
+    """The latest result for a build or a version. AWS: as ``listed``."""
+    return next(iter(listed(target, checklist, subject)), None)
+
+
+def listed(target: Target, checklist: str, subject: str = "") -> tuple[Record, ...]:
+    """Results, newest first, of one subject or of all; what cannot be read is passed over: it proves nothing.
+
+    AWS: ssm:GetParametersByPath, every page, reads only.
+    """
+    path = _path(target, checklist, subject)
+    found = pages(target, "ssm", "get_parameters_by_path", Path=path, Recursive=True)
+    read = [_decode(checklist, each["Name"], each["Value"]) for page in found for each in page["Parameters"]]
+    return tuple(sorted((each for each in read if each is not None), key=lambda each: each.at, reverse=True))
+
+
+def _path(target: Target, checklist: str, subject: str) -> str:
+    return "/".join(filter(None, (f"/buddy/{target.environment}/records", checklist, subject)))
+
+
+def _decode(checklist: str, name: str, text: str) -> Record | None:
+    try:
+        values = json.loads(text)
+        at = datetime.fromisoformat(values["at"]).astimezone(UTC)
+        items = tuple(Item(**each) for each in values["items"])
+        return Record(checklist, name.split("/")[-2], at, values["run"], values["principal"], items)
+    except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError):
+        return None

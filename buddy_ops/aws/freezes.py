@@ -1,0 +1,122 @@
+"""The deployment lock: any unexpired freeze halts every deployment of an environment, and never a rollback.
+
+Knows freezes as parameters in SSM, one each, so that there is nothing to take over and no race to win. Never deletes
+another's freeze by itself: an expired one counts as gone.
+"""
+
+import json
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime, timedelta
+
+from buddy_ops.core.errors import AwsFailed, InvalidInput, Refused
+from buddy_ops.core.journal import iso
+from buddy_ops.aws.session import Target, pages
+
+LONGEST = timedelta(days=14)
+STALE = timedelta(days=1)
+"""An ended freeze counts as gone; one that is still there a day later was forgotten."""
+
+
+@dataclass(frozen=True)
+class Freeze:
+    """One freeze. ``expires`` is ISO 8601 UTC; ``readable`` is False for one whose text is not ours: it freezes too."""
+
+    id: str
+    reason: str
+    owner: str
+    expires: str
+    readable: bool = True
+
+    def __str__(self) -> str:
+        return f"{self.id}: {self.reason} ({self.owner}, until {self.expires})"
+
+
+def read(target: Target) -> tuple[Freeze, ...]:
+    """The freezes that hold now. AWS: ssm:GetParametersByPath, every page, reads only."""
+    now = target.clock.now()
+    return tuple(each for each in _every(target) if not each.readable or datetime.fromisoformat(each.expires) > now)
+
+
+def stale(target: Target) -> tuple[Freeze, ...]:
+    """Those that stand and should not: ended long ago, or not to be read. AWS: ssm:GetParametersByPath, reads only."""
+    past = target.clock.now() - STALE
+    return tuple(each for each in _every(target) if not each.readable or datetime.fromisoformat(each.expires) < past)
+
+
+def _every(target: Target) -> list[Freeze]:
+    written = [
+        each
+        for page in pages(target, "ssm", "get_parameters_by_path", Path=_path(target))
+        for each in page["Parameters"]
+    ]
+    return [_decode(each["Name"].rsplit("/", 1)[-1], each["Value"]) for each in written]
+
+
+def set(target: Target, reason: str, owner: str, lasts: timedelta) -> Freeze:
+    """Freeze all deployments of the environment. AWS: ssm:PutParameter without overwriting, writes.
+
+    Raises:
+        InvalidInput: ``freeze-incomplete``: no reason, no owner, or longer than 14 days.
+    """
+    if not reason.strip() or not owner.strip() or not timedelta() < lasts <= LONGEST:
+        raise InvalidInput(
+            "freeze-incomplete",
+            "A freeze needs a reason, an owner, and a time of at most 14 days.",
+            now="Nothing is frozen by this.",
+            next="Give all three.",
+        )
+    freeze = Freeze(target.run, reason.strip(), owner.strip(), iso(target.clock.now() + lasts))
+    fields = {key: value for key, value in asdict(freeze).items() if key in ("reason", "owner", "expires")}
+    name = f"{_path(target)}/{freeze.id}"
+    try:
+        target.call("ssm", "put_parameter", Name=name, Value=json.dumps(fields), Type="String", Overwrite=False)
+    except AwsFailed as failure:
+        # Our own freeze of this run stands already: a retry of a call that had succeeded, or a second cell run.
+        if failure.code != "ParameterAlreadyExists":
+            raise
+    target.journal.record("frozen", id=freeze.id, reason=freeze.reason, owner=freeze.owner, expires=freeze.expires)
+    return freeze
+
+
+def lift(target: Target, id: str) -> bool:
+    """End one freeze; False if it was gone. AWS: ssm:DeleteParameter, writes."""
+    try:
+        target.call("ssm", "delete_parameter", Name=f"{_path(target)}/{id}")
+    except AwsFailed as failure:
+        if failure.code != "ParameterNotFound":
+            raise
+        return False
+    target.journal.record("lifted", id=id)
+    return True
+
+
+def refuse(target: Target) -> None:
+    """Refuse to go on while anything is frozen. AWS: ssm:GetParametersByPath, reads only.
+
+    Raises:
+        Refused: ``frozen``, exit code 4.
+    """
+    freezes = read(target)
+    if freezes:
+        raise Refused(
+            "frozen",
+            f"Deployments to {target.environment} are frozen: {'; '.join(map(str, freezes))}.",
+            now="Nothing was changed.",
+            next="Wait until it ends, or ask its owner to lift it. A rollback is never frozen: rollback/immediate.",
+        )
+
+
+def _path(target: Target) -> str:
+    return f"/buddy/{target.environment}/freeze"
+
+
+def _decode(id: str, text: str) -> Freeze:
+    """A freeze from its parameter; whatever stands there freezes, also what we cannot read."""
+    try:
+        values = json.loads(text)
+        expires = datetime.fromisoformat(values["expires"])
+        # Written by hand it may have another zone, or none: then it is meant in UTC.
+        expires = expires.astimezone(UTC) if expires.tzinfo else expires.replace(tzinfo=UTC)
+        return Freeze(id, str(values["reason"]), str(values["owner"]), iso(expires))
+    except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError):
+        return Freeze(id, "a freeze that cannot be read", "unknown", "somebody deletes it", readable=False)

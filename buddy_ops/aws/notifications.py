@@ -1,0 +1,156 @@
+"""Telling people: Slack, SNS and the status page, each where it is configured.
+
+Knows channels and where their secrets are. A channel that is down is reported and passed over: nothing here raises,
+and no rollback ever waits for it. Never keeps or shows a secret.
+"""
+
+import json
+import os
+import urllib.request
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from buddy_ops.deployment.rollout_plan import RolloutPlan
+from buddy_ops.core.errors import BuddyError
+from buddy_ops.deployment.outcome import Rollout
+from buddy_ops.core.plan import Plan
+from buddy_ops.core.settings import StatusPage
+from buddy_ops.aws.session import Target
+
+TIMEOUT_S = 5
+Impact = Literal["none", "minor", "major", "critical"]
+Status = Literal["investigating", "identified", "monitoring", "resolved"]
+
+
+@dataclass(frozen=True)
+class Told:
+    """Which channels took a message, and why others did not."""
+
+    reached: tuple[str, ...]
+    troubles: tuple[str, ...]
+
+    def __str__(self) -> str:
+        reached = f"Told: {', '.join(self.reached)}." if self.reached else "Nobody was told."
+        return "\n".join((reached, *self.troubles))
+
+
+def announce(target: Target, text: str) -> Told:
+    """Tell the team, in Slack and by SNS. AWS: sns:Publish, ssm:GetParameter for the webhook's address.
+
+    Args:
+        text: a sentence or two; environment and run are put in front of it.
+    """
+    settings = target.settings.notify
+    said = f"[{target.environment}] {text} (run {target.run})"
+    channels: list[tuple[str, Callable[[], None]]] = []
+    if settings.slack_webhook:
+        where = settings.slack_webhook
+        channels.append(("Slack", lambda: _slack(secret(target, where), said)))
+    if settings.topic_arn:
+        topic = settings.topic_arn
+        channels.append(("SNS", lambda: _publish(target, topic, said)))
+    return _tell(target, channels, text)
+
+
+def around(target: Target, plan: RolloutPlan, rollout: Rollout) -> Rollout:
+    """A rollout that is told of before it begins and once it has ended, when the traffic is where it will stay.
+
+    A rollout that is interrupted tells nobody: it may be resumed. What could not be told stands in the outcome.
+
+    AWS: as ``announce``; and what the rollout calls.
+    """
+    if target.dry_run or not plan.calls:
+        return (yield from rollout)
+    against = f" AGAINST THE RULES: {'; '.join(plan.against)}. {plan.glass}." if plan.glass else ""
+    told = [announce(target, f"Begins: {plan.title}.{against}")]
+    try:
+        outcome = yield from rollout
+    except BuddyError as error:
+        announce(target, f"Ended by an error ({error.reference}): {plan.title}. {error.what} Now: {error.now}")
+        raise
+    told.append(announce(target, f"Ended: {plan.title}. {outcome}"))
+    troubles = dict.fromkeys(trouble for each in told for trouble in each.troubles)
+    return replace(outcome, reasons=(*outcome.reasons, *troubles))
+
+
+def taken_back(target: Target, plan: Plan, done: object) -> Told:
+    """Tell the team what a person's rollback did, once the traffic is where it belongs.
+
+    A dry run, or a rollback that found its work done, tells nobody. AWS: as ``announce``.
+    """
+    return Told((), ()) if target.dry_run or not plan.calls else announce(target, f"{plan.title}. {done}")
+
+
+def publish_status(
+    target: Target, name: str, body: str, status: Status = "investigating", impact: Impact = "minor"
+) -> Told:
+    """Open an incident on the status page: for what users notice. A Statuspage-compatible POST."""
+    page = target.settings.notify.status_page
+    if page is None:
+        return Told((), ("No status page is configured.",))
+    incident = {"name": name, "body": body, "status": status, "impact_override": impact}
+    return _tell(target, [("status page", lambda: _post_status(page, secret(target, page.token), incident))], name)
+
+
+def secret(target: Target, where: str) -> str:
+    """A secret's value, from SSM ('ssm:/name') or the environment ('env:NAME'). AWS: ssm:GetParameter, decrypted.
+
+    Raises:
+        BuddyError: ``secret-missing``; names where it was looked for, never what it holds.
+    """
+    kind, _, name = where.partition(":")
+    if kind == "ssm":
+        found = str(target.call("ssm", "get_parameter", Name=name, WithDecryption=True)["Parameter"]["Value"])
+        target.redactor.learn(found)
+        return found
+    value = os.environ.get(name)
+    if not value:
+        raise BuddyError(
+            "secret-missing",
+            f"The environment variable {name} is not set.",
+            now="Nobody was told by this channel.",
+            next=f"Set {name}, or keep the secret in SSM and write ssm:/its/name in parameters/.",
+        )
+    target.redactor.learn(value)
+    return value
+
+
+def _tell(target: Target, channels: list[tuple[str, Callable[[], None]]], text: str) -> Told:
+    reached, troubles = [], []
+    for name, send in channels:
+        try:
+            send()
+        except BuddyError as error:
+            troubles.append(f"{name} was not told: {error.what}")
+        except Exception as error:
+            # The address is a secret, and an exception's text may hold it: only its kind is told.
+            troubles.append(f"{name} was not told: {type(error).__name__}.")
+        else:
+            reached.append(name)
+    target.journal.record("told", text=text, reached=reached, troubles=troubles)
+    return Told(tuple(reached), tuple(troubles))
+
+
+def _slack(address: str, text: str) -> None:
+    from slack_sdk.webhook import WebhookClient
+
+    reply = WebhookClient(address, timeout=TIMEOUT_S).send(text=text)
+    if reply.status_code != 200:
+        raise BuddyError(
+            "channel-down", f"it answered {reply.status_code}", now="It was not told.", next="Tell it by hand."
+        )
+
+
+def _publish(target: Target, topic: str, text: str) -> None:
+    target.call("sns", "publish", TopicArn=topic, Subject=f"Buddy {target.environment}", Message=text)
+
+
+def _post_status(page: StatusPage, token: str, incident: dict[str, str]) -> None:
+    request = urllib.request.Request(
+        f"{page.url.rstrip('/')}/v1/pages/{page.page_id}/incidents",
+        data=json.dumps({"incident": incident}).encode(),
+        headers={"Authorization": f"OAuth {token}", "Content-Type": "application/json"},
+    )
+    with urllib.request.urlopen(request, timeout=TIMEOUT_S):
+        pass

@@ -1,0 +1,413 @@
+"""The one value a runbook holds: an environment's settings, AWS, the clock and the journal.
+
+The only room outside ``sandbox/`` that creates AWS clients. Knows how to reach AWS and how to say that it could not.
+Never knows what a rollout is.
+"""
+
+import fcntl
+import os
+import secrets
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from datetime import datetime
+from email.utils import parsedate_to_datetime
+from functools import cached_property, partial
+from http.client import HTTPException
+from pathlib import Path
+from typing import Any
+from urllib.error import HTTPError
+from urllib.parse import urlparse
+
+from botocore import exceptions as botocore
+from botocore.config import Config
+from botocore.credentials import AssumeRoleCredentialFetcher, DeferredRefreshableCredentials
+from botocore.parsers import ResponseParserError
+from botocore.session import Session
+
+from buddy_ops.core import project
+from buddy_ops.core import settings as settings_
+from buddy_ops.aws.errors import explain
+from buddy_ops.aws.clock import Clock, SandboxClock, SystemClock, ask_sandbox
+from buddy_ops.core.errors import AwsFailed, InvalidInput
+from buddy_ops.core.journal import Journal, iso
+from buddy_ops.core.redaction import FILE, Redactor
+from buddy_ops.core.settings import Settings
+
+USER_AGENT = "buddy-ops"
+PAGING = (
+    ("Marker", "NextMarker"),
+    ("NextToken", "NextToken"),
+    ("ContinuationToken", "NextContinuationToken"),
+    ("KeyMarker", "NextKeyMarker"),
+    ("VersionIdMarker", "NextVersionIdMarker"),
+)
+"""How the next page is asked for, and where a page says that there is one."""
+
+NOT_JOURNALED = frozenset(
+    {
+        *("ZipFile", "Payload", "Environment", "Value", "MetricDataQueries", "ClientContext", "Body"),
+        *("TransactItems", "RequestItems", "ExclusiveStartKey", "Key", "Item", "ExpressionAttributeValues"),
+    }
+)
+"""Parameters that are long, secret, or about people."""
+
+
+@dataclass
+class Target:
+    """Where a runbook acts, and as whom."""
+
+    environment: str
+    settings: Settings
+    runbook: str
+    clock: Clock
+    journal: Journal
+    session: Session
+    region: str
+    endpoint_url: str | None
+    sandbox: bool
+    run: str
+    folder: Path
+    redactor: Redactor
+    dry_run: bool = False
+    replaced: tuple[str, ...] = ()
+    _clients: dict[tuple[str, int], Any] = field(default_factory=dict)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    @cached_property
+    def _caller(self) -> dict[str, Any]:
+        return self.call("sts", "get_caller_identity")
+
+    @property
+    def account(self) -> str:
+        """The AWS account's number. AWS: sts:GetCallerIdentity, once."""
+        return str(self._caller["Account"])
+
+    @property
+    def principal(self) -> str:
+        """The caller's ARN as AWS sees it: proved, where a name in a parameter is claimed."""
+        return str(self._caller["Arn"])
+
+    @property
+    def ci(self) -> str:
+        """Which CI run this is, by its environment variables, which anybody can set; empty: none."""
+        if os.environ.get("GITHUB_ACTIONS") == "true":
+            told = (os.environ.get(f"GITHUB_{name}", "?") for name in ("REPOSITORY", "RUN_ID", "ACTOR"))
+            return "GitHub Actions, {} run {} by {}".format(*told)
+        return "CI" if os.environ.get("CI", "").lower() in ("true", "1") else ""
+
+    @property
+    def resource(self) -> str:
+        """The Resource dimension of the alias's metrics, for example 'buddy-alexa-skill-prod:live'."""
+        return f"{self.settings.function}:{self.settings.alias}"
+
+    def call(self, service: str, operation: str, **parameters: Any) -> dict[str, Any]:
+        """One AWS call, journaled, with errors in the operator's words.
+
+        Args:
+            service: boto3's name, for example 'lambda'.
+            operation: boto3's method, for example 'update_alias'.
+            **parameters: the call's parameters.
+
+        Raises:
+            AwsFailed: ``code`` says how AWS or the way to it failed.
+        """
+        noted = {key: value for key, value in parameters.items() if key not in NOT_JOURNALED}
+        entry: dict[str, Any] = {"call": f"{service}:{operation}", "parameters": noted}
+        try:
+            reply: dict[str, Any] = getattr(self._client(service, operation), operation)(**parameters)
+            if hasattr(reply.get("Payload"), "read"):
+                reply["Payload"] = reply["Payload"].read()  # it may break off as well
+        except (botocore.BotoCoreError, botocore.ClientError, ResponseParserError) as error:
+            self._learn_time(getattr(error, "response", {}))
+            failure = explain(error, f"{service}:{operation}", self.region)
+            self.journal.record("aws", **entry, failed=failure.code)
+            raise failure from error
+        self._learn_time(reply)
+        self._learn_secrets(service, reply)
+        self.journal.record("aws", **entry, request=reply.get("ResponseMetadata", {}).get("RequestId"))
+        return reply
+
+    def _learn_time(self, reply: Mapping[str, Any]) -> None:
+        """Set the clock by AWS's own; a refusal carries the time as well, above all one for a wrong clock."""
+        with suppress(KeyError, ValueError, TypeError):
+            self.clock.correct(parsedate_to_datetime(reply["ResponseMetadata"]["HTTPHeaders"]["date"]))
+
+    def _learn_secrets(self, service: str, reply: Mapping[str, Any]) -> None:
+        """What AWS has just told and no archive may hold: a function's environment, and decrypted parameters."""
+        if service == "lambda":
+            for configuration in (reply, reply.get("Configuration", {}), *reply.get("Versions", ())):
+                self.redactor.learn_named(configuration.get("Environment", {}).get("Variables", {}), strict=False)
+        elif service == "ssm":
+            for parameter in (reply.get("Parameter", {}), *reply.get("Parameters", ())):
+                if parameter.get("Type") == "SecureString":
+                    self.redactor.learn(parameter.get("Value", ""), shortest=4)
+
+    def learn_secrets(self) -> str:
+        """Read what no archive may hold, for the redactor; what could not be read, in words.
+
+        AWS: lambda:GetFunctionConfiguration, reads only.
+        """
+        try:
+            for qualified in ({}, {"Qualifier": self.settings.alias}):
+                self.call("lambda", "get_function_configuration", FunctionName=self.settings.function, **qualified)
+        except AwsFailed as failure:
+            if failure.code != "ResourceNotFoundException":
+                return (
+                    f"The function's environment could not be read, so its values were not looked for: {failure.what}"
+                )
+        return ""
+
+    def _client(self, service: str, operation: str) -> Any:
+        # A smoke test that is sent twice tests nothing twice as well, and may act twice.
+        attempts = 1 if operation == "invoke" else 3
+        with self._lock:
+            if (service, attempts) not in self._clients:
+                config = Config(
+                    connect_timeout=3,
+                    read_timeout=10,
+                    retries={"mode": "standard", "total_max_attempts": attempts},
+                    user_agent_appid=USER_AGENT,
+                )
+                self._clients[service, attempts] = self.session.create_client(
+                    service, region_name=self.region, endpoint_url=self.endpoint_url, config=config
+                )
+                keys = None if self.sandbox else self.session.get_credentials()
+                for value in (keys.secret_key, keys.token) if keys else ():
+                    self.redactor.learn(value or "")
+            return self._clients[service, attempts]
+
+    def _repr_markdown_(self) -> str:
+        where = f"sandbox at {self.endpoint_url}, virtual time" if self.sandbox else f"AWS account {self.account}"
+        banner = "**Dry run: nothing will be written.** " if self.dry_run else ""
+        try:
+            principal = self.principal
+        except AwsFailed as failure:
+            # Who we are is worth a line; a rollback does not wait for it.
+            return f"{banner}**{self.environment}**: who calls is unknown: {failure.what}"
+        return (
+            f"{banner}**{self.environment}**: function `{self.settings.function}`, alias `{self.settings.alias}`, "
+            f"{where}, region {self.region}, as `{principal}`, at {self.clock.now():%Y-%m-%d %H:%M} UTC, "
+            f"run `{self.run}`."
+        )
+
+    def now(self) -> str:
+        """The clock's time, as journals have it."""
+        return iso(self.clock.now())
+
+    def close(self) -> None:
+        """Let the sandbox's time go on without us."""
+        self.clock.close()
+
+
+def pages(target: Target, service: str, operation: str, **parameters: Any) -> Iterator[dict[str, Any]]:
+    """Every page of a call that AWS answers in pages, each as ``Target.call`` gives it.
+
+    Raises:
+        AwsFailed: as ``Target.call`` does, at the page that failed.
+    """
+    more: dict[str, str] = {}
+    while True:
+        page = target.call(service, operation, **parameters, **more)
+        yield page
+        more = {ours: page[theirs] for ours, theirs in PAGING if page.get(theirs)}
+        if not more:
+            return
+
+
+def connect(
+    environment: str,
+    runbook: str,
+    *,
+    values: Mapping[str, Any] | None = None,
+    replaced: Mapping[str, Any] | None = None,
+    dry_run: bool = False,
+    quiet: bool = False,
+    run: str | None = None,
+) -> Target:
+    """The target for an environment.
+
+    Args:
+        environment: which parameters/ file.
+        runbook: who asks, for the journal and the run's folder.
+        values: settings that were already given (papermill -f); absent: the environment's file is read.
+        replaced: rollout settings that parameters replace.
+        dry_run: whether actions only say what they would do.
+        quiet: keep no journal: a command that only looks.
+        run: the run's id; absent: a new one.
+
+    Raises:
+        InvalidInput: ``invalid-settings``, ``unknown-environment``, ``no-region`` or ``no-profile``.
+        AwsFailed: ``sandbox-not-running``.
+    """
+    source = "settings"
+    if not values:
+        values, source = project.read(environment)
+    elif (owner := project.owner_of(values.get("function"))) not in (None, environment):
+        # Freezes and policy go by the environment's name: another environment's function must not slip under it.
+        raise InvalidInput(
+            "invalid-parameters",
+            f"The settings that were given are for {values.get('function')}, which is {owner}'s, not {environment}'s.",
+            now=settings_.UNTOUCHED,
+            next="Give environment and settings that belong together, for example with -f and no -p environment.",
+        )
+    settings = settings_.validate(dict(values), source, replaced)
+    endpoint = os.environ.get("AWS_ENDPOINT_URL") or settings.aws.endpoint_url
+    sandbox = endpoint is not None and _is_sandbox(endpoint)
+    session, region = _session(settings, sandbox)
+    clock: Clock = SandboxClock(endpoint) if sandbox and endpoint else SystemClock()
+    run = run or os.environ.get("BUDDY_OPS_RUN") or secrets.token_hex(2)
+    if settings.aws.assume_role and not sandbox:
+        where = {"region_name": region, "endpoint_url": endpoint}
+        _assume(session, settings.aws.assume_role, f"buddy-ops-{run}", clock, where)
+    folder = _folder(runbook, environment, run, clock.now())
+    redactor = Redactor(settings.archive.redact, os.environ.get(FILE))
+    redactor.spare(settings.model_dump(mode="json"))
+    writer = (lambda _: None) if quiet else _Appender(folder / "journal.jsonl")
+    journal = Journal(writer, clock.now, redactor.clean)
+    given = settings_.validate(dict(values), source).rollout
+    target = Target(
+        environment,
+        settings,
+        runbook,
+        clock,
+        journal,
+        session,
+        region,
+        endpoint,
+        sandbox,
+        run,
+        folder,
+        redactor,
+        dry_run,
+        tuple(name for name in replaced or {} if getattr(given, name) != getattr(settings.rollout, name)),
+    )
+    opened = {"run": run, "runbook": runbook, "environment": environment, "dry_run": dry_run, "ci": target.ci}
+    journal.record("opened", **opened)
+    return target
+
+
+def open_runbook(runbook: str, namespace: dict[str, Any]) -> Target:
+    """The target of a notebook, from its parameters cell; call it as ``open_runbook("canary", globals())``.
+
+    The notebook's own cell declares names, types and defaults. What papermill injected after it is checked against
+    that, all problems at once, before any AWS call; values come back into the notebook in their declared types.
+
+    Raises:
+        InvalidInput: ``invalid-parameters``, and what ``connect`` raises.
+    """
+    declared, injected = project.cells(namespace.get("In", []))
+    # A front end that runs cells without history leaves nothing to read there.
+    declared = declared or project.declared_in(runbook)
+    given = {name: namespace[name] for name in injected if name in namespace}
+    given |= {name: namespace[name] for name in declared if name in namespace}
+    values = settings_.check(declared, given, f"parameters of {runbook}")
+    namespace.update(values)
+    return connect(
+        values["environment"],
+        runbook,
+        values=values.get("settings"),
+        replaced=overrides(values),
+        dry_run=values.get("dry_run", False),
+    )
+
+
+def overrides(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of ``rollout`` that a runbook's parameters replace; an empty value replaces nothing."""
+    return {
+        setting: values[name] for name, setting in settings_.OVERRIDES.items() if values.get(name) not in (None, [], "")
+    }
+
+
+class _Appender:
+    """Writes journal lines and has them on disk before it returns: a killed run keeps what it acknowledged.
+
+    While its process lives it holds the journal, so that nobody archives a run that goes on.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._held: Any = None
+
+    def __call__(self, line: str) -> None:
+        if self._held is None:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            self._held = hold(self._path)
+        with self._path.open("a+b") as file:
+            # A line that was torn by a full disk or a kill must not take the next one with it.
+            torn = bool(file.tell()) and (file.seek(-1, os.SEEK_END), file.read(1))[1] != b"\n"
+            file.write(b"\n" * torn + line.encode() + b"\n")
+            file.flush()
+            os.fsync(file.fileno())
+
+
+def hold(journal: Path) -> Any:
+    """Hold a journal for as long as the process lives or the file that comes back stays open."""
+    file = journal.open("ab")
+    with suppress(OSError):  # a file system without locks
+        fcntl.flock(file, fcntl.LOCK_SH)
+    return file
+
+
+def _folder(runbook: str, environment: str, run: str, now: datetime) -> Path:
+    given = os.environ.get("BUDDY_OPS_RUN_FOLDER")
+    return (
+        Path(given)
+        if given
+        else project.project_root() / "runs" / f"{now:%Y-%m-%dT%H%MZ}-{runbook}-{environment}-{run}"
+    )
+
+
+def _is_sandbox(endpoint: str) -> bool:
+    if urlparse(endpoint).hostname not in ("127.0.0.1", "localhost", "::1"):
+        return False
+    try:
+        return bool(ask_sandbox(endpoint, "status", {}, timeout_s=5).get("sandbox"))
+    except (HTTPError, HTTPException, ValueError, AttributeError):
+        return False  # something else that listens there: another AWS emulator, with the system's time
+    except OSError as error:
+        raise AwsFailed(
+            "sandbox-not-running",
+            f"Nothing answers at {endpoint}, where the sandbox should be ({error}).",
+            now="Nothing was read or written.",
+            next="Start it with `buddy-ops sandbox start`, or set AWS_ENDPOINT_URL to where it listens.",
+            code="sandbox-not-running",
+        ) from None
+
+
+def _session(settings: Settings, sandbox: bool) -> tuple[Session, str]:
+    try:
+        # botocore's own session: boto3's would bring file transfers along, a tenth of a second in every command.
+        session = Session(profile=None if sandbox else settings.aws.profile)
+        if sandbox:
+            session.set_credentials("sandbox", "sandbox")
+        else:
+            session.get_scoped_config()
+    except botocore.ProfileNotFound as error:
+        raise InvalidInput(
+            "no-profile",
+            f"{error}.",
+            now=settings_.UNTOUCHED,
+            next="Set AWS_PROFILE to a profile of `aws configure list-profiles`, or correct settings.aws.profile.",
+        ) from None
+    # botocore itself ignores AWS_REGION.
+    region = settings.aws.region or os.environ.get("AWS_REGION") or session.get_config_variable("region")
+    if not region:
+        raise InvalidInput(
+            "no-region",
+            "No AWS region is set.",
+            now=settings_.UNTOUCHED,
+            next="Set settings.aws.region in the environment's parameters/ file, or AWS_REGION.",
+        )
+    return session, region
+
+
+def _assume(session: Session, role: str, name: str, clock: Clock, where: Mapping[str, Any]) -> None:
+    """Let a session act as a role. AWS: sts:AssumeRole, at the first call and whenever it is about to expire."""
+    own = session.get_credentials()
+    if own is None:
+        return  # the first call says so
+    creator = partial(session.create_client, **where)
+    fetcher = AssumeRoleCredentialFetcher(creator, own, role, extra_args={"RoleSessionName": name})
+    session._credentials = DeferredRefreshableCredentials(fetcher.fetch_credentials, "assume-role", clock.now)

@@ -1,0 +1,400 @@
+"""DynamoDB tables by the thousand items: read in parallel segments, written on condition, restored to a second.
+
+Knows items as DynamoDB's own JSON, and that nobody else's write may be lost: each of ours says what it saw, and gives
+way. Never knows what is wrong with an item: ``recovery`` and ``migrations`` do.
+"""
+
+import hashlib
+import json
+from base64 import b64encode
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from itertools import islice
+from typing import Any, TypeVar
+
+from buddy_ops.core.errors import AwsFailed, BuddyError, Refused
+from buddy_ops.aws.session import Target
+
+Item = Mapping[str, Mapping[str, Any]]
+"""An item as DynamoDB writes it: {"at": {"S": "08:00"}}."""
+
+Identity = tuple[tuple[str, Any], ...]
+"""An item's key as something to look up by: (("S", "ann"), ("S", "reminder-1"))."""
+
+T = TypeVar("T")
+Watch = Callable[[str], None]
+"""Who hears how far something has come."""
+
+SEGMENTS = 8
+"""Parts of a table that are read and written at the same time."""
+
+PAGE_ITEMS = 1000
+A_TRANSACTION = 100
+A_GET = 100
+"""How many items DynamoDB takes in one call. Source: API reference, TransactWriteItems, BatchGetItem."""
+
+RESTORE_POLL = timedelta(seconds=15)
+RESTORE_LIMIT = timedelta(hours=8)
+SETS = ("SS", "NS", "BS")
+ATTEMPTS = 8
+BUSY = frozenset(
+    {
+        *("TransactionConflict", "ThrottlingError", "ProvisionedThroughputExceeded", "TransactionInProgressException"),
+        *("ThrottlingException", "ProvisionedThroughputExceededException", "RequestLimitExceeded"),
+    }
+)
+"""DynamoDB's words for 'again, later'."""
+
+
+@dataclass(frozen=True)
+class Page:
+    """Some items of one segment. ``next`` is where the segment goes on, None at its end."""
+
+    segment: int
+    items: tuple[Item, ...] = field(repr=False)
+    next: Mapping[str, Any] | None
+
+
+@dataclass(frozen=True)
+class Change:
+    """One item as it was seen and as it shall be; None: no item. What it says is somebody's, and never shown."""
+
+    seen: Item | None = field(repr=False)
+    to: Item | None = field(repr=False)
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A table beside an older copy of it.
+
+    Attributes:
+        items: how many items it has now, and ``before`` how many the copy has.
+        checksum: of all its items: it changes with any of them, and not with their order.
+        pairs: what differs, as (now, before); None where there is no such item.
+        notes: how many items of the table got each note, and ``notes_before`` of the copy.
+    """
+
+    items: int
+    before: int
+    checksum: int
+    pairs: tuple[tuple[Item | None, Item | None], ...] = field(repr=False)
+    notes: Mapping[str, int]
+    notes_before: Mapping[str, int]
+
+
+def ignore(said: str) -> None:
+    """Watches nothing."""
+
+
+def restorable(target: Target, table: str) -> tuple[datetime, datetime]:
+    """From when to when a table can be restored. AWS: dynamodb:DescribeContinuousBackups, reads only.
+
+    Raises:
+        Refused: ``table-unrecoverable``.
+    """
+    told = target.call("dynamodb", "describe_continuous_backups", TableName=table)["ContinuousBackupsDescription"]
+    window = told.get("PointInTimeRecoveryDescription", {})
+    if window.get("PointInTimeRecoveryStatus") != "ENABLED":
+        raise Refused(
+            "table-unrecoverable",
+            f"{table} has no point-in-time recovery: what its items said before is not kept.",
+            now="Nothing was changed.",
+            next="Look for a backup (`aws dynamodb list-backups`), and switch point-in-time recovery on from now on.",
+        )
+    first, last = (window[f"{which}RestorableDateTime"].astimezone(UTC) for which in ("Earliest", "Latest"))
+    return first, last
+
+
+def restore(target: Target, table: str, at: datetime, name: str, watch: Watch = ignore) -> None:
+    """A copy of a table as it was at a second, under another name; waits until it can be read.
+
+    One that stands already is taken if it is of this table and this second, so that running again goes on.
+
+    AWS: dynamodb:RestoreTableToPointInTime (writes), DescribeTable, DescribeContinuousBackups.
+
+    Raises:
+        BuddyError: ``restore-collides``: another table has the name; ``restore-unfinished``.
+    """
+    deadline = target.clock.now() + RESTORE_LIMIT
+    while restorable(target, table)[1] < at:
+        # The last minutes cannot be restored yet.
+        watch(f"waiting until {at:%H:%M:%S} UTC can be restored")
+        target.clock.sleep_until(target.clock.now() + RESTORE_POLL)
+    _begin_restore(target, table, at, name)
+    began = target.clock.now()
+    while target.clock.now() < deadline:
+        told = target.call("dynamodb", "describe_table", TableName=name)["Table"]
+        if told["TableStatus"] == "ACTIVE":
+            watch(f"{name} is there, after {(target.clock.now() - began) / timedelta(minutes=1):.0f} minutes")
+            return
+        watch(f"{name} is {told['TableStatus']} for {(target.clock.now() - began) / timedelta(minutes=1):.0f} minutes")
+        target.clock.sleep_until(target.clock.now() + RESTORE_POLL)
+    raise BuddyError(
+        "restore-unfinished",
+        f"{name} is not ACTIVE after {RESTORE_LIMIT / timedelta(hours=1):g} hours.",
+        now=f"{table} is as it was; the restore goes on in AWS.",
+        next="Run this again: it waits for the same copy.",
+    )
+
+
+def _begin_restore(target: Target, table: str, at: datetime, name: str) -> None:
+    if is_copy(target, table, at, name):
+        return
+    fields = {"SourceTableName": table, "TargetTableName": name, "RestoreDateTime": at}
+    try:
+        target.call("dynamodb", "restore_table_to_point_in_time", **fields)
+    except AwsFailed as failure:
+        # It may have begun without an answer to us, and the SDK's own retry then collides with it.
+        if failure.code not in ("TableAlreadyExistsException", "timeout") or not is_copy(target, table, at, name):
+            raise
+
+
+def is_copy(target: Target, table: str, at: datetime, name: str) -> bool:
+    """Whether our copy stands. Raises BuddyError ``restore-collides`` if something else has its name."""
+    try:
+        told = target.call("dynamodb", "describe_table", TableName=name)["Table"]
+    except AwsFailed as failure:
+        if failure.code != "ResourceNotFoundException":
+            raise
+        return False
+    summary = told.get("RestoreSummary", {})
+    if str(summary.get("SourceTableArn", "")).endswith(f":table/{table}") and summary["RestoreDateTime"] == at:
+        return True
+    raise BuddyError(
+        "restore-collides",
+        f"There is a table {name} already, and it is no copy of {table} as of {at:%Y-%m-%d %H:%M:%S} UTC.",
+        now="Nothing was restored.",
+        next="Delete or rename it if nobody needs it, or choose another moment (parameter onset).",
+    )
+
+
+def compare(
+    target: Target,
+    table: str,
+    copy: str,
+    key: Sequence[str],
+    note: Callable[[Item], Iterable[str]] = lambda item: (),
+    watch: Watch = ignore,
+    counts: Callable[[Item], bool] = lambda item: True,
+) -> Comparison:
+    """What differs between a table and its copy; of each item that does not, 16 bytes are held.
+
+    Args:
+        note: words about one item, which are counted for either table.
+        counts: whether something is one of the table's items at all.
+
+    AWS: dynamodb:Scan, BatchGetItem, consistent, read only.
+    """
+
+    def read(page: Page) -> list[tuple[Identity, bytes, tuple[str, ...], Item]]:
+        return [(identity(item, key), digest(item), tuple(note(item)), item) for item in page.items if counts(item)]
+
+    held: dict[Identity, bytes] = {}
+    notes: Counter[str] = Counter()
+    notes_before: Counter[str] = Counter()
+    for _, found in sweep(target, copy, read):
+        held.update((who, what) for who, what, *_ in found)
+        notes_before.update(word for *_, words, _ in found for word in words)
+        watch(f"{len(held):,} items of the copy read")
+    before, items, checksum = len(held), 0, 0
+    now: dict[Identity, Item] = {}
+    known: set[Identity] = set()
+    for _, found in sweep(target, table, read):
+        for who, what, words, item in found:
+            checksum, items = checksum ^ int.from_bytes(what), items + 1
+            notes.update(words)
+            then = held.pop(who, None)
+            if then != what:
+                now[who] = item
+                known |= {who} if then is not None else set()
+        watch(f"{items:,} items compared, {len(now):,} differ")
+    wanted = [dict(zip(key, ({kind: value} for kind, value in who), strict=True)) for who in (*known, *held)]
+    old = {identity(item, key): item for item in get(target, copy, wanted)}
+    pairs = [(item, old.get(who)) for who, item in now.items()] + [(None, old.get(who)) for who in held]
+    return Comparison(items, before, checksum, tuple(pairs), notes, notes_before)
+
+
+def sweep(
+    target: Target,
+    table: str,
+    work: Callable[[Page], T],
+    *,
+    segments: int = SEGMENTS,
+    resume: Mapping[int, Mapping[str, Any] | None] | None = None,
+) -> Iterator[tuple[Page, T]]:
+    """Read a whole table in parallel segments and do ``work`` with each page, in several threads.
+
+    Args:
+        work: called with each page in the thread that read it; what it gives is yielded beside the page.
+        segments: into how many the table is divided; the same number again, to resume.
+        resume: where to begin, by segment: each page's ``next``, as far as a run before this one had come. Segments
+            that are not in it are done.
+
+    AWS: dynamodb:Scan, consistent, reads only (``work`` may write).
+
+    Raises:
+        AwsFailed: what the scan or ``work`` raised; pages that were yielded are done.
+    """
+
+    def step(segment: int, start: Mapping[str, Any] | None) -> tuple[Page, T]:
+        where = {"Segment": segment, "TotalSegments": segments, "Limit": PAGE_ITEMS}
+        more = {"ExclusiveStartKey": start} if start else {}
+        reply = insist(target, "scan", TableName=table, ConsistentRead=True, **where, **more)
+        page = Page(segment, tuple(reply["Items"]), reply.get("LastEvaluatedKey"))
+        return page, work(page)
+
+    begin = dict.fromkeys(range(segments)) if resume is None else dict(resume)
+    with ThreadPoolExecutor(SEGMENTS) as pool:
+        running: set[Future[tuple[Page, T]]] = {pool.submit(step, *each) for each in begin.items()}
+        while running:
+            done, running = wait(running, return_when=FIRST_COMPLETED)
+            for each in done:
+                page, made = each.result()
+                if page.next is not None:
+                    running.add(pool.submit(step, page.segment, page.next))
+                yield page, made
+
+
+def write(target: Target, table: str, key: Sequence[str], changes: Iterable[Change]) -> Iterator[tuple[Change, ...]]:
+    """Make changes in parallel, a hundred a call; after each call the changes that gave way to somebody else's write.
+
+    A change that has been made already counts as made, so that running again after a kill is safe.
+
+    AWS: dynamodb:TransactWriteItems, writes; every item on the condition that it is exactly what was seen.
+    """
+    with ThreadPoolExecutor(SEGMENTS) as pool:
+        batches = _batches(changes, A_TRANSACTION)
+        running = {pool.submit(write_batch, target, table, key, batch) for batch in batches}
+        while running:
+            done, running = wait(running, return_when=FIRST_COMPLETED)
+            for each in done:
+                yield each.result()
+
+
+def write_batch(target: Target, table: str, key: Sequence[str], changes: Sequence[Change]) -> tuple[Change, ...]:
+    """Make up to a hundred changes in this thread; gives those that gave way. AWS: as ``write``."""
+    left, gave_way = list(changes), []
+    for attempt in range(ATTEMPTS):
+        if not left:
+            break
+        try:
+            request = [_request(table, key, change) for change in left]
+            target.call("dynamodb", "transact_write_items", TransactItems=request)
+            left = []
+        except AwsFailed as failure:
+            reasons = _reasons(failure)
+            if (not reasons and failure.code not in BUSY) or attempt == ATTEMPTS - 1:
+                raise
+            other = [reason.get("Code") == "ConditionalCheckFailed" for reason in reasons] or [False] * len(left)
+            found = [reason.get("Item") for reason in reasons] or [None] * len(left)
+            judged = list(zip(left, other, found, strict=True))
+            gave_way += [each for each, is_other, item in judged if is_other and item != each.to]
+            left = [each for each, is_other, _ in judged if not is_other]
+            if not any(other):
+                _back_off(target, attempt)
+    return tuple(gave_way)
+
+
+def get(target: Target, table: str, keys: Iterable[Mapping[str, Any]]) -> Iterator[Item]:
+    """The items under keys, those that are there, in any order. AWS: dynamodb:BatchGetItem, consistent, reads only."""
+
+    def some(batch: Sequence[Mapping[str, Any]]) -> list[Item]:
+        found: list[Item] = []
+        asked: Any = {table: {"Keys": list(batch), "ConsistentRead": True}}
+        for attempt in range(ATTEMPTS):
+            reply = insist(target, "batch_get_item", RequestItems=asked)
+            found += reply["Responses"].get(table, [])
+            asked = reply.get("UnprocessedKeys")
+            if not asked:
+                break
+            _back_off(target, attempt)
+        return found
+
+    with ThreadPoolExecutor(SEGMENTS) as pool:
+        for found in pool.map(some, _batches(keys, A_GET)):
+            yield from found
+
+
+def insist(target: Target, operation: str, **parameters: Any) -> dict[str, Any]:
+    """A call that is made again, later, while DynamoDB is throttled. AWS: dynamodb, as ``operation`` says."""
+    for attempt in range(ATTEMPTS - 1):
+        try:
+            return target.call("dynamodb", operation, **parameters)
+        except AwsFailed as failure:
+            if failure.code not in BUSY:
+                raise
+        _back_off(target, attempt)
+    return target.call("dynamodb", operation, **parameters)
+
+
+def key_of(item: Item, key: Sequence[str]) -> dict[str, Any]:
+    """An item's key, as DynamoDB wants it."""
+    return {name: item[name] for name in key}
+
+
+def identity(item: Item, key: Sequence[str]) -> Identity:
+    """An item's key as something to look up by."""
+    return tuple(next(iter(item[name].items())) for name in key)
+
+
+def digest(item: Item) -> bytes:
+    """16 bytes that are the same for the same item, whatever the order of its attributes and of its sets."""
+    return hashlib.sha256(json.dumps(_canonical(item), sort_keys=True).encode()).digest()[:16]
+
+
+def _canonical(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {name: _canonical(sorted(each) if name in SETS and isinstance(each, list) else each)
+                for name, each in value.items()}  # fmt: skip
+    if isinstance(value, list):
+        return [_canonical(each) for each in value]
+    return b64encode(value).decode() if isinstance(value, bytes) else value
+
+
+def _batches(each: Iterable[T], most: int) -> Iterator[tuple[T, ...]]:
+    """``itertools.batched``, which Python 3.11 lacks."""
+    rest = iter(each)
+    while batch := tuple(islice(rest, most)):
+        yield batch
+
+
+def _request(table: str, key: Sequence[str], change: Change) -> dict[str, Any]:
+    """One write of a transaction, on the condition that every attribute is what was seen.
+
+    Of an item that stays only what differs is written: an attribute that somebody adds meanwhile stays, too.
+    """
+    seen, to = change.seen or {}, change.to or {}
+    names = {name: f"#n{at}" for at, name in enumerate(sorted({*seen, *to}))}
+    said = [f"{names[name]} = :v{at}" for at, name in enumerate(sorted(seen))]
+    said += [f"attribute_not_exists({names[name]})" for name in sorted(to) if name not in seen]
+    values = {f":v{at}": seen[name] for at, name in enumerate(sorted(seen))}
+    guarded: dict[str, Any] = {
+        "TableName": table,
+        "ConditionExpression": " AND ".join(said),
+        "ExpressionAttributeNames": {short: name for name, short in names.items()},
+        "ReturnValuesOnConditionCheckFailure": "ALL_OLD",
+    }
+    if change.seen is None:
+        return {"Put": {**guarded, "Item": to}}
+    guarded |= {"Key": key_of(seen, key), "ExpressionAttributeValues": values}
+    if change.to is None:
+        return {"Delete": guarded}
+    put = [name for name in sorted(to) if to[name] != seen.get(name)]
+    values |= {f":w{at}": to[name] for at, name in enumerate(put)}
+    parts = ["SET " + ", ".join(f"{names[name]} = :w{at}" for at, name in enumerate(put))] if put else []
+    gone = [names[name] for name in sorted(seen) if name not in to]
+    parts += ["REMOVE " + ", ".join(gone)] if gone else []
+    return {"Update": {**guarded, "UpdateExpression": " ".join(parts)}}
+
+
+def _reasons(failure: AwsFailed) -> list[dict[str, Any]]:
+    # The SDK's own transport errors carry a response, too: None.
+    response = getattr(failure.__cause__, "response", None) or {}
+    return list(response.get("CancellationReasons", []))
+
+
+def _back_off(target: Target, attempt: int) -> None:
+    target.clock.sleep_until(target.clock.now() + timedelta(seconds=min(0.1 * 2**attempt, 5.0)))

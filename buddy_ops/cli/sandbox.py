@@ -1,0 +1,186 @@
+"""The sandbox from outside its process: start, stop, ask, choose a situation; JupyterLab beside it.
+
+The only room that imports ``sandbox/`` besides the command line's demo. Nothing that runs against AWS imports this.
+"""
+
+import contextlib
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from http.client import HTTPException
+from pathlib import Path
+from typing import Any
+from urllib.error import HTTPError
+from urllib.parse import urlparse
+
+from buddy_ops.core import project
+from buddy_ops.aws.clock import ask_sandbox
+from buddy_ops.core.errors import BuddyError, InvalidInput
+
+START_LIMIT_S = 30.0
+UNTOUCHED = "Nothing was changed."
+
+
+def default_port() -> int:
+    """The port in parameters/sandbox.yaml, where the notebooks look for it."""
+    return urlparse(str(project.read("sandbox")[0]["aws"]["endpoint_url"])).port or 4599
+
+
+def endpoint(port: int | None = None) -> str:
+    """Where the sandbox is: at ``port``, else where AWS_ENDPOINT_URL says, else at the default port."""
+    if port is None and os.environ.get("AWS_ENDPOINT_URL"):
+        return os.environ["AWS_ENDPOINT_URL"]
+    return f"http://127.0.0.1:{default_port() if port is None else port}"
+
+
+def start(port: int, *, seed: int = 7, speed: float = 0.0, owner: int | None = None) -> str:
+    """Start a sandbox in a process of its own; its URL.
+
+    Raises:
+        BuddyError: ``port-taken``, ``sandbox-not-started``; ``sandbox-extra-missing`` without the extra.
+    """
+    command = [sys.executable, "-m", "buddy_sandbox.server", f"--port={port}", f"--seed={seed}", f"--speed={speed}"]
+    command += [f"--owner={owner}"] if owner is not None else []
+    # A file, not a pipe: nobody reads what the sandbox says later, and a pipe that is full stops it for good.
+    with tempfile.TemporaryFile("w+") as said:
+        process = subprocess.Popen(
+            command,
+            stdout=subprocess.PIPE,
+            stderr=said,
+            stdin=subprocess.DEVNULL,
+            text=True,
+            start_new_session=True,
+        )
+        assert process.stdout is not None
+        line = process.stdout.readline()
+        if line:
+            return str(json.loads(line)["endpoint"])
+        process.wait()
+        said.seek(0)
+        last = (said.read().strip().splitlines() or ["it said nothing"])[-1]
+    if last.startswith("port-taken"):
+        raise BuddyError(
+            "port-taken",
+            f"Something listens on port {port} already ({last}).",
+            now=UNTOUCHED,
+            next="It may be a sandbox: `buddy-ops sandbox status`. Or take another port with --port, and set "
+            "AWS_ENDPOINT_URL to it.",
+        )
+    if "ModuleNotFoundError" in last:
+        raise BuddyError(
+            "sandbox-extra-missing",
+            f"The sandbox's own packages are not installed ({last}).",
+            now=UNTOUCHED,
+            next="Run `make install`, or install buddy-ops[sandbox].",
+        )
+    raise BuddyError(
+        "sandbox-not-started", f"The sandbox did not start: {last}", now=UNTOUCHED, next="See CONTRIBUTING."
+    )
+
+
+@contextlib.contextmanager
+def running(*, port: int = 0, seed: int = 7, speed: float = 0.0, scenario: str | None = None) -> Iterator[str]:
+    """A sandbox for as long as the block lasts; its URL."""
+    # A sandbox of ours does not outlive us, however we end.
+    url = start(port, seed=seed, speed=speed, owner=os.getpid())
+    try:
+        if scenario:
+            set_up(url, scenario, "sandbox")
+        yield url
+    finally:
+        with contextlib.suppress(BuddyError):
+            ask(url, "stop")
+            _await_silence(url)
+
+
+def ask(url: str, what: str, **fields: Any) -> dict[str, Any]:
+    """One call of the control address.
+
+    Raises:
+        BuddyError: ``sandbox-not-running`` or ``sandbox-refused``.
+    """
+    try:
+        return ask_sandbox(url, what, fields, timeout_s=300)
+    except HTTPError as error:
+        raise InvalidInput(
+            "sandbox-refused", f"{what}: {error.read().decode()}", now=UNTOUCHED, next="Correct it."
+        ) from None
+    except (OSError, HTTPException) as error:  # it may stop in the middle of its answer
+        raise BuddyError(
+            "sandbox-not-running",
+            f"Nothing answers at {url} ({error}).",
+            now=UNTOUCHED,
+            next="Start it with `buddy-ops sandbox start`.",
+        ) from None
+
+
+def scenarios() -> list[tuple[str, str]]:
+    """Names and descriptions of the situations there are."""
+    from buddy_sandbox import scenarios as known
+
+    return [(name, known.read(name).description) for name in known.names()]
+
+
+def set_up(url: str, name: str, environment: str, **overrides: Any) -> Path:
+    """Reset the sandbox into a situation; the build to ship in it, relative to the project's root.
+
+    Raises:
+        InvalidInput: ``unknown-scenario``.
+    """
+    from buddy_sandbox import scenarios as known
+
+    if name not in known.names():
+        raise InvalidInput(
+            "unknown-scenario",
+            f"There is no situation {name!r}.",
+            now=UNTOUCHED,
+            next=f"Choose one of: {', '.join(known.names())}.",
+        )
+    ask(url, "scenario", name=name, environment=environment, overrides=overrides)
+    return write_build(name)
+
+
+def write_build(name: str) -> Path:
+    """The build that a situation ships, as a zip in build/; its path relative to the project's root."""
+    from buddy_sandbox import scenarios as known
+
+    path = Path("build") / f"{name}.zip"
+    file = project.project_root() / path
+    file.parent.mkdir(exist_ok=True)
+    file.write_bytes(known.artifact(name))
+    return path
+
+
+def lab_command(root: Path, port: int, browser: bool) -> list[str]:
+    """What starts JupyterLab: on loopback only, and with its token, which nothing here turns off."""
+    return [
+        sys.executable,
+        "-m",
+        "jupyterlab",
+        f"--ServerApp.root_dir={root}",
+        "--ServerApp.ip=127.0.0.1",
+        f"--ServerApp.port={port}",
+        "--LabApp.default_url=/lab/tree/notebooks/start_here.ipynb",
+        f"--ServerApp.open_browser={browser}",
+        *(["--allow-root"] if hasattr(os, "geteuid") and os.geteuid() == 0 else []),
+    ]
+
+
+def serve_lab(root: Path, port: int, browser: bool, url: str) -> None:
+    """Run JupyterLab in the foreground until it is stopped."""
+    environment = {**os.environ, "AWS_ENDPOINT_URL": url}
+    with contextlib.suppress(KeyboardInterrupt):
+        subprocess.run(lab_command(root, port, browser), env=environment, check=False)
+
+
+def _await_silence(url: str) -> None:
+    """Wait until a stopped sandbox no longer answers, so that its port is free again."""
+    deadline = time.monotonic() + 5.0
+    with contextlib.suppress(BuddyError):
+        while time.monotonic() < deadline:
+            ask(url, "clock")
+            time.sleep(0.05)

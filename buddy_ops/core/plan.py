@@ -1,0 +1,176 @@
+"""What will be done, before it is done: a frozen Plan with a hash, and who approved that hash.
+
+Knows how a plan reads and what its hash covers. Never touches AWS; gates approve plans, actions run them.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Literal
+
+from buddy_ops.core.errors import Refused
+
+HASH_LENGTH = 12
+NOBODY = ("nobody: nothing will be changed",)
+"""Who approves a plan without a call: it is not asked for."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """One change to the world, as it will be made.
+
+    ``covers`` is what the hash stands for: environment, function, alias, from-version, the artifact's CodeSha256,
+    stages, bakes and policy, but no run id, time, RevisionId or version number that AWS has yet to give. So a person
+    or CI can approve a hash that was computed an hour ago, and the same intention always has the same hash.
+
+    Attributes:
+        title: one line.
+        now: what is live, a sentence each.
+        then: what will be, a sentence each; every alias state that the run may produce.
+        calls: the AWS calls that write, in order, as 'service:Operation what'.
+        undo: how to take it back, a sentence each.
+        reasons: why this is what is planned (policy, warnings), a sentence each.
+        approvals: how many different people must agree.
+        demand_hash: whether a headless approval must name the hash.
+    """
+
+    title: str
+    now: tuple[str, ...]
+    then: tuple[str, ...]
+    calls: tuple[str, ...]
+    undo: tuple[str, ...]
+    reasons: tuple[str, ...]
+    covers: Mapping[str, Any]
+    approvals: int
+    demand_hash: bool
+
+    @property
+    def hash(self) -> str:
+        """'p' and the first 12 hexadecimal digits of the SHA-256 of ``covers`` in canonical JSON.
+
+        The letter keeps YAML and papermill from taking a hash of digits for a number.
+        """
+        canonical = json.dumps(dict(self.covers), sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+        return "p" + hashlib.sha256(canonical.encode()).hexdigest()[:HASH_LENGTH]
+
+    @property
+    def under_way(self) -> bool:
+        """Whether this goes on with what is under way already, which can be called off instead."""
+        return False
+
+    @property
+    def unapproved(self) -> str:
+        """What is so while nobody approves it."""
+        return "Nothing was changed."
+
+    def parts(self) -> tuple[tuple[str, tuple[str, ...]], ...]:
+        """What it says, part by part, without those that are empty."""
+        named = (
+            ("now", self.now),
+            ("then", self.then),
+            ("calls", self.calls),
+            ("undo", self.undo),
+            ("why", self.reasons),
+        )
+        return tuple((name, lines) for name, lines in named if lines)
+
+    def __str__(self) -> str:
+        body = "\n".join(f"{name.title() + ':':<7}" + "\n       ".join(lines) for name, lines in self.parts())
+        return f"{self.title}\n{body}\nHash:  {self.hash}"
+
+    def _repr_markdown_(self) -> str:
+        table = "\n".join(f"| **{name}** | {'<br>'.join(map(escape, lines))} |" for name, lines in self.parts())
+        return f"**{escape(self.title)}**\n\n| | |\n|---|---|\n{table}\n| **hash** | `{self.hash}` |"
+
+
+@dataclass(frozen=True)
+class Approval:
+    """Who said yes to which plan, and when.
+
+    ``by`` is claimed: names that somebody typed or a parameter gave. ``principal`` is proved: the caller as AWS STS
+    names it. ``order`` is what a rollout that is under way is told before anything else: 'abort', or nothing.
+    """
+
+    plan_hash: str
+    by: tuple[str, ...]
+    at: datetime
+    principal: str
+    order: str = ""
+
+    def must_cover(self, plan: Plan) -> None:
+        """Refuse to go on unless this approves exactly ``plan``.
+
+        Raises:
+            Refused: ``approval-void``.
+        """
+        if self.plan_hash != plan.hash:
+            raise Refused(
+                "approval-void",
+                f"The approval is for plan {self.plan_hash}, and this is plan {plan.hash}.",
+                now="Nothing was changed.",
+                next="Approve this plan, then run again.",
+            )
+
+    def __str__(self) -> str:
+        verb, by = "called off" if self.order else "approved", " and ".join(self.by)
+        return f"Plan {self.plan_hash} is {verb} by {by}, as {self.principal}, at {self.at:%H:%M} UTC."
+
+    def _repr_markdown_(self) -> str:
+        return escape(str(self)).replace(self.plan_hash, f"`{self.plan_hash}`", 1)
+
+
+@dataclass(frozen=True)
+class Item:
+    """One line of a checklist. ``by`` is who attested it; empty: a check found it, and ``says`` what."""
+
+    name: str
+    state: Literal["yes", "no", "unknown"]
+    says: str
+    by: str = ""
+
+
+@dataclass(frozen=True)
+class Record:
+    """A checklist's dated result.
+
+    Attributes:
+        checklist: 'pre_deployment' or 'post_deployment'.
+        subject: what was looked at: a build by the beginning of its hash, or a version as 'v42'.
+        run: the run that wrote it.
+        principal: the caller as AWS names it, where those who attested are claimed.
+    """
+
+    checklist: str
+    subject: str
+    at: datetime
+    run: str
+    principal: str
+    items: tuple[Item, ...]
+
+    @property
+    def open(self) -> tuple[Item, ...]:
+        """The items that are not 'yes'; unknown is not yes."""
+        return tuple(item for item in self.items if item.state != "yes")
+
+    def __str__(self) -> str:
+        missing = ", ".join(f"{item.name}: {item.state}" for item in self.open)
+        return (
+            f"{self.checklist} of {self.subject}, {self.at:%Y-%m-%d %H:%M} UTC: {missing or 'passed'} (run {self.run})"
+        )
+
+    def _repr_markdown_(self) -> str:
+        rows = (
+            f"| {escape(item.name)} | {'**' * (item.state != 'yes')}{item.state}{'**' * (item.state != 'yes')} "
+            f"| {escape(item.by or 'checked')} | {escape(item.says)} |"
+            for item in self.items
+        )
+        verdict = f"**{len(self.open)} of {len(self.items)} are open**" if self.open else "**passed**"
+        table = "\n".join(("| item | state | by | what was seen |", "|---|---|---|---|", *rows))
+        return f"{self.checklist} of `{self.subject}`, {self.at:%Y-%m-%d %H:%M} UTC: {verdict}\n\n{table}"
+
+
+def escape(text: str) -> str:
+    """A text as one line of Markdown, harmless in a table's cell."""
+    return " ".join(text.split()).replace("&", "&amp;").replace("<", "&lt;").replace("|", "\\|")

@@ -1,0 +1,128 @@
+"""May this deployment begin? An environment's rules, decided on facts.
+
+Knows the rules and how each refusal reads. Never asks AWS, a clock or a person: facts come in, and every refusal at
+once goes out. Whoever breaks the glass goes against them by name.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from fnmatch import fnmatchcase
+from zoneinfo import ZoneInfo
+
+from buddy_ops.core.errors import InvalidInput
+from buddy_ops.core.plan import Record
+from buddy_ops.core.settings import Settings, Window
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What is known when a deployment is to begin.
+
+    Attributes:
+        ci: which CI run this is, by its environment variables; empty: none.
+        principal: the caller as AWS names it.
+        replaced: the settings of ``rollout`` for which this run's parameters have another value.
+        serving: the version that serves, where it is the last rollout's and stayed; empty otherwise.
+        since: when that version came to serve.
+        records: the newest record of each checklist that is demanded, or None.
+        resumes: whether this goes on with a rollout that is under way: its beginning was permitted.
+    """
+
+    strategy: str
+    now: datetime
+    ci: str = ""
+    principal: str = ""
+    replaced: tuple[str, ...] = ()
+    serving: str = ""
+    since: datetime | None = None
+    records: Mapping[str, Record | None] = field(default_factory=dict)
+    resumes: bool = False
+
+
+@dataclass(frozen=True)
+class Glass:
+    """Who goes against the rules, and why."""
+
+    who: str
+    why: str
+
+    def __str__(self) -> str:
+        return f"{self.who} broke the glass: {self.why}"
+
+
+def broken(given: Mapping[str, str]) -> Glass | None:
+    """The parameter ``break_glass`` of a runbook; None where it is empty.
+
+    Raises:
+        InvalidInput: ``break-glass-incomplete``: without a name or a reason nothing is broken.
+    """
+    if not given:
+        return None
+    who, why = given.get("who", "").strip(), given.get("why", "").strip()
+    if not who or not why or set(given) != {"who", "why"}:
+        raise InvalidInput(
+            "break-glass-incomplete",
+            f"break_glass needs who and why, and nothing else; it has {', '.join(given)}.",
+            now="Nothing was changed.",
+            next="For example: break_glass={who: Ada, why: 'reminders are not sent'}.",
+        )
+    return Glass(who, why)
+
+
+def refusals(environment: str, settings: Settings, facts: Facts) -> tuple[str, ...]:
+    """Every rule that this deployment would go against, a sentence each; none: it may begin."""
+    rules = settings.policy
+    found = [] if rules.by_hand else _hand(environment, settings, facts)
+    if facts.resumes:
+        return tuple(found)
+    allowed = settings.rollout.strategies
+    if facts.strategy not in allowed:
+        found.append(f"{environment} ships by {', '.join(allowed)}, not by {facts.strategy}")
+    found += [
+        f"{environment} fixes {name}, and a parameter replaces it" for name in facts.replaced if name in rules.fixed
+    ]
+    if rules.window is not None and not is_open(rules.window, facts.now):
+        found.append(f"{environment} deploys {told(rules.window)}, and there it is {local(rules.window, facts.now)}")
+    until = facts.since + timedelta(hours=rules.hours_between) if facts.since else facts.now
+    if rules.hours_between and facts.serving and facts.now < until:
+        found.append(
+            f"v{facts.serving} came to serve at {facts.since:%Y-%m-%d %H:%M} UTC, and {environment} leaves it in peace "
+            f"for {rules.hours_between:g} hours, until {until:%Y-%m-%d %H:%M}"
+        )
+    for checklist, hours in rules.records.items():
+        found += _record(checklist, hours, facts.records.get(checklist), facts.now)
+    return tuple(found)
+
+
+def _hand(environment: str, settings: Settings, facts: Facts) -> list[str]:
+    known = settings.policy.ci_principals
+    if known and not any(fnmatchcase(facts.principal, each) for each in known):
+        return [f"{environment} is promoted by CI, and {facts.principal} is none of {', '.join(known)}"]
+    if not known and not facts.ci:
+        return [f"{environment} is promoted by CI, and this is no CI: a person rolls back, freezes and reads there"]
+    return []
+
+
+def is_open(window: Window, now: datetime) -> bool:
+    """Whether a deployment may begin now."""
+    there = now.astimezone(ZoneInfo(window.zone))
+    return f"{there:%a}" in window.days and window.start <= there.time() < window.end
+
+
+def local(window: Window, now: datetime) -> str:
+    """The moment in the window's own zone."""
+    return f"{now.astimezone(ZoneInfo(window.zone)):%a %H:%M}"
+
+
+def told(window: Window) -> str:
+    """A window in words."""
+    return f"{', '.join(window.days)} from {window.start:%H:%M} to {window.end:%H:%M} ({window.zone})"
+
+
+def _record(checklist: str, hours: float, record: Record | None, now: datetime) -> list[str]:
+    if record is None:
+        return [f"there is no record of {checklist} for it; operations/{checklist} writes one"]
+    if now - record.at > timedelta(hours=hours):
+        return [f"its {checklist} is of {record.at:%Y-%m-%d %H:%M} UTC, and counts for {hours:g} hours"]
+    return [f"its {checklist} has '{item.name}' {item.state}" for item in record.open]

@@ -1,0 +1,138 @@
+"""Smoke tests of one version, before it gets any traffic: Alexa's own requests, sent by the version's number.
+
+Knows what a right answer of an Alexa skill looks like. Never touches the alias; which requests are sent stands in the
+environment's parameters/ file.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from buddy_ops.aws import aliases
+from buddy_ops.aws.aliases import Answer
+from buddy_ops.core.errors import AwsFailed, Refused
+from buddy_ops.core.settings import SmokeTest
+from buddy_ops.aws.session import Target
+
+SYNTHETIC_USER = "amzn1.ask.account.BUDDY-OPS-SMOKE-TEST"
+ATTEMPTS = 2
+"""A test that fails is sent once more: a version that keeps within its objectives may fail one request in a hundred."""
+
+
+@dataclass(frozen=True)
+class Result:
+    """How one smoke test ended; ``trouble`` is None where it passed."""
+
+    name: str
+    version: str
+    trouble: str | None
+    said: str
+
+    def __str__(self) -> str:
+        return f"{self.name}: {self.trouble or 'passed'}"
+
+
+def run(target: Target, version: str, watch: Callable[[str], None] = lambda _: None) -> tuple[Result, ...]:
+    """Send every smoke test to a version by its number. AWS: lambda:InvokeFunction; runs the skill's code.
+
+    Args:
+        watch: hears of each test before it is sent.
+
+    Raises:
+        AwsFailed: the call itself failed; the version's own failures are results.
+    """
+    results: list[Result] = []
+    for test in target.settings.smoke_tests:
+        watch(f"smoke test {len(results) + 1} of {len(target.settings.smoke_tests)} of v{version}: {test.name}")
+        results.append(_attempt(target, version, test))
+    for result in results:
+        target.journal.record("smoke", test=result.name, version=version, trouble=result.trouble)
+    return tuple(results)
+
+
+def refuse(target: Target, version: str) -> tuple[Result, ...]:
+    """The results, if all passed.
+
+    Raises:
+        Refused: ``smoke-failed``, with every test that failed.
+    """
+    results = run(target, version)
+    failed = [result for result in results if result.trouble]
+    if failed:
+        raise Refused(
+            "smoke-failed",
+            f"v{version} of {target.settings.function} failed {len(failed)} of {len(results)} smoke tests: "
+            f"{'; '.join(map(str, failed))}.",
+            now=f"v{version} is published and got no traffic; {target.resource} is untouched.",
+            next="Read the error log of that version, correct the build and ship again.",
+        )
+    return results
+
+
+def _attempt(target: Target, version: str, test: SmokeTest) -> Result:
+    trouble, said = None, ""
+    for _ in range(ATTEMPTS):
+        try:
+            answer = aliases.invoke(target, version, request(target, test))
+        except AwsFailed as failure:
+            if failure.code != "timeout":
+                raise
+            trouble = failure.what.rstrip(".")
+            continue
+        trouble, said = _trouble(test, version, answer), _speech(answer.payload)
+        if trouble is None:
+            break
+    return Result(test.name, version, trouble, said if trouble is None else "")
+
+
+def _trouble(test: SmokeTest, version: str, answer: Answer) -> str | None:
+    """What is wrong with an answer, or None."""
+    said = answer.payload
+    if answer.failure is not None:
+        error = said if isinstance(said, dict) else {}
+        return f"it raised {error.get('errorType', answer.failure)}: {error.get('errorMessage', 'no message')}"
+    if answer.version != version:
+        return f"v{answer.version or '?'} answered instead of v{version}"
+    if answer.took_s > test.within_s:
+        return f"it took {answer.took_s:.1f} s, and has {test.within_s:g} s"
+    if not isinstance(said, dict) or "version" not in said or not isinstance(said.get("response"), dict):
+        return "the answer is not an Alexa response (version and response are wanted)"
+    speech = _speech(said)
+    if test.speaks and not speech:
+        return "it said nothing"
+    if any(apology.casefold() in speech.casefold() for apology in test.never_says):
+        return f"it apologised: {speech}"
+    return None
+
+
+def _speech(answer: Any) -> str:
+    response = answer.get("response") if isinstance(answer, dict) else None
+    spoken = response.get("outputSpeech") if isinstance(response, dict) else None
+    if not isinstance(spoken, dict):
+        return ""
+    return str(spoken.get("ssml") or spoken.get("text") or "")
+
+
+def request(target: Target, test: SmokeTest) -> dict[str, Any]:
+    """The Alexa request of a test, from a user who does not exist.
+
+    Source: Alexa Skills Kit, 'Request and response JSON reference'.
+    """
+    now = target.clock.now()
+    body: dict[str, Any] = {
+        "type": test.request,
+        "requestId": f"amzn1.echo-api.request.{target.run}-{test.name.replace(' ', '-')}",
+        "timestamp": now.strftime("%Y-%m-%dT%H:%M:%SZ"),
+        "locale": "en-US",
+    }
+    if test.intent:
+        slots = {name: {"name": name, "value": value} for name, value in test.slots.items()}
+        body["intent"] = {"name": test.intent, "confirmationStatus": "NONE", "slots": slots}
+    application, user = {"applicationId": test.application_id}, {"userId": SYNTHETIC_USER}
+    session = {"new": True, "sessionId": f"session-{target.run}", "application": application, "user": user}
+    return {
+        "version": "1.0",
+        "session": session,
+        "context": {"System": {"application": application, "user": user}},
+        "request": body,
+    }

@@ -1,0 +1,251 @@
+"""What is known of a rollout's versions so far: CloudWatch's minutes, fed to the judge once each and in order.
+
+Knows when a minute may be judged, which weight it was served under and how long a stage has baked. Never writes, and
+never decides: the verdict is the judge's, what follows from it the rollout's. Built again from the alias's record, it
+ends in the same state as the one that ran.
+"""
+
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from itertools import islice, takewhile
+
+from buddy_ops.health import judge as judge_, metrics
+from buddy_ops.aws.aliases import Record
+from buddy_ops.health.judge import Counts, Judge, Minute, Verdict
+from buddy_ops.health.metrics import MINUTE, Row
+from buddy_ops.aws.session import Target
+
+IMPLAUSIBLE_REQUESTS = 7.0
+"""Silence is no longer chance where this many requests were expected: a Poisson count of mean 7 is 0 with p < 0.001."""
+
+RATE_MINUTES = 60
+"""The alias is idle if it had no request for this long; its usual rate is taken over as many minutes."""
+
+RECENT_MINUTES = 15
+"""Where traffic is falling, the rate of so many minutes is the lower one, and holds."""
+
+WAIT_MINUTES = 3
+"""How long silence that chance explains is left unread, in case its minutes are only late."""
+
+SETTLED_MINUTES = 5
+"""A minute that is still empty once this many later ones have arrived will not come any more."""
+
+
+class Evidence:
+    """The minutes of one rollout and their judge.
+
+    Args:
+        stable: the version that served before.
+        new: the version being rolled out.
+    """
+
+    def __init__(self, target: Target, stable: str, new: str) -> None:
+        self._target, self.stable, self.new = target, stable, new
+        self._health = target.settings.health
+        self.shifts: list[tuple[datetime, float]] = []
+        self.rows: list[Row] = []
+        self._told = 0
+        self._next: datetime | None = None
+        self._history: list[Counts] = []
+        self._judge: Judge | None = None
+        self._stages_begun = 1
+        self._bake_from = target.clock.now()
+        self._lost = timedelta()
+        self._missed = 0.0
+
+    @property
+    def judge(self) -> Judge:
+        """The judge; before the first judged minute, one that knows only the history."""
+        if self._judge is not None:
+            return self._judge
+        rollout = self._target.settings.rollout
+        policy = judge_.Policy(
+            slo_error_rate=self._health.error_rate,
+            slo_slow_rate=self._health.slow_rate,
+            slow_bound_s=self._health.latency_ms / 1000,
+            on_slow=rollout.on_slow,
+            max_stretch_s=60 * rollout.stretch_minutes,
+            external_limit_s=60 * rollout.external_minutes,
+        )
+        return Judge(policy, self._history, stable_name=f"v{self.stable}", canary_name=f"v{self.new}")
+
+    @property
+    def requests_per_minute(self) -> float:
+        """Stable's traffic over the latest ten minutes that were read."""
+        latest = [row.counts[self.stable].requests for row in self.rows[-10:]]
+        return sum(latest) / len(latest) if latest else 0.0
+
+    def resume(self, record: Record, weights: list[float]) -> datetime:
+        """Take up a rollout where its record stands; when it first shifted traffic."""
+        since = datetime.fromisoformat(record.since)
+        moments = [since - timedelta(seconds=each) for each in (*record.ago, 0)]
+        # The watch is the last stage, whichever strategy began; a stage that was never shifted to has no moment.
+        passed = weights[: len(moments)] if record.shifting else weights[-len(moments) :]
+        self.shifts = list(zip(moments, passed, strict=False))
+        self._bake_from = since
+        return moments[0]
+
+    def shifted(self, now: datetime, weight: float) -> None:
+        """Traffic was shifted just now: a new stage bakes."""
+        self.shifts.append((now, weight))
+        self._bake_from, self._lost = now, timedelta()
+
+    def lose(self, unread: timedelta) -> None:
+        """Metrics could not be read for this long: the bake clock stood still."""
+        self._lost += unread
+
+    def baked_s(self, now: datetime) -> float:
+        """Seconds that the present stage has baked, without the time in which metrics could not be read."""
+        return (now - self._bake_from - self._lost).total_seconds()
+
+    def read(self, now: datetime) -> str | None:
+        """Read and judge every minute that is old enough since the last read; what went wrong, or None.
+
+        CloudWatch publishes late and revises: a minute is judged once, ``late_data_s`` after its end. A minute that is
+        still not published then is unknown: an answer without data is not an answer of zero. It stops the reading, is
+        asked for again at the next poll, and is judged when it arrives. See ``_is_unpublished``.
+
+        AWS: cloudwatch:GetMetricData, reads only.
+        """
+        if self._next is None:
+            first = self.shifts[0][0] if self.shifts else now
+            self._next = _floor(first) - timedelta(minutes=self._health.history_minutes)
+        until = _floor(now - timedelta(seconds=self._health.late_data_s))
+        reading = metrics.read(self._target, (self.stable, self.new), self._serving, self._next, until)
+        if reading.trouble is not None:
+            return reading.trouble
+        for index, row in enumerate(reading.rows):
+            rest = reading.rows[index:]
+            # The minute before an unpublished one may itself be published in part only.
+            if self._is_unpublished(rest) or (len(rest) > 1 and self._is_unpublished(rest[1:])):
+                self._next = row.at
+                return self._lag(row.at, until)
+            if self._may_still_come(rest):
+                self._next = row.at
+                return None
+            self._missed = self._missed + self._expected(row) if self._expected(row) else 0.0
+            self.rows.append(row)
+            # What is still incomplete after later minutes have come says nothing of failures: it is not observed.
+            if not row.incomplete:
+                self._feed(row)
+        self._next = max(self._next, until)
+        return None
+
+    def _is_unpublished(self, rows: Sequence[Row]) -> bool:
+        """Whether CloudWatch has not published the first of these minutes yet, as far as the others tell.
+
+        It is late where a metric of the minute is missing, and where the silence that begins with it is longer than
+        chance explains: the expected requests reach ``IMPLAUSIBLE_REQUESTS``. While traffic is split, requests of the
+        one version are the witness that the minute is published, unless the other's share of them is that large.
+
+        Args:
+            rows: the minute in question, and every later one that was read.
+        """
+        if not rows[0].incomplete:
+            silence = takewhile(lambda expected: expected > 0, map(self._expected, rows))
+            if not self._expected(rows[0]) or self._missed + sum(silence) < IMPLAUSIBLE_REQUESTS:
+                return False
+        later = (row for row in rows[1:] if not row.incomplete and not self._expected(row))
+        return len(list(islice(later, SETTLED_MINUTES))) < SETTLED_MINUTES
+
+    def _may_still_come(self, rows: Sequence[Row]) -> bool:
+        """Whether nothing was published of any of these latest minutes, by chance or since they are late.
+
+        Traffic is too thin to tell. They hold nothing up, and are left unread for a while: a late one is judged.
+        """
+        silent = all(_is_silent(row) for row in rows)
+        return silent and self._rate(rows[0].at) > 0 and len(rows) <= WAIT_MINUTES
+
+    def _expected(self, row: Row) -> float:
+        """How many requests a minute would have had where it shows none; 0 if it shows some of each version."""
+        if _is_silent(row):
+            return self._rate(row.at)
+        weight = self._weight(row)
+        if self._is_moving(row) or not 0 < weight < 1:
+            return 0.0
+        stable, new = row.counts[self.stable].requests, row.counts[self.new].requests
+        if not new:
+            return stable * weight / (1 - weight)
+        if not stable:
+            return new * (1 - weight) / weight
+        return 0.0
+
+    def _rate(self, moment: datetime) -> float:
+        """The alias's requests a minute up to its last minute with traffic; 0 if it was idle for the last hour."""
+        latest = self.rows[-2 * RATE_MINUTES :]
+        busy = next((index for index in reversed(range(len(latest))) if not _is_silent(latest[index])), None)
+        if busy is None or moment - latest[busy].at > RATE_MINUTES * MINUTE:
+            return 0.0
+        requests = [sum(each.requests for each in row.counts.values()) for row in latest[: busy + 1]]
+        hour, recent = requests[-RATE_MINUTES:], requests[-RECENT_MINUTES:]
+        return min(sum(hour) / len(hour), sum(recent) / len(recent))
+
+    def _lag(self, since: datetime, until: datetime) -> str:
+        """What is told of minutes that CloudWatch has not published."""
+        minutes = (until - since) / MINUTE
+        rate = self._rate(since)
+        usual = f"{rate:,.0f}" if rate >= 10 else f"{rate:.2g}"
+        return (
+            f"CloudWatch is late: the figures of {self._target.resource} since {since:%H:%M} UTC "
+            f"({minutes:.0f} min) are missing or incomplete. Before, it had {usual} requests per minute."
+        )
+
+    def fresh(self) -> tuple[Row, ...]:
+        """The minutes read since this was last asked."""
+        rows = tuple(self.rows[self._told :])
+        self._told = len(self.rows)
+        return rows
+
+    def verdict(self, now: datetime, bake_s: float, final: bool) -> Verdict:
+        """The judge's verdict on all minutes so far."""
+        return self.judge.verdict(self.baked_s(now), bake_s, final)
+
+    def totals(self) -> tuple[dict[str, int], dict[str, int]]:
+        """Requests and failures by version since the first shift."""
+        began = self.shifts[0][0] if self.shifts else None
+        judged = [row for row in self.rows if began is not None and row.at + MINUTE > began]
+        requests = {version: sum(row.counts[version].requests for row in judged) for version in (self.stable, self.new)}
+        failed = {version: sum(row.counts[version].errors for row in judged) for version in (self.stable, self.new)}
+        return requests, failed
+
+    def _serving(self, minute: datetime) -> str:
+        """The alias's primary in a minute: requests that name no version were its own."""
+        switched = self.shifts and self.shifts[-1][1] == 1.0 and minute >= self.shifts[-1][0]
+        return self.new if switched else self.stable
+
+    def _weight(self, row: Row) -> float:
+        """The new version's share, 0..1, at the end of a minute."""
+        return next((share for moment, share in reversed(self.shifts) if moment < row.at + MINUTE), 0.0)
+
+    def _is_moving(self, row: Row) -> bool:
+        """Whether traffic was shifted in this minute or the one before: an alias takes up to a minute to follow."""
+        return any(row.at - MINUTE < moment < row.at + MINUTE for moment, _ in self.shifts)
+
+    def _feed(self, row: Row) -> None:
+        """Judge one minute under the weight that it was served under; minutes before the first shift are history."""
+        end = row.at + MINUTE
+        if not self.shifts or end <= self.shifts[0][0]:
+            self._history.append(row.counts[self.stable])
+            return
+        judge = self._judge = self.judge
+        # A stage began, as far as the judge knows, before the minutes that could be read only after it: so it was when
+        # they were read one by one, and so it must be when a resumed run reads them all at once.
+        readable = end + timedelta(seconds=self._health.late_data_s)
+        begun = sum(moment < readable for moment, _ in self.shifts)
+        for _ in range(self._stages_begun, begun):
+            judge.next_stage()
+        self._stages_begun = max(self._stages_begun, begun)
+        moved = self._is_moving(row)
+        before = judge.rebakes
+        judge.observe(Minute(self._weight(row), row.counts[self.stable], row.counts[self.new], weight_changed=moved))
+        if judge.rebakes > before:
+            self._bake_from, self._lost = max(self._bake_from, readable), timedelta()
+
+
+def _floor(moment: datetime) -> datetime:
+    return moment.replace(second=0, microsecond=0)
+
+
+def _is_silent(row: Row) -> bool:
+    """Whether CloudWatch shows nothing at all of the alias in a minute, throttled requests included."""
+    return all(counts == Counts() for counts in row.counts.values())

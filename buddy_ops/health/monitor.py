@@ -1,0 +1,265 @@
+"""The four key metrics of a window, by version, against their thresholds: error rate, p99, throttles, cold starts.
+
+Knows which versions served, what each threshold is and what to do above it. Never acts, and never judges a rollout: a
+threshold that is passed is told, with the runbook to open.
+
+Source: the deployment guide, 'Watching'.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+from buddy_ops.aws import aliases
+from buddy_ops.health import metrics
+from buddy_ops.notebook import _widgets, charts
+from buddy_ops.aws.aliases import Alias
+from buddy_ops.aws.clock import in_thread
+from buddy_ops.core.errors import AwsFailed, InvalidInput
+from buddy_ops.health.judge import Counts
+from buddy_ops.health.metrics import INIT_BOUND_MS, MALFORMED, MINUTE, ColdStarts, Row
+from buddy_ops.core.settings import Health
+from buddy_ops.aws.session import Target, pages
+
+MOST_VERSIONS = 8
+LONGEST = timedelta(days=15)
+"""CloudWatch keeps minutes for this long. Source: CloudWatch user guide, 'Metrics retention'."""
+
+COLD_EVERY = timedelta(minutes=10)
+"""Logs Insights bills what it scans, so cold starts are asked for less often than the rest."""
+
+
+@dataclass(frozen=True)
+class Seen:
+    """One version in a window. ``p99_ms`` is the worst minute's; ``cold`` is None where the log tells nothing of it."""
+
+    version: str
+    counts: Counts
+    p99_ms: float | None
+    cold: ColdStarts | None
+
+
+@dataclass(frozen=True)
+class Metric:
+    """One of the four: what may be, what each version had (a text, and whether it is too much), what to do then."""
+
+    name: str
+    allowed: str
+    values: tuple[tuple[str, bool], ...]
+    action: str
+
+    def __str__(self) -> str:
+        return f"{self.name} ({self.allowed})"
+
+
+@dataclass(frozen=True)
+class Look:
+    """A window, minute by minute and as a whole. ``troubles`` say what could not be read."""
+
+    since: datetime
+    until: datetime
+    rows: tuple[Row, ...]
+    seen: tuple[Seen, ...]
+    health: Health
+    troubles: tuple[str, ...]
+    asked_log: datetime
+
+    @property
+    def metrics(self) -> tuple[Metric, ...]:
+        """The four, in the guide's order."""
+        health = self.health
+        return (
+            Metric(
+                "error rate",
+                f"< {100 * health.error_rate:g} %",
+                tuple(_rate(each.counts.errors, each.counts.requests, health.error_rate) for each in self.seen),
+                "rollback/immediate",
+            ),
+            Metric(
+                "latency p99",
+                f"< {health.latency_ms / 1000:g} s",
+                tuple(_latency(each, health) for each in self.seen),
+                "emergency/deployment_failure, if a deployment brought it",
+            ),
+            Metric(
+                "throttles",
+                "0",
+                tuple((f"{each.counts.throttles:,}", each.counts.throttles > 0) for each in self.seen),
+                "raise the function's or the account's concurrency limit",
+            ),
+            Metric("cold start", "< 2 s", tuple(_cold(each.cold) for each in self.seen), "a smaller package"),
+        )
+
+    def __str__(self) -> str:
+        span = f"{self.since:%Y-%m-%d %H:%M} to {self.until:%H:%M} UTC"
+        told = (
+            f"{metric}: " + ", ".join(f"v{s.version} {text}{' (!)' * bad}" for s, (text, bad) in self._beside(metric))
+            for metric in self.metrics
+        )
+        return "\n".join((span, *self.troubles, *told))
+
+    def _repr_markdown_(self) -> str:
+        names = "".join(f" v{each.version} |" for each in self.seen)
+        head = (f"| | allowed |{names} above it |", "|---|---|" + "---|" * (len(self.seen) + 1))
+        rows = (
+            f"| {metric.name} | {metric.allowed} |"
+            + "".join(f" **{text}** |" if bad else f" {text} |" for text, bad in metric.values)
+            + f" {metric.action if any(bad for _, bad in metric.values) else ''} |"
+            for metric in self.metrics
+        )
+        return "\n".join((*head, *rows, "", *(f"- {trouble}" for trouble in self.troubles)))
+
+    def _beside(self, metric: Metric) -> Iterator[tuple[Seen, tuple[str, bool]]]:
+        return zip(self.seen, metric.values, strict=True)
+
+
+async def watch(target: Target, minutes: float = 60, until: str = "", watch_minutes: float = 0) -> Look:
+    """Show a window's picture and, where a person looks on and it ends now, keep it up to date.
+
+    Args:
+        minutes: the window's length.
+        until: its end, ISO 8601; empty: as late as CloudWatch is complete.
+        watch_minutes: for how long the picture is kept up to date, if a person is there.
+
+    AWS: lambda:GetAlias, cloudwatch:GetMetricData, ListMetrics, logs:StartQuery, GetQueryResults, reads only.
+
+    Raises:
+        InvalidInput: ``alias-missing``, ``invalid-parameters``.
+    """
+    picture, look = charts.Picture(target), None
+    stop = target.clock.now() + watch_minutes * MINUTE * (_widgets.attended() and not until)
+    try:
+        while True:
+            look = await in_thread(read, target, minutes, until, look)
+            busiest = sorted(look.seen, key=lambda each: -each.counts.requests)[:2]
+            first, *rest = sorted((each.version for each in busiest), key=int)
+            picture.rows, picture.versions, picture.caption = (
+                list(look.rows),
+                (first, rest[0] if rest else first),
+                str(look),
+            )
+            await in_thread(picture.show)
+            now = target.clock.now()
+            if now >= stop:
+                return look
+            await target.clock.wait(now.replace(second=0, microsecond=0) + MINUTE)
+    finally:
+        picture.show(final=True)
+
+
+def read(target: Target, minutes: float, until: str = "", before: Look | None = None) -> Look:
+    """One look; ``before`` is the last one, whose cold starts still hold for a while.
+
+    Raises:
+        InvalidInput: ``alias-missing``, ``invalid-parameters``.
+    """
+    alias = aliases.read(target)
+    if alias is None:
+        raise InvalidInput(
+            "alias-missing",
+            f"{target.settings.function} has no alias {target.settings.alias}: nobody is served.",
+            now="Nothing was changed.",
+            next="Deploy a first build with strategies/canary.",
+        )
+    since, end = _window(target, minutes, until)
+    versions, unlisted = _versions(target, alias)
+    reading = metrics.read(target, versions, _serving(alias), since, end)
+    asked, unlogged = target.clock.now(), ""
+    if before is not None and asked - before.asked_log < COLD_EVERY:
+        asked = before.asked_log
+        colds = {each.version: each.cold for each in before.seen if each.cold is not None}
+    else:
+        colds, unlogged = _cold_starts(target, since, end)
+    seen = tuple(_seen(version, reading.rows, colds) for version in versions)
+    served = tuple(each for each in seen if each.counts != Counts() or each.version == alias.primary)
+    troubles = tuple(filter(None, (reading.trouble, unlisted, unlogged)))
+    return Look(since, end, reading.rows, served, target.settings.health, troubles, asked)
+
+
+def _window(target: Target, minutes: float, until: str) -> tuple[datetime, datetime]:
+    latest = target.clock.now() - timedelta(seconds=target.settings.health.late_data_s)
+    try:
+        end = datetime.fromisoformat(until) if until else latest
+        end = min(latest, end if end.tzinfo else end.replace(tzinfo=UTC))
+        since = end - minutes * MINUTE
+        if not 1 <= minutes <= LONGEST / MINUTE or since < latest - LONGEST:
+            raise ValueError("the window must begin within the last 15 days, and be a minute long at least")
+    except (ValueError, OverflowError) as error:
+        raise InvalidInput(
+            "invalid-parameters",
+            f"minutes {minutes}, until {until!r}: {error}.",
+            now="Nothing was read.",
+            next="For example minutes=90 and until=2026-11-22T04:00Z.",
+        ) from None
+    return since.replace(second=0, microsecond=0), end.replace(second=0, microsecond=0)
+
+
+def _versions(target: Target, alias: Alias) -> tuple[list[str], str]:
+    """The versions that may have served, oldest first: those of the alias and its record, and CloudWatch's newest."""
+    record = alias.record
+    known = {alias.primary, alias.second, *((record.source, record.to) if record else ())} - {None, ""}
+    own = [
+        {"Name": "FunctionName", "Value": target.settings.function},
+        {"Name": "Resource", "Value": target.resource},
+        {"Name": "ExecutedVersion"},
+    ]
+    trouble = ""
+    try:
+        asked = {"Namespace": "AWS/Lambda", "MetricName": "Invocations", "Dimensions": own}
+        listed = {
+            dimension["Value"]
+            for page in pages(target, "cloudwatch", "list_metrics", **asked)
+            for metric in page["Metrics"]
+            for dimension in metric["Dimensions"]
+            if dimension["Name"] == "ExecutedVersion"
+        }
+        known |= set(sorted(filter(str.isdecimal, listed), key=int)[-MOST_VERSIONS:])
+    except (AwsFailed, *MALFORMED) as error:
+        trouble = f"Which other versions served is unknown: {error.what if isinstance(error, AwsFailed) else error}"
+    return sorted((each for each in known if each is not None), key=int), trouble
+
+
+def _serving(alias: Alias) -> Callable[[datetime], str]:
+    """The alias's primary in a minute, as far as its record tells: before the last switch it was the version before."""
+    record = alias.record
+    if record is None or not record.source or alias.primary != record.to:
+        return lambda at: alias.primary
+    switched = datetime.fromisoformat(record.since)
+    return lambda at: record.source if at < switched else alias.primary
+
+
+def _cold_starts(target: Target, since: datetime, until: datetime) -> tuple[dict[str, ColdStarts], str]:
+    try:
+        return {each.version: each for each in metrics.cold_starts(target, since, until)}, ""
+    except AwsFailed as failure:
+        return {}, f"Cold starts are unknown: {failure.what}"
+    except MALFORMED as error:
+        return {}, f"Cold starts are unknown: the log's answer cannot be read: {type(error).__name__}: {error}"
+
+
+def _seen(version: str, rows: tuple[Row, ...], colds: dict[str, ColdStarts]) -> Seen:
+    own = [row.counts[version] for row in rows]
+    total = Counts(**{name: sum(getattr(each, name) for each in own) for name in Counts.__slots__})
+    p99 = max((row.p99_ms[version] for row in rows if version in row.p99_ms), default=None)
+    return Seen(version, total, p99, colds.get(version))
+
+
+def _rate(events: int, requests: int, bound: float) -> tuple[str, bool]:
+    if not requests:
+        return "no requests", False
+    return f"{100 * events / requests:.2g} % ({events:,} of {requests:,})", events > bound * requests
+
+
+def _latency(seen: Seen, health: Health) -> tuple[str, bool]:
+    """The whole window's p99 is over the bound when more than one request in a hundred is."""
+    if seen.p99_ms is None:
+        return "no requests", False
+    share, over = _rate(seen.counts.slow, seen.counts.requests, health.slow_rate)
+    return f"{seen.p99_ms / 1000:.1f} s in the worst minute, {share} over", over
+
+
+def _cold(cold: ColdStarts | None) -> tuple[str, bool]:
+    if cold is None or not cold.cold:
+        return "none logged", False
+    init = f", 95 % within {cold.p95_init_ms / 1000:.1f} s" if cold.p95_init_ms is not None else ""
+    return f"{cold.cold:,}{init}", cold.p95_init_ms is not None and cold.p95_init_ms >= INIT_BOUND_MS

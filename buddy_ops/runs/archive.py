@@ -1,0 +1,477 @@
+"""Executed runs as evidence: a manifest each, chained by hashes, an index of all, and a search for what was changed.
+
+Knows what is kept of a run, and how a run that nobody finished is finished later. Never executes one, and never
+overwrites an archived file.
+"""
+
+import fcntl
+import json
+import re
+import sys
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
+
+from buddy_ops.aws import session
+from buddy_ops.core import project
+from buddy_ops.runs import pages
+from buddy_ops.core.errors import BuddyError, InvalidInput, Refused
+from buddy_ops.deployment.outcome import EXIT_CODES
+from buddy_ops.core.redaction import Redactor
+from buddy_ops.runs.stores import INDEX, MANIFEST, PAGE, S3, Folder, Shelf, digest, index_of, line, page_of
+
+NOTEBOOK, REPORT, JOURNAL = "notebook.ipynb", "report.html", "journal.jsonl"
+BESIDES = ("conflicts.jsonl", "root_cause.md")
+"""What repairing a table leaves in its run's folder."""
+
+FILES = (NOTEBOOK, REPORT, JOURNAL, *BESIDES)
+"""What a run's folder can hold besides its manifest."""
+
+NAME = re.compile(r"(?!\.{1,2}$)[\w.:-]{1,200}", re.ASCII)
+"""What a run's folder and a file in it can be called; nothing outside the archive is named so."""
+
+UNKNOWN = "unknown"
+"""The outcome of a run whose end nothing tells of."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """An archived run, as its manifest says. Times are ISO 8601 in UTC; ``sha256`` is the manifest's own hash."""
+
+    run: str
+    folder: str
+    runbook: str
+    environment: str
+    began: str
+    ended: str
+    outcome: str
+    exit_code: int
+    people: tuple[str, ...]
+    principal: str
+    incident: str
+    parameters: dict[str, Any]
+    files: dict[str, str]
+    previous: str
+    sha256: str
+    trouble: str = ""
+    notes: tuple[str, ...] = ()
+    archive: str = ""
+
+
+@dataclass(frozen=True)
+class Verified:
+    """What a verification found. ``beyond`` says what it cannot find."""
+
+    runs: int
+    newest: str
+    problems: tuple[str, ...]
+    unfinished: tuple[str, ...]
+    beyond: str
+
+
+def at(where: str | Path = "", environment: str = "") -> Shelf:
+    """The shelf at a folder or an address.
+
+    Args:
+        where: a folder, or 's3://bucket/prefix'; empty: the project's runs/.
+        environment: through whose settings S3 is reached; empty: the one whose file names this archive.
+
+    Raises:
+        InvalidInput: ``archive-unknown``.
+    """
+    text = str(where)
+    if not text.startswith("s3://"):
+        return Folder(project.project_root() / (text or "runs"))
+    known = sorted(path.stem for path in (project.project_root() / "parameters").glob("*.yaml"))
+    owners = [name for name in known if _archive_of(name).rstrip("/") == text.rstrip("/")]
+    if not (environment or owners):
+        raise InvalidInput(
+            "archive-unknown",
+            f"No environment's settings name {text} as their archive.where.",
+            now="Nothing was read from or written to AWS.",
+            next="Name the environment whose credentials and region reach it, with -e.",
+        )
+    return S3(session.connect(environment or owners[0], "runs", quiet=True), text)
+
+
+def entries(where: str | Path | Shelf = "") -> tuple[Entry, ...]:
+    """Every archived run, oldest first: as the index says, or the manifests where there is no index.
+
+    Raises:
+        BuddyError: ``archive-damaged``.
+    """
+    shelf = at(where) if isinstance(where, str | Path) else where
+    index = shelf.read(INDEX)
+    if index is None:
+        return tuple(_entry(json.loads(line(each))) for each in _in_order(_manifests_in(shelf)))
+    return tuple(_entry(each) for each in _parsed(index, shelf))
+
+
+def find(shelf: Shelf, run: str) -> Entry:
+    """The archived run of this id or folder; the newest, where an id came up twice. Raises ``run-unknown``."""
+    found = [each for each in entries(shelf) if run in (each.run, each.folder)]
+    if not found:
+        raise InvalidInput(
+            "run-unknown",
+            f"{shelf.where} has no run {run!r}.",
+            now="Nothing was changed.",
+            next="`buddy-ops runs list`.",
+        )
+    return found[-1]
+
+
+# Archiving
+
+
+def finish(folder: Path, redactor: Redactor, **known: Any) -> dict[str, Any]:
+    """What a run's manifest says, from its files and what is ``known`` besides; its report is written on the way.
+
+    Everything is cleaned once more: a secret may have been learned after it was written.
+    """
+    about, states = _cleaned_notebook(folder / NOTEBOOK, redactor)
+    records = _cleaned_journal(folder / JOURNAL, redactor)
+    for name in BESIDES:
+        _clean_text(folder / name, redactor)
+    opened = next((each for each in records if each.get("kind") == "opened"), {})
+    approved = [each for each in records if each.get("kind") == "approved"]
+    values = about.get("parameters", {})
+    outcome, code = _ending(records, states)
+    facts: dict[str, Any] = {
+        "v": 1,
+        "run": about.get("run") or opened.get("run", ""),
+        "folder": folder.name,
+        "runbook": about.get("runbook") or project.runbook(opened.get("runbook", "")),
+        "environment": about.get("environment") or opened.get("environment", ""),
+        "began": about.get("began") or opened.get("at", ""),
+        "ended": records[-1].get("at", "") if records else about.get("began", ""),
+        "outcome": outcome,
+        "exit_code": code,
+        "people": [
+            *dict.fromkeys(map(str, (*values.get("approved_by", ()), *(who for x in approved for who in x["by"]))))
+        ],
+        "principal": approved[-1].get("principal", "") if approved else "",
+        "incident": str(values.get("incident", "")),
+        "parameters": values,
+        "trouble": "",
+        "notes": [],
+        "archive": about.get("archive", ""),
+    }
+    facts = redactor.clean(facts | known)
+    if (folder / NOTEBOOK).exists():
+        (folder / REPORT).write_text(
+            pages.page(_nbformat().read(folder / NOTEBOOK, as_version=4), facts), encoding="utf-8"
+        )
+    return facts | {"files": {name: digest((folder / name).read_bytes()) for name in FILES if (folder / name).exists()}}
+
+
+def leave_unrun(source: Path, notebook: Path, about: Mapping[str, Any]) -> None:
+    """Write the notebook of a run that ended before its first cell."""
+    document = json.loads(source.read_text(encoding="utf-8"))
+    document["metadata"]["buddy_ops"] = about
+    for cell in document["cells"]:
+        cell["metadata"]["buddy_ops"] = {"state": "not run"}
+    _replace(notebook, json.dumps(document, indent=1, ensure_ascii=False) + "\n")
+
+
+def prepare() -> None:
+    """Import what archiving takes, while there is time."""
+    _nbformat()
+    pages.prepare()
+
+
+def seal(folder: Path, facts: Mapping[str, Any]) -> Entry:
+    """Chain a finished run to those beside its folder, and add it to their index."""
+    return _entry(json.loads(line(Folder(folder.parent).add(folder, facts))))
+
+
+def adopt(root: Path) -> list[str]:
+    """Finish and seal what nobody finished: runs whose supervisor was killed, sessions in Jupyter, commands.
+
+    A run that goes on holds its journal, and is left alone. Returns the folders' names.
+    """
+    adopted = []
+    for name, files in Folder(root).folders().items():
+        if MANIFEST in files or not files & {NOTEBOOK, JOURNAL} or _goes_on(root / name / JOURNAL):
+            continue
+        redactor, note = _redactor_of(root / name)
+        notes = ["Nobody was there when it ended: it was archived later.", *([note] if note else [])]
+        seal(root / name, finish(root / name, redactor, notes=notes))
+        adopted.append(name)
+    return adopted
+
+
+def rebuild(shelf: Shelf) -> int:
+    """Write the index anew from the manifests; how many runs it has.
+
+    Raises:
+        BuddyError: ``archive-damaged``: the index knows a run that is not there. It is the only trace of it, and stays.
+    """
+    manifests = _in_order(_manifests_in(shelf))
+    index = shelf.read(INDEX)
+    known = {str(each.get("sha256")) for each in _parsed(index, shelf)} if index else set()
+    if gone := known - {digest(each) for each in manifests}:
+        raise BuddyError(
+            "archive-damaged",
+            f"{shelf.where}: the index names {len(gone)} manifest(s) that are changed or gone.",
+            now="The index was left as it is.",
+            next="`buddy-ops runs verify` says which. Once that is understood, delete index.json and run this again.",
+        )
+    shelf.rebuild(manifests)
+    return len(manifests)
+
+
+def upload(shelf: Shelf, folder: Path) -> Entry:
+    """Archive a sealed run in S3 as well, in the chain there."""
+    facts = json.loads((folder / MANIFEST).read_bytes())
+    return _entry(json.loads(line(shelf.add(folder, facts))))
+
+
+# Verifying
+
+
+def verify(shelf: Shelf, expected: str = "") -> Verified:
+    """Compare every byte with the manifests, the manifests with their chain, and the chain with the index.
+
+    Args:
+        expected: the hash of a manifest that was announced; it must be in the chain.
+    """
+    problems: list[str] = []
+    folders, index = shelf.folders(), shelf.read(INDEX)
+    rows, manifests = _rows(index, problems, bool(folders)), []
+    previous = ""
+    for row in rows:
+        name = str(row.get("folder"))
+        manifest = shelf.read(f"{name}/{MANIFEST}") if NAME.fullmatch(name) else None
+        if manifest is None:
+            problems.append(f"{name}: missing. The index knows it, and its manifest is gone.")
+        elif digest(manifest) != row.get("sha256"):
+            problems.append(f"{name}: the manifest was changed.")
+        else:
+            manifests.append(manifest)
+            problems += _differences(shelf, name, manifest, folders.get(name, set()))
+        if row.get("previous") != previous:
+            problems.append(f"{name}: the chain is broken: the run before it is missing or out of order.")
+        previous = str(row.get("sha256"))
+    listed = {str(row.get("folder")) for row in rows}
+    strays = [name for name, files in folders.items() if MANIFEST in files and name not in listed]
+    problems += [f"{name}: not in the index: it was added, or cut off." for name in strays]
+    if not problems and index != index_of(manifests):
+        problems.append(f"{INDEX}: not what the manifests give.")
+    if not problems and shelf.read(PAGE) != page_of(manifests):
+        problems.append(f"{PAGE}: not what the manifests give. `buddy-ops runs index` writes it anew.")
+    if expected and expected not in [row.get("sha256") for row in rows]:
+        problems.append(f"No run has the announced manifest {expected}: the chain was cut off or rewritten.")
+    more, beyond = shelf.examine(manifests)
+    unfinished = [name for name, files in folders.items() if MANIFEST not in files]
+    return Verified(len(rows), previous, (*problems, *more), tuple(unfinished), beyond)
+
+
+def _rows(index: bytes | None, problems: list[str], anything: bool) -> list[dict[str, Any]]:
+    if index is None:
+        problems += [f"{INDEX}: missing."] if anything else []
+        return []
+    try:
+        return _listed(index)
+    except ValueError:
+        problems.append(f"{INDEX}: cannot be read.")
+        return []
+
+
+def _differences(shelf: Shelf, folder: str, manifest: bytes, there: set[str]) -> list[str]:
+    """What of one run's files is not as its manifest says."""
+    try:
+        files = _entry(_object(line(manifest))).files
+    except (ValueError, RecursionError, BuddyError):
+        return [f"{folder}: its manifest cannot be read."]
+    found = []
+    for name, wanted in files.items():
+        content = shelf.read(f"{folder}/{name}") if NAME.fullmatch(name) else None
+        if content is None:
+            found.append(f"{folder}/{name}: missing.")
+        elif digest(content) != wanted:
+            found.append(f"{folder}/{name}: changed.")
+    return found + [f"{folder}/{name}: added." for name in sorted(there - {MANIFEST, *files})]
+
+
+# What a run's files say
+
+
+def _ending(records: list[dict[str, Any]], states: list[str]) -> tuple[str, int]:
+    """Outcome and exit code of a run that nobody watched to its end."""
+    codes: dict[str, int] = {str(ending): code for ending, code in EXIT_CODES.items()}
+    ended = next((str(each["ending"]) for each in reversed(records) if each.get("kind") == "outcome"), "")
+    stopped = next((state for state in states if state != "done"), "")
+    if stopped == "refused":
+        return "refused", Refused.exit_code
+    if stopped and not (stopped == "failed" and codes.get(ended)):
+        return ("failed" if stopped == "failed" else "killed"), BuddyError.exit_code
+    if ended:
+        return ended, codes.get(ended, 0)
+    acted = any(each.get("kind") in ("rollback", "frozen", "lifted", "pruned") for each in records)
+    return ("done", 0) if states or acted else (UNKNOWN, BuddyError.exit_code)
+
+
+def _cleaned_notebook(path: Path, redactor: Redactor) -> tuple[dict[str, Any], list[str]]:
+    """What a notebook says of its run, and the states of its code cells. It is cleaned where it stands."""
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}, []
+    cleaned = redactor.clean(document)
+    if cleaned != document:
+        _replace(path, json.dumps(cleaned, indent=1, ensure_ascii=False) + "\n")
+    code = [cell for cell in cleaned["cells"] if cell["cell_type"] == "code"]
+    states = [cell["metadata"].get("buddy_ops", {}).get("state", "done") for cell in code]
+    about: dict[str, Any] = cleaned["metadata"].get("buddy_ops", {})
+    return about, states
+
+
+def _cleaned_journal(path: Path, redactor: Redactor) -> list[dict[str, Any]]:
+    """A journal's records; it is cleaned where it stands. A line that was torn stays as it is."""
+    text = path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
+    records, lines = [], []
+    for each in text.splitlines():
+        try:
+            record = json.loads(each)
+        except ValueError:
+            lines.append(redactor.clean(each))
+            continue
+        cleaned = redactor.clean(record)
+        lines.append(each if cleaned == record else json.dumps(cleaned))
+        records += [cleaned] if isinstance(cleaned, dict) else []
+    if (after := "".join(f"{each}\n" for each in lines)) != text:
+        _replace(path, after)
+    return records
+
+
+def _clean_text(path: Path, redactor: Redactor) -> None:
+    """Clean a text where it stands, if there is one."""
+    text = path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
+    if (cleaned := redactor.clean(text)) != text:
+        _replace(path, cleaned)
+
+
+def _replace(path: Path, text: str) -> None:
+    part = path.with_name(f".{path.name}.part")
+    part.write_text(text, encoding="utf-8")
+    part.replace(path)
+
+
+def _nbformat() -> Any:
+    # JupyterLab's jsonschema extra builds a grammar, 1.4-2 s in every process; nothing here validates IRIs.
+    sys.modules.setdefault("rfc3987_syntax", None)  # type: ignore[arg-type]
+    import nbformat
+
+    return nbformat
+
+
+def _goes_on(journal: Path) -> bool:
+    """Whether a process that may still write holds the journal."""
+    if not journal.exists():
+        return False
+    with journal.open("rb") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+    return False
+
+
+def _redactor_of(folder: Path) -> tuple[Redactor, str]:
+    """A redactor for a run of the past, and what it could not learn."""
+    about, _ = _cleaned_notebook(folder / NOTEBOOK, Redactor())
+    opened = next((each for each in _cleaned_journal(folder / JOURNAL, Redactor()) if each.get("kind") == "opened"), {})
+    environment = about.get("environment") or opened.get("environment", "")
+    try:
+        here = session.connect(environment, "runs", quiet=True)
+    except BuddyError as error:
+        return (
+            Redactor(),
+            f"The function's environment could not be read, so its values were not looked for: {error.what}",
+        )
+    return here.redactor, here.learn_secrets()
+
+
+def _archive_of(environment: str) -> str:
+    with suppress(InvalidInput):
+        return str(project.read(environment)[0]["archive"]["where"])
+    return ""
+
+
+def _object(content: bytes) -> dict[str, Any]:
+    """A JSON object. Raises ValueError for anything else."""
+    try:
+        found = json.loads(content)
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+    if not isinstance(found, dict):
+        raise ValueError("no JSON object")
+    return found
+
+
+def _listed(index: bytes) -> list[dict[str, Any]]:
+    """The index's lines. Raises ValueError."""
+    rows = _object(index).get("runs")
+    if not isinstance(rows, list) or not all(isinstance(each, dict) for each in rows):
+        raise ValueError("no list of runs")
+    return rows
+
+
+def _parsed(index: bytes, shelf: Shelf) -> list[dict[str, Any]]:
+    try:
+        return _listed(index)
+    except ValueError:
+        raise _damaged(f"{shelf.where}/{INDEX}") from None
+
+
+def _damaged(what: str) -> BuddyError:
+    return BuddyError(
+        "archive-damaged",
+        f"{what} cannot be read.",
+        now="Nothing was changed.",
+        next="`buddy-ops runs verify` says what else is wrong. Without an index, `buddy-ops runs index` makes it anew.",
+    )
+
+
+def _manifests_in(shelf: Shelf) -> list[bytes]:
+    """Every manifest there is, in the order of their folders' names. Raises BuddyError ``archive-damaged``."""
+    found = []
+    for name in sorted(name for name, files in shelf.folders().items() if MANIFEST in files):
+        if (content := shelf.read(f"{name}/{MANIFEST}")) is not None:
+            try:
+                _entry(_object(line(content)))
+            except (ValueError, TypeError, RecursionError):
+                raise _damaged(f"{shelf.where}/{name}/{MANIFEST}") from None
+            found.append(content)
+    return found
+
+
+def _in_order(manifests: list[bytes]) -> list[bytes]:
+    """Oldest first, as they are chained; what is in no chain comes last."""
+    after: dict[str, list[bytes]] = {}
+    for each in manifests:
+        after.setdefault(str(_object(each).get("previous")), []).append(each)
+    found, previous = [], ""
+    while after.get(previous):
+        found.append(after[previous].pop(0))
+        previous = digest(found[-1])
+    return found + [each for rest in after.values() for each in rest]
+
+
+ENTRY = TypeAdapter(Entry)
+
+
+def _entry(facts: Mapping[str, Any]) -> Entry:
+    """An entry from a line of the index; fields that a later release added are passed over.
+
+    Raises:
+        BuddyError: ``archive-damaged``.
+    """
+    try:
+        return ENTRY.validate_python({each.name: facts[each.name] for each in fields(Entry) if each.name in facts})
+    except ValidationError:
+        raise _damaged(f"What is archived of run {facts.get('run')!r}") from None

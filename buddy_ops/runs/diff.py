@@ -1,0 +1,101 @@
+"""What differs between two archived runs: what was planned, what was measured, what was decided and by whom.
+
+Knows which of a run's records say the same at another time. Never compares times, ids or what AWS numbers by itself.
+"""
+
+import json
+from collections import Counter
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+from buddy_ops.runs.archive import JOURNAL, NOTEBOOK, Entry
+from buddy_ops.runs.stores import Shelf
+
+PASSING = {"seq", "at", "kind", "request", "run", "expires", "id", "principal"}
+"""Fields of a record that differ in every run."""
+
+Facts = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Difference:
+    """One thing that is not the same in both runs; None where a run has none of it."""
+
+    what: str
+    first: Any
+    second: Any
+
+    def __str__(self) -> str:
+        return f"{self.what}:\n  - {_said(self.first)}\n  + {_said(self.second)}"
+
+
+def compare(shelf: Shelf, first: Entry, second: Entry) -> tuple[Difference, ...]:
+    """Every difference, in the order in which a reader asks: how, who, what, figures, verdicts, actions, code."""
+    one, other = _facts(shelf, first), _facts(shelf, second)
+    names = [*one, *(name for name in other if name not in one)]
+    return tuple(Difference(name, one.get(name), other.get(name)) for name in names if one.get(name) != other.get(name))
+
+
+def _facts(shelf: Shelf, entry: Entry) -> Facts:
+    """All of a run that can be compared, by name."""
+    records = _records(shelf.read(f"{entry.folder}/{JOURNAL}") or b"")
+    facts: Facts = {name: getattr(entry, name) for name in ("runbook", "environment", "outcome", "exit_code")}
+    facts |= {"people": list(entry.people), "principal": entry.principal, "incident": entry.incident}
+    facts |= {f"parameter {name}": value for name, value in entry.parameters.items() if name != "approved_by"}
+    for record in _of(records, "approved"):
+        facts |= {"plan": record.get("title"), "plan's hash": record.get("plan")}
+    for record in _of(records, "outcome"):
+        facts |= {f"figure {name}": value for name, value in record.items() if name not in PASSING}
+    facts["verdicts"] = _verdicts(records)
+    facts["traffic"] = [f"{record.get('to')} {100 * record.get('weight', 0):g} %" for record in _of(records, "shifted")]
+    others = Counter(record["kind"] for record in records if record["kind"] not in ("aws", "observed", "opened"))
+    facts |= {f"records {kind}": count for kind, count in sorted(others.items())}
+    calls = Counter(
+        record["call"] + (f" failed: {record['failed']}" if "failed" in record else "")
+        for record in _of(records, "aws")
+    )
+    # How often it looked depends on how long it took.
+    facts |= {f"calls {call}": count for call, count in sorted(calls.items()) if not _looks(call)}
+    return facts | _code(shelf.read(f"{entry.folder}/{NOTEBOOK}") or b"{}")
+
+
+def _records(journal: bytes) -> list[Facts]:
+    found = []
+    for line in journal.splitlines():
+        with suppress(ValueError):
+            record = json.loads(line)
+            found += [record] if isinstance(record, dict) and "kind" in record else []
+    return found
+
+
+def _of(records: list[Facts], kind: str) -> list[Facts]:
+    return [record for record in records if record["kind"] == kind]
+
+
+def _verdicts(records: list[Facts]) -> list[str]:
+    """The verdicts one after the other, each with its stage; what is said again and again is one."""
+    found: list[str] = []
+    for record in _of(records, "observed"):
+        verdict = f"{record.get('stage')}: {record.get('decision')}"
+        if verdict not in found[-1:]:
+            found.append(verdict)
+    return found
+
+
+def _looks(call: str) -> bool:
+    return call.partition(":")[2].startswith(("get_", "list_", "describe_")) and " failed" not in call
+
+
+def _code(notebook: bytes) -> Facts:
+    """The notebook's own code, cell by cell, and each cell's state; what was injected are parameters."""
+    facts: Facts = {}
+    for cell in json.loads(notebook).get("cells", ()):
+        if cell["cell_type"] == "code" and "injected-parameters" not in cell["metadata"].get("tags", ()):
+            facts[f"cell {cell.get('id')}"] = "".join(cell["source"])
+            facts[f"cell {cell.get('id')} ended"] = cell["metadata"].get("buddy_ops", {}).get("state")
+    return facts
+
+
+def _said(value: Any) -> str:
+    return "(none)" if value is None else value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)

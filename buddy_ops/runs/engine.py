@@ -1,0 +1,175 @@
+"""The papermill engine ``buddy-ops``: cells whose states are true whatever happens, and a kernel never orphaned.
+
+Knows how a run is begun, stopped and told of. papermill loads this module while it is itself being imported, so what
+leans on papermill is imported when a notebook runs. As a program it executes one notebook for a supervisor
+(``runs``), and ends when the supervisor does.
+"""
+
+import json
+import os
+import signal
+import sys
+import tempfile
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext, suppress
+from typing import Any
+
+from buddy_ops.core import redaction
+from buddy_ops.core.errors import BuddyError
+from buddy_ops.core.redaction import Redactor
+from buddy_ops.runs._interrupts import INTERRUPTED, Stop
+
+
+class Engine:
+    """What ``papermill --engine buddy-ops`` calls."""
+
+    @classmethod
+    def execute_notebook(cls, nb: Any, kernel_name: str, output_path: str | None = None, **options: Any) -> Any:
+        """Execute a notebook; papermill's own signature.
+
+        Args:
+            nb: the notebook, parameters injected.
+            kernel_name: which kernel.
+            output_path: where it is saved, at each cell and each second.
+            options: papermill's; ``execution_timeout`` is a cell's, in seconds.
+
+        Raises:
+            InvalidInput: ``invalid-parameters``, ``invalid-settings``; before a kernel starts.
+            KeyboardInterrupt: a signal ended the run between two cells.
+        """
+        from buddy_ops.runs import execution
+
+        stop, given = Stop(), options.pop("redactor", None)
+        if given is None:  # a supervisor has checked already
+            check(nb)
+        with nullcontext(given) if given else _alone(nb) as redactor, stop.on_signals():
+            execution.execute(nb, kernel_name, output_path, stop, redactor, options)
+        if stop.reason is not None and not nb.metadata.papermill["exception"]:
+            raise KeyboardInterrupt(stop.says)
+        return nb
+
+    @classmethod
+    def nb_kernel_name(cls, nb: Any, name: str | None = None) -> Any:
+        from papermill.utils import nb_kernel_name
+
+        return nb_kernel_name(nb, name)
+
+    @classmethod
+    def nb_language(cls, nb: Any, language: str | None = None) -> Any:
+        from papermill.utils import nb_language
+
+        return nb_language(nb, language)
+
+
+def check(nb: Any) -> None:
+    """Refuse names, types and values that the notebook or its environment does not take.
+
+    Raises:
+        InvalidInput: ``invalid-parameters``, ``invalid-settings`` or ``unknown-environment``.
+    """
+    from buddy_ops.core import project, settings
+
+    given = nb.metadata.get("papermill", {}).get("parameters", {})
+    tagged = [cell.source for cell in nb.cells if "parameters" in cell.metadata.get("tags", ())]
+    if not tagged and not given:
+        return
+    values = settings.check(settings.declared("\n".join(tagged)), given, "The notebook's parameters")
+    if "environment" in values and "settings" in values:
+        replaced = {
+            new: values[old] for old, new in settings.OVERRIDES.items() if values.get(old) not in (None, [], "")
+        }
+        found = values["settings"] or project.read(values["environment"])[0]
+        settings.validate(found, "settings", replaced)
+
+
+@contextmanager
+def _alone(nb: Any) -> Iterator[Redactor]:
+    """A redactor for a run that nobody supervises: it shares a private file with its kernel, and asks AWS itself."""
+    from buddy_ops.aws import session
+
+    given = nb.metadata.get("papermill", {}).get("parameters", {})
+    with tempfile.TemporaryDirectory(prefix="buddy-ops-") as folder:
+        os.environ[redaction.FILE] = f"{folder}/secrets"
+        redactor = Redactor(file=os.environ[redaction.FILE])
+        try:
+            here = session.connect(
+                given.get("environment", "sandbox"), "engine", values=given.get("settings"), quiet=True
+            )
+            redactor = here.redactor
+            # Meanwhile the kernel starts.
+            threading.Thread(target=here.learn_secrets, daemon=True).start()
+        except BuddyError as error:
+            print(f"Only what looks like a secret is cut from the outputs: {error.what}", file=sys.stderr)
+        try:
+            yield redactor
+        finally:
+            del os.environ[redaction.FILE]
+
+
+# For a supervisor
+
+
+def main() -> int:
+    """Execute the one notebook that stands on stdin as JSON, and tell of it on stdout, a JSON object a line."""
+    mouth = os.fdopen(os.dup(1), "w", encoding="utf-8", buffering=1)
+    os.dup2(2, 1)  # whatever else is printed is not for the supervisor
+
+    def tell(**what: Any) -> None:
+        with suppress(OSError):  # the supervisor is gone: the run ends for that reason already
+            mouth.write(json.dumps(what) + "\n")
+
+    sys.modules.setdefault("rfc3987_syntax", None)  # type: ignore[arg-type]
+    import papermill  # noqa: F401  # meanwhile the supervisor checks what it was given
+
+    line = sys.stdin.readline()
+    if line:
+        threading.Thread(target=_end_with_the_supervisor, daemon=True).start()
+        job = json.loads(line)
+        tell(ended=_execute(job, tell))
+    return 0
+
+
+def _execute(job: Mapping[str, Any], tell: Callable[..., None]) -> dict[str, Any]:
+    """Execute it; how it ended: 'done', or an error's name and text."""
+    import papermill
+    from papermill.exceptions import PapermillExecutionError
+
+    from buddy_ops.runs import execution
+
+    os.environ.update(job["environment"])
+    redactor = Redactor(job["patterns"], os.environ[redaction.FILE])
+    redactor.spare(job["innocent"])
+    try:
+        papermill.execute_notebook(
+            job["source"],
+            None,
+            parameters=job["parameters"],
+            engine_name="buddy-ops",
+            kernel_name="python3",
+            kernel_manager_class=execution.private_kernel(),
+            cwd=job["cwd"],
+            progress_bar=False,
+            execution_timeout=job["cell_timeout_s"],
+            redactor=redactor,
+            save_to=job["notebook"],
+            about=job["about"],
+            tell=tell,
+        )
+    except PapermillExecutionError as failure:
+        return {"name": failure.ename, "text": failure.evalue}
+    except KeyboardInterrupt as stopped:
+        return {"name": INTERRUPTED, "text": str(stopped)}
+    except Exception as error:
+        return {"name": type(error).__name__, "text": redactor.clean(f"The notebook could not be executed: {error}")}
+    return {"name": "", "text": ""}
+
+
+def _end_with_the_supervisor() -> None:
+    """A run that nobody watches any more ends as by a signal."""
+    os.read(0, 1)
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,245 @@
+"""One notebook executed: cell after cell, saved as it goes, each state on disk true even if this was the last write.
+
+Knows papermill's and nbclient's machinery. A cell that has begun is 'interrupted' until it ends; all behind it are 'not
+run'. Never writes a secret that it knows of.
+"""
+
+import asyncio
+import os
+import subprocess
+import tempfile
+from pathlib import Path
+from typing import Any, Literal
+
+import nbformat
+from jupyter_client.manager import AsyncKernelManager
+from nbclient.exceptions import CellExecutionError, DeadKernelError
+from papermill.clientwrap import PapermillNotebookClient
+from papermill.engines import NotebookExecutionManager
+from papermill.iorw import write_ipynb
+from papermill.log import logger
+
+from buddy_ops.core import errors
+from buddy_ops.core.redaction import Redactor
+from buddy_ops.runs._interrupts import DIED, INTERRUPTED, TIMED_OUT, Stop
+
+State = Literal["done", "failed", "refused", "interrupted", "not run"]
+STATES = {"done": "completed", "failed": "failed", "refused": "failed", "interrupted": "failed", "not run": "pending"}
+"""Our word for a cell's state, and papermill's nearest."""
+
+SAVE_S = 1.0
+"""Partial output is on disk after this many seconds at the latest."""
+
+
+def execute(
+    nb: Any, kernel_name: str, output_path: str | None, stop: Stop, redactor: Redactor, options: dict[str, Any]
+) -> None:
+    """Execute ``nb`` in place. Its cells tell how each ended; nothing that a cell does raises here."""
+    tell = options.pop("tell", lambda **_: None)
+    nb.metadata["buddy_ops"] = options.pop("about", {})
+    manager = _Manager(nb, options.pop("save_to", None) or output_path, redactor, options.pop("progress_bar", True))
+    kernel_manager = options.pop("kernel_manager_class", None) or private_kernel()
+    manager.notebook_start()
+    client = _Client(
+        manager,
+        kernel_name=kernel_name,
+        kernel_manager_class=kernel_manager,
+        startup_timeout=options.get("start_timeout", 60),
+        log=logger,
+        log_output=options.get("log_output", False),
+        stdout_file=options.get("stdout_file"),
+        stderr_file=options.get("stderr_file"),
+    )
+    client.stop, client.tell, client.cell_timeout_s = stop, tell, options.get("execution_timeout")
+    try:
+        client.execute()
+    finally:
+        stop.kernel = None  # its number may be another process's by now
+        manager.cleanup_pbar()
+        manager.notebook_complete()
+
+
+class _Manager(NotebookExecutionManager):  # type: ignore[misc]
+    """Keeps the notebook on disk true, and free of secrets."""
+
+    def __init__(self, nb: Any, output_path: str | None, redactor: Redactor, progress_bar: Any) -> None:
+        super().__init__(nb, output_path=output_path, progress_bar=progress_bar)
+        self._redactor = redactor
+        self._cleaned: dict[int, Any] = {}
+        self._pending: asyncio.TimerHandle | None = None
+
+    def notebook_start(self, **_: Any) -> None:
+        for cell in self.nb.cells:
+            cell.metadata["buddy_ops"] = {"state": "not run"}
+        super().notebook_start()
+
+    def cell_start(self, cell: Any, cell_index: int | None = None, **_: Any) -> None:
+        self.note(cell, "interrupted")
+        cell.metadata.papermill["start_time"] = self.now().isoformat()
+        if cell.cell_type == "code":
+            self.save()
+
+    def cell_complete(self, cell: Any, cell_index: int | None = None, **_: Any) -> None:
+        ended = self.now()
+        cell.metadata.papermill["end_time"] = ended.isoformat()
+        # What nobody will append to any more: every writer after us gets it clean.
+        if cell.cell_type == "code":
+            cell.outputs = self._redactor.clean(cell.outputs)
+            self.save()
+        if self.pbar:
+            self.pbar.update(1)
+
+    def notebook_complete(self, **_: Any) -> None:
+        self.end_time = self.now()
+        self.nb.metadata.papermill["end_time"] = self.end_time.isoformat()
+        self.nb.metadata.papermill["duration"] = (self.end_time - self.start_time).total_seconds()
+        self._redactor.refresh()
+        for cell in self.nb.cells:
+            cell.update(self._redactor.clean(cell))
+        self.nb.metadata = self._redactor.clean(self.nb.metadata)
+        self._cleaned.clear()
+        self.save()
+
+    def note(self, cell: Any, state: State) -> None:
+        """Note a cell's state, in our word and in papermill's."""
+        cell.metadata["buddy_ops"] = {"state": state}
+        cell.metadata.papermill["status"] = STATES[state]
+        cell.metadata.papermill["exception"] = STATES[state] == "failed"
+        if cell.metadata.papermill["exception"]:
+            self._cleaned.clear()
+
+    def autosave_cell(self) -> None:
+        """Something was said: have it on disk within a second, whether or not anything more is said."""
+        if self._pending is None:
+            age = (self.now() - self.last_save_time).total_seconds()
+            self._pending = asyncio.get_running_loop().call_later(max(0.0, SAVE_S - age), self.save)
+
+    def save(self, **_: Any) -> None:
+        if self._pending is not None:
+            self._pending.cancel()
+            self._pending = None
+        if self._redactor.refresh():
+            self._cleaned.clear()
+        if self.output_path:
+            copy = nbformat.NotebookNode(self.nb)
+            copy["cells"] = [self._clean_cell(number, cell) for number, cell in enumerate(self.nb.cells)]
+            copy["metadata"] = self._redactor.clean(self.nb.metadata)
+            _write(copy, self.output_path)
+        self.last_save_time = self.now()
+
+    def _clean_cell(self, number: int, cell: Any) -> Any:
+        if number not in self._cleaned:
+            cleaned = self._redactor.clean(cell)
+            if cell.metadata["buddy_ops"]["state"] == "interrupted":
+                return cleaned  # it is still being written to
+            self._cleaned[number] = cleaned
+        return self._cleaned[number]
+
+
+class _Client(PapermillNotebookClient):  # type: ignore[misc]
+    """Runs the cells, and says of each how it ended."""
+
+    stop: Stop
+    cell_timeout_s: float | None = None
+    tell: Any = None
+
+    def execute(self, **options: Any) -> Any:
+        self.reset_execution_trackers()
+        with self.setup_kernel(**options):
+            self.stop.kernel = self.km.provisioner.pid
+            self.tell(kernel=self.stop.kernel)
+            self.papermill_execute_cells()
+            self.set_widgets_metadata()
+        return self.nb
+
+    def papermill_execute_cells(self) -> None:
+        heading = ""
+        for index, cell in enumerate(self.nb.cells):
+            heading = _heading(cell) or heading
+            if self.stop.reason is not None:
+                return
+            self.nb_man.cell_start(cell, index)
+            if cell.cell_type == "code":
+                self.tell(cell=index + 1, of=len(self.nb.cells), heading=heading)
+            state = self._run(cell, index)
+            self.nb_man.note(cell, state)
+            self.nb_man.cell_complete(cell, index)
+            if state != "done":
+                self.nb.metadata.papermill["exception"] = True
+                return
+
+    def _run(self, cell: Any, index: int) -> State:
+        """Execute one cell; how it ended."""
+        try:
+            with self.stop.within(self.cell_timeout_s):
+                self.execute_cell(cell, index)
+        except CellExecutionError as error:
+            if self.stop.reason is None:
+                return "refused" if _refused(error.ename) else "failed"
+            _leave(cell, INTERRUPTED if self.stop.reason == "signal" else TIMED_OUT, self.stop.says)
+            return "interrupted"
+        except DeadKernelError:
+            if self.stop.reason is None:
+                _leave(cell, DIED, "The kernel died. What it had begun in AWS ends by its lease.")
+            else:
+                _leave(cell, INTERRUPTED if self.stop.reason == "signal" else TIMED_OUT, self.stop.says)
+            return "interrupted"
+        return "done"
+
+    def output(self, outs: list[Any], msg: Any, display_id: str | None, cell_index: int) -> Any:
+        """Texts of one stream stay one text: a secret that was printed in two pieces must be found."""
+        out = super().output(outs, msg, display_id, cell_index)
+        if out and len(outs) > 1 and out.output_type == outs[-2].output_type == "stream" and out.name == outs[-2].name:
+            outs[-2].text += out.text
+            outs.pop()
+        return out
+
+    def log_output_message(self, output: Any) -> None:
+        super().log_output_message(self.nb_man._redactor.clean(output))
+
+
+def private_kernel() -> Any:
+    """Kernels that talk over files of this user's, not over loopback ports that anybody on the machine may listen to.
+
+    What a kernel says on its own stderr is the machinery's: what a runbook says is in its notebook.
+    """
+
+    class PrivateKernel(AsyncKernelManager):
+        transport = "ipc"
+
+        async def start_kernel(self, **options: Any) -> None:  # type: ignore[override]
+            # Jupyter's own default is one name in the working folder, which two runs at a time would share.
+            self._sockets = tempfile.TemporaryDirectory(prefix="buddy-ops-")
+            self.ip = f"{self._sockets.name}/kernel"
+            await super().start_kernel(stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, **options)
+
+    return PrivateKernel
+
+
+def _leave(cell: Any, name: str, says: str) -> None:
+    """An error of the engine's own in a cell: before the cell's own, which only tells where it was interrupted."""
+    errors_ = [number for number, output in enumerate(cell.outputs) if output.output_type == "error"]
+    ours = nbformat.v4.new_output("error", ename=name, evalue=says, traceback=[f"{name}: {says}"])
+    cell.outputs.insert(errors_[0] if errors_ else len(cell.outputs), ours)
+
+
+def _refused(name: str) -> bool:
+    """Whether an error of this name is a refusal: nothing was written."""
+    from buddy_ops.deployment import rollout  # noqa: F401  # the errors that modules add to ours are known once they are imported
+
+    return errors.exit_code_of(name) in (errors.InvalidInput.exit_code, errors.Refused.exit_code)
+
+
+def _heading(cell: Any) -> str:
+    lines = cell.source.splitlines() if cell.cell_type == "markdown" else ()
+    return next((line.lstrip("# ") for line in lines if line.startswith("#")), "")
+
+
+def _write(nb: Any, path: str) -> None:
+    """Write it whole or not at all, wherever it is a file of ours."""
+    if "://" in path:
+        write_ipynb(nb, path)
+        return
+    part = Path(f"{path}.part")
+    part.write_text(nbformat.v4.writes(nb), encoding="utf-8")
+    os.replace(part, path)  # noqa: PTH105

@@ -1,0 +1,303 @@
+"""Where archived runs stand: a folder of this machine, or S3.
+
+Knows how one manifest is chained to the newest there is, so that of two runs that end at the same moment both land:
+under a lock in a folder, by conditional writes in S3. Never knows what a run is.
+
+In S3 each link of the chain is an object of its own beside the runs (``chain/00000041.json``), written only if nobody
+wrote it before. Folder and S3 keep the same ``index.json``: one manifest a line, oldest first, and the newest's hash.
+"""
+
+import fcntl
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, Protocol
+
+from buddy_ops.runs import pages as pages_
+from buddy_ops.core.errors import AwsFailed, BuddyError
+from buddy_ops.aws.session import Target, pages
+
+MANIFEST, INDEX, PAGE, LINK = "manifest.json", "index.json", "index.html", "chain/{:08d}.json"
+HEAD = b'{"v":1,"runs":[\n'
+TAIL = b'\n],"newest":"%s"}\n'
+TAIL_BYTES = len(TAIL % (b"0" * 64))
+TRIES = 20
+"""How often a conditional write is tried against others who write at the same moment."""
+
+
+def digest(content: bytes) -> str:
+    """SHA-256, in hexadecimal."""
+    return hashlib.sha256(content).hexdigest()
+
+
+def newest(index: bytes | None) -> str:
+    """The newest manifest's hash, from an index's end; '' where nothing is archived."""
+    return index[-TAIL_BYTES:].decode(errors="replace").partition('"newest":"')[2][:64] if index else ""
+
+
+def chained(facts: Mapping[str, Any], previous: str) -> bytes:
+    """A manifest's bytes."""
+    return (json.dumps({**facts, "previous": previous}, indent=1, ensure_ascii=False) + "\n").encode()
+
+
+def line(manifest: bytes) -> bytes:
+    """A manifest as a line of the index, with its own hash."""
+    facts = {"sha256": digest(manifest), **json.loads(manifest)}
+    return json.dumps(facts, separators=(",", ":"), ensure_ascii=False).encode()
+
+
+def index_of(manifests: list[bytes]) -> bytes:
+    """The index of all manifests, oldest first."""
+    return HEAD + b",\n".join(map(line, manifests)) + TAIL % (digest(manifests[-1]).encode() if manifests else b"")
+
+
+def page_of(manifests: list[bytes]) -> bytes:
+    """The page of all manifests."""
+    return (pages_.index_head() + "".join(pages_.index_row(json.loads(line(each))) for each in manifests)).encode()
+
+
+def longer(index: bytes | None, manifest: bytes) -> bytes:
+    """An index with one more line. Nothing of what it holds is read, however long it is."""
+    if not index or index[:-TAIL_BYTES] == HEAD[:-1]:
+        return index_of([manifest])
+    return index[:-TAIL_BYTES] + b",\n" + line(manifest) + TAIL % digest(manifest).encode()
+
+
+class Shelf(Protocol):
+    """What a folder and S3 have in common."""
+
+    where: str
+
+    def read(self, name: str) -> bytes | None:
+        """A file's content; None where there is none."""
+
+    def folders(self) -> dict[str, set[str]]:
+        """The names of the files in each run's folder."""
+
+    def add(self, source: Path, facts: Mapping[str, Any]) -> bytes:
+        """Chain a run, whose files stand in the folder ``source``; its manifest."""
+
+    def rebuild(self, manifests: list[bytes]) -> None:
+        """Write the index and its page anew."""
+
+    def examine(self, manifests: list[bytes]) -> tuple[list[str], str]:
+        """What only this kind of shelf can find wrong; and what it cannot find, in words."""
+
+
+class Folder:
+    """A folder of this machine, by default runs/."""
+
+    def __init__(self, root: Path) -> None:
+        self.root, self.where = root, str(root)
+
+    def read(self, name: str) -> bytes | None:
+        with suppress(FileNotFoundError, NotADirectoryError, IsADirectoryError):
+            return (self.root / name).read_bytes()
+        return None
+
+    def folders(self) -> dict[str, set[str]]:
+        if not self.root.is_dir():
+            return {}
+        found = (each for each in sorted(self.root.iterdir()) if each.is_dir() and not each.name.startswith("."))
+        return {each.name: {file.name for file in each.iterdir() if not file.name.startswith(".")} for each in found}
+
+    def add(self, source: Path, facts: Mapping[str, Any]) -> bytes:
+        with self.locked() as intent:
+            self._finish(intent)
+            manifest = chained(facts, newest(self.read(INDEX)))
+            # Between the manifest and its line in the index we may die: whoever comes next finds whose line is missing.
+            _note(intent, source.name)
+            _write(source / MANIFEST, manifest, sync=True)
+            self._append(manifest)
+            _note(intent, "")
+        return manifest
+
+    def rebuild(self, manifests: list[bytes]) -> None:
+        _write(self.root / INDEX, index_of(manifests))
+        _write(self.root / PAGE, page_of(manifests))
+
+    def examine(self, manifests: list[bytes]) -> tuple[list[str], str]:
+        return [], (
+            "Whoever may write here can rewrite every file, the chain and the index into another story that fits. "
+            "Only a hash that was announced (--newest), or an archive in S3 with Object Lock, shows that."
+        )
+
+    @contextmanager
+    def locked(self) -> Iterator[Any]:
+        """One at a time, of all processes of this machine; the lock's file names the run that is being added."""
+        self.root.mkdir(parents=True, exist_ok=True)
+        with (self.root / ".lock").open("a+", encoding="utf-8") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            yield file
+
+    def _finish(self, intent: Any) -> None:
+        """Add the line that somebody who died had yet to write."""
+        intent.seek(0)
+        folder = intent.read().strip()
+        manifest = self.read(f"{folder}/{MANIFEST}") if folder else None
+        if manifest is not None and newest(self.read(INDEX)) != digest(manifest):
+            self._append(manifest)
+
+    def _append(self, manifest: bytes) -> None:
+        _write(self.root / INDEX, longer(self.read(INDEX), manifest))
+        page, head = self.read(PAGE), pages_.index_head().encode()
+        if page is None or not page.startswith(head):  # another release wrote it
+            page = page_of(_manifests(self, self.read(INDEX))[:-1])
+        _write(self.root / PAGE, page + pages_.index_row(json.loads(line(manifest))).encode())
+
+
+class S3:
+    """A bucket, best one with Object Lock and a default retention (infrastructure.yaml makes it)."""
+
+    def __init__(self, target: Target, where: str) -> None:
+        self.where = where.rstrip("/")
+        self._target = target
+        self._bucket, _, prefix = self.where.removeprefix("s3://").partition("/")
+        self._prefix = f"{prefix}/" if prefix else ""
+
+    def read(self, name: str) -> bytes | None:
+        """AWS: s3:GetObject."""
+        return self._read(name)[0]
+
+    def folders(self) -> dict[str, set[str]]:
+        """AWS: s3:ListObjectsV2 (the permission is s3:ListBucket)."""
+        found: dict[str, set[str]] = {}
+        for page in pages(self._target, "s3", "list_objects_v2", Bucket=self._bucket, Prefix=self._prefix):
+            for each in page.get("Contents", ()):
+                folder, slash, name = each["Key"].removeprefix(self._prefix).partition("/")
+                if slash and folder != "chain":
+                    found.setdefault(folder, set()).add(name)
+        return found
+
+    def add(self, source: Path, facts: Mapping[str, Any]) -> bytes:
+        """Each file is uploaded once. AWS: s3:PutObject, writes."""
+        for name in facts["files"]:
+            self._keep(f"{source.name}/{name}", (source / name).read_bytes())
+        manifest = self._chain(facts)
+        self._keep(f"{source.name}/{MANIFEST}", manifest)
+        self.rebuild([])
+        return manifest
+
+    def rebuild(self, manifests: list[bytes]) -> None:
+        """The chain is what counts here: whatever the index lacks of it is added."""
+        for _ in range(TRIES):
+            index, etag = self._read(INDEX)
+            known = _manifests(self, index)
+            new = known + list(self._links(len(known)))
+            if new == known and index is not None and self.read(PAGE) == page_of(known):
+                return
+            if new == known or self._put(INDEX, index_of(new), **({"IfMatch": etag} if etag else {"IfNoneMatch": "*"})):
+                self._put(PAGE, page_of(new))
+
+    def examine(self, manifests: list[bytes]) -> tuple[list[str], str]:
+        """AWS: s3:GetBucketObjectLockConfiguration, s3:ListObjectVersions; reads only."""
+        links = list(self._links(0))
+        problems = [] if links == manifests else ["The objects under chain/ are not the manifests of the index."]
+        versions: dict[str, int] = {}
+        for page in pages(self._target, "s3", "list_object_versions", Bucket=self._bucket, Prefix=self._prefix):
+            for each in (*page.get("Versions", ()), *page.get("DeleteMarkers", ())):
+                name = each["Key"].removeprefix(self._prefix)
+                versions[name] = versions.get(name, 0) + (name not in (INDEX, PAGE))
+        problems += [f"{name} was written or deleted after the run." for name, count in versions.items() if count > 1]
+        return problems, self._lock_in_words()
+
+    def _lock_in_words(self) -> str:
+        try:
+            reply = self._target.call("s3", "get_object_lock_configuration", Bucket=self._bucket)
+            kept = reply["ObjectLockConfiguration"]["Rule"]["DefaultRetention"]
+        except (AwsFailed, KeyError):
+            return (
+                f"{self._bucket} has no Object Lock with a default retention: whoever may write there can rewrite "
+                "every object into another story that fits. Only a hash that was announced (--newest) shows that."
+            )
+        period = ", ".join(f"{kept[unit]} {unit.lower()}" for unit in ("Days", "Years") if kept.get(unit))
+        return (
+            f"Object Lock ({kept['Mode'].lower()}, {period}) keeps what was written from being changed or deleted; "
+            "in governance mode whoever may bypass it can. Runs older than that, and runs that never got here, it does "
+            "not protect."
+        )
+
+    def _chain(self, facts: Mapping[str, Any]) -> bytes:
+        """Write the next link; where others are faster, the one after theirs."""
+        links = _manifests(self, self.read(INDEX))
+        for _ in range(TRIES):
+            links += self._links(len(links))
+            for each in links:
+                if json.loads(each)["folder"] == facts["folder"]:
+                    return each
+            manifest = chained(facts, digest(links[-1]) if links else "")
+            if self._put(LINK.format(len(links)), manifest, IfNoneMatch="*"):
+                return manifest
+        raise self._conflict(LINK.format(len(links)))
+
+    def _links(self, start: int) -> Iterator[bytes]:
+        while (manifest := self.read(LINK.format(start))) is not None:
+            yield manifest
+            start += 1
+
+    def _keep(self, name: str, content: bytes) -> None:
+        """Write it once. What stands there already must be the same: an answer was lost, or an upload broke off."""
+        if not self._put(name, content, IfNoneMatch="*") and self.read(name) != content:
+            raise self._conflict(name)
+
+    def _conflict(self, name: str) -> BuddyError:
+        return BuddyError(
+            "archive-conflict",
+            f"{self.where}/{name} exists already, with other content.",
+            now="The run is kept in this machine's runs/ folder; nothing there was overwritten.",
+            next=f"`buddy-ops runs verify --archive {self.where}` tells what stands there.",
+        )
+
+    def _put(self, name: str, content: bytes, **condition: str) -> bool:
+        """Whether it was written: False where the condition does not hold."""
+        texts = {".html": "text/html; charset=utf-8", ".md": "text/markdown; charset=utf-8"}
+        kind = texts.get(Path(name).suffix, "application/json")
+        where = {"Bucket": self._bucket, "Key": self._prefix + name, "ContentType": kind}
+        try:
+            self._target.call("s3", "put_object", Body=content, **where, **condition)
+        except AwsFailed as failure:
+            if failure.code in ("PreconditionFailed", "ConditionalRequestConflict", "412", "409"):
+                return False
+            raise
+        return True
+
+    def _read(self, name: str) -> tuple[bytes | None, str]:
+        try:
+            reply = self._target.call("s3", "get_object", Bucket=self._bucket, Key=self._prefix + name)
+        except AwsFailed as failure:
+            if failure.code == "NoSuchKey":
+                return None, ""
+            raise
+        return reply["Body"].read(), str(reply["ETag"])
+
+
+def _manifests(shelf: Shelf, index: bytes | None) -> list[bytes]:
+    """The manifests that an index names, as they were written."""
+    found = []
+    for row in (index or b"").splitlines():
+        if row.startswith(b'{"sha256"'):
+            facts = json.loads(row.rstrip(b","))
+            facts.pop("sha256")
+            found.append(chained(facts, facts["previous"]))
+    return found
+
+
+def _note(intent: Any, folder: str) -> None:
+    intent.seek(0)
+    intent.truncate()
+    intent.write(folder)
+    intent.flush()
+
+
+def _write(path: Path, content: bytes, sync: bool = False) -> None:
+    """Write it whole or not at all."""
+    part = path.with_name(f".{path.name}.part")
+    with part.open("wb") as file:
+        file.write(content)
+        file.flush()
+        if sync:
+            os.fsync(file.fileno())
+    os.replace(part, path)  # noqa: PTH105

@@ -1,0 +1,397 @@
+"""Runbooks executed headlessly, under supervision: whatever dies, a finished, truthful archive is the result.
+
+Knows how a notebook is validated, executed by a process of its own, and archived. Never knows what a runbook does; how
+it ended comes from the error that its last cell raised, if it raised one.
+"""
+
+import json
+import os
+import secrets
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from buddy_ops.aws import notifications, session
+from buddy_ops.core import project, redaction, settings
+from buddy_ops.runs import archive, pages
+from buddy_ops.runs.archive import Entry
+from buddy_ops.core.errors import BuddyError, InvalidInput, exit_code_of
+from buddy_ops.deployment.rollout import Outcome, Rollout
+from buddy_ops.runs.stores import MANIFEST, S3, Folder
+from buddy_ops.runs._interrupts import DIED, GRACE_S, INTERRUPTED, SIGNALS, TIMED_OUT
+from buddy_ops.aws.session import Target
+
+KILLED = "RunnerKilled"
+OUTCOMES = {INTERRUPTED: "interrupted", TIMED_OUT: "timed-out", DIED: "killed", KILLED: "killed"}
+"""The outcome of a run that ended by an error of this name."""
+
+LOOK_S = 20.0
+"""For how long the archive waits for what AWS alone can tell: the caller, and the function's environment."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """An executed runbook. ``trouble`` is what its failing cell said, or None; ``told`` what the archive has to say."""
+
+    folder: Path
+    notebook: Path
+    report: Path | None
+    exit_code: int
+    trouble: str | None
+    entry: Entry
+    told: tuple[str, ...] = ()
+
+
+def drive(target: Target, rollout: Rollout) -> Outcome:
+    """Drive a rollout to its end without a picture."""
+    while True:
+        try:
+            observation = next(rollout)
+        except StopIteration as end:
+            outcome: Outcome = end.value
+            return outcome
+        target.clock.sleep_until(observation.wake_at)
+
+
+def run(
+    notebook: str,
+    given: Mapping[str, Any],
+    *,
+    folder: Path | None = None,
+    progress: Callable[[str], None] | None = None,
+    archive_to: str | None = None,
+    cell_timeout_s: float | None = None,
+) -> Run:
+    """Execute a runbook, and archive it however it ends.
+
+    Args:
+        notebook: its path, relative to the project's root; 'strategies/canary' suffices.
+        given: its parameters; names and types are checked before a kernel starts.
+        folder: where the run is archived; absent: a new folder in runs/.
+        progress: told of each step, a short line each.
+        archive_to: 's3://bucket/prefix', for the archive besides the folder; absent: as the environment's settings say.
+        cell_timeout_s: how long a cell may take; absent: as long as it likes.
+
+    Raises:
+        InvalidInput: ``notebook-missing``, ``invalid-parameters``, ``invalid-settings``.
+        AwsFailed: ``sandbox-not-running``.
+    """
+    tell = progress or (lambda _: None)
+    with _worker() as worker, tempfile.TemporaryDirectory(prefix="buddy-ops-") as private:
+        # Meanwhile the worker imports papermill.
+        source = find(notebook)
+        values = settings.check(settings.declared(_parameters_cell(source)), given, source.stem)
+        here = session.connect(
+            values["environment"],
+            source.stem,
+            values=values.get("settings"),
+            replaced=session.overrides(values),
+            quiet=True,
+            dry_run=values.get("dry_run", False),
+        )
+        here.redactor.share(f"{private}/secrets")
+        here.redactor.learn_named({name: value for name, value in given.items() if isinstance(value, str)})
+        folder = _free(folder or here.folder, here.run)
+        held = session.hold(folder / archive.JOURNAL)
+        about = {
+            "run": here.run,
+            "runbook": project.runbook(source.stem),
+            "environment": here.environment,
+            "began": here.now(),
+            "parameters": {name: value for name, value in values.items() if name != "settings"},
+            "archive": here.settings.archive.where if archive_to is None else archive_to,
+        }
+        tell(f"{source.stem} on {here.environment}, run {here.run}")
+        looking = _Looking(here)
+        ended = worker.execute(_job(source, folder, given, about, here, private, cell_timeout_s), tell)
+        held.close()
+        tell("archiving")
+        return _archive(here, source, folder, about, ended, looking)
+
+
+def summarize(done: Run) -> None:
+    """Add a summary in Markdown to the step's page, where a CI platform keeps one (GITHUB_STEP_SUMMARY)."""
+    _add_summary({**vars(done.entry), "notes": (*done.entry.notes, *done.told)}, done.entry.sha256)
+
+
+def summarize_error(notebook: str, environment: str, error: BuddyError) -> None:
+    """The same of a run that ended before a kernel started: nothing of it is archived."""
+    outcome = _outcome(_Ended(type(error).__name__, str(error)), error.exit_code)
+    about = {"runbook": notebook, "environment": environment, "exit_code": error.exit_code, "trouble": str(error)}
+    _add_summary(redaction.Redactor().clean(about | outcome), "")
+
+
+def _add_summary(facts: Mapping[str, Any], digest: str) -> None:
+    path = os.environ.get("GITHUB_STEP_SUMMARY")
+    if path:
+        with suppress(OSError), Path(path).open("a", encoding="utf-8") as file:
+            file.write(pages.summary(facts, digest))
+
+
+def index(where: str = "", environment: str = "") -> Iterator[str]:
+    """Finish what nobody finished, upload what S3 did not get, and write an archive's index anew; told line by line.
+
+    Args:
+        where: a folder, or 's3://bucket/prefix'; then the runs in runs/ that belong there and are not.
+        environment: through whose settings S3 is reached.
+    """
+    shelf = archive.at(where, environment)
+    if isinstance(shelf, Folder):
+        for folder in archive.adopt(shelf.root):
+            yield f"{folder}: archived"
+        missing = [each for each in archive.entries(shelf) if each.archive]
+    else:
+        missing = [each for each in archive.entries() if each.archive.rstrip("/") == shelf.where]
+    local = shelf.root if isinstance(shelf, Folder) else Folder(project.project_root() / "runs").root
+    for there in sorted({each.archive for each in missing}):
+        bucket = shelf if isinstance(shelf, S3) else archive.at(there, environment)
+        known = {each.folder for each in archive.entries(bucket)}
+        for each in missing:
+            if each.archive == there and each.folder not in known:
+                archive.upload(bucket, local / each.folder)
+                yield f"{each.folder}: uploaded to {there}"
+    yield f"{archive.rebuild(shelf)} run(s) in {shelf.where}"
+
+
+def _free(folder: Path, run: str) -> Path:
+    """A folder that nothing was archived in yet: an archived run is never written to."""
+    free = folder.with_name(f"{folder.name}-{run}") if (folder / MANIFEST).exists() else folder
+    while (free / MANIFEST).exists():
+        free = folder.with_name(f"{folder.name}-{secrets.token_hex(2)}")
+    free.mkdir(parents=True, exist_ok=True)
+    return free
+
+
+def _job(
+    source: Path,
+    folder: Path,
+    given: Mapping[str, Any],
+    about: Mapping[str, Any],
+    here: Target,
+    private: str,
+    cell_timeout_s: float | None,
+) -> dict[str, Any]:
+    """What the worker is told to do."""
+    return {
+        "source": str(source),
+        "notebook": str(folder / archive.NOTEBOOK),
+        "parameters": dict(given),
+        "about": about,
+        "cwd": str(project.project_root()),
+        "cell_timeout_s": cell_timeout_s,
+        "patterns": here.settings.archive.redact,
+        "innocent": here.settings.model_dump(mode="json"),
+        "environment": {
+            "BUDDY_OPS_RUN_FOLDER": str(folder),
+            "BUDDY_OPS_RUN": here.run,
+            redaction.FILE: f"{private}/secrets",
+        },
+    }
+
+
+class _Looking:
+    """What takes a while and no cell waits for: the caller, the secrets of the function, the imports of a report."""
+
+    def __init__(self, here: Target) -> None:
+        self._here = here
+        self.principal, self.note = "", "AWS did not tell the function's environment in time."
+        self._thread = threading.Thread(target=self._look, daemon=True)
+        self._thread.start()
+
+    def wait(self) -> None:
+        self._thread.join(LOOK_S)
+
+    def _look(self) -> None:
+        self.note = self._here.learn_secrets()
+        with suppress(BuddyError):
+            self.principal = self._here.principal
+        archive.prepare()
+
+
+@dataclass(frozen=True)
+class _Ended:
+    """How a notebook ended: its error's name and text, both empty where there was none."""
+
+    name: str
+    text: str
+
+    @property
+    def trouble(self) -> str:
+        ours = "\n\nNow:  " in self.text or not self.name
+        return self.text if ours else f"{self.name}: {self.text}"
+
+
+class _Worker:
+    """The process that executes the notebook. It may die; what it leaves behind is put in order."""
+
+    def __init__(self) -> None:
+        self._said = tempfile.TemporaryFile("w+")  # noqa: SIM115
+        self._process = subprocess.Popen(
+            [sys.executable, "-P", "-m", "buddy_ops.runs.engine"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._said,
+            text=True,
+            start_new_session=True,  # Ctrl-C is for us: we pass it on
+        )
+        self._kernel: int | None = None
+        self._where = "before its first cell"
+        self._signal = ""
+        self._limit: threading.Timer | None = None
+
+    def execute(self, job: Mapping[str, Any], tell: Callable[[str], None]) -> _Ended:
+        """Let it execute the job; how that ended, whatever happened to it."""
+        assert self._process.stdin is not None and self._process.stdout is not None
+        ended: _Ended | None = None
+        with self._passing_on_signals():
+            with suppress(BrokenPipeError):
+                self._process.stdin.write(json.dumps(job) + "\n")
+                self._process.stdin.flush()
+            for line in self._process.stdout:
+                said = json.loads(line)
+                self._kernel = said.get("kernel", self._kernel)
+                if "cell" in said:
+                    self._where = f"in cell {said['cell']} of {said['of']}, {said['heading']!r}"
+                    tell(f"cell {said['cell']} of {said['of']}: {said['heading']}")
+                if "ended" in said:
+                    ended = _Ended(**said["ended"])
+            code = self._process.wait()
+        if ended is not None:
+            return ended
+        self._kill_kernel()
+        if self._signal:
+            return _Ended(INTERRUPTED, f"{self._signal} ended the run {self._where}.")
+        how = signal.Signals(-code).name if code < 0 else f"exit code {code}"
+        return _Ended(KILLED, f"papermill was killed ({how}) {self._where}.{self._last_words()}")
+
+    def close(self) -> None:
+        """End it if it has not ended; it ends with its kernel."""
+        if self._limit is not None:
+            self._limit.cancel()
+        if self._process.poll() is None:
+            self._process.kill()
+            self._process.wait()
+            self._kill_kernel()
+        for pipe in (self._process.stdin, self._process.stdout, self._said):
+            with suppress(BrokenPipeError):
+                pipe.close()  # type: ignore[union-attr]
+
+    def _kill_kernel(self) -> None:
+        """A kernel ends by itself when its papermill is gone, a second later: not a second too late."""
+        if self._kernel is not None:
+            with suppress(ProcessLookupError):
+                os.killpg(self._kernel, signal.SIGKILL)
+
+    def _last_words(self) -> str:
+        self._said.seek(0)
+        lines = self._said.read().strip().splitlines()
+        return f" Its last words: {lines[-1][:300]}" if lines else ""
+
+    @contextmanager
+    def _passing_on_signals(self) -> Iterator[None]:
+        """Pass SIGINT, SIGTERM and SIGHUP on to the worker, which ends the cell, and go on until it has ended."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+
+        def heard(number: int, _: Any) -> None:
+            self._signal = signal.Signals(number).name
+            with suppress(ProcessLookupError):
+                self._process.send_signal(number)
+            if self._limit is None:
+                self._limit = threading.Timer(GRACE_S + 15, self._process.kill)
+                self._limit.daemon = True
+                self._limit.start()
+
+        before = {each: signal.signal(each, heard) for each in SIGNALS}
+        try:
+            yield
+        finally:
+            for each, handler in before.items():
+                signal.signal(each, handler)
+
+
+@contextmanager
+def _worker() -> Iterator[_Worker]:
+    worker = _Worker()
+    try:
+        yield worker
+    finally:
+        worker.close()
+
+
+def _archive(here: Target, source: Path, folder: Path, about: dict[str, Any], ended: _Ended, looking: _Looking) -> Run:
+    """Finish the run's folder, chain it, tell of it; S3 besides, where the run belongs there."""
+    looking.wait()
+    here.redactor.refresh()
+    notebook = folder / archive.NOTEBOOK
+    if not notebook.exists():
+        archive.leave_unrun(source, notebook, about)
+    code = exit_code_of(ended.name) if ended.name else 0
+    known = {
+        "exit_code": code,
+        "ended": here.now(),
+        "trouble": ended.trouble,
+        "notes": [looking.note] if looking.note else [],
+    }
+    facts = archive.finish(folder, here.redactor, **known, **_outcome(ended, code))
+    facts["principal"] = facts["principal"] or looking.principal
+    entry, told = archive.seal(folder, facts), []
+    if about["archive"]:
+        try:
+            entry = archive.upload(S3(here, about["archive"]), folder)
+            told.append(f"Archived in {about['archive']}/{entry.folder}.")
+        except BuddyError as failure:
+            told.append(
+                f"NOT ARCHIVED in {about['archive']}: {failure.what}\n"
+                f"The run is kept on this machine only, in {folder}. `buddy-ops runs index` uploads it later."
+            )
+    if entry.people and not here.dry_run:
+        said = f"{entry.runbook} ended: {entry.outcome}. Archived as {entry.folder}, manifest {entry.sha256}."
+        told += notifications.announce(here, said).troubles
+    page = folder / archive.REPORT
+    trouble = here.redactor.clean(ended.trouble) or None
+    return Run(folder, notebook, page if page.exists() else None, code, trouble, entry, tuple(told))
+
+
+def _outcome(ended: _Ended, code: int) -> dict[str, str]:
+    """The outcome that the run's error tells; without one, or where the deployment did not stay, the journal's."""
+    if ended.name in OUTCOMES:
+        return {"outcome": OUTCOMES[ended.name]}
+    if code in (3, 5):
+        return {"outcome": ended.text.partition("\n")[0]}
+    return {"outcome": {1: "failed", 2: "invalid", 4: "refused"}[code]} if code else {}
+
+
+def find(notebook: str) -> Path:
+    """The file of a runbook. Raises InvalidInput ``notebook-missing``."""
+    root = project.project_root()
+    for path in (root / notebook, root / "notebooks" / notebook, root / "notebooks" / f"{notebook}.ipynb"):
+        if path.is_file():
+            return path
+    known = sorted(str(path.relative_to(root / "notebooks")) for path in (root / "notebooks").rglob("*.ipynb"))
+    raise InvalidInput(
+        "notebook-missing",
+        f"There is no runbook {notebook!r}.",
+        now=settings.UNTOUCHED,
+        next=f"Choose one of: {', '.join(each.removesuffix('.ipynb') for each in known)}.",
+    )
+
+
+def _parameters_cell(source: Path) -> str:
+    for cell in json.loads(source.read_text(encoding="utf-8"))["cells"]:
+        if "parameters" in cell["metadata"].get("tags", []):
+            return "".join(cell["source"])
+    raise InvalidInput(
+        "notebook-missing",
+        f"{source.name} has no cell with the tag 'parameters', so it is not a runbook.",
+        now=settings.UNTOUCHED,
+        next="Choose a notebook from notebooks/.",
+    )

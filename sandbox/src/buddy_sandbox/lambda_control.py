@@ -1,0 +1,373 @@
+"""AWS Lambda's control plane: functions, versions, aliases, concurrency, tags and permissions.
+
+Knows the operations. Never runs a handler, never uses moto's Lambda, and keeps nothing on disk.
+"""
+
+import json
+import threading
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any, Protocol
+
+from moto.core.model import OperationModel
+from werkzeug.wrappers import Response
+
+from buddy_sandbox import functions
+from buddy_sandbox.functions import (
+    ACCOUNT,
+    LATEST,
+    Alias,
+    Code,
+    Function,
+    Version,
+    conflict,
+    invalid,
+    missing,
+    page,
+)
+from buddy_sandbox.wire import AwsError, Params, Raw, Service
+
+CONCURRENCY = 1000
+UNRESERVED_MINIMUM = 100
+_FROM_S3 = {"S3Bucket", "S3Key", "S3ObjectVersion"}
+_DEFAULTS = {
+    "Architectures": ["x86_64"],
+    "Description": "",
+    "EphemeralStorage": {"Size": 512},
+    "MemorySize": 128,
+    "Timeout": 3,
+    "TracingConfig": {"Mode": "PassThrough"},
+}
+
+
+class Time(Protocol):
+    """A clock: virtual seconds since the epoch."""
+
+    def now(self) -> float: ...
+
+
+class ControlPlane(Service):
+    """Lambda's control plane in one account and region; one operation at a time.
+
+    Args:
+        clock: gives virtual time; states settle by it.
+        region: of the ARNs.
+        update_s: virtual seconds that $LATEST is InProgress after an update, and a new version Pending.
+        fetch_s3: (bucket, key, version id) to a package; raises LookupError for one that is not there.
+    """
+
+    name = "lambda"
+
+    def __init__(
+        self, clock: Time, region: str, update_s: float, fetch_s3: Callable[[str, str, str | None], bytes] | None
+    ) -> None:
+        super().__init__()
+        self.region = region
+        self.update_s = update_s
+        self._clock = clock
+        self._fetch_s3 = fetch_s3
+        self._lock = threading.RLock()
+        self._functions: dict[str, Function] = {}
+
+    def call(self, operation: OperationModel, params: Params) -> Response:
+        if problem := functions.violation(operation.input_shape, params):
+            return self._answer(operation, AwsError("ValidationException", problem), functions.new_revision(), 400)
+        with self._lock:
+            return super().call(operation, params)
+
+    # Functions and their code.
+
+    def create_function(self, params: Params) -> dict[str, Any]:
+        name, _ = functions.parse_name(params, self.region)
+        if name in self._functions:
+            raise conflict(f"Function already exist: {name}")
+        self._refuse_unsupported(params, {"FunctionName", "Code", "Publish", "PackageType", "Tags"})
+        if not params.get("Runtime") or not params.get("Handler"):
+            raise invalid(
+                "Runtime and Handler are mandatory parameters for functions created with deployment packages."
+            )
+        logging = {"LogFormat": "Text", "LogGroup": f"/aws/lambda/{name}"}
+        config = functions.configure({**_DEFAULTS, "LoggingConfig": logging}, params)
+        now = self._clock.now()
+        latest = Version(LATEST, config, self._code(params["Code"]), now, now + self.update_s)
+        fn = self._functions[name] = Function(name, self._arn(name), latest, tags=dict(params.get("Tags") or {}))
+        return self._publish(fn, None) if params.get("Publish") else self._shown(fn, latest, None)
+
+    def get_function(self, params: Params) -> dict[str, Any]:
+        fn, qualifier = self._function(params)
+        version = fn.version(qualifier)
+        location = f"https://awslambda-{self.region}-tasks.s3.{self.region}.amazonaws.com/{fn.name}/{version.number}"
+        reserved = {} if fn.reserved is None else {"Concurrency": {"ReservedConcurrentExecutions": fn.reserved}}
+        return {
+            "Configuration": self._shown(fn, version, qualifier),
+            "Code": {"RepositoryType": "S3", "Location": location},
+            **({"Tags": fn.tags} if fn.tags else {}),
+            **reserved,
+        }
+
+    def get_function_configuration(self, params: Params) -> dict[str, Any]:
+        fn, qualifier = self._function(params)
+        return self._shown(fn, fn.version(qualifier), qualifier)
+
+    def delete_function(self, params: Params) -> Raw:
+        fn, qualifier = self._function(params)
+        if qualifier is None:
+            del self._functions[fn.name]
+        elif qualifier == LATEST:
+            raise invalid("$LATEST version cannot be deleted without deleting the function.")
+        elif not qualifier.isdecimal():
+            raise invalid("Deletion of aliases is not currently supported.")
+        elif users := [alias.name for alias in fn.aliases.values() if qualifier in (alias.primary, alias.second)]:
+            raise conflict(f"Unable to delete version because the following aliases reference it: [{', '.join(users)}]")
+        else:
+            # AWS answers 204 for a version that is not there, too.
+            for stored in (fn.versions, fn.provisioned, fn.policies):
+                stored.pop(qualifier, None)
+        return Raw(b"", 204)
+
+    def list_functions(self, params: Params) -> dict[str, Any]:
+        self._refuse_unsupported(params, {"Marker", "MaxItems"})
+        found = [self._functions[name] for name in sorted(self._functions)]
+        return page({fn.name: self._shown(fn, fn.latest, None) for fn in found}, params, "Functions")
+
+    def update_function_code(self, params: Params) -> dict[str, Any]:
+        fn = self._writable(params)
+        self._refuse_unsupported(params, {"FunctionName", "Publish", "DryRun", "RevisionId", "ZipFile"} | _FROM_S3)
+        code = self._code(params)
+        if params.get("DryRun"):
+            return self._shown(fn, replace(fn.latest, code=code), None)
+        self._update(fn, fn.latest.config, code)
+        return self._publish(fn, None) if params.get("Publish") else self._shown(fn, fn.latest, None)
+
+    def update_function_configuration(self, params: Params) -> dict[str, Any]:
+        fn = self._writable(params)
+        self._refuse_unsupported(params, {"FunctionName", "RevisionId"})
+        self._update(fn, functions.configure(fn.latest.config, params), fn.latest.code)
+        return self._shown(fn, fn.latest, None)
+
+    def publish_version(self, params: Params) -> dict[str, Any]:
+        fn = self._writable(params)
+        if params.get("CodeSha256") not in (None, "", fn.latest.code.sha256):
+            have = f"CodeSHA256 ({params['CodeSha256']}) is different from current CodeSHA256 in $LATEST"
+            raise invalid(f"{have} ({fn.latest.code.sha256}). Please try again with the CodeSHA256 in $LATEST.")
+        return self._publish(fn, params.get("Description"))
+
+    def list_versions_by_function(self, params: Params) -> dict[str, Any]:
+        fn, _ = self._function(params)
+        versions = {LATEST: fn.latest, **fn.versions}
+        return page({n: self._shown(fn, version, n) for n, version in versions.items()}, params, "Versions")
+
+    # Aliases.
+
+    def create_alias(self, params: Params) -> dict[str, Any]:
+        fn, _ = self._function(params)
+        if params["Name"] in fn.aliases:
+            raise conflict(f"Alias already exists: {fn.arn}:{params['Name']}")
+        alias = Alias(params["Name"], params["FunctionVersion"], description=params.get("Description") or "")
+        alias.route(params.get("RoutingConfig"))
+        return fn.put_alias(alias)
+
+    def update_alias(self, params: Params) -> dict[str, Any]:
+        fn, _ = self._function(params)
+        old = fn.alias(params["Name"])
+        functions.check_revision(params, old.revision)
+        # A new RevisionId for every update, one that changes nothing included.
+        alias = replace(old, revision=functions.new_revision())
+        alias.primary = params.get("FunctionVersion") or old.primary
+        if params.get("Description") is not None:
+            alias.description = params["Description"]
+        alias.route(params.get("RoutingConfig"))
+        return fn.put_alias(alias)
+
+    def get_alias(self, params: Params) -> dict[str, Any]:
+        fn, _ = self._function(params)
+        return fn.alias(params["Name"]).describe(fn.arn)
+
+    def delete_alias(self, params: Params) -> None:
+        fn, _ = self._function(params)
+        for stored in (fn.aliases, fn.provisioned, fn.policies):
+            stored.pop(params["Name"], None)
+
+    def list_aliases(self, params: Params) -> dict[str, Any]:
+        fn, _ = self._function(params)
+        version = params.get("FunctionVersion")
+        found = [alias for _, alias in sorted(fn.aliases.items()) if version in (None, "", alias.primary)]
+        return page({alias.name: alias.describe(fn.arn) for alias in found}, params, "Aliases")
+
+    # Concurrency.
+
+    def put_function_concurrency(self, params: Params) -> dict[str, Any]:
+        fn, _ = self._function(params)
+        wanted = params["ReservedConcurrentExecutions"]
+        others = sum(other.reserved or 0 for other in self._functions.values() if other is not fn)
+        if CONCURRENCY - others - wanted < UNRESERVED_MINIMUM:
+            below = f"UnreservedConcurrentExecution below its minimum value of [{UNRESERVED_MINIMUM}]."
+            raise invalid(f"Specified ReservedConcurrentExecutions for function decreases account's {below}")
+        if wanted < (provisioned := sum(fn.provisioned.values())):
+            lower = f"should not be lower than function's total provisioned concurrency [{provisioned}]."
+            raise invalid(f"ReservedConcurrentExecutions {wanted} {lower}")
+        fn.reserved = wanted
+        return {"ReservedConcurrentExecutions": wanted}
+
+    def get_function_concurrency(self, params: Params) -> dict[str, Any]:
+        fn, _ = self._function(params)
+        return {} if fn.reserved is None else {"ReservedConcurrentExecutions": fn.reserved}
+
+    def delete_function_concurrency(self, params: Params) -> None:
+        self._function(params)[0].reserved = None
+
+    def put_provisioned_concurrency_config(self, params: Params) -> dict[str, Any]:
+        fn, qualifier = self._function(params)
+        if fn.version(qualifier) is fn.latest:
+            raise invalid("Provisioned Concurrency Configs cannot be applied to unpublished function versions.")
+        if qualifier in fn.aliases and fn.aliases[qualifier].second is not None:
+            raise invalid("Provisioned Concurrency Configs cannot be applied to an alias with a routing configuration.")
+        fn.provisioned[str(qualifier)] = params["ProvisionedConcurrentExecutions"]
+        return self.get_provisioned_concurrency_config(params)
+
+    def get_provisioned_concurrency_config(self, params: Params) -> dict[str, Any]:
+        fn, qualifier = self._function(params)
+        if qualifier not in fn.provisioned:
+            code = "ProvisionedConcurrencyConfigNotFoundException"
+            raise AwsError(code, "No Provisioned Concurrency Config found for this function", Type="User")
+        kinds = ("Requested", "Allocated", "Available")
+        counts = {f"{kind}ProvisionedConcurrentExecutions": fn.provisioned[qualifier] for kind in kinds}
+        return {**counts, "Status": "READY"}
+
+    def list_provisioned_concurrency_configs(self, params: Params) -> dict[str, Any]:
+        fn, _ = self._function(params)
+        found = {}
+        for qualifier in sorted(fn.provisioned):
+            config = self.get_provisioned_concurrency_config({**params, "Qualifier": qualifier})
+            found[qualifier] = {"FunctionArn": f"{fn.arn}:{qualifier}", **config}
+        return page(found, params, "ProvisionedConcurrencyConfigs")
+
+    def delete_provisioned_concurrency_config(self, params: Params) -> None:
+        fn, qualifier = self._function(params)
+        fn.provisioned.pop(str(qualifier), None)
+
+    def get_account_settings(self, params: Params) -> dict[str, Any]:
+        found = self._functions.values()
+        unreserved = CONCURRENCY - sum(fn.reserved or 0 for fn in found)
+        stored = sum(len(version.code.zipped) for fn in found for version in (fn.latest, *fn.versions.values()))
+        limit = {"TotalCodeSize": 80530636800, "ConcurrentExecutions": CONCURRENCY}
+        limit |= {"CodeSizeUnzipped": functions.UNZIPPED_LIMIT, "CodeSizeZipped": functions.ZIP_LIMIT}
+        limit |= {"UnreservedConcurrentExecutions": unreserved}
+        return {"AccountLimit": limit, "AccountUsage": {"TotalCodeSize": stored, "FunctionCount": len(found)}}
+
+    # Tags and permissions.
+
+    def tag_resource(self, params: Params) -> None:
+        self._function(params)[0].tags.update(params["Tags"])
+
+    def untag_resource(self, params: Params) -> None:
+        for key in params["TagKeys"]:
+            self._function(params)[0].tags.pop(key, None)
+
+    def list_tags(self, params: Params) -> dict[str, Any]:
+        return {"Tags": self._function(params)[0].tags}
+
+    def add_permission(self, params: Params) -> dict[str, Any]:
+        fn, qualifier, policy = self._policy(params)
+        sid, principal = params["StatementId"], params["Principal"]
+        if sid in policy:
+            advice = "Please provide a new statement id, or remove the existing statement."
+            raise conflict(f"The statement id ({sid}) provided already exists. {advice}")
+        who = {"Service": principal} if principal.endswith(".amazonaws.com") else {"AWS": principal}
+        resource = f"{fn.arn}:{qualifier}" if qualifier else fn.arn
+        statement = {"Sid": sid, "Effect": "Allow", "Principal": who, "Action": params["Action"], "Resource": resource}
+        if params.get("SourceArn"):
+            statement["Condition"] = {"ArnLike": {"AWS:SourceArn": params["SourceArn"]}}
+        policy[sid] = statement
+        self._rotate(fn, qualifier)
+        return {"Statement": json.dumps(statement)}
+
+    def remove_permission(self, params: Params) -> None:
+        fn, qualifier, policy = self._policy(params)
+        if policy.pop(params["StatementId"], None) is None:
+            raise missing(f"Statement {params['StatementId']} is not found in resource policy.")
+        self._rotate(fn, qualifier)
+
+    def get_policy(self, params: Params) -> dict[str, Any]:
+        fn, qualifier, policy = self._policy(params)
+        if not policy:
+            raise missing("The resource you requested does not exist.")
+        document = {"Version": "2012-10-17", "Id": "default", "Statement": list(policy.values())}
+        return {"Policy": json.dumps(document), "RevisionId": self._revision(fn, qualifier)}
+
+    # Shared steps; the lock is held.
+
+    def _arn(self, name: str) -> str:
+        return f"arn:aws:lambda:{self.region}:{ACCOUNT}:function:{name}"
+
+    def _function(self, params: Params) -> tuple[Function, str | None]:
+        name, qualifier = functions.parse_name(params, self.region)
+        if name not in self._functions:
+            raise missing(f"Function not found: {self._arn(name)}" + (f":{qualifier}" if qualifier else ""))
+        return self._functions[name], qualifier
+
+    def _writable(self, params: Params) -> Function:
+        """The function, if its RevisionId is the one given and no update is in progress."""
+        fn, _ = self._function(params)
+        now = self._clock.now()
+        functions.check_revision(params, fn.latest.revision_at(now))
+        if now < fn.latest.settles_at:
+            why = f"An update is in progress for resource: {fn.arn}"
+            if fn.latest.pending:
+                why = "The function is currently in the following state: Pending"
+            raise conflict(f"The operation cannot be performed at this time. {why}")
+        return fn
+
+    def _update(self, fn: Function, config: dict[str, Any], code: Code) -> None:
+        now = self._clock.now()
+        fn.before_update = fn.latest
+        fn.latest = Version(LATEST, config, code, now, now + self.update_s, pending=False)
+
+    def _publish(self, fn: Function, description: str | None) -> dict[str, Any]:
+        last = fn.versions.get(str(fn.highest))
+        if last is None or last.published_from != fn.latest.fingerprint():
+            now = self._clock.now()
+            fn.highest += 1
+            last = fn.latest.published(fn.highest, description or None, now, now + self.update_s)
+            fn.versions[last.number] = last
+            fn.latest.rotate()
+        return self._shown(fn, last, last.number)
+
+    def _code(self, given: Params) -> Code:
+        if zipped := given.get("ZipFile"):
+            if len(zipped) > functions.ZIP_LIMIT:
+                message = f"Request must be smaller than {functions.ZIP_LIMIT * 4 // 3} bytes for the operation"
+                raise AwsError("RequestTooLargeException", message, Type="User")
+            return Code.of(zipped)
+        if not given.get("S3Bucket") or not given.get("S3Key") or self._fetch_s3 is None:
+            raise invalid("Please provide a source for function code.")
+        try:
+            return Code.of(self._fetch_s3(given["S3Bucket"], given["S3Key"], given.get("S3ObjectVersion")))
+        except LookupError:
+            message = "S3 Error Code: NoSuchKey. S3 Error Message: The specified key does not exist."
+            raise invalid(f"Error occurred while GetObject. {message}") from None
+
+    def _shown(self, fn: Function, version: Version, qualifier: str | None) -> dict[str, Any]:
+        arn = f"{fn.arn}:{qualifier}" if qualifier else fn.arn
+        return version.describe(fn.name, arn, self._clock.now())
+
+    def _policy(self, params: Params) -> tuple[Function, str | None, dict[str, dict[str, Any]]]:
+        fn, qualifier = self._function(params)
+        functions.check_revision(params, self._revision(fn, qualifier))
+        return fn, qualifier, fn.policies.setdefault(qualifier or "", {})
+
+    def _revision(self, fn: Function, qualifier: str | None) -> str:
+        if qualifier in fn.aliases:
+            return fn.aliases[qualifier].revision
+        return fn.version(qualifier).revision_at(self._clock.now())
+
+    def _rotate(self, fn: Function, qualifier: str | None) -> None:
+        if qualifier in fn.aliases:
+            fn.aliases[qualifier].revision = functions.new_revision()
+        else:
+            fn.version(qualifier).rotate()
+
+    def _refuse_unsupported(self, params: Params, known: set[str]) -> None:
+        given = {name for name, value in params.items() if value is not None}
+        if unknown := sorted(given - functions.CONFIGURABLE - known):
+            raise AwsError("NotImplementedException", f"the sandbox's Lambda has no {', '.join(unknown)}", status=501)

@@ -1,0 +1,158 @@
+"""Situations to practise and to test: small YAML files, and how the sandbox is brought into each.
+
+Knows what stands in an account before a runbook comes. Never runs a runbook.
+"""
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Literal
+
+import yaml
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+from buddy_sandbox import builds, reminders
+from buddy_sandbox.faults import PROFILES
+from buddy_sandbox.traffic import Traffic, Trouble
+from buddy_sandbox.world import World
+
+FOLDER = Path(__file__).parent / "scenarios"
+ROLE = "arn:aws:iam::123456789012:role/buddy-skill"
+SCHEDULER_ROLE = "buddy-ops-scheduler"
+ALIAS = "live"
+
+
+class Model(BaseModel):
+    """A part of a scenario file."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+def _known(profile: str) -> str:
+    if profile not in PROFILES:
+        raise ValueError(f"there is no fault profile {profile!r}")
+    return profile
+
+
+Profile = Annotated[str, AfterValidator(_known)]
+
+
+class TroubleSpec(Model):
+    """Something that hits both versions, in minutes after the scenario is ready."""
+
+    after_minutes: float = 0
+    minutes: Annotated[float, Field(gt=0)] = 10
+    error_rate: Annotated[float, Field(ge=0, le=1)] = 0
+    throttle_rate: Annotated[float, Field(ge=0, le=1)] = 0
+
+
+class Scenario(Model):
+    """One situation.
+
+    Attributes:
+        stable: the fault profile of the version that serves when the scenario is ready.
+        build: the fault profile of the build to ship; ``buddy-ops sandbox scenario`` writes it as a zip.
+        deployed: whether a first version is live behind the alias already.
+        history_minutes: how long it has served when the scenario is ready.
+        metrics_delay_s: when a request becomes visible in CloudWatch.
+        reminders: how many items Buddy's table holds; 0: there is no table.
+        corrupted_minutes: for how long version 2, which damages what it writes, has been live behind the alias.
+        ends: how a canary of ``build`` ends here.
+    """
+
+    description: str
+    stable: Profile = "good"
+    build: Profile = "good"
+    requests_per_minute: Annotated[float, Field(ge=0, le=100_000)] = 600
+    deployed: bool = True
+    history_minutes: Annotated[int, Field(ge=0, le=24 * 60)] = 190
+    metrics_delay_s: Annotated[float, Field(ge=0, le=900)] = 60
+    reminders: Annotated[int, Field(ge=0, le=100_000)] = 40
+    corrupted_minutes: Annotated[int, Field(ge=0, le=24 * 60)] = 0
+    troubles: tuple[TroubleSpec, ...] = ()
+    ends: Literal["proved", "unproven", "rolled-back", "held", "deployed"] = "proved"
+
+
+def names() -> list[str]:
+    """The scenarios there are."""
+    return sorted(path.stem for path in FOLDER.glob("*.yaml"))
+
+
+def read(name: str) -> Scenario:
+    """A scenario by its name. Raises KeyError for one that does not exist."""
+    if name not in names():
+        raise KeyError(name)
+    return Scenario.model_validate(yaml.safe_load((FOLDER / f"{name}.yaml").read_text(encoding="utf-8")))
+
+
+def artifact(name: str) -> bytes:
+    """The build that a scenario ships."""
+    scenario = read(name)
+    label = "3.0.0" if scenario.corrupted_minutes else "2.0.0" if scenario.deployed else "1.0.0"
+    return builds.build(PROFILES[scenario.build], version_label=label)
+
+
+def set_up(world: World, scenario: Scenario, environment: str) -> None:
+    """Bring a freshly reset world into a scenario; time passes while its history is made."""
+    function = f"buddy-alexa-skill-{environment}"
+    world.metrics.delay_s = scenario.metrics_delay_s
+    label = "1.0.0" if scenario.deployed else "0.0.0"
+    variables = {"REMINDERS_TABLE": reminders.table_of(environment)} if scenario.reminders else {}
+    world.invoke(
+        "lambda",
+        "create_function",
+        {
+            "FunctionName": function,
+            "Role": ROLE,
+            "Runtime": "python3.11",
+            "Handler": "lambda_function.handler",
+            "Timeout": 7,
+            "MemorySize": 256,
+            "Environment": {"Variables": variables},
+            "Code": {"ZipFile": builds.build(PROFILES[scenario.stable], version_label=label)},
+        },
+    )
+    trust = {"Effect": "Allow", "Principal": {"Service": "scheduler.amazonaws.com"}, "Action": "sts:AssumeRole"}
+    policy = json.dumps({"Version": "2012-10-17", "Statement": [trust]})
+    world.invoke("iam", "create_role", {"RoleName": SCHEDULER_ROLE, "AssumeRolePolicyDocument": policy})
+    world.use(function)
+    world.clock.advance_to(world.clock.now() + 60)
+    if scenario.deployed:
+        version = world.invoke("lambda", "publish_version", {"FunctionName": function})["Version"]
+        alias = {"FunctionName": function, "Name": ALIAS, "FunctionVersion": version}
+        world.clock.advance_to(world.clock.now() + 60)
+        world.invoke("lambda", "create_alias", alias)
+    if scenario.reminders:
+        reminders.create(world, environment, scenario.reminders)
+    world.people.traffic = Traffic(function, ALIAS, scenario.requests_per_minute)
+    ready = world.clock.now() + 60 * scenario.history_minutes
+    world.clock.advance_to(ready)
+    if scenario.corrupted_minutes:
+        _ship_corrupting(world, function)
+        reminders.corrupt(world, environment, scenario.reminders, scenario.corrupted_minutes)
+        ready = world.clock.now()
+    world.people.traffic.troubles += [_trouble(each, ready) for each in scenario.troubles]
+
+
+def _ship_corrupting(world: World, function: str) -> None:
+    """Version 2 behind the alias, as a rollout left it that no metric spoke against."""
+    build = builds.build(PROFILES["corrupting"], version_label="2.0.0")
+    world.invoke("lambda", "update_function_code", {"FunctionName": function, "ZipFile": build})
+    world.clock.advance_to(world.clock.now() + 60)
+    version = world.invoke("lambda", "publish_version", {"FunctionName": function})["Version"]
+    world.clock.advance_to(world.clock.now() + 60)
+    since = world.clock.utc().isoformat(timespec="minutes").replace("+00:00", "Z")
+    record = {"v": 1, "run": "5eed", "from": "1", "to": version, "stage": "proved", "since": since}
+    alias = {"FunctionName": function, "Name": ALIAS, "FunctionVersion": version, "Description": json.dumps(record)}
+    world.invoke("lambda", "update_alias", alias)
+
+
+def _trouble(spec: TroubleSpec, ready: float) -> Trouble:
+    start = ready + 60 * spec.after_minutes
+    return Trouble(start, start + 60 * spec.minutes, spec.error_rate, spec.throttle_rate)
+
+
+def describe(world: World) -> dict[str, object]:
+    """What traffic there is, for ``buddy-ops sandbox status``."""
+    traffic = world.people.traffic
+    return {} if traffic is None else asdict(traffic)

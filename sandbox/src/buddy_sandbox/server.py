@@ -1,0 +1,316 @@
+"""The sandbox's process: one port that answers as AWS, and a control address beside it.
+
+Knows which service a request is for. What we serve ourselves comes before moto's; under ``/_sandbox/`` the clock, the
+scenarios and the call log are reached.
+"""
+
+import argparse
+import json
+import re
+import signal
+import socket
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from io import BytesIO
+from typing import Any
+
+from moto.core.request import Request
+from moto.moto_server.werkzeug_app import DomainDispatcherApplication, MotoRequestHandler, create_backend_app
+from werkzeug.serving import BaseWSGIServer, make_server
+from werkzeug.wrappers import Response
+
+from buddy_sandbox import dynamodb, scenarios
+from buddy_sandbox.chaos import METRICS, Chaos, Fault, forgetful
+from buddy_sandbox.clock import exists
+from buddy_sandbox.runtime import OWN_KEY
+from buddy_sandbox.wire import AwsError, Params, refusal
+from buddy_sandbox.world import STEPPED_START, LiveTicker, World
+
+SIGNING_NAMES = {"monitoring": "cloudwatch"}
+"""Services that sign under another name than botocore calls them."""
+
+
+class Handler(MotoRequestHandler):
+    """Keeps connections open, says nothing on the terminal, and gives replies the sandbox's time."""
+
+    protocol_version = "HTTP/1.1"
+
+    def log_request(self, *_: Any) -> None:
+        """A call log is kept by the sandbox itself."""
+
+    def date_time_string(self, timestamp: float | None = None) -> str:
+        now = self.server.app.world.clock.now()  # type: ignore[attr-defined]
+        return str(super().date_time_string(now if timestamp is None else timestamp))
+
+
+class Front:
+    """The WSGI application."""
+
+    def __init__(self, world: World, stop: Callable[[], None]) -> None:
+        self.world, self._stop = world, stop
+        self._moto = DomainDispatcherApplication(create_backend_app)
+        self._moto_lock = threading.Lock()
+        self.chaos = Chaos()
+
+    def __call__(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
+        request = Request(environ)
+        if request.path.startswith("/_sandbox/"):
+            reply: Any = self._control(request)
+        else:
+            service = self._service(request)
+            # moto reads the request again.
+            environ["wsgi.input"] = BytesIO(request.get_data())
+            fault = self.chaos.strikes(request, lambda: self._operation(service, request))
+            reply = self._ask(service, request) if fault is None else self._fail(fault, service, request)
+        return reply(environ, start_response)  # type: ignore[no-any-return]
+
+    # AWS
+
+    def _ask(self, service: str, request: Request) -> Any:
+        """The answer, a WSGI application."""
+        own = service in self.world.services
+        return self._ask_own(service, request) if own else self._ask_moto(service, request)
+
+    def _fail(self, fault: Fault, service: str, request: Request) -> Any:
+        """The answer to a call that a fault strikes. Raises ConnectionError where there is none."""
+        if fault.kind in METRICS:
+            with forgetful(self.world, fault.kind):
+                return self._ask(service, request)
+        if fault.after:
+            self._ask(service, request)
+        return self.chaos.answer(fault, service, request, request.environ["werkzeug.socket"])
+
+    def _service(self, request: Request) -> str:
+        match = re.search(r"Credential=[^/]+/\d+/[^/]+/([^/]+)/aws4_request", request.headers.get("Authorization", ""))
+        name = match.group(1) if match else ""
+        return SIGNING_NAMES.get(name, name)
+
+    def _ask_own(self, name: str, request: Request) -> Response:
+        service = self.world.services[name]
+        try:
+            operation, params = service.parse(request)
+        except AwsError as error:
+            body = json.dumps({"message": error.message})
+            return Response(body, error.status or 400, {"x-amzn-ErrorType": error.code})
+        reply = service.call(operation, params)
+        self._log(request, name, str(operation.name), params, reply)
+        return reply
+
+    def _ask_moto(self, service: str, request: Request) -> Response:
+        if (said := self._denied(service, request)) is not None:
+            return said
+        # moto is not thread-safe.
+        with self._moto_lock:
+            try:
+                reply = Response.from_app(self._moto, request.environ)
+            except NotImplementedError:
+                missing = f"the sandbox has no {service}:{self._operation(service, request)}"
+                xml = "form" in request.headers.get("Content-Type", "")
+                reply = refusal("NotImplementedException", missing, 501, xml)
+        self._log(request, service, self._operation(service, request), {}, None)
+        return reply
+
+    def _denied(self, service: str, request: Request) -> Response | None:
+        """The refusal of a function's own call that a table's resource policy denies its role; else None."""
+        match = re.search(rf"Credential={re.escape(OWN_KEY)}([^/]+)/", request.headers.get("Authorization", ""))
+        if service != "dynamodb" or match is None:
+            return None
+        role = self.world.functions.get_function_configuration({"FunctionName": match[1]})["Role"]
+        said = dynamodb.denied(self._operation(service, request), request.get_data(), role)
+        body = {"__type": "com.amazon.coral.service#AccessDeniedException", "Message": said}
+        return Response(json.dumps(body), 400, content_type="application/x-amz-json-1.0") if said else None
+
+    def _operation(self, service: str, request: Request) -> str:
+        if service in self.world.services:
+            with suppress(AwsError):
+                return str(self.world.services[service].parse(request)[0].name)
+        target = request.headers.get("X-Amz-Target", "").split(".")[-1]
+        return str(target or request.form.get("Action") or f"{request.method} {request.path}")
+
+    def _log(self, request: Request, service: str, operation: str, params: Params, reply: Response | None) -> None:
+        agent = request.headers.get("User-Agent", "")
+        app = re.search(r"app/(\S+)", agent)
+        shown = {key: value for key, value in params.items() if isinstance(value, (str, int, float, bool, dict))}
+        self.world.calls.append(
+            {
+                "at": self.world.clock.utc().isoformat(),
+                "service": service,
+                "operation": operation,
+                "params": json.loads(json.dumps(shown, default=str)),
+                "status": reply.status_code if reply is not None else None,
+                "error": reply.headers.get("x-amzn-errortype") if reply is not None else None,
+                "app": app.group(1) if app else "",
+            }
+        )
+
+    # Control
+
+    def _control(self, request: Request) -> Response:
+        fields = request.get_json(silent=True) or {}
+        name = request.path.removeprefix("/_sandbox/").replace("/", "_")
+        action = getattr(self, f"do_{name}", None)
+        if action is None:
+            return Response(json.dumps({"error": f"no such control: {name}"}), 404, content_type="application/json")
+        try:
+            answer, status = action(**fields), 200
+        except (TypeError, ValueError, KeyError) as error:
+            answer, status = {"error": f"{type(error).__name__}: {error}"}, 400
+        return Response(json.dumps(answer), status, content_type="application/json")
+
+    def do_status(self) -> dict[str, Any]:
+        """Who answers here, and what time it is."""
+        clock = self.world.clock
+        return {
+            "sandbox": True,
+            "now": clock.now(),
+            "time": clock.utc().isoformat(),
+            "speed": clock.speed,
+            "seed": self.world.seed,
+            "waiting": len(clock.clients),
+            "calls": len(self.world.calls),
+            "metrics_delay_s": self.world.metrics.delay_s,
+            "traffic": scenarios.describe(self.world),
+        }
+
+    def do_clock(self) -> dict[str, Any]:
+        """The time, epoch seconds."""
+        return {"now": self.world.clock.now()}
+
+    def do_clock_wait(self, client: str, pid: int, until: float, patience_s: float) -> dict[str, Any]:
+        """Wait until a moment, for some real seconds at most."""
+        reached = self.world.clock.wait(client, pid, until, min(patience_s, 30.0))
+        return {"reached": reached, "now": self.world.clock.now()}
+
+    def do_clock_leave(self, client: str) -> dict[str, Any]:
+        """Forget a client of the clock."""
+        self.world.clock.leave(client)
+        return {}
+
+    def do_advance(self, seconds: float) -> dict[str, Any]:
+        """Let this much time pass now, whoever waits."""
+        self.world.clock.advance_to(self.world.clock.now() + float(seconds))
+        return self.do_clock()
+
+    def do_scenario(
+        self, name: str, environment: str = "sandbox", seed: int | None = None, overrides: dict[str, Any] | None = None
+    ) -> dict[str, Any]:
+        """Reset everything and set a scenario up. ``overrides`` replace fields of its file."""
+        scenario = scenarios.read(name)
+        scenario = scenarios.Scenario.model_validate({**scenario.model_dump(), **(overrides or {})})
+        self.do_reset(seed)
+        scenarios.set_up(self.world, scenario, environment)
+        return self.do_status()
+
+    def do_reset(self, seed: int | None = None) -> dict[str, Any]:
+        """An empty account; stepped time begins anew."""
+        start = STEPPED_START if self.world.clock.speed == 0 else None
+        with self._moto_lock:
+            reset_moto()
+        self.chaos.order(None)
+        self.world.reset(seed, start)
+        return self.do_status()
+
+    def do_chaos(self, kind: str | None = None, **fields: Any) -> dict[str, Any]:
+        """Order a fault (see ``chaos.Fault``), or none, and count our calls anew; how it went before."""
+        told = {"seen": self.chaos.seen, "struck": self.chaos.struck}
+        self.chaos.order(None if kind is None else Fault(kind, **fields))
+        return told
+
+    def do_chaos_seen(self) -> dict[str, Any]:
+        """How many of our calls came since the order, and how many were struck."""
+        return {"seen": self.chaos.seen, "struck": self.chaos.struck}
+
+    def do_calls(self, since: int = 0) -> dict[str, Any]:
+        """The AWS calls that were answered, from the ``since``-th on."""
+        return {"calls": self.world.calls[since:]}
+
+    def do_set(self, **changes: Any) -> dict[str, Any]:
+        """Change metrics_delay_s, requests_per_minute, speed or outage ('error', 'partial', 'empty', null)."""
+        for name, value in changes.items():
+            if name == "metrics_delay_s":
+                self.world.metrics.delay_s = float(value)
+            elif name == "requests_per_minute" and self.world.people.traffic is not None:
+                self.world.people.traffic.requests_per_minute = float(value)
+            elif name == "speed":
+                self.world.clock.speed = float(value)
+            elif name == "outage" and value in (None, "error", "partial", "empty"):
+                self.world.cloudwatch.outage = value
+            else:
+                raise ValueError(f"{name}={value!r} cannot be set")
+        return self.do_status()
+
+    def do_stop(self) -> dict[str, Any]:
+        """End the process once this is answered."""
+        threading.Thread(target=self._stop, daemon=True).start()
+        return {"stopping": True}
+
+
+def reset_moto() -> None:
+    """Forget what moto keeps of every service."""
+    from moto.core.base_backend import BackendDict
+
+    instances: list[Any] = BackendDict._instances  # type: ignore[misc]
+    for backend in list(instances):
+        backend.reset()
+
+
+class Sandbox:
+    """A sandbox on a loopback port, served by a thread of this process.
+
+    Args:
+        port: 0 takes a free one.
+
+    Raises:
+        OSError: the port is taken.
+    """
+
+    def __init__(self, port: int = 0, *, seed: int = 7, speed: float = 0.0, start: float | None = None) -> None:
+        with socket.socket() as probe:
+            # werkzeug itself would end the process with a page of its own.
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(("127.0.0.1", port))
+            port = probe.getsockname()[1]
+        self.endpoint = f"http://127.0.0.1:{port}"
+        begin = start if start is not None else (time.time() if speed else STEPPED_START)
+        self.world = World(self.endpoint, seed, speed, begin)
+        self.front = Front(self.world, self.close)
+        self.server: BaseWSGIServer = make_server("127.0.0.1", port, self.front, threaded=True, request_handler=Handler)
+        self.server.daemon_threads = True  # type: ignore[attr-defined]
+        self._thread = threading.Thread(target=self.server.serve_forever, daemon=True)
+        self._thread.start()
+        self._ticker = LiveTicker(self.world)
+        self.closed = threading.Event()
+
+    def close(self) -> None:
+        """Stop serving, and everything that was started."""
+        self._ticker.close()
+        self.server.shutdown()
+        self.server.server_close()
+        self.world.close()
+        self.closed.set()
+
+
+def main() -> None:
+    """Serve until told to stop."""
+    parser = argparse.ArgumentParser(prog="buddy-ops sandbox")
+    parser.add_argument("--port", type=int, default=0)
+    parser.add_argument("--seed", type=int, default=7)
+    parser.add_argument("--speed", type=float, default=0.0)
+    parser.add_argument("--owner", type=int, help="end when the process with this id does")
+    options = parser.parse_args()
+    try:
+        sandbox = Sandbox(options.port, seed=options.seed, speed=options.speed)
+    except OSError as error:
+        sys.exit(f"port-taken: cannot listen on 127.0.0.1:{options.port}: {error}")
+    signal.signal(signal.SIGTERM, lambda *_: threading.Thread(target=sandbox.close, daemon=True).start())
+    print(json.dumps({"endpoint": sandbox.endpoint}), flush=True)
+    while not sandbox.closed.wait(1.0):
+        if options.owner is not None and not exists(options.owner):
+            sandbox.close()
+
+
+if __name__ == "__main__":
+    main()

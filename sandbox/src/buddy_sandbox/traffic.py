@@ -1,0 +1,182 @@
+"""Simulated people talking to Buddy: requests to an alias, minute by minute, from a seed.
+
+Everything random about a minute is drawn at once, from the seed and the minute's number; each request then meets the
+alias as it is at its own moment. So figures depend on the seed and on what was done when, never on how often anybody
+looked. Never invokes a handler: a build's fault profile says how its requests end.
+"""
+
+from collections import deque
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from buddy_sandbox.faults import APOLOGY, ERROR, OK, TIMEOUT, FaultProfile
+from buddy_sandbox.functions import Routing
+from buddy_sandbox.lambda_api import Lambda
+from buddy_sandbox.telemetry import Telemetry, log_stream, simulated_lines
+
+if TYPE_CHECKING:
+    from buddy_sandbox.faults import Codes, Floats
+
+MINUTE_S = 60.0
+LINES_KEPT_S = 6 * 3600.0
+"""For how long the log lines of simulated requests can be read."""
+
+
+@dataclass(frozen=True)
+class Trouble:
+    """Something that happens to requests whichever version serves them, from ``start`` to ``end`` (epoch seconds)."""
+
+    start: float
+    end: float
+    error_rate: float = 0.0
+    throttle_rate: float = 0.0
+
+
+@dataclass
+class Traffic:
+    """How people use one alias."""
+
+    function: str
+    alias: str
+    requests_per_minute: float
+    troubles: list[Trouble] = field(default_factory=list)
+
+
+class _Minute(NamedTuple):
+    """What is random about a minute's requests, drawn before it is known which version serves them."""
+
+    number: int
+    times: "Floats"
+    route: "Floats"
+    outcome: "Floats"
+    spread: "Floats"
+    slow: "Floats"
+    trouble: "Floats"
+    escalation: "Floats"
+
+
+class _Served(NamedTuple):
+    """Requests of one version that ended, kept until their log lines are too old to be asked for."""
+
+    version: str
+    memory_mb: int
+    times: "Floats"
+    durations_ms: "Floats"
+    outcomes: "Codes"
+    cold: int
+    init_ms: float
+
+
+class People:
+    """Drives traffic through time.
+
+    Args:
+        seed: the same seed and the same actions at the same times give the same requests.
+    """
+
+    def __init__(self, seed: int, functions: Lambda, telemetry: Telemetry) -> None:
+        self.seed = seed
+        self.traffic: Traffic | None = None
+        self._functions, self._telemetry = functions, telemetry
+        self._minute: _Minute | None = None
+        self._warm: dict[str, int] = {}
+        self._served: deque[_Served] = deque()
+
+    def advance(self, start: float, end: float) -> None:
+        """All requests in [start, end), which must lie within one minute."""
+        traffic = self.traffic
+        if traffic is None or end <= start:
+            return
+        routing = self._functions.routing(traffic.function, traffic.alias)
+        if routing is None:
+            return
+        minute = self._draw(int(start // MINUTE_S), traffic.requests_per_minute)
+        first, last = np.searchsorted(minute.times, (start, end), side="left")
+        if first == last:
+            return
+        part = _Minute(minute.number, *(each[first:last] for each in minute[1:]))
+        part = self._refuse(traffic, routing, part)
+        second = part.route < routing.weight if routing.second is not None else np.zeros(len(part.times), dtype=bool)
+        for version, chosen in ((routing.primary, ~second), (routing.second, second)):
+            if version is not None and chosen.any():
+                share = routing.weight if version == routing.second else 1.0 - routing.weight
+                self._serve(traffic, version, share, _Minute(part.number, *(each[chosen] for each in part[1:])))
+
+    def _draw(self, number: int, rate: float) -> _Minute:
+        if self._minute is None or self._minute.number != number:
+            random = np.random.default_rng((self.seed, number))
+            count = int(random.poisson(rate))
+            times = np.sort(number * MINUTE_S + random.random(count) * MINUTE_S)
+            draws = [random.random(count) for _ in range(5)]
+            self._minute = _Minute(number, times, draws[0], draws[1], random.standard_normal(count), *draws[2:])
+        return self._minute
+
+    def _refuse(self, traffic: Traffic, routing: Routing, part: _Minute) -> _Minute:
+        """Leave out the requests that Lambda throttles; they run on no version."""
+        refused = np.zeros(len(part.times), dtype=bool)
+        if routing.reserved_concurrency == 0:
+            refused[:] = True
+        for trouble in traffic.troubles:
+            during = (part.times >= trouble.start) & (part.times < trouble.end)
+            refused |= during & (part.trouble < trouble.throttle_rate)
+        if not refused.any():
+            return part
+        self._telemetry.refused(traffic.function, f"{traffic.function}:{traffic.alias}", part.times[refused])
+        return _Minute(part.number, *(each[~refused] for each in part[1:]))
+
+    def _serve(self, traffic: Traffic, version: str, share: float, part: _Minute) -> None:
+        name, resource = traffic.function, f"{traffic.function}:{traffic.alias}"
+        profile = self._functions.build_profile(name, version)
+        config = self._functions.version_config(name, version)
+        ages = self._functions.age_s(name, version, float(part.times[0])) + (part.times - part.times[0])
+        outcomes = profile.outcomes(ages, part.outcome)
+        for trouble in traffic.troubles:
+            during = (part.times >= trouble.start) & (part.times < trouble.end)
+            outcomes[during & (1.0 - part.trouble < trouble.error_rate)] = ERROR
+        durations = profile.durations_ms(part.spread, part.slow, ages)
+        limit_ms = config.timeout_s * 1000.0
+        outcomes[(durations >= limit_ms) & (outcomes == OK)] = TIMEOUT
+        capped: Floats = np.where(outcomes == TIMEOUT, limit_ms, np.minimum(durations, limit_ms))
+        durations = np.round(capped, 2).astype(np.float64)
+        failed = ((outcomes == ERROR) | (outcomes == TIMEOUT)).astype(np.float64)
+        self._telemetry.served(name, resource, version, part.times, durations, failed)
+        # A request that raised printed no EMF line.
+        answered = failed == 0
+        if answered.any():
+            apologies = (outcomes[answered] == APOLOGY).astype(np.float64)
+            escalations = (part.escalation[answered] < profile.escalation_rate).astype(np.float64)
+            reminders = (part.escalation[answered] > 0.7).astype(np.float64) * (1.0 - apologies)
+            counts = {"Apologies": apologies, "SafetyEscalations": escalations, "RemindersSet": reminders}
+            self._telemetry.counted(name, resource, version, part.times[answered], counts)
+        cold = self._cold_starts(version, share * traffic.requests_per_minute, len(part.times), profile)
+        self._served.append(_Served(version, config.memory_mb, part.times, durations, outcomes, cold, profile.init_ms))
+        while self._served and self._served[0].times[-1] < part.times[-1] - LINES_KEPT_S:
+            self._served.popleft()
+
+    def _cold_starts(self, version: str, rate: float, requests: int, profile: FaultProfile) -> int:
+        """How many of the first requests start an environment: as many as concurrency has grown by (Little's law)."""
+        needed = 1 + int(rate / MINUTE_S * profile.median_ms / 1000.0 * 2.0)
+        cold = max(0, min(requests, needed - self._warm.get(version, 0)))
+        self._warm[version] = self._warm.get(version, 0) + cold
+        return cold
+
+    def lines(self, start: float, end: float) -> Iterable[tuple[float, str, str]]:
+        """Log lines of simulated requests with start <= time < end: (time, stream, message), made when asked for."""
+        for served in list(self._served):
+            first, last = np.searchsorted(served.times, (start, end), side="left")
+            for index in range(first, last):
+                at = float(served.times[index])
+                init_ms = served.init_ms if index < served.cold else None
+                request_id = _request_id(self.seed, at)
+                stream = log_stream(served.version, at)
+                duration, outcome = float(served.durations_ms[index]), int(served.outcomes[index])
+                for line in simulated_lines(request_id, served.version, duration, init_ms, outcome, served.memory_mb):
+                    yield at, stream, line
+
+
+def _request_id(seed: int, at: float) -> str:
+    digits = f"{seed & 0xFFFF:04x}{round(at * 1e6):016x}".rjust(32, "0")
+    return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"

@@ -1,0 +1,290 @@
+"""Telling people: against a real local HTTP receiver, and a topic that a queue hears."""
+
+import hashlib
+import json
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from buddy_ops.aws import notifications
+from buddy_ops.deployment import rollout
+from buddy_ops.runs import archive, supervisor
+from buddy_ops.core.errors import Refused
+from buddy_ops.aws.session import Target
+from tests.resilience.harness import QUIET
+from tests.conftest import Situation, approve
+from tests.system.runbooks.test_incidents import begun
+from tests.system.runbooks.test_runbooks import run
+
+Bring = Callable[..., Situation]
+
+
+class Receiver(BaseHTTPRequestHandler):
+    """Keeps what it is sent, and answers as its server says."""
+
+    def do_POST(self) -> None:
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        self.server.seen.append(self.server.look())  # type: ignore[attr-defined]
+        self.server.heard.append((self.path, dict(self.headers), json.loads(body)))  # type: ignore[attr-defined]
+        self.send_response(self.server.status)  # type: ignore[attr-defined]
+        self.end_headers()
+        self.wfile.write(b"ok")
+
+    def log_message(self, *_: Any) -> None:
+        pass
+
+
+@pytest.fixture
+def receiver() -> Iterator[HTTPServer]:
+    server = HTTPServer(("127.0.0.1", 0), Receiver)
+    server.heard, server.status = [], 200  # type: ignore[attr-defined]
+    server.seen, server.look = [], lambda: None  # type: ignore[attr-defined]
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield server
+    server.shutdown()
+    server.server_close()
+
+
+def telling(here: Situation, watch_minutes: int = 0, policy: dict[str, Any] | None = None, **settings: Any) -> Target:
+    values = here.connect(quiet=True).settings.model_dump(mode="json")
+    values["notify"], values["policy"] = settings, policy or {}
+    values["rollout"]["watch_minutes"] = watch_minutes
+    return here.connect(values=values)
+
+
+def address(server: HTTPServer) -> str:
+    return f"http://127.0.0.1:{server.server_port}"
+
+
+def test_slack_hears_with_a_webhook_from_ssm(situation: Bring, receiver: Any) -> None:
+    """The webhook's address comes from SSM, decrypted; the message names environment and run; no journal line holds it."""
+    here = situation("first_deployment")
+    secret = f"{address(receiver)}/services/T0/B0/SECRET"
+    here.client("ssm").put_parameter(Name="/buddy/slack", Value=secret, Type="SecureString")
+    target = telling(here, slack_webhook="ssm:/buddy/slack")
+    told = notifications.announce(target, "v42 was taken back.")
+    assert told == notifications.Told(("Slack",), ())
+    path, _, body = receiver.heard[0]
+    assert path.endswith("SECRET") and body["text"] == f"[sandbox] v42 was taken back. (run {target.run})"
+    assert "SECRET" not in (here.folder / "run" / "journal.jsonl").read_text()
+
+
+def test_a_queue_hears_by_sns(situation: Bring) -> None:
+    """A topic's subscribers hear the message."""
+    here = situation("first_deployment")
+    topic = here.client("sns").create_topic(Name="deployments")["TopicArn"]
+    queue = here.client("sqs").create_queue(QueueName="team")["QueueUrl"]
+    here.client("sns").subscribe(TopicArn=topic, Protocol="sqs", Endpoint="arn:aws:sqs:us-east-1:123456789012:team")
+    assert notifications.announce(telling(here, topic_arn=topic), "Shipping v2.").reached == ("SNS",)
+    (message,) = here.client("sqs").receive_message(QueueUrl=queue)["Messages"]
+    assert "Shipping v2." in json.loads(message["Body"])["Message"]
+
+
+def test_the_status_page_gets_an_incident(situation: Bring, receiver: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An incident is posted as Statuspage wants it, with a token from the environment."""
+    here = situation("first_deployment")
+    monkeypatch.setenv("STATUS_TOKEN", "t0ken")
+    page = {"url": address(receiver), "page_id": "p1", "token": "env:STATUS_TOKEN"}
+    told = notifications.publish_status(telling(here, status_page=page), "Reminders are late", "We are on it.")
+    assert told.reached == ("status page",)
+    path, headers, body = receiver.heard[0]
+    assert path == "/v1/pages/p1/incidents" and headers["Authorization"] == "OAuth t0ken"
+    assert body["incident"]["status"] == "investigating"
+
+
+def test_a_channel_that_is_down_is_told_and_stops_nothing(
+    situation: Bring, receiver: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An answer of 500, a refused connection, a missing secret and a missing topic are reported; the others are told."""
+    here = situation("first_deployment")
+    topic = here.client("sns").create_topic(Name="deployments")["TopicArn"]
+    receiver.status = 500
+    monkeypatch.setenv("HOOK", f"{address(receiver)}/services/SECRET")
+    told = notifications.announce(telling(here, slack_webhook="env:HOOK", topic_arn=topic), "Hello.")
+    assert told.reached == ("SNS",) and told.troubles == ("Slack was not told: it answered 500",)
+    monkeypatch.setenv("HOOK", "http://127.0.0.1:9/services/SECRET")
+    told = notifications.announce(
+        telling(here, slack_webhook="env:HOOK", topic_arn="arn:aws:sns:us-east-1:123456789012:no"), "Hello."
+    )
+    assert told.reached == () and len(told.troubles) == 2 and "SECRET" not in str(told)
+    monkeypatch.delenv("HOOK")
+    assert "HOOK is not set" in str(notifications.announce(telling(here, slack_webhook="env:HOOK"), "Hello."))
+
+
+def test_nothing_configured_tells_nobody(situation: Bring) -> None:
+    """Every channel is optional."""
+    here = situation("first_deployment")
+    assert notifications.announce(here.connect(), "Hello.") == notifications.Told((), ())
+
+
+def shipped(
+    here: Situation, target: Target, profile: str, glass: dict[str, str] | None = None, label: str = "2.0.0"
+) -> rollout.Outcome:
+    """A build all at once, and told of."""
+    plan = rollout.plan(target, here.build(profile, label), "all_at_once", break_glass=glass)
+    outcome = supervisor.drive(target, notifications.around(target, plan, rollout.run(target, plan, approve(target, plan))))
+    target.close()
+    return outcome
+
+
+def heard(receiver: Any) -> list[str]:
+    return [body["text"] for _, _, body in receiver.heard]
+
+
+def test_a_deployment_is_told_before_and_after(
+    situation: Bring, receiver: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Once when it begins, once when it has ended; whoever broke the glass is named with the rules and the reason."""
+    here = situation("good", **QUIET)
+    monkeypatch.setenv("HOOK", f"{address(receiver)}/x")
+    rules = {"by_hand": False, "records": {"pre_deployment": 24}}
+    target = telling(here, policy=rules, slack_webhook="env:HOOK")
+    outcome = shipped(here, target, "good", {"who": "Ada", "why": "reminders are not sent"})
+    assert outcome.ending == "unproven"
+    before, after = heard(receiver)
+    assert (
+        "Begins: Ship a new version" in before and "Ended: Ship a new version" in after and "v2 serves 100 %" in after
+    )
+    assert "AGAINST THE RULES: sandbox is promoted by CI, and this is no CI" in before
+    assert "there is no record of pre_deployment" in before
+    assert "Ada broke the glass: reminders are not sent." in before
+
+
+def test_traffic_is_back_before_anybody_hears_of_it(
+    situation: Bring, receiver: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """When the message of a rollback arrives, the alias has been where it says for as long as it takes to write it."""
+    here = situation("slow", requests_per_minute=3000, history_minutes=20)
+    monkeypatch.setenv("HOOK", f"{address(receiver)}/x")
+    receiver.look = lambda: here.alias()["FunctionVersion"]
+    outcome = shipped(here, telling(here, 10, slack_webhook="env:HOOK"), "slow")
+    assert outcome.ending == "rolled-back"
+    assert receiver.seen == ["1", "1"] and "v2 was taken back" in heard(receiver)[-1]
+
+
+def test_a_channel_that_is_down_stops_no_rollout(
+    situation: Bring, receiver: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It ships, and its outcome says who was not told, once."""
+    here = situation("good", **QUIET)
+    receiver.status = 500
+    monkeypatch.setenv("HOOK", f"{address(receiver)}/x")
+    outcome = shipped(here, telling(here, slack_webhook="env:HOOK"), "good")
+    assert here.alias()["FunctionVersion"] == "2"
+    assert [each for each in outcome.reasons if "Slack" in each] == ["Slack was not told: it answered 500"]
+
+
+def test_a_refusal_on_the_way_is_told(situation: Bring, receiver: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who heard of the beginning hears of the end, whatever it was; and the error is still an error."""
+    here = situation("good", **QUIET)
+    monkeypatch.setenv("HOOK", f"{address(receiver)}/x")
+    with pytest.raises(Refused, match="smoke-failed"):
+        shipped(here, telling(here, slack_webhook="env:HOOK"), "total_failure")
+    assert "Ended by an error (smoke-failed)" in heard(receiver)[-1]
+
+
+def test_what_changes_nothing_tells_nobody(situation: Bring, receiver: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A build that serves already, and a dry run."""
+    here = situation("good", **QUIET)
+    monkeypatch.setenv("HOOK", f"{address(receiver)}/x")
+    serves = telling(here, slack_webhook="env:HOOK")
+    assert shipped(here, serves, "good", label="1.0.0").ending == "already-live"
+    dry = here.connect(values=serves.settings.model_dump(mode="json"), dry_run=True)
+    assert shipped(here, dry, "good").ending == "dry-run"
+    assert heard(receiver) == []
+
+
+def test_an_archived_run_is_announced_with_its_manifests_hash(
+    situation: Bring, receiver: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whose run had people's approval tells how it ended and the hash that verifies it; a dry run tells nobody, and a
+    channel that is down changes neither exit code nor archive."""
+    here = situation("good", **QUIET)
+    monkeypatch.setenv("HOOK", f"{address(receiver)}/x")
+    given = {"environment": "sandbox", "approved_by": ["Ada"]}
+    given["settings"] = telling(here, slack_webhook="env:HOOK").settings.model_dump(mode="json")
+    supervisor.run("operations/alarms", {**given, "dry_run": True}, folder=here.folder / "runs" / "dry")
+    assert heard(receiver) == []
+    done = supervisor.run("operations/alarms", given, folder=here.folder / "runs" / "one")
+    assert done.exit_code == 0, done.trouble
+    digest = hashlib.sha256((done.folder / "manifest.json").read_bytes()).hexdigest()
+    (said,) = (each for each in heard(receiver) if "manifest" in each)
+    assert said.startswith(f"[sandbox] operations/alarms ended: done. Archived as one, manifest {digest}. (run ")
+    shelf = archive.at(here.folder / "runs")
+    assert archive.verify(shelf, digest).problems == () and done.told == ()
+    receiver.status = 500
+    down = supervisor.run("operations/alarms", given, folder=here.folder / "runs" / "two")
+    assert down.exit_code == 0 and down.told == ("Slack was not told: it answered 500",)
+    assert archive.verify(shelf, digest).problems == ()
+
+
+# A person's rollback
+
+
+def configured(here: Situation, receiver: Any) -> dict[str, Any]:
+    """The sandbox's settings, with a webhook that the receiver answers."""
+    secret = f"{address(receiver)}/services/T0/B0/SECRET"
+    here.client("ssm").put_parameter(Name="/buddy/slack", Value=secret, Type="SecureString", Overwrite=True)
+    given = here.connect(quiet=True).settings.model_dump(mode="json")
+    return given | {"notify": {"slack_webhook": "ssm:/buddy/slack"}}
+
+
+def command(here: Situation, given: dict[str, Any], *more: str) -> "subprocess.CompletedProcess[str]":
+    """``buddy-ops rollback`` in a project whose file says the same."""
+    for name in ("parameters", "notebooks"):
+        (here.folder / name).mkdir(exist_ok=True)
+    file = here.folder / "parameters" / "sandbox.yaml"
+    file.write_text(yaml.safe_dump({"environment": "sandbox", "settings": given}), "utf-8")
+    line = [sys.executable, "-m", "buddy_ops.cli.main", "rollback", "--yes", "--approved-by", "Ada", *more]
+    return subprocess.run(line, cwd=here.folder, capture_output=True, text=True, timeout=120, check=False)
+
+
+WAYS: dict[str, Callable[[Situation, dict[str, Any]], "subprocess.CompletedProcess[str]"]] = {
+    "rollback/immediate": lambda here, given: run("rollback/immediate", settings=given, approved_by=["Ada"]),
+    "rollback/gradual": lambda here, given: run("rollback/gradual", settings=given, steps=[0], approved_by=["Ada"]),
+    "buddy-ops rollback": command,
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_persons_rollback_is_told_once_and_after_the_traffic(situation: Bring, receiver: Any, way: str) -> None:
+    """When the message arrives, the alias serves the old version alone; it says which one lost its traffic."""
+    here = situation("good")
+    begun(here)
+    given = configured(here, receiver)
+    receiver.look = lambda: (here.alias()["FunctionVersion"], here.alias().get("RoutingConfig"))
+    done = WAYS[way](here, given)
+    assert done.returncode == 0, done.stderr
+    about = [body["text"] for _, _, body in receiver.heard if "v2" in body["text"]]
+    assert len(about) == 1 and "v1" in about[0]
+    assert set(receiver.seen) == {("1", None)}
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_rollback_is_done_whether_or_not_anybody_can_be_told(situation: Bring, receiver: Any, way: str) -> None:
+    """Slack answers 500: the traffic is back all the same, exit code 0, and what was not told is in the journal."""
+    here = situation("good")
+    begun(here)
+    receiver.status = 500
+    done = WAYS[way](here, configured(here, receiver))
+    assert done.returncode == 0, done.stderr
+    assert here.alias()["FunctionVersion"] == "1" and "RoutingConfig" not in here.alias()
+    journals = [path.read_text("utf-8") for path in Path(here.folder).rglob("journal.jsonl")]
+    assert any("Slack was not told: it answered 500" in each for each in journals)
+
+
+def test_a_rollback_that_did_nothing_tells_nobody(situation: Bring, receiver: Any) -> None:
+    """A dry run moves nothing, and a second rollback finds its work done: no message of either."""
+    here = situation("good")
+    begun(here)
+    given = configured(here, receiver)
+    assert command(here, given, "--dry-run").returncode == 0 and receiver.heard == []
+    assert command(here, given).returncode == 0 and len(receiver.heard) == 1
+    assert command(here, given).returncode == 0 and len(receiver.heard) == 1

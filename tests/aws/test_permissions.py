@@ -1,0 +1,580 @@
+"""What each role may do, in the library, in infrastructure.yaml, and in what the runbooks really call: all the same."""
+
+import json
+import re
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from datetime import UTC, datetime, timedelta
+from fnmatch import fnmatchcase
+from functools import cache
+from pathlib import Path
+from typing import Any, get_args
+
+import pytest
+import yaml
+
+from buddy_ops.aws import aliases, freezes, isolation, notifications, permissions, session
+from buddy_ops.checks import setup, status as status_
+from buddy_ops.deployment import rollback, rollout
+from buddy_ops.health import metrics
+from buddy_ops.migrations import steps as migration_steps
+from buddy_ops.notebook import charts
+from buddy_ops.runs import archive, stores, supervisor
+from buddy_ops.aws.permissions import Role
+from tests.conftest import Situation, approve
+from tests.incidents.corruption import NAME, corrupted, repair_hash
+from tests.checks.test_readiness import ready
+from tests.migrations.test_schema import shipped
+from tests.runs.test_archive import sealed
+
+Bring = Callable[..., Situation]
+Grants = set[tuple[str, str]]
+"""Pairs of an action and the ARN (or pattern) that it may be done on."""
+
+ROOT = Path(__file__).parents[2]
+WHERE = {"partition": "aws", "account": "123456789012", "region": "us-east-1"}
+FREE = {"sts:GetCallerIdentity"}
+"""Needs no permission."""
+
+OWN_ROLE = ("iam:GetRole", "arn:aws:iam::123456789012:role/buddy-ops-sandbox-*")
+"""The doctor looks the caller's own role up, and the sandbox's caller has none."""
+
+OTHERWISE_CALLED = {
+    "lambda:Invoke": "lambda:InvokeFunction",
+    "s3:ListObjectsV2": "s3:ListBucket",
+    "s3:ListObjectVersions": "s3:ListBucketVersions",
+    "s3:GetObjectLockConfiguration": "s3:GetBucketObjectLockConfiguration",
+}
+BUCKET = "buddy-archive"
+
+
+BY_ITEM = {
+    "dynamodb:TransactWriteItems": ("dynamodb:DeleteItem", "dynamodb:PutItem", "dynamodb:UpdateItem"),
+    "dynamodb:BatchGetItem": ("dynamodb:BatchGetItem",),
+}
+"""A transaction is checked by what it does to each item; a migration only updates. Source: DynamoDB developer guide, IAM for transactions."""
+
+RESTORE_WRITES = ("BatchWriteItem", "DeleteItem", "GetItem", "PutItem", "Query", "Scan", "UpdateItem")
+"""What a restore does to its target as its caller. Source: DynamoDB developer guide, IAM for backup and restore."""
+
+
+# The template
+
+
+class Template(yaml.SafeLoader):
+    """CloudFormation's short forms as what they stand for: !Sub is resolved, others keep their value."""
+
+
+def short_form(loader: Template, tag: str, node: yaml.Node) -> Any:
+    if isinstance(node, yaml.ScalarNode):
+        return resolved(node.value) if tag == "Sub" else f"!{tag} {node.value}"
+    assert isinstance(node, yaml.SequenceNode)
+    return loader.construct_sequence(node, deep=True)
+
+
+Template.add_multi_constructor("!", short_form)
+
+
+def resolved(text: str) -> str:
+    names = {
+        **{f"AWS::{ours}": WHERE[theirs] for ours, theirs in (("Partition", "partition"), ("Region", "region"))},
+        "AWS::AccountId": WHERE["account"],
+        "Archive.Arn": f"arn:aws:s3:::{BUCKET}",
+        "Environment": "sandbox",
+        "FunctionName": "buddy-alexa-skill-sandbox",
+        "AliasName": "live",
+        "SchedulerRoleName": "buddy-ops-scheduler",
+    }
+    return re.sub(r"\$\{([\w:.]+)\}", lambda match: names.get(match[1], match[0]), text)
+
+
+@cache
+def resources() -> dict[str, Any]:
+    found = yaml.load((ROOT / "infrastructure.yaml").read_text("utf-8"), Template)["Resources"]
+    assert isinstance(found, dict)
+    return found
+
+
+def policy(name: str) -> Grants:
+    """What one managed policy of the template allows."""
+    statements = resources()[name]["Properties"]["PolicyDocument"]["Statement"]
+    assert all(each["Effect"] == "Allow" for each in statements)
+    return {
+        (action, resource)
+        for each in statements
+        for action in listed(each["Action"])
+        for resource in listed(each["Resource"])
+    }
+
+
+def listed(value: Any) -> list[str]:
+    return value if isinstance(value, list) else [value]
+
+
+def granted(role: Role) -> Grants:
+    """What a role of the template may do, through all its policies."""
+    attached = resources()[f"{role.capitalize()}Role"]["Properties"]["ManagedPolicyArns"]
+    return set().union(*(policy(each.removeprefix("!Ref ")) for each in attached))
+
+
+# What runs call
+
+
+def action(call: str) -> str:
+    """IAM's name for a boto3 call: 'lambda:get_alias' is lambda:GetAlias."""
+    service, _, operation = call.partition(":")
+    name = f"{service}:{''.join(word.capitalize() for word in operation.split('_'))}"
+    return OTHERWISE_CALLED.get(name, name)
+
+
+def resource(service: str, given: dict[str, Any]) -> str:
+    """The ARN that IAM checks a call against; '*' where the service knows no narrower one."""
+    at = ":".join((WHERE["region"], WHERE["account"]))
+    if "FunctionName" in given:
+        qualifier = f":{given['Qualifier']}" if "Qualifier" in given else ""
+        return f"arn:aws:lambda:{at}:function:{given['FunctionName']}{qualifier}"
+    if "GroupName" in given:
+        return f"arn:aws:scheduler:{at}:schedule/{given['GroupName']}/{given['Name']}"
+    if service == "ssm":
+        return f"arn:aws:ssm:{at}:parameter{given.get('Path') or given['Name']}"
+    if "ResourceArn" in given:
+        return str(given["ResourceArn"])
+    if "TableName" in given or "SourceTableName" in given:
+        given = {"TableName": given.get("SourceTableName"), **given}
+        return f"arn:aws:dynamodb:{at}:table/{given['TableName']}"
+    if service == "lambda" and "Resource" in given:
+        return str(given["Resource"])
+    if "TopicArn" in given:
+        return str(given["TopicArn"])
+    if service == "dynamodb":
+        return f"arn:aws:dynamodb:{at}:table/{given.get('TableName', '')}"
+    if "Bucket" in given:
+        return f"arn:aws:s3:::{given['Bucket']}"
+    if "AlarmName" in given:
+        return f"arn:aws:cloudwatch:{at}:alarm:{given['AlarmName']}"
+    if "RoleName" in given:
+        return f"arn:aws:iam::{WHERE['account']}:role/{given['RoleName']}"
+    return "*"
+
+
+def made(records: list[dict[str, Any]]) -> Grants:
+    """Each action of a journal with the resource that it was done on."""
+    found: Grants = set()
+    for record in records:
+        if record["kind"] != "aws":
+            continue
+        service, given = record["call"].split(":")[0], record["parameters"]
+        name = action(record["call"])
+        if name.startswith("logs:") and name != "logs:DescribeLogGroups":
+            # The results of a query are checked against the log group that was queried.
+            function = resolved("${FunctionName}")
+            found.add((name, f"arn:aws:logs:us-east-1:{WHERE['account']}:log-group:/aws/lambda/{function}:*"))
+        elif name in ("s3:GetObject", "s3:PutObject"):
+            found.add((name, f"arn:aws:s3:::{given['Bucket']}/*"))
+        elif name == "iam:SimulatePrincipalPolicy":
+            # The sandbox's caller is no role of ours; on AWS it asks about itself.
+            found.add((name, f"arn:aws:iam::{WHERE['account']}:role/buddy-ops-sandbox-deployer"))
+        elif name in BY_ITEM:
+            # Which tables is not journaled, for their items' sake.
+            where = f"arn:aws:dynamodb:us-east-1:{WHERE['account']}:table/buddy-reminders-sandbox"
+            repairs = records[0]["runbook"] == "data_corruption"
+            found |= {(each, where) for each in BY_ITEM[name] if repairs or each == "dynamodb:UpdateItem"}
+        else:
+            found.add((name, resource(service, given)))
+        if name == "dynamodb:RestoreTableToPointInTime":
+            copy = resource(service, {"TableName": given["TargetTableName"]})
+            found |= {(f"dynamodb:{each}", copy) for each in RESTORE_WRITES}
+        if "RoleArn" in given.get("Target", {}):
+            found.add(("iam:PassRole", given["Target"]["RoleArn"]))
+    return {(name, where) for name, where in found if name not in FREE}
+
+
+def values(here: Situation, **changes: dict[str, Any]) -> dict[str, Any]:
+    found = here.connect(quiet=True).settings.model_dump(mode="json")
+    for part, fields in changes.items():
+        found[part] |= fields
+    return found
+
+
+def notebook(here: Situation, name: str, **given: Any) -> list[dict[str, Any]]:
+    """Run a notebook; its journal."""
+    done = supervisor.run(name, {"environment": "sandbox", **given}, folder=here.folder / "runs" / name)
+    return [json.loads(line) for line in (done.folder / "journal.jsonl").read_text("utf-8").splitlines()]
+
+
+def shipping(here: Situation, artifact: str, **options: Any) -> list[dict[str, Any]]:
+    """A canary as its notebook drives it, without a kernel."""
+    with closing(here.connect(**options)) as mine:
+        plan = rollout.plan(mine, artifact)
+        outcome = supervisor.drive(mine, rollout.run(mine, plan, approve(mine, plan)))
+        metrics.tell_cold_starts(mine, outcome.began, outcome.ended)
+        return mine.journal.records
+
+
+def canary(bring: Bring) -> Iterator[list[dict[str, Any]]]:
+    """A good build through the notebook; a bad one, a first one, an interrupted one and a proved lease without."""
+    here = bring("good")
+    yield notebook(here, "strategies/canary", artifact=here.build("good"), approved_by=["Ada"])
+    here = bring("total_failure")
+    yield shipping(here, here.build("total_failure"))
+    here = bring("first_deployment")
+    yield shipping(here, here.build("good", "1.0.0"))
+    here = bring("good")
+    artifact = here.build("good")
+    with closing(here.connect()) as first:
+        plan = rollout.plan(first, artifact)
+        steps = rollout.run(first, plan, approve(first, plan))
+        for seen in steps:
+            if seen.stage == "2":
+                break
+            first.clock.sleep_until(seen.wake_at)
+        steps.close()
+    yield first.journal.records
+    yield shipping(here, artifact)
+    here = bring("good")
+    yield shipping(here, here.build("good"), values=values(here, lease={"prove": True}))
+
+
+def all_at_once(bring: Bring) -> Iterator[list[dict[str, Any]]]:
+    """A first deployment, which creates the alias."""
+    here = bring("first_deployment", requests_per_minute=0)
+    yield notebook(here, "strategies/all_at_once", artifact=here.build("good", "1.0.0"), approved_by=["Ada"])
+
+
+def blue_green(bring: Bring) -> Iterator[list[dict[str, Any]]]:
+    here = bring("good")
+    given = telling(here)
+    given["policy"]["records"] = {"pre_deployment": 1}
+    glass = {"who": "Ada", "why": "nobody has checked it"}
+    more = {"settings": given, "break_glass": glass, "approved_by": ["Ada"]}
+    yield notebook(here, "strategies/blue_green", artifact=here.build("good"), **more)
+
+
+def immediate(bring: Bring) -> Iterator[list[dict[str, Any]]]:
+    here = shifted(bring)
+    yield notebook(here, "rollback/immediate", settings=telling(here), approved_by=["Ada"])
+
+
+def going_down(bring: Bring) -> Iterator[list[dict[str, Any]]]:
+    """In steps of a lease's half: it is armed anew, and renewed."""
+    here = shifted(bring)
+    given = {"settings": telling(here), "approved_by": ["Ada"]}
+    yield notebook(here, "rollback/gradual", steps=[5], step_minutes=15, **given)
+
+
+def watching(bring: Bring) -> Iterator[list[dict[str, Any]]]:
+    yield notebook(bring("good", history_minutes=10), "operations/monitor", minutes=10)
+
+
+def auditing(bring: Bring) -> Iterator[list[dict[str, Any]]]:
+    here, target = ready(bring)
+    given = target.settings.model_dump(mode="json")
+    yield notebook(here, "review/readiness_audit", settings=given, archive=str(here.folder / "archive"))
+
+
+def telling(here: Situation) -> dict[str, Any]:
+    """Settings with both of the team's channels: the topic of the template, and a webhook in SSM that nobody answers."""
+    topic = here.client("sns").create_topic(Name="buddy-ops-sandbox")["TopicArn"]
+    secret = "/buddy/sandbox/secrets/slack"
+    here.client("ssm").put_parameter(Name=secret, Value="http://127.0.0.1:9/x", Type="SecureString", Overwrite=True)
+    return values(here, notify={"topic_arn": topic, "slack_webhook": f"ssm:{secret}"})
+
+
+def reviewing(bring: Bring) -> Iterator[list[dict[str, Any]]]:
+    here = bring("good", history_minutes=10)
+    now = datetime.fromtimestamp(here.ask("status")["now"], UTC)
+    window = {"since": (now - timedelta(minutes=10)).isoformat(), "until": now.isoformat()}
+    yield notebook(here, "review/incident_review", archive=str(here.folder / "archive"), **window)
+
+
+def failed(bring: Bring) -> Iterator[list[dict[str, Any]]]:
+    """A failed deployment, rolled back."""
+    here = shifted(bring)
+    given = {"decision": "roll back", "approved_by": ["Ada"]}
+    yield notebook(here, "emergency/deployment_failure", settings=telling(here), **given)
+
+
+def rollback_command(bring: Bring) -> Iterator[list[dict[str, Any]]]:
+    here = shifted(bring)
+    with closing(here.connect(values=telling(here))) as mine:
+        plan = rollback.plan(mine)
+        notifications.taken_back(mine, plan, rollback.run(mine, plan, approve(mine, plan)))
+        yield mine.journal.records
+
+
+def shifted(bring: Bring) -> Situation:
+    """A canary stands at 10 %."""
+    here = bring("good")
+    with closing(here.connect()) as first:
+        plan = rollout.plan(first, here.build("good"))
+        steps = rollout.run(first, plan, approve(first, plan))
+        for seen in steps:
+            if seen.weight:
+                break
+            first.clock.sleep_until(seen.wake_at)
+        steps.close()
+    return here
+
+
+def looking(bring: Bring) -> Iterator[list[dict[str, Any]]]:
+    """start_here where somebody ships, and where nothing was ever deployed."""
+    yield notebook(shifted(bring), "start_here")
+    with closing(bring("first_deployment").connect()) as mine:
+        charts.recent(mine, aliases.read(mine))
+        yield mine.journal.records
+
+
+def status(bring: Bring) -> Iterator[list[dict[str, Any]]]:
+    for name in ("good", "first_deployment"):
+        with closing(bring(name).connect()) as mine:
+            status_.look(mine)
+            yield mine.journal.records
+
+
+def examined(bring: Bring) -> Iterator[list[dict[str, Any]]]:
+    with closing(bring("good").connect()) as mine:
+        list(setup.examine(mine, "deployer"))
+        yield mine.journal.records
+
+
+def freezing(bring: Bring) -> Iterator[list[dict[str, Any]]]:
+    with closing(bring("good").connect()) as mine:
+        standing = freezes.set(mine, "drill", "Ada", timedelta(hours=1))
+        assert freezes.read(mine)
+        assert freezes.lift(mine, standing.id)
+        yield mine.journal.records
+
+
+def alarming(bring: Bring) -> Iterator[list[dict[str, Any]]]:
+    here = bring("good")
+    topic = here.client("sns").create_topic(Name="buddy-ops-sandbox")["TopicArn"]
+    given = values(here, alarms={"topic_arn": topic})
+    yield notebook(here, "operations/alarms", settings=given, approved_by=["Ada"], test_alarm="all")
+
+
+def checking_before(bring: Bring) -> Iterator[list[dict[str, Any]]]:
+    here = bring("good", history_minutes=10)
+    yield notebook(here, "operations/pre_deployment", artifact=here.build("good"))
+
+
+def checking_after(bring: Bring) -> Iterator[list[dict[str, Any]]]:
+    yield notebook(bring("good", history_minutes=10), "operations/post_deployment")
+
+
+def cleaning(bring: Bring) -> Iterator[list[dict[str, Any]]]:
+    here = bring("good", requests_per_minute=0, history_minutes=0)
+    for label in ("2.0.0", "3.0.0"):
+        code = Path(here.build("good", label)).read_bytes()
+        here.client("lambda").update_function_code(FunctionName=here.function, ZipFile=code)
+        here.ask("advance", seconds=3)
+        here.client("lambda").publish_version(FunctionName=here.function)
+    here.ask("advance", seconds=48 * 3600)
+    yield notebook(here, "operations/clean_up_versions", keep=1, approved_by=["Ada"])
+
+
+def flagging(bring: Bring) -> Iterator[list[dict[str, Any]]]:
+    here = bring("good")
+    turn = {"ENABLE_ENHANCED_SAFETY": True}
+    yield notebook(here, "operations/feature_flags", turn=turn, strategy="canary", approved_by=["Ada"])
+
+
+def archived(bring: Bring) -> Iterator[list[dict[str, Any]]]:
+    """A run goes to S3, and its supervisor learns what it must not hold."""
+    here = bring("good", requests_per_minute=0, history_minutes=0)
+    here.client("s3").create_bucket(Bucket=BUCKET, ObjectLockEnabledForBucket=True)
+    root = Path(tempfile.mkdtemp(dir=here.folder))
+    sealed(root, "run-0001")
+    with closing(here.connect(quiet=True)) as mine:
+        archive.upload(stores.S3(mine, f"s3://{BUCKET}"), root / "run-0001")
+        assert mine.learn_secrets() == ""
+        yield mine.journal.records
+
+
+def archive_read(bring: Bring) -> Iterator[list[dict[str, Any]]]:
+    """What ``buddy-ops runs`` asks S3, whoever put it there."""
+    next(archived(bring))
+    with closing(session.connect("sandbox", "runs", quiet=True)) as mine:
+        shelf = stores.S3(mine, f"s3://{BUCKET}")
+        assert archive.entries(shelf) and archive.verify(shelf).problems == ()
+        mine.learn_secrets()
+        yield mine.journal.records
+
+
+def corrupting(bring: Bring) -> Iterator[list[dict[str, Any]]]:
+    """Stopped and not repaired, then repaired, through the notebook; then isolated by the table's policy."""
+    here = bring("good", reminders=30, requests_per_minute=0, history_minutes=10)
+    corrupted(here)
+    yield notebook(here, "emergency/data_corruption", approved_by=["Ada"])
+    seen = repair_hash(here)
+    yield notebook(here, "emergency/data_corruption", approved_by=["Ada"], approved_plan=seen)
+    with closing(here.connect()) as mine:
+        isolation.isolate(mine, "writes", NAME)
+        isolation.lift(mine)
+        yield mine.journal.records
+
+
+def migrating(bring: Bring) -> Iterator[list[dict[str, Any]]]:
+    """One step through the notebook, all others without a kernel."""
+    here = bring("good", reminders=3, requests_per_minute=0, history_minutes=0)
+    shipped(here, "1-2")
+    yield notebook(here, "operations/migrate_database", step="expand", approved_by=["Ada"])
+    with closing(here.connect()) as mine:
+        for step in ("backfill", "verify", "contract", "rollback"):
+            plan = migration_steps.plan(mine, "reminders_at_minutes", step)
+            migration_steps.run(mine, plan, approve(mine, plan))
+        yield mine.journal.records
+
+
+def across_a_migration(bring: Bring) -> Iterator[list[dict[str, Any]]]:
+    here = bring("good", reminders=3, requests_per_minute=0, history_minutes=0)
+    shipped(here, "1", "1-2")
+    with closing(here.connect()) as mine:
+        plan = migration_steps.plan(mine, "reminders_at_minutes", "expand")
+        migration_steps.run(mine, plan, approve(mine, plan))
+    yield notebook(here, "rollback/database_compatibility", migration="reminders_at_minutes", approved_by=["Ada"])
+
+
+DRIVERS: dict[str, Callable[[Bring], Iterator[list[dict[str, Any]]]]] = {
+    "start_here": looking,
+    "status": status,
+    "doctor": examined,
+    "runs": archive_read,
+    "archive": archived,
+    "rollback/immediate": immediate,
+    "rollback/gradual": going_down,
+    "operations/monitor": watching,
+    "review/readiness_audit": auditing,
+    "review/incident_review": reviewing,
+    "emergency/deployment_failure": failed,
+    "emergency/data_corruption": corrupting,
+    "rollback": rollback_command,
+    "freeze": freezing,
+    "strategies/all_at_once": all_at_once,
+    "strategies/blue_green": blue_green,
+    "strategies/canary": canary,
+    "operations/alarms": alarming,
+    "operations/pre_deployment": checking_before,
+    "operations/post_deployment": checking_after,
+    "operations/clean_up_versions": cleaning,
+    "operations/feature_flags": flagging,
+    "operations/migrate_database": migrating,
+    "rollback/database_compatibility": across_a_migration,
+}
+
+
+# The comparisons
+
+
+def test_every_runbook_has_roles_and_is_driven() -> None:
+    """A notebook that is added must say who runs it, and be driven here: nothing escapes the comparison."""
+    paths = (each.relative_to(ROOT / "notebooks") for each in ROOT.glob("notebooks/**/*.ipynb"))
+    notebooks = {str(each.with_suffix("")) for each in paths if ".ipynb_checkpoints" not in each.parts}
+    assert sorted(notebooks - set(permissions.RUNBOOKS)) == []
+    assert set(DRIVERS) == set(permissions.RUNBOOKS)
+
+
+@pytest.mark.parametrize("role", get_args(Role))
+def test_the_template_grants_what_the_library_says(role: Role, situation: Bring) -> None:
+    """Action by action and ARN by ARN, infrastructure.yaml and powers.py are the same."""
+    here = situation("first_deployment")
+    settings = here.connect(quiet=True, values=values(here, archive={"where": f"s3://{BUCKET}"})).settings
+    needed = permissions.needs(role, "sandbox", settings, WHERE)
+    assert granted(role) == {(each, where) for where, actions in needed.items() for each in actions}
+
+
+@pytest.mark.timeout(900)  # it drives every runbook
+def test_each_role_may_do_what_its_runbooks_do_and_nothing_else(situation: Bring) -> None:
+    """Recorded from runs: no call lacks its grant, on the very resource, and no grant goes without a call."""
+    calls = {name: set().union(*map(made, drive(situation))) for name, drive in DRIVERS.items()}
+    for role in get_args(Role):
+        grants = granted(role)
+        runbooks = [name for name, roles in permissions.RUNBOOKS.items() if role in roles]
+        recorded = set().union(*(calls[name] for name in runbooks))
+        missing = {each for each in recorded if not any(allows(grant, each) for grant in grants)}
+        unused = {grant for grant in grants if not any(allows(grant, each) for each in recorded)}
+        assert sorted(missing) == []
+        assert sorted(each for each in unused if each != OWN_ROLE) == []
+        compared = len({name for name, _ in recorded})
+        print(f"{role}: {compared} actions, {len(recorded)} with their resources, from {len(runbooks)} runbooks")
+
+
+def allows(grant: tuple[str, str], call: tuple[str, str]) -> bool:
+    return grant[0] == call[0] and fnmatchcase(call[1], grant[1])
+
+
+@pytest.mark.parametrize("role", ["reader", "auditor", "responder"])
+def test_only_the_deployer_brings_code_in(role: Role) -> None:
+    """Neither a reader, an auditor nor a responder may change code, publish or create an alias."""
+    assert {name for name, _ in granted(role)}.isdisjoint(
+        {"lambda:UpdateFunctionCode", "lambda:PublishVersion", "lambda:CreateAlias"}
+    )
+
+
+def test_a_reader_changes_nothing() -> None:
+    """Whatever the reader's policy names begins with a word for looking."""
+    assert all(re.match(r"\w+:(Get|List|Describe|Simulate|StartQuery)", name) for name, _ in granted("reader"))
+
+
+def test_an_auditor_changes_nothing_but_the_archive() -> None:
+    """Besides looking it sends smoke tests, and writes down what it saw."""
+    own = {name for name, _ in granted("auditor") - granted("reader")}
+    assert {name for name in own if not re.match(r"\w+:(Get|List|Describe)", name)} == {
+        "lambda:InvokeFunction", "s3:PutObject",
+    }  # fmt: skip
+
+
+def test_nobody_deletes_the_function_itself() -> None:
+    """Deleting is granted on versions only, and no grant but CloudWatch's and Logs' reads is on everything."""
+    for role in get_args(Role):
+        assert {where for name, where in granted(role) if name == "lambda:DeleteFunction"} <= {
+            "arn:aws:lambda:us-east-1:123456789012:function:buddy-alexa-skill-sandbox:*"
+        }
+        everywhere = {name for name, where in granted(role) if where == "*"}
+        assert {name.split(":")[0] for name in everywhere} <= {"cloudwatch", "logs"}
+
+
+def test_the_scheduler_moves_the_alias_and_nothing_else(situation: Bring) -> None:
+    """What a lease calls is what the scheduler's role may; only Scheduler, from this account, may be it."""
+    from buddy_ops.aws import failsafe
+
+    assert {name for name, _ in policy("SchedulerPolicy")} == {"lambda:UpdateAlias", "sqs:SendMessage"}
+    assert failsafe.UPDATE_ALIAS.endswith("lambda:updateAlias")
+    (trust,) = resources()["SchedulerRole"]["Properties"]["AssumeRolePolicyDocument"]["Statement"]
+    assert trust["Principal"] == {"Service": "scheduler.amazonaws.com"}
+    assert trust["Condition"] == {"StringEquals": {"aws:SourceAccount": "!Ref AWS::AccountId"}}
+
+
+def test_ci_is_deployer_or_responder_for_as_long_as_it_asks() -> None:
+    """The subject of 'run a runbook' may assume these two roles and no other, and each lets it stay to the end."""
+    job = yaml.safe_load((ROOT / ".github/workflows/runbook.yml").read_text("utf-8"))["jobs"]["run"]
+    (asked,) = (step["with"]["role-duration-seconds"] for step in job["steps"] if "role-to-assume" in str(step))
+    roles = {name: each["Properties"] for name, each in resources().items() if each["Type"] == "AWS::IAM::Role"}
+    trusting = {name for name, each in roles.items() if "CiSubject" in str(each["AssumeRolePolicyDocument"])}
+    assert trusting == {"DeployerRole", "ResponderRole"}
+    assert {roles[name]["MaxSessionDuration"] for name in trusting} == {asked}
+
+
+def test_pass_role_is_for_the_scheduler_alone() -> None:
+    """The scheduler's role may be handed to the scheduler, and to no other service."""
+    for name in ("ResponderPolicy", "DeployerPolicy"):
+        statements = resources()[name]["Properties"]["PolicyDocument"]["Statement"]
+        (passing,) = (each for each in statements if each["Action"] == "iam:PassRole")
+        assert passing["Condition"] == {"StringEquals": {"iam:PassedToService": "scheduler.amazonaws.com"}}
+
+
+def test_the_archive_is_locked_versioned_encrypted_and_private() -> None:
+    """An archived run can be neither rewritten nor read by the public, and survives the stack."""
+    bucket = resources()["Archive"]
+    properties = bucket["Properties"]
+    assert bucket["DeletionPolicy"] == bucket["UpdateReplacePolicy"] == "Retain"
+    assert properties["ObjectLockEnabled"] is True and properties["VersioningConfiguration"] == {"Status": "Enabled"}
+    assert all(properties["PublicAccessBlockConfiguration"].values())
+    assert properties["BucketEncryption"]["ServerSideEncryptionConfiguration"]
+
+
+def test_a_lease_that_cannot_act_is_heard_of() -> None:
+    """Messages in the dead-letter queue and Scheduler's failed calls both reach the topic."""
+    alarms = [each["Properties"] for each in resources().values() if each["Type"] == "AWS::CloudWatch::Alarm"]
+    assert {each["MetricName"] for each in alarms} == {"ApproximateNumberOfMessagesVisible", "TargetErrorCount"}
+    assert all(each["AlarmActions"] == ["!Ref Topic"] for each in alarms)

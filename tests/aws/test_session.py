@@ -1,0 +1,346 @@
+"""The door: which AWS a runbook acts on, what it says when it cannot, and what its journal keeps."""
+
+import http.server
+import json
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from buddy_ops.aws import aliases, session
+from buddy_ops.core import project
+from buddy_ops.aws.clock import SystemClock
+from buddy_ops.core.errors import AwsFailed, BuddyError, InvalidInput
+from tests.conftest import Situation
+
+Bring = Callable[..., Situation]
+VALUES = {"function": "buddy-alexa-skill"}
+
+
+@pytest.fixture
+def here(situation: Bring) -> Situation:
+    return situation("good", history_minutes=0, requests_per_minute=0)
+
+
+@pytest.fixture
+def alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A machine without any AWS settings, and without a sandbox; the file in which AWS's own settings may be written."""
+    for name in ("AWS_PROFILE", "AWS_REGION", "AWS_DEFAULT_REGION", "AWS_ENDPOINT_URL", "AWS_ACCESS_KEY_ID"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "config"))
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "credentials"))
+    monkeypatch.setenv("BUDDY_OPS_RUN_FOLDER", str(tmp_path / "run"))
+    return tmp_path / "config"
+
+
+# Which AWS
+
+
+def test_the_settings_region_comes_first(alone: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The environment's file, then AWS_REGION (which boto3 itself ignores), then the profile's own region."""
+    alone.write_text("[profile buddy]\nregion = eu-west-3\n")
+    monkeypatch.setenv("AWS_PROFILE", "buddy")
+    assert session.connect("dev", "t", values=VALUES, quiet=True).region == "eu-west-3"
+    monkeypatch.setenv("AWS_REGION", "eu-west-1")
+    assert session.connect("dev", "t", values=VALUES, quiet=True).region == "eu-west-1"
+    chosen = {**VALUES, "aws": {"region": "us-west-2"}}
+    assert session.connect("dev", "t", values=chosen, quiet=True).region == "us-west-2"
+
+
+def test_without_a_region_nothing_is_guessed(alone: Path) -> None:
+    """No region anywhere is a clear message, and no region is assumed."""
+    with pytest.raises(InvalidInput, match="no-region") as refused:
+        session.connect("dev", "t", values=VALUES, quiet=True)
+    assert "AWS_REGION" in refused.value.next
+
+
+def test_an_environment_may_name_the_role_that_acts(
+    here: Situation, alone: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The standard credentials take it on, under the run's own name; without any credentials the first call says so."""
+    monkeypatch.setattr(session, "_is_sandbox", lambda endpoint: False)
+    now = datetime.fromtimestamp(here.ask("clock")["now"], UTC)
+    monkeypatch.setattr(SystemClock, "now", lambda _: now)  # the sandbox's credentials last an hour of its own time
+    role = "arn:aws:iam::123456789012:role/buddy-ops-prod-deployer"
+    acting = {**VALUES, "aws": {"region": "us-east-1", "endpoint_url": here.endpoint, "assume_role": role}}
+    with pytest.raises(AwsFailed, match="no-credentials"):
+        assert session.connect("prod", "t", values=acting, quiet=True).principal
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIAIOSFODNN7EXAMPLE")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "x")
+    assumed = session.connect("prod", "t", values=acting, quiet=True, run="7f3a")
+    assert assumed.principal == "arn:aws:sts::123456789012:assumed-role/buddy-ops-prod-deployer/buddy-ops-7f3a"
+    with pytest.raises(InvalidInput, match="invalid-settings"):
+        session.connect("prod", "t", values={**VALUES, "aws": {"assume_role": "deployer"}}, quiet=True)
+
+
+def test_a_profile_that_is_not_there_is_named(alone: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whether the environment's file or AWS_PROFILE names it."""
+    chosen = {**VALUES, "aws": {"region": "us-east-1", "profile": "buddy-staging"}}
+    with pytest.raises(InvalidInput, match="no-profile") as refused:
+        session.connect("dev", "t", values=chosen, quiet=True)
+    assert "buddy-staging" in refused.value.what
+    monkeypatch.setenv("AWS_PROFILE", "elsewhere")
+    with pytest.raises(InvalidInput, match="no-profile") as refused:
+        session.connect("dev", "t", values={**VALUES, "aws": {"region": "us-east-1"}}, quiet=True)
+    assert "elsewhere" in refused.value.what
+
+
+def test_a_sandbox_that_does_not_run_is_a_clear_message(alone: Path) -> None:
+    """The address is named, nothing was read or written, and the next step is a command."""
+    with pytest.raises(AwsFailed, match="sandbox-not-running") as refused:
+        session.connect("sandbox", "t", values={**VALUES, "aws": {"region": "x", "endpoint_url": "http://127.0.0.1:9"}})
+    assert "http://127.0.0.1:9" in refused.value.what and refused.value.now == "Nothing was read or written."
+    assert "buddy-ops sandbox start" in refused.value.next
+
+
+@contextmanager
+def web(status: int, body: bytes) -> Iterator[str]:
+    """Some other program that speaks HTTP on this machine; its URL."""
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            self.send_response(status)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: Any) -> None:
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+@pytest.mark.parametrize(("status", "body"), [(404, b"{}"), (200, b"<html>hello</html>"), (200, b"[]"), (200, b"{}")])
+def test_another_program_on_the_port_is_not_taken_for_the_sandbox(alone: Path, status: int, body: bytes) -> None:
+    """Whatever else answers at the endpoint, time is the system's, and the first AWS call tells what is wrong."""
+    with web(status, body) as url:
+        mine = session.connect(
+            "sandbox", "t", values={**VALUES, "aws": {"region": "x", "endpoint_url": url}}, quiet=True
+        )
+        assert not mine.sandbox and isinstance(mine.clock, SystemClock)
+
+
+def test_the_environments_endpoint_gives_way_to_the_variable(here: Situation) -> None:
+    """AWS_ENDPOINT_URL comes before the file, so that two sandboxes can be used at a time."""
+    values = {**VALUES, "aws": {"region": "us-east-1", "endpoint_url": "http://127.0.0.1:9"}}
+    mine = here.connect(values=values, quiet=True)
+    assert mine.endpoint_url == here.endpoint and mine.sandbox
+
+
+def test_the_sandbox_never_sees_credentials(here: Situation, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Against the sandbox no key of a real account is used, even where one lies ready."""
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIAREAL")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "real")
+    mine = here.connect(quiet=True)
+    assert mine.session.get_credentials().access_key == "sandbox"
+    assert aliases.read(mine) is not None
+
+
+@pytest.mark.parametrize(
+    "name", ["../parameters/sandbox", "..", "sandbox.yaml", "", "Sandbox", "/etc/passwd", "prod\0"]
+)
+def test_an_unknown_environment_is_refused(here: Situation, name: str) -> None:
+    """Only the files in parameters/ are environments: no path, no other spelling; those there are are listed."""
+    with pytest.raises(InvalidInput, match="unknown-environment") as refused:
+        session.connect(name, "t", quiet=True)
+    assert "dev, prod, sandbox, staging" in refused.value.what
+
+
+def test_a_target_says_where_it_acts(here: Situation) -> None:
+    """Environment, function, alias, whose account, region and run stand in the banner; a dry run says so first."""
+    mine = here.connect(run="7f3a")
+    shown = mine._repr_markdown_()
+    for part in ("sandbox", here.function, "`live`", here.endpoint, "us-east-1", "7f3a", mine.principal):
+        assert part in shown
+    assert "Dry run" not in shown
+    assert here.connect(dry_run=True)._repr_markdown_().startswith("**Dry run: nothing will be written.**")
+
+
+# Its calls
+
+
+def test_a_call_is_journaled_without_payloads(here: Situation) -> None:
+    """Service, operation, parameters and AWS's request id are kept; code, secrets and people's words are not."""
+    mine = here.connect()
+    lam = mine.call("lambda", "get_function_configuration", FunctionName=here.function)
+    secret = {"Variables": {"TOKEN": "hunter2"}}
+    mine.call("lambda", "update_function_configuration", FunctionName=here.function, Environment=secret)
+    mine.call("ssm", "put_parameter", Name="/x", Value="hunter2", Type="SecureString")
+    mine.call("lambda", "invoke", FunctionName=here.function, Qualifier="1", Payload=b'{"request": "hunter2"}')
+    text = (here.folder / "run" / "journal.jsonl").read_text()
+    told = [json.loads(line) for line in text.splitlines()]
+    assert [each["kind"] for each in told] == ["opened", "aws", "aws", "aws", "aws"]
+    assert told[1]["call"] == "lambda:get_function_configuration"
+    assert told[1]["parameters"] == {"FunctionName": here.function}
+    assert told[1]["request"] == lam["ResponseMetadata"]["RequestId"]
+    assert "hunter2" not in text
+
+
+def test_a_failed_call_is_journaled_with_its_code(here: Situation) -> None:
+    """AWS's own name for the failure stands in the journal, and in the error."""
+    mine = here.connect()
+    with pytest.raises(AwsFailed) as failed:
+        mine.call("lambda", "get_alias", FunctionName=here.function, Name="nobody")
+    assert failed.value.code == "ResourceNotFoundException" and failed.value.reference == "not-found"
+    assert mine.journal.records[-1]["failed"] == "ResourceNotFoundException"
+
+
+def test_a_journal_that_cannot_be_written_stops_nothing(here: Situation, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A folder that cannot be made, or a full disk, is told in ``trouble``; calls and records go on."""
+    (here.folder / "file").write_text("in the way")
+    monkeypatch.setenv("BUDDY_OPS_RUN_FOLDER", str(here.folder / "file" / "run"))
+    mine = here.connect()
+    assert aliases.read(mine) is not None
+    assert mine.journal.trouble is not None and "journal could not be written" in mine.journal.trouble
+    assert [each["kind"] for each in mine.journal.records] == ["opened", "aws"]
+
+
+def test_a_quiet_target_leaves_no_file(here: Situation) -> None:
+    """A command that only looks leaves nothing behind."""
+    aliases.read(here.connect(quiet=True))
+    assert not (here.folder / "run").exists()
+
+
+def test_a_function_that_is_not_there_is_named(here: Situation) -> None:
+    """Function and region stand in the message, and nothing was written."""
+    with pytest.raises(InvalidInput, match="function-missing") as refused:
+        aliases.read(
+            here.connect(values={**VALUES, "function": "buddy-alexa-skill-sandbax", "aws": {"region": "us-east-1"}})
+        )
+    assert "buddy-alexa-skill-sandbax" in refused.value.what and "us-east-1" in refused.value.what
+
+
+def test_what_is_sent_to_lambda_invoke_is_sent_once(alone: Path) -> None:
+    """A smoke test acts: it is not repeated by the SDK. A read is tried three times."""
+    with web(500, b"{}") as url:
+        values = {**VALUES, "aws": {"region": "us-east-1", "endpoint_url": url}}
+        mine = session.connect("sandbox", "t", values=values, quiet=True)
+        assert mine._client("lambda", "invoke").meta.config.retries["total_max_attempts"] == 1
+        assert mine._client("lambda", "get_alias").meta.config.retries["total_max_attempts"] == 3
+
+
+# Its time
+
+
+def test_this_machines_clock_is_corrected_by_awss(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A laptop that is minutes off would arm a lease in the past: a reply's Date sets it right, a second's doubt does not."""
+    clock = SystemClock()
+    clock.correct(datetime.now(UTC) + timedelta(minutes=7))
+    assert abs(clock.now() - datetime.now(UTC) - timedelta(minutes=7)) < timedelta(seconds=1)
+    clock.correct(datetime.now(UTC) + timedelta(seconds=1))
+    assert abs(clock.now() - datetime.now(UTC)) < timedelta(milliseconds=500)
+
+
+def test_the_sandboxs_time_is_the_runs(here: Situation) -> None:
+    """Runs, journals and folders tell Buddy's time, not this machine's."""
+    mine = here.connect()
+    assert mine.clock.now().timestamp() == here.ask("clock")["now"]
+    assert mine.journal.records[0]["at"] == "2026-11-02T00:02:00Z"
+    mine.clock.correct(datetime.now(UTC) + timedelta(days=900))
+    assert mine.clock.now().timestamp() == here.ask("clock")["now"]
+
+
+# From a notebook
+
+
+CELL = """environment: str = "sandbox"  # which file
+settings: dict = {}  # the environment's settings
+stages: list[float] = []  # percent
+bake_minutes: float | None = None  # minutes
+dry_run: bool = False  # only show
+"""
+
+
+def notebook(injected: str = "", *others: str) -> dict[str, Any]:
+    """What a kernel's namespace holds after the parameters cell, papermill's own, and perhaps others."""
+    cells = [CELL, *([f"# Parameters\n{injected}"] if injected else []), *others]
+    namespace: dict[str, Any] = {"In": ["", *cells]}
+    for cell in cells:
+        exec(cell, namespace)
+    return namespace
+
+
+def test_a_notebook_opens_with_its_defaults(here: Situation) -> None:
+    """Without parameters the environment's file decides everything."""
+    mine = session.open_runbook("t", notebook())
+    assert (mine.environment, mine.runbook, mine.dry_run) == ("sandbox", "t", False)
+    assert mine.settings.rollout.stages_percent == (10, 50, 100)
+
+
+def test_what_papermill_injects_is_checked_and_typed(here: Situation) -> None:
+    """'false' is not true, and a given policy replaces the file's."""
+    namespace = notebook('dry_run = "true"\nstages = [20, 100]\nbake_minutes = 2\n')
+    mine = session.open_runbook("t", namespace)
+    assert mine.dry_run is True and namespace["dry_run"] is True
+    assert mine.settings.rollout.stages_percent == (20, 100) and mine.settings.rollout.bake_minutes == 2.0
+    assert session.open_runbook("t", notebook('dry_run = "false"\n')).dry_run is False
+
+
+def test_a_misspelt_parameter_is_refused_before_any_call(here: Situation) -> None:
+    """Stock papermill injects any name: the setup cell refuses it, with all other problems, before AWS is asked."""
+    before = here.ask("status")["calls"]
+    with pytest.raises(InvalidInput, match="invalid-parameters") as refused:
+        session.open_runbook("t", notebook('stagse = [20, 100]\nbake_minutes = "ten"\n'))
+    assert "stagse" in refused.value.what and "did you mean stages?" in refused.value.what
+    assert "bake_minutes" in refused.value.what and "2 problems" in refused.value.what
+    assert here.ask("status")["calls"] == before
+
+
+def test_a_person_may_edit_the_cell_and_run_it_again(here: Situation) -> None:
+    """In JupyterLab the latest run of the parameters cell counts, not what was injected before it."""
+    edited = CELL.replace("bake_minutes: float | None = None", "bake_minutes: float | None = 3")
+    mine = session.open_runbook("t", notebook("bake_minutes = 2\n", edited))
+    assert mine.settings.rollout.bake_minutes == 3.0
+
+
+def test_a_policy_that_makes_no_sense_is_refused_before_any_call(here: Situation) -> None:
+    """Stages that do not rise are refused by the parameter's name."""
+    before = here.ask("status")["calls"]
+    with pytest.raises(InvalidInput, match="invalid-settings") as refused:
+        session.open_runbook("t", notebook("stages = [50, 10]\n"))
+    assert "stages must rise" in refused.value.what
+    assert here.ask("status")["calls"] == before
+
+
+# Builds
+
+
+@pytest.mark.parametrize(
+    ("path", "reference"),
+    [
+        ("", "artifact-missing"),
+        ("nope.zip", "artifact-missing"),
+        ("..", "artifact-missing"),
+        ("README.md", "artifact-not-a-zip"),
+    ],
+)
+def test_a_build_that_cannot_be_shipped_is_named(path: str, reference: str) -> None:
+    """No path, a missing file, what is around the project and a file that is no zip are told apart, before AWS is asked."""
+    with pytest.raises(BuddyError, match=reference) as refused:
+        project.artifact(path)
+    assert refused.value.exit_code == 2 and path in refused.value.what
+
+
+def test_paths_start_at_the_projects_root(here: Situation, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Wherever the kernel was started, parameters/, artifacts and runs/ are the project's."""
+    root = Path(__file__).parents[2]
+    for folder in (root, root / "notebooks" / "strategies", here.folder):
+        monkeypatch.chdir(folder)
+        assert project.project_root() == root
+        assert project.read("prod")[0]["function"] == "buddy-alexa-skill-prod"
+
+
+def test_another_environments_function_is_refused(situation: Bring) -> None:
+    """Settings of prod under the name of the sandbox are refused: freezes and policy go by the environment's name."""
+    here = situation("good")
+    values = dict(project.read("prod")[0])
+    with pytest.raises(InvalidInput, match="prod's, not sandbox's"):
+        session.connect("sandbox", "test", values=values)
+    assert here.calls("GetAlias") == []

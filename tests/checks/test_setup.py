@@ -1,0 +1,265 @@
+"""The doctor: what it finds, what it says to do about it, and that it changes nothing."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from contextlib import closing
+from typing import Any
+
+import pytest
+from botocore.awsrequest import AWSResponse
+
+from buddy_ops.aws import freezes, permissions
+from buddy_ops.checks import setup
+from buddy_ops.deployment import rollout
+from buddy_ops.checks.setup import Finding
+from buddy_ops.aws.session import Target
+from tests.conftest import Situation, approve
+
+Bring = Callable[..., Situation]
+LEASE_ROLE = "arn:aws:iam::123456789012:role/buddy-ops-scheduler"
+
+
+def examine(here: Situation, role: permissions.Role = "deployer", **changes: Any) -> dict[str, Finding]:
+    """Every finding by its name."""
+    values = here.connect(quiet=True).settings.model_dump(mode="json")
+    for part, fields in changes.items():
+        values[part] = {**values[part], **fields} if isinstance(fields, dict) else fields
+    with closing(here.connect("doctor", quiet=True, values=values)) as mine:
+        return {each.check: each for each in setup.examine(mine, role)}
+
+
+def make_role(here: Situation, service: str = "scheduler.amazonaws.com") -> None:
+    """The scheduler's role, as infrastructure.yaml makes it."""
+    trust = {"Statement": [{"Effect": "Allow", "Principal": {"Service": service}, "Action": "sts:AssumeRole"}]}
+    iam = here.client("iam")
+    for each in iam.list_roles()["Roles"]:
+        iam.delete_role(RoleName=each["RoleName"])
+    iam.create_role(
+        RoleName="buddy-ops-scheduler", AssumeRolePolicyDocument=json.dumps({"Version": "2012-10-17", **trust})
+    )
+
+
+def answering(target: Target, **decisions: str) -> list[dict[str, Any]]:
+    """IAM's simulator, which the sandbox lacks, at the door of the SDK; the questions that it was asked."""
+    asked: list[dict[str, Any]] = []
+
+    def note(params: dict[str, Any], **_: Any) -> None:
+        asked.append(dict(params))
+
+    def answer(**_: Any) -> tuple[AWSResponse, dict[str, Any]]:
+        results = [
+            {"EvalActionName": each, "EvalDecision": decisions.get(each.split(":")[1], "allowed")}
+            for each in asked[-1]["ActionNames"]
+        ]
+        # The first page of two: the simulator may answer in parts.
+        more = len(results) > 1 and "Marker" not in asked[-1]
+        page = results[:1] if more else results[1:] or results
+        parsed = {"EvaluationResults": page, "IsTruncated": more, "Marker": "next", "ResponseMetadata": {}}
+        return AWSResponse("", 200, {}, None), parsed
+
+    target.session.register("provide-client-params.iam.SimulatePrincipalPolicy", note)
+    target.session.register("before-call.iam.SimulatePrincipalPolicy", answer)
+    return asked
+
+
+def test_a_healthy_environment_has_no_problem(situation: Bring) -> None:
+    """With role, queue, metrics and a live alias nothing is a problem; what the sandbox cannot tell is unknown."""
+    here = situation("good")
+    make_role(here)
+    found = examine(here, lease={"dead_letter_arn": "arn:aws:sqs:us-east-1:123456789012:dead"})
+    assert {each.check for each in found.values() if each.state == "problem"} == set()
+    assert found["permissions"].state == "unknown" and found["permissions"].do
+    assert {name for name, each in found.items() if each.state == "warning"} == {"alarms", "archive", "channels"}
+    assert found["alias"].says == "100 % v1" and "user/" in found["credentials"].says
+
+
+def test_it_never_writes(situation: Bring) -> None:
+    """Whatever it calls begins with a word for looking."""
+    here = situation("good")
+    with closing(here.connect()) as mine:
+        list(setup.examine(mine, "deployer"))
+        calls = {each["call"].split(":")[1] for each in mine.journal.records if each["kind"] == "aws"}
+    assert len(calls) >= 9
+    assert {each.split("_")[0] for each in calls} <= {"get", "list", "describe", "simulate"}
+
+
+def test_what_is_not_configured_is_a_finding_with_a_remedy(situation: Bring) -> None:
+    """No failure metric, no dead-letter queue and no alarm are warnings; no lease role is a problem."""
+    here = situation("good")
+    here.client("iam").delete_role(RoleName="buddy-ops-scheduler")
+    found = examine(here, failure_metrics=[])
+    for name in ("failure metrics", "dead letters", "alarms"):
+        assert found[name].state == "warning" and found[name].do
+    assert found["lease role"].state == "problem" and "infrastructure.yaml" in found["lease role"].do
+
+
+def test_a_metric_that_nobody_publishes_is_told(situation: Bring) -> None:
+    """A failure metric that is configured and was never seen would count nothing."""
+    found = examine(situation("good"), failure_metrics=[{"namespace": "Buddy", "name": "Apologys"}])
+    assert found["failure metrics"].state == "warning" and "Buddy/Apologys" in found["failure metrics"].says
+
+
+def test_a_role_that_trusts_another_service_is_a_problem(situation: Bring) -> None:
+    """A lease whose role Scheduler cannot assume would fail when it is needed."""
+    here = situation("good")
+    make_role(here, "ec2.amazonaws.com")
+    assert examine(here)["lease role"].state == "problem"
+
+
+def test_a_function_that_does_not_exist_is_one_problem(situation: Bring) -> None:
+    """What hangs on the function is unknown, not a problem of its own, and the rest is looked at all the same."""
+    here = situation("good")
+    make_role(here)
+    found = examine(here, function="no-such-function")
+    assert [name for name, each in found.items() if each.state == "problem"] == ["function"]
+    assert found["alias"].state == "unknown" and found["freeze"].state == "ok"
+
+
+def test_before_the_first_deployment_the_alias_is_to_come(situation: Bring) -> None:
+    """No alias is what the first run finds: a warning that says so."""
+    found = examine(situation("first_deployment"))
+    assert found["alias"].state == "warning" and "creates it" in found["alias"].do
+
+
+def test_weights_are_told_by_whose_they_are(situation: Bring) -> None:
+    """A rollout of ours that is under way is a warning; weights that nobody owns are a problem."""
+    here = situation("good")
+    first = here.connect()
+    plan = rollout.plan(first, here.build("good"))
+    steps = rollout.run(first, plan, approve(first, plan))
+    for seen in steps:
+        if seen.weight:
+            break
+        first.clock.sleep_until(seen.wake_at)
+    steps.close()
+    first.close()
+    found = examine(here)
+    assert found["alias"].state == "warning" and first.run in found["alias"].says
+    here.client("lambda").update_alias(FunctionName=here.function, Name="live", Description="by hand")
+    found = examine(here)
+    assert found["alias"].state == "problem" and "rollback/immediate" in found["alias"].do
+    assert found["record"].state == "ok" and "not ours" in found["record"].says
+
+
+def test_a_lease_that_fired_is_told(situation: Bring) -> None:
+    """A record that says under way, on an alias without weights, is what a dead run leaves."""
+    here = situation("good")
+    record = '{"v":1,"run":"7f3a","from":"1","to":"2","stage":"1","since":"2026-11-02T03:00:00Z"}'
+    here.client("lambda").update_alias(FunctionName=here.function, Name="live", Description=record)
+    assert examine(here)["record"].state == "warning"
+
+
+def test_a_freeze_is_told_and_a_slow_timeout(situation: Bring) -> None:
+    """Who froze and until when; and a timeout that Alexa does not wait for."""
+    from datetime import timedelta
+
+    here = situation("good")
+    with closing(here.connect()) as mine:
+        freezes.set(mine, "audit", "Grace", timedelta(hours=1))
+    here.client("lambda").update_function_configuration(FunctionName=here.function, Timeout=8)
+    found = examine(here)
+    assert found["freeze"].state == "warning" and "Grace" in found["freeze"].says
+    assert found["timeout"].state == "warning"
+
+
+@pytest.mark.parametrize("role", ["reader", "auditor", "responder", "deployer"])
+def test_a_caller_that_may_do_everything_is_ok(situation: Bring, role: permissions.Role) -> None:
+    """IAM is asked about each action on its own resource, as the role that the session stands for, every page."""
+    here = situation("good")
+    with closing(here.connect(quiet=True)) as mine:
+        mine.__dict__["_caller"] = {"Account": "123456789012", "Arn": "arn:aws:sts::123456789012:assumed-role/ops/ada"}
+        asked = answering(mine)
+        found = {each.check: each for each in setup.examine(mine, role)}
+    assert found["permissions"].state == "ok"
+    assert {each["PolicySourceArn"] for each in asked} == {"arn:aws:iam::123456789012:role/ops"}
+    passing = [each["ResourceArns"] for each in asked if "iam:PassRole" in each["ActionNames"]]
+    assert bool(passing) is (role in permissions.ACTING) and all(each == [LEASE_ROLE] for each in passing)
+
+
+def test_what_the_caller_may_not_do_is_named(situation: Bring) -> None:
+    """A missing permission is a problem that names action and resource."""
+    here = situation("good")
+    with closing(here.connect(quiet=True)) as mine:
+        answering(mine, UpdateAlias="implicitDeny", PublishVersion="explicitDeny")
+        found = {each.check: each for each in setup.examine(mine, "deployer")}["permissions"]
+    assert found.state == "problem"
+    assert "lambda:UpdateAlias on arn:aws:lambda:us-east-1" in found.says and "lambda:PublishVersion" in found.says
+    assert "GetAlias" not in found.says
+
+
+def test_a_role_with_a_path_is_looked_up(situation: Bring) -> None:
+    """Single sign-on's roles have a path, which a session's ARN does not tell: IAM is asked for it."""
+    here = situation("good")
+    here.client("iam").create_role(RoleName="sso", Path="/aws-reserved/", AssumeRolePolicyDocument="{}")
+    with closing(here.connect(quiet=True)) as mine:
+        mine.__dict__["_caller"] = {"Account": "123456789012", "Arn": "arn:aws:sts::123456789012:assumed-role/sso/ada"}
+        asked = answering(mine)
+        list(setup.examine(mine, "reader"))
+    assert {each["PolicySourceArn"] for each in asked} == {"arn:aws:iam::123456789012:role/aws-reserved/sso"}
+
+
+def test_without_credentials_there_is_one_finding(situation: Bring, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who cannot sign in is told that, and nothing that follows from it."""
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_ENDPOINT_URL"):
+        monkeypatch.delenv(name, raising=False)
+    for name in ("AWS_SHARED_CREDENTIALS_FILE", "AWS_CONFIG_FILE"):
+        monkeypatch.setenv(name, os.devnull)
+    from buddy_ops.aws import session
+
+    found = list(setup.examine(session.connect("dev", "doctor", quiet=True), "deployer"))
+    assert [(each.check, each.state) for each in found] == [("parameters", "ok"), ("credentials", "problem")]
+
+
+def test_the_command_ends_by_what_it_found(situation: Bring) -> None:
+    """Exit code 1 with a problem, 0 with warnings only, 2 for an environment that does not exist; light to import."""
+    here = situation("good")
+    here.client("iam").delete_role(RoleName="buddy-ops-scheduler")
+    code = (
+        "import sys\n"
+        "from buddy_ops import cli\n"
+        "try: cli.app(sys.argv[1:], standalone_mode=False)\n"
+        "except SystemExit as end: print('exit', end.code)\n"
+        "except cli.typer.Exit as end: print('exit', end.exit_code)\n"
+        "print('heavy:', sorted({'pandas', 'matplotlib'} & set(sys.modules)))\n"
+    )
+
+    def run(*words: str) -> tuple[int, str]:
+        command = [sys.executable, "-m", "buddy_ops.cli.main", "doctor", *words]
+        done = subprocess.run(
+            command, capture_output=True, text=True, check=False, env={**os.environ, "COLUMNS": "120"}
+        )
+        return done.returncode, done.stdout + done.stderr
+
+    status, said = run()
+    assert status == 1 and "lease role" in said and "1 problem" in said
+    make_role(here)
+    status, said = run("--role", "responder")
+    assert status == 0 and "problem" not in said and "warning" in said
+    assert run("-e", "nowhere")[0] == 2 and run("--role", "king")[0] == 2
+    light = subprocess.run([sys.executable, "-c", code, "doctor"], capture_output=True, text=True, check=False)
+    assert "heavy: []" in light.stdout, light.stdout + light.stderr
+
+
+def test_slack_and_the_archive_are_looked_for(situation: Bring, monkeypatch: pytest.MonkeyPatch) -> None:
+    """None configured is a warning; configured and missing is a problem that names the place; nothing is decrypted."""
+    here = situation("good", history_minutes=0, requests_per_minute=0)
+    found = examine(here)
+    assert (found["channels"].state, found["archive"].state) == ("warning", "warning")
+    missing = {"archive": {"where": "s3://buddy-runs-nowhere"}}
+    found = examine(here, notify={"slack_webhook": "env:BUDDY_SLACK"}, **missing)
+    assert found["channels"].state == "problem" and "BUDDY_SLACK" in found["channels"].says
+    assert found["archive"].state == "problem"
+    in_ssm = {"slack_webhook": "ssm:/buddy/sandbox/secrets/slack"}
+    assert examine(here, notify=in_ssm)["channels"].state == "problem"
+    assert examine(here, "reader", notify=in_ssm)["channels"].state == "unknown"
+    here.client("ssm").put_parameter(Name="/buddy/sandbox/secrets/slack", Value="https://x", Type="SecureString")
+    here.client("s3").create_bucket(Bucket="buddy-runs-locked", ObjectLockEnabledForBucket=True)
+    here.client("s3").create_bucket(Bucket="buddy-runs-open")
+    monkeypatch.setenv("BUDDY_SLACK", "https://y")
+    found = examine(here, notify=in_ssm, archive={"where": "s3://buddy-runs-locked/prod"})
+    assert (found["channels"].state, found["archive"].state) == ("ok", "ok") and "https" not in found["channels"].says
+    found = examine(here, notify={"slack_webhook": "env:BUDDY_SLACK"}, archive={"where": "s3://buddy-runs-open"})
+    assert (found["channels"].state, found["archive"].state) == ("ok", "warning")

@@ -1,0 +1,109 @@
+"""The first page at three in the morning: what burns is told first, with the runbook that answers it."""
+
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from buddy_ops.aws import freezes
+from buddy_ops.checks import status
+from buddy_ops.deployment import rollout
+from buddy_ops.checks.status import Triage
+from tests.conftest import Situation, abandon
+
+Bring = Callable[..., Situation]
+
+
+def look(here: Situation) -> Triage:
+    return status.look(here.connect("status", quiet=True))
+
+
+def states(found: Triage) -> dict[str, str]:
+    return {sign.what: sign.state for sign in found.signs}
+
+
+def test_a_quiet_night(situation: Bring) -> None:
+    """Every metric, the rollout and the freeze are read and well; nothing sends anybody to a rollback; nothing is written."""
+    here = situation("good", history_minutes=40)
+    before = len(here.ask("calls")["calls"])
+    found = look(here)
+    quiet = {"rollout", "error rate", "latency", "throttles", "cold starts", "freeze"}
+    assert {what for what, state in states(found).items() if state == "ok"} == quiet
+    assert found.verdict == "Nothing that was read burns." and "rollback" not in str(found)
+    reads = ("Get", "List", "Describe", "StartQuery")
+    assert all(each["operation"].startswith(reads) for each in here.ask("calls")["calls"][before:])
+
+
+@pytest.mark.parametrize(("stable", "sign"), [("errors_5_percent", "error rate"), ("slow", "latency")])
+def test_what_hurts_people_leads_to_the_rollback(situation: Bring, stable: str, sign: str) -> None:
+    """The sign burns with its figures, and the first step is the rollback of this environment, ready to be run."""
+    found = look(situation("good", stable=stable, history_minutes=40))
+    assert found.verdict.startswith("BURNS: ") and sign in found.verdict and states(found)[sign] == "burns"
+    first = found.steps[0]
+    assert (first.runbook, first.command) == ("rollback/immediate", "buddy-ops run rollback/immediate -e sandbox")
+    assert first.cell == "environment = 'sandbox'"
+    page = found._repr_html_()
+    assert '<a href="rollback/immediate.ipynb">' in page and "BURNS" in page
+
+
+def test_throttled_requests_burn(situation: Bring) -> None:
+    """Requests that were turned away are in no error rate: they are counted by themselves."""
+    here = situation("throttling", history_minutes=40)
+    here.ask("advance", seconds=8 * 60)
+    found = look(here)
+    assert states(found)["throttles"] == "burns" and "concurrency" in str(found)
+
+
+def test_a_rollout_is_named(situation: Bring) -> None:
+    """Whose rollout is under way, at which stage, and how it is taken up again."""
+    here = situation("good", history_minutes=40)
+    mine = here.connect()
+    plan = rollout.plan(mine, here.build("good"))
+    abandon(mine, plan)
+    mine.close()
+    found = look(here)
+    assert f"run {mine.run} ships v2: at stage 1" in str(found)
+    assert found.steps[0].runbook == "strategies/canary" and "the build of v2" in found.steps[0].why
+    here.ask("advance", seconds=30 * 60)
+    found = look(here)
+    assert f"run {mine.run} died at stage 1; its lease took v2's traffic away" in str(found)
+    assert "strategies/canary" in [step.runbook for step in found.steps]
+
+
+def test_somebody_elses_weights_burn(situation: Bring) -> None:
+    """Traffic that is split, and by no rollout of ours, is cleared by the rollback."""
+    here = situation("good", history_minutes=0, requests_per_minute=0)
+    lam = here.client("lambda")
+    lam.update_function_configuration(FunctionName=here.function, Description="so that it is another version")
+    here.ask("advance", seconds=10)
+    lam.publish_version(FunctionName=here.function)
+    here.ask("advance", seconds=10)
+    lam.update_alias(FunctionName=here.function, Name="live", RoutingConfig={"AdditionalVersionWeights": {"2": 0.1}})
+    found = look(here)
+    assert states(found)["rollout"] == "burns" and found.steps[0].runbook == "rollback/immediate"
+    assert "which of v1 and v2 is good" in found.steps[0].why and "Nothing says which" in found.live
+
+
+def test_a_freeze_is_told_with_its_owner(situation: Bring) -> None:
+    """Reason, owner and end."""
+    here = situation("good", history_minutes=0, requests_per_minute=0)
+    freezes.set(here.connect(), "a drill", "Ada", timedelta(hours=1))
+    (sign,) = (each for each in look(here).signs if each.what == "freeze")
+    assert sign.state == "note" and "a drill (Ada, until" in sign.says
+
+
+@pytest.mark.parametrize("outage", ["error", "partial"])
+def test_what_cannot_be_read_is_unknown(situation: Bring, outage: Any) -> None:
+    """A CloudWatch outage is never 'ok', and hides neither the alias nor the freeze."""
+    here = situation("good", history_minutes=40)
+    here.ask("set", outage=outage)
+    found = look(here)
+    assert {states(found)[what] for what in ("error rate", "latency", "throttles")} == {"unknown"}
+    assert "unknown: error rate" in found.verdict and states(found)["freeze"] == "ok" and "100 % v1" in found.live
+
+
+def test_nothing_was_ever_deployed(situation: Bring) -> None:
+    """There is nothing to roll back: the first step ships."""
+    found = look(situation("first_deployment"))
+    assert found.steps[0].why == "Nothing is deployed yet." and "error rate" not in states(found)

@@ -1,0 +1,187 @@
+"""How rollouts end in the situations that matter, on the sandbox and without notebook."""
+
+from collections.abc import Callable
+
+import pytest
+
+from buddy_ops.aws import failsafe
+from buddy_ops.deployment import rollout, rollout_plan
+from buddy_ops.runs import supervisor
+from buddy_ops.aws.aliases import decode
+from buddy_ops.core.errors import Refused
+from buddy_sandbox import scenarios
+from tests.conftest import Situation, approve
+
+Bring = Callable[..., Situation]
+ENDED_ELSEWHERE = {"corruption", "first_deployment"}
+
+
+@pytest.mark.parametrize("name", sorted(set(scenarios.names()) - ENDED_ELSEWHERE))
+def test_each_situation_ends_as_its_file_says(situation: Bring, name: str) -> None:
+    """Night, late onset, outage of both, bursts, no traffic, throttling, a fix under a burning stable, and the rest."""
+    here = situation(name)
+    scenario = scenarios.read(name)
+    outcome = here.ship(here.build(scenario.build))
+    assert outcome.ending == scenario.ends
+    serving = here.alias()
+    assert serving["FunctionVersion"] == ("1" if outcome.exit_code else "2")
+    assert "RoutingConfig" not in serving
+    assert here.client("scheduler").list_schedules()["Schedules"] == []
+
+
+def test_an_unproven_rollout_is_closed_by_a_later_run(situation: Bring) -> None:
+    """A version whose watch ran out is watched on by the next run of its build, which proves it from all its minutes."""
+    here = situation("good", requests_per_minute=60)
+    values = here.connect(quiet=True).settings.model_dump(mode="json")
+    values["rollout"]["watch_minutes"] = 10
+    artifact = here.build("good")
+    first = here.ship(artifact, values=values)
+    assert (first.ending, first.exit_code) == ("unproven", 0)
+    assert here.client("scheduler").list_schedules()["Schedules"] == []
+    values["rollout"]["watch_minutes"] = 600
+    second = here.ship(artifact, values=values)
+    assert second.ending == "proved"
+    # It knows the minutes of the first run: it judges all of them.
+    assert second.requests["2"] > first.requests["2"] and second.began == first.began
+    record = decode(here.alias()["Description"])
+    assert record is not None and record.stage == "proved"
+
+
+def test_an_unproven_version_blocks_no_other_build(situation: Bring) -> None:
+    """The next build ships from the unproven version, and returns to it."""
+    here = situation("night")
+    values = here.connect(quiet=True).settings.model_dump(mode="json")
+    values["rollout"]["watch_minutes"] = 5
+    here.ship(here.build("good"), values=values)
+    assert rollout.plan(here.connect(), here.build("good", "3.0.0")).stable == "2"
+
+
+def test_a_lease_that_a_killed_run_left_takes_nothing_from_the_next_build(situation: Bring) -> None:
+    """A run that died right before its end left a lease: the next rollout deletes it before it splits any traffic."""
+    here = situation("good")
+    assert here.ship(here.build("good")).ending == "proved"
+    record = decode(here.alias()["Description"])
+    assert record is not None
+    dead = here.connect()
+    failsafe.arm(dead, record.run)
+    dead.close()
+    here.ask("advance", seconds=60 * (dead.settings.lease.minutes - 8))
+    assert here.ship(here.build("good", "3.0.0")).ending == "proved"
+    assert here.alias()["FunctionVersion"] == "3"
+
+
+def test_busy_traffic_begins_with_a_probe(situation: Bring) -> None:
+    """With prod's policy and 600 requests a minute, 1 % for three minutes comes before the stages."""
+    here = situation("good", environment="prod", requests_per_minute=900)
+    outcome = here.ship(here.build("good"))
+    assert outcome.ending == "proved"
+    shares = [call["params"]["RoutingConfig"]["AdditionalVersionWeights"] for call in here.calls("UpdateAlias")]
+    assert [share.get("2") for share in shares] == [0.01, 0.1, 0.5, None, None]
+
+
+def test_a_probe_costs_a_broken_build_less(situation: Bring) -> None:
+    """A build that fails everything hurts fewer people where a probe comes first."""
+    failed = {}
+    for environment in ("sandbox", "prod"):
+        here = situation("total_failure", environment=environment, requests_per_minute=900)
+        failed[environment] = here.ship(here.build("total_failure")).failed["2"]
+    assert failed["prod"] * 4 < failed["sandbox"]
+
+
+def test_a_probe_survives_a_resume(situation: Bring) -> None:
+    """A rollout that began with a probe and was interrupted resumes with the same stages."""
+    here = situation("good", environment="prod", requests_per_minute=900)
+    artifact = here.build("good")
+    first = here.connect()
+    plan = rollout.plan(first, artifact)
+    steps = rollout.run(first, plan, approve(first, plan))
+    for seen in steps:
+        if seen.stage == "2":
+            break
+        first.clock.sleep_until(seen.wake_at)
+    steps.close()
+    first.close()
+    assert here.ship(artifact).ending == "proved"
+    shares = [call["params"]["RoutingConfig"]["AdditionalVersionWeights"] for call in here.calls("UpdateAlias")]
+    assert [share.get("2") for share in shares] == [0.01, 0.1, 0.5, None, None]
+
+
+def test_a_slow_build_is_held_where_the_policy_says_so(situation: Bring) -> None:
+    """With on_slow: hold, a version over the latency bound is not blamed; its bake ends without evidence, exit code 5."""
+    here = situation("slow")
+    values = here.connect(quiet=True).settings.model_dump(mode="json")
+    values["rollout"]["on_slow"] = "hold"
+    outcome = here.ship(here.build("slow"), values=values)
+    assert (outcome.ending, outcome.exit_code) == ("held", 5)
+    record = decode(here.alias()["Description"])
+    assert record is not None and record.bad == ()
+
+
+def test_late_metrics_do_not_change_what_was_judged(situation: Bring) -> None:
+    """Minutes are judged once they are complete: metrics that come a minute later give the same figures, later."""
+    outcomes = []
+    for delay_s in (0, 60, 120):
+        here = situation("errors_2_percent", metrics_delay_s=delay_s)
+        outcomes.append(here.ship(here.build("errors_2_percent")))
+    assert outcomes[0] == outcomes[1] == outcomes[2]
+
+
+def test_a_burning_alarm_is_told_and_does_not_refuse(situation: Bring) -> None:
+    """An alarm in ALARM stands in the plan's reasons: shipping under it is allowed, since the build may be the fix."""
+    here = situation("fix")
+    cloudwatch = here.client("cloudwatch")
+    cloudwatch.put_metric_alarm(
+        AlarmName=f"{here.function}-errors",
+        Namespace="AWS/Lambda",
+        MetricName="Errors",
+        Dimensions=[{"Name": "FunctionName", "Value": here.function}],
+        Period=60,
+        Statistic="Sum",
+        EvaluationPeriods=1,
+        Threshold=1,
+        ComparisonOperator="GreaterThanThreshold",
+    )
+    here.ask("advance", seconds=300)
+    plan = rollout_plan.plan(here.connect(), here.build("good"))
+    assert any(f"ALARM {here.function}-errors burns now" in reason for reason in plan.reasons)
+    mine = here.connect()
+    outcome = supervisor.drive(mine, rollout.run(mine, plan, approve(mine, plan)))
+    mine.close()
+    assert outcome.ending == "proved" and any("may be the fix" in reason for reason in outcome.reasons)
+
+
+def interrupted(here: Situation, artifact: str, strategy: str) -> None:
+    """A rollout whose run is gone as soon as the new version has traffic."""
+    first = here.connect()
+    plan = rollout.plan(first, artifact, strategy)
+    steps = rollout.run(first, plan, approve(first, plan))
+    for seen in steps:
+        if seen.weight:
+            break
+        first.clock.sleep_until(seen.wake_at)
+    steps.close()
+    first.close()
+
+
+@pytest.mark.parametrize("resumed_by", ["blue_green", "canary"])
+def test_an_interrupted_watch_goes_on_at_100_percent(situation: Bring, resumed_by: str) -> None:
+    """Whichever strategy watches on, every minute since the switch was served by the new version alone."""
+    here = situation("good", history_minutes=20)
+    artifact = here.build("good")
+    interrupted(here, artifact, "blue_green")
+    mine = here.connect()
+    plan = rollout.plan(mine, artifact, resumed_by)
+    seen = next(rollout.run(mine, plan, approve(mine, plan)))
+    assert seen.weight == 1.0 and seen.evidence is not None
+    assert [weight for _, weight in seen.evidence.shifts] == [1.0]
+    mine.close()
+
+
+def test_a_split_rollout_is_resumed_by_a_canary_alone(situation: Bring) -> None:
+    """Switching at once a build that a canary gives 10 % would pass its verdict by: refused, and nothing is written."""
+    here = situation("good", history_minutes=20)
+    artifact = here.build("good")
+    interrupted(here, artifact, "canary")
+    with pytest.raises(Refused, match="rollout-under-way") as refused:
+        rollout.plan(here.connect(), artifact, "blue_green")
+    assert "strategies/canary" in refused.value.next

@@ -1,0 +1,323 @@
+"""CloudWatch to counts: exactly what the sandbox served, and nothing at all where CloudWatch did not answer."""
+
+import math
+import re
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from buddy_ops.health import metrics
+from buddy_ops.health.judge import Counts
+from buddy_ops.health.metrics import MINUTE, Reading, Row
+from buddy_sandbox import builds
+from buddy_sandbox.faults import FaultProfile
+from buddy_ops.aws.session import Target
+from tests.conftest import Situation
+
+Bring = Callable[..., Situation]
+MIXED = FaultProfile("mixed", error_rate=0.05, apology_rate=0.05, slow_rate=0.05, slow_ms=6500.0)
+LATE = timedelta(minutes=2)
+
+
+@pytest.fixture
+def bring(situation: Bring) -> Bring:
+    """A situation without history, at a whole minute."""
+
+    def begin(name: str = "good", **more: Any) -> Situation:
+        here = situation(name, **{"history_minutes": 0, "requests_per_minute": 120, **more})
+        here.ask("advance", seconds=-here.ask("clock")["now"] % 60)
+        return here
+
+    return begin
+
+
+def deploy(here: Situation, profile: FaultProfile) -> None:
+    """Publish a build with this profile as the next version; time stands at a whole minute after it."""
+    path = builds.write(here.folder / f"{profile.name}.zip", profile, "2.0.0")
+    lam = here.client("lambda")
+    lam.update_function_code(FunctionName=here.function, ZipFile=Path(path).read_bytes())
+    here.ask("advance", seconds=30)
+    lam.publish_version(FunctionName=here.function)
+    here.ask("advance", seconds=30)
+
+
+def split(here: Situation, share: float) -> None:
+    weights = {"AdditionalVersionWeights": {"2": share} if share else {}}
+    here.client("lambda").update_alias(FunctionName=here.function, Name="live", RoutingConfig=weights)
+
+
+def read(mine: Target, minutes: int, versions: tuple[str, ...] = ("1", "2"), serving: str = "1") -> Reading:
+    """The latest whole minutes that CloudWatch must have."""
+    until = mine.clock.now() - LATE
+    return metrics.read(mine, versions, lambda _: serving, until - minutes * MINUTE, until)
+
+
+def told(here: Situation) -> Iterator[tuple[datetime, str, str]]:
+    """Minute, version and text of every line in the function's log: what was served, from another source."""
+    pages = here.client("logs").get_paginator("filter_log_events")
+    for page in pages.paginate(logGroupName=f"/aws/lambda/{here.function}"):
+        for event in page["events"]:
+            at = datetime.fromtimestamp(event["timestamp"] / 1000, UTC).replace(second=0, microsecond=0)
+            (version,) = re.findall(r"\[(\d+)\]", event["logStreamName"])
+            yield at, version, event["message"]
+
+
+def counted(here: Situation) -> tuple[dict[tuple[datetime, str], Counts], dict[tuple[datetime, str], list[float]]]:
+    """Counts, and durations in ms, by minute and version, from the log alone."""
+    seen: dict[tuple[datetime, str], dict[str, int]] = defaultdict(lambda: defaultdict(int))
+    durations: dict[tuple[datetime, str], list[float]] = defaultdict(list)
+    for at, version, text in told(here):
+        count = seen[at, version]
+        count["errors"] += "[ERROR]" in text or "apologised" in text or "Task timed out" in text
+        if match := re.search(r"^REPORT .*\tDuration: ([\d.]+) ms", text):
+            duration = float(match[1])
+            durations[at, version].append(duration)
+            count["requests"] += 1
+            count["slow"] += duration > 6000
+    return {key: Counts(**each) for key, each in seen.items()}, durations
+
+
+# What is read
+
+
+def test_rows_are_exactly_what_was_served(bring: Bring) -> None:
+    """Requests, failures (errors and apologies) and slow ones of each minute and version equal the log's own count."""
+    here = bring()
+    deploy(here, MIXED)
+    split(here, 0.5)
+    here.ask("advance", seconds=720)
+    mine = here.connect(quiet=True)
+    reading = read(mine, 10)
+    assert reading.trouble is None and len(reading.rows) == 10
+    counts, durations = counted(here)
+    for row in reading.rows:
+        for version in ("1", "2"):
+            assert row.counts[version] == counts[row.at, version]
+            ranked = sorted(durations[row.at, version])
+            # The value that 99 % of the requests do not exceed.
+            assert row.p99_ms[version] == ranked[math.ceil(0.99 * len(ranked)) - 1]
+    new = [row.counts["2"] for row in reading.rows]
+    requests = sum(each.requests for each in new)
+    assert sum(each.errors for each in new) / requests == pytest.approx(0.1, abs=4 * (0.09 / requests) ** 0.5)
+    assert sum(each.slow for each in new) > 0
+
+
+def test_without_weights_the_serving_version_has_the_aliass_figures(bring: Bring) -> None:
+    """While ExecutedVersion is missing, every request is the primary's; the other version had none."""
+    here = bring()
+    here.ask("advance", seconds=600)
+    reading = read(here.connect(quiet=True), 5)
+    counts, durations = counted(here)
+    for row in reading.rows:
+        assert row.counts["1"] == counts[row.at, "1"] and row.counts["1"].requests > 0
+        assert row.counts["2"] == Counts()
+        assert set(row.p99_ms) == {"1"} and row.p99_ms["1"] <= max(durations[row.at, "1"])
+
+
+def test_the_minutes_of_a_whole_rollout_add_up(bring: Bring) -> None:
+    """Before, while and after traffic is split, the versions' requests are all that the alias served, none twice."""
+    here = bring()
+    mine = here.connect(quiet=True)
+    begun = mine.clock.now()
+    here.ask("advance", seconds=300)
+    deploy(here, MIXED)
+    split(here, 0.5)
+    here.ask("advance", seconds=300)
+    split(here, 0.0)
+    here.ask("advance", seconds=420)
+    rows = metrics.read(mine, ("1", "2"), lambda _: "1", begun, mine.clock.now() - LATE).rows
+    counts, _ = counted(here)
+    whole = {row.at: sum(counts.get((row.at, version), Counts()).requests for version in "12") for row in rows}
+    assert [sum(each.requests for each in row.counts.values()) for row in rows] == list(whole.values())
+
+
+def test_a_minute_without_requests_is_observed(bring: Bring) -> None:
+    """Answered completely and without datapoints means that nobody called: a row of zeros, not a missing one."""
+    here = bring(requests_per_minute=0)
+    here.ask("advance", seconds=600)
+    reading = read(here.connect(quiet=True), 5)
+    assert reading.trouble is None
+    assert [row.counts for row in reading.rows] == [{"1": Counts(), "2": Counts()}] * 5
+    assert all(row.p99_ms == {} for row in reading.rows)
+
+
+def test_rows_are_whole_minutes_in_order(bring: Bring) -> None:
+    """Every minute asked for is there once, oldest first; an empty span gives no rows and asks nothing."""
+    here = bring()
+    here.ask("advance", seconds=900)
+    mine = here.connect(quiet=True)
+    until = mine.clock.now() - LATE
+    rows = read(mine, 10).rows
+    assert [row.at for row in rows] == [until - n * MINUTE for n in range(10, 0, -1)]
+    before = len(here.calls("GetMetricData"))
+    assert metrics.read(mine, ("1",), lambda _: "1", until, until) == Reading(())
+    assert len(here.calls("GetMetricData")) == before
+
+
+def test_throttled_calls_are_told_beside_the_serving_version(bring: Bring) -> None:
+    """They ran on no version, and are neither requests nor failures of one."""
+    here = bring("throttling", troubles=[{"after_minutes": 0, "minutes": 60, "throttle_rate": 0.2}])
+    deploy(here, MIXED)
+    split(here, 0.5)
+    here.ask("advance", seconds=720)
+    rows = read(here.connect(quiet=True), 10).rows
+    counts, _ = counted(here)
+    assert sum(row.counts["1"].throttles for row in rows) == pytest.approx(240, abs=4 * 240**0.5)
+    assert all(row.counts["2"].throttles == 0 for row in rows)
+    assert all(row.counts["2"] == counts[row.at, "2"] for row in rows)
+
+
+def test_at_most_one_failure_a_request_is_counted(bring: Bring) -> None:
+    """A request that both fails and apologises is one failure: there are never more failures than requests."""
+    here = bring()
+    deploy(here, MIXED)
+    split(here, 0.5)
+    here.ask("advance", seconds=300)
+    for version in ("1", "2"):
+        dimensions = {"FunctionName": here.function, "Resource": f"{here.function}:live", "ExecutedVersion": version}
+        datum = {
+            "MetricName": "Apologies",
+            "Dimensions": [{"Name": name, "Value": value} for name, value in dimensions.items()],
+            "Timestamp": here.ask("clock")["now"] - 150,
+            "Value": 10_000,
+        }
+        here.client("cloudwatch").put_metric_data(Namespace="Buddy", MetricData=[datum])
+    here.ask("advance", seconds=120)
+    rows = read(here.connect(quiet=True), 5).rows
+    full = [each for row in rows for each in row.counts.values() if each.errors == each.requests > 0]
+    assert len(full) == 2
+    assert all(each.errors <= each.requests for row in rows for each in row.counts.values())
+
+
+def test_without_failure_metrics_only_lambdas_errors_count(bring: Bring) -> None:
+    """What else is a failure stands in parameters/: an environment that names no metric sees no apology."""
+    here = bring("apologises", stable="apologises")
+    here.ask("advance", seconds=600)
+    values = here.connect(quiet=True).settings.model_dump(mode="json")
+    rows = read(here.connect(quiet=True), 5).rows
+    assert all(row.counts["1"].errors == row.counts["1"].requests > 0 for row in rows)
+    blind = read(here.connect(quiet=True, values={**values, "failure_metrics": []}), 5).rows
+    assert all(row.counts["1"].errors == 0 < row.counts["1"].requests for row in blind)
+
+
+def test_the_latency_bound_is_the_environments(bring: Bring) -> None:
+    """What counts as slow follows health.latency_ms: above the bound, not at it."""
+    here = bring()
+    deploy(here, FaultProfile("dull", slow_rate=0.06, slow_ms=6500.0))
+    split(here, 1.0)
+    here.ask("advance", seconds=600)
+    values = here.connect(quiet=True).settings.model_dump(mode="json")
+    slow = {}
+    for bound in (6000, 6499, 6500):
+        health = {**values["health"], "latency_ms": bound}
+        rows = read(here.connect(quiet=True, values={**values, "health": health}), 5).rows
+        slow[bound] = sum(row.counts["2"].slow for row in rows)
+    assert slow[6000] == slow[6499] > 0 and slow[6500] == 0
+
+
+# What is asked
+
+
+def test_a_poll_is_one_request(bring: Bring) -> None:
+    """All versions, statistics and minutes come in one GetMetricData, and there is no other read of metrics."""
+    here = bring()
+    here.ask("advance", seconds=3600)
+    mine = here.connect(quiet=True)
+    before = here.ask("status")["calls"]
+    read(mine, 50)
+    made = [(each["service"], each["operation"]) for each in here.ask("calls", since=before)["calls"]]
+    assert made == [("cloudwatch", "GetMetricData")]
+
+
+def test_pages_are_put_together(bring: Bring, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An answer in several pages gives the same rows as one: a value lost between pages would be a failure unseen."""
+    here = bring(stable="errors_5_percent")
+    here.ask("advance", seconds=1200)
+    mine = here.connect(quiet=True)
+    whole, call = read(mine, 15), mine.call
+    pages = []
+
+    def small(service: str, operation: str, **fields: Any) -> dict[str, Any]:
+        reply = call(service, operation, **fields, MaxDatapoints=7)
+        pages.append(reply)
+        return reply
+
+    monkeypatch.setattr(mine, "call", small)
+    assert read(mine, 15) == whole
+    assert len(pages) > 5
+
+
+# What is not known
+
+
+@pytest.mark.parametrize("outage", ["error", "partial"])
+def test_an_outage_gives_no_minute_at_all(bring: Bring, outage: str) -> None:
+    """A failed or partial answer is no evidence, not even for the minutes that were in it; the trouble is told."""
+    here = bring()
+    here.ask("advance", seconds=600)
+    mine = here.connect(quiet=True)
+    here.ask("set", outage=outage)
+    reading = read(mine, 5)
+    assert reading.rows == () and reading.trouble
+    assert ("in part" if outage == "partial" else "InternalService") in reading.trouble
+    here.ask("set", outage=None)
+    assert read(mine, 5).trouble is None
+
+
+def test_an_empty_answer_is_no_requests(bring: Bring) -> None:
+    """CloudWatch that says 'complete' and has nothing cannot be told from a quiet night: zeros, which prove nothing."""
+    here = bring()
+    here.ask("advance", seconds=600)
+    here.ask("set", outage="empty")
+    reading = read(here.connect(quiet=True), 5)
+    assert reading.trouble is None
+    assert all(each == Counts() for row in reading.rows for each in row.counts.values())
+
+
+def test_the_delay_of_the_policy_covers_cloudwatchs_own(bring: Bring) -> None:
+    """What is read two minutes late is what is read an hour later: no judged minute changes afterwards."""
+    here = bring(metrics_delay_s=60, stable="errors_5_percent")
+    here.ask("advance", seconds=900)
+    mine = here.connect(quiet=True)
+    until = mine.clock.now() - timedelta(seconds=mine.settings.health.late_data_s)
+    first = metrics.read(mine, ("1",), lambda _: "1", until - 10 * MINUTE, until)
+    here.ask("advance", seconds=3600)
+    assert metrics.read(mine, ("1",), lambda _: "1", until - 10 * MINUTE, until) == first
+
+
+# As a frame
+
+
+def test_a_frame_is_tidy() -> None:
+    """One row per minute and version, in UTC, with the documented columns; a rate without requests is not a number."""
+    at = datetime(2026, 11, 22, 3, 12, tzinfo=UTC)
+    rows = [
+        Row(at, {"41": Counts(540, 27, 3, 2), "42": Counts()}, {"41": 950.0}),
+        Row(at + MINUTE, {"41": Counts(10), "42": Counts(5, 5)}, {"41": 1.0, "42": 2.0}),
+    ]
+    found = metrics.frame(rows)
+    columns = ["version", "requests", "errors", "slow", "throttles", "error_rate", "p99_ms"]
+    assert list(found.columns) == columns and list(found["version"]) == ["41", "42", "41", "42"]
+    assert str(found.index.tz) == "UTC" and found.index.name == "at"
+    assert list(found["error_rate"])[::2] == [0.05, 0.0] and math.isnan(found["error_rate"].iloc[1])
+    assert math.isnan(found["p99_ms"].iloc[1]) and found["p99_ms"].iloc[3] == 2.0
+    assert found["throttles"].iloc[0] == 2
+    empty = metrics.frame([])
+    assert len(empty) == 0 and list(empty.columns) == columns
+
+
+def test_the_p99_has_an_interval_that_more_requests_narrow(situation: Bring) -> None:
+    """Each minute's p99 lies within its interval, and a busy version's interval is the narrower."""
+    widths = {}
+    for rate in (60, 6000):
+        here = situation("good", requests_per_minute=rate, history_minutes=20)
+        now = datetime.fromtimestamp(here.ask("clock")["now"], UTC).replace(second=0)
+        reading = metrics.read(here.connect(), ("1",), lambda _: "1", now - 10 * MINUTE, now - 2 * MINUTE)
+        bands = [(row.p99_band_ms["1"], row.p99_ms["1"]) for row in reading.rows]
+        assert len(bands) == 8 and all(low <= p99 <= high for (low, high), p99 in bands)
+        widths[rate] = sum(high - low for (low, high), _ in bands)
+    assert widths[6000] < widths[60]

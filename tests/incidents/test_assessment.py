@@ -1,0 +1,188 @@
+"""A failed deployment, against the sandbox: what its log says, what the rule recommends, and what then happens."""
+
+import asyncio
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from buddy_ops.aws import checklist_store, freezes
+from buddy_ops.deployment import rollout
+from buddy_ops.incidents import assessment
+from buddy_ops.core.errors import InvalidInput, Refused
+from buddy_ops.incidents.assessment import DecisionPlan
+from buddy_ops.aws.session import Target
+from tests.conftest import Situation, abandon, approve
+
+Bring = Callable[..., Situation]
+
+
+def failing(bring: Bring, profile: str = "total_failure", minutes: float = 5) -> Situation:
+    """A canary of a bad build stands at 10 % for some minutes, and its run is gone."""
+    here = bring("good")
+    mine = here.connect("canary")
+    plan = rollout.plan(mine, here.build(profile))
+    abandon(mine, plan)
+    mine.close()
+    here.ask("advance", seconds=60 * minutes)
+    return here
+
+
+def decide(target: Target, decision: str, review: str = "") -> DecisionPlan:
+    return assessment.plan(target, assessment.assess(target), decision, review)
+
+
+def test_error_lines_are_grouped_by_kind(situation: Bring) -> None:
+    """Every failed request of the new version is one line of its kind; the stable version's are not among them."""
+    here = failing(situation)
+    found = assessment.assess(here.connect("deployment_failure"))
+    (kind,) = found.kinds
+    assert (found.version, kind.name) == ("2", "InjectedError") and "InjectedError" in kind.example
+    # The log is a minute or two ahead of CloudWatch.
+    assert found.counts["2"].errors == found.counts["2"].requests < kind.lines < 3 * found.counts["2"].errors
+    assert found.counts["1"].requests > 5 * found.counts["2"].requests
+    assert found.troubles == ()
+
+
+def test_apologies_and_timeouts_are_kinds_of_their_own(situation: Bring) -> None:
+    """A build that only apologises fails no Lambda metric: its lines are found all the same."""
+    here = failing(situation, "apologises")
+    (kind,) = assessment.assess(here.connect("deployment_failure")).kinds
+    assert "apologised after InjectedApology" in kind.name
+
+
+@pytest.mark.parametrize(("minutes", "choice"), [(5, "roll back"), (15, "roll back"), (19, "roll back")])
+def test_a_young_deployment_is_to_be_rolled_back(situation: Bring, minutes: float, choice: str) -> None:
+    """Less than 30 minutes old, by the alias's record: roll back, and the reason says how old it is."""
+    found = assessment.assess(failing(situation, minutes=minutes).connect("deployment_failure"))
+    assert found.recommended == choice and f"deployed {minutes:g} minutes ago" in found.reasons[0]
+
+
+@pytest.mark.parametrize(
+    ("age", "destination", "choice", "said"),
+    [
+        (29, "41", "roll back", "less than 30 minutes"),
+        (30, "41", "fix forward", "more than 30 minutes: weigh fixing forward"),
+        (600, "41", "fix forward", "10 hours ago"),
+        (1, "", "fix forward", "nothing to roll back to: no version"),
+    ],
+)
+def test_the_thirty_minute_rule(age: int, destination: str, choice: str, said: str) -> None:
+    """The age decides, unless there is nothing to return to; doubts are told beside it."""
+    found, reasons = assessment.recommend(timedelta(minutes=age), destination, "no version", ["Role differs"])
+    assert found == choice and said in " ".join(reasons)
+    assert ("Role differs" in reasons) == bool(destination)
+
+
+@pytest.mark.parametrize(
+    ("line", "kind"),
+    [
+        ("[ERROR] TypeError: 'NoneType' object is not subscriptable\nTraceback", "TypeError"),
+        ("[ERROR] botocore.exceptions.ClientError: An error occurred", "botocore.exceptions.ClientError"),
+        (
+            "2026-11-22T03:12:00Z 1b4e28ba-2fa1-11d2-883f-0016d3cca427 Task timed out after 8.00 seconds",
+            "Task timed out",
+        ),
+        ("1b4e28ba Error: Runtime exited with error: signal: killed", "Runtime exited"),
+        ('{"errorType": "KeyError", "errorMessage": "dose"}', "KeyError"),
+        ('{"level": "ERROR", "message": "no dose for user 4711"}', "no dose for user …"),
+        ("[ERROR] no dose for user 4711", "[ERROR] no dose for user …"),
+        ("[]", "[]"),
+        ("", "an empty line"),
+    ],
+)
+def test_the_kind_of_a_line(line: str, kind: str) -> None:
+    """The error's own name, or the line without what differs from one request to the next."""
+    assert assessment.kind_of(line) == kind
+
+
+def test_hostile_lines_do_no_harm_in_the_table() -> None:
+    """Markup, pipes and backticks of a log line end neither the table nor the code in it."""
+    (kind,) = assessment.group([("2026-11-22 03:12:00.000", "error <script>alert(1)</script> | `x`")])
+    at = datetime(2026, 11, 22, tzinfo=UTC)
+    found = assessment.Assessment("2", at, at, {}, (kind,), "1", "", "roll back", (), ())
+    row = next(line for line in found._repr_markdown_().splitlines() if "script" in line)
+    assert "<script" not in row and row.count("`") == 4 and row.replace("\\|", "").count("|") == 6
+
+
+def test_rolling_back_moves_the_traffic_and_keeps_the_review(situation: Bring) -> None:
+    """The alias is whole again, requests recover, and the review's date stands in SSM."""
+    here = failing(situation)
+    target = here.connect("deployment_failure")
+    plan = decide(target, "roll back")
+    told = assessment.run(target, plan, approve(target, plan), "INC-7")
+    assert here.alias()["FunctionVersion"] == "1" and "RoutingConfig" not in here.alias()
+    (kept,) = checklist_store.listed(target, "review", "v2")
+    (item,) = kept.items
+    assert (
+        item.by == "Ada, Grace" and "INC-7" in item.says and item.says.split(",")[0].removeprefix("due by ") in told[-1]
+    )
+    heard: list[str] = []
+    assert asyncio.run(assessment.recovered(target, plan, watch=heard.append)).startswith("Recovered: v1")
+    left = [float(each.split()[-4]) for each in heard]
+    assert len(left) >= 6 and left == sorted(left, reverse=True) and left[-1] <= 1
+    assert assessment.assess(target).serving.endswith("taken back already.")
+    target.close()
+
+
+def test_fixing_forward_moves_nothing(situation: Bring) -> None:
+    """Traffic stays as it is; the plan says that the rule recommends otherwise, and the check says that it hurts on."""
+    here = failing(situation)
+    target = here.connect("deployment_failure")
+    before = here.alias()
+    plan = decide(target, "fix forward")
+    assert "this is not what the rule recommends: a person decides" in plan.reasons
+    assessment.run(target, plan, approve(target, plan))
+    assert (
+        here.alias()["RevisionId"] == before["RevisionId"] and here.calls("UpdateAlias")[-1]["params"]["RoutingConfig"]
+    )
+
+
+def test_a_canary_that_still_fails_is_no_recovery(situation: Bring) -> None:
+    """Fixed forward while v2 has its share: the worse of the versions that serve is the answer."""
+    target = failing(situation, minutes=1).connect("deployment_failure")
+    assert asyncio.run(assessment.recovered(target, decide(target, "fix forward"))).startswith("NOT recovered: v2: ")
+
+
+def test_without_a_decision_it_holds(situation: Bring) -> None:
+    """Nobody decided: refused, with what is recommended. A word that is no decision is invalid."""
+    here = failing(situation)
+    target = here.connect("deployment_failure")
+    with pytest.raises(Refused, match="decision-missing") as held:
+        decide(target, "")
+    assert held.value.now.startswith("Hold:") and "recommended: roll back" in held.value.next
+    with pytest.raises(InvalidInput, match="invalid-parameters"):
+        decide(target, "revert")
+    assert "RoutingConfig" in here.alias()
+
+
+@pytest.mark.parametrize("review", ["tomorrow", "2020-01-01", "2030-01-01T00:00:00Z"])
+def test_the_review_lies_within_24_hours(situation: Bring, review: str) -> None:
+    """A date that is none, past, or too far is refused before anything moves."""
+    target = failing(situation).connect("deployment_failure")
+    with pytest.raises(InvalidInput, match="review:"):
+        decide(target, "roll back", review)
+
+
+def test_it_freezes_once(situation: Bring) -> None:
+    """Running it again finds the freeze of the same reason standing; a dry run freezes nothing."""
+    here = situation("good", requests_per_minute=0, history_minutes=0)
+    for dry_run, count in ((True, 0), (False, 1), (False, 1)):
+        target = here.connect("deployment_failure", dry_run=dry_run)
+        plan = assessment.stop_plan(target, "v2 fails")
+        assessment.stop(target, plan, approve(target, plan))
+        assert len(freezes.read(target)) == count
+
+
+def test_what_cannot_be_read_is_told(situation: Bring) -> None:
+    """Without log and metrics there is still a recommendation: the rule needs neither."""
+    here = failing(situation)
+    target = here.connect("deployment_failure")
+    for operation in ("StartQuery", "GetMetricData"):
+        here.ask("chaos", kind="denied", operation=operation, times=1_000_000)
+    here.ask("chaos", kind="denied", operation="StartQuery", times=1_000_000)
+    try:
+        found = assessment.assess(target)
+    finally:
+        here.ask("chaos")
+    assert found.recommended == "roll back" and "the log cannot be read" in " ".join(found.troubles)

@@ -1,0 +1,149 @@
+"""Records as sentences, and what follows from them: no AWS, no files."""
+
+import re
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from buddy_ops.health import metrics
+from buddy_ops.incidents import review as incident_review, timeline
+from buddy_ops.health.judge import Counts
+from buddy_ops.health.metrics import Row
+from buddy_ops.incidents.timeline import Event
+
+START = datetime(2026, 11, 22, 3, 0, tzinfo=UTC)
+
+
+def minute(number: float) -> datetime:
+    return START + timedelta(minutes=number)
+
+
+def record(kind: str, at: float = 0, **fields: Any) -> dict[str, Any]:
+    return {"seq": 1, "at": minute(at).isoformat(), "kind": kind, **fields}
+
+
+def observed(at: float, decision: str) -> dict[str, Any]:
+    return record("observed", at, stage="1", weight=0.1, decision=decision, says="v2 fails")
+
+
+def test_a_verdict_is_told_when_it_changes() -> None:
+    """Ten minutes of 'hold' are one event; the verdict that ends it is another; reads of AWS are none."""
+    records = [
+        record("opened", run="7f3a", runbook="strategies/canary"),
+        record("aws", call="lambda:get_alias", parameters={}),
+        *(observed(at, "hold") for at in range(1, 11)),
+        observed(11, "rollback"),
+        record("aws", 12, call="lambda:update_alias", parameters={"FunctionVersion": "1", "Description": "{}"}),
+    ]
+    found = timeline.events(records)
+    assert [(each.kind, each.at) for each in found] == [
+        ("opened", minute(0)), ("observed", minute(1)), ("observed", minute(11)), ("aws", minute(12)),
+    ]  # fmt: skip
+    assert found[-1].says == 'lambda:update_alias {"FunctionVersion": "1"}' and found[0].run == "7f3a"
+
+
+def test_calls_of_one_operation_are_told_as_one() -> None:
+    """A hundred writes of a repair are a line; another run's, another operation's and a later one are not."""
+    write, shift = ({"call": f"dynamodb:{each}_items", "parameters": {}} for each in ("transact_write", "batch_write"))
+    records = [record("aws", at / 100, **write) for at in range(100)]
+    records += [record("aws", 1, **shift), record("aws", 1, **write), record("aws", 9, **write)]
+    says = [each.says for each in timeline.events(records)]
+    one = "dynamodb:transact_write_items"
+    assert says == [f"{one}, 100 times", "dynamodb:batch_write_items", one, one]
+    assert len(timeline.in_order([timeline.Event(START, "aws", one, run) for run in ("7f3a", "91c2")])) == 2
+
+
+def test_every_kind_that_is_recorded_has_its_sentence() -> None:
+    """A reader of a timeline never meets a raw record of this release."""
+    sources = (path.read_text("utf-8") for path in Path(timeline.__file__).parent.glob("*.py"))
+    kinds = {kind for text in sources for kind in re.findall(r'journal\.record\(\s*"([a-z-]+)"', text)}
+    assert len(kinds) > 30 and kinds - set(timeline.TOLD) - timeline.QUIET == set()
+
+
+@pytest.mark.parametrize(
+    "records",
+    [
+        [{}],
+        [{"kind": "shifted", "at": "2026-11-22T03:00:00Z"}],
+        [{"kind": "rollback", "at": "2026-11-22T03:00:00Z", "by": 7, "away_from": None}],
+        [{"kind": "outcome", "at": "soon"}],
+        [{"kind": None, "at": None}],
+    ],
+)
+def test_a_record_of_another_make_stops_nothing(records: list[dict[str, Any]]) -> None:
+    """What lacks its fields is told as it stands; what lacks a time is left out."""
+    assert all(isinstance(each.says, str) for each in timeline.events(records))
+
+
+def test_minutes_survive_the_journal() -> None:
+    """Rows that were journaled come back as they were; what is no row is left out, and empty minutes are not kept."""
+    rows = [Row(minute(n), {"1": Counts(600, n, 2, 1), "2": Counts()}, {"1": 812.5}) for n in range(3)]
+    kept = metrics.plain([*rows, Row(minute(3), {"1": Counts()})])
+    assert list(metrics.from_plain([*kept, ["soon", {}], [], None, [minute(4).isoformat(), {"1": [1]}]])) == rows  # type: ignore[list-item]
+
+
+def rows(failing_from: int, failing_until: int, length: int = 60) -> list[Row]:
+    """600 requests a minute, of which 60 fail in between."""
+    return [
+        Row(minute(n), {"1": Counts(600, 60 if failing_from <= n < failing_until else 1)}) for n in range(length)
+    ]  # fmt: skip
+
+
+def test_the_figures_of_an_incident() -> None:
+    """Onset by the counts; detected by the alarm, decided by the approval, mitigated by the rollback; cost by the counts."""
+    events = [
+        Event(minute(5), "alarm", "fn-error-rate is ALARM: an old one"),
+        Event(minute(13), "alarm", "fn-error-rate is ALARM: 2 datapoints"),
+        Event(minute(16), "opened", "rollback/immediate was opened", "b", "rollback/immediate"),
+        Event(minute(17), "approved", "Ada approved plan p1: Roll back", "b", "rollback/immediate"),
+        Event(minute(18), "rollback", "traffic to v1, away from v2, by Ada", "b", "rollback/immediate"),
+        Event(minute(19), "rollback", "traffic to v1, by Ada (it was there)", "c", "rollback/immediate"),
+        Event(minute(20), "review-due", f"a review is due by {minute(1440).isoformat()}"),
+    ]
+    figures = incident_review.reckon(events, rows(10, 20), 0.01, minute(600))
+    assert (figures.onset, figures.detected) == (minute(10), minute(13))
+    assert (figures.decided, figures.mitigated) == (minute(17), minute(18))
+    assert figures.failed == 10 * 60 + 40 and figures.requests == 50 * 600
+    assert figures.budget == pytest.approx(640 / (0.01 * 600 * 60 * 24 * 30))
+    assert figures.review.startswith("kept:")
+    late = incident_review.reckon(events, rows(10, 20), 0.01, minute(1441))
+    assert late.review.startswith("NOT kept:")
+
+
+def test_what_nothing_tells_is_unknown() -> None:
+    """No counts and no events: every figure says that it is unknown, and none is made up."""
+    figures = dict(incident_review.reckon([], [], 0.01, None).rows())
+    assert figures["began"] == figures["time to detect"] == figures["time to mitigate"] == "unknown"
+    assert figures["share of the error budget"] == "unknown" and figures["review within 24 hours"] == "no date was set"
+
+
+def test_a_canarys_own_verdict_detects_and_decides() -> None:
+    """Where the judge took the traffic back, nobody had to notice and nobody had to decide."""
+    events = [
+        Event(minute(14), "observed", "verdict rollback at stage 1: v2 fails", "a", "strategies/canary"),
+        Event(minute(14), "taken-back", "v2 was taken back: 100 % v1.", "a", "strategies/canary"),
+    ]
+    figures = incident_review.reckon(events, rows(10, 14), 0.01, None)
+    assert figures.detected == figures.decided == figures.mitigated == minute(14)
+
+
+def test_who_stops_damage_decides_and_mitigates() -> None:
+    """The approval of the stop is the decision; the damage ends with the isolation, whoever served then."""
+    events = [
+        Event(minute(14), "approved", "Ada approved plan p1: Stop v2", "a", "emergency/data_corruption"),
+        Event(minute(15), "isolated", "isolated: nobody is served", "a", "emergency/data_corruption"),
+    ]
+    figures = incident_review.reckon(events, rows(10, 14), 0.01, None)
+    assert (figures.decided, figures.mitigated) == (minute(14), minute(15))
+
+
+def test_hostile_text_does_no_harm() -> None:
+    """Markup, links, pipes and backticks from a journal are text in every table."""
+    says = "<script>alert(1)</script> | [x](javascript:alert(1)) ![y](http://evil/) `z` **b**\n# heading"
+    events = (Event(START, "told", says),)
+    figures = incident_review.reckon([], [], 0.01, None)
+    found = incident_review.Review(says, "fn:live", says, START, START, (), events, (), figures, (says,))
+    for text in (found.timeline(), incident_review.draft(found), found._repr_markdown_()):
+        assert "<script" not in text and not re.search(r"(?<!\\)\]\(", text) and "\n# heading" not in text

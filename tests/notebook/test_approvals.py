@@ -1,0 +1,232 @@
+"""Who may say yes, headlessly: names and a hash given as parameters; absent means refused, at once."""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from buddy_ops.core import settings
+from buddy_ops.deployment import rollback, rollout
+from buddy_ops.notebook import approvals
+from buddy_ops.core.errors import AwsFailed, Refused
+from buddy_ops.core.plan import NOBODY, Approval, Plan
+from buddy_ops.aws.session import Target
+from tests.conftest import Situation
+
+Bring = Callable[..., Situation]
+WRITES = ("UpdateAlias", "CreateAlias", "UpdateFunctionCode", "PublishVersion", "CreateSchedule")
+
+
+@pytest.fixture
+def bring(situation: Bring) -> Bring:
+    """A situation without history: an approval needs no measurements."""
+
+    def begin(environment: str = "sandbox", **more: Any) -> Situation:
+        return situation("good", environment=environment, history_minutes=0, requests_per_minute=0, **more)
+
+    return begin
+
+
+def approve(mine: Target, plan: Plan, by: Sequence[str] = (), approved_plan: str = "") -> Approval:
+    return asyncio.run(approvals.approve(mine, plan, by, approved_plan))
+
+
+def planned(here: Situation, **options: Any) -> tuple[Target, Plan]:
+    """A target, and the plan of shipping a build there."""
+    mine = here.connect(**options)
+    return mine, rollout.plan(mine, here.build("good"))
+
+
+def refused(mine: Target, plan: Plan, by: Sequence[str] = (), approved_plan: str = "") -> Refused:
+    """The refusal; nothing was written, and no approval is in the journal."""
+    with pytest.raises(Refused) as refusal:
+        approve(mine, plan, by, approved_plan)
+    assert refusal.value.exit_code == 4 and refusal.value.now == "Nothing was changed."
+    assert "approved" not in [each["kind"] for each in mine.journal.records]
+    return refusal.value
+
+
+# How many
+
+
+@pytest.mark.parametrize("by", [[], [""], ["  ", "\t"]], ids=["nobody", "nothing", "blanks"])
+def test_nobody_is_refused(bring: Bring, by: list[str]) -> None:
+    """Without a name there is no approval, and the refusal says which plan to approve and how."""
+    here = bring()
+    mine, plan = planned(here)
+    error = refused(mine, plan, by)
+    assert error.reference == "approval-missing"
+    assert "one person" in error.what and "nobody" in error.what
+    assert "approved_by" in error.next and plan.hash in error.next
+    assert here.calls(*WRITES) == []
+
+
+def test_one_person_suffices_where_the_policy_says_so(bring: Bring) -> None:
+    """The approval holds the claimed name, the proved caller, the plan and Buddy's time, and so does the journal."""
+    here = bring()
+    mine, plan = planned(here)
+    approval = approve(mine, plan, ["Ada"])
+    assert approval == Approval(plan.hash, ("Ada",), mine.clock.now(), mine.principal)
+    assert approval.principal.startswith("arn:aws:sts::")
+    (told,) = (each for each in mine.journal.records if each["kind"] == "approved")
+    assert (told["plan"], told["by"], told["principal"]) == (plan.hash, ("Ada",), mine.principal)
+
+
+@pytest.mark.parametrize(
+    "by",
+    [["Ada"], ["Ada", "Ada"], ["Ada", " ada "], ["Ada", "ADA", "aDa"], ["Ada", ""], ["Straße", "STRASSE"]],
+    ids=str,
+)
+def test_one_person_under_two_names_is_one(bring: Bring, by: list[str]) -> None:
+    """prod wants two different people: capitals, blanks and repetition do not make a second one."""
+    mine, plan = planned(bring("prod"))
+    error = refused(mine, plan, by, plan.hash)
+    assert error.reference == "approval-missing" and "2 different people" in error.what and by[0] in error.what
+
+
+def test_two_people_suffice_for_prod(bring: Bring) -> None:
+    """Two names and the plan's hash."""
+    mine, plan = planned(bring("prod"))
+    assert approve(mine, plan, ["Ada", "Grace"], plan.hash).by == ("Ada", "Grace")
+
+
+def test_an_environment_without_approvals_asks_nobody(bring: Bring) -> None:
+    """dev deploys without being asked, and the record says that the policy decided."""
+    mine, plan = planned(bring("dev"))
+    assert plan.approvals == 0
+    assert approve(mine, plan).by == ("the environment's policy",)
+
+
+def test_a_hash_of_what_is_done_by_now_is_no_matter(bring: Bring) -> None:
+    """Run again with the same parameters: nothing is left to approve, and nobody is noted as who approved it."""
+    mine = bring("prod").connect()
+    plan = rollback.plan(mine, "1")
+    assert not plan.calls
+    assert approve(mine, plan, ["Ada"], "p000000000000").by == NOBODY
+
+
+def test_a_rollback_wants_one_person_anywhere(bring: Bring) -> None:
+    """Taking traffic back is the safe direction: in prod too one person who is awake suffices, without a hash."""
+    here = bring("prod")
+    mine = here.connect()
+    plan = rollback.plan(mine, "1")
+    assert refused(mine, plan).reference == "approval-missing"
+    assert approve(mine, plan, ["Ada"]).by == ("Ada",)
+
+
+# Of what
+
+
+def test_another_plans_hash_is_void(bring: Bring) -> None:
+    """Who approved something else has not approved this, whatever the environment."""
+    for environment in ("sandbox", "prod"):
+        mine, plan = planned(bring(environment))
+        error = refused(mine, plan, ["Ada", "Grace"], "0" * 12)
+        assert error.reference == "approval-void"
+        assert "0" * 12 in error.what and plan.hash in error.what and plan.hash in error.next
+
+
+def test_prod_demands_the_hash(bring: Bring) -> None:
+    """Two names without the hash are not enough where the policy wants it seen."""
+    mine, plan = planned(bring("prod"))
+    error = refused(mine, plan, ["Ada", "Grace"])
+    assert error.reference == "approval-missing" and f"approved_plan={plan.hash}" in error.next
+
+
+def test_a_dry_run_needs_nobody(bring: Bring) -> None:
+    """Looking at a plan wants no approval; what comes of it can write nothing."""
+    here = bring("prod")
+    mine, plan = planned(here, dry_run=True)
+    approval = approve(mine, plan)
+    assert approval.by == ("dry run",)
+    outcome = next_outcome(rollout.run(mine, rollout.plan(mine, here.build("good")), approval))
+    assert outcome.ending == "dry-run" and here.calls(*WRITES) == []
+
+
+def next_outcome(steps: rollout.Rollout) -> rollout.Outcome:
+    """How a rollout that needs no waiting ended."""
+    with pytest.raises(StopIteration) as end:
+        next(steps)
+    outcome: rollout.Outcome = end.value.value
+    return outcome
+
+
+def test_a_plan_runs_only_with_its_own_approval(bring: Bring) -> None:
+    """An approval for one build cannot be used to ship another."""
+    here = bring()
+    mine, plan = planned(here)
+    approval = approve(mine, plan, ["Ada"])
+    other = rollout.plan(mine, here.build("total_failure"))
+    with pytest.raises(Refused, match="approval-void"):
+        next(rollout.run(mine, other, approval))
+    assert here.calls(*WRITES) == []
+
+
+def test_shipping_needs_to_know_who_asks(bring: Bring, monkeypatch: pytest.MonkeyPatch) -> None:
+    """If AWS does not say who we are, nothing is shipped: the proved name belongs to the record."""
+    mine, plan = planned(bring())
+    call = mine.call
+
+    def forget(service: str, operation: str, **fields: Any) -> dict[str, Any]:
+        if service == "sts":
+            raise AwsFailed("access-denied", "no sts", now="Nothing.", next="Ask.", code="AccessDenied")
+        return call(service, operation, **fields)
+
+    monkeypatch.setattr(mine, "call", forget)
+    with pytest.raises(AwsFailed, match="access-denied"):
+        approve(mine, plan, ["Ada"])
+
+
+# What the hash stands for
+
+
+def test_the_same_intention_has_the_same_hash_later_and_elsewhere(bring: Bring) -> None:
+    """Another run, an hour later, after the alias was touched and the code published: CI can approve ahead."""
+    here = bring()
+    _, first = planned(here, run="aaaa")
+    here.ask("advance", seconds=3600)
+    lam = here.client("lambda")
+    lam.update_alias(FunctionName=here.function, Name="live", Description="touched")
+    lam.update_function_code(FunctionName=here.function, ZipFile=(here.folder / "good-2.0.0.zip").read_bytes())
+    here.ask("advance", seconds=10)
+    lam.publish_version(FunctionName=here.function)
+    here.ask("advance", seconds=10)
+    _, second = planned(here, run="bbbb")
+    assert second.title != first.title and second.hash == first.hash
+
+
+def test_the_hash_covers_what_would_be_done(bring: Bring) -> None:
+    """Environment, function, alias, serving version, code, strategy, stages, bakes and every policy: each makes another hash."""
+    here = bring()
+    mine, plan = planned(here)
+    artifact = here.build("good")
+
+    def changed(**sections: dict[str, Any] | str) -> str:
+        """The hash of the same plan under other settings, in the same place."""
+        values = mine.settings.model_dump(mode="json")
+        for name, change in sections.items():
+            values[name] = {**values[name], **change} if isinstance(change, dict) else change
+        return rollout.plan(replace(mine, settings=settings.validate(values, "test")), artifact).hash
+
+    hashes = {"this": plan.hash, "code": rollout.plan(mine, here.build("good", "3.0.0")).hash}
+    hashes["strategy"] = rollout.plan(mine, artifact, "all_at_once").hash
+    hashes["environment"] = rollout.plan(replace(mine, environment="prod"), artifact).hash
+    hashes["stages"] = changed(rollout={"stages_percent": [20, 100]})
+    hashes["bakes"] = changed(rollout={"bake_minutes": 7})
+    hashes["watch"] = changed(rollout={"watch_minutes": 7})
+    hashes["on_slow"] = changed(rollout={"on_slow": "hold"})
+    hashes["approvals"] = changed(rollout={"approvals": 2})
+    hashes["probe"] = changed(rollout={"probe_percent": 1})
+    hashes["health"] = changed(health={"error_rate": 0.02})
+    lam = here.client("lambda")
+    lam.create_alias(FunctionName=here.function, Name="other", FunctionVersion="1")
+    hashes["alias"] = changed(alias="other")
+    lam.update_function_configuration(FunctionName=here.function, Description="so that it is another version")
+    here.ask("advance", seconds=10)
+    lam.publish_version(FunctionName=here.function)
+    here.ask("advance", seconds=10)
+    lam.update_alias(FunctionName=here.function, Name="live", FunctionVersion="2")
+    hashes["serving version"] = changed()
+    assert len(set(hashes.values())) == len(hashes)

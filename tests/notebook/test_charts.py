@@ -1,0 +1,271 @@
+"""Pictures of a rollout: the interval they draw, the size they keep, and the words under them."""
+
+import asyncio
+import gc
+import math
+import struct
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any, cast
+
+import IPython.display
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from matplotlib.figure import Figure
+
+from buddy_ops.notebook import charts
+from buddy_ops.core import settings as settings_
+from buddy_ops.notebook.charts import Picture, wilson
+from buddy_ops.health.evidence import Evidence
+from buddy_ops.health.judge import Counts, Judge, Minute
+from buddy_ops.health.metrics import Row
+from buddy_ops.deployment.rollout import Observation, Outcome, Rollout
+from buddy_ops.aws.session import Target
+
+START = datetime(2026, 11, 22, 3, 12, tzinfo=UTC)
+MINUTE = timedelta(minutes=1)
+SETTINGS = settings_.validate({"function": "buddy"}, "test")
+
+
+class Now:
+    """A clock on which nothing is ever waited for."""
+
+    def now(self) -> datetime:
+        return START
+
+    async def wait(self, moment: datetime) -> None:
+        """Come back at once."""
+
+
+@dataclass
+class Stand:
+    """What a picture looks at of a target."""
+
+    settings: settings_.Settings = SETTINGS
+    resource: str = "buddy:live"
+    environment: str = "prod"
+    clock: Now = field(default_factory=Now)
+
+
+@dataclass
+class Seen:
+    """What a picture looks at of the evidence."""
+
+    stable: str
+    new: str
+    judge: Judge
+
+
+def target() -> Target:
+    return cast(Target, Stand())
+
+
+def row(at: datetime, stable: Counts, new: Counts | None = None) -> Row:
+    """One minute of v41, and of v42 if it is there."""
+    counts = {"41": stable} if new is None else {"41": stable, "42": new}
+    return Row(at, counts, {version: 400.0 for version, each in counts.items() if each.requests})
+
+
+def observation(
+    at: datetime,
+    weight: float,
+    rows: Sequence[Row],
+    judge: Judge | None,
+    stage: str = "1",
+    left_s: float | None = 180.0,
+) -> Observation:
+    verdict = judge.verdict(60.0, 300.0) if judge else None
+    evidence = cast(Evidence, Seen("41", "42", judge)) if judge else None
+    says = " ".join(verdict.reasons) if verdict else "Waiting until AWS has taken in the upload."
+    return Observation(at, stage, weight, tuple(rows), verdict, evidence, at + MINUTE, says, left_s)
+
+
+def size(png: bytes) -> tuple[int, int]:
+    """Width and height from a PNG's header."""
+    assert png.startswith(b"\x89PNG\r\n\x1a\n")
+    width, height = struct.unpack(">II", png[16:24])
+    return width, height
+
+
+@pytest.mark.parametrize(
+    ("events", "requests", "low", "high"),
+    [
+        (0, 0, 0.0, 1.0),
+        (0, 10, 0.0, 0.2775),
+        (1, 10, 0.0179, 0.4042),
+        (5, 10, 0.2366, 0.7634),
+        (10, 10, 0.7225, 1.0),
+        (10, 1000, 0.00544, 0.01830),
+        (81, 263, 0.2553, 0.3662),
+    ],
+)
+def test_the_band_is_wilsons_interval(events: int, requests: int, low: float, high: float) -> None:
+    """The 95 % interval has the published values (the last: Newcombe 1998, table I, without continuity correction)."""
+    assert wilson(events, requests) == pytest.approx((low, high), abs=6e-5)
+
+
+@given(st.integers(1, 10**6), st.floats(0, 1))
+def test_the_band_holds_the_share_it_stands_for(requests: int, share: float) -> None:
+    """0 <= low <= observed share <= high <= 1, for any counts."""
+    events = round(share * requests)
+    low, high = wilson(events, requests)
+    assert 0.0 <= low <= events / requests + 1e-12 and events / requests - 1e-12 <= high <= 1.0
+
+
+def test_a_picture_keeps_its_size() -> None:
+    """With history only, in a stage, with total failure, in the watch and after: one size, so that nothing jumps."""
+    picture, judge = Picture(target()), Judge()
+    sizes = set()
+    picture.add(observation(START, 0.0, [row(START - n * MINUTE, Counts(600, 1)) for n in (3, 2, 1)], judge))
+    sizes.add(size(picture.png()))
+    judge.observe(Minute(0.1, Counts(540), Counts(60, 60, 60)))
+    rows = [row(START, Counts(540), Counts(60, 60, 60)), row(START + MINUTE, Counts(0), Counts(0))]
+    picture.add(observation(START + 2 * MINUTE, 0.1, rows, judge))
+    sizes.add(size(picture.png()))
+    picture.add(
+        observation(START + 3 * MINUTE, 1.0, [row(START + 2 * MINUTE, Counts(0), Counts(600, 6))], judge, "watch")
+    )
+    sizes.add(size(picture.png()))
+    picture.end(Outcome("rolled-back", "41", "42", "1", START, START + 9 * MINUTE, ("reason " * 90,)))
+    sizes.add(size(picture.png()))
+    assert len(sizes) == 1
+    width, height = sizes.pop()
+    assert 600 <= width <= 1600 and 400 <= height <= 1200
+
+
+def test_a_picture_is_a_small_file() -> None:
+    """A day of minutes still gives a PNG that an archive of a thousand runs can keep."""
+    picture, judge = Picture(target()), Judge()
+    judge.observe(Minute(0.5, Counts(300, 1), Counts(300, 2)))
+    rows = [row(START + n * MINUTE, Counts(300, n % 3), Counts(300, n % 5)) for n in range(1440)]
+    picture.add(observation(START, 0.5, rows, judge))
+    assert len(picture.png()) < 300_000
+
+
+def test_stages_are_marked_once_each() -> None:
+    """A mark stands where weight or stage changed, not at every poll."""
+    picture, judge = Picture(target()), Judge()
+    for minute, (weight, stage) in enumerate([(0.1, "1"), (0.1, "1"), (0.5, "2"), (0.5, "2"), (0.0, "2")]):
+        picture.add(observation(START + minute * MINUTE, weight, (), judge, stage))
+    assert [(weight, stage) for _, weight, stage in picture.stages] == [(0.1, "1"), (0.5, "2"), (0.0, "2")]
+
+
+def test_the_caption_says_when_where_and_what() -> None:
+    """Time, stage, share, what is left of the bake, the decision, and the judge's own sentences."""
+    picture, judge = Picture(target()), Judge()
+    judge.observe(Minute(0.1, Counts(540, 1), Counts(60)))
+    seen = observation(START, 0.1, (), judge)
+    picture.add(seen)
+    assert seen.verdict is not None
+    assert picture.caption == (
+        f"03:12 UTC · stage 1, 10 %, 3 min of bake left · {seen.verdict.decision}\n{' '.join(seen.verdict.reasons)}"
+    )
+    picture.add(observation(START, 1.0, (), judge, "watch", None))
+    assert picture.caption.startswith("03:12 UTC · watch, 100 % · ")
+    picture.add(observation(START, 0.0, (), None, "publish", None))
+    assert picture.caption == "03:12 UTC · Waiting until AWS has taken in the upload."
+
+
+def test_the_last_caption_is_the_outcome() -> None:
+    """What stays in the notebook says how it ended and why."""
+    picture = Picture(target())
+    picture.end(Outcome("proved", "41", "42", "watch", START, START + 17 * MINUTE, ("Proved.",)))
+    assert picture.caption == "v42 serves 100 % and is proved healthy (17 min).\nProved."
+
+
+@dataclass
+class Page:
+    """A notebook's output area: what was displayed, and each update of it."""
+
+    shown: list[dict[str, Any]] = field(default_factory=list)
+    updates: list[dict[str, Any]] = field(default_factory=list)
+
+    def display(self, bundle: dict[str, Any], **options: Any) -> "Page":
+        assert options.pop("display_id") is True
+        self.shown.append(bundle)
+        self.check(bundle, options)
+        return self
+
+    def update(self, bundle: dict[str, Any], **options: Any) -> None:
+        self.updates.append(bundle)
+        self.check(bundle, options)
+
+    def check(self, bundle: dict[str, Any], options: dict[str, Any]) -> None:
+        """Pictures can be heard too: each says in words what it shows."""
+        assert options == {"metadata": {"image/png": {"alt": bundle["text/plain"]}}, "raw": True}
+
+
+@pytest.fixture
+def page(monkeypatch: pytest.MonkeyPatch) -> Page:
+    found = Page()
+    monkeypatch.setattr(IPython.display, "display", found.display)
+    return found
+
+
+def script(interrupt: bool) -> Rollout:
+    """A rollout of two polls."""
+    judge = Judge()
+    judge.observe(Minute(0.1, Counts(540, 1), Counts(60)))
+    yield observation(START, 0.1, [row(START, Counts(540, 1), Counts(60))], judge)
+    if interrupt:
+        raise KeyboardInterrupt
+    yield observation(START + MINUTE, 0.1, (), judge)
+    return Outcome("proved", "41", "42", "watch", START, START + MINUTE, ("Proved.",))
+
+
+def test_a_live_picture_leaves_one_picture(page: Page) -> None:
+    """One display, then updates of it only; the last one is a PNG with the outcome as its text."""
+    outcome = asyncio.run(charts.live(target(), script(interrupt=False)))
+    assert outcome.ending == "proved"
+    assert len(page.shown) == 1
+    last = page.updates[-1]
+    assert set(last) == {"image/png", "text/plain"} and last["text/plain"] == str(outcome)
+
+
+def test_an_interrupted_picture_says_how_to_go_on(page: Page) -> None:
+    """Stopping the cell leaves a picture whose words say that traffic stays, and that running again resumes."""
+    with pytest.raises(KeyboardInterrupt):
+        asyncio.run(charts.live(target(), script(interrupt=True)))
+    # What nobody asked of the loop is logged once it is collected: here, and not within another test's ast.parse, which
+    # CPython 3.11 ends with a SystemError then.
+    gc.collect()
+    last = [*page.shown, *page.updates][-1]
+    assert "Interrupted" in last["text/plain"] and "run this cell again to resume" in last["text/plain"]
+
+
+def test_a_rollout_that_never_began_leaves_words_only(page: Page) -> None:
+    """An error before the first poll shows no empty axes."""
+
+    def refuse() -> Rollout:
+        raise ValueError("refused")
+        yield observation(START, 0.0, (), None)
+
+    with pytest.raises(ValueError, match="refused"):
+        asyncio.run(charts.live(target(), refuse()))
+    assert [set(each) for each in page.shown] == [{"text/plain"}]
+
+
+def test_frames_are_paced_for_human_eyes(page: Page, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Polls of a sandbox come faster than anybody looks: between two frames lies ``FRAME_S``, but for the last."""
+    monkeypatch.setattr(charts, "FRAME_S", math.inf)
+    asyncio.run(charts.live(target(), script(interrupt=False)))
+    assert len(page.shown) + len(page.updates) <= 2
+
+
+@pytest.mark.parametrize(("zone", "said"), [("UTC", ["UTC", "03:12"]), ("CET-1", ["UTC\nCET", "03:12\n04:12"])])
+def test_times_are_utc_with_local_time_in_the_margin(
+    zone: str, said: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every tick is UTC; where the clock on the wall says something else, that stands below it, and is named."""
+    monkeypatch.setenv("TZ", zone)
+    time.tzset()
+    axes = Figure().subplots()
+    axes.set_xlim(START.timestamp() / 86400, (START + 9 * MINUTE).timestamp() / 86400)
+    charts._label_times(axes)
+    assert axes.texts[-1].get_text() == said[0]
+    assert axes.xaxis.get_major_formatter()(START.timestamp() / 86400, 0) == said[1]
+    monkeypatch.undo()
+    time.tzset()

@@ -1,0 +1,160 @@
+"""A form for a runbook's parameters: shown where one is missing and a person is there, and as strict as the runbook."""
+
+import asyncio
+import html
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+
+from buddy_ops.core import errors, project
+from buddy_ops.notebook import _widgets, forms
+from buddy_ops.core.plan import Item, Record
+from tests.conftest import Situation
+
+Bring = Callable[..., Situation]
+
+
+class Page:
+    """The form as a person has it."""
+
+    def __init__(self) -> None:
+        self.rows: tuple[Any, ...] = ()
+        self.left = ""
+
+    def show(self, *rows: Any) -> "Page":
+        self.rows = rows
+        return self
+
+    def replace(self, line: str) -> None:
+        self.left = line
+
+    def field(self, name: str) -> Any:
+        (found,) = (row.children[0] for row in self.rows[:-2] if row.children[0].description == name)
+        return found
+
+
+@pytest.fixture
+def page(monkeypatch: pytest.MonkeyPatch) -> Page:
+    found = Page()
+    monkeypatch.setattr(_widgets, "attended", lambda: True)
+    monkeypatch.setattr(forms, "Panel", found.show)
+    return found
+
+
+def test_nobody_there_or_nothing_missing_shows_no_form(page: Page, monkeypatch: pytest.MonkeyPatch) -> None:
+    """papermill never waits for a form, and a person who filled in the cell is not asked again."""
+    namespace: dict[str, Any] = {"artifact": "build/x.zip"}
+    asyncio.run(forms.fill("canary", namespace, "artifact"))
+    monkeypatch.setattr(_widgets, "attended", lambda: False)
+    asyncio.run(forms.fill("canary", {"artifact": ""}, "artifact"))
+    assert page.rows == () and namespace == {"artifact": "build/x.zip"}
+
+
+def test_a_form_takes_what_the_runbook_takes_and_nothing_else(situation: Bring, page: Page) -> None:
+    """Each parameter has a field with its meaning; a wrong value is told at once, and only right ones can be used."""
+    artifact = situation("good", history_minutes=0, requests_per_minute=0).build("good")
+    declared = project.declared_in("canary")
+    namespace = {name: each.default for name, each in declared.items()}
+
+    async def fill_in() -> None:
+        asked = asyncio.create_task(forms.fill("canary", namespace, "artifact"))
+        await asyncio.sleep(0)
+        says, use = page.rows[-2:]
+        assert {row.children[0].description for row in page.rows[:-2]} == set(declared) - set(forms.HIDDEN)
+        assert page.rows[0].children[1].value == "which file in parameters/"
+        assert use.disabled and "No build is given" in says.value
+        page.field("artifact").value = artifact
+        assert not use.disabled
+        for name, wrong, said in (
+            ("stages", "[50, 10]", "stages must rise"),
+            ("bake_minutes", "ten", "bake_minutes: 'ten'"),
+            ("watch_minutes", "1e9", "watch_minutes"),
+            ("artifact", "LICENSE", "not a zip"),
+        ):
+            before, page.field(name).value = page.field(name).value, wrong
+            assert use.disabled and said in html.unescape(says.value)
+            page.field(name).value = before
+            assert not use.disabled
+        page.field("bake_minutes").value = "2.5"
+        page.field("dry_run").value = True
+        use.click()
+        await asyncio.wait_for(asked, 10)
+
+    asyncio.run(fill_in())
+    assert (namespace["artifact"], namespace["bake_minutes"], namespace["dry_run"]) == (artifact, 2.5, True)
+    assert namespace["stages"] == [] and "bake_minutes = 2.5" in page.left
+
+
+def test_what_is_needed_must_be_there() -> None:
+    """A parameter that the runbook cannot do without is named."""
+    declared = project.declared_in("clean_up_versions")
+    with pytest.raises(errors.InvalidInput, match="keep is needed"):
+        forms.check("clean_up_versions", declared, {"keep": 0}, ("keep",))
+
+
+def test_a_checklist_turns_green_by_its_checks_and_asks_who_answers_for_the_rest(page: Page) -> None:
+    """Items appear as they are checked; a name typed beside an unknown one closes it, and nothing open ends it."""
+    wrong: dict[str, Any] = {"alarms": "no"}
+    shown: list[str] = []
+
+    def look(attested: dict[str, str], seen: Callable[[Item], None]) -> Record:
+        review = attested.get("code <reviewed>", "").strip()
+        items = (
+            Item("alarms", wrong["alarms"], "three of four are there"),
+            Item("code <reviewed>", "yes" if review else "unknown", "nobody answers for it yet", review),
+        )
+        for item in items:
+            seen(item)
+        return Record("pre_deployment", "abc", datetime(2026, 11, 2, tzinfo=UTC), "7f3a", "arn", items)
+
+    async def step() -> None:
+        """Until the checks are through and the buttons wait."""
+        listed, _, buttons = page.rows
+        for _ in range(100):
+            await asyncio.sleep(0.02)
+            if not buttons.children[0].disabled:
+                shown.append(listed.value)
+                return
+
+    async def answer() -> Record:
+        asked = asyncio.create_task(forms.checklist(look, {}))
+        await asyncio.sleep(0)
+        _, people, buttons = page.rows
+        again = buttons.children[0]
+        await step()
+        assert [row.children[1].value for row in people.children] == ["code <reviewed>"]
+        people.children[0].children[0].value = "Grace"
+        again.click()
+        await asyncio.sleep(0.6)
+        await step()
+        assert not asked.done()  # a check that says no is not outvoted
+        wrong["alarms"] = "yes"
+        again.click()
+        return await asyncio.wait_for(asked, 10)
+
+    record = asyncio.run(answer())
+    assert record.open == () and record.items[1].by == "Grace" and "2 of 2" in page.left
+    assert "✗ alarms" in shown[0] and "? code &lt;reviewed&gt;" in shown[0]
+    assert "✓ code &lt;reviewed&gt;" in shown[1] and "by Grace" in shown[1]
+
+
+def test_a_checklist_is_kept_open_where_a_person_says_so_and_headless(
+    page: Page, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The record says what is open; papermill is asked nothing."""
+
+    def look(attested: dict[str, str], seen: Callable[[Item], None] = lambda item: None) -> Record:
+        items = (Item("alarms", "no", "none is there"),)
+        return Record("pre_deployment", "abc", datetime(2026, 11, 2, tzinfo=UTC), "7f3a", "arn", items)
+
+    async def keep() -> Record:
+        asked = asyncio.create_task(forms.checklist(look, {}))
+        await asyncio.sleep(0.1)
+        page.rows[2].children[1].click()
+        return await asyncio.wait_for(asked, 10)
+
+    assert len(asyncio.run(keep()).open) == 1 and "0 of 1" in page.left
+    monkeypatch.setattr(_widgets, "attended", lambda: False)
+    assert len(asyncio.run(forms.checklist(look, {})).open) == 1

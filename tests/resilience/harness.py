@@ -1,0 +1,584 @@
+"""Runbooks under the worst: a process killed before and after each of its AWS calls, and AWS failing at each of them.
+
+A runbook registers in ``RUNBOOKS`` once; its crash points and its fault cases are counted from an undisturbed run, so
+that both matrices grow by themselves.
+"""
+
+import asyncio
+import json
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Any, TypeVar
+
+import botocore.client
+import botocore.retries.standard
+import pytest
+
+from buddy_ops.aws import aliases, checklist_store, freezes, session as sessions, tables
+from buddy_ops.checks import checklists
+from buddy_ops.deployment import cleanup, feature_flags, gradual_rollback, rollback, rollout
+from buddy_ops.health import alarms
+from buddy_ops.incidents import assessment, containment, repair, schema_rollback
+from buddy_ops.migrations import schema, steps as migration_steps
+from buddy_ops.runs import supervisor
+from buddy_ops.aws.aliases import Record, decode
+from buddy_ops.core.plan import Approval, Plan
+from buddy_sandbox import builds
+from buddy_sandbox.faults import PROFILES
+from buddy_ops.aws.session import Target
+from tests.conftest import Situation, abandon, approve
+from tests.incidents import corruption
+from tests.health.test_alarms import wired
+
+SLICES = 8
+"""The whole of a runbook's points is cut into this many tests, for the workers to share."""
+
+BUSY = {"requests_per_minute": 6000, "history_minutes": 12}
+"""So many requests a minute that a verdict needs few calls."""
+
+T = TypeVar("T")
+Drive = Callable[[Situation], str]
+
+
+@dataclass(frozen=True)
+class Runbook:
+    """How to bring an account to where the runbook begins, and how to run it to its end.
+
+    Attributes:
+        page: the notebook or command that it stands for, as ``powers`` names it.
+        prepare: what stands before; never disturbed.
+        drive: one run, to its end; how it ended.
+        ends: how an undisturbed run ends, and what a disturbed one must come to by being run again.
+        serves: the version that serves alone then; None where the runbook has nothing to do with traffic.
+    """
+
+    name: str
+    page: str
+    scenario: str
+    drive: Drive
+    ends: str
+    serves: str | None
+    prepare: Callable[[Situation], None] = lambda here: None
+    overrides: dict[str, Any] = field(default_factory=lambda: dict(BUSY))
+
+    def bring(self, situation: Callable[..., Situation]) -> Situation:
+        here = situation(self.scenario, **self.overrides)
+        self.prepare(here)
+        return here
+
+
+# The runbooks
+
+
+def connect(here: Situation, runbook: str) -> Target:
+    """A target with short bakes: the same calls, fewer of them."""
+    values = {
+        "function": here.function,
+        "aws": {"region": "us-east-1"},
+        "rollout": {
+            "strategies": ["all_at_once", "blue_green", "canary"],
+            "stages_percent": [10, 100],
+            "bake_minutes": 2,
+            "watch_minutes": 10,
+        },
+        "policy": {"keep_versions": 1},
+        "health": {"history_minutes": 10},
+        "failure_metrics": [{"namespace": "Buddy", "name": "Apologies"}],
+    }
+    return here.connect(runbook, values=values)
+
+
+def ship(profile: str, strategy: str = "canary") -> Drive:
+    """A rollout of a build, by a strategy."""
+
+    def drive(here: Situation) -> str:
+        mine = connect(here, strategy)
+        try:
+            plan = rollout.plan(mine, here.build(profile), strategy)
+            return supervisor.drive(mine, rollout.run(mine, plan, approved(mine, plan))).ending
+        finally:
+            mine.close()
+
+    return drive
+
+
+def roll_back(here: Situation) -> str:
+    """The immediate rollback."""
+    mine = connect(here, "immediate")
+    plan = rollback.plan(mine)
+    rollback.run(mine, plan, approved(mine, plan))
+    return "done"
+
+
+def go_down(here: Situation) -> str:
+    """The gradual rollback, in two steps."""
+    mine = connect(here, "gradual")
+    try:
+        plan = gradual_rollback.plan(mine, [5], 1)
+        return supervisor.drive(mine, gradual_rollback.run(mine, plan, approved(mine, plan))).ending
+    finally:
+        mine.close()
+
+
+def fail(here: Situation) -> str:
+    """The runbook of a failed deployment, with the decision to roll back."""
+    with closing(connect(here, "deployment_failure")) as mine:
+        stopping = assessment.stop_plan(mine, "a deployment failed")
+        assessment.stop(mine, stopping, approved(mine, stopping))
+        plan = assessment.plan(mine, assessment.assess(mine), "roll back")
+        assessment.run(mine, plan, approved(mine, plan))
+        return "done"
+
+
+def check_before(here: Situation) -> str:
+    """The checklist for a build, with everything attested that no check can prove."""
+    mine = connect(here, "pre_deployment")
+    names = ["tests pass", "code reviewed", "documentation updated", "on-call notified"]
+    record = checklists.before(mine, here.build("good"), dict.fromkeys(names, "Ada"))
+    checklists.keep(mine, record)
+    checklists.conclude(record)
+    (kept, *_) = checklist_store.listed(mine, "pre_deployment")
+    assert kept.open == ()
+    return "passed"
+
+
+def check_after(here: Situation) -> str:
+    """The checklist for the version that has served for a day; without traffic, people answer for three items."""
+    mine = connect(here, "post_deployment")
+    names = ["error rate normal", "latency within bounds", "business metrics healthy"]
+    record = checklists.after(mine, dict.fromkeys(names, "Ada"))
+    checklists.keep(mine, record)
+    checklists.conclude(record)
+    (kept, *_) = checklist_store.listed(mine, "post_deployment")
+    assert kept.open == ()
+    return "passed"
+
+
+def keep_alarms(here: Situation) -> str:
+    """The alarms, and one of them set off as a test; how many are not as they should be then."""
+    values = connect(here, "values").settings.model_dump() | {"alarms": {"topic_arn": TOPIC, "tables": ["reminders"]}}
+    mine = here.connect("alarms", values=values)
+    try:
+        plan = alarms.plan(mine, f"{here.function}-error-rate")
+        approval = approved(mine, plan)
+        alarms.run(mine, plan, approval)
+        alarms.conclude(asyncio.run(alarms.prove(mine, plan, approval)))
+        return f"{len(alarms.plan(mine).wanted)} of {len(alarms.wanted(mine))} alarms missing"
+    finally:
+        mine.close()
+
+
+def freeze_all(here: Situation) -> str:
+    """A freeze."""
+    mine = connect(here, "freeze")
+    freezes.set(mine, "a release", "Ada", timedelta(hours=2))
+    return "frozen" if freezes.read(mine) else "lifted"
+
+
+def lift_all(here: Situation) -> str:
+    """The end of every freeze."""
+    mine = connect(here, "freeze")
+    for each in freezes.read(mine):
+        freezes.lift(mine, each.id)
+    return "frozen" if freezes.read(mine) else "lifted"
+
+
+def clean_up(here: Situation) -> str:
+    """The clean-up of old versions."""
+    mine = connect(here, "clean_up_versions")
+    plan = cleanup.plan(mine, keep=1)
+    cleanup.run(mine, plan, approved(mine, plan))
+    return f"{len(aliases.versions(mine))} versions"
+
+
+def turn_flag(here: Situation) -> str:
+    """A feature flag, through a canary."""
+    mine = connect(here, "feature_flags")
+    try:
+        plan = feature_flags.plan(mine, {"ENABLE_ENHANCED_SAFETY": True})
+        return supervisor.drive(mine, rollout.run(mine, plan, approved(mine, plan))).ending
+    finally:
+        mine.close()
+
+
+def recover(here: Situation) -> str:
+    """The recovery from damaged data; how many items the table has then, and how many of them are damaged."""
+    mine = here.connect("data_corruption")
+    try:
+        stopping = containment.stop_plan(mine)
+        containment.stop(mine, stopping, approved(mine, stopping))
+        containment.restore(mine, stopping)
+        repairing = repair.plan(mine, repair.scope(mine, stopping))
+        agreed = approved(mine, repairing)
+        done = repair.run(mine, repairing, agreed)
+        repair.verify(mine, stopping, repairing, done)
+        containment.lift(mine, stopping, repairing, agreed)
+    finally:
+        mine.close()
+    items = corruption.table(here).values()
+    off = corruption.isolated(here) or corruption.parameters(here, "isolation")
+    broken = sum(each["at"]["S"] == "" and each["written_by"]["S"] == "2" for each in items)
+    return f"{len(items)} items, {broken} damaged, Buddy is {'off' if off else 'on'}"
+
+
+def migrate(following: dict[str, tuple[str, ...]]) -> Drive:
+    """What is left of a migration, step by step; one segment, since calls in several threads have no order."""
+
+    def drive(here: Situation) -> str:
+        values = connect(here, "values").settings.model_dump() | MIGRATED
+        with closing(here.connect("migrate_database", values=values)) as mine, pytest.MonkeyPatch.context() as patch:
+            patch.setattr(tables, "SEGMENTS", 1)
+            while steps := following.get(state := schema.read(mine, mine.settings.tables[0]).state):
+                for step in steps:
+                    plan = migration_steps.plan(mine, "reminders_at_minutes", step)
+                    migration_steps.run(mine, plan, approved(mine, plan))
+        return state
+
+    return drive
+
+
+def roll_back_across(here: Situation) -> str:
+    """The rollback of a version that met a migration."""
+    values = connect(here, "values").settings.model_dump() | MIGRATED
+    with closing(here.connect("database_compatibility", values=values)) as mine, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tables, "SEGMENTS", 1)
+        plan = schema_rollback.plan(mine, migration="reminders_at_minutes", reason="drill")
+        approval = approved(mine, plan)
+        schema_rollback.move(mine, plan, approval)
+        reverted = schema_rollback.revert(mine, plan, approval)
+        schema_rollback.keep_review(mine, plan, approval)
+        schema_rollback.conclude(reverted)
+        return "done"
+
+
+FORTH = {"": ("expand",), "expanded": ("backfill", "verify"), "verified": ("contract",), "contracting": ("contract",)}
+BACK = dict.fromkeys(("expanded", "contracted", "reverting"), ("rollback",))
+"""The steps that each state of the table leads to."""
+
+MIGRATED: dict[str, Any] = {
+    "schema_range": "1-2",
+    "tables": [{"name": "buddy-reminders-sandbox", "key": ["user_id", "reminder_id"], "variable": "REMINDERS_TABLE"}],
+}
+
+
+def approved(mine: Target, plan: Plan) -> Approval:
+    """As a gate does it: with the caller's principal, wherever it is known."""
+    return Approval(plan.hash, approve(mine, plan).by, mine.clock.now(), mine.account)
+
+
+# What stands before
+
+
+def expanded(here: Situation) -> None:
+    """Version 2 serves after version 1, and a migration is open."""
+    promoted(here)
+    migrate({"": ("expand", "backfill")})(here)
+
+
+def contracted(here: Situation) -> None:
+    """A migration that was carried out."""
+    migrate(FORTH)(here)
+
+
+def begun(here: Situation) -> None:
+    """A canary at 10 %, whose run is gone."""
+    mine = connect(here, "canary")
+    plan = rollout.plan(mine, here.build("good"))
+    abandon(mine, plan)
+    mine.close()
+
+
+def promoted(here: Situation) -> None:
+    """Version 2 serves, after version 1."""
+    publish(here, "2.0.0")
+    record = Record("0000", "1", "2", "proved", "2026-11-02T00:00:00Z")
+    here.client("lambda").update_alias(
+        FunctionName=here.function, Name="live", FunctionVersion="2", Description=record.encode()
+    )
+
+
+def publish(here: Situation, label: str) -> str:
+    """One more version."""
+    client = here.client("lambda")
+    client.update_function_code(FunctionName=here.function, ZipFile=builds.build(PROFILES["good"], version_label=label))
+    here.ask("advance", seconds=60)
+    return str(client.publish_version(FunctionName=here.function)["Version"])
+
+
+def aged(here: Situation) -> None:
+    """Four versions, a day old, of which the first serves."""
+    for label in ("2.0.0", "3.0.0", "4.0.0"):
+        publish(here, label)
+    here.ask("advance", seconds=25 * 3600)
+
+
+def alarmed(here: Situation) -> None:
+    """Every alarm of the environment's file is there."""
+    mine = here.connect("alarms")
+    plan = alarms.plan(mine)
+    alarms.run(mine, plan, approve(mine, plan))
+
+
+def served(here: Situation) -> None:
+    """Version 2 has served for a day."""
+    promoted(here)
+    here.ask("advance", seconds=25 * 3600)
+
+
+def heard(here: Situation) -> None:
+    """A topic with somebody who listens, for alarms to tell."""
+    wired(here)
+
+
+def frozen(here: Situation) -> None:
+    """Two freezes."""
+    for _ in range(2):
+        freeze_all(here)
+
+
+TOPIC = "arn:aws:sns:us-east-1:123456789012:buddy-alarms"
+RECOVERED = "30 items, 0 damaged, Buddy is on"
+QUIET = {"requests_per_minute": 0, "history_minutes": 0}
+TABLE = {**QUIET, "reminders": 3}
+RUNBOOKS = {
+    each.name: each
+    for each in (
+        Runbook("canary_good", "strategies/canary", "good", ship("good"), "proved", "2"),
+        Runbook("canary_bad", "strategies/canary", "total_failure", ship("total_failure"), "rolled-back", "1"),
+        Runbook("canary_resumed", "strategies/canary", "good", ship("good"), "proved", "2", begun),
+        Runbook("blue_green_good", "strategies/blue_green", "good", ship("good", "blue_green"), "proved", "2"),
+        # It passes its smoke tests: only traffic shows what is wrong with it.
+        Runbook("blue_green_bad", "strategies/blue_green", "slow", ship("slow", "blue_green"), "rolled-back", "1"),
+        Runbook("all_at_once_good", "strategies/all_at_once", "good", ship("good", "all_at_once"), "proved", "2"),
+        Runbook("all_at_once_bad", "strategies/all_at_once", "slow", ship("slow", "all_at_once"), "rolled-back", "1"),
+        Runbook(
+            "first_deployment", "strategies/canary", "first_deployment", ship("good"), "deployed", "1", overrides=QUIET
+        ),
+        Runbook("rollback_mid_rollout", "rollback/immediate", "good", roll_back, "done", "1", begun),
+        Runbook("rollback_promoted", "rollback", "good", roll_back, "done", "1", promoted, QUIET),
+        Runbook("gradual", "rollback/gradual", "good", go_down, "drained", "1", begun),
+        Runbook("deployment_failure", "emergency/deployment_failure", "good", fail, "done", "1", begun, QUIET),
+        Runbook("pre_deployment", "operations/pre_deployment", "good", check_before, "passed", None, alarmed, QUIET),
+        Runbook("post_deployment", "operations/post_deployment", "good", check_after, "passed", None, served, QUIET),
+        Runbook("alarms", "operations/alarms", "good", keep_alarms, "0 of 4 alarms missing", None, heard, QUIET),
+        Runbook("freeze", "freeze", "good", freeze_all, "frozen", None, overrides=QUIET),
+        Runbook("lift", "freeze", "good", lift_all, "lifted", None, frozen, QUIET),
+        Runbook(
+            "data_corruption",
+            "emergency/data_corruption",
+            "good",
+            recover,
+            RECOVERED,
+            "1",
+            corruption.corrupted,
+            {"reminders": 30, **QUIET},
+        ),
+        Runbook("feature_flags", "operations/feature_flags", "good", turn_flag, "proved", "2"),
+        Runbook(
+            "database_compatibility",
+            "rollback/database_compatibility",
+            "good",
+            roll_back_across,
+            "done",
+            "1",
+            expanded,
+            TABLE,
+        ),
+        Runbook("migrate", "operations/migrate_database", "good", migrate(FORTH), "contracted", None, overrides=TABLE),
+        Runbook(
+            "migrate_back", "operations/migrate_database", "good", migrate(BACK), "reverted", None, contracted, TABLE
+        ),
+        Runbook("clean_up_versions", "operations/clean_up_versions", "good", clean_up, "2 versions", None, aged, QUIET),
+    )
+}
+"""Every runbook there is: a later one is covered by being added here."""
+
+RETRIED_MINUTES = 15
+"""For how long Scheduler repeats a call that fails, as every lease and guard asks for."""
+
+SETTLED = {"already-live"}
+"""Endings of a run that finds the work done."""
+
+
+# A process that dies
+
+
+@dataclass
+class Death:
+    """What is left of a run: how it ended, or None if it was killed; its calls; the journal lines it acknowledged."""
+
+    ending: str | None
+    calls: list[str]
+    lines: list[str]
+
+
+def run_in_child(runbook: Runbook, here: Situation, call: int = 0, after: bool = False) -> Death:
+    """Drive a runbook in a process of its own, which kills itself at its ``call``-th AWS call (0: never)."""
+    mouth, ear = os.pipe()
+    child = os.fork()
+    if child == 0:
+        os.close(mouth)
+        _live(runbook, here, call, after, ear)
+    os.close(ear)
+    with os.fdopen(mouth, encoding="utf-8") as file:
+        told = [json.loads(line) for line in file]
+    _, status = os.waitpid(child, 0)
+    killed = os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL
+    assert killed or os.WEXITSTATUS(status) == 0, f"{runbook.name}: {told[-1]}"
+    ending = next((each["ending"] for each in told if "ending" in each), None)
+    return Death(ending, [x["call"] for x in told if "call" in x], [x["line"] for x in told if "line" in x])
+
+
+def _live(runbook: Runbook, here: Situation, call: int, after: bool, ear: int) -> None:
+    """The child: it tells of each call and each acknowledged line, and never returns."""
+
+    def tell(**what: str) -> None:
+        os.write(ear, json.dumps(what).encode() + b"\n")
+
+    send, write, count = botocore.client.BaseClient._make_api_call, sessions._Appender.__call__, 0
+    counting = threading.Lock()
+
+    def counted(self: Any, operation: str, parameters: Any) -> Any:
+        nonlocal count
+        with counting:  # tables are read and written by several threads
+            count += 1
+            mine = count
+            tell(call=operation)
+        if mine == call and not after:
+            os.kill(os.getpid(), signal.SIGKILL)
+        try:
+            return send(self, operation, parameters)
+        finally:
+            if mine == call:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+    def acknowledged(self: Any, line: str) -> None:
+        write(self, line)
+        tell(line=line)
+
+    code = 1
+    try:
+        botocore.client.BaseClient._make_api_call = counted
+        sessions._Appender.__call__ = acknowledged  # type: ignore[method-assign]
+        tell(ending=runbook.drive(here))
+        code = 0
+    except BaseException as error:
+        tell(error=repr(error))
+    finally:
+        os._exit(code)
+
+
+# What must hold
+
+
+def lease_minutes() -> int:
+    """After how many minutes a lease has fired, whoever lives."""
+    return sessions.connect("sandbox", "test", quiet=True).settings.lease.minutes
+
+
+def must_be_whole(here: Situation, before: str | None) -> None:
+    """No weights are left, and what serves was serving before or was promoted by a verdict."""
+    alias = alias_of(here)
+    if alias is None:
+        assert before is None
+        return
+    assert "RoutingConfig" not in alias, alias
+    if alias["FunctionVersion"] == before:
+        return
+    record = decode(alias.get("Description", ""))
+    assert record is not None, alias
+    if record.stage == "rolled-back" and record.source == alias["FunctionVersion"]:
+        return  # it served before the version that was taken back
+    assert (record.to, record.source) == (alias["FunctionVersion"], before or ""), alias
+    # The verdict before the switch; a strategy that switches at once has none.
+    staged = [each for each in journal(here) if each["kind"] == "observed" and each["weight"] < 1.0]
+    assert not staged or staged[-1]["decision"] == "promote", staged[-1]
+
+
+def must_be_done(here: Situation, runbook: Runbook) -> None:
+    """The runbook's end: one version serves alone, and no schedule is left that could still move it."""
+    if here.client("scheduler").list_schedules()["Schedules"]:
+        # A guard whose run was killed right after its rollback: it fires at a RevisionId that is gone, and AWS tries
+        # that again for a quarter of an hour.
+        before = alias_of(here) or {}
+        here.ask("advance", seconds=60 * (lease_minutes() + RETRIED_MINUTES + 1))
+        assert here.client("scheduler").list_schedules()["Schedules"] == []
+        assert (alias_of(here) or {}).get("RevisionId") == before.get("RevisionId")
+    alias = alias_of(here)
+    if runbook.serves is not None:
+        assert alias is not None and alias["FunctionVersion"] == runbook.serves and "RoutingConfig" not in alias
+
+
+def must_be_kept(here: Situation, lines: list[str]) -> None:
+    """Every acknowledged line stands in the journal, in order, and can be read."""
+    path = here.folder / "run" / "journal.jsonl"
+    found = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+    assert found[: len(lines)] == lines
+    for line in found:
+        json.loads(line)
+
+
+def journal(here: Situation) -> list[dict[str, Any]]:
+    path = here.folder / "run" / "journal.jsonl"
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []
+
+
+def forget_journal(here: Situation) -> None:
+    (here.folder / "run" / "journal.jsonl").unlink(missing_ok=True)
+
+
+def alias_of(here: Situation) -> dict[str, Any] | None:
+    client = here.client("lambda")
+    try:
+        return here.alias()
+    except client.exceptions.ResourceNotFoundException:
+        return None
+
+
+def run_again(runbook: Runbook, here: Situation) -> list[str]:
+    """Run until it ends as it should: once, or once more where the first run only tells that the lease fired."""
+    endings: list[str] = []
+    while len(endings) < 2 and (not endings or endings[-1] not in {runbook.ends, *SETTLED}):
+        endings.append(runbook.drive(here))
+    return endings
+
+
+@contextmanager
+def no_backoff() -> Iterator[None]:
+    """The SDK's retries follow at once: they sleep in real time."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(botocore.retries.standard.ExponentialBackoff, "delay_amount", lambda *_: 0.0)
+        yield
+
+
+@contextmanager
+def warm_clients() -> Iterator[None]:
+    """One session for all targets: what it has loaded of the services' models is loaded once."""
+    made: dict[bool, Any] = {}
+    make = sessions._session
+
+    def session(settings: Any, sandbox: bool) -> Any:
+        return made.setdefault(sandbox, make(settings, sandbox))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sessions, "_session", session)
+        yield
+
+
+def parts() -> list[Any]:
+    """(runbook, part) for pytest: every day a sample, and the whole in slices where it is asked for."""
+    return [
+        pytest.param(name, part, id=f"{name}-{part}", marks=[] if part == "sample" else [pytest.mark.whole])
+        for name in RUNBOOKS
+        for part in ("sample", *map(str, range(SLICES)))
+    ]
+
+
+def chosen(points: list[T], part: str, one_in: int) -> list[T]:
+    """The points of a part: a slice of all, or a sample, always the same, spread over all of them, and never none."""
+    return points[min(one_in, len(points)) // 2 :: one_in] if part == "sample" else points[int(part) :: SLICES]

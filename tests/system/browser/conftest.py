@@ -1,0 +1,212 @@
+"""A real JupyterLab on a copy of the project, in a real Chromium. Without a browser these tests are skipped."""
+
+import json
+import os
+import re
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from buddy_ops.cli import sandbox
+
+ROOT = Path(__file__).parents[3]
+PICTURES = ROOT / "build" / "screenshots"
+"""Where each test leaves what a person would see."""
+
+BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+LIMIT_S = 120
+"""Of anything that is waited for. Generous: the machine may be busy."""
+
+QUIET = {"fetchNews": "false", "checkForUpdates": False, "doNotDisturbMode": True}
+
+
+@pytest.fixture(scope="module")
+def chromium() -> Iterator[Any]:
+    """A browser. Playwright's event loop runs in this thread until it ends: tests elsewhere start loops of their own."""
+    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: make .venv/.dev")
+    found = next(filter(None, map(shutil.which, BROWSERS)), None)
+    if found is None:
+        pytest.skip(f"no browser: none of {', '.join(BROWSERS)} is installed (apt-get install chromium)")
+    with playwright.sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=found, args=["--no-sandbox", "--disable-dev-shm-usage"])
+        yield browser
+        browser.close()
+
+
+@dataclass
+class Lab:
+    """A JupyterLab that runs, and the folder that it serves: a copy, since Lab saves what it executes."""
+
+    url: str
+    token: str
+    folder: Path
+
+    def fill(self, runbook: str, **parameters: object) -> None:
+        """Write parameters into a runbook's cell, as a person would."""
+        fresh = (ROOT / "notebooks" / f"{runbook}.ipynb").read_text("utf-8")
+        document = json.loads(fresh)
+        (cell,) = (each for each in document["cells"] if "parameters" in each["metadata"].get("tags", ()))
+        more = "".join(f"\n{name} = {value!r}" for name, value in parameters.items())
+        cell["source"] = "".join(cell["source"]) + more
+        (self.folder / "notebooks" / f"{runbook}.ipynb").write_text(json.dumps(document), "utf-8")
+
+    def saved(self, runbook: str) -> dict[str, Any]:
+        """The notebook's file as Lab saved it."""
+        found = json.loads((self.folder / "notebooks" / f"{runbook}.ipynb").read_text("utf-8"))
+        assert isinstance(found, dict)
+        return found
+
+
+@pytest.fixture(scope="module")
+def lab(chromium: Any, sandbox_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
+    """JupyterLab as ``buddy-ops lab`` starts it, on loopback, with settings of its own and no popups."""
+    folder, home = tmp_path_factory.mktemp("project"), tmp_path_factory.mktemp("jupyter")
+    for name in ("notebooks", "parameters"):
+        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns(".ipynb_checkpoints"))
+    settings = home / "lab/user-settings/@jupyterlab/apputils-extension/notification.jupyterlab-settings"
+    settings.parent.mkdir(parents=True)
+    settings.write_text(json.dumps(QUIET))
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    own = {"JUPYTER_CONFIG_DIR": str(home), "JUPYTER_DATA_DIR": str(home / "data"), "JUPYTER_TOKEN": "browser-tests"}
+    environment = {**os.environ, **own, "AWS_ENDPOINT_URL": sandbox_url, "JUPYTER_PLATFORM_DIRS": "1"}
+    environment.pop("BUDDY_OPS_RUN_FOLDER", None)
+    log = (home / "lab.log").open("w")
+    process = subprocess.Popen(sandbox.lab_command(folder, port, False), env=environment, stdout=log, stderr=log)
+    try:
+        url = f"http://127.0.0.1:{port}"
+        _await_answer(f"{url}/api", process, home / "lab.log")
+        yield Lab(url, "browser-tests", folder)
+    finally:
+        process.terminate()
+        process.wait(LIMIT_S)
+        log.close()
+
+
+def _await_answer(url: str, process: "subprocess.Popen[bytes]", log: Path) -> None:
+    deadline = time.monotonic() + LIMIT_S
+    while time.monotonic() < deadline and process.poll() is None:
+        try:
+            with urllib.request.urlopen(url, timeout=5):
+                return
+        except OSError:
+            time.sleep(0.1)
+    raise AssertionError(f"JupyterLab did not start:\n{log.read_text()}")
+
+
+class Person:
+    """Somebody at a notebook: opens it, runs it, types and clicks, and looks."""
+
+    def __init__(self, lab: Lab, page: Any) -> None:
+        self.lab, self.page, self.runbook = lab, page, ""
+        page.set_default_timeout(1000 * LIMIT_S)
+
+    def open(self, runbook: str) -> None:
+        """Open a runbook, and wait until its kernel is ready."""
+        self.runbook = runbook
+        self.page.goto(f"{self.lab.url}/lab/tree/notebooks/{runbook}.ipynb?token={self.lab.token}")
+        self.await_idle()
+
+    def run_all(self) -> None:
+        """Run > Run All Cells."""
+        self.menu("Run", "Run All Cells")
+
+    def menu(self, name: str, item: str) -> None:
+        self.page.locator(".lm-MenuBar-itemLabel", has_text=name).first.click()
+        self.page.locator(".lm-Menu-itemLabel", has_text=re.compile(f"^{item}$")).click()
+
+    def write(self, field: str, text: str) -> None:
+        """Type into the field with this label."""
+        self.page.get_by_label(field, exact=True).fill(text)
+
+    def approve(self, word: str, name: str, button: str) -> None:
+        """Answer a gate."""
+        self.write("Type", word)
+        self.write("Your name", name)
+        self.click(button)
+
+    def click(self, button: str) -> None:
+        self.page.get_by_role("button", name=button, exact=True).click()
+
+    def sees(self, text: str) -> None:
+        """Wait until a text is there among the outputs."""
+        self.page.locator(".jp-OutputArea-output", has_text=text).first.wait_for()
+
+    def chart(self) -> str:
+        """The picture that a rollout shows just now, once there is one."""
+        return str(self.page.locator(".jp-OutputArea-output img").last.get_attribute("src"))
+
+    def sees_another_chart_than(self, chart: str) -> None:
+        self.page.wait_for_function(
+            "old => [...document.querySelectorAll('.jp-OutputArea-output img')].at(-1)?.src !== old", arg=chart
+        )
+
+    def restart_kernel(self) -> None:
+        """Kernel > Restart Kernel, and yes."""
+        self.menu("Kernel", "Restart Kernel…")
+        self.page.locator(".jp-Dialog-button.jp-mod-accept").click()
+        self.page.locator(".jp-Dialog").wait_for(state="detached")
+        self.await_idle()
+
+    def see_from(self, text: str) -> None:
+        """Scroll to where a text stands."""
+        self.page.locator(".jp-OutputArea-output", has_text=text).first.scroll_into_view_if_needed()
+
+    def leave_and_come_back_without_a_kernel(self) -> None:
+        """Close the tab, end the kernel, and open the saved notebook again without starting one."""
+        self.page.goto("about:blank")
+        end_kernels(self.lab)
+        self.page.goto(f"{self.lab.url}/lab/tree/notebooks/{self.runbook}.ipynb?token={self.lab.token}&reset")
+
+    def await_idle(self) -> None:
+        """Wait until the kernel is there and nothing runs."""
+        self.page.locator(".jp-StatusBar-TextItem", has_text=re.compile(r"ipykernel\) \| Idle")).wait_for()
+
+    def await_gate(self) -> None:
+        """Wait until the gate asks, and has scrolled itself into view."""
+        self.sees("To approve, type sandbox")
+        self.page.wait_for_function("() => document.activeElement?.placeholder === 'sandbox'")
+
+    def save(self) -> None:
+        with self.page.expect_response(lambda reply: reply.request.method == "PUT" and "/api/contents/" in reply.url):
+            self.menu("File", "Save Notebook")
+
+    def picture(self, name: str) -> None:
+        """Keep what is on the screen."""
+        PICTURES.mkdir(parents=True, exist_ok=True)
+        self.page.screenshot(path=PICTURES / f"{name}.png")
+
+
+@pytest.fixture
+def person(lab: Lab, chromium: Any) -> Iterator[Person]:
+    context = chromium.new_context(viewport={"width": 1280, "height": 900})
+    somebody = Person(lab, context.new_page())
+    yield somebody
+    somebody.picture("last")
+    context.close()
+    end_kernels(lab)
+
+
+def end_kernels(lab: Lab) -> None:
+    """Shut every kernel of this Lab down: the next test begins with none."""
+    head = {"Authorization": f"token {lab.token}"}
+    with urllib.request.urlopen(urllib.request.Request(f"{lab.url}/api/sessions", headers=head)) as reply:
+        sessions = json.load(reply)
+    for each in sessions:
+        gone = urllib.request.Request(f"{lab.url}/api/sessions/{each['id']}", headers=head, method="DELETE")
+        urllib.request.urlopen(gone).close()
+
+
+def python() -> str:
+    """The interpreter that runs this, for kernels."""
+    return sys.executable
