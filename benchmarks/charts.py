@@ -11,9 +11,9 @@ from datetime import UTC, datetime
 
 from buddy_ops.aws import session
 from buddy_ops.cli import sandbox
-from buddy_ops.notebook.charts import Picture, Score
 from buddy_ops.health.judge import Counts, Judge
 from buddy_ops.health.metrics import MINUTE, Row
+from buddy_ops.notebook.charts import Picture, Score
 
 FRAMES, POINTS = 9, 1440
 START = datetime(2026, 11, 22, 3, 12, tzinfo=UTC)

@@ -9,12 +9,13 @@ import time
 import boto3
 
 from buddy_ops.aws import session, tables
+from buddy_ops.aws.session import Target
+from buddy_ops.aws.tables import Change
 from buddy_ops.cli import sandbox
 from buddy_ops.core import project
-from buddy_ops.migrations import schema, steps as migration_steps
 from buddy_ops.core.plan import Approval
-from buddy_ops.aws.tables import Change
-from buddy_ops.aws.session import Target
+from buddy_ops.migrations import schema
+from buddy_ops.migrations import steps as migration_steps
 
 ITEMS = 5000
 ALONE = 1000

@@ -9,18 +9,17 @@ from typing import Any
 
 import boto3
 import pytest
-
-from buddy_ops.aws import session
-from buddy_ops.cli import sandbox
-from buddy_ops.core import project
-from buddy_ops.deployment import rollout
-from buddy_ops.runs import supervisor
-from buddy_ops.deployment.rollout_plan import RolloutPlan
-from buddy_ops.core.plan import Approval, Plan
-from buddy_ops.deployment.rollout import Outcome
 from buddy_sandbox import builds
 from buddy_sandbox.faults import PROFILES
+
+from buddy_ops.aws import session
 from buddy_ops.aws.session import Target
+from buddy_ops.cli import sandbox
+from buddy_ops.core import project
+from buddy_ops.core.plan import Approval, Plan
+from buddy_ops.deployment import rollout
+from buddy_ops.deployment.rollout import Outcome
+from buddy_ops.deployment.rollout_plan import RolloutPlan
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:
@@ -86,7 +85,7 @@ class Situation:
         """A whole canary, without notebook and picture."""
         here = self.connect(**options)
         plan = rollout.plan(here, artifact)
-        outcome = supervisor.drive(here, rollout.run(here, plan, approve(here, plan)))
+        outcome = rollout.drive(here, rollout.run(here, plan, approve(here, plan)))
         here.close()
         return outcome
 

@@ -12,8 +12,8 @@ from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from typing import Any
 
-from buddy_ops.core.errors import AwsFailed, BuddyError, InvalidInput, Refused
 from buddy_ops.aws.session import Target, pages
+from buddy_ops.core.errors import AwsFailed, BuddyError, InvalidInput, Refused
 
 RECORD_LIMIT = 256
 """Characters that Lambda allows in an alias's Description. Source: Lambda API reference, UpdateAlias."""

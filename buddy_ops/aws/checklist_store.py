@@ -7,10 +7,10 @@ import json
 from dataclasses import asdict
 from datetime import UTC, datetime
 
+from buddy_ops.aws.session import Target, pages
 from buddy_ops.core.errors import AwsFailed
 from buddy_ops.core.journal import iso
 from buddy_ops.core.plan import Item, Record
-from buddy_ops.aws.session import Target, pages
 
 SAYS_LIMIT = 120
 """Characters of what an item says: a parameter holds 4 KB. Source: SSM quotas, standard parameters."""

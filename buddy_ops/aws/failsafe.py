@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from buddy_ops.core.errors import AwsFailed, Refused
 from buddy_ops.aws.session import Target
+from buddy_ops.core.errors import AwsFailed, Refused
 
 UPDATE_ALIAS = "arn:aws:scheduler:::aws-sdk:lambda:updateAlias"
 """Scheduler's universal target for the one call that a lease makes."""

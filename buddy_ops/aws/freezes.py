@@ -8,9 +8,9 @@ import json
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
 
+from buddy_ops.aws.session import Target, pages
 from buddy_ops.core.errors import AwsFailed, InvalidInput, Refused
 from buddy_ops.core.journal import iso
-from buddy_ops.aws.session import Target, pages
 
 LONGEST = timedelta(days=14)
 STALE = timedelta(days=1)

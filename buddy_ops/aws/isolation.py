@@ -11,9 +11,9 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 from buddy_ops.aws import aliases
+from buddy_ops.aws.session import Target
 from buddy_ops.core.errors import AwsFailed, BuddyError
 from buddy_ops.core.journal import iso
-from buddy_ops.aws.session import Target
 
 How = Literal["function", "writes"]
 STATEMENT = "BuddyOpsIsolation"

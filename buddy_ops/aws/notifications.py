@@ -8,15 +8,12 @@ import json
 import os
 import urllib.request
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Literal
 
-from buddy_ops.deployment.rollout_plan import RolloutPlan
-from buddy_ops.core.errors import BuddyError
-from buddy_ops.deployment.outcome import Rollout
-from buddy_ops.core.plan import Plan
-from buddy_ops.core.settings import StatusPage
 from buddy_ops.aws.session import Target
+from buddy_ops.core.errors import BuddyError
+from buddy_ops.core.settings import StatusPage
 
 TIMEOUT_S = 5
 Impact = Literal["none", "minor", "major", "critical"]
@@ -51,35 +48,6 @@ def announce(target: Target, text: str) -> Told:
         topic = settings.topic_arn
         channels.append(("SNS", lambda: _publish(target, topic, said)))
     return _tell(target, channels, text)
-
-
-def around(target: Target, plan: RolloutPlan, rollout: Rollout) -> Rollout:
-    """A rollout that is told of before it begins and once it has ended, when the traffic is where it will stay.
-
-    A rollout that is interrupted tells nobody: it may be resumed. What could not be told stands in the outcome.
-
-    AWS: as ``announce``; and what the rollout calls.
-    """
-    if target.dry_run or not plan.calls:
-        return (yield from rollout)
-    against = f" AGAINST THE RULES: {'; '.join(plan.against)}. {plan.glass}." if plan.glass else ""
-    told = [announce(target, f"Begins: {plan.title}.{against}")]
-    try:
-        outcome = yield from rollout
-    except BuddyError as error:
-        announce(target, f"Ended by an error ({error.reference}): {plan.title}. {error.what} Now: {error.now}")
-        raise
-    told.append(announce(target, f"Ended: {plan.title}. {outcome}"))
-    troubles = dict.fromkeys(trouble for each in told for trouble in each.troubles)
-    return replace(outcome, reasons=(*outcome.reasons, *troubles))
-
-
-def taken_back(target: Target, plan: Plan, done: object) -> Told:
-    """Tell the team what a person's rollback did, once the traffic is where it belongs.
-
-    A dry run, or a rollback that found its work done, tells nobody. AWS: as ``announce``.
-    """
-    return Told((), ()) if target.dry_run or not plan.calls else announce(target, f"{plan.title}. {done}")
 
 
 def publish_status(

@@ -26,10 +26,10 @@ from botocore.credentials import AssumeRoleCredentialFetcher, DeferredRefreshabl
 from botocore.parsers import ResponseParserError
 from botocore.session import Session
 
+from buddy_ops.aws.clock import Clock, SandboxClock, SystemClock, ask_sandbox
+from buddy_ops.aws.errors import explain
 from buddy_ops.core import project
 from buddy_ops.core import settings as settings_
-from buddy_ops.aws.errors import explain
-from buddy_ops.aws.clock import Clock, SandboxClock, SystemClock, ask_sandbox
 from buddy_ops.core.errors import AwsFailed, InvalidInput
 from buddy_ops.core.journal import Journal, iso
 from buddy_ops.core.redaction import FILE, Redactor

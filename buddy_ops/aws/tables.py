@@ -15,8 +15,8 @@ from datetime import UTC, datetime, timedelta
 from itertools import islice
 from typing import Any, TypeVar
 
-from buddy_ops.core.errors import AwsFailed, BuddyError, Refused
 from buddy_ops.aws.session import Target
+from buddy_ops.core.errors import AwsFailed, BuddyError, Refused
 
 Item = Mapping[str, Mapping[str, Any]]
 """An item as DynamoDB writes it: {"at": {"S": "08:00"}}."""

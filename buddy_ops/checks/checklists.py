@@ -13,16 +13,16 @@ from functools import cached_property
 from typing import Literal
 
 from buddy_ops.aws import aliases, checklist_store, freezes, tables
+from buddy_ops.aws.aliases import Alias
+from buddy_ops.aws.session import Target
+from buddy_ops.aws.tables import Watch
 from buddy_ops.core import project, rules
+from buddy_ops.core.errors import BuddyError, InvalidInput, Refused
+from buddy_ops.core.plan import Item, Record
 from buddy_ops.deployment import rollout_plan, smoke_tests
 from buddy_ops.health import alarms, metrics
-from buddy_ops.aws.aliases import Alias
-from buddy_ops.core.errors import BuddyError, InvalidInput, Refused
 from buddy_ops.health.judge import Counts
 from buddy_ops.health.metrics import MINUTE
-from buddy_ops.core.plan import Item, Record
-from buddy_ops.aws.tables import Watch
-from buddy_ops.aws.session import Target
 
 Found = tuple[Literal["yes", "no", "unknown"], str]
 ROLLBACK_WINDOW = timedelta(hours=24)

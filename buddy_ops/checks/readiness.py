@@ -10,17 +10,17 @@ from datetime import datetime, timedelta
 from typing import cast, get_args
 
 from buddy_ops.aws import aliases, freezes, tables
+from buddy_ops.aws.permissions import Role
+from buddy_ops.aws.session import Target
+from buddy_ops.aws.tables import Watch
 from buddy_ops.checks import setup
+from buddy_ops.checks.setup import Finding, Told
+from buddy_ops.core.errors import AwsFailed, BuddyError, InvalidInput
+from buddy_ops.core.plan import escape
 from buddy_ops.deployment import cleanup, rollback, smoke_tests
 from buddy_ops.health import alarms
 from buddy_ops.migrations import schema
 from buddy_ops.runs import archive
-from buddy_ops.checks.setup import Finding, Told
-from buddy_ops.core.errors import AwsFailed, BuddyError, InvalidInput
-from buddy_ops.core.plan import escape
-from buddy_ops.aws.permissions import Role
-from buddy_ops.aws.tables import Watch
-from buddy_ops.aws.session import Target
 
 REHEARSE_WITHIN = timedelta(days=90)
 REHEARSALS = ("rollback/immediate", "rollback/gradual", "emergency/deployment_failure", "rollback")

@@ -12,11 +12,11 @@ from functools import cached_property
 from typing import Any, Literal
 
 from buddy_ops.aws import aliases, freezes, permissions
-from buddy_ops.health import alarms
 from buddy_ops.aws.aliases import Alias
-from buddy_ops.core.errors import AwsFailed, BuddyError, InvalidInput
 from buddy_ops.aws.permissions import Role
 from buddy_ops.aws.session import Target
+from buddy_ops.core.errors import AwsFailed, BuddyError, InvalidInput
+from buddy_ops.health import alarms
 
 State = Literal["ok", "warning", "problem", "unknown"]
 Told = tuple[State, str, str]

@@ -11,11 +11,11 @@ from functools import partial
 from typing import Any, Literal
 
 from buddy_ops.aws import aliases, freezes
-from buddy_ops.health import alarms, metrics
 from buddy_ops.aws.aliases import Alias
-from buddy_ops.core.errors import BuddyError
-from buddy_ops.health.metrics import MINUTE, Reading
 from buddy_ops.aws.session import Target
+from buddy_ops.core.errors import BuddyError
+from buddy_ops.health import alarms, metrics
+from buddy_ops.health.metrics import MINUTE, Reading
 
 State = Literal["ok", "burns", "unknown", "note"]
 Told = tuple[State, str]

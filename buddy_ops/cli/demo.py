@@ -16,9 +16,9 @@ from rich.table import Table
 from buddy_ops.aws import session
 from buddy_ops.cli import sandbox
 from buddy_ops.core import project
+from buddy_ops.core.plan import Approval
 from buddy_ops.deployment import rollout
 from buddy_ops.runs import supervisor
-from buddy_ops.core.plan import Approval
 
 BUILDS = (("errors_5_percent", "a build that fails 5 % of its requests", 3), ("good", "a good build", 0))
 HISTORY_S = 190 * 60
@@ -72,7 +72,7 @@ def deploy_first(endpoint: str) -> str:
     here = session.connect("sandbox", "first_deployment")
     plan = rollout.plan(here, str(artifact), "all_at_once")
     approval = Approval(plan.hash, ("the demo",), here.clock.now(), here.principal)
-    outcome = supervisor.drive(here, rollout.run(here, plan, approval))
+    outcome = rollout.drive(here, rollout.run(here, plan, approval))
     here.close()
     sandbox.ask(endpoint, "advance", seconds=HISTORY_S)
     return outcome.reasons[0]

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any, ParamSpec, cast
 
 import typer
 
-from buddy_ops.core.errors import BuddyError, InvalidInput
 from buddy_ops.aws.permissions import Role
+from buddy_ops.core.errors import BuddyError, InvalidInput
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -126,9 +126,9 @@ def rollback(
     done = rollback.run(here, plan, approval)
     typer.echo(done)
     if here.settings.notify.topic_arn or here.settings.notify.slack_webhook:
-        from buddy_ops.aws import notifications
+        from buddy_ops.deployment import announcements
 
-        typer.echo(notifications.taken_back(here, plan, done))
+        typer.echo(announcements.taken_back(here, plan, done))
 
 
 @app.command()
@@ -187,8 +187,8 @@ def doctor(
     from rich.table import Table
     from rich.text import Text
 
-    from buddy_ops.checks import setup as doctor_
     from buddy_ops.aws import session
+    from buddy_ops.checks import setup as doctor_
 
     colours = {"ok": "green", "warning": "yellow", "problem": "bold red", "unknown": "cyan"}
     table = Table("what", "state", "found", "to do", box=None, pad_edge=False)

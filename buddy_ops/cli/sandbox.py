@@ -17,8 +17,8 @@ from typing import Any
 from urllib.error import HTTPError
 from urllib.parse import urlparse
 
-from buddy_ops.core import project
 from buddy_ops.aws.clock import ask_sandbox
+from buddy_ops.core import project
 from buddy_ops.core.errors import BuddyError, InvalidInput
 
 START_LIMIT_S = 30.0

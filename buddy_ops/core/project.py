@@ -111,7 +111,7 @@ def _pack(folder: Path) -> bytes:
 def project_root() -> Path:
     """The folder that holds parameters/ and notebooks/: the nearest above the working folder, else the library's."""
     here = Path.cwd()
-    for folder in (here, *here.parents, Path(__file__).resolve().parents[1]):
+    for folder in (here, *here.parents, Path(__file__).resolve().parents[2]):
         if (folder / "parameters").is_dir() and (folder / "notebooks").is_dir():
             return folder
     return here

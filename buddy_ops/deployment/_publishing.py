@@ -9,11 +9,11 @@ from typing import Any
 
 from buddy_ops.aws import aliases
 from buddy_ops.aws.aliases import Alias
-from buddy_ops.deployment.rollout_plan import RolloutPlan, merged
-from buddy_ops.core.errors import AwsFailed, BuddyError, Refused
-from buddy_ops.deployment.outcome import Observation, Order
-from buddy_ops.core.plan import Approval
 from buddy_ops.aws.session import Target
+from buddy_ops.core.errors import AwsFailed, BuddyError, Refused
+from buddy_ops.core.plan import Approval
+from buddy_ops.deployment.observation import Observation, Order
+from buddy_ops.deployment.rollout_plan import RolloutPlan, merged
 
 POLL = timedelta(seconds=2)
 LIMIT = timedelta(minutes=10)

@@ -9,9 +9,9 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from buddy_ops.aws import aliases
+from buddy_ops.aws.session import Target, pages
 from buddy_ops.core.errors import AwsFailed, Refused
 from buddy_ops.core.plan import Approval, Plan
-from buddy_ops.aws.session import Target, pages
 
 WINDOW = timedelta(hours=24)
 """A version that was published within it may still be rolled back to, or be the one that is being watched."""

@@ -11,10 +11,10 @@ from itertools import pairwise
 from typing import Any
 
 from buddy_ops.aws import aliases
+from buddy_ops.aws.session import Target
+from buddy_ops.core.errors import InvalidInput
 from buddy_ops.deployment import rollout_plan
 from buddy_ops.deployment.rollout_plan import RolloutPlan
-from buddy_ops.core.errors import InvalidInput
-from buddy_ops.aws.session import Target
 
 ON, OFF = "true", "false"
 WORDS = {True: "on", False: "off", None: "not set"}

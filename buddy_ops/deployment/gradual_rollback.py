@@ -10,15 +10,16 @@ from datetime import timedelta
 from itertools import pairwise
 
 from buddy_ops.aws import aliases, failsafe
-from buddy_ops.deployment import rollback
 from buddy_ops.aws.aliases import Alias, AliasMoved
-from buddy_ops.core.errors import AwsFailed, InvalidInput, Refused
-from buddy_ops.health.evidence import Evidence
 from buddy_ops.aws.failsafe import Lease, LeaseGone
-from buddy_ops.health.metrics import MINUTE
-from buddy_ops.deployment.outcome import Ending, Observation, Order, Outcome, Rollout
-from buddy_ops.core.plan import Approval, Plan
 from buddy_ops.aws.session import Target
+from buddy_ops.core.errors import AwsFailed, InvalidInput, Refused
+from buddy_ops.core.outcome import Ending, Outcome
+from buddy_ops.core.plan import Approval, Plan
+from buddy_ops.deployment import rollback
+from buddy_ops.deployment.observation import Observation, Order, Rollout
+from buddy_ops.health.evidence import Evidence
+from buddy_ops.health.metrics import MINUTE
 
 
 @dataclass(frozen=True)

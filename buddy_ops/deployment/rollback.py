@@ -11,13 +11,13 @@ from datetime import datetime
 from typing import Any
 
 from buddy_ops.aws import aliases, failsafe
-from buddy_ops.migrations import schema
 from buddy_ops.aws.aliases import Alias, AliasMoved, Record, Shift
+from buddy_ops.aws.session import Target
 from buddy_ops.core.errors import AwsFailed, BuddyError, InvalidInput, Refused
 from buddy_ops.core.journal import iso
 from buddy_ops.core.plan import NOBODY, Approval, Plan
+from buddy_ops.migrations import schema
 from buddy_ops.migrations.schema import Marker
-from buddy_ops.aws.session import Target
 
 ATTEMPTS = 10
 """Writes against somebody who keeps moving the alias, before we say so: a rollback wins over any rollout."""

@@ -11,21 +11,22 @@ from datetime import datetime, timedelta
 from typing import Literal
 
 from buddy_ops.aws import aliases, failsafe, freezes
-from buddy_ops.deployment import _publishing, rollback, smoke_tests
-from buddy_ops.migrations import schema
 from buddy_ops.aws.aliases import Alias, AliasMoved, Record, Shift
-from buddy_ops.deployment.rollout_plan import RolloutPlan, mine, permit, plan
+from buddy_ops.aws.failsafe import Lease, LeaseGone
+from buddy_ops.aws.session import Target
 from buddy_ops.core.errors import AwsFailed, BuddyError, Refused
+from buddy_ops.core.journal import iso
+from buddy_ops.core.outcome import Ending, Outcome, conclude
+from buddy_ops.core.plan import Approval
+from buddy_ops.deployment import _publishing, rollback, smoke_tests
+from buddy_ops.deployment.observation import ABORTED, Back, Observation, Order, Rollout, held
+from buddy_ops.deployment.rollout_plan import RolloutPlan, mine, permit, plan
 from buddy_ops.health.evidence import Evidence
 from buddy_ops.health.judge import Verdict
-from buddy_ops.core.journal import iso
-from buddy_ops.aws.failsafe import Lease, LeaseGone
 from buddy_ops.health.metrics import MINUTE
-from buddy_ops.deployment.outcome import ABORTED, Back, Ending, Observation, Order, Outcome, Rollout, conclude, held
-from buddy_ops.core.plan import Approval
-from buddy_ops.aws.session import Target
+from buddy_ops.migrations import schema
 
-__all__ = ["Observation", "Order", "Outcome", "Rollout", "RolloutPlan", "conclude", "plan", "run"]
+__all__ = ["Observation", "Order", "Outcome", "Rollout", "RolloutPlan", "conclude", "drive", "plan", "run"]
 
 
 def run(target: Target, plan: RolloutPlan, approval: Approval) -> Rollout:
@@ -68,6 +69,17 @@ def run(target: Target, plan: RolloutPlan, approval: Approval) -> Rollout:
         reasons=outcome.reasons,
     )
     return outcome
+
+
+def drive(target: Target, rollout: Rollout) -> Outcome:
+    """Drive a rollout to its end without a picture."""
+    while True:
+        try:
+            observation = next(rollout)
+        except StopIteration as end:
+            outcome: Outcome = end.value
+            return outcome
+        target.clock.sleep_until(observation.wake_at)
 
 
 class _Engine:

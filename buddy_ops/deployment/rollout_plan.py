@@ -11,14 +11,15 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from buddy_ops.aws import aliases, checklist_store, freezes
-from buddy_ops.core import project, rules as rules_
-from buddy_ops.health import alarms
-from buddy_ops.migrations import schema
 from buddy_ops.aws.aliases import Alias, Record
+from buddy_ops.aws.session import Target
+from buddy_ops.core import project
+from buddy_ops.core import rules as rules_
 from buddy_ops.core.errors import BuddyError, InvalidInput, Refused
 from buddy_ops.core.plan import Plan
 from buddy_ops.core.rules import Facts, Glass
-from buddy_ops.aws.session import Target
+from buddy_ops.health import alarms
+from buddy_ops.migrations import schema
 
 WATCH_WINDOW = timedelta(hours=24)
 """For how long a version that was not proved is watched on by whoever runs its rollout again."""

@@ -10,9 +10,9 @@ from typing import Any
 
 from buddy_ops.aws import aliases
 from buddy_ops.aws.aliases import Answer
+from buddy_ops.aws.session import Target
 from buddy_ops.core.errors import AwsFailed, Refused
 from buddy_ops.core.settings import SmokeTest
-from buddy_ops.aws.session import Target
 
 SYNTHETIC_USER = "amzn1.ask.account.BUDDY-OPS-SMOKE-TEST"
 ATTEMPTS = 2

@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
+from buddy_ops.aws.session import Target, pages
 from buddy_ops.core.errors import BuddyError, InvalidInput
 from buddy_ops.core.plan import Approval, Plan
 from buddy_ops.core.settings import Settings
-from buddy_ops.aws.session import Target, pages
 
 MINUTE_S, HOUR_S = 60, 3600
 FEWEST_REQUESTS = 20

@@ -9,11 +9,12 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 from itertools import islice, takewhile
 
-from buddy_ops.health import judge as judge_, metrics
 from buddy_ops.aws.aliases import Record
+from buddy_ops.aws.session import Target
+from buddy_ops.health import judge as judge_
+from buddy_ops.health import metrics
 from buddy_ops.health.judge import Counts, Judge, Minute, Verdict
 from buddy_ops.health.metrics import MINUTE, Row
-from buddy_ops.aws.session import Target
 
 IMPLAUSIBLE_REQUESTS = 7.0
 """Silence is no longer chance where this many requests were expected: a Poisson count of mean 7 is 0 with p < 0.001."""

@@ -10,10 +10,10 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-from buddy_ops.core.errors import AwsFailed
-from buddy_ops.health.judge import Counts
-from buddy_ops.core.journal import iso
 from buddy_ops.aws.session import Target, pages
+from buddy_ops.core.errors import AwsFailed
+from buddy_ops.core.journal import iso
+from buddy_ops.health.judge import Counts
 
 if TYPE_CHECKING:
     import pandas as pd

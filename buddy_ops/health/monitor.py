@@ -11,15 +11,13 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 from buddy_ops.aws import aliases
-from buddy_ops.health import metrics
-from buddy_ops.notebook import _widgets, charts
 from buddy_ops.aws.aliases import Alias
-from buddy_ops.aws.clock import in_thread
+from buddy_ops.aws.session import Target, pages
 from buddy_ops.core.errors import AwsFailed, InvalidInput
+from buddy_ops.core.settings import Health
+from buddy_ops.health import metrics
 from buddy_ops.health.judge import Counts
 from buddy_ops.health.metrics import INIT_BOUND_MS, MALFORMED, MINUTE, ColdStarts, Row
-from buddy_ops.core.settings import Health
-from buddy_ops.aws.session import Target, pages
 
 MOST_VERSIONS = 8
 LONGEST = timedelta(days=15)
@@ -111,40 +109,6 @@ class Look:
 
     def _beside(self, metric: Metric) -> Iterator[tuple[Seen, tuple[str, bool]]]:
         return zip(self.seen, metric.values, strict=True)
-
-
-async def watch(target: Target, minutes: float = 60, until: str = "", watch_minutes: float = 0) -> Look:
-    """Show a window's picture and, where a person looks on and it ends now, keep it up to date.
-
-    Args:
-        minutes: the window's length.
-        until: its end, ISO 8601; empty: as late as CloudWatch is complete.
-        watch_minutes: for how long the picture is kept up to date, if a person is there.
-
-    AWS: lambda:GetAlias, cloudwatch:GetMetricData, ListMetrics, logs:StartQuery, GetQueryResults, reads only.
-
-    Raises:
-        InvalidInput: ``alias-missing``, ``invalid-parameters``.
-    """
-    picture, look = charts.Picture(target), None
-    stop = target.clock.now() + watch_minutes * MINUTE * (_widgets.attended() and not until)
-    try:
-        while True:
-            look = await in_thread(read, target, minutes, until, look)
-            busiest = sorted(look.seen, key=lambda each: -each.counts.requests)[:2]
-            first, *rest = sorted((each.version for each in busiest), key=int)
-            picture.rows, picture.versions, picture.caption = (
-                list(look.rows),
-                (first, rest[0] if rest else first),
-                str(look),
-            )
-            await in_thread(picture.show)
-            now = target.clock.now()
-            if now >= stop:
-                return look
-            await target.clock.wait(now.replace(second=0, microsecond=0) + MINUTE)
-    finally:
-        picture.show(final=True)
 
 
 def read(target: Target, minutes: float, until: str = "", before: Look | None = None) -> Look:

@@ -14,17 +14,17 @@ from datetime import UTC, datetime, timedelta
 from typing import Literal, get_args
 
 from buddy_ops.aws import aliases, checklist_store, freezes, tables
-from buddy_ops.deployment import rollback
-from buddy_ops.health import metrics
 from buddy_ops.aws.aliases import Alias
-from buddy_ops.core.errors import AwsFailed, BuddyError, InvalidInput, Refused
-from buddy_ops.health.judge import Counts
-from buddy_ops.core.journal import iso
-from buddy_ops.health.metrics import MALFORMED, MINUTE
-from buddy_ops.core.plan import Approval, Item, Plan, Record, escape
-from buddy_ops.deployment.rollback import RollbackPlan
-from buddy_ops.aws.tables import Watch
 from buddy_ops.aws.session import Target
+from buddy_ops.aws.tables import Watch
+from buddy_ops.core.errors import AwsFailed, BuddyError, InvalidInput, Refused
+from buddy_ops.core.journal import iso
+from buddy_ops.core.plan import Approval, Item, Plan, Record, escape
+from buddy_ops.deployment import rollback
+from buddy_ops.deployment.rollback import RollbackPlan
+from buddy_ops.health import metrics
+from buddy_ops.health.judge import Counts
+from buddy_ops.health.metrics import MALFORMED, MINUTE
 
 RULE = timedelta(minutes=30)
 REVIEW_WITHIN = timedelta(hours=24)

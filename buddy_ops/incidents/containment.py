@@ -9,16 +9,16 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 
 from buddy_ops.aws import aliases, freezes, isolation, tables
-from buddy_ops.deployment import rollback
-from buddy_ops.incidents import assessment
-from buddy_ops.core.errors import AwsFailed, BuddyError, InvalidInput, Refused
 from buddy_ops.aws.isolation import How
+from buddy_ops.aws.session import Target
+from buddy_ops.aws.tables import Watch
+from buddy_ops.core.errors import AwsFailed, BuddyError, InvalidInput, Refused
 from buddy_ops.core.journal import iso
 from buddy_ops.core.plan import Approval, Plan
-from buddy_ops.deployment.rollback import RollbackPlan
 from buddy_ops.core.settings import Table
-from buddy_ops.aws.tables import Watch
-from buddy_ops.aws.session import Target
+from buddy_ops.deployment import rollback
+from buddy_ops.deployment.rollback import RollbackPlan
+from buddy_ops.incidents import assessment
 
 
 @dataclass(frozen=True)

@@ -12,15 +12,15 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from buddy_ops.aws import isolation, tables
-from buddy_ops.incidents import damage
-from buddy_ops.migrations import schema
+from buddy_ops.aws.session import Target
+from buddy_ops.aws.tables import Change, Comparison, Item, Watch
 from buddy_ops.core.errors import BuddyError, InvalidInput, Refused
 from buddy_ops.core.journal import iso
 from buddy_ops.core.plan import Approval, Plan
-from buddy_ops.incidents.containment import StopPlan
 from buddy_ops.core.settings import Table
-from buddy_ops.aws.tables import Change, Comparison, Item, Watch
-from buddy_ops.aws.session import Target
+from buddy_ops.incidents import damage
+from buddy_ops.incidents.containment import StopPlan
+from buddy_ops.migrations import schema
 
 SHOWN = 5
 """Items of a kind that are shown; the run's folder has all that a person chooses about."""

@@ -10,17 +10,16 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
+from buddy_ops.aws.session import Target, pages
 from buddy_ops.core import project
-from buddy_ops.health import alarms, metrics, monitor
-from buddy_ops.incidents import timeline
-from buddy_ops.notebook import charts
-from buddy_ops.runs import archive
-from buddy_ops.runs.archive import JOURNAL, Entry
 from buddy_ops.core.errors import BuddyError, InvalidInput, Refused
+from buddy_ops.health import alarms, metrics, monitor
 from buddy_ops.health.judge import Counts
 from buddy_ops.health.metrics import MALFORMED, MINUTE, Row
-from buddy_ops.aws.session import Target, pages
+from buddy_ops.incidents import timeline
 from buddy_ops.incidents.timeline import Event, moment
+from buddy_ops.runs import archive
+from buddy_ops.runs.archive import JOURNAL, Entry
 
 LONGEST = timedelta(days=7)
 AROUND = timedelta(minutes=30)
@@ -168,22 +167,6 @@ def reckon(events: Sequence[Event], rows: Sequence[Row], bound: float, reviewed:
         due,
         reviewed,
     )
-
-
-def picture(target: Target, review: Review) -> charts.Picture | None:
-    """Error rate and latency around the incident, with the actions marked; None where no minute is known."""
-    totals: dict[str, int] = {}
-    for row in review.rows:
-        for version, counts in row.counts.items():
-            totals[version] = totals.get(version, 0) + counts.requests
-    busiest = sorted(sorted(totals, key=lambda version: -totals[version])[:2], key=_number)
-    if not busiest:
-        return None
-    drawn = charts.Picture(target)
-    drawn.rows, drawn.versions = list(review.rows), (busiest[0], busiest[-1])
-    drawn.caption = "; ".join(f"{name}: {text}" for name, text in review.figures.rows())
-    drawn.marks = [(event.at, _mark(event)) for event in review.events if _mark(event)]
-    return drawn
 
 
 def draft(review: Review) -> str:
@@ -375,7 +358,7 @@ def _mitigates(event: Event) -> bool:
     return event.kind in ("taken-back", "rollback", "isolated") and not event.says.endswith("(it was there)")
 
 
-def _mark(event: Event) -> str:
+def mark(event: Event) -> str:
     """What stands above the picture for an event; '' for most."""
     if event.kind == "alarm":
         return "alarm" if " is ALARM" in event.says else ""
@@ -384,7 +367,8 @@ def _mark(event: Event) -> str:
     return {"taken-back": "taken back", "rollback": "rolled back", "frozen": "frozen"}.get(event.kind, "")
 
 
-def _number(version: str) -> int:
+def number(version: str) -> int:
+    """A version to sort by."""
     return int(version) if version.isdecimal() else 0
 
 

@@ -8,15 +8,16 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from buddy_ops.aws import aliases
-from buddy_ops.deployment import rollback
-from buddy_ops.incidents import assessment
-from buddy_ops.migrations import schema, steps as migration_steps
+from buddy_ops.aws.session import Target
 from buddy_ops.core.errors import BuddyError
 from buddy_ops.core.journal import iso
-from buddy_ops.migrations.steps import Tell
 from buddy_ops.core.plan import Approval, Plan
+from buddy_ops.deployment import rollback
 from buddy_ops.deployment.rollback import RollbackPlan
-from buddy_ops.aws.session import Target
+from buddy_ops.incidents import assessment
+from buddy_ops.migrations import schema
+from buddy_ops.migrations import steps as migration_steps
+from buddy_ops.migrations.steps import Tell
 
 
 @dataclass(frozen=True)
@@ -115,7 +116,9 @@ def verify(target: Target, plan: CompatibilityPlan) -> str:
     return "\n".join(doubts) or f"v{serving} knows the schema of every table of {target.environment}."
 
 
-def revert(target: Target, plan: CompatibilityPlan, approval: Approval, tell: Tell = migration_steps.nobody) -> Reverted:
+def revert(
+    target: Target, plan: CompatibilityPlan, approval: Approval, tell: Tell = migration_steps.nobody
+) -> Reverted:
     """Take the named migration back, if there is one and nobody has. AWS: as ``migrations.run``, writes."""
     if not plan.migration:
         standing = [str(each) for each in schema.markers(target) if not isinstance(each, BuddyError)]

@@ -12,12 +12,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from buddy_ops.aws import aliases
-from buddy_ops.migrations import definitions
+from buddy_ops.aws.session import Target
 from buddy_ops.core.errors import AwsFailed, BuddyError, Refused
 from buddy_ops.core.journal import iso
 from buddy_ops.core.settings import Table
+from buddy_ops.migrations import definitions
 from buddy_ops.migrations.definitions import Range
-from buddy_ops.aws.session import Target
 
 VARIABLE = "SCHEMA_RANGE"
 FILE = "schema_range"

@@ -10,14 +10,14 @@ from datetime import datetime, timedelta
 from typing import Literal, get_args
 
 from buddy_ops.aws import aliases, freezes, tables
-from buddy_ops.migrations import definitions, schema
+from buddy_ops.aws.session import Target, pages
+from buddy_ops.aws.tables import Change, Page
 from buddy_ops.core.errors import BuddyError, InvalidInput, Refused
 from buddy_ops.core.plan import Approval, Plan
-from buddy_ops.migrations.schema import Marker
 from buddy_ops.core.settings import Table
+from buddy_ops.migrations import definitions, schema
 from buddy_ops.migrations.definitions import Attributes, Item, Migration
-from buddy_ops.aws.tables import Change, Page
-from buddy_ops.aws.session import Target, pages
+from buddy_ops.migrations.schema import Marker
 
 Tell = Callable[[str], None]
 """Who hears how far a step is."""

@@ -8,11 +8,11 @@ import html
 from collections.abc import Sequence
 
 from buddy_ops.aws import aliases
-from buddy_ops.notebook import _widgets
-from buddy_ops.core.errors import AwsFailed, BuddyError, Refused
-from buddy_ops.notebook._widgets import Clicks, Panel
-from buddy_ops.core.plan import NOBODY, Approval, Plan
 from buddy_ops.aws.session import Target
+from buddy_ops.core.errors import AwsFailed, BuddyError, Refused
+from buddy_ops.core.plan import NOBODY, Approval, Plan
+from buddy_ops.notebook import _widgets
+from buddy_ops.notebook._widgets import Clicks, Panel
 
 BACK = "back"
 """What a person types, or clicks, who wants what is under way called off instead of gone on with."""

@@ -4,7 +4,6 @@ Knows how a picture is drawn, updated in place and left behind as one PNG. Never
 and waits on the target's clock.
 """
 
-import asyncio
 import base64
 import io
 import math
@@ -14,13 +13,12 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-from buddy_ops.health import judge, metrics
-from buddy_ops.notebook import controls
 from buddy_ops.aws.aliases import Alias
-from buddy_ops.aws.clock import in_thread
-from buddy_ops.health.metrics import MINUTE, Row
-from buddy_ops.deployment.outcome import Observation, Order, Outcome, Rollout
 from buddy_ops.aws.session import Target
+from buddy_ops.core.outcome import Outcome
+from buddy_ops.deployment.observation import Observation
+from buddy_ops.health import judge, metrics
+from buddy_ops.health.metrics import MINUTE, Row
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -35,41 +33,6 @@ FRAME_S = 1.0
 """Real seconds between two frames: polls of a sandbox come faster than anybody looks."""
 
 HISTORY_MINUTES = 10
-
-
-async def live(target: Target, rollout: Rollout) -> Outcome:
-    """Drive a rollout to its end under a picture that updates in place; leaves exactly one picture in the notebook.
-
-    Each poll runs in a worker thread, since an AWS call may block for 30 s, and each frame is drawn in one; so the
-    buttons above the picture answer at once, where a person is there to press them. Interrupting leaves the alias as it
-    is, under its lease; running the cell again resumes.
-    """
-    picture, given = Picture(target), controls.take(target)
-    order: Order | None = None
-    try:
-        while True:
-            observation, outcome = await in_thread(_step, rollout, order)
-            if outcome is not None:
-                picture.end(outcome)
-                return outcome
-            assert observation is not None
-            picture.add(observation)
-            await in_thread(picture.show)
-            order = await given.until(observation)
-    except (KeyboardInterrupt, asyncio.CancelledError):
-        picture.caption = "Interrupted. Traffic stays as it is until the lease fires; run this cell again to resume."
-        raise
-    finally:
-        given.close()
-        picture.show(final=True)
-
-
-def _step(rollout: Rollout, order: Order | None) -> tuple[Observation | None, Outcome | None]:
-    # StopIteration cannot cross an await.
-    try:
-        return rollout.send(order), None
-    except StopIteration as end:
-        return None, end.value
 
 
 @dataclass(frozen=True)

@@ -8,10 +8,10 @@ import html
 from datetime import datetime
 from typing import Protocol, cast
 
+from buddy_ops.aws.session import Target
+from buddy_ops.deployment.observation import Observation, Order
 from buddy_ops.notebook import _widgets
 from buddy_ops.notebook._widgets import Clicks, Panel
-from buddy_ops.deployment.outcome import Observation, Order
-from buddy_ops.aws.session import Target
 
 PROMOTE, SURELY = "Promote now", "Promote: sure?"
 

@@ -12,11 +12,11 @@ from typing import Any
 
 from buddy_ops.aws import clock, session
 from buddy_ops.core import project, settings
-from buddy_ops.notebook import _widgets
 from buddy_ops.core.errors import InvalidInput
-from buddy_ops.notebook._widgets import Clicks, Panel
 from buddy_ops.core.plan import Item, Record
 from buddy_ops.core.settings import Parameter
+from buddy_ops.notebook import _widgets
+from buddy_ops.notebook._widgets import Clicks, Panel
 
 HIDDEN = ("settings", "approved_by", "approved_plan")
 """What no field asks for: the environment's file has the settings, and the gate asks who approves."""

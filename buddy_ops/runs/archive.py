@@ -20,7 +20,7 @@ from buddy_ops.aws import session
 from buddy_ops.core import project
 from buddy_ops.runs import pages
 from buddy_ops.core.errors import BuddyError, InvalidInput, Refused
-from buddy_ops.deployment.outcome import EXIT_CODES
+from buddy_ops.core.outcome import EXIT_CODES
 from buddy_ops.core.redaction import Redactor
 from buddy_ops.runs.stores import INDEX, MANIFEST, PAGE, S3, Folder, Shelf, digest, index_of, line, page_of
 

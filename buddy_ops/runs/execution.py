@@ -225,7 +225,7 @@ def _leave(cell: Any, name: str, says: str) -> None:
 
 def _refused(name: str) -> bool:
     """Whether an error of this name is a refusal: nothing was written."""
-    from buddy_ops.deployment import rollout  # noqa: F401  # the errors that modules add to ours are known once they are imported
+    from buddy_ops.aws import aliases  # noqa: F401  # the errors that modules add to ours are known once they are imported
 
     return errors.exit_code_of(name) in (errors.InvalidInput.exit_code, errors.Refused.exit_code)
 

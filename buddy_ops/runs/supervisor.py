@@ -23,7 +23,6 @@ from buddy_ops.core import project, redaction, settings
 from buddy_ops.runs import archive, pages
 from buddy_ops.runs.archive import Entry
 from buddy_ops.core.errors import BuddyError, InvalidInput, exit_code_of
-from buddy_ops.deployment.rollout import Outcome, Rollout
 from buddy_ops.runs.stores import MANIFEST, S3, Folder
 from buddy_ops.runs._interrupts import DIED, GRACE_S, INTERRUPTED, SIGNALS, TIMED_OUT
 from buddy_ops.aws.session import Target
@@ -47,17 +46,6 @@ class Run:
     trouble: str | None
     entry: Entry
     told: tuple[str, ...] = ()
-
-
-def drive(target: Target, rollout: Rollout) -> Outcome:
-    """Drive a rollout to its end without a picture."""
-    while True:
-        try:
-            observation = next(rollout)
-        except StopIteration as end:
-            outcome: Outcome = end.value
-            return outcome
-        target.clock.sleep_until(observation.wake_at)
 
 
 def run(

@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import pytest
 from botocore.exceptions import ClientError
-
 from buddy_sandbox.alarms import Transition
 from buddy_sandbox.cloudwatch import CloudWatch
 from buddy_sandbox.metrics_store import MetricStore

@@ -5,7 +5,6 @@ import zipfile
 from pathlib import Path
 
 import pytest
-
 from buddy_sandbox import builds
 from buddy_sandbox.faults import PROFILES
 

@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 from botocore.exceptions import ClientError
-
 from buddy_sandbox import builds
 from buddy_sandbox.faults import PROFILES, FaultProfile
 from lambda_serving import Served, create, package, serve

@@ -16,7 +16,6 @@ from typing import Any
 import boto3
 import pytest
 from botocore.exceptions import ClientError
-
 from lambda_serving import ROLE, create, package, serve
 
 A, B = package("def handler(event, context): return 'a'"), package("def handler(event, context): return 'b'")

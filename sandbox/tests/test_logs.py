@@ -6,7 +6,6 @@ from typing import Any
 
 import pytest
 from botocore.exceptions import ClientError
-
 from buddy_sandbox.logs import Logs, LogStore
 from serving import START, Crank, client_of
 

@@ -6,6 +6,7 @@ from typing import Any
 
 from buddy_sandbox import builds, reminders
 from buddy_sandbox.faults import FaultProfile
+
 from tests.conftest import Situation
 
 Bring = Callable[..., Situation]

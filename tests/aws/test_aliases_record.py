@@ -9,8 +9,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from buddy_ops.core import settings
 from buddy_ops.aws.aliases import BAD_KEPT, RECORD_LIMIT, Record, decode
+from buddy_ops.core import settings
 from buddy_ops.core.errors import InvalidInput
 from buddy_ops.core.journal import iso
 

@@ -134,7 +134,9 @@ def test_polling_each_minute_always_renews_in_time(here: Situation, minutes: int
     """With a poll a minute, no lease that settings allow ever gets within three minutes of firing."""
     mine = connect(here, minutes=minutes)
     due = [
-        left for left in range(minutes) if failsafe.due(mine, Lease("x", mine.clock.now() + timedelta(minutes=left), ""))
+        left
+        for left in range(minutes)
+        if failsafe.due(mine, Lease("x", mine.clock.now() + timedelta(minutes=left), ""))
     ]
     assert max(due) - 1 >= 3
 

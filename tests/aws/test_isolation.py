@@ -6,11 +6,11 @@ from contextlib import suppress
 from typing import Any
 
 import pytest
+from test_reminders import QUIET, items, say
 
 from buddy_ops.aws import isolation
 from buddy_ops.core.errors import AwsFailed, BuddyError
 from tests.conftest import Situation
-from test_reminders import QUIET, items, say
 
 Bring = Callable[..., Situation]
 TABLE = "buddy-reminders-sandbox"

@@ -14,12 +14,12 @@ import pytest
 import yaml
 
 from buddy_ops.aws import notifications
-from buddy_ops.deployment import rollout
-from buddy_ops.runs import archive, supervisor
-from buddy_ops.core.errors import Refused
 from buddy_ops.aws.session import Target
-from tests.resilience.harness import QUIET
+from buddy_ops.core.errors import Refused
+from buddy_ops.deployment import announcements, rollout
+from buddy_ops.runs import archive, supervisor
 from tests.conftest import Situation, approve
+from tests.resilience.harness import QUIET
 from tests.system.runbooks.test_incidents import begun
 from tests.system.runbooks.test_runbooks import run
 
@@ -129,7 +129,9 @@ def shipped(
 ) -> rollout.Outcome:
     """A build all at once, and told of."""
     plan = rollout.plan(target, here.build(profile, label), "all_at_once", break_glass=glass)
-    outcome = supervisor.drive(target, notifications.around(target, plan, rollout.run(target, plan, approve(target, plan))))
+    outcome = rollout.drive(
+        target, announcements.around(target, plan, rollout.run(target, plan, approve(target, plan)))
+    )
     target.close()
     return outcome
 

@@ -14,17 +14,18 @@ from typing import Any, get_args
 import pytest
 import yaml
 
-from buddy_ops.aws import aliases, freezes, isolation, notifications, permissions, session
-from buddy_ops.checks import setup, status as status_
-from buddy_ops.deployment import rollback, rollout
+from buddy_ops.aws import aliases, freezes, isolation, permissions, session
+from buddy_ops.aws.permissions import Role
+from buddy_ops.checks import setup
+from buddy_ops.checks import status as status_
+from buddy_ops.deployment import announcements, rollback, rollout
 from buddy_ops.health import metrics
 from buddy_ops.migrations import steps as migration_steps
 from buddy_ops.notebook import charts
 from buddy_ops.runs import archive, stores, supervisor
-from buddy_ops.aws.permissions import Role
+from tests.checks.test_readiness import ready
 from tests.conftest import Situation, approve
 from tests.incidents.corruption import NAME, corrupted, repair_hash
-from tests.checks.test_readiness import ready
 from tests.migrations.test_schema import shipped
 from tests.runs.test_archive import sealed
 
@@ -207,7 +208,7 @@ def shipping(here: Situation, artifact: str, **options: Any) -> list[dict[str, A
     """A canary as its notebook drives it, without a kernel."""
     with closing(here.connect(**options)) as mine:
         plan = rollout.plan(mine, artifact)
-        outcome = supervisor.drive(mine, rollout.run(mine, plan, approve(mine, plan)))
+        outcome = rollout.drive(mine, rollout.run(mine, plan, approve(mine, plan)))
         metrics.tell_cold_starts(mine, outcome.began, outcome.ended)
         return mine.journal.records
 
@@ -299,7 +300,7 @@ def rollback_command(bring: Bring) -> Iterator[list[dict[str, Any]]]:
     here = shifted(bring)
     with closing(here.connect(values=telling(here))) as mine:
         plan = rollback.plan(mine)
-        notifications.taken_back(mine, plan, rollback.run(mine, plan, approve(mine, plan)))
+        announcements.taken_back(mine, plan, rollback.run(mine, plan, approve(mine, plan)))
         yield mine.journal.records
 
 

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from buddy_ops.aws import aliases, session
-from buddy_ops.core import project
 from buddy_ops.aws.clock import SystemClock
+from buddy_ops.core import project
 from buddy_ops.core.errors import AwsFailed, BuddyError, InvalidInput
 from tests.conftest import Situation
 

@@ -7,15 +7,15 @@ from typing import Any
 
 import pytest
 
+from buddy_ops.aws.session import Target
 from buddy_ops.checks import readiness
-from buddy_ops.health import alarms
-from buddy_ops.runs import archive
 from buddy_ops.checks.readiness import Audit
 from buddy_ops.core.errors import BuddyError
-from buddy_ops.aws.session import Target
-from tests.resilience.harness import promoted, publish
-from tests.conftest import Situation, approve
+from buddy_ops.health import alarms
+from buddy_ops.runs import archive
 from tests.checks.test_setup import answering
+from tests.conftest import Situation, approve
+from tests.resilience.harness import promoted, publish
 
 Bring = Callable[..., Situation]
 

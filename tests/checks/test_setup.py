@@ -12,10 +12,10 @@ import pytest
 from botocore.awsrequest import AWSResponse
 
 from buddy_ops.aws import freezes, permissions
-from buddy_ops.checks import setup
-from buddy_ops.deployment import rollout
-from buddy_ops.checks.setup import Finding
 from buddy_ops.aws.session import Target
+from buddy_ops.checks import setup
+from buddy_ops.checks.setup import Finding
+from buddy_ops.deployment import rollout
 from tests.conftest import Situation, approve
 
 Bring = Callable[..., Situation]

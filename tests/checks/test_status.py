@@ -8,8 +8,8 @@ import pytest
 
 from buddy_ops.aws import freezes
 from buddy_ops.checks import status
-from buddy_ops.deployment import rollout
 from buddy_ops.checks.status import Triage
+from buddy_ops.deployment import rollout
 from tests.conftest import Situation, abandon
 
 Bring = Callable[..., Situation]

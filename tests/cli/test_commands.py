@@ -10,8 +10,8 @@ import pytest
 
 from buddy_ops.runs import archive
 from tests.conftest import Situation
-from tests.system.runbooks.test_runbooks import told_once
 from tests.runs.test_archive import leave, sealed
+from tests.system.runbooks.test_runbooks import told_once
 
 Bring = Callable[..., Situation]
 ROOT = Path(__file__).parents[2]

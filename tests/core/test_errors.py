@@ -9,8 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from buddy_ops.core import errors
-from buddy_ops.deployment import outcome
+from buddy_ops.core import errors, outcome
 from buddy_ops.core.errors import AwsFailed, BuddyError, Held, InvalidInput, Refused, RolledBack, exit_code_of
 
 ROOT = Path(__file__).parents[2]

@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from buddy_ops.core import project, rules as rules_, settings
+from buddy_ops.core import project, settings
+from buddy_ops.core import rules as rules_
 from buddy_ops.core.errors import InvalidInput
 from buddy_ops.core.plan import Item, Record
 from buddy_ops.core.rules import Facts, Glass

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from buddy_ops.deployment import rollout
 from buddy_ops.aws.aliases import decode
-from buddy_ops.core.errors import AwsFailed, Held, Refused, RolledBack
 from buddy_ops.aws.session import Target
+from buddy_ops.core.errors import AwsFailed, Held, Refused, RolledBack
+from buddy_ops.deployment import rollout
 from tests.conftest import Situation, approve
 
 Bring = Callable[..., Situation]

@@ -5,15 +5,14 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-
-from buddy_ops.aws import aliases
-from buddy_ops.deployment import feature_flags, rollout
-from buddy_ops.runs import supervisor
-from buddy_ops.deployment.rollout_plan import RolloutPlan
-from buddy_ops.core.errors import BuddyError, InvalidInput, Refused
 from buddy_sandbox import builds
 from buddy_sandbox.faults import PROFILES
+
+from buddy_ops.aws import aliases
 from buddy_ops.aws.session import Target
+from buddy_ops.core.errors import BuddyError, InvalidInput, Refused
+from buddy_ops.deployment import feature_flags, rollout
+from buddy_ops.deployment.rollout_plan import RolloutPlan
 from tests.conftest import Situation, approve
 
 Bring = Callable[..., Situation]
@@ -46,7 +45,7 @@ def variables(here: Situation, version: str = "$LATEST") -> dict[str, str]:
 
 def turn(mine: Target, **wanted: bool) -> rollout.Outcome:
     plan = feature_flags.plan(mine, wanted)
-    return supervisor.drive(mine, rollout.run(mine, plan, approve(mine, plan)))
+    return rollout.drive(mine, rollout.run(mine, plan, approve(mine, plan)))
 
 
 def aborted(mine: Target, plan: RolloutPlan) -> rollout.Outcome:
@@ -85,7 +84,7 @@ def test_no_secret_is_ever_shown(situation: Bring) -> None:
     here = with_secret(situation)
     mine = canary(here)
     plan = feature_flags.plan(mine, {SAFETY: True})
-    outcome = supervisor.drive(mine, rollout.run(mine, plan, approve(mine, plan)))
+    outcome = rollout.drive(mine, rollout.run(mine, plan, approve(mine, plan)))
     shown = [str(plan), repr(plan), plan._repr_markdown_(), str(outcome), feature_flags.tell(mine), repr(plan.covers)]
     shown += [json.dumps(mine.journal.records, default=str), (here.folder / "run" / "journal.jsonl").read_text()]
     with pytest.raises(BuddyError) as failed:
@@ -137,7 +136,7 @@ def test_a_flag_never_ships_code_that_does_not_serve(situation: Bring) -> None:
         with pytest.raises(Refused, match="code-differs"):
             feature_flags.plan(mine, {SAFETY: True}, artifact=artifact)
     plan = feature_flags.plan(mine, {SAFETY: True}, artifact=here.build("good", "1.0.0"))
-    assert supervisor.drive(mine, rollout.run(mine, plan, approve(mine, plan))).new == "2"
+    assert rollout.drive(mine, rollout.run(mine, plan, approve(mine, plan))).new == "2"
     serving = here.client("lambda").get_function_configuration(FunctionName=here.function, Qualifier="2")
     assert serving["CodeSha256"] == plan.sha256 and variables(here, "2") == {**variables(here, "1"), SAFETY: "true"}
 
@@ -156,7 +155,7 @@ def test_somebody_elses_change_is_not_overwritten(situation: Bring) -> None:
 
     mine.call = late  # type: ignore[method-assign]
     with pytest.raises(Refused, match="rollout-under-way"):
-        supervisor.drive(mine, rollout.run(mine, plan, approve(mine, plan)))
+        rollout.drive(mine, rollout.run(mine, plan, approve(mine, plan)))
     assert variables(here) == {"THEIRS": "kept"} and here.alias()["FunctionVersion"] == "1"
 
 

@@ -6,11 +6,10 @@ from typing import Any
 import pytest
 
 from buddy_ops.aws import aliases
-from buddy_ops.deployment import gradual_rollback, rollout
-from buddy_ops.runs import supervisor
-from buddy_ops.core.errors import InvalidInput, Refused
-from buddy_ops.deployment.outcome import Outcome
 from buddy_ops.aws.session import Target
+from buddy_ops.core.errors import InvalidInput, Refused
+from buddy_ops.core.outcome import Outcome
+from buddy_ops.deployment import gradual_rollback, rollout
 from tests.conftest import Situation, approve
 
 Bring = Callable[..., Situation]
@@ -34,7 +33,7 @@ def half(here: Situation, profile: str = "good") -> Target:
 
 def go_down(target: Target, *given: Any) -> Outcome:
     plan = gradual_rollback.plan(target, *given)
-    outcome = supervisor.drive(target, gradual_rollback.run(target, plan, approve(target, plan)))
+    outcome = rollout.drive(target, gradual_rollback.run(target, plan, approve(target, plan)))
     target.close()
     return outcome
 
@@ -147,7 +146,7 @@ def test_the_rollout_that_shifted_it_ends(situation: Bring) -> None:
         next(canary)
     assert len(here.client("scheduler").list_schedules()["Schedules"]) == 1
     mine.close()
-    assert supervisor.drive(target, steps).ending == "drained"
+    assert rollout.drive(target, steps).ending == "drained"
     assert here.client("scheduler").list_schedules()["Schedules"] == []
 
 
@@ -159,7 +158,7 @@ def test_a_lease_that_cannot_be_armed_takes_everything_away(situation: Bring) ->
     for operation in ("CreateSchedule", "UpdateSchedule"):
         here.ask("chaos", kind="denied", operation=operation, times=1_000_000)
     try:
-        outcome = supervisor.drive(target, gradual_rollback.run(target, plan, approve(target, plan)))
+        outcome = rollout.drive(target, gradual_rollback.run(target, plan, approve(target, plan)))
     finally:
         here.ask("chaos")
     assert shares(here) == [0.0] and "the lease could not be armed" in outcome.reasons[0]

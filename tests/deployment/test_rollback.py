@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 
 from buddy_ops.aws import aliases, failsafe
-from buddy_ops.deployment import rollback, rollout
 from buddy_ops.aws.aliases import AliasMoved, Record, decode
-from buddy_ops.core.errors import AwsFailed, InvalidInput, Refused
-from buddy_ops.deployment.rollback import Done
 from buddy_ops.aws.session import Target
+from buddy_ops.core.errors import AwsFailed, InvalidInput, Refused
+from buddy_ops.deployment import rollback, rollout
+from buddy_ops.deployment.rollback import Done
 from tests.conftest import Situation, abandon, approve
 
 Bring = Callable[..., Situation]

@@ -3,13 +3,12 @@
 from collections.abc import Callable
 
 import pytest
+from buddy_sandbox import scenarios
 
 from buddy_ops.aws import failsafe
-from buddy_ops.deployment import rollout, rollout_plan
-from buddy_ops.runs import supervisor
 from buddy_ops.aws.aliases import decode
 from buddy_ops.core.errors import Refused
-from buddy_sandbox import scenarios
+from buddy_ops.deployment import rollout, rollout_plan
 from tests.conftest import Situation, approve
 
 Bring = Callable[..., Situation]
@@ -145,7 +144,7 @@ def test_a_burning_alarm_is_told_and_does_not_refuse(situation: Bring) -> None:
     plan = rollout_plan.plan(here.connect(), here.build("good"))
     assert any(f"ALARM {here.function}-errors burns now" in reason for reason in plan.reasons)
     mine = here.connect()
-    outcome = supervisor.drive(mine, rollout.run(mine, plan, approve(mine, plan)))
+    outcome = rollout.drive(mine, rollout.run(mine, plan, approve(mine, plan)))
     mine.close()
     assert outcome.ending == "proved" and any("may be the fix" in reason for reason in outcome.reasons)
 

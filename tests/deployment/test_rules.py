@@ -8,16 +8,15 @@ from typing import Any
 import pytest
 
 from buddy_ops.aws import checklist_store, session
-from buddy_ops.core import project
-from buddy_ops.deployment import rollback, rollout, rollout_plan
-from buddy_ops.runs import supervisor
 from buddy_ops.aws.aliases import decode
+from buddy_ops.aws.session import Target
+from buddy_ops.core import project
 from buddy_ops.core.errors import Refused
 from buddy_ops.core.plan import Item, Record
+from buddy_ops.deployment import rollback, rollout, rollout_plan
 from buddy_ops.deployment.rollout import Outcome
-from buddy_ops.aws.session import Target
-from tests.resilience.harness import QUIET
 from tests.conftest import Situation, approve
+from tests.resilience.harness import QUIET
 
 Bring = Callable[..., Situation]
 GLASS = {"who": "Ada", "why": "reminders are not sent"}
@@ -34,7 +33,7 @@ def strict(here: Situation, **rules: Any) -> Target:
 def ship(mine: Target, artifact: str, strategy: str = "canary", glass: dict[str, str] | None = None) -> Outcome:
     with closing(mine):
         plan = rollout.plan(mine, artifact, strategy, break_glass=glass)
-        return supervisor.drive(mine, rollout.run(mine, plan, approve(mine, plan)))
+        return rollout.drive(mine, rollout.run(mine, plan, approve(mine, plan)))
 
 
 def at_ten(here: Situation) -> None:
@@ -216,4 +215,7 @@ def test_records_are_kept_dated_and_never_overwritten(situation: Bring) -> None:
         Name=f"/buddy/sandbox/records/pre_deployment/{found[0].subject}/30000101T0000Z-x", Value="{}", Type="String"
     )
     assert checklist_store.newest(first, "pre_deployment", found[0].subject) == newest
-    assert checklist_store.newest(first, "pre_deployment", "ffff") is None and checklist_store.listed(first, "post_deployment") == ()
+    assert (
+        checklist_store.newest(first, "pre_deployment", "ffff") is None
+        and checklist_store.listed(first, "post_deployment") == ()
+    )

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from buddy_ops.health import alarms
-from buddy_ops.core.errors import BuddyError, InvalidInput
 from buddy_ops.aws.session import Target
+from buddy_ops.core.errors import BuddyError, InvalidInput
+from buddy_ops.health import alarms
 from tests.conftest import Situation, approve
 
 Bring = Callable[..., Situation]

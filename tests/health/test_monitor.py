@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from buddy_ops.health import monitor
-from buddy_ops.notebook import _widgets
 from buddy_ops.core.errors import InvalidInput
+from buddy_ops.health import monitor
 from buddy_ops.health.monitor import Look
+from buddy_ops.notebook import _widgets, live
 from tests.conftest import Situation
 
 Bring = Callable[..., Situation]
@@ -72,12 +72,12 @@ def test_a_person_who_looks_on_sees_it_go_on(situation: Bring, monkeypatch: pyte
     target = here.connect("monitor")
     frames: list[str] = []
     monkeypatch.setattr(monitor.charts.Picture, "show", lambda self, final=False: frames.append(self.caption))
-    asyncio.run(monitor.watch(target, 15, "", 25))
+    asyncio.run(live.watch_metrics(target, 15, "", 25))
     assert len(set(frames)) == 1 and len(here.calls("StartQuery")) == 1
     monkeypatch.setattr(_widgets, "attended", lambda: True)
     began = target.clock.now()
     frames.clear()
-    asyncio.run(monitor.watch(target, 15, "", 25))
+    asyncio.run(live.watch_metrics(target, 15, "", 25))
     target.close()
     assert target.clock.now() - began >= timedelta(minutes=24)
     assert 24 <= len(set(frames)) <= 27 and len(here.calls("StartQuery")) - 1 == 3

@@ -7,11 +7,11 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from buddy_ops.aws import checklist_store, freezes
+from buddy_ops.aws.session import Target
+from buddy_ops.core.errors import InvalidInput, Refused
 from buddy_ops.deployment import rollout
 from buddy_ops.incidents import assessment
-from buddy_ops.core.errors import InvalidInput, Refused
 from buddy_ops.incidents.assessment import DecisionPlan
-from buddy_ops.aws.session import Target
 from tests.conftest import Situation, abandon, approve
 
 Bring = Callable[..., Situation]

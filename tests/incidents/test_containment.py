@@ -6,17 +6,28 @@ from contextlib import closing
 from typing import Any
 
 import pytest
+from buddy_sandbox import reminders
 
 from buddy_ops.aws import tables
-from buddy_ops.incidents import containment, repair
-from buddy_ops.migrations import schema
+from buddy_ops.aws.session import Target
 from buddy_ops.core.errors import BuddyError, InvalidInput, Refused
+from buddy_ops.incidents import containment, repair
 from buddy_ops.incidents.containment import StopPlan
 from buddy_ops.incidents.repair import Scope
-from buddy_sandbox import reminders
-from buddy_ops.aws.session import Target
+from buddy_ops.migrations import schema
 from tests.conftest import Situation, approve
-from tests.incidents.corruption import NAME, QUIET, corrupted, corrupting, damage, isolated, later, parameters, put, table
+from tests.incidents.corruption import (
+    NAME,
+    QUIET,
+    corrupted,
+    corrupting,
+    damage,
+    isolated,
+    later,
+    parameters,
+    put,
+    table,
+)
 
 Bring = Callable[..., Situation]
 

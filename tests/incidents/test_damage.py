@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
-from buddy_ops.incidents import damage
 from buddy_ops.core.settings import Invariant, Table
+from buddy_ops.incidents import damage
 
 ONSET = 1000.0
 TABLE = Table(

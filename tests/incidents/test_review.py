@@ -9,14 +9,14 @@ from typing import Any
 import pytest
 
 from buddy_ops.aws import notifications
+from buddy_ops.aws.session import Target
+from buddy_ops.core.errors import InvalidInput, Refused
 from buddy_ops.deployment import rollback
 from buddy_ops.health import alarms, monitor
 from buddy_ops.incidents import review as incident_review
-from buddy_ops.notebook import approvals
-from buddy_ops.runs import archive
-from buddy_ops.core.errors import InvalidInput, Refused
 from buddy_ops.incidents.review import Review
-from buddy_ops.aws.session import Target
+from buddy_ops.notebook import approvals, live
+from buddy_ops.runs import archive
 from tests.conftest import Situation, approve
 
 Bring = Callable[..., Situation]
@@ -116,7 +116,7 @@ def test_the_archive_alone_suffices(burnt: tuple[Situation, str, str]) -> None:
     assert "from the archived journals" in " ".join(review.troubles)
     assert review.figures.onset == fresh.figures.onset and review.figures.mitigated == fresh.figures.mitigated
     assert 0 < review.figures.failed <= fresh.figures.failed
-    drawn = incident_review.picture(here.connect("incident_review"), review)
+    drawn = live.of_incident(here.connect("incident_review"), review)
     assert drawn is not None and drawn.png().startswith(b"\x89PNG")
     assert "rolled back" in [text for _, text in drawn.marks]
 

@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 
 from buddy_ops.health import metrics
-from buddy_ops.incidents import review as incident_review, timeline
 from buddy_ops.health.judge import Counts
 from buddy_ops.health.metrics import Row
+from buddy_ops.incidents import review as incident_review
+from buddy_ops.incidents import timeline
 from buddy_ops.incidents.timeline import Event
 
 START = datetime(2026, 11, 22, 3, 0, tzinfo=UTC)

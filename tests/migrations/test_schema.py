@@ -5,16 +5,15 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-
-from buddy_ops.deployment import rollback, rollout
-from buddy_ops.migrations import schema
-from buddy_ops.runs import supervisor
-from buddy_ops.aws.aliases import Record
-from buddy_ops.core.errors import AwsFailed, Refused
 from buddy_sandbox import builds
 from buddy_sandbox.faults import PROFILES
-from buddy_ops.migrations.schema import Marker
+
+from buddy_ops.aws.aliases import Record
 from buddy_ops.aws.session import Target
+from buddy_ops.core.errors import AwsFailed, Refused
+from buddy_ops.deployment import rollback, rollout
+from buddy_ops.migrations import schema
+from buddy_ops.migrations.schema import Marker
 from tests.conftest import Situation, approve
 
 Bring = Callable[..., Situation]
@@ -53,7 +52,7 @@ def here(situation: Bring) -> Situation:
 
 def ship(mine: Target, artifact: str) -> str:
     plan = rollout.plan(mine, artifact, "all_at_once")
-    return supervisor.drive(mine, rollout.run(mine, plan, approve(mine, plan))).new
+    return rollout.drive(mine, rollout.run(mine, plan, approve(mine, plan))).new
 
 
 def test_a_rollback_past_a_contract_is_refused(here: Situation) -> None:

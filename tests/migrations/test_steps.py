@@ -11,13 +11,14 @@ from typing import Any
 
 import boto3
 import pytest
+from buddy_sandbox import reminders
 
 from buddy_ops.aws import tables
-from buddy_ops.migrations import schema, steps as migration_steps
-from buddy_ops.core.errors import BuddyError, InvalidInput, Refused
-from buddy_ops.migrations.steps import Done, Tally
-from buddy_sandbox import reminders
 from buddy_ops.aws.session import Target
+from buddy_ops.core.errors import BuddyError, InvalidInput, Refused
+from buddy_ops.migrations import schema
+from buddy_ops.migrations import steps as migration_steps
+from buddy_ops.migrations.steps import Done, Tally
 from tests.conftest import Situation, approve
 from tests.migrations.test_schema import QUIET, shipped
 

@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 
+from buddy_ops.aws.session import Target
 from buddy_ops.core import settings
-from buddy_ops.deployment import rollback, rollout
-from buddy_ops.notebook import approvals
 from buddy_ops.core.errors import AwsFailed, Refused
 from buddy_ops.core.plan import NOBODY, Approval, Plan
-from buddy_ops.aws.session import Target
+from buddy_ops.deployment import rollback, rollout
+from buddy_ops.notebook import approvals
 from tests.conftest import Situation
 
 Bring = Callable[..., Situation]

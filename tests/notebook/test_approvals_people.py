@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-from buddy_ops.deployment import rollback, rollout
-from buddy_ops.notebook import _widgets, approvals
+from buddy_ops.aws.session import Target
 from buddy_ops.core.errors import Refused
 from buddy_ops.core.plan import Approval, Plan
-from buddy_ops.aws.session import Target
+from buddy_ops.deployment import rollback, rollout
+from buddy_ops.notebook import _widgets, approvals
 from tests.conftest import Situation
 
 Bring = Callable[..., Situation]

@@ -16,14 +16,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from matplotlib.figure import Figure
 
-from buddy_ops.notebook import charts
+from buddy_ops.aws.session import Target
 from buddy_ops.core import settings as settings_
-from buddy_ops.notebook.charts import Picture, wilson
+from buddy_ops.deployment.rollout import Observation, Outcome, Rollout
 from buddy_ops.health.evidence import Evidence
 from buddy_ops.health.judge import Counts, Judge, Minute
 from buddy_ops.health.metrics import Row
-from buddy_ops.deployment.rollout import Observation, Outcome, Rollout
-from buddy_ops.aws.session import Target
+from buddy_ops.notebook import charts, live
+from buddy_ops.notebook.charts import Picture, wilson
 
 START = datetime(2026, 11, 22, 3, 12, tzinfo=UTC)
 MINUTE = timedelta(minutes=1)
@@ -218,7 +218,7 @@ def script(interrupt: bool) -> Rollout:
 
 def test_a_live_picture_leaves_one_picture(page: Page) -> None:
     """One display, then updates of it only; the last one is a PNG with the outcome as its text."""
-    outcome = asyncio.run(charts.live(target(), script(interrupt=False)))
+    outcome = asyncio.run(live.watch_rollout(target(), script(interrupt=False)))
     assert outcome.ending == "proved"
     assert len(page.shown) == 1
     last = page.updates[-1]
@@ -228,7 +228,7 @@ def test_a_live_picture_leaves_one_picture(page: Page) -> None:
 def test_an_interrupted_picture_says_how_to_go_on(page: Page) -> None:
     """Stopping the cell leaves a picture whose words say that traffic stays, and that running again resumes."""
     with pytest.raises(KeyboardInterrupt):
-        asyncio.run(charts.live(target(), script(interrupt=True)))
+        asyncio.run(live.watch_rollout(target(), script(interrupt=True)))
     # What nobody asked of the loop is logged once it is collected: here, and not within another test's ast.parse, which
     # CPython 3.11 ends with a SystemError then.
     gc.collect()
@@ -244,14 +244,14 @@ def test_a_rollout_that_never_began_leaves_words_only(page: Page) -> None:
         yield observation(START, 0.0, (), None)
 
     with pytest.raises(ValueError, match="refused"):
-        asyncio.run(charts.live(target(), refuse()))
+        asyncio.run(live.watch_rollout(target(), refuse()))
     assert [set(each) for each in page.shown] == [{"text/plain"}]
 
 
 def test_frames_are_paced_for_human_eyes(page: Page, monkeypatch: pytest.MonkeyPatch) -> None:
     """Polls of a sandbox come faster than anybody looks: between two frames lies ``FRAME_S``, but for the last."""
     monkeypatch.setattr(charts, "FRAME_S", math.inf)
-    asyncio.run(charts.live(target(), script(interrupt=False)))
+    asyncio.run(live.watch_rollout(target(), script(interrupt=False)))
     assert len(page.shown) + len(page.updates) <= 2
 
 

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from buddy_ops.core import errors, project
-from buddy_ops.notebook import _widgets, forms
 from buddy_ops.core.plan import Item, Record
+from buddy_ops.notebook import _widgets, forms
 from tests.conftest import Situation
 
 Bring = Callable[..., Situation]

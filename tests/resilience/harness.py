@@ -18,22 +18,23 @@ from typing import Any, TypeVar
 import botocore.client
 import botocore.retries.standard
 import pytest
+from buddy_sandbox import builds
+from buddy_sandbox.faults import PROFILES
 
-from buddy_ops.aws import aliases, checklist_store, freezes, session as sessions, tables
+from buddy_ops.aws import aliases, checklist_store, freezes, tables
+from buddy_ops.aws import session as sessions
+from buddy_ops.aws.aliases import Record, decode
+from buddy_ops.aws.session import Target
 from buddy_ops.checks import checklists
+from buddy_ops.core.plan import Approval, Plan
 from buddy_ops.deployment import cleanup, feature_flags, gradual_rollback, rollback, rollout
 from buddy_ops.health import alarms
 from buddy_ops.incidents import assessment, containment, repair, schema_rollback
-from buddy_ops.migrations import schema, steps as migration_steps
-from buddy_ops.runs import supervisor
-from buddy_ops.aws.aliases import Record, decode
-from buddy_ops.core.plan import Approval, Plan
-from buddy_sandbox import builds
-from buddy_sandbox.faults import PROFILES
-from buddy_ops.aws.session import Target
+from buddy_ops.migrations import schema
+from buddy_ops.migrations import steps as migration_steps
 from tests.conftest import Situation, abandon, approve
-from tests.incidents import corruption
 from tests.health.test_alarms import wired
+from tests.incidents import corruption
 
 SLICES = 8
 """The whole of a runbook's points is cut into this many tests, for the workers to share."""
@@ -100,7 +101,7 @@ def ship(profile: str, strategy: str = "canary") -> Drive:
         mine = connect(here, strategy)
         try:
             plan = rollout.plan(mine, here.build(profile), strategy)
-            return supervisor.drive(mine, rollout.run(mine, plan, approved(mine, plan))).ending
+            return rollout.drive(mine, rollout.run(mine, plan, approved(mine, plan))).ending
         finally:
             mine.close()
 
@@ -120,7 +121,7 @@ def go_down(here: Situation) -> str:
     mine = connect(here, "gradual")
     try:
         plan = gradual_rollback.plan(mine, [5], 1)
-        return supervisor.drive(mine, gradual_rollback.run(mine, plan, approved(mine, plan))).ending
+        return rollout.drive(mine, gradual_rollback.run(mine, plan, approved(mine, plan))).ending
     finally:
         mine.close()
 
@@ -201,7 +202,7 @@ def turn_flag(here: Situation) -> str:
     mine = connect(here, "feature_flags")
     try:
         plan = feature_flags.plan(mine, {"ENABLE_ENHANCED_SAFETY": True})
-        return supervisor.drive(mine, rollout.run(mine, plan, approved(mine, plan))).ending
+        return rollout.drive(mine, rollout.run(mine, plan, approved(mine, plan))).ending
     finally:
         mine.close()
 

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
+from tests.conftest import Situation
 from tests.resilience.harness import (
     RUNBOOKS,
     alias_of,
@@ -18,7 +19,6 @@ from tests.resilience.harness import (
     run_in_child,
     warm_clients,
 )
-from tests.conftest import Situation
 
 Bring = Callable[..., Situation]
 

@@ -8,11 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from buddy_sandbox.chaos import ANSWERS, METRICS
 
-from buddy_ops.aws import clock as clocks, session
+from buddy_ops.aws import clock as clocks
+from buddy_ops.aws import session
 from buddy_ops.aws.clock import SystemClock
 from buddy_ops.core.errors import AwsFailed, BuddyError
-from buddy_sandbox.chaos import ANSWERS, METRICS
+from tests.conftest import Situation
 from tests.resilience.harness import (
     RUNBOOKS,
     alias_of,
@@ -27,7 +29,6 @@ from tests.resilience.harness import (
     run_again,
     warm_clients,
 )
-from tests.conftest import Situation
 
 Bring = Callable[..., Situation]
 ATTEMPTS = 3

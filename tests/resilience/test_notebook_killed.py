@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.resilience.harness import lease_minutes, must_be_whole
 from tests.conftest import Situation
+from tests.resilience.harness import lease_minutes, must_be_whole
 
 ROOT = Path(__file__).parents[2]
 RUN = "import sys; from buddy_ops import runs; runs.run('strategies/canary', "

@@ -6,15 +6,15 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from buddy_ops.deployment.outcome import Outcome
 
-from buddy_ops.deployment import rollout
-from buddy_ops.health import evidence, metrics
 from buddy_ops.aws.aliases import decode
 from buddy_ops.core.errors import Refused
+from buddy_ops.deployment import rollout
+from buddy_ops.health import evidence, metrics
 from buddy_ops.health.evidence import Evidence
 from buddy_ops.health.judge import Counts
 from buddy_ops.health.metrics import MINUTE, Reading, Row
-from buddy_ops.deployment.outcome import Outcome
 from tests.conftest import Situation, approve
 
 Bring = Callable[..., Situation]

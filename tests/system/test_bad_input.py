@@ -20,15 +20,15 @@ from hypothesis import settings as quantity
 from hypothesis import strategies as st
 
 from buddy_ops.aws import aliases, freezes
-from buddy_ops.core import project, settings
-from buddy_ops.health import metrics
-from buddy_ops.runs import archive, stores
+from buddy_ops.aws.session import Target, _Appender, overrides
 from buddy_ops.cli.main import parse_parameters
+from buddy_ops.core import project, settings
 from buddy_ops.core.errors import AwsFailed, BuddyError, InvalidInput
 from buddy_ops.core.journal import Journal
-from buddy_ops.health.metrics import MINUTE
 from buddy_ops.core.plan import Approval, Plan
-from buddy_ops.aws.session import Target, _Appender, overrides
+from buddy_ops.health import metrics
+from buddy_ops.health.metrics import MINUTE
+from buddy_ops.runs import archive, stores
 
 NOW = datetime(2026, 11, 22, 3, 12, tzinfo=UTC)
 CELL = 'environment: str = "sandbox"\nsettings: dict = {}\n'

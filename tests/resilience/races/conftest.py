@@ -8,9 +8,9 @@ from functools import cached_property
 import pytest
 
 from buddy_ops.aws import tables
+from buddy_ops.aws.session import Target
 from buddy_ops.checks import checklists
 from buddy_ops.deployment import cleanup, rollback
-from buddy_ops.aws.session import Target
 from tests.resilience.races.stage import Each
 
 

@@ -12,9 +12,9 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
+from buddy_ops.aws.session import Target
 from buddy_ops.core.errors import AwsFailed, BuddyError
 from buddy_ops.core.journal import Journal
-from buddy_ops.aws.session import Target
 from tests.conftest import Situation
 
 CLIENTS: dict[tuple[str, int], Any] = {}

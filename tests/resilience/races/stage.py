@@ -10,17 +10,16 @@ from typing import Any
 
 import boto3
 import pytest
-
-from buddy_ops.core import project
-from buddy_ops.deployment import rollback, rollout
-from buddy_ops.runs import supervisor
-from buddy_ops.aws.aliases import Record, decode
-from buddy_ops.health.metrics import MINUTE
-from buddy_ops.deployment.rollback import RollbackPlan
-from buddy_ops.deployment.rollout import Outcome
 from buddy_sandbox import builds
 from buddy_sandbox.faults import PROFILES
+
+from buddy_ops.aws.aliases import Record, decode
 from buddy_ops.aws.session import Target
+from buddy_ops.core import project
+from buddy_ops.deployment import rollback, rollout
+from buddy_ops.deployment.rollback import RollbackPlan
+from buddy_ops.deployment.rollout import Outcome
+from buddy_ops.health.metrics import MINUTE
 from tests.conftest import Situation, approve
 from tests.resilience.races.interleaving import Race
 
@@ -102,7 +101,7 @@ def ship(artifact: str, strategy: str = "canary") -> Callable[[Target], Outcome]
 
     def work(target: Target) -> Outcome:
         plan = rollout.plan(target, artifact, strategy)
-        return supervisor.drive(target, rollout.run(target, plan, approve(target, plan)))
+        return rollout.drive(target, rollout.run(target, plan, approve(target, plan)))
 
     return work
 

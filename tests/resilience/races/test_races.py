@@ -7,16 +7,15 @@ from typing import Any
 import pytest
 
 from buddy_ops.aws import failsafe, freezes
-from buddy_ops.deployment import cleanup, feature_flags, gradual_rollback, rollback, rollout
-from buddy_ops.incidents import assessment, schema_rollback
-from buddy_ops.migrations import steps as migration_steps
-from buddy_ops.runs import supervisor
 from buddy_ops.aws.aliases import Record, decode
+from buddy_ops.aws.session import Target
 from buddy_ops.core.errors import BuddyError, Refused
+from buddy_ops.deployment import cleanup, feature_flags, gradual_rollback, rollback, rollout
 from buddy_ops.deployment.cleanup import Pruned, PrunePlan
 from buddy_ops.deployment.rollback import RollbackPlan
 from buddy_ops.deployment.rollout import Outcome
-from buddy_ops.aws.session import Target
+from buddy_ops.incidents import assessment, schema_rollback
+from buddy_ops.migrations import steps as migration_steps
 from tests.conftest import Situation, approve
 from tests.resilience.races.interleaving import Actor, Race
 from tests.resilience.races.stage import (
@@ -48,7 +47,7 @@ def turn(artifact: str = "") -> Callable[[Target], Outcome]:
 
     def work(target: Target) -> Outcome:
         plan = feature_flags.plan(target, {FLAG: True}, strategy="canary", artifact=artifact)
-        return supervisor.drive(target, rollout.run(target, plan, approve(target, plan)))
+        return rollout.drive(target, rollout.run(target, plan, approve(target, plan)))
 
     return work
 
@@ -216,7 +215,7 @@ def test_two_rollbacks_are_both_done(situation: Bring, each: Each, seeds: range)
 def drain(target: Target) -> Outcome:
     """Take a canary's share away in two steps, a minute each."""
     plan = gradual_rollback.plan(target, [5, 0], 1)
-    return supervisor.drive(target, gradual_rollback.run(target, plan, approve(target, plan)))
+    return rollout.drive(target, gradual_rollback.run(target, plan, approve(target, plan)))
 
 
 @races("rollback/gradual", "rollback/immediate")

@@ -4,10 +4,10 @@ from collections.abc import Callable
 from datetime import timedelta
 
 from buddy_ops.aws import checklist_store, freezes
-from buddy_ops.checks import checklists
-from buddy_ops.health import alarms
-from buddy_ops.core.plan import Record
 from buddy_ops.aws.session import Target
+from buddy_ops.checks import checklists
+from buddy_ops.core.plan import Record
+from buddy_ops.health import alarms
 from tests.conftest import approve
 from tests.resilience.races.interleaving import Race
 from tests.resilience.races.stage import Bring, Each, races, run, values

@@ -3,22 +3,24 @@
 from collections.abc import Callable
 from typing import Any
 
+from buddy_sandbox import reminders
+
 from buddy_ops.aws import isolation
-from buddy_ops.incidents import containment, repair
-from buddy_ops.migrations import definitions, schema, steps as migration_steps
-from buddy_ops.core.errors import Refused
 from buddy_ops.aws.freezes import read as freezes
 from buddy_ops.aws.freezes import set as freeze
 from buddy_ops.aws.isolation import Isolation
-from buddy_ops.health.metrics import MINUTE
-from buddy_ops.migrations.steps import Done
-from buddy_sandbox import reminders
 from buddy_ops.aws.session import Target
+from buddy_ops.core.errors import Refused
+from buddy_ops.health.metrics import MINUTE
+from buddy_ops.incidents import containment, repair
+from buddy_ops.migrations import definitions, schema
+from buddy_ops.migrations import steps as migration_steps
+from buddy_ops.migrations.steps import Done
 from tests.conftest import Situation, approve
-from tests.resilience.races.interleaving import Actor, Race
-from tests.resilience.races.stage import Bring, Each, live, races, run, take_back, values
 from tests.incidents import corruption
 from tests.migrations.test_schema import shipped
+from tests.resilience.races.interleaving import Actor, Race
+from tests.resilience.races.stage import Bring, Each, live, races, run, take_back, values
 
 MIGRATION = definitions.MIGRATIONS[0]
 HOUR = 60 * MINUTE

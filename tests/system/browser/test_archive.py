@@ -8,9 +8,9 @@ import pytest
 
 from buddy_ops.core import redaction
 from buddy_ops.runs import archive, supervisor
-from tests.system.browser.conftest import PICTURES
 from tests.conftest import Situation
 from tests.runs.test_archive import leave
+from tests.system.browser.conftest import PICTURES
 
 pytestmark = pytest.mark.xdist_group("browser")
 Bring = Callable[..., Situation]

@@ -6,8 +6,8 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.system.browser.conftest import LIMIT_S, Person
 from tests.conftest import Situation
+from tests.system.browser.conftest import LIMIT_S, Person
 
 Bring = Callable[..., Situation]
 pytestmark = [pytest.mark.xdist_group("browser"), pytest.mark.timeout(400)]

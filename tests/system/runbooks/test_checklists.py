@@ -7,8 +7,8 @@ import pytest
 
 from buddy_ops.aws import checklist_store
 from buddy_ops.checks import checklists
-from tests.resilience.harness import QUIET
 from tests.conftest import Situation
+from tests.resilience.harness import QUIET
 from tests.system.runbooks.test_incidents import wired
 from tests.system.runbooks.test_nbval import AFTER, BEFORE, settled
 from tests.system.runbooks.test_runbooks import Bring, execute, executed, progress, report, run, told_once, writes

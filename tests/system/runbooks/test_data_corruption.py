@@ -8,13 +8,13 @@ from contextlib import closing
 from typing import Any
 
 import pytest
+from buddy_sandbox import reminders
+from test_reminders import say
 
 from buddy_ops.aws import freezes
 from buddy_ops.incidents import containment
 from buddy_ops.runs import archive
-from buddy_sandbox import reminders
 from tests.conftest import Situation
-from tests.system.runbooks.test_runbooks import execute, executed, progress, report, run, told_once, writes
 from tests.incidents.corruption import (
     QUIET,
     corrupting,
@@ -26,7 +26,7 @@ from tests.incidents.corruption import (
     put,
     table,
 )
-from test_reminders import say
+from tests.system.runbooks.test_runbooks import execute, executed, progress, report, run, told_once, writes
 
 Bring = Callable[..., Situation]
 RUNBOOK = "emergency/data_corruption"

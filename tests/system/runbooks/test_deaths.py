@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 
 from buddy_ops.runs import archive, stores
-from tests.resilience.harness import lease_minutes, must_be_whole
 from tests.conftest import Situation
+from tests.resilience.harness import lease_minutes, must_be_whole
 
 Bring = Callable[..., Situation]
 ROOT = Path(__file__).parents[3]

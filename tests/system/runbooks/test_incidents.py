@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from buddy_ops.deployment import rollout
+from tests.checks.test_readiness import ready
 from tests.conftest import Situation, abandon
 from tests.system.runbooks.test_runbooks import execute, executed, pictures, progress, report, run, told_once, writes
-from tests.checks.test_readiness import ready
 
 Bring = Callable[..., Situation]
 

@@ -6,9 +6,9 @@ import pytest
 
 from buddy_ops.migrations import schema
 from tests.conftest import Situation
-from tests.system.runbooks.test_runbooks import Bring, report, run, told_once, writes
-from tests.migrations.test_steps import NAME, items, put, state, take
 from tests.migrations.test_schema import QUIET, shipped
+from tests.migrations.test_steps import NAME, items, put, state, take
+from tests.system.runbooks.test_runbooks import Bring, report, run, told_once, writes
 
 
 @pytest.fixture

@@ -12,12 +12,12 @@ from typing import Any
 import papermill
 import pytest
 
-from tests.resilience.harness import aged, alarmed, begun, promoted
-from tests.conftest import Situation
-from tests.system.runbooks.test_runbooks import ROOT, Bring, execute
-from tests.incidents.corruption import corrupted, repair_hash
 from tests.checks.test_readiness import ready
+from tests.conftest import Situation
+from tests.incidents.corruption import corrupted, repair_hash
 from tests.migrations.test_schema import shipped
+from tests.resilience.harness import aged, alarmed, begun, promoted
+from tests.system.runbooks.test_runbooks import ROOT, Bring, execute
 
 Parameters = Callable[[Situation], Mapping[str, Any]]
 QUIET = {"requests_per_minute": 0, "history_minutes": 0}

@@ -5,13 +5,13 @@ from typing import Any
 
 import pytest
 
-from tests.resilience.harness import QUIET
 from tests.conftest import Situation
+from tests.deployment.test_cleanup import publish, there
+from tests.resilience.harness import QUIET
 from tests.system.runbooks.test_checklists import kept, messages, telling
 from tests.system.runbooks.test_incidents import frozen, records, shipped_by_hand
 from tests.system.runbooks.test_nbval import AFTER, BEFORE, settled
 from tests.system.runbooks.test_runbooks import executed, pictures, report, run, told_once, writes
-from tests.deployment.test_cleanup import publish, there
 
 Bring = Callable[..., Situation]
 ALWAYS = 1_000_000

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from buddy_ops.aws.aliases import Record, decode
-from tests.resilience.harness import QUIET
 from tests.conftest import Situation
+from tests.resilience.harness import QUIET
 from tests.system.runbooks.test_runbooks import Bring, executed, pictures, report, run, told_once, writes
 
 BOTH = pytest.mark.parametrize("strategy", ["all_at_once", "blue_green"])

@@ -1,20 +1,15 @@
-"""How a rollout is seen and how it ends: the words between the engine and whoever watches it.
+"""How a rollout ended: each ending's sentence and exit code.
 
-Knows what each ending means, as a sentence and as an exit code. Never decides one.
+Knows what each ending means. Never decides one.
 """
 
-from collections.abc import Generator
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Literal
 
 from buddy_ops.core.errors import Held, RolledBack
-from buddy_ops.health.evidence import Evidence
-from buddy_ops.health.judge import Verdict
-from buddy_ops.health.metrics import MINUTE, Row
 
-Order = Literal["abort", "hold", "promote", "go on"]
-"""What a person may order at a poll: 'go on' ends a 'hold', and leaves the rest to the verdict."""
+MINUTE = timedelta(minutes=1)
 
 Ending = Literal[
     "proved",
@@ -29,28 +24,6 @@ Ending = Literal[
     "held",
 ]
 EXIT_CODES: dict[Ending, int] = {"rolled-back": 3, "aborted": 3, "lease-fired": 3, "held": 5}
-
-
-@dataclass(frozen=True)
-class Observation:
-    """One poll. ``rows`` are the minutes read since the last one, ``verdict`` what the judge says of all so far.
-
-    Attributes:
-        stage: '1', '2', ... or 'publish' or 'watch'.
-        weight: the new version's share now, 0..1.
-        wake_at: when to call again.
-        bake_left_s: seconds until the bake is over, at least 0; None where nothing bakes.
-    """
-
-    at: datetime
-    stage: str
-    weight: float
-    rows: tuple[Row, ...]
-    verdict: Verdict | None
-    evidence: Evidence | None
-    wake_at: datetime
-    says: str
-    bake_left_s: float | None = None
 
 
 @dataclass(frozen=True)
@@ -74,26 +47,6 @@ class Outcome:
 
     def __str__(self) -> str:
         return "\n".join((f"{_title(self)} ({(self.ended - self.began) / MINUTE:.0f} min).", *self.reasons))
-
-
-Rollout = Generator[Observation, Order | None, Outcome]
-
-
-@dataclass(frozen=True)
-class Back:
-    """The decision to take the traffic back, and whether the new version is to blame."""
-
-    ending: Ending
-    reasons: tuple[str, ...]
-    bad: bool = False
-
-
-ABORTED = Back("aborted", ("A person aborted the rollout.",), bad=True)
-
-
-def held(*reasons: str) -> Back:
-    """Take the traffic back and blame nobody."""
-    return Back("held", reasons)
 
 
 def conclude(outcome: Outcome) -> None:
