@@ -52,9 +52,9 @@ COMPILE := $(BIN)/uv pip compile -q --universal --python-version 3.11 --generate
 lock: $(BIN)/uv ## resolve the locks in requirements/ anew
 	$(COMPILE) requirements/uv.in -o requirements/uv.txt
 	$(COMPILE) pyproject.toml requirements/build.in -o requirements/core.txt
-	$(COMPILE) pyproject.toml requirements/build.in --extra sandbox -c requirements/core.txt -o requirements/sandbox.txt
-	$(COMPILE) pyproject.toml requirements/build.in --extra sandbox --extra lab --extra dev -c requirements/sandbox.txt -o requirements/dev.txt
-	$(COMPILE) pyproject.toml requirements/build.in --extra sandbox --extra lab -c requirements/dev.txt -o requirements/lab.txt
+	$(COMPILE) pyproject.toml sandbox/pyproject.toml requirements/build.in -c requirements/core.txt -o requirements/sandbox.txt
+	$(COMPILE) pyproject.toml sandbox/pyproject.toml requirements/build.in --extra lab --extra dev -c requirements/sandbox.txt -o requirements/dev.txt
+	$(COMPILE) pyproject.toml sandbox/pyproject.toml requirements/build.in --extra lab -c requirements/dev.txt -o requirements/lab.txt
 
 clean: ## remove what was built and installed
 	rm -rf $(VENV) build .pytest_cache .mypy_cache .ruff_cache .hypothesis
@@ -68,7 +68,7 @@ $(BIN)/uv: requirements/uv.txt
 	@touch $@
 
 INSTALL = $(BIN)/uv pip install -q --python $(BIN)/python --compile-bytecode
-$(VENV)/.%: requirements/%.txt pyproject.toml | $(BIN)/uv
+$(VENV)/.%: requirements/%.txt pyproject.toml sandbox/pyproject.toml | $(BIN)/uv
 	$(INSTALL) --require-hashes -r $<
-	$(INSTALL) --no-deps --no-build-isolation --no-index -e .
+	$(INSTALL) --no-deps --no-build-isolation --no-index -e . $(if $(filter core,$*),,-e sandbox)
 	@touch $@

@@ -1,0 +1,1 @@
+"""Read-only questions: ``status`` (what is live), ``setup`` (doctor), ``checklists``, ``readiness``."""

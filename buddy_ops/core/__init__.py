@@ -1,0 +1,1 @@
+"""No AWS, no notebook: ``errors``, ``plan``, ``outcome``, ``settings``, ``project``, ``rules``, ``journal``, ``redaction``."""

@@ -1,0 +1,1 @@
+"""Counts to verdict: ``metrics``, ``judge``, ``evidence``, ``alarms``, ``monitor``."""

@@ -1,0 +1,1 @@
+"""Table schemas: ``definitions`` (the file a team edits), ``schema`` (compatibility), ``steps``."""

@@ -1,0 +1,2 @@
+"""What a person in JupyterLab sees and presses:
+``approvals``, ``forms``, ``charts``, ``live``, ``controls``, ``progress``."""
