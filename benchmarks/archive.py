@@ -36,10 +36,10 @@ def index(folder: Path) -> None:
             (run / "journal.jsonl").write_text('{"seq": 1}\n')
             facts = {**example(run.name), "files": {"journal.jsonl": stores.digest(b'{"seq": 1}\n')}}
             began = time.perf_counter()
-            archive.seal(run, facts)
+            archive.append_to_chain(run, facts)
             times.append(time.perf_counter() - began)
         began = time.perf_counter()
-        found = archive.verify(stores.Folder(root))
+        found = archive.verify_archive(stores.LocalStore(root))
         assert found.problems == () and found.runs == size + ROUNDS
         print(
             f"one more run in an index of {size:,}: {1000 * statistics.median(times):.0f} ms (aim: at most 2,000); "
@@ -56,9 +56,9 @@ def fill(root: Path, size: int) -> None:
         content = json.dumps({"seq": number}).encode()
         (run / "journal.jsonl").write_bytes(content)
         facts = {**example(run.name), "files": {"journal.jsonl": stores.digest(content)}}
-        manifests.append(stores.chained(facts, stores.digest(manifests[-1]) if manifests else ""))
+        manifests.append(stores.chain_entry(facts, stores.digest(manifests[-1]) if manifests else ""))
         (run / "manifest.json").write_bytes(manifests[-1])
-    stores.Folder(root).rebuild(manifests)
+    stores.LocalStore(root).rebuild(manifests)
 
 
 def example(folder: str) -> dict[str, object]:
@@ -89,15 +89,15 @@ def example(folder: str) -> dict[str, object]:
 
 def canary(folder: Path) -> None:
     """The time from a notebook's end to the end of its run, as a share of the time before; and the folder's size."""
-    with sandbox.running() as url:
+    with sandbox.running_sandbox() as url:
         os.environ["AWS_ENDPOINT_URL"] = url
         shares = []
         for number in range(ROUNDS + 1):
-            artifact = sandbox.set_up(url, "good", "sandbox")
+            artifact = sandbox.load_scenario(url, "good", "sandbox")
             given = {"environment": "sandbox", "artifact": str(artifact), "approved_by": ["Ada"]}
             marks: dict[str, float] = {}
             began = time.perf_counter()
-            done = supervisor.run(
+            done = supervisor.run_notebook(
                 "strategies/canary",
                 given,
                 folder=folder / "runs" / str(number),

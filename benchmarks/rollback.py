@@ -28,7 +28,7 @@ CLI = Path("build/awscli")
 def main() -> None:
     """Measure in pairs and print the ratios."""
     aws, ours = cli(), str(Path(sys.executable).parent / "buddy-ops")
-    with sandbox.running() as url:
+    with sandbox.running_sandbox() as url:
         keys = {"AWS_ACCESS_KEY_ID": "x", "AWS_SECRET_ACCESS_KEY": "x", "AWS_DEFAULT_REGION": "us-east-1"}
         environment = {**os.environ, **keys, "AWS_ENDPOINT_URL": url}
         lam = publish(url)
@@ -61,14 +61,14 @@ def cli() -> str:
 
 def publish(url: str) -> Any:
     """A second version; a client to move the alias with."""
-    sandbox.ask(url, "scenario", name="good", overrides={"history_minutes": 0, "requests_per_minute": 0})
+    sandbox.call_sandbox(url, "scenario", name="good", overrides={"history_minutes": 0, "requests_per_minute": 0})
     keys = {"aws_access_key_id": "x", "aws_secret_access_key": "x", "region_name": "us-east-1"}
     lam = boto3.client("lambda", endpoint_url=url, **keys)
     code = builds.write(Path("build/bad.zip"), PROFILES["total_failure"], "2.0.0").read_bytes()
     lam.update_function_code(FunctionName=FUNCTION, ZipFile=code)
-    sandbox.ask(url, "advance", seconds=10)
+    sandbox.call_sandbox(url, "advance", seconds=10)
     lam.publish_version(FunctionName=FUNCTION)
-    sandbox.ask(url, "advance", seconds=10)
+    sandbox.call_sandbox(url, "advance", seconds=10)
     return lam
 
 

@@ -20,14 +20,14 @@ ROUNDS = 5
 def main() -> None:
     """Measure in pairs and print the ratios."""
     commands = Path(sys.executable).parent
-    with tempfile.TemporaryDirectory() as folder, sandbox.running() as url:
+    with tempfile.TemporaryDirectory() as folder, sandbox.running_sandbox() as url:
         empty = Path(folder) / "empty.ipynb"
         kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
         empty.write_text(json.dumps({"cells": [], "metadata": kernel, "nbformat": 4, "nbformat_minor": 5}))
         environment = {**os.environ, "AWS_ENDPOINT_URL": url, "BUDDY_OPS_RUN_FOLDER": f"{folder}/run"}
         pairs = []
         for round_ in range(ROUNDS + 1):
-            artifact = sandbox.set_up(url, "good", "sandbox")
+            artifact = sandbox.load_scenario(url, "good", "sandbox")
             canary = [
                 commands / "buddy-ops",
                 "run",

@@ -19,17 +19,17 @@ READS = 5
 
 def main() -> None:
     """Measure and print."""
-    with sandbox.running() as url:
-        sandbox.ask(
+    with sandbox.running_sandbox() as url:
+        sandbox.call_sandbox(
             url, "scenario", name="good", overrides={"requests_per_minute": REQUESTS_PER_MINUTE, "history_minutes": 0}
         )
         began = time.perf_counter()
-        sandbox.ask(url, "advance", seconds=3600 * HOURS)
+        sandbox.call_sandbox(url, "advance", seconds=3600 * HOURS)
         took = time.perf_counter() - began
         speed = 60 * HOURS / took
         print(f"traffic: {60 * HOURS} virtual minutes at {REQUESTS_PER_MINUTE:,} requests a minute in {took:.2f} s")
         print(f"         {speed:.0f} virtual minutes a second (aim: at least 60)")
-        sandbox.ask(url, "advance", seconds=120)
+        sandbox.call_sandbox(url, "advance", seconds=120)
         reads = [read(url) for _ in range(READS)]
         samples = int(reads[0][1])
         cold, warm = reads[0][0], statistics.median(took for took, _ in reads[1:])
@@ -42,7 +42,7 @@ def read(url: str) -> tuple[float, float]:
     keys = {"aws_access_key_id": "bench", "aws_secret_access_key": "bench", "region_name": "us-east-1"}
     cloudwatch = boto3.client("cloudwatch", endpoint_url=url, **keys)
     cloudwatch.list_metrics(Namespace="none")  # the client's own first-call costs are not the sandbox's
-    end = datetime.fromtimestamp(sandbox.ask(url, "clock")["now"], UTC)
+    end = datetime.fromtimestamp(sandbox.call_sandbox(url, "clock")["now"], UTC)
     wanted = [
         ("invocations", "Invocations", "Sum"),
         ("errors", "Errors", "Sum"),

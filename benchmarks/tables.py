@@ -27,15 +27,15 @@ def main() -> None:
     """Measure in pairs and print the ratios."""
     ratios: dict[str, list[float]] = {"repair": [], "backfill": []}
     for _ in range(ROUNDS):
-        with sandbox.running() as url:
+        with sandbox.running_sandbox() as url:
             quiet = {"reminders": ITEMS, "history_minutes": 0, "requests_per_minute": 0}
-            sandbox.ask(url, "scenario", name="good", overrides=quiet)
-            values = project.read("sandbox")[0] | {"aws": {"region": "us-east-1", "endpoint_url": url}}
+            sandbox.call_sandbox(url, "scenario", name="good", overrides=quiet)
+            values = project.read_settings("sandbox")[0] | {"aws": {"region": "us-east-1", "endpoint_url": url}}
             here = session.connect("sandbox", "bench", values=values, quiet=True)
             step(here, "expand")
             backfill = rate(ITEMS, lambda: step(here, "backfill"))  # noqa: B023
             changes = [taken(item) for item in everything(here)]
-            ours = rate(ITEMS - ALONE, lambda: list(tables.write(here, NAME, KEY, changes[ALONE:])))  # noqa: B023
+            ours = rate(ITEMS - ALONE, lambda: list(tables.write_item(here, NAME, KEY, changes[ALONE:])))  # noqa: B023
             plain = rate(ALONE, lambda: put_one_by_one(here, changes[:ALONE]))  # noqa: B023
             assert all("taken_at" in item and "at_minutes" in item for item in everything(here))
             here.close()
@@ -48,14 +48,14 @@ def main() -> None:
 
 def step(here: Target, name: str) -> None:
     """One step of a migration."""
-    plan = migration_steps.plan(here, "reminders_at_minutes", name)
+    plan = migration_steps.plan_step(here, "reminders_at_minutes", name)
     approval = Approval(plan.hash, ("bench",), here.clock.now(), "bench")
-    assert migration_steps.run(here, plan, approval).tally.left == 0
+    assert migration_steps.run_step(here, plan, approval).tally.left == 0
 
 
 def everything(here: Target) -> list[tables.Item]:
     """All items but the one that carries the table's schema."""
-    found = [item for page, _ in tables.sweep(here, NAME, lambda page: None) for item in page.items]
+    found = [item for page, _ in tables.parallel_scan(here, NAME, lambda page: None) for item in page.items]
     return [item for item in found if item[KEY[0]] != {"S": schema.KEY}]
 
 
@@ -68,12 +68,12 @@ def put_one_by_one(here: Target, changes: list[Change]) -> None:
     keys = {"aws_access_key_id": "bench", "aws_secret_access_key": "bench"}
     client = boto3.client("dynamodb", region_name=here.region, endpoint_url=here.endpoint_url, **keys)
     for change in changes:
-        assert change.seen is not None
+        assert change.expected is not None
         client.put_item(
             TableName=NAME,
-            Item=change.to,
+            Item=change.desired,
             ConditionExpression="written_at = :at AND attribute_not_exists(taken_at)",
-            ExpressionAttributeValues={":at": change.seen["written_at"]},
+            ExpressionAttributeValues={":at": change.expected["written_at"]},
         )
 
 

@@ -60,7 +60,7 @@ class Situation:
         return boto3.client(service, endpoint_url=self.endpoint, **keys)
 
     def ask(self, what: str, **fields: Any) -> dict[str, Any]:
-        return sandbox.ask(self.endpoint, what, **fields)
+        return sandbox.call_sandbox(self.endpoint, what, **fields)
 
     def build(self, profile: str, label: str = "2.0.0") -> str:
         """A build's zip; its path."""
@@ -68,7 +68,7 @@ class Situation:
 
     def connect(self, runbook: str = "test", **options: Any) -> Target:
         """A target without the environment's rules on when, by whom and after what; those have tests of their own."""
-        free = {**project.read(self.environment)[0], "policy": {}}
+        free = {**project.read_settings(self.environment)[0], "policy": {}}
         free["rollout"]["smoke_tested"] = ["all_at_once", "blue_green"]
         return session.connect(self.environment, runbook, **{"values": free, **options})
 
@@ -84,8 +84,8 @@ class Situation:
     def ship(self, artifact: str, **options: Any) -> Outcome:
         """A whole canary, without notebook and picture."""
         here = self.connect(**options)
-        plan = rollout.plan(here, artifact)
-        outcome = rollout.drive(here, rollout.run(here, plan, approve(here, plan)))
+        plan = rollout.plan_rollout(here, artifact)
+        outcome = rollout.drive_rollout(here, rollout.run_rollout(here, plan, approve(here, plan)))
         here.close()
         return outcome
 
@@ -97,7 +97,7 @@ def approve(here: Target, plan: Plan) -> Approval:
 
 def abandon(mine: Target, plan: RolloutPlan) -> None:
     """A rollout until its new version has traffic; then its run is gone."""
-    steps = rollout.run(mine, plan, approve(mine, plan))
+    steps = rollout.run_rollout(mine, plan, approve(mine, plan))
     for seen in steps:
         if seen.weight:
             break
@@ -107,7 +107,7 @@ def abandon(mine: Target, plan: RolloutPlan) -> None:
 
 @pytest.fixture(scope="session")
 def sandbox_url() -> Iterator[str]:
-    with sandbox.running(seed=7) as url:
+    with sandbox.running_sandbox(seed=7) as url:
         yield url
 
 
@@ -118,8 +118,10 @@ def situation(sandbox_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     def bring(name: str, environment: str = "sandbox", seed: int = 7, **overrides: Any) -> Situation:
         monkeypatch.setenv("AWS_ENDPOINT_URL", sandbox_url)
         monkeypatch.setenv("BUDDY_OPS_RUN_FOLDER", str(tmp_path / "run"))
-        sandbox.ask(sandbox_url, "set", outage=None)
-        sandbox.ask(sandbox_url, "scenario", name=name, environment=environment, seed=seed, overrides=overrides)
+        sandbox.call_sandbox(sandbox_url, "set", outage=None)
+        sandbox.call_sandbox(
+            sandbox_url, "scenario", name=name, environment=environment, seed=seed, overrides=overrides
+        )
         return Situation(sandbox_url, environment, tmp_path)
 
     return bring

@@ -9,7 +9,7 @@ import numpy as np
 from benchmarks.judge.opponents import peers, play
 from benchmarks.judge.rollouts import PROBED, STAGES, Outcome, Rollout, Stages, clairvoyant, minutes_of
 from benchmarks.judge.traffic import Cell, Requests, draw, history
-from buddy_ops.health.judge import Counts, Judge, Policy
+from buddy_ops.health.judge import Counts, Judge, JudgePolicy
 
 TRAFFIC = (6, 60, 600, 6000)
 BASELINES = (0.0, 0.003, 0.008)
@@ -115,17 +115,17 @@ def simulate(cell: Cell, rollouts: int, seed: tuple[int, ...]) -> dict[str, Sums
     for row in range(rollouts):
         tails = (*seed, row)
         known = past[row % len(past)]
-        outcome = roll_out(Judge(Policy(), known), requests, row, tails, STAGES)
+        outcome = roll_out(Judge(JudgePolicy(), known), requests, row, tails, STAGES)
         sums[OURS].add(outcome, cell.p1 - cell.p0)
         if cell.traffic >= 600 and cell.suite in ("good", "bad"):
-            outcome = roll_out(Judge(Policy(), known), requests, row, tails, PROBED)
+            outcome = roll_out(Judge(JudgePolicy(), known), requests, row, tails, PROBED)
         if cell.suite in ("good", "bad"):  # below 600 requests a minute there is no probe
             sums[PROBE].add(outcome, cell.p1 - cell.p0)
         if cell.suite in ("bad", "late") and cell.p1 in CLEAR:
-            judge = Judge(clairvoyant(cell, Policy()))
+            judge = Judge(clairvoyant(cell, JudgePolicy()))
             sums[CLAIRVOYANT].add(roll_out(judge, requests, row, tails, STAGES, cell.onset), cell.p1 - cell.p0)
         if cell.suite == "clumped" and row % 4 == 0:
-            sums[UNTEMPERED].add(roll_out(Judge(Policy()), requests, row, tails, STAGES), 0.0)
+            sums[UNTEMPERED].add(roll_out(Judge(JudgePolicy()), requests, row, tails, STAGES), 0.0)
     return dict(sums)
 
 

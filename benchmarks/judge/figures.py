@@ -10,7 +10,7 @@ from benchmarks.judge import bounds
 from benchmarks.judge.cells import CLAIRVOYANT, CLEAR, OURS, SLIGHT, TRAFFIC, Sums
 from benchmarks.judge.opponents import peers
 from benchmarks.judge.traffic import Cell
-from buddy_ops.health.judge import Counts, Judge, Minute, Policy
+from buddy_ops.health.judge import Counts, Judge, JudgePolicy, Minute
 
 Results = dict[tuple[Cell, str], Sums]
 
@@ -126,7 +126,7 @@ def timings() -> dict[str, float]:
 
 def _judge_day(minute: Minute) -> float:
     began = time.perf_counter()
-    judge = Judge(Policy())
+    judge = Judge(JudgePolicy())
     for _ in range(1440):
         judge.observe(minute)
     return 1e3 * (time.perf_counter() - began)

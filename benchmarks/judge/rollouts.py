@@ -8,7 +8,7 @@ from math import inf
 import numpy as np
 
 from benchmarks.judge.traffic import DAY, WEIGHTS, Cell, Requests, tail
-from buddy_ops.health.judge import Counts, Judge, Minute, Policy
+from buddy_ops.health.judge import Counts, Judge, JudgePolicy, Minute
 
 Stages = tuple[tuple[int, int], ...]
 """(level, minutes of bake) of each stage; the last is at 100 %."""
@@ -95,7 +95,7 @@ class Rollout:
         return Outcome(end, t, self.reached_100, self.exposed + later)
 
 
-def clairvoyant(cell: Cell, policy: Policy) -> Policy:
+def clairvoyant(cell: Cell, policy: JudgePolicy) -> JudgePolicy:
     """The judge that knows p0, p1 and the onset: the same rules and thresholds, all its stake on the truth at once.
 
     It hears nothing before the onset (`deaf_until`), so it owes nothing to earlier minutes, and knows that failures do

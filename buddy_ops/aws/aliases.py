@@ -33,7 +33,7 @@ ENDED = {
 
 
 @dataclass(frozen=True)
-class Record:
+class RolloutState:
     """What the alias's Description says of the rollout that put it where it is.
 
     Attributes:
@@ -52,15 +52,15 @@ class Record:
     """
 
     run: str
-    source: str
-    to: str
+    stable_version: str
+    new_version: str
     stage: str
     since: str
-    ago: tuple[int, ...] = ()
-    bad: tuple[str, ...] = ()
-    prev: str = ""
+    stage_ages_s: tuple[int, ...] = ()
+    rejected_versions: tuple[str, ...] = ()
+    fallback_version: str = ""
     probe: bool = False
-    by: str = ""
+    closed_by_run: str = ""
     note: str = ""
 
     @property
@@ -73,9 +73,9 @@ class Record:
         """Whether traffic is split: the stage is a number."""
         return self.stage.isascii() and self.stage.isdecimal()
 
-    def with_bad(self, version: str) -> "Record":
+    def with_rejected(self, version: str) -> "RolloutState":
         """The same record with one more version that no rollback returns to."""
-        return replace(self, bad=(*(each for each in self.bad if each != version), version)[-BAD_KEPT:])
+        return replace(self, bad=(*(each for each in self.rejected_versions if each != version), version)[-BAD_KEPT:])
 
     def encode(self) -> str:
         """Compact JSON of at most 256 characters; the note gives way first."""
@@ -92,7 +92,7 @@ class Record:
             note = note[:-1]
 
 
-def decode(description: str) -> Record | None:
+def decode_rollout_state(description: str) -> RolloutState | None:
     """The record in a Description, or None: what is not ours or cannot be read means 'no rollout known'."""
     try:
         values = json.loads(description)
@@ -101,12 +101,24 @@ def decode(description: str) -> Record | None:
         values["source"] = values.pop("from")
         values["bad"] = tuple(map(str, values.get("bad", ())))
         values["ago"] = tuple(map(int, values.get("ago", ())))
-        record = Record(**values)
-        if not (record.run and record.to and record.stage) or datetime.fromisoformat(record.since).tzinfo is None:
+        record = RolloutState(**values)
+        if (
+            not (record.run and record.new_version and record.stage)
+            or datetime.fromisoformat(record.since).tzinfo is None
+        ):
             return None
     except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError):
         return None
-    texts = (record.run, record.source, record.to, record.stage, record.since, record.prev, record.by, record.note)
+    texts = (
+        record.run,
+        record.stable_version,
+        record.new_version,
+        record.stage,
+        record.since,
+        record.fallback_version,
+        record.closed_by_run,
+        record.note,
+    )
     return record if all(isinstance(text, str) for text in texts) and isinstance(record.probe, bool) else None
 
 
@@ -115,17 +127,17 @@ class Alias:
     """The alias as AWS holds it. ``weight`` is the second version's share of the traffic, 0..1."""
 
     primary: str
-    second: str | None
+    additional: str | None
     weight: float
     revision: str
-    record: Record | None
+    rollout: RolloutState | None
     description: str
 
     @property
-    def fired(self) -> bool:
+    def failsafe_triggered(self) -> bool:
         """Whether the lease or the guard has taken an open rollout's traffic back to where it came from."""
-        record = self.record
-        return record is not None and record.open and self.second is None and self.primary == record.source
+        record = self.rollout
+        return record is not None and record.open and self.additional is None and self.primary == record.stable_version
 
     @property
     def stable(self) -> str | None:
@@ -134,54 +146,58 @@ class Alias:
         Our record decides, since other tools write the share the other way round: the new version as the primary and
         the old one, with 80 %, beside it. Without a split, what serves alone.
         """
-        if self.second is None:
+        if self.additional is None:
             return self.primary
-        record = self.record
-        if record is None or {record.source, record.to} != {self.primary, self.second}:
+        record = self.rollout
+        if record is None or {record.stable_version, record.new_version} != {self.primary, self.additional}:
             return None
         # While a rollout is under way its source serves by a person's choice, even if it was rolled back from once.
-        rejected = record.source in record.bad and record.to not in record.bad and not record.open
-        return None if rejected else record.source
+        rejected = (
+            record.stable_version in record.rejected_versions
+            and record.new_version not in record.rejected_versions
+            and not record.open
+        )
+        return None if rejected else record.stable_version
 
     @property
     def canary(self) -> str | None:
         """The version that loses its traffic in a rollback; None where nothing says which, or there is no split."""
-        if self.second is None or self.stable is None:
+        if self.additional is None or self.stable is None:
             return None
-        return self.second if self.stable == self.primary else self.primary
+        return self.additional if self.stable == self.primary else self.primary
 
     @property
     def draining(self) -> bool:
         """Whether a gradual rollback is on its way: the rollout is closed, and the rest of its share under a lease."""
-        record = self.record
-        return record is not None and record.stage == "rolled-back" and self.second == record.to
+        record = self.rollout
+        return record is not None and record.stage == "rolled-back" and self.additional == record.new_version
 
     def __str__(self) -> str:
-        if self.second is None:
+        if self.additional is None:
             return f"100 % v{self.primary}"
-        return f"{100 - 100 * self.weight:g} % v{self.primary}, {100 * self.weight:g} % v{self.second}"
+        return f"{100 - 100 * self.weight:g} % v{self.primary}, {100 * self.weight:g} % v{self.additional}"
 
 
 @dataclass(frozen=True)
-class Shift:
+class AliasState:
     """Where an alias shall be."""
 
     primary: str
-    second: str | None
+    additional: str | None
     weight: float
-    record: Record
+    rollout: RolloutState
 
-    def met_by(self, alias: Alias) -> bool:
+    def matches(self, alias: Alias) -> bool:
         """Whether the alias is there already, by this same run."""
-        where = (alias.primary, alias.second, alias.weight)
-        return where == (self.primary, self.second, self.weight) and alias.description == self.record.encode()
+        where = (alias.primary, alias.additional, alias.weight)
+        return where == (self.primary, self.additional, self.weight) and alias.description == self.rollout.encode()
 
 
 class AliasMoved(Refused):
     """Somebody else moved the alias. ``alias`` is what it says now."""
 
     def __init__(self, target: Target, alias: Alias) -> None:
-        by = f" by run {alias.record.by or alias.record.run}" if alias.record else ""
+        by = f" by run {alias.rollout.closed_by_run or alias.rollout.run}" if alias.rollout else ""
         super().__init__(
             "alias-moved",
             f"The alias {target.resource} was changed{by} while this run held an older state of it.",
@@ -191,12 +207,12 @@ class AliasMoved(Refused):
         self.alias = alias
 
 
-def explain(target: Target, alias: Alias | None) -> str:
+def describe(target: Target, alias: Alias | None) -> str:
     """What the alias says, in sentences: what serves, whose rollout put it there, and what nobody returns to."""
     if alias is None:
         return f"{target.resource} does not exist: nothing was ever deployed behind it."
     told = [f"{target.resource} serves {alias}."]
-    record = alias.record
+    record = alias.rollout
     if alias.stable is None:
         told.append("Nothing says which of the two versions is the stable one.")
     elif alias.stable != alias.primary:
@@ -204,18 +220,20 @@ def explain(target: Target, alias: Alias | None) -> str:
     if record is None:
         told.append("No rollout of ours is recorded on the alias.")
     else:
-        after = f" after v{record.source}" if record.source else ""
+        after = f" after v{record.stable_version}" if record.stable_version else ""
         ended = ENDED.get(record.stage, f"at stage {record.stage}")
         verb = "is rolling" if record.open else "rolled"
-        told.append(f"Run {record.run} {verb} v{record.to} out{after}: {ended} since {record.since}.")
+        told.append(f"Run {record.run} {verb} v{record.new_version} out{after}: {ended} since {record.since}.")
         if alias.draining:
-            told.append(f"Run {record.by or record.run} takes the rest of v{record.to}'s share away in steps.")
-        if record.bad:
-            told.append(f"Known bad, so that no rollback returns to it: v{', v'.join(record.bad)}.")
+            told.append(
+                f"Run {record.closed_by_run or record.run} takes the rest of v{record.new_version}'s share away in steps."
+            )
+        if record.rejected_versions:
+            told.append(f"Known bad, so that no rollback returns to it: v{', v'.join(record.rejected_versions)}.")
     return "\n".join(told)
 
 
-def read(target: Target) -> Alias | None:
+def read_alias(target: Target) -> Alias | None:
     """The alias now, or None if the function has no such alias. AWS: lambda:GetAlias, reads only.
 
     Raises:
@@ -226,11 +244,11 @@ def read(target: Target) -> Alias | None:
     except AwsFailed as failure:
         if failure.code != "ResourceNotFoundException":
             raise
-    configuration(target)
+    get_configuration(target)
     return None
 
 
-def shift(target: Target, held: Alias | None, to: Shift) -> Alias:
+def update_alias(target: Target, held: Alias | None, to: AliasState) -> Alias:
     """Move traffic in one write, guarded by the RevisionId that we hold; create the alias if there is none.
 
     Both FunctionVersion and RoutingConfig are always sent: an UpdateAlias without an explicitly empty map may leave a
@@ -243,11 +261,11 @@ def shift(target: Target, held: Alias | None, to: Shift) -> Alias:
         AliasMoved: somebody else moved it.
         AwsFailed: AWS refused or could not be reached; ``now`` says what the alias is after it, if it could be read.
     """
-    weights = {} if to.second is None else {to.second: to.weight}
+    weights = {} if to.additional is None else {to.additional: to.weight}
     fields = {
         "FunctionVersion": to.primary,
         "RoutingConfig": {"AdditionalVersionWeights": weights},
-        "Description": to.record.encode(),
+        "Description": to.rollout.encode(),
     }
     try:
         if held is None:
@@ -257,15 +275,15 @@ def shift(target: Target, held: Alias | None, to: Shift) -> Alias:
         return _settle(target, held, to, failure)
 
 
-def _settle(target: Target, held: Alias | None, to: Shift, failure: AwsFailed) -> Alias:
+def _settle(target: Target, held: Alias | None, to: AliasState, failure: AwsFailed) -> Alias:
     """After a write that failed or was not answered: what the alias says now decides what is told."""
     try:
-        alias = read(target)
+        alias = read_alias(target)
     except BuddyError:
         before = f"it served {held} before" if held else "it did not exist before"
         failure.now = f"Unknown: {target.resource} could not be read after the write failed; {before}."
         raise failure from None
-    if alias is not None and to.met_by(alias):
+    if alias is not None and to.matches(alias):
         return alias
     collided = failure.code in ("PreconditionFailedException", "ResourceConflictException")
     if alias is not None and collided and (held is None or alias.revision != held.revision):
@@ -274,20 +292,20 @@ def _settle(target: Target, held: Alias | None, to: Shift, failure: AwsFailed) -
     raise failure from None
 
 
-def standing(target: Target, last: Alias | None, at: datetime) -> str:
+def describe_current_state(target: Target, last: Alias | None, at: datetime) -> str:
     """What is live now, for an error's 'Now': read again, or as it was ``last`` read ``at`` that moment.
 
     AWS: lambda:GetAlias, reads only.
     """
     try:
-        alias = read(target)
+        alias = read_alias(target)
     except BuddyError:
         was = f"{target.resource} served {last}" if last else f"there was no alias {target.resource}"
         return f"Unknown, last read at {at:%H:%M} UTC: {was}."
     return f"{target.resource} serves {alias}." if alias else f"There is no alias {target.resource}."
 
 
-def configuration(target: Target, version: str | None = None) -> dict[str, Any]:
+def get_configuration(target: Target, version: str | None = None) -> dict[str, Any]:
     """A version's (or $LATEST's) configuration. AWS: lambda:GetFunctionConfiguration, reads only.
 
     Raises:
@@ -310,7 +328,7 @@ def configuration(target: Target, version: str | None = None) -> dict[str, Any]:
         ) from None
 
 
-def versions(target: Target) -> list[dict[str, Any]]:
+def list_versions(target: Target) -> list[dict[str, Any]]:
     """All published versions, oldest first, every page. AWS: lambda:ListVersionsByFunction, reads only."""
     found = pages(target, "lambda", "list_versions_by_function", FunctionName=target.settings.function)
     return [each for page in found for each in page["Versions"] if each["Version"] != "$LATEST"]
@@ -321,7 +339,7 @@ def code_sha256(archive: bytes) -> str:
     return b64encode(hashlib.sha256(archive).digest()).decode()
 
 
-def environment(configuration: Mapping[str, Any]) -> dict[str, str]:
+def environment_variables(configuration: Mapping[str, Any]) -> dict[str, str]:
     """A configuration's environment variables. Their values may be secrets: they are never shown or journaled.
 
     Raises:
@@ -339,20 +357,20 @@ def environment(configuration: Mapping[str, Any]) -> dict[str, str]:
     return dict(held.get("Variables") or {})
 
 
-def upload(target: Target, archive: bytes, revision: str) -> dict[str, Any]:
+def upload_code(target: Target, archive: bytes, revision: str) -> dict[str, Any]:
     """Put a zip into $LATEST. AWS: lambda:UpdateFunctionCode, writes; guarded by RevisionId."""
     name = target.settings.function
     try:
         return target.call("lambda", "update_function_code", FunctionName=name, ZipFile=archive, RevisionId=revision)
     except AwsFailed:
         # The SDK's own retry collides with a first attempt that took effect and was not answered.
-        latest = configuration(target)
+        latest = get_configuration(target)
         if latest["CodeSha256"] != code_sha256(archive):
             raise
         return latest
 
 
-def configure(target: Target, variables: Mapping[str, str], revision: str) -> None:
+def update_environment(target: Target, variables: Mapping[str, str], revision: str) -> None:
     """Replace the whole environment of $LATEST. AWS: lambda:UpdateFunctionConfiguration, writes; guarded by RevisionId.
 
     Raises:
@@ -362,14 +380,14 @@ def configure(target: Target, variables: Mapping[str, str], revision: str) -> No
     try:
         target.call("lambda", "update_function_configuration", **fields, RevisionId=revision)
     except AwsFailed as failure:
-        if environment(configuration(target)) == variables:
+        if environment_variables(get_configuration(target)) == variables:
             return  # as with the upload: it took effect without an answer
         failure.what = f"AWS did not take in the environment of {target.settings.function}: {failure.code}."
         failure.args = (failure.what,)
         raise failure from None
 
 
-def publish(target: Target, latest: Mapping[str, Any], description: str) -> str:
+def publish_version(target: Target, latest: Mapping[str, Any], description: str) -> str:
     """Publish $LATEST, as ``latest`` was read, as a version; its number.
 
     AWS: lambda:PublishVersion, writes; guarded by CodeSha256 and RevisionId.
@@ -381,14 +399,14 @@ def publish(target: Target, latest: Mapping[str, Any], description: str) -> str:
         return str(target.call("lambda", "publish_version", FunctionName=target.settings.function, **fields)["Version"])
     except AwsFailed:
         # As with the upload: it may have been published, without an answer.
-        newest = (versions(target) or [{}])[-1]
+        newest = (list_versions(target) or [{}])[-1]
         if any(newest.get(each) != latest.get(each) for each in ("CodeSha256", "Environment")):
             raise
         return str(newest["Version"])
 
 
 @dataclass(frozen=True)
-class Answer:
+class InvocationResult:
     """What a version answered. ``failure`` is Lambda's FunctionError; ``took_s`` counts the cold start, if told."""
 
     payload: Any
@@ -397,7 +415,7 @@ class Answer:
     took_s: float
 
 
-def invoke(target: Target, qualifier: str, event: dict[str, Any]) -> Answer:
+def invoke(target: Target, qualifier: str, event: dict[str, Any]) -> InvocationResult:
     """Call a version or alias once. AWS: lambda:InvokeFunction; runs the skill's code."""
     reply = target.call(
         "lambda",
@@ -411,7 +429,7 @@ def invoke(target: Target, qualifier: str, event: dict[str, Any]) -> Answer:
     took = REPORTED_MS.findall(b64decode(reply.get("LogResult", "")).decode(errors="replace"))
     payload = json.loads(reply["Payload"] or b"{}")
     version = str(reply.get("ExecutedVersion", ""))
-    return Answer(payload, reply.get("FunctionError"), version, sum(map(float, took)) / 1000)
+    return InvocationResult(payload, reply.get("FunctionError"), version, sum(map(float, took)) / 1000)
 
 
 def _name(target: Target) -> dict[str, str]:
@@ -424,9 +442,9 @@ def _alias(reply: dict[str, Any]) -> Alias:
     description = reply.get("Description", "")
     return Alias(
         primary=str(reply["FunctionVersion"]),
-        second=second,
+        additional=second,
         weight=float(weight),
         revision=str(reply["RevisionId"]),
-        record=decode(description),
+        rollout=decode_rollout_state(description),
         description=description,
     )

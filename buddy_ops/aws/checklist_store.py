@@ -9,20 +9,20 @@ from datetime import UTC, datetime
 
 from buddy_ops.aws.session import Target, pages
 from buddy_ops.core.errors import AwsFailed
-from buddy_ops.core.journal import iso
-from buddy_ops.core.plan import Item, Record
+from buddy_ops.core.journal import iso_utc
+from buddy_ops.core.plan import ChecklistItem, ChecklistResult
 
 SAYS_LIMIT = 120
 """Characters of what an item says: a parameter holds 4 KB. Source: SSM quotas, standard parameters."""
 
 
-def write(target: Target, record: Record) -> str:
+def write_result(target: Target, record: ChecklistResult) -> str:
     """Keep a result; its name. A second write by the same run changes nothing.
 
     AWS: ssm:PutParameter without overwriting, writes.
     """
     items = [{**asdict(item), "says": item.says[:SAYS_LIMIT]} for item in record.items]
-    fields = {"at": iso(record.at), "run": record.run, "principal": record.principal, "items": items}
+    fields = {"at": iso_utc(record.at), "run": record.run, "principal": record.principal, "items": items}
     name = f"{_path(target, record.checklist, record.subject)}/{record.at:%Y%m%dT%H%MZ}-{record.run}"
     text = json.dumps(fields, separators=(",", ":"))
     try:
@@ -31,16 +31,16 @@ def write(target: Target, record: Record) -> str:
         if failure.code != "ParameterAlreadyExists":
             raise
     open_ = [item.name for item in record.open]
-    target.journal.record("recorded", checklist=record.checklist, subject=record.subject, name=name, open=open_)
+    target.journal.append("recorded", checklist=record.checklist, subject=record.subject, name=name, open=open_)
     return name
 
 
-def newest(target: Target, checklist: str, subject: str) -> Record | None:
+def newest_result(target: Target, checklist: str, subject: str) -> ChecklistResult | None:
     """The latest result for a build or a version. AWS: as ``listed``."""
-    return next(iter(listed(target, checklist, subject)), None)
+    return next(iter(list_results(target, checklist, subject)), None)
 
 
-def listed(target: Target, checklist: str, subject: str = "") -> tuple[Record, ...]:
+def list_results(target: Target, checklist: str, subject: str = "") -> tuple[ChecklistResult, ...]:
     """Results, newest first, of one subject or of all; what cannot be read is passed over: it proves nothing.
 
     AWS: ssm:GetParametersByPath, every page, reads only.
@@ -55,11 +55,11 @@ def _path(target: Target, checklist: str, subject: str) -> str:
     return "/".join(filter(None, (f"/buddy/{target.environment}/records", checklist, subject)))
 
 
-def _decode(checklist: str, name: str, text: str) -> Record | None:
+def _decode(checklist: str, name: str, text: str) -> ChecklistResult | None:
     try:
         values = json.loads(text)
         at = datetime.fromisoformat(values["at"]).astimezone(UTC)
-        items = tuple(Item(**each) for each in values["items"])
-        return Record(checklist, name.split("/")[-2], at, values["run"], values["principal"], items)
+        items = tuple(ChecklistItem(**each) for each in values["items"])
+        return ChecklistResult(checklist, name.split("/")[-2], at, values["run"], values["principal"], items)
     except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError):
         return None

@@ -10,7 +10,7 @@ from buddy_ops.core.errors import AwsFailed
 READS = ("get_", "list_", "describe_", "scan", "query", "batch_get_")
 
 
-def explain(error: Exception, call: str, region: str) -> AwsFailed:
+def translate_error(error: Exception, call: str, region: str) -> AwsFailed:
     """An SDK's error in three parts."""
     unchanged = f"{call} changed nothing."
     reads = call.rsplit(":", maxsplit=1)[-1].startswith(READS)

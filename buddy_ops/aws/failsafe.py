@@ -30,7 +30,7 @@ NAME_LIMIT = 64
 
 
 @dataclass(frozen=True)
-class Lease:
+class Failsafe:
     """A schedule that is armed. ``until`` is when it fires unless it is renewed or disarmed."""
 
     name: str
@@ -38,11 +38,11 @@ class Lease:
     payload: str
 
 
-class LeaseGone(Exception):
+class FailsafeMissing(Exception):
     """The schedule is no longer there: it fired, or somebody deleted it. Read the alias again."""
 
 
-def arm(target: Target, run: str = "") -> Lease:
+def arm_split(target: Target, run: str = "") -> Failsafe:
     """Arm the lease, or renew one that is there. AWS: scheduler:CreateSchedule or UpdateSchedule, writes.
 
     Raises:
@@ -56,7 +56,7 @@ def arm(target: Target, run: str = "") -> Lease:
     return _put(target, _name(target, "lease", run), json.dumps(payload))
 
 
-def guard(target: Target, version: str, revision: str, run: str = "") -> Lease:
+def arm_switch(target: Target, version: str, revision: str, run: str = "") -> Failsafe:
     """Arm the guard of a switch: it returns the alias to ``version`` if nobody has moved it since ``revision``.
 
     AWS: scheduler:CreateSchedule or UpdateSchedule, writes.
@@ -71,13 +71,13 @@ def guard(target: Target, version: str, revision: str, run: str = "") -> Lease:
     return _put(target, _name(target, "guard", run), json.dumps(payload))
 
 
-def due(target: Target, lease: Lease) -> bool:
+def needs_renewal(target: Target, lease: Failsafe) -> bool:
     """Whether it is time to renew: under half is left, or little enough that a renewal could come too late."""
     left = lease.until - target.clock.now()
     return left < max(timedelta(minutes=target.settings.lease.minutes) / 2, MARGIN)
 
 
-def renew(target: Target, lease: Lease) -> Lease:
+def renew(target: Target, lease: Failsafe) -> Failsafe:
     """Push the fire time out. AWS: scheduler:UpdateSchedule, writes every field.
 
     Raises:
@@ -88,9 +88,9 @@ def renew(target: Target, lease: Lease) -> Lease:
         target.call("scheduler", "update_schedule", **fields)
     except AwsFailed as failure:
         if failure.code == "ResourceNotFoundException":
-            raise LeaseGone from failure
+            raise FailsafeMissing from failure
         raise
-    return Lease(lease.name, _fires_at(fields), lease.payload)
+    return Failsafe(lease.name, _fires_at(fields), lease.payload)
 
 
 def disarm(target: Target, which: str, run: str = "") -> bool:
@@ -106,7 +106,7 @@ def disarm(target: Target, which: str, run: str = "") -> bool:
     return True
 
 
-def prove(target: Target, primary: str, second: str) -> Generator[datetime, None, None]:
+def prove_failsafe(target: Target, primary: str, second: str) -> Generator[datetime, None, None]:
     """Let a lease fire at a scratch alias that nobody calls, and see that it clears the weights; yields when to go on.
 
     Scheduler does not validate a schedule's input when it is made: a role that may not act, or an input that Lambda
@@ -131,7 +131,7 @@ def prove(target: Target, primary: str, second: str) -> Generator[datetime, None
         for _ in range(PROOF_POLLS):
             yield target.clock.now() + MINUTE
             if not target.call("lambda", "get_alias", **where).get("RoutingConfig"):
-                target.journal.record("lease-proved", alias=scratch)
+                target.journal.append("lease-proved", alias=scratch)
                 return
     finally:
         _forget(target, where, name)
@@ -156,7 +156,7 @@ def _forget(target: Target, alias: dict[str, str], schedule: str) -> None:
                 raise
 
 
-def _put(target: Target, name: str, payload: str) -> Lease:
+def _put(target: Target, name: str, payload: str) -> Failsafe:
     fields = _fields(target, name, payload)
     try:
         target.call("scheduler", "create_schedule", **fields)
@@ -164,7 +164,7 @@ def _put(target: Target, name: str, payload: str) -> Lease:
         if failure.code != "ConflictException":
             raise
         target.call("scheduler", "update_schedule", **fields)
-    return Lease(name, _fires_at(fields), payload)
+    return Failsafe(name, _fires_at(fields), payload)
 
 
 def _name(target: Target, which: str, run: str = "") -> str:

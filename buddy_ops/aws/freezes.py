@@ -10,7 +10,7 @@ from datetime import UTC, datetime, timedelta
 
 from buddy_ops.aws.session import Target, pages
 from buddy_ops.core.errors import AwsFailed, InvalidInput, Refused
-from buddy_ops.core.journal import iso
+from buddy_ops.core.journal import iso_utc
 
 LONGEST = timedelta(days=14)
 STALE = timedelta(days=1)
@@ -31,13 +31,13 @@ class Freeze:
         return f"{self.id}: {self.reason} ({self.owner}, until {self.expires})"
 
 
-def read(target: Target) -> tuple[Freeze, ...]:
+def active_freezes(target: Target) -> tuple[Freeze, ...]:
     """The freezes that hold now. AWS: ssm:GetParametersByPath, every page, reads only."""
     now = target.clock.now()
     return tuple(each for each in _every(target) if not each.readable or datetime.fromisoformat(each.expires) > now)
 
 
-def stale(target: Target) -> tuple[Freeze, ...]:
+def expired_freezes(target: Target) -> tuple[Freeze, ...]:
     """Those that stand and should not: ended long ago, or not to be read. AWS: ssm:GetParametersByPath, reads only."""
     past = target.clock.now() - STALE
     return tuple(each for each in _every(target) if not each.readable or datetime.fromisoformat(each.expires) < past)
@@ -52,7 +52,7 @@ def _every(target: Target) -> list[Freeze]:
     return [_decode(each["Name"].rsplit("/", 1)[-1], each["Value"]) for each in written]
 
 
-def set(target: Target, reason: str, owner: str, lasts: timedelta) -> Freeze:
+def create_freeze(target: Target, reason: str, owner: str, lasts: timedelta) -> Freeze:
     """Freeze all deployments of the environment. AWS: ssm:PutParameter without overwriting, writes.
 
     Raises:
@@ -65,7 +65,7 @@ def set(target: Target, reason: str, owner: str, lasts: timedelta) -> Freeze:
             now="Nothing is frozen by this.",
             next="Give all three.",
         )
-    freeze = Freeze(target.run, reason.strip(), owner.strip(), iso(target.clock.now() + lasts))
+    freeze = Freeze(target.run, reason.strip(), owner.strip(), iso_utc(target.clock.now() + lasts))
     fields = {key: value for key, value in asdict(freeze).items() if key in ("reason", "owner", "expires")}
     name = f"{_path(target)}/{freeze.id}"
     try:
@@ -74,11 +74,11 @@ def set(target: Target, reason: str, owner: str, lasts: timedelta) -> Freeze:
         # Our own freeze of this run stands already: a retry of a call that had succeeded, or a second cell run.
         if failure.code != "ParameterAlreadyExists":
             raise
-    target.journal.record("frozen", id=freeze.id, reason=freeze.reason, owner=freeze.owner, expires=freeze.expires)
+    target.journal.append("frozen", id=freeze.id, reason=freeze.reason, owner=freeze.owner, expires=freeze.expires)
     return freeze
 
 
-def lift(target: Target, id: str) -> bool:
+def remove_freeze(target: Target, id: str) -> bool:
     """End one freeze; False if it was gone. AWS: ssm:DeleteParameter, writes."""
     try:
         target.call("ssm", "delete_parameter", Name=f"{_path(target)}/{id}")
@@ -86,17 +86,17 @@ def lift(target: Target, id: str) -> bool:
         if failure.code != "ParameterNotFound":
             raise
         return False
-    target.journal.record("lifted", id=id)
+    target.journal.append("lifted", id=id)
     return True
 
 
-def refuse(target: Target) -> None:
+def require_unfrozen(target: Target) -> None:
     """Refuse to go on while anything is frozen. AWS: ssm:GetParametersByPath, reads only.
 
     Raises:
         Refused: ``frozen``, exit code 4.
     """
-    freezes = read(target)
+    freezes = active_freezes(target)
     if freezes:
         raise Refused(
             "frozen",
@@ -117,6 +117,6 @@ def _decode(id: str, text: str) -> Freeze:
         expires = datetime.fromisoformat(values["expires"])
         # Written by hand it may have another zone, or none: then it is meant in UTC.
         expires = expires.astimezone(UTC) if expires.tzinfo else expires.replace(tzinfo=UTC)
-        return Freeze(id, str(values["reason"]), str(values["owner"]), iso(expires))
+        return Freeze(id, str(values["reason"]), str(values["owner"]), iso_utc(expires))
     except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError):
         return Freeze(id, "a freeze that cannot be read", "unknown", "somebody deletes it", readable=False)

@@ -13,7 +13,7 @@ from typing import Any, Literal
 from buddy_ops.aws import aliases
 from buddy_ops.aws.session import Target
 from buddy_ops.core.errors import AwsFailed, BuddyError
-from buddy_ops.core.journal import iso
+from buddy_ops.core.journal import iso_utc
 
 How = Literal["function", "writes"]
 STATEMENT = "BuddyOpsIsolation"
@@ -44,7 +44,7 @@ class Isolation:
         return f"isolated since {self.since} by run {self.run}: {what}"
 
 
-def read(target: Target) -> Isolation | None:
+def read_isolation(target: Target) -> Isolation | None:
     """The isolation that stands, or None. AWS: ssm:GetParameter, reads only.
 
     Raises:
@@ -77,15 +77,15 @@ def isolate(target: Target, how: How, table: str) -> Isolation:
     GetResourcePolicy (read); ssm:PutParameter without overwriting, then lambda:PutFunctionConcurrency or
     dynamodb:PutResourcePolicy (write).
     """
-    known = read(target) or _remember(target, how, table)
+    known = read_isolation(target) or _remember(target, how, table)
     while True:
         _act(target, known)
-        standing = read(target)
+        standing = read_isolation(target)
         if standing == known:
             break
         # Somebody lifted it between our look and our act: what was there before is remembered again.
         known = standing or _store(target, known)
-    target.journal.record("isolated", how=known.how, table=known.table, before=known.before)
+    target.journal.append("isolated", how=known.how, table=known.table, before=known.before)
     return known
 
 
@@ -94,17 +94,17 @@ def _act(target: Target, known: Isolation) -> None:
         target.call("lambda", "put_function_concurrency", **_function(target), ReservedConcurrentExecutions=0)
         return
     arn, policy, revision = _policy(target, known.table)
-    role = aliases.configuration(target)["Role"]
+    role = aliases.get_configuration(target)["Role"]
     ours = {"Sid": STATEMENT, "Effect": "Deny", "Principal": {"AWS": role}, "Action": list(DENIED), "Resource": arn}
     _put_policy(target, arn, [*_others(policy), ours], policy, revision)
 
 
-def lift(target: Target) -> str:
+def remove_isolation(target: Target) -> str:
     """Give back what was there before the isolation; what was done, in a sentence. AWS: as ``isolate``, and deletes.
 
     Forgets last: a run that dies on the way finds the memory, and gives the same back again.
     """
-    known = read(target)
+    known = read_isolation(target)
     if known is None:
         return "Nothing was isolated."
     if known.how == "function" and known.before is None:
@@ -126,7 +126,7 @@ def lift(target: Target) -> str:
     except AwsFailed as failure:
         if failure.code != "ParameterNotFound":
             raise
-    target.journal.record("released", how=known.how, before=known.before)
+    target.journal.append("released", how=known.how, before=known.before)
     if _stands(target, known):
         _store(target, known)
         told += " Somebody isolated it again meanwhile, and that stands until they lift it."
@@ -143,7 +143,7 @@ def _stands(target: Target, known: Isolation) -> bool:
 
 def _remember(target: Target, how: How, table: str) -> Isolation:
     before = _reserved(target) if how == "function" else None
-    known = _store(target, Isolation(how, table, before, target.run, iso(target.clock.now())))
+    known = _store(target, Isolation(how, table, before, target.run, iso_utc(target.clock.now())))
     if known.before == 0 and (now := _reserved(target)) != 0:
         # We saw the 0 of somebody's isolation, who had lifted it before this was remembered.
         known = _store(target, replace(known, before=now), overwrite=True)
@@ -158,7 +158,7 @@ def _store(target: Target, known: Isolation, overwrite: bool = False) -> Isolati
     except AwsFailed as failure:
         if failure.code != "ParameterAlreadyExists":
             raise
-        return read(target) or known
+        return read_isolation(target) or known
     return known
 
 

@@ -21,18 +21,18 @@ Status = Literal["investigating", "identified", "monitoring", "resolved"]
 
 
 @dataclass(frozen=True)
-class Told:
+class DeliveryReport:
     """Which channels took a message, and why others did not."""
 
     reached: tuple[str, ...]
-    troubles: tuple[str, ...]
+    failures: tuple[str, ...]
 
     def __str__(self) -> str:
         reached = f"Told: {', '.join(self.reached)}." if self.reached else "Nobody was told."
-        return "\n".join((reached, *self.troubles))
+        return "\n".join((reached, *self.failures))
 
 
-def announce(target: Target, text: str) -> Told:
+def announce(target: Target, text: str) -> DeliveryReport:
     """Tell the team, in Slack and by SNS. AWS: sns:Publish, ssm:GetParameter for the webhook's address.
 
     Args:
@@ -43,7 +43,7 @@ def announce(target: Target, text: str) -> Told:
     channels: list[tuple[str, Callable[[], None]]] = []
     if settings.slack_webhook:
         where = settings.slack_webhook
-        channels.append(("Slack", lambda: _slack(secret(target, where), said)))
+        channels.append(("Slack", lambda: _slack(read_secret(target, where), said)))
     if settings.topic_arn:
         topic = settings.topic_arn
         channels.append(("SNS", lambda: _publish(target, topic, said)))
@@ -52,16 +52,16 @@ def announce(target: Target, text: str) -> Told:
 
 def publish_status(
     target: Target, name: str, body: str, status: Status = "investigating", impact: Impact = "minor"
-) -> Told:
+) -> DeliveryReport:
     """Open an incident on the status page: for what users notice. A Statuspage-compatible POST."""
     page = target.settings.notify.status_page
     if page is None:
-        return Told((), ("No status page is configured.",))
+        return DeliveryReport((), ("No status page is configured.",))
     incident = {"name": name, "body": body, "status": status, "impact_override": impact}
-    return _tell(target, [("status page", lambda: _post_status(page, secret(target, page.token), incident))], name)
+    return _tell(target, [("status page", lambda: _post_status(page, read_secret(target, page.token), incident))], name)
 
 
-def secret(target: Target, where: str) -> str:
+def read_secret(target: Target, where: str) -> str:
     """A secret's value, from SSM ('ssm:/name') or the environment ('env:NAME'). AWS: ssm:GetParameter, decrypted.
 
     Raises:
@@ -70,7 +70,7 @@ def secret(target: Target, where: str) -> str:
     kind, _, name = where.partition(":")
     if kind == "ssm":
         found = str(target.call("ssm", "get_parameter", Name=name, WithDecryption=True)["Parameter"]["Value"])
-        target.redactor.learn(found)
+        target.redactor.add_secret(found)
         return found
     value = os.environ.get(name)
     if not value:
@@ -80,11 +80,11 @@ def secret(target: Target, where: str) -> str:
             now="Nobody was told by this channel.",
             next=f"Set {name}, or keep the secret in SSM and write ssm:/its/name in parameters/.",
         )
-    target.redactor.learn(value)
+    target.redactor.add_secret(value)
     return value
 
 
-def _tell(target: Target, channels: list[tuple[str, Callable[[], None]]], text: str) -> Told:
+def _tell(target: Target, channels: list[tuple[str, Callable[[], None]]], text: str) -> DeliveryReport:
     reached, troubles = [], []
     for name, send in channels:
         try:
@@ -96,8 +96,8 @@ def _tell(target: Target, channels: list[tuple[str, Callable[[], None]]], text: 
             troubles.append(f"{name} was not told: {type(error).__name__}.")
         else:
             reached.append(name)
-    target.journal.record("told", text=text, reached=reached, troubles=troubles)
-    return Told(tuple(reached), tuple(troubles))
+    target.journal.append("told", text=text, reached=reached, troubles=troubles)
+    return DeliveryReport(tuple(reached), tuple(troubles))
 
 
 def _slack(address: str, text: str) -> None:

@@ -158,7 +158,9 @@ GRANTS = (
 )
 
 
-def needs(role: Role, environment: str, settings: Settings, where: Mapping[str, str]) -> dict[str, tuple[str, ...]]:
+def required_actions(
+    role: Role, environment: str, settings: Settings, where: Mapping[str, str]
+) -> dict[str, tuple[str, ...]]:
     """The actions that a role may do, by resource.
 
     Args:

@@ -27,11 +27,11 @@ from botocore.parsers import ResponseParserError
 from botocore.session import Session
 
 from buddy_ops.aws.clock import Clock, SandboxClock, SystemClock, ask_sandbox
-from buddy_ops.aws.errors import explain
+from buddy_ops.aws.errors import translate_error
 from buddy_ops.core import project
 from buddy_ops.core import settings as settings_
 from buddy_ops.core.errors import AwsFailed, InvalidInput
-from buddy_ops.core.journal import Journal, iso
+from buddy_ops.core.journal import Journal, iso_utc
 from buddy_ops.core.redaction import FILE, Redactor
 from buddy_ops.core.settings import Settings
 
@@ -121,12 +121,12 @@ class Target:
                 reply["Payload"] = reply["Payload"].read()  # it may break off as well
         except (botocore.BotoCoreError, botocore.ClientError, ResponseParserError) as error:
             self._learn_time(getattr(error, "response", {}))
-            failure = explain(error, f"{service}:{operation}", self.region)
-            self.journal.record("aws", **entry, failed=failure.code)
+            failure = translate_error(error, f"{service}:{operation}", self.region)
+            self.journal.append("aws", **entry, failed=failure.code)
             raise failure from error
         self._learn_time(reply)
         self._learn_secrets(service, reply)
-        self.journal.record("aws", **entry, request=reply.get("ResponseMetadata", {}).get("RequestId"))
+        self.journal.append("aws", **entry, request=reply.get("ResponseMetadata", {}).get("RequestId"))
         return reply
 
     def _learn_time(self, reply: Mapping[str, Any]) -> None:
@@ -138,11 +138,11 @@ class Target:
         """What AWS has just told and no archive may hold: a function's environment, and decrypted parameters."""
         if service == "lambda":
             for configuration in (reply, reply.get("Configuration", {}), *reply.get("Versions", ())):
-                self.redactor.learn_named(configuration.get("Environment", {}).get("Variables", {}), strict=False)
+                self.redactor.add_secrets_of(configuration.get("Environment", {}).get("Variables", {}), strict=False)
         elif service == "ssm":
             for parameter in (reply.get("Parameter", {}), *reply.get("Parameters", ())):
                 if parameter.get("Type") == "SecureString":
-                    self.redactor.learn(parameter.get("Value", ""), shortest=4)
+                    self.redactor.add_secret(parameter.get("Value", ""), shortest=4)
 
     def learn_secrets(self) -> str:
         """Read what no archive may hold, for the redactor; what could not be read, in words.
@@ -175,7 +175,7 @@ class Target:
                 )
                 keys = None if self.sandbox else self.session.get_credentials()
                 for value in (keys.secret_key, keys.token) if keys else ():
-                    self.redactor.learn(value or "")
+                    self.redactor.add_secret(value or "")
             return self._clients[service, attempts]
 
     def _repr_markdown_(self) -> str:
@@ -194,7 +194,7 @@ class Target:
 
     def now(self) -> str:
         """The clock's time, as journals have it."""
-        return iso(self.clock.now())
+        return iso_utc(self.clock.now())
 
     def close(self) -> None:
         """Let the sandbox's time go on without us."""
@@ -243,8 +243,8 @@ def connect(
     """
     source = "settings"
     if not values:
-        values, source = project.read(environment)
-    elif (owner := project.owner_of(values.get("function"))) not in (None, environment):
+        values, source = project.read_settings(environment)
+    elif (owner := project.environment_of_function(values.get("function"))) not in (None, environment):
         # Freezes and policy go by the environment's name: another environment's function must not slip under it.
         raise InvalidInput(
             "invalid-parameters",
@@ -252,7 +252,7 @@ def connect(
             now=settings_.UNTOUCHED,
             next="Give environment and settings that belong together, for example with -f and no -p environment.",
         )
-    settings = settings_.validate(dict(values), source, replaced)
+    settings = settings_.validate_settings(dict(values), source, replaced)
     endpoint = os.environ.get("AWS_ENDPOINT_URL") or settings.aws.endpoint_url
     sandbox = endpoint is not None and _is_sandbox(endpoint)
     session, region = _session(settings, sandbox)
@@ -263,10 +263,10 @@ def connect(
         _assume(session, settings.aws.assume_role, f"buddy-ops-{run}", clock, where)
     folder = _folder(runbook, environment, run, clock.now())
     redactor = Redactor(settings.archive.redact, os.environ.get(FILE))
-    redactor.spare(settings.model_dump(mode="json"))
+    redactor.never_redact(settings.model_dump(mode="json"))
     writer = (lambda _: None) if quiet else _Appender(folder / "journal.jsonl")
-    journal = Journal(writer, clock.now, redactor.clean)
-    given = settings_.validate(dict(values), source).rollout
+    journal = Journal(writer, clock.now, redactor.redact)
+    given = settings_.validate_settings(dict(values), source).rollout
     target = Target(
         environment,
         settings,
@@ -284,7 +284,7 @@ def connect(
         tuple(name for name in replaced or {} if getattr(given, name) != getattr(settings.rollout, name)),
     )
     opened = {"run": run, "runbook": runbook, "environment": environment, "dry_run": dry_run, "ci": target.ci}
-    journal.record("opened", **opened)
+    journal.append("opened", **opened)
     return target
 
 
@@ -297,12 +297,12 @@ def open_runbook(runbook: str, namespace: dict[str, Any]) -> Target:
     Raises:
         InvalidInput: ``invalid-parameters``, and what ``connect`` raises.
     """
-    declared, injected = project.cells(namespace.get("In", []))
+    declared, injected = project.parameter_cells(namespace.get("In", []))
     # A front end that runs cells without history leaves nothing to read there.
-    declared = declared or project.declared_in(runbook)
+    declared = declared or project.declared_parameters(runbook)
     given = {name: namespace[name] for name in injected if name in namespace}
     given |= {name: namespace[name] for name in declared if name in namespace}
-    values = settings_.check(declared, given, f"parameters of {runbook}")
+    values = settings_.check_parameters(declared, given, f"parameters of {runbook}")
     namespace.update(values)
     return connect(
         values["environment"],

@@ -62,8 +62,8 @@ class Page:
 class Change:
     """One item as it was seen and as it shall be; None: no item. What it says is somebody's, and never shown."""
 
-    seen: Item | None = field(repr=False)
-    to: Item | None = field(repr=False)
+    expected: Item | None = field(repr=False)
+    desired: Item | None = field(repr=False)
 
 
 @dataclass(frozen=True)
@@ -85,11 +85,11 @@ class Comparison:
     notes_before: Mapping[str, int]
 
 
-def ignore(said: str) -> None:
+def ignore_progress(said: str) -> None:
     """Watches nothing."""
 
 
-def restorable(target: Target, table: str) -> tuple[datetime, datetime]:
+def restorable_window(target: Target, table: str) -> tuple[datetime, datetime]:
     """From when to when a table can be restored. AWS: dynamodb:DescribeContinuousBackups, reads only.
 
     Raises:
@@ -108,7 +108,7 @@ def restorable(target: Target, table: str) -> tuple[datetime, datetime]:
     return first, last
 
 
-def restore(target: Target, table: str, at: datetime, name: str, watch: Watch = ignore) -> None:
+def restore_copy(target: Target, table: str, at: datetime, name: str, watch: Watch = ignore_progress) -> None:
     """A copy of a table as it was at a second, under another name; waits until it can be read.
 
     One that stands already is taken if it is of this table and this second, so that running again goes on.
@@ -119,7 +119,7 @@ def restore(target: Target, table: str, at: datetime, name: str, watch: Watch = 
         BuddyError: ``restore-collides``: another table has the name; ``restore-unfinished``.
     """
     deadline = target.clock.now() + RESTORE_LIMIT
-    while restorable(target, table)[1] < at:
+    while restorable_window(target, table)[1] < at:
         # The last minutes cannot be restored yet.
         watch(f"waiting until {at:%H:%M:%S} UTC can be restored")
         target.clock.sleep_until(target.clock.now() + RESTORE_POLL)
@@ -171,13 +171,13 @@ def is_copy(target: Target, table: str, at: datetime, name: str) -> bool:
     )
 
 
-def compare(
+def compare_tables(
     target: Target,
     table: str,
     copy: str,
     key: Sequence[str],
     note: Callable[[Item], Iterable[str]] = lambda item: (),
-    watch: Watch = ignore,
+    watch: Watch = ignore_progress,
     counts: Callable[[Item], bool] = lambda item: True,
 ) -> Comparison:
     """What differs between a table and its copy; of each item that does not, 16 bytes are held.
@@ -190,19 +190,21 @@ def compare(
     """
 
     def read(page: Page) -> list[tuple[Identity, bytes, tuple[str, ...], Item]]:
-        return [(identity(item, key), digest(item), tuple(note(item)), item) for item in page.items if counts(item)]
+        return [
+            (item_key(item, key), item_digest(item), tuple(note(item)), item) for item in page.items if counts(item)
+        ]
 
     held: dict[Identity, bytes] = {}
     notes: Counter[str] = Counter()
     notes_before: Counter[str] = Counter()
-    for _, found in sweep(target, copy, read):
+    for _, found in parallel_scan(target, copy, read):
         held.update((who, what) for who, what, *_ in found)
         notes_before.update(word for *_, words, _ in found for word in words)
         watch(f"{len(held):,} items of the copy read")
     before, items, checksum = len(held), 0, 0
     now: dict[Identity, Item] = {}
     known: set[Identity] = set()
-    for _, found in sweep(target, table, read):
+    for _, found in parallel_scan(target, table, read):
         for who, what, words, item in found:
             checksum, items = checksum ^ int.from_bytes(what), items + 1
             notes.update(words)
@@ -212,12 +214,12 @@ def compare(
                 known |= {who} if then is not None else set()
         watch(f"{items:,} items compared, {len(now):,} differ")
     wanted = [dict(zip(key, ({kind: value} for kind, value in who), strict=True)) for who in (*known, *held)]
-    old = {identity(item, key): item for item in get(target, copy, wanted)}
+    old = {item_key(item, key): item for item in get_item(target, copy, wanted)}
     pairs = [(item, old.get(who)) for who, item in now.items()] + [(None, old.get(who)) for who in held]
     return Comparison(items, before, checksum, tuple(pairs), notes, notes_before)
 
 
-def sweep(
+def parallel_scan(
     target: Target,
     table: str,
     work: Callable[[Page], T],
@@ -242,7 +244,7 @@ def sweep(
     def step(segment: int, start: Mapping[str, Any] | None) -> tuple[Page, T]:
         where = {"Segment": segment, "TotalSegments": segments, "Limit": PAGE_ITEMS}
         more = {"ExclusiveStartKey": start} if start else {}
-        reply = insist(target, "scan", TableName=table, ConsistentRead=True, **where, **more)
+        reply = call_with_retries(target, "scan", TableName=table, ConsistentRead=True, **where, **more)
         page = Page(segment, tuple(reply["Items"]), reply.get("LastEvaluatedKey"))
         return page, work(page)
 
@@ -258,7 +260,9 @@ def sweep(
                 yield page, made
 
 
-def write(target: Target, table: str, key: Sequence[str], changes: Iterable[Change]) -> Iterator[tuple[Change, ...]]:
+def write_item(
+    target: Target, table: str, key: Sequence[str], changes: Iterable[Change]
+) -> Iterator[tuple[Change, ...]]:
     """Make changes in parallel, a hundred a call; after each call the changes that gave way to somebody else's write.
 
     A change that has been made already counts as made, so that running again after a kill is safe.
@@ -291,21 +295,21 @@ def write_batch(target: Target, table: str, key: Sequence[str], changes: Sequenc
             other = [reason.get("Code") == "ConditionalCheckFailed" for reason in reasons] or [False] * len(left)
             found = [reason.get("Item") for reason in reasons] or [None] * len(left)
             judged = list(zip(left, other, found, strict=True))
-            gave_way += [each for each, is_other, item in judged if is_other and item != each.to]
+            gave_way += [each for each, is_other, item in judged if is_other and item != each.desired]
             left = [each for each, is_other, _ in judged if not is_other]
             if not any(other):
                 _back_off(target, attempt)
     return tuple(gave_way)
 
 
-def get(target: Target, table: str, keys: Iterable[Mapping[str, Any]]) -> Iterator[Item]:
+def get_item(target: Target, table: str, keys: Iterable[Mapping[str, Any]]) -> Iterator[Item]:
     """The items under keys, those that are there, in any order. AWS: dynamodb:BatchGetItem, consistent, reads only."""
 
     def some(batch: Sequence[Mapping[str, Any]]) -> list[Item]:
         found: list[Item] = []
         asked: Any = {table: {"Keys": list(batch), "ConsistentRead": True}}
         for attempt in range(ATTEMPTS):
-            reply = insist(target, "batch_get_item", RequestItems=asked)
+            reply = call_with_retries(target, "batch_get_item", RequestItems=asked)
             found += reply["Responses"].get(table, [])
             asked = reply.get("UnprocessedKeys")
             if not asked:
@@ -318,7 +322,7 @@ def get(target: Target, table: str, keys: Iterable[Mapping[str, Any]]) -> Iterat
             yield from found
 
 
-def insist(target: Target, operation: str, **parameters: Any) -> dict[str, Any]:
+def call_with_retries(target: Target, operation: str, **parameters: Any) -> dict[str, Any]:
     """A call that is made again, later, while DynamoDB is throttled. AWS: dynamodb, as ``operation`` says."""
     for attempt in range(ATTEMPTS - 1):
         try:
@@ -330,17 +334,17 @@ def insist(target: Target, operation: str, **parameters: Any) -> dict[str, Any]:
     return target.call("dynamodb", operation, **parameters)
 
 
-def key_of(item: Item, key: Sequence[str]) -> dict[str, Any]:
+def key_attributes(item: Item, key: Sequence[str]) -> dict[str, Any]:
     """An item's key, as DynamoDB wants it."""
     return {name: item[name] for name in key}
 
 
-def identity(item: Item, key: Sequence[str]) -> Identity:
+def item_key(item: Item, key: Sequence[str]) -> Identity:
     """An item's key as something to look up by."""
     return tuple(next(iter(item[name].items())) for name in key)
 
 
-def digest(item: Item) -> bytes:
+def item_digest(item: Item) -> bytes:
     """16 bytes that are the same for the same item, whatever the order of its attributes and of its sets."""
     return hashlib.sha256(json.dumps(_canonical(item), sort_keys=True).encode()).digest()[:16]
 
@@ -366,7 +370,7 @@ def _request(table: str, key: Sequence[str], change: Change) -> dict[str, Any]:
 
     Of an item that stays only what differs is written: an attribute that somebody adds meanwhile stays, too.
     """
-    seen, to = change.seen or {}, change.to or {}
+    seen, to = change.expected or {}, change.desired or {}
     names = {name: f"#n{at}" for at, name in enumerate(sorted({*seen, *to}))}
     said = [f"{names[name]} = :v{at}" for at, name in enumerate(sorted(seen))]
     said += [f"attribute_not_exists({names[name]})" for name in sorted(to) if name not in seen]
@@ -377,10 +381,10 @@ def _request(table: str, key: Sequence[str], change: Change) -> dict[str, Any]:
         "ExpressionAttributeNames": {short: name for name, short in names.items()},
         "ReturnValuesOnConditionCheckFailure": "ALL_OLD",
     }
-    if change.seen is None:
+    if change.expected is None:
         return {"Put": {**guarded, "Item": to}}
-    guarded |= {"Key": key_of(seen, key), "ExpressionAttributeValues": values}
-    if change.to is None:
+    guarded |= {"Key": key_attributes(seen, key), "ExpressionAttributeValues": values}
+    if change.desired is None:
         return {"Delete": guarded}
     put = [name for name in sorted(to) if to[name] != seen.get(name)]
     values |= {f":w{at}": to[name] for at, name in enumerate(put)}

@@ -18,7 +18,7 @@ from buddy_ops.aws.session import Target
 from buddy_ops.aws.tables import Watch
 from buddy_ops.core import project, rules
 from buddy_ops.core.errors import BuddyError, InvalidInput, Refused
-from buddy_ops.core.plan import Item, Record
+from buddy_ops.core.plan import ChecklistItem, ChecklistResult
 from buddy_ops.deployment import rollout_plan, smoke_tests
 from buddy_ops.health import alarms, metrics
 from buddy_ops.health.judge import Counts
@@ -36,11 +36,11 @@ class _Look:
 
     target: Target
     reached: tuple[str, ...] = ()
-    watch: Watch = tables.ignore
+    watch: Watch = tables.ignore_progress
 
     @cached_property
     def alias(self) -> Alias | None:
-        return aliases.read(self.target)
+        return aliases.read_alias(self.target)
 
     @cached_property
     def serving(self) -> Counts | str:
@@ -56,12 +56,12 @@ class _Look:
     def _counts(self, target: Target) -> Counts | str:
         if self.alias is None:
             return "nothing serves yet"
-        version, record = self.alias.primary, self.alias.record
+        version, record = self.alias.primary, self.alias.rollout
         until = _floor(target.clock.now() - timedelta(seconds=target.settings.health.late_data_s))
         since = until - LOOK_BACK
-        if record is not None and record.to == version:
+        if record is not None and record.new_version == version:
             since = max(since, _floor(datetime.fromisoformat(record.since)) + MINUTE)
-        reading = metrics.read(target, (version,), lambda _: version, since, until)
+        reading = metrics.read_minutes(target, (version,), lambda _: version, since, until)
         if reading.trouble is not None:
             return reading.trouble
         rows = [row.counts[version] for row in reading.rows]
@@ -70,15 +70,15 @@ class _Look:
 
 
 Check = Callable[[_Look], Found]
-Seen = Callable[[Item], None]
+Seen = Callable[[ChecklistItem], None]
 """Hears of each item as soon as it is checked."""
 
 
-def nobody(item: Item) -> None:
+def no_progress(item: ChecklistItem) -> None:
     """Hears nothing."""
 
 
-def subject(target: Target, artifact: str, attested: Collection[str] = ()) -> str:
+def checklist_subject(target: Target, artifact: str, attested: Collection[str] = ()) -> str:
     """What a record before a deployment is for: the very build, by its content.
 
     Args:
@@ -88,16 +88,16 @@ def subject(target: Target, artifact: str, attested: Collection[str] = ()) -> st
         InvalidInput: ``artifact-missing``, ``artifact-not-a-zip``, ``unknown-item``.
     """
     _refuse_unknown("pre_deployment", _items_before(target), attested)
-    return rollout_plan.build(aliases.code_sha256(project.artifact(artifact)))
+    return rollout_plan.describe_build(aliases.code_sha256(project.read_artifact(artifact)))
 
 
-def before(
+def check_before(
     target: Target,
     artifact: str,
     attested: Mapping[str, str] | None = None,
     reached: tuple[str, ...] = (),
-    seen: Seen = nobody,
-) -> Record:
+    seen: Seen = no_progress,
+) -> ChecklistResult:
     """Whether a build may be shipped, item by item.
 
     Args:
@@ -113,16 +113,16 @@ def before(
         InvalidInput: ``artifact-missing``, ``artifact-not-a-zip``, ``unknown-item``.
     """
     answers, look = attested or {}, _Look(target, reached)
-    build = subject(target, artifact, answers)
+    build = checklist_subject(target, artifact, answers)
     return _record("pre_deployment", build, _items_before(target), answers, look, seen)
 
 
-def after(
+def check_after(
     target: Target,
     attested: Mapping[str, str] | None = None,
-    seen: Seen = nobody,
-    watch: Watch = tables.ignore,
-) -> Record:
+    seen: Seen = no_progress,
+    watch: Watch = tables.ignore_progress,
+) -> ChecklistResult:
     """Whether the version that serves is well, item by item; it is invoked by its smoke tests.
 
     Args:
@@ -146,12 +146,16 @@ def after(
     return _record("post_deployment", f"v{look.alias.primary}", dict(AFTER), attested or {}, look, seen)
 
 
-def keep(target: Target, record: Record) -> str:
+def store_result(target: Target, record: ChecklistResult) -> str:
     """Write the record where the strategies look for it, and say where. AWS: ssm:PutParameter, writes."""
-    return "Dry run: no record was written." if target.dry_run else f"Kept as {checklist_store.write(target, record)}."
+    return (
+        "Dry run: no record was written."
+        if target.dry_run
+        else f"Kept as {checklist_store.write_result(target, record)}."
+    )
 
 
-def conclude(record: Record) -> None:
+def raise_for_failed_items(record: ChecklistResult) -> None:
     """The last cell: nothing if every item is 'yes'.
 
     Raises:
@@ -180,14 +184,14 @@ def _record(
     attested: Mapping[str, str],
     look: _Look,
     seen: Seen,
-) -> Record:
+) -> ChecklistResult:
     _refuse_unknown(checklist, items, attested)
     found = []
     for name, check in items.items():
         found.append(_item(name, check, attested.get(name, "").strip(), look))
         seen(found[-1])
     target = look.target
-    return Record(checklist, subject, target.clock.now(), target.run, target.principal, tuple(found))
+    return ChecklistResult(checklist, subject, target.clock.now(), target.run, target.principal, tuple(found))
 
 
 def _refuse_unknown(checklist: str, items: Collection[str], attested: Collection[str]) -> None:
@@ -200,15 +204,15 @@ def _refuse_unknown(checklist: str, items: Collection[str], attested: Collection
         )
 
 
-def _item(name: str, check: Check | None, by: str, look: _Look) -> Item:
+def _item(name: str, check: Check | None, by: str, look: _Look) -> ChecklistItem:
     """What a check says; where it cannot tell, or there is none, what a person answers for."""
     try:
         state, says = check(look) if check else ("unknown", "nobody answers for it yet")
     except BuddyError as error:
         state, says = "unknown", error.what
     if state == "unknown" and by:
-        return Item(name, "yes", f"attested; no check could tell: {says}" if check else "attested", by)
-    return Item(name, state, says)
+        return ChecklistItem(name, "yes", f"attested; no check could tell: {says}" if check else "attested", by)
+    return ChecklistItem(name, state, says)
 
 
 # Before
@@ -220,9 +224,9 @@ def _way_back(look: _Look) -> Found:
     if alias is None:
         return "yes", "a first deployment: there is nothing to return to"
     name = f"v{alias.primary}"
-    if alias.record is not None and alias.primary in alias.record.bad:
+    if alias.rollout is not None and alias.primary in alias.rollout.rejected_versions:
         return "no", f"a rollback would return to {name}, which was taken back before"
-    state = aliases.configuration(look.target, alias.primary).get("State", "Active")
+    state = aliases.get_configuration(look.target, alias.primary).get("State", "Active")
     if state not in ("Active", "Inactive"):
         return "no", f"a rollback would return to {name}, which is {state}"
     state_, says = _rate(look, "errors", look.target.settings.health.error_rate, "failed")
@@ -230,10 +234,10 @@ def _way_back(look: _Look) -> Found:
 
 
 def _alarms(look: _Look) -> Found:
-    wanted, missing = len(alarms.wanted(look.target)), len(alarms.plan(look.target).wanted)
+    wanted, missing = len(alarms.wanted_alarms(look.target)), len(alarms.plan_alarms(look.target).wanted)
     if missing:
         return "no", f"{missing} of {wanted} alarms are missing or changed: operations/alarms writes them"
-    burning = [each.name for each in alarms.burning(look.target)]
+    burning = [each.name for each in alarms.alarms_in_alarm(look.target)]
     return "yes", f"{wanted} alarms as they should be; {', '.join(burning) or 'none'} in ALARM"
 
 
@@ -242,15 +246,15 @@ def _on_call(look: _Look) -> Found:
 
 
 def _window(look: _Look) -> Found:
-    frozen = freezes.read(look.target)
+    frozen = freezes.active_freezes(look.target)
     if frozen:
         return "no", f"frozen: {'; '.join(map(str, frozen))}"
     window = look.target.settings.policy.window
     if window is None:
         return "yes", "deployments may begin at any time"
     now = look.target.clock.now()
-    says = f"{rules.told(window)}; there it is {rules.local(window, now)}"
-    return ("yes" if rules.is_open(window, now) else "no"), says
+    says = f"{rules.describe_rules(window)}; there it is {rules.to_local_time(window, now)}"
+    return ("yes" if rules.is_window_open(window, now) else "no"), says
 
 
 def _suite(look: _Look) -> Found:
@@ -277,7 +281,7 @@ BEFORE: Mapping[str, Check | None] = {
 
 def _smoke(look: _Look) -> Found:
     assert look.alias is not None
-    results = smoke_tests.run(look.target, look.alias.primary, look.watch)
+    results = smoke_tests.run_smoke_tests(look.target, look.alias.primary, look.watch)
     failed = [str(each) for each in results if each.trouble]
     if not results:
         return "unknown", "the environment has no smoke tests"
@@ -317,19 +321,19 @@ def _business(look: _Look) -> Found:
 
 def _closed(look: _Look) -> Found:
     """Nobody has returned from it in 24 hours at 100 %."""
-    record = look.alias.record if look.alias else None
+    record = look.alias.rollout if look.alias else None
     if look.alias is None or record is None:
         return "unknown", "no rollout of ours is recorded"
-    if record.to != look.alias.primary or record.stage not in ("proved", "unproven"):
+    if record.new_version != look.alias.primary or record.stage not in ("proved", "unproven"):
         return (
             "no",
-            f"v{record.to} is {aliases.ENDED.get(record.stage, f'at stage {record.stage}')} since {record.since}",
+            f"v{record.new_version} is {aliases.ENDED.get(record.stage, f'at stage {record.stage}')} since {record.since}",
         )
     closes = datetime.fromisoformat(record.since) + ROLLBACK_WINDOW
     closed = look.target.clock.now() >= closes
     return (
         "yes" if closed else "no"
-    ), f"it closes {closes:%Y-%m-%d %H:%M} UTC, 24 hours after v{record.to} came to 100 %"
+    ), f"it closes {closes:%Y-%m-%d %H:%M} UTC, 24 hours after v{record.new_version} came to 100 %"
 
 
 AFTER: Mapping[str, Check | None] = {

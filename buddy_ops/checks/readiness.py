@@ -16,7 +16,7 @@ from buddy_ops.aws.tables import Watch
 from buddy_ops.checks import setup
 from buddy_ops.checks.setup import Finding, Told
 from buddy_ops.core.errors import AwsFailed, BuddyError, InvalidInput
-from buddy_ops.core.plan import escape
+from buddy_ops.core.plan import escape_markdown
 from buddy_ops.deployment import cleanup, rollback, smoke_tests
 from buddy_ops.health import alarms
 from buddy_ops.migrations import schema
@@ -62,14 +62,14 @@ class Audit:
 
     def _repr_markdown_(self) -> str:
         rows = (
-            f"| {each.check} | {MARKS[each.state]} | {escape(each.says)} | {escape(each.do)} | {mend(each)} |"
+            f"| {each.check} | {MARKS[each.state]} | {escape_markdown(each.says)} | {escape_markdown(each.do)} | {remedies(each)} |"
             for each in sorted(self.findings, key=lambda each: list(MARKS).index(each.state))
         )
         head = ("| what | state | found | to do | open |", "|---|---|---|---|---|")
         return "\n".join((f"**{self}**", "", *head, *rows))
 
 
-def examine(target: Target, role: str = "auditor", where: str = "", watch: Watch = tables.ignore) -> Audit:
+def run_audit(target: Target, role: str = "auditor", where: str = "", watch: Watch = tables.ignore_progress) -> Audit:
     """Look at everything.
 
     Args:
@@ -92,7 +92,7 @@ def examine(target: Target, role: str = "auditor", where: str = "", watch: Watch
             next=f"Choose one of: {', '.join(get_args(Role))}.",
         )
     found: list[Finding] = []
-    for each in setup.examine(target, cast(Role, role)):
+    for each in setup.run_doctor(target, cast(Role, role)):
         watch(f"looked at {each.check}")
         found.append(each)
     for name, check in CHECKS:
@@ -103,11 +103,11 @@ def examine(target: Target, role: str = "auditor", where: str = "", watch: Watch
     found.append(_look("rehearsal", lambda here: _rehearsal(here, where), target))
     audit = Audit(tuple(found))
     problems = [each.check for each in audit.problems]
-    target.journal.record("audited", says=str(audit), problems=problems)
+    target.journal.append("audited", says=str(audit), problems=problems)
     return audit
 
 
-def conclude(audit: Audit) -> None:
+def raise_for_problems(audit: Audit) -> None:
     """The last cell of review/readiness_audit: an error where a rollback would not work.
 
     Raises:
@@ -115,7 +115,7 @@ def conclude(audit: Audit) -> None:
     """
     if audit.problems:
         listed = "\n".join(f"  - {each.check}: {each.says}" for each in audit.problems)
-        runbooks = dict.fromkeys(filter(None, map(mend, audit.problems)))
+        runbooks = dict.fromkeys(filter(None, map(remedies, audit.problems)))
         raise BuddyError(
             "not-ready",
             f"{audit}\n{listed}",
@@ -124,7 +124,7 @@ def conclude(audit: Audit) -> None:
         )
 
 
-def mend(finding: Finding) -> str:
+def remedies(finding: Finding) -> str:
     """The runbook that mends a finding; '' where there is nothing to mend, or none does."""
     return "" if finding.state == "ok" else MENDS.get(finding.check, "")
 
@@ -148,9 +148,9 @@ def _on_call(target: Target) -> Told:
 
 def _destination(target: Target) -> Told:
     """Present, active, schema-compatible: what a rollback's own plan looks at."""
-    plan = rollback.plan(target)
+    plan = rollback.plan_rollback(target)
     # A rollback between two versions that know the same schema asks no table; whether either fits, this must know.
-    schema.refuse(target, plan.destination, aliases.configuration(target, plan.destination))
+    schema.require_compatible(target, plan.destination, aliases.get_configuration(target, plan.destination))
     says = f"v{plan.destination}"
     if plan.reasons:
         return "warning", f"{says}: {'; '.join(plan.reasons)}", "Know this before you roll back."
@@ -158,38 +158,38 @@ def _destination(target: Target) -> Told:
 
 
 def _smoke(target: Target) -> Told:
-    version = rollback.plan(target).destination
-    failed = [result for result in smoke_tests.run(target, version) if result.trouble]
+    version = rollback.plan_rollback(target).destination
+    failed = [result for result in smoke_tests.run_smoke_tests(target, version) if result.trouble]
     if failed:
         return "problem", f"v{version}: {'; '.join(map(str, failed))}", "Ship a build that works: it is the way out."
     return "ok", f"v{version} passed {len(target.settings.smoke_tests)}", ""
 
 
 def _alarms(target: Target) -> Told:
-    wrong = alarms.plan(target).wanted
+    wrong = alarms.plan_alarms(target).wanted
     if wrong:
         return "problem", f"missing or changed: {', '.join(each['AlarmName'] for each in wrong)}", "Write them anew."
-    return "ok", f"all {len(alarms.wanted(target))} are as they should be", ""
+    return "ok", f"all {len(alarms.wanted_alarms(target))} are as they should be", ""
 
 
 def _heard(target: Target) -> Told:
-    heard = alarms.listeners(target)
+    heard = alarms.confirmed_subscribers(target)
     if not heard:
         return "problem", "nobody is subscribed to the alarms' topic", "Subscribe those on call, and test an alarm."
     return "ok", f"by {heard}", ""
 
 
 def _freezes(target: Target) -> Told:
-    stale = freezes.stale(target)
+    stale = freezes.expired_freezes(target)
     if stale:
         return "warning", f"forgotten: {'; '.join(map(str, stale))}", "Lift them."
     return "ok", "none is stale", ""
 
 
 def _versions(target: Target) -> Told:
-    plan, kept = cleanup.plan(target), target.settings.policy.keep_versions
-    if plan.doomed:
-        return "warning", f"{len(plan.doomed)} more than the newest {kept} and those in use", "Clean up."
+    plan, kept = cleanup.plan_cleanup(target), target.settings.policy.keep_versions
+    if plan.to_delete:
+        return "warning", f"{len(plan.to_delete)} more than the newest {kept} and those in use", "Clean up."
     return "ok", f"no more than the newest {kept} and those in use", ""
 
 
@@ -247,8 +247,8 @@ def _table(target: Target, name: str) -> Told:
 
 def _rehearsal(target: Target, where: str) -> Told:
     """When a rollback last went well here, by the archived runs."""
-    shelf = archive.at(where or target.settings.archive.where, target.environment)
-    ended = [each.ended for each in archive.entries(shelf) if _rehearsed(target, each)]
+    shelf = archive.open_store(where or target.settings.archive.where, target.environment)
+    ended = [each.ended for each in archive.list_entries(shelf) if _rehearsed(target, each)]
     if not ended:
         return "warning", f"no rollback of {target.environment} is archived in {shelf.where}", "Rehearse one."
     last = datetime.fromisoformat(max(ended))
@@ -258,6 +258,6 @@ def _rehearsal(target: Target, where: str) -> Told:
     return "ok", says, ""
 
 
-def _rehearsed(target: Target, entry: archive.Entry) -> bool:
+def _rehearsed(target: Target, entry: archive.ManifestEntry) -> bool:
     own = entry.environment == target.environment and entry.runbook in REHEARSALS
     return own and entry.exit_code == 0 and not entry.parameters.get("dry_run")

@@ -50,14 +50,14 @@ class _Patient:
 
     @cached_property
     def configuration(self) -> dict[str, Any]:
-        return aliases.configuration(self.target)
+        return aliases.get_configuration(self.target)
 
     @cached_property
     def alias(self) -> Alias | None:
-        return aliases.read(self.target)
+        return aliases.read_alias(self.target)
 
 
-def examine(target: Target, role: Role) -> Iterator[Finding]:
+def run_doctor(target: Target, role: Role) -> Iterator[Finding]:
     """Look at everything, one finding after the other; without credentials the first is the last.
 
     Args:
@@ -116,21 +116,21 @@ def _alias(patient: _Patient) -> Told:
     alias = patient.alias
     if alias is None:
         return "warning", f"there is no {patient.target.resource}", "The first run of strategies/canary creates it."
-    if alias.second is None:
+    if alias.additional is None:
         return "ok", str(alias), ""
     if alias.stable is None:
         return "problem", f"{alias}, and nothing says which is stable", "Run rollback/immediate with to_version."
     if alias.stable != alias.primary:
         says = f"{alias}, and v{alias.stable} is stable: another tool made v{alias.primary} the primary"
         return "problem", says, f"rollback/immediate gives v{alias.stable} all traffic."
-    if alias.record is not None and alias.record.open:
+    if alias.rollout is not None and alias.rollout.open:
         return (
             "warning",
-            f"{alias}: run {alias.record.run} is under way",
+            f"{alias}: run {alias.rollout.run} is under way",
             "Let it end, or resume it with its artifact.",
         )
     if alias.draining:
-        return "warning", f"{alias}: v{alias.second}'s share is being taken away in steps", "Let it end."
+        return "warning", f"{alias}: v{alias.additional}'s share is being taken away in steps", "Let it end."
     return "problem", f"{alias}, and no rollout under way owns these weights", "rollback/immediate clears them."
 
 
@@ -138,17 +138,17 @@ def _record(patient: _Patient) -> Told:
     alias = patient.alias
     if alias is None or not alias.description:
         return "ok", "none: no rollout was recorded yet", ""
-    if alias.record is None:
+    if alias.rollout is None:
         return "ok", "the Description is not ours: the first rollout keeps its beginning as a note", ""
-    record = alias.record
-    says = f"run {record.run}: v{record.source or '?'} to v{record.to}, {record.stage} since {record.since}"
-    if alias.fired:
+    record = alias.rollout
+    says = f"run {record.run}: v{record.stable_version or '?'} to v{record.new_version}, {record.stage} since {record.since}"
+    if alias.failsafe_triggered:
         return "warning", f"{says}; its lease has taken the traffic back", "Run the same artifact again: it closes it."
     return "ok", says, ""
 
 
 def _freeze(patient: _Patient) -> Told:
-    standing = freezes.read(patient.target)
+    standing = freezes.active_freezes(patient.target)
     if not standing:
         return "ok", "none", ""
     return "warning", "; ".join(map(str, standing)), "No deployment begins until it ends; a rollback does."
@@ -166,7 +166,7 @@ def allowed(target: Target, role: Role, arn: str = "") -> Told:
 
     AWS: iam:GetRole, SimulatePrincipalPolicy, reads only.
     """
-    needed = permissions.needs(role, target.environment, target.settings, _where(target))
+    needed = permissions.required_actions(role, target.environment, target.settings, _where(target))
     count = sum(map(len, needed.values()))
     try:
         source = arn or _policy_source(target)
@@ -271,7 +271,7 @@ def _seen(target: Target, namespace: str, name: str) -> bool:
 
 def _alarms(patient: _Patient) -> Told:
     target = patient.target
-    there = alarms.read(target)
+    there = alarms.read_alarms(target)
     if not there:
         return "warning", "none", "operations/alarms writes them."
     burning = [alarm.name for alarm in there if alarm.state == "ALARM"]

@@ -15,7 +15,7 @@ from buddy_ops.aws.aliases import Alias
 from buddy_ops.aws.session import Target
 from buddy_ops.core.errors import BuddyError
 from buddy_ops.health import alarms, metrics
-from buddy_ops.health.metrics import MINUTE, Reading
+from buddy_ops.health.metrics import MINUTE, MetricsReading
 
 State = Literal["ok", "burns", "unknown", "note"]
 Told = tuple[State, str]
@@ -35,7 +35,7 @@ class Sign:
 
 
 @dataclass(frozen=True)
-class Step:
+class NextStep:
     """A runbook that answers what is seen, with its parameters filled in as far as they are known."""
 
     why: str
@@ -56,12 +56,12 @@ class Step:
 
 
 @dataclass(frozen=True)
-class Triage:
+class StatusReport:
     """What was found, the worst first."""
 
     live: str
     signs: tuple[Sign, ...]
-    steps: tuple[Step, ...]
+    steps: tuple[NextStep, ...]
 
     @property
     def verdict(self) -> str:
@@ -110,16 +110,16 @@ def _coloured(state: State) -> str:
     return f'class="{state}" style="color:{COLOURS[state]}"'
 
 
-def look(target: Target) -> Triage:
+def read_status(target: Target) -> StatusReport:
     """Look at everything once.
 
     AWS: lambda:GetAlias, GetFunctionConfiguration, cloudwatch:GetMetricData, DescribeAlarms, ssm:GetParametersByPath,
     logs:StartQuery, GetQueryResults, reads only.
     """
     try:
-        alias = aliases.read(target)
+        alias = aliases.read_alias(target)
     except BuddyError as error:
-        return Triage(f"What is live is unknown: {error.what}", (Sign("alias", "unknown", error.what),), ())
+        return StatusReport(f"What is live is unknown: {error.what}", (Sign("alias", "unknown", error.what),), ())
     now = target.clock.now()
     until = now.replace(second=0, microsecond=0) - timedelta(seconds=target.settings.health.late_data_s)
     looks: dict[str, Callable[[], Told]] = {"rollout": partial(_rollout, alias, now)}
@@ -131,7 +131,7 @@ def look(target: Target) -> Triage:
         looks["cold starts"] = partial(_cold_starts, target, until)
     looks |= {"alarms": partial(_alarms, target), "freeze": partial(_freeze, target)}
     signs = tuple(_sign(what, ask) for what, ask in looks.items())
-    return Triage(aliases.explain(target, alias), signs, _steps(target, alias, signs))
+    return StatusReport(aliases.describe(target, alias), signs, _steps(target, alias, signs))
 
 
 def _sign(what: str, ask: Callable[[], Told]) -> Sign:
@@ -141,12 +141,12 @@ def _sign(what: str, ask: Callable[[], Told]) -> Sign:
         return Sign(what, "unknown", error.what)
 
 
-def _reading(target: Target, alias: Alias, until: datetime) -> Reading:
-    versions = [alias.primary] if alias.second is None else [alias.primary, alias.second]
-    return metrics.read(target, versions, lambda _: alias.primary, until - WINDOW, until)
+def _reading(target: Target, alias: Alias, until: datetime) -> MetricsReading:
+    versions = [alias.primary] if alias.additional is None else [alias.primary, alias.additional]
+    return metrics.read_minutes(target, versions, lambda _: alias.primary, until - WINDOW, until)
 
 
-def _counted(reading: Reading, what: str) -> list[tuple[str, int, int]]:
+def _counted(reading: MetricsReading, what: str) -> list[tuple[str, int, int]]:
     """By version: how many of ``what``, of how many requests."""
     versions = sorted({version for row in reading.rows for version in row.counts}, key=int)
     return [
@@ -159,7 +159,7 @@ def _counted(reading: Reading, what: str) -> list[tuple[str, int, int]]:
     ]
 
 
-def _share(reading: Reading, what: str, bound: float, says: str) -> Told:
+def _share(reading: MetricsReading, what: str, bound: float, says: str) -> Told:
     if reading.trouble:
         return "unknown", reading.trouble
     found = _counted(reading, what)
@@ -172,11 +172,11 @@ def _share(reading: Reading, what: str, bound: float, says: str) -> Told:
     return ("burns" if over else "ok"), f"{told} in {WINDOW / MINUTE:g} minutes; {100 * bound:g} % is allowed"
 
 
-def _errors(target: Target, reading: Reading) -> Told:
+def _errors(target: Target, reading: MetricsReading) -> Told:
     return _share(reading, "errors", target.settings.health.error_rate, "failed")
 
 
-def _latency(target: Target, reading: Reading) -> Told:
+def _latency(target: Target, reading: MetricsReading) -> Told:
     bound_s = target.settings.health.latency_ms / 1000
     state, told = _share(reading, "slow", target.settings.health.slow_rate, f"took over {bound_s:g} s")
     latest = [row.p99_ms for row in reading.rows if row.p99_ms][-1:]
@@ -184,7 +184,7 @@ def _latency(target: Target, reading: Reading) -> Told:
     return state, f"{told}; latest p99: {p99}" if p99 else told
 
 
-def _throttles(reading: Reading) -> Told:
+def _throttles(reading: MetricsReading) -> Told:
     if reading.trouble:
         return "unknown", reading.trouble
     count = sum(each[1] for each in _counted(reading, "throttles"))
@@ -194,13 +194,13 @@ def _throttles(reading: Reading) -> Told:
 
 
 def _cold_starts(target: Target, until: datetime) -> Told:
-    found = metrics.cold_starts(target, until - WINDOW, until)
+    found = metrics.read_cold_starts(target, until - WINDOW, until)
     slow = any((each.p95_init_ms or 0) >= metrics.INIT_BOUND_MS for each in found)
     return ("note" if slow else "ok"), "; ".join(map(str, found)) or "no invocation was logged"
 
 
 def _alarms(target: Target) -> Told:
-    there = alarms.read(target)
+    there = alarms.read_alarms(target)
     burning = [alarm for alarm in there if alarm.state == "ALARM"]
     if burning:
         return "burns", "; ".join(f"{alarm.name}: {alarm.reason}" for alarm in burning)
@@ -208,41 +208,44 @@ def _alarms(target: Target) -> Told:
 
 
 def _freeze(target: Target) -> Told:
-    standing = freezes.read(target)
+    standing = freezes.active_freezes(target)
     return ("note", "; ".join(map(str, standing))) if standing else ("ok", "none")
 
 
 def _rollout(alias: Alias | None, now: datetime) -> Told:
-    record = alias.record if alias else None
-    if alias is not None and alias.second is not None and (record is None or not record.open):
+    record = alias.rollout if alias else None
+    if alias is not None and alias.additional is not None and (record is None or not record.open):
         return "burns", f"{alias}, and no rollout of ours put these weights there"
     if alias is None or record is None or not record.open:
         return "ok", "none under way"
     minutes = (now - datetime.fromisoformat(record.since)) / MINUTE
     stage = "watched at 100 %" if record.stage == "watch" else f"at stage {record.stage}"
-    if alias.fired:
-        return "note", f"run {record.run} died at stage {record.stage}; its lease took v{record.to}'s traffic away"
-    return "note", f"run {record.run} ships v{record.to}: {stage} for {minutes:.0f} minutes"
+    if alias.failsafe_triggered:
+        return (
+            "note",
+            f"run {record.run} died at stage {record.stage}; its lease took v{record.new_version}'s traffic away",
+        )
+    return "note", f"run {record.run} ships v{record.new_version}: {stage} for {minutes:.0f} minutes"
 
 
-def _steps(target: Target, alias: Alias | None, signs: tuple[Sign, ...]) -> tuple[Step, ...]:
+def _steps(target: Target, alias: Alias | None, signs: tuple[Sign, ...]) -> tuple[NextStep, ...]:
     """What to do about it, the most urgent first."""
     here = {"environment": target.environment}
     ship, allowed = {**here, "artifact": "build/skill.zip"}, target.settings.rollout.strategies
     strategy = f"strategies/{'canary' if 'canary' in allowed else allowed[0]}"
     state = {sign.what: sign.state for sign in signs}
-    record = alias.record if alias else None
-    found: list[Step] = []
+    record = alias.rollout if alias else None
+    found: list[NextStep] = []
     if alias is not None and "burns" in (state["error rate"], state["latency"], state["rollout"]):
         what = f"take v{alias.canary}'s share away" if alias.canary else f"take v{alias.primary} back"
         if alias.stable is None:
-            what = f"find out which of v{alias.primary} and v{alias.second} is good, and keep it (to_version)"
-        found.append(Step(f"People are hurt: {what}, now.", "rollback/immediate", here))
+            what = f"find out which of v{alias.primary} and v{alias.additional} is good, and keep it (to_version)"
+        found.append(NextStep(f"People are hurt: {what}, now.", "rollback/immediate", here))
     if record is not None and record.open:
-        resume = f"A rollout that was interrupted: with the build of v{record.to} this goes on with it, or closes it."
-        found.append(Step(resume, strategy, ship))
+        resume = f"A rollout that was interrupted: with the build of v{record.new_version} this goes on with it, or closes it."
+        found.append(NextStep(resume, strategy, ship))
     if alias is None:
-        found.append(Step("Nothing is deployed yet.", strategy, ship))
+        found.append(NextStep("Nothing is deployed yet.", strategy, ship))
     if state["alarms"] == "note":
-        found.append(Step("Nobody would be called: write the alarms.", "operations/alarms", here))
-    return tuple(found) or (Step("Nothing to do. To ship a build:", strategy, ship),)
+        found.append(NextStep("Nobody would be called: write the alarms.", "operations/alarms", here))
+    return tuple(found) or (NextStep("Nothing to do. To ship a build:", strategy, ship),)

@@ -26,7 +26,7 @@ HISTORY_S = 190 * 60
 
 
 @dataclass(frozen=True)
-class Line:
+class DemoRow:
     """One row of the table: how a run ended."""
 
     what: str
@@ -42,7 +42,7 @@ class Line:
 
 def main(out: Console, err: Console) -> int:
     """Run it; 0 if both runs ended as they should, else 1."""
-    with err.status("starting the sandbox") as status, sandbox.running() as endpoint:
+    with err.status("starting the sandbox") as status, sandbox.running_sandbox() as endpoint:
         before = os.environ.get("AWS_ENDPOINT_URL")
         os.environ["AWS_ENDPOINT_URL"] = endpoint
         try:
@@ -51,13 +51,13 @@ def main(out: Console, err: Console) -> int:
             lines = []
             for name, what, expected in BUILDS:
                 status.update(f"shipping {what}")
-                lines.append(ship(name, what, expected, sandbox.write_build(name), status.update))
+                lines.append(run_canary(name, what, expected, sandbox.write_build(name), status.update))
         finally:
             os.environ.pop("AWS_ENDPOINT_URL", None)
             if before is not None:
                 os.environ["AWS_ENDPOINT_URL"] = before
     out.print(f"First deployment: {first}", highlight=False)
-    out.print(table(lines))
+    out.print(results_table(lines))
     for line in lines:
         out.print(f"report of {line.what}:\n  {line.report}", highlight=False)
     if all(line.as_expected for line in lines):
@@ -68,24 +68,24 @@ def main(out: Console, err: Console) -> int:
 
 def deploy_first(endpoint: str) -> str:
     """Deploy the first build with the library, as any runbook would, then let people talk to Buddy for three hours."""
-    artifact = sandbox.set_up(endpoint, "first_deployment", "sandbox")
+    artifact = sandbox.load_scenario(endpoint, "first_deployment", "sandbox")
     here = session.connect("sandbox", "first_deployment")
-    plan = rollout.plan(here, str(artifact), "all_at_once")
+    plan = rollout.plan_rollout(here, str(artifact), "all_at_once")
     approval = Approval(plan.hash, ("the demo",), here.clock.now(), here.principal)
-    outcome = rollout.drive(here, rollout.run(here, plan, approval))
+    outcome = rollout.drive_rollout(here, rollout.run_rollout(here, plan, approval))
     here.close()
-    sandbox.ask(endpoint, "advance", seconds=HISTORY_S)
+    sandbox.call_sandbox(endpoint, "advance", seconds=HISTORY_S)
     return outcome.reasons[0]
 
 
-def ship(name: str, what: str, expected: int, artifact: Path, tell: Any) -> Line:
+def run_canary(name: str, what: str, expected: int, artifact: Path, tell: Any) -> DemoRow:
     """One canary through papermill."""
     given = {"environment": "sandbox", "artifact": str(artifact), "approved_by": ["the demo"]}
-    done = supervisor.run("strategies/canary", given, progress=lambda step: tell(f"shipping {what}: {step}"))
+    done = supervisor.run_notebook("strategies/canary", given, progress=lambda step: tell(f"shipping {what}: {step}"))
     records = [json.loads(line) for line in (done.folder / "journal.jsonl").read_text().splitlines()]
     ended: dict[str, Any] = next((each for each in records if each["kind"] == "outcome"), {})
     if not ended:
-        return Line(what, f"failed: {done.trouble}", "", "", "", "", 0.0, done.report or done.notebook, False)
+        return DemoRow(what, f"failed: {done.trouble}", "", "", "", "", 0.0, done.report or done.notebook, False)
     shares = [f"{100 * each['weight']:g} %" for each in records if each["kind"] == "shifted"]
     stable, new = ended["stable"], ended["new"]
     rates = {version: _rate(ended, version) for version in (stable, new)}
@@ -93,18 +93,18 @@ def ship(name: str, what: str, expected: int, artifact: Path, tell: Any) -> Line
     root = project.project_root()
     report = (done.report or done.notebook).relative_to(root)
     good = done.exit_code == expected
-    return Line(
+    return DemoRow(
         what, ended["ending"], " → ".join(shares), rates[stable], rates[new], failed, ended["minutes"], report, good
     )
 
 
-def table(lines: list[Line]) -> Table:
+def results_table(lines: list[DemoRow]) -> Table:
     """What happened, a column a run, so that it fits a narrow terminal."""
     shown = Table(title="Two canaries of Buddy, in Buddy's time", title_justify="left")
     shown.add_column("")
     for line in lines:
         shown.add_column(line.what, overflow="fold")
-    rows: tuple[tuple[str, Callable[[Line], str]], ...] = (
+    rows: tuple[tuple[str, Callable[[DemoRow], str]], ...] = (
         ("reached", lambda line: line.stage),
         ("stable fails", lambda line: line.stable),
         ("new fails", lambda line: line.new),

@@ -26,7 +26,7 @@ archived = typer.Typer(no_args_is_help=True, help="Archived runs: list, show, co
 app.add_typer(archived, name="runs")
 
 
-class _Later:
+class _LazyConsole:
     """A console of rich's, imported when something is first said there: a rollback does without."""
 
     def __init__(self, **options: Any) -> None:
@@ -42,7 +42,7 @@ class _Later:
         return getattr(self._console, name)
 
 
-out, err = cast("Console", _Later(soft_wrap=True)), cast("Console", _Later(stderr=True, soft_wrap=True))
+out, err = cast("Console", _LazyConsole(soft_wrap=True)), cast("Console", _LazyConsole(stderr=True, soft_wrap=True))
 
 P = ParamSpec("P")
 Environment = Annotated[str, typer.Option("--environment", "-e", help="Which file in parameters/.")]
@@ -92,13 +92,15 @@ def run(
         given = {"environment": environment, **parse_mapping(parameters), **parse_parameters(parameter or [])}
         with err.status("starting") as status:
             tell = status.update if err.is_terminal else partial(err.print, markup=False, highlight=False)
-            done = supervisor.run(notebook, given, progress=tell, archive_to=archive, cell_timeout_s=cell_timeout)
+            done = supervisor.run_notebook(
+                notebook, given, progress=tell, archive_to=archive, cell_timeout_s=cell_timeout
+            )
     except BuddyError as error:
-        supervisor.summarize_error(notebook, environment, error)
+        supervisor.write_error_summary(notebook, environment, error)
         raise
     for line in filter(None, (done.trouble, *done.told)):
         err.print(line, markup=False, highlight=False)
-    supervisor.summarize(done)
+    supervisor.write_step_summary(done)
     out.print(f"report: {done.report or done.notebook}", markup=False, highlight=False)
     raise typer.Exit(done.exit_code)
 
@@ -120,15 +122,19 @@ def rollback(
     from buddy_ops.notebook import approvals
 
     here = session.connect(environment, "rollback", dry_run=dry_run)
-    plan = rollback.plan(here, to_version)
+    plan = rollback.plan_rollback(here, to_version)
     typer.echo(plan)
-    approval = approvals.given(here, plan, approved_by or ()) if yes or dry_run else approvals.typed(here, plan)
-    done = rollback.run(here, plan, approval)
+    approval = (
+        approvals.from_parameters(here, plan, approved_by or ())
+        if yes or dry_run
+        else approvals.in_terminal(here, plan)
+    )
+    done = rollback.run_rollback(here, plan, approval)
     typer.echo(done)
     if here.settings.notify.topic_arn or here.settings.notify.slack_webhook:
         from buddy_ops.deployment import announcements
 
-        typer.echo(announcements.taken_back(here, plan, done))
+        typer.echo(announcements.announce_rollback(here, plan, done))
 
 
 @app.command()
@@ -146,9 +152,13 @@ def freeze(
 
     here = session.connect(environment, "freeze", quiet=not reason)
     if reason or owner:
-        out.print(f"Frozen: {freezes.set(here, reason, owner, timedelta(hours=hours))}.", markup=False, highlight=False)
+        out.print(
+            f"Frozen: {freezes.create_freeze(here, reason, owner, timedelta(hours=hours))}.",
+            markup=False,
+            highlight=False,
+        )
         return
-    standing = "\n".join(map(str, freezes.read(here)))
+    standing = "\n".join(map(str, freezes.active_freezes(here)))
     out.print(standing or f"Nothing freezes {environment}.", markup=False, highlight=False)
 
 
@@ -162,8 +172,8 @@ def unfreeze(
     from buddy_ops.aws import freezes, session
 
     here = session.connect(environment, "unfreeze")
-    told = f"{id} is lifted." if freezes.lift(here, id) else f"There was no freeze {id}."
-    others = freezes.read(here)
+    told = f"{id} is lifted." if freezes.remove_freeze(here, id) else f"There was no freeze {id}."
+    others = freezes.active_freezes(here)
     out.print("\n".join((told, *(f"Still frozen: {each}" for each in others))), markup=False, highlight=False)
 
 
@@ -174,7 +184,7 @@ def status(environment: Environment = "sandbox") -> None:
     from buddy_ops.aws import session
     from buddy_ops.checks import status as status_
 
-    typer.echo(status_.look(session.connect(environment, "status", quiet=True)))
+    typer.echo(status_.read_status(session.connect(environment, "status", quiet=True)))
 
 
 @app.command()
@@ -194,7 +204,7 @@ def doctor(
     table = Table("what", "state", "found", "to do", box=None, pad_edge=False)
     here = session.connect(environment, "doctor", quiet=True)
     with err.status("looking"):
-        findings = list(doctor_.examine(here, role))
+        findings = list(doctor_.run_doctor(here, role))
     for each in findings:
         table.add_row(each.check, Text(each.state, colours[each.state]), Text(each.says), Text(each.do))
     out.print(table, soft_wrap=False)
@@ -214,7 +224,7 @@ def lab(
     from buddy_ops.cli import sandbox as sandboxes
     from buddy_ops.core import project
 
-    with sandboxes.running(speed=speed, scenario="good", port=sandboxes.default_port()) as endpoint:
+    with sandboxes.running_sandbox(speed=speed, scenario="good", port=sandboxes.default_port()) as endpoint:
         out.print(f"The sandbox runs at {endpoint}, {speed:g} virtual seconds a second.")
         sandboxes.serve_lab(project.project_root(), port, browser, endpoint)
 
@@ -241,7 +251,7 @@ def sandbox_start(
     """Start the sandbox in the background and bring it into a situation."""
     from buddy_ops.cli import sandbox as sandboxes
 
-    endpoint = sandboxes.start(sandboxes.default_port() if port is None else port, seed=seed, speed=speed)
+    endpoint = sandboxes.start_sandbox(sandboxes.default_port() if port is None else port, seed=seed, speed=speed)
     out.print(f"The sandbox answers at {endpoint}.", highlight=False)
     _set_up(endpoint, scenario, "sandbox")
 
@@ -252,7 +262,7 @@ def sandbox_stop(port: Port = None) -> None:
     """Stop it; everything in it is gone."""
     from buddy_ops.cli import sandbox as sandboxes
 
-    sandboxes.ask(sandboxes.endpoint(port), "stop")
+    sandboxes.call_sandbox(sandboxes.endpoint(port), "stop")
     out.print("Stopped.")
 
 
@@ -262,7 +272,7 @@ def sandbox_status(port: Port = None) -> None:
     """What time it is there, and what traffic there is."""
     from buddy_ops.cli import sandbox as sandboxes
 
-    out.print_json(data=sandboxes.ask(sandboxes.endpoint(port), "status"))
+    out.print_json(data=sandboxes.call_sandbox(sandboxes.endpoint(port), "status"))
 
 
 @sandbox.command("scenario")
@@ -276,7 +286,7 @@ def sandbox_scenario(
     from buddy_ops.cli import sandbox as sandboxes
 
     if name is None:
-        for each, description in sandboxes.scenarios():
+        for each, description in sandboxes.list_scenarios():
             out.print(f"{each:<20} {description}", highlight=False)
         return
     _set_up(sandboxes.endpoint(port), name, environment)
@@ -286,7 +296,7 @@ def _set_up(endpoint: str, name: str, environment: str) -> None:
     from buddy_ops.cli import sandbox as sandboxes
 
     with err.status(f"making {name}'s history"):
-        artifact = sandboxes.set_up(endpoint, name, environment)
+        artifact = sandboxes.load_scenario(endpoint, name, environment)
     out.print(f"The situation is {name}; its build is {artifact}. Ship it:", highlight=False)
     command = f"buddy-ops run strategies/canary -e {environment} -p artifact={artifact} -p approved_by=[YOUR-NAME]"
     out.print(command, markup=False, highlight=False)
@@ -298,7 +308,7 @@ def runs_list(where: Where = "", environment: Reach = "") -> None:
     """Every archived run, oldest first."""
     from buddy_ops.runs import archive
 
-    for each in archive.entries(archive.at(where, environment)):
+    for each in archive.list_entries(archive.open_store(where, environment)):
         who = ", ".join(each.people) or each.principal
         line = f"{each.folder:<48} {each.outcome:<12} {each.exit_code}  {each.ended}  {who}  {each.incident}"
         out.print(line.rstrip(), markup=False, highlight=False)
@@ -312,7 +322,7 @@ def runs_show(run: Run, where: Where = "", environment: Reach = "") -> None:
 
     from buddy_ops.runs import archive
 
-    out.print_json(data=asdict(archive.find(archive.at(where, environment), run)))
+    out.print_json(data=asdict(archive.find_run(archive.open_store(where, environment), run)))
 
 
 @archived.command("verify")
@@ -327,7 +337,7 @@ def runs_verify(
 
     from buddy_ops.runs import archive
 
-    found = archive.verify(archive.at(where, environment), newest)
+    found = archive.verify_archive(archive.open_store(where, environment), newest)
     for each in found.problems:
         out.print(f"[bold red]WRONG[/] {escape(each)}", highlight=False)
     for each in found.unfinished:
@@ -344,7 +354,7 @@ def runs_index(where: Where = "", environment: Reach = "") -> None:
     """Archive what nobody finished, upload what S3 did not get, and write the index anew."""
     from buddy_ops.runs import supervisor
 
-    for line in supervisor.index(where, environment):
+    for line in supervisor.index_archive(where, environment):
         out.print(line, markup=False, highlight=False)
 
 
@@ -354,8 +364,8 @@ def runs_diff(first: Run, second: Run, where: Where = "", environment: Reach = "
     """What differs between two runs: plan, figures, verdicts, people; not their times."""
     from buddy_ops.runs import archive, diff
 
-    shelf = archive.at(where, environment)
-    found = diff.compare(shelf, archive.find(shelf, first), archive.find(shelf, second))
+    shelf = archive.open_store(where, environment)
+    found = diff.compare_runs(shelf, archive.find_run(shelf, first), archive.find_run(shelf, second))
     for each in found:
         out.print(str(each), markup=False, highlight=False)
     if not found:

@@ -27,7 +27,7 @@ UNTOUCHED = "Nothing was changed."
 
 def default_port() -> int:
     """The port in parameters/sandbox.yaml, where the notebooks look for it."""
-    return urlparse(str(project.read("sandbox")[0]["aws"]["endpoint_url"])).port or 4599
+    return urlparse(str(project.read_settings("sandbox")[0]["aws"]["endpoint_url"])).port or 4599
 
 
 def endpoint(port: int | None = None) -> str:
@@ -37,7 +37,7 @@ def endpoint(port: int | None = None) -> str:
     return f"http://127.0.0.1:{default_port() if port is None else port}"
 
 
-def start(port: int, *, seed: int = 7, speed: float = 0.0, owner: int | None = None) -> str:
+def start_sandbox(port: int, *, seed: int = 7, speed: float = 0.0, owner: int | None = None) -> str:
     """Start a sandbox in a process of its own; its URL.
 
     Raises:
@@ -83,21 +83,21 @@ def start(port: int, *, seed: int = 7, speed: float = 0.0, owner: int | None = N
 
 
 @contextlib.contextmanager
-def running(*, port: int = 0, seed: int = 7, speed: float = 0.0, scenario: str | None = None) -> Iterator[str]:
+def running_sandbox(*, port: int = 0, seed: int = 7, speed: float = 0.0, scenario: str | None = None) -> Iterator[str]:
     """A sandbox for as long as the block lasts; its URL."""
     # A sandbox of ours does not outlive us, however we end.
-    url = start(port, seed=seed, speed=speed, owner=os.getpid())
+    url = start_sandbox(port, seed=seed, speed=speed, owner=os.getpid())
     try:
         if scenario:
-            set_up(url, scenario, "sandbox")
+            load_scenario(url, scenario, "sandbox")
         yield url
     finally:
         with contextlib.suppress(BuddyError):
-            ask(url, "stop")
+            call_sandbox(url, "stop")
             _await_silence(url)
 
 
-def ask(url: str, what: str, **fields: Any) -> dict[str, Any]:
+def call_sandbox(url: str, what: str, **fields: Any) -> dict[str, Any]:
     """One call of the control address.
 
     Raises:
@@ -118,14 +118,14 @@ def ask(url: str, what: str, **fields: Any) -> dict[str, Any]:
         ) from None
 
 
-def scenarios() -> list[tuple[str, str]]:
+def list_scenarios() -> list[tuple[str, str]]:
     """Names and descriptions of the situations there are."""
     from buddy_sandbox import scenarios as known
 
     return [(name, known.read(name).description) for name in known.names()]
 
 
-def set_up(url: str, name: str, environment: str, **overrides: Any) -> Path:
+def load_scenario(url: str, name: str, environment: str, **overrides: Any) -> Path:
     """Reset the sandbox into a situation; the build to ship in it, relative to the project's root.
 
     Raises:
@@ -140,7 +140,7 @@ def set_up(url: str, name: str, environment: str, **overrides: Any) -> Path:
             now=UNTOUCHED,
             next=f"Choose one of: {', '.join(known.names())}.",
         )
-    ask(url, "scenario", name=name, environment=environment, overrides=overrides)
+    call_sandbox(url, "scenario", name=name, environment=environment, overrides=overrides)
     return write_build(name)
 
 
@@ -182,5 +182,5 @@ def _await_silence(url: str) -> None:
     deadline = time.monotonic() + 5.0
     with contextlib.suppress(BuddyError):
         while time.monotonic() < deadline:
-            ask(url, "clock")
+            call_sandbox(url, "clock")
             time.sleep(0.05)

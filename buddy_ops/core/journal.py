@@ -36,9 +36,9 @@ class Journal:
         # Tables are read and written by several threads.
         self._lock = threading.Lock()
 
-    def record(self, kind: str, **fields: Any) -> None:
+    def append(self, kind: str, **fields: Any) -> None:
         """Append one record: ``seq``, ``at`` (ISO 8601 UTC), ``kind``, then the fields, which must be JSON values."""
-        now = iso(self._now())
+        now = iso_utc(self._now())
         with self._lock:
             self._append(now, kind, fields)
 
@@ -57,6 +57,6 @@ class Journal:
             self.trouble = f"the journal could not be written: {error}"
 
 
-def iso(moment: datetime) -> str:
+def iso_utc(moment: datetime) -> str:
     """ISO 8601 in UTC to the second, for example 2026-11-22T03:12:00Z."""
     return moment.astimezone(UTC).replace(tzinfo=None).isoformat(timespec="seconds") + "Z"

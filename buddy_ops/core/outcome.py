@@ -49,7 +49,7 @@ class Outcome:
         return "\n".join((f"{_title(self)} ({(self.ended - self.began) / MINUTE:.0f} min).", *self.reasons))
 
 
-def conclude(outcome: Outcome) -> None:
+def raise_for_ending(outcome: Outcome) -> None:
     """The last cell of a strategy's notebook: nothing if it ended as asked, a short error with its exit code if not.
 
     Raises:

@@ -81,8 +81,10 @@ class Plan:
         return f"{self.title}\n{body}\nHash:  {self.hash}"
 
     def _repr_markdown_(self) -> str:
-        table = "\n".join(f"| **{name}** | {'<br>'.join(map(escape, lines))} |" for name, lines in self.parts())
-        return f"**{escape(self.title)}**\n\n| | |\n|---|---|\n{table}\n| **hash** | `{self.hash}` |"
+        table = "\n".join(
+            f"| **{name}** | {'<br>'.join(map(escape_markdown, lines))} |" for name, lines in self.parts()
+        )
+        return f"**{escape_markdown(self.title)}**\n\n| | |\n|---|---|\n{table}\n| **hash** | `{self.hash}` |"
 
 
 @dataclass(frozen=True)
@@ -118,11 +120,11 @@ class Approval:
         return f"Plan {self.plan_hash} is {verb} by {by}, as {self.principal}, at {self.at:%H:%M} UTC."
 
     def _repr_markdown_(self) -> str:
-        return escape(str(self)).replace(self.plan_hash, f"`{self.plan_hash}`", 1)
+        return escape_markdown(str(self)).replace(self.plan_hash, f"`{self.plan_hash}`", 1)
 
 
 @dataclass(frozen=True)
-class Item:
+class ChecklistItem:
     """One line of a checklist. ``by`` is who attested it; empty: a check found it, and ``says`` what."""
 
     name: str
@@ -132,7 +134,7 @@ class Item:
 
 
 @dataclass(frozen=True)
-class Record:
+class ChecklistResult:
     """A checklist's dated result.
 
     Attributes:
@@ -147,10 +149,10 @@ class Record:
     at: datetime
     run: str
     principal: str
-    items: tuple[Item, ...]
+    items: tuple[ChecklistItem, ...]
 
     @property
-    def open(self) -> tuple[Item, ...]:
+    def open(self) -> tuple[ChecklistItem, ...]:
         """The items that are not 'yes'; unknown is not yes."""
         return tuple(item for item in self.items if item.state != "yes")
 
@@ -162,8 +164,8 @@ class Record:
 
     def _repr_markdown_(self) -> str:
         rows = (
-            f"| {escape(item.name)} | {'**' * (item.state != 'yes')}{item.state}{'**' * (item.state != 'yes')} "
-            f"| {escape(item.by or 'checked')} | {escape(item.says)} |"
+            f"| {escape_markdown(item.name)} | {'**' * (item.state != 'yes')}{item.state}{'**' * (item.state != 'yes')} "
+            f"| {escape_markdown(item.by or 'checked')} | {escape_markdown(item.says)} |"
             for item in self.items
         )
         verdict = f"**{len(self.open)} of {len(self.items)} are open**" if self.open else "**passed**"
@@ -171,6 +173,6 @@ class Record:
         return f"{self.checklist} of `{self.subject}`, {self.at:%Y-%m-%d %H:%M} UTC: {verdict}\n\n{table}"
 
 
-def escape(text: str) -> str:
+def escape_markdown(text: str) -> str:
     """A text as one line of Markdown, harmless in a table's cell."""
     return " ".join(text.split()).replace("&", "&amp;").replace("<", "&lt;").replace("|", "\\|")

@@ -15,7 +15,7 @@ from buddy_ops.core import settings
 from buddy_ops.core.errors import InvalidInput
 
 
-def read(environment: str) -> tuple[dict[str, Any], str]:
+def read_settings(environment: str) -> tuple[dict[str, Any], str]:
     """The settings of parameters/ENVIRONMENT.yaml as plain values, and the file's name for messages.
 
     Raises:
@@ -34,36 +34,36 @@ def read(environment: str) -> tuple[dict[str, Any], str]:
         )
     # What is not UTF-8 is read with marks that no key and no value passes with.
     text = path.read_text(encoding="utf-8", errors="replace")
-    parsed = settings.parse(environment, text, f"parameters/{path.name}")
+    parsed = settings.parse_yaml_text(environment, text, f"parameters/{path.name}")
     return parsed.model_dump(mode="json"), f"parameters/{path.name}"
 
 
-def owner_of(function: object) -> str | None:
+def environment_of_function(function: object) -> str | None:
     """The environment whose file names this function; None where none does."""
     for path in sorted((project_root() / "parameters").glob("*.yaml")):
         with suppress(InvalidInput):
-            if read(path.stem)[0]["function"] == function:
+            if read_settings(path.stem)[0]["function"] == function:
                 return path.stem
     return None
 
 
-def declared_in(runbook: str) -> dict[str, settings.Parameter]:
+def declared_parameters(runbook: str) -> dict[str, settings.DeclaredParameter]:
     """What the parameters cell of a runbook's file declares; nothing where there is no such file."""
     for path in (project_root() / "notebooks").rglob(f"{runbook}.ipynb"):
         for cell in json.loads(path.read_text(encoding="utf-8"))["cells"]:
             if "parameters" in cell["metadata"].get("tags", []):
-                return settings.declared("".join(cell["source"]))
+                return settings.parse_declarations("".join(cell["source"]))
     return {}
 
 
-def runbook(name: str) -> str:
+def runbook_name(name: str) -> str:
     """A notebook's name in full, for example 'strategies/canary' for 'canary'; any other name as it is."""
     folder = project_root() / "notebooks"
     found = next(folder.rglob(f"{name}.ipynb"), None) if name else None
     return str(found.relative_to(folder).with_suffix("")) if found else name
 
 
-def artifact(path: str) -> bytes:
+def read_artifact(path: str) -> bytes:
     """A build's bytes, from a path relative to the project's root: a zip, or a folder to pack.
 
     Raises:
@@ -117,9 +117,9 @@ def project_root() -> Path:
     return here
 
 
-def cells(executed: list[str]) -> tuple[dict[str, settings.Parameter], list[str]]:
+def parameter_cells(executed: list[str]) -> tuple[dict[str, settings.DeclaredParameter], list[str]]:
     """What the latest parameters cell declares, and the names that papermill's cell after it assigns."""
-    declared: dict[str, settings.Parameter] = {}
+    declared: dict[str, settings.DeclaredParameter] = {}
     injected: list[str] = []
     for source in executed:
         with suppress(SyntaxError, ValueError, RecursionError, MemoryError, InvalidInput):
@@ -127,5 +127,5 @@ def cells(executed: list[str]) -> tuple[dict[str, settings.Parameter], list[str]
                 targets = [line.targets[0] for line in ast.parse(source).body if isinstance(line, ast.Assign)]
                 injected = [name.id for name in targets if isinstance(name, ast.Name)]
             elif "environment: str" in source:
-                declared, injected = settings.declared(source), []
+                declared, injected = settings.parse_declarations(source), []
     return declared, injected

@@ -72,20 +72,20 @@ class Redactor:
         self._values: set[str] = set()
         self._forms: list[str] = []
         self._innocent: set[str] = set()
-        self.learn_named(os.environ)
+        self.add_secrets_of(os.environ)
         if file:
-            self.share(file)
+            self.share_with_kernel(file)
 
-    def share(self, file: str) -> None:
+    def share_with_kernel(self, file: str) -> None:
         """Share what is and will be learned with the run's other processes, through a private file."""
         self._file = Path(file)
         self._tell(self._values)
 
-    def spare(self, values: Any) -> None:
+    def never_redact(self, values: Any) -> None:
         """Texts that are no secrets wherever they come from: names in the environment's settings."""
         self._innocent |= set(_texts(values))
 
-    def learn_named(self, values: Mapping[str, Any], strict: bool = True) -> None:
+    def add_secrets_of(self, values: Mapping[str, Any], strict: bool = True) -> None:
         """Learn values by their names.
 
         Args:
@@ -94,9 +94,9 @@ class Redactor:
         for name, value in values.items():
             text, named = str(value), SECRET_NAME.search(name) is not None
             if named or (not strict and len(text) >= SHORTEST and not HARMLESS.fullmatch(text)):
-                self.learn(text, SHORTEST_NAMED if named and not strict else SHORTEST)
+                self.add_secret(text, SHORTEST_NAMED if named and not strict else SHORTEST)
 
-    def learn(self, value: str, shortest: int = SHORTEST) -> None:
+    def add_secret(self, value: str, shortest: int = SHORTEST) -> None:
         """Learn one value, and let the run's other processes know it."""
         if len(value) >= shortest and not value.isspace() and self._take(value):
             self._tell([value])
@@ -106,7 +106,7 @@ class Redactor:
             with suppress(OSError), open(self._file, "a", encoding="utf-8", opener=_private) as file:
                 file.write("".join(json.dumps(value) + "\n" for value in values))
 
-    def refresh(self) -> bool:
+    def reload_shared(self) -> bool:
         """Read what the run's other processes have learned; whether there was anything new."""
         with suppress(OSError):
             if self._file is not None and self._file.stat().st_size > self._read:
@@ -117,22 +117,22 @@ class Redactor:
                 return bool([line for line in whole.splitlines() if self._take(json.loads(line))])
         return False
 
-    def clean(self, value: T) -> T:
+    def redact(self, value: T) -> T:
         """The same value without secrets: texts, and mappings and sequences of them. Pictures are looked into."""
         found: Any = value
         if isinstance(value, str):
             found = self._clean(value)
         elif isinstance(value, dict):
-            found = type(value)((self.clean(key), self._clean_field(key, each)) for key, each in value.items())
+            found = type(value)((self.redact(key), self._clean_field(key, each)) for key, each in value.items())
         elif isinstance(value, list):
-            found = [self.clean(each) for each in value]
+            found = [self.redact(each) for each in value]
         elif isinstance(value, tuple):
-            found = tuple(self.clean(each) for each in value)
+            found = tuple(self.redact(each) for each in value)
         return found  # type: ignore[no-any-return]
 
     def _clean_field(self, name: Any, value: Any) -> Any:
         if not isinstance(name, str) or not isinstance(value, str):
-            return self.clean(value)
+            return self.redact(value)
         if name.startswith("image/") and "svg" not in name:
             return "" if self._in_picture(value) else value
         named = SECRET_NAME.search(name) and len(value) >= SHORTEST and not HARMLESS.fullmatch(value)

@@ -11,12 +11,12 @@ from fnmatch import fnmatchcase
 from zoneinfo import ZoneInfo
 
 from buddy_ops.core.errors import InvalidInput
-from buddy_ops.core.plan import Record
-from buddy_ops.core.settings import Settings, Window
+from buddy_ops.core.plan import ChecklistResult
+from buddy_ops.core.settings import DeploymentWindow, Settings
 
 
 @dataclass(frozen=True)
-class Facts:
+class DeploymentFacts:
     """What is known when a deployment is to begin.
 
     Attributes:
@@ -36,12 +36,12 @@ class Facts:
     replaced: tuple[str, ...] = ()
     serving: str = ""
     since: datetime | None = None
-    records: Mapping[str, Record | None] = field(default_factory=dict)
+    records: Mapping[str, ChecklistResult | None] = field(default_factory=dict)
     resumes: bool = False
 
 
 @dataclass(frozen=True)
-class Glass:
+class BreakGlass:
     """Who goes against the rules, and why."""
 
     who: str
@@ -51,7 +51,7 @@ class Glass:
         return f"{self.who} broke the glass: {self.why}"
 
 
-def broken(given: Mapping[str, str]) -> Glass | None:
+def parse_break_glass(given: Mapping[str, str]) -> BreakGlass | None:
     """The parameter ``break_glass`` of a runbook; None where it is empty.
 
     Raises:
@@ -67,10 +67,10 @@ def broken(given: Mapping[str, str]) -> Glass | None:
             now="Nothing was changed.",
             next="For example: break_glass={who: Ada, why: 'reminders are not sent'}.",
         )
-    return Glass(who, why)
+    return BreakGlass(who, why)
 
 
-def refusals(environment: str, settings: Settings, facts: Facts) -> tuple[str, ...]:
+def violations(environment: str, settings: Settings, facts: DeploymentFacts) -> tuple[str, ...]:
     """Every rule that this deployment would go against, a sentence each; none: it may begin."""
     rules = settings.policy
     found = [] if rules.by_hand else _hand(environment, settings, facts)
@@ -82,8 +82,10 @@ def refusals(environment: str, settings: Settings, facts: Facts) -> tuple[str, .
     found += [
         f"{environment} fixes {name}, and a parameter replaces it" for name in facts.replaced if name in rules.fixed
     ]
-    if rules.window is not None and not is_open(rules.window, facts.now):
-        found.append(f"{environment} deploys {told(rules.window)}, and there it is {local(rules.window, facts.now)}")
+    if rules.window is not None and not is_window_open(rules.window, facts.now):
+        found.append(
+            f"{environment} deploys {describe_rules(rules.window)}, and there it is {to_local_time(rules.window, facts.now)}"
+        )
     until = facts.since + timedelta(hours=rules.hours_between) if facts.since else facts.now
     if rules.hours_between and facts.serving and facts.now < until:
         found.append(
@@ -95,7 +97,7 @@ def refusals(environment: str, settings: Settings, facts: Facts) -> tuple[str, .
     return tuple(found)
 
 
-def _hand(environment: str, settings: Settings, facts: Facts) -> list[str]:
+def _hand(environment: str, settings: Settings, facts: DeploymentFacts) -> list[str]:
     known = settings.policy.ci_principals
     if known and not any(fnmatchcase(facts.principal, each) for each in known):
         return [f"{environment} is promoted by CI, and {facts.principal} is none of {', '.join(known)}"]
@@ -104,23 +106,23 @@ def _hand(environment: str, settings: Settings, facts: Facts) -> list[str]:
     return []
 
 
-def is_open(window: Window, now: datetime) -> bool:
+def is_window_open(window: DeploymentWindow, now: datetime) -> bool:
     """Whether a deployment may begin now."""
     there = now.astimezone(ZoneInfo(window.zone))
     return f"{there:%a}" in window.days and window.start <= there.time() < window.end
 
 
-def local(window: Window, now: datetime) -> str:
+def to_local_time(window: DeploymentWindow, now: datetime) -> str:
     """The moment in the window's own zone."""
     return f"{now.astimezone(ZoneInfo(window.zone)):%a %H:%M}"
 
 
-def told(window: Window) -> str:
+def describe_rules(window: DeploymentWindow) -> str:
     """A window in words."""
     return f"{', '.join(window.days)} from {window.start:%H:%M} to {window.end:%H:%M} ({window.zone})"
 
 
-def _record(checklist: str, hours: float, record: Record | None, now: datetime) -> list[str]:
+def _record(checklist: str, hours: float, record: ChecklistResult | None, now: datetime) -> list[str]:
     if record is None:
         return [f"there is no record of {checklist} for it; operations/{checklist} writes one"]
     if now - record.at > timedelta(hours=hours):

@@ -46,7 +46,7 @@ class Model(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", str_strip_whitespace=True, defer_build=True)
 
 
-class Aws(Model):
+class AwsSettings(Model):
     """How AWS is reached. All may be absent: the standard credentials, profile and region then decide.
 
     ``assume_role`` is the ARN of a role that those credentials take on, anew before each hour is over.
@@ -58,7 +58,7 @@ class Aws(Model):
     endpoint_url: str | None = None
 
 
-class Rollout(Model):
+class RolloutSettings(Model):
     """How this environment ships. Times in minutes, weights as percentages of the alias's traffic.
 
     ``smoke_tested``: by which strategies a new version gets its first traffic only once it passes its smoke tests.
@@ -99,7 +99,7 @@ def _time_of_day(value: Any) -> Any:
 TimeOfDay = Annotated[time, BeforeValidator(_time_of_day)]
 
 
-class Window(Model):
+class DeploymentWindow(Model):
     """When deployments may begin: on these days from ``start`` to before ``end``, in the time of ``zone``."""
 
     days: Annotated[tuple[Literal["Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun"], ...], Field(min_length=1)]
@@ -115,13 +115,13 @@ class Window(Model):
         return zone
 
     @model_validator(mode="after")
-    def _ends_after_it_starts(self) -> "Window":
+    def _ends_after_it_starts(self) -> "DeploymentWindow":
         if self.end <= self.start:
             raise ValueError("end must be after start, on the same day")
         return self
 
 
-class Policy(Model):
+class DeploymentRules(Model):
     """What a deployment to this environment must keep to; ``policy`` decides, and breaking the glass passes it by.
 
     Attributes:
@@ -138,7 +138,7 @@ class Policy(Model):
 
     by_hand: bool = True
     ci_principals: tuple[str, ...] = ()
-    window: Window | None = None
+    window: DeploymentWindow | None = None
     hours_between: Annotated[float, Field(ge=0, le=24 * 30)] = 0
     records: dict[Checklist, Annotated[float, Field(gt=0)]] = {}
     fixed: tuple[Literal["stages_percent", "bake_minutes", "watch_minutes"], ...] = ()
@@ -146,7 +146,7 @@ class Policy(Model):
     keep_versions: Annotated[int, Field(ge=0)] = 10
 
 
-class Health(Model):
+class HealthSettings(Model):
     """When a version is unhealthy: shares of its requests, as fractions. Source: the deployment guide, 'Watching'."""
 
     error_rate: Annotated[float, Field(gt=0, lt=1)] = 0.01
@@ -156,7 +156,7 @@ class Health(Model):
     history_minutes: Annotated[int, Field(ge=0, le=24 * 60)] = 180
 
 
-class Metric(Model):
+class MetricName(Model):
     """A metric that counts failures which Lambda's own Errors do not see.
 
     It must carry the dimensions FunctionName and Resource, and the two plus ExecutedVersion, as Lambda's own do.
@@ -166,7 +166,7 @@ class Metric(Model):
     name: str
 
 
-class Lease(Model):
+class FailsafeSettings(Model):
     """The schedule outside this machine that takes a canary's traffic away when nobody renews it.
 
     ``prove``: before each rollout let one fire at a scratch alias, which takes two or three minutes.
@@ -184,7 +184,7 @@ class Lease(Model):
         return f"arn:{partition}:iam::{account}:role/buddy-ops-scheduler"
 
 
-class Alarms(Model):
+class AlarmSettings(Model):
     """Whom alarms tell, and which tables they watch; none named: those of ``settings.tables``."""
 
     topic_arn: str | None = None
@@ -222,7 +222,7 @@ SMOKE_TESTS = (
 )
 
 
-class Invariant(Model):
+class ItemInvariant(Model):
     """What holds for one attribute of every whole item of a table; an absent one that may be absent satisfies it.
 
     Attributes:
@@ -248,7 +248,7 @@ class Invariant(Model):
         return pattern
 
 
-class Table(Model):
+class TableSettings(Model):
     """A DynamoDB table that the function writes.
 
     Attributes:
@@ -263,7 +263,7 @@ class Table(Model):
     variable: str = ""
     writer: str = "written_by"
     written_at: str = "written_at"
-    invariants: tuple[Invariant, ...] = ()
+    invariants: tuple[ItemInvariant, ...] = ()
 
 
 Secret = Annotated[str, Field(pattern=r"^(ssm:/[\w./-]+|env:\w+)$")]
@@ -278,7 +278,7 @@ class StatusPage(Model):
     token: Secret
 
 
-class Notify(Model):
+class NotificationSettings(Model):
     """Who is told, each optional."""
 
     slack_webhook: Secret | None = None
@@ -294,7 +294,7 @@ SchemaRange = Annotated[str, Field(pattern=r"^[1-9]\d{0,5}(-[1-9]\d{0,5})?$")]
 """Schema versions, '1' or '1-2'."""
 
 
-class Archive(Model):
+class ArchiveSettings(Model):
     """Where executed runs are kept besides runs/, and what of them is never written anywhere.
 
     Attributes:
@@ -331,22 +331,22 @@ class Settings(Model):
 
     function: Annotated[str, Field(min_length=1, max_length=140)]
     alias: Annotated[str, Field(pattern=r"^[a-zA-Z0-9_-]*[a-zA-Z_-][a-zA-Z0-9_-]*$", max_length=128)] = "live"
-    aws: Aws = Aws()
-    rollout: Rollout = Rollout()
-    policy: Policy = Policy()
-    health: Health = Health()
-    lease: Lease = Lease()
-    alarms: Alarms = Alarms()
-    notify: Notify = Notify()
-    archive: Archive = Archive()
-    failure_metrics: Annotated[tuple[Metric, ...], Field(max_length=8)] = ()
+    aws: AwsSettings = AwsSettings()
+    rollout: RolloutSettings = RolloutSettings()
+    policy: DeploymentRules = DeploymentRules()
+    health: HealthSettings = HealthSettings()
+    lease: FailsafeSettings = FailsafeSettings()
+    alarms: AlarmSettings = AlarmSettings()
+    notify: NotificationSettings = NotificationSettings()
+    archive: ArchiveSettings = ArchiveSettings()
+    failure_metrics: Annotated[tuple[MetricName, ...], Field(max_length=8)] = ()
     smoke_tests: tuple[SmokeTest, ...] = SMOKE_TESTS
-    tables: tuple[Table, ...] = ()
+    tables: tuple[TableSettings, ...] = ()
     flags: tuple[Flag, ...] = ("ENABLE_NEW_MEDICATION_FLOW", "ENABLE_ENHANCED_SAFETY")
     schema_range: SchemaRange | None = None
 
 
-def parse(environment: str, text: str, source: str) -> Settings:
+def parse_yaml_text(environment: str, text: str, source: str) -> Settings:
     """The settings in a parameters/ file: exactly the two keys ``environment`` and ``settings``.
 
     Raises:
@@ -361,7 +361,7 @@ def parse(environment: str, text: str, source: str) -> Settings:
         raise _invalid(source, [f"must have exactly the keys environment and settings, and has: {keys}"])
     if document["environment"] != environment:
         raise _invalid(source, [f"environment: is {document['environment']!r}, and {environment!r} was asked for"])
-    return validate(document["settings"], source)
+    return validate_settings(document["settings"], source)
 
 
 def from_yaml(text: str) -> Any:
@@ -375,7 +375,7 @@ def from_yaml(text: str) -> Any:
         raise ValueError(f"not YAML: {error}") from None
 
 
-def validate(values: Any, source: str, overrides: Mapping[str, Any] | None = None) -> Settings:
+def validate_settings(values: Any, source: str, overrides: Mapping[str, Any] | None = None) -> Settings:
     """Settings from plain values. ``overrides`` are rollout settings that a runbook's parameters replace.
 
     Raises:
@@ -393,7 +393,7 @@ def validate(values: Any, source: str, overrides: Mapping[str, Any] | None = Non
 
 
 @dataclass(frozen=True)
-class Parameter:
+class DeclaredParameter:
     """One line of a notebook's parameters cell: ``name: annotation = default  # meaning``."""
 
     name: str
@@ -402,7 +402,7 @@ class Parameter:
     meaning: str = ""
 
 
-def declared(cell: str) -> dict[str, Parameter]:
+def parse_declarations(cell: str) -> dict[str, DeclaredParameter]:
     """The parameters that a cell's source declares.
 
     Raises:
@@ -414,13 +414,17 @@ def declared(cell: str) -> dict[str, Parameter]:
             if isinstance(line, ast.AnnAssign) and isinstance(line.target, ast.Name) and line.value is not None:
                 default = ast.literal_eval(line.value)
                 meaning = lines[(line.end_lineno or 1) - 1].partition("  # ")[2]
-                found[line.target.id] = Parameter(line.target.id, ast.unparse(line.annotation), default, meaning)
+                found[line.target.id] = DeclaredParameter(
+                    line.target.id, ast.unparse(line.annotation), default, meaning
+                )
     except (SyntaxError, ValueError, TypeError, RecursionError, MemoryError) as error:
         raise _invalid("The parameters cell", [f"cannot be read: {error}"], reference="invalid-parameters") from None
     return found
 
 
-def check(parameters: Mapping[str, Parameter], given: Mapping[str, Any], source: str) -> dict[str, Any]:
+def check_parameters(
+    parameters: Mapping[str, DeclaredParameter], given: Mapping[str, Any], source: str
+) -> dict[str, Any]:
     """Every parameter's value: what was given where it fits its annotation, its default where nothing was given.
 
     Raises:
@@ -447,7 +451,7 @@ def _type(annotation: str) -> Any:
     return eval(annotation, {"__builtins__": {}}, kinds)
 
 
-def _nearest(name: str, parameters: Mapping[str, Parameter]) -> str:
+def _nearest(name: str, parameters: Mapping[str, DeclaredParameter]) -> str:
     import difflib
 
     close = difflib.get_close_matches(name, parameters, n=1)

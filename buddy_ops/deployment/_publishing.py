@@ -13,7 +13,7 @@ from buddy_ops.aws.session import Target
 from buddy_ops.core.errors import AwsFailed, BuddyError, Refused
 from buddy_ops.core.plan import Approval
 from buddy_ops.deployment.observation import Observation, Order
-from buddy_ops.deployment.rollout_plan import RolloutPlan, merged
+from buddy_ops.deployment.rollout_plan import RolloutPlan, merge_variables
 
 POLL = timedelta(seconds=2)
 LIMIT = timedelta(minutes=10)
@@ -27,7 +27,7 @@ DESCRIPTION_LIMIT = 256
 Waiting = Generator[Observation, Order | None, Any]
 
 
-def publish(
+def publish_build(
     target: Target, plan: RolloutPlan, alias: Alias | None, approval: Approval
 ) -> Generator[Observation, Order | None, str]:
     """Make what the plan ships a version that can serve; its number.
@@ -40,15 +40,15 @@ def publish(
         BuddyError: ``publish-failed``.
     """
     try:
-        latest = aliases.configuration(target)
+        latest = aliases.get_configuration(target)
         if latest["CodeSha256"] != plan.sha256:
-            aliases.upload(target, plan.artifact, latest["RevisionId"])
+            aliases.upload_code(target, plan.artifact, latest["RevisionId"])
         latest = yield from _settled(target, alias, None)
         wanted = _environment(target, plan, latest)
-        if aliases.environment(latest) != wanted:
-            aliases.configure(target, wanted, latest["RevisionId"])
+        if aliases.environment_variables(latest) != wanted:
+            aliases.update_environment(target, wanted, latest["RevisionId"])
             latest = yield from _settled(target, alias, None)
-        version = aliases.publish(target, latest, _description(target, plan, approval))
+        version = aliases.publish_version(target, latest, _description(target, plan, approval))
         yield from _settled(target, alias, version)
     except AwsFailed as failure:
         if failure.code not in COLLISIONS:
@@ -57,7 +57,7 @@ def publish(
     return version
 
 
-def put_back(target: Target, plan: RolloutPlan) -> list[str]:
+def restore_latest(target: Target, plan: RolloutPlan) -> list[str]:
     """Take a configuration that did not stay out of $LATEST, so that no later build ships it; what fails is told.
 
     AWS: lambda:UpdateFunctionConfiguration, writes, guarded by RevisionId.
@@ -65,10 +65,10 @@ def put_back(target: Target, plan: RolloutPlan) -> list[str]:
     if not plan.base:
         return []
     try:
-        latest = aliases.configuration(target)
-        if aliases.environment(latest) == _environment(target, plan, latest):
-            before = aliases.environment(aliases.configuration(target, plan.base))
-            aliases.configure(target, before, latest["RevisionId"])
+        latest = aliases.get_configuration(target)
+        if aliases.environment_variables(latest) == _environment(target, plan, latest):
+            before = aliases.environment_variables(aliases.get_configuration(target, plan.base))
+            aliases.update_environment(target, before, latest["RevisionId"])
     except BuddyError as error:
         return [f"$LATEST still has the configuration that was taken back, and a next build would: {error.what}"]
     return []
@@ -76,8 +76,8 @@ def put_back(target: Target, plan: RolloutPlan) -> list[str]:
 
 def _environment(target: Target, plan: RolloutPlan, latest: dict[str, Any]) -> dict[str, str]:
     """The environment that the new version shall have."""
-    start = aliases.configuration(target, plan.base) if plan.base else latest
-    return merged(aliases.environment(start), plan.variables)
+    start = aliases.get_configuration(target, plan.base) if plan.base else latest
+    return merge_variables(aliases.environment_variables(start), plan.variables)
 
 
 def _description(target: Target, plan: RolloutPlan, approval: Approval) -> str:
@@ -91,9 +91,9 @@ def _tell_collision(target: Target, alias: Alias | None, failure: AwsFailed) -> 
     """Somebody else changed $LATEST while we published: wait until it shows who, then say so."""
     run = ""
     for _ in range(COLLISION_POLLS):
-        seen = aliases.read(target)
-        record = seen.record if seen else None
-        newest = str(aliases.versions(target)[-1].get("Description", "")) if seen else ""
+        seen = aliases.read_alias(target)
+        record = seen.rollout if seen else None
+        newest = str(aliases.list_versions(target)[-1].get("Description", "")) if seen else ""
         publisher = newest.removeprefix("run ").split(":")[0] if newest.startswith("run ") else ""
         if record is not None and record.open and record.run != target.run:
             run = record.run
@@ -118,7 +118,7 @@ def _settled(
     deadline = target.clock.now() + LIMIT
     what = f"v{version}" if version else "the update"
     while True:
-        settings = aliases.configuration(target, version)
+        settings = aliases.get_configuration(target, version)
         update, state = settings.get("LastUpdateStatus", "Successful"), settings.get("State", "Active")
         if update == "Successful" and state in ("Active", "Inactive"):
             return settings

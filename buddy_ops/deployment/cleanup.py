@@ -18,26 +18,26 @@ WINDOW = timedelta(hours=24)
 
 
 @dataclass(frozen=True)
-class PrunePlan(Plan):
+class CleanupPlan(Plan):
     """What to delete: ``doomed``, oldest first; ``kept`` says why each other old version stays."""
 
-    doomed: tuple[str, ...]
+    to_delete: tuple[str, ...]
     kept: Mapping[str, str]
 
 
 @dataclass(frozen=True)
-class Pruned:
+class CleanupResult:
     """What was deleted, and what was left because the world had moved meanwhile, with the reason."""
 
     deleted: tuple[str, ...]
-    spared: Mapping[str, str]
+    skipped: Mapping[str, str]
 
     def __str__(self) -> str:
         gone = f"Deleted: v{', v'.join(self.deleted)}." if self.deleted else "Nothing was deleted."
-        return "\n".join((gone, *(f"v{version} was spared: {why}" for version, why in self.spared.items())))
+        return "\n".join((gone, *(f"v{version} was spared: {why}" for version, why in self.skipped.items())))
 
 
-def plan(target: Target, keep: int | None = None) -> PrunePlan:
+def plan_cleanup(target: Target, keep: int | None = None) -> CleanupPlan:
     """The versions that nobody needs.
 
     Args:
@@ -57,13 +57,13 @@ def plan(target: Target, keep: int | None = None) -> PrunePlan:
             now="Nothing was deleted.",
             next="Keep more, or change `keep_versions` in the environment's file.",
         )
-    found = aliases.versions(target)
+    found = aliases.list_versions(target)
     needed = _needed(target, found)
     old = [str(each["Version"]) for each in found[:-keep]] if keep else [str(each["Version"]) for each in found]
     doomed = tuple(version for version in old if version not in needed)
     kept = {version: needed[version] for version in old if version in needed}
     name = target.settings.function
-    return PrunePlan(
+    return CleanupPlan(
         title=f"Delete {len(doomed)} of {len(found)} versions of {name}",
         now=(
             f"{name} has {len(found)} versions; the newest {keep} stay",
@@ -81,12 +81,12 @@ def plan(target: Target, keep: int | None = None) -> PrunePlan:
         },
         approvals=target.settings.rollout.approvals,
         demand_hash=False,
-        doomed=doomed,
+        to_delete=doomed,
         kept=kept,
     )
 
 
-def run(target: Target, plan: PrunePlan, approval: Approval) -> Pruned:
+def run_cleanup(target: Target, plan: CleanupPlan, approval: Approval) -> CleanupResult:
     """Delete what the plan lists, looking again before each: what an alias has come to need meanwhile is spared.
 
     AWS: lambda:DeleteFunction with a version's Qualifier, writes.
@@ -97,8 +97,8 @@ def run(target: Target, plan: PrunePlan, approval: Approval) -> Pruned:
     approval.must_cover(plan)
     deleted: list[str] = []
     spared: dict[str, str] = {}
-    for version in () if target.dry_run else plan.doomed:
-        needed = _needed(target, aliases.versions(target))
+    for version in () if target.dry_run else plan.to_delete:
+        needed = _needed(target, aliases.list_versions(target))
         if version in needed:
             spared[version] = needed[version]
             continue
@@ -113,8 +113,8 @@ def run(target: Target, plan: PrunePlan, approval: Approval) -> Pruned:
                 failure.now = f"{failure.now} Deleted before that: {', '.join(deleted) or 'none'}."
                 raise
         deleted.append(version)
-    target.journal.record("pruned", deleted=deleted, spared=spared, by=approval.by)
-    return Pruned(tuple(deleted), spared)
+    target.journal.append("pruned", deleted=deleted, spared=spared, by=approval.by)
+    return CleanupResult(tuple(deleted), spared)
 
 
 def _needed(target: Target, found: list[dict[str, Any]]) -> dict[str, str]:
@@ -128,8 +128,8 @@ def _needed(target: Target, found: list[dict[str, Any]]) -> dict[str, str]:
     for each in _listed(target, "list_provisioned_concurrency_configs", "ProvisionedConcurrencyConfigs"):
         needed[str(each["FunctionArn"]).rsplit(":", 1)[-1]] = "it has provisioned concurrency"
     for alias in _listed(target, "list_aliases", "Aliases"):
-        record = aliases.decode(alias.get("Description", ""))
-        for version in (record.source, record.prev, record.to) if record else ():
+        record = aliases.decode_rollout_state(alias.get("Description", ""))
+        for version in (record.stable_version, record.fallback_version, record.new_version) if record else ():
             needed.setdefault(version, f"alias {alias['Name']} may return to it")
         weights = (alias.get("RoutingConfig") or {}).get("AdditionalVersionWeights") or {}
         for version in (alias["FunctionVersion"], *weights):

@@ -21,7 +21,7 @@ WORDS = {True: "on", False: "off", None: "not set"}
 
 
 @dataclass(frozen=True)
-class Turn:
+class FlagChange:
     """One version that turned flags. ``who`` is what the version says of itself: the run, and who approved it."""
 
     version: str
@@ -34,7 +34,7 @@ class Turn:
         return f"v{self.version}, {self.at[:16]}: {turned} ({self.who or 'nobody is named'})"
 
 
-def plan(
+def plan_flags(
     target: Target,
     turn: Mapping[str, bool],
     strategy: str = "",
@@ -66,35 +66,35 @@ def plan(
         )
     values = {name: ON if turn[name] else OFF for name in sorted(turn)}
     strategy = strategy or target.settings.rollout.strategies[0]
-    return rollout_plan.plan(target, artifact, strategy, values, break_glass)
+    return rollout_plan.plan_rollout(target, artifact, strategy, values, break_glass)
 
 
-def tell(target: Target) -> str:
+def describe_flags(target: Target) -> str:
     """How the flags of every version that serves stand, and which version turned which, in lines.
 
     AWS: lambda:GetAlias, GetFunctionConfiguration, ListVersionsByFunction, every page, reads only.
     """
-    alias = aliases.read(target)
+    alias = aliases.read_alias(target)
     told = [] if alias else ["Nothing serves yet."]
-    for version in (alias.primary, alias.second) if alias else ():
+    for version in (alias.primary, alias.additional) if alias else ():
         if version is not None:
-            flags = _flags(target, aliases.configuration(target, version))
+            flags = _flags(target, aliases.get_configuration(target, version))
             told.append(f"v{version} serves: {', '.join(f'{name} {WORDS[value]}' for name, value in flags.items())}.")
-    return "\n".join((*told, *map(str, history(target))))
+    return "\n".join((*told, *map(str, flag_history(target))))
 
 
-def history(target: Target) -> tuple[Turn, ...]:
+def flag_history(target: Target) -> tuple[FlagChange, ...]:
     """The versions that turned a flag, newest first. AWS: lambda:ListVersionsByFunction, every page, reads only."""
     turns = []
-    for before, after in pairwise(aliases.versions(target)):
+    for before, after in pairwise(aliases.list_versions(target)):
         old, new = _flags(target, before), _flags(target, after)
         turned = {name: new[name] for name in new if new[name] != old[name]}
         if turned:
-            turns.append(Turn(after["Version"], after["LastModified"], turned, after.get("Description", "")))
+            turns.append(FlagChange(after["Version"], after["LastModified"], turned, after.get("Description", "")))
     return tuple(reversed(turns))
 
 
 def _flags(target: Target, configuration: Mapping[str, Any]) -> dict[str, bool | None]:
-    held = aliases.environment(configuration)
+    held = aliases.environment_variables(configuration)
     # The skill's own reading of them: any of these words is on.
     return {name: held[name].lower() in ("1", "true", "on") if name in held else None for name in target.settings.flags}

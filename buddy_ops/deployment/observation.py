@@ -6,9 +6,9 @@ from datetime import datetime
 from typing import Literal
 
 from buddy_ops.core.outcome import Ending, Outcome
-from buddy_ops.health.evidence import Evidence
+from buddy_ops.health.evidence import RolloutEvidence
 from buddy_ops.health.judge import Verdict
-from buddy_ops.health.metrics import Row
+from buddy_ops.health.metrics import MinuteRow
 
 Order = Literal["abort", "hold", "promote", "go on"]
 """What a person may order at a poll: 'go on' ends a 'hold', and leaves the rest to the verdict."""
@@ -28,9 +28,9 @@ class Observation:
     at: datetime
     stage: str
     weight: float
-    rows: tuple[Row, ...]
+    rows: tuple[MinuteRow, ...]
     verdict: Verdict | None
-    evidence: Evidence | None
+    evidence: RolloutEvidence | None
     wake_at: datetime
     says: str
     bake_left_s: float | None = None
@@ -40,7 +40,7 @@ Rollout = Generator[Observation, Order | None, Outcome]
 
 
 @dataclass(frozen=True)
-class Back:
+class RollbackDecision:
     """The decision to take the traffic back, and whether the new version is to blame."""
 
     ending: Ending
@@ -48,9 +48,9 @@ class Back:
     bad: bool = False
 
 
-ABORTED = Back("aborted", ("A person aborted the rollout.",), bad=True)
+ABORTED = RollbackDecision("aborted", ("A person aborted the rollout.",), bad=True)
 
 
-def held(*reasons: str) -> Back:
+def rollback_without_blame(*reasons: str) -> RollbackDecision:
     """Take the traffic back and blame nobody."""
-    return Back("held", reasons)
+    return RollbackDecision("held", reasons)

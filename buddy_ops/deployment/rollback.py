@@ -11,13 +11,13 @@ from datetime import datetime
 from typing import Any
 
 from buddy_ops.aws import aliases, failsafe
-from buddy_ops.aws.aliases import Alias, AliasMoved, Record, Shift
+from buddy_ops.aws.aliases import Alias, AliasMoved, AliasState, RolloutState
 from buddy_ops.aws.session import Target
 from buddy_ops.core.errors import AwsFailed, BuddyError, InvalidInput, Refused
-from buddy_ops.core.journal import iso
+from buddy_ops.core.journal import iso_utc
 from buddy_ops.core.plan import NOBODY, Approval, Plan
 from buddy_ops.migrations import schema
-from buddy_ops.migrations.schema import Marker
+from buddy_ops.migrations.schema import SchemaMarker
 
 ATTEMPTS = 10
 """Writes against somebody who keeps moving the alias, before we say so: a rollback wins over any rollout."""
@@ -40,7 +40,7 @@ class RollbackPlan(Plan):
 
 
 @dataclass(frozen=True)
-class Done:
+class RollbackResult:
     """How a rollback ended. ``already`` means that the alias was there before we came."""
 
     serving: str
@@ -52,10 +52,10 @@ class Done:
     def __str__(self) -> str:
         verb = "was serving already" if self.already else "serves"
         left = f", and v{', v'.join(self.away_from)} get no traffic" if self.away_from else ""
-        return "\n".join((f"v{self.serving} {verb} 100 % of the traffic{left} ({iso(self.at)}).", *self.afterwards))
+        return "\n".join((f"v{self.serving} {verb} 100 % of the traffic{left} ({iso_utc(self.at)}).", *self.afterwards))
 
 
-def plan(target: Target, version: str = "") -> RollbackPlan:
+def plan_rollback(target: Target, version: str = "") -> RollbackPlan:
     """Where the alias is, and where an immediate rollback takes it.
 
     Args:
@@ -75,16 +75,16 @@ def plan(target: Target, version: str = "") -> RollbackPlan:
             now="Nothing was changed.",
             next="Name one of the function's versions (parameter to_version).",
         )
-    alias = read(target)
+    alias = require_alias(target)
     destination = version or _destination(target, alias)
-    doubts = check(target, alias, destination)
-    lost = alias.record.to if alias.record and alias.fired else None
-    away_from = tuple(each for each in (alias.primary, alias.second, lost) if each not in (None, destination))
+    doubts = check_destination(target, alias, destination)
+    lost = alias.rollout.new_version if alias.rollout and alias.failsafe_triggered else None
+    away_from = tuple(each for each in (alias.primary, alias.additional, lost) if each not in (None, destination))
     then = f"{target.resource} serves 100 % v{destination}, without weights"
     undo = f"roll forward again: run strategies/canary with the artifact of v{away_from[0]}" if away_from else "nothing"
     return RollbackPlan(
         title=f"Roll {target.resource} back to v{destination}" if away_from else f"v{destination} serves alone already",
-        now=tuple(aliases.explain(target, alias).splitlines()),
+        now=tuple(aliases.describe(target, alias).splitlines()),
         then=(then, *(f"v{each} is noted as bad: no later rollback returns to it" for each in away_from)),
         calls=(f"lambda:UpdateAlias FunctionVersion={destination} AdditionalVersionWeights={{}}",) if away_from else (),
         undo=(undo,),
@@ -94,7 +94,7 @@ def plan(target: Target, version: str = "") -> RollbackPlan:
             "environment": target.environment,
             "function": target.settings.function,
             "alias": target.settings.alias,
-            "from": [alias.primary, alias.second],
+            "from": [alias.primary, alias.additional],
             "to": destination,
         },
         approvals=1,  # traffic back is the safe direction: one person who is awake suffices anywhere
@@ -104,7 +104,7 @@ def plan(target: Target, version: str = "") -> RollbackPlan:
     )
 
 
-def run(target: Target, plan: RollbackPlan, approval: Approval) -> Done:
+def run_rollback(target: Target, plan: RollbackPlan, approval: Approval) -> RollbackResult:
     """Move the traffic, then everything else; a second run reports 'already'.
 
     AWS: lambda:GetAlias, lambda:UpdateAlias (writes), scheduler:DeleteSchedule (writes).
@@ -115,19 +115,21 @@ def run(target: Target, plan: RollbackPlan, approval: Approval) -> Done:
         AwsFailed: AWS could not be reached; ``now`` says what is live, as far as it could be read.
     """
     approval.must_cover(plan)
-    alias = read(target)
+    alias = require_alias(target)
     # Where the lease came first, the record still says that a rollout is under way: it is closed.
-    already = (alias.primary, alias.second) == (plan.destination, None) and not alias.fired
+    already = (alias.primary, alias.additional) == (plan.destination, None) and not alias.failsafe_triggered
     if not already and approval.by == NOBODY:
         raise AliasMoved(target, alias)  # nobody was asked to approve a plan that changed nothing
     if not already and not target.dry_run:
         _refuse_misfit(target, alias, plan.destination)
-        alias = take_back(target, alias, plan.destination, plan.away_from)
-    target.journal.record("rollback", to=plan.destination, away_from=plan.away_from, by=approval.by, already=already)
-    afterwards = [] if target.dry_run else tidy(target, alias.record.run if alias.record else "")
+        alias = shift_all_traffic(target, alias, plan.destination, plan.away_from)
+    target.journal.append("rollback", to=plan.destination, away_from=plan.away_from, by=approval.by, already=already)
+    afterwards = [] if target.dry_run else delete_failsafes(target, alias.rollout.run if alias.rollout else "")
     if target.dry_run:
         afterwards = ["Dry run: nothing was written."]
-    return Done(alias.primary, () if target.dry_run else plan.away_from, target.clock.now(), already, tuple(afterwards))
+    return RollbackResult(
+        alias.primary, () if target.dry_run else plan.away_from, target.clock.now(), already, tuple(afterwards)
+    )
 
 
 def _refuse_misfit(target: Target, alias: Alias, destination: str) -> None:
@@ -136,7 +138,7 @@ def _refuse_misfit(target: Target, alias: Alias, destination: str) -> None:
         _misfits(target, alias, destination, _looked_up(target, alias, destination))
 
 
-def take_back(
+def shift_all_traffic(
     target: Target,
     alias: Alias,
     destination: str,
@@ -161,25 +163,29 @@ def take_back(
     AWS: lambda:UpdateAlias, writes; lambda:GetAlias after a collision.
     """
     for _ in range(ATTEMPTS):
-        alone = alias.primary == only_from and alias.second is None
-        if alone and alias.record and alias.record.stage == "rolled-back":
+        alone = alias.primary == only_from and alias.additional is None
+        if alone and alias.rollout and alias.rollout.stage == "rolled-back":
             raise AliasMoved(target, alias)
-        left = next((each for each in (alias.second, alias.primary) if each not in (None, destination)), alias.primary)
-        record = alias.record or Record(target.run, destination, left, stage, "")
+        left = next(
+            (each for each in (alias.additional, alias.primary) if each not in (None, destination)), alias.primary
+        )
+        record = alias.rollout or RolloutState(target.run, destination, left, stage, "")
         by = "" if record.run == target.run else target.run
-        record = replace(record, stage=stage, since=iso(target.clock.now()), by=by)
+        record = replace(record, stage=stage, since=iso_utc(target.clock.now()), by=by)
         for version in bad:
-            record = record.with_bad(version)
+            record = record.with_rejected(version)
         try:
-            return aliases.shift(target, alias, Shift(destination, only_from if leaving else None, leaving, record))
+            return aliases.update_alias(
+                target, alias, AliasState(destination, only_from if leaving else None, leaving, record)
+            )
         except AliasMoved as moved:
             alias, last = moved.alias, moved
-            if only_from and only_from not in (alias.primary, alias.second):
+            if only_from and only_from not in (alias.primary, alias.additional):
                 raise
     raise last
 
 
-def tidy(target: Target, run: str) -> list[str]:
+def delete_failsafes(target: Target, run: str) -> list[str]:
     """Delete a run's lease and guard after the traffic is where it belongs; what fails is told, never raised."""
     told = []
     for which in ("lease", "guard"):
@@ -190,7 +196,7 @@ def tidy(target: Target, run: str) -> list[str]:
     return told
 
 
-def check(target: Target, alias: Alias, destination: str) -> list[str]:
+def check_destination(target: Target, alias: Alias, destination: str) -> list[str]:
     """What speaks against ``destination``: doubts are returned, known obstacles refuse.
 
     AWS: lambda:GetFunctionConfiguration twice, reads only; dynamodb:GetItem for each table, unless both versions know
@@ -224,12 +230,12 @@ def check(target: Target, alias: Alias, destination: str) -> list[str]:
     ]
 
 
-def _markers(target: Target, there: Any, here: Any) -> tuple[Marker | BuddyError, ...]:
+def _markers(target: Target, there: Any, here: Any) -> tuple[SchemaMarker | BuddyError, ...]:
     """The tables' schema, where it can make a difference between the version to return to and the one that serves."""
     if isinstance(there, BuddyError) or isinstance(here, BuddyError):
-        return schema.markers(target)
-    known = schema.of(target, there)
-    return () if known is not None and known == schema.of(target, here) else schema.markers(target)
+        return schema.read_markers(target)
+    known = schema.schema_range_of(target, there)
+    return () if known is not None and known == schema.schema_range_of(target, here) else schema.read_markers(target)
 
 
 def _misfits(target: Target, alias: Alias, destination: str, found: Mapping[str, Any]) -> list[str]:
@@ -241,7 +247,7 @@ def _misfits(target: Target, alias: Alias, destination: str, found: Mapping[str,
     if destination in (alias.primary, alias.stable) or isinstance(found[destination], BuddyError):
         return []
     markers = found["schema"]
-    return schema.compare(
+    return schema.compare_schemas(
         target, destination, found[destination], [markers] if isinstance(markers, BuddyError) else markers
     )
 
@@ -249,8 +255,8 @@ def _misfits(target: Target, alias: Alias, destination: str, found: Mapping[str,
 def _looked_up(target: Target, alias: Alias, destination: str) -> dict[str, Any]:
     """Both versions' configuration and the tables' schema, or why each is unknown; none is waited for over CHECKS_S."""
     looks: dict[str, Callable[[], Any]] = {
-        destination: lambda: aliases.configuration(target, destination),
-        alias.primary: lambda: aliases.configuration(target, alias.primary),
+        destination: lambda: aliases.get_configuration(target, destination),
+        alias.primary: lambda: aliases.get_configuration(target, alias.primary),
         "schema": lambda: _markers(target, found[destination], found[alias.primary]),
     }
     late = AwsFailed(
@@ -275,13 +281,13 @@ def _looked_up(target: Target, alias: Alias, destination: str) -> dict[str, Any]
     return dict(found)
 
 
-def read(target: Target) -> Alias:
+def require_alias(target: Target) -> Alias:
     """The alias, which must be there to be taken back. AWS: lambda:GetAlias, reads only.
 
     Raises:
         InvalidInput: ``alias-missing``.
     """
-    alias = aliases.read(target)
+    alias = aliases.read_alias(target)
     if alias is None:
         raise InvalidInput(
             "alias-missing",
@@ -298,21 +304,25 @@ def _destination(target: Target, alias: Alias) -> str:
     Raises:
         Refused: ``which-is-stable``, ``no-rollback-target``.
     """
-    record = alias.record
+    record = alias.rollout
     if alias.stable is None:
         raise which_is_stable(target, alias)
-    if alias.second is not None or alias.fired:
+    if alias.additional is not None or alias.failsafe_triggered:
         return alias.stable
     if record is not None:
-        if record.stage in ("rolled-back", "held") and alias.primary == record.source:
+        if record.stage in ("rolled-back", "held") and alias.primary == record.stable_version:
             return alias.primary  # done already; to go further back, a person names the version
-        candidates = (record.source, record.prev) if alias.primary == record.to else (record.prev,)
+        candidates = (
+            (record.stable_version, record.fallback_version)
+            if alias.primary == record.new_version
+            else (record.fallback_version,)
+        )
         for version in candidates:
-            if version and version != alias.primary and version not in record.bad:
+            if version and version != alias.primary and version not in record.rejected_versions:
                 return version
     bad = (
-        f"; v{', v'.join(record.bad)} {'is' if len(record.bad) == 1 else 'are'} known bad"
-        if record and record.bad
+        f"; v{', v'.join(record.rejected_versions)} {'is' if len(record.rejected_versions) == 1 else 'are'} known bad"
+        if record and record.rejected_versions
         else ""
     )
     raise Refused(
@@ -325,13 +335,13 @@ def _destination(target: Target, alias: Alias) -> str:
 
 def which_is_stable(target: Target, alias: Alias) -> Refused:
     """Traffic is split between two versions, and no record of ours says which one to keep: a person decides."""
-    first, second = f"v{alias.primary}", f"v{alias.second}"
+    first, second = f"v{alias.primary}", f"v{alias.additional}"
     return Refused(
         "which-is-stable",
         f"{target.resource} serves {alias}. No deployment record says which of {first} and {second} is the stable one.",
         now="Nothing was changed.",
         next=f"Find out which version is good. Then name it: rollback/immediate with to_version {alias.primary} keeps "
-        f"{first}, with to_version {alias.second} keeps {second}.",
+        f"{first}, with to_version {alias.additional} keeps {second}.",
     )
 
 

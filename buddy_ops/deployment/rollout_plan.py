@@ -11,13 +11,13 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from buddy_ops.aws import aliases, checklist_store, freezes
-from buddy_ops.aws.aliases import Alias, Record
+from buddy_ops.aws.aliases import Alias, RolloutState
 from buddy_ops.aws.session import Target
 from buddy_ops.core import project
 from buddy_ops.core import rules as rules_
 from buddy_ops.core.errors import BuddyError, InvalidInput, Refused
 from buddy_ops.core.plan import Plan
-from buddy_ops.core.rules import Facts, Glass
+from buddy_ops.core.rules import BreakGlass, DeploymentFacts
 from buddy_ops.health import alarms
 from buddy_ops.migrations import schema
 
@@ -45,8 +45,8 @@ class RolloutPlan(Plan):
         resumes: the record of this same rollout, when it is under way already.
     """
 
-    glass: Glass | None
-    against: tuple[str, ...]
+    break_glass: BreakGlass | None
+    violations: tuple[str, ...]
     strategy: str
     artifact: bytes = field(repr=False)
     variables: Mapping[str, str | None]
@@ -55,13 +55,13 @@ class RolloutPlan(Plan):
     stable: str
     stages: tuple[float, ...]
     known: str
-    resumes: Record | None
+    resumes: RolloutState | None
 
     def _repr_markdown_(self) -> str:
-        if not self.against:
+        if not self.violations:
             return super()._repr_markdown_()
-        who = html.escape(str(self.glass)) if self.glass else "This would be refused"
-        listed = "".join(f"<li>{html.escape(each)}</li>" for each in self.against)
+        who = html.escape(str(self.break_glass)) if self.break_glass else "This would be refused"
+        listed = "".join(f"<li>{html.escape(each)}</li>" for each in self.violations)
         red = '<div class="alert alert-danger" style="color: #b00020">'
         return f"{red}<b>Against the rules. {who}</b><ul>{listed}</ul></div>\n\n{super()._repr_markdown_()}"
 
@@ -71,7 +71,7 @@ class RolloutPlan(Plan):
         return self.resumes is not None
 
 
-def plan(
+def plan_rollout(
     target: Target,
     artifact: str,
     strategy: str = "canary",
@@ -95,17 +95,17 @@ def plan(
             ``break-glass-incomplete``.
         Refused: ``not-allowed``, ``rollout-under-way``, ``weights-not-ours``, ``frozen``, ``code-differs``.
     """
-    glass = rules_.broken(break_glass or {})
-    alias = aliases.read(target)
+    glass = rules_.parse_break_glass(break_glass or {})
+    alias = aliases.read_alias(target)
     what = _what(target, alias, artifact, variables)
-    resumes = mine(target, alias, what.known)
+    resumes = own_open_rollout(target, alias, what.known)
     if resumes is None:
-        freezes.refuse(target)
+        freezes.require_unfrozen(target)
     elif resumes.shifting and strategy != "canary":
         raise _under_way(target, alias, resumes)
-    stable = "" if alias is None else (resumes.source if resumes else alias.primary)
+    stable = "" if alias is None else (resumes.stable_version if resumes else alias.primary)
     live = resumes is None and alias is not None and alias.primary == what.known
-    against = () if live else permit(target, strategy, what.sha256, alias, glass, resumes is not None)
+    against = () if live else check_rules(target, strategy, what.sha256, alias, glass, resumes is not None)
     rollout = target.settings.rollout
     stages = tuple(percent / 100 for percent in rollout.stages_percent) if strategy == "canary" else (1.0,)
     name = f"v{what.known}" if what.known else "a new version"
@@ -127,8 +127,8 @@ def plan(
         covers={**_covers(target, strategy, glass), "from": stable, "code": what.sha256, **changed},
         approvals=min(1, rollout.approvals) if glass else rollout.approvals,
         demand_hash=rollout.demand_plan_hash,
-        glass=glass,
-        against=against,
+        break_glass=glass,
+        violations=against,
         strategy=strategy,
         artifact=what.archive,
         variables=what.variables,
@@ -142,7 +142,7 @@ def plan(
 
 
 @dataclass(frozen=True)
-class _What:
+class RequestedChange:
     """What is to be shipped, as ``RolloutPlan`` has it; ``drift`` is how $LATEST differs, where it is published."""
 
     archive: bytes
@@ -157,28 +157,33 @@ class _What:
         return f"v{self.base} with {change} as {name}" if self.base else name
 
 
-def _what(target: Target, alias: Alias | None, artifact: str, variables: Mapping[str, str | None] | None) -> _What:
-    archive = project.artifact(artifact) if artifact or variables is None else b""
-    found = {str(each["Version"]): each for each in aliases.versions(target)}
-    latest = aliases.configuration(target)
+def _what(
+    target: Target, alias: Alias | None, artifact: str, variables: Mapping[str, str | None] | None
+) -> RequestedChange:
+    archive = project.read_artifact(artifact) if artifact or variables is None else b""
+    found = {str(each["Version"]): each for each in aliases.list_versions(target)}
+    latest = aliases.get_configuration(target)
     given = aliases.code_sha256(archive) if archive else str(latest["CodeSha256"])
     if variables is None:
         base, sha256, environment = "", given, None
-        range_ = schema.declared(archive)
-        told = aliases.environment(latest).get(schema.VARIABLE)
+        range_ = schema.declared_schema(archive)
+        told = aliases.environment_variables(latest).get(schema.VARIABLE)
         variables = {} if range_ == told else {schema.VARIABLE: range_}
     else:
         base = _base(target, alias, found, variables)
-        sha256, environment = str(found[base]["CodeSha256"]), merged(aliases.environment(found[base]), variables)
+        sha256, environment = (
+            str(found[base]["CodeSha256"]),
+            merge_variables(aliases.environment_variables(found[base]), variables),
+        )
     known = _known(alias, found, sha256, environment)
     if not known:
         _refuse_other_code(target, base, sha256, given)
     stable = found.get(alias.primary) if alias else None
-    return _What(archive, variables, base, sha256, known, [] if known else _drift(latest, stable, base))
+    return RequestedChange(archive, variables, base, sha256, known, [] if known else _drift(latest, stable, base))
 
 
-def permit(
-    target: Target, strategy: str, sha256: str, alias: Alias | None, glass: Glass | None, resumes: bool = False
+def check_rules(
+    target: Target, strategy: str, sha256: str, alias: Alias | None, glass: BreakGlass | None, resumes: bool = False
 ) -> tuple[str, ...]:
     """The rules that a deployment goes against, where somebody breaks the glass or only looks; none: it may begin.
 
@@ -188,26 +193,26 @@ def permit(
         Refused: ``not-allowed``, with every rule at once.
     """
     rules = target.settings.policy
-    record = alias.record if alias else None
-    stayed = alias and record and alias.primary == record.to and record.stage in ("proved", "unproven")
-    subjects = {"pre_deployment": build(sha256), "post_deployment": f"v{alias.primary}" if alias else ""}
-    facts = Facts(
+    record = alias.rollout if alias else None
+    stayed = alias and record and alias.primary == record.new_version and record.stage in ("proved", "unproven")
+    subjects = {"pre_deployment": describe_build(sha256), "post_deployment": f"v{alias.primary}" if alias else ""}
+    facts = DeploymentFacts(
         strategy,
         target.clock.now(),
         ci=target.ci,
         principal=target.principal if rules.ci_principals else "",
         replaced=target.replaced,
-        serving=record.to if record and stayed else "",
+        serving=record.new_version if record and stayed else "",
         since=datetime.fromisoformat(record.since) if record and stayed else None,
         # Before the first deployment there is none to have been checked.
         records={
-            each: checklist_store.newest(target, each, subjects[each])
+            each: checklist_store.newest_result(target, each, subjects[each])
             for each in rules.records
             if subjects[each] and not resumes
         },
         resumes=resumes,
     )
-    against = rules_.refusals(target.environment, target.settings, facts)
+    against = rules_.violations(target.environment, target.settings, facts)
     if against and glass is None and not target.dry_run:
         raise Refused(
             "not-allowed",
@@ -218,12 +223,12 @@ def permit(
     return against
 
 
-def build(sha256: str) -> str:
+def describe_build(sha256: str) -> str:
     """A build's name in records: the beginning of its hash, in letters that a parameter's path may have."""
     return b64decode(sha256)[:8].hex()
 
 
-def _covers(target: Target, strategy: str, glass: Glass | None) -> dict[str, Any]:
+def _covers(target: Target, strategy: str, glass: BreakGlass | None) -> dict[str, Any]:
     """What every approval of a rollout here stands for, whatever is shipped."""
     settings = target.settings
     return {
@@ -239,7 +244,7 @@ def _covers(target: Target, strategy: str, glass: Glass | None) -> dict[str, Any
     }
 
 
-def merged(environment: Mapping[str, str], variables: Mapping[str, str | None]) -> dict[str, str]:
+def merge_variables(environment: Mapping[str, str], variables: Mapping[str, str | None]) -> dict[str, str]:
     """An environment with ``variables`` set in it, or taken away (None)."""
     return {name: value for name, value in {**environment, **variables}.items() if value is not None}
 
@@ -253,11 +258,11 @@ def _base(target: Target, alias: Alias | None, found: Mapping[str, Any], variabl
             now="Nothing was changed.",
             next="Deploy a first build with strategies/canary: it creates the alias.",
         )
-    record = alias.record
-    if record is not None and {record.source, record.to} <= set(found):
-        source, to = found[record.source], found[record.to]
-        if aliases.environment(to) == merged(aliases.environment(source), variables):
-            return record.source
+    record = alias.rollout
+    if record is not None and {record.stable_version, record.new_version} <= set(found):
+        source, to = found[record.stable_version], found[record.new_version]
+        if aliases.environment_variables(to) == merge_variables(aliases.environment_variables(source), variables):
+            return record.stable_version
     return alias.primary
 
 
@@ -267,9 +272,9 @@ def _known(alias: Alias | None, found: Mapping[str, Any], sha256: str, environme
     def same(version: str) -> bool:
         if version not in found or found[version]["CodeSha256"] != sha256:
             return False
-        return environment is None or aliases.environment(found[version]) == environment
+        return environment is None or aliases.environment_variables(found[version]) == environment
 
-    rolling = alias.record.to if alias and alias.record and alias.record.open else ""
+    rolling = alias.rollout.new_version if alias and alias.rollout and alias.rollout.open else ""
     # Lambda publishes nothing new where the last version is the same; an older one's code alone is enough for a build.
     newest = sorted(found, key=int, reverse=True)[: None if environment is None else 1]
     return next((each for each in (rolling, alias.primary if alias else "", *newest) if same(each)), "")
@@ -292,7 +297,7 @@ def _drift(latest: Mapping[str, Any], stable: Mapping[str, Any] | None, base: st
     if stable is None:
         return []
     fields = [each for each in CONFIGURED if latest.get(each) != stable.get(each)]
-    here, there = aliases.environment(latest), aliases.environment(stable)
+    here, there = aliases.environment_variables(latest), aliases.environment_variables(stable)
     if not base:
         fields += sorted(each for each in here.keys() | there.keys() if here.get(each) != there.get(each))
     version = stable["Version"]
@@ -301,7 +306,7 @@ def _drift(latest: Mapping[str, Any], stable: Mapping[str, Any] | None, base: st
     ] * bool(fields)
 
 
-def mine(target: Target, alias: Alias | None, known: str) -> Record | None:
+def own_open_rollout(target: Target, alias: Alias | None, known: str) -> RolloutState | None:
     """The record of a rollout of this same code, if one is under way.
 
     Raises:
@@ -309,26 +314,30 @@ def mine(target: Target, alias: Alias | None, known: str) -> Record | None:
     """
     if alias is None:
         return None
-    record = alias.record
-    split = alias.second is not None and record is not None and (record.open or _unclosed(target, alias, record))
-    if record is not None and split and (alias.primary, alias.second) != (record.source, record.to):
+    record = alias.rollout
+    split = alias.additional is not None and record is not None and (record.open or _unclosed(target, alias, record))
+    if (
+        record is not None
+        and split
+        and (alias.primary, alias.additional) != (record.stable_version, record.new_version)
+    ):
         # A lease clears the weights: armed again, it would give all traffic to what another tool made the primary.
         raise Refused(
             "weights-not-ours",
             f"{target.resource} serves {alias}: another tool changed the weights of run {record.run}, which rolls "
-            f"v{record.to} out after v{record.source}.",
+            f"v{record.new_version} out after v{record.stable_version}.",
             now="Nothing was changed.",
             next="Open rollback/immediate: it returns the traffic to the stable version, or asks for it (to_version).",
         )
-    if record is not None and record.to == known and _unclosed(target, alias, record):
+    if record is not None and record.new_version == known and _unclosed(target, alias, record):
         return record
     if record is not None and record.open:
-        if record.to == known:
+        if record.new_version == known:
             return record
-        if alias.fired:
+        if alias.failsafe_triggered:
             return None
         raise _under_way(target, alias, record)
-    if alias.second is not None:
+    if alias.additional is not None:
         raise Refused(
             "weights-not-ours",
             f"{target.resource} serves {alias}, and no rollout of ours put those weights there.",
@@ -338,24 +347,24 @@ def mine(target: Target, alias: Alias | None, known: str) -> Record | None:
     return None
 
 
-def _under_way(target: Target, alias: Alias | None, record: Record) -> Refused:
+def _under_way(target: Target, alias: Alias | None, record: RolloutState) -> Refused:
     return Refused(
         "rollout-under-way",
-        f"Run {record.run} is rolling v{record.to} out on {target.resource} (stage {record.stage}, "
+        f"Run {record.run} is rolling v{record.new_version} out on {target.resource} (stage {record.stage}, "
         f"since {record.since}).",
         now=f"{target.resource} serves {alias}; nothing was changed.",
-        next=f"Let it end, run strategies/canary with the artifact of v{record.to} to resume it, or take it back "
+        next=f"Let it end, run strategies/canary with the artifact of v{record.new_version} to resume it, or take it back "
         "with rollback/immediate.",
     )
 
 
-def _unclosed(target: Target, alias: Alias, record: Record) -> bool:
+def _unclosed(target: Target, alias: Alias, record: RolloutState) -> bool:
     """Whether a rollout ended unproven and still has its 24 hours: a later run watches on, and may close it."""
     young = target.clock.now() - datetime.fromisoformat(record.since) < WATCH_WINDOW
-    return record.stage == "unproven" and bool(record.source) and alias.primary == record.to and young
+    return record.stage == "unproven" and bool(record.stable_version) and alias.primary == record.new_version and young
 
 
-def _title(target: Target, what: str, strategy: str, resumes: Record | None, how: str) -> str:
+def _title(target: Target, what: str, strategy: str, resumes: RolloutState | None, how: str) -> str:
     if how == "live":
         return f"{what} is live on {target.resource} already"
     if resumes is not None:
@@ -402,10 +411,10 @@ def _reasons(target: Target, alias: Alias | None, known: str, strategy: str) -> 
     told = [staged if strategy == "canary" else switched]
     if strategy in policy.smoke_tested:
         told.append(f"{len(target.settings.smoke_tests)} smoke tests must pass before it gets any traffic")
-    if alias and alias.record and known in alias.record.bad:
+    if alias and alias.rollout and known in alias.rollout.rejected_versions:
         told.append(f"v{known} was taken back before: it ships again because a person asks for it by its artifact")
     try:
-        burning = alarms.burning(target)
+        burning = alarms.alarms_in_alarm(target)
     except BuddyError as error:
         return (*told, f"whether alarms burn is unknown: {error.what}")
     told += [f"ALARM {each.name} burns now; shipping is allowed, since this may be the fix" for each in burning]

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from buddy_ops.aws import aliases
-from buddy_ops.aws.aliases import Answer
+from buddy_ops.aws.aliases import InvocationResult
 from buddy_ops.aws.session import Target
 from buddy_ops.core.errors import AwsFailed, Refused
 from buddy_ops.core.settings import SmokeTest
@@ -20,7 +20,7 @@ ATTEMPTS = 2
 
 
 @dataclass(frozen=True)
-class Result:
+class SmokeTestResult:
     """How one smoke test ended; ``trouble`` is None where it passed."""
 
     name: str
@@ -32,7 +32,9 @@ class Result:
         return f"{self.name}: {self.trouble or 'passed'}"
 
 
-def run(target: Target, version: str, watch: Callable[[str], None] = lambda _: None) -> tuple[Result, ...]:
+def run_smoke_tests(
+    target: Target, version: str, watch: Callable[[str], None] = lambda _: None
+) -> tuple[SmokeTestResult, ...]:
     """Send every smoke test to a version by its number. AWS: lambda:InvokeFunction; runs the skill's code.
 
     Args:
@@ -41,22 +43,22 @@ def run(target: Target, version: str, watch: Callable[[str], None] = lambda _: N
     Raises:
         AwsFailed: the call itself failed; the version's own failures are results.
     """
-    results: list[Result] = []
+    results: list[SmokeTestResult] = []
     for test in target.settings.smoke_tests:
         watch(f"smoke test {len(results) + 1} of {len(target.settings.smoke_tests)} of v{version}: {test.name}")
         results.append(_attempt(target, version, test))
     for result in results:
-        target.journal.record("smoke", test=result.name, version=version, trouble=result.trouble)
+        target.journal.append("smoke", test=result.name, version=version, trouble=result.trouble)
     return tuple(results)
 
 
-def refuse(target: Target, version: str) -> tuple[Result, ...]:
+def require_passing(target: Target, version: str) -> tuple[SmokeTestResult, ...]:
     """The results, if all passed.
 
     Raises:
         Refused: ``smoke-failed``, with every test that failed.
     """
-    results = run(target, version)
+    results = run_smoke_tests(target, version)
     failed = [result for result in results if result.trouble]
     if failed:
         raise Refused(
@@ -69,11 +71,11 @@ def refuse(target: Target, version: str) -> tuple[Result, ...]:
     return results
 
 
-def _attempt(target: Target, version: str, test: SmokeTest) -> Result:
+def _attempt(target: Target, version: str, test: SmokeTest) -> SmokeTestResult:
     trouble, said = None, ""
     for _ in range(ATTEMPTS):
         try:
-            answer = aliases.invoke(target, version, request(target, test))
+            answer = aliases.invoke(target, version, build_request(target, test))
         except AwsFailed as failure:
             if failure.code != "timeout":
                 raise
@@ -82,10 +84,10 @@ def _attempt(target: Target, version: str, test: SmokeTest) -> Result:
         trouble, said = _trouble(test, version, answer), _speech(answer.payload)
         if trouble is None:
             break
-    return Result(test.name, version, trouble, said if trouble is None else "")
+    return SmokeTestResult(test.name, version, trouble, said if trouble is None else "")
 
 
-def _trouble(test: SmokeTest, version: str, answer: Answer) -> str | None:
+def _trouble(test: SmokeTest, version: str, answer: InvocationResult) -> str | None:
     """What is wrong with an answer, or None."""
     said = answer.payload
     if answer.failure is not None:
@@ -113,7 +115,7 @@ def _speech(answer: Any) -> str:
     return str(spoken.get("ssml") or spoken.get("text") or "")
 
 
-def request(target: Target, test: SmokeTest) -> dict[str, Any]:
+def build_request(target: Target, test: SmokeTest) -> dict[str, Any]:
     """The Alexa request of a test, from a user who does not exist.
 
     Source: Alexa Skills Kit, 'Request and response JSON reference'.

@@ -55,7 +55,7 @@ class Wiring:
         return f"{self.alarm}: {self.says}"
 
 
-def wanted(target: Target) -> tuple[dict[str, Any], ...]:
+def wanted_alarms(target: Target) -> tuple[dict[str, Any], ...]:
     """The alarms that the environment should have, as PutMetricAlarm takes them. Pure but for the target's names."""
     settings = target.settings
     name = settings.function
@@ -116,7 +116,7 @@ def watched_tables(settings: Settings) -> tuple[str, ...]:
     return settings.alarms.tables or tuple(table.name for table in settings.tables)
 
 
-def read(target: Target) -> tuple[Alarm, ...]:
+def read_alarms(target: Target) -> tuple[Alarm, ...]:
     """The alarms whose names begin with the function's. AWS: cloudwatch:DescribeAlarms, every page, reads only."""
     found = pages(target, "cloudwatch", "describe_alarms", AlarmNamePrefix=target.settings.function)
     return tuple(
@@ -126,12 +126,12 @@ def read(target: Target) -> tuple[Alarm, ...]:
     )
 
 
-def burning(target: Target) -> tuple[Alarm, ...]:
+def alarms_in_alarm(target: Target) -> tuple[Alarm, ...]:
     """Those that are in ALARM now."""
-    return tuple(alarm for alarm in read(target) if alarm.state == "ALARM")
+    return tuple(alarm for alarm in read_alarms(target) if alarm.state == "ALARM")
 
 
-def plan(target: Target, test: str = "") -> AlarmPlan:
+def plan_alarms(target: Target, test: str = "") -> AlarmPlan:
     """What it takes to have the alarms as they should be; an empty plan where they are.
 
     Args:
@@ -142,7 +142,7 @@ def plan(target: Target, test: str = "") -> AlarmPlan:
     Raises:
         InvalidInput: ``invalid-parameters``: no such alarm.
     """
-    should = tuple(each["AlarmName"] for each in wanted(target))
+    should = tuple(each["AlarmName"] for each in wanted_alarms(target))
     if test and test not in (*should, "all"):
         raise InvalidInput(
             "invalid-parameters",
@@ -151,8 +151,8 @@ def plan(target: Target, test: str = "") -> AlarmPlan:
             next=f"Choose 'all', or one of: {', '.join(should)}.",
         )
     tests = should if test == "all" else (test,) * bool(test)
-    there = {alarm.name: alarm.fields for alarm in read(target)}
-    changes = tuple((each, differences(each, there.get(each["AlarmName"]))) for each in wanted(target))
+    there = {alarm.name: alarm.fields for alarm in read_alarms(target)}
+    changes = tuple((each, differences(each, there.get(each["AlarmName"]))) for each in wanted_alarms(target))
     needed = tuple((each, how) for each, how in changes if how)
     return AlarmPlan(
         title=f"Write {len(needed)} of {len(changes)} alarms of {target.settings.function}",
@@ -177,7 +177,7 @@ def plan(target: Target, test: str = "") -> AlarmPlan:
     )
 
 
-def run(target: Target, plan: AlarmPlan, approval: Approval) -> tuple[str, ...]:
+def write_alarms(target: Target, plan: AlarmPlan, approval: Approval) -> tuple[str, ...]:
     """Write them; the names written. Writing an alarm keeps its state. AWS: cloudwatch:PutMetricAlarm, writes.
 
     Raises:
@@ -202,7 +202,7 @@ def differences(should: dict[str, Any], there: dict[str, Any] | None) -> list[st
     return found
 
 
-async def prove(
+async def prove_alarms(
     target: Target, plan: AlarmPlan, approval: Approval, watch: Callable[[str], None] = lambda _: None
 ) -> tuple[Wiring, ...]:
     """Set the plan's alarms off as a test, and see each tell its topic; the next evaluation sets the state right.
@@ -217,7 +217,7 @@ async def prove(
         Refused: ``approval-void``.
     """
     approval.must_cover(plan)
-    states = {alarm.name: alarm.state for alarm in read(target)}
+    states = {alarm.name: alarm.state for alarm in read_alarms(target)}
     began = target.clock.now()
     found = []
     for name in () if target.dry_run else plan.tests:
@@ -228,14 +228,14 @@ async def prove(
         target.call("cloudwatch", "set_alarm_state", AlarmName=name, StateValue="ALARM", StateReason=TEST)
         told = await _delivered(target, name, began)
         found.append(Wiring(name, told.startswith("Success"), told or "it told nobody within a minute"))
-    heard = listeners(target) if found else ""
+    heard = confirmed_subscribers(target) if found else ""
     wirings = tuple(each if heard else Wiring(each.alarm, False, f"{each.says}; nobody listens") for each in found)
     for each in wirings:
-        target.journal.record("alarm-tested", alarm=each.alarm, proved=each.proved, says=each.says)
+        target.journal.append("alarm-tested", alarm=each.alarm, proved=each.proved, says=each.says)
     return wirings
 
 
-def conclude(wirings: Sequence[Wiring]) -> None:
+def raise_for_unproven(wirings: Sequence[Wiring]) -> None:
     """The last cell of operations/alarms: an error where a test did not reach anybody.
 
     Raises:
@@ -252,7 +252,7 @@ def conclude(wirings: Sequence[Wiring]) -> None:
         )
 
 
-def listeners(target: Target) -> str:
+def confirmed_subscribers(target: Target) -> str:
     """Who is subscribed to the alarms' topic, and confirmed it: 'sqs, email'; '' where nobody is.
 
     AWS: sns:ListSubscriptionsByTopic, every page, reads only.

@@ -9,12 +9,12 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 from itertools import islice, takewhile
 
-from buddy_ops.aws.aliases import Record
+from buddy_ops.aws.aliases import RolloutState
 from buddy_ops.aws.session import Target
 from buddy_ops.health import judge as judge_
 from buddy_ops.health import metrics
 from buddy_ops.health.judge import Counts, Judge, Minute, Verdict
-from buddy_ops.health.metrics import MINUTE, Row
+from buddy_ops.health.metrics import MINUTE, MinuteRow
 
 IMPLAUSIBLE_REQUESTS = 7.0
 """Silence is no longer chance where this many requests were expected: a Poisson count of mean 7 is 0 with p < 0.001."""
@@ -32,7 +32,7 @@ SETTLED_MINUTES = 5
 """A minute that is still empty once this many later ones have arrived will not come any more."""
 
 
-class Evidence:
+class RolloutEvidence:
     """The minutes of one rollout and their judge.
 
     Args:
@@ -44,7 +44,7 @@ class Evidence:
         self._target, self.stable, self.new = target, stable, new
         self._health = target.settings.health
         self.shifts: list[tuple[datetime, float]] = []
-        self.rows: list[Row] = []
+        self.rows: list[MinuteRow] = []
         self._told = 0
         self._next: datetime | None = None
         self._history: list[Counts] = []
@@ -60,7 +60,7 @@ class Evidence:
         if self._judge is not None:
             return self._judge
         rollout = self._target.settings.rollout
-        policy = judge_.Policy(
+        policy = judge_.JudgePolicy(
             slo_error_rate=self._health.error_rate,
             slo_slow_rate=self._health.slow_rate,
             slow_bound_s=self._health.latency_ms / 1000,
@@ -76,10 +76,10 @@ class Evidence:
         latest = [row.counts[self.stable].requests for row in self.rows[-10:]]
         return sum(latest) / len(latest) if latest else 0.0
 
-    def resume(self, record: Record, weights: list[float]) -> datetime:
+    def resume(self, record: RolloutState, weights: list[float]) -> datetime:
         """Take up a rollout where its record stands; when it first shifted traffic."""
         since = datetime.fromisoformat(record.since)
-        moments = [since - timedelta(seconds=each) for each in (*record.ago, 0)]
+        moments = [since - timedelta(seconds=each) for each in (*record.stage_ages_s, 0)]
         # The watch is the last stage, whichever strategy began; a stage that was never shifted to has no moment.
         passed = weights[: len(moments)] if record.shifting else weights[-len(moments) :]
         self.shifts = list(zip(moments, passed, strict=False))
@@ -112,7 +112,7 @@ class Evidence:
             first = self.shifts[0][0] if self.shifts else now
             self._next = _floor(first) - timedelta(minutes=self._health.history_minutes)
         until = _floor(now - timedelta(seconds=self._health.late_data_s))
-        reading = metrics.read(self._target, (self.stable, self.new), self._serving, self._next, until)
+        reading = metrics.read_minutes(self._target, (self.stable, self.new), self._serving, self._next, until)
         if reading.trouble is not None:
             return reading.trouble
         for index, row in enumerate(reading.rows):
@@ -132,7 +132,7 @@ class Evidence:
         self._next = max(self._next, until)
         return None
 
-    def _is_unpublished(self, rows: Sequence[Row]) -> bool:
+    def _is_unpublished(self, rows: Sequence[MinuteRow]) -> bool:
         """Whether CloudWatch has not published the first of these minutes yet, as far as the others tell.
 
         It is late where a metric of the minute is missing, and where the silence that begins with it is longer than
@@ -149,7 +149,7 @@ class Evidence:
         later = (row for row in rows[1:] if not row.incomplete and not self._expected(row))
         return len(list(islice(later, SETTLED_MINUTES))) < SETTLED_MINUTES
 
-    def _may_still_come(self, rows: Sequence[Row]) -> bool:
+    def _may_still_come(self, rows: Sequence[MinuteRow]) -> bool:
         """Whether nothing was published of any of these latest minutes, by chance or since they are late.
 
         Traffic is too thin to tell. They hold nothing up, and are left unread for a while: a late one is judged.
@@ -157,7 +157,7 @@ class Evidence:
         silent = all(_is_silent(row) for row in rows)
         return silent and self._rate(rows[0].at) > 0 and len(rows) <= WAIT_MINUTES
 
-    def _expected(self, row: Row) -> float:
+    def _expected(self, row: MinuteRow) -> float:
         """How many requests a minute would have had where it shows none; 0 if it shows some of each version."""
         if _is_silent(row):
             return self._rate(row.at)
@@ -191,7 +191,7 @@ class Evidence:
             f"({minutes:.0f} min) are missing or incomplete. Before, it had {usual} requests per minute."
         )
 
-    def fresh(self) -> tuple[Row, ...]:
+    def fresh(self) -> tuple[MinuteRow, ...]:
         """The minutes read since this was last asked."""
         rows = tuple(self.rows[self._told :])
         self._told = len(self.rows)
@@ -214,15 +214,15 @@ class Evidence:
         switched = self.shifts and self.shifts[-1][1] == 1.0 and minute >= self.shifts[-1][0]
         return self.new if switched else self.stable
 
-    def _weight(self, row: Row) -> float:
+    def _weight(self, row: MinuteRow) -> float:
         """The new version's share, 0..1, at the end of a minute."""
         return next((share for moment, share in reversed(self.shifts) if moment < row.at + MINUTE), 0.0)
 
-    def _is_moving(self, row: Row) -> bool:
+    def _is_moving(self, row: MinuteRow) -> bool:
         """Whether traffic was shifted in this minute or the one before: an alias takes up to a minute to follow."""
         return any(row.at - MINUTE < moment < row.at + MINUTE for moment, _ in self.shifts)
 
-    def _feed(self, row: Row) -> None:
+    def _feed(self, row: MinuteRow) -> None:
         """Judge one minute under the weight that it was served under; minutes before the first shift are history."""
         end = row.at + MINUTE
         if not self.shifts or end <= self.shifts[0][0]:
@@ -247,6 +247,6 @@ def _floor(moment: datetime) -> datetime:
     return moment.replace(second=0, microsecond=0)
 
 
-def _is_silent(row: Row) -> bool:
+def _is_silent(row: MinuteRow) -> bool:
     """Whether CloudWatch shows nothing at all of the alias in a minute, throttled requests included."""
     return all(counts == Counts() for counts in row.counts.values())

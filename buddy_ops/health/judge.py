@@ -46,7 +46,7 @@ class Minute:
 
 
 @dataclass(frozen=True)
-class Policy:
+class JudgePolicy:
     """What is tolerated, and how sure the judge must be.
 
     The objectives are the deployment guide's 'Watching' table (error rate < 1 %; p99 < 6 s is 'at most 1 % over 6 s').
@@ -117,7 +117,7 @@ class Verdict:
 
 
 @dataclass(frozen=True, slots=True)
-class StreamEvidence:
+class StreamScores:
     """The scores of one stream as plain odds: 1 is no evidence; draw them on a log axis."""
 
     slo: float  # the canary is over the objective
@@ -129,11 +129,11 @@ class StreamEvidence:
 
 
 @dataclass(frozen=True, slots=True)
-class Evidence:
+class JudgeScores:
     """What a chart draws: the scores of both streams, and the thresholds that they are read against."""
 
-    errors: StreamEvidence
-    slow: StreamEvidence
+    errors: StreamScores
+    slow: StreamScores
     rollback_at: float
     worse_at: float
     doubt_at: float
@@ -203,7 +203,7 @@ class _Tally(_State):
 class _Stream(_State):
     """One kind of harm, errors or slow requests: its scores, and the counts that sentences quote."""
 
-    def __init__(self, name: str, theta: float, phi: float, policy: Policy) -> None:
+    def __init__(self, name: str, theta: float, phi: float, policy: JudgePolicy) -> None:
         self.name, self.theta, self.phi, self.policy = name, theta, phi, policy
         self.clear()
 
@@ -280,9 +280,9 @@ class _Stream(_State):
         seen = _Tally(self.latest)
         return len(self.latest) == self.latest.maxlen and seen.n0 > 0 and seen.x0 <= self.theta * seen.n0
 
-    def evidence(self) -> StreamEvidence:
+    def evidence(self) -> StreamScores:
         scores = (self.slo, self.base, self.stable, self.better, self.stage_ok, self.ok)
-        return StreamEvidence(*(score.odds for score in scores))
+        return StreamScores(*(score.odds for score in scores))
 
 
 def dispersion(minutes: Iterable[tuple[int, int]]) -> float:
@@ -310,14 +310,14 @@ class Judge(_State):
 
     def __init__(
         self,
-        policy: Policy | None = None,
+        policy: JudgePolicy | None = None,
         history: Sequence[Counts] = (),
         *,
         stable_name: str = "stable",
         canary_name: str = "the new version",
     ) -> None:
         """Begin without evidence; `history` are stable's minutes before the rollout, for their dispersion."""
-        self.policy = policy = policy or Policy()
+        self.policy = policy = policy or JudgePolicy()
         self.stable_name, self.canary_name = stable_name, canary_name
         errors = dispersion((c.errors, c.requests) for c in history)
         slow = dispersion((c.slow, c.requests) for c in history)
@@ -365,11 +365,11 @@ class Judge(_State):
         """Whether both streams are shown to be under 1.5 times their objectives."""
         return all(stream.ok.odds >= self.policy.proved_at for stream in self._streams)
 
-    def evidence(self) -> Evidence:
+    def scores(self) -> JudgeScores:
         """The evidence now, and its thresholds, for a chart."""
         p = self.policy
         errors, slow = (stream.evidence() for stream in self._streams)
-        return Evidence(errors, slow, p.rollback_at, p.worse_at, p.doubt_at, p.proved_at)
+        return JudgeScores(errors, slow, p.rollback_at, p.worse_at, p.doubt_at, p.proved_at)
 
     def verdict(self, baked_s: float, bake_s: float, final: bool = False) -> Verdict:
         """Say what to do now; asking changes nothing.

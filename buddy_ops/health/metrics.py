@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from buddy_ops.aws.session import Target, pages
 from buddy_ops.core.errors import AwsFailed
-from buddy_ops.core.journal import iso
+from buddy_ops.core.journal import iso_utc
 from buddy_ops.health.judge import Counts
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ ALIAS = "alias"
 
 
 @dataclass(frozen=True)
-class Row:
+class MinuteRow:
     """One minute. ``counts`` and ``p99_ms`` by version; a version without requests has zeros and no p99.
 
     ``p99_band_ms`` is the p99's 95 % interval, where a version had requests enough to have one. ``incomplete`` means
@@ -55,16 +55,16 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Reading:
+class MetricsReading:
     """What CloudWatch answered. ``rows`` holds every minute asked for if ``trouble`` is None, and none otherwise."""
 
-    rows: tuple[Row, ...]
+    rows: tuple[MinuteRow, ...]
     trouble: str | None = None
 
 
-def read(
+def read_minutes(
     target: Target, versions: Sequence[str], serving: Callable[[datetime], str], since: datetime, until: datetime
-) -> Reading:
+) -> MetricsReading:
     """Counts of each minute in [since, until) for the versions behind the alias, in one GetMetricData request.
 
     A minute that was answered completely and has no datapoints is a minute with no requests, and is returned as
@@ -79,21 +79,21 @@ def read(
     AWS: cloudwatch:GetMetricData (with every further page), reads only.
     """
     if until <= since:
-        return Reading(())
+        return MetricsReading(())
     queries = [query for index, who in enumerate([ALIAS, *versions]) for query in _queries(target, who, index)]
     try:
         values = _fetch(target, queries, since, until)
     except AwsFailed as failure:
-        return Reading((), f"{failure.what}")
+        return MetricsReading((), f"{failure.what}")
     except _Partial as partial:
-        return Reading((), str(partial))
+        return MetricsReading((), str(partial))
     except MALFORMED as error:
-        return Reading((), f"CloudWatch's answer cannot be read: {type(error).__name__}: {error}")
+        return MetricsReading((), f"CloudWatch's answer cannot be read: {type(error).__name__}: {error}")
     minutes = [since + MINUTE * index for index in range(int((until - since) / MINUTE))]
     rows = tuple(_row(at, values, versions, serving(at)) for at in minutes)
     # CloudWatch forgets minutes after 15 days; the archived journal keeps them.
-    target.journal.record("minutes", rows=plain(rows))
-    return Reading(rows)
+    target.journal.append("minutes", rows=rows_to_json(rows))
+    return MetricsReading(rows)
 
 
 @dataclass(frozen=True)
@@ -117,7 +117,7 @@ COLD_STARTS_QUERY = (
 )
 
 
-def cold_starts(target: Target, since: datetime, until: datetime) -> tuple[ColdStarts, ...]:
+def read_cold_starts(target: Target, since: datetime, until: datetime) -> tuple[ColdStarts, ...]:
     """Cold starts by version, from the REPORT lines in the function's log: Init Duration is in no standard metric.
 
     AWS: logs:StartQuery, logs:GetQueryResults, reads only; Logs Insights bills the data that it scans.
@@ -132,11 +132,11 @@ def cold_starts(target: Target, since: datetime, until: datetime) -> tuple[ColdS
             int(row["cold"]),
             float(row["init"]) if row.get("init") else None,
         )
-        for row in sorted(ask_log(target, COLD_STARTS_QUERY, since, until), key=lambda row: row["version"])
+        for row in sorted(query_log(target, COLD_STARTS_QUERY, since, until), key=lambda row: row["version"])
     )
 
 
-def ask_log(
+def query_log(
     target: Target, query: str, since: datetime, until: datetime, watch: Callable[[str], None] = lambda _: None
 ) -> list[dict[str, str]]:
     """What Logs Insights answers about the function's log, a mapping of fields a row.
@@ -167,10 +167,10 @@ def ask_log(
     )
 
 
-def tell_cold_starts(target: Target, since: datetime, until: datetime) -> str:
+def describe_cold_starts(target: Target, since: datetime, until: datetime) -> str:
     """``cold_starts`` in sentences, against the guide's 2 s; a log that cannot be read is told, never raised."""
     try:
-        found = cold_starts(target, since, until)
+        found = read_cold_starts(target, since, until)
     except AwsFailed as failure:
         return f"Cold starts are unknown: {failure.what}"
     except MALFORMED as error:
@@ -180,11 +180,11 @@ def tell_cold_starts(target: Target, since: datetime, until: datetime) -> str:
     return "\n".join([*map(str, found), *advice]) or "No invocation was logged."
 
 
-def plain(rows: Iterable[Row]) -> list[list[Any]]:
+def rows_to_json(rows: Iterable[MinuteRow]) -> list[list[Any]]:
     """Minutes with requests as JSON has them: its time, then by version requests, errors, slow, throttles and p99."""
     return [
         [
-            iso(row.at),
+            iso_utc(row.at),
             {
                 version: [counts.requests, counts.errors, counts.slow, counts.throttles, row.p99_ms.get(version)]
                 for version, counts in row.counts.items()
@@ -195,16 +195,18 @@ def plain(rows: Iterable[Row]) -> list[list[Any]]:
     ]
 
 
-def from_plain(rows: Iterable[Sequence[Any]]) -> Iterator[Row]:
+def rows_from_json(rows: Iterable[Sequence[Any]]) -> Iterator[MinuteRow]:
     """The same, back; what is no minute is left out: it comes from a file."""
     for row in rows:
         with suppress(ValueError, TypeError, KeyError, IndexError, AttributeError):
             at, seen = datetime.fromisoformat(row[0]), row[1]
             counts = {version: Counts(*map(int, each[:4])) for version, each in seen.items()}
-            yield Row(at, counts, {version: float(each[4]) for version, each in seen.items() if each[4] is not None})
+            yield MinuteRow(
+                at, counts, {version: float(each[4]) for version, each in seen.items() if each[4] is not None}
+            )
 
 
-def frame(rows: Iterable[Row]) -> "pd.DataFrame":
+def frame(rows: Iterable[MinuteRow]) -> "pd.DataFrame":
     """The same as a tidy frame.
 
     Returns:
@@ -293,7 +295,7 @@ def _point(at: datetime, value: float) -> tuple[datetime, float]:
     return at, value
 
 
-def _row(at: datetime, values: dict[str, dict[datetime, float]], versions: Sequence[str], serving: str) -> Row:
+def _row(at: datetime, values: dict[str, dict[datetime, float]], versions: Sequence[str], serving: str) -> MinuteRow:
     def count(name: str, index: int) -> int:
         return round(values.get(f"{name}{index}", {}).get(at, 0.0))
 
@@ -322,7 +324,7 @@ def _row(at: datetime, values: dict[str, dict[datetime, float]], versions: Seque
     p99 = {version: values[f"p99{i}"][at] for version, i in sources.items()}
     bands = {version: _band(at, values, i, count("requests", i)) for version, i in sources.items()}
     known = {version: band for version, band in bands.items() if band is not None}
-    return Row(at, counts, p99, known, any(_is_incomplete(at, values, i) for i in range(len(versions) + 1)))
+    return MinuteRow(at, counts, p99, known, any(_is_incomplete(at, values, i) for i in range(len(versions) + 1)))
 
 
 def _is_incomplete(at: datetime, values: dict[str, dict[datetime, float]], index: int) -> bool:

@@ -14,10 +14,10 @@ from buddy_ops.aws import aliases
 from buddy_ops.aws.aliases import Alias
 from buddy_ops.aws.session import Target, pages
 from buddy_ops.core.errors import AwsFailed, InvalidInput
-from buddy_ops.core.settings import Health
+from buddy_ops.core.settings import HealthSettings
 from buddy_ops.health import metrics
 from buddy_ops.health.judge import Counts
-from buddy_ops.health.metrics import INIT_BOUND_MS, MALFORMED, MINUTE, ColdStarts, Row
+from buddy_ops.health.metrics import INIT_BOUND_MS, MALFORMED, MINUTE, ColdStarts, MinuteRow
 
 MOST_VERSIONS = 8
 LONGEST = timedelta(days=15)
@@ -28,7 +28,7 @@ COLD_EVERY = timedelta(minutes=10)
 
 
 @dataclass(frozen=True)
-class Seen:
+class VersionWindow:
     """One version in a window. ``p99_ms`` is the worst minute's; ``cold`` is None where the log tells nothing of it."""
 
     version: str
@@ -38,7 +38,7 @@ class Seen:
 
 
 @dataclass(frozen=True)
-class Metric:
+class KeyMetric:
     """One of the four: what may be, what each version had (a text, and whether it is too much), what to do then."""
 
     name: str
@@ -51,41 +51,41 @@ class Metric:
 
 
 @dataclass(frozen=True)
-class Look:
+class MetricsWindow:
     """A window, minute by minute and as a whole. ``troubles`` say what could not be read."""
 
     since: datetime
     until: datetime
-    rows: tuple[Row, ...]
-    seen: tuple[Seen, ...]
-    health: Health
+    rows: tuple[MinuteRow, ...]
+    seen: tuple[VersionWindow, ...]
+    health: HealthSettings
     troubles: tuple[str, ...]
     asked_log: datetime
 
     @property
-    def metrics(self) -> tuple[Metric, ...]:
+    def metrics(self) -> tuple[KeyMetric, ...]:
         """The four, in the guide's order."""
         health = self.health
         return (
-            Metric(
+            KeyMetric(
                 "error rate",
                 f"< {100 * health.error_rate:g} %",
                 tuple(_rate(each.counts.errors, each.counts.requests, health.error_rate) for each in self.seen),
                 "rollback/immediate",
             ),
-            Metric(
+            KeyMetric(
                 "latency p99",
                 f"< {health.latency_ms / 1000:g} s",
                 tuple(_latency(each, health) for each in self.seen),
                 "emergency/deployment_failure, if a deployment brought it",
             ),
-            Metric(
+            KeyMetric(
                 "throttles",
                 "0",
                 tuple((f"{each.counts.throttles:,}", each.counts.throttles > 0) for each in self.seen),
                 "raise the function's or the account's concurrency limit",
             ),
-            Metric("cold start", "< 2 s", tuple(_cold(each.cold) for each in self.seen), "a smaller package"),
+            KeyMetric("cold start", "< 2 s", tuple(_cold(each.cold) for each in self.seen), "a smaller package"),
         )
 
     def __str__(self) -> str:
@@ -107,17 +107,17 @@ class Look:
         )
         return "\n".join((*head, *rows, "", *(f"- {trouble}" for trouble in self.troubles)))
 
-    def _beside(self, metric: Metric) -> Iterator[tuple[Seen, tuple[str, bool]]]:
+    def _beside(self, metric: KeyMetric) -> Iterator[tuple[VersionWindow, tuple[str, bool]]]:
         return zip(self.seen, metric.values, strict=True)
 
 
-def read(target: Target, minutes: float, until: str = "", before: Look | None = None) -> Look:
+def read_window(target: Target, minutes: float, until: str = "", before: MetricsWindow | None = None) -> MetricsWindow:
     """One look; ``before`` is the last one, whose cold starts still hold for a while.
 
     Raises:
         InvalidInput: ``alias-missing``, ``invalid-parameters``.
     """
-    alias = aliases.read(target)
+    alias = aliases.read_alias(target)
     if alias is None:
         raise InvalidInput(
             "alias-missing",
@@ -127,7 +127,7 @@ def read(target: Target, minutes: float, until: str = "", before: Look | None = 
         )
     since, end = _window(target, minutes, until)
     versions, unlisted = _versions(target, alias)
-    reading = metrics.read(target, versions, _serving(alias), since, end)
+    reading = metrics.read_minutes(target, versions, _serving(alias), since, end)
     asked, unlogged = target.clock.now(), ""
     if before is not None and asked - before.asked_log < COLD_EVERY:
         asked = before.asked_log
@@ -137,7 +137,7 @@ def read(target: Target, minutes: float, until: str = "", before: Look | None = 
     seen = tuple(_seen(version, reading.rows, colds) for version in versions)
     served = tuple(each for each in seen if each.counts != Counts() or each.version == alias.primary)
     troubles = tuple(filter(None, (reading.trouble, unlisted, unlogged)))
-    return Look(since, end, reading.rows, served, target.settings.health, troubles, asked)
+    return MetricsWindow(since, end, reading.rows, served, target.settings.health, troubles, asked)
 
 
 def _window(target: Target, minutes: float, until: str) -> tuple[datetime, datetime]:
@@ -160,8 +160,11 @@ def _window(target: Target, minutes: float, until: str) -> tuple[datetime, datet
 
 def _versions(target: Target, alias: Alias) -> tuple[list[str], str]:
     """The versions that may have served, oldest first: those of the alias and its record, and CloudWatch's newest."""
-    record = alias.record
-    known = {alias.primary, alias.second, *((record.source, record.to) if record else ())} - {None, ""}
+    record = alias.rollout
+    known = {alias.primary, alias.additional, *((record.stable_version, record.new_version) if record else ())} - {
+        None,
+        "",
+    }
     own = [
         {"Name": "FunctionName", "Value": target.settings.function},
         {"Name": "Resource", "Value": target.resource},
@@ -185,27 +188,27 @@ def _versions(target: Target, alias: Alias) -> tuple[list[str], str]:
 
 def _serving(alias: Alias) -> Callable[[datetime], str]:
     """The alias's primary in a minute, as far as its record tells: before the last switch it was the version before."""
-    record = alias.record
-    if record is None or not record.source or alias.primary != record.to:
+    record = alias.rollout
+    if record is None or not record.stable_version or alias.primary != record.new_version:
         return lambda at: alias.primary
     switched = datetime.fromisoformat(record.since)
-    return lambda at: record.source if at < switched else alias.primary
+    return lambda at: record.stable_version if at < switched else alias.primary
 
 
 def _cold_starts(target: Target, since: datetime, until: datetime) -> tuple[dict[str, ColdStarts], str]:
     try:
-        return {each.version: each for each in metrics.cold_starts(target, since, until)}, ""
+        return {each.version: each for each in metrics.read_cold_starts(target, since, until)}, ""
     except AwsFailed as failure:
         return {}, f"Cold starts are unknown: {failure.what}"
     except MALFORMED as error:
         return {}, f"Cold starts are unknown: the log's answer cannot be read: {type(error).__name__}: {error}"
 
 
-def _seen(version: str, rows: tuple[Row, ...], colds: dict[str, ColdStarts]) -> Seen:
+def _seen(version: str, rows: tuple[MinuteRow, ...], colds: dict[str, ColdStarts]) -> VersionWindow:
     own = [row.counts[version] for row in rows]
     total = Counts(**{name: sum(getattr(each, name) for each in own) for name in Counts.__slots__})
     p99 = max((row.p99_ms[version] for row in rows if version in row.p99_ms), default=None)
-    return Seen(version, total, p99, colds.get(version))
+    return VersionWindow(version, total, p99, colds.get(version))
 
 
 def _rate(events: int, requests: int, bound: float) -> tuple[str, bool]:
@@ -214,7 +217,7 @@ def _rate(events: int, requests: int, bound: float) -> tuple[str, bool]:
     return f"{100 * events / requests:.2g} % ({events:,} of {requests:,})", events > bound * requests
 
 
-def _latency(seen: Seen, health: Health) -> tuple[str, bool]:
+def _latency(seen: VersionWindow, health: HealthSettings) -> tuple[str, bool]:
     """The whole window's p99 is over the bound when more than one request in a hundred is."""
     if seen.p99_ms is None:
         return "no requests", False

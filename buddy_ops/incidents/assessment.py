@@ -18,8 +18,8 @@ from buddy_ops.aws.aliases import Alias
 from buddy_ops.aws.session import Target
 from buddy_ops.aws.tables import Watch
 from buddy_ops.core.errors import AwsFailed, BuddyError, InvalidInput, Refused
-from buddy_ops.core.journal import iso
-from buddy_ops.core.plan import Approval, Item, Plan, Record, escape
+from buddy_ops.core.journal import iso_utc
+from buddy_ops.core.plan import Approval, ChecklistItem, ChecklistResult, Plan, escape_markdown
 from buddy_ops.deployment import rollback
 from buddy_ops.deployment.rollback import RollbackPlan
 from buddy_ops.health import metrics
@@ -46,7 +46,7 @@ Choice = Literal["roll back", "fix forward"]
 
 
 @dataclass(frozen=True)
-class Kind:
+class ErrorKind:
     """Error lines of one kind. ``first`` and ``last`` as the log has them; ``example`` is the newest, cut."""
 
     name: str
@@ -64,7 +64,7 @@ class Assessment:
     deployed: datetime
     at: datetime
     counts: dict[str, Counts]
-    kinds: tuple[Kind, ...]
+    kinds: tuple[ErrorKind, ...]
     destination: str
     serving: str
     recommended: Choice
@@ -96,7 +96,7 @@ class Assessment:
 
 
 @dataclass(frozen=True)
-class StopPlan(Plan):
+class FreezePlan(Plan):
     """A freeze of the environment, unless one of this incident stands."""
 
     reason: str
@@ -116,12 +116,12 @@ class DecisionPlan(Plan):
 # Stop
 
 
-def stop_plan(target: Target, reason: str, hours: float = 4) -> StopPlan:
+def plan_freeze(target: Target, reason: str, hours: float = 4) -> FreezePlan:
     """Halt every deployment of the environment. AWS: ssm:GetParametersByPath, reads only."""
-    standing = any(each.reason == reason.strip() for each in freezes.read(target))
-    return StopPlan(
+    standing = any(each.reason == reason.strip() for each in freezes.active_freezes(target))
+    return FreezePlan(
         title=f"Freeze deployments to {target.environment}" if not standing else "Frozen already",
-        now=tuple(f"frozen: {each}" for each in freezes.read(target)) or ("nothing is frozen",),
+        now=tuple(f"frozen: {each}" for each in freezes.active_freezes(target)) or ("nothing is frozen",),
         then=(f"no deployment begins and no rollout goes on for {hours:g} hours; a rollback does",),
         calls=() if standing else (f"ssm:PutParameter a freeze: {reason}",),
         undo=("lift it when the fix is ready; it ends by itself",),
@@ -135,7 +135,7 @@ def stop_plan(target: Target, reason: str, hours: float = 4) -> StopPlan:
     )
 
 
-def stop(target: Target, plan: StopPlan, approval: Approval) -> str:
+def freeze_deployments(target: Target, plan: FreezePlan, approval: Approval) -> str:
     """Freeze; what came of it. SSM being down is told and holds nothing up: the traffic matters more.
 
     AWS: ssm:PutParameter, writes.
@@ -148,7 +148,7 @@ def stop(target: Target, plan: StopPlan, approval: Approval) -> str:
     if plan.standing or target.dry_run:
         return "Dry run: nothing was frozen." if target.dry_run else "Deployments are frozen already."
     try:
-        return f"Frozen: {freezes.set(target, plan.reason, ', '.join(approval.by), timedelta(hours=plan.hours))}."
+        return f"Frozen: {freezes.create_freeze(target, plan.reason, ', '.join(approval.by), timedelta(hours=plan.hours))}."
     except AwsFailed as failure:
         return f"NOT frozen: {failure.what} Tell those who deploy, and go on."
 
@@ -156,7 +156,7 @@ def stop(target: Target, plan: StopPlan, approval: Approval) -> str:
 # Assess
 
 
-def assess(target: Target, watch: Watch = tables.ignore) -> Assessment:
+def assess_deployment(target: Target, watch: Watch = tables.ignore_progress) -> Assessment:
     """The newest deployment behind the alias, its errors, and what the thirty-minute rule recommends.
 
     AWS: lambda:GetAlias, GetFunctionConfiguration, cloudwatch:GetMetricData, logs:StartQuery, GetQueryResults, reads.
@@ -164,30 +164,32 @@ def assess(target: Target, watch: Watch = tables.ignore) -> Assessment:
     Raises:
         InvalidInput: ``alias-missing``, ``version-missing``.
     """
-    alias = rollback.read(target)
-    version, now = suspect(alias), target.clock.now()
+    alias = rollback.require_alias(target)
+    version, now = suspect_version(alias), target.clock.now()
     deployed = _deployed(target, alias, version)
     since = max(deployed, now - LONGEST_WINDOW)
     destination, obstacle = _destination(target, alias)
-    doubts = rollback.check(target, alias, destination) if destination else []
+    doubts = rollback.check_destination(target, alias, destination) if destination else []
     counts, unread = _counts(target, alias, version, destination, since)
     kinds, unlogged = _kinds(target, version, since, watch)
-    recommended, reasons = recommend(now - deployed, destination, obstacle, doubts)
-    taken = destination == alias.primary and alias.second is None
+    recommended, reasons = recommend_decision(now - deployed, destination, obstacle, doubts)
+    taken = destination == alias.primary and alias.additional is None
     serving = f"{target.resource} serves {alias}" + ("; its traffic was taken back already." if taken else ".")
     troubles = tuple(filter(None, (unread, unlogged)))
     lines = {kind.name: kind.lines for kind in kinds}
-    target.journal.record("assessed", version=version, recommended=recommended, reasons=reasons, error_lines=lines)
+    target.journal.append("assessed", version=version, recommended=recommended, reasons=reasons, error_lines=lines)
     return Assessment(version, deployed, now, counts, kinds, destination, serving, recommended, reasons, troubles)
 
 
-def suspect(alias: Alias) -> str:
+def suspect_version(alias: Alias) -> str:
     """The version that was deployed last: the one with a share, the one that a rollout brought, or what serves."""
-    record = alias.record
-    return alias.canary or alias.second or (record.to if record is not None else alias.primary)
+    record = alias.rollout
+    return alias.canary or alias.additional or (record.new_version if record is not None else alias.primary)
 
 
-def recommend(age: timedelta, destination: str, obstacle: str, doubts: Iterable[str]) -> tuple[Choice, tuple[str, ...]]:
+def recommend_decision(
+    age: timedelta, destination: str, obstacle: str, doubts: Iterable[str]
+) -> tuple[Choice, tuple[str, ...]]:
     """The thirty-minute rule, with its reasons. Pure.
 
     Args:
@@ -225,23 +227,23 @@ def kind_of(message: str) -> str:
     return " ".join(VARYING.sub("…", message.splitlines()[0] if message.strip() else "an empty line").split())[:80]
 
 
-def group(lines: Iterable[tuple[str, str]]) -> tuple[Kind, ...]:
+def group_errors(lines: Iterable[tuple[str, str]]) -> tuple[ErrorKind, ...]:
     """Error lines (time, message), newest first, by kind; the most frequent kind first."""
     found: dict[str, list[tuple[str, str]]] = {}
     for at, message in lines:
         found.setdefault(kind_of(message), []).append((at, message))
     kinds = (
-        Kind(name, len(own), own[-1][0][:19], own[0][0][:19], " ".join(own[0][1].split())[:SHOWN])
+        ErrorKind(name, len(own), own[-1][0][:19], own[0][0][:19], " ".join(own[0][1].split())[:SHOWN])
         for name, own in found.items()
     )
     return tuple(sorted(kinds, key=lambda kind: (-kind.lines, kind.name)))
 
 
-def _kinds(target: Target, version: str, since: datetime, watch: Watch) -> tuple[tuple[Kind, ...], str]:
+def _kinds(target: Target, version: str, since: datetime, watch: Watch) -> tuple[tuple[ErrorKind, ...], str]:
     query = ERROR_LINES.replace("{version}", version)
     try:
-        rows = metrics.ask_log(target, query, since, target.clock.now(), watch)
-        kinds = group((row["@timestamp"], row["@message"]) for row in rows)
+        rows = metrics.query_log(target, query, since, target.clock.now(), watch)
+        kinds = group_errors((row["@timestamp"], row["@message"]) for row in rows)
     except AwsFailed as failure:
         return (), f"the log cannot be read: {failure.what}"
     except MALFORMED as error:
@@ -256,13 +258,13 @@ def _counts(
     versions = tuple(dict.fromkeys(filter(None, (version, destination, alias.primary))))
     until = target.clock.now() - timedelta(seconds=target.settings.health.late_data_s)
     begin, end = (moment.replace(second=0, microsecond=0) for moment in (since, until))
-    reading = metrics.read(target, versions, lambda _: alias.primary, begin, end)
-    return {each: total(row.counts[each] for row in reading.rows) for each in versions}, (
+    reading = metrics.read_minutes(target, versions, lambda _: alias.primary, begin, end)
+    return {each: total_counts(row.counts[each] for row in reading.rows) for each in versions}, (
         f"metrics cannot be read: {reading.trouble}" if reading.trouble else ""
     )
 
 
-def total(counts: Iterable[Counts]) -> Counts:
+def total_counts(counts: Iterable[Counts]) -> Counts:
     """Counts of several minutes as one."""
     found = list(counts)
     return Counts(**{name: sum(getattr(each, name) for each in found) for name in ("requests", "errors", "slow")})
@@ -270,17 +272,17 @@ def total(counts: Iterable[Counts]) -> Counts:
 
 def _deployed(target: Target, alias: Alias, version: str) -> datetime:
     """When the version got its first traffic, by the alias's record; else when it was published."""
-    record = alias.record
-    if record is not None and record.to == version and record.stage not in ("rolled-back", "held"):
-        return datetime.fromisoformat(record.since) - timedelta(seconds=max(record.ago, default=0))
-    published: str = aliases.configuration(target, version)["LastModified"]
+    record = alias.rollout
+    if record is not None and record.new_version == version and record.stage not in ("rolled-back", "held"):
+        return datetime.fromisoformat(record.since) - timedelta(seconds=max(record.stage_ages_s, default=0))
+    published: str = aliases.get_configuration(target, version)["LastModified"]
     return datetime.strptime(published, "%Y-%m-%dT%H:%M:%S.%f%z")
 
 
 def _destination(target: Target, alias: Alias) -> tuple[str, str]:
     """Where a rollback would go, or '' and why it cannot."""
     try:
-        return rollback.plan(target).destination, ""
+        return rollback.plan_rollback(target).destination, ""
     except BuddyError as error:
         return "", error.what
 
@@ -288,7 +290,7 @@ def _destination(target: Target, alias: Alias) -> tuple[str, str]:
 # Decide and execute
 
 
-def plan(target: Target, assessment: Assessment, decision: str, review: str = "") -> DecisionPlan:
+def plan_decision(target: Target, assessment: Assessment, decision: str, review: str = "") -> DecisionPlan:
     """What was decided, as a plan. Without a decision there is none: hold.
 
     Args:
@@ -301,7 +303,7 @@ def plan(target: Target, assessment: Assessment, decision: str, review: str = ""
         Refused: ``decision-missing``; and what a rollback's plan refuses.
         InvalidInput: ``invalid-parameters``.
     """
-    due = review_date(target, review)
+    due = parse_review_date(target, review)
     choose = f"Give decision: 'roll back' or 'fix forward' (recommended: {assessment.recommended})."
     hold = f"Hold: {assessment.serving} Deployments stay frozen."
     if not decision:
@@ -309,13 +311,13 @@ def plan(target: Target, assessment: Assessment, decision: str, review: str = ""
         raise Refused("decision-missing", what, now=hold, next=choose)
     if decision not in get_args(Choice):
         raise InvalidInput("invalid-parameters", f"decision is {decision!r}.", now=hold, next=choose)
-    back = rollback.plan(target) if decision == "roll back" else None
+    back = rollback.plan_rollback(target) if decision == "roll back" else None
     forward = f"v{assessment.version} keeps what traffic it has until a fix ships by strategies/canary"
     against = decision != assessment.recommended
     return DecisionPlan(
         title=back.title if back else f"Fix v{assessment.version} forward",
         now=back.now if back else (assessment.serving,),
-        then=(*(back.then if back else (forward,)), f"the incident is reviewed by {iso(due)}"),
+        then=(*(back.then if back else (forward,)), f"the incident is reviewed by {iso_utc(due)}"),
         calls=back.calls if back else (),
         undo=back.undo if back else ("decide again: run this runbook again",),
         reasons=(*assessment.reasons, *(("this is not what the rule recommends: a person decides",) * against)),
@@ -332,7 +334,7 @@ def plan(target: Target, assessment: Assessment, decision: str, review: str = ""
     )
 
 
-def run(target: Target, plan: DecisionPlan, approval: Approval, incident: str = "") -> tuple[str, ...]:
+def run_decision(target: Target, plan: DecisionPlan, approval: Approval, incident: str = "") -> tuple[str, ...]:
     """Move the traffic if that was decided, then keep the review's date; what was done, a sentence each.
 
     AWS: lambda:UpdateAlias, scheduler:DeleteSchedule, ssm:PutParameter (write).
@@ -341,20 +343,22 @@ def run(target: Target, plan: DecisionPlan, approval: Approval, incident: str = 
         Refused: ``approval-void``, and what the rollback raises.
     """
     approval.must_cover(plan)
-    target.journal.record("decided", decision="roll back" if plan.back else "fix forward", by=approval.by)
+    target.journal.append("decided", decision="roll back" if plan.back else "fix forward", by=approval.by)
     told = [f"v{plan.version} keeps what it has: a fix ships by strategies/canary once the freeze is lifted."]
     if plan.back is not None:
         covering = Approval(plan.back.hash, approval.by, approval.at, approval.principal)
-        told = str(rollback.run(target, plan.back, covering)).splitlines()
-    return (*told, keep_review(target, plan.review, plan.version, approval.by, incident))
+        told = str(rollback.run_rollback(target, plan.back, covering)).splitlines()
+    return (*told, store_review_date(target, plan.review, plan.version, approval.by, incident))
 
 
-async def recovered(target: Target, plan: DecisionPlan, minutes: int = 2, watch: Watch = tables.ignore) -> str:
+async def wait_for_recovery(
+    target: Target, plan: DecisionPlan, minutes: int = 2, watch: Watch = tables.ignore_progress
+) -> str:
     """Wait for whole minutes after the decision, and say whether requests fail as little as they should.
 
     AWS: cloudwatch:GetMetricData, lambda:GetAlias, reads only.
     """
-    alias = rollback.read(target)
+    alias = rollback.require_alias(target)
     # An alias takes up to a minute to route everywhere as it says.
     since = target.clock.now().replace(second=0, microsecond=0) + 2 * MINUTE
     until = since + minutes * MINUTE
@@ -362,20 +366,20 @@ async def recovered(target: Target, plan: DecisionPlan, minutes: int = 2, watch:
     while not target.dry_run and (left := complete - target.clock.now()) > timedelta():
         watch(f"waiting for {since:%H:%M} to {until:%H:%M} UTC to be complete: {left / MINUTE:.1f} minutes to go")
         await target.clock.wait(target.clock.now() + min(left, MINUTE))
-    serving = [each for each in (alias.primary, alias.second) if each]
-    reading = metrics.read(target, serving, lambda _: alias.primary, since, until)
-    counted = {each: total(row.counts[each] for row in reading.rows if each in row.counts) for each in serving}
+    serving = [each for each in (alias.primary, alias.additional) if each]
+    reading = metrics.read_minutes(target, serving, lambda _: alias.primary, since, until)
+    counted = {each: total_counts(row.counts[each] for row in reading.rows if each in row.counts) for each in serving}
     asked = [each for each in serving if counted[each].requests]
     if reading.trouble or not asked:
         return f"Whether it helped is unknown: {reading.trouble or 'nobody sent a request'}."
     worst = max(asked, key=lambda each: counted[each].errors / counted[each].requests)
     seen, bound = counted[worst], target.settings.health.error_rate
     verdict = "Recovered" if seen.errors <= bound * seen.requests else "NOT recovered"
-    target.journal.record("recovery", says=verdict, requests=seen.requests, failed=seen.errors)
+    target.journal.append("recovery", says=verdict, requests=seen.requests, failed=seen.errors)
     return f"{verdict}: v{worst}: {_share(seen)} in {minutes} minutes; at most {100 * bound:g} % may."
 
 
-def review_date(target: Target, text: str) -> datetime:
+def parse_review_date(target: Target, text: str) -> datetime:
     """When an incident is reviewed: as a person says, within 24 hours; at their end if nobody does.
 
     Raises:
@@ -392,21 +396,23 @@ def review_date(target: Target, text: str) -> datetime:
             "invalid-parameters",
             f"review: {text!r}: {error}.",
             now="Nothing was changed by this.",
-            next=f"For example {iso(now + REVIEW_WITHIN / 2)}; empty: in 24 hours.",
+            next=f"For example {iso_utc(now + REVIEW_WITHIN / 2)}; empty: in 24 hours.",
         ) from None
     return due
 
 
-def keep_review(target: Target, review: datetime, version: str, by: Iterable[str], incident: str) -> str:
+def store_review_date(target: Target, review: datetime, version: str, by: Iterable[str], incident: str) -> str:
     """Write down when the incident is reviewed; what fails is told: it stops no recovery. AWS: ssm:PutParameter."""
-    due, people = iso(review), tuple(by)
-    target.journal.record("review-due", due=due, by=people, version=version, incident=incident)
+    due, people = iso_utc(review), tuple(by)
+    target.journal.append("review-due", due=due, by=people, version=version, incident=incident)
     if target.dry_run:
         return f"Dry run: the review by {due} was not noted."
-    open_ = Item("reviewed", "no", f"due by {due}" + (f", incident {incident}" if incident else ""), ", ".join(people))
+    open_ = ChecklistItem(
+        "reviewed", "no", f"due by {due}" + (f", incident {incident}" if incident else ""), ", ".join(people)
+    )
     try:
-        record = Record("review", f"v{version}", target.clock.now(), target.run, target.principal, (open_,))
-        checklist_store.write(target, record)
+        record = ChecklistResult("review", f"v{version}", target.clock.now(), target.run, target.principal, (open_,))
+        checklist_store.write_result(target, record)
     except AwsFailed as failure:
         return f"The review by {due} could not be noted: {failure.what}"
     return f"To be reviewed by {due}: review/incident_review."
@@ -425,4 +431,4 @@ def _minutes(age: timedelta) -> str:
 
 def _cell(text: str) -> str:
     """A text from a log, harmless in a Markdown table."""
-    return escape(text).replace("`", "'")
+    return escape_markdown(text).replace("`", "'")

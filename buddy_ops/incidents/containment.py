@@ -13,16 +13,16 @@ from buddy_ops.aws.isolation import How
 from buddy_ops.aws.session import Target
 from buddy_ops.aws.tables import Watch
 from buddy_ops.core.errors import AwsFailed, BuddyError, InvalidInput, Refused
-from buddy_ops.core.journal import iso
+from buddy_ops.core.journal import iso_utc
 from buddy_ops.core.plan import Approval, Plan
-from buddy_ops.core.settings import Table
+from buddy_ops.core.settings import TableSettings
 from buddy_ops.deployment import rollback
 from buddy_ops.deployment.rollback import RollbackPlan
 from buddy_ops.incidents import assessment
 
 
 @dataclass(frozen=True)
-class StopPlan(Plan):
+class ContainmentPlan(Plan):
     """How the damage is stopped and a copy is made.
 
     Attributes:
@@ -34,7 +34,7 @@ class StopPlan(Plan):
             there: an earlier run came to its end. What is damaged all the same is found, and repaired, without.
     """
 
-    table: Table
+    table: TableSettings
     bad: tuple[str, ...]
     since: datetime
     copy: str
@@ -48,7 +48,7 @@ class StopPlan(Plan):
 # Stop
 
 
-def stop_plan(
+def plan_containment(
     target: Target,
     table: str = "",
     version: str = "",
@@ -57,7 +57,7 @@ def stop_plan(
     how: str = "function",
     reason: str = "data is being damaged",
     hours: float = 24,
-) -> StopPlan:
+) -> ContainmentPlan:
     """How the damage would be stopped, and which copy would be made.
 
     Args:
@@ -74,14 +74,14 @@ def stop_plan(
         InvalidInput: ``no-such-table``, ``invalid-parameters``; Refused: ``table-unrecoverable``.
     """
     chosen = _table(target, table)
-    alias = rollback.read(target)
-    bad = (version or assessment.suspect(alias),)
+    alias = rollback.require_alias(target)
+    bad = (version or assessment.suspect_version(alias),)
     since = _since(target, onset, bad[0])
-    _refuse_outside(chosen.name, since, tables.restorable(target, chosen.name)[0])
-    serves = bool(set(bad) & {alias.primary, alias.second})
+    _refuse_outside(chosen.name, since, tables.restorable_window(target, chosen.name)[0])
+    serves = bool(set(bad) & {alias.primary, alias.additional})
     back, doubts = _back(target, to_version, bad) if serves else (None, ())
     how = _how(how)
-    known, standing = isolation.read(target), freezes.read(target)
+    known, standing = isolation.read_isolation(target), freezes.active_freezes(target)
     off = "nobody is served" if how == "function" else "reminders can be read out, and not be changed"
     copy = f"{chosen.name}-{since:%Y%m%dT%H%M%S}"
     settled = not serves and known is None and _copied(target, chosen.name, since, copy)
@@ -100,9 +100,13 @@ def stop_plan(
     )
     if settled:
         then, calls = (f"as now: v{bad[0]} gets no traffic, and {copy} is there to compare with",), ()
-    return StopPlan(
-        title=f"Stop v{bad[0]} damaging {chosen.name}, and restore a copy as of {iso(since)}",
-        now=(*aliases.explain(target, alias).splitlines(), *(map(str, (known,) if known else ())), *map(str, standing)),
+    return ContainmentPlan(
+        title=f"Stop v{bad[0]} damaging {chosen.name}, and restore a copy as of {iso_utc(since)}",
+        now=(
+            *aliases.describe(target, alias).splitlines(),
+            *(map(str, (known,) if known else ())),
+            *map(str, standing),
+        ),
         then=then,
         calls=calls,
         undo=("the isolation gives back what was there before; the copy is deleted by hand",),
@@ -113,7 +117,7 @@ def stop_plan(
             "function": target.settings.function,
             "table": chosen.name,
             "bad": list(bad),
-            "since": iso(since),
+            "since": iso_utc(since),
             "how": how,
             "to": back.destination if back else "",
         },
@@ -131,7 +135,7 @@ def stop_plan(
     )
 
 
-def stop(target: Target, plan: StopPlan, approval: Approval) -> str:
+def contain_damage(target: Target, plan: ContainmentPlan, approval: Approval) -> str:
     """Move the traffic, isolate, freeze; each is tried whatever became of the one before. What was done, in lines.
 
     AWS: lambda:UpdateAlias, PutFunctionConcurrency, dynamodb:PutResourcePolicy, ssm:PutParameter (write).
@@ -148,7 +152,7 @@ def stop(target: Target, plan: StopPlan, approval: Approval) -> str:
     failed: list[BuddyError] = []
     try:
         if plan.back is not None:
-            told.append(str(rollback.run(target, plan.back, replace(approval, plan_hash=plan.back.hash))))
+            told.append(str(rollback.run_rollback(target, plan.back, replace(approval, plan_hash=plan.back.hash))))
     except BuddyError as error:
         failed.append(error)
     try:
@@ -161,21 +165,21 @@ def stop(target: Target, plan: StopPlan, approval: Approval) -> str:
     return "\n".join(told)
 
 
-def restore(target: Target, plan: StopPlan, watch: Watch = tables.ignore) -> str:
-    """Make the copy, or wait for the one that an earlier run began. AWS: as ``tables.restore``."""
+def restore_table_copy(target: Target, plan: ContainmentPlan, watch: Watch = tables.ignore_progress) -> str:
+    """Make the copy, or wait for the one that an earlier run began. AWS: as ``tables.restore_copy``."""
     if target.dry_run:
         return "Dry run: no copy was made."
-    tables.restore(target, plan.table.name, plan.since, plan.copy, watch)
-    return f"{plan.copy} holds {plan.table.name} as of {iso(plan.since)}."
+    tables.restore_copy(target, plan.table.name, plan.since, plan.copy, watch)
+    return f"{plan.copy} holds {plan.table.name} as of {iso_utc(plan.since)}."
 
 
-def lift(target: Target, plan: StopPlan, repairing: Plan, approval: Approval) -> str:
+def end_containment(target: Target, plan: ContainmentPlan, repairing: Plan, approval: Approval) -> str:
     """Let people in again, once the data is verified: what was there before is there again; in a sentence.
 
     Args:
         repairing: the plan of the repair, which says so.
 
-    AWS: lambda:GetAlias (read), and as ``isolation.lift``.
+    AWS: lambda:GetAlias (read), and as ``isolation.remove_isolation``.
 
     Raises:
         Refused: ``approval-void``, ``still-corrupting``.
@@ -183,21 +187,21 @@ def lift(target: Target, plan: StopPlan, repairing: Plan, approval: Approval) ->
     approval.must_cover(repairing)
     if target.dry_run:
         return "Dry run: nothing was lifted."
-    alias = rollback.read(target)
-    if serving := [each for each in (alias.primary, alias.second) if each in plan.bad]:
+    alias = rollback.require_alias(target)
+    if serving := [each for each in (alias.primary, alias.additional) if each in plan.bad]:
         raise Refused(
             "still-corrupting",
             f"v{serving[0]} corrupts, and {target.resource} serves {alias}.",
             now="The isolation stands.",
             next="Give to_version a version that does not corrupt, and run this again.",
         )
-    return isolation.lift(target)
+    return isolation.remove_isolation(target)
 
 
 # The parts of a plan
 
 
-def _table(target: Target, name: str) -> Table:
+def _table(target: Target, name: str) -> TableSettings:
     known = {each.name: each for each in target.settings.tables}
     if name in known or (known and not name):
         return known[name] if name else target.settings.tables[0]
@@ -233,7 +237,7 @@ def _how(how: str) -> How:
 def _since(target: Target, onset: str, version: str) -> datetime:
     """The moment to go back to, to the second; the version's publication where nobody knows better."""
     if not onset:
-        published = str(aliases.configuration(target, version)["LastModified"])
+        published = str(aliases.get_configuration(target, version)["LastModified"])
         return datetime.strptime(published, "%Y-%m-%dT%H:%M:%S.%f%z").astimezone(UTC).replace(microsecond=0)
     try:
         given = datetime.fromisoformat(onset)
@@ -245,7 +249,7 @@ def _since(target: Target, onset: str, version: str) -> datetime:
             "invalid-parameters",
             f"onset: {onset!r}: {error}.",
             now="Nothing was changed.",
-            next=f"Give when the damage began, for example {iso(target.clock.now() - timedelta(hours=1))}.",
+            next=f"Give when the damage began, for example {iso_utc(target.clock.now() - timedelta(hours=1))}.",
         ) from None
     return given.replace(microsecond=0)
 
@@ -254,16 +258,16 @@ def _refuse_outside(table: str, since: datetime, earliest: datetime) -> None:
     if since < earliest:
         raise Refused(
             "table-unrecoverable",
-            f"{table} can be restored from {iso(earliest)} on, and the damage began at {iso(since)} or later.",
+            f"{table} can be restored from {iso_utc(earliest)} on, and the damage began at {iso_utc(since)} or later.",
             now="Nothing was changed.",
-            next=f"Give onset: {iso(earliest)} or later shows what was damaged after it. Or look for an older backup.",
+            next=f"Give onset: {iso_utc(earliest)} or later shows what was damaged after it. Or look for an older backup.",
         )
 
 
 def _back(target: Target, to_version: str, bad: Sequence[str]) -> tuple[RollbackPlan | None, tuple[str, ...]]:
     """Where the traffic goes; or None and why it cannot: the damage is stopped all the same."""
     try:
-        back = rollback.plan(target, to_version)
+        back = rollback.plan_rollback(target, to_version)
     except Refused as refused:
         return None, (f"no version can take the traffic: {refused.what} The isolation stops the damage.",)
     if back.destination in bad:
@@ -271,12 +275,12 @@ def _back(target: Target, to_version: str, bad: Sequence[str]) -> tuple[Rollback
     return back, back.reasons
 
 
-def _freeze(target: Target, plan: StopPlan, approval: Approval) -> str:
+def _freeze(target: Target, plan: ContainmentPlan, approval: Approval) -> str:
     """Freeze, unless this incident's freeze stands; what fails is told: the damage is stopped without it."""
     try:
-        for standing in freezes.read(target):
+        for standing in freezes.active_freezes(target):
             if standing.reason == plan.reason.strip():
                 return f"Frozen already: {standing}."
-        return f"Frozen: {freezes.set(target, plan.reason, ', '.join(approval.by), timedelta(hours=plan.hours))}."
+        return f"Frozen: {freezes.create_freeze(target, plan.reason, ', '.join(approval.by), timedelta(hours=plan.hours))}."
     except AwsFailed as failure:
         return f"NOT frozen: {failure.what} Tell those who deploy, and go on."

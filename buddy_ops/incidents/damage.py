@@ -9,7 +9,7 @@ import re
 from collections.abc import Collection, Iterator, Mapping
 from typing import Any, Literal
 
-from buddy_ops.core.settings import Invariant, Table
+from buddy_ops.core.settings import ItemInvariant, TableSettings
 
 Item = Mapping[str, Mapping[str, Any]]
 Kind = Literal["damaged", "edited", "created", "deleted", "unfaulted", "faulty", "new"]
@@ -22,7 +22,9 @@ CONFLICTS: Mapping[str, str] = {
 """Kinds that a person chooses about."""
 
 
-def judge(live: Item | None, before: Item | None, table: Table, bad: Collection[str], since: float) -> Kind | None:
+def classify_item(
+    live: Item | None, before: Item | None, table: TableSettings, bad: Collection[str], since: float
+) -> Kind | None:
     """What became of an item; None for one that says the same as before.
 
     Args:
@@ -33,30 +35,30 @@ def judge(live: Item | None, before: Item | None, table: Table, bad: Collection[
     """
     if live is None:
         return "deleted"
-    by_bad = text(live, table.writer) in bad
+    by_bad = attribute_text(live, table.writer) in bad
     late = (number(live.get(table.written_at)) or 0.0) >= since
     if before is None:
-        return "new" if by_bad and faults(live, table) else "created"
+        return "new" if by_bad and find_violations(live, table) else "created"
     if _content(live, table) == _content(before, table):
         return None
-    broken = faults(live, table) - faults(before, table)
+    broken = find_violations(live, table) - find_violations(before, table)
     if broken:
         return "damaged" if by_bad and late else "faulty"
     return "unfaulted" if by_bad else "edited"
 
 
-def faults(item: Item, table: Table) -> frozenset[str]:
+def find_violations(item: Item, table: TableSettings) -> frozenset[str]:
     """What of the table's invariants an item breaks, in words that show none of its values."""
     return frozenset(said for each in table.invariants for said in _broken(item.get(each.attribute), each))
 
 
-def changed(live: Item, before: Item | None, table: Table) -> tuple[str, ...]:
+def changed_attributes(live: Item, before: Item | None, table: TableSettings) -> tuple[str, ...]:
     """The attributes that say something else than before."""
     old, new = _content(before or {}, table), _content(live, table)
     return tuple(sorted(name for name in {*old, *new} if old.get(name) != new.get(name)))
 
 
-def text(item: Item, attribute: str) -> str:
+def attribute_text(item: Item, attribute: str) -> str:
     """A text or a number of an item, as text; '' for any other value and for none."""
     value = item.get(attribute) or {}
     return str(value.get("S", value.get("N", "")))
@@ -70,12 +72,12 @@ def number(value: Mapping[str, Any] | None) -> float | None:
         return None
 
 
-def _content(item: Item, table: Table) -> dict[str, Mapping[str, Any]]:
+def _content(item: Item, table: TableSettings) -> dict[str, Mapping[str, Any]]:
     """What an item says, without who wrote it and when."""
     return {name: value for name, value in item.items() if name not in (table.writer, table.written_at)}
 
 
-def _broken(value: Mapping[str, Any] | None, rule: Invariant) -> Iterator[str]:
+def _broken(value: Mapping[str, Any] | None, rule: ItemInvariant) -> Iterator[str]:
     name = rule.attribute
     if value is None:
         if rule.required:

@@ -15,11 +15,11 @@ from buddy_ops.aws import isolation, tables
 from buddy_ops.aws.session import Target
 from buddy_ops.aws.tables import Change, Comparison, Item, Watch
 from buddy_ops.core.errors import BuddyError, InvalidInput, Refused
-from buddy_ops.core.journal import iso
+from buddy_ops.core.journal import iso_utc
 from buddy_ops.core.plan import Approval, Plan
-from buddy_ops.core.settings import Table
+from buddy_ops.core.settings import TableSettings
 from buddy_ops.incidents import damage
-from buddy_ops.incidents.containment import StopPlan
+from buddy_ops.incidents.containment import ContainmentPlan
 from buddy_ops.migrations import schema
 
 SHOWN = 5
@@ -36,7 +36,7 @@ MEANINGS = {
 
 
 @dataclass(frozen=True)
-class Found:
+class DamagedItem:
     """One item that differs from its copy, and what became of it. ``faults`` and ``changed`` show no value."""
 
     name: str
@@ -49,29 +49,29 @@ class Found:
 
 
 @dataclass(frozen=True)
-class Scope:
+class DamageScope:
     """How far the damage goes."""
 
-    table: Table
+    table: TableSettings
     copy: str
     since: datetime
     comparison: Comparison
-    found: tuple[Found, ...] = field(repr=False)
+    found: tuple[DamagedItem, ...] = field(repr=False)
     warnings: tuple[str, ...]
 
-    def of(self, *kinds: str) -> tuple[Found, ...]:
+    def of(self, *kinds: str) -> tuple[DamagedItem, ...]:
         """What was found of these kinds."""
         return tuple(each for each in self.found if each.kind in kinds)
 
     @property
-    def conflicts(self) -> tuple[Found, ...]:
+    def conflicts(self) -> tuple[DamagedItem, ...]:
         """What a person chooses about."""
         return self.of(*damage.CONFLICTS)
 
     def __str__(self) -> str:
         counts = Counter(each.kind for each in self.found)
         told = ", ".join(f"{counts[kind]:,} {kind}" for kind in ALL_KINDS if counts[kind]) or "nothing differs"
-        return f"{self.comparison.items:,} items beside {self.comparison.before:,} as of {iso(self.since)}: {told}."
+        return f"{self.comparison.items:,} items beside {self.comparison.before:,} as of {iso_utc(self.since)}: {told}."
 
     def _repr_markdown_(self) -> str:
         rows = [
@@ -87,7 +87,7 @@ class Scope:
 class RepairPlan(Plan):
     """Which items are written back, and that the isolation is lifted after it."""
 
-    scope: Scope
+    scope: DamageScope
     changes: tuple[Change, ...] = field(repr=False)
 
     @property
@@ -97,17 +97,17 @@ class RepairPlan(Plan):
 
 
 @dataclass(frozen=True)
-class Repaired:
+class RepairResult:
     """What was written back. ``gave_way`` were changed by somebody since they were compared, and stand so."""
 
     written: tuple[Change, ...]
-    gave_way: tuple[Change, ...]
-    kept: tuple[Found, ...]
+    conflicts: tuple[Change, ...]
+    kept: tuple[DamagedItem, ...]
 
     def __str__(self) -> str:
         told = [f"{len(self.written):,} items are as they were before the damage."]
-        if self.gave_way:
-            told.append(f"{len(self.gave_way):,} were changed by somebody meanwhile and were left: run this again.")
+        if self.conflicts:
+            told.append(f"{len(self.conflicts):,} were changed by somebody meanwhile and were left: run this again.")
         if self.kept:
             told.append(f"{len(self.kept):,} conflicts are kept as they are; they are listed in conflicts.jsonl.")
         return "\n".join(told)
@@ -116,7 +116,7 @@ class Repaired:
 # See how far it goes
 
 
-def scope(target: Target, plan: StopPlan, watch: Watch = tables.ignore) -> Scope:
+def determine_scope(target: Target, plan: ContainmentPlan, watch: Watch = tables.ignore_progress) -> DamageScope:
     """The damaged items, the conflicts, and what stands; the conflicts are listed in the run's folder as well.
 
     The item that carries the table's schema is none of its items: whoever migrates writes it.
@@ -129,41 +129,41 @@ def scope(target: Target, plan: StopPlan, watch: Watch = tables.ignore) -> Scope
     table, since = plan.table, plan.since.timestamp()
     if target.dry_run:
         nothing = Comparison(0, 0, 0, (), {}, {})
-        return Scope(table, plan.copy, plan.since, nothing, (), ("Dry run: nothing was compared.",))
+        return DamageScope(table, plan.copy, plan.since, nothing, (), ("Dry run: nothing was compared.",))
 
     _refuse_another_schema(target, plan)
 
     def note(item: Item) -> Iterable[str]:
-        yield from ("faulty",) if damage.faults(item, table) else ()
-        yield from ("bad",) if damage.text(item, table.writer) in plan.bad else ()
+        yield from ("faulty",) if damage.find_violations(item, table) else ()
+        yield from ("bad",) if damage.attribute_text(item, table.writer) in plan.bad else ()
 
     def counts(item: Item) -> bool:
         return not schema.is_marker(item, table)
 
-    seen = tables.compare(target, table.name, plan.copy, table.key, note, watch, counts)
-    judged = ((live, before, damage.judge(live, before, table, plan.bad, since)) for live, before in seen.pairs)
+    seen = tables.compare_tables(target, table.name, plan.copy, table.key, note, watch, counts)
+    judged = ((live, before, damage.classify_item(live, before, table, plan.bad, since)) for live, before in seen.pairs)
     found = tuple(_found(live, before, kind, table) for live, before, kind in judged if kind is not None)
-    result = Scope(
+    result = DamageScope(
         table, plan.copy, plan.since, seen, tuple(sorted(found, key=lambda f: f.name)), _warnings(plan, seen)
     )
-    target.journal.record("scoped", table=table.name, copy=plan.copy, says=str(result))
+    target.journal.append("scoped", table=table.name, copy=plan.copy, says=str(result))
     _list_conflicts(target, result)
     return result
 
 
-def _refuse_another_schema(target: Target, plan: StopPlan) -> None:
+def _refuse_another_schema(target: Target, plan: ContainmentPlan) -> None:
     copy = plan.table.model_copy(update={"name": plan.copy})
-    now, then = schema.read(target, plan.table), schema.read(target, copy)
+    now, then = schema.read_marker(target, plan.table), schema.read_marker(target, copy)
     if now.version != then.version:
         raise Refused(
             "schema-changed",
-            f"{now}, and its copy as of {iso(plan.since)} has schema {then.version}: old items do not fit any more.",
+            f"{now}, and its copy as of {iso_utc(plan.since)} has schema {then.version}: old items do not fit any more.",
             now="No item was written. The isolation and the freeze stand.",
             next="Roll the migration back with operations/migrate_database, then run this again.",
         )
 
 
-def _warnings(plan: StopPlan, seen: Comparison) -> tuple[str, ...]:
+def _warnings(plan: ContainmentPlan, seen: Comparison) -> tuple[str, ...]:
     told = []
     if early := seen.notes_before.get("bad", 0):
         told.append(f"The copy itself holds {early:,} items that v{plan.bad[0]} wrote: choose an earlier onset.")
@@ -172,20 +172,20 @@ def _warnings(plan: StopPlan, seen: Comparison) -> tuple[str, ...]:
     return tuple(told)
 
 
-def _found(live: Item | None, before: Item | None, kind: str, table: Table) -> Found:
+def _found(live: Item | None, before: Item | None, kind: str, table: TableSettings) -> DamagedItem:
     item = live or before or {}
-    return Found(
-        name="/".join(damage.text(item, each) for each in table.key),
+    return DamagedItem(
+        name="/".join(damage.attribute_text(item, each) for each in table.key),
         kind=kind,
         change=Change(live, before),
-        faults=tuple(sorted(damage.faults(live, table))) if live else (),
-        changed=damage.changed(live, before, table) if live and before else (),
-        written_by=damage.text(item, table.writer),
-        written_at=damage.text(item, table.written_at),
+        faults=tuple(sorted(damage.find_violations(live, table))) if live else (),
+        changed=damage.changed_attributes(live, before, table) if live and before else (),
+        written_by=damage.attribute_text(item, table.writer),
+        written_at=damage.attribute_text(item, table.written_at),
     )
 
 
-def _list_conflicts(target: Target, found: Scope) -> None:
+def _list_conflicts(target: Target, found: DamageScope) -> None:
     """Every conflict, a line each, without a value of any item but its key. A full disk is told, and stops nothing."""
     lines = [
         json.dumps({"item": f.name, "kind": f.kind, "faults": f.faults, "changed": f.changed, "by": f.written_by})
@@ -195,13 +195,13 @@ def _list_conflicts(target: Target, found: Scope) -> None:
         target.folder.mkdir(parents=True, exist_ok=True)
         (target.folder / "conflicts.jsonl").write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
     except OSError as error:
-        target.journal.record("passed-over", what="the list of conflicts", why=str(error))
+        target.journal.append("passed-over", what="the list of conflicts", why=str(error))
 
 
 # Repair
 
 
-def plan(target: Target, found: Scope, chosen: Sequence[str] = ()) -> RepairPlan:
+def plan_repair(target: Target, found: DamageScope, chosen: Sequence[str] = ()) -> RepairPlan:
     """Which items would be written back.
 
     Args:
@@ -221,7 +221,7 @@ def plan(target: Target, found: Scope, chosen: Sequence[str] = ()) -> RepairPlan
             now="Nothing was repaired.",
             next=f"Name items of conflicts.jsonl, or a kind: {', '.join(damage.CONFLICTS)}.",
         )
-    damaged, isolated = found.of("damaged"), isolation.read(target) is not None
+    damaged, isolated = found.of("damaged"), isolation.read_isolation(target) is not None
     changes = tuple(each.change for each in (*damaged, *wanted))
     kept = len(found.conflicts) - len(wanted)
     name = found.table.name
@@ -235,7 +235,7 @@ def plan(target: Target, found: Scope, chosen: Sequence[str] = ()) -> RepairPlan
         title=f"Write {len(changes):,} items of {name} back" + (", then let people in again" if isolated else ""),
         now=(str(found),),
         then=(
-            f"{len(damaged):,} damaged items say again what they said at {iso(found.since)}",
+            f"{len(damaged):,} damaged items say again what they said at {iso_utc(found.since)}",
             *((f"{len(wanted):,} conflicts do so too, by choice",) if wanted else ()),
             *((f"{kept:,} conflicts are kept as they are",) if kept else ()),
             "every other item stands as it is",
@@ -258,7 +258,9 @@ def plan(target: Target, found: Scope, chosen: Sequence[str] = ()) -> RepairPlan
     )
 
 
-def run(target: Target, plan: RepairPlan, approval: Approval, watch: Watch = tables.ignore) -> Repaired:
+def run_repair(
+    target: Target, plan: RepairPlan, approval: Approval, watch: Watch = tables.ignore_progress
+) -> RepairResult:
     """Write the items back, a hundred a call and in parallel. AWS: dynamodb:TransactWriteItems, writes.
 
     Raises:
@@ -266,7 +268,7 @@ def run(target: Target, plan: RepairPlan, approval: Approval, watch: Watch = tab
     """
     approval.must_cover(plan)
     table, gave_way, done = plan.scope.table, list[Change](), 0
-    for left in () if target.dry_run else tables.write(target, table.name, table.key, plan.changes):
+    for left in () if target.dry_run else tables.write_item(target, table.name, table.key, plan.changes):
         gave_way += left
         done = min(done + tables.A_TRANSACTION, len(plan.changes))
         watch(f"{done:,} of {len(plan.changes):,} items written back")
@@ -275,17 +277,23 @@ def run(target: Target, plan: RepairPlan, approval: Approval, watch: Watch = tab
     mine = {id(each) for each in plan.changes}
     kept = tuple(each for each in plan.scope.conflicts if id(each.change) not in mine)
     told = {"written": len(written), "gave_way": len(gave_way), "kept": len(kept)}
-    target.journal.record("repaired", table=table.name, **told, by=approval.by)
-    return Repaired(written, tuple(gave_way), kept)
+    target.journal.append("repaired", table=table.name, **told, by=approval.by)
+    return RepairResult(written, tuple(gave_way), kept)
 
 
-def verify(target: Target, stopped: StopPlan, plan: RepairPlan, done: Repaired, watch: Watch = tables.ignore) -> str:
+def verify_repair(
+    target: Target,
+    stopped: ContainmentPlan,
+    plan: RepairPlan,
+    done: RepairResult,
+    watch: Watch = tables.ignore_progress,
+) -> str:
     """Compare again, as before the repair; what is so now, in a sentence. AWS: dynamodb:Scan, BatchGetItem, read only.
 
     Raises:
         BuddyError: ``repair-incomplete``: damaged items are left.
     """
-    again = scope(target, stopped, watch)
+    again = determine_scope(target, stopped, watch)
     left = len(again.of("damaged"))
     if left:
         raise BuddyError(
@@ -296,33 +304,35 @@ def verify(target: Target, stopped: StopPlan, plan: RepairPlan, done: Repaired, 
         )
     expected = plan.scope.comparison.checksum
     for change in done.written:
-        for item in (change.seen, change.to):
-            expected ^= int.from_bytes(tables.digest(item)) if item is not None else 0
+        for item in (change.expected, change.desired):
+            expected ^= int.from_bytes(tables.item_digest(item)) if item is not None else 0
     same = expected == again.comparison.checksum
     others = (
         "every other item is as it was, byte for byte" if same else "others wrote meanwhile, and their writes stand"
     )
-    target.journal.record("verified", table=stopped.table.name, says=str(again), untouched=same)
+    target.journal.append("verified", table=stopped.table.name, says=str(again), untouched=same)
     return f"No item is damaged: {again.comparison.items:,} items, {len(done.written):,} repaired; {others}."
 
 
-def root_cause(target: Target, plan: StopPlan, found: Scope, repaired: Repaired, review: datetime) -> "RootCause":
+def root_cause_facts(
+    target: Target, plan: ContainmentPlan, found: DamageScope, repaired: RepairResult, review: datetime
+) -> "RootCause":
     """The root-cause template with what is known filled in; a copy is in the run's folder."""
     facts = {
         "table": plan.table.name,
         "corrupting version": f"v{plan.bad[0]}",
-        "began": f"{iso(plan.since)} or later",
+        "began": f"{iso_utc(plan.since)} or later",
         "found": str(found),
         "repaired": f"{len(repaired.written):,} items; {len(repaired.kept):,} conflicts kept as they were",
         "copy": f"{plan.copy} (delete it when the review is done)",
-        "review by": iso(review),
+        "review by": iso_utc(review),
     }
     template = RootCause(facts)
     try:
         target.folder.mkdir(parents=True, exist_ok=True)
         (target.folder / "root_cause.md").write_text(template._repr_markdown_(), encoding="utf-8")
     except OSError as error:
-        target.journal.record("passed-over", what="the root-cause template", why=str(error))
+        target.journal.append("passed-over", what="the root-cause template", why=str(error))
     return template
 
 
@@ -346,12 +356,12 @@ class RootCause:
         return "\n".join(("### Root cause", "", *known, "", "To be found out:", "", *asked, ""))
 
 
-def _line(found: Found) -> str:
+def _line(found: DamagedItem) -> str:
     what = "; ".join(found.faults) or (f"{', '.join(found.changed)} changed" if found.changed else "")
     return f"`{found.name}`" + (f": {what}" if what else "")
 
 
 def _fingerprint(changes: Iterable[Change]) -> str:
     """The same for the same changes, in any order."""
-    each = sorted((tables.digest(c.seen or {}) + tables.digest(c.to or {})).hex() for c in changes)
+    each = sorted((tables.item_digest(c.expected or {}) + tables.item_digest(c.desired or {})).hex() for c in changes)
     return hashlib.sha256("".join(each).encode()).hexdigest()

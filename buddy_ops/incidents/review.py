@@ -15,11 +15,11 @@ from buddy_ops.core import project
 from buddy_ops.core.errors import BuddyError, InvalidInput, Refused
 from buddy_ops.health import alarms, metrics, monitor
 from buddy_ops.health.judge import Counts
-from buddy_ops.health.metrics import MALFORMED, MINUTE, Row
+from buddy_ops.health.metrics import MALFORMED, MINUTE, MinuteRow
 from buddy_ops.incidents import timeline
-from buddy_ops.incidents.timeline import Event, moment
+from buddy_ops.incidents.timeline import TimelineEvent, parse_moment
 from buddy_ops.runs import archive
-from buddy_ops.runs.archive import JOURNAL, Entry
+from buddy_ops.runs.archive import JOURNAL, ManifestEntry
 
 LONGEST = timedelta(days=7)
 AROUND = timedelta(minutes=30)
@@ -39,7 +39,7 @@ CAUSES = (
 
 
 @dataclass(frozen=True)
-class Figures:
+class IncidentFigures:
     """When things happened, None where nothing tells; and what it cost. ``budget`` is the share of 30 days' budget."""
 
     onset: datetime | None
@@ -77,7 +77,7 @@ class Figures:
 
 
 @dataclass(frozen=True)
-class Review:
+class IncidentReview:
     """Everything that is known of an incident. ``troubles`` say what could not be read."""
 
     incident: str
@@ -85,10 +85,10 @@ class Review:
     environment: str
     since: datetime
     until: datetime
-    runs: tuple[Entry, ...]
-    events: tuple[Event, ...]
-    rows: tuple[Row, ...]
-    figures: Figures
+    runs: tuple[ManifestEntry, ...]
+    events: tuple[TimelineEvent, ...]
+    rows: tuple[MinuteRow, ...]
+    figures: IncidentFigures
     troubles: tuple[str, ...]
 
     def _repr_markdown_(self) -> str:
@@ -102,7 +102,7 @@ class Review:
         return "\n".join(_table(("UTC", "what", "", "run"), rows))
 
 
-def review(target: Target, since: str, until: str, incident: str = "", where: str = "") -> Review:
+def review_incident(target: Target, since: str, until: str, incident: str = "", where: str = "") -> IncidentReview:
     """Put an incident together; this counts as its review, unless it was reviewed before.
 
     Args:
@@ -117,27 +117,29 @@ def review(target: Target, since: str, until: str, incident: str = "", where: st
     Raises:
         InvalidInput: ``invalid-parameters``.
     """
-    shelf = archive.at(where or target.settings.archive.where, target.environment)
-    every = [each for each in archive.entries(shelf) if each.environment == target.environment]
+    shelf = archive.open_store(where or target.settings.archive.where, target.environment)
+    every = [each for each in archive.list_entries(shelf) if each.environment == target.environment]
     begin, end = _window(since, until, [each for each in every if incident and each.incident == incident])
     earlier = [each for each in every if each.runbook == REVIEW and _reviews(each, since, incident)]
     ours = tuple(each for each in every if each.runbook != REVIEW and _belongs(each, begin, end, incident))
     records = {each.folder: _records(shelf.read(f"{each.folder}/{JOURNAL}")) for each in ours}
-    told = [event for each in ours for event in timeline.events(records[each.folder], each.run, each.runbook)]
+    told = [event for each in ours for event in timeline.timeline_events(records[each.folder], each.run, each.runbook)]
     rung, unheard = _alarms(target, begin, end)
     during = (each for each in (*told, *rung) if begin <= each.at <= end or each.kind == "review-due")
-    seen = timeline.in_order(during)
+    seen = timeline.merge_in_order(during)
     rows, unread = _rows(target, begin, end, (record for own in records.values() for record in own))
-    reviewed = min((at for each in earlier if (at := moment(each.began))), default=target.clock.now())
-    figures = reckon(seen, rows, target.settings.health.error_rate, reviewed)
-    target.journal.record("reviewed", incident=incident, runs=len(ours), events=len(seen))
+    reviewed = min((at for each in earlier if (at := parse_moment(each.began))), default=target.clock.now())
+    figures = compute_figures(seen, rows, target.settings.health.error_rate, reviewed)
+    target.journal.append("reviewed", incident=incident, runs=len(ours), events=len(seen))
     alone = "" if ours else f"no archived run of the window is in {shelf.where}"
     troubles = tuple(filter(None, (unheard, unread, alone)))
     where_ = (target.resource, target.environment)
-    return Review(incident, *where_, begin, end, ours, tuple(seen), rows, figures, troubles)
+    return IncidentReview(incident, *where_, begin, end, ours, tuple(seen), rows, figures, troubles)
 
 
-def reckon(events: Sequence[Event], rows: Sequence[Row], bound: float, reviewed: datetime | None) -> Figures:
+def compute_figures(
+    events: Sequence[TimelineEvent], rows: Sequence[MinuteRow], bound: float, reviewed: datetime | None
+) -> IncidentFigures:
     """The figures, from what happened and what was counted. Pure.
 
     Args:
@@ -155,8 +157,8 @@ def reckon(events: Sequence[Event], rows: Sequence[Row], bound: float, reviewed:
     failed, requests = sum(each.errors for each in after), sum(each.requests for each in after)
     minutes = (rows[-1].at - rows[0].at) / MINUTE + 1 if rows else 0
     month = sum(each.requests for each in everything) / minutes * BUDGET_DAYS * 24 * 60 if minutes else 0
-    due = next((at for e in events if e.kind == "review-due" and (at := moment(e.says.split()[-1]))), None)
-    return Figures(
+    due = next((at for e in events if e.kind == "review-due" and (at := parse_moment(e.says.split()[-1]))), None)
+    return IncidentFigures(
         onset,
         detected,
         decided,
@@ -169,7 +171,7 @@ def reckon(events: Sequence[Event], rows: Sequence[Row], bound: float, reviewed:
     )
 
 
-def draft(review: Review) -> str:
+def draft_post_mortem(review: IncidentReview) -> str:
     """A post-mortem in Markdown: what is known is filled in, and what only people know is asked."""
     title = review.incident or f"{review.since:%Y-%m-%d}"
     people = sorted({who for entry in review.runs for who in entry.people})
@@ -223,7 +225,7 @@ def draft(review: Review) -> str:
     )
 
 
-def keep(path: str, text: str) -> None:
+def write_draft(path: str, text: str) -> None:
     """Write the draft where it is wanted; one that people have begun to fill in is never overwritten.
 
     Raises:
@@ -248,12 +250,18 @@ def keep(path: str, text: str) -> None:
 # What belongs to it
 
 
-def _window(since: str, until: str, named: Sequence[Entry]) -> tuple[datetime, datetime]:
+def _window(since: str, until: str, named: Sequence[ManifestEntry]) -> tuple[datetime, datetime]:
     """The window that was asked for, or the one around the runs that carry the incident's name."""
-    ran = [at for each in named if each.runbook != REVIEW for at in (moment(each.began), moment(each.ended)) if at]
+    ran = [
+        at
+        for each in named
+        if each.runbook != REVIEW
+        for at in (parse_moment(each.began), parse_moment(each.ended))
+        if at
+    ]
     if ran:
         since, until = since or str(min(ran) - AROUND), until or str(max(ran) + AROUND)
-    begin, end = moment(since), moment(until)
+    begin, end = parse_moment(since), parse_moment(until)
     if begin is None or end is None or not timedelta() < end - begin <= LONGEST:
         raise InvalidInput(
             "invalid-parameters",
@@ -264,13 +272,13 @@ def _window(since: str, until: str, named: Sequence[Entry]) -> tuple[datetime, d
     return begin.replace(second=0, microsecond=0), end
 
 
-def _belongs(entry: Entry, begin: datetime, end: datetime, incident: str) -> bool:
-    began, ended = moment(entry.began), moment(entry.ended)
+def _belongs(entry: ManifestEntry, begin: datetime, end: datetime, incident: str) -> bool:
+    began, ended = parse_moment(entry.began), parse_moment(entry.ended)
     named = bool(incident) and entry.incident == incident
     return named or (began is not None and ended is not None and began <= end and ended >= begin)
 
 
-def _reviews(entry: Entry, since: str, incident: str) -> bool:
+def _reviews(entry: ManifestEntry, since: str, incident: str) -> bool:
     return entry.incident == incident if incident else entry.parameters.get("since") == since
 
 
@@ -286,7 +294,7 @@ def _records(journal: bytes | None) -> list[dict[str, Any]]:
     return found
 
 
-def _alarms(target: Target, begin: datetime, end: datetime) -> tuple[list[Event], str]:
+def _alarms(target: Target, begin: datetime, end: datetime) -> tuple[list[TimelineEvent], str]:
     """Every alarm of the function that changed its state, without our own tests; what could not be read."""
     asked = {"HistoryItemType": "StateUpdate", "StartDate": begin, "EndDate": end}
     found = []
@@ -297,7 +305,7 @@ def _alarms(target: Target, begin: datetime, end: datetime) -> tuple[list[Event]
                 reason = str(state.get("stateReason", ""))
                 if item["AlarmName"].startswith(target.settings.function) and reason != alarms.TEST:
                     says = f"{item['AlarmName']} is {state['stateValue']}: {reason}"
-                    found.append(Event(item["Timestamp"], "alarm", says[: timeline.SHORT]))
+                    found.append(TimelineEvent(item["Timestamp"], "alarm", says[: timeline.SHORT]))
     except BuddyError as error:
         return found, f"which alarms went off: {error.what}"
     except MALFORMED as error:
@@ -307,23 +315,23 @@ def _alarms(target: Target, begin: datetime, end: datetime) -> tuple[list[Event]
 
 def _rows(
     target: Target, begin: datetime, end: datetime, records: Iterable[dict[str, Any]]
-) -> tuple[tuple[Row, ...], str]:
+) -> tuple[tuple[MinuteRow, ...], str]:
     """The window's minutes: CloudWatch's, where it still has them, else those that the journals kept."""
     trouble = ""
     try:
-        look = monitor.read(target, (end - begin) / MINUTE, end.isoformat())
+        look = monitor.read_window(target, (end - begin) / MINUTE, end.isoformat())
         if any(counts.requests for row in look.rows for counts in row.counts.values()):
             return look.rows, "; ".join(look.troubles)
         trouble = "CloudWatch has no requests in the window (any more)"
     except BuddyError as error:
         trouble = f"CloudWatch has forgotten the window, or cannot be read: {error.what}"
-    kept: dict[datetime, Row] = {}
+    kept: dict[datetime, MinuteRow] = {}
     for record in records:
         if record.get("kind") == "minutes" and isinstance(record.get("rows"), list):
-            for row in metrics.from_plain(record["rows"]):
+            for row in metrics.rows_from_json(record["rows"]):
                 # What was read last is most complete; a minute may be known of more versions by one run than another.
-                before = kept.get(row.at, Row(row.at, {}))
-                kept[row.at] = Row(row.at, before.counts | row.counts, before.p99_ms | row.p99_ms)
+                before = kept.get(row.at, MinuteRow(row.at, {}))
+                kept[row.at] = MinuteRow(row.at, before.counts | row.counts, before.p99_ms | row.p99_ms)
     rows = tuple(kept[at] for at in sorted(kept) if begin <= at <= end)
     return rows, f"{trouble}; {len(rows)} minutes are from the archived journals"
 
@@ -335,30 +343,30 @@ def _hurts(counts: Counts, bound: float) -> bool:
     return counts.errors >= FEWEST_FAILURES and counts.errors > bound * counts.requests
 
 
-def _first(events: Iterable[Event], after: datetime | None, what: Any) -> datetime | None:
+def _first(events: Iterable[TimelineEvent], after: datetime | None, what: Any) -> datetime | None:
     # An event of the minute in which it began may stand a few seconds before the first count.
     return next((e.at for e in events if what(e) and (after is None or e.at >= after)), None)
 
 
-def _detects(event: Event) -> bool:
+def _detects(event: TimelineEvent) -> bool:
     burning = event.kind == "alarm" and " is ALARM" in event.says
     return burning or _condemns(event) or (event.kind == "opened" and event.runbook in CAUSES)
 
 
-def _decides(event: Event) -> bool:
+def _decides(event: TimelineEvent) -> bool:
     approved = event.kind == "approved" and event.runbook.startswith(("rollback", "emergency/data_corruption"))
     return approved or _condemns(event) or event.kind in ("decided", "ordered")
 
 
-def _condemns(event: Event) -> bool:
+def _condemns(event: TimelineEvent) -> bool:
     return event.kind == "observed" and event.says.startswith("verdict rollback")
 
 
-def _mitigates(event: Event) -> bool:
+def _mitigates(event: TimelineEvent) -> bool:
     return event.kind in ("taken-back", "rollback", "isolated") and not event.says.endswith("(it was there)")
 
 
-def mark(event: Event) -> str:
+def chart_mark(event: TimelineEvent) -> str:
     """What stands above the picture for an event; '' for most."""
     if event.kind == "alarm":
         return "alarm" if " is ALARM" in event.says else ""
@@ -367,7 +375,7 @@ def mark(event: Event) -> str:
     return {"taken-back": "taken back", "rollback": "rolled back", "frozen": "frozen"}.get(event.kind, "")
 
 
-def number(version: str) -> int:
+def version_number(version: str) -> int:
     """A version to sort by."""
     return int(version) if version.isdecimal() else 0
 

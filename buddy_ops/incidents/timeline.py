@@ -21,7 +21,7 @@ TOGETHER = timedelta(minutes=1)
 
 
 @dataclass(frozen=True)
-class Event:
+class TimelineEvent:
     """One thing that happened. ``kind`` is the record's, or 'alarm'; ``run`` is '' for what no run of ours did."""
 
     at: datetime
@@ -31,9 +31,9 @@ class Event:
     runbook: str = ""
 
 
-def events(records: Iterable[Fields], run: str = "", runbook: str = "") -> list[Event]:
+def timeline_events(records: Iterable[Fields], run: str = "", runbook: str = "") -> list[TimelineEvent]:
     """A run's records as events, oldest first; a verdict is told when it changes, and reads not at all."""
-    found: list[Event] = []
+    found: list[TimelineEvent] = []
     verdict = ""
     for record in records:
         kind = str(record.get("kind", ""))
@@ -43,16 +43,16 @@ def events(records: Iterable[Fields], run: str = "", runbook: str = "") -> list[
             before, verdict = verdict, f"{record.get('stage')} {record.get('decision')}"
             if verdict == before:
                 continue
-        says = tell(kind, record)
-        at = moment(record.get("at"))
+        says = describe_record(kind, record)
+        at = parse_moment(record.get("at"))
         if says and at is not None:
-            found.append(Event(at, kind, _cut(says, SHORT), run, runbook))
-    return in_order(found)
+            found.append(TimelineEvent(at, kind, _cut(says, SHORT), run, runbook))
+    return merge_in_order(found)
 
 
-def in_order(found: Iterable[Event]) -> list[Event]:
+def merge_in_order(found: Iterable[TimelineEvent]) -> list[TimelineEvent]:
     """Oldest first; of the same moment in the order in which they were recorded. Repeated calls are told as one."""
-    told: list[Event] = []
+    told: list[TimelineEvent] = []
     times = 1
     for each in sorted(found, key=attrgetter("at")):
         last = told[-1] if told else None
@@ -65,16 +65,16 @@ def in_order(found: Iterable[Event]) -> list[Event]:
     return told
 
 
-def _repeats(last: Event, each: Event) -> bool:
+def _repeats(last: TimelineEvent, each: TimelineEvent) -> bool:
     same = (last.kind, last.run, _operation(last)) == ("aws", each.run, _operation(each))
     return each.kind == "aws" and same and each.at - last.at < TOGETHER
 
 
-def _operation(call: Event) -> str:
+def _operation(call: TimelineEvent) -> str:
     return call.says.partition(" ")[0].rstrip(",")
 
 
-def moment(text: object) -> datetime | None:
+def parse_moment(text: object) -> datetime | None:
     """A record's time, in UTC; None for what is none."""
     try:
         at = datetime.fromisoformat(str(text))
@@ -83,7 +83,7 @@ def moment(text: object) -> datetime | None:
     return at.replace(tzinfo=UTC) if at.tzinfo is None else at.astimezone(UTC)
 
 
-def tell(kind: str, fields: Fields) -> str:
+def describe_record(kind: str, fields: Fields) -> str:
     """A record as a sentence; '' for what says nothing to a reader. A kind that is not known is told as it stands."""
     if kind in QUIET:
         return ""

@@ -22,7 +22,7 @@ RANGE = re.compile(r"([1-9]\d{0,5})(?:-([1-9]\d{0,5}))?")
 
 
 @dataclass(frozen=True)
-class Range:
+class SchemaRange:
     """The schema versions that a version of the function can read and write, both ends included."""
 
     low: int
@@ -35,13 +35,13 @@ class Range:
         return str(self.low) if self.low == self.high else f"{self.low}-{self.high}"
 
 
-def parse(text: str | None) -> Range | None:
+def parse_range(text: str | None) -> SchemaRange | None:
     """A declared range, '1' or '1-2'; None for what is none: then it is unknown."""
     match = RANGE.fullmatch((text or "").strip())
     if match is None:
         return None
     low, high = int(match[1]), int(match[2] or match[1])
-    return Range(low, high) if low <= high else None
+    return SchemaRange(low, high) if low <= high else None
 
 
 @dataclass(frozen=True)
@@ -109,10 +109,10 @@ def _has(item: Item, names: tuple[str, ...]) -> bool:
     return all(name in item for name in names)
 
 
-def validity(table: str, version: int) -> Range:
+def validity(table: str, version: int) -> SchemaRange:
     """The schema versions that a table's items are right for: until the next migration of this table."""
     later = [each.to for each in MIGRATIONS if each.table == table and each.to > version]
-    return Range(version, min(later, default=10**6) - 1)
+    return SchemaRange(version, min(later, default=10**6) - 1)
 
 
 # The migrations

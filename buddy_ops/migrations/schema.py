@@ -14,10 +14,10 @@ from typing import Any
 from buddy_ops.aws import aliases
 from buddy_ops.aws.session import Target
 from buddy_ops.core.errors import AwsFailed, BuddyError, Refused
-from buddy_ops.core.journal import iso
-from buddy_ops.core.settings import Table
+from buddy_ops.core.journal import iso_utc
+from buddy_ops.core.settings import TableSettings
 from buddy_ops.migrations import definitions
-from buddy_ops.migrations.definitions import Range
+from buddy_ops.migrations.definitions import SchemaRange
 
 VARIABLE = "SCHEMA_RANGE"
 FILE = "schema_range"
@@ -28,7 +28,7 @@ KEY = "#schema"
 
 
 @dataclass(frozen=True)
-class Marker:
+class SchemaMarker:
     """A table's schema version, and the migration that is under way or was the last.
 
     Attributes:
@@ -37,7 +37,7 @@ class Marker:
         there: whether it stands in the table; one that does not is the first schema's.
     """
 
-    table: Table
+    table: TableSettings
     version: int = definitions.FIRST
     migration: str = ""
     state: str = ""
@@ -50,18 +50,20 @@ class Marker:
         return f"{self.table.name} has schema {self.version}{migration}"
 
 
-def declared(archive: bytes) -> str | None:
+def declared_schema(archive: bytes) -> str | None:
     """What a build says of itself: the text of ``schema_range`` in its zip, or None."""
     with zipfile.ZipFile(io.BytesIO(archive)) as build:
         return build.read(FILE).decode(errors="replace").strip() if FILE in build.namelist() else None
 
 
-def of(target: Target, configuration: Mapping[str, Any]) -> Range | None:
+def schema_range_of(target: Target, configuration: Mapping[str, Any]) -> SchemaRange | None:
     """The range that a version declares, or that ``schema_range`` in parameters/ says of those that declare none."""
-    return definitions.parse(aliases.environment(configuration).get(VARIABLE) or target.settings.schema_range)
+    return definitions.parse_range(
+        aliases.environment_variables(configuration).get(VARIABLE) or target.settings.schema_range
+    )
 
 
-def read(target: Target, table: Table) -> Marker:
+def read_marker(target: Target, table: TableSettings) -> SchemaMarker:
     """A table's schema. AWS: dynamodb:GetItem, consistent, reads only.
 
     Raises:
@@ -70,11 +72,11 @@ def read(target: Target, table: Table) -> Marker:
     key = {name: {"S": KEY} for name in table.key}
     item = target.call("dynamodb", "get_item", TableName=table.name, Key=key, ConsistentRead=True).get("Item")
     if not item:
-        return Marker(table)
+        return SchemaMarker(table)
     said = {name: next(iter(value.values())) for name, value in item.items()}
     told = {name: str(said.get(name, "")) for name in ("migration", "state", "run", "since")}
     try:
-        return Marker(table, int(said["version"]), **told, there=True)
+        return SchemaMarker(table, int(said["version"]), **told, there=True)
     except (KeyError, ValueError):
         raise BuddyError(
             "schema-unreadable",
@@ -84,18 +86,18 @@ def read(target: Target, table: Table) -> Marker:
         ) from None
 
 
-def is_marker(item: Mapping[str, Any], table: Table) -> bool:
+def is_marker(item: Mapping[str, Any], table: TableSettings) -> bool:
     """Whether an item is the one that carries the table's schema."""
     return all(item.get(name) == {"S": KEY} for name in table.key)
 
 
-def write(target: Target, held: Marker, version: int, migration: str, state: str) -> Marker:
+def write_marker(target: Target, held: SchemaMarker, version: int, migration: str, state: str) -> SchemaMarker:
     """Let a table say another schema, if it still says what ``held`` does. AWS: dynamodb:PutItem on condition, writes.
 
     Raises:
         Refused: ``migration-moved``: somebody else migrates this table.
     """
-    marker = Marker(held.table, version, migration, state, target.run, iso(target.clock.now()), there=True)
+    marker = SchemaMarker(held.table, version, migration, state, target.run, iso_utc(target.clock.now()), there=True)
     item = {name: {"S": KEY} for name in held.table.key} | {"version": {"N": str(version)}}
     item |= {name: {"S": getattr(marker, name)} for name in ("migration", "state", "run", "since")}
     seen = {":run": {"S": held.run}, ":since": {"S": held.since}, ":state": {"S": held.state}}
@@ -108,17 +110,17 @@ def write(target: Target, held: Marker, version: int, migration: str, state: str
         target.call("dynamodb", "put_item", TableName=held.table.name, Item=item, **condition)
     except AwsFailed:
         # It may be our own first attempt that stands there, without an answer.
-        now = read(target, held.table)
+        now = read_marker(target, held.table)
         if (now.run, now.state, now.version) == (target.run, state, version):
             return now
         if now == held:
             raise
-        raise moved(now) from None
-    target.journal.record("schema", table=held.table.name, version=version, migration=migration, state=state)
+        raise marker_moved(now) from None
+    target.journal.append("schema", table=held.table.name, version=version, migration=migration, state=state)
     return marker
 
 
-def moved(now: Marker) -> Refused:
+def marker_moved(now: SchemaMarker) -> Refused:
     """What is told to whoever migrates a table that says something else meanwhile."""
     return Refused(
         "migration-moved",
@@ -128,37 +130,37 @@ def moved(now: Marker) -> Refused:
     )
 
 
-def markers(target: Target) -> tuple[Marker | BuddyError, ...]:
+def read_markers(target: Target) -> tuple[SchemaMarker | BuddyError, ...]:
     """The schema of each table of the environment, or why it is not known. AWS: dynamodb:GetItem, reads only."""
-    found: list[Marker | BuddyError] = []
+    found: list[SchemaMarker | BuddyError] = []
     for table in target.settings.tables:
         try:
-            found.append(read(target, table))
+            found.append(read_marker(target, table))
         except BuddyError as error:
             found.append(error)
     return tuple(found)
 
 
-def compare(
-    target: Target, version: str, configuration: Mapping[str, Any], found: Iterable[Marker | BuddyError]
+def compare_schemas(
+    target: Target, version: str, configuration: Mapping[str, Any], found: Iterable[SchemaMarker | BuddyError]
 ) -> list[str]:
     """What is not known of how a version fits the tables; a known misfit refuses.
 
     Raises:
         Refused: ``schema-incompatible``, with what to do instead.
     """
-    mine, doubts = of(target, configuration), []
+    mine, doubts = schema_range_of(target, configuration), []
     for marker in found:
         if isinstance(marker, BuddyError):
             doubts.append(f"which schema a table has is unknown: {marker.what}")
         elif mine is None:
             doubts.append(f"whether v{version} fits is unknown: it declares no {VARIABLE}, and {marker}")
-        elif not fits(mine, marker):
+        elif not is_compatible(mine, marker):
             raise _misfit(target, version, mine, marker)
     return doubts
 
 
-def refuse(target: Target, version: str, configuration: Mapping[str, Any]) -> None:
+def require_compatible(target: Target, version: str, configuration: Mapping[str, Any]) -> None:
     """Refuse a version that does not fit the tables, right before traffic; what is unknown goes into the journal.
 
     AWS: dynamodb:GetItem, reads only.
@@ -166,17 +168,17 @@ def refuse(target: Target, version: str, configuration: Mapping[str, Any]) -> No
     Raises:
         Refused: ``schema-incompatible``.
     """
-    for doubt in compare(target, version, configuration, markers(target)):
-        target.journal.record("passed-over", what="The schema could not be compared.", because=doubt)
+    for doubt in compare_schemas(target, version, configuration, read_markers(target)):
+        target.journal.append("passed-over", what="The schema could not be compared.", because=doubt)
 
 
-def fits(mine: Range, marker: Marker) -> bool:
+def is_compatible(mine: SchemaRange, marker: SchemaMarker) -> bool:
     """Whether a version with this range reads and writes the table as it is."""
     valid = definitions.validity(marker.table.variable, marker.version)
     return mine.low <= valid.high and valid.low <= mine.high
 
 
-def _misfit(target: Target, version: str, mine: Range, marker: Marker) -> Refused:
+def _misfit(target: Target, version: str, mine: SchemaRange, marker: SchemaMarker) -> Refused:
     behind = mine.low > marker.version
     step = "carry the migration out first (expand, backfill, verify)" if behind else "run its rollback first"
     return Refused(

@@ -14,10 +14,10 @@ from buddy_ops.aws.session import Target, pages
 from buddy_ops.aws.tables import Change, Page
 from buddy_ops.core.errors import BuddyError, InvalidInput, Refused
 from buddy_ops.core.plan import Approval, Plan
-from buddy_ops.core.settings import Table
+from buddy_ops.core.settings import TableSettings
 from buddy_ops.migrations import definitions, schema
 from buddy_ops.migrations.definitions import Attributes, Item, Migration
-from buddy_ops.migrations.schema import Marker
+from buddy_ops.migrations.schema import SchemaMarker
 
 Tell = Callable[[str], None]
 """Who hears how far a step is."""
@@ -50,11 +50,11 @@ class MigrationPlan(Plan):
 
     migration: Migration
     step: Step
-    marker: Marker
+    marker: SchemaMarker
 
 
 @dataclass
-class Tally:
+class BackfillTally:
     """What a pass found and did.
 
     Attributes:
@@ -64,16 +64,16 @@ class Tally:
 
     items: int = 0
     changed: int = 0
-    gave_way: int = 0
+    conflicts: int = 0
     wrong: int = 0
     examples: list[str] = field(default_factory=list)
 
     @property
     def left(self) -> int:
         """Items that are not as the step wants them."""
-        return self.gave_way + self.wrong
+        return self.conflicts + self.wrong
 
-    def add(self, other: "Tally") -> None:
+    def add(self, other: "BackfillTally") -> None:
         """Count another part of the same pass in."""
         for name in ("items", "changed", "gave_way", "wrong"):
             setattr(self, name, getattr(self, name) + getattr(other, name))
@@ -81,12 +81,12 @@ class Tally:
 
 
 @dataclass(frozen=True)
-class Done:
+class StepResult:
     """How a step ended."""
 
     step: Step
-    tally: Tally
-    marker: Marker
+    tally: BackfillTally
+    marker: SchemaMarker
 
     def __str__(self) -> str:
         counted = (
@@ -95,11 +95,11 @@ class Done:
         return "\n".join((counted, *self.tally.examples, f"{self.marker}."))
 
 
-def nobody(said: str) -> None:
+def no_progress(said: str) -> None:
     """Hears nothing."""
 
 
-def plan(target: Target, name: str, step: str) -> MigrationPlan:
+def plan_step(target: Target, name: str, step: str) -> MigrationPlan:
     """What a step of a migration would do.
 
     AWS: dynamodb:GetItem, lambda:ListAliases, GetFunctionConfiguration, ssm:GetParametersByPath, reads only.
@@ -108,16 +108,16 @@ def plan(target: Target, name: str, step: str) -> MigrationPlan:
         InvalidInput: ``unknown-migration``.
         Refused: ``migration-order``, ``schema-needed``, ``frozen``.
     """
-    migration, table = find(target, name)
+    migration, table = find_migration(target, name)
     if step not in STEPS:
         raise _unknown(f"{step!r} is no step", f"one of {', '.join(STEPS)}")
     chosen: Step = step
-    marker = schema.read(target, table)
+    marker = schema.read_marker(target, table)
     _refuse_out_of_order(migration, chosen, marker)
     if chosen in ("contract", "rollback"):
         _refuse_needed(target, migration, migration.to if chosen == "contract" else migration.source)
     if chosen in ("expand", "backfill", "contract"):
-        freezes.refuse(target)
+        freezes.require_unfrozen(target)
     back = chosen == "rollback"
     return MigrationPlan(
         title=f"{chosen.capitalize()} {name} of {table.name}: schema {migration.source} to {migration.to}",
@@ -142,7 +142,7 @@ def plan(target: Target, name: str, step: str) -> MigrationPlan:
     )
 
 
-def run(target: Target, plan: MigrationPlan, approval: Approval, tell: Tell = nobody) -> Done:
+def run_step(target: Target, plan: MigrationPlan, approval: Approval, tell: Tell = no_progress) -> StepResult:
     """Take the step; running it again after a kill goes on.
 
     Args:
@@ -158,23 +158,25 @@ def run(target: Target, plan: MigrationPlan, approval: Approval, tell: Tell = no
     approval.must_cover(plan)
     migration, step, marker = plan.migration, plan.step, plan.marker
     if target.dry_run:
-        return Done(step, Tally(), marker)
+        return StepResult(step, BackfillTally(), marker)
     if step == "expand":
-        return Done(step, Tally(), schema.write(target, marker, migration.source, migration.name, "expanded"))
+        return StepResult(
+            step, BackfillTally(), schema.write_marker(target, marker, migration.source, migration.name, "expanded")
+        )
     if step == "contract":
         marker = _announce_contract(target, plan)
     elif step == "rollback" and marker.state != "reverting":
-        marker = schema.write(target, marker, marker.version, migration.name, "reverting")
+        marker = schema.write_marker(target, marker, marker.version, migration.name, "reverting")
         target.clock.sleep_until(target.clock.now() + SETTLE)
     tally = _passes(target, plan, marker, tell)
     marker = _conclude(target, plan, marker, tally)
-    target.journal.record(
+    target.journal.append(
         "migrated", step=step, migration=migration.name, by=approval.by, changed=tally.changed, left=tally.left
     )
-    return Done(step, tally, marker)
+    return StepResult(step, tally, marker)
 
 
-def conclude(done: Done) -> None:
+def raise_for_failure(done: StepResult) -> None:
     """The last cell of the notebook: nothing if the step is complete.
 
     Raises:
@@ -191,14 +193,14 @@ def conclude(done: Done) -> None:
         )
 
 
-def tell(target: Target) -> str:
+def describe_tables(target: Target) -> str:
     """The schema of each table, and what each version knows that serves, or that traffic may return to by itself.
 
     AWS: dynamodb:GetItem, lambda:ListAliases, GetFunctionConfiguration, reads only.
     """
-    lines = [each.what if isinstance(each, BuddyError) else f"{each}." for each in schema.markers(target)]
+    lines = [each.what if isinstance(each, BuddyError) else f"{each}." for each in schema.read_markers(target)]
     for version, why in _serving(target).items():
-        known = schema.of(target, aliases.configuration(target, version))
+        known = schema.schema_range_of(target, aliases.get_configuration(target, version))
         lines.append(f"v{version} ({why}) " + (f"knows schema {known}." if known else "does not say what it knows."))
     return "\n".join(lines)
 
@@ -206,7 +208,7 @@ def tell(target: Target) -> str:
 # What may be done
 
 
-def find(target: Target, name: str) -> tuple[Migration, Table]:
+def find_migration(target: Target, name: str) -> tuple[Migration, TableSettings]:
     """A migration by its name, and the environment's table that it is of. Raises InvalidInput ``unknown-migration``."""
     known = {each.name: each for each in definitions.MIGRATIONS}
     if name not in known:
@@ -223,7 +225,7 @@ def _unknown(what: str, give: str) -> InvalidInput:
     return InvalidInput("unknown-migration", f"{what}.", now="Nothing was changed.", next=f"Give {give}.")
 
 
-def _refuse_out_of_order(migration: Migration, step: Step, marker: Marker) -> None:
+def _refuse_out_of_order(migration: Migration, step: Step, marker: SchemaMarker) -> None:
     mine = marker.migration == migration.name
     under_way = marker.state in (*OPEN, "contracting", "reverting")
     if step == "expand":
@@ -248,7 +250,7 @@ def _refuse_needed(target: Target, migration: Migration, version: int) -> None:
     """
     needing = []
     for number, why in _serving(target).items():
-        known = schema.of(target, aliases.configuration(target, number))
+        known = schema.schema_range_of(target, aliases.get_configuration(target, number))
         if known is None:
             needing.append(f"v{number} ({why}) declares no {schema.VARIABLE}")
         elif version not in known:
@@ -268,9 +270,9 @@ def _serving(target: Target) -> dict[str, str]:
     found: dict[str, str] = {}
     for page in pages(target, "lambda", "list_aliases", FunctionName=target.settings.function):
         for alias in page["Aliases"]:
-            record = aliases.decode(alias.get("Description", ""))
-            if record is not None and record.open and record.source:
-                found[record.source] = f"the rollout on alias {alias['Name']} may return to it"
+            record = aliases.decode_rollout_state(alias.get("Description", ""))
+            if record is not None and record.open and record.stable_version:
+                found[record.stable_version] = f"the rollout on alias {alias['Name']} may return to it"
             weights = (alias.get("RoutingConfig") or {}).get("AdditionalVersionWeights") or {}
             for version in (alias["FunctionVersion"], *weights):
                 found[str(version)] = f"alias {alias['Name']} serves it"
@@ -280,48 +282,48 @@ def _serving(target: Target) -> dict[str, str]:
 # What is done
 
 
-def _announce_contract(target: Target, plan: MigrationPlan) -> Marker:
+def _announce_contract(target: Target, plan: MigrationPlan) -> SchemaMarker:
     """Say the new schema first, so that no rollback goes past it; then look at the aliases again.
 
     A rollback that read the old schema has moved its traffic by then, and is seen.
     """
     began = plan.marker.state == "contracting"
-    marker = schema.write(target, plan.marker, plan.migration.to, plan.migration.name, "contracting")
+    marker = schema.write_marker(target, plan.marker, plan.migration.to, plan.migration.name, "contracting")
     target.clock.sleep_until(target.clock.now() + SETTLE)
     try:
         _refuse_needed(target, plan.migration, plan.migration.to)
     except Refused:
         if not began:
-            schema.write(target, marker, plan.migration.source, plan.migration.name, "verified")
+            schema.write_marker(target, marker, plan.migration.source, plan.migration.name, "verified")
         raise
     return marker
 
 
-def _passes(target: Target, plan: MigrationPlan, marker: Marker, tell: Tell) -> Tally:
+def _passes(target: Target, plan: MigrationPlan, marker: SchemaMarker, tell: Tell) -> BackfillTally:
     """Go through the table until nothing gives way any more."""
     total = int(target.call("dynamodb", "describe_table", TableName=plan.marker.table.name)["Table"]["ItemCount"])
     changed = 0
     for _ in range(PASSES):
         tally = _go_through(target, plan, marker, _Progress(target, total, tell))
         changed += tally.changed
-        if not tally.gave_way:
+        if not tally.conflicts:
             break
     tally.changed = changed
     return tally
 
 
-def _go_through(target: Target, plan: MigrationPlan, marker: Marker, progress: "_Progress") -> Tally:
-    tally, table = Tally(), plan.marker.table
-    for _, part in tables.sweep(target, table.name, lambda page: _settle(target, plan, marker, page)):
+def _go_through(target: Target, plan: MigrationPlan, marker: SchemaMarker, progress: "_Progress") -> BackfillTally:
+    tally, table = BackfillTally(), plan.marker.table
+    for _, part in tables.parallel_scan(target, table.name, lambda page: _settle(target, plan, marker, page)):
         tally.add(part)
         progress.tell(tally)
     return tally
 
 
-def _settle(target: Target, plan: MigrationPlan, marker: Marker, page: Page) -> Tally:
+def _settle(target: Target, plan: MigrationPlan, marker: SchemaMarker, page: Page) -> BackfillTally:
     """Bring a page's items into the step's shape, a hundred a call."""
     _refuse_moved(target, marker)
-    table, tally, changes = plan.marker.table, Tally(), list[Change]()
+    table, tally, changes = plan.marker.table, BackfillTally(), list[Change]()
     shape = _shape(plan)
     for item in page.items:
         if item[table.key[0]] == {"S": schema.KEY}:
@@ -331,7 +333,7 @@ def _settle(target: Target, plan: MigrationPlan, marker: Marker, page: Page) -> 
             to = shape(item)
         except ValueError as error:
             tally.wrong += 1
-            tally.examples.append(f"{tables.key_of(item, table.key)}: {error}.")
+            tally.examples.append(f"{tables.key_attributes(item, table.key)}: {error}.")
             continue
         if to != item:
             changes.append(Change(item, to))
@@ -341,19 +343,19 @@ def _settle(target: Target, plan: MigrationPlan, marker: Marker, page: Page) -> 
     for first in range(0, len(changes), tables.A_TRANSACTION):
         some = changes[first : first + tables.A_TRANSACTION]
         gave_way = len(tables.write_batch(target, table.name, table.key, some))
-        tally.add(Tally(changed=len(some) - gave_way, gave_way=gave_way))
+        tally.add(BackfillTally(changed=len(some) - gave_way, conflicts=gave_way))
     return tally
 
 
-def _refuse_moved(target: Target, held: Marker) -> None:
+def _refuse_moved(target: Target, held: SchemaMarker) -> None:
     """Ask after each page was read, before any of it is written, whose step it is: what is old and new turns with it.
 
     Raises:
         Refused: ``migration-moved``.
     """
-    now = schema.read(target, held.table)
+    now = schema.read_marker(target, held.table)
     if now != held and not (now.migration == held.migration and {now.state, held.state} <= set(OPEN)):
-        raise schema.moved(now)
+        raise schema.marker_moved(now)
 
 
 def _shape(plan: MigrationPlan) -> Callable[[Item], Attributes]:
@@ -366,7 +368,7 @@ def _shape(plan: MigrationPlan) -> Callable[[Item], Attributes]:
     return lambda item: migration.harmonised(item, "new" if new else "old")
 
 
-def _conclude(target: Target, plan: MigrationPlan, marker: Marker, tally: Tally) -> Marker:
+def _conclude(target: Target, plan: MigrationPlan, marker: SchemaMarker, tally: BackfillTally) -> SchemaMarker:
     """What the table says from now on."""
     migration, new, whole = plan.migration, plan.marker.version == plan.migration.to, not tally.left
     state, version = marker.state, marker.version
@@ -378,7 +380,7 @@ def _conclude(target: Target, plan: MigrationPlan, marker: Marker, tally: Tally)
         state, version = ("expanded" if new else "reverted"), migration.source
     if (state, version) == (marker.state, marker.version):
         return marker
-    return schema.write(target, marker, version, migration.name, state)
+    return schema.write_marker(target, marker, version, migration.name, state)
 
 
 class _Progress:
@@ -388,14 +390,14 @@ class _Progress:
         self._target, self._total, self._tell = target, total, tell
         self._began = self._told = target.clock.now()
 
-    def tell(self, tally: Tally) -> None:
+    def tell(self, tally: BackfillTally) -> None:
         now = self._target.clock.now()
         if now - self._told >= TOLD_EVERY or tally.items >= self._total:
             self._told = now
             self._tell(told(tally, self._total, self._began, now))
 
 
-def told(tally: Tally, total: int, began: datetime, now: datetime) -> str:
+def told(tally: BackfillTally, total: int, began: datetime, now: datetime) -> str:
     """One line: how many of about how many items, how fast, and how long yet."""
     line = f"{tally.items:,} of about {max(total, tally.items):,} items, {tally.changed:,} changed, {tally.left:,} left"
     passed_s = (now - began).total_seconds()
@@ -408,7 +410,7 @@ def told(tally: Tally, total: int, began: datetime, now: datetime) -> str:
 # How it reads
 
 
-def _then(migration: Migration, step: Step, marker: Marker) -> tuple[str, ...]:
+def _then(migration: Migration, step: Step, marker: SchemaMarker) -> tuple[str, ...]:
     old, new = ", ".join(migration.old), ", ".join(migration.new)
     back = f"every item has {old} again, beside {new}" if marker.version == migration.to else f"no item has {new}"
     return {
@@ -436,11 +438,14 @@ def _undo(step: Step) -> str:
 
 
 def _reasons(target: Target, migration: Migration, step: Step) -> tuple[str, ...]:
-    alias = aliases.read(target) if step == "contract" else None
-    record = alias.record if alias else None
+    alias = aliases.read_alias(target) if step == "contract" else None
+    record = alias.rollout if alias else None
     told = []
-    for version in (record.source, record.prev) if record else ():
-        if version and (known := schema.of(target, aliases.configuration(target, version))) is not None:
+    for version in (record.stable_version, record.fallback_version) if record else ():
+        if (
+            version
+            and (known := schema.schema_range_of(target, aliases.get_configuration(target, version))) is not None
+        ):
             told += [f"after it no rollback to v{version}, which knows schema {known}"] * (migration.to not in known)
     if step == "contract":
         told.append("`invariants` of the table in parameters/ that name an old attribute must change with it")

@@ -21,7 +21,7 @@ NO_BUTTONS = (
 )
 
 
-def attended() -> bool:
+def is_attended() -> bool:
     """Whether somebody can answer a question that this cell asks.
 
     JupyterLab, VS Code and consoles say so in each request to run a cell. papermill, nbclient and nbval say that nobody
@@ -32,7 +32,7 @@ def attended() -> bool:
     return kernel is not None and bool(kernel.get_parent("shell").get("content", {}).get("allow_stdin"))
 
 
-def widgets() -> Any:
+def load_ipywidgets() -> Any:
     """The ipywidgets package, or None where it is not installed."""
     try:
         import ipywidgets
@@ -41,9 +41,9 @@ def widgets() -> Any:
     return ipywidgets
 
 
-def field(label: str, kind: str = "Text", **more: Any) -> Any:
+def input_field(label: str, kind: str = "Text", **more: Any) -> Any:
     """Something to fill in, whose every change is heard while a cell waits. ``kind`` is a name of ipywidgets."""
-    shown = widgets()
+    shown = load_ipywidgets()
     wide, style = shown.Layout(width="380px"), {"description_width": "110px"}
     made = getattr(shown, kind)(description=label, layout=wide, style=style, **more)
     made.observe(_acknowledge, "value")
@@ -62,7 +62,7 @@ def _acknowledge(_: object) -> None:
         kernel.session.send(kernel.iopub_socket, "status", {"execution_state": state}, parent=parent, ident=b"status")
 
 
-class Clicks:
+class ClickQueue:
     """Clicks in the order in which they came, from whichever thread hears them to the cell that waits."""
 
     def __init__(self) -> None:
@@ -73,7 +73,7 @@ class Clicks:
 
     def button(self, text: str, what: str, style: str = "", **more: Any) -> Any:
         """A button whose click is ``what``."""
-        button = widgets().Button(description=text, button_style=style, **more)
+        button = load_ipywidgets().Button(description=text, button_style=style, **more)
         button.on_click(lambda _: self._loop.call_soon_threadsafe(self._queue.put_nowait, what))
         return button
 
@@ -102,13 +102,13 @@ class Clicks:
             clicked.cancel()
 
 
-class Panel:
+class WidgetPanel:
     """Widgets in a cell's output; one line takes their place, so that no widget's state stays in the file."""
 
     def __init__(self, *rows: Any) -> None:
         from IPython.display import display
 
-        self._box = widgets().VBox(rows)
+        self._box = load_ipywidgets().VBox(rows)
         bundle = {**self._box._repr_mimebundle_(), "text/plain": NO_BUTTONS}
         self._handle: Any = display(bundle, raw=True, display_id=True)  # type: ignore[no-untyped-call]
 

@@ -12,7 +12,7 @@ from buddy_ops.aws.session import Target
 from buddy_ops.core.errors import AwsFailed, BuddyError, Refused
 from buddy_ops.core.plan import NOBODY, Approval, Plan
 from buddy_ops.notebook import _widgets
-from buddy_ops.notebook._widgets import Clicks, Panel
+from buddy_ops.notebook._widgets import ClickQueue, WidgetPanel
 
 BACK = "back"
 """What a person types, or clicks, who wants what is under way called off instead of gone on with."""
@@ -20,7 +20,9 @@ BACK = "back"
 TABLE = "text-align:left;vertical-align:top;padding:1px 12px 1px 0;line-height:1.4"
 
 
-async def approve(target: Target, plan: Plan, approved_by: Sequence[str] = (), approved_plan: str = "") -> Approval:
+async def request_approval(
+    target: Target, plan: Plan, approved_by: Sequence[str] = (), approved_plan: str = ""
+) -> Approval:
     """An approval of exactly this plan, or a refusal.
 
     In a notebook that somebody steps through, the names in the parameters cell decide nothing by themselves: they may
@@ -38,16 +40,16 @@ async def approve(target: Target, plan: Plan, approved_by: Sequence[str] = (), a
         Refused: ``approval-missing``, ``approval-refused`` or ``approval-void``; exit code 4.
     """
     present = _people(approved_by) if approved_plan else ()
-    if target.dry_run or not _widgets.attended() or len(present) >= plan.approvals:
-        return given(target, plan, approved_by, approved_plan)
+    if target.dry_run or not _widgets.is_attended() or len(present) >= plan.approvals:
+        return from_parameters(target, plan, approved_by, approved_plan)
     if plan.calls:
         _refuse_another(plan, approved_plan)
-    if _widgets.widgets() is None or not plan.calls:
-        return typed(target, plan, present)
-    return await _clicked(target, plan, present)
+    if _widgets.load_ipywidgets() is None or not plan.calls:
+        return in_terminal(target, plan, present)
+    return await _with_widgets(target, plan, present)
 
 
-def given(target: Target, plan: Plan, approved_by: Sequence[str] = (), approved_plan: str = "") -> Approval:
+def from_parameters(target: Target, plan: Plan, approved_by: Sequence[str] = (), approved_plan: str = "") -> Approval:
     """The decision that parameters give: nobody is asked, and absent means refused.
 
     AWS, Raises: as ``approve``.
@@ -70,7 +72,7 @@ def given(target: Target, plan: Plan, approved_by: Sequence[str] = (), approved_
     return _record(target, plan, people or ("the environment's policy",))
 
 
-def typed(target: Target, plan: Plan, agreed: Sequence[str] = ()) -> Approval:
+def in_terminal(target: Target, plan: Plan, agreed: Sequence[str] = ()) -> Approval:
     """Ask in words, in a terminal or where a notebook has no widgets; the plan has been shown.
 
     AWS: as ``approve``.
@@ -105,10 +107,10 @@ def confirmation(target: Target) -> str:
     return target.settings.function if matters else target.environment
 
 
-async def _clicked(target: Target, plan: Plan, people: tuple[str, ...]) -> Approval:
+async def _with_widgets(target: Target, plan: Plan, people: tuple[str, ...]) -> Approval:
     """Ask with widgets, and wait: 'Run All' stops here."""
-    wanted, clicks, shown = confirmation(target), Clicks(), _widgets.widgets()
-    word, name = _widgets.field("Type", placeholder=wanted), _widgets.field("Your name")
+    wanted, clicks, shown = confirmation(target), ClickQueue(), _widgets.load_ipywidgets()
+    word, name = _widgets.input_field("Type", placeholder=wanted), _widgets.input_field("Your name")
     says = shown.HTML(_ask(plan, people, wanted))
     yes = "Resume" if plan.under_way else "Approve"
     buttons = [clicks.button(yes, "approve", "primary"), clicks.button("Refuse", "refuse")]
@@ -116,7 +118,7 @@ async def _clicked(target: Target, plan: Plan, people: tuple[str, ...]) -> Appro
         buttons.insert(1, clicks.button("Take the traffic back", BACK, "warning", layout=shown.Layout(width="auto")))
     # 'Run All' has scrolled to the last cell by now.
     clicks.soon(word.focus)
-    panel, ended = Panel(shown.HTML(_table(plan)), says, shown.HBox([word, name]), shown.HBox(buttons)), ""
+    panel, ended = WidgetPanel(shown.HTML(_table(plan)), says, shown.HBox([word, name]), shown.HBox(buttons)), ""
     try:
         while True:
             click = await clicks.take()
@@ -184,10 +186,12 @@ def _refuse_moved(target: Target, plan: Plan) -> None:
     if not seen or alias_name != target.settings.alias or plan.under_way:
         return
     try:
-        alias = aliases.read(target)
+        alias = aliases.read_alias(target)
     except BuddyError:
         return  # the action reads it again, and says what it could not read
-    serving = None if alias is None else ([alias.primary, alias.second] if isinstance(seen, list) else alias.primary)
+    serving = (
+        None if alias is None else ([alias.primary, alias.additional] if isinstance(seen, list) else alias.primary)
+    )
     if serving != seen:
         stood = " and v".join(filter(None, seen)) if isinstance(seen, list) else seen
         raise Refused(
@@ -211,7 +215,7 @@ def _missing(target: Target, plan: Plan, people: Sequence[str]) -> Refused:
 
 def _refusal(target: Target, plan: Plan, who: str) -> Refused:
     who = who or "Whoever was asked"
-    target.journal.record("refused", plan=plan.hash, by=who, title=plan.title)
+    target.journal.append("refused", plan=plan.hash, by=who, title=plan.title)
     return Refused(
         "approval-refused",
         f"{who} refused plan {plan.hash}: {plan.title}.",
@@ -240,5 +244,5 @@ def _record(target: Target, plan: Plan, people: tuple[str, ...], order: str = ""
         principal = f"unknown ({failure.code})"
     approval = Approval(plan.hash, people, target.clock.now(), principal, order)
     ordered = {"order": order} if order else {}
-    target.journal.record("approved", plan=plan.hash, by=people, principal=principal, title=plan.title, **ordered)
+    target.journal.append("approved", plan=plan.hash, by=people, principal=principal, title=plan.title, **ordered)
     return approval

@@ -18,7 +18,7 @@ from buddy_ops.aws.session import Target
 from buddy_ops.core.outcome import Outcome
 from buddy_ops.deployment.observation import Observation
 from buddy_ops.health import judge, metrics
-from buddy_ops.health.metrics import MINUTE, Row
+from buddy_ops.health.metrics import MINUTE, MinuteRow
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -36,7 +36,7 @@ HISTORY_MINUTES = 10
 
 
 @dataclass(frozen=True)
-class Score:
+class ScorePoint:
     """How strong the evidence is at one poll: that too much fails, and that the new version is the worse one."""
 
     at: datetime
@@ -44,7 +44,9 @@ class Score:
     worse: float
 
 
-def recent(target: Target, alias: Alias | None, minutes: int = 30, came_from: Sequence[str] = ()) -> "Picture | None":
+def recent_chart(
+    target: Target, alias: Alias | None, minutes: int = 30, came_from: Sequence[str] = ()
+) -> "RolloutChart | None":
     """Error rate and p99 of what the alias serves, over the latest minutes that CloudWatch has.
 
     Metrics that cannot be read are a sentence in its place.
@@ -57,15 +59,15 @@ def recent(target: Target, alias: Alias | None, minutes: int = 30, came_from: Se
     if alias is None:
         return None
     now = target.clock.now()
-    switched = datetime.fromisoformat(alias.record.since) if alias.record else now
-    versions = list(dict.fromkeys(filter(None, (alias.primary, alias.second, *came_from))))
+    switched = datetime.fromisoformat(alias.rollout.since) if alias.rollout else now
+    versions = list(dict.fromkeys(filter(None, (alias.primary, alias.additional, *came_from))))
     until = now.replace(second=0, microsecond=0) - timedelta(seconds=target.settings.health.late_data_s)
 
     def serving(at: datetime) -> str:
         return came_from[0] if came_from and at < switched else alias.primary
 
-    reading = metrics.read(target, versions, serving, until - minutes * MINUTE, until)
-    picture = Picture(target)
+    reading = metrics.read_minutes(target, versions, serving, until - minutes * MINUTE, until)
+    picture = RolloutChart(target)
     picture.rows, picture.versions = list(reading.rows), (versions[0], versions[-1])
     requests = sum(row.counts[version].requests for row in reading.rows for version in versions)
     failed = sum(row.counts[version].errors for row in reading.rows for version in versions)
@@ -76,19 +78,19 @@ def recent(target: Target, alias: Alias | None, minutes: int = 30, came_from: Se
     return picture
 
 
-class Picture:
+class RolloutChart:
     """What a rollout looked like so far."""
 
     def __init__(self, target: Target) -> None:
         self._health = target.settings.health
         self._title = f"{target.resource} · {target.environment}"
-        self.rows: list[Row] = []
-        self.scores: list[Score] = []
+        self.rows: list[MinuteRow] = []
+        self.scores: list[ScorePoint] = []
         self.stages: list[tuple[datetime, float, str]] = []
         self.marks: list[tuple[datetime, str]] = []
         self.versions: tuple[str, str] | None = None
         self.caption = ""
-        self.thresholds: judge.Evidence | None = None
+        self.thresholds: judge.JudgeScores | None = None
         self._handle: Any = None
         self._drawn = -math.inf
 
@@ -98,10 +100,10 @@ class Picture:
         self.caption = _caption(observation)
         if observation.evidence is not None:
             self.versions = (observation.evidence.stable, observation.evidence.new)
-            now = observation.evidence.judge.evidence()
+            now = observation.evidence.judge.scores()
             self.thresholds = now
             harm, worse = max(now.errors.slo, now.slow.slo), max(now.errors.base, now.slow.base)
-            self.scores.append(Score(observation.at, harm, worse))
+            self.scores.append(ScorePoint(observation.at, harm, worse))
             if not self.stages or self.stages[-1][1:] != (observation.weight, observation.stage):
                 self.stages.append((observation.at, observation.weight, observation.stage))
 
@@ -163,12 +165,12 @@ class Picture:
         figure.savefig(file, format="png")
         return file.getvalue()
 
-    def _draw_rates(self, axes: "Axes", rows: Sequence[Row]) -> None:
+    def _draw_rates(self, axes: "Axes", rows: Sequence[MinuteRow]) -> None:
         for version, colour, style in self._lines():
             seen = [row for row in rows if version in row.counts and row.counts[version].requests]
             times = [_day(row.at + MINUTE / 2) for row in seen]
             shares = [(row.counts[version].errors, row.counts[version].requests) for row in seen]
-            bands = [wilson(errors, requests) for errors, requests in shares]
+            bands = [wilson_interval(errors, requests) for errors, requests in shares]
             axes.plot(times, [100 * x / n for x, n in shares], style, color=colour, label=f"v{version}", lw=1.8, ms=3)
             low, high = [100 * each[0] for each in bands], [100 * each[1] for each in bands]
             axes.fill_between(times, low, high, color=colour, alpha=0.15, lw=0)
@@ -178,7 +180,7 @@ class Picture:
         axes.set_ylim(0, max(2.5 * bound, axes.get_ylim()[1]))
         axes.legend(loc="upper left", fontsize=8, frameon=False, ncols=2)
 
-    def _draw_latency(self, axes: "Axes", rows: Sequence[Row]) -> None:
+    def _draw_latency(self, axes: "Axes", rows: Sequence[MinuteRow]) -> None:
         for version, colour, style in self._lines():
             seen = [(_day(row.at + MINUTE / 2), row.p99_ms[version] / 1000) for row in rows if version in row.p99_ms]
             axes.plot([at for at, _ in seen], [p99 for _, p99 in seen], style, color=colour, lw=1.8, ms=3)
@@ -245,7 +247,7 @@ def _bound(axes: "Axes", at: float, text: str, style: str = "--") -> None:
     axes.annotate(text, (0, at), ha="left", va="bottom", fontsize=8, color=BOUND, **where)  # type: ignore[arg-type]
 
 
-def wilson(events: int, requests: int, z: float = 1.96) -> tuple[float, float]:
+def wilson_interval(events: int, requests: int, z: float = 1.96) -> tuple[float, float]:
     """The 95 % interval of a share (Wilson), as fractions. Source: Wilson 1927."""
     if requests == 0:
         return 0.0, 1.0

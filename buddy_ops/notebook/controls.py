@@ -11,12 +11,12 @@ from typing import Protocol, cast
 from buddy_ops.aws.session import Target
 from buddy_ops.deployment.observation import Observation, Order
 from buddy_ops.notebook import _widgets
-from buddy_ops.notebook._widgets import Clicks, Panel
+from buddy_ops.notebook._widgets import ClickQueue, WidgetPanel
 
 PROMOTE, SURELY = "Promote now", "Promote: sure?"
 
 
-class Orders(Protocol):
+class RolloutControls(Protocol):
     """How whoever drives a rollout waits between two polls."""
 
     async def until(self, observation: Observation) -> Order | None:
@@ -26,12 +26,12 @@ class Orders(Protocol):
         """No more orders are taken."""
 
 
-def take(target: Target) -> Orders:
+def attach_controls(target: Target) -> RolloutControls:
     """Buttons where a person is there to press them, else nothing but the wait."""
-    return Buttons(target) if _widgets.attended() and _widgets.widgets() else Nobody(target)
+    return ButtonControls(target) if _widgets.is_attended() and _widgets.load_ipywidgets() else NoControls(target)
 
 
-class Nobody:
+class NoControls:
     """Nobody orders anything: the clock is waited for."""
 
     def __init__(self, target: Target) -> None:
@@ -45,13 +45,13 @@ class Nobody:
         """Nothing was shown."""
 
 
-class Buttons:
+class ButtonControls:
     """Abort, hold and promote, live while traffic is shared; above them the stage and what is left of its bake."""
 
     def __init__(self, target: Target) -> None:
-        self._target, self._clicks = target, Clicks()
+        self._target, self._clicks = target, ClickQueue()
         self._given: list[str] = []
-        shown = _widgets.widgets()
+        shown = _widgets.load_ipywidgets()
         auto = shown.Layout(width="auto")
         self._progress = shown.HTML()
         self._abort = self._clicks.button("Abort now: traffic back", "abort", "danger", layout=auto)
@@ -61,7 +61,7 @@ class Buttons:
         # Where CI promotes, a person at a notebook does not hurry it.
         if target.settings.policy.by_hand:
             buttons.append(self._promote)
-        self._panel = Panel(self._progress, shown.HBox(buttons))
+        self._panel = WidgetPanel(self._progress, shown.HBox(buttons))
 
     async def until(self, observation: Observation) -> Order | None:
         shared = observation.evidence is not None and observation.weight > 0
@@ -92,7 +92,7 @@ class Buttons:
         self._promote.description, self._promote.button_style = PROMOTE, ""
         self._hold.description = "Go on" if order == "hold" else "Hold"
         self._given.append(f"{order} at {now:%H:%M} UTC")
-        self._target.journal.record("ordered", order=order)
+        self._target.journal.append("ordered", order=order)
         return order
 
 

@@ -13,24 +13,24 @@ from typing import Any
 from buddy_ops.aws import clock, session
 from buddy_ops.core import project, settings
 from buddy_ops.core.errors import InvalidInput
-from buddy_ops.core.plan import Item, Record
-from buddy_ops.core.settings import Parameter
+from buddy_ops.core.plan import ChecklistItem, ChecklistResult
+from buddy_ops.core.settings import DeclaredParameter
 from buddy_ops.notebook import _widgets
-from buddy_ops.notebook._widgets import Clicks, Panel
+from buddy_ops.notebook._widgets import ClickQueue, WidgetPanel
 
 HIDDEN = ("settings", "approved_by", "approved_plan")
 """What no field asks for: the environment's file has the settings, and the gate asks who approves."""
 
 
-async def fill(runbook: str, namespace: dict[str, Any], *needed: str) -> None:
+async def fill_parameters(runbook: str, namespace: dict[str, Any], *needed: str) -> None:
     """Ask for a runbook's parameters with a form, if one that it needs is empty and a person is there; else nothing.
 
     Call it as ``await forms.fill("canary", globals(), "artifact")``, before ``open_runbook``.
     """
-    declared = project.declared_in(runbook)
-    if all(namespace.get(name) for name in needed) or not _widgets.attended() or _widgets.widgets() is None:
+    declared = project.declared_parameters(runbook)
+    if all(namespace.get(name) for name in needed) or not _widgets.is_attended() or _widgets.load_ipywidgets() is None:
         return
-    clicks, shown = Clicks(), _widgets.widgets()
+    clicks, shown = ClickQueue(), _widgets.load_ipywidgets()
     start = {name: namespace.get(name, each.default) for name, each in declared.items()}
     fields = {name: _field(declared[name], value) for name, value in start.items() if name not in HIDDEN}
     use, says, line = clicks.button("Use these", "use", "primary"), shown.HTML(), ""
@@ -47,7 +47,7 @@ async def fill(runbook: str, namespace: dict[str, Any], *needed: str) -> None:
         field.observe(look, "value")
     look()
     clicks.soon(fields[needed[0]].focus)
-    panel = Panel(*rows, says, use)
+    panel = WidgetPanel(*rows, says, use)
     try:
         while await clicks.take() is None:
             pass
@@ -61,7 +61,7 @@ async def fill(runbook: str, namespace: dict[str, Any], *needed: str) -> None:
 MARKS = {"yes": ("#00704a", "✓"), "no": ("#b00020", "✗"), "unknown": ("#8a5a00", "?")}
 
 
-async def checklist(look: Callable[..., Record], attested: Mapping[str, str]) -> Record:
+async def fill_checklist(look: Callable[..., ChecklistResult], attested: Mapping[str, str]) -> ChecklistResult:
     """A checklist's record. Where a person is there, its items appear as they are checked, until nothing is open.
 
     What no check can tell has a field for the name of who answers for it. Whoever keeps the record as it is keeps it
@@ -73,12 +73,12 @@ async def checklist(look: Callable[..., Record], attested: Mapping[str, str]) ->
     Raises:
         What ``look`` raises.
     """
-    if not _widgets.attended() or _widgets.widgets() is None:
+    if not _widgets.is_attended() or _widgets.load_ipywidgets() is None:
         return look(attested=attested)
-    clicks, shown, names = Clicks(), _widgets.widgets(), dict(attested)
+    clicks, shown, names = ClickQueue(), _widgets.load_ipywidgets(), dict(attested)
     listed, people, fields = shown.HTML(), shown.VBox(), dict[str, Any]()
     buttons = clicks.button("Check again", "again", "primary"), clicks.button("Keep it as it is", "keep")
-    panel, ended, click = Panel(listed, people, shown.HBox(buttons)), "Interrupted: no record was kept.", ""
+    panel, ended, click = WidgetPanel(listed, people, shown.HBox(buttons)), "Interrupted: no record was kept.", ""
     try:
         while True:
             _enable(buttons, False)
@@ -90,7 +90,7 @@ async def checklist(look: Callable[..., Record], attested: Mapping[str, str]) ->
                 return record
             for item in record.open:
                 if item.state == "unknown" and item.name not in fields:
-                    fields[item.name] = _widgets.field("Who answers", placeholder="a name, or nobody")
+                    fields[item.name] = _widgets.input_field("Who answers", placeholder="a name, or nobody")
                     people.children += (shown.HBox([fields[item.name], shown.Label(item.name)]),)
             _enable(buttons, True)
             while not (click := await clicks.take() or ""):
@@ -105,7 +105,7 @@ def _enable(buttons: tuple[Any, ...], on: bool) -> None:
         button.disabled = not on
 
 
-def _mark(listed: Any, rows: list[str], item: Item) -> None:
+def _mark(listed: Any, rows: list[str], item: ChecklistItem) -> None:
     """Show one more item, in its colour and with a mark that needs none."""
     colour, mark = MARKS[item.state]
     by = f", by {item.by}" if item.by else ""
@@ -116,39 +116,39 @@ def _mark(listed: Any, rows: list[str], item: Item) -> None:
 
 
 def check(
-    runbook: str, declared: Mapping[str, Parameter], given: Mapping[str, Any], needed: tuple[str, ...]
+    runbook: str, declared: Mapping[str, DeclaredParameter], given: Mapping[str, Any], needed: tuple[str, ...]
 ) -> dict[str, Any]:
     """The values, if the runbook would take them.
 
     Raises:
         InvalidInput: every problem, in the words that the runbook itself would use.
     """
-    values = settings.check(declared, given, f"parameters of {runbook}")
-    file, source = project.read(values["environment"])
-    settings.validate(values["settings"] or file, source, session.overrides(values))
+    values = settings.check_parameters(declared, given, f"parameters of {runbook}")
+    file, source = project.read_settings(values["environment"])
+    settings.validate_settings(values["settings"] or file, source, session.overrides(values))
     if "artifact" in needed:
-        project.artifact(values["artifact"])
+        project.read_artifact(values["artifact"])
     for name in needed:
         if not values[name]:
             raise InvalidInput("invalid-parameters", f"{name} is needed.", now=settings.UNTOUCHED, next="Fill it in.")
     return values
 
 
-def _field(parameter: Parameter, value: Any) -> Any:
+def _field(parameter: DeclaredParameter, value: Any) -> Any:
     """A field for a parameter's type: a choice, a tick, or a line of text, which is YAML unless a text is meant."""
     root = project.project_root()
     if parameter.name == "environment":
         names = sorted(path.stem for path in (root / "parameters").glob("*.yaml"))
-        return _widgets.field(parameter.name, "Dropdown", options=names, value=value if value in names else None)
+        return _widgets.input_field(parameter.name, "Dropdown", options=names, value=value if value in names else None)
     if parameter.annotation == "bool":
-        return _widgets.field(parameter.name, "Checkbox", value=bool(value))
+        return _widgets.input_field(parameter.name, "Checkbox", value=bool(value))
     if parameter.name == "artifact":
         builds = sorted(str(path.relative_to(root)) for path in (root / "build").glob("*.zip"))
-        return _widgets.field(parameter.name, "Combobox", options=builds, value=value, placeholder="build/….zip")
-    return _widgets.field(parameter.name, value="" if value in (None, [], {}) else str(value))
+        return _widgets.input_field(parameter.name, "Combobox", options=builds, value=value, placeholder="build/….zip")
+    return _widgets.input_field(parameter.name, value="" if value in (None, [], {}) else str(value))
 
 
-def _values(declared: Mapping[str, Parameter], fields: Mapping[str, Any]) -> dict[str, Any]:
+def _values(declared: Mapping[str, DeclaredParameter], fields: Mapping[str, Any]) -> dict[str, Any]:
     """What stands in the fields; an empty line is the parameter's default."""
     found: dict[str, Any] = {}
     for name, field in fields.items():

@@ -11,10 +11,10 @@ from buddy_ops.core.outcome import Outcome
 from buddy_ops.deployment.observation import Observation, Order, Rollout
 from buddy_ops.health import monitor
 from buddy_ops.health.metrics import MINUTE
-from buddy_ops.health.monitor import Look
-from buddy_ops.incidents.review import Review, mark, number
+from buddy_ops.health.monitor import MetricsWindow
+from buddy_ops.incidents.review import IncidentReview, chart_mark, version_number
 from buddy_ops.notebook import _widgets, controls
-from buddy_ops.notebook.charts import Picture
+from buddy_ops.notebook.charts import RolloutChart
 
 
 async def watch_rollout(target: Target, rollout: Rollout) -> Outcome:
@@ -24,7 +24,7 @@ async def watch_rollout(target: Target, rollout: Rollout) -> Outcome:
     buttons above the picture answer at once, where a person is there to press them. Interrupting leaves the alias as it
     is, under its lease; running the cell again resumes.
     """
-    picture, given = Picture(target), controls.take(target)
+    picture, given = RolloutChart(target), controls.attach_controls(target)
     order: Order | None = None
     try:
         while True:
@@ -52,7 +52,9 @@ def _step(rollout: Rollout, order: Order | None) -> tuple[Observation | None, Ou
         return None, end.value
 
 
-async def watch_metrics(target: Target, minutes: float = 60, until: str = "", watch_minutes: float = 0) -> Look:
+async def watch_metrics(
+    target: Target, minutes: float = 60, until: str = "", watch_minutes: float = 0
+) -> MetricsWindow:
     """Show a window's picture and, where a person looks on and it ends now, keep it up to date.
 
     Args:
@@ -65,11 +67,11 @@ async def watch_metrics(target: Target, minutes: float = 60, until: str = "", wa
     Raises:
         InvalidInput: ``alias-missing``, ``invalid-parameters``.
     """
-    picture, look = Picture(target), None
-    stop = target.clock.now() + watch_minutes * MINUTE * (_widgets.attended() and not until)
+    picture, look = RolloutChart(target), None
+    stop = target.clock.now() + watch_minutes * MINUTE * (_widgets.is_attended() and not until)
     try:
         while True:
-            look = await in_thread(monitor.read, target, minutes, until, look)
+            look = await in_thread(monitor.read_window, target, minutes, until, look)
             busiest = sorted(look.seen, key=lambda each: -each.counts.requests)[:2]
             first, *rest = sorted((each.version for each in busiest), key=int)
             picture.rows, picture.versions, picture.caption = (
@@ -86,17 +88,17 @@ async def watch_metrics(target: Target, minutes: float = 60, until: str = "", wa
         picture.show(final=True)
 
 
-def of_incident(target: Target, review: Review) -> Picture | None:
+def incident_chart(target: Target, review: IncidentReview) -> RolloutChart | None:
     """Error rate and latency around the incident, with the actions marked; None where no minute is known."""
     totals: dict[str, int] = {}
     for row in review.rows:
         for version, counts in row.counts.items():
             totals[version] = totals.get(version, 0) + counts.requests
-    busiest = sorted(sorted(totals, key=lambda version: -totals[version])[:2], key=number)
+    busiest = sorted(sorted(totals, key=lambda version: -totals[version])[:2], key=version_number)
     if not busiest:
         return None
-    drawn = Picture(target)
+    drawn = RolloutChart(target)
     drawn.rows, drawn.versions = list(review.rows), (busiest[0], busiest[-1])
     drawn.caption = "; ".join(f"{name}: {text}" for name, text in review.figures.rows())
-    drawn.marks = [(event.at, mark(event)) for event in review.events if mark(event)]
+    drawn.marks = [(event.at, chart_mark(event)) for event in review.events if chart_mark(event)]
     return drawn

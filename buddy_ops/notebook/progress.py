@@ -6,7 +6,7 @@ Knows how a notebook shows it. Never knows what goes on.
 from typing import Any
 
 
-class Line:
+class ProgressLine:
     """Hears what is said and shows the latest of it."""
 
     def __init__(self) -> None:

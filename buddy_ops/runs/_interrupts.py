@@ -20,7 +20,7 @@ Reason = Literal["signal", "timeout"]
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
-class Stop:
+class InterruptHandler:
     """Why a run has to end before its end, and the way to end it: the kernel hears an interrupt, as in Jupyter.
 
     Nothing is raised here: the cell itself ends with KeyboardInterrupt, so that its ``finally`` runs and what it still

@@ -22,13 +22,13 @@ from buddy_ops.runs import pages
 from buddy_ops.core.errors import BuddyError, InvalidInput, Refused
 from buddy_ops.core.outcome import EXIT_CODES
 from buddy_ops.core.redaction import Redactor
-from buddy_ops.runs.stores import INDEX, MANIFEST, PAGE, S3, Folder, Shelf, digest, index_of, line, page_of
+from buddy_ops.runs.stores import INDEX, MANIFEST, PAGE, S3Store, LocalStore, RunStore, digest, index_of, index_line, page_of
 
 NOTEBOOK, REPORT, JOURNAL = "notebook.ipynb", "report.html", "journal.jsonl"
-BESIDES = ("conflicts.jsonl", "root_cause.md")
+EXTRA_FILES = ("conflicts.jsonl", "root_cause.md")
 """What repairing a table leaves in its run's folder."""
 
-FILES = (NOTEBOOK, REPORT, JOURNAL, *BESIDES)
+FILES = (NOTEBOOK, REPORT, JOURNAL, *EXTRA_FILES)
 """What a run's folder can hold besides its manifest."""
 
 NAME = re.compile(r"(?!\.{1,2}$)[\w.:-]{1,200}", re.ASCII)
@@ -39,7 +39,7 @@ UNKNOWN = "unknown"
 
 
 @dataclass(frozen=True)
-class Entry:
+class ManifestEntry:
     """An archived run, as its manifest says. Times are ISO 8601 in UTC; ``sha256`` is the manifest's own hash."""
 
     run: str
@@ -63,7 +63,7 @@ class Entry:
 
 
 @dataclass(frozen=True)
-class Verified:
+class VerificationResult:
     """What a verification found. ``beyond`` says what it cannot find."""
 
     runs: int
@@ -73,7 +73,7 @@ class Verified:
     beyond: str
 
 
-def at(where: str | Path = "", environment: str = "") -> Shelf:
+def open_store(where: str | Path = "", environment: str = "") -> RunStore:
     """The shelf at a folder or an address.
 
     Args:
@@ -85,7 +85,7 @@ def at(where: str | Path = "", environment: str = "") -> Shelf:
     """
     text = str(where)
     if not text.startswith("s3://"):
-        return Folder(project.project_root() / (text or "runs"))
+        return LocalStore(project.project_root() / (text or "runs"))
     known = sorted(path.stem for path in (project.project_root() / "parameters").glob("*.yaml"))
     owners = [name for name in known if _archive_of(name).rstrip("/") == text.rstrip("/")]
     if not (environment or owners):
@@ -95,25 +95,25 @@ def at(where: str | Path = "", environment: str = "") -> Shelf:
             now="Nothing was read from or written to AWS.",
             next="Name the environment whose credentials and region reach it, with -e.",
         )
-    return S3(session.connect(environment or owners[0], "runs", quiet=True), text)
+    return S3Store(session.connect(environment or owners[0], "runs", quiet=True), text)
 
 
-def entries(where: str | Path | Shelf = "") -> tuple[Entry, ...]:
+def list_entries(where: str | Path | RunStore = "") -> tuple[ManifestEntry, ...]:
     """Every archived run, oldest first: as the index says, or the manifests where there is no index.
 
     Raises:
         BuddyError: ``archive-damaged``.
     """
-    shelf = at(where) if isinstance(where, str | Path) else where
+    shelf = open_store(where) if isinstance(where, str | Path) else where
     index = shelf.read(INDEX)
     if index is None:
-        return tuple(_entry(json.loads(line(each))) for each in _in_order(_manifests_in(shelf)))
+        return tuple(_entry(json.loads(index_line(each))) for each in _in_order(_manifests_in(shelf)))
     return tuple(_entry(each) for each in _parsed(index, shelf))
 
 
-def find(shelf: Shelf, run: str) -> Entry:
+def find_run(shelf: RunStore, run: str) -> ManifestEntry:
     """The archived run of this id or folder; the newest, where an id came up twice. Raises ``run-unknown``."""
-    found = [each for each in entries(shelf) if run in (each.run, each.folder)]
+    found = [each for each in list_entries(shelf) if run in (each.run, each.folder)]
     if not found:
         raise InvalidInput(
             "run-unknown",
@@ -127,14 +127,14 @@ def find(shelf: Shelf, run: str) -> Entry:
 # Archiving
 
 
-def finish(folder: Path, redactor: Redactor, **known: Any) -> dict[str, Any]:
+def build_manifest(folder: Path, redactor: Redactor, **known: Any) -> dict[str, Any]:
     """What a run's manifest says, from its files and what is ``known`` besides; its report is written on the way.
 
     Everything is cleaned once more: a secret may have been learned after it was written.
     """
     about, states = _cleaned_notebook(folder / NOTEBOOK, redactor)
     records = _cleaned_journal(folder / JOURNAL, redactor)
-    for name in BESIDES:
+    for name in EXTRA_FILES:
         _clean_text(folder / name, redactor)
     opened = next((each for each in records if each.get("kind") == "opened"), {})
     approved = [each for each in records if each.get("kind") == "approved"]
@@ -144,7 +144,7 @@ def finish(folder: Path, redactor: Redactor, **known: Any) -> dict[str, Any]:
         "v": 1,
         "run": about.get("run") or opened.get("run", ""),
         "folder": folder.name,
-        "runbook": about.get("runbook") or project.runbook(opened.get("runbook", "")),
+        "runbook": about.get("runbook") or project.runbook_name(opened.get("runbook", "")),
         "environment": about.get("environment") or opened.get("environment", ""),
         "began": about.get("began") or opened.get("at", ""),
         "ended": records[-1].get("at", "") if records else about.get("began", ""),
@@ -160,15 +160,15 @@ def finish(folder: Path, redactor: Redactor, **known: Any) -> dict[str, Any]:
         "notes": [],
         "archive": about.get("archive", ""),
     }
-    facts = redactor.clean(facts | known)
+    facts = redactor.redact(facts | known)
     if (folder / NOTEBOOK).exists():
         (folder / REPORT).write_text(
-            pages.page(_nbformat().read(folder / NOTEBOOK, as_version=4), facts), encoding="utf-8"
+            pages.report_page(_nbformat().read(folder / NOTEBOOK, as_version=4), facts), encoding="utf-8"
         )
     return facts | {"files": {name: digest((folder / name).read_bytes()) for name in FILES if (folder / name).exists()}}
 
 
-def leave_unrun(source: Path, notebook: Path, about: Mapping[str, Any]) -> None:
+def write_unexecuted(source: Path, notebook: Path, about: Mapping[str, Any]) -> None:
     """Write the notebook of a run that ended before its first cell."""
     document = json.loads(source.read_text(encoding="utf-8"))
     document["metadata"]["buddy_ops"] = about
@@ -177,34 +177,34 @@ def leave_unrun(source: Path, notebook: Path, about: Mapping[str, Any]) -> None:
     _replace(notebook, json.dumps(document, indent=1, ensure_ascii=False) + "\n")
 
 
-def prepare() -> None:
+def preload_report() -> None:
     """Import what archiving takes, while there is time."""
     _nbformat()
-    pages.prepare()
+    pages.preload_exporter()
 
 
-def seal(folder: Path, facts: Mapping[str, Any]) -> Entry:
+def append_to_chain(folder: Path, facts: Mapping[str, Any]) -> ManifestEntry:
     """Chain a finished run to those beside its folder, and add it to their index."""
-    return _entry(json.loads(line(Folder(folder.parent).add(folder, facts))))
+    return _entry(json.loads(index_line(LocalStore(folder.parent).add(folder, facts))))
 
 
-def adopt(root: Path) -> list[str]:
+def archive_unfinished(root: Path) -> list[str]:
     """Finish and seal what nobody finished: runs whose supervisor was killed, sessions in Jupyter, commands.
 
     A run that goes on holds its journal, and is left alone. Returns the folders' names.
     """
     adopted = []
-    for name, files in Folder(root).folders().items():
+    for name, files in LocalStore(root).folders().items():
         if MANIFEST in files or not files & {NOTEBOOK, JOURNAL} or _goes_on(root / name / JOURNAL):
             continue
         redactor, note = _redactor_of(root / name)
         notes = ["Nobody was there when it ended: it was archived later.", *([note] if note else [])]
-        seal(root / name, finish(root / name, redactor, notes=notes))
+        append_to_chain(root / name, build_manifest(root / name, redactor, notes=notes))
         adopted.append(name)
     return adopted
 
 
-def rebuild(shelf: Shelf) -> int:
+def rebuild_index(shelf: RunStore) -> int:
     """Write the index anew from the manifests; how many runs it has.
 
     Raises:
@@ -224,16 +224,16 @@ def rebuild(shelf: Shelf) -> int:
     return len(manifests)
 
 
-def upload(shelf: Shelf, folder: Path) -> Entry:
+def upload_run(shelf: RunStore, folder: Path) -> ManifestEntry:
     """Archive a sealed run in S3 as well, in the chain there."""
     facts = json.loads((folder / MANIFEST).read_bytes())
-    return _entry(json.loads(line(shelf.add(folder, facts))))
+    return _entry(json.loads(index_line(shelf.add(folder, facts))))
 
 
 # Verifying
 
 
-def verify(shelf: Shelf, expected: str = "") -> Verified:
+def verify_archive(shelf: RunStore, expected: str = "") -> VerificationResult:
     """Compare every byte with the manifests, the manifests with their chain, and the chain with the index.
 
     Args:
@@ -267,7 +267,7 @@ def verify(shelf: Shelf, expected: str = "") -> Verified:
         problems.append(f"No run has the announced manifest {expected}: the chain was cut off or rewritten.")
     more, beyond = shelf.examine(manifests)
     unfinished = [name for name, files in folders.items() if MANIFEST not in files]
-    return Verified(len(rows), previous, (*problems, *more), tuple(unfinished), beyond)
+    return VerificationResult(len(rows), previous, (*problems, *more), tuple(unfinished), beyond)
 
 
 def _rows(index: bytes | None, problems: list[str], anything: bool) -> list[dict[str, Any]]:
@@ -281,10 +281,10 @@ def _rows(index: bytes | None, problems: list[str], anything: bool) -> list[dict
         return []
 
 
-def _differences(shelf: Shelf, folder: str, manifest: bytes, there: set[str]) -> list[str]:
+def _differences(shelf: RunStore, folder: str, manifest: bytes, there: set[str]) -> list[str]:
     """What of one run's files is not as its manifest says."""
     try:
-        files = _entry(_object(line(manifest))).files
+        files = _entry(_object(index_line(manifest))).files
     except (ValueError, RecursionError, BuddyError):
         return [f"{folder}: its manifest cannot be read."]
     found = []
@@ -321,7 +321,7 @@ def _cleaned_notebook(path: Path, redactor: Redactor) -> tuple[dict[str, Any], l
         document = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}, []
-    cleaned = redactor.clean(document)
+    cleaned = redactor.redact(document)
     if cleaned != document:
         _replace(path, json.dumps(cleaned, indent=1, ensure_ascii=False) + "\n")
     code = [cell for cell in cleaned["cells"] if cell["cell_type"] == "code"]
@@ -338,9 +338,9 @@ def _cleaned_journal(path: Path, redactor: Redactor) -> list[dict[str, Any]]:
         try:
             record = json.loads(each)
         except ValueError:
-            lines.append(redactor.clean(each))
+            lines.append(redactor.redact(each))
             continue
-        cleaned = redactor.clean(record)
+        cleaned = redactor.redact(record)
         lines.append(each if cleaned == record else json.dumps(cleaned))
         records += [cleaned] if isinstance(cleaned, dict) else []
     if (after := "".join(f"{each}\n" for each in lines)) != text:
@@ -351,7 +351,7 @@ def _cleaned_journal(path: Path, redactor: Redactor) -> list[dict[str, Any]]:
 def _clean_text(path: Path, redactor: Redactor) -> None:
     """Clean a text where it stands, if there is one."""
     text = path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
-    if (cleaned := redactor.clean(text)) != text:
+    if (cleaned := redactor.redact(text)) != text:
         _replace(path, cleaned)
 
 
@@ -398,7 +398,7 @@ def _redactor_of(folder: Path) -> tuple[Redactor, str]:
 
 def _archive_of(environment: str) -> str:
     with suppress(InvalidInput):
-        return str(project.read(environment)[0]["archive"]["where"])
+        return str(project.read_settings(environment)[0]["archive"]["where"])
     return ""
 
 
@@ -421,7 +421,7 @@ def _listed(index: bytes) -> list[dict[str, Any]]:
     return rows
 
 
-def _parsed(index: bytes, shelf: Shelf) -> list[dict[str, Any]]:
+def _parsed(index: bytes, shelf: RunStore) -> list[dict[str, Any]]:
     try:
         return _listed(index)
     except ValueError:
@@ -437,13 +437,13 @@ def _damaged(what: str) -> BuddyError:
     )
 
 
-def _manifests_in(shelf: Shelf) -> list[bytes]:
+def _manifests_in(shelf: RunStore) -> list[bytes]:
     """Every manifest there is, in the order of their folders' names. Raises BuddyError ``archive-damaged``."""
     found = []
     for name in sorted(name for name, files in shelf.folders().items() if MANIFEST in files):
         if (content := shelf.read(f"{name}/{MANIFEST}")) is not None:
             try:
-                _entry(_object(line(content)))
+                _entry(_object(index_line(content)))
             except (ValueError, TypeError, RecursionError):
                 raise _damaged(f"{shelf.where}/{name}/{MANIFEST}") from None
             found.append(content)
@@ -462,16 +462,16 @@ def _in_order(manifests: list[bytes]) -> list[bytes]:
     return found + [each for rest in after.values() for each in rest]
 
 
-ENTRY = TypeAdapter(Entry)
+ENTRY = TypeAdapter(ManifestEntry)
 
 
-def _entry(facts: Mapping[str, Any]) -> Entry:
+def _entry(facts: Mapping[str, Any]) -> ManifestEntry:
     """An entry from a line of the index; fields that a later release added are passed over.
 
     Raises:
         BuddyError: ``archive-damaged``.
     """
     try:
-        return ENTRY.validate_python({each.name: facts[each.name] for each in fields(Entry) if each.name in facts})
+        return ENTRY.validate_python({each.name: facts[each.name] for each in fields(ManifestEntry) if each.name in facts})
     except ValidationError:
         raise _damaged(f"What is archived of run {facts.get('run')!r}") from None

@@ -9,8 +9,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-from buddy_ops.runs.archive import JOURNAL, NOTEBOOK, Entry
-from buddy_ops.runs.stores import Shelf
+from buddy_ops.runs.archive import JOURNAL, NOTEBOOK, ManifestEntry
+from buddy_ops.runs.stores import RunStore
 
 PASSING = {"seq", "at", "kind", "request", "run", "expires", "id", "principal"}
 """Fields of a record that differ in every run."""
@@ -30,14 +30,14 @@ class Difference:
         return f"{self.what}:\n  - {_said(self.first)}\n  + {_said(self.second)}"
 
 
-def compare(shelf: Shelf, first: Entry, second: Entry) -> tuple[Difference, ...]:
+def compare_runs(shelf: RunStore, first: ManifestEntry, second: ManifestEntry) -> tuple[Difference, ...]:
     """Every difference, in the order in which a reader asks: how, who, what, figures, verdicts, actions, code."""
     one, other = _facts(shelf, first), _facts(shelf, second)
     names = [*one, *(name for name in other if name not in one)]
     return tuple(Difference(name, one.get(name), other.get(name)) for name in names if one.get(name) != other.get(name))
 
 
-def _facts(shelf: Shelf, entry: Entry) -> Facts:
+def _facts(shelf: RunStore, entry: ManifestEntry) -> Facts:
     """All of a run that can be compared, by name."""
     records = _records(shelf.read(f"{entry.folder}/{JOURNAL}") or b"")
     facts: Facts = {name: getattr(entry, name) for name in ("runbook", "environment", "outcome", "exit_code")}

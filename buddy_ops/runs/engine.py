@@ -18,7 +18,7 @@ from typing import Any
 from buddy_ops.core import redaction
 from buddy_ops.core.errors import BuddyError
 from buddy_ops.core.redaction import Redactor
-from buddy_ops.runs._interrupts import INTERRUPTED, Stop
+from buddy_ops.runs._interrupts import INTERRUPTED, InterruptHandler
 
 
 class Engine:
@@ -40,9 +40,9 @@ class Engine:
         """
         from buddy_ops.runs import execution
 
-        stop, given = Stop(), options.pop("redactor", None)
+        stop, given = InterruptHandler(), options.pop("redactor", None)
         if given is None:  # a supervisor has checked already
-            check(nb)
+            check_notebook(nb)
         with nullcontext(given) if given else _alone(nb) as redactor, stop.on_signals():
             execution.execute(nb, kernel_name, output_path, stop, redactor, options)
         if stop.reason is not None and not nb.metadata.papermill["exception"]:
@@ -62,7 +62,7 @@ class Engine:
         return nb_language(nb, language)
 
 
-def check(nb: Any) -> None:
+def check_notebook(nb: Any) -> None:
     """Refuse names, types and values that the notebook or its environment does not take.
 
     Raises:
@@ -74,13 +74,13 @@ def check(nb: Any) -> None:
     tagged = [cell.source for cell in nb.cells if "parameters" in cell.metadata.get("tags", ())]
     if not tagged and not given:
         return
-    values = settings.check(settings.declared("\n".join(tagged)), given, "The notebook's parameters")
+    values = settings.check_parameters(settings.parse_declarations("\n".join(tagged)), given, "The notebook's parameters")
     if "environment" in values and "settings" in values:
         replaced = {
             new: values[old] for old, new in settings.OVERRIDES.items() if values.get(old) not in (None, [], "")
         }
-        found = values["settings"] or project.read(values["environment"])[0]
-        settings.validate(found, "settings", replaced)
+        found = values["settings"] or project.read_settings(values["environment"])[0]
+        settings.validate_settings(found, "settings", replaced)
 
 
 @contextmanager
@@ -139,7 +139,7 @@ def _execute(job: Mapping[str, Any], tell: Callable[..., None]) -> dict[str, Any
 
     os.environ.update(job["environment"])
     redactor = Redactor(job["patterns"], os.environ[redaction.FILE])
-    redactor.spare(job["innocent"])
+    redactor.never_redact(job["innocent"])
     try:
         papermill.execute_notebook(
             job["source"],
@@ -147,7 +147,7 @@ def _execute(job: Mapping[str, Any], tell: Callable[..., None]) -> dict[str, Any
             parameters=job["parameters"],
             engine_name="buddy-ops",
             kernel_name="python3",
-            kernel_manager_class=execution.private_kernel(),
+            kernel_manager_class=execution.private_kernel_manager(),
             cwd=job["cwd"],
             progress_bar=False,
             execution_timeout=job["cell_timeout_s"],
@@ -161,7 +161,7 @@ def _execute(job: Mapping[str, Any], tell: Callable[..., None]) -> dict[str, Any
     except KeyboardInterrupt as stopped:
         return {"name": INTERRUPTED, "text": str(stopped)}
     except Exception as error:
-        return {"name": type(error).__name__, "text": redactor.clean(f"The notebook could not be executed: {error}")}
+        return {"name": type(error).__name__, "text": redactor.redact(f"The notebook could not be executed: {error}")}
     return {"name": "", "text": ""}
 
 

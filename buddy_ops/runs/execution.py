@@ -21,7 +21,7 @@ from papermill.log import logger
 
 from buddy_ops.core import errors
 from buddy_ops.core.redaction import Redactor
-from buddy_ops.runs._interrupts import DIED, INTERRUPTED, TIMED_OUT, Stop
+from buddy_ops.runs._interrupts import DIED, INTERRUPTED, TIMED_OUT, InterruptHandler
 
 State = Literal["done", "failed", "refused", "interrupted", "not run"]
 STATES = {"done": "completed", "failed": "failed", "refused": "failed", "interrupted": "failed", "not run": "pending"}
@@ -32,13 +32,13 @@ SAVE_S = 1.0
 
 
 def execute(
-    nb: Any, kernel_name: str, output_path: str | None, stop: Stop, redactor: Redactor, options: dict[str, Any]
+    nb: Any, kernel_name: str, output_path: str | None, stop: InterruptHandler, redactor: Redactor, options: dict[str, Any]
 ) -> None:
     """Execute ``nb`` in place. Its cells tell how each ended; nothing that a cell does raises here."""
     tell = options.pop("tell", lambda **_: None)
     nb.metadata["buddy_ops"] = options.pop("about", {})
     manager = _Manager(nb, options.pop("save_to", None) or output_path, redactor, options.pop("progress_bar", True))
-    kernel_manager = options.pop("kernel_manager_class", None) or private_kernel()
+    kernel_manager = options.pop("kernel_manager_class", None) or private_kernel_manager()
     manager.notebook_start()
     client = _Client(
         manager,
@@ -84,7 +84,7 @@ class _Manager(NotebookExecutionManager):  # type: ignore[misc]
         cell.metadata.papermill["end_time"] = ended.isoformat()
         # What nobody will append to any more: every writer after us gets it clean.
         if cell.cell_type == "code":
-            cell.outputs = self._redactor.clean(cell.outputs)
+            cell.outputs = self._redactor.redact(cell.outputs)
             self.save()
         if self.pbar:
             self.pbar.update(1)
@@ -93,10 +93,10 @@ class _Manager(NotebookExecutionManager):  # type: ignore[misc]
         self.end_time = self.now()
         self.nb.metadata.papermill["end_time"] = self.end_time.isoformat()
         self.nb.metadata.papermill["duration"] = (self.end_time - self.start_time).total_seconds()
-        self._redactor.refresh()
+        self._redactor.reload_shared()
         for cell in self.nb.cells:
-            cell.update(self._redactor.clean(cell))
-        self.nb.metadata = self._redactor.clean(self.nb.metadata)
+            cell.update(self._redactor.redact(cell))
+        self.nb.metadata = self._redactor.redact(self.nb.metadata)
         self._cleaned.clear()
         self.save()
 
@@ -118,18 +118,18 @@ class _Manager(NotebookExecutionManager):  # type: ignore[misc]
         if self._pending is not None:
             self._pending.cancel()
             self._pending = None
-        if self._redactor.refresh():
+        if self._redactor.reload_shared():
             self._cleaned.clear()
         if self.output_path:
             copy = nbformat.NotebookNode(self.nb)
             copy["cells"] = [self._clean_cell(number, cell) for number, cell in enumerate(self.nb.cells)]
-            copy["metadata"] = self._redactor.clean(self.nb.metadata)
+            copy["metadata"] = self._redactor.redact(self.nb.metadata)
             _write(copy, self.output_path)
         self.last_save_time = self.now()
 
     def _clean_cell(self, number: int, cell: Any) -> Any:
         if number not in self._cleaned:
-            cleaned = self._redactor.clean(cell)
+            cleaned = self._redactor.redact(cell)
             if cell.metadata["buddy_ops"]["state"] == "interrupted":
                 return cleaned  # it is still being written to
             self._cleaned[number] = cleaned
@@ -139,7 +139,7 @@ class _Manager(NotebookExecutionManager):  # type: ignore[misc]
 class _Client(PapermillNotebookClient):  # type: ignore[misc]
     """Runs the cells, and says of each how it ended."""
 
-    stop: Stop
+    stop: InterruptHandler
     cell_timeout_s: float | None = None
     tell: Any = None
 
@@ -198,7 +198,7 @@ class _Client(PapermillNotebookClient):  # type: ignore[misc]
         super().log_output_message(self.nb_man._redactor.clean(output))
 
 
-def private_kernel() -> Any:
+def private_kernel_manager() -> Any:
     """Kernels that talk over files of this user's, not over loopback ports that anybody on the machine may listen to.
 
     What a kernel says on its own stderr is the machinery's: what a runbook says is in its notebook.

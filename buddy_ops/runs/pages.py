@@ -79,7 +79,7 @@ for(const box of boxes)box.addEventListener('input',show);show();
 """.strip()
 
 
-def page(notebook: Any, facts: Mapping[str, Any]) -> str:
+def report_page(notebook: Any, facts: Mapping[str, Any]) -> str:
     """An executed notebook as one page. ``facts`` are its manifest's, for the box at the top."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -134,7 +134,7 @@ def index_row(facts: Mapping[str, Any]) -> str:
     return f"<tr>{''.join(cells)}</tr>\n"
 
 
-def summary(facts: Mapping[str, Any], digest: str) -> str:
+def step_summary(facts: Mapping[str, Any], digest: str) -> str:
     """How a run ended, as a step's summary in Markdown; no value in it is markup."""
     rows = [(name.replace("_", " "), facts.get(name)) for name in FACTS]
     rows += [("folder", facts.get("folder")), ("manifest", digest)]
@@ -207,7 +207,7 @@ def _sanitized(markup: Any) -> str:
     return cleaned
 
 
-def prepare() -> None:
+def preload_exporter() -> None:
     """Import what a page takes, while there is time."""
     _exporter()
     _colours()

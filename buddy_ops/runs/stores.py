@@ -33,17 +33,17 @@ def digest(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
-def newest(index: bytes | None) -> str:
+def newest_digest(index: bytes | None) -> str:
     """The newest manifest's hash, from an index's end; '' where nothing is archived."""
     return index[-TAIL_BYTES:].decode(errors="replace").partition('"newest":"')[2][:64] if index else ""
 
 
-def chained(facts: Mapping[str, Any], previous: str) -> bytes:
+def chain_entry(facts: Mapping[str, Any], previous: str) -> bytes:
     """A manifest's bytes."""
     return (json.dumps({**facts, "previous": previous}, indent=1, ensure_ascii=False) + "\n").encode()
 
 
-def line(manifest: bytes) -> bytes:
+def index_line(manifest: bytes) -> bytes:
     """A manifest as a line of the index, with its own hash."""
     facts = {"sha256": digest(manifest), **json.loads(manifest)}
     return json.dumps(facts, separators=(",", ":"), ensure_ascii=False).encode()
@@ -51,22 +51,22 @@ def line(manifest: bytes) -> bytes:
 
 def index_of(manifests: list[bytes]) -> bytes:
     """The index of all manifests, oldest first."""
-    return HEAD + b",\n".join(map(line, manifests)) + TAIL % (digest(manifests[-1]).encode() if manifests else b"")
+    return HEAD + b",\n".join(map(index_line, manifests)) + TAIL % (digest(manifests[-1]).encode() if manifests else b"")
 
 
 def page_of(manifests: list[bytes]) -> bytes:
     """The page of all manifests."""
-    return (pages_.index_head() + "".join(pages_.index_row(json.loads(line(each))) for each in manifests)).encode()
+    return (pages_.index_head() + "".join(pages_.index_row(json.loads(index_line(each))) for each in manifests)).encode()
 
 
-def longer(index: bytes | None, manifest: bytes) -> bytes:
+def appended_index(index: bytes | None, manifest: bytes) -> bytes:
     """An index with one more line. Nothing of what it holds is read, however long it is."""
     if not index or index[:-TAIL_BYTES] == HEAD[:-1]:
         return index_of([manifest])
-    return index[:-TAIL_BYTES] + b",\n" + line(manifest) + TAIL % digest(manifest).encode()
+    return index[:-TAIL_BYTES] + b",\n" + index_line(manifest) + TAIL % digest(manifest).encode()
 
 
-class Shelf(Protocol):
+class RunStore(Protocol):
     """What a folder and S3 have in common."""
 
     where: str
@@ -87,7 +87,7 @@ class Shelf(Protocol):
         """What only this kind of shelf can find wrong; and what it cannot find, in words."""
 
 
-class Folder:
+class LocalStore:
     """A folder of this machine, by default runs/."""
 
     def __init__(self, root: Path) -> None:
@@ -107,7 +107,7 @@ class Folder:
     def add(self, source: Path, facts: Mapping[str, Any]) -> bytes:
         with self.locked() as intent:
             self._finish(intent)
-            manifest = chained(facts, newest(self.read(INDEX)))
+            manifest = chain_entry(facts, newest_digest(self.read(INDEX)))
             # Between the manifest and its line in the index we may die: whoever comes next finds whose line is missing.
             _note(intent, source.name)
             _write(source / MANIFEST, manifest, sync=True)
@@ -138,18 +138,18 @@ class Folder:
         intent.seek(0)
         folder = intent.read().strip()
         manifest = self.read(f"{folder}/{MANIFEST}") if folder else None
-        if manifest is not None and newest(self.read(INDEX)) != digest(manifest):
+        if manifest is not None and newest_digest(self.read(INDEX)) != digest(manifest):
             self._append(manifest)
 
     def _append(self, manifest: bytes) -> None:
-        _write(self.root / INDEX, longer(self.read(INDEX), manifest))
+        _write(self.root / INDEX, appended_index(self.read(INDEX), manifest))
         page, head = self.read(PAGE), pages_.index_head().encode()
         if page is None or not page.startswith(head):  # another release wrote it
             page = page_of(_manifests(self, self.read(INDEX))[:-1])
-        _write(self.root / PAGE, page + pages_.index_row(json.loads(line(manifest))).encode())
+        _write(self.root / PAGE, page + pages_.index_row(json.loads(index_line(manifest))).encode())
 
 
-class S3:
+class S3Store:
     """A bucket, best one with Object Lock and a default retention (infrastructure.yaml makes it)."""
 
     def __init__(self, target: Target, where: str) -> None:
@@ -228,7 +228,7 @@ class S3:
             for each in links:
                 if json.loads(each)["folder"] == facts["folder"]:
                     return each
-            manifest = chained(facts, digest(links[-1]) if links else "")
+            manifest = chain_entry(facts, digest(links[-1]) if links else "")
             if self._put(LINK.format(len(links)), manifest, IfNoneMatch="*"):
                 return manifest
         raise self._conflict(LINK.format(len(links)))
@@ -274,14 +274,14 @@ class S3:
         return reply["Body"].read(), str(reply["ETag"])
 
 
-def _manifests(shelf: Shelf, index: bytes | None) -> list[bytes]:
+def _manifests(shelf: RunStore, index: bytes | None) -> list[bytes]:
     """The manifests that an index names, as they were written."""
     found = []
     for row in (index or b"").splitlines():
         if row.startswith(b'{"sha256"'):
             facts = json.loads(row.rstrip(b","))
             facts.pop("sha256")
-            found.append(chained(facts, facts["previous"]))
+            found.append(chain_entry(facts, facts["previous"]))
     return found
 
 

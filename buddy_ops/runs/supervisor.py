@@ -21,9 +21,9 @@ from typing import Any
 from buddy_ops.aws import notifications, session
 from buddy_ops.core import project, redaction, settings
 from buddy_ops.runs import archive, pages
-from buddy_ops.runs.archive import Entry
+from buddy_ops.runs.archive import ManifestEntry
 from buddy_ops.core.errors import BuddyError, InvalidInput, exit_code_of
-from buddy_ops.runs.stores import MANIFEST, S3, Folder
+from buddy_ops.runs.stores import MANIFEST, S3Store, LocalStore
 from buddy_ops.runs._interrupts import DIED, GRACE_S, INTERRUPTED, SIGNALS, TIMED_OUT
 from buddy_ops.aws.session import Target
 
@@ -36,7 +36,7 @@ LOOK_S = 20.0
 
 
 @dataclass(frozen=True)
-class Run:
+class ExecutedRun:
     """An executed runbook. ``trouble`` is what its failing cell said, or None; ``told`` what the archive has to say."""
 
     folder: Path
@@ -44,11 +44,11 @@ class Run:
     report: Path | None
     exit_code: int
     trouble: str | None
-    entry: Entry
+    entry: ManifestEntry
     told: tuple[str, ...] = ()
 
 
-def run(
+def run_notebook(
     notebook: str,
     given: Mapping[str, Any],
     *,
@@ -56,7 +56,7 @@ def run(
     progress: Callable[[str], None] | None = None,
     archive_to: str | None = None,
     cell_timeout_s: float | None = None,
-) -> Run:
+) -> ExecutedRun:
     """Execute a runbook, and archive it however it ends.
 
     Args:
@@ -74,8 +74,8 @@ def run(
     tell = progress or (lambda _: None)
     with _worker() as worker, tempfile.TemporaryDirectory(prefix="buddy-ops-") as private:
         # Meanwhile the worker imports papermill.
-        source = find(notebook)
-        values = settings.check(settings.declared(_parameters_cell(source)), given, source.stem)
+        source = find_notebook(notebook)
+        values = settings.check_parameters(settings.parse_declarations(_parameters_cell(source)), given, source.stem)
         here = session.connect(
             values["environment"],
             source.stem,
@@ -84,68 +84,68 @@ def run(
             quiet=True,
             dry_run=values.get("dry_run", False),
         )
-        here.redactor.share(f"{private}/secrets")
-        here.redactor.learn_named({name: value for name, value in given.items() if isinstance(value, str)})
+        here.redactor.share_with_kernel(f"{private}/secrets")
+        here.redactor.add_secrets_of({name: value for name, value in given.items() if isinstance(value, str)})
         folder = _free(folder or here.folder, here.run)
         held = session.hold(folder / archive.JOURNAL)
         about = {
             "run": here.run,
-            "runbook": project.runbook(source.stem),
+            "runbook": project.runbook_name(source.stem),
             "environment": here.environment,
             "began": here.now(),
             "parameters": {name: value for name, value in values.items() if name != "settings"},
             "archive": here.settings.archive.where if archive_to is None else archive_to,
         }
         tell(f"{source.stem} on {here.environment}, run {here.run}")
-        looking = _Looking(here)
+        looking = _BackgroundLookup(here)
         ended = worker.execute(_job(source, folder, given, about, here, private, cell_timeout_s), tell)
         held.close()
         tell("archiving")
         return _archive(here, source, folder, about, ended, looking)
 
 
-def summarize(done: Run) -> None:
+def write_step_summary(done: ExecutedRun) -> None:
     """Add a summary in Markdown to the step's page, where a CI platform keeps one (GITHUB_STEP_SUMMARY)."""
     _add_summary({**vars(done.entry), "notes": (*done.entry.notes, *done.told)}, done.entry.sha256)
 
 
-def summarize_error(notebook: str, environment: str, error: BuddyError) -> None:
+def write_error_summary(notebook: str, environment: str, error: BuddyError) -> None:
     """The same of a run that ended before a kernel started: nothing of it is archived."""
     outcome = _outcome(_Ended(type(error).__name__, str(error)), error.exit_code)
     about = {"runbook": notebook, "environment": environment, "exit_code": error.exit_code, "trouble": str(error)}
-    _add_summary(redaction.Redactor().clean(about | outcome), "")
+    _add_summary(redaction.Redactor().redact(about | outcome), "")
 
 
 def _add_summary(facts: Mapping[str, Any], digest: str) -> None:
     path = os.environ.get("GITHUB_STEP_SUMMARY")
     if path:
         with suppress(OSError), Path(path).open("a", encoding="utf-8") as file:
-            file.write(pages.summary(facts, digest))
+            file.write(pages.step_summary(facts, digest))
 
 
-def index(where: str = "", environment: str = "") -> Iterator[str]:
+def index_archive(where: str = "", environment: str = "") -> Iterator[str]:
     """Finish what nobody finished, upload what S3 did not get, and write an archive's index anew; told line by line.
 
     Args:
         where: a folder, or 's3://bucket/prefix'; then the runs in runs/ that belong there and are not.
         environment: through whose settings S3 is reached.
     """
-    shelf = archive.at(where, environment)
-    if isinstance(shelf, Folder):
-        for folder in archive.adopt(shelf.root):
+    shelf = archive.open_store(where, environment)
+    if isinstance(shelf, LocalStore):
+        for folder in archive.archive_unfinished(shelf.root):
             yield f"{folder}: archived"
-        missing = [each for each in archive.entries(shelf) if each.archive]
+        missing = [each for each in archive.list_entries(shelf) if each.archive]
     else:
-        missing = [each for each in archive.entries() if each.archive.rstrip("/") == shelf.where]
-    local = shelf.root if isinstance(shelf, Folder) else Folder(project.project_root() / "runs").root
+        missing = [each for each in archive.list_entries() if each.archive.rstrip("/") == shelf.where]
+    local = shelf.root if isinstance(shelf, LocalStore) else LocalStore(project.project_root() / "runs").root
     for there in sorted({each.archive for each in missing}):
-        bucket = shelf if isinstance(shelf, S3) else archive.at(there, environment)
-        known = {each.folder for each in archive.entries(bucket)}
+        bucket = shelf if isinstance(shelf, S3Store) else archive.open_store(there, environment)
+        known = {each.folder for each in archive.list_entries(bucket)}
         for each in missing:
             if each.archive == there and each.folder not in known:
-                archive.upload(bucket, local / each.folder)
+                archive.upload_run(bucket, local / each.folder)
                 yield f"{each.folder}: uploaded to {there}"
-    yield f"{archive.rebuild(shelf)} run(s) in {shelf.where}"
+    yield f"{archive.rebuild_index(shelf)} run(s) in {shelf.where}"
 
 
 def _free(folder: Path, run: str) -> Path:
@@ -184,7 +184,7 @@ def _job(
     }
 
 
-class _Looking:
+class _BackgroundLookup:
     """What takes a while and no cell waits for: the caller, the secrets of the function, the imports of a report."""
 
     def __init__(self, here: Target) -> None:
@@ -200,7 +200,7 @@ class _Looking:
         self.note = self._here.learn_secrets()
         with suppress(BuddyError):
             self.principal = self._here.principal
-        archive.prepare()
+        archive.preload_report()
 
 
 @dataclass(frozen=True)
@@ -257,7 +257,7 @@ class _Worker:
         if self._signal:
             return _Ended(INTERRUPTED, f"{self._signal} ended the run {self._where}.")
         how = signal.Signals(-code).name if code < 0 else f"exit code {code}"
-        return _Ended(KILLED, f"papermill was killed ({how}) {self._where}.{self._last_words()}")
+        return _Ended(KILLED, f"papermill was killed ({how}) {self._where}.{self._stderr_tail()}")
 
     def close(self) -> None:
         """End it if it has not ended; it ends with its kernel."""
@@ -277,7 +277,7 @@ class _Worker:
             with suppress(ProcessLookupError):
                 os.killpg(self._kernel, signal.SIGKILL)
 
-    def _last_words(self) -> str:
+    def _stderr_tail(self) -> str:
         self._said.seek(0)
         lines = self._said.read().strip().splitlines()
         return f" Its last words: {lines[-1][:300]}" if lines else ""
@@ -315,13 +315,13 @@ def _worker() -> Iterator[_Worker]:
         worker.close()
 
 
-def _archive(here: Target, source: Path, folder: Path, about: dict[str, Any], ended: _Ended, looking: _Looking) -> Run:
+def _archive(here: Target, source: Path, folder: Path, about: dict[str, Any], ended: _Ended, looking: _BackgroundLookup) -> ExecutedRun:
     """Finish the run's folder, chain it, tell of it; S3 besides, where the run belongs there."""
     looking.wait()
-    here.redactor.refresh()
+    here.redactor.reload_shared()
     notebook = folder / archive.NOTEBOOK
     if not notebook.exists():
-        archive.leave_unrun(source, notebook, about)
+        archive.write_unexecuted(source, notebook, about)
     code = exit_code_of(ended.name) if ended.name else 0
     known = {
         "exit_code": code,
@@ -329,12 +329,12 @@ def _archive(here: Target, source: Path, folder: Path, about: dict[str, Any], en
         "trouble": ended.trouble,
         "notes": [looking.note] if looking.note else [],
     }
-    facts = archive.finish(folder, here.redactor, **known, **_outcome(ended, code))
+    facts = archive.build_manifest(folder, here.redactor, **known, **_outcome(ended, code))
     facts["principal"] = facts["principal"] or looking.principal
-    entry, told = archive.seal(folder, facts), []
+    entry, told = archive.append_to_chain(folder, facts), []
     if about["archive"]:
         try:
-            entry = archive.upload(S3(here, about["archive"]), folder)
+            entry = archive.upload_run(S3Store(here, about["archive"]), folder)
             told.append(f"Archived in {about['archive']}/{entry.folder}.")
         except BuddyError as failure:
             told.append(
@@ -343,10 +343,10 @@ def _archive(here: Target, source: Path, folder: Path, about: dict[str, Any], en
             )
     if entry.people and not here.dry_run:
         said = f"{entry.runbook} ended: {entry.outcome}. Archived as {entry.folder}, manifest {entry.sha256}."
-        told += notifications.announce(here, said).troubles
+        told += notifications.announce(here, said).failures
     page = folder / archive.REPORT
-    trouble = here.redactor.clean(ended.trouble) or None
-    return Run(folder, notebook, page if page.exists() else None, code, trouble, entry, tuple(told))
+    trouble = here.redactor.redact(ended.trouble) or None
+    return ExecutedRun(folder, notebook, page if page.exists() else None, code, trouble, entry, tuple(told))
 
 
 def _outcome(ended: _Ended, code: int) -> dict[str, str]:
@@ -358,7 +358,7 @@ def _outcome(ended: _Ended, code: int) -> dict[str, str]:
     return {"outcome": {1: "failed", 2: "invalid", 4: "refused"}[code]} if code else {}
 
 
-def find(notebook: str) -> Path:
+def find_notebook(notebook: str) -> Path:
     """The file of a runbook. Raises InvalidInput ``notebook-missing``."""
     root = project.project_root()
     for path in (root / notebook, root / "notebooks" / notebook, root / "notebooks" / f"{notebook}.ipynb"):

@@ -9,18 +9,27 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from buddy_ops.aws.aliases import BAD_KEPT, RECORD_LIMIT, Record, decode
+from buddy_ops.aws.aliases import BAD_KEPT, RECORD_LIMIT, RolloutState, decode_rollout_state
 from buddy_ops.core import settings
 from buddy_ops.core.errors import InvalidInput
-from buddy_ops.core.journal import iso
+from buddy_ops.core.journal import iso_utc
 
-RECORD = Record("7f3a", "41", "42", "1", "2026-11-22T03:12:00Z", bad=("40",), prev="39", note="release of March")
+RECORD = RolloutState(
+    "7f3a",
+    "41",
+    "42",
+    "1",
+    "2026-11-22T03:12:00Z",
+    rejected_versions=("40",),
+    fallback_version="39",
+    note="release of March",
+)
 OURS = {"v": 1, "run": "7f3a", "from": "41", "to": "42", "stage": "1", "since": "2026-11-22T03:12:00Z"}
 
 VERSIONS = st.integers(1, 99_999).map(str)
-MOMENTS = st.datetimes(datetime(2020, 1, 1), datetime(2090, 1, 1), timezones=st.just(UTC)).map(iso)  # noqa: DTZ001
+MOMENTS = st.datetimes(datetime(2020, 1, 1), datetime(2090, 1, 1), timezones=st.just(UTC)).map(iso_utc)  # noqa: DTZ001
 RECORDS = st.builds(
-    Record,
+    RolloutState,
     run=st.text("0123456789abcdef", min_size=4, max_size=4),
     source=st.one_of(st.just(""), VERSIONS),
     to=VERSIONS,
@@ -45,19 +54,19 @@ def test_a_record_is_compact_and_reads_as_contracted() -> None:
 @given(RECORDS)
 @example(replace(RECORD, note="\N{PILE OF POO}" * 300))
 @example(replace(RECORD, note='"\\' * 300))
-def test_a_record_fits_and_survives(record: Record) -> None:
+def test_a_record_fits_and_survives(record: RolloutState) -> None:
     """At most 256 characters for any note; what comes back is what was written, but for the end of a long note."""
     text = record.encode()
     assert len(text) <= RECORD_LIMIT
-    found = decode(text)
+    found = decode_rollout_state(text)
     assert found is not None and replace(found, note="") == replace(record, note="")
     assert record.note.startswith(found.note)
 
 
 @given(RECORDS)
-def test_only_as_much_of_a_note_is_cut_as_must_be(record: Record) -> None:
+def test_only_as_much_of_a_note_is_cut_as_must_be(record: RolloutState) -> None:
     """A note that fits is kept whole, and one that does not loses no more than its end."""
-    found = decode(record.encode())
+    found = decode_rollout_state(record.encode())
     assert found is not None
     if found.note != record.note:
         more = record.note[: len(found.note) + 1]
@@ -65,12 +74,14 @@ def test_only_as_much_of_a_note_is_cut_as_must_be(record: Record) -> None:
 
 
 @given(RECORDS, st.lists(VERSIONS, max_size=6))
-def test_only_the_newest_three_bad_versions_are_kept(record: Record, versions: list[str]) -> None:
+def test_only_the_newest_three_bad_versions_are_kept(record: RolloutState, versions: list[str]) -> None:
     """The newest is always there, none is there twice, and there are never more than three."""
     for version in versions:
-        record = record.with_bad(version)
-        assert record.bad[-1] == version
-    assert len(record.bad) <= BAD_KEPT and len(set(record.bad)) == len(record.bad)
+        record = record.with_rejected(version)
+        assert record.rejected_versions[-1] == version
+    assert len(record.rejected_versions) <= BAD_KEPT and len(set(record.rejected_versions)) == len(
+        record.rejected_versions
+    )
 
 
 def test_every_policy_that_is_allowed_fits_into_the_description() -> None:
@@ -78,11 +89,13 @@ def test_every_policy_that_is_allowed_fits_into_the_description() -> None:
     for count in range(2, 100):
         stages = [*(float(each) for each in range(1, count)), 100.0]
         try:
-            settings.validate({"function": "f", "rollout": {"stages_percent": stages, "bake_minutes": 60}}, "test")
+            settings.validate_settings(
+                {"function": "f", "rollout": {"stages_percent": stages, "bake_minutes": 60}}, "test"
+            )
         except InvalidInput:
             continue
         ago = tuple(3600 * each for each in range(count - 1, 0, -1))
-        last = Record(
+        last = RolloutState(
             "7f3a", "1041", "1042", str(count), "2026-11-22T03:12:00Z", ago, ("1038", "1039", "1040"), "1037", True
         )
         assert len(last.encode()) <= RECORD_LIMIT, f"{count} stages need {len(last.encode())} characters"
@@ -97,7 +110,7 @@ def test_every_policy_that_is_allowed_fits_into_the_description() -> None:
 @example('"v"')
 def test_text_that_is_not_ours_means_no_rollout_known(text: str) -> None:
     """A person's Description is never an error and never a record."""
-    assert decode(text) is None
+    assert decode_rollout_state(text) is None
 
 
 JSON = st.recursive(
@@ -109,7 +122,7 @@ JSON = st.recursive(
 @given(JSON)
 def test_json_that_is_not_ours_means_no_rollout_known(values: Any) -> None:
     """Somebody else's JSON is never an error and never a record."""
-    assert decode(json.dumps(values)) is None
+    assert decode_rollout_state(json.dumps(values)) is None
 
 
 @given(st.dictionaries(st.sampled_from([*OURS, "ago", "bad", "prev", "probe", "note", "other"]), JSON))
@@ -119,11 +132,11 @@ def test_json_that_is_not_ours_means_no_rollout_known(values: Any) -> None:
 @example({"stage": "²"})
 def test_what_is_almost_ours_is_never_an_error(changes: dict[str, Any]) -> None:
     """A record with any of its values changed by hand is a record that can be used, or none."""
-    found = decode(json.dumps(OURS | changes))
+    found = decode_rollout_state(json.dumps(OURS | changes))
     if found is not None:
         assert not found.open or found.stage == "watch" or int(found.stage) >= 0
         datetime.fromisoformat(found.since)
-        assert decode(found.encode()) is not None
+        assert decode_rollout_state(found.encode()) is not None
 
 
 @pytest.mark.parametrize(
@@ -143,14 +156,14 @@ def test_what_is_almost_ours_is_never_an_error(changes: dict[str, Any]) -> None:
 )
 def test_a_damaged_record_means_no_rollout_known(changes: dict[str, Any]) -> None:
     """Another format's number, a wrong type, a key that we never write or a moment that is none: not a record."""
-    assert decode(json.dumps(OURS)) is not None
-    assert decode(json.dumps(OURS | changes)) is None
+    assert decode_rollout_state(json.dumps(OURS)) is not None
+    assert decode_rollout_state(json.dumps(OURS | changes)) is None
 
 
 @pytest.mark.parametrize("missing", sorted(set(OURS) - {"from"}))
 def test_a_record_without_one_of_its_parts_means_no_rollout_known(missing: str) -> None:
     """Every promised key must be there, but for the version before a first deployment, of which there was none."""
-    assert decode(json.dumps({key: value for key, value in OURS.items() if key != missing})) is None
+    assert decode_rollout_state(json.dumps({key: value for key, value in OURS.items() if key != missing})) is None
 
 
 @pytest.mark.parametrize(

@@ -26,10 +26,10 @@ class Account:
         self._url, self.client = url, client
 
     def pass_time(self, minutes: float) -> None:
-        sandbox.ask(self._url, "advance", seconds=60 * minutes)
+        sandbox.call_sandbox(self._url, "advance", seconds=60 * minutes)
 
     def now(self) -> datetime:
-        return datetime.fromtimestamp(sandbox.ask(self._url, "clock")["now"], UTC)
+        return datetime.fromtimestamp(sandbox.call_sandbox(self._url, "clock")["now"], UTC)
 
     def put(self, id: str, at: str, table: str = NAME, **more: Any) -> None:
         item = {"user": {"S": "ann"}, "id": {"S": id}, "at": {"S": at}, **more}
@@ -59,7 +59,7 @@ def account(sandbox_url: str) -> Account:
     import boto3
     from botocore.config import Config
 
-    sandbox.ask(sandbox_url, "reset")
+    sandbox.call_sandbox(sandbox_url, "reset")
     keys = {"aws_access_key_id": "test", "aws_secret_access_key": "test", "region_name": "us-east-1"}
     config = Config(retries={"total_max_attempts": 1})
     here = Account(sandbox_url, boto3.client("dynamodb", endpoint_url=sandbox_url, config=config, **keys))

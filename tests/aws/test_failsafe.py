@@ -9,13 +9,13 @@ from typing import Any
 import pytest
 
 from buddy_ops.aws import aliases, failsafe
-from buddy_ops.aws.aliases import Record, Shift
-from buddy_ops.aws.failsafe import Lease, LeaseGone
+from buddy_ops.aws.aliases import AliasState, RolloutState
+from buddy_ops.aws.failsafe import Failsafe, FailsafeMissing
 from buddy_ops.aws.session import Target
 from tests.conftest import Situation
 
 Bring = Callable[..., Situation]
-RECORD = Record("beef", "1", "2", "1", "2026-11-02T00:00:00Z")
+RECORD = RolloutState("beef", "1", "2", "1", "2026-11-02T00:00:00Z")
 
 
 @pytest.fixture
@@ -38,13 +38,13 @@ def connect(here: Situation, **settings: Any) -> Target:
 
 def split(here: Situation, mine: Target) -> None:
     """Give version 2 a tenth, as a rollout would."""
-    aliases.shift(mine, aliases.read(mine), Shift("1", "2", 0.1, RECORD))
+    aliases.update_alias(mine, aliases.read_alias(mine), AliasState("1", "2", 0.1, RECORD))
     assert served(here) == ("1", {"2": 0.1})
 
 
 def switch(mine: Target) -> str:
     """Give version 2 everything; the alias's revision then."""
-    return aliases.shift(mine, aliases.read(mine), Shift("2", None, 0.0, RECORD)).revision
+    return aliases.update_alias(mine, aliases.read_alias(mine), AliasState("2", None, 0.0, RECORD)).revision
 
 
 def served(here: Situation) -> tuple[str, dict[str, float]]:
@@ -52,7 +52,7 @@ def served(here: Situation) -> tuple[str, dict[str, float]]:
     return alias["FunctionVersion"], alias.get("RoutingConfig", {}).get("AdditionalVersionWeights", {})
 
 
-def schedule(here: Situation, held: Lease) -> dict[str, Any]:
+def schedule(here: Situation, held: Failsafe) -> dict[str, Any]:
     return dict(here.client("scheduler").get_schedule(Name=held.name))
 
 
@@ -70,7 +70,7 @@ def wait(here: Situation, **span: float) -> None:
 def test_an_armed_lease_is_a_schedule_that_clears_the_weights(here: Situation) -> None:
     """One-time, in UTC, deleted after it fired; its Input names function and alias, and no version and no revision."""
     mine = here.connect()
-    held = failsafe.arm(mine)
+    held = failsafe.arm_split(mine)
     found = schedule(here, held)
     fires = mine.clock.now() + timedelta(minutes=20)
     assert held.until == fires
@@ -91,7 +91,7 @@ def test_the_environment_says_how_long_whose_role_and_which_queue(here: Situatio
     here.client("scheduler").create_schedule_group(Name="buddy")
     role, queue = "arn:aws:iam::123456789012:role/mine", "arn:aws:sqs:us-east-1:123456789012:letters"
     mine = connect(here, minutes=45, group="buddy", role_arn=role, dead_letter_arn=queue)
-    held = failsafe.arm(mine)
+    held = failsafe.arm_split(mine)
     found = here.client("scheduler").get_schedule(Name=held.name, GroupName="buddy")
     assert held.until - mine.clock.now() == timedelta(minutes=45)
     assert (found["Target"]["RoleArn"], found["Target"]["DeadLetterConfig"]["Arn"]) == (role, queue)
@@ -101,9 +101,9 @@ def test_the_environment_says_how_long_whose_role_and_which_queue(here: Situatio
 def test_arming_twice_renews(here: Situation) -> None:
     """A lease that is there already is pushed out, with every field again: there is never a second one."""
     mine = here.connect()
-    first = failsafe.arm(mine)
+    first = failsafe.arm_split(mine)
     wait(here, minutes=5)
-    second = failsafe.arm(here.connect())
+    second = failsafe.arm_split(here.connect())
     assert names(here) == [first.name] and second.until - first.until == timedelta(minutes=5)
     assert schedule(here, first)["ActionAfterCompletion"] == "DELETE"
 
@@ -111,7 +111,7 @@ def test_arming_twice_renews(here: Situation) -> None:
 def test_a_renewed_lease_does_not_fire_at_its_old_time(here: Situation) -> None:
     """As long as somebody renews it, the traffic stays split."""
     mine = here.connect()
-    held = failsafe.arm(mine)
+    held = failsafe.arm_split(mine)
     split(here, mine)
     for _ in range(6):
         wait(here, minutes=11)
@@ -125,8 +125,8 @@ def test_a_renewed_lease_does_not_fire_at_its_old_time(here: Situation) -> None:
 def test_a_lease_is_renewed_when_under_half_is_left(here: Situation, minutes: int, left: float, is_due: bool) -> None:
     """Early enough that a renewal comes three minutes before it fires, and not at every poll."""
     mine = connect(here, minutes=minutes)
-    held = Lease("x", mine.clock.now() + timedelta(minutes=left), "")
-    assert failsafe.due(mine, held) is is_due
+    held = Failsafe("x", mine.clock.now() + timedelta(minutes=left), "")
+    assert failsafe.needs_renewal(mine, held) is is_due
 
 
 @pytest.mark.parametrize("minutes", [10, 20, 120])
@@ -136,7 +136,7 @@ def test_polling_each_minute_always_renews_in_time(here: Situation, minutes: int
     due = [
         left
         for left in range(minutes)
-        if failsafe.due(mine, Lease("x", mine.clock.now() + timedelta(minutes=left), ""))
+        if failsafe.needs_renewal(mine, Failsafe("x", mine.clock.now() + timedelta(minutes=left), ""))
     ]
     assert max(due) - 1 >= 3
 
@@ -147,34 +147,34 @@ def test_polling_each_minute_always_renews_in_time(here: Situation, minutes: int
 def test_a_lease_that_nobody_renews_takes_the_traffic_back(here: Situation) -> None:
     """Within its minute the weights are gone, stable serves alone, the record stays to tell, and the schedule is gone."""
     mine = here.connect()
-    failsafe.arm(mine)
+    failsafe.arm_split(mine)
     split(here, mine)
     wait(here, minutes=19)
     assert served(here) == ("1", {"2": 0.1})
     wait(here, minutes=2)
     assert served(here) == ("1", {}) and names(here) == []
-    alias = aliases.read(mine)
-    assert alias is not None and alias.record == RECORD and alias.record.open
+    alias = aliases.read_alias(mine)
+    assert alias is not None and alias.rollout == RECORD and alias.rollout.open
 
 
 def test_a_lease_that_fired_cannot_be_renewed(here: Situation) -> None:
     """Renewing says that it is gone, so that the rollout reads the alias again; disarming says that there was nothing."""
     mine = here.connect()
-    held = failsafe.arm(mine)
+    held = failsafe.arm_split(mine)
     assert failsafe.disarm(mine, "lease")
     assert not failsafe.disarm(mine, "lease")
-    with pytest.raises(LeaseGone):
+    with pytest.raises(FailsafeMissing):
         failsafe.renew(mine, held)
-    armed = failsafe.arm(mine)
+    armed = failsafe.arm_split(mine)
     wait(here, minutes=22)
-    with pytest.raises(LeaseGone):
+    with pytest.raises(FailsafeMissing):
         failsafe.renew(mine, armed)
 
 
 def test_a_late_lease_is_harmless_after_promotion(here: Situation) -> None:
     """A lease that was not deleted names no version: fired after the switch, it leaves the new version serving."""
     mine = here.connect()
-    failsafe.arm(mine)
+    failsafe.arm_split(mine)
     switch(mine)
     wait(here, minutes=22)
     assert served(here) == ("2", {})
@@ -183,7 +183,7 @@ def test_a_late_lease_is_harmless_after_promotion(here: Situation) -> None:
 def test_a_lease_holds_with_a_clock_that_is_wrong(here: Situation, monkeypatch: pytest.MonkeyPatch) -> None:
     """Times come from AWS's own clock, the sandbox's here: this machine's plays no part."""
     monkeypatch.setenv("TZ", "Asia/Kolkata")
-    held = failsafe.arm(here.connect())
+    held = failsafe.arm_split(here.connect())
     assert held.until == datetime.fromtimestamp(here.ask("clock")["now"], UTC) + timedelta(minutes=20)
 
 
@@ -193,7 +193,7 @@ def test_a_lease_holds_with_a_clock_that_is_wrong(here: Situation, monkeypatch: 
 def test_the_guard_returns_to_the_old_version(here: Situation) -> None:
     """If the watch dies after a switch, the old version serves again."""
     mine = here.connect()
-    held = failsafe.guard(mine, "1", switch(mine))
+    held = failsafe.arm_switch(mine, "1", switch(mine))
     assert json.loads(schedule(here, held)["Target"]["Input"])["FunctionVersion"] == "1"
     wait(here, minutes=22)
     assert served(here) == ("1", {}) and names(here) == []
@@ -202,7 +202,7 @@ def test_the_guard_returns_to_the_old_version(here: Situation) -> None:
 def test_the_guard_fires_only_if_nobody_moved_the_alias(here: Situation) -> None:
     """Whoever wrote the alias since the switch, even without changing anything, keeps what they wrote."""
     mine = here.connect()
-    failsafe.guard(mine, "1", switch(mine))
+    failsafe.arm_switch(mine, "1", switch(mine))
     here.client("lambda").update_alias(FunctionName=here.function, Name="live", Description="mine now")
     wait(here, minutes=50)
     assert served(here) == ("2", {}) and here.alias()["Description"] == "mine now"
@@ -213,8 +213,8 @@ def test_the_guard_fires_only_if_nobody_moved_the_alias(here: Situation) -> None
 def test_the_guard_is_armed_anew_after_our_own_write(here: Situation) -> None:
     """Each write of ours gives the guard the alias's new revision, and there is still only one."""
     mine = here.connect()
-    first = failsafe.guard(mine, "1", switch(mine))
-    second = failsafe.guard(mine, "1", switch(mine))
+    first = failsafe.arm_switch(mine, "1", switch(mine))
+    second = failsafe.arm_switch(mine, "1", switch(mine))
     assert first.name == second.name and names(here) == [first.name]
     wait(here, minutes=22)
     assert served(here) == ("1", {})
@@ -223,8 +223,8 @@ def test_the_guard_is_armed_anew_after_our_own_write(here: Situation) -> None:
 def test_lease_and_guard_stand_side_by_side(here: Situation) -> None:
     """Arming or deleting one leaves the other alone."""
     mine = here.connect()
-    held = failsafe.arm(mine)
-    guard = failsafe.guard(mine, "1", switch(mine))
+    held = failsafe.arm_split(mine)
+    guard = failsafe.arm_switch(mine, "1", switch(mine))
     assert sorted(names(here)) == sorted([held.name, guard.name])
     failsafe.disarm(mine, "lease")
     assert names(here) == [guard.name]
@@ -240,6 +240,6 @@ def test_each_has_its_own_name_however_long_the_functions_is(situation: Bring, l
     made = []
     for function in ("f" * (length - 1) + "a", "f" * (length - 1) + "b"):
         mine = here.connect(values={**values, "function": function})
-        made += [failsafe.arm(mine).name, failsafe.guard(mine, "1", "revision").name]
+        made += [failsafe.arm_split(mine).name, failsafe.arm_switch(mine, "1", "revision").name]
     assert len(set(made)) == 4 and all(len(name) <= 64 for name in made)
     assert sorted(names(here)) == sorted(made)

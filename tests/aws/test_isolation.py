@@ -49,7 +49,7 @@ def test_the_function_is_off_and_then_as_it_was(here: Situation, before: int | N
     assert reserved(here) == 0
     with pytest.raises(here.client("lambda").exceptions.TooManyRequestsException):
         say(here, "ReadRemindersIntent")
-    told = isolation.lift(here.connect())
+    told = isolation.remove_isolation(here.connect())
     assert reserved(here) == before and remembered(here) == []
     assert ("Somebody had turned it off" in told) == (before == 0)
 
@@ -67,7 +67,7 @@ def test_writes_are_denied_and_reading_goes_on(here: Situation, theirs: list[dic
     with suppress(KeyError):  # the skill failed, so there is no answer
         say(here, "SetReminderIntent", medication="aspirin", time="08:00")
     assert len(items(here)) == 3 and "no reminders" in say(here, "ReadRemindersIntent")
-    isolation.lift(here.connect())
+    isolation.remove_isolation(here.connect())
     assert statements(here) == theirs and remembered(here) == []
     say(here, "SetReminderIntent", medication="aspirin", time="08:00")
     assert len(items(here)) == 4
@@ -80,7 +80,7 @@ def test_isolating_twice_remembers_what_was_there_first(here: Situation) -> None
     first = isolation.isolate(here.connect(run="aaaa"), "function", TABLE)
     again = isolation.isolate(here.connect(run="bbbb"), "writes", TABLE)
     assert first == again and first.run == "aaaa" and statements(here) == []
-    isolation.lift(here.connect(run="cccc"))
+    isolation.remove_isolation(here.connect(run="cccc"))
     assert reserved(here) == 7
 
 
@@ -93,18 +93,18 @@ def test_a_run_that_dies_leaves_the_memory(here: Situation, operation: str) -> N
     with suppress(AwsFailed):
         isolation.isolate(here.connect(), "function", TABLE)
     with suppress(AwsFailed):
-        isolation.lift(here.connect())
+        isolation.remove_isolation(here.connect())
     here.ask("chaos")
     isolation.isolate(here.connect(), "function", TABLE)
     assert reserved(here) == 0
-    isolation.lift(here.connect())
+    isolation.remove_isolation(here.connect())
     assert reserved(here) == 7 and remembered(here) == []
 
 
 def test_lifting_nothing_changes_nothing(here: Situation) -> None:
     """Without a memory of ours, what stands was put there by somebody else."""
     here.client("lambda").put_function_concurrency(FunctionName=here.function, ReservedConcurrentExecutions=0)
-    assert isolation.lift(here.connect()) == "Nothing was isolated." and reserved(here) == 0
+    assert isolation.remove_isolation(here.connect()) == "Nothing was isolated." and reserved(here) == 0
 
 
 @pytest.mark.parametrize(

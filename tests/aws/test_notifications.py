@@ -70,7 +70,7 @@ def test_slack_hears_with_a_webhook_from_ssm(situation: Bring, receiver: Any) ->
     here.client("ssm").put_parameter(Name="/buddy/slack", Value=secret, Type="SecureString")
     target = telling(here, slack_webhook="ssm:/buddy/slack")
     told = notifications.announce(target, "v42 was taken back.")
-    assert told == notifications.Told(("Slack",), ())
+    assert told == notifications.DeliveryReport(("Slack",), ())
     path, _, body = receiver.heard[0]
     assert path.endswith("SECRET") and body["text"] == f"[sandbox] v42 was taken back. (run {target.run})"
     assert "SECRET" not in (here.folder / "run" / "journal.jsonl").read_text()
@@ -108,12 +108,12 @@ def test_a_channel_that_is_down_is_told_and_stops_nothing(
     receiver.status = 500
     monkeypatch.setenv("HOOK", f"{address(receiver)}/services/SECRET")
     told = notifications.announce(telling(here, slack_webhook="env:HOOK", topic_arn=topic), "Hello.")
-    assert told.reached == ("SNS",) and told.troubles == ("Slack was not told: it answered 500",)
+    assert told.reached == ("SNS",) and told.failures == ("Slack was not told: it answered 500",)
     monkeypatch.setenv("HOOK", "http://127.0.0.1:9/services/SECRET")
     told = notifications.announce(
         telling(here, slack_webhook="env:HOOK", topic_arn="arn:aws:sns:us-east-1:123456789012:no"), "Hello."
     )
-    assert told.reached == () and len(told.troubles) == 2 and "SECRET" not in str(told)
+    assert told.reached == () and len(told.failures) == 2 and "SECRET" not in str(told)
     monkeypatch.delenv("HOOK")
     assert "HOOK is not set" in str(notifications.announce(telling(here, slack_webhook="env:HOOK"), "Hello."))
 
@@ -121,16 +121,16 @@ def test_a_channel_that_is_down_is_told_and_stops_nothing(
 def test_nothing_configured_tells_nobody(situation: Bring) -> None:
     """Every channel is optional."""
     here = situation("first_deployment")
-    assert notifications.announce(here.connect(), "Hello.") == notifications.Told((), ())
+    assert notifications.announce(here.connect(), "Hello.") == notifications.DeliveryReport((), ())
 
 
 def shipped(
     here: Situation, target: Target, profile: str, glass: dict[str, str] | None = None, label: str = "2.0.0"
 ) -> rollout.Outcome:
     """A build all at once, and told of."""
-    plan = rollout.plan(target, here.build(profile, label), "all_at_once", break_glass=glass)
-    outcome = rollout.drive(
-        target, announcements.around(target, plan, rollout.run(target, plan, approve(target, plan)))
+    plan = rollout.plan_rollout(target, here.build(profile, label), "all_at_once", break_glass=glass)
+    outcome = rollout.drive_rollout(
+        target, announcements.announce_rollout(target, plan, rollout.run_rollout(target, plan, approve(target, plan)))
     )
     target.close()
     return outcome
@@ -212,19 +212,19 @@ def test_an_archived_run_is_announced_with_its_manifests_hash(
     monkeypatch.setenv("HOOK", f"{address(receiver)}/x")
     given = {"environment": "sandbox", "approved_by": ["Ada"]}
     given["settings"] = telling(here, slack_webhook="env:HOOK").settings.model_dump(mode="json")
-    supervisor.run("operations/alarms", {**given, "dry_run": True}, folder=here.folder / "runs" / "dry")
+    supervisor.run_notebook("operations/alarms", {**given, "dry_run": True}, folder=here.folder / "runs" / "dry")
     assert heard(receiver) == []
-    done = supervisor.run("operations/alarms", given, folder=here.folder / "runs" / "one")
+    done = supervisor.run_notebook("operations/alarms", given, folder=here.folder / "runs" / "one")
     assert done.exit_code == 0, done.trouble
     digest = hashlib.sha256((done.folder / "manifest.json").read_bytes()).hexdigest()
     (said,) = (each for each in heard(receiver) if "manifest" in each)
     assert said.startswith(f"[sandbox] operations/alarms ended: done. Archived as one, manifest {digest}. (run ")
-    shelf = archive.at(here.folder / "runs")
-    assert archive.verify(shelf, digest).problems == () and done.told == ()
+    shelf = archive.open_store(here.folder / "runs")
+    assert archive.verify_archive(shelf, digest).problems == () and done.told == ()
     receiver.status = 500
-    down = supervisor.run("operations/alarms", given, folder=here.folder / "runs" / "two")
+    down = supervisor.run_notebook("operations/alarms", given, folder=here.folder / "runs" / "two")
     assert down.exit_code == 0 and down.told == ("Slack was not told: it answered 500",)
-    assert archive.verify(shelf, digest).problems == ()
+    assert archive.verify_archive(shelf, digest).problems == ()
 
 
 # A person's rollback

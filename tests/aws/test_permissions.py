@@ -200,16 +200,16 @@ def values(here: Situation, **changes: dict[str, Any]) -> dict[str, Any]:
 
 def notebook(here: Situation, name: str, **given: Any) -> list[dict[str, Any]]:
     """Run a notebook; its journal."""
-    done = supervisor.run(name, {"environment": "sandbox", **given}, folder=here.folder / "runs" / name)
+    done = supervisor.run_notebook(name, {"environment": "sandbox", **given}, folder=here.folder / "runs" / name)
     return [json.loads(line) for line in (done.folder / "journal.jsonl").read_text("utf-8").splitlines()]
 
 
 def shipping(here: Situation, artifact: str, **options: Any) -> list[dict[str, Any]]:
     """A canary as its notebook drives it, without a kernel."""
     with closing(here.connect(**options)) as mine:
-        plan = rollout.plan(mine, artifact)
-        outcome = rollout.drive(mine, rollout.run(mine, plan, approve(mine, plan)))
-        metrics.tell_cold_starts(mine, outcome.began, outcome.ended)
+        plan = rollout.plan_rollout(mine, artifact)
+        outcome = rollout.drive_rollout(mine, rollout.run_rollout(mine, plan, approve(mine, plan)))
+        metrics.describe_cold_starts(mine, outcome.began, outcome.ended)
         return mine.journal.records
 
 
@@ -224,8 +224,8 @@ def canary(bring: Bring) -> Iterator[list[dict[str, Any]]]:
     here = bring("good")
     artifact = here.build("good")
     with closing(here.connect()) as first:
-        plan = rollout.plan(first, artifact)
-        steps = rollout.run(first, plan, approve(first, plan))
+        plan = rollout.plan_rollout(first, artifact)
+        steps = rollout.run_rollout(first, plan, approve(first, plan))
         for seen in steps:
             if seen.stage == "2":
                 break
@@ -299,8 +299,8 @@ def failed(bring: Bring) -> Iterator[list[dict[str, Any]]]:
 def rollback_command(bring: Bring) -> Iterator[list[dict[str, Any]]]:
     here = shifted(bring)
     with closing(here.connect(values=telling(here))) as mine:
-        plan = rollback.plan(mine)
-        announcements.taken_back(mine, plan, rollback.run(mine, plan, approve(mine, plan)))
+        plan = rollback.plan_rollback(mine)
+        announcements.announce_rollback(mine, plan, rollback.run_rollback(mine, plan, approve(mine, plan)))
         yield mine.journal.records
 
 
@@ -308,8 +308,8 @@ def shifted(bring: Bring) -> Situation:
     """A canary stands at 10 %."""
     here = bring("good")
     with closing(here.connect()) as first:
-        plan = rollout.plan(first, here.build("good"))
-        steps = rollout.run(first, plan, approve(first, plan))
+        plan = rollout.plan_rollout(first, here.build("good"))
+        steps = rollout.run_rollout(first, plan, approve(first, plan))
         for seen in steps:
             if seen.weight:
                 break
@@ -322,28 +322,28 @@ def looking(bring: Bring) -> Iterator[list[dict[str, Any]]]:
     """start_here where somebody ships, and where nothing was ever deployed."""
     yield notebook(shifted(bring), "start_here")
     with closing(bring("first_deployment").connect()) as mine:
-        charts.recent(mine, aliases.read(mine))
+        charts.recent_chart(mine, aliases.read_alias(mine))
         yield mine.journal.records
 
 
 def status(bring: Bring) -> Iterator[list[dict[str, Any]]]:
     for name in ("good", "first_deployment"):
         with closing(bring(name).connect()) as mine:
-            status_.look(mine)
+            status_.read_status(mine)
             yield mine.journal.records
 
 
 def examined(bring: Bring) -> Iterator[list[dict[str, Any]]]:
     with closing(bring("good").connect()) as mine:
-        list(setup.examine(mine, "deployer"))
+        list(setup.run_doctor(mine, "deployer"))
         yield mine.journal.records
 
 
 def freezing(bring: Bring) -> Iterator[list[dict[str, Any]]]:
     with closing(bring("good").connect()) as mine:
-        standing = freezes.set(mine, "drill", "Ada", timedelta(hours=1))
-        assert freezes.read(mine)
-        assert freezes.lift(mine, standing.id)
+        standing = freezes.create_freeze(mine, "drill", "Ada", timedelta(hours=1))
+        assert freezes.active_freezes(mine)
+        assert freezes.remove_freeze(mine, standing.id)
         yield mine.journal.records
 
 
@@ -387,7 +387,7 @@ def archived(bring: Bring) -> Iterator[list[dict[str, Any]]]:
     root = Path(tempfile.mkdtemp(dir=here.folder))
     sealed(root, "run-0001")
     with closing(here.connect(quiet=True)) as mine:
-        archive.upload(stores.S3(mine, f"s3://{BUCKET}"), root / "run-0001")
+        archive.upload_run(stores.S3Store(mine, f"s3://{BUCKET}"), root / "run-0001")
         assert mine.learn_secrets() == ""
         yield mine.journal.records
 
@@ -396,8 +396,8 @@ def archive_read(bring: Bring) -> Iterator[list[dict[str, Any]]]:
     """What ``buddy-ops runs`` asks S3, whoever put it there."""
     next(archived(bring))
     with closing(session.connect("sandbox", "runs", quiet=True)) as mine:
-        shelf = stores.S3(mine, f"s3://{BUCKET}")
-        assert archive.entries(shelf) and archive.verify(shelf).problems == ()
+        shelf = stores.S3Store(mine, f"s3://{BUCKET}")
+        assert archive.list_entries(shelf) and archive.verify_archive(shelf).problems == ()
         mine.learn_secrets()
         yield mine.journal.records
 
@@ -411,7 +411,7 @@ def corrupting(bring: Bring) -> Iterator[list[dict[str, Any]]]:
     yield notebook(here, "emergency/data_corruption", approved_by=["Ada"], approved_plan=seen)
     with closing(here.connect()) as mine:
         isolation.isolate(mine, "writes", NAME)
-        isolation.lift(mine)
+        isolation.remove_isolation(mine)
         yield mine.journal.records
 
 
@@ -422,8 +422,8 @@ def migrating(bring: Bring) -> Iterator[list[dict[str, Any]]]:
     yield notebook(here, "operations/migrate_database", step="expand", approved_by=["Ada"])
     with closing(here.connect()) as mine:
         for step in ("backfill", "verify", "contract", "rollback"):
-            plan = migration_steps.plan(mine, "reminders_at_minutes", step)
-            migration_steps.run(mine, plan, approve(mine, plan))
+            plan = migration_steps.plan_step(mine, "reminders_at_minutes", step)
+            migration_steps.run_step(mine, plan, approve(mine, plan))
         yield mine.journal.records
 
 
@@ -431,8 +431,8 @@ def across_a_migration(bring: Bring) -> Iterator[list[dict[str, Any]]]:
     here = bring("good", reminders=3, requests_per_minute=0, history_minutes=0)
     shipped(here, "1", "1-2")
     with closing(here.connect()) as mine:
-        plan = migration_steps.plan(mine, "reminders_at_minutes", "expand")
-        migration_steps.run(mine, plan, approve(mine, plan))
+        plan = migration_steps.plan_step(mine, "reminders_at_minutes", "expand")
+        migration_steps.run_step(mine, plan, approve(mine, plan))
     yield notebook(here, "rollback/database_compatibility", migration="reminders_at_minutes", approved_by=["Ada"])
 
 
@@ -480,7 +480,7 @@ def test_the_template_grants_what_the_library_says(role: Role, situation: Bring)
     """Action by action and ARN by ARN, infrastructure.yaml and powers.py are the same."""
     here = situation("first_deployment")
     settings = here.connect(quiet=True, values=values(here, archive={"where": f"s3://{BUCKET}"})).settings
-    needed = permissions.needs(role, "sandbox", settings, WHERE)
+    needed = permissions.required_actions(role, "sandbox", settings, WHERE)
     assert granted(role) == {(each, where) for where, actions in needed.items() for each in actions}
 
 

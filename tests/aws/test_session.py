@@ -140,7 +140,7 @@ def test_the_sandbox_never_sees_credentials(here: Situation, monkeypatch: pytest
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "real")
     mine = here.connect(quiet=True)
     assert mine.session.get_credentials().access_key == "sandbox"
-    assert aliases.read(mine) is not None
+    assert aliases.read_alias(mine) is not None
 
 
 @pytest.mark.parametrize(
@@ -197,21 +197,21 @@ def test_a_journal_that_cannot_be_written_stops_nothing(here: Situation, monkeyp
     (here.folder / "file").write_text("in the way")
     monkeypatch.setenv("BUDDY_OPS_RUN_FOLDER", str(here.folder / "file" / "run"))
     mine = here.connect()
-    assert aliases.read(mine) is not None
+    assert aliases.read_alias(mine) is not None
     assert mine.journal.trouble is not None and "journal could not be written" in mine.journal.trouble
     assert [each["kind"] for each in mine.journal.records] == ["opened", "aws"]
 
 
 def test_a_quiet_target_leaves_no_file(here: Situation) -> None:
     """A command that only looks leaves nothing behind."""
-    aliases.read(here.connect(quiet=True))
+    aliases.read_alias(here.connect(quiet=True))
     assert not (here.folder / "run").exists()
 
 
 def test_a_function_that_is_not_there_is_named(here: Situation) -> None:
     """Function and region stand in the message, and nothing was written."""
     with pytest.raises(InvalidInput, match="function-missing") as refused:
-        aliases.read(
+        aliases.read_alias(
             here.connect(values={**VALUES, "function": "buddy-alexa-skill-sandbax", "aws": {"region": "us-east-1"}})
         )
     assert "buddy-alexa-skill-sandbax" in refused.value.what and "us-east-1" in refused.value.what
@@ -324,7 +324,7 @@ def test_a_policy_that_makes_no_sense_is_refused_before_any_call(here: Situation
 def test_a_build_that_cannot_be_shipped_is_named(path: str, reference: str) -> None:
     """No path, a missing file, what is around the project and a file that is no zip are told apart, before AWS is asked."""
     with pytest.raises(BuddyError, match=reference) as refused:
-        project.artifact(path)
+        project.read_artifact(path)
     assert refused.value.exit_code == 2 and path in refused.value.what
 
 
@@ -334,13 +334,13 @@ def test_paths_start_at_the_projects_root(here: Situation, monkeypatch: pytest.M
     for folder in (root, root / "notebooks" / "strategies", here.folder):
         monkeypatch.chdir(folder)
         assert project.project_root() == root
-        assert project.read("prod")[0]["function"] == "buddy-alexa-skill-prod"
+        assert project.read_settings("prod")[0]["function"] == "buddy-alexa-skill-prod"
 
 
 def test_another_environments_function_is_refused(situation: Bring) -> None:
     """Settings of prod under the name of the sandbox are refused: freezes and policy go by the environment's name."""
     here = situation("good")
-    values = dict(project.read("prod")[0])
+    values = dict(project.read_settings("prod")[0])
     with pytest.raises(InvalidInput, match="prod's, not sandbox's"):
         session.connect("sandbox", "test", values=values)
     assert here.calls("GetAlias") == []

@@ -35,7 +35,7 @@ def ids(page: Page) -> list[str]:
 
 def everything(target: Target) -> dict[str, tables.Item]:
     """All items by their reminder_id."""
-    pages = tables.sweep(target, NAME, lambda page: None)
+    pages = tables.parallel_scan(target, NAME, lambda page: None)
     return {each["reminder_id"]["S"]: each for page, _ in pages for each in page.items}
 
 
@@ -47,7 +47,7 @@ def test_a_sweep_sees_each_item_once(target: Target, monkeypatch: pytest.MonkeyP
     """Segments and pages together are the table, and the work on them is yielded beside its page."""
     monkeypatch.setattr(tables, "PAGE_ITEMS", 70)
     seen: Counter[str] = Counter()
-    for page, made in tables.sweep(target, NAME, ids):
+    for page, made in tables.parallel_scan(target, NAME, ids):
         assert made == ids(page)
         seen.update(made)
     assert len(seen) == 3000 and set(seen.values()) == {1}
@@ -58,7 +58,7 @@ def test_a_sweep_goes_on_where_another_stopped(target: Target, monkeypatch: pyte
     monkeypatch.setattr(tables, "PAGE_ITEMS", 70)
     left: dict[int, Any] = dict.fromkeys(range(4))
     seen: Counter[str] = Counter()
-    steps = tables.sweep(target, NAME, ids, segments=4)
+    steps = tables.parallel_scan(target, NAME, ids, segments=4)
     for _ in range(11):
         page, made = next(steps)
         seen.update(made)
@@ -66,7 +66,7 @@ def test_a_sweep_goes_on_where_another_stopped(target: Target, monkeypatch: pyte
         if page.next is None:
             del left[page.segment]
     steps.close()
-    for _, made in tables.sweep(target, NAME, ids, segments=4, resume=left):
+    for _, made in tables.parallel_scan(target, NAME, ids, segments=4, resume=left):
         seen.update(made)
     assert len(seen) == 3000 and set(seen.values()) == {1}
 
@@ -78,7 +78,7 @@ def test_what_the_work_raises_ends_the_sweep(target: Target) -> None:
         raise ValueError(page.segment)
 
     with pytest.raises(ValueError):
-        list(tables.sweep(target, NAME, fail))
+        list(tables.parallel_scan(target, NAME, fail))
 
 
 def test_a_change_gives_way_to_another_writer(here: Situation, target: Target) -> None:
@@ -87,12 +87,12 @@ def test_a_change_gives_way_to_another_writer(here: Situation, target: Target) -
     edited, deleted = items["reminder-000001"], items["reminder-000002"]
     dynamodb = here.client("dynamodb")
     dynamodb.put_item(TableName=NAME, Item={**edited, "at": {"S": "23:59"}})
-    dynamodb.delete_item(TableName=NAME, Key=tables.key_of(deleted, KEY))
+    dynamodb.delete_item(TableName=NAME, Key=tables.key_attributes(deleted, KEY))
     new = reminders.reminder(9000, 1)
     dynamodb.put_item(TableName=NAME, Item=new)
     changes = [taken(each) for each in items.values()] + [Change(None, {**new, "at": {"S": "01:01"}})]
-    gave_way = [each for some in tables.write(target, NAME, KEY, changes) for each in some]
-    assert {each.to["reminder_id"]["S"] for each in gave_way if each.to} == {
+    gave_way = [each for some in tables.write_item(target, NAME, KEY, changes) for each in some]
+    assert {each.desired["reminder_id"]["S"] for each in gave_way if each.desired} == {
         "reminder-000001", "reminder-000002", "reminder-009000",
     }  # fmt: skip
     now = everything(target)
@@ -104,7 +104,7 @@ def test_a_change_that_was_made_counts_as_made(target: Target) -> None:
     """Running again after a kill changes nothing and gives way to nothing."""
     changes = [taken(each) for each in everything(target).values()][:250]
     for _ in range(2):
-        assert [each for some in tables.write(target, NAME, KEY, changes) for each in some] == []
+        assert [each for some in tables.write_item(target, NAME, KEY, changes) for each in some] == []
 
 
 def test_an_attribute_that_somebody_added_is_kept(here: Situation, target: Target) -> None:
@@ -120,7 +120,7 @@ def test_an_attribute_beside_ours_that_somebody_added_stays(here: Situation, tar
     item = everything(target)["reminder-000001"]
     here.client("dynamodb").update_item(
         TableName=NAME,
-        Key=tables.key_of(item, KEY),
+        Key=tables.key_attributes(item, KEY),
         UpdateExpression="SET snoozed = :yes",
         ExpressionAttributeValues={":yes": {"BOOL": True}},
     )
@@ -144,7 +144,7 @@ def test_writers_at_the_same_time_all_keep_their_changes(here: Situation, target
 
     def run(number: int) -> None:
         changes = [taken(each, number) for each in items]
-        lost[number] = sum(len(some) for some in tables.write(target, NAME, KEY, changes))
+        lost[number] = sum(len(some) for some in tables.write_item(target, NAME, KEY, changes))
 
     threads = [threading.Thread(target=run, args=(number,)) for number in (1, 2)]
     for each in threads:
@@ -184,29 +184,29 @@ def test_a_busy_table_is_asked_again(here: Situation, target: Target, kind: str)
 def test_items_are_got_by_their_keys(target: Target) -> None:
     """However many, and without those that are not there."""
     items = everything(target)
-    keys = [tables.key_of(each, KEY) for each in items.values()]
-    missing = tables.key_of(reminders.reminder(9000, 1), KEY)
-    assert sum(1 for _ in tables.get(target, NAME, [*keys, missing])) == 3000
+    keys = [tables.key_attributes(each, KEY) for each in items.values()]
+    missing = tables.key_attributes(reminders.reminder(9000, 1), KEY)
+    assert sum(1 for _ in tables.get_item(target, NAME, [*keys, missing])) == 3000
 
 
 def test_a_digest_tells_items_apart_and_nothing_else() -> None:
     """Order of attributes and of sets does not count; everything else does."""
     one = {"a": {"SS": ["x", "y"]}, "b": {"M": {"L": {"L": [{"N": "1"}, {"B": b"\x00"}]}}}}
     same = {"b": {"M": {"L": {"L": [{"N": "1"}, {"B": b"\x00"}]}}}, "a": {"SS": ["y", "x"]}}
-    assert tables.digest(one) == tables.digest(same)
+    assert tables.item_digest(one) == tables.item_digest(same)
     others = (
         {**one, "a": {"SS": ["x"]}},
         {**one, "b": {"M": {"L": {"L": [{"B": b"\x00"}, {"N": "1"}]}}}},
         {"SS": {"S": "1"}},
     )
-    assert len({tables.digest(each) for each in (one, *others, {"SS": {"S": "2"}})}) == 5
+    assert len({tables.item_digest(each) for each in (one, *others, {"SS": {"S": "2"}})}) == 5
 
 
 def test_what_people_stored_is_not_journaled(target: Target) -> None:
     """Calls are, with the table's name; keys and items are not."""
     items = list(everything(target).values())
     tables.write_batch(target, NAME, KEY, [taken(items[0])])
-    list(tables.get(target, NAME, [tables.key_of(items[0], KEY)]))
+    list(tables.get_item(target, NAME, [tables.key_attributes(items[0], KEY)]))
     told = str(target.journal.records)
     assert "transact_write_items" in told and "amzn1" not in told and "aspirin" not in told
     assert [each["seq"] for each in target.journal.records] == list(range(1, len(target.journal.records) + 1))

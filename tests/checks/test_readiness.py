@@ -33,8 +33,8 @@ def ready(bring: Bring, **more: Any) -> tuple[Situation, Target]:
     values |= {"alarms": {"topic_arn": topic}, "schema_range": "1"}
     target = here.connect("readiness_audit", values=values)
     protect(here, target, on=True)
-    plan = alarms.plan(target)
-    alarms.run(target, plan, approve(target, plan))
+    plan = alarms.plan_alarms(target)
+    alarms.write_alarms(target, plan, approve(target, plan))
     return here, target
 
 
@@ -56,7 +56,7 @@ def protect(here: Situation, target: Target, on: bool) -> None:
 
 
 def look(here: Situation, target: Target) -> Audit:
-    return readiness.examine(target, where=str(here.folder / "archive"))
+    return readiness.run_audit(target, where=str(here.folder / "archive"))
 
 
 def states(found: Audit, *without: str) -> dict[str, str]:
@@ -82,7 +82,7 @@ def test_a_ready_environment_is_ready(situation: Bring) -> None:
     found = look(here, target)
     assert states(found, "log group", "timeout") == EXPECTED
     assert [each.says for each in found.findings if each.check == "alarms complete"] == ["all 4 are as they should be"]
-    readiness.conclude(found)
+    readiness.raise_for_problems(found)
     assert str(found).startswith("A rollback would work right now")
 
 
@@ -165,12 +165,12 @@ def test_what_is_broken_is_found(
     found = look(here, target)
     assert states(found)[check] == state, found.findings
     (finding,) = (each for each in found.findings if each.check == check)
-    assert readiness.mend(finding) == runbook and finding.do
+    assert readiness.remedies(finding) == runbook and finding.do
     made = [each for each in here.ask("calls")["calls"] if each["app"] == "buddy-ops"][before:]
     assert all(each["operation"].startswith(("Get", "List", "Describe", "Simulate", "Invoke")) for each in made)
     if state == "problem":
         with pytest.raises(BuddyError, match="not-ready") as told:
-            readiness.conclude(found)
+            readiness.raise_for_problems(found)
         assert check in told.value.what and runbook in told.value.next
 
 
@@ -199,7 +199,7 @@ def test_the_last_rehearsal_is_the_archives(situation: Bring, tmp_path: Path) ->
 def shelve(here: Situation, facts: dict[str, Any], folder: str) -> None:
     path = here.folder / "archive" / folder
     path.mkdir(parents=True)
-    archive.seal(path, facts | {"folder": folder})
+    archive.append_to_chain(path, facts | {"folder": folder})
 
 
 def test_those_on_call_are_looked_at_by_their_own_role(situation: Bring) -> None:

@@ -28,7 +28,7 @@ def examine(here: Situation, role: permissions.Role = "deployer", **changes: Any
     for part, fields in changes.items():
         values[part] = {**values[part], **fields} if isinstance(fields, dict) else fields
     with closing(here.connect("doctor", quiet=True, values=values)) as mine:
-        return {each.check: each for each in setup.examine(mine, role)}
+        return {each.check: each for each in setup.run_doctor(mine, role)}
 
 
 def make_role(here: Situation, service: str = "scheduler.amazonaws.com") -> None:
@@ -80,7 +80,7 @@ def test_it_never_writes(situation: Bring) -> None:
     """Whatever it calls begins with a word for looking."""
     here = situation("good")
     with closing(here.connect()) as mine:
-        list(setup.examine(mine, "deployer"))
+        list(setup.run_doctor(mine, "deployer"))
         calls = {each["call"].split(":")[1] for each in mine.journal.records if each["kind"] == "aws"}
     assert len(calls) >= 9
     assert {each.split("_")[0] for each in calls} <= {"get", "list", "describe", "simulate"}
@@ -128,8 +128,8 @@ def test_weights_are_told_by_whose_they_are(situation: Bring) -> None:
     """A rollout of ours that is under way is a warning; weights that nobody owns are a problem."""
     here = situation("good")
     first = here.connect()
-    plan = rollout.plan(first, here.build("good"))
-    steps = rollout.run(first, plan, approve(first, plan))
+    plan = rollout.plan_rollout(first, here.build("good"))
+    steps = rollout.run_rollout(first, plan, approve(first, plan))
     for seen in steps:
         if seen.weight:
             break
@@ -158,7 +158,7 @@ def test_a_freeze_is_told_and_a_slow_timeout(situation: Bring) -> None:
 
     here = situation("good")
     with closing(here.connect()) as mine:
-        freezes.set(mine, "audit", "Grace", timedelta(hours=1))
+        freezes.create_freeze(mine, "audit", "Grace", timedelta(hours=1))
     here.client("lambda").update_function_configuration(FunctionName=here.function, Timeout=8)
     found = examine(here)
     assert found["freeze"].state == "warning" and "Grace" in found["freeze"].says
@@ -172,7 +172,7 @@ def test_a_caller_that_may_do_everything_is_ok(situation: Bring, role: permissio
     with closing(here.connect(quiet=True)) as mine:
         mine.__dict__["_caller"] = {"Account": "123456789012", "Arn": "arn:aws:sts::123456789012:assumed-role/ops/ada"}
         asked = answering(mine)
-        found = {each.check: each for each in setup.examine(mine, role)}
+        found = {each.check: each for each in setup.run_doctor(mine, role)}
     assert found["permissions"].state == "ok"
     assert {each["PolicySourceArn"] for each in asked} == {"arn:aws:iam::123456789012:role/ops"}
     passing = [each["ResourceArns"] for each in asked if "iam:PassRole" in each["ActionNames"]]
@@ -184,7 +184,7 @@ def test_what_the_caller_may_not_do_is_named(situation: Bring) -> None:
     here = situation("good")
     with closing(here.connect(quiet=True)) as mine:
         answering(mine, UpdateAlias="implicitDeny", PublishVersion="explicitDeny")
-        found = {each.check: each for each in setup.examine(mine, "deployer")}["permissions"]
+        found = {each.check: each for each in setup.run_doctor(mine, "deployer")}["permissions"]
     assert found.state == "problem"
     assert "lambda:UpdateAlias on arn:aws:lambda:us-east-1" in found.says and "lambda:PublishVersion" in found.says
     assert "GetAlias" not in found.says
@@ -197,7 +197,7 @@ def test_a_role_with_a_path_is_looked_up(situation: Bring) -> None:
     with closing(here.connect(quiet=True)) as mine:
         mine.__dict__["_caller"] = {"Account": "123456789012", "Arn": "arn:aws:sts::123456789012:assumed-role/sso/ada"}
         asked = answering(mine)
-        list(setup.examine(mine, "reader"))
+        list(setup.run_doctor(mine, "reader"))
     assert {each["PolicySourceArn"] for each in asked} == {"arn:aws:iam::123456789012:role/aws-reserved/sso"}
 
 
@@ -209,7 +209,7 @@ def test_without_credentials_there_is_one_finding(situation: Bring, monkeypatch:
         monkeypatch.setenv(name, os.devnull)
     from buddy_ops.aws import session
 
-    found = list(setup.examine(session.connect("dev", "doctor", quiet=True), "deployer"))
+    found = list(setup.run_doctor(session.connect("dev", "doctor", quiet=True), "deployer"))
     assert [(each.check, each.state) for each in found] == [("parameters", "ok"), ("credentials", "problem")]
 
 

@@ -8,18 +8,18 @@ import pytest
 
 from buddy_ops.aws import freezes
 from buddy_ops.checks import status
-from buddy_ops.checks.status import Triage
+from buddy_ops.checks.status import StatusReport
 from buddy_ops.deployment import rollout
 from tests.conftest import Situation, abandon
 
 Bring = Callable[..., Situation]
 
 
-def look(here: Situation) -> Triage:
-    return status.look(here.connect("status", quiet=True))
+def look(here: Situation) -> StatusReport:
+    return status.read_status(here.connect("status", quiet=True))
 
 
-def states(found: Triage) -> dict[str, str]:
+def states(found: StatusReport) -> dict[str, str]:
     return {sign.what: sign.state for sign in found.signs}
 
 
@@ -59,7 +59,7 @@ def test_a_rollout_is_named(situation: Bring) -> None:
     """Whose rollout is under way, at which stage, and how it is taken up again."""
     here = situation("good", history_minutes=40)
     mine = here.connect()
-    plan = rollout.plan(mine, here.build("good"))
+    plan = rollout.plan_rollout(mine, here.build("good"))
     abandon(mine, plan)
     mine.close()
     found = look(here)
@@ -88,7 +88,7 @@ def test_somebody_elses_weights_burn(situation: Bring) -> None:
 def test_a_freeze_is_told_with_its_owner(situation: Bring) -> None:
     """Reason, owner and end."""
     here = situation("good", history_minutes=0, requests_per_minute=0)
-    freezes.set(here.connect(), "a drill", "Ada", timedelta(hours=1))
+    freezes.create_freeze(here.connect(), "a drill", "Ada", timedelta(hours=1))
     (sign,) = (each for each in look(here).signs if each.what == "freeze")
     assert sign.state == "note" and "a drill (Ada, until" in sign.says
 

@@ -112,7 +112,7 @@ def test_an_archived_run_is_shown(kept: Path) -> None:
         assert done.returncode == 0, done.stderr
         said = json.loads(done.stdout)
         assert (said["folder"], said["people"], said["outcome"]) == ("run-0003", ["Grace"], "failed")
-        assert said["sha256"] == archive.entries(kept)[-1].sha256 and set(said["files"]) >= {"journal.jsonl"}
+        assert said["sha256"] == archive.list_entries(kept)[-1].sha256 and set(said["files"]) >= {"journal.jsonl"}
     unknown = runs("show", kept, "beef")
     assert unknown.returncode == 2
     told_once(unknown.stderr, "run-unknown")
@@ -130,7 +130,7 @@ def test_two_archived_runs_are_compared(kept: Path) -> None:
 
 def test_a_changed_byte_ends_a_verification_with_1(kept: Path) -> None:
     """Before it: exit code 0, and the newest hash. After it: 1, and the file; so does an announced hash that is gone."""
-    newest = archive.entries(kept)[-1].sha256
+    newest = archive.list_entries(kept)[-1].sha256
     whole = runs("verify", kept, "--newest", newest)
     assert whole.returncode == 0, whole.stdout
     assert f"3 run(s): every byte is as it was archived. Newest manifest: {newest}." in whole.stdout

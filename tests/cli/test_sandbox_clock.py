@@ -202,7 +202,7 @@ def test_a_closed_target_lets_time_go(here: Situation) -> None:
 def test_one_programs_sleep_never_expires_anothers_lease(here: Situation) -> None:
     """A sleep of three hours passes at the pace of a program that renews its lease each minute: the lease never fires."""
     keeper, sleeper = here.connect(), here.connect()
-    armed = failsafe.arm(keeper)
+    armed = failsafe.arm_split(keeper)
     keeper.clock.sleep_until(keeper.clock.now())
     stop = threading.Event()
     renewals: list[datetime] = []
@@ -210,7 +210,7 @@ def test_one_programs_sleep_never_expires_anothers_lease(here: Situation) -> Non
     def keep() -> None:
         held = armed
         while not stop.is_set():
-            if failsafe.due(keeper, held):
+            if failsafe.needs_renewal(keeper, held):
                 held = failsafe.renew(keeper, held)
                 renewals.append(held.until)
             keeper.clock.sleep_until(keeper.clock.now() + timedelta(minutes=1))
@@ -261,11 +261,11 @@ def test_one_who_waits_across_a_reset_does_not_move_the_new_time(
 
 def test_live_time_runs_by_itself() -> None:
     """A sandbox with a speed needs nobody to move it: time comes to whoever waits for it."""
-    with sandbox.running(speed=6000.0, scenario="night") as url:
-        begun = sandbox.ask(url, "status")
+    with sandbox.running_sandbox(speed=6000.0, scenario="night") as url:
+        begun = sandbox.call_sandbox(url, "status")
         assert begun["speed"] == 6000.0
         until = begun["now"] + 600
-        there = sandbox.ask(url, "clock/wait", client="x", pid=ME, until=until, patience_s=20)
+        there = sandbox.call_sandbox(url, "clock/wait", client="x", pid=ME, until=until, patience_s=20)
         assert there["reached"]
         assert SandboxClock(url).now().timestamp() > begun["now"] + 599
 

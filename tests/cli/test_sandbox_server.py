@@ -27,7 +27,7 @@ ROOT = Path(__file__).parents[2]
 @pytest.fixture(scope="module")
 def second() -> Iterator[str]:
     """Another sandbox beside the worker's own."""
-    with sandbox.running(seed=11) as url:
+    with sandbox.running_sandbox(seed=11) as url:
         yield url
 
 
@@ -46,12 +46,12 @@ def functions(url: str) -> list[str]:
 def test_two_sandboxes_stand_side_by_side(situation: Bring, second: str) -> None:
     """Each has its own port, seed, account and time; nothing done in one is seen in the other."""
     here = situation("good", history_minutes=0)
-    sandbox.ask(second, "scenario", name="night", environment="prod", seed=11)
+    sandbox.call_sandbox(second, "scenario", name="night", environment="prod", seed=11)
     assert functions(here.endpoint) == ["buddy-alexa-skill-sandbox"] and functions(second) == ["buddy-alexa-skill-prod"]
     before = here.ask("clock")["now"]
-    sandbox.ask(second, "advance", seconds=3600)
+    sandbox.call_sandbox(second, "advance", seconds=3600)
     assert here.ask("clock")["now"] == before
-    assert (here.ask("status")["seed"], sandbox.ask(second, "status")["seed"]) == (7, 11)
+    assert (here.ask("status")["seed"], sandbox.call_sandbox(second, "status")["seed"]) == (7, 11)
     client(second, "ssm").put_parameter(Name="/buddy/x", Value="1", Type="String")
     assert here.client("ssm").get_parameters(Names=["/buddy/x"])["Parameters"] == []
 
@@ -60,9 +60,9 @@ def test_a_taken_port_is_a_clear_message(sandbox_url: str) -> None:
     """Starting where something listens already names the port, changes nothing, and says what can be done."""
     port = int(sandbox_url.rpartition(":")[2])
     with pytest.raises(BuddyError, match="port-taken") as refused:
-        sandbox.start(port)
+        sandbox.start_sandbox(port)
     assert str(port) in refused.value.what and "--port" in refused.value.next
-    assert sandbox.ask(sandbox_url, "status")["sandbox"] is True
+    assert sandbox.call_sandbox(sandbox_url, "status")["sandbox"] is True
 
 
 def test_a_port_that_another_program_holds_is_a_clear_message() -> None:
@@ -71,7 +71,7 @@ def test_a_port_that_another_program_holds_is_a_clear_message() -> None:
         other.bind(("127.0.0.1", 0))
         other.listen()
         with pytest.raises(BuddyError, match="port-taken"):
-            sandbox.start(other.getsockname()[1])
+            sandbox.start_sandbox(other.getsockname()[1])
 
 
 def launch() -> tuple[subprocess.Popen[str], str]:
@@ -96,7 +96,7 @@ def test_stopping_ends_the_process(how: str) -> None:
     process, url = launch()
     try:
         if how == "stop":
-            assert sandbox.ask(url, "stop") == {"stopping": True}
+            assert sandbox.call_sandbox(url, "stop") == {"stopping": True}
         else:
             process.send_signal(signal.SIGTERM)
         said = process.communicate(timeout=60)
@@ -104,7 +104,7 @@ def test_stopping_ends_the_process(how: str) -> None:
         process.kill()
     assert (process.returncode, said) == (0, ("", ""))
     with pytest.raises(BuddyError, match="sandbox-not-running") as gone:
-        sandbox.ask(url, "status")
+        sandbox.call_sandbox(url, "status")
     assert "buddy-ops sandbox start" in gone.value.next
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -115,7 +115,7 @@ def test_stopping_ends_what_it_started(situation: Bring) -> None:
     """The worker processes that ran a build's handler go with the sandbox."""
     process, url = launch()
     try:
-        sandbox.ask(url, "scenario", name="good", overrides={"history_minutes": 0, "requests_per_minute": 0})
+        sandbox.call_sandbox(url, "scenario", name="good", overrides={"history_minutes": 0, "requests_per_minute": 0})
         reply = client(url, "lambda").invoke(
             FunctionName="buddy-alexa-skill-sandbox",
             Qualifier="live",
@@ -129,7 +129,7 @@ def test_stopping_ends_what_it_started(situation: Bring) -> None:
             int(each) for tid in children.parents[1].iterdir() for each in (tid / "children").read_text().split()
         }
         assert workers
-        sandbox.ask(url, "stop")
+        sandbox.call_sandbox(url, "stop")
         process.wait(timeout=60)
     finally:
         process.kill()
@@ -200,13 +200,13 @@ def test_a_situation_begins_the_same_each_time(situation: Bring) -> None:
 
 def test_the_list_of_situations_is_whole() -> None:
     """Every scenario has a description, and the ones that a canary must cope with are there."""
-    found = dict(sandbox.scenarios())
+    found = dict(sandbox.list_scenarios())
     wanted = "good errors_2_percent total_failure slow slow_to_fail night outage bursts throttling apologises first_deployment"
     assert set(wanted.split()) <= set(found)
     assert all(len(description) > 10 for description in found.values())
 
 
-@pytest.mark.parametrize("name", [name for name, _ in sandbox.scenarios()])
+@pytest.mark.parametrize("name", [name for name, _ in sandbox.list_scenarios()])
 def test_every_situation_can_be_set_up(situation: Bring, name: str) -> None:
     """A function stands there, its alias serves the version that it should, and traffic is as the file says."""
     here = situation(name, history_minutes=1)
@@ -221,7 +221,7 @@ def test_an_unknown_situation_is_a_clear_message(situation: Bring) -> None:
     """The refusal lists those there are, and the sandbox stays as it was."""
     here = situation("good", history_minutes=0)
     with pytest.raises(InvalidInput, match="unknown-scenario") as refused:
-        sandbox.set_up(here.endpoint, "goood", "sandbox")
+        sandbox.load_scenario(here.endpoint, "goood", "sandbox")
     assert "goood" in refused.value.what and "good, " in refused.value.next
     for name in ("goood", "../scenarios/good"):
         with pytest.raises(InvalidInput, match="sandbox-refused"):
@@ -262,13 +262,13 @@ def test_a_situation_whose_build_is_unknown_is_refused(situation: Bring) -> None
 
 def test_a_sandbox_that_has_much_to_complain_of_still_answers() -> None:
     """What it says on stderr is never waited for: nobody reads it, and a full pipe would stop every call."""
-    with sandbox.running() as url:
+    with sandbox.running_sandbox() as url:
         address = ("127.0.0.1", urlparse(url).port)
         for _ in range(1500):
             with socket.create_connection(address, timeout=5) as nonsense:
                 nonsense.sendall(b"NONSENSE\r\n\r\n")
                 nonsense.recv(1000)
-        assert sandbox.ask(url, "status")["sandbox"]
+        assert sandbox.call_sandbox(url, "status")["sandbox"]
 
 
 # What it says of itself

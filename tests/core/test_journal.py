@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta, timezone
 from hypothesis import given
 from hypothesis import strategies as st
 
-from buddy_ops.core.journal import Journal, iso
+from buddy_ops.core.journal import Journal, iso_utc
 
 START = datetime(2026, 11, 22, 3, 12, tzinfo=UTC)
 
@@ -16,8 +16,8 @@ def test_each_record_is_one_line_with_number_moment_and_kind() -> None:
     lines: list[str] = []
     moments = iter([START, START + timedelta(seconds=90)])
     journal = Journal(lines.append, lambda: next(moments))
-    journal.record("opened", run="7f3a")
-    journal.record("shifted", weight=0.1, to="v42")
+    journal.append("opened", run="7f3a")
+    journal.append("shifted", weight=0.1, to="v42")
     assert [json.loads(line) for line in lines] == [
         {"seq": 1, "at": "2026-11-22T03:12:00Z", "kind": "opened", "run": "7f3a"},
         {"seq": 2, "at": "2026-11-22T03:13:30Z", "kind": "shifted", "weight": 0.1, "to": "v42"},
@@ -29,16 +29,16 @@ def test_each_record_is_one_line_with_number_moment_and_kind() -> None:
 def test_no_value_can_break_a_line(fields: dict[str, str | list[str]]) -> None:
     """Line breaks and odd characters in a value stay inside its line: a reader may split the file by lines."""
     lines: list[str] = []
-    Journal(lines.append, lambda: START).record("observed", **fields)
+    Journal(lines.append, lambda: START).append("observed", **fields)
     (line,) = lines
     assert len(line.splitlines()) == 1
-    assert json.loads(line) == {"seq": 1, "at": iso(START), "kind": "observed", **fields}
+    assert json.loads(line) == {"seq": 1, "at": iso_utc(START), "kind": "observed", **fields}
 
 
 def test_a_value_that_json_does_not_know_is_told_in_words() -> None:
     """A moment among an AWS call's parameters is written as text, rather than losing the record."""
     lines: list[str] = []
-    Journal(lines.append, lambda: START).record("aws", parameters={"StartTime": START})
+    Journal(lines.append, lambda: START).append("aws", parameters={"StartTime": START})
     assert json.loads(lines[0])["parameters"] == {"StartTime": "2026-11-22 03:12:00+00:00"}
 
 
@@ -54,10 +54,10 @@ def test_a_full_disk_is_told_and_stops_nobody() -> None:
 
     journal = Journal(write, lambda: START)
     assert journal.trouble is None
-    journal.record("shifted", weight=0.1)
+    journal.append("shifted", weight=0.1)
     assert journal.trouble is not None and "No space left on device" in journal.trouble
     full = False
-    journal.record("taken-back")
+    journal.append("taken-back")
     assert [each["kind"] for each in journal.records] == ["shifted", "taken-back"]
     assert [json.loads(line)["seq"] for line in lines] == [2]
     assert "No space left" in journal.trouble
@@ -65,6 +65,6 @@ def test_a_full_disk_is_told_and_stops_nobody() -> None:
 
 def test_moments_are_written_to_the_second_in_utc() -> None:
     """One form everywhere: ISO 8601 with a Z, whatever zone a moment was given in."""
-    assert iso(datetime(2026, 1, 2, 3, 4, 5, 999_999, tzinfo=UTC)) == "2026-01-02T03:04:05Z"
+    assert iso_utc(datetime(2026, 1, 2, 3, 4, 5, 999_999, tzinfo=UTC)) == "2026-01-02T03:04:05Z"
     elsewhere = datetime(2026, 1, 2, 8, 4, 5, tzinfo=timezone(timedelta(hours=5)))
-    assert iso(elsewhere) == "2026-01-02T03:04:05Z"
+    assert iso_utc(elsewhere) == "2026-01-02T03:04:05Z"

@@ -9,7 +9,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from buddy_ops.core.plan import HASH_LENGTH, Approval, Plan, escape
+from buddy_ops.core.plan import HASH_LENGTH, Approval, Plan, escape_markdown
 
 COVERS: dict[str, Any] = {
     "action": "rollout",
@@ -115,4 +115,4 @@ def test_an_approval_says_who_and_what() -> None:
 
 def test_no_text_breaks_a_table() -> None:
     """Lines, columns and markup in what AWS says stay in their cell."""
-    assert escape("a\nb |\t<b>&") == "a b \\| &lt;b>&amp;"
+    assert escape_markdown("a\nb |\t<b>&") == "a b \\| &lt;b>&amp;"

@@ -41,9 +41,9 @@ LIKE_SECRETS = (
 def test_a_known_value_is_cut_in_every_form(form: object) -> None:
     """As it is, and as Python, JSON, HTML, addresses and base64 write it."""
     redactor = Redactor()
-    redactor.learn(SECRET)
+    redactor.add_secret(SECRET)
     text = f"before {form(SECRET)} after"  # type: ignore[operator]
-    cleaned = redactor.clean(text)
+    cleaned = redactor.redact(text)
     assert MARK in cleaned and cleaned.startswith("before ") and cleaned.endswith(" after")
     assert "S3cr" not in cleaned and base64.b64encode(SECRET.encode()).decode()[4:20] not in cleaned
 
@@ -51,7 +51,7 @@ def test_a_known_value_is_cut_in_every_form(form: object) -> None:
 @pytest.mark.parametrize("secret", LIKE_SECRETS)
 def test_what_looks_like_a_secret_is_cut(secret: str) -> None:
     """Keys, tokens and webhooks that nobody told of."""
-    assert secret not in Redactor().clean(f"failed with {secret} today")
+    assert secret not in Redactor().redact(f"failed with {secret} today")
 
 
 @pytest.mark.parametrize(
@@ -65,7 +65,7 @@ def test_what_looks_like_a_secret_is_cut(secret: str) -> None:
 )
 def test_only_the_secret_of_a_pair_is_cut(text: str, cleaned: str) -> None:
     """What it was for stays readable."""
-    assert Redactor().clean(text) == cleaned
+    assert Redactor().redact(text) == cleaned
 
 
 @pytest.mark.parametrize(
@@ -82,14 +82,14 @@ def test_only_the_secret_of_a_pair_is_cut(text: str, cleaned: str) -> None:
 )
 def test_what_is_no_secret_stays(text: str) -> None:
     """Figures, ARNs, hashes, and the places of secrets are what an archive is for."""
-    assert Redactor().clean(text) == text
+    assert Redactor().redact(text) == text
 
 
 def test_a_functions_environment_is_learned_with_sense() -> None:
     """Values that may be secrets are; flags, words, numbers and the names in the settings are not."""
     redactor = Redactor()
-    redactor.spare({"function": "buddy-7", "alarms": {"tables": ["buddy-reminders-7"]}})
-    redactor.learn_named(
+    redactor.never_redact({"function": "buddy-7", "alarms": {"tables": ["buddy-reminders-7"]}})
+    redactor.add_secrets_of(
         {
             "ENABLE_NEW_MEDICATION_FLOW": "true",
             "LOG_LEVEL": "INFO",
@@ -102,31 +102,31 @@ def test_a_functions_environment_is_learned_with_sense() -> None:
         strict=False,
     )
     text = "true INFO production buddy-reminders-7 2026-11-22 x7-Kq.9zzP short"
-    assert redactor.clean(text) == f"true INFO production buddy-reminders-7 2026-11-22 {MARK} {MARK}"
+    assert redactor.redact(text) == f"true INFO production buddy-reminders-7 2026-11-22 {MARK} {MARK}"
 
 
 def test_everything_made_of_texts_is_cleaned() -> None:
     """Keys and values of mappings, lists, and the text chunks of a picture; other values stay as they are."""
     redactor = Redactor(patterns=[r"patient-\d+", r"case (?P<number>\d+)"])
-    redactor.learn("hunter2hunter2")
+    redactor.add_secret("hunter2hunter2")
     picture = base64.b64encode(b"\x89PNG tEXt hunter2hunter2").decode()
     plain = base64.b64encode(b"\x89PNG" + bytes(range(200))).decode()
     value = {"hunter2hunter2": [1, None, ("patient-12", "case 34")], "image/png": picture, "password": "abc12345"}
-    assert redactor.clean(value) == {
+    assert redactor.redact(value) == {
         MARK: [1, None, (MARK, f"case {MARK}")],
         "image/png": "",
         "password": MARK,
     }
-    assert redactor.clean({"image/png": plain}) == {"image/png": plain}
+    assert redactor.redact({"image/png": plain}) == {"image/png": plain}
 
 
 def test_what_one_process_learns_the_others_cut(tmp_path: Path) -> None:
     """Through the private file, which nobody else may read; what was learned before it was shared too."""
     file = tmp_path / "secrets"
     kernel, engine = Redactor(), Redactor(file=str(file))
-    kernel.learn("first-value-1")
-    kernel.share(str(file))
-    kernel.learn("second\nvalue-2")
-    assert engine.refresh() and not engine.refresh()
-    assert engine.clean("first-value-1 second\nvalue-2") == f"{MARK} {MARK}"
+    kernel.add_secret("first-value-1")
+    kernel.share_with_kernel(str(file))
+    kernel.add_secret("second\nvalue-2")
+    assert engine.reload_shared() and not engine.reload_shared()
+    assert engine.redact("first-value-1 second\nvalue-2") == f"{MARK} {MARK}"
     assert file.stat().st_mode & 0o077 == 0

@@ -9,23 +9,25 @@ import pytest
 from buddy_ops.core import project, settings
 from buddy_ops.core import rules as rules_
 from buddy_ops.core.errors import InvalidInput
-from buddy_ops.core.plan import Item, Record
-from buddy_ops.core.rules import Facts, Glass
+from buddy_ops.core.plan import ChecklistItem, ChecklistResult
+from buddy_ops.core.rules import BreakGlass, DeploymentFacts
 
 MONDAY = datetime(2026, 11, 23, 10, 0, tzinfo=UTC)
-PROD = settings.validate(project.read("prod")[0], "prod")
-PASSED = Record("pre_deployment", "ab12", MONDAY - timedelta(hours=2), "7f3a", "arn", (Item("tests", "yes", "ran"),))
-GOOD = Facts("canary", MONDAY, ci="GitHub Actions", records={"pre_deployment": PASSED})
+PROD = settings.validate_settings(project.read_settings("prod")[0], "prod")
+PASSED = ChecklistResult(
+    "pre_deployment", "ab12", MONDAY - timedelta(hours=2), "7f3a", "arn", (ChecklistItem("tests", "yes", "ran"),)
+)
+GOOD = DeploymentFacts("canary", MONDAY, ci="GitHub Actions", records={"pre_deployment": PASSED})
 
 
 def refused(**changes: Any) -> tuple[str, ...]:
-    return rules_.refusals("prod", PROD, replace(GOOD, **changes))
+    return rules_.violations("prod", PROD, replace(GOOD, **changes))
 
 
 def prod(**changes: Any) -> settings.Settings:
-    values = project.read("prod")[0]
+    values = project.read_settings("prod")[0]
     values["policy"] |= changes
-    return settings.validate(values, "prod")
+    return settings.validate_settings(values, "prod")
 
 
 def test_what_keeps_to_every_rule_of_prod_may_begin() -> None:
@@ -35,8 +37,10 @@ def test_what_keeps_to_every_rule_of_prod_may_begin() -> None:
 
 def test_every_refusal_is_told_at_once() -> None:
     """Nobody corrects one thing to learn of the next."""
-    facts = Facts("all_at_once", MONDAY + timedelta(days=5), serving="41", since=MONDAY + timedelta(days=4.5))
-    told = rules_.refusals("prod", PROD, replace(facts, replaced=("stages_percent",), records={"pre_deployment": None}))
+    facts = DeploymentFacts("all_at_once", MONDAY + timedelta(days=5), serving="41", since=MONDAY + timedelta(days=4.5))
+    told = rules_.violations(
+        "prod", PROD, replace(facts, replaced=("stages_percent",), records={"pre_deployment": None})
+    )
     assert len(told) == 6
     for each in (
         "by CI",
@@ -77,7 +81,7 @@ def test_the_window_is_in_the_time_of_its_zone() -> None:
         ("2026-11-23T07:30:00Z", False),
         ("2026-11-22T23:30:00Z", False),
     ):
-        told = rules_.refusals("prod", vienna, replace(GOOD, now=datetime.fromisoformat(moment)))
+        told = rules_.violations("prod", vienna, replace(GOOD, now=datetime.fromisoformat(moment)))
         assert (told == ()) is open_, moment
 
 
@@ -88,7 +92,7 @@ def test_a_version_that_stayed_is_left_in_peace_for_its_rollback_window() -> Non
     (told,) = refused(serving="41", since=since + timedelta(minutes=1))
     assert "v41" in told and "2026-11-23 10:01" in told
     assert refused(serving="", since=since + timedelta(hours=20)) == ()
-    nowhere = rules_.refusals(
+    nowhere = rules_.violations(
         "dev", prod(hours_between=0), replace(GOOD, serving="41", since=MONDAY + timedelta(days=1))
     )
     assert nowhere == ()  # where no such rule is, not even a clock that runs behind makes one
@@ -99,11 +103,11 @@ def test_a_version_that_stayed_is_left_in_peace_for_its_rollback_window() -> Non
     [
         (None, "there is no record"),
         (replace(PASSED, at=MONDAY - timedelta(hours=24, seconds=1)), "counts for 24 hours"),
-        (replace(PASSED, items=(Item("alarms", "no", "none"),)), "'alarms' no"),
-        (replace(PASSED, items=(Item("alarms", "unknown", "denied"),)), "'alarms' unknown"),
+        (replace(PASSED, items=(ChecklistItem("alarms", "no", "none"),)), "'alarms' no"),
+        (replace(PASSED, items=(ChecklistItem("alarms", "unknown", "denied"),)), "'alarms' unknown"),
     ],
 )
-def test_a_record_counts_fresh_and_whole(record: Record | None, told: str) -> None:
+def test_a_record_counts_fresh_and_whole(record: ChecklistResult | None, told: str) -> None:
     """Missing, old, failed or unknown: unknown is not yes."""
     (said,) = refused(records={"pre_deployment": record})
     assert told in said
@@ -114,8 +118,8 @@ def test_ci_is_told_by_its_variables_or_proved_by_its_principal() -> None:
     assert "this is no CI" in refused(ci="")[0]
     proved = prod(ci_principals=["arn:aws:sts::*:assumed-role/deployer/*"])
     ci = "arn:aws:sts::123456789012:assumed-role/deployer/run-7"
-    assert rules_.refusals("prod", proved, replace(GOOD, ci="", principal=ci)) == ()
-    (told,) = rules_.refusals("prod", proved, replace(GOOD, principal="arn:aws:sts::123456789012:assumed-role/ada/x"))
+    assert rules_.violations("prod", proved, replace(GOOD, ci="", principal=ci)) == ()
+    (told,) = rules_.violations("prod", proved, replace(GOOD, principal="arn:aws:sts::123456789012:assumed-role/ada/x"))
     assert "assumed-role/ada/x" in told
 
 
@@ -130,8 +134,10 @@ def test_a_rollout_under_way_goes_on_whatever_the_hour_but_not_by_any_hand() -> 
 def test_glass_is_broken_by_name_and_for_a_reason(given: dict[str, str]) -> None:
     """Half of it breaks nothing."""
     with pytest.raises(InvalidInput, match="break-glass-incomplete"):
-        rules_.broken(given)
-    assert rules_.broken({}) is None and rules_.broken({"who": " Ada ", "why": "it burns"}) == Glass("Ada", "it burns")
+        rules_.parse_break_glass(given)
+    assert rules_.parse_break_glass({}) is None and rules_.parse_break_glass(
+        {"who": " Ada ", "why": "it burns"}
+    ) == BreakGlass("Ada", "it burns")
 
 
 def test_times_of_day_may_stand_without_quotes() -> None:
@@ -160,7 +166,9 @@ def test_rules_that_mean_nothing_are_refused(rules: dict[str, Any], said: str) -
 
 def test_each_environment_keeps_to_the_guide() -> None:
     """Its table of environments: strategy, approvals, tests and retention; every file shows its smoke tests."""
-    found = {name: settings.validate(project.read(name)[0], name) for name in ("dev", "staging", "prod")}
+    found = {
+        name: settings.validate_settings(project.read_settings(name)[0], name) for name in ("dev", "staging", "prod")
+    }
     assert [each.rollout.strategies[0] for each in found.values()] == ["all_at_once", "all_at_once", "canary"]
     assert [each.rollout.approvals for each in found.values()] == [0, 1, 2]
     assert found["prod"].rollout.strategies == ("canary",) and found["prod"].rollout.stages_percent == (10, 50, 100)

@@ -31,7 +31,7 @@ dry_run: bool = False  # show and stop
 def refusal(values: Any, **more: Any) -> InvalidInput:
     """What ``validate`` says of values that it must not take."""
     with pytest.raises(InvalidInput) as refused:
-        settings.validate(values, FILE, **more)
+        settings.validate_settings(values, FILE, **more)
     return refused.value
 
 
@@ -102,7 +102,7 @@ def test_settings_must_be_a_mapping(values: Any) -> None:
 def test_a_parameter_replaces_a_setting_of_the_rollout_only() -> None:
     """What a runbook's parameters give comes before the file; all else stays the file's."""
     values = {**GOOD, "rollout": {"bake_minutes": 5, "watch_minutes": 30}}
-    found = settings.validate(values, FILE, {"bake_minutes": 2.0, "stages_percent": [20, 100]})
+    found = settings.validate_settings(values, FILE, {"bake_minutes": 2.0, "stages_percent": [20, 100]})
     assert (found.rollout.bake_minutes, found.rollout.watch_minutes) == (2.0, 30.0)
     assert found.rollout.stages_percent == (20, 100)
     assert values["rollout"]["bake_minutes"] == 5
@@ -119,7 +119,7 @@ def test_a_wrong_parameter_is_not_blamed_on_the_file() -> None:
 
 def test_settings_cannot_be_changed_after_they_were_approved() -> None:
     """Models are frozen all the way down."""
-    found = settings.validate(GOOD, FILE)
+    found = settings.validate_settings(GOOD, FILE)
     with pytest.raises(ValueError, match="frozen"):
         found.alias = "other"
     with pytest.raises(ValueError, match="frozen"):
@@ -129,7 +129,7 @@ def test_settings_cannot_be_changed_after_they_were_approved() -> None:
 def test_the_readme_names_every_key_of_who_is_told() -> None:
     """``notify``, its status page, and ``alarms``: key by key, and where the roles may read secrets."""
     told = (ROOT / "README.md").read_text("utf-8").split("**Who is told**")[1].split("**Which role for what**")[0]
-    for model in (settings.Notify, settings.StatusPage, settings.Alarms):
+    for model in (settings.NotificationSettings, settings.StatusPage, settings.AlarmSettings):
         assert all(f"`{name}`" in told for name in model.model_fields), model
     where = permissions.SECRETS.partition(":parameter")[2].format(environment="ENVIRONMENT").removesuffix("*")
     assert f"`ssm:{where}NAME`" in told
@@ -154,17 +154,17 @@ def test_a_secret_that_was_written_plainly_is_refused_and_not_repeated(told: str
     """The key and what is wrong with it, and not a word of what stands there."""
     text = f"environment: prod\nsettings:\n  function: f\n  notify: {told}\n"
     with pytest.raises(InvalidInput, match="invalid-settings") as refused:
-        settings.parse("prod", text, FILE)
+        settings.parse_yaml_text("prod", text, FILE)
     assert key in refused.value.what
     assert not any(part in str(refused.value) for part in ("s3cr3t", "chat.example"))
 
 
 def test_a_parameter_that_may_hold_a_secret_is_not_repeated() -> None:
     """Settings and a function's environment variables: named, and not shown."""
-    declared = settings.declared("settings: dict = {}\nvariables: dict[str, str | None] = {}\n")
+    declared = settings.parse_declarations("settings: dict = {}\nvariables: dict[str, str | None] = {}\n")
     given = {"settings": WEBHOOK, "variables": {"TOKEN": WEBHOOK, "OTHER": ["s3cr3t"]}}
     with pytest.raises(InvalidInput, match="invalid-parameters") as refused:
-        settings.check(declared, given, "all_at_once")
+        settings.check_parameters(declared, given, "all_at_once")
     assert "settings: Input should be a valid dictionary" in refused.value.what
     assert "variables: Input should be a valid string" in refused.value.what and "s3cr3t" not in str(refused.value)
 
@@ -184,28 +184,28 @@ def test_a_parameter_that_may_hold_a_secret_is_not_repeated() -> None:
 def test_a_file_has_exactly_two_keys_and_the_right_environment(text: str, said: str) -> None:
     """A parameters/ file that is not shaped as promised, or is another environment's, is refused by name."""
     with pytest.raises(InvalidInput, match="invalid-settings") as refused:
-        settings.parse("prod", text, FILE)
+        settings.parse_yaml_text("prod", text, FILE)
     assert FILE in refused.value.what and said in refused.value.what
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
 def test_the_files_in_parameters_are_valid(path: Path) -> None:
     """Every environment's file can be used as it is, and names its own environment's function."""
-    found = settings.parse(path.stem, path.read_text("utf-8"), path.name)
+    found = settings.parse_yaml_text(path.stem, path.read_text("utf-8"), path.name)
     assert found.function == f"buddy-alexa-skill-{path.stem}"
     assert found.failure_metrics, "apologies must count as failures"
 
 
 def test_prod_wants_two_people_and_the_plans_hash() -> None:
     """Production is shipped by canary only, approved by two people who name the plan's hash."""
-    policy = settings.parse("prod", (ROOT / FILE).read_text("utf-8"), FILE).rollout
+    policy = settings.parse_yaml_text("prod", (ROOT / FILE).read_text("utf-8"), FILE).rollout
     assert (policy.strategies, policy.approvals, policy.demand_plan_hash) == (("canary",), 2, True)
 
 
 def test_the_sandbox_rehearses_prod() -> None:
     """Stages, bakes and what counts as healthy are prod's in the sandbox too, or practice would teach the wrong thing."""
     texts = {name: (ROOT / "parameters" / f"{name}.yaml").read_text("utf-8") for name in ("sandbox", "prod")}
-    here, prod = (settings.parse(name, text, name) for name, text in texts.items())
+    here, prod = (settings.parse_yaml_text(name, text, name) for name, text in texts.items())
     assert here.rollout.stages_percent == prod.rollout.stages_percent
     assert here.rollout.bake_minutes == prod.rollout.bake_minutes
     assert (here.health, here.failure_metrics) == (prod.health, prod.failure_metrics)
@@ -213,7 +213,7 @@ def test_the_sandbox_rehearses_prod() -> None:
 
 def test_parameters_are_declared_by_their_cell() -> None:
     """Name, annotation and default come from the notebook's own cell; other lines declare nothing."""
-    found = settings.declared(CELL + "import os\nx = 1\nbare: int\n")
+    found = settings.parse_declarations(CELL + "import os\nx = 1\nbare: int\n")
     assert list(found) == ["environment", "artifact", "stages", "bake_minutes", "approved_by", "dry_run"]
     assert (found["stages"].annotation, found["stages"].default) == ("list[float]", [])
 
@@ -222,7 +222,7 @@ def test_every_wrong_parameter_is_told_at_once() -> None:
     """Unknown names, with the nearest known one, and wrong types are one error with the runbook's name."""
     given = {"artefact": "x.zip", "bake_minutes": "ten", "stages": "10,50", "zzz": 1, "approved_by": "Ada"}
     with pytest.raises(InvalidInput, match="invalid-parameters") as refused:
-        settings.check(settings.declared(CELL), given, "canary")
+        settings.check_parameters(settings.parse_declarations(CELL), given, "canary")
     what = refused.value.what
     assert "canary: 5 problems." in what
     assert "artefact: no such parameter; did you mean artifact?" in what
@@ -246,7 +246,7 @@ def test_every_wrong_parameter_is_told_at_once() -> None:
 )
 def test_values_come_back_in_their_declared_types(given: dict[str, Any], value: Any) -> None:
     """What ``papermill -p`` guessed is put right: 'false' is not true, and a version's number may be a text."""
-    found = settings.check(settings.declared(CELL), given, "canary")
+    found = settings.check_parameters(settings.parse_declarations(CELL), given, "canary")
     (name,) = given
     assert found[name] == value and type(found[name]) is type(value)
     assert found["environment"] == "sandbox"
@@ -270,11 +270,11 @@ ANY_SETTINGS = st.one_of(
         {"function": st.one_of(st.just("f"), VALUES)},
         optional={
             "alias": VALUES,
-            "aws": section(settings.Aws),
-            "rollout": section(settings.Rollout),
-            "health": section(settings.Health),
-            "lease": section(settings.Lease),
-            "failure_metrics": st.lists(section(settings.Metric), max_size=2),
+            "aws": section(settings.AwsSettings),
+            "rollout": section(settings.RolloutSettings),
+            "health": section(settings.HealthSettings),
+            "lease": section(settings.FailsafeSettings),
+            "failure_metrics": st.lists(section(settings.MetricName), max_size=2),
         },
     ),
 )
@@ -284,7 +284,7 @@ ANY_SETTINGS = st.one_of(
 def test_any_values_give_settings_or_one_refusal(values: Any) -> None:
     """Whatever stands under ``settings``, it becomes a policy that makes sense, or one InvalidInput; never a crash."""
     try:
-        found = settings.validate(values, FILE)
+        found = settings.validate_settings(values, FILE)
     except InvalidInput as error:
         assert error.reference == "invalid-settings" and FILE in error.what
         return
@@ -303,20 +303,22 @@ def test_any_values_give_settings_or_one_refusal(values: Any) -> None:
 def test_any_text_gives_settings_or_one_refusal(text: str) -> None:
     """Whatever a parameters/ file holds, reading it ends in settings or one InvalidInput; never a crash."""
     try:
-        assert isinstance(settings.parse("prod", text, FILE), Settings)
+        assert isinstance(settings.parse_yaml_text("prod", text, FILE), Settings)
     except InvalidInput as error:
         assert error.reference == "invalid-settings" and FILE in error.what
 
 
-@given(st.dictionaries(st.one_of(st.sampled_from(sorted(settings.declared(CELL))), st.text(max_size=5)), VALUES))
+@given(
+    st.dictionaries(st.one_of(st.sampled_from(sorted(settings.parse_declarations(CELL))), st.text(max_size=5)), VALUES)
+)
 def test_any_parameters_give_values_or_one_refusal(given_values: dict[str, Any]) -> None:
     """Whatever parameters are given, they become values of the declared types, or one InvalidInput."""
     try:
-        found = settings.check(settings.declared(CELL), given_values, "canary")
+        found = settings.check_parameters(settings.parse_declarations(CELL), given_values, "canary")
     except InvalidInput as error:
         assert error.reference == "invalid-parameters"
         return
-    assert set(found) == set(settings.declared(CELL))
+    assert set(found) == set(settings.parse_declarations(CELL))
     assert isinstance(found["dry_run"], bool) and isinstance(found["artifact"], str)
 
 
@@ -329,7 +331,7 @@ TABLE = {"name": "reminders", "key": ["user_id"]}
 )
 def test_a_table_that_makes_no_sense_is_refused(field: str, wrong: object) -> None:
     """A name, one or two key attributes, and regular expressions that are some; each problem names its key."""
-    settings.validate({"function": "f", "tables": [TABLE]}, "file")
+    settings.validate_settings({"function": "f", "tables": [TABLE]}, "file")
     with pytest.raises(InvalidInput, match=r"invalid-settings") as refused:
-        settings.validate({"function": "f", "tables": [{**TABLE, field: wrong}]}, "file")
+        settings.validate_settings({"function": "f", "tables": [{**TABLE, field: wrong}]}, "file")
     assert f"settings.tables.0.{field}" in refused.value.what

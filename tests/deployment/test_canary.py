@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from buddy_ops.aws.aliases import decode
+from buddy_ops.aws.aliases import decode_rollout_state
 from buddy_ops.aws.session import Target
 from buddy_ops.core.errors import AwsFailed, Held, Refused, RolledBack
 from buddy_ops.deployment import rollout
@@ -49,8 +49,8 @@ def test_a_good_build_reaches_100_percent_by_the_stages_of_prod(situation: Bring
     assert weights(here) == [0.1, 0.5, 1.0, 1.0]
     assert here.alias()["FunctionVersion"] == "2"
     assert "RoutingConfig" not in here.alias()
-    record = decode(here.alias()["Description"])
-    assert record is not None and (record.stage, record.source, record.to) == ("proved", "1", "2")
+    record = decode_rollout_state(here.alias()["Description"])
+    assert record is not None and (record.stage, record.stable_version, record.new_version) == ("proved", "1", "2")
 
 
 def test_a_bad_build_ends_without_traffic(situation: Bring) -> None:
@@ -61,13 +61,13 @@ def test_a_bad_build_ends_without_traffic(situation: Bring) -> None:
     assert weights(here)[-1] == 0.0
     assert max(weights(here)) < 1.0
     assert here.alias()["FunctionVersion"] == "1" and "RoutingConfig" not in here.alias()
-    record = decode(here.alias()["Description"])
-    assert record is not None and record.bad == ("2",)
+    record = decode_rollout_state(here.alias()["Description"])
+    assert record is not None and record.rejected_versions == ("2",)
     journal = [json.loads(line) for line in (here.folder / "run" / "journal.jsonl").read_text().splitlines()]
     taken = next(each for each in journal if each["kind"] == "taken-back")
     assert taken["version"] == "2" and "v2 fails" in taken["reasons"][0]
     with pytest.raises(RolledBack):
-        rollout.conclude(outcome)
+        rollout.raise_for_ending(outcome)
 
 
 def test_apologies_count_as_failures(situation: Bring) -> None:
@@ -151,8 +151,8 @@ def test_a_killed_run_is_resumed_before_the_lease_fires(situation: Bring) -> Non
     here = situation("good")
     artifact = here.build("good")
     first = here.connect()
-    plan = rollout.plan(first, artifact)
-    steps = rollout.run(first, plan, approve(first, plan))
+    plan = rollout.plan_rollout(first, artifact)
+    steps = rollout.run_rollout(first, plan, approve(first, plan))
     for seen in steps:
         if seen.stage == "2":
             break
@@ -187,12 +187,12 @@ def test_another_rollout_is_refused_and_named(situation: Bring) -> None:
     """A second build is refused while a rollout is under way; the refusal says whose it is, and nothing is written."""
     here = situation("good")
     first = here.connect()
-    plan = rollout.plan(first, here.build("good"))
-    steps = rollout.run(first, plan, approve(first, plan))
+    plan = rollout.plan_rollout(first, here.build("good"))
+    steps = rollout.run_rollout(first, plan, approve(first, plan))
     split(first, steps)
     writes = len(here.calls("UpdateAlias", "UpdateFunctionCode", "PublishVersion"))
     with pytest.raises(Refused, match="rollout-under-way") as refused:
-        rollout.plan(here.connect(), here.build("good", "3.0.0"))
+        rollout.plan_rollout(here.connect(), here.build("good", "3.0.0"))
     assert first.run in refused.value.what
     assert len(here.calls("UpdateAlias", "UpdateFunctionCode", "PublishVersion")) == writes
     steps.close()
@@ -203,8 +203,8 @@ def test_somebody_elses_move_ends_the_rollout(situation: Bring) -> None:
     """When another hand moves the alias, this run stops at its next poll, says so, and writes nothing more."""
     here = situation("good")
     mine = here.connect()
-    plan = rollout.plan(mine, here.build("good"))
-    steps = rollout.run(mine, plan, approve(mine, plan))
+    plan = rollout.plan_rollout(mine, here.build("good"))
+    steps = rollout.run_rollout(mine, plan, approve(mine, plan))
     split(mine, steps)
     here.client("lambda").update_alias(
         FunctionName=here.function, Name="live", RoutingConfig={"AdditionalVersionWeights": {}}, Description="by hand"
@@ -219,8 +219,8 @@ def test_metrics_that_cannot_be_read_hold_and_never_pass(situation: Bring) -> No
     """An outage of CloudWatch stops the bake clock; past its limit the traffic goes back, and nobody is blamed."""
     here = situation("good")
     mine = here.connect()
-    plan = rollout.plan(mine, here.build("good"))
-    steps = rollout.run(mine, plan, approve(mine, plan))
+    plan = rollout.plan_rollout(mine, here.build("good"))
+    steps = rollout.run_rollout(mine, plan, approve(mine, plan))
     seen = split(mine, steps)
     here.ask("set", outage="partial")
     with pytest.raises(StopIteration) as end:
@@ -230,10 +230,10 @@ def test_metrics_that_cannot_be_read_hold_and_never_pass(situation: Bring) -> No
             assert seen.stage == "1"
     outcome = end.value.value
     assert (outcome.ending, outcome.exit_code) == ("held", 5)
-    record = decode(here.alias()["Description"])
-    assert record is not None and record.bad == () and here.alias()["FunctionVersion"] == "1"
+    record = decode_rollout_state(here.alias()["Description"])
+    assert record is not None and record.rejected_versions == () and here.alias()["FunctionVersion"] == "1"
     with pytest.raises(Held):
-        rollout.conclude(outcome)
+        rollout.raise_for_ending(outcome)
     mine.close()
 
 
@@ -252,8 +252,8 @@ def test_orders_are_obeyed(situation: Bring, order: rollout.Order) -> None:
     """'abort' takes the traffic back at once; 'promote' goes on to the next stage without waiting."""
     here = situation("good")
     mine = here.connect()
-    plan = rollout.plan(mine, here.build("good"))
-    steps = rollout.run(mine, plan, approve(mine, plan))
+    plan = rollout.plan_rollout(mine, here.build("good"))
+    steps = rollout.run_rollout(mine, plan, approve(mine, plan))
     split(mine, steps)
     if order == "abort":
         with pytest.raises(StopIteration) as end:
@@ -274,5 +274,5 @@ def test_no_credentials_are_told_as_such(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "none"))
     monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "none"))
     with pytest.raises(AwsFailed, match="no-credentials") as failed:
-        aliases.read(session.connect("dev", "test", quiet=True))
+        aliases.read_alias(session.connect("dev", "test", quiet=True))
     assert "Nothing was read or written" in failed.value.now

@@ -44,12 +44,12 @@ def crowded(situation: Bring) -> Situation:
 def test_the_ten_newest_and_everything_in_use_stay(crowded: Situation) -> None:
     """Of sixty versions on two pages, the ten newest and every version that an alias serves are left."""
     target = crowded.connect()
-    plan = cleanup.plan(target)
+    plan = cleanup.plan_cleanup(target)
     assert set(plan.kept) == {"1", "5", "9"}
-    done = cleanup.run(target, plan, approve(target, plan))
-    assert len(done.deleted) == 47 and done.spared == {}
+    done = cleanup.run_cleanup(target, plan, approve(target, plan))
+    assert len(done.deleted) == 47 and done.skipped == {}
     assert there(crowded) == [1, 5, 9, *range(51, 61)]
-    assert cleanup.plan(target).doomed == ()
+    assert cleanup.plan_cleanup(target).to_delete == ()
 
 
 @pytest.mark.parametrize("fewest", [3, 10])
@@ -59,10 +59,10 @@ def test_the_rules_of_the_environment_are_the_floor(crowded: Situation, fewest: 
     target = crowded.connect(values=values | {"policy": {"keep_versions": fewest}})
     for keep in (0, fewest - 1):
         with pytest.raises(Refused, match="not-allowed") as refused:
-            cleanup.plan(target, keep)
+            cleanup.plan_cleanup(target, keep)
         assert f"sandbox keeps the newest {fewest} versions, and {keep} were asked for." in str(refused.value)
     for keep, newest in ((None, fewest), (fewest, fewest), (fewest + 2, fewest + 2)):
-        doomed = {int(each) for each in cleanup.plan(target, keep).doomed}
+        doomed = {int(each) for each in cleanup.plan_cleanup(target, keep).to_delete}
         assert doomed == set(range(1, 61 - newest)) - {1, 5, 9}
     assert there(crowded) == [*range(1, 61)]
 
@@ -70,17 +70,17 @@ def test_the_rules_of_the_environment_are_the_floor(crowded: Situation, fewest: 
 def test_what_an_alias_takes_meanwhile_is_spared(crowded: Situation) -> None:
     """A version that comes into use between the plan and its deletion stays, and is told."""
     target = crowded.connect()
-    plan = cleanup.plan(target)
+    plan = cleanup.plan_cleanup(target)
     crowded.client("lambda").update_alias(FunctionName=crowded.function, Name="other", FunctionVersion="20")
-    done = cleanup.run(target, plan, approve(target, plan))
-    assert "serves it" in done.spared["20"] and 20 in there(crowded)
+    done = cleanup.run_cleanup(target, plan, approve(target, plan))
+    assert "serves it" in done.skipped["20"] and 20 in there(crowded)
 
 
 def test_a_young_version_stays(situation: Bring) -> None:
     """A version inside its 24 hours is never deleted."""
     here = situation("good", requests_per_minute=0, history_minutes=0)
     publish(here, 12)
-    assert cleanup.plan(here.connect()).doomed == ()
+    assert cleanup.plan_cleanup(here.connect()).to_delete == ()
 
 
 def test_a_version_with_provisioned_concurrency_stays(crowded: Situation) -> None:
@@ -88,7 +88,7 @@ def test_a_version_with_provisioned_concurrency_stays(crowded: Situation) -> Non
     crowded.client("lambda").put_provisioned_concurrency_config(
         FunctionName=crowded.function, Qualifier="7", ProvisionedConcurrentExecutions=1
     )
-    assert cleanup.plan(crowded.connect()).kept["7"] == "it has provisioned concurrency"
+    assert cleanup.plan_cleanup(crowded.connect()).kept["7"] == "it has provisioned concurrency"
 
 
 def test_a_rollback_target_stays(situation: Bring) -> None:
@@ -98,4 +98,4 @@ def test_a_rollback_target_stays(situation: Bring) -> None:
     here.ask("set", requests_per_minute=0)
     publish(here, 12)
     here.ask("advance", seconds=48 * 3600)
-    assert cleanup.plan(here.connect()).kept["1"] == "alias live may return to it"
+    assert cleanup.plan_cleanup(here.connect()).kept["1"] == "alias live may return to it"

@@ -44,13 +44,13 @@ def variables(here: Situation, version: str = "$LATEST") -> dict[str, str]:
 
 
 def turn(mine: Target, **wanted: bool) -> rollout.Outcome:
-    plan = feature_flags.plan(mine, wanted)
-    return rollout.drive(mine, rollout.run(mine, plan, approve(mine, plan)))
+    plan = feature_flags.plan_flags(mine, wanted)
+    return rollout.drive_rollout(mine, rollout.run_rollout(mine, plan, approve(mine, plan)))
 
 
 def aborted(mine: Target, plan: RolloutPlan) -> rollout.Outcome:
     """A rollout that a person aborts once it has traffic."""
-    steps = rollout.run(mine, plan, approve(mine, plan))
+    steps = rollout.run_rollout(mine, plan, approve(mine, plan))
     seen = next(steps)
     try:
         while True:
@@ -72,7 +72,7 @@ def test_a_flag_is_a_new_version_and_nothing_else_changes(situation: Bring) -> N
     outcome = turn(mine, **{SAFETY: True})
     assert (outcome.ending, here.alias()["FunctionVersion"]) == ("unproven", "3")
     assert variables(here, "3") == {**SECRET, SAFETY: "true"} and variables(here, "2") == SECRET
-    shas = {each["Version"]: each["CodeSha256"] for each in aliases.versions(mine)}
+    shas = {each["Version"]: each["CodeSha256"] for each in aliases.list_versions(mine)}
     assert shas["3"] == shas["2"]
     weights = [each["params"]["RoutingConfig"]["AdditionalVersionWeights"] for each in here.calls("UpdateAlias")]
     assert weights[:3] == [{"3": 0.1}, {"3": 0.5}, {}]
@@ -83,12 +83,19 @@ def test_no_secret_is_ever_shown(situation: Bring) -> None:
     """Neither plan nor journal nor outcome nor what is read back nor an error has the value of another variable."""
     here = with_secret(situation)
     mine = canary(here)
-    plan = feature_flags.plan(mine, {SAFETY: True})
-    outcome = rollout.drive(mine, rollout.run(mine, plan, approve(mine, plan)))
-    shown = [str(plan), repr(plan), plan._repr_markdown_(), str(outcome), feature_flags.tell(mine), repr(plan.covers)]
+    plan = feature_flags.plan_flags(mine, {SAFETY: True})
+    outcome = rollout.drive_rollout(mine, rollout.run_rollout(mine, plan, approve(mine, plan)))
+    shown = [
+        str(plan),
+        repr(plan),
+        plan._repr_markdown_(),
+        str(outcome),
+        feature_flags.describe_flags(mine),
+        repr(plan.covers),
+    ]
     shown += [json.dumps(mine.journal.records, default=str), (here.folder / "run" / "journal.jsonl").read_text()]
     with pytest.raises(BuddyError) as failed:
-        aliases.configure(mine, {**SECRET, "no-such-name": "x"}, "")
+        aliases.update_environment(mine, {**SECRET, "no-such-name": "x"}, "")
     assert "ValidationException" in str(failed.value)
     assert not [each for each in (*shown, str(failed.value), repr(failed.value)) if SECRET["API_TOKEN"] in each]
 
@@ -100,18 +107,18 @@ def test_who_turned_what_is_read_back(situation: Bring) -> None:
     turn(mine, **{SAFETY: True, FLOW: False})
     here.ship(here.build("good", "2.0.0"))
     turn(mine, **{SAFETY: False})
-    newest, oldest = feature_flags.history(mine)
+    newest, oldest = feature_flags.flag_history(mine)
     assert (newest.version, newest.turned) == ("4", {SAFETY: False})
     assert (oldest.version, oldest.turned) == ("2", {SAFETY: True, FLOW: False})
     assert oldest.who == f"run {mine.run}: {SAFETY}=true, {FLOW}=false by Ada and Grace"
-    assert f"v4 serves: {FLOW} off, {SAFETY} off." in feature_flags.tell(mine)
+    assert f"v4 serves: {FLOW} off, {SAFETY} off." in feature_flags.describe_flags(mine)
 
 
 def test_a_flag_that_is_taken_back_leaves_latest_as_it_was(situation: Bring) -> None:
     """After an abort $LATEST has the old environment, so that the next build does not ship the flag."""
     here = with_secret(situation)
     mine = canary(here)
-    outcome = aborted(mine, feature_flags.plan(mine, {SAFETY: True}))
+    outcome = aborted(mine, feature_flags.plan_flags(mine, {SAFETY: True}))
     assert (outcome.ending, here.alias()["FunctionVersion"]) == ("aborted", "2")
     assert variables(here) == SECRET and variables(here, "3") == {**SECRET, SAFETY: "true"}
 
@@ -120,7 +127,7 @@ def test_a_build_that_would_ship_a_flag_along_says_so(situation: Bring) -> None:
     """What $LATEST has that the serving version has not stands in the plan, by name and without a value."""
     here = with_secret(situation)
     configured(here, **SECRET, ENABLE_ENHANCED_SAFETY="true", OTHER_TOKEN="also-s3cret")
-    plan = rollout.plan(canary(here), here.build("good", "9.0.0"))
+    plan = rollout.plan_rollout(canary(here), here.build("good", "9.0.0"))
     (told,) = [each for each in plan.reasons if "otherwise than v2" in each]
     assert told.endswith(f": {SAFETY}, OTHER_TOKEN") and "s3cret" not in str(plan)
 
@@ -134,9 +141,9 @@ def test_a_flag_never_ships_code_that_does_not_serve(situation: Bring) -> None:
     mine = canary(here)
     for artifact in ("", here.build("total_failure", "6.6.6")):
         with pytest.raises(Refused, match="code-differs"):
-            feature_flags.plan(mine, {SAFETY: True}, artifact=artifact)
-    plan = feature_flags.plan(mine, {SAFETY: True}, artifact=here.build("good", "1.0.0"))
-    assert rollout.drive(mine, rollout.run(mine, plan, approve(mine, plan))).new == "2"
+            feature_flags.plan_flags(mine, {SAFETY: True}, artifact=artifact)
+    plan = feature_flags.plan_flags(mine, {SAFETY: True}, artifact=here.build("good", "1.0.0"))
+    assert rollout.drive_rollout(mine, rollout.run_rollout(mine, plan, approve(mine, plan))).new == "2"
     serving = here.client("lambda").get_function_configuration(FunctionName=here.function, Qualifier="2")
     assert serving["CodeSha256"] == plan.sha256 and variables(here, "2") == {**variables(here, "1"), SAFETY: "true"}
 
@@ -145,7 +152,7 @@ def test_somebody_elses_change_is_not_overwritten(situation: Bring) -> None:
     """A variable that is set between our look and our write is kept: the write is refused by its revision."""
     here = situation("good", history_minutes=0, requests_per_minute=0)
     mine = canary(here)
-    plan = feature_flags.plan(mine, {SAFETY: True})
+    plan = feature_flags.plan_flags(mine, {SAFETY: True})
     sent = mine.call
 
     def late(service: str, operation: str, **given: Any) -> dict[str, Any]:
@@ -155,7 +162,7 @@ def test_somebody_elses_change_is_not_overwritten(situation: Bring) -> None:
 
     mine.call = late  # type: ignore[method-assign]
     with pytest.raises(Refused, match="rollout-under-way"):
-        rollout.drive(mine, rollout.run(mine, plan, approve(mine, plan)))
+        rollout.drive_rollout(mine, rollout.run_rollout(mine, plan, approve(mine, plan)))
     assert variables(here) == {"THEIRS": "kept"} and here.alias()["FunctionVersion"] == "1"
 
 
@@ -164,7 +171,7 @@ def test_an_unknown_flag_is_refused(situation: Bring, given: dict[str, bool], sa
     """A misspelt flag would be set and never read: it is refused with the name that was meant."""
     mine = situation("good", history_minutes=0, requests_per_minute=0).connect()
     with pytest.raises(InvalidInput, match="unknown-flag") as refused:
-        feature_flags.plan(mine, given)
+        feature_flags.plan_flags(mine, given)
     assert said in refused.value.what
 
 
@@ -172,5 +179,5 @@ def test_an_environment_that_lambda_keeps_back_is_never_replaced() -> None:
     """A caller who may not decrypt sees no variables: writing the map would lose them all."""
     kept_back = {"Environment": {"Error": {"ErrorCode": "AccessDeniedException", "Message": "..."}}}
     with pytest.raises(BuddyError, match="environment-unreadable"):
-        aliases.environment(kept_back)
-    assert aliases.environment({}) == {}
+        aliases.environment_variables(kept_back)
+    assert aliases.environment_variables({}) == {}

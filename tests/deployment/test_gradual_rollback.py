@@ -20,8 +20,8 @@ def half(here: Situation, profile: str = "good") -> Target:
     values = here.connect(quiet=True).settings.model_dump(mode="json")
     values["rollout"] |= {"bake_minutes": 1, "stages_percent": [10, 25, 50, 100]}
     mine = here.connect("canary", values=values)
-    plan = rollout.plan(mine, here.build(profile))
-    steps = rollout.run(mine, plan, approve(mine, plan))
+    plan = rollout.plan_rollout(mine, here.build(profile))
+    steps = rollout.run_rollout(mine, plan, approve(mine, plan))
     for seen in steps:
         if seen.weight == 0.5:
             break
@@ -32,8 +32,8 @@ def half(here: Situation, profile: str = "good") -> Target:
 
 
 def go_down(target: Target, *given: Any) -> Outcome:
-    plan = gradual_rollback.plan(target, *given)
-    outcome = rollout.drive(target, gradual_rollback.run(target, plan, approve(target, plan)))
+    plan = gradual_rollback.plan_gradual_rollback(target, *given)
+    outcome = rollout.drive_rollout(target, gradual_rollback.run_gradual_rollback(target, plan, approve(target, plan)))
     target.close()
     return outcome
 
@@ -55,9 +55,12 @@ def test_it_goes_back_through_the_stages(situation: Bring) -> None:
     outcome = go_down(target)
     assert shares(here) == [0.25, 0.1, 0.0] and (outcome.ending, outcome.exit_code) == ("drained", 0)
     assert 4 <= (target.clock.now() - began).total_seconds() / 60 <= 6
-    alias = aliases.read(target)
-    assert alias is not None and (alias.primary, alias.second) == ("1", None)
-    assert alias.record is not None and (alias.record.stage, alias.record.bad) == ("rolled-back", ("2",))
+    alias = aliases.read_alias(target)
+    assert alias is not None and (alias.primary, alias.additional) == ("1", None)
+    assert alias.rollout is not None and (alias.rollout.stage, alias.rollout.rejected_versions) == (
+        "rolled-back",
+        ("2",),
+    )
     assert here.client("scheduler").list_schedules()["Schedules"] == []
 
 
@@ -69,10 +72,10 @@ def test_reversed_or_foreign_weights_are_refused(situation: Bring) -> None:
     weights = {"AdditionalVersionWeights": {"1": 0.8}}
     lam.update_alias(**name, FunctionVersion="2", RoutingConfig=weights)
     with pytest.raises(Refused, match="weights-not-ours"):
-        gradual_rollback.plan(target)
+        gradual_rollback.plan_gradual_rollback(target)
     lam.update_alias(**name, FunctionVersion="2", RoutingConfig=weights, Description="by hand")
     with pytest.raises(Refused, match="which-is-stable"):
-        gradual_rollback.plan(target)
+        gradual_rollback.plan_gradual_rollback(target)
     target.close()
 
 
@@ -101,8 +104,8 @@ def test_orders_are_obeyed(situation: Bring, order: str, left: list[float]) -> N
     """Abort takes the rest away at once, promote goes on to the next step without waiting."""
     here = situation("good")
     target = half(here)
-    plan = gradual_rollback.plan(target, None, 30)
-    steps = gradual_rollback.run(target, plan, approve(target, plan))
+    plan = gradual_rollback.plan_gradual_rollback(target, None, 30)
+    steps = gradual_rollback.run_gradual_rollback(target, plan, approve(target, plan))
     next(steps)
     began = target.clock.now()
     with pytest.raises(StopIteration):
@@ -115,14 +118,14 @@ def test_a_run_that_dies_leaves_the_rest_to_the_lease(situation: Bring) -> None:
     """Closing the generator at 25 % keeps the lease: within its minutes AWS itself takes the rest away."""
     here = situation("good")
     target = half(here)
-    plan = gradual_rollback.plan(target)
-    steps = gradual_rollback.run(target, plan, approve(target, plan))
+    plan = gradual_rollback.plan_gradual_rollback(target)
+    steps = gradual_rollback.run_gradual_rollback(target, plan, approve(target, plan))
     next(steps)
     steps.close()
     target.close()
-    now = aliases.read(target)
+    now = aliases.read_alias(target)
     assert now is not None and now.weight == 0.25 and now.draining
-    assert "takes the rest of v2's share away in steps" in aliases.explain(target, now)
+    assert "takes the rest of v2's share away in steps" in aliases.describe(target, now)
     here.ask("advance", seconds=60 * (target.settings.lease.minutes + 1))
     assert "RoutingConfig" not in here.alias() and here.alias()["FunctionVersion"] == "1"
     assert go_down(here.connect("gradual")).ending == "drained"
@@ -132,21 +135,21 @@ def test_the_rollout_that_shifted_it_ends(situation: Bring) -> None:
     """The canary's own run sees that the alias moved, says by whom, and leaves the lease to the way down."""
     here = situation("good")
     mine = here.connect("canary")
-    plan = rollout.plan(mine, here.build("good"))
-    canary = rollout.run(mine, plan, approve(mine, plan))
+    plan = rollout.plan_rollout(mine, here.build("good"))
+    canary = rollout.run_rollout(mine, plan, approve(mine, plan))
     for seen in canary:
         if seen.weight:
             break
         mine.clock.sleep_until(seen.wake_at)
     target = here.connect("gradual", run="beef")
-    down = gradual_rollback.plan(target, [5])
-    steps = gradual_rollback.run(target, down, approve(target, down))
+    down = gradual_rollback.plan_gradual_rollback(target, [5])
+    steps = gradual_rollback.run_gradual_rollback(target, down, approve(target, down))
     next(steps)
     with pytest.raises(aliases.AliasMoved, match="by run beef"):
         next(canary)
     assert len(here.client("scheduler").list_schedules()["Schedules"]) == 1
     mine.close()
-    assert rollout.drive(target, steps).ending == "drained"
+    assert rollout.drive_rollout(target, steps).ending == "drained"
     assert here.client("scheduler").list_schedules()["Schedules"] == []
 
 
@@ -154,11 +157,13 @@ def test_a_lease_that_cannot_be_armed_takes_everything_away(situation: Bring) ->
     """Traffic does not stay split without a lease."""
     here = situation("good")
     target = half(here)
-    plan = gradual_rollback.plan(target)
+    plan = gradual_rollback.plan_gradual_rollback(target)
     for operation in ("CreateSchedule", "UpdateSchedule"):
         here.ask("chaos", kind="denied", operation=operation, times=1_000_000)
     try:
-        outcome = rollout.drive(target, gradual_rollback.run(target, plan, approve(target, plan)))
+        outcome = rollout.drive_rollout(
+            target, gradual_rollback.run_gradual_rollback(target, plan, approve(target, plan))
+        )
     finally:
         here.ask("chaos")
     assert shares(here) == [0.0] and "the lease could not be armed" in outcome.reasons[0]
@@ -168,7 +173,7 @@ def test_nothing_to_take_away_is_refused(situation: Bring) -> None:
     """One version alone: refused, with the runbook that leaves a version which serves alone."""
     here = situation("good", history_minutes=0, requests_per_minute=0)
     with pytest.raises(Refused, match="nothing-to-drain") as refused:
-        gradual_rollback.plan(here.connect("gradual"))
+        gradual_rollback.plan_gradual_rollback(here.connect("gradual"))
     assert "rollback/immediate" in refused.value.next and here.calls("UpdateAlias") == []
 
 
@@ -178,5 +183,5 @@ def test_only_the_way_down_is_taken(situation: Bring, steps: list[float], minute
     here = situation("good")
     target = half(here)
     with pytest.raises(InvalidInput, match="invalid-parameters"):
-        gradual_rollback.plan(target, steps, minutes)
+        gradual_rollback.plan_gradual_rollback(target, steps, minutes)
     assert shares(here) == []

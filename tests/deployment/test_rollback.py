@@ -8,16 +8,16 @@ from typing import Any
 import pytest
 
 from buddy_ops.aws import aliases, failsafe
-from buddy_ops.aws.aliases import AliasMoved, Record, decode
+from buddy_ops.aws.aliases import AliasMoved, RolloutState, decode_rollout_state
 from buddy_ops.aws.session import Target
 from buddy_ops.core.errors import AwsFailed, InvalidInput, Refused
 from buddy_ops.deployment import rollback, rollout
-from buddy_ops.deployment.rollback import Done
+from buddy_ops.deployment.rollback import RollbackResult
 from tests.conftest import Situation, abandon, approve
 
 Bring = Callable[..., Situation]
 WRITES = ("UpdateAlias", "CreateAlias", "DeleteAlias", "UpdateFunctionCode", "PublishVersion", "CreateSchedule")
-RECORD = Record("beef", "1", "2", "proved", "2026-11-02T00:00:00Z")
+RECORD = RolloutState("beef", "1", "2", "proved", "2026-11-02T00:00:00Z")
 
 
 @pytest.fixture
@@ -40,7 +40,7 @@ def publish(here: Situation, label: str) -> str:
     return version
 
 
-def put(here: Situation, version: str, record: Record | str, **weights: float) -> None:
+def put(here: Situation, version: str, record: RolloutState | str, **weights: float) -> None:
     """Set the alias by hand, as some earlier run left it."""
     here.client("lambda").update_alias(
         FunctionName=here.function,
@@ -51,11 +51,11 @@ def put(here: Situation, version: str, record: Record | str, **weights: float) -
     )
 
 
-def roll_back(here: Situation, version: str = "", **options: Any) -> Done:
+def roll_back(here: Situation, version: str = "", **options: Any) -> RollbackResult:
     """Plan, approve, run."""
     mine = here.connect("rollback", **options)
-    plan = rollback.plan(mine, version)
-    return rollback.run(mine, plan, approve(mine, plan))
+    plan = rollback.plan_rollback(mine, version)
+    return rollback.run_rollback(mine, plan, approve(mine, plan))
 
 
 def served(here: Situation) -> tuple[str, dict[str, float]]:
@@ -64,8 +64,8 @@ def served(here: Situation) -> tuple[str, dict[str, float]]:
     return alias["FunctionVersion"], alias.get("RoutingConfig", {}).get("AdditionalVersionWeights", {})
 
 
-def record(here: Situation) -> Record:
-    found = decode(here.alias()["Description"])
+def record(here: Situation) -> RolloutState:
+    found = decode_rollout_state(here.alias()["Description"])
     assert found is not None
     return found
 
@@ -81,8 +81,8 @@ def test_a_rollout_under_way_loses_its_traffic(situation: Bring) -> None:
     """At 10 %, stable serves alone again after one write, the new version is noted as bad, and the lease is gone."""
     here = situation("good")
     mine = here.connect()
-    plan = rollout.plan(mine, here.build("good"))
-    steps = rollout.run(mine, plan, approve(mine, plan))
+    plan = rollout.plan_rollout(mine, here.build("good"))
+    steps = rollout.run_rollout(mine, plan, approve(mine, plan))
     seen = next(steps)
     while not seen.weight:
         mine.clock.sleep_until(seen.wake_at)
@@ -91,7 +91,7 @@ def test_a_rollout_under_way_loses_its_traffic(situation: Bring) -> None:
     done = roll_back(here)
     assert (done.serving, done.away_from, done.already) == ("1", ("2",), False)
     assert served(here) == ("1", {})
-    assert (record(here).stage, record(here).bad) == ("rolled-back", ("2",))
+    assert (record(here).stage, record(here).rejected_versions) == ("rolled-back", ("2",))
     assert schedules(here) == []
     # The rollout notices at its next poll, says so, and does not come back.
     writes = len(here.calls(*WRITES))
@@ -108,15 +108,15 @@ def test_a_promoted_version_is_taken_back(situation: Bring) -> None:
     assert here.ship(here.build("good")).ending == "proved"
     done = roll_back(here)
     assert (done.serving, done.away_from) == ("1", ("2",))
-    assert served(here) == ("1", {}) and record(here).bad == ("2",)
+    assert served(here) == ("1", {}) and record(here).rejected_versions == ("2",)
 
 
 def test_a_watched_version_is_taken_back_and_its_guard_with_it(situation: Bring) -> None:
     """During the watch after 100 % the guard stands; the rollback moves the traffic, then deletes it."""
     here = situation("good")
     mine = here.connect()
-    plan = rollout.plan(mine, here.build("good"))
-    steps = rollout.run(mine, plan, approve(mine, plan))
+    plan = rollout.plan_rollout(mine, here.build("good"))
+    steps = rollout.run_rollout(mine, plan, approve(mine, plan))
     seen = next(steps)
     while seen.stage != "watch":
         mine.clock.sleep_until(seen.wake_at)
@@ -136,11 +136,11 @@ def test_the_record_says_which_side_is_stable(quick: Bring, stage: str, share: f
     publish(here, "2.0.0")
     put(here, "2", replace(RECORD, stage=stage), v1=share)
     mine = here.connect()
-    plan = rollback.plan(mine)
+    plan = rollback.plan_rollback(mine)
     assert (plan.destination, plan.away_from) == ("1", ("2",))
     assert "v1 is the stable version" in " ".join(plan.now)
     assert roll_back(here).serving == "1"
-    assert served(here) == ("1", {}) and record(here).bad == ("2",)
+    assert served(here) == ("1", {}) and record(here).rejected_versions == ("2",)
 
 
 @pytest.mark.parametrize("primary", ["1", "2"])
@@ -160,7 +160,7 @@ def test_weights_that_nobody_recorded_want_a_name(quick: Bring, primary: str, ke
     assert roll_back(here, kept).serving == kept
     assert served(here) == (kept, {})
     found = record(here)
-    assert (found.source, found.to, found.bad) == (kept, left, (left,))
+    assert (found.stable_version, found.new_version, found.rejected_versions) == (kept, left, (left,))
 
 
 @pytest.mark.parametrize(
@@ -168,7 +168,7 @@ def test_weights_that_nobody_recorded_want_a_name(quick: Bring, primary: str, ke
     [replace(RECORD, source="1", to="3"), replace(RECORD, source="", to="2"), replace(RECORD, bad=("1",))],
     ids=["another rollout", "a first deployment", "stable is bad"],
 )
-def test_a_record_of_something_else_does_not_decide(quick: Bring, held: Record) -> None:
+def test_a_record_of_something_else_does_not_decide(quick: Bring, held: RolloutState) -> None:
     """A record that does not name both versions, or that calls its stable one bad, says nothing of who keeps traffic."""
     here = quick()
     for label in ("2.0.0", "3.0.0"):
@@ -202,25 +202,25 @@ def test_a_reversed_rollout_is_not_resumed(situation: Bring) -> None:
     here = situation("good")
     artifact = here.build("good")
     mine = here.connect()
-    abandon(mine, rollout.plan(mine, artifact))
+    abandon(mine, rollout.plan_rollout(mine, artifact))
     mine.close()
     reverse(here)
     before = here.alias()["RevisionId"]
     for build in (artifact, here.build("good", "3.0.0")):
         with pytest.raises(Refused, match="weights-not-ours") as refused:
-            rollout.plan(here.connect(), build)
+            rollout.plan_rollout(here.connect(), build)
         assert "rollback/immediate" in refused.value.next
     assert here.alias()["RevisionId"] == before
     assert roll_back(here).serving == "1"
-    assert served(here) == ("1", {}) and record(here).bad == ("2",) and schedules(here) == []
+    assert served(here) == ("1", {}) and record(here).rejected_versions == ("2",) and schedules(here) == []
 
 
 def test_a_reversed_rollout_leaves_no_lease(situation: Bring) -> None:
     """The run whose weights another tool reversed ends; its lease, which would clear the old version's share, goes."""
     here = situation("good")
     mine = here.connect()
-    plan = rollout.plan(mine, here.build("good"))
-    steps = rollout.run(mine, plan, approve(mine, plan))
+    plan = rollout.plan_rollout(mine, here.build("good"))
+    steps = rollout.run_rollout(mine, plan, approve(mine, plan))
     seen = next(steps)
     while not seen.weight:
         mine.clock.sleep_until(seen.wake_at)
@@ -240,10 +240,10 @@ def test_twice_says_already(quick: Bring) -> None:
     publish(here, "2.0.0")
     put(here, "2", RECORD)
     mine = here.connect()
-    plan = rollback.plan(mine)
-    first = rollback.run(mine, plan, approve(mine, plan))
+    plan = rollback.plan_rollback(mine)
+    first = rollback.run_rollback(mine, plan, approve(mine, plan))
     before = here.alias()
-    second = rollback.run(mine, plan, approve(mine, plan))
+    second = rollback.run_rollback(mine, plan, approve(mine, plan))
     assert (first.already, second.already) == (False, True)
     assert here.alias()["RevisionId"] == before["RevisionId"]
     assert "was serving already" in str(second) and "v1" in str(second)
@@ -254,9 +254,9 @@ def test_rolling_back_to_what_serves_changes_nothing(quick: Bring) -> None:
     here = quick()
     before = here.alias()["RevisionId"]
     mine = here.connect()
-    plan = rollback.plan(mine, "1")
+    plan = rollback.plan_rollback(mine, "1")
     assert plan.title == "v1 serves alone already"
-    assert rollback.run(mine, plan, approve(mine, plan)).already
+    assert rollback.run_rollback(mine, plan, approve(mine, plan)).already
     assert here.alias()["RevisionId"] == before
 
 
@@ -270,7 +270,7 @@ def test_a_version_can_be_named(quick: Bring) -> None:
         publish(here, label)
     put(here, "3", replace(RECORD, source="2", to="3"))
     assert roll_back(here, "1").serving == "1"
-    assert served(here) == ("1", {}) and record(here).bad == ("3",)
+    assert served(here) == ("1", {}) and record(here).rejected_versions == ("3",)
 
 
 def test_a_bad_version_is_never_returned_to(quick: Bring) -> None:
@@ -280,10 +280,10 @@ def test_a_bad_version_is_never_returned_to(quick: Bring) -> None:
         publish(here, label)
     put(here, "3", replace(RECORD, source="2", to="3", bad=("2",), prev="1"))
     mine = here.connect()
-    plan = rollback.plan(mine)
+    plan = rollback.plan_rollback(mine)
     assert plan.destination == "1"
     assert roll_back(here).serving == "1"
-    assert record(here).bad == ("2", "3")
+    assert record(here).rejected_versions == ("2", "3")
 
 
 def test_a_bad_version_can_be_named_explicitly(quick: Bring) -> None:
@@ -361,7 +361,7 @@ def test_another_role_is_told_and_does_not_refuse(quick: Bring) -> None:
     publish(here, "2.0.0")
     put(here, "2", RECORD)
     mine = here.connect()
-    assert any(reason.startswith("Role differs: v1 has ") for reason in rollback.plan(mine).reasons)
+    assert any(reason.startswith("Role differs: v1 has ") for reason in rollback.plan_rollback(mine).reasons)
     assert roll_back(here).serving == "1"
 
 
@@ -391,11 +391,11 @@ def test_a_rollback_wins_over_whoever_moves_the_alias(quick: Bring) -> None:
     publish(here, "2.0.0")
     put(here, "2", RECORD)
     mine = here.connect()
-    plan = rollback.plan(mine)
+    plan = rollback.plan_rollback(mine)
     mover = Mover(here, mine, times=3)
-    done = rollback.run(mine, plan, approve(mine, plan))
+    done = rollback.run_rollback(mine, plan, approve(mine, plan))
     assert (done.serving, mover.attempts) == ("1", 4)
-    assert served(here) == ("1", {}) and record(here).bad == ("2",)
+    assert served(here) == ("1", {}) and record(here).rejected_versions == ("2",)
     assert [call["status"] for call in here.calls("UpdateAlias")] == [412, 412, 412, 200]
 
 
@@ -405,10 +405,10 @@ def test_a_mover_who_never_stops_is_told(quick: Bring) -> None:
     publish(here, "2.0.0")
     put(here, "2", RECORD)
     mine = here.connect()
-    plan = rollback.plan(mine)
+    plan = rollback.plan_rollback(mine)
     mover = Mover(here, mine, times=1000)
     with pytest.raises(AliasMoved) as moved:
-        rollback.run(mine, plan, approve(mine, plan))
+        rollback.run_rollback(mine, plan, approve(mine, plan))
     assert mover.attempts == rollback.ATTEMPTS
     assert "50 % v2, 50 % v1" in moved.value.now
 
@@ -419,10 +419,10 @@ def test_a_stale_look_at_the_alias_does_not_matter(quick: Bring) -> None:
     publish(here, "2.0.0")
     put(here, "2", RECORD)
     mine = here.connect()
-    plan = rollback.plan(mine)
+    plan = rollback.plan_rollback(mine)
     put(here, "2", "moved by hand", v1=0.5)
-    assert rollback.run(mine, plan, approve(mine, plan)).serving == "1"
-    assert served(here) == ("1", {}) and record(here).bad == ("2",)
+    assert rollback.run_rollback(mine, plan, approve(mine, plan)).serving == "1"
+    assert served(here) == ("1", {}) and record(here).rejected_versions == ("2",)
 
 
 def test_the_write_that_was_not_answered_is_not_made_twice(quick: Bring) -> None:
@@ -431,7 +431,7 @@ def test_the_write_that_was_not_answered_is_not_made_twice(quick: Bring) -> None
     publish(here, "2.0.0")
     put(here, "2", RECORD)
     mine = here.connect()
-    plan, send = rollback.plan(mine), mine.call
+    plan, send = rollback.plan_rollback(mine), mine.call
     lost = AwsFailed("aws-unreachable", "no answer", now="Unknown.", next="Again.", code="timeout")
 
     def call(service: str, operation: str, **fields: Any) -> dict[str, Any]:
@@ -441,7 +441,7 @@ def test_the_write_that_was_not_answered_is_not_made_twice(quick: Bring) -> None
         return reply
 
     mine.call = call  # type: ignore[method-assign]
-    assert rollback.run(mine, plan, approve(mine, plan)).serving == "1"
+    assert rollback.run_rollback(mine, plan, approve(mine, plan)).serving == "1"
     assert len(here.calls("UpdateAlias")) == 1 and served(here) == ("1", {})
 
 
@@ -488,8 +488,8 @@ def test_it_works_without_metrics_and_without_a_disk(quick: Bring, monkeypatch: 
     (here.folder / "file").write_text("in the way")
     monkeypatch.setenv("BUDDY_OPS_RUN_FOLDER", str(here.folder / "file" / "run"))
     mine = here.connect("rollback")
-    plan = rollback.plan(mine)
-    assert rollback.run(mine, plan, approve(mine, plan)).serving == "1"
+    plan = rollback.plan_rollback(mine)
+    assert rollback.run_rollback(mine, plan, approve(mine, plan)).serving == "1"
     assert served(here) == ("1", {})
     assert mine.journal.trouble is not None and any(each["kind"] == "rollback" for each in mine.journal.records)
 
@@ -512,9 +512,9 @@ def test_an_approval_of_another_plan_is_void(quick: Bring) -> None:
         publish(here, label)
     put(here, "3", replace(RECORD, source="2", to="3"))
     mine = here.connect()
-    approval = approve(mine, rollback.plan(mine))
+    approval = approve(mine, rollback.plan_rollback(mine))
     with pytest.raises(Refused, match="approval-void"):
-        rollback.run(mine, rollback.plan(mine, "1"), approval)
+        rollback.run_rollback(mine, rollback.plan_rollback(mine, "1"), approval)
     assert served(here) == ("3", {}) and here.calls(*WRITES) == []
 
 
@@ -524,8 +524,8 @@ def test_the_journal_tells_what_was_done(quick: Bring) -> None:
     publish(here, "2.0.0")
     put(here, "2", RECORD)
     mine = here.connect()
-    plan = rollback.plan(mine)
-    rollback.run(mine, plan, approve(mine, plan))
+    plan = rollback.plan_rollback(mine)
+    rollback.run_rollback(mine, plan, approve(mine, plan))
     (told,) = (each for each in mine.journal.records if each["kind"] == "rollback")
     assert (told["to"], told["away_from"], told["by"], told["already"]) == ("1", ("2",), ("Ada", "Grace"), False)
 
@@ -537,9 +537,9 @@ def test_a_rolled_back_build_can_ship_again_when_a_person_asks(situation: Bring)
     here.ship(artifact)
     roll_back(here)
     mine = here.connect()
-    assert any("v2 was taken back before" in reason for reason in rollout.plan(mine, artifact).reasons)
+    assert any("v2 was taken back before" in reason for reason in rollout.plan_rollout(mine, artifact).reasons)
     assert here.ship(artifact).ending == "proved"
-    assert "2" not in record(here).bad
+    assert "2" not in record(here).rejected_versions
 
 
 def test_what_the_alias_says_is_told_in_words(quick: Bring) -> None:
@@ -548,6 +548,6 @@ def test_what_the_alias_says_is_told_in_words(quick: Bring) -> None:
     publish(here, "2.0.0")
     put(here, "2", replace(RECORD, bad=("3", "4")))
     mine = here.connect()
-    told = aliases.explain(mine, aliases.read(mine))
+    told = aliases.describe(mine, aliases.read_alias(mine))
     for part in (f"{here.function}:live serves 100 % v2.", "Run beef rolled v2 out after v1", "v3, v4"):
         assert part in told

@@ -6,7 +6,7 @@ import pytest
 from buddy_sandbox import scenarios
 
 from buddy_ops.aws import failsafe
-from buddy_ops.aws.aliases import decode
+from buddy_ops.aws.aliases import decode_rollout_state
 from buddy_ops.core.errors import Refused
 from buddy_ops.deployment import rollout, rollout_plan
 from tests.conftest import Situation, approve
@@ -42,7 +42,7 @@ def test_an_unproven_rollout_is_closed_by_a_later_run(situation: Bring) -> None:
     assert second.ending == "proved"
     # It knows the minutes of the first run: it judges all of them.
     assert second.requests["2"] > first.requests["2"] and second.began == first.began
-    record = decode(here.alias()["Description"])
+    record = decode_rollout_state(here.alias()["Description"])
     assert record is not None and record.stage == "proved"
 
 
@@ -52,17 +52,17 @@ def test_an_unproven_version_blocks_no_other_build(situation: Bring) -> None:
     values = here.connect(quiet=True).settings.model_dump(mode="json")
     values["rollout"]["watch_minutes"] = 5
     here.ship(here.build("good"), values=values)
-    assert rollout.plan(here.connect(), here.build("good", "3.0.0")).stable == "2"
+    assert rollout.plan_rollout(here.connect(), here.build("good", "3.0.0")).stable == "2"
 
 
 def test_a_lease_that_a_killed_run_left_takes_nothing_from_the_next_build(situation: Bring) -> None:
     """A run that died right before its end left a lease: the next rollout deletes it before it splits any traffic."""
     here = situation("good")
     assert here.ship(here.build("good")).ending == "proved"
-    record = decode(here.alias()["Description"])
+    record = decode_rollout_state(here.alias()["Description"])
     assert record is not None
     dead = here.connect()
-    failsafe.arm(dead, record.run)
+    failsafe.arm_split(dead, record.run)
     dead.close()
     here.ask("advance", seconds=60 * (dead.settings.lease.minutes - 8))
     assert here.ship(here.build("good", "3.0.0")).ending == "proved"
@@ -92,8 +92,8 @@ def test_a_probe_survives_a_resume(situation: Bring) -> None:
     here = situation("good", environment="prod", requests_per_minute=900)
     artifact = here.build("good")
     first = here.connect()
-    plan = rollout.plan(first, artifact)
-    steps = rollout.run(first, plan, approve(first, plan))
+    plan = rollout.plan_rollout(first, artifact)
+    steps = rollout.run_rollout(first, plan, approve(first, plan))
     for seen in steps:
         if seen.stage == "2":
             break
@@ -112,8 +112,8 @@ def test_a_slow_build_is_held_where_the_policy_says_so(situation: Bring) -> None
     values["rollout"]["on_slow"] = "hold"
     outcome = here.ship(here.build("slow"), values=values)
     assert (outcome.ending, outcome.exit_code) == ("held", 5)
-    record = decode(here.alias()["Description"])
-    assert record is not None and record.bad == ()
+    record = decode_rollout_state(here.alias()["Description"])
+    assert record is not None and record.rejected_versions == ()
 
 
 def test_late_metrics_do_not_change_what_was_judged(situation: Bring) -> None:
@@ -141,10 +141,10 @@ def test_a_burning_alarm_is_told_and_does_not_refuse(situation: Bring) -> None:
         ComparisonOperator="GreaterThanThreshold",
     )
     here.ask("advance", seconds=300)
-    plan = rollout_plan.plan(here.connect(), here.build("good"))
+    plan = rollout_plan.plan_rollout(here.connect(), here.build("good"))
     assert any(f"ALARM {here.function}-errors burns now" in reason for reason in plan.reasons)
     mine = here.connect()
-    outcome = rollout.drive(mine, rollout.run(mine, plan, approve(mine, plan)))
+    outcome = rollout.drive_rollout(mine, rollout.run_rollout(mine, plan, approve(mine, plan)))
     mine.close()
     assert outcome.ending == "proved" and any("may be the fix" in reason for reason in outcome.reasons)
 
@@ -152,8 +152,8 @@ def test_a_burning_alarm_is_told_and_does_not_refuse(situation: Bring) -> None:
 def interrupted(here: Situation, artifact: str, strategy: str) -> None:
     """A rollout whose run is gone as soon as the new version has traffic."""
     first = here.connect()
-    plan = rollout.plan(first, artifact, strategy)
-    steps = rollout.run(first, plan, approve(first, plan))
+    plan = rollout.plan_rollout(first, artifact, strategy)
+    steps = rollout.run_rollout(first, plan, approve(first, plan))
     for seen in steps:
         if seen.weight:
             break
@@ -169,8 +169,8 @@ def test_an_interrupted_watch_goes_on_at_100_percent(situation: Bring, resumed_b
     artifact = here.build("good")
     interrupted(here, artifact, "blue_green")
     mine = here.connect()
-    plan = rollout.plan(mine, artifact, resumed_by)
-    seen = next(rollout.run(mine, plan, approve(mine, plan)))
+    plan = rollout.plan_rollout(mine, artifact, resumed_by)
+    seen = next(rollout.run_rollout(mine, plan, approve(mine, plan)))
     assert seen.weight == 1.0 and seen.evidence is not None
     assert [weight for _, weight in seen.evidence.shifts] == [1.0]
     mine.close()
@@ -182,5 +182,5 @@ def test_a_split_rollout_is_resumed_by_a_canary_alone(situation: Bring) -> None:
     artifact = here.build("good")
     interrupted(here, artifact, "canary")
     with pytest.raises(Refused, match="rollout-under-way") as refused:
-        rollout.plan(here.connect(), artifact, "blue_green")
+        rollout.plan_rollout(here.connect(), artifact, "blue_green")
     assert "strategies/canary" in refused.value.next

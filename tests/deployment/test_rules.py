@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 
 from buddy_ops.aws import checklist_store, session
-from buddy_ops.aws.aliases import decode
+from buddy_ops.aws.aliases import decode_rollout_state
 from buddy_ops.aws.session import Target
 from buddy_ops.core import project
 from buddy_ops.core.errors import Refused
-from buddy_ops.core.plan import Item, Record
+from buddy_ops.core.plan import ChecklistItem, ChecklistResult
 from buddy_ops.deployment import rollback, rollout, rollout_plan
 from buddy_ops.deployment.rollout import Outcome
 from tests.conftest import Situation, approve
@@ -24,7 +24,7 @@ GLASS = {"who": "Ada", "why": "reminders are not sent"}
 
 def strict(here: Situation, **rules: Any) -> Target:
     """A target under prod's own rules, or ``rules`` alone; ten minutes' watch."""
-    values = project.read(here.environment)[0]
+    values = project.read_settings(here.environment)[0]
     values["rollout"] |= {"watch_minutes": 2, "probe_percent": 0}
     values["policy"] = rules or values["policy"]
     return session.connect(here.environment, "test", values=values)
@@ -32,8 +32,8 @@ def strict(here: Situation, **rules: Any) -> Target:
 
 def ship(mine: Target, artifact: str, strategy: str = "canary", glass: dict[str, str] | None = None) -> Outcome:
     with closing(mine):
-        plan = rollout.plan(mine, artifact, strategy, break_glass=glass)
-        return rollout.drive(mine, rollout.run(mine, plan, approve(mine, plan)))
+        plan = rollout.plan_rollout(mine, artifact, strategy, break_glass=glass)
+        return rollout.drive_rollout(mine, rollout.run_rollout(mine, plan, approve(mine, plan)))
 
 
 def at_ten(here: Situation) -> None:
@@ -46,9 +46,11 @@ def passed(mine: Target, artifact: str, state: Any = "yes") -> None:
     """The record of pre_deployment for a build."""
     from buddy_ops.aws import aliases
 
-    subject = rollout_plan.build(aliases.code_sha256(project.artifact(artifact)))
-    item = Item("tests pass", state, "CI ran them", "Ada")
-    checklist_store.write(mine, Record("pre_deployment", subject, mine.clock.now(), mine.run, mine.principal, (item,)))
+    subject = rollout_plan.describe_build(aliases.code_sha256(project.read_artifact(artifact)))
+    item = ChecklistItem("tests pass", state, "CI ran them", "Ada")
+    checklist_store.write_result(
+        mine, ChecklistResult("pre_deployment", subject, mine.clock.now(), mine.run, mine.principal, (item,))
+    )
 
 
 def told(refusal: "pytest.ExceptionInfo[Refused]") -> str:
@@ -60,7 +62,7 @@ def test_prod_refuses_by_hand_at_night_and_unchecked_all_at_once(situation: Brin
     """Three rules, one error, and nothing was written."""
     here = situation("good", environment="prod", **QUIET)
     with pytest.raises(Refused, match="not-allowed") as refusal:
-        rollout.plan(strict(here), here.build("good"), "canary")
+        rollout.plan_rollout(strict(here), here.build("good"), "canary")
     said = told(refusal)
     assert "this is no CI" in said and "Mon 00:" in said and "no record of pre_deployment" in said
     assert here.calls("UpdateFunctionCode", "PublishVersion", "UpdateAlias") == []
@@ -75,7 +77,7 @@ def test_what_keeps_to_prods_rules_ships(situation: Bring, monkeypatch: pytest.M
     passed(strict(here), artifact)
     other = here.build("good", "2.0.1")
     with pytest.raises(Refused, match="no record of pre_deployment"):
-        rollout.plan(strict(here), other)
+        rollout.plan_rollout(strict(here), other)
     assert ship(strict(here), artifact).ending == "unproven"
     assert len(here.calls("Invoke")) == 3
 
@@ -88,7 +90,7 @@ def test_an_open_item_refuses(situation: Bring, monkeypatch: pytest.MonkeyPatch)
     artifact = here.build("good")
     passed(strict(here), artifact, "unknown")
     with pytest.raises(Refused) as refusal:
-        rollout.plan(strict(here), artifact)
+        rollout.plan_rollout(strict(here), artifact)
     assert "'tests pass' unknown" in told(refusal)
 
 
@@ -99,8 +101,8 @@ def test_a_window_that_closes_while_the_build_is_published_refuses_before_traffi
     now = mine.clock.now()
     window = {"days": ["Mon"], "start": f"{now:%H:%M}", "end": f"{now + timedelta(minutes=1):%H:%M}", "zone": "UTC"}
     with closing(strict(here, window=window)) as mine:
-        plan = rollout.plan(mine, here.build("good"), "canary")
-        steps = rollout.run(mine, plan, approve(mine, plan))
+        plan = rollout.plan_rollout(mine, here.build("good"), "canary")
+        steps = rollout.run_rollout(mine, plan, approve(mine, plan))
         next(steps)
         here.ask("advance", seconds=120)
         with pytest.raises(Refused, match="not-allowed"):
@@ -114,15 +116,15 @@ def test_broken_glass_is_in_the_plan_in_red_in_its_hash_and_in_the_journal(situa
     """One person suffices; who, why and every rule that it goes against are told wherever somebody may look."""
     here = situation("good", environment="prod", **QUIET)
     mine = strict(here)
-    plan = rollout.plan(mine, here.build("good"), "all_at_once", break_glass=GLASS)
-    assert (plan.approvals, plan.demand_hash, len(plan.against)) == (1, True, 4)
+    plan = rollout.plan_rollout(mine, here.build("good"), "all_at_once", break_glass=GLASS)
+    assert (plan.approvals, plan.demand_hash, len(plan.violations)) == (1, True, 4)
     page = plan._repr_markdown_()
     assert (
         "alert-danger" in page
         and "Ada broke the glass: reminders are not sent" in page
         and "not by all_at_once" in page
     )
-    other = rollout.plan(mine, here.build("good"), "all_at_once", break_glass={**GLASS, "who": "Grace"})
+    other = rollout.plan_rollout(mine, here.build("good"), "all_at_once", break_glass={**GLASS, "who": "Grace"})
     assert other.hash != plan.hash
     assert ship(mine, here.build("good"), "all_at_once", GLASS).ending == "unproven"
     (record,) = (each for each in mine.journal.records if each["kind"] == "broke-glass")
@@ -132,21 +134,21 @@ def test_broken_glass_is_in_the_plan_in_red_in_its_hash_and_in_the_journal(situa
 def test_a_dry_run_shows_what_would_be_refused(situation: Bring) -> None:
     """Whoever looks gets the plan and the hash that CI will ask for, and reads in red why it may not begin now."""
     here = situation("good", environment="prod", **QUIET)
-    values = project.read("prod")[0]
+    values = project.read_settings("prod")[0]
     mine = session.connect("prod", "test", values=values, dry_run=True)
-    plan = rollout.plan(mine, here.build("good"))
+    plan = rollout.plan_rollout(mine, here.build("good"))
     assert "This would be refused" in plan._repr_markdown_() and "AGAINST THE RULES" in str(plan)
 
 
 def test_a_parameter_replaces_no_fixed_stage(situation: Bring) -> None:
     """A canary that begins at 100 % is none."""
     here = situation("good", **QUIET)
-    values = project.read("sandbox")[0] | {"policy": {"fixed": ["stages_percent"]}}
+    values = project.read_settings("sandbox")[0] | {"policy": {"fixed": ["stages_percent"]}}
     same = session.connect("sandbox", "test", values=values, replaced={"stages_percent": [10, 50, 100]})
-    assert same.replaced == () and rollout.plan(same, here.build("good")).against == ()
+    assert same.replaced == () and rollout.plan_rollout(same, here.build("good")).violations == ()
     other = session.connect("sandbox", "test", values=values, replaced={"stages_percent": [100]})
     with pytest.raises(Refused, match="fixes stages_percent"):
-        rollout.plan(other, here.build("good"))
+        rollout.plan_rollout(other, here.build("good"))
 
 
 def test_an_urgent_hotfix_ships_inside_another_rollouts_window(situation: Bring) -> None:
@@ -156,12 +158,16 @@ def test_an_urgent_hotfix_ships_inside_another_rollouts_window(situation: Bring)
     assert ship(strict(here, **rules), here.build("good", "2.0.0")).ending == "unproven"
     hotfix = here.build("good", "3.0.0")
     with pytest.raises(Refused) as refusal:
-        rollout.plan(strict(here, **rules), hotfix, "all_at_once")
+        rollout.plan_rollout(strict(here, **rules), hotfix, "all_at_once")
     assert "v2 came to serve at" in told(refusal)
     assert ship(strict(here, **rules), hotfix, "all_at_once", GLASS).ending == "unproven"
-    record = decode(here.alias()["Description"])
-    assert record is not None and (record.source, record.to, record.prev) == ("2", "3", "1")
-    assert rollback.plan(strict(here)).destination == "2"
+    record = decode_rollout_state(here.alias()["Description"])
+    assert record is not None and (record.stable_version, record.new_version, record.fallback_version) == (
+        "2",
+        "3",
+        "1",
+    )
+    assert rollback.plan_rollback(strict(here)).destination == "2"
 
 
 def test_a_hotfix_after_a_rollback_waits_for_nothing_and_never_returns_to_what_was_bad(situation: Bring) -> None:
@@ -171,17 +177,21 @@ def test_a_hotfix_after_a_rollback_waits_for_nothing_and_never_returns_to_what_w
 
     def take_back() -> None:
         mine = strict(here)
-        plan = rollback.plan(mine)
-        rollback.run(mine, plan, approve(mine, plan))
+        plan = rollback.plan_rollback(mine)
+        rollback.run_rollback(mine, plan, approve(mine, plan))
 
     ship(strict(here, **rules), here.build("good", "2.0.0"))
     take_back()
     assert ship(strict(here, **rules), here.build("good", "3.0.0"), "all_at_once").ending == "unproven"
-    assert rollback.plan(strict(here)).destination == "1"
+    assert rollback.plan_rollback(strict(here)).destination == "1"
     take_back()
     assert ship(strict(here, **rules), here.build("good", "4.0.0"), "all_at_once").ending == "unproven"
-    record = decode(here.alias()["Description"])
-    assert record is not None and record.bad == ("2", "3") and rollback.plan(strict(here)).destination == "1"
+    record = decode_rollout_state(here.alias()["Description"])
+    assert (
+        record is not None
+        and record.rejected_versions == ("2", "3")
+        and rollback.plan_rollback(strict(here)).destination == "1"
+    )
 
 
 def test_a_hotfix_over_a_bad_version_never_returns_to_it(situation: Bring) -> None:
@@ -190,13 +200,13 @@ def test_a_hotfix_over_a_bad_version_never_returns_to_it(situation: Bring) -> No
     ship(strict(here), here.build("good", "2.0.0"))
     for version in ("", "2"):
         mine = strict(here)
-        plan = rollback.plan(mine, version)
-        rollback.run(mine, plan, approve(mine, plan))
+        plan = rollback.plan_rollback(mine, version)
+        rollback.run_rollback(mine, plan, approve(mine, plan))
     ship(strict(here), here.build("good", "3.0.0"), "all_at_once")
-    record = decode(here.alias()["Description"])
-    assert record is not None and "2" in record.bad and record.source == "2"
+    record = decode_rollout_state(here.alias()["Description"])
+    assert record is not None and "2" in record.rejected_versions and record.stable_version == "2"
     with pytest.raises(Refused, match="no-rollback-target"):
-        rollback.plan(strict(here))
+        rollback.plan_rollback(strict(here))
 
 
 def test_records_are_kept_dated_and_never_overwritten(situation: Bring) -> None:
@@ -207,15 +217,15 @@ def test_records_are_kept_dated_and_never_overwritten(situation: Bring) -> None:
     here.ask("advance", seconds=3600)
     passed(second, here.build("good"))
     passed(second, here.build("good"), "no")
-    found = checklist_store.listed(first, "pre_deployment")
+    found = checklist_store.list_results(first, "pre_deployment")
     assert [(each.run, each.items[0].state) for each in found] == [(second.run, "yes"), (first.run, "no")]
-    newest = checklist_store.newest(first, "pre_deployment", found[0].subject)
+    newest = checklist_store.newest_result(first, "pre_deployment", found[0].subject)
     assert newest == found[0] and newest.open == ()
     here.client("ssm").put_parameter(
         Name=f"/buddy/sandbox/records/pre_deployment/{found[0].subject}/30000101T0000Z-x", Value="{}", Type="String"
     )
-    assert checklist_store.newest(first, "pre_deployment", found[0].subject) == newest
+    assert checklist_store.newest_result(first, "pre_deployment", found[0].subject) == newest
     assert (
-        checklist_store.newest(first, "pre_deployment", "ffff") is None
-        and checklist_store.listed(first, "post_deployment") == ()
+        checklist_store.newest_result(first, "pre_deployment", "ffff") is None
+        and checklist_store.list_results(first, "post_deployment") == ()
     )

@@ -27,8 +27,8 @@ def wired(here: Situation) -> tuple[Target, str]:
 
 
 def apply(target: Target) -> tuple[str, ...]:
-    plan = alarms.plan(target)
-    return alarms.run(target, plan, approve(target, plan))
+    plan = alarms.plan_alarms(target)
+    return alarms.write_alarms(target, plan, approve(target, plan))
 
 
 def heard(here: Situation, queue: str) -> list[dict[str, Any]]:
@@ -44,7 +44,7 @@ def test_all_four_are_created_once(situation: Bring) -> None:
     assert [name.removeprefix(f"{here.function}-") for name in written] == [
         "error-rate", "latency-p99", "safety-escalations", "throttled-buddy-reminders-sandbox",
     ]  # fmt: skip
-    assert alarms.plan(target).wanted == ()
+    assert alarms.plan_alarms(target).wanted == ()
     assert apply(target) == ()
 
 
@@ -54,18 +54,18 @@ def test_an_alarm_that_drifted_is_repaired(situation: Bring) -> None:
     target, _ = wired(here)
     apply(target)
     name = f"{here.function}-latency-p99"
-    fields = next(each for each in alarms.wanted(target) if each["AlarmName"] == name)
+    fields = next(each for each in alarms.wanted_alarms(target) if each["AlarmName"] == name)
     here.client("cloudwatch").put_metric_alarm(**{**fields, "Threshold": 60000.0})
-    plan = alarms.plan(target)
+    plan = alarms.plan_alarms(target)
     assert f"{name}: Threshold is 60000.0" in plan.now
     assert [each["AlarmName"] for each in plan.wanted] == [name]
     apply(target)
-    assert alarms.plan(target).wanted == ()
+    assert alarms.plan_alarms(target).wanted == ()
 
 
 def proved(target: Target, test: str) -> tuple[alarms.Wiring, ...]:
-    plan = alarms.plan(target, test)
-    return asyncio.run(alarms.prove(target, plan, approve(target, plan)))
+    plan = alarms.plan_alarms(target, test)
+    return asyncio.run(alarms.prove_alarms(target, plan, approve(target, plan)))
 
 
 def test_each_alarms_test_arrives_and_says_that_it_is_one(situation: Bring) -> None:
@@ -77,12 +77,12 @@ def test_each_alarms_test_arrives_and_says_that_it_is_one(situation: Bring) -> N
     heard(here, queue)
     wirings = proved(target, "all")
     assert [each.alarm for each in wirings] == list(names) and all(each.proved for each in wirings)
-    alarms.conclude(wirings)
+    alarms.raise_for_unproven(wirings)
     messages = heard(here, queue)
     assert sorted(each["AlarmName"] for each in messages) == sorted(names)
     assert all(each["NewStateReason"].startswith("TEST") for each in messages)
     here.ask("advance", seconds=120)
-    assert alarms.burning(target) == ()
+    assert alarms.alarms_in_alarm(target) == ()
 
 
 def test_nothing_is_set_off_unless_it_is_asked_for(situation: Bring) -> None:
@@ -95,7 +95,7 @@ def test_nothing_is_set_off_unless_it_is_asked_for(situation: Bring) -> None:
     assert proved(target, "all") == ()
     assert here.calls("SetAlarmState") == [] and heard(here, queue) == []
     with pytest.raises(InvalidInput, match="there is no alarm 'pager'"):
-        alarms.plan(target, "pager")
+        alarms.plan_alarms(target, "pager")
 
 
 def test_an_alarm_that_reaches_nobody_is_told(situation: Bring) -> None:
@@ -110,7 +110,7 @@ def test_an_alarm_that_reaches_nobody_is_told(situation: Bring) -> None:
     (wiring,) = proved(target, name)
     assert not wiring.proved and "nobody listens" in wiring.says
     with pytest.raises(BuddyError, match="alarm-silent"):
-        alarms.conclude([wiring])
+        alarms.raise_for_unproven([wiring])
     here = situation("good")
     silent = here.connect()
     apply(silent)
@@ -125,7 +125,7 @@ def test_an_alarm_whose_actions_were_switched_off_is_repaired(situation: Bring) 
     apply(target)
     name = f"{here.function}-error-rate"
     here.client("cloudwatch").disable_alarm_actions(AlarmNames=[name])
-    assert f"{name}: ActionsEnabled is False" in alarms.plan(target).now
+    assert f"{name}: ActionsEnabled is False" in alarms.plan_alarms(target).now
     assert apply(target) == (name,)
 
 
@@ -135,12 +135,12 @@ def test_every_shipped_environment_has_all_four(situation: Bring, environment: s
     here = situation("first_deployment", environment=environment)
     target = here.connect(quiet=True)
     name = f"buddy-alexa-skill-{environment}"
-    assert [each["AlarmName"] for each in alarms.wanted(target)] == [
+    assert [each["AlarmName"] for each in alarms.wanted_alarms(target)] == [
         f"{name}-{kind}"
         for kind in ("error-rate", "latency-p99", "safety-escalations", f"throttled-buddy-reminders-{environment}")
     ]
     values = target.settings.model_dump(mode="json") | {"alarms": {"tables": ["one", "two"]}}
-    named = [each["AlarmName"] for each in alarms.wanted(here.connect(quiet=True, values=values))]
+    named = [each["AlarmName"] for each in alarms.wanted_alarms(here.connect(quiet=True, values=values))]
     assert named[3:] == [f"{name}-throttled-one", f"{name}-throttled-two"]
 
 
@@ -151,13 +151,13 @@ def test_an_outage_that_only_apologises_rings(situation: Bring, build: str) -> N
     target, queue = wired(here)
     apply(target)
     here.ask("advance", seconds=600)
-    assert [each.name for each in alarms.burning(target)] == [f"{here.function}-error-rate"]
+    assert [each.name for each in alarms.alarms_in_alarm(target)] == [f"{here.function}-error-rate"]
     (message,) = heard(here, queue)
     assert message["AlarmDescription"].endswith("fail, or are counted as Apologies.")
     blind = here.connect(values=target.settings.model_dump(mode="json") | {"failure_metrics": []})
     apply(blind)
     here.ask("advance", seconds=600)
-    assert alarms.burning(blind) == ()
+    assert alarms.alarms_in_alarm(blind) == ()
 
 
 def test_the_most_failure_metrics_fit_into_an_alarm(situation: Bring) -> None:
@@ -178,7 +178,7 @@ def test_an_alarm_burns_when_people_are_hurt(situation: Bring, build: str, alarm
     target, queue = wired(here)
     apply(target)
     here.ask("advance", seconds=600)
-    assert [each.name for each in alarms.burning(target)] == [f"{here.function}-{alarm}"]
+    assert [each.name for each in alarms.alarms_in_alarm(target)] == [f"{here.function}-{alarm}"]
     assert any(each["AlarmName"] == f"{here.function}-{alarm}" for each in heard(here, queue))
 
 
@@ -188,4 +188,4 @@ def test_healthy_traffic_burns_nothing(situation: Bring) -> None:
     target, _ = wired(here)
     apply(target)
     here.ask("advance", seconds=1800)
-    assert alarms.burning(target) == ()
+    assert alarms.alarms_in_alarm(target) == ()

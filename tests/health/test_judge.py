@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from buddy_ops.health.judge import Counts, Judge, Minute, Needed, Policy, Verdict, dispersion
+from buddy_ops.health.judge import Counts, Judge, JudgePolicy, Minute, Needed, Verdict, dispersion
 
 BAKE_S = 300.0
 
@@ -23,7 +23,7 @@ def minute(
     return Minute(weight, Counts(*stable, slow[1]), new, changed)
 
 
-def judged(*minutes: Minute, policy: Policy | None = None, history: tuple[Counts, ...] = ()) -> Judge:
+def judged(*minutes: Minute, policy: JudgePolicy | None = None, history: tuple[Counts, ...] = ()) -> Judge:
     """The judge that saw these minutes."""
     judge = Judge(policy, history, stable_name="v41", canary_name="v42")
     for each in minutes:
@@ -52,7 +52,7 @@ def test_a_healthy_version_is_promoted_when_its_bake_is_over_and_not_before() ->
 
 def test_early_promotion_is_off_unless_the_policy_asks_for_it() -> None:
     """With it, a version that is shown to be healthy in its stage goes on after 3 minutes; an unproven one stays."""
-    early = Policy(early_after_s=180.0)
+    early = JudgePolicy(early_after_s=180.0)
     busy = minute(canary=(6000, 6), stable=(54_000, 54))
     assert after(judged(*[busy] * 3), 180.0).decision == "hold"
     assert after(judged(*[busy] * 3, policy=early), 180.0).decision == "promote"
@@ -62,7 +62,7 @@ def test_early_promotion_is_off_unless_the_policy_asks_for_it() -> None:
 def test_a_version_over_the_objective_and_worse_than_stable_is_rolled_back_inside_its_stage() -> None:
     """Rule S: the evidence against the objective passes 800, and that of being worse than stable passes 20."""
     judge = judged(*[minute(canary=(60, 6))] * 2)
-    evidence = judge.evidence()
+    evidence = judge.scores()
     assert evidence.errors.slo >= evidence.rollback_at == 800
     assert evidence.errors.base >= evidence.worse_at == 20
     verdict = after(judge, 60.0)
@@ -72,32 +72,32 @@ def test_a_version_over_the_objective_and_worse_than_stable_is_rolled_back_insid
 def test_without_a_control_the_objective_alone_decides() -> None:
     """At 100 % stable serves nothing: rule S asks for no comparison."""
     judge = judged(minute(1.0, canary=(600, 40), stable=(0, 0)))
-    assert judge.evidence().errors.base == 1.0
+    assert judge.scores().errors.base == 1.0
     assert after(judge, 60.0, final=True).decision == "rollback"
 
 
 def test_a_version_surely_worse_than_stable_needs_less_evidence_against_the_objective() -> None:
     """Rule R: being worse passes 800, being over the objective only 10."""
     judge = judged(minute(0.5, canary=(600, 16), stable=(600, 0)))
-    assert judge.evidence().errors.base >= 800 > judge.evidence().errors.slo >= 10
+    assert judge.scores().errors.base >= 800 > judge.scores().errors.slo >= 10
     assert after(judge, 60.0).decision == "rollback"
 
 
 def test_a_version_surely_worse_and_clearly_over_the_objective_is_rolled_back_at_the_end_of_its_bake() -> None:
     """Rule G: not before the bake is over, and not while it stays within 1.2 times the objective."""
     over = judged(minute(0.5, canary=(2000, 26), stable=(2000, 0)))
-    assert over.evidence().errors.base >= 800 > 10 > over.evidence().errors.slo
+    assert over.scores().errors.base >= 800 > 10 > over.scores().errors.slo
     assert after(over, 60.0).decision == "hold"
     assert after(over).decision == "rollback"
     within = judged(minute(0.5, canary=(2400, 26), stable=(2400, 0)))
-    assert within.evidence().errors.base >= 800
+    assert within.scores().errors.base >= 800
     assert after(within).decision == "hold"
 
 
 def test_a_version_worse_than_stable_but_within_the_objective_is_promoted() -> None:
     """The objective is what users were promised; being second to a perfect stable breaks no promise."""
     judge = judged(*[minute(0.5, canary=(3000, 12), stable=(3000, 0))] * 5)
-    assert judge.evidence().errors.base >= 800
+    assert judge.scores().errors.base >= 800
     assert after(judge).decision == "promote"
 
 
@@ -110,7 +110,7 @@ def test_slow_requests_are_judged_like_errors() -> None:
 
 def test_a_policy_may_hold_a_slow_version_instead() -> None:
     """on_slow = hold: somebody is to investigate, until the stretch is over; errors still roll back."""
-    policy = Policy(on_slow="hold")
+    policy = JudgePolicy(on_slow="hold")
     judge = judged(*[minute(slow=(8, 1))] * 3, policy=policy)
     assert (after(judge).decision, after(judge).expired) == ("hold", False)
     assert (after(judge, 900.0).decision, after(judge, 900.0).expired) == ("hold", True)
@@ -121,31 +121,28 @@ def test_latency_is_left_out_of_the_minute_in_which_a_weight_rises() -> None:
     """Cold starts make any version slow for a moment; its errors count all the same."""
     cold = minute(slow=(30, 0))
     judge = judged(cold)
-    assert judge.evidence().slow.slo == 1.0
+    assert judge.scores().slow.slo == 1.0
     judge.observe(cold)
-    assert judge.evidence().slow.slo > 800
+    assert judge.scores().slow.slo > 800
     flagged = judged(HEALTHY, replace(cold, weight_changed=True))
-    assert flagged.evidence().slow.slo == 1.0
-    assert judged(minute(canary=(60, 30))).evidence().errors.slo > 800
+    assert flagged.scores().slow.slo == 1.0
+    assert judged(minute(canary=(60, 30))).scores().errors.slo > 800
 
 
 def test_where_the_weight_moved_the_share_of_requests_is_what_the_versions_are_compared_by() -> None:
     """A minute that was mostly served before the shift must not be judged by the new weight."""
     late = minute(0.5, canary=(60, 6), stable=(540, 54), changed=True)
-    assert judged(late).evidence().errors.base < 2
+    assert judged(late).scores().errors.base < 2
     blamed = minute(0.05, canary=(60, 6), stable=(60, 6))
     assert (
-        judged(blamed).evidence().errors.base
-        > 20
-        > 2
-        > judged(replace(blamed, weight_changed=True)).evidence().errors.base
+        judged(blamed).scores().errors.base > 20 > 2 > judged(replace(blamed, weight_changed=True)).scores().errors.base
     )
 
 
 def test_a_doubt_stretches_the_bake_and_then_expires() -> None:
     """After 10 minutes of stretch the caller takes the traffic back without blame; the last stage has no stretch."""
     judge = judged(*[DOUBTFUL] * 3)
-    assert 2 <= judge.evidence().errors.slo < 800
+    assert 2 <= judge.scores().errors.slo < 800
     assert (after(judge).decision, after(judge).expired) == ("hold", False)
     assert after(judge, 899.0).expired is False
     assert after(judge, 900.0).expired is True
@@ -168,7 +165,7 @@ def test_trouble_in_the_latest_minutes_keeps_traffic_from_moving_although_the_wh
     judge = judged(
         *[minute(0.5, canary=(300, 0), stable=(300, 0))] * 12, minute(0.5, canary=(300, 11), stable=(300, 0))
     )
-    assert judge.evidence().errors.slo < 2
+    assert judge.scores().errors.slo < 2
     assert after(judge).decision == "hold"
     assert after(judge, 60.0, final=True).cause == ""
     burning = judged(
@@ -182,7 +179,7 @@ def test_throttled_calls_hold_and_blame_nobody() -> None:
     judge = judged(*[HEALTHY] * 5, minute(throttles=3))
     verdict = after(judge)
     assert (verdict.decision, verdict.cause, verdict.needed) == ("hold", "throttles", None)
-    assert judge.evidence() == judged(*[HEALTHY] * 6).evidence()
+    assert judge.scores() == judged(*[HEALTHY] * 6).scores()
     for _ in range(5):
         judge.observe(HEALTHY)
     assert after(judge).decision == "promote"
@@ -203,7 +200,7 @@ def test_an_external_fault_blames_nobody_and_stops_the_rollout() -> None:
 def test_a_version_that_suffers_far_more_from_a_fault_is_still_rolled_back() -> None:
     """Stable burns, but the canary is surely the worse one: rule R."""
     judge = judged(*[minute(canary=(60, 50), stable=(540, 60))] * 2)
-    assert judge.evidence().errors.stable >= 20
+    assert judge.scores().errors.stable >= 20
     assert after(judge).decision == "rollback"
 
 
@@ -213,7 +210,7 @@ def test_after_five_calm_minutes_the_evidence_is_cleared_and_the_stage_bakes_aga
     assert (after(judge).decision, judge.rebakes) == ("external", 0)
     judge.observe(HEALTHY)
     assert (judge.rebakes, after(judge, 0.0).rebakes, after(judge, 0.0).decision) == (1, 1, "hold")
-    assert judge.evidence().errors.slo == judge.evidence().errors.stable == 1.0
+    assert judge.scores().errors.slo == judge.scores().errors.stable == 1.0
     for _ in range(5):
         judge.observe(HEALTHY)
     assert after(judge).decision == "promote"
@@ -272,7 +269,7 @@ def test_the_last_stage_ends_when_the_version_is_proved() -> None:
     for _ in range(4):
         judge.observe(ALONE)
     assert judge.proved
-    assert judge.evidence().errors.ok >= judge.evidence().proved_at == 100
+    assert judge.scores().errors.ok >= judge.scores().proved_at == 100
     assert after(judge, 299.0, final=True).decision == "hold"
     assert after(judge, final=True).decision == "promote"
 
@@ -280,7 +277,7 @@ def test_the_last_stage_ends_when_the_version_is_proved() -> None:
 def test_a_slow_version_is_not_proved_by_its_lack_of_errors() -> None:
     """Both streams are asked."""
     judge = judged(*[minute(1.0, canary=(600, 0), stable=(0, 0), slow=(6, 0))] * 5)
-    assert judge.evidence().errors.ok >= 100 > judge.evidence().slow.ok
+    assert judge.scores().errors.ok >= 100 > judge.scores().slow.ok
     assert judge.proved is False
 
 
@@ -295,16 +292,16 @@ def test_asking_for_a_verdict_changes_nothing() -> None:
 def test_more_failures_than_requests_are_read_as_all_failed() -> None:
     """CloudWatch publishes a minute's metrics one after the other; a count must not break the test."""
     assert judged(minute(canary=(6, 9))) == judged(minute(canary=(6, 9)))
-    assert judged(minute(canary=(6, 9))).evidence() == judged(minute(canary=(6, 6))).evidence()
+    assert judged(minute(canary=(6, 9))).scores() == judged(minute(canary=(6, 6))).scores()
 
 
 def test_any_number_of_failures_is_weighed_without_overflow() -> None:
     """Evidence is capped far above every threshold, and falls again when the failures end."""
     judge = judged(*[minute(0.5, canary=(3_000_000, 3_000_000), stable=(3_000_000, 0))] * 50)
-    assert 1e100 <= judge.evidence().errors.slo < 1e103
+    assert 1e100 <= judge.scores().errors.slo < 1e103
     for _ in range(3):
         judge.observe(minute(0.5, canary=(3_000_000, 0), stable=(3_000_000, 0)))
-    assert judge.evidence().errors.slo < 1
+    assert judge.scores().errors.slo < 1
 
 
 def test_bursts_in_the_history_temper_every_count() -> None:

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from buddy_ops.health.judge import Counts, Judge, Minute, Policy, StreamEvidence
+from buddy_ops.health.judge import Counts, Judge, JudgePolicy, Minute, StreamScores
 
 FAIR = 1 + 1e-12
 BURSTS = tuple(Counts(600, 12 if at % 10 == 0 else 0) for at in range(60))
@@ -31,12 +31,12 @@ def outcomes(sizes: list[int]) -> Iterator[tuple[int, ...]]:
     return product(*(range(n + 1) for n in sizes))
 
 
-def errors_after(minutes: list[Minute], history: tuple[Counts, ...] = ()) -> StreamEvidence:
+def errors_after(minutes: list[Minute], history: tuple[Counts, ...] = ()) -> StreamScores:
     """The evidence in errors after these minutes."""
-    judge = Judge(Policy(), history)
+    judge = Judge(JudgePolicy(), history)
     for minute in minutes:
         judge.observe(minute)
-    return judge.evidence().errors
+    return judge.scores().errors
 
 
 SIZES = [[6], [3, 0, 2, 4], [1, 2, 1, 1, 2, 1]]
@@ -149,7 +149,7 @@ def test_verdicts_do_not_depend_on_how_polls_batch_the_minutes(
     minutes: list[Minute], stages: set[int], polls: set[int], final: bool
 ) -> None:
     """Asked after every minute, after some or only at the end: the same minutes give the same verdict."""
-    every, some = Judge(Policy(), BURSTS), Judge(Policy(), BURSTS)
+    every, some = Judge(JudgePolicy(), BURSTS), Judge(JudgePolicy(), BURSTS)
     assert rolled(every, minutes, stages, set(range(25))) == rolled(some, minutes, stages, polls)
     for baked_s in (0.0, 300.0, 900.0):
         assert every.verdict(baked_s, 300.0, final) == some.verdict(baked_s, 300.0, final)
@@ -159,11 +159,11 @@ def test_verdicts_do_not_depend_on_how_polls_batch_the_minutes(
 @given(minutes_lists, st.sets(st.integers(0, 24)))
 def test_a_rebuilt_judge_equals_the_one_that_ran(minutes: list[Minute], stages: set[int]) -> None:
     """A resumed rollout judges as if it had never stopped; one more minute makes it another judge."""
-    ran, rebuilt = Judge(Policy(), BURSTS), Judge(Policy(), BURSTS)
+    ran, rebuilt = Judge(JudgePolicy(), BURSTS), Judge(JudgePolicy(), BURSTS)
     rolled(ran, minutes, stages, set(range(25)))
     rolled(rebuilt, minutes, stages, set())
     assert ran == rebuilt
-    assert ran.evidence() == rebuilt.evidence()
+    assert ran.scores() == rebuilt.scores()
     rebuilt.observe(Minute(0.1, Counts(600), Counts(60)))
     assert ran != rebuilt
 

@@ -4,14 +4,16 @@ import re
 
 import pytest
 
-from buddy_ops.health.judge import Counts, Judge, Minute, Policy, Verdict
+from buddy_ops.health.judge import Counts, Judge, JudgePolicy, Minute, Verdict
 
 JARGON = re.compile(
     r"[\u0370-\u03ff\u1f00-\u1fff]|e-value|p-value|null|hypothes|likelihood|martingale|evidence against"
 )
 
 
-def said(minutes: list[Minute], baked_s: float = 300.0, final: bool = False, policy: Policy | None = None) -> Verdict:
+def said(
+    minutes: list[Minute], baked_s: float = 300.0, final: bool = False, policy: JudgePolicy | None = None
+) -> Verdict:
     """The verdict on these minutes."""
     judge = Judge(policy, stable_name="v41", canary_name="v42")
     for minute in minutes:

@@ -15,7 +15,7 @@ from buddy_sandbox.faults import FaultProfile
 from buddy_ops.aws.session import Target
 from buddy_ops.health import metrics
 from buddy_ops.health.judge import Counts
-from buddy_ops.health.metrics import MINUTE, Reading, Row
+from buddy_ops.health.metrics import MINUTE, MetricsReading, MinuteRow
 from tests.conftest import Situation
 
 Bring = Callable[..., Situation]
@@ -50,10 +50,10 @@ def split(here: Situation, share: float) -> None:
     here.client("lambda").update_alias(FunctionName=here.function, Name="live", RoutingConfig=weights)
 
 
-def read(mine: Target, minutes: int, versions: tuple[str, ...] = ("1", "2"), serving: str = "1") -> Reading:
+def read(mine: Target, minutes: int, versions: tuple[str, ...] = ("1", "2"), serving: str = "1") -> MetricsReading:
     """The latest whole minutes that CloudWatch must have."""
     until = mine.clock.now() - LATE
-    return metrics.read(mine, versions, lambda _: serving, until - minutes * MINUTE, until)
+    return metrics.read_minutes(mine, versions, lambda _: serving, until - minutes * MINUTE, until)
 
 
 def told(here: Situation) -> Iterator[tuple[datetime, str, str]]:
@@ -129,7 +129,7 @@ def test_the_minutes_of_a_whole_rollout_add_up(bring: Bring) -> None:
     here.ask("advance", seconds=300)
     split(here, 0.0)
     here.ask("advance", seconds=420)
-    rows = metrics.read(mine, ("1", "2"), lambda _: "1", begun, mine.clock.now() - LATE).rows
+    rows = metrics.read_minutes(mine, ("1", "2"), lambda _: "1", begun, mine.clock.now() - LATE).rows
     counts, _ = counted(here)
     whole = {row.at: sum(counts.get((row.at, version), Counts()).requests for version in "12") for row in rows}
     assert [sum(each.requests for each in row.counts.values()) for row in rows] == list(whole.values())
@@ -154,7 +154,7 @@ def test_rows_are_whole_minutes_in_order(bring: Bring) -> None:
     rows = read(mine, 10).rows
     assert [row.at for row in rows] == [until - n * MINUTE for n in range(10, 0, -1)]
     before = len(here.calls("GetMetricData"))
-    assert metrics.read(mine, ("1",), lambda _: "1", until, until) == Reading(())
+    assert metrics.read_minutes(mine, ("1",), lambda _: "1", until, until) == MetricsReading(())
     assert len(here.calls("GetMetricData")) == before
 
 
@@ -284,9 +284,9 @@ def test_the_delay_of_the_policy_covers_cloudwatchs_own(bring: Bring) -> None:
     here.ask("advance", seconds=900)
     mine = here.connect(quiet=True)
     until = mine.clock.now() - timedelta(seconds=mine.settings.health.late_data_s)
-    first = metrics.read(mine, ("1",), lambda _: "1", until - 10 * MINUTE, until)
+    first = metrics.read_minutes(mine, ("1",), lambda _: "1", until - 10 * MINUTE, until)
     here.ask("advance", seconds=3600)
-    assert metrics.read(mine, ("1",), lambda _: "1", until - 10 * MINUTE, until) == first
+    assert metrics.read_minutes(mine, ("1",), lambda _: "1", until - 10 * MINUTE, until) == first
 
 
 # As a frame
@@ -296,8 +296,8 @@ def test_a_frame_is_tidy() -> None:
     """One row per minute and version, in UTC, with the documented columns; a rate without requests is not a number."""
     at = datetime(2026, 11, 22, 3, 12, tzinfo=UTC)
     rows = [
-        Row(at, {"41": Counts(540, 27, 3, 2), "42": Counts()}, {"41": 950.0}),
-        Row(at + MINUTE, {"41": Counts(10), "42": Counts(5, 5)}, {"41": 1.0, "42": 2.0}),
+        MinuteRow(at, {"41": Counts(540, 27, 3, 2), "42": Counts()}, {"41": 950.0}),
+        MinuteRow(at + MINUTE, {"41": Counts(10), "42": Counts(5, 5)}, {"41": 1.0, "42": 2.0}),
     ]
     found = metrics.frame(rows)
     columns = ["version", "requests", "errors", "slow", "throttles", "error_rate", "p99_ms"]
@@ -316,7 +316,7 @@ def test_the_p99_has_an_interval_that_more_requests_narrow(situation: Bring) -> 
     for rate in (60, 6000):
         here = situation("good", requests_per_minute=rate, history_minutes=20)
         now = datetime.fromtimestamp(here.ask("clock")["now"], UTC).replace(second=0)
-        reading = metrics.read(here.connect(), ("1",), lambda _: "1", now - 10 * MINUTE, now - 2 * MINUTE)
+        reading = metrics.read_minutes(here.connect(), ("1",), lambda _: "1", now - 10 * MINUTE, now - 2 * MINUTE)
         bands = [(row.p99_band_ms["1"], row.p99_ms["1"]) for row in reading.rows]
         assert len(bands) == 8 and all(low <= p99 <= high for (low, high), p99 in bands)
         widths[rate] = sum(high - low for (low, high), _ in bands)

@@ -9,14 +9,14 @@ import pytest
 
 from buddy_ops.core.errors import InvalidInput
 from buddy_ops.health import monitor
-from buddy_ops.health.monitor import Look
+from buddy_ops.health.monitor import MetricsWindow
 from buddy_ops.notebook import _widgets, live
 from tests.conftest import Situation
 
 Bring = Callable[..., Situation]
 
 
-def over(look: Look) -> list[str]:
+def over(look: MetricsWindow) -> list[str]:
     """The metrics that some version has too much of."""
     return [metric.name for metric in look.metrics if any(bad for _, bad in metric.values)]
 
@@ -37,7 +37,7 @@ def test_each_metric_is_told_when_it_is_over(
     """A healthy version passes no threshold, and each fault passes exactly its own."""
     here = situation(scenario, stable=stable, history_minutes=20)
     here.ask("advance", seconds=600)
-    look = monitor.read(here.connect("monitor"), 30)
+    look = monitor.read_window(here.connect("monitor"), 30)
     assert over(look) == metric and look.troubles == ()
     assert [each.version for each in look.seen] == ["1"] and look.seen[0].counts.requests > 5000
 
@@ -46,7 +46,7 @@ def test_versions_stand_side_by_side(situation: Bring) -> None:
     """During and after a rollout both versions are told, each with its own failures; the bad one alone is marked."""
     here = situation("errors_5_percent")
     here.ship(here.build("errors_5_percent"))
-    look = monitor.read(here.connect("monitor"), 30)
+    look = monitor.read_window(here.connect("monitor"), 30)
     stable, new = look.seen
     assert (stable.version, new.version) == ("1", "2")
     assert new.counts.requests < stable.counts.requests and new.counts.errors > 0.02 * new.counts.requests
@@ -61,7 +61,7 @@ def test_a_window_of_the_past_is_as_it_was(situation: Bring) -> None:
     target = here.connect("monitor")
     until = target.clock.now()
     here.ask("advance", seconds=3600)
-    look = monitor.read(target, 20, until.isoformat())
+    look = monitor.read_window(target, 20, until.isoformat())
     assert len(look.rows) == 20 and look.rows[-1].at < until and look.until <= until
     assert look.seen[0].counts.requests == pytest.approx(20 * 600, rel=0.1)
 
@@ -88,7 +88,7 @@ def test_a_window_that_cannot_be_is_refused(situation: Bring, given: tuple[Any, 
     """Too long, too old, or no time at all: refused before CloudWatch is asked."""
     here = situation("good", history_minutes=0, requests_per_minute=0)
     with pytest.raises(InvalidInput, match="invalid-parameters"):
-        monitor.read(here.connect("monitor"), *given)
+        monitor.read_window(here.connect("monitor"), *given)
     assert here.calls("GetMetricData") == []
 
 
@@ -98,7 +98,7 @@ def test_what_cannot_be_read_is_told(situation: Bring) -> None:
     target = here.connect("monitor")
     for operation in ("GetMetricData", "ListMetrics", "StartQuery"):
         here.ask("chaos", kind="denied", operation=operation, times=1_000_000)
-        look = monitor.read(target, 5)
+        look = monitor.read_window(target, 5)
         here.ask("chaos")
         assert len(look.troubles) == 1, operation
 
@@ -106,4 +106,4 @@ def test_what_cannot_be_read_is_told(situation: Bring) -> None:
 def test_nothing_deployed_is_refused(situation: Bring) -> None:
     """No alias: nobody is served, and there is nothing to watch."""
     with pytest.raises(InvalidInput, match="alias-missing"):
-        monitor.read(situation("first_deployment").connect("monitor"), 5)
+        monitor.read_window(situation("first_deployment").connect("monitor"), 5)

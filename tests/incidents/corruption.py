@@ -79,8 +79,8 @@ def repair_hash(here: Situation) -> str:
     """The hash of the repair that would be planned; the copy that it needs is there afterwards."""
     mine = here.connect("data_corruption", quiet=True)
     try:
-        plan = containment.stop_plan(mine)
-        containment.restore(mine, plan)
-        return repair.plan(mine, repair.scope(mine, plan)).hash
+        plan = containment.plan_containment(mine)
+        containment.restore_table_copy(mine, plan)
+        return repair.plan_repair(mine, repair.determine_scope(mine, plan)).hash
     finally:
         mine.close()

@@ -21,7 +21,7 @@ def failing(bring: Bring, profile: str = "total_failure", minutes: float = 5) ->
     """A canary of a bad build stands at 10 % for some minutes, and its run is gone."""
     here = bring("good")
     mine = here.connect("canary")
-    plan = rollout.plan(mine, here.build(profile))
+    plan = rollout.plan_rollout(mine, here.build(profile))
     abandon(mine, plan)
     mine.close()
     here.ask("advance", seconds=60 * minutes)
@@ -29,13 +29,13 @@ def failing(bring: Bring, profile: str = "total_failure", minutes: float = 5) ->
 
 
 def decide(target: Target, decision: str, review: str = "") -> DecisionPlan:
-    return assessment.plan(target, assessment.assess(target), decision, review)
+    return assessment.plan_decision(target, assessment.assess_deployment(target), decision, review)
 
 
 def test_error_lines_are_grouped_by_kind(situation: Bring) -> None:
     """Every failed request of the new version is one line of its kind; the stable version's are not among them."""
     here = failing(situation)
-    found = assessment.assess(here.connect("deployment_failure"))
+    found = assessment.assess_deployment(here.connect("deployment_failure"))
     (kind,) = found.kinds
     assert (found.version, kind.name) == ("2", "InjectedError") and "InjectedError" in kind.example
     # The log is a minute or two ahead of CloudWatch.
@@ -47,14 +47,14 @@ def test_error_lines_are_grouped_by_kind(situation: Bring) -> None:
 def test_apologies_and_timeouts_are_kinds_of_their_own(situation: Bring) -> None:
     """A build that only apologises fails no Lambda metric: its lines are found all the same."""
     here = failing(situation, "apologises")
-    (kind,) = assessment.assess(here.connect("deployment_failure")).kinds
+    (kind,) = assessment.assess_deployment(here.connect("deployment_failure")).kinds
     assert "apologised after InjectedApology" in kind.name
 
 
 @pytest.mark.parametrize(("minutes", "choice"), [(5, "roll back"), (15, "roll back"), (19, "roll back")])
 def test_a_young_deployment_is_to_be_rolled_back(situation: Bring, minutes: float, choice: str) -> None:
     """Less than 30 minutes old, by the alias's record: roll back, and the reason says how old it is."""
-    found = assessment.assess(failing(situation, minutes=minutes).connect("deployment_failure"))
+    found = assessment.assess_deployment(failing(situation, minutes=minutes).connect("deployment_failure"))
     assert found.recommended == choice and f"deployed {minutes:g} minutes ago" in found.reasons[0]
 
 
@@ -69,7 +69,7 @@ def test_a_young_deployment_is_to_be_rolled_back(situation: Bring, minutes: floa
 )
 def test_the_thirty_minute_rule(age: int, destination: str, choice: str, said: str) -> None:
     """The age decides, unless there is nothing to return to; doubts are told beside it."""
-    found, reasons = assessment.recommend(timedelta(minutes=age), destination, "no version", ["Role differs"])
+    found, reasons = assessment.recommend_decision(timedelta(minutes=age), destination, "no version", ["Role differs"])
     assert found == choice and said in " ".join(reasons)
     assert ("Role differs" in reasons) == bool(destination)
 
@@ -98,7 +98,7 @@ def test_the_kind_of_a_line(line: str, kind: str) -> None:
 
 def test_hostile_lines_do_no_harm_in_the_table() -> None:
     """Markup, pipes and backticks of a log line end neither the table nor the code in it."""
-    (kind,) = assessment.group([("2026-11-22 03:12:00.000", "error <script>alert(1)</script> | `x`")])
+    (kind,) = assessment.group_errors([("2026-11-22 03:12:00.000", "error <script>alert(1)</script> | `x`")])
     at = datetime(2026, 11, 22, tzinfo=UTC)
     found = assessment.Assessment("2", at, at, {}, (kind,), "1", "", "roll back", (), ())
     row = next(line for line in found._repr_markdown_().splitlines() if "script" in line)
@@ -110,18 +110,18 @@ def test_rolling_back_moves_the_traffic_and_keeps_the_review(situation: Bring) -
     here = failing(situation)
     target = here.connect("deployment_failure")
     plan = decide(target, "roll back")
-    told = assessment.run(target, plan, approve(target, plan), "INC-7")
+    told = assessment.run_decision(target, plan, approve(target, plan), "INC-7")
     assert here.alias()["FunctionVersion"] == "1" and "RoutingConfig" not in here.alias()
-    (kept,) = checklist_store.listed(target, "review", "v2")
+    (kept,) = checklist_store.list_results(target, "review", "v2")
     (item,) = kept.items
     assert (
         item.by == "Ada, Grace" and "INC-7" in item.says and item.says.split(",")[0].removeprefix("due by ") in told[-1]
     )
     heard: list[str] = []
-    assert asyncio.run(assessment.recovered(target, plan, watch=heard.append)).startswith("Recovered: v1")
+    assert asyncio.run(assessment.wait_for_recovery(target, plan, watch=heard.append)).startswith("Recovered: v1")
     left = [float(each.split()[-4]) for each in heard]
     assert len(left) >= 6 and left == sorted(left, reverse=True) and left[-1] <= 1
-    assert assessment.assess(target).serving.endswith("taken back already.")
+    assert assessment.assess_deployment(target).serving.endswith("taken back already.")
     target.close()
 
 
@@ -132,7 +132,7 @@ def test_fixing_forward_moves_nothing(situation: Bring) -> None:
     before = here.alias()
     plan = decide(target, "fix forward")
     assert "this is not what the rule recommends: a person decides" in plan.reasons
-    assessment.run(target, plan, approve(target, plan))
+    assessment.run_decision(target, plan, approve(target, plan))
     assert (
         here.alias()["RevisionId"] == before["RevisionId"] and here.calls("UpdateAlias")[-1]["params"]["RoutingConfig"]
     )
@@ -141,7 +141,9 @@ def test_fixing_forward_moves_nothing(situation: Bring) -> None:
 def test_a_canary_that_still_fails_is_no_recovery(situation: Bring) -> None:
     """Fixed forward while v2 has its share: the worse of the versions that serve is the answer."""
     target = failing(situation, minutes=1).connect("deployment_failure")
-    assert asyncio.run(assessment.recovered(target, decide(target, "fix forward"))).startswith("NOT recovered: v2: ")
+    assert asyncio.run(assessment.wait_for_recovery(target, decide(target, "fix forward"))).startswith(
+        "NOT recovered: v2: "
+    )
 
 
 def test_without_a_decision_it_holds(situation: Bring) -> None:
@@ -169,9 +171,9 @@ def test_it_freezes_once(situation: Bring) -> None:
     here = situation("good", requests_per_minute=0, history_minutes=0)
     for dry_run, count in ((True, 0), (False, 1), (False, 1)):
         target = here.connect("deployment_failure", dry_run=dry_run)
-        plan = assessment.stop_plan(target, "v2 fails")
-        assessment.stop(target, plan, approve(target, plan))
-        assert len(freezes.read(target)) == count
+        plan = assessment.plan_freeze(target, "v2 fails")
+        assessment.freeze_deployments(target, plan, approve(target, plan))
+        assert len(freezes.active_freezes(target)) == count
 
 
 def test_what_cannot_be_read_is_told(situation: Bring) -> None:
@@ -182,7 +184,7 @@ def test_what_cannot_be_read_is_told(situation: Bring) -> None:
         here.ask("chaos", kind="denied", operation=operation, times=1_000_000)
     here.ask("chaos", kind="denied", operation="StartQuery", times=1_000_000)
     try:
-        found = assessment.assess(target)
+        found = assessment.assess_deployment(target)
     finally:
         here.ask("chaos")
     assert found.recommended == "roll back" and "the log cannot be read" in " ".join(found.troubles)

@@ -12,8 +12,8 @@ from buddy_ops.aws import tables
 from buddy_ops.aws.session import Target
 from buddy_ops.core.errors import BuddyError, InvalidInput, Refused
 from buddy_ops.incidents import containment, repair
-from buddy_ops.incidents.containment import StopPlan
-from buddy_ops.incidents.repair import Scope
+from buddy_ops.incidents.containment import ContainmentPlan
+from buddy_ops.incidents.repair import DamageScope
 from buddy_ops.migrations import schema
 from tests.conftest import Situation, approve
 from tests.incidents.corruption import (
@@ -46,24 +46,24 @@ def mine(here: Situation) -> Iterator[Target]:
         yield target
 
 
-def stopped(mine: Target, **known: Any) -> tuple[StopPlan, Scope]:
+def stopped(mine: Target, **known: Any) -> tuple[ContainmentPlan, DamageScope]:
     """The damage stopped, the copy made, and what was found."""
-    plan = containment.stop_plan(mine, **known)
-    containment.stop(mine, plan, approve(mine, plan))
-    containment.restore(mine, plan)
-    return plan, repair.scope(mine, plan)
+    plan = containment.plan_containment(mine, **known)
+    containment.contain_damage(mine, plan, approve(mine, plan))
+    containment.restore_table_copy(mine, plan)
+    return plan, repair.determine_scope(mine, plan)
 
 
-def finish(mine: Target, plan: StopPlan, found: Scope, *chosen: str) -> str:
+def finish(mine: Target, plan: ContainmentPlan, found: DamageScope, *chosen: str) -> str:
     """The rest, to the end."""
-    repairing = repair.plan(mine, found, chosen)
+    repairing = repair.plan_repair(mine, found, chosen)
     agreed = approve(mine, repairing)
-    done = repair.run(mine, repairing, agreed)
-    told = repair.verify(mine, plan, repairing, done)
-    return f"{told} {containment.lift(mine, plan, repairing, agreed)}"
+    done = repair.run_repair(mine, repairing, agreed)
+    told = repair.verify_repair(mine, plan, repairing, done)
+    return f"{told} {containment.end_containment(mine, plan, repairing, agreed)}"
 
 
-def kinds(found: Scope) -> dict[str, str]:
+def kinds(found: DamageScope) -> dict[str, str]:
     return {each.name.split("/")[1]: each.kind for each in found.found}
 
 
@@ -92,7 +92,7 @@ def test_conflicts_are_kept_unless_a_person_names_them(here: Situation, mine: Ta
     (conflict,) = found.conflicts
     finish(mine, plan, found, conflict.name)
     assert table(here)["reminder-000002"] == table(here, plan.copy)["reminder-000002"]
-    assert repair.scope(mine, plan).conflicts == ()
+    assert repair.determine_scope(mine, plan).conflicts == ()
 
 
 def test_conflicts_can_be_named_by_their_kind(here: Situation, mine: Target) -> None:
@@ -110,18 +110,18 @@ def test_a_name_that_is_no_conflict_is_refused(mine: Target) -> None:
     """A misspelt item, or one that is not in doubt: nothing is repaired."""
     _, found = stopped(mine)
     with pytest.raises(InvalidInput, match="unknown-conflict"):
-        repair.plan(mine, found, ["amzn1.ask.account.00001/reminder-000003"])
+        repair.plan_repair(mine, found, ["amzn1.ask.account.00001/reminder-000003"])
 
 
 def test_the_tables_schema_is_none_of_its_items(here: Situation, mine: Target) -> None:
     """A migration that begins meanwhile is no item that was created; one that changes the schema is refused."""
     (reminding,) = mine.settings.tables
-    held = schema.write(mine, schema.read(mine, reminding), 1, "reminders_at_minutes", "expanded")
+    held = schema.write_marker(mine, schema.read_marker(mine, reminding), 1, "reminders_at_minutes", "expanded")
     plan, found = stopped(mine)
     assert schema.KEY not in str(found.found) and "30 items beside 30" in str(found)
-    schema.write(mine, held, 2, "reminders_at_minutes", "contracted")
+    schema.write_marker(mine, held, 2, "reminders_at_minutes", "contracted")
     with pytest.raises(Refused, match="schema-changed"):
-        repair.scope(mine, plan)
+        repair.determine_scope(mine, plan)
 
 
 def test_what_somebody_changes_before_the_repair_stands(here: Situation, mine: Target) -> None:
@@ -129,53 +129,53 @@ def test_what_somebody_changes_before_the_repair_stands(here: Situation, mine: T
     plan, found = stopped(mine)
     put(here, [later(here, table(here)["reminder-000001"], "1", at="10:10", medication="aspirin")])
     moved = table(here)["reminder-000001"]
-    repairing = repair.plan(mine, found)
-    done = repair.run(mine, repairing, approve(mine, repairing))
-    assert (len(done.written), len(done.gave_way)) == (0, 1) and "run this again" in str(done)
+    repairing = repair.plan_repair(mine, found)
+    done = repair.run_repair(mine, repairing, approve(mine, repairing))
+    assert (len(done.written), len(done.conflicts)) == (0, 1) and "run this again" in str(done)
     assert table(here)["reminder-000001"] == moved
-    assert "others wrote meanwhile" in repair.verify(mine, plan, repairing, done)
-    assert repair.scope(mine, plan).of("damaged") == ()
+    assert "others wrote meanwhile" in repair.verify_repair(mine, plan, repairing, done)
+    assert repair.determine_scope(mine, plan).of("damaged") == ()
 
 
 def test_damage_that_goes_on_keeps_the_isolation(here: Situation, mine: Target) -> None:
     """New damage after the repair: an error, and nobody is let in."""
     plan, found = stopped(mine)
-    repairing = repair.plan(mine, found)
-    done = repair.run(mine, repairing, approve(mine, repairing))
+    repairing = repair.plan_repair(mine, found)
+    done = repair.run_repair(mine, repairing, approve(mine, repairing))
     put(here, [reminders.damaged(later(here, table(here)["reminder-000007"], "2"))])
     with pytest.raises(BuddyError, match="repair-incomplete"):
-        repair.verify(mine, plan, repairing, done)
+        repair.verify_repair(mine, plan, repairing, done)
     assert isolated(here)
 
 
 def test_nobody_is_let_in_while_the_version_serves(here: Situation, mine: Target) -> None:
     """Somebody put the corrupting version back: refused, and the isolation stands."""
     plan, found = stopped(mine)
-    repairing = repair.plan(mine, found)
+    repairing = repair.plan_repair(mine, found)
     here.client("lambda").update_alias(FunctionName=here.function, Name="live", FunctionVersion="2")
     with pytest.raises(Refused, match="still-corrupting"):
-        containment.lift(mine, plan, repairing, approve(mine, repairing))
+        containment.end_containment(mine, plan, repairing, approve(mine, repairing))
     assert isolated(here)
 
 
 def test_without_a_version_to_go_back_to_it_is_isolated_all_the_same(here: Situation, mine: Target) -> None:
     """No rollout is recorded: the plan says that nothing takes the traffic, and the damage is stopped."""
     here.client("lambda").update_alias(FunctionName=here.function, Name="live", Description="")
-    plan = containment.stop_plan(mine)
+    plan = containment.plan_containment(mine)
     assert plan.back is None and any("no version can take the traffic" in each for each in plan.reasons)
-    containment.stop(mine, plan, approve(mine, plan))
+    containment.contain_damage(mine, plan, approve(mine, plan))
     assert here.alias()["FunctionVersion"] == "2" and isolated(here) and len(parameters(here, "freeze")) == 1
-    named = containment.stop_plan(mine, version="2", to_version="1")
-    containment.stop(mine, named, approve(mine, named))
+    named = containment.plan_containment(mine, version="2", to_version="1")
+    containment.contain_damage(mine, named, approve(mine, named))
     assert here.alias()["FunctionVersion"] == "1" and len(parameters(here, "freeze")) == 1
 
 
 def test_a_traffic_that_cannot_be_moved_does_not_keep_it_from_being_isolated(here: Situation, mine: Target) -> None:
     """Each step is tried whatever became of the one before; then the first failure is told."""
-    plan = containment.stop_plan(mine)
+    plan = containment.plan_containment(mine)
     here.ask("chaos", kind="denied", operation="UpdateAlias", times=99)
     with pytest.raises(BuddyError, match="access-denied"):
-        containment.stop(mine, plan, approve(mine, plan))
+        containment.contain_damage(mine, plan, approve(mine, plan))
     here.ask("chaos")
     assert isolated(here) and len(parameters(here, "freeze")) == 1
 
@@ -183,9 +183,9 @@ def test_a_traffic_that_cannot_be_moved_does_not_keep_it_from_being_isolated(her
 def test_a_moment_that_is_too_late_is_seen(here: Situation, mine: Target) -> None:
     """The copy holds items of the corrupting version: the plan of the repair says so."""
     damage(here, "reminder-000009")
-    onset = tables.restorable(mine, NAME)[1].isoformat()
+    onset = tables.restorable_window(mine, NAME)[1].isoformat()
     _, found = stopped(mine, onset=onset)
-    assert any("choose an earlier onset" in each for each in repair.plan(mine, found).reasons)
+    assert any("choose an earlier onset" in each for each in repair.plan_repair(mine, found).reasons)
 
 
 @pytest.mark.parametrize(
@@ -204,13 +204,13 @@ def test_what_makes_no_sense_is_refused_before_anything_is_written(
 ) -> None:
     """Each with its own reference, and nothing is isolated."""
     with pytest.raises(BuddyError, match=reference):
-        containment.stop_plan(mine, **known)
+        containment.plan_containment(mine, **known)
     assert not isolated(here) and here.alias()["FunctionVersion"] == "2"
 
 
 def test_another_table_with_the_copys_name_is_not_taken_for_it(here: Situation, mine: Target) -> None:
     """Refused: comparing with it would repair nonsense."""
-    plan = containment.stop_plan(mine)
+    plan = containment.plan_containment(mine)
     here.client("dynamodb").create_table(
         TableName=plan.copy,
         KeySchema=[{"AttributeName": "user_id", "KeyType": "HASH"}],
@@ -218,15 +218,15 @@ def test_another_table_with_the_copys_name_is_not_taken_for_it(here: Situation, 
         BillingMode="PAY_PER_REQUEST",
     )
     with pytest.raises(BuddyError, match="restore-collides"):
-        containment.restore(mine, plan)
+        containment.restore_table_copy(mine, plan)
 
 
 def test_a_moment_that_cannot_be_restored_yet_is_waited_for(here: Situation, mine: Target) -> None:
     """The last five minutes: the restore waits, and says so."""
     said: list[str] = []
     onset = mine.clock.now().isoformat()
-    plan = containment.stop_plan(mine, onset=onset)
-    containment.restore(mine, plan, said.append)
+    plan = containment.plan_containment(mine, onset=onset)
+    containment.restore_table_copy(mine, plan, said.append)
     assert any("can be restored" in each for each in said) and "is there" in said[-1]
 
 
@@ -244,9 +244,9 @@ def test_only_writes_are_denied_where_that_is_asked_for(here: Situation, mine: T
 def test_the_review_finds_what_is_known(here: Situation, mine: Target) -> None:
     """The template names the version, the counts, the copy and the date; the conflicts are listed without values."""
     plan, found = stopped(mine)
-    repairing = repair.plan(mine, found)
-    done = repair.run(mine, repairing, approve(mine, repairing))
-    template = repair.root_cause(mine, plan, found, done, mine.clock.now())._repr_markdown_()
+    repairing = repair.plan_repair(mine, found)
+    done = repair.run_repair(mine, repairing, approve(mine, repairing))
+    template = repair.root_cause_facts(mine, plan, found, done, mine.clock.now())._repr_markdown_()
     assert "v2" in template and plan.copy in template and "1 damaged" in template
     (line,) = (mine.folder / "conflicts.jsonl").read_text("utf-8").splitlines()
     assert json.loads(line) == {

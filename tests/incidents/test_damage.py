@@ -4,14 +4,17 @@ from typing import Any
 
 import pytest
 
-from buddy_ops.core.settings import Invariant, Table
+from buddy_ops.core.settings import ItemInvariant, TableSettings
 from buddy_ops.incidents import damage
 
 ONSET = 1000.0
-TABLE = Table(
+TABLE = TableSettings(
     name="reminders",
     key=("id",),
-    invariants=(Invariant(attribute="at", pattern=r"\d\d:\d\d"), Invariant(attribute="dose", required=False, least=1)),
+    invariants=(
+        ItemInvariant(attribute="at", pattern=r"\d\d:\d\d"),
+        ItemInvariant(attribute="dose", required=False, least=1),
+    ),
 )
 
 
@@ -58,17 +61,17 @@ LATE = 2000
 )
 def test_signs_that_agree_tell_and_others_ask(live: Any, before: Any, kind: str | None) -> None:
     """Damaged only where invariants, writer and time agree; an edit only where the first two speak for it."""
-    assert damage.judge(live, before, TABLE, ("2",), ONSET) == kind
+    assert damage.classify_item(live, before, TABLE, ("2",), ONSET) == kind
 
 
 def test_several_versions_may_corrupt() -> None:
     """Each of them counts as the writer of damage."""
-    assert {damage.judge(item("", by, LATE), WHOLE, TABLE, ("2", "3"), ONSET) for by in "23"} == {"damaged"}
+    assert {damage.classify_item(item("", by, LATE), WHOLE, TABLE, ("2", "3"), ONSET) for by in "23"} == {"damaged"}
 
 
 def test_the_second_of_the_onset_is_after_it() -> None:
     """What was written in the very second that is restored counts as written after it."""
-    assert damage.judge(item("", "2", ONSET), WHOLE, TABLE, ("2",), ONSET) == "damaged"
+    assert damage.classify_item(item("", "2", ONSET), WHOLE, TABLE, ("2",), ONSET) == "damaged"
 
 
 @pytest.mark.parametrize(
@@ -96,13 +99,13 @@ def test_the_second_of_the_onset_is_after_it() -> None:
 )
 def test_an_invariant_holds_or_is_broken(rule: dict[str, Any], value: Any, holds: bool) -> None:
     """Whatever kind of value stands there; an absent one breaks it where it is required."""
-    table = Table(name="reminders", key=("id",), invariants=(Invariant(attribute="x", **rule),))
-    found = damage.faults({} if value is None else {"x": value}, table)
+    table = TableSettings(name="reminders", key=("id",), invariants=(ItemInvariant(attribute="x", **rule),))
+    found = damage.find_violations({} if value is None else {"x": value}, table)
     assert (not found) == holds and all(each.startswith("x is ") for each in found)
 
 
 def test_faults_and_changes_show_no_value() -> None:
     """They end in the archive, and an item is somebody's health."""
     live, before = item("insulin", "2", LATE), WHOLE
-    assert "insulin" not in str((damage.faults(live, TABLE), damage.changed(live, before, TABLE)))
-    assert damage.changed(live, before, TABLE) == ("at",)
+    assert "insulin" not in str((damage.find_violations(live, TABLE), damage.changed_attributes(live, before, TABLE)))
+    assert damage.changed_attributes(live, before, TABLE) == ("at",)

@@ -14,7 +14,7 @@ from buddy_ops.core.errors import InvalidInput, Refused
 from buddy_ops.deployment import rollback
 from buddy_ops.health import alarms, monitor
 from buddy_ops.incidents import review as incident_review
-from buddy_ops.incidents.review import Review
+from buddy_ops.incidents.review import IncidentReview
 from buddy_ops.notebook import approvals, live
 from buddy_ops.runs import archive
 from tests.conftest import Situation, approve
@@ -29,7 +29,7 @@ def shelve(here: Situation, run: Target, runbook: str, code: int, **facts: Any) 
         "began": run.journal.records[0]["at"], "ended": run.journal.records[-1]["at"], "outcome": "done",
         "exit_code": code, "people": ["Ada"], "principal": "", "incident": "", "parameters": {}, "files": {},
     }  # fmt: skip
-    archive.seal(run.folder, known | facts)
+    archive.append_to_chain(run.folder, known | facts)
 
 
 def connect(here: Situation, runbook: str, monkeypatch: pytest.MonkeyPatch, **options: Any) -> Target:
@@ -47,8 +47,8 @@ def burnt(situation: Bring, monkeypatch: pytest.MonkeyPatch) -> tuple[Situation,
     topic = here.client("sns").create_topic(Name="buddy-ops-sandbox")["TopicArn"]
     values = mine.settings.model_dump(mode="json") | {"alarms": {"topic_arn": topic}, "notify": {"topic_arn": topic}}
     mine = here.connect("setup", values=values)
-    wanted = alarms.plan(mine)
-    alarms.run(mine, wanted, approve(mine, wanted))
+    wanted = alarms.plan_alarms(mine)
+    alarms.write_alarms(mine, wanted, approve(mine, wanted))
     since = mine.clock.now()
     lam = here.client("lambda")
     with Path(here.build("errors_5_percent")).open("rb") as code:
@@ -59,20 +59,20 @@ def burnt(situation: Bring, monkeypatch: pytest.MonkeyPatch) -> tuple[Situation,
     lam.update_alias(FunctionName=here.function, Name="live", FunctionVersion="2")
     here.ask("advance", seconds=600)
     run = connect(here, "rollback/immediate", monkeypatch, values=values)
-    monitor.read(run, 30)
-    plan = rollback.plan(run, "1")
-    approval = asyncio.run(approvals.approve(run, plan, ["Ada"]))
-    rollback.run(run, plan, approval)
+    monitor.read_window(run, 30)
+    plan = rollback.plan_rollback(run, "1")
+    approval = asyncio.run(approvals.request_approval(run, plan, ["Ada"]))
+    rollback.run_rollback(run, plan, approval)
     notifications.announce(run, "Rolled back to v1.")
-    run.journal.record("review-due", due=(run.clock.now() + timedelta(hours=24)).isoformat(), by=["Ada"])
+    run.journal.append("review-due", due=(run.clock.now() + timedelta(hours=24)).isoformat(), by=["Ada"])
     shelve(here, run, "rollback/immediate", 0, incident="INC-7")
     here.ask("advance", seconds=600)
     return here, since.isoformat(), run.clock.now().isoformat()
 
 
-def put_together(here: Situation, since: str, until: str, name: str = "INC-7") -> Review:
+def put_together(here: Situation, since: str, until: str, name: str = "INC-7") -> IncidentReview:
     target = here.connect("incident_review", quiet=True)
-    return incident_review.review(target, since, until, name, str(here.folder / "archive"))
+    return incident_review.review_incident(target, since, until, name, str(here.folder / "archive"))
 
 
 def test_everything_that_happened_stands_in_the_timeline(burnt: tuple[Situation, str, str]) -> None:
@@ -116,7 +116,7 @@ def test_the_archive_alone_suffices(burnt: tuple[Situation, str, str]) -> None:
     assert "from the archived journals" in " ".join(review.troubles)
     assert review.figures.onset == fresh.figures.onset and review.figures.mitigated == fresh.figures.mitigated
     assert 0 < review.figures.failed <= fresh.figures.failed
-    drawn = live.of_incident(here.connect("incident_review"), review)
+    drawn = live.incident_chart(here.connect("incident_review"), review)
     assert drawn is not None and drawn.png().startswith(b"\x89PNG")
     assert "rolled back" in [text for _, text in drawn.marks]
 
@@ -124,14 +124,14 @@ def test_the_archive_alone_suffices(burnt: tuple[Situation, str, str]) -> None:
 def test_the_draft_is_filled_in_and_asks_the_rest(burnt: tuple[Situation, str, str], tmp_path: Path) -> None:
     """Figures, people and timeline stand in it; a draft that is there is never overwritten."""
     here, since, until = burnt
-    text = incident_review.draft(put_together(here, since, until))
+    text = incident_review.draft_post_mortem(put_together(here, since, until))
     assert "Post-mortem: INC-7" in text and "Acted: Ada." in text and "| time to mitigate | " in text
     assert text.count("?*") >= 8 and "is ALARM" in text
     file = tmp_path / "post-mortem.md"
-    incident_review.keep(str(file), text)
+    incident_review.write_draft(str(file), text)
     assert file.read_text() == text
     with pytest.raises(Refused, match="draft-exists"):
-        incident_review.keep(str(file), "other")
+        incident_review.write_draft(str(file), "other")
     assert file.read_text() == text
 
 

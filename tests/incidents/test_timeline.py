@@ -9,10 +9,10 @@ import pytest
 
 from buddy_ops.health import metrics
 from buddy_ops.health.judge import Counts
-from buddy_ops.health.metrics import Row
+from buddy_ops.health.metrics import MinuteRow
 from buddy_ops.incidents import review as incident_review
 from buddy_ops.incidents import timeline
-from buddy_ops.incidents.timeline import Event
+from buddy_ops.incidents.timeline import TimelineEvent
 
 START = datetime(2026, 11, 22, 3, 0, tzinfo=UTC)
 
@@ -38,7 +38,7 @@ def test_a_verdict_is_told_when_it_changes() -> None:
         observed(11, "rollback"),
         record("aws", 12, call="lambda:update_alias", parameters={"FunctionVersion": "1", "Description": "{}"}),
     ]
-    found = timeline.events(records)
+    found = timeline.timeline_events(records)
     assert [(each.kind, each.at) for each in found] == [
         ("opened", minute(0)), ("observed", minute(1)), ("observed", minute(11)), ("aws", minute(12)),
     ]  # fmt: skip
@@ -50,10 +50,12 @@ def test_calls_of_one_operation_are_told_as_one() -> None:
     write, shift = ({"call": f"dynamodb:{each}_items", "parameters": {}} for each in ("transact_write", "batch_write"))
     records = [record("aws", at / 100, **write) for at in range(100)]
     records += [record("aws", 1, **shift), record("aws", 1, **write), record("aws", 9, **write)]
-    says = [each.says for each in timeline.events(records)]
+    says = [each.says for each in timeline.timeline_events(records)]
     one = "dynamodb:transact_write_items"
     assert says == [f"{one}, 100 times", "dynamodb:batch_write_items", one, one]
-    assert len(timeline.in_order([timeline.Event(START, "aws", one, run) for run in ("7f3a", "91c2")])) == 2
+    assert (
+        len(timeline.merge_in_order([timeline.TimelineEvent(START, "aws", one, run) for run in ("7f3a", "91c2")])) == 2
+    )
 
 
 def test_every_kind_that_is_recorded_has_its_sentence() -> None:
@@ -75,47 +77,47 @@ def test_every_kind_that_is_recorded_has_its_sentence() -> None:
 )
 def test_a_record_of_another_make_stops_nothing(records: list[dict[str, Any]]) -> None:
     """What lacks its fields is told as it stands; what lacks a time is left out."""
-    assert all(isinstance(each.says, str) for each in timeline.events(records))
+    assert all(isinstance(each.says, str) for each in timeline.timeline_events(records))
 
 
 def test_minutes_survive_the_journal() -> None:
     """Rows that were journaled come back as they were; what is no row is left out, and empty minutes are not kept."""
-    rows = [Row(minute(n), {"1": Counts(600, n, 2, 1), "2": Counts()}, {"1": 812.5}) for n in range(3)]
-    kept = metrics.plain([*rows, Row(minute(3), {"1": Counts()})])
-    assert list(metrics.from_plain([*kept, ["soon", {}], [], None, [minute(4).isoformat(), {"1": [1]}]])) == rows  # type: ignore[list-item]
+    rows = [MinuteRow(minute(n), {"1": Counts(600, n, 2, 1), "2": Counts()}, {"1": 812.5}) for n in range(3)]
+    kept = metrics.rows_to_json([*rows, MinuteRow(minute(3), {"1": Counts()})])
+    assert list(metrics.rows_from_json([*kept, ["soon", {}], [], None, [minute(4).isoformat(), {"1": [1]}]])) == rows  # type: ignore[list-item]
 
 
-def rows(failing_from: int, failing_until: int, length: int = 60) -> list[Row]:
+def rows(failing_from: int, failing_until: int, length: int = 60) -> list[MinuteRow]:
     """600 requests a minute, of which 60 fail in between."""
     return [
-        Row(minute(n), {"1": Counts(600, 60 if failing_from <= n < failing_until else 1)}) for n in range(length)
+        MinuteRow(minute(n), {"1": Counts(600, 60 if failing_from <= n < failing_until else 1)}) for n in range(length)
     ]  # fmt: skip
 
 
 def test_the_figures_of_an_incident() -> None:
     """Onset by the counts; detected by the alarm, decided by the approval, mitigated by the rollback; cost by the counts."""
     events = [
-        Event(minute(5), "alarm", "fn-error-rate is ALARM: an old one"),
-        Event(minute(13), "alarm", "fn-error-rate is ALARM: 2 datapoints"),
-        Event(minute(16), "opened", "rollback/immediate was opened", "b", "rollback/immediate"),
-        Event(minute(17), "approved", "Ada approved plan p1: Roll back", "b", "rollback/immediate"),
-        Event(minute(18), "rollback", "traffic to v1, away from v2, by Ada", "b", "rollback/immediate"),
-        Event(minute(19), "rollback", "traffic to v1, by Ada (it was there)", "c", "rollback/immediate"),
-        Event(minute(20), "review-due", f"a review is due by {minute(1440).isoformat()}"),
+        TimelineEvent(minute(5), "alarm", "fn-error-rate is ALARM: an old one"),
+        TimelineEvent(minute(13), "alarm", "fn-error-rate is ALARM: 2 datapoints"),
+        TimelineEvent(minute(16), "opened", "rollback/immediate was opened", "b", "rollback/immediate"),
+        TimelineEvent(minute(17), "approved", "Ada approved plan p1: Roll back", "b", "rollback/immediate"),
+        TimelineEvent(minute(18), "rollback", "traffic to v1, away from v2, by Ada", "b", "rollback/immediate"),
+        TimelineEvent(minute(19), "rollback", "traffic to v1, by Ada (it was there)", "c", "rollback/immediate"),
+        TimelineEvent(minute(20), "review-due", f"a review is due by {minute(1440).isoformat()}"),
     ]
-    figures = incident_review.reckon(events, rows(10, 20), 0.01, minute(600))
+    figures = incident_review.compute_figures(events, rows(10, 20), 0.01, minute(600))
     assert (figures.onset, figures.detected) == (minute(10), minute(13))
     assert (figures.decided, figures.mitigated) == (minute(17), minute(18))
     assert figures.failed == 10 * 60 + 40 and figures.requests == 50 * 600
     assert figures.budget == pytest.approx(640 / (0.01 * 600 * 60 * 24 * 30))
     assert figures.review.startswith("kept:")
-    late = incident_review.reckon(events, rows(10, 20), 0.01, minute(1441))
+    late = incident_review.compute_figures(events, rows(10, 20), 0.01, minute(1441))
     assert late.review.startswith("NOT kept:")
 
 
 def test_what_nothing_tells_is_unknown() -> None:
     """No counts and no events: every figure says that it is unknown, and none is made up."""
-    figures = dict(incident_review.reckon([], [], 0.01, None).rows())
+    figures = dict(incident_review.compute_figures([], [], 0.01, None).rows())
     assert figures["began"] == figures["time to detect"] == figures["time to mitigate"] == "unknown"
     assert figures["share of the error budget"] == "unknown" and figures["review within 24 hours"] == "no date was set"
 
@@ -123,28 +125,28 @@ def test_what_nothing_tells_is_unknown() -> None:
 def test_a_canarys_own_verdict_detects_and_decides() -> None:
     """Where the judge took the traffic back, nobody had to notice and nobody had to decide."""
     events = [
-        Event(minute(14), "observed", "verdict rollback at stage 1: v2 fails", "a", "strategies/canary"),
-        Event(minute(14), "taken-back", "v2 was taken back: 100 % v1.", "a", "strategies/canary"),
+        TimelineEvent(minute(14), "observed", "verdict rollback at stage 1: v2 fails", "a", "strategies/canary"),
+        TimelineEvent(minute(14), "taken-back", "v2 was taken back: 100 % v1.", "a", "strategies/canary"),
     ]
-    figures = incident_review.reckon(events, rows(10, 14), 0.01, None)
+    figures = incident_review.compute_figures(events, rows(10, 14), 0.01, None)
     assert figures.detected == figures.decided == figures.mitigated == minute(14)
 
 
 def test_who_stops_damage_decides_and_mitigates() -> None:
     """The approval of the stop is the decision; the damage ends with the isolation, whoever served then."""
     events = [
-        Event(minute(14), "approved", "Ada approved plan p1: Stop v2", "a", "emergency/data_corruption"),
-        Event(minute(15), "isolated", "isolated: nobody is served", "a", "emergency/data_corruption"),
+        TimelineEvent(minute(14), "approved", "Ada approved plan p1: Stop v2", "a", "emergency/data_corruption"),
+        TimelineEvent(minute(15), "isolated", "isolated: nobody is served", "a", "emergency/data_corruption"),
     ]
-    figures = incident_review.reckon(events, rows(10, 14), 0.01, None)
+    figures = incident_review.compute_figures(events, rows(10, 14), 0.01, None)
     assert (figures.decided, figures.mitigated) == (minute(14), minute(15))
 
 
 def test_hostile_text_does_no_harm() -> None:
     """Markup, links, pipes and backticks from a journal are text in every table."""
     says = "<script>alert(1)</script> | [x](javascript:alert(1)) ![y](http://evil/) `z` **b**\n# heading"
-    events = (Event(START, "told", says),)
-    figures = incident_review.reckon([], [], 0.01, None)
-    found = incident_review.Review(says, "fn:live", says, START, START, (), events, (), figures, (says,))
-    for text in (found.timeline(), incident_review.draft(found), found._repr_markdown_()):
+    events = (TimelineEvent(START, "told", says),)
+    figures = incident_review.compute_figures([], [], 0.01, None)
+    found = incident_review.IncidentReview(says, "fn:live", says, START, START, (), events, (), figures, (says,))
+    for text in (found.timeline(), incident_review.draft_post_mortem(found), found._repr_markdown_()):
         assert "<script" not in text and not re.search(r"(?<!\\)\]\(", text) and "\n# heading" not in text

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from buddy_ops.migrations import definitions
-from buddy_ops.migrations.definitions import MIGRATIONS, Migration, Range
+from buddy_ops.migrations.definitions import MIGRATIONS, Migration, SchemaRange
 
 (REMINDERS,) = (each for each in MIGRATIONS if each.name == "reminders_at_minutes")
 KEY = {"user_id": {"S": "ada"}, "reminder_id": {"S": "r1"}}
@@ -18,11 +18,19 @@ NEW: dict[str, Any] = {**KEY, "at_minutes": {"N": "480"}}
 
 @pytest.mark.parametrize(
     ("text", "found"),
-    [("1", Range(1, 1)), (" 1-2\n", Range(1, 2)), ("2-1", None), ("0", None), ("all", None), ("", None), (None, None)],
+    [
+        ("1", SchemaRange(1, 1)),
+        (" 1-2\n", SchemaRange(1, 2)),
+        ("2-1", None),
+        ("0", None),
+        ("all", None),
+        ("", None),
+        (None, None),
+    ],
 )
-def test_a_declared_range_is_read(text: str | None, found: Range | None) -> None:
+def test_a_declared_range_is_read(text: str | None, found: SchemaRange | None) -> None:
     """One version or two ends; whatever else is unknown, never an error."""
-    assert definitions.parse(text) == found
+    assert definitions.parse_range(text) == found
 
 
 def test_migrations_follow_one_another() -> None:
@@ -92,6 +100,6 @@ def test_a_tables_items_are_right_until_its_own_next_migration(monkeypatch: pyte
     """Schema versions are counted over all tables: a migration of another table changes nothing here."""
     made = [Migration(f"m{to}", table, to, (), (), dict, dict) for table, to in (("A", 2), ("B", 3), ("A", 4))]
     monkeypatch.setattr(definitions, "MIGRATIONS", tuple(made))
-    assert [definitions.validity("A", version) for version in (1, 2)] == [Range(1, 1), Range(2, 3)]
-    assert definitions.validity("B", 1) == Range(1, 2) and definitions.validity("A", 4).high > 1000
+    assert [definitions.validity("A", version) for version in (1, 2)] == [SchemaRange(1, 1), SchemaRange(2, 3)]
+    assert definitions.validity("B", 1) == SchemaRange(1, 2) and definitions.validity("A", 4).high > 1000
     assert [each.source for each in made] == [1, 1, 2]

@@ -8,12 +8,12 @@ import pytest
 from buddy_sandbox import builds
 from buddy_sandbox.faults import PROFILES
 
-from buddy_ops.aws.aliases import Record
+from buddy_ops.aws.aliases import RolloutState
 from buddy_ops.aws.session import Target
 from buddy_ops.core.errors import AwsFailed, Refused
 from buddy_ops.deployment import rollback, rollout
 from buddy_ops.migrations import schema
-from buddy_ops.migrations.schema import Marker
+from buddy_ops.migrations.schema import SchemaMarker
 from tests.conftest import Situation, approve
 
 Bring = Callable[..., Situation]
@@ -35,14 +35,14 @@ def shipped(here: Situation, *ranges: str) -> None:
         lam.publish_version(FunctionName=here.function)
         here.ask("advance", seconds=10)
     last = len(ranges) + 1
-    record = Record("0000", str(last - 1), str(last), "proved", "2026-11-02T00:00:00Z")
+    record = RolloutState("0000", str(last - 1), str(last), "proved", "2026-11-02T00:00:00Z")
     lam.update_alias(FunctionName=here.function, Name="live", FunctionVersion=str(last), Description=record.encode())
 
 
-def at(mine: Target, version: int, state: str = "contracted") -> Marker:
+def at(mine: Target, version: int, state: str = "contracted") -> SchemaMarker:
     """The reminders' table, with this schema."""
     (table,) = mine.settings.tables
-    return schema.write(mine, schema.read(mine, table), version, "reminders_at_minutes", state)
+    return schema.write_marker(mine, schema.read_marker(mine, table), version, "reminders_at_minutes", state)
 
 
 @pytest.fixture
@@ -51,8 +51,8 @@ def here(situation: Bring) -> Situation:
 
 
 def ship(mine: Target, artifact: str) -> str:
-    plan = rollout.plan(mine, artifact, "all_at_once")
-    return rollout.drive(mine, rollout.run(mine, plan, approve(mine, plan))).new
+    plan = rollout.plan_rollout(mine, artifact, "all_at_once")
+    return rollout.drive_rollout(mine, rollout.run_rollout(mine, plan, approve(mine, plan))).new
 
 
 def test_a_rollback_past_a_contract_is_refused(here: Situation) -> None:
@@ -61,7 +61,7 @@ def test_a_rollback_past_a_contract_is_refused(here: Situation) -> None:
     mine = here.connect()
     at(mine, 2)
     with pytest.raises(Refused, match="schema-incompatible") as refused:
-        rollback.plan(mine)
+        rollback.plan_rollback(mine)
     assert "v2 of" in refused.value.what and "schema 1" in refused.value.what and "has schema 2" in refused.value.what
     assert "operations/migrate_database" in refused.value.next and "its rollback" in refused.value.next
     assert here.alias()["FunctionVersion"] == "3"
@@ -72,8 +72,8 @@ def test_a_rollback_that_fits_goes_on(here: Situation) -> None:
     shipped(here, "1-2", "2")
     mine = here.connect()
     at(mine, 2)
-    plan = rollback.plan(mine)
-    assert plan.reasons == () and rollback.run(mine, plan, approve(mine, plan)).serving == "2"
+    plan = rollback.plan_rollback(mine)
+    assert plan.reasons == () and rollback.run_rollback(mine, plan, approve(mine, plan)).serving == "2"
 
 
 def test_versions_that_know_the_same_ask_no_table(here: Situation) -> None:
@@ -81,8 +81,8 @@ def test_versions_that_know_the_same_ask_no_table(here: Situation) -> None:
     shipped(here, "1-2", "1-2")
     mine = here.connect()
     before = len(here.calls("GetItem"))
-    plan = rollback.plan(mine)
-    assert plan.reasons == () and rollback.run(mine, plan, approve(mine, plan)).serving == "2"
+    plan = rollback.plan_rollback(mine)
+    assert plan.reasons == () and rollback.run_rollback(mine, plan, approve(mine, plan)).serving == "2"
     assert len(here.calls("GetItem")) == before
 
 
@@ -90,10 +90,10 @@ def test_a_contract_between_plan_and_traffic_is_seen(here: Situation) -> None:
     """The plan found schema 1; when a person has approved it the table has 2: refused before the traffic."""
     shipped(here, "1", "1-2")
     mine = here.connect()
-    plan = rollback.plan(mine)
+    plan = rollback.plan_rollback(mine)
     at(mine, 2)
     with pytest.raises(Refused, match="schema-incompatible"):
-        rollback.run(mine, plan, approve(mine, plan))
+        rollback.run_rollback(mine, plan, approve(mine, plan))
     assert here.alias()["FunctionVersion"] == "3"
 
 
@@ -104,9 +104,9 @@ def test_what_is_unknown_only_warns(here: Situation, kind: str, monkeypatch: pyt
     mine = here.connect()
     at(mine, 2)
     here.ask("chaos", kind=kind, operation="GetItem", times=FOREVER)
-    plan = rollback.plan(mine)
+    plan = rollback.plan_rollback(mine)
     assert any("which schema a table has is unknown" in each for each in plan.reasons)
-    done = rollback.run(mine, plan, approve(mine, plan))
+    done = rollback.run_rollback(mine, plan, approve(mine, plan))
     here.ask("chaos")
     assert done.serving == "2"
 
@@ -117,11 +117,11 @@ def test_a_version_that_declares_nothing_only_warns(here: Situation) -> None:
     mine = here.connect()
     mine.settings = mine.settings.model_copy(update={"schema_range": None})
     at(mine, 2)
-    (doubt,) = rollback.plan(mine).reasons
+    (doubt,) = rollback.plan_rollback(mine).reasons
     assert "whether v2 fits is unknown" in doubt
     mine.settings = mine.settings.model_copy(update={"schema_range": "1"})
     with pytest.raises(Refused, match="schema-incompatible"):
-        rollback.plan(mine)
+        rollback.plan_rollback(mine)
 
 
 def test_taking_a_canary_back_asks_no_table(here: Situation) -> None:
@@ -135,8 +135,8 @@ def test_taking_a_canary_back_asks_no_table(here: Situation) -> None:
         RoutingConfig={"AdditionalVersionWeights": {"3": 0.1}},
     )
     at(mine, 2)
-    plan = rollback.plan(mine, "2")
-    assert rollback.run(mine, plan, approve(mine, plan)).serving == "2"
+    plan = rollback.plan_rollback(mine, "2")
+    assert rollback.run_rollback(mine, plan, approve(mine, plan)).serving == "2"
 
 
 @pytest.mark.parametrize(("declared", "table"), [("1", 2), ("2", 1)], ids=["an old build", "one that is too new"])
@@ -169,14 +169,14 @@ def test_a_marker_is_written_on_condition(here: Situation) -> None:
     """Of two that migrate one table the second is told by whom; a repeated own write is none."""
     mine, theirs = here.connect(run="aaaa"), here.connect(run="bbbb")
     (table,) = mine.settings.tables
-    fresh = schema.read(mine, table)
+    fresh = schema.read_marker(mine, table)
     assert (fresh.version, fresh.there) == (1, False)
-    first = schema.write(mine, fresh, 1, "reminders_at_minutes", "expanded")
-    assert schema.write(mine, fresh, 1, "reminders_at_minutes", "expanded") == first
+    first = schema.write_marker(mine, fresh, 1, "reminders_at_minutes", "expanded")
+    assert schema.write_marker(mine, fresh, 1, "reminders_at_minutes", "expanded") == first
     with pytest.raises(Refused, match="migration-moved") as refused:
-        schema.write(theirs, fresh, 1, "reminders_at_minutes", "expanded")
+        schema.write_marker(theirs, fresh, 1, "reminders_at_minutes", "expanded")
     assert "run aaaa" in refused.value.what
-    assert schema.read(theirs, table) == first
+    assert schema.read_marker(theirs, table) == first
 
 
 def test_a_table_that_says_something_unreadable_is_unknown(here: Situation) -> None:
@@ -185,8 +185,8 @@ def test_a_table_that_says_something_unreadable_is_unknown(here: Situation) -> N
     (table,) = mine.settings.tables
     item: dict[str, Any] = {"user_id": {"S": "#schema"}, "reminder_id": {"S": "#schema"}, "version": {"S": "two"}}
     here.client("dynamodb").put_item(TableName=table.name, Item=item)
-    (doubt,) = schema.compare(mine, "1", {}, schema.markers(mine))
+    (doubt,) = schema.compare_schemas(mine, "1", {}, schema.read_markers(mine))
     assert "says no schema version" in doubt
-    missing = replace(Marker(table), table=table.model_copy(update={"name": "buddy-none-sandbox"}))
+    missing = replace(SchemaMarker(table), table=table.model_copy(update={"name": "buddy-none-sandbox"}))
     with pytest.raises(AwsFailed):
-        schema.write(mine, missing, 1, "m", "expanded")
+        schema.write_marker(mine, missing, 1, "m", "expanded")

@@ -18,7 +18,7 @@ from buddy_ops.aws.session import Target
 from buddy_ops.core.errors import BuddyError, InvalidInput, Refused
 from buddy_ops.migrations import schema
 from buddy_ops.migrations import steps as migration_steps
-from buddy_ops.migrations.steps import Done, Tally
+from buddy_ops.migrations.steps import BackfillTally, StepResult
 from tests.conftest import Situation, approve
 from tests.migrations.test_schema import QUIET, shipped
 
@@ -34,23 +34,23 @@ def here(situation: Bring) -> Situation:
     return here
 
 
-def take(mine: Target, *steps: str) -> Done:
+def take(mine: Target, *steps: str) -> StepResult:
     """Take the steps; the last one's end."""
     for step in steps:
-        plan = migration_steps.plan(mine, NAME, step)
-        done = migration_steps.run(mine, plan, approve(mine, plan))
+        plan = migration_steps.plan_step(mine, NAME, step)
+        done = migration_steps.run_step(mine, plan, approve(mine, plan))
     return done
 
 
 def items(mine: Target) -> dict[str, Any]:
     """Every reminder, by its id."""
-    found = [item for page, _ in tables.sweep(mine, TABLE, lambda page: None) for item in page.items]
+    found = [item for page, _ in tables.parallel_scan(mine, TABLE, lambda page: None) for item in page.items]
     return {each["reminder_id"]["S"]: each for each in found if each["user_id"] != {"S": schema.KEY}}
 
 
 def state(mine: Target) -> tuple[int, str]:
     (table,) = mine.settings.tables
-    marker = schema.read(mine, table)
+    marker = schema.read_marker(mine, table)
     return marker.version, marker.state
 
 
@@ -99,7 +99,7 @@ def test_steps_out_of_order_are_refused(here: Situation) -> None:
     def refused(*steps: str) -> None:
         for step in steps:
             with pytest.raises(Refused, match="migration-order"):
-                migration_steps.plan(mine, NAME, step)
+                migration_steps.plan_step(mine, NAME, step)
 
     refused("backfill", "verify", "contract", "rollback")
     take(mine, "expand")
@@ -107,9 +107,9 @@ def test_steps_out_of_order_are_refused(here: Situation) -> None:
     take(mine, "backfill", "verify", "contract")
     refused("expand", "backfill", "contract")
     with pytest.raises(InvalidInput, match="unknown-migration"):
-        migration_steps.plan(mine, "reminders_in_seconds", "expand")
+        migration_steps.plan_step(mine, "reminders_in_seconds", "expand")
     with pytest.raises(InvalidInput, match="unknown-migration"):
-        migration_steps.plan(mine, NAME, "")
+        migration_steps.plan_step(mine, NAME, "")
 
 
 @pytest.mark.parametrize("where", ["primary", "weight", "other alias", "returns", "silent"])
@@ -131,7 +131,7 @@ def test_a_contract_waits_for_every_aliased_version(situation: Bring, where: str
     else:
         lam.update_alias(**live, FunctionVersion="3", Description=record)
     with pytest.raises(Refused, match="schema-needed") as refused:
-        migration_steps.plan(mine, NAME, "contract")
+        migration_steps.plan_step(mine, NAME, "contract")
     assert "v2 (" in refused.value.what and ("alias staging" in refused.value.what) == (where == "other alias")
     assert all("at" in item for item in items(mine).values())
 
@@ -142,11 +142,11 @@ def test_a_rollback_that_came_first_stops_the_contract(situation: Bring) -> None
     shipped(here, "1", "1-2")
     mine = here.connect()
     take(mine, "expand", "backfill", "verify")
-    plan = migration_steps.plan(mine, NAME, "contract")
+    plan = migration_steps.plan_step(mine, NAME, "contract")
     assert any("no rollback to v2" in each for each in plan.reasons)
     here.client("lambda").update_alias(FunctionName=here.function, Name="live", FunctionVersion="2")
     with pytest.raises(Refused, match="schema-needed"):
-        migration_steps.run(mine, plan, approve(mine, plan))
+        migration_steps.run_step(mine, plan, approve(mine, plan))
     assert state(mine) == (1, "verified") and all("at" in item for item in items(mine).values())
 
 
@@ -161,7 +161,7 @@ def test_the_way_back_waits_for_versions_that_know_the_old_shape(here: Situation
     version = shipped_late.publish_version(FunctionName=here.function)["Version"]
     shipped_late.update_alias(FunctionName=here.function, Name="live", FunctionVersion=version)
     with pytest.raises(Refused, match="schema-needed") as refused:
-        migration_steps.plan(mine, NAME, "rollback")
+        migration_steps.plan_step(mine, NAME, "rollback")
     assert f"v{version} (alias live serves it) knows schema 2" in refused.value.what
 
 
@@ -175,10 +175,10 @@ def test_what_cannot_be_converted_is_left_and_told(here: Situation) -> None:
     assert (done.tally.changed, done.tally.left) == (29, 1)
     assert "reminder-000007" in done.tally.examples[0] and "eightish" not in str(done)
     with pytest.raises(BuddyError, match="migration-incomplete"):
-        migration_steps.conclude(done)
+        migration_steps.raise_for_failure(done)
     assert take(mine, "verify").tally.left == 1 and state(mine) == (1, "expanded")
     with pytest.raises(Refused, match="migration-order"):
-        migration_steps.plan(mine, NAME, "contract")
+        migration_steps.plan_step(mine, NAME, "contract")
     assert items(mine)["reminder-000007"] == odd
 
 
@@ -202,10 +202,10 @@ def test_a_frozen_environment_migrates_nothing_but_back(here: Situation) -> None
 
     mine = here.connect()
     take(mine, "expand", "backfill")
-    freezes.set(mine, "incident", "Ada", timedelta(hours=1))
+    freezes.create_freeze(mine, "incident", "Ada", timedelta(hours=1))
     for step in ("expand", "backfill"):
         with pytest.raises(Refused, match="frozen"):
-            migration_steps.plan(mine, NAME, step)
+            migration_steps.plan_step(mine, NAME, step)
     take(mine, "verify")
     take(mine, "rollback")
     assert state(mine) == (1, "reverted")
@@ -221,9 +221,11 @@ def test_a_dry_run_writes_nothing(here: Situation) -> None:
 def test_progress_has_a_rate_and_the_time_left() -> None:
     """Counted by the run's clock; where no time has passed neither is made up."""
     began = datetime(2026, 11, 2, tzinfo=UTC)
-    said = migration_steps.told(Tally(items=500, changed=400), 2000, began, began + timedelta(seconds=5))
+    said = migration_steps.told(BackfillTally(items=500, changed=400), 2000, began, began + timedelta(seconds=5))
     assert said == "500 of about 2,000 items, 400 changed, 0 left; 100 items a second, 15 s to go"
-    assert migration_steps.told(Tally(items=500), 100, began, began) == "500 of about 500 items, 0 changed, 0 left"
+    assert (
+        migration_steps.told(BackfillTally(items=500), 100, began, began) == "500 of about 500 items, 0 changed, 0 left"
+    )
 
 
 def test_the_skill_speaks_the_same_time_in_both_shapes(situation: Bring) -> None:

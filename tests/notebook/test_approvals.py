@@ -30,13 +30,13 @@ def bring(situation: Bring) -> Bring:
 
 
 def approve(mine: Target, plan: Plan, by: Sequence[str] = (), approved_plan: str = "") -> Approval:
-    return asyncio.run(approvals.approve(mine, plan, by, approved_plan))
+    return asyncio.run(approvals.request_approval(mine, plan, by, approved_plan))
 
 
 def planned(here: Situation, **options: Any) -> tuple[Target, Plan]:
     """A target, and the plan of shipping a build there."""
     mine = here.connect(**options)
-    return mine, rollout.plan(mine, here.build("good"))
+    return mine, rollout.plan_rollout(mine, here.build("good"))
 
 
 def refused(mine: Target, plan: Plan, by: Sequence[str] = (), approved_plan: str = "") -> Refused:
@@ -102,7 +102,7 @@ def test_an_environment_without_approvals_asks_nobody(bring: Bring) -> None:
 def test_a_hash_of_what_is_done_by_now_is_no_matter(bring: Bring) -> None:
     """Run again with the same parameters: nothing is left to approve, and nobody is noted as who approved it."""
     mine = bring("prod").connect()
-    plan = rollback.plan(mine, "1")
+    plan = rollback.plan_rollback(mine, "1")
     assert not plan.calls
     assert approve(mine, plan, ["Ada"], "p000000000000").by == NOBODY
 
@@ -111,7 +111,7 @@ def test_a_rollback_wants_one_person_anywhere(bring: Bring) -> None:
     """Taking traffic back is the safe direction: in prod too one person who is awake suffices, without a hash."""
     here = bring("prod")
     mine = here.connect()
-    plan = rollback.plan(mine, "1")
+    plan = rollback.plan_rollback(mine, "1")
     assert refused(mine, plan).reference == "approval-missing"
     assert approve(mine, plan, ["Ada"]).by == ("Ada",)
 
@@ -141,7 +141,7 @@ def test_a_dry_run_needs_nobody(bring: Bring) -> None:
     mine, plan = planned(here, dry_run=True)
     approval = approve(mine, plan)
     assert approval.by == ("dry run",)
-    outcome = next_outcome(rollout.run(mine, rollout.plan(mine, here.build("good")), approval))
+    outcome = next_outcome(rollout.run_rollout(mine, rollout.plan_rollout(mine, here.build("good")), approval))
     assert outcome.ending == "dry-run" and here.calls(*WRITES) == []
 
 
@@ -158,9 +158,9 @@ def test_a_plan_runs_only_with_its_own_approval(bring: Bring) -> None:
     here = bring()
     mine, plan = planned(here)
     approval = approve(mine, plan, ["Ada"])
-    other = rollout.plan(mine, here.build("total_failure"))
+    other = rollout.plan_rollout(mine, here.build("total_failure"))
     with pytest.raises(Refused, match="approval-void"):
-        next(rollout.run(mine, other, approval))
+        next(rollout.run_rollout(mine, other, approval))
     assert here.calls(*WRITES) == []
 
 
@@ -208,11 +208,11 @@ def test_the_hash_covers_what_would_be_done(bring: Bring) -> None:
         values = mine.settings.model_dump(mode="json")
         for name, change in sections.items():
             values[name] = {**values[name], **change} if isinstance(change, dict) else change
-        return rollout.plan(replace(mine, settings=settings.validate(values, "test")), artifact).hash
+        return rollout.plan_rollout(replace(mine, settings=settings.validate_settings(values, "test")), artifact).hash
 
-    hashes = {"this": plan.hash, "code": rollout.plan(mine, here.build("good", "3.0.0")).hash}
-    hashes["strategy"] = rollout.plan(mine, artifact, "all_at_once").hash
-    hashes["environment"] = rollout.plan(replace(mine, environment="prod"), artifact).hash
+    hashes = {"this": plan.hash, "code": rollout.plan_rollout(mine, here.build("good", "3.0.0")).hash}
+    hashes["strategy"] = rollout.plan_rollout(mine, artifact, "all_at_once").hash
+    hashes["environment"] = rollout.plan_rollout(replace(mine, environment="prod"), artifact).hash
     hashes["stages"] = changed(rollout={"stages_percent": [20, 100]})
     hashes["bakes"] = changed(rollout={"bake_minutes": 7})
     hashes["watch"] = changed(rollout={"watch_minutes": 7})

@@ -55,7 +55,7 @@ def page(monkeypatch: pytest.MonkeyPatch) -> Iterator[Page]:
 
 async def answered(page: Page, mine: Target, plan: Plan, steps: tuple[str, ...], **given: Any) -> Approval:
     """Go through the gate by these steps; what it says is noted after each."""
-    asked = asyncio.create_task(approvals.approve(mine, plan, **given))
+    asked = asyncio.create_task(approvals.request_approval(mine, plan, **given))
     await asyncio.sleep(0)
     for step in steps:
         page.act(step)
@@ -81,7 +81,7 @@ def bring(situation: Bring) -> Bring:
 
 def planned(here: Situation) -> tuple[Target, Plan]:
     mine = here.connect()
-    return mine, rollout.plan(mine, here.build("good"))
+    return mine, rollout.plan_rollout(mine, here.build("good"))
 
 
 def test_a_name_and_the_word_approve(bring: Bring, page: Page) -> None:
@@ -137,7 +137,7 @@ def test_names_in_the_parameters_cell_count_with_the_hash_only(bring: Bring, pag
     with pytest.raises(Refused, match="approval-refused"):
         answer(page, mine, plan, "Refuse", approved_by=["Ada", "Grace"])
     asked = answer(page, mine, plan, *approving("Grace"), approved_by=["Ada"], approved_plan=plan.hash)
-    given = asyncio.run(approvals.approve(mine, plan, ["Ada", "Grace"], plan.hash))
+    given = asyncio.run(approvals.request_approval(mine, plan, ["Ada", "Grace"], plan.hash))
     assert asked.by == given.by == ("Ada", "Grace")
 
 
@@ -154,7 +154,7 @@ def test_a_world_that_moved_voids_the_approval(bring: Bring, page: Page) -> None
     here.ask("advance", seconds=10)
     lam.publish_version(FunctionName=here.function)
     here.ask("advance", seconds=10)
-    back = rollback.plan(mine, "2")
+    back = rollback.plan_rollback(mine, "2")
     lam.update_alias(FunctionName=here.function, Name="live", FunctionVersion="2")
     for each in (plan, back):
         with pytest.raises(Refused, match="approval-void") as void:
@@ -167,9 +167,9 @@ def test_what_changes_nothing_asks_nobody(bring: Bring, page: Page) -> None:
     """A finished notebook that is run again re-verifies: nobody has to say yes to nothing."""
     here = bring()
     mine = here.connect()
-    plan = rollback.plan(mine, "1")
-    approval = asyncio.run(approvals.approve(mine, plan))
-    assert approval.by == ("nobody: nothing will be changed",) and rollback.run(mine, plan, approval).already
+    plan = rollback.plan_rollback(mine, "1")
+    approval = asyncio.run(approvals.request_approval(mine, plan))
+    assert approval.by == ("nobody: nothing will be changed",) and rollback.run_rollback(mine, plan, approval).already
     lam = here.client("lambda")
     lam.update_function_configuration(FunctionName=here.function, Description="so that it is another version")
     here.ask("advance", seconds=10)
@@ -177,7 +177,7 @@ def test_what_changes_nothing_asks_nobody(bring: Bring, page: Page) -> None:
     here.ask("advance", seconds=10)
     lam.update_alias(FunctionName=here.function, Name="live", FunctionVersion="2")
     with pytest.raises(Refused, match="alias-moved"):
-        rollback.run(mine, plan, approval)
+        rollback.run_rollback(mine, plan, approval)
     assert here.calls("UpdateAlias") == []
 
 
@@ -186,20 +186,20 @@ def test_a_rollout_under_way_can_be_called_off_at_the_gate(situation: Bring, pag
     here = situation("good", environment="prod")
     first = here.connect()
     artifact = here.build("good")
-    plan = rollout.plan(first, artifact)
-    steps = rollout.run(first, plan, Approval(plan.hash, ("Ada", "Grace"), first.clock.now(), "arn"))
+    plan = rollout.plan_rollout(first, artifact)
+    steps = rollout.run_rollout(first, plan, Approval(plan.hash, ("Ada", "Grace"), first.clock.now(), "arn"))
     for seen in steps:
         if seen.weight:
             break
         first.clock.sleep_until(seen.wake_at)
     steps.close()
     mine = here.connect()
-    again = rollout.plan(mine, artifact)
+    again = rollout.plan_rollout(mine, artifact)
     assert again.title.startswith(f"Go on with run {first.run}: v2") and again.hash == plan.hash
     approval = answer(page, mine, again, "Take the traffic back", "Your name=Ada", "Take the traffic back")
     assert "your name is missing" in page.told[0] and approval.order == "abort"
     with pytest.raises(StopIteration) as end:
-        next(rollout.run(mine, again, approval))
+        next(rollout.run_rollout(mine, again, approval))
     assert end.value.value.ending == "aborted"
     assert here.alias()["FunctionVersion"] == "1" and "RoutingConfig" not in here.alias()
 
@@ -226,10 +226,10 @@ def test_without_widgets_the_gate_asks_in_words(bring: Bring, page: Page, monkey
     monkeypatch.setattr(_widgets, "widgets", lambda: None)
     word = "buddy-alexa-skill-prod"
     type_in(monkeypatch, word, "Ada", word, "ada", word, "Grace")
-    assert asyncio.run(approvals.approve(mine, plan)).by == ("Ada", "Grace")
+    assert asyncio.run(approvals.request_approval(mine, plan)).by == ("Ada", "Grace")
     type_in(monkeypatch, "yes")
     with pytest.raises(Refused, match="approval-refused"):
-        asyncio.run(approvals.approve(mine, plan))
+        asyncio.run(approvals.request_approval(mine, plan))
     type_in(monkeypatch, word, "Ada")
     with pytest.raises(Refused, match="approval-missing"):
-        asyncio.run(approvals.approve(mine, plan))
+        asyncio.run(approvals.request_approval(mine, plan))

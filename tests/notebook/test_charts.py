@@ -19,15 +19,15 @@ from matplotlib.figure import Figure
 from buddy_ops.aws.session import Target
 from buddy_ops.core import settings as settings_
 from buddy_ops.deployment.rollout import Observation, Outcome, Rollout
-from buddy_ops.health.evidence import Evidence
+from buddy_ops.health.evidence import RolloutEvidence
 from buddy_ops.health.judge import Counts, Judge, Minute
-from buddy_ops.health.metrics import Row
+from buddy_ops.health.metrics import MinuteRow
 from buddy_ops.notebook import charts, live
-from buddy_ops.notebook.charts import Picture, wilson
+from buddy_ops.notebook.charts import RolloutChart, wilson_interval
 
 START = datetime(2026, 11, 22, 3, 12, tzinfo=UTC)
 MINUTE = timedelta(minutes=1)
-SETTINGS = settings_.validate({"function": "buddy"}, "test")
+SETTINGS = settings_.validate_settings({"function": "buddy"}, "test")
 
 
 class Now:
@@ -63,22 +63,22 @@ def target() -> Target:
     return cast(Target, Stand())
 
 
-def row(at: datetime, stable: Counts, new: Counts | None = None) -> Row:
+def row(at: datetime, stable: Counts, new: Counts | None = None) -> MinuteRow:
     """One minute of v41, and of v42 if it is there."""
     counts = {"41": stable} if new is None else {"41": stable, "42": new}
-    return Row(at, counts, {version: 400.0 for version, each in counts.items() if each.requests})
+    return MinuteRow(at, counts, {version: 400.0 for version, each in counts.items() if each.requests})
 
 
 def observation(
     at: datetime,
     weight: float,
-    rows: Sequence[Row],
+    rows: Sequence[MinuteRow],
     judge: Judge | None,
     stage: str = "1",
     left_s: float | None = 180.0,
 ) -> Observation:
     verdict = judge.verdict(60.0, 300.0) if judge else None
-    evidence = cast(Evidence, Seen("41", "42", judge)) if judge else None
+    evidence = cast(RolloutEvidence, Seen("41", "42", judge)) if judge else None
     says = " ".join(verdict.reasons) if verdict else "Waiting until AWS has taken in the upload."
     return Observation(at, stage, weight, tuple(rows), verdict, evidence, at + MINUTE, says, left_s)
 
@@ -104,20 +104,20 @@ def size(png: bytes) -> tuple[int, int]:
 )
 def test_the_band_is_wilsons_interval(events: int, requests: int, low: float, high: float) -> None:
     """The 95 % interval has the published values (the last: Newcombe 1998, table I, without continuity correction)."""
-    assert wilson(events, requests) == pytest.approx((low, high), abs=6e-5)
+    assert wilson_interval(events, requests) == pytest.approx((low, high), abs=6e-5)
 
 
 @given(st.integers(1, 10**6), st.floats(0, 1))
 def test_the_band_holds_the_share_it_stands_for(requests: int, share: float) -> None:
     """0 <= low <= observed share <= high <= 1, for any counts."""
     events = round(share * requests)
-    low, high = wilson(events, requests)
+    low, high = wilson_interval(events, requests)
     assert 0.0 <= low <= events / requests + 1e-12 and events / requests - 1e-12 <= high <= 1.0
 
 
 def test_a_picture_keeps_its_size() -> None:
     """With history only, in a stage, with total failure, in the watch and after: one size, so that nothing jumps."""
-    picture, judge = Picture(target()), Judge()
+    picture, judge = RolloutChart(target()), Judge()
     sizes = set()
     picture.add(observation(START, 0.0, [row(START - n * MINUTE, Counts(600, 1)) for n in (3, 2, 1)], judge))
     sizes.add(size(picture.png()))
@@ -138,7 +138,7 @@ def test_a_picture_keeps_its_size() -> None:
 
 def test_a_picture_is_a_small_file() -> None:
     """A day of minutes still gives a PNG that an archive of a thousand runs can keep."""
-    picture, judge = Picture(target()), Judge()
+    picture, judge = RolloutChart(target()), Judge()
     judge.observe(Minute(0.5, Counts(300, 1), Counts(300, 2)))
     rows = [row(START + n * MINUTE, Counts(300, n % 3), Counts(300, n % 5)) for n in range(1440)]
     picture.add(observation(START, 0.5, rows, judge))
@@ -147,7 +147,7 @@ def test_a_picture_is_a_small_file() -> None:
 
 def test_stages_are_marked_once_each() -> None:
     """A mark stands where weight or stage changed, not at every poll."""
-    picture, judge = Picture(target()), Judge()
+    picture, judge = RolloutChart(target()), Judge()
     for minute, (weight, stage) in enumerate([(0.1, "1"), (0.1, "1"), (0.5, "2"), (0.5, "2"), (0.0, "2")]):
         picture.add(observation(START + minute * MINUTE, weight, (), judge, stage))
     assert [(weight, stage) for _, weight, stage in picture.stages] == [(0.1, "1"), (0.5, "2"), (0.0, "2")]
@@ -155,7 +155,7 @@ def test_stages_are_marked_once_each() -> None:
 
 def test_the_caption_says_when_where_and_what() -> None:
     """Time, stage, share, what is left of the bake, the decision, and the judge's own sentences."""
-    picture, judge = Picture(target()), Judge()
+    picture, judge = RolloutChart(target()), Judge()
     judge.observe(Minute(0.1, Counts(540, 1), Counts(60)))
     seen = observation(START, 0.1, (), judge)
     picture.add(seen)
@@ -171,7 +171,7 @@ def test_the_caption_says_when_where_and_what() -> None:
 
 def test_the_last_caption_is_the_outcome() -> None:
     """What stays in the notebook says how it ended and why."""
-    picture = Picture(target())
+    picture = RolloutChart(target())
     picture.end(Outcome("proved", "41", "42", "watch", START, START + 17 * MINUTE, ("Proved.",)))
     assert picture.caption == "v42 serves 100 % and is proved healthy (17 min).\nProved."
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from buddy_ops.core import errors, project
-from buddy_ops.core.plan import Item, Record
+from buddy_ops.core.plan import ChecklistItem, ChecklistResult
 from buddy_ops.notebook import _widgets, forms
 from tests.conftest import Situation
 
@@ -46,20 +46,20 @@ def page(monkeypatch: pytest.MonkeyPatch) -> Page:
 def test_nobody_there_or_nothing_missing_shows_no_form(page: Page, monkeypatch: pytest.MonkeyPatch) -> None:
     """papermill never waits for a form, and a person who filled in the cell is not asked again."""
     namespace: dict[str, Any] = {"artifact": "build/x.zip"}
-    asyncio.run(forms.fill("canary", namespace, "artifact"))
+    asyncio.run(forms.fill_parameters("canary", namespace, "artifact"))
     monkeypatch.setattr(_widgets, "attended", lambda: False)
-    asyncio.run(forms.fill("canary", {"artifact": ""}, "artifact"))
+    asyncio.run(forms.fill_parameters("canary", {"artifact": ""}, "artifact"))
     assert page.rows == () and namespace == {"artifact": "build/x.zip"}
 
 
 def test_a_form_takes_what_the_runbook_takes_and_nothing_else(situation: Bring, page: Page) -> None:
     """Each parameter has a field with its meaning; a wrong value is told at once, and only right ones can be used."""
     artifact = situation("good", history_minutes=0, requests_per_minute=0).build("good")
-    declared = project.declared_in("canary")
+    declared = project.declared_parameters("canary")
     namespace = {name: each.default for name, each in declared.items()}
 
     async def fill_in() -> None:
-        asked = asyncio.create_task(forms.fill("canary", namespace, "artifact"))
+        asked = asyncio.create_task(forms.fill_parameters("canary", namespace, "artifact"))
         await asyncio.sleep(0)
         says, use = page.rows[-2:]
         assert {row.children[0].description for row in page.rows[:-2]} == set(declared) - set(forms.HIDDEN)
@@ -89,7 +89,7 @@ def test_a_form_takes_what_the_runbook_takes_and_nothing_else(situation: Bring, 
 
 def test_what_is_needed_must_be_there() -> None:
     """A parameter that the runbook cannot do without is named."""
-    declared = project.declared_in("clean_up_versions")
+    declared = project.declared_parameters("clean_up_versions")
     with pytest.raises(errors.InvalidInput, match="keep is needed"):
         forms.check("clean_up_versions", declared, {"keep": 0}, ("keep",))
 
@@ -99,15 +99,15 @@ def test_a_checklist_turns_green_by_its_checks_and_asks_who_answers_for_the_rest
     wrong: dict[str, Any] = {"alarms": "no"}
     shown: list[str] = []
 
-    def look(attested: dict[str, str], seen: Callable[[Item], None]) -> Record:
+    def look(attested: dict[str, str], seen: Callable[[ChecklistItem], None]) -> ChecklistResult:
         review = attested.get("code <reviewed>", "").strip()
         items = (
-            Item("alarms", wrong["alarms"], "three of four are there"),
-            Item("code <reviewed>", "yes" if review else "unknown", "nobody answers for it yet", review),
+            ChecklistItem("alarms", wrong["alarms"], "three of four are there"),
+            ChecklistItem("code <reviewed>", "yes" if review else "unknown", "nobody answers for it yet", review),
         )
         for item in items:
             seen(item)
-        return Record("pre_deployment", "abc", datetime(2026, 11, 2, tzinfo=UTC), "7f3a", "arn", items)
+        return ChecklistResult("pre_deployment", "abc", datetime(2026, 11, 2, tzinfo=UTC), "7f3a", "arn", items)
 
     async def step() -> None:
         """Until the checks are through and the buttons wait."""
@@ -118,8 +118,8 @@ def test_a_checklist_turns_green_by_its_checks_and_asks_who_answers_for_the_rest
                 shown.append(listed.value)
                 return
 
-    async def answer() -> Record:
-        asked = asyncio.create_task(forms.checklist(look, {}))
+    async def answer() -> ChecklistResult:
+        asked = asyncio.create_task(forms.fill_checklist(look, {}))
         await asyncio.sleep(0)
         _, people, buttons = page.rows
         again = buttons.children[0]
@@ -145,16 +145,16 @@ def test_a_checklist_is_kept_open_where_a_person_says_so_and_headless(
 ) -> None:
     """The record says what is open; papermill is asked nothing."""
 
-    def look(attested: dict[str, str], seen: Callable[[Item], None] = lambda item: None) -> Record:
-        items = (Item("alarms", "no", "none is there"),)
-        return Record("pre_deployment", "abc", datetime(2026, 11, 2, tzinfo=UTC), "7f3a", "arn", items)
+    def look(attested: dict[str, str], seen: Callable[[ChecklistItem], None] = lambda item: None) -> ChecklistResult:
+        items = (ChecklistItem("alarms", "no", "none is there"),)
+        return ChecklistResult("pre_deployment", "abc", datetime(2026, 11, 2, tzinfo=UTC), "7f3a", "arn", items)
 
-    async def keep() -> Record:
-        asked = asyncio.create_task(forms.checklist(look, {}))
+    async def keep() -> ChecklistResult:
+        asked = asyncio.create_task(forms.fill_checklist(look, {}))
         await asyncio.sleep(0.1)
         page.rows[2].children[1].click()
         return await asyncio.wait_for(asked, 10)
 
     assert len(asyncio.run(keep()).open) == 1 and "0 of 1" in page.left
     monkeypatch.setattr(_widgets, "attended", lambda: False)
-    assert len(asyncio.run(forms.checklist(look, {})).open) == 1
+    assert len(asyncio.run(forms.fill_checklist(look, {})).open) == 1

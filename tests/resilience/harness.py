@@ -23,7 +23,7 @@ from buddy_sandbox.faults import PROFILES
 
 from buddy_ops.aws import aliases, checklist_store, freezes, tables
 from buddy_ops.aws import session as sessions
-from buddy_ops.aws.aliases import Record, decode
+from buddy_ops.aws.aliases import RolloutState, decode_rollout_state
 from buddy_ops.aws.session import Target
 from buddy_ops.checks import checklists
 from buddy_ops.core.plan import Approval, Plan
@@ -100,8 +100,8 @@ def ship(profile: str, strategy: str = "canary") -> Drive:
     def drive(here: Situation) -> str:
         mine = connect(here, strategy)
         try:
-            plan = rollout.plan(mine, here.build(profile), strategy)
-            return rollout.drive(mine, rollout.run(mine, plan, approved(mine, plan))).ending
+            plan = rollout.plan_rollout(mine, here.build(profile), strategy)
+            return rollout.drive_rollout(mine, rollout.run_rollout(mine, plan, approved(mine, plan))).ending
         finally:
             mine.close()
 
@@ -111,8 +111,8 @@ def ship(profile: str, strategy: str = "canary") -> Drive:
 def roll_back(here: Situation) -> str:
     """The immediate rollback."""
     mine = connect(here, "immediate")
-    plan = rollback.plan(mine)
-    rollback.run(mine, plan, approved(mine, plan))
+    plan = rollback.plan_rollback(mine)
+    rollback.run_rollback(mine, plan, approved(mine, plan))
     return "done"
 
 
@@ -120,8 +120,10 @@ def go_down(here: Situation) -> str:
     """The gradual rollback, in two steps."""
     mine = connect(here, "gradual")
     try:
-        plan = gradual_rollback.plan(mine, [5], 1)
-        return rollout.drive(mine, gradual_rollback.run(mine, plan, approved(mine, plan))).ending
+        plan = gradual_rollback.plan_gradual_rollback(mine, [5], 1)
+        return rollout.drive_rollout(
+            mine, gradual_rollback.run_gradual_rollback(mine, plan, approved(mine, plan))
+        ).ending
     finally:
         mine.close()
 
@@ -129,10 +131,10 @@ def go_down(here: Situation) -> str:
 def fail(here: Situation) -> str:
     """The runbook of a failed deployment, with the decision to roll back."""
     with closing(connect(here, "deployment_failure")) as mine:
-        stopping = assessment.stop_plan(mine, "a deployment failed")
-        assessment.stop(mine, stopping, approved(mine, stopping))
-        plan = assessment.plan(mine, assessment.assess(mine), "roll back")
-        assessment.run(mine, plan, approved(mine, plan))
+        stopping = assessment.plan_freeze(mine, "a deployment failed")
+        assessment.freeze_deployments(mine, stopping, approved(mine, stopping))
+        plan = assessment.plan_decision(mine, assessment.assess_deployment(mine), "roll back")
+        assessment.run_decision(mine, plan, approved(mine, plan))
         return "done"
 
 
@@ -140,10 +142,10 @@ def check_before(here: Situation) -> str:
     """The checklist for a build, with everything attested that no check can prove."""
     mine = connect(here, "pre_deployment")
     names = ["tests pass", "code reviewed", "documentation updated", "on-call notified"]
-    record = checklists.before(mine, here.build("good"), dict.fromkeys(names, "Ada"))
-    checklists.keep(mine, record)
-    checklists.conclude(record)
-    (kept, *_) = checklist_store.listed(mine, "pre_deployment")
+    record = checklists.check_before(mine, here.build("good"), dict.fromkeys(names, "Ada"))
+    checklists.store_result(mine, record)
+    checklists.raise_for_failed_items(record)
+    (kept, *_) = checklist_store.list_results(mine, "pre_deployment")
     assert kept.open == ()
     return "passed"
 
@@ -152,10 +154,10 @@ def check_after(here: Situation) -> str:
     """The checklist for the version that has served for a day; without traffic, people answer for three items."""
     mine = connect(here, "post_deployment")
     names = ["error rate normal", "latency within bounds", "business metrics healthy"]
-    record = checklists.after(mine, dict.fromkeys(names, "Ada"))
-    checklists.keep(mine, record)
-    checklists.conclude(record)
-    (kept, *_) = checklist_store.listed(mine, "post_deployment")
+    record = checklists.check_after(mine, dict.fromkeys(names, "Ada"))
+    checklists.store_result(mine, record)
+    checklists.raise_for_failed_items(record)
+    (kept, *_) = checklist_store.list_results(mine, "post_deployment")
     assert kept.open == ()
     return "passed"
 
@@ -165,11 +167,11 @@ def keep_alarms(here: Situation) -> str:
     values = connect(here, "values").settings.model_dump() | {"alarms": {"topic_arn": TOPIC, "tables": ["reminders"]}}
     mine = here.connect("alarms", values=values)
     try:
-        plan = alarms.plan(mine, f"{here.function}-error-rate")
+        plan = alarms.plan_alarms(mine, f"{here.function}-error-rate")
         approval = approved(mine, plan)
-        alarms.run(mine, plan, approval)
-        alarms.conclude(asyncio.run(alarms.prove(mine, plan, approval)))
-        return f"{len(alarms.plan(mine).wanted)} of {len(alarms.wanted(mine))} alarms missing"
+        alarms.write_alarms(mine, plan, approval)
+        alarms.raise_for_unproven(asyncio.run(alarms.prove_alarms(mine, plan, approval)))
+        return f"{len(alarms.plan_alarms(mine).wanted)} of {len(alarms.wanted_alarms(mine))} alarms missing"
     finally:
         mine.close()
 
@@ -177,32 +179,32 @@ def keep_alarms(here: Situation) -> str:
 def freeze_all(here: Situation) -> str:
     """A freeze."""
     mine = connect(here, "freeze")
-    freezes.set(mine, "a release", "Ada", timedelta(hours=2))
-    return "frozen" if freezes.read(mine) else "lifted"
+    freezes.create_freeze(mine, "a release", "Ada", timedelta(hours=2))
+    return "frozen" if freezes.active_freezes(mine) else "lifted"
 
 
 def lift_all(here: Situation) -> str:
     """The end of every freeze."""
     mine = connect(here, "freeze")
-    for each in freezes.read(mine):
-        freezes.lift(mine, each.id)
-    return "frozen" if freezes.read(mine) else "lifted"
+    for each in freezes.active_freezes(mine):
+        freezes.remove_freeze(mine, each.id)
+    return "frozen" if freezes.active_freezes(mine) else "lifted"
 
 
 def clean_up(here: Situation) -> str:
     """The clean-up of old versions."""
     mine = connect(here, "clean_up_versions")
-    plan = cleanup.plan(mine, keep=1)
-    cleanup.run(mine, plan, approved(mine, plan))
-    return f"{len(aliases.versions(mine))} versions"
+    plan = cleanup.plan_cleanup(mine, keep=1)
+    cleanup.run_cleanup(mine, plan, approved(mine, plan))
+    return f"{len(aliases.list_versions(mine))} versions"
 
 
 def turn_flag(here: Situation) -> str:
     """A feature flag, through a canary."""
     mine = connect(here, "feature_flags")
     try:
-        plan = feature_flags.plan(mine, {"ENABLE_ENHANCED_SAFETY": True})
-        return rollout.drive(mine, rollout.run(mine, plan, approved(mine, plan))).ending
+        plan = feature_flags.plan_flags(mine, {"ENABLE_ENHANCED_SAFETY": True})
+        return rollout.drive_rollout(mine, rollout.run_rollout(mine, plan, approved(mine, plan))).ending
     finally:
         mine.close()
 
@@ -211,14 +213,14 @@ def recover(here: Situation) -> str:
     """The recovery from damaged data; how many items the table has then, and how many of them are damaged."""
     mine = here.connect("data_corruption")
     try:
-        stopping = containment.stop_plan(mine)
-        containment.stop(mine, stopping, approved(mine, stopping))
-        containment.restore(mine, stopping)
-        repairing = repair.plan(mine, repair.scope(mine, stopping))
+        stopping = containment.plan_containment(mine)
+        containment.contain_damage(mine, stopping, approved(mine, stopping))
+        containment.restore_table_copy(mine, stopping)
+        repairing = repair.plan_repair(mine, repair.determine_scope(mine, stopping))
         agreed = approved(mine, repairing)
-        done = repair.run(mine, repairing, agreed)
-        repair.verify(mine, stopping, repairing, done)
-        containment.lift(mine, stopping, repairing, agreed)
+        done = repair.run_repair(mine, repairing, agreed)
+        repair.verify_repair(mine, stopping, repairing, done)
+        containment.end_containment(mine, stopping, repairing, agreed)
     finally:
         mine.close()
     items = corruption.table(here).values()
@@ -234,10 +236,10 @@ def migrate(following: dict[str, tuple[str, ...]]) -> Drive:
         values = connect(here, "values").settings.model_dump() | MIGRATED
         with closing(here.connect("migrate_database", values=values)) as mine, pytest.MonkeyPatch.context() as patch:
             patch.setattr(tables, "SEGMENTS", 1)
-            while steps := following.get(state := schema.read(mine, mine.settings.tables[0]).state):
+            while steps := following.get(state := schema.read_marker(mine, mine.settings.tables[0]).state):
                 for step in steps:
-                    plan = migration_steps.plan(mine, "reminders_at_minutes", step)
-                    migration_steps.run(mine, plan, approved(mine, plan))
+                    plan = migration_steps.plan_step(mine, "reminders_at_minutes", step)
+                    migration_steps.run_step(mine, plan, approved(mine, plan))
         return state
 
     return drive
@@ -248,12 +250,12 @@ def roll_back_across(here: Situation) -> str:
     values = connect(here, "values").settings.model_dump() | MIGRATED
     with closing(here.connect("database_compatibility", values=values)) as mine, pytest.MonkeyPatch.context() as patch:
         patch.setattr(tables, "SEGMENTS", 1)
-        plan = schema_rollback.plan(mine, migration="reminders_at_minutes", reason="drill")
+        plan = schema_rollback.plan_schema_rollback(mine, migration="reminders_at_minutes", reason="drill")
         approval = approved(mine, plan)
-        schema_rollback.move(mine, plan, approval)
-        reverted = schema_rollback.revert(mine, plan, approval)
-        schema_rollback.keep_review(mine, plan, approval)
-        schema_rollback.conclude(reverted)
+        schema_rollback.move_traffic(mine, plan, approval)
+        reverted = schema_rollback.revert_migration(mine, plan, approval)
+        schema_rollback.store_review(mine, plan, approval)
+        schema_rollback.raise_for_unreverted(reverted)
         return "done"
 
 
@@ -289,7 +291,7 @@ def contracted(here: Situation) -> None:
 def begun(here: Situation) -> None:
     """A canary at 10 %, whose run is gone."""
     mine = connect(here, "canary")
-    plan = rollout.plan(mine, here.build("good"))
+    plan = rollout.plan_rollout(mine, here.build("good"))
     abandon(mine, plan)
     mine.close()
 
@@ -297,7 +299,7 @@ def begun(here: Situation) -> None:
 def promoted(here: Situation) -> None:
     """Version 2 serves, after version 1."""
     publish(here, "2.0.0")
-    record = Record("0000", "1", "2", "proved", "2026-11-02T00:00:00Z")
+    record = RolloutState("0000", "1", "2", "proved", "2026-11-02T00:00:00Z")
     here.client("lambda").update_alias(
         FunctionName=here.function, Name="live", FunctionVersion="2", Description=record.encode()
     )
@@ -321,8 +323,8 @@ def aged(here: Situation) -> None:
 def alarmed(here: Situation) -> None:
     """Every alarm of the environment's file is there."""
     mine = here.connect("alarms")
-    plan = alarms.plan(mine)
-    alarms.run(mine, plan, approve(mine, plan))
+    plan = alarms.plan_alarms(mine)
+    alarms.write_alarms(mine, plan, approve(mine, plan))
 
 
 def served(here: Situation) -> None:
@@ -491,11 +493,11 @@ def must_be_whole(here: Situation, before: str | None) -> None:
     assert "RoutingConfig" not in alias, alias
     if alias["FunctionVersion"] == before:
         return
-    record = decode(alias.get("Description", ""))
+    record = decode_rollout_state(alias.get("Description", ""))
     assert record is not None, alias
-    if record.stage == "rolled-back" and record.source == alias["FunctionVersion"]:
+    if record.stage == "rolled-back" and record.stable_version == alias["FunctionVersion"]:
         return  # it served before the version that was taken back
-    assert (record.to, record.source) == (alias["FunctionVersion"], before or ""), alias
+    assert (record.new_version, record.stable_version) == (alias["FunctionVersion"], before or ""), alias
     # The verdict before the switch; a strategy that switches at once has none.
     staged = [each for each in journal(here) if each["kind"] == "observed" and each["weight"] < 1.0]
     assert not staged or staged[-1]["decision"] == "promote", staged[-1]

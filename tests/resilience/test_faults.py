@@ -198,10 +198,10 @@ def test_who_asks_may_stay_unknown_in_a_rollback(situation: Bring) -> None:
     here.ask("chaos", kind="denied", operation="GetCallerIdentity", times=FOREVER)
     mine = connect(here, "immediate")
     assert "who calls is unknown" in mine._repr_markdown_()
-    plan = rollback.plan(mine)
-    approval = asyncio.run(approvals.approve(mine, plan, ["Ada"]))
+    plan = rollback.plan_rollback(mine)
+    approval = asyncio.run(approvals.request_approval(mine, plan, ["Ada"]))
     assert approval.principal.startswith("unknown")
-    rollback.run(mine, plan, approval)
+    rollback.run_rollback(mine, plan, approval)
     must_be_done(here, RUNBOOKS["rollback_mid_rollout"])
 
 
@@ -213,10 +213,10 @@ def test_checks_that_hang_hold_no_rollback_up(situation: Bring) -> None:
     begun(here)
     here.ask("chaos", kind="silent", operation="GetFunctionConfiguration", times=FOREVER)
     mine = connect(here, "immediate")
-    plan = rollback.plan(mine)
+    plan = rollback.plan_rollback(mine)
     here.ask("chaos")
     assert any("no answer within 2 s" in each for each in plan.reasons)
-    assert not rollback.run(mine, plan, approved(mine, plan)).already
+    assert not rollback.run_rollback(mine, plan, approved(mine, plan)).already
 
 
 def test_a_silent_aws_is_a_timeout(situation: Bring) -> None:

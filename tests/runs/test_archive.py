@@ -47,13 +47,13 @@ def leave(root: Path, name: str, *states: str, records: list[dict[str, Any]] | N
     return folder
 
 
-def sealed(root: Path, name: str, *states: str, **about: Any) -> archive.Entry:
+def sealed(root: Path, name: str, *states: str, **about: Any) -> archive.ManifestEntry:
     folder = leave(root, name, *states, **about)
-    return archive.seal(folder, archive.finish(folder, redaction.Redactor()))
+    return archive.append_to_chain(folder, archive.build_manifest(folder, redaction.Redactor()))
 
 
 def problems(root: Path, expected: str = "") -> tuple[str, ...]:
-    return archive.verify(stores.Folder(root), expected).problems
+    return archive.verify_archive(stores.LocalStore(root), expected).problems
 
 
 # The chain
@@ -63,8 +63,8 @@ def test_runs_are_chained_and_verify(tmp_path: Path) -> None:
     """Each manifest holds the hash of the one before; the index holds the newest's, and lists the oldest first."""
     first, second, third = (sealed(tmp_path, f"run-000{number}") for number in (1, 2, 3))
     assert (first.previous, second.previous, third.previous) == ("", first.sha256, second.sha256)
-    assert archive.entries(tmp_path) == (first, second, third)
-    found = archive.verify(stores.Folder(tmp_path), first.sha256)
+    assert archive.list_entries(tmp_path) == (first, second, third)
+    found = archive.verify_archive(stores.LocalStore(tmp_path), first.sha256)
     assert (found.problems, found.runs, found.newest) == ((), 3, third.sha256)
     assert "Object Lock" in found.beyond
 
@@ -73,10 +73,10 @@ def test_what_a_repair_leaves_belongs_to_its_run(tmp_path: Path) -> None:
     """The list of conflicts and the root cause: without the secrets that were learned since, and with a hash each."""
     folder = leave(tmp_path, "run-0001")
     redactor = redaction.Redactor()
-    redactor.learn('s3cr3t-of-"ours"')
+    redactor.add_secret('s3cr3t-of-"ours"')
     (folder / "conflicts.jsonl").write_text(json.dumps({"item": 'ada/s3cr3t-of-"ours"', "kind": "faulty"}) + "\n")
     (folder / "root_cause.md").write_text('### Root cause\n\n- **table**: s3cr3t-of-"ours"\n')
-    entry = archive.seal(folder, archive.finish(folder, redactor))
+    entry = archive.append_to_chain(folder, archive.build_manifest(folder, redactor))
     assert {"conflicts.jsonl", "root_cause.md"} < set(entry.files) and problems(tmp_path) == ()
     assert json.loads((folder / "conflicts.jsonl").read_text()) == {"item": "ada/[redacted]", "kind": "faulty"}
     assert (folder / "root_cause.md").read_text() == "### Root cause\n\n- **table**: [redacted]\n"
@@ -111,7 +111,7 @@ def test_a_run_that_is_gone_is_missed(tmp_path: Path) -> None:
     shutil.move(tmp_path / "run-0002", tmp_path.parent / "elsewhere")
     assert any("run-0002: missing" in each for each in problems(tmp_path))
     forged = [path.read_bytes() for path in sorted(tmp_path.glob("run-*/manifest.json"))]
-    stores.Folder(tmp_path).rebuild(forged)
+    stores.LocalStore(tmp_path).rebuild(forged)
     assert any("run-0003: the chain is broken" in each for each in problems(tmp_path))
 
 
@@ -121,7 +121,7 @@ def test_a_cut_off_end_is_missed_by_what_was_announced(tmp_path: Path) -> None:
         last = sealed(tmp_path, f"run-000{number}")
     shutil.rmtree(tmp_path / "run-0002")
     assert any("run-0002: missing" in each for each in problems(tmp_path))
-    stores.Folder(tmp_path).rebuild([(tmp_path / "run-0001" / "manifest.json").read_bytes()])
+    stores.LocalStore(tmp_path).rebuild([(tmp_path / "run-0001" / "manifest.json").read_bytes()])
     assert problems(tmp_path) == ()
     assert any("cut off or rewritten" in each for each in problems(tmp_path, last.sha256))
 
@@ -131,7 +131,7 @@ def test_reordered_runs_are_noticed(tmp_path: Path) -> None:
     for number in (1, 2, 3):
         sealed(tmp_path, f"run-000{number}")
     manifests = [path.read_bytes() for path in sorted(tmp_path.glob("run-*/manifest.json"))]
-    stores.Folder(tmp_path).rebuild([manifests[1], manifests[0], manifests[2]])
+    stores.LocalStore(tmp_path).rebuild([manifests[1], manifests[0], manifests[2]])
     assert any("out of order" in each for each in problems(tmp_path))
 
 
@@ -161,18 +161,18 @@ def test_runs_that_end_at_the_same_moment_all_land(tmp_path: Path) -> None:
         each.start()
     for each in workers:
         each.join()
-    assert len(archive.entries(tmp_path)) == 20 and problems(tmp_path) == ()
+    assert len(archive.list_entries(tmp_path)) == 20 and problems(tmp_path) == ()
 
 
 def test_a_death_between_manifest_and_index_loses_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever archives next writes the line that is missing, and chains to it."""
     sealed(tmp_path, "run-0001")
     with monkeypatch.context() as patch:
-        patch.setattr(stores.Folder, "_append", lambda *_: os.close(-1))
+        patch.setattr(stores.LocalStore, "_append", lambda *_: os.close(-1))
         with pytest.raises(OSError):
             sealed(tmp_path, "run-0002")
     sealed(tmp_path, "run-0003")
-    assert [each.folder for each in archive.entries(tmp_path)] == ["run-0001", "run-0002", "run-0003"]
+    assert [each.folder for each in archive.list_entries(tmp_path)] == ["run-0001", "run-0002", "run-0003"]
     assert problems(tmp_path) == ()
 
 
@@ -182,11 +182,11 @@ def test_the_index_is_never_rebuilt_over_a_loss(tmp_path: Path) -> None:
         sealed(tmp_path, f"run-000{number}")
     shutil.rmtree(tmp_path / "run-0002")
     with pytest.raises(BuddyError, match="archive-damaged"):
-        archive.rebuild(stores.Folder(tmp_path))
-    assert len(archive.entries(tmp_path)) == 2
+        archive.rebuild_index(stores.LocalStore(tmp_path))
+    assert len(archive.list_entries(tmp_path)) == 2
     (tmp_path / "index.json").write_text("{")
     with pytest.raises(BuddyError, match="archive-damaged"):
-        archive.entries(tmp_path)
+        archive.list_entries(tmp_path)
 
 
 def test_a_rebuilt_index_is_the_same(tmp_path: Path) -> None:
@@ -196,18 +196,18 @@ def test_a_rebuilt_index_is_the_same(tmp_path: Path) -> None:
     before = {name: (tmp_path / name).read_bytes() for name in ("index.json", "index.html")}
     for name in before:
         (tmp_path / name).unlink()
-    assert archive.rebuild(stores.Folder(tmp_path)) == 3
+    assert archive.rebuild_index(stores.LocalStore(tmp_path)) == 3
     assert {name: (tmp_path / name).read_bytes() for name in before} == before
 
 
 def test_an_unknown_run_and_an_unknown_archive_are_named(tmp_path: Path) -> None:
     """What was asked for, and what to do."""
     sealed(tmp_path, "run-0001")
-    assert archive.find(stores.Folder(tmp_path), "0001").folder == "run-0001"
+    assert archive.find_run(stores.LocalStore(tmp_path), "0001").folder == "run-0001"
     with pytest.raises(InvalidInput, match="run-unknown"):
-        archive.find(stores.Folder(tmp_path), "beef")
+        archive.find_run(stores.LocalStore(tmp_path), "beef")
     with pytest.raises(InvalidInput, match="archive-unknown"):
-        archive.at("s3://nobodys/bucket")
+        archive.open_store("s3://nobodys/bucket")
 
 
 # What nobody finished
@@ -231,8 +231,8 @@ def test_an_adopted_run_tells_the_truth(
     """How it ended is read from its cells and its journal; its times from its journal; and that nobody watched."""
     later = [{"seq": 2, "at": "2026-11-22T03:20:00Z", **each} for each in (*records, {"kind": "aws", "call": "x:y"})]
     leave(tmp_path, "run-0001", *states, records=later, began="2026-11-22T03:12:00Z")
-    assert archive.adopt(tmp_path) == ["run-0001"]
-    (entry,) = archive.entries(tmp_path)
+    assert archive.archive_unfinished(tmp_path) == ["run-0001"]
+    (entry,) = archive.list_entries(tmp_path)
     assert (entry.outcome, entry.exit_code) == ending
     assert (entry.began, entry.ended) == ("2026-11-22T03:12:00Z", "2026-11-22T03:20:00Z")
     assert "archived later" in entry.notes[0] and problems(tmp_path) == ()
@@ -247,8 +247,8 @@ def test_a_session_without_a_notebook_is_adopted_by_its_journal(tmp_path: Path) 
         {"at": "2026-11-22T03:13:00Z", "kind": "approved", "by": ["Ada"], "principal": "arn:x", "plan": "p1"},
     ]
     (folder / "journal.jsonl").write_text("".join(f"{json.dumps(each)}\n" for each in records) + '{"torn')
-    archive.adopt(tmp_path)
-    (entry,) = archive.entries(tmp_path)
+    archive.archive_unfinished(tmp_path)
+    (entry,) = archive.list_entries(tmp_path)
     assert (entry.runbook, entry.people, entry.principal) == ("strategies/canary", ("Ada",), "arn:x")
     assert entry.outcome == "unknown" and problems(tmp_path) == ()
 
@@ -257,9 +257,9 @@ def test_a_run_that_goes_on_is_left_alone(tmp_path: Path) -> None:
     """Whoever may still write to a journal holds it; once it is let go, the run can be archived."""
     folder = leave(tmp_path, "run-0001", "interrupted")
     held = session.hold(folder / "journal.jsonl")
-    assert archive.adopt(tmp_path) == []
+    assert archive.archive_unfinished(tmp_path) == []
     held.close()
-    assert archive.adopt(tmp_path) == ["run-0001"]
+    assert archive.archive_unfinished(tmp_path) == ["run-0001"]
 
 
 # Pages
@@ -274,7 +274,7 @@ def test_hostile_values_are_harmless_in_every_page(tmp_path: Path) -> None:
     for page in ((tmp_path / "index.html").read_text(), (tmp_path / "run-0001" / "report.html").read_text()):
         assert "<script>alert" not in page and "&lt;script&gt;alert(1)" in page
         assert re.search(r"<meta http-equiv=Content-Security-Policy content=\"default-src 'none'", page)
-    said = pages.summary({**vars(entry), "trouble": f"{HOSTILE}\n# {HOSTILE}"}, entry.sha256)
+    said = pages.step_summary({**vars(entry), "trouble": f"{HOSTILE}\n# {HOSTILE}"}, entry.sha256)
     assert not set("<>`$[]();!'\"") & set(re.sub(r"&#\d+;", "", said).replace("> ", ""))
     assert all(line.count("|") == 3 for line in said.splitlines() if line.startswith("|"))
 
@@ -293,7 +293,7 @@ def test_outputs_are_sanitized(tmp_path: Path) -> None:
         {"output_type": "display_data", "data": each, "metadata": {}} for each in (bundle, other, shown)
     ]
     (folder / "notebook.ipynb").write_text(json.dumps(document))
-    archive.finish(folder, redaction.Redactor())
+    archive.build_manifest(folder, redaction.Redactor())
     page = (folder / "report.html").read_text()
     tags = re.findall(r"<[a-z]+[^>]*>", page)
     assert "<td>kept</td>" in page and "<strong>bold</strong>" in page
@@ -304,16 +304,16 @@ def test_outputs_are_sanitized(tmp_path: Path) -> None:
 def test_what_is_red_for_people_is_red_in_the_page(tmp_path: Path) -> None:
     """What burns, in the colours that JupyterLab shows; and what is against the rules. No style from outside comes along."""
     signs = tuple(status.Sign("what", state, "says") for state in status.COLOURS)
-    step = status.Step("why", "rollback/immediate", {"environment": "prod", "to_version": "1"})
+    step = status.NextStep("why", "rollback/immediate", {"environment": "prod", "to_version": "1"})
     hostile = "<b class='burns' style='position:fixed;color:#fff' onclick='a()'>outside</b>"
     folder = leave(tmp_path, "run-0001")
     document = json.loads((folder / "notebook.ipynb").read_text())
-    outputs = ({"text/html": status.Triage("live", signs, (step,))._repr_html_()}, {"text/html": hostile})
+    outputs = ({"text/html": status.StatusReport("live", signs, (step,))._repr_html_()}, {"text/html": hostile})
     document["cells"][0]["outputs"] = [
         {"output_type": "display_data", "data": {**each, "text/plain": ""}, "metadata": {}} for each in outputs
     ]
     (folder / "notebook.ipynb").write_text(json.dumps(document))
-    archive.finish(folder, redaction.Redactor())
+    archive.build_manifest(folder, redaction.Redactor())
     page = (folder / "report.html").read_text()
     style, _, body = page.partition("</style>")
     for state, colour in status.COLOURS.items():
@@ -342,9 +342,9 @@ def test_a_comparison_tells_what_differs_and_not_when(tmp_path: Path) -> None:
     one = sealed(tmp_path, "run-0001", records=records("2026-11-22T03:12:00Z", "Ada", 3, "promote"))
     same = sealed(tmp_path, "run-0002", records=records("2026-11-23T04:00:00Z", "Ada", 3, "promote"))
     other = sealed(tmp_path, "run-0003", records=records("2026-11-24T05:00:00Z", "Grace", 9, "hold"))
-    shelf = stores.Folder(tmp_path)
-    assert diff.compare(shelf, one, same) == ()
-    found = {each.what: (each.first, each.second) for each in diff.compare(shelf, one, other)}
+    shelf = stores.LocalStore(tmp_path)
+    assert diff.compare_runs(shelf, one, same) == ()
+    found = {each.what: (each.first, each.second) for each in diff.compare_runs(shelf, one, other)}
     assert found == {
         "people": (["Ada"], ["Grace"]),
         "figure failed": ({"2": 3}, {"2": 9}),

@@ -8,13 +8,13 @@ from typing import Any
 import pytest
 from buddy_ops.deployment.outcome import Outcome
 
-from buddy_ops.aws.aliases import decode
+from buddy_ops.aws.aliases import decode_rollout_state
 from buddy_ops.core.errors import Refused
 from buddy_ops.deployment import rollout
 from buddy_ops.health import evidence, metrics
-from buddy_ops.health.evidence import Evidence
+from buddy_ops.health.evidence import RolloutEvidence
 from buddy_ops.health.judge import Counts
-from buddy_ops.health.metrics import MINUTE, Reading, Row
+from buddy_ops.health.metrics import MINUTE, MetricsReading, MinuteRow
 from tests.conftest import Situation, approve
 
 Bring = Callable[..., Situation]
@@ -27,8 +27,8 @@ def ship_and_delay(
     values = here.connect(quiet=True).settings.model_dump(mode="json")
     values["rollout"]["smoke_tested"] = []  # a smoke test would find what fails every request before any traffic
     mine = here.connect(values=values)
-    plan = rollout.plan(mine, here.build(profile), strategy)
-    steps = rollout.run(mine, plan, approve(mine, plan))
+    plan = rollout.plan_rollout(mine, here.build(profile), strategy)
+    steps = rollout.run_rollout(mine, plan, approve(mine, plan))
     late_since = None
     try:
         while True:
@@ -77,8 +77,8 @@ def test_silence_ends_held_and_blames_nobody(situation: Bring) -> None:
     outcome = ship_and_delay(here, "good", "canary", 900)
     assert (outcome.ending, outcome.exit_code, outcome.stage) == ("held", 5, "1")
     assert "could not be read for 15 minutes" in outcome.reasons[0] and "CloudWatch is late" in outcome.reasons[0]
-    record = decode(here.alias()["Description"])
-    assert record is not None and record.bad == ()
+    record = decode_rollout_state(here.alias()["Description"])
+    assert record is not None and record.rejected_versions == ()
 
 
 def test_late_minutes_are_judged_when_they_arrive(situation: Bring) -> None:
@@ -87,7 +87,7 @@ def test_late_minutes_are_judged_when_they_arrive(situation: Bring) -> None:
     outcome = ship_and_delay(here, "good", "canary", 360, back_to_s=60)
     assert outcome.ending == "proved"
     mine = here.connect()
-    asked = metrics.read(mine, ("1", "2"), lambda _: "2", outcome.began.replace(second=0), outcome.ended).rows
+    asked = metrics.read_minutes(mine, ("1", "2"), lambda _: "2", outcome.began.replace(second=0), outcome.ended).rows
     assert sum(row.counts["2"].requests for row in asked) >= outcome.requests["2"] > 0
     unread = [row for row in asked if row.at < outcome.ended - 3 * MINUTE]
     assert sum(row.counts["2"].requests for row in unread[:20]) <= outcome.requests["2"]
@@ -119,25 +119,25 @@ class Published:
     """A CloudWatch that answers with the minutes put into it, and with silence for all others."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.minutes: dict[Any, Row] = {}
+        self.minutes: dict[Any, MinuteRow] = {}
         monkeypatch.setattr(metrics, "read", self.read)
 
-    def read(self, _target: Any, versions: tuple[str, ...], _serving: Any, since: Any, until: Any) -> Reading:
+    def read(self, _target: Any, versions: tuple[str, ...], _serving: Any, since: Any, until: Any) -> MetricsReading:
         nothing = dict.fromkeys(versions, Counts())
         moments = [since + MINUTE * index for index in range(int((until - since) / MINUTE))]
-        return Reading(tuple(self.minutes.get(at, Row(at, nothing)) for at in moments))
+        return MetricsReading(tuple(self.minutes.get(at, MinuteRow(at, nothing)) for at in moments))
 
     def put(self, at: Any, stable: int, new: int = 0) -> None:
-        self.minutes[at] = Row(at, {"1": Counts(stable), "2": Counts(new)})
+        self.minutes[at] = MinuteRow(at, {"1": Counts(stable), "2": Counts(new)})
 
 
-def begin(here: Situation, published: Published, rate: int, minutes: int = 60) -> tuple[Evidence, Any]:
+def begin(here: Situation, published: Published, rate: int, minutes: int = 60) -> tuple[RolloutEvidence, Any]:
     """Evidence of a canary at 10 % that was shifted now, after an hour of traffic; and now, at a whole minute."""
     mine = here.connect()
     now = mine.clock.now().replace(second=0, microsecond=0)
     for index in range(1, minutes + 1):
         published.put(now - index * MINUTE, rate)
-    found = Evidence(mine, "1", "2")
+    found = RolloutEvidence(mine, "1", "2")
     found.shifted(now, 0.1)
     assert found.read(now + 2 * MINUTE) is None
     return found, now
@@ -193,7 +193,7 @@ def test_an_alias_that_was_idle_for_an_hour_is_idle(two_versions: Situation, pub
     """Silence after traffic in the last hour is unknown; once the alias had none for an hour it is no traffic."""
     found, now = begin(two_versions, published, 600)
     assert found.read(now + 10 * MINUTE) is not None
-    idle = Evidence(found._target, "1", "2")
+    idle = RolloutEvidence(found._target, "1", "2")
     idle.shifted(now + timedelta(hours=5), 0.1)
     assert idle.read(now + timedelta(hours=5, minutes=10)) is None
 
@@ -223,10 +223,10 @@ def test_all_of_lambdas_metrics_make_a_minute_complete(situation: Bring) -> None
                 result["Timestamps"], result["Values"] = [], []
         return reply
 
-    rows = metrics.read(mine, ("1",), lambda _: "1", until - 5 * MINUTE, until).rows
+    rows = metrics.read_minutes(mine, ("1",), lambda _: "1", until - 5 * MINUTE, until).rows
     assert rows and not any(row.incomplete for row in rows)
     mine.call = without_duration  # type: ignore[method-assign]
-    rows = metrics.read(mine, ("1",), lambda _: "1", until - 5 * MINUTE, until).rows
+    rows = metrics.read_minutes(mine, ("1",), lambda _: "1", until - 5 * MINUTE, until).rows
     assert rows and all(row.incomplete for row in rows)
 
 

@@ -73,7 +73,7 @@ def stub(answer: Callable[[str, str], dict[str, Any]] | None = None, **more: Any
         resource="buddy:live",
         run="7f3a",
         settings=settings.Settings(
-            function="buddy", failure_metrics=(settings.Metric(namespace="Buddy", name="Sorry"),)
+            function="buddy", failure_metrics=(settings.MetricName(namespace="Buddy", name="Sorry"),)
         ),
         clock=SimpleNamespace(now=lambda: NOW, sleep_until=lambda _: None),
         journal=Journal(lambda _: None, lambda: NOW),
@@ -108,8 +108,8 @@ LINES = st.one_of(
 def test_any_parameters_cell_declares_or_is_refused(cell: str, given_values: dict[str, Any]) -> None:
     """A cell that somebody damaged gives parameters and values, or one InvalidInput; nothing in it is executed."""
     try:
-        declared = settings.declared(cell)
-        found = settings.check(declared, given_values, "canary")
+        declared = settings.parse_declarations(cell)
+        found = settings.check_parameters(declared, given_values, "canary")
     except InvalidInput as error:
         assert error.reference == "invalid-parameters"
         return
@@ -124,7 +124,7 @@ def test_any_parameters_cell_declares_or_is_refused(cell: str, given_values: dic
 @example([CELL + "(" * 3000])
 def test_any_executed_cells_are_read(executed: list[str]) -> None:
     """Whatever a person executed before, finding the parameters among it is never an error."""
-    declared, injected = project.cells(executed)
+    declared, injected = project.parameter_cells(executed)
     assert all(isinstance(name, str) for name in (*declared, *injected))
 
 
@@ -159,7 +159,7 @@ def test_a_secret_on_the_command_line_is_refused_and_not_repeated() -> None:
 def test_any_parameter_that_replaces_a_setting_is_validated(values: dict[str, Any]) -> None:
     """What a runbook's parameters replace is checked as the file is, and the refusal names the parameter's value."""
     try:
-        found = settings.validate({"function": "f"}, "settings", overrides(values))
+        found = settings.validate_settings({"function": "f"}, "settings", overrides(values))
     except InvalidInput as error:
         assert (error.reference == "invalid-settings" and "rollout" in error.what) or "parameter" in error.what
         return
@@ -175,9 +175,9 @@ def test_any_environment_or_artifact_is_found_or_refused(name: str) -> None:
     """A name that is no environment, and a path that is no build, are refused; no file outside is opened."""
     if name not in ("sandbox", "dev", "staging", "prod"):
         with pytest.raises(InvalidInput, match="unknown-environment"):
-            project.read(name)
+            project.read_settings(name)
     with pytest.raises(InvalidInput, match="artifact-"):
-        project.artifact(name)
+        project.read_artifact(name)
 
 
 # The alias
@@ -208,9 +208,9 @@ ALMOST = st.fixed_dictionaries(
 @example('{"v":1}' + " " * 300)
 def test_any_description_is_a_record_that_stands_or_none(text: str) -> None:
     """A Description is no record, or one whose own text gives the same record again."""
-    found = aliases.decode(text)
+    found = aliases.decode_rollout_state(text)
     if found is not None:
-        again = aliases.decode(found.encode())
+        again = aliases.decode_rollout_state(found.encode())
         assert again is not None and replace(again, note="") == replace(found, note="")
         assert found.note.startswith(again.note)
 
@@ -224,7 +224,7 @@ def test_any_alias_is_told_in_words(description: str, primary: str, weight: floa
         "RoutingConfig": {"AdditionalVersionWeights": {"3": weight} if weight else {}},
     }  # fmt: skip
     here = stub(lambda *_: reply)
-    assert "buddy:live serves" in aliases.explain(here, aliases.read(here))
+    assert "buddy:live serves" in aliases.describe(here, aliases.read_alias(here))
 
 
 # Freezes
@@ -252,7 +252,7 @@ FREEZES = st.one_of(
 def test_whatever_stands_there_freezes(text: str) -> None:
     """A freeze holds until its moment in UTC has passed; a text that is not ours holds until somebody deletes it."""
     here = stub(lambda *_: {"Parameters": [{"Name": "/buddy/sandbox/freeze/x", "Value": text}]})
-    found = freezes.read(here)
+    found = freezes.active_freezes(here)
     try:
         expires = datetime.fromisoformat(json.loads(text)["expires"])
         gone = (expires if expires.tzinfo else expires.replace(tzinfo=UTC)).astimezone(UTC) <= NOW
@@ -261,7 +261,7 @@ def test_whatever_stands_there_freezes(text: str) -> None:
     assert len(found) == (0 if gone else 1)
     if found:
         with pytest.raises(BuddyError, match="frozen"):
-            freezes.refuse(here)
+            freezes.require_unfrozen(here)
 
 
 @MANY
@@ -270,7 +270,7 @@ def test_an_incomplete_freeze_is_not_written(reason: str, owner: str, lasts: tim
     """No reason, no owner, or a time that is none: one InvalidInput, and AWS is not called."""
     here = stub()
     try:
-        freezes.set(here, reason, owner, lasts)
+        freezes.create_freeze(here, reason, owner, lasts)
     except InvalidInput as error:
         assert error.reference == "freeze-incomplete" and here.asked == []  # type: ignore[attr-defined]
         return
@@ -308,11 +308,11 @@ PAGE = st.one_of(
 )
 
 
-def read(here: Target) -> metrics.Reading:
-    return metrics.read(here, ["1", "2"], lambda _: "1", NOW - 5 * MINUTE, NOW)
+def read(here: Target) -> metrics.MetricsReading:
+    return metrics.read_minutes(here, ["1", "2"], lambda _: "1", NOW - 5 * MINUTE, NOW)
 
 
-def check_reading(reading: metrics.Reading) -> None:
+def check_reading(reading: metrics.MetricsReading) -> None:
     """Every minute and nothing below zero, or trouble and no minute."""
     if reading.trouble is not None:
         assert reading.rows == () and reading.trouble
@@ -370,7 +370,7 @@ def test_a_complete_answer_gives_counts_that_make_sense(series: list[list[tuple[
 def test_a_malformed_log_query_is_told(reply: dict[str, Any], rows: list[Any]) -> None:
     """Cold starts that cannot be read are a sentence, never an exception."""
     for answer in (reply, {"queryId": "q", "status": "Complete", "results": rows}):
-        assert metrics.tell_cold_starts(stub(lambda *_, answer=answer: answer), NOW - MINUTE, NOW)
+        assert metrics.describe_cold_starts(stub(lambda *_, answer=answer: answer), NOW - MINUTE, NOW)
 
 
 # Journals
@@ -398,7 +398,7 @@ def test_each_acknowledged_line_reads_back(records: list[dict[str, Any]]) -> Non
 
     journal = Journal(write, lambda: NOW)
     for fields in records:
-        journal.record("step", **fields)
+        journal.append("step", **fields)
     assert len(lines) == len(records) or journal.trouble is not None
     for line in lines:
         found = json.loads(line)
@@ -419,9 +419,9 @@ def test_a_value_that_holds_itself_is_told_and_stops_nobody() -> None:
         def __str__(self) -> str:
             raise RuntimeError("no words")
 
-    journal.record("step", value=endless)
-    journal.record("step", value=Sullen())
-    journal.record("step", value=1)
+    journal.append("step", value=endless)
+    journal.append("step", value=Sullen())
+    journal.append("step", value=1)
     assert journal.trouble is not None
     assert json.loads(lines[-1])["value"] == 1
 
@@ -439,8 +439,8 @@ def test_a_journal_that_cannot_be_written_is_told(tmp_path: Path, obstacle: str)
     else:
         pytest.skip("this system has no /dev/full")
     journal = Journal(_Appender(path), lambda: NOW)
-    journal.record("shifted", weight=0.1)
-    journal.record("taken-back")
+    journal.append("shifted", weight=0.1)
+    journal.append("taken-back")
     assert [each["kind"] for each in journal.records] == ["shifted", "taken-back"]
     assert journal.trouble is not None and "could not be written" in journal.trouble
 
@@ -455,7 +455,7 @@ def test_a_torn_line_takes_no_other_with_it(
     path.write_bytes(torn)
     journal = Journal(_Appender(path), lambda: NOW)
     for kind in kinds:
-        journal.record(kind)
+        journal.append(kind)
     assert journal.trouble is None
     lines = path.read_bytes()[len(torn) :].split(b"\n")
     assert [json.loads(line)["kind"] for line in lines if line] == kinds
@@ -492,17 +492,17 @@ def test_whatever_stands_in_an_archive_is_told(
     (root / "run-0001" / "manifest.json").write_bytes(manifest)
     if index is not None:
         (root / "index.json").write_bytes(index)
-    shelf = stores.Folder(root)
-    for act in (archive.entries, archive.rebuild, lambda it: archive.find(it, "x")):
+    shelf = stores.LocalStore(root)
+    for act in (archive.list_entries, archive.rebuild_index, lambda it: archive.find_run(it, "x")):
         before = {path: path.read_bytes() for path in root.rglob("*.json")}
         try:
             act(shelf)
         except BuddyError as error:
             assert error.reference in ("archive-damaged", "run-unknown")
             assert {path: path.read_bytes() for path in root.rglob("*.json")} == before
-    if archive.verify(shelf).problems:
+    if archive.verify_archive(shelf).problems:
         return
-    assert archive.entries(shelf)[0].folder == "run-0001", "what verifies can be read"
+    assert archive.list_entries(shelf)[0].folder == "run-0001", "what verifies can be read"
 
 
 # Plans
@@ -526,4 +526,4 @@ def test_a_freeze_that_cannot_be_read_from_aws_is_an_error_with_a_reference() ->
         raise AwsFailed("access-denied", "no", now="-", next="-", code="AccessDeniedException")
 
     with pytest.raises(AwsFailed, match="access-denied"):
-        freezes.refuse(stub(refused))
+        freezes.require_unfrozen(stub(refused))

@@ -72,10 +72,10 @@ def test_the_parameters_explain_themselves(path: Path) -> None:
     (cell,) = (cell for cell in cells(path, "code") if is_parameters(cell))
     lines = cell["source"].splitlines()
     assert all(LINE.fullmatch(line) for line in lines), [line for line in lines if not LINE.fullmatch(line)]
-    declared = settings.declared(cell["source"])
+    declared = settings.parse_declarations(cell["source"])
     assert len(declared) == len(lines)
     # Every default has its own declared type, and the file's two keys stand in every notebook.
-    assert settings.check(declared, {}, path.stem) == settings.check(
+    assert settings.check_parameters(declared, {}, path.stem) == settings.check_parameters(
         declared, {name: each.default for name, each in declared.items()}, path.stem
     )
     assert (declared["environment"].annotation, declared["environment"].default) == ("str", "sandbox")

@@ -31,7 +31,7 @@ def a_world_for_races(monkeypatch: pytest.MonkeyPatch) -> None:
 def one_segment(monkeypatch: pytest.MonkeyPatch) -> None:
     """An actor's calls come one after the other: threads of its own would have no order."""
     monkeypatch.setattr(tables, "SEGMENTS", 1)
-    monkeypatch.setitem(tables.sweep.__kwdefaults__, "segments", 1)
+    monkeypatch.setitem(tables.parallel_scan.__kwdefaults__, "segments", 1)
 
 
 @pytest.fixture

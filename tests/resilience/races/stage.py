@@ -13,7 +13,7 @@ import pytest
 from buddy_sandbox import builds
 from buddy_sandbox.faults import PROFILES
 
-from buddy_ops.aws.aliases import Record, decode
+from buddy_ops.aws.aliases import RolloutState, decode_rollout_state
 from buddy_ops.aws.session import Target
 from buddy_ops.core import project
 from buddy_ops.deployment import rollback, rollout
@@ -56,7 +56,7 @@ def build(profile: str, label: str) -> bytes:
 @functools.cache
 def values() -> dict[str, Any]:
     """A short canary: 10 percent for a minute, then the switch and a minute's watch."""
-    settings: dict[str, Any] = project.read("sandbox")[0]
+    settings: dict[str, Any] = project.read_settings("sandbox")[0]
     settings["rollout"] |= {"stages_percent": [10, 100], "bake_minutes": 1, "stretch_minutes": 2, "watch_minutes": 1}
     settings["rollout"] |= {"probe_percent": 0, "unreadable_minutes": 3}
     settings["health"] |= {"history_minutes": 5}
@@ -75,7 +75,7 @@ def publish(here: Situation, label: str) -> str:
     return str(version)
 
 
-def put(here: Situation, primary: str, record: Record, second: str = "", weight: float = 0.1) -> None:
+def put(here: Situation, primary: str, record: RolloutState, second: str = "", weight: float = 0.1) -> None:
     """The alias as an earlier run left it."""
     weights = {second: weight} if second else {}
     client(here.endpoint).update_alias(
@@ -100,8 +100,8 @@ def ship(artifact: str, strategy: str = "canary") -> Callable[[Target], Outcome]
     """Plan and carry out a rollout."""
 
     def work(target: Target) -> Outcome:
-        plan = rollout.plan(target, artifact, strategy)
-        return rollout.drive(target, rollout.run(target, plan, approve(target, plan)))
+        plan = rollout.plan_rollout(target, artifact, strategy)
+        return rollout.drive_rollout(target, rollout.run_rollout(target, plan, approve(target, plan)))
 
     return work
 
@@ -110,9 +110,9 @@ def take_back(version: str = "", polls: int = 0) -> Callable[[Target], RollbackP
     """Plan an immediate rollback, think until somebody's poll, so many minutes later, and carry it out; its plan."""
 
     def work(target: Target) -> RollbackPlan:
-        plan = rollback.plan(target, version)
+        plan = rollback.plan_rollback(target, version)
         target.clock.sleep_until(target.clock.now().replace(second=0, microsecond=0) + polls * MINUTE)
-        done = rollback.run(target, plan, approve(target, plan))
+        done = rollback.run_rollback(target, plan, approve(target, plan))
         assert done.serving == plan.destination
         return plan
 
@@ -127,10 +127,12 @@ def check_no_update_is_lost(race: Race, first: str) -> None:
         assert event.reply is not None
         assert event.parameters["RevisionId"] == revision, "a write over an unseen one was acknowledged"
         revision = event.reply["RevisionId"]
-        record = decode(event.parameters["Description"])
+        record = decode_rollout_state(event.parameters["Description"])
         assert record is not None
-        assert bad - {record.to} <= set(record.bad) or len(record.bad) == 3, "an acknowledged bad version was lost"
-        bad = set(record.bad)
+        assert bad - {record.new_version} <= set(record.rejected_versions) or len(record.rejected_versions) == 3, (
+            "an acknowledged bad version was lost"
+        )
+        bad = set(record.rejected_versions)
 
 
 def check_no_split_without_a_lease(race: Race) -> None:

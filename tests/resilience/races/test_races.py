@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 
 from buddy_ops.aws import failsafe, freezes
-from buddy_ops.aws.aliases import Record, decode
+from buddy_ops.aws.aliases import RolloutState, decode_rollout_state
 from buddy_ops.aws.session import Target
 from buddy_ops.core.errors import BuddyError, Refused
 from buddy_ops.deployment import cleanup, feature_flags, gradual_rollback, rollback, rollout
-from buddy_ops.deployment.cleanup import Pruned, PrunePlan
+from buddy_ops.deployment.cleanup import CleanupPlan, CleanupResult
 from buddy_ops.deployment.rollback import RollbackPlan
 from buddy_ops.deployment.rollout import Outcome
 from buddy_ops.incidents import assessment, schema_rollback
@@ -46,8 +46,8 @@ def turn(artifact: str = "") -> Callable[[Target], Outcome]:
     """Plan and carry out the turn of a flag, by a canary."""
 
     def work(target: Target) -> Outcome:
-        plan = feature_flags.plan(target, {FLAG: True}, strategy="canary", artifact=artifact)
-        return rollout.drive(target, rollout.run(target, plan, approve(target, plan)))
+        plan = feature_flags.plan_flags(target, {FLAG: True}, strategy="canary", artifact=artifact)
+        return rollout.drive_rollout(target, rollout.run_rollout(target, plan, approve(target, plan)))
 
     return work
 
@@ -92,30 +92,30 @@ def test_of_two_rollouts_one_wins(situation: Bring, each: Each, seeds: range, fi
 
 def fail(target: Target) -> RollbackPlan:
     """The runbook of a failed deployment, with the decision to roll back; where the traffic went."""
-    stopping = assessment.stop_plan(target, "a deployment failed")
-    assessment.stop(target, stopping, approve(target, stopping))
-    plan = assessment.plan(target, assessment.assess(target), "roll back")
-    assessment.run(target, plan, approve(target, plan))
+    stopping = assessment.plan_freeze(target, "a deployment failed")
+    assessment.freeze_deployments(target, stopping, approve(target, stopping))
+    plan = assessment.plan_decision(target, assessment.assess_deployment(target), "roll back")
+    assessment.run_decision(target, plan, approve(target, plan))
     assert plan.back is not None
     return plan.back
 
 
 def go_back_across(target: Target) -> RollbackPlan:
     """The rollback of a version that met a migration; where the traffic went."""
-    plan = schema_rollback.plan(target, migration="reminders_at_minutes", reason="drill")
+    plan = schema_rollback.plan_schema_rollback(target, migration="reminders_at_minutes", reason="drill")
     approval = approve(target, plan)
-    schema_rollback.move(target, plan, approval)
-    reverted = schema_rollback.revert(target, plan, approval)
-    schema_rollback.keep_review(target, plan, approval)
-    schema_rollback.conclude(reverted)
+    schema_rollback.move_traffic(target, plan, approval)
+    reverted = schema_rollback.revert_migration(target, plan, approval)
+    schema_rollback.store_review(target, plan, approval)
+    schema_rollback.raise_for_unreverted(reverted)
     return plan.back
 
 
 def expand(here: Situation) -> None:
     """A migration is open."""
     mine = here.connect(quiet=True, values=values())
-    plan = migration_steps.plan(mine, "reminders_at_minutes", "expand")
-    migration_steps.run(mine, plan, approve(mine, plan))
+    plan = migration_steps.plan_step(mine, "reminders_at_minutes", "expand")
+    migration_steps.run_step(mine, plan, approve(mine, plan))
     mine.close()
 
 
@@ -144,7 +144,7 @@ def test_a_rollback_wins_over_a_rollout(situation: Bring, each: Each, seeds: ran
     def race(seed: int) -> None:
         here = situation("good", seed=seed, history_minutes=10, reminders=3 * (back == "compatibility"))
         publish(here, "1.5.0")
-        put(here, "2", Record("old0", "1", "2", "proved", SINCE))
+        put(here, "2", RolloutState("old0", "1", "2", "proved", SINCE))
         if back == "compatibility":
             expand(here)
         work = turn() if how == "flag" else ship(here.build(profiles[seed % len(profiles)], "3.0.0"), how)
@@ -186,10 +186,10 @@ def test_two_rollbacks_are_both_done(situation: Bring, each: Each, seeds: range)
         publish(here, "1.5.0")
         publish(here, "1.6.0")
         states: list[tuple[Any, ...]] = [
-            ("3", Record("old0", "2", "3", "watch", SINCE, prev="1")),
-            ("3", Record("old0", "2", "3", "proved", SINCE, prev="1", bad=("7",))),
-            ("2", Record("old0", "2", "3", "1", SINCE, prev="1"), "3"),
-            ("2", Record("old0", "2", "3", "1", SINCE, prev="1")),
+            ("3", RolloutState("old0", "2", "3", "watch", SINCE, fallback_version="1")),
+            ("3", RolloutState("old0", "2", "3", "proved", SINCE, fallback_version="1", rejected_versions=("7",))),
+            ("2", RolloutState("old0", "2", "3", "1", SINCE, fallback_version="1"), "3"),
+            ("2", RolloutState("old0", "2", "3", "1", SINCE, fallback_version="1")),
         ]
         put(here, *states[seed % len(states)])
         named = ("", "", "1")[seed // 4 % 3]
@@ -202,8 +202,10 @@ def test_two_rollbacks_are_both_done(situation: Bring, each: Each, seeds: range)
                     assert person.error is None, f"one ended with {person.error and person.error.reference}"
                     assert person.result.destination == (named or "2")
                 assert live(here) == (named or "2", {})
-                record = decode(client(here.endpoint).get_alias(FunctionName=here.function, Name="live")["Description"])
-                assert record is not None and record.stage == "rolled-back" and "3" in record.bad
+                record = decode_rollout_state(
+                    client(here.endpoint).get_alias(FunctionName=here.function, Name="live")["Description"]
+                )
+                assert record is not None and record.stage == "rolled-back" and "3" in record.rejected_versions
 
             return check
 
@@ -214,8 +216,8 @@ def test_two_rollbacks_are_both_done(situation: Bring, each: Each, seeds: range)
 
 def drain(target: Target) -> Outcome:
     """Take a canary's share away in two steps, a minute each."""
-    plan = gradual_rollback.plan(target, [5, 0], 1)
-    return rollout.drive(target, gradual_rollback.run(target, plan, approve(target, plan)))
+    plan = gradual_rollback.plan_gradual_rollback(target, [5, 0], 1)
+    return rollout.drive_rollout(target, gradual_rollback.run_gradual_rollback(target, plan, approve(target, plan)))
 
 
 @races("rollback/gradual", "rollback/immediate")
@@ -228,8 +230,8 @@ def test_an_immediate_rollback_wins_over_a_gradual_one(situation: Bring, each: E
         publish(here, "1.5.0")
         publish(here, "1.6.0")
         armed = here.connect(quiet=True, values=values())
-        failsafe.arm(armed, "old0")
-        put(here, "2", Record("old0", "2", "3", "1", SINCE, prev="1"), "3", 0.5)
+        failsafe.arm_split(armed, "old0")
+        put(here, "2", RolloutState("old0", "2", "3", "1", SINCE, fallback_version="1"), "3", 0.5)
         named = ("", "1", "3", "2")[seed % 4]
 
         def enter(race: Race) -> Callable[[], None]:
@@ -262,18 +264,18 @@ def test_a_clean_up_spares_what_a_rollback_needs(situation: Bring, each: Each, s
         for number in range(4):
             publish(here, f"1.{number + 5}.0")
         states: list[tuple[Any, ...]] = [
-            ("5", Record("old0", "4", "5", "proved", SINCE, prev="3")),
-            ("5", Record("old0", "4", "5", "proved", SINCE, prev="3", bad=("4",))),
-            ("4", Record("old0", "4", "5", "1", SINCE, prev="3"), "5"),
-            ("5", Record("old0", "4", "5", "watch", SINCE, prev="3")),
+            ("5", RolloutState("old0", "4", "5", "proved", SINCE, fallback_version="3")),
+            ("5", RolloutState("old0", "4", "5", "proved", SINCE, fallback_version="3", rejected_versions=("4",))),
+            ("4", RolloutState("old0", "4", "5", "1", SINCE, fallback_version="3"), "5"),
+            ("5", RolloutState("old0", "4", "5", "watch", SINCE, fallback_version="3")),
         ]
         put(here, *states[seed % len(states)])
         named = ("", "2", "", "1")[seed // 4 % 4]
         expected = named or ("4", "3", "4", "4")[seed % len(states)]
 
-        def clean(target: Target) -> tuple[PrunePlan, Pruned]:
-            plan = cleanup.plan(target, keep=1)
-            return plan, cleanup.run(target, plan, approve(target, plan))
+        def clean(target: Target) -> tuple[CleanupPlan, CleanupResult]:
+            plan = cleanup.plan_cleanup(target, keep=1)
+            return plan, cleanup.run_cleanup(target, plan, approve(target, plan))
 
         def enter(race: Race) -> Callable[[], None]:
             before = live(here)
@@ -295,8 +297,10 @@ def test_a_clean_up_spares_what_a_rollback_needs(situation: Bring, each: Each, s
                     assert named and named not in there, f"the rollback ended with {back.error.reference}"
                     assert isinstance(back.error, BuddyError) and named in back.error.what
                     assert live(here) == before, "a rollback that failed moved the traffic"
-                    rollback.run(
-                        again := here.connect(quiet=True), rollback.plan(again), approve(again, rollback.plan(again))
+                    rollback.run_rollback(
+                        again := here.connect(quiet=True),
+                        rollback.plan_rollback(again),
+                        approve(again, rollback.plan_rollback(again)),
                     )
 
             return check
@@ -315,10 +319,10 @@ def test_no_canary_advances_after_a_freeze(situation: Bring, each: Each, seeds: 
         artifact = here.build("good")
 
         def stop(target: Target) -> None:
-            freezes.set(target, "incident", "Ada", timedelta(hours=1))
+            freezes.create_freeze(target, "incident", "Ada", timedelta(hours=1))
             if seed % 3 == 0:
                 target.clock.sleep_until(target.clock.now() + timedelta(minutes=2))
-                freezes.lift(target, target.run)
+                freezes.remove_freeze(target, target.run)
 
         def enter(race: Race) -> Callable[[], None]:
             canary = race.enter("cccc", ship(artifact), values=values())

@@ -6,7 +6,7 @@ from datetime import timedelta
 from buddy_ops.aws import checklist_store, freezes
 from buddy_ops.aws.session import Target
 from buddy_ops.checks import checklists
-from buddy_ops.core.plan import Record
+from buddy_ops.core.plan import ChecklistResult
 from buddy_ops.health import alarms
 from tests.conftest import approve
 from tests.resilience.races.interleaving import Race
@@ -17,13 +17,13 @@ QUIET = {"requests_per_minute": 0, "history_minutes": 0}
 
 def stop(hours: float) -> Callable[[Target], freezes.Freeze]:
     """Freeze."""
-    return lambda target: freezes.set(target, f"for {hours:g} hours", "Ada", timedelta(hours=hours))
+    return lambda target: freezes.create_freeze(target, f"for {hours:g} hours", "Ada", timedelta(hours=hours))
 
 
 def lift_first(target: Target) -> str:
     """Look at what is frozen, and lift the first of it by its id; that id."""
-    standing = freezes.read(target)
-    return standing[0].id if standing and freezes.lift(target, standing[0].id) else ""
+    standing = freezes.active_freezes(target)
+    return standing[0].id if standing and freezes.remove_freeze(target, standing[0].id) else ""
 
 
 @races("freeze")
@@ -42,7 +42,7 @@ def test_a_freeze_stands_until_it_is_lifted_by_its_id(situation: Bring, each: Ea
                 assert all(actor.error is None for actor in race.actors)
                 lifted = [actor.result for actor in warm if actor.result]
                 assert len(lifted) == len(set(lifted)), "two were told that they lifted the same"
-                standing = {each.id: each for each in freezes.read(here.connect(quiet=True, values=values()))}
+                standing = {each.id: each for each in freezes.active_freezes(here.connect(quiet=True, values=values()))}
                 kept = {actor.name: actor.result for actor in cold if actor.name not in lifted}
                 assert standing == kept, "a freeze that was acknowledged does not stand, or one that was lifted does"
 
@@ -55,8 +55,8 @@ def test_a_freeze_stands_until_it_is_lifted_by_its_id(situation: Bring, each: Ea
 
 def keep_alarms(target: Target) -> tuple[str, ...]:
     """Write what alarms there should be."""
-    plan = alarms.plan(target)
-    return alarms.run(target, plan, approve(target, plan))
+    plan = alarms.plan_alarms(target)
+    return alarms.write_alarms(target, plan, approve(target, plan))
 
 
 @races("operations/alarms")
@@ -67,7 +67,7 @@ def test_alarms_written_twice_are_as_they_should_be(situation: Bring, each: Each
         here = situation("good", seed=seed, **QUIET)
         given = values() | {"alarms": {"tables": ["reminders"]}}
         mine = here.connect(quiet=True, values=given)
-        names = [each["AlarmName"] for each in alarms.wanted(mine)]
+        names = [each["AlarmName"] for each in alarms.wanted_alarms(mine)]
         if seed % 2:
             keep_alarms(mine)
             here.client("cloudwatch").delete_alarms(AlarmNames=[names[seed % 4]])
@@ -78,8 +78,8 @@ def test_alarms_written_twice_are_as_they_should_be(situation: Bring, each: Each
 
             def check() -> None:
                 assert all(person.error is None for person in people)
-                assert sorted(alarm.name for alarm in alarms.read(mine)) == sorted(names) and len(names) == 4
-                assert alarms.plan(mine).wanted == (), "an alarm is not as it should be"
+                assert sorted(alarm.name for alarm in alarms.read_alarms(mine)) == sorted(names) and len(names) == 4
+                assert alarms.plan_alarms(mine).wanted == (), "an alarm is not as it should be"
                 written = {name for person in people for name in person.result}
                 assert written == ({names[seed % 4], names[(seed + 1) % 4]} if seed % 2 else set(names))
 
@@ -90,21 +90,21 @@ def test_alarms_written_twice_are_as_they_should_be(situation: Bring, each: Each
     each(seeds, race)
 
 
-def check_before(artifact: str) -> Callable[[Target], Record]:
+def check_before(artifact: str) -> Callable[[Target], ChecklistResult]:
     """The checklist before a deployment, kept."""
 
-    def work(target: Target) -> Record:
-        record = checklists.before(target, artifact, {"code reviewed": target.run})
-        checklists.keep(target, record)
+    def work(target: Target) -> ChecklistResult:
+        record = checklists.check_before(target, artifact, {"code reviewed": target.run})
+        checklists.store_result(target, record)
         return record
 
     return work
 
 
-def check_after(target: Target) -> Record:
+def check_after(target: Target) -> ChecklistResult:
     """The checklist after a deployment, kept."""
-    record = checklists.after(target, {"error rate normal": target.run})
-    checklists.keep(target, record)
+    record = checklists.check_after(target, {"error rate normal": target.run})
+    checklists.store_result(target, record)
     return record
 
 
@@ -123,7 +123,7 @@ def test_no_checklists_record_is_lost(situation: Bring, each: Each, seeds: range
 
             def check() -> None:
                 assert all(person.error is None for person in people)
-                kept = checklist_store.listed(here.connect(quiet=True, values=values()), checklist)
+                kept = checklist_store.list_results(here.connect(quiet=True, values=values()), checklist)
                 assert {each.run: each.items for each in kept} == {
                     person.name: person.result.items for person in people
                 }, "a record is lost"

@@ -6,8 +6,8 @@ from typing import Any
 from buddy_sandbox import reminders
 
 from buddy_ops.aws import isolation
-from buddy_ops.aws.freezes import read as freezes
-from buddy_ops.aws.freezes import set as freeze
+from buddy_ops.aws.freezes import active_freezes as freezes
+from buddy_ops.aws.freezes import create_freeze as freeze
 from buddy_ops.aws.isolation import Isolation
 from buddy_ops.aws.session import Target
 from buddy_ops.core.errors import Refused
@@ -15,7 +15,7 @@ from buddy_ops.health.metrics import MINUTE
 from buddy_ops.incidents import containment, repair
 from buddy_ops.migrations import definitions, schema
 from buddy_ops.migrations import steps as migration_steps
-from buddy_ops.migrations.steps import Done
+from buddy_ops.migrations.steps import StepResult
 from tests.conftest import Situation, approve
 from tests.incidents import corruption
 from tests.migrations.test_schema import shipped
@@ -30,13 +30,13 @@ QUIET = {"requests_per_minute": 0, "history_minutes": 0}
 # Migrations
 
 
-def step(name: str) -> Callable[[Target], Done]:
+def step(name: str) -> Callable[[Target], StepResult]:
     """Plan a step of the migration and take it, to its end."""
 
-    def work(target: Target) -> Done:
-        plan = migration_steps.plan(target, MIGRATION.name, name)
-        done = migration_steps.run(target, plan, approve(target, plan))
-        migration_steps.conclude(done)
+    def work(target: Target) -> StepResult:
+        plan = migration_steps.plan_step(target, MIGRATION.name, name)
+        done = migration_steps.run_step(target, plan, approve(target, plan))
+        migration_steps.raise_for_failure(done)
         return done
 
     return work
@@ -50,11 +50,11 @@ def take(here: Situation, *steps: str) -> None:
     mine.close()
 
 
-def marker(here: Situation) -> schema.Marker:
+def marker(here: Situation) -> schema.SchemaMarker:
     """What the table says of its schema."""
     mine = here.connect(quiet=True, values=values())
     try:
-        return schema.read(mine, mine.settings.tables[0])
+        return schema.read_marker(mine, mine.settings.tables[0])
     finally:
         mine.close()
 
@@ -82,7 +82,7 @@ def user(items: list[dict[str, Any]], old: bool) -> Callable[[Target], None]:
 
     def work(target: Target) -> None:
         for number in range(3):
-            known = schema.read(target, target.settings.tables[0]).version if old else 0
+            known = schema.read_marker(target, target.settings.tables[0]).version if old else 0
             change(target, items[number], 600 + number, old=known == definitions.FIRST)
         key = {name: items[3][name] for name in ("user_id", "reminder_id")}
         target.call("dynamodb", "delete_item", TableName=corruption.NAME, Key=key)
@@ -218,14 +218,14 @@ def check_the_old_version_reads_everything(race: Race) -> None:
 
 def recover(target: Target) -> str:
     """The recovery from damaged data, to its end; what the lifting says."""
-    stopping = containment.stop_plan(target)
-    containment.stop(target, stopping, approve(target, stopping))
-    containment.restore(target, stopping)
-    repairing = repair.plan(target, repair.scope(target, stopping))
+    stopping = containment.plan_containment(target)
+    containment.contain_damage(target, stopping, approve(target, stopping))
+    containment.restore_table_copy(target, stopping)
+    repairing = repair.plan_repair(target, repair.determine_scope(target, stopping))
     agreed = approve(target, repairing)
-    done = repair.run(target, repairing, agreed)
-    repair.verify(target, stopping, repairing, done)
-    return containment.lift(target, stopping, repairing, agreed)
+    done = repair.run_repair(target, repairing, agreed)
+    repair.verify_repair(target, stopping, repairing, done)
+    return containment.end_containment(target, stopping, repairing, agreed)
 
 
 def correct(item: dict[str, Any]) -> Callable[[Target], None]:
@@ -296,7 +296,7 @@ def isolate_and_lift(target: Target) -> Isolation:
     """What a recovery does of it: between the two a table is restored, which takes a minute at least."""
     known = isolation.isolate(target, "function", corruption.NAME)
     target.clock.sleep_until(target.clock.now() + MINUTE)
-    isolation.lift(target)
+    isolation.remove_isolation(target)
     return known
 
 

@@ -53,7 +53,7 @@ def test_an_archived_canary_opens_offline_with_its_chart(situation: Bring, offli
     """The picture has its pixels, every cell its state, and not one request fails, because there is none."""
     here = situation("errors_5_percent")
     given = {"environment": "sandbox", "artifact": here.build("errors_5_percent"), "approved_by": ["Ada"]}
-    done = supervisor.run("strategies/canary", given, folder=here.folder / "runs" / "canary")
+    done = supervisor.run_notebook("strategies/canary", given, folder=here.folder / "runs" / "canary")
     assert done.report is not None and done.exit_code == 3
     page = offline.open(done.report)
     (width,) = page.eval_on_selector_all("img", "all => all.map(each => each.complete && each.naturalWidth)")
@@ -78,7 +78,7 @@ def colour(page: Any, selector: str) -> str:
 def test_what_burns_is_red_in_the_page(situation: Bring, offline: Page) -> None:
     """start_here while the live version hurts people: verdict and sign are as red as in JupyterLab."""
     here = situation("errors_5_percent", stable="errors_5_percent", history_minutes=40)
-    done = supervisor.run("start_here", {"environment": "sandbox"}, folder=here.folder / "runs" / "start")
+    done = supervisor.run_notebook("start_here", {"environment": "sandbox"}, folder=here.folder / "runs" / "start")
     assert done.report is not None and done.exit_code == 0, done.trouble
     page = offline.open(done.report)
     assert "BURNS: error rate" in page.locator(".verdict").inner_text() and colour(page, ".verdict b") == RED
@@ -92,7 +92,9 @@ def test_broken_glass_is_red_in_the_page(situation: Bring, offline: Page) -> Non
     here = situation("good", environment="prod", history_minutes=0, requests_per_minute=0)
     given = {"environment": "prod", "artifact": here.build("good"), "dry_run": True}
     glass = {"who": "Ada", "why": "reminders are not sent"}
-    done = supervisor.run("strategies/canary", given | {"break_glass": glass}, folder=here.folder / "runs" / "glass")
+    done = supervisor.run_notebook(
+        "strategies/canary", given | {"break_glass": glass}, folder=here.folder / "runs" / "glass"
+    )
     assert done.report is not None and done.exit_code == 0, done.trouble
     page = offline.open(done.report)
     box = page.locator("div.alert-danger").first
@@ -108,8 +110,8 @@ def test_the_index_finds_runs_by_what_is_typed(tmp_path: Path, offline: Page) ->
     for number, (environment, who) in enumerate((("prod", "Ada"), ("prod", "Grace"), ("dev", "Ada"))):
         about = {"environment": environment, "parameters": {"approved_by": [who], "incident": f"INC-{number}"}}
         folder = leave(tmp_path, f"run-000{number}", **about)
-        facts = archive.finish(folder, redaction.Redactor(), ended=f"2026-11-2{number}T03:12:00Z")
-        archive.seal(folder, facts)
+        facts = archive.build_manifest(folder, redaction.Redactor(), ended=f"2026-11-2{number}T03:12:00Z")
+        archive.append_to_chain(folder, facts)
     page = offline.open(tmp_path / "index.html")
     visible = page.locator("tbody tr:not([hidden])")
     assert visible.count() == 3 and "2026-11-22" in visible.first.inner_text()
@@ -140,7 +142,7 @@ def test_hostile_values_run_nothing_in_a_browser(tmp_path: Path, offline: Page) 
     escaped = HOSTILE.replace('"', '\\"')
     document = document.replace('"outputs": [', f'"outputs": [{output.replace("HOSTILE", escaped)}, ')
     (folder / "notebook.ipynb").write_text(document, "utf-8")
-    archive.seal(folder, archive.finish(folder, redaction.Redactor(), trouble=HOSTILE))
+    archive.append_to_chain(folder, archive.build_manifest(folder, redaction.Redactor(), trouble=HOSTILE))
     for path in (folder / "report.html", tmp_path / "index.html"):
         page = offline.open(path)
         assert "owned" not in page.title() and "document.title" in page.locator("body").inner_text()

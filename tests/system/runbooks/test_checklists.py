@@ -16,7 +16,7 @@ from tests.system.runbooks.test_runbooks import Bring, execute, executed, progre
 
 def kept(here: Situation, checklist: str) -> dict[str, tuple[str, str]]:
     """The states and the names of the newest record, from SSM."""
-    record, *_ = checklist_store.listed(here.connect(quiet=True), checklist)
+    record, *_ = checklist_store.list_results(here.connect(quiet=True), checklist)
     return {item.name: (item.state, item.by) for item in record.items}
 
 
@@ -83,7 +83,7 @@ def test_those_on_call_are_told_which_build_comes(situation: Bring) -> None:
     assert run("operations/pre_deployment", settings=given, artifact=artifact).returncode == 4
     (message,) = messages(here, queue)
     assert (
-        f"{artifact} (build {checklists.subject(here.connect(quiet=True), artifact)}) is about to be shipped."
+        f"{artifact} (build {checklists.checklist_subject(here.connect(quiet=True), artifact)}) is about to be shipped."
         in message
     )
     assert kept(here, "pre_deployment")["on-call notified"] == ("yes", "")

@@ -114,11 +114,11 @@ def test_what_it_leaves_is_archived(broken: Situation) -> None:
     first = run(RUNBOOK, approved_by=["Ada"])
     done = run(RUNBOOK, approved_by=["Ada"], approved_plan=hash_of(first))
     assert (first.returncode, done.returncode) == (4, 0), done.stderr
-    halted, repaired = archive.entries(broken.folder)
+    halted, repaired = archive.list_entries(broken.folder)
     assert set(halted.files) == {"notebook.ipynb", "report.html", "journal.jsonl", "conflicts.jsonl"}
     assert set(repaired.files) == {*halted.files, "root_cause.md"}
     assert '"item": "' in (report(done).parent / "conflicts.jsonl").read_text("utf-8")
-    assert archive.verify(archive.at(broken.folder)).problems == ()
+    assert archive.verify_archive(archive.open_store(broken.folder)).problems == ()
 
 
 def test_without_a_name_nothing_happens(broken: Situation) -> None:
@@ -181,8 +181,8 @@ def test_the_function_can_be_pointed_at_the_copy(broken: Situation) -> None:
     assert done.returncode == 4 and not isolated(broken)
     before = table(broken)
     with closing(broken.connect("freeze")) as mine:
-        assert [freezes.lift(mine, each.id) for each in freezes.read(mine)] == [True]
-        copy = containment.stop_plan(mine, version="2").copy
+        assert [freezes.remove_freeze(mine, each.id) for each in freezes.active_freezes(mine)] == [True]
+        copy = containment.plan_containment(mine, version="2").copy
     given = {"variables": {"REMINDERS_TABLE": copy}, "watch_minutes": 0, "approved_by": ["Ada"]}
     # $LATEST has the code that corrupts: what serves is given.
     shipped = run("strategies/all_at_once", artifact=broken.build("good", "1.0.0"), **given)

@@ -161,15 +161,15 @@ def states(notebook: Path) -> list[str]:
     return [each["metadata"]["buddy_ops"]["state"] for each in document["cells"] if each["cell_type"] == "code"]
 
 
-def must_be_archived(folder: Path, code: int, how: str, died: int, cells: int) -> archive.Entry:
+def must_be_archived(folder: Path, code: int, how: str, died: int, cells: int) -> archive.ManifestEntry:
     """States, exit code, manifest, index and page are true."""
     state, outcome = ENDS[how]
     assert states(folder / "notebook.ipynb") == ["done"] * died + [state] + ["not run"] * (cells - died - 1)
-    (entry,) = archive.entries(folder.parent)
+    (entry,) = archive.list_entries(folder.parent)
     assert (code, entry.exit_code, entry.outcome) == (1, 1, outcome)
     assert entry.folder == folder.name and entry.trouble and entry.ended >= entry.began
     assert set(entry.files) == {"notebook.ipynb", "report.html", "journal.jsonl"}
-    assert archive.verify(stores.Folder(folder.parent)).problems == ()
+    assert archive.verify_archive(stores.LocalStore(folder.parent)).problems == ()
     assert outcome in (folder.parent / "index.html").read_text("utf-8")
     assert f">{state}</span>" in (folder / "report.html").read_text("utf-8")
     return entry
@@ -252,7 +252,7 @@ def test_a_killed_supervisor_takes_its_run_along_and_is_archived_later(
     done = start("buddy-ops", "runs", "index", cwd=project)
     said, _ = done.process.communicate(timeout=LIMIT_S)
     assert "mine: archived" in said
-    (entry,) = archive.entries(project / "runs")
+    (entry,) = archive.list_entries(project / "runs")
     assert (entry.outcome, entry.exit_code, entry.runbook) == ("killed", 1, "tiny")
     assert states(project / "runs" / "mine" / "notebook.ipynb") == ["done", "done", "interrupted"]
     assert "said in first" in text(project / "runs" / "mine" / "notebook.ipynb")

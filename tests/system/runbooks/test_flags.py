@@ -35,7 +35,7 @@ def test_a_flag_whose_run_died_is_closed(quick: Bring) -> None:
     """Its lease took the traffic back: the same notebook says so with exit code 3, and $LATEST has the old flags."""
     here = quick()
     with closing(here.connect()) as mine:
-        plan = feature_flags.plan(mine, {SAFETY: True}, "canary")
+        plan = feature_flags.plan_flags(mine, {SAFETY: True}, "canary")
         abandon(mine, plan)
     here.ask("advance", seconds=25 * 60)
     done = run("operations/feature_flags", turn={SAFETY: True}, strategy="canary", approved_by=["Ada"])

@@ -18,7 +18,7 @@ Bring = Callable[..., Situation]
 def begun(here: Situation, profile: str = "good") -> None:
     """A canary at 10 %, whose run is gone."""
     mine = here.connect("canary")
-    plan = rollout.plan(mine, here.build(profile))
+    plan = rollout.plan_rollout(mine, here.build(profile))
     abandon(mine, plan)
     mine.close()
 

@@ -155,7 +155,7 @@ def test_thirty_secrets_reach_no_byte_of_the_archive(situation: Bring) -> None:
     states = re.findall(r'"state": "([\w ]+)"', executed)
     assert states.count("failed") == 1 and states.count("not run") == 0, states
     assert "cannot connect with [redacted]" in executed
-    assert archive.verify(stores.Folder(here.folder)).problems == ()
+    assert archive.verify_archive(stores.LocalStore(here.folder)).problems == ()
 
 
 @pytest.mark.parametrize(

@@ -54,7 +54,7 @@ def test_a_situation_ends_as_it_should_and_is_told_in_plain_words(situation: Bri
     scenario = scenarios.read(name)
     here = situation(name)
     given = {"environment": "sandbox", "artifact": here.build(scenario.build), "approved_by": ["Ada"]}
-    done = supervisor.run("strategies/canary", given, folder=here.folder / "run")
+    done = supervisor.run_notebook("strategies/canary", given, folder=here.folder / "run")
     assert done.exit_code == EXITS[scenario.ends], done.trouble
     assert done.report is not None
     page = Words()

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from buddy_ops.aws.aliases import Record, decode
+from buddy_ops.aws.aliases import RolloutState, decode_rollout_state
 from tests.conftest import Situation
 from tests.resilience.harness import QUIET
 from tests.system.runbooks.test_runbooks import Bring, executed, pictures, report, run, told_once, writes
@@ -20,8 +20,8 @@ def shipped(here: Situation, strategy: str, profile: str, **more: Any) -> Any:
     return run(f"strategies/{strategy}", artifact=here.build(profile), approved_by=["Ada"], **more)
 
 
-def recorded(here: Situation) -> Record:
-    record = decode(here.alias()["Description"])
+def recorded(here: Situation) -> RolloutState:
+    record = decode_rollout_state(here.alias()["Description"])
     assert record is not None
     return record
 
@@ -34,7 +34,7 @@ def test_a_good_build_serves_at_once(situation: Bring, strategy: str) -> None:
     assert done.returncode == 0, done.stderr
     assert here.alias()["FunctionVersion"] == "2" and "RoutingConfig" not in here.alias()
     record = recorded(here)
-    assert (record.source, record.to, record.stage in ("proved", "unproven")) == ("1", "2", True)
+    assert (record.stable_version, record.new_version, record.stage in ("proved", "unproven")) == ("1", "2", True)
     order = [each["operation"] for each in here.calls("Invoke", "UpdateAlias")]
     assert order == ["Invoke"] * 3 + ["UpdateAlias"] * 2, "three smoke tests, the switch, the record's end"
     assert {each["params"]["Qualifier"] for each in here.calls("Invoke")} == {"2"}
@@ -63,7 +63,7 @@ def test_a_build_that_only_traffic_shows_to_be_bad_is_taken_back(situation: Brin
     done = shipped(here, strategy, "slow_to_fail", watch_minutes=30)
     assert done.returncode == 3, done.stderr
     told_once(done.stderr, "rolled-back")
-    assert here.alias()["FunctionVersion"] == "1" and recorded(here).bad == ("2",)
+    assert here.alias()["FunctionVersion"] == "1" and recorded(here).rejected_versions == ("2",)
     assert here.client("scheduler").list_schedules()["Schedules"] == []
 
 
