@@ -18,7 +18,7 @@ from buddy_ops.core.errors import AwsFailed, BuddyError, InvalidInput, Refused
 RECORD_LIMIT = 256
 """Characters that Lambda allows in an alias's Description. Source: Lambda API reference, UpdateAlias."""
 
-BAD_KEPT = 3
+REJECTED_KEPT = 3
 REPORTED_MS = re.compile(r"\t(?:Init )?Duration: ([\d.]+) ms")
 """The times in a REPORT line: the request's own, and that of a cold start before it."""
 
@@ -30,6 +30,19 @@ ENDED = {
     "held": "taken back without a verdict",
 }
 """What a record's stage means to a reader."""
+
+
+JSON_KEYS = {
+    "stable_version": "from",
+    "new_version": "to",
+    "stage_ages_s": "ago",
+    "rejected_versions": "bad",
+    "fallback_version": "prev",
+    "closed_by_run": "by",
+}
+"""The JSON keys of attributes that have another name there: the Description holds 256 characters."""
+
+ATTRIBUTES = {key: name for name, key in JSON_KEYS.items()}
 
 
 @dataclass(frozen=True)
@@ -75,11 +88,12 @@ class RolloutState:
 
     def with_rejected(self, version: str) -> "RolloutState":
         """The same record with one more version that no rollback returns to."""
-        return replace(self, bad=(*(each for each in self.rejected_versions if each != version), version)[-BAD_KEPT:])
+        others = [rejected for rejected in self.rejected_versions if rejected != version]
+        return replace(self, rejected_versions=(*others, version)[-REJECTED_KEPT:])
 
     def encode(self) -> str:
         """Compact JSON of at most 256 characters; the note gives way first."""
-        values = {("from" if key == "source" else key): value for key, value in asdict(self).items()}
+        values = {JSON_KEYS.get(name, name): value for name, value in asdict(self).items()}
         note = self.note
         while True:
             values["note"] = note
@@ -98,10 +112,10 @@ def decode_rollout_state(description: str) -> RolloutState | None:
         values = json.loads(description)
         if values.pop("v") != 1:
             return None
-        values["source"] = values.pop("from")
-        values["bad"] = tuple(map(str, values.get("bad", ())))
-        values["ago"] = tuple(map(int, values.get("ago", ())))
-        record = RolloutState(**values)
+        fields = {ATTRIBUTES.get(key, key): value for key, value in values.items()}
+        fields["rejected_versions"] = tuple(map(str, fields.get("rejected_versions", ())))
+        fields["stage_ages_s"] = tuple(map(int, fields.get("stage_ages_s", ())))
+        record = RolloutState(**fields)
         if (
             not (record.run and record.new_version and record.stage)
             or datetime.fromisoformat(record.since).tzinfo is None

@@ -171,7 +171,7 @@ def shift_all_traffic(
         )
         record = alias.rollout or RolloutState(target.run, destination, left, stage, "")
         by = "" if record.run == target.run else target.run
-        record = replace(record, stage=stage, since=iso_utc(target.clock.now()), by=by)
+        record = replace(record, stage=stage, since=iso_utc(target.clock.now()), closed_by_run=by)
         for version in bad:
             record = record.with_rejected(version)
         try:

@@ -307,7 +307,7 @@ class _Engine:
         if old is not None and old.new_version == self.new and old.open:
             ago = (*old.stage_ages_s, 0)
             passed = round((now - datetime.fromisoformat(old.since)).total_seconds())
-            return replace(old, stage=stage, since=iso_utc(now), ago=tuple(each + passed for each in ago))
+            return replace(old, stage=stage, since=iso_utc(now), stage_ages_s=tuple(each + passed for each in ago))
         prev = (
             ""
             if old is None
