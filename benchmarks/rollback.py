@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import Any
 
 import boto3
-from buddy_sandbox import builds
-from buddy_sandbox.faults import PROFILES
 
 from benchmarks.run import timed
 from buddy_ops.cli import sandbox
+from buddy_sandbox import builds
+from buddy_sandbox.faults import PROFILES
 
 ROUNDS = 9
 FUNCTION = "buddy-alexa-skill-sandbox"

@@ -3,14 +3,10 @@
 import os
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import boto3
 import pytest
-from buddy_sandbox import builds
-from buddy_sandbox.faults import PROFILES
 
 from buddy_ops.aws import session
 from buddy_ops.aws.session import Target
@@ -20,6 +16,7 @@ from buddy_ops.core.plan import Approval, Plan
 from buddy_ops.deployment import rollout
 from buddy_ops.deployment.rollout import Outcome
 from buddy_ops.deployment.rollout_plan import RolloutPlan
+from buddy_sandbox import situations
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:
@@ -43,43 +40,14 @@ def pytest_configure() -> None:
         os.environ.pop(name, None)
 
 
-@dataclass
-class Situation:
-    """A sandbox in a situation, and what a test needs to act in it and to look at it."""
-
-    endpoint: str
-    environment: str
-    folder: Path
-
-    @property
-    def function(self) -> str:
-        return f"buddy-alexa-skill-{self.environment}"
-
-    def client(self, service: str) -> Any:
-        keys = {"aws_access_key_id": "test", "aws_secret_access_key": "test", "region_name": "us-east-1"}
-        return boto3.client(service, endpoint_url=self.endpoint, **keys)
-
-    def ask(self, what: str, **fields: Any) -> dict[str, Any]:
-        return sandbox.call_sandbox(self.endpoint, what, **fields)
-
-    def build(self, profile: str, label: str = "2.0.0") -> str:
-        """A build's zip; its path."""
-        return str(builds.write(self.folder / f"{profile}-{label}.zip", PROFILES[profile], label))
+class Situation(situations.Situation):
+    """A sandbox in a situation, with the library's own way to act in it."""
 
     def connect(self, runbook: str = "test", **options: Any) -> Target:
         """A target without the environment's rules on when, by whom and after what; those have tests of their own."""
         free = {**project.read_settings(self.environment)[0], "policy": {}}
         free["rollout"]["smoke_tested"] = ["all_at_once", "blue_green"]
         return session.connect(self.environment, runbook, **{"values": free, **options})
-
-    def alias(self) -> dict[str, Any]:
-        """The alias as AWS answers it: FunctionVersion, and the weights if there are any."""
-        return dict(self.client("lambda").get_alias(FunctionName=self.function, Name="live"))
-
-    def calls(self, *operations: str) -> list[dict[str, Any]]:
-        """The sandbox's own log of the calls it answered, those that a test makes itself left out."""
-        log = self.ask("calls")["calls"]
-        return [each for each in log if each["operation"] in operations and each["app"] not in ("", "sandbox")]
 
     def ship(self, artifact: str, **options: Any) -> Outcome:
         """A whole canary, without notebook and picture."""

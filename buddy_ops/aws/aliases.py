@@ -240,7 +240,8 @@ def describe(target: Target, alias: Alias | None) -> str:
         told.append(f"Run {record.run} {verb} v{record.new_version} out{after}: {ended} since {record.since}.")
         if alias.draining:
             told.append(
-                f"Run {record.closed_by_run or record.run} takes the rest of v{record.new_version}'s share away in steps."
+                f"Run {record.closed_by_run or record.run} takes the rest of "
+                f"v{record.new_version}'s share away in steps."
             )
         if record.rejected_versions:
             told.append(f"Known bad, so that no rollback returns to it: v{', v'.join(record.rejected_versions)}.")

@@ -327,7 +327,8 @@ def _closed(look: _Look) -> Found:
     if record.new_version != look.alias.primary or record.stage not in ("proved", "unproven"):
         return (
             "no",
-            f"v{record.new_version} is {aliases.ENDED.get(record.stage, f'at stage {record.stage}')} since {record.since}",
+            f"v{record.new_version} is "
+            f"{aliases.ENDED.get(record.stage, f'at stage {record.stage}')} since {record.since}",
         )
     closes = datetime.fromisoformat(record.since) + ROLLBACK_WINDOW
     closed = look.target.clock.now() >= closes

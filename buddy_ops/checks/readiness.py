@@ -62,7 +62,8 @@ class Audit:
 
     def _repr_markdown_(self) -> str:
         rows = (
-            f"| {each.check} | {MARKS[each.state]} | {escape_markdown(each.says)} | {escape_markdown(each.do)} | {remedies(each)} |"
+            f"| {each.check} | {MARKS[each.state]} | {escape_markdown(each.says)} | "
+            f"{escape_markdown(each.do)} | {remedies(each)} |"
             for each in sorted(self.findings, key=lambda each: list(MARKS).index(each.state))
         )
         head = ("| what | state | found | to do | open |", "|---|---|---|---|---|")

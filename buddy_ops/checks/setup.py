@@ -141,7 +141,8 @@ def _record(patient: _Patient) -> Told:
     if alias.rollout is None:
         return "ok", "the Description is not ours: the first rollout keeps its beginning as a note", ""
     record = alias.rollout
-    says = f"run {record.run}: v{record.stable_version or '?'} to v{record.new_version}, {record.stage} since {record.since}"
+    versions = f"v{record.stable_version or '?'} to v{record.new_version}"
+    says = f"run {record.run}: {versions}, {record.stage} since {record.since}"
     if alias.failsafe_triggered:
         return "warning", f"{says}; its lease has taken the traffic back", "Run the same artifact again: it closes it."
     return "ok", says, ""

@@ -242,7 +242,8 @@ def _steps(target: Target, alias: Alias | None, signs: tuple[Sign, ...]) -> tupl
             what = f"find out which of v{alias.primary} and v{alias.additional} is good, and keep it (to_version)"
         found.append(NextStep(f"People are hurt: {what}, now.", "rollback/immediate", here))
     if record is not None and record.open:
-        resume = f"A rollout that was interrupted: with the build of v{record.new_version} this goes on with it, or closes it."
+        build = f"the build of v{record.new_version}"
+        resume = f"A rollout that was interrupted: with {build} this goes on with it, or closes it."
         found.append(NextStep(resume, strategy, ship))
     if alias is None:
         found.append(NextStep("Nothing is deployed yet.", strategy, ship))

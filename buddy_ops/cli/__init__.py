@@ -1,1 +1,2 @@
-"""The ``buddy-ops`` command: ``main`` (the command itself), ``demo``, ``sandbox`` (the local AWS sandbox from outside)."""
+"""The ``buddy-ops`` command: ``main`` (the command itself), ``demo``, ``sandbox`` (the local AWS sandbox
+from outside)."""

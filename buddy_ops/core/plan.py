@@ -164,7 +164,8 @@ class ChecklistResult:
 
     def _repr_markdown_(self) -> str:
         rows = (
-            f"| {escape_markdown(item.name)} | {'**' * (item.state != 'yes')}{item.state}{'**' * (item.state != 'yes')} "
+            f"| {escape_markdown(item.name)} | "
+            f"{'**' * (item.state != 'yes')}{item.state}{'**' * (item.state != 'yes')} "
             f"| {escape_markdown(item.by or 'checked')} | {escape_markdown(item.says)} |"
             for item in self.items
         )

@@ -84,7 +84,8 @@ def violations(environment: str, settings: Settings, facts: DeploymentFacts) -> 
     ]
     if rules.window is not None and not is_window_open(rules.window, facts.now):
         found.append(
-            f"{environment} deploys {describe_rules(rules.window)}, and there it is {to_local_time(rules.window, facts.now)}"
+            f"{environment} deploys {describe_rules(rules.window)}, and there it is "
+            f"{to_local_time(rules.window, facts.now)}"
         )
     until = facts.since + timedelta(hours=rules.hours_between) if facts.since else facts.now
     if rules.hours_between and facts.serving and facts.now < until:

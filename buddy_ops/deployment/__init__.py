@@ -1,2 +1,3 @@
-"""What moves traffic: ``rollout_plan``, ``rollout``, ``rollback``, ``gradual_rollback``, ``feature_flags``, ``smoke_tests``, ``cleanup``,
+"""What moves traffic: ``rollout_plan``, ``rollout``, ``rollback``, ``gradual_rollback``, ``feature_flags``,
+``smoke_tests``, ``cleanup``,
 ``announcements``, ``observation``."""

@@ -39,9 +39,9 @@ __all__ = [
     "Outcome",
     "Rollout",
     "RolloutPlan",
-    "raise_for_ending",
     "drive_rollout",
     "plan_rollout",
+    "raise_for_ending",
     "run_rollout",
 ]
 
@@ -542,7 +542,8 @@ class _Engine:
         assert self.alias is not None and self.alias.rollout is not None
         record = self.alias.rollout
         told = (
-            f"Run {record.run} gave v{record.new_version} a share of the traffic (stage {record.stage}, since {record.since}) "
+            f"Run {record.run} gave v{record.new_version} a share of the traffic (stage "
+            f"{record.stage}, since {record.since}) "
             f"and stopped renewing its lease; the lease took that share away, and v{self.plan.stable} serves alone."
         )
         return RollbackDecision("lease-fired", (told,), bad=True)

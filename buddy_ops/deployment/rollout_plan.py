@@ -353,8 +353,8 @@ def _under_way(target: Target, alias: Alias | None, record: RolloutState) -> Ref
         f"Run {record.run} is rolling v{record.new_version} out on {target.resource} (stage {record.stage}, "
         f"since {record.since}).",
         now=f"{target.resource} serves {alias}; nothing was changed.",
-        next=f"Let it end, run strategies/canary with the artifact of v{record.new_version} to resume it, or take it back "
-        "with rollback/immediate.",
+        next=f"Let it end, run strategies/canary with the artifact of v{record.new_version} to resume it, or "
+        "take it back with rollback/immediate.",
     )
 
 

@@ -148,7 +148,8 @@ def freeze_deployments(target: Target, plan: FreezePlan, approval: Approval) -> 
     if plan.standing or target.dry_run:
         return "Dry run: nothing was frozen." if target.dry_run else "Deployments are frozen already."
     try:
-        return f"Frozen: {freezes.create_freeze(target, plan.reason, ', '.join(approval.by), timedelta(hours=plan.hours))}."
+        created = freezes.create_freeze(target, plan.reason, ", ".join(approval.by), timedelta(hours=plan.hours))
+        return f"Frozen: {created}."
     except AwsFailed as failure:
         return f"NOT frozen: {failure.what} Tell those who deploy, and go on."
 

@@ -260,7 +260,8 @@ def _refuse_outside(table: str, since: datetime, earliest: datetime) -> None:
             "table-unrecoverable",
             f"{table} can be restored from {iso_utc(earliest)} on, and the damage began at {iso_utc(since)} or later.",
             now="Nothing was changed.",
-            next=f"Give onset: {iso_utc(earliest)} or later shows what was damaged after it. Or look for an older backup.",
+            next=f"Give onset: {iso_utc(earliest)} or later shows what was damaged after it. "
+            "Or look for an older backup.",
         )
 
 
@@ -281,6 +282,7 @@ def _freeze(target: Target, plan: ContainmentPlan, approval: Approval) -> str:
         for standing in freezes.active_freezes(target):
             if standing.reason == plan.reason.strip():
                 return f"Frozen already: {standing}."
-        return f"Frozen: {freezes.create_freeze(target, plan.reason, ', '.join(approval.by), timedelta(hours=plan.hours))}."
+        created = freezes.create_freeze(target, plan.reason, ", ".join(approval.by), timedelta(hours=plan.hours))
+        return f"Frozen: {created}."
     except AwsFailed as failure:
         return f"NOT frozen: {failure.what} Tell those who deploy, and go on."

@@ -157,7 +157,8 @@ def _refuse_another_schema(target: Target, plan: ContainmentPlan) -> None:
     if now.version != then.version:
         raise Refused(
             "schema-changed",
-            f"{now}, and its copy as of {iso_utc(plan.since)} has schema {then.version}: old items do not fit any more.",
+            f"{now}, and its copy as of {iso_utc(plan.since)} has schema {then.version}: old items "
+            f"do not fit any more.",
             now="No item was written. The isolation and the freeze stand.",
             next="Roll the migration back with operations/migrate_database, then run this again.",
         )

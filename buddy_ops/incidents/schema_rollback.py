@@ -89,7 +89,8 @@ def plan_schema_rollback(
 
 
 def move_traffic(target: Target, plan: SchemaRollbackPlan, approval: Approval) -> str:
-    """The traffic, then the freeze; what was done, in lines. AWS: as ``rollback.run_rollback`` and ``failures.stop``, writes.
+    """The traffic, then the freeze; what was done, in lines. AWS: as ``rollback.run_rollback`` and
+    ``failures.stop``, writes.
 
     Raises:
         Refused: ``approval-void``; and what the rollback raises: then nothing was frozen.

@@ -75,7 +75,7 @@ class BackfillTally:
 
     def add(self, other: "BackfillTally") -> None:
         """Count another part of the same pass in."""
-        for name in ("items", "changed", "gave_way", "wrong"):
+        for name in ("items", "changed", "conflicts", "wrong"):
             setattr(self, name, getattr(self, name) + getattr(other, name))
         self.examples = (self.examples + other.examples)[:EXAMPLES]
 

@@ -8,9 +8,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+from serving import Crank, client_of
+
 from buddy_sandbox.lambda_api import Lambda
 from buddy_sandbox.runtime import Runtime
-from serving import Crank, client_of
 
 ROLE = "arn:aws:iam::123456789012:role/buddy"
 HEARD = (

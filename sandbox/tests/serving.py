@@ -9,9 +9,10 @@ from typing import Any
 
 import boto3
 from botocore.config import Config
-from buddy_sandbox.wire import Service
 from moto.core.request import Request
 from werkzeug.serving import WSGIRequestHandler, make_server
+
+from buddy_sandbox.wire import Service
 
 START = datetime(2026, 11, 22, 3, 0, tzinfo=UTC).timestamp()
 

@@ -8,10 +8,11 @@ from typing import Any
 import numpy as np
 import pytest
 from botocore.exceptions import ClientError
+from serving import START, Crank, client_of
+
 from buddy_sandbox.alarms import Transition
 from buddy_sandbox.cloudwatch import CloudWatch
 from buddy_sandbox.metrics_store import MetricStore
-from serving import START, Crank, client_of
 
 TOPIC = "arn:aws:sns:us-east-1:123456789012:alerts"
 SIMPLE: dict[str, Any] = {

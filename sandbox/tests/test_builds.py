@@ -5,6 +5,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
+
 from buddy_sandbox import builds
 from buddy_sandbox.faults import PROFILES
 

@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 from botocore.exceptions import ClientError
+from serving import START, Crank, client_of
+
 from buddy_sandbox.cloudwatch import CloudWatch
 from buddy_sandbox.metrics_store import MetricStore
-from serving import START, Crank, client_of
 
 FUNCTION = {"FunctionName": "f"}
 LIVE = {**FUNCTION, "Resource": "f:live"}

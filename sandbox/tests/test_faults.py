@@ -9,6 +9,7 @@ from types import ModuleType
 
 import numpy as np
 import pytest
+
 from buddy_sandbox import builds
 from buddy_sandbox.faults import APOLOGY, ERROR, OK, PROFILES, TIMEOUT, FaultProfile
 

@@ -9,9 +9,10 @@ from typing import Any
 
 import pytest
 from botocore.exceptions import ClientError
+from lambda_serving import Served, create, package, serve
+
 from buddy_sandbox import builds
 from buddy_sandbox.faults import PROFILES, FaultProfile
-from lambda_serving import Served, create, package, serve
 
 LAUNCH: dict[str, Any] = {
     "version": "1.0",

@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 from botocore.exceptions import ClientError
-from buddy_sandbox.logs import Logs, LogStore
 from serving import START, Crank, client_of
+
+from buddy_sandbox.logs import Logs, LogStore
 
 GROUP = "/aws/lambda/f"
 STREAM = "2026/11/22/[42]abc"

@@ -5,6 +5,7 @@ import time
 
 import numpy as np
 import pytest
+
 from buddy_sandbox.metrics_store import BASIC, Metric, MetricStore, StatisticSet, UnknownStatistic
 
 T0 = 1_800_000_000.0

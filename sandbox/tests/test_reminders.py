@@ -6,8 +6,7 @@ from typing import Any
 
 from buddy_sandbox import builds, reminders
 from buddy_sandbox.faults import FaultProfile
-
-from tests.conftest import Situation
+from buddy_sandbox.situations import Situation
 
 Bring = Callable[..., Situation]
 QUIET = {"requests_per_minute": 0, "history_minutes": 10}

@@ -11,7 +11,7 @@ from zoneinfo import ZoneInfo
 import pytest
 from botocore.exceptions import ClientError
 
-from tests.conftest import Situation
+from buddy_sandbox.situations import Situation
 
 UPDATE_ALIAS = "arn:aws:scheduler:::aws-sdk:lambda:updateAlias"
 ROLE = "arn:aws:iam::123456789012:role/scheduler"

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.conftest import Situation
+from buddy_sandbox.situations import Situation
 
 Bring = Callable[..., Situation]
 Series = dict[float, float]

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from buddy_ops.aws.aliases import BAD_KEPT, RECORD_LIMIT, RolloutState, decode_rollout_state
+from buddy_ops.aws.aliases import RECORD_LIMIT, REJECTED_KEPT, RolloutState, decode_rollout_state
 from buddy_ops.core import settings
 from buddy_ops.core.errors import InvalidInput
 from buddy_ops.core.journal import iso_utc
@@ -31,13 +31,13 @@ MOMENTS = st.datetimes(datetime(2020, 1, 1), datetime(2090, 1, 1), timezones=st.
 RECORDS = st.builds(
     RolloutState,
     run=st.text("0123456789abcdef", min_size=4, max_size=4),
-    source=st.one_of(st.just(""), VERSIONS),
-    to=VERSIONS,
+    stable_version=st.one_of(st.just(""), VERSIONS),
+    new_version=VERSIONS,
     stage=st.sampled_from(["1", "2", "3", "watch", "proved", "unproven", "rolled-back", "held"]),
     since=MOMENTS,
-    ago=st.lists(st.integers(1, 24 * 3600), max_size=5).map(tuple),
-    bad=st.lists(VERSIONS, max_size=BAD_KEPT, unique=True).map(tuple),
-    prev=st.one_of(st.just(""), VERSIONS),
+    stage_ages_s=st.lists(st.integers(1, 24 * 3600), max_size=5).map(tuple),
+    rejected_versions=st.lists(VERSIONS, max_size=REJECTED_KEPT, unique=True).map(tuple),
+    fallback_version=st.one_of(st.just(""), VERSIONS),
     probe=st.booleans(),
     note=st.text(max_size=300),
 )
@@ -79,7 +79,7 @@ def test_only_the_newest_three_bad_versions_are_kept(record: RolloutState, versi
     for version in versions:
         record = record.with_rejected(version)
         assert record.rejected_versions[-1] == version
-    assert len(record.rejected_versions) <= BAD_KEPT and len(set(record.rejected_versions)) == len(
+    assert len(record.rejected_versions) <= REJECTED_KEPT and len(set(record.rejected_versions)) == len(
         record.rejected_versions
     )
 

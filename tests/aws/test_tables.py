@@ -6,12 +6,12 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from buddy_sandbox import reminders
 
 from buddy_ops.aws import tables
 from buddy_ops.aws.session import Target
 from buddy_ops.aws.tables import Change, Page
 from buddy_ops.core.errors import AwsFailed
+from buddy_sandbox import reminders
 from tests.conftest import Situation
 
 Bring = Callable[..., Situation]

@@ -219,7 +219,7 @@ def test_the_command_ends_by_what_it_found(situation: Bring) -> None:
     here.client("iam").delete_role(RoleName="buddy-ops-scheduler")
     code = (
         "import sys\n"
-        "from buddy_ops import cli\n"
+        "from buddy_ops.cli import main as cli\n"
         "try: cli.app(sys.argv[1:], standalone_mode=False)\n"
         "except SystemExit as end: print('exit', end.code)\n"
         "except cli.typer.Exit as end: print('exit', end.exit_code)\n"

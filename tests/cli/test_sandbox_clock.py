@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from buddy_sandbox import clock as clock_
-from buddy_sandbox.clock import Clock
 
 from buddy_ops.aws import failsafe
 from buddy_ops.aws.clock import SandboxClock
 from buddy_ops.cli import sandbox
+from buddy_sandbox import clock as clock_
+from buddy_sandbox.clock import Clock
 from tests.conftest import Situation
 
 Bring = Callable[..., Situation]

@@ -54,13 +54,13 @@ def test_an_error_that_is_not_ours_is_a_failure(name: str) -> None:
 def test_every_error_keeps_its_exit_code_in_a_notebook() -> None:
     """An executed notebook has only an error's name: whoever runs notebooks maps each name of the library to its code."""
     wanted = {}
-    for path in sorted((ROOT / "buddy_ops").glob("*.py")):
+    for path in sorted((ROOT / "buddy_ops").rglob("*.py")):
         for node in ast.walk(ast.parse(path.read_text("utf-8"))):
             bases = {ast.unparse(each) for each in node.bases} if isinstance(node, ast.ClassDef) else set()
             if path.name != "errors.py" and isinstance(node, ast.ClassDef) and (base := KINDS & bases):
                 wanted[node.name] = exit_code_of(base.pop())
     assert wanted["AliasMoved"] == 4
-    code = "import sys; from buddy_ops import runs, errors; print(*map(errors.exit_code_of, sys.argv[1:]))"
+    code = "import sys; import buddy_ops.aws.aliases; from buddy_ops.core import errors; print(*map(errors.exit_code_of, sys.argv[1:]))"
     run = subprocess.run([sys.executable, "-c", code, *wanted], cwd=ROOT, capture_output=True, text=True, check=True)
     assert dict(zip(wanted, map(int, run.stdout.split()), strict=True)) == wanted
 
@@ -103,7 +103,7 @@ def named(node: ast.AST) -> Iterator[str]:
 def references() -> set[str]:
     """Every reference that the library can raise."""
     found: set[str] = {ending for ending, code in outcome.EXIT_CODES.items() if code}
-    for path in (ROOT / "buddy_ops").glob("*.py"):
+    for path in (ROOT / "buddy_ops").rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text("utf-8"))):
             found.update(named(node))
     return found

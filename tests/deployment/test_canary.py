@@ -122,17 +122,21 @@ def test_a_killed_run_loses_its_traffic_within_the_lease(situation: Bring) -> No
     artifact = here.build("good")
     code = (
         "import os, signal, sys\n"
-        "from buddy_ops import rollout, target\n"
+        "from buddy_ops.aws import session\n"
+        "from buddy_ops.deployment import rollout\n"
         "from tests.conftest import approve\n"
-        "here = target.connect('sandbox', 'test')\n"
-        f"plan = rollout.plan(here, {artifact!r})\n"
-        "for seen in rollout.run(here, plan, approve(here, plan)):\n"
+        "here = session.connect('sandbox', 'test')\n"
+        f"plan = rollout.plan_rollout(here, {artifact!r})\n"
+        "for seen in rollout.run_rollout(here, plan, approve(here, plan)):\n"
         "    if seen.weight: os.kill(os.getpid(), signal.SIGKILL)\n"
         "    here.clock.sleep_until(seen.wake_at)\n"
     )
     root = Path(__file__).parents[2]
     done = subprocess.run(
-        [sys.executable, "-c", code], cwd=root, check=False, env={**os.environ, "PYTHONPATH": str(root)}
+        [sys.executable, "-c", code],
+        cwd=root,
+        check=False,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, (str(root), os.environ.get("PYTHONPATH"))))},
     )
     assert done.returncode == -signal.SIGKILL
     assert here.alias()["RoutingConfig"]["AdditionalVersionWeights"] == {"2": 0.1}

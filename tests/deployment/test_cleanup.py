@@ -3,11 +3,11 @@
 from collections.abc import Callable
 
 import pytest
-from buddy_sandbox import builds
-from buddy_sandbox.faults import PROFILES
 
 from buddy_ops.core.errors import Refused
 from buddy_ops.deployment import cleanup
+from buddy_sandbox import builds
+from buddy_sandbox.faults import PROFILES
 from tests.conftest import Situation, approve
 
 Bring = Callable[..., Situation]

@@ -5,14 +5,14 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from buddy_sandbox import builds
-from buddy_sandbox.faults import PROFILES
 
 from buddy_ops.aws import aliases
 from buddy_ops.aws.session import Target
 from buddy_ops.core.errors import BuddyError, InvalidInput, Refused
 from buddy_ops.deployment import feature_flags, rollout
 from buddy_ops.deployment.rollout_plan import RolloutPlan
+from buddy_sandbox import builds
+from buddy_sandbox.faults import PROFILES
 from tests.conftest import Situation, approve
 
 Bring = Callable[..., Situation]

@@ -165,7 +165,11 @@ def test_weights_that_nobody_recorded_want_a_name(quick: Bring, primary: str, ke
 
 @pytest.mark.parametrize(
     "held",
-    [replace(RECORD, source="1", to="3"), replace(RECORD, source="", to="2"), replace(RECORD, bad=("1",))],
+    [
+        replace(RECORD, stable_version="1", new_version="3"),
+        replace(RECORD, stable_version="", new_version="2"),
+        replace(RECORD, rejected_versions=("1",)),
+    ],
     ids=["another rollout", "a first deployment", "stable is bad"],
 )
 def test_a_record_of_something_else_does_not_decide(quick: Bring, held: RolloutState) -> None:
@@ -183,7 +187,7 @@ def test_a_rollout_from_a_bad_version_can_be_rolled_back(quick: Bring) -> None:
     """While it is under way its source is the stable version, even if somebody once rolled back from it."""
     here = quick()
     publish(here, "2.0.0")
-    put(here, "1", replace(RECORD, stage="1", bad=("1",)), v2=0.1)
+    put(here, "1", replace(RECORD, stage="1", rejected_versions=("1",)), v2=0.1)
     assert roll_back(here).serving == "1"
 
 
@@ -268,7 +272,7 @@ def test_a_version_can_be_named(quick: Bring) -> None:
     here = quick()
     for label in ("2.0.0", "3.0.0"):
         publish(here, label)
-    put(here, "3", replace(RECORD, source="2", to="3"))
+    put(here, "3", replace(RECORD, stable_version="2", new_version="3"))
     assert roll_back(here, "1").serving == "1"
     assert served(here) == ("1", {}) and record(here).rejected_versions == ("3",)
 
@@ -278,7 +282,7 @@ def test_a_bad_version_is_never_returned_to(quick: Bring) -> None:
     here = quick()
     for label in ("2.0.0", "3.0.0"):
         publish(here, label)
-    put(here, "3", replace(RECORD, source="2", to="3", bad=("2",), prev="1"))
+    put(here, "3", replace(RECORD, stable_version="2", new_version="3", rejected_versions=("2",), fallback_version="1"))
     mine = here.connect()
     plan = rollback.plan_rollback(mine)
     assert plan.destination == "1"
@@ -290,7 +294,7 @@ def test_a_bad_version_can_be_named_explicitly(quick: Bring) -> None:
     """A person who names a bad version gets it: they may know better."""
     here = quick()
     publish(here, "2.0.0")
-    put(here, "2", replace(RECORD, bad=("1",)))
+    put(here, "2", replace(RECORD, rejected_versions=("1",)))
     assert roll_back(here, "1").serving == "1"
 
 
@@ -299,8 +303,8 @@ def test_a_bad_version_can_be_named_explicitly(quick: Bring) -> None:
     [
         "",
         "release of March, by hand",
-        replace(RECORD, bad=("1",)).encode(),
-        replace(RECORD, source="", to="2").encode(),
+        replace(RECORD, rejected_versions=("1",)).encode(),
+        replace(RECORD, stable_version="", new_version="2").encode(),
     ],
     ids=["nothing", "a note", "all bad", "first deployment"],
 )
@@ -510,7 +514,7 @@ def test_an_approval_of_another_plan_is_void(quick: Bring) -> None:
     here = quick()
     for label in ("2.0.0", "3.0.0"):
         publish(here, label)
-    put(here, "3", replace(RECORD, source="2", to="3"))
+    put(here, "3", replace(RECORD, stable_version="2", new_version="3"))
     mine = here.connect()
     approval = approve(mine, rollback.plan_rollback(mine))
     with pytest.raises(Refused, match="approval-void"):
@@ -546,7 +550,7 @@ def test_what_the_alias_says_is_told_in_words(quick: Bring) -> None:
     """Which version serves, whose rollout put it there, and which versions nobody returns to."""
     here = quick()
     publish(here, "2.0.0")
-    put(here, "2", replace(RECORD, bad=("3", "4")))
+    put(here, "2", replace(RECORD, rejected_versions=("3", "4")))
     mine = here.connect()
     told = aliases.describe(mine, aliases.read_alias(mine))
     for part in (f"{here.function}:live serves 100 % v2.", "Run beef rolled v2 out after v1", "v3, v4"):

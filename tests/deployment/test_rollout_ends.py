@@ -3,12 +3,12 @@
 from collections.abc import Callable
 
 import pytest
-from buddy_sandbox import scenarios
 
 from buddy_ops.aws import failsafe
 from buddy_ops.aws.aliases import decode_rollout_state
 from buddy_ops.core.errors import Refused
 from buddy_ops.deployment import rollout, rollout_plan
+from buddy_sandbox import scenarios
 from tests.conftest import Situation, approve
 
 Bring = Callable[..., Situation]

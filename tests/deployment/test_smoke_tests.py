@@ -3,13 +3,13 @@
 from collections.abc import Callable
 
 import pytest
-from buddy_sandbox import builds
-from buddy_sandbox.faults import PROFILES, FaultProfile
 
 from buddy_ops.aws.aliases import InvocationResult
 from buddy_ops.core.errors import AwsFailed, Refused
 from buddy_ops.core.settings import SmokeTest
 from buddy_ops.deployment import smoke_tests
+from buddy_sandbox import builds
+from buddy_sandbox.faults import PROFILES, FaultProfile
 from tests.conftest import Situation
 
 Bring = Callable[..., Situation]

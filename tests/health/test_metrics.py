@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from buddy_sandbox import builds
-from buddy_sandbox.faults import FaultProfile
 
 from buddy_ops.aws.session import Target
 from buddy_ops.health import metrics
 from buddy_ops.health.judge import Counts
 from buddy_ops.health.metrics import MINUTE, MetricsReading, MinuteRow
+from buddy_sandbox import builds
+from buddy_sandbox.faults import FaultProfile
 from tests.conftest import Situation
 
 Bring = Callable[..., Situation]

@@ -10,7 +10,7 @@ import pytest
 from buddy_ops.core.errors import InvalidInput
 from buddy_ops.health import monitor
 from buddy_ops.health.monitor import MetricsWindow
-from buddy_ops.notebook import _widgets, live
+from buddy_ops.notebook import _widgets, charts, live
 from tests.conftest import Situation
 
 Bring = Callable[..., Situation]
@@ -71,10 +71,10 @@ def test_a_person_who_looks_on_sees_it_go_on(situation: Bring, monkeypatch: pyte
     here = situation("good", history_minutes=30)
     target = here.connect("monitor")
     frames: list[str] = []
-    monkeypatch.setattr(monitor.charts.Picture, "show", lambda self, final=False: frames.append(self.caption))
+    monkeypatch.setattr(charts.RolloutChart, "show", lambda self, final=False: frames.append(self.caption))
     asyncio.run(live.watch_metrics(target, 15, "", 25))
     assert len(set(frames)) == 1 and len(here.calls("StartQuery")) == 1
-    monkeypatch.setattr(_widgets, "attended", lambda: True)
+    monkeypatch.setattr(_widgets, "is_attended", lambda: True)
     began = target.clock.now()
     frames.clear()
     asyncio.run(live.watch_metrics(target, 15, "", 25))

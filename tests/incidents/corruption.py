@@ -3,10 +3,9 @@
 import json
 from typing import Any
 
+from buddy_ops.incidents import containment, repair
 from buddy_sandbox import builds, reminders
 from buddy_sandbox.faults import PROFILES
-
-from buddy_ops.incidents import containment, repair
 from tests.conftest import Situation
 
 NAME = "buddy-reminders-sandbox"

@@ -6,7 +6,6 @@ from contextlib import closing
 from typing import Any
 
 import pytest
-from buddy_sandbox import reminders
 
 from buddy_ops.aws import tables
 from buddy_ops.aws.session import Target
@@ -15,6 +14,7 @@ from buddy_ops.incidents import containment, repair
 from buddy_ops.incidents.containment import ContainmentPlan
 from buddy_ops.incidents.repair import DamageScope
 from buddy_ops.migrations import schema
+from buddy_sandbox import reminders
 from tests.conftest import Situation, approve
 from tests.incidents.corruption import (
     NAME,

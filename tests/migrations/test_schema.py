@@ -5,8 +5,6 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from buddy_sandbox import builds
-from buddy_sandbox.faults import PROFILES
 
 from buddy_ops.aws.aliases import RolloutState
 from buddy_ops.aws.session import Target
@@ -14,6 +12,8 @@ from buddy_ops.core.errors import AwsFailed, Refused
 from buddy_ops.deployment import rollback, rollout
 from buddy_ops.migrations import schema
 from buddy_ops.migrations.schema import SchemaMarker
+from buddy_sandbox import builds
+from buddy_sandbox.faults import PROFILES
 from tests.conftest import Situation, approve
 
 Bring = Callable[..., Situation]

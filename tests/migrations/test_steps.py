@@ -11,7 +11,6 @@ from typing import Any
 
 import boto3
 import pytest
-from buddy_sandbox import reminders
 
 from buddy_ops.aws import tables
 from buddy_ops.aws.session import Target
@@ -19,6 +18,7 @@ from buddy_ops.core.errors import BuddyError, InvalidInput, Refused
 from buddy_ops.migrations import schema
 from buddy_ops.migrations import steps as migration_steps
 from buddy_ops.migrations.steps import BackfillTally, StepResult
+from buddy_sandbox import reminders
 from tests.conftest import Situation, approve
 from tests.migrations.test_schema import QUIET, shipped
 

@@ -38,7 +38,7 @@ class Page:
 @pytest.fixture
 def page(monkeypatch: pytest.MonkeyPatch) -> Page:
     found = Page()
-    monkeypatch.setattr(_widgets, "attended", lambda: True)
+    monkeypatch.setattr(_widgets, "is_attended", lambda: True)
     monkeypatch.setattr(forms, "Panel", found.show)
     return found
 
@@ -47,7 +47,7 @@ def test_nobody_there_or_nothing_missing_shows_no_form(page: Page, monkeypatch: 
     """papermill never waits for a form, and a person who filled in the cell is not asked again."""
     namespace: dict[str, Any] = {"artifact": "build/x.zip"}
     asyncio.run(forms.fill_parameters("canary", namespace, "artifact"))
-    monkeypatch.setattr(_widgets, "attended", lambda: False)
+    monkeypatch.setattr(_widgets, "is_attended", lambda: False)
     asyncio.run(forms.fill_parameters("canary", {"artifact": ""}, "artifact"))
     assert page.rows == () and namespace == {"artifact": "build/x.zip"}
 
@@ -156,5 +156,5 @@ def test_a_checklist_is_kept_open_where_a_person_says_so_and_headless(
         return await asyncio.wait_for(asked, 10)
 
     assert len(asyncio.run(keep()).open) == 1 and "0 of 1" in page.left
-    monkeypatch.setattr(_widgets, "attended", lambda: False)
+    monkeypatch.setattr(_widgets, "is_attended", lambda: False)
     assert len(asyncio.run(forms.fill_checklist(look, {})).open) == 1

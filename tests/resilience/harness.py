@@ -18,8 +18,6 @@ from typing import Any, TypeVar
 import botocore.client
 import botocore.retries.standard
 import pytest
-from buddy_sandbox import builds
-from buddy_sandbox.faults import PROFILES
 
 from buddy_ops.aws import aliases, checklist_store, freezes, tables
 from buddy_ops.aws import session as sessions
@@ -32,6 +30,8 @@ from buddy_ops.health import alarms
 from buddy_ops.incidents import assessment, containment, repair, schema_rollback
 from buddy_ops.migrations import schema
 from buddy_ops.migrations import steps as migration_steps
+from buddy_sandbox import builds
+from buddy_sandbox.faults import PROFILES
 from tests.conftest import Situation, abandon, approve
 from tests.health.test_alarms import wired
 from tests.incidents import corruption

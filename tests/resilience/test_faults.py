@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from buddy_sandbox.chaos import ANSWERS, METRICS
 
 from buddy_ops.aws import clock as clocks
 from buddy_ops.aws import session
 from buddy_ops.aws.clock import SystemClock
 from buddy_ops.core.errors import AwsFailed, BuddyError
+from buddy_sandbox.chaos import ANSWERS, METRICS
 from tests.conftest import Situation
 from tests.resilience.harness import (
     RUNBOOKS,

@@ -14,7 +14,7 @@ from tests.conftest import Situation
 from tests.resilience.harness import lease_minutes, must_be_whole
 
 ROOT = Path(__file__).parents[2]
-RUN = "import sys; from buddy_ops import runs; runs.run('strategies/canary', "
+RUN = "import sys; from buddy_ops.runs import supervisor; supervisor.run_notebook('strategies/canary', "
 LIMIT_S = 90.0
 
 

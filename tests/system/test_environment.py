@@ -14,6 +14,7 @@ from packaging.version import Version
 ROOT = Path(__file__).parents[2]
 PYPROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
 PROJECT = PYPROJECT["project"]
+SANDBOX = tomllib.loads((ROOT / "sandbox" / "pyproject.toml").read_text("utf-8"))["project"]
 LOCKS = sorted((ROOT / "requirements").glob("*.txt"))
 INSTALLED_BY = {"core": [], "sandbox": ["sandbox"], "dev": ["sandbox", "dev"], "lab": ["sandbox", "lab"]}
 """Which extras each lock installs, as the Makefile's ``lock`` makes them."""
@@ -43,13 +44,14 @@ def test_environment_yml_holds_python_and_pip_only() -> None:
     plain = [each for each in found["dependencies"] if isinstance(each, str)]
     (nested,) = (each for each in found["dependencies"] if not isinstance(each, str))
     assert [re.split(r"[<>=! ]", each)[0] for each in plain] == ["python", "pip"]
-    assert list(nested) == ["pip"] and len(nested["pip"]) == 1
+    assert list(nested) == ["pip"] and len(nested["pip"]) == 2
     assert found["name"] == PROJECT["name"]
 
 
 def test_environment_yml_points_at_this_project_with_extras_that_exist() -> None:
-    """The one pip line installs this folder, with everything a person needs."""
-    (line,) = environment()["dependencies"][-1]["pip"]
+    """pip installs the sandbox's folder, then this one with everything a person needs."""
+    sandbox, line = environment()["dependencies"][-1]["pip"]
+    assert sandbox == "-e sandbox"
     match = re.fullmatch(r"-e \.\[([\w,-]+)\]", line)
     assert match is not None
     assert set(match[1].split(",")) == set(PROJECT["optional-dependencies"])
@@ -83,14 +85,13 @@ def test_every_package_in_a_lock_has_its_hash(lock: Path) -> None:
 
 
 def direct() -> list[tuple[str, Requirement]]:
-    """Every direct dependency in pyproject.toml, with each lock that must have it."""
+    """Every direct dependency of both projects, with each lock that must have it."""
     found = []
     for lock, extras in INSTALLED_BY.items():
-        for line in (
-            *PROJECT["dependencies"],
-            *(each for name in extras for each in PROJECT["optional-dependencies"][name]),
-        ):
-            found.append((lock, Requirement(line)))
+        lines = [*PROJECT["dependencies"]]
+        for extra in extras:
+            lines += SANDBOX["dependencies"] if extra == "sandbox" else PROJECT["optional-dependencies"][extra]
+        found += [(lock, Requirement(line)) for line in lines]
     return found
 
 
@@ -118,10 +119,15 @@ def test_locks_agree_with_one_another() -> None:
 
 def test_moto_is_pinned_exactly() -> None:
     """The sandbox leans on private names of moto: another version must be chosen on purpose."""
-    (moto,) = (Requirement(each) for each in PROJECT["optional-dependencies"]["sandbox"] if each.startswith("moto"))
+    (moto,) = (Requirement(each) for each in SANDBOX["dependencies"] if each.startswith("moto"))
     assert [each.operator for each in moto.specifier] == ["=="]
 
 
 def test_a_runner_installs_no_jupyterlab() -> None:
     """Executing notebooks in CI needs neither JupyterLab nor the sandbox."""
     assert not {"jupyterlab", "moto", "flask", "pytest"} & set(pins(ROOT / "requirements" / "core.txt"))
+
+
+def test_the_sandbox_extra_is_the_distribution_beside_it() -> None:
+    """``buddy-ops[sandbox]`` brings buddy-sandbox, and nothing of it is listed twice."""
+    assert PROJECT["optional-dependencies"]["sandbox"] == [SANDBOX["name"]]

@@ -10,8 +10,6 @@ from typing import Any
 
 import boto3
 import pytest
-from buddy_sandbox import builds
-from buddy_sandbox.faults import PROFILES
 
 from buddy_ops.aws.aliases import RolloutState, decode_rollout_state
 from buddy_ops.aws.session import Target
@@ -20,6 +18,8 @@ from buddy_ops.deployment import rollback, rollout
 from buddy_ops.deployment.rollback import RollbackPlan
 from buddy_ops.deployment.rollout import Outcome
 from buddy_ops.health.metrics import MINUTE
+from buddy_sandbox import builds
+from buddy_sandbox.faults import PROFILES
 from tests.conftest import Situation, approve
 from tests.resilience.races.interleaving import Race
 

@@ -3,8 +3,6 @@
 from collections.abc import Callable
 from typing import Any
 
-from buddy_sandbox import reminders
-
 from buddy_ops.aws import isolation
 from buddy_ops.aws.freezes import active_freezes as freezes
 from buddy_ops.aws.freezes import create_freeze as freeze
@@ -16,6 +14,7 @@ from buddy_ops.incidents import containment, repair
 from buddy_ops.migrations import definitions, schema
 from buddy_ops.migrations import steps as migration_steps
 from buddy_ops.migrations.steps import StepResult
+from buddy_sandbox import reminders
 from tests.conftest import Situation, approve
 from tests.incidents import corruption
 from tests.migrations.test_schema import shipped

@@ -8,12 +8,12 @@ from contextlib import closing
 from typing import Any
 
 import pytest
-from buddy_sandbox import reminders
 from test_reminders import say
 
 from buddy_ops.aws import freezes
 from buddy_ops.incidents import containment
 from buddy_ops.runs import archive
+from buddy_sandbox import reminders
 from tests.conftest import Situation
 from tests.incidents.corruption import (
     QUIET,

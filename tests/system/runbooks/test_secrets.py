@@ -69,11 +69,11 @@ del settings, api_token, at, how, flag, secret
 target = open_runbook("tiny", globals())"""
 
 CELLS = (
-    "import os\nfrom buddy_ops import notify, target as door\nhere = door.connect(environment, 'tiny')\nsecret",
+    "import os\nfrom buddy_ops.aws import notifications, session as door\nhere = door.connect(environment, 'tiny')\nsecret",
     # What the library reads is learned as it is read.
     "found = here.call('lambda', 'get_function_configuration', FunctionName=here.settings.function)\n"
     "values = found['Environment']['Variables']\nprint(values)\nvalues",
-    "hooks = [notify.secret(here, f'ssm:{name}') for name in ('/buddy/webhook', '/buddy/status')]\nprint(*hooks)",
+    "hooks = [notifications.read_secret(here, f'ssm:{name}') for name in ('/buddy/webhook', '/buddy/status')]\nprint(*hooks)",
     "print('in two pieces: ' + hooks[1][:6], end='', flush=True)\nprint(hooks[1][6:], flush=True)",
     "import sys\nfor name in ('SOME_TOKEN', 'SLACK_WEBHOOK_URL', 'AWS_SESSION_TOKEN', 'MY_API_KEY'):\n"
     "    print(name, os.environ[name], file=sys.stderr)",

@@ -5,9 +5,9 @@ from collections.abc import Callable
 from html.parser import HTMLParser
 
 import pytest
-from buddy_sandbox import scenarios
 
 from buddy_ops.runs import supervisor
+from buddy_sandbox import scenarios
 from tests.conftest import Situation
 
 Bring = Callable[..., Situation]

@@ -6,11 +6,11 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from buddy_ops.deployment.outcome import Outcome
 
 from buddy_ops.aws.aliases import decode_rollout_state
 from buddy_ops.core.errors import Refused
 from buddy_ops.deployment import rollout
+from buddy_ops.deployment.outcome import Outcome
 from buddy_ops.health import evidence, metrics
 from buddy_ops.health.evidence import RolloutEvidence
 from buddy_ops.health.judge import Counts
@@ -120,7 +120,7 @@ class Published:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.minutes: dict[Any, MinuteRow] = {}
-        monkeypatch.setattr(metrics, "read", self.read)
+        monkeypatch.setattr(metrics, "read_minutes", self.read)
 
     def read(self, _target: Any, versions: tuple[str, ...], _serving: Any, since: Any, until: Any) -> MetricsReading:
         nothing = dict.fromkeys(versions, Counts())

@@ -1,0 +1,33 @@
+"""One sandbox for all tests, brought into a situation by each test that asks for it."""
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from buddy_sandbox.situations import Situation, bring, running
+
+
+def pytest_configure() -> None:
+    """No test may see this machine's own AWS settings or look for credentials on the network."""
+    os.environ["AWS_EC2_METADATA_DISABLED"] = "true"
+    for name in ("AWS_PROFILE", "AWS_ENDPOINT_URL", "AWS_REGION", "AWS_DEFAULT_REGION"):
+        os.environ.pop(name, None)
+
+
+@pytest.fixture(scope="session")
+def sandbox_url() -> Iterator[str]:
+    with running() as url:
+        yield url
+
+
+@pytest.fixture
+def situation(sandbox_url: str, tmp_path: Path) -> Callable[..., Situation]:
+    """Brings the sandbox into a situation: ``situation("good", environment="prod", requests_per_minute=60)``."""
+
+    def bring_here(name: str, **options: Any) -> Situation:
+        return bring(sandbox_url, name, tmp_path, **options)
+
+    return bring_here
