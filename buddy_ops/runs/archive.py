@@ -18,11 +18,22 @@ from pydantic import TypeAdapter, ValidationError
 
 from buddy_ops.aws import session
 from buddy_ops.core import project
-from buddy_ops.runs import pages
 from buddy_ops.core.errors import BuddyError, InvalidInput, Refused
 from buddy_ops.core.outcome import EXIT_CODES
 from buddy_ops.core.redaction import Redactor
-from buddy_ops.runs.stores import INDEX, MANIFEST, PAGE, S3Store, LocalStore, RunStore, digest, index_of, index_line, page_of
+from buddy_ops.runs import pages
+from buddy_ops.runs.stores import (
+    INDEX,
+    MANIFEST,
+    PAGE,
+    LocalStore,
+    RunStore,
+    S3Store,
+    digest,
+    index_line,
+    index_of,
+    page_of,
+)
 
 NOTEBOOK, REPORT, JOURNAL = "notebook.ipynb", "report.html", "journal.jsonl"
 EXTRA_FILES = ("conflicts.jsonl", "root_cause.md")
@@ -472,6 +483,8 @@ def _entry(facts: Mapping[str, Any]) -> ManifestEntry:
         BuddyError: ``archive-damaged``.
     """
     try:
-        return ENTRY.validate_python({each.name: facts[each.name] for each in fields(ManifestEntry) if each.name in facts})
+        return ENTRY.validate_python(
+            {each.name: facts[each.name] for each in fields(ManifestEntry) if each.name in facts}
+        )
     except ValidationError:
         raise _damaged(f"What is archived of run {facts.get('run')!r}") from None

@@ -74,7 +74,9 @@ def check_notebook(nb: Any) -> None:
     tagged = [cell.source for cell in nb.cells if "parameters" in cell.metadata.get("tags", ())]
     if not tagged and not given:
         return
-    values = settings.check_parameters(settings.parse_declarations("\n".join(tagged)), given, "The notebook's parameters")
+    values = settings.check_parameters(
+        settings.parse_declarations("\n".join(tagged)), given, "The notebook's parameters"
+    )
     if "environment" in values and "settings" in values:
         replaced = {
             new: values[old] for old, new in settings.OVERRIDES.items() if values.get(old) not in (None, [], "")

@@ -32,7 +32,12 @@ SAVE_S = 1.0
 
 
 def execute(
-    nb: Any, kernel_name: str, output_path: str | None, stop: InterruptHandler, redactor: Redactor, options: dict[str, Any]
+    nb: Any,
+    kernel_name: str,
+    output_path: str | None,
+    stop: InterruptHandler,
+    redactor: Redactor,
+    options: dict[str, Any],
 ) -> None:
     """Execute ``nb`` in place. Its cells tell how each ended; nothing that a cell does raises here."""
     tell = options.pop("tell", lambda **_: None)

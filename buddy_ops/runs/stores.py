@@ -16,9 +16,9 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Protocol
 
-from buddy_ops.runs import pages as pages_
-from buddy_ops.core.errors import AwsFailed, BuddyError
 from buddy_ops.aws.session import Target, pages
+from buddy_ops.core.errors import AwsFailed, BuddyError
+from buddy_ops.runs import pages as pages_
 
 MANIFEST, INDEX, PAGE, LINK = "manifest.json", "index.json", "index.html", "chain/{:08d}.json"
 HEAD = b'{"v":1,"runs":[\n'
@@ -51,12 +51,16 @@ def index_line(manifest: bytes) -> bytes:
 
 def index_of(manifests: list[bytes]) -> bytes:
     """The index of all manifests, oldest first."""
-    return HEAD + b",\n".join(map(index_line, manifests)) + TAIL % (digest(manifests[-1]).encode() if manifests else b"")
+    return (
+        HEAD + b",\n".join(map(index_line, manifests)) + TAIL % (digest(manifests[-1]).encode() if manifests else b"")
+    )
 
 
 def page_of(manifests: list[bytes]) -> bytes:
     """The page of all manifests."""
-    return (pages_.index_head() + "".join(pages_.index_row(json.loads(index_line(each))) for each in manifests)).encode()
+    return (
+        pages_.index_head() + "".join(pages_.index_row(json.loads(index_line(each))) for each in manifests)
+    ).encode()
 
 
 def appended_index(index: bytes | None, manifest: bytes) -> bytes:

@@ -19,13 +19,13 @@ from pathlib import Path
 from typing import Any
 
 from buddy_ops.aws import notifications, session
-from buddy_ops.core import project, redaction, settings
-from buddy_ops.runs import archive, pages
-from buddy_ops.runs.archive import ManifestEntry
-from buddy_ops.core.errors import BuddyError, InvalidInput, exit_code_of
-from buddy_ops.runs.stores import MANIFEST, S3Store, LocalStore
-from buddy_ops.runs._interrupts import DIED, GRACE_S, INTERRUPTED, SIGNALS, TIMED_OUT
 from buddy_ops.aws.session import Target
+from buddy_ops.core import project, redaction, settings
+from buddy_ops.core.errors import BuddyError, InvalidInput, exit_code_of
+from buddy_ops.runs import archive, pages
+from buddy_ops.runs._interrupts import DIED, GRACE_S, INTERRUPTED, SIGNALS, TIMED_OUT
+from buddy_ops.runs.archive import ManifestEntry
+from buddy_ops.runs.stores import MANIFEST, LocalStore, S3Store
 
 KILLED = "RunnerKilled"
 OUTCOMES = {INTERRUPTED: "interrupted", TIMED_OUT: "timed-out", DIED: "killed", KILLED: "killed"}
@@ -315,7 +315,9 @@ def _worker() -> Iterator[_Worker]:
         worker.close()
 
 
-def _archive(here: Target, source: Path, folder: Path, about: dict[str, Any], ended: _Ended, looking: _BackgroundLookup) -> ExecutedRun:
+def _archive(
+    here: Target, source: Path, folder: Path, about: dict[str, Any], ended: _Ended, looking: _BackgroundLookup
+) -> ExecutedRun:
     """Finish the run's folder, chain it, tell of it; S3 besides, where the run belongs there."""
     looking.wait()
     here.redactor.reload_shared()

@@ -13,8 +13,8 @@ import pytest
 from buddy_ops.aws import session
 from buddy_ops.checks import status
 from buddy_ops.core import redaction
-from buddy_ops.runs import archive, diff, pages, stores
 from buddy_ops.core.errors import BuddyError, InvalidInput
+from buddy_ops.runs import archive, diff, pages, stores
 
 HOSTILE = "<script>alert(1)</script>\"'`|](javascript:alert(2))$(id)${x};&"
 

@@ -10,12 +10,12 @@ import pytest
 import yaml
 
 from buddy_ops.core import redaction
-from buddy_ops.runs import archive, supervisor
 from buddy_ops.core.errors import BuddyError
+from buddy_ops.runs import archive, supervisor
 from buddy_ops.runs.stores import S3Store
 from tests.conftest import Situation
-from tests.system.runbooks.test_deaths import tiny
 from tests.runs.test_archive import leave, sealed
+from tests.system.runbooks.test_deaths import tiny
 
 Bring = Callable[..., Situation]
 WHERE = "s3://buddy-archive/team/runs"
@@ -112,7 +112,9 @@ def test_what_others_wrote_over_or_deleted_is_found(bucket: Bucket, tmp_path: Pa
     bucket.put("run-0001/report.html", page.replace(b"done", b"gone"))
     assert any("run-0001/report.html: changed" in each for each in archive.verify_archive(bucket.shelf()).problems)
     bucket.put("run-0001/report.html", page)
-    assert archive.verify_archive(bucket.shelf()).problems == ("run-0001/report.html was written or deleted after the run.",)
+    assert archive.verify_archive(bucket.shelf()).problems == (
+        "run-0001/report.html was written or deleted after the run.",
+    )
     bucket.client.delete_object(Bucket="buddy-archive", Key="team/runs/run-0002/journal.jsonl")
     assert any("run-0002/journal.jsonl: missing" in each for each in archive.verify_archive(bucket.shelf()).problems)
 
