@@ -1,0 +1,3 @@
+"""Execute notebooks and keep what they did: ``supervisor``, ``engine``, ``execution``, ``archive``, ``stores``,
+``pages``, ``diff``.
+"""
