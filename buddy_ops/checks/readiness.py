@@ -16,7 +16,7 @@ from buddy_ops.aws.tables import Watch
 from buddy_ops.checks import setup
 from buddy_ops.checks.setup import Finding, Told
 from buddy_ops.core.errors import AwsFailed, BuddyError, InvalidInput
-from buddy_ops.core.plan import escape_markdown
+from buddy_ops.core.text import escape_markdown
 from buddy_ops.deployment import cleanup, rollback, smoke_tests
 from buddy_ops.health import alarms
 from buddy_ops.migrations import schema

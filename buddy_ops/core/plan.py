@@ -11,6 +11,7 @@ from datetime import datetime
 from typing import Any, Literal
 
 from buddy_ops.core.errors import Refused
+from buddy_ops.core.text import escape_markdown
 
 HASH_LENGTH = 12
 NOBODY = ("nobody: nothing will be changed",)
@@ -172,8 +173,3 @@ class ChecklistResult:
         verdict = f"**{len(self.open)} of {len(self.items)} are open**" if self.open else "**passed**"
         table = "\n".join(("| item | state | by | what was seen |", "|---|---|---|---|", *rows))
         return f"{self.checklist} of `{self.subject}`, {self.at:%Y-%m-%d %H:%M} UTC: {verdict}\n\n{table}"
-
-
-def escape_markdown(text: str) -> str:
-    """A text as one line of Markdown, harmless in a table's cell."""
-    return " ".join(text.split()).replace("&", "&amp;").replace("<", "&lt;").replace("|", "\\|")

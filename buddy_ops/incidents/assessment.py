@@ -19,7 +19,8 @@ from buddy_ops.aws.session import Target
 from buddy_ops.aws.tables import Watch
 from buddy_ops.core.errors import AwsFailed, BuddyError, InvalidInput, Refused
 from buddy_ops.core.journal import iso_utc
-from buddy_ops.core.plan import Approval, ChecklistItem, ChecklistResult, Plan, escape_markdown
+from buddy_ops.core.plan import Approval, ChecklistItem, ChecklistResult, Plan
+from buddy_ops.core.text import escape_markdown
 from buddy_ops.deployment import rollback
 from buddy_ops.deployment.rollback import RollbackPlan
 from buddy_ops.health import metrics

@@ -1,0 +1,110 @@
+"""How numbers, times and tables read in every sentence for operators.
+
+Every function here is pure: nothing reads a clock or a setting.
+"""
+
+import html
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime, timedelta
+from math import isfinite
+
+MINUTE = timedelta(minutes=1)
+
+
+def percent(share: float) -> str:
+    """A measured share (0..1) with two significant digits: '4.8 %', '0.041 %', '100 %'."""
+    # '.2g' alone writes 100 as 1e+02, so the rounded number is formatted a second time.
+    return f"{float(f'{100 * share:.2g}'):g} %"
+
+
+def exact_percent(share: float) -> str:
+    """A configured share (0..1), a traffic weight or a limit, as it was set: '12.5 %', '1 %'."""
+    return f"{100 * share:g} %"
+
+
+def count(number: int, noun: str, plural: str = "") -> str:
+    """A number with its noun: '1 problem', '2 problems', '18,310 requests'. ``plural`` where it is not noun + 's'."""
+    if number == 1:
+        return f"1 {noun}"
+    return f"{number:,} {plural or noun + 's'}"
+
+
+def join_words(words: Iterable[str], last: str = "and") -> str:
+    """A list in a sentence: 'v1', 'v1 and v2', 'v1, v2 and v3'."""
+    *others, final = list(words) or [""]
+    if not others:
+        return final
+    return f"{', '.join(others)} {last} {final}"
+
+
+def duration(span: timedelta | float) -> str:
+    """A time span in the largest unit that reads well: '380 ms', '6 s', '3 min', '24 h'. A number is seconds."""
+    seconds = span.total_seconds() if isinstance(span, timedelta) else span
+    if not isfinite(seconds):
+        return "unlimited time"
+    if 0 < seconds < 1:
+        return f"{1000 * seconds:.0f} ms"
+    if seconds < 90 and seconds != 60:
+        return f"{seconds:.0f} s"
+    if seconds < 120 * 60:
+        return f"{seconds / 60:.0f} min"
+    if seconds < 72 * 3600:
+        return f"{round(seconds / 3600, 1):g} h"
+    return f"{seconds / 86400:.0f} days"
+
+
+def time_of_day(moment: datetime, now: datetime, *, ago: bool = False) -> str:
+    """A time in UTC: '02:58 UTC' on the day of ``now``, '2026-11-29 02:58 UTC' else.
+
+    Args:
+        ago: add how long ago it was: '02:58 UTC (5 min ago)'.
+    """
+    moment = moment.astimezone(UTC)
+    same_day = moment.date() == now.astimezone(UTC).date()
+    text = f"{moment:%H:%M} UTC" if same_day else date_and_time(moment)
+    if ago and moment <= now:
+        text += f" ({duration(now - moment)} ago)"
+    return text
+
+
+def date_and_time(moment: datetime) -> str:
+    """A time in UTC with its date: '2026-11-29 02:58 UTC'."""
+    return f"{moment.astimezone(UTC):%Y-%m-%d %H:%M} UTC"
+
+
+def parse_utc(text: str) -> datetime:
+    """An ISO 8601 time, as AWS and our own records write it, in UTC. A time without an offset is in UTC.
+
+    Raises:
+        ValueError: it is not a time.
+    """
+    moment = datetime.fromisoformat(text)
+    if moment.tzinfo is None:
+        return moment.replace(tzinfo=UTC)
+    return moment.astimezone(UTC)
+
+
+def floor_minute(moment: datetime) -> datetime:
+    """The full minute at or before a time: CloudWatch's metrics begin on full minutes."""
+    return moment.replace(second=0, microsecond=0)
+
+
+def escape_html(text: str) -> str:
+    """A text that HTML shows as it is, in an element or in an attribute's quotes."""
+    return html.escape(text)
+
+
+def escape_markdown(text: str, *, keep_code: bool = True) -> str:
+    """A text as one line of Markdown that breaks neither a table's cell nor the page.
+
+    Args:
+        keep_code: leave `code` in backticks; False for what came from a log.
+    """
+    line = " ".join(text.split()).replace("&", "&amp;").replace("<", "&lt;").replace("|", "\\|")
+    return line if keep_code else line.replace("`", "'")
+
+
+def markdown_table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A Markdown table. The cells are Markdown: what came from outside must be escaped already."""
+    lines = [" | ".join(row) for row in (head, ["---"] * len(head), *rows)]
+    return "\n".join(f"| {line} |" for line in lines)
