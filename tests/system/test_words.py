@@ -1,0 +1,49 @@
+"""The words that an operator reads are plain, and the scan for those that are not finds what it should."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.system import words
+
+CLEAN = ["sandbox/README.md", "Makefile"]
+"""The areas without a word to replace. What is not in it yet is being rewritten."""
+
+
+@pytest.mark.parametrize("area", CLEAN)
+def test_no_operator_reads_a_word_to_replace(area: str) -> None:
+    """Every text in the area is free of the words that operators should not have to read."""
+    found = [hit for path in words.files([words.ROOT / area]) for hit in words.scan(path)]
+    assert not found, "\n".join(map(str, found))
+
+
+@pytest.mark.parametrize(
+    ("code", "wanted"),
+    [
+        ('raise Refused("x", "The version burns.")', ["burns"]),
+        ('text = f"{version} was taken {how} back"', ["taken … back"]),
+        ('ending = "proved"', []),
+        ('record = {"taken back": 1}', []),
+        ('def public():\n    """Nobody reads this."""', ["Nobody"]),
+        ('def _private():\n    """Nobody reads this."""', []),
+        ('text = "The key `nobody_knows` is data."', []),
+        ('old = "it was taken back"  # words: data', []),
+        ('text = "a dead-letter queue, in this order, as well"', []),
+    ],
+)
+def test_the_scan_of_code_finds_prose_and_leaves_data(code: str, wanted: list[str], tmp_path: Path) -> None:
+    """Sentences are scanned, and identifiers, one-word values, keys and private docstrings are not."""
+    path = tmp_path / "module.py"
+    path.write_text(code)
+    assert [hit.word for hit in words.scan(path)] == wanted
+
+
+def test_the_scan_of_markdown_names_the_line(tmp_path: Path) -> None:
+    """Code and addresses are not prose; questions as headings and ISO times are hits."""
+    path = tmp_path / "page.md"
+    path.write_text("# What now?\n\nSee [this](burns.md) at\n2026-11-29T02:58:00Z: it `burns`.\n\nIt\nburns.\n")
+    assert [(hit.place, hit.word) for hit in words.scan(path)] == [
+        ("1", "# What now?"),
+        ("4", "2026-11-29T02:58:00Z"),
+        ("7", "burns"),
+    ]
