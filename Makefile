@@ -6,7 +6,7 @@ export JUPYTER_PLATFORM_DIRS := 1
 # An inherited PYTHONDONTWRITEBYTECODE triples every process's start.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help demo test test-all check lab install install-runner format lock bench clean
+.PHONY: help demo test test-all check lab install install-runner install-terminal format lock bench clean
 help: ## what there is
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
 
@@ -24,6 +24,8 @@ check: $(VENV)/.dev ## lint, format, types, architecture, infrastructure, notebo
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/deptry buddy_ops
+	cd sandbox && ../$(BIN)/deptry src
 	$(BIN)/cfn-lint infrastructure.yaml
 	$(BIN)/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
 	$(BIN)/python -m tests.system.runbooks.clean notebooks
@@ -32,7 +34,8 @@ lab: $(VENV)/.lab ## JupyterLab on the notebooks, with the sandbox running live
 	$(BIN)/buddy-ops lab
 
 install: $(VENV)/.lab ## everything a person needs
-install-runner: $(VENV)/.core ## what a CI runner needs to execute notebooks against AWS
+install-runner: $(VENV)/.run ## what a CI runner needs to execute runbooks against AWS
+install-terminal: $(VENV)/.core ## status, rollback, freeze and doctor only: 27 small packages
 
 format: $(VENV)/.dev ## format code and notebooks
 	$(BIN)/ruff check --fix .
@@ -49,12 +52,14 @@ bench: $(VENV)/.lab ## the figures in benchmarks/
 	$(BIN)/python -m benchmarks.judge --quick
 
 COMPILE := $(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --no-annotate
-lock: $(BIN)/uv ## resolve the locks in requirements/ anew
+BOTH := pyproject.toml sandbox/pyproject.toml requirements/build.in
+lock: $(BIN)/uv ## resolve the locks in requirements/ again
 	$(COMPILE) requirements/uv.in -o requirements/uv.txt
 	$(COMPILE) pyproject.toml requirements/build.in -o requirements/core.txt
-	$(COMPILE) pyproject.toml sandbox/pyproject.toml requirements/build.in -c requirements/core.txt -o requirements/sandbox.txt
-	$(COMPILE) pyproject.toml sandbox/pyproject.toml requirements/build.in --extra lab --extra dev -c requirements/sandbox.txt -o requirements/dev.txt
-	$(COMPILE) pyproject.toml sandbox/pyproject.toml requirements/build.in --extra lab -c requirements/dev.txt -o requirements/lab.txt
+	$(COMPILE) pyproject.toml requirements/build.in --extra run -c requirements/core.txt -o requirements/run.txt
+	$(COMPILE) $(BOTH) --extra run -c requirements/run.txt -o requirements/sandbox.txt
+	$(COMPILE) $(BOTH) --extra lab --extra dev --extra docs -c requirements/sandbox.txt -o requirements/dev.txt
+	$(COMPILE) $(BOTH) --extra lab -c requirements/dev.txt -o requirements/lab.txt
 
 clean: ## remove what was built and installed
 	rm -rf $(VENV) build .pytest_cache .mypy_cache .ruff_cache .hypothesis
@@ -70,5 +75,5 @@ $(BIN)/uv: requirements/uv.txt
 INSTALL = $(BIN)/uv pip install -q --python $(BIN)/python --compile-bytecode
 $(VENV)/.%: requirements/%.txt pyproject.toml sandbox/pyproject.toml | $(BIN)/uv
 	$(INSTALL) --require-hashes -r $<
-	$(INSTALL) --no-deps --no-build-isolation --no-index -e . $(if $(filter core,$*),,-e sandbox)
+	$(INSTALL) --no-deps --no-build-isolation --no-index -e . $(if $(filter core run,$*),,-e sandbox)
 	@touch $@

@@ -16,7 +16,13 @@ PYPROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text("u
 PROJECT = PYPROJECT["project"]
 SANDBOX = tomllib.loads((ROOT / "sandbox" / "pyproject.toml").read_text("utf-8"))["project"]
 LOCKS = sorted((ROOT / "requirements").glob("*.txt"))
-INSTALLED_BY = {"core": [], "sandbox": ["sandbox"], "dev": ["sandbox", "dev"], "lab": ["sandbox", "lab"]}
+INSTALLED_BY = {
+    "core": [],
+    "run": ["run"],
+    "sandbox": ["run", "sandbox"],
+    "dev": ["run", "lab", "sandbox", "dev", "docs"],
+    "lab": ["run", "lab", "sandbox"],
+}
 """Which extras each lock installs, as the Makefile's ``lock`` makes them."""
 
 PIN = re.compile(r"^([A-Za-z0-9._-]+)(?:\[[^\]]*\])?==([^\s;\\]+)(?:\s*;\s*([^\\]+?))?\s*\\?$")
@@ -91,7 +97,7 @@ def direct() -> list[tuple[str, Requirement]]:
         lines = [*PROJECT["dependencies"]]
         for extra in extras:
             lines += SANDBOX["dependencies"] if extra == "sandbox" else PROJECT["optional-dependencies"][extra]
-        found += [(lock, Requirement(line)) for line in lines]
+        found += [(lock, Requirement(line)) for line in lines if not line.startswith(PROJECT["name"])]
     return found
 
 
@@ -125,7 +131,20 @@ def test_moto_is_pinned_exactly() -> None:
 
 def test_a_runner_installs_no_jupyterlab() -> None:
     """Executing notebooks in CI needs neither JupyterLab nor the sandbox."""
-    assert not {"jupyterlab", "moto", "flask", "pytest"} & set(pins(ROOT / "requirements" / "core.txt"))
+    assert not {"jupyterlab", "moto", "flask", "pytest"} & set(pins(ROOT / "requirements" / "run.txt"))
+
+
+def test_the_terminals_commands_install_nothing_of_jupyter() -> None:
+    """status, rollback, freeze and doctor take botocore, pydantic and what prints: no kernel, no chart."""
+    heavy = {"boto3", "ipykernel", "ipython", "matplotlib", "nbformat", "numpy", "pandas", "papermill"}
+    assert not heavy & set(pins(ROOT / "requirements" / "core.txt"))
+
+
+def test_the_stack_is_in_the_environment() -> None:
+    """What people use in their own cells is installed with the notebooks."""
+    stack = {"boto3", "ipywidgets", "jupyterlab", "matplotlib", "nbval", "pandas", "papermill", "pytest"}
+    assert stack <= set(pins(ROOT / "requirements" / "dev.txt"))
+    assert stack - {"nbval", "pytest"} <= set(pins(ROOT / "requirements" / "lab.txt"))
 
 
 def test_the_sandbox_extra_is_the_distribution_beside_it() -> None:
