@@ -49,60 +49,61 @@ EVERY = {
 }
 
 
-def test_a_rollback_names_versions_requests_failures_rates_and_the_odds() -> None:
+def test_a_rollback_names_versions_requests_failures_rates_limit_and_p_values() -> None:
     """The sentence of the specification, with the counts of both versions in the same minutes."""
-    first, second = EVERY["rollback"].reasons
-    expected = "v42 fails 3.1 % of 640 requests (20 failures), v41 0.2 % of 5,760 (12) in the same minutes; "
-    assert first.startswith(expected + "the odds that this is chance are below 1 in ")
-    assert second.startswith(
-        "At most 1 % is allowed; the odds that a version within that does as badly are below 1 in "
+    first, second, third = EVERY["rollback"].reasons
+    assert first == (
+        "v42 error rate 3.1 % (20 of 640 requests, limit 1 %), v41 0.21 % (12 of 5,760) in the same minutes."
     )
+    assert second == "p < 0.000001 that the difference is random."
+    assert third == "Over the 1 % limit (p < 0.0006)."
 
 
 def test_a_rollback_at_100_percent_says_that_there_was_nothing_to_compare_with() -> None:
-    """Stable served nothing, so no odds of a comparison are claimed."""
+    """Stable served nothing, so no p-value of a comparison is claimed."""
     first = EVERY["rollback at 100 %"].reasons[0]
-    assert first == "v42 fails 3.1 % of 6,400 requests (198 failures), v41 served none in the same minutes."
+    assert first == (
+        "v42 error rate 3.1 % (198 of 6,400 requests, limit 1 %); v41 received no requests in the same minutes."
+    )
+    assert not any("random" in reason for reason in EVERY["rollback at 100 %"].reasons)
 
 
 def test_a_slow_version_is_described_by_its_slow_requests() -> None:
     """The latency bound is named, so that nobody takes slow requests for failed ones."""
     first = EVERY["rollback of a slow one"].reasons[0]
-    assert first.startswith("v42 takes over 6 s on 6.2 % of 640 requests (40 slow ones), v41 on 0.05 % of 5,760 (3) in")
+    assert first.startswith("v42 requests over 6 s 6.2 % (40 of 640 requests, limit 1 %), v41 0.052 % (3 of 5,760)")
 
 
 def test_an_external_fault_says_why_nothing_is_rolled_back_and_what_happens_next() -> None:
-    """Stable comes first: it is the one that burns."""
-    first, second = EVERY["external"].reasons
-    assert first.startswith("v41 fails 20 % of 11,520 requests (2,304 failures), v42 19.1 % of 1,280 (244) in the same")
-    assert first.endswith("v41 suffers too, so nothing shows that v42 is the cause.")
-    assert second.startswith("Nothing advances until v41 has been within its objectives for 5 minutes")
-    assert "60 minutes, the limit" in EVERY["given up"].reasons[1]
+    """Stable comes first: it is the one that is affected."""
+    first, second, third = EVERY["external"].reasons
+    assert first == "v41 is affected too: v42 is not shown to be the cause."
+    assert second.startswith("v41 error rate 20 % (2,304 of 11,520 requests), v42 19 % (244 of 1,280) in the same")
+    assert third.startswith("The rollout waits until v41 is within its limits for 5 min")
+    assert EVERY["given up"].reasons[2] == "This has lasted 60 min (limit 60 min)."
 
 
 def test_a_doubt_says_how_much_more_it_wants() -> None:
     """In requests, and in minutes at the present traffic."""
     verdict = EVERY["doubt"]
     assert verdict.needed is not None
-    pattern = (
-        rf"About {verdict.needed.requests:,} more requests would settle it, some \d+ minutes? at the present traffic\."
-    )
-    assert re.fullmatch(pattern, verdict.reasons[1])
-    assert "none come" in EVERY["unproved, no traffic"].reasons[1]
+    pattern = rf"Inconclusive: need about {verdict.needed.requests:,} more requests \(~\d+ min\)\."
+    assert re.fullmatch(pattern, verdict.reasons[0])
+    assert "no traffic at present" in EVERY["unproved, no traffic"].reasons[0]
 
 
 def test_the_other_verdicts_say_what_a_reader_needs() -> None:
     """One telling phrase of each."""
     phrases = {
-        "throttled": "4 throttled calls in the last 1 minute ran on no version, so nobody is blamed",
-        "fresh doubt": "too many just now to go on",
-        "baking": "The bake has 4 minutes to go.",
-        "unread": "No minute of this stage has been read yet.",
-        "promote": "v42 fails 0.2 % of 3,200 requests (5 failures), v41 0.2 % of 28,800 (60) in the same minutes.",
-        "no traffic": "No request has reached v42 in this stage: it passes by time, and nothing is proved.",
+        "throttled": "4 requests throttled in the last 1 min (not attributed to a version). Raise the concurrency",
+        "fresh doubt": "Inconclusive: too many errors in the last 5 min to advance.",
+        "baking": "Baking: 4 min left. No regression so far.",
+        "unread": "No metrics for this stage yet.",
+        "promote": "v42 error rate 0.16 % (5 of 3,200 requests), v41 0.21 % (60 of 28,800) in the same minutes.",
+        "no traffic": "v42 received no requests in this stage; it will advance on time only (no evidence).",
         "fix": "v42 may be the fix",
-        "unproved": "Not proved yet.",
-        "proved": "Proved, but for 1 chance in 100: it keeps within 1.5 times what is allowed.",
+        "unproved": "Inconclusive: need about",
+        "proved": "Healthy: error rate is below 1.5 % with 99 % confidence.",
     }
     for name, phrase in phrases.items():
         assert phrase in " ".join(EVERY[name].reasons), name
@@ -115,14 +116,14 @@ def test_no_sentence_has_a_greek_letter_or_a_word_of_the_trade(name: str) -> Non
     assert reasons
     for reason in reasons:
         assert not JARGON.search(reason), reason
-        assert re.match(r"[A-Z0-9]|v4", reason)
+        assert re.match(r"[A-Z0-9]|v4|p < 0", reason)
         assert reason.endswith(".")
 
 
-def test_odds_are_never_claimed_beyond_a_million() -> None:
-    """No model of traffic is known better than that."""
+def test_no_p_value_is_claimed_below_one_in_a_million() -> None:
+    """No model of traffic is more exact than that."""
     text = " ".join(said([bad(640, 640)] * 3).reasons)
-    assert "below 1 in 1,000,000" in text
+    assert "p < 0.000001" in text
     assert "e+" not in text
 
 
@@ -130,4 +131,4 @@ def test_without_names_the_sentences_still_read() -> None:
     """The judge knows no version unless it is told; its sentences begin with a capital all the same."""
     judge = Judge()
     judge.observe(bad())
-    assert judge.verdict(60.0, 300.0).reasons[0].startswith("The new version fails 3.1 % of 640 requests")
+    assert judge.verdict(60.0, 300.0).reasons[0].startswith("The new version error rate 3.1 % (20 of 640")

@@ -15,8 +15,8 @@ EXITS = {"proved": 0, "unproven": 0, "rolled-back": 3, "held": 5}
 
 # What a reader must find in the report, besides how many of which version's requests failed.
 TOLD = {
-    "night": ("its health is not proved", "more requests would settle it"),
-    "no_traffic": ("its health is not proved", "No request has reached v2"),
+    "night": ("its health is not proved", "Inconclusive: need about"),
+    "no_traffic": ("its health is not proved", "v2 received no requests"),
     "slow_to_fail": ("v2 was taken back", "v1 serves 100 %"),
     "outage": ("v2 serves 100 % and is proved healthy",),
     "bursts": ("v2 serves 100 % and is proved healthy",),
@@ -24,8 +24,8 @@ TOLD = {
     "fix": ("v2 serves 100 % and is proved healthy", "v2 may be the fix"),
 }
 COMPARISON = re.compile(
-    r"v2 fails [\d.]+ % of [\d,]+ requests? \([\d,]+ failures?\), "
-    r"v1 ([\d.]+ % of [\d,]+ \([\d,]+\)|served none) in the same minutes"
+    r"v2 error rate [\d.]+ % \([\d,]+ of [\d,]+ requests?(, limit 1 %)?\)"
+    r"(, v1 [\d.]+ % \([\d,]+ of [\d,]+\)|; v1 received no requests) in the same minutes"
 )
 
 
