@@ -58,6 +58,19 @@ class Situation(situations.Situation):
         return outcome
 
 
+def intercept(mine: Target, call: Callable[..., Any]) -> None:
+    """Let ``call(send, service, operation, **fields)`` answer each AWS call of a target; ``send`` passes one on."""
+    perform = mine.perform
+
+    def answer(service: str, operation: str, parameters: dict[str, Any], sent: Any) -> Any:
+        def send(service: str, operation: str, **fields: Any) -> Any:
+            return perform(service, operation, fields, sent)
+
+        return call(send, service, operation, **parameters)
+
+    mine.perform = answer  # type: ignore[method-assign]
+
+
 def approve(here: Target, plan: Plan) -> Approval:
     """An approval of this plan, by nobody in particular."""
     return Approval(plan.hash, ("Ada", "Grace"), here.clock.now(), "arn:aws:sts::123456789012:user/test")

@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from typing import Any
 
-from buddy_ops.aws.session import Target, pages
+from buddy_ops.aws.session import Target
 from buddy_ops.core.errors import AwsFailed, BuddyError, InvalidInput, Refused
 
 RECORD_LIMIT = 256
@@ -255,7 +255,7 @@ def read_alias(target: Target) -> Alias | None:
         InvalidInput: ``function-missing``.
     """
     try:
-        return _alias(target.call("lambda", "get_alias", **_name(target)))
+        return _alias(target.client("lambda").get_alias(**_name(target)))
     except AwsFailed as failure:
         if failure.code != "ResourceNotFoundException":
             raise
@@ -277,15 +277,17 @@ def update_alias(target: Target, held: Alias | None, to: AliasState) -> Alias:
         AwsFailed: AWS refused or could not be reached; ``now`` says what the alias is after it, if it could be read.
     """
     weights = {} if to.additional is None else {to.additional: to.weight}
-    fields = {
+    client = target.client("lambda")
+    fields: Any = {
+        **_name(target),
         "FunctionVersion": to.primary,
         "RoutingConfig": {"AdditionalVersionWeights": weights},
         "Description": to.rollout.encode(),
     }
     try:
         if held is None:
-            return _alias(target.call("lambda", "create_alias", **_name(target), **fields))
-        return _alias(target.call("lambda", "update_alias", **_name(target), **fields, RevisionId=held.revision))
+            return _alias(client.create_alias(**fields))
+        return _alias(client.update_alias(**fields, RevisionId=held.revision))
     except AwsFailed as failure:
         return _settle(target, held, to, failure)
 
@@ -326,9 +328,11 @@ def get_configuration(target: Target, version: str | None = None) -> dict[str, A
     Raises:
         InvalidInput: ``function-missing`` or ``version-missing``.
     """
-    qualifier = {"Qualifier": version} if version else {}
+    fields = {"FunctionName": target.settings.function}
+    if version:
+        fields["Qualifier"] = version
     try:
-        return target.call("lambda", "get_function_configuration", FunctionName=target.settings.function, **qualifier)
+        return dict(target.client("lambda").get_function_configuration(**fields))
     except AwsFailed as failure:
         if failure.code != "ResourceNotFoundException":
             raise
@@ -345,8 +349,13 @@ def get_configuration(target: Target, version: str | None = None) -> dict[str, A
 
 def list_versions(target: Target) -> list[dict[str, Any]]:
     """All published versions, oldest first, every page. AWS: lambda:ListVersionsByFunction, reads only."""
-    found = pages(target, "lambda", "list_versions_by_function", FunctionName=target.settings.function)
-    return [each for page in found for each in page["Versions"] if each["Version"] != "$LATEST"]
+    pages = target.client("lambda").get_paginator("list_versions_by_function")
+    return [
+        dict(version)
+        for page in pages.paginate(FunctionName=target.settings.function)
+        for version in page["Versions"]
+        if version["Version"] != "$LATEST"
+    ]
 
 
 def code_sha256(archive: bytes) -> str:
@@ -376,7 +385,8 @@ def upload_code(target: Target, archive: bytes, revision: str) -> dict[str, Any]
     """Put a zip into $LATEST. AWS: lambda:UpdateFunctionCode, writes; guarded by RevisionId."""
     name = target.settings.function
     try:
-        return target.call("lambda", "update_function_code", FunctionName=name, ZipFile=archive, RevisionId=revision)
+        client = target.client("lambda")
+        return dict(client.update_function_code(FunctionName=name, ZipFile=archive, RevisionId=revision))
     except AwsFailed:
         # The SDK's own retry collides with a first attempt that took effect and was not answered.
         latest = get_configuration(target)
@@ -391,9 +401,11 @@ def update_environment(target: Target, variables: Mapping[str, str], revision: s
     Raises:
         AwsFailed: without AWS's own words, which may repeat every value.
     """
-    fields = {"FunctionName": target.settings.function, "Environment": {"Variables": dict(variables)}}
+    environment: Any = {"Variables": dict(variables)}
     try:
-        target.call("lambda", "update_function_configuration", **fields, RevisionId=revision)
+        target.client("lambda").update_function_configuration(
+            FunctionName=target.settings.function, Environment=environment, RevisionId=revision
+        )
     except AwsFailed as failure:
         if environment_variables(get_configuration(target)) == variables:
             return  # as with the upload: it took effect without an answer
@@ -411,7 +423,7 @@ def publish_version(target: Target, latest: Mapping[str, Any], description: str)
     """
     fields = {"CodeSha256": latest["CodeSha256"], "RevisionId": latest["RevisionId"], "Description": description}
     try:
-        return str(target.call("lambda", "publish_version", FunctionName=target.settings.function, **fields)["Version"])
+        return str(target.client("lambda").publish_version(FunctionName=target.settings.function, **fields)["Version"])
     except AwsFailed:
         # As with the upload: it may have been published, without an answer.
         newest = (list_versions(target) or [{}])[-1]
@@ -432,9 +444,8 @@ class InvocationResult:
 
 def invoke(target: Target, qualifier: str, event: dict[str, Any]) -> InvocationResult:
     """Call a version or alias once. AWS: lambda:InvokeFunction; runs the skill's code."""
-    reply = target.call(
-        "lambda",
-        "invoke",
+    # Sent once: a request that is repeated may act twice.
+    reply = target.client("lambda", attempts=1).invoke(
         FunctionName=target.settings.function,
         Qualifier=qualifier,
         LogType="Tail",
@@ -442,7 +453,7 @@ def invoke(target: Target, qualifier: str, event: dict[str, Any]) -> InvocationR
     )
     # Lambda's own figures: this machine's network is none of the skill's time.
     took = REPORTED_MS.findall(b64decode(reply.get("LogResult", "")).decode(errors="replace"))
-    payload = json.loads(reply["Payload"] or b"{}")
+    payload = json.loads(reply["Payload"].read() or b"{}")
     version = str(reply.get("ExecutedVersion", ""))
     return InvocationResult(payload, reply.get("FunctionError"), version, sum(map(float, took)) / 1000)
 
@@ -451,7 +462,7 @@ def _name(target: Target) -> dict[str, str]:
     return {"FunctionName": target.settings.function, "Name": target.settings.alias}
 
 
-def _alias(reply: dict[str, Any]) -> Alias:
+def _alias(reply: Mapping[str, Any]) -> Alias:
     weights = (reply.get("RoutingConfig") or {}).get("AdditionalVersionWeights") or {}
     second, weight = next(iter(weights.items()), (None, 0.0))
     description = reply.get("Description", "")

@@ -7,7 +7,7 @@ import json
 from dataclasses import asdict
 from datetime import UTC, datetime
 
-from buddy_ops.aws.session import Target, pages
+from buddy_ops.aws.session import Target
 from buddy_ops.core.errors import AwsFailed
 from buddy_ops.core.journal import iso_utc
 from buddy_ops.core.plan import ChecklistItem, ChecklistResult
@@ -26,7 +26,7 @@ def write_result(target: Target, record: ChecklistResult) -> str:
     name = f"{_path(target, record.checklist, record.subject)}/{record.at:%Y%m%dT%H%MZ}-{record.run}"
     text = json.dumps(fields, separators=(",", ":"))
     try:
-        target.call("ssm", "put_parameter", Name=name, Value=text, Type="String", Overwrite=False)
+        target.client("ssm").put_parameter(Name=name, Value=text, Type="String", Overwrite=False)
     except AwsFailed as failure:
         if failure.code != "ParameterAlreadyExists":
             raise
@@ -46,7 +46,7 @@ def list_results(target: Target, checklist: str, subject: str = "") -> tuple[Che
     AWS: ssm:GetParametersByPath, every page, reads only.
     """
     path = _path(target, checklist, subject)
-    found = pages(target, "ssm", "get_parameters_by_path", Path=path, Recursive=True)
+    found = target.client("ssm").get_paginator("get_parameters_by_path").paginate(Path=path, Recursive=True)
     read = [_decode(checklist, each["Name"], each["Value"]) for page in found for each in page["Parameters"]]
     return tuple(sorted((each for each in read if each is not None), key=lambda each: each.at, reverse=True))
 

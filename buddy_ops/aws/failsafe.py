@@ -12,6 +12,7 @@ import json
 from collections.abc import Generator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Any
 
 from buddy_ops.aws.session import Target
@@ -85,7 +86,7 @@ def renew(target: Target, lease: Failsafe) -> Failsafe:
     """
     fields = _fields(target, lease.name, lease.payload)
     try:
-        target.call("scheduler", "update_schedule", **fields)
+        target.client("scheduler").update_schedule(**fields)
     except AwsFailed as failure:
         if failure.code == "ResourceNotFoundException":
             raise FailsafeMissing from failure
@@ -96,8 +97,8 @@ def renew(target: Target, lease: Failsafe) -> Failsafe:
 def disarm(target: Target, which: str, run: str = "") -> bool:
     """Delete the 'lease' or the 'guard'; False if it was gone already. AWS: scheduler:DeleteSchedule, writes."""
     try:
-        target.call(
-            "scheduler", "delete_schedule", Name=_name(target, which, run), GroupName=target.settings.lease.group
+        target.client("scheduler").delete_schedule(
+            Name=_name(target, which, run), GroupName=target.settings.lease.group
         )
     except AwsFailed as failure:
         if failure.code == "ResourceNotFoundException":
@@ -120,17 +121,18 @@ def prove_failsafe(target: Target, primary: str, second: str) -> Generator[datet
     """
     function, scratch = target.settings.function, f"{target.settings.alias}-lease-proof"
     where = {"FunctionName": function, "Name": scratch}
-    weights = {"AdditionalVersionWeights": {second: 0.5}}
     name = _name(target, "proof")
     _forget(target, where, name)
-    target.call("lambda", "create_alias", **where, FunctionVersion=primary, RoutingConfig=weights)
+    target.client("lambda").create_alias(
+        **where, FunctionVersion=primary, RoutingConfig={"AdditionalVersionWeights": {second: 0.5}}
+    )
     try:
         fields = _fields(target, name, json.dumps({**where, "RoutingConfig": {"AdditionalVersionWeights": {}}}))
         fires = target.clock.now() + MINUTE
-        target.call("scheduler", "create_schedule", **{**fields, "ScheduleExpression": _at(fires)})
+        target.client("scheduler").create_schedule(**{**fields, "ScheduleExpression": _at(fires)})
         for _ in range(PROOF_POLLS):
             yield target.clock.now() + MINUTE
-            if not target.call("lambda", "get_alias", **where).get("RoutingConfig"):
+            if not target.client("lambda").get_alias(**where).get("RoutingConfig"):
                 target.journal.append("lease-proved", alias=scratch)
                 return
     finally:
@@ -145,12 +147,13 @@ def prove_failsafe(target: Target, primary: str, second: str) -> Generator[datet
 
 def _forget(target: Target, alias: dict[str, str], schedule: str) -> None:
     """Delete what a proof leaves, also one that was interrupted."""
-    for service, operation, fields in (
-        ("lambda", "delete_alias", alias),
-        ("scheduler", "delete_schedule", {"Name": schedule, "GroupName": target.settings.lease.group}),
-    ):
+    deletions = (
+        partial(target.client("lambda").delete_alias, **alias),
+        partial(target.client("scheduler").delete_schedule, Name=schedule, GroupName=target.settings.lease.group),
+    )
+    for delete in deletions:
         try:
-            target.call(service, operation, **fields)
+            delete()
         except AwsFailed as failure:
             if failure.code != "ResourceNotFoundException":
                 raise
@@ -159,11 +162,11 @@ def _forget(target: Target, alias: dict[str, str], schedule: str) -> None:
 def _put(target: Target, name: str, payload: str) -> Failsafe:
     fields = _fields(target, name, payload)
     try:
-        target.call("scheduler", "create_schedule", **fields)
+        target.client("scheduler").create_schedule(**fields)
     except AwsFailed as failure:
         if failure.code != "ConflictException":
             raise
-        target.call("scheduler", "update_schedule", **fields)
+        target.client("scheduler").update_schedule(**fields)
     return Failsafe(name, _fires_at(fields), payload)
 
 

@@ -8,7 +8,7 @@ import json
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
 
-from buddy_ops.aws.session import Target, pages
+from buddy_ops.aws.session import Target
 from buddy_ops.core.errors import AwsFailed, InvalidInput, Refused
 from buddy_ops.core.journal import iso_utc
 
@@ -46,7 +46,7 @@ def expired_freezes(target: Target) -> tuple[Freeze, ...]:
 def _every(target: Target) -> list[Freeze]:
     written = [
         each
-        for page in pages(target, "ssm", "get_parameters_by_path", Path=_path(target))
+        for page in target.client("ssm").get_paginator("get_parameters_by_path").paginate(Path=_path(target))
         for each in page["Parameters"]
     ]
     return [_decode(each["Name"].rsplit("/", 1)[-1], each["Value"]) for each in written]
@@ -69,7 +69,7 @@ def create_freeze(target: Target, reason: str, owner: str, lasts: timedelta) -> 
     fields = {key: value for key, value in asdict(freeze).items() if key in ("reason", "owner", "expires")}
     name = f"{_path(target)}/{freeze.id}"
     try:
-        target.call("ssm", "put_parameter", Name=name, Value=json.dumps(fields), Type="String", Overwrite=False)
+        target.client("ssm").put_parameter(Name=name, Value=json.dumps(fields), Type="String", Overwrite=False)
     except AwsFailed as failure:
         # Our own freeze of this run stands already: a retry of a call that had succeeded, or a second cell run.
         if failure.code != "ParameterAlreadyExists":
@@ -81,7 +81,7 @@ def create_freeze(target: Target, reason: str, owner: str, lasts: timedelta) -> 
 def remove_freeze(target: Target, id: str) -> bool:
     """End one freeze; False if it was gone. AWS: ssm:DeleteParameter, writes."""
     try:
-        target.call("ssm", "delete_parameter", Name=f"{_path(target)}/{id}")
+        target.client("ssm").delete_parameter(Name=f"{_path(target)}/{id}")
     except AwsFailed as failure:
         if failure.code != "ParameterNotFound":
             raise

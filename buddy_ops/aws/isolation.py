@@ -51,7 +51,7 @@ def read_isolation(target: Target) -> Isolation | None:
         BuddyError: ``isolation-unreadable``.
     """
     try:
-        text = str(target.call("ssm", "get_parameter", Name=_memory(target))["Parameter"]["Value"])
+        text = str(target.client("ssm").get_parameter(Name=_memory(target))["Parameter"]["Value"])
     except AwsFailed as failure:
         if failure.code != "ParameterNotFound":
             raise
@@ -91,7 +91,7 @@ def isolate(target: Target, how: How, table: str) -> Isolation:
 
 def _act(target: Target, known: Isolation) -> None:
     if known.how == "function":
-        target.call("lambda", "put_function_concurrency", **_function(target), ReservedConcurrentExecutions=0)
+        target.client("lambda").put_function_concurrency(**_function(target), ReservedConcurrentExecutions=0)
         return
     arn, policy, revision = _policy(target, known.table)
     role = aliases.get_configuration(target)["Role"]
@@ -108,12 +108,10 @@ def remove_isolation(target: Target) -> str:
     if known is None:
         return "Nothing was isolated."
     if known.how == "function" and known.before is None:
-        target.call("lambda", "delete_function_concurrency", **_function(target))
+        target.client("lambda").delete_function_concurrency(**_function(target))
         told = "The function runs again, without reserved concurrency as before."
-    elif known.how == "function":
-        target.call(
-            "lambda", "put_function_concurrency", **_function(target), ReservedConcurrentExecutions=known.before
-        )
+    elif known.how == "function" and known.before is not None:
+        target.client("lambda").put_function_concurrency(**_function(target), ReservedConcurrentExecutions=known.before)
         told = f"The function's reserved concurrency is {known.before} again, as before."
         if known.before == 0:
             told += " Somebody had turned it off before: `aws lambda delete-function-concurrency` turns it on."
@@ -122,7 +120,7 @@ def remove_isolation(target: Target) -> str:
         _put_policy(target, arn, _others(policy), policy, revision)
         told = f"{known.table} can be written again."
     try:
-        target.call("ssm", "delete_parameter", Name=_memory(target))
+        target.client("ssm").delete_parameter(Name=_memory(target))
     except AwsFailed as failure:
         if failure.code != "ParameterNotFound":
             raise
@@ -154,7 +152,7 @@ def _store(target: Target, known: Isolation, overwrite: bool = False) -> Isolati
     """Keep it, unless somebody was first, or we were and were not told: theirs says what was there before."""
     value = json.dumps(asdict(known))
     try:
-        target.call("ssm", "put_parameter", Name=_memory(target), Value=value, Type="String", Overwrite=overwrite)
+        target.client("ssm").put_parameter(Name=_memory(target), Value=value, Type="String", Overwrite=overwrite)
     except AwsFailed as failure:
         if failure.code != "ParameterAlreadyExists":
             raise
@@ -163,15 +161,15 @@ def _store(target: Target, known: Isolation, overwrite: bool = False) -> Isolati
 
 
 def _reserved(target: Target) -> int | None:
-    told = target.call("lambda", "get_function_concurrency", **_function(target))
+    told = target.client("lambda").get_function_concurrency(**_function(target))
     return told.get("ReservedConcurrentExecutions")
 
 
 def _policy(target: Target, table: str) -> tuple[str, dict[str, Any], str]:
     """A table's ARN, its policy (empty if it has none) and the revision to guard a change with."""
-    arn = str(target.call("dynamodb", "describe_table", TableName=table)["Table"]["TableArn"])
+    arn = str(target.client("dynamodb").describe_table(TableName=table)["Table"]["TableArn"])
     try:
-        reply = target.call("dynamodb", "get_resource_policy", ResourceArn=arn)
+        reply = target.client("dynamodb").get_resource_policy(ResourceArn=arn)
     except AwsFailed as failure:
         if failure.code != "PolicyNotFoundException":
             raise
@@ -191,9 +189,9 @@ def _put_policy(
     guarded: dict[str, Any] = {"ResourceArn": arn, "ExpectedRevisionId": revision}
     if statements:
         document = json.dumps({"Version": "2012-10-17", **policy, "Statement": statements})
-        target.call("dynamodb", "put_resource_policy", **guarded, Policy=document)
+        target.client("dynamodb").put_resource_policy(**guarded, Policy=document)
     else:
-        target.call("dynamodb", "delete_resource_policy", **guarded)
+        target.client("dynamodb").delete_resource_policy(**guarded)
 
 
 def _function(target: Target) -> dict[str, str]:

@@ -69,7 +69,7 @@ def read_secret(target: Target, where: str) -> str:
     """
     kind, _, name = where.partition(":")
     if kind == "ssm":
-        found = str(target.call("ssm", "get_parameter", Name=name, WithDecryption=True)["Parameter"]["Value"])
+        found = str(target.client("ssm").get_parameter(Name=name, WithDecryption=True)["Parameter"]["Value"])
         target.redactor.add_secret(found)
         return found
     value = os.environ.get(name)
@@ -111,7 +111,7 @@ def _slack(address: str, text: str) -> None:
 
 
 def _publish(target: Target, topic: str, text: str) -> None:
-    target.call("sns", "publish", TopicArn=topic, Subject=f"Buddy {target.environment}", Message=text)
+    target.client("sns").publish(TopicArn=topic, Subject=f"Buddy {target.environment}", Message=text)
 
 
 def _post_status(page: StatusPage, token: str, incident: dict[str, str]) -> None:

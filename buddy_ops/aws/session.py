@@ -8,24 +8,23 @@ import fcntl
 import os
 import secrets
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
-from email.utils import parsedate_to_datetime
 from functools import cached_property, partial
 from http.client import HTTPException
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal, overload
 from urllib.error import HTTPError
 from urllib.parse import urlparse
 
 from botocore import exceptions as botocore
 from botocore.config import Config
 from botocore.credentials import AssumeRoleCredentialFetcher, DeferredRefreshableCredentials
-from botocore.parsers import ResponseParserError
 from botocore.session import Session
 
+from buddy_ops.aws import _client
 from buddy_ops.aws.clock import Clock, SandboxClock, SystemClock, ask_sandbox
 from buddy_ops.aws.errors import translate_error
 from buddy_ops.core import project
@@ -35,23 +34,21 @@ from buddy_ops.core.journal import Journal, iso_utc
 from buddy_ops.core.redaction import FILE, Redactor
 from buddy_ops.core.settings import Settings
 
-USER_AGENT = "buddy-ops"
-PAGING = (
-    ("Marker", "NextMarker"),
-    ("NextToken", "NextToken"),
-    ("ContinuationToken", "NextContinuationToken"),
-    ("KeyMarker", "NextKeyMarker"),
-    ("VersionIdMarker", "NextVersionIdMarker"),
-)
-"""How the next page is asked for, and where a page says that there is one."""
+if TYPE_CHECKING:
+    from types_boto3_cloudwatch import CloudWatchClient
+    from types_boto3_dynamodb import DynamoDBClient
+    from types_boto3_iam import IAMClient
+    from types_boto3_lambda import LambdaClient
+    from types_boto3_logs import CloudWatchLogsClient
+    from types_boto3_s3 import S3Client
+    from types_boto3_scheduler import EventBridgeSchedulerClient
+    from types_boto3_sns import SNSClient
+    from types_boto3_ssm import SSMClient
+    from types_boto3_sts import STSClient
 
-NOT_JOURNALED = frozenset(
-    {
-        *("ZipFile", "Payload", "Environment", "Value", "MetricDataQueries", "ClientContext", "Body"),
-        *("TransactItems", "RequestItems", "ExclusiveStartKey", "Key", "Item", "ExpressionAttributeValues"),
-    }
-)
-"""Parameters that are long, secret, or about people."""
+USER_AGENT = "buddy-ops"
+ATTEMPTS = 3
+"""How often the SDK sends a call at most."""
 
 
 @dataclass
@@ -77,7 +74,7 @@ class Target:
 
     @cached_property
     def _caller(self) -> dict[str, Any]:
-        return self.call("sts", "get_caller_identity")
+        return dict(self.client("sts").get_caller_identity())
 
     @property
     def account(self) -> str:
@@ -102,47 +99,80 @@ class Target:
         """The Resource dimension of the alias's metrics, for example 'buddy-alexa-skill-prod:live'."""
         return f"{self.settings.function}:{self.settings.alias}"
 
-    def call(self, service: str, operation: str, **parameters: Any) -> dict[str, Any]:
-        """One AWS call, journaled, with errors in the operator's words.
+    @overload
+    def client(self, service: Literal["cloudwatch"]) -> "CloudWatchClient": ...
+    @overload
+    def client(self, service: Literal["dynamodb"]) -> "DynamoDBClient": ...
+    @overload
+    def client(self, service: Literal["iam"]) -> "IAMClient": ...
+    @overload
+    def client(self, service: Literal["lambda"], *, attempts: int = ...) -> "LambdaClient": ...
+    @overload
+    def client(self, service: Literal["logs"]) -> "CloudWatchLogsClient": ...
+    @overload
+    def client(self, service: Literal["s3"]) -> "S3Client": ...
+    @overload
+    def client(self, service: Literal["scheduler"]) -> "EventBridgeSchedulerClient": ...
+    @overload
+    def client(self, service: Literal["sns"]) -> "SNSClient": ...
+    @overload
+    def client(self, service: Literal["ssm"]) -> "SSMClient": ...
+    @overload
+    def client(self, service: Literal["sts"]) -> "STSClient": ...
+
+    def client(self, service: _client.Service, *, attempts: int = ATTEMPTS) -> Any:
+        """A botocore client whose calls are journaled. Its methods and paginators raise ``AwsFailed``.
+
+        Args:
+            service: boto3's name, for example 'lambda'.
+            attempts: how often a call is sent at most; 1 for ``invoke``, which must not run the skill's code twice.
+        """
+        with self._lock:
+            if (service, attempts) not in self._clients:
+                client = self._clients[service, attempts] = self._create_client(service, attempts)
+                client.target = self
+                keys = None if self.sandbox else self.session.get_credentials()
+                for value in (keys.secret_key, keys.token) if keys else ():
+                    self.redactor.add_secret(value or "")
+            return self._clients[service, attempts]
+
+    def _create_client(self, service: _client.Service, attempts: int) -> Any:
+        config = Config(
+            connect_timeout=3,
+            read_timeout=10,
+            retries={"mode": "standard", "total_max_attempts": attempts},
+            user_agent_appid=USER_AGENT,  # type: ignore[call-arg]  # the stubs lack it
+        )
+        return self.session.create_client(
+            service, region_name=self.region, endpoint_url=self.endpoint_url, config=config
+        )
+
+    def perform(self, service: str, operation: str, parameters: dict[str, Any], send: _client.Send) -> dict[str, Any]:
+        """Send one call of a client, and journal it. Clients call this; runbooks call ``client``.
 
         Args:
             service: boto3's name, for example 'lambda'.
             operation: boto3's method, for example 'update_alias'.
-            **parameters: the call's parameters.
+            parameters: the call's parameters.
+            send: sends these parameters, with the SDK's retries.
 
         Raises:
-            AwsFailed: ``code`` says how AWS or the way to it failed.
+            AwsFailed: ``code`` says how AWS or the connection to it failed.
         """
-        noted = {key: value for key, value in parameters.items() if key not in NOT_JOURNALED}
+        noted = {key: value for key, value in parameters.items() if key not in _client.NOT_JOURNALED}
         entry: dict[str, Any] = {"call": f"{service}:{operation}", "parameters": noted}
         try:
-            reply: dict[str, Any] = getattr(self._client(service, operation), operation)(**parameters)
-            if hasattr(reply.get("Payload"), "read"):
-                reply["Payload"] = reply["Payload"].read()  # it may break off as well
-        except (botocore.BotoCoreError, botocore.ClientError, ResponseParserError) as error:
-            self._learn_time(getattr(error, "response", {}))
+            reply = send(parameters)
+            _client.read_body(reply)
+        except _client.SDK_ERRORS as error:
+            _client.learn_time(self.clock, getattr(error, "response", {}))
             failure = translate_error(error, f"{service}:{operation}", self.region)
             self.journal.append("aws", **entry, failed=failure.code)
             raise failure from error
-        self._learn_time(reply)
-        self._learn_secrets(service, reply)
+        _client.learn_time(self.clock, reply)
+        _client.learn_secrets(self.redactor, service, reply)
         self.journal.append("aws", **entry, request=reply.get("ResponseMetadata", {}).get("RequestId"))
         return reply
-
-    def _learn_time(self, reply: Mapping[str, Any]) -> None:
-        """Set the clock by AWS's own; a refusal carries the time as well, above all one for a wrong clock."""
-        with suppress(KeyError, ValueError, TypeError):
-            self.clock.correct(parsedate_to_datetime(reply["ResponseMetadata"]["HTTPHeaders"]["date"]))
-
-    def _learn_secrets(self, service: str, reply: Mapping[str, Any]) -> None:
-        """What AWS has just told and no archive may hold: a function's environment, and decrypted parameters."""
-        if service == "lambda":
-            for configuration in (reply, reply.get("Configuration", {}), *reply.get("Versions", ())):
-                self.redactor.add_secrets_of(configuration.get("Environment", {}).get("Variables", {}), strict=False)
-        elif service == "ssm":
-            for parameter in (reply.get("Parameter", {}), *reply.get("Parameters", ())):
-                if parameter.get("Type") == "SecureString":
-                    self.redactor.add_secret(parameter.get("Value", ""), shortest=4)
 
     def learn_secrets(self) -> str:
         """Read what no archive may hold, for the redactor; what could not be read, in words.
@@ -150,33 +180,15 @@ class Target:
         AWS: lambda:GetFunctionConfiguration, reads only.
         """
         try:
-            for qualified in ({}, {"Qualifier": self.settings.alias}):
-                self.call("lambda", "get_function_configuration", FunctionName=self.settings.function, **qualified)
+            client, name = self.client("lambda"), self.settings.function
+            client.get_function_configuration(FunctionName=name)
+            client.get_function_configuration(FunctionName=name, Qualifier=self.settings.alias)
         except AwsFailed as failure:
             if failure.code != "ResourceNotFoundException":
                 return (
                     f"The function's environment could not be read, so its values were not looked for: {failure.what}"
                 )
         return ""
-
-    def _client(self, service: str, operation: str) -> Any:
-        # A smoke test that is sent twice tests nothing twice as well, and may act twice.
-        attempts = 1 if operation == "invoke" else 3
-        with self._lock:
-            if (service, attempts) not in self._clients:
-                config = Config(
-                    connect_timeout=3,
-                    read_timeout=10,
-                    retries={"mode": "standard", "total_max_attempts": attempts},
-                    user_agent_appid=USER_AGENT,
-                )
-                self._clients[service, attempts] = self.session.create_client(
-                    service, region_name=self.region, endpoint_url=self.endpoint_url, config=config
-                )
-                keys = None if self.sandbox else self.session.get_credentials()
-                for value in (keys.secret_key, keys.token) if keys else ():
-                    self.redactor.add_secret(value or "")
-            return self._clients[service, attempts]
 
     def _repr_markdown_(self) -> str:
         where = f"sandbox at {self.endpoint_url}, virtual time" if self.sandbox else f"AWS account {self.account}"
@@ -199,21 +211,6 @@ class Target:
     def close(self) -> None:
         """Let the sandbox's time go on without us."""
         self.clock.close()
-
-
-def pages(target: Target, service: str, operation: str, **parameters: Any) -> Iterator[dict[str, Any]]:
-    """Every page of a call that AWS answers in pages, each as ``Target.call`` gives it.
-
-    Raises:
-        AwsFailed: as ``Target.call`` does, at the page that failed.
-    """
-    more: dict[str, str] = {}
-    while True:
-        page = target.call(service, operation, **parameters, **more)
-        yield page
-        more = {ours: page[theirs] for ours, theirs in PAGING if page.get(theirs)}
-        if not more:
-            return
 
 
 def connect(
@@ -380,6 +377,7 @@ def _session(settings: Settings, sandbox: bool) -> tuple[Session, str]:
     try:
         # botocore's own session: boto3's would bring file transfers along, a tenth of a second in every command.
         session = Session(profile=None if sandbox else settings.aws.profile)
+        session.register("creating-client-class", _client.add_recorder)  # type: ignore[arg-type]
         if sandbox:
             session.set_credentials("sandbox", "sandbox")
         else:
@@ -410,4 +408,6 @@ def _assume(session: Session, role: str, name: str, clock: Clock, where: Mapping
         return  # the first call says so
     creator = partial(session.create_client, **where)
     fetcher = AssumeRoleCredentialFetcher(creator, own, role, extra_args={"RoleSessionName": name})
-    session._credentials = DeferredRefreshableCredentials(fetcher.fetch_credentials, "assume-role", clock.now)
+    # botocore has no public way to give a session refreshable credentials.
+    refreshable = DeferredRefreshableCredentials(fetcher.fetch_credentials, "assume-role", clock.now)
+    session._credentials = refreshable  # type: ignore[attr-defined]

@@ -13,7 +13,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from itertools import islice
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from buddy_ops.aws.session import Target
 from buddy_ops.core.errors import AwsFailed, BuddyError, Refused
@@ -23,6 +23,9 @@ Item = Mapping[str, Mapping[str, Any]]
 
 Identity = tuple[tuple[str, Any], ...]
 """An item's key as something to look up by: (("S", "ann"), ("S", "reminder-1"))."""
+
+if TYPE_CHECKING:
+    from types_boto3_dynamodb.type_defs import TransactWriteItemTypeDef
 
 T = TypeVar("T")
 Watch = Callable[[str], None]
@@ -95,7 +98,7 @@ def restorable_window(target: Target, table: str) -> tuple[datetime, datetime]:
     Raises:
         Refused: ``table-unrecoverable``.
     """
-    told = target.call("dynamodb", "describe_continuous_backups", TableName=table)["ContinuousBackupsDescription"]
+    told = target.client("dynamodb").describe_continuous_backups(TableName=table)["ContinuousBackupsDescription"]
     window = told.get("PointInTimeRecoveryDescription", {})
     if window.get("PointInTimeRecoveryStatus") != "ENABLED":
         raise Refused(
@@ -104,8 +107,7 @@ def restorable_window(target: Target, table: str) -> tuple[datetime, datetime]:
             now="Nothing was changed.",
             next="Look for a backup (`aws dynamodb list-backups`), and switch point-in-time recovery on from now on.",
         )
-    first, last = (window[f"{which}RestorableDateTime"].astimezone(UTC) for which in ("Earliest", "Latest"))
-    return first, last
+    return window["EarliestRestorableDateTime"].astimezone(UTC), window["LatestRestorableDateTime"].astimezone(UTC)
 
 
 def restore_copy(target: Target, table: str, at: datetime, name: str, watch: Watch = ignore_progress) -> None:
@@ -126,7 +128,7 @@ def restore_copy(target: Target, table: str, at: datetime, name: str, watch: Wat
     _begin_restore(target, table, at, name)
     began = target.clock.now()
     while target.clock.now() < deadline:
-        told = target.call("dynamodb", "describe_table", TableName=name)["Table"]
+        told = target.client("dynamodb").describe_table(TableName=name)["Table"]
         if told["TableStatus"] == "ACTIVE":
             watch(f"{name} is there, after {(target.clock.now() - began) / timedelta(minutes=1):.0f} minutes")
             return
@@ -143,9 +145,10 @@ def restore_copy(target: Target, table: str, at: datetime, name: str, watch: Wat
 def _begin_restore(target: Target, table: str, at: datetime, name: str) -> None:
     if is_copy(target, table, at, name):
         return
-    fields = {"SourceTableName": table, "TargetTableName": name, "RestoreDateTime": at}
     try:
-        target.call("dynamodb", "restore_table_to_point_in_time", **fields)
+        target.client("dynamodb").restore_table_to_point_in_time(
+            SourceTableName=table, TargetTableName=name, RestoreDateTime=at
+        )
     except AwsFailed as failure:
         # It may have begun without an answer to us, and the SDK's own retry then collides with it.
         if failure.code not in ("TableAlreadyExistsException", "timeout") or not is_copy(target, table, at, name):
@@ -155,7 +158,7 @@ def _begin_restore(target: Target, table: str, at: datetime, name: str) -> None:
 def is_copy(target: Target, table: str, at: datetime, name: str) -> bool:
     """Whether our copy stands. Raises BuddyError ``restore-collides`` if something else has its name."""
     try:
-        told = target.call("dynamodb", "describe_table", TableName=name)["Table"]
+        told = target.client("dynamodb").describe_table(TableName=name)["Table"]
     except AwsFailed as failure:
         if failure.code != "ResourceNotFoundException":
             raise
@@ -241,10 +244,12 @@ def parallel_scan(
         AwsFailed: what the scan or ``work`` raised; pages that were yielded are done.
     """
 
+    scan = target.client("dynamodb").scan
+
     def step(segment: int, start: Mapping[str, Any] | None) -> tuple[Page, T]:
         where = {"Segment": segment, "TotalSegments": segments, "Limit": PAGE_ITEMS}
         more = {"ExclusiveStartKey": start} if start else {}
-        reply = call_with_retries(target, "scan", TableName=table, ConsistentRead=True, **where, **more)
+        reply = call_with_retries(target, scan, TableName=table, ConsistentRead=True, **where, **more)
         page = Page(segment, tuple(reply["Items"]), reply.get("LastEvaluatedKey"))
         return page, work(page)
 
@@ -286,7 +291,7 @@ def write_batch(target: Target, table: str, key: Sequence[str], changes: Sequenc
             break
         try:
             request = [_request(table, key, change) for change in left]
-            target.call("dynamodb", "transact_write_items", TransactItems=request)
+            target.client("dynamodb").transact_write_items(TransactItems=request)
             left = []
         except AwsFailed as failure:
             reasons = _reasons(failure)
@@ -309,7 +314,7 @@ def get_item(target: Target, table: str, keys: Iterable[Mapping[str, Any]]) -> I
         found: list[Item] = []
         asked: Any = {table: {"Keys": list(batch), "ConsistentRead": True}}
         for attempt in range(ATTEMPTS):
-            reply = call_with_retries(target, "batch_get_item", RequestItems=asked)
+            reply = call_with_retries(target, target.client("dynamodb").batch_get_item, RequestItems=asked)
             found += reply["Responses"].get(table, [])
             asked = reply.get("UnprocessedKeys")
             if not asked:
@@ -322,16 +327,16 @@ def get_item(target: Target, table: str, keys: Iterable[Mapping[str, Any]]) -> I
             yield from found
 
 
-def call_with_retries(target: Target, operation: str, **parameters: Any) -> dict[str, Any]:
-    """A call that is made again, later, while DynamoDB is throttled. AWS: dynamodb, as ``operation`` says."""
+def call_with_retries(target: Target, operation: Callable[..., T], **parameters: Any) -> T:
+    """Call a method of the DynamoDB client, and again, later, while DynamoDB throttles."""
     for attempt in range(ATTEMPTS - 1):
         try:
-            return target.call("dynamodb", operation, **parameters)
+            return operation(**parameters)
         except AwsFailed as failure:
             if failure.code not in BUSY:
                 raise
         _back_off(target, attempt)
-    return target.call("dynamodb", operation, **parameters)
+    return operation(**parameters)
 
 
 def key_attributes(item: Item, key: Sequence[str]) -> dict[str, Any]:
@@ -365,7 +370,7 @@ def _batches(each: Iterable[T], most: int) -> Iterator[tuple[T, ...]]:
         yield batch
 
 
-def _request(table: str, key: Sequence[str], change: Change) -> dict[str, Any]:
+def _request(table: str, key: Sequence[str], change: Change) -> "TransactWriteItemTypeDef":
     """One write of a transaction, on the condition that every attribute is what was seen.
 
     Of an item that stays only what differs is written: an attribute that somebody adds meanwhile stays, too.
@@ -375,14 +380,15 @@ def _request(table: str, key: Sequence[str], change: Change) -> dict[str, Any]:
     said = [f"{names[name]} = :v{at}" for at, name in enumerate(sorted(seen))]
     said += [f"attribute_not_exists({names[name]})" for name in sorted(to) if name not in seen]
     values = {f":v{at}": seen[name] for at, name in enumerate(sorted(seen))}
-    guarded: dict[str, Any] = {
+    guarded: Any = {
         "TableName": table,
         "ConditionExpression": " AND ".join(said),
         "ExpressionAttributeNames": {short: name for name, short in names.items()},
         "ReturnValuesOnConditionCheckFailure": "ALL_OLD",
     }
     if change.expected is None:
-        return {"Put": {**guarded, "Item": to}}
+        guarded["Item"] = to
+        return {"Put": guarded}
     guarded |= {"Key": key_attributes(seen, key), "ExpressionAttributeValues": values}
     if change.desired is None:
         return {"Delete": guarded}
@@ -391,7 +397,8 @@ def _request(table: str, key: Sequence[str], change: Change) -> dict[str, Any]:
     parts = ["SET " + ", ".join(f"{names[name]} = :w{at}" for at, name in enumerate(put))] if put else []
     gone = [names[name] for name in sorted(seen) if name not in to]
     parts += ["REMOVE " + ", ".join(gone)] if gone else []
-    return {"Update": {**guarded, "UpdateExpression": " ".join(parts)}}
+    guarded["UpdateExpression"] = " ".join(parts)
+    return {"Update": guarded}
 
 
 def _reasons(failure: AwsFailed) -> list[dict[str, Any]]:

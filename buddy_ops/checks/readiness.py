@@ -196,8 +196,8 @@ def _versions(target: Target) -> Told:
 
 def _owner(target: Target) -> Told:
     """Whether another tool owns the function, and with it perhaps the alias: its next run would undo a rollback."""
-    arn = target.call("lambda", "get_function_configuration", FunctionName=target.settings.function)["FunctionArn"]
-    tags = target.call("lambda", "list_tags", Resource=arn)["Tags"]
+    arn = target.client("lambda").get_function_configuration(FunctionName=target.settings.function)["FunctionArn"]
+    tags = target.client("lambda").list_tags(Resource=arn)["Tags"]
     stack = tags.get("aws:cloudformation:stack-name")
     named = any("terraform" in f"{key} {value}".casefold() for key, value in tags.items())
     owner = f"the CloudFormation stack {stack}" if stack else "Terraform" if named else ""
@@ -229,8 +229,8 @@ def _tables(target: Target) -> Iterator[Finding]:
 
 
 def _table(target: Target, name: str) -> Told:
-    described = target.call("dynamodb", "describe_table", TableName=name)["Table"]
-    backups = target.call("dynamodb", "describe_continuous_backups", TableName=name)["ContinuousBackupsDescription"]
+    described = target.client("dynamodb").describe_table(TableName=name)["Table"]
+    backups = target.client("dynamodb").describe_continuous_backups(TableName=name)["ContinuousBackupsDescription"]
     restorable = backups["PointInTimeRecoveryDescription"]["PointInTimeRecoveryStatus"] == "ENABLED"
     wanting = [
         what

@@ -9,7 +9,7 @@ import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from buddy_ops.aws import aliases, freezes, permissions
 from buddy_ops.aws.aliases import Alias
@@ -17,6 +17,10 @@ from buddy_ops.aws.permissions import Role
 from buddy_ops.aws.session import Target
 from buddy_ops.core.errors import AwsFailed, BuddyError, InvalidInput
 from buddy_ops.health import alarms
+
+if TYPE_CHECKING:
+    from types_boto3_cloudwatch.type_defs import DimensionFilterTypeDef
+    from types_boto3_iam.type_defs import ContextEntryTypeDef
 
 State = Literal["ok", "warning", "problem", "unknown"]
 Told = tuple[State, str, str]
@@ -188,28 +192,22 @@ def allowed(target: Target, role: Role, arn: str = "") -> Told:
 
 def _refused(target: Target, source: str, resource: str, actions: tuple[str, ...]) -> list[str]:
     """The actions that IAM would not allow, every page."""
-    service = {
+    service: ContextEntryTypeDef = {
         "ContextKeyName": "iam:PassedToService",
         "ContextKeyValues": [SCHEDULER],
         "ContextKeyType": "string",
     }
-    found: list[str] = []
-    marker: dict[str, str] = {}
-    while True:
-        page = target.call(
-            "iam",
-            "simulate_principal_policy",
-            PolicySourceArn=source,
-            ActionNames=list(actions),
-            ResourceArns=[resource],
-            ContextEntries=[service],
-            **marker,
-        )
-        results = page["EvaluationResults"]
-        found += [each["EvalActionName"] for each in results if each["EvalDecision"] != "allowed"]
-        if not page.get("IsTruncated"):
-            return found
-        marker = {"Marker": page["Marker"]}
+    pages = (
+        target.client("iam")
+        .get_paginator("simulate_principal_policy")
+        .paginate(PolicySourceArn=source, ActionNames=list(actions), ResourceArns=[resource], ContextEntries=[service])
+    )
+    return [
+        result["EvalActionName"]
+        for page in pages
+        for result in page["EvaluationResults"]
+        if result["EvalDecision"] != "allowed"
+    ]
 
 
 def _policy_source(target: Target) -> str:
@@ -220,7 +218,7 @@ def _policy_source(target: Target) -> str:
     name = rest.split("/")[0]
     try:
         # A role of single sign-on has a path, which its sessions' ARNs do not tell.
-        return str(target.call("iam", "get_role", RoleName=name)["Role"]["Arn"])
+        return str(target.client("iam").get_role(RoleName=name)["Role"]["Arn"])
     except AwsFailed:
         return f"{head.replace(':sts:', ':iam:')}:role/{name}"
 
@@ -228,7 +226,7 @@ def _policy_source(target: Target) -> str:
 def _lease_role(patient: _Patient) -> Told:
     arn = permissions.lease_role(patient.target.settings, _where(patient.target))
     try:
-        role = patient.target.call("iam", "get_role", RoleName=arn.rsplit("/", 1)[-1])["Role"]
+        role = patient.target.client("iam").get_role(RoleName=arn.rsplit("/", 1)[-1])["Role"]
     except AwsFailed as failure:
         if failure.code in ("NoSuchEntity", "NoSuchEntityException"):
             return "problem", f"there is no {arn}, so that no lease can be armed", "Deploy infrastructure.yaml."
@@ -260,13 +258,13 @@ def _failure_metrics(patient: _Patient) -> Told:
 
 def _seen(target: Target, namespace: str, name: str) -> bool:
     """Whether CloudWatch has the metric for a version behind the alias."""
-    own = [
+    own: list[DimensionFilterTypeDef] = [
         {"Name": "FunctionName", "Value": target.settings.function},
         {"Name": "Resource", "Value": target.resource},
         {"Name": "ExecutedVersion"},
     ]
     return bool(
-        target.call("cloudwatch", "list_metrics", Namespace=namespace, MetricName=name, Dimensions=own)["Metrics"]
+        target.client("cloudwatch").list_metrics(Namespace=namespace, MetricName=name, Dimensions=own)["Metrics"]
     )
 
 
@@ -290,7 +288,7 @@ def _log_group(patient: _Patient) -> Told:
         configuration = {}
     default = f"/aws/lambda/{patient.target.settings.function}"
     name = configuration.get("LoggingConfig", {}).get("LogGroup", default)
-    groups = patient.target.call("logs", "describe_log_groups", logGroupNamePrefix=name)["logGroups"]
+    groups = patient.target.client("logs").describe_log_groups(logGroupNamePrefix=name)["logGroups"]
     if any(group["logGroupName"] == name for group in groups):
         return "ok", name, ""
     return "warning", f"there is no {name}: cold starts are unknown", "Lambda makes it when the function first logs."
@@ -309,7 +307,7 @@ def _channels(patient: _Patient) -> Told:
         return "unknown", f"Slack's address is in ssm:{name}, which a reader does not open", ""
     if kind == "ssm":
         try:
-            target.call("ssm", "get_parameter", Name=name, WithDecryption=False)
+            target.client("ssm").get_parameter(Name=name, WithDecryption=False)
         except AwsFailed as failure:
             return "problem", f"Slack's address should be in ssm:{name}: {failure.what}"[:SHORT], f"Put it into {name}."
     return "ok", ", ".join(["Slack", *topic]), ""
@@ -321,7 +319,7 @@ def _archive(patient: _Patient) -> Told:
     if not bucket:
         return "warning", "executed runs stay in runs/ on this machine", "Set settings.archive.where to a bucket."
     try:
-        lock = patient.target.call("s3", "get_object_lock_configuration", Bucket=bucket)["ObjectLockConfiguration"]
+        lock = patient.target.client("s3").get_object_lock_configuration(Bucket=bucket)["ObjectLockConfiguration"]
     except AwsFailed as failure:
         if failure.code == "ObjectLockConfigurationNotFoundError":
             return "warning", f"{bucket} has no Object Lock: what is archived can change", "Make it anew with one."

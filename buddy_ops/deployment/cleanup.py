@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from buddy_ops.aws import aliases
-from buddy_ops.aws.session import Target, pages
+from buddy_ops.aws.session import Target
 from buddy_ops.core.errors import AwsFailed, Refused
 from buddy_ops.core.plan import Approval, Plan
 
@@ -103,7 +103,7 @@ def run_cleanup(target: Target, plan: CleanupPlan, approval: Approval) -> Cleanu
             spared[version] = needed[version]
             continue
         try:
-            target.call("lambda", "delete_function", FunctionName=target.settings.function, Qualifier=version)
+            target.client("lambda").delete_function(FunctionName=target.settings.function, Qualifier=version)
         except AwsFailed as failure:
             if failure.code == "ResourceConflictException":
                 spared[version] = failure.what  # an alias has taken it between our look and the call
@@ -125,9 +125,12 @@ def _needed(target: Target, found: list[dict[str, Any]]) -> dict[str, str]:
         published = datetime.strptime(each["LastModified"], "%Y-%m-%dT%H:%M:%S.%f%z")
         if now - published < WINDOW:
             needed[str(each["Version"])] = "it was published within 24 hours"
-    for each in _listed(target, "list_provisioned_concurrency_configs", "ProvisionedConcurrencyConfigs"):
-        needed[str(each["FunctionArn"]).rsplit(":", 1)[-1]] = "it has provisioned concurrency"
-    for alias in _listed(target, "list_aliases", "Aliases"):
+    client, name = target.client("lambda"), target.settings.function
+    reserved = client.get_paginator("list_provisioned_concurrency_configs").paginate(FunctionName=name)
+    for config in (config for page in reserved for config in page["ProvisionedConcurrencyConfigs"]):
+        needed[config["FunctionArn"].rsplit(":", 1)[-1]] = "it has provisioned concurrency"
+    listed = client.get_paginator("list_aliases").paginate(FunctionName=name)
+    for alias in (alias for page in listed for alias in page["Aliases"]):
         record = aliases.decode_rollout_state(alias.get("Description", ""))
         for version in (record.stable_version, record.fallback_version, record.new_version) if record else ():
             needed.setdefault(version, f"alias {alias['Name']} may return to it")
@@ -135,8 +138,3 @@ def _needed(target: Target, found: list[dict[str, Any]]) -> dict[str, str]:
         for version in (alias["FunctionVersion"], *weights):
             needed[str(version)] = f"alias {alias['Name']} serves it"
     return needed
-
-
-def _listed(target: Target, operation: str, member: str) -> list[dict[str, Any]]:
-    found = pages(target, "lambda", operation, FunctionName=target.settings.function)
-    return [each for page in found for each in page[member]]

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from buddy_ops.aws.session import Target, pages
+from buddy_ops.aws.session import Target
 from buddy_ops.core.errors import BuddyError, InvalidInput
 from buddy_ops.core.plan import Approval, Plan
 from buddy_ops.core.settings import Settings
@@ -118,11 +118,11 @@ def watched_tables(settings: Settings) -> tuple[str, ...]:
 
 def read_alarms(target: Target) -> tuple[Alarm, ...]:
     """The alarms whose names begin with the function's. AWS: cloudwatch:DescribeAlarms, every page, reads only."""
-    found = pages(target, "cloudwatch", "describe_alarms", AlarmNamePrefix=target.settings.function)
+    pages = target.client("cloudwatch").get_paginator("describe_alarms")
     return tuple(
-        Alarm(each["AlarmName"], each["StateValue"], each.get("StateReason", ""), each)
-        for page in found
-        for each in page["MetricAlarms"]
+        Alarm(alarm["AlarmName"], alarm["StateValue"], alarm.get("StateReason", ""), dict(alarm))
+        for page in pages.paginate(AlarmNamePrefix=target.settings.function)
+        for alarm in page["MetricAlarms"]
     )
 
 
@@ -185,7 +185,7 @@ def write_alarms(target: Target, plan: AlarmPlan, approval: Approval) -> tuple[s
     """
     approval.must_cover(plan)
     for each in () if target.dry_run else plan.wanted:
-        target.call("cloudwatch", "put_metric_alarm", **each)
+        target.client("cloudwatch").put_metric_alarm(**each)
     return tuple(each["AlarmName"] for each in plan.wanted)
 
 
@@ -225,7 +225,7 @@ async def prove_alarms(
             found.append(Wiring(name, False, "it burns now, so that a test would say nothing"))
             continue
         watch(f"{name} goes off: {len(found) + 1} of {len(plan.tests)}, up to a minute each")
-        target.call("cloudwatch", "set_alarm_state", AlarmName=name, StateValue="ALARM", StateReason=TEST)
+        target.client("cloudwatch").set_alarm_state(AlarmName=name, StateValue="ALARM", StateReason=TEST)
         told = await _delivered(target, name, began)
         found.append(Wiring(name, told.startswith("Success"), told or "it told nobody within a minute"))
     heard = confirmed_subscribers(target) if found else ""
@@ -258,16 +258,21 @@ def confirmed_subscribers(target: Target) -> str:
     AWS: sns:ListSubscriptionsByTopic, every page, reads only.
     """
     topic = target.settings.alarms.topic_arn
-    found = pages(target, "sns", "list_subscriptions_by_topic", TopicArn=topic) if topic else iter(())
-    every = [each for page in found for each in page["Subscriptions"]]
+    if topic is None:
+        return ""
+    pages = target.client("sns").get_paginator("list_subscriptions_by_topic").paginate(TopicArn=topic)
+    every = [each for page in pages for each in page["Subscriptions"]]
     return ", ".join(each["Protocol"] for each in every if each["SubscriptionArn"].startswith("arn:"))
 
 
 async def _delivered(target: Target, name: str, since: datetime) -> str:
     """What CloudWatch noted of the alarm's action: it says itself whether it could reach the topic."""
-    asked = {"AlarmName": name, "HistoryItemType": "Action", "StartDate": since, "EndDate": since + timedelta(hours=1)}
+    cloudwatch, until = target.client("cloudwatch"), since + timedelta(hours=1)
     for _ in range(PROOF_POLLS):
-        items = target.call("cloudwatch", "describe_alarm_history", **asked)["AlarmHistoryItems"]
+        reply = cloudwatch.describe_alarm_history(
+            AlarmName=name, HistoryItemType="Action", StartDate=since, EndDate=until
+        )
+        items = reply["AlarmHistoryItems"]
         if items:
             return str(items[0]["HistorySummary"])
         await target.clock.wait(target.clock.now() + PROOF_POLL)

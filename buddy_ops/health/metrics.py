@@ -10,13 +10,14 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-from buddy_ops.aws.session import Target, pages
+from buddy_ops.aws.session import Target
 from buddy_ops.core.errors import AwsFailed
 from buddy_ops.core.journal import iso_utc
 from buddy_ops.health.judge import Counts
 
 if TYPE_CHECKING:
     import pandas as pd
+    from types_boto3_cloudwatch.type_defs import DimensionTypeDef, MetricDataQueryTypeDef
 
 MINUTE = timedelta(minutes=1)
 INIT_BOUND_MS = 2000.0
@@ -150,11 +151,16 @@ def query_log(
         AwsFailed: ``query-unfinished``, and whatever AWS refuses.
     """
     group = f"/aws/lambda/{target.settings.function}"
-    window = {"startTime": int(since.timestamp()), "endTime": int(until.timestamp())}
-    started = target.call("logs", "start_query", logGroupName=group, queryString=query, **window)["queryId"]
+    logs = target.client("logs")
+    started = logs.start_query(
+        logGroupName=group,
+        queryString=query,
+        startTime=int(since.timestamp()),
+        endTime=int(until.timestamp()),
+    )["queryId"]
     for poll in range(QUERY_POLLS):
         watch(f"searching the log of {target.settings.function}: asked {poll + 1} of at most {QUERY_POLLS} times")
-        reply = target.call("logs", "get_query_results", queryId=started)
+        reply = logs.get_query_results(queryId=started)
         if reply["status"] == "Complete":
             return [{cell["field"]: cell["value"] for cell in row} for row in reply["results"]]
         target.clock.sleep_until(target.clock.now() + QUERY_POLL)
@@ -241,9 +247,12 @@ class _Partial(Exception):
     pass
 
 
-def _queries(target: Target, who: str, index: int) -> list[dict[str, Any]]:
+def _queries(target: Target, who: str, index: int) -> "list[MetricDataQueryTypeDef]":
     """The queries for the alias as a whole (index 0) or a version; ids are letters plus the index."""
-    own = [{"Name": "FunctionName", "Value": target.settings.function}, {"Name": "Resource", "Value": target.resource}]
+    own: list[DimensionTypeDef] = [
+        {"Name": "FunctionName", "Value": target.settings.function},
+        {"Name": "Resource", "Value": target.resource},
+    ]
     if who != ALIAS:
         own.append({"Name": "ExecutedVersion", "Value": who})
     bound = target.settings.health.latency_ms
@@ -271,13 +280,13 @@ def _queries(target: Target, who: str, index: int) -> list[dict[str, Any]]:
 
 
 def _fetch(
-    target: Target, queries: list[dict[str, Any]], since: datetime, until: datetime
+    target: Target, queries: "list[MetricDataQueryTypeDef]", since: datetime, until: datetime
 ) -> dict[str, dict[datetime, float]]:
     """Values by query id and minute. Raises _Partial unless every query ended 'Complete'."""
     found: dict[str, dict[datetime, float]] = {query["Id"]: {} for query in queries}
     status: dict[str, str] = {}
-    window = {"MetricDataQueries": queries, "StartTime": since, "EndTime": until}
-    for page in pages(target, "cloudwatch", "get_metric_data", **window):
+    paginator = target.client("cloudwatch").get_paginator("get_metric_data")
+    for page in paginator.paginate(MetricDataQueries=queries, StartTime=since, EndTime=until):
         for result in page["MetricDataResults"]:
             points = zip(result["Timestamps"], result["Values"], strict=True)
             found[result["Id"]].update(_point(at, value) for at, value in points)

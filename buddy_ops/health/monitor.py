@@ -9,15 +9,19 @@ Source: the deployment guide, 'Watching'.
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
 
 from buddy_ops.aws import aliases
 from buddy_ops.aws.aliases import Alias
-from buddy_ops.aws.session import Target, pages
+from buddy_ops.aws.session import Target
 from buddy_ops.core.errors import AwsFailed, InvalidInput
 from buddy_ops.core.settings import HealthSettings
 from buddy_ops.health import metrics
 from buddy_ops.health.judge import Counts
 from buddy_ops.health.metrics import INIT_BOUND_MS, MALFORMED, MINUTE, ColdStarts, MinuteRow
+
+if TYPE_CHECKING:
+    from types_boto3_cloudwatch.type_defs import DimensionFilterTypeDef
 
 MOST_VERSIONS = 8
 LONGEST = timedelta(days=15)
@@ -165,17 +169,17 @@ def _versions(target: Target, alias: Alias) -> tuple[list[str], str]:
         None,
         "",
     }
-    own = [
+    own: list[DimensionFilterTypeDef] = [
         {"Name": "FunctionName", "Value": target.settings.function},
         {"Name": "Resource", "Value": target.resource},
         {"Name": "ExecutedVersion"},
     ]
     trouble = ""
     try:
-        asked = {"Namespace": "AWS/Lambda", "MetricName": "Invocations", "Dimensions": own}
+        pages = target.client("cloudwatch").get_paginator("list_metrics")
         listed = {
             dimension["Value"]
-            for page in pages(target, "cloudwatch", "list_metrics", **asked)
+            for page in pages.paginate(Namespace="AWS/Lambda", MetricName="Invocations", Dimensions=own)
             for metric in page["Metrics"]
             for dimension in metric["Dimensions"]
             if dimension["Name"] == "ExecutedVersion"

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from buddy_ops.aws.session import Target, pages
+from buddy_ops.aws.session import Target
 from buddy_ops.core import project
 from buddy_ops.core.errors import BuddyError, InvalidInput, Refused
 from buddy_ops.health import alarms, metrics, monitor
@@ -296,10 +296,10 @@ def _records(journal: bytes | None) -> list[dict[str, Any]]:
 
 def _alarms(target: Target, begin: datetime, end: datetime) -> tuple[list[TimelineEvent], str]:
     """Every alarm of the function that changed its state, without our own tests; what could not be read."""
-    asked = {"HistoryItemType": "StateUpdate", "StartDate": begin, "EndDate": end}
+    pages = target.client("cloudwatch").get_paginator("describe_alarm_history")
     found = []
     try:
-        for page in pages(target, "cloudwatch", "describe_alarm_history", **asked):
+        for page in pages.paginate(HistoryItemType="StateUpdate", StartDate=begin, EndDate=end):
             for item in page["AlarmHistoryItems"]:
                 state = json.loads(item["HistoryData"])["newState"]
                 reason = str(state.get("stateReason", ""))

@@ -70,13 +70,13 @@ def read_marker(target: Target, table: TableSettings) -> SchemaMarker:
         BuddyError: ``schema-unreadable``.
     """
     key = {name: {"S": KEY} for name in table.key}
-    item = target.call("dynamodb", "get_item", TableName=table.name, Key=key, ConsistentRead=True).get("Item")
+    item = target.client("dynamodb").get_item(TableName=table.name, Key=key, ConsistentRead=True).get("Item")
     if not item:
         return SchemaMarker(table)
     said = {name: next(iter(value.values())) for name, value in item.items()}
     told = {name: str(said.get(name, "")) for name in ("migration", "state", "run", "since")}
     try:
-        return SchemaMarker(table, int(said["version"]), **told, there=True)
+        return SchemaMarker(table, int(str(said["version"])), **told, there=True)
     except (KeyError, ValueError):
         raise BuddyError(
             "schema-unreadable",
@@ -107,7 +107,7 @@ def write_marker(target: Target, held: SchemaMarker, version: int, migration: st
         condition = {"ConditionExpression": "#run = :run AND #since = :since AND #state = :state",
                      "ExpressionAttributeNames": names, "ExpressionAttributeValues": seen}  # fmt: skip
     try:
-        target.call("dynamodb", "put_item", TableName=held.table.name, Item=item, **condition)
+        target.client("dynamodb").put_item(TableName=held.table.name, Item=item, **condition)
     except AwsFailed:
         # It may be our own first attempt that stands there, without an answer.
         now = read_marker(target, held.table)

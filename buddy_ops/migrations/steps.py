@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 from typing import Literal, get_args
 
 from buddy_ops.aws import aliases, freezes, tables
-from buddy_ops.aws.session import Target, pages
+from buddy_ops.aws.session import Target
 from buddy_ops.aws.tables import Change, Page
 from buddy_ops.core.errors import BuddyError, InvalidInput, Refused
 from buddy_ops.core.plan import Approval, Plan
@@ -268,7 +268,7 @@ def _refuse_needed(target: Target, migration: Migration, version: int) -> None:
 def _serving(target: Target) -> dict[str, str]:
     """Each version that an alias serves, both weights, or that an open rollout may return to; with the reason."""
     found: dict[str, str] = {}
-    for page in pages(target, "lambda", "list_aliases", FunctionName=target.settings.function):
+    for page in target.client("lambda").get_paginator("list_aliases").paginate(FunctionName=target.settings.function):
         for alias in page["Aliases"]:
             record = aliases.decode_rollout_state(alias.get("Description", ""))
             if record is not None and record.open and record.stable_version:
@@ -301,7 +301,7 @@ def _announce_contract(target: Target, plan: MigrationPlan) -> SchemaMarker:
 
 def _passes(target: Target, plan: MigrationPlan, marker: SchemaMarker, tell: Tell) -> BackfillTally:
     """Go through the table until nothing gives way any more."""
-    total = int(target.call("dynamodb", "describe_table", TableName=plan.marker.table.name)["Table"]["ItemCount"])
+    total = int(target.client("dynamodb").describe_table(TableName=plan.marker.table.name)["Table"]["ItemCount"])
     changed = 0
     for _ in range(PASSES):
         tally = _go_through(target, plan, marker, _Progress(target, total, tell))

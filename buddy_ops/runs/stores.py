@@ -16,7 +16,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Protocol
 
-from buddy_ops.aws.session import Target, pages
+from buddy_ops.aws.session import Target
 from buddy_ops.core.errors import AwsFailed, BuddyError
 from buddy_ops.runs import pages as pages_
 
@@ -169,7 +169,8 @@ class S3Store:
     def folders(self) -> dict[str, set[str]]:
         """AWS: s3:ListObjectsV2 (the permission is s3:ListBucket)."""
         found: dict[str, set[str]] = {}
-        for page in pages(self._target, "s3", "list_objects_v2", Bucket=self._bucket, Prefix=self._prefix):
+        pages = self._target.client("s3").get_paginator("list_objects_v2")
+        for page in pages.paginate(Bucket=self._bucket, Prefix=self._prefix):
             for each in page.get("Contents", ()):
                 folder, slash, name = each["Key"].removeprefix(self._prefix).partition("/")
                 if slash and folder != "chain":
@@ -201,7 +202,8 @@ class S3Store:
         links = list(self._links(0))
         problems = [] if links == manifests else ["The objects under chain/ are not the manifests of the index."]
         versions: dict[str, int] = {}
-        for page in pages(self._target, "s3", "list_object_versions", Bucket=self._bucket, Prefix=self._prefix):
+        pages = self._target.client("s3").get_paginator("list_object_versions")
+        for page in pages.paginate(Bucket=self._bucket, Prefix=self._prefix):
             for each in (*page.get("Versions", ()), *page.get("DeleteMarkers", ())):
                 name = each["Key"].removeprefix(self._prefix)
                 versions[name] = versions.get(name, 0) + (name not in (INDEX, PAGE))
@@ -210,7 +212,7 @@ class S3Store:
 
     def _lock_in_words(self) -> str:
         try:
-            reply = self._target.call("s3", "get_object_lock_configuration", Bucket=self._bucket)
+            reply = self._target.client("s3").get_object_lock_configuration(Bucket=self._bucket)
             kept = reply["ObjectLockConfiguration"]["Rule"]["DefaultRetention"]
         except (AwsFailed, KeyError):
             return (
@@ -259,9 +261,9 @@ class S3Store:
         """Whether it was written: False where the condition does not hold."""
         texts = {".html": "text/html; charset=utf-8", ".md": "text/markdown; charset=utf-8"}
         kind = texts.get(Path(name).suffix, "application/json")
-        where = {"Bucket": self._bucket, "Key": self._prefix + name, "ContentType": kind}
+        where: Any = {"Bucket": self._bucket, "Key": self._prefix + name, "ContentType": kind}
         try:
-            self._target.call("s3", "put_object", Body=content, **where, **condition)
+            self._target.client("s3").put_object(Body=content, **{**where, **condition})
         except AwsFailed as failure:
             if failure.code in ("PreconditionFailed", "ConditionalRequestConflict", "412", "409"):
                 return False
@@ -270,7 +272,7 @@ class S3Store:
 
     def _read(self, name: str) -> tuple[bytes | None, str]:
         try:
-            reply = self._target.call("s3", "get_object", Bucket=self._bucket, Key=self._prefix + name)
+            reply = self._target.client("s3").get_object(Bucket=self._bucket, Key=self._prefix + name)
         except AwsFailed as failure:
             if failure.code == "NoSuchKey":
                 return None, ""

@@ -169,11 +169,13 @@ def test_a_target_says_where_it_acts(here: Situation) -> None:
 def test_a_call_is_journaled_without_payloads(here: Situation) -> None:
     """Service, operation, parameters and AWS's request id are kept; code, secrets and people's words are not."""
     mine = here.connect()
-    lam = mine.call("lambda", "get_function_configuration", FunctionName=here.function)
+    lam = mine.client("lambda").get_function_configuration(FunctionName=here.function)
     secret = {"Variables": {"TOKEN": "hunter2"}}
-    mine.call("lambda", "update_function_configuration", FunctionName=here.function, Environment=secret)
-    mine.call("ssm", "put_parameter", Name="/x", Value="hunter2", Type="SecureString")
-    mine.call("lambda", "invoke", FunctionName=here.function, Qualifier="1", Payload=b'{"request": "hunter2"}')
+    mine.client("lambda").update_function_configuration(FunctionName=here.function, Environment=secret)
+    mine.client("ssm").put_parameter(Name="/x", Value="hunter2", Type="SecureString")
+    mine.client("lambda", attempts=1).invoke(
+        FunctionName=here.function, Qualifier="1", Payload=b'{"request": "hunter2"}'
+    )
     text = (here.folder / "run" / "journal.jsonl").read_text()
     told = [json.loads(line) for line in text.splitlines()]
     assert [each["kind"] for each in told] == ["opened", "aws", "aws", "aws", "aws"]
@@ -187,7 +189,7 @@ def test_a_failed_call_is_journaled_with_its_code(here: Situation) -> None:
     """AWS's own name for the failure stands in the journal, and in the error."""
     mine = here.connect()
     with pytest.raises(AwsFailed) as failed:
-        mine.call("lambda", "get_alias", FunctionName=here.function, Name="nobody")
+        mine.client("lambda").get_alias(FunctionName=here.function, Name="nobody")
     assert failed.value.code == "ResourceNotFoundException" and failed.value.reference == "not-found"
     assert mine.journal.records[-1]["failed"] == "ResourceNotFoundException"
 
@@ -222,8 +224,10 @@ def test_what_is_sent_to_lambda_invoke_is_sent_once(alone: Path) -> None:
     with web(500, b"{}") as url:
         values = {**VALUES, "aws": {"region": "us-east-1", "endpoint_url": url}}
         mine = session.connect("sandbox", "t", values=values, quiet=True)
-        assert mine._client("lambda", "invoke").meta.config.retries["total_max_attempts"] == 1
-        assert mine._client("lambda", "get_alias").meta.config.retries["total_max_attempts"] == 3
+        assert mine.client("lambda", attempts=1).meta.config.retries["total_max_attempts"] == 1
+        assert mine.client("lambda").meta.config.retries["total_max_attempts"] == 3
+        with pytest.raises(TypeError, match="attempts=1"):
+            mine.client("lambda").invoke(FunctionName="f")
 
 
 # Its time

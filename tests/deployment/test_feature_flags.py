@@ -13,7 +13,7 @@ from buddy_ops.deployment import feature_flags, rollout
 from buddy_ops.deployment.rollout_plan import RolloutPlan
 from buddy_sandbox import builds
 from buddy_sandbox.faults import PROFILES
-from tests.conftest import Situation, approve
+from tests.conftest import Situation, approve, intercept
 
 Bring = Callable[..., Situation]
 SAFETY, FLOW = "ENABLE_ENHANCED_SAFETY", "ENABLE_NEW_MEDICATION_FLOW"
@@ -153,14 +153,13 @@ def test_somebody_elses_change_is_not_overwritten(situation: Bring) -> None:
     here = situation("good", history_minutes=0, requests_per_minute=0)
     mine = canary(here)
     plan = feature_flags.plan_flags(mine, {SAFETY: True})
-    sent = mine.call
 
-    def late(service: str, operation: str, **given: Any) -> dict[str, Any]:
+    def late(send: Any, service: str, operation: str, **given: Any) -> dict[str, Any]:
         if operation == "update_function_configuration":
             configured(here, THEIRS="kept")
-        return sent(service, operation, **given)
+        return send(service, operation, **given)
 
-    mine.call = late  # type: ignore[method-assign]
+    intercept(mine, late)
     with pytest.raises(Refused, match="rollout-under-way"):
         rollout.drive_rollout(mine, rollout.run_rollout(mine, plan, approve(mine, plan)))
     assert variables(here) == {"THEIRS": "kept"} and here.alias()["FunctionVersion"] == "1"

@@ -13,7 +13,7 @@ from buddy_ops.aws.session import Target
 from buddy_ops.core.errors import AwsFailed, InvalidInput, Refused
 from buddy_ops.deployment import rollback, rollout
 from buddy_ops.deployment.rollback import RollbackResult
-from tests.conftest import Situation, abandon, approve
+from tests.conftest import Situation, abandon, approve, intercept
 
 Bring = Callable[..., Situation]
 WRITES = ("UpdateAlias", "CreateAlias", "DeleteAlias", "UpdateFunctionCode", "PublishVersion", "CreateSchedule")
@@ -377,16 +377,15 @@ class Mover:
 
     def __init__(self, here: Situation, mine: Target, times: int) -> None:
         self.here, self.left, self.attempts = here, times, 0
-        self._call = mine.call
-        mine.call = self  # type: ignore[method-assign]
+        intercept(mine, self)
 
-    def __call__(self, service: str, operation: str, **fields: Any) -> dict[str, Any]:
+    def __call__(self, send: Any, service: str, operation: str, **fields: Any) -> dict[str, Any]:
         if operation == "update_alias":
             self.attempts += 1
             if self.left:
                 self.left -= 1
                 put(self.here, "2", RECORD, v1=0.5)
-        return self._call(service, operation, **fields)
+        return send(service, operation, **fields)
 
 
 def test_a_rollback_wins_over_whoever_moves_the_alias(quick: Bring) -> None:
@@ -435,16 +434,16 @@ def test_the_write_that_was_not_answered_is_not_made_twice(quick: Bring) -> None
     publish(here, "2.0.0")
     put(here, "2", RECORD)
     mine = here.connect()
-    plan, send = rollback.plan_rollback(mine), mine.call
+    plan = rollback.plan_rollback(mine)
     lost = AwsFailed("aws-unreachable", "no answer", now="Unknown.", next="Again.", code="timeout")
 
-    def call(service: str, operation: str, **fields: Any) -> dict[str, Any]:
+    def call(send: Any, service: str, operation: str, **fields: Any) -> dict[str, Any]:
         reply = send(service, operation, **fields)
         if operation == "update_alias":
             raise lost
         return reply
 
-    mine.call = call  # type: ignore[method-assign]
+    intercept(mine, call)
     assert rollback.run_rollback(mine, plan, approve(mine, plan)).serving == "1"
     assert len(here.calls("UpdateAlias")) == 1 and served(here) == ("1", {})
 

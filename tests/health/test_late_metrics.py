@@ -9,13 +9,13 @@ import pytest
 
 from buddy_ops.aws.aliases import decode_rollout_state
 from buddy_ops.core.errors import Refused
+from buddy_ops.core.outcome import Outcome
 from buddy_ops.deployment import rollout
-from buddy_ops.deployment.outcome import Outcome
 from buddy_ops.health import evidence, metrics
 from buddy_ops.health.evidence import RolloutEvidence
 from buddy_ops.health.judge import Counts
 from buddy_ops.health.metrics import MINUTE, MetricsReading, MinuteRow
-from tests.conftest import Situation, approve
+from tests.conftest import Situation, approve, intercept
 
 Bring = Callable[..., Situation]
 
@@ -214,9 +214,8 @@ def test_all_of_lambdas_metrics_make_a_minute_complete(situation: Bring) -> None
     here = situation("good", history_minutes=10)
     mine = here.connect()
     until = mine.clock.now().replace(second=0, microsecond=0) - 2 * MINUTE
-    send = mine.call
 
-    def without_duration(service: str, operation: str, **fields: Any) -> dict[str, Any]:
+    def without_duration(send: Any, service: str, operation: str, **fields: Any) -> dict[str, Any]:
         reply = send(service, operation, **fields)
         for result in reply.get("MetricDataResults", ()):
             if result["Id"].startswith("p99"):
@@ -225,7 +224,7 @@ def test_all_of_lambdas_metrics_make_a_minute_complete(situation: Bring) -> None
 
     rows = metrics.read_minutes(mine, ("1",), lambda _: "1", until - 5 * MINUTE, until).rows
     assert rows and not any(row.incomplete for row in rows)
-    mine.call = without_duration  # type: ignore[method-assign]
+    intercept(mine, without_duration)
     rows = metrics.read_minutes(mine, ("1",), lambda _: "1", until - 5 * MINUTE, until).rows
     assert rows and all(row.incomplete for row in rows)
 

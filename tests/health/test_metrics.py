@@ -16,7 +16,7 @@ from buddy_ops.health.judge import Counts
 from buddy_ops.health.metrics import MINUTE, MetricsReading, MinuteRow
 from buddy_sandbox import builds
 from buddy_sandbox.faults import FaultProfile
-from tests.conftest import Situation
+from tests.conftest import Situation, intercept
 
 Bring = Callable[..., Situation]
 MIXED = FaultProfile("mixed", error_rate=0.05, apology_rate=0.05, slow_rate=0.05, slow_ms=6500.0)
@@ -233,20 +233,20 @@ def test_a_poll_is_one_request(bring: Bring) -> None:
     assert made == [("cloudwatch", "GetMetricData")]
 
 
-def test_pages_are_put_together(bring: Bring, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pages_are_put_together(bring: Bring) -> None:
     """An answer in several pages gives the same rows as one: a value lost between pages would be a failure unseen."""
     here = bring(stable="errors_5_percent")
     here.ask("advance", seconds=1200)
     mine = here.connect(quiet=True)
-    whole, call = read(mine, 15), mine.call
+    whole = read(mine, 15)
     pages = []
 
-    def small(service: str, operation: str, **fields: Any) -> dict[str, Any]:
-        reply = call(service, operation, **fields, MaxDatapoints=7)
+    def small(send: Any, service: str, operation: str, **fields: Any) -> dict[str, Any]:
+        reply = send(service, operation, **fields, MaxDatapoints=7)
         pages.append(reply)
         return reply
 
-    monkeypatch.setattr(mine, "call", small)
+    intercept(mine, small)
     assert read(mine, 15) == whole
     assert len(pages) > 5
 

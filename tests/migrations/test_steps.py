@@ -265,9 +265,9 @@ def killed_backfill(endpoint: str, folder: str, after: int) -> int:
         os.close(mouth)
         os.environ["BUDDY_OPS_RUN_FOLDER"] = folder
         begun, lock = 0, threading.Lock()
-        send = Target.call
+        send = Target.perform
 
-        def counted(self: Target, service: str, operation: str, **given: Any) -> dict[str, Any]:
+        def counted(self: Target, service: str, operation: str, *given: Any) -> dict[str, Any]:
             nonlocal begun
             if operation == "transact_write_items":
                 with lock:
@@ -275,9 +275,9 @@ def killed_backfill(endpoint: str, folder: str, after: int) -> int:
                     os.write(ear, b".")
                     if begun == after:
                         os.kill(os.getpid(), signal.SIGKILL)
-            return send(self, service, operation, **given)
+            return send(self, service, operation, *given)
 
-        Target.call = counted  # type: ignore[method-assign]
+        Target.perform = counted  # type: ignore[method-assign]
         try:
             from buddy_ops.aws import session
 

@@ -13,7 +13,7 @@ from buddy_ops.core.errors import AwsFailed, Refused
 from buddy_ops.core.plan import NOBODY, Approval, Plan
 from buddy_ops.deployment import rollback, rollout
 from buddy_ops.notebook import approvals
-from tests.conftest import Situation
+from tests.conftest import Situation, intercept
 
 Bring = Callable[..., Situation]
 WRITES = ("UpdateAlias", "CreateAlias", "UpdateFunctionCode", "PublishVersion", "CreateSchedule")
@@ -164,17 +164,16 @@ def test_a_plan_runs_only_with_its_own_approval(bring: Bring) -> None:
     assert here.calls(*WRITES) == []
 
 
-def test_shipping_needs_to_know_who_asks(bring: Bring, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_shipping_needs_to_know_who_asks(bring: Bring) -> None:
     """If AWS does not say who we are, nothing is shipped: the proved name belongs to the record."""
     mine, plan = planned(bring())
-    call = mine.call
 
-    def forget(service: str, operation: str, **fields: Any) -> dict[str, Any]:
+    def forget(send: Any, service: str, operation: str, **fields: Any) -> dict[str, Any]:
         if service == "sts":
             raise AwsFailed("access-denied", "no sts", now="Nothing.", next="Ask.", code="AccessDenied")
-        return call(service, operation, **fields)
+        return send(service, operation, **fields)
 
-    monkeypatch.setattr(mine, "call", forget)
+    intercept(mine, forget)
     with pytest.raises(AwsFailed, match="access-denied"):
         approve(mine, plan, ["Ada"])
 

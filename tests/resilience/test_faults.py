@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
+from buddy_ops.aws import _client, session
 from buddy_ops.aws import clock as clocks
-from buddy_ops.aws import session
 from buddy_ops.aws.clock import SystemClock
 from buddy_ops.core.errors import AwsFailed, BuddyError
 from buddy_sandbox.chaos import ANSWERS, METRICS
@@ -178,12 +178,10 @@ def test_a_clock_that_is_minutes_off_is_set_by_aws(monkeypatch: pytest.MonkeyPat
 
     monkeypatch.setattr(clocks, "datetime", Machine)
     clock = SystemClock()
-    mine = object.__new__(session.Target)
-    mine.clock = clock
-    mine._learn_time({"ResponseMetadata": {"HTTPHeaders": {"date": "Mon, 02 Nov 2026 03:00:00 GMT"}}})
+    _client.learn_time(clock, {"ResponseMetadata": {"HTTPHeaders": {"date": "Mon, 02 Nov 2026 03:00:00 GMT"}}})
     assert clock.now() == truth
-    mine._learn_time({"ResponseMetadata": {"HTTPHeaders": {"date": "soon"}}})
-    mine._learn_time({})
+    _client.learn_time(clock, {"ResponseMetadata": {"HTTPHeaders": {"date": "soon"}}})
+    _client.learn_time(clock, {})
     assert clock.now() == truth
 
 
@@ -225,6 +223,6 @@ def test_a_silent_aws_is_a_timeout(situation: Bring) -> None:
     mine = connect(here, "test")
     here.ask("chaos", kind="silent", operation="Invoke", times=1)
     with pytest.raises(AwsFailed, match="aws-unreachable") as failed:
-        mine.call("lambda", "invoke", FunctionName=here.function)
+        mine.client("lambda", attempts=1).invoke(FunctionName=here.function)
     here.ask("chaos")
     assert failed.value.code == "timeout" and failed.value.now.startswith("Unknown")

@@ -9,6 +9,7 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -60,13 +61,26 @@ TEXTS = st.one_of(
 )
 
 
-def stub(answer: Callable[[str, str], dict[str, Any]] | None = None, **more: Any) -> Target:
+class Client:
+    """A client without AWS; an operation that has pages has one."""
+
+    def __init__(self, service: str, call: Callable[..., Any]) -> None:
+        self._service, self._call = service, call
+
+    def __getattr__(self, operation: str) -> Callable[..., Any]:
+        return partial(self._call, self._service, operation)
+
+    def get_paginator(self, operation: str) -> Any:
+        return SimpleNamespace(paginate=lambda **fields: iter((self._call(self._service, operation, **fields),)))
+
+
+def stub(answer: Callable[..., dict[str, Any]] | None = None, **more: Any) -> Target:
     """A target without AWS: its calls are answered by ``answer`` and counted in ``asked``."""
     asked: list[str] = []
 
-    def call(service: str, operation: str, **_: Any) -> dict[str, Any]:
+    def call(service: str, operation: str, **fields: Any) -> dict[str, Any]:
         asked.append(f"{service}:{operation}")
-        return answer(service, operation) if answer else {}
+        return answer(service, operation, **fields) if answer else {}
 
     here = SimpleNamespace(
         environment="sandbox",
@@ -77,7 +91,7 @@ def stub(answer: Callable[[str, str], dict[str, Any]] | None = None, **more: Any
         ),
         clock=SimpleNamespace(now=lambda: NOW, sleep_until=lambda _: None),
         journal=Journal(lambda _: None, lambda: NOW),
-        call=call,
+        client=lambda service: Client(service, call),
         asked=asked,
     )
     return cast(Target, SimpleNamespace(**(vars(here) | more)))
@@ -223,7 +237,7 @@ def test_any_alias_is_told_in_words(description: str, primary: str, weight: floa
         "FunctionVersion": primary, "RevisionId": "r", "Description": description,
         "RoutingConfig": {"AdditionalVersionWeights": {"3": weight} if weight else {}},
     }  # fmt: skip
-    here = stub(lambda *_: reply)
+    here = stub(lambda *_, **__: reply)
     assert "buddy:live serves" in aliases.describe(here, aliases.read_alias(here))
 
 
@@ -251,7 +265,7 @@ FREEZES = st.one_of(
 @example(json.dumps({"reason": "x", "owner": "Ada", "expires": "2026-11-22T04:00:00+09:00"}))
 def test_whatever_stands_there_freezes(text: str) -> None:
     """A freeze holds until its moment in UTC has passed; a text that is not ours holds until somebody deletes it."""
-    here = stub(lambda *_: {"Parameters": [{"Name": "/buddy/sandbox/freeze/x", "Value": text}]})
+    here = stub(lambda *_, **__: {"Parameters": [{"Name": "/buddy/sandbox/freeze/x", "Value": text}]})
     found = freezes.active_freezes(here)
     try:
         expires = datetime.fromisoformat(json.loads(text)["expires"])
@@ -329,7 +343,7 @@ def check_reading(reading: metrics.MetricsReading) -> None:
 @given(PAGE)
 def test_a_malformed_answer_is_no_measurement(page: dict[str, Any]) -> None:
     """What is not CloudWatch's form gives no minute and says so; it is no exception, and no minute without requests."""
-    reading = read(stub(lambda *_: page))
+    reading = read(stub(lambda *_, **__: page))
     assert reading.trouble is not None
     check_reading(reading)
 
@@ -357,7 +371,7 @@ def test_a_complete_answer_gives_counts_that_make_sense(series: list[list[tuple[
         ]
         return {"MetricDataResults": results}
 
-    check_reading(read(stub(call=call)))
+    check_reading(read(stub(call)))
 
 
 @MANY
@@ -370,7 +384,7 @@ def test_a_complete_answer_gives_counts_that_make_sense(series: list[list[tuple[
 def test_a_malformed_log_query_is_told(reply: dict[str, Any], rows: list[Any]) -> None:
     """Cold starts that cannot be read are a sentence, never an exception."""
     for answer in (reply, {"queryId": "q", "status": "Complete", "results": rows}):
-        assert metrics.describe_cold_starts(stub(lambda *_, answer=answer: answer), NOW - MINUTE, NOW)
+        assert metrics.describe_cold_starts(stub(lambda *_, answer=answer, **__: answer), NOW - MINUTE, NOW)
 
 
 # Journals
@@ -522,7 +536,7 @@ def test_any_plan_has_a_hash_and_reads(covers: Mapping[str, Any], lines: list[st
 def test_a_freeze_that_cannot_be_read_from_aws_is_an_error_with_a_reference() -> None:
     """AWS's refusal comes through as it is: a rollout may not take silence for permission."""
 
-    def refused(service: str, operation: str) -> dict[str, Any]:
+    def refused(service: str, operation: str, **_: Any) -> dict[str, Any]:
         raise AwsFailed("access-denied", "no", now="-", next="-", code="AccessDeniedException")
 
     with pytest.raises(AwsFailed, match="access-denied"):

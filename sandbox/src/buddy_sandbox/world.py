@@ -86,7 +86,7 @@ class World:
         """An SDK client of this sandbox."""
         if service not in self._clients:
             session = boto3.Session(aws_access_key_id="sandbox", aws_secret_access_key="sandbox", region_name=REGION)
-            config = Config(retries={"total_max_attempts": 1}, user_agent_appid="sandbox")
+            config = Config(retries={"total_max_attempts": 1}, user_agent_appid="sandbox")  # type: ignore[call-arg]
             self._clients[service] = session.client(service, endpoint_url=self.endpoint, config=config)
         return self._clients[service]
 

@@ -5,6 +5,7 @@ one actor runs at any moment, and the same seed gives the same order again. Time
 to take; when all sleep it goes on to the earliest wake-up. Never knows what an actor does.
 """
 
+import copy
 import random
 import threading
 from collections.abc import Callable
@@ -15,10 +16,10 @@ from typing import Any
 from buddy_ops.aws.session import Target
 from buddy_ops.core.errors import AwsFailed, BuddyError
 from buddy_ops.core.journal import Journal
-from tests.conftest import Situation
+from tests.conftest import Situation, intercept
 
 CLIENTS: dict[tuple[str, int], Any] = {}
-"""AWS clients are made once for all targets: making them takes longer than a race."""
+"""AWS clients are made once, and copied for each target: making them takes longer than a race."""
 
 PATIENCE_S = 60.0
 """Real seconds after which an actor that neither calls nor ends is stuck."""
@@ -102,22 +103,28 @@ class Race:
         target = self.here.connect(name, quiet=True, run=name, **options)
         actor = Actor(name, target, work, self.random.randint(since, max(since, within)), once)
         target.clock = HeldClock(self, actor)
-        target._clients = CLIENTS
-        target.journal = Journal(lambda _: None, target.clock.now)
-        sent = target.call
+        make = target._create_client
 
-        def call(service: str, operation: str, **parameters: Any) -> dict[str, Any]:
+        def create(service: Any, attempts: int) -> Any:
+            if (service, attempts) not in CLIENTS:
+                CLIENTS[service, attempts] = make(service, attempts)
+            return copy.copy(CLIENTS[service, attempts])
+
+        target._create_client = create  # type: ignore[method-assign]
+        target.journal = Journal(lambda _: None, target.clock.now)
+
+        def call(send: Any, service: str, operation: str, **parameters: Any) -> dict[str, Any]:
             self.park(actor, "ready")
             noted = (name, f"{service}:{operation}", parameters)
             try:
-                reply = sent(service, operation, **parameters)
+                reply: dict[str, Any] = send(service, operation, **parameters)
             except AwsFailed as failure:
                 self.events.append(Event(*noted, code=failure.code))
                 raise
             self.events.append(Event(*noted, reply=reply))
             return reply
 
-        target.call = call  # type: ignore[method-assign]
+        intercept(target, call)
         self.actors.append(actor)
         return actor
 

@@ -70,8 +70,7 @@ def change(target: Target, item: dict[str, Any], minutes: int, old: bool) -> Non
     if not old:
         said[":minutes"] = {"N": str(minutes)}
         sets += ", at_minutes = :minutes"
-    target.call(
-        "dynamodb", "update_item", TableName=corruption.NAME, Key=key, UpdateExpression=sets,
+    target.client("dynamodb").update_item(TableName=corruption.NAME, Key=key, UpdateExpression=sets,
         ExpressionAttributeNames={"#at": "at"}, ExpressionAttributeValues=said,
     )  # fmt: skip
 
@@ -84,7 +83,7 @@ def user(items: list[dict[str, Any]], old: bool) -> Callable[[Target], None]:
             known = schema.read_marker(target, target.settings.tables[0]).version if old else 0
             change(target, items[number], 600 + number, old=known == definitions.FIRST)
         key = {name: items[3][name] for name in ("user_id", "reminder_id")}
-        target.call("dynamodb", "delete_item", TableName=corruption.NAME, Key=key)
+        target.client("dynamodb").delete_item(TableName=corruption.NAME, Key=key)
         change(target, reminders.reminder(9000, 1), 603, old=False)
 
     return work
@@ -233,7 +232,7 @@ def correct(item: dict[str, Any]) -> Callable[[Target], None]:
     def work(target: Target) -> None:
         written = {"written_by": {"S": "1"}, "written_at": {"N": str(int(target.clock.now().timestamp()))}}
         right = item | written | {"medication": {"S": "their own"}, "at": {"S": "07:07"}}
-        target.call("dynamodb", "put_item", TableName=corruption.NAME, Item=right)
+        target.client("dynamodb").put_item(TableName=corruption.NAME, Item=right)
 
     return work
 

@@ -71,7 +71,7 @@ target = open_runbook("tiny", globals())"""
 CELLS = (
     "import os\nfrom buddy_ops.aws import notifications, session as door\nhere = door.connect(environment, 'tiny')\nsecret",
     # What the library reads is learned as it is read.
-    "found = here.call('lambda', 'get_function_configuration', FunctionName=here.settings.function)\n"
+    "found = here.client('lambda').get_function_configuration(FunctionName=here.settings.function)\n"
     "values = found['Environment']['Variables']\nprint(values)\nvalues",
     "hooks = [notifications.read_secret(here, f'ssm:{name}') for name in ('/buddy/webhook', '/buddy/status')]\nprint(*hooks)",
     "print('in two pieces: ' + hooks[1][:6], end='', flush=True)\nprint(hooks[1][6:], flush=True)",

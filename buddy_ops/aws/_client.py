@@ -1,0 +1,82 @@
+"""What every botocore client of ours does around a call: journal it, learn from the reply, translate errors.
+
+botocore calls ``creating-client-class`` before it builds a client's class. ``add_recorder`` puts ``Recorder`` in front
+of its bases there, so that paginators are covered too, and so are errors from before a request is built.
+"""
+
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from email.utils import parsedate_to_datetime
+from functools import partial
+from io import BytesIO
+from typing import TYPE_CHECKING, Any, Literal
+
+from botocore import exceptions as botocore
+from botocore import xform_name
+from botocore.parsers import ResponseParserError
+from botocore.response import StreamingBody
+
+from buddy_ops.aws.clock import Clock
+from buddy_ops.core.redaction import Redactor
+
+if TYPE_CHECKING:
+    from buddy_ops.aws.session import Target
+
+SDK_ERRORS = (botocore.BotoCoreError, botocore.ClientError, ResponseParserError)
+Send = Callable[[dict[str, Any]], dict[str, Any]]
+Service = Literal["cloudwatch", "dynamodb", "iam", "lambda", "logs", "s3", "scheduler", "sns", "sqs", "ssm", "sts"]
+
+NOT_JOURNALED = frozenset(
+    {
+        *("ZipFile", "Payload", "Environment", "Value", "MetricDataQueries", "ClientContext", "Body"),
+        *("TransactItems", "RequestItems", "ExclusiveStartKey", "Key", "Item", "ExpressionAttributeValues"),
+    }
+)
+"""Parameters that are long, secret, or about people."""
+
+
+class Recorder:
+    """The base class in front of a client's own: hands each call to its target."""
+
+    target: "Target | None" = None
+    """None: a client that botocore makes for itself, to assume a role."""
+
+    meta: Any
+
+    def _make_api_call(self, operation_name: str, api_params: dict[str, Any]) -> dict[str, Any]:
+        send: Send = partial(super()._make_api_call, operation_name)  # type: ignore[misc]
+        if self.target is None:
+            return send(api_params)
+        if operation_name == "Invoke" and self.meta.config.retries["total_max_attempts"] > 1:
+            raise TypeError("invoke runs the skill's code, so it is sent once: use client('lambda', attempts=1).")
+        return self.target.perform(self.meta.service_model.service_name, xform_name(operation_name), api_params, send)
+
+
+def add_recorder(base_classes: list[type], **_: Any) -> None:
+    """Handler of botocore's ``creating-client-class``."""
+    base_classes.insert(0, Recorder)
+
+
+def read_body(reply: dict[str, Any]) -> None:
+    """Read a reply's stream now: the connection may break while it is read, and that is an error of the call."""
+    for name in ("Payload", "Body"):
+        if isinstance(reply.get(name), StreamingBody):
+            content = reply[name].read()
+            reply[name] = StreamingBody(BytesIO(content), len(content))
+
+
+def learn_time(clock: Clock, reply: Mapping[str, Any]) -> None:
+    """Set the clock by AWS's. An error's reply carries the time too, above all one that says that our clock is off."""
+    with suppress(KeyError, ValueError, TypeError):
+        clock.correct(parsedate_to_datetime(reply["ResponseMetadata"]["HTTPHeaders"]["date"]))
+
+
+def learn_secrets(redactor: Redactor, service: str, reply: Mapping[str, Any]) -> None:
+    """Note values that no archive may hold: a function's environment variables, and decrypted parameters."""
+    if service == "lambda":
+        for configuration in (reply, reply.get("Configuration", {}), *reply.get("Versions", ())):
+            redactor.add_secrets_of(configuration.get("Environment", {}).get("Variables", {}), strict=False)
+    elif service == "ssm":
+        for parameter in (reply.get("Parameter", {}), *reply.get("Parameters", ())):
+            if parameter.get("Type") == "SecureString":
+                redactor.add_secret(parameter.get("Value", ""), shortest=4)
