@@ -8,13 +8,26 @@ import asyncio
 from buddy_ops.aws.clock import in_thread
 from buddy_ops.aws.session import Target
 from buddy_ops.core.outcome import Outcome
+from buddy_ops.core.plan import Approval
+from buddy_ops.deployment.announcements import announce_rollout
 from buddy_ops.deployment.observation import Observation, Order, Rollout
+from buddy_ops.deployment.rollout import run_rollout
+from buddy_ops.deployment.rollout_plan import RolloutPlan
 from buddy_ops.health import monitor
 from buddy_ops.health.metrics import MINUTE
 from buddy_ops.health.monitor import MetricsWindow
 from buddy_ops.incidents.review import IncidentReview, chart_mark, version_number
 from buddy_ops.notebook import _widgets, controls
 from buddy_ops.notebook.charts import RolloutChart
+
+
+async def deploy_and_watch(target: Target, plan: RolloutPlan, approval: Approval) -> Outcome:
+    """Run an approved deployment under a live chart, and notify the team when it starts and when it ends.
+
+    AWS, Raises: as ``run_rollout``.
+    """
+    rollout = run_rollout(target, plan, approval)
+    return await watch_rollout(target, announce_rollout(target, plan, rollout))
 
 
 async def watch_rollout(target: Target, rollout: Rollout) -> Outcome:

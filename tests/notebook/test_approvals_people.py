@@ -48,8 +48,8 @@ class Page:
 def page(monkeypatch: pytest.MonkeyPatch) -> Iterator[Page]:
     """A person is there, and has widgets."""
     found = Page()
-    monkeypatch.setattr(_widgets, "attended", lambda: True)
-    monkeypatch.setattr(approvals, "Panel", found.show)
+    monkeypatch.setattr(_widgets, "is_attended", lambda: True)
+    monkeypatch.setattr(approvals, "WidgetPanel", found.show)
     yield found
 
 

@@ -39,7 +39,7 @@ class Page:
 def page(monkeypatch: pytest.MonkeyPatch) -> Page:
     found = Page()
     monkeypatch.setattr(_widgets, "is_attended", lambda: True)
-    monkeypatch.setattr(forms, "Panel", found.show)
+    monkeypatch.setattr(forms, "WidgetPanel", found.show)
     return found
 
 
@@ -63,7 +63,7 @@ def test_a_form_takes_what_the_runbook_takes_and_nothing_else(situation: Bring, 
         await asyncio.sleep(0)
         says, use = page.rows[-2:]
         assert {row.children[0].description for row in page.rows[:-2]} == set(declared) - set(forms.HIDDEN)
-        assert page.rows[0].children[1].value == "which file in parameters/"
+        assert page.rows[0].children[1].value == "a file in parameters/: dev, staging, prod or sandbox"
         assert use.disabled and "No build is given" in says.value
         page.field("artifact").value = artifact
         assert not use.disabled

@@ -103,7 +103,7 @@ def test_start_here_leads_to_the_rollback(situation: Bring, person: Person) -> N
     person.see_from("BURNS: error rate")
     person.picture("start-here")
     person.page.locator(".jp-OutputArea-output a", has_text="rollback/immediate").first.click()
-    person.page.get_by_role("heading", name="Roll back now").wait_for()
+    person.page.get_by_role("heading", name="Roll back immediately").wait_for()
 
 
 def test_a_kernel_restart_resumes(situation: Bring, person: Person) -> None:
