@@ -8,6 +8,7 @@ import base64
 import io
 import math
 import time
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -19,6 +20,7 @@ from buddy_ops.core.outcome import Outcome
 from buddy_ops.deployment.observation import Observation
 from buddy_ops.health import judge, metrics
 from buddy_ops.health.metrics import MINUTE, MinuteRow
+from buddy_ops.incidents.review import IncidentReview, chart_mark, version_number
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -76,6 +78,22 @@ def recent_chart(
         reading.trouble or f"{minutes} minutes to {until:%H:%M} UTC: {failed:,} of {requests:,} requests failed{rate}."
     )
     return picture
+
+
+def incident_chart(target: Target, review: IncidentReview) -> "RolloutChart | None":
+    """Error rate and latency during the incident, with its events marked; None where no minute has data."""
+    requests = Counter[str]()
+    for row in review.rows:
+        requests.update({version: counts.requests for version, counts in row.counts.items()})
+    if not requests:
+        return None
+    busiest = sorted((version for version, _ in requests.most_common(2)), key=version_number)
+    chart = RolloutChart(target)
+    chart.rows = list(review.rows)
+    chart.versions = (busiest[0], busiest[-1])
+    chart.caption = "; ".join(f"{name}: {text}" for name, text in review.figures.rows())
+    chart.marks = [(event.at, chart_mark(event)) for event in review.events if chart_mark(event)]
+    return chart
 
 
 class RolloutChart:

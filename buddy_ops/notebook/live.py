@@ -16,7 +16,6 @@ from buddy_ops.deployment.rollout_plan import RolloutPlan
 from buddy_ops.health import monitor
 from buddy_ops.health.metrics import MINUTE
 from buddy_ops.health.monitor import MetricsWindow
-from buddy_ops.incidents.review import IncidentReview, chart_mark, version_number
 from buddy_ops.notebook import _widgets, controls
 from buddy_ops.notebook.charts import RolloutChart
 
@@ -99,19 +98,3 @@ async def watch_metrics(
             await target.clock.wait(now.replace(second=0, microsecond=0) + MINUTE)
     finally:
         picture.show(final=True)
-
-
-def incident_chart(target: Target, review: IncidentReview) -> RolloutChart | None:
-    """Error rate and latency around the incident, with the actions marked; None where no minute is known."""
-    totals: dict[str, int] = {}
-    for row in review.rows:
-        for version, counts in row.counts.items():
-            totals[version] = totals.get(version, 0) + counts.requests
-    busiest = sorted(sorted(totals, key=lambda version: -totals[version])[:2], key=version_number)
-    if not busiest:
-        return None
-    drawn = RolloutChart(target)
-    drawn.rows, drawn.versions = list(review.rows), (busiest[0], busiest[-1])
-    drawn.caption = "; ".join(f"{name}: {text}" for name, text in review.figures.rows())
-    drawn.marks = [(event.at, chart_mark(event)) for event in review.events if chart_mark(event)]
-    return drawn
