@@ -1,16 +1,16 @@
-"""What an operator is told: the parts of an error, their layout, the exit codes, and that the README explains each."""
+"""What an operator is told: the parts of an error, their layout, the exit codes, and that the docs explain each."""
 
 import ast
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from buddy_ops.core import errors, outcome
+from buddy_ops.core import errors
 from buddy_ops.core.errors import AwsFailed, BuddyError, Held, InvalidInput, Refused, RolledBack, exit_code_of
+from docs import generate
 
 ROOT = Path(__file__).parents[2]
 KINDS = {"BuddyError", "AwsFailed", "InvalidInput", "RolledBack", "Refused", "Held"}
@@ -71,48 +71,12 @@ def test_the_docstring_draws_the_whole_hierarchy() -> None:
     assert drawn == {kind.__name__: str(code) for kind, code in CODES.items()}
 
 
-def constants(node: ast.expr | None) -> Iterator[str]:
-    """The texts that an expression may be: a constant, or either side of an if."""
-    if isinstance(node, ast.Constant) and isinstance(node.value, str):
-        yield node.value
-    elif isinstance(node, ast.IfExp):
-        yield from constants(node.body)
-        yield from constants(node.orelse)
-
-
-def named(node: ast.AST) -> Iterator[str]:
-    """The references that one piece of syntax names: an error's first argument, or a value for ``reference``."""
-    if isinstance(node, ast.Call):
-        called = ast.unparse(node.func)
-        if called.rpartition(".")[2] in KINDS or called == "super().__init__":
-            yield from constants(node.args[0] if node.args else None)
-        yield from (text for each in node.keywords if each.arg == "reference" for text in constants(each.value))
-    elif isinstance(node, ast.Assign):
-        for target in node.targets:
-            if isinstance(target, ast.Tuple) and isinstance(node.value, ast.Tuple):
-                for name, value in zip(target.elts, node.value.elts, strict=True):
-                    yield from constants(value) if ast.unparse(name) == "reference" else ()
-            elif ast.unparse(target) == "reference":
-                yield from constants(node.value)
-    elif isinstance(node, ast.FunctionDef):
-        after = node.args.args[len(node.args.args) - len(node.args.defaults) :]
-        for argument, default in zip(after, node.args.defaults, strict=True):
-            yield from constants(default) if argument.arg == "reference" else ()
+PROSE = (ROOT / "docs" / "reference" / "errors.md").read_text("utf-8")
 
 
 def references() -> set[str]:
     """Every reference that the library can raise."""
-    found: set[str] = {ending for ending, code in outcome.EXIT_CODES.items() if code}
-    for path in (ROOT / "buddy_ops").rglob("*.py"):
-        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
-            found.update(named(node))
-    return found
-
-
-def headings() -> set[str]:
-    """The references that the README explains: those in its headings ### `reference`, `another`."""
-    lines = (ROOT / "README.md").read_text("utf-8").splitlines()
-    return {name for line in lines if line.startswith("### ") for name in re.findall(r"`([^`]+)`", line)}
+    return {place.reference for place in generate.raised()}
 
 
 def test_references_are_found_in_the_code() -> None:
@@ -130,11 +94,21 @@ def test_references_are_kebab_case() -> None:
     assert sorted(each for each in references() if not KEBAB.fullmatch(each)) == []
 
 
-def test_every_reference_is_explained_in_the_readme() -> None:
-    """Whatever an operator is told can be looked up: the README has a heading with the reference's name."""
-    assert sorted(references() - headings()) == []
+def test_every_reference_is_explained_in_the_docs() -> None:
+    """Whatever an operator reads can be looked up: docs/reference/errors.md has its heading and a text."""
+    texts = generate.explained(PROSE)
+    assert sorted(each for each in references() if not texts.get(each)) == []
 
 
-def test_the_readme_explains_nothing_that_cannot_happen() -> None:
+def test_the_docs_explain_nothing_that_cannot_happen() -> None:
     """A heading whose reference is gone from the code goes too."""
-    assert sorted(headings() - references()) == []
+    assert sorted(set(generate.explained(PROSE)) - references()) == []
+
+
+def test_the_docs_fail_on_a_reference_without_prose() -> None:
+    """The build of the documentation stops where a reference has no text, or a heading has no reference."""
+    with pytest.raises(ValueError, match=r"without prose: \['port-taken'\]"):
+        generate.errors_page(PROSE.replace("## `port-taken`\n", ""))
+    with pytest.raises(ValueError, match=r"not in the code: \['no-such-thing'\]"):
+        generate.errors_page(PROSE + "\n## `no-such-thing`\nText.\n")
+    assert "exit code 4" in generate.errors_page(PROSE)

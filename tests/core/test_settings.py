@@ -126,9 +126,9 @@ def test_settings_cannot_be_changed_after_they_were_approved() -> None:
         found.rollout.approvals = 0
 
 
-def test_the_readme_names_every_key_of_who_is_told() -> None:
+def test_the_docs_name_every_key_of_the_notifications() -> None:
     """``notify``, its status page, and ``alarms``: key by key, and where the roles may read secrets."""
-    told = (ROOT / "README.md").read_text("utf-8").split("**Who is told**")[1].split("**Which role for what**")[0]
+    told = (ROOT / "docs" / "setup-aws.md").read_text("utf-8").split("## Notifications")[1].split("## Roles")[0]
     for model in (settings.NotificationSettings, settings.StatusPage, settings.AlarmSettings):
         assert all(f"`{name}`" in told for name in model.model_fields), model
     where = permissions.SECRETS.partition(":parameter")[2].format(environment="ENVIRONMENT").removesuffix("*")

@@ -117,7 +117,7 @@ def test_cell_ids_are_readable_and_unique(path: Path) -> None:
 def readme_rows() -> list[list[str]]:
     """The cells of the README's table of runbooks."""
     readme = (ROOT / "README.md").read_text("utf-8")
-    table = readme.split("## What is happening?")[1].split("\n\n")[1].splitlines()
+    table = readme.split("## Runbooks")[1].split("\n\n")[1].splitlines()
     return [[cell.strip() for cell in line.strip("|").split(" | ")] for line in table]
 
 
@@ -143,9 +143,9 @@ def test_the_readme_and_the_notebooks_take_as_long() -> None:
 
 
 def test_the_readme_has_one_row_for_each_notebook() -> None:
-    """What is happening, what to open, who does it, how long it takes: one row a notebook, and none for what is not."""
+    """The situation, what to open, who does it, how long it takes: one row a notebook, and none for what is not."""
     rows = readme_rows()
-    assert rows[0] == ["what is happening", "open", "who", "takes"]
+    assert rows[0] == ["situation", "open", "who", "takes"]
     assert all(len(row) == 4 and all(row) for row in rows[2:]), "four cells, none of them empty"
     opened = [re.fullmatch(r"\[(.+)\]\((notebooks/.+)\.ipynb\)", row[1]) for row in rows[2:]]
     linked = [match for match in opened if match]

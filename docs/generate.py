@@ -1,0 +1,253 @@
+"""The parts of the documentation that come from the code: settings, errors, packages and runbooks.
+
+``python -m docs.generate`` writes the JSON schema of the files in parameters/ for editors.
+"""
+
+import ast
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[1]
+SCHEMA = ROOT / "buddy_ops" / "core" / "settings.schema.json"
+EXIT_CODES = {"BuddyError": 1, "AwsFailed": 1, "InvalidInput": 2, "RolledBack": 3, "Refused": 4, "Held": 5}
+HEADING = re.compile(r"^## `([a-z-]+)`$")
+
+
+# Errors
+
+
+@dataclass(frozen=True)
+class Raised:
+    """One place that raises an error."""
+
+    reference: str
+    kind: str
+    """The class, or empty where the syntax does not say."""
+
+    module: str
+
+
+def constants(node: ast.expr | None) -> Iterator[str]:
+    """The texts that an expression may be: a constant, or either side of a conditional expression."""
+    if isinstance(node, ast.Constant) and isinstance(node.value, str):
+        yield node.value
+    elif isinstance(node, ast.IfExp):
+        yield from constants(node.body)
+        yield from constants(node.orelse)
+
+
+def named(node: ast.AST) -> Iterator[tuple[str, str]]:
+    """Reference and class of each error that one piece of syntax names."""
+    if isinstance(node, ast.Call):
+        called = ast.unparse(node.func)
+        name = called.rpartition(".")[2]
+        if name in EXIT_CODES or called == "super().__init__":
+            yield from ((text, name if name in EXIT_CODES else "") for text in constants(next(iter(node.args), None)))
+        for keyword in node.keywords:
+            if keyword.arg == "reference":
+                yield from ((text, "") for text in constants(keyword.value))
+    elif isinstance(node, ast.Assign | ast.AnnAssign):
+        targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+        for target in targets:
+            pairs = [(target, node.value)]
+            if isinstance(target, ast.Tuple) and isinstance(node.value, ast.Tuple):
+                pairs = list(zip(target.elts, node.value.elts, strict=True))
+            for left, right in pairs:
+                if ast.unparse(left) == "reference":
+                    yield from ((text, "") for text in constants(right))
+    elif isinstance(node, ast.FunctionDef):
+        arguments = [*node.args.args[len(node.args.args) - len(node.args.defaults) :], *node.args.kwonlyargs]
+        for argument, default in zip(arguments, [*node.args.defaults, *node.args.kw_defaults], strict=True):
+            if argument.arg == "reference":
+                yield from ((text, "") for text in constants(default))
+
+
+def raised() -> list[Raised]:
+    """Every error that the library's code names, and the endings of a rollout that are errors."""
+    from buddy_ops.core import outcome
+
+    found = [Raised(ending, "", "core.outcome") for ending, code in outcome.EXIT_CODES.items() if code]
+    for path in sorted((ROOT / "buddy_ops").rglob("*.py")):
+        module = ".".join(path.relative_to(ROOT / "buddy_ops").with_suffix("").parts)
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            found += [Raised(reference, kind, module) for reference, kind in named(node)]
+    return found
+
+
+def explained(prose: str) -> dict[str, str]:
+    """The text of each reference in docs/reference/errors.md; headings that follow one another share the next text."""
+    found: dict[str, str] = {}
+    waiting: list[str] = []
+    for line in prose.splitlines():
+        if match := HEADING.match(line):
+            # A blank line before a heading closes the group above it.
+            waiting.append(match[1])
+            found[match[1]] = ""
+        elif line.strip():
+            for name in waiting:
+                found[name] += f"{line}\n"
+        else:
+            waiting = []
+    return found
+
+
+def errors_page(prose: str) -> str:
+    """The prose, and under each heading the error's class, exit code and modules.
+
+    Raises:
+        ValueError: A reference of the code has no prose, or a heading has no reference in the code.
+    """
+    places = raised()
+    texts = explained(prose)
+    references = {place.reference for place in places}
+    missing = sorted(reference for reference in references if not texts.get(reference))
+    if missing or set(texts) - references:
+        raise ValueError(f"errors.md: without prose: {missing}; not in the code: {sorted(set(texts) - references)}")
+    lines = []
+    for line in prose.splitlines():
+        lines.append(line)
+        if match := HEADING.match(line):
+            mine = [place for place in places if place.reference == match[1]]
+            kinds = sorted({place.kind for place in mine if place.kind})
+            codes = sorted({EXIT_CODES[kind] for kind in kinds})
+            facts = [f"{', '.join(kinds)}, exit code {', '.join(map(str, codes))}"] if kinds else []
+            facts.append("raised in " + ", ".join(f"`{name}`" for name in sorted({place.module for place in mine})))
+            lines += ["", f"*{'; '.join(facts)}*", ""]
+    return "\n".join(lines) + "\n"
+
+
+# Settings
+
+
+def json_schema() -> dict[str, Any]:
+    """The JSON schema of a file in parameters/."""
+    from buddy_ops.core.settings import Settings
+
+    schema = Settings.model_json_schema(ref_template="#/$defs/{model}")
+    definitions = schema.pop("$defs", {})
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "Settings of an environment of Buddy Ops",
+        "type": "object",
+        "required": ["environment", "settings"],
+        "additionalProperties": False,
+        "properties": {"environment": {"type": "string"}, "settings": {"$ref": "#/$defs/Settings"}},
+        "$defs": {**definitions, "Settings": schema},
+    }
+
+
+def shown(value: Any) -> str:
+    """A JSON value in a cell of a table."""
+    text = json.dumps(value, ensure_ascii=False)
+    return "`" + text.replace("|", "\\|") + "`"
+
+
+def type_name(field: dict[str, Any]) -> str:
+    """The type of a field, with its limits."""
+    if "$ref" in field:
+        name = field["$ref"].rpartition("/")[2]
+        return f"[{name}](#{name.lower()})"
+    options = field.get("anyOf", field.get("oneOf", field.get("allOf")))
+    if options:
+        return " or ".join(dict.fromkeys(type_name(option) for option in options))
+    if "const" in field:
+        return shown(field["const"])
+    if "enum" in field:
+        return ", ".join(map(shown, field["enum"]))
+    kind = str(field.get("type", "any"))
+    if kind == "array":
+        items = field.get("items", {})
+        inner = type_name(items) if items else "any"
+        return f"list of {inner}"
+    if kind == "object" and isinstance(field.get("additionalProperties"), dict):
+        return f"mapping to {type_name(field['additionalProperties'])}"
+    words = {"minimum": "≥", "exclusiveMinimum": ">", "maximum": "≤", "exclusiveMaximum": "<"}
+    limits = [f"{sign} {field[key]:g}" for key, sign in words.items() if key in field]
+    if "pattern" in field:
+        limits.append(f"pattern {shown(field['pattern'])}")
+    return ", ".join([kind, *limits])
+
+
+def settings_tables() -> str:
+    """A section with a table for each model of the settings."""
+    definitions = json_schema()["$defs"]
+    lines: list[str] = []
+    for name in ["Settings", *sorted(set(definitions) - {"Settings"})]:
+        model = definitions[name]
+        if "properties" not in model:
+            continue
+        about = model.get("description", "").split("\n\n")[0].replace("\n", " ")
+        lines += [f"## {name}", "", about, "", "| key | type | default | meaning |", "|---|---|---|---|"]
+        for key, field in model["properties"].items():
+            default = shown(field["default"]) if "default" in field else "required"
+            meaning = field.get("description", "").replace("\n", " ").replace("|", "\\|")
+            lines.append(f"| `{key}` | {type_name(field)} | {default} | {meaning} |")
+        lines.append("")
+    return "\n".join(lines)
+
+
+# Packages and runbooks
+
+
+def api_pages() -> dict[str, str]:
+    """One page a package, with every public module's documented members."""
+    pages = {}
+    packages = sorted(path.parent for path in (ROOT / "buddy_ops").glob("*/__init__.py"))
+    for package in packages:
+        name = f"buddy_ops.{package.name}"
+        lines = [f"# {name}", "", "```{eval-rst}", f".. automodule:: {name}", "```", ""]
+        for module in sorted(package.glob("[a-z]*.py")):
+            lines += [f"## {module.stem}", "", "```{eval-rst}", f".. automodule:: {name}.{module.stem}"]
+            lines += ["   :members:"]
+            # The pattern of this type is no valid markup.
+            lines += ["   :exclude-members: Flag"] if module.stem == "settings" else []
+            lines += ["```", ""]
+        pages[package.name] = "\n".join(lines)
+    contents = "\n".join(pages)
+    pages["index"] = f"# API\n\nImports point from left to right only: cli, notebook, incidents and checks, deployment,\nhealth, migrations and runs, aws, core.\n\n```{{toctree}}\n:maxdepth: 1\n\n{contents}\n```\n"
+    return pages
+
+
+def runbook_page(path: Path) -> str:
+    """A notebook as a page: its Markdown, and its code without outputs."""
+    parts = []
+    for cell in json.loads(path.read_text("utf-8"))["cells"]:
+        source = "".join(cell["source"])
+        if cell["cell_type"] == "markdown":
+            parts.append(re.sub(r"\]\(([\w./]+)\.ipynb\)", r"](\1.md)", source))
+        else:
+            parts.append(f"```python\n{source}\n```")
+    return "\n\n".join(parts) + "\n"
+
+
+def runbook_pages() -> dict[str, str]:
+    """Every runbook's page by its name, and the list of them."""
+    folder = ROOT / "notebooks"
+    paths = [path for path in sorted(folder.rglob("*.ipynb")) if ".ipynb_checkpoints" not in path.parts]
+    pages = {str(path.relative_to(folder).with_suffix("")): runbook_page(path) for path in paths}
+    names = "\n".join(sorted(pages, key=lambda name: (name != "start_here", name)))
+    pages["index"] = f"# Runbooks\n\nOpen them in JupyterLab with `make lab`. These pages show the text and the code.\n\n```{{toctree}}\n:maxdepth: 1\n\n{names}\n```\n"
+    return pages
+
+
+def write_pages(docs: Path) -> None:
+    """Write the generated pages under docs/; a page that has not changed keeps its time, so that a build is quick."""
+    for folder, pages in (("reference/api", api_pages()), ("runbooks", runbook_pages())):
+        for name, text in pages.items():
+            path = docs / folder / f"{name}.md"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            if not path.exists() or path.read_text("utf-8") != text:
+                path.write_text(text, "utf-8")
+
+
+def main() -> None:
+    """Write the JSON schema."""
+    SCHEMA.write_text(json.dumps(json_schema(), indent=2, ensure_ascii=False) + "\n", "utf-8")
+
+
+if __name__ == "__main__":
+    main()
