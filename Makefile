@@ -6,7 +6,7 @@ export JUPYTER_PLATFORM_DIRS := 1
 # An inherited PYTHONDONTWRITEBYTECODE triples every process's start.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help demo test test-all check lab install install-runner install-terminal format lock bench clean
+.PHONY: help demo docs test test-fast test-all check lab install install-runner install-terminal format lock bench clean
 help: ## what there is
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
 
@@ -19,7 +19,7 @@ test: $(VENV)/.dev ## every test, with a sample of the crash, fault and race mat
 test-all: $(VENV)/.dev ## the same with the matrices whole: an hour
 	$(BIN)/pytest -n 2 --dist loadgroup -m "whole or not whole"
 
-check: $(VENV)/.dev ## lint, format, types, architecture, infrastructure, notebooks without outputs
+check: $(VENV)/.dev ## lint, format, types, imports, dependencies, template, workflows, notebooks, documentation
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
@@ -29,6 +29,11 @@ check: $(VENV)/.dev ## lint, format, types, architecture, infrastructure, notebo
 	$(BIN)/cfn-lint infrastructure.yaml
 	$(BIN)/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
 	$(BIN)/python -m tests.system.runbooks.clean notebooks
+	$(BIN)/python -m sphinx -q -W -b html docs docs/_build/html
+
+docs: $(VENV)/.dev ## the documentation, into docs/_build/html
+	$(BIN)/python -m docs.generate
+	$(BIN)/python -m sphinx -q -b html docs docs/_build/html
 
 lab: $(VENV)/.lab ## JupyterLab on the notebooks, with the sandbox running live
 	$(BIN)/buddy-ops lab
@@ -62,7 +67,7 @@ lock: $(BIN)/uv ## resolve the locks in requirements/ again
 	$(COMPILE) $(BOTH) --extra lab -c requirements/dev.txt -o requirements/lab.txt
 
 clean: ## remove what was built and installed
-	rm -rf $(VENV) build .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) build docs/_build docs/runbooks docs/reference/api .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
 $(BIN)/uv: requirements/uv.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \

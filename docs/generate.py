@@ -193,6 +193,11 @@ def settings_tables() -> str:
 # Packages and runbooks
 
 
+def index(title: str, about: str, names: str) -> str:
+    """A page that lists others."""
+    return f"# {title}\n\n{about}\n\n```{{toctree}}\n:maxdepth: 1\n\n{names}\n```\n"
+
+
 def api_pages() -> dict[str, str]:
     """One page a package, with every public module's documented members."""
     pages = {}
@@ -208,7 +213,7 @@ def api_pages() -> dict[str, str]:
             lines += ["```", ""]
         pages[package.name] = "\n".join(lines)
     contents = "\n".join(pages)
-    pages["index"] = f"# API\n\nImports point from left to right only: cli, notebook, incidents and checks, deployment,\nhealth, migrations and runs, aws, core.\n\n```{{toctree}}\n:maxdepth: 1\n\n{contents}\n```\n"
+    pages["index"] = index("API", "Each package has the names that its modules document.", contents)
     return pages
 
 
@@ -230,7 +235,7 @@ def runbook_pages() -> dict[str, str]:
     paths = [path for path in sorted(folder.rglob("*.ipynb")) if ".ipynb_checkpoints" not in path.parts]
     pages = {str(path.relative_to(folder).with_suffix("")): runbook_page(path) for path in paths}
     names = "\n".join(sorted(pages, key=lambda name: (name != "start_here", name)))
-    pages["index"] = f"# Runbooks\n\nOpen them in JupyterLab with `make lab`. These pages show the text and the code.\n\n```{{toctree}}\n:maxdepth: 1\n\n{names}\n```\n"
+    pages["index"] = index("Runbooks", "Open them in JupyterLab: `make lab`. These pages show text and code.", names)
     return pages
 
 

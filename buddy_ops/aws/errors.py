@@ -24,7 +24,7 @@ def translate_error(error: Exception, call: str, region: str) -> AwsFailed:
         if code.startswith("AccessDenied") or code in ("UnauthorizedOperation", "NotAuthorized"):
             reference, next_step = (
                 "access-denied",
-                f"Ask for the permission {call}; the README lists what each runbook needs.",
+                f"Ask for the permission {call}; docs/setup-aws.md lists the roles.",
             )
         elif "ExpiredToken" in code or code in ("UnrecognizedClientException", "InvalidClientTokenId"):
             reference, next_step = "credentials-expired", "Sign in again (`aws sso login`), then run the same again."

@@ -203,7 +203,11 @@ def _owner(target: Target) -> Told:
     owner = f"the CloudFormation stack {stack}" if stack else "Terraform" if named else ""
     if owner:
         says = f"{owner} owns the function; if it owns the alias too, it sees each rollout as drift, and may undo it"
-        return "warning", says, "Tell it to leave description, version and routing alone (README, 'On real AWS')."
+        return (
+            "warning",
+            says,
+            "Make it ignore description, version and routing (docs/setup-aws.md, Alias ownership).",
+        )
     return "ok", "no stack and no Terraform tag on the function", ""
 
 

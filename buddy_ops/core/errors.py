@@ -14,7 +14,7 @@ from typing import ClassVar
 
 
 class BuddyError(Exception):
-    """An error in three parts, with a reference that is also an anchor in the README.
+    """An error in three parts, with a reference that is also an anchor in docs/reference/errors.md.
 
     Args:
         reference: kebab-case name, for example ``alias-moved``.

@@ -1,9 +1,11 @@
 """Settings and parameters: what is wrong is named, all of it at once, with its key and its file."""
 
+import json
 import math
 from pathlib import Path
 from typing import Any
 
+import jsonschema
 import pytest
 import yaml
 from hypothesis import example, given
@@ -13,6 +15,7 @@ from buddy_ops.aws import permissions
 from buddy_ops.core import settings
 from buddy_ops.core.errors import InvalidInput
 from buddy_ops.core.settings import Settings
+from docs import generate
 
 ROOT = Path(__file__).parents[2]
 FILES = sorted((ROOT / "parameters").glob("*.yaml"))
@@ -124,6 +127,19 @@ def test_settings_cannot_be_changed_after_they_were_approved() -> None:
         found.alias = "other"
     with pytest.raises(ValueError, match="frozen"):
         found.rollout.approvals = 0
+
+
+def test_the_schema_for_editors_is_the_models() -> None:
+    """settings.schema.json is what the models say: ``make docs`` writes it."""
+    assert json.loads(generate.SCHEMA.read_text("utf-8")) == generate.json_schema()
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "parameters").glob("*.yaml")), ids=lambda path: path.stem)
+def test_each_environments_file_names_its_schema(path: Path) -> None:
+    """An editor finds the schema by the first line, and the file satisfies it."""
+    first = path.read_text("utf-8").splitlines()[0]
+    assert (path.parent / first.rpartition("$schema=")[2]).resolve() == generate.SCHEMA
+    jsonschema.validate(yaml.safe_load(path.read_text("utf-8")), generate.json_schema())
 
 
 def test_the_docs_name_every_key_of_the_notifications() -> None:

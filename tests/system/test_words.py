@@ -6,7 +6,17 @@ import pytest
 
 from tests.system import words
 
-CLEAN = ["sandbox/README.md", "Makefile"]
+CLEAN = [
+    ".github",
+    "CHANGELOG.md",
+    "CONTRIBUTING.md",
+    "Makefile",
+    "README.md",
+    "docs",
+    "infrastructure.yaml",
+    "parameters",
+    "sandbox/README.md",
+]
 """The areas without a word to replace. What is not in it yet is being rewritten."""
 
 

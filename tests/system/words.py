@@ -17,6 +17,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 READABLE = {".md", ".ipynb", ".py", ".yaml", ".yml", ".toml"}
+GENERATED = ("docs/runbooks/", "docs/reference/api/")
 EXEMPT = "# words: data"
 
 WORDS = {
@@ -33,7 +34,7 @@ WORDS = {
     r"stands?|stood": "is",
     r"anew": "again, or recreate",
     r"shall": "must, or an imperative",
-    r"knows|knew|do(es)? not know(?<!I do not know)": "supports, or is compatible with",
+    r"knows|knew|(?<!you )(?<!I )do(es)? not know": "supports, or is compatible with",
     r"known bad": "marked bad",
     r"shap(e|es|ed|ing)": "schema, or form",
     r"(die|dies|died|dying|dead|death|deaths)(?!-letter)": "is lost, or stops responding",
@@ -59,7 +60,7 @@ WORDS = {
     r"set(s|ting)? off": "trigger",
     r"(has|have) taken in|takes? in|took in": "AWS is still applying the update",
     r"dead[- ]man'?s": "failsafe",
-    r"leases?": "failsafe",
+    r"leases?(?!\.)": "failsafe",
     r"guard (fires|fired)|fires": "the failsafe runs",
     r"powers": "permissions",
     r"shelf|shelves|doomed|last words|rooms?|house": "(plain words)",
@@ -223,6 +224,7 @@ def files(paths: list[Path]) -> Iterator[Path]:
     for path in paths:
         for file in [path] if path.is_file() else sorted(path.rglob("*")):
             hidden = any(part.startswith(".ipynb") or part in {"_build", "__pycache__"} for part in file.parts)
+            hidden |= file.relative_to(ROOT).as_posix().startswith(GENERATED) if file.is_relative_to(ROOT) else False
             if file.is_file() and not hidden and (file.suffix in READABLE or file.name == "Makefile"):
                 yield file
 
