@@ -4,33 +4,26 @@ The only room outside ``sandbox/`` that creates AWS clients. Knows how to reach 
 Never knows what a rollout is.
 """
 
-import fcntl
 import os
 import secrets
 import threading
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
-from functools import cached_property, partial
-from http.client import HTTPException
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, overload
-from urllib.error import HTTPError
-from urllib.parse import urlparse
 
-from botocore import exceptions as botocore
 from botocore.config import Config
-from botocore.credentials import AssumeRoleCredentialFetcher, DeferredRefreshableCredentials
 from botocore.session import Session
 
-from buddy_ops.aws import _client
-from buddy_ops.aws.clock import Clock, SandboxClock, SystemClock, ask_sandbox
+from buddy_ops.aws import _client, _credentials
+from buddy_ops.aws.clock import Clock, SandboxClock, SystemClock
 from buddy_ops.aws.errors import translate_error
 from buddy_ops.core import project
 from buddy_ops.core import settings as settings_
 from buddy_ops.core.errors import AwsFailed, InvalidInput
-from buddy_ops.core.journal import Journal, iso_utc
+from buddy_ops.core.journal import Journal, JournalFile, iso_utc
 from buddy_ops.core.redaction import FILE, Redactor
 from buddy_ops.core.settings import Settings
 
@@ -51,7 +44,7 @@ ATTEMPTS = 3
 """How often the SDK sends a call at most."""
 
 
-@dataclass
+@dataclass(kw_only=True)
 class Target:
     """Where a runbook acts, and as whom."""
 
@@ -251,163 +244,48 @@ def connect(
         )
     settings = settings_.validate_settings(dict(values), source, replaced)
     endpoint = os.environ.get("AWS_ENDPOINT_URL") or settings.aws.endpoint_url
-    sandbox = endpoint is not None and _is_sandbox(endpoint)
-    session, region = _session(settings, sandbox)
+    sandbox = endpoint is not None and _credentials.is_sandbox(endpoint)
+    session, region = _credentials.open_session(settings, sandbox)
     clock: Clock = SandboxClock(endpoint) if sandbox and endpoint else SystemClock()
     run = run or os.environ.get("BUDDY_OPS_RUN") or secrets.token_hex(2)
     if settings.aws.assume_role and not sandbox:
         where = {"region_name": region, "endpoint_url": endpoint}
-        _assume(session, settings.aws.assume_role, f"buddy-ops-{run}", clock, where)
+        role = settings.aws.assume_role
+        _credentials.assume_role(session, role, name=f"buddy-ops-{run}", clock=clock, where=where)
     folder = _folder(runbook, environment, run, clock.now())
     redactor = Redactor(settings.archive.redact, os.environ.get(FILE))
     redactor.never_redact(settings.model_dump(mode="json"))
-    writer = (lambda _: None) if quiet else _Appender(folder / "journal.jsonl")
-    journal = Journal(writer, clock.now, redactor.redact)
+    write = _keep_nothing if quiet else JournalFile(folder / "journal.jsonl")
+    journal = Journal(write, clock.now, redactor.redact)
     given = settings_.validate_settings(dict(values), source).rollout
+    changed = [name for name in replaced or {} if getattr(given, name) != getattr(settings.rollout, name)]
     target = Target(
-        environment,
-        settings,
-        runbook,
-        clock,
-        journal,
-        session,
-        region,
-        endpoint,
-        sandbox,
-        run,
-        folder,
-        redactor,
-        dry_run,
-        tuple(name for name in replaced or {} if getattr(given, name) != getattr(settings.rollout, name)),
+        environment=environment,
+        settings=settings,
+        runbook=runbook,
+        clock=clock,
+        journal=journal,
+        session=session,
+        region=region,
+        endpoint_url=endpoint,
+        sandbox=sandbox,
+        run=run,
+        folder=folder,
+        redactor=redactor,
+        dry_run=dry_run,
+        replaced=tuple(changed),
     )
     opened = {"run": run, "runbook": runbook, "environment": environment, "dry_run": dry_run, "ci": target.ci}
     journal.append("opened", **opened)
     return target
 
 
-def open_runbook(runbook: str, namespace: dict[str, Any]) -> Target:
-    """The target of a notebook, from its parameters cell; call it as ``open_runbook("canary", globals())``.
-
-    The notebook's own cell declares names, types and defaults. What papermill injected after it is checked against
-    that, all problems at once, before any AWS call; values come back into the notebook in their declared types.
-
-    Raises:
-        InvalidInput: ``invalid-parameters``, and what ``connect`` raises.
-    """
-    declared, injected = project.parameter_cells(namespace.get("In", []))
-    # A front end that runs cells without history leaves nothing to read there.
-    declared = declared or project.declared_parameters(runbook)
-    given = {name: namespace[name] for name in injected if name in namespace}
-    given |= {name: namespace[name] for name in declared if name in namespace}
-    values = settings_.check_parameters(declared, given, f"parameters of {runbook}")
-    namespace.update(values)
-    return connect(
-        values["environment"],
-        runbook,
-        values=values.get("settings"),
-        replaced=overrides(values),
-        dry_run=values.get("dry_run", False),
-    )
-
-
-def overrides(values: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings of ``rollout`` that a runbook's parameters replace; an empty value replaces nothing."""
-    return {
-        setting: values[name] for name, setting in settings_.OVERRIDES.items() if values.get(name) not in (None, [], "")
-    }
-
-
-class _Appender:
-    """Writes journal lines and has them on disk before it returns: a killed run keeps what it acknowledged.
-
-    While its process lives it holds the journal, so that nobody archives a run that goes on.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._held: Any = None
-
-    def __call__(self, line: str) -> None:
-        if self._held is None:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            self._held = hold(self._path)
-        with self._path.open("a+b") as file:
-            # A line that was torn by a full disk or a kill must not take the next one with it.
-            torn = bool(file.tell()) and (file.seek(-1, os.SEEK_END), file.read(1))[1] != b"\n"
-            file.write(b"\n" * torn + line.encode() + b"\n")
-            file.flush()
-            os.fsync(file.fileno())
-
-
-def hold(journal: Path) -> Any:
-    """Hold a journal for as long as the process lives or the file that comes back stays open."""
-    file = journal.open("ab")
-    with suppress(OSError):  # a file system without locks
-        fcntl.flock(file, fcntl.LOCK_SH)
-    return file
+def _keep_nothing(line: str) -> None:
+    """Writes no journal."""
 
 
 def _folder(runbook: str, environment: str, run: str, now: datetime) -> Path:
     given = os.environ.get("BUDDY_OPS_RUN_FOLDER")
-    return (
-        Path(given)
-        if given
-        else project.project_root() / "runs" / f"{now:%Y-%m-%dT%H%MZ}-{runbook}-{environment}-{run}"
-    )
-
-
-def _is_sandbox(endpoint: str) -> bool:
-    if urlparse(endpoint).hostname not in ("127.0.0.1", "localhost", "::1"):
-        return False
-    try:
-        return bool(ask_sandbox(endpoint, "status", {}, timeout_s=5).get("sandbox"))
-    except (HTTPError, HTTPException, ValueError, AttributeError):
-        return False  # something else that listens there: another AWS emulator, with the system's time
-    except OSError as error:
-        raise AwsFailed(
-            "sandbox-not-running",
-            f"Nothing answers at {endpoint}, where the sandbox should be ({error}).",
-            now="Nothing was read or written.",
-            next="Start it with `buddy-ops sandbox start`, or set AWS_ENDPOINT_URL to where it listens.",
-            code="sandbox-not-running",
-        ) from None
-
-
-def _session(settings: Settings, sandbox: bool) -> tuple[Session, str]:
-    try:
-        # botocore's own session: boto3's would bring file transfers along, a tenth of a second in every command.
-        session = Session(profile=None if sandbox else settings.aws.profile)
-        session.register("creating-client-class", _client.add_recorder)  # type: ignore[arg-type]
-        if sandbox:
-            session.set_credentials("sandbox", "sandbox")
-        else:
-            session.get_scoped_config()
-    except botocore.ProfileNotFound as error:
-        raise InvalidInput(
-            "no-profile",
-            f"{error}.",
-            now=settings_.UNTOUCHED,
-            next="Set AWS_PROFILE to a profile of `aws configure list-profiles`, or correct settings.aws.profile.",
-        ) from None
-    # botocore itself ignores AWS_REGION.
-    region = settings.aws.region or os.environ.get("AWS_REGION") or session.get_config_variable("region")
-    if not region:
-        raise InvalidInput(
-            "no-region",
-            "No AWS region is set.",
-            now=settings_.UNTOUCHED,
-            next="Set settings.aws.region in the environment's parameters/ file, or AWS_REGION.",
-        )
-    return session, region
-
-
-def _assume(session: Session, role: str, name: str, clock: Clock, where: Mapping[str, Any]) -> None:
-    """Let a session act as a role. AWS: sts:AssumeRole, at the first call and whenever it is about to expire."""
-    own = session.get_credentials()
-    if own is None:
-        return  # the first call says so
-    creator = partial(session.create_client, **where)
-    fetcher = AssumeRoleCredentialFetcher(creator, own, role, extra_args={"RoleSessionName": name})
-    # botocore has no public way to give a session refreshable credentials.
-    refreshable = DeferredRefreshableCredentials(fetcher.fetch_credentials, "assume-role", clock.now)
-    session._credentials = refreshable  # type: ignore[attr-defined]
+    if given:
+        return Path(given)
+    return project.project_root() / "runs" / f"{now:%Y-%m-%dT%H%MZ}-{runbook}-{environment}-{run}"

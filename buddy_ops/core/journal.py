@@ -1,13 +1,17 @@
 """The record of a run: every step, AWS call, verdict and approval, one JSON object a line.
 
-Knows what a record looks like. Never opens a file: where lines go is injected, and so is the time.
+``Journal`` makes the records, ``JournalFile`` writes their lines. The time is injected, and so is where lines go.
 """
 
+import fcntl
 import json
+import os
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import UTC, datetime
-from typing import Any
+from pathlib import Path
+from typing import IO, Any
 
 
 class Journal:
@@ -60,3 +64,41 @@ class Journal:
 def iso_utc(moment: datetime) -> str:
     """ISO 8601 in UTC to the second, for example 2026-11-22T03:12:00Z."""
     return moment.astimezone(UTC).replace(tzinfo=None).isoformat(timespec="seconds") + "Z"
+
+
+class JournalFile:
+    """Appends lines to a file. Each is on disk before the call returns, so that a killed run keeps it.
+
+    The file is locked while the process lives: nobody archives a run that is still going on.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._lock: IO[bytes] | None = None
+
+    def __call__(self, line: str) -> None:
+        if self._lock is None:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            self._lock = lock_journal(self._path)
+        with self._path.open("a+b") as file:
+            if _ends_in_a_torn_line(file):
+                file.write(b"\n")
+            file.write(line.encode() + b"\n")
+            file.flush()
+            os.fsync(file.fileno())
+
+
+def _ends_in_a_torn_line(file: IO[bytes]) -> bool:
+    """Whether a full disk or a kill left the last line without its end."""
+    if file.tell() == 0:
+        return False
+    file.seek(-1, os.SEEK_END)
+    return file.read(1) != b"\n"
+
+
+def lock_journal(path: Path) -> IO[bytes]:
+    """Lock a journal for as long as the file that is returned stays open, at most while the process lives."""
+    file = path.open("ab")
+    with suppress(OSError):  # a file system without locks
+        fcntl.flock(file, fcntl.LOCK_SH)
+    return file

@@ -375,6 +375,11 @@ def from_yaml(text: str) -> Any:
         raise ValueError(f"not YAML: {error}") from None
 
 
+def rollout_overrides(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of ``rollout`` that a runbook's parameters replace; an empty value replaces nothing."""
+    return {setting: values[name] for name, setting in OVERRIDES.items() if values.get(name) not in (None, [], "")}
+
+
 def validate_settings(values: Any, source: str, overrides: Mapping[str, Any] | None = None) -> Settings:
     """Settings from plain values. ``overrides`` are rollout settings that a runbook's parameters replace.
 

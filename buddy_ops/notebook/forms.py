@@ -10,7 +10,7 @@ from contextlib import suppress
 from functools import partial
 from typing import Any
 
-from buddy_ops.aws import clock, session
+from buddy_ops.aws import clock
 from buddy_ops.core import project, settings
 from buddy_ops.core.errors import InvalidInput
 from buddy_ops.core.plan import ChecklistItem, ChecklistResult
@@ -125,7 +125,7 @@ def check(
     """
     values = settings.check_parameters(declared, given, f"parameters of {runbook}")
     file, source = project.read_settings(values["environment"])
-    settings.validate_settings(values["settings"] or file, source, session.overrides(values))
+    settings.validate_settings(values["settings"] or file, source, settings.rollout_overrides(values))
     if "artifact" in needed:
         project.read_artifact(values["artifact"])
     for name in needed:

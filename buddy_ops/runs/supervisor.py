@@ -22,6 +22,7 @@ from buddy_ops.aws import notifications, session
 from buddy_ops.aws.session import Target
 from buddy_ops.core import project, redaction, settings
 from buddy_ops.core.errors import BuddyError, InvalidInput, exit_code_of
+from buddy_ops.core.journal import lock_journal
 from buddy_ops.runs import archive, pages
 from buddy_ops.runs._interrupts import DIED, GRACE_S, INTERRUPTED, SIGNALS, TIMED_OUT
 from buddy_ops.runs.archive import ManifestEntry
@@ -80,14 +81,14 @@ def run_notebook(
             values["environment"],
             source.stem,
             values=values.get("settings"),
-            replaced=session.overrides(values),
+            replaced=settings.rollout_overrides(values),
             quiet=True,
             dry_run=values.get("dry_run", False),
         )
         here.redactor.share_with_kernel(f"{private}/secrets")
         here.redactor.add_secrets_of({name: value for name, value in given.items() if isinstance(value, str)})
         folder = _free(folder or here.folder, here.run)
-        held = session.hold(folder / archive.JOURNAL)
+        held = lock_journal(folder / archive.JOURNAL)
         about = {
             "run": here.run,
             "runbook": project.runbook_name(source.stem),

@@ -19,11 +19,12 @@ import botocore.client
 import botocore.retries.standard
 import pytest
 
-from buddy_ops.aws import aliases, checklist_store, freezes, tables
+from buddy_ops.aws import _credentials, aliases, checklist_store, freezes, tables
 from buddy_ops.aws import session as sessions
 from buddy_ops.aws.aliases import RolloutState, decode_rollout_state
 from buddy_ops.aws.session import Target
 from buddy_ops.checks import checklists
+from buddy_ops.core.journal import JournalFile
 from buddy_ops.core.plan import Approval, Plan
 from buddy_ops.deployment import cleanup, feature_flags, gradual_rollback, rollback, rollout
 from buddy_ops.health import alarms
@@ -443,7 +444,7 @@ def _live(runbook: Runbook, here: Situation, call: int, after: bool, ear: int) -
     def tell(**what: str) -> None:
         os.write(ear, json.dumps(what).encode() + b"\n")
 
-    send, write, count = botocore.client.BaseClient._make_api_call, sessions._Appender.__call__, 0
+    send, write, count = botocore.client.BaseClient._make_api_call, JournalFile.__call__, 0
     counting = threading.Lock()
 
     def counted(self: Any, operation: str, parameters: Any) -> Any:
@@ -467,7 +468,7 @@ def _live(runbook: Runbook, here: Situation, call: int, after: bool, ear: int) -
     code = 1
     try:
         botocore.client.BaseClient._make_api_call = counted
-        sessions._Appender.__call__ = acknowledged  # type: ignore[method-assign]
+        JournalFile.__call__ = acknowledged  # type: ignore[method-assign]
         tell(ending=runbook.drive(here))
         code = 0
     except BaseException as error:
@@ -563,13 +564,13 @@ def no_backoff() -> Iterator[None]:
 def warm_clients() -> Iterator[None]:
     """One session for all targets: what it has loaded of the services' models is loaded once."""
     made: dict[bool, Any] = {}
-    make = sessions._session
+    make = _credentials.open_session
 
     def session(settings: Any, sandbox: bool) -> Any:
         return made.setdefault(sandbox, make(settings, sandbox))
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sessions, "_session", session)
+        patch.setattr(_credentials, "open_session", session)
         yield
 
 

@@ -9,10 +9,11 @@ from typing import Any
 
 import pytest
 
-from buddy_ops.aws import _client, session
+from buddy_ops.aws import _client
 from buddy_ops.aws import clock as clocks
 from buddy_ops.aws.clock import SystemClock
 from buddy_ops.core.errors import AwsFailed, BuddyError
+from buddy_ops.core.journal import JournalFile
 from buddy_sandbox.chaos import ANSWERS, METRICS
 from tests.conftest import Situation
 from tests.resilience.harness import (
@@ -143,7 +144,7 @@ def test_a_full_disk_stops_no_rollback(situation: Bring, monkeypatch: pytest.Mon
 
     runbook = RUNBOOKS["rollback_mid_rollout"]
     here = runbook.bring(situation)
-    monkeypatch.setattr(session._Appender, "__call__", full)
+    monkeypatch.setattr(JournalFile, "__call__", full)
     assert runbook.drive(here) == "done"
     must_be_done(here, runbook)
 
@@ -162,7 +163,7 @@ def test_a_torn_line_takes_no_other_with_it(tmp_path: Path) -> None:
     """What a full disk or a kill left half-written stays a line of its own; the next record can be read."""
     path = tmp_path / "journal.jsonl"
     path.write_text('{"seq": 1}\n{"seq": 2, "ki')
-    session._Appender(path)('{"seq": 3}')
+    JournalFile(path)('{"seq": 3}')
     assert path.read_text().splitlines() == ['{"seq": 1}', '{"seq": 2, "ki', '{"seq": 3}']
 
 

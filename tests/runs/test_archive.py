@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
-from buddy_ops.aws import session
 from buddy_ops.checks import status
 from buddy_ops.core import redaction
 from buddy_ops.core.errors import BuddyError, InvalidInput
+from buddy_ops.core.journal import lock_journal
 from buddy_ops.runs import archive, diff, pages, stores
 
 HOSTILE = "<script>alert(1)</script>\"'`|](javascript:alert(2))$(id)${x};&"
@@ -256,7 +256,7 @@ def test_a_session_without_a_notebook_is_adopted_by_its_journal(tmp_path: Path) 
 def test_a_run_that_goes_on_is_left_alone(tmp_path: Path) -> None:
     """Whoever may still write to a journal holds it; once it is let go, the run can be archived."""
     folder = leave(tmp_path, "run-0001", "interrupted")
-    held = session.hold(folder / "journal.jsonl")
+    held = lock_journal(folder / "journal.jsonl")
     assert archive.archive_unfinished(tmp_path) == []
     held.close()
     assert archive.archive_unfinished(tmp_path) == ["run-0001"]

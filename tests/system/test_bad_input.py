@@ -21,11 +21,11 @@ from hypothesis import settings as quantity
 from hypothesis import strategies as st
 
 from buddy_ops.aws import aliases, freezes
-from buddy_ops.aws.session import Target, _Appender, overrides
+from buddy_ops.aws.session import Target
 from buddy_ops.cli.main import parse_parameters
 from buddy_ops.core import project, settings
 from buddy_ops.core.errors import AwsFailed, BuddyError, InvalidInput
-from buddy_ops.core.journal import Journal
+from buddy_ops.core.journal import Journal, JournalFile
 from buddy_ops.core.plan import Approval, Plan
 from buddy_ops.health import metrics
 from buddy_ops.health.metrics import MINUTE
@@ -173,7 +173,7 @@ def test_a_secret_on_the_command_line_is_refused_and_not_repeated() -> None:
 def test_any_parameter_that_replaces_a_setting_is_validated(values: dict[str, Any]) -> None:
     """What a runbook's parameters replace is checked as the file is, and the refusal names the parameter's value."""
     try:
-        found = settings.validate_settings({"function": "f"}, "settings", overrides(values))
+        found = settings.validate_settings({"function": "f"}, "settings", settings.rollout_overrides(values))
     except InvalidInput as error:
         assert (error.reference == "invalid-settings" and "rollout" in error.what) or "parameter" in error.what
         return
@@ -452,7 +452,7 @@ def test_a_journal_that_cannot_be_written_is_told(tmp_path: Path, obstacle: str)
         path = Path("/dev/full")
     else:
         pytest.skip("this system has no /dev/full")
-    journal = Journal(_Appender(path), lambda: NOW)
+    journal = Journal(JournalFile(path), lambda: NOW)
     journal.append("shifted", weight=0.1)
     journal.append("taken-back")
     assert [each["kind"] for each in journal.records] == ["shifted", "taken-back"]
@@ -467,7 +467,7 @@ def test_a_torn_line_takes_no_other_with_it(
     """After a line that a kill or a full disk cut short, every acknowledged one still reads back."""
     path = tmp_path_factory.mktemp("run") / "journal.jsonl"
     path.write_bytes(torn)
-    journal = Journal(_Appender(path), lambda: NOW)
+    journal = Journal(JournalFile(path), lambda: NOW)
     for kind in kinds:
         journal.append(kind)
     assert journal.trouble is None

@@ -63,7 +63,7 @@ SECRETS = (*IN_THE_FUNCTION.values(), *IN_SSM.values(), *IN_THE_ENVIRONMENT.valu
 
 SETUP = """import base64, os, sys, time
 from IPython.display import HTML, JSON, Latex, Markdown, SVG, display
-from buddy_ops.aws.session import open_runbook
+from buddy_ops.notebook.opening import open_runbook
 settings_, token = settings, api_token
 del settings, api_token, at, how, flag, secret
 target = open_runbook("tiny", globals())"""

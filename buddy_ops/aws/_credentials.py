@@ -1,0 +1,86 @@
+"""How to reach AWS: the sandbox or not, which profile and region, and which role to assume."""
+
+import os
+from collections.abc import Mapping
+from functools import partial
+from http.client import HTTPException
+from typing import Any
+from urllib.error import HTTPError
+from urllib.parse import urlparse
+
+from botocore import exceptions as botocore
+from botocore.credentials import AssumeRoleCredentialFetcher, DeferredRefreshableCredentials
+from botocore.session import Session
+
+from buddy_ops.aws import _client
+from buddy_ops.aws.clock import Clock, ask_sandbox
+from buddy_ops.core import settings as settings_
+from buddy_ops.core.errors import AwsFailed, InvalidInput
+from buddy_ops.core.settings import Settings
+
+
+def is_sandbox(endpoint: str) -> bool:
+    """Whether the sandbox listens at an address.
+
+    Raises:
+        AwsFailed: ``sandbox-not-running``.
+    """
+    if urlparse(endpoint).hostname not in ("127.0.0.1", "localhost", "::1"):
+        return False
+    try:
+        return bool(ask_sandbox(endpoint, "status", {}, timeout_s=5).get("sandbox"))
+    except (HTTPError, HTTPException, ValueError, AttributeError):
+        return False  # something else that listens there: another AWS emulator, with the system's time
+    except OSError as error:
+        raise AwsFailed(
+            "sandbox-not-running",
+            f"Nothing answers at {endpoint}, where the sandbox should be ({error}).",
+            now="Nothing was read or written.",
+            next="Start it with `buddy-ops sandbox start`, or set AWS_ENDPOINT_URL to where it listens.",
+            code="sandbox-not-running",
+        ) from None
+
+
+def open_session(settings: Settings, sandbox: bool) -> tuple[Session, str]:
+    """A botocore session, and its region.
+
+    Raises:
+        InvalidInput: ``no-profile`` or ``no-region``.
+    """
+    try:
+        # botocore's own session: boto3's would bring file transfers along, a tenth of a second in every command.
+        session = Session(profile=None if sandbox else settings.aws.profile)
+        session.register("creating-client-class", _client.add_recorder)  # type: ignore[arg-type]
+        if sandbox:
+            session.set_credentials("sandbox", "sandbox")
+        else:
+            session.get_scoped_config()
+    except botocore.ProfileNotFound as error:
+        raise InvalidInput(
+            "no-profile",
+            f"{error}.",
+            now=settings_.UNTOUCHED,
+            next="Set AWS_PROFILE to a profile of `aws configure list-profiles`, or correct settings.aws.profile.",
+        ) from None
+    # botocore itself ignores AWS_REGION.
+    region = settings.aws.region or os.environ.get("AWS_REGION") or session.get_config_variable("region")
+    if not region:
+        raise InvalidInput(
+            "no-region",
+            "No AWS region is set.",
+            now=settings_.UNTOUCHED,
+            next="Set settings.aws.region in the environment's parameters/ file, or AWS_REGION.",
+        )
+    return session, region
+
+
+def assume_role(session: Session, role: str, *, name: str, clock: Clock, where: Mapping[str, Any]) -> None:
+    """Let a session act as a role. AWS: sts:AssumeRole, at the first call and whenever it is about to expire."""
+    own = session.get_credentials()
+    if own is None:
+        return  # the first call says so
+    creator = partial(session.create_client, **where)
+    fetcher = AssumeRoleCredentialFetcher(creator, own, role, extra_args={"RoleSessionName": name})
+    # botocore has no public way to give a session refreshable credentials.
+    refreshable = DeferredRefreshableCredentials(fetcher.fetch_credentials, "assume-role", clock.now)
+    session._credentials = refreshable  # type: ignore[attr-defined]

@@ -1,0 +1,31 @@
+"""What a notebook's first code cell calls: from its parameters cell to the target that it acts on."""
+
+from typing import Any
+
+from buddy_ops.aws.session import Target, connect
+from buddy_ops.core import project, settings
+
+
+def open_runbook(runbook: str, namespace: dict[str, Any]) -> Target:
+    """The target of a notebook, from its parameters cell; call it as ``open_runbook("canary", globals())``.
+
+    The notebook's own cell declares names, types and defaults. What papermill injected after it is checked against
+    that, all problems at once, before any AWS call; values come back into the notebook in their declared types.
+
+    Raises:
+        InvalidInput: ``invalid-parameters``, and what ``connect`` raises.
+    """
+    declared, injected = project.parameter_cells(namespace.get("In", []))
+    # A front end that runs cells without history leaves nothing to read there.
+    declared = declared or project.declared_parameters(runbook)
+    given = {name: namespace[name] for name in injected if name in namespace}
+    given |= {name: namespace[name] for name in declared if name in namespace}
+    values = settings.check_parameters(declared, given, f"parameters of {runbook}")
+    namespace.update(values)
+    return connect(
+        values["environment"],
+        runbook,
+        values=values.get("settings"),
+        replaced=settings.rollout_overrides(values),
+        dry_run=values.get("dry_run", False),
+    )
