@@ -1,46 +1,75 @@
-"""An incident, put together afterwards: timeline, figures, picture, and the draft of a post-mortem.
+"""The review of an incident: timeline, figures and the draft of a post-mortem, from archived runs and CloudWatch.
 
-Knows the archived runs and what CloudWatch still has of the window. Never guesses: what neither tells is asked of
-people in the draft. It works from the archive alone.
+Nothing is guessed: what neither source has is None in the figures and a question in the draft. Where CloudWatch has
+deleted its data, the archive alone is enough. The date of a review is parsed and stored here, too.
 """
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from buddy_ops.aws import checklist_store
 from buddy_ops.aws.session import Target
 from buddy_ops.core import project
-from buddy_ops.core.errors import BuddyError, InvalidInput, Refused
+from buddy_ops.core.errors import AwsFailed, BuddyError, InvalidInput, Refused
+from buddy_ops.core.journal import iso_utc
+from buddy_ops.core.plan import ChecklistItem, ChecklistResult
+from buddy_ops.core.text import (
+    MINUTE,
+    count,
+    date_and_time,
+    duration,
+    exact_percent,
+    floor_minute,
+    parse_utc,
+    percent,
+)
 from buddy_ops.health import alarms, metrics, monitor
 from buddy_ops.health.judge import Counts
-from buddy_ops.health.metrics import MALFORMED, MINUTE, MinuteRow
+from buddy_ops.health.metrics import MALFORMED, MinuteRow
 from buddy_ops.incidents import timeline
 from buddy_ops.incidents.timeline import TimelineEvent, parse_moment
 from buddy_ops.runs import archive
 from buddy_ops.runs.archive import JOURNAL, ManifestEntry
 
-LONGEST = timedelta(days=7)
-AROUND = timedelta(minutes=30)
+REVIEW_WITHIN = timedelta(hours=24)
+"""Source: the deployment guide, 'Emergencies': review within 24 hours."""
+
+LONGEST_WINDOW = timedelta(days=7)
+WINDOW_MARGIN = timedelta(minutes=30)
+"""Time shown before the first and after the last run of a named incident."""
+
 BUDGET_DAYS = 30
 FEWEST_FAILURES = 3
-"""So many failures in a minute, and more than the objective allows, are where an incident begins."""
+"""Failed requests in one minute that can start an incident. Fewer may be chance at low traffic."""
 
-REVIEW = "review/incident_review"
-CAUSES = (
+REVIEW_RUNBOOK = "review/incident_review"
+RESPONSE_RUNBOOKS = (
     "emergency/deployment_failure",
     "emergency/data_corruption",
     "rollback/immediate",
     "rollback/gradual",
     "rollback",
 )
-"""Runbooks that a person opens because something burns."""
+"""Runbooks that a person opens once an incident is known."""
+
+UNKNOWN = "unknown"
 
 
 @dataclass(frozen=True)
 class IncidentFigures:
-    """When things happened, None where nothing tells; and what it cost. ``budget`` is the share of 30 days' budget."""
+    """Times and costs of an incident; None where nothing is recorded.
+
+    Attributes:
+        onset: the first minute with too many failed requests.
+        requests: requests since the onset, and ``failed`` the failed ones of them.
+        budget: the share of 30 days' error budget that was used, 0..1 or more.
+        review_due: the stored review date, and ``reviewed`` the first review.
+    """
 
     onset: datetime | None
     detected: datetime | None
@@ -54,31 +83,39 @@ class IncidentFigures:
 
     @property
     def review(self) -> str:
-        """Whether the review's date was kept."""
+        """Whether the review was in time."""
         if self.review_due is None:
             return "no date was set"
+        due = f"due by {date_and_time(self.review_due)}"
         if self.reviewed is None:
-            return f"not reviewed yet; due by {_when(self.review_due)}"
-        kept = "kept" if self.reviewed <= self.review_due else "NOT kept"
-        return f"{kept}: due by {_when(self.review_due)}, reviewed {_when(self.reviewed)}"
+            return f"PENDING: {due}"
+        result = "LATE" if self.reviewed > self.review_due else "OK"
+        return f"{result}: {due}, reviewed {date_and_time(self.reviewed)}"
+
+    def time_to(self, event: datetime | None) -> str:
+        """The time from the onset to an event."""
+        if self.onset is None or event is None:
+            return UNKNOWN
+        return duration(max(timedelta(), event - self.onset))
 
     def rows(self) -> Iterator[tuple[str, str]]:
         """Each figure's name and text."""
-        yield "began", _when(self.onset)
-        for name, at in (("detect", self.detected), ("decide", self.decided), ("mitigate", self.mitigated)):
-            yield f"time to {name}", _took(self.onset, at)
-        share = f" ({100 * self.failed / self.requests:.2g} %)" if self.requests else ""
-        yield "failed requests", f"{self.failed:,} of {self.requests:,}{share}"
-        yield (
-            "share of the error budget",
-            "unknown" if self.budget is None else f"{100 * self.budget:.2g} % of {BUDGET_DAYS} days'",
-        )
-        yield "review within 24 hours", self.review
+        yield "onset", when(self.onset)
+        yield "time to detect", self.time_to(self.detected)
+        yield "time to decide", self.time_to(self.decided)
+        yield "time to mitigate", self.time_to(self.mitigated)
+        failed = f"{self.failed:,} of {self.requests:,}"
+        if self.requests:
+            failed += f" ({percent(self.failed / self.requests)})"
+        yield "failed requests", failed
+        used = UNKNOWN if self.budget is None else f"{percent(self.budget)} of {BUDGET_DAYS} days"
+        yield "error budget used", used
+        yield "review within 24 h", self.review
 
 
 @dataclass(frozen=True)
 class IncidentReview:
-    """Everything that is known of an incident. ``troubles`` say what could not be read."""
+    """Everything that is recorded of an incident. ``troubles`` say what could not be read."""
 
     incident: str
     resource: str
@@ -91,24 +128,31 @@ class IncidentReview:
     figures: IncidentFigures
     troubles: tuple[str, ...]
 
-    def _repr_markdown_(self) -> str:
-        return "\n".join(
-            (*_table(("figure", ""), self.figures.rows()), "", *(f"- {_safe(each)}" for each in self.troubles))
-        )
+    @property
+    def title(self) -> str:
+        """The incident's name, or the day it began."""
+        return self.incident or f"{self.since:%Y-%m-%d}"
+
+    @property
+    def people(self) -> list[str]:
+        """Everybody who is named in a run's manifest."""
+        return sorted({name for run in self.runs for name in run.people})
 
     def timeline(self) -> str:
         """The timeline as a Markdown table."""
-        rows = ((f"{e.at:%m-%d %H:%M:%S}", e.kind, e.says, f"{e.runbook} {e.run}".strip()) for e in self.events)
-        return "\n".join(_table(("UTC", "what", "", "run"), rows))
+        return _render("timeline", self)
+
+    def _repr_markdown_(self) -> str:
+        return _render("summary", self)
 
 
 def review_incident(target: Target, since: str, until: str, incident: str = "", where: str = "") -> IncidentReview:
-    """Put an incident together; this counts as its review, unless it was reviewed before.
+    """Collect what is recorded of an incident. This counts as its review, unless there was an earlier one.
 
     Args:
-        since: where its window begins, ISO 8601; empty: half an hour before the first run that carries its name.
-        until: where it ends; empty: half an hour after the last one.
-        incident: its name: runs that carry it belong to it, whenever they were.
+        since: start of the window, ISO 8601; empty: half an hour before the first run with the incident's name.
+        until: its end; empty: half an hour after the last of these runs.
+        incident: its name: runs with this name belong to it, whenever they were.
         where: the archive; empty: the environment's, or runs/.
 
     AWS: cloudwatch:DescribeAlarmHistory, GetMetricData, ListMetrics, lambda:GetAlias, logs:StartQuery, GetQueryResults,
@@ -117,116 +161,90 @@ def review_incident(target: Target, since: str, until: str, incident: str = "", 
     Raises:
         InvalidInput: ``invalid-parameters``.
     """
-    shelf = archive.open_store(where or target.settings.archive.where, target.environment)
-    every = [each for each in archive.list_entries(shelf) if each.environment == target.environment]
-    begin, end = _window(since, until, [each for each in every if incident and each.incident == incident])
-    earlier = [each for each in every if each.runbook == REVIEW and _reviews(each, since, incident)]
-    ours = tuple(each for each in every if each.runbook != REVIEW and _belongs(each, begin, end, incident))
-    records = {each.folder: _records(shelf.read(f"{each.folder}/{JOURNAL}")) for each in ours}
-    told = [event for each in ours for event in timeline.timeline_events(records[each.folder], each.run, each.runbook)]
-    rung, unheard = _alarms(target, begin, end)
-    during = (each for each in (*told, *rung) if begin <= each.at <= end or each.kind == "review-due")
-    seen = timeline.merge_in_order(during)
-    rows, unread = _rows(target, begin, end, (record for own in records.values() for record in own))
-    reviewed = min((at for each in earlier if (at := parse_moment(each.began))), default=target.clock.now())
-    figures = compute_figures(seen, rows, target.settings.health.error_rate, reviewed)
-    target.journal.append("reviewed", incident=incident, runs=len(ours), events=len(seen))
-    alone = "" if ours else f"no archived run of the window is in {shelf.where}"
-    troubles = tuple(filter(None, (unheard, unread, alone)))
-    where_ = (target.resource, target.environment)
-    return IncidentReview(incident, *where_, begin, end, ours, tuple(seen), rows, figures, troubles)
+    store = archive.open_store(where or target.settings.archive.where, target.environment)
+    entries = [entry for entry in archive.list_entries(store) if entry.environment == target.environment]
+    begin, end = _window(since, until, [entry for entry in entries if incident and entry.incident == incident])
+    reviews = [entry for entry in entries if entry.runbook == REVIEW_RUNBOOK and _reviews(entry, since, incident)]
+    runs = [
+        entry for entry in entries if entry.runbook != REVIEW_RUNBOOK and _belongs(entry, begin, end, incident)
+    ]  # fmt: skip
+    records: list[dict[str, Any]] = []
+    events: list[TimelineEvent] = []
+    for entry in runs:
+        journal = _read_journal(store.read(f"{entry.folder}/{JOURNAL}"))
+        records += journal
+        events += timeline.timeline_events(journal, entry.run, entry.runbook)
+    alarm_events, alarm_trouble = _alarm_events(target, begin, end)
+    # A review date is stored for a time after the window.
+    in_window = (
+        event for event in (*events, *alarm_events) if begin <= event.at <= end or event.kind == "review-due"
+    )  # fmt: skip
+    events = timeline.merge_in_order(in_window)
+    rows, rows_trouble = _minute_rows(target, begin, end, records)
+    reviewed = min((at for entry in reviews if (at := parse_moment(entry.began))), default=target.clock.now())
+    target.journal.append("reviewed", incident=incident, runs=len(runs), events=len(events))
+    no_runs = "" if runs else f"{store.where} has no archived run of this window"
+    return IncidentReview(
+        incident=incident,
+        resource=target.resource,
+        environment=target.environment,
+        since=begin,
+        until=end,
+        runs=tuple(runs),
+        events=tuple(events),
+        rows=rows,
+        figures=compute_figures(events, rows, target.settings.health.error_rate, reviewed),
+        troubles=tuple(filter(None, (alarm_trouble, rows_trouble, no_runs))),
+    )
 
 
 def compute_figures(
-    events: Sequence[TimelineEvent], rows: Sequence[MinuteRow], bound: float, reviewed: datetime | None
+    events: Sequence[TimelineEvent], rows: Sequence[MinuteRow], limit: float, reviewed: datetime | None
 ) -> IncidentFigures:
-    """The figures, from what happened and what was counted. Pure.
+    """The figures, from events and counts. Pure.
 
     Args:
         events: oldest first.
         rows: minutes, oldest first.
-        bound: the share of requests that may fail.
+        limit: the share of requests that may fail.
         reviewed: when the incident was first reviewed.
     """
-    onset = next((row.at for row in rows if any(_hurts(each, bound) for each in row.counts.values())), None)
+    onset = next((row.at for row in rows if any(_too_many_failed(c, limit) for c in row.counts.values())), None)
     detected = _first(events, onset, _detects)
-    decided = _first(events, detected or onset, _decides)
-    mitigated = _first(events, detected or onset, _mitigates)
-    everything = [counts for row in rows for counts in row.counts.values()]
-    after = [counts for row in rows if onset and row.at >= onset for counts in row.counts.values()]
-    failed, requests = sum(each.errors for each in after), sum(each.requests for each in after)
-    minutes = (rows[-1].at - rows[0].at) / MINUTE + 1 if rows else 0
-    month = sum(each.requests for each in everything) / minutes * BUDGET_DAYS * 24 * 60 if minutes else 0
-    due = next((at for e in events if e.kind == "review-due" and (at := parse_moment(e.says.split()[-1]))), None)
+    requests = 0
+    failed = 0
+    all_requests = 0
+    for row in rows:
+        for counts in row.counts.values():
+            all_requests += counts.requests
+            if onset and row.at >= onset:
+                requests += counts.requests
+                failed += counts.errors
+    budget = None
+    if all_requests:
+        minutes = (rows[-1].at - rows[0].at) / MINUTE + 1
+        budget = failed / (limit * all_requests / minutes * BUDGET_DAYS * 24 * 60)
+    due_dates = (parse_moment(event.fields.get("due")) for event in events if event.kind == "review-due")
     return IncidentFigures(
-        onset,
-        detected,
-        decided,
-        mitigated,
-        requests,
-        failed,
-        failed / (bound * month) if month else None,
-        due,
-        reviewed,
+        onset=onset,
+        detected=detected,
+        decided=_first(events, detected or onset, _decides),
+        mitigated=_first(events, detected or onset, _mitigates),
+        requests=requests,
+        failed=failed,
+        budget=budget,
+        review_due=next(filter(None, due_dates), None),
+        reviewed=reviewed,
     )
 
 
 def draft_post_mortem(review: IncidentReview) -> str:
-    """A post-mortem in Markdown: what is known is filled in, and what only people know is asked."""
-    title = review.incident or f"{review.since:%Y-%m-%d}"
-    people = sorted({who for entry in review.runs for who in entry.people})
-    runs = [f"- `{entry.folder}`: {_safe(entry.runbook)}, {_safe(entry.outcome)}" for entry in review.runs]
-    assessed = [f"- {_safe(event.says)}" for event in review.events if event.kind == "assessed"]
-    return "\n".join(
-        (
-            f"# Post-mortem: {_safe(title)}",
-            "",
-            f"{_safe(review.resource)}, {_safe(review.environment)}, {_when(review.since)} to {_when(review.until)}.",
-            f"Acted: {_safe(', '.join(people)) or 'nobody, by the archived runs'}.",
-            "",
-            "## Summary",
-            "",
-            "*In three sentences, for somebody who was not there: what happened, whom it hurt, how it ended?*",
-            "",
-            "## Impact",
-            "",
-            *_table(("figure", ""), review.figures.rows()),
-            "",
-            "*What did people notice? Was a reminder or a safety escalation missed? How do we know?*",
-            "",
-            "## Timeline",
-            "",
-            review.timeline(),
-            "",
-            *(f"Not known: {_safe(each)}\n" for each in review.troubles),
-            "## Causes",
-            "",
-            *(assessed or ["- *Which errors did the log show?*"]),
-            "- *What in the change caused it? Why did tests, review and canary let it through?*",
-            "- *What made it worse, or last longer?*",
-            "",
-            "## What helped, and where we were lucky",
-            "",
-            f"- Detected after {_took(review.figures.onset, review.figures.detected)}. *By whom? Could it be sooner?*",
-            f"- Mitigated after {_took(review.figures.onset, review.figures.mitigated)}. *What slowed it down?*",
-            "- *What went well? What was luck?*",
-            "",
-            "## What we change",
-            "",
-            "| what | who | until |",
-            "|---|---|---|",
-            "| *?* | *?* | *?* |",
-            "",
-            "## Evidence",
-            "",
-            *(runs or ["- no archived run"]),
-            "",
-        )
-    )
+    """A post-mortem in Markdown: records are filled in, and everything else is a question in italics."""
+    return _render("post_mortem", review)
 
 
 def write_draft(path: str, text: str) -> None:
-    """Write the draft where it is wanted; one that people have begun to fill in is never overwritten.
+    """Write the draft to a new file, relative to the project; an existing file is never overwritten.
 
     Raises:
         Refused: ``draft-exists``.
@@ -241,164 +259,273 @@ def write_draft(path: str, text: str) -> None:
     except FileExistsError:
         raise Refused(
             "draft-exists",
-            f"{path} is there already, and people may have written into it.",
-            now="It was left as it is.",
+            f"{path} already exists, and may contain answers.",
+            now="The file was not changed.",
             next="Name another file in draft, or delete that one.",
         ) from None
 
 
-# What belongs to it
+# The review's date
+
+
+def parse_time(
+    name: str, text: str, *, after: datetime, until: datetime, example: datetime, limits: str = ""
+) -> datetime:
+    """A parameter that is a time in ISO 8601, in UTC unless it has another offset.
+
+    Args:
+        name: the parameter's name.
+        after: it must be later than this, and not later than ``until``.
+        limits: the same in words.
+
+    Raises:
+        InvalidInput: ``invalid-parameters``.
+    """
+    what = f"{name} is {text!r}. It must be an ISO 8601 time{limits}."
+    try:
+        moment = parse_utc(text)
+    except (ValueError, OverflowError):
+        moment = None
+    if moment is None or not after < moment <= until:
+        raise InvalidInput(
+            "invalid-parameters",
+            what,
+            now="Nothing was changed.",
+            next=f"For example {name} = {iso_utc(example)}",
+        )
+    return moment
+
+
+def parse_review_date(target: Target, text: str) -> datetime:
+    """When the incident is reviewed: within the next 24 hours; empty: at their end.
+
+    Raises:
+        InvalidInput: ``invalid-parameters``.
+    """
+    now = target.clock.now()
+    if not text:
+        return now + REVIEW_WITHIN
+    return parse_time(
+        "review",
+        text,
+        after=now,
+        until=now + REVIEW_WITHIN,
+        example=now + REVIEW_WITHIN / 2,
+        limits=" within the next 24 h",
+    )
+
+
+def store_review_date(target: Target, due: datetime, version: str, by: Iterable[str], incident: str) -> str:
+    """Store when the incident is reviewed; a failure is returned in words, because it must not stop a recovery.
+
+    AWS: ssm:PutParameter, writes.
+    """
+    people = tuple(by)
+    shown = date_and_time(due)
+    target.journal.append("review-due", due=iso_utc(due), by=people, version=version, incident=incident)
+    if target.dry_run:
+        return f"Dry run: the review date {shown} was not stored."
+    says = f"due by {iso_utc(due)}"
+    if incident:
+        says += f", incident {incident}"
+    item = ChecklistItem("reviewed", "no", says, ", ".join(people))
+    result = ChecklistResult(
+        checklist="review",
+        subject=f"v{version}",
+        at=target.clock.now(),
+        run=target.run,
+        principal=target.principal,
+        items=(item,),
+    )
+    try:
+        checklist_store.write_result(target, result)
+    except AwsFailed as failure:
+        return f"The review date {shown} was NOT STORED: {failure.what}"
+    return f"Review due by {shown}. Open {REVIEW_RUNBOOK} before that."
+
+
+# What belongs to the incident
 
 
 def _window(since: str, until: str, named: Sequence[ManifestEntry]) -> tuple[datetime, datetime]:
-    """The window that was asked for, or the one around the runs that carry the incident's name."""
-    ran = [
+    """The window that was asked for, or the one around the runs with the incident's name."""
+    times = [
         at
-        for each in named
-        if each.runbook != REVIEW
-        for at in (parse_moment(each.began), parse_moment(each.ended))
+        for entry in named
+        if entry.runbook != REVIEW_RUNBOOK
+        for at in (parse_moment(entry.began), parse_moment(entry.ended))
         if at
     ]
-    if ran:
-        since, until = since or str(min(ran) - AROUND), until or str(max(ran) + AROUND)
-    begin, end = parse_moment(since), parse_moment(until)
-    if begin is None or end is None or not timedelta() < end - begin <= LONGEST:
+    if times:
+        since = since or str(min(times) - WINDOW_MARGIN)
+        until = until or str(max(times) + WINDOW_MARGIN)
+    begin = parse_moment(since)
+    end = parse_moment(until)
+    if begin is None or end is None or not timedelta() < end - begin <= LONGEST_WINDOW:
         raise InvalidInput(
             "invalid-parameters",
-            f"since {since!r}, until {until!r}: two times are wanted, at most {LONGEST.days} days apart.",
+            f"since is {since!r} and until is {until!r}. Both must be ISO 8601 times, at most {LONGEST_WINDOW.days} "
+            "days apart.",
             now="Nothing was read.",
-            next="For example since=2026-11-22T03:00Z and until=2026-11-22T05:00Z; or an incident that runs name.",
+            next="For example since=2026-11-22T03:00Z and until=2026-11-22T05:00Z, or incident: a name that runs have.",
         )
-    return begin.replace(second=0, microsecond=0), end
+    return floor_minute(begin), end
 
 
 def _belongs(entry: ManifestEntry, begin: datetime, end: datetime, incident: str) -> bool:
-    began, ended = parse_moment(entry.began), parse_moment(entry.ended)
-    named = bool(incident) and entry.incident == incident
-    return named or (began is not None and ended is not None and began <= end and ended >= begin)
+    if incident and entry.incident == incident:
+        return True
+    began = parse_moment(entry.began)
+    ended = parse_moment(entry.ended)
+    return began is not None and ended is not None and began <= end and ended >= begin
 
 
 def _reviews(entry: ManifestEntry, since: str, incident: str) -> bool:
-    return entry.incident == incident if incident else entry.parameters.get("since") == since
+    if incident:
+        return entry.incident == incident
+    return entry.parameters.get("since") == since
 
 
-def _records(journal: bytes | None) -> list[dict[str, Any]]:
-    """A journal's records; a line that was torn is none."""
-    found = []
+def _read_journal(journal: bytes | None) -> list[dict[str, Any]]:
+    """A journal's records, without lines that are incomplete."""
+    records = []
     for line in (journal or b"").decode(errors="replace").splitlines():
         try:
             record = json.loads(line)
         except ValueError:
             continue
-        found += [record] if isinstance(record, dict) else []
-    return found
+        if isinstance(record, dict):
+            records.append(record)
+    return records
 
 
-def _alarms(target: Target, begin: datetime, end: datetime) -> tuple[list[TimelineEvent], str]:
-    """Every alarm of the function that changed its state, without our own tests; what could not be read."""
+def _alarm_events(target: Target, begin: datetime, end: datetime) -> tuple[list[TimelineEvent], str]:
+    """Every change of an alarm of this function, without our own tests; and what could not be read."""
     pages = target.client("cloudwatch").get_paginator("describe_alarm_history")
-    found = []
+    events: list[TimelineEvent] = []
     try:
         for page in pages.paginate(HistoryItemType="StateUpdate", StartDate=begin, EndDate=end):
             for item in page["AlarmHistoryItems"]:
                 state = json.loads(item["HistoryData"])["newState"]
-                reason = str(state.get("stateReason", ""))
-                if item["AlarmName"].startswith(target.settings.function) and reason != alarms.TEST:
-                    says = f"{item['AlarmName']} is {state['stateValue']}: {reason}"
-                    found.append(TimelineEvent(item["Timestamp"], "alarm", says[: timeline.SHORT]))
+                fields = {
+                    "alarm": item["AlarmName"],
+                    "state": state["stateValue"],
+                    "reason": str(state.get("stateReason", "")),
+                }
+                if fields["alarm"].startswith(target.settings.function) and fields["reason"] != alarms.TEST:
+                    events.append(TimelineEvent(item["Timestamp"], "alarm", fields))
     except BuddyError as error:
-        return found, f"which alarms went off: {error.what}"
+        return events, f"alarm history: {error.what}"
     except MALFORMED as error:
-        return found, f"which alarms went off: CloudWatch's answer cannot be read: {error}"
-    return found, ""
+        return events, f"alarm history: CloudWatch's reply is malformed: {error}"
+    return events, ""
 
 
-def _rows(
+def _minute_rows(
     target: Target, begin: datetime, end: datetime, records: Iterable[dict[str, Any]]
 ) -> tuple[tuple[MinuteRow, ...], str]:
-    """The window's minutes: CloudWatch's, where it still has them, else those that the journals kept."""
-    trouble = ""
+    """The window's minutes from CloudWatch, or from the journals where CloudWatch has none any more."""
     try:
-        look = monitor.read_window(target, (end - begin) / MINUTE, end.isoformat())
-        if any(counts.requests for row in look.rows for counts in row.counts.values()):
-            return look.rows, "; ".join(look.troubles)
-        trouble = "CloudWatch has no requests in the window (any more)"
+        window = monitor.read_window(target, (end - begin) / MINUTE, end.isoformat())
+        if any(counts.requests for row in window.rows for counts in row.counts.values()):
+            return window.rows, "; ".join(window.troubles)
+        trouble = "CloudWatch has no requests in this window (any more)"
     except BuddyError as error:
-        trouble = f"CloudWatch has forgotten the window, or cannot be read: {error.what}"
-    kept: dict[datetime, MinuteRow] = {}
+        trouble = f"CloudWatch metrics of this window could not be read: {error.what}"
+    known: dict[datetime, MinuteRow] = {}
     for record in records:
         if record.get("kind") == "minutes" and isinstance(record.get("rows"), list):
             for row in metrics.rows_from_json(record["rows"]):
-                # What was read last is most complete; a minute may be known of more versions by one run than another.
-                before = kept.get(row.at, MinuteRow(row.at, {}))
-                kept[row.at] = MinuteRow(row.at, before.counts | row.counts, before.p99_ms | row.p99_ms)
-    rows = tuple(kept[at] for at in sorted(kept) if begin <= at <= end)
-    return rows, f"{trouble}; {len(rows)} minutes are from the archived journals"
+                # The last reading is the most complete one; a run may have read other versions of the same minute.
+                before = known.get(row.at, MinuteRow(row.at, {}))
+                known[row.at] = MinuteRow(row.at, before.counts | row.counts, before.p99_ms | row.p99_ms)
+    rows = tuple(known[at] for at in sorted(known) if begin <= at <= end)
+    return rows, f"{trouble}; {count(len(rows), 'minute')} from the archived journals"
 
 
-# When it was what
+# What an event means for the figures
 
 
-def _hurts(counts: Counts, bound: float) -> bool:
-    return counts.errors >= FEWEST_FAILURES and counts.errors > bound * counts.requests
+def _too_many_failed(counts: Counts, limit: float) -> bool:
+    return counts.errors >= FEWEST_FAILURES and counts.errors > limit * counts.requests
 
 
-def _first(events: Iterable[TimelineEvent], after: datetime | None, what: Any) -> datetime | None:
-    # An event of the minute in which it began may stand a few seconds before the first count.
-    return next((e.at for e in events if what(e) and (after is None or e.at >= after)), None)
+def _first(
+    events: Iterable[TimelineEvent], after: datetime | None, matches: Callable[[TimelineEvent], bool]
+) -> datetime | None:
+    for event in events:
+        if matches(event) and (after is None or event.at >= after):
+            return event.at
+    return None
 
 
 def _detects(event: TimelineEvent) -> bool:
-    burning = event.kind == "alarm" and " is ALARM" in event.says
-    return burning or _condemns(event) or (event.kind == "opened" and event.runbook in CAUSES)
+    opened = event.kind == "opened" and event.runbook in RESPONSE_RUNBOOKS
+    return opened or _is_alarm(event) or _is_rollback_verdict(event)
 
 
 def _decides(event: TimelineEvent) -> bool:
-    approved = event.kind == "approved" and event.runbook.startswith(("rollback", "emergency/data_corruption"))
-    return approved or _condemns(event) or event.kind in ("decided", "ordered")
-
-
-def _condemns(event: TimelineEvent) -> bool:
-    return event.kind == "observed" and event.says.startswith("verdict rollback")
+    if event.kind == "approved":
+        return event.runbook.startswith(("rollback", "emergency/data_corruption"))
+    return event.kind in ("decided", "ordered") or _is_rollback_verdict(event)
 
 
 def _mitigates(event: TimelineEvent) -> bool:
-    return event.kind in ("taken-back", "rollback", "isolated") and not event.says.endswith("(it was there)")
+    if event.kind == "rollback":
+        # 'already': the traffic was there before, so this run changed nothing.
+        return event.fields.get("already") is not True
+    return event.kind in ("taken-back", "isolated")
+
+
+def _is_alarm(event: TimelineEvent) -> bool:
+    return event.kind == "alarm" and event.fields.get("state") == "ALARM"
+
+
+def _is_rollback_verdict(event: TimelineEvent) -> bool:
+    return event.kind == "observed" and event.fields.get("decision") == "rollback"
 
 
 def chart_mark(event: TimelineEvent) -> str:
-    """What stands above the picture for an event; '' for most."""
-    if event.kind == "alarm":
-        return "alarm" if " is ALARM" in event.says else ""
-    if event.kind == "shifted":
-        return event.says.partition(":")[0].replace(" got", "")
-    return {"taken-back": "taken back", "rollback": "rolled back", "frozen": "frozen"}.get(event.kind, "")
+    """The label of an event in the chart; '' for an event that is not marked."""
+    if _is_alarm(event):
+        return "alarm"
+    if event.kind in ("taken-back", "rollback") and _mitigates(event):
+        return "rolled back"
+    weight = event.fields.get("weight")
+    if event.kind == "shifted" and isinstance(weight, (int, float)):
+        return f"{event.fields.get('to', UNKNOWN)} {exact_percent(weight)}"
+    return "frozen" if event.kind == "frozen" else ""
 
 
 def version_number(version: str) -> int:
-    """A version to sort by."""
+    """A version as a number to sort by."""
     return int(version) if version.isdecimal() else 0
 
 
-# How it is written
+# Rendering
 
 
-def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
-    lines = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
-    return [*lines, *(f"| {' | '.join(map(_safe, row))} |" for row in rows)]
+def when(moment: datetime | None) -> str:
+    """A time, or 'unknown'."""
+    return UNKNOWN if moment is None else date_and_time(moment)
 
 
-def _safe(text: str) -> str:
-    """A text from a journal or from AWS, harmless in Markdown: no markup, no links, one line."""
-    plain = " ".join(text.split()).replace("&", "&amp;").replace("<", "&lt;")
-    return "".join(f"\\{sign}" if sign in "|`[]*_!" else sign for sign in plain)
+def _escape(value: object) -> str:
+    """A value as one line of Markdown without markup or links."""
+    line = " ".join(str(value).split()).replace("&", "&amp;").replace("<", "&lt;")
+    return "".join(f"\\{sign}" if sign in "\\|`[]*_!" else sign for sign in line)
 
 
-def _when(at: datetime | None) -> str:
-    return f"{at:%Y-%m-%d %H:%M} UTC" if at else "unknown"
+_TEMPLATES = Environment(
+    loader=PackageLoader("buddy_ops.incidents"),
+    finalize=_escape,  # of every inserted value, so that no text of a journal or of AWS is read as Markdown
+    undefined=StrictUndefined,
+    trim_blocks=True,
+    lstrip_blocks=True,
+    keep_trailing_newline=True,
+)
+_TEMPLATES.filters["when"] = when
 
 
-def _took(since: datetime | None, at: datetime | None) -> str:
-    if since is None or at is None:
-        return "unknown"
-    return f"{max(0.0, (at - since) / MINUTE):.0f} minutes"
+def _render(template: str, review: IncidentReview) -> str:
+    return _TEMPLATES.get_template(f"{template}.md.j2").render(review=review)

@@ -1,99 +1,141 @@
-"""What happened, from the records of runs: one sentence an event, in the order of time.
+"""The events of an incident, oldest first: each is a record of a run's journal, or an alarm that changed its state.
 
-Knows what each kind of record means to a reader. Pure: the records come from wherever they are kept.
+An event keeps the record's fields, and figures are computed from those. Its sentence is rendered when it is read.
 """
 
 import json
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from operator import attrgetter
 from typing import Any
 
-Fields = Mapping[str, Any]
-SHORT = 300
-READS = ("get_", "list_", "describe_", "start_query", "simulate_", "head_", "scan", "query", "batch_get")
-"""How boto3's operations that change nothing begin."""
+from buddy_ops.core.text import date_and_time, exact_percent, join_words, parse_utc
 
-QUIET = frozenset({"minutes"})
-TOGETHER = timedelta(minutes=1)
-"""Calls of one operation that follow each other so closely are told as one event."""
+Fields = Mapping[str, Any]
+
+SENTENCE_LIMIT = 300
+"""Characters of a sentence in the timeline. What is cut is in the run's journal."""
+
+READS = ("get_", "list_", "describe_", "start_query", "simulate_", "head_", "scan", "query", "batch_get")
+"""Prefixes of boto3's read operations. Reads are no events."""
+
+NO_EVENTS = frozenset({"minutes"})
+"""Kinds of records that carry measurements only."""
+
+MERGE_WITHIN = timedelta(minutes=1)
+"""Calls of one operation that follow each other within this time are one event."""
 
 
 @dataclass(frozen=True)
 class TimelineEvent:
-    """One thing that happened. ``kind`` is the record's, or 'alarm'; ``run`` is '' for what no run of ours did."""
+    """One event.
+
+    Attributes:
+        kind: the record's kind, or 'alarm'.
+        fields: the record; for an alarm its ``alarm`` (name), ``state`` and ``reason``.
+        run: the id of the run that recorded it; '' for an alarm.
+        times: how many equal calls this event stands for.
+    """
 
     at: datetime
     kind: str
-    says: str
+    fields: Fields
     run: str = ""
     runbook: str = ""
+    times: int = 1
+
+    @property
+    def says(self) -> str:
+        """The event as a sentence, at most 300 characters."""
+        if self.times > 1:
+            return f"{self.fields['call']}, {self.times} times"
+        return _shorten(describe_record(self.kind, self.fields), SENTENCE_LIMIT)
 
 
 def timeline_events(records: Iterable[Fields], run: str = "", runbook: str = "") -> list[TimelineEvent]:
-    """A run's records as events, oldest first; a verdict is told when it changes, and reads not at all."""
-    found: list[TimelineEvent] = []
-    verdict = ""
+    """A run's records as events, oldest first. Reads are left out, and a verdict that repeats the one before it."""
+    events: list[TimelineEvent] = []
+    last_verdict = None
     for record in records:
         kind = str(record.get("kind", ""))
         if kind == "opened":
-            run, runbook = str(record.get("run", run)), runbook or str(record.get("runbook", ""))
+            run = str(record.get("run", run))
+            runbook = runbook or str(record.get("runbook", ""))
         if kind == "observed":
-            before, verdict = verdict, f"{record.get('stage')} {record.get('decision')}"
-            if verdict == before:
+            verdict = (record.get("stage"), record.get("decision"))
+            if verdict == last_verdict:
                 continue
-        says = describe_record(kind, record)
+            last_verdict = verdict
         at = parse_moment(record.get("at"))
-        if says and at is not None:
-            found.append(TimelineEvent(at, kind, _cut(says, SHORT), run, runbook))
-    return merge_in_order(found)
+        if at is not None and not _is_quiet(kind, record):
+            events.append(TimelineEvent(at, kind, record, run, runbook))
+    return merge_in_order(events)
 
 
-def merge_in_order(found: Iterable[TimelineEvent]) -> list[TimelineEvent]:
-    """Oldest first; of the same moment in the order in which they were recorded. Repeated calls are told as one."""
-    told: list[TimelineEvent] = []
-    times = 1
-    for each in sorted(found, key=attrgetter("at")):
-        last = told[-1] if told else None
-        if last and _repeats(last, each):
-            times += 1
-            told[-1] = replace(last, says=f"{_operation(each)}, {times} times")
+def merge_in_order(events: Iterable[TimelineEvent]) -> list[TimelineEvent]:
+    """Oldest first, and in the order of the records within a second. Repeated calls become one event."""
+    merged: list[TimelineEvent] = []
+    previous: TimelineEvent | None = None
+    for event in sorted(events, key=attrgetter("at")):
+        if previous and _repeats(previous, event):
+            merged[-1] = replace(merged[-1], times=merged[-1].times + 1)
         else:
-            told.append(each)
-            times = 1
-    return told
+            merged.append(event)
+        previous = event
+    return merged
 
 
-def _repeats(last: TimelineEvent, each: TimelineEvent) -> bool:
-    same = (last.kind, last.run, _operation(last)) == ("aws", each.run, _operation(each))
-    return each.kind == "aws" and same and each.at - last.at < TOGETHER
+def _repeats(previous: TimelineEvent, event: TimelineEvent) -> bool:
+    return _call(previous) == _call(event) and _call(event) is not None and event.at - previous.at < MERGE_WITHIN
 
 
-def _operation(call: TimelineEvent) -> str:
-    return call.says.partition(" ")[0].rstrip(",")
+def _call(event: TimelineEvent) -> tuple[object, ...] | None:
+    """What two calls must share to be one event; None for an event that is no call."""
+    if event.kind != "aws" or "call" not in event.fields:
+        return None
+    return event.run, event.fields["call"], event.fields.get("failed")
+
+
+def _is_quiet(kind: str, record: Fields) -> bool:
+    operation = str(record.get("call", "")).partition(":")[2]
+    return kind in NO_EVENTS or (kind == "aws" and operation.startswith(READS))
 
 
 def parse_moment(text: object) -> datetime | None:
-    """A record's time, in UTC; None for what is none."""
+    """A record's time, in UTC; None for anything else."""
     try:
-        at = datetime.fromisoformat(str(text))
-    except ValueError:
+        return parse_utc(str(text))
+    except (ValueError, OverflowError):
         return None
-    return at.replace(tzinfo=UTC) if at.tzinfo is None else at.astimezone(UTC)
 
 
 def describe_record(kind: str, fields: Fields) -> str:
-    """A record as a sentence; '' for what says nothing to a reader. A kind that is not known is told as it stands."""
-    if kind in QUIET:
-        return ""
-    if kind in TOLD:
-        try:
-            return TOLD[kind](fields)
-        except (KeyError, TypeError, ValueError, AttributeError):
-            pass  # a record of another make: as it stands
-    rest = {key: value for key, value in fields.items() if key not in ("seq", "at", "kind")}
-    return f"{kind}: {json.dumps(rest, ensure_ascii=False, default=str)}"
+    """A record as a sentence. A kind or fields of another release are shown as JSON."""
+    sentence = SENTENCES.get(kind)
+    try:
+        if callable(sentence):
+            return sentence(fields)
+        if sentence is not None:
+            return sentence.format_map({name: _readable(name, value) for name, value in fields.items()}).strip()
+    except (KeyError, TypeError, ValueError, AttributeError):
+        # An archive keeps records of every release; a review must show them all.
+        pass
+    rest = {name: value for name, value in fields.items() if name not in ("seq", "at", "kind")}
+    return f"{kind}: {_json(rest)}"
+
+
+def _readable(name: str, value: Any) -> str:
+    """A field's value as a reader expects it."""
+    if name == "by":
+        return join_words(value)
+    if isinstance(value, (list, tuple)):
+        return SEPARATORS.get(name, ", ").join(map(str, value))
+    if name in ("due", "expires") and (at := parse_moment(value)):
+        return date_and_time(at)
+    if name == "weight":
+        return exact_percent(value)
+    return f"{value:,}" if isinstance(value, int) else str(value)
 
 
 def _opened(fields: Fields) -> str:
@@ -101,99 +143,114 @@ def _opened(fields: Fields) -> str:
 
 
 def _aws(fields: Fields) -> str:
-    operation = fields["call"].partition(":")[2]
-    if operation.startswith(READS):
-        return ""
     given = {key: value for key, value in fields["parameters"].items() if key != "Description"}
-    failed = f", which failed: {fields['failed']}" if fields.get("failed") else ""
-    shown = f" {json.dumps(given, ensure_ascii=False, default=str)}" if given else ""
-    return _cut(f"{fields['call']}{shown}", SHORT - 60) + failed
+    call = str(fields["call"])
+    if given:
+        call = f"{call} {_json(given)}"
+    if fields.get("failed"):
+        # The failure must stay visible, however long the parameters are.
+        return f"{_shorten(call, SENTENCE_LIMIT - 60)}, which failed: {fields['failed']}"
+    return call
 
 
 def _outcome(fields: Fields) -> str:
-    failed = ", ".join(
+    failed = [
         f"v{version}: {count:,} of {fields['requests'][version]:,} requests failed"
         for version, count in fields.get("failed", {}).items()
-    )
-    return f"the rollout of v{fields['new']} ended {fields['ending']}: {' '.join(fields['reasons'])} {failed}".strip()
+    ]
+    ending = ENDINGS.get(fields["ending"], fields["ending"])
+    return " ".join((f"rollout of v{fields['new']} ended: {ending}.", *fields["reasons"], ", ".join(failed))).strip()
 
 
 def _rollback(fields: Fields) -> str:
-    away = f", away from v{', v'.join(fields['away_from'])}" if fields["away_from"] else ""
-    return f"traffic to v{fields['to']}{away}, by {_people(fields)}{' (it was there)' if fields['already'] else ''}"
+    if fields["already"]:
+        return f"v{fields['to']} already received 100 % of traffic; nothing was changed"
+    left = ", ".join(f"v{version}" for version in fields["away_from"]) or "no other version"
+    return f"rolled back to v{fields['to']} from {left}, approved by {join_words(fields['by'])}"
 
 
-def _told(fields: Fields) -> str:
-    reached = ", ".join(fields["reached"]) or "nobody"
-    return f"told {reached}: {fields['text']} {' '.join(fields['troubles'])}".strip()
+def _notified(fields: Fields) -> str:
+    reached = ", ".join(fields["reached"]) or "no channel"
+    return f"notified {reached}: {fields['text']} {' '.join(fields['troubles'])}".strip()
 
 
 def _assessed(fields: Fields) -> str:
-    lines = ", ".join(f"{count:,} × {name}" for name, count in fields["error_lines"].items())
-    return f"v{fields['version']} was assessed ({lines or 'no error lines'}); recommended: {fields['recommended']}"
+    lines = ", ".join(f"{count:,} × {name}" for name, count in fields["error_lines"].items()) or "no error lines"
+    return f"v{fields['version']} was assessed ({lines}); recommended: {fields['recommended']}"
 
 
 def _recorded(fields: Fields) -> str:
     if fields["checklist"] == "review":
-        return f"the date of its review was kept, for {fields['subject']}"
+        return f"review date of {fields['subject']} stored"
     return f"{fields['checklist']} of {fields['subject']}: {', '.join(fields['open']) or 'nothing'} open"
 
 
-def _repaired(fields: Fields) -> str:
-    counts = f"{fields['written']:,} items of {fields['table']} were written back, {fields['kept']:,} conflicts kept"
-    return f"{counts}, {fields['gave_way']:,} left to whoever changed them meanwhile, by {_people(fields)}"
+def _isolated(fields: Fields) -> str:
+    if fields["how"] == "function":
+        return "isolated: the function's concurrency is 0, no request is served"
+    return f"isolated: writes to {fields['table']} are denied"
 
 
-def _migrated(fields: Fields) -> str:
-    counts = f"{fields['changed']:,} items changed, {fields['left']:,} left"
-    return f"{fields['step']} of {fields['migration']}: {counts}, by {_people(fields)}"
+def _json(value: object) -> str:
+    return json.dumps(value, ensure_ascii=False, default=str)
 
 
-def _cut(text: str, length: int) -> str:
+def _shorten(text: str, length: int) -> str:
     return text if len(text) <= length else f"{text[: length - 1]}…"
 
 
-def _people(fields: Fields) -> str:
-    return " and ".join(fields["by"])
+SEPARATORS = {"reasons": " ", "against": "; "}
+"""Between the values of a list, where it is not a comma."""
 
+ENDINGS = {
+    "proved": "SUCCEEDED, healthy",
+    "unproven": "SUCCEEDED, health check inconclusive",
+    "deployed": "SUCCEEDED, first deployment",
+    "already-live": "SUCCEEDED, already live",
+    "dry-run": "dry run",
+    "drained": "ROLLED BACK gradually",
+    "rolled-back": "ROLLED BACK",
+    "aborted": "ABORTED by operator",
+    "lease-fired": "ROLLED BACK by failsafe",
+    "held": "ROLLED BACK, health check inconclusive",
+}
 
-TOLD: Mapping[str, Callable[[Fields], str]] = {
+SENTENCES: Mapping[str, str | Callable[[Fields], str]] = {
     "opened": _opened,
     "aws": _aws,
-    "approved": lambda x: f"{_people(x)} approved plan {x['plan']}: {x['title']}",
-    "refused": lambda x: f"{_people(x)} refused plan {x['plan']}: {x['title']}",
-    "shifted": lambda x: f"{x['to']} got {100 * x['weight']:g} %: {x['serves']}",
-    "observed": lambda x: f"verdict {x['decision']} at stage {x['stage']}: {x['says']}",
-    "taken-back": lambda x: f"v{x['version']} was taken back: {x['serves']}. {' '.join(x['reasons'])}",
+    "alarm": "{alarm} is {state}: {reason}",
+    "approved": "{by} approved plan {plan}: {title}",
+    "refused": "{by} did not approve plan {plan}: {title}",
+    "shifted": "{to} receives {weight}: {serves}",
+    "observed": "verdict {decision} at stage {stage}: {says}",
+    "taken-back": "v{version} was rolled back: {serves}. {reasons}",
     "outcome": _outcome,
     "rollback": _rollback,
-    "frozen": lambda x: f"{x['owner']} froze deployments until {x['expires']}: {x['reason']}",
-    "lifted": lambda x: f"freeze {x['id']} was lifted",
+    "frozen": "{owner} froze deployments until {expires}: {reason}",
+    "lifted": "freeze {id} was removed",
     "smoke": lambda x: f"smoke test {x['test']} of v{x['version']}: {x['trouble'] or 'passed'}",
-    "told": _told,
-    "ordered": lambda x: f"a person ordered {x['order']}",
+    "told": _notified,
+    "ordered": "operator action: {order}",
     "assessed": _assessed,
-    "decided": lambda x: f"{_people(x)} decided: {x['decision']}",
-    "review-due": lambda x: f"a review is due by {x['due']}",
-    "recovery": lambda x: f"{x['says']}: {x['failed']:,} of {x['requests']:,} requests failed",
-    "passed-over": lambda x: f"passed over: {x['what']} {x['because']}",
-    "failed": lambda x: f"failed: {x['says']}",
-    "audited": lambda x: str(x["says"]),
-    "resumed": lambda x: f"run {x['run']} was gone on with, at stage {x['stage']} of {x['of']}",
-    "lease-proved": lambda x: f"a lease cleared the weights of the scratch alias {x['alias']}, as it must",
-    "broke-glass": lambda x: f"{x['who']} broke the glass: {x['why']} (against: {'; '.join(x['against'])})",
-    "alarm-tested": lambda x: f"test of {x['alarm']}: {x['says']}",
+    "decided": "{by} decided: {decision}",
+    "review-due": "a review is due by {due}",
+    "recovery": "{says}: {failed} of {requests} requests failed",
+    "passed-over": "skipped: {what} {because}",
+    "failed": "error: {says}",
+    "audited": "{says}",
+    "resumed": "run {run} of {of} was resumed at stage {stage}",
+    "lease-proved": "failsafe test passed: the schedule cleared the weights of alias {alias}",
+    "broke-glass": "{who} used the emergency override: {why} (rules not met: {against})",
+    "alarm-tested": "test alarm {alarm}: {says}",
     "recorded": _recorded,
-    "isolated": lambda x: (
-        f"isolated: {'nobody is served' if x['how'] == 'function' else 'nothing writes ' + x['table']}"
-    ),
-    "released": lambda x: "the isolation was lifted",
-    "scoped": lambda x: f"{x['table']} beside {x['copy']}: {x['says']}",
-    "repaired": _repaired,
-    "verified": lambda x: f"{x['table']} after the repair: {x['says']}",
-    "schema": lambda x: f"{x['table']} has schema {x['version']}: {x['migration']} is {x['state']}",
-    "migrated": _migrated,
-    "pruned": lambda x: f"{_people(x)} deleted {len(x['deleted'])} versions: {', '.join(x['deleted'])}",
-    "reviewed": lambda x: f"an incident was reviewed, with {x['runs']} runs",
+    "isolated": _isolated,
+    "released": "the isolation was removed",
+    "scoped": "{table} compared with {copy}: {says}",
+    "repaired": "{by} restored {written} items of {table}; kept {kept} conflicts, and {gave_way} that had changed",
+    "verified": "{table} compared again after the repair: {says}",
+    "schema": "{table} has schema {version}: {migration} is {state}",
+    "migrated": "{by} ran {step} of {migration}: {changed} items changed, {left} left",
+    "pruned": "{by} deleted versions {deleted}",
+    "reviewed": "the incident was reviewed, with {runs} runs",
 }
-"""How each kind of record is told."""
+"""Each kind of record as a sentence: a format of its fields, or a function where a field decides the words."""

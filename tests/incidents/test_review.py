@@ -101,7 +101,7 @@ def test_the_figures_are_the_sandboxes(burnt: tuple[Situation, str, str]) -> Non
     assert figures.decided is not None and alarm < figures.decided <= back
     assert figures.failed == pytest.approx(0.05 * 600 * 11, rel=0.35)
     assert figures.budget is not None and 0.0005 < figures.budget < 0.005
-    assert figures.review.startswith("kept")
+    assert figures.review.startswith("OK")
 
 
 def test_the_archive_alone_suffices(burnt: tuple[Situation, str, str]) -> None:
@@ -125,7 +125,7 @@ def test_the_draft_is_filled_in_and_asks_the_rest(burnt: tuple[Situation, str, s
     """Figures, people and timeline stand in it; a draft that is there is never overwritten."""
     here, since, until = burnt
     text = incident_review.draft_post_mortem(put_together(here, since, until))
-    assert "Post-mortem: INC-7" in text and "Acted: Ada." in text and "| time to mitigate | " in text
+    assert "Post-mortem: INC-7" in text and "Responders: Ada." in text and "| time to mitigate | " in text
     assert text.count("?*") >= 8 and "is ALARM" in text
     file = tmp_path / "post-mortem.md"
     incident_review.write_draft(str(file), text)

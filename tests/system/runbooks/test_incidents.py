@@ -280,7 +280,9 @@ def test_an_incident_is_put_together_from_its_archived_run(situation: Bring, mon
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     text = draft.read_text("utf-8")
-    assert kept.name in text and "v2 was taken back" in text and "Acted: Ada" in text and "time to mitigate" in text
+    assert (
+        kept.name in text and "v2 was rolled back" in text and "Responders: Ada" in text and "time to mitigate" in text
+    )
     document = executed(report(done).parent / "notebook.ipynb")
     assert len(pictures(document)) == 1 and "verdict rollback" in str(document)
 
@@ -316,8 +318,8 @@ def test_an_incident_is_put_together_from_a_rollbacks_archive_alone(
     here.ask("chaos")
     assert done.returncode == 0, done.stderr
     text = draft.read_text("utf-8")
-    assert "are from the archived journals" in text and "which alarms went off: " in text
-    assert "| began | unknown |" not in text and "| time to mitigate | unknown |" not in text
+    assert "from the archived journals" in text and "alarm history: " in text
+    assert "| onset | unknown |" not in text and "| time to mitigate | unknown |" not in text
     assert len(pictures(executed(report(done).parent / "notebook.ipynb"))) == 1
     records = [json.loads(line) for line in (kept / "journal.jsonl").read_text("utf-8").splitlines()]
     (minutes,) = (each["rows"] for each in records if each["kind"] == "minutes")

@@ -127,7 +127,7 @@ def test_a_fix_forward_leaves_the_traffic_and_tells_how_it_is(situation: Bring) 
     assert here.alias()["RevisionId"] == before and here.calls("UpdateAlias") == []
     assert len(frozen(here)) == 1 and len(records(here)) == 1
     (message,) = (each for each in messages(here, queue) if "forward" in each)
-    assert "Fix v2 forward. NOT recovered: v2: " in message
+    assert "Fix v2 forward. NOT RECOVERED: v2: " in message
 
 
 # What reads, and is refused
@@ -167,9 +167,9 @@ def test_a_review_without_anything_to_read_guesses_nothing(situation: Bring) -> 
     here.ask("chaos")
     assert done.returncode == 0, done.stderr
     told = draft.read_text("utf-8")
-    assert "| began | unknown |" in told and "| failed requests | 0 of 0 |" in told
-    assert "| share of the error budget | unknown |" in told
-    assert told.count("Not known: ") == 3 and "which alarms went off: " in told
+    assert "| onset | unknown |" in told and "| failed requests | 0 of 0 |" in told
+    assert "| error budget used | unknown |" in told
+    assert told.count("Not available: ") == 3 and "alarm history: " in told
     assert pictures(executed(report(done).parent / "notebook.ipynb")) == [] and writes(here) == []
 
 
