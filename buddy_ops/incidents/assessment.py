@@ -1,54 +1,66 @@
-"""A deployment that failed: what the new version's log says, and whether to roll back or to fix forward.
+"""The assessment of a failed deployment: the new version's error log, and whether to roll back or to fix forward.
 
-Knows the thirty-minute rule, and which log lines are errors. Never decides: it recommends, with its reasons, and a
-person says which; if nobody does, nothing moves.
+It recommends, with reasons, by the thirty-minute rule. A person decides; until then nothing moves.
 
 Source: the deployment guide, 'Emergencies': stop, assess, decide, execute, communicate, review within 24 hours.
 """
 
 import json
 import re
-from collections.abc import Iterable
-from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
 from typing import Literal, get_args
 
-from buddy_ops.aws import aliases, checklist_store, freezes, tables
+from buddy_ops.aws import aliases, freezes, tables
 from buddy_ops.aws.aliases import Alias
+from buddy_ops.aws.freezes import Freeze
 from buddy_ops.aws.session import Target
 from buddy_ops.aws.tables import Watch
 from buddy_ops.core.errors import AwsFailed, BuddyError, InvalidInput, Refused
-from buddy_ops.core.journal import iso_utc
-from buddy_ops.core.plan import Approval, ChecklistItem, ChecklistResult, Plan
-from buddy_ops.core.text import escape_markdown
+from buddy_ops.core.plan import Approval, Plan
+from buddy_ops.core.text import (
+    MINUTE,
+    date_and_time,
+    duration,
+    escape_markdown,
+    exact_percent,
+    floor_minute,
+    markdown_table,
+    percent,
+)
 from buddy_ops.deployment import rollback
-from buddy_ops.deployment.rollback import RollbackPlan
+from buddy_ops.deployment.rollback import RollbackPlan, RollbackResult
 from buddy_ops.health import metrics
 from buddy_ops.health.judge import Counts
-from buddy_ops.health.metrics import MALFORMED, MINUTE
+from buddy_ops.health.metrics import MALFORMED, MinuteRow
+from buddy_ops.incidents import review as incident_review
 
-RULE = timedelta(minutes=30)
-REVIEW_WITHIN = timedelta(hours=24)
+ROLLBACK_AGE = timedelta(minutes=30)
+"""Younger deployments are rolled back. Source: the deployment guide, the thirty-minute rule."""
+
 LONGEST_WINDOW = timedelta(hours=6)
-LINES = 10_000
-"""Rows that Logs Insights answers at most. Source: CloudWatch Logs API reference, StartQuery."""
+LINES_LIMIT = 10_000
+"""Rows in one reply of Logs Insights. Source: CloudWatch Logs API reference, StartQuery."""
 
 ERROR_LINES = (
     "fields @timestamp, @message | parse @logStream /\\[(?<version>[^\\]]+)\\]/ "
     '| filter version = "{version}" and @message not like /^(START|END|REPORT) / '
     "and @message like /(?i)\\berror\\b|exception|timed out|exited|fatal|apologised/ "
-    f"| sort @timestamp desc | limit {LINES}"
+    f"| sort @timestamp desc | limit {LINES_LIMIT}"
 )
-NAMED = re.compile(r"\b((?:\w+\.)*\w+(?:Error|Exception|Fault))\b")
-VARYING = re.compile(r"\b[0-9a-f]{8}-[0-9a-f-]{27}\b|\b\d[\w:.-]*\b|[\w-]{25,}")
-SHOWN = 160
+NAMED_ERROR = re.compile(r"\b((?:\w+\.)*\w+(?:Error|Exception|Fault))\b")
+VARYING_PART = re.compile(r"\b[0-9a-f]{8}-[0-9a-f-]{27}\b|\b\d[\w:.-]*\b|[\w-]{25,}")
+RUNTIME_FAILURES = ("Task timed out", "Runtime exited")
+EXAMPLE_LIMIT = 160
+KIND_LIMIT = 80
 
 Choice = Literal["roll back", "fix forward"]
 
 
 @dataclass(frozen=True)
 class ErrorKind:
-    """Error lines of one kind. ``first`` and ``last`` as the log has them; ``example`` is the newest, cut."""
+    """Error lines of one kind. ``first`` and ``last`` are the log's own times; ``example`` is the newest, cut."""
 
     name: str
     lines: int
@@ -59,38 +71,50 @@ class ErrorKind:
 
 @dataclass(frozen=True)
 class Assessment:
-    """What is known of a failed deployment. ``counts`` by version; ``destination`` is '' where there is none."""
+    """What is known about a failed deployment.
+
+    Attributes:
+        counts: requests and failures since the deployment, by version.
+        destination: the version that a rollback would return to; '' where there is none.
+        resource: function and alias, and ``serves`` the alias in words.
+        rolled_back: whether the alias serves only ``destination`` already.
+        troubles: what could not be read.
+    """
 
     version: str
     deployed: datetime
     at: datetime
-    counts: dict[str, Counts]
+    counts: Mapping[str, Counts]
     kinds: tuple[ErrorKind, ...]
     destination: str
-    serving: str
+    resource: str
+    serves: str
+    rolled_back: bool
     recommended: Choice
     reasons: tuple[str, ...]
     troubles: tuple[str, ...]
 
+    @property
+    def serving(self) -> str:
+        """What the alias serves, as a sentence."""
+        says = f"{self.resource} serves {self.serves}"
+        return f"{says}; v{self.version} is already rolled back." if self.rolled_back else f"{says}."
+
     def _repr_markdown_(self) -> str:
-        rows = [
-            f"| `{_cell(k.name)}` | {k.lines:,} | {k.first} | {k.last} | `{_cell(k.example)}` |" for k in self.kinds
-        ]
-        table = ["| error lines | how many | first | last | newest |", "|---|---|---|---|---|", *rows]
-        shares = [f"v{version}: {_share(counts)}" for version, counts in self.counts.items()]
-        return "\n".join(
-            (
-                f"**v{self.version}**, deployed {_minutes(self.at - self.deployed)} ago. {self.serving}",
-                "",
-                *(f"- {_cell(each)}" for each in (*shares, *self.troubles)),
-                "",
-                *(table if rows else ["No error line of this version was logged."]),
-                "",
-                f"**Recommended: {self.recommended}.**",
-                "",
-                *(f"- {_cell(each)}" for each in self.reasons),
+        kinds = "No error lines of this version in the log."
+        if self.kinds:
+            kinds = markdown_table(
+                ("Error", "Lines", "First", "Last", "Latest example"),
+                ((f"`{_cell(k.name)}`", f"{k.lines:,}", k.first, k.last, f"`{_cell(k.example)}`") for k in self.kinds),
             )
-        )
+        failures = (f"v{version}: {describe_failures(counts)}" for version, counts in self.counts.items())
+        return "\n\n".join((
+            f"**v{self.version}**, deployed {duration(self.at - self.deployed)} ago. {self.serving}",
+            _bullets((*failures, *self.troubles)),
+            kinds,
+            f"**Recommended: {self.recommended}.**",
+            _bullets(self.reasons),
+        ))  # fmt: skip
 
     def __str__(self) -> str:
         return f"{self.recommended}: {' '.join(self.reasons)}"
@@ -98,61 +122,143 @@ class Assessment:
 
 @dataclass(frozen=True)
 class FreezePlan(Plan):
-    """A freeze of the environment, unless one of this incident stands."""
+    """A freeze of the environment. ``already`` means that a freeze with the same reason is active."""
 
     reason: str
     hours: float
-    standing: bool
+    already: bool
+
+
+@dataclass(frozen=True)
+class FreezeResult:
+    """How a freeze ended. ``freeze`` is the active one, or None: then ``trouble`` says why, or it was a dry run."""
+
+    freeze: Freeze | None = None
+    already: bool = False
+    trouble: str = ""
+
+    def __str__(self) -> str:
+        if self.freeze is None and not self.trouble:
+            return "Dry run: nothing was frozen."
+        if self.freeze is None:
+            return f"NOT FROZEN: {self.trouble} Ask your team not to deploy, and continue."
+        if self.already:
+            return f"Deployments were already frozen: {self.freeze}."
+        return f"Deployments are frozen: {self.freeze}."
 
 
 @dataclass(frozen=True)
 class DecisionPlan(Plan):
-    """What was decided; ``back`` is the rollback, or None to fix forward."""
+    """The decision about a version; ``back`` is the rollback, None to fix forward; ``review`` is its date."""
 
     version: str
     back: RollbackPlan | None
     review: datetime
 
 
+@dataclass(frozen=True)
+class DecisionResult:
+    """What was done: the rollback, None if it is fixed forward; and whether the review's date was stored, in words."""
+
+    version: str
+    rollback: RollbackResult | None
+    review: str
+
+    def __str__(self) -> str:
+        if self.rollback is None:
+            unchanged = f"Traffic was not changed. Lift the freeze, then fix v{self.version} with strategies/canary."
+            return f"{unchanged}\n{self.review}"
+        return f"{self.rollback}\n{self.review}"
+
+
+@dataclass(frozen=True)
+class RecoveryCheck:
+    """Requests and failures after a decision, of the serving version with the highest error rate.
+
+    Attributes:
+        version: '' where no request was counted.
+        limit: the error rate that the environment allows, 0..1.
+        minutes: how many minutes were counted.
+        trouble: why nothing was counted.
+    """
+
+    version: str
+    counts: Counts
+    limit: float
+    minutes: int
+    trouble: str = ""
+
+    @property
+    def recovered(self) -> bool | None:
+        """Whether the error rate is within the limit; None for unknown."""
+        if not self.version:
+            return None
+        return self.counts.errors <= self.limit * self.counts.requests
+
+    def __str__(self) -> str:
+        if self.recovered is None:
+            return f"UNKNOWN: {self.trouble}."
+        result = "RECOVERED" if self.recovered else "NOT RECOVERED"
+        failures = describe_failures(self.counts)
+        return f"{result}: v{self.version}: {failures} in {self.minutes} min (limit {exact_percent(self.limit)})."
+
+
 # Stop
 
 
 def plan_freeze(target: Target, reason: str, hours: float = 4) -> FreezePlan:
-    """Halt every deployment of the environment. AWS: ssm:GetParametersByPath, reads only."""
-    standing = any(each.reason == reason.strip() for each in freezes.active_freezes(target))
+    """A freeze of all deployments of the environment. AWS: ssm:GetParametersByPath, reads only."""
+    reason = reason.strip()
+    active = freezes.active_freezes(target)
+    already = any(freeze.reason == reason for freeze in active)
     return FreezePlan(
-        title=f"Freeze deployments to {target.environment}" if not standing else "Frozen already",
-        now=tuple(f"frozen: {each}" for each in freezes.active_freezes(target)) or ("nothing is frozen",),
-        then=(f"no deployment begins and no rollout goes on for {hours:g} hours; a rollback does",),
-        calls=() if standing else (f"ssm:PutParameter a freeze: {reason}",),
-        undo=("lift it when the fix is ready; it ends by itself",),
+        title="Deployments are already frozen" if already else f"Freeze deployments to {target.environment}",
+        now=tuple(f"frozen: {freeze}" for freeze in active) or ("no freeze",),
+        then=(f"no deployment starts and no rollout continues for {hours:g} h; rollbacks are not blocked",),
+        calls=() if already else (f"ssm:PutParameter freeze: {reason}",),
+        undo=("lift the freeze when the fix is ready; it also expires",),
         reasons=(),
-        covers={"action": "freeze", "environment": target.environment, "reason": reason.strip(), "hours": hours},
-        approvals=1,  # stopping is the safe direction
+        covers={"action": "freeze", "environment": target.environment, "reason": reason, "hours": hours},
+        approvals=1,  # a freeze cannot make the incident worse
         demand_hash=False,
-        reason=reason.strip(),
+        reason=reason,
         hours=hours,
-        standing=standing,
+        already=already,
     )
 
 
-def freeze_deployments(target: Target, plan: FreezePlan, approval: Approval) -> str:
-    """Freeze; what came of it. SSM being down is told and holds nothing up: the traffic matters more.
+def freeze_deployments(target: Target, plan: FreezePlan, approval: Approval) -> FreezeResult:
+    """Freeze deployments. A failure of SSM is in the result, and does not stop the runbook.
 
-    AWS: ssm:PutParameter, writes.
+    AWS: ssm:GetParametersByPath (read), PutParameter (write).
 
     Raises:
         Refused: ``approval-void``.
         InvalidInput: ``freeze-incomplete``.
     """
     approval.must_cover(plan)
-    if plan.standing or target.dry_run:
-        return "Dry run: nothing was frozen." if target.dry_run else "Deployments are frozen already."
+    return freeze_or_say(target, plan.reason, plan.hours, approval.by)
+
+
+def freeze_or_say(target: Target, reason: str, hours: float, by: Iterable[str]) -> FreezeResult:
+    """Freeze, unless a freeze with this reason is active.
+
+    A failure of AWS is in the result and is not raised: the traffic and the data matter more than the freeze.
+
+    AWS: ssm:GetParametersByPath (read), PutParameter (write).
+
+    Raises:
+        InvalidInput: ``freeze-incomplete``.
+    """
+    if target.dry_run:
+        return FreezeResult()
     try:
-        created = freezes.create_freeze(target, plan.reason, ", ".join(approval.by), timedelta(hours=plan.hours))
-        return f"Frozen: {created}."
+        for freeze in freezes.active_freezes(target):
+            if freeze.reason == reason.strip():
+                return FreezeResult(freeze, already=True)
+        return FreezeResult(freezes.create_freeze(target, reason, ", ".join(by), timedelta(hours=hours)))
     except AwsFailed as failure:
-        return f"NOT frozen: {failure.what} Tell those who deploy, and go on."
+        return FreezeResult(trouble=failure.what)
 
 
 # Assess
@@ -167,26 +273,48 @@ def assess_deployment(target: Target, watch: Watch = tables.ignore_progress) -> 
         InvalidInput: ``alias-missing``, ``version-missing``.
     """
     alias = rollback.require_alias(target)
-    version, now = suspect_version(alias), target.clock.now()
+    version = suspect_version(alias)
+    now = target.clock.now()
     deployed = _deployed(target, alias, version)
     since = max(deployed, now - LONGEST_WINDOW)
     destination, obstacle = _destination(target, alias)
     doubts = rollback.check_destination(target, alias, destination) if destination else []
-    counts, unread = _counts(target, alias, version, destination, since)
-    kinds, unlogged = _kinds(target, version, since, watch)
+    compared = tuple(dict.fromkeys(filter(None, (version, destination, alias.primary))))
+    until = now - timedelta(seconds=target.settings.health.late_data_s)
+    reading = metrics.read_minutes(
+        target, compared, lambda _: alias.primary, since=floor_minute(since), until=floor_minute(until)
+    )
+    unread = f"metrics could not be read: {reading.trouble}" if reading.trouble else ""
+    kinds, unlogged = _error_kinds(target, version, since, watch)
     recommended, reasons = recommend_decision(now - deployed, destination, obstacle, doubts)
-    taken = destination == alias.primary and alias.additional is None
-    serving = f"{target.resource} serves {alias}" + ("; its traffic was taken back already." if taken else ".")
-    troubles = tuple(filter(None, (unread, unlogged)))
-    lines = {kind.name: kind.lines for kind in kinds}
-    target.journal.append("assessed", version=version, recommended=recommended, reasons=reasons, error_lines=lines)
-    return Assessment(version, deployed, now, counts, kinds, destination, serving, recommended, reasons, troubles)
+    target.journal.append(
+        "assessed",
+        version=version,
+        recommended=recommended,
+        reasons=reasons,
+        error_lines={kind.name: kind.lines for kind in kinds},
+    )
+    return Assessment(
+        version=version,
+        deployed=deployed,
+        at=now,
+        counts=_count(reading.rows, compared),
+        kinds=kinds,
+        destination=destination,
+        resource=target.resource,
+        serves=str(alias),
+        rolled_back=destination == alias.primary and alias.additional is None,
+        recommended=recommended,
+        reasons=reasons,
+        troubles=tuple(filter(None, (unread, unlogged))),
+    )
 
 
 def suspect_version(alias: Alias) -> str:
-    """The version that was deployed last: the one with a share, the one that a rollout brought, or what serves."""
-    record = alias.rollout
-    return alias.canary or alias.additional or (record.new_version if record is not None else alias.primary)
+    """The version that was deployed last: the canary, the one of the last rollout, or what serves."""
+    if alias.canary or alias.additional:
+        return alias.canary or alias.additional or ""
+    return alias.primary if alias.rollout is None else alias.rollout.new_version
 
 
 def recommend_decision(
@@ -195,94 +323,93 @@ def recommend_decision(
     """The thirty-minute rule, with its reasons. Pure.
 
     Args:
-        age: how long ago the version was deployed.
+        age: time since the version was deployed.
         destination: the version that a rollback would return to; '' where there is none.
         obstacle: why there is none.
         doubts: what speaks against the destination, without forbidding it.
     """
-    told, doubts = f"It was deployed {_minutes(age)} ago", tuple(doubts)
+    deployed = f"The version was deployed {duration(age)} ago"
     if not destination:
-        return "fix forward", (f"There is nothing to roll back to: {obstacle}", f"{told}.")
-    back = f"v{destination} can take the traffic in one write"
-    if age < RULE:
-        return "roll back", (f"{told}, less than {_minutes(RULE)}: roll back.", f"{back}.", *doubts)
+        return "fix forward", (f"No rollback target: {obstacle}", f"{deployed}.")
+    possible = f"A rollback to v{destination} takes one UpdateAlias call."
+    if age < ROLLBACK_AGE:
+        return "roll back", (f"{deployed}, less than {duration(ROLLBACK_AGE)}: roll back.", possible, *doubts)
     return "fix forward", (
-        f"{told}, more than {_minutes(RULE)}: weigh fixing forward. People have used it, and may have data that "
-        f"v{destination} does not know.",
-        f"If it hurts people now, roll back all the same: {back}.",
+        f"{deployed}, more than {duration(ROLLBACK_AGE)}: consider fixing forward. Users may have data that "
+        f"v{destination} cannot read.",
+        f"If users are affected now, roll back all the same. {possible}",
         *doubts,
     )
 
 
 def kind_of(message: str) -> str:
-    """The kind of an error line: the error's name, or the line without what differs from one request to the next."""
+    """The kind of an error line: the error's name, or the line without what differs from request to request."""
     try:
         document = json.loads(message)
         message = str(document.get("errorType") or document.get("message") or message)
     except (ValueError, AttributeError):
-        pass
-    if named := NAMED.search(message):
+        pass  # not a JSON object: the line is plain text
+    if named := NAMED_ERROR.search(message):
         return named[1]
-    for known in ("Task timed out", "Runtime exited"):
-        if known in message:
-            return known
-    return " ".join(VARYING.sub("…", message.splitlines()[0] if message.strip() else "an empty line").split())[:80]
+    for failure in RUNTIME_FAILURES:
+        if failure in message:
+            return failure
+    first_line = next(iter(message.strip().splitlines()), "an empty line")
+    return " ".join(VARYING_PART.sub("…", first_line).split())[:KIND_LIMIT]
 
 
 def group_errors(lines: Iterable[tuple[str, str]]) -> tuple[ErrorKind, ...]:
     """Error lines (time, message), newest first, by kind; the most frequent kind first."""
-    found: dict[str, list[tuple[str, str]]] = {}
+    groups: dict[str, list[tuple[str, str]]] = {}
     for at, message in lines:
-        found.setdefault(kind_of(message), []).append((at, message))
-    kinds = (
-        ErrorKind(name, len(own), own[-1][0][:19], own[0][0][:19], " ".join(own[0][1].split())[:SHOWN])
-        for name, own in found.items()
-    )
+        groups.setdefault(kind_of(message), []).append((at, message))
+    kinds = []
+    for name, group in groups.items():
+        newest_at, newest = group[0]
+        oldest_at, _ = group[-1]
+        example = " ".join(newest.split())[:EXAMPLE_LIMIT]
+        kinds.append(ErrorKind(name, len(group), first=oldest_at[:19], last=newest_at[:19], example=example))
     return tuple(sorted(kinds, key=lambda kind: (-kind.lines, kind.name)))
 
 
-def _kinds(target: Target, version: str, since: datetime, watch: Watch) -> tuple[tuple[ErrorKind, ...], str]:
+def _error_kinds(target: Target, version: str, since: datetime, watch: Watch) -> tuple[tuple[ErrorKind, ...], str]:
+    """The version's error lines by kind, and what could not be read."""
     query = ERROR_LINES.replace("{version}", version)
     try:
         rows = metrics.query_log(target, query, since, target.clock.now(), watch)
         kinds = group_errors((row["@timestamp"], row["@message"]) for row in rows)
     except AwsFailed as failure:
-        return (), f"the log cannot be read: {failure.what}"
+        return (), f"the log could not be read: {failure.what}"
     except MALFORMED as error:
-        return (), f"the log's answer cannot be read: {type(error).__name__}: {error}"
-    return kinds, f"only the newest {LINES:,} error lines are counted" if len(rows) == LINES else ""
+        return (), f"the log could not be read: malformed reply ({error})"
+    return kinds, f"only the newest {LINES_LIMIT:,} error lines are counted" if len(rows) == LINES_LIMIT else ""
 
 
-def _counts(
-    target: Target, alias: Alias, version: str, destination: str, since: datetime
-) -> tuple[dict[str, Counts], str]:
-    """Requests and failures since the deployment, of the version and of what it is compared with."""
-    versions = tuple(dict.fromkeys(filter(None, (version, destination, alias.primary))))
-    until = target.clock.now() - timedelta(seconds=target.settings.health.late_data_s)
-    begin, end = (moment.replace(second=0, microsecond=0) for moment in (since, until))
-    reading = metrics.read_minutes(target, versions, lambda _: alias.primary, begin, end)
-    return {each: total_counts(row.counts[each] for row in reading.rows) for each in versions}, (
-        f"metrics cannot be read: {reading.trouble}" if reading.trouble else ""
-    )
+def _count(rows: Iterable[MinuteRow], versions: Iterable[str]) -> dict[str, Counts]:
+    """Each version's minutes as one."""
+    totals = dict.fromkeys(versions, Counts())
+    for row in rows:
+        for version in totals.keys() & row.counts.keys():
+            totals[version] += row.counts[version]
+    return totals
 
 
-def total_counts(counts: Iterable[Counts]) -> Counts:
-    """Counts of several minutes as one."""
-    found = list(counts)
-    return Counts(**{name: sum(getattr(each, name) for each in found) for name in ("requests", "errors", "slow")})
-
-
-def _deployed(target: Target, alias: Alias, version: str) -> datetime:
-    """When the version got its first traffic, by the alias's record; else when it was published."""
-    record = alias.rollout
-    if record is not None and record.new_version == version and record.stage not in ("rolled-back", "held"):
-        return datetime.fromisoformat(record.since) - timedelta(seconds=max(record.stage_ages_s, default=0))
+def published_at(target: Target, version: str) -> datetime:
+    """When a version was published. AWS: lambda:GetFunctionConfiguration, reads only."""
     published: str = aliases.get_configuration(target, version)["LastModified"]
     return datetime.strptime(published, "%Y-%m-%dT%H:%M:%S.%f%z")
 
 
+def _deployed(target: Target, alias: Alias, version: str) -> datetime:
+    """When the version first received traffic, by the alias's record; else when it was published."""
+    record = alias.rollout
+    if record is not None and record.new_version == version and record.stage not in ("rolled-back", "held"):
+        return datetime.fromisoformat(record.since) - timedelta(seconds=max(record.stage_ages_s, default=0))
+    return published_at(target, version)
+
+
 def _destination(target: Target, alias: Alias) -> tuple[str, str]:
-    """Where a rollback would go, or '' and why it cannot."""
+    """The version that a rollback would return to, or '' and why there is none."""
     try:
         return rollback.plan_rollback(target).destination, ""
     except BuddyError as error:
@@ -293,7 +420,7 @@ def _destination(target: Target, alias: Alias) -> tuple[str, str]:
 
 
 def plan_decision(target: Target, assessment: Assessment, decision: str, review: str = "") -> DecisionPlan:
-    """What was decided, as a plan. Without a decision there is none: hold.
+    """The decision as a plan.
 
     Args:
         decision: 'roll back' or 'fix forward'.
@@ -305,29 +432,43 @@ def plan_decision(target: Target, assessment: Assessment, decision: str, review:
         Refused: ``decision-missing``; and what a rollback's plan refuses.
         InvalidInput: ``invalid-parameters``.
     """
-    due = parse_review_date(target, review)
-    choose = f"Give decision: 'roll back' or 'fix forward' (recommended: {assessment.recommended})."
-    hold = f"Hold: {assessment.serving} Deployments stay frozen."
+    due = incident_review.parse_review_date(target, review)
+    state = f"{assessment.serving} Deployments stay frozen."
+    choose = f"Set decision: 'roll back' or 'fix forward' (recommended: {assessment.recommended})."
     if not decision:
-        what = f"Nobody has decided what to do about v{assessment.version}."
-        raise Refused("decision-missing", what, now=hold, next=choose)
+        what = f"No decision about v{assessment.version} was given."
+        raise Refused("decision-missing", what, now=state, next=choose)
     if decision not in get_args(Choice):
-        raise InvalidInput("invalid-parameters", f"decision is {decision!r}.", now=hold, next=choose)
-    back = rollback.plan_rollback(target) if decision == "roll back" else None
-    forward = f"v{assessment.version} keeps what traffic it has until a fix ships by strategies/canary"
-    against = decision != assessment.recommended
+        raise InvalidInput("invalid-parameters", f"decision is {decision!r}.", now=state, next=choose)
+    reasons = assessment.reasons
+    if decision != assessment.recommended:
+        reasons = (*reasons, f"{decision} is not what the thirty-minute rule recommends")
+    reviewed = f"the incident is reviewed by {date_and_time(due)}"
+    covers = {"version": assessment.version, "action": decision}
+    if decision == "fix forward":
+        return DecisionPlan(
+            title=f"Fix v{assessment.version} forward",
+            now=(assessment.serving,),
+            then=(f"traffic stays as it is until a fix of v{assessment.version} is deployed", reviewed),
+            calls=(),
+            undo=("run this runbook again with another decision",),
+            reasons=reasons,
+            covers={"environment": target.environment, "function": target.settings.function, **covers},
+            approvals=1,
+            demand_hash=False,
+            version=assessment.version,
+            back=None,
+            review=due,
+        )
+    back = rollback.plan_rollback(target)
     return DecisionPlan(
-        title=back.title if back else f"Fix v{assessment.version} forward",
-        now=back.now if back else (assessment.serving,),
-        then=(*(back.then if back else (forward,)), f"the incident is reviewed by {iso_utc(due)}"),
-        calls=back.calls if back else (),
-        undo=back.undo if back else ("decide again: run this runbook again",),
-        reasons=(*assessment.reasons, *(("this is not what the rule recommends: a person decides",) * against)),
-        covers={
-            **(back.covers if back else {"environment": target.environment, "function": target.settings.function}),
-            "action": "rollback" if back else "fix forward",
-            "version": assessment.version,
-        },
+        title=back.title,
+        now=back.now,
+        then=(*back.then, reviewed),
+        calls=back.calls,
+        undo=back.undo,
+        reasons=reasons,
+        covers={**back.covers, **covers, "action": "rollback"},
         approvals=1,
         demand_hash=False,
         version=assessment.version,
@@ -336,8 +477,8 @@ def plan_decision(target: Target, assessment: Assessment, decision: str, review:
     )
 
 
-def run_decision(target: Target, plan: DecisionPlan, approval: Approval, incident: str = "") -> tuple[str, ...]:
-    """Move the traffic if that was decided, then keep the review's date; what was done, a sentence each.
+def run_decision(target: Target, plan: DecisionPlan, approval: Approval, incident: str = "") -> DecisionResult:
+    """Move the traffic if that was decided, then store the review's date.
 
     AWS: lambda:UpdateAlias, scheduler:DeleteSchedule, ssm:PutParameter (write).
 
@@ -346,91 +487,61 @@ def run_decision(target: Target, plan: DecisionPlan, approval: Approval, inciden
     """
     approval.must_cover(plan)
     target.journal.append("decided", decision="roll back" if plan.back else "fix forward", by=approval.by)
-    told = [f"v{plan.version} keeps what it has: a fix ships by strategies/canary once the freeze is lifted."]
-    if plan.back is not None:
-        covering = Approval(plan.back.hash, approval.by, approval.at, approval.principal)
-        told = str(rollback.run_rollback(target, plan.back, covering)).splitlines()
-    return (*told, store_review_date(target, plan.review, plan.version, approval.by, incident))
+    result = rollback.run_rollback(target, plan.back, approve_part(approval, plan.back)) if plan.back else None
+    stored = incident_review.store_review_date(target, plan.review, plan.version, by=approval.by, incident=incident)
+    return DecisionResult(plan.version, result, stored)
+
+
+def approve_part(approval: Approval, part: Plan) -> Approval:
+    """The approval of a plan as the approval of a plan that it contains."""
+    return replace(approval, plan_hash=part.hash)
 
 
 async def wait_for_recovery(
     target: Target, plan: DecisionPlan, minutes: int = 2, watch: Watch = tables.ignore_progress
-) -> str:
-    """Wait for whole minutes after the decision, and say whether requests fail as little as they should.
+) -> RecoveryCheck:
+    """Wait for full minutes after the decision, and compare the error rate with its limit.
 
     AWS: cloudwatch:GetMetricData, lambda:GetAlias, reads only.
     """
     alias = rollback.require_alias(target)
     # An alias takes up to a minute to route everywhere as it says.
-    since = target.clock.now().replace(second=0, microsecond=0) + 2 * MINUTE
+    since = floor_minute(target.clock.now()) + 2 * MINUTE
     until = since + minutes * MINUTE
     complete = until + timedelta(seconds=target.settings.health.late_data_s + 30)
     while not target.dry_run and (left := complete - target.clock.now()) > timedelta():
-        watch(f"waiting for {since:%H:%M} to {until:%H:%M} UTC to be complete: {left / MINUTE:.1f} minutes to go")
+        watch(f"waiting for metrics of {since:%H:%M} to {until:%H:%M} UTC: {left / MINUTE:.1f} minutes to go")
         await target.clock.wait(target.clock.now() + min(left, MINUTE))
-    serving = [each for each in (alias.primary, alias.additional) if each]
-    reading = metrics.read_minutes(target, serving, lambda _: alias.primary, since, until)
-    counted = {each: total_counts(row.counts[each] for row in reading.rows if each in row.counts) for each in serving}
-    asked = [each for each in serving if counted[each].requests]
-    if reading.trouble or not asked:
-        return f"Whether it helped is unknown: {reading.trouble or 'nobody sent a request'}."
-    worst = max(asked, key=lambda each: counted[each].errors / counted[each].requests)
-    seen, bound = counted[worst], target.settings.health.error_rate
-    verdict = "Recovered" if seen.errors <= bound * seen.requests else "NOT recovered"
-    target.journal.append("recovery", says=verdict, requests=seen.requests, failed=seen.errors)
-    return f"{verdict}: v{worst}: {_share(seen)} in {minutes} minutes; at most {100 * bound:g} % may."
-
-
-def parse_review_date(target: Target, text: str) -> datetime:
-    """When an incident is reviewed: as a person says, within 24 hours; at their end if nobody does.
-
-    Raises:
-        InvalidInput: ``invalid-parameters``.
-    """
-    now = target.clock.now()
-    try:
-        due = datetime.fromisoformat(text) if text else now + REVIEW_WITHIN
-        due = due if due.tzinfo else due.replace(tzinfo=UTC)
-        if not now < due <= now + REVIEW_WITHIN:
-            raise ValueError("it must lie within the next 24 hours")
-    except (ValueError, TypeError) as error:
-        raise InvalidInput(
-            "invalid-parameters",
-            f"review: {text!r}: {error}.",
-            now="Nothing was changed by this.",
-            next=f"For example {iso_utc(now + REVIEW_WITHIN / 2)}; empty: in 24 hours.",
-        ) from None
-    return due
-
-
-def store_review_date(target: Target, review: datetime, version: str, by: Iterable[str], incident: str) -> str:
-    """Write down when the incident is reviewed; what fails is told: it stops no recovery. AWS: ssm:PutParameter."""
-    due, people = iso_utc(review), tuple(by)
-    target.journal.append("review-due", due=due, by=people, version=version, incident=incident)
-    if target.dry_run:
-        return f"Dry run: the review by {due} was not noted."
-    open_ = ChecklistItem(
-        "reviewed", "no", f"due by {due}" + (f", incident {incident}" if incident else ""), ", ".join(people)
+    limit = target.settings.health.error_rate
+    serving = [version for version in (alias.primary, alias.additional) if version]
+    reading = metrics.read_minutes(target, serving, lambda _: alias.primary, since=since, until=until)
+    counted = {version: counts for version, counts in _count(reading.rows, serving).items() if counts.requests}
+    if reading.trouble or not counted:
+        trouble = reading.trouble or "no requests were received"
+        return RecoveryCheck("", Counts(), limit, minutes, trouble=trouble)
+    worst = max(counted, key=lambda version: counted[version].errors / counted[version].requests)
+    result = RecoveryCheck(worst, counted[worst], limit, minutes)
+    target.journal.append(
+        "recovery",
+        says="RECOVERED" if result.recovered else "NOT RECOVERED",
+        requests=result.counts.requests,
+        failed=result.counts.errors,
     )
-    try:
-        record = ChecklistResult("review", f"v{version}", target.clock.now(), target.run, target.principal, (open_,))
-        checklist_store.write_result(target, record)
-    except AwsFailed as failure:
-        return f"The review by {due} could not be noted: {failure.what}"
-    return f"To be reviewed by {due}: review/incident_review."
+    return result
 
 
-def _share(counts: Counts) -> str:
+def describe_failures(counts: Counts) -> str:
+    """Failed requests of all, with their share."""
     if not counts.requests:
         return "no requests"
-    return f"{counts.errors:,} of {counts.requests:,} requests failed ({100 * counts.errors / counts.requests:.2g} %)"
+    share = percent(counts.errors / counts.requests)
+    return f"{counts.errors:,} of {counts.requests:,} requests failed ({share})"
 
 
-def _minutes(age: timedelta) -> str:
-    minutes = round(age / MINUTE)
-    return f"{minutes} minutes" if minutes < 120 else f"{minutes / 60:.0f} hours"
+def _bullets(lines: Iterable[str]) -> str:
+    return "\n".join(f"- {_cell(line)}" for line in lines)
 
 
 def _cell(text: str) -> str:
-    """A text from a log, harmless in a Markdown table."""
-    return escape_markdown(text).replace("`", "'")
+    """A text from a log, as plain text in Markdown."""
+    return escape_markdown(text, keep_code=False)

@@ -1,24 +1,28 @@
-"""Recovering from damaged data: stop the damage, make a copy of the table as it was, and let people in again.
+"""The containment of data corruption: stop the writes, restore a copy of the table, and re-enable traffic at the end.
 
-Knows the order: the traffic leaves the corrupting version first, then nothing writes any more, then nobody deploys.
-What is damaged, and how it is repaired, ``repair`` knows.
+In this order: the corrupting version loses its traffic, the function is isolated, deployments are frozen. Which items
+are damaged, and how they are restored, is in ``repair``.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from typing import get_args
 
 from buddy_ops.aws import aliases, freezes, isolation, tables
-from buddy_ops.aws.isolation import How
+from buddy_ops.aws.isolation import How, Isolation
 from buddy_ops.aws.session import Target
 from buddy_ops.aws.tables import Watch
-from buddy_ops.core.errors import AwsFailed, BuddyError, InvalidInput, Refused
+from buddy_ops.core.errors import BuddyError, InvalidInput, Refused
 from buddy_ops.core.journal import iso_utc
 from buddy_ops.core.plan import Approval, Plan
 from buddy_ops.core.settings import TableSettings
+from buddy_ops.core.text import date_and_time
 from buddy_ops.deployment import rollback
-from buddy_ops.deployment.rollback import RollbackPlan
+from buddy_ops.deployment.rollback import RollbackPlan, RollbackResult
 from buddy_ops.incidents import assessment
+from buddy_ops.incidents.assessment import FreezeResult
+from buddy_ops.incidents.review import parse_time
 
 
 @dataclass(frozen=True)
@@ -27,11 +31,11 @@ class ContainmentPlan(Plan):
 
     Attributes:
         bad: the versions that corrupt.
-        since: the second before they began: what the copy shows.
+        since: the second before the damage began: the copy shows the table at this time.
         copy: the copy's name.
-        back: where the traffic goes; None where it need not, or cannot.
-        settled: whether nothing is to be stopped: no corrupting version serves, nothing is isolated, and the copy is
-            there: an earlier run came to its end. What is damaged all the same is found, and repaired, without.
+        back: the rollback; None where it is not needed or not possible.
+        settled: whether nothing is left to stop: no corrupting version serves, nothing is isolated and the copy exists,
+            because an earlier run was completed. Damage is compared and repaired all the same.
     """
 
     table: TableSettings
@@ -45,7 +49,22 @@ class ContainmentPlan(Plan):
     settled: bool = False
 
 
-# Stop
+@dataclass(frozen=True)
+class ContainmentResult:
+    """What was done; None for a step that was not needed. All None: an earlier run, or a dry run."""
+
+    says: str = ""
+    rollback: RollbackResult | None = None
+    isolation: Isolation | None = None
+    freeze: FreezeResult | None = None
+
+    def __str__(self) -> str:
+        isolated = f"It is {self.isolation}." if self.isolation else ""
+        steps = (self.says, self.rollback, isolated, self.freeze)
+        return "\n".join(str(step) for step in steps if step)
+
+
+# Stop the damage
 
 
 def plan_containment(
@@ -63,9 +82,10 @@ def plan_containment(
     Args:
         table: one of ``settings.tables``; empty: the first.
         version: the version that corrupts; empty: the one that was deployed last.
-        onset: when it began, ISO 8601 UTC; empty: when that version was published.
-        to_version: where the traffic goes; empty: to the version that served before.
-        how: 'function' turns the function off, 'writes' lets it read.
+        onset: a time before the damage began, ISO 8601 UTC; empty: when that version was published.
+        to_version: the version that receives the traffic; empty: the previous version.
+        how: 'function' sets the function's concurrency to 0, 'writes' denies it to write to the table.
+        hours: how long deployments are frozen.
 
     AWS: lambda:GetAlias, GetFunctionConfiguration, ssm:GetParameter, GetParametersByPath,
     dynamodb:DescribeContinuousBackups, DescribeTable, reads only.
@@ -75,59 +95,62 @@ def plan_containment(
     """
     chosen = _table(target, table)
     alias = rollback.require_alias(target)
-    bad = (version or assessment.suspect_version(alias),)
-    since = _since(target, onset, bad[0])
-    _refuse_outside(chosen.name, since, tables.restorable_window(target, chosen.name)[0])
-    serves = bool(set(bad) & {alias.primary, alias.additional})
-    back, doubts = _back(target, to_version, bad) if serves else (None, ())
-    how = _how(how)
-    known, standing = isolation.read_isolation(target), freezes.active_freezes(target)
-    off = "nobody is served" if how == "function" else "reminders can be read out, and not be changed"
+    bad = version or assessment.suspect_version(alias)
+    since = _since(target, onset, bad)
+    _require_restorable(target, chosen.name, since)
+    isolation_mode = _isolation_mode(how)
+    serves = bad in (alias.primary, alias.additional)
+    back, doubts = _rollback_plan(target, to_version, (bad,)) if serves else (None, ())
+    active_isolation = isolation.read_isolation(target)
     copy = f"{chosen.name}-{since:%Y%m%dT%H%M%S}"
-    settled = not serves and known is None and _copied(target, chosen.name, since, copy)
-    then: tuple[str, ...] = (
-        *(back.then if back else (f"v{bad[0]} gets no traffic",) if not doubts else ()),
-        f"isolated until the data is repaired: {off}",
-        f"no deployment for {hours:g} hours, or until the freeze is lifted",
-        f"{copy} exists, a whole table: delete it when the incident is closed",
-    )
-    calls: tuple[str, ...] = (
-        *(back.calls if back else ()),
-        "ssm:PutParameter what was there before",
-        "lambda:PutFunctionConcurrency 0" if how == "function" else "dynamodb:PutResourcePolicy Deny writes",
-        f"ssm:PutParameter a freeze: {reason}",
-        f"dynamodb:RestoreTableToPointInTime {copy}",
-    )
+    settled = not serves and active_isolation is None and _copy_exists(target, chosen.name, since, copy)
     if settled:
-        then, calls = (f"as now: v{bad[0]} gets no traffic, and {copy} is there to compare with",), ()
+        calls: list[str] = []
+        then = [f"no change: v{bad} receives no traffic, and {copy} exists to compare with"]
+    else:
+        calls = list(back.calls) if back else []
+        then = list(back.then) if back else []
+        if not serves:
+            then.append(f"v{bad} receives no traffic")
+        isolated, isolating = ISOLATION_WORDS[isolation_mode]
+        then += [
+            f"isolated until the data is repaired: {isolated}",
+            f"no deployments for {hours:g} h, or until the freeze is lifted",
+            f"{copy} exists, a full table: delete it when the incident is closed",
+        ]
+        calls += [
+            "ssm:PutParameter what was set before",
+            isolating,
+            f"ssm:PutParameter freeze: {reason}",
+            f"dynamodb:RestoreTableToPointInTime {copy}",
+        ]
+    now = aliases.describe(target, alias).splitlines()
+    if active_isolation:
+        now.append(str(active_isolation))
     return ContainmentPlan(
-        title=f"Stop v{bad[0]} damaging {chosen.name}, and restore a copy as of {iso_utc(since)}",
-        now=(
-            *aliases.describe(target, alias).splitlines(),
-            *(map(str, (known,) if known else ())),
-            *map(str, standing),
-        ),
-        then=then,
-        calls=calls,
-        undo=("the isolation gives back what was there before; the copy is deleted by hand",),
+        title=f"Stop v{bad} damaging {chosen.name}, and restore a copy as of {date_and_time(since)}",
+        now=(*now, *map(str, freezes.active_freezes(target))),
+        then=tuple(then),
+        calls=tuple(calls),
+        undo=("removing the isolation restores what was set before; the copy must be deleted manually",),
         reasons=doubts,
         covers={
             "action": "stop corruption",
             "environment": target.environment,
             "function": target.settings.function,
             "table": chosen.name,
-            "bad": list(bad),
+            "bad": [bad],
             "since": iso_utc(since),
             "how": how,
             "to": back.destination if back else "",
         },
-        approvals=1,  # stopping is the safe direction
+        approvals=1,  # stopping cannot make the damage worse
         demand_hash=False,
         table=chosen,
-        bad=bad,
+        bad=(bad,),
         since=since,
         copy=copy,
-        how=how,
+        how=isolation_mode,
         back=back,
         reason=reason,
         hours=hours,
@@ -135,34 +158,40 @@ def plan_containment(
     )
 
 
-def contain_damage(target: Target, plan: ContainmentPlan, approval: Approval) -> str:
-    """Move the traffic, isolate, freeze; each is tried whatever became of the one before. What was done, in lines.
+def contain_damage(target: Target, plan: ContainmentPlan, approval: Approval) -> ContainmentResult:
+    """Roll back, isolate, freeze. A step that fails does not prevent the next one.
 
     AWS: lambda:UpdateAlias, PutFunctionConcurrency, dynamodb:PutResourcePolicy, ssm:PutParameter (write).
 
     Raises:
-        Refused: ``approval-void``; and the first failure, once everything was tried.
+        Refused: ``approval-void``; and the first failure, after every step was tried.
     """
     approval.must_cover(plan)
     if target.dry_run:
-        return "Dry run: nothing was written."
+        return ContainmentResult("Dry run: nothing was written.")
     if plan.settled:
-        return f"Nothing is to be stopped: v{plan.bad[0]} serves nobody, nothing is isolated, and {plan.copy} is there."
-    told: list[str] = []
-    failed: list[BuddyError] = []
+        return ContainmentResult(
+            f"Nothing to stop: v{plan.bad[0]} receives no traffic, nothing is isolated, and {plan.copy} exists."
+        )
+    failures: list[BuddyError] = []
+    moved: RollbackResult | None = None
+    isolated: Isolation | None = None
+    if plan.back is not None:
+        try:
+            moved = rollback.run_rollback(target, plan.back, assessment.approve_part(approval, plan.back))
+        except BuddyError as error:
+            failures.append(error)
     try:
-        if plan.back is not None:
-            told.append(str(rollback.run_rollback(target, plan.back, replace(approval, plan_hash=plan.back.hash))))
+        isolated = isolation.isolate(target, plan.how, plan.table.name)
     except BuddyError as error:
-        failed.append(error)
+        failures.append(error)
     try:
-        told.append(f"It is {isolation.isolate(target, plan.how, plan.table.name)}.")
+        frozen = assessment.freeze_or_say(target, plan.reason, plan.hours, approval.by)
     except BuddyError as error:
-        failed.append(error)
-    told.append(_freeze(target, plan, approval))
-    if failed:
-        raise failed[0]
-    return "\n".join(told)
+        failures.append(error)
+    if failures:
+        raise failures[0]
+    return ContainmentResult(rollback=moved, isolation=isolated, freeze=frozen)
 
 
 def restore_table_copy(target: Target, plan: ContainmentPlan, watch: Watch = tables.ignore_progress) -> str:
@@ -170,14 +199,14 @@ def restore_table_copy(target: Target, plan: ContainmentPlan, watch: Watch = tab
     if target.dry_run:
         return "Dry run: no copy was made."
     tables.restore_copy(target, plan.table.name, plan.since, plan.copy, watch)
-    return f"{plan.copy} holds {plan.table.name} as of {iso_utc(plan.since)}."
+    return f"{plan.copy} holds {plan.table.name} as of {date_and_time(plan.since)}."
 
 
 def end_containment(target: Target, plan: ContainmentPlan, repairing: Plan, approval: Approval) -> str:
-    """Let people in again, once the data is verified: what was there before is there again; in a sentence.
+    """Re-enable traffic after the data is verified: the isolation is removed; the result as a sentence.
 
     Args:
-        repairing: the plan of the repair, which says so.
+        repairing: the plan of the repair, which includes this.
 
     AWS: lambda:GetAlias (read), and as ``isolation.remove_isolation``.
 
@@ -186,103 +215,93 @@ def end_containment(target: Target, plan: ContainmentPlan, repairing: Plan, appr
     """
     approval.must_cover(repairing)
     if target.dry_run:
-        return "Dry run: nothing was lifted."
+        return "Dry run: the isolation was not removed."
     alias = rollback.require_alias(target)
-    if serving := [each for each in (alias.primary, alias.additional) if each in plan.bad]:
-        raise Refused(
-            "still-corrupting",
-            f"v{serving[0]} corrupts, and {target.resource} serves {alias}.",
-            now="The isolation stands.",
-            next="Give to_version a version that does not corrupt, and run this again.",
-        )
+    for version in (alias.primary, alias.additional):
+        if version in plan.bad:
+            raise Refused(
+                "still-corrupting",
+                f"v{version} corrupts data, and {target.resource} serves {alias}.",
+                now="The isolation is active.",
+                next="Set to_version to a version that does not corrupt, and run this again.",
+            )
     return isolation.remove_isolation(target)
 
 
 # The parts of a plan
 
+ISOLATION_WORDS: dict[How, tuple[str, str]] = {
+    "function": ("no request is served", "lambda:PutFunctionConcurrency 0"),
+    "writes": ("reminders can be read and not changed", "dynamodb:PutResourcePolicy Deny writes"),
+}
+"""What each isolation means to users, and its API call."""
+
 
 def _table(target: Target, name: str) -> TableSettings:
-    known = {each.name: each for each in target.settings.tables}
-    if name in known or (known and not name):
-        return known[name] if name else target.settings.tables[0]
+    known = target.settings.tables
+    for table in known:
+        if name in ("", table.name):
+            return table
+    names = ", ".join(table.name for table in known)
     raise InvalidInput(
         "no-such-table",
-        f"{target.environment} has no table {name!r} in its settings." if name else "No table is in the settings.",
+        f"Table {name!r} is not in the settings of {target.environment}.",
         now="Nothing was changed.",
-        next=f"Known: {', '.join(known) or 'none'}. Add it to `tables` in parameters/, with its key and invariants.",
+        next=f"Known tables: {names or 'none'}. Add it to `tables` in parameters/, with its key and invariants.",
     )
 
 
-def _copied(target: Target, table: str, since: datetime, copy: str) -> bool:
-    """Whether the copy stands. Where that is unknown the damage is stopped all the same."""
+def _copy_exists(target: Target, table: str, since: datetime, copy: str) -> bool:
     try:
         return tables.is_copy(target, table, since, copy)
     except BuddyError:
+        # Unknown: the damage is stopped all the same, and the restore reports what is wrong.
         return False
 
 
-def _how(how: str) -> How:
-    if how == "function":
-        return "function"
-    if how == "writes":
-        return "writes"
+def _isolation_mode(how: str) -> How:
+    for mode in get_args(How):
+        if how == mode:
+            return mode  # type: ignore[no-any-return]
     raise InvalidInput(
         "invalid-parameters",
         f"isolate is {how!r}.",
         now="Nothing was changed.",
-        next="Give isolate: 'function' turns everything off, 'writes' lets the function read.",
+        next="Set isolate to 'function' (concurrency 0) or 'writes' (the function can still read).",
     )
 
 
 def _since(target: Target, onset: str, version: str) -> datetime:
-    """The moment to go back to, to the second; the version's publication where nobody knows better."""
+    """The time to restore, to the second: the onset, or when the version was published."""
+    now = target.clock.now()
     if not onset:
-        published = str(aliases.get_configuration(target, version)["LastModified"])
-        return datetime.strptime(published, "%Y-%m-%dT%H:%M:%S.%f%z").astimezone(UTC).replace(microsecond=0)
-    try:
-        given = datetime.fromisoformat(onset)
-        given = given.astimezone(UTC) if given.tzinfo else given.replace(tzinfo=UTC)
-        if given > target.clock.now():
-            raise ValueError("it lies ahead")
-    except (ValueError, OverflowError) as error:
-        raise InvalidInput(
-            "invalid-parameters",
-            f"onset: {onset!r}: {error}.",
-            now="Nothing was changed.",
-            next=f"Give when the damage began, for example {iso_utc(target.clock.now() - timedelta(hours=1))}.",
-        ) from None
-    return given.replace(microsecond=0)
+        return assessment.published_at(target, version).astimezone(UTC).replace(microsecond=0)
+    example = now - timedelta(hours=1)
+    earliest = datetime.min.replace(tzinfo=UTC)
+    return parse_time(
+        "onset", onset, after=earliest, until=now, example=example, limits=" in the past"
+    ).replace(microsecond=0)  # fmt: skip
 
 
-def _refuse_outside(table: str, since: datetime, earliest: datetime) -> None:
+def _require_restorable(target: Target, table: str, since: datetime) -> None:
+    """Refuse a time before the earliest one that the table can be restored to."""
+    earliest, _ = tables.restorable_window(target, table)
     if since < earliest:
         raise Refused(
             "table-unrecoverable",
-            f"{table} can be restored from {iso_utc(earliest)} on, and the damage began at {iso_utc(since)} or later.",
+            f"{table} can be restored from {date_and_time(earliest)} on. The damage began {date_and_time(since)} or "
+            "later.",
             now="Nothing was changed.",
-            next=f"Give onset: {iso_utc(earliest)} or later shows what was damaged after it. "
-            "Or look for an older backup.",
+            next=f"Set onset to {iso_utc(earliest)} or later to repair what was damaged after it, or find a backup.",
         )
 
 
-def _back(target: Target, to_version: str, bad: Sequence[str]) -> tuple[RollbackPlan | None, tuple[str, ...]]:
-    """Where the traffic goes; or None and why it cannot: the damage is stopped all the same."""
+def _rollback_plan(target: Target, to_version: str, bad: Sequence[str]) -> tuple[RollbackPlan | None, tuple[str, ...]]:
+    """The rollback and its doubts; None and why it is not possible. The isolation stops the damage in any case."""
     try:
         back = rollback.plan_rollback(target, to_version)
     except Refused as refused:
-        return None, (f"no version can take the traffic: {refused.what} The isolation stops the damage.",)
+        return None, (f"no rollback: {refused.what} The isolation stops the damage.",)
     if back.destination in bad:
-        return None, (f"v{back.destination} would take the traffic and corrupts: name another (to_version).",)
+        return None, (f"no rollback: v{back.destination} corrupts data, too. Set to_version to another version.",)
     return back, back.reasons
-
-
-def _freeze(target: Target, plan: ContainmentPlan, approval: Approval) -> str:
-    """Freeze, unless this incident's freeze stands; what fails is told: the damage is stopped without it."""
-    try:
-        for standing in freezes.active_freezes(target):
-            if standing.reason == plan.reason.strip():
-                return f"Frozen already: {standing}."
-        created = freezes.create_freeze(target, plan.reason, ", ".join(approval.by), timedelta(hours=plan.hours))
-        return f"Frozen: {created}."
-    except AwsFailed as failure:
-        return f"NOT frozen: {failure.what} Tell those who deploy, and go on."

@@ -1,60 +1,72 @@
-"""Damage or somebody's wish: what an item says, beside what it said before a version began to corrupt.
+"""Whether an item is damaged, or a person edited it: the item now, beside the item before a version corrupted data.
 
-Knows three signs: whether the item breaks what held for it before (invariants), which version wrote it, and when. Where
-they agree the item is damaged, or it is an edit. Where they do not, nobody can tell, and a person chooses. Never talks
-to AWS.
+Three signs decide: whether the item violates an invariant that held before, which version wrote it, and when. Where all
+three agree, it is damaged or edited. Where they do not, it is a conflict, and a person decides. No AWS.
 """
 
 import re
 from collections.abc import Collection, Iterator, Mapping
+from math import inf
 from typing import Any, Literal
 
 from buddy_ops.core.settings import ItemInvariant, TableSettings
 
 Item = Mapping[str, Mapping[str, Any]]
-Kind = Literal["damaged", "edited", "created", "deleted", "unfaulted", "faulty", "new"]
+Kind = Literal["damaged", "edited", "created", "deleted", "suspect_writer", "invalid_value", "created_invalid"]
 
 CONFLICTS: Mapping[str, str] = {
-    "unfaulted": "written by a corrupting version, and no invariant faults it",
-    "faulty": "faulty, but another version wrote it last, or when is not known: somebody edited what was damaged",
-    "new": "created faulty by a corrupting version: there is no earlier state; restoring it deletes it",
+    "suspect_writer": "unverified: written by the faulty version, passes validation",
+    "invalid_value": "fails validation, but written by another version or at an unknown time: edited after the damage",
+    "created_invalid": "created by the faulty version and fails validation: no earlier state, restoring deletes it",
 }
-"""Kinds that a person chooses about."""
+"""Kinds that a person decides about."""
+
+FORMER_NAMES: Mapping[str, str] = {
+    "unfaulted": "suspect_writer",
+    "faulty": "invalid_value",
+    "new": "created_invalid",
+}
+"""The kinds' names in earlier releases: parameters may still have them."""
 
 
 def classify_item(
     live: Item | None, before: Item | None, table: TableSettings, bad: Collection[str], since: float
 ) -> Kind | None:
-    """What became of an item; None for one that says the same as before.
+    """What happened to an item; None if only its writer or its time of writing differs.
 
     Args:
-        live: as it is now; None if it is gone.
-        before: as it was; None if it was not there.
+        live: the item now; None if it does not exist.
+        before: the item in the copy; None if it did not exist.
         bad: the versions that corrupt.
         since: when they began, epoch seconds.
     """
     if live is None:
         return "deleted"
     by_bad = attribute_text(live, table.writer) in bad
-    late = (number(live.get(table.written_at)) or 0.0) >= since
+    violations = find_violations(live, table)
     if before is None:
-        return "new" if by_bad and find_violations(live, table) else "created"
+        return "created_invalid" if by_bad and violations else "created"
     if _content(live, table) == _content(before, table):
         return None
-    broken = find_violations(live, table) - find_violations(before, table)
-    if broken:
-        return "damaged" if by_bad and late else "faulty"
-    return "unfaulted" if by_bad else "edited"
+    if violations - find_violations(before, table):
+        late = (number(live.get(table.written_at)) or 0.0) >= since
+        return "damaged" if by_bad and late else "invalid_value"
+    return "suspect_writer" if by_bad else "edited"
 
 
 def find_violations(item: Item, table: TableSettings) -> frozenset[str]:
-    """What of the table's invariants an item breaks, in words that show none of its values."""
-    return frozenset(said for each in table.invariants for said in _broken(item.get(each.attribute), each))
+    """The invariants of the table that an item violates, in words without any of its values."""
+    return frozenset(
+        violation
+        for invariant in table.invariants
+        for violation in _violations(item.get(invariant.attribute), invariant)
+    )
 
 
 def changed_attributes(live: Item, before: Item | None, table: TableSettings) -> tuple[str, ...]:
-    """The attributes that say something else than before."""
-    old, new = _content(before or {}, table), _content(live, table)
+    """The names of the attributes whose values differ."""
+    old = _content(before or {}, table)
+    new = _content(live, table)
     return tuple(sorted(name for name in {*old, *new} if old.get(name) != new.get(name)))
 
 
@@ -73,24 +85,25 @@ def number(value: Mapping[str, Any] | None) -> float | None:
 
 
 def _content(item: Item, table: TableSettings) -> dict[str, Mapping[str, Any]]:
-    """What an item says, without who wrote it and when."""
+    """An item without who wrote it and when."""
     return {name: value for name, value in item.items() if name not in (table.writer, table.written_at)}
 
 
-def _broken(value: Mapping[str, Any] | None, rule: ItemInvariant) -> Iterator[str]:
+def _violations(value: Mapping[str, Any] | None, rule: ItemInvariant) -> Iterator[str]:
+    # Values never appear in these words: they are archived, and an item is a person's health data.
     name = rule.attribute
     if value is None:
         if rule.required:
             yield f"{name} is missing"
         return
-    said = str(value.get("S", value.get("N", ""))) if value.keys() & {"S", "N"} else None
-    if rule.pattern is not None and (said is None or not re.fullmatch(rule.pattern, said, re.DOTALL)):
-        yield f"{name} is not as it must be"
-    if rule.one_of and said not in rule.one_of:
-        yield f"{name} is none of those that it may be"
+    text = str(value.get("S", value.get("N", ""))) if value.keys() & {"S", "N"} else None
+    if rule.pattern is not None and (text is None or not re.fullmatch(rule.pattern, text, re.DOTALL)):
+        yield f"{name} does not match its pattern"
+    if rule.one_of and text not in rule.one_of:
+        yield f"{name} is not an allowed value"
     if rule.least is not None or rule.most is not None:
         found = number(value)
-        least, most = (default if bound is None else bound for bound, default in (
-            (rule.least, float("-inf")), (rule.most, float("inf"))))  # fmt: skip
+        least = -inf if rule.least is None else rule.least
+        most = inf if rule.most is None else rule.most
         if found is None or not least <= found <= most:
             yield f"{name} is out of range"

@@ -1,13 +1,13 @@
-"""Damaged items: which they are, and how each gets back what it said before.
+"""The repair of damaged items: which they are, and how each is restored from the copy.
 
-Knows that only damaged items are written back, each on the condition that it is exactly what was compared: what people
-changed, created or deleted meanwhile stands, and where nobody can tell, a person chooses.
+Only damaged items are written, each on the condition that it is still exactly what was compared. What users changed,
+created or deleted meanwhile is kept. Conflicts are kept, too, unless a person names them.
 """
 
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
@@ -15,29 +15,32 @@ from buddy_ops.aws import isolation, tables
 from buddy_ops.aws.session import Target
 from buddy_ops.aws.tables import Change, Comparison, Item, Watch
 from buddy_ops.core.errors import BuddyError, InvalidInput, Refused
-from buddy_ops.core.journal import iso_utc
 from buddy_ops.core.plan import Approval, Plan
 from buddy_ops.core.settings import TableSettings
+from buddy_ops.core.text import count, date_and_time, escape_markdown, markdown_table
 from buddy_ops.incidents import damage
+from buddy_ops.incidents._templates import render
 from buddy_ops.incidents.containment import ContainmentPlan
 from buddy_ops.migrations import schema
 
 SHOWN = 5
-"""Items of a kind that are shown; the run's folder has all that a person chooses about."""
+"""Examples of each kind. ``conflicts.jsonl`` in the run's folder has every conflict."""
 
-ALL_KINDS = ("damaged", *damage.CONFLICTS, "edited", "created", "deleted")
-MEANINGS = {
-    "damaged": "faulty now, written by a corrupting version, after it began: repaired from the copy",
+MEANINGS: Mapping[str, str] = {
+    "damaged": "fails validation, written by the faulty version after the onset: restored from the copy",
     **damage.CONFLICTS,
-    "edited": "changed by another version, and whole: stands",
-    "created": "new since then: stands",
-    "deleted": "gone since then: stays gone",
+    "edited": "changed by another version, passes validation: kept",
+    "created": "created since the onset: kept",
+    "deleted": "deleted since the onset: stays deleted",
 }
+"""Each kind of difference, in the order in which they are shown."""
+
+NOT_REPAIRED = "No item was written. The isolation and the freeze are active."
 
 
 @dataclass(frozen=True)
 class DamagedItem:
-    """One item that differs from its copy, and what became of it. ``faults`` and ``changed`` show no value."""
+    """One item that differs from the copy. ``faults`` and ``changed`` contain no values."""
 
     name: str
     kind: str
@@ -47,10 +50,18 @@ class DamagedItem:
     written_by: str
     written_at: str
 
+    def describe(self) -> str:
+        """Its name, and what is wrong or different, as Markdown."""
+        detail = "; ".join(self.faults)
+        if self.changed and not detail:
+            detail = f"{', '.join(self.changed)} changed"
+        name = f"`{escape_markdown(self.name, keep_code=False)}`"
+        return f"{name}: {escape_markdown(detail)}" if detail else name
+
 
 @dataclass(frozen=True)
 class DamageScope:
-    """How far the damage goes."""
+    """The differences between a table and its copy, by kind."""
 
     table: TableSettings
     copy: str
@@ -60,123 +71,166 @@ class DamageScope:
     warnings: tuple[str, ...]
 
     def of(self, *kinds: str) -> tuple[DamagedItem, ...]:
-        """What was found of these kinds."""
-        return tuple(each for each in self.found if each.kind in kinds)
+        """The items of these kinds."""
+        return tuple(item for item in self.found if item.kind in kinds)
 
     @property
     def conflicts(self) -> tuple[DamagedItem, ...]:
-        """What a person chooses about."""
+        """The items that a person decides about."""
         return self.of(*damage.CONFLICTS)
 
     def __str__(self) -> str:
-        counts = Counter(each.kind for each in self.found)
-        told = ", ".join(f"{counts[kind]:,} {kind}" for kind in ALL_KINDS if counts[kind]) or "nothing differs"
-        return f"{self.comparison.items:,} items beside {self.comparison.before:,} as of {iso_utc(self.since)}: {told}."
+        counts = Counter(item.kind for item in self.found)
+        kinds = ", ".join(f"{counts[kind]:,} {kind}" for kind in MEANINGS if counts[kind]) or "no differences"
+        before = f"{self.comparison.before:,} as of {date_and_time(self.since)}"
+        return f"{count(self.comparison.items, 'item')} now, {before}: {kinds}."
 
     def _repr_markdown_(self) -> str:
-        rows = [
-            f"| **{kind}** | {len(mine):,} | {MEANINGS[kind]} | {'<br>'.join(_line(each) for each in mine[:SHOWN])} |"
-            for kind in ALL_KINDS
-            if (mine := self.of(kind))
-        ]
-        head = ["| what | how many | what that means | for example |", "|---|---|---|---|"]
-        return "\n".join((str(self), "", *([*head, *rows] if rows else []), "", *(f"- {w}" for w in self.warnings)))
+        rows = []
+        for kind, meaning in MEANINGS.items():
+            if items := self.of(kind):
+                examples = "<br>".join(item.describe() for item in items[:SHOWN])
+                rows.append((f"**{kind}**", f"{len(items):,}", meaning, examples))
+        table = markdown_table(("Kind", "Items", "Meaning", "Examples"), rows) if rows else ""
+        return "\n\n".join((str(self), table, *(f"- {warning}" for warning in self.warnings)))
 
 
 @dataclass(frozen=True)
 class RepairPlan(Plan):
-    """Which items are written back, and that the isolation is lifted after it."""
+    """Which items are restored. The isolation is removed after that."""
 
     scope: DamageScope
     changes: tuple[Change, ...] = field(repr=False)
 
     @property
     def unapproved(self) -> str:
-        """The damage is stopped by now."""
-        return "No item was written. The isolation and the freeze stand."
+        """What is true until it is approved: the damage is stopped already."""
+        return NOT_REPAIRED
 
 
 @dataclass(frozen=True)
 class RepairResult:
-    """What was written back. ``gave_way`` were changed by somebody since they were compared, and stand so."""
+    """What was restored. ``conflicts`` had changed since the comparison, and were not written."""
 
     written: tuple[Change, ...]
     conflicts: tuple[Change, ...]
     kept: tuple[DamagedItem, ...]
 
     def __str__(self) -> str:
-        told = [f"{len(self.written):,} items are as they were before the damage."]
+        lines = [f"Restored {count(len(self.written), 'item')} to the values before the damage."]
         if self.conflicts:
-            told.append(f"{len(self.conflicts):,} were changed by somebody meanwhile and were left: run this again.")
+            changed = count(len(self.conflicts), "item")
+            lines.append(f"NOT restored: {changed} changed since the comparison. To compare again, run this again.")
         if self.kept:
-            told.append(f"{len(self.kept):,} conflicts are kept as they are; they are listed in conflicts.jsonl.")
-        return "\n".join(told)
+            lines.append(f"Kept {count(len(self.kept), 'conflict')} unchanged. They are listed in conflicts.jsonl.")
+        return "\n".join(lines)
 
 
-# See how far it goes
+@dataclass(frozen=True)
+class RepairCheck:
+    """The comparison after the repair. ``untouched``: every other item is byte for byte as before the repair."""
+
+    items: int
+    repaired: int
+    untouched: bool
+
+    def __str__(self) -> str:
+        others = "Other items changed meanwhile, and those changes are kept."
+        if self.untouched:
+            others = "Every other item is unchanged, byte for byte."
+        return f"OK: no item is damaged. {count(self.items, 'item')}, {self.repaired:,} repaired. {others}"
+
+
+# Determine the scope
 
 
 def determine_scope(target: Target, plan: ContainmentPlan, watch: Watch = tables.ignore_progress) -> DamageScope:
-    """The damaged items, the conflicts, and what stands; the conflicts are listed in the run's folder as well.
+    """Compare the table with its copy; list the conflicts in the run's folder.
 
-    The item that carries the table's schema is none of its items: whoever migrates writes it.
+    The item that holds the table's schema is left out: migrations write it.
 
     AWS: dynamodb:Scan, BatchGetItem, GetItem, read only.
 
     Raises:
         Refused: ``schema-changed``.
     """
-    table, since = plan.table, plan.since.timestamp()
+    table = plan.table
     if target.dry_run:
-        nothing = Comparison(0, 0, 0, (), {}, {})
-        return DamageScope(table, plan.copy, plan.since, nothing, (), ("Dry run: nothing was compared.",))
+        nothing = Comparison(items=0, before=0, checksum=0, pairs=(), notes={}, notes_before={})
+        return _scope(plan, nothing, ("Dry run: nothing was compared.",))
 
-    _refuse_another_schema(target, plan)
+    _require_same_schema(target, plan)
 
     def note(item: Item) -> Iterable[str]:
-        yield from ("faulty",) if damage.find_violations(item, table) else ()
-        yield from ("bad",) if damage.attribute_text(item, table.writer) in plan.bad else ()
+        if damage.find_violations(item, table):
+            yield "faulty"
+        if damage.attribute_text(item, table.writer) in plan.bad:
+            yield "bad"
 
-    def counts(item: Item) -> bool:
-        return not schema.is_marker(item, table)
-
-    seen = tables.compare_tables(target, table.name, plan.copy, table.key, note, watch, counts)
-    judged = ((live, before, damage.classify_item(live, before, table, plan.bad, since)) for live, before in seen.pairs)
-    found = tuple(_found(live, before, kind, table) for live, before, kind in judged if kind is not None)
-    result = DamageScope(
-        table, plan.copy, plan.since, seen, tuple(sorted(found, key=lambda f: f.name)), _warnings(plan, seen)
+    compared = tables.compare_tables(
+        target,
+        table.name,
+        plan.copy,
+        key=table.key,
+        note=note,
+        watch=watch,
+        counts=lambda item: not schema.is_marker(item, table),
     )
-    target.journal.append("scoped", table=table.name, copy=plan.copy, says=str(result))
-    _list_conflicts(target, result)
-    return result
+    scope = _scope(plan, compared, _warnings(plan, compared))
+    target.journal.append("scoped", table=table.name, copy=plan.copy, says=str(scope))
+    lines = (
+        json.dumps({"item": f.name, "kind": f.kind, "faults": f.faults, "changed": f.changed, "by": f.written_by})
+        for f in scope.conflicts
+    )
+    _write_file(target, "conflicts.jsonl", "".join(f"{line}\n" for line in lines))
+    return scope
 
 
-def _refuse_another_schema(target: Target, plan: ContainmentPlan) -> None:
+def _scope(plan: ContainmentPlan, compared: Comparison, warnings: tuple[str, ...]) -> DamageScope:
+    since = plan.since.timestamp()
+    found = []
+    for live, before in compared.pairs:
+        kind = damage.classify_item(live, before, plan.table, plan.bad, since=since)
+        if kind is not None:
+            found.append(_damaged_item(live, before, kind, plan.table))
+    return DamageScope(
+        table=plan.table,
+        copy=plan.copy,
+        since=plan.since,
+        comparison=compared,
+        found=tuple(sorted(found, key=lambda item: item.name)),
+        warnings=warnings,
+    )
+
+
+def _require_same_schema(target: Target, plan: ContainmentPlan) -> None:
     copy = plan.table.model_copy(update={"name": plan.copy})
-    now, then = schema.read_marker(target, plan.table), schema.read_marker(target, copy)
-    if now.version != then.version:
+    now = schema.read_marker(target, plan.table)
+    before = schema.read_marker(target, copy)
+    if now.version != before.version:
         raise Refused(
             "schema-changed",
-            f"{now}, and its copy as of {iso_utc(plan.since)} has schema {then.version}: old items "
-            f"do not fit any more.",
-            now="No item was written. The isolation and the freeze stand.",
+            f"{now}. Its copy as of {date_and_time(plan.since)} has schema {before.version}, so its items cannot be "
+            "restored.",
+            now=NOT_REPAIRED,
             next="Roll the migration back with operations/migrate_database, then run this again.",
         )
 
 
-def _warnings(plan: ContainmentPlan, seen: Comparison) -> tuple[str, ...]:
-    told = []
-    if early := seen.notes_before.get("bad", 0):
-        told.append(f"The copy itself holds {early:,} items that v{plan.bad[0]} wrote: choose an earlier onset.")
-    if faulty := seen.notes_before.get("faulty", 0):
-        told.append(f"{faulty:,} items were faulty before already; they are no part of this.")
-    return tuple(told)
+def _warnings(plan: ContainmentPlan, compared: Comparison) -> tuple[str, ...]:
+    warnings = []
+    if early := compared.notes_before.get("bad", 0):
+        written = f"{count(early, 'item')} of the copy were written by v{plan.bad[0]}"
+        warnings.append(f"{written}: choose an earlier onset.")
+    if invalid := compared.notes_before.get("faulty", 0):
+        warnings.append(f"{count(invalid, 'item')} failed validation before the onset already, and are not restored.")
+    return tuple(warnings)
 
 
-def _found(live: Item | None, before: Item | None, kind: str, table: TableSettings) -> DamagedItem:
+def _damaged_item(live: Item | None, before: Item | None, kind: str, table: TableSettings) -> DamagedItem:
     item = live or before or {}
     return DamagedItem(
-        name="/".join(damage.attribute_text(item, each) for each in table.key),
+        name="/".join(damage.attribute_text(item, attribute) for attribute in table.key),
         kind=kind,
         change=Change(live, before),
         faults=tuple(sorted(damage.find_violations(live, table))) if live else (),
@@ -186,74 +240,74 @@ def _found(live: Item | None, before: Item | None, kind: str, table: TableSettin
     )
 
 
-def _list_conflicts(target: Target, found: DamageScope) -> None:
-    """Every conflict, a line each, without a value of any item but its key. A full disk is told, and stops nothing."""
-    lines = [
-        json.dumps({"item": f.name, "kind": f.kind, "faults": f.faults, "changed": f.changed, "by": f.written_by})
-        for f in found.conflicts
-    ]
+def _write_file(target: Target, name: str, text: str) -> None:
+    """A file in the run's folder. A full disk is recorded, and does not stop the repair."""
     try:
         target.folder.mkdir(parents=True, exist_ok=True)
-        (target.folder / "conflicts.jsonl").write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+        (target.folder / name).write_text(text, encoding="utf-8")
     except OSError as error:
-        target.journal.append("passed-over", what="the list of conflicts", why=str(error))
+        target.journal.append("passed-over", what=f"{name} was not written.", because=str(error))
 
 
 # Repair
 
 
 def plan_repair(target: Target, found: DamageScope, chosen: Sequence[str] = ()) -> RepairPlan:
-    """Which items would be written back.
+    """Which items would be restored.
 
     Args:
-        chosen: conflicts that shall be as they were before, by their names or by their kind; all others are kept.
+        chosen: conflicts to restore, by their names or by their kind; all others are kept.
 
     AWS: ssm:GetParameter, reads only.
 
     Raises:
         InvalidInput: ``unknown-conflict``.
     """
-    wanted = [each for each in found.conflicts if each.name in chosen or each.kind in chosen]
-    strange = sorted(set(chosen) - {each.name for each in wanted} - set(damage.CONFLICTS))
-    if strange:
+    wanted = {damage.FORMER_NAMES.get(name, name) for name in chosen}
+    conflicts = [item for item in found.conflicts if item.name in wanted or item.kind in wanted]
+    unknown = sorted(wanted - {item.name for item in conflicts} - set(damage.CONFLICTS))
+    if unknown:
         raise InvalidInput(
             "unknown-conflict",
-            f"{len(strange)} of restore_conflicts are no conflicts: {', '.join(strange[:SHOWN])}.",
+            f"Not a conflict in restore_conflicts: {', '.join(unknown[:SHOWN])} ({len(unknown):,} in all).",
             now="Nothing was repaired.",
-            next=f"Name items of conflicts.jsonl, or a kind: {', '.join(damage.CONFLICTS)}.",
+            next=f"Use names from conflicts.jsonl, or a kind: {', '.join(damage.CONFLICTS)}.",
         )
-    damaged, isolated = found.of("damaged"), isolation.read_isolation(target) is not None
-    changes = tuple(each.change for each in (*damaged, *wanted))
-    kept = len(found.conflicts) - len(wanted)
-    name = found.table.name
-    write = f"dynamodb:TransactWriteItems {len(changes):,} items, each if it is still what was compared"
-    release = (
-        "lambda:PutFunctionConcurrency or DeleteFunctionConcurrency, or the table's policy: as before",
-        "ssm:DeleteParameter the memory of it",
-    )
-    calls = (*((write,) if changes else ()), *(release if isolated else ()))
+    damaged = found.of("damaged")
+    changes = tuple(item.change for item in (*damaged, *conflicts))
+    title = f"Restore {count(len(changes), 'item')} of {found.table.name}"
+    then = [f"restore {count(len(damaged), 'corrupted item')} to the values at {date_and_time(found.since)}"]
+    calls = []
+    if conflicts:
+        then.append(f"restore {count(len(conflicts), 'conflict')} that restore_conflicts names")
+    if kept := len(found.conflicts) - len(conflicts):
+        then.append(f"keep {count(kept, 'conflict')} unchanged")
+    then.append("no other item changes")
+    if changes:
+        calls.append(f"dynamodb:TransactWriteItems {count(len(changes), 'item')}, each only if it has not changed")
+    if isolation.read_isolation(target) is not None:
+        title += ", then re-enable traffic"
+        then.append("the isolation is removed")
+        calls += [
+            "lambda:PutFunctionConcurrency or DeleteFunctionConcurrency, or the table's policy: as before",
+            "ssm:DeleteParameter isolation",
+        ]
     return RepairPlan(
-        title=f"Write {len(changes):,} items of {name} back" + (", then let people in again" if isolated else ""),
+        title=title,
         now=(str(found),),
-        then=(
-            f"{len(damaged):,} damaged items say again what they said at {iso_utc(found.since)}",
-            *((f"{len(wanted):,} conflicts do so too, by choice",) if wanted else ()),
-            *((f"{kept:,} conflicts are kept as they are",) if kept else ()),
-            "every other item stands as it is",
-            *(("the isolation is lifted",) if isolated else ()),
-        ),
-        calls=calls,
-        undo=("point-in-time recovery of the table, to now",),
+        then=tuple(then),
+        calls=tuple(calls),
+        undo=("point-in-time recovery of the table, to a time before the repair",),
         reasons=found.warnings,
         covers={
             "action": "repair",
             "environment": target.environment,
-            "table": name,
+            "table": found.table.name,
             "copy": found.copy,
             "changes": _fingerprint(changes),
         },
         approvals=target.settings.rollout.approvals,
-        demand_hash=bool(calls),  # nobody can agree to a repair before it is known what was found
+        demand_hash=bool(calls),  # a repair can only be approved after its scope was seen
         scope=found,
         changes=changes,
     )
@@ -262,24 +316,35 @@ def plan_repair(target: Target, found: DamageScope, chosen: Sequence[str] = ()) 
 def run_repair(
     target: Target, plan: RepairPlan, approval: Approval, watch: Watch = tables.ignore_progress
 ) -> RepairResult:
-    """Write the items back, a hundred a call and in parallel. AWS: dynamodb:TransactWriteItems, writes.
+    """Restore the items, a hundred per call and in parallel. AWS: dynamodb:TransactWriteItems, writes.
 
     Raises:
         Refused: ``approval-void``.
     """
     approval.must_cover(plan)
-    table, gave_way, done = plan.scope.table, list[Change](), 0
-    for left in () if target.dry_run else tables.write_item(target, table.name, table.key, plan.changes):
-        gave_way += left
-        done = min(done + tables.A_TRANSACTION, len(plan.changes))
-        watch(f"{done:,} of {len(plan.changes):,} items written back")
-    passed = {id(each) for each in gave_way}
-    written = () if target.dry_run else tuple(each for each in plan.changes if id(each) not in passed)
-    mine = {id(each) for each in plan.changes}
-    kept = tuple(each for each in plan.scope.conflicts if id(each.change) not in mine)
-    told = {"written": len(written), "gave_way": len(gave_way), "kept": len(kept)}
-    target.journal.append("repaired", table=table.name, **told, by=approval.by)
-    return RepairResult(written, tuple(gave_way), kept)
+    table = plan.scope.table
+    conflicts: list[Change] = []
+    written: tuple[Change, ...] = ()
+    if not target.dry_run:
+        done = 0
+        for left in tables.write_item(target, table.name, table.key, plan.changes):
+            conflicts += left
+            done = min(done + tables.A_TRANSACTION, len(plan.changes))
+            watch(f"{done:,} of {len(plan.changes):,} items restored")
+        # Items are dicts and cannot be hashed, so a change is recognised by its identity.
+        not_written = {id(change) for change in conflicts}
+        written = tuple(change for change in plan.changes if id(change) not in not_written)
+    planned = {id(change) for change in plan.changes}
+    kept = tuple(item for item in plan.scope.conflicts if id(item.change) not in planned)
+    target.journal.append(
+        "repaired",
+        table=table.name,
+        written=len(written),
+        gave_way=len(conflicts),
+        kept=len(kept),
+        by=approval.by,
+    )
+    return RepairResult(written, tuple(conflicts), kept)
 
 
 def verify_repair(
@@ -288,8 +353,8 @@ def verify_repair(
     plan: RepairPlan,
     done: RepairResult,
     watch: Watch = tables.ignore_progress,
-) -> str:
-    """Compare again, as before the repair; what is so now, in a sentence. AWS: dynamodb:Scan, BatchGetItem, read only.
+) -> RepairCheck:
+    """Compare again, as before the repair. AWS: dynamodb:Scan, BatchGetItem, read only.
 
     Raises:
         BuddyError: ``repair-incomplete``: damaged items are left.
@@ -299,70 +364,58 @@ def verify_repair(
     if left:
         raise BuddyError(
             "repair-incomplete",
-            f"{left:,} items of {stopped.table.name} are damaged still or anew.",
-            now=f"{len(done.written):,} items are repaired; the isolation stands.",
-            next="Run this again: it repairs what is left. If their number grows, another version writes: name it.",
+            f"{count(left, 'item')} of {stopped.table.name} still or again damaged.",
+            now=f"{count(len(done.written), 'item')} repaired. The isolation is active.",
+            next="Run this again to repair the rest. If the number grows, another version writes: set version to it.",
         )
+    # The checksum combines the digests of all items with XOR, so each change removes one digest and adds another.
     expected = plan.scope.comparison.checksum
     for change in done.written:
         for item in (change.expected, change.desired):
-            expected ^= int.from_bytes(tables.item_digest(item)) if item is not None else 0
-    same = expected == again.comparison.checksum
-    others = (
-        "every other item is as it was, byte for byte" if same else "others wrote meanwhile, and their writes stand"
+            if item is not None:
+                expected ^= int.from_bytes(tables.item_digest(item))
+    result = RepairCheck(
+        items=again.comparison.items,
+        repaired=len(done.written),
+        untouched=expected == again.comparison.checksum,
     )
-    target.journal.append("verified", table=stopped.table.name, says=str(again), untouched=same)
-    return f"No item is damaged: {again.comparison.items:,} items, {len(done.written):,} repaired; {others}."
-
-
-def root_cause_facts(
-    target: Target, plan: ContainmentPlan, found: DamageScope, repaired: RepairResult, review: datetime
-) -> "RootCause":
-    """The root-cause template with what is known filled in; a copy is in the run's folder."""
-    facts = {
-        "table": plan.table.name,
-        "corrupting version": f"v{plan.bad[0]}",
-        "began": f"{iso_utc(plan.since)} or later",
-        "found": str(found),
-        "repaired": f"{len(repaired.written):,} items; {len(repaired.kept):,} conflicts kept as they were",
-        "copy": f"{plan.copy} (delete it when the review is done)",
-        "review by": iso_utc(review),
-    }
-    template = RootCause(facts)
-    try:
-        target.folder.mkdir(parents=True, exist_ok=True)
-        (target.folder / "root_cause.md").write_text(template._repr_markdown_(), encoding="utf-8")
-    except OSError as error:
-        target.journal.append("passed-over", what="the root-cause template", why=str(error))
-    return template
+    target.journal.append("verified", table=stopped.table.name, says=str(again), untouched=result.untouched)
+    return result
 
 
 @dataclass(frozen=True)
 class RootCause:
-    """What is known, and what the review has to find out."""
+    """What is known about the cause, and what the review must answer."""
 
-    facts: dict[str, str]
-
-    QUESTIONS = (
-        "Which change made the version write wrongly, and which lines?",
-        "Why did tests, review, smoke tests and the canary let it pass?",
-        "What would have shown it within minutes: which invariant, metric or alarm?",
-        "Which people were told a wrong medicine or no time, and who tells them?",
-        "What will be done, by whom, until when?",
-    )
+    facts: Mapping[str, str]
 
     def _repr_markdown_(self) -> str:
-        known = [f"- **{name}**: {text}" for name, text in self.facts.items()]
-        asked = [f"{at}. {question}" for at, question in enumerate(self.QUESTIONS, start=1)]
-        return "\n".join(("### Root cause", "", *known, "", "To be found out:", "", *asked, ""))
+        return render("root_cause", facts=self.facts)
 
 
-def _line(found: DamagedItem) -> str:
-    what = "; ".join(found.faults) or (f"{', '.join(found.changed)} changed" if found.changed else "")
-    return f"`{found.name}`" + (f": {what}" if what else "")
+def root_cause_facts(
+    target: Target, plan: ContainmentPlan, found: DamageScope, repaired: RepairResult, review: datetime
+) -> RootCause:
+    """The root-cause template with the known facts; a copy is in the run's folder."""
+    written = count(len(repaired.written), "item")
+    kept = count(len(repaired.kept), "conflict")
+    result = RootCause({
+        "table": plan.table.name,
+        "corrupting version": f"v{plan.bad[0]}",
+        "onset": f"{date_and_time(plan.since)} or later",
+        "found": str(found),
+        "repaired": f"{written}; {kept} kept unchanged",
+        "copy": f"{plan.copy} (delete it after the review)",
+        "review by": date_and_time(review),
+    })  # fmt: skip
+    _write_file(target, "root_cause.md", result._repr_markdown_())
+    return result
 
 
 def _fingerprint(changes: Iterable[Change]) -> str:
     """The same for the same changes, in any order."""
-    each = sorted((tables.item_digest(c.expected or {}) + tables.item_digest(c.desired or {})).hex() for c in changes)
-    return hashlib.sha256("".join(each).encode()).hexdigest()
+    digests = sorted(
+        (tables.item_digest(change.expected or {}) + tables.item_digest(change.desired or {})).hex()
+        for change in changes
+    )
+    return hashlib.sha256("".join(digests).encode()).hexdigest()

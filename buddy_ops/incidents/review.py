@@ -10,8 +10,6 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
-
 from buddy_ops.aws import checklist_store
 from buddy_ops.aws.session import Target
 from buddy_ops.core import project
@@ -32,6 +30,7 @@ from buddy_ops.health import alarms, metrics, monitor
 from buddy_ops.health.judge import Counts
 from buddy_ops.health.metrics import MALFORMED, MinuteRow
 from buddy_ops.incidents import timeline
+from buddy_ops.incidents._templates import render
 from buddy_ops.incidents.timeline import TimelineEvent, parse_moment
 from buddy_ops.runs import archive
 from buddy_ops.runs.archive import JOURNAL, ManifestEntry
@@ -100,7 +99,7 @@ class IncidentFigures:
 
     def rows(self) -> Iterator[tuple[str, str]]:
         """Each figure's name and text."""
-        yield "onset", when(self.onset)
+        yield "onset", date_and_time(self.onset) if self.onset else UNKNOWN
         yield "time to detect", self.time_to(self.detected)
         yield "time to decide", self.time_to(self.decided)
         yield "time to mitigate", self.time_to(self.mitigated)
@@ -140,10 +139,10 @@ class IncidentReview:
 
     def timeline(self) -> str:
         """The timeline as a Markdown table."""
-        return _render("timeline", self)
+        return render("timeline", review=self)
 
     def _repr_markdown_(self) -> str:
-        return _render("summary", self)
+        return render("summary", review=self)
 
 
 def review_incident(target: Target, since: str, until: str, incident: str = "", where: str = "") -> IncidentReview:
@@ -240,7 +239,7 @@ def compute_figures(
 
 def draft_post_mortem(review: IncidentReview) -> str:
     """A post-mortem in Markdown: records are filled in, and everything else is a question in italics."""
-    return _render("post_mortem", review)
+    return render("post_mortem", review=review)
 
 
 def write_draft(path: str, text: str) -> None:
@@ -500,32 +499,3 @@ def chart_mark(event: TimelineEvent) -> str:
 def version_number(version: str) -> int:
     """A version as a number to sort by."""
     return int(version) if version.isdecimal() else 0
-
-
-# Rendering
-
-
-def when(moment: datetime | None) -> str:
-    """A time, or 'unknown'."""
-    return UNKNOWN if moment is None else date_and_time(moment)
-
-
-def _escape(value: object) -> str:
-    """A value as one line of Markdown without markup or links."""
-    line = " ".join(str(value).split()).replace("&", "&amp;").replace("<", "&lt;")
-    return "".join(f"\\{sign}" if sign in "\\|`[]*_!" else sign for sign in line)
-
-
-_TEMPLATES = Environment(
-    loader=PackageLoader("buddy_ops.incidents"),
-    finalize=_escape,  # of every inserted value, so that no text of a journal or of AWS is read as Markdown
-    undefined=StrictUndefined,
-    trim_blocks=True,
-    lstrip_blocks=True,
-    keep_trailing_newline=True,
-)
-_TEMPLATES.filters["when"] = when
-
-
-def _render(template: str, review: IncidentReview) -> str:
-    return _TEMPLATES.get_template(f"{template}.md.j2").render(review=review)

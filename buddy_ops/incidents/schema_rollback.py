@@ -1,7 +1,9 @@
-"""The rollback of a version that met a migration: traffic first, then the freeze, the tables and the people.
+"""The rollback of a version after a migration: traffic first, then the freeze, the table, and the review's date.
 
-Knows the order of the deployment guide's third scenario. A known misfit refuses before anything is changed; after the
-traffic nothing raises: what fails is told, and the last cell says it. Never decides that a rollback is due.
+A known incompatibility refuses before anything is changed. After the traffic nothing raises: a failure is in the
+result, and the notebook's last cell raises it.
+
+Source: the deployment guide, third scenario.
 """
 
 from dataclasses import dataclass
@@ -10,19 +12,21 @@ from datetime import datetime
 from buddy_ops.aws import aliases
 from buddy_ops.aws.session import Target
 from buddy_ops.core.errors import BuddyError
-from buddy_ops.core.journal import iso_utc
 from buddy_ops.core.plan import Approval, Plan
+from buddy_ops.core.text import date_and_time
 from buddy_ops.deployment import rollback
-from buddy_ops.deployment.rollback import RollbackPlan
+from buddy_ops.deployment.rollback import RollbackPlan, RollbackResult
 from buddy_ops.incidents import assessment
+from buddy_ops.incidents import review as incident_review
+from buddy_ops.incidents.assessment import FreezeResult
 from buddy_ops.migrations import schema
 from buddy_ops.migrations import steps as migration_steps
-from buddy_ops.migrations.steps import Tell
+from buddy_ops.migrations.steps import StepResult, Tell
 
 
 @dataclass(frozen=True)
 class SchemaRollbackPlan(Plan):
-    """A rollback with what follows it; ``migration`` is taken back as well, if it is named."""
+    """A rollback and what follows it. ``migration`` is rolled back, too, unless it is ''."""
 
     back: RollbackPlan
     migration: str
@@ -32,22 +36,47 @@ class SchemaRollbackPlan(Plan):
 
 
 @dataclass(frozen=True)
-class RevertResult:
-    """What became of the migration: told in words, and the error that the last cell raises, if there is one."""
+class TrafficResult:
+    """What became of the traffic and of the freeze."""
 
-    says: str
+    rollback: RollbackResult
+    freeze: FreezeResult
+
+    def __str__(self) -> str:
+        return f"{self.rollback}\n{self.freeze}"
+
+
+@dataclass(frozen=True)
+class RevertResult:
+    """What became of the migration.
+
+    Attributes:
+        migration: its name; '' if none was to be rolled back.
+        markers: the tables' schemas, where nothing was done.
+        step: the migration's rollback, if it was run.
+        trouble: the error that the last cell raises.
+    """
+
+    migration: str
+    markers: tuple[str, ...] = ()
+    step: StepResult | None = None
     trouble: BuddyError | None = None
 
     def __str__(self) -> str:
-        return self.says
+        if self.trouble is not None:
+            return f"FAILED: {self.migration} was not rolled back: {self.trouble.what}"
+        if self.step is not None:
+            return str(self.step)
+        what = f"{self.migration} was already rolled back." if self.migration else "No migration was rolled back."
+        return "\n".join((what, *self.markers))
 
 
 def plan_schema_rollback(
     target: Target, version: str = "", migration: str = "", reason: str = "", freeze_hours: float = 4, review: str = ""
 ) -> SchemaRollbackPlan:
-    """Where the traffic goes, once it is known that the version there fits the tables or that nobody can tell.
+    """Where the traffic goes, once that version is compatible with the tables or nothing is known against it.
 
-    Neither the freeze nor the migration is looked at here: they come after the traffic, and may not hold it up.
+    Freezes and the migration are not read here: they come after the traffic, and must not delay it.
 
     AWS: lambda:GetAlias, GetFunctionConfiguration, dynamodb:GetItem, reads only.
 
@@ -55,30 +84,24 @@ def plan_schema_rollback(
         Refused: ``schema-incompatible``, and what ``rollback.plan_rollback`` raises.
         InvalidInput: ``unknown-migration``, ``invalid-parameters``.
     """
-    due = assessment.parse_review_date(target, review)
+    due = incident_review.parse_review_date(target, review)
+    back = rollback.plan_rollback(target, version)
+    then = [*back.then, f"deployments are frozen for {freeze_hours:g} h"]
+    calls = [*back.calls, "ssm:PutParameter freeze"]
     if migration:
         migration_steps.find_migration(target, migration)
-    back = rollback.plan_rollback(target, version)
-    taken_back = (f"{migration} is taken back, if no version that serves needs the new shape",) * bool(migration)
+        then.append(f"{migration} is rolled back, if no version that serves needs the new schema")
+        calls.append("dynamodb:TransactWriteItems each item")
+    compatible = f"v{back.destination} is compatible with the schema of every table of {target.environment}"
     return SchemaRollbackPlan(
         title=back.title,
         now=back.now,
-        then=(
-            *back.then,
-            f"deployments are frozen for {freeze_hours:g} hours",
-            *taken_back,
-            f"the incident is reviewed by {iso_utc(due)}",
-        ),
-        calls=(
-            *back.calls,
-            "ssm:PutParameter the freeze",
-            *(("dynamodb:TransactWriteItems each item",) * bool(migration)),
-            "ssm:PutParameter the review's date",
-        ),
+        then=(*then, f"the incident is reviewed by {date_and_time(due)}"),
+        calls=(*calls, "ssm:PutParameter review date"),
         undo=back.undo,
-        reasons=back.reasons or (f"v{back.destination} knows the schema of every table of {target.environment}",),
+        reasons=back.reasons or (compatible,),
         covers={**back.covers, "migration": migration, "reason": reason.strip(), "hours": freeze_hours},
-        approvals=1,  # as every rollback: one person who is awake
+        approvals=1,  # as for every rollback: one on-call engineer is enough
         demand_hash=False,
         back=back,
         migration=migration,
@@ -88,66 +111,66 @@ def plan_schema_rollback(
     )
 
 
-def move_traffic(target: Target, plan: SchemaRollbackPlan, approval: Approval) -> str:
-    """The traffic, then the freeze; what was done, in lines. AWS: as ``rollback.run_rollback`` and
-    ``failures.stop``, writes.
+def move_traffic(target: Target, plan: SchemaRollbackPlan, approval: Approval) -> TrafficResult:
+    """Roll the traffic back, then freeze deployments.
+
+    AWS: as ``rollback.run_rollback`` and ``assessment.freeze_or_say``, writes.
 
     Raises:
         Refused: ``approval-void``; and what the rollback raises: then nothing was frozen.
     """
     approval.must_cover(plan)
-    done = rollback.run_rollback(target, plan.back, _covering(approval, plan.back))
+    moved = rollback.run_rollback(target, plan.back, assessment.approve_part(approval, plan.back))
     try:
-        stopping = assessment.plan_freeze(target, plan.reason, plan.freeze_hours)
-        frozen = assessment.freeze_deployments(target, stopping, _covering(approval, stopping))
+        frozen = assessment.freeze_or_say(target, plan.reason, plan.freeze_hours, approval.by)
     except BuddyError as error:
-        frozen = f"NOT frozen: {error.what} Tell those who deploy, and go on."
-    return f"{done}\n{frozen}"
+        # The traffic has moved, so an invalid reason or time must not end the run here.
+        frozen = FreezeResult(trouble=error.what)
+    return TrafficResult(moved, frozen)
 
 
 def verify_compatibility(target: Target, plan: SchemaRollbackPlan) -> str:
-    """Whether what serves now fits the tables, in lines. AWS: as ``plan``, reads only."""
+    """Whether the version that serves now is compatible with the tables, a line for each doubt.
+
+    AWS: as ``plan_schema_rollback``, reads only.
+    """
     serving = plan.back.destination
     try:
         serving = rollback.require_alias(target).primary
-        held = aliases.get_configuration(target, serving)
-        doubts = schema.compare_schemas(target, serving, held, schema.read_markers(target))
+        configuration = aliases.get_configuration(target, serving)
+        doubts = schema.compare_schemas(target, serving, configuration, schema.read_markers(target))
     except BuddyError as error:
-        return f"v{serving} does NOT fit, or nobody can tell: {error.what} {error.next}"
-    return "\n".join(doubts) or f"v{serving} knows the schema of every table of {target.environment}."
+        return f"UNKNOWN or incompatible: v{serving}: {error.what} {error.next}"
+    return "\n".join(doubts) or f"OK: v{serving} is compatible with the schema of every table of {target.environment}."
 
 
 def revert_migration(
     target: Target, plan: SchemaRollbackPlan, approval: Approval, tell: Tell = migration_steps.no_progress
 ) -> RevertResult:
-    """Take the named migration back, if there is one and nobody has. AWS: as ``migrations.run``, writes."""
+    """Roll the named migration back, unless that was done already. AWS: as ``migration_steps.run_step``, writes."""
     if not plan.migration:
-        standing = [str(each) for each in schema.read_markers(target) if not isinstance(each, BuddyError)]
-        return RevertResult("\n".join(("No migration is taken back.", *standing)))
+        markers = schema.read_markers(target)
+        return RevertResult("", tuple(str(marker) for marker in markers if not isinstance(marker, BuddyError)))
     try:
-        marker = schema.read_marker(target, migration_steps.find_migration(target, plan.migration)[1])
-        if (marker.migration, marker.state) == (plan.migration, "reverted"):
-            return RevertResult(f"It was taken back already: {marker}.")
-        undoing = migration_steps.plan_step(target, plan.migration, "rollback")
-        done = migration_steps.run_step(target, undoing, _covering(approval, undoing), tell)
-        migration_steps.raise_for_failure(done)
+        _, table = migration_steps.find_migration(target, plan.migration)
+        marker = schema.read_marker(target, table)
+        if marker.migration == plan.migration and marker.state == "reverted":
+            return RevertResult(plan.migration, (str(marker),))
+        step_plan = migration_steps.plan_step(target, plan.migration, "rollback")
+        step = migration_steps.run_step(target, step_plan, assessment.approve_part(approval, step_plan), tell)
+        migration_steps.raise_for_failure(step)
     except BuddyError as error:
-        return RevertResult(f"{plan.migration} was NOT taken back: {error.what}", error)
-    return RevertResult(str(done))
+        return RevertResult(plan.migration, trouble=error)
+    return RevertResult(plan.migration, step=step)
 
 
 def store_review(target: Target, plan: SchemaRollbackPlan, approval: Approval, incident: str = "") -> str:
-    """Note when the incident is reviewed. AWS: ssm:PutParameter, writes; what fails is told."""
-    bad = ", ".join(plan.back.away_from) or plan.back.destination
-    return assessment.store_review_date(target, plan.review, bad, approval.by, incident)
+    """Store when the incident is reviewed. AWS: ssm:PutParameter, writes; a failure is in the sentence."""
+    versions = ", ".join(plan.back.away_from) or plan.back.destination
+    return incident_review.store_review_date(target, plan.review, versions, by=approval.by, incident=incident)
 
 
 def raise_for_unreverted(reverted: RevertResult) -> None:
-    """The last cell: nothing if all was done; the error of the migration if it was not taken back."""
+    """The last cell: raise the migration's error, if there is one."""
     if reverted.trouble is not None:
         raise reverted.trouble
-
-
-def _covering(approval: Approval, part: Plan) -> Approval:
-    """The approval of the whole, for one part of it."""
-    return Approval(part.hash, approval.by, approval.at, approval.principal)

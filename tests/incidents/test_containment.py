@@ -72,14 +72,14 @@ def test_what_was_found_is_told_apart(here: Situation, mine: Target) -> None:
     _, found = stopped(mine)
     assert kinds(found) == {
         "reminder-000001": "damaged",
-        "reminder-000002": "faulty",
+        "reminder-000002": "invalid_value",
         "reminder-000003": "edited",
         "reminder-000004": "deleted",
         "reminder-009000": "created",
     }
     told = found._repr_markdown_() + str(mine.journal.records)
     assert "their own" not in told and "12:34" not in told and "`amzn1.ask.account.00000/reminder-000001`" in told
-    assert "30 items beside 30" in str(found)
+    assert "30 items now, 30 as of" in str(found)
 
 
 def test_conflicts_are_kept_unless_a_person_names_them(here: Situation, mine: Target) -> None:
@@ -100,7 +100,7 @@ def test_conflicts_can_be_named_by_their_kind(here: Situation, mine: Target) -> 
     put(here, [reminders.damaged(later(here, reminders.reminder(9001, 1), "2"))])
     put(here, [later(here, table(here)["reminder-000005"], "2", at="11:11")])
     plan, found = stopped(mine)
-    assert (kinds(found)["reminder-009001"], kinds(found)["reminder-000005"]) == ("new", "unfaulted")
+    assert (kinds(found)["reminder-009001"], kinds(found)["reminder-000005"]) == ("created_invalid", "suspect_writer")
     finish(mine, plan, found, "new")
     now = table(here)
     assert "reminder-009001" not in now and now["reminder-000005"]["at"] == {"S": "11:11"}
@@ -118,7 +118,7 @@ def test_the_tables_schema_is_none_of_its_items(here: Situation, mine: Target) -
     (reminding,) = mine.settings.tables
     held = schema.write_marker(mine, schema.read_marker(mine, reminding), 1, "reminders_at_minutes", "expanded")
     plan, found = stopped(mine)
-    assert schema.KEY not in str(found.found) and "30 items beside 30" in str(found)
+    assert schema.KEY not in str(found.found) and "30 items now, 30 as of" in str(found)
     schema.write_marker(mine, held, 2, "reminders_at_minutes", "contracted")
     with pytest.raises(Refused, match="schema-changed"):
         repair.determine_scope(mine, plan)
@@ -162,7 +162,7 @@ def test_without_a_version_to_go_back_to_it_is_isolated_all_the_same(here: Situa
     """No rollout is recorded: the plan says that nothing takes the traffic, and the damage is stopped."""
     here.client("lambda").update_alias(FunctionName=here.function, Name="live", Description="")
     plan = containment.plan_containment(mine)
-    assert plan.back is None and any("no version can take the traffic" in each for each in plan.reasons)
+    assert plan.back is None and any("no rollback: " in each for each in plan.reasons)
     containment.contain_damage(mine, plan, approve(mine, plan))
     assert here.alias()["FunctionVersion"] == "2" and isolated(here) and len(parameters(here, "freeze")) == 1
     named = containment.plan_containment(mine, version="2", to_version="1")
@@ -251,8 +251,8 @@ def test_the_review_finds_what_is_known(here: Situation, mine: Target) -> None:
     (line,) = (mine.folder / "conflicts.jsonl").read_text("utf-8").splitlines()
     assert json.loads(line) == {
         "item": "amzn1.ask.account.00000/reminder-000002",
-        "kind": "faulty",
-        "faults": ["at is not as it must be"],
+        "kind": "invalid_value",
+        "faults": ["at does not match its pattern"],
         "changed": ["at", "medication"],
         "by": "1",
     }

@@ -69,11 +69,11 @@ def test_the_drill(situation: Bring) -> None:
     assert table(here) == expected and len(expected) == 5080
     conflicts = [json.loads(line) for line in (here.folder / "run" / "conflicts.jsonl").read_text().splitlines()]
     assert {each["item"].split("/")[1] for each in conflicts} == set(broken[:50])
-    assert {each["kind"] for each in conflicts} == {"faulty"}
+    assert {each["kind"] for each in conflicts} == {"invalid_value"}
     assert not isolated(here) and here.alias()["FunctionVersion"] == "1"
     assert "their own" not in json.dumps(conflicts) and len(parameters(here, "freeze")) == 1
     text = json.dumps(executed(out))
-    assert "650 repaired; every other item is as it was, byte for byte" in text
+    assert "650 repaired. Every other item is unchanged, byte for byte" in text
     assert len(progress(executed(out), "verify")) == 1
     # An item is somebody's health: what it says is in neither the notebook nor the journal.
     kept = text + (here.folder / "run" / "journal.jsonl").read_text()
@@ -136,7 +136,7 @@ def test_a_repair_that_nobody_agreed_to_leaves_buddy_off(broken: Situation) -> N
         done = run(RUNBOOK, approved_by=["Ada"], **given)
         assert done.returncode == 4
         told_once(done.stderr, "approval-void" if given else "approval-missing")
-        assert "No item was written. The isolation and the freeze stand." in done.stderr
+        assert "No item was written. The isolation and the freeze are active." in done.stderr
     assert table(broken) == before and isolated(broken)
     assert "TransactWriteItems" not in writes(broken)
 

@@ -158,7 +158,7 @@ def test_a_failed_deployment_is_rolled_back_told_and_reviewed(situation: Bring) 
     assert here.alias()["FunctionVersion"] == "1" and "RoutingConfig" not in here.alias()
     assert len(frozen(here)) == 1 and "Ada" in frozen(here)[0] and len(records(here)) == 1
     messages = here.client("sqs").receive_message(QueueUrl=queue)["Messages"]
-    assert "Recovered: v1" in json.loads(messages[0]["Body"])["Message"]
+    assert "RECOVERED: v1" in json.loads(messages[0]["Body"])["Message"]
     document = executed(report(done).parent / "notebook.ipynb")
     assert "InjectedError" in str(document) and "Recommended: roll back" in str(document)
     (searched,), (waited,) = progress(document, "assess"), progress(document, "recovered")
