@@ -1,18 +1,19 @@
 """Markdown from the templates of this package."""
 
+import re
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from buddy_ops.core.text import date_and_time
 
-MARKUP = frozenset("\\|`[]*_!")
+MARKUP = re.compile(r"[\\|`\[\]*_!]")
 
 
 def escape(value: object) -> str:
     """A value as one line of Markdown without markup or links."""
     line = " ".join(str(value).split()).replace("&", "&amp;").replace("<", "&lt;")
-    return "".join(f"\\{sign}" if sign in MARKUP else sign for sign in line)
+    return MARKUP.sub(r"\\\g<0>", line)
 
 
 _ENVIRONMENT = Environment(

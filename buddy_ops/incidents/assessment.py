@@ -7,7 +7,7 @@ Source: the deployment guide, 'Emergencies': stop, assess, decide, execute, comm
 
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Literal, get_args
@@ -195,12 +195,16 @@ class RecoveryCheck:
             return None
         return self.counts.errors <= self.limit * self.counts.requests
 
+    @property
+    def result(self) -> str:
+        """The same as the word that operators read first."""
+        return {True: "RECOVERED", False: "NOT RECOVERED", None: "UNKNOWN"}[self.recovered]
+
     def __str__(self) -> str:
         if self.recovered is None:
-            return f"UNKNOWN: {self.trouble}."
-        result = "RECOVERED" if self.recovered else "NOT RECOVERED"
+            return f"{self.result}: {self.trouble}."
         failures = describe_failures(self.counts)
-        return f"{result}: v{self.version}: {failures} in {self.minutes} min (limit {exact_percent(self.limit)})."
+        return f"{self.result}: v{self.version}: {failures} in {self.minutes} min (limit {exact_percent(self.limit)})."
 
 
 # Stop
@@ -277,15 +281,16 @@ def assess_deployment(target: Target, watch: Watch = tables.ignore_progress) -> 
     now = target.clock.now()
     deployed = _deployed(target, alias, version)
     since = max(deployed, now - LONGEST_WINDOW)
-    destination, obstacle = _destination(target, alias)
-    doubts = rollback.check_destination(target, alias, destination) if destination else []
+    destination, obstacle, doubts = _destination(target, alias)
     compared = tuple(dict.fromkeys(filter(None, (version, destination, alias.primary))))
     until = now - timedelta(seconds=target.settings.health.late_data_s)
     reading = metrics.read_minutes(
         target, compared, lambda _: alias.primary, since=floor_minute(since), until=floor_minute(until)
     )
-    unread = f"metrics could not be read: {reading.trouble}" if reading.trouble else ""
     kinds, unlogged = _error_kinds(target, version, since, watch)
+    troubles = [unlogged] if unlogged else []
+    if reading.trouble:
+        troubles.append(f"metrics could not be read: {reading.trouble}")
     recommended, reasons = recommend_decision(now - deployed, destination, obstacle, doubts)
     target.journal.append(
         "assessed",
@@ -306,7 +311,7 @@ def assess_deployment(target: Target, watch: Watch = tables.ignore_progress) -> 
         rolled_back=destination == alias.primary and alias.additional is None,
         recommended=recommended,
         reasons=reasons,
-        troubles=tuple(filter(None, (unread, unlogged))),
+        troubles=tuple(troubles),
     )
 
 
@@ -408,12 +413,13 @@ def _deployed(target: Target, alias: Alias, version: str) -> datetime:
     return published_at(target, version)
 
 
-def _destination(target: Target, alias: Alias) -> tuple[str, str]:
-    """The version that a rollback would return to, or '' and why there is none."""
+def _destination(target: Target, alias: Alias) -> tuple[str, str, Sequence[str]]:
+    """The version that a rollback would return to and its doubts; '' and why there is none."""
     try:
-        return rollback.plan_rollback(target).destination, ""
+        destination = rollback.plan_rollback(target).destination
     except BuddyError as error:
-        return "", error.what
+        return "", error.what, ()
+    return destination, "", rollback.check_destination(target, alias, destination)
 
 
 # Decide and execute
@@ -486,10 +492,14 @@ def run_decision(target: Target, plan: DecisionPlan, approval: Approval, inciden
         Refused: ``approval-void``, and what the rollback raises.
     """
     approval.must_cover(plan)
-    target.journal.append("decided", decision="roll back" if plan.back else "fix forward", by=approval.by)
-    result = rollback.run_rollback(target, plan.back, approve_part(approval, plan.back)) if plan.back else None
+    moved = None
+    if plan.back is None:
+        target.journal.append("decided", decision="fix forward", by=approval.by)
+    else:
+        target.journal.append("decided", decision="roll back", by=approval.by)
+        moved = rollback.run_rollback(target, plan.back, approve_part(approval, plan.back))
     stored = incident_review.store_review_date(target, plan.review, plan.version, by=approval.by, incident=incident)
-    return DecisionResult(plan.version, result, stored)
+    return DecisionResult(plan.version, moved, stored)
 
 
 def approve_part(approval: Approval, part: Plan) -> Approval:
@@ -523,7 +533,7 @@ async def wait_for_recovery(
     result = RecoveryCheck(worst, counted[worst], limit, minutes)
     target.journal.append(
         "recovery",
-        says="RECOVERED" if result.recovered else "NOT RECOVERED",
+        says=result.result,
         requests=result.counts.requests,
         failed=result.counts.errors,
     )

@@ -4,7 +4,6 @@ In this order: the corrupting version loses its traffic, the function is isolate
 are damaged, and how they are restored, is in ``repair``.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import get_args
@@ -100,18 +99,25 @@ def plan_containment(
     _require_restorable(target, chosen.name, since)
     isolation_mode = _isolation_mode(how)
     serves = bad in (alias.primary, alias.additional)
-    back, doubts = _rollback_plan(target, to_version, (bad,)) if serves else (None, ())
+    back: RollbackPlan | None = None
+    doubts: tuple[str, ...] = ()
+    if serves:
+        back, doubts = _rollback_plan(target, to_version, bad)
     active_isolation = isolation.read_isolation(target)
     copy = f"{chosen.name}-{since:%Y%m%dT%H%M%S}"
     settled = not serves and active_isolation is None and _copy_exists(target, chosen.name, since, copy)
+    then: list[str] = []
+    calls: list[str] = []
+    destination = ""
+    if back is not None:
+        then += back.then
+        calls += back.calls
+        destination = back.destination
+    if not serves:
+        then.append(f"v{bad} receives no traffic")
     if settled:
-        calls: list[str] = []
-        then = [f"no change: v{bad} receives no traffic, and {copy} exists to compare with"]
+        then.append(f"no change: {copy} exists to compare with")
     else:
-        calls = list(back.calls) if back else []
-        then = list(back.then) if back else []
-        if not serves:
-            then.append(f"v{bad} receives no traffic")
         isolated, isolating = ISOLATION_WORDS[isolation_mode]
         then += [
             f"isolated until the data is repaired: {isolated}",
@@ -142,7 +148,7 @@ def plan_containment(
             "bad": [bad],
             "since": iso_utc(since),
             "how": how,
-            "to": back.destination if back else "",
+            "to": destination,
         },
         approvals=1,  # stopping cannot make the damage worse
         demand_hash=False,
@@ -296,12 +302,12 @@ def _require_restorable(target: Target, table: str, since: datetime) -> None:
         )
 
 
-def _rollback_plan(target: Target, to_version: str, bad: Sequence[str]) -> tuple[RollbackPlan | None, tuple[str, ...]]:
+def _rollback_plan(target: Target, to_version: str, bad: str) -> tuple[RollbackPlan | None, tuple[str, ...]]:
     """The rollback and its doubts; None and why it is not possible. The isolation stops the damage in any case."""
     try:
         back = rollback.plan_rollback(target, to_version)
     except Refused as refused:
         return None, (f"no rollback: {refused.what} The isolation stops the damage.",)
-    if back.destination in bad:
+    if back.destination == bad:
         return None, (f"no rollback: v{back.destination} corrupts data, too. Set to_version to another version.",)
     return back, back.reasons

@@ -178,6 +178,17 @@ def test_it_freezes_once(situation: Bring) -> None:
         assert len(freezes.active_freezes(target)) == count
 
 
+def test_a_freeze_that_fails_is_in_the_result(situation: Bring) -> None:
+    """SSM refuses: nothing is raised, because what comes next matters more; the result says that nothing is frozen."""
+    here = situation("good", requests_per_minute=0, history_minutes=0)
+    target = here.connect("deployment_failure")
+    plan = assessment.plan_freeze(target, "v2 fails")
+    here.ask("chaos", kind="denied", operation="PutParameter", times=1_000_000)
+    result = assessment.freeze_deployments(target, plan, approve(target, plan))
+    here.ask("chaos")
+    assert result.freeze is None and str(result).startswith("NOT FROZEN: ")
+
+
 def test_what_cannot_be_read_is_told(situation: Bring) -> None:
     """Without log and metrics there is still a recommendation: the rule needs neither."""
     here = failing(situation)
