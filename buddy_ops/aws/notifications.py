@@ -1,124 +1,149 @@
-"""Telling people: Slack, SNS and the status page, each where it is configured.
+"""Notifications to Slack, an SNS topic and the status page, each where it is configured.
 
-Knows channels and where their secrets are. A channel that is down is reported and passed over: nothing here raises,
-and no rollback ever waits for it. Never keeps or shows a secret.
+A channel that is down is reported in the result: nothing here raises, and no rollback waits for it. Secrets are never
+shown or stored.
 """
 
 import json
 import os
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Literal
+from datetime import timedelta
+from functools import partial
+from typing import Any, Literal
+from urllib.error import HTTPError
 
 from buddy_ops.aws.session import Target
 from buddy_ops.core.errors import BuddyError
 from buddy_ops.core.settings import StatusPage
 
 TIMEOUT_S = 5
+LONGEST_RETRY_AFTER_S = 5
+"""A channel that asks for a longer wait is not sent the message again."""
+
 Impact = Literal["none", "minor", "major", "critical"]
 Status = Literal["investigating", "identified", "monitoring", "resolved"]
+Send = Callable[[], object]
 
 
 @dataclass(frozen=True)
 class DeliveryReport:
-    """Which channels took a message, and why others did not."""
+    """Which channels accepted a message, and why others did not."""
 
     reached: tuple[str, ...]
     failures: tuple[str, ...]
 
     def __str__(self) -> str:
-        reached = f"Told: {', '.join(self.reached)}." if self.reached else "Nobody was told."
-        return "\n".join((reached, *self.failures))
+        lines = list(self.failures)
+        if self.reached:
+            lines.insert(0, f"Notified: {', '.join(self.reached)}.")
+        elif not self.failures:
+            lines.append("No notification channel configured.")
+        return "\n".join(lines)
 
 
 def announce(target: Target, text: str) -> DeliveryReport:
-    """Tell the team, in Slack and by SNS. AWS: sns:Publish, ssm:GetParameter for the webhook's address.
+    """Notify the team in Slack and by SNS. AWS: sns:Publish, and ssm:GetParameter for the webhook's address.
 
     Args:
-        text: a sentence or two; environment and run are put in front of it.
+        text: a sentence or two. Environment and run are added to it.
     """
     settings = target.settings.notify
-    said = f"[{target.environment}] {text} (run {target.run})"
-    channels: list[tuple[str, Callable[[], None]]] = []
+    message = f"[{target.environment}] {text} (run {target.run})"
+    channels: dict[str, Send] = {}
     if settings.slack_webhook:
-        where = settings.slack_webhook
-        channels.append(("Slack", lambda: _slack(read_secret(target, where), said)))
+        channels["Slack"] = partial(_send_to_slack, target, settings.slack_webhook, message)
     if settings.topic_arn:
-        topic = settings.topic_arn
-        channels.append(("SNS", lambda: _publish(target, topic, said)))
-    return _tell(target, channels, text)
+        channels["SNS"] = partial(
+            target.client("sns").publish,
+            TopicArn=settings.topic_arn,
+            Subject=f"Buddy {target.environment}",
+            Message=message,
+        )
+    return _send(target, channels, text)
 
 
 def publish_status(
-    target: Target, name: str, body: str, status: Status = "investigating", impact: Impact = "minor"
+    target: Target, name: str, body: str, *, status: Status = "investigating", impact: Impact = "minor"
 ) -> DeliveryReport:
-    """Open an incident on the status page: for what users notice. A Statuspage-compatible POST."""
+    """Open an incident on the status page, for what users notice. A Statuspage-compatible POST."""
     page = target.settings.notify.status_page
     if page is None:
-        return DeliveryReport((), ("No status page is configured.",))
+        return DeliveryReport((), ("Status page not updated: none is configured.",))
     incident = {"name": name, "body": body, "status": status, "impact_override": impact}
-    return _tell(target, [("status page", lambda: _post_status(page, read_secret(target, page.token), incident))], name)
+    return _send(target, {"status page": partial(_send_to_status_page, target, page, incident)}, name)
 
 
 def read_secret(target: Target, where: str) -> str:
     """A secret's value, from SSM ('ssm:/name') or the environment ('env:NAME'). AWS: ssm:GetParameter, decrypted.
 
     Raises:
-        BuddyError: ``secret-missing``; names where it was looked for, never what it holds.
+        BuddyError: ``secret-missing``. It names the place, never the value.
     """
     kind, _, name = where.partition(":")
     if kind == "ssm":
-        found = str(target.client("ssm").get_parameter(Name=name, WithDecryption=True)["Parameter"]["Value"])
-        target.redactor.add_secret(found)
-        return found
-    value = os.environ.get(name)
+        value = target.client("ssm").get_parameter(Name=name, WithDecryption=True)["Parameter"]["Value"]
+    else:
+        value = os.environ.get(name, "")
     if not value:
         raise BuddyError(
             "secret-missing",
             f"The environment variable {name} is not set.",
-            now="Nobody was told by this channel.",
-            next=f"Set {name}, or keep the secret in SSM and write ssm:/its/name in parameters/.",
+            now="No message was sent by this channel.",
+            next=f"Set {name}, or store the secret in SSM and write ssm:/its/name in parameters/.",
         )
     target.redactor.add_secret(value)
     return value
 
 
-def _tell(target: Target, channels: list[tuple[str, Callable[[], None]]], text: str) -> DeliveryReport:
-    reached, troubles = [], []
-    for name, send in channels:
+def _send(target: Target, channels: Mapping[str, Send], text: str) -> DeliveryReport:
+    reached: list[str] = []
+    failures: list[str] = []
+    for name, send in channels.items():
         try:
             send()
         except BuddyError as error:
-            troubles.append(f"{name} was not told: {error.what}")
+            failures.append(f"{name} was not notified: {error.what}")
+        except HTTPError as error:
+            failures.append(f"{name} was not notified: it answered {error.code}")
         except Exception as error:
-            # The address is a secret, and an exception's text may hold it: only its kind is told.
-            troubles.append(f"{name} was not told: {type(error).__name__}.")
+            # Only the error's type is shown: its text may hold the address, which is a secret.
+            failures.append(f"{name} was not notified: {type(error).__name__}.")
         else:
             reached.append(name)
-    target.journal.append("told", text=text, reached=reached, troubles=troubles)
-    return DeliveryReport(tuple(reached), tuple(troubles))
+    target.journal.append("told", text=text, reached=reached, troubles=failures)
+    return DeliveryReport(tuple(reached), tuple(failures))
 
 
-def _slack(address: str, text: str) -> None:
-    from slack_sdk.webhook import WebhookClient
-
-    reply = WebhookClient(address, timeout=TIMEOUT_S).send(text=text)
-    if reply.status_code != 200:
-        raise BuddyError(
-            "channel-down", f"it answered {reply.status_code}", now="It was not told.", next="Tell it by hand."
-        )
+def _send_to_slack(target: Target, where: str, message: str) -> None:
+    # Slack reads <!channel> as a mention of everyone. Source: Slack API, 'Formatting text', escaping.
+    escaped = message.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    _post(target, read_secret(target, where), {"text": escaped})
 
 
-def _publish(target: Target, topic: str, text: str) -> None:
-    target.client("sns").publish(TopicArn=topic, Subject=f"Buddy {target.environment}", Message=text)
+def _send_to_status_page(target: Target, page: StatusPage, incident: dict[str, str]) -> None:
+    url = f"{page.url.rstrip('/')}/v1/pages/{page.page_id}/incidents"
+    token = read_secret(target, page.token)
+    _post(target, url, {"incident": incident}, authorization=f"OAuth {token}")
 
 
-def _post_status(page: StatusPage, token: str, incident: dict[str, str]) -> None:
-    request = urllib.request.Request(
-        f"{page.url.rstrip('/')}/v1/pages/{page.page_id}/incidents",
-        data=json.dumps({"incident": incident}).encode(),
-        headers={"Authorization": f"OAuth {token}", "Content-Type": "application/json"},
-    )
+def _post(target: Target, url: str, content: dict[str, Any], *, authorization: str = "") -> None:
+    """POST JSON; once again where the channel says 429 and that it will take it soon."""
+    request = urllib.request.Request(url, data=json.dumps(content).encode())
+    request.add_header("Content-Type", "application/json")
+    if authorization:
+        request.add_header("Authorization", authorization)
+    try:
+        _open(request)
+    except HTTPError as error:
+        wait_s = error.headers.get("Retry-After", "")
+        if error.code != 429 or not wait_s.isdecimal() or int(wait_s) > LONGEST_RETRY_AFTER_S:
+            raise
+        target.clock.sleep_until(target.clock.now() + timedelta(seconds=int(wait_s)))
+        _open(request)
+
+
+def _open(request: urllib.request.Request) -> None:
     with urllib.request.urlopen(request, timeout=TIMEOUT_S):
         pass

@@ -33,7 +33,11 @@ class Receiver(BaseHTTPRequestHandler):
         body = self.rfile.read(int(self.headers["Content-Length"]))
         self.server.seen.append(self.server.look())  # type: ignore[attr-defined]
         self.server.heard.append((self.path, dict(self.headers), json.loads(body)))  # type: ignore[attr-defined]
-        self.send_response(self.server.status)  # type: ignore[attr-defined]
+        answers = self.server.answers  # type: ignore[attr-defined]
+        status, headers = answers.pop(0) if answers else (self.server.status, {})  # type: ignore[attr-defined]
+        self.send_response(status)
+        for name, value in headers.items():
+            self.send_header(name, value)
         self.end_headers()
         self.wfile.write(b"ok")
 
@@ -45,6 +49,7 @@ class Receiver(BaseHTTPRequestHandler):
 def receiver() -> Iterator[HTTPServer]:
     server = HTTPServer(("127.0.0.1", 0), Receiver)
     server.heard, server.status = [], 200  # type: ignore[attr-defined]
+    server.answers = []  # type: ignore[attr-defined]
     server.seen, server.look = [], lambda: None  # type: ignore[attr-defined]
     threading.Thread(target=server.serve_forever, daemon=True).start()
     yield server
@@ -74,6 +79,37 @@ def test_slack_hears_with_a_webhook_from_ssm(situation: Bring, receiver: Any) ->
     path, _, body = receiver.heard[0]
     assert path.endswith("SECRET") and body["text"] == f"[sandbox] v42 was taken back. (run {target.run})"
     assert "SECRET" not in (here.folder / "run" / "journal.jsonl").read_text()
+
+
+def test_a_reason_pings_nobody(situation: Bring, receiver: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Slack's control characters are escaped, so that a mention in a reason stays text."""
+    here = situation("first_deployment")
+    monkeypatch.setenv("HOOK", address(receiver))
+    target = telling(here, slack_webhook="env:HOOK")
+    notifications.announce(target, "<!channel> R&D -> prod")
+    text = f"[sandbox] &lt;!channel&gt; R&amp;D -&gt; prod (run {target.run})"
+    assert [body["text"] for _, _, body in receiver.heard] == [text]
+
+
+@pytest.mark.parametrize(
+    ("answers", "sent", "reached"),
+    [
+        ([(429, {"Retry-After": "1"})], 2, True),
+        ([(429, {"Retry-After": "1"})] * 2, 2, False),
+        ([(429, {"Retry-After": "3600"})], 1, False),
+        ([(429, {})], 1, False),
+    ],
+)
+def test_a_busy_channel_is_asked_once_more(
+    situation: Bring, receiver: Any, monkeypatch: pytest.MonkeyPatch, answers: list[Any], sent: int, reached: bool
+) -> None:
+    """429 with a short Retry-After is retried once; a long wait is not waited for."""
+    here = situation("first_deployment")
+    monkeypatch.setenv("HOOK", address(receiver))
+    receiver.answers = list(answers)
+    report = notifications.announce(telling(here, slack_webhook="env:HOOK"), "Hello.")
+    assert len(receiver.heard) == sent and bool(report.reached) is reached
+    assert reached or report.failures == ("Slack was not notified: it answered 429",)
 
 
 def test_a_queue_hears_by_sns(situation: Bring) -> None:
@@ -108,7 +144,7 @@ def test_a_channel_that_is_down_is_told_and_stops_nothing(
     receiver.status = 500
     monkeypatch.setenv("HOOK", f"{address(receiver)}/services/SECRET")
     told = notifications.announce(telling(here, slack_webhook="env:HOOK", topic_arn=topic), "Hello.")
-    assert told.reached == ("SNS",) and told.failures == ("Slack was not told: it answered 500",)
+    assert told.reached == ("SNS",) and told.failures == ("Slack was not notified: it answered 500",)
     monkeypatch.setenv("HOOK", "http://127.0.0.1:9/services/SECRET")
     told = notifications.announce(
         telling(here, slack_webhook="env:HOOK", topic_arn="arn:aws:sns:us-east-1:123456789012:no"), "Hello."
@@ -180,7 +216,7 @@ def test_a_channel_that_is_down_stops_no_rollout(
     monkeypatch.setenv("HOOK", f"{address(receiver)}/x")
     outcome = shipped(here, telling(here, slack_webhook="env:HOOK"), "good")
     assert here.alias()["FunctionVersion"] == "2"
-    assert [each for each in outcome.reasons if "Slack" in each] == ["Slack was not told: it answered 500"]
+    assert [each for each in outcome.reasons if "Slack" in each] == ["Slack was not notified: it answered 500"]
 
 
 def test_a_refusal_on_the_way_is_told(situation: Bring, receiver: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -223,7 +259,7 @@ def test_an_archived_run_is_announced_with_its_manifests_hash(
     assert archive.verify_archive(shelf, digest).problems == () and done.told == ()
     receiver.status = 500
     down = supervisor.run_notebook("operations/alarms", given, folder=here.folder / "runs" / "two")
-    assert down.exit_code == 0 and down.told == ("Slack was not told: it answered 500",)
+    assert down.exit_code == 0 and down.told == ("Slack was not notified: it answered 500",)
     assert archive.verify_archive(shelf, digest).problems == ()
 
 
@@ -279,7 +315,7 @@ def test_a_rollback_is_done_whether_or_not_anybody_can_be_told(situation: Bring,
     assert done.returncode == 0, done.stderr
     assert here.alias()["FunctionVersion"] == "1" and "RoutingConfig" not in here.alias()
     journals = [path.read_text("utf-8") for path in Path(here.folder).rglob("journal.jsonl")]
-    assert any("Slack was not told: it answered 500" in each for each in journals)
+    assert any("Slack was not notified: it answered 500" in each for each in journals)
 
 
 def test_a_rollback_that_did_nothing_tells_nobody(situation: Bring, receiver: Any) -> None:
