@@ -23,6 +23,7 @@ class Observation:
         weight: the new version's share now, 0..1.
         wake_at: when to call again.
         bake_left_s: seconds until the bake is over, at least 0; None where nothing bakes.
+        next_weight: the new version's share in the next stage, 0..1; None where there is none.
     """
 
     at: datetime
@@ -34,6 +35,7 @@ class Observation:
     wake_at: datetime
     says: str
     bake_left_s: float | None = None
+    next_weight: float | None = None
 
 
 Rollout = Generator[Observation, Order | None, Outcome]

@@ -1,6 +1,6 @@
-"""Who sits before the notebook: whether a person can answer, and how a click reaches the cell that waits for it.
+"""Widgets of a cell that waits for a person: whether one can answer, and how a click reaches the cell.
 
-Knows widgets for as long as a cell needs them. Never knows what is asked, and leaves nothing but a line of text behind.
+Widgets live as long as the cell needs them; one line of text takes their place.
 """
 
 import html
@@ -14,18 +14,16 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 SLICE_S = 0.5
-"""Real seconds between two looks at what a cell waits for: a kernel hears an interrupt only in between."""
+"""Longest real time between two checks of what a cell waits for: a kernel takes an interrupt only in between."""
 
-NO_BUTTONS = (
-    "Buttons should be here. Install ipywidgets where JupyterLab runs, or do this with buddy-ops in a terminal."
-)
+NO_BUTTONS = "The buttons need ipywidgets where JupyterLab runs. Without it, use buddy-ops in a terminal."
 
 
 def is_attended() -> bool:
-    """Whether somebody can answer a question that this cell asks.
+    """Whether a person can answer a question that this cell asks.
 
-    JupyterLab, VS Code and consoles say so in each request to run a cell. papermill, nbclient and nbval say that nobody
-    can, and outside a notebook nobody is asked.
+    JupyterLab, VS Code and consoles say so in each request to run a cell. papermill, nbclient and nbval say the
+    opposite. Outside a notebook the answer is no.
     """
     ipython = sys.modules.get("IPython")
     kernel = getattr(ipython.get_ipython(), "kernel", None) if ipython else None
@@ -41,29 +39,38 @@ def load_ipywidgets() -> Any:
     return ipywidgets
 
 
-def input_field(label: str, kind: str = "Text", **more: Any) -> Any:
-    """Something to fill in, whose every change is heard while a cell waits. ``kind`` is a name of ipywidgets."""
-    shown = load_ipywidgets()
-    wide, style = shown.Layout(width="380px"), {"description_width": "110px"}
-    made = getattr(shown, kind)(description=label, layout=wide, style=style, **more)
-    made.observe(_acknowledge, "value")
-    return made
+def can_show_widgets() -> bool:
+    """Whether a person can answer with widgets."""
+    return is_attended() and load_ipywidgets() is not None
+
+
+def input_field(label: str, kind: str = "Text", **options: Any) -> Any:
+    """An input field that takes changes while a cell waits. ``kind`` is a class of ipywidgets."""
+    widgets = load_ipywidgets()
+    layout = widgets.Layout(width="380px")
+    widget_class = getattr(widgets, kind)
+    field = widget_class(description=label, layout=layout, style={"description_width": "110px"}, **options)
+    field.observe(_acknowledge, "value")
+    return field
 
 
 def _acknowledge(_: object) -> None:
-    """Tell the front end that its message was dealt with; the next change of the same widget waits for that.
+    """Report to the front end that its message was processed: it sends the widget's next change only then.
 
-    ipykernel 7.4 says so itself, but not for messages that it takes while an asynchronous cell runs.
+    ipykernel 7.4 reports that itself, but not for messages that it takes while an asynchronous cell runs.
     """
     kernel = getattr(sys.modules["IPython"].get_ipython(), "kernel", None)
-    if kernel is None or (parent := kernel.get_parent("shell")).get("msg_type") != "comm_msg":
+    if kernel is None:
+        return
+    parent = kernel.get_parent("shell")
+    if parent.get("msg_type") != "comm_msg":
         return
     for state in ("idle", "busy"):
         kernel.session.send(kernel.iopub_socket, "status", {"execution_state": state}, parent=parent, ident=b"status")
 
 
 class ClickQueue:
-    """Clicks in the order in which they came, from whichever thread hears them to the cell that waits."""
+    """Clicks in their sequence, from whichever thread receives them to the cell that waits."""
 
     def __init__(self) -> None:
         import asyncio
@@ -71,30 +78,32 @@ class ClickQueue:
         self._loop = asyncio.get_running_loop()
         self._queue: asyncio.Queue[str] = asyncio.Queue()
 
-    def button(self, text: str, what: str, style: str = "", **more: Any) -> Any:
-        """A button whose click is ``what``."""
-        button = load_ipywidgets().Button(description=text, button_style=style, **more)
-        button.on_click(lambda _: self._loop.call_soon_threadsafe(self._queue.put_nowait, what))
+    def button(self, text: str, click: str, style: str = "", **options: Any) -> Any:
+        """A button that puts ``click`` into the queue."""
+        button = load_ipywidgets().Button(description=text, button_style=style, **options)
+        button.on_click(lambda _: self._loop.call_soon_threadsafe(self._queue.put_nowait, click))
         return button
 
-    def each(self, do: Callable[[T], None]) -> Callable[[T], None]:
-        """The same, called from another thread and done in the cell's own: widgets belong there."""
+    def in_cell_thread(self, function: Callable[[T], None]) -> Callable[[T], None]:
+        """The same function for calls from another thread; it runs in the cell's own, where widgets belong."""
 
-        def soon(what: T) -> None:
-            self._loop.call_soon_threadsafe(do, what)
+        def call_soon(argument: T) -> None:
+            self._loop.call_soon_threadsafe(function, argument)
 
-        return soon
+        return call_soon
 
-    def soon(self, act: Callable[[], None]) -> None:
-        """Do something once the page has had time to show what was displayed."""
-        self._loop.call_later(SLICE_S, act)
+    def soon(self, action: Callable[[], None]) -> None:
+        """Run ``action`` once the page has had time to show what was displayed."""
+        self._loop.call_later(SLICE_S, action)
 
     async def take(self, meanwhile: "asyncio.Future[None] | None" = None) -> str | None:
-        """The next click; None when none came within ``SLICE_S``, or when what happens ``meanwhile`` is over."""
+        """The next click; None after ``SLICE_S`` without one, or once ``meanwhile`` is done."""
         import asyncio
 
         clicked = asyncio.ensure_future(self._queue.get())
-        waited_for: set[asyncio.Future[Any]] = {clicked} if meanwhile is None else {clicked, meanwhile}
+        waited_for: set[asyncio.Future[Any]] = {clicked}
+        if meanwhile is not None:
+            waited_for.add(meanwhile)
         try:
             await asyncio.wait(waited_for, timeout=SLICE_S, return_when=asyncio.FIRST_COMPLETED)
             return clicked.result() if clicked.done() else None
@@ -102,28 +111,41 @@ class ClickQueue:
             clicked.cancel()
 
 
+class LiveOutput:
+    """One output of a cell, updated in place."""
+
+    def __init__(self) -> None:
+        self._handle: Any = None
+
+    def show(self, bundle: dict[str, Any], **options: Any) -> None:
+        """Show a MIME bundle, in place of the one before."""
+        from IPython.display import display
+
+        if self._handle is None:
+            self._handle = display(bundle, raw=True, display_id=True, **options)  # type: ignore[no-untyped-call]
+        else:
+            self._handle.update(bundle, raw=True, **options)
+
+
 class WidgetPanel:
     """Widgets in a cell's output; one line takes their place, so that no widget's state stays in the file."""
 
     def __init__(self, *rows: Any) -> None:
-        from IPython.display import display
-
         self._box = load_ipywidgets().VBox(rows)
-        bundle = {**self._box._repr_mimebundle_(), "text/plain": NO_BUTTONS}
-        self._handle: Any = display(bundle, raw=True, display_id=True)  # type: ignore[no-untyped-call]
+        self._output = LiveOutput()
+        self._output.show({**self._box._repr_mimebundle_(), "text/plain": NO_BUTTONS})
 
     def replace(self, line: str) -> None:
-        """End the widgets and say in one line what came of them."""
-        shown = f'<p style="margin:0">{html.escape(line)}</p>'
-        self._handle.update({"text/html": shown, "text/plain": line}, raw=True)
-        _each(self._box, lambda widget: widget.close())
+        """Remove the widgets, and leave one line about the result."""
+        self._output.show({"text/html": f'<p style="margin:0">{html.escape(line)}</p>', "text/plain": line})
+        _close(self._box)
 
 
-def _each(widget: Any, do: Callable[[Any], None]) -> None:
-    """Do it with a widget and all that belongs to it, the innermost first."""
+def _close(widget: Any) -> None:
+    """Close a widget and its parts, the innermost first."""
     for part in (*getattr(widget, "children", ()), widget.layout, getattr(widget, "style", None)):
         if hasattr(part, "layout"):
-            _each(part, do)
+            _close(part)
         elif part is not None:
-            do(part)
-    do(widget)
+            part.close()
+    widget.close()

@@ -1,11 +1,11 @@
-"""Who may say yes, and how they say it.
+"""Approval of a plan: asked for where a person can answer, else taken from parameters.
 
-Knows approvals: names and the hash they approve. Where a person is there, the plan is shown and a confirmation is
-typed; headless, the decision is a parameter, and absent means refused, at once. Never runs what it approves.
+Without a person and without parameters the answer is a refusal, at once. Nothing here runs what it approves.
 """
 
 import html
 from collections.abc import Sequence
+from typing import Any
 
 from buddy_ops.aws import aliases
 from buddy_ops.aws.session import Target
@@ -14,10 +14,10 @@ from buddy_ops.core.plan import NOBODY, Approval, Plan
 from buddy_ops.notebook import _widgets
 from buddy_ops.notebook._widgets import ClickQueue, WidgetPanel
 
-BACK = "back"
-"""What a person types, or clicks, who wants what is under way called off instead of gone on with."""
+ABORT = "abort"
+"""What a person types or clicks to roll back a deployment in progress instead of resuming it."""
 
-TABLE = "text-align:left;vertical-align:top;padding:1px 12px 1px 0;line-height:1.4"
+CELL_STYLE = "text-align:left;vertical-align:top;padding:1px 12px 1px 0;line-height:1.4"
 
 
 async def request_approval(
@@ -25,47 +25,48 @@ async def request_approval(
 ) -> Approval:
     """An approval of exactly this plan, or a refusal.
 
-    In a notebook that somebody steps through, the names in the parameters cell decide nothing by themselves: they may
-    be yesterday's. They count where the hash stands beside them; whoever is missing is asked.
+    Where a person can answer, the names in the parameters cell count only together with the plan's ID: they may be from
+    an earlier run. Whoever is missing is asked.
 
     Args:
-        target: whose environment's policy says how many different people must agree.
+        target: whose environment's rules say how many different people must approve.
         plan: what is to be approved; ``plan.approvals`` people are needed.
-        approved_by: the names of those who agreed.
-        approved_plan: the hash that they saw; needed where the policy demands it, compared wherever it is given.
+        approved_by: the names of those who approved.
+        approved_plan: the ID of the plan that they approved; compared wherever it is given.
 
     AWS: sts:GetCallerIdentity, reads only; lambda:GetAlias where a person was asked.
 
     Raises:
         Refused: ``approval-missing``, ``approval-refused`` or ``approval-void``; exit code 4.
     """
-    present = _people(approved_by) if approved_plan else ()
-    if target.dry_run or not _widgets.is_attended() or len(present) >= plan.approvals:
+    named = _distinct(approved_by) if approved_plan else ()
+    if target.dry_run or not _widgets.is_attended() or len(named) >= plan.approvals:
         return from_parameters(target, plan, approved_by, approved_plan)
     if plan.calls:
-        _refuse_another(plan, approved_plan)
+        _require_this_plan(plan, approved_plan)
     if _widgets.load_ipywidgets() is None or not plan.calls:
-        return in_terminal(target, plan, present)
-    return await _with_widgets(target, plan, present)
+        return in_terminal(target, plan, named)
+    return await _with_widgets(target, plan, named)
 
 
 def from_parameters(target: Target, plan: Plan, approved_by: Sequence[str] = (), approved_plan: str = "") -> Approval:
-    """The decision that parameters give: nobody is asked, and absent means refused.
+    """The approval that parameters give; a missing one is a refusal.
 
-    AWS, Raises: as ``approve``.
+    AWS, Raises: as ``request_approval``.
     """
-    people = _people(approved_by)
+    people = _distinct(approved_by)
     if target.dry_run:
         return _record(target, plan, ("dry run",))
+    # The given ID is that of a plan which has been carried out since; nothing is left to change.
     if not plan.calls and approved_plan not in ("", plan.hash):
-        return _record(target, plan, NOBODY)  # it was for what is done by now, and nothing will be changed
-    _refuse_another(plan, approved_plan)
+        return _record(target, plan, NOBODY)
+    _require_this_plan(plan, approved_plan)
     if plan.demand_hash and not approved_plan:
         raise Refused(
             "approval-missing",
-            f"{target.environment} wants the plan's hash with the approval, and none was given.",
+            f"Approvals in {target.environment} must include the plan ID (approved_plan).",
             now=plan.unapproved,
-            next=f"Read the plan above; if it is right, give approved_plan={plan.hash}.",
+            next=f"Review the plan above. To approve it, set approved_plan={plan.hash}.",
         )
     if len(people) < plan.approvals:
         raise _missing(target, plan, people)
@@ -73,176 +74,208 @@ def from_parameters(target: Target, plan: Plan, approved_by: Sequence[str] = (),
 
 
 def in_terminal(target: Target, plan: Plan, agreed: Sequence[str] = ()) -> Approval:
-    """Ask in words, in a terminal or where a notebook has no widgets; the plan has been shown.
+    """Ask in a terminal, or in a notebook without widgets. The caller has shown the plan.
 
-    AWS: as ``approve``.
+    AWS: as ``request_approval``.
 
     Raises:
-        Refused: ``approval-refused``, ``approval-missing`` where nobody can answer, or ``approval-void``.
+        Refused: ``approval-refused``, ``approval-missing`` where no person can answer, or ``approval-void``.
     """
     if not plan.calls:
         return _record(target, plan, NOBODY)
-    people, wanted = _people(agreed), confirmation(target)
-    back = f", {BACK} to take the traffic back instead" if plan.under_way else ""
+    people = _distinct(agreed)
+    word = confirmation(target)
+    choice = f'"{ABORT}" to roll back, ' if plan.under_way else ""
     while len(people) < plan.approvals:
         try:
-            said = input(f"Type {wanted} to approve plan {plan.hash}{back}; anything else refuses: ").strip()
-            if said not in ((wanted, BACK) if plan.under_way else (wanted,)):
+            typed = input(f'Type "{word}" to approve plan {plan.hash} ({choice}Enter to cancel): ').strip()
+            aborts = plan.under_way and typed == ABORT
+            if typed != word and not aborts:
                 raise _refusal(target, plan, "")
             name = input("Your name: ")
         except EOFError:
             raise _missing(target, plan, people) from None
-        if said == BACK:
-            return _record(target, plan, _people((name,)) or ("somebody at the keyboard",), order="abort")
-        known, people = people, _people((*people, name))
-        if people == known:
-            print("That is nobody new: a name is needed, and each must be a different person.")
-    _refuse_moved(target, plan)
+        if aborts:
+            return _record(target, plan, _distinct((name,)) or ("a person without a name",), order="abort")
+        with_name = _distinct((*people, name))
+        if with_name == people:
+            print("Enter the name of a different approver.")
+        people = with_name
+    _require_unmoved(target, plan)
     return _record(target, plan, people)
 
 
 def confirmation(target: Target) -> str:
-    """The word that a person types: the function's name where it matters most, else the environment's."""
-    matters = target.environment == "prod" or target.settings.rollout.demand_plan_hash
-    return target.settings.function if matters else target.environment
+    """The word to type: the function's name in prod and where the plan's ID is required, else the environment."""
+    if target.environment == "prod" or target.settings.rollout.demand_plan_hash:
+        return target.settings.function
+    return target.environment
 
 
 async def _with_widgets(target: Target, plan: Plan, people: tuple[str, ...]) -> Approval:
     """Ask with widgets, and wait: 'Run All' stops here."""
-    wanted, clicks, shown = confirmation(target), ClickQueue(), _widgets.load_ipywidgets()
-    word, name = _widgets.input_field("Type", placeholder=wanted), _widgets.input_field("Your name")
-    says = shown.HTML(_ask(plan, people, wanted))
-    yes = "Resume" if plan.under_way else "Approve"
-    buttons = [clicks.button(yes, "approve", "primary"), clicks.button("Refuse", "refuse")]
-    if plan.under_way:
-        buttons.insert(1, clicks.button("Take the traffic back", BACK, "warning", layout=shown.Layout(width="auto")))
-    # 'Run All' has scrolled to the last cell by now.
-    clicks.soon(word.focus)
-    panel, ended = WidgetPanel(shown.HTML(_table(plan)), says, shown.HBox([word, name]), shown.HBox(buttons)), ""
+    form = _ApprovalForm(target, plan, people)
+    last_line = f"Interrupted: plan {plan.hash} is not approved. {plan.unapproved}"
     try:
-        while True:
-            click = await clicks.take()
-            typed_word, who = word.value.strip(), name.value.strip()
-            if click == "refuse":
-                raise _refusal(target, plan, who)
-            if click == "approve" and typed_word != wanted:
-                says.value = _told(f"Nothing was done: that is not {wanted}.")
-            elif click and not who:
-                says.value = _told("Nothing was done: your name is missing.")
-            elif click == BACK:
-                approval = _record(target, plan, (who,), order="abort")
-                break
-            elif click and _people((*people, who)) == people:
-                says.value = _told(f"Nothing was done: {who} agreed already, and another person must.")
-            elif click:
-                people = _people((*people, who))
-                if len(people) >= plan.approvals:
-                    _refuse_moved(target, plan)
-                    approval = _record(target, plan, people)
-                    break
-                word.value = name.value = ""
-                says.value = _ask(plan, people, wanted)
-        ended = str(approval)
+        approval = None
+        while approval is None:
+            approval = form.answer(await form.clicks.take())
+        last_line = str(approval)
         return approval
     except BuddyError as error:
-        ended = error.what
+        last_line = error.what
         raise
     finally:
-        panel.replace(ended or f"Interrupted: plan {plan.hash} was neither approved nor refused. {plan.unapproved}")
+        form.panel.replace(last_line)
 
 
-def _ask(plan: Plan, people: Sequence[str], wanted: str) -> str:
-    agreed = f"{' and '.join(people)} agreed; {plan.approvals - len(people)} more must. " if people else ""
-    several = "" if plan.approvals == 1 or people else f"{plan.approvals} different people must agree. "
-    return f"{html.escape(agreed)}{several}To approve, type <code>{html.escape(wanted)}</code> and your name."
+class _ApprovalForm:
+    """The plan, two fields and the buttons; ``people`` are those who approved so far."""
+
+    def __init__(self, target: Target, plan: Plan, people: tuple[str, ...]) -> None:
+        widgets = _widgets.load_ipywidgets()
+        self._target = target
+        self._plan = plan
+        self._people = people
+        self._word = confirmation(target)
+        self.clicks = ClickQueue()
+        self._typed = _widgets.input_field("Type", placeholder=self._word)
+        self._name = _widgets.input_field("Your name")
+        self._message = widgets.HTML(self._request())
+        fields = widgets.HBox([self._typed, self._name])
+        # 'Run All' has scrolled to the last cell by now.
+        self.clicks.soon(self._typed.focus)
+        self.panel = WidgetPanel(widgets.HTML(_as_html(plan)), self._message, fields, widgets.HBox(self._buttons()))
+
+    def answer(self, click: str | None) -> Approval | None:
+        """The approval that a click completes; None while something is missing, which the form then says."""
+        name = self._name.value.strip()
+        if click is None:
+            return None
+        if click == "cancel":
+            raise _refusal(self._target, self._plan, name)
+        with_name = _distinct((*self._people, name))
+        problem = ""
+        if click == "approve" and self._typed.value.strip() != self._word:
+            problem = f'type "{self._word}" exactly.'
+        elif not name:
+            problem = "enter your name."
+        elif click == "approve" and with_name == self._people:
+            problem = f"{name} has approved already. Enter the name of a different approver."
+        if problem:
+            text = html.escape(f"Not approved: {problem}")
+            self._message.value = f'<b style="color:#b00020" role="alert">{text}</b>'
+            return None
+        if click == ABORT:
+            return _record(self._target, self._plan, (name,), order="abort")
+        self._people = with_name
+        if len(with_name) >= self._plan.approvals:
+            _require_unmoved(self._target, self._plan)
+            return _record(self._target, self._plan, with_name)
+        self._typed.value = ""
+        self._name.value = ""
+        self._message.value = self._request()
+        return None
+
+    def _buttons(self) -> list[Any]:
+        cancel = self.clicks.button("Cancel", "cancel")
+        if not self._plan.under_way:
+            return [self.clicks.button("Approve", "approve", "primary"), cancel]
+        resume = self.clicks.button("Resume", "approve", "primary")
+        return [resume, self.clicks.button("Roll back", ABORT, "warning"), cancel]
+
+    def _request(self) -> str:
+        """What the form asks for, with who has approved so far, as HTML."""
+        still = self._plan.approvals - len(self._people)
+        request = f"To approve, type <code>{html.escape(self._word)}</code> and your name."
+        if self._people:
+            return f"Approved by {html.escape(' and '.join(self._people))}; {still} more needed. {request}"
+        return request if still == 1 else f"{still} different people must approve. {request}"
 
 
-def _told(text: str) -> str:
-    return f'<b style="color:#b00020" role="alert">{html.escape(text)}</b>'
-
-
-def _table(plan: Plan) -> str:
+def _as_html(plan: Plan) -> str:
     rows = "".join(
-        f'<tr><th style="{TABLE}">{name}</th><td style="{TABLE}">{"<br>".join(map(html.escape, lines))}</td></tr>'
-        for name, lines in (*plan.parts(), ("hash", (plan.hash,)))
+        f'<tr><th style="{CELL_STYLE}">{name}</th>'
+        f'<td style="{CELL_STYLE}">{"<br>".join(map(html.escape, lines))}</td></tr>'
+        for name, lines in (*plan.parts(), ("Plan ID", (plan.hash,)))
     )
     return f"<b>{html.escape(plan.title)}</b><table>{rows}</table>"
 
 
-def _refuse_another(plan: Plan, approved_plan: str) -> None:
-    if approved_plan and approved_plan != plan.hash:
-        raise Refused(
-            "approval-void",
-            f"Plan {approved_plan} was approved, and this is plan {plan.hash}: the artifact, the version that serves, "
-            "the policy or the stages are not what they were.",
-            now=plan.unapproved,
-            next=f"Read this plan; if it is right, approve it: approved_plan={plan.hash}.",
-        )
+def _require_this_plan(plan: Plan, approved_plan: str) -> None:
+    if approved_plan in ("", plan.hash):
+        return
+    raise Refused(
+        "approval-void",
+        f"Plan {approved_plan} was approved, but the current plan is {plan.hash}. The artifact, the live version, the "
+        "rules or the stages have changed since.",
+        now=plan.unapproved,
+        next=f"Review this plan. To approve it, set approved_plan={plan.hash}.",
+    )
 
 
-def _refuse_moved(target: Target, plan: Plan) -> None:
-    """Void an approval of a plan that is no longer about the world as it is. The action looks again, at its write."""
-    seen, alias_name = plan.covers.get("from"), plan.covers.get("alias")
-    if not seen or alias_name != target.settings.alias or plan.under_way:
+def _require_unmoved(target: Target, plan: Plan) -> None:
+    """Refuse an approval of a plan whose alias has changed since. The action checks again when it writes."""
+    planned = plan.covers.get("from")
+    if not planned or plan.covers.get("alias") != target.settings.alias or plan.under_way:
         return
     try:
         alias = aliases.read_alias(target)
     except BuddyError:
-        return  # the action reads it again, and says what it could not read
-    serving = (
-        None if alias is None else ([alias.primary, alias.additional] if isinstance(seen, list) else alias.primary)
-    )
-    if serving != seen:
-        stood = " and v".join(filter(None, seen)) if isinstance(seen, list) else seen
+        # The action reads the alias again and reports why it cannot.
+        return
+    expected = planned if isinstance(planned, list) else [planned]
+    serving = [alias.primary, alias.additional][: len(expected)] if alias else []
+    if serving != expected:
         raise Refused(
             "approval-void",
-            f"Plan {plan.hash} was made while {target.resource} served v{stood}; since then somebody moved it.",
+            f"Plan {plan.hash} was made while {target.resource} served v{' and v'.join(filter(None, expected))}. "
+            "The alias has changed since.",
             now=f"{target.resource} serves {alias or 'nothing'}; this run changed nothing.",
-            next="Run the cell of the plan again, read it, and answer again.",
+            next="Run the cell of the plan again, review the plan, and approve it again.",
         )
 
 
 def _missing(target: Target, plan: Plan, people: Sequence[str]) -> Refused:
     wanted = "one person" if plan.approvals == 1 else f"{plan.approvals} different people"
-    given = ", ".join(people) or "nobody"
     return Refused(
         "approval-missing",
-        f"{target.environment} wants {wanted} to approve this plan; it was approved by {given}.",
+        f"In {target.environment} {wanted} must approve this plan. Approved by: {', '.join(people) or 'nobody'}.",
         now=plan.unapproved,
-        next=f"Read the plan above; if it is right, give approved_by with the names (plan {plan.hash}).",
+        next=f"Review the plan above. To approve it, set approved_by to the names (plan {plan.hash}).",
     )
 
 
 def _refusal(target: Target, plan: Plan, who: str) -> Refused:
-    who = who or "Whoever was asked"
-    target.journal.append("refused", plan=plan.hash, by=who, title=plan.title)
+    person = who or "The person who was asked"
+    target.journal.append("refused", plan=plan.hash, by=person, title=plan.title)
     return Refused(
         "approval-refused",
-        f"{who} refused plan {plan.hash}: {plan.title}.",
+        f"{person} did not approve plan {plan.hash}: {plan.title}.",
         now=plan.unapproved,
-        next="Correct what was wrong with the plan, and run the cells from there again.",
+        next="Correct the parameters, and run the cells again from the plan.",
     )
 
 
-def _people(names: Sequence[str]) -> tuple[str, ...]:
+def _distinct(names: Sequence[str]) -> tuple[str, ...]:
     """Different people: a name written twice, or with other capitals, is one person."""
-    found: dict[str, str] = {}
+    people: dict[str, str] = {}
     for name in names:
         stripped = str(name).strip()
         if stripped:
-            found.setdefault(stripped.casefold(), stripped)
-    return tuple(found.values())
+            people.setdefault(stripped.casefold(), stripped)
+    return tuple(people.values())
 
 
 def _record(target: Target, plan: Plan, people: tuple[str, ...], order: str = "") -> Approval:
     try:
         principal = target.principal
     except AwsFailed as failure:
-        # Taking traffic back does not wait for a name; shipping does.
+        # A rollback does not wait for the caller's identity; a deployment does.
         if plan.covers.get("action") != "rollback" and not order:
             raise
         principal = f"unknown ({failure.code})"
-    approval = Approval(plan.hash, people, target.clock.now(), principal, order)
-    ordered = {"order": order} if order else {}
-    target.journal.append("approved", plan=plan.hash, by=people, principal=principal, title=plan.title, **ordered)
+    approval = Approval(plan.hash, people, target.clock.now(), principal, order=order)
+    facts = {"order": order} if order else {}
+    target.journal.append("approved", plan=plan.hash, by=people, principal=principal, title=plan.title, **facts)
     return approval

@@ -1,7 +1,6 @@
-"""Pictures of a rollout: error rate and p99 by version against their bounds, and the evidence, stage by stage.
+"""Charts of a rollout: error rate and p99 latency by version with their limits, and the evidence of a regression.
 
-Knows how a picture is drawn, updated in place and left behind as one PNG. Never decides anything: it watches a rollout
-and waits on the target's clock.
+A chart is updated in place and left behind as one PNG. It decides nothing.
 """
 
 import base64
@@ -17,87 +16,114 @@ from typing import TYPE_CHECKING, Any
 from buddy_ops.aws.aliases import Alias
 from buddy_ops.aws.session import Target
 from buddy_ops.core.outcome import Outcome
+from buddy_ops.core.text import exact_percent, floor_minute, parse_utc, percent
 from buddy_ops.deployment.observation import Observation
 from buddy_ops.health import judge, metrics
 from buddy_ops.health.metrics import MINUTE, MinuteRow
+from buddy_ops.health.monitor import MetricsWindow
 from buddy_ops.incidents.review import IncidentReview, chart_mark, version_number
+from buddy_ops.notebook._widgets import LiveOutput
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-STABLE, NEW, WORSE, BOUND, MUTED = "#0072B2", "#D55E00", "#009E73", "#CC0000", "#666666"
-"""Okabe and Ito's blue, vermilion and green: told apart by colour-blind people; lines differ in style too."""
+# Okabe and Ito's colours, which colour-blind people can distinguish; the lines differ in style too.
+STABLE = "#0072B2"
+NEW = "#D55E00"
+WORSE = "#009E73"
+LIMIT = "#CC0000"
+MUTED = "#666666"
 
-FLOOR = 1e-2
-"""Evidence below this is drawn here: less says nothing more."""
+LEAST_EVIDENCE = 1e-2
+"""Evidence below this is drawn here: a smaller value has no meaning."""
 
 FRAME_S = 1.0
-"""Real seconds between two frames: polls of a sandbox come faster than anybody looks."""
+"""Shortest real time between two frames: polls of a sandbox come faster than a person can see."""
 
 HISTORY_MINUTES = 10
+
+STAGE_NAMES = {"watch": "monitoring", "rolled-back": "rolling back"}
+
+
+def stage_name(stage: str) -> str:
+    """How an observation's stage reads: 'stage 1', 'monitoring'."""
+    return STAGE_NAMES.get(stage, f"stage {stage}")
 
 
 @dataclass(frozen=True)
 class ScorePoint:
-    """How strong the evidence is at one poll: that too much fails, and that the new version is the worse one."""
+    """The evidence at one poll: that the new version exceeds a limit, and that it is worse than the stable one."""
 
     at: datetime
-    harm: float
+    over_limit: float
     worse: float
 
 
 def recent_chart(
     target: Target, alias: Alias | None, minutes: int = 30, came_from: Sequence[str] = ()
 ) -> "RolloutChart | None":
-    """Error rate and p99 of what the alias serves, over the latest minutes that CloudWatch has.
+    """Error rate and p99 latency of what the alias serves, over the latest minutes that CloudWatch has.
 
-    Metrics that cannot be read are a sentence in its place.
+    If the metrics cannot be read, the chart is a sentence that says so.
 
     Args:
-        came_from: the versions that had the traffic before the alias's last switch, its primary first.
+        came_from: the versions that received the traffic before the alias's last change, its primary first.
 
     AWS: cloudwatch:GetMetricData, reads only.
     """
     if alias is None:
         return None
     now = target.clock.now()
-    switched = datetime.fromisoformat(alias.rollout.since) if alias.rollout else now
+    changed_at = parse_utc(alias.rollout.since) if alias.rollout else now
     versions = list(dict.fromkeys(filter(None, (alias.primary, alias.additional, *came_from))))
-    until = now.replace(second=0, microsecond=0) - timedelta(seconds=target.settings.health.late_data_s)
+    until = floor_minute(now) - timedelta(seconds=target.settings.health.late_data_s)
 
     def serving(at: datetime) -> str:
-        return came_from[0] if came_from and at < switched else alias.primary
+        return came_from[0] if came_from and at < changed_at else alias.primary
 
-    reading = metrics.read_minutes(target, versions, serving, until - minutes * MINUTE, until)
-    picture = RolloutChart(target)
-    picture.rows, picture.versions = list(reading.rows), (versions[0], versions[-1])
-    requests = sum(row.counts[version].requests for row in reading.rows for version in versions)
-    failed = sum(row.counts[version].errors for row in reading.rows for version in versions)
-    rate = f", {100 * failed / requests:.2g} %" if requests else ""
-    picture.caption = (
-        reading.trouble or f"{minutes} minutes to {until:%H:%M} UTC: {failed:,} of {requests:,} requests failed{rate}."
-    )
-    return picture
+    reading = metrics.read_minutes(target, versions, serving, since=until - minutes * MINUTE, until=until)
+    chart = RolloutChart(target)
+    chart.rows = list(reading.rows)
+    chart.versions = (versions[0], versions[-1])
+    chart.caption = reading.trouble or _totals(reading.rows, f"{minutes} min to {until:%H:%M} UTC")
+    return chart
+
+
+def _totals(rows: Sequence[MinuteRow], window: str) -> str:
+    """The error rate of all versions together."""
+    counts = [count for row in rows for count in row.counts.values()]
+    requests = sum(count.requests for count in counts)
+    if not requests:
+        return f"{window}: no requests."
+    failed = sum(count.errors for count in counts)
+    return f"{window}: error rate {percent(failed / requests)}, {failed:,} of {requests:,} requests failed."
 
 
 def incident_chart(target: Target, review: IncidentReview) -> "RolloutChart | None":
-    """Error rate and latency during the incident, with its events marked; None where no minute has data."""
-    requests = Counter[str]()
-    for row in review.rows:
-        requests.update({version: counts.requests for version, counts in row.counts.items()})
-    if not requests:
-        return None
-    busiest = sorted((version for version, _ in requests.most_common(2)), key=version_number)
+    """Error rate and p99 latency during the incident, with its events marked; None where no minute has data."""
     chart = RolloutChart(target)
     chart.rows = list(review.rows)
-    chart.versions = (busiest[0], busiest[-1])
+    chart.versions = _busiest_versions(review.rows)
+    if chart.versions is None:
+        return None
     chart.caption = "; ".join(f"{name}: {text}" for name, text in review.figures.rows())
     chart.marks = [(event.at, chart_mark(event)) for event in review.events if chart_mark(event)]
     return chart
 
 
+def _busiest_versions(rows: Sequence[MinuteRow]) -> tuple[str, str] | None:
+    """The two versions with the most requests, the older first; the same twice where there is one."""
+    requests = Counter[str]()
+    for row in rows:
+        requests.update({version: counts.requests for version, counts in row.counts.items()})
+    if not requests:
+        return None
+    busiest = sorted((version for version, _ in requests.most_common(2)), key=version_number)
+    return busiest[0], busiest[-1]
+
+
 class RolloutChart:
-    """What a rollout looked like so far."""
+    """A rollout, a window or an incident as one picture."""
 
     def __init__(self, target: Target) -> None:
         self._health = target.settings.health
@@ -109,43 +135,44 @@ class RolloutChart:
         self.versions: tuple[str, str] | None = None
         self.caption = ""
         self.thresholds: judge.JudgeScores | None = None
-        self._handle: Any = None
-        self._drawn = -math.inf
+        self._output = LiveOutput()
+        self._drawn_at = -math.inf
 
     def add(self, observation: Observation) -> None:
-        """Take in a poll."""
+        """Add a poll."""
         self.rows += observation.rows
         self.caption = _caption(observation)
-        if observation.evidence is not None:
-            self.versions = (observation.evidence.stable, observation.evidence.new)
-            now = observation.evidence.judge.scores()
-            self.thresholds = now
-            harm, worse = max(now.errors.slo, now.slow.slo), max(now.errors.base, now.slow.base)
-            self.scores.append(ScorePoint(observation.at, harm, worse))
-            if not self.stages or self.stages[-1][1:] != (observation.weight, observation.stage):
-                self.stages.append((observation.at, observation.weight, observation.stage))
+        if observation.evidence is None:
+            return
+        self.versions = (observation.evidence.stable, observation.evidence.new)
+        scores = observation.evidence.judge.scores()
+        self.thresholds = scores
+        over_limit = max(scores.errors.slo, scores.slow.slo)
+        worse = max(scores.errors.base, scores.slow.base)
+        self.scores.append(ScorePoint(observation.at, over_limit, worse))
+        if not self.stages or self.stages[-1][1:] != (observation.weight, observation.stage):
+            self.stages.append((observation.at, observation.weight, observation.stage))
+
+    def show_window(self, window: MetricsWindow) -> None:
+        """Replace what is drawn by a window's minutes."""
+        self.rows = list(window.rows)
+        self.versions = _busiest_versions(window.rows)
+        self.caption = str(window)
 
     def end(self, outcome: Outcome) -> None:
-        """Take in how it ended."""
+        """Add how it ended."""
         self.caption = str(outcome)
 
     def show(self, final: bool = False) -> None:
-        """Update the picture in place, if the last frame is old enough. The last one is always drawn."""
-        # Pacing for human eyes, in real time whatever clock the rollout runs on.
-        if not final and time.perf_counter() - self._drawn < FRAME_S:
+        """Update the picture in place, if the last frame is old enough. The final one is always drawn."""
+        # Frames are paced for human eyes: in real time, whatever clock the rollout runs on.
+        if not final and time.perf_counter() - self._drawn_at < FRAME_S:
             return
-        self._drawn = time.perf_counter()
-        from IPython.display import display
-
-        if self.versions is None:
-            bundle = {"text/plain": self.caption}
-        else:
-            bundle = {"image/png": base64.b64encode(self.png()).decode(), "text/plain": self.caption}
-        alt = {"image/png": {"alt": self.caption}}
-        if self._handle is None:
-            self._handle = display(bundle, metadata=alt, raw=True, display_id=True)  # type: ignore[no-untyped-call]
-        elif self._handle:
-            self._handle.update(bundle, metadata=alt, raw=True)
+        self._drawn_at = time.perf_counter()
+        bundle = {"text/plain": self.caption}
+        if self.versions is not None:
+            bundle["image/png"] = base64.b64encode(self.png()).decode()
+        self._output.show(bundle, metadata={"image/png": {"alt": self.caption}})
 
     def _repr_png_(self) -> bytes | None:
         return self.png() if self.rows else None
@@ -158,21 +185,22 @@ class RolloutChart:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
 
-        # A Figure of our own: pyplot's global state is not safe in callbacks and threads.
+        # A Figure of its own: pyplot's global state is not safe in callbacks and threads.
         figure = Figure(figsize=(10, 7.6), dpi=90)
         FigureCanvasAgg(figure)
         figure.subplots_adjust(left=0.08, right=0.98, top=0.83, bottom=0.07, hspace=0.16)
-        judged = bool(self.scores)
-        panels = figure.subplots(2 + judged, 1, sharex=True, height_ratios=(3, 3, 2)[: 2 + judged])
-        rates, latency = panels[:2]
-        began = self.stages[0][0] if self.stages else None
-        rows = [row for row in self.rows if began is None or row.at >= began - MINUTE * HISTORY_MINUTES]
-        self._draw_rates(rates, rows)
-        self._draw_latency(latency, rows)
-        if judged:
+        heights = [3, 3, 2] if self.scores else [3, 3]
+        panels = figure.subplots(len(heights), 1, sharex=True, height_ratios=heights)
+        rows = self.rows
+        if self.stages:
+            began = self.stages[0][0]
+            rows = [row for row in rows if row.at >= began - MINUTE * HISTORY_MINUTES]
+        self._draw_rates(panels[0], rows)
+        self._draw_latency(panels[1], rows)
+        if self.scores:
             self._draw_evidence(panels[2])
         for axes in panels:
-            self._mark_stages(axes, labelled=axes is rates)
+            self._mark_events(axes, labelled=axes is panels[0])
             axes.spines[["top", "right"]].set_visible(False)
             axes.grid(axis="y", color="#eeeeee")
             axes.set_axisbelow(True)
@@ -185,105 +213,118 @@ class RolloutChart:
 
     def _draw_rates(self, axes: "Axes", rows: Sequence[MinuteRow]) -> None:
         for version, colour, style in self._lines():
-            seen = [row for row in rows if version in row.counts and row.counts[version].requests]
-            times = [_day(row.at + MINUTE / 2) for row in seen]
-            shares = [(row.counts[version].errors, row.counts[version].requests) for row in seen]
-            bands = [wilson_interval(errors, requests) for errors, requests in shares]
-            axes.plot(times, [100 * x / n for x, n in shares], style, color=colour, label=f"v{version}", lw=1.8, ms=3)
-            low, high = [100 * each[0] for each in bands], [100 * each[1] for each in bands]
-            axes.fill_between(times, low, high, color=colour, alpha=0.15, lw=0)
-        bound = 100 * self._health.error_rate
-        _bound(axes, bound, f"{bound:g} % allowed")
-        axes.set_ylabel("failed requests, %", fontsize=9)
-        axes.set_ylim(0, max(2.5 * bound, axes.get_ylim()[1]))
+            served = [row for row in rows if version in row.counts and row.counts[version].requests]
+            times = [_middle(row) for row in served]
+            counts = [row.counts[version] for row in served]
+            rates = [100 * count.errors / count.requests for count in counts]
+            axes.plot(times, rates, style, color=colour, label=f"v{version}", lw=1.8, ms=3)
+            bands = [wilson_interval(count.errors, count.requests) for count in counts]
+            _shade(axes, times, [(100 * low, 100 * high) for low, high in bands], colour)
+        limit = 100 * self._health.error_rate
+        _draw_limit(axes, limit, f"limit {limit:g} %")
+        axes.set_ylabel("error rate, %", fontsize=9)
+        axes.set_ylim(0, max(2.5 * limit, axes.get_ylim()[1]))
         axes.legend(loc="upper left", fontsize=8, frameon=False, ncols=2)
 
     def _draw_latency(self, axes: "Axes", rows: Sequence[MinuteRow]) -> None:
         for version, colour, style in self._lines():
-            seen = [(_day(row.at + MINUTE / 2), row.p99_ms[version] / 1000) for row in rows if version in row.p99_ms]
-            axes.plot([at for at, _ in seen], [p99 for _, p99 in seen], style, color=colour, lw=1.8, ms=3)
-            known = [
-                (_day(row.at + MINUTE / 2), row.p99_band_ms[version]) for row in rows if version in row.p99_band_ms
-            ]
-            low, high = [band[0] / 1000 for _, band in known], [band[1] / 1000 for _, band in known]
-            axes.fill_between([at for at, _ in known], low, high, color=colour, alpha=0.15, lw=0)
-        bound = self._health.latency_ms / 1000
-        _bound(axes, bound, f"{bound:g} s allowed")
+            measured = [row for row in rows if version in row.p99_ms]
+            latencies = [row.p99_ms[version] / 1000 for row in measured]
+            axes.plot([_middle(row) for row in measured], latencies, style, color=colour, lw=1.8, ms=3)
+            banded = [row for row in rows if version in row.p99_band_ms]
+            bands = [row.p99_band_ms[version] for row in banded]
+            seconds = [(low / 1000, high / 1000) for low, high in bands]
+            _shade(axes, [_middle(row) for row in banded], seconds, colour)
+        limit = self._health.latency_ms / 1000
+        _draw_limit(axes, limit, f"limit {limit:g} s")
         axes.set_ylabel("p99 latency, s", fontsize=9)
-        axes.set_ylim(0, max(1.3 * bound, axes.get_ylim()[1]))
+        axes.set_ylim(0, max(1.3 * limit, axes.get_ylim()[1]))
 
     def _draw_evidence(self, axes: "Axes") -> None:
         axes.set_yscale("log")
-        times = [_day(each.at) for each in self.scores]
-        harm, worse = [max(FLOOR, each.harm) for each in self.scores], [max(FLOOR, each.worse) for each in self.scores]
-        axes.plot(times, harm, "-", color=NEW, lw=1.8, label="too many failures")
+        times = [_days(score.at) for score in self.scores]
+        over_limit = [max(LEAST_EVIDENCE, score.over_limit) for score in self.scores]
+        worse = [max(LEAST_EVIDENCE, score.worse) for score in self.scores]
+        axes.plot(times, over_limit, "-", color=NEW, lw=1.8, label="over error limit")
         axes.plot(times, worse, ":", color=WORSE, lw=2.2, label="worse than stable")
-        marks = self.thresholds
-        if marks is not None:
-            _bound(axes, marks.rollback_at, f"{marks.rollback_at:,.0f}: taken back")
-            _bound(axes, marks.worse_at, f"{marks.worse_at:,.0f}: surely worse", style=":")
-        axes.set_ylim(FLOOR, min(1e9, max(1e5, 3 * max(harm + worse))))
-        axes.set_ylabel("odds against chance", fontsize=9)
+        if self.thresholds is not None:
+            _draw_limit(axes, self.thresholds.rollback_at, "rollback threshold")
+            _draw_limit(axes, self.thresholds.worse_at, "worse-than-stable threshold", style=":")
+        axes.set_ylim(LEAST_EVIDENCE, min(1e9, max(1e5, 3 * max(over_limit + worse))))
+        axes.set_ylabel("evidence of\nregression (log scale)", fontsize=9)
         axes.legend(loc="upper left", fontsize=8, frameon=False, ncols=2)
 
     def _lines(self) -> Sequence[tuple[str, str, str]]:
+        """Version, colour and style of each line."""
         if self.versions is None:
             return ()
-        both = ((self.versions[0], STABLE, "o-"), (self.versions[1], NEW, "s--"))
-        return both if self.versions[0] != self.versions[1] else both[:1]
+        stable, new = self.versions
+        lines = ((stable, STABLE, "o-"), (new, NEW, "s--"))
+        return lines if stable != new else lines[:1]
 
-    def _mark_stages(self, axes: "Axes", labelled: bool) -> None:
-        """A line where each stage began, its share above the uppermost panel; and one for each thing that happened."""
+    def _mark_events(self, axes: "Axes", labelled: bool) -> None:
+        """A line for each event, and one where each stage began, with its traffic weight above the upper panel."""
         for at, text in self.marks:
-            axes.axvline(_day(at), color=MUTED, lw=0.8, ls="--")
+            axes.axvline(_days(at), color=MUTED, lw=0.8, ls="--")
             if labelled:
-                where = {"xycoords": ("data", "axes fraction"), "xytext": (2, -2), "textcoords": "offset points"}
-                upright = {"rotation": 90, "ha": "left", "va": "top", "fontsize": 7, "color": MUTED}
-                axes.annotate(text, (_day(at), 1.0), **where, **upright)  # type: ignore[arg-type]
+                _annotate(axes, text, at, (2, -2), rotation=90, va="top", fontsize=7)
         last = self.scores[-1].at if self.scores else None
         for at, weight, stage in self.stages:
-            axes.axvline(_day(at), color=MUTED, lw=0.8, ls=":")
-            text = "taken back" if weight == 0 else f"{100 * weight:g} %" + (" watch" if stage == "watch" else "")
-            if labelled:
-                ending = at == last
-                axes.annotate(
-                    text,
-                    (_day(at), 1.0),
-                    xycoords=("data", "axes fraction"),
-                    xytext=(-3 if ending else 3, 2),
-                    textcoords="offset points",
-                    ha="right" if ending else "left",
-                    fontsize=8,
-                    color=MUTED,
-                )
+            axes.axvline(_days(at), color=MUTED, lw=0.8, ls=":")
+            if labelled and at == last:
+                # At the right edge a text to the right of its line would be cut off.
+                _annotate(axes, _stage_mark(weight, stage), at, (-3, 2), ha="right")
+            elif labelled:
+                _annotate(axes, _stage_mark(weight, stage), at, (3, 2))
 
 
-def _bound(axes: "Axes", at: float, text: str, style: str = "--") -> None:
-    """A bound with its name at the left, where no verdict is drawn."""
-    axes.axhline(at, color=BOUND, lw=1, ls=style)
-    where = {"xycoords": ("axes fraction", "data"), "xytext": (3, 2), "textcoords": "offset points"}
-    axes.annotate(text, (0, at), ha="left", va="bottom", fontsize=8, color=BOUND, **where)  # type: ignore[arg-type]
+def _stage_mark(weight: float, stage: str) -> str:
+    if weight == 0:
+        return "rolled back"
+    return f"{exact_percent(weight)} monitoring" if stage == "watch" else exact_percent(weight)
+
+
+def _annotate(axes: "Axes", text: str, at: datetime, offset: tuple[int, int], **options: Any) -> None:
+    """A text at the top of the panel, ``offset`` points from the line at ``at``."""
+    style: dict[str, Any] = {"fontsize": 8, "color": MUTED, "ha": "left", **options}
+    axes.annotate(
+        text, (_days(at), 1.0), xycoords=("data", "axes fraction"), xytext=offset, textcoords="offset points", **style
+    )
+
+
+def _draw_limit(axes: "Axes", at: float, text: str, style: str = "--") -> None:
+    """A limit with its name at the left, where no verdict is drawn."""
+    axes.axhline(at, color=LIMIT, lw=1, ls=style)
+    place: dict[str, Any] = {"xycoords": ("axes fraction", "data"), "xytext": (3, 2), "textcoords": "offset points"}
+    axes.annotate(text, (0, at), ha="left", va="bottom", fontsize=8, color=LIMIT, **place)
+
+
+def _shade(axes: "Axes", times: Sequence[float], bands: Sequence[tuple[float, float]], colour: str) -> None:
+    """A confidence band."""
+    axes.fill_between(times, [low for low, _ in bands], [high for _, high in bands], color=colour, alpha=0.15, lw=0)
 
 
 def wilson_interval(events: int, requests: int, z: float = 1.96) -> tuple[float, float]:
     """The 95 % interval of a share (Wilson), as fractions. Source: Wilson 1927."""
     if requests == 0:
         return 0.0, 1.0
-    share, square = events / requests, z * z
+    share = events / requests
+    square = z * z
     centre = share + square / (2 * requests)
     half = z * math.sqrt(share * (1 - share) / requests + square / (4 * requests * requests))
-    return max(0.0, (centre - half) / (1 + square / requests)), min(1.0, (centre + half) / (1 + square / requests))
+    scale = 1 + square / requests
+    return max(0.0, (centre - half) / scale), min(1.0, (centre + half) / scale)
 
 
 def _caption(observation: Observation) -> str:
+    """When, which stage, what is left of its bake time, and the verdict's sentences."""
     head = f"{observation.at:%H:%M} UTC"
     if observation.verdict is None:
         return f"{head} · {observation.says}"
-    left = f", {observation.bake_left_s / 60:.0f} min of bake left" if observation.bake_left_s else ""
-    stage = "watch" if observation.stage == "watch" else f"stage {observation.stage}"
-    return (
-        f"{head} · {stage}, {100 * observation.weight:g} %{left} · {observation.verdict.decision}\n{observation.says}"
-    )
+    parts = [head, f"{stage_name(observation.stage)}, {exact_percent(observation.weight)} of traffic"]
+    if observation.bake_left_s:
+        parts.append(f"bake time left {observation.bake_left_s / 60:.0f} min")
+    return f"{' · '.join(parts)}\n{observation.says}"
 
 
 def _wrap(text: str) -> str:
@@ -293,25 +334,30 @@ def _wrap(text: str) -> str:
     return "\n".join(lines[:6])
 
 
-def _day(moment: datetime) -> float:
-    """A moment as matplotlib counts them: days since 1970."""
+def _middle(row: MinuteRow) -> float:
+    """The middle of a row's minute, in matplotlib's unit."""
+    return _days(row.at + MINUTE / 2)
+
+
+def _days(moment: datetime) -> float:
+    """A time in matplotlib's unit: days since 1970."""
     return moment.timestamp() / 86400
 
 
 def _label_times(axes: "Axes") -> None:
-    """UTC under each tick, as everywhere; below it, smaller in meaning, what the clock on the wall says."""
+    """UTC under each tick, and local time in a second line where it differs."""
     from matplotlib.dates import AutoDateLocator, num2date
     from matplotlib.ticker import FuncFormatter
 
-    wall = num2date(axes.get_xlim()[1]).astimezone()
-    abroad = bool(wall.utcoffset())
+    local = num2date(axes.get_xlim()[1]).astimezone()
+    with_local = bool(local.utcoffset())
 
-    def told(day: float, _: object) -> str:
+    def label(day: float, _: object) -> str:
         at = num2date(day, tz=UTC)
-        return f"{at:%H:%M}" + (f"\n{at.astimezone():%H:%M}" if abroad else "")
+        return f"{at:%H:%M}\n{at.astimezone():%H:%M}" if with_local else f"{at:%H:%M}"
 
     axes.xaxis.set_major_locator(AutoDateLocator(tz=UTC))
-    axes.xaxis.set_major_formatter(FuncFormatter(told))
-    names = "UTC" + (f"\n{wall:%Z}" if abroad else "")
-    margin = {"xycoords": "axes fraction", "xytext": (-8, -8), "textcoords": "offset points"}
-    axes.annotate(names, (0, 0), ha="right", va="top", fontsize=9, color=MUTED, **margin)  # type: ignore[arg-type]
+    axes.xaxis.set_major_formatter(FuncFormatter(label))
+    names = f"UTC\n{local:%Z}" if with_local else "UTC"
+    place: dict[str, Any] = {"xycoords": "axes fraction", "xytext": (-8, -8), "textcoords": "offset points"}
+    axes.annotate(names, (0, 0), ha="right", va="top", fontsize=9, color=MUTED, **place)

@@ -1,19 +1,22 @@
-"""The buttons beside a live chart: what a person orders a rollout to do, and how far it is.
+"""The buttons beside a live chart: what an operator can do to a rollout, and a line about its progress.
 
-Knows which orders there are, and which the environment's policy allows. Never carries one out: the rollout does.
+Which buttons there are follows the environment's rules. The rollout carries the orders out, not this module.
 """
 
 import asyncio
 import html
 from datetime import datetime
-from typing import Protocol, cast
+from typing import Protocol
 
 from buddy_ops.aws.session import Target
+from buddy_ops.core.text import exact_percent
 from buddy_ops.deployment.observation import Observation, Order
 from buddy_ops.notebook import _widgets
 from buddy_ops.notebook._widgets import ClickQueue, WidgetPanel
+from buddy_ops.notebook.charts import stage_name
 
-PROMOTE, SURELY = "Promote now", "Promote: sure?"
+DONE: dict[Order, str] = {"abort": "aborted", "hold": "paused", "go on": "resumed", "promote": "promoted"}
+"""How each order reads once it is given. The orders themselves are data of the journal."""
 
 
 class RolloutControls(Protocol):
@@ -23,16 +26,18 @@ class RolloutControls(Protocol):
         """Wait for the next poll; an order ends the wait at once."""
 
     def close(self) -> None:
-        """No more orders are taken."""
+        """Take no more orders."""
 
 
 def attach_controls(target: Target) -> RolloutControls:
-    """Buttons where a person is there to press them, else nothing but the wait."""
-    return ButtonControls(target) if _widgets.is_attended() and _widgets.load_ipywidgets() else NoControls(target)
+    """Buttons where a person can press them, else only the wait."""
+    if _widgets.is_attended() and _widgets.load_ipywidgets():
+        return ButtonControls(target)
+    return NoControls(target)
 
 
 class NoControls:
-    """Nobody orders anything: the clock is waited for."""
+    """No orders: only the wait for the next poll."""
 
     def __init__(self, target: Target) -> None:
         self._clock = target.clock
@@ -46,34 +51,44 @@ class NoControls:
 
 
 class ButtonControls:
-    """Abort, hold and promote, live while traffic is shared; above them the stage and what is left of its bake."""
+    """Abort, pause and promote, active while two versions share the traffic; above them a line about the progress."""
 
     def __init__(self, target: Target) -> None:
-        self._target, self._clicks = target, ClickQueue()
+        widgets = _widgets.load_ipywidgets()
+        wide_as_its_text = widgets.Layout(width="auto")
+        self._target = target
+        self._clicks = ClickQueue()
         self._given: list[str] = []
-        shown = _widgets.load_ipywidgets()
-        auto = shown.Layout(width="auto")
-        self._progress = shown.HTML()
-        self._abort = self._clicks.button("Abort now: traffic back", "abort", "danger", layout=auto)
-        self._hold = self._clicks.button("Hold", "hold", layout=auto)
-        self._promote = self._clicks.button(PROMOTE, "promote", layout=auto)
-        buttons = [self._abort, self._hold]
-        # Where CI promotes, a person at a notebook does not hurry it.
+        self._paused = False
+        # A promotion needs two clicks: the first one asks, the second one confirms.
+        self._confirming = False
+        self._promotion = ""
+        self._progress = widgets.HTML()
+        self._abort = self._clicks.button("Abort and roll back", "abort", "danger", layout=wide_as_its_text)
+        self._pause = self._clicks.button("Pause", "pause", layout=wide_as_its_text)
+        self._promote = self._clicks.button("Next stage", "promote", layout=wide_as_its_text)
+        buttons = [self._abort, self._pause]
+        # Where only CI may deploy, an operator cannot skip a bake time.
         if target.settings.policy.by_hand:
             buttons.append(self._promote)
-        self._panel = WidgetPanel(self._progress, shown.HBox(buttons))
+        self._panel = WidgetPanel(self._progress, widgets.HBox(buttons))
 
     async def until(self, observation: Observation) -> Order | None:
         shared = observation.evidence is not None and observation.weight > 0
-        for button in (self._abort, self._hold, self._promote):
+        for button in (self._abort, self._pause, self._promote):
             button.disabled = not shared
+        self._promotion = promotion_label(observation)
+        self._label_buttons()
         waiting = asyncio.ensure_future(self._target.clock.wait(observation.wake_at))
         try:
             while not waiting.done():
                 now = await asyncio.to_thread(self._target.clock.now)
                 self._progress.value = html.escape(progress(observation, now))
                 click = await self._clicks.take(waiting)
-                if click and shared and (order := self._order(click, now)):
+                order = self._order(click) if click and shared else None
+                if order:
+                    self._given.append(f"{DONE[order]} {now:%H:%M}")
+                    self._target.journal.append("ordered", order=order)
                     return order
             waiting.result()
             return None
@@ -81,34 +96,55 @@ class ButtonControls:
             waiting.cancel()
 
     def close(self) -> None:
-        self._panel.replace(f"Ordered: {', '.join(self._given)}." if self._given else "No order was given.")
+        actions = f"{', '.join(self._given)} UTC" if self._given else "none"
+        self._panel.replace(f"Operator actions: {actions}.")
 
-    def _order(self, click: str, now: datetime) -> Order | None:
-        """What a click orders; a promotion wants a second one."""
-        if click == "promote" and self._promote.description == PROMOTE:
-            self._promote.description, self._promote.button_style = SURELY, "warning"
-            return None
-        order = cast(Order, "go on" if click == "hold" and self._hold.description == "Go on" else click)
-        self._promote.description, self._promote.button_style = PROMOTE, ""
-        self._hold.description = "Go on" if order == "hold" else "Hold"
-        self._given.append(f"{order} at {now:%H:%M} UTC")
-        self._target.journal.append("ordered", order=order)
+    def _order(self, click: str) -> Order | None:
+        """The order that a click gives; a promotion needs a second click."""
+        confirmed = self._confirming
+        self._confirming = click == "promote" and not confirmed
+        order: Order | None = None
+        if click == "abort":
+            order = "abort"
+        elif click == "pause":
+            order = "go on" if self._paused else "hold"
+        elif confirmed:
+            order = "promote"
+        if order:
+            self._paused = order == "hold"
+        self._label_buttons()
         return order
+
+    def _label_buttons(self) -> None:
+        self._pause.description = "Resume" if self._paused else "Pause"
+        self._promote.button_style = "warning" if self._confirming else ""
+        self._promote.description = self._promotion
+        if self._confirming:
+            self._promote.description = f"Confirm: {self._promotion[:1].lower()}{self._promotion[1:]}"
+
+
+def promotion_label(observation: Observation) -> str:
+    """What a promotion does now, as a button says it."""
+    if observation.stage == "watch":
+        return "End monitoring"
+    if observation.next_weight is None:
+        return "Next stage"
+    return f"Promote to {exact_percent(observation.next_weight)}"
 
 
 def progress(observation: Observation, now: datetime) -> str:
-    """Where a rollout is, what is left of its bake, and when it looks again, as one line."""
-    ahead = f"next look in {_clock((observation.wake_at - now).total_seconds())}"
+    """Stage, traffic weight, what is left of the bake time and of the wait, as one line."""
+    next_check = f"next check in {_minutes((observation.wake_at - now).total_seconds())}"
     if observation.verdict is None:
-        return f"{observation.says} {ahead.capitalize()}."
-    stage = "watching" if observation.stage == "watch" else f"stage {observation.stage}"
-    told = [f"{stage}, {100 * observation.weight:g} % of the traffic", ahead]
+        return f"{observation.says} {next_check.capitalize()}."
+    parts = [f"{stage_name(observation.stage)}, {exact_percent(observation.weight)} of traffic"]
     if observation.bake_left_s:
         left_s = observation.bake_left_s - (now - observation.at).total_seconds()
-        told.insert(1, f"{_clock(left_s)} of its bake left" if left_s > 0 else "its bake is over")
-    return " · ".join(told)
+        parts.append(f"bake time left {_minutes(left_s)}" if left_s > 0 else "bake complete")
+    return " · ".join((*parts, next_check))
 
 
-def _clock(seconds: float) -> str:
+def _minutes(seconds: float) -> str:
+    """A countdown: '0:14'."""
     whole = max(0, round(seconds))
     return f"{whole // 60}:{whole % 60:02}"

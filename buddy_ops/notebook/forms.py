@@ -1,7 +1,6 @@
-"""What a person fills in: parameters that a runbook's cell leaves empty, and who answers for a checklist's items.
+"""Forms: the parameters that a runbook's cell leaves empty, and the names of those who verified a checklist's items.
 
-Knows how a parameter and an item look as fields. Validates with what validates everywhere: the cell's own declarations,
-the environment's file and its models. Runs nothing but a checklist's own checks.
+A value is valid if the runbook itself would take it. Nothing here writes to AWS.
 """
 
 import html
@@ -15,107 +14,141 @@ from buddy_ops.core import project, settings
 from buddy_ops.core.errors import InvalidInput
 from buddy_ops.core.plan import ChecklistItem, ChecklistResult
 from buddy_ops.core.settings import DeclaredParameter
+from buddy_ops.core.text import count
 from buddy_ops.notebook import _widgets
 from buddy_ops.notebook._widgets import ClickQueue, WidgetPanel
 
 HIDDEN = ("settings", "approved_by", "approved_plan")
-"""What no field asks for: the environment's file has the settings, and the gate asks who approves."""
+"""Parameters without a field: the environment's file has the settings, and the approval asks for names."""
+
+MARKS = {"yes": ("#00704a", "✓"), "no": ("#b00020", "✗"), "unknown": ("#8a5a00", "?")}
+"""Colour and mark of each state of a checklist's item."""
 
 
 async def fill_parameters(runbook: str, namespace: dict[str, Any], *needed: str) -> None:
-    """Ask for a runbook's parameters with a form, if one that it needs is empty and a person is there; else nothing.
+    """Ask for a runbook's parameters with a form, if one that it needs is empty and a person is there.
 
-    Call it as ``await forms.fill("canary", globals(), "artifact")``, before ``open_runbook``.
+    Call it before ``open_runbook``: ``await fill_parameters("canary", globals(), "artifact")``.
     """
-    declared = project.declared_parameters(runbook)
-    if all(namespace.get(name) for name in needed) or not _widgets.is_attended() or _widgets.load_ipywidgets() is None:
+    if all(namespace.get(name) for name in needed) or not _widgets.can_show_widgets():
         return
-    clicks, shown = ClickQueue(), _widgets.load_ipywidgets()
-    start = {name: namespace.get(name, each.default) for name, each in declared.items()}
-    fields = {name: _field(declared[name], value) for name, value in start.items() if name not in HIDDEN}
-    use, says, line = clicks.button("Use these", "use", "primary"), shown.HTML(), ""
-
-    def look(_: object = None) -> None:
-        try:
-            check(runbook, declared, start | _values(declared, fields), needed)
-            use.disabled, says.value = False, "These are valid."
-        except InvalidInput as error:
-            use.disabled, says.value = True, f"<pre>{html.escape(error.what)}</pre>"
-
-    rows = [shown.HBox([field, shown.Label(declared[name].meaning)]) for name, field in fields.items()]
-    for field in fields.values():
-        field.observe(look, "value")
-    look()
-    clicks.soon(fields[needed[0]].focus)
-    panel = WidgetPanel(*rows, says, use)
+    form = _ParameterForm(runbook, namespace, needed)
+    clicks = ClickQueue()
+    use = clicks.button("Use these values", "use", "primary")
+    form.on_change(use)
+    clicks.soon(form.fields[needed[0]].focus)
+    panel = WidgetPanel(*form.rows, form.message, use)
+    last_line = "Form closed: no parameter was changed."
     try:
         while await clicks.take() is None:
             pass
-        values = check(runbook, declared, start | _values(declared, fields), needed)
+        values = form.values()
         namespace.update(values)
-        line = ", ".join(f"{name} = {values[name]!r}" for name in fields)
+        last_line = ", ".join(f"{name} = {values[name]!r}" for name in form.fields)
     finally:
-        panel.replace(line or "Nothing was filled in.")
+        panel.replace(last_line)
 
 
-MARKS = {"yes": ("#00704a", "✓"), "no": ("#b00020", "✗"), "unknown": ("#8a5a00", "?")}
+class _ParameterForm:
+    """A field for each parameter of a runbook, and a message that says whether the values are valid."""
+
+    def __init__(self, runbook: str, namespace: Mapping[str, Any], needed: tuple[str, ...]) -> None:
+        widgets = _widgets.load_ipywidgets()
+        self._runbook = runbook
+        self._needed = needed
+        self._declared = project.declared_parameters(runbook)
+        self._start = {name: namespace.get(name, parameter.default) for name, parameter in self._declared.items()}
+        self.fields = {
+            name: _field(parameter, self._start[name])
+            for name, parameter in self._declared.items()
+            if name not in HIDDEN
+        }
+        self.rows = [
+            widgets.HBox([field, widgets.Label(self._declared[name].meaning)]) for name, field in self.fields.items()
+        ]
+        self.message = widgets.HTML()
+
+    def values(self) -> dict[str, Any]:
+        """Every parameter's value. Raises InvalidInput as ``check_parameters``."""
+        given = self._start | _values(self._declared, self.fields)
+        return check_parameters(self._runbook, self._declared, given, self._needed)
+
+    def on_change(self, use: Any) -> None:
+        """Check the values now and after every change; the button ``use`` works while they are valid."""
+
+        def check(_: object = None) -> None:
+            try:
+                self.values()
+                use.disabled = False
+                self.message.value = "All values are valid."
+            except InvalidInput as error:
+                use.disabled = True
+                self.message.value = f"<pre>{html.escape(error.what)}</pre>"
+
+        for field in self.fields.values():
+            field.observe(check, "value")
+        check()
 
 
 async def fill_checklist(look: Callable[..., ChecklistResult], attested: Mapping[str, str]) -> ChecklistResult:
-    """A checklist's record. Where a person is there, its items appear as they are checked, until nothing is open.
+    """A checklist's result. Where a person is there, its items appear as they are checked, until none is open.
 
-    What no check can tell has a field for the name of who answers for it. Whoever keeps the record as it is keeps it
-    with its open items; headless, ``attested`` is all there is.
+    A manual item has a field for the name of the person who verified it. Headless, ``attested`` has all the names.
 
     Args:
-        look: goes through the checklist: takes ``attested``, and ``seen``, which hears of each item.
+        look: goes through the checklist: takes ``attested``, and ``seen``, which is called with each item.
 
     Raises:
         What ``look`` raises.
     """
-    if not _widgets.is_attended() or _widgets.load_ipywidgets() is None:
+    if not _widgets.can_show_widgets():
         return look(attested=attested)
-    clicks, shown, names = ClickQueue(), _widgets.load_ipywidgets(), dict(attested)
-    listed, people, fields = shown.HTML(), shown.VBox(), dict[str, Any]()
-    buttons = clicks.button("Check again", "again", "primary"), clicks.button("Keep it as it is", "keep")
-    panel, ended, click = WidgetPanel(listed, people, shown.HBox(buttons)), "Interrupted: no record was kept.", ""
+    widgets = _widgets.load_ipywidgets()
+    clicks = ClickQueue()
+    names = dict(attested)
+    listed = widgets.HTML()
+    people = widgets.VBox()
+    fields: dict[str, Any] = {}
+    buttons = (clicks.button("Check again", "again", "primary"), clicks.button("Store as it is", "store"))
+    panel = WidgetPanel(listed, people, widgets.HBox(buttons))
+    last_line = "Interrupted: no result was stored."
+    click = ""
     try:
         while True:
             _enable(buttons, False)
-            record = await clock.in_thread(look, attested=names, seen=clicks.each(partial(_mark, listed, [])))
-            if click == "keep" or not record.open:
-                ended = (
-                    f"{len(record.items) - len(record.open)} of {len(record.items)} items are proved or answered for."
-                )
+            seen = clicks.in_cell_thread(partial(_mark, listed, []))
+            record = await clock.in_thread(look, attested=names, seen=seen)
+            if click == "store" or not record.open:
+                closed = len(record.items) - len(record.open)
+                last_line = f"{closed} of {count(len(record.items), 'item')} passed or verified."
                 return record
             for item in record.open:
                 if item.state == "unknown" and item.name not in fields:
-                    fields[item.name] = _widgets.input_field("Who answers", placeholder="a name, or nobody")
-                    people.children += (shown.HBox([fields[item.name], shown.Label(item.name)]),)
+                    fields[item.name] = _widgets.input_field("Verified by", placeholder="name")
+                    people.children += (widgets.HBox([fields[item.name], widgets.Label(item.name)]),)
             _enable(buttons, True)
-            while not (click := await clicks.take() or ""):
-                pass
+            click = ""
+            while not click:
+                click = await clicks.take() or ""
             names |= {name: field.value for name, field in fields.items()}
     finally:
-        panel.replace(ended)
+        panel.replace(last_line)
 
 
-def _enable(buttons: tuple[Any, ...], on: bool) -> None:
+def _enable(buttons: tuple[Any, ...], enabled: bool) -> None:
     for button in buttons:
-        button.disabled = not on
+        button.disabled = not enabled
 
 
 def _mark(listed: Any, rows: list[str], item: ChecklistItem) -> None:
-    """Show one more item, in its colour and with a mark that needs none."""
+    """Show one more item, with a colour, and with a mark for those who cannot distinguish it."""
     colour, mark = MARKS[item.state]
-    by = f", by {item.by}" if item.by else ""
-    rows.append(
-        f'<div><b style="color:{colour}">{mark} {html.escape(item.name)}</b>: {html.escape(item.says + by)}</div>'
-    )
+    text = f"{item.says}, by {item.by}" if item.by else item.says
+    rows.append(f'<div><b style="color:{colour}">{mark} {html.escape(item.name)}</b>: {html.escape(text)}</div>')
     listed.value = "".join(rows)
 
 
-def check(
+def check_parameters(
     runbook: str, declared: Mapping[str, DeclaredParameter], given: Mapping[str, Any], needed: tuple[str, ...]
 ) -> dict[str, Any]:
     """The values, if the runbook would take them.
@@ -130,12 +163,12 @@ def check(
         project.read_artifact(values["artifact"])
     for name in needed:
         if not values[name]:
-            raise InvalidInput("invalid-parameters", f"{name} is needed.", now=settings.UNTOUCHED, next="Fill it in.")
+            raise InvalidInput("invalid-parameters", f"{name} is needed.", now=settings.UNTOUCHED, next="Enter it.")
     return values
 
 
 def _field(parameter: DeclaredParameter, value: Any) -> Any:
-    """A field for a parameter's type: a choice, a tick, or a line of text, which is YAML unless a text is meant."""
+    """A field for a parameter's type: a choice, a checkbox, or a line of text, which is YAML unless the type is str."""
     root = project.project_root()
     if parameter.name == "environment":
         names = sorted(path.stem for path in (root / "parameters").glob("*.yaml"))
@@ -149,14 +182,15 @@ def _field(parameter: DeclaredParameter, value: Any) -> Any:
 
 
 def _values(declared: Mapping[str, DeclaredParameter], fields: Mapping[str, Any]) -> dict[str, Any]:
-    """What stands in the fields; an empty line is the parameter's default."""
-    found: dict[str, Any] = {}
+    """The values in the fields; an empty line is the parameter's default."""
+    values: dict[str, Any] = {}
     for name, field in fields.items():
         value = field.value
         if isinstance(value, str) and not value.strip():
             value = declared[name].default
         elif isinstance(value, str) and declared[name].annotation != "str":
-            with suppress(ValueError):  # it stays a text, which its type refuses in words
+            # Text that is not YAML stays text: the check of its type then says what is wrong.
+            with suppress(ValueError):
                 value = settings.from_yaml(value)
-        found[name] = value
-    return found
+        values[name] = value
+    return values

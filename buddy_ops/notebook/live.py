@@ -1,14 +1,16 @@
-"""Pictures that are kept up to date while something runs: a rollout, or the metrics of what serves.
+"""Charts that update while something runs: a rollout, or the metrics of the live version.
 
-Knows how to wait with a person at the buttons. Each poll runs in a worker thread, so that the front end stays answered.
+Each poll runs in a worker thread, so that the buttons stay responsive.
 """
 
 import asyncio
+from datetime import timedelta
 
 from buddy_ops.aws.clock import in_thread
 from buddy_ops.aws.session import Target
 from buddy_ops.core.outcome import Outcome
 from buddy_ops.core.plan import Approval
+from buddy_ops.core.text import exact_percent, floor_minute
 from buddy_ops.deployment.announcements import announce_rollout
 from buddy_ops.deployment.observation import Observation, Order, Rollout
 from buddy_ops.deployment.rollout import run_rollout
@@ -30,71 +32,79 @@ async def deploy_and_watch(target: Target, plan: RolloutPlan, approval: Approval
 
 
 async def watch_rollout(target: Target, rollout: Rollout) -> Outcome:
-    """Drive a rollout to its end under a picture that updates in place; leaves exactly one picture in the notebook.
+    """Drive a rollout to its end under a chart that updates in place; exactly one chart stays in the notebook.
 
-    Each poll runs in a worker thread, since an AWS call may block for 30 s, and each frame is drawn in one; so the
-    buttons above the picture answer at once, where a person is there to press them. Interrupting leaves the alias as it
-    is, under its lease; running the cell again resumes.
+    An AWS call may block for 30 s, so polls and frames run in a worker thread. Interrupting leaves the alias as it is,
+    under its failsafe; running the cell again resumes.
     """
-    picture, given = RolloutChart(target), controls.attach_controls(target)
+    chart = RolloutChart(target)
+    buttons = controls.attach_controls(target)
+    observation: Observation | None = None
     order: Order | None = None
     try:
         while True:
-            observation, outcome = await in_thread(_step, rollout, order)
-            if outcome is not None:
-                picture.end(outcome)
-                return outcome
-            assert observation is not None
-            picture.add(observation)
-            await in_thread(picture.show)
-            order = await given.until(observation)
+            step = await in_thread(_step, rollout, order)
+            if isinstance(step, Outcome):
+                chart.end(step)
+                return step
+            observation = step
+            chart.add(observation)
+            await in_thread(chart.show)
+            order = await buttons.until(observation)
     except (KeyboardInterrupt, asyncio.CancelledError):
-        picture.caption = "Interrupted. Traffic stays as it is until the lease fires; run this cell again to resume."
+        chart.caption = _interrupted(target, observation)
         raise
     finally:
-        given.close()
-        picture.show(final=True)
+        buttons.close()
+        chart.show(final=True)
 
 
-def _step(rollout: Rollout, order: Order | None) -> tuple[Observation | None, Outcome | None]:
-    # StopIteration cannot cross an await.
+def _step(rollout: Rollout, order: Order | None) -> Observation | Outcome:
+    """The next observation, or how the rollout ended: StopIteration cannot cross an await."""
     try:
-        return rollout.send(order), None
+        return rollout.send(order)
     except StopIteration as end:
-        return None, end.value
+        outcome: Outcome = end.value
+        return outcome
+
+
+def _interrupted(target: Target, observation: Observation | None) -> str:
+    """What an operator must read after stopping the cell."""
+    if observation is None or observation.weight == 0:
+        return "Monitoring stopped. The traffic has not changed. Run this cell again to resume."
+    return (
+        f"Monitoring stopped. Traffic stays at {exact_percent(observation.weight)}. "
+        f"Automatic rollback within {target.settings.lease.minutes} min unless you run this cell again."
+    )
 
 
 async def watch_metrics(
     target: Target, minutes: float = 60, until: str = "", watch_minutes: float = 0
 ) -> MetricsWindow:
-    """Show a window's picture and, where a person looks on and it ends now, keep it up to date.
+    """Show a window's chart and, where a person is there and it ends now, keep it up to date.
 
     Args:
         minutes: the window's length.
         until: its end, ISO 8601; empty: as late as CloudWatch is complete.
-        watch_minutes: for how long the picture is kept up to date, if a person is there.
+        watch_minutes: for how long the chart is updated, if a person is there.
 
     AWS: lambda:GetAlias, cloudwatch:GetMetricData, ListMetrics, logs:StartQuery, GetQueryResults, reads only.
 
     Raises:
         InvalidInput: ``alias-missing``, ``invalid-parameters``.
     """
-    picture, look = RolloutChart(target), None
-    stop = target.clock.now() + watch_minutes * MINUTE * (_widgets.is_attended() and not until)
+    chart = RolloutChart(target)
+    window: MetricsWindow | None = None
+    updates = _widgets.is_attended() and not until
+    last_update = target.clock.now() + (watch_minutes * MINUTE if updates else timedelta())
     try:
         while True:
-            look = await in_thread(monitor.read_window, target, minutes, until, look)
-            busiest = sorted(look.seen, key=lambda each: -each.counts.requests)[:2]
-            first, *rest = sorted((each.version for each in busiest), key=int)
-            picture.rows, picture.versions, picture.caption = (
-                list(look.rows),
-                (first, rest[0] if rest else first),
-                str(look),
-            )
-            await in_thread(picture.show)
+            window = await in_thread(monitor.read_window, target, minutes, until, window)
+            chart.show_window(window)
+            await in_thread(chart.show)
             now = target.clock.now()
-            if now >= stop:
-                return look
-            await target.clock.wait(now.replace(second=0, microsecond=0) + MINUTE)
+            if now >= last_update:
+                return window
+            await target.clock.wait(floor_minute(now) + MINUTE)
     finally:
-        picture.show(final=True)
+        chart.show(final=True)

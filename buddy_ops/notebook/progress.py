@@ -1,21 +1,10 @@
-"""How far something long has come: one line, changed in place.
+"""The progress of a long step: one line, updated in place."""
 
-Knows how a notebook shows it. Never knows what goes on.
-"""
-
-from typing import Any
+from buddy_ops.notebook._widgets import LiveOutput
 
 
-class ProgressLine:
-    """Hears what is said and shows the latest of it."""
+class ProgressLine(LiveOutput):
+    """Called with a line of text, shows it in place of the line before."""
 
-    def __init__(self) -> None:
-        self._shown: Any = None
-
-    def __call__(self, said: str) -> None:
-        from IPython.display import display
-
-        if self._shown is None:
-            self._shown = display({"text/plain": said}, raw=True, display_id=True)  # type: ignore[no-untyped-call]
-        else:
-            self._shown.update({"text/plain": said}, raw=True)
+    def __call__(self, line: str) -> None:
+        self.show({"text/plain": line})

@@ -96,10 +96,10 @@ def test_a_name_and_the_word_approve(bring: Bring, page: Page) -> None:
 @pytest.mark.parametrize(
     ("steps", "said"),
     [
-        (("Your name=Ada", "Approve"), "that is not sandbox"),
-        (("Type=Sandbox", "Your name=Ada", "Approve"), "that is not sandbox"),
-        (("Type=sandbox", "Approve"), "your name is missing"),
-        (("Type=sandbox", "Your name=  ", "Approve"), "your name is missing"),
+        (("Your name=Ada", "Approve"), "type &quot;sandbox&quot; exactly"),
+        (("Type=Sandbox", "Your name=Ada", "Approve"), "type &quot;sandbox&quot; exactly"),
+        (("Type=sandbox", "Approve"), "enter your name"),
+        (("Type=sandbox", "Your name=  ", "Approve"), "enter your name"),
     ],
 )
 def test_half_an_answer_does_nothing(bring: Bring, page: Page, steps: tuple[str, ...], said: str) -> None:
@@ -107,7 +107,7 @@ def test_half_an_answer_does_nothing(bring: Bring, page: Page, steps: tuple[str,
     here = bring()
     mine, plan = planned(here)
     with pytest.raises(Refused, match="approval-refused"):
-        answer(page, mine, plan, *steps, "Refuse")
+        answer(page, mine, plan, *steps, "Cancel")
     assert said in page.told[len(steps) - 1] and here.calls(*WRITES) == []
 
 
@@ -115,8 +115,8 @@ def test_a_refusal_is_recorded(bring: Bring, page: Page) -> None:
     """Who refused what stands in the journal, and the notebook goes no further."""
     mine, plan = planned(bring())
     with pytest.raises(Refused) as refused:
-        answer(page, mine, plan, "Your name=Ada", "Refuse")
-    assert refused.value.reference == "approval-refused" and "Ada refused" in refused.value.what
+        answer(page, mine, plan, "Your name=Ada", "Cancel")
+    assert refused.value.reference == "approval-refused" and "Ada did not approve" in refused.value.what
     assert mine.journal.records[-1]["kind"] == "refused" and page.left == refused.value.what
 
 
@@ -126,8 +126,8 @@ def test_prod_wants_the_functions_name_and_two_people(bring: Bring, page: Page) 
     word = "Type=buddy-alexa-skill-prod"
     first = ("Type=prod", "Your name=Ada", "Approve", word, "Approve")
     approval = answer(page, mine, plan, *first, word, "Your name=ADA", "Approve", "Your name=Grace", "Approve")
-    assert "that is not buddy-alexa-skill-prod" in page.told[2]
-    assert "Ada agreed; 1 more must" in page.told[4] and "another person must" in page.told[7]
+    assert "type &quot;buddy-alexa-skill-prod&quot; exactly" in page.told[2]
+    assert "Approved by Ada; 1 more needed" in page.told[4] and "a different approver" in page.told[7]
     assert approval.by == ("Ada", "Grace")
 
 
@@ -135,7 +135,7 @@ def test_names_in_the_parameters_cell_count_with_the_hash_only(bring: Bring, pag
     """Yesterday's names approve nothing by 'Run All'; beside this plan's hash they do."""
     mine, plan = planned(bring("prod"))
     with pytest.raises(Refused, match="approval-refused"):
-        answer(page, mine, plan, "Refuse", approved_by=["Ada", "Grace"])
+        answer(page, mine, plan, "Cancel", approved_by=["Ada", "Grace"])
     asked = answer(page, mine, plan, *approving("Grace"), approved_by=["Ada"], approved_plan=plan.hash)
     given = asyncio.run(approvals.request_approval(mine, plan, ["Ada", "Grace"], plan.hash))
     assert asked.by == given.by == ("Ada", "Grace")
@@ -196,8 +196,8 @@ def test_a_rollout_under_way_can_be_called_off_at_the_gate(situation: Bring, pag
     mine = here.connect()
     again = rollout.plan_rollout(mine, artifact)
     assert again.title.startswith(f"Go on with run {first.run}: v2") and again.hash == plan.hash
-    approval = answer(page, mine, again, "Take the traffic back", "Your name=Ada", "Take the traffic back")
-    assert "your name is missing" in page.told[0] and approval.order == "abort"
+    approval = answer(page, mine, again, "Roll back", "Your name=Ada", "Roll back")
+    assert "enter your name" in page.told[0] and approval.order == "abort"
     with pytest.raises(StopIteration) as end:
         next(rollout.run_rollout(mine, again, approval))
     assert end.value.value.ending == "aborted"
@@ -223,7 +223,7 @@ def type_in(monkeypatch: pytest.MonkeyPatch, *lines: str) -> None:
 def test_without_widgets_the_gate_asks_in_words(bring: Bring, page: Page, monkeypatch: pytest.MonkeyPatch) -> None:
     """The same word and names; anything else refuses, and where nobody can answer, nobody approved."""
     mine, plan = planned(bring("prod"))
-    monkeypatch.setattr(_widgets, "widgets", lambda: None)
+    monkeypatch.setattr(_widgets, "load_ipywidgets", lambda: None)
     word = "buddy-alexa-skill-prod"
     type_in(monkeypatch, word, "Ada", word, "ada", word, "Grace")
     assert asyncio.run(approvals.request_approval(mine, plan)).by == ("Ada", "Grace")

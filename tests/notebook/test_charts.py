@@ -154,17 +154,17 @@ def test_stages_are_marked_once_each() -> None:
 
 
 def test_the_caption_says_when_where_and_what() -> None:
-    """Time, stage, share, what is left of the bake, the decision, and the judge's own sentences."""
+    """Time, stage, share, what is left of the bake, and the judge's own sentences."""
     picture, judge = RolloutChart(target()), Judge()
     judge.observe(Minute(0.1, Counts(540, 1), Counts(60)))
     seen = observation(START, 0.1, (), judge)
     picture.add(seen)
     assert seen.verdict is not None
     assert picture.caption == (
-        f"03:12 UTC · stage 1, 10 %, 3 min of bake left · {seen.verdict.decision}\n{' '.join(seen.verdict.reasons)}"
+        f"03:12 UTC · stage 1, 10 % of traffic · bake time left 3 min\n{' '.join(seen.verdict.reasons)}"
     )
     picture.add(observation(START, 1.0, (), judge, "watch", None))
-    assert picture.caption.startswith("03:12 UTC · watch, 100 % · ")
+    assert picture.caption.startswith("03:12 UTC · monitoring, 100 % of traffic\n")
     picture.add(observation(START, 0.0, (), None, "publish", None))
     assert picture.caption == "03:12 UTC · Waiting until AWS has taken in the upload."
 
@@ -233,7 +233,8 @@ def test_an_interrupted_picture_says_how_to_go_on(page: Page) -> None:
     # CPython 3.11 ends with a SystemError then.
     gc.collect()
     last = [*page.shown, *page.updates][-1]
-    assert "Interrupted" in last["text/plain"] and "run this cell again to resume" in last["text/plain"]
+    assert "Monitoring stopped. Traffic stays at 10 %." in last["text/plain"]
+    assert "unless you run this cell again" in last["text/plain"]
 
 
 def test_a_rollout_that_never_began_leaves_words_only(page: Page) -> None:

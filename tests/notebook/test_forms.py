@@ -91,7 +91,7 @@ def test_what_is_needed_must_be_there() -> None:
     """A parameter that the runbook cannot do without is named."""
     declared = project.declared_parameters("clean_up_versions")
     with pytest.raises(errors.InvalidInput, match="keep is needed"):
-        forms.check("clean_up_versions", declared, {"keep": 0}, ("keep",))
+        forms.check_parameters("clean_up_versions", declared, {"keep": 0}, ("keep",))
 
 
 def test_a_checklist_turns_green_by_its_checks_and_asks_who_answers_for_the_rest(page: Page) -> None:

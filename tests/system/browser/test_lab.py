@@ -37,7 +37,7 @@ def fill_in(here: Situation, person: Person) -> None:
     person.write("artifact", here.build("good"))
     person.sees("These are valid.")
     person.picture("canary-form")
-    person.click("Use these")
+    person.click("Use these values")
     person.sees("artifact = '")
 
 
@@ -51,7 +51,7 @@ def test_a_rollback_waits_for_a_person(two_versions: Situation, person: Person) 
     person.await_gate()
     person.picture("immediate-gate")
     person.approve("production", "Ada", "Approve")
-    person.sees("Nothing was done: that is not sandbox.")
+    person.sees('Not approved: type "sandbox" exactly.')
     assert here.alias()["FunctionVersion"] == "2" and here.calls("UpdateAlias") == []
     person.write("Type", "sandbox")
     began = time.perf_counter()
@@ -65,7 +65,7 @@ def test_a_rollback_waits_for_a_person(two_versions: Situation, person: Person) 
 
 
 def test_stop_brings_the_traffic_back(situation: Bring, person: Person) -> None:
-    """The chart changes while the canary runs; 'Abort now' gives stable all traffic, and one picture stays."""
+    """The chart changes while the canary runs; 'Abort and roll back' gives stable all traffic, and one picture stays."""
     here = situation("good")
     try:
         begin_canary(here, person, form=True)
@@ -73,7 +73,7 @@ def test_stop_brings_the_traffic_back(situation: Bring, person: Person) -> None:
         assert here.alias()["RoutingConfig"] == {"AdditionalVersionWeights": {"2": 0.1}}
         person.sees_another_chart_than(first)
         person.picture("canary-live")
-        person.click("Abort now: traffic back")
+        person.click("Abort and roll back")
         person.sees("v2 was taken back by order at stage 1")
         alias = here.alias()
         assert alias["FunctionVersion"] == "1" and "RoutingConfig" not in alias
@@ -137,7 +137,7 @@ def test_a_checklist_turns_green_before_whoever_goes_through_it(situation: Bring
     person.run_all()
     person.sees("✓ rollback target healthy")
     person.sees("✗ alarms in place")
-    fields = person.page.get_by_label("Who answers", exact=True)
+    fields = person.page.get_by_label("Verified by", exact=True)
     fields.first.wait_for()
     for number in range(fields.count()):
         fields.nth(number).fill("Grace")
@@ -146,7 +146,7 @@ def test_a_checklist_turns_green_before_whoever_goes_through_it(situation: Bring
     person.click("Check again")
     person.sees("✓ code reviewed: attested, by Grace")
     person.picture("checklist-answered")
-    person.click("Keep it as it is")
+    person.click("Store as it is")
     person.sees("checklist-open")
     path = f"/buddy/{here.environment}/records/pre_deployment"
     (kept,) = here.client("ssm").get_parameters_by_path(Path=path, Recursive=True)["Parameters"]
