@@ -82,7 +82,7 @@ def test_a_first_deployment_packs_a_folder_and_creates_the_alias(situation: Brin
     here = situation("first_deployment", **QUIET)
     folder = here.folder / "skill"
     folder.mkdir()
-    skill = Path(__file__).parents[3] / "buddy_ops" / "sandbox" / "skill"
+    skill = Path(__file__).parents[3] / "sandbox" / "src" / "buddy_sandbox" / "skill"
     for file in skill.glob("*.py"):
         (folder / file.name).write_bytes(file.read_bytes())
     done = run("strategies/all_at_once", artifact=str(folder), approved_by=["Ada"])
