@@ -1,15 +1,11 @@
-"""How a rollout ended: each ending's sentence and exit code.
-
-Knows what each ending means. Never decides one.
-"""
+"""How a rollout ended: each ending's sentence and exit code."""
 
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Literal
 
 from buddy_ops.core.errors import Held, RolledBack
-
-MINUTE = timedelta(minutes=1)
+from buddy_ops.core.text import duration, exact_percent
 
 Ending = Literal[
     "proved",
@@ -28,7 +24,18 @@ EXIT_CODES: dict[Ending, int] = {"rolled-back": 3, "aborted": 3, "lease-fired": 
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a rollout ended."""
+    """How a rollout or a gradual rollback ended.
+
+    Attributes:
+        stable: the version that served before.
+        new: the version that was rolled out or rolled back.
+        stage: the record's last stage while the new version had traffic, for example '1' or 'watch'.
+        began: when traffic was first shifted, or the run began.
+        reasons: a sentence each.
+        requests: by version, since traffic was first shifted.
+        failed: how many of these failed, by version.
+        weight: the new version's share (0..1) when it was rolled back; 0 where it had none.
+    """
 
     ending: Ending
     stable: str
@@ -39,45 +46,50 @@ class Outcome:
     reasons: tuple[str, ...]
     requests: dict[str, int] = field(default_factory=dict)
     failed: dict[str, int] = field(default_factory=dict)
+    weight: float = 0.0
 
     @property
     def exit_code(self) -> int:
         """The exit code that the command line documents for this ending."""
         return EXIT_CODES.get(self.ending, 0)
 
+    @property
+    def title(self) -> str:
+        """The result in one line, its word in capitals first."""
+        at = ""
+        if self.weight:
+            at = f" at {exact_percent(self.weight)}"
+        stable = f"v{self.stable} receives 100 %"
+        titles: dict[Ending, str] = {
+            "proved": f"SUCCEEDED: v{self.new} receives 100 %; healthy",
+            "unproven": f"SUCCEEDED: v{self.new} receives 100 %; health check inconclusive",
+            "deployed": f"SUCCEEDED: v{self.new} receives 100 %; first deployment",
+            "already-live": f"SUCCEEDED: v{self.new} was already live; nothing was changed",
+            "dry-run": "DRY RUN: nothing was changed",
+            "drained": f"ROLLED BACK: {stable}; v{self.new} receives none",
+            "rolled-back": f"ROLLED BACK{at}: {stable}",
+            "aborted": f"ABORTED by operator{at}: {stable}",
+            "lease-fired": f"ROLLED BACK by failsafe (run lost): {stable}",
+            "held": f"ROLLED BACK{at}: inconclusive; {stable}",
+        }
+        return titles[self.ending]
+
     def __str__(self) -> str:
-        return "\n".join((f"{_title(self)} ({(self.ended - self.began) / MINUTE:.0f} min).", *self.reasons))
+        return "\n".join((f"{self.title} ({duration(self.ended - self.began)}).", *self.reasons))
 
+    def raise_for_ending(self) -> None:
+        """Raise a short error with the exit code of this ending, unless it ended as asked: a notebook's last cell.
 
-def raise_for_ending(outcome: Outcome) -> None:
-    """The last cell of a strategy's notebook: nothing if it ended as asked, a short error with its exit code if not.
-
-    Raises:
-        RolledBack: exit code 3.
-        Held: exit code 5.
-    """
-    if outcome.exit_code == 0:
-        return
-    kind = RolledBack if outcome.exit_code == 3 else Held
-    raise kind(
-        outcome.ending,
-        str(outcome),
-        now=f"v{outcome.stable} serves 100 % of the traffic; v{outcome.new} gets none.",
-        next="Read the reasons above and the error log of the new version, correct the build and ship again.",
-    )
-
-
-def _title(outcome: Outcome) -> str:
-    new, stable = f"v{outcome.new}", f"v{outcome.stable}"
-    return {
-        "proved": f"{new} serves 100 % and is proved healthy",
-        "unproven": f"{new} serves 100 %; its health is not proved",
-        "deployed": f"{new} is the first deployment and serves 100 %",
-        "already-live": f"{new} was live already; nothing was changed",
-        "dry-run": "Dry run: nothing was changed",
-        "drained": f"{new} gets no traffic any more; {stable} serves 100 %",
-        "rolled-back": f"{new} was taken back at stage {outcome.stage}; {stable} serves 100 %",
-        "aborted": f"{new} was taken back by order at stage {outcome.stage}; {stable} serves 100 %",
-        "lease-fired": f"{new} lost its traffic when its run died; {stable} serves 100 %",
-        "held": f"{new} was taken back without a verdict at stage {outcome.stage}; {stable} serves 100 %",
-    }[outcome.ending]
+        Raises:
+            RolledBack: exit code 3.
+            Held: exit code 5.
+        """
+        if self.exit_code == 0:
+            return
+        kind = Held if self.ending == "held" else RolledBack
+        raise kind(
+            self.ending,
+            str(self),
+            now=f"v{self.stable} receives 100 % of traffic; v{self.new} receives none.",
+            next=f"Review the reasons above and the error log of v{self.new}. Fix the build and deploy it again.",
+        )

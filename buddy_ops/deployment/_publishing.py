@@ -1,9 +1,8 @@
 """A build, or a changed configuration, becomes a version: upload, configure, publish, wait until it can serve.
 
-Knows $LATEST, which everybody shares: each write is guarded by the revision that was read. Never touches the alias.
+$LATEST is shared by all runs, so each write is guarded by the revision that was read. The alias is never touched here.
 """
 
-from collections.abc import Generator
 from datetime import timedelta
 from typing import Any
 
@@ -12,127 +11,148 @@ from buddy_ops.aws.aliases import Alias
 from buddy_ops.aws.session import Target
 from buddy_ops.core.errors import AwsFailed, BuddyError, Refused
 from buddy_ops.core.plan import Approval
-from buddy_ops.deployment.observation import Observation, Order
+from buddy_ops.core.text import join_words
+from buddy_ops.deployment.observation import Observation, Polls
 from buddy_ops.deployment.rollout_plan import RolloutPlan, merge_variables
 
 POLL = timedelta(seconds=2)
 LIMIT = timedelta(minutes=10)
+"""How long AWS may take to apply an update."""
+
 COLLISION_POLLS = 30
 COLLISIONS = ("PreconditionFailedException", "ResourceConflictException", "InvalidParameterValueException")
-"""What Lambda answers when $LATEST is no longer what we put there."""
+"""What Lambda answers when $LATEST is no longer as this run left it."""
 
 DESCRIPTION_LIMIT = 256
 """Characters of a version's Description. Source: Lambda API reference, PublishVersion."""
 
-Waiting = Generator[Observation, Order | None, Any]
+RUN = "run "
+"""How the Description of a version that we published begins; the run's id follows."""
 
 
-def publish_build(
-    target: Target, plan: RolloutPlan, alias: Alias | None, approval: Approval
-) -> Generator[Observation, Order | None, str]:
-    """Make what the plan ships a version that can serve; its number.
+def publish_build(target: Target, plan: RolloutPlan, alias: Alias | None, approval: Approval) -> Polls[str]:
+    """Make the plan's change a version that can serve; its number.
 
     AWS: lambda:UpdateFunctionCode, UpdateFunctionConfiguration, PublishVersion (write);
     lambda:GetFunctionConfiguration (read).
 
     Raises:
-        Refused: ``rollout-under-way``: somebody else publishes.
+        Refused: ``rollout-under-way``: another run publishes.
         BuddyError: ``publish-failed``.
     """
     try:
         latest = aliases.get_configuration(target)
-        if latest["CodeSha256"] != plan.sha256:
-            aliases.upload_code(target, plan.artifact, latest["RevisionId"])
-        latest = yield from _settled(target, alias, None)
+        if latest["CodeSha256"] != plan.change.sha256:
+            aliases.upload_code(target, plan.change.archive, latest["RevisionId"])
+        latest = yield from _wait_until_settled(target, alias, None)
         wanted = _environment(target, plan, latest)
         if aliases.environment_variables(latest) != wanted:
             aliases.update_environment(target, wanted, latest["RevisionId"])
-            latest = yield from _settled(target, alias, None)
+            latest = yield from _wait_until_settled(target, alias, None)
         version = aliases.publish_version(target, latest, _description(target, plan, approval))
-        yield from _settled(target, alias, version)
+        yield from _wait_until_settled(target, alias, version)
     except AwsFailed as failure:
         if failure.code not in COLLISIONS:
             raise
-        yield from _tell_collision(target, alias, failure)
+        run = yield from _find_publisher(target)
+        raise _collided(target, alias, run, failure) from failure
     return version
 
 
 def restore_latest(target: Target, plan: RolloutPlan) -> list[str]:
-    """Take a configuration that did not stay out of $LATEST, so that no later build ships it; what fails is told.
+    """Remove a configuration that was rolled back from $LATEST, so that no later build deploys it; what failed.
 
     AWS: lambda:UpdateFunctionConfiguration, writes, guarded by RevisionId.
     """
-    if not plan.base:
+    if not plan.change.base:
         return []
     try:
         latest = aliases.get_configuration(target)
         if aliases.environment_variables(latest) == _environment(target, plan, latest):
-            before = aliases.environment_variables(aliases.get_configuration(target, plan.base))
+            before = aliases.environment_variables(aliases.get_configuration(target, plan.change.base))
             aliases.update_environment(target, before, latest["RevisionId"])
     except BuddyError as error:
-        return [f"$LATEST still has the configuration that was taken back, and a next build would: {error.what}"]
+        return [
+            f"Warning: $LATEST still has the configuration that was rolled back; the next build would deploy it. "
+            f"{error.what}"
+        ]
     return []
 
 
 def _environment(target: Target, plan: RolloutPlan, latest: dict[str, Any]) -> dict[str, str]:
-    """The environment that the new version shall have."""
-    start = aliases.get_configuration(target, plan.base) if plan.base else latest
-    return merge_variables(aliases.environment_variables(start), plan.variables)
+    """The environment variables of the new version."""
+    start = latest
+    if plan.change.base:
+        start = aliases.get_configuration(target, plan.change.base)
+    return merge_variables(aliases.environment_variables(start), plan.change.variables)
 
 
 def _description(target: Target, plan: RolloutPlan, approval: Approval) -> str:
-    """What the version says of itself: the run, and who changed which flag; ``flags.history`` reads it."""
-    change = ", ".join(f"{name}={value}" for name, value in plan.variables.items()) if plan.base else ""
-    said = f"run {target.run}" + (f": {change} by {' and '.join(approval.by)}" if change else "")
-    return said[:DESCRIPTION_LIMIT]
+    """The version's Description: the run, and who changed which variable. ``flag_history`` shows it."""
+    description = f"{RUN}{target.run}"
+    if plan.change.base:
+        changes = ", ".join(f"{name}={value}" for name, value in plan.change.variables.items())
+        description = f"{description}: {changes} by {join_words(approval.by)}"
+    return description[:DESCRIPTION_LIMIT]
 
 
-def _tell_collision(target: Target, alias: Alias | None, failure: AwsFailed) -> Waiting:
-    """Somebody else changed $LATEST while we published: wait until it shows who, then say so."""
-    run = ""
+def _publisher(description: str) -> str:
+    """The run that published a version, by its Description; empty if it was another tool."""
+    if not description.startswith(RUN):
+        return ""
+    return description.removeprefix(RUN).split(":")[0]
+
+
+def _find_publisher(target: Target) -> Polls[str]:
+    """The run that changed $LATEST while this one published; empty if it does not show itself in time."""
     for _ in range(COLLISION_POLLS):
-        seen = aliases.read_alias(target)
-        record = seen.rollout if seen else None
-        newest = str(aliases.list_versions(target)[-1].get("Description", "")) if seen else ""
-        publisher = newest.removeprefix("run ").split(":")[0] if newest.startswith("run ") else ""
-        if record is not None and record.open and record.run != target.run:
-            run = record.run
-        elif publisher and publisher != target.run:
-            run = publisher
-        if run:
-            break
-        yield _waits(target, "Who else publishes?")
-    raise Refused(
+        alias = aliases.read_alias(target)
+        if alias is not None:
+            runs = [_publisher(str(aliases.list_versions(target)[-1].get("Description", "")))]
+            if alias.rollout is not None and alias.rollout.open:
+                runs.insert(0, alias.rollout.run)
+            for run in runs:
+                if run not in ("", target.run):
+                    return run
+        yield _waiting(target, "Another run changed $LATEST. Waiting to find out which one.")
+    return ""
+
+
+def _collided(target: Target, alias: Alias | None, run: str, failure: AwsFailed) -> Refused:
+    who = "Another user or tool"
+    if run:
+        who = f"Run {run}"
+    return Refused(
         "rollout-under-way",
-        f"{f'Run {run}' if run else 'Somebody else'} changed $LATEST of {target.settings.function} while this run was "
-        f"publishing its own. {failure.what}",
+        f"{who} changed $LATEST of {target.settings.function} while this run was publishing. {failure.what}",
         now=f"{target.resource} serves {alias}; this run shifted nothing.",
-        next="Let the other rollout end, then ship again; start_here shows it.",
-    ) from failure
+        next="Let the other rollout end, then deploy again. start_here shows it.",
+    )
 
 
-def _settled(
-    target: Target, alias: Alias | None, version: str | None
-) -> Generator[Observation, Order | None, dict[str, Any]]:
-    """Wait until $LATEST's update, or a version, has settled; its configuration then, with the RevisionId then."""
+def _wait_until_settled(target: Target, alias: Alias | None, version: str | None) -> Polls[dict[str, Any]]:
+    """Wait until AWS has applied $LATEST's update, or a version is ready; its configuration then."""
     deadline = target.clock.now() + LIMIT
-    what = f"v{version}" if version else "the update"
+    what = "the update"
+    if version:
+        what = f"v{version}"
     while True:
-        settings = aliases.get_configuration(target, version)
-        update, state = settings.get("LastUpdateStatus", "Successful"), settings.get("State", "Active")
+        latest = aliases.get_configuration(target, version)
+        update = latest.get("LastUpdateStatus", "Successful")
+        state = latest.get("State", "Active")
         if update == "Successful" and state in ("Active", "Inactive"):
-            return settings
+            return latest
         if "Failed" in (update, state) or target.clock.now() > deadline:
-            reason = settings.get("StateReason") or settings.get("LastUpdateStatusReason") or "no reason given"
+            reason = latest.get("StateReason") or latest.get("LastUpdateStatusReason") or "no reason given"
             raise BuddyError(
                 "publish-failed",
-                f"AWS did not take in {what} of {target.settings.function}: {update}, {state}: {reason}.",
+                f"AWS did not apply {what} of {target.settings.function}: {update}, {state}: {reason}.",
                 now=f"{target.resource} is untouched: it serves {alias}.",
                 next="Correct the build and run again.",
             )
-        yield _waits(target, f"Waiting until AWS has taken in {what}.")
+        yield _waiting(target, f"AWS is still applying {what}.")
 
 
-def _waits(target: Target, says: str) -> Observation:
+def _waiting(target: Target, says: str) -> Observation:
     now = target.clock.now()
-    return Observation(now, "publish", 0.0, (), None, None, now + POLL, says)
+    return Observation(now, "publish", 0.0, wake_at=now + POLL, says=says)

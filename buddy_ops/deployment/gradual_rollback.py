@@ -1,35 +1,46 @@
-"""Taking a canary's traffic away in steps, or at once, while stable keeps serving.
+"""A gradual rollback: the traffic of a canary goes back in steps, while the stable version keeps serving.
 
-Knows the way down. Never takes a step up, never leaves traffic split without a lease, and waits for no metrics: what
-goes wrong on the way takes the rest away at once.
+It never takes a step up and never leaves traffic split without a failsafe. It does not wait for metrics: what fails on
+the way moves the remaining traffic at once.
 """
 
-from collections.abc import Generator
 from dataclasses import dataclass
 from datetime import timedelta
 from itertools import pairwise
 
-from buddy_ops.aws import aliases, failsafe
+from buddy_ops.aws import aliases
 from buddy_ops.aws.aliases import Alias, AliasMoved
-from buddy_ops.aws.failsafe import Failsafe, FailsafeMissing
 from buddy_ops.aws.session import Target
 from buddy_ops.core.errors import AwsFailed, InvalidInput, Refused
 from buddy_ops.core.outcome import Ending, Outcome
 from buddy_ops.core.plan import Approval, Plan
-from buddy_ops.deployment import rollback
-from buddy_ops.deployment.observation import Observation, Order, Rollout
+from buddy_ops.core.text import exact_percent
+from buddy_ops.deployment._traffic import FailsafeLost, FailsafeTriggered, Traffic, delete_failsafes
+from buddy_ops.deployment.observation import Observation, Polls, Rollout, next_poll
+from buddy_ops.deployment.rollback import require_alias, which_is_stable
 from buddy_ops.health.evidence import RolloutEvidence
-from buddy_ops.health.metrics import MINUTE
+
+STAGE = "rolled-back"
+"""The stage of every poll, and of the record: the rollout is closed, and its version marked bad."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class GradualRollbackPlan(Plan):
-    """The way down: ``steps`` are the new version's shares, 0..1, falling to 0; none where it has none already."""
+    """A gradual rollback.
+
+    Attributes:
+        steps: the new version's shares (0..1), falling to 0; empty where it has no traffic already.
+        step_minutes: how long each step is monitored.
+    """
 
     stable: str
     new: str
     steps: tuple[float, ...]
     step_minutes: float
+
+
+class _MoveRestNow(Exception):
+    """The remaining traffic goes back at once; the message is a sentence that says why."""
 
 
 def plan_gradual_rollback(
@@ -38,9 +49,9 @@ def plan_gradual_rollback(
     """Where the canary's share is, and how it goes to 0.
 
     Args:
-        steps_percent: percentages of the traffic, falling; the way always ends at 0. None or empty: back through the
+        steps_percent: percentages of the traffic, falling; the last step is always 0. None or empty: back through the
             environment's stages. ``[0]``: at once.
-        step_minutes: how long each step is watched.
+        step_minutes: how long each step is monitored.
 
     AWS: lambda:GetAlias, reads only.
 
@@ -48,43 +59,35 @@ def plan_gradual_rollback(
         Refused: ``nothing-to-drain``, ``which-is-stable``, ``weights-not-ours``.
         InvalidInput: ``alias-missing``, ``invalid-parameters``.
     """
-    alias = rollback.require_alias(target)
-    stable, new = alias.primary, alias.additional or (alias.rollout.new_version if alias.rollout else "")
-    if alias.additional is None and not _drained(alias):
-        raise Refused(
-            "nothing-to-drain",
-            f"{target.resource} serves {alias}: no canary has a share that could be taken away.",
-            now="Nothing was changed.",
-            next="To leave the version that serves alone, open rollback/immediate.",
+    alias = require_alias(target)
+    _require_rollout(target, alias)
+    new = alias.additional
+    steps: tuple[float, ...] = ()
+    if new is not None:
+        steps = _steps(target, alias, steps_percent or [], step_minutes)
+    elif alias.rollout is not None:
+        new = alias.rollout.new_version
+    new = new or ""
+    stable = alias.primary
+    way = " → ".join(map(exact_percent, (alias.weight, *steps)))
+    calls = [f"lambda:UpdateAlias FunctionVersion={stable} weight {share:g}" for share in steps]
+    if len(steps) > 1:
+        calls.insert(0, "scheduler:CreateSchedule failsafe")
+    title = f"v{stable} already serves alone"
+    then: tuple[str, ...] = ("Nothing changes.",)
+    if steps:
+        title = f"Roll back v{new} on {target.resource} gradually: {way}"
+        then = (
+            f"v{new} {way}, {step_minutes:g} min per step; v{stable} receives the rest.",
+            f"If v{new} fails too often, or a step fails: v{new} 0 % at once.",
+            f"v{new} is marked bad (excluded as rollback target).",
         )
-    if alias.stable is None:
-        raise rollback.which_is_stable(target, alias)
-    if alias.stable != alias.primary:
-        # The lease of the steps clears the weights, which here would give the new version everything.
-        raise Refused(
-            "weights-not-ours",
-            f"{target.resource} serves {alias}, and v{alias.stable} is the stable version: another tool made "
-            f"v{alias.primary} the primary one.",
-            now="Nothing was changed.",
-            next=f"Open rollback/immediate: it gives v{alias.stable} 100 % of the traffic in one write.",
-        )
-    steps = _steps(target, alias, steps_percent or [], step_minutes) if alias.additional is not None else ()
-    way = " → ".join(f"{100 * share:g} %" for share in (alias.weight, *steps))
     return GradualRollbackPlan(
-        title=f"Take v{new} out of {target.resource}: {way}" if steps else f"v{stable} serves alone already",
+        title=title,
         now=tuple(aliases.describe(target, alias).splitlines()),
-        then=(
-            f"v{new} goes {way}, {step_minutes:g} minutes a step, and v{stable} serves the rest",
-            f"where v{new} fails too often, or this run cannot go on: 0 % at once",
-            f"v{new} is noted as bad: no later rollback returns to it",
-        )
-        if steps
-        else ("nothing changes",),
-        calls=(
-            *(("scheduler:CreateSchedule the lease",) * (len(steps) > 1)),
-            *(f"lambda:UpdateAlias FunctionVersion={stable} weight {share:g}" for share in steps),
-        ),
-        undo=(f"ship v{new} again: run strategies/canary with its artifact",),
+        then=then,
+        calls=tuple(calls),
+        undo=(f"Deploy v{new} again: run strategies/canary with its artifact.",),
         reasons=(),
         covers={
             "action": "rollback",
@@ -105,173 +108,214 @@ def plan_gradual_rollback(
 
 
 def run_gradual_rollback(target: Target, plan: GradualRollbackPlan, approval: Approval) -> Rollout:
-    """Go down step after step, a poll at a time; whoever drives it waits. A second run finds the work done.
+    """Go down step after step, a poll at a time; the driver waits. A second run finds the work done.
 
-    'abort' takes the rest away at once, 'hold' stays at a step, under its lease, and 'promote' goes on to the next.
-    Closing the generator leaves the share as it is until the lease takes it away.
+    'abort' moves the remaining traffic at once, 'hold' stays at a step, under its failsafe, and 'promote' goes on to
+    the next. Closing the generator leaves the share as it is until the failsafe fires.
 
     AWS: lambda:UpdateAlias, scheduler:CreateSchedule, UpdateSchedule, DeleteSchedule (write); lambda:GetAlias,
     cloudwatch:GetMetricData (read).
 
     Raises:
-        Refused: ``approval-void``; AliasMoved where somebody else rolled back to another version meanwhile.
-        AwsFailed: the traffic could not be moved; ``now`` says what is live, and when the lease moves it.
+        Refused: ``approval-void``; AliasMoved where another run rolled back to another version meanwhile.
+        AwsFailed: the traffic could not be moved; ``now`` says what is live, and when the failsafe moves it.
     """
     approval.must_cover(plan)
-    descent = _GradualRollback(target, plan)
+    run = _Run(target, plan)
     if target.dry_run:
-        return descent.outcome("dry-run", ("Dry run: nothing was written.",))
+        return run.outcome("dry-run", "Dry run: nothing was written.")
     try:
-        reasons = yield from descent.go()
+        reasons = yield from run.to_end()
     except AliasMoved:
-        rollback.delete_failsafes(target, descent.run_id)  # a lease that stayed would fire at somebody else's weights
+        # A failsafe that stayed would fire at another run's weights.
+        delete_failsafes(target, run.traffic.run)
         raise
-    told = rollback.delete_failsafes(target, descent.run_id)
+    failures = delete_failsafes(target, run.traffic.run)
     target.journal.append(
         "rollback", to=plan.stable, away_from=(plan.new,), by=approval.by, already=not plan.steps, reasons=reasons
     )
-    return descent.outcome("drained", (*reasons, *told))
+    return run.outcome("drained", *reasons, *failures)
 
 
-class _GradualRollback:
-    """One way down: what it holds of the world, and its steps."""
+class _Run:
+    """One run of a plan."""
 
     def __init__(self, target: Target, plan: GradualRollbackPlan) -> None:
-        self.target, self.plan = target, plan
-        self.began = self.read_at = target.clock.now()
-        self.alias = rollback.require_alias(target)
-        self.run_id = self.alias.rollout.run if self.alias.rollout else target.run
+        self.target = target
+        self.plan = plan
+        self.began = target.clock.now()
+        alias = require_alias(target)
+        run = target.run
+        if alias.rollout is not None:
+            # The failsafe of the run that split the traffic is taken over.
+            run = alias.rollout.run
+        self.traffic = Traffic(target, alias, run=run, stable=plan.stable, new=plan.new)
         self.evidence = RolloutEvidence(target, plan.stable, plan.new)
-        self.lease: Failsafe | None = None
-        self.holding = False
+        self.paused = False
 
-    def go(self) -> Generator[Observation, Order | None, tuple[str, ...]]:
+    def to_end(self) -> Polls[tuple[str, ...]]:
         """Every step; why the last one came early, if it did."""
-        why = ""
-        if self.plan.steps and self.alias.additional != self.plan.new:
-            why = f"it was moved after the plan was made: it served {self.alias}."
-        elif len(self.plan.steps) > 1:
-            why = self._arm()
-        for share in self.plan.steps[:-1]:
-            if not why and share < self.alias.weight:  # another run may have gone further down
-                why = self._step(share) or (yield from self._stay(share))
-        if self.alias.failsafe_triggered or self.plan.new in (self.alias.primary, self.alias.additional):
+        reasons: tuple[str, ...] = ()
+        try:
+            yield from self._go_down()
+        except _MoveRestNow as why:
+            reasons = (f"The remaining traffic was moved at once: {why}",)
+        alias = self.traffic.alias
+        if alias.failsafe_triggered or self.plan.new in (alias.primary, alias.additional):
             try:
                 self._shift(0.0)
             except AwsFailed as failure:
-                failure.now = self._standing()
+                failure.now = self.traffic.describe()
                 raise
         if self.plan.steps:
             yield self._observe("", 0.0)
-        return (f"The rest was taken away at once: {why}",) if why else ()
+        return reasons
 
-    def _arm(self) -> str:
-        """Arm the lease of whoever shifted the traffic, anew; why it could not be, or ''."""
-        try:
-            self.lease = failsafe.arm_split(self.target, self.run_id)
-        except AwsFailed as failure:
-            return f"the lease could not be armed. {failure.what}"
-        return ""
+    def outcome(self, ending: Ending, *reasons: str) -> Outcome:
+        """How it ended, with all requests that were seen on the way."""
+        requests, failed = self.evidence.totals()
+        return Outcome(
+            ending,
+            self.plan.stable,
+            self.plan.new,
+            stage=STAGE,
+            began=self.began,
+            ended=self.target.clock.now(),
+            reasons=reasons,
+            requests=requests,
+            failed=failed,
+        )
 
-    def _step(self, share: float) -> str:
-        """One step down; why the rest must go at once, or ''."""
+    def _go_down(self) -> Polls[None]:
+        """Every step but the last.
+
+        Raises:
+            _MoveRestNow: a step, the failsafe or the new version failed, or a person aborted.
+        """
+        if self.plan.steps and self.traffic.alias.additional != self.plan.new:
+            raise _MoveRestNow(f"it was moved after the plan was made: it served {self.traffic.alias}.")
+        if len(self.plan.steps) > 1:
+            try:
+                self.traffic.arm()
+            except AwsFailed as failure:
+                raise _MoveRestNow(f"the failsafe could not be armed. {failure.what}") from failure
+        for share in self.plan.steps[:-1]:
+            # Another run may have gone further down.
+            if share < self.traffic.weight:
+                self._step(share)
+                yield from self._stay(share)
+
+    def _step(self, share: float) -> None:
         try:
             self._shift(share)
         except AwsFailed as failure:
-            return f"a step failed. {failure.what}"
-        return "" if self.alias.additional == self.plan.new else "somebody else took it away first."
+            raise _MoveRestNow(f"a step failed. {failure.what}") from failure
+        if self.traffic.alias.additional != self.plan.new:
+            raise _MoveRestNow("another run moved it first.")
 
     def _shift(self, share: float) -> None:
         """Leave the new version this share: a rollback wins over the rollout that it ends."""
-        stable, new = self.plan.stable, self.plan.new
         try:
-            self.alias = rollback.shift_all_traffic(
-                self.target, self.alias, stable, (new,), only_from=new, leaving=share
-            )
+            self.traffic.roll_back((self.plan.new,), leaving=share)
         except AliasMoved as moved:
-            if (moved.alias.primary, moved.alias.additional) != (stable, None):
+            if (moved.alias.primary, moved.alias.additional) != (self.plan.stable, None):
                 raise
-            self.alias = moved.alias  # somebody else has done it
-        self.read_at = self.target.clock.now()
-        self.evidence.shifted(self.read_at, self.alias.weight)
-        where = {"weight": self.alias.weight, "to": f"v{new}", "serves": str(self.alias)}
-        self.target.journal.append("shifted", stage="rolled-back", **where)
+            # Another run has done it already.
+        self.evidence.shifted(self.traffic.read_at, self.traffic.weight)
+        self.traffic.confirm_shift(STAGE)
 
-    def _stay(self, share: float) -> Generator[Observation, Order | None, str]:
-        """Watch a step until it is over: '' to go on, or why the rest must go at once."""
+    def _stay(self, share: float) -> Polls[None]:
+        """Monitor a step until its time is over."""
         until = self.target.clock.now() + timedelta(minutes=self.plan.step_minutes)
         while True:
-            if why := self._look():
-                return why
-            seen = self._observe(self.evidence.read(self.target.clock.now()) or "", share)
-            if seen.verdict is not None and seen.verdict.decision == "rollback":
-                return " ".join(seen.verdict.reasons)
-            if seen.at >= until and not self.holding:
-                return ""
-            order = yield seen
+            self._check_alias()
+            observation = self._observe(self.evidence.read(self.target.clock.now()) or "", share)
+            if observation.verdict is not None and observation.verdict.decision == "rollback":
+                raise _MoveRestNow(" ".join(observation.verdict.reasons))
+            if observation.at >= until and not self.paused:
+                return
+            order = yield observation
             if order == "abort":
-                return "a person ordered it."
+                raise _MoveRestNow("a person aborted the steps.")
             if order == "promote":
-                self.holding = False
-                return ""
-            self.holding = order == "hold" or (self.holding and order is None)
+                self.paused = False
+                return
+            self.paused = order == "hold" or (self.paused and order is None)
 
-    def _look(self) -> str:
-        """Read the alias again, and renew the lease when it is due; why the rest must go at once, or ''."""
+    def _check_alias(self) -> None:
+        """Read the alias again, and renew the failsafe when it is time."""
         try:
-            alias = rollback.require_alias(self.target)
-            self.read_at = self.target.clock.now()
-            if alias.revision != self.alias.revision:
-                self.alias = alias
-                return f"somebody else moved the alias: it served {alias}."
-            if self.lease is not None and failsafe.needs_renewal(self.target, self.lease):
-                self.lease = failsafe.renew(self.target, self.lease)
-        except FailsafeMissing:
-            return "the lease was deleted by somebody else."
+            self.traffic.read()
+            self.traffic.renew()
+        except (AliasMoved, FailsafeTriggered):
+            raise _MoveRestNow(f"another run or tool moved the alias: it served {self.traffic.alias}.") from None
+        except FailsafeLost as lost:
+            raise _MoveRestNow(lost.why) from lost
         except AwsFailed as failure:
-            return f"the alias or its lease could not be reached. {failure.what}"
-        return ""
+            raise _MoveRestNow(f"the alias could not be read. {failure.what}") from failure
 
     def _observe(self, trouble: str, share: float) -> Observation:
         now = self.target.clock.now()
         verdict = self.evidence.verdict(now, 60 * self.plan.step_minutes, final=False)
-        says = f"Metrics cannot be read: {trouble} Steps go on." if trouble else " ".join(verdict.reasons)
-        self.target.journal.append("observed", stage="rolled-back", weight=share, decision=verdict.decision, says=says)
-        wake_at = now.replace(second=0, microsecond=0) + MINUTE if share else now
-        rows = self.evidence.fresh()
-        return Observation(now, "rolled-back", share, rows, verdict, self.evidence, wake_at, says)
-
-    def _standing(self) -> str:
-        told = aliases.describe_current_state(self.target, self.alias, self.read_at)
-        if self.lease is not None and self.lease.until > self.target.clock.now():
-            told += f" The lease takes what v{self.plan.new} still has away at {self.lease.until:%H:%M} UTC."
-        return told
-
-    def outcome(self, ending: Ending, reasons: tuple[str, ...]) -> Outcome:
-        """How it ended, with all requests that were seen on the way."""
-        now, plan = self.target.clock.now(), self.plan
-        return Outcome(ending, plan.stable, plan.new, "rolled-back", self.began, now, reasons, *self.evidence.totals())
+        says = " ".join(verdict.reasons)
+        if trouble:
+            says = f"Metrics cannot be read: {trouble} The steps continue."
+        self.target.journal.append("observed", stage=STAGE, weight=share, decision=verdict.decision, says=says)
+        return Observation(
+            now,
+            STAGE,
+            share,
+            wake_at=next_poll(now) if share else now,
+            says=says,
+            rows=self.evidence.fresh(),
+            verdict=verdict,
+            evidence=self.evidence,
+        )
 
 
-def _drained(alias: Alias) -> bool:
-    """Whether a rollout's share was taken away already, by whomever."""
+def _require_rollout(target: Target, alias: Alias) -> None:
+    """Refuse unless a canary beside the stable version has a share, or had one that went back already."""
+    if alias.additional is None and not _is_drained(alias):
+        raise Refused(
+            "nothing-to-drain",
+            f"{target.resource} serves {alias}: no canary receives traffic.",
+            now="Nothing was changed.",
+            next="To roll back a version that serves alone, open rollback/immediate.",
+        )
+    if alias.stable is None:
+        raise which_is_stable(target, alias)
+    if alias.stable != alias.primary:
+        # The failsafe of the steps clears the weights, which here would give the new version all traffic.
+        raise Refused(
+            "weights-not-ours",
+            f"{target.resource} serves {alias}. v{alias.stable} is the stable version, but another tool made "
+            f"v{alias.primary} the primary one.",
+            now="Nothing was changed.",
+            next=f"Open rollback/immediate: it gives v{alias.stable} 100 % of the traffic in one write.",
+        )
+
+
+def _is_drained(alias: Alias) -> bool:
+    """Whether a rollout's share went back already."""
     record = alias.rollout
-    return record is not None and (
-        alias.failsafe_triggered or (record.stage in ("rolled-back", "held") and alias.primary == record.stable_version)
-    )
+    if record is None:
+        return False
+    rolled_back = record.stage in ("rolled-back", "held") and alias.primary == record.stable_version
+    return rolled_back or alias.failsafe_triggered
 
 
 def _steps(target: Target, alias: Alias, percent: list[float], minutes: float) -> tuple[float, ...]:
     """The shares on the way down from where the alias is."""
-    policy = [each / 100 for each in reversed(target.settings.rollout.stages_percent) if each / 100 < alias.weight]
-    steps = [each / 100 for each in percent] or policy
-    steps = steps if steps and steps[-1] == 0 else [*steps, 0.0]
+    stages = [stage / 100 for stage in reversed(target.settings.rollout.stages_percent)]
+    steps = [share / 100 for share in percent] or [share for share in stages if share < alias.weight]
+    if not steps or steps[-1] != 0:
+        steps.append(0.0)
     falling = all(later < earlier for earlier, later in pairwise((alias.weight, *steps)))
     if not falling or steps[-1] < 0 or not 0 < minutes <= 60:
         raise InvalidInput(
             "invalid-parameters",
-            f"steps {percent} of {minutes:g} minutes: steps must fall from the {100 * alias.weight:g} % that "
-            f"v{alias.additional} has now, for example [5, 0], and last above 0 and at most 60 minutes each.",
+            f"steps {percent} of {minutes:g} min: steps must fall from the {exact_percent(alias.weight)} that "
+            f"v{alias.additional} has now, for example [5, 0]. Each takes more than 0 and at most 60 min.",
             now=f"{target.resource} serves {alias}; nothing was changed.",
             next="Correct steps and step_minutes; empty steps go back through the environment's stages.",
         )

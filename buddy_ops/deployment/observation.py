@@ -1,27 +1,35 @@
-"""How a rollout is seen while it runs, and what a person may order at a poll."""
+"""What a rollout shows at each poll, and what a person may order then."""
 
 from collections.abc import Generator
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Literal
+from typing import Literal, TypeVar
 
 from buddy_ops.core.outcome import Ending, Outcome
+from buddy_ops.core.text import MINUTE, floor_minute
 from buddy_ops.health.evidence import RolloutEvidence
 from buddy_ops.health.judge import Verdict
 from buddy_ops.health.metrics import MinuteRow
 
+T = TypeVar("T")
+
 Order = Literal["abort", "hold", "promote", "go on"]
-"""What a person may order at a poll: 'go on' ends a 'hold', and leaves the rest to the verdict."""
+"""What a person may order at a poll. 'hold' pauses and 'go on' resumes: then the verdict decides again."""
 
 
 @dataclass(frozen=True)
 class Observation:
-    """One poll. ``rows`` are the minutes read since the last one, ``verdict`` what the judge says of all so far.
+    """One poll of a rollout.
 
     Attributes:
-        stage: '1', '2', ... or 'publish' or 'watch'.
-        weight: the new version's share now, 0..1.
+        at: when it was made.
+        stage: '1', '2', ... while traffic is split; 'publish', 'prove', 'watch' or 'rolled-back' else.
+        weight: the new version's share of the traffic now, 0..1.
         wake_at: when to call again.
+        says: what the poll found, for the operator.
+        rows: the minutes read since the last poll.
+        verdict: the judge's verdict on all minutes so far; None while no traffic is judged.
+        evidence: what the verdict rests on; None while no traffic is judged.
         bake_left_s: seconds until the bake is over, at least 0; None where nothing bakes.
         next_weight: the new version's share in the next stage, 0..1; None where there is none.
     """
@@ -29,30 +37,44 @@ class Observation:
     at: datetime
     stage: str
     weight: float
-    rows: tuple[MinuteRow, ...]
-    verdict: Verdict | None
-    evidence: RolloutEvidence | None
     wake_at: datetime
     says: str
+    rows: tuple[MinuteRow, ...] = ()
+    verdict: Verdict | None = None
+    evidence: RolloutEvidence | None = None
     bake_left_s: float | None = None
     next_weight: float | None = None
 
 
-Rollout = Generator[Observation, Order | None, Outcome]
+Polls = Generator[Observation, Order | None, T]
+"""A part of a rollout that yields an observation per poll, takes an order, and returns a T."""
+
+Rollout = Polls[Outcome]
+
+
+def next_poll(now: datetime) -> datetime:
+    """When a running rollout looks again: at the next full minute."""
+    return floor_minute(now) + MINUTE
 
 
 @dataclass(frozen=True)
 class RollbackDecision:
-    """The decision to take the traffic back, and whether the new version is to blame."""
+    """Why a rollout rolls back.
+
+    Attributes:
+        ending: the ending of the rollout then.
+        reasons: a sentence each.
+        rejects_version: whether the new version is to blame, so that no later rollback may return to it.
+    """
 
     ending: Ending
     reasons: tuple[str, ...]
-    bad: bool = False
+    rejects_version: bool = False
 
 
-ABORTED = RollbackDecision("aborted", ("A person aborted the rollout.",), bad=True)
+ABORTED = RollbackDecision("aborted", ("A person aborted the rollout.",), rejects_version=True)
 
 
 def rollback_without_blame(*reasons: str) -> RollbackDecision:
-    """Take the traffic back and blame nobody."""
+    """A rollback after which the new version may be deployed again."""
     return RollbackDecision("held", reasons)

@@ -1,60 +1,114 @@
-"""One engine for every strategy: publish, test, shift in stages, watch, promote or take back.
+"""One engine for every strategy: publish, test, shift in stages, monitor, then promote or roll back.
 
-Knows stages, bakes and the lease. It is a generator that never sleeps: it yields an Observation and when to come back;
-whoever drives it waits. Charts and reports watch it; it imports none of them. The whole state of a rollout lives in the
-alias, so any machine can resume, abort or explain it.
+A rollout is a generator that never sleeps: it yields an observation per poll, with the time of the next one, and its
+driver waits. Its whole state is in the alias, so that any machine can resume, abort or explain it. Between polls it is
+in one of the states below.
 """
 
-from collections.abc import Generator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from typing import Literal
 
 from buddy_ops.aws import aliases, failsafe, freezes
 from buddy_ops.aws.aliases import Alias, AliasMoved, AliasState, RolloutState
-from buddy_ops.aws.failsafe import Failsafe, FailsafeMissing
 from buddy_ops.aws.session import Target
-from buddy_ops.core.errors import AwsFailed, BuddyError, Refused
+from buddy_ops.core.errors import AwsFailed, Refused
 from buddy_ops.core.journal import iso_utc
-from buddy_ops.core.outcome import Ending, Outcome, raise_for_ending
+from buddy_ops.core.outcome import Ending, Outcome
 from buddy_ops.core.plan import Approval
-from buddy_ops.deployment import _publishing, rollback, smoke_tests
+from buddy_ops.core.text import MINUTE, parse_utc, time_of_day
+from buddy_ops.deployment import _publishing, smoke_tests
+from buddy_ops.deployment._traffic import (
+    FailsafeLost,
+    FailsafeTriggered,
+    Traffic,
+    alias_deleted,
+    delete_failsafes,
+    own_open_rollout,
+)
 from buddy_ops.deployment.observation import (
     ABORTED,
     Observation,
     Order,
+    Polls,
     RollbackDecision,
     Rollout,
+    next_poll,
     rollback_without_blame,
 )
-from buddy_ops.deployment.rollout_plan import RolloutPlan, check_rules, own_open_rollout, plan_rollout
+from buddy_ops.deployment.rollout_plan import RolloutPlan, check_rules, plan_rollout
 from buddy_ops.health.evidence import RolloutEvidence
 from buddy_ops.health.judge import Verdict
-from buddy_ops.health.metrics import MINUTE
 from buddy_ops.migrations import schema
 
-__all__ = [
-    "Observation",
-    "Order",
-    "Outcome",
-    "Rollout",
-    "RolloutPlan",
-    "drive_rollout",
-    "plan_rollout",
-    "raise_for_ending",
-    "run_rollout",
-]
+__all__ = ["Observation", "Order", "Outcome", "Rollout", "RolloutPlan", "drive_rollout", "plan_rollout", "run_rollout"]
+
+
+@dataclass(frozen=True)
+class Publishing:
+    """The build becomes a version and must pass its smoke tests. It receives no traffic."""
+
+
+@dataclass(frozen=True)
+class Proving:
+    """A failsafe must fire at a scratch alias, before traffic depends on one."""
+
+
+@dataclass(frozen=True)
+class Baking:
+    """Traffic is split at a stage, counted from 0, until the verdict."""
+
+    stage: int
+
+
+@dataclass(frozen=True)
+class Watching:
+    """The new version receives all traffic, and is monitored."""
+
+
+@dataclass(frozen=True)
+class Promoting:
+    """A stage or the watch has passed: the next write follows.
+
+    Attributes:
+        seen: the poll that decided it; its rows are those that were not yielded yet.
+    """
+
+    passed: Baking | Watching
+    seen: Observation
+
+
+@dataclass(frozen=True)
+class RollingBack:
+    """All traffic goes back to the stable version.
+
+    Attributes:
+        shown: the observation that decided it, where it was not yielded yet.
+    """
+
+    decision: RollbackDecision
+    shown: Observation | None = None
+
+
+@dataclass(frozen=True)
+class Ended:
+    """Nothing is left to do."""
+
+    outcome: Outcome
+
+
+Step = Publishing | Proving | Baking | Watching | Promoting | RollingBack
+State = Step | Ended
 
 
 def run_rollout(target: Target, plan: RolloutPlan, approval: Approval) -> Rollout:
-    """Carry the plan out, a poll at a time. Closing the generator leaves the alias as it is, under its lease.
+    """Carry the plan out, a poll at a time. Closing the generator leaves the alias as it is, under its failsafe.
 
     AWS: lambda:UpdateFunctionCode, PublishVersion, UpdateAlias or CreateAlias, InvokeFunction,
     scheduler:CreateSchedule, UpdateSchedule, DeleteSchedule (write); lambda:GetAlias, GetFunctionConfiguration,
     cloudwatch:GetMetricData (read).
 
     Raises:
-        Refused: ``approval-void``, ``smoke-failed``; AliasMoved when somebody else moves the alias.
+        Refused: ``approval-void``, ``smoke-failed``; AliasMoved when another run or tool moves the alias.
         AwsFailed: AWS refused or could not be reached; running again resumes.
     """
     approval.must_cover(plan)
@@ -62,20 +116,14 @@ def run_rollout(target: Target, plan: RolloutPlan, approval: Approval) -> Rollou
         target.journal.append(
             "broke-glass", who=plan.break_glass.who, why=plan.break_glass.why, against=plan.violations
         )
-    engine = _Engine(target, plan, approval)
-    try:
-        outcome = yield from engine.run(called_off=approval.order == "abort")
-    except AliasMoved as moved:
-        # A lease of ours that stayed would fire at the winner's weights; a rollback clears up after us by itself. It
-        # clears the weights: where another tool made the new version the primary, it would get all traffic.
-        reversed_sides = moved.alias.additional is not None and moved.alias.primary != plan.stable
-        if moved.alias.rollout is None or moved.alias.rollout.run != engine.run_id or reversed_sides:
-            rollback.delete_failsafes(target, engine.run_id)
-        raise
-    except AwsFailed as failure:
-        # What one call changed is not what an operator asks: it is what serves now.
-        failure.now = engine.standing()
-        raise
+    began = target.clock.now()
+    alias = aliases.read_alias(target)
+    if alias is None and plan.stable:
+        raise alias_deleted(target)
+    if alias is None:
+        outcome = yield from _deploy_first(target, plan, approval, began=began)
+    else:
+        outcome = yield from _Run(target, plan, approval, alias=alias, began=began).to_end()
     target.journal.append(
         "outcome",
         ending=outcome.ending,
@@ -91,7 +139,7 @@ def run_rollout(target: Target, plan: RolloutPlan, approval: Approval) -> Rollou
 
 
 def drive_rollout(target: Target, rollout: Rollout) -> Outcome:
-    """Drive a rollout to its end without a picture."""
+    """Drive a rollout to its end without a chart."""
     while True:
         try:
             observation = next(rollout)
@@ -101,455 +149,493 @@ def drive_rollout(target: Target, rollout: Rollout) -> Outcome:
         target.clock.sleep_until(observation.wake_at)
 
 
-class _Engine:
-    """One run of a plan: what it holds of the world, and its steps."""
+def _deploy_first(target: Target, plan: RolloutPlan, approval: Approval, *, began: datetime) -> Rollout:
+    """Create the alias. Nothing served before, so there is nothing to compare with or to roll back to."""
+    ending: Ending = "dry-run"
+    version = plan.change.known
+    stage = ""
+    reason = "Dry run: nothing was written."
+    if not target.dry_run:
+        try:
+            version = yield from _publish(target, plan, None, approval)
+            _require_schema(target, version)
+            record = RolloutState(target.run, "", version, "unproven", iso_utc(target.clock.now()))
+            aliases.update_alias(target, None, AliasState(version, None, 0.0, record))
+        except AwsFailed as failure:
+            failure.now = aliases.describe_current_state(target, None, began)
+            raise
+        ending = "deployed"
+        stage = record.stage
+        reason = f"The alias {target.resource} was created → v{version} (100 %)."
+    return Outcome(ending, plan.stable, version, stage=stage, began=began, ended=target.clock.now(), reasons=(reason,))
 
-    def __init__(self, target: Target, plan: RolloutPlan, approval: Approval) -> None:
-        self.target, self.plan, self.policy, self.approval = target, plan, target.settings.rollout, approval
-        self.run_id = plan.resumes.run if plan.resumes else target.run
-        self.new = plan.known
+
+def _publish(target: Target, plan: RolloutPlan, alias: Alias | None, approval: Approval) -> Polls[str]:
+    """Make the plan's change a version that passed its smoke tests; its number.
+
+    Raises:
+        Refused: ``frozen``, ``not-allowed``, ``smoke-failed``, ``rollout-under-way``.
+    """
+    _require_allowed(target, plan, alias)
+    if alias is not None and alias.rollout is not None:
+        # A run that was killed right before its end left a failsafe, which would fire at this rollout's weights.
+        delete_failsafes(target, alias.rollout.run)
+    version = plan.change.known
+    if not version:
+        version = yield from _publishing.publish_build(target, plan, alias, approval)
+    if plan.strategy in target.settings.rollout.smoke_tested:
+        smoke_tests.require_passing(target, version)
+    return version
+
+
+def _require_allowed(target: Target, plan: RolloutPlan, alias: Alias | None) -> None:
+    """Ask again for freezes and for the environment's rules: minutes may have passed since the plan."""
+    freezes.require_unfrozen(target)
+    check_rules(target, alias, plan.change.sha256, strategy=plan.strategy, break_glass=plan.break_glass)
+
+
+def _require_schema(target: Target, version: str) -> None:
+    """Compare the schemas that a version is compatible with to the tables', before it receives traffic."""
+    if target.settings.tables:
+        schema.require_compatible(target, version, aliases.get_configuration(target, version))
+
+
+class _Run:
+    """One run of a plan on an alias that exists.
+
+    Attributes:
+        began: when the rollout began; after a resumption, when its first run shifted traffic.
+        started: when this run began.
+        polled: when the last poll was.
+        seen: the last observation; its rows are those that were not yielded yet.
+        unread_since: since when metrics or alias cannot be read.
+        failing_since: since when the next write fails.
+    """
+
+    def __init__(self, target: Target, plan: RolloutPlan, approval: Approval, *, alias: Alias, began: datetime) -> None:
+        self.target = target
+        self.plan = plan
+        self.approval = approval
+        self.settings = target.settings.rollout
+        run = target.run
+        if plan.resumes:
+            run = plan.resumes.run
+        self.traffic = Traffic(target, alias, run=run, stable=plan.stable, new=plan.change.known)
+        self.evidence = RolloutEvidence(target, plan.stable, plan.change.known)
         self.stages = plan.stages
-        self.began = self.started = self.polled = target.clock.now()
+        self.began = began
+        self.started = began
+        self.polled = began
+        self.paused = False
+        self.frozen = ""
+        self.seen: Observation | None = None
         self.unread_since: datetime | None = None
         self.failing_since: datetime | None = None
-        self.holding = False
-        self.frozen = ""
-        self.lease: Failsafe | None = None
-        self.guarded = ""
-        self.intended: AliasState | None = None
-        self.alias: Alias | None = None
-        self.read_at = self.began
-        self.evidence: RolloutEvidence | None = None
-        self.seen: Observation | None = None
-        self.untold: Observation | None = None
 
-    def run(self, called_off: bool = False) -> Rollout:
-        """Publish, test, then stage after stage, then the watch; or only the way back from where it stands."""
-        self.alias = aliases.read_alias(self.target)
-        if self.target.dry_run:
-            return self._outcome("dry-run", ("Dry run: nothing was written.",))
-        live = (
-            self.alias and self.plan.known and self.alias.primary == self.plan.known and self.alias.additional is None
-        )
-        if self.alias and live and self.plan.resumes is None:
-            record = self.alias.rollout
-            # A run that was killed at its very end left its schedules behind.
-            ours = record is not None and record.new_version == self.new
-            told = rollback.delete_failsafes(self.target, record.run) if record is not None and ours else []
-            return self._outcome("already-live", (f"v{self.new} has this code and serves {self.alias}.", *told))
-        if self.plan.resumes and self.alias and self.alias.failsafe_triggered:
-            return (yield from self._take_back(self._lease_fired()))
-        if self.plan.resumes and called_off:
-            return (yield from self._take_back(ABORTED))
-        if self.plan.resumes is None:
-            begun = own_open_rollout(self.target, self.alias, self.new) is not None
-            if self.alias is not None and (begun or self.alias.primary != self.plan.stable):
-                raise AliasMoved(self.target, self.alias)
-            freezes.require_unfrozen(self.target)
-            self._permit()
-            if self.alias is not None and self.alias.rollout is not None:
-                # A run that was killed at its very end left a lease, which would fire at this rollout's weights.
-                rollback.delete_failsafes(self.target, self.alias.rollout.run)
-        if not self.new:
-            self.new = yield from _publishing.publish_build(self.target, self.plan, self.alias, self.approval)
-        if self.plan.resumes is None and self.plan.strategy in self.policy.smoke_tested:
-            smoke_tests.require_passing(self.target, self.new)
-        if self.alias is None:
-            return self._deploy_first()
-        if self.target.settings.lease.prove and self.plan.resumes is None:
-            yield from self._prove_lease()
-        back = self._begin_judging()
-        while back is None:
-            back = yield from self._bake()
-            if back is None:
-                ended = yield from self._advance()
-                if isinstance(ended, Outcome):
-                    return ended
-                back = ended
-        return (yield from self._take_back(back))
+    def to_end(self) -> Rollout:
+        """Go from state to state."""
+        try:
+            state = self._first_state()
+            while not isinstance(state, Ended):
+                state = yield from self._next_state(state)
+        except AliasMoved as moved:
+            if self._is_out_of_custody(moved.alias):
+                delete_failsafes(self.target, self.traffic.run)
+            raise
+        except AwsFailed as failure:
+            # An operator does not ask what one call changed, but what serves now.
+            failure.now = self.traffic.describe()
+            raise
+        return state.outcome
 
-    def standing(self) -> str:
-        """What is live now, read again or as it was last read, and what happens if nobody does anything."""
-        told = aliases.describe_current_state(self.target, self.alias, self.read_at)
-        if self.lease is not None and self.lease.until > self.target.clock.now():
-            until = f"{self.lease.until:%H:%M} UTC"
-            told += f" Unless a run of the same build goes on, v{self.new} loses its traffic at {until}."
-        return told
+    def _next_state(self, state: Step) -> Polls[State]:
+        match state:
+            case Publishing():
+                self.traffic.new = yield from _publish(self.target, self.plan, self.traffic.alias, self.approval)
+                if self.target.settings.lease.prove:
+                    return Proving()
+                return self._begin()
+            case Proving():
+                yield from self._prove_failsafe()
+                return self._begin()
+            case Promoting():
+                return (yield from self._promote(state))
+            case RollingBack():
+                return (yield from self._roll_back(state))
+            case Baking() | Watching():
+                return (yield from self._poll())
+
+    def _is_out_of_custody(self, alias: Alias) -> bool:
+        """Whether our failsafe would do harm on an alias that another run or tool moved.
+
+        It would fire at the winner's weights. It clears the weights: where another tool made the new version the
+        primary, that would give it all traffic. A rollback deletes our failsafes by itself.
+        """
+        if alias.rollout is None or alias.rollout.run != self.traffic.run:
+            return True
+        return alias.additional is not None and alias.primary != self.traffic.stable
 
     # Before traffic
 
-    def _refuse_misfit(self) -> None:
-        """What a version can read and write is known once it is published, and compared before it gets any traffic."""
-        if self.target.settings.tables:
-            schema.require_compatible(self.target, self.new, aliases.get_configuration(self.target, self.new))
+    def _first_state(self) -> State:
+        """Where the rollout begins, or is resumed: the alias decides, as it is now."""
+        alias = self.traffic.alias
+        if self.target.dry_run:
+            return self._end("dry-run", "Dry run: nothing was written.")
+        if self.traffic.switched and self.plan.resumes is None:
+            return self._already_live()
+        record = own_open_rollout(self.target, alias, self.traffic.new)
+        if self.plan.resumes is None:
+            if record is not None or alias.primary != self.plan.stable:
+                raise AliasMoved(self.target, alias)
+            return Publishing()
+        if record is None:
+            # Since the plan was made, the rollout that it resumes was closed or rolled back.
+            if self.traffic.switched:
+                return self._already_live()
+            raise AliasMoved(self.target, alias)
+        if alias.failsafe_triggered:
+            return RollingBack(self._failsafe_triggered())
+        if self.approval.order == "abort":
+            return RollingBack(ABORTED)
+        return self._resume(record)
 
-    def _permit(self) -> None:
-        """Ask the environment's rules again, unless they are broken by name."""
-        check_rules(self.target, self.plan.strategy, self.plan.sha256, self.alias, self.plan.break_glass)
+    def _already_live(self) -> Ended:
+        record = self.traffic.alias.rollout
+        failures: list[str] = []
+        if record is not None and record.new_version == self.traffic.new:
+            # A run that was killed at its very end left its schedules behind.
+            failures = delete_failsafes(self.target, record.run)
+        reason = f"v{self.traffic.new} has this code, and {self.target.resource} serves {self.traffic.alias}."
+        return self._end("already-live", reason, *failures)
 
-    def _deploy_first(self) -> Outcome:
-        """There is no alias: create it. Nothing served before, so there is nothing to compare with or return to."""
-        self._refuse_misfit()
-        record = RolloutState(self.target.run, "", self.new, "unproven", iso_utc(self.target.clock.now()))
-        self.alias = aliases.update_alias(self.target, None, AliasState(self.new, None, 0.0, record))
-        return self._outcome(
-            "deployed", (f"The alias {self.target.resource} was created: it serves 100 % v{self.new}.",)
-        )
+    def _prove_failsafe(self) -> Polls[None]:
+        """Where the settings demand it: see a failsafe fire before traffic depends on one."""
+        for wake_at in failsafe.prove_failsafe(self.target, self.traffic.stable, self.traffic.new):
+            says = "Waiting for the failsafe to fire on a scratch alias."
+            yield Observation(self.target.clock.now(), "prove", 0.0, wake_at=wake_at, says=says)
 
-    def _prove_lease(self) -> Generator[Observation, Order | None, None]:
-        """Where the policy demands it: see a lease fire before traffic depends on one."""
-        for wake_at in failsafe.prove_failsafe(self.target, self.plan.stable, self.new):
-            says = "Waiting for a lease to fire at a scratch alias."
-            yield Observation(self.target.clock.now(), "prove", 0.0, (), None, None, wake_at, says)
+    def _resume(self, record: RolloutState) -> State:
+        """Take over the rollout at its record's stage."""
+        if record.probe:
+            self.stages = self._with_probe()
+        self.began = self.evidence.resume(record, list(self.stages))
+        self.target.journal.append("resumed", run=record.run, stage=record.stage, of=f"v{self.traffic.new}")
+        try:
+            self.traffic.arm()
+        except AwsFailed as failure:
+            if not record.open:
+                raise  # the new version already serves alone, and no failsafe of ours threatens that
+            return RollingBack(rollback_without_blame(f"The failsafe could not be armed. {failure.what}"))
+        return self._state_of_alias()
 
-    # Stages
-
-    def _begin_judging(self) -> RollbackDecision | None:
-        """Read the minutes before, then shift to the first stage or pick up the one under way."""
-        self.evidence = RolloutEvidence(self.target, self.plan.stable, self.new)
-        resumed = self.plan.resumes
-        if resumed is not None:
-            self.stages = self._with_probe(resumed.probe)
-            self.began = self.evidence.resume(resumed, list(self.stages))
-            self.target.journal.append("resumed", run=resumed.run, stage=resumed.stage, of=f"v{self.new}")
-            try:
-                self.lease = failsafe.arm_split(self.target, self.run_id) if resumed.shifting else self._guard()
-            except AwsFailed as failure:
-                if not resumed.open:
-                    raise  # it serves alone, for good, and nothing of ours threatens that
-                return rollback_without_blame(
-                    f"The lease could not be armed, so the traffic does not stay split. {failure.what}"
-                )
-            return None
+    def _begin(self) -> State:
+        """Read the minutes before, then shift to the first stage."""
+        self.evidence = RolloutEvidence(self.target, self.traffic.stable, self.traffic.new)
         trouble = self.evidence.read(self.began)
         if trouble is not None:
             raise Refused(
                 "metrics-unreadable",
-                f"The rollout did not begin, since it would be blind: {trouble}",
-                now=f"{self.target.resource} serves {self.alias}; nothing was shifted.",
-                next="See whether CloudWatch has an outage or is late (setting late_data_s), and whether the role may "
+                f"The rollout did not begin: it could not be monitored. {trouble}",
+                now=f"{self.target.resource} serves {self.traffic.alias}; nothing was shifted.",
+                next="Check whether CloudWatch has an outage or is late (setting late_data_s), and if the role may "
                 "call cloudwatch:GetMetricData. Then run this again.",
             )
-        # Publishing and proving take minutes: somebody froze deployments or migrated a table, or the window has closed.
-        freezes.require_unfrozen(self.target)
-        self._permit()
-        self._refuse_misfit()
-        probe = self.policy.probe_percent
-        busy = self.evidence.requests_per_minute >= self.policy.probe_from_requests_per_minute
-        self.stages = self._with_probe(bool(probe) and busy and probe / 100 < self.stages[0])
-        back = self._shift(0)
+        # Publishing and proving take minutes: meanwhile deployments may be frozen, or a table migrated.
+        _require_allowed(self.target, self.plan, self.traffic.alias)
+        _require_schema(self.target, self.traffic.new)
+        busy = self.evidence.requests_per_minute >= self.settings.probe_from_requests_per_minute
+        if busy and 0 < self.settings.probe_percent / 100 < self.stages[0]:
+            self.stages = self._with_probe()
+        state = self._shift(0)
         self.began = self.evidence.shifts[0][0]
-        return back
+        return state
 
-    def _with_probe(self, probing: bool) -> tuple[float, ...]:
-        return (self.policy.probe_percent / 100, *self.plan.stages) if probing else self.plan.stages
+    # Stages
 
-    @property
-    def _stage(self) -> int:
-        """The stage under way, from 0; the watch is the last."""
-        record = self.alias.rollout if self.alias else None
-        return int(record.stage) - 1 if record is not None and record.shifting else len(self.stages) - 1
+    def _with_probe(self) -> tuple[float, ...]:
+        return (self.settings.probe_percent / 100, *self.plan.stages)
 
-    def _shift(self, stage: int) -> RollbackDecision | None:
-        """Give the new version the stage's share. The lease stands before weights do, the guard after a switch."""
-        assert self.alias is not None and self.evidence is not None
-        weight, now = self.stages[stage], self.target.clock.now()
-        record = self._record("watch" if weight == 1.0 else str(stage + 1), now)
+    def _state_of_alias(self) -> Baking | Watching:
+        if self.traffic.record.shifting:
+            return Baking(int(self.traffic.record.stage) - 1)
+        return Watching()
+
+    def _shift(self, stage: int) -> State:
+        """Give the new version the stage's share."""
+        now = self.target.clock.now()
+        weight = self.stages[stage]
         if weight < 1.0:
-            if self.lease is None:
-                self.lease = failsafe.arm_split(self.target, self.run_id)
-            to = AliasState(self.plan.stable, self.new, weight, record)
+            to = AliasState(self.traffic.stable, self.traffic.new, weight, self._record(str(stage + 1), now))
         else:
-            to = AliasState(self.new, None, 0.0, record)
-        self.intended = to
-        self._hold(aliases.update_alias(self.target, self.alias, to))
-        return self._shifted(to)
+            to = AliasState(self.traffic.new, None, 0.0, self._record("watch", now))
+        self.traffic.shift(to)
+        return self._shifted()
 
-    def _shifted(self, to: AliasState) -> RollbackDecision | None:
-        """The alias is where we meant it to be: from now on the stage bakes, and a switch is guarded."""
-        assert self.evidence is not None
-        weight = 1.0 if to.additional is None else to.weight
-        self.intended = None
-        self.evidence.shifted(datetime.fromisoformat(to.rollout.since), weight)
-        self.target.journal.append(
-            "shifted", stage=to.rollout.stage, weight=weight, to=f"v{self.new}", serves=str(self.alias)
-        )
-        if weight < 1.0:
-            return None
+    def _shifted(self) -> State:
+        """The write took effect: from now on the stage bakes."""
+        record = self.traffic.record
+        self.evidence.shifted(parse_utc(record.since), self.traffic.weight)
         try:
-            # Before the guard: a lease that fires gives the alias another revision, and the guard is void.
-            failsafe.disarm(self.target, "lease", self.run_id)
-        except AwsFailed as failure:
-            self._pass_over("The lease could not be deleted; it clears weights that are not there.", failure)
-        try:
-            self.lease = self._guard()
-        except AwsFailed as failure:
-            return rollback_without_blame(f"The guard could not be armed, so the switch does not stand. {failure.what}")
-        return None
-
-    def _guard(self) -> Failsafe:
-        assert self.alias is not None
-        armed = failsafe.arm_switch(self.target, self.plan.stable, self.alias.revision, self.run_id)
-        self.guarded = self.alias.revision
-        return armed
-
-    def _hold(self, alias: Alias) -> None:
-        self.alias, self.read_at = alias, self.target.clock.now()
-
-    def _pass_over(self, what: str, failure: AwsFailed) -> None:
-        """Something failed that need not stop us now: it stands in the journal."""
-        self.target.journal.append("passed-over", what=what, because=failure.what)
+            self.traffic.confirm_shift(record.stage)
+        except FailsafeLost as lost:
+            return RollingBack(rollback_without_blame(lost.why))
+        return self._state_of_alias()
 
     def _record(self, stage: str, now: datetime) -> RolloutState:
-        """The alias's record for a new stage of this run."""
-        assert self.alias is not None
-        old = self.alias.rollout
-        if old is not None and old.new_version == self.new and old.open:
-            ago = (*old.stage_ages_s, 0)
-            passed = round((now - datetime.fromisoformat(old.since)).total_seconds())
-            return replace(old, stage=stage, since=iso_utc(now), stage_ages_s=tuple(each + passed for each in ago))
-        prev = (
-            ""
-            if old is None
-            else (old.stable_version if self.alias.primary == old.new_version else old.fallback_version)
-        )
-        note = self.alias.description[:60] if old is None else old.note
-        probe = len(self.stages) > len(self.plan.stages)
+        """The alias's record for a new stage of this rollout."""
+        alias = self.traffic.alias
+        old = alias.rollout
+        if old is not None and old.new_version == self.traffic.new and old.open:
+            passed_s = round((now - parse_utc(old.since)).total_seconds())
+            ages_s = tuple(age_s + passed_s for age_s in (*old.stage_ages_s, 0))
+            return replace(old, stage=stage, since=iso_utc(now), stage_ages_s=ages_s)
         record = RolloutState(
             self.target.run,
-            self.plan.stable,
-            self.new,
-            stage,
-            iso_utc(now),
-            fallback_version=prev,
-            note=note,
-            probe=probe,
+            self.traffic.stable,
+            self.traffic.new,
+            stage=stage,
+            since=iso_utc(now),
+            probe=len(self.stages) > len(self.plan.stages),
         )
-        for version in old.rejected_versions if old else ():
-            record = record.with_rejected(version) if version != self.new else record
-        # A rollout whose lease fired, and that nobody closed, is closed by the next one.
-        return record.with_rejected(old.new_version) if old is not None and old.open else record
+        if old is None:
+            return replace(record, note=alias.description[:60])
+        fallback = old.fallback_version
+        if alias.primary == old.new_version:
+            fallback = old.stable_version
+        record = replace(record, fallback_version=fallback, note=old.note)
+        for version in old.rejected_versions:
+            if version != self.traffic.new:
+                record = record.with_rejected(version)
+        if old.open:
+            # Its failsafe fired, and no run has closed it: this one does.
+            record = record.with_rejected(old.new_version)
+        return record
 
-    def _bake(self) -> Generator[Observation, Order | None, RollbackDecision | None]:
-        """Poll once a minute until the stage is over: None to go on."""
-        while True:
-            now = self.target.clock.now()
-            trouble = self._look(now)
-            if isinstance(trouble, RollbackDecision):
-                return trouble
-            observation = self.seen = self._observe(now, trouble)
-            decision = self._decide(now, observation.verdict, trouble)
-            if decision == "promote":
-                return None
-            if isinstance(decision, RollbackDecision):
-                self.untold = observation
-                return decision
-            order = yield observation
-            if order == "abort":
-                return ABORTED
-            self.holding = order == "hold" or (self.holding and order is None)
-            if order == "promote" and not self.frozen:
-                return None
-
-    def _look(self, now: datetime) -> RollbackDecision | str | None:
-        """Check that the alias is as we left it, renew the lease, read the new minutes; what could not be read.
-
-        One failure leaves the others their turn: a verdict does not wait until the alias or a freeze can be read.
-        """
-        assert self.alias is not None and self.evidence is not None
-        trouble: str | None = None
+    def _poll(self) -> Polls[State]:
+        """One look at the alias and the metrics, and what follows from it."""
+        now = self.target.clock.now()
+        trouble = ""
         try:
-            alias = aliases.read_alias(self.target)
-            if (alias is None or alias.revision != self.alias.revision) and (back := self._moved(alias)):
-                return back
-            self.read_at = now
-            if back := self._renew(now):
-                return back
+            if self.traffic.read() and self.traffic.record.open:
+                landed = self._shifted()
+                if isinstance(landed, RollingBack):
+                    return landed
+            self.traffic.renew()
+        except FailsafeTriggered:
+            return RollingBack(self._failsafe_triggered())
+        except FailsafeLost as lost:
+            return RollingBack(rollback_without_blame(lost.why))
         except AwsFailed as failure:
+            # The metrics get their turn: a verdict does not wait until the alias can be read.
             trouble = failure.what
-        try:
-            self.frozen = "Deployments were frozen" if freezes.active_freezes(self.target) else ""
-        except AwsFailed as failure:
-            self.frozen = f"Whether deployments are frozen could not be read ({failure.what})"
-        unread = self.evidence.read(now)
-        return " ".join(filter(None, (trouble, unread))) or None
-
-    def _renew(self, now: datetime) -> RollbackDecision | None:
-        """Renew the lease or the guard when it is time; what cannot be renewed takes the traffic back in time."""
-        assert self.alias is not None and self.lease is not None
-        watching = self.stages[self._stage] == 1.0
-        if not failsafe.needs_renewal(self.target, self.lease) and (
-            not watching or self.guarded == self.alias.revision
-        ):
-            return None
-        try:
-            # A guard names the revision that it protects; somebody may have rewritten the same.
-            self.lease = self._guard() if watching else failsafe.renew(self.target, self.lease)
-        except FailsafeMissing:
-            alias = aliases.read_alias(self.target)
-            if alias != self.alias and (back := self._moved(alias)):
-                return back
-            return rollback_without_blame("The lease was deleted by somebody else, so the traffic does not stay split.")
-        except AwsFailed as failure:
-            if now + failsafe.MARGIN + MINUTE < self.lease.until:
-                self._pass_over("The lease could not be renewed; it is tried again at the next poll.", failure)
-                return None
-            return rollback_without_blame(
-                f"The lease could not be renewed, so the traffic does not stay split. {failure.what}"
-            )
-        return None
-
-    def _moved(self, alias: Alias | None) -> RollbackDecision | None:
-        """The alias has another RevisionId: the lease or guard fired, somebody else acted, or rewrote the same."""
-        if alias is None:
-            raise BuddyError(
-                "alias-deleted",
-                f"The alias {self.target.resource} was deleted while this run was under way.",
-                now="The alias does not exist; this run changed nothing after that.",
-                next="Find out who deleted it; strategies/canary creates it again.",
-            )
-        left = self.alias
-        self._hold(alias)
-        assert left is not None
-        if replace(alias, revision=left.revision) == left:
-            return None
-        if self.intended is not None and self.intended.matches(alias):
-            # A write of ours whose answer was lost. One that only closes the record is made again.
-            return self._shifted(self.intended) if self.intended.rollout.open else None
-        if alias.rollout == left.rollout and alias.failsafe_triggered:
-            return self._lease_fired()
-        raise AliasMoved(self.target, alias)
-
-    def _observe(self, now: datetime, trouble: str | None) -> Observation:
-        assert self.evidence is not None and self.alias is not None
-        stage, record = self._stage, self.alias.rollout
-        if trouble is not None:
+        self._read_freezes()
+        trouble = " ".join(filter(None, (trouble, self.evidence.read(now))))
+        state = self._state_of_alias()
+        if trouble:
             self.evidence.lose(now - self.polled)
         self.polled = now
-        bake_s = self._bake_s
-        verdict = self.evidence.verdict(now, bake_s, final=self.stages[stage] == 1.0)
-        wake_at = now.replace(second=0, microsecond=0) + MINUTE
-        says = f"Metrics cannot be read: {trouble}" if trouble else " ".join(verdict.reasons)
-        label = record.stage if record else ""
-        left = max(0.0, bake_s - self.evidence.baked_s(now))
-        self.target.journal.append(
-            "observed", stage=label, weight=self.stages[stage], decision=verdict.decision, says=says
-        )
-        return Observation(
-            now, label, self.stages[stage], self.evidence.fresh(), verdict, self.evidence, wake_at, says, left
-        )
+        verdict = self.evidence.verdict(now, self._bake_s(state), final=isinstance(state, Watching))
+        observation = self._observe(now, state, verdict, trouble)
+        self.seen = observation
+        following = self._decide(observation, state, verdict, trouble)
+        if following is not None:
+            return following
+        order = yield observation
+        self.seen = replace(observation, rows=())
+        if order == "abort":
+            return RollingBack(ABORTED)
+        self.paused = order == "hold" or (self.paused and order is None)
+        if order == "promote" and not self.frozen:
+            return Promoting(state, self.seen)
+        return state
 
-    @property
-    def _bake_s(self) -> float:
+    def _read_freezes(self) -> None:
+        self.frozen = ""
+        try:
+            if freezes.active_freezes(self.target):
+                self.frozen = "Deployments were frozen"
+        except AwsFailed as failure:
+            self.frozen = f"Freezes could not be read ({failure.what})"
+
+    def _weight_of(self, state: Baking | Watching) -> float:
+        if isinstance(state, Baking):
+            return self.stages[state.stage]
+        return 1.0
+
+    def _bake_s(self, state: Baking | Watching) -> float:
+        """How many seconds a stage bakes."""
         if self.plan.stages == (1.0,):
-            return 60.0 * self.policy.watch_minutes  # a switch at once is watched for as long as it says, proved or not
-        probing = len(self.stages) > len(self.plan.stages) and self._stage == 0
-        return 60.0 * (self.policy.probe_minutes if probing else self.policy.bake_minutes)
+            # A switch at once is watched for the whole time, healthy or not.
+            return 60.0 * self.settings.watch_minutes
+        probing = len(self.stages) > len(self.plan.stages)
+        if probing and state == Baking(0):
+            return 60.0 * self.settings.probe_minutes
+        return 60.0 * self.settings.bake_minutes
+
+    def _observe(self, now: datetime, state: Baking | Watching, verdict: Verdict, trouble: str) -> Observation:
+        says = " ".join(verdict.reasons)
+        if trouble:
+            says = f"Metrics cannot be read: {trouble}"
+        stage = self.traffic.record.stage
+        weight = self._weight_of(state)
+        rows = self.evidence.fresh()
+        if self.seen is not None:
+            # A poll that promoted was not yielded, so its minutes are shown with the next one.
+            rows = (*self.seen.rows, *rows)
+        self.target.journal.append("observed", stage=stage, weight=weight, decision=verdict.decision, says=says)
+        return Observation(
+            now,
+            stage,
+            weight,
+            wake_at=next_poll(now),
+            says=says,
+            rows=rows,
+            verdict=verdict,
+            evidence=self.evidence,
+            bake_left_s=max(0.0, self._bake_s(state) - self.evidence.baked_s(now)),
+        )
 
     def _decide(
-        self, now: datetime, verdict: Verdict | None, trouble: str | None
-    ) -> RollbackDecision | Literal["promote"] | None:
+        self, observation: Observation, state: Baking | Watching, verdict: Verdict, trouble: str
+    ) -> Promoting | RollingBack | None:
         """What follows from the verdict; None to stay."""
-        assert verdict is not None and self.evidence is not None
         if verdict.decision == "rollback":
-            return RollbackDecision("rolled-back", verdict.reasons, bad=True)
-        if trouble is not None:
-            self.unread_since = self.unread_since or now
-            if now - self.unread_since >= timedelta(minutes=self.policy.unreadable_minutes):
-                limit = f"{self.policy.unreadable_minutes:g} minutes"
-                return rollback_without_blame(f"Metrics or the alias could not be read for {limit}. {trouble}")
+            decision = RollbackDecision("rolled-back", verdict.reasons, rejects_version=True)
+            return RollingBack(decision, observation)
+        if trouble:
+            self.unread_since = self.unread_since or observation.at
+            if self._is_over(self.unread_since, observation.at):
+                why = f"Metrics or the alias could not be read for {self.settings.unreadable_minutes:g} min. {trouble}"
+                return RollingBack(rollback_without_blame(why), observation)
             return None
         self.unread_since = None
-        final = self.stages[self._stage] == 1.0
-        watched_s = (now - max(self.started, self.evidence.shifts[-1][0])).total_seconds()
-        if final and (verdict.decision == "promote" or watched_s >= 60 * self.policy.watch_minutes):
-            return "promote"
+        if isinstance(state, Watching):
+            watched = observation.at - max(self.started, self.evidence.shifts[-1][0])
+            if verdict.decision == "promote" or watched >= timedelta(minutes=self.settings.watch_minutes):
+                return Promoting(state, observation)
         if verdict.expired:
-            return rollback_without_blame(*verdict.reasons)
-        if self.frozen and not final:
-            # A freeze stops every step forward; it does not leave traffic split for as long as it lasts.
-            longest_s = self._bake_s + 60 * self.policy.stretch_minutes
-            over = self.evidence.baked_s(now) >= longest_s
-            return rollback_without_blame(f"{self.frozen} while traffic was split.") if over else None
-        return "promote" if verdict.decision == "promote" and not self.holding and not final else None
+            return RollingBack(rollback_without_blame(*verdict.reasons), observation)
+        if isinstance(state, Watching):
+            return None
+        if self.frozen:
+            # A freeze stops every step forward, but traffic does not stay split for as long as it lasts.
+            longest_s = self._bake_s(state) + 60 * self.settings.stretch_minutes
+            if self.evidence.baked_s(observation.at) >= longest_s:
+                return RollingBack(rollback_without_blame(f"{self.frozen} while traffic was split."), observation)
+            return None
+        if verdict.decision == "promote" and not self.paused:
+            return Promoting(state, observation)
+        return None
 
-    def _advance(self) -> Generator[Observation, Order | None, Outcome | RollbackDecision | None]:
-        """The next stage, or the close after the last. What AWS fails is left to the next poll, which decides anew."""
+    def _is_over(self, since: datetime, now: datetime) -> bool:
+        """Whether a trouble has lasted for as long as the settings allow."""
+        return now - since >= timedelta(minutes=self.settings.unreadable_minutes)
+
+    def _promote(self, state: Promoting) -> Polls[State]:
+        """Shift to the next stage, or close the rollout after the watch. If AWS fails, the next poll decides again."""
+        passed = state.passed
         try:
-            ended = self._shift(self._stage + 1) if self.stages[self._stage] < 1.0 else self._close()
+            following = self._after(passed)
         except AwsFailed as failure:
             now = self.target.clock.now()
             self.failing_since = self.failing_since or now
-            if now - self.failing_since >= timedelta(minutes=self.policy.unreadable_minutes):
-                if self.stages[self._stage] == 1.0:
-                    raise  # only the record is wanting
-                return rollback_without_blame(f"The next stage could not be reached. {failure.what}")
-            return ABORTED if (yield self._again(failure)) == "abort" else None
+            if self._is_over(self.failing_since, now):
+                if isinstance(passed, Watching):
+                    raise  # traffic is where it belongs; only the record is missing
+                return RollingBack(rollback_without_blame(f"The next stage could not be reached. {failure.what}"))
+            order = yield self._retry_later(state.seen, failure)
+            if order == "abort":
+                return RollingBack(ABORTED)
+            return passed
         self.failing_since = None
-        return ended
+        return following
 
-    def _close(self) -> Outcome:
+    def _after(self, passed: Baking | Watching) -> State:
+        if isinstance(passed, Baking):
+            return self._shift(passed.stage + 1)
+        return self._close()
+
+    def _close(self) -> Ended:
         """The watch is over: the record says how."""
-        assert self.evidence is not None and self.alias is not None and self.alias.rollout is not None
-        ending: Ending = "proved" if self.evidence.judge.proved else "unproven"
-        reasons = self.evidence.verdict(self.target.clock.now(), self._bake_s, final=True).reasons
+        ending: Ending = "unproven"
+        if self.evidence.judge.proved:
+            ending = "proved"
+        reasons = self.evidence.verdict(self.target.clock.now(), self._bake_s(Watching()), final=True).reasons
         # 'unproven' keeps its times: a later run reads the same minutes and more, and may close the rollout.
-        self.intended = AliasState(self.new, None, 0.0, replace(self.alias.rollout, stage=ending))
-        self._hold(aliases.update_alias(self.target, self.alias, self.intended))
-        return self._outcome(ending, (*reasons, *rollback.delete_failsafes(self.target, self.run_id)))
+        self.traffic.shift(AliasState(self.traffic.new, None, 0.0, replace(self.traffic.record, stage=ending)))
+        return self._end(ending, *reasons, *delete_failsafes(self.target, self.traffic.run))
 
-    def _again(self, failure: AwsFailed) -> Observation:
-        """What is seen while a write is waited for."""
-        assert self.seen is not None
+    def _retry_later(self, seen: Observation, failure: AwsFailed) -> Observation:
+        """What is shown while a write waits for the next poll: the last observation, with the failure."""
         now = self.target.clock.now()
         self.target.journal.append("failed", says=failure.what)
-        self.seen, told = replace(self.seen, rows=()), self.seen
-        says = f"{failure.what} It is tried again in a minute."
-        return replace(told, at=now, wake_at=now.replace(second=0, microsecond=0) + MINUTE, says=says)
+        self.seen = replace(seen, rows=())
+        return replace(seen, at=now, wake_at=next_poll(now), says=f"{failure.what} The next try is in 1 min.")
 
     # Endings
 
-    def _take_back(self, back: RollbackDecision) -> Generator[Observation, Order | None, Outcome]:
-        """Take the traffic back, at every poll again until AWS lets us or does it by itself."""
-        assert self.alias is not None
-        stage = self.alias.rollout.stage if self.alias.rollout else ""
-        versions = (self.new,) if back.bad else ()
-        kept: Literal["rolled-back", "held"] = "rolled-back" if back.bad else "held"
+    def _roll_back(self, state: RollingBack) -> Polls[Ended]:
+        """Roll back, again at every poll until AWS lets us or the failsafe has done it."""
+        decision = state.decision
+        weight = self.traffic.weight
+        stage = ""
+        if self.traffic.alias.rollout is not None:
+            stage = self.traffic.alias.rollout.stage
+        rejected: tuple[str, ...] = ()
+        stage_after = "held"
+        if decision.rejects_version:
+            rejected = (self.traffic.new,)
+            stage_after = "rolled-back"
         while True:
             try:
-                self._hold(
-                    rollback.shift_all_traffic(
-                        self.target, self.alias, self.plan.stable, versions, kept, only_from=self.new
-                    )
-                )
+                self.traffic.roll_back(rejected, stage=stage_after)
                 break
             except AwsFailed as failure:
-                if self.seen is None or self.lease is None or self.target.clock.now() >= self.lease.until + MINUTE:
+                armed = self.traffic.failsafe
+                if self.seen is None or armed is None or self.target.clock.now() >= armed.until + MINUTE:
                     raise
-                yield self._again(failure)
-        self.target.journal.append("taken-back", version=self.new, serves=str(self.alias), reasons=back.reasons)
-        if self.untold is not None:
-            # The minutes that decided belong in the picture too.
-            yield replace(self.untold, rows=self.seen.rows if self.seen else (), wake_at=self.untold.at, weight=0.0)
-        told = (
-            *rollback.delete_failsafes(self.target, self.run_id),
+                yield self._retry_later(self.seen, failure)
+        self.target.journal.append(
+            "taken-back", version=self.traffic.new, serves=str(self.traffic.alias), reasons=decision.reasons
+        )
+        if state.shown is not None and self.seen is not None:
+            # The minutes that decided belong in the chart too.
+            yield replace(state.shown, rows=self.seen.rows, wake_at=state.shown.at, weight=0.0)
+        failures = [
+            *delete_failsafes(self.target, self.traffic.run),
             *_publishing.restore_latest(self.target, self.plan),
-        )
-        return self._outcome(back.ending, (*back.reasons, *told), stage)
+        ]
+        return self._end(decision.ending, *decision.reasons, *failures, stage=stage, weight=weight)
 
-    def _lease_fired(self) -> RollbackDecision:
-        """The alias says that a rollout of ours is under way, and has no weights: close it and tell."""
-        assert self.alias is not None and self.alias.rollout is not None
-        record = self.alias.rollout
-        told = (
-            f"Run {record.run} gave v{record.new_version} a share of the traffic (stage "
-            f"{record.stage}, since {record.since}) "
-            f"and stopped renewing its lease; the lease took that share away, and v{self.plan.stable} serves alone."
+    def _failsafe_triggered(self) -> RollbackDecision:
+        """The record says that a rollout is in progress, and the weights are gone: close it and say so."""
+        record = self.traffic.record
+        since = time_of_day(parse_utc(record.since), self.target.clock.now())
+        reason = (
+            f"Run {record.run} stopped renewing its failsafe (stage {record.stage} since {since}). The failsafe "
+            f"shifted all traffic to v{self.traffic.stable}."
         )
-        return RollbackDecision("lease-fired", (told,), bad=True)
+        return RollbackDecision("lease-fired", (reason,), rejects_version=True)
 
-    def _outcome(self, ending: Ending, reasons: tuple[str, ...], stage: str = "") -> Outcome:
-        requests, failed = self.evidence.totals() if self.evidence else ({}, {})
-        stage = stage or (self.alias.rollout.stage if self.alias and self.alias.rollout else "")
-        now = self.target.clock.now()
-        return Outcome(ending, self.plan.stable, self.new, stage, self.began, now, reasons, requests, failed)
+    def _end(self, ending: Ending, *reasons: str, stage: str = "", weight: float = 0.0) -> Ended:
+        if not stage and self.traffic.alias.rollout is not None:
+            stage = self.traffic.alias.rollout.stage
+        requests: dict[str, int] = {}
+        failed: dict[str, int] = {}
+        if self.evidence.shifts:
+            requests, failed = self.evidence.totals()
+        return Ended(
+            Outcome(
+                ending,
+                self.traffic.stable,
+                self.traffic.new,
+                stage=stage,
+                began=self.began,
+                ended=self.target.clock.now(),
+                reasons=reasons,
+                requests=requests,
+                failed=failed,
+                weight=weight,
+            )
+        )

@@ -67,7 +67,7 @@ def test_a_bad_build_ends_without_traffic(situation: Bring) -> None:
     taken = next(each for each in journal if each["kind"] == "taken-back")
     assert taken["version"] == "2" and "v2 fails" in taken["reasons"][0]
     with pytest.raises(RolledBack):
-        rollout.raise_for_ending(outcome)
+        outcome.raise_for_ending()
 
 
 def test_apologies_count_as_failures(situation: Bring) -> None:
@@ -237,7 +237,7 @@ def test_metrics_that_cannot_be_read_hold_and_never_pass(situation: Bring) -> No
     record = decode_rollout_state(here.alias()["Description"])
     assert record is not None and record.rejected_versions == () and here.alias()["FunctionVersion"] == "1"
     with pytest.raises(Held):
-        rollout.raise_for_ending(outcome)
+        outcome.raise_for_ending()
     mine.close()
 
 

@@ -145,7 +145,10 @@ def test_a_flag_never_ships_code_that_does_not_serve(situation: Bring) -> None:
     plan = feature_flags.plan_flags(mine, {SAFETY: True}, artifact=here.build("good", "1.0.0"))
     assert rollout.drive_rollout(mine, rollout.run_rollout(mine, plan, approve(mine, plan))).new == "2"
     serving = here.client("lambda").get_function_configuration(FunctionName=here.function, Qualifier="2")
-    assert serving["CodeSha256"] == plan.sha256 and variables(here, "2") == {**variables(here, "1"), SAFETY: "true"}
+    assert serving["CodeSha256"] == plan.change.sha256 and variables(here, "2") == {
+        **variables(here, "1"),
+        SAFETY: "true",
+    }
 
 
 def test_somebody_elses_change_is_not_overwritten(situation: Bring) -> None:

@@ -11,7 +11,7 @@ from buddy_ops.aws import aliases, failsafe
 from buddy_ops.aws.aliases import AliasMoved, RolloutState, decode_rollout_state
 from buddy_ops.aws.session import Target
 from buddy_ops.core.errors import AwsFailed, InvalidInput, Refused
-from buddy_ops.deployment import rollback, rollout
+from buddy_ops.deployment import _traffic, rollback, rollout
 from buddy_ops.deployment.rollback import RollbackResult
 from tests.conftest import Situation, abandon, approve, intercept
 
@@ -412,7 +412,7 @@ def test_a_mover_who_never_stops_is_told(quick: Bring) -> None:
     mover = Mover(here, mine, times=1000)
     with pytest.raises(AliasMoved) as moved:
         rollback.run_rollback(mine, plan, approve(mine, plan))
-    assert mover.attempts == rollback.ATTEMPTS
+    assert mover.attempts == _traffic.ATTEMPTS
     assert "50 % v2, 50 % v1" in moved.value.now
 
 

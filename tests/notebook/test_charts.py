@@ -80,7 +80,17 @@ def observation(
     verdict = judge.verdict(60.0, 300.0) if judge else None
     evidence = cast(RolloutEvidence, Seen("41", "42", judge)) if judge else None
     says = " ".join(verdict.reasons) if verdict else "Waiting until AWS has taken in the upload."
-    return Observation(at, stage, weight, tuple(rows), verdict, evidence, at + MINUTE, says, left_s)
+    return Observation(
+        at,
+        stage,
+        weight,
+        wake_at=at + MINUTE,
+        says=says,
+        rows=tuple(rows),
+        verdict=verdict,
+        evidence=evidence,
+        bake_left_s=left_s,
+    )
 
 
 def size(png: bytes) -> tuple[int, int]:
