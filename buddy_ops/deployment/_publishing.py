@@ -81,9 +81,7 @@ def restore_latest(target: Target, plan: RolloutPlan) -> list[str]:
 
 def _environment(target: Target, plan: RolloutPlan, latest: dict[str, Any]) -> dict[str, str]:
     """The environment variables of the new version."""
-    start = latest
-    if plan.change.base:
-        start = aliases.get_configuration(target, plan.change.base)
+    start = aliases.get_configuration(target, plan.change.base) if plan.change.base else latest
     return merge_variables(aliases.environment_variables(start), plan.change.variables)
 
 
@@ -119,9 +117,7 @@ def _find_publisher(target: Target) -> Polls[str]:
 
 
 def _collided(target: Target, alias: Alias | None, run: str, failure: AwsFailed) -> Refused:
-    who = "Another user or tool"
-    if run:
-        who = f"Run {run}"
+    who = f"Run {run}" if run else "Another user or tool"
     return Refused(
         "rollout-under-way",
         f"{who} changed $LATEST of {target.settings.function} while this run was publishing. {failure.what}",
@@ -133,9 +129,7 @@ def _collided(target: Target, alias: Alias | None, run: str, failure: AwsFailed)
 def _wait_until_settled(target: Target, alias: Alias | None, version: str | None) -> Polls[dict[str, Any]]:
     """Wait until AWS has applied $LATEST's update, or a version is ready; its configuration then."""
     deadline = target.clock.now() + LIMIT
-    what = "the update"
-    if version:
-        what = f"v{version}"
+    what = f"v{version}" if version else "the update"
     while True:
         latest = aliases.get_configuration(target, version)
         update = latest.get("LastUpdateStatus", "Successful")

@@ -67,9 +67,7 @@ class Traffic:
     @property
     def weight(self) -> float:
         """The new version's share of the traffic, 0..1."""
-        if self.switched:
-            return 1.0
-        return self.alias.weight
+        return 1.0 if self.switched else self.alias.weight
 
     @property
     def record(self) -> RolloutState:
@@ -229,14 +227,11 @@ class Traffic:
             others = (version for version in (self.alias.additional, self.alias.primary) if version != self.stable)
             left = next(filter(None, others), self.alias.primary)
             record = RolloutState(self._target.run, self.stable, left, stage, since="")
-        closed_by = self._target.run
-        if record.run == closed_by:
-            closed_by = ""
+        closed_by = "" if record.run == self._target.run else self._target.run
         record = replace(record, stage=stage, since=iso_utc(self._target.clock.now()), closed_by_run=closed_by)
         for version in rejected:
             record = record.with_rejected(version)
-        additional = self.new if leaving else None
-        return AliasState(self.stable, additional, leaving, record)
+        return AliasState(self.stable, self.new if leaving else None, leaving, record)
 
     def _keep(self, alias: Alias) -> None:
         self.alias = alias
@@ -323,10 +318,7 @@ def rollout_under_way(target: Target, alias: Alias | None, record: RolloutState)
 
 def _foreign_weights(target: Target, alias: Alias, reason: str, *, next: str) -> Refused:
     return Refused(
-        "weights-not-ours",
-        f"{target.resource} serves {alias}, and {reason}.",
-        now="Nothing was changed.",
-        next=next,
+        "weights-not-ours", f"{target.resource} serves {alias}, and {reason}.", now="Nothing was changed.", next=next
     )
 
 

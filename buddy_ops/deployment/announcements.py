@@ -1,4 +1,4 @@
-"""What the team is told of a rollout or a rollback, around the deed and never in its way."""
+"""Messages to the team about a rollout or a rollback. No rollout and no rollback waits for one, or fails with it."""
 
 from dataclasses import replace
 
@@ -11,29 +11,32 @@ from buddy_ops.deployment.rollout_plan import RolloutPlan
 
 
 def announce_rollout(target: Target, plan: RolloutPlan, rollout: Rollout) -> Rollout:
-    """A rollout that is told of before it begins and once it has ended, when the traffic is where it will stay.
+    """A rollout that is announced before it begins and after it has ended, when the traffic is where it stays.
 
-    A rollout that is interrupted tells nobody: it may be resumed. What could not be told stands in the outcome.
+    An interrupted rollout is not announced: it may be resumed. What could not be sent is in the outcome's reasons.
 
     AWS: as ``announce``; and what the rollout calls.
     """
     if target.dry_run or not plan.calls:
         return (yield from rollout)
-    against = f" AGAINST THE RULES: {'; '.join(plan.violations)}. {plan.break_glass}." if plan.break_glass else ""
-    told = [announce(target, f"Begins: {plan.title}.{against}")]
+    start = f"Started: {plan.title}."
+    if plan.break_glass:
+        start += f" VIOLATES THE RULES: {'; '.join(plan.violations)}. {plan.break_glass}."
+    failures = announce(target, start).failures
     try:
         outcome = yield from rollout
     except BuddyError as error:
-        announce(target, f"Ended by an error ({error.reference}): {plan.title}. {error.what} Now: {error.now}")
+        announce(target, f"FAILED ({error.reference}): {plan.title}. {error.what} State: {error.now}")
         raise
-    told.append(announce(target, f"Ended: {plan.title}. {outcome}"))
-    troubles = dict.fromkeys(trouble for each in told for trouble in each.failures)
-    return replace(outcome, reasons=(*outcome.reasons, *troubles))
+    failures += announce(target, f"Ended: {plan.title}. {outcome}").failures
+    return replace(outcome, reasons=(*outcome.reasons, *dict.fromkeys(failures)))
 
 
-def announce_rollback(target: Target, plan: Plan, done: object) -> DeliveryReport:
-    """Tell the team what a person's rollback did, once the traffic is where it belongs.
+def announce_rollback(target: Target, plan: Plan, result: object) -> DeliveryReport:
+    """Announce what a person's rollback did, once the traffic is where it belongs.
 
-    A dry run, or a rollback that found its work done, tells nobody. AWS: as ``announce``.
+    A dry run, or a rollback that found its work done, is not announced. AWS: as ``announce``.
     """
-    return DeliveryReport((), ()) if target.dry_run or not plan.calls else announce(target, f"{plan.title}. {done}")
+    if target.dry_run or not plan.calls:
+        return DeliveryReport((), ())
+    return announce(target, f"{plan.title}. {result}")

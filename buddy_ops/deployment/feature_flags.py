@@ -1,11 +1,11 @@
-"""Feature flags: environment variables of the function, so that turning one is a new version like any other.
+"""Feature flags: environment variables of the function, so that turning one is a deployment like any other.
 
-Knows which variables are flags (``flags`` in parameters/) and shows no other variable: the rest may be secrets. Never
-shifts traffic: what it plans goes through the environment's strategy.
+Only variables under ``flags`` in parameters/ are shown: the others may be secrets. A plan of flags is a rollout's, by
+the environment's strategy.
 """
 
 import difflib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -13,16 +13,24 @@ from typing import Any
 from buddy_ops.aws import aliases
 from buddy_ops.aws.session import Target
 from buddy_ops.core.errors import InvalidInput
+from buddy_ops.core.text import date_and_time, parse_utc
 from buddy_ops.deployment import rollout_plan
 from buddy_ops.deployment.rollout_plan import RolloutPlan
 
-ON, OFF = "true", "false"
+ON = "true"
+OFF = "false"
 WORDS = {True: "on", False: "off", None: "not set"}
 
 
 @dataclass(frozen=True)
 class FlagChange:
-    """One version that turned flags. ``who`` is what the version says of itself: the run, and who approved it."""
+    """One version that turned flags.
+
+    Attributes:
+        at: when it was published, ISO 8601.
+        turned: the flags, True for on, None for not set.
+        who: the version's Description: the run, and who approved it.
+    """
 
     version: str
     at: str
@@ -30,8 +38,8 @@ class FlagChange:
     who: str
 
     def __str__(self) -> str:
-        turned = ", ".join(f"{name} {WORDS[value]}" for name, value in self.turned.items())
-        return f"v{self.version}, {self.at[:16]}: {turned} ({self.who or 'nobody is named'})"
+        at = date_and_time(parse_utc(self.at))
+        return f"v{self.version}, {at}: {_words(self.turned)} ({self.who or 'no approver recorded'})"
 
 
 def plan_flags(
@@ -41,46 +49,47 @@ def plan_flags(
     artifact: str = "",
     break_glass: Mapping[str, str] | None = None,
 ) -> RolloutPlan:
-    """What turning flags would do: the code that serves, published anew, shipped by the environment's strategy.
+    """What turning flags would do: the serving code is published again, and deployed by the environment's strategy.
 
     Args:
         turn: the flags, True for on.
         strategy: one that the environment allows; empty: its first.
         artifact: the zip of the version that serves, where $LATEST holds other code.
-        break_glass: as ``envelope.plan`` takes it.
+        break_glass: as ``plan_rollout`` takes it.
 
-    AWS: as ``envelope.plan``, reads only.
+    AWS: as ``plan_rollout``, reads only.
 
     Raises:
-        InvalidInput: ``unknown-flag``; and what ``envelope.plan`` raises.
+        InvalidInput: ``unknown-flag``; and what ``plan_rollout`` raises.
     """
     known = target.settings.flags
-    strange = {name: difflib.get_close_matches(name, known, n=1) for name in turn if name not in known}
-    if strange or not turn:
-        meant = [f"{name} (did you mean {close[0]}?)" if close else name for name, close in strange.items()]
+    unknown = [_with_suggestion(name, known) for name in turn if name not in known]
+    if unknown or not turn:
         raise InvalidInput(
             "unknown-flag",
-            f"No flag of {target.environment}: {', '.join(meant)}." if meant else "No flag is named.",
+            f"No flag of {target.environment}: {', '.join(unknown)}." if unknown else "No flag is named.",
             now="Nothing was changed.",
             next=f"Give turn with one of {', '.join(known) or 'none'}; a new flag is added to `flags` in parameters/.",
         )
     values = {name: ON if turn[name] else OFF for name in sorted(turn)}
     strategy = strategy or target.settings.rollout.strategies[0]
-    return rollout_plan.plan_rollout(target, artifact, strategy, values, break_glass)
+    return rollout_plan.plan_rollout(target, artifact, strategy, variables=values, break_glass=break_glass)
 
 
 def describe_flags(target: Target) -> str:
-    """How the flags of every version that serves stand, and which version turned which, in lines.
+    """The flags of every version that serves, and which version turned which, in lines.
 
     AWS: lambda:GetAlias, GetFunctionConfiguration, ListVersionsByFunction, every page, reads only.
     """
     alias = aliases.read_alias(target)
-    told = [] if alias else ["Nothing serves yet."]
-    for version in (alias.primary, alias.additional) if alias else ():
-        if version is not None:
+    lines = []
+    if alias is None:
+        lines.append("No version serves yet.")
+    else:
+        for version in filter(None, (alias.primary, alias.additional)):
             flags = _flags(target, aliases.get_configuration(target, version))
-            told.append(f"v{version} serves: {', '.join(f'{name} {WORDS[value]}' for name, value in flags.items())}.")
-    return "\n".join((*told, *map(str, flag_history(target))))
+            lines.append(f"v{version} serves: {_words(flags)}.")
+    return "\n".join((*lines, *map(str, flag_history(target))))
 
 
 def flag_history(target: Target) -> tuple[FlagChange, ...]:
@@ -92,6 +101,15 @@ def flag_history(target: Target) -> tuple[FlagChange, ...]:
         if turned:
             turns.append(FlagChange(after["Version"], after["LastModified"], turned, after.get("Description", "")))
     return tuple(reversed(turns))
+
+
+def _words(flags: Mapping[str, bool | None]) -> str:
+    return ", ".join(f"{name} {WORDS[value]}" for name, value in flags.items())
+
+
+def _with_suggestion(name: str, known: Sequence[str]) -> str:
+    close = difflib.get_close_matches(name, known, n=1)
+    return f"{name} (did you mean {close[0]}?)" if close else name
 
 
 def _flags(target: Target, configuration: Mapping[str, Any]) -> dict[str, bool | None]:

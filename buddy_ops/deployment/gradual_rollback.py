@@ -145,10 +145,8 @@ class _Run:
         self.plan = plan
         self.began = target.clock.now()
         alias = require_alias(target)
-        run = target.run
-        if alias.rollout is not None:
-            # The failsafe of the run that split the traffic is taken over.
-            run = alias.rollout.run
+        # The failsafe of the run that split the traffic is taken over.
+        run = alias.rollout.run if alias.rollout else target.run
         self.traffic = Traffic(target, alias, run=run, stable=plan.stable, new=plan.new)
         self.evidence = RolloutEvidence(target, plan.stable, plan.new)
         self.paused = False
@@ -257,9 +255,7 @@ class _Run:
     def _observe(self, trouble: str, share: float) -> Observation:
         now = self.target.clock.now()
         verdict = self.evidence.verdict(now, 60 * self.plan.step_minutes, final=False)
-        says = " ".join(verdict.reasons)
-        if trouble:
-            says = f"Metrics cannot be read: {trouble} The steps continue."
+        says = f"Metrics cannot be read: {trouble} The steps continue." if trouble else " ".join(verdict.reasons)
         self.target.journal.append("observed", stage=STAGE, weight=share, decision=verdict.decision, says=says)
         return Observation(
             now,

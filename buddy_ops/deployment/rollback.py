@@ -96,9 +96,7 @@ def plan_rollback(target: Target, version: str = "") -> RollbackPlan:
     alias = require_alias(target)
     destination = version or _destination(target, alias)
     warnings = check_destination(target, alias, destination)
-    lost = None
-    if alias.rollout and alias.failsafe_triggered:
-        lost = alias.rollout.new_version
+    lost = alias.rollout.new_version if alias.rollout and alias.failsafe_triggered else None
     served = (alias.primary, alias.additional, lost)
     away_from = tuple(version for version in served if version and version != destination)
     title = f"v{destination} already serves alone"
@@ -156,9 +154,7 @@ def run_rollback(target: Target, plan: RollbackPlan, approval: Approval) -> Roll
     result = RollbackResult(alias.primary, plan.away_from, target.clock.now(), already)
     if target.dry_run:
         return replace(result, away_from=(), dry_run=True)
-    run = ""
-    if alias.rollout:
-        run = alias.rollout.run
+    run = alias.rollout.run if alias.rollout else ""
     return replace(result, failures=tuple(delete_failsafes(target, run)))
 
 

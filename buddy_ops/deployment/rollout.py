@@ -217,9 +217,7 @@ class _Run:
         self.plan = plan
         self.approval = approval
         self.settings = target.settings.rollout
-        run = target.run
-        if plan.resumes:
-            run = plan.resumes.run
+        run = plan.resumes.run if plan.resumes else target.run
         self.traffic = Traffic(target, alias, run=run, stable=plan.stable, new=plan.change.known)
         self.evidence = RolloutEvidence(target, plan.stable, plan.change.known)
         self.stages = plan.stages
@@ -256,7 +254,9 @@ class _Run:
                     return Proving()
                 return self._begin()
             case Proving():
-                yield from self._prove_failsafe()
+                for wake_at in failsafe.prove_failsafe(self.target, self.traffic.stable, self.traffic.new):
+                    says = "Waiting for the failsafe to fire on a scratch alias."
+                    yield Observation(self.target.clock.now(), "prove", 0.0, wake_at=wake_at, says=says)
                 return self._begin()
             case Promoting():
                 return (yield from self._promote(state))
@@ -294,6 +294,7 @@ class _Run:
             if self.traffic.switched:
                 return self._already_live()
             raise AliasMoved(self.target, alias)
+        self.traffic.run = record.run
         if alias.failsafe_triggered:
             return RollingBack(self._failsafe_triggered())
         if self.approval.order == "abort":
@@ -308,12 +309,6 @@ class _Run:
             failures = delete_failsafes(self.target, record.run)
         reason = f"v{self.traffic.new} has this code, and {self.target.resource} serves {self.traffic.alias}."
         return self._end("already-live", reason, *failures)
-
-    def _prove_failsafe(self) -> Polls[None]:
-        """Where the settings demand it: see a failsafe fire before traffic depends on one."""
-        for wake_at in failsafe.prove_failsafe(self.target, self.traffic.stable, self.traffic.new):
-            says = "Waiting for the failsafe to fire on a scratch alias."
-            yield Observation(self.target.clock.now(), "prove", 0.0, wake_at=wake_at, says=says)
 
     def _resume(self, record: RolloutState) -> State:
         """Take over the rollout at its record's stage."""
@@ -365,10 +360,9 @@ class _Run:
         """Give the new version the stage's share."""
         now = self.target.clock.now()
         weight = self.stages[stage]
+        to = AliasState(self.traffic.new, None, 0.0, self._record("watch", now))
         if weight < 1.0:
             to = AliasState(self.traffic.stable, self.traffic.new, weight, self._record(str(stage + 1), now))
-        else:
-            to = AliasState(self.traffic.new, None, 0.0, self._record("watch", now))
         self.traffic.shift(to)
         return self._shifted()
 
@@ -400,9 +394,7 @@ class _Run:
         )
         if old is None:
             return replace(record, note=alias.description[:60])
-        fallback = old.fallback_version
-        if alias.primary == old.new_version:
-            fallback = old.stable_version
+        fallback = old.stable_version if alias.primary == old.new_version else old.fallback_version
         record = replace(record, fallback_version=fallback, note=old.note)
         for version in old.rejected_versions:
             if version != self.traffic.new:
@@ -451,32 +443,24 @@ class _Run:
         return state
 
     def _read_freezes(self) -> None:
-        self.frozen = ""
         try:
-            if freezes.active_freezes(self.target):
-                self.frozen = "Deployments were frozen"
+            self.frozen = "Deployments were frozen" if freezes.active_freezes(self.target) else ""
         except AwsFailed as failure:
             self.frozen = f"Freezes could not be read ({failure.what})"
 
     def _weight_of(self, state: Baking | Watching) -> float:
-        if isinstance(state, Baking):
-            return self.stages[state.stage]
-        return 1.0
+        return self.stages[state.stage] if isinstance(state, Baking) else 1.0
 
     def _bake_s(self, state: Baking | Watching) -> float:
         """How many seconds a stage bakes."""
         if self.plan.stages == (1.0,):
             # A switch at once is watched for the whole time, healthy or not.
             return 60.0 * self.settings.watch_minutes
-        probing = len(self.stages) > len(self.plan.stages)
-        if probing and state == Baking(0):
-            return 60.0 * self.settings.probe_minutes
-        return 60.0 * self.settings.bake_minutes
+        probing = len(self.stages) > len(self.plan.stages) and state == Baking(0)
+        return 60.0 * (self.settings.probe_minutes if probing else self.settings.bake_minutes)
 
     def _observe(self, now: datetime, state: Baking | Watching, verdict: Verdict, trouble: str) -> Observation:
-        says = " ".join(verdict.reasons)
-        if trouble:
-            says = f"Metrics cannot be read: {trouble}"
+        says = f"Metrics cannot be read: {trouble}" if trouble else " ".join(verdict.reasons)
         stage = self.traffic.record.stage
         weight = self._weight_of(state)
         rows = self.evidence.fresh()
@@ -536,7 +520,7 @@ class _Run:
         """Shift to the next stage, or close the rollout after the watch. If AWS fails, the next poll decides again."""
         passed = state.passed
         try:
-            following = self._after(passed)
+            following = self._shift(passed.stage + 1) if isinstance(passed, Baking) else self._close()
         except AwsFailed as failure:
             now = self.target.clock.now()
             self.failing_since = self.failing_since or now
@@ -551,16 +535,9 @@ class _Run:
         self.failing_since = None
         return following
 
-    def _after(self, passed: Baking | Watching) -> State:
-        if isinstance(passed, Baking):
-            return self._shift(passed.stage + 1)
-        return self._close()
-
     def _close(self) -> Ended:
         """The watch is over: the record says how."""
-        ending: Ending = "unproven"
-        if self.evidence.judge.proved:
-            ending = "proved"
+        ending: Ending = "proved" if self.evidence.judge.proved else "unproven"
         reasons = self.evidence.verdict(self.target.clock.now(), self._bake_s(Watching()), final=True).reasons
         # 'unproven' keeps its times: a later run reads the same minutes and more, and may close the rollout.
         self.traffic.shift(AliasState(self.traffic.new, None, 0.0, replace(self.traffic.record, stage=ending)))
@@ -582,14 +559,12 @@ class _Run:
         stage = ""
         if self.traffic.alias.rollout is not None:
             stage = self.traffic.alias.rollout.stage
-        rejected: tuple[str, ...] = ()
-        stage_after = "held"
-        if decision.rejects_version:
-            rejected = (self.traffic.new,)
-            stage_after = "rolled-back"
         while True:
             try:
-                self.traffic.roll_back(rejected, stage=stage_after)
+                if decision.rejects_version:
+                    self.traffic.roll_back([self.traffic.new])
+                else:
+                    self.traffic.roll_back([], stage="held")
                 break
             except AwsFailed as failure:
                 armed = self.traffic.failsafe
@@ -621,10 +596,7 @@ class _Run:
     def _end(self, ending: Ending, *reasons: str, stage: str = "", weight: float = 0.0) -> Ended:
         if not stage and self.traffic.alias.rollout is not None:
             stage = self.traffic.alias.rollout.stage
-        requests: dict[str, int] = {}
-        failed: dict[str, int] = {}
-        if self.evidence.shifts:
-            requests, failed = self.evidence.totals()
+        requests, failed = self.evidence.totals() if self.evidence.shifts else ({}, {})
         return Ended(
             Outcome(
                 ending,

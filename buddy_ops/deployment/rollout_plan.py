@@ -47,9 +47,7 @@ class RequestedChange:
     @property
     def name(self) -> str:
         """The new version by its number, if it has one, and what is new in it."""
-        name = "a new version"
-        if self.known:
-            name = f"v{self.known}"
+        name = f"v{self.known}" if self.known else "a new version"
         if not self.base:
             return name
         settings = ", ".join(f"{variable}={value}" for variable, value in self.variables.items())
@@ -176,9 +174,7 @@ def check_rules(
     Raises:
         Refused: ``not-allowed``, with every violated rule at once.
     """
-    principal = ""
-    if target.settings.policy.ci_principals:
-        principal = target.principal
+    principal = target.principal if target.settings.policy.ci_principals else ""
     facts = DeploymentFacts(
         strategy,
         target.clock.now(),
@@ -237,9 +233,7 @@ def _checklist_results(
 def _requested_change(
     target: Target, alias: Alias | None, artifact: str, variables: Mapping[str, str | None] | None
 ) -> RequestedChange:
-    archive = b""
-    if artifact or variables is None:
-        archive = project.read_artifact(artifact)
+    archive = project.read_artifact(artifact) if artifact or variables is None else b""
     versions = {str(version["Version"]): version for version in aliases.list_versions(target)}
     latest = aliases.get_configuration(target)
     if variables is None:
@@ -319,9 +313,7 @@ def _has_code(versions: Mapping[str, Any], version: str, sha256: str) -> bool:
 
 def _require_same_code(target: Target, change: RequestedChange, latest: Mapping[str, Any], archive: bytes) -> None:
     """$LATEST may hold a build that was rolled back: its code must not be deployed along with a flag."""
-    available = str(latest["CodeSha256"])
-    if archive:
-        available = aliases.code_sha256(archive)
+    available = aliases.code_sha256(archive) if archive else str(latest["CodeSha256"])
     if available != change.sha256:
         raise Refused(
             "code-differs",
@@ -353,21 +345,15 @@ def _title(
     if live:
         return f"{change.name} is already live on {target.resource}"
     if resumes is not None:
-        stage = resumes.stage
-        if resumes.shifting:
-            stage = f"stage {stage}"
+        stage = f"stage {resumes.stage}" if resumes.shifting else resumes.stage
         since = time_of_day(datetime.fromisoformat(resumes.since), target.clock.now())
         return f"Resume run {resumes.run}: {change.name} on {target.resource} ({stage} since {since})"
-    title = f"Deploy {change.name} to {target.resource} by {strategy}"
-    if not stable:
-        return f"{title} (first deployment)"
-    return title
+    first = "" if stable else " (first deployment)"
+    return f"Deploy {change.name} to {target.resource} by {strategy}{first}"
 
 
 def _now(target: Target, alias: Alias | None, change: RequestedChange) -> tuple[str, ...]:
-    serves = f"There is no alias {target.resource} yet."
-    if alias:
-        serves = f"{target.resource} serves {alias}."
+    serves = f"{target.resource} serves {alias}." if alias else f"There is no alias {target.resource} yet."
     what = "configuration" if change.base else "build"
     if change.known:
         return (serves, f"v{change.known} already has this {what}.")

@@ -1,7 +1,6 @@
-"""Smoke tests of one version, before it gets any traffic: Alexa's own requests, sent by the version's number.
+"""Smoke tests of one version before it receives traffic: Alexa's own requests, sent by the version's number.
 
-Knows what a right answer of an Alexa skill looks like. Never touches the alias; which requests are sent stands in the
-environment's parameters/ file.
+The requests are in the environment's parameters/ file. The alias is never touched here.
 """
 
 from collections.abc import Callable
@@ -16,12 +15,17 @@ from buddy_ops.core.settings import SmokeTest
 
 SYNTHETIC_USER = "amzn1.ask.account.BUDDY-OPS-SMOKE-TEST"
 ATTEMPTS = 2
-"""A test that fails is sent once more: a version that keeps within its objectives may fail one request in a hundred."""
+"""A test that fails is sent once more: a healthy version may fail one request in a hundred."""
 
 
 @dataclass(frozen=True)
 class SmokeTestResult:
-    """How one smoke test ended; ``trouble`` is None where it passed."""
+    """How one smoke test ended.
+
+    Attributes:
+        trouble: what was wrong; None where it passed.
+        said: the skill's speech; empty where it failed.
+    """
 
     name: str
     version: str
@@ -38,7 +42,7 @@ def run_smoke_tests(
     """Send every smoke test to a version by its number. AWS: lambda:InvokeFunction; runs the skill's code.
 
     Args:
-        watch: hears of each test before it is sent.
+        watch: receives a line about each test before it is sent.
 
     Raises:
         AwsFailed: the call itself failed; the version's own failures are results.
@@ -65,14 +69,14 @@ def require_passing(target: Target, version: str) -> tuple[SmokeTestResult, ...]
             "smoke-failed",
             f"v{version} of {target.settings.function} failed {len(failed)} of {len(results)} smoke tests: "
             f"{'; '.join(map(str, failed))}.",
-            now=f"v{version} is published and got no traffic; {target.resource} is untouched.",
-            next="Read the error log of that version, correct the build and ship again.",
+            now=f"v{version} is published and receives no traffic; {target.resource} is untouched.",
+            next=f"Review the error log of v{version}, fix the build and deploy it again.",
         )
     return results
 
 
 def _attempt(target: Target, version: str, test: SmokeTest) -> SmokeTestResult:
-    trouble, said = None, ""
+    trouble: str | None = None
     for _ in range(ATTEMPTS):
         try:
             answer = aliases.invoke(target, version, build_request(target, test))
@@ -81,10 +85,10 @@ def _attempt(target: Target, version: str, test: SmokeTest) -> SmokeTestResult:
                 raise
             trouble = failure.what.rstrip(".")
             continue
-        trouble, said = _trouble(test, version, answer), _speech(answer.payload)
+        trouble = _trouble(test, version, answer)
         if trouble is None:
-            break
-    return SmokeTestResult(test.name, version, trouble, said if trouble is None else "")
+            return SmokeTestResult(test.name, version, None, _speech(answer.payload))
+    return SmokeTestResult(test.name, version, trouble, "")
 
 
 def _trouble(test: SmokeTest, version: str, answer: InvocationResult) -> str | None:
@@ -96,9 +100,9 @@ def _trouble(test: SmokeTest, version: str, answer: InvocationResult) -> str | N
     if answer.version != version:
         return f"v{answer.version or '?'} answered instead of v{version}"
     if answer.took_s > test.within_s:
-        return f"it took {answer.took_s:.1f} s, and has {test.within_s:g} s"
+        return f"it took {answer.took_s:.1f} s (limit {test.within_s:g} s)"
     if not isinstance(said, dict) or "version" not in said or not isinstance(said.get("response"), dict):
-        return "the answer is not an Alexa response (version and response are wanted)"
+        return "the answer is not an Alexa response: version or response is missing"
     speech = _speech(said)
     if test.speaks and not speech:
         return "it said nothing"
@@ -130,7 +134,8 @@ def build_request(target: Target, test: SmokeTest) -> dict[str, Any]:
     if test.intent:
         slots = {name: {"name": name, "value": value} for name, value in test.slots.items()}
         body["intent"] = {"name": test.intent, "confirmationStatus": "NONE", "slots": slots}
-    application, user = {"applicationId": test.application_id}, {"userId": SYNTHETIC_USER}
+    application = {"applicationId": test.application_id}
+    user = {"userId": SYNTHETIC_USER}
     session = {"new": True, "sessionId": f"session-{target.run}", "application": application, "user": user}
     return {
         "version": "1.0",

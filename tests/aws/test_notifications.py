@@ -188,9 +188,11 @@ def test_a_deployment_is_told_before_and_after(
     assert outcome.ending == "unproven"
     before, after = heard(receiver)
     assert (
-        "Begins: Ship a new version" in before and "Ended: Ship a new version" in after and "v2 serves 100 %" in after
+        "Started: Deploy a new version" in before
+        and "Ended: Deploy a new version" in after
+        and "v2 receives 100 %" in after
     )
-    assert "AGAINST THE RULES: sandbox is promoted by CI, and this is no CI" in before
+    assert "VIOLATES THE RULES: sandbox is promoted by CI, and this is no CI" in before
     assert "there is no record of pre_deployment" in before
     assert "Ada broke the glass: reminders are not sent." in before
 
@@ -204,7 +206,7 @@ def test_traffic_is_back_before_anybody_hears_of_it(
     receiver.look = lambda: here.alias()["FunctionVersion"]
     outcome = shipped(here, telling(here, 10, slack_webhook="env:HOOK"), "slow")
     assert outcome.ending == "rolled-back"
-    assert receiver.seen == ["1", "1"] and "v2 was taken back" in heard(receiver)[-1]
+    assert receiver.seen == ["1", "1"] and "ROLLED BACK at" in heard(receiver)[-1]
 
 
 def test_a_channel_that_is_down_stops_no_rollout(

@@ -145,7 +145,7 @@ def test_a_killed_run_loses_its_traffic_within_the_lease(situation: Bring) -> No
     assert "RoutingConfig" not in here.alias() and here.alias()["FunctionVersion"] == "1"
     outcome = here.ship(artifact)
     assert (outcome.ending, outcome.exit_code) == ("lease-fired", 3)
-    assert "stopped renewing its lease" in outcome.reasons[0]
+    assert "stopped renewing its failsafe" in outcome.reasons[0]
     # Told once; the next run ships it again.
     assert here.ship(artifact).ending == "proved"
 

@@ -60,7 +60,7 @@ def test_the_rules_of_the_environment_are_the_floor(crowded: Situation, fewest: 
     for keep in (0, fewest - 1):
         with pytest.raises(Refused, match="not-allowed") as refused:
             cleanup.plan_cleanup(target, keep)
-        assert f"sandbox keeps the newest {fewest} versions, and {keep} were asked for." in str(refused.value)
+        assert f"sandbox keeps the newest {fewest} versions, but keep is {keep}." in str(refused.value)
     for keep, newest in ((None, fewest), (fewest, fewest), (fewest + 2, fewest + 2)):
         doomed = {int(each) for each in cleanup.plan_cleanup(target, keep).to_delete}
         assert doomed == set(range(1, 61 - newest)) - {1, 5, 9}
@@ -98,4 +98,4 @@ def test_a_rollback_target_stays(situation: Bring) -> None:
     here.ask("set", requests_per_minute=0)
     publish(here, 12)
     here.ask("advance", seconds=48 * 3600)
-    assert cleanup.plan_cleanup(here.connect()).kept["1"] == "alias live may return to it"
+    assert cleanup.plan_cleanup(here.connect()).kept["1"] == "alias live may roll back to it"

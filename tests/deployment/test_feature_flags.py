@@ -128,7 +128,7 @@ def test_a_build_that_would_ship_a_flag_along_says_so(situation: Bring) -> None:
     here = with_secret(situation)
     configured(here, **SECRET, ENABLE_ENHANCED_SAFETY="true", OTHER_TOKEN="also-s3cret")
     plan = rollout.plan_rollout(canary(here), here.build("good", "9.0.0"))
-    (told,) = [each for each in plan.reasons if "otherwise than v2" in each]
+    (told,) = [each for each in plan.reasons if "differs from v2" in each]
     assert told.endswith(f": {SAFETY}, OTHER_TOKEN") and "s3cret" not in str(plan)
 
 

@@ -166,7 +166,7 @@ def test_a_lease_that_cannot_be_armed_takes_everything_away(situation: Bring) ->
         )
     finally:
         here.ask("chaos")
-    assert shares(here) == [0.0] and "the lease could not be armed" in outcome.reasons[0]
+    assert shares(here) == [0.0] and "the failsafe could not be armed" in outcome.reasons[0]
 
 
 def test_nothing_to_take_away_is_refused(situation: Bring) -> None:

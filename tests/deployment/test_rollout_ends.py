@@ -4,10 +4,10 @@ from collections.abc import Callable
 
 import pytest
 
-from buddy_ops.aws import failsafe
+from buddy_ops.aws import aliases, failsafe
 from buddy_ops.aws.aliases import decode_rollout_state
-from buddy_ops.core.errors import Refused
-from buddy_ops.deployment import rollout, rollout_plan
+from buddy_ops.core.errors import BuddyError, Refused
+from buddy_ops.deployment import rollback, rollout, rollout_plan
 from buddy_sandbox import scenarios
 from tests.conftest import Situation, approve
 
@@ -142,7 +142,7 @@ def test_a_burning_alarm_is_told_and_does_not_refuse(situation: Bring) -> None:
     )
     here.ask("advance", seconds=300)
     plan = rollout_plan.plan_rollout(here.connect(), here.build("good"))
-    assert any(f"ALARM {here.function}-errors burns now" in reason for reason in plan.reasons)
+    assert any(f"{here.function}-errors is in ALARM" in reason for reason in plan.reasons)
     mine = here.connect()
     outcome = rollout.drive_rollout(mine, rollout.run_rollout(mine, plan, approve(mine, plan)))
     mine.close()
@@ -184,3 +184,32 @@ def test_a_split_rollout_is_resumed_by_a_canary_alone(situation: Bring) -> None:
     with pytest.raises(Refused, match="rollout-under-way") as refused:
         rollout.plan_rollout(here.connect(), artifact, "blue_green")
     assert "strategies/canary" in refused.value.next
+
+
+def test_a_rollout_that_was_rolled_back_is_not_resumed(situation: Bring) -> None:
+    """A rollback between the plan of a resumption and its run wins: the run shifts nothing and leaves no schedule."""
+    here = situation("good", history_minutes=20)
+    artifact = here.build("good")
+    interrupted(here, artifact, "canary")
+    mine = here.connect()
+    plan = rollout.plan_rollout(mine, artifact)
+    back = rollback.plan_rollback(mine)
+    rollback.run_rollback(mine, back, approve(mine, back))
+    before = here.alias()["RevisionId"]
+    with pytest.raises(aliases.AliasMoved):
+        rollout.drive_rollout(mine, rollout.run_rollout(mine, plan, approve(mine, plan)))
+    assert here.alias()["RevisionId"] == before
+    assert here.client("scheduler").list_schedules()["Schedules"] == []
+    mine.close()
+
+
+def test_an_alias_that_was_deleted_is_not_created_again_under_an_old_plan(situation: Bring) -> None:
+    """The plan of a canary does not cover 100 % for the new version at once."""
+    here = situation("good", history_minutes=20)
+    mine = here.connect()
+    plan = rollout.plan_rollout(mine, here.build("good"))
+    here.client("lambda").delete_alias(FunctionName=here.function, Name="live")
+    with pytest.raises(BuddyError, match="alias-deleted"):
+        rollout.drive_rollout(mine, rollout.run_rollout(mine, plan, approve(mine, plan)))
+    assert here.calls("CreateAlias") == []
+    mine.close()

@@ -137,7 +137,7 @@ def test_a_dry_run_shows_what_would_be_refused(situation: Bring) -> None:
     values = project.read_settings("prod")[0]
     mine = session.connect("prod", "test", values=values, dry_run=True)
     plan = rollout.plan_rollout(mine, here.build("good"))
-    assert "This would be refused" in plan._repr_markdown_() and "AGAINST THE RULES" in str(plan)
+    assert "This deployment would be refused" in plan._repr_markdown_() and "VIOLATES THE RULES" in str(plan)
 
 
 def test_a_parameter_replaces_no_fixed_stage(situation: Bring) -> None:

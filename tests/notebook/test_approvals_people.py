@@ -195,7 +195,7 @@ def test_a_rollout_under_way_can_be_called_off_at_the_gate(situation: Bring, pag
     steps.close()
     mine = here.connect()
     again = rollout.plan_rollout(mine, artifact)
-    assert again.title.startswith(f"Go on with run {first.run}: v2") and again.hash == plan.hash
+    assert again.title.startswith(f"Resume run {first.run}: v2") and again.hash == plan.hash
     approval = answer(page, mine, again, "Roll back", "Your name=Ada", "Roll back")
     assert "enter your name" in page.told[0] and approval.order == "abort"
     with pytest.raises(StopIteration) as end:

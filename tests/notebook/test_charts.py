@@ -183,7 +183,7 @@ def test_the_last_caption_is_the_outcome() -> None:
     """What stays in the notebook says how it ended and why."""
     picture = RolloutChart(target())
     picture.end(Outcome("proved", "41", "42", "watch", START, START + 17 * MINUTE, ("Proved.",)))
-    assert picture.caption == "v42 serves 100 % and is proved healthy (17 min).\nProved."
+    assert picture.caption == "SUCCEEDED: v42 receives 100 %; healthy (17 min).\nProved."
 
 
 @dataclass

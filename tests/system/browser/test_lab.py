@@ -59,7 +59,7 @@ def test_a_rollback_waits_for_a_person(two_versions: Situation, person: Person) 
     while here.alias()["FunctionVersion"] != "1":
         assert time.perf_counter() - began < LIMIT_S
     print(f"click to alias moved: {time.perf_counter() - began:.2f} s")
-    person.sees("v1 serves 100 % of the traffic")
+    person.sees("v1 receives 100 % of traffic")
     person.await_idle()
     person.picture("immediate-done")
 
@@ -74,7 +74,7 @@ def test_stop_brings_the_traffic_back(situation: Bring, person: Person) -> None:
         person.sees_another_chart_than(first)
         person.picture("canary-live")
         person.click("Abort and roll back")
-        person.sees("v2 was taken back by order at stage 1")
+        person.sees("ABORTED by operator")
         alias = here.alias()
         assert alias["FunctionVersion"] == "1" and "RoutingConfig" not in alias
     finally:
@@ -88,7 +88,7 @@ def test_stop_brings_the_traffic_back(situation: Bring, person: Person) -> None:
     ]
     assert len(pictures) == 1 and "vnd.jupyter.widget" not in json.dumps(saved)
     person.leave_and_come_back_without_a_kernel()
-    person.sees("v2 was taken back by order at stage 1")
+    person.sees("ABORTED by operator")
     assert person.chart().startswith("data:image/png")
     person.picture("canary-reopened")
 
@@ -114,18 +114,18 @@ def test_a_kernel_restart_resumes(situation: Bring, person: Person) -> None:
         person.restart_kernel()
         assert here.alias()["RoutingConfig"] == {"AdditionalVersionWeights": {"2": 0.1}}
         person.run_all()
-        person.sees("Go on with run")
+        person.sees("Resume run")
         person.picture("canary-resume")
         person.approve("sandbox", "Grace", "Resume")
     finally:
         here.ask("set", speed=0)
-    person.sees("v2 serves 100 % and is proved healthy")
+    person.sees("SUCCEEDED: v2 receives 100 %; healthy")
     assert here.alias()["FunctionVersion"] == "2" and len(here.calls("PublishVersion")) == 1
     person.await_idle()
     person.picture("canary-proved")
     written = len(here.calls("UpdateAlias"))
     person.run_all()
-    person.sees("v2 was live already; nothing was changed")
+    person.sees("v2 was already live; nothing was changed")
     assert len(here.calls("UpdateAlias")) == written
 
 

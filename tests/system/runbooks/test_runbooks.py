@@ -161,7 +161,7 @@ def test_a_good_build_ends_with_0(situation: Bring) -> None:
     fetched = re.findall(r"<(?:script|img|iframe|link|source)\b[^>]*?\b(?:src|href)\s*=\s*[\"']?([^\"'\s>]+)", page)
     assert not [each for each in fetched if not each.startswith("data:")]
     assert not re.search(r"@import|url\(\s*[\"']?(?:https?:)?//", page)
-    assert "v2 serves 100 %" in page
+    assert "v2 receives 100 %" in page
     kinds = [json.loads(line)["kind"] for line in (folder / "journal.jsonl").read_text("utf-8").splitlines()]
     assert kinds[0] == "opened" and {"approved", "shifted", "observed", "outcome"} <= set(kinds)
 
@@ -172,7 +172,7 @@ def test_a_bad_build_ends_with_3(situation: Bring) -> None:
     done = run("strategies/canary", artifact=here.build("total_failure"), approved_by=["Ada"])
     assert done.returncode == 3
     told_once(done.stderr, "rolled-back")
-    assert "v2 was taken back" in done.stderr and "v1 serves 100 %" in done.stderr
+    assert "ROLLED BACK at" in done.stderr and "v1 receives 100 %" in done.stderr
     assert here.alias()["FunctionVersion"] == "1" and report(done).exists()
 
 
@@ -313,7 +313,7 @@ def test_the_rollback_runs_headlessly(quick: Bring) -> None:
     assert done.returncode == 0, done.stderr
     assert here.alias()["FunctionVersion"] == "1"
     text = json.dumps(executed(report(done).parent / "notebook.ipynb"))
-    assert "v1 serves 100 % of the traffic" in text
+    assert "v1 receives 100 % of traffic" in text
 
 
 def test_start_here_runs_headlessly_and_changes_nothing(situation: Bring) -> None:

@@ -15,13 +15,13 @@ EXITS = {"proved": 0, "unproven": 0, "rolled-back": 3, "held": 5}
 
 # What a reader must find in the report, besides how many of which version's requests failed.
 TOLD = {
-    "night": ("its health is not proved", "Inconclusive: need about"),
-    "no_traffic": ("its health is not proved", "v2 received no requests"),
-    "slow_to_fail": ("v2 was taken back", "v1 serves 100 %"),
-    "outage": ("v2 serves 100 % and is proved healthy",),
-    "bursts": ("v2 serves 100 % and is proved healthy",),
-    "throttling": ("v2 serves 100 % and is proved healthy",),
-    "fix": ("v2 serves 100 % and is proved healthy", "v2 may be the fix"),
+    "night": ("health check inconclusive", "Inconclusive: need about"),
+    "no_traffic": ("health check inconclusive", "v2 received no requests"),
+    "slow_to_fail": ("ROLLED BACK at", "v1 receives 100 %"),
+    "outage": ("SUCCEEDED: v2 receives 100 %; healthy",),
+    "bursts": ("SUCCEEDED: v2 receives 100 %; healthy",),
+    "throttling": ("SUCCEEDED: v2 receives 100 %; healthy",),
+    "fix": ("SUCCEEDED: v2 receives 100 %; healthy", "v2 may be the fix"),
 }
 COMPARISON = re.compile(
     r"v2 error rate [\d.]+ % \([\d,]+ of [\d,]+ requests?(, limit 1 %)?\)"
