@@ -42,6 +42,7 @@ def publish_build(target: Target, plan: RolloutPlan, alias: Alias | None, approv
     """
     try:
         latest = aliases.get_configuration(target)
+        # Only what differs is written: another run of the same plan may have done a part already.
         if latest["CodeSha256"] != plan.change.sha256:
             aliases.upload_code(target, plan.change.archive, latest["RevisionId"])
         latest = yield from _wait_until_settled(target, alias, None)
@@ -68,6 +69,7 @@ def restore_latest(target: Target, plan: RolloutPlan) -> list[str]:
         return []
     try:
         latest = aliases.get_configuration(target)
+        # Another run may have changed it since: then it is not ours to restore.
         if aliases.environment_variables(latest) == _environment(target, plan, latest):
             before = aliases.environment_variables(aliases.get_configuration(target, plan.change.base))
             aliases.update_environment(target, before, latest["RevisionId"])
@@ -109,6 +111,7 @@ def _find_publisher(target: Target) -> Polls[str]:
             runs = [_publisher(str(aliases.list_versions(target)[-1].get("Description", "")))]
             if alias.rollout is not None and alias.rollout.open:
                 runs.insert(0, alias.rollout.run)
+            # The open rollout names its run first; the newest version names the run that published it.
             for run in runs:
                 if run not in ("", target.run):
                     return run

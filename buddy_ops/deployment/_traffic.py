@@ -114,8 +114,10 @@ class Traffic:
             AliasMoved: another run or tool moved it.
             AwsFailed: AWS refused or did not answer. If the write took effect, the next ``read`` says so.
         """
+        # Armed first: a run that is killed between the two calls leaves no split without a failsafe.
         if to.additional is not None and self.failsafe is None:
             self.arm()
+        # Kept until the answer is there: if it is lost, the next read recognises the write by it.
         self._unconfirmed = to
         self._keep(aliases.update_alias(self._target, self.alias, to))
         self._unconfirmed = None
@@ -200,6 +202,7 @@ class Traffic:
             AliasMoved: see above; or ten writes in a row collided with another run.
         """
         for _ in range(ATTEMPTS):
+            # A person rolled back to the new version by name: that is the newer decision.
             if self.switched and self.alias.rollout and self.alias.rollout.stage == "rolled-back":
                 raise AliasMoved(self._target, self.alias)
             try:
@@ -208,6 +211,7 @@ class Traffic:
             except AliasMoved as moved:
                 collision = moved
                 self._keep(moved.alias)
+                # Another run was first: nothing is left to take away.
                 if self.new and self.new not in (self.alias.primary, self.alias.additional):
                     raise
         raise collision
@@ -224,6 +228,7 @@ class Traffic:
     def _rolled_back(self, rejected: Iterable[str], stage: str, leaving: float) -> AliasState:
         record = self.alias.rollout
         if record is None:
+            # No run of ours shifted this traffic: the record says what this rollback found.
             others = (version for version in (self.alias.additional, self.alias.primary) if version != self.stable)
             left = next(filter(None, others), self.alias.primary)
             record = RolloutState(self._target.run, self.stable, left, stage, since="")
@@ -258,6 +263,7 @@ def delete_failsafes(target: Target, run: str) -> list[str]:
     AWS: scheduler:DeleteSchedule, writes.
     """
     failures = []
+    # Both, since a killed run may have left either; the names are parts of the schedules' names.
     for which in ("lease", "guard"):
         try:
             failsafe.disarm(target, which, run)
@@ -275,6 +281,7 @@ def own_open_rollout(target: Target, alias: Alias | None, version: str) -> Rollo
     if alias is None:
         return None
     record = alias.rollout
+    # No rollout of ours is in progress: weights, if there are any, are another tool's.
     if record is None or not (record.open or _may_be_closed(target, alias, record)):
         if alias.additional is not None:
             raise _foreign_weights(
@@ -298,6 +305,7 @@ def own_open_rollout(target: Target, alias: Alias | None, version: str) -> Rollo
         )
     if record.new_version == version:
         return record
+    # One that lost its traffic to the failsafe blocks no other build.
     if record.open and not alias.failsafe_triggered:
         raise rollout_under_way(target, alias, record)
     return None
@@ -324,6 +332,7 @@ def _foreign_weights(target: Target, alias: Alias, reason: str, *, next: str) ->
 
 def _may_be_closed(target: Target, alias: Alias, record: RolloutState) -> bool:
     """Whether a rollout ended with an inconclusive health check, and a later run may still monitor and close it."""
+    # A first deployment has no stable version: there is nothing to compare it with.
     age = target.clock.now() - datetime.fromisoformat(record.since)
     inconclusive = record.stage == "unproven" and bool(record.stable_version)
     return inconclusive and alias.primary == record.new_version and age < CLOSING_WINDOW

@@ -62,6 +62,7 @@ def plan_cleanup(target: Target, keep: int | None = None) -> CleanupPlan:
         )
     versions = aliases.list_versions(target)
     needed = _needed(target, versions)
+    # Oldest first, as Lambda lists them.
     old = [str(version["Version"]) for version in versions[: max(0, len(versions) - keep)]]
     to_delete = tuple(version for version in old if version not in needed)
     kept = {version: needed[version] for version in old if version in needed}

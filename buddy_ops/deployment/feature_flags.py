@@ -72,6 +72,7 @@ def plan_flags(
             next=f"Give turn with one of {', '.join(known) or 'none'}; a new flag is added to `flags` in parameters/.",
         )
     values = {name: ON if turn[name] else OFF for name in sorted(turn)}
+    # Without one named, the environment's first strategy applies to flags as to builds.
     strategy = strategy or target.settings.rollout.strategies[0]
     return rollout_plan.plan_rollout(target, artifact, strategy, variables=values, break_glass=break_glass)
 

@@ -158,6 +158,7 @@ class _Run:
             yield from self._go_down()
         except _MoveRestNow as why:
             reasons = (f"The remaining traffic was moved at once: {why}",)
+        # Where another run or the failsafe has moved everything already, there is nothing to write.
         alias = self.traffic.alias
         if alias.failsafe_triggered or self.plan.new in (alias.primary, alias.additional):
             try:
@@ -228,6 +229,7 @@ class _Run:
         while True:
             self._check_alias()
             observation = self._observe(self.evidence.read(self.target.clock.now()) or "", share)
+            # Metrics may end a step early, but never lengthen it.
             if observation.verdict is not None and observation.verdict.decision == "rollback":
                 raise _MoveRestNow(" ".join(observation.verdict.reasons))
             if observation.at >= until and not self.paused:
@@ -303,6 +305,7 @@ def _is_drained(alias: Alias) -> bool:
 def _steps(target: Target, alias: Alias, percent: list[float], minutes: float) -> tuple[float, ...]:
     """The shares on the way down from where the alias is."""
     stages = [stage / 100 for stage in reversed(target.settings.rollout.stages_percent)]
+    # Without steps of its own it goes back through the stages that it came up.
     steps = [share / 100 for share in percent] or [share for share in stages if share < alias.weight]
     if not steps or steps[-1] != 0:
         steps.append(0.0)

@@ -93,6 +93,7 @@ def plan_rollback(target: Target, version: str = "") -> RollbackPlan:
             now="Nothing was changed.",
             next="Name one of the function's versions (parameter to_version).",
         )
+    # A version that a person names is taken, even one that is marked bad.
     alias = require_alias(target)
     destination = version or _destination(target, alias)
     warnings = check_destination(target, alias, destination)
@@ -150,6 +151,7 @@ def run_rollback(target: Target, plan: RollbackPlan, approval: Approval) -> Roll
         traffic = Traffic(target, alias, run=target.run, stable=plan.destination)
         traffic.roll_back(plan.away_from)
         alias = traffic.alias
+    # From here on nothing can stop or undo the rollback.
     target.journal.append("rollback", to=plan.destination, away_from=plan.away_from, by=approval.by, already=already)
     result = RollbackResult(alias.primary, plan.away_from, target.clock.now(), already)
     if target.dry_run:
@@ -183,6 +185,7 @@ def check_destination(target: Target, alias: Alias, destination: str) -> list[st
             now=f"{target.resource} serves {alias}; nothing was changed.",
             next="Name another version, or roll forward with strategies/canary.",
         )
+    # A known obstacle refuses; what is unknown only warns, since the traffic must not wait for it.
     warnings = _compare_schemas(target, alias, destination, found)
     if isinstance(old, BuddyError):
         return [*warnings, f"Warning: the settings of v{alias.primary} are unknown. {old.what}"]

@@ -118,6 +118,7 @@ def run_rollout(target: Target, plan: RolloutPlan, approval: Approval) -> Rollou
         )
     began = target.clock.now()
     alias = aliases.read_alias(target)
+    # The plan of a rollout with stages does not cover 100 % for the new version at once.
     if alias is None and plan.stable:
         raise alias_deleted(target)
     if alias is None:
@@ -286,6 +287,7 @@ class _Run:
             return self._already_live()
         record = own_open_rollout(self.target, alias, self.traffic.new)
         if self.plan.resumes is None:
+            # Another run began since the plan was made, or the version to compare with is another one.
             if record is not None or alias.primary != self.plan.stable:
                 raise AliasMoved(self.target, alias)
             return Publishing()
@@ -339,6 +341,7 @@ class _Run:
         # Publishing and proving take minutes: meanwhile deployments may be frozen, or a table migrated.
         _require_allowed(self.target, self.plan, self.traffic.alias)
         _require_schema(self.target, self.traffic.new)
+        # With little traffic a probe would see no requests, and only cost time.
         busy = self.evidence.requests_per_minute >= self.settings.probe_from_requests_per_minute
         if busy and 0 < self.settings.probe_percent / 100 < self.stages[0]:
             self.stages = self._with_probe()
@@ -382,6 +385,7 @@ class _Run:
         old = alias.rollout
         if old is not None and old.new_version == self.traffic.new and old.open:
             passed_s = round((now - parse_utc(old.since)).total_seconds())
+            # From these a resumed run knows under which weight each minute was served.
             ages_s = tuple(age_s + passed_s for age_s in (*old.stage_ages_s, 0))
             return replace(old, stage=stage, since=iso_utc(now), stage_ages_s=ages_s)
         record = RolloutState(
@@ -422,6 +426,7 @@ class _Run:
             # The metrics get their turn: a verdict does not wait until the alias can be read.
             trouble = failure.what
         self._read_freezes()
+        # Time without metrics is no bake time.
         trouble = " ".join(filter(None, (trouble, self.evidence.read(now))))
         state = self._state_of_alias()
         if trouble:
@@ -438,6 +443,7 @@ class _Run:
         if order == "abort":
             return RollingBack(ABORTED)
         self.paused = order == "hold" or (self.paused and order is None)
+        # A person may shorten a bake, but not override a freeze.
         if order == "promote" and not self.frozen:
             return Promoting(state, self.seen)
         return state
@@ -484,6 +490,7 @@ class _Run:
         self, observation: Observation, state: Baking | Watching, verdict: Verdict, trouble: str
     ) -> Promoting | RollingBack | None:
         """What follows from the verdict; None to stay."""
+        # A regression in the minutes that were read counts, even if the latest cannot be read.
         if verdict.decision == "rollback":
             decision = RollbackDecision("rolled-back", verdict.reasons, rejects_version=True)
             return RollingBack(decision, observation)
@@ -495,6 +502,7 @@ class _Run:
             return None
         self.unread_since = None
         if isinstance(state, Watching):
+            # A watch also ends by time: the alarms go on, and a later run may close it as healthy.
             watched = observation.at - max(self.started, self.evidence.shifts[-1][0])
             if verdict.decision == "promote" or watched >= timedelta(minutes=self.settings.watch_minutes):
                 return Promoting(state, observation)
@@ -567,6 +575,7 @@ class _Run:
                     self.traffic.roll_back([], stage="held")
                 break
             except AwsFailed as failure:
+                # While the failsafe is armed, AWS itself rolls back if no try succeeds.
                 armed = self.traffic.failsafe
                 if self.seen is None or armed is None or self.target.clock.now() >= armed.until + MINUTE:
                     raise
@@ -577,6 +586,7 @@ class _Run:
         if state.shown is not None and self.seen is not None:
             # The minutes that decided belong in the chart too.
             yield replace(state.shown, rows=self.seen.rows, wake_at=state.shown.at, weight=0.0)
+        # Only now, since none of this may delay the traffic.
         failures = [
             *delete_failsafes(self.target, self.traffic.run),
             *_publishing.restore_latest(self.target, self.plan),

@@ -123,12 +123,14 @@ def plan_rollout(
     stable = ""
     if resumes is not None:
         stable = resumes.stable_version
+        # A switch at once would skip the verdict of the split that is in progress.
         if resumes.shifting and strategy != "canary":
             raise rollout_under_way(target, alias, resumes)
     else:
         freezes.require_unfrozen(target)
         if alias is not None:
             stable = alias.primary
+    # A plan that changes nothing violates no rule.
     live = resumes is None and alias is not None and alias.primary == change.known
     violated: tuple[str, ...] = ()
     if not live:
@@ -184,6 +186,7 @@ def check_rules(
         records=_checklist_results(target, alias, sha256, resumes=resumes),
         resumes=resumes,
     )
+    # The time between deployments counts from a version that stayed, not from one that was rolled back.
     record = alias.rollout if alias else None
     if alias and record and alias.primary == record.new_version and record.stage in ("proved", "unproven"):
         facts = replace(facts, serving=record.new_version, since=datetime.fromisoformat(record.since))
@@ -275,6 +278,7 @@ def _new_configuration(
             now="Nothing was changed.",
             next="Deploy a first build with strategies/canary: it creates the alias.",
         )
+    # The same change again starts from where it started before, so that it is recognised and not added twice.
     base = _base_version(alias, versions, variables)
     sha256 = str(versions[base]["CodeSha256"])
     environment = merge_variables(aliases.environment_variables(versions[base]), variables)
@@ -423,6 +427,7 @@ def _reasons(target: Target, alias: Alias | None, known: str, strategy: str) -> 
         yield f"{tests} must pass before the new version receives traffic."
     if alias and alias.rollout and known in alias.rollout.rejected_versions:
         yield f"Warning: this build was rolled back before (as v{known})."
+    # Alarms are shown and refuse nothing: this build may be what ends them.
     try:
         firing = alarms.alarms_in_alarm(target)
     except BuddyError as error:

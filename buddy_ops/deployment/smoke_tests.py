@@ -81,6 +81,7 @@ def _attempt(target: Target, version: str, test: SmokeTest) -> SmokeTestResult:
         try:
             answer = aliases.invoke(target, version, build_request(target, test))
         except AwsFailed as failure:
+            # No answer in time is the version's fault; every other failure is AWS's or ours.
             if failure.code != "timeout":
                 raise
             trouble = failure.what.rstrip(".")
@@ -97,6 +98,7 @@ def _trouble(test: SmokeTest, version: str, answer: InvocationResult) -> str | N
     if answer.failure is not None:
         error = said if isinstance(said, dict) else {}
         return f"it raised {error.get('errorType', answer.failure)}: {error.get('errorMessage', 'no message')}"
+    # An alias or a wrong qualifier would test another version than the one that gets traffic.
     if answer.version != version:
         return f"v{answer.version or '?'} answered instead of v{version}"
     if answer.took_s > test.within_s:
@@ -106,6 +108,7 @@ def _trouble(test: SmokeTest, version: str, answer: InvocationResult) -> str | N
     speech = _speech(said)
     if test.speaks and not speech:
         return "it said nothing"
+    # A handler that catches everything raises nothing: its apology is the only sign of a failure.
     if any(apology.casefold() in speech.casefold() for apology in test.never_says):
         return f"it apologised: {speech}"
     return None
