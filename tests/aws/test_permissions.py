@@ -1,4 +1,4 @@
-"""What each role may do, in the library, in infrastructure.yaml, and in what the runbooks really call: all the same."""
+"""What each role may do by infrastructure.yaml, as the library reads it, and what the runbooks really call."""
 
 import json
 import re
@@ -477,7 +477,7 @@ def test_every_runbook_has_roles_and_is_driven() -> None:
 
 @pytest.mark.parametrize("role", get_args(Role))
 def test_the_template_grants_what_the_library_says(role: Role, situation: Bring) -> None:
-    """Action by action and ARN by ARN, infrastructure.yaml and powers.py are the same."""
+    """Action by action and ARN by ARN, the library reads from infrastructure.yaml what stands there."""
     here = situation("first_deployment")
     settings = here.connect(quiet=True, values=values(here, archive={"where": f"s3://{BUCKET}"})).settings
     needed = permissions.required_actions(role, "sandbox", settings, WHERE)

@@ -147,7 +147,9 @@ def test_the_docs_name_every_key_of_the_notifications() -> None:
     told = (ROOT / "docs" / "setup-aws.md").read_text("utf-8").split("## Notifications")[1].split("## Roles")[0]
     for model in (settings.NotificationSettings, settings.StatusPage, settings.AlarmSettings):
         assert all(f"`{name}`" in told for name in model.model_fields), model
-    where = permissions.SECRETS.partition(":parameter")[2].format(environment="ENVIRONMENT").removesuffix("*")
+    statements = permissions.template_resources()["ResponderPolicy"]["Properties"]["PolicyDocument"]["Statement"]
+    (granted,) = (each["Resource"] for each in statements if each["Sid"] == "Secrets")
+    where = granted.partition(":parameter")[2].replace("${Environment}", "ENVIRONMENT").removesuffix("*")
     assert f"`ssm:{where}NAME`" in told
 
 
