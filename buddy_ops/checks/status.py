@@ -1,42 +1,56 @@
-"""What is live, what burns, and which runbook answers it: the first page at three in the morning.
+"""The current status: what is live, whether it is healthy, and which runbook to open. The first page of an incident.
 
-Knows the guide's four metrics, alarms, freezes, and the rollout on the alias. Never writes, and never raises for what
-cannot be read: that is 'unknown', and hides nothing else.
+It checks the deployment guide's four metrics, the alarms, freezes and the rollout on the alias. It writes nothing. What
+cannot be read is UNKNOWN, never OK.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from functools import partial
-from typing import Any, Literal
+from typing import Any
 
-from buddy_ops.aws import aliases, freezes
-from buddy_ops.aws.aliases import Alias
+from buddy_ops.aws import aliases
+from buddy_ops.aws.aliases import Alias, RolloutState
 from buddy_ops.aws.session import Target
+from buddy_ops.checks import findings as findings_
+from buddy_ops.checks._shared import Measure, VersionRate, alarm_states, describe_freezes, rollout_state, version_rates
+from buddy_ops.checks.findings import (
+    Check,
+    CheckContext,
+    Finding,
+    State,
+    info,
+    ok,
+    problem,
+    run_checks,
+    unknown,
+    warning,
+)
+from buddy_ops.core import text
 from buddy_ops.core.errors import BuddyError
-from buddy_ops.health import alarms, metrics
-from buddy_ops.health.metrics import MINUTE, MetricsReading
-
-State = Literal["ok", "burns", "unknown", "note"]
-Told = tuple[State, str]
+from buddy_ops.health import metrics
 
 WINDOW = timedelta(minutes=15)
-MARKS: dict[State, str] = {"ok": "ok", "burns": "BURNS", "unknown": "unknown", "note": "note"}
-COLOURS: dict[State, str] = {"ok": "#00705a", "burns": "#b00020", "unknown": "#8a5a00", "note": "#0059a0"}
+"""How much of the latest traffic is checked."""
 
+PAST_WINDOW = f"in the last {text.duration(WINDOW)}"
 
-@dataclass(frozen=True)
-class Sign:
-    """One thing that was looked at."""
-
-    what: str
-    state: State
-    says: str
+HEADLINES = {
+    "rollout": "TRAFFIC SPLIT UNKNOWN",
+    "error rate": "ERROR RATE HIGH",
+    "latency": "LATENCY HIGH",
+    "throttles": "REQUESTS THROTTLED",
+    "alarms": "ALARM",
+}
+"""The result words of the checks that can fail."""
 
 
 @dataclass(frozen=True)
 class NextStep:
-    """A runbook that answers what is seen, with its parameters filled in as far as they are known."""
+    """A runbook to open, with the parameters that are known.
+
+    Attributes:
+        why: what it is for now.
+    """
 
     why: str
     runbook: str
@@ -44,7 +58,7 @@ class NextStep:
 
     @property
     def command(self) -> str:
-        """The same in a terminal."""
+        """The command that runs it in a terminal."""
         given = {name: value for name, value in self.parameters.items() if name != "environment"}
         pairs = "".join(f" -p '{name}={value}'" for name, value in given.items())
         return f"buddy-ops run {self.runbook} -e {self.parameters['environment']}{pairs}"
@@ -57,196 +71,192 @@ class NextStep:
 
 @dataclass(frozen=True)
 class StatusReport:
-    """What was found, the worst first."""
+    """What was found.
+
+    Attributes:
+        live: what the alias says, in sentences.
+        steps: what to do, the most urgent first.
+    """
 
     live: str
-    signs: tuple[Sign, ...]
+    findings: tuple[Finding, ...]
     steps: tuple[NextStep, ...]
 
     @property
+    def state(self) -> State:
+        """PROBLEM, else UNKNOWN, else OK: warnings do not change it."""
+        states = {finding.state for finding in self.findings}
+        return next((state for state in (State.PROBLEM, State.UNKNOWN) if state in states), State.OK)
+
+    @property
     def verdict(self) -> str:
-        """One line: whether anything burns."""
-        burning = [sign.what for sign in self.signs if sign.state == "burns"]
-        unknown = [sign.what for sign in self.signs if sign.state == "unknown"]
-        doubts = f"; unknown: {', '.join(unknown)}" if unknown else ""
-        return (f"BURNS: {', '.join(burning)}" if burning else "Nothing that was read burns") + doubts + "."
+        """The first line: the first problem with its figures, then the names of other problems and unknown checks."""
+        unknowns = [finding.check for finding in findings_.in_state(self.findings, State.UNKNOWN)]
+        match self.state:
+            case State.PROBLEM:
+                first, *others = findings_.in_state(self.findings, State.PROBLEM)
+                line = f"{_headline(first)}: {first.message}"
+                line += _listing(". Also: ", [_headline(other) for other in others])
+                return line + _listing(". Unknown: ", unknowns)
+            case State.UNKNOWN:
+                reason = findings_.in_state(self.findings, State.UNKNOWN)[0].message
+                return f"UNKNOWN: {text.join_words(unknowns)} could not be read ({reason})."
+            case _:
+                warnings = [finding.message for finding in findings_.in_state(self.findings, State.WARNING)]
+                return f"OK{_listing(', with warnings: ', warnings)}." if warnings else "All checks OK."
 
     def __str__(self) -> str:
-        signs = [f"{MARKS[sign.state]:<8}{sign.what:<16}{sign.says}" for sign in self.signs]
+        findings = [findings_.text_row(finding) for finding in self.findings]
         steps = [f"{step.why}\n  {step.command}" for step in self.steps]
-        return "\n".join([self.verdict, "", self.live, "", *signs, "", *steps])
+        return "\n".join([self.verdict, "", self.live, "", *findings, "", *steps])
 
     def _repr_html_(self) -> str:
-        from html import escape
-
-        left = "text-align:left;vertical-align:top"
-        code = f"{left};font-family:monospace;white-space:pre"
-        signs = "".join(
-            f'<tr><td style="{left}"><b {_coloured(sign.state)}>{MARKS[sign.state]}</b></td>'
-            f'<td style="{left}">{escape(sign.what)}</td><td style="{left}">{escape(sign.says)}</td></tr>'
-            for sign in self.signs
-        )
-        steps = "".join(
-            f'<tr><td style="{left}">{escape(step.why)}</td>'
-            f'<td style="{left}"><a href="{escape(step.runbook)}.ipynb">{escape(step.runbook)}</a></td>'
-            f'<td class="code" style="{code}">{escape(step.cell)}</td>'
-            f'<td class="code" style="{code}">{escape(step.command)}</td></tr>'
-            for step in self.steps
-        )
-        head = f'<tr><th style="{left}">' + f'</th><th style="{left}">'.join(
-            ("what to do", "open", "put below its parameters", "or in a terminal")
-        )
-        burns = any(sign.state == "burns" for sign in self.signs)
+        live = text.escape_html(self.live).replace("\n", "<br>")
         return (
-            f'<p class="verdict" style="font-size:130%"><b {_coloured("burns" if burns else "ok")}>'
-            f"{escape(self.verdict)}</b></p>"
-            f"<p>{escape(self.live).replace(chr(10), '<br>')}</p>"
-            f"<table>{head}</th></tr>{steps}</table><table>{signs}</table>"
+            f'<p class="verdict" style="font-size:130%">{findings_.html_label(self.state, self.verdict)}</p>'
+            f"<p>{live}</p>{_html_steps(self.steps)}{findings_.html_findings(self.findings)}"
         )
 
 
-def _coloured(state: State) -> str:
-    """Attributes that colour it: a style for JupyterLab, a class for an archived page, which lets no style through."""
-    return f'class="{state}" style="color:{COLOURS[state]}"'
+def _headline(finding: Finding) -> str:
+    return HEADLINES.get(finding.check, finding.check.upper())
+
+
+def _listing(before: str, names: list[str]) -> str:
+    """The names after ``before``; nothing if there are none."""
+    return before + ", ".join(names) if names else ""
+
+
+def _html_steps(steps: tuple[NextStep, ...]) -> str:
+    rows = (
+        (
+            text.escape_html(step.why),
+            f'<a href="{text.escape_html(step.runbook)}.ipynb">{text.escape_html(step.runbook)}</a>',
+            f'<pre class="code">{text.escape_html(step.cell)}</pre>',
+            f'<pre class="code">{text.escape_html(step.command)}</pre>',
+        )
+        for step in steps
+    )
+    return findings_.html_table(rows, ("Next step", "Runbook", "Add below its parameters", "Or in a terminal"))
 
 
 def read_status(target: Target) -> StatusReport:
-    """Look at everything once.
+    """Run every check once.
 
     AWS: lambda:GetAlias, GetFunctionConfiguration, cloudwatch:GetMetricData, DescribeAlarms, ssm:GetParametersByPath,
     logs:StartQuery, GetQueryResults, reads only.
     """
+    context = CheckContext(target)
     try:
-        alias = aliases.read_alias(target)
+        alias = context.alias
     except BuddyError as error:
-        return StatusReport(f"What is live is unknown: {error.what}", (Sign("alias", "unknown", error.what),), ())
-    now = target.clock.now()
-    until = now.replace(second=0, microsecond=0) - timedelta(seconds=target.settings.health.late_data_s)
-    looks: dict[str, Callable[[], Told]] = {"rollout": partial(_rollout, alias, now)}
-    if alias is not None:
-        reading = _reading(target, alias, until)
-        looks["error rate"] = partial(_errors, target, reading)
-        looks["latency"] = partial(_latency, target, reading)
-        looks["throttles"] = partial(_throttles, reading)
-        looks["cold starts"] = partial(_cold_starts, target, until)
-    looks |= {"alarms": partial(_alarms, target), "freeze": partial(_freeze, target)}
-    signs = tuple(_sign(what, ask) for what, ask in looks.items())
-    return StatusReport(aliases.describe(target, alias), signs, _steps(target, alias, signs))
+        # Alarms and freezes are read without the alias, and may say what is wrong.
+        unreadable = unknown(error.what)
+        findings = run_checks([Check("alias", lambda _: unreadable), *OTHER_CHECKS], context)
+        return StatusReport(f"What is live is unknown: {error.what}", tuple(findings), steps=())
+    traffic_checks = TRAFFIC_CHECKS if alias is not None else ()
+    findings = run_checks([Check("rollout", rollout_state), *traffic_checks, *OTHER_CHECKS], context)
+    report = StatusReport(aliases.describe(target, alias), tuple(findings), steps=())
+    return replace(report, steps=_next_steps(context, report.findings))
 
 
-def _sign(what: str, ask: Callable[[], Told]) -> Sign:
-    try:
-        return Sign(what, *ask())
-    except BuddyError as error:
-        return Sign(what, "unknown", error.what)
+def _rate(context: CheckContext, measure: Measure, limit: float, condition: str = "") -> Finding:
+    """A problem with the versions over the limit, since when; else every version's rate."""
+    rates = version_rates(context.traffic(WINDOW), measure, limit)
+    # One failed request of a handful is no outage: more than one must be over the limit.
+    high = [rate for rate in rates if rate.count > 1 and rate.over_limit]
+    if high:
+        now = context.target.clock.now()
+        return problem("; ".join(_describe_onset(rate, condition, now) for rate in high), rates=high)
+    return ok(f"{'; '.join(rate.describe(condition) for rate in rates)} {PAST_WINDOW}", rates=rates)
 
 
-def _reading(target: Target, alias: Alias, until: datetime) -> MetricsReading:
-    versions = [alias.primary] if alias.additional is None else [alias.primary, alias.additional]
-    return metrics.read_minutes(target, versions, lambda _: alias.primary, until - WINDOW, until)
+def _describe_onset(rate: VersionRate, condition: str, now: datetime) -> str:
+    """The rate since its first minute over the limit, and since when."""
+    onset = rate.onset()
+    # Where the window begins over the limit, the problem may be older than the window.
+    earlier = " or earlier" if onset == rate.minutes[0][0] else ""
+    return f"{rate.starting_at(onset).describe(condition)} since {text.time_of_day(onset, now)}{earlier}"
 
 
-def _counted(reading: MetricsReading, what: str) -> list[tuple[str, int, int]]:
-    """By version: how many of ``what``, of how many requests."""
-    versions = sorted({version for row in reading.rows for version in row.counts}, key=int)
-    return [
-        (
-            version,
-            sum(getattr(row.counts[version], what) for row in reading.rows if version in row.counts),
-            sum(row.counts[version].requests for row in reading.rows if version in row.counts),
-        )
-        for version in versions
-    ]
+def _error_rate(context: CheckContext) -> Finding:
+    return _rate(context, "errors", context.target.settings.health.error_rate)
 
 
-def _share(reading: MetricsReading, what: str, bound: float, says: str) -> Told:
-    if reading.trouble:
-        return "unknown", reading.trouble
-    found = _counted(reading, what)
-    told = "; ".join(
-        f"v{version}: {100 * count / requests:.2g} % of {requests:,} {says}" if requests else f"v{version}: no requests"
-        for version, count, requests in found
-    )
-    # Two of a handful are no outage: what is over the bound must be over it beyond one request.
-    over = any(count > 1 and count > bound * requests for _, count, requests in found)
-    return ("burns" if over else "ok"), f"{told} in {WINDOW / MINUTE:g} minutes; {100 * bound:g} % is allowed"
+def _latency(context: CheckContext) -> Finding:
+    health = context.target.settings.health
+    finding = _rate(context, "slow", health.slow_rate, f" over {text.duration(health.latency_ms / 1000)}")
+    latest = [row.p99_ms for row in context.traffic(WINDOW).rows if row.p99_ms][-1:]
+    p99 = [f"v{version} {text.duration(ms / 1000)}" for by_version in latest for version, ms in by_version.items()]
+    return replace(finding, message=finding.message + _listing(". Latest p99: ", p99))
 
 
-def _errors(target: Target, reading: MetricsReading) -> Told:
-    return _share(reading, "errors", target.settings.health.error_rate, "failed")
+def _throttles(context: CheckContext) -> Finding:
+    # A throttled request runs on no version, so that no error rate includes it.
+    throttled = sum(rate.count for rate in version_rates(context.traffic(WINDOW), "throttles"))
+    if throttled:
+        message = f"{text.count(throttled, 'request')} throttled {PAST_WINDOW}"
+        return problem(message, "Raise the function's concurrency limit.", throttled=throttled)
+    return ok(f"none {PAST_WINDOW}")
 
 
-def _latency(target: Target, reading: MetricsReading) -> Told:
-    bound_s = target.settings.health.latency_ms / 1000
-    state, told = _share(reading, "slow", target.settings.health.slow_rate, f"took over {bound_s:g} s")
-    latest = [row.p99_ms for row in reading.rows if row.p99_ms][-1:]
-    p99 = ", ".join(f"v{version} {ms / 1000:.2f} s" for each in latest for version, ms in each.items())
-    return state, f"{told}; latest p99: {p99}" if p99 else told
+def _cold_starts(context: CheckContext) -> Finding:
+    until = context.metrics_until
+    found = metrics.read_cold_starts(context.target, until - WINDOW, until)
+    message = "; ".join(map(str, found)) or f"no invocation logged {PAST_WINDOW}"
+    slow = any((version.p95_init_ms or 0) >= metrics.INIT_BOUND_MS for version in found)
+    return warning(message) if slow else ok(message)
 
 
-def _throttles(reading: MetricsReading) -> Told:
-    if reading.trouble:
-        return "unknown", reading.trouble
-    count = sum(each[1] for each in _counted(reading, "throttles"))
-    if count:
-        return "burns", f"{count:,} requests were turned away: raise the function's concurrency limit"
-    return "ok", f"none in {WINDOW / MINUTE:g} minutes"
+def _freeze(context: CheckContext) -> Finding:
+    return info(describe_freezes(context)) if context.freezes else ok("none in force")
 
 
-def _cold_starts(target: Target, until: datetime) -> Told:
-    found = metrics.read_cold_starts(target, until - WINDOW, until)
-    slow = any((each.p95_init_ms or 0) >= metrics.INIT_BOUND_MS for each in found)
-    return ("note" if slow else "ok"), "; ".join(map(str, found)) or "no invocation was logged"
+TRAFFIC_CHECKS = (
+    Check("error rate", _error_rate),
+    Check("latency", _latency),
+    Check("throttles", _throttles),
+    Check("cold starts", _cold_starts),
+)
+"""The deployment guide's four metrics; only where something is deployed."""
+
+OTHER_CHECKS = (Check("alarms", alarm_states), Check("freeze", _freeze))
 
 
-def _alarms(target: Target) -> Told:
-    there = alarms.read_alarms(target)
-    burning = [alarm for alarm in there if alarm.state == "ALARM"]
-    if burning:
-        return "burns", "; ".join(f"{alarm.name}: {alarm.reason}" for alarm in burning)
-    return ("ok" if there else "note"), f"{len(there)}, none burns" if there else "there are none"
-
-
-def _freeze(target: Target) -> Told:
-    standing = freezes.active_freezes(target)
-    return ("note", "; ".join(map(str, standing))) if standing else ("ok", "none")
-
-
-def _rollout(alias: Alias | None, now: datetime) -> Told:
-    record = alias.rollout if alias else None
-    if alias is not None and alias.additional is not None and (record is None or not record.open):
-        return "burns", f"{alias}, and no rollout of ours put these weights there"
-    if alias is None or record is None or not record.open:
-        return "ok", "none under way"
-    minutes = (now - datetime.fromisoformat(record.since)) / MINUTE
-    stage = "watched at 100 %" if record.stage == "watch" else f"at stage {record.stage}"
-    if alias.failsafe_triggered:
-        return (
-            "note",
-            f"run {record.run} died at stage {record.stage}; its lease took v{record.new_version}'s traffic away",
-        )
-    return "note", f"run {record.run} ships v{record.new_version}: {stage} for {minutes:.0f} minutes"
-
-
-def _steps(target: Target, alias: Alias | None, signs: tuple[Sign, ...]) -> tuple[NextStep, ...]:
-    """What to do about it, the most urgent first."""
+def _next_steps(context: CheckContext, findings: tuple[Finding, ...]) -> tuple[NextStep, ...]:
+    """What to do, the most urgent first."""
+    target, alias = context.target, context.alias
+    record = context.record
     here = {"environment": target.environment}
-    ship, allowed = {**here, "artifact": "build/skill.zip"}, target.settings.rollout.strategies
+    deploy = {**here, "artifact": "build/skill.zip"}
+    allowed = target.settings.rollout.strategies
     strategy = f"strategies/{'canary' if 'canary' in allowed else allowed[0]}"
-    state = {sign.what: sign.state for sign in signs}
-    record = alias.rollout if alias else None
-    found: list[NextStep] = []
-    if alias is not None and "burns" in (state["error rate"], state["latency"], state["rollout"]):
-        what = f"take v{alias.canary}'s share away" if alias.canary else f"take v{alias.primary} back"
-        if alias.stable is None:
-            what = f"find out which of v{alias.primary} and v{alias.additional} is good, and keep it (to_version)"
-        found.append(NextStep(f"People are hurt: {what}, now.", "rollback/immediate", here))
+    failed = {finding.check for finding in findings_.in_state(findings, State.PROBLEM)}
+    steps: list[NextStep] = []
+    # Throttles are not listed here: the old version would be throttled as well.
+    if alias is not None and failed & {"error rate", "latency", "rollout"}:
+        steps.append(NextStep(f"Users are affected: {_rollback_advice(alias)}", "rollback/immediate", here))
     if record is not None and record.open:
-        build = f"the build of v{record.new_version}"
-        resume = f"A rollout that was interrupted: with {build} this goes on with it, or closes it."
-        found.append(NextStep(resume, strategy, ship))
+        steps.append(NextStep(_resume_advice(record), strategy, deploy))
     if alias is None:
-        found.append(NextStep("Nothing is deployed yet.", strategy, ship))
-    if state["alarms"] == "note":
-        found.append(NextStep("Nobody would be called: write the alarms.", "operations/alarms", here))
-    return tuple(found) or (NextStep("Nothing to do. To ship a build:", strategy, ship),)
+        steps.append(NextStep("Nothing is deployed yet. Deploy a first build:", strategy, deploy))
+    if any(finding.check == "alarms" and finding.state is State.WARNING for finding in findings):
+        advice = "No alarms exist, so on-call would not be paged. Create them:"
+        steps.append(NextStep(advice, "operations/alarms", here))
+    return tuple(steps) or (NextStep("No action needed. To deploy a build:", strategy, deploy),)
+
+
+def _rollback_advice(alias: Alias) -> str:
+    if alias.stable is None:
+        return f"find out whether v{alias.primary} or v{alias.additional} is healthy, and keep that one (to_version)."
+    if alias.canary is None:
+        return f"roll back v{alias.primary} now."
+    return f"roll back v{alias.canary} to v{alias.stable} now."
+
+
+def _resume_advice(record: RolloutState) -> str:
+    # The alias does not say whether the run is still alive, so the advice names both cases.
+    version = f"v{record.new_version}"
+    return (
+        f"Run {record.run} of {version} is not closed. If it stopped, resume or close it with the build of {version}:"
+    )

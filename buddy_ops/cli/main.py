@@ -4,7 +4,6 @@ Knows words on a command line and exit codes. Imports what a command needs when 
 """
 
 import sys
-from collections import Counter
 from collections.abc import Callable
 from functools import cached_property, partial, wraps
 from typing import TYPE_CHECKING, Annotated, Any, ParamSpec, cast
@@ -180,7 +179,7 @@ def unfreeze(
 @app.command()
 @exits
 def status(environment: Environment = "sandbox") -> None:
-    """What is live, what burns, and what to open; reads only."""
+    """What is live, whether it is healthy, and the next step; reads only."""
     from buddy_ops.aws import session
     from buddy_ops.checks import status as status_
 
@@ -194,23 +193,19 @@ def doctor(
     role: Annotated[Role, typer.Option(help="Whose permissions the caller needs.")] = "deployer",
 ) -> None:
     """Is everything in place for a rollout and a rollback? Reads only; 1 if there is a problem."""
-    from rich.table import Table
-    from rich.text import Text
-
     from buddy_ops.aws import session
+    from buddy_ops.checks import findings as findings_
     from buddy_ops.checks import setup as doctor_
 
     colours = {"ok": "green", "warning": "yellow", "problem": "bold red", "unknown": "cyan"}
-    table = Table("what", "state", "found", "to do", box=None, pad_edge=False)
     here = session.connect(environment, "doctor", quiet=True)
-    with err.status("looking"):
+    with err.status("checking"):
         findings = list(doctor_.run_doctor(here, role))
-    for each in findings:
-        table.add_row(each.check, Text(each.state, colours[each.state]), Text(each.says), Text(each.do))
-    out.print(table, soft_wrap=False)
-    counts = Counter[str](each.state for each in findings)
-    out.print(", ".join(f"{counts[state]} {state}" for state in colours if counts[state]))
-    raise typer.Exit(1 if counts["problem"] else 0)
+    for finding in findings:
+        row = findings_.text_row(finding)
+        out.print(row, style=colours.get(finding.state), markup=False, highlight=False, soft_wrap=True)
+    out.print(findings_.count_states(findings), highlight=False)
+    raise typer.Exit(1 if findings_.in_state(findings, findings_.State.PROBLEM) else 0)
 
 
 @app.command()

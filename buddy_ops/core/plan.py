@@ -129,7 +129,7 @@ class ChecklistItem:
     """One line of a checklist. ``by`` is who attested it; empty: a check found it, and ``says`` what."""
 
     name: str
-    state: Literal["yes", "no", "unknown"]
+    state: Literal["yes", "no", "unknown", "pending"]
     says: str
     by: str = ""
 

@@ -21,7 +21,12 @@ from buddy_ops.notebook._widgets import ClickQueue, WidgetPanel
 HIDDEN = ("settings", "approved_by", "approved_plan")
 """Parameters without a field: the environment's file has the settings, and the approval asks for names."""
 
-MARKS = {"yes": ("#00704a", "✓"), "no": ("#b00020", "✗"), "unknown": ("#8a5a00", "?")}
+MARKS = {
+    "yes": ("#00704a", "✓"),
+    "no": ("#b00020", "✗"),
+    "unknown": ("#8a5a00", "?"),
+    "pending": ("#0059a0", "…"),
+}
 """Colour and mark of each state of a checklist's item."""
 
 

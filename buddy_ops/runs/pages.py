@@ -27,7 +27,8 @@ img{max-width:100%;height:auto}input{width:100%;box-sizing:border-box}
 .state{float:right;font:12px ui-monospace,monospace;color:#666}
 .state-failed,.state-refused,.state-interrupted{color:#c00;font-weight:bold}.proved,.done,.deployed{color:#00704f}
 .refused,.held,.unproven{color:#8a5a00}.failed,.killed,.interrupted,.rolled-back{color:#c00}
-.burns,.alert-danger{color:#b00020}.ok{color:#00705a}.unknown{color:#8a5a00}.note{color:#0059a0}
+.problem,.burns,.alert-danger{color:#b00020}.ok{color:#00705a}.unknown{color:#8a5a00}.warning{color:#8a5a00}
+.info,.note{color:#0059a0}
 .alert-danger{border:1px solid;padding:.4rem .7rem}.verdict{font-size:130%}
 .code{font:13px/1.45 ui-monospace,monospace;white-space:pre-wrap}
 """.strip()

@@ -68,8 +68,8 @@ EXPECTED = {
     "archive": "warning",
     "channels": "warning",
     "permissions": "unknown",
-    "those on call": "unknown",
-    "dead letters": "warning",
+    "on-call permissions": "unknown",
+    "dead-letter queue": "warning",
     "failure metrics": "warning",
     "rehearsal": "warning",
 }
@@ -81,9 +81,9 @@ def test_a_ready_environment_is_ready(situation: Bring) -> None:
     here, target = ready(situation)
     found = look(here, target)
     assert states(found, "log group", "timeout") == EXPECTED
-    assert [each.says for each in found.findings if each.check == "alarms complete"] == ["all 4 are as they should be"]
+    assert [each.message for each in found.findings if each.check == "alarms complete"] == ["all 4 alarms configured"]
     readiness.raise_for_problems(found)
-    assert str(found).startswith("A rollback would work right now")
+    assert str(found).startswith("READY: ") and "Rollback target v1 OK." in str(found)
 
 
 def no_target(here: Situation, target: Target) -> None:
@@ -147,7 +147,7 @@ def stacked(here: Situation, target: Target) -> None:
         (outgrown, "rollback target", "problem", "strategies/canary"),
         (muted, "alarms complete", "problem", "operations/alarms"),
         (deleted, "alarms complete", "problem", "operations/alarms"),
-        (unheard, "alarms heard", "problem", "operations/alarms"),
+        (unheard, "alarm subscribers", "problem", "operations/alarms"),
         (unprotected, "table buddy-reminders-sandbox", "problem", ""),
         (split, "alias", "problem", "rollback/immediate"),
         (forgotten, "stale freezes", "warning", "start_here"),
@@ -165,7 +165,7 @@ def test_what_is_broken_is_found(
     found = look(here, target)
     assert states(found)[check] == state, found.findings
     (finding,) = (each for each in found.findings if each.check == check)
-    assert readiness.remedies(finding) == runbook and finding.do
+    assert finding.runbook == runbook and finding.remedy
     made = [each for each in here.ask("calls")["calls"] if each["app"] == "buddy-ops"][before:]
     assert all(each["operation"].startswith(("Get", "List", "Describe", "Simulate", "Invoke")) for each in made)
     if state == "problem":
@@ -207,6 +207,6 @@ def test_those_on_call_are_looked_at_by_their_own_role(situation: Bring) -> None
     here, target = ready(situation)
     asked = answering(target, UpdateAlias="implicitDeny")
     found = look(here, target)
-    assert states(found)["those on call"] == "problem" and "permissions" not in states(found)
+    assert states(found)["on-call permissions"] == "problem" and "permissions" not in states(found)
     sources = {each["PolicySourceArn"].rsplit("/", 1)[-1] for each in asked}
     assert "buddy-ops-sandbox-responder" in sources and len(sources) == 2

@@ -14,7 +14,7 @@ from botocore.awsrequest import AWSResponse
 from buddy_ops.aws import freezes, permissions
 from buddy_ops.aws.session import Target
 from buddy_ops.checks import setup
-from buddy_ops.checks.setup import Finding
+from buddy_ops.checks.findings import Finding
 from buddy_ops.deployment import rollout
 from tests.conftest import Situation, approve
 
@@ -71,9 +71,9 @@ def test_a_healthy_environment_has_no_problem(situation: Bring) -> None:
     make_role(here)
     found = examine(here, lease={"dead_letter_arn": "arn:aws:sqs:us-east-1:123456789012:dead"})
     assert {each.check for each in found.values() if each.state == "problem"} == set()
-    assert found["permissions"].state == "unknown" and found["permissions"].do
+    assert found["permissions"].state == "unknown" and found["permissions"].remedy
     assert {name for name, each in found.items() if each.state == "warning"} == {"alarms", "archive", "channels"}
-    assert found["alias"].says == "100 % v1" and "user/" in found["credentials"].says
+    assert found["alias"].message == "100 % v1" and "user/" in found["credentials"].message
 
 
 def test_it_never_writes(situation: Bring) -> None:
@@ -91,22 +91,22 @@ def test_what_is_not_configured_is_a_finding_with_a_remedy(situation: Bring) -> 
     here = situation("good")
     here.client("iam").delete_role(RoleName="buddy-ops-scheduler")
     found = examine(here, failure_metrics=[])
-    for name in ("failure metrics", "dead letters", "alarms"):
-        assert found[name].state == "warning" and found[name].do
-    assert found["lease role"].state == "problem" and "infrastructure.yaml" in found["lease role"].do
+    for name in ("failure metrics", "dead-letter queue", "alarms"):
+        assert found[name].state == "warning" and found[name].remedy
+    assert found["failsafe role"].state == "problem" and "infrastructure.yaml" in found["failsafe role"].remedy
 
 
 def test_a_metric_that_nobody_publishes_is_told(situation: Bring) -> None:
     """A failure metric that is configured and was never seen would count nothing."""
     found = examine(situation("good"), failure_metrics=[{"namespace": "Buddy", "name": "Apologys"}])
-    assert found["failure metrics"].state == "warning" and "Buddy/Apologys" in found["failure metrics"].says
+    assert found["failure metrics"].state == "warning" and "Buddy/Apologys" in found["failure metrics"].message
 
 
 def test_a_role_that_trusts_another_service_is_a_problem(situation: Bring) -> None:
     """A lease whose role Scheduler cannot assume would fail when it is needed."""
     here = situation("good")
     make_role(here, "ec2.amazonaws.com")
-    assert examine(here)["lease role"].state == "problem"
+    assert examine(here)["failsafe role"].state == "problem"
 
 
 def test_a_function_that_does_not_exist_is_one_problem(situation: Bring) -> None:
@@ -121,7 +121,7 @@ def test_a_function_that_does_not_exist_is_one_problem(situation: Bring) -> None
 def test_before_the_first_deployment_the_alias_is_to_come(situation: Bring) -> None:
     """No alias is what the first run finds: a warning that says so."""
     found = examine(situation("first_deployment"))
-    assert found["alias"].state == "warning" and "creates it" in found["alias"].do
+    assert found["alias"].state == "warning" and "creates it" in found["alias"].remedy
 
 
 def test_weights_are_told_by_whose_they_are(situation: Bring) -> None:
@@ -137,11 +137,11 @@ def test_weights_are_told_by_whose_they_are(situation: Bring) -> None:
     steps.close()
     first.close()
     found = examine(here)
-    assert found["alias"].state == "warning" and first.run in found["alias"].says
+    assert found["alias"].state == "warning" and first.run in found["alias"].message
     here.client("lambda").update_alias(FunctionName=here.function, Name="live", Description="by hand")
     found = examine(here)
-    assert found["alias"].state == "problem" and "rollback/immediate" in found["alias"].do
-    assert found["record"].state == "ok" and "not ours" in found["record"].says
+    assert found["alias"].state == "problem" and "rollback/immediate" in found["alias"].remedy
+    assert found["record"].state == "ok" and "not ours" in found["record"].message
 
 
 def test_a_lease_that_fired_is_told(situation: Bring) -> None:
@@ -161,7 +161,7 @@ def test_a_freeze_is_told_and_a_slow_timeout(situation: Bring) -> None:
         freezes.create_freeze(mine, "audit", "Grace", timedelta(hours=1))
     here.client("lambda").update_function_configuration(FunctionName=here.function, Timeout=8)
     found = examine(here)
-    assert found["freeze"].state == "warning" and "Grace" in found["freeze"].says
+    assert found["freeze"].state == "warning" and "Grace" in found["freeze"].message
     assert found["timeout"].state == "warning"
 
 
@@ -186,8 +186,10 @@ def test_what_the_caller_may_not_do_is_named(situation: Bring) -> None:
         answering(mine, UpdateAlias="implicitDeny", PublishVersion="explicitDeny")
         found = {each.check: each for each in setup.run_doctor(mine, "deployer")}["permissions"]
     assert found.state == "problem"
-    assert "lambda:UpdateAlias on arn:aws:lambda:us-east-1" in found.says and "lambda:PublishVersion" in found.says
-    assert "GetAlias" not in found.says
+    assert (
+        "lambda:UpdateAlias on arn:aws:lambda:us-east-1" in found.message and "lambda:PublishVersion" in found.message
+    )
+    assert "GetAlias" not in found.message
 
 
 def test_a_role_with_a_path_is_looked_up(situation: Bring) -> None:
@@ -234,10 +236,10 @@ def test_the_command_ends_by_what_it_found(situation: Bring) -> None:
         return done.returncode, done.stdout + done.stderr
 
     status, said = run()
-    assert status == 1 and "lease role" in said and "1 problem" in said
+    assert status == 1 and "failsafe role" in said and "1 PROBLEM" in said
     make_role(here)
     status, said = run("--role", "responder")
-    assert status == 0 and "problem" not in said and "warning" in said
+    assert status == 0 and "PROBLEM" not in said and "WARNING" in said
     assert run("-e", "nowhere")[0] == 2 and run("--role", "king")[0] == 2
     light = subprocess.run([sys.executable, "-c", code, "doctor"], capture_output=True, text=True, check=False)
     assert "heavy: []" in light.stdout, light.stdout + light.stderr
@@ -250,7 +252,7 @@ def test_slack_and_the_archive_are_looked_for(situation: Bring, monkeypatch: pyt
     assert (found["channels"].state, found["archive"].state) == ("warning", "warning")
     missing = {"archive": {"where": "s3://buddy-runs-nowhere"}}
     found = examine(here, notify={"slack_webhook": "env:BUDDY_SLACK"}, **missing)
-    assert found["channels"].state == "problem" and "BUDDY_SLACK" in found["channels"].says
+    assert found["channels"].state == "problem" and "BUDDY_SLACK" in found["channels"].message
     assert found["archive"].state == "problem"
     in_ssm = {"slack_webhook": "ssm:/buddy/sandbox/secrets/slack"}
     assert examine(here, notify=in_ssm)["channels"].state == "problem"
@@ -260,6 +262,8 @@ def test_slack_and_the_archive_are_looked_for(situation: Bring, monkeypatch: pyt
     here.client("s3").create_bucket(Bucket="buddy-runs-open")
     monkeypatch.setenv("BUDDY_SLACK", "https://y")
     found = examine(here, notify=in_ssm, archive={"where": "s3://buddy-runs-locked/prod"})
-    assert (found["channels"].state, found["archive"].state) == ("ok", "ok") and "https" not in found["channels"].says
+    assert (found["channels"].state, found["archive"].state) == ("ok", "ok") and "https" not in found[
+        "channels"
+    ].message
     found = examine(here, notify={"slack_webhook": "env:BUDDY_SLACK"}, archive={"where": "s3://buddy-runs-open"})
     assert (found["channels"].state, found["archive"].state) == ("ok", "warning")

@@ -1,5 +1,6 @@
 """The first page at three in the morning: what burns is told first, with the runbook that answers it."""
 
+import re
 from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
@@ -20,7 +21,7 @@ def look(here: Situation) -> StatusReport:
 
 
 def states(found: StatusReport) -> dict[str, str]:
-    return {sign.what: sign.state for sign in found.signs}
+    return {finding.check: finding.state.value for finding in found.findings}
 
 
 def test_a_quiet_night(situation: Bring) -> None:
@@ -30,21 +31,36 @@ def test_a_quiet_night(situation: Bring) -> None:
     found = look(here)
     quiet = {"rollout", "error rate", "latency", "throttles", "cold starts", "freeze"}
     assert {what for what, state in states(found).items() if state == "ok"} == quiet
-    assert found.verdict == "Nothing that was read burns." and "rollback" not in str(found)
+    assert found.verdict == "OK, with warnings: no alarms configured." and "rollback" not in str(found)
     reads = ("Get", "List", "Describe", "StartQuery")
     assert all(each["operation"].startswith(reads) for each in here.ask("calls")["calls"][before:])
 
 
-@pytest.mark.parametrize(("stable", "sign"), [("errors_5_percent", "error rate"), ("slow", "latency")])
-def test_what_hurts_people_leads_to_the_rollback(situation: Bring, stable: str, sign: str) -> None:
+@pytest.mark.parametrize(
+    ("stable", "sign", "verdict"),
+    [
+        (
+            "errors_5_percent",
+            "error rate",
+            r"^ERROR RATE HIGH: v1 [\d.]+ % of [\d,]+ requests \(limit 1 %\) since \d\d:\d\d UTC",
+        ),
+        (
+            "slow",
+            "latency",
+            r"LATENCY HIGH(: v1 [\d.]+ % of [\d,]+ requests over 6 s \(limit 1 %\) since \d\d:\d\d UTC)?",
+        ),
+    ],
+)
+def test_what_hurts_people_leads_to_the_rollback(situation: Bring, stable: str, sign: str, verdict: str) -> None:
     """The sign burns with its figures, and the first step is the rollback of this environment, ready to be run."""
     found = look(situation("good", stable=stable, history_minutes=40))
-    assert found.verdict.startswith("BURNS: ") and sign in found.verdict and states(found)[sign] == "burns"
+    assert states(found)[sign] == "problem"
+    assert re.search(verdict, found.verdict), found.verdict
     first = found.steps[0]
     assert (first.runbook, first.command) == ("rollback/immediate", "buddy-ops run rollback/immediate -e sandbox")
     assert first.cell == "environment = 'sandbox'"
     page = found._repr_html_()
-    assert '<a href="rollback/immediate.ipynb">' in page and "BURNS" in page
+    assert '<a href="rollback/immediate.ipynb">' in page and ">PROBLEM</b>" in page
 
 
 def test_throttled_requests_burn(situation: Bring) -> None:
@@ -52,7 +68,7 @@ def test_throttled_requests_burn(situation: Bring) -> None:
     here = situation("throttling", history_minutes=40)
     here.ask("advance", seconds=8 * 60)
     found = look(here)
-    assert states(found)["throttles"] == "burns" and "concurrency" in str(found)
+    assert states(found)["throttles"] == "problem" and "concurrency" in str(found)
 
 
 def test_a_rollout_is_named(situation: Bring) -> None:
@@ -63,11 +79,11 @@ def test_a_rollout_is_named(situation: Bring) -> None:
     abandon(mine, plan)
     mine.close()
     found = look(here)
-    assert f"run {mine.run} ships v2: at stage 1" in str(found)
+    assert f"run {mine.run} of v2 in progress, stage 1 since" in str(found)
     assert found.steps[0].runbook == "strategies/canary" and "the build of v2" in found.steps[0].why
     here.ask("advance", seconds=30 * 60)
     found = look(here)
-    assert f"run {mine.run} died at stage 1; its lease took v2's traffic away" in str(found)
+    assert f"run {mine.run} of v2 stopped responding at stage 1. The failsafe rolled it back" in str(found)
     assert "strategies/canary" in [step.runbook for step in found.steps]
 
 
@@ -81,16 +97,16 @@ def test_somebody_elses_weights_burn(situation: Bring) -> None:
     here.ask("advance", seconds=10)
     lam.update_alias(FunctionName=here.function, Name="live", RoutingConfig={"AdditionalVersionWeights": {"2": 0.1}})
     found = look(here)
-    assert states(found)["rollout"] == "burns" and found.steps[0].runbook == "rollback/immediate"
-    assert "which of v1 and v2 is good" in found.steps[0].why and "Nothing says which" in found.live
+    assert states(found)["rollout"] == "problem" and found.steps[0].runbook == "rollback/immediate"
+    assert "whether v1 or v2 is healthy" in found.steps[0].why and "Nothing says which" in found.live
 
 
 def test_a_freeze_is_told_with_its_owner(situation: Bring) -> None:
     """Reason, owner and end."""
     here = situation("good", history_minutes=0, requests_per_minute=0)
     freezes.create_freeze(here.connect(), "a drill", "Ada", timedelta(hours=1))
-    (sign,) = (each for each in look(here).signs if each.what == "freeze")
-    assert sign.state == "note" and "a drill (Ada, until" in sign.says
+    (finding,) = (each for each in look(here).findings if each.check == "freeze")
+    assert finding.state == "info" and "a drill (Ada, until" in finding.message
 
 
 @pytest.mark.parametrize("outage", ["error", "partial"])
@@ -100,10 +116,14 @@ def test_what_cannot_be_read_is_unknown(situation: Bring, outage: Any) -> None:
     here.ask("set", outage=outage)
     found = look(here)
     assert {states(found)[what] for what in ("error rate", "latency", "throttles")} == {"unknown"}
-    assert "unknown: error rate" in found.verdict and states(found)["freeze"] == "ok" and "100 % v1" in found.live
+    assert (
+        found.verdict.startswith("UNKNOWN: error rate, latency")
+        and states(found)["freeze"] == "ok"
+        and "100 % v1" in found.live
+    )
 
 
 def test_nothing_was_ever_deployed(situation: Bring) -> None:
     """There is nothing to roll back: the first step ships."""
     found = look(situation("first_deployment"))
-    assert found.steps[0].why == "Nothing is deployed yet." and "error rate" not in states(found)
+    assert found.steps[0].why == "Nothing is deployed yet. Deploy a first build:" and "error rate" not in states(found)

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from buddy_ops.checks import status
+from buddy_ops.checks.findings import Finding, State
 from buddy_ops.core import redaction
 from buddy_ops.core.errors import BuddyError, InvalidInput
 from buddy_ops.core.journal import lock_journal
@@ -303,9 +304,9 @@ def test_outputs_are_sanitized(tmp_path: Path) -> None:
 
 def test_what_is_red_for_people_is_red_in_the_page(tmp_path: Path) -> None:
     """What burns, in the colours that JupyterLab shows; and what is against the rules. No style from outside comes along."""
-    signs = tuple(status.Sign("what", state, "says") for state in status.COLOURS)
+    signs = tuple(Finding("error rate", state, "found") for state in State)
     step = status.NextStep("why", "rollback/immediate", {"environment": "prod", "to_version": "1"})
-    hostile = "<b class='burns' style='position:fixed;color:#fff' onclick='a()'>outside</b>"
+    hostile = "<b class='problem' style='position:fixed;color:#fff' onclick='a()'>outside</b>"
     folder = leave(tmp_path, "run-0001")
     document = json.loads((folder / "notebook.ipynb").read_text())
     outputs = ({"text/html": status.StatusReport("live", signs, (step,))._repr_html_()}, {"text/html": hostile})
@@ -316,13 +317,13 @@ def test_what_is_red_for_people_is_red_in_the_page(tmp_path: Path) -> None:
     archive.build_manifest(folder, redaction.Redactor())
     page = (folder / "report.html").read_text()
     style, _, body = page.partition("</style>")
-    for state, colour in status.COLOURS.items():
-        assert f'<b class="{state}">{status.MARKS[state]}</b>' in body
-        assert re.search(rf"\.{state}\b[^{{}}]*{{color:{colour}}}", style), state
-    assert '<p class="verdict"><b class="burns">BURNS: ' in body and ".verdict{font-size:130%}" in style
-    assert "<td class=\"code\">environment = 'prod'\nto_version = '1'</td>" in body
+    for state in State:
+        assert f'<b class="{state}">{state.label}</b>' in body
+        assert re.search(rf"\.{state}\b[^{{}}]*{{color:{state.colour}}}", style), state
+    assert '<p class="verdict"><b class="problem">ERROR RATE HIGH: ' in body and ".verdict{font-size:130%}" in style
+    assert "<pre class=\"code\">environment = 'prod'\nto_version = '1'</pre>" in body
     assert re.search(r"\.code{[^}]*white-space:pre-wrap", style)
-    assert '<b class="burns">outside</b>' in body and "style=" not in body
+    assert '<b class="problem">outside</b>' in body and "style=" not in body
 
 
 # Two runs

@@ -9,7 +9,7 @@ import pytest
 
 from buddy_ops.aws import tables
 from buddy_ops.aws.session import Target
-from buddy_ops.checks import checklists
+from buddy_ops.checks.findings import CheckContext
 from buddy_ops.deployment import cleanup, rollback
 from tests.resilience.races.stage import Each
 
@@ -22,7 +22,7 @@ def a_world_for_races(monkeypatch: pytest.MonkeyPatch) -> None:
     """
     monkeypatch.setattr(rollback, "CHECKS_S", 60.0)
     monkeypatch.setattr(cleanup, "WINDOW", timedelta())
-    for each in (*vars(Target).values(), *vars(checklists._Look).values()):
+    for each in (*vars(Target).values(), *vars(CheckContext).values()):
         if isinstance(each, cached_property):
             monkeypatch.setattr(each, "lock", nullcontext(), raising=False)
 

@@ -81,8 +81,8 @@ def test_what_burns_is_red_in_the_page(situation: Bring, offline: Page) -> None:
     done = supervisor.run_notebook("start_here", {"environment": "sandbox"}, folder=here.folder / "runs" / "start")
     assert done.report is not None and done.exit_code == 0, done.trouble
     page = offline.open(done.report)
-    assert "BURNS: error rate" in page.locator(".verdict").inner_text() and colour(page, ".verdict b") == RED
-    assert page.locator("td .burns").first.inner_text() == "BURNS" and colour(page, "td .burns") == RED
+    assert "ERROR RATE HIGH" in page.locator(".verdict").inner_text() and colour(page, ".verdict b") == RED
+    assert page.locator("td .problem").first.inner_text() == "PROBLEM" and colour(page, "td .problem") == RED
     PICTURES.mkdir(parents=True, exist_ok=True)
     page.screenshot(path=PICTURES / "archived-start-here.png", full_page=True)
 

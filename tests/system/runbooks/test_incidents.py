@@ -240,8 +240,8 @@ def test_audit_of_a_ready_environment_ends_with_0(situation: Bring) -> None:
     assert done.returncode == 0, done.stderr
     assert [each for each in writes(here) if each != "Invoke"] == [each for each in before if each != "Invoke"]
     document = executed(report(done).parent / "notebook.ipynb")
-    assert "A rollback would work right now" in str(document)
-    assert progress(document, "look") == ["looking at the tables and the last rehearsal"]
+    assert "READY: " in str(document)
+    assert progress(document, "look") == ["checking rehearsal"]
 
 
 def test_audit_of_a_bare_environment_ends_with_1(situation: Bring) -> None:
@@ -250,7 +250,7 @@ def test_audit_of_a_bare_environment_ends_with_1(situation: Bring) -> None:
     done = run("review/readiness_audit")
     assert done.returncode == 1
     told_once(done.stderr, "not-ready")
-    assert all(each in done.stderr for each in ("rollback target", "alarms heard", "operations/alarms"))
+    assert all(each in done.stderr for each in ("rollback target", "alarm subscribers", "operations/alarms"))
 
 
 def test_audit_for_a_role_that_is_none_ends_with_2(situation: Bring) -> None:

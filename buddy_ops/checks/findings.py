@@ -1,0 +1,315 @@
+"""Checks and their findings: the framework of setup, status, checklists and readiness.
+
+A check is a function that takes a ``CheckContext`` and returns a ``Finding``, made with ``ok``, ``info``, ``warning``,
+``problem`` or ``unknown``. ``run_checks`` runs a list of them: a check that raises becomes an UNKNOWN finding, and the
+others still run. A finding carries fields; the functions at the end of this module turn findings into text, Markdown
+and HTML.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+from enum import StrEnum
+from functools import cached_property
+from typing import Any
+
+from buddy_ops.aws import aliases, freezes, tables
+from buddy_ops.aws.aliases import Alias, RolloutState
+from buddy_ops.aws.freezes import Freeze
+from buddy_ops.aws.permissions import Role
+from buddy_ops.aws.session import Target
+from buddy_ops.aws.tables import Watch
+from buddy_ops.core import text
+from buddy_ops.core.errors import AwsFailed, BuddyError
+from buddy_ops.deployment import rollback
+from buddy_ops.deployment.rollback import RollbackPlan
+from buddy_ops.health import alarms, metrics
+from buddy_ops.health.alarms import Alarm
+from buddy_ops.health.metrics import MetricsReading
+
+QUOTED = 160
+"""Characters of an AWS error that are quoted: an emulator without the call may answer with a whole page."""
+
+
+class State(StrEnum):
+    """The result of a check, the worst first."""
+
+    PROBLEM = "problem"
+    UNKNOWN = "unknown"
+    """The check could not be made. It never counts as OK."""
+    WARNING = "warning"
+    INFO = "info"
+    """Nothing is wrong, but an operator should see it: a rollout in progress, a freeze, an open rollback window."""
+    OK = "ok"
+
+    @property
+    def label(self) -> str:
+        """The result word, in capitals."""
+        return self.value.upper()
+
+    @property
+    def colour(self) -> str:
+        """As the archive's pages colour the class of this name."""
+        return COLOURS[self]
+
+
+COLOURS = {
+    State.PROBLEM: "#b00020",
+    State.UNKNOWN: "#8a5a00",
+    State.WARNING: "#8a5a00",
+    State.INFO: "#0059a0",
+    State.OK: "#00705a",
+}
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What one check found.
+
+    Attributes:
+        check: the check's name; ``run_checks`` fills it in.
+        message: the finding for an operator, one sentence or less.
+        remedy: what to do about it; empty where there is nothing to do.
+        runbook: the runbook that corrects it, for example 'operations/alarms'; empty if none does.
+        facts: the values behind the message, for code.
+    """
+
+    check: str
+    state: State
+    message: str
+    remedy: str = ""
+    runbook: str = ""
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+
+def ok(message: str, **facts: Any) -> Finding:
+    """The check passed."""
+    return Finding("", State.OK, message, facts=facts)
+
+
+def info(message: str, remedy: str = "", **facts: Any) -> Finding:
+    """Nothing is wrong, but an operator should see it."""
+    return Finding("", State.INFO, message, remedy, facts=facts)
+
+
+def warning(message: str, remedy: str = "", **facts: Any) -> Finding:
+    """A rollout or a rollback works, but something should be corrected."""
+    return Finding("", State.WARNING, message, remedy, facts=facts)
+
+
+def problem(message: str, remedy: str = "", **facts: Any) -> Finding:
+    """The check failed."""
+    return Finding("", State.PROBLEM, message, remedy, facts=facts)
+
+
+def unknown(message: str, remedy: str = "", **facts: Any) -> Finding:
+    """The check could not be made."""
+    return Finding("", State.UNKNOWN, message, remedy, facts=facts)
+
+
+def ok_if(passed: bool, message: str) -> Finding:
+    """The check passed, or it failed."""
+    return ok(message) if passed else problem(message)
+
+
+class NotMeasured(Exception):
+    """A check has no data to decide on; the message says why. The finding is UNKNOWN."""
+
+
+@dataclass
+class CheckContext:
+    """What checks read: each part is read from AWS at its first use and then kept.
+
+    Attributes:
+        role: whose permissions the caller should have.
+        archive: where executed runs are; empty: as the environment's settings say.
+        notified: the notification channels that accepted a message about this deployment.
+        watch: called with the progress of a long check.
+    """
+
+    target: Target
+    role: Role = "auditor"
+    archive: str = ""
+    notified: tuple[str, ...] = ()
+    watch: Watch = tables.ignore_progress
+    _readings: dict[timedelta, MetricsReading] = field(default_factory=dict)
+
+    @cached_property
+    def alias(self) -> Alias | None:
+        """AWS: lambda:GetAlias."""
+        return aliases.read_alias(self.target)
+
+    @property
+    def deployed(self) -> Alias:
+        """The alias, for checks of the version that serves.
+
+        Raises:
+            NotMeasured: nothing is deployed.
+        """
+        if self.alias is None:
+            raise NotMeasured("nothing is deployed yet")
+        return self.alias
+
+    @property
+    def record(self) -> RolloutState | None:
+        """The alias's deployment record; None if there is no alias or no record."""
+        return self.alias.rollout if self.alias is not None else None
+
+    @cached_property
+    def configuration(self) -> Mapping[str, Any]:
+        """The function's configuration ($LATEST). AWS: lambda:GetFunctionConfiguration."""
+        return aliases.get_configuration(self.target)
+
+    @cached_property
+    def alarms(self) -> tuple[Alarm, ...]:
+        """The function's alarms as CloudWatch holds them. AWS: cloudwatch:DescribeAlarms."""
+        return alarms.read_alarms(self.target)
+
+    @cached_property
+    def freezes(self) -> tuple[Freeze, ...]:
+        """The freezes in force. AWS: ssm:GetParametersByPath."""
+        return freezes.active_freezes(self.target)
+
+    @cached_property
+    def rollback_plan(self) -> RollbackPlan:
+        """The plan that rollback/immediate would make now. AWS: as ``rollback.plan_rollback``."""
+        return rollback.plan_rollback(self.target)
+
+    @property
+    def metrics_until(self) -> datetime:
+        """The end of the latest minute whose metrics CloudWatch should have published."""
+        late = timedelta(seconds=self.target.settings.health.late_data_s)
+        return text.floor_minute(self.target.clock.now() - late)
+
+    def traffic(self, window: timedelta) -> MetricsReading:
+        """The latest minutes of each version behind the alias. AWS: cloudwatch:GetMetricData, once per window.
+
+        Raises:
+            NotMeasured: nothing is deployed.
+        """
+        # Several checks share one reading: they then agree with each other, and CloudWatch bills each metric read.
+        if window not in self._readings:
+            alias = self.deployed
+            versions = [version for version in (alias.primary, alias.additional) if version]
+            since = self.metrics_until - window
+            self._readings[window] = metrics.read_minutes(
+                self.target, versions, lambda _: alias.primary, since=since, until=since + window
+            )
+        return self._readings[window]
+
+    @property
+    def arn_fields(self) -> dict[str, str]:
+        """Partition, account and region, as ``permissions`` takes them."""
+        target = self.target
+        partition = target.principal.split(":")[1]
+        return {"partition": partition, "account": target.account, "region": target.region}
+
+
+@dataclass(frozen=True)
+class Check:
+    """One check of a list.
+
+    Attributes:
+        run: returns the finding; its ``check`` and ``runbook`` are filled in from here.
+        runbook: the runbook that corrects what the check finds.
+        required: a missing function, alias or version is a PROBLEM of this check. Elsewhere it is UNKNOWN, so that
+            one missing function is reported once.
+    """
+
+    name: str
+    run: Callable[[CheckContext], Finding]
+    runbook: str = ""
+    required: bool = False
+
+
+def run_checks(
+    checks: Iterable[Check], context: CheckContext, watch: Watch = tables.ignore_progress
+) -> Iterator[Finding]:
+    """Run each check and yield its finding. A check that raises is UNKNOWN and hides no other.
+
+    Args:
+        watch: called before each check.
+    """
+    # One finding at a time, so that a notebook shows each as soon as it is there.
+    for check in checks:
+        watch(f"checking {check.name}")
+        finding = _run_check(check, context)
+        runbook = "" if finding.state is State.OK else check.runbook
+        yield replace(finding, check=check.name, runbook=runbook)
+
+
+def _run_check(check: Check, context: CheckContext) -> Finding:
+    try:
+        return check.run(context)
+    except AwsFailed as failure:
+        # AWS refused or could not be reached: that says nothing about what was to be checked.
+        return unknown(failure.what[:QUOTED], failure.next)
+    except BuddyError as error:
+        # AWS answered, and what the check needs does not exist or cannot be used.
+        state = State.PROBLEM if check.required else State.UNKNOWN
+        return Finding("", state, error.what, error.next)
+    except NotMeasured as reason:
+        return unknown(str(reason))
+    except Exception as error:
+        # AWS answered in a form that the check does not expect. The other checks must still run.
+        return unknown(f"the check failed unexpectedly ({type(error).__name__}: {error})"[:QUOTED], "Report a bug.")
+
+
+def in_state(findings: Iterable[Finding], state: State) -> tuple[Finding, ...]:
+    """The findings that are in this state."""
+    return tuple(finding for finding in findings if finding.state is state)
+
+
+def raise_listing(error: type[BuddyError], reference: str, title: str, entries: Sequence[str], next_step: str) -> None:
+    """Raise ``error`` with a line for each entry; return if there are none."""
+    if entries:
+        lines = "".join(f"\n  - {entry}" for entry in entries)
+        raise error(reference, f"{title}{lines}", now="Nothing was changed.", next=next_step)
+
+
+def count_states(findings: Iterable[Finding]) -> str:
+    """How many findings are in each state, the worst first: '1 PROBLEM, 2 WARNING, 9 OK'."""
+    tally = Counter(finding.state for finding in findings)
+    return ", ".join(f"{tally[state]} {state.label}" for state in State if tally[state])
+
+
+def text_row(finding: Finding) -> str:
+    """A finding in a terminal: one line, and a second one with what to do."""
+    line = f"{finding.state.label:<9}{finding.check:<19}{finding.message}"
+    return f"{line}\n{'':<28}{finding.remedy}" if finding.remedy else line
+
+
+def markdown_table(findings: Iterable[Finding]) -> str:
+    """The findings as a Markdown table, the worst first."""
+    escape = text.escape_markdown
+    rows = [
+        (found.check, found.state.label, escape(found.message), escape(found.remedy), found.runbook)
+        for found in sorted(findings, key=lambda found: list(State).index(found.state))
+    ]
+    return text.markdown_table(("Check", "Result", "Finding", "Next step", "Runbook"), rows)
+
+
+LEFT = "text-align:left;vertical-align:top"
+
+
+def html_table(rows: Iterable[Iterable[str]], head: Sequence[str] = ()) -> str:
+    """An HTML table of cells that are HTML already."""
+    lines = ["".join(f'<th style="{LEFT}">{column}</th>' for column in head)]
+    lines += ["".join(f'<td style="{LEFT}">{cell}</td>' for cell in row) for row in rows]
+    return f"<table>{''.join(f'<tr>{line}</tr>' for line in lines if line)}</table>"
+
+
+def html_findings(findings: Iterable[Finding]) -> str:
+    """The findings as an HTML table, in the order given."""
+    # A message may quote an alarm's reason or a log: it is text, never HTML.
+    escape = text.escape_html
+    return html_table((html_label(found.state), escape(found.check), escape(found.message)) for found in findings)
+
+
+def html_label(state: State, words: str = "") -> str:
+    """The result word, or ``words``, in the state's colour.
+
+    The style colours it in JupyterLab, the class in an archived page, which removes every style.
+    """
+    return f'<b class="{state.value}" style="color:{state.colour}">{text.escape_html(words or state.label)}</b>'
