@@ -257,6 +257,7 @@ def freeze_or_say(target: Target, reason: str, hours: float, by: Iterable[str]) 
     if target.dry_run:
         return FreezeResult()
     try:
+        # The reason identifies the incident: a second run must not create a second freeze.
         for freeze in freezes.active_freezes(target):
             if freeze.reason == reason.strip():
                 return FreezeResult(freeze, already=True)
@@ -282,6 +283,7 @@ def assess_deployment(target: Target, watch: Watch = tables.ignore_progress) -> 
     deployed = _deployed(target, alias, version)
     since = max(deployed, now - LONGEST_WINDOW)
     destination, obstacle, doubts = _destination(target, alias)
+    # The stable version is counted, too: the same failures in both mean that the build may not be the cause.
     compared = tuple(dict.fromkeys(filter(None, (version, destination, alias.primary))))
     until = now - timedelta(seconds=target.settings.health.late_data_s)
     reading = metrics.read_minutes(
@@ -317,6 +319,7 @@ def assess_deployment(target: Target, watch: Watch = tables.ignore_progress) -> 
 
 def suspect_version(alias: Alias) -> str:
     """The version that was deployed last: the canary, the one of the last rollout, or what serves."""
+    # The version with a share of the traffic is the newest one, whatever a record says.
     if alias.canary or alias.additional:
         return alias.canary or alias.additional or ""
     return alias.primary if alias.rollout is None else alias.rollout.new_version
@@ -381,7 +384,7 @@ def _error_kinds(target: Target, version: str, since: datetime, watch: Watch) ->
     """The version's error lines by kind, and what could not be read."""
     query = ERROR_LINES.replace("{version}", version)
     try:
-        rows = metrics.query_log(target, query, since, target.clock.now(), watch)
+        rows = metrics.query_log(target, query, since, until=target.clock.now(), watch=watch)
         kinds = group_errors((row["@timestamp"], row["@message"]) for row in rows)
     except AwsFailed as failure:
         return (), f"the log could not be read: {failure.what}"
@@ -450,36 +453,37 @@ def plan_decision(target: Target, assessment: Assessment, decision: str, review:
     if decision != assessment.recommended:
         reasons = (*reasons, f"{decision} is not what the thirty-minute rule recommends")
     reviewed = f"the incident is reviewed by {date_and_time(due)}"
-    covers = {"version": assessment.version, "action": decision}
+    forward = DecisionPlan(
+        title=f"Fix v{assessment.version} forward",
+        now=(assessment.serving,),
+        then=(f"traffic stays as it is until a fix of v{assessment.version} is deployed", reviewed),
+        calls=(),
+        undo=("run this runbook again with another decision",),
+        reasons=reasons,
+        covers={
+            "environment": target.environment,
+            "function": target.settings.function,
+            "action": decision,
+            "version": assessment.version,
+        },
+        approvals=1,
+        demand_hash=False,
+        version=assessment.version,
+        back=None,
+        review=due,
+    )
     if decision == "fix forward":
-        return DecisionPlan(
-            title=f"Fix v{assessment.version} forward",
-            now=(assessment.serving,),
-            then=(f"traffic stays as it is until a fix of v{assessment.version} is deployed", reviewed),
-            calls=(),
-            undo=("run this runbook again with another decision",),
-            reasons=reasons,
-            covers={"environment": target.environment, "function": target.settings.function, **covers},
-            approvals=1,
-            demand_hash=False,
-            version=assessment.version,
-            back=None,
-            review=due,
-        )
+        return forward
     back = rollback.plan_rollback(target)
-    return DecisionPlan(
+    return replace(
+        forward,
         title=back.title,
         now=back.now,
         then=(*back.then, reviewed),
         calls=back.calls,
         undo=back.undo,
-        reasons=reasons,
-        covers={**back.covers, **covers, "action": "rollback"},
-        approvals=1,
-        demand_hash=False,
-        version=assessment.version,
+        covers={**back.covers, "action": "rollback", "version": assessment.version},
         back=back,
-        review=due,
     )
 
 
@@ -529,6 +533,7 @@ async def wait_for_recovery(
     if reading.trouble or not counted:
         trouble = reading.trouble or "no requests were received"
         return RecoveryCheck("", Counts(), limit, minutes, trouble=trouble)
+    # A canary that still fails must not hide behind the many good requests of the stable version.
     worst = max(counted, key=lambda version: counted[version].errors / counted[version].requests)
     result = RecoveryCheck(worst, counted[worst], limit, minutes)
     target.journal.append(

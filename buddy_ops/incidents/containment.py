@@ -5,7 +5,7 @@ are damaged, and how they are restored, is in ``repair``.
 """
 
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import get_args
 
 from buddy_ops.aws import aliases, freezes, isolation, tables
@@ -50,7 +50,7 @@ class ContainmentPlan(Plan):
 
 @dataclass(frozen=True)
 class ContainmentResult:
-    """What was done; None for a step that was not needed. All None: an earlier run, or a dry run."""
+    """What was done to stop an incident; None for a step that was not needed, and ``says`` why none was."""
 
     says: str = ""
     rollback: RollbackResult | None = None
@@ -179,6 +179,7 @@ def contain_damage(target: Target, plan: ContainmentPlan, approval: Approval) ->
         return ContainmentResult(
             f"Nothing to stop: v{plan.bad[0]} receives no traffic, nothing is isolated, and {plan.copy} exists."
         )
+    # While the version writes, every second damages more items: a step that fails must not delay the next one.
     failures: list[BuddyError] = []
     moved: RollbackResult | None = None
     isolated: Isolation | None = None
@@ -204,7 +205,7 @@ def restore_table_copy(target: Target, plan: ContainmentPlan, watch: Watch = tab
     """Make the copy, or wait for the one that an earlier run began. AWS: as ``tables.restore_copy``."""
     if target.dry_run:
         return "Dry run: no copy was made."
-    tables.restore_copy(target, plan.table.name, plan.since, plan.copy, watch)
+    tables.restore_copy(target, plan.table.name, plan.since, plan.copy, watch=watch)
     return f"{plan.copy} holds {plan.table.name} as of {date_and_time(plan.since)}."
 
 
@@ -222,6 +223,7 @@ def end_containment(target: Target, plan: ContainmentPlan, repairing: Plan, appr
     approval.must_cover(repairing)
     if target.dry_run:
         return "Dry run: the isolation was not removed."
+    # The alias is read again: somebody may have moved it during the repair.
     alias = rollback.require_alias(target)
     for version in (alias.primary, alias.additional):
         if version in plan.bad:
@@ -279,14 +281,9 @@ def _isolation_mode(how: str) -> How:
 
 def _since(target: Target, onset: str, version: str) -> datetime:
     """The time to restore, to the second: the onset, or when the version was published."""
-    now = target.clock.now()
     if not onset:
         return assessment.published_at(target, version).astimezone(UTC).replace(microsecond=0)
-    example = now - timedelta(hours=1)
-    earliest = datetime.min.replace(tzinfo=UTC)
-    return parse_time(
-        "onset", onset, after=earliest, until=now, example=example, limits=" in the past"
-    ).replace(microsecond=0)  # fmt: skip
+    return parse_time("onset", onset, until=target.clock.now()).replace(microsecond=0)
 
 
 def _require_restorable(target: Target, table: str, since: datetime) -> None:

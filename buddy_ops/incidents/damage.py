@@ -46,8 +46,10 @@ def classify_item(
     violations = find_violations(live, table)
     if before is None:
         return "created_invalid" if by_bad and violations else "created"
+    # Every write changes the writer and the time, so they are no difference.
     if _content(live, table) == _content(before, table):
         return None
+    # Only new violations count: an item that was invalid before is no damage of this version.
     if violations - find_violations(before, table):
         late = (number(live.get(table.written_at)) or 0.0) >= since
         return "damaged" if by_bad and late else "invalid_value"

@@ -263,6 +263,7 @@ def plan_repair(target: Target, found: DamageScope, chosen: Sequence[str] = ()) 
     Raises:
         InvalidInput: ``unknown-conflict``.
     """
+    # Parameters may name kinds as earlier releases did.
     wanted = {damage.FORMER_NAMES.get(name, name) for name in chosen}
     conflicts = [item for item in found.conflicts if item.name in wanted or item.kind in wanted]
     unknown = sorted(wanted - {item.name for item in conflicts} - set(damage.CONFLICTS))

@@ -23,7 +23,6 @@ from buddy_ops.core.text import (
     duration,
     exact_percent,
     floor_minute,
-    parse_utc,
     percent,
 )
 from buddy_ops.health import alarms, metrics, monitor
@@ -208,6 +207,7 @@ def compute_figures(
         limit: the share of requests that may fail.
         reviewed: when the incident was first reviewed.
     """
+    # The counts say when users were affected first; an alarm or a person comes later.
     onset = next((row.at for row in rows if any(_too_many_failed(c, limit) for c in row.counts.values())), None)
     detected = _first(events, onset, _detects)
     requests = 0
@@ -223,6 +223,7 @@ def compute_figures(
     if all_requests:
         minutes = (rows[-1].at - rows[0].at) / MINUTE + 1
         budget = failed / (limit * all_requests / minutes * BUDGET_DAYS * 24 * 60)
+    # An archive of an earlier release may lack the field: then no date is known.
     due_dates = (parse_moment(event.fields.get("due")) for event in events if event.kind == "review-due")
     return IncidentFigures(
         onset=onset,
@@ -253,6 +254,7 @@ def write_draft(path: str, text: str) -> None:
     file = project.project_root() / path
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
+        # "x" creates the file or fails, so that two reviews at once cannot overwrite each other.
         with file.open("x", encoding="utf-8") as draft:
             draft.write(text)
     except FileExistsError:
@@ -267,30 +269,26 @@ def write_draft(path: str, text: str) -> None:
 # The review's date
 
 
-def parse_time(
-    name: str, text: str, *, after: datetime, until: datetime, example: datetime, limits: str = ""
-) -> datetime:
+def parse_time(name: str, text: str, *, until: datetime, after: datetime | None = None) -> datetime:
     """A parameter that is a time in ISO 8601, in UTC unless it has another offset.
 
     Args:
         name: the parameter's name.
-        after: it must be later than this, and not later than ``until``.
-        limits: the same in words.
+        until: the latest time that is allowed; and it must be later than ``after``.
 
     Raises:
         InvalidInput: ``invalid-parameters``.
     """
-    what = f"{name} is {text!r}. It must be an ISO 8601 time{limits}."
-    try:
-        moment = parse_utc(text)
-    except (ValueError, OverflowError):
-        moment = None
-    if moment is None or not after < moment <= until:
+    moment = parse_moment(text)
+    limits = f"up to {date_and_time(until)}"
+    if after is not None:
+        limits = f"after {date_and_time(after)} and {limits}"
+    if moment is None or moment > until or (after is not None and moment <= after):
         raise InvalidInput(
             "invalid-parameters",
-            what,
+            f"{name} is {text!r}. It must be an ISO 8601 time {limits}.",
             now="Nothing was changed.",
-            next=f"For example {name} = {iso_utc(example)}",
+            next=f"For example {name} = {iso_utc(until)}",
         )
     return moment
 
@@ -302,16 +300,8 @@ def parse_review_date(target: Target, text: str) -> datetime:
         InvalidInput: ``invalid-parameters``.
     """
     now = target.clock.now()
-    if not text:
-        return now + REVIEW_WITHIN
-    return parse_time(
-        "review",
-        text,
-        after=now,
-        until=now + REVIEW_WITHIN,
-        example=now + REVIEW_WITHIN / 2,
-        limits=" within the next 24 h",
-    )
+    latest = now + REVIEW_WITHIN
+    return parse_time("review", text, after=now, until=latest) if text else latest
 
 
 def store_review_date(target: Target, due: datetime, version: str, by: Iterable[str], incident: str) -> str:
@@ -392,7 +382,7 @@ def _read_journal(journal: bytes | None) -> list[dict[str, Any]]:
         try:
             record = json.loads(line)
         except ValueError:
-            continue
+            continue  # a run that was killed may have written half a line
         if isinstance(record, dict):
             records.append(record)
     return records
@@ -464,6 +454,7 @@ def _detects(event: TimelineEvent) -> bool:
 
 
 def _decides(event: TimelineEvent) -> bool:
+    # An approved rollout is no decision about an incident; an approved rollback or containment is.
     if event.kind == "approved":
         return event.runbook.startswith(("rollback", "emergency/data_corruption"))
     return event.kind in ("decided", "ordered") or _is_rollback_verdict(event)

@@ -15,10 +15,11 @@ from buddy_ops.core.errors import BuddyError
 from buddy_ops.core.plan import Approval, Plan
 from buddy_ops.core.text import date_and_time
 from buddy_ops.deployment import rollback
-from buddy_ops.deployment.rollback import RollbackPlan, RollbackResult
+from buddy_ops.deployment.rollback import RollbackPlan
 from buddy_ops.incidents import assessment
 from buddy_ops.incidents import review as incident_review
 from buddy_ops.incidents.assessment import FreezeResult
+from buddy_ops.incidents.containment import ContainmentResult
 from buddy_ops.migrations import schema
 from buddy_ops.migrations import steps as migration_steps
 from buddy_ops.migrations.steps import StepResult, Tell
@@ -33,17 +34,6 @@ class SchemaRollbackPlan(Plan):
     reason: str
     freeze_hours: float
     review: datetime
-
-
-@dataclass(frozen=True)
-class TrafficResult:
-    """What became of the traffic and of the freeze."""
-
-    rollback: RollbackResult
-    freeze: FreezeResult
-
-    def __str__(self) -> str:
-        return f"{self.rollback}\n{self.freeze}"
 
 
 @dataclass(frozen=True)
@@ -111,7 +101,7 @@ def plan_schema_rollback(
     )
 
 
-def move_traffic(target: Target, plan: SchemaRollbackPlan, approval: Approval) -> TrafficResult:
+def move_traffic(target: Target, plan: SchemaRollbackPlan, approval: Approval) -> ContainmentResult:
     """Roll the traffic back, then freeze deployments.
 
     AWS: as ``rollback.run_rollback`` and ``assessment.freeze_or_say``, writes.
@@ -126,7 +116,7 @@ def move_traffic(target: Target, plan: SchemaRollbackPlan, approval: Approval) -
     except BuddyError as error:
         # The traffic has moved, so an invalid reason or time must not end the run here.
         frozen = FreezeResult(trouble=error.what)
-    return TrafficResult(moved, frozen)
+    return ContainmentResult(rollback=moved, freeze=frozen)
 
 
 def verify_compatibility(target: Target, plan: SchemaRollbackPlan) -> str:

@@ -35,7 +35,7 @@ class TimelineEvent:
         kind: the record's kind, or 'alarm'.
         fields: the record; for an alarm its ``alarm`` (name), ``state`` and ``reason``.
         run: the id of the run that recorded it; '' for an alarm.
-        times: how many equal calls this event stands for.
+        times: how many equal calls this event includes.
     """
 
     at: datetime
@@ -63,19 +63,21 @@ def timeline_events(records: Iterable[Fields], run: str = "", runbook: str = "")
             run = str(record.get("run", run))
             runbook = runbook or str(record.get("runbook", ""))
         if kind == "observed":
+            # A rollout records a verdict at every poll; only its changes matter to a reader.
             verdict = (record.get("stage"), record.get("decision"))
             if verdict == last_verdict:
                 continue
             last_verdict = verdict
         at = parse_moment(record.get("at"))
         if at is not None and not _is_quiet(kind, record):
-            events.append(TimelineEvent(at, kind, record, run, runbook))
+            events.append(TimelineEvent(at, kind, record, run=run, runbook=runbook))
     return merge_in_order(events)
 
 
 def merge_in_order(events: Iterable[TimelineEvent]) -> list[TimelineEvent]:
     """Oldest first, and in the order of the records within a second. Repeated calls become one event."""
     merged: list[TimelineEvent] = []
+    # Each call is compared with the call before it, not with the first one of its group: a repair writes for minutes.
     previous: TimelineEvent | None = None
     for event in sorted(events, key=attrgetter("at")):
         if previous and _repeats(previous, event):
@@ -164,6 +166,7 @@ def _outcome(fields: Fields) -> str:
 
 def _rollback(fields: Fields) -> str:
     if fields["already"]:
+        # A second rollback is often run to be sure; it must not read as if it had moved traffic.
         return f"v{fields['to']} already received 100 % of traffic; nothing was changed"
     left = ", ".join(f"v{version}" for version in fields["away_from"]) or "no other version"
     return f"rolled back to v{fields['to']} from {left}, approved by {join_words(fields['by'])}"
