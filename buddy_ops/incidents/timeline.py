@@ -135,6 +135,8 @@ def _readable(name: str, value: Any) -> str:
         return SEPARATORS.get(name, ", ").join(map(str, value))
     if name in ("due", "expires") and (at := parse_moment(value)):
         return date_and_time(at)
+    if name in WORDS:
+        return WORDS[name].get(str(value), str(value))
     if name == "weight":
         return exact_percent(value)
     return f"{value:,}" if isinstance(value, int) else str(value)
@@ -204,6 +206,12 @@ def _shorten(text: str, length: int) -> str:
 
 SEPARATORS = {"reasons": " ", "against": "; "}
 """Between the values of a list, where it is not a comma."""
+
+WORDS: Mapping[str, Mapping[str, str]] = {
+    "order": {"hold": "pause", "go on": "resume", "abort": "abort and roll back"},
+    "decision": {"hold": "keep baking", "external": "paused, the fault is not the new version's"},
+}
+"""How a reader knows a value that the journal has under an internal name, by field."""
 
 ENDINGS = {
     "proved": "SUCCEEDED, healthy",

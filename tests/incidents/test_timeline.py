@@ -52,6 +52,26 @@ def test_a_verdict_is_told_when_it_changes() -> None:
     assert found[-1].says == 'lambda:update_alias {"FunctionVersion": "1"}' and found[0].run == "7f3a"
 
 
+@pytest.mark.parametrize(
+    ("kind", "fields", "sentence"),
+    [
+        ("ordered", {"order": "hold"}, "operator action: pause"),
+        ("observed", {"decision": "hold", "stage": "1", "says": "x"}, "verdict keep baking at stage 1: x"),
+        ("decided", {"decision": "roll back", "by": ["Ada", "Grace"]}, "Ada and Grace decided: roll back"),
+        ("review-due", {"due": "2026-11-23T03:00:00Z"}, "a review is due by 2026-11-23 03:00 UTC"),
+        ("shifted", {"to": "v2", "weight": 0.125, "serves": "x"}, "v2 receives 12.5 %: x"),
+        ("rollback", {"to": "1", "away_from": ["2"], "by": ["Ada"], "already": False},
+         "rolled back to v1 from v2, approved by Ada"),
+        ("recovery", {"says": "Recovered", "requests": 1200, "failed": 1}, "Recovered: 1 of 1,200 requests failed"),
+        ("lifted", {"other": 1}, 'lifted: {"other": 1}'),
+        ("of another release", {"x": 1}, 'of another release: {"x": 1}'),
+    ],
+)  # fmt: skip
+def test_a_record_is_a_sentence_in_the_words_of_operators(kind: str, fields: dict[str, Any], sentence: str) -> None:
+    """Internal values have their words, times and shares are readable; a record without its fields is shown as it is."""
+    assert timeline.describe_record(kind, fields) == sentence
+
+
 def test_calls_of_one_operation_are_told_as_one() -> None:
     """A hundred writes of a repair are a line; another run's, another operation's and a later one are not."""
     write, shift = ({"call": f"dynamodb:{each}_items", "parameters": {}} for each in ("transact_write", "batch_write"))
