@@ -211,7 +211,7 @@ WORDS: Mapping[str, Mapping[str, str]] = {
     "order": {"hold": "pause", "go on": "resume", "abort": "abort and roll back"},
     "decision": {"hold": "keep baking", "external": "paused, the fault is not the new version's"},
 }
-"""How a reader knows a value that the journal has under an internal name, by field."""
+"""What operators call a value that the journal has under an internal name, by field."""
 
 ENDINGS = {
     "proved": "SUCCEEDED, healthy",
