@@ -280,6 +280,7 @@ def _serving_rate(context: CheckContext, measure: Measure, limit: float) -> Vers
         since = max(since, text.floor_minute(text.parse_utc(record.since)) + text.MINUTE)
     for rate in version_rates(reading, measure, limit):
         own = rate.starting_at(since)
+        # During a rollout the other version has rates as well; the checklist is about the primary version.
         if own.version == version and own.requests:
             return own
     raise NotMeasured(f"v{version} received no requests since {since:%H:%M} UTC")

@@ -113,7 +113,7 @@ def raise_for_problems(audit: Audit) -> None:
         "not-ready",
         str(audit),
         [f"{finding.check}: {finding.message}" for finding in audit.problems],
-        f"Open {', '.join(runbooks)}." if runbooks else "Follow the table's next steps, then run the audit again.",
+        " ".join(("Follow the next steps in the table.", *(f"Open {runbook}." for runbook in runbooks))),
     )
 
 
@@ -131,6 +131,7 @@ def _rollback_target(context: CheckContext) -> Finding:
 
 
 def _smoke_tests(context: CheckContext) -> Finding:
+    # The version that would get all traffic is invoked itself, by its number: the alias stays as it is.
     version = context.rollback_plan.destination
     results = smoke_tests.run_smoke_tests(context.target, version)
     failed = [str(result) for result in results if result.trouble]
@@ -148,6 +149,7 @@ def _subscribers(context: CheckContext) -> Finding:
 
 
 def _stale_freezes(context: CheckContext) -> Finding:
+    # A freeze that expired blocks nothing. One that was forgotten says that no one owns it any more.
     stale = freezes.expired_freezes(context.target)
     if stale:
         return warning(f"expired, not removed: {'; '.join(map(str, stale))}", "Remove them: buddy-ops unfreeze ID.")
@@ -191,6 +193,7 @@ def _responder_permissions(context: CheckContext) -> Finding:
 
 def _table(context: CheckContext, name: str) -> Finding:
     """Whether the table can be restored to any second, and cannot be deleted by mistake."""
+    # Both are off by default, and neither can be enabled for the time before the data was lost.
     dynamodb = context.target.client("dynamodb")
     backups = dynamodb.describe_continuous_backups(TableName=name)["ContinuousBackupsDescription"]
     recovery = backups["PointInTimeRecoveryDescription"]["PointInTimeRecoveryStatus"]

@@ -56,6 +56,7 @@ def check_setup(context: CheckContext) -> Iterator[Finding]:
     """The findings of the setup. Without credentials no check can be made, so the finding about them is the last."""
     for finding in run_checks(IDENTITY_CHECKS, context):
         yield finding
+        # Every other check would fail for the same reason.
         if finding.state is not State.OK:
             return
     yield from run_checks(CHECKS, context)
@@ -193,6 +194,7 @@ def _failsafe_role(context: CheckContext) -> Finding:
 
 
 def _dead_letters(context: CheckContext) -> Finding:
+    # Scheduler retries a failsafe and then drops it. Only a dead-letter queue shows that this happened.
     queue = context.target.settings.lease.dead_letter_arn
     if queue:
         return ok(queue)
@@ -255,7 +257,7 @@ def _channels(context: CheckContext) -> Finding:
     """The notification channels. A secret's existence is checked; it is never decrypted."""
     target = context.target
     notify = target.settings.notify
-    topic = [notify.topic_arn] if notify.topic_arn else []
+    topic = list(filter(None, [notify.topic_arn]))
     if notify.slack_webhook is None:
         if topic:
             return ok(f"no Slack, {notify.topic_arn}")

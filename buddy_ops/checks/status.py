@@ -186,6 +186,7 @@ def _error_rate(context: CheckContext) -> Finding:
 def _latency(context: CheckContext) -> Finding:
     health = context.target.settings.health
     finding = _rate(context, "slow", health.slow_rate, f" over {text.duration(health.latency_ms / 1000)}")
+    # The last minute with requests: without any, there is no percentile.
     latest = [row.p99_ms for row in context.traffic(WINDOW).rows if row.p99_ms][-1:]
     p99 = [f"v{version} {text.duration(ms / 1000)}" for by_version in latest for version, ms in by_version.items()]
     return replace(finding, message=finding.message + _listing(". Latest p99: ", p99))
@@ -204,6 +205,7 @@ def _cold_starts(context: CheckContext) -> Finding:
     until = context.metrics_until
     found = metrics.read_cold_starts(context.target, until - WINDOW, until)
     message = "; ".join(map(str, found)) or f"no invocation logged {PAST_WINDOW}"
+    # A slow cold start affects few requests, and a rollback does not change it.
     slow = any((version.p95_init_ms or 0) >= metrics.INIT_BOUND_MS for version in found)
     return warning(message) if slow else ok(message)
 
