@@ -12,6 +12,7 @@ CLEAN = [
     "CONTRIBUTING.md",
     "Makefile",
     "README.md",
+    "buddy_ops/checks",
     "buddy_ops/incidents",
     "docs",
     "infrastructure.yaml",
