@@ -1,6 +1,6 @@
-"""The main job in a minute: a bad build rolls itself back, a good one reaches 100 %, on a sandbox of its own.
+"""The demo: on a sandbox of its own, a bad build is rolled back, and a good one reaches 100 %.
 
-Knows which runs to make and what they must end with. Everything it shows comes from the archived runs and the sandbox.
+Everything that it shows comes from the archived runs and from the sandbox.
 """
 
 import json
@@ -12,111 +12,118 @@ from typing import Any
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from buddy_ops.aws import session
 from buddy_ops.cli import sandbox
 from buddy_ops.core import project
 from buddy_ops.core.plan import Approval
+from buddy_ops.core.text import exact_percent, percent
 from buddy_ops.deployment import rollout
 from buddy_ops.runs import supervisor
 
-BUILDS = (("errors_5_percent", "a build that fails 5 % of its requests", 3), ("good", "a good build", 0))
+BUILDS = (("errors_5_percent", "build with 5 % errors", 3), ("good", "good build", 0))
+"""Scenario, description, and the exit code that its canary must have."""
+
 HISTORY_S = 190 * 60
-"""Buddy's time before the first canary: the judge wants three hours of stable's minutes."""
+"""Traffic before the first canary: the health check compares with three hours of the stable version."""
 
 
 @dataclass(frozen=True)
 class DemoRow:
-    """One row of the table: how a run ended."""
+    """How a run ended, as text for the table."""
 
-    what: str
-    ending: str
-    stage: str
-    stable: str
-    new: str
-    failed: str
-    minutes: float
+    build: str
+    result: str
     report: Path
     as_expected: bool
+    weights: str = ""
+    stable: str = ""
+    new: str = ""
+    failed: str = ""
+    minutes: float = 0.0
 
 
 def main(out: Console, err: Console) -> int:
-    """Run it; 0 if both runs ended as they should, else 1."""
+    """Run the demo; 0 if both runs ended as they must, else 1."""
     with err.status("starting the sandbox") as status, sandbox.running_sandbox() as endpoint:
         before = os.environ.get("AWS_ENDPOINT_URL")
         os.environ["AWS_ENDPOINT_URL"] = endpoint
         try:
-            status.update("deploying Buddy's first build")
+            status.update("deploying the first build")
             first = deploy_first(endpoint)
-            lines = []
-            for name, what, expected in BUILDS:
-                status.update(f"shipping {what}")
-                lines.append(run_canary(name, what, expected, sandbox.write_build(name), status.update))
+            rows = []
+            for scenario, build, exit_code in BUILDS:
+                artifact = sandbox.write_build(scenario)
+                rows.append(run_canary(build, exit_code, artifact, status.update))
         finally:
             os.environ.pop("AWS_ENDPOINT_URL", None)
             if before is not None:
                 os.environ["AWS_ENDPOINT_URL"] = before
-    out.print(f"First deployment: {first}", highlight=False)
-    out.print(results_table(lines))
-    for line in lines:
-        out.print(f"report of {line.what}:\n  {line.report}", highlight=False)
-    if all(line.as_expected for line in lines):
+    out.print(f"First deployment: {first}")
+    out.print(results_table(rows))
+    for row in rows:
+        out.print(f"report of the {row.build}:\n  {row.report}")
+    if all(row.as_expected for row in rows):
         return 0
-    out.print("[bold red]A run did not end as it should: open its report.[/]")
+    out.print("FAILED: a run did not end as expected. Open its report.", style="bold red")
     return 1
 
 
 def deploy_first(endpoint: str) -> str:
-    """Deploy the first build with the library, as any runbook would, then let people talk to Buddy for three hours."""
+    """Deploy the first build as any runbook would, then let the sandbox simulate three hours of traffic."""
     artifact = sandbox.load_scenario(endpoint, "first_deployment", "sandbox")
-    here = session.connect("sandbox", "first_deployment")
-    plan = rollout.plan_rollout(here, str(artifact), "all_at_once")
-    approval = Approval(plan.hash, ("the demo",), here.clock.now(), here.principal)
-    outcome = rollout.drive_rollout(here, rollout.run_rollout(here, plan, approval))
-    here.close()
+    target = session.connect("sandbox", "first_deployment")
+    plan = rollout.plan_rollout(target, str(artifact), "all_at_once")
+    approval = Approval(plan.hash, ("the demo",), target.clock.now(), target.principal)
+    outcome = rollout.drive_rollout(target, rollout.run_rollout(target, plan, approval))
+    target.close()
     sandbox.call_sandbox(endpoint, "advance", seconds=HISTORY_S)
     return outcome.reasons[0]
 
 
-def run_canary(name: str, what: str, expected: int, artifact: Path, tell: Any) -> DemoRow:
+def run_canary(build: str, exit_code: int, artifact: Path, tell: Callable[[str], None]) -> DemoRow:
     """One canary through papermill."""
-    given = {"environment": "sandbox", "artifact": str(artifact), "approved_by": ["the demo"]}
-    done = supervisor.run_notebook("strategies/canary", given, progress=lambda step: tell(f"shipping {what}: {step}"))
+    parameters = {"environment": "sandbox", "artifact": str(artifact), "approved_by": ["the demo"]}
+    done = supervisor.run_notebook(
+        "strategies/canary", parameters, progress=lambda step: tell(f"deploying the {build}: {step}")
+    )
+    report = done.report or done.notebook
     records = [json.loads(line) for line in (done.folder / "journal.jsonl").read_text().splitlines()]
-    ended: dict[str, Any] = next((each for each in records if each["kind"] == "outcome"), {})
-    if not ended:
-        return DemoRow(what, f"failed: {done.trouble}", "", "", "", "", 0.0, done.report or done.notebook, False)
-    shares = [f"{100 * each['weight']:g} %" for each in records if each["kind"] == "shifted"]
-    stable, new = ended["stable"], ended["new"]
-    rates = {version: _rate(ended, version) for version in (stable, new)}
-    failed = f"{ended['failed'][new]:,}"
-    root = project.project_root()
-    report = (done.report or done.notebook).relative_to(root)
-    good = done.exit_code == expected
+    outcome: dict[str, Any] = next((record for record in records if record["kind"] == "outcome"), {})
+    if not outcome:
+        return DemoRow(build, f"FAILED: {done.trouble}", report, as_expected=False)
+    weights = [exact_percent(record["weight"]) for record in records if record["kind"] == "shifted"]
     return DemoRow(
-        what, ended["ending"], " → ".join(shares), rates[stable], rates[new], failed, ended["minutes"], report, good
+        build,
+        outcome["ending"],
+        report.relative_to(project.project_root()),
+        as_expected=done.exit_code == exit_code,
+        weights=" → ".join(weights),
+        stable=_error_rate(outcome, outcome["stable"]),
+        new=_error_rate(outcome, outcome["new"]),
+        failed=f"{outcome['failed'][outcome['new']]:,}",
+        minutes=outcome["minutes"],
     )
 
 
-def results_table(lines: list[DemoRow]) -> Table:
-    """What happened, a column a run, so that it fits a narrow terminal."""
-    shown = Table(title="Two canaries of Buddy, in Buddy's time", title_justify="left")
-    shown.add_column("")
-    for line in lines:
-        shown.add_column(line.what, overflow="fold")
-    rows: tuple[tuple[str, Callable[[DemoRow], str]], ...] = (
-        ("reached", lambda line: line.stage),
-        ("stable fails", lambda line: line.stable),
-        ("new fails", lambda line: line.new),
-        ("its failed requests", lambda line: line.failed),
-        ("took", lambda line: f"{line.minutes:.0f} min"),
-        ("verdict", lambda line: f"[{'green' if line.as_expected else 'bold red'}]{line.ending}[/]"),
-    )
-    for name, show in rows:
-        shown.add_row(name, *(show(line) for line in lines))
-    return shown
+def results_table(rows: list[DemoRow]) -> Table:
+    """The results with one column for each run, so that they fit a narrow terminal."""
+    table = Table(title="Two canaries of Buddy, in the sandbox's time", title_justify="left")
+    table.add_column("")
+    for row in rows:
+        table.add_column(row.build, overflow="fold")
+    table.add_row("traffic weight", *(row.weights for row in rows))
+    table.add_row("error rate, stable", *(row.stable for row in rows))
+    table.add_row("error rate, new", *(row.new for row in rows))
+    table.add_row("failed requests, new", *(row.failed for row in rows))
+    table.add_row("duration", *(f"{row.minutes:.0f} min" for row in rows))
+    table.add_row("result", *(Text(row.result, "green" if row.as_expected else "bold red") for row in rows))
+    return table
 
 
-def _rate(ended: dict[str, Any], version: str) -> str:
-    requests, failed = ended["requests"].get(version, 0), ended["failed"].get(version, 0)
-    return f"v{version}: {100 * failed / requests:.2f} % of {requests:,}" if requests else f"v{version}: no requests"
+def _error_rate(outcome: dict[str, Any], version: str) -> str:
+    requests = outcome["requests"].get(version, 0)
+    if not requests:
+        return f"v{version}: no requests"
+    return f"v{version}: {percent(outcome['failed'].get(version, 0) / requests)} of {requests:,} requests"

@@ -1,11 +1,13 @@
-"""The ``buddy-ops`` command.
+"""Deploy, monitor, roll back and review AWS Lambda versions.
 
-Knows words on a command line and exit codes. Imports what a command needs when it runs, so that a rollback starts fast.
+Each command imports what it needs when it runs, so that a rollback starts fast.
 """
 
+import re
 import sys
 from collections.abc import Callable
-from functools import cached_property, partial, wraps
+from functools import cached_property, wraps
+from inspect import signature
 from typing import TYPE_CHECKING, Annotated, Any, ParamSpec, cast
 
 import typer
@@ -19,14 +21,14 @@ if TYPE_CHECKING:
 app = typer.Typer(
     no_args_is_help=True, add_completion=False, help=__doc__.splitlines()[0], pretty_exceptions_enable=False
 )
-sandbox = typer.Typer(no_args_is_help=True, help="The embedded AWS: start, stop, look, and choose a situation.")
+sandbox = typer.Typer(no_args_is_help=True, help="Manage the local AWS sandbox.")
 app.add_typer(sandbox, name="sandbox")
-archived = typer.Typer(no_args_is_help=True, help="Archived runs: list, show, compare, verify, and index.")
+archived = typer.Typer(no_args_is_help=True, help="List, show, compare, verify and index archived runs.")
 app.add_typer(archived, name="runs")
 
 
 class _LazyConsole:
-    """A console of rich's, imported when something is first said there: a rollback does without."""
+    """A console of rich, imported when it prints for the first time: a rollback does not need it."""
 
     def __init__(self, **options: Any) -> None:
         self._options = options
@@ -41,56 +43,65 @@ class _LazyConsole:
         return getattr(self._console, name)
 
 
-out, err = cast("Console", _LazyConsole(soft_wrap=True)), cast("Console", _LazyConsole(stderr=True, soft_wrap=True))
+out = cast("Console", _LazyConsole(soft_wrap=True))
+err = cast("Console", _LazyConsole(stderr=True, soft_wrap=True))
 
 P = ParamSpec("P")
-Environment = Annotated[str, typer.Option("--environment", "-e", help="Which file in parameters/.")]
-Port = Annotated[int | None, typer.Option(help="Default: the sandbox's port in parameters/sandbox.yaml.")]
-Where = Annotated[str, typer.Option("--archive", help="A folder or s3://bucket/prefix. Default: runs/.")]
-Run = Annotated[str, typer.Argument(help="A run's id, for example 7f3a, or its folder.")]
-Reach = Annotated[str, typer.Option("--environment", "-e", help="Whose credentials and region reach S3.")]
-Names = Annotated[list[str] | None, typer.Option("--approved-by", help="Who agreed; give it once for each person.")]
+Environment = Annotated[str, typer.Option("--environment", "-e", help="Environment (dev, staging, prod, sandbox).")]
+Port = Annotated[int | None, typer.Option(help="The sandbox's port. Default: as in parameters/sandbox.yaml.")]
+Where = Annotated[str, typer.Option("--archive", help="Folder or s3://bucket/prefix. Default: runs/.")]
+Run = Annotated[str, typer.Argument(help="Run ID, for example 7f3a, or the run's folder.")]
+Reach = Annotated[str, typer.Option("--environment", "-e", help="Environment whose credentials are used for S3.")]
+Names = Annotated[list[str] | None, typer.Option("--approved-by", help="An approver; repeat it for each.")]
 
 
 def exits(command: Callable[P, None]) -> Callable[P, None]:
-    """End with the exit code of an operational error, and its three parts on stderr."""
+    """Exit with the code of an operational error, and print its parts on stderr."""
 
     @wraps(command)
     def wrapped(*args: P.args, **kwargs: P.kwargs) -> None:
         try:
             command(*args, **kwargs)
         except BuddyError as error:
-            err.print(f"[bold red]{type(error).__name__}[/] ", end="")
-            err.print(str(error), markup=False, highlight=False)
+            err.print(name_options(str(error), command))
             raise typer.Exit(error.exit_code) from None
         except KeyboardInterrupt:
-            err.print("Interrupted. Run the same again: it reads what is live first.")
+            err.print("Interrupted. Run the same command again: it reads the live state first.")
             raise typer.Exit(1) from None
 
     return wrapped
 
 
+def name_options(text: str, command: Callable[..., None]) -> str:
+    """A text for operators with a command's options in place of a runbook's parameters: '--to-version'."""
+    for name in signature(command).parameters:
+        if "_" in name:
+            text = re.sub(rf"\b{name}\b", f"--{name.replace('_', '-')}", text)
+    return text
+
+
 @app.command()
 @exits
 def run(
-    notebook: Annotated[str, typer.Argument(help="A runbook, for example strategies/canary.")],
+    notebook: Annotated[str, typer.Argument(help="Runbook, for example strategies/canary.")],
     environment: Environment = "sandbox",
     parameter: Annotated[
         list[str] | None, typer.Option("--parameter", "-p", help="NAME=VALUE; the value is read as YAML.")
     ] = None,
-    parameters: Annotated[str, typer.Option(help="More of them, as one YAML mapping: what CI was given.")] = "{}",
+    parameters: Annotated[str, typer.Option(help="More parameters, as one YAML mapping.")] = "{}",
     archive: Annotated[
-        str | None, typer.Option(help="s3://bucket/prefix, besides runs/. Default: the environment's archive.where.")
+        str | None,
+        typer.Option(help="s3://bucket/prefix, besides runs/. Default: archive.where of the environment."),
     ] = None,
-    cell_timeout: Annotated[float | None, typer.Option(help="Seconds a cell may take. Default: no limit.")] = None,
+    cell_timeout: Annotated[float | None, typer.Option(help="Time limit per cell in seconds. Default: none.")] = None,
 ) -> None:
-    """Execute a runbook headlessly; archive notebook and report; exit by how it ended."""
+    """Run a runbook headlessly, and archive its notebook and report. The exit code is the result."""
     from buddy_ops.runs import supervisor
 
     try:
         given = {"environment": environment, **parse_mapping(parameters), **parse_parameters(parameter or [])}
         with err.status("starting") as status:
-            tell = status.update if err.is_terminal else partial(err.print, markup=False, highlight=False)
+            tell = status.update if err.is_terminal else err.print
             done = supervisor.run_notebook(
                 notebook, given, progress=tell, archive_to=archive, cell_timeout_s=cell_timeout
             )
@@ -98,9 +109,9 @@ def run(
         supervisor.write_error_summary(notebook, environment, error)
         raise
     for line in filter(None, (done.trouble, *done.told)):
-        err.print(line, markup=False, highlight=False)
+        err.print(line)
     supervisor.write_step_summary(done)
-    out.print(f"report: {done.report or done.notebook}", markup=False, highlight=False)
+    out.print(f"report: {done.report or done.notebook}")
     raise typer.Exit(done.exit_code)
 
 
@@ -109,13 +120,13 @@ def run(
 def rollback(
     environment: Environment = "sandbox",
     to_version: Annotated[
-        str, typer.Option(help="Default: the version that served before, unless it is known bad.")
+        str, typer.Option(help="Rollback target. Default: the previous version that is not marked bad.")
     ] = "",
     approved_by: Names = None,
-    yes: Annotated[bool, typer.Option("--yes", help="Do not ask; --approved-by says who decided.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask for confirmation; requires --approved-by.")] = False,
     dry_run: Annotated[bool, typer.Option(help="Show the plan and stop.")] = False,
 ) -> None:
-    """Give the traffic back to the version that served before, now."""
+    """Roll back: route all traffic to the previous version now."""
     from buddy_ops.aws import session
     from buddy_ops.deployment import rollback
     from buddy_ops.notebook import approvals
@@ -140,46 +151,43 @@ def rollback(
 @exits
 def freeze(
     environment: Environment = "sandbox",
-    reason: Annotated[str, typer.Option(help="Why nothing may be shipped. Without one: the freezes that hold.")] = "",
-    owner: Annotated[str, typer.Option(help="Whom to ask, and who lifts it.")] = "",
-    hours: Annotated[float, typer.Option(help="For how long.", min=0, max=336)] = 4,
+    reason: Annotated[str, typer.Option(help="Reason for the freeze. Without it: list the active freezes.")] = "",
+    owner: Annotated[str, typer.Option(help="Contact person, who also removes the freeze.")] = "",
+    hours: Annotated[float, typer.Option(help="Duration in hours.", min=0, max=336)] = 4,
 ) -> None:
-    """Halt every deployment of an environment; a rollback never is. Without a reason: list the freezes."""
+    """Freeze deployments of an environment. Rollbacks are never blocked. Without a reason: list the freezes."""
     from datetime import timedelta
 
     from buddy_ops.aws import freezes, session
 
     here = session.connect(environment, "freeze", quiet=not reason)
     if reason or owner:
-        out.print(
-            f"Frozen: {freezes.create_freeze(here, reason, owner, timedelta(hours=hours))}.",
-            markup=False,
-            highlight=False,
-        )
+        out.print(f"Frozen: {freezes.create_freeze(here, reason, owner, timedelta(hours=hours))}.")
         return
-    standing = "\n".join(map(str, freezes.active_freezes(here)))
-    out.print(standing or f"Nothing freezes {environment}.", markup=False, highlight=False)
+    active = "\n".join(map(str, freezes.active_freezes(here)))
+    out.print(active or f"No active freeze in {environment}.")
 
 
 @app.command()
 @exits
 def unfreeze(
-    id: Annotated[str, typer.Argument(help="Which freeze, as `buddy-ops freeze` lists them.")],
+    id: Annotated[str, typer.Argument(help="Freeze ID, as `buddy-ops freeze` lists it.")],
     environment: Environment = "sandbox",
 ) -> None:
-    """Lift one freeze."""
+    """Remove a freeze."""
     from buddy_ops.aws import freezes, session
 
     here = session.connect(environment, "unfreeze")
-    told = f"{id} is lifted." if freezes.remove_freeze(here, id) else f"There was no freeze {id}."
-    others = freezes.active_freezes(here)
-    out.print("\n".join((told, *(f"Still frozen: {each}" for each in others))), markup=False, highlight=False)
+    removed = freezes.remove_freeze(here, id)
+    out.print(f"Freeze {id} removed." if removed else f"Freeze {id} does not exist.")
+    for active in freezes.active_freezes(here):
+        out.print(f"Still frozen: {active}")
 
 
 @app.command()
 @exits
 def status(environment: Environment = "sandbox") -> None:
-    """What is live, whether it is healthy, and the next step; reads only."""
+    """Show the live version, its status and the recommended action. Reads only."""
     from buddy_ops.aws import session
     from buddy_ops.checks import status as status_
 
@@ -190,9 +198,9 @@ def status(environment: Environment = "sandbox") -> None:
 @exits
 def doctor(
     environment: Environment = "sandbox",
-    role: Annotated[Role, typer.Option(help="Whose permissions the caller needs.")] = "deployer",
+    role: Annotated[Role, typer.Option(help="Role whose permissions the caller needs.")] = "deployer",
 ) -> None:
-    """Is everything in place for a rollout and a rollback? Reads only; 1 if there is a problem."""
+    """Check that deployments and rollbacks can work. Reads only; exit code 1 if there is a problem."""
     from buddy_ops.aws import session
     from buddy_ops.checks import findings as findings_
     from buddy_ops.checks import setup as doctor_
@@ -212,22 +220,22 @@ def doctor(
 @exits
 def lab(
     port: Annotated[int, typer.Option(help="JupyterLab's port.")] = 8888,
-    speed: Annotated[float, typer.Option(help="Virtual seconds in a real one.")] = 10.0,
+    speed: Annotated[float, typer.Option(help="Clock speed (10 = 10x real time).")] = 10.0,
     browser: Annotated[bool, typer.Option(help="Open a browser.")] = True,
 ) -> None:
-    """JupyterLab on the notebooks, with the sandbox running live beside it."""
+    """Start JupyterLab with the runbooks and a local AWS sandbox."""
     from buddy_ops.cli import sandbox as sandboxes
     from buddy_ops.core import project
 
     with sandboxes.running_sandbox(speed=speed, scenario="good", port=sandboxes.default_port()) as endpoint:
-        out.print(f"The sandbox runs at {endpoint}, {speed:g} virtual seconds a second.")
+        out.print(f"Sandbox running at {endpoint}, clock speed {speed:g}x.")
         sandboxes.serve_lab(project.project_root(), port, browser, endpoint)
 
 
 @app.command()
 @exits
 def demo() -> None:
-    """The main job on the sandbox: a bad build that rolls itself back, then a good one that reaches 100 %."""
+    """Run two canaries on a sandbox: a bad build that is rolled back, and a good one that reaches 100 %."""
     from buddy_ops.cli import demo as demo_
 
     raise typer.Exit(demo_.main(out, err))
@@ -237,34 +245,34 @@ def demo() -> None:
 @exits
 def sandbox_start(
     port: Port = None,
-    scenario: Annotated[str, typer.Option(help="The situation to begin with.")] = "good",
-    seed: Annotated[int, typer.Option(help="Of everything random.")] = 7,
+    scenario: Annotated[str, typer.Option(help="Scenario to load.")] = "good",
+    seed: Annotated[int, typer.Option(help="Random seed.")] = 7,
     speed: Annotated[
-        float, typer.Option(help="0: time moves when runbooks wait. 1: real time. 60: a minute a second.")
+        float, typer.Option(help="Clock speed (10 = 10x real time). 0: the clock advances when runbooks wait.")
     ] = 0,
 ) -> None:
-    """Start the sandbox in the background and bring it into a situation."""
+    """Start the sandbox in the background, and load a scenario."""
     from buddy_ops.cli import sandbox as sandboxes
 
     endpoint = sandboxes.start_sandbox(sandboxes.default_port() if port is None else port, seed=seed, speed=speed)
-    out.print(f"The sandbox answers at {endpoint}.", highlight=False)
-    _set_up(endpoint, scenario, "sandbox")
+    out.print(f"Sandbox running at {endpoint}.")
+    _load_scenario(endpoint, scenario, "sandbox")
 
 
 @sandbox.command("stop")
 @exits
 def sandbox_stop(port: Port = None) -> None:
-    """Stop it; everything in it is gone."""
+    """Stop the sandbox. All its data is deleted."""
     from buddy_ops.cli import sandbox as sandboxes
 
     sandboxes.call_sandbox(sandboxes.endpoint(port), "stop")
-    out.print("Stopped.")
+    out.print("Sandbox stopped.")
 
 
 @sandbox.command("status")
 @exits
 def sandbox_status(port: Port = None) -> None:
-    """What time it is there, and what traffic there is."""
+    """Show the sandbox's time and traffic."""
     from buddy_ops.cli import sandbox as sandboxes
 
     out.print_json(data=sandboxes.call_sandbox(sandboxes.endpoint(port), "status"))
@@ -273,46 +281,45 @@ def sandbox_status(port: Port = None) -> None:
 @sandbox.command("scenario")
 @exits
 def sandbox_scenario(
-    name: Annotated[str | None, typer.Argument(help="Without one: the list.")] = None,
+    name: Annotated[str | None, typer.Argument(help="Scenario. Without it: list the scenarios.")] = None,
     environment: Environment = "sandbox",
     port: Port = None,
 ) -> None:
-    """Reset the sandbox into a situation, and write the build to ship in it."""
+    """Reset the sandbox, load a scenario, and write its build."""
     from buddy_ops.cli import sandbox as sandboxes
 
     if name is None:
-        for each, description in sandboxes.list_scenarios():
-            out.print(f"{each:<20} {description}", highlight=False)
+        for scenario, description in sandboxes.list_scenarios():
+            out.print(f"{scenario:<20} {description}")
         return
-    _set_up(sandboxes.endpoint(port), name, environment)
+    _load_scenario(sandboxes.endpoint(port), name, environment)
 
 
-def _set_up(endpoint: str, name: str, environment: str) -> None:
+def _load_scenario(endpoint: str, name: str, environment: str) -> None:
     from buddy_ops.cli import sandbox as sandboxes
 
-    with err.status(f"making {name}'s history"):
+    with err.status(f"loading {name}"):
         artifact = sandboxes.load_scenario(endpoint, name, environment)
-    out.print(f"The situation is {name}; its build is {artifact}. Ship it:", highlight=False)
-    command = f"buddy-ops run strategies/canary -e {environment} -p artifact={artifact} -p approved_by=[YOUR-NAME]"
-    out.print(command, markup=False, highlight=False)
+    out.print(f"Scenario {name} loaded. Its build is {artifact}. To deploy it:")
+    out.print(f"buddy-ops run strategies/canary -e {environment} -p artifact={artifact} -p approved_by=[YOUR-NAME]")
 
 
 @archived.command("list")
 @exits
 def runs_list(where: Where = "", environment: Reach = "") -> None:
-    """Every archived run, oldest first."""
+    """List the archived runs, oldest first."""
     from buddy_ops.runs import archive
 
-    for each in archive.list_entries(archive.open_store(where, environment)):
-        who = ", ".join(each.people) or each.principal
-        line = f"{each.folder:<48} {each.outcome:<12} {each.exit_code}  {each.ended}  {who}  {each.incident}"
-        out.print(line.rstrip(), markup=False, highlight=False)
+    for entry in archive.list_entries(archive.open_store(where, environment)):
+        people = ", ".join(entry.people) or entry.principal
+        line = f"{entry.folder:<48} {entry.outcome:<12} {entry.exit_code}  {entry.ended}  {people}  {entry.incident}"
+        out.print(line.rstrip())
 
 
 @archived.command("show")
 @exits
 def runs_show(run: Run, where: Where = "", environment: Reach = "") -> None:
-    """A run's manifest."""
+    """Show a run's manifest."""
     from dataclasses import asdict
 
     from buddy_ops.runs import archive
@@ -325,50 +332,52 @@ def runs_show(run: Run, where: Where = "", environment: Reach = "") -> None:
 def runs_verify(
     where: Where = "",
     environment: Reach = "",
-    newest: Annotated[str, typer.Option(help="A manifest's hash that was announced: it must be in the chain.")] = "",
+    newest: Annotated[str, typer.Option(help="Hash of a manifest that was announced: it must be in the chain.")] = "",
 ) -> None:
-    """Is every byte as it was archived? 1 if anything was changed, is missing, out of order or cut off."""
-    from rich.markup import escape
-
+    """Check all files against their checksums. Exit code 1 if a file or a run is changed or missing."""
+    from buddy_ops.core.text import count
     from buddy_ops.runs import archive
 
     found = archive.verify_archive(archive.open_store(where, environment), newest)
-    for each in found.problems:
-        out.print(f"[bold red]WRONG[/] {escape(each)}", highlight=False)
-    for each in found.unfinished:
-        out.print(f"{each}: not archived yet; `buddy-ops runs index` does it", markup=False, highlight=False)
-    says = f"{len(found.problems)} problem(s)" if found.problems else "every byte is as it was archived"
-    out.print(f"{found.runs} run(s): {says}. Newest manifest: {found.newest or 'none'}.", highlight=False)
-    out.print(found.beyond, markup=False, highlight=False)
+    for problem in found.problems:
+        out.print(f"CHANGED: {problem}", style="bold red")
+    for folder in found.unfinished:
+        out.print(f"{folder}: not archived yet. Run `buddy-ops runs index`.")
+    if found.problems:
+        out.print(f"FAILED: {count(len(found.problems), 'problem')} in {count(found.runs, 'run')}.")
+    else:
+        out.print(f"OK: all files of {count(found.runs, 'run')} match their checksums.")
+    out.print(f"Newest manifest: {found.newest or 'none'}.")
+    out.print(found.beyond)
     raise typer.Exit(1 if found.problems else 0)
 
 
 @archived.command("index")
 @exits
 def runs_index(where: Where = "", environment: Reach = "") -> None:
-    """Archive what nobody finished, upload what S3 did not get, and write the index anew."""
+    """Archive unfinished runs, upload what is missing in S3, and rebuild the index."""
     from buddy_ops.runs import supervisor
 
     for line in supervisor.index_archive(where, environment):
-        out.print(line, markup=False, highlight=False)
+        out.print(line)
 
 
 @archived.command("diff")
 @exits
 def runs_diff(first: Run, second: Run, where: Where = "", environment: Reach = "") -> None:
-    """What differs between two runs: plan, figures, verdicts, people; not their times."""
+    """Compare two runs: plan, figures, verdicts and people, but not times."""
     from buddy_ops.runs import archive, diff
 
-    shelf = archive.open_store(where, environment)
-    found = diff.compare_runs(shelf, archive.find_run(shelf, first), archive.find_run(shelf, second))
-    for each in found:
-        out.print(str(each), markup=False, highlight=False)
-    if not found:
-        out.print("They do not differ, but for their times.")
+    store = archive.open_store(where, environment)
+    differences = diff.compare_runs(store, archive.find_run(store, first), archive.find_run(store, second))
+    for difference in differences:
+        out.print(str(difference))
+    if not differences:
+        out.print("No differences, except for times.")
 
 
 def parse_mapping(text: str) -> dict[str, Any]:
-    """A YAML mapping of parameters. Which environment it is stands beside it, where reviewers see it.
+    """A YAML mapping of parameters, without the environment: that is an option, where reviewers see it.
 
     Raises:
         InvalidInput: ``invalid-parameters``.
@@ -380,9 +389,9 @@ def parse_mapping(text: str) -> dict[str, Any]:
     except ValueError:
         given = None
     if not isinstance(given, dict) or not all(isinstance(name, str) for name in given):
-        problem = "is no mapping in YAML"
+        problem = "is not a YAML mapping"
     elif hidden := sorted({"environment", "settings"} & set(given)):
-        problem = f"may not say {' and '.join(hidden)}"
+        problem = f"must not contain {' and '.join(hidden)}"
     else:
         return given
     raise InvalidInput(
@@ -408,7 +417,7 @@ def parse_parameters(pairs: list[str]) -> dict[str, Any]:
             shown = name if name in settings.SECRETIVE else pair
             raise InvalidInput(
                 "invalid-parameters",
-                f"-p {shown}: is not NAME=VALUE with a value in YAML.",
+                f"-p {shown} is not NAME=VALUE with a YAML value.",
                 now="Nothing was read from or written to AWS.",
                 next="For example: -p artifact=build/skill.zip -p 'approved_by=[Ada, Grace]'.",
             )

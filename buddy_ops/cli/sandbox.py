@@ -1,6 +1,6 @@
-"""The sandbox from outside its process: start, stop, ask, choose a situation; JupyterLab beside it.
+"""The local AWS sandbox from outside its process: start, stop, control, load a scenario; and JupyterLab beside it.
 
-The only room that imports ``sandbox/`` besides the command line's demo. Nothing that runs against AWS imports this.
+The only module that imports ``buddy_sandbox``. Nothing that runs against AWS imports this module.
 """
 
 import contextlib
@@ -26,12 +26,12 @@ UNTOUCHED = "Nothing was changed."
 
 
 def default_port() -> int:
-    """The port in parameters/sandbox.yaml, where the notebooks look for it."""
+    """The port in parameters/sandbox.yaml, which the notebooks use."""
     return urlparse(str(project.read_settings("sandbox")[0]["aws"]["endpoint_url"])).port or 4599
 
 
 def endpoint(port: int | None = None) -> str:
-    """Where the sandbox is: at ``port``, else where AWS_ENDPOINT_URL says, else at the default port."""
+    """The sandbox's URL: at ``port``, else AWS_ENDPOINT_URL, else at the default port."""
     if port is None and os.environ.get("AWS_ENDPOINT_URL"):
         return os.environ["AWS_ENDPOINT_URL"]
     return f"http://127.0.0.1:{default_port() if port is None else port}"
@@ -45,12 +45,12 @@ def start_sandbox(port: int, *, seed: int = 7, speed: float = 0.0, owner: int | 
     """
     command = [sys.executable, "-m", "buddy_sandbox.server", f"--port={port}", f"--seed={seed}", f"--speed={speed}"]
     command += [f"--owner={owner}"] if owner is not None else []
-    # A file, not a pipe: nobody reads what the sandbox says later, and a pipe that is full stops it for good.
-    with tempfile.TemporaryFile("w+") as said:
+    # A file, not a pipe: no one reads the sandbox's later output, and a full pipe would block it.
+    with tempfile.TemporaryFile("w+") as errors:
         process = subprocess.Popen(
             command,
             stdout=subprocess.PIPE,
-            stderr=said,
+            stderr=errors,
             stdin=subprocess.DEVNULL,
             text=True,
             start_new_session=True,
@@ -60,20 +60,20 @@ def start_sandbox(port: int, *, seed: int = 7, speed: float = 0.0, owner: int | 
         if line:
             return str(json.loads(line)["endpoint"])
         process.wait()
-        said.seek(0)
-        last = (said.read().strip().splitlines() or ["it said nothing"])[-1]
+        errors.seek(0)
+        last = (errors.read().strip().splitlines() or ["no output"])[-1]
     if last.startswith("port-taken"):
         raise BuddyError(
             "port-taken",
-            f"Something listens on port {port} already ({last}).",
+            f"Port {port} is in use ({last}).",
             now=UNTOUCHED,
-            next="It may be a sandbox: `buddy-ops sandbox status`. Or take another port with --port, and set "
+            next="Check whether it is a sandbox: `buddy-ops sandbox status`. Or use another port with --port, and set "
             "AWS_ENDPOINT_URL to it.",
         )
     if "ModuleNotFoundError" in last:
         raise BuddyError(
             "sandbox-extra-missing",
-            f"The sandbox's own packages are not installed ({last}).",
+            f"The sandbox's packages are not installed ({last}).",
             now=UNTOUCHED,
             next="Run `make install`, or install buddy-ops[sandbox].",
         )
@@ -84,8 +84,8 @@ def start_sandbox(port: int, *, seed: int = 7, speed: float = 0.0, owner: int | 
 
 @contextlib.contextmanager
 def running_sandbox(*, port: int = 0, seed: int = 7, speed: float = 0.0, scenario: str | None = None) -> Iterator[str]:
-    """A sandbox for as long as the block lasts; its URL."""
-    # A sandbox of ours does not outlive us, however we end.
+    """A sandbox while the block runs; its URL."""
+    # The sandbox stops when its owner's process ends, also after a crash.
     url = start_sandbox(port, seed=seed, speed=speed, owner=os.getpid())
     try:
         if scenario:
@@ -94,39 +94,39 @@ def running_sandbox(*, port: int = 0, seed: int = 7, speed: float = 0.0, scenari
     finally:
         with contextlib.suppress(BuddyError):
             call_sandbox(url, "stop")
-            _await_silence(url)
+            _await_stop(url)
 
 
-def call_sandbox(url: str, what: str, **fields: Any) -> dict[str, Any]:
-    """One call of the control address.
+def call_sandbox(url: str, operation: str, **fields: Any) -> dict[str, Any]:
+    """One control call.
 
     Raises:
         BuddyError: ``sandbox-not-running`` or ``sandbox-refused``.
     """
     try:
-        return ask_sandbox(url, what, fields, timeout_s=300)
+        return ask_sandbox(url, operation, fields, timeout_s=300)
     except HTTPError as error:
         raise InvalidInput(
-            "sandbox-refused", f"{what}: {error.read().decode()}", now=UNTOUCHED, next="Correct it."
+            "sandbox-refused", f"{operation}: {error.read().decode()}", now=UNTOUCHED, next="Correct the request."
         ) from None
-    except (OSError, HTTPException) as error:  # it may stop in the middle of its answer
+    except (OSError, HTTPException) as error:  # it may stop in the middle of its reply
         raise BuddyError(
             "sandbox-not-running",
-            f"Nothing answers at {url} ({error}).",
+            f"No sandbox is running at {url} ({error}).",
             now=UNTOUCHED,
             next="Start it with `buddy-ops sandbox start`.",
         ) from None
 
 
 def list_scenarios() -> list[tuple[str, str]]:
-    """Names and descriptions of the situations there are."""
+    """Name and description of each scenario."""
     from buddy_sandbox import scenarios as known
 
     return [(name, known.read(name).description) for name in known.names()]
 
 
 def load_scenario(url: str, name: str, environment: str, **overrides: Any) -> Path:
-    """Reset the sandbox into a situation; the build to ship in it, relative to the project's root.
+    """Reset the sandbox and load a scenario; the path of its build, relative to the project's root.
 
     Raises:
         InvalidInput: ``unknown-scenario``.
@@ -136,16 +136,16 @@ def load_scenario(url: str, name: str, environment: str, **overrides: Any) -> Pa
     if name not in known.names():
         raise InvalidInput(
             "unknown-scenario",
-            f"There is no situation {name!r}.",
+            f"Scenario {name!r} does not exist.",
             now=UNTOUCHED,
-            next=f"Choose one of: {', '.join(known.names())}.",
+            next=f"Use one of: {', '.join(known.names())}.",
         )
     call_sandbox(url, "scenario", name=name, environment=environment, overrides=overrides)
     return write_build(name)
 
 
 def write_build(name: str) -> Path:
-    """The build that a situation ships, as a zip in build/; its path relative to the project's root."""
+    """Write a scenario's build to build/; its path relative to the project's root."""
     from buddy_sandbox import scenarios as known
 
     path = Path("build") / f"{name}.zip"
@@ -156,7 +156,7 @@ def write_build(name: str) -> Path:
 
 
 def lab_command(root: Path, port: int, browser: bool) -> list[str]:
-    """What starts JupyterLab: on loopback only, and with its token, which nothing here turns off."""
+    """The command that starts JupyterLab: on loopback only, and with its token."""
     return [
         sys.executable,
         "-m",
@@ -177,8 +177,8 @@ def serve_lab(root: Path, port: int, browser: bool, url: str) -> None:
         subprocess.run(lab_command(root, port, browser), env=environment, check=False)
 
 
-def _await_silence(url: str) -> None:
-    """Wait until a stopped sandbox no longer answers, so that its port is free again."""
+def _await_stop(url: str) -> None:
+    """Wait until a stopped sandbox no longer replies, so that its port is free again."""
     deadline = time.monotonic() + 5.0
     with contextlib.suppress(BuddyError):
         while time.monotonic() < deadline:

@@ -121,7 +121,7 @@ def test_an_archived_run_is_shown(kept: Path) -> None:
 def test_two_archived_runs_are_compared(kept: Path) -> None:
     """What differs, once as it was and once as it is; two alike do not differ."""
     same = runs("diff", kept, "0001", "0002")
-    assert (same.returncode, same.stdout) == (0, "They do not differ, but for their times.\n")
+    assert (same.returncode, same.stdout) == (0, "No differences, except for times.\n")
     other = runs("diff", kept, "0001", "0003")
     assert other.returncode == 0, other.stderr
     assert "outcome:\n  - done\n  + failed\n" in other.stdout and "Grace" in other.stdout
@@ -133,7 +133,7 @@ def test_a_changed_byte_ends_a_verification_with_1(kept: Path) -> None:
     newest = archive.list_entries(kept)[-1].sha256
     whole = runs("verify", kept, "--newest", newest)
     assert whole.returncode == 0, whole.stdout
-    assert f"3 run(s): every byte is as it was archived. Newest manifest: {newest}." in whole.stdout
+    assert f"OK: all files of 3 runs match their checksums.\nNewest manifest: {newest}." in whole.stdout
     missing = runs("verify", kept, "--newest", "0" * 64)
     assert missing.returncode == 1 and "the chain was cut off or rewritten" in missing.stdout
     path = kept / "run-0002" / "report.html"
@@ -141,4 +141,5 @@ def test_a_changed_byte_ends_a_verification_with_1(kept: Path) -> None:
     path.write_bytes(bytes((content[0] ^ 1,)) + content[1:])
     changed = runs("verify", kept)
     assert changed.returncode == 1
-    assert "WRONG run-0002/report.html: changed." in changed.stdout and "3 run(s): 1 problem(s)." in changed.stdout
+    assert "CHANGED: run-0002/report.html: changed." in changed.stdout
+    assert "FAILED: 1 problem in 3 runs." in changed.stdout

@@ -225,7 +225,7 @@ def test_an_unknown_situation_is_a_clear_message(situation: Bring) -> None:
     assert "goood" in refused.value.what and "good, " in refused.value.next
     for name in ("goood", "../scenarios/good"):
         with pytest.raises(InvalidInput, match="sandbox-refused"):
-            here.ask("scenario", name=name)
+            sandbox.call_sandbox(here.endpoint, "scenario", name=name)
     assert here.alias()["FunctionVersion"] == "1"
 
 
@@ -248,7 +248,7 @@ def test_a_wrong_word_is_refused_and_changes_nothing(situation: Bring, what: str
     here = situation("good", history_minutes=0)
     before = here.ask("status")
     with pytest.raises(InvalidInput, match="sandbox-refused"):
-        here.ask(what, **fields)
+        sandbox.call_sandbox(here.endpoint, what, **fields)
     assert here.ask("status") == before and here.alias()["FunctionVersion"] == "1"
 
 
@@ -256,7 +256,7 @@ def test_a_situation_whose_build_is_unknown_is_refused(situation: Bring) -> None
     """An override that names no fault profile leaves the sandbox as it was."""
     here = situation("good", history_minutes=0)
     with pytest.raises(InvalidInput, match="sandbox-refused"):
-        here.ask("scenario", name="good", overrides={"stable": "nonsense"})
+        sandbox.call_sandbox(here.endpoint, "scenario", name="good", overrides={"stable": "nonsense"})
     assert here.alias()["FunctionVersion"] == "1"
 
 

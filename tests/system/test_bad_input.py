@@ -163,7 +163,7 @@ def test_any_words_on_the_command_line_are_values_or_refused(pairs: list[str]) -
 
 def test_a_secret_on_the_command_line_is_refused_and_not_repeated() -> None:
     """What is no YAML is shown, but for the parameters that may hold a secret."""
-    with pytest.raises(InvalidInput, match="-p variables: is not NAME=VALUE") as refused:
+    with pytest.raises(InvalidInput, match="-p variables is not NAME=VALUE") as refused:
         parse_parameters(["variables={TOKEN: s3cr3t"])
     assert "s3cr3t" not in str(refused.value)
 

@@ -135,13 +135,13 @@ def test_hostile_input_reaches_the_command_as_it_is(tmp_path: Path, name: str, b
 @pytest.mark.parametrize(
     ("text", "problem"),
     [
-        ("approved_by: [Ada", "no mapping"),
-        ("[Ada]", "no mapping"),
-        ("", "no mapping"),
-        ("{1: 2}", "no mapping"),
-        ("{environment: prod}", "may not say environment"),
-        ("{settings: {}, environment: prod}", "may not say environment and settings"),
-        ("{settings: {notify: s3cr3t}}", "--parameters may not say settings."),
+        ("approved_by: [Ada", "is not a YAML mapping"),
+        ("[Ada]", "is not a YAML mapping"),
+        ("", "is not a YAML mapping"),
+        ("{1: 2}", "is not a YAML mapping"),
+        ("{environment: prod}", "must not contain environment"),
+        ("{settings: {}, environment: prod}", "must not contain environment and settings"),
+        ("{settings: {notify: s3cr3t}}", "--parameters must not contain settings."),
     ],
 )
 def test_parameters_of_ci_are_a_mapping(text: str, problem: str) -> None:

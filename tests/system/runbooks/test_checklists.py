@@ -147,11 +147,11 @@ def test_a_freeze_is_set_listed_and_lifted(situation: Bring) -> None:
     assert here.calls("UpdateFunctionCode", "UpdateAlias") == []
     back = freeze("rollback", "--to-version", "1", "--approved-by", "Ada", "--yes")
     assert back.returncode == 0, back.stderr
-    assert f"{id_} is lifted." in freeze("unfreeze", id_).stdout
+    assert f"Freeze {id_} removed." in freeze("unfreeze", id_).stdout
     assert here.client("ssm").get_parameters_by_path(Path="/buddy/sandbox/freeze")["Parameters"] == []
     assert (
         "There was no freeze" in freeze("unfreeze", id_).stdout
-        and "Nothing freezes sandbox." in freeze("freeze").stdout
+        and "No active freeze in sandbox." in freeze("freeze").stdout
     )
 
 
