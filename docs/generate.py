@@ -11,9 +11,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from buddy_ops.core import errors
+
 ROOT = Path(__file__).parents[1]
 SCHEMA = ROOT / "buddy_ops" / "core" / "settings.schema.json"
-EXIT_CODES = {"BuddyError": 1, "AwsFailed": 1, "InvalidInput": 2, "RolledBack": 3, "Refused": 4, "Held": 5}
+EXIT_CODES = {
+    name: kind.exit_code
+    for name, kind in vars(errors).items()
+    if isinstance(kind, type) and issubclass(kind, errors.BuddyError)
+}
 HEADING = re.compile(r"^## `([a-z-]+)`$")
 
 

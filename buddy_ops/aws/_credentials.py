@@ -14,7 +14,6 @@ from botocore.session import Session
 
 from buddy_ops.aws import _client
 from buddy_ops.aws.clock import Clock, ask_sandbox
-from buddy_ops.core import settings as settings_
 from buddy_ops.core.errors import AwsFailed, InvalidInput
 from buddy_ops.core.settings import Settings
 
@@ -35,7 +34,6 @@ def is_sandbox(endpoint: str) -> bool:
         raise AwsFailed(
             "sandbox-not-running",
             f"Nothing answers at {endpoint}, where the sandbox should be ({error}).",
-            now="Nothing was read or written.",
             next="Start it with `buddy-ops sandbox start`, or set AWS_ENDPOINT_URL to where it listens.",
             code="sandbox-not-running",
         ) from None
@@ -59,7 +57,6 @@ def open_session(settings: Settings, sandbox: bool) -> tuple[Session, str]:
         raise InvalidInput(
             "no-profile",
             f"{error}.",
-            now=settings_.UNTOUCHED,
             next="Set AWS_PROFILE to a profile of `aws configure list-profiles`, or correct settings.aws.profile.",
         ) from None
     # botocore itself ignores AWS_REGION.
@@ -68,7 +65,6 @@ def open_session(settings: Settings, sandbox: bool) -> tuple[Session, str]:
         raise InvalidInput(
             "no-region",
             "No AWS region is set.",
-            now=settings_.UNTOUCHED,
             next="Set settings.aws.region in the environment's parameters/ file, or AWS_REGION.",
         )
     return session, region

@@ -342,7 +342,6 @@ def get_configuration(target: Target, version: str | None = None) -> dict[str, A
         raise InvalidInput(
             "version-missing" if version else "function-missing",
             f"There is no {missing} in {target.region}.",
-            now="Nothing was changed.",
             next="Check function and region in the environment's parameters/ file, and which account you are in.",
         ) from None
 
@@ -375,7 +374,6 @@ def environment_variables(configuration: Mapping[str, Any]) -> dict[str, str]:
             "environment-unreadable",
             f"Lambda does not show the environment variables of {configuration.get('FunctionName', 'the function')}: "
             f"{held['Error'].get('ErrorCode', 'no reason given')}.",
-            now="Nothing was changed.",
             next="Let the caller decrypt with the function's KMS key (kms:Decrypt).",
         )
     return dict(held.get("Variables") or {})

@@ -39,9 +39,7 @@ def translate_error(error: Exception, call: str, region: str) -> AwsFailed:
     if isinstance(error, (botocore.NoCredentialsError, botocore.PartialCredentialsError, botocore.TokenRetrievalError)):
         next_step = "Set AWS_PROFILE, or sign in (`aws sso login`), then run the same again."
         what = f"There are no AWS credentials for {call}: {error}."
-        return AwsFailed(
-            "no-credentials", what, now="Nothing was read or written.", next=next_step, code="no-credentials"
-        )
+        return AwsFailed("no-credentials", what, next=next_step, code="no-credentials")
     if isinstance(error, botocore.ParamValidationError):
         return AwsFailed("aws-refused", f"{call} was not sent: {error}", now=unchanged, next=again, code="invalid")
     sent = not isinstance(error, (botocore.EndpointConnectionError, botocore.ConnectTimeoutError))

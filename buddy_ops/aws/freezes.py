@@ -101,7 +101,6 @@ def require_unfrozen(target: Target) -> None:
         raise Refused(
             "frozen",
             f"Deployments to {target.environment} are frozen: {'; '.join(map(str, freezes))}.",
-            now="Nothing was changed.",
             next="Wait until it ends, or ask its owner to lift it. A rollback is never frozen: rollback/immediate.",
         )
 

@@ -239,7 +239,6 @@ def connect(
         raise InvalidInput(
             "invalid-parameters",
             f"The settings that were given are for {values.get('function')}, which is {owner}'s, not {environment}'s.",
-            now=settings_.UNTOUCHED,
             next="Give environment and settings that belong together, for example with -f and no -p environment.",
         )
     settings = settings_.validate_settings(dict(values), source, replaced)

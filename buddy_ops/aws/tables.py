@@ -104,7 +104,6 @@ def restorable_window(target: Target, table: str) -> tuple[datetime, datetime]:
         raise Refused(
             "table-unrecoverable",
             f"{table} has no point-in-time recovery: what its items said before is not kept.",
-            now="Nothing was changed.",
             next="Look for a backup (`aws dynamodb list-backups`), and switch point-in-time recovery on from now on.",
         )
     return window["EarliestRestorableDateTime"].astimezone(UTC), window["LatestRestorableDateTime"].astimezone(UTC)
@@ -169,7 +168,6 @@ def is_copy(target: Target, table: str, at: datetime, name: str) -> bool:
     raise BuddyError(
         "restore-collides",
         f"There is a table {name} already, and it is no copy of {table} as of {at:%Y-%m-%d %H:%M:%S} UTC.",
-        now="Nothing was restored.",
         next="Delete or rename it if nobody needs it, or choose another moment (parameter onset).",
     )
 

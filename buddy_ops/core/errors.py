@@ -1,16 +1,30 @@
-"""What an operator is told when something ends otherwise than asked.
+"""Errors that end a command or a cell, as operators read them and as programs do.
 
-Knows the parts of an error and the exit code of each kind. Never knows AWS.
+    BuddyError                  1  FAILED: something failed; 'now' says how far it got
+    ├── AwsFailed               1  FAILED: an AWS call failed; ``code`` is AWS's own name for it
+    │   ├── NotFound            1  what the call names does not exist
+    │   ├── AlreadyExists       1  what the call creates exists already
+    │   ├── Conflict            1  a precondition of the call does not hold any more
+    │   ├── AccessDenied        1  the caller lacks a permission
+    │   ├── Throttled           1  AWS asks to slow down
+    │   └── Unreachable         1  no answer: AWS may have carried the call out
+    ├── InvalidInput            2  INVALID INPUT: a parameter, a file or an argument is wrong; nothing was written
+    ├── RolledBack              3  ROLLED BACK: the runbook worked, and the new version was rolled back
+    │   └── Aborted             3  ABORTED: the same, because an operator ordered it
+    ├── Refused                 4  REFUSED: approval, freeze, window or precondition; nothing was written
+    └── Held                    5  INCONCLUSIVE: too little evidence in the time allowed; stable serves 100 %
 
-    BuddyError                  1  something failed; 'now' says how far it got
-    ├── AwsFailed               1  an AWS call failed; ``code`` is AWS's own name for it
-    ├── InvalidInput            2  a parameter, a file or a word on the command line is wrong; nothing was written
-    ├── RolledBack              3  the runbook worked, and the deployment was taken back
-    ├── Refused                 4  approval, freeze, window or precondition; nothing was written
-    └── Held                    5  not enough evidence in the time allowed; traffic is back on stable
+An error leaves its data in an executed notebook beside its text, so whoever executes notebooks reads the exit code
+there and knows nothing of our classes.
 """
 
-from typing import ClassVar
+import sys
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+UNCHANGED = "Nothing was changed."
+MIME_TYPE = "application/vnd.buddy-ops.error+json"
+"""The type of the output that carries an error's data in a notebook."""
 
 
 class BuddyError(Exception):
@@ -21,60 +35,117 @@ class BuddyError(Exception):
         what: what happened, in full sentences that name function, alias, versions and numbers.
         now: the state of AWS as far as it is known, and whether anything was changed.
         next: the command or the notebook to use now.
+        facts: the same for programs, as JSON values.
     """
 
     exit_code: ClassVar[int] = 1
+    result: ClassVar[str] = "FAILED"
 
-    def __init__(self, reference: str, what: str, *, now: str, next: str) -> None:
+    def __init__(
+        self, reference: str, what: str, *, now: str = UNCHANGED, next: str, facts: Mapping[str, Any] | None = None
+    ) -> None:
         super().__init__(what)
         self.reference = reference
         self.what = what
         self.now = now
         self.next = next
+        self.facts = dict(facts or {})
 
     def __str__(self) -> str:
-        return f"{self.reference}\n\n{self.what}\n\nNow:  {self.now}\nNext: {self.next}"
+        return f"{self.result} ({self.reference})\n\n{self.what}\n\nState: {self.now}\nNext:  {self.next}"
+
+    def data(self) -> dict[str, Any]:
+        """All of it as JSON values."""
+        return {
+            "reference": self.reference,
+            "exit_code": self.exit_code,
+            "result": self.result,
+            "what": self.what,
+            "now": self.now,
+            "next": self.next,
+            "facts": self.facts,
+        }
 
     def _render_traceback_(self) -> list[str]:
-        """What IPython shows instead of a stack: the reader is an operator, and the stack is ours, not theirs."""
-        return [f"{type(self).__name__}: {self}"]
+        """What IPython shows instead of a stack: the reader is an operator. The data goes beside it, unseen."""
+        # The process has IPython if this method is called by it; core itself must not import it.
+        ipython = sys.modules.get("IPython")
+        shell = ipython.get_ipython() if ipython else None
+        if shell is not None:
+            shell.display_pub.publish({MIME_TYPE: self.data()})
+        return [str(self)]
 
 
 class AwsFailed(BuddyError):
     """An AWS call failed. ``code`` is AWS's error code, or the transport's ('timeout', 'no-credentials', ...)."""
 
-    def __init__(self, reference: str, what: str, *, now: str, next: str, code: str) -> None:
-        super().__init__(reference, what, now=now, next=next)
+    def __init__(
+        self,
+        reference: str,
+        what: str,
+        *,
+        now: str = UNCHANGED,
+        next: str,
+        code: str,
+        facts: Mapping[str, Any] | None = None,
+    ) -> None:
+        super().__init__(reference, what, now=now, next=next, facts={"code": code, **(facts or {})})
         self.code = code
+
+
+class NotFound(AwsFailed):
+    """What the call names does not exist."""
+
+
+class AlreadyExists(AwsFailed):
+    """What the call creates exists already."""
+
+
+class Conflict(AwsFailed):
+    """A precondition of the call does not hold any more, or another update is in progress."""
+
+
+class AccessDenied(AwsFailed):
+    """The caller lacks a permission."""
+
+
+class Throttled(AwsFailed):
+    """AWS asks to slow down. Nothing was changed."""
+
+
+class Unreachable(AwsFailed):
+    """No answer came in time. AWS may or may not have carried the call out, unless it was never sent."""
 
 
 class InvalidInput(BuddyError):
     """Wrong usage or invalid parameters: found before anything was written."""
 
     exit_code = 2
+    result = "INVALID INPUT"
 
 
 class RolledBack(BuddyError):
-    """The runbook did its work, and the deployment did not stay."""
+    """The runbook worked, and the new version was rolled back."""
 
     exit_code = 3
+    result = "ROLLED BACK"
+
+
+class Aborted(RolledBack):
+    """An operator aborted the rollout, and the new version was rolled back."""
+
+    result = "ABORTED"
 
 
 class Refused(BuddyError):
-    """A rule, a person or the state of the world says no."""
+    """A rule, a person or the state of AWS forbids it. Nothing was written."""
 
     exit_code = 4
+    result = "REFUSED"
 
 
 class Held(BuddyError):
-    """The evidence did not suffice in the time allowed."""
+    """The evidence was not enough in the time allowed. The stable version serves all traffic."""
 
     exit_code = 5
-
-
-def exit_code_of(name: str, kind: type[BuddyError] = BuddyError) -> int:
-    """Exit code by a class's name, for all that is left of an error in an executed notebook; 1 for a name not ours."""
-    if kind.__name__ == name:
-        return kind.exit_code
-    codes = (exit_code_of(name, narrower) for narrower in kind.__subclasses__())
-    return next((code for code in codes if code != BuddyError.exit_code), BuddyError.exit_code)
+    result = "INCONCLUSIVE"

@@ -112,7 +112,6 @@ class Approval:
             raise Refused(
                 "approval-void",
                 f"The approval is for plan {self.plan_hash}, and this is plan {plan.hash}.",
-                now="Nothing was changed.",
                 next="Approve this plan, then run again.",
             )
 

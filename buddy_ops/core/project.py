@@ -29,7 +29,6 @@ def read_settings(environment: str) -> tuple[dict[str, Any], str]:
         raise InvalidInput(
             "unknown-environment",
             f"There is no environment {environment!r}: {folder.name}/ has {', '.join(known) or 'no files'}.",
-            now=settings.UNTOUCHED,
             next=f"Choose one of those, or write parameters/{environment}.yaml.",
         )
     # What is not UTF-8 is read with marks that no key and no value passes with.
@@ -82,14 +81,12 @@ def read_artifact(path: str) -> bytes:
         raise InvalidInput(
             "artifact-missing",
             f"There is no build at {path!r} (relative to the project)." if path else "No build is given.",
-            now="Nothing was changed.",
             next="Give the path of the zip, or of the folder, to ship: parameter artifact.",
         )
     if not zipfile.is_zipfile(io.BytesIO(content)):
         raise InvalidInput(
             "artifact-not-a-zip",
             f"{path} ({len(content):,} bytes) is not a zip file.",
-            now="Nothing was changed.",
             next="Build the skill again; Lambda takes a zip.",
         )
     return content

@@ -64,7 +64,6 @@ def parse_break_glass(given: Mapping[str, str]) -> BreakGlass | None:
         raise InvalidInput(
             "break-glass-incomplete",
             f"break_glass needs who and why, and nothing else; it has {', '.join(given)}.",
-            now="Nothing was changed.",
             next="For example: break_glass={who: Ada, why: 'reminders are not sent'}.",
         )
     return BreakGlass(who, why)

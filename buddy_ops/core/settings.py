@@ -478,9 +478,4 @@ def _problems(error: ValidationError, overrides: Mapping[str, Any]) -> list[str]
 def _invalid(source: str, problems: list[str], reference: str = "invalid-settings") -> InvalidInput:
     count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
     listed = "\n".join(f"  - {problem}" for problem in problems)
-    return InvalidInput(
-        reference,
-        f"{source}: {count}.\n{listed}",
-        now=UNTOUCHED,
-        next="Correct what is listed and run again.",
-    )
+    return InvalidInput(reference, f"{source}: {count}.\n{listed}", next="Correct what is listed and run again.")

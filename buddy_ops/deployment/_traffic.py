@@ -325,9 +325,7 @@ def rollout_under_way(target: Target, alias: Alias | None, record: RolloutState)
 
 
 def _foreign_weights(target: Target, alias: Alias, reason: str, *, next: str) -> Refused:
-    return Refused(
-        "weights-not-ours", f"{target.resource} serves {alias}, and {reason}.", now="Nothing was changed.", next=next
-    )
+    return Refused("weights-not-ours", f"{target.resource} serves {alias}, and {reason}.", next=next)
 
 
 def _may_be_closed(target: Target, alias: Alias, record: RolloutState) -> bool:

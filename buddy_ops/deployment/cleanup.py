@@ -57,7 +57,6 @@ def plan_cleanup(target: Target, keep: int | None = None) -> CleanupPlan:
         raise Refused(
             "not-allowed",
             f"{target.environment} keeps the newest {fewest} versions, but keep is {keep}.",
-            now="Nothing was deleted.",
             next="Keep more, or change `keep_versions` in the environment's file.",
         )
     versions = aliases.list_versions(target)

@@ -68,7 +68,6 @@ def plan_flags(
         raise InvalidInput(
             "unknown-flag",
             f"No flag of {target.environment}: {', '.join(unknown)}." if unknown else "No flag is named.",
-            now="Nothing was changed.",
             next=f"Give turn with one of {', '.join(known) or 'none'}; a new flag is added to `flags` in parameters/.",
         )
     values = {name: ON if turn[name] else OFF for name in sorted(turn)}

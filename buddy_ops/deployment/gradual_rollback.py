@@ -277,7 +277,6 @@ def _require_rollout(target: Target, alias: Alias) -> None:
         raise Refused(
             "nothing-to-drain",
             f"{target.resource} serves {alias}: no canary receives traffic.",
-            now="Nothing was changed.",
             next="To roll back a version that serves alone, open rollback/immediate.",
         )
     if alias.stable is None:
@@ -288,7 +287,6 @@ def _require_rollout(target: Target, alias: Alias) -> None:
             "weights-not-ours",
             f"{target.resource} serves {alias}. v{alias.stable} is the stable version, but another tool made "
             f"v{alias.primary} the primary one.",
-            now="Nothing was changed.",
             next=f"Open rollback/immediate: it gives v{alias.stable} 100 % of the traffic in one write.",
         )
 

@@ -90,7 +90,6 @@ def plan_rollback(target: Target, version: str = "") -> RollbackPlan:
         raise InvalidInput(
             "version-missing",
             f"{version!r} is no published version: a version is a number, for example 41.",
-            now="Nothing was changed.",
             next="Name one of the function's versions (parameter to_version).",
         )
     # A version that a person names is taken, even one that is marked bad.
@@ -209,7 +208,6 @@ def require_alias(target: Target) -> Alias:
         raise InvalidInput(
             "alias-missing",
             f"{target.settings.function} has no alias {target.settings.alias}: nothing was ever deployed behind it.",
-            now="Nothing was changed.",
             next="Deploy a first build with strategies/canary: it creates the alias.",
         )
     return alias
@@ -221,7 +219,6 @@ def which_is_stable(target: Target, alias: Alias) -> Refused:
         "which-is-stable",
         f"{target.resource} serves {alias}. No deployment record says which of v{alias.primary} and "
         f"v{alias.additional} is the stable one.",
-        now="Nothing was changed.",
         next=f"Find out which version is good. Then name it: rollback/immediate with to_version {alias.primary} keeps "
         f"v{alias.primary}, with to_version {alias.additional} keeps v{alias.additional}.",
     )
@@ -253,7 +250,6 @@ def _destination(target: Target, alias: Alias) -> str:
     raise Refused(
         "no-rollback-target",
         f"{target.resource} serves {alias}, and no earlier version is known to return to.{marked}",
-        now="Nothing was changed.",
         next="Name a version (parameter to_version), or roll forward with strategies/canary.",
     )
 
@@ -285,13 +281,7 @@ def _look_up(target: Target, alias: Alias, destination: str) -> dict[str, Any]:
         alias.primary: lambda: aliases.get_configuration(target, alias.primary),
         "schema": lambda: _markers(target, found[destination], found[alias.primary]),
     }
-    late = AwsFailed(
-        "aws-unreachable",
-        f"No answer within {CHECKS_S:g} s.",
-        now="Nothing was changed.",
-        next="Continue.",
-        code="timeout",
-    )
+    late = AwsFailed("aws-unreachable", f"No answer within {CHECKS_S:g} s.", next="Continue.", code="timeout")
     found: dict[str, Any] = dict.fromkeys(lookups, late)
 
     def look_up() -> None:

@@ -196,7 +196,6 @@ def check_rules(
             "not-allowed",
             f"The rules of {target.environment} do not allow this deployment:\n"
             + "\n".join(f"  - {rule}" for rule in violated),
-            now="Nothing was shifted.",
             next="Do what the rules ask for. For emergencies set break_glass={who: NAME, why: REASON}; everyone in "
             "notify is informed.",
         )
@@ -275,7 +274,6 @@ def _new_configuration(
         raise InvalidInput(
             "alias-missing",
             f"There is no alias {target.resource}: no version serves whose configuration could change.",
-            now="Nothing was changed.",
             next="Deploy a first build with strategies/canary: it creates the alias.",
         )
     # The same change again starts from where it started before, so that it is recognised and not added twice.
@@ -323,7 +321,6 @@ def _require_same_code(target: Target, change: RequestedChange, latest: Mapping[
             "code-differs",
             f"v{change.base} serves, but $LATEST of {target.settings.function} (or the given artifact) has other code. "
             "Only the configuration may change.",
-            now="Nothing was changed.",
             next=f"Give the zip that v{change.base} was deployed from (parameter artifact).",
         )
 

@@ -147,7 +147,6 @@ def plan_alarms(target: Target, test: str = "") -> AlarmPlan:
         raise InvalidInput(
             "invalid-parameters",
             f"test_alarm: there is no alarm {test!r}.",
-            now="Nothing was changed.",
             next=f"Choose 'all', or one of: {', '.join(should)}.",
         )
     tests = should if test == "all" else (test,) * bool(test)

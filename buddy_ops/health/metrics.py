@@ -167,7 +167,6 @@ def query_log(
     raise AwsFailed(
         "query-unfinished",
         f"The query on {group} did not end in {QUERY_POLLS} polls ({reply['status']}).",
-        now="Nothing was changed.",
         next="Ask for a shorter window, or open Logs Insights in the console.",
         code="timeout",
     )

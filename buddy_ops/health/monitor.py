@@ -126,7 +126,6 @@ def read_window(target: Target, minutes: float, until: str = "", before: Metrics
         raise InvalidInput(
             "alias-missing",
             f"{target.settings.function} has no alias {target.settings.alias}: nobody is served.",
-            now="Nothing was changed.",
             next="Deploy a first build with strategies/canary.",
         )
     since, end = _window(target, minutes, until)
@@ -156,7 +155,6 @@ def _window(target: Target, minutes: float, until: str) -> tuple[datetime, datet
         raise InvalidInput(
             "invalid-parameters",
             f"minutes {minutes}, until {until!r}: {error}.",
-            now="Nothing was read.",
             next="For example minutes=90 and until=2026-11-22T04:00Z.",
         ) from None
     return since.replace(second=0, microsecond=0), end.replace(second=0, microsecond=0)

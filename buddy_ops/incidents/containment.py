@@ -254,7 +254,6 @@ def _table(target: Target, name: str) -> TableSettings:
     raise InvalidInput(
         "no-such-table",
         f"Table {name!r} is not in the settings of {target.environment}.",
-        now="Nothing was changed.",
         next=f"Known tables: {names or 'none'}. Add it to `tables` in parameters/, with its key and invariants.",
     )
 
@@ -274,7 +273,6 @@ def _isolation_mode(how: str) -> How:
     raise InvalidInput(
         "invalid-parameters",
         f"isolate is {how!r}.",
-        now="Nothing was changed.",
         next="Set isolate to 'function' (concurrency 0) or 'writes' (the function can still read).",
     )
 
@@ -294,7 +292,6 @@ def _require_restorable(target: Target, table: str, since: datetime) -> None:
             "table-unrecoverable",
             f"{table} can be restored from {date_and_time(earliest)} on. The damage began {date_and_time(since)} or "
             "later.",
-            now="Nothing was changed.",
             next=f"Set onset to {iso_utc(earliest)} or later to repair what was damaged after it, or find a backup.",
         )
 

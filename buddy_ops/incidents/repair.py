@@ -271,7 +271,6 @@ def plan_repair(target: Target, found: DamageScope, chosen: Sequence[str] = ()) 
         raise InvalidInput(
             "unknown-conflict",
             f"Not a conflict in restore_conflicts: {', '.join(unknown[:SHOWN])} ({len(unknown):,} in all).",
-            now="Nothing was repaired.",
             next=f"Use names from conflicts.jsonl, or a kind: {', '.join(damage.CONFLICTS)}.",
         )
     damaged = found.of("damaged")

@@ -81,7 +81,6 @@ def read_marker(target: Target, table: TableSettings) -> SchemaMarker:
         raise BuddyError(
             "schema-unreadable",
             f"The item {KEY} of {table.name} says no schema version.",
-            now="Nothing was changed.",
             next="Write the version that its items have; the archive has the migrations that ran.",
         ) from None
 
@@ -184,7 +183,6 @@ def _misfit(target: Target, version: str, mine: SchemaRange, marker: SchemaMarke
     return Refused(
         "schema-incompatible",
         f"v{version} of {target.settings.function} reads and writes schema {mine}, and {marker}.",
-        now="Nothing was shifted.",
         next=f"Open operations/migrate_database and {step}, then run this again; or ship a build that reads schema "
         f"{marker.version} with strategies/canary.",
     )

@@ -222,7 +222,7 @@ def find_migration(target: Target, name: str) -> tuple[Migration, TableSettings]
 
 
 def _unknown(what: str, give: str) -> InvalidInput:
-    return InvalidInput("unknown-migration", f"{what}.", now="Nothing was changed.", next=f"Give {give}.")
+    return InvalidInput("unknown-migration", f"{what}.", next=f"Give {give}.")
 
 
 def _refuse_out_of_order(migration: Migration, step: Step, marker: SchemaMarker) -> None:
@@ -237,7 +237,6 @@ def _refuse_out_of_order(migration: Migration, step: Step, marker: SchemaMarker)
         raise Refused(
             "migration-order",
             f"{step} of {migration.name} (schema {migration.source} to {migration.to}) comes {ready}, and {marker}.",
-            now="Nothing was changed.",
             next="The order is expand, backfill, verify, contract; rollback from each of them.",
         )
 
@@ -260,7 +259,6 @@ def _refuse_needed(target: Target, migration: Migration, version: int) -> None:
             "schema-needed",
             f"The shape of schema {migration.source if version == migration.to else migration.to} is still needed, "
             f"since {version} is not known to: {'; '.join(needing)}.",
-            now="Nothing was changed.",
             next=f"Let only versions serve that know schema {version} (strategies/canary), then run this again.",
         )
 

@@ -168,7 +168,7 @@ def check_parameters(
         project.read_artifact(values["artifact"])
     for name in needed:
         if not values[name]:
-            raise InvalidInput("invalid-parameters", f"{name} is needed.", now=settings.UNTOUCHED, next="Enter it.")
+            raise InvalidInput("invalid-parameters", f"{name} is needed.", next="Enter it.")
     return values
 
 

@@ -103,7 +103,6 @@ def open_store(where: str | Path = "", environment: str = "") -> RunStore:
         raise InvalidInput(
             "archive-unknown",
             f"No environment's settings name {text} as their archive.where.",
-            now="Nothing was read from or written to AWS.",
             next="Name the environment whose credentials and region reach it, with -e.",
         )
     return S3Store(session.connect(environment or owners[0], "runs", quiet=True), text)
@@ -126,12 +125,7 @@ def find_run(shelf: RunStore, run: str) -> ManifestEntry:
     """The archived run of this id or folder; the newest, where an id came up twice. Raises ``run-unknown``."""
     found = [each for each in list_entries(shelf) if run in (each.run, each.folder)]
     if not found:
-        raise InvalidInput(
-            "run-unknown",
-            f"{shelf.where} has no run {run!r}.",
-            now="Nothing was changed.",
-            next="`buddy-ops runs list`.",
-        )
+        raise InvalidInput("run-unknown", f"{shelf.where} has no run {run!r}.", next="`buddy-ops runs list`.")
     return found[-1]
 
 
@@ -443,7 +437,6 @@ def _damaged(what: str) -> BuddyError:
     return BuddyError(
         "archive-damaged",
         f"{what} cannot be read.",
-        now="Nothing was changed.",
         next="`buddy-ops runs verify` says what else is wrong. Without an index, `buddy-ops runs index` makes it anew.",
     )
 

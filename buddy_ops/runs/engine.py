@@ -13,11 +13,14 @@ import tempfile
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext, suppress
+from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 from buddy_ops.core import redaction
 from buddy_ops.core.errors import BuddyError
 from buddy_ops.core.redaction import Redactor
+from buddy_ops.runs._failures import Failure, failure_in
 from buddy_ops.runs._interrupts import INTERRUPTED, InterruptHandler
 
 
@@ -133,7 +136,7 @@ def main() -> int:
 
 
 def _execute(job: Mapping[str, Any], tell: Callable[..., None]) -> dict[str, Any]:
-    """Execute it; how it ended: 'done', or an error's name and text."""
+    """Execute it. Returns the fields of its ``Failure``; none where it ended without one."""
     import papermill
     from papermill.exceptions import PapermillExecutionError
 
@@ -158,13 +161,15 @@ def _execute(job: Mapping[str, Any], tell: Callable[..., None]) -> dict[str, Any
             about=job["about"],
             tell=tell,
         )
-    except PapermillExecutionError as failure:
-        return {"name": failure.ename, "text": failure.evalue}
+    except PapermillExecutionError as error:
+        # What was saved is clean of secrets, and has the error's data beside its text.
+        saved = json.loads(Path(job["notebook"]).read_text(encoding="utf-8"))
+        return asdict(failure_in(saved) or Failure(error.ename, error.evalue))
     except KeyboardInterrupt as stopped:
         return {"name": INTERRUPTED, "text": str(stopped)}
     except Exception as error:
         return {"name": type(error).__name__, "text": redactor.redact(f"The notebook could not be executed: {error}")}
-    return {"name": "", "text": ""}
+    return {}
 
 
 def _end_with_the_supervisor() -> None:

@@ -19,8 +19,8 @@ from papermill.engines import NotebookExecutionManager
 from papermill.iorw import write_ipynb
 from papermill.log import logger
 
-from buddy_ops.core import errors
 from buddy_ops.core.redaction import Redactor
+from buddy_ops.runs._failures import failure_of
 from buddy_ops.runs._interrupts import DIED, INTERRUPTED, TIMED_OUT, InterruptHandler
 
 State = Literal["done", "failed", "refused", "interrupted", "not run"]
@@ -178,9 +178,10 @@ class _Client(PapermillNotebookClient):  # type: ignore[misc]
         try:
             with self.stop.within(self.cell_timeout_s):
                 self.execute_cell(cell, index)
-        except CellExecutionError as error:
+        except CellExecutionError:
             if self.stop.reason is None:
-                return "refused" if _refused(error.ename) else "failed"
+                failure = failure_of(cell.outputs)
+                return "refused" if failure and failure.is_refusal else "failed"
             _leave(cell, INTERRUPTED if self.stop.reason == "signal" else TIMED_OUT, self.stop.says)
             return "interrupted"
         except DeadKernelError:
@@ -226,13 +227,6 @@ def _leave(cell: Any, name: str, says: str) -> None:
     errors_ = [number for number, output in enumerate(cell.outputs) if output.output_type == "error"]
     ours = nbformat.v4.new_output("error", ename=name, evalue=says, traceback=[f"{name}: {says}"])
     cell.outputs.insert(errors_[0] if errors_ else len(cell.outputs), ours)
-
-
-def _refused(name: str) -> bool:
-    """Whether an error of this name is a refusal: nothing was written."""
-    from buddy_ops.aws import aliases  # noqa: F401  # the errors that modules add to ours are known once they are imported
-
-    return errors.exit_code_of(name) in (errors.InvalidInput.exit_code, errors.Refused.exit_code)
 
 
 def _heading(cell: Any) -> str:

@@ -21,9 +21,10 @@ from typing import Any
 from buddy_ops.aws import notifications, session
 from buddy_ops.aws.session import Target
 from buddy_ops.core import project, redaction, settings
-from buddy_ops.core.errors import BuddyError, InvalidInput, exit_code_of
+from buddy_ops.core.errors import BuddyError, InvalidInput
 from buddy_ops.core.journal import lock_journal
 from buddy_ops.runs import archive, pages
+from buddy_ops.runs._failures import Failure
 from buddy_ops.runs._interrupts import DIED, GRACE_S, INTERRUPTED, SIGNALS, TIMED_OUT
 from buddy_ops.runs.archive import ManifestEntry
 from buddy_ops.runs.stores import MANIFEST, LocalStore, S3Store
@@ -112,7 +113,7 @@ def write_step_summary(done: ExecutedRun) -> None:
 
 def write_error_summary(notebook: str, environment: str, error: BuddyError) -> None:
     """The same of a run that ended before a kernel started: nothing of it is archived."""
-    outcome = _outcome(_Ended(type(error).__name__, str(error)), error.exit_code)
+    outcome = _outcome(Failure.of_error(error))
     about = {"runbook": notebook, "environment": environment, "exit_code": error.exit_code, "trouble": str(error)}
     _add_summary(redaction.Redactor().redact(about | outcome), "")
 
@@ -204,19 +205,6 @@ class _BackgroundLookup:
         archive.preload_report()
 
 
-@dataclass(frozen=True)
-class _Ended:
-    """How a notebook ended: its error's name and text, both empty where there was none."""
-
-    name: str
-    text: str
-
-    @property
-    def trouble(self) -> str:
-        ours = "\n\nNow:  " in self.text or not self.name
-        return self.text if ours else f"{self.name}: {self.text}"
-
-
 class _Worker:
     """The process that executes the notebook. It may die; what it leaves behind is put in order."""
 
@@ -235,10 +223,10 @@ class _Worker:
         self._signal = ""
         self._limit: threading.Timer | None = None
 
-    def execute(self, job: Mapping[str, Any], tell: Callable[[str], None]) -> _Ended:
+    def execute(self, job: Mapping[str, Any], tell: Callable[[str], None]) -> Failure | None:
         """Let it execute the job; how that ended, whatever happened to it."""
         assert self._process.stdin is not None and self._process.stdout is not None
-        ended: _Ended | None = None
+        ended: dict[str, Any] | None = None
         with self._passing_on_signals():
             with suppress(BrokenPipeError):
                 self._process.stdin.write(json.dumps(job) + "\n")
@@ -250,15 +238,15 @@ class _Worker:
                     self._where = f"in cell {said['cell']} of {said['of']}, {said['heading']!r}"
                     tell(f"cell {said['cell']} of {said['of']}: {said['heading']}")
                 if "ended" in said:
-                    ended = _Ended(**said["ended"])
+                    ended = said["ended"]
             code = self._process.wait()
         if ended is not None:
-            return ended
+            return Failure(**ended) if ended else None
         self._kill_kernel()
         if self._signal:
-            return _Ended(INTERRUPTED, f"{self._signal} ended the run {self._where}.")
+            return Failure(INTERRUPTED, f"{self._signal} ended the run {self._where}.")
         how = signal.Signals(-code).name if code < 0 else f"exit code {code}"
-        return _Ended(KILLED, f"papermill was killed ({how}) {self._where}.{self._stderr_tail()}")
+        return Failure(KILLED, f"papermill was killed ({how}) {self._where}.{self._stderr_tail()}")
 
     def close(self) -> None:
         """End it if it has not ended; it ends with its kernel."""
@@ -317,7 +305,7 @@ def _worker() -> Iterator[_Worker]:
 
 
 def _archive(
-    here: Target, source: Path, folder: Path, about: dict[str, Any], ended: _Ended, looking: _BackgroundLookup
+    here: Target, source: Path, folder: Path, about: dict[str, Any], failure: Failure | None, looking: _BackgroundLookup
 ) -> ExecutedRun:
     """Finish the run's folder, chain it, tell of it; S3 besides, where the run belongs there."""
     looking.wait()
@@ -325,40 +313,43 @@ def _archive(
     notebook = folder / archive.NOTEBOOK
     if not notebook.exists():
         archive.write_unexecuted(source, notebook, about)
-    code = exit_code_of(ended.name) if ended.name else 0
+    code = failure.exit_code if failure else 0
     known = {
         "exit_code": code,
         "ended": here.now(),
-        "trouble": ended.trouble,
+        "trouble": failure.message if failure else "",
         "notes": [looking.note] if looking.note else [],
     }
-    facts = archive.build_manifest(folder, here.redactor, **known, **_outcome(ended, code))
+    facts = archive.build_manifest(folder, here.redactor, **known, **_outcome(failure))
     facts["principal"] = facts["principal"] or looking.principal
     entry, told = archive.append_to_chain(folder, facts), []
     if about["archive"]:
         try:
             entry = archive.upload_run(S3Store(here, about["archive"]), folder)
             told.append(f"Archived in {about['archive']}/{entry.folder}.")
-        except BuddyError as failure:
+        except BuddyError as error:
             told.append(
-                f"NOT ARCHIVED in {about['archive']}: {failure.what}\n"
+                f"NOT ARCHIVED in {about['archive']}: {error.what}\n"
                 f"The run is kept on this machine only, in {folder}. `buddy-ops runs index` uploads it later."
             )
     if entry.people and not here.dry_run:
         said = f"{entry.runbook} ended: {entry.outcome}. Archived as {entry.folder}, manifest {entry.sha256}."
         told += notifications.announce(here, said).failures
     page = folder / archive.REPORT
-    trouble = here.redactor.redact(ended.trouble) or None
+    trouble = here.redactor.redact(failure.message) if failure else None
     return ExecutedRun(folder, notebook, page if page.exists() else None, code, trouble, entry, tuple(told))
 
 
-def _outcome(ended: _Ended, code: int) -> dict[str, str]:
-    """The outcome that the run's error tells; without one, or where the deployment did not stay, the journal's."""
-    if ended.name in OUTCOMES:
-        return {"outcome": OUTCOMES[ended.name]}
-    if code in (3, 5):
-        return {"outcome": ended.text.partition("\n")[0]}
-    return {"outcome": {1: "failed", 2: "invalid", 4: "refused"}[code]} if code else {}
+def _outcome(failure: Failure | None) -> dict[str, str]:
+    """The outcome that the run's error tells; without one the journal's."""
+    if failure is None:
+        return {}
+    if failure.name in OUTCOMES:
+        return {"outcome": OUTCOMES[failure.name]}
+    if failure.exit_code in (3, 5):
+        # A rollout's ending is its error's reference. Errors without data begin with it.
+        return {"outcome": failure.reference or failure.text.partition("\n")[0]}
+    return {"outcome": {2: "invalid", 4: "refused"}.get(failure.exit_code, "failed")}
 
 
 def find_notebook(notebook: str) -> Path:
@@ -371,7 +362,6 @@ def find_notebook(notebook: str) -> Path:
     raise InvalidInput(
         "notebook-missing",
         f"There is no runbook {notebook!r}.",
-        now=settings.UNTOUCHED,
         next=f"Choose one of: {', '.join(each.removesuffix('.ipynb') for each in known)}.",
     )
 
@@ -383,6 +373,5 @@ def _parameters_cell(source: Path) -> str:
     raise InvalidInput(
         "notebook-missing",
         f"{source.name} has no cell with the tag 'parameters', so it is not a runbook.",
-        now=settings.UNTOUCHED,
         next="Choose a notebook from notebooks/.",
     )

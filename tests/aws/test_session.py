@@ -93,7 +93,7 @@ def test_a_sandbox_that_does_not_run_is_a_clear_message(alone: Path) -> None:
     """The address is named, nothing was read or written, and the next step is a command."""
     with pytest.raises(AwsFailed, match="sandbox-not-running") as refused:
         session.connect("sandbox", "t", values={**VALUES, "aws": {"region": "x", "endpoint_url": "http://127.0.0.1:9"}})
-    assert "http://127.0.0.1:9" in refused.value.what and refused.value.now == "Nothing was read or written."
+    assert "http://127.0.0.1:9" in refused.value.what and refused.value.now == "Nothing was changed."
     assert "buddy-ops sandbox start" in refused.value.next
 
 

@@ -57,7 +57,7 @@ def test_every_problem_is_told_at_once_with_key_and_file() -> None:
         "settings.lease.minutes: Input should be greater than or equal to 10 (is 5)",
     ):
         assert f"  - {line}" in error.what
-    assert error.now == "Nothing was read from or written to AWS."
+    assert error.now == "Nothing was changed."
 
 
 @pytest.mark.parametrize(

@@ -279,4 +279,4 @@ def test_no_credentials_are_told_as_such(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "none"))
     with pytest.raises(AwsFailed, match="no-credentials") as failed:
         aliases.read_alias(session.connect("dev", "test", quiet=True))
-    assert "Nothing was read or written" in failed.value.now
+    assert failed.value.now == "Nothing was changed."

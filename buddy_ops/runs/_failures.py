@@ -1,0 +1,54 @@
+"""How a cell failed, read from the outputs that it left in its notebook."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from buddy_ops.core import errors
+
+FALLBACK_CODES = {"InvalidInput": 2, "RolledBack": 3, "Refused": 4, "Held": 5}
+"""Exit codes by an error's name: for notebooks that were archived before errors left their data in them."""
+
+
+@dataclass(frozen=True)
+class Failure:
+    """The error that ended a notebook. ``reference`` is empty where the error is none of the library's."""
+
+    name: str
+    text: str
+    exit_code: int = errors.BuddyError.exit_code
+    reference: str = ""
+
+    @property
+    def message(self) -> str:
+        """What an operator reads: our own errors say it all, another's name says what kind it is."""
+        own = self.reference or self.name in FALLBACK_CODES
+        return self.text if own else f"{self.name}: {self.text}"
+
+    @property
+    def is_refusal(self) -> bool:
+        """Whether it says that nothing was written."""
+        return self.exit_code in (errors.InvalidInput.exit_code, errors.Refused.exit_code)
+
+    @classmethod
+    def of_error(cls, error: errors.BuddyError) -> "Failure":
+        """The same of an error that is still at hand."""
+        return cls(type(error).__name__, str(error), error.exit_code, error.reference)
+
+
+def failure_of(outputs: Iterable[Mapping[str, Any]]) -> Failure | None:
+    """The first error among a cell's outputs, with the data that it published before itself."""
+    data: Mapping[str, Any] = {}
+    for output in outputs:
+        if output["output_type"] == "error":
+            name = output["ename"]
+            code = data.get("exit_code", FALLBACK_CODES.get(name, errors.BuddyError.exit_code))
+            return Failure(name, output["evalue"], int(code), str(data.get("reference", "")))
+        data = output.get("data", {}).get(errors.MIME_TYPE, data)
+    return None
+
+
+def failure_in(notebook: Mapping[str, Any]) -> Failure | None:
+    """The first error in an executed notebook."""
+    found = (failure_of(cell["outputs"]) for cell in notebook["cells"] if cell["cell_type"] == "code")
+    return next(filter(None, found), None)
