@@ -81,7 +81,7 @@ def raised() -> list[Raised]:
         module = ".".join(path.relative_to(ROOT / "buddy_ops").with_suffix("").parts)
         for node in ast.walk(ast.parse(path.read_text("utf-8"))):
             found += [Raised(reference, kind, module) for reference, kind in named(node)]
-    return found
+    return [each for each in found if each.reference]
 
 
 def explained(prose: str) -> dict[str, str]:
@@ -98,7 +98,7 @@ def explained(prose: str) -> dict[str, str]:
                 found[name] += f"{line}\n"
         else:
             waiting = []
-    return found
+    return [each for each in found if each.reference]
 
 
 def errors_page(prose: str) -> str:
