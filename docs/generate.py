@@ -98,7 +98,7 @@ def explained(prose: str) -> dict[str, str]:
                 found[name] += f"{line}\n"
         else:
             waiting = []
-    return [each for each in found if each.reference]
+    return found
 
 
 def errors_page(prose: str) -> str:

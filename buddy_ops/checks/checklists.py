@@ -173,7 +173,6 @@ def _require_known_items(checklist: str, checks: tuple[Check, ...], attested: Co
         raise InvalidInput(
             "unknown-item",
             f"{checklist} has no item {', '.join(map(repr, strange))}.",
-            now="Nothing was changed.",
             next=f"Attest one of: {', '.join(known)}.",
         )
 

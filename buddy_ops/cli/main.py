@@ -397,7 +397,6 @@ def parse_mapping(text: str) -> dict[str, Any]:
     raise InvalidInput(
         "invalid-parameters",
         f"--parameters {problem}.",
-        now="Nothing was read from or written to AWS.",
         next="For example: --parameters '{approved_by: [Ada, Grace], dry_run: true}', with -e for the environment.",
     )
 
@@ -418,7 +417,6 @@ def parse_parameters(pairs: list[str]) -> dict[str, Any]:
             raise InvalidInput(
                 "invalid-parameters",
                 f"-p {shown} is not NAME=VALUE with a YAML value.",
-                now="Nothing was read from or written to AWS.",
                 next="For example: -p artifact=build/skill.zip -p 'approved_by=[Ada, Grace]'.",
             )
     return given

@@ -66,7 +66,6 @@ def start_sandbox(port: int, *, seed: int = 7, speed: float = 0.0, owner: int | 
         raise BuddyError(
             "port-taken",
             f"Port {port} is in use ({last}).",
-            now=UNTOUCHED,
             next="Check whether it is a sandbox: `buddy-ops sandbox status`. Or use another port with --port, and set "
             "AWS_ENDPOINT_URL to it.",
         )
@@ -74,12 +73,9 @@ def start_sandbox(port: int, *, seed: int = 7, speed: float = 0.0, owner: int | 
         raise BuddyError(
             "sandbox-extra-missing",
             f"The sandbox's packages are not installed ({last}).",
-            now=UNTOUCHED,
             next="Run `make install`, or install buddy-ops[sandbox].",
         )
-    raise BuddyError(
-        "sandbox-not-started", f"The sandbox did not start: {last}", now=UNTOUCHED, next="See CONTRIBUTING."
-    )
+    raise BuddyError("sandbox-not-started", f"The sandbox did not start: {last}", next="See CONTRIBUTING.")
 
 
 @contextlib.contextmanager
@@ -107,13 +103,12 @@ def call_sandbox(url: str, operation: str, **fields: Any) -> dict[str, Any]:
         return ask_sandbox(url, operation, fields, timeout_s=300)
     except HTTPError as error:
         raise InvalidInput(
-            "sandbox-refused", f"{operation}: {error.read().decode()}", now=UNTOUCHED, next="Correct the request."
+            "sandbox-refused", f"{operation}: {error.read().decode()}", next="Correct the request."
         ) from None
     except (OSError, HTTPException) as error:  # it may stop in the middle of its reply
         raise BuddyError(
             "sandbox-not-running",
             f"No sandbox is running at {url} ({error}).",
-            now=UNTOUCHED,
             next="Start it with `buddy-ops sandbox start`.",
         ) from None
 
@@ -135,10 +130,7 @@ def load_scenario(url: str, name: str, environment: str, **overrides: Any) -> Pa
 
     if name not in known.names():
         raise InvalidInput(
-            "unknown-scenario",
-            f"Scenario {name!r} does not exist.",
-            now=UNTOUCHED,
-            next=f"Use one of: {', '.join(known.names())}.",
+            "unknown-scenario", f"Scenario {name!r} does not exist.", next=f"Use one of: {', '.join(known.names())}."
         )
     call_sandbox(url, "scenario", name=name, environment=environment, overrides=overrides)
     return write_build(name)

@@ -287,7 +287,6 @@ def parse_time(name: str, text: str, *, until: datetime, after: datetime | None 
         raise InvalidInput(
             "invalid-parameters",
             f"{name} is {text!r}. It must be an ISO 8601 time {limits}.",
-            now="Nothing was changed.",
             next=f"For example {name} = {iso_utc(until)}",
         )
     return moment
@@ -355,7 +354,6 @@ def _window(since: str, until: str, named: Sequence[ManifestEntry]) -> tuple[dat
             "invalid-parameters",
             f"since is {since!r} and until is {until!r}. Both must be ISO 8601 times, at most {LONGEST_WINDOW.days} "
             "days apart.",
-            now="Nothing was read.",
             next="For example since=2026-11-22T03:00Z and until=2026-11-22T05:00Z, or incident: a name that runs have.",
         )
     return floor_minute(begin), end
