@@ -268,6 +268,7 @@ class _Run:
             rows=self.evidence.fresh(),
             verdict=verdict,
             evidence=self.evidence,
+            next_weight=next((step for step in self.plan.steps if step < share), None),
         )
 
 

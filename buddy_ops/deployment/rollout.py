@@ -484,6 +484,7 @@ class _Run:
             verdict=verdict,
             evidence=self.evidence,
             bake_left_s=max(0.0, self._bake_s(state) - self.evidence.baked_s(now)),
+            next_weight=next((share for share in self.stages if share > weight), None),
         )
 
     def _decide(

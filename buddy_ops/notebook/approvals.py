@@ -26,7 +26,7 @@ async def request_approval(
     """An approval of exactly this plan, or a refusal.
 
     Where a person can answer, the names in the parameters cell count only together with the plan's ID: they may be from
-    an earlier run. Whoever is missing is asked.
+    an earlier run. Missing approvers are asked for.
 
     Args:
         target: whose environment's rules say how many different people must approve.

@@ -1,6 +1,6 @@
 """The buttons beside a live chart: what an operator can do to a rollout, and a line about its progress.
 
-Which buttons there are follows the environment's rules. The rollout carries the orders out, not this module.
+The environment's rules decide which buttons there are. The rollout acts on a click, not this module.
 """
 
 import asyncio
@@ -16,17 +16,17 @@ from buddy_ops.notebook._widgets import ClickQueue, WidgetPanel
 from buddy_ops.notebook.charts import stage_name
 
 DONE: dict[Order, str] = {"abort": "aborted", "hold": "paused", "go on": "resumed", "promote": "promoted"}
-"""How each order reads once it is given. The orders themselves are data of the journal."""
+"""How each operator action reads afterwards. The keys are data of the journal."""
 
 
 class RolloutControls(Protocol):
-    """How whoever drives a rollout waits between two polls."""
+    """How the driver of a rollout waits between two polls."""
 
     async def until(self, observation: Observation) -> Order | None:
-        """Wait for the next poll; an order ends the wait at once."""
+        """Wait for the next poll; an operator action ends the wait at once."""
 
     def close(self) -> None:
-        """Take no more orders."""
+        """Remove the buttons."""
 
 
 def attach_controls(target: Target) -> RolloutControls:
@@ -37,7 +37,7 @@ def attach_controls(target: Target) -> RolloutControls:
 
 
 class NoControls:
-    """No orders: only the wait for the next poll."""
+    """No buttons: only the wait for the next poll."""
 
     def __init__(self, target: Target) -> None:
         self._clock = target.clock
@@ -100,7 +100,7 @@ class ButtonControls:
         self._panel.replace(f"Operator actions: {actions}.")
 
     def _order(self, click: str) -> Order | None:
-        """The order that a click gives; a promotion needs a second click."""
+        """What a click means for the rollout; a promotion needs a second click."""
         confirmed = self._confirming
         self._confirming = click == "promote" and not confirmed
         order: Order | None = None
@@ -129,7 +129,8 @@ def promotion_label(observation: Observation) -> str:
         return "End monitoring"
     if observation.next_weight is None:
         return "Next stage"
-    return f"Promote to {exact_percent(observation.next_weight)}"
+    verb = "Promote" if observation.next_weight > observation.weight else "Reduce"
+    return f"{verb} to {exact_percent(observation.next_weight)}"
 
 
 def progress(observation: Observation, now: datetime) -> str:

@@ -95,19 +95,19 @@ class _ParameterForm:
         check()
 
 
-async def fill_checklist(look: Callable[..., ChecklistResult], attested: Mapping[str, str]) -> ChecklistResult:
+async def fill_checklist(run_checks: Callable[..., ChecklistResult], attested: Mapping[str, str]) -> ChecklistResult:
     """A checklist's result. Where a person is there, its items appear as they are checked, until none is open.
 
     A manual item has a field for the name of the person who verified it. Headless, ``attested`` has all the names.
 
     Args:
-        look: goes through the checklist: takes ``attested``, and ``seen``, which is called with each item.
+        run_checks: runs the checklist: takes ``attested``, and ``seen``, which is called with each item.
 
     Raises:
-        What ``look`` raises.
+        What ``run_checks`` raises.
     """
     if not _widgets.can_show_widgets():
-        return look(attested=attested)
+        return run_checks(attested=attested)
     widgets = _widgets.load_ipywidgets()
     clicks = ClickQueue()
     names = dict(attested)
@@ -122,7 +122,7 @@ async def fill_checklist(look: Callable[..., ChecklistResult], attested: Mapping
         while True:
             _enable(buttons, False)
             seen = clicks.in_cell_thread(partial(_mark, listed, []))
-            record = await clock.in_thread(look, attested=names, seen=seen)
+            record = await clock.in_thread(run_checks, attested=names, seen=seen)
             if click == "store" or not record.open:
                 closed = len(record.items) - len(record.open)
                 last_line = f"{closed} of {count(len(record.items), 'item')} passed or verified."
