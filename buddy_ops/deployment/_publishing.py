@@ -3,7 +3,7 @@
 $LATEST is shared by all runs, so each write is guarded by the revision that was read. The alias is never touched here.
 """
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 from buddy_ops.aws import aliases
@@ -11,7 +11,7 @@ from buddy_ops.aws.aliases import Alias
 from buddy_ops.aws.session import Target
 from buddy_ops.core.errors import AwsFailed, BuddyError, Refused
 from buddy_ops.core.plan import Approval
-from buddy_ops.core.text import join_words
+from buddy_ops.core.text import join_words, parse_utc
 from buddy_ops.deployment.observation import Observation, Polls
 from buddy_ops.deployment.rollout_plan import RolloutPlan, merge_variables
 
@@ -26,9 +26,6 @@ COLLISIONS = ("PreconditionFailedException", "ResourceConflictException", "Inval
 DESCRIPTION_LIMIT = 256
 """Characters of a version's Description. Source: Lambda API reference, PublishVersion."""
 
-RUN = "run "
-"""How the Description of a version that we published begins; the run's id follows."""
-
 
 def publish_build(target: Target, plan: RolloutPlan, alias: Alias | None, approval: Approval) -> Polls[str]:
     """Make the plan's change a version that can serve; its number.
@@ -40,6 +37,7 @@ def publish_build(target: Target, plan: RolloutPlan, alias: Alias | None, approv
         Refused: ``rollout-under-way``: another run publishes.
         BuddyError: ``publish-failed``.
     """
+    began = target.clock.now()
     try:
         latest = aliases.get_configuration(target)
         # Only what differs is written: another run of the same plan may have done a part already.
@@ -55,8 +53,8 @@ def publish_build(target: Target, plan: RolloutPlan, alias: Alias | None, approv
     except AwsFailed as failure:
         if failure.code not in COLLISIONS:
             raise
-        run = yield from _find_publisher(target)
-        raise _collided(target, alias, run, failure) from failure
+        publisher = yield from _find_publisher(target, began)
+        raise _collided(target, alias, publisher, failure) from failure
     return version
 
 
@@ -89,41 +87,37 @@ def _environment(target: Target, plan: RolloutPlan, latest: dict[str, Any]) -> d
 
 def _description(target: Target, plan: RolloutPlan, approval: Approval) -> str:
     """The version's Description: the run, and who changed which variable. ``flag_history`` shows it."""
-    description = f"{RUN}{target.run}"
+    description = _run_label(target)
     if plan.change.base:
         changes = ", ".join(f"{name}={value}" for name, value in plan.change.variables.items())
         description = f"{description}: {changes} by {join_words(approval.by)}"
     return description[:DESCRIPTION_LIMIT]
 
 
-def _publisher(description: str) -> str:
-    """The run that published a version, by its Description; empty if it was another tool."""
-    if not description.startswith(RUN):
-        return ""
-    return description.removeprefix(RUN).split(":")[0]
+def _run_label(target: Target) -> str:
+    return f"run {target.run}"
 
 
-def _find_publisher(target: Target) -> Polls[str]:
-    """The run that changed $LATEST while this one published; empty if it does not show itself in time."""
+def _find_publisher(target: Target, since: datetime) -> Polls[str]:
+    """Who changed $LATEST while this run published; a general answer if it does not show itself in time."""
     for _ in range(COLLISION_POLLS):
         alias = aliases.read_alias(target)
         if alias is not None:
-            runs = [_publisher(str(aliases.list_versions(target)[-1].get("Description", "")))]
-            if alias.rollout is not None and alias.rollout.open:
-                runs.insert(0, alias.rollout.run)
-            # The open rollout names its run first; the newest version names the run that published it.
-            for run in runs:
-                if run not in ("", target.run):
-                    return run
+            newest = aliases.list_versions(target)[-1]
+            if alias.rollout is not None and alias.rollout.open and alias.rollout.run != target.run:
+                return f"Run {alias.rollout.run}"
+            # A version that was there before says nothing about the present.
+            description = str(newest.get("Description", ""))
+            if parse_utc(newest["LastModified"]) >= since and not description.startswith(_run_label(target)):
+                return f"The publisher of v{newest['Version']} ({description or 'no description'})"
         yield _waiting(target, "Another run changed $LATEST. Waiting to find out which one.")
-    return ""
+    return "Another user or tool"
 
 
-def _collided(target: Target, alias: Alias | None, run: str, failure: AwsFailed) -> Refused:
-    who = f"Run {run}" if run else "Another user or tool"
+def _collided(target: Target, alias: Alias | None, publisher: str, failure: AwsFailed) -> Refused:
     return Refused(
         "rollout-under-way",
-        f"{who} changed $LATEST of {target.settings.function} while this run was publishing. {failure.what}",
+        f"{publisher} changed $LATEST of {target.settings.function} while this run was publishing. {failure.what}",
         now=f"{target.resource} serves {alias}; this run shifted nothing.",
         next="Let the other rollout end, then deploy again. start_here shows it.",
     )

@@ -36,7 +36,7 @@ class FailsafeTriggered(Exception):
 
 
 class Traffic:
-    """The traffic of one alias, and the failsafe that takes it back if this run is lost.
+    """The traffic of one alias, and the failsafe that rolls it back if this run is lost.
 
     Attributes:
         run: whose failsafes these are: the run that began the rollout.
@@ -188,8 +188,8 @@ class Traffic:
     def roll_back(self, rejected: Iterable[str], *, stage: str = "rolled-back", leaving: float = 0.0) -> None:
         """Give the stable version all traffic, even if other runs move the alias meanwhile.
 
-        What another run did stands where it took the new version's traffic away, or rolled back to the new version by
-        name. A rollback without a new version (the immediate one) wins in any case.
+        Another run's write is kept if it removed the new version's traffic, or rolled back to the new version by name.
+        A rollback without a new version (the immediate one) wins in any case.
 
         Args:
             rejected: versions that no later rollback may return to.

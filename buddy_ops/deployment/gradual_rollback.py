@@ -74,18 +74,18 @@ def plan_gradual_rollback(
     if len(steps) > 1:
         calls.insert(0, "scheduler:CreateSchedule failsafe")
     title = f"v{stable} already serves alone"
-    then: tuple[str, ...] = ("Nothing changes.",)
+    then = ["Nothing changes."]
     if steps:
         title = f"Roll back v{new} on {target.resource} gradually: {way}"
-        then = (
+        then = [
             f"v{new} {way}, {step_minutes:g} min per step; v{stable} receives the rest.",
             f"If v{new} fails too often, or a step fails: v{new} 0 % at once.",
             f"v{new} is marked bad (excluded as rollback target).",
-        )
+        ]
     return GradualRollbackPlan(
         title=title,
         now=tuple(aliases.describe(target, alias).splitlines()),
-        then=then,
+        then=tuple(then),
         calls=tuple(calls),
         undo=(f"Deploy v{new} again: run strategies/canary with its artifact.",),
         reasons=(),
@@ -111,7 +111,7 @@ def run_gradual_rollback(target: Target, plan: GradualRollbackPlan, approval: Ap
     """Go down step after step, a poll at a time; the driver waits. A second run finds the work done.
 
     'abort' moves the remaining traffic at once, 'hold' stays at a step, under its failsafe, and 'promote' goes on to
-    the next. Closing the generator leaves the share as it is until the failsafe fires.
+    the next. Closing the generator leaves the share as it is until the failsafe moves it.
 
     AWS: lambda:UpdateAlias, scheduler:CreateSchedule, UpdateSchedule, DeleteSchedule (write); lambda:GetAlias,
     cloudwatch:GetMetricData (read).

@@ -23,7 +23,7 @@ class Observation:
 
     Attributes:
         at: when it was made.
-        stage: '1', '2', ... while traffic is split; 'publish', 'prove', 'watch' or 'rolled-back' else.
+        stage: '1', '2', ... while traffic is split; ``publish``, ``prove``, ``watch`` or ``rolled-back`` else.
         weight: the new version's share of the traffic now, 0..1.
         wake_at: when to call again.
         says: what the poll found, for the operator.
@@ -47,13 +47,13 @@ class Observation:
 
 
 Polls = Generator[Observation, Order | None, T]
-"""A part of a rollout that yields an observation per poll, takes an order, and returns a T."""
+"""A part of a rollout that yields an observation per poll, receives an operator's action, and returns a T."""
 
 Rollout = Polls[Outcome]
 
 
 def next_poll(now: datetime) -> datetime:
-    """When a running rollout looks again: at the next full minute."""
+    """When a running rollout polls again: at the next full minute."""
     return floor_minute(now) + MINUTE
 
 
@@ -64,7 +64,7 @@ class RollbackDecision:
     Attributes:
         ending: the ending of the rollout then.
         reasons: a sentence each.
-        rejects_version: whether the new version is to blame, so that no later rollback may return to it.
+        rejects_version: whether the new version is marked bad, so that no later rollback may return to it.
     """
 
     ending: Ending

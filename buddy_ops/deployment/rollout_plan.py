@@ -59,7 +59,7 @@ class RolloutPlan(Plan):
     """A rollout. Approving it approves every alias state in ``then``, the automatic rollback included.
 
     Attributes:
-        break_glass: who overrides the environment's rules, and why; None where nobody does.
+        break_glass: who overrides the environment's rules, and why; None if they are not overridden.
         violations: the rules that this violates.
         strategy: 'all_at_once', 'blue_green' or 'canary'.
         change: what is deployed.
@@ -137,19 +137,19 @@ def plan_rollout(
         violated = check_rules(
             target, alias, change.sha256, strategy=strategy, break_glass=override, resumes=resumes is not None
         )
-    stages: tuple[float, ...] = (1.0,)
-    if strategy == "canary":
-        stages = tuple(percent / 100 for percent in target.settings.rollout.stages_percent)
+    rollout = target.settings.rollout
+    stages = tuple(percent / 100 for percent in rollout.stages_percent) if strategy == "canary" else (1.0,)
     return RolloutPlan(
         title=_title(target, change, strategy, stable=stable, resumes=resumes, live=live),
         now=_now(target, alias, change),
         then=_then(target, change, stable, stages=stages, live=live),
         calls=_calls(change, stable, stages, live=live),
-        undo=_undo(stable),
+        undo=(f"rollback/immediate returns all traffic to v{stable}." if stable else "There is no earlier version.",),
         reasons=(*_overrides(violated, override), *_reasons(target, alias, change.known, strategy), *change.drift),
         covers=_covers(target, strategy, change, stable=stable, override=override),
-        approvals=_approvals(target, override),
-        demand_hash=target.settings.rollout.demand_plan_hash,
+        # In an emergency one person's approval suffices.
+        approvals=min(1, rollout.approvals) if override else rollout.approvals,
+        demand_hash=rollout.demand_plan_hash,
         break_glass=override,
         violations=violated,
         strategy=strategy,
@@ -169,7 +169,7 @@ def check_rules(
     break_glass: BreakGlass | None,
     resumes: bool = False,
 ) -> tuple[str, ...]:
-    """The rules that a deployment violates, where a person overrides them or only looks; none: it may begin.
+    """The rules that a deployment violates, where a person overrides them or this is a dry run; none: it may begin.
 
     AWS: ssm:GetParametersByPath where a checklist's result is demanded, reads only.
 
@@ -260,8 +260,7 @@ def _new_build(
     if schema_range != aliases.environment_variables(latest).get(schema.VARIABLE):
         variables[schema.VARIABLE] = schema_range
     # Lambda publishes a build once; its code alone says which version it is.
-    published = sorted(versions, key=int, reverse=True)
-    candidates = [*_on_alias(alias), *published]
+    candidates = [*_on_alias(alias), *sorted(versions, key=int, reverse=True)]
     known = next((version for version in candidates if _has_code(versions, version, sha256)), "")
     return RequestedChange(sha256, known, variables=variables, archive=archive)
 
@@ -281,8 +280,7 @@ def _new_configuration(
     sha256 = str(versions[base]["CodeSha256"])
     environment = merge_variables(aliases.environment_variables(versions[base]), variables)
     # Lambda publishes nothing new where the last version is the same.
-    candidates = [*_on_alias(alias), max(versions, key=int)]
-    for version in candidates:
+    for version in (*_on_alias(alias), max(versions, key=int)):
         if _has_code(versions, version, sha256) and environment == aliases.environment_variables(versions[version]):
             return RequestedChange(sha256, version, base, variables)
     return RequestedChange(sha256, "", base, variables)
@@ -295,9 +293,7 @@ def _base_version(alias: Alias, versions: Mapping[str, Any], variables: Mapping[
         return alias.primary
     before = aliases.environment_variables(versions[record.stable_version])
     after = aliases.environment_variables(versions[record.new_version])
-    if after == merge_variables(before, variables):
-        return record.stable_version
-    return alias.primary
+    return record.stable_version if after == merge_variables(before, variables) else alias.primary
 
 
 def _on_alias(alias: Alias | None) -> list[str]:
@@ -397,12 +393,6 @@ def _calls(change: RequestedChange, stable: str, stages: tuple[float, ...], *, l
     return (*calls, "lambda:UpdateAlias new version alone, no weights", "scheduler:CreateSchedule failsafe")
 
 
-def _undo(stable: str) -> tuple[str, ...]:
-    if not stable:
-        return ("There is no earlier version to roll back to.",)
-    return (f"rollback/immediate returns all traffic to v{stable}.",)
-
-
 def _overrides(violated: tuple[str, ...], override: BreakGlass | None) -> Iterator[str]:
     for rule in violated:
         yield f"VIOLATES THE RULES: {rule}"
@@ -435,12 +425,6 @@ def _reasons(target: Target, alias: Alias | None, known: str, strategy: str) -> 
 
 
 # What its approval covers
-
-
-def _approvals(target: Target, override: BreakGlass | None) -> int:
-    if override:
-        return min(1, target.settings.rollout.approvals)
-    return target.settings.rollout.approvals
 
 
 def _covers(
