@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Literal
 
-from buddy_ops.core.errors import Held, RolledBack
+from buddy_ops.core.errors import Aborted, BuddyError, Held, RolledBack
 from buddy_ops.core.text import duration, exact_percent
 
 Ending = Literal[
@@ -81,15 +81,16 @@ class Outcome:
         """Raise a short error with the exit code of this ending, unless it ended as asked: a notebook's last cell.
 
         Raises:
-            RolledBack: exit code 3.
+            RolledBack: exit code 3; Aborted if an operator ended it.
             Held: exit code 5.
         """
         if self.exit_code == 0:
             return
-        kind = Held if self.ending == "held" else RolledBack
-        raise kind(
+        kinds: dict[Ending, type[BuddyError]] = {"held": Held, "aborted": Aborted}
+        raise kinds.get(self.ending, RolledBack)(
             self.ending,
             str(self),
             now=f"v{self.stable} receives 100 % of traffic; v{self.new} receives none.",
             next=f"Review the reasons above and the error log of v{self.new}. Fix the build and deploy it again.",
+            facts={"stable": self.stable, "new": self.new},
         )
