@@ -1,6 +1,6 @@
-"""Versions and the alias: reading, publishing, shifting traffic, smoke tests.
+"""The alias and the versions behind it: read, publish, shift traffic.
 
-Knows the alias record and Lambda's rules for weights. Never decides which version is good.
+The alias's Description holds a record of its rollout (``RolloutState``), so that any machine can resume or explain it.
 """
 
 import hashlib
@@ -14,6 +14,7 @@ from typing import Any
 
 from buddy_ops.aws.session import Target
 from buddy_ops.core.errors import AwsFailed, BuddyError, InvalidInput, Refused
+from buddy_ops.core.text import parse_utc, time_of_day
 
 RECORD_LIMIT = 256
 """Characters that Lambda allows in an alias's Description. Source: Lambda API reference, UpdateAlias."""
@@ -23,14 +24,24 @@ REPORTED_MS = re.compile(r"\t(?:Init )?Duration: ([\d.]+) ms")
 """The times in a REPORT line: the request's own, and that of a cold start before it."""
 
 ENDED = {
-    "watch": "100 %, watched",
-    "proved": "proved healthy, at 100 %",
-    "unproven": "at 100 %, its health not proved,",
-    "rolled-back": "taken back",
-    "held": "taken back without a verdict",
+    "watch": "monitored at 100 %",
+    "proved": "at 100 %, healthy",
+    "unproven": "at 100 %, health check inconclusive",
+    "rolled-back": "rolled back",
+    "held": "rolled back, health check inconclusive",
 }
-"""What a record's stage means to a reader."""
+"""A record's stage in words."""
 
+STATUS = {
+    "watch": "v{new} was deployed by run {run}{replaced}. It receives 100 % of traffic and is monitored since {since}.",
+    "proved": "v{new} was deployed by run {run} at {since}{replaced}. Health check: healthy.",
+    "unproven": "v{new} was deployed by run {run} at {since}{replaced}. Health check inconclusive.",
+    "rolled-back": "v{new} was rolled back by run {run} at {since}.",
+    "held": "v{new} was rolled back by run {run} at {since}. Health check inconclusive.",
+}
+"""A record's stage as a sentence."""
+
+SHIFTING = "v{new} is being deployed by run {run}{replaced}: stage {stage} since {since}."
 
 JSON_KEYS = {
     "stable_version": "from",
@@ -47,21 +58,22 @@ ATTRIBUTES = {key: name for name, key in JSON_KEYS.items()}
 
 @dataclass(frozen=True)
 class RolloutState:
-    """What the alias's Description says of the rollout that put it where it is.
+    """What the alias's Description says of the rollout that last changed it.
 
     Attributes:
         run: the id of the run that wrote it.
-        source: the version that served before ('from' in the JSON).
-        to: the version being rolled out.
-        stage: '1', '2', ... while shifting; 'watch' after 100 %; then 'proved', 'unproven', 'rolled-back', 'held'.
+        stable_version: the version that served before.
+        new_version: the version being rolled out.
+        stage: '1', '2', ... while traffic is split; 'watch' after 100 %; then 'proved', 'unproven', 'rolled-back' or
+            'held'.
         since: when this stage began, ISO 8601 UTC.
-        ago: seconds from each earlier stage's beginning to ``since``, the first stage first; so a resumed rollout knows
-            under which weight every minute was served.
-        bad: versions that a verdict or a person rolled back from, the newest three.
-        prev: the version to return to if ``source`` itself must go; empty if none is known.
+        stage_ages_s: seconds from the beginning of each earlier stage to ``since``, the first stage first, so that a
+            resumed rollout knows the weight of every minute.
+        rejected_versions: versions that were rolled back, the newest three.
+        fallback_version: where a rollback of ``stable_version`` itself goes; empty if unknown.
         probe: whether a probe stage came before the policy's stages.
-        by: the run that wrote this last, where it is another than ``run``: a rollback.
-        note: the start of a human's Description that stood there before.
+        closed_by_run: the run that wrote this last, where it is not ``run``: a rollback.
+        note: the start of the Description that a person had written before.
     """
 
     run: str
@@ -78,7 +90,7 @@ class RolloutState:
 
     @property
     def open(self) -> bool:
-        """Whether a rollout is still under way."""
+        """Whether the rollout is still in progress."""
         return self.stage == "watch" or self.shifting
 
     @property
@@ -87,27 +99,26 @@ class RolloutState:
         return self.stage.isascii() and self.stage.isdecimal()
 
     def with_rejected(self, version: str) -> "RolloutState":
-        """The same record with one more version that no rollback returns to."""
+        """The same record with one more version that is excluded as rollback target."""
         others = [rejected for rejected in self.rejected_versions if rejected != version]
         return replace(self, rejected_versions=(*others, version)[-REJECTED_KEPT:])
 
     def encode(self) -> str:
-        """Compact JSON of at most 256 characters; the note gives way first."""
-        values = {JSON_KEYS.get(name, name): value for name, value in asdict(self).items()}
-        note = self.note
-        while True:
-            values["note"] = note
-            kept = {"v": 1} | {
-                key: value for key, value in values.items() if key == "from" or value not in ("", (), False)
-            }
-            text = json.dumps(kept, separators=(",", ":"))
-            if len(text) <= RECORD_LIMIT or not note:
-                return text
-            note = note[:-1]
+        """Compact JSON of at most 256 characters. The note is cut first."""
+        values = {"v": 1} | {
+            JSON_KEYS.get(name, name): value
+            for name, value in asdict(self).items()
+            if name == "stable_version" or value not in ("", (), False)
+        }
+        text = json.dumps(values, separators=(",", ":"))
+        if len(text) <= RECORD_LIMIT or not self.note:
+            return text
+        # A character may take several in JSON, so the note is cut one by one.
+        return replace(self, note=self.note[:-1]).encode()
 
 
 def decode_rollout_state(description: str) -> RolloutState | None:
-    """The record in a Description, or None: what is not ours or cannot be read means 'no rollout known'."""
+    """The record in a Description; None where there is none that can be read."""
     try:
         values = json.loads(description)
         if values.pop("v") != 1:
@@ -116,10 +127,8 @@ def decode_rollout_state(description: str) -> RolloutState | None:
         fields["rejected_versions"] = tuple(map(str, fields.get("rejected_versions", ())))
         fields["stage_ages_s"] = tuple(map(int, fields.get("stage_ages_s", ())))
         record = RolloutState(**fields)
-        if (
-            not (record.run and record.new_version and record.stage)
-            or datetime.fromisoformat(record.since).tzinfo is None
-        ):
+        complete = record.run and record.new_version and record.stage
+        if not complete or datetime.fromisoformat(record.since).tzinfo is None:
             return None
     except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError):
         return None
@@ -149,23 +158,23 @@ class Alias:
 
     @property
     def failsafe_triggered(self) -> bool:
-        """Whether the lease or the guard has taken an open rollout's traffic back to where it came from."""
+        """Whether the failsafe has rolled an open rollout back to the stable version."""
         record = self.rollout
         return record is not None and record.open and self.additional is None and self.primary == record.stable_version
 
     @property
     def stable(self) -> str | None:
-        """The version that keeps the traffic in a rollback while it is split; None where nothing says which.
+        """The version that keeps the traffic when split traffic is rolled back; None if unknown.
 
-        Our record decides, since other tools write the share the other way round: the new version as the primary and
-        the old one, with 80 %, beside it. Without a split, what serves alone.
+        The record decides: other tools may make the new version the primary one, and give the old one a weight of
+        80 %. Without split traffic it is the version that serves alone.
         """
         if self.additional is None:
             return self.primary
         record = self.rollout
         if record is None or {record.stable_version, record.new_version} != {self.primary, self.additional}:
             return None
-        # While a rollout is under way its source serves by a person's choice, even if it was rolled back from once.
+        # While a rollout is in progress a person has chosen its stable version, even if that was rolled back once.
         rejected = (
             record.stable_version in record.rejected_versions
             and record.new_version not in record.rejected_versions
@@ -175,14 +184,14 @@ class Alias:
 
     @property
     def canary(self) -> str | None:
-        """The version that loses its traffic in a rollback; None where nothing says which, or there is no split."""
+        """The version that loses its traffic in a rollback; None if unknown, or if traffic is not split."""
         if self.additional is None or self.stable is None:
             return None
         return self.additional if self.stable == self.primary else self.primary
 
     @property
     def draining(self) -> bool:
-        """Whether a gradual rollback is on its way: the rollout is closed, and the rest of its share under a lease."""
+        """Whether a gradual rollback is in progress: the rollout is closed, and its version still has a weight."""
         record = self.rollout
         return record is not None and record.stage == "rolled-back" and self.additional == record.new_version
 
@@ -194,7 +203,7 @@ class Alias:
 
 @dataclass(frozen=True)
 class AliasState:
-    """Where an alias shall be."""
+    """What an alias is to be changed to."""
 
     primary: str
     additional: str | None
@@ -202,50 +211,56 @@ class AliasState:
     rollout: RolloutState
 
     def matches(self, alias: Alias) -> bool:
-        """Whether the alias is there already, by this same run."""
-        where = (alias.primary, alias.additional, alias.weight)
-        return where == (self.primary, self.additional, self.weight) and alias.description == self.rollout.encode()
+        """Whether the alias is so already, by this same run."""
+        routing = (alias.primary, alias.additional, alias.weight)
+        wanted = (self.primary, self.additional, self.weight)
+        return routing == wanted and alias.description == self.rollout.encode()
 
 
 class AliasMoved(Refused):
-    """Somebody else moved the alias. ``alias`` is what it says now."""
+    """Another run or tool changed the alias. ``alias`` is its state now."""
 
     def __init__(self, target: Target, alias: Alias) -> None:
-        by = f" by run {alias.rollout.closed_by_run or alias.rollout.run}" if alias.rollout else ""
+        by = ""
+        if alias.rollout:
+            by = f" by run {alias.rollout.closed_by_run or alias.rollout.run}"
         super().__init__(
             "alias-moved",
-            f"The alias {target.resource} was changed{by} while this run held an older state of it.",
+            f"The alias {target.resource} was changed{by} after this run had read it.",
             now=f"{target.resource} serves {alias}; this run changed nothing after that.",
-            next="Open start_here: it shows whose rollout is under way, and links to the runbook to use.",
+            next="Open start_here. It shows which rollout is in progress, and links to the runbook to use.",
         )
         self.alias = alias
 
 
 def describe(target: Target, alias: Alias | None) -> str:
-    """What the alias says, in sentences: what serves, whose rollout put it there, and what nobody returns to."""
+    """The alias in sentences: which versions serve, which run deployed them, and which are marked bad."""
     if alias is None:
         return f"{target.resource} does not exist: nothing was ever deployed behind it."
-    told = [f"{target.resource} serves {alias}."]
-    record = alias.rollout
+    lines = [f"{target.resource} serves {alias}."]
     if alias.stable is None:
-        told.append("Nothing says which of the two versions is the stable one.")
+        lines.append("The deployment record does not say which of the two versions is stable.")
     elif alias.stable != alias.primary:
-        told.append(f"v{alias.stable} is the stable version; another tool made v{alias.primary} the primary one.")
+        lines.append(f"v{alias.stable} is stable. Another tool made v{alias.primary} the primary version.")
+    record = alias.rollout
     if record is None:
-        told.append("No rollout of ours is recorded on the alias.")
-    else:
-        after = f" after v{record.stable_version}" if record.stable_version else ""
-        ended = ENDED.get(record.stage, f"at stage {record.stage}")
-        verb = "is rolling" if record.open else "rolled"
-        told.append(f"Run {record.run} {verb} v{record.new_version} out{after}: {ended} since {record.since}.")
-        if alias.draining:
-            told.append(
-                f"Run {record.closed_by_run or record.run} takes the rest of "
-                f"v{record.new_version}'s share away in steps."
-            )
-        if record.rejected_versions:
-            told.append(f"Known bad, so that no rollback returns to it: v{', v'.join(record.rejected_versions)}.")
-    return "\n".join(told)
+        lines.append("No deployment record on this alias (it was last changed outside Buddy Ops).")
+        return "\n".join(lines)
+    replaced = f" (replacing v{record.stable_version})" if record.stable_version else ""
+    closed = record.stage in ("rolled-back", "held")
+    status = STATUS.get(record.stage, SHIFTING).format(
+        new=record.new_version,
+        run=record.closed_by_run if closed and record.closed_by_run else record.run,
+        replaced=replaced,
+        stage=record.stage,
+        since=time_of_day(parse_utc(record.since), target.clock.now()),
+    )
+    lines.append(status)
+    if alias.draining:
+        lines.append(f"The remaining traffic of v{record.new_version} is shifted back in steps.")
+    if record.rejected_versions:
+        lines.append(f"Marked bad (excluded as rollback target): v{', v'.join(record.rejected_versions)}.")
+    return "\n".join(lines)
 
 
 def read_alias(target: Target) -> Alias | None:
@@ -263,20 +278,36 @@ def read_alias(target: Target) -> Alias | None:
     return None
 
 
-def update_alias(target: Target, held: Alias | None, to: AliasState) -> Alias:
-    """Move traffic in one write, guarded by the RevisionId that we hold; create the alias if there is none.
+def require_alias(target: Target) -> Alias:
+    """The alias. AWS: lambda:GetAlias, reads only.
 
-    Both FunctionVersion and RoutingConfig are always sent: an UpdateAlias without an explicitly empty map may leave a
-    bad version its share. After a 412 or an unanswered call the alias is read again and compared with the intention,
-    since the SDK's own retry can collide with the first attempt's success.
+    Raises:
+        InvalidInput: ``alias-missing``, ``function-missing``.
+    """
+    alias = read_alias(target)
+    if alias is None:
+        raise InvalidInput(
+            "alias-missing",
+            f"{target.settings.function} has no alias {target.settings.alias}: nothing was ever deployed behind it.",
+            next="Check function and alias in the environment's parameters/ file. strategies/* create the alias.",
+        )
+    return alias
+
+
+def update_alias(target: Target, held: Alias | None, to: AliasState) -> Alias:
+    """Shift traffic in one write, on condition of the RevisionId in ``held``; create the alias if ``held`` is None.
+
+    FunctionVersion and RoutingConfig are always both sent: without an explicitly empty map a bad version may keep its
+    weight. After a 412 or an unanswered call the alias is read again and compared with ``to``: the SDK's own retry
+    fails after a first attempt that took effect.
 
     AWS: lambda:UpdateAlias or lambda:CreateAlias, writes.
 
     Raises:
-        AliasMoved: somebody else moved it.
+        AliasMoved: another run or tool changed it.
         AwsFailed: AWS refused or could not be reached; ``now`` says what the alias is after it, if it could be read.
     """
-    weights = {} if to.additional is None else {to.additional: to.weight}
+    weights = {to.additional: to.weight} if to.additional else {}
     client = target.client("lambda")
     fields: Any = {
         **_name(target),
@@ -293,24 +324,27 @@ def update_alias(target: Target, held: Alias | None, to: AliasState) -> Alias:
 
 
 def _settle(target: Target, held: Alias | None, to: AliasState, failure: AwsFailed) -> Alias:
-    """After a write that failed or was not answered: what the alias says now decides what is told."""
+    """The alias after a write that failed or was not answered, if it is as wanted; else the error to raise."""
     try:
         alias = read_alias(target)
     except BuddyError:
         before = f"it served {held} before" if held else "it did not exist before"
         failure.now = f"Unknown: {target.resource} could not be read after the write failed; {before}."
         raise failure from None
-    if alias is not None and to.matches(alias):
+    if alias is None:
+        failure.now = f"{target.resource} does not exist; this write changed nothing."
+        raise failure from None
+    if to.matches(alias):
         return alias
     collided = failure.code in ("PreconditionFailedException", "ResourceConflictException")
-    if alias is not None and collided and (held is None or alias.revision != held.revision):
+    if collided and (held is None or alias.revision != held.revision):
         raise AliasMoved(target, alias) from None
-    failure.now = f"{target.resource} {f'serves {alias}' if alias else 'does not exist'}; this write changed nothing."
+    failure.now = f"{target.resource} serves {alias}; this write changed nothing."
     raise failure from None
 
 
 def describe_current_state(target: Target, last: Alias | None, at: datetime) -> str:
-    """What is live now, for an error's 'Now': read again, or as it was ``last`` read ``at`` that moment.
+    """What the alias serves now, for an error's state; if it cannot be read, what ``last`` was, read ``at`` a time.
 
     AWS: lambda:GetAlias, reads only.
     """
@@ -318,7 +352,7 @@ def describe_current_state(target: Target, last: Alias | None, at: datetime) -> 
         alias = read_alias(target)
     except BuddyError:
         was = f"{target.resource} served {last}" if last else f"there was no alias {target.resource}"
-        return f"Unknown, last read at {at:%H:%M} UTC: {was}."
+        return f"Unknown, last read at {time_of_day(at, target.clock.now())}: {was}."
     return f"{target.resource} serves {alias}." if alias else f"There is no alias {target.resource}."
 
 
@@ -342,7 +376,7 @@ def get_configuration(target: Target, version: str | None = None) -> dict[str, A
         raise InvalidInput(
             "version-missing" if version else "function-missing",
             f"There is no {missing} in {target.region}.",
-            next="Check function and region in the environment's parameters/ file, and which account you are in.",
+            next="Check function and region in the environment's parameters/ file, and which account you use.",
         ) from None
 
 
@@ -366,7 +400,7 @@ def environment_variables(configuration: Mapping[str, Any]) -> dict[str, str]:
     """A configuration's environment variables. Their values may be secrets: they are never shown or journaled.
 
     Raises:
-        BuddyError: ``environment-unreadable``: Lambda keeps them back, so that writing the map would lose them.
+        BuddyError: ``environment-unreadable``: Lambda does not show them, so that writing the map would lose them.
     """
     held = configuration.get("Environment") or {}
     if "Error" in held:
@@ -386,7 +420,7 @@ def upload_code(target: Target, archive: bytes, revision: str) -> dict[str, Any]
         client = target.client("lambda")
         return dict(client.update_function_code(FunctionName=name, ZipFile=archive, RevisionId=revision))
     except AwsFailed:
-        # The SDK's own retry collides with a first attempt that took effect and was not answered.
+        # The SDK's own retry fails after a first attempt that took effect and was not answered.
         latest = get_configuration(target)
         if latest["CodeSha256"] != code_sha256(archive):
             raise
@@ -397,7 +431,7 @@ def update_environment(target: Target, variables: Mapping[str, str], revision: s
     """Replace the whole environment of $LATEST. AWS: lambda:UpdateFunctionConfiguration, writes; guarded by RevisionId.
 
     Raises:
-        AwsFailed: without AWS's own words, which may repeat every value.
+        AwsFailed: without AWS's message, which may repeat every value.
     """
     environment: Any = {"Variables": dict(variables)}
     try:
@@ -406,8 +440,8 @@ def update_environment(target: Target, variables: Mapping[str, str], revision: s
         )
     except AwsFailed as failure:
         if environment_variables(get_configuration(target)) == variables:
-            return  # as with the upload: it took effect without an answer
-        failure.what = f"AWS did not take in the environment of {target.settings.function}: {failure.code}."
+            return  # as with the upload, it took effect without an answer
+        failure.what = f"AWS refused the environment of {target.settings.function}: {failure.code}."
         failure.args = (failure.what,)
         raise failure from None
 
@@ -417,13 +451,13 @@ def publish_version(target: Target, latest: Mapping[str, Any], description: str)
 
     AWS: lambda:PublishVersion, writes; guarded by CodeSha256 and RevisionId.
 
-    Publishing what the last version is already returns that version, without saying so: look before (``versions``).
+    Lambda returns the last version, and says nothing, if that has the same code and configuration.
     """
     fields = {"CodeSha256": latest["CodeSha256"], "RevisionId": latest["RevisionId"], "Description": description}
     try:
         return str(target.client("lambda").publish_version(FunctionName=target.settings.function, **fields)["Version"])
     except AwsFailed:
-        # As with the upload: it may have been published, without an answer.
+        # As with the upload, it may have been published without an answer.
         newest = (list_versions(target) or [{}])[-1]
         if any(newest.get(each) != latest.get(each) for each in ("CodeSha256", "Environment")):
             raise
@@ -432,7 +466,7 @@ def publish_version(target: Target, latest: Mapping[str, Any], description: str)
 
 @dataclass(frozen=True)
 class InvocationResult:
-    """What a version answered. ``failure`` is Lambda's FunctionError; ``took_s`` counts the cold start, if told."""
+    """A version's answer. ``failure`` is Lambda's FunctionError; ``took_s`` includes a cold start."""
 
     payload: Any
     failure: str | None
@@ -449,7 +483,7 @@ def invoke(target: Target, qualifier: str, event: dict[str, Any]) -> InvocationR
         LogType="Tail",
         Payload=json.dumps(event).encode(),
     )
-    # Lambda's own figures: this machine's network is none of the skill's time.
+    # Lambda's own figures do not include this machine's network.
     took = REPORTED_MS.findall(b64decode(reply.get("LogResult", "")).decode(errors="replace"))
     payload = json.loads(reply["Payload"].read() or b"{}")
     version = str(reply.get("ExecutedVersion", ""))

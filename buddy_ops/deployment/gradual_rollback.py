@@ -17,7 +17,7 @@ from buddy_ops.core.plan import Approval, Plan
 from buddy_ops.core.text import exact_percent
 from buddy_ops.deployment._traffic import FailsafeLost, FailsafeTriggered, Traffic, delete_failsafes
 from buddy_ops.deployment.observation import Observation, Polls, Rollout, next_poll
-from buddy_ops.deployment.rollback import require_alias, which_is_stable
+from buddy_ops.deployment.rollback import which_is_stable
 from buddy_ops.health.evidence import RolloutEvidence
 
 STAGE = "rolled-back"
@@ -59,7 +59,7 @@ def plan_gradual_rollback(
         Refused: ``nothing-to-drain``, ``which-is-stable``, ``weights-not-ours``.
         InvalidInput: ``alias-missing``, ``invalid-parameters``.
     """
-    alias = require_alias(target)
+    alias = aliases.require_alias(target)
     _require_rollout(target, alias)
     new = alias.additional
     steps: tuple[float, ...] = ()
@@ -144,7 +144,7 @@ class _Run:
         self.target = target
         self.plan = plan
         self.began = target.clock.now()
-        alias = require_alias(target)
+        alias = aliases.require_alias(target)
         # The failsafe of the run that split the traffic is taken over.
         run = alias.rollout.run if alias.rollout else target.run
         self.traffic = Traffic(target, alias, run=run, stable=plan.stable, new=plan.new)

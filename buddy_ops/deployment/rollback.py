@@ -93,7 +93,7 @@ def plan_rollback(target: Target, version: str = "") -> RollbackPlan:
             next="Name one of the function's versions (parameter to_version).",
         )
     # A version that a person names is taken, even one that is marked bad.
-    alias = require_alias(target)
+    alias = aliases.require_alias(target)
     destination = version or _destination(target, alias)
     warnings = check_destination(target, alias, destination)
     lost = alias.rollout.new_version if alias.rollout and alias.failsafe_triggered else None
@@ -140,7 +140,7 @@ def run_rollback(target: Target, plan: RollbackPlan, approval: Approval) -> Roll
         AwsFailed: AWS could not be reached; ``now`` says what is live, as far as it could be read.
     """
     approval.must_cover(plan)
-    alias = require_alias(target)
+    alias = aliases.require_alias(target)
     # Where the failsafe came first, the record still says that a rollout is in progress: it is closed.
     already = (alias.primary, alias.additional) == (plan.destination, None) and not alias.failsafe_triggered
     if not already and approval.by == NOBODY:
@@ -195,22 +195,6 @@ def check_destination(target: Target, alias: Alias, destination: str) -> list[st
                 f"{old.get(name, 'none')}."
             )
     return warnings
-
-
-def require_alias(target: Target) -> Alias:
-    """The alias, which must exist. AWS: lambda:GetAlias, reads only.
-
-    Raises:
-        InvalidInput: ``alias-missing``.
-    """
-    alias = aliases.read_alias(target)
-    if alias is None:
-        raise InvalidInput(
-            "alias-missing",
-            f"{target.settings.function} has no alias {target.settings.alias}: nothing was ever deployed behind it.",
-            next="Deploy a first build with strategies/canary: it creates the alias.",
-        )
-    return alias
 
 
 def which_is_stable(target: Target, alias: Alias) -> Refused:

@@ -277,7 +277,7 @@ def assess_deployment(target: Target, watch: Watch = tables.ignore_progress) -> 
     Raises:
         InvalidInput: ``alias-missing``, ``version-missing``.
     """
-    alias = rollback.require_alias(target)
+    alias = aliases.require_alias(target)
     version = suspect_version(alias)
     now = target.clock.now()
     deployed = _deployed(target, alias, version)
@@ -518,7 +518,7 @@ async def wait_for_recovery(
 
     AWS: cloudwatch:GetMetricData, lambda:GetAlias, reads only.
     """
-    alias = rollback.require_alias(target)
+    alias = aliases.require_alias(target)
     # An alias takes up to a minute to route everywhere as it says.
     since = floor_minute(target.clock.now()) + 2 * MINUTE
     until = since + minutes * MINUTE

@@ -93,7 +93,7 @@ def plan_containment(
         InvalidInput: ``no-such-table``, ``invalid-parameters``; Refused: ``table-unrecoverable``.
     """
     chosen = _table(target, table)
-    alias = rollback.require_alias(target)
+    alias = aliases.require_alias(target)
     bad = version or assessment.suspect_version(alias)
     since = _since(target, onset, bad)
     _require_restorable(target, chosen.name, since)
@@ -224,7 +224,7 @@ def end_containment(target: Target, plan: ContainmentPlan, repairing: Plan, appr
     if target.dry_run:
         return "Dry run: the isolation was not removed."
     # The alias is read again: somebody may have moved it during the repair.
-    alias = rollback.require_alias(target)
+    alias = aliases.require_alias(target)
     for version in (alias.primary, alias.additional):
         if version in plan.bad:
             raise Refused(

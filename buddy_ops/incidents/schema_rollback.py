@@ -126,7 +126,7 @@ def verify_compatibility(target: Target, plan: SchemaRollbackPlan) -> str:
     """
     serving = plan.back.destination
     try:
-        serving = rollback.require_alias(target).primary
+        serving = aliases.require_alias(target).primary
         configuration = aliases.get_configuration(target, serving)
         doubts = schema.compare_schemas(target, serving, configuration, schema.read_markers(target))
     except BuddyError as error:

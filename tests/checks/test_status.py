@@ -98,7 +98,7 @@ def test_somebody_elses_weights_burn(situation: Bring) -> None:
     lam.update_alias(FunctionName=here.function, Name="live", RoutingConfig={"AdditionalVersionWeights": {"2": 0.1}})
     found = look(here)
     assert states(found)["rollout"] == "problem" and found.steps[0].runbook == "rollback/immediate"
-    assert "whether v1 or v2 is healthy" in found.steps[0].why and "Nothing says which" in found.live
+    assert "whether v1 or v2 is healthy" in found.steps[0].why and "does not say which" in found.live
 
 
 def test_a_freeze_is_told_with_its_owner(situation: Bring) -> None:

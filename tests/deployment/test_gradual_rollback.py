@@ -125,7 +125,7 @@ def test_a_run_that_dies_leaves_the_rest_to_the_lease(situation: Bring) -> None:
     target.close()
     now = aliases.read_alias(target)
     assert now is not None and now.weight == 0.25 and now.draining
-    assert "takes the rest of v2's share away in steps" in aliases.describe(target, now)
+    assert "remaining traffic of v2 is shifted back in steps" in aliases.describe(target, now)
     here.ask("advance", seconds=60 * (target.settings.lease.minutes + 1))
     assert "RoutingConfig" not in here.alias() and here.alias()["FunctionVersion"] == "1"
     assert go_down(here.connect("gradual")).ending == "drained"
