@@ -30,7 +30,7 @@ from buddy_ops.checks.findings import (
 from buddy_ops.core import project, rules, text
 from buddy_ops.core.errors import InvalidInput, Refused
 from buddy_ops.core.plan import ChecklistItem, ChecklistResult
-from buddy_ops.deployment import rollback, rollout_plan, smoke_tests
+from buddy_ops.deployment import rollout_plan, smoke_tests
 
 ROLLBACK_WINDOW = timedelta(hours=24)
 LOOK_BACK = timedelta(minutes=60)
@@ -112,7 +112,7 @@ def check_after(
     """
     context = CheckContext(target, watch=watch)
     # Without an alias no item makes sense: that is an error, not an open checklist.
-    context.alias = rollback.require_alias(target)
+    context.alias = aliases.require_alias(target)
     subject = f"v{context.alias.primary}"
     return _go_through("post_deployment", subject, AFTER, attested or {}, context=context, seen=seen)
 
