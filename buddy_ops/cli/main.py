@@ -52,7 +52,7 @@ Port = Annotated[int | None, typer.Option(help="The sandbox's port. Default: as 
 Where = Annotated[str, typer.Option("--archive", help="Folder or s3://bucket/prefix. Default: runs/.")]
 Run = Annotated[str, typer.Argument(help="Run ID, for example 7f3a, or the run's folder.")]
 Reach = Annotated[str, typer.Option("--environment", "-e", help="Environment whose credentials are used for S3.")]
-Names = Annotated[list[str] | None, typer.Option("--approved-by", help="An approver; repeat it for each.")]
+Names = Annotated[list[str] | None, typer.Option("--approved-by", help="Name of an approver; repeat for each.")]
 
 
 def exits(command: Callable[P, None]) -> Callable[P, None]:
@@ -63,7 +63,9 @@ def exits(command: Callable[P, None]) -> Callable[P, None]:
         try:
             command(*args, **kwargs)
         except BuddyError as error:
-            err.print(name_options(str(error), command))
+            text = name_options(str(error), command)
+            err.print(error.result, style="bold red", end="")
+            err.print(text.removeprefix(error.result))
             raise typer.Exit(error.exit_code) from None
         except KeyboardInterrupt:
             err.print("Interrupted. Run the same command again: it reads the live state first.")

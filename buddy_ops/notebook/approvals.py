@@ -11,6 +11,7 @@ from buddy_ops.aws import aliases
 from buddy_ops.aws.session import Target
 from buddy_ops.core.errors import AwsFailed, BuddyError, Refused
 from buddy_ops.core.plan import NOBODY, Approval, Plan
+from buddy_ops.core.text import count, join_words
 from buddy_ops.notebook import _widgets
 from buddy_ops.notebook._widgets import ClickQueue, WidgetPanel
 
@@ -189,8 +190,8 @@ class _ApprovalForm:
         still = self._plan.approvals - len(self._people)
         request = f"To approve, type <code>{html.escape(self._word)}</code> and your name."
         if self._people:
-            return f"Approved by {html.escape(' and '.join(self._people))}; {still} more needed. {request}"
-        return request if still == 1 else f"{still} different people must approve. {request}"
+            return f"Approved by {html.escape(join_words(self._people))}; {still} more needed. {request}"
+        return f"{count(still, 'person must', 'different people must')} approve. {request}"
 
 
 def _as_html(plan: Plan) -> str:
@@ -224,7 +225,7 @@ def _require_unmoved(target: Target, plan: Plan) -> None:
     except BuddyError:
         # The action reads the alias again and reports why it cannot.
         return
-    expected = planned if isinstance(planned, list) else [planned]
+    expected = list(planned) if isinstance(planned, list | tuple) else [planned]
     serving = [alias.primary, alias.additional][: len(expected)] if alias else []
     if serving != expected:
         raise Refused(
@@ -237,10 +238,10 @@ def _require_unmoved(target: Target, plan: Plan) -> None:
 
 
 def _missing(target: Target, plan: Plan, people: Sequence[str]) -> Refused:
-    wanted = "one person" if plan.approvals == 1 else f"{plan.approvals} different people"
+    wanted = count(plan.approvals, "person must", "different people must")
     return Refused(
         "approval-missing",
-        f"In {target.environment} {wanted} must approve this plan. Approved by: {', '.join(people) or 'nobody'}.",
+        f"In {target.environment} {wanted} approve this plan. Approved by: {join_words(people) or 'nobody'}.",
         now=plan.unapproved,
         next=f"Review the plan above. To approve it, set approved_by to the names (plan {plan.hash}).",
     )
@@ -276,6 +277,8 @@ def _record(target: Target, plan: Plan, people: tuple[str, ...], order: str = ""
             raise
         principal = f"unknown ({failure.code})"
     approval = Approval(plan.hash, people, target.clock.now(), principal, order=order)
-    facts = {"order": order} if order else {}
-    target.journal.append("approved", plan=plan.hash, by=people, principal=principal, title=plan.title, **facts)
+    facts = {"plan": plan.hash, "by": people, "principal": principal, "title": plan.title}
+    if order:
+        facts["order"] = order
+    target.journal.append("approved", **facts)
     return approval

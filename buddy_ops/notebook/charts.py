@@ -354,7 +354,8 @@ def _label_times(axes: "Axes") -> None:
 
     def label(day: float, _: object) -> str:
         at = num2date(day, tz=UTC)
-        return f"{at:%H:%M}\n{at.astimezone():%H:%M}" if with_local else f"{at:%H:%M}"
+        local_time = f"\n{at.astimezone():%H:%M}" if with_local else ""
+        return f"{at:%H:%M}{local_time}"
 
     axes.xaxis.set_major_locator(AutoDateLocator(tz=UTC))
     axes.xaxis.set_major_formatter(FuncFormatter(label))

@@ -37,62 +37,41 @@ async def fill_parameters(runbook: str, namespace: dict[str, Any], *needed: str)
     """
     if all(namespace.get(name) for name in needed) or not _widgets.can_show_widgets():
         return
-    form = _ParameterForm(runbook, namespace, needed)
+    widgets = _widgets.load_ipywidgets()
     clicks = ClickQueue()
+    declared = project.declared_parameters(runbook)
+    start = {name: namespace.get(name, parameter.default) for name, parameter in declared.items()}
+    fields = {name: _field(declared[name], value) for name, value in start.items() if name not in HIDDEN}
+    message = widgets.HTML()
     use = clicks.button("Use these values", "use", "primary")
-    form.on_change(use)
-    clicks.soon(form.fields[needed[0]].focus)
-    panel = WidgetPanel(*form.rows, form.message, use)
+
+    def values() -> dict[str, Any]:
+        return check_parameters(runbook, declared, start | _values(declared, fields), needed)
+
+    def check(_: object = None) -> None:
+        try:
+            values()
+            use.disabled = False
+            message.value = "All values are valid."
+        except InvalidInput as error:
+            use.disabled = True
+            message.value = f"<pre>{html.escape(error.what)}</pre>"
+
+    for field in fields.values():
+        field.observe(check, "value")
+    check()
+    clicks.soon(fields[needed[0]].focus)
+    rows = [widgets.HBox([field, widgets.Label(declared[name].meaning)]) for name, field in fields.items()]
+    panel = WidgetPanel(*rows, message, use)
     last_line = "Form closed: no parameter was changed."
     try:
         while await clicks.take() is None:
             pass
-        values = form.values()
-        namespace.update(values)
-        last_line = ", ".join(f"{name} = {values[name]!r}" for name in form.fields)
+        chosen = values()
+        namespace.update(chosen)
+        last_line = ", ".join(f"{name} = {chosen[name]!r}" for name in fields)
     finally:
         panel.replace(last_line)
-
-
-class _ParameterForm:
-    """A field for each parameter of a runbook, and a message that says whether the values are valid."""
-
-    def __init__(self, runbook: str, namespace: Mapping[str, Any], needed: tuple[str, ...]) -> None:
-        widgets = _widgets.load_ipywidgets()
-        self._runbook = runbook
-        self._needed = needed
-        self._declared = project.declared_parameters(runbook)
-        self._start = {name: namespace.get(name, parameter.default) for name, parameter in self._declared.items()}
-        self.fields = {
-            name: _field(parameter, self._start[name])
-            for name, parameter in self._declared.items()
-            if name not in HIDDEN
-        }
-        self.rows = [
-            widgets.HBox([field, widgets.Label(self._declared[name].meaning)]) for name, field in self.fields.items()
-        ]
-        self.message = widgets.HTML()
-
-    def values(self) -> dict[str, Any]:
-        """Every parameter's value. Raises InvalidInput as ``check_parameters``."""
-        given = self._start | _values(self._declared, self.fields)
-        return check_parameters(self._runbook, self._declared, given, self._needed)
-
-    def on_change(self, use: Any) -> None:
-        """Check the values now and after every change; the button ``use`` works while they are valid."""
-
-        def check(_: object = None) -> None:
-            try:
-                self.values()
-                use.disabled = False
-                self.message.value = "All values are valid."
-            except InvalidInput as error:
-                use.disabled = True
-                self.message.value = f"<pre>{html.escape(error.what)}</pre>"
-
-        for field in self.fields.values():
-            field.observe(check, "value")
-        check()
 
 
 async def fill_checklist(run_checks: Callable[..., ChecklistResult], attested: Mapping[str, str]) -> ChecklistResult:
@@ -177,7 +156,8 @@ def _field(parameter: DeclaredParameter, value: Any) -> Any:
     root = project.project_root()
     if parameter.name == "environment":
         names = sorted(path.stem for path in (root / "parameters").glob("*.yaml"))
-        return _widgets.input_field(parameter.name, "Dropdown", options=names, value=value if value in names else None)
+        value = value if value in names else None
+        return _widgets.input_field(parameter.name, "Dropdown", options=names, value=value)
     if parameter.annotation == "bool":
         return _widgets.input_field(parameter.name, "Checkbox", value=bool(value))
     if parameter.name == "artifact":

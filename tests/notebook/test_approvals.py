@@ -58,7 +58,7 @@ def test_nobody_is_refused(bring: Bring, by: list[str]) -> None:
     mine, plan = planned(here)
     error = refused(mine, plan, by)
     assert error.reference == "approval-missing"
-    assert "one person" in error.what and "nobody" in error.what
+    assert "1 person must approve" in error.what and "nobody" in error.what
     assert "approved_by" in error.next and plan.hash in error.next
     assert here.calls(*WRITES) == []
 
