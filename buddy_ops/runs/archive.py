@@ -7,7 +7,6 @@ overwrites an archived file.
 import fcntl
 import json
 import re
-import sys
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, fields
@@ -168,7 +167,7 @@ def build_manifest(folder: Path, redactor: Redactor, **known: Any) -> dict[str, 
     facts = redactor.redact(facts | known)
     if (folder / NOTEBOOK).exists():
         (folder / REPORT).write_text(
-            pages.report_page(_nbformat().read(folder / NOTEBOOK, as_version=4), facts), encoding="utf-8"
+            pages.report_page(json.loads((folder / NOTEBOOK).read_text(encoding="utf-8")), facts), encoding="utf-8"
         )
     return facts | {"files": {name: digest((folder / name).read_bytes()) for name in FILES if (folder / name).exists()}}
 
@@ -180,12 +179,6 @@ def write_unexecuted(source: Path, notebook: Path, about: Mapping[str, Any]) -> 
     for cell in document["cells"]:
         cell["metadata"]["buddy_ops"] = {"state": "not run"}
     _replace(notebook, json.dumps(document, indent=1, ensure_ascii=False) + "\n")
-
-
-def preload_report() -> None:
-    """Import what archiving takes, while there is time."""
-    _nbformat()
-    pages.preload_exporter()
 
 
 def append_to_chain(folder: Path, facts: Mapping[str, Any]) -> ManifestEntry:
@@ -364,14 +357,6 @@ def _replace(path: Path, text: str) -> None:
     part = path.with_name(f".{path.name}.part")
     part.write_text(text, encoding="utf-8")
     part.replace(path)
-
-
-def _nbformat() -> Any:
-    # JupyterLab's jsonschema extra builds a grammar, 1.4-2 s in every process; nothing here validates IRIs.
-    sys.modules.setdefault("rfc3987_syntax", None)  # type: ignore[arg-type]
-    import nbformat
-
-    return nbformat
 
 
 def _goes_on(journal: Path) -> bool:

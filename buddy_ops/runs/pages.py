@@ -9,92 +9,78 @@ import hashlib
 import html
 import re
 import urllib.parse
-import warnings
 from collections.abc import Mapping
 from functools import cache
+from pathlib import Path
 from typing import Any
 
-STYLE = """
-body{font:15px/1.5 system-ui,sans-serif;color:#1a1a1a;max-width:980px;margin:2rem auto;padding:0 1rem}
-table{border-collapse:collapse;margin:.5rem 0}
-td,th{border:1px solid #ddd;padding:.25rem .6rem;text-align:left;vertical-align:top}
-td{overflow-wrap:anywhere;min-width:5em}td:last-child{min-width:11em}
-th,td a{overflow-wrap:normal}th{background:#f6f6f6}
-pre,code{font:13px/1.45 ui-monospace,monospace}pre{white-space:pre-wrap;overflow-wrap:anywhere;margin:0}
-img{max-width:100%;height:auto}input{width:100%;box-sizing:border-box}
-.input{background:#f6f8fa;border-left:3px solid #0072b2;padding:.4rem .7rem;margin:.6rem 0 .2rem}
-.output{padding:.2rem .7rem}.stderr,.error{background:#fff1ee}.anchor-link,.jp-InputPrompt,.prompt{display:none}
-.state{float:right;font:12px ui-monospace,monospace;color:#666}
-.state-failed,.state-refused,.state-interrupted{color:#c00;font-weight:bold}.proved,.done,.deployed{color:#00704f}
-.refused,.held,.unproven{color:#8a5a00}.failed,.killed,.interrupted,.rolled-back{color:#c00}
-.problem,.burns,.alert-danger{color:#b00020}.ok{color:#00705a}.unknown{color:#8a5a00}.warning{color:#8a5a00}
-.info,.note{color:#0059a0}
-.alert-danger{border:1px solid;padding:.4rem .7rem}.verdict{font-size:130%}
-.code{font:13px/1.45 ui-monospace,monospace;white-space:pre-wrap}
-""".strip()
+TEMPLATES = Path(__file__).with_name("templates")
+STYLE = (TEMPLATES / "style.css").read_text(encoding="utf-8").strip()
+SCRIPT = (TEMPLATES / "index.js").read_text(encoding="utf-8").strip()
 
 CLOSED = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
 """The policy of a page: nothing is fetched, and no script runs, whatever got past the sanitizing."""
 
-TAGS = (
-    *("a", "abbr", "b", "blockquote", "br", "caption", "code", "dd", "del", "details", "div", "dl", "dt", "em", "h1"),
-    *(
-        "h2",
-        "h3",
-        "h4",
-        "h5",
-        "h6",
-        "hr",
-        "i",
-        "li",
-        "ol",
-        "p",
-        "pre",
-        "s",
-        "small",
-        "span",
-        "strong",
-        "sub",
-        "summary",
-    ),
-    *("sup", "table", "tbody", "td", "tfoot", "th", "thead", "tr", "u", "ul"),
+TAGS = frozenset(
+    (
+        *("a", "abbr", "b", "blockquote", "br", "caption", "code", "dd", "del", "details", "div", "dl", "dt", "em"),
+        *("h1", "h2", "h3", "h4", "h5", "h6", "hr", "i", "li", "ol", "p", "pre", "s", "small", "span", "strong"),
+        *("sub", "summary", "sup", "table", "tbody", "td", "tfoot", "th", "thead", "tr", "u", "ul"),
+    )
 )
-CELL = """{%- extends 'basic/index.html.j2' -%}
-{%- block codecell -%}<section>
-{%- set state = cell.metadata.get('buddy_ops', {}).get('state', '') -%}
-{%- if state -%}<span class="state state-{{ state.split()[0] | escape_html }}">{{ state | escape_html }}</span>
-{%- endif -%}
-{{ super() }}</section>{%- endblock -%}"""
+"""The elements that are left of HTML from outside."""
 
+IMAGES = ("image/png", "image/jpeg")
+TERMINAL_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 FACTS = ("outcome", "exit_code", "environment", "runbook", "began", "ended", "people", "principal", "incident", "run")
 
-SCRIPT = """
-const body=document.querySelector('tbody'),boxes=[...document.querySelectorAll('input')];
-const rows=[...body.rows].reverse();body.append(...rows);
-const has=(row,column,text)=>row.cells[column].textContent.toLowerCase().includes(text);
-function show(){let n=0;for(const row of rows){row.hidden=!boxes.every(box=>{const text=box.value.trim().toLowerCase();
-if(!text)return true;const at=row.cells[0].textContent.slice(0,10);
-return box.name==='from'?at>=text:box.name==='to'?at<=text:has(row,+box.name,text)});n+=!row.hidden}
-document.querySelector('output').value=n+' of '+rows.length+' runs'}
-for(const box of boxes)box.addEventListener('input',show);show();
-""".strip()
 
-
-def report_page(notebook: Any, facts: Mapping[str, Any]) -> str:
-    """An executed notebook as one page. ``facts`` are its manifest's, for the box at the top."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        body, _ = _exporter().from_notebook_node(notebook)
+def report_page(notebook: Mapping[str, Any], facts: Mapping[str, Any]) -> str:
+    """An executed notebook, as its JSON says, as one page. ``facts`` are its manifest's, for the box at the top."""
     title = html.escape(f"{facts.get('runbook', '')} · {facts.get('environment', '')} · {facts.get('run', '')}")
-    rows = "".join(
-        f"<tr><th>{name.replace('_', ' ')}</th><td{_kind(name, facts)}>{_said(facts.get(name))}</td></tr>"
-        for name in FACTS
-        if facts.get(name) not in (None, "", [], ())
+    shown = [name for name in FACTS if facts.get(name) not in (None, "", [], ())]
+    page: str = _template().render(
+        head=_head(title, CLOSED, STYLE + _colours()),
+        facts=[(name.replace("_", " "), _joined(facts[name]), _outcome_class(name, facts)) for name in shown],
+        trouble=_joined(facts.get("trouble")),
+        notes=[_joined(note) for note in facts.get("notes", ())],
+        cells=[_cell(cell) for cell in notebook["cells"]],
     )
-    trouble = f"<pre class=error>{_said(facts.get('trouble'))}</pre>" if facts.get("trouble") else ""
-    notes = "".join(f"<p><strong>{_said(each)}</strong></p>" for each in facts.get("notes", ()))
-    head = _head(title, CLOSED, STYLE + _colours())
-    return f"{head}<table>{rows}</table>{trouble}{notes}<main>{body}</main></body></html>\n"
+    return page
+
+
+def _cell(cell: Mapping[str, Any]) -> dict[str, Any]:
+    """A cell as the template takes it: ``markdown``, or ``code``, ``state`` and ``outputs``, each as harmless HTML."""
+    source = "".join(cell["source"])
+    if cell["cell_type"] != "code":
+        return {"markdown": _sanitized(_markdown()(source))}
+    state = cell["metadata"].get("buddy_ops", {}).get("state", "")
+    return {"code": _highlighted(source), "state": state, "outputs": [_output(each) for each in cell["outputs"]]}
+
+
+def _output(output: Mapping[str, Any]) -> dict[str, str]:
+    """An output as its kind and its HTML. Of several forms the richest that a page without scripts can show."""
+    kind = output["output_type"]
+    if kind == "stream":
+        return {"kind": output["name"], "html": _preformatted(output["text"])}
+    if kind == "error":
+        return {"kind": "error", "html": _preformatted("\n".join(output["traceback"]))}
+    data = output.get("data", {})
+    for image in IMAGES:
+        if image in data:
+            # Re-encoding drops whatever is not base64.
+            content = base64.b64encode(base64.b64decode("".join(data[image]))).decode()
+            return {"kind": "", "html": f'<img src="data:{image};base64,{content}" alt="">'}
+    if "text/html" in data:
+        return {"kind": "", "html": _sanitized("".join(data["text/html"]))}
+    if "text/markdown" in data:
+        return {"kind": "", "html": _sanitized(_markdown()("".join(data["text/markdown"])))}
+    text = "".join(data.get("text/plain", ""))
+    return {"kind": "", "html": _preformatted(text) if text else ""}
+
+
+def _preformatted(text: str | list[str]) -> str:
+    return f"<pre>{html.escape(TERMINAL_COLOUR.sub('', ''.join(text)))}</pre>"
 
 
 def index_head() -> str:
@@ -120,17 +106,19 @@ def index_row(facts: Mapping[str, Any]) -> str:
     """One run's row of the index."""
     folder = urllib.parse.quote(str(facts.get("folder", "")), safe="")
     who = ", ".join(filter(None, (*map(str, facts.get("people", ())), str(facts.get("principal", "")))))
-    outcome = f"<td{_kind('outcome', facts)}>{_said(facts.get('outcome'))}</td>"
+    outcome = f"<td>{_escaped(facts.get('outcome'))}</td>"
+    if kind := _outcome_class("outcome", facts):
+        outcome = outcome.replace("<td>", f'<td class="{kind}">', 1)
     cells = (
-        f"<td>{_said(facts.get('ended'))}</td>",
-        f"<td>{_said(facts.get('environment'))}</td>",
-        f'<td><a href="{folder}/report.html">{_said(facts.get("runbook"))}</a></td>',
+        f"<td>{_escaped(facts.get('ended'))}</td>",
+        f"<td>{_escaped(facts.get('environment'))}</td>",
+        f'<td><a href="{folder}/report.html">{_escaped(facts.get("runbook"))}</a></td>',
         outcome,
-        f"<td>{_said(facts.get('exit_code'))}</td>",
+        f"<td>{_escaped(facts.get('exit_code'))}</td>",
         f"<td>{html.escape(who)}</td>",
-        f"<td>{_said(facts.get('incident'))}</td>",
-        f"<td>{_said(facts.get('run'))}</td>",
-        f"<td><code>{_said(str(facts.get('sha256', ''))[:12])}</code></td>",
+        f"<td>{_escaped(facts.get('incident'))}</td>",
+        f"<td>{_escaped(facts.get('run'))}</td>",
+        f"<td><code>{_escaped(str(facts.get('sha256', ''))[:12])}</code></td>",
     )
     return f"<tr>{''.join(cells)}</tr>\n"
 
@@ -154,15 +142,21 @@ def _plain(value: Any) -> str:
     )
 
 
-def _said(value: Any) -> str:
-    text = ", ".join(map(str, value)) if isinstance(value, list | tuple) else str("" if value is None else value)
-    return html.escape(text)
+def _escaped(value: Any) -> str:
+    return html.escape(_joined(value))
 
 
-def _kind(name: str, facts: Mapping[str, Any]) -> str:
-    """The class of an outcome: one of a few words, or none."""
+def _joined(value: Any) -> str:
+    """A value as text: a list by commas, None as nothing."""
+    if isinstance(value, list | tuple):
+        return ", ".join(map(str, value))
+    return "" if value is None else str(value)
+
+
+def _outcome_class(name: str, facts: Mapping[str, Any]) -> str:
+    """The class of an outcome, which has its colour: one of a few words, or none."""
     outcome = str(facts.get("outcome", ""))
-    return f' class="{outcome}"' if name == "outcome" and re.fullmatch(r"[a-z-]{1,20}", outcome) else ""
+    return outcome if name == "outcome" and re.fullmatch(r"[a-z-]{1,20}", outcome) else ""
 
 
 def _head(title: str, policy: str, style: str) -> str:
@@ -182,33 +176,39 @@ def _colours() -> str:
 
 
 @cache
-def _exporter() -> Any:
-    from jinja2 import DictLoader
-    from nbconvert import HTMLExporter
+def _template() -> Any:
+    import jinja2
 
-    exporter = HTMLExporter(
-        template_name="basic",
-        template_file="buddy_ops.html.j2",
-        extra_loaders=[DictLoader({"buddy_ops.html.j2": CELL})],
-        sanitize_html=True,
-        exclude_input_prompt=True,
-        exclude_output_prompt=True,
-        exclude_anchor_links=True,
-    )
-    exporter.register_filter("clean_html", _sanitized)  # nbconvert's own knows neither headings nor paragraphs
-    return exporter
+    environment = jinja2.Environment(loader=jinja2.FileSystemLoader(TEMPLATES), autoescape=True)
+    return environment.get_template("report.html.j2")
 
 
-def _sanitized(markup: Any) -> str:
+@cache
+def _markdown() -> Any:
+    import mistune
+
+    # HTML within Markdown is passed through here, and sanitized with all the rest.
+    return mistune.create_markdown(escape=False, plugins=["table", "strikethrough", "url"])
+
+
+def _highlighted(source: str) -> str:
+    from pygments import highlight
+    from pygments.formatters import HtmlFormatter
+    from pygments.lexers import PythonLexer
+
+    return str(highlight(source, PythonLexer(), HtmlFormatter()))
+
+
+def _sanitized(markup: str) -> str:
     import bleach
 
-    text = markup.decode() if isinstance(markup, bytes) else str(markup)
     spans = {"td": ["colspan", "rowspan"], "th": ["colspan", "rowspan"]}
-    cleaned: str = bleach.clean(text, tags=TAGS, attributes={"*": ["class", "title"], "a": ["href"], **spans})
+    cleaned: str = bleach.clean(markup, tags=TAGS, attributes={"*": ["class", "title"], "a": ["href"], **spans})
     return cleaned
 
 
-def preload_exporter() -> None:
+def preload() -> None:
     """Import what a page takes, while there is time."""
-    _exporter()
+    _template()
     _colours()
+    _sanitized(_markdown()(_highlighted("")))

@@ -202,7 +202,7 @@ class _BackgroundLookup:
         self.note = self._here.learn_secrets()
         with suppress(BuddyError):
             self.principal = self._here.principal
-        archive.preload_report()
+        pages.preload()
 
 
 class _Worker:
