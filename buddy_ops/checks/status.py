@@ -27,7 +27,7 @@ from buddy_ops.checks.findings import (
 )
 from buddy_ops.core import text
 from buddy_ops.core.errors import BuddyError
-from buddy_ops.health import metrics
+from buddy_ops.health import logs
 
 WINDOW = timedelta(minutes=15)
 """How much of the latest traffic is checked."""
@@ -203,10 +203,10 @@ def _throttles(context: CheckContext) -> Finding:
 
 def _cold_starts(context: CheckContext) -> Finding:
     until = context.metrics_until
-    found = metrics.read_cold_starts(context.target, until - WINDOW, until)
+    found = logs.read_cold_starts(context.target, until - WINDOW, until)
     message = "; ".join(map(str, found)) or f"no invocation logged {PAST_WINDOW}"
     # A slow cold start affects few requests, and a rollback does not change it.
-    slow = any((version.p95_init_ms or 0) >= metrics.INIT_BOUND_MS for version in found)
+    slow = any(version.is_slow for version in found)
     return warning(message) if slow else ok(message)
 
 

@@ -1,12 +1,13 @@
-"""The alarms on the function: a second line, beside the judge.
+"""The CloudWatch alarms on the function: a second line of defence, beside the judge.
 
-Knows which alarms an environment should have, and how they differ from those that it has. Never decides a rollout: an
-alarm that burns is told, and a rollout under it is allowed, since it may be the fix.
+Defines which alarms an environment should have, and compares them with those that it has. Never decides a rollout: an
+alarm in ALARM is reported, and a rollout under it is allowed, since it may be the fix.
 
 Source: the deployment guide, 'Watching': error rate > 1 %, duration p99 > 6 s, DynamoDB throttled requests > 0, safety
 escalations > 1 per hour. What the judge counts as a failure, the alarm counts, too.
 """
 
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -16,13 +17,28 @@ from buddy_ops.aws.session import Target
 from buddy_ops.core.errors import BuddyError, InvalidInput
 from buddy_ops.core.plan import Approval, Plan
 from buddy_ops.core.settings import Settings
+from buddy_ops.core.text import count, exact_percent
 
-MINUTE_S, HOUR_S = 60, 3600
+AlarmFields = dict[str, Any]
+"""An alarm, or a part of one, as PutMetricAlarm takes it."""
+
+Dimensions = list[dict[str, str]]
+
+MINUTE_S = 60
+HOUR_S = 3600
 FEWEST_REQUESTS = 20
 """Below this many requests a minute an error rate says nothing: one failure of one request is not an outage."""
 
 TEST = "TEST of the alarm's wiring by Buddy Ops: nothing is wrong."
-PROOF_POLL, PROOF_POLLS = timedelta(seconds=5), 12
+PROOF_POLL = timedelta(seconds=5)
+PROOF_POLLS = 12
+
+SHARED: AlarmFields = {
+    "ComparisonOperator": "GreaterThanThreshold",
+    "ActionsEnabled": True,
+    "TreatMissingData": "notBreaching",
+}
+"""What all alarms have in common."""
 
 
 @dataclass(frozen=True)
@@ -32,20 +48,20 @@ class Alarm:
     name: str
     state: str
     reason: str
-    fields: dict[str, Any]
+    fields: AlarmFields
 
 
 @dataclass(frozen=True)
 class AlarmPlan(Plan):
-    """Alarms to write: those that are missing, and those that differ from what they should be; and those to set off."""
+    """Alarms to write (missing, or not as defined), and names of alarms to trigger as a test."""
 
-    wanted: tuple[dict[str, Any], ...]
+    wanted: tuple[AlarmFields, ...]
     tests: tuple[str, ...]
 
 
 @dataclass(frozen=True)
 class Wiring:
-    """Whether an alarm's test reached its topic, and what was seen."""
+    """Whether an alarm's test reached a confirmed subscriber, and what was seen."""
 
     alarm: str
     proved: bool
@@ -55,64 +71,104 @@ class Wiring:
         return f"{self.alarm}: {self.says}"
 
 
-def wanted_alarms(target: Target) -> tuple[dict[str, Any], ...]:
-    """The alarms that the environment should have, as PutMetricAlarm takes them. Pure but for the target's names."""
+def wanted_alarms(target: Target) -> tuple[AlarmFields, ...]:
+    """The alarms that the environment should have. Pure but for the target's names."""
     settings = target.settings
-    name = settings.function
-    alias = [{"Name": "FunctionName", "Value": name}, {"Name": "Resource", "Value": target.resource}]
-    shared: dict[str, Any] = {
-        "ComparisonOperator": "GreaterThanThreshold",
-        "ActionsEnabled": True,
-        "AlarmActions": [settings.alarms.topic_arn] if settings.alarms.topic_arn else [],
-        "TreatMissingData": "notBreaching",
-    }
-    health = settings.health
-    # A request that fails and that Buddy counts, too, counts twice here: this may ring a little early, never late. In a
-    # minute in which one of them has no point, the sum takes 0 for it.
-    buddys = [_stat(f"failed{i}", each.namespace, each.name, alias) for i, each in enumerate(settings.failure_metrics)]
-    failed = " + ".join(("err", *(each["Id"] for each in buddys)))
-    rate = f"IF(inv >= {FEWEST_REQUESTS}, 100 * ({failed}) / inv, 0)"
-    counted = " or ".join(each.name for each in settings.failure_metrics)
-    found = [
+    function = settings.function
+    alias = [{"Name": "FunctionName", "Value": function}, {"Name": "Resource", "Value": target.resource}]
+    bound_ms = settings.health.latency_ms
+    topic = settings.alarms.topic_arn
+    shared = {**SHARED, "AlarmActions": [topic] if topic else []}
+    own = (
+        _error_rate(settings, target.resource, alias),
         {
-            "AlarmName": f"{name}-error-rate",
-            "AlarmDescription": f"More than {100 * health.error_rate:g} % of requests to {target.resource} fail"
-            + (f", or are counted as {counted}." if counted else "."),
-            "Metrics": [
-                _stat("inv", "AWS/Lambda", "Invocations", alias),
-                _stat("err", "AWS/Lambda", "Errors", alias),
-                *buddys,
-                {"Id": "rate", "Expression": rate, "Label": "error rate, %", "ReturnData": True},
-            ],
-            "Threshold": 100 * health.error_rate,
-            "EvaluationPeriods": 3,
-            "DatapointsToAlarm": 2,
-        },
-        {
-            "AlarmName": f"{name}-latency-p99",
-            "AlarmDescription": f"One request in a hundred to {target.resource} takes over {health.latency_ms} ms.",
-            **_metric("AWS/Lambda", "Duration", alias, MINUTE_S, "p99"),
-            # 'ignore' would want 1,000 requests a minute for a p99, and never fire below.
+            "AlarmName": f"{function}-latency-p99",
+            "AlarmDescription": f"One request in a hundred to {target.resource} takes over {bound_ms} ms.",
+            **_metric("AWS/Lambda", "Duration", alias),
+            "Period": MINUTE_S,
+            "ExtendedStatistic": "p99",
+            # 'ignore' needs 1,000 requests a minute for a p99, and never fires below.
             "EvaluateLowSampleCountPercentile": "evaluate",
-            "Threshold": float(health.latency_ms),
+            "Threshold": float(bound_ms),
             "EvaluationPeriods": 3,
             "DatapointsToAlarm": 2,
         },
         {
-            "AlarmName": f"{name}-safety-escalations",
+            "AlarmName": f"{function}-safety-escalations",
             "AlarmDescription": "More than one safety escalation within an hour.",
-            **_metric("Buddy", "SafetyEscalations", alias, HOUR_S, "Sum"),
+            **_metric("Buddy", "SafetyEscalations", alias),
+            "Period": HOUR_S,
+            "Statistic": "Sum",
             "Threshold": 1.0,
             "EvaluationPeriods": 1,
             "DatapointsToAlarm": 1,
         },
-        *(_throttled_table(name, table) for table in watched_tables(settings)),
-    ]
-    return tuple({**shared, **each} for each in found)
+    )
+    throttled = (_throttled_table(function, table) for table in watched_tables(settings))
+    return tuple({**shared, **fields} for fields in (*own, *throttled))
+
+
+def _error_rate(settings: Settings, resource: str, alias: Dimensions) -> AlarmFields:
+    """Failed requests in percent: Lambda's errors, and what the environment's ``failure_metrics`` count.
+
+    A request that fails in both counts twice here. So the alarm may fire a little early, never late. In a minute in
+    which one of them has no datapoint, the sum takes 0 for it.
+    """
+    failures = [("err", "AWS/Lambda", "Errors")]
+    for index, metric in enumerate(settings.failure_metrics):
+        failures.append((f"failed{index}", metric.namespace, metric.name))
+    failed = " + ".join(name for name, _, _ in failures)
+    limit = settings.health.error_rate
+    description = f"More than {exact_percent(limit)} of requests to {resource} fail"
+    if settings.failure_metrics:
+        description += f", or are counted as {' or '.join(metric.name for metric in settings.failure_metrics)}"
+    return {
+        "AlarmName": f"{settings.function}-error-rate",
+        "AlarmDescription": f"{description}.",
+        "Metrics": [
+            _sum("inv", "AWS/Lambda", "Invocations", dimensions=alias),
+            *(_sum(name, namespace, metric, dimensions=alias) for name, namespace, metric in failures),
+            {
+                "Id": "rate",
+                "Expression": f"IF(inv >= {FEWEST_REQUESTS}, 100 * ({failed}) / inv, 0)",
+                "Label": "error rate, %",
+                "ReturnData": True,
+            },
+        ],
+        "Threshold": 100 * limit,
+        "EvaluationPeriods": 3,
+        "DatapointsToAlarm": 2,
+    }
+
+
+def _throttled_table(function: str, table: str) -> AlarmFields:
+    """Throttled requests of a table. FILL: alarms on AWS/DynamoDB metrics alone ignore missing data and would stick."""
+    own = [{"Name": "TableName", "Value": table}]
+    return {
+        "AlarmName": f"{function}-throttled-{table}",
+        "AlarmDescription": f"DynamoDB throttles requests to {table}.",
+        "Metrics": [
+            _sum("reads", "AWS/DynamoDB", "ReadThrottleEvents", dimensions=own),
+            _sum("writes", "AWS/DynamoDB", "WriteThrottleEvents", dimensions=own),
+            {"Id": "throttled", "Expression": "FILL(reads, 0) + FILL(writes, 0)", "ReturnData": True},
+        ],
+        "Threshold": 0.0,
+        "EvaluationPeriods": 2,
+        "DatapointsToAlarm": 1,
+    }
+
+
+def _metric(namespace: str, name: str, dimensions: Dimensions) -> AlarmFields:
+    return {"Namespace": namespace, "MetricName": name, "Dimensions": dimensions}
+
+
+def _sum(id: str, namespace: str, name: str, *, dimensions: Dimensions) -> AlarmFields:
+    stat = {"Metric": _metric(namespace, name, dimensions), "Period": MINUTE_S, "Stat": "Sum"}
+    return {"Id": id, "MetricStat": stat, "ReturnData": False}
 
 
 def watched_tables(settings: Settings) -> tuple[str, ...]:
-    """The tables whose throttled requests ring: those that ``alarms.tables`` names, else those the function writes."""
+    """The tables with an alarm on throttled requests: ``alarms.tables``, or else those that the function writes."""
     return settings.alarms.tables or tuple(table.name for table in settings.tables)
 
 
@@ -132,47 +188,58 @@ def alarms_in_alarm(target: Target) -> tuple[Alarm, ...]:
 
 
 def plan_alarms(target: Target, test: str = "") -> AlarmPlan:
-    """What it takes to have the alarms as they should be; an empty plan where they are.
+    """What to write so that the alarms are as defined; an empty plan where they are.
 
     Args:
-        test: an alarm to set off as a test, by its name, or 'all'. It tells whoever is on call, so it is asked for.
+        test: an alarm to trigger as a test, by its name, or 'all'. It notifies on-call, so it must be asked for.
 
     AWS: cloudwatch:DescribeAlarms, reads only.
 
     Raises:
         InvalidInput: ``invalid-parameters``: no such alarm.
     """
-    should = tuple(each["AlarmName"] for each in wanted_alarms(target))
-    if test and test not in (*should, "all"):
-        raise InvalidInput(
-            "invalid-parameters",
-            f"test_alarm: there is no alarm {test!r}.",
-            next=f"Choose 'all', or one of: {', '.join(should)}.",
-        )
-    tests = should if test == "all" else (test,) * bool(test)
-    there = {alarm.name: alarm.fields for alarm in read_alarms(target)}
-    changes = tuple((each, differences(each, there.get(each["AlarmName"]))) for each in wanted_alarms(target))
-    needed = tuple((each, how) for each, how in changes if how)
+    wanted = {fields["AlarmName"]: fields for fields in wanted_alarms(target)}
+    tests = _tests(test, tuple(wanted))
+    present = {alarm.name: alarm.fields for alarm in read_alarms(target)}
+    found = {name: differences(fields, present.get(name)) for name, fields in wanted.items()}
+    needed = tuple(wanted[name] for name, how in found.items() if how)
+    names = [fields["AlarmName"] for fields in needed]
+    effects = [f"{fields['AlarmName']}: {fields['AlarmDescription']}" for fields in needed]
+    effects += [f"{name} enters ALARM as a test, and its subscribers receive a message marked TEST" for name in tests]
+    covers: dict[str, Any] = {"action": "alarms", "environment": target.environment, "wanted": list(needed)}
+    if tests:
+        covers["tests"] = list(tests)
+    unheard = "no topic is configured (alarms.topic_arn), so these alarms notify no one"
     return AlarmPlan(
-        title=f"Write {len(needed)} of {len(changes)} alarms of {target.settings.function}",
-        now=tuple(f"{each['AlarmName']}: {'; '.join(how) or 'as it should be'}" for each, how in changes),
-        then=(
-            *(f"{each['AlarmName']}: {each['AlarmDescription']}" for each, _ in needed),
-            *(f"{name} goes off as a test, and whoever it tells reads TEST" for name in tests),
-        )
-        or ("nothing changes",),
+        title=f"Write {len(needed)} of {count(len(wanted), 'alarm')} of {target.settings.function}",
+        now=tuple(f"{name}: {'; '.join(how) or 'as defined'}" for name, how in found.items()),
+        then=tuple(effects) or ("nothing changes",),
         calls=(
-            *(f"cloudwatch:PutMetricAlarm {each['AlarmName']}" for each, _ in needed),
+            *(f"cloudwatch:PutMetricAlarm {name}" for name in names),
             *(f"cloudwatch:SetAlarmState {name}" for name in tests),
         ),
-        undo=("an alarm that was not there is deleted in the console; one that differed is written anew",),
-        reasons=() if target.settings.alarms.topic_arn else ("no topic is configured: these alarms would tell nobody",),
-        covers={"action": "alarms", "environment": target.environment, "wanted": [each for each, _ in needed]}
-        | ({"tests": list(tests)} if tests else {}),
+        undo=("delete a created alarm in the CloudWatch console; set a changed one back manually",),
+        reasons=() if target.settings.alarms.topic_arn else (unheard,),
+        covers=covers,
         approvals=target.settings.rollout.approvals,
         demand_hash=False,
-        wanted=tuple(each for each, _ in needed),
+        wanted=needed,
         tests=tests,
+    )
+
+
+def _tests(test: str, names: tuple[str, ...]) -> tuple[str, ...]:
+    """The alarms that ``test`` asks for."""
+    if not test:
+        return ()
+    if test == "all":
+        return names
+    if test in names:
+        return (test,)
+    raise InvalidInput(
+        "invalid-parameters",
+        f"test_alarm: there is no alarm {test!r}.",
+        next=f"Choose 'all', or one of: {', '.join(names)}.",
     )
 
 
@@ -183,31 +250,32 @@ def write_alarms(target: Target, plan: AlarmPlan, approval: Approval) -> tuple[s
         Refused: ``approval-void``.
     """
     approval.must_cover(plan)
-    for each in () if target.dry_run else plan.wanted:
-        target.client("cloudwatch").put_metric_alarm(**each)
-    return tuple(each["AlarmName"] for each in plan.wanted)
+    if not target.dry_run:
+        for fields in plan.wanted:
+            target.client("cloudwatch").put_metric_alarm(**fields)
+    return tuple(fields["AlarmName"] for fields in plan.wanted)
 
 
-def differences(should: dict[str, Any], there: dict[str, Any] | None) -> list[str]:
-    """How an alarm differs from what it should be, a phrase each."""
-    if there is None:
+def differences(wanted: AlarmFields, present: AlarmFields | None) -> list[str]:
+    """How an alarm differs from its definition, a phrase each."""
+    if present is None:
         return ["missing"]
     found = []
-    for key, value in should.items():
-        have = there.get(key)
-        same = _plain(have) == _plain(value) or (not have and not value)
-        if not same:
-            found.append(f"{key} is {have!r}" if not isinstance(value, list) else f"{key} differs")
+    for key, value in wanted.items():
+        actual = present.get(key)
+        if _unordered(actual) == _unordered(value) or (not actual and not value):
+            continue
+        found.append(f"{key} differs" if isinstance(value, list) else f"{key} is {actual!r}")
     return found
 
 
 async def prove_alarms(
     target: Target, plan: AlarmPlan, approval: Approval, watch: Callable[[str], None] = lambda _: None
 ) -> tuple[Wiring, ...]:
-    """Set the plan's alarms off as a test, and see each tell its topic; the next evaluation sets the state right.
+    """Trigger the plan's test alarms, and check that each notifies its topic. The next evaluation resets the state.
 
     Args:
-        watch: hears of each alarm that goes off.
+        watch: called with a line of progress for each alarm.
 
     AWS: cloudwatch:SetAlarmState, writes the state for a minute at most; cloudwatch:DescribeAlarms,
     DescribeAlarmHistory, sns:ListSubscriptionsByTopic, reads.
@@ -216,99 +284,76 @@ async def prove_alarms(
         Refused: ``approval-void``.
     """
     approval.must_cover(plan)
-    states = {alarm.name: alarm.state for alarm in read_alarms(target)}
+    if target.dry_run or not plan.tests:
+        return ()
+    firing = {alarm.name for alarm in alarms_in_alarm(target)}
+    subscribers = confirmed_subscribers(target)
     began = target.clock.now()
     found = []
-    for name in () if target.dry_run else plan.tests:
-        if states.get(name) == "ALARM":
-            found.append(Wiring(name, False, "it burns now, so that a test would say nothing"))
-            continue
-        watch(f"{name} goes off: {len(found) + 1} of {len(plan.tests)}, up to a minute each")
-        target.client("cloudwatch").set_alarm_state(AlarmName=name, StateValue="ALARM", StateReason=TEST)
-        told = await _delivered(target, name, began)
-        found.append(Wiring(name, told.startswith("Success"), told or "it told nobody within a minute"))
-    heard = confirmed_subscribers(target) if found else ""
-    wirings = tuple(each if heard else Wiring(each.alarm, False, f"{each.says}; nobody listens") for each in found)
-    for each in wirings:
-        target.journal.append("alarm-tested", alarm=each.alarm, proved=each.proved, says=each.says)
-    return wirings
+    for number, name in enumerate(plan.tests, start=1):
+        if name in firing:
+            wiring = Wiring(name, False, "already in ALARM, so it was not tested")
+        else:
+            watch(f"Testing {name}: {number} of {len(plan.tests)}, up to a minute each")
+            target.client("cloudwatch").set_alarm_state(AlarmName=name, StateValue="ALARM", StateReason=TEST)
+            wiring = await _wiring(target, name, began)
+        if not subscribers:
+            wiring = Wiring(name, False, f"{wiring.says}; the topic has no confirmed subscription")
+        found.append(wiring)
+        target.journal.append("alarm-tested", alarm=name, proved=wiring.proved, says=wiring.says)
+    return tuple(found)
 
 
 def raise_for_unproven(wirings: Sequence[Wiring]) -> None:
-    """The last cell of operations/alarms: an error where a test did not reach anybody.
+    """The last cell of operations/alarms: an error where a test did not reach a subscriber.
 
     Raises:
         BuddyError: ``alarm-silent``.
     """
-    silent = [str(each) for each in wirings if not each.proved]
+    silent = [wiring for wiring in wirings if not wiring.proved]
     if silent:
+        lines = "".join(f"\n  - {wiring}" for wiring in silent)
         raise BuddyError(
             "alarm-silent",
-            f"{len(silent)} of {len(wirings)} tested alarms did not prove that they reach anybody:\n"
-            + "\n".join(f"  - {each}" for each in silent),
-            now="The alarms are written; the next evaluation sets a tested alarm's state right.",
-            next="See alarms.topic_arn in the environment's file, and the topic's confirmed subscriptions.",
+            f"{len(silent)} of {count(len(wirings), 'tested alarm')} did not reach a confirmed subscriber:{lines}",
+            now="The alarms are written. The next evaluation resets a tested alarm's state.",
+            next="Check alarms.topic_arn in parameters/<env>.yaml, and the topic's confirmed subscriptions.",
         )
 
 
 def confirmed_subscribers(target: Target) -> str:
-    """Who is subscribed to the alarms' topic, and confirmed it: 'sqs, email'; '' where nobody is.
+    """The protocols of the topic's confirmed subscriptions: 'sqs, email'; '' where there is none.
 
     AWS: sns:ListSubscriptionsByTopic, every page, reads only.
     """
     topic = target.settings.alarms.topic_arn
-    if topic is None:
+    if not topic:
         return ""
     pages = target.client("sns").get_paginator("list_subscriptions_by_topic").paginate(TopicArn=topic)
-    every = [each for page in pages for each in page["Subscriptions"]]
-    return ", ".join(each["Protocol"] for each in every if each["SubscriptionArn"].startswith("arn:"))
+    every = [subscription for page in pages for subscription in page["Subscriptions"]]
+    # An unconfirmed subscription has the word 'PendingConfirmation' in place of its ARN.
+    return ", ".join(entry["Protocol"] for entry in every if entry["SubscriptionArn"].startswith("arn:"))
 
 
-async def _delivered(target: Target, name: str, since: datetime) -> str:
-    """What CloudWatch noted of the alarm's action: it says itself whether it could reach the topic."""
-    cloudwatch, until = target.client("cloudwatch"), since + timedelta(hours=1)
+async def _wiring(target: Target, name: str, since: datetime) -> Wiring:
+    """Wait until CloudWatch notes in the alarm's history whether its action was executed."""
+    cloudwatch = target.client("cloudwatch")
     for _ in range(PROOF_POLLS):
         reply = cloudwatch.describe_alarm_history(
-            AlarmName=name, HistoryItemType="Action", StartDate=since, EndDate=until
+            AlarmName=name, HistoryItemType="Action", StartDate=since, EndDate=since + timedelta(hours=1)
         )
-        items = reply["AlarmHistoryItems"]
-        if items:
-            return str(items[0]["HistorySummary"])
+        for item in reply["AlarmHistoryItems"]:
+            action = json.loads(item["HistoryData"])
+            failed = action.get("error") or action.get("actionState", "Succeeded") != "Succeeded"
+            return Wiring(name, not failed, item["HistorySummary"])
         await target.clock.wait(target.clock.now() + PROOF_POLL)
-    return ""
+    return Wiring(name, False, "no notification within a minute")
 
 
-def _throttled_table(function: str, table: str) -> dict[str, Any]:
-    """Throttled requests of a table. FILL: alarms on AWS/DynamoDB metrics alone ignore missing data and would stick."""
-    own = [{"Name": "TableName", "Value": table}]
-    return {
-        "AlarmName": f"{function}-throttled-{table}",
-        "AlarmDescription": f"DynamoDB throttles requests to {table}.",
-        "Metrics": [
-            _stat("reads", "AWS/DynamoDB", "ReadThrottleEvents", own),
-            _stat("writes", "AWS/DynamoDB", "WriteThrottleEvents", own),
-            {"Id": "throttled", "Expression": "FILL(reads, 0) + FILL(writes, 0)", "ReturnData": True},
-        ],
-        "Threshold": 0.0,
-        "EvaluationPeriods": 2,
-        "DatapointsToAlarm": 1,
-    }
-
-
-def _metric(namespace: str, name: str, dimensions: list[dict[str, str]], period_s: int, stat: str) -> dict[str, Any]:
-    kind = "ExtendedStatistic" if stat.startswith("p") else "Statistic"
-    return {"Namespace": namespace, "MetricName": name, "Dimensions": dimensions, "Period": period_s, kind: stat}
-
-
-def _stat(id: str, namespace: str, name: str, dimensions: list[dict[str, str]]) -> dict[str, Any]:
-    metric = {"Namespace": namespace, "MetricName": name, "Dimensions": dimensions}
-    return {"Id": id, "MetricStat": {"Metric": metric, "Period": MINUTE_S, "Stat": "Sum"}, "ReturnData": False}
-
-
-def _plain(value: Any) -> Any:
+def _unordered(value: Any) -> Any:
     """A value without the order that AWS does not keep."""
     if isinstance(value, dict):
-        return {key: _plain(each) for key, each in value.items()}
+        return {key: _unordered(part) for key, part in value.items()}
     if isinstance(value, list):
-        return sorted((_plain(each) for each in value), key=str)
+        return sorted((_unordered(part) for part in value), key=str)
     return value

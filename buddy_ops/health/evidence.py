@@ -1,6 +1,6 @@
-"""What is known of a rollout's versions so far: CloudWatch's minutes, fed to the judge once each and in order.
+"""The evidence of one rollout: CloudWatch's minutes, fed to the judge once each and in order.
 
-Knows when a minute may be judged, which weight it was served under and how long a stage has baked. Never writes, and
+Holds when a minute may be judged, under which weight it was served and how long a stage has baked. Never writes and
 never decides: the verdict is the judge's, what follows from it the rollout's. Built again from the alias's record, it
 ends in the same state as the one that ran.
 """
@@ -11,9 +11,9 @@ from itertools import islice, takewhile
 
 from buddy_ops.aws.aliases import RolloutState
 from buddy_ops.aws.session import Target
-from buddy_ops.health import judge as judge_
+from buddy_ops.core.text import floor_minute
 from buddy_ops.health import metrics
-from buddy_ops.health.judge import Counts, Judge, Minute, Verdict
+from buddy_ops.health.judge import Counts, Judge, JudgePolicy, Minute, Verdict
 from buddy_ops.health.metrics import MINUTE, MinuteRow
 
 IMPLAUSIBLE_REQUESTS = 7.0
@@ -41,11 +41,13 @@ class RolloutEvidence:
     """
 
     def __init__(self, target: Target, stable: str, new: str) -> None:
-        self._target, self.stable, self.new = target, stable, new
+        self.stable = stable
+        self.new = new
+        self._target = target
         self._health = target.settings.health
         self.shifts: list[tuple[datetime, float]] = []
         self.rows: list[MinuteRow] = []
-        self._told = 0
+        self._shown = 0
         self._next: datetime | None = None
         self._history: list[Counts] = []
         self._judge: Judge | None = None
@@ -60,7 +62,7 @@ class RolloutEvidence:
         if self._judge is not None:
             return self._judge
         rollout = self._target.settings.rollout
-        policy = judge_.JudgePolicy(
+        policy = JudgePolicy(
             slo_error_rate=self._health.error_rate,
             slo_slow_rate=self._health.slow_rate,
             slow_bound_s=self._health.latency_ms / 1000,
@@ -74,12 +76,12 @@ class RolloutEvidence:
     def requests_per_minute(self) -> float:
         """Stable's traffic over the latest ten minutes that were read."""
         latest = [row.counts[self.stable].requests for row in self.rows[-10:]]
-        return sum(latest) / len(latest) if latest else 0.0
+        return sum(latest) / max(1, len(latest))
 
     def resume(self, record: RolloutState, weights: list[float]) -> datetime:
-        """Take up a rollout where its record stands; when it first shifted traffic."""
+        """Continue a rollout from its record. Returns when it first shifted traffic."""
         since = datetime.fromisoformat(record.since)
-        moments = [since - timedelta(seconds=each) for each in (*record.stage_ages_s, 0)]
+        moments = [since - timedelta(seconds=age_s) for age_s in (*record.stage_ages_s, 0)]
         # The watch is the last stage, whichever strategy began; a stage that was never shifted to has no moment.
         passed = weights[: len(moments)] if record.shifting else weights[-len(moments) :]
         self.shifts = list(zip(moments, passed, strict=False))
@@ -89,7 +91,8 @@ class RolloutEvidence:
     def shifted(self, now: datetime, weight: float) -> None:
         """Traffic was shifted just now: a new stage bakes."""
         self.shifts.append((now, weight))
-        self._bake_from, self._lost = now, timedelta()
+        self._bake_from = now
+        self._lost = timedelta()
 
     def lose(self, unread: timedelta) -> None:
         """Metrics could not be read for this long: the bake clock stood still."""
@@ -110,8 +113,8 @@ class RolloutEvidence:
         """
         if self._next is None:
             first = self.shifts[0][0] if self.shifts else now
-            self._next = _floor(first) - timedelta(minutes=self._health.history_minutes)
-        until = _floor(now - timedelta(seconds=self._health.late_data_s))
+            self._next = floor_minute(first) - timedelta(minutes=self._health.history_minutes)
+        until = floor_minute(now - timedelta(seconds=self._health.late_data_s))
         reading = metrics.read_minutes(self._target, (self.stable, self.new), self._serving, self._next, until)
         if reading.trouble is not None:
             return reading.trouble
@@ -124,7 +127,8 @@ class RolloutEvidence:
             if self._may_still_come(rest):
                 self._next = row.at
                 return None
-            self._missed = self._missed + self._expected(row) if self._expected(row) else 0.0
+            expected = self._expected(row)
+            self._missed = self._missed + expected if expected else 0.0
             self.rows.append(row)
             # What is still incomplete after later minutes have come says nothing of failures: it is not observed.
             if not row.incomplete:
@@ -154,12 +158,12 @@ class RolloutEvidence:
 
         Traffic is too thin to tell. They hold nothing up, and are left unread for a while: a late one is judged.
         """
-        silent = all(_is_silent(row) for row in rows)
+        silent = all(row.is_silent for row in rows)
         return silent and self._rate(rows[0].at) > 0 and len(rows) <= WAIT_MINUTES
 
     def _expected(self, row: MinuteRow) -> float:
         """How many requests a minute would have had where it shows none; 0 if it shows some of each version."""
-        if _is_silent(row):
+        if row.is_silent:
             return self._rate(row.at)
         weight = self._weight(row)
         if self._is_moving(row) or not 0 < weight < 1:
@@ -174,27 +178,29 @@ class RolloutEvidence:
     def _rate(self, moment: datetime) -> float:
         """The alias's requests a minute up to its last minute with traffic; 0 if it was idle for the last hour."""
         latest = self.rows[-2 * RATE_MINUTES :]
-        busy = next((index for index in reversed(range(len(latest))) if not _is_silent(latest[index])), None)
-        if busy is None or moment - latest[busy].at > RATE_MINUTES * MINUTE:
+        while latest and latest[-1].is_silent:
+            latest.pop()
+        if not latest or moment - latest[-1].at > RATE_MINUTES * MINUTE:
             return 0.0
-        requests = [sum(each.requests for each in row.counts.values()) for row in latest[: busy + 1]]
-        hour, recent = requests[-RATE_MINUTES:], requests[-RECENT_MINUTES:]
+        requests = [sum(counts.requests for counts in row.counts.values()) for row in latest]
+        hour = requests[-RATE_MINUTES:]
+        recent = requests[-RECENT_MINUTES:]
         return min(sum(hour) / len(hour), sum(recent) / len(recent))
 
     def _lag(self, since: datetime, until: datetime) -> str:
-        """What is told of minutes that CloudWatch has not published."""
+        """The trouble of minutes that CloudWatch has not published."""
         minutes = (until - since) / MINUTE
         rate = self._rate(since)
         usual = f"{rate:,.0f}" if rate >= 10 else f"{rate:.2g}"
         return (
-            f"CloudWatch is late: the figures of {self._target.resource} since {since:%H:%M} UTC "
-            f"({minutes:.0f} min) are missing or incomplete. Before, it had {usual} requests per minute."
+            f"CloudWatch is late: metrics of {self._target.resource} since {since:%H:%M} UTC ({minutes:.0f} min) are "
+            f"missing or incomplete. The usual rate is {usual} requests per minute."
         )
 
     def fresh(self) -> tuple[MinuteRow, ...]:
         """The minutes read since this was last asked."""
-        rows = tuple(self.rows[self._told :])
-        self._told = len(self.rows)
+        rows = tuple(self.rows[self._shown :])
+        self._shown = len(self.rows)
         return rows
 
     def verdict(self, now: datetime, bake_s: float, final: bool) -> Verdict:
@@ -203,10 +209,10 @@ class RolloutEvidence:
 
     def totals(self) -> tuple[dict[str, int], dict[str, int]]:
         """Requests and failures by version since the first shift."""
-        began = self.shifts[0][0] if self.shifts else None
-        judged = [row for row in self.rows if began is not None and row.at + MINUTE > began]
-        requests = {version: sum(row.counts[version].requests for row in judged) for version in (self.stable, self.new)}
-        failed = {version: sum(row.counts[version].errors for row in judged) for version in (self.stable, self.new)}
+        rows = [row for row in self.rows if self.shifts and row.at + MINUTE > self.shifts[0][0]]
+        total = {version: sum((row.counts[version] for row in rows), Counts()) for version in (self.stable, self.new)}
+        requests = {version: counts.requests for version, counts in total.items()}
+        failed = {version: counts.errors for version, counts in total.items()}
         return requests, failed
 
     def _serving(self, minute: datetime) -> str:
@@ -229,24 +235,22 @@ class RolloutEvidence:
             self._history.append(row.counts[self.stable])
             return
         judge = self._judge = self.judge
-        # A stage began, as far as the judge knows, before the minutes that could be read only after it: so it was when
-        # they were read one by one, and so it must be when a resumed run reads them all at once.
+        # For the judge, a stage began before the minutes that could be read only after it. So it was when they were
+        # read one by one, and so it must be when a resumed run reads them all at once.
         readable = end + timedelta(seconds=self._health.late_data_s)
         begun = sum(moment < readable for moment, _ in self.shifts)
         for _ in range(self._stages_begun, begun):
             judge.next_stage()
         self._stages_begun = max(self._stages_begun, begun)
-        moved = self._is_moving(row)
         before = judge.rebakes
-        judge.observe(Minute(self._weight(row), row.counts[self.stable], row.counts[self.new], weight_changed=moved))
+        judge.observe(
+            Minute(
+                weight=self._weight(row),
+                stable=row.counts[self.stable],
+                canary=row.counts[self.new],
+                weight_changed=self._is_moving(row),
+            )
+        )
         if judge.rebakes > before:
-            self._bake_from, self._lost = max(self._bake_from, readable), timedelta()
-
-
-def _floor(moment: datetime) -> datetime:
-    return moment.replace(second=0, microsecond=0)
-
-
-def _is_silent(row: MinuteRow) -> bool:
-    """Whether CloudWatch shows nothing at all of the alias in a minute, throttled requests included."""
-    return all(counts == Counts() for counts in row.counts.values())
+            self._bake_from = max(self._bake_from, readable)
+            self._lost = timedelta()

@@ -9,7 +9,7 @@ Source: judge.md.
 
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import ceil, inf
 from typing import Literal
 
@@ -120,52 +120,45 @@ class Comparison:
     counts: PairedCounts
 
 
-@dataclass(frozen=True, slots=True)
-class Figures:
-    """The numbers behind a verdict.
-
-    Attributes:
-        compared: the counts that decided; None where no counts did.
-        fixes: streams in which the canary may repair stable.
-        worse: evidence that the canary is worse than stable, ``over`` that it is over the objective (1 / p).
-        throttled: calls throttled in the latest minutes.
-        minutes: of the bake that are left, of the external fault so far, or that were looked at.
-    """
-
-    stable_name: str
-    canary_name: str
-    policy: JudgePolicy
-    compared: Comparison | None = None
-    fixes: tuple[Comparison, ...] = ()
-    worse: float = 1.0
-    over: float = 1.0
-    throttled: int = 0
-    minutes: float = 0.0
+NOTHING_COMPARED = Comparison("errors", 0.0, PairedCounts())
+"""Where no counts decided."""
 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What to do now, and why.
+    """What to do now, and why. ``reasons`` renders it.
 
     Attributes:
         decision: 'promote' (to the next stage; in the last one: healthy, stop watching), 'hold' (stay), 'rollback', or
             'external' (stable is affected too: stay, and blame neither version).
         finding: the rule that decided.
-        figures: the numbers that it decided on; ``reasons`` renders them.
         needed: what would settle a doubt or show that the version is healthy, where that can be said.
         expired: staying has lasted as long as the policy allows (bake and stretch, or an external fault's hour): roll
             back without blame, exit code 5. The last stage ends by the caller's watch limit instead.
         cause: the stream behind a rollback, a doubt or an external fault: 'errors', 'slow', 'throttles'; else ''.
         rebakes: how often the evidence was cleared after an external fault; when it has grown, restart the bake clock.
+        compared: the counts that decided.
+        fixes: streams in which the canary may repair stable.
+        worse: evidence that the canary is worse than stable, ``over``: that it is over the objective (1 / p).
+        throttled: calls throttled in the latest minutes.
+        minutes: of the bake that are left, of the external fault so far, or that were looked at.
     """
 
     decision: Decision
     finding: Finding
-    figures: Figures
+    policy: JudgePolicy
+    stable_name: str
+    canary_name: str
     needed: Needed | None = None
     expired: bool = False
-    cause: Literal["errors", "slow", "throttles", ""] = ""
+    cause: StreamName | Literal["throttles", ""] = ""
     rebakes: int = 0
+    compared: Comparison = NOTHING_COMPARED
+    fixes: tuple[Comparison, ...] = ()
+    worse: float = 1.0
+    over: float = 1.0
+    throttled: int = 0
+    minutes: float = 0.0
 
     @property
     def reasons(self) -> tuple[str, ...]:
@@ -299,9 +292,14 @@ class _Stream(_ComparedByState):
         return self.base.value < self.policy.worse_at and not self.cured
 
     @property
+    def recent_minutes(self) -> PairedCounts:
+        """The counts of the latest minutes."""
+        return sum(self.latest, PairedCounts())
+
+    @property
     def calm(self) -> bool:
         """Stable was within the objective over the latest minutes."""
-        seen = sum(self.latest, PairedCounts())
+        seen = self.recent_minutes
         enough = len(self.latest) == self.latest.maxlen and seen.stable_requests > 0
         return enough and seen.stable_events <= self.limit * seen.stable_requests
 
@@ -429,69 +427,68 @@ class Judge(_ComparedByState):
             if stream.has_regressed(self._alone, over):
                 return self._regression(stream, expired)
         if self._external and self._external.blameless and not self._alone:
-            return self._external_fault(self._external)
+            return replace(
+                self._verdict("external", "external", self._external.compare(self._external.recent_minutes)),
+                cause=self._external.name,
+                expired=self._external_minutes * 60 >= self.policy.external_limit_s,
+                minutes=self._external_minutes,
+            )
         if self.policy.early_after_s is not None and baked_s >= self.policy.early_after_s:
             over = over or all(stream.stage_ok.value >= self.policy.early_at for stream in self._streams)
-        doubt = self._doubt(advancing=over and not final, expired=expired)
+        doubt = self._doubt(advancing=over and not final)
         if doubt is not None:
-            return doubt
+            return replace(doubt, expired=expired)
         # The stage's counts, in the stream that is nearer to its objective.
         nearest = max(self._streams, key=lambda stream: stream.stage.canary_rate / stream.limit)
         compared = nearest.compare(nearest.stage)
         if not over:
-            return self._verdict("hold", "baking", compared, minutes=(bake_s - baked_s) / 60)
+            baking = self._verdict("hold", "baking", compared)
+            return replace(baking, minutes=(bake_s - baked_s) / 60)
         if not final:
             return self._verdict("promote", "baked", compared)
-        if not self.proved:
-            return self._verdict("hold", "inconclusive", compared, needed=self._needed(self._requests_to_prove()))
-        return self._verdict("promote", "healthy", compared)
+        if self.proved:
+            return self._verdict("promote", "healthy", compared)
+        inconclusive = self._verdict("hold", "inconclusive", compared)
+        return replace(inconclusive, needed=self._needed(self._requests_to_prove()))
+
+    def _verdict(self, decision: Decision, finding: Finding, compared: Comparison = NOTHING_COMPARED) -> Verdict:
+        fixes = (stream for stream in self._streams if stream.cured and stream.stage.stable_requests)
+        return Verdict(
+            decision,
+            finding,
+            policy=self.policy,
+            stable_name=self.stable_name,
+            canary_name=self.canary_name,
+            rebakes=self.rebakes,
+            compared=compared,
+            fixes=tuple(fix.compare(fix.stage) for fix in fixes),
+        )
 
     def _regression(self, stream: _Stream, expired: bool) -> Verdict:
         kept = stream is self._slow and self.policy.on_slow == "hold"
-        return self._verdict(
-            "hold" if kept else "rollback",
-            "regression",
-            stream.compare(stream.recent),
+        return replace(
+            self._verdict("hold" if kept else "rollback", "regression", stream.compare(stream.recent)),
             cause=stream.name,
             expired=kept and expired,
             worse=stream.base.value,
             over=stream.slo.value,
         )
 
-    def _external_fault(self, stream: _Stream) -> Verdict:
-        return self._verdict(
-            "external",
-            "external",
-            stream.compare(sum(stream.latest, PairedCounts())),
-            cause=stream.name,
-            expired=self._external_minutes * 60 >= self.policy.external_limit_s,
-            minutes=self._external_minutes,
-        )
-
-    def _doubt(self, advancing: bool, expired: bool) -> Verdict | None:
+    def _doubt(self, advancing: bool) -> Verdict | None:
         """The first reason to stay: nothing read, throttled calls, doubt by the whole rollout or its latest minutes."""
         if not self._stage_minutes:
-            return self._verdict("hold", "unread", expired=expired)
+            return self._verdict("hold", "unread")
         throttled = sum(minute.stable.throttles + minute.canary.throttles for minute in self._latest)
         if throttled:
-            return self._verdict(
-                "hold",
-                "throttled",
-                expired=expired,
-                cause="throttles",
-                throttled=throttled,
-                minutes=len(self._latest),
-            )
+            found = self._verdict("hold", "throttled")
+            return replace(found, cause="throttles", throttled=throttled, minutes=len(self._latest))
         for stream in self._streams:
             if stream.doubtful:
-                needed = self._needed(self._requests_to_settle(stream))
-                compared = stream.compare(stream.recent)
-                return self._verdict("hold", "doubt", compared, cause=stream.name, expired=expired, needed=needed)
+                found = self._verdict("hold", "doubt", stream.compare(stream.recent))
+                return replace(found, cause=stream.name, needed=self._needed(self._requests_to_settle(stream)))
             if advancing and stream.recent_doubt:
-                compared = stream.compare(sum(stream.latest, PairedCounts()))
-                return self._verdict(
-                    "hold", "recent", compared, cause=stream.name, expired=expired, minutes=len(stream.latest)
-                )
+                found = self._verdict("hold", "recent", stream.compare(stream.recent_minutes))
+                return replace(found, cause=stream.name, minutes=len(stream.latest))
         return None
 
     def _needed(self, requests: float | None) -> Needed | None:
@@ -521,34 +518,6 @@ class Judge(_ComparedByState):
         if min(paths) < inf:
             return min(paths)
         return stream.slo.trials_to(policy.doubt_at, seen.canary_rate, stream.limit)
-
-    def _verdict(
-        self,
-        decision: Decision,
-        finding: Finding,
-        compared: Comparison | None = None,
-        *,
-        cause: Literal["errors", "slow", "throttles", ""] = "",
-        expired: bool = False,
-        needed: Needed | None = None,
-        worse: float = 1.0,
-        over: float = 1.0,
-        throttled: int = 0,
-        minutes: float = 0.0,
-    ) -> Verdict:
-        fixes = (stream for stream in self._streams if stream.cured and stream.stage.stable_requests)
-        figures = Figures(
-            stable_name=self.stable_name,
-            canary_name=self.canary_name,
-            policy=self.policy,
-            compared=compared,
-            fixes=tuple(stream.compare(stream.stage) for stream in fixes),
-            worse=worse,
-            over=over,
-            throttled=throttled,
-            minutes=minutes,
-        )
-        return Verdict(decision, finding, figures, needed, expired=expired, cause=cause, rebakes=self.rebakes)
 
 
 def _trials_to(process: EProcess, value: float, rate: float, chance: float) -> float:

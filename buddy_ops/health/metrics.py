@@ -1,12 +1,12 @@
 """CloudWatch to counts per minute and version.
 
-Knows Lambda's dimensions behind a weighted alias, and what counts as a failure. Never judges.
+Holds Lambda's dimensions behind a weighted alias, and what counts as a failure. Never judges.
 """
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -16,12 +16,9 @@ from buddy_ops.core.journal import iso_utc
 from buddy_ops.health.judge import Counts
 
 if TYPE_CHECKING:
-    import pandas as pd
     from types_boto3_cloudwatch.type_defs import DimensionTypeDef, MetricDataQueryTypeDef
 
 MINUTE = timedelta(minutes=1)
-INIT_BOUND_MS = 2000.0
-"""A cold start should take less. Source: the deployment guide, 'Watching'."""
 
 RANKS = (
     (0.90, "p90"),
@@ -32,12 +29,19 @@ RANKS = (
     (0.999, "p99.9"),
     (1.0, "Maximum"),
 )
-"""Percentiles that are read besides p99, to say how far chance may have moved it."""
+"""Percentiles that are read besides p99: they bound the p99's 95 % interval."""
 
 FEWEST_FOR_BAND = 5
-QUERY_POLL, QUERY_POLLS = timedelta(seconds=1), 60
-ALIAS = "alias"
-"""Stands for the alias as a whole among the versions behind it."""
+"""With fewer requests in a minute, its p99 has no interval."""
+
+WHOLE_ALIAS = 0
+"""Index of the alias as a whole among the sources of a metric; its versions follow from 1."""
+
+MALFORMED = (KeyError, TypeError, ValueError, AttributeError)
+"""What reading an answer raises that has not the documented form."""
+
+Values = dict[str, dict[datetime, float]]
+"""CloudWatch's datapoints by query id and minute."""
 
 
 @dataclass(frozen=True)
@@ -54,6 +58,11 @@ class MinuteRow:
     p99_band_ms: dict[str, tuple[float, float]] = field(default_factory=dict)
     incomplete: bool = False
 
+    @property
+    def is_silent(self) -> bool:
+        """Whether CloudWatch shows nothing at all of the alias in it, throttled requests included."""
+        return all(counts == Counts() for counts in self.counts.values())
+
 
 @dataclass(frozen=True)
 class MetricsReading:
@@ -69,7 +78,7 @@ def read_minutes(
     """Counts of each minute in [since, until) for the versions behind the alias, in one GetMetricData request.
 
     A minute that was answered completely and has no datapoints is a minute with no requests, and is returned as
-    such: whoever judges it asks whether CloudWatch is late (``evidence``). A failed or partial answer returns no minute
+    such: ``evidence`` checks whether CloudWatch is late. A failed or partial answer returns no minute
     at all: missing measurements are not evidence.
 
     Args:
@@ -81,274 +90,177 @@ def read_minutes(
     """
     if until <= since:
         return MetricsReading(())
-    queries = [query for index, who in enumerate([ALIAS, *versions]) for query in _queries(target, who, index)]
+    queries = _queries(target, None, WHOLE_ALIAS)
+    for source, version in enumerate(versions, start=1):
+        queries += _queries(target, version, source)
     try:
         values = _fetch(target, queries, since, until)
     except AwsFailed as failure:
-        return MetricsReading((), f"{failure.what}")
+        return MetricsReading((), failure.what)
     except _Partial as partial:
         return MetricsReading((), str(partial))
     except MALFORMED as error:
-        return MetricsReading((), f"CloudWatch's answer cannot be read: {type(error).__name__}: {error}")
-    minutes = [since + MINUTE * index for index in range(int((until - since) / MINUTE))]
-    rows = tuple(_row(at, values, versions, serving(at)) for at in minutes)
-    # CloudWatch forgets minutes after 15 days; the archived journal keeps them.
+        return MetricsReading((), f"CloudWatch's answer could not be read ({error}).")
+    rows = []
+    for index in range(int((until - since) / MINUTE)):
+        at = since + MINUTE * index
+        minute = _PublishedMinute(values, at, failure_metrics=len(target.settings.failure_metrics))
+        rows.append(_row(minute, versions, serving(at)))
+    # CloudWatch deletes minutes after 15 days; the archived journal keeps them.
     target.journal.append("minutes", rows=rows_to_json(rows))
-    return MetricsReading(rows)
-
-
-@dataclass(frozen=True)
-class ColdStarts:
-    """Environments that a version started in a window: how many invocations did, of how many, and their init time."""
-
-    version: str
-    invocations: int
-    cold: int
-    p95_init_ms: float | None
-
-    def __str__(self) -> str:
-        init = f", 95 % of them within {self.p95_init_ms / 1000:.1f} s" if self.p95_init_ms is not None else ""
-        starts = "1 cold start" if self.cold == 1 else f"{self.cold:,} cold starts"
-        return f"v{self.version}: {starts} in {self.invocations:,} invocations{init}"
-
-
-COLD_STARTS_QUERY = (
-    'filter @type = "REPORT" | parse @logStream /\\[(?<version>[^\\]]+)\\]/ '
-    "| stats count(*) as invocations, count(@initDuration) as cold, pct(@initDuration, 95) as init by version"
-)
-
-
-def read_cold_starts(target: Target, since: datetime, until: datetime) -> tuple[ColdStarts, ...]:
-    """Cold starts by version, from the REPORT lines in the function's log: Init Duration is in no standard metric.
-
-    AWS: logs:StartQuery, logs:GetQueryResults, reads only; Logs Insights bills the data that it scans.
-
-    Raises:
-        AwsFailed: ``query-unfinished``, and whatever AWS refuses.
-    """
-    return tuple(
-        ColdStarts(
-            row["version"],
-            int(row["invocations"]),
-            int(row["cold"]),
-            float(row["init"]) if row.get("init") else None,
-        )
-        for row in sorted(query_log(target, COLD_STARTS_QUERY, since, until), key=lambda row: row["version"])
-    )
-
-
-def query_log(
-    target: Target, query: str, since: datetime, until: datetime, watch: Callable[[str], None] = lambda _: None
-) -> list[dict[str, str]]:
-    """What Logs Insights answers about the function's log, a mapping of fields a row.
-
-    Args:
-        watch: hears of each poll.
-
-    AWS: logs:StartQuery, logs:GetQueryResults, reads only; Logs Insights bills the data that it scans.
-
-    Raises:
-        AwsFailed: ``query-unfinished``, and whatever AWS refuses.
-    """
-    group = f"/aws/lambda/{target.settings.function}"
-    logs = target.client("logs")
-    started = logs.start_query(
-        logGroupName=group,
-        queryString=query,
-        startTime=int(since.timestamp()),
-        endTime=int(until.timestamp()),
-    )["queryId"]
-    for poll in range(QUERY_POLLS):
-        watch(f"searching the log of {target.settings.function}: asked {poll + 1} of at most {QUERY_POLLS} times")
-        reply = logs.get_query_results(queryId=started)
-        if reply["status"] == "Complete":
-            return [{cell["field"]: cell["value"] for cell in row} for row in reply["results"]]
-        target.clock.sleep_until(target.clock.now() + QUERY_POLL)
-    raise AwsFailed(
-        "query-unfinished",
-        f"The query on {group} did not end in {QUERY_POLLS} polls ({reply['status']}).",
-        next="Ask for a shorter window, or open Logs Insights in the console.",
-        code="timeout",
-    )
-
-
-def describe_cold_starts(target: Target, since: datetime, until: datetime) -> str:
-    """``cold_starts`` in sentences, against the guide's 2 s; a log that cannot be read is told, never raised."""
-    try:
-        found = read_cold_starts(target, since, until)
-    except AwsFailed as failure:
-        return f"Cold starts are unknown: {failure.what}"
-    except MALFORMED as error:
-        return f"Cold starts are unknown: the log's answer cannot be read: {type(error).__name__}: {error}"
-    slow = [each for each in found if each.p95_init_ms is not None and each.p95_init_ms >= INIT_BOUND_MS]
-    advice = [f"v{each.version} starts slower than 2 s: a smaller package starts faster." for each in slow]
-    return "\n".join([*map(str, found), *advice]) or "No invocation was logged."
+    return MetricsReading(tuple(rows))
 
 
 def rows_to_json(rows: Iterable[MinuteRow]) -> list[list[Any]]:
     """Minutes with requests as JSON has them: its time, then by version requests, errors, slow, throttles and p99."""
-    return [
-        [
-            iso_utc(row.at),
-            {
-                version: [counts.requests, counts.errors, counts.slow, counts.throttles, row.p99_ms.get(version)]
-                for version, counts in row.counts.items()
-            },
-        ]
-        for row in rows
-        if any(counts != Counts() for counts in row.counts.values())
-    ]
+    found = []
+    for row in rows:
+        if row.is_silent:
+            continue
+        figures = {
+            version: [counts.requests, counts.errors, counts.slow, counts.throttles, row.p99_ms.get(version)]
+            for version, counts in row.counts.items()
+        }
+        found.append([iso_utc(row.at), figures])
+    return found
 
 
 def rows_from_json(rows: Iterable[Sequence[Any]]) -> Iterator[MinuteRow]:
-    """The same, back; what is no minute is left out: it comes from a file."""
+    """The reverse of ``rows_to_json``. Entries that are not minutes are left out, since they come from a file."""
     for row in rows:
         with suppress(ValueError, TypeError, KeyError, IndexError, AttributeError):
-            at, seen = datetime.fromisoformat(row[0]), row[1]
-            counts = {version: Counts(*map(int, each[:4])) for version, each in seen.items()}
-            yield MinuteRow(
-                at, counts, {version: float(each[4]) for version, each in seen.items() if each[4] is not None}
-            )
-
-
-def frame(rows: Iterable[MinuteRow]) -> "pd.DataFrame":
-    """The same as a tidy frame.
-
-    Returns:
-        UTC DatetimeIndex, one row per minute and version, with columns version, requests, errors, slow, throttles
-        (counts), error_rate (fraction) and p99_ms (milliseconds, NaN without requests).
-    """
-    import pandas as pd
-
-    records = [
-        {
-            "at": row.at,
-            "version": version,
-            "requests": counts.requests,
-            "errors": counts.errors,
-            "slow": counts.slow,
-            "throttles": counts.throttles,
-            "error_rate": counts.errors / counts.requests if counts.requests else float("nan"),
-            "p99_ms": row.p99_ms.get(version, float("nan")),
-        }
-        for row in rows
-        for version, counts in row.counts.items()
-    ]
-    columns = ["at", "version", "requests", "errors", "slow", "throttles", "error_rate", "p99_ms"]
-    return pd.DataFrame(records, columns=columns).set_index("at")
-
-
-MALFORMED = (KeyError, TypeError, ValueError, AttributeError)
-"""What taking an answer apart raises that has not the documented form."""
+            counts = {version: Counts(*map(int, figures[:4])) for version, figures in row[1].items()}
+            p99 = {version: float(figures[4]) for version, figures in row[1].items() if figures[4] is not None}
+            yield MinuteRow(datetime.fromisoformat(row[0]), counts, p99)
 
 
 class _Partial(Exception):
     pass
 
 
-def _queries(target: Target, who: str, index: int) -> "list[MetricDataQueryTypeDef]":
-    """The queries for the alias as a whole (index 0) or a version; ids are letters plus the index."""
-    own: list[DimensionTypeDef] = [
+def _queries(target: Target, version: str | None, source: int) -> "list[MetricDataQueryTypeDef]":
+    """The queries for a version, or for the alias as a whole (None). Ids are letters and the source's index."""
+    dimensions: list[DimensionTypeDef] = [
         {"Name": "FunctionName", "Value": target.settings.function},
         {"Name": "Resource", "Value": target.resource},
     ]
-    if who != ALIAS:
-        own.append({"Name": "ExecutedVersion", "Value": who})
-    bound = target.settings.health.latency_ms
+    if version is not None:
+        dimensions.append({"Name": "ExecutedVersion", "Value": version})
+    over_bound = f"TC({target.settings.health.latency_ms}:)"
     wanted = [
         ("requests", "AWS/Lambda", "Invocations", "Sum"),
         ("errors", "AWS/Lambda", "Errors", "Sum"),
-        ("slow", "AWS/Lambda", "Duration", f"TC({bound}:)"),
+        ("slow", "AWS/Lambda", "Duration", over_bound),
         ("p99", "AWS/Lambda", "Duration", "p99"),
-        *((f"rank{i}x", "AWS/Lambda", "Duration", stat) for i, (_, stat) in enumerate(RANKS)),
-        *((f"failed{i}x", each.namespace, each.name, "Sum") for i, each in enumerate(target.settings.failure_metrics)),
     ]
-    if who == ALIAS:
+    for index, (_, statistic) in enumerate(RANKS):
+        wanted.append((f"rank{index}x", "AWS/Lambda", "Duration", statistic))
+    for index, metric in enumerate(target.settings.failure_metrics):
+        wanted.append((f"failed{index}x", metric.namespace, metric.name, "Sum"))
+    if version is None:
         wanted.append(("throttles", "AWS/Lambda", "Throttles", "Sum"))
     return [
         {
-            "Id": f"{name}{index}",
+            "Id": f"{name}{source}",
             "MetricStat": {
-                "Metric": {"Namespace": namespace, "MetricName": metric, "Dimensions": own},
+                "Metric": {"Namespace": namespace, "MetricName": metric_name, "Dimensions": dimensions},
                 "Period": 60,
-                "Stat": stat,
+                "Stat": statistic,
             },
         }
-        for name, namespace, metric, stat in wanted
+        for name, namespace, metric_name, statistic in wanted
     ]
 
 
-def _fetch(
-    target: Target, queries: "list[MetricDataQueryTypeDef]", since: datetime, until: datetime
-) -> dict[str, dict[datetime, float]]:
-    """Values by query id and minute. Raises _Partial unless every query ended 'Complete'."""
-    found: dict[str, dict[datetime, float]] = {query["Id"]: {} for query in queries}
+def _fetch(target: Target, queries: "list[MetricDataQueryTypeDef]", since: datetime, until: datetime) -> Values:
+    """Every datapoint. Raises _Partial unless every query ended 'Complete'."""
+    found: Values = {query["Id"]: {} for query in queries}
     status: dict[str, str] = {}
-    paginator = target.client("cloudwatch").get_paginator("get_metric_data")
-    for page in paginator.paginate(MetricDataQueries=queries, StartTime=since, EndTime=until):
+    pages = target.client("cloudwatch").get_paginator("get_metric_data")
+    for page in pages.paginate(MetricDataQueries=queries, StartTime=since, EndTime=until):
         for result in page["MetricDataResults"]:
             points = zip(result["Timestamps"], result["Values"], strict=True)
             found[result["Id"]].update(_point(at, value) for at, value in points)
             status[result["Id"]] = result.get("StatusCode", "")
-    short = [name for name in found if status.get(name) != "Complete"]
-    if short:
-        raise _Partial(f"CloudWatch answered {len(short)} of {len(found)} queries only in part")
+    incomplete = [name for name in found if status.get(name) != "Complete"]
+    if incomplete:
+        raise _Partial(f"CloudWatch answered {len(incomplete)} of {len(found)} queries only in part.")
     return found
 
 
 def _point(at: datetime, value: float) -> tuple[datetime, float]:
-    """A datapoint that can be one: a whole minute, a number from 0. Raises ValueError for another."""
+    """A plausible datapoint: a whole minute, a number from 0. Raises ValueError for another."""
     if at.utcoffset() is None or at.second or at.microsecond or not (math.isfinite(value) and value >= 0):
         raise ValueError(f"{value} at {at}")
     return at, value
 
 
-def _row(at: datetime, values: dict[str, dict[datetime, float]], versions: Sequence[str], serving: str) -> MinuteRow:
-    def count(name: str, index: int) -> int:
-        return round(values.get(f"{name}{index}", {}).get(at, 0.0))
+class _PublishedMinute:
+    """What CloudWatch has published of one minute, by name of the series and index of the source."""
 
-    def failures(index: int) -> int:
-        named = [name for name in values if name.startswith("failed") and name.endswith(f"x{index}")]
-        apologies = sum(round(values[name].get(at, 0.0)) for name in named)
-        # At most one failure a request: a request may both apologise and fail.
-        return min(count("requests", index), count("errors", index) + apologies)
+    def __init__(self, values: Values, at: datetime, failure_metrics: int) -> None:
+        self.at = at
+        self._values = values
+        self._failures = ["errors", *(f"failed{index}x" for index in range(failure_metrics))]
 
-    whole = {"requests": count("requests", 0), "errors": failures(0), "slow": count("slow", 0)}
-    seen = {
-        version: {"requests": count("requests", i), "errors": failures(i), "slow": count("slow", i)}
-        for i, version in enumerate(versions, start=1)
-    }
+    def value(self, series: str, source: int) -> float | None:
+        """A datapoint; None where there is none."""
+        return self._values.get(f"{series}{source}", {}).get(self.at)
+
+    def total(self, series: str, source: int) -> int:
+        """A datapoint that counts something; 0 where there is none."""
+        return round(self.value(series, source) or 0.0)
+
+    def counts(self, source: int) -> Counts:
+        """Requests, failures and slow requests of a source."""
+        requests = self.total("requests", source)
+        # At most one failure per request: a request may both apologise and fail.
+        errors = min(requests, sum(self.total(series, source) for series in self._failures))
+        return Counts(requests, errors, self.total("slow", source))
+
+    def is_incomplete(self, source: int) -> bool:
+        """Whether some of Lambda's own metrics are there and others are missing: each request gives all three."""
+        published = [self.value(series, source) is not None for series in ("requests", "errors", "p99")]
+        return any(published) and not all(published)
+
+    def p99_band(self, source: int) -> tuple[float, float] | None:
+        """The p99's 95 % interval, in ms: the ranks that bound it, widened to those that are read."""
+        requests = self.total("requests", source)
+        if requests < FEWEST_FOR_BAND:
+            return None
+        half = 1.96 * math.sqrt(0.99 * 0.01 / requests)
+        below = [index for index, (rank, _) in enumerate(RANKS) if rank <= 0.99 - half]
+        above = [index for index, (rank, _) in enumerate(RANKS) if rank >= min(1.0, 0.99 + half)]
+        if not below:
+            return None
+        low = self.value(f"rank{below[-1]}x", source)
+        high = self.value(f"rank{above[0]}x", source)
+        return None if low is None or high is None else (low, high)
+
+
+def _row(minute: _PublishedMinute, versions: Sequence[str], serving: str) -> MinuteRow:
+    sources = {version: source for source, version in enumerate(versions, start=1)}
+    counts = {version: minute.counts(source) for version, source in sources.items()}
     # Without weights ExecutedVersion may be missing: then the alias's figures are those of the version that serves.
-    # With weights, what is left belongs to a third version that was there, and to nobody here.
-    if not seen[serving]["requests"]:
-        for name, value in whole.items():
-            seen[serving][name] += max(0, value - sum(each[name] for each in seen.values()))
-    counts = {version: Counts(**fields) for version, fields in seen.items()}
-    # Throttled calls ran on no version; they are told beside the one that serves.
-    counts[serving] = replace(counts[serving], throttles=count("throttles", 0))
-    sources = {version: i for i, version in enumerate(versions, start=1) if at in values[f"p99{i}"]}
-    if serving not in sources and at in values["p990"]:
-        sources[serving] = 0
-    p99 = {version: values[f"p99{i}"][at] for version, i in sources.items()}
-    bands = {version: _band(at, values, i, count("requests", i)) for version, i in sources.items()}
-    known = {version: band for version, band in bands.items() if band is not None}
-    return MinuteRow(at, counts, p99, known, any(_is_incomplete(at, values, i) for i in range(len(versions) + 1)))
-
-
-def _is_incomplete(at: datetime, values: dict[str, dict[datetime, float]], index: int) -> bool:
-    """Whether a minute has some of Lambda's own metrics and lacks others: each request gives all three."""
-    published = [at in values[f"{name}{index}"] for name in ("requests", "errors", "p99")]
-    return any(published) and not all(published)
-
-
-def _band(
-    at: datetime, values: dict[str, dict[datetime, float]], index: int, requests: int
-) -> tuple[float, float] | None:
-    """The p99's 95 % interval: the durations at the ranks that chance may have put it at, widened to those we read."""
-    if requests < FEWEST_FOR_BAND:
-        return None
-    half = 1.96 * math.sqrt(0.99 * 0.01 / requests)
-    low = [i for i, (rank, _) in enumerate(RANKS) if rank <= 0.99 - half]
-    high = [i for i, (rank, _) in enumerate(RANKS) if rank >= min(1.0, 0.99 + half)]
-    edges = [values[f"rank{i}x{index}"].get(at) for i in (low[-1], high[0])] if low else []
-    return (edges[0], edges[1]) if len(edges) == 2 and edges[0] is not None and edges[1] is not None else None
+    # With weights, the rest belongs to a third version that was there, and to neither of these.
+    if not counts[serving].requests:
+        whole = minute.counts(WHOLE_ALIAS)
+        known = sum(counts.values(), Counts())
+        counts[serving] += Counts(
+            max(0, whole.requests - known.requests),
+            max(0, whole.errors - known.errors),
+            max(0, whole.slow - known.slow),
+        )
+    # Throttled calls ran on no version; they are counted with the one that serves.
+    counts[serving] += Counts(throttles=minute.total("throttles", WHOLE_ALIAS))
+    if minute.value("p99", sources[serving]) is None:
+        sources[serving] = WHOLE_ALIAS
+    p99 = {version: minute.value("p99", source) for version, source in sources.items()}
+    bands = {version: minute.p99_band(source) for version, source in sources.items() if p99[version] is not None}
+    return MinuteRow(
+        minute.at,
+        counts,
+        p99_ms={version: value for version, value in p99.items() if value is not None},
+        p99_band_ms={version: band for version, band in bands.items() if band is not None},
+        incomplete=any(minute.is_incomplete(source) for source in range(len(versions) + 1)),
+    )

@@ -31,7 +31,7 @@ from buddy_ops.core.text import (
 )
 from buddy_ops.deployment import rollback
 from buddy_ops.deployment.rollback import RollbackPlan, RollbackResult
-from buddy_ops.health import metrics
+from buddy_ops.health import logs, metrics
 from buddy_ops.health.judge import Counts
 from buddy_ops.health.metrics import MALFORMED, MinuteRow
 from buddy_ops.incidents import review as incident_review
@@ -384,7 +384,7 @@ def _error_kinds(target: Target, version: str, since: datetime, watch: Watch) ->
     """The version's error lines by kind, and what could not be read."""
     query = ERROR_LINES.replace("{version}", version)
     try:
-        rows = metrics.query_log(target, query, since, until=target.clock.now(), watch=watch)
+        rows = logs.query_log(target, query, since, until=target.clock.now(), watch=watch)
         kinds = group_errors((row["@timestamp"], row["@message"]) for row in rows)
     except AwsFailed as failure:
         return (), f"the log could not be read: {failure.what}"

@@ -1,8 +1,8 @@
-"""Whether a version of the function fits the tables: the range that it declares against the schema that they have.
+"""Compatibility of a version of the function with the tables: its declared range against their schemas.
 
-A version declares its range in its configuration (``SCHEMA_RANGE``), where the rollout puts what the build's zip says
-of itself. A table carries its schema version in one item of its own: written on condition, read consistently, covered
-by the table's own permissions, and restored together with the data that it describes. Never writes anything else.
+A version declares its range in its configuration (``SCHEMA_RANGE``), where the rollout copies it from the build's zip.
+A table carries its schema in one item of its own, the marker: written on condition, read consistently, covered by the
+table's own permissions, and restored together with the data that it describes. Writes nothing but markers.
 """
 
 import io
@@ -16,25 +16,29 @@ from buddy_ops.aws.session import Target
 from buddy_ops.core.errors import AwsFailed, BuddyError, Refused
 from buddy_ops.core.journal import iso_utc
 from buddy_ops.core.settings import TableSettings
+from buddy_ops.core.text import date_and_time, parse_utc
 from buddy_ops.migrations import definitions
 from buddy_ops.migrations.definitions import SchemaRange
 
 VARIABLE = "SCHEMA_RANGE"
 FILE = "schema_range"
-"""The file at the root of a build's zip that says which schema versions it can read and write, for example '1-2'."""
+"""The file at the root of a build's zip that declares which schemas it can read and write, for example '1-2'."""
 
 KEY = "#schema"
 """The value of every key attribute of the item that carries a table's schema."""
 
+TEXTS = ("migration", "state", "run", "since")
+"""The marker's attributes besides its version."""
+
 
 @dataclass(frozen=True)
 class SchemaMarker:
-    """A table's schema version, and the migration that is under way or was the last.
+    """A table's schema, and the migration that is in progress or was the last.
 
     Attributes:
         state: 'expanded', 'verified', 'contracting', 'contracted', 'reverting' or 'reverted'; empty: never migrated.
-        run: who wrote it, ``since`` when.
-        there: whether it stands in the table; one that does not is the first schema's.
+        run: the run that wrote it, ``since`` when (ISO 8601).
+        there: whether the table holds it; a table without one has the first schema.
     """
 
     table: TableSettings
@@ -46,21 +50,30 @@ class SchemaMarker:
     there: bool = False
 
     def __str__(self) -> str:
-        migration = f" ({self.migration} {self.state} by run {self.run}, {self.since})" if self.migration else ""
-        return f"{self.table.name} has schema {self.version}{migration}"
+        has = f"{self.table.name} has schema {self.version}"
+        if not self.migration:
+            return has
+        return f"{has} (migration {self.migration} {self.state} by run {self.run}, {_time(self.since)})"
+
+
+def _time(text: str) -> str:
+    """A marker's time for a sentence; as it is where it is not a time, since teams may edit the item."""
+    try:
+        return date_and_time(parse_utc(text))
+    except ValueError:
+        return text
 
 
 def declared_schema(archive: bytes) -> str | None:
-    """What a build says of itself: the text of ``schema_range`` in its zip, or None."""
+    """What a build declares: the text of ``schema_range`` in its zip, or None."""
     with zipfile.ZipFile(io.BytesIO(archive)) as build:
         return build.read(FILE).decode(errors="replace").strip() if FILE in build.namelist() else None
 
 
 def schema_range_of(target: Target, configuration: Mapping[str, Any]) -> SchemaRange | None:
-    """The range that a version declares, or that ``schema_range`` in parameters/ says of those that declare none."""
-    return definitions.parse_range(
-        aliases.environment_variables(configuration).get(VARIABLE) or target.settings.schema_range
-    )
+    """The range that a version declares; ``schema_range`` in parameters/ holds for those that declare none."""
+    declared = aliases.environment_variables(configuration).get(VARIABLE)
+    return definitions.parse_range(declared or target.settings.schema_range)
 
 
 def read_marker(target: Target, table: TableSettings) -> SchemaMarker:
@@ -73,15 +86,15 @@ def read_marker(target: Target, table: TableSettings) -> SchemaMarker:
     item = target.client("dynamodb").get_item(TableName=table.name, Key=key, ConsistentRead=True).get("Item")
     if not item:
         return SchemaMarker(table)
-    said = {name: next(iter(value.values())) for name, value in item.items()}
-    told = {name: str(said.get(name, "")) for name in ("migration", "state", "run", "since")}
+    values = {name: str(next(iter(value.values()))) for name, value in item.items()}
+    texts = {name: values.get(name, "") for name in TEXTS}
     try:
-        return SchemaMarker(table, int(str(said["version"])), **told, there=True)
+        return SchemaMarker(table, int(values["version"]), **texts, there=True)
     except (KeyError, ValueError):
         raise BuddyError(
             "schema-unreadable",
-            f"The item {KEY} of {table.name} says no schema version.",
-            next="Write the version that its items have; the archive has the migrations that ran.",
+            f"The item {KEY} of {table.name} has no valid schema version.",
+            next="Write the schema of its items into version. The archive has the migrations that ran.",
         ) from None
 
 
@@ -91,24 +104,34 @@ def is_marker(item: Mapping[str, Any], table: TableSettings) -> bool:
 
 
 def write_marker(target: Target, held: SchemaMarker, version: int, migration: str, state: str) -> SchemaMarker:
-    """Let a table say another schema, if it still says what ``held`` does. AWS: dynamodb:PutItem on condition, writes.
+    """Write a table's marker, if it is still ``held``. AWS: dynamodb:PutItem on condition, writes.
 
     Raises:
-        Refused: ``migration-moved``: somebody else migrates this table.
+        Refused: ``migration-moved``: another run migrates this table.
     """
-    marker = SchemaMarker(held.table, version, migration, state, target.run, iso_utc(target.clock.now()), there=True)
+    marker = SchemaMarker(
+        table=held.table,
+        version=version,
+        migration=migration,
+        state=state,
+        run=target.run,
+        since=iso_utc(target.clock.now()),
+        there=True,
+    )
     item = {name: {"S": KEY} for name in held.table.key} | {"version": {"N": str(version)}}
-    item |= {name: {"S": getattr(marker, name)} for name in ("migration", "state", "run", "since")}
-    seen = {":run": {"S": held.run}, ":since": {"S": held.since}, ":state": {"S": held.state}}
-    names = {f"#{name}": name for name in ("run", "since", "state")}
+    item |= {name: {"S": getattr(marker, name)} for name in TEXTS}
     condition: dict[str, Any] = {"ConditionExpression": f"attribute_not_exists({held.table.key[0]})"}
     if held.there:
-        condition = {"ConditionExpression": "#run = :run AND #since = :since AND #state = :state",
-                     "ExpressionAttributeNames": names, "ExpressionAttributeValues": seen}  # fmt: skip
+        compared = ("run", "since", "state")
+        condition = {
+            "ConditionExpression": " AND ".join(f"#{name} = :{name}" for name in compared),
+            "ExpressionAttributeNames": {f"#{name}": name for name in compared},
+            "ExpressionAttributeValues": {f":{name}": {"S": getattr(held, name)} for name in compared},
+        }
     try:
         target.client("dynamodb").put_item(TableName=held.table.name, Item=item, **condition)
     except AwsFailed:
-        # It may be our own first attempt that stands there, without an answer.
+        # The first attempt may have been written although its answer was lost.
         now = read_marker(target, held.table)
         if (now.run, now.state, now.version) == (target.run, state, version):
             return now
@@ -120,17 +143,17 @@ def write_marker(target: Target, held: SchemaMarker, version: int, migration: st
 
 
 def marker_moved(now: SchemaMarker) -> Refused:
-    """What is told to whoever migrates a table that says something else meanwhile."""
+    """The refusal of a step while another run changes the same table."""
     return Refused(
         "migration-moved",
-        f"Somebody else migrates {now.table.name}: {now}.",
+        f"Another run migrates {now.table.name}: {now}.",
         now="This run changed nothing after that.",
-        next="Let them end, then run again.",
+        next="Wait until that run ends, then run this again.",
     )
 
 
 def read_markers(target: Target) -> tuple[SchemaMarker | BuddyError, ...]:
-    """The schema of each table of the environment, or why it is not known. AWS: dynamodb:GetItem, reads only."""
+    """The schema of each table of the environment, or why it is unknown. AWS: dynamodb:GetItem, reads only."""
     found: list[SchemaMarker | BuddyError] = []
     for table in target.settings.tables:
         try:
@@ -143,24 +166,25 @@ def read_markers(target: Target) -> tuple[SchemaMarker | BuddyError, ...]:
 def compare_schemas(
     target: Target, version: str, configuration: Mapping[str, Any], found: Iterable[SchemaMarker | BuddyError]
 ) -> list[str]:
-    """What is not known of how a version fits the tables; a known misfit refuses.
+    """What is unknown about a version's compatibility with the tables; a known incompatibility refuses.
 
     Raises:
         Refused: ``schema-incompatible``, with what to do instead.
     """
-    mine, doubts = schema_range_of(target, configuration), []
+    declared = schema_range_of(target, configuration)
+    doubts = []
     for marker in found:
         if isinstance(marker, BuddyError):
-            doubts.append(f"which schema a table has is unknown: {marker.what}")
-        elif mine is None:
-            doubts.append(f"whether v{version} fits is unknown: it declares no {VARIABLE}, and {marker}")
-        elif not is_compatible(mine, marker):
-            raise _misfit(target, version, mine, marker)
+            doubts.append(f"the schema of a table is unknown: {marker.what}")
+        elif declared is None:
+            doubts.append(f"v{version} declares no {VARIABLE}, so its compatibility is unknown: {marker}")
+        elif not is_compatible(declared, marker):
+            raise _incompatible(target, version, declared, marker)
     return doubts
 
 
 def require_compatible(target: Target, version: str, configuration: Mapping[str, Any]) -> None:
-    """Refuse a version that does not fit the tables, right before traffic; what is unknown goes into the journal.
+    """Refuse a version that is incompatible with the tables, right before traffic; doubts go into the journal.
 
     AWS: dynamodb:GetItem, reads only.
 
@@ -171,18 +195,19 @@ def require_compatible(target: Target, version: str, configuration: Mapping[str,
         target.journal.append("passed-over", what="The schema could not be compared.", because=doubt)
 
 
-def is_compatible(mine: SchemaRange, marker: SchemaMarker) -> bool:
+def is_compatible(declared: SchemaRange, marker: SchemaMarker) -> bool:
     """Whether a version with this range reads and writes the table as it is."""
     valid = definitions.validity(marker.table.variable, marker.version)
-    return mine.low <= valid.high and valid.low <= mine.high
+    return declared.low <= valid.high and valid.low <= declared.high
 
 
-def _misfit(target: Target, version: str, mine: SchemaRange, marker: SchemaMarker) -> Refused:
-    behind = mine.low > marker.version
-    step = "carry the migration out first (expand, backfill, verify)" if behind else "run its rollback first"
+def _incompatible(target: Target, version: str, declared: SchemaRange, marker: SchemaMarker) -> Refused:
+    step = "run the rollback of its migration first"
+    if declared.low > marker.version:
+        step = "run its migration first (expand, backfill, verify)"
     return Refused(
         "schema-incompatible",
-        f"v{version} of {target.settings.function} reads and writes schema {mine}, and {marker}.",
-        next=f"Open operations/migrate_database and {step}, then run this again; or ship a build that reads schema "
-        f"{marker.version} with strategies/canary.",
+        f"v{version} of {target.settings.function} is compatible with schema {declared}, but {marker}.",
+        next=f"Open operations/migrate_database and {step}, then run this again. Or deploy a build that is compatible "
+        f"with schema {marker.version} with strategies/canary.",
     )

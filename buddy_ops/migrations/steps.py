@@ -1,7 +1,7 @@
-"""Migrations by expand and contract: a table's items change their shape while people use them.
+"""Migrations by expand and contract: the items of a table change their schema while people use them.
 
-Knows the five steps, and when each may be taken. Each can be run again after a kill: what is done already is passed
-over. Never overwrites somebody else's write: an item that changed while it was looked at is left for the next pass.
+There are five steps. Each can be run again after it was interrupted: what is done already is skipped. A step never
+overwrites another writer's change: an item that changed after it was read is left for the next pass.
 """
 
 from collections.abc import Callable
@@ -15,32 +15,32 @@ from buddy_ops.aws.tables import Change, Page
 from buddy_ops.core.errors import BuddyError, InvalidInput, Refused
 from buddy_ops.core.plan import Approval, Plan
 from buddy_ops.core.settings import TableSettings
+from buddy_ops.core.text import duration
 from buddy_ops.migrations import definitions, schema
-from buddy_ops.migrations.definitions import Attributes, Item, Migration
+from buddy_ops.migrations.definitions import Attributes, Item, Migration, SchemaRange
 from buddy_ops.migrations.schema import SchemaMarker
 
 Tell = Callable[[str], None]
-"""Who hears how far a step is."""
+"""Called with a line of progress."""
 
 Step = Literal["expand", "backfill", "verify", "contract", "rollback"]
 STEPS: tuple[Step, ...] = get_args(Step)
 OPEN = ("expanded", "verified")
-TAKEN = ("contracting", "contracted")
-MAY: dict[Step, tuple[str, ...]] = {
+ALLOWED_STATES: dict[Step, tuple[str, ...]] = {
     "backfill": OPEN,
     "verify": (*OPEN, "contracted"),
     "contract": ("verified", "contracting"),
-    "rollback": (*OPEN, *TAKEN, "reverting"),
+    "rollback": (*OPEN, "contracting", "contracted", "reverting"),
 }
-"""In which states of its table a step may be taken; 'expand' where no other migration is under way."""
+"""The states of its table in which a step may run; 'expand' where no other migration is in progress."""
 
 SETTLE = timedelta(seconds=60)
-"""How long after a table says where it goes no request, no rollback and no page of a step before is under way."""
+"""After a marker was written, no request, no rollback and no page of an earlier step takes longer than this."""
 
 PASSES = 5
-"""How often a step goes through the table while items give way to other people's writes."""
+"""How often a step goes through the table while items conflict with other writers."""
 
-TOLD_EVERY = timedelta(seconds=10)
+PROGRESS_EVERY = timedelta(seconds=10)
 EXAMPLES = 3
 
 
@@ -52,14 +52,19 @@ class MigrationPlan(Plan):
     step: Step
     marker: SchemaMarker
 
+    @property
+    def is_contracted(self) -> bool:
+        """Whether the table has the new schema. Until then the old attributes are the truth, from then on the new."""
+        return self.marker.version == self.migration.to
+
 
 @dataclass
 class BackfillTally:
     """What a pass found and did.
 
     Attributes:
-        gave_way: items that somebody else changed meanwhile.
-        wrong: items that cannot be brought into the shape; ``examples`` are some, with the reason.
+        conflicts: items that another writer changed meanwhile.
+        wrong: items that cannot be converted; ``examples`` are some, with the reason.
     """
 
     items: int = 0
@@ -70,13 +75,15 @@ class BackfillTally:
 
     @property
     def left(self) -> int:
-        """Items that are not as the step wants them."""
+        """Items that the step could not bring into its schema."""
         return self.conflicts + self.wrong
 
     def add(self, other: "BackfillTally") -> None:
-        """Count another part of the same pass in."""
-        for name in ("items", "changed", "conflicts", "wrong"):
-            setattr(self, name, getattr(self, name) + getattr(other, name))
+        """Add another part of the same pass."""
+        self.items += other.items
+        self.changed += other.changed
+        self.conflicts += other.conflicts
+        self.wrong += other.wrong
         self.examples = (self.examples + other.examples)[:EXAMPLES]
 
 
@@ -89,14 +96,14 @@ class StepResult:
     marker: SchemaMarker
 
     def __str__(self) -> str:
-        counted = (
-            f"{self.step}: {self.tally.items:,} items seen, {self.tally.changed:,} changed, {self.tally.left:,} left."
-        )
-        return "\n".join((counted, *self.tally.examples, f"{self.marker}."))
+        tally = self.tally
+        result = "FAILED" if tally.left else "SUCCEEDED"
+        counted = f"{tally.items:,} items read, {tally.changed:,} changed, {tally.left:,} left"
+        return "\n".join((f"{result} {self.step}: {counted}.", *tally.examples, f"{self.marker}."))
 
 
-def no_progress(said: str) -> None:
-    """Hears nothing."""
+def no_progress(line: str) -> None:
+    """Ignores progress."""
 
 
 def plan_step(target: Target, name: str, step: str) -> MigrationPlan:
@@ -109,23 +116,24 @@ def plan_step(target: Target, name: str, step: str) -> MigrationPlan:
         Refused: ``migration-order``, ``schema-needed``, ``frozen``.
     """
     migration, table = find_migration(target, name)
-    if step not in STEPS:
-        raise _unknown(f"{step!r} is no step", f"one of {', '.join(STEPS)}")
-    chosen: Step = step
+    chosen = _step(step)
     marker = schema.read_marker(target, table)
-    _refuse_out_of_order(migration, chosen, marker)
-    if chosen in ("contract", "rollback"):
-        _refuse_needed(target, migration, migration.to if chosen == "contract" else migration.source)
+    _require_order(migration, chosen, marker)
+    if chosen == "contract":
+        _require_unneeded(target, keep=migration.to, drop=migration.source)
+    elif chosen == "rollback":
+        _require_unneeded(target, keep=migration.source, drop=migration.to)
     if chosen in ("expand", "backfill", "contract"):
         freezes.require_unfrozen(target)
+    rules = target.settings.rollout
     back = chosen == "rollback"
     return MigrationPlan(
         title=f"{chosen.capitalize()} {name} of {table.name}: schema {migration.source} to {migration.to}",
         now=(str(marker),),
-        then=_then(migration, chosen, marker),
-        calls=_calls(chosen),
-        undo=(_undo(chosen),),
-        reasons=_reasons(target, migration, chosen),
+        then=_effects(migration, chosen, marker),
+        calls=CALLS[chosen],
+        undo=(REDO if back else UNDO,),
+        reasons=_reasons(target, migration) if chosen == "contract" else (),
         covers={
             "action": "migration",
             "environment": target.environment,
@@ -134,8 +142,8 @@ def plan_step(target: Target, name: str, step: str) -> MigrationPlan:
             "step": chosen,
             "from": marker.version,
         },
-        approvals=1 if back else target.settings.rollout.approvals,  # as every way back: one person who is awake
-        demand_hash=target.settings.rollout.demand_plan_hash and not back,
+        approvals=1 if back else rules.approvals,  # as for every rollback: one person suffices
+        demand_hash=rules.demand_plan_hash and not back,
         migration=migration,
         step=chosen,
         marker=marker,
@@ -143,10 +151,10 @@ def plan_step(target: Target, name: str, step: str) -> MigrationPlan:
 
 
 def run_step(target: Target, plan: MigrationPlan, approval: Approval, tell: Tell = no_progress) -> StepResult:
-    """Take the step; running it again after a kill goes on.
+    """Run the step; run again after an interruption, it continues.
 
     Args:
-        tell: told how far it is, with rate and time left.
+        tell: called with a line of progress, with rate and time left.
 
     AWS: dynamodb:Scan, GetItem, DescribeTable, TransactWriteItems and PutItem (on condition); for contract
     lambda:ListAliases, GetFunctionConfiguration.
@@ -156,22 +164,22 @@ def run_step(target: Target, plan: MigrationPlan, approval: Approval, tell: Tell
         AwsFailed: what was done until then stays done.
     """
     approval.must_cover(plan)
-    migration, step, marker = plan.migration, plan.step, plan.marker
+    step = plan.step
+    marker = plan.marker
     if target.dry_run:
         return StepResult(step, BackfillTally(), marker)
     if step == "expand":
-        return StepResult(
-            step, BackfillTally(), schema.write_marker(target, marker, migration.source, migration.name, "expanded")
-        )
+        marker = _write_marker(target, plan, marker, version=plan.migration.source, state="expanded")
+        return StepResult(step, BackfillTally(), marker)
     if step == "contract":
         marker = _announce_contract(target, plan)
     elif step == "rollback" and marker.state != "reverting":
-        marker = schema.write_marker(target, marker, marker.version, migration.name, "reverting")
+        marker = _write_marker(target, plan, marker, version=marker.version, state="reverting")
         target.clock.sleep_until(target.clock.now() + SETTLE)
     tally = _passes(target, plan, marker, tell)
-    marker = _conclude(target, plan, marker, tally)
+    marker = _write_result(target, plan, marker, complete=not tally.left)
     target.journal.append(
-        "migrated", step=step, migration=migration.name, by=approval.by, changed=tally.changed, left=tally.left
+        "migrated", step=step, migration=plan.migration.name, by=approval.by, changed=tally.changed, left=tally.left
     )
     return StepResult(step, tally, marker)
 
@@ -182,26 +190,40 @@ def raise_for_failure(done: StepResult) -> None:
     Raises:
         BuddyError: ``migration-incomplete``.
     """
-    if done.tally.left:
+    tally = done.tally
+    if tally.left:
         raise BuddyError(
             "migration-incomplete",
-            f"{done.step} left {done.tally.left:,} of {done.tally.items:,} items as they were. "
-            f"{' '.join(done.tally.examples)}",
-            now=f"{done.marker}; every other item is done.",
-            next="Items that people were changing: run the same step again. Others: correct them, or what the "
-            "migration makes of them (buddy_ops/migrations/definitions.py).",
+            f"{done.step} left {tally.left:,} of {tally.items:,} items unchanged. {' '.join(tally.examples)}",
+            now=f"{done.marker}. Every other item is done.",
+            next="Run the same step again if people were changing these items. Otherwise correct the items, or their "
+            "migration in buddy_ops/migrations/definitions.py.",
         )
 
 
+@dataclass(frozen=True)
+class VersionSchema:
+    """A version that an alias serves, or that traffic may return to automatically: why, and what it declares."""
+
+    version: str
+    why: str
+    declared: SchemaRange | None
+
+    def __str__(self) -> str:
+        if self.declared is None:
+            return f"v{self.version} ({self.why}) declares no {schema.VARIABLE}"
+        return f"v{self.version} ({self.why}) is compatible with schema {self.declared}"
+
+
 def describe_tables(target: Target) -> str:
-    """The schema of each table, and what each version knows that serves, or that traffic may return to by itself.
+    """The schema of each table, and the compatibility of each version that has traffic or may get it automatically.
 
     AWS: dynamodb:GetItem, lambda:ListAliases, GetFunctionConfiguration, reads only.
     """
-    lines = [each.what if isinstance(each, BuddyError) else f"{each}." for each in schema.read_markers(target)]
-    for version, why in _serving(target).items():
-        known = schema.schema_range_of(target, aliases.get_configuration(target, version))
-        lines.append(f"v{version} ({why}) " + (f"knows schema {known}." if known else "does not say what it knows."))
+    lines = []
+    for marker in schema.read_markers(target):
+        lines.append(marker.what if isinstance(marker, BuddyError) else f"{marker}.")
+    lines += [f"{version}." for version in serving_versions(target)]
     return "\n".join(lines)
 
 
@@ -209,100 +231,116 @@ def describe_tables(target: Target) -> str:
 
 
 def find_migration(target: Target, name: str) -> tuple[Migration, TableSettings]:
-    """A migration by its name, and the environment's table that it is of. Raises InvalidInput ``unknown-migration``."""
-    known = {each.name: each for each in definitions.MIGRATIONS}
-    if name not in known:
-        raise _unknown(f"There is no migration {name!r}", f"one of {', '.join(known)}")
+    """A migration by its name, and its table in this environment. Raises InvalidInput ``unknown-migration``."""
+    migrations = {migration.name: migration for migration in definitions.MIGRATIONS}
+    if name not in migrations:
+        raise _unknown(f"There is no migration {name!r}.", f"Choose one of: {', '.join(migrations)}.")
+    variable = migrations[name].table
     for table in target.settings.tables:
-        if table.variable == known[name].table:
-            return known[name], table
+        if table.variable == variable:
+            return migrations[name], table
     raise _unknown(
-        f"{target.environment} has no table for {known[name].table}", "it under `tables` in the environment's file"
+        f"{target.environment} has no table for {variable}.",
+        f"Add it to tables in parameters/{target.environment}.yaml.",
     )
 
 
-def _unknown(what: str, give: str) -> InvalidInput:
-    return InvalidInput("unknown-migration", f"{what}.", next=f"Give {give}.")
+def _step(text: str) -> Step:
+    for step in STEPS:
+        if step == text:
+            return step
+    raise _unknown(f"There is no step {text!r}.", f"Choose one of: {', '.join(STEPS)}.")
 
 
-def _refuse_out_of_order(migration: Migration, step: Step, marker: SchemaMarker) -> None:
-    mine = marker.migration == migration.name
-    under_way = marker.state in (*OPEN, "contracting", "reverting")
+def _unknown(what: str, next: str) -> InvalidInput:
+    return InvalidInput("unknown-migration", what, next=next)
+
+
+def _require_order(migration: Migration, step: Step, marker: SchemaMarker) -> None:
+    own = marker.migration == migration.name
     if step == "expand":
-        fine = marker.version == migration.source and (not under_way or (mine and marker.state in OPEN))
+        idle = marker.state not in (*OPEN, "contracting", "reverting")
+        allowed = marker.version == migration.source and (idle or (own and marker.state in OPEN))
+        needs = "no other migration in progress"
     else:
-        fine = mine and marker.state in MAY[step]
-    if not fine:
-        ready = "where no other migration is under way" if step == "expand" else f"once it is {' or '.join(MAY[step])}"
+        allowed = own and marker.state in ALLOWED_STATES[step]
+        needs = f"state {' or '.join(ALLOWED_STATES[step])}"
+    if not allowed:
         raise Refused(
             "migration-order",
-            f"{step} of {migration.name} (schema {migration.source} to {migration.to}) comes {ready}, and {marker}.",
-            next="The order is expand, backfill, verify, contract; rollback from each of them.",
+            f"{step} of {migration.name} (schema {migration.source} to {migration.to}) needs {needs}, but {marker}.",
+            next="Run the steps in this order: expand, backfill, verify, contract. After any of them: rollback.",
         )
 
 
-def _refuse_needed(target: Target, migration: Migration, version: int) -> None:
-    """Refuse while any version that serves, or that traffic may return to by itself, does without schema ``version``.
+def _require_unneeded(target: Target, *, keep: int, drop: int) -> None:
+    """Refuse while a version with traffic, or one that may get it automatically, is incompatible with schema ``keep``.
 
     Raises:
         Refused: ``schema-needed``.
     """
-    needing = []
-    for number, why in _serving(target).items():
-        known = schema.schema_range_of(target, aliases.get_configuration(target, number))
-        if known is None:
-            needing.append(f"v{number} ({why}) declares no {schema.VARIABLE}")
-        elif version not in known:
-            needing.append(f"v{number} ({why}) knows schema {known}")
+    versions = serving_versions(target)
+    needing = [str(version) for version in versions if version.declared is None or keep not in version.declared]
     if needing:
         raise Refused(
             "schema-needed",
-            f"The shape of schema {migration.source if version == migration.to else migration.to} is still needed, "
-            f"since {version} is not known to: {'; '.join(needing)}.",
-            next=f"Let only versions serve that know schema {version} (strategies/canary), then run this again.",
+            f"Schema {drop} is still needed by versions that are not compatible with schema {keep}: "
+            f"{'; '.join(needing)}.",
+            next=f"Deploy a version that is compatible with schema {keep} (strategies/canary), then run this again.",
         )
 
 
-def _serving(target: Target) -> dict[str, str]:
-    """Each version that an alias serves, both weights, or that an open rollout may return to; with the reason."""
-    found: dict[str, str] = {}
+def serving_versions(target: Target) -> tuple[VersionSchema, ...]:
+    """Each version that an alias serves, both weights, or that an open rollout may return to.
+
+    AWS: lambda:ListAliases, every page, GetFunctionConfiguration, reads only.
+    """
+    reasons: dict[str, str] = {}
     for page in target.client("lambda").get_paginator("list_aliases").paginate(FunctionName=target.settings.function):
         for alias in page["Aliases"]:
             record = aliases.decode_rollout_state(alias.get("Description", ""))
             if record is not None and record.open and record.stable_version:
-                found[record.stable_version] = f"the rollout on alias {alias['Name']} may return to it"
+                reasons[record.stable_version] = f"the rollout on alias {alias['Name']} may return to it"
             weights = (alias.get("RoutingConfig") or {}).get("AdditionalVersionWeights") or {}
             for version in (alias["FunctionVersion"], *weights):
-                found[str(version)] = f"alias {alias['Name']} serves it"
-    return found
+                reasons[str(version)] = f"alias {alias['Name']} serves it"
+    return tuple(
+        VersionSchema(version, why, schema.schema_range_of(target, aliases.get_configuration(target, version)))
+        for version, why in reasons.items()
+    )
 
 
 # What is done
 
 
 def _announce_contract(target: Target, plan: MigrationPlan) -> SchemaMarker:
-    """Say the new schema first, so that no rollback goes past it; then look at the aliases again.
+    """Write the new schema first, so that no rollback passes it; then read the aliases again.
 
     A rollback that read the old schema has moved its traffic by then, and is seen.
     """
-    began = plan.marker.state == "contracting"
-    marker = schema.write_marker(target, plan.marker, plan.migration.to, plan.migration.name, "contracting")
+    migration = plan.migration
+    marker = _write_marker(target, plan, plan.marker, version=migration.to, state="contracting")
     target.clock.sleep_until(target.clock.now() + SETTLE)
     try:
-        _refuse_needed(target, plan.migration, plan.migration.to)
+        _require_unneeded(target, keep=migration.to, drop=migration.source)
     except Refused:
-        if not began:
-            schema.write_marker(target, marker, plan.migration.source, plan.migration.name, "verified")
+        # A contract that had begun before has changed items already: then the new schema stays.
+        if plan.marker.state != "contracting":
+            _write_marker(target, plan, marker, version=migration.source, state="verified")
         raise
     return marker
 
 
+def _write_marker(target: Target, plan: MigrationPlan, held: SchemaMarker, *, version: int, state: str) -> SchemaMarker:
+    return schema.write_marker(target, held, version=version, migration=plan.migration.name, state=state)
+
+
 def _passes(target: Target, plan: MigrationPlan, marker: SchemaMarker, tell: Tell) -> BackfillTally:
-    """Go through the table until nothing gives way any more."""
+    """Go through the table until no item conflicts with another writer."""
     total = int(target.client("dynamodb").describe_table(TableName=plan.marker.table.name)["Table"]["ItemCount"])
     changed = 0
     for _ in range(PASSES):
-        tally = _go_through(target, plan, marker, _Progress(target, total, tell))
+        tally = _pass(target, plan, marker, _Progress(target, total, tell))
         changed += tally.changed
         if not tally.conflicts:
             break
@@ -310,43 +348,49 @@ def _passes(target: Target, plan: MigrationPlan, marker: SchemaMarker, tell: Tel
     return tally
 
 
-def _go_through(target: Target, plan: MigrationPlan, marker: SchemaMarker, progress: "_Progress") -> BackfillTally:
-    tally, table = BackfillTally(), plan.marker.table
-    for _, part in tables.parallel_scan(target, table.name, lambda page: _settle(target, plan, marker, page)):
+def _pass(target: Target, plan: MigrationPlan, marker: SchemaMarker, progress: "_Progress") -> BackfillTally:
+    tally = BackfillTally()
+    pages = tables.parallel_scan(target, marker.table.name, lambda page: _convert_page(target, plan, marker, page))
+    for _, part in pages:
         tally.add(part)
         progress.tell(tally)
     return tally
 
 
-def _settle(target: Target, plan: MigrationPlan, marker: SchemaMarker, page: Page) -> BackfillTally:
-    """Bring a page's items into the step's shape, a hundred a call."""
-    _refuse_moved(target, marker)
-    table, tally, changes = plan.marker.table, BackfillTally(), list[Change]()
-    shape = _shape(plan)
+def _convert_page(target: Target, plan: MigrationPlan, marker: SchemaMarker, page: Page) -> BackfillTally:
+    """Bring a page's items into the step's schema, a hundred a call."""
+    _require_unmoved(target, marker)
+    table = marker.table
+    tally = BackfillTally()
+    changes = list[Change]()
+    convert = _converter(plan)
     for item in page.items:
         if item[table.key[0]] == {"S": schema.KEY}:
             continue
         tally.items += 1
         try:
-            to = shape(item)
+            converted = convert(item)
         except ValueError as error:
             tally.wrong += 1
             tally.examples.append(f"{tables.key_attributes(item, table.key)}: {error}.")
             continue
-        if to != item:
-            changes.append(Change(item, to))
+        if converted != item:
+            changes.append(Change(item, converted))
     if plan.step == "verify":
         tally.wrong += len(changes)
         return tally
     for first in range(0, len(changes), tables.A_TRANSACTION):
-        some = changes[first : first + tables.A_TRANSACTION]
-        gave_way = len(tables.write_batch(target, table.name, table.key, some))
-        tally.add(BackfillTally(changed=len(some) - gave_way, conflicts=gave_way))
+        batch = changes[first : first + tables.A_TRANSACTION]
+        conflicts = len(tables.write_batch(target, table.name, table.key, batch))
+        tally.changed += len(batch) - conflicts
+        tally.conflicts += conflicts
     return tally
 
 
-def _refuse_moved(target: Target, held: SchemaMarker) -> None:
-    """Ask after each page was read, before any of it is written, whose step it is: what is old and new turns with it.
+def _require_unmoved(target: Target, held: SchemaMarker) -> None:
+    """Check after each page was read, before any of it is written, that the table is still in this step.
+
+    Another step would change which attributes are the truth.
 
     Raises:
         Refused: ``migration-moved``.
@@ -356,95 +400,101 @@ def _refuse_moved(target: Target, held: SchemaMarker) -> None:
         raise schema.marker_moved(now)
 
 
-def _shape(plan: MigrationPlan) -> Callable[[Item], Attributes]:
-    """What the step makes of an item. Until the contract the old attributes are the truth, from then on the new."""
-    migration, new = plan.migration, plan.marker.version == plan.migration.to
-    if plan.step == "contract" or (plan.step == "verify" and new):
-        return migration.contracted
-    if plan.step == "rollback" and not new:
-        return migration.reverted
-    return lambda item: migration.harmonised(item, "new" if new else "old")
+def _converter(plan: MigrationPlan) -> Callable[[Item], Attributes]:
+    """What the step makes of an item."""
+    if plan.step == "contract" or (plan.step == "verify" and plan.is_contracted):
+        return plan.migration.contracted
+    if plan.step == "rollback" and not plan.is_contracted:
+        return plan.migration.reverted
+    return lambda item: plan.migration.harmonised(item, "new" if plan.is_contracted else "old")
 
 
-def _conclude(target: Target, plan: MigrationPlan, marker: SchemaMarker, tally: BackfillTally) -> SchemaMarker:
-    """What the table says from now on."""
-    migration, new, whole = plan.migration, plan.marker.version == plan.migration.to, not tally.left
-    state, version = marker.state, marker.version
-    if plan.step == "verify" and not new:
-        state = "verified" if whole else "expanded"
-    elif plan.step == "contract" and whole:
+def _write_result(target: Target, plan: MigrationPlan, marker: SchemaMarker, complete: bool) -> SchemaMarker:
+    """The table's marker after a step."""
+    state = marker.state
+    version = marker.version
+    if plan.step == "verify" and not plan.is_contracted:
+        state = "verified" if complete else "expanded"
+    elif plan.step == "contract" and complete:
         state = "contracted"
-    elif plan.step == "rollback" and whole:
-        state, version = ("expanded" if new else "reverted"), migration.source
+    elif plan.step == "rollback" and complete:
+        state = "expanded" if plan.is_contracted else "reverted"
+        version = plan.migration.source
     if (state, version) == (marker.state, marker.version):
         return marker
-    return schema.write_marker(target, marker, version, migration.name, state)
+    return _write_marker(target, plan, marker, version=version, state=state)
 
 
 class _Progress:
-    """Tells how far a pass is, at most every few seconds. ``total`` is DynamoDB's own count, up to 6 hours old."""
+    """Reports the progress of a pass every few seconds. ``total`` is DynamoDB's own count, up to 6 hours old."""
 
     def __init__(self, target: Target, total: int, tell: Tell) -> None:
-        self._target, self._total, self._tell = target, total, tell
-        self._began = self._told = target.clock.now()
+        self._target = target
+        self._total = total
+        self._tell = tell
+        self._began = self._last = target.clock.now()
 
     def tell(self, tally: BackfillTally) -> None:
         now = self._target.clock.now()
-        if now - self._told >= TOLD_EVERY or tally.items >= self._total:
-            self._told = now
-            self._tell(told(tally, self._total, self._began, now))
+        if now - self._last >= PROGRESS_EVERY or tally.items >= self._total:
+            self._last = now
+            self._tell(describe_progress(tally, self._total, self._began, now))
 
 
-def told(tally: BackfillTally, total: int, began: datetime, now: datetime) -> str:
-    """One line: how many of about how many items, how fast, and how long yet."""
+def describe_progress(tally: BackfillTally, total: int, began: datetime, now: datetime) -> str:
+    """One line: items read of about how many, rate, and time left."""
     line = f"{tally.items:,} of about {max(total, tally.items):,} items, {tally.changed:,} changed, {tally.left:,} left"
     passed_s = (now - began).total_seconds()
     if passed_s <= 0 or not tally.items:
         return line
     rate = tally.items / passed_s
-    return f"{line}; {rate:,.0f} items a second, {max(0, total - tally.items) / rate:,.0f} s to go"
+    return f"{line}; {rate:,.0f} items/s, about {duration(max(0, total - tally.items) / rate)} left"
 
 
 # How it reads
 
+MARK = "dynamodb:PutItem the table's schema, if it is unchanged"
+ITEMS = "dynamodb:TransactWriteItems each item, if it is unchanged"
+CALLS: dict[Step, tuple[str, ...]] = {
+    "expand": (MARK,),
+    "backfill": (ITEMS,),
+    "verify": (MARK,),
+    "contract": (MARK, ITEMS),
+    "rollback": (MARK, ITEMS),
+}
+UNDO = "this notebook with step=rollback; after a contract it recreates the old attributes from the new ones"
+REDO = "the same migration again, from expand"
 
-def _then(migration: Migration, step: Step, marker: SchemaMarker) -> tuple[str, ...]:
-    old, new = ", ".join(migration.old), ", ".join(migration.new)
-    back = f"every item has {old} again, beside {new}" if marker.version == migration.to else f"no item has {new}"
-    return {
-        "expand": (f"the table says that {new} comes beside {old}; no item changes",),
-        "backfill": (f"every item has {new} beside {old}; an item that somebody changes meanwhile is taken up again",),
-        "verify": ("nothing but the table's own state, which says whether all items are right",),
+
+def _effects(migration: Migration, step: Step, marker: SchemaMarker) -> tuple[str, ...]:
+    old = ", ".join(migration.old)
+    new = ", ".join(migration.new)
+    reverted = f"no item has {new}"
+    if marker.version == migration.to:
+        reverted = f"every item has {old} again, beside {new}"
+    effects: dict[Step, tuple[str, ...]] = {
+        "expand": (f"the table records that {new} is added beside {old}; no item changes",),
+        "backfill": (f"every item has {new} beside {old}; an item that changes meanwhile is converted again",),
+        "verify": ("only the table's own record, which says whether all items are right",),
         "contract": (
-            f"the table has schema {migration.to}: from then on no version serves that does not know it",
-            f"{old} is gone from every item whose {new} says the same",
+            f"the table has schema {migration.to}: only versions that are compatible with it can get traffic",
+            f"{old} is removed from every item whose {new} has the same value",
         ),
-        "rollback": (back, f"the table has schema {migration.source}"),
-    }[step]
+        "rollback": (reverted, f"the table has schema {migration.source}"),
+    }
+    return effects[step]
 
 
-def _calls(step: Step) -> tuple[str, ...]:
-    mark = "dynamodb:PutItem the table's schema, if it is as it was read"
-    items = "dynamodb:TransactWriteItems each item, if it is as it was read"
-    return {"expand": (mark,), "backfill": (items,), "verify": (mark,)}.get(step, (mark, items))
-
-
-def _undo(step: Step) -> str:
-    if step == "rollback":
-        return "the same migration again, from expand"
-    return "this notebook with step=rollback; after a contract it makes the old attributes anew from the new ones"
-
-
-def _reasons(target: Target, migration: Migration, step: Step) -> tuple[str, ...]:
-    alias = aliases.read_alias(target) if step == "contract" else None
-    record = alias.rollout if alias else None
-    told = []
-    for version in (record.stable_version, record.fallback_version) if record else ():
-        if (
-            version
-            and (known := schema.schema_range_of(target, aliases.get_configuration(target, version))) is not None
-        ):
-            told += [f"after it no rollback to v{version}, which knows schema {known}"] * (migration.to not in known)
-    if step == "contract":
-        told.append("`invariants` of the table in parameters/ that name an old attribute must change with it")
-    return tuple(told)
+def _reasons(target: Target, migration: Migration) -> tuple[str, ...]:
+    """Warnings before a contract."""
+    alias = aliases.read_alias(target)
+    reasons = []
+    if alias is not None and alias.rollout is not None:
+        for version in (alias.rollout.stable_version, alias.rollout.fallback_version):
+            if not version:
+                continue
+            declared = schema.schema_range_of(target, aliases.get_configuration(target, version))
+            if declared is not None and migration.to not in declared:
+                reasons.append(f"after it no rollback to v{version}, which is compatible with schema {declared} only")
+    reasons.append("`invariants` of the table in parameters/ that name an old attribute must change with it")
+    return tuple(reasons)

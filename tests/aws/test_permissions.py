@@ -19,7 +19,7 @@ from buddy_ops.aws.permissions import Role
 from buddy_ops.checks import setup
 from buddy_ops.checks import status as status_
 from buddy_ops.deployment import announcements, rollback, rollout
-from buddy_ops.health import metrics
+from buddy_ops.health import logs
 from buddy_ops.migrations import steps as migration_steps
 from buddy_ops.notebook import charts
 from buddy_ops.runs import archive, stores, supervisor
@@ -209,7 +209,7 @@ def shipping(here: Situation, artifact: str, **options: Any) -> list[dict[str, A
     with closing(here.connect(**options)) as mine:
         plan = rollout.plan_rollout(mine, artifact)
         outcome = rollout.drive_rollout(mine, rollout.run_rollout(mine, plan, approve(mine, plan)))
-        metrics.describe_cold_starts(mine, outcome.began, outcome.ended)
+        logs.describe_cold_starts(mine, outcome.began, outcome.ended)
         return mine.journal.records
 
 

@@ -108,14 +108,14 @@ def test_an_alarm_that_reaches_nobody_is_told(situation: Bring) -> None:
     apply(target)
     name = f"{here.function}-error-rate"
     (wiring,) = proved(target, name)
-    assert not wiring.proved and "nobody listens" in wiring.says
+    assert not wiring.proved and "no confirmed subscription" in wiring.says
     with pytest.raises(BuddyError, match="alarm-silent"):
         alarms.raise_for_unproven([wiring])
     here = situation("good")
     silent = here.connect()
     apply(silent)
     (wiring,) = proved(silent, name)
-    assert not wiring.proved and "told nobody" in wiring.says
+    assert not wiring.proved and "no notification" in wiring.says
 
 
 def test_an_alarm_whose_actions_were_switched_off_is_repaired(situation: Bring) -> None:

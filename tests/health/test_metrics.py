@@ -13,7 +13,7 @@ import pytest
 from buddy_ops.aws.session import Target
 from buddy_ops.health import metrics
 from buddy_ops.health.judge import Counts
-from buddy_ops.health.metrics import MINUTE, MetricsReading, MinuteRow
+from buddy_ops.health.metrics import MINUTE, MetricsReading
 from buddy_sandbox import builds
 from buddy_sandbox.faults import FaultProfile
 from tests.conftest import Situation, intercept
@@ -289,25 +289,7 @@ def test_the_delay_of_the_policy_covers_cloudwatchs_own(bring: Bring) -> None:
     assert metrics.read_minutes(mine, ("1",), lambda _: "1", until - 10 * MINUTE, until) == first
 
 
-# As a frame
-
-
-def test_a_frame_is_tidy() -> None:
-    """One row per minute and version, in UTC, with the documented columns; a rate without requests is not a number."""
-    at = datetime(2026, 11, 22, 3, 12, tzinfo=UTC)
-    rows = [
-        MinuteRow(at, {"41": Counts(540, 27, 3, 2), "42": Counts()}, {"41": 950.0}),
-        MinuteRow(at + MINUTE, {"41": Counts(10), "42": Counts(5, 5)}, {"41": 1.0, "42": 2.0}),
-    ]
-    found = metrics.frame(rows)
-    columns = ["version", "requests", "errors", "slow", "throttles", "error_rate", "p99_ms"]
-    assert list(found.columns) == columns and list(found["version"]) == ["41", "42", "41", "42"]
-    assert str(found.index.tz) == "UTC" and found.index.name == "at"
-    assert list(found["error_rate"])[::2] == [0.05, 0.0] and math.isnan(found["error_rate"].iloc[1])
-    assert math.isnan(found["p99_ms"].iloc[1]) and found["p99_ms"].iloc[3] == 2.0
-    assert found["throttles"].iloc[0] == 2
-    empty = metrics.frame([])
-    assert len(empty) == 0 and list(empty.columns) == columns
+# The p99
 
 
 def test_the_p99_has_an_interval_that_more_requests_narrow(situation: Bring) -> None:

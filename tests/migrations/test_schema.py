@@ -63,7 +63,7 @@ def test_a_rollback_past_a_contract_is_refused(here: Situation) -> None:
     with pytest.raises(Refused, match="schema-incompatible") as refused:
         rollback.plan_rollback(mine)
     assert "v2 of" in refused.value.what and "schema 1" in refused.value.what and "has schema 2" in refused.value.what
-    assert "operations/migrate_database" in refused.value.next and "its rollback" in refused.value.next
+    assert "operations/migrate_database" in refused.value.next and "rollback of its migration" in refused.value.next
     assert here.alias()["FunctionVersion"] == "3"
 
 
@@ -105,7 +105,7 @@ def test_what_is_unknown_only_warns(here: Situation, kind: str, monkeypatch: pyt
     at(mine, 2)
     here.ask("chaos", kind=kind, operation="GetItem", times=FOREVER)
     plan = rollback.plan_rollback(mine)
-    assert any("which schema a table has is unknown" in each for each in plan.reasons)
+    assert any("the schema of a table is unknown" in each for each in plan.reasons)
     done = rollback.run_rollback(mine, plan, approve(mine, plan))
     here.ask("chaos")
     assert done.serving == "2"
@@ -118,7 +118,7 @@ def test_a_version_that_declares_nothing_only_warns(here: Situation) -> None:
     mine.settings = mine.settings.model_copy(update={"schema_range": None})
     at(mine, 2)
     (doubt,) = rollback.plan_rollback(mine).reasons
-    assert "whether v2 fits is unknown" in doubt
+    assert "v2 declares no SCHEMA_RANGE" in doubt
     mine.settings = mine.settings.model_copy(update={"schema_range": "1"})
     with pytest.raises(Refused, match="schema-incompatible"):
         rollback.plan_rollback(mine)
@@ -147,7 +147,7 @@ def test_a_build_that_does_not_fit_gets_no_traffic(here: Situation, declared: st
     artifact = str(builds.write(here.folder / "build.zip", PROFILES["good"], "2.0.0", declared))
     with pytest.raises(Refused, match="schema-incompatible") as refused:
         ship(mine, artifact)
-    assert ("its rollback" if declared == "1" else "expand, backfill, verify") in refused.value.next
+    assert ("rollback of its migration" if declared == "1" else "expand, backfill, verify") in refused.value.next
     assert here.alias()["FunctionVersion"] == "1" and here.calls("UpdateAlias") == []
 
 
@@ -186,7 +186,7 @@ def test_a_table_that_says_something_unreadable_is_unknown(here: Situation) -> N
     item: dict[str, Any] = {"user_id": {"S": "#schema"}, "reminder_id": {"S": "#schema"}, "version": {"S": "two"}}
     here.client("dynamodb").put_item(TableName=table.name, Item=item)
     (doubt,) = schema.compare_schemas(mine, "1", {}, schema.read_markers(mine))
-    assert "says no schema version" in doubt
+    assert "no valid schema version" in doubt
     missing = replace(SchemaMarker(table), table=table.model_copy(update={"name": "buddy-none-sandbox"}))
     with pytest.raises(AwsFailed):
         schema.write_marker(mine, missing, 1, "m", "expanded")

@@ -162,7 +162,7 @@ def test_the_way_back_waits_for_versions_that_know_the_old_shape(here: Situation
     shipped_late.update_alias(FunctionName=here.function, Name="live", FunctionVersion=version)
     with pytest.raises(Refused, match="schema-needed") as refused:
         migration_steps.plan_step(mine, NAME, "rollback")
-    assert f"v{version} (alias live serves it) knows schema 2" in refused.value.what
+    assert f"v{version} (alias live serves it) is compatible with schema 2" in refused.value.what
 
 
 def test_what_cannot_be_converted_is_left_and_told(here: Situation) -> None:
@@ -221,10 +221,13 @@ def test_a_dry_run_writes_nothing(here: Situation) -> None:
 def test_progress_has_a_rate_and_the_time_left() -> None:
     """Counted by the run's clock; where no time has passed neither is made up."""
     began = datetime(2026, 11, 2, tzinfo=UTC)
-    said = migration_steps.told(BackfillTally(items=500, changed=400), 2000, began, began + timedelta(seconds=5))
-    assert said == "500 of about 2,000 items, 400 changed, 0 left; 100 items a second, 15 s to go"
+    said = migration_steps.describe_progress(
+        BackfillTally(items=500, changed=400), 2000, began, began + timedelta(seconds=5)
+    )
+    assert said == "500 of about 2,000 items, 400 changed, 0 left; 100 items/s, about 15 s left"
     assert (
-        migration_steps.told(BackfillTally(items=500), 100, began, began) == "500 of about 500 items, 0 changed, 0 left"
+        migration_steps.describe_progress(BackfillTally(items=500), 100, began, began)
+        == "500 of about 500 items, 0 changed, 0 left"
     )
 
 

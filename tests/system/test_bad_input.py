@@ -27,7 +27,7 @@ from buddy_ops.core import project, settings
 from buddy_ops.core.errors import AwsFailed, BuddyError, InvalidInput
 from buddy_ops.core.journal import Journal, JournalFile
 from buddy_ops.core.plan import Approval, Plan
-from buddy_ops.health import metrics
+from buddy_ops.health import logs, metrics
 from buddy_ops.health.metrics import MINUTE
 from buddy_ops.runs import archive, stores
 
@@ -384,7 +384,7 @@ def test_a_complete_answer_gives_counts_that_make_sense(series: list[list[tuple[
 def test_a_malformed_log_query_is_told(reply: dict[str, Any], rows: list[Any]) -> None:
     """Cold starts that cannot be read are a sentence, never an exception."""
     for answer in (reply, {"queryId": "q", "status": "Complete", "results": rows}):
-        assert metrics.describe_cold_starts(stub(lambda *_, answer=answer, **__: answer), NOW - MINUTE, NOW)
+        assert str(logs.describe_cold_starts(stub(lambda *_, answer=answer, **__: answer), NOW - MINUTE, NOW))
 
 
 # Journals

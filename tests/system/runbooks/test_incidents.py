@@ -103,7 +103,7 @@ def test_alarms_are_written_and_heard(situation: Bring) -> None:
     assert len(there) == 4 and {each["AlarmName"] for each in messages} == {each["AlarmName"] for each in there}
     assert all(each["NewStateReason"].startswith("TEST") for each in messages)
     (line,) = progress(executed(report(done).parent / "notebook.ipynb"), "cell-14")
-    assert line.endswith("goes off: 4 of 4, up to a minute each")
+    assert line.endswith(": 4 of 4, up to a minute each")
 
 
 def test_alarms_without_a_name_are_not_written(situation: Bring) -> None:
