@@ -132,7 +132,7 @@ def _p_value(evidence: float) -> str:
 
 def _needs(needed: "Needed | None") -> str:
     if needed is None:
-        return "Inconclusive: more requests at the present rates would not settle it soon."
+        return "Inconclusive: more requests at the present rates would not decide it soon."
     requests = f"Inconclusive: need about {count(needed.requests, 'more request')}"
     if needed.minutes is None:
         return f"{requests} (no traffic at present)."

@@ -58,7 +58,7 @@ class RolloutEvidence:
 
     @property
     def judge(self) -> Judge:
-        """The judge; before the first judged minute, one that knows only the history."""
+        """The judge; before the first judged minute, one that has only the history."""
         if self._judge is not None:
             return self._judge
         rollout = self._target.settings.rollout
@@ -95,7 +95,7 @@ class RolloutEvidence:
         self._lost = timedelta()
 
     def lose(self, unread: timedelta) -> None:
-        """Metrics could not be read for this long: the bake clock stood still."""
+        """Metrics could not be read for this long: the bake clock was stopped."""
         self._lost += unread
 
     def baked_s(self, now: datetime) -> float:
@@ -137,11 +137,11 @@ class RolloutEvidence:
         return None
 
     def _is_unpublished(self, rows: Sequence[MinuteRow]) -> bool:
-        """Whether CloudWatch has not published the first of these minutes yet, as far as the others tell.
+        """Whether CloudWatch has not published the first of these minutes yet, as far as the others show.
 
         It is late where a metric of the minute is missing, and where the silence that begins with it is longer than
         chance explains: the expected requests reach ``IMPLAUSIBLE_REQUESTS``. While traffic is split, requests of the
-        one version are the witness that the minute is published, unless the other's share of them is that large.
+        one version show that the minute is published, unless the other's share of them is that large.
 
         Args:
             rows: the minute in question, and every later one that was read.
@@ -156,7 +156,8 @@ class RolloutEvidence:
     def _may_still_come(self, rows: Sequence[MinuteRow]) -> bool:
         """Whether nothing was published of any of these latest minutes, by chance or since they are late.
 
-        Traffic is too thin to tell. They hold nothing up, and are left unread for a while: a late one is judged.
+        At such low traffic this cannot be decided. They delay nothing, and are left unread for a while: a late one is
+        judged.
         """
         silent = all(row.is_silent for row in rows)
         return silent and self._rate(rows[0].at) > 0 and len(rows) <= WAIT_MINUTES

@@ -130,18 +130,18 @@ class Verdict:
 
     Attributes:
         decision: 'promote' (to the next stage; in the last one: healthy, stop watching), 'hold' (stay), 'rollback', or
-            'external' (stable is affected too: stay, and blame neither version).
+            'external' (stable is affected too: stay, attributed to neither version).
         finding: the rule that decided.
         needed: what would settle a doubt or show that the version is healthy, where that can be said.
         expired: staying has lasted as long as the policy allows (bake and stretch, or an external fault's hour): roll
-            back without blame, exit code 5. The last stage ends by the caller's watch limit instead.
+            back without marking the version bad, exit code 5. The last stage ends by the caller's watch limit instead.
         cause: the stream behind a rollback, a doubt or an external fault: 'errors', 'slow', 'throttles'; else ''.
         rebakes: how often the evidence was cleared after an external fault; when it has grown, restart the bake clock.
         compared: the counts that decided.
         fixes: streams in which the canary may repair stable.
         worse: evidence that the canary is worse than stable, ``over``: that it is over the objective (1 / p).
         throttled: calls throttled in the latest minutes.
-        minutes: of the bake that are left, of the external fault so far, or that were looked at.
+        minutes: of the bake that are left, of the external fault so far, or that were checked.
     """
 
     decision: Decision
@@ -259,13 +259,13 @@ class _Stream(_ComparedByState):
 
     @property
     def doubtful(self) -> bool:
-        """Whether the canary looks too bad to advance, by the whole rollout."""
+        """Whether the canary is too bad to advance, by the whole rollout."""
         worse = self.base.value >= self.policy.worse_at and self.stage.canary_rate > self.limit
         return self.slo.value >= self.policy.doubt_at or worse
 
     @property
     def recent_doubt(self) -> bool:
-        """Whether a version looks bad by the latest minutes alone; the evidence of the whole rollout is slower."""
+        """Whether a version is too bad by the latest minutes alone; the evidence of the whole rollout is slower."""
         seen = PairedCounts()
         for minute in reversed(self.latest):
             seen += minute

@@ -150,11 +150,11 @@ def plan_step(target: Target, name: str, step: str) -> MigrationPlan:
     )
 
 
-def run_step(target: Target, plan: MigrationPlan, approval: Approval, tell: Tell = no_progress) -> StepResult:
+def run_step(target: Target, plan: MigrationPlan, approval: Approval, watch: Tell = no_progress) -> StepResult:
     """Run the step; run again after an interruption, it continues.
 
     Args:
-        tell: called with a line of progress, with rate and time left.
+        watch: called with a line of progress, with rate and time left.
 
     AWS: dynamodb:Scan, GetItem, DescribeTable, TransactWriteItems and PutItem (on condition); for contract
     lambda:ListAliases, GetFunctionConfiguration.
@@ -176,7 +176,7 @@ def run_step(target: Target, plan: MigrationPlan, approval: Approval, tell: Tell
     elif step == "rollback" and marker.state != "reverting":
         marker = _write_marker(target, plan, marker, version=marker.version, state="reverting")
         target.clock.sleep_until(target.clock.now() + SETTLE)
-    tally = _passes(target, plan, marker, tell)
+    tally = _passes(target, plan, marker, watch)
     marker = _write_result(target, plan, marker, complete=not tally.left)
     target.journal.append(
         "migrated", step=step, migration=plan.migration.name, by=approval.by, changed=tally.changed, left=tally.left
@@ -335,12 +335,12 @@ def _write_marker(target: Target, plan: MigrationPlan, held: SchemaMarker, *, ve
     return schema.write_marker(target, held, version=version, migration=plan.migration.name, state=state)
 
 
-def _passes(target: Target, plan: MigrationPlan, marker: SchemaMarker, tell: Tell) -> BackfillTally:
+def _passes(target: Target, plan: MigrationPlan, marker: SchemaMarker, watch: Tell) -> BackfillTally:
     """Go through the table until no item conflicts with another writer."""
     total = int(target.client("dynamodb").describe_table(TableName=plan.marker.table.name)["Table"]["ItemCount"])
     changed = 0
     for _ in range(PASSES):
-        tally = _pass(target, plan, marker, _Progress(target, total, tell))
+        tally = _pass(target, plan, marker, _Progress(target, total, watch))
         changed += tally.changed
         if not tally.conflicts:
             break
@@ -353,7 +353,7 @@ def _pass(target: Target, plan: MigrationPlan, marker: SchemaMarker, progress: "
     pages = tables.parallel_scan(target, marker.table.name, lambda page: _convert_page(target, plan, marker, page))
     for _, part in pages:
         tally.add(part)
-        progress.tell(tally)
+        progress.update(tally)
     return tally
 
 
@@ -428,17 +428,17 @@ def _write_result(target: Target, plan: MigrationPlan, marker: SchemaMarker, com
 class _Progress:
     """Reports the progress of a pass every few seconds. ``total`` is DynamoDB's own count, up to 6 hours old."""
 
-    def __init__(self, target: Target, total: int, tell: Tell) -> None:
+    def __init__(self, target: Target, total: int, watch: Tell) -> None:
         self._target = target
         self._total = total
-        self._tell = tell
+        self._watch = watch
         self._began = self._last = target.clock.now()
 
-    def tell(self, tally: BackfillTally) -> None:
+    def update(self, tally: BackfillTally) -> None:
         now = self._target.clock.now()
         if now - self._last >= PROGRESS_EVERY or tally.items >= self._total:
             self._last = now
-            self._tell(describe_progress(tally, self._total, self._began, now))
+            self._watch(describe_progress(tally, self._total, self._began, now))
 
 
 def describe_progress(tally: BackfillTally, total: int, began: datetime, now: datetime) -> str:
