@@ -16,6 +16,9 @@ demo: $(VENV)/.sandbox ## a bad build rolls itself back, a good one is promoted:
 test: $(VENV)/.dev ## every test, with a sample of the crash, fault and race matrices: a quarter of an hour on 2 cores
 	$(BIN)/pytest -n 2 --dist loadgroup
 
+test-fast: $(VENV)/.dev ## the tests that need neither sandbox nor kernel
+	$(BIN)/pytest -n 2 -m "not whole and not sandbox and not kernel"
+
 test-all: $(VENV)/.dev ## the same with the matrices whole: an hour
 	$(BIN)/pytest -n 2 --dist loadgroup -m "whole or not whole"
 

@@ -34,10 +34,33 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
 
 
 def pytest_configure() -> None:
-    """No test may see this machine's own AWS settings, whether it is CI, or look for credentials on the network."""
+    """No test may see this machine's own AWS settings, whether it is CI, or search for credentials on the network."""
     os.environ["AWS_EC2_METADATA_DISABLED"] = "true"
+    # Each kernel and supervisor would compile the library again: a fifth of a notebook's CPU time.
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     for name in ("AWS_PROFILE", "AWS_ENDPOINT_URL", "AWS_REGION", "AWS_DEFAULT_REGION", "CI", "GITHUB_ACTIONS"):
         os.environ.pop(name, None)
+
+
+KERNEL_FOLDERS = ("tests/resilience/", "tests/system/runbooks/", "tests/system/browser/")
+FIRST = ("tests/aws/test_permissions.py", "tests/system/browser/", "tests/system/runbooks/", "tests/resilience/")
+"""The folders whose tests take longest, longest first."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what starts a process, and begin with what takes longest, so that no worker ends with it alone."""
+
+    def rank(item: pytest.Item) -> int:
+        places = [number for number, place in enumerate(FIRST) if place in item.nodeid]
+        return places[0] if places else len(FIRST)
+
+    for item in items:
+        fixtures = set(getattr(item, "fixturenames", ()))
+        if fixtures & {"sandbox_url", "situation", "two_versions"}:
+            item.add_marker("sandbox")
+        if any(folder in item.nodeid for folder in KERNEL_FOLDERS):
+            item.add_marker("kernel")
+    items.sort(key=rank)
 
 
 class Situation(situations.Situation):

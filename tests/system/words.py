@@ -17,7 +17,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 READABLE = {".md", ".ipynb", ".py", ".yaml", ".yml", ".toml"}
-GENERATED = ("docs/runbooks/", "docs/reference/api/")
+GENERATED = (str(ROOT / "docs" / "runbooks"), str(ROOT / "docs" / "reference" / "api"))
 EXEMPT = "# words: data"
 
 WORDS = {
@@ -224,7 +224,7 @@ def files(paths: list[Path]) -> Iterator[Path]:
     for path in paths:
         for file in [path] if path.is_file() else sorted(path.rglob("*")):
             hidden = any(part.startswith(".ipynb") or part in {"_build", "__pycache__"} for part in file.parts)
-            hidden |= file.relative_to(ROOT).as_posix().startswith(GENERATED) if file.is_relative_to(ROOT) else False
+            hidden |= str(file.resolve()).startswith(GENERATED)
             if file.is_file() and not hidden and (file.suffix in READABLE or file.name == "Makefile"):
                 yield file
 
