@@ -47,37 +47,63 @@ class Model(BaseModel):
 
 
 class AwsSettings(Model):
-    """How AWS is reached. All may be absent: the standard credentials, profile and region then decide.
+    """How AWS is reached. Without these, the standard credentials, profile and region decide."""
 
-    ``assume_role`` is the ARN of a role that those credentials take on, anew before each hour is over.
-    """
-
-    region: str | None = None
-    profile: str | None = None
-    assume_role: Annotated[str, Field(pattern=r"^arn:[\w-]+:iam::\d{12}:role/[\w+=,.@/-]+$")] | None = None
-    endpoint_url: str | None = None
+    region: str | None = Field(
+        default=None, description="Region, for example eu-west-1. Default: that of the profile or AWS_REGION."
+    )
+    profile: str | None = Field(default=None, description="Profile of the AWS configuration. Default: AWS_PROFILE.")
+    assume_role: Annotated[str, Field(pattern=r"^arn:[\w-]+:iam::\d{12}:role/[\w+=,.@/-]+$")] | None = Field(
+        default=None, description="ARN of a role to assume. Its credentials are renewed before each hour is over."
+    )
+    endpoint_url: str | None = Field(default=None, description="URL of the AWS endpoint. Set it only for the sandbox.")
 
 
 class RolloutSettings(Model):
-    """How this environment ships. Times in minutes, weights as percentages of the alias's traffic.
+    """How this environment deploys. Times in minutes, weights in percent of the alias's traffic."""
 
-    ``smoke_tested``: by which strategies a new version gets its first traffic only once it passes its smoke tests.
-    """
-
-    strategies: tuple[Strategy, ...] = ("canary",)
-    smoke_tested: tuple[Strategy, ...] = ("all_at_once", "blue_green")
-    stages_percent: Annotated[tuple[float, ...], Field(max_length=8)] = (10, 50, 100)
-    bake_minutes: Annotated[float, Field(gt=0, le=24 * 60)] = 5
-    stretch_minutes: Minutes = 10
-    watch_minutes: Minutes = 60
-    external_minutes: Minutes = 60
-    unreadable_minutes: Minutes = 15
-    probe_percent: Annotated[float, Field(ge=0, le=5)] = 0
-    probe_minutes: Minutes = 3
-    probe_from_requests_per_minute: int = 600
-    on_slow: Literal["rollback", "hold"] = "rollback"
-    approvals: Annotated[int, Field(ge=0, le=5)] = 1
-    demand_plan_hash: bool = False
+    strategies: tuple[Strategy, ...] = Field(
+        default=("canary",), description="Strategies that are allowed in this environment."
+    )
+    smoke_tested: tuple[Strategy, ...] = Field(
+        default=("all_at_once", "blue_green"),
+        description="Strategies in which a new version must pass its smoke tests before it gets traffic.",
+    )
+    stages_percent: Annotated[tuple[float, ...], Field(max_length=8)] = Field(
+        default=(10, 50, 100),
+        description="Traffic weight of the new version in each stage, in percent. They rise to 100.",
+    )
+    bake_minutes: Annotated[float, Field(gt=0, le=24 * 60)] = Field(
+        default=5, description="Bake time of each stage, in minutes."
+    )
+    stretch_minutes: Minutes = Field(
+        default=10, description="Longest extension of a bake whose verdict is inconclusive, in minutes."
+    )
+    watch_minutes: Minutes = Field(default=60, description="Longest monitoring after 100 %, in minutes.")
+    external_minutes: Minutes = Field(
+        default=60, description="Longest pause for a fault that affects both versions, in minutes."
+    )
+    unreadable_minutes: Minutes = Field(
+        default=15, description="Longest time without readable metrics before the rollout rolls back, in minutes."
+    )
+    probe_percent: Annotated[float, Field(ge=0, le=5)] = Field(
+        default=0, description="Traffic weight of a first short stage, in percent. 0: no such stage."
+    )
+    probe_minutes: Minutes = Field(default=3, description="Duration of that first stage, in minutes.")
+    probe_from_requests_per_minute: int = Field(
+        default=600, description="Requests per minute of the stable version from which the first stage is used."
+    )
+    on_slow: Literal["rollback", "hold"] = Field(
+        default="rollback",
+        description="Action for a new version that is slower than its limit: roll back, or pause for a decision.",
+    )
+    approvals: Annotated[int, Field(ge=0, le=5)] = Field(
+        default=1, description="Number of different people who must approve a plan."
+    )
+    demand_plan_hash: bool = Field(
+        default=False,
+        description="Whether an approval without a person at the screen must name the plan ID (approved_plan).",
+    )
 
     @field_validator("stages_percent")
     @classmethod
@@ -100,12 +126,14 @@ TimeOfDay = Annotated[time, BeforeValidator(_time_of_day)]
 
 
 class DeploymentWindow(Model):
-    """When deployments may begin: on these days from ``start`` to before ``end``, in the time of ``zone``."""
+    """When deployments may begin."""
 
-    days: Annotated[tuple[Literal["Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun"], ...], Field(min_length=1)]
-    start: TimeOfDay
-    end: TimeOfDay
-    zone: str = "UTC"
+    days: Annotated[tuple[Literal["Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun"], ...], Field(min_length=1)] = Field(
+        description="Weekdays."
+    )
+    start: TimeOfDay = Field(description="Start, as HH:MM.")
+    end: TimeOfDay = Field(description="End (exclusive), as HH:MM on the same day.")
+    zone: str = Field(default="UTC", description="Time zone of the tz database, for example Europe/Vienna.")
 
     @field_validator("zone")
     @classmethod
@@ -122,61 +150,80 @@ class DeploymentWindow(Model):
 
 
 class DeploymentRules(Model):
-    """What a deployment to this environment must keep to; ``policy`` decides, and breaking the glass passes it by.
+    """Rules for deployments to this environment. An emergency override (break_glass) passes them."""
 
-    Attributes:
-        by_hand: whether a person may promote; where not, CI does.
-        ci_principals: who CI is, as AWS names its callers, with * ('arn:aws:sts::*:assumed-role/deployer/*'); empty:
-            CI is believed by its environment variables.
-        window: when deployments may begin; absent: at any time.
-        hours_between: how long a version that stayed is left in peace: its rollback window.
-        records: which checklists must have been passed, and for how many hours each counts.
-        fixed: settings of ``rollout`` that no run may replace by its parameters.
-        testing: the items of the checklist that are about tests.
-        keep_versions: the fewest versions that a clean-up leaves.
-    """
-
-    by_hand: bool = True
-    ci_principals: tuple[str, ...] = ()
-    window: DeploymentWindow | None = None
-    hours_between: Annotated[float, Field(ge=0, le=24 * 30)] = 0
-    records: dict[Checklist, Annotated[float, Field(gt=0)]] = {}
-    fixed: tuple[Literal["stages_percent", "bake_minutes", "watch_minutes"], ...] = ()
-    testing: tuple[Annotated[str, Field(min_length=1, max_length=60)], ...] = ("tests pass",)
-    keep_versions: Annotated[int, Field(ge=0)] = 10
+    by_hand: bool = Field(default=True, description="Whether a person may deploy. False: CI only.")
+    ci_principals: tuple[str, ...] = Field(
+        default=(),
+        description="Callers that are CI, as AWS names them, with *: "
+        "arn:aws:sts::*:assumed-role/deployer/*. Empty: CI is recognized by its environment "
+        "variables.",
+    )
+    window: DeploymentWindow | None = Field(
+        default=None, description="When deployments may begin. Default: at any time."
+    )
+    hours_between: Annotated[float, Field(ge=0, le=24 * 30)] = Field(
+        default=0, description="Least time between two deployments, in hours: the rollback window."
+    )
+    records: dict[Checklist, Annotated[float, Field(gt=0)]] = Field(
+        default={}, description="Checklists that must be passed, each with the hours that its result is valid."
+    )
+    fixed: tuple[Literal["stages_percent", "bake_minutes", "watch_minutes"], ...] = Field(
+        default=(), description="Settings of rollout that no run may change by its parameters."
+    )
+    testing: tuple[Annotated[str, Field(min_length=1, max_length=60)], ...] = Field(
+        default=("tests pass",), description="Items of the checklist that are about tests."
+    )
+    keep_versions: Annotated[int, Field(ge=0)] = Field(
+        default=10, description="Number of versions that a clean-up keeps at least."
+    )
 
 
 class HealthSettings(Model):
-    """When a version is unhealthy: shares of its requests, as fractions. Source: the deployment guide, 'Watching'."""
+    """Limits of a healthy version. Source: the deployment guide, 'Watching'."""
 
-    error_rate: Annotated[float, Field(gt=0, lt=1)] = 0.01
-    slow_rate: Annotated[float, Field(gt=0, lt=1)] = 0.01
-    latency_ms: Annotated[int, Field(gt=0)] = 6000
-    late_data_s: Annotated[int, Field(ge=0, le=900)] = 120
-    history_minutes: Annotated[int, Field(ge=0, le=24 * 60)] = 180
+    error_rate: Annotated[float, Field(gt=0, lt=1)] = Field(
+        default=0.01, description="Limit of the error rate, as a fraction of requests (0.01 = 1 %)."
+    )
+    slow_rate: Annotated[float, Field(gt=0, lt=1)] = Field(
+        default=0.01, description="Limit of the share of slow requests, as a fraction of requests."
+    )
+    latency_ms: Annotated[int, Field(gt=0)] = Field(
+        default=6000, description="Duration from which a request is slow, in milliseconds."
+    )
+    late_data_s: Annotated[int, Field(ge=0, le=900)] = Field(
+        default=120, description="Age in seconds from which CloudWatch's data is complete."
+    )
+    history_minutes: Annotated[int, Field(ge=0, le=24 * 60)] = Field(
+        default=180, description="Minutes of the stable version's history that set its baseline."
+    )
 
 
 class MetricName(Model):
-    """A metric that counts failures which Lambda's own Errors do not see.
+    """A metric of failures that Lambda's own Errors does not count.
 
-    It must carry the dimensions FunctionName and Resource, and the two plus ExecutedVersion, as Lambda's own do.
+    Its dimensions are FunctionName and Resource; a second series has ExecutedVersion too.
     """
 
-    namespace: str
-    name: str
+    namespace: str = Field(description="Namespace in CloudWatch.")
+    name: str = Field(description="Name of the metric.")
 
 
 class FailsafeSettings(Model):
-    """The schedule outside this machine that takes a canary's traffic away when nobody renews it.
+    """The failsafe: a schedule in AWS that rolls a canary back when its run is lost."""
 
-    ``prove``: before each rollout let one fire at a scratch alias, which takes two or three minutes.
-    """
-
-    minutes: Annotated[int, Field(ge=10, le=120)] = 20
-    group: str = "default"
-    role_arn: str = ""
-    dead_letter_arn: str | None = None
-    prove: bool = False
+    minutes: Annotated[int, Field(ge=10, le=120)] = Field(
+        default=20, description="Time until the automatic rollback after the last renewal, in minutes."
+    )
+    group: str = Field(default="default", description="Schedule group of EventBridge Scheduler.")
+    role_arn: str = Field(
+        default="",
+        description="ARN of the role that the schedule uses. Default: buddy-ops-scheduler of infrastructure.yaml.",
+    )
+    dead_letter_arn: str | None = Field(default=None, description="ARN of the SQS queue for schedules that failed.")
+    prove: bool = Field(
+        default=False, description="Test the failsafe on a scratch alias before each rollout. It takes 2 to 3 minutes."
+    )
 
     @staticmethod
     def default_role(account: str, partition: str = "aws") -> str:
@@ -185,29 +232,31 @@ class FailsafeSettings(Model):
 
 
 class AlarmSettings(Model):
-    """Whom alarms tell, and which tables they watch; none named: those of ``settings.tables``."""
+    """Where alarms notify, and which tables have alarms."""
 
-    topic_arn: str | None = None
-    tables: tuple[str, ...] = ()
+    topic_arn: str | None = Field(default=None, description="ARN of the SNS topic that alarms notify.")
+    tables: tuple[str, ...] = Field(
+        default=(), description="Names of DynamoDB tables. Default: those of settings.tables."
+    )
 
 
 class SmokeTest(Model):
-    """One request to a version before it gets traffic, and what its answer must be.
+    """One request to a version before it gets traffic, and what its response must be."""
 
-    Attributes:
-        speaks: whether the answer must say something.
-        never_says: phrases of an apology: a catch-all that says "sorry" has failed.
-        within_s: how long it may take, a cold start included. Source: Alexa gives up on a skill after 8 s.
-    """
-
-    name: Annotated[str, Field(min_length=1, max_length=60)]
-    request: Literal["LaunchRequest", "IntentRequest", "SessionEndedRequest"]
-    intent: str = ""
-    slots: dict[str, str] = {}
-    speaks: bool = True
-    never_says: tuple[str, ...] = ("sorry",)
-    within_s: Annotated[float, Field(gt=0, le=8)] = 8
-    application_id: str = ""
+    name: Annotated[str, Field(min_length=1, max_length=60)] = Field(description="Name in reports.")
+    request: Literal["LaunchRequest", "IntentRequest", "SessionEndedRequest"] = Field(
+        description="Type of the Alexa request."
+    )
+    intent: str = Field(default="", description="Name of the intent of an IntentRequest.")
+    slots: dict[str, str] = Field(default={}, description="Values of the intent's slots.")
+    speaks: bool = Field(default=True, description="Whether the response must contain speech.")
+    never_says: tuple[str, ...] = Field(
+        default=("sorry",), description="Phrases of an apology. A response with one of them fails."
+    )
+    within_s: Annotated[float, Field(gt=0, le=8)] = Field(
+        default=8, description="Time limit in seconds, a cold start included. Source: Alexa waits 8 s for a skill."
+    )
+    application_id: str = Field(default="", description="The skill's ID in the request.")
 
 
 SMOKE_TESTS = (
@@ -223,20 +272,14 @@ SMOKE_TESTS = (
 
 
 class ItemInvariant(Model):
-    """What holds for one attribute of every whole item of a table; an absent one that may be absent satisfies it.
+    """What is true of one attribute of every valid item of a table."""
 
-    Attributes:
-        pattern: a regular expression that the whole text must match.
-        one_of: the texts that it may say.
-        least: the smallest number that it may be, and ``most`` the largest.
-    """
-
-    attribute: str
-    required: bool = True
-    pattern: str | None = None
-    one_of: tuple[str, ...] = ()
-    least: float | None = None
-    most: float | None = None
+    attribute: str = Field(description="Name of the attribute.")
+    required: bool = Field(default=True, description="Whether it must exist.")
+    pattern: str | None = Field(default=None, description="Regular expression that the whole text matches.")
+    one_of: tuple[str, ...] = Field(default=(), description="The allowed texts.")
+    least: float | None = Field(default=None, description="The smallest allowed number.")
+    most: float | None = Field(default=None, description="The largest allowed number.")
 
     @field_validator("pattern")
     @classmethod
@@ -249,21 +292,18 @@ class ItemInvariant(Model):
 
 
 class TableSettings(Model):
-    """A DynamoDB table that the function writes.
+    """A DynamoDB table that the function writes."""
 
-    Attributes:
-        key: its key's attributes, the partition key first.
-        variable: the function's environment variable that names the table.
-        writer: the attribute that says which version wrote an item, and ``written_at`` when (epoch seconds).
-        invariants: what every item must satisfy; damage is told by them.
-    """
-
-    name: Annotated[str, Field(pattern=r"^[a-zA-Z0-9_.-]{3,240}$")]
-    key: Annotated[tuple[str, ...], Field(min_length=1, max_length=2)]
-    variable: str = ""
-    writer: str = "written_by"
-    written_at: str = "written_at"
-    invariants: tuple[ItemInvariant, ...] = ()
+    name: Annotated[str, Field(pattern=r"^[a-zA-Z0-9_.-]{3,240}$")] = Field(description="Name of the table.")
+    key: Annotated[tuple[str, ...], Field(min_length=1, max_length=2)] = Field(
+        description="Attributes of its key, the partition key first."
+    )
+    variable: str = Field(default="", description="The function's environment variable that contains the table's name.")
+    writer: str = Field(default="written_by", description="Attribute with the version that wrote an item.")
+    written_at: str = Field(default="written_at", description="Attribute with the time of the write, in epoch seconds.")
+    invariants: tuple[ItemInvariant, ...] = Field(
+        default=(), description="Rules for every item. Items that violate one are reported as corrupted."
+    )
 
 
 Secret = Annotated[str, Field(pattern=r"^(ssm:/[\w./-]+|env:\w+)$")]
@@ -271,19 +311,23 @@ Secret = Annotated[str, Field(pattern=r"^(ssm:/[\w./-]+|env:\w+)$")]
 
 
 class StatusPage(Model):
-    """A Statuspage-compatible page. ``token`` says where its API token is."""
+    """A status page with the API of Statuspage."""
 
-    url: Annotated[str, Field(pattern=r"^https?://")] = "https://api.statuspage.io"
-    page_id: str
-    token: Secret
+    url: Annotated[str, Field(pattern=r"^https?://")] = Field(
+        default="https://api.statuspage.io", description="URL of the API."
+    )
+    page_id: str = Field(description="ID of the page.")
+    token: Secret = Field(description="Where the API token is: ssm:/name or env:NAME.")
 
 
 class NotificationSettings(Model):
-    """Who is told, each optional."""
+    """Channels that are notified. Each is optional."""
 
-    slack_webhook: Secret | None = None
-    topic_arn: str | None = None
-    status_page: StatusPage | None = None
+    slack_webhook: Secret | None = Field(
+        default=None, description="Where the URL of a Slack webhook is: ssm:/name or env:NAME."
+    )
+    topic_arn: str | None = Field(default=None, description="ARN of an SNS topic.")
+    status_page: StatusPage | None = Field(default=None, description="The status page.")
 
 
 Flag = Annotated[str, Field(pattern=r"^ENABLE_[A-Z0-9_]{1,100}$")]
@@ -295,15 +339,16 @@ SchemaRange = Annotated[str, Field(pattern=r"^[1-9]\d{0,5}(-[1-9]\d{0,5})?$")]
 
 
 class ArchiveSettings(Model):
-    """Where executed runs are kept besides runs/, and what of them is never written anywhere.
+    """Where executed runs are archived besides runs/, and which texts are secrets."""
 
-    Attributes:
-        where: 's3://bucket/prefix'; empty: in runs/ only.
-        redact: regular expressions of texts that are secrets here; a named group is cut alone.
-    """
-
-    where: Annotated[str, Field(pattern=r"^(s3://[a-z0-9][a-z0-9.-]+(/[\w./-]*)?)?$")] = ""
-    redact: tuple[str, ...] = ()
+    where: Annotated[str, Field(pattern=r"^(s3://[a-z0-9][a-z0-9.-]+(/[\w./-]*)?)?$")] = Field(
+        default="", description="s3://bucket/prefix. Empty: in runs/ only."
+    )
+    redact: tuple[str, ...] = Field(
+        default=(),
+        description="Regular expressions of texts that are secrets. Where one has a named group, only the "
+        "group is removed.",
+    )
 
     @property
     def bucket(self) -> str:
@@ -324,26 +369,39 @@ class ArchiveSettings(Model):
 
 
 class Settings(Model):
-    """One environment. ``schema_range``: what those versions of the function know that declare nothing.
+    """The settings of one environment."""
 
-    ``failure_metrics``: eight at most. Source: an alarm's math takes ten metrics, and two of them are Lambda's own.
-    """
-
-    function: Annotated[str, Field(min_length=1, max_length=140)]
-    alias: Annotated[str, Field(pattern=r"^[a-zA-Z0-9_-]*[a-zA-Z_-][a-zA-Z0-9_-]*$", max_length=128)] = "live"
-    aws: AwsSettings = AwsSettings()
-    rollout: RolloutSettings = RolloutSettings()
-    policy: DeploymentRules = DeploymentRules()
-    health: HealthSettings = HealthSettings()
-    lease: FailsafeSettings = FailsafeSettings()
-    alarms: AlarmSettings = AlarmSettings()
-    notify: NotificationSettings = NotificationSettings()
-    archive: ArchiveSettings = ArchiveSettings()
-    failure_metrics: Annotated[tuple[MetricName, ...], Field(max_length=8)] = ()
-    smoke_tests: tuple[SmokeTest, ...] = SMOKE_TESTS
-    tables: tuple[TableSettings, ...] = ()
-    flags: tuple[Flag, ...] = ("ENABLE_NEW_MEDICATION_FLOW", "ENABLE_ENHANCED_SAFETY")
-    schema_range: SchemaRange | None = None
+    function: Annotated[str, Field(min_length=1, max_length=140)] = Field(description="Name of the Lambda function.")
+    alias: Annotated[str, Field(pattern=r"^[a-zA-Z0-9_-]*[a-zA-Z_-][a-zA-Z0-9_-]*$", max_length=128)] = Field(
+        default="live", description="Alias that serves the users."
+    )
+    aws: AwsSettings = Field(default=AwsSettings(), description="How AWS is reached.")
+    rollout: RolloutSettings = Field(default=RolloutSettings(), description="How this environment deploys.")
+    policy: DeploymentRules = Field(default=DeploymentRules(), description="Rules for deployments.")
+    health: HealthSettings = Field(default=HealthSettings(), description="Limits of a healthy version.")
+    lease: FailsafeSettings = Field(default=FailsafeSettings(), description="The failsafe.")
+    alarms: AlarmSettings = Field(default=AlarmSettings(), description="Alarms.")
+    notify: NotificationSettings = Field(default=NotificationSettings(), description="Notifications.")
+    archive: ArchiveSettings = Field(default=ArchiveSettings(), description="The archive of executed runs.")
+    failure_metrics: Annotated[tuple[MetricName, ...], Field(max_length=8)] = Field(
+        default=(),
+        description="Metrics that count failures which Lambda's Errors does not see. At most 8: an alarm "
+        "reads 10 metrics.",
+    )
+    smoke_tests: tuple[SmokeTest, ...] = Field(
+        default=SMOKE_TESTS, description="Requests that test a new version before it gets traffic."
+    )
+    tables: tuple[TableSettings, ...] = Field(default=(), description="DynamoDB tables that the function writes.")
+    flags: tuple[Flag, ...] = Field(
+        default=("ENABLE_NEW_MEDICATION_FLOW", "ENABLE_ENHANCED_SAFETY"),
+        description="Environment variables of the function that are feature flags. The prefix ENABLE_ "
+        "keeps secrets out.",
+    )
+    schema_range: SchemaRange | None = Field(
+        default=None,
+        description="Schema versions ('1' or '1-2') that a version of the function is compatible with if "
+        "it declares none.",
+    )
 
 
 def parse_yaml_text(environment: str, text: str, source: str) -> Settings:
