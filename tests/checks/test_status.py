@@ -1,4 +1,4 @@
-"""The first page at three in the morning: what burns is told first, with the runbook that answers it."""
+"""The first page of an incident: what is wrong comes first, with the runbook to open."""
 
 import re
 from collections.abc import Callable
@@ -25,7 +25,7 @@ def states(found: StatusReport) -> dict[str, str]:
 
 
 def test_a_quiet_night(situation: Bring) -> None:
-    """Every metric, the rollout and the freeze are read and well; nothing sends anybody to a rollback; nothing is written."""
+    """Every metric, the rollout and the freeze are OK; no step is a rollback; nothing is written."""
     here = situation("good", history_minutes=40)
     before = len(here.ask("calls")["calls"])
     found = look(here)
@@ -51,8 +51,8 @@ def test_a_quiet_night(situation: Bring) -> None:
         ),
     ],
 )
-def test_what_hurts_people_leads_to_the_rollback(situation: Bring, stable: str, sign: str, verdict: str) -> None:
-    """The sign burns with its figures, and the first step is the rollback of this environment, ready to be run."""
+def test_a_rate_over_its_limit_leads_to_the_rollback(situation: Bring, stable: str, sign: str, verdict: str) -> None:
+    """The verdict has the figures, and the first step is the rollback of this environment, ready to run."""
     found = look(situation("good", stable=stable, history_minutes=40))
     assert states(found)[sign] == "problem"
     assert re.search(verdict, found.verdict), found.verdict
@@ -63,8 +63,8 @@ def test_what_hurts_people_leads_to_the_rollback(situation: Bring, stable: str, 
     assert '<a href="rollback/immediate.ipynb">' in page and ">PROBLEM</b>" in page
 
 
-def test_throttled_requests_burn(situation: Bring) -> None:
-    """Requests that were turned away are in no error rate: they are counted by themselves."""
+def test_throttled_requests_are_a_problem(situation: Bring) -> None:
+    """Throttled requests are in no error rate: they are counted separately."""
     here = situation("throttling", history_minutes=40)
     here.ask("advance", seconds=8 * 60)
     found = look(here)
@@ -72,7 +72,7 @@ def test_throttled_requests_burn(situation: Bring) -> None:
 
 
 def test_a_rollout_is_named(situation: Bring) -> None:
-    """Whose rollout is under way, at which stage, and how it is taken up again."""
+    """Which rollout is in progress, at which stage, and how it is resumed."""
     here = situation("good", history_minutes=40)
     mine = here.connect()
     plan = rollout.plan_rollout(mine, here.build("good"))
@@ -87,8 +87,8 @@ def test_a_rollout_is_named(situation: Bring) -> None:
     assert "strategies/canary" in [step.runbook for step in found.steps]
 
 
-def test_somebody_elses_weights_burn(situation: Bring) -> None:
-    """Traffic that is split, and by no rollout of ours, is cleared by the rollback."""
+def test_weights_without_a_record_are_a_problem(situation: Bring) -> None:
+    """Traffic that is split by no rollout of ours is routed to one version by the rollback."""
     here = situation("good", history_minutes=0, requests_per_minute=0)
     lam = here.client("lambda")
     lam.update_function_configuration(FunctionName=here.function, Description="so that it is another version")
@@ -101,7 +101,7 @@ def test_somebody_elses_weights_burn(situation: Bring) -> None:
     assert "whether v1 or v2 is healthy" in found.steps[0].why and "does not say which" in found.live
 
 
-def test_a_freeze_is_told_with_its_owner(situation: Bring) -> None:
+def test_a_freeze_is_shown_with_its_owner(situation: Bring) -> None:
     """Reason, owner and end."""
     here = situation("good", history_minutes=0, requests_per_minute=0)
     freezes.create_freeze(here.connect(), "a drill", "Ada", timedelta(hours=1))
