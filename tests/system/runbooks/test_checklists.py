@@ -82,10 +82,8 @@ def test_those_on_call_are_told_which_build_comes(situation: Bring) -> None:
     artifact = here.build("good")
     assert run("operations/pre_deployment", settings=given, artifact=artifact).returncode == 4
     (message,) = messages(here, queue)
-    assert (
-        f"{artifact} (build {checklists.checklist_subject(here.connect(quiet=True), artifact)}) is about to be shipped."
-        in message
-    )
+    subject = checklists.checklist_subject(here.connect(quiet=True), artifact)
+    assert f"Deployment of {artifact} (build {subject}) starts soon." in message
     assert kept(here, "pre_deployment")["on-call notified"] == ("yes", "")
 
 
