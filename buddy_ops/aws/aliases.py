@@ -13,7 +13,7 @@ from datetime import datetime
 from typing import Any
 
 from buddy_ops.aws.session import Target
-from buddy_ops.core.errors import AwsFailed, BuddyError, InvalidInput, Refused
+from buddy_ops.core.errors import AwsFailed, BuddyError, Conflict, InvalidInput, NotFound, Refused
 from buddy_ops.core.text import parse_utc, time_of_day
 
 RECORD_LIMIT = 256
@@ -271,11 +271,10 @@ def read_alias(target: Target) -> Alias | None:
     """
     try:
         return _alias(target.client("lambda").get_alias(**_name(target)))
-    except AwsFailed as failure:
-        if failure.code != "ResourceNotFoundException":
-            raise
-    get_configuration(target)
-    return None
+    except NotFound:
+        # Is it the alias or the function that does not exist?
+        get_configuration(target)
+        return None
 
 
 def require_alias(target: Target) -> Alias:
@@ -336,8 +335,7 @@ def _settle(target: Target, held: Alias | None, to: AliasState, failure: AwsFail
         raise failure from None
     if to.matches(alias):
         return alias
-    collided = failure.code in ("PreconditionFailedException", "ResourceConflictException")
-    if collided and (held is None or alias.revision != held.revision):
+    if isinstance(failure, Conflict) and (held is None or alias.revision != held.revision):
         raise AliasMoved(target, alias) from None
     failure.now = f"{target.resource} serves {alias}; this write changed nothing."
     raise failure from None
@@ -367,9 +365,7 @@ def get_configuration(target: Target, version: str | None = None) -> dict[str, A
         fields["Qualifier"] = version
     try:
         return dict(target.client("lambda").get_function_configuration(**fields))
-    except AwsFailed as failure:
-        if failure.code != "ResourceNotFoundException":
-            raise
+    except NotFound:
         missing = (
             f"version {version} of {target.settings.function}" if version else f"function {target.settings.function}"
         )

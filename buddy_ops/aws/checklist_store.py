@@ -4,11 +4,12 @@ Knows where a result is kept and how it is read back. Never decides what an item
 """
 
 import json
+from contextlib import suppress
 from dataclasses import asdict
 from datetime import UTC, datetime
 
 from buddy_ops.aws.session import Target
-from buddy_ops.core.errors import AwsFailed
+from buddy_ops.core.errors import AlreadyExists
 from buddy_ops.core.journal import iso_utc
 from buddy_ops.core.plan import ChecklistItem, ChecklistResult
 
@@ -25,11 +26,8 @@ def write_result(target: Target, record: ChecklistResult) -> str:
     fields = {"at": iso_utc(record.at), "run": record.run, "principal": record.principal, "items": items}
     name = f"{_path(target, record.checklist, record.subject)}/{record.at:%Y%m%dT%H%MZ}-{record.run}"
     text = json.dumps(fields, separators=(",", ":"))
-    try:
+    with suppress(AlreadyExists):
         target.client("ssm").put_parameter(Name=name, Value=text, Type="String", Overwrite=False)
-    except AwsFailed as failure:
-        if failure.code != "ParameterAlreadyExists":
-            raise
     open_ = [item.name for item in record.open]
     target.journal.append("recorded", checklist=record.checklist, subject=record.subject, name=name, open=open_)
     return name

@@ -1,52 +1,113 @@
-"""The AWS SDK's errors in the operator's words.
-
-Knows which of them mean that nothing happened, and which leave it open. Never calls AWS.
-"""
+"""AWS's errors in the operator's words, by what they say of the state after the call."""
 
 from botocore import exceptions as botocore
 
-from buddy_ops.core.errors import AwsFailed
+from buddy_ops.core.errors import (
+    AccessDenied,
+    AlreadyExists,
+    AwsFailed,
+    Conflict,
+    NotFound,
+    Throttled,
+    Unreachable,
+)
 
-READS = ("get_", "list_", "describe_", "scan", "query", "batch_get_")
+READING = ("get_", "list_", "describe_", "start_query", "simulate_", "head_", "scan", "query", "batch_get_")
+"""Prefixes of boto3's operations that change nothing."""
+
+KINDS: dict[type[AwsFailed], tuple[str, ...]] = {
+    NotFound: (
+        "NoSuchEntity",
+        "NoSuchEntityException",
+        "NoSuchKey",
+        "ObjectLockConfigurationNotFoundError",
+        "ParameterNotFound",
+        "PolicyNotFoundException",
+        "ResourceNotFoundException",
+    ),
+    AlreadyExists: ("ParameterAlreadyExists", "TableAlreadyExistsException"),
+    Conflict: (
+        "409",
+        "412",
+        "ConditionalRequestConflict",
+        "ConflictException",
+        "PreconditionFailed",
+        "PreconditionFailedException",
+        "ResourceConflictException",
+    ),
+    AccessDenied: ("AccessDenied", "AccessDeniedException", "NotAuthorized", "UnauthorizedOperation"),
+    Throttled: (
+        "ProvisionedThroughputExceeded",
+        "ProvisionedThroughputExceededException",
+        "RequestLimitExceeded",
+        "ThrottlingError",
+        "ThrottlingException",
+        "TooManyRequestsException",
+        # Another transaction holds the item: DynamoDB takes the request later.
+        "TransactionConflict",
+        "TransactionInProgressException",
+    ),
+}
+"""AWS's error codes, by the error that they become."""
+
+AGAIN = "Run the same command again: it reads the current state first."
+
+
+def is_reading(call: str) -> bool:
+    """Whether a call such as 'lambda:get_alias' changes nothing."""
+    return call.partition(":")[2].startswith(READING)
 
 
 def translate_error(error: Exception, call: str, region: str) -> AwsFailed:
-    """An SDK's error in three parts."""
-    unchanged = f"{call} changed nothing."
-    reads = call.rsplit(":", maxsplit=1)[-1].startswith(READS)
-    unknown = unchanged if reads else f"Unknown: {call} may or may not have taken effect."
-    again = "Run the same command again: it reads what is live first."
+    """The SDK's error of a call such as 'lambda:get_alias', as one of ours."""
     if isinstance(error, botocore.ClientError):
-        code = str(error.response.get("Error", {}).get("Code", "Unknown"))
-        status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
-        message = error.response.get("Error", {}).get("Message", "")
-        reference, now, next_step = "aws-refused", unchanged, f"{again} AWS says why above."
-        if code.startswith("AccessDenied") or code in ("UnauthorizedOperation", "NotAuthorized"):
-            reference, next_step = (
-                "access-denied",
-                f"Ask for the permission {call}; docs/setup-aws.md lists the roles.",
-            )
-        elif "ExpiredToken" in code or code in ("UnrecognizedClientException", "InvalidClientTokenId"):
-            reference, next_step = "credentials-expired", "Sign in again (`aws sso login`), then run the same again."
-        elif status >= 500 or "Throttl" in code or code == "TooManyRequestsException":
-            reference, now, next_step = "aws-unavailable", unknown if status >= 500 else unchanged, again
-        elif code == "ResourceNotFoundException":
-            reference, next_step = (
-                "not-found",
-                "Check function, alias and region in the environment's parameters/ file.",
-            )
-        return AwsFailed(reference, f"AWS refused {call}: {code}: {message}", now=now, next=next_step, code=code)
+        return _refused(error, call)
     if isinstance(error, (botocore.NoCredentialsError, botocore.PartialCredentialsError, botocore.TokenRetrievalError)):
-        next_step = "Set AWS_PROFILE, or sign in (`aws sso login`), then run the same again."
+        next_step = "Set AWS_PROFILE, or sign in (`aws sso login`), then run the same command again."
         what = f"There are no AWS credentials for {call}: {error}."
         return AwsFailed("no-credentials", what, next=next_step, code="no-credentials")
+    unchanged = f"{call} changed nothing."
     if isinstance(error, botocore.ParamValidationError):
-        return AwsFailed("aws-refused", f"{call} was not sent: {error}", now=unchanged, next=again, code="invalid")
+        return AwsFailed("aws-refused", f"{call} was not sent: {error}", now=unchanged, next=AGAIN, code="invalid")
     sent = not isinstance(error, (botocore.EndpointConnectionError, botocore.ConnectTimeoutError))
-    return AwsFailed(
+    return Unreachable(
         "aws-unreachable",
         f"{call} got no answer: {error}",
-        now=unknown if sent else unchanged,
-        next=f"Check the network and the region ({region}). {again}",
+        now=_unknown(call) if sent else unchanged,
+        next=f"Check the network and the region ({region}). {AGAIN}",
         code="timeout" if sent else "unreachable",
     )
+
+
+def _unknown(call: str) -> str:
+    """The state after a call that may have been carried out."""
+    if is_reading(call):
+        return f"{call} changed nothing."
+    return f"Unknown: {call} may or may not have taken effect."
+
+
+def _refused(error: botocore.ClientError, call: str) -> AwsFailed:
+    code = str(error.response.get("Error", {}).get("Code", "Unknown"))
+    message = error.response.get("Error", {}).get("Message", "")
+    status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
+    kind = next((kind for kind, codes in KINDS.items() if code in codes), AwsFailed)
+    reference = "aws-refused"
+    now = f"{call} changed nothing."
+    next_step = f"{AGAIN} AWS's reason is above."
+    if kind is AccessDenied:
+        reference = "access-denied"
+        next_step = f"Ask for the permission {call}; docs/setup-aws.md lists the roles."
+    elif "ExpiredToken" in code or code in ("UnrecognizedClientException", "InvalidClientTokenId"):
+        reference = "credentials-expired"
+        next_step = "Sign in again (`aws sso login`), then run the same command again."
+    elif status >= 500:
+        reference = "aws-unavailable"
+        now = _unknown(call)
+        next_step = AGAIN
+    elif "Throttl" in code or code == "TooManyRequestsException":
+        reference = "aws-unavailable"
+        next_step = AGAIN
+    elif code == "ResourceNotFoundException":
+        reference = "not-found"
+        next_step = "Check function, alias and region in the environment's parameters/ file."
+    return kind(reference, f"AWS refused {call}: {code}: {message}", now=now, next=next_step, code=code)

@@ -10,13 +10,14 @@ when the schedule is made; changes close to the fire time may still run the old 
 import hashlib
 import json
 from collections.abc import Generator
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import partial
 from typing import Any
 
 from buddy_ops.aws.session import Target
-from buddy_ops.core.errors import AwsFailed, Refused
+from buddy_ops.core.errors import Conflict, NotFound, Refused
 
 UPDATE_ALIAS = "arn:aws:scheduler:::aws-sdk:lambda:updateAlias"
 """Scheduler's universal target for the one call that a lease makes."""
@@ -87,10 +88,8 @@ def renew(target: Target, lease: Failsafe) -> Failsafe:
     fields = _fields(target, lease.name, lease.payload)
     try:
         target.client("scheduler").update_schedule(**fields)
-    except AwsFailed as failure:
-        if failure.code == "ResourceNotFoundException":
-            raise FailsafeMissing from failure
-        raise
+    except NotFound as failure:
+        raise FailsafeMissing from failure
     return Failsafe(lease.name, _fires_at(fields), lease.payload)
 
 
@@ -100,10 +99,8 @@ def disarm(target: Target, which: str, run: str = "") -> bool:
         target.client("scheduler").delete_schedule(
             Name=_name(target, which, run), GroupName=target.settings.lease.group
         )
-    except AwsFailed as failure:
-        if failure.code == "ResourceNotFoundException":
-            return False
-        raise
+    except NotFound:
+        return False
     return True
 
 
@@ -152,20 +149,15 @@ def _forget(target: Target, alias: dict[str, str], schedule: str) -> None:
         partial(target.client("scheduler").delete_schedule, Name=schedule, GroupName=target.settings.lease.group),
     )
     for delete in deletions:
-        try:
+        with suppress(NotFound):
             delete()
-        except AwsFailed as failure:
-            if failure.code != "ResourceNotFoundException":
-                raise
 
 
 def _put(target: Target, name: str, payload: str) -> Failsafe:
     fields = _fields(target, name, payload)
     try:
         target.client("scheduler").create_schedule(**fields)
-    except AwsFailed as failure:
-        if failure.code != "ConflictException":
-            raise
+    except Conflict:
         target.client("scheduler").update_schedule(**fields)
     return Failsafe(name, _fires_at(fields), payload)
 

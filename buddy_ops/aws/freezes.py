@@ -5,11 +5,12 @@ another's freeze by itself: an expired one counts as gone.
 """
 
 import json
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
 
 from buddy_ops.aws.session import Target
-from buddy_ops.core.errors import AwsFailed, InvalidInput, Refused
+from buddy_ops.core.errors import AlreadyExists, InvalidInput, NotFound, Refused
 from buddy_ops.core.journal import iso_utc
 
 LONGEST = timedelta(days=14)
@@ -68,12 +69,9 @@ def create_freeze(target: Target, reason: str, owner: str, lasts: timedelta) -> 
     freeze = Freeze(target.run, reason.strip(), owner.strip(), iso_utc(target.clock.now() + lasts))
     fields = {key: value for key, value in asdict(freeze).items() if key in ("reason", "owner", "expires")}
     name = f"{_path(target)}/{freeze.id}"
-    try:
+    # This run may have created its freeze before: a cell that is run again, or a retry after a lost answer.
+    with suppress(AlreadyExists):
         target.client("ssm").put_parameter(Name=name, Value=json.dumps(fields), Type="String", Overwrite=False)
-    except AwsFailed as failure:
-        # Our own freeze of this run stands already: a retry of a call that had succeeded, or a second cell run.
-        if failure.code != "ParameterAlreadyExists":
-            raise
     target.journal.append("frozen", id=freeze.id, reason=freeze.reason, owner=freeze.owner, expires=freeze.expires)
     return freeze
 
@@ -82,9 +80,7 @@ def remove_freeze(target: Target, id: str) -> bool:
     """End one freeze; False if it was gone. AWS: ssm:DeleteParameter, writes."""
     try:
         target.client("ssm").delete_parameter(Name=f"{_path(target)}/{id}")
-    except AwsFailed as failure:
-        if failure.code != "ParameterNotFound":
-            raise
+    except NotFound:
         return False
     target.journal.append("lifted", id=id)
     return True

@@ -7,12 +7,13 @@ a killed run, or another machine, can give it back. Never decides that it is due
 
 import json
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 from buddy_ops.aws import aliases
 from buddy_ops.aws.session import Target
-from buddy_ops.core.errors import AwsFailed, BuddyError
+from buddy_ops.core.errors import AlreadyExists, BuddyError, NotFound
 from buddy_ops.core.journal import iso_utc
 
 How = Literal["function", "writes"]
@@ -52,9 +53,7 @@ def read_isolation(target: Target) -> Isolation | None:
     """
     try:
         text = str(target.client("ssm").get_parameter(Name=_memory(target))["Parameter"]["Value"])
-    except AwsFailed as failure:
-        if failure.code != "ParameterNotFound":
-            raise
+    except NotFound:
         return None
     try:
         known = Isolation(**json.loads(text))
@@ -119,11 +118,8 @@ def remove_isolation(target: Target) -> str:
         arn, policy, revision = _policy(target, known.table)
         _put_policy(target, arn, _others(policy), policy, revision)
         told = f"{known.table} can be written again."
-    try:
+    with suppress(NotFound):
         target.client("ssm").delete_parameter(Name=_memory(target))
-    except AwsFailed as failure:
-        if failure.code != "ParameterNotFound":
-            raise
     target.journal.append("released", how=known.how, before=known.before)
     if _stands(target, known):
         _store(target, known)
@@ -153,9 +149,7 @@ def _store(target: Target, known: Isolation, overwrite: bool = False) -> Isolati
     value = json.dumps(asdict(known))
     try:
         target.client("ssm").put_parameter(Name=_memory(target), Value=value, Type="String", Overwrite=overwrite)
-    except AwsFailed as failure:
-        if failure.code != "ParameterAlreadyExists":
-            raise
+    except AlreadyExists:
         return read_isolation(target) or known
     return known
 
@@ -170,9 +164,7 @@ def _policy(target: Target, table: str) -> tuple[str, dict[str, Any], str]:
     arn = str(target.client("dynamodb").describe_table(TableName=table)["Table"]["TableArn"])
     try:
         reply = target.client("dynamodb").get_resource_policy(ResourceArn=arn)
-    except AwsFailed as failure:
-        if failure.code != "PolicyNotFoundException":
-            raise
+    except NotFound:
         return arn, {}, "NO_POLICY"
     return arn, json.loads(reply["Policy"]), str(reply["RevisionId"])
 

@@ -22,7 +22,7 @@ from buddy_ops.aws.clock import Clock, SandboxClock, SystemClock
 from buddy_ops.aws.errors import translate_error
 from buddy_ops.core import project
 from buddy_ops.core import settings as settings_
-from buddy_ops.core.errors import AwsFailed, InvalidInput
+from buddy_ops.core.errors import AwsFailed, InvalidInput, NotFound
 from buddy_ops.core.journal import Journal, JournalFile, iso_utc
 from buddy_ops.core.redaction import FILE, Redactor
 from buddy_ops.core.settings import Settings
@@ -168,19 +168,19 @@ class Target:
         return reply
 
     def learn_secrets(self) -> str:
-        """Read what no archive may hold, for the redactor; what could not be read, in words.
+        """Read the secrets that the redactor must know; returns what could not be read, in words.
 
         AWS: lambda:GetFunctionConfiguration, reads only.
         """
         try:
-            client, name = self.client("lambda"), self.settings.function
+            client = self.client("lambda")
+            name = self.settings.function
             client.get_function_configuration(FunctionName=name)
             client.get_function_configuration(FunctionName=name, Qualifier=self.settings.alias)
+        except NotFound:
+            return ""  # no function or alias, so no environment
         except AwsFailed as failure:
-            if failure.code != "ResourceNotFoundException":
-                return (
-                    f"The function's environment could not be read, so its values were not looked for: {failure.what}"
-                )
+            return f"The function's environment could not be read, so its values were not redacted: {failure.what}"
         return ""
 
     def _repr_markdown_(self) -> str:

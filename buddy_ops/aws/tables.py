@@ -16,7 +16,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from buddy_ops.aws.session import Target
-from buddy_ops.core.errors import AwsFailed, BuddyError, Refused
+from buddy_ops.core.errors import AlreadyExists, AwsFailed, BuddyError, NotFound, Refused, Throttled, Unreachable
 
 Item = Mapping[str, Mapping[str, Any]]
 """An item as DynamoDB writes it: {"at": {"S": "08:00"}}."""
@@ -43,13 +43,6 @@ RESTORE_POLL = timedelta(seconds=15)
 RESTORE_LIMIT = timedelta(hours=8)
 SETS = ("SS", "NS", "BS")
 ATTEMPTS = 8
-BUSY = frozenset(
-    {
-        *("TransactionConflict", "ThrottlingError", "ProvisionedThroughputExceeded", "TransactionInProgressException"),
-        *("ThrottlingException", "ProvisionedThroughputExceededException", "RequestLimitExceeded"),
-    }
-)
-"""DynamoDB's words for 'again, later'."""
 
 
 @dataclass(frozen=True)
@@ -148,9 +141,9 @@ def _begin_restore(target: Target, table: str, at: datetime, name: str) -> None:
         target.client("dynamodb").restore_table_to_point_in_time(
             SourceTableName=table, TargetTableName=name, RestoreDateTime=at
         )
-    except AwsFailed as failure:
-        # It may have begun without an answer to us, and the SDK's own retry then collides with it.
-        if failure.code not in ("TableAlreadyExistsException", "timeout") or not is_copy(target, table, at, name):
+    except (AlreadyExists, Unreachable):
+        # The restore may have begun without an answer, and then the SDK's own retry fails.
+        if not is_copy(target, table, at, name):
             raise
 
 
@@ -158,9 +151,7 @@ def is_copy(target: Target, table: str, at: datetime, name: str) -> bool:
     """Whether our copy stands. Raises BuddyError ``restore-collides`` if something else has its name."""
     try:
         told = target.client("dynamodb").describe_table(TableName=name)["Table"]
-    except AwsFailed as failure:
-        if failure.code != "ResourceNotFoundException":
-            raise
+    except NotFound:
         return False
     summary = told.get("RestoreSummary", {})
     if str(summary.get("SourceTableArn", "")).endswith(f":table/{table}") and summary["RestoreDateTime"] == at:
@@ -293,7 +284,7 @@ def write_batch(target: Target, table: str, key: Sequence[str], changes: Sequenc
             left = []
         except AwsFailed as failure:
             reasons = _reasons(failure)
-            if (not reasons and failure.code not in BUSY) or attempt == ATTEMPTS - 1:
+            if (not reasons and not isinstance(failure, Throttled)) or attempt == ATTEMPTS - 1:
                 raise
             other = [reason.get("Code") == "ConditionalCheckFailed" for reason in reasons] or [False] * len(left)
             found = [reason.get("Item") for reason in reasons] or [None] * len(left)
@@ -330,10 +321,8 @@ def call_with_retries(target: Target, operation: Callable[..., T], **parameters:
     for attempt in range(ATTEMPTS - 1):
         try:
             return operation(**parameters)
-        except AwsFailed as failure:
-            if failure.code not in BUSY:
-                raise
-        _back_off(target, attempt)
+        except Throttled:
+            _back_off(target, attempt)
     return operation(**parameters)
 
 

@@ -27,7 +27,7 @@ from buddy_ops.checks.findings import (
     warning,
 )
 from buddy_ops.core import text
-from buddy_ops.core.errors import AwsFailed, InvalidInput
+from buddy_ops.core.errors import AwsFailed, InvalidInput, NotFound
 
 if TYPE_CHECKING:
     from types_boto3_cloudwatch.type_defs import DimensionFilterTypeDef
@@ -183,9 +183,9 @@ def _failsafe_role(context: CheckContext) -> Finding:
     arn = permissions.lease_role(context.target.settings, context.arn_fields)
     try:
         role = context.target.client("iam").get_role(RoleName=arn.rsplit("/", 1)[-1])["Role"]
+    except NotFound:
+        return problem(f"{arn} does not exist, so no failsafe can be created", "Deploy infrastructure.yaml.")
     except AwsFailed as failure:
-        if failure.code in ("NoSuchEntity", "NoSuchEntityException"):
-            return problem(f"{arn} does not exist, so no failsafe can be created", "Deploy infrastructure.yaml.")
         return unknown(failure.what[:QUOTED], f"Ask whether {arn} exists and trusts {SCHEDULER}.")
     # IAM returns the trust policy as JSON: who is trusted may be a string or a list in it.
     if SCHEDULER not in json.dumps(role.get("AssumeRolePolicyDocument", "")):
@@ -285,11 +285,11 @@ def _archive(context: CheckContext) -> Finding:
         return warning("executed runs stay in runs/ on this machine", "Set settings.archive.where to a bucket.")
     try:
         lock = target.client("s3").get_object_lock_configuration(Bucket=bucket)["ObjectLockConfiguration"]
+    except NotFound:
+        # Enabled later, it does not protect the runs that were archived before.
+        message = f"{bucket} has no Object Lock: archived runs can be changed"
+        return warning(message, "Create a bucket with Object Lock, and set archive.where to it.")
     except AwsFailed as failure:
-        if failure.code == "ObjectLockConfigurationNotFoundError":
-            # Enabled later, it does not protect the runs that were archived before.
-            message = f"{bucket} has no Object Lock: archived runs can be changed"
-            return warning(message, "Create a bucket with Object Lock, and set archive.where to it.")
         return problem(failure.what[:QUOTED], f"Deploy infrastructure.yaml, or correct archive.where ({bucket}).")
     state = lock.get("ObjectLockEnabled", "not enabled")
     return ok(f"{target.settings.archive.where}, Object Lock {state}")

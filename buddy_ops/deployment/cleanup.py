@@ -7,7 +7,7 @@ from typing import Any
 
 from buddy_ops.aws import aliases
 from buddy_ops.aws.session import Target
-from buddy_ops.core.errors import AwsFailed, Refused
+from buddy_ops.core.errors import AwsFailed, Conflict, NotFound, Refused
 from buddy_ops.core.plan import Approval, Plan
 from buddy_ops.core.text import count, join_words, parse_utc
 
@@ -102,15 +102,16 @@ def run_cleanup(target: Target, plan: CleanupPlan, approval: Approval) -> Cleanu
             continue
         try:
             target.client("lambda").delete_function(FunctionName=target.settings.function, Qualifier=version)
-        except AwsFailed as failure:
-            if failure.code == "ResourceConflictException":
-                # An alias came to serve it between our check and the call.
-                skipped[version] = failure.what.rstrip(".")
-                continue
+        except Conflict as failure:
+            # An alias came to serve it between our check and the call.
+            skipped[version] = failure.what.rstrip(".")
+            continue
+        except NotFound:
             # It is gone: another user deleted it, or we did and the answer was lost.
-            if failure.code != "ResourceNotFoundException":
-                failure.now = f"{failure.now} Deleted before that: {_list(deleted)}."
-                raise
+            pass
+        except AwsFailed as failure:
+            failure.now = f"{failure.now} Deleted before that: {_list(deleted)}."
+            raise
         deleted.append(version)
     target.journal.append("pruned", deleted=deleted, spared=skipped, by=approval.by)
     return CleanupResult(tuple(deleted), skipped)

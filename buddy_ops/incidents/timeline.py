@@ -10,15 +10,13 @@ from datetime import datetime, timedelta
 from operator import attrgetter
 from typing import Any
 
+from buddy_ops.aws.errors import is_reading
 from buddy_ops.core.text import date_and_time, exact_percent, join_words, parse_utc
 
 Fields = Mapping[str, Any]
 
 SENTENCE_LIMIT = 300
 """Characters of a sentence in the timeline. What is cut is in the run's journal."""
-
-READS = ("get_", "list_", "describe_", "start_query", "simulate_", "head_", "scan", "query", "batch_get")
-"""Prefixes of boto3's read operations. Reads are no events."""
 
 NO_EVENTS = frozenset({"minutes"})
 """Kinds of records that carry measurements only."""
@@ -100,8 +98,7 @@ def _call(event: TimelineEvent) -> tuple[object, ...] | None:
 
 
 def _is_quiet(kind: str, record: Fields) -> bool:
-    operation = str(record.get("call", "")).partition(":")[2]
-    return kind in NO_EVENTS or (kind == "aws" and operation.startswith(READS))
+    return kind in NO_EVENTS or (kind == "aws" and is_reading(str(record.get("call", ""))))
 
 
 def parse_moment(text: object) -> datetime | None:

@@ -9,6 +9,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
+from buddy_ops.aws.errors import is_reading
 from buddy_ops.runs.archive import JOURNAL, NOTEBOOK, ManifestEntry
 from buddy_ops.runs.stores import RunStore
 
@@ -84,7 +85,7 @@ def _verdicts(records: list[Facts]) -> list[str]:
 
 
 def _looks(call: str) -> bool:
-    return call.partition(":")[2].startswith(("get_", "list_", "describe_")) and " failed" not in call
+    return is_reading(call) and " failed" not in call
 
 
 def _code(notebook: bytes) -> Facts:

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from buddy_ops.aws.session import Target
-from buddy_ops.core.errors import AwsFailed, BuddyError
+from buddy_ops.core.errors import AwsFailed, BuddyError, Conflict, NotFound
 from buddy_ops.runs import pages as pages_
 
 MANIFEST, INDEX, PAGE, LINK = "manifest.json", "index.json", "index.html", "chain/{:08d}.json"
@@ -264,19 +264,15 @@ class S3Store:
         where: Any = {"Bucket": self._bucket, "Key": self._prefix + name, "ContentType": kind}
         try:
             self._target.client("s3").put_object(Body=content, **{**where, **condition})
-        except AwsFailed as failure:
-            if failure.code in ("PreconditionFailed", "ConditionalRequestConflict", "412", "409"):
-                return False
-            raise
+        except Conflict:
+            return False
         return True
 
     def _read(self, name: str) -> tuple[bytes | None, str]:
         try:
             reply = self._target.client("s3").get_object(Bucket=self._bucket, Key=self._prefix + name)
-        except AwsFailed as failure:
-            if failure.code == "NoSuchKey":
-                return None, ""
-            raise
+        except NotFound:
+            return None, ""
         return reply["Body"].read(), str(reply["ETag"])
 
 

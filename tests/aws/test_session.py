@@ -11,10 +11,11 @@ from typing import Any
 
 import pytest
 
-from buddy_ops.aws import aliases, session
+from buddy_ops.aws import _credentials, aliases, session
 from buddy_ops.aws.clock import SystemClock
 from buddy_ops.core import project
 from buddy_ops.core.errors import AwsFailed, BuddyError, InvalidInput
+from buddy_ops.notebook import opening
 from tests.conftest import Situation
 
 Bring = Callable[..., Situation]
@@ -62,7 +63,7 @@ def test_an_environment_may_name_the_role_that_acts(
     here: Situation, alone: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The standard credentials take it on, under the run's own name; without any credentials the first call says so."""
-    monkeypatch.setattr(session, "_is_sandbox", lambda endpoint: False)
+    monkeypatch.setattr(_credentials, "is_sandbox", lambda endpoint: False)
     now = datetime.fromtimestamp(here.ask("clock")["now"], UTC)
     monkeypatch.setattr(SystemClock, "now", lambda _: now)  # the sandbox's credentials last an hour of its own time
     role = "arn:aws:iam::123456789012:role/buddy-ops-prod-deployer"
@@ -273,7 +274,7 @@ def notebook(injected: str = "", *others: str) -> dict[str, Any]:
 
 def test_a_notebook_opens_with_its_defaults(here: Situation) -> None:
     """Without parameters the environment's file decides everything."""
-    mine = session.open_runbook("t", notebook())
+    mine = opening.open_runbook("t", notebook())
     assert (mine.environment, mine.runbook, mine.dry_run) == ("sandbox", "t", False)
     assert mine.settings.rollout.stages_percent == (10, 50, 100)
 
@@ -281,17 +282,17 @@ def test_a_notebook_opens_with_its_defaults(here: Situation) -> None:
 def test_what_papermill_injects_is_checked_and_typed(here: Situation) -> None:
     """'false' is not true, and a given policy replaces the file's."""
     namespace = notebook('dry_run = "true"\nstages = [20, 100]\nbake_minutes = 2\n')
-    mine = session.open_runbook("t", namespace)
+    mine = opening.open_runbook("t", namespace)
     assert mine.dry_run is True and namespace["dry_run"] is True
     assert mine.settings.rollout.stages_percent == (20, 100) and mine.settings.rollout.bake_minutes == 2.0
-    assert session.open_runbook("t", notebook('dry_run = "false"\n')).dry_run is False
+    assert opening.open_runbook("t", notebook('dry_run = "false"\n')).dry_run is False
 
 
 def test_a_misspelt_parameter_is_refused_before_any_call(here: Situation) -> None:
     """Stock papermill injects any name: the setup cell refuses it, with all other problems, before AWS is asked."""
     before = here.ask("status")["calls"]
     with pytest.raises(InvalidInput, match="invalid-parameters") as refused:
-        session.open_runbook("t", notebook('stagse = [20, 100]\nbake_minutes = "ten"\n'))
+        opening.open_runbook("t", notebook('stagse = [20, 100]\nbake_minutes = "ten"\n'))
     assert "stagse" in refused.value.what and "did you mean stages?" in refused.value.what
     assert "bake_minutes" in refused.value.what and "2 problems" in refused.value.what
     assert here.ask("status")["calls"] == before
@@ -300,7 +301,7 @@ def test_a_misspelt_parameter_is_refused_before_any_call(here: Situation) -> Non
 def test_a_person_may_edit_the_cell_and_run_it_again(here: Situation) -> None:
     """In JupyterLab the latest run of the parameters cell counts, not what was injected before it."""
     edited = CELL.replace("bake_minutes: float | None = None", "bake_minutes: float | None = 3")
-    mine = session.open_runbook("t", notebook("bake_minutes = 2\n", edited))
+    mine = opening.open_runbook("t", notebook("bake_minutes = 2\n", edited))
     assert mine.settings.rollout.bake_minutes == 3.0
 
 
@@ -308,7 +309,7 @@ def test_a_policy_that_makes_no_sense_is_refused_before_any_call(here: Situation
     """Stages that do not rise are refused by the parameter's name."""
     before = here.ask("status")["calls"]
     with pytest.raises(InvalidInput, match="invalid-settings") as refused:
-        session.open_runbook("t", notebook("stages = [50, 10]\n"))
+        opening.open_runbook("t", notebook("stages = [50, 10]\n"))
     assert "stages must rise" in refused.value.what
     assert here.ask("status")["calls"] == before
 
