@@ -8,19 +8,20 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import zip_longest
 from typing import Any, Literal
 
-from buddy_ops.core.errors import Refused
-from buddy_ops.core.text import escape_markdown
+from buddy_ops.core.errors import UNCHANGED, Refused
+from buddy_ops.core.text import escape_markdown, join_words, markdown_table
 
 HASH_LENGTH = 12
 NOBODY = ("nobody: nothing will be changed",)
 """Who approves a plan without a call: it is not asked for."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Plan:
-    """One change to the world, as it will be made.
+    """One change to AWS, as it will be made.
 
     ``covers`` is what the hash stands for: environment, function, alias, from-version, the artifact's CodeSha256,
     stages, bakes and policy, but no run id, time, RevisionId or version number that AWS has yet to give. So a person
@@ -28,24 +29,24 @@ class Plan:
 
     Attributes:
         title: one line.
-        now: what is live, a sentence each.
-        then: what will be, a sentence each; every alias state that the run may produce.
+        now: the current state, a sentence each.
+        then: the state after it, a sentence each; every alias state that the run may produce.
         calls: the AWS calls that write, in order, as 'service:Operation what'.
-        undo: how to take it back, a sentence each.
-        reasons: why this is what is planned (policy, warnings), a sentence each.
-        approvals: how many different people must agree.
-        demand_hash: whether a headless approval must name the hash.
+        undo: how to undo it, a sentence each.
+        reasons: the reasons for this plan (rules, warnings), a sentence each.
+        approvals: how many different people must approve it.
+        demand_hash: whether an approval by parameters must name the hash.
     """
 
     title: str
     now: tuple[str, ...]
     then: tuple[str, ...]
     calls: tuple[str, ...]
-    undo: tuple[str, ...]
-    reasons: tuple[str, ...]
+    undo: tuple[str, ...] = ()
+    reasons: tuple[str, ...] = ()
     covers: Mapping[str, Any]
-    approvals: int
-    demand_hash: bool
+    approvals: int = 1
+    demand_hash: bool = False
 
     @property
     def hash(self) -> str:
@@ -58,42 +59,44 @@ class Plan:
 
     @property
     def under_way(self) -> bool:
-        """Whether this goes on with what is under way already, which can be called off instead."""
+        """Whether this resumes a change that is in progress, which can be aborted instead."""
         return False
 
     @property
     def unapproved(self) -> str:
-        """What is so while nobody approves it."""
-        return "Nothing was changed."
+        """The state until somebody approves it."""
+        return UNCHANGED
 
     def parts(self) -> tuple[tuple[str, tuple[str, ...]], ...]:
-        """What it says, part by part, without those that are empty."""
-        named = (
-            ("now", self.now),
-            ("then", self.then),
-            ("calls", self.calls),
-            ("undo", self.undo),
-            ("why", self.reasons),
+        """Its rows, each with its label and lines, without those that are empty."""
+        labelled = (
+            ("Current state", self.now),
+            ("After", self.then),
+            ("API calls", self.calls),
+            ("To undo", self.undo),
+            ("Reason", self.reasons),
         )
-        return tuple((name, lines) for name, lines in named if lines)
+        return tuple((label, lines) for label, lines in labelled if lines)
 
     def __str__(self) -> str:
-        body = "\n".join(f"{name.title() + ':':<7}" + "\n       ".join(lines) for name, lines in self.parts())
-        return f"{self.title}\n{body}\nHash:  {self.hash}"
+        text = [self.title]
+        for label, lines in (*self.parts(), ("Plan ID", (self.hash,))):
+            # The first line stands behind its label, the others below it.
+            text += [f"{mark:<15}{line}" for mark, line in zip_longest((f"{label}:",), lines, fillvalue="")]
+        return "\n".join(text)
 
     def _repr_markdown_(self) -> str:
-        table = "\n".join(
-            f"| **{name}** | {'<br>'.join(map(escape_markdown, lines))} |" for name, lines in self.parts()
-        )
-        return f"**{escape_markdown(self.title)}**\n\n| | |\n|---|---|\n{table}\n| **hash** | `{self.hash}` |"
+        rows = [(f"**{label}**", "<br>".join(escape_markdown(line) for line in lines)) for label, lines in self.parts()]
+        table = markdown_table(("", ""), [*rows, ("**Plan ID**", f"`{self.hash}`")])
+        return f"**{escape_markdown(self.title)}**\n\n{table}"
 
 
 @dataclass(frozen=True)
 class Approval:
-    """Who said yes to which plan, and when.
+    """Who approved which plan, and when.
 
-    ``by`` is claimed: names that somebody typed or a parameter gave. ``principal`` is proved: the caller as AWS STS
-    names it. ``order`` is what a rollout that is under way is told before anything else: 'abort', or nothing.
+    ``by`` is claimed: names that a person typed or a parameter gave. ``principal`` is proved: the caller as AWS STS
+    names it. ``order`` is the first action on a rollout that is in progress: 'abort', or nothing.
     """
 
     plan_hash: str
@@ -111,13 +114,13 @@ class Approval:
         if self.plan_hash != plan.hash:
             raise Refused(
                 "approval-void",
-                f"The approval is for plan {self.plan_hash}, and this is plan {plan.hash}.",
+                f"The approval is for plan {self.plan_hash}. This is plan {plan.hash}.",
                 next="Approve this plan, then run again.",
             )
 
     def __str__(self) -> str:
-        verb, by = "called off" if self.order else "approved", " and ".join(self.by)
-        return f"Plan {self.plan_hash} is {verb} by {by}, as {self.principal}, at {self.at:%H:%M} UTC."
+        verb = "aborted" if self.order else "approved"
+        return f"Plan {self.plan_hash} is {verb} by {join_words(self.by)}, as {self.principal}, at {self.at:%H:%M} UTC."
 
     def _repr_markdown_(self) -> str:
         return escape_markdown(str(self)).replace(self.plan_hash, f"`{self.plan_hash}`", 1)
@@ -163,12 +166,12 @@ class ChecklistResult:
         )
 
     def _repr_markdown_(self) -> str:
-        rows = (
-            f"| {escape_markdown(item.name)} | "
-            f"{'**' * (item.state != 'yes')}{item.state}{'**' * (item.state != 'yes')} "
-            f"| {escape_markdown(item.by or 'checked')} | {escape_markdown(item.says)} |"
-            for item in self.items
-        )
+        rows = []
+        for item in self.items:
+            state = item.state if item.state == "yes" else f"**{item.state}**"
+            rows.append(
+                (escape_markdown(item.name), state, escape_markdown(item.by or "checked"), escape_markdown(item.says))
+            )
         verdict = f"**{len(self.open)} of {len(self.items)} are open**" if self.open else "**passed**"
-        table = "\n".join(("| item | state | by | what was seen |", "|---|---|---|---|", *rows))
+        table = markdown_table(("item", "state", "by", "finding"), rows)
         return f"{self.checklist} of `{self.subject}`, {self.at:%Y-%m-%d %H:%M} UTC: {verdict}\n\n{table}"

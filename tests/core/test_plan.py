@@ -9,7 +9,8 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from buddy_ops.core.plan import HASH_LENGTH, Approval, Plan, escape_markdown
+from buddy_ops.core.plan import HASH_LENGTH, Approval, Plan
+from buddy_ops.core.text import escape_markdown
 
 COVERS: dict[str, Any] = {
     "action": "rollout",
@@ -38,13 +39,13 @@ def test_a_plan_reads_as_an_operator_expects() -> None:
     """Title, then what is and will be, the calls, the way back and the hash, one line each; what is empty is left out."""
     assert str(PLAN) == (
         "Ship v42 to buddy-alexa-skill-prod:live by canary\n"
-        "Now:   buddy-alexa-skill-prod:live serves 100 % v41\n"
-        "       v42 has exactly this code already\n"
-        "Then:  10 % → 50 % → 100 %\n"
-        "Calls: scheduler:CreateSchedule the lease\n"
-        "       lambda:UpdateAlias weight 0.1\n"
-        "Undo:  rollback/immediate returns the traffic to v41\n"
-        f"Hash:  {PLAN.hash}"
+        "Current state: buddy-alexa-skill-prod:live serves 100 % v41\n"
+        "               v42 has exactly this code already\n"
+        "After:         10 % → 50 % → 100 %\n"
+        "API calls:     scheduler:CreateSchedule the lease\n"
+        "               lambda:UpdateAlias weight 0.1\n"
+        "To undo:       rollback/immediate returns the traffic to v41\n"
+        f"Plan ID:       {PLAN.hash}"
     )
 
 
