@@ -15,7 +15,7 @@ from buddy_ops.deployment import rollback
 from buddy_ops.health import alarms, monitor
 from buddy_ops.incidents import review as incident_review
 from buddy_ops.incidents.review import IncidentReview
-from buddy_ops.notebook import approvals, live
+from buddy_ops.notebook import approvals, charts
 from buddy_ops.runs import archive
 from tests.conftest import Situation, approve
 
@@ -116,7 +116,7 @@ def test_the_archive_alone_suffices(burnt: tuple[Situation, str, str]) -> None:
     assert "from the archived journals" in " ".join(review.troubles)
     assert review.figures.onset == fresh.figures.onset and review.figures.mitigated == fresh.figures.mitigated
     assert 0 < review.figures.failed <= fresh.figures.failed
-    drawn = live.incident_chart(here.connect("incident_review"), review)
+    drawn = charts.incident_chart(here.connect("incident_review"), review)
     assert drawn is not None and drawn.png().startswith(b"\x89PNG")
     assert "rolled back" in [text for _, text in drawn.marks]
 
