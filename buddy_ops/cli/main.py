@@ -108,6 +108,7 @@ def run(
                 notebook, given, progress=tell, archive_to=archive, cell_timeout_s=cell_timeout
             )
     except BuddyError as error:
+        # The run did not start, so the summary for CI has no manifest to read.
         supervisor.write_error_summary(notebook, environment, error)
         raise
     for line in filter(None, (done.trouble, *done.told)):
@@ -133,20 +134,21 @@ def rollback(
     from buddy_ops.deployment import rollback
     from buddy_ops.notebook import approvals
 
-    here = session.connect(environment, "rollback", dry_run=dry_run)
-    plan = rollback.plan_rollback(here, to_version)
+    target = session.connect(environment, "rollback", dry_run=dry_run)
+    plan = rollback.plan_rollback(target, to_version)
+    # Not through rich: importing it would delay the rollback.
     typer.echo(plan)
-    approval = (
-        approvals.from_parameters(here, plan, approved_by or ())
-        if yes or dry_run
-        else approvals.in_terminal(here, plan)
-    )
-    done = rollback.run_rollback(here, plan, approval)
+    if yes or dry_run:
+        approval = approvals.from_parameters(target, plan, approved_by or ())
+    else:
+        approval = approvals.in_terminal(target, plan)
+    done = rollback.run_rollback(target, plan, approval)
     typer.echo(done)
-    if here.settings.notify.topic_arn or here.settings.notify.slack_webhook:
+    if target.settings.notify.topic_arn or target.settings.notify.slack_webhook:
+        # Imported after the traffic has moved, and only where there is a channel.
         from buddy_ops.deployment import announcements
 
-        typer.echo(announcements.announce_rollback(here, plan, done))
+        typer.echo(announcements.announce_rollback(target, plan, done))
 
 
 @app.command()
@@ -162,11 +164,11 @@ def freeze(
 
     from buddy_ops.aws import freezes, session
 
-    here = session.connect(environment, "freeze", quiet=not reason)
+    target = session.connect(environment, "freeze", quiet=not reason)
     if reason or owner:
-        out.print(f"Frozen: {freezes.create_freeze(here, reason, owner, timedelta(hours=hours))}.")
+        out.print(f"Frozen: {freezes.create_freeze(target, reason, owner, timedelta(hours=hours))}.")
         return
-    active = "\n".join(map(str, freezes.active_freezes(here)))
+    active = "\n".join(map(str, freezes.active_freezes(target)))
     out.print(active or f"No active freeze in {environment}.")
 
 
@@ -179,10 +181,10 @@ def unfreeze(
     """Remove a freeze."""
     from buddy_ops.aws import freezes, session
 
-    here = session.connect(environment, "unfreeze")
-    removed = freezes.remove_freeze(here, id)
+    target = session.connect(environment, "unfreeze")
+    removed = freezes.remove_freeze(target, id)
     out.print(f"Freeze {id} removed." if removed else f"Freeze {id} does not exist.")
-    for active in freezes.active_freezes(here):
+    for active in freezes.active_freezes(target):
         out.print(f"Still frozen: {active}")
 
 
@@ -208,9 +210,9 @@ def doctor(
     from buddy_ops.checks import setup as doctor_
 
     colours = {"ok": "green", "warning": "yellow", "problem": "bold red", "unknown": "cyan"}
-    here = session.connect(environment, "doctor", quiet=True)
+    target = session.connect(environment, "doctor", quiet=True)
     with err.status("checking"):
-        findings = list(doctor_.run_doctor(here, role))
+        findings = list(doctor_.run_doctor(target, role))
     for finding in findings:
         row = findings_.text_row(finding)
         out.print(row, style=colours.get(finding.state), markup=False, highlight=False, soft_wrap=True)
@@ -415,6 +417,7 @@ def parse_parameters(pairs: list[str]) -> dict[str, Any]:
         except ValueError:
             equals = ""
         if not equals:
+            # The value of a parameter that may hold a secret is not repeated.
             shown = name if name in settings.SECRETIVE else pair
             raise InvalidInput(
                 "invalid-parameters",

@@ -108,6 +108,7 @@ class ClickQueue:
             await asyncio.wait(waited_for, timeout=SLICE_S, return_when=asyncio.FIRST_COMPLETED)
             return clicked.result() if clicked.done() else None
         finally:
+            # A waiter that is left behind would take the next click.
             clicked.cancel()
 
 

@@ -82,6 +82,7 @@ class ButtonControls:
         waiting = asyncio.ensure_future(self._target.clock.wait(observation.wake_at))
         try:
             while not waiting.done():
+                # The sandbox's clock answers over HTTP, so the time is read in a worker thread.
                 now = await asyncio.to_thread(self._target.clock.now)
                 self._progress.value = html.escape(progress(observation, now))
                 click = await self._clicks.take(waiting)

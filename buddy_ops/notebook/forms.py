@@ -100,6 +100,7 @@ async def fill_checklist(run_checks: Callable[..., ChecklistResult], attested: M
     try:
         while True:
             _enable(buttons, False)
+            # The checks run in a worker thread, and widgets belong to this one.
             seen = clicks.in_cell_thread(partial(_mark, listed, []))
             record = await clock.in_thread(run_checks, attested=names, seen=seen)
             if click == "store" or not record.open:
@@ -140,6 +141,7 @@ def check_parameters(
     Raises:
         InvalidInput: every problem, in the words that the runbook itself would use.
     """
+    # The same three checks that the runbook's opening makes: its parameters, the settings, and the build.
     values = settings.check_parameters(declared, given, f"parameters of {runbook}")
     file, source = project.read_settings(values["environment"])
     settings.validate_settings(values["settings"] or file, source, settings.rollout_overrides(values))

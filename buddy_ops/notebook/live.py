@@ -34,7 +34,7 @@ async def deploy_and_watch(target: Target, plan: RolloutPlan, approval: Approval
 async def watch_rollout(target: Target, rollout: Rollout) -> Outcome:
     """Drive a rollout to its end under a chart that updates in place; exactly one chart stays in the notebook.
 
-    An AWS call may block for 30 s, so polls and frames run in a worker thread. Interrupting leaves the alias as it is,
+    Interrupting leaves the alias as it is,
     under its failsafe; running the cell again resumes.
     """
     chart = RolloutChart(target)
@@ -43,6 +43,7 @@ async def watch_rollout(target: Target, rollout: Rollout) -> Outcome:
     order: Order | None = None
     try:
         while True:
+            # In a worker thread: an AWS call may block for 30 s, and the buttons must stay responsive.
             step = await in_thread(_step, rollout, order)
             if isinstance(step, Outcome):
                 chart.end(step)
@@ -52,6 +53,7 @@ async def watch_rollout(target: Target, rollout: Rollout) -> Outcome:
             await in_thread(chart.show)
             order = await buttons.until(observation)
     except (KeyboardInterrupt, asyncio.CancelledError):
+        # The cell's last output must tell the operator what happens to the traffic now.
         chart.caption = _interrupted(target, observation)
         raise
     finally:
