@@ -17,7 +17,15 @@ CLEAN = [
     "docs",
     "infrastructure.yaml",
     "parameters",
+    "benchmarks/README.md",
+    "buddy_ops/cli",
+    "buddy_ops/deployment",
+    "buddy_ops/health",
+    "buddy_ops/migrations",
+    "buddy_ops/notebook",
+    "notebooks",
     "sandbox/README.md",
+    "sandbox/src/buddy_sandbox/scenarios",
 ]
 """The areas without a word to replace. What is not in it yet is being rewritten."""
 

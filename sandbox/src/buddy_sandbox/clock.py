@@ -1,4 +1,4 @@
-"""The sandbox's time: stands still until somebody waits, or runs by itself at a chosen speed.
+"""The sandbox's time: stops until a client waits, or runs at a chosen speed.
 
 Knows who is waiting and until when. Never knows what happens as time passes: the ``world`` does.
 """
@@ -36,7 +36,7 @@ class Clock:
     Args:
         start: where time begins, seconds since the epoch.
         advance: called with the instant to move to; it must end by calling ``set``. Calls never overlap.
-        speed: virtual seconds in a real one; 0 is stepped: time moves only when every registered client waits.
+        speed: clock speed (10 = 10x real time); 0 is stepped: time moves only when every registered client waits.
     """
 
     def __init__(self, start: float, advance: Callable[[float], None], speed: float = 0.0) -> None:

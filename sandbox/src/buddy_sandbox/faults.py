@@ -134,14 +134,14 @@ class FaultProfile:
 PROFILES: dict[str, FaultProfile] = {
     profile.name: profile
     for profile in (
-        FaultProfile("good", "answers well, but for one request in five hundred", error_rate=0.002),
+        FaultProfile("good", "healthy, but for one request in five hundred", error_rate=0.002),
         FaultProfile("errors_2_percent", "2 % of requests raise", error_rate=0.02),
         FaultProfile("errors_5_percent", "5 % of requests raise", error_rate=0.05),
         FaultProfile("total_failure", "every request raises", error_rate=1.0),
         FaultProfile("apologises", "every reply is 'sorry'; Lambda sees no error at all", apology_rate=1.0),
         FaultProfile("apologises_5_percent", "5 % of replies are 'sorry'; no Lambda error", apology_rate=0.05),
         FaultProfile("slow", "6 % of requests take 6.5 s, so p99 is over 6 s", slow_rate=0.06, slow_ms=6500.0),
-        FaultProfile("slow_to_fail", "well for 12 minutes, then 5 % raise", error_rate=0.05, onset_s=720.0),
+        FaultProfile("slow_to_fail", "healthy for 12 minutes, then 5 % raise", error_rate=0.05, onset_s=720.0),
         FaultProfile(
             "bursts",
             "the last minute of every five fails at 30 %",
@@ -157,8 +157,8 @@ PROFILES: dict[str, FaultProfile] = {
             burst_error_rate=0.05,
         ),
         FaultProfile("timeouts", "3 % of requests run into the timeout", timeout_rate=0.03),
-        FaultProfile("cold_starts", "answers well, but takes 2.6 s to start", init_ms=2600.0),
-        FaultProfile("corrupting", "answers well, but damages one item in ten that it writes", corrupt_rate=0.1),
+        FaultProfile("cold_starts", "healthy, but takes 2.6 s to start", init_ms=2600.0),
+        FaultProfile("corrupting", "healthy, but damages one item in ten that it writes", corrupt_rate=0.1),
     )
 }
 """The profiles that scenarios and the demo name."""

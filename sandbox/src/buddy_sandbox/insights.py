@@ -146,7 +146,7 @@ class Parser:
         while not steps or self._accept("|"):
             name = self._take("name")
             if name not in commands:
-                raise Malformed(f"the sandbox does not know the command {name}")
+                raise Malformed(f"the sandbox does not support the command {name}")
             steps.append(commands[name]())
             matching = len(steps) if name == "filter" and not self.grouped else matching
         self._take("end")
@@ -179,7 +179,7 @@ class Parser:
     def _field(self) -> str:
         name = self._take("name")
         if name not in self.known:
-            raise Malformed(f"the sandbox does not know the field {name}")
+            raise Malformed(f"the sandbox does not support the field {name}")
         return name
 
     def _alias(self, default: str) -> str:
@@ -284,7 +284,7 @@ class Parser:
         percent = float(self._take("number")) if kind == "pct" and self._accept(",") else -1.0
         self._expect(")")
         if kind not in _TOTALS or (kind == "pct" and not 0 <= percent <= 100):
-            raise Malformed(f"the sandbox does not know {kind} of this")
+            raise Malformed(f"the sandbox does not support {kind} of this")
         label = self._alias(f"{kind}({name}, {shown(percent)})" if kind == "pct" else f"{kind}({name})")
         if kind == "count":
             return label, lambda rows: float(sum(name == "*" or name in row for row in rows))

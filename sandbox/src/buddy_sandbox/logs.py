@@ -267,7 +267,7 @@ def pattern(text: str) -> Callable[[str], bool]:
     """Which messages a filter pattern matches: terms, quoted terms, ``?any``, ``-not`` and ``%regex%``.
 
     Raises:
-        AwsError: it is wrong, or of a kind that the sandbox does not know (JSON and space-delimited ones).
+        AwsError: it is wrong, or of a kind that the sandbox does not support (JSON and space-delimited ones).
 
     Source: CloudWatch Logs user guide, 'Filter pattern syntax'.
     """
@@ -276,7 +276,7 @@ def pattern(text: str) -> Callable[[str], bool]:
     while position < len(text):
         found = _TERM.match(text, position)
         if not found or text[0] in "{[":
-            raise wrong(f"Invalid filter pattern, or one that the sandbox does not know: {text}")
+            raise wrong(f"Invalid filter pattern, or one that the sandbox does not support: {text}")
         position = found.end()
         sign, quoted, regex, word = found.groups()
         term = re.sub(r"\\(.)", r"\1", quoted) if quoted is not None else word

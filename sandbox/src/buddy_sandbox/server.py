@@ -190,7 +190,7 @@ class Front:
         return {}
 
     def do_advance(self, seconds: float) -> dict[str, Any]:
-        """Let this much time pass now, whoever waits."""
+        """Let this much time pass now, even while clients wait."""
         self.world.clock.advance_to(self.world.clock.now() + float(seconds))
         return self.do_clock()
 
@@ -205,7 +205,7 @@ class Front:
         return self.do_status()
 
     def do_reset(self, seed: int | None = None) -> dict[str, Any]:
-        """An empty account; stepped time begins anew."""
+        """An empty account; stepped time begins again."""
         start = STEPPED_START if self.world.clock.speed == 0 else None
         with self._moto_lock:
             reset_moto()
@@ -214,7 +214,7 @@ class Front:
         return self.do_status()
 
     def do_chaos(self, kind: str | None = None, **fields: Any) -> dict[str, Any]:
-        """Order a fault (see ``chaos.Fault``), or none, and count our calls anew; how it went before."""
+        """Order a fault (see ``chaos.Fault``), or none, and count our calls again; how it went before."""
         told = {"seen": self.chaos.seen, "struck": self.chaos.struck}
         self.chaos.order(None if kind is None else Fault(kind, **fields))
         return told
@@ -294,11 +294,11 @@ class Sandbox:
 
 
 def main() -> None:
-    """Serve until told to stop."""
-    parser = argparse.ArgumentParser(prog="buddy-ops sandbox")
-    parser.add_argument("--port", type=int, default=0)
-    parser.add_argument("--seed", type=int, default=7)
-    parser.add_argument("--speed", type=float, default=0.0)
+    """Serve until the process is stopped."""
+    parser = argparse.ArgumentParser(prog="buddy-sandbox", description="An AWS emulator on a loopback port.")
+    parser.add_argument("--port", type=int, default=0, help="default: a free port, printed as JSON")
+    parser.add_argument("--seed", type=int, default=7, help="random seed of the traffic")
+    parser.add_argument("--speed", type=float, default=0.0, help="clock speed (10 = 10x real time); 0: stepped")
     parser.add_argument("--owner", type=int, help="end when the process with this id does")
     options = parser.parse_args()
     try:

@@ -35,8 +35,8 @@ class World:
 
     Args:
         endpoint: the sandbox's own URL, for whatever calls back.
-        seed: of everything random.
-        speed: virtual seconds in a real one; 0 is stepped.
+        seed: random seed.
+        speed: clock speed (10 = 10x real time); 0 is stepped.
         start: where time begins, epoch seconds.
     """
 
