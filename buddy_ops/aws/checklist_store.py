@@ -18,7 +18,7 @@ SAYS_LIMIT = 120
 
 
 def write_result(target: Target, record: ChecklistResult) -> str:
-    """Keep a result; its name. A second write by the same run changes nothing.
+    """Store a result; its name. A second write by the same run changes nothing.
 
     AWS: ssm:PutParameter without overwriting, writes.
     """
@@ -34,12 +34,12 @@ def write_result(target: Target, record: ChecklistResult) -> str:
 
 
 def newest_result(target: Target, checklist: str, subject: str) -> ChecklistResult | None:
-    """The latest result for a build or a version. AWS: as ``listed``."""
+    """The latest result for a build or a version. AWS: as ``list_results``."""
     return next(iter(list_results(target, checklist, subject)), None)
 
 
 def list_results(target: Target, checklist: str, subject: str = "") -> tuple[ChecklistResult, ...]:
-    """Results, newest first, of one subject or of all; what cannot be read is passed over: it proves nothing.
+    """Results, newest first, of one subject or of all; what cannot be read is left out.
 
     AWS: ssm:GetParametersByPath, every page, reads only.
     """

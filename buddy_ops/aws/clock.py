@@ -19,11 +19,11 @@ from typing import Any, ParamSpec, Protocol, TypeVar
 P = ParamSpec("P")
 T = TypeVar("T")
 SLICE_S = 0.5
-"""Waits are cut into slices of this many real seconds, so that an interrupt is heard."""
+"""Waits are cut into slices of this many real seconds, so that an interrupt takes effect."""
 
 
 class Clock(Protocol):
-    """What the rest of the house knows of time. Moments are aware datetimes in UTC."""
+    """Time, as all other modules use it. Times are aware datetimes in UTC."""
 
     def now(self) -> datetime:
         """The present moment."""
@@ -38,11 +38,11 @@ class Clock(Protocol):
         """Learn AWS's own time from a reply's Date header."""
 
     def close(self) -> None:
-        """Stop counting as somebody who may still wait."""
+        """Stop being counted as a client that may still wait."""
 
 
 class SystemClock:
-    """This machine's clock, corrected by AWS's: a laptop that is minutes off would arm a lease in the past."""
+    """This machine's clock, corrected by AWS's: a laptop that is minutes off would set a failsafe in the past."""
 
     def __init__(self) -> None:
         self._ahead = timedelta()
@@ -61,7 +61,7 @@ class SystemClock:
             await asyncio.sleep(min(left, SLICE_S))
 
     def correct(self, server: datetime) -> None:
-        # The Date header has whole seconds and travels for a while: smaller differences mean nothing.
+        # The Date header has whole seconds and travels for a while: smaller differences are ignored.
         difference = server - datetime.now(UTC)
         self._ahead = difference if abs(difference) > timedelta(seconds=3) else timedelta()
 

@@ -1,7 +1,7 @@
-"""The dead-man's switch: schedules outside this machine that take traffic back if nobody renews them.
+"""The failsafe: an automatic rollback timer outside this machine, on EventBridge Scheduler.
 
-Knows EventBridge Scheduler. The *lease* stands while weights stand and clears them; the *guard* stands during the
-watch after a switch and names the version to return to. Never looks at metrics.
+While traffic is split, a schedule (named 'lease') clears the weights unless the run renews it. While a version is
+monitored after 100 %, a schedule (named 'guard') returns the alias to the version before.
 
 Source: facts measured of Scheduler: one-minute precision; an update replaces every field; the input is not validated
 when the schedule is made; changes close to the fire time may still run the old one.
@@ -20,7 +20,7 @@ from buddy_ops.aws.session import Target
 from buddy_ops.core.errors import Conflict, NotFound, Refused
 
 UPDATE_ALIAS = "arn:aws:scheduler:::aws-sdk:lambda:updateAlias"
-"""Scheduler's universal target for the one call that a lease makes."""
+"""Scheduler's universal target for the one call that the failsafe makes."""
 
 MARGIN = timedelta(minutes=3)
 """A renewal closer to the fire time than this may come too late."""
@@ -33,7 +33,7 @@ NAME_LIMIT = 64
 
 @dataclass(frozen=True)
 class Failsafe:
-    """A schedule that is armed. ``until`` is when it fires unless it is renewed or disarmed."""
+    """A schedule. It rolls back at ``until``, unless it is renewed or deleted before."""
 
     name: str
     until: datetime
@@ -41,14 +41,14 @@ class Failsafe:
 
 
 class FailsafeMissing(Exception):
-    """The schedule is no longer there: it fired, or somebody deleted it. Read the alias again."""
+    """The schedule does not exist any more: it ran, or was deleted. Read the alias again."""
 
 
 def arm_split(target: Target, run: str = "") -> Failsafe:
-    """Arm the lease, or renew one that is there. AWS: scheduler:CreateSchedule or UpdateSchedule, writes.
+    """Create the failsafe of split traffic, or renew it. AWS: scheduler:CreateSchedule or UpdateSchedule, writes.
 
     Raises:
-        AwsFailed: it could not be armed; then no traffic may be split.
+        AwsFailed: it could not be created; then traffic must not be split.
     """
     payload = {
         "FunctionName": target.settings.function,
@@ -59,7 +59,7 @@ def arm_split(target: Target, run: str = "") -> Failsafe:
 
 
 def arm_switch(target: Target, version: str, revision: str, run: str = "") -> Failsafe:
-    """Arm the guard of a switch: it returns the alias to ``version`` if nobody has moved it since ``revision``.
+    """Create the failsafe after 100 %: it returns the alias to ``version`` if that is unchanged since ``revision``.
 
     AWS: scheduler:CreateSchedule or UpdateSchedule, writes.
     """
@@ -73,28 +73,28 @@ def arm_switch(target: Target, version: str, revision: str, run: str = "") -> Fa
     return _put(target, _name(target, "guard", run), json.dumps(payload))
 
 
-def needs_renewal(target: Target, lease: Failsafe) -> bool:
-    """Whether it is time to renew: under half is left, or little enough that a renewal could come too late."""
-    left = lease.until - target.clock.now()
+def needs_renewal(target: Target, failsafe: Failsafe) -> bool:
+    """Whether less than half of the time is left, or so little that a renewal may come too late."""
+    left = failsafe.until - target.clock.now()
     return left < max(timedelta(minutes=target.settings.lease.minutes) / 2, MARGIN)
 
 
-def renew(target: Target, lease: Failsafe) -> Failsafe:
-    """Push the fire time out. AWS: scheduler:UpdateSchedule, writes every field.
+def renew(target: Target, failsafe: Failsafe) -> Failsafe:
+    """Set the time of the rollback later. AWS: scheduler:UpdateSchedule, writes every field.
 
     Raises:
-        LeaseGone: it fired, or was deleted.
+        FailsafeMissing: it ran, or was deleted.
     """
-    fields = _fields(target, lease.name, lease.payload)
+    fields = _fields(target, failsafe.name, failsafe.payload)
     try:
         target.client("scheduler").update_schedule(**fields)
     except NotFound as failure:
         raise FailsafeMissing from failure
-    return Failsafe(lease.name, _fires_at(fields), lease.payload)
+    return Failsafe(failsafe.name, _fires_at(fields), failsafe.payload)
 
 
 def disarm(target: Target, which: str, run: str = "") -> bool:
-    """Delete the 'lease' or the 'guard'; False if it was gone already. AWS: scheduler:DeleteSchedule, writes."""
+    """Delete the 'lease' or the 'guard'; False if it does not exist. AWS: scheduler:DeleteSchedule, writes."""
     try:
         target.client("scheduler").delete_schedule(
             Name=_name(target, which, run), GroupName=target.settings.lease.group
@@ -105,7 +105,7 @@ def disarm(target: Target, which: str, run: str = "") -> bool:
 
 
 def prove_failsafe(target: Target, primary: str, second: str) -> Generator[datetime, None, None]:
-    """Let a lease fire at a scratch alias that nobody calls, and see that it clears the weights; yields when to go on.
+    """Test the failsafe at a scratch alias without traffic: it must clear the weights. Yields when to continue.
 
     Scheduler does not validate a schedule's input when it is made: a role that may not act, or an input that Lambda
     refuses, shows only when it fires.
@@ -114,7 +114,7 @@ def prove_failsafe(target: Target, primary: str, second: str) -> Generator[datet
     lambda:GetAlias (read).
 
     Raises:
-        Refused: ``lease-unproven``: it did not clear the weights within five minutes.
+        Refused: ``lease-unproven``: it did not clear the weights within 5 min.
     """
     function, scratch = target.settings.function, f"{target.settings.alias}-lease-proof"
     where = {"FunctionName": function, "Name": scratch}
@@ -136,14 +136,14 @@ def prove_failsafe(target: Target, primary: str, second: str) -> Generator[datet
         _forget(target, where, name)
     raise Refused(
         "lease-unproven",
-        f"A lease armed for {fires:%H:%M} UTC did not clear the weights of the scratch alias {function}:{scratch}.",
-        now=f"Nothing was shifted on {target.resource}; the scratch alias is deleted.",
-        next="See the dead-letter queue, and whether the scheduler's role may call lambda:UpdateAlias on the function.",
+        f"The failsafe test of {fires:%H:%M} UTC did not clear the weights of the scratch alias {function}:{scratch}.",
+        now=f"No traffic was shifted on {target.resource}. The scratch alias was deleted.",
+        next="Check the dead-letter queue, and that the scheduler's role may call lambda:UpdateAlias on the function.",
     )
 
 
 def _forget(target: Target, alias: dict[str, str], schedule: str) -> None:
-    """Delete what a proof leaves, also one that was interrupted."""
+    """Delete what a test leaves, also one that was interrupted."""
     deletions = (
         partial(target.client("lambda").delete_alias, **alias),
         partial(target.client("scheduler").delete_schedule, Name=schedule, GroupName=target.settings.lease.group),
@@ -163,12 +163,12 @@ def _put(target: Target, name: str, payload: str) -> Failsafe:
 
 
 def _name(target: Target, which: str, run: str = "") -> str:
-    """One schedule for each run: nobody who clears up after one rollout deletes the lease of another."""
+    """One schedule for each run, so that no run deletes the failsafe of another."""
     which = f"{which}-{run}" if run else which
     full = f"{target.settings.function}-{target.settings.alias}"
     room = NAME_LIMIT - len(which) - 1
     if len(full) > room:
-        # Two long names that begin alike must not share a schedule.
+        # Long names that begin alike must not share a schedule.
         full = f"{full[: room - 9]}-{hashlib.sha256(full.encode()).hexdigest()[:8]}"
     return f"{full}-{which}"
 

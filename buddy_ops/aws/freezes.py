@@ -1,7 +1,7 @@
-"""The deployment lock: any unexpired freeze halts every deployment of an environment, and never a rollback.
+"""Deployment freezes: any active freeze stops every deployment of an environment, and never a rollback.
 
-Knows freezes as parameters in SSM, one each, so that there is nothing to take over and no race to win. Never deletes
-another's freeze by itself: an expired one counts as gone.
+Each freeze is a parameter in SSM of its own, so that two people never overwrite each other's. An expired one counts
+as gone; it is never deleted automatically.
 """
 
 import json
@@ -12,15 +12,16 @@ from datetime import UTC, datetime, timedelta
 from buddy_ops.aws.session import Target
 from buddy_ops.core.errors import AlreadyExists, InvalidInput, NotFound, Refused
 from buddy_ops.core.journal import iso_utc
+from buddy_ops.core.text import date_and_time, parse_utc
 
 LONGEST = timedelta(days=14)
 STALE = timedelta(days=1)
-"""An ended freeze counts as gone; one that is still there a day later was forgotten."""
+"""A freeze that is still there a day after its end was forgotten."""
 
 
 @dataclass(frozen=True)
 class Freeze:
-    """One freeze. ``expires`` is ISO 8601 UTC; ``readable`` is False for one whose text is not ours: it freezes too."""
+    """One freeze. ``expires`` is ISO 8601 UTC. One that cannot be read (``readable`` is False) freezes too."""
 
     id: str
     reason: str
@@ -29,17 +30,18 @@ class Freeze:
     readable: bool = True
 
     def __str__(self) -> str:
-        return f"{self.id}: {self.reason} ({self.owner}, until {self.expires})"
+        until = date_and_time(parse_utc(self.expires)) if self.readable else self.expires
+        return f"{self.id}: {self.reason} ({self.owner}, until {until})"
 
 
 def active_freezes(target: Target) -> tuple[Freeze, ...]:
-    """The freezes that hold now. AWS: ssm:GetParametersByPath, every page, reads only."""
+    """The freezes that are active now. AWS: ssm:GetParametersByPath, every page, reads only."""
     now = target.clock.now()
     return tuple(each for each in _every(target) if not each.readable or datetime.fromisoformat(each.expires) > now)
 
 
 def expired_freezes(target: Target) -> tuple[Freeze, ...]:
-    """Those that stand and should not: ended long ago, or not to be read. AWS: ssm:GetParametersByPath, reads only."""
+    """Freezes to delete: ended more than a day ago, or unreadable. AWS: ssm:GetParametersByPath, reads only."""
     past = target.clock.now() - STALE
     return tuple(each for each in _every(target) if not each.readable or datetime.fromisoformat(each.expires) < past)
 
@@ -63,8 +65,8 @@ def create_freeze(target: Target, reason: str, owner: str, lasts: timedelta) -> 
         raise InvalidInput(
             "freeze-incomplete",
             "A freeze needs a reason, an owner, and a time of at most 14 days.",
-            now="Nothing is frozen by this.",
-            next="Give all three.",
+            now="No freeze was created.",
+            next="Give reason, owner and hours.",
         )
     freeze = Freeze(target.run, reason.strip(), owner.strip(), iso_utc(target.clock.now() + lasts))
     fields = {key: value for key, value in asdict(freeze).items() if key in ("reason", "owner", "expires")}
@@ -77,7 +79,7 @@ def create_freeze(target: Target, reason: str, owner: str, lasts: timedelta) -> 
 
 
 def remove_freeze(target: Target, id: str) -> bool:
-    """End one freeze; False if it was gone. AWS: ssm:DeleteParameter, writes."""
+    """Delete a freeze; False if it does not exist. AWS: ssm:DeleteParameter, writes."""
     try:
         target.client("ssm").delete_parameter(Name=f"{_path(target)}/{id}")
     except NotFound:
@@ -87,7 +89,7 @@ def remove_freeze(target: Target, id: str) -> bool:
 
 
 def require_unfrozen(target: Target) -> None:
-    """Refuse to go on while anything is frozen. AWS: ssm:GetParametersByPath, reads only.
+    """Refuse to continue while a freeze is active. AWS: ssm:GetParametersByPath, reads only.
 
     Raises:
         Refused: ``frozen``, exit code 4.
@@ -97,7 +99,7 @@ def require_unfrozen(target: Target) -> None:
         raise Refused(
             "frozen",
             f"Deployments to {target.environment} are frozen: {'; '.join(map(str, freezes))}.",
-            next="Wait until it ends, or ask its owner to lift it. A rollback is never frozen: rollback/immediate.",
+            next="Wait until it ends, or ask its owner to remove it. Rollbacks are never frozen: rollback/immediate.",
         )
 
 
@@ -106,12 +108,12 @@ def _path(target: Target) -> str:
 
 
 def _decode(id: str, text: str) -> Freeze:
-    """A freeze from its parameter; whatever stands there freezes, also what we cannot read."""
+    """A freeze from its parameter. One that cannot be read freezes too."""
     try:
         values = json.loads(text)
         expires = datetime.fromisoformat(values["expires"])
-        # Written by hand it may have another zone, or none: then it is meant in UTC.
+        # Written manually it may have another time zone, or none: then it is in UTC.
         expires = expires.astimezone(UTC) if expires.tzinfo else expires.replace(tzinfo=UTC)
         return Freeze(id, str(values["reason"]), str(values["owner"]), iso_utc(expires))
     except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError):
-        return Freeze(id, "a freeze that cannot be read", "unknown", "somebody deletes it", readable=False)
+        return Freeze(id, "unreadable freeze", "unknown", "it is deleted", readable=False)

@@ -1,8 +1,8 @@
-"""Keeping the function from doing harm, and giving back exactly what was there before.
+"""Isolation: stop the function, or its writes, and restore the settings of before.
 
-Knows two ways: the function's concurrency at 0 (nobody is served at all), or a table that denies the function's role to
-write (reminders can still be read out). What was there before is remembered in SSM before anything is changed, so that
-a killed run, or another machine, can give it back. Never decides that it is due.
+Two ways: concurrency 0 (no request is served), or a table policy that denies writes to the function's role (reads
+still work). The settings of before are stored in SSM before anything is changed, so that another machine can restore
+them after a killed run.
 """
 
 import json
@@ -15,6 +15,7 @@ from buddy_ops.aws import aliases
 from buddy_ops.aws.session import Target
 from buddy_ops.core.errors import AlreadyExists, BuddyError, NotFound
 from buddy_ops.core.journal import iso_utc
+from buddy_ops.core.text import date_and_time, parse_utc
 
 How = Literal["function", "writes"]
 STATEMENT = "BuddyOpsIsolation"
@@ -41,12 +42,14 @@ class Isolation:
     since: str
 
     def __str__(self) -> str:
-        what = "the function's concurrency is 0" if self.how == "function" else f"{self.table} denies it to write"
-        return f"isolated since {self.since} by run {self.run}: {what}"
+        what = "the function's concurrency is 0"
+        if self.how == "writes":
+            what = f"{self.table} denies writes to the function's role"
+        return f"isolated since {date_and_time(parse_utc(self.since))} by run {self.run}: {what}"
 
 
 def read_isolation(target: Target) -> Isolation | None:
-    """The isolation that stands, or None. AWS: ssm:GetParameter, reads only.
+    """The current isolation, or None. AWS: ssm:GetParameter, reads only.
 
     Raises:
         BuddyError: ``isolation-unreadable``.
@@ -57,20 +60,21 @@ def read_isolation(target: Target) -> Isolation | None:
         return None
     try:
         known = Isolation(**json.loads(text))
+        parse_utc(known.since)
         if known.how in ("function", "writes") and (known.before is None or isinstance(known.before, int)):
             return known
     except (ValueError, TypeError):
         pass
     raise BuddyError(
         "isolation-unreadable",
-        f"{_memory(target)} holds what nobody of ours wrote.",
-        now="Nothing was changed by this; whether the function is isolated is unknown.",
-        next="See it with `aws ssm get-parameter`, set the function's concurrency by hand, and delete the parameter.",
+        f"{_memory(target)} was not written by Buddy Ops.",
+        now="Nothing was changed. Whether the function is isolated is unknown.",
+        next="Read it with `aws ssm get-parameter`, set the function's concurrency manually, and delete the parameter.",
     )
 
 
 def isolate(target: Target, how: How, table: str) -> Isolation:
-    """Isolate the function, or what an isolation that stands has isolated, again. Remembers first, then acts.
+    """Isolate the function, or repeat the current isolation. The settings of before are stored first.
 
     AWS: ssm:GetParameter, lambda:GetFunctionConcurrency or GetFunctionConfiguration, dynamodb:DescribeTable,
     GetResourcePolicy (read); ssm:PutParameter without overwriting, then lambda:PutFunctionConcurrency or
@@ -99,9 +103,9 @@ def _act(target: Target, known: Isolation) -> None:
 
 
 def remove_isolation(target: Target) -> str:
-    """Give back what was there before the isolation; what was done, in a sentence. AWS: as ``isolate``, and deletes.
+    """Restore the settings of before the isolation; what was done, in a sentence. AWS: as ``isolate``, and deletes.
 
-    Forgets last: a run that dies on the way finds the memory, and gives the same back again.
+    The stored settings are deleted last, so that a run after a kill can restore them again.
     """
     known = read_isolation(target)
     if known is None:
@@ -113,7 +117,7 @@ def remove_isolation(target: Target) -> str:
         target.client("lambda").put_function_concurrency(**_function(target), ReservedConcurrentExecutions=known.before)
         told = f"The function's reserved concurrency is {known.before} again, as before."
         if known.before == 0:
-            told += " Somebody had turned it off before: `aws lambda delete-function-concurrency` turns it on."
+            told += " It was turned off before the isolation: `aws lambda delete-function-concurrency` turns it on."
     else:
         arn, policy, revision = _policy(target, known.table)
         _put_policy(target, arn, _others(policy), policy, revision)
@@ -123,7 +127,7 @@ def remove_isolation(target: Target) -> str:
     target.journal.append("released", how=known.how, before=known.before)
     if _stands(target, known):
         _store(target, known)
-        told += " Somebody isolated it again meanwhile, and that stands until they lift it."
+        told += " Another run isolated it again meanwhile; that isolation is still active."
     return told
 
 

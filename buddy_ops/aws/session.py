@@ -1,7 +1,6 @@
-"""The one value a runbook holds: an environment's settings, AWS, the clock and the journal.
+"""The target of a runbook: an environment's settings, AWS clients, the clock and the journal.
 
-The only room outside ``sandbox/`` that creates AWS clients. Knows how to reach AWS and how to say that it could not.
-Never knows what a rollout is.
+The only module of the library that creates AWS clients.
 """
 
 import os
@@ -46,7 +45,7 @@ ATTEMPTS = 3
 
 @dataclass(kw_only=True)
 class Target:
-    """Where a runbook acts, and as whom."""
+    """Where a runbook acts, and as which caller."""
 
     environment: str
     settings: Settings
@@ -76,12 +75,12 @@ class Target:
 
     @property
     def principal(self) -> str:
-        """The caller's ARN as AWS sees it: proved, where a name in a parameter is claimed."""
+        """The caller's ARN as AWS knows it. A name in a parameter is only a claim."""
         return str(self._caller["Arn"])
 
     @property
     def ci(self) -> str:
-        """Which CI run this is, by its environment variables, which anybody can set; empty: none."""
+        """The CI run, by its environment variables, which anyone can set; empty: none."""
         if os.environ.get("GITHUB_ACTIONS") == "true":
             told = (os.environ.get(f"GITHUB_{name}", "?") for name in ("REPOSITORY", "RUN_ID", "ACTOR"))
             return "GitHub Actions, {} run {} by {}".format(*told)
@@ -189,7 +188,7 @@ class Target:
         try:
             principal = self.principal
         except AwsFailed as failure:
-            # Who we are is worth a line; a rollback does not wait for it.
+            # A rollback must not depend on STS.
             return f"{banner}**{self.environment}**: who calls is unknown: {failure.what}"
         return (
             f"{banner}**{self.environment}**: function `{self.settings.function}`, alias `{self.settings.alias}`, "
@@ -202,7 +201,7 @@ class Target:
         return iso_utc(self.clock.now())
 
     def close(self) -> None:
-        """Let the sandbox's time go on without us."""
+        """Let the sandbox's time continue without this run."""
         self.clock.close()
 
 

@@ -1,7 +1,7 @@
-"""DynamoDB tables by the thousand items: read in parallel segments, written on condition, restored to a second.
+"""DynamoDB tables: read in parallel segments, write on condition, restore to a second.
 
-Knows items as DynamoDB's own JSON, and that nobody else's write may be lost: each of ours says what it saw, and gives
-way. Never knows what is wrong with an item: ``recovery`` and ``migrations`` do.
+Items are DynamoDB's own JSON. Each write is on condition that the item is as it was read, so that no write of another
+user is lost.
 """
 
 import hashlib
@@ -96,8 +96,8 @@ def restorable_window(target: Target, table: str) -> tuple[datetime, datetime]:
     if window.get("PointInTimeRecoveryStatus") != "ENABLED":
         raise Refused(
             "table-unrecoverable",
-            f"{table} has no point-in-time recovery: what its items said before is not kept.",
-            next="Look for a backup (`aws dynamodb list-backups`), and switch point-in-time recovery on from now on.",
+            f"{table} has no point-in-time recovery, so earlier values of its items are not kept.",
+            next="Find a backup (`aws dynamodb list-backups`), and enable point-in-time recovery.",
         )
     return window["EarliestRestorableDateTime"].astimezone(UTC), window["LatestRestorableDateTime"].astimezone(UTC)
 
@@ -122,15 +122,15 @@ def restore_copy(target: Target, table: str, at: datetime, name: str, watch: Wat
     while target.clock.now() < deadline:
         told = target.client("dynamodb").describe_table(TableName=name)["Table"]
         if told["TableStatus"] == "ACTIVE":
-            watch(f"{name} is there, after {(target.clock.now() - began) / timedelta(minutes=1):.0f} minutes")
+            watch(f"{name} is restored, after {(target.clock.now() - began) / timedelta(minutes=1):.0f} minutes")
             return
         watch(f"{name} is {told['TableStatus']} for {(target.clock.now() - began) / timedelta(minutes=1):.0f} minutes")
         target.clock.sleep_until(target.clock.now() + RESTORE_POLL)
     raise BuddyError(
         "restore-unfinished",
         f"{name} is not ACTIVE after {RESTORE_LIMIT / timedelta(hours=1):g} hours.",
-        now=f"{table} is as it was; the restore goes on in AWS.",
-        next="Run this again: it waits for the same copy.",
+        now=f"{table} was not changed. The restore continues in AWS.",
+        next="Run the same command again: it waits for the same copy.",
     )
 
 
@@ -158,8 +158,8 @@ def is_copy(target: Target, table: str, at: datetime, name: str) -> bool:
         return True
     raise BuddyError(
         "restore-collides",
-        f"There is a table {name} already, and it is no copy of {table} as of {at:%Y-%m-%d %H:%M:%S} UTC.",
-        next="Delete or rename it if nobody needs it, or choose another moment (parameter onset).",
+        f"A table {name} exists already, and it is not a copy of {table} as of {at:%Y-%m-%d %H:%M:%S} UTC.",
+        next="Delete or rename it if it is not needed, or choose another time (parameter onset).",
     )
 
 
