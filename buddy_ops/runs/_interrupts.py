@@ -1,7 +1,4 @@
-"""The way a run ends before its end: by a signal, or because a cell takes too long.
-
-Knows the kernel's process group and who may end it. Never knows what a cell does.
-"""
+"""How a run is interrupted: by a signal, or because a cell takes too long."""
 
 import os
 import signal
@@ -11,7 +8,7 @@ from contextlib import contextmanager, suppress
 from typing import Any, Literal
 
 GRACE_S = 20.0
-"""How long an interrupted cell may clear up after itself before its kernel is killed."""
+"""Seconds that an interrupted cell has to clean up before its kernel is killed."""
 
 INTERRUPTED, TIMED_OUT, DIED = "RunInterrupted", "CellTimedOut", "KernelDied"
 """Names of the errors that the engine itself leaves in a cell."""
@@ -21,7 +18,7 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class InterruptHandler:
-    """Why a run has to end before its end, and the way to end it: the kernel hears an interrupt, as in Jupyter.
+    """Interrupts a run: the kernel receives SIGINT, as in Jupyter.
 
     Nothing is raised here: the cell itself ends with KeyboardInterrupt, so that its ``finally`` runs and what it still
     says is kept.
@@ -34,7 +31,7 @@ class InterruptHandler:
         self._timer: threading.Timer | None = None
 
     def now(self, reason: Reason, says: str) -> None:
-        """End the run; asked a second time, or if the cell does not end by itself, by killing the kernel."""
+        """Interrupt the run. The second call, or GRACE_S without an end, kills the kernel."""
         if self.reason is not None:
             self.kill()
             return
@@ -63,15 +60,15 @@ class InterruptHandler:
 
     @contextmanager
     def on_signals(self) -> Iterator[None]:
-        """Let SIGINT, SIGTERM and SIGHUP end the run. Only a process's main thread hears signals."""
+        """Let SIGINT, SIGTERM and SIGHUP end the run. Only a process's main thread receives signals."""
         if threading.current_thread() is not threading.main_thread():
             yield
             return
 
-        def heard(number: int, _: Any) -> None:
+        def receive(number: int, _: Any) -> None:
             self.now("signal", f"{signal.Signals(number).name} ended the run.")
 
-        before = {each: signal.signal(each, heard) for each in SIGNALS}
+        before = {each: signal.signal(each, receive) for each in SIGNALS}
         try:
             yield
         finally:

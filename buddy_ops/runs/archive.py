@@ -1,7 +1,6 @@
 """Executed runs as evidence: a manifest each, chained by hashes, an index of all, and a search for what was changed.
 
-Knows what is kept of a run, and how a run that nobody finished is finished later. Never executes one, and never
-overwrites an archived file.
+Unfinished runs are archived later. Nothing here executes a run or overwrites an archived file.
 """
 
 import fcntl
@@ -45,7 +44,7 @@ NAME = re.compile(r"(?!\.{1,2}$)[\w.:-]{1,200}", re.ASCII)
 """What a run's folder and a file in it can be called; nothing outside the archive is named so."""
 
 UNKNOWN = "unknown"
-"""The outcome of a run whose end nothing tells of."""
+"""The outcome of a run without any record of its end."""
 
 
 @dataclass(frozen=True)
@@ -84,7 +83,7 @@ class VerificationResult:
 
 
 def open_store(where: str | Path = "", environment: str = "") -> RunStore:
-    """The shelf at a folder or an address.
+    """The archive in a folder or at an address.
 
     Args:
         where: a folder, or 's3://bucket/prefix'; empty: the project's runs/.
@@ -101,7 +100,7 @@ def open_store(where: str | Path = "", environment: str = "") -> RunStore:
     if not (environment or owners):
         raise InvalidInput(
             "archive-unknown",
-            f"No environment's settings name {text} as their archive.where.",
+            f"No environment's settings have {text} as archive.where.",
             next="Name the environment whose credentials and region reach it, with -e.",
         )
     return S3Store(session.connect(environment or owners[0], "runs", quiet=True), text)
@@ -113,18 +112,18 @@ def list_entries(where: str | Path | RunStore = "") -> tuple[ManifestEntry, ...]
     Raises:
         BuddyError: ``archive-damaged``.
     """
-    shelf = open_store(where) if isinstance(where, str | Path) else where
-    index = shelf.read(INDEX)
+    store = open_store(where) if isinstance(where, str | Path) else where
+    index = store.read(INDEX)
     if index is None:
-        return tuple(_entry(json.loads(index_line(each))) for each in _in_order(_manifests_in(shelf)))
-    return tuple(_entry(each) for each in _parsed(index, shelf))
+        return tuple(_entry(json.loads(index_line(each))) for each in _in_order(_manifests_in(store)))
+    return tuple(_entry(each) for each in _parsed(index, store))
 
 
-def find_run(shelf: RunStore, run: str) -> ManifestEntry:
+def find_run(store: RunStore, run: str) -> ManifestEntry:
     """The archived run of this id or folder; the newest, where an id came up twice. Raises ``run-unknown``."""
-    found = [each for each in list_entries(shelf) if run in (each.run, each.folder)]
+    found = [each for each in list_entries(store) if run in (each.run, each.folder)]
     if not found:
-        raise InvalidInput("run-unknown", f"{shelf.where} has no run {run!r}.", next="`buddy-ops runs list`.")
+        raise InvalidInput("run-unknown", f"{store.where} has no run {run!r}.", next="`buddy-ops runs list`.")
     return found[-1]
 
 
@@ -187,83 +186,83 @@ def append_to_chain(folder: Path, facts: Mapping[str, Any]) -> ManifestEntry:
 
 
 def archive_unfinished(root: Path) -> list[str]:
-    """Finish and seal what nobody finished: runs whose supervisor was killed, sessions in Jupyter, commands.
+    """Archive unfinished runs: runs whose supervisor was killed, sessions in Jupyter, commands.
 
-    A run that goes on holds its journal, and is left alone. Returns the folders' names.
+    A run in progress holds its journal, and is skipped. Returns the folders' names.
     """
     adopted = []
     for name, files in LocalStore(root).folders().items():
         if MANIFEST in files or not files & {NOTEBOOK, JOURNAL} or _goes_on(root / name / JOURNAL):
             continue
         redactor, note = _redactor_of(root / name)
-        notes = ["Nobody was there when it ended: it was archived later.", *([note] if note else [])]
+        notes = ["The run ended without its supervisor and was archived later.", *([note] if note else [])]
         append_to_chain(root / name, build_manifest(root / name, redactor, notes=notes))
         adopted.append(name)
     return adopted
 
 
-def rebuild_index(shelf: RunStore) -> int:
-    """Write the index anew from the manifests; how many runs it has.
+def rebuild_index(store: RunStore) -> int:
+    """Rebuild the index from the manifests. Returns the number of runs.
 
     Raises:
-        BuddyError: ``archive-damaged``: the index knows a run that is not there. It is the only trace of it, and stays.
+        BuddyError: ``archive-damaged``: the index names a run that is missing. It is kept as the only trace of it.
     """
-    manifests = _in_order(_manifests_in(shelf))
-    index = shelf.read(INDEX)
-    known = {str(each.get("sha256")) for each in _parsed(index, shelf)} if index else set()
+    manifests = _in_order(_manifests_in(store))
+    index = store.read(INDEX)
+    known = {str(each.get("sha256")) for each in _parsed(index, store)} if index else set()
     if gone := known - {digest(each) for each in manifests}:
         raise BuddyError(
             "archive-damaged",
-            f"{shelf.where}: the index names {len(gone)} manifest(s) that are changed or gone.",
-            now="The index was left as it is.",
-            next="`buddy-ops runs verify` says which. Once that is understood, delete index.json and run this again.",
+            f"{store.where}: the index names {len(gone)} manifest(s) that are changed or gone.",
+            now="The index was not changed.",
+            next="`buddy-ops runs verify` lists them. Find the cause, delete index.json, then run this again.",
         )
-    shelf.rebuild(manifests)
+    store.rebuild(manifests)
     return len(manifests)
 
 
-def upload_run(shelf: RunStore, folder: Path) -> ManifestEntry:
+def upload_run(store: RunStore, folder: Path) -> ManifestEntry:
     """Archive a sealed run in S3 as well, in the chain there."""
     facts = json.loads((folder / MANIFEST).read_bytes())
-    return _entry(json.loads(index_line(shelf.add(folder, facts))))
+    return _entry(json.loads(index_line(store.add(folder, facts))))
 
 
 # Verifying
 
 
-def verify_archive(shelf: RunStore, expected: str = "") -> VerificationResult:
+def verify_archive(store: RunStore, expected: str = "") -> VerificationResult:
     """Compare every byte with the manifests, the manifests with their chain, and the chain with the index.
 
     Args:
         expected: the hash of a manifest that was announced; it must be in the chain.
     """
     problems: list[str] = []
-    folders, index = shelf.folders(), shelf.read(INDEX)
+    folders, index = store.folders(), store.read(INDEX)
     rows, manifests = _rows(index, problems, bool(folders)), []
     previous = ""
     for row in rows:
         name = str(row.get("folder"))
-        manifest = shelf.read(f"{name}/{MANIFEST}") if NAME.fullmatch(name) else None
+        manifest = store.read(f"{name}/{MANIFEST}") if NAME.fullmatch(name) else None
         if manifest is None:
-            problems.append(f"{name}: missing. The index knows it, and its manifest is gone.")
+            problems.append(f"{name}: missing. The index names it, but it has no manifest.")
         elif digest(manifest) != row.get("sha256"):
             problems.append(f"{name}: the manifest was changed.")
         else:
             manifests.append(manifest)
-            problems += _differences(shelf, name, manifest, folders.get(name, set()))
+            problems += _differences(store, name, manifest, folders.get(name, set()))
         if row.get("previous") != previous:
-            problems.append(f"{name}: the chain is broken: the run before it is missing or out of order.")
+            problems.append(f"{name}: the chain is broken: the run before it is missing or out of sequence.")
         previous = str(row.get("sha256"))
     listed = {str(row.get("folder")) for row in rows}
     strays = [name for name, files in folders.items() if MANIFEST in files and name not in listed]
-    problems += [f"{name}: not in the index: it was added, or cut off." for name in strays]
+    problems += [f"{name}: not in the index: it was added, or removed from the index." for name in strays]
     if not problems and index != index_of(manifests):
-        problems.append(f"{INDEX}: not what the manifests give.")
-    if not problems and shelf.read(PAGE) != page_of(manifests):
-        problems.append(f"{PAGE}: not what the manifests give. `buddy-ops runs index` writes it anew.")
+        problems.append(f"{INDEX}: does not match the manifests.")
+    if not problems and store.read(PAGE) != page_of(manifests):
+        problems.append(f"{PAGE}: does not match the manifests. `buddy-ops runs index` rebuilds it.")
     if expected and expected not in [row.get("sha256") for row in rows]:
         problems.append(f"No run has the announced manifest {expected}: the chain was cut off or rewritten.")
-    more, beyond = shelf.examine(manifests)
+    more, beyond = store.examine(manifests)
     unfinished = [name for name, files in folders.items() if MANIFEST not in files]
     return VerificationResult(len(rows), previous, (*problems, *more), tuple(unfinished), beyond)
 
@@ -279,7 +278,7 @@ def _rows(index: bytes | None, problems: list[str], anything: bool) -> list[dict
         return []
 
 
-def _differences(shelf: RunStore, folder: str, manifest: bytes, there: set[str]) -> list[str]:
+def _differences(store: RunStore, folder: str, manifest: bytes, there: set[str]) -> list[str]:
     """What of one run's files is not as its manifest says."""
     try:
         files = _entry(_object(index_line(manifest))).files
@@ -287,7 +286,7 @@ def _differences(shelf: RunStore, folder: str, manifest: bytes, there: set[str])
         return [f"{folder}: its manifest cannot be read."]
     found = []
     for name, wanted in files.items():
-        content = shelf.read(f"{folder}/{name}") if NAME.fullmatch(name) else None
+        content = store.read(f"{folder}/{name}") if NAME.fullmatch(name) else None
         if content is None:
             found.append(f"{folder}/{name}: missing.")
         elif digest(content) != wanted:
@@ -299,7 +298,7 @@ def _differences(shelf: RunStore, folder: str, manifest: bytes, there: set[str])
 
 
 def _ending(records: list[dict[str, Any]], states: list[str]) -> tuple[str, int]:
-    """Outcome and exit code of a run that nobody watched to its end."""
+    """Outcome and exit code of a run whose supervisor was lost."""
     codes: dict[str, int] = {str(ending): code for ending, code in EXIT_CODES.items()}
     ended = next((str(each["ending"]) for each in reversed(records) if each.get("kind") == "outcome"), "")
     stopped = next((state for state in states if state != "done"), "")
@@ -381,7 +380,7 @@ def _redactor_of(folder: Path) -> tuple[Redactor, str]:
     except BuddyError as error:
         return (
             Redactor(),
-            f"The function's environment could not be read, so its values were not looked for: {error.what}",
+            f"The function's environment could not be read, so its values were not searched for: {error.what}",
         )
     return here.redactor, here.learn_secrets()
 
@@ -411,30 +410,30 @@ def _listed(index: bytes) -> list[dict[str, Any]]:
     return rows
 
 
-def _parsed(index: bytes, shelf: RunStore) -> list[dict[str, Any]]:
+def _parsed(index: bytes, store: RunStore) -> list[dict[str, Any]]:
     try:
         return _listed(index)
     except ValueError:
-        raise _damaged(f"{shelf.where}/{INDEX}") from None
+        raise _damaged(f"{store.where}/{INDEX}") from None
 
 
 def _damaged(what: str) -> BuddyError:
     return BuddyError(
         "archive-damaged",
         f"{what} cannot be read.",
-        next="`buddy-ops runs verify` says what else is wrong. Without an index, `buddy-ops runs index` makes it anew.",
+        next="`buddy-ops runs verify` lists all problems. `buddy-ops runs index` rebuilds a missing index.",
     )
 
 
-def _manifests_in(shelf: RunStore) -> list[bytes]:
+def _manifests_in(store: RunStore) -> list[bytes]:
     """Every manifest there is, in the order of their folders' names. Raises BuddyError ``archive-damaged``."""
     found = []
-    for name in sorted(name for name, files in shelf.folders().items() if MANIFEST in files):
-        if (content := shelf.read(f"{name}/{MANIFEST}")) is not None:
+    for name in sorted(name for name, files in store.folders().items() if MANIFEST in files):
+        if (content := store.read(f"{name}/{MANIFEST}")) is not None:
             try:
                 _entry(_object(index_line(content)))
             except (ValueError, TypeError, RecursionError):
-                raise _damaged(f"{shelf.where}/{name}/{MANIFEST}") from None
+                raise _damaged(f"{store.where}/{name}/{MANIFEST}") from None
             found.append(content)
     return found
 

@@ -31,16 +31,16 @@ class Difference:
         return f"{self.what}:\n  - {_said(self.first)}\n  + {_said(self.second)}"
 
 
-def compare_runs(shelf: RunStore, first: ManifestEntry, second: ManifestEntry) -> tuple[Difference, ...]:
+def compare_runs(store: RunStore, first: ManifestEntry, second: ManifestEntry) -> tuple[Difference, ...]:
     """Every difference, in the order in which a reader asks: how, who, what, figures, verdicts, actions, code."""
-    one, other = _facts(shelf, first), _facts(shelf, second)
+    one, other = _facts(store, first), _facts(store, second)
     names = [*one, *(name for name in other if name not in one)]
     return tuple(Difference(name, one.get(name), other.get(name)) for name in names if one.get(name) != other.get(name))
 
 
-def _facts(shelf: RunStore, entry: ManifestEntry) -> Facts:
+def _facts(store: RunStore, entry: ManifestEntry) -> Facts:
     """All of a run that can be compared, by name."""
-    records = _records(shelf.read(f"{entry.folder}/{JOURNAL}") or b"")
+    records = _records(store.read(f"{entry.folder}/{JOURNAL}") or b"")
     facts: Facts = {name: getattr(entry, name) for name in ("runbook", "environment", "outcome", "exit_code")}
     facts |= {"people": list(entry.people), "principal": entry.principal, "incident": entry.incident}
     facts |= {f"parameter {name}": value for name, value in entry.parameters.items() if name != "approved_by"}
@@ -58,7 +58,7 @@ def _facts(shelf: RunStore, entry: ManifestEntry) -> Facts:
     )
     # How often it looked depends on how long it took.
     facts |= {f"calls {call}": count for call, count in sorted(calls.items()) if not _looks(call)}
-    return facts | _code(shelf.read(f"{entry.folder}/{NOTEBOOK}") or b"{}")
+    return facts | _code(store.read(f"{entry.folder}/{NOTEBOOK}") or b"{}")
 
 
 def _records(journal: bytes) -> list[Facts]:

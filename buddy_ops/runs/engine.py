@@ -1,6 +1,6 @@
-"""The papermill engine ``buddy-ops``: cells whose states are true whatever happens, and a kernel never orphaned.
+"""The papermill engine ``buddy-ops``: true cell states whatever happens, and no orphaned kernel.
 
-Knows how a run is begun, stopped and told of. papermill loads this module while it is itself being imported, so what
+papermill loads this module while it is itself being imported, so what
 leans on papermill is imported when a notebook runs. As a program it executes one notebook for a supervisor
 (``runs``), and ends when the supervisor does.
 """
@@ -105,7 +105,7 @@ def _alone(nb: Any) -> Iterator[Redactor]:
             # Meanwhile the kernel starts.
             threading.Thread(target=here.learn_secrets, daemon=True).start()
         except BuddyError as error:
-            print(f"Only what looks like a secret is cut from the outputs: {error.what}", file=sys.stderr)
+            print(f"Outputs are searched for secrets by their form only: {error.what}", file=sys.stderr)
         try:
             yield redactor
         finally:
@@ -173,7 +173,7 @@ def _execute(job: Mapping[str, Any], tell: Callable[..., None]) -> dict[str, Any
 
 
 def _end_with_the_supervisor() -> None:
-    """A run that nobody watches any more ends as by a signal."""
+    """End the run as by SIGTERM when the supervisor is gone."""
     os.read(0, 1)
     os.kill(os.getpid(), signal.SIGTERM)
 

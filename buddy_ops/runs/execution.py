@@ -1,7 +1,7 @@
 """One notebook executed: cell after cell, saved as it goes, each state on disk true even if this was the last write.
 
 Knows papermill's and nbclient's machinery. A cell that has begun is 'interrupted' until it ends; all behind it are 'not
-run'. Never writes a secret that it knows of.
+run'. Known secrets are removed before anything is written.
 """
 
 import asyncio
@@ -87,7 +87,7 @@ class _Manager(NotebookExecutionManager):  # type: ignore[misc]
     def cell_complete(self, cell: Any, cell_index: int | None = None, **_: Any) -> None:
         ended = self.now()
         cell.metadata.papermill["end_time"] = ended.isoformat()
-        # What nobody will append to any more: every writer after us gets it clean.
+        # The cell is complete: everybody who reads it from here on gets it without secrets.
         if cell.cell_type == "code":
             cell.outputs = self._redactor.redact(cell.outputs)
             self.save()
@@ -114,7 +114,7 @@ class _Manager(NotebookExecutionManager):  # type: ignore[misc]
             self._cleaned.clear()
 
     def autosave_cell(self) -> None:
-        """Something was said: have it on disk within a second, whether or not anything more is said."""
+        """Save new output within SAVE_S, whether or not more follows."""
         if self._pending is None:
             age = (self.now() - self.last_save_time).total_seconds()
             self._pending = asyncio.get_running_loop().call_later(max(0.0, SAVE_S - age), self.save)
@@ -142,7 +142,7 @@ class _Manager(NotebookExecutionManager):  # type: ignore[misc]
 
 
 class _Client(PapermillNotebookClient):  # type: ignore[misc]
-    """Runs the cells, and says of each how it ended."""
+    """Runs the cells, and notes how each ended."""
 
     stop: InterruptHandler
     cell_timeout_s: float | None = None
@@ -186,7 +186,7 @@ class _Client(PapermillNotebookClient):  # type: ignore[misc]
             return "interrupted"
         except DeadKernelError:
             if self.stop.reason is None:
-                _leave(cell, DIED, "The kernel died. What it had begun in AWS ends by its lease.")
+                _leave(cell, DIED, "The kernel ended unexpectedly. The failsafe ends what it started in AWS.")
             else:
                 _leave(cell, INTERRUPTED if self.stop.reason == "signal" else TIMED_OUT, self.stop.says)
             return "interrupted"
@@ -205,9 +205,9 @@ class _Client(PapermillNotebookClient):  # type: ignore[misc]
 
 
 def private_kernel_manager() -> Any:
-    """Kernels that talk over files of this user's, not over loopback ports that anybody on the machine may listen to.
+    """Kernels that talk over this user's files: other users of the machine could listen on loopback ports.
 
-    What a kernel says on its own stderr is the machinery's: what a runbook says is in its notebook.
+    A kernel's own stderr is dropped; a runbook's output is in its notebook.
     """
 
     class PrivateKernel(AsyncKernelManager):

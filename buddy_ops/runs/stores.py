@@ -85,10 +85,10 @@ class RunStore(Protocol):
         """Chain a run, whose files stand in the folder ``source``; its manifest."""
 
     def rebuild(self, manifests: list[bytes]) -> None:
-        """Write the index and its page anew."""
+        """Rebuild the index and its page."""
 
     def examine(self, manifests: list[bytes]) -> tuple[list[str], str]:
-        """What only this kind of shelf can find wrong; and what it cannot find, in words."""
+        """Problems that only this kind of store can find, and a sentence on what it cannot find."""
 
 
 class LocalStore:
@@ -125,8 +125,8 @@ class LocalStore:
 
     def examine(self, manifests: list[bytes]) -> tuple[list[str], str]:
         return [], (
-            "Whoever may write here can rewrite every file, the chain and the index into another story that fits. "
-            "Only a hash that was announced (--newest), or an archive in S3 with Object Lock, shows that."
+            "A person with write access can rewrite the archive undetected. "
+            "Only an announced hash (--newest) or an archive in S3 with Object Lock reveals it."
         )
 
     @contextmanager
@@ -138,7 +138,7 @@ class LocalStore:
             yield file
 
     def _finish(self, intent: Any) -> None:
-        """Add the line that somebody who died had yet to write."""
+        """Add the index line that a killed process did not write."""
         intent.seek(0)
         folder = intent.read().strip()
         manifest = self.read(f"{folder}/{MANIFEST}") if folder else None
@@ -154,7 +154,7 @@ class LocalStore:
 
 
 class S3Store:
-    """A bucket, best one with Object Lock and a default retention (infrastructure.yaml makes it)."""
+    """An S3 bucket, preferably with Object Lock and a default retention (infrastructure.yaml creates it)."""
 
     def __init__(self, target: Target, where: str) -> None:
         self.where = where.rstrip("/")
@@ -187,7 +187,7 @@ class S3Store:
         return manifest
 
     def rebuild(self, manifests: list[bytes]) -> None:
-        """The chain is what counts here: whatever the index lacks of it is added."""
+        """The chain is authoritative here: runs that the index lacks are added."""
         for _ in range(TRIES):
             index, etag = self._read(INDEX)
             known = _manifests(self, index)
@@ -216,8 +216,8 @@ class S3Store:
             kept = reply["ObjectLockConfiguration"]["Rule"]["DefaultRetention"]
         except (AwsFailed, KeyError):
             return (
-                f"{self._bucket} has no Object Lock with a default retention: whoever may write there can rewrite "
-                "every object into another story that fits. Only a hash that was announced (--newest) shows that."
+                f"{self._bucket} has no Object Lock with a default retention: a person with write access can rewrite "
+                "the archive undetected. Only an announced hash (--newest) reveals it."
             )
         period = ", ".join(f"{kept[unit]} {unit.lower()}" for unit in ("Days", "Years") if kept.get(unit))
         return (
@@ -254,7 +254,7 @@ class S3Store:
             "archive-conflict",
             f"{self.where}/{name} exists already, with other content.",
             now="The run is kept in this machine's runs/ folder; nothing there was overwritten.",
-            next=f"`buddy-ops runs verify --archive {self.where}` tells what stands there.",
+            next=f"`buddy-ops runs verify --archive {self.where}` shows its content.",
         )
 
     def _put(self, name: str, content: bytes, **condition: str) -> bool:
@@ -276,7 +276,7 @@ class S3Store:
         return reply["Body"].read(), str(reply["ETag"])
 
 
-def _manifests(shelf: RunStore, index: bytes | None) -> list[bytes]:
+def _manifests(store: RunStore, index: bytes | None) -> list[bytes]:
     """The manifests that an index names, as they were written."""
     found = []
     for row in (index or b"").splitlines():
@@ -295,7 +295,7 @@ def _note(intent: Any, folder: str) -> None:
 
 
 def _write(path: Path, content: bytes, sync: bool = False) -> None:
-    """Write it whole or not at all."""
+    """Write a file atomically."""
     part = path.with_name(f".{path.name}.part")
     with part.open("wb") as file:
         file.write(content)

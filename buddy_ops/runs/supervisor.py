@@ -1,7 +1,7 @@
-"""Runbooks executed headlessly, under supervision: whatever dies, a finished, truthful archive is the result.
+"""Runbooks executed headlessly: whichever process is lost, the run is archived as it ended.
 
-Knows how a notebook is validated, executed by a process of its own, and archived. Never knows what a runbook does; how
-it ended comes from the error that its last cell raised, if it raised one.
+A notebook is validated, executed by a process of its own, and archived. How it ended comes from the data of the error
+that a cell raised, if one did.
 """
 
 import json
@@ -34,7 +34,7 @@ OUTCOMES = {INTERRUPTED: "interrupted", TIMED_OUT: "timed-out", DIED: "killed", 
 """The outcome of a run that ended by an error of this name."""
 
 LOOK_S = 20.0
-"""For how long the archive waits for what AWS alone can tell: the caller, and the function's environment."""
+"""Seconds that archiving waits for AWS: for the caller and the function's environment."""
 
 
 @dataclass(frozen=True)
@@ -112,7 +112,7 @@ def write_step_summary(done: ExecutedRun) -> None:
 
 
 def write_error_summary(notebook: str, environment: str, error: BuddyError) -> None:
-    """The same of a run that ended before a kernel started: nothing of it is archived."""
+    """Add a summary of a run that ended before a kernel started: it has no archive."""
     outcome = _outcome(Failure.of_error(error))
     about = {"runbook": notebook, "environment": environment, "exit_code": error.exit_code, "trouble": str(error)}
     _add_summary(redaction.Redactor().redact(about | outcome), "")
@@ -126,28 +126,28 @@ def _add_summary(facts: Mapping[str, Any], digest: str) -> None:
 
 
 def index_archive(where: str = "", environment: str = "") -> Iterator[str]:
-    """Finish what nobody finished, upload what S3 did not get, and write an archive's index anew; told line by line.
+    """Archive unfinished runs, upload what S3 lacks, and rebuild the index. Yields a line for each step.
 
     Args:
         where: a folder, or 's3://bucket/prefix'; then the runs in runs/ that belong there and are not.
         environment: through whose settings S3 is reached.
     """
-    shelf = archive.open_store(where, environment)
-    if isinstance(shelf, LocalStore):
-        for folder in archive.archive_unfinished(shelf.root):
+    store = archive.open_store(where, environment)
+    if isinstance(store, LocalStore):
+        for folder in archive.archive_unfinished(store.root):
             yield f"{folder}: archived"
-        missing = [each for each in archive.list_entries(shelf) if each.archive]
+        missing = [each for each in archive.list_entries(store) if each.archive]
     else:
-        missing = [each for each in archive.list_entries() if each.archive.rstrip("/") == shelf.where]
-    local = shelf.root if isinstance(shelf, LocalStore) else LocalStore(project.project_root() / "runs").root
+        missing = [each for each in archive.list_entries() if each.archive.rstrip("/") == store.where]
+    local = store.root if isinstance(store, LocalStore) else LocalStore(project.project_root() / "runs").root
     for there in sorted({each.archive for each in missing}):
-        bucket = shelf if isinstance(shelf, S3Store) else archive.open_store(there, environment)
+        bucket = store if isinstance(store, S3Store) else archive.open_store(there, environment)
         known = {each.folder for each in archive.list_entries(bucket)}
         for each in missing:
             if each.archive == there and each.folder not in known:
                 archive.upload_run(bucket, local / each.folder)
                 yield f"{each.folder}: uploaded to {there}"
-    yield f"{archive.rebuild_index(shelf)} run(s) in {shelf.where}"
+    yield f"{archive.rebuild_index(store)} run(s) in {store.where}"
 
 
 def _free(folder: Path, run: str) -> Path:
@@ -168,7 +168,7 @@ def _job(
     private: str,
     cell_timeout_s: float | None,
 ) -> dict[str, Any]:
-    """What the worker is told to do."""
+    """The job that the worker executes."""
     return {
         "source": str(source),
         "notebook": str(folder / archive.NOTEBOOK),
@@ -187,11 +187,14 @@ def _job(
 
 
 class _BackgroundLookup:
-    """What takes a while and no cell waits for: the caller, the secrets of the function, the imports of a report."""
+    """Slow reads that no cell waits for: the caller, the function's secrets, the imports of the report."""
 
     def __init__(self, here: Target) -> None:
         self._here = here
-        self.principal, self.note = "", "AWS did not tell the function's environment in time."
+        self.principal, self.note = (
+            "",
+            "The function's environment could not be read in time, so its values were not searched for.",
+        )
         self._thread = threading.Thread(target=self._look, daemon=True)
         self._thread.start()
 
@@ -206,7 +209,7 @@ class _BackgroundLookup:
 
 
 class _Worker:
-    """The process that executes the notebook. It may die; what it leaves behind is put in order."""
+    """The process that executes the notebook. If it is killed, its kernel is killed too."""
 
     def __init__(self) -> None:
         self._said = tempfile.TemporaryFile("w+")  # noqa: SIM115
@@ -224,7 +227,7 @@ class _Worker:
         self._limit: threading.Timer | None = None
 
     def execute(self, job: Mapping[str, Any], tell: Callable[[str], None]) -> Failure | None:
-        """Let it execute the job; how that ended, whatever happened to it."""
+        """Let it execute the job. Returns the failure that ended it, or None."""
         assert self._process.stdin is not None and self._process.stdout is not None
         ended: dict[str, Any] | None = None
         with self._passing_on_signals():
@@ -246,7 +249,7 @@ class _Worker:
         if self._signal:
             return Failure(INTERRUPTED, f"{self._signal} ended the run {self._where}.")
         how = signal.Signals(-code).name if code < 0 else f"exit code {code}"
-        return Failure(KILLED, f"papermill was killed ({how}) {self._where}.{self._stderr_tail()}")
+        return Failure(KILLED, f"The notebook's process was killed ({how}) {self._where}.{self._stderr_tail()}")
 
     def close(self) -> None:
         """End it if it has not ended; it ends with its kernel."""
@@ -261,7 +264,7 @@ class _Worker:
                 pipe.close()  # type: ignore[union-attr]
 
     def _kill_kernel(self) -> None:
-        """A kernel ends by itself when its papermill is gone, a second later: not a second too late."""
+        """A kernel notices only after a second that its parent is gone; until then it could still write."""
         if self._kernel is not None:
             with suppress(ProcessLookupError):
                 os.killpg(self._kernel, signal.SIGKILL)
@@ -269,7 +272,7 @@ class _Worker:
     def _stderr_tail(self) -> str:
         self._said.seek(0)
         lines = self._said.read().strip().splitlines()
-        return f" Its last words: {lines[-1][:300]}" if lines else ""
+        return f" Its last output: {lines[-1][:300]}" if lines else ""
 
     @contextmanager
     def _passing_on_signals(self) -> Iterator[None]:
@@ -307,7 +310,7 @@ def _worker() -> Iterator[_Worker]:
 def _archive(
     here: Target, source: Path, folder: Path, about: dict[str, Any], failure: Failure | None, looking: _BackgroundLookup
 ) -> ExecutedRun:
-    """Finish the run's folder, chain it, tell of it; S3 besides, where the run belongs there."""
+    """Write the run's manifest, chain it, announce it, and upload it where its environment has an archive in S3."""
     looking.wait()
     here.redactor.reload_shared()
     notebook = folder / archive.NOTEBOOK
@@ -330,7 +333,7 @@ def _archive(
         except BuddyError as error:
             told.append(
                 f"NOT ARCHIVED in {about['archive']}: {error.what}\n"
-                f"The run is kept on this machine only, in {folder}. `buddy-ops runs index` uploads it later."
+                f"The run is on this machine only, in {folder}. Upload it with `buddy-ops runs index`."
             )
     if entry.people and not here.dry_run:
         said = f"{entry.runbook} ended: {entry.outcome}. Archived as {entry.folder}, manifest {entry.sha256}."
@@ -373,5 +376,5 @@ def _parameters_cell(source: Path) -> str:
     raise InvalidInput(
         "notebook-missing",
         f"{source.name} has no cell with the tag 'parameters', so it is not a runbook.",
-        next="Choose a notebook from notebooks/.",
+        next="Choose a notebook in notebooks/.",
     )
