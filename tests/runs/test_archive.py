@@ -134,7 +134,7 @@ def test_reordered_runs_are_noticed(tmp_path: Path) -> None:
         sealed(tmp_path, f"run-000{number}")
     manifests = [path.read_bytes() for path in sorted(tmp_path.glob("run-*/manifest.json"))]
     stores.LocalStore(tmp_path).rebuild([manifests[1], manifests[0], manifests[2]])
-    assert any("out of order" in each for each in problems(tmp_path))
+    assert any("out of sequence" in each for each in problems(tmp_path))
 
 
 def test_what_was_added_is_noticed(tmp_path: Path) -> None:
