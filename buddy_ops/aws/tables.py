@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from buddy_ops.aws.session import Target
 from buddy_ops.core.errors import AlreadyExists, AwsFailed, BuddyError, NotFound, Refused, Throttled, Unreachable
+from buddy_ops.core.progress import Progress, no_progress
 
 Item = Mapping[str, Mapping[str, Any]]
 """An item as DynamoDB writes it: {"at": {"S": "08:00"}}."""
@@ -28,8 +29,6 @@ if TYPE_CHECKING:
     from types_boto3_dynamodb.type_defs import TransactWriteItemTypeDef
 
 T = TypeVar("T")
-Watch = Callable[[str], None]
-"""Who hears how far something has come."""
 
 SEGMENTS = 8
 """Parts of a table that are read and written at the same time."""
@@ -81,10 +80,6 @@ class Comparison:
     notes_before: Mapping[str, int]
 
 
-def ignore_progress(said: str) -> None:
-    """Watches nothing."""
-
-
 def restorable_window(target: Target, table: str) -> tuple[datetime, datetime]:
     """From when to when a table can be restored. AWS: dynamodb:DescribeContinuousBackups, reads only.
 
@@ -102,7 +97,7 @@ def restorable_window(target: Target, table: str) -> tuple[datetime, datetime]:
     return window["EarliestRestorableDateTime"].astimezone(UTC), window["LatestRestorableDateTime"].astimezone(UTC)
 
 
-def restore_copy(target: Target, table: str, at: datetime, name: str, watch: Watch = ignore_progress) -> None:
+def restore_copy(target: Target, table: str, at: datetime, name: str, watch: Progress = no_progress) -> None:
     """A copy of a table as it was at a second, under another name; waits until it can be read.
 
     One that stands already is taken if it is of this table and this second, so that running again goes on.
@@ -169,7 +164,7 @@ def compare_tables(
     copy: str,
     key: Sequence[str],
     note: Callable[[Item], Iterable[str]] = lambda item: (),
-    watch: Watch = ignore_progress,
+    watch: Progress = no_progress,
     counts: Callable[[Item], bool] = lambda item: True,
 ) -> Comparison:
     """What differs between a table and its copy; of each item that does not, 16 bytes are held.

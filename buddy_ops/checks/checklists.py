@@ -10,9 +10,8 @@ from dataclasses import replace
 from datetime import timedelta
 from typing import Literal
 
-from buddy_ops.aws import aliases, checklist_store, tables
+from buddy_ops.aws import aliases, checklist_store
 from buddy_ops.aws.session import Target
-from buddy_ops.aws.tables import Watch
 from buddy_ops.checks import findings
 from buddy_ops.checks._shared import Measure, VersionRate, alarms_complete, describe_freezes, version_rates
 from buddy_ops.checks.findings import (
@@ -30,6 +29,7 @@ from buddy_ops.checks.findings import (
 from buddy_ops.core import project, rules, text
 from buddy_ops.core.errors import InvalidInput, Refused
 from buddy_ops.core.plan import ChecklistItem, ChecklistResult
+from buddy_ops.core.progress import Progress, no_progress
 from buddy_ops.deployment import rollout_plan, smoke_tests
 
 ROLLBACK_WINDOW = timedelta(hours=24)
@@ -49,7 +49,7 @@ ItemSeen = Callable[[ChecklistItem], None]
 """Called with each item as soon as it is checked."""
 
 
-def no_progress(item: ChecklistItem) -> None:
+def ignore_item(item: ChecklistItem) -> None:
     """Ignore the item."""
 
 
@@ -71,7 +71,7 @@ def check_before(
     artifact: str,
     attested: Mapping[str, str] | None = None,
     reached: tuple[str, ...] = (),
-    seen: ItemSeen = no_progress,
+    seen: ItemSeen = ignore_item,
 ) -> ChecklistResult:
     """Whether a build may be deployed, item by item.
 
@@ -95,8 +95,8 @@ def check_before(
 def check_after(
     target: Target,
     attested: Mapping[str, str] | None = None,
-    seen: ItemSeen = no_progress,
-    watch: Watch = tables.ignore_progress,
+    seen: ItemSeen = ignore_item,
+    watch: Progress = no_progress,
 ) -> ChecklistResult:
     """Whether the version that serves is healthy, item by item. Its smoke tests invoke it.
 

@@ -14,14 +14,14 @@ from enum import StrEnum
 from functools import cached_property
 from typing import Any
 
-from buddy_ops.aws import aliases, freezes, tables
+from buddy_ops.aws import aliases, freezes
 from buddy_ops.aws.aliases import Alias, RolloutState
 from buddy_ops.aws.freezes import Freeze
 from buddy_ops.aws.permissions import Role
 from buddy_ops.aws.session import Target
-from buddy_ops.aws.tables import Watch
 from buddy_ops.core import text
 from buddy_ops.core.errors import AwsFailed, BuddyError
+from buddy_ops.core.progress import Progress, no_progress
 from buddy_ops.deployment import rollback
 from buddy_ops.deployment.rollback import RollbackPlan
 from buddy_ops.health import alarms, metrics
@@ -132,7 +132,7 @@ class CheckContext:
     role: Role = "auditor"
     archive: str = ""
     notified: tuple[str, ...] = ()
-    watch: Watch = tables.ignore_progress
+    watch: Progress = no_progress
     _readings: dict[timedelta, MetricsReading] = field(default_factory=dict)
 
     @cached_property
@@ -223,9 +223,7 @@ class Check:
     required: bool = False
 
 
-def run_checks(
-    checks: Iterable[Check], context: CheckContext, watch: Watch = tables.ignore_progress
-) -> Iterator[Finding]:
+def run_checks(checks: Iterable[Check], context: CheckContext, watch: Progress = no_progress) -> Iterator[Finding]:
     """Run each check and yield its finding. A check that raises is UNKNOWN and hides no other.
 
     Args:

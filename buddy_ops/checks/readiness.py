@@ -21,16 +21,16 @@ from datetime import timedelta
 from functools import partial
 from typing import cast, get_args
 
-from buddy_ops.aws import aliases, freezes, tables
+from buddy_ops.aws import aliases, freezes
 from buddy_ops.aws.permissions import Role
 from buddy_ops.aws.session import Target
-from buddy_ops.aws.tables import Watch
 from buddy_ops.checks import findings as findings_
 from buddy_ops.checks import setup
 from buddy_ops.checks._shared import alarms_complete
 from buddy_ops.checks.findings import Check, CheckContext, Finding, State, ok, problem, run_checks, warning
 from buddy_ops.core import text
 from buddy_ops.core.errors import BuddyError, InvalidInput
+from buddy_ops.core.progress import Progress, no_progress
 from buddy_ops.deployment import cleanup, smoke_tests
 from buddy_ops.health import alarms
 from buddy_ops.migrations import schema
@@ -69,7 +69,7 @@ class Audit:
         return f"**{self}**\n\n{findings_.markdown_table(self.findings)}"
 
 
-def run_audit(target: Target, role: str = "auditor", where: str = "", watch: Watch = tables.ignore_progress) -> Audit:
+def run_audit(target: Target, role: str = "auditor", where: str = "", watch: Progress = no_progress) -> Audit:
     """Run every check of the setup and of this module.
 
     Args:

@@ -5,7 +5,6 @@ Everything that it shows comes from the archived runs and from the sandbox.
 
 import json
 import os
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from buddy_ops.aws import session
 from buddy_ops.cli import sandbox
 from buddy_ops.core import project
 from buddy_ops.core.plan import Approval
+from buddy_ops.core.progress import Progress
 from buddy_ops.core.text import exact_percent, percent
 from buddy_ops.deployment import rollout
 from buddy_ops.runs import supervisor
@@ -82,7 +82,7 @@ def deploy_first(endpoint: str) -> str:
     return outcome.reasons[0]
 
 
-def run_canary(build: str, exit_code: int, artifact: Path, tell: Callable[[str], None]) -> DemoRow:
+def run_canary(build: str, exit_code: int, artifact: Path, tell: Progress) -> DemoRow:
     """One canary through papermill."""
     parameters = {"environment": "sandbox", "artifact": str(artifact), "approved_by": ["the demo"]}
     done = supervisor.run_notebook(

@@ -1,2 +1,2 @@
 """No AWS, no notebook: ``errors``, ``plan``, ``outcome``, ``settings``, ``project``, ``rules``, ``journal``,
-``redaction``, ``text``."""
+``redaction``, ``text``, ``progress``."""

@@ -3,7 +3,6 @@
 The requests are in the environment's parameters/ file. The alias is never touched here.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +10,7 @@ from buddy_ops.aws import aliases
 from buddy_ops.aws.aliases import InvocationResult
 from buddy_ops.aws.session import Target
 from buddy_ops.core.errors import AwsFailed, Refused
+from buddy_ops.core.progress import Progress, no_progress
 from buddy_ops.core.settings import SmokeTest
 
 SYNTHETIC_USER = "amzn1.ask.account.BUDDY-OPS-SMOKE-TEST"
@@ -36,9 +36,7 @@ class SmokeTestResult:
         return f"{self.name}: {self.trouble or 'passed'}"
 
 
-def run_smoke_tests(
-    target: Target, version: str, watch: Callable[[str], None] = lambda _: None
-) -> tuple[SmokeTestResult, ...]:
+def run_smoke_tests(target: Target, version: str, watch: Progress = no_progress) -> tuple[SmokeTestResult, ...]:
     """Send every smoke test to a version by its number. AWS: lambda:InvokeFunction; runs the skill's code.
 
     Args:

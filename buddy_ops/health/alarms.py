@@ -8,7 +8,7 @@ escalations > 1 per hour. What the judge counts as a failure, the alarm counts, 
 """
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -16,6 +16,7 @@ from typing import Any
 from buddy_ops.aws.session import Target
 from buddy_ops.core.errors import BuddyError, InvalidInput
 from buddy_ops.core.plan import Approval, Plan
+from buddy_ops.core.progress import Progress, no_progress
 from buddy_ops.core.settings import Settings
 from buddy_ops.core.text import count, exact_percent
 
@@ -270,7 +271,7 @@ def differences(wanted: AlarmFields, present: AlarmFields | None) -> list[str]:
 
 
 async def prove_alarms(
-    target: Target, plan: AlarmPlan, approval: Approval, watch: Callable[[str], None] = lambda _: None
+    target: Target, plan: AlarmPlan, approval: Approval, watch: Progress = no_progress
 ) -> tuple[Wiring, ...]:
     """Trigger the plan's test alarms, and check that each notifies its topic. The next evaluation resets the state.
 

@@ -3,12 +3,12 @@
 Lambda writes the init duration of a new environment into the log's REPORT line, and into no standard metric.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from buddy_ops.aws.session import Target
 from buddy_ops.core.errors import AwsFailed
+from buddy_ops.core.progress import Progress, no_progress
 from buddy_ops.core.text import count, duration
 from buddy_ops.health.metrics import MALFORMED
 
@@ -60,7 +60,7 @@ class ColdStartsReading:
 
 
 def query_log(
-    target: Target, query: str, since: datetime, until: datetime, watch: Callable[[str], None] = lambda _: None
+    target: Target, query: str, since: datetime, until: datetime, watch: Progress = no_progress
 ) -> list[dict[str, str]]:
     """What Logs Insights answers about the function's log: one mapping of fields per row.
 

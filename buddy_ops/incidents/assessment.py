@@ -12,13 +12,13 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Literal, get_args
 
-from buddy_ops.aws import aliases, freezes, tables
+from buddy_ops.aws import aliases, freezes
 from buddy_ops.aws.aliases import Alias
 from buddy_ops.aws.freezes import Freeze
 from buddy_ops.aws.session import Target
-from buddy_ops.aws.tables import Watch
 from buddy_ops.core.errors import AwsFailed, BuddyError, InvalidInput, Refused
 from buddy_ops.core.plan import Approval, Plan
+from buddy_ops.core.progress import Progress, no_progress
 from buddy_ops.core.text import (
     MINUTE,
     date_and_time,
@@ -269,7 +269,7 @@ def freeze_or_say(target: Target, reason: str, hours: float, by: Iterable[str]) 
 # Assess
 
 
-def assess_deployment(target: Target, watch: Watch = tables.ignore_progress) -> Assessment:
+def assess_deployment(target: Target, watch: Progress = no_progress) -> Assessment:
     """The newest deployment behind the alias, its errors, and what the thirty-minute rule recommends.
 
     AWS: lambda:GetAlias, GetFunctionConfiguration, cloudwatch:GetMetricData, logs:StartQuery, GetQueryResults, reads.
@@ -380,7 +380,7 @@ def group_errors(lines: Iterable[tuple[str, str]]) -> tuple[ErrorKind, ...]:
     return tuple(sorted(kinds, key=lambda kind: (-kind.lines, kind.name)))
 
 
-def _error_kinds(target: Target, version: str, since: datetime, watch: Watch) -> tuple[tuple[ErrorKind, ...], str]:
+def _error_kinds(target: Target, version: str, since: datetime, watch: Progress) -> tuple[tuple[ErrorKind, ...], str]:
     """The version's error lines by kind, and what could not be read."""
     query = ERROR_LINES.replace("{version}", version)
     try:
@@ -512,7 +512,7 @@ def approve_part(approval: Approval, part: Plan) -> Approval:
 
 
 async def wait_for_recovery(
-    target: Target, plan: DecisionPlan, minutes: int = 2, watch: Watch = tables.ignore_progress
+    target: Target, plan: DecisionPlan, minutes: int = 2, watch: Progress = no_progress
 ) -> RecoveryCheck:
     """Wait for full minutes after the decision, and compare the error rate with its limit.
 

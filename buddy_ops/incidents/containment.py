@@ -11,10 +11,10 @@ from typing import get_args
 from buddy_ops.aws import aliases, freezes, isolation, tables
 from buddy_ops.aws.isolation import How, Isolation
 from buddy_ops.aws.session import Target
-from buddy_ops.aws.tables import Watch
 from buddy_ops.core.errors import BuddyError, InvalidInput, Refused
 from buddy_ops.core.journal import iso_utc
 from buddy_ops.core.plan import Approval, Plan
+from buddy_ops.core.progress import Progress, no_progress
 from buddy_ops.core.settings import TableSettings
 from buddy_ops.core.text import date_and_time
 from buddy_ops.deployment import rollback
@@ -201,7 +201,7 @@ def contain_damage(target: Target, plan: ContainmentPlan, approval: Approval) ->
     return ContainmentResult(rollback=moved, isolation=isolated, freeze=frozen)
 
 
-def restore_table_copy(target: Target, plan: ContainmentPlan, watch: Watch = tables.ignore_progress) -> str:
+def restore_table_copy(target: Target, plan: ContainmentPlan, watch: Progress = no_progress) -> str:
     """Make the copy, or wait for the one that an earlier run began. AWS: as ``tables.restore_copy``."""
     if target.dry_run:
         return "Dry run: no copy was made."

@@ -13,9 +13,10 @@ from datetime import datetime
 
 from buddy_ops.aws import isolation, tables
 from buddy_ops.aws.session import Target
-from buddy_ops.aws.tables import Change, Comparison, Item, Watch
+from buddy_ops.aws.tables import Change, Comparison, Item
 from buddy_ops.core.errors import BuddyError, InvalidInput, Refused
 from buddy_ops.core.plan import Approval, Plan
+from buddy_ops.core.progress import Progress, no_progress
 from buddy_ops.core.settings import TableSettings
 from buddy_ops.core.text import count, date_and_time, escape_markdown, markdown_table
 from buddy_ops.incidents import damage
@@ -144,7 +145,7 @@ class RepairCheck:
 # Determine the scope
 
 
-def determine_scope(target: Target, plan: ContainmentPlan, watch: Watch = tables.ignore_progress) -> DamageScope:
+def determine_scope(target: Target, plan: ContainmentPlan, watch: Progress = no_progress) -> DamageScope:
     """Compare the table with its copy; list the conflicts in the run's folder.
 
     The item that holds the table's schema is left out: migrations write it.
@@ -313,9 +314,7 @@ def plan_repair(target: Target, found: DamageScope, chosen: Sequence[str] = ()) 
     )
 
 
-def run_repair(
-    target: Target, plan: RepairPlan, approval: Approval, watch: Watch = tables.ignore_progress
-) -> RepairResult:
+def run_repair(target: Target, plan: RepairPlan, approval: Approval, watch: Progress = no_progress) -> RepairResult:
     """Restore the items, a hundred per call and in parallel. AWS: dynamodb:TransactWriteItems, writes.
 
     Raises:
@@ -352,7 +351,7 @@ def verify_repair(
     stopped: ContainmentPlan,
     plan: RepairPlan,
     done: RepairResult,
-    watch: Watch = tables.ignore_progress,
+    watch: Progress = no_progress,
 ) -> RepairCheck:
     """Compare again, as before the repair. AWS: dynamodb:Scan, BatchGetItem, read only.
 

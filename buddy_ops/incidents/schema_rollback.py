@@ -13,6 +13,7 @@ from buddy_ops.aws import aliases
 from buddy_ops.aws.session import Target
 from buddy_ops.core.errors import BuddyError
 from buddy_ops.core.plan import Approval, Plan
+from buddy_ops.core.progress import Progress, no_progress
 from buddy_ops.core.text import date_and_time
 from buddy_ops.deployment import rollback
 from buddy_ops.deployment.rollback import RollbackPlan
@@ -22,7 +23,7 @@ from buddy_ops.incidents.assessment import FreezeResult
 from buddy_ops.incidents.containment import ContainmentResult
 from buddy_ops.migrations import schema
 from buddy_ops.migrations import steps as migration_steps
-from buddy_ops.migrations.steps import StepResult, Tell
+from buddy_ops.migrations.steps import StepResult
 
 
 @dataclass(frozen=True)
@@ -135,7 +136,7 @@ def verify_compatibility(target: Target, plan: SchemaRollbackPlan) -> str:
 
 
 def revert_migration(
-    target: Target, plan: SchemaRollbackPlan, approval: Approval, tell: Tell = migration_steps.no_progress
+    target: Target, plan: SchemaRollbackPlan, approval: Approval, tell: Progress = no_progress
 ) -> RevertResult:
     """Roll the named migration back, unless that was done already. AWS: as ``migration_steps.run_step``, writes."""
     if not plan.migration:

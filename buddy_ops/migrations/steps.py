@@ -14,14 +14,12 @@ from buddy_ops.aws.session import Target
 from buddy_ops.aws.tables import Change, Page
 from buddy_ops.core.errors import BuddyError, InvalidInput, Refused
 from buddy_ops.core.plan import Approval, Plan
+from buddy_ops.core.progress import Progress, no_progress
 from buddy_ops.core.settings import TableSettings
 from buddy_ops.core.text import duration
 from buddy_ops.migrations import definitions, schema
 from buddy_ops.migrations.definitions import Attributes, Item, Migration, SchemaRange
 from buddy_ops.migrations.schema import SchemaMarker
-
-Tell = Callable[[str], None]
-"""Called with a line of progress."""
 
 Step = Literal["expand", "backfill", "verify", "contract", "rollback"]
 STEPS: tuple[Step, ...] = get_args(Step)
@@ -102,10 +100,6 @@ class StepResult:
         return "\n".join((f"{result} {self.step}: {counted}.", *tally.examples, f"{self.marker}."))
 
 
-def no_progress(line: str) -> None:
-    """Ignores progress."""
-
-
 def plan_step(target: Target, name: str, step: str) -> MigrationPlan:
     """What a step of a migration would do.
 
@@ -150,7 +144,7 @@ def plan_step(target: Target, name: str, step: str) -> MigrationPlan:
     )
 
 
-def run_step(target: Target, plan: MigrationPlan, approval: Approval, watch: Tell = no_progress) -> StepResult:
+def run_step(target: Target, plan: MigrationPlan, approval: Approval, watch: Progress = no_progress) -> StepResult:
     """Run the step; run again after an interruption, it continues.
 
     Args:
@@ -335,7 +329,7 @@ def _write_marker(target: Target, plan: MigrationPlan, held: SchemaMarker, *, ve
     return schema.write_marker(target, held, version=version, migration=plan.migration.name, state=state)
 
 
-def _passes(target: Target, plan: MigrationPlan, marker: SchemaMarker, watch: Tell) -> BackfillTally:
+def _passes(target: Target, plan: MigrationPlan, marker: SchemaMarker, watch: Progress) -> BackfillTally:
     """Go through the table until no item conflicts with another writer."""
     total = int(target.client("dynamodb").describe_table(TableName=plan.marker.table.name)["Table"]["ItemCount"])
     changed = 0
@@ -428,7 +422,7 @@ def _write_result(target: Target, plan: MigrationPlan, marker: SchemaMarker, com
 class _Progress:
     """Reports the progress of a pass every few seconds. ``total`` is DynamoDB's own count, up to 6 hours old."""
 
-    def __init__(self, target: Target, total: int, watch: Tell) -> None:
+    def __init__(self, target: Target, total: int, watch: Progress) -> None:
         self._target = target
         self._total = total
         self._watch = watch

@@ -12,7 +12,7 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +23,7 @@ from buddy_ops.aws.session import Target
 from buddy_ops.core import project, redaction, settings
 from buddy_ops.core.errors import BuddyError, InvalidInput
 from buddy_ops.core.journal import lock_journal
+from buddy_ops.core.progress import Progress, no_progress
 from buddy_ops.runs import archive, pages
 from buddy_ops.runs._failures import Failure
 from buddy_ops.runs._interrupts import DIED, GRACE_S, INTERRUPTED, SIGNALS, TIMED_OUT
@@ -55,7 +56,7 @@ def run_notebook(
     given: Mapping[str, Any],
     *,
     folder: Path | None = None,
-    progress: Callable[[str], None] | None = None,
+    progress: Progress = no_progress,
     archive_to: str | None = None,
     cell_timeout_s: float | None = None,
 ) -> ExecutedRun:
@@ -73,7 +74,6 @@ def run_notebook(
         InvalidInput: ``notebook-missing``, ``invalid-parameters``, ``invalid-settings``.
         AwsFailed: ``sandbox-not-running``.
     """
-    tell = progress or (lambda _: None)
     with _worker() as worker, tempfile.TemporaryDirectory(prefix="buddy-ops-") as private:
         # Meanwhile the worker imports papermill.
         source = find_notebook(notebook)
@@ -98,11 +98,11 @@ def run_notebook(
             "parameters": {name: value for name, value in values.items() if name != "settings"},
             "archive": here.settings.archive.where if archive_to is None else archive_to,
         }
-        tell(f"{source.stem} on {here.environment}, run {here.run}")
+        progress(f"{source.stem} on {here.environment}, run {here.run}")
         looking = _BackgroundLookup(here)
-        ended = worker.execute(_job(source, folder, given, about, here, private, cell_timeout_s), tell)
+        ended = worker.execute(_job(source, folder, given, about, here, private, cell_timeout_s), progress)
         held.close()
-        tell("archiving")
+        progress("archiving")
         return _archive(here, source, folder, about, ended, looking)
 
 
@@ -226,7 +226,7 @@ class _Worker:
         self._signal = ""
         self._limit: threading.Timer | None = None
 
-    def execute(self, job: Mapping[str, Any], tell: Callable[[str], None]) -> Failure | None:
+    def execute(self, job: Mapping[str, Any], tell: Progress) -> Failure | None:
         """Let it execute the job. Returns the failure that ended it, or None."""
         assert self._process.stdin is not None and self._process.stdout is not None
         ended: dict[str, Any] | None = None
