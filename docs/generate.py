@@ -8,6 +8,7 @@ import json
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +54,11 @@ def named(node: ast.AST) -> Iterator[tuple[str, str]]:
         name = called.rpartition(".")[2]
         if name in EXIT_CODES or called == "super().__init__":
             yield from ((text, name if name in EXIT_CODES else "") for text in constants(next(iter(node.args), None)))
+        # A helper that raises takes the class and then the reference.
+        for given, after in pairwise(node.args):
+            kind = ast.unparse(given).rpartition(".")[2]
+            if kind in EXIT_CODES:
+                yield from ((text, kind) for text in constants(after))
         for keyword in node.keywords:
             if keyword.arg == "reference":
                 yield from ((text, "") for text in constants(keyword.value))
