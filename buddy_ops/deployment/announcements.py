@@ -26,7 +26,7 @@ def announce_rollout(target: Target, plan: RolloutPlan, rollout: Rollout) -> Rol
     try:
         outcome = yield from rollout
     except BuddyError as error:
-        announce(target, f"FAILED ({error.reference}): {plan.title}. {error.what} State: {error.now}")
+        announce(target, f"{error.result} ({error.reference}): {plan.title}. {error.what} State: {error.now}")
         raise
     failures += announce(target, f"Ended: {plan.title}. {outcome}").failures
     return replace(outcome, reasons=(*outcome.reasons, *dict.fromkeys(failures)))

@@ -227,7 +227,7 @@ def test_a_refusal_on_the_way_is_told(situation: Bring, receiver: Any, monkeypat
     monkeypatch.setenv("HOOK", f"{address(receiver)}/x")
     with pytest.raises(Refused, match="smoke-failed"):
         shipped(here, telling(here, slack_webhook="env:HOOK"), "total_failure")
-    assert "Ended by an error (smoke-failed)" in heard(receiver)[-1]
+    assert "REFUSED (smoke-failed)" in heard(receiver)[-1]
 
 
 def test_what_changes_nothing_tells_nobody(situation: Bring, receiver: Any, monkeypatch: pytest.MonkeyPatch) -> None:
