@@ -1,7 +1,6 @@
-"""May this deployment begin? An environment's rules, decided on facts.
+"""An environment's rules for deployments, decided on facts.
 
-Knows the rules and how each refusal reads. Never asks AWS, a clock or a person: facts come in, and every refusal at
-once goes out. Whoever breaks the glass goes against them by name.
+Pure: the facts come in, and every violated rule goes out at once. AWS, the clock and people are asked elsewhere.
 """
 
 from collections.abc import Mapping
@@ -24,7 +23,7 @@ class DeploymentFacts:
         principal: the caller as AWS names it.
         replaced: the settings of ``rollout`` for which this run's parameters have another value.
         serving: the version that serves, where it is the last rollout's and stayed; empty otherwise.
-        since: when that version came to serve.
+        since: when that version was deployed.
         records: the newest record of each checklist that is demanded, or None.
         resumes: whether this goes on with a rollout that is under way: its beginning was permitted.
     """
@@ -42,20 +41,20 @@ class DeploymentFacts:
 
 @dataclass(frozen=True)
 class BreakGlass:
-    """Who goes against the rules, and why."""
+    """Who overrides the rules in an emergency, and why."""
 
     who: str
     why: str
 
     def __str__(self) -> str:
-        return f"{self.who} broke the glass: {self.why}"
+        return f"{self.who} used emergency override (break-glass): {self.why}"
 
 
 def parse_break_glass(given: Mapping[str, str]) -> BreakGlass | None:
     """The parameter ``break_glass`` of a runbook; None where it is empty.
 
     Raises:
-        InvalidInput: ``break-glass-incomplete``: without a name or a reason nothing is broken.
+        InvalidInput: ``break-glass-incomplete``: it needs a name and a reason.
     """
     if not given:
         return None
@@ -70,27 +69,27 @@ def parse_break_glass(given: Mapping[str, str]) -> BreakGlass | None:
 
 
 def violations(environment: str, settings: Settings, facts: DeploymentFacts) -> tuple[str, ...]:
-    """Every rule that this deployment would go against, a sentence each; none: it may begin."""
+    """Every rule that this deployment violates, a sentence each; none: it may begin."""
     rules = settings.policy
     found = [] if rules.by_hand else _hand(environment, settings, facts)
     if facts.resumes:
         return tuple(found)
     allowed = settings.rollout.strategies
     if facts.strategy not in allowed:
-        found.append(f"{environment} ships by {', '.join(allowed)}, not by {facts.strategy}")
+        found.append(f"{environment} allows {', '.join(allowed)}, not {facts.strategy}")
     found += [
-        f"{environment} fixes {name}, and a parameter replaces it" for name in facts.replaced if name in rules.fixed
+        f"{environment} fixes {name}, but a parameter changes it" for name in facts.replaced if name in rules.fixed
     ]
     if rules.window is not None and not is_window_open(rules.window, facts.now):
         found.append(
-            f"{environment} deploys {describe_rules(rules.window)}, and there it is "
+            f"{environment} allows deployments {describe_rules(rules.window)}; the time there is "
             f"{to_local_time(rules.window, facts.now)}"
         )
     until = facts.since + timedelta(hours=rules.hours_between) if facts.since else facts.now
     if rules.hours_between and facts.serving and facts.now < until:
         found.append(
-            f"v{facts.serving} came to serve at {facts.since:%Y-%m-%d %H:%M} UTC, and {environment} leaves it in peace "
-            f"for {rules.hours_between:g} hours, until {until:%Y-%m-%d %H:%M}"
+            f"v{facts.serving} was deployed at {facts.since:%Y-%m-%d %H:%M} UTC; {environment} requires "
+            f"{rules.hours_between:g} h between deployments (next: {until:%Y-%m-%d %H:%M} UTC)"
         )
     for checklist, hours in rules.records.items():
         found += _record(checklist, hours, facts.records.get(checklist), facts.now)
@@ -100,9 +99,9 @@ def violations(environment: str, settings: Settings, facts: DeploymentFacts) -> 
 def _hand(environment: str, settings: Settings, facts: DeploymentFacts) -> list[str]:
     known = settings.policy.ci_principals
     if known and not any(fnmatchcase(facts.principal, each) for each in known):
-        return [f"{environment} is promoted by CI, and {facts.principal} is none of {', '.join(known)}"]
+        return [f"{environment} allows deployments by CI only; {facts.principal} is none of {', '.join(known)}"]
     if not known and not facts.ci:
-        return [f"{environment} is promoted by CI, and this is no CI: a person rolls back, freezes and reads there"]
+        return [f"{environment} allows deployments by CI only, and this is not a CI run"]
     return []
 
 
@@ -124,7 +123,7 @@ def describe_rules(window: DeploymentWindow) -> str:
 
 def _record(checklist: str, hours: float, record: ChecklistResult | None, now: datetime) -> list[str]:
     if record is None:
-        return [f"there is no record of {checklist} for it; operations/{checklist} writes one"]
+        return [f"no result of {checklist} for this deployment; run operations/{checklist}"]
     if now - record.at > timedelta(hours=hours):
-        return [f"its {checklist} is of {record.at:%Y-%m-%d %H:%M} UTC, and counts for {hours:g} hours"]
-    return [f"its {checklist} has '{item.name}' {item.state}" for item in record.open]
+        return [f"the result of {checklist} is from {record.at:%Y-%m-%d %H:%M} UTC (valid for {hours:g} h)"]
+    return [f"{checklist}: '{item.name}' is {item.state}" for item in record.open]

@@ -192,9 +192,9 @@ def test_a_deployment_is_told_before_and_after(
         and "Ended: Deploy a new version" in after
         and "v2 receives 100 %" in after
     )
-    assert "VIOLATES THE RULES: sandbox is promoted by CI, and this is no CI" in before
-    assert "there is no record of pre_deployment" in before
-    assert "Ada broke the glass: reminders are not sent." in before
+    assert "VIOLATES THE RULES: sandbox allows deployments by CI only, and this is not a CI run" in before
+    assert "no result of pre_deployment" in before
+    assert "Ada used emergency override (break-glass): reminders are not sent." in before
 
 
 def test_traffic_is_back_before_anybody_hears_of_it(

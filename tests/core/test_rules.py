@@ -44,11 +44,11 @@ def test_every_refusal_is_told_at_once() -> None:
     assert len(told) == 6
     for each in (
         "by CI",
-        "not by all_at_once",
+        "not all_at_once",
         "stages_percent",
         "Sat 10:00",
-        "leaves it in peace",
-        "no record of pre_",
+        "between deployments",
+        "no result of pre_",
     ):
         assert any(each in line for line in told), each
 
@@ -101,10 +101,10 @@ def test_a_version_that_stayed_is_left_in_peace_for_its_rollback_window() -> Non
 @pytest.mark.parametrize(
     ("record", "told"),
     [
-        (None, "there is no record"),
-        (replace(PASSED, at=MONDAY - timedelta(hours=24, seconds=1)), "counts for 24 hours"),
-        (replace(PASSED, items=(ChecklistItem("alarms", "no", "none"),)), "'alarms' no"),
-        (replace(PASSED, items=(ChecklistItem("alarms", "unknown", "denied"),)), "'alarms' unknown"),
+        (None, "no result of pre_deployment"),
+        (replace(PASSED, at=MONDAY - timedelta(hours=24, seconds=1)), "valid for 24 h"),
+        (replace(PASSED, items=(ChecklistItem("alarms", "no", "none"),)), "'alarms' is no"),
+        (replace(PASSED, items=(ChecklistItem("alarms", "unknown", "denied"),)), "'alarms' is unknown"),
     ],
 )
 def test_a_record_counts_fresh_and_whole(record: ChecklistResult | None, told: str) -> None:
@@ -115,7 +115,7 @@ def test_a_record_counts_fresh_and_whole(record: ChecklistResult | None, told: s
 
 def test_ci_is_told_by_its_variables_or_proved_by_its_principal() -> None:
     """Where the file names principals, variables that anybody can set count for nothing."""
-    assert "this is no CI" in refused(ci="")[0]
+    assert "this is not a CI run" in refused(ci="")[0]
     proved = prod(ci_principals=["arn:aws:sts::*:assumed-role/deployer/*"])
     ci = "arn:aws:sts::123456789012:assumed-role/deployer/run-7"
     assert rules_.violations("prod", proved, replace(GOOD, ci="", principal=ci)) == ()

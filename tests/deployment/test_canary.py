@@ -65,7 +65,7 @@ def test_a_bad_build_ends_without_traffic(situation: Bring) -> None:
     assert record is not None and record.rejected_versions == ("2",)
     journal = [json.loads(line) for line in (here.folder / "run" / "journal.jsonl").read_text().splitlines()]
     taken = next(each for each in journal if each["kind"] == "taken-back")
-    assert taken["version"] == "2" and "v2 fails" in taken["reasons"][0]
+    assert taken["version"] == "2" and "v2 error rate" in taken["reasons"][0]
     with pytest.raises(RolledBack):
         outcome.raise_for_ending()
 

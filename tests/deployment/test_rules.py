@@ -64,7 +64,7 @@ def test_prod_refuses_by_hand_at_night_and_unchecked_all_at_once(situation: Brin
     with pytest.raises(Refused, match="not-allowed") as refusal:
         rollout.plan_rollout(strict(here), here.build("good"), "canary")
     said = told(refusal)
-    assert "this is no CI" in said and "Mon 00:" in said and "no record of pre_deployment" in said
+    assert "this is not a CI run" in said and "Mon 00:" in said and "no result of pre_deployment" in said
     assert here.calls("UpdateFunctionCode", "PublishVersion", "UpdateAlias") == []
 
 
@@ -76,7 +76,7 @@ def test_what_keeps_to_prods_rules_ships(situation: Bring, monkeypatch: pytest.M
     artifact = here.build("good")
     passed(strict(here), artifact)
     other = here.build("good", "2.0.1")
-    with pytest.raises(Refused, match="no record of pre_deployment"):
+    with pytest.raises(Refused, match="no result of pre_deployment"):
         rollout.plan_rollout(strict(here), other)
     assert ship(strict(here), artifact).ending == "unproven"
     assert len(here.calls("Invoke")) == 3
@@ -91,7 +91,7 @@ def test_an_open_item_refuses(situation: Bring, monkeypatch: pytest.MonkeyPatch)
     passed(strict(here), artifact, "unknown")
     with pytest.raises(Refused) as refusal:
         rollout.plan_rollout(strict(here), artifact)
-    assert "'tests pass' unknown" in told(refusal)
+    assert "'tests pass' is unknown" in told(refusal)
 
 
 def test_a_window_that_closes_while_the_build_is_published_refuses_before_traffic(situation: Bring) -> None:
@@ -121,8 +121,8 @@ def test_broken_glass_is_in_the_plan_in_red_in_its_hash_and_in_the_journal(situa
     page = plan._repr_markdown_()
     assert (
         "alert-danger" in page
-        and "Ada broke the glass: reminders are not sent" in page
-        and "not by all_at_once" in page
+        and "Ada used emergency override (break-glass): reminders are not sent" in page
+        and "not all_at_once" in page
     )
     other = rollout.plan_rollout(mine, here.build("good"), "all_at_once", break_glass={**GLASS, "who": "Grace"})
     assert other.hash != plan.hash
@@ -159,7 +159,7 @@ def test_an_urgent_hotfix_ships_inside_another_rollouts_window(situation: Bring)
     hotfix = here.build("good", "3.0.0")
     with pytest.raises(Refused) as refusal:
         rollout.plan_rollout(strict(here, **rules), hotfix, "all_at_once")
-    assert "v2 came to serve at" in told(refusal)
+    assert "v2 was deployed at" in told(refusal)
     assert ship(strict(here, **rules), hotfix, "all_at_once", GLASS).ending == "unproven"
     record = decode_rollout_state(here.alias()["Description"])
     assert record is not None and (record.stable_version, record.new_version, record.fallback_version) == (

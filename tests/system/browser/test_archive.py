@@ -98,7 +98,7 @@ def test_broken_glass_is_red_in_the_page(situation: Bring, offline: Page) -> Non
     assert done.report is not None and done.exit_code == 0, done.trouble
     page = offline.open(done.report)
     box = page.locator("div.alert-danger").first
-    assert "Against the rules. Ada broke the glass: reminders are not sent" in box.inner_text()
+    assert "Violates the rules. Ada used emergency override (break-glass): reminders are not sent" in box.inner_text()
     assert box.locator("li").count() >= 2
     assert (colour(page, "div.alert-danger"), colour(page, "div.alert-danger li")) == (RED, RED)
     PICTURES.mkdir(parents=True, exist_ok=True)
