@@ -25,7 +25,7 @@ class DeploymentFacts:
         serving: the version that serves, where it is the last rollout's and stayed; empty otherwise.
         since: when that version was deployed.
         records: the newest record of each checklist that is demanded, or None.
-        resumes: whether this goes on with a rollout that is under way: its beginning was permitted.
+        resumes: whether this resumes a rollout that is in progress: its beginning was permitted.
     """
 
     strategy: str
