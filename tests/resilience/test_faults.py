@@ -214,7 +214,7 @@ def test_checks_that_hang_hold_no_rollback_up(situation: Bring) -> None:
     mine = connect(here, "immediate")
     plan = rollback.plan_rollback(mine)
     here.ask("chaos")
-    assert any("no answer within 2 s" in each for each in plan.reasons)
+    assert any("answer within 2 s" in each for each in plan.reasons)
     assert not rollback.run_rollback(mine, plan, approved(mine, plan)).already
 
 
