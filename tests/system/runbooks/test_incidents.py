@@ -162,7 +162,7 @@ def test_a_failed_deployment_is_rolled_back_told_and_reviewed(situation: Bring) 
     document = executed(report(done).parent / "notebook.ipynb")
     assert "InjectedError" in str(document) and "Recommended: roll back" in str(document)
     (searched,), (waited,) = progress(document, "assess"), progress(document, "recovered")
-    assert searched.startswith(f"searching the log of {here.function}") and waited.endswith(" minutes to go")
+    assert searched.startswith(f"Searching the log of {here.function}") and waited.endswith(" minutes to go")
 
 
 def test_a_failed_deployment_without_a_decision_holds(situation: Bring) -> None:
