@@ -1,6 +1,6 @@
 """Checklists' dated results, in SSM Parameter Store: written once each, never overwritten.
 
-Knows where a result is kept and how it is read back. Never decides what an item's state is.
+Defines where a result is kept and how it is read back. Never decides what an item's state is.
 """
 
 import json

@@ -1,6 +1,6 @@
 """Time as a collaborator: the system's clock against AWS, the sandbox's clock against the sandbox.
 
-Knows how to tell the time and how to wait. Never knows what is waited for.
+Reads the time and waits. Independent of what is waited for.
 """
 
 import json
@@ -110,7 +110,7 @@ class SandboxClock:
 
 
 async def in_thread(do: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-    """``asyncio.to_thread``, in slices: a kernel hears an interrupt only when its loop wakes, and a call may hang."""
+    """``asyncio.to_thread``, in slices: a kernel is interrupted only when its loop wakes, and a call may hang."""
     import asyncio
 
     # A future, not a task: what the call raised is raised here, and nowhere else in the loop.

@@ -108,7 +108,7 @@ def prove_failsafe(target: Target, primary: str, second: str) -> Generator[datet
     """Test the failsafe at a scratch alias without traffic: it must clear the weights. Yields when to continue.
 
     Scheduler does not validate a schedule's input when it is made: a role that may not act, or an input that Lambda
-    refuses, shows only when it fires.
+    refuses, shows only when it runs.
 
     AWS: lambda:CreateAlias, scheduler:CreateSchedule, lambda:DeleteAlias, scheduler:DeleteSchedule (write);
     lambda:GetAlias (read).

@@ -75,7 +75,7 @@ class Target:
 
     @property
     def principal(self) -> str:
-        """The caller's ARN as AWS knows it. A name in a parameter is only a claim."""
+        """The caller's ARN as AWS names it. A name in a parameter is only a claim."""
         return str(self._caller["Arn"])
 
     @property
@@ -223,7 +223,7 @@ def connect(
         values: settings that were already given (papermill -f); absent: the environment's file is read.
         replaced: rollout settings that parameters replace.
         dry_run: whether actions only say what they would do.
-        quiet: keep no journal: a command that only looks.
+        quiet: keep no journal: a read-only command.
         run: the run's id; absent: a new one.
 
     Raises:

@@ -36,7 +36,7 @@ SEGMENTS = 8
 PAGE_ITEMS = 1000
 A_TRANSACTION = 100
 A_GET = 100
-"""How many items DynamoDB takes in one call. Source: API reference, TransactWriteItems, BatchGetItem."""
+"""How many items DynamoDB accepts in one call. Source: API reference, TransactWriteItems, BatchGetItem."""
 
 RESTORE_POLL = timedelta(seconds=15)
 RESTORE_LIMIT = timedelta(hours=8)
@@ -55,7 +55,7 @@ class Page:
 
 @dataclass(frozen=True)
 class Change:
-    """One item as it was seen and as it shall be; None: no item. What it says is somebody's, and never shown."""
+    """One item as it was seen and as it must be; None: no item. What it says is somebody's, and never shown."""
 
     expected: Item | None = field(repr=False)
     desired: Item | None = field(repr=False)
@@ -100,7 +100,7 @@ def restorable_window(target: Target, table: str) -> tuple[datetime, datetime]:
 def restore_copy(target: Target, table: str, at: datetime, name: str, watch: Progress = no_progress) -> None:
     """A copy of a table as it was at a second, under another name; waits until it can be read.
 
-    One that stands already is taken if it is of this table and this second, so that running again goes on.
+    One that exists already is used if it is of this table and this second, so that running again goes on.
 
     AWS: dynamodb:RestoreTableToPointInTime (writes), DescribeTable, DescribeContinuousBackups.
 
@@ -143,7 +143,7 @@ def _begin_restore(target: Target, table: str, at: datetime, name: str) -> None:
 
 
 def is_copy(target: Target, table: str, at: datetime, name: str) -> bool:
-    """Whether our copy stands. Raises BuddyError ``restore-collides`` if something else has its name."""
+    """Whether our copy exists. Raises BuddyError ``restore-collides`` if something else has its name."""
     try:
         told = target.client("dynamodb").describe_table(TableName=name)["Table"]
     except NotFound:
@@ -252,7 +252,7 @@ def parallel_scan(
 def write_item(
     target: Target, table: str, key: Sequence[str], changes: Iterable[Change]
 ) -> Iterator[tuple[Change, ...]]:
-    """Make changes in parallel, a hundred a call; after each call the changes that gave way to somebody else's write.
+    """Make changes in parallel, a hundred a call; after each call the changes that gave way to another write.
 
     A change that has been made already counts as made, so that running again after a kill is safe.
 
@@ -322,7 +322,7 @@ def call_with_retries(target: Target, operation: Callable[..., T], **parameters:
 
 
 def key_attributes(item: Item, key: Sequence[str]) -> dict[str, Any]:
-    """An item's key, as DynamoDB wants it."""
+    """An item's key, as DynamoDB requires it."""
     return {name: item[name] for name in key}
 
 
