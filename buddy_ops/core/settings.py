@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import time
 from itertools import pairwise
+from types import GenericAlias
 from typing import Annotated, Any, Literal
 from zoneinfo import available_timezones
 
@@ -455,6 +456,18 @@ def validate_settings(values: Any, source: str, overrides: Mapping[str, Any] | N
         raise _invalid(source, _problems(error, overrides or {})) from None
 
 
+_PLAIN: dict[str, Any] = {"str": str, "int": int, "float": float, "bool": bool}
+_VALUES = {**_PLAIN, **{f"{name} | None": kind | None for name, kind in _PLAIN.items()}}
+ANNOTATIONS: dict[str, Any] = {
+    **_VALUES,
+    "list": list,
+    "dict": dict,
+    **{f"list[{name}]": GenericAlias(list, (kind,)) for name, kind in _VALUES.items()},
+    **{f"dict[str, {name}]": GenericAlias(dict, (str, kind)) for name, kind in _VALUES.items()},
+}
+"""The types that a parameters cell may declare, by their annotation. Nothing that a notebook contains is evaluated."""
+
+
 @dataclass(frozen=True)
 class DeclaredParameter:
     """One line of a notebook's parameters cell: ``name: annotation = default  # meaning``."""
@@ -497,21 +510,16 @@ def check_parameters(
     values = {name: parameter.default for name, parameter in parameters.items()}
     for name in given.keys() & parameters.keys():
         try:
-            kind = TypeAdapter(_type(parameters[name].annotation), config=ConfigDict(coerce_numbers_to_str=True))
+            kind = TypeAdapter(ANNOTATIONS[parameters[name].annotation], config=ConfigDict(coerce_numbers_to_str=True))
             values[name] = kind.validate_python(given[name])
         except ValidationError as error:
             shown = name if name in SECRETIVE else f"{name}: {given[name]!r}"
             problems += [f"{shown}: {each['msg']}" for each in error.errors()]
-        except Exception as error:  # the annotation is a person's own text: evaluating it may raise anything
-            problems.append(f"{name}: its type {parameters[name].annotation} means nothing here: {error}")
+        except KeyError:
+            problems.append(f"{name}: type {parameters[name].annotation} is not one of {', '.join(ANNOTATIONS)}")
     if problems:
         raise _invalid(source, sorted(problems), reference="invalid-parameters")
     return values
-
-
-def _type(annotation: str) -> Any:
-    kinds = {"str": str, "int": int, "float": float, "bool": bool, "list": list, "dict": dict, "None": None}
-    return eval(annotation, {"__builtins__": {}}, kinds)
 
 
 def _nearest(name: str, parameters: Mapping[str, DeclaredParameter]) -> str:
