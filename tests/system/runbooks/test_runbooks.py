@@ -127,9 +127,9 @@ def test_stock_papermill_tells_a_rollback_by_its_exit_status(situation: Bring) -
     )
     assert done.returncode == 1 and here.alias()["FunctionVersion"] == "1"
     *_, last = (cell for cell in executed(out)["cells"] if cell["cell_type"] == "code")
-    data, output = last["outputs"]
+    *_, data, output = last["outputs"]
     assert data["data"][errors.MIME_TYPE]["exit_code"] == 3
-    assert (output["ename"], "".join(last["source"])) == ("RolledBack", "rollout.conclude(outcome)")
+    assert (output["ename"], "".join(last["source"])) == ("RolledBack", "outcome.raise_for_ending()")
     assert len(pictures(executed(out))) == 1
 
 
