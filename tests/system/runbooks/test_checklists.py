@@ -147,10 +147,8 @@ def test_a_freeze_is_set_listed_and_lifted(situation: Bring) -> None:
     assert back.returncode == 0, back.stderr
     assert f"Freeze {id_} removed." in freeze("unfreeze", id_).stdout
     assert here.client("ssm").get_parameters_by_path(Path="/buddy/sandbox/freeze")["Parameters"] == []
-    assert (
-        "There was no freeze" in freeze("unfreeze", id_).stdout
-        and "No active freeze in sandbox." in freeze("freeze").stdout
-    )
+    assert f"Freeze {id_} does not exist." in freeze("unfreeze", id_).stdout
+    assert "No active freeze in sandbox." in freeze("freeze").stdout
 
 
 def test_a_freeze_without_an_owner_ends_with_2(situation: Bring) -> None:

@@ -70,7 +70,7 @@ def test_gradual_takes_a_failing_version_away_at_once(situation: Bring) -> None:
     assert done.returncode == 0, done.stderr
     assert "RoutingConfig" not in here.alias() and here.alias()["FunctionVersion"] == "1"
     assert here.ask("status")["now"] - began < 6 * 60
-    assert "taken away at once" in str(executed(report(done).parent / "notebook.ipynb"))
+    assert "The remaining traffic was moved at once: " in str(executed(report(done).parent / "notebook.ipynb"))
 
 
 # operations/alarms

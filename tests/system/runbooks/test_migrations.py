@@ -110,7 +110,7 @@ def test_the_rollback_past_a_contract_is_refused(here: Situation) -> None:
     done = back()
     assert done.returncode == 4
     told_once(done.stderr, "schema-incompatible")
-    assert "operations/migrate_database" in done.stderr and "its rollback" in done.stderr
+    assert "operations/migrate_database" in done.stderr and "run the rollback of its migration first" in done.stderr
     assert here.alias()["FunctionVersion"] == "3" and len(writes(here)) == since
     # What it says to do instead leads there.
     take(mine, "rollback")

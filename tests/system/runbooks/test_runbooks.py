@@ -203,7 +203,7 @@ def test_a_wrong_parameter_ends_with_2_before_a_kernel_starts(quick: Bring, give
     before = here.ask("status")["calls"]
     done = run("strategies/canary", **{"artifact": "build/x.zip", "approved_by": ["Ada"], **given})
     assert done.returncode == 2, done.stderr
-    (reference,) = re.findall(r"^InvalidInput ([a-z-]+)$", done.stderr, re.MULTILINE)
+    (reference,) = re.findall(r"^INVALID INPUT \(([a-z-]+)\)$", done.stderr, re.MULTILINE)
     told_once(done.stderr, reference)
     assert said in done.stderr
     assert here.ask("status")["calls"] == before and done.stdout == ""

@@ -87,7 +87,7 @@ CELLS = (
     "    print(base64.b64encode(('user:' + value).encode()).decode(), repr(value), [value])",
     "handle = display('before', display_id=True)\nhandle.update(hooks[0])",
     "print(LOOK)",
-    "here.journal.record('aws', call='sns:publish', parameters={'Message': LOOK, 'nested': [values]}, object=Exception(hooks))",
+    "here.journal.append('aws', call='sns:publish', parameters={'Message': LOOK, 'nested': [values]}, object=Exception(hooks))",
     "import warnings\nwarnings.warn(f'deprecated: {hooks[1]}')\nhere.announce = values",
     "def connect(password, dsn):\n    raise ValueError(f'cannot connect with {password} to {dsn}')\n"
     "try:\n    connect(values['DB_PASSWORD'], hooks)\nexcept ValueError as error:\n"

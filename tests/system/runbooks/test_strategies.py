@@ -90,7 +90,9 @@ def test_a_first_deployment_packs_a_folder_and_creates_the_alias(situation: Brin
     assert here.alias()["FunctionVersion"] == "1"
     assert [each["operation"] for each in here.calls("Invoke", "CreateAlias")] == ["Invoke"] * 3 + ["CreateAlias"]
     again = run("strategies/all_at_once", artifact=str(folder), approved_by=["Ada"])
-    assert again.returncode == 0 and "live already" in json.dumps(executed(report(again).parent / "notebook.ipynb"))
+    assert again.returncode == 0 and "is already live on" in json.dumps(
+        executed(report(again).parent / "notebook.ipynb")
+    )
 
 
 def test_nobody_waits_where_nobody_is_to_watch(situation: Bring) -> None:
