@@ -25,7 +25,7 @@ def begin_canary(here: Situation, person: Person, form: bool = False) -> None:
     assert here.alias()["FunctionVersion"] == "1" and here.calls("UpdateFunctionCode", "UpdateAlias") == []
     here.ask("set", speed=30)
     person.approve("sandbox", "Ada", "Approve")
-    person.sees("stage 1, 10 % of the traffic")
+    person.sees("stage 1, 10 % of traffic")
 
 
 def fill_in(here: Situation, person: Person) -> None:
@@ -35,7 +35,7 @@ def fill_in(here: Situation, person: Person) -> None:
     person.sees("parameter stages: stages must rise")
     person.write("stages", "[10, 50, 100]")
     person.write("artifact", here.build("good"))
-    person.sees("These are valid.")
+    person.sees("All values are valid.")
     person.picture("canary-form")
     person.click("Use these values")
     person.sees("artifact = '")
