@@ -40,7 +40,7 @@ def test_a_typed_rollback(two_versions: Situation) -> None:
     """The same plan and the same gate as in the notebook: the word and a name move the traffic, and are journaled."""
     done = command("rollback", "--to-version", "1", typed="sandbox\nAda\n")
     assert done.returncode == 0, done.stderr
-    assert "Then:" in done.stdout and "v1 receives 100 % of traffic" in done.stdout
+    assert "After:" in done.stdout and "v1 receives 100 % of traffic" in done.stdout
     assert two_versions.alias()["FunctionVersion"] == "1"
     journal = (two_versions.folder / "run" / "journal.jsonl").read_text("utf-8")
     assert '"kind": "approved"' in journal and '"by": ["Ada"]' in journal and '"kind": "rollback"' in journal
