@@ -42,12 +42,12 @@ def test_a_quiet_night(situation: Bring) -> None:
         (
             "errors_5_percent",
             "error rate",
-            r"^ERROR RATE HIGH: v1 [\d.]+ % of [\d,]+ requests \(limit 1 %\) since \d\d:\d\d UTC",
+            r"^ERROR RATE HIGH: v1 [\d.]+ % of [\d,]+ requests \(limit 1 %\) since ([\d-]{10} )?\d\d:\d\d UTC",
         ),
         (
             "slow",
             "latency",
-            r"LATENCY HIGH(: v1 [\d.]+ % of [\d,]+ requests over 6 s \(limit 1 %\) since \d\d:\d\d UTC)?",
+            r"LATENCY HIGH(: v1 [\d.]+ % of [\d,]+ requests over 6 s \(limit 1 %\) since ([\d-]{10} )?\d\d:\d\d UTC)?",
         ),
     ],
 )
