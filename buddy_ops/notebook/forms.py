@@ -107,10 +107,10 @@ async def fill_checklist(run_checks: Callable[..., ChecklistResult], attested: M
                 closed = len(record.items) - len(record.open)
                 last_line = f"{closed} of {count(len(record.items), 'item')} passed or verified."
                 return record
-            for item in record.open:
-                if item.state == "unknown" and item.name not in fields:
-                    fields[item.name] = _widgets.input_field("Verified by", placeholder="name")
-                    people.children += (widgets.HBox([fields[item.name], widgets.Label(item.name)]),)
+            manual = [item.name for item in record.open if item.state == "unknown" and item.name not in fields]
+            fields |= {name: _widgets.input_field("Verified by", placeholder="name") for name in manual}
+            # One assignment: the fields appear together.
+            people.children += tuple(widgets.HBox([fields[name], widgets.Label(name)]) for name in manual)
             _enable(buttons, True)
             click = ""
             while not click:
