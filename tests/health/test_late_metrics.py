@@ -76,7 +76,7 @@ def test_silence_ends_held_and_blames_nobody(situation: Bring) -> None:
     here = situation("good")
     outcome = ship_and_delay(here, "good", "canary", 900)
     assert (outcome.ending, outcome.exit_code, outcome.stage) == ("held", 5, "1")
-    assert "could not be read for 15 minutes" in outcome.reasons[0] and "CloudWatch is late" in outcome.reasons[0]
+    assert "could not be read for 15 min" in outcome.reasons[0] and "CloudWatch is late" in outcome.reasons[0]
     record = decode_rollout_state(here.alias()["Description"])
     assert record is not None and record.rejected_versions == ()
 

@@ -527,7 +527,7 @@ def test_whatever_stands_in_an_archive_is_told(
 def test_any_plan_has_a_hash_and_reads(covers: Mapping[str, Any], lines: list[str]) -> None:
     """Whatever a plan covers and says, it has one hash, and is shown as text and as a table."""
     said = tuple(lines)
-    plan = Plan("title", said, said, said, said, said, covers, 1, False)
+    plan = Plan(title="title", now=said, then=said, calls=said, undo=said, reasons=said, covers=covers)
     assert plan.hash == replace(plan, now=()).hash
     assert plan.hash in str(plan) and plan.hash in plan._repr_markdown_()
     assert Approval(plan.hash, said, NOW, "arn")._repr_markdown_()

@@ -129,7 +129,7 @@ def test_stock_papermill_tells_a_rollback_by_its_exit_status(situation: Bring) -
     *_, last = (cell for cell in executed(out)["cells"] if cell["cell_type"] == "code")
     *_, data, output = last["outputs"]
     assert data["data"][errors.MIME_TYPE]["exit_code"] == 3
-    assert (output["ename"], "".join(last["source"])) == ("RolledBack", "outcome.raise_for_ending()")
+    assert (output["ename"], "".join(last["source"])) == ("RolledBack", "print(outcome)\noutcome.raise_for_ending()")
     assert len(pictures(executed(out))) == 1
 
 
