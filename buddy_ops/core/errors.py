@@ -50,6 +50,7 @@ class BuddyError(Exception):
         self.now = now
         self.next = next
         self.facts = dict(facts or {})
+        self._published = False
 
     def __str__(self) -> str:
         return f"{self.result} ({self.reference})\n\n{self.what}\n\nState: {self.now}\nNext:  {self.next}"
@@ -71,7 +72,9 @@ class BuddyError(Exception):
         # The process has IPython if this method is called by it; core itself must not import it.
         ipython = sys.modules.get("IPython")
         shell = ipython.get_ipython() if ipython else None
-        if shell is not None:
+        # IPython renders an error twice: for the notebook, and for its own history.
+        if shell is not None and not self._published:
+            self._published = True
             shell.display_pub.publish({MIME_TYPE: self.data()})
         return [str(self)]
 

@@ -277,7 +277,7 @@ def test_what_is_refused_before_a_kernel_starts_is_summed_up(
     assert "`" not in said and "<" not in said
     lines = html.unescape(said).splitlines()
     assert lines[0] == f"### {words[0]}" and {"| outcome | invalid |", "| exit code | 2 |"} <= set(lines)
-    assert f"> INVALID INPUT ({reference})" in lines and any(line.startswith("> Next:  ") for line in lines)
+    assert f"> INVALID INPUT ({reference})" in lines and any(line.startswith("> Next: ") for line in lines)
 
 
 def test_somebody_elses_weights_end_with_4(quick: Bring) -> None:
