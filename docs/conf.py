@@ -20,6 +20,7 @@ suppress_warnings = ["myst.header"]
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
 autodoc_preserve_defaults = True
+napoleon_use_ivar = True  # else an attribute whose default has a docstring is described twice
 napoleon_use_rtype = False
 python_use_unqualified_type_names = True
 
