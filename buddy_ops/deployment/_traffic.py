@@ -24,11 +24,7 @@ CLOSING_WINDOW = timedelta(hours=24)
 
 
 class FailsafeLost(Exception):
-    """No failsafe protects the traffic as it is now, so it must go back. ``why`` is a sentence."""
-
-    def __init__(self, why: str) -> None:
-        super().__init__(why)
-        self.why = why
+    """No failsafe protects the traffic as it is now, so it must go back; the message is a sentence that says why."""
 
 
 class FailsafeTriggered(Exception):

@@ -250,7 +250,7 @@ class _Run:
         except (AliasMoved, FailsafeTriggered):
             raise _MoveRestNow(f"another run or tool moved the alias: it served {self.traffic.alias}.") from None
         except FailsafeLost as lost:
-            raise _MoveRestNow(lost.why) from lost
+            raise _MoveRestNow(str(lost)) from lost
         except AwsFailed as failure:
             raise _MoveRestNow(f"the alias could not be read. {failure.what}") from failure
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal, TypeVar
 
-from buddy_ops.core.outcome import Ending, Outcome
+from buddy_ops.core.outcome import Outcome
 from buddy_ops.core.text import MINUTE, floor_minute
 from buddy_ops.health.evidence import RolloutEvidence
 from buddy_ops.health.judge import Verdict
@@ -55,26 +55,3 @@ Rollout = Polls[Outcome]
 def next_poll(now: datetime) -> datetime:
     """When a running rollout polls again: at the next full minute."""
     return floor_minute(now) + MINUTE
-
-
-@dataclass(frozen=True)
-class RollbackDecision:
-    """Why a rollout rolls back.
-
-    Attributes:
-        ending: the ending of the rollout then.
-        reasons: a sentence each.
-        rejects_version: whether the new version is marked bad, so that no later rollback may return to it.
-    """
-
-    ending: Ending
-    reasons: tuple[str, ...]
-    rejects_version: bool = False
-
-
-ABORTED = RollbackDecision("aborted", ("A person aborted the rollout.",), rejects_version=True)
-
-
-def rollback_without_blame(*reasons: str) -> RollbackDecision:
-    """A rollback after which the new version may be deployed again."""
-    return RollbackDecision("held", reasons)

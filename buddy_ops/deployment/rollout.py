@@ -25,16 +25,7 @@ from buddy_ops.deployment._traffic import (
     delete_failsafes,
     own_open_rollout,
 )
-from buddy_ops.deployment.observation import (
-    ABORTED,
-    Observation,
-    Order,
-    Polls,
-    RollbackDecision,
-    Rollout,
-    next_poll,
-    rollback_without_blame,
-)
+from buddy_ops.deployment.observation import Observation, Order, Polls, Rollout, next_poll
 from buddy_ops.deployment.rollout_plan import RolloutPlan, check_rules, plan_rollout
 from buddy_ops.health.evidence import RolloutEvidence
 from buddy_ops.health.judge import Verdict
@@ -70,7 +61,7 @@ class Promoting:
     """A stage or the watch has passed: the next write follows.
 
     Attributes:
-        seen: the poll that decided it; its rows are those that were not yielded yet.
+        seen: the poll that decided it.
     """
 
     passed: Baking | Watching
@@ -82,11 +73,14 @@ class RollingBack:
     """All traffic goes back to the stable version.
 
     Attributes:
-        shown: the observation that decided it, where it was not yielded yet.
+        ending: the rollout's ending then. With any but 'held' the new version is marked bad.
+        reasons: a sentence each.
+        unshown: the poll that decided it, where it was not yielded yet.
     """
 
-    decision: RollbackDecision
-    shown: Observation | None = None
+    ending: Ending
+    reasons: tuple[str, ...]
+    unshown: Observation | None = None
 
 
 @dataclass(frozen=True)
@@ -98,6 +92,8 @@ class Ended:
 
 Step = Publishing | Proving | Baking | Watching | Promoting | RollingBack
 State = Step | Ended
+
+ABORTED = RollingBack("aborted", ("A person aborted the rollout.",))
 
 
 def run_rollout(target: Target, plan: RolloutPlan, approval: Approval) -> Rollout:
@@ -208,7 +204,7 @@ class _Run:
         began: when the rollout began; after a resumption, when its first run shifted traffic.
         started: when this run began.
         polled: when the last poll was.
-        seen: the last observation; its rows are those that were not yielded yet.
+        seen: the last observation.
         unread_since: since when metrics or alias cannot be read.
         failing_since: since when the next write fails.
     """
@@ -236,7 +232,12 @@ class _Run:
         try:
             state = self._first_state()
             while not isinstance(state, Ended):
-                state = yield from self._next_state(state)
+                try:
+                    state = yield from self._next_state(state)
+                except FailsafeTriggered:
+                    state = self._failsafe_triggered()
+                except FailsafeLost as lost:
+                    state = RollingBack("held", (str(lost),))
         except AliasMoved as moved:
             if self._is_out_of_custody(moved.alias):
                 delete_failsafes(self.target, self.traffic.run)
@@ -298,9 +299,9 @@ class _Run:
             raise AliasMoved(self.target, alias)
         self.traffic.run = record.run
         if alias.failsafe_triggered:
-            return RollingBack(self._failsafe_triggered())
+            return self._failsafe_triggered()
         if self.approval.order == "abort":
-            return RollingBack(ABORTED)
+            return ABORTED
         return self._resume(record)
 
     def _already_live(self) -> Ended:
@@ -323,7 +324,7 @@ class _Run:
         except AwsFailed as failure:
             if not record.open:
                 raise  # the new version already serves alone, and no failsafe of ours threatens that
-            return RollingBack(rollback_without_blame(f"The failsafe could not be armed. {failure.what}"))
+            return RollingBack("held", (f"The failsafe could not be armed. {failure.what}",))
         return self._state_of_alias()
 
     def _begin(self) -> State:
@@ -359,7 +360,7 @@ class _Run:
             return Baking(int(self.traffic.record.stage) - 1)
         return Watching()
 
-    def _shift(self, stage: int) -> State:
+    def _shift(self, stage: int) -> Baking | Watching:
         """Give the new version the stage's share."""
         now = self.target.clock.now()
         weight = self.stages[stage]
@@ -369,14 +370,11 @@ class _Run:
         self.traffic.shift(to)
         return self._shifted()
 
-    def _shifted(self) -> State:
+    def _shifted(self) -> Baking | Watching:
         """The write took effect: from now on the stage bakes."""
         record = self.traffic.record
         self.evidence.shifted(parse_utc(record.since), self.traffic.weight)
-        try:
-            self.traffic.confirm_shift(record.stage)
-        except FailsafeLost as lost:
-            return RollingBack(rollback_without_blame(lost.why))
+        self.traffic.confirm_shift(record.stage)
         return self._state_of_alias()
 
     def _record(self, stage: str, now: datetime) -> RolloutState:
@@ -414,14 +412,8 @@ class _Run:
         trouble = ""
         try:
             if self.traffic.read() and self.traffic.record.open:
-                landed = self._shifted()
-                if isinstance(landed, RollingBack):
-                    return landed
+                self._shifted()
             self.traffic.renew()
-        except FailsafeTriggered:
-            return RollingBack(self._failsafe_triggered())
-        except FailsafeLost as lost:
-            return RollingBack(rollback_without_blame(lost.why))
         except AwsFailed as failure:
             # The metrics get their turn: a verdict does not wait until the alias can be read.
             trouble = failure.what
@@ -438,14 +430,13 @@ class _Run:
         following = self._decide(observation, state, verdict, trouble)
         if following is not None:
             return following
-        order = yield observation
-        self.seen = replace(observation, rows=())
+        order = yield from self._show(observation)
         if order == "abort":
-            return RollingBack(ABORTED)
+            return ABORTED
         self.paused = order == "hold" or (self.paused and order is None)
         # A person may shorten a bake, but not override a freeze.
         if order == "promote" and not self.frozen:
-            return Promoting(state, self.seen)
+            return Promoting(state, observation)
         return state
 
     def _read_freezes(self) -> None:
@@ -469,10 +460,6 @@ class _Run:
         says = f"Metrics cannot be read: {trouble}" if trouble else " ".join(verdict.reasons)
         stage = self.traffic.record.stage
         weight = self._weight_of(state)
-        rows = self.evidence.fresh()
-        if self.seen is not None:
-            # A poll that promoted was not yielded, so its minutes are shown with the next one.
-            rows = (*self.seen.rows, *rows)
         self.target.journal.append("observed", stage=stage, weight=weight, decision=verdict.decision, says=says)
         return Observation(
             now,
@@ -480,12 +467,16 @@ class _Run:
             weight,
             wake_at=next_poll(now),
             says=says,
-            rows=rows,
             verdict=verdict,
             evidence=self.evidence,
             bake_left_s=max(0.0, self._bake_s(state) - self.evidence.baked_s(now)),
             next_weight=next((share for share in self.stages if share > weight), None),
         )
+
+    def _show(self, observation: Observation) -> Polls[Order | None]:
+        """Yield a poll, with the minutes that those before it did not show; what a person orders."""
+        # A poll that promotes is not yielded, so its minutes come with the next one.
+        return (yield replace(observation, rows=self.evidence.fresh()))
 
     def _decide(
         self, observation: Observation, state: Baking | Watching, verdict: Verdict, trouble: str
@@ -493,13 +484,12 @@ class _Run:
         """What follows from the verdict; None to stay."""
         # A regression in the minutes that were read counts, even if the latest cannot be read.
         if verdict.decision == "rollback":
-            decision = RollbackDecision("rolled-back", verdict.reasons, rejects_version=True)
-            return RollingBack(decision, observation)
+            return RollingBack("rolled-back", verdict.reasons, observation)
         if trouble:
             self.unread_since = self.unread_since or observation.at
             if self._is_over(self.unread_since, observation.at):
                 why = f"Metrics or the alias could not be read for {self.settings.unreadable_minutes:g} min. {trouble}"
-                return RollingBack(rollback_without_blame(why), observation)
+                return RollingBack("held", (why,), observation)
             return None
         self.unread_since = None
         if isinstance(state, Watching):
@@ -508,14 +498,14 @@ class _Run:
             if verdict.decision == "promote" or watched >= timedelta(minutes=self.settings.watch_minutes):
                 return Promoting(state, observation)
         if verdict.expired:
-            return RollingBack(rollback_without_blame(*verdict.reasons), observation)
+            return RollingBack("held", verdict.reasons, observation)
         if isinstance(state, Watching):
             return None
         if self.frozen:
             # A freeze stops every step forward, but traffic does not stay split for as long as it lasts.
             longest_s = self._bake_s(state) + 60 * self.settings.stretch_minutes
             if self.evidence.baked_s(observation.at) >= longest_s:
-                return RollingBack(rollback_without_blame(f"{self.frozen} while traffic was split."), observation)
+                return RollingBack("held", (f"{self.frozen} while traffic was split.",), observation)
             return None
         if verdict.decision == "promote" and not self.paused:
             return Promoting(state, observation)
@@ -536,10 +526,10 @@ class _Run:
             if self._is_over(self.failing_since, now):
                 if isinstance(passed, Watching):
                     raise  # traffic is where it belongs; only the record is missing
-                return RollingBack(rollback_without_blame(f"The next stage could not be reached. {failure.what}"))
-            order = yield self._retry_later(state.seen, failure)
+                return RollingBack("held", (f"The next stage could not be reached. {failure.what}",))
+            order = yield from self._retry_later(state.seen, failure)
             if order == "abort":
-                return RollingBack(ABORTED)
+                return ABORTED
             return passed
         self.failing_since = None
         return following
@@ -552,49 +542,51 @@ class _Run:
         self.traffic.shift(AliasState(self.traffic.new, None, 0.0, replace(self.traffic.record, stage=ending)))
         return self._end(ending, *reasons, *delete_failsafes(self.target, self.traffic.run))
 
-    def _retry_later(self, seen: Observation, failure: AwsFailed) -> Observation:
-        """What is shown while a write waits for the next poll: the last observation, with the failure."""
+    def _retry_later(self, seen: Observation, failure: AwsFailed) -> Polls[Order | None]:
+        """Show the last observation, with the failure, while a write waits for the next poll."""
         now = self.target.clock.now()
         self.target.journal.append("failed", says=failure.what)
-        self.seen = replace(seen, rows=())
-        return replace(seen, at=now, wake_at=next_poll(now), says=f"{failure.what} The next try is in 1 min.")
+        says = f"{failure.what} The next try is in 1 min."
+        return (yield from self._show(replace(seen, at=now, wake_at=next_poll(now), says=says)))
 
     # Endings
 
     def _roll_back(self, state: RollingBack) -> Polls[Ended]:
         """Roll back, again at every poll until AWS lets us or the failsafe has done it."""
-        decision = state.decision
+        # After an inconclusive health check the same build may be deployed again.
+        stage_after = "rolled-back"
+        rejected = [self.traffic.new]
+        if state.ending == "held":
+            stage_after = "held"
+            rejected = []
         weight = self.traffic.weight
         stage = ""
         if self.traffic.alias.rollout is not None:
             stage = self.traffic.alias.rollout.stage
         while True:
             try:
-                if decision.rejects_version:
-                    self.traffic.roll_back([self.traffic.new])
-                else:
-                    self.traffic.roll_back([], stage="held")
+                self.traffic.roll_back(rejected, stage=stage_after)
                 break
             except AwsFailed as failure:
                 # While the failsafe is armed, AWS itself rolls back if no try succeeds.
                 armed = self.traffic.failsafe
                 if self.seen is None or armed is None or self.target.clock.now() >= armed.until + MINUTE:
                     raise
-                yield self._retry_later(self.seen, failure)
+                yield from self._retry_later(self.seen, failure)
         self.target.journal.append(
-            "taken-back", version=self.traffic.new, serves=str(self.traffic.alias), reasons=decision.reasons
+            "taken-back", version=self.traffic.new, serves=str(self.traffic.alias), reasons=state.reasons
         )
-        if state.shown is not None and self.seen is not None:
+        if state.unshown is not None:
             # The minutes that decided belong in the chart too.
-            yield replace(state.shown, rows=self.seen.rows, wake_at=state.shown.at, weight=0.0)
+            yield from self._show(replace(state.unshown, wake_at=state.unshown.at, weight=0.0))
         # Only now, since none of this may delay the traffic.
         failures = [
             *delete_failsafes(self.target, self.traffic.run),
             *_publishing.restore_latest(self.target, self.plan),
         ]
-        return self._end(decision.ending, *decision.reasons, *failures, stage=stage, weight=weight)
+        return self._end(state.ending, *state.reasons, *failures, stage=stage, weight=weight)
 
-    def _failsafe_triggered(self) -> RollbackDecision:
+    def _failsafe_triggered(self) -> RollingBack:
         """The record says that a rollout is in progress, and the weights are gone: close it and say so."""
         record = self.traffic.record
         since = time_of_day(parse_utc(record.since), self.target.clock.now())
@@ -602,7 +594,7 @@ class _Run:
             f"Run {record.run} stopped renewing its failsafe (stage {record.stage} since {since}). The failsafe "
             f"shifted all traffic to v{self.traffic.stable}."
         )
-        return RollbackDecision("lease-fired", (reason,), rejects_version=True)
+        return RollingBack("lease-fired", (reason,))
 
     def _end(self, ending: Ending, *reasons: str, stage: str = "", weight: float = 0.0) -> Ended:
         if not stage and self.traffic.alias.rollout is not None:
