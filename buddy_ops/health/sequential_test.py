@@ -62,7 +62,7 @@ class EProcess:
     minutes: int = 0
     parts: list[float] = field(init=False)
     _chance: float = -1.0
-    _rows: list[tuple[float, float]] = field(default_factory=list)
+    _rows: list[tuple[float, float, float]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.parts = [0.0] * len(self.mixture)
@@ -78,28 +78,32 @@ class EProcess:
         stake = self.idle / (_HORIZON_MINUTES + self.minutes) if self.minutes else self.first_stake
         self.minutes += 1
         self.idle -= stake
-        steps = [events * gain - trials * cost for gain, cost in self._rows]
-        if max(steps) > _LARGEST_STEP:
-            steps = [min(step, _LARGEST_STEP) for step in steps]
-        parts = [
-            (part + share * stake) * exp(step)
-            for part, (_, share), step in zip(self.parts, self.mixture, steps, strict=True)
-        ]
-        if max(parts) > _CAP:
-            parts = [min(part, _CAP) for part in parts]
-        self.parts = parts
-        self.value = self.idle + sum(self.parts)
+        # One plain loop: a resumed rollout runs it 17,000 times for a day, and comprehensions take twice as long.
+        staked = 0.0
+        for index, (share, gain, cost) in enumerate(self._rows):
+            step = events * gain - trials * cost
+            if step > _LARGEST_STEP:
+                step = _LARGEST_STEP
+            part = (self.parts[index] + share * stake) * exp(step)
+            if part > _CAP:
+                part = _CAP
+            self.parts[index] = part
+            # Not sum(): its rounding depends on the version of Python, and a verdict must not.
+            staked += part
+        self.value = self.idle + staked
 
     def trials_to(self, value: float, rate: float, chance: float) -> float | None:
         """About how many trials at this rate of events bring it to ``value``; None if they lead away from it."""
-        drift = max(rate * gain - cost for gain, cost in self._gains_and_costs(chance))
+        drift = max(rate * gain - cost for _, gain, cost in self._gains_and_costs(chance))
         distance = log(value) - log(max(self.value, 1e-300))
         return distance / drift if drift * distance > 0 else None
 
-    def _gains_and_costs(self, chance: float) -> list[tuple[float, float]]:
-        """By multiple, what an event adds to the log-likelihood, and what a trial takes from it."""
+    def _gains_and_costs(self, chance: float) -> list[tuple[float, float, float]]:
+        """By multiple: its share, what an event adds to the log-likelihood, and what a trial takes from it."""
         phi = self.dispersion
-        return [(log(multiple) / phi, log(1 + chance * (multiple - 1)) / phi) for multiple, _ in self.mixture]
+        return [
+            (share, log(multiple) / phi, log(1 + chance * (multiple - 1)) / phi) for multiple, share in self.mixture
+        ]
 
 
 def dispersion(minutes: Iterable[tuple[int, int]]) -> float:
