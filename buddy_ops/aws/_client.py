@@ -6,6 +6,7 @@ of its bases there, so that paginators are covered too, and so are errors from b
 
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from datetime import datetime, timedelta
 from email.utils import parsedate_to_datetime
 from functools import partial
 from io import BytesIO
@@ -65,10 +66,17 @@ def read_body(reply: dict[str, Any]) -> None:
             reply[name] = StreamingBody(BytesIO(content), len(content))
 
 
-def learn_time(clock: Clock, reply: Mapping[str, Any]) -> None:
-    """Set the clock by AWS's. An error's reply carries the time too, above all one that says that our clock is off."""
+def learn_time(clock: Clock, reply: Mapping[str, Any], sent: datetime) -> timedelta:
+    """Set the clock by AWS's; by how much it changed.
+
+    An error's reply carries the time too, above all one that says that our clock is off.
+
+    Args:
+        sent: the clock's time before the call was sent.
+    """
     with suppress(KeyError, ValueError, TypeError):
-        clock.correct(parsedate_to_datetime(reply["ResponseMetadata"]["HTTPHeaders"]["date"]))
+        return clock.correct(parsedate_to_datetime(reply["ResponseMetadata"]["HTTPHeaders"]["date"]), sent)
+    return timedelta()
 
 
 def learn_secrets(redactor: Redactor, service: str, reply: Mapping[str, Any]) -> None:

@@ -14,10 +14,12 @@ from contextlib import suppress
 from contextvars import copy_context
 from datetime import UTC, datetime, timedelta
 from functools import cache, partial
-from typing import Any, ParamSpec, Protocol, TypeVar
+from typing import Any, NamedTuple, ParamSpec, Protocol, TypeVar
 
 P = ParamSpec("P")
 T = TypeVar("T")
+CLOCK_TOLERANCE = timedelta(seconds=3)
+"""Smaller differences from AWS's time are ignored: a Date header has whole seconds."""
 SLICE_S = 0.5
 """Waits are cut into slices of this many real seconds, so that an interrupt takes effect."""
 
@@ -34,21 +36,63 @@ class Clock(Protocol):
     async def wait(self, moment: datetime) -> None:
         """Wait until ``moment`` without blocking the event loop."""
 
-    def correct(self, server: datetime) -> None:
-        """Learn AWS's own time from a reply's Date header."""
+    def correct(self, server: datetime, sent: datetime) -> timedelta:
+        """Learn AWS's own time from a reply's Date header; by how much the clock was changed.
+
+        Args:
+            server: the Date header's time, in whole seconds.
+            sent: this clock's time before the call was sent: the reply is from between then and now.
+        """
 
     def close(self) -> None:
         """Stop being counted as a client that may still wait."""
 
 
-class SystemClock:
-    """This machine's clock, corrected by AWS's: a laptop that is minutes off would set a failsafe in the past."""
+class _Reading(NamedTuple):
+    """Two clocks read at one moment, seconds: time that passes evenly from any origin, and this machine's clock."""
+
+    elapsed_s: float
+    machine_s: float
+
+
+class _CorrectedClock:
+    """AWS's time: this machine's at the start, corrected by replies; in between it counts elapsed time only.
+
+    So a step of this machine's clock (a resume, a migrated VM, NTP) changes neither a wait nor a window of metrics, and
+    a laptop that is minutes off does not set a failsafe in the past.
+    """
 
     def __init__(self) -> None:
-        self._ahead = timedelta()
+        self._ahead_s: float | None = None
 
     def now(self) -> datetime:
-        return datetime.now(UTC) + self._ahead
+        reading = self._read()
+        return datetime.fromtimestamp(reading.elapsed_s + self._ahead(reading), UTC)
+
+    def correct(self, server: datetime, sent: datetime) -> timedelta:
+        now = self.now()
+        change = timedelta()
+        # A reply that was long on its way tells the time of its sending, not of its arrival.
+        if server < sent - CLOCK_TOLERANCE:
+            change = server - sent
+        elif server > now + CLOCK_TOLERANCE:
+            change = server - now
+        self._ahead_s = self._ahead() + change.total_seconds()
+        return change
+
+    def _ahead(self, reading: _Reading | None = None) -> float:
+        """Seconds from elapsed time to AWS's; at first, as this machine's clock says."""
+        if self._ahead_s is None:
+            first = reading or self._read()
+            self._ahead_s = first.machine_s - first.elapsed_s
+        return self._ahead_s
+
+    def _read(self) -> _Reading:
+        raise NotImplementedError
+
+
+class SystemClock(_CorrectedClock):
+    """The clock against AWS."""
 
     def sleep_until(self, moment: datetime) -> None:
         while (left := (moment - self.now()).total_seconds()) > 0:
@@ -60,28 +104,26 @@ class SystemClock:
         while (left := (moment - self.now()).total_seconds()) > 0:
             await asyncio.sleep(min(left, SLICE_S))
 
-    def correct(self, server: datetime) -> None:
-        # The Date header has whole seconds and travels for a while: smaller differences are ignored.
-        difference = server - datetime.now(UTC)
-        self._ahead = difference if abs(difference) > timedelta(seconds=3) else timedelta()
-
     def close(self) -> None:
         """Nothing holds the system's time back."""
 
+    def _read(self) -> _Reading:
+        # CLOCK_BOOTTIME, which Linux has, goes on while the machine sleeps.
+        elapsed_s = time.clock_gettime(time.CLOCK_BOOTTIME) if hasattr(time, "CLOCK_BOOTTIME") else time.monotonic()
+        return _Reading(elapsed_s, time.time())
 
-class SandboxClock:
-    """The sandbox's virtual time, over its control address.
+
+class SandboxClock(_CorrectedClock):
+    """The sandbox's virtual time, over its control address. The machine's clock is one that the sandbox simulates.
 
     Args:
         endpoint: the sandbox's URL, for example http://127.0.0.1:4599.
     """
 
     def __init__(self, endpoint: str) -> None:
+        super().__init__()
         self._endpoint = endpoint.rstrip("/")
         self._client = f"{os.getpid()}-{uuid.uuid4().hex[:8]}"
-
-    def now(self) -> datetime:
-        return datetime.fromtimestamp(self._ask("clock", {})["now"], UTC)
 
     def sleep_until(self, moment: datetime) -> None:
         while not self._wait(moment):
@@ -93,16 +135,18 @@ class SandboxClock:
         while not await asyncio.to_thread(self._wait, moment):
             pass
 
-    def correct(self, server: datetime) -> None:
-        """The sandbox's clock is AWS's clock already."""
-
     def close(self) -> None:
         # Where the sandbox has gone, its memory of us has too.
         with suppress(OSError):
             self._ask("clock/leave", {"client": self._client})
 
+    def _read(self) -> _Reading:
+        said = self._ask("clock", {})
+        return _Reading(said["now"], said["machine"])
+
     def _wait(self, moment: datetime) -> bool:
-        asked = {"client": self._client, "pid": os.getpid(), "until": moment.timestamp(), "patience_s": SLICE_S}
+        until = moment.timestamp() - self._ahead()
+        asked = {"client": self._client, "pid": os.getpid(), "until": until, "patience_s": SLICE_S}
         return bool(self._ask("clock/wait", asked)["reached"])
 
     def _ask(self, path: str, fields: dict[str, Any]) -> dict[str, Any]:

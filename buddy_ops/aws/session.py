@@ -153,18 +153,24 @@ class Target:
         """
         noted = {key: value for key, value in parameters.items() if key not in _client.NOT_JOURNALED}
         entry: dict[str, Any] = {"call": f"{service}:{operation}", "parameters": noted}
+        sent = self.clock.now()
         try:
             reply = send(parameters)
             _client.read_body(reply)
         except _client.SDK_ERRORS as error:
-            _client.learn_time(self.clock, getattr(error, "response", {}))
+            self._learn_time(getattr(error, "response", {}), sent)
             failure = translate_error(error, f"{service}:{operation}", self.region)
             self.journal.append("aws", **entry, failed=failure.code)
             raise failure from error
-        _client.learn_time(self.clock, reply)
+        self._learn_time(reply, sent)
         _client.learn_secrets(self.redactor, service, reply)
         self.journal.append("aws", **entry, request=reply.get("ResponseMetadata", {}).get("RequestId"))
         return reply
+
+    def _learn_time(self, reply: Mapping[str, Any], sent: datetime) -> None:
+        change = _client.learn_time(self.clock, reply, sent)
+        if change:
+            self.journal.append("clock", corrected_by_s=change.total_seconds())
 
     def learn_secrets(self) -> str:
         """Read the secrets that the redactor must know; returns what could not be read, in words.

@@ -5,7 +5,7 @@ Each command imports what it needs when it runs, so that a rollback starts fast.
 
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cached_property, wraps
 from inspect import signature
 from typing import TYPE_CHECKING, Annotated, Any, ParamSpec, cast
@@ -287,6 +287,9 @@ def sandbox_status(port: Port = None) -> None:
 def sandbox_scenario(
     name: Annotated[str | None, typer.Argument(help="Scenario. Without it: list the scenarios.")] = None,
     environment: Environment = "sandbox",
+    changes: Annotated[
+        list[str] | None, typer.Option("--set", help="KEY=VALUE that replaces the scenario's own; repeatable.")
+    ] = None,
     port: Port = None,
 ) -> None:
     """Reset the sandbox, load a scenario, and write its build."""
@@ -296,14 +299,30 @@ def sandbox_scenario(
         for scenario, description in sandboxes.list_scenarios():
             out.print(f"{scenario:<20} {description}")
         return
-    _load_scenario(sandboxes.endpoint(port), name, environment)
+    _load_scenario(sandboxes.endpoint(port), name, environment, changes or [])
 
 
-def _load_scenario(endpoint: str, name: str, environment: str) -> None:
+@sandbox.command("set")
+@exits
+def sandbox_set(
+    changes: Annotated[list[str] | None, typer.Argument(help="KEY=VALUE, for example metrics_delay_s=240.")] = None,
+    port: Port = None,
+) -> None:
+    """Change the conditions of a running scenario. Without an argument: list them and their values."""
     from buddy_ops.cli import sandbox as sandboxes
 
+    wanted = sandboxes.parse_changes(changes or [])
+    status = sandboxes.call_sandbox(sandboxes.endpoint(port), "set", **wanted)
+    for name, value in status["conditions"].items():
+        out.print(f"{name:<22} {value}")
+
+
+def _load_scenario(endpoint: str, name: str, environment: str, changes: Sequence[str] = ()) -> None:
+    from buddy_ops.cli import sandbox as sandboxes
+
+    overrides = sandboxes.parse_changes(changes)
     with err.status(f"loading {name}"):
-        artifact = sandboxes.load_scenario(endpoint, name, environment)
+        artifact = sandboxes.load_scenario(endpoint, name, environment, **overrides)
     out.print(f"Scenario {name} loaded. Its build is {artifact}. To deploy it:")
     out.print(f"buddy-ops run strategies/canary -e {environment} -p artifact={artifact} -p approved_by=[YOUR-NAME]")
 

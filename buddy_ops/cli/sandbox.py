@@ -10,12 +10,14 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from http.client import HTTPException
 from pathlib import Path
 from typing import Any
 from urllib.error import HTTPError
 from urllib.parse import urlparse
+
+import yaml
 
 from buddy_ops.aws.clock import ask_sandbox
 from buddy_ops.core import project
@@ -102,8 +104,11 @@ def call_sandbox(url: str, operation: str, **fields: Any) -> dict[str, Any]:
     try:
         return ask_sandbox(url, operation, fields, timeout_s=300)
     except HTTPError as error:
+        reason = json.loads(error.read())["error"]
         raise InvalidInput(
-            "sandbox-refused", f"{operation}: {error.read().decode()}", next="Correct the request."
+            "sandbox-refused",
+            f"The sandbox refused {operation!r}: {reason}. Its state is as before.",
+            next="Correct the request. `buddy-ops sandbox set` lists the values that can be set.",
         ) from None
     except (OSError, HTTPException) as error:  # it may stop in the middle of its reply
         raise BuddyError(
@@ -134,6 +139,30 @@ def load_scenario(url: str, name: str, environment: str, **overrides: Any) -> Pa
         )
     call_sandbox(url, "scenario", name=name, environment=environment, overrides=overrides)
     return write_build(name)
+
+
+def parse_changes(pairs: Sequence[str]) -> dict[str, Any]:
+    """Values to set, from KEY=VALUE as typed; ``metrics_delays_s.Errors=240`` sets one entry of a mapping.
+
+    Raises:
+        InvalidInput: ``not-key-value``.
+    """
+    changes: dict[str, Any] = {}
+    for pair in pairs:
+        key, separator, text = pair.partition("=")
+        name, _, entry = key.strip().partition(".")
+        if not separator or not name:
+            raise InvalidInput(
+                "not-key-value",
+                f"{pair!r} is not KEY=VALUE. Nothing was changed.",
+                next="Write for example metrics_delay_s=240. `buddy-ops sandbox set` lists the values.",
+            )
+        value = yaml.safe_load(text)
+        if entry:
+            changes.setdefault(name, {})[entry] = value
+        else:
+            changes[name] = value
+    return changes
 
 
 def write_build(name: str) -> Path:

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from buddy_sandbox.metrics_store import BASIC, Metric, MetricStore, StatisticSet, UnknownStatistic
+from buddy_sandbox.publication import Lateness
 
 T0 = 1_800_000_000.0
 WHERE = ("AWS/Lambda", "Duration", {"FunctionName": "f"})
@@ -109,8 +110,52 @@ def test_a_sample_is_visible_once_the_delay_is_over() -> None:
     for passed, visible in ((60, 1), (75.5, 16), (119, 60), (500, 60)):
         clock.time = T0 + passed
         assert store.read(METRIC, "Sum", T0, 1)[0] == visible
-    clock.time, store.delay_s = T0 + 119, 90
-    assert store.read(METRIC, "Sum", T0, 1)[0] == 30
+
+
+def test_what_was_shown_stays_when_the_delay_grows() -> None:
+    """CloudWatch takes no datapoint back: the newest visible moment stops until time has caught up."""
+    clock = Crank(T0)
+    store = MetricStore(clock, delay_s=60)
+    store.add(*WHERE, T0 + np.arange(60.0), 1.0)
+    clock.time = T0 + 89
+    store.publication.change(Lateness(delay_s=90))
+    for passed, visible in ((89, 30), (119, 30), (129, 40), (149, 60)):
+        clock.time = T0 + passed
+        assert store.read(METRIC, "Sum", T0, 1)[0] == visible
+
+
+def test_each_metric_has_a_delay_of_its_own() -> None:
+    """Errors may be late while Invocations are not."""
+    clock = Crank(T0 + 130)
+    store = MetricStore(clock, delay_s=60)
+    for name in ("Errors", "Invocations"):
+        store.add("AWS/Lambda", name, {}, T0 + np.arange(60.0), 1.0)
+    store.publication.change(Lateness(delay_s=60, delays_s={"Errors": 240}))
+
+    def read(name: str) -> float:
+        return float(store.read(Metric("AWS/Lambda", name, frozenset()), "Sum", T0, 1)[0])
+
+    assert (read("Errors"), read("Invocations")) == (60, 60)  # published before the delay grew
+    store.add("AWS/Lambda", "Errors", {}, T0 + 60 + np.arange(60.0), 1.0)
+    clock.time = T0 + 240
+    assert store.read(Metric("AWS/Lambda", "Errors", frozenset()), "Sum", T0 + 60, 1)[0] == 11  # shown at 130 s
+    clock.time = T0 + 400
+    assert store.read(Metric("AWS/Lambda", "Errors", frozenset()), "Sum", T0 + 60, 1)[0] == 60
+
+
+def test_a_minute_may_be_revised() -> None:
+    """A share of a minute's requests is added later; the same requests are late in every metric."""
+    clock = Crank(T0)
+    store = MetricStore(clock, delay_s=60)
+    store.publication.change(Lateness(delay_s=60, revised_rate=0.2, revised_s=120))
+    times = T0 + np.sort(np.random.default_rng(1).random(1000)) * 60
+    for name in ("Errors", "Invocations"):
+        store.add("AWS/Lambda", name, {}, times, 1.0)
+    clock.time = T0 + 120
+    first = [store.read(Metric("AWS/Lambda", name, frozenset()), "Sum", T0, 1)[0] for name in ("Errors", "Invocations")]
+    assert first[0] == first[1] and 750 < first[0] < 850
+    clock.time = T0 + 240
+    assert store.read(Metric("AWS/Lambda", "Errors", frozenset()), "Sum", T0, 1)[0] == 1000
 
 
 def test_a_sample_that_arrives_late_is_visible_from_its_arrival() -> None:

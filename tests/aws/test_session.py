@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from buddy_ops.aws import _credentials, aliases, session
-from buddy_ops.aws.clock import SystemClock
+from buddy_ops.aws.clock import SystemClock, _Reading
 from buddy_ops.core import project
 from buddy_ops.core.errors import AwsFailed, BuddyError, InvalidInput
 from buddy_ops.notebook import opening
@@ -234,13 +234,57 @@ def test_what_is_sent_to_lambda_invoke_is_sent_once(alone: Path) -> None:
 # Its time
 
 
-def test_this_machines_clock_is_corrected_by_awss(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A laptop that is minutes off would arm a lease in the past: a reply's Date sets it right, a second's doubt does not."""
-    clock = SystemClock()
-    clock.correct(datetime.now(UTC) + timedelta(minutes=7))
-    assert abs(clock.now() - datetime.now(UTC) - timedelta(minutes=7)) < timedelta(seconds=1)
-    clock.correct(datetime.now(UTC) + timedelta(seconds=1))
-    assert abs(clock.now() - datetime.now(UTC)) < timedelta(milliseconds=500)
+class Watch(SystemClock):
+    """A system's clock whose readings a test sets, in seconds."""
+
+    elapsed_s = 1000.0
+    machine_s = datetime(2026, 11, 2, 3, 0, tzinfo=UTC).timestamp()
+
+    def _read(self) -> _Reading:
+        return _Reading(self.elapsed_s, self.machine_s)
+
+
+def test_this_machines_clock_is_corrected_by_awss() -> None:
+    """A laptop that is minutes off would set a failsafe in the past: a reply's Date corrects it, seconds do not."""
+    clock = Watch()
+    began = clock.now()
+    assert clock.correct(began + timedelta(minutes=7), began) == timedelta(minutes=7)
+    assert clock.now() == began + timedelta(minutes=7)
+    assert clock.correct(began, clock.now()) == -timedelta(minutes=7)
+    assert clock.correct(began + timedelta(seconds=2), clock.now()) == timedelta()
+    assert clock.now() == began
+
+
+@pytest.mark.parametrize("step_s", [-3600, -600, 600, 3600])
+def test_a_step_of_this_machines_clock_changes_nothing(step_s: float) -> None:
+    """A resume, a migrated VM or NTP sets the machine's clock: elapsed time counts, so no wait is cut or lengthened."""
+    clock = Watch()
+    began = clock.now()
+    clock.machine_s += step_s
+    clock.elapsed_s += 30
+    assert clock.now() == began + timedelta(seconds=30)
+
+
+def test_a_reply_that_was_long_on_its_way_sets_no_clock_back() -> None:
+    """Its Date is from between sending and arrival: it says nothing against a clock that has gone on since."""
+    clock = Watch()
+    sent = clock.now()
+    clock.elapsed_s += 40 * 60
+    assert clock.correct(sent + timedelta(seconds=1), sent) == timedelta()
+    assert clock.now() == sent + timedelta(minutes=40)
+
+
+@pytest.mark.parametrize("ahead_s", [-3600, 3600])
+def test_a_clock_that_is_off_is_corrected_by_the_first_reply(here: Situation, ahead_s: float) -> None:
+    """The journal says by how much; later steps of the machine's clock change nothing."""
+    here.ask("set", client_clock_ahead_s=ahead_s)
+    mine = here.connect()
+    assert mine.principal
+    assert abs(mine.clock.now().timestamp() - here.ask("clock")["now"]) <= 1
+    corrections = [record["corrected_by_s"] for record in mine.journal.records if record["kind"] == "clock"]
+    assert corrections == [pytest.approx(-ahead_s, abs=1)]
+    here.ask("set", client_clock_ahead_s=-ahead_s)
+    assert abs(mine.clock.now().timestamp() - here.ask("clock")["now"]) <= 1
 
 
 def test_the_sandboxs_time_is_the_runs(here: Situation) -> None:
@@ -248,8 +292,6 @@ def test_the_sandboxs_time_is_the_runs(here: Situation) -> None:
     mine = here.connect()
     assert mine.clock.now().timestamp() == here.ask("clock")["now"]
     assert mine.journal.records[0]["at"] == "2026-11-02T00:02:00Z"
-    mine.clock.correct(datetime.now(UTC) + timedelta(days=900))
-    assert mine.clock.now().timestamp() == here.ask("clock")["now"]
 
 
 # From a notebook

@@ -238,6 +238,8 @@ def test_an_unknown_situation_is_a_clear_message(situation: Bring) -> None:
         ("set", {"colour": "blue"}),
         ("set", {"metrics_delay_s": "soon"}),
         ("set", {"outage": "nonsense"}),
+        ("set", {"metrics_delays_s": {"Errors": -1}}),
+        ("set", {"metrics_revised_rate": 2}),
         ("advance", {"seconds": "soon"}),
         ("advance", {}),
         ("nonsense", {}),
@@ -318,3 +320,50 @@ def test_what_is_missing_is_refused_in_aws_own_form(situation: Bring) -> None:
             getattr(here.client(service), operation)(**parameters, **more)
         assert refused.value.response["Error"]["Code"] == "NotImplementedException"
         assert refused.value.response["ResponseMetadata"]["RetryAttempts"] == 0
+
+
+# Conditions
+
+
+def test_conditions_are_set_in_mid_run(situation: Bring) -> None:
+    """Each value takes effect at once, what is not named stays, and a reset forgets them."""
+    here = situation("good", history_minutes=0, metrics_delays_s={"Errors": 240})
+    changed = here.ask("set", metrics_delay_s=90, metrics_delays_s={"Duration": 300}, client_clock_ahead_s=-600)
+    assert changed["conditions"]["metrics_delays_s"] == {"Errors": 240, "Duration": 300}
+    assert (changed["conditions"]["metrics_delay_s"], changed["conditions"]["requests_per_minute"]) == (90, 600)
+    said = here.ask("clock")
+    assert said["machine"] == said["now"] - 600
+    here.ask("reset", seed=7)
+    assert here.ask("status")["conditions"]["metrics_delays_s"] == {}
+
+
+def test_changes_are_typed_as_key_and_value() -> None:
+    """YAML's scalars, a dot for an entry of a mapping; anything else is one clear message."""
+    typed = ["metrics_delay_s=240", "metrics_delays_s.Errors=300", "metrics_delays_s.Duration=0", "outage=null"]
+    assert sandbox.parse_changes(typed) == {
+        "metrics_delay_s": 240,
+        "metrics_delays_s": {"Errors": 300, "Duration": 0},
+        "outage": None,
+    }
+    for wrong in ("metrics_delay_s", "=240", ""):
+        with pytest.raises(InvalidInput, match="not-key-value"):
+            sandbox.parse_changes([wrong])
+
+
+def test_conditions_in_a_terminal(situation: Bring) -> None:
+    """`sandbox set` changes and lists, `scenario --set` begins with them, and a wrong name says what can be set."""
+    here = situation("good", history_minutes=0)
+
+    def run(*arguments: str) -> "subprocess.CompletedProcess[str]":
+        environment = {**os.environ, "AWS_ENDPOINT_URL": here.endpoint}
+        line = [sys.executable, "-m", "buddy_ops.cli.main", "sandbox", *arguments]
+        return subprocess.run(line, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=120, check=False)
+
+    done = run("set", "metrics_delays_s.Errors=240", "outage=partial")
+    assert done.returncode == 0 and "{'Errors': 240.0}" in done.stdout and "partial" in done.stdout
+    refused = run("set", "metrics_dely_s=240")
+    assert refused.returncode == 2 and "metrics_dely_s is no value" in refused.stderr
+    assert "buddy-ops sandbox set" in refused.stderr and "metrics_delay_s" in run("set").stdout
+    assert run("scenario", "good", "--set", "metrics_delay_s=30", "--set", "history_minutes=0").returncode == 0
+    conditions = here.ask("status")["conditions"]
+    assert (conditions["metrics_delay_s"], conditions["outage"]) == (30, None)

@@ -171,18 +171,14 @@ def test_a_torn_line_takes_no_other_with_it(tmp_path: Path) -> None:
 def test_a_clock_that_is_minutes_off_is_set_by_aws(monkeypatch: pytest.MonkeyPatch, minutes: int) -> None:
     """The lease's time comes from AWS's Date header, which a refusal carries too."""
     truth = datetime(2026, 11, 2, 3, 0, tzinfo=UTC)
-
-    class Machine(datetime):
-        @classmethod
-        def now(cls, tz: Any = None) -> datetime:
-            return truth + timedelta(minutes=minutes)
-
-    monkeypatch.setattr(clocks, "datetime", Machine)
+    off = truth + timedelta(minutes=minutes)
+    monkeypatch.setattr(SystemClock, "_read", lambda _: clocks._Reading(0.0, off.timestamp()))
     clock = SystemClock()
-    _client.learn_time(clock, {"ResponseMetadata": {"HTTPHeaders": {"date": "Mon, 02 Nov 2026 03:00:00 GMT"}}})
-    assert clock.now() == truth
-    _client.learn_time(clock, {"ResponseMetadata": {"HTTPHeaders": {"date": "soon"}}})
-    _client.learn_time(clock, {})
+    date = "Mon, 02 Nov 2026 03:00:00 GMT"
+    change = _client.learn_time(clock, {"ResponseMetadata": {"HTTPHeaders": {"date": date}}}, clock.now())
+    assert clock.now() == truth and change == truth - off
+    for reply in ({"ResponseMetadata": {"HTTPHeaders": {"date": "soon"}}}, {}):
+        assert _client.learn_time(clock, reply, clock.now()) == timedelta()
     assert clock.now() == truth
 
 

@@ -16,7 +16,8 @@ from typing import Any
 import numpy as np
 
 from buddy_sandbox.metric_math import MathError, Sheet, Stored
-from buddy_sandbox.metrics_store import BASIC, MINUTE_S, Clock, Metric, MetricStore, UnknownStatistic, statistic
+from buddy_sandbox.metrics_store import BASIC, MINUTE_S, Metric, MetricStore, UnknownStatistic, statistic
+from buddy_sandbox.publication import Clock
 from buddy_sandbox.wire import AwsError, Params
 
 SPARE_PERIODS = 2
@@ -175,7 +176,7 @@ class Alarms:
         with self._alarms_lock:
             for _, alarm in sorted(self.alarms.items()):
                 periods = alarm["EvaluationPeriods"] + SPARE_PERIODS
-                end = (now - self.store.delay_s) // MINUTE_S * MINUTE_S
+                end = self.store.publication.horizon(now=now).until // MINUTE_S * MINUTE_S
 
                 def read(stat: Mapping[str, Any], periods: int = periods, end: float = end) -> Stored:
                     start, metric = end - periods * stat["Period"], Metric.of(stat["Metric"])

@@ -111,15 +111,16 @@ class Chaos:
 @contextmanager
 def forgetful(world: Any, kind: str) -> Iterator[None]:
     """Let CloudWatch answer one request in part, with nothing, or as it stood a minute ago."""
-    before = world.cloudwatch.outage, world.metrics.delay_s
+    before = world.cloudwatch.outage
     if kind == "late":
-        world.metrics.delay_s += 60.0
+        world.metrics.publication.stale_s = 60.0
     else:
         world.cloudwatch.outage = kind
     try:
         yield
     finally:
-        world.cloudwatch.outage, world.metrics.delay_s = before
+        world.cloudwatch.outage = before
+        world.metrics.publication.stale_s = 0.0
 
 
 def _refusal(kind: str, service: str, xml: bool) -> Response:

@@ -15,7 +15,8 @@ from moto.core.request import Request
 
 from buddy_sandbox.alarms import Alarms, closed, invalid, opened, seconds, utc
 from buddy_sandbox.metric_math import MathError, Sheet, Stored
-from buddy_sandbox.metrics_store import BASIC, MINUTE_S, Clock, Metric, MetricStore, StatisticSet, UnknownStatistic
+from buddy_sandbox.metrics_store import BASIC, MINUTE_S, Metric, MetricStore, StatisticSet, UnknownStatistic
+from buddy_sandbox.publication import Clock
 from buddy_sandbox.wire import AwsError, Params, Service
 
 ACCOUNT = "123456789012"
@@ -38,7 +39,7 @@ class CloudWatch(Alarms, Service):
 
     Attributes:
         outage: what reads of metrics do, for tests. 'error': InternalServiceFault. 'partial': PartialData with every
-            second point. 'empty': no points. Alarms keep evaluating what is there.
+            second point. 'empty': no points. 'duplicated': each point twice. Alarms keep evaluating what is there.
     """
 
     name = "cloudwatch"
@@ -182,7 +183,8 @@ class CloudWatch(Alarms, Service):
         """A series' points, oldest first, as the present outage lets them through."""
         there = np.flatnonzero(~np.isnan(series.values))
         points = [(series.start + at * series.period_s, float(series.values[at])) for at in there.tolist()]
-        return {"empty": [], "partial": points[::2]}.get(self.outage or "", points)
+        twice = [point for point in points for _ in range(2)]
+        return {"empty": [], "partial": points[::2], "duplicated": twice}.get(self.outage or "", points)
 
     def _refuse_in_outage(self) -> None:
         if self.outage == "error":

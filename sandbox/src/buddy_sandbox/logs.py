@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from buddy_sandbox.insights import Event, Malformed, Parser, pointer
-from buddy_sandbox.metrics_store import Clock
+from buddy_sandbox.publication import Clock
 from buddy_sandbox.wire import AwsError, Params, Service
 
 ACCOUNT = "123456789012"

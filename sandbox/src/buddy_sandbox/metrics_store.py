@@ -10,23 +10,18 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from itertools import pairwise
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+
+from buddy_sandbox.publication import Clock, Horizon, Publication
 
 Floats = NDArray[np.float64]
 Kept = tuple[Floats, Floats | None]
 """Values, ascending, and how often each was seen (None: once)."""
 
 MINUTE_S = 60
-
-
-class Clock(Protocol):
-    """Anything that knows the time."""
-
-    def now(self) -> float:
-        """Seconds since the epoch."""
 
 
 class UnknownStatistic(ValueError):
@@ -191,12 +186,17 @@ class _Chunk(NamedTuple):
     counts: Floats | None
     arrived: float | None
 
-    def visible(self, until: float) -> Kept:
-        seen = int(np.searchsorted(self.times, until, side="right"))
+    def visible(self, horizon: Horizon) -> Kept:
+        seen = int(np.searchsorted(self.times, horizon.until, side="right"))
+        chosen = horizon.chosen(self.times[:seen])
         if self.arrived is not None:
-            seen = len(self.times) if self.arrived <= until else 0
+            seen = len(self.times) if self.arrived <= horizon.until else 0
+            chosen = None
         values = np.full(seen, self.values) if isinstance(self.values, float) else self.values[:seen]
-        return values, None if self.counts is None else self.counts[:seen]
+        counts = None if self.counts is None else self.counts[:seen]
+        if chosen is None:
+            return values, counts
+        return values[chosen], None if counts is None else counts[chosen]
 
 
 class _Minute:
@@ -214,13 +214,13 @@ class _Minute:
         self.whole = None
         self.last_arrival = max(self.last_arrival, -math.inf if arrived is None else arrived)
 
-    def summary(self, until: float, *, ended: bool) -> Summary | None:
-        """What is visible; None if nothing is."""
-        ended = ended and self.last_arrival <= until
+    def summary(self, horizon: Horizon, end: float) -> Summary | None:
+        """What is visible; None if nothing is. ``end``: when the minute ended."""
+        ended = max(end, self.last_arrival) <= min(horizon.until, horizon.revised_until)
         if ended and self.whole is not None:
             return self.whole
-        parts = [kept for kept in (chunk.visible(until) for chunk in self.chunks) if len(kept[0])]
-        sets = [published for arrived, published in self.sets if arrived <= until]
+        parts = [kept for kept in (chunk.visible(horizon) for chunk in self.chunks) if len(kept[0])]
+        sets = [published for arrived, published in self.sets if arrived <= horizon.until]
         summary = Summary(parts, sets) if parts or sets else None
         self.whole = summary if ended else None
         return summary
@@ -229,14 +229,14 @@ class _Minute:
 class MetricStore:
     """Every metric's samples.
 
-    A sample is visible ``delay_s`` after its own time (or its arrival, if given), so that readers of the latest minute
-    see a growing part of it. What is read depends on the samples and the present time only, never on how they were
-    sliced into ``add`` calls or on who read before.
+    A sample is visible some seconds after its own time (or its arrival, if given), as ``publication`` says, so that
+    readers of the latest minute see a growing part of it. What is read depends on the samples, the publication and the
+    present time only, never on how they were sliced into ``add`` calls or on who read before.
     """
 
     def __init__(self, clock: Clock, delay_s: float = 60.0) -> None:
         self.clock = clock
-        self.delay_s = delay_s
+        self.publication = Publication(clock, delay_s)
         self._metrics: dict[Metric, dict[str, dict[int, _Minute]]] = {}
         self._lock = threading.RLock()
 
@@ -307,12 +307,12 @@ class MetricStore:
             raise ValueError("periods are multiples of 60 s")
         statistic(name)
         result = np.full(periods, np.nan)
-        until = (self.clock.now() if now is None else now) - self.delay_s
+        horizon = self.publication.horizon(metric.name, now)
         with self._lock:
             chosen = [each for own, each in self._metrics.get(metric, {}).items() if unit in (None, own)]
             for at in range(periods if chosen else 0):
                 begin = int(start + at * period_s) // MINUTE_S
-                parts = list(_summaries(chosen, range(begin, begin + period_s // MINUTE_S), until))
+                parts = list(_summaries(chosen, range(begin, begin + period_s // MINUTE_S), horizon))
                 if len(parts) > 1:
                     parts = [Summary([part.kept for part in parts], [each for part in parts for each in part.sets])]
                 if parts and (value := parts[0].statistic(name)) is not None:
@@ -335,10 +335,10 @@ class MetricStore:
         return self._metrics.setdefault(metric, {}).setdefault(unit, {})
 
 
-def _summaries(units: Sequence[Mapping[int, _Minute]], numbers: range, until: float) -> Iterator[Summary]:
+def _summaries(units: Sequence[Mapping[int, _Minute]], numbers: range, horizon: Horizon) -> Iterator[Summary]:
     for minutes in units:
         for number in numbers:
             minute = minutes.get(number)
-            summary = minute and minute.summary(until, ended=(number + 1) * MINUTE_S <= until)
+            summary = minute and minute.summary(horizon, (number + 1) * MINUTE_S)
             if summary:
                 yield summary

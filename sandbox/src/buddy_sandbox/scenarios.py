@@ -12,6 +12,7 @@ import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from buddy_sandbox import builds, reminders
+from buddy_sandbox.conditions import Conditions
 from buddy_sandbox.faults import PROFILES
 from buddy_sandbox.traffic import Traffic, Trouble
 from buddy_sandbox.world import World
@@ -46,15 +47,14 @@ class TroubleSpec(Model):
     throttle_rate: Annotated[float, Field(ge=0, le=1)] = 0
 
 
-class Scenario(Model):
-    """One situation.
+class Scenario(Conditions):
+    """One situation: what stands there, and the conditions it begins with.
 
     Attributes:
         stable: the fault profile of the version that serves when the scenario is ready.
         build: the fault profile of the build to ship; ``buddy-ops sandbox scenario`` writes it as a zip.
         deployed: whether a first version is live behind the alias already.
         history_minutes: how long it has served when the scenario is ready.
-        metrics_delay_s: when a request becomes visible in CloudWatch.
         reminders: how many items Buddy's table holds; 0: there is no table.
         corrupted_minutes: for how long version 2, which damages what it writes, has been live behind the alias.
         ends: how a canary of ``build`` ends here.
@@ -63,10 +63,8 @@ class Scenario(Model):
     description: str
     stable: Profile = "good"
     build: Profile = "good"
-    requests_per_minute: Annotated[float, Field(ge=0, le=100_000)] = 600
     deployed: bool = True
     history_minutes: Annotated[int, Field(ge=0, le=24 * 60)] = 190
-    metrics_delay_s: Annotated[float, Field(ge=0, le=900)] = 60
     reminders: Annotated[int, Field(ge=0, le=100_000)] = 40
     corrupted_minutes: Annotated[int, Field(ge=0, le=24 * 60)] = 0
     troubles: tuple[TroubleSpec, ...] = ()
@@ -95,7 +93,7 @@ def artifact(name: str) -> bytes:
 def set_up(world: World, scenario: Scenario, environment: str) -> None:
     """Bring a freshly reset world into a scenario; time passes while its history is made."""
     function = f"buddy-alexa-skill-{environment}"
-    world.metrics.delay_s = scenario.metrics_delay_s
+    scenario.apply(world)
     label = "1.0.0" if scenario.deployed else "0.0.0"
     variables = {"REMINDERS_TABLE": reminders.table_of(environment)} if scenario.reminders else {}
     world.invoke(

@@ -12,19 +12,21 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from io import BytesIO
 from typing import Any
 
 from moto.core.request import Request
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, MotoRequestHandler, create_backend_app
+from pydantic import ValidationError
 from werkzeug.serving import BaseWSGIServer, make_server
 from werkzeug.wrappers import Response
 
 from buddy_sandbox import dynamodb, scenarios
 from buddy_sandbox.chaos import METRICS, Chaos, Fault, forgetful
 from buddy_sandbox.clock import exists
+from buddy_sandbox.conditions import Conditions
 from buddy_sandbox.runtime import OWN_KEY
 from buddy_sandbox.wire import AwsError, Params, refusal
 from buddy_sandbox.world import STEPPED_START, LiveTicker, World
@@ -156,6 +158,8 @@ class Front:
             return Response(json.dumps({"error": f"no such control: {name}"}), 404, content_type="application/json")
         try:
             answer, status = action(**fields), 200
+        except ValidationError as error:
+            answer, status = {"error": "; ".join(map(_explain, error.errors()))}, 400
         except (TypeError, ValueError, KeyError) as error:
             answer, status = {"error": f"{type(error).__name__}: {error}"}, 400
         return Response(json.dumps(answer), status, content_type="application/json")
@@ -171,18 +175,19 @@ class Front:
             "seed": self.world.seed,
             "waiting": len(clock.clients),
             "calls": len(self.world.calls),
-            "metrics_delay_s": self.world.metrics.delay_s,
+            "conditions": self.world.conditions.model_dump(include=set(Conditions.model_fields)),
             "traffic": scenarios.describe(self.world),
         }
 
     def do_clock(self) -> dict[str, Any]:
-        """The time, epoch seconds."""
-        return {"now": self.world.clock.now()}
+        """The time, and what the clock of a client's machine says, epoch seconds."""
+        now = self.world.clock.now()
+        return {"now": now, "machine": now + self.world.conditions.client_clock_ahead_s}
 
     def do_clock_wait(self, client: str, pid: int, until: float, patience_s: float) -> dict[str, Any]:
         """Wait until a moment, for some real seconds at most."""
         reached = self.world.clock.wait(client, pid, until, min(patience_s, 30.0))
-        return {"reached": reached, "now": self.world.clock.now()}
+        return {"reached": reached, **self.do_clock()}
 
     def do_clock_leave(self, client: str) -> dict[str, Any]:
         """Forget a client of the clock."""
@@ -227,25 +232,25 @@ class Front:
         """The AWS calls that were answered, from the ``since``-th on."""
         return {"calls": self.world.calls[since:]}
 
-    def do_set(self, **changes: Any) -> dict[str, Any]:
-        """Change metrics_delay_s, requests_per_minute, speed or outage ('error', 'partial', 'empty', null)."""
-        for name, value in changes.items():
-            if name == "metrics_delay_s":
-                self.world.metrics.delay_s = float(value)
-            elif name == "requests_per_minute" and self.world.people.traffic is not None:
-                self.world.people.traffic.requests_per_minute = float(value)
-            elif name == "speed":
-                self.world.clock.speed = float(value)
-            elif name == "outage" and value in (None, "error", "partial", "empty"):
-                self.world.cloudwatch.outage = value
-            else:
-                raise ValueError(f"{name}={value!r} cannot be set")
+    def do_set(self, speed: float | None = None, **changes: Any) -> dict[str, Any]:
+        """Change the clock's speed, or any of the conditions (see ``conditions.Conditions``)."""
+        if "requests_per_minute" in changes and self.world.people.traffic is None:
+            raise ValueError("requests_per_minute cannot be set: no scenario is loaded")
+        self.world.conditions.changed(changes).apply(self.world)
+        if speed is not None:
+            self.world.clock.speed = float(speed)
         return self.do_status()
 
     def do_stop(self) -> dict[str, Any]:
         """End the process once this is answered."""
         threading.Thread(target=self._stop, daemon=True).start()
         return {"stopping": True}
+
+
+def _explain(wrong: Mapping[str, Any]) -> str:
+    """One of pydantic's findings in a line: which value, and what is wrong with it."""
+    name = ".".join(map(str, wrong["loc"]))
+    return f"{name} is no value of a scenario" if wrong["type"] == "extra_forbidden" else f"{name}: {wrong['msg']}"
 
 
 def reset_moto() -> None:

@@ -15,6 +15,7 @@ from buddy_sandbox import dynamodb
 from buddy_sandbox.alarms import Transition
 from buddy_sandbox.clock import Clock
 from buddy_sandbox.cloudwatch import CloudWatch
+from buddy_sandbox.conditions import Conditions
 from buddy_sandbox.lambda_api import Lambda
 from buddy_sandbox.logs import Logs, LogStore
 from buddy_sandbox.metrics_store import MetricStore
@@ -60,6 +61,7 @@ class World:
         self.cloudwatch = CloudWatch(self.metrics, self.clock)
         self.cloudwatch.on_transition = self._notify
         self.people = People(self.seed, self.functions, telemetry)
+        self.conditions = Conditions()
         own: tuple[Service, ...] = (self.functions, self.scheduler, self.cloudwatch, Logs(self.log_store, self.clock))
         self.services = {each.name: each for each in own}
 
