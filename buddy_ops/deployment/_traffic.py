@@ -225,8 +225,9 @@ class Traffic:
         record = self.alias.rollout
         if record is None:
             # No run of ours shifted this traffic: the record says what this rollback found.
-            others = (version for version in (self.alias.additional, self.alias.primary) if version != self.stable)
-            left = next(filter(None, others), self.alias.primary)
+            left = self.alias.primary
+            if self.alias.additional not in (None, self.stable):
+                left = self.alias.additional
             record = RolloutState(self._target.run, self.stable, left, stage, since="")
         closed_by = "" if record.run == self._target.run else self._target.run
         record = replace(record, stage=stage, since=iso_utc(self._target.clock.now()), closed_by_run=closed_by)
@@ -268,6 +269,16 @@ def delete_failsafes(target: Target, run: str) -> list[str]:
     return failures
 
 
+def alias_scope(target: Target, action: str) -> dict[str, object]:
+    """What the hash of every plan that moves this alias covers, beside the change itself."""
+    return {
+        "action": action,
+        "environment": target.environment,
+        "function": target.settings.function,
+        "alias": target.settings.alias,
+    }
+
+
 def own_open_rollout(target: Target, alias: Alias | None, version: str) -> RolloutState | None:
     """The record of a rollout of ``version`` that is in progress, or that a later run may still close.
 
@@ -280,19 +291,13 @@ def own_open_rollout(target: Target, alias: Alias | None, version: str) -> Rollo
     # No rollout of ours is in progress: weights, if there are any, are another tool's.
     if record is None or not (record.open or _may_be_closed(target, alias, record)):
         if alias.additional is not None:
-            raise _foreign_weights(
-                target,
-                alias,
-                "no run of Buddy Ops set these weights",
-                next="Find out who shifts traffic (CodeDeploy?). rollback/immediate with to_version clears weights.",
-            )
+            next_step = "Find out who shifts traffic (CodeDeploy?). rollback/immediate with to_version clears weights."
+            raise foreign_weights(target, alias, "no run of Buddy Ops set these weights", next=next_step)
         return None
-    if alias.additional is not None and (alias.primary, alias.additional) != (
-        record.stable_version,
-        record.new_version,
-    ):
+    expected = (record.stable_version, record.new_version)
+    if alias.additional is not None and (alias.primary, alias.additional) != expected:
         # A split's failsafe clears the weights: here it would give all traffic to what another tool made the primary.
-        raise _foreign_weights(
+        raise foreign_weights(
             target,
             alias,
             f"another tool changed the weights of run {record.run}, which deploys v{record.new_version} "
@@ -320,7 +325,8 @@ def rollout_under_way(target: Target, alias: Alias | None, record: RolloutState)
     )
 
 
-def _foreign_weights(target: Target, alias: Alias, reason: str, *, next: str) -> Refused:
+def foreign_weights(target: Target, alias: Alias, reason: str, *, next: str) -> Refused:
+    """The refusal to shift traffic that another tool shifts."""
     return Refused("weights-not-ours", f"{target.resource} serves {alias}, and {reason}.", next=next)
 
 

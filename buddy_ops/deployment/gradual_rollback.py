@@ -4,7 +4,9 @@ It never takes a step up and never leaves traffic split without a failsafe. It d
 the way moves the remaining traffic at once.
 """
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from itertools import pairwise
 
@@ -15,7 +17,14 @@ from buddy_ops.core.errors import AwsFailed, InvalidInput, Refused
 from buddy_ops.core.outcome import Ending, Outcome
 from buddy_ops.core.plan import Approval, Plan
 from buddy_ops.core.text import exact_percent
-from buddy_ops.deployment._traffic import FailsafeLost, FailsafeTriggered, Traffic, delete_failsafes
+from buddy_ops.deployment._traffic import (
+    FailsafeLost,
+    FailsafeTriggered,
+    Traffic,
+    alias_scope,
+    delete_failsafes,
+    foreign_weights,
+)
 from buddy_ops.deployment.observation import Observation, Polls, Rollout, next_poll
 from buddy_ops.deployment.rollback import which_is_stable
 from buddy_ops.health.evidence import RolloutEvidence
@@ -43,6 +52,15 @@ class _MoveRestNow(Exception):
     """The remaining traffic goes back at once; the message is a sentence that says why."""
 
 
+@contextmanager
+def _move_rest_on_failure(what: str) -> Iterator[None]:
+    """Move the remaining traffic at once if AWS fails. A gradual rollback never waits for AWS to recover."""
+    try:
+        yield
+    except AwsFailed as failure:
+        raise _MoveRestNow(f"{what}. {failure.what}") from failure
+
+
 def plan_gradual_rollback(
     target: Target, steps_percent: list[float] | None = None, step_minutes: float = 2
 ) -> GradualRollbackPlan:
@@ -61,13 +79,13 @@ def plan_gradual_rollback(
     """
     alias = aliases.require_alias(target)
     _require_rollout(target, alias)
-    new = alias.additional
+    new = ""
     steps: tuple[float, ...] = ()
-    if new is not None:
+    if alias.additional is not None:
+        new = alias.additional
         steps = _steps(target, alias, steps_percent or [], step_minutes)
     elif alias.rollout is not None:
         new = alias.rollout.new_version
-    new = new or ""
     stable = alias.primary
     way = " → ".join(map(exact_percent, (alias.weight, *steps)))
     calls = [f"lambda:UpdateAlias FunctionVersion={stable} weight {share:g}" for share in steps]
@@ -88,18 +106,12 @@ def plan_gradual_rollback(
         then=tuple(then),
         calls=tuple(calls),
         undo=(f"Deploy v{new} again: run strategies/canary with its artifact.",),
-        reasons=(),
         covers={
-            "action": "rollback",
-            "environment": target.environment,
-            "function": target.settings.function,
-            "alias": target.settings.alias,
+            **alias_scope(target, "rollback"),
             "from": [stable, new],
             "steps": [f"{share:g}" for share in steps],
             "step_minutes": step_minutes,
         },
-        approvals=1,  # the safe direction, as in rollback/immediate
-        demand_hash=False,
         stable=stable,
         new=new,
         steps=steps,
@@ -167,7 +179,7 @@ class _Run:
                 failure.now = self.traffic.describe()
                 raise
         if self.plan.steps:
-            yield self._observe("", 0.0)
+            yield replace(self._observe("", 0.0), rows=self.evidence.fresh())
         return reasons
 
     def outcome(self, ending: Ending, *reasons: str) -> Outcome:
@@ -194,23 +206,17 @@ class _Run:
         if self.plan.steps and self.traffic.alias.additional != self.plan.new:
             raise _MoveRestNow(f"it was moved after the plan was made: it served {self.traffic.alias}.")
         if len(self.plan.steps) > 1:
-            try:
+            with _move_rest_on_failure("the failsafe could not be armed"):
                 self.traffic.arm()
-            except AwsFailed as failure:
-                raise _MoveRestNow(f"the failsafe could not be armed. {failure.what}") from failure
         for share in self.plan.steps[:-1]:
             # Another run may have gone further down.
-            if share < self.traffic.weight:
-                self._step(share)
-                yield from self._stay(share)
-
-    def _step(self, share: float) -> None:
-        try:
-            self._shift(share)
-        except AwsFailed as failure:
-            raise _MoveRestNow(f"a step failed. {failure.what}") from failure
-        if self.traffic.alias.additional != self.plan.new:
-            raise _MoveRestNow("another run moved it first.")
+            if share >= self.traffic.weight:
+                continue
+            with _move_rest_on_failure("a step failed"):
+                self._shift(share)
+            if self.traffic.alias.additional != self.plan.new:
+                raise _MoveRestNow("another run moved it first.")
+            yield from self._stay(share)
 
     def _shift(self, share: float) -> None:
         """Leave the new version this share: a rollback wins over the rollout that it ends."""
@@ -234,7 +240,7 @@ class _Run:
                 raise _MoveRestNow(" ".join(observation.verdict.reasons))
             if observation.at >= until and not self.paused:
                 return
-            order = yield observation
+            order = yield replace(observation, rows=self.evidence.fresh())
             if order == "abort":
                 raise _MoveRestNow("a person aborted the steps.")
             if order == "promote":
@@ -245,14 +251,13 @@ class _Run:
     def _check_alias(self) -> None:
         """Read the alias again, and renew the failsafe when it is time."""
         try:
-            self.traffic.read()
-            self.traffic.renew()
+            with _move_rest_on_failure("the alias could not be read"):
+                self.traffic.read()
+                self.traffic.renew()
         except (AliasMoved, FailsafeTriggered):
             raise _MoveRestNow(f"another run or tool moved the alias: it served {self.traffic.alias}.") from None
         except FailsafeLost as lost:
             raise _MoveRestNow(str(lost)) from lost
-        except AwsFailed as failure:
-            raise _MoveRestNow(f"the alias could not be read. {failure.what}") from failure
 
     def _observe(self, trouble: str, share: float) -> Observation:
         now = self.target.clock.now()
@@ -265,7 +270,6 @@ class _Run:
             share,
             wake_at=next_poll(now) if share else now,
             says=says,
-            rows=self.evidence.fresh(),
             verdict=verdict,
             evidence=self.evidence,
             next_weight=next((step for step in self.plan.steps if step < share), None),
@@ -284,12 +288,9 @@ def _require_rollout(target: Target, alias: Alias) -> None:
         raise which_is_stable(target, alias)
     if alias.stable != alias.primary:
         # The failsafe of the steps clears the weights, which here would give the new version all traffic.
-        raise Refused(
-            "weights-not-ours",
-            f"{target.resource} serves {alias}. v{alias.stable} is the stable version, but another tool made "
-            f"v{alias.primary} the primary one.",
-            next=f"Open rollback/immediate: it gives v{alias.stable} 100 % of the traffic in one write.",
-        )
+        next_step = f"Open rollback/immediate: it gives v{alias.stable} 100 % of the traffic in one write."
+        reason = f"another tool made v{alias.primary} the primary version (v{alias.stable} is stable)"
+        raise foreign_weights(target, alias, reason, next=next_step)
 
 
 def _is_drained(alias: Alias) -> bool:

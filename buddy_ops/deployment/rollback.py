@@ -16,7 +16,7 @@ from buddy_ops.aws.session import Target
 from buddy_ops.core.errors import AwsFailed, BuddyError, InvalidInput, Refused
 from buddy_ops.core.plan import NOBODY, Approval, Plan
 from buddy_ops.core.text import join_words
-from buddy_ops.deployment._traffic import Traffic, delete_failsafes
+from buddy_ops.deployment._traffic import Traffic, alias_scope, delete_failsafes
 from buddy_ops.migrations import schema
 from buddy_ops.migrations.schema import SchemaMarker
 
@@ -61,20 +61,19 @@ class RollbackResult:
     failures: tuple[str, ...] = ()
 
     def __str__(self) -> str:
-        others = join_words(f"v{version}" for version in self.away_from)
         if self.dry_run:
-            result = "DRY RUN: nothing was written."
-        elif self.already:
-            result = f"Already rolled back: v{self.serving} receives 100 % of traffic."
-        else:
-            result = f"ROLLED BACK: v{self.serving} receives 100 % of traffic since {self.at:%H:%M} UTC."
-        if others and not self.dry_run:
-            result = f"{result.removesuffix('.')}; {others} receives none."
-        return "\n".join((result, *self.failures))
+            return "DRY RUN: nothing was written."
+        result = f"ROLLED BACK: v{self.serving} receives 100 % of traffic since {self.at:%H:%M} UTC"
+        if self.already:
+            result = f"Already rolled back: v{self.serving} receives 100 % of traffic"
+        others = "".join(f"; v{version} receives none" for version in self.away_from)
+        return "\n".join((f"{result}{others}.", *self.failures))
 
 
 def plan_rollback(target: Target, version: str = "") -> RollbackPlan:
     """Where the alias is, and where an immediate rollback moves it.
+
+    It is the safe direction: one person's approval suffices in every environment, which is a plan's default.
 
     Args:
         version: the version to return to; empty: the previous one that is not marked bad. While traffic is split, our
@@ -115,15 +114,10 @@ def plan_rollback(target: Target, version: str = "") -> RollbackPlan:
         undo=(undo,),
         reasons=tuple(warnings),
         covers={
-            "action": "rollback",
-            "environment": target.environment,
-            "function": target.settings.function,
-            "alias": target.settings.alias,
+            **alias_scope(target, "rollback"),
             "from": [alias.primary, alias.additional],
             "to": destination,
         },
-        approvals=1,  # the safe direction: one person who is awake suffices in every environment
-        demand_hash=False,
         destination=destination,
         away_from=away_from,
     )

@@ -4,7 +4,6 @@ import html
 from base64 import b64decode
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from datetime import datetime
 from typing import Any
 
 from buddy_ops.aws import aliases, checklist_store, freezes
@@ -15,8 +14,8 @@ from buddy_ops.core import rules as rules_
 from buddy_ops.core.errors import BuddyError, InvalidInput, Refused
 from buddy_ops.core.plan import ChecklistResult, Plan
 from buddy_ops.core.rules import BreakGlass, DeploymentFacts
-from buddy_ops.core.text import count, exact_percent, time_of_day
-from buddy_ops.deployment._traffic import own_open_rollout, rollout_under_way
+from buddy_ops.core.text import count, exact_percent, parse_utc, time_of_day
+from buddy_ops.deployment._traffic import alias_scope, own_open_rollout, rollout_under_way
 from buddy_ops.health import alarms
 from buddy_ops.migrations import schema
 
@@ -120,42 +119,37 @@ def plan_rollout(
     alias = aliases.read_alias(target)
     change = _requested_change(target, alias, artifact, variables)
     resumes = own_open_rollout(target, alias, change.known)
-    stable = ""
-    if resumes is not None:
-        stable = resumes.stable_version
-        # A switch at once would skip the verdict of the split that is in progress.
-        if resumes.shifting and strategy != "canary":
-            raise rollout_under_way(target, alias, resumes)
-    else:
+    # A switch at once would skip the verdict of the split that is in progress.
+    if resumes is not None and resumes.shifting and strategy != "canary":
+        raise rollout_under_way(target, alias, resumes)
+    if resumes is None:
         freezes.require_unfrozen(target)
-        if alias is not None:
-            stable = alias.primary
-    # A plan that changes nothing violates no rule.
-    live = resumes is None and alias is not None and alias.primary == change.known
+    draft = _Draft(target=target, alias=alias, change=change, strategy=strategy, resumes=resumes)
     violated: tuple[str, ...] = ()
-    if not live:
+    # A plan that changes nothing violates no rule.
+    if not draft.live:
         violated = check_rules(
             target, alias, change.sha256, strategy=strategy, break_glass=override, resumes=resumes is not None
         )
-    rollout = target.settings.rollout
-    stages = tuple(percent / 100 for percent in rollout.stages_percent) if strategy == "canary" else (1.0,)
+    approvals = target.settings.rollout.approvals
+    if override is not None:
+        approvals = min(1, approvals)  # in an emergency one person's approval suffices
     return RolloutPlan(
-        title=_title(target, change, strategy, stable=stable, resumes=resumes, live=live),
-        now=_now(target, alias, change),
-        then=_then(target, change, stable, stages=stages, live=live),
-        calls=_calls(change, stable, stages, live=live),
-        undo=(f"rollback/immediate returns all traffic to v{stable}." if stable else "There is no earlier version.",),
-        reasons=(*_overrides(violated, override), *_reasons(target, alias, change.known, strategy), *change.drift),
-        covers=_covers(target, strategy, change, stable=stable, override=override),
-        # In an emergency one person's approval suffices.
-        approvals=min(1, rollout.approvals) if override else rollout.approvals,
-        demand_hash=rollout.demand_plan_hash,
+        title=draft.title(),
+        now=draft.now(),
+        then=draft.then(),
+        calls=draft.calls(),
+        undo=draft.undo(),
+        reasons=(*_overrides(violated, override), *draft.reasons(), *change.drift),
+        covers=draft.covers(override),
+        approvals=approvals,
+        demand_hash=target.settings.rollout.demand_plan_hash,
         break_glass=override,
         violations=violated,
         strategy=strategy,
         change=change,
-        stable=stable,
-        stages=stages,
+        stable=draft.stable,
+        stages=draft.stages,
         resumes=resumes,
     )
 
@@ -189,7 +183,7 @@ def check_rules(
     # The time between deployments counts from a version that stayed, not from one that was rolled back.
     record = alias.rollout if alias else None
     if alias and record and alias.primary == record.new_version and record.stage in ("proved", "unproven"):
-        facts = replace(facts, serving=record.new_version, since=datetime.fromisoformat(record.since))
+        facts = replace(facts, serving=record.new_version, since=parse_utc(record.since))
     violated = rules_.violations(target.environment, target.settings, facts)
     if violated and break_glass is None and not target.dry_run:
         raise Refused(
@@ -336,115 +330,146 @@ def _drift(latest: Mapping[str, Any], stable: Mapping[str, Any], change: Request
 # How the plan reads
 
 
-def _title(
-    target: Target, change: RequestedChange, strategy: str, *, stable: str, resumes: RolloutState | None, live: bool
-) -> str:
-    if live:
-        return f"{change.name} is already live on {target.resource}"
-    if resumes is not None:
-        stage = f"stage {resumes.stage}" if resumes.shifting else resumes.stage
-        since = time_of_day(datetime.fromisoformat(resumes.since), target.clock.now())
-        return f"Resume run {resumes.run}: {change.name} on {target.resource} ({stage} since {since})"
-    first = "" if stable else " (first deployment)"
-    return f"Deploy {change.name} to {target.resource} by {strategy}{first}"
+@dataclass(frozen=True, kw_only=True)
+class _Draft:
+    """A rollout before it is put into words: each part of its plan is a method."""
 
+    target: Target
+    alias: Alias | None
+    change: RequestedChange
+    strategy: str
+    resumes: RolloutState | None
 
-def _now(target: Target, alias: Alias | None, change: RequestedChange) -> tuple[str, ...]:
-    serves = f"{target.resource} serves {alias}." if alias else f"There is no alias {target.resource} yet."
-    what = "configuration" if change.base else "build"
-    if change.known:
-        return (serves, f"v{change.known} already has this {what}.")
-    return (serves, f"New {what} (not published before).")
+    @property
+    def stable(self) -> str:
+        """The version that serves before; empty for a first deployment."""
+        if self.resumes is not None:
+            return self.resumes.stable_version
+        return self.alias.primary if self.alias else ""
 
+    @property
+    def live(self) -> bool:
+        """Whether the change is what serves already."""
+        return self.resumes is None and self.alias is not None and self.alias.primary == self.change.known
 
-def _then(
-    target: Target, change: RequestedChange, stable: str, *, stages: tuple[float, ...], live: bool
-) -> tuple[str, ...]:
-    if live:
-        return ("Nothing changes.",)
-    version = f"v{change.known}" if change.known else "the new version"
-    if not stable:
-        return (f"{target.resource} is created → {version} (100 %).",)
-    shift = f"{target.resource} → {version} (100 %), in one step."
-    if len(stages) > 1:
-        shares = " → ".join(map(exact_percent, stages))
-        shift = f"{target.resource} shifts {version} {shares}; v{stable} receives the rest."
-    fallback = f"On failed analysis, manual abort, or loss of this run: automatic rollback to v{stable} (100 %)."
-    return (shift, fallback)
+    @property
+    def stages(self) -> tuple[float, ...]:
+        """The new version's shares, 0..1."""
+        if self.strategy != "canary":
+            return (1.0,)
+        return tuple(percent / 100 for percent in self.target.settings.rollout.stages_percent)
 
+    def title(self) -> str:
+        """The plan in one line."""
+        name = self.change.name
+        resource = self.target.resource
+        if self.live:
+            return f"{name} is already live on {resource}"
+        if self.resumes is not None:
+            stage = self.resumes.stage
+            if self.resumes.shifting:
+                stage = f"stage {stage}"
+            since = time_of_day(parse_utc(self.resumes.since), self.target.clock.now())
+            return f"Resume run {self.resumes.run}: {name} on {resource} ({stage} since {since})"
+        first = "" if self.stable else " (first deployment)"
+        return f"Deploy {name} to {resource} by {self.strategy}{first}"
 
-def _calls(change: RequestedChange, stable: str, stages: tuple[float, ...], *, live: bool) -> tuple[str, ...]:
-    """The writing calls of a rollout that goes well, in their sequence."""
-    if live:
-        return ()
-    calls = []
-    if not change.known:
-        if not change.base:
-            calls.append("lambda:UpdateFunctionCode")
-        if change.variables:
-            calls.append("lambda:UpdateFunctionConfiguration environment")
-        calls.append("lambda:PublishVersion")
-    if not stable:
-        return (*calls, "lambda:CreateAlias")
-    shares = [stage for stage in stages if stage < 1]
-    if shares:
-        calls.append("scheduler:CreateSchedule failsafe")
-    calls += [f"lambda:UpdateAlias weight {share:g}" for share in shares]
-    return (*calls, "lambda:UpdateAlias new version alone, no weights", "scheduler:CreateSchedule failsafe")
+    def now(self) -> tuple[str, ...]:
+        """What serves, and whether the change was published before."""
+        serves = f"There is no alias {self.target.resource} yet."
+        if self.alias is not None:
+            serves = f"{self.target.resource} serves {self.alias}."
+        what = "configuration" if self.change.base else "build"
+        known = f"New {what} (not published before)."
+        if self.change.known:
+            known = f"v{self.change.known} already has this {what}."
+        return (serves, known)
+
+    def then(self) -> tuple[str, ...]:
+        """Every state of the alias that the rollout may leave."""
+        if self.live:
+            return ("Nothing changes.",)
+        version = "the new version"
+        if self.change.known:
+            version = f"v{self.change.known}"
+        if not self.stable:
+            return (f"{self.target.resource} is created → {version} (100 %).",)
+        shift = f"{self.target.resource} → {version} (100 %), in one step."
+        if len(self.stages) > 1:
+            shares = " → ".join(map(exact_percent, self.stages))
+            shift = f"{self.target.resource} shifts {version} {shares}; v{self.stable} receives the rest."
+        fallback = "On failed analysis, manual abort, or loss of this run: automatic rollback to "
+        return (shift, f"{fallback}v{self.stable} (100 %).")
+
+    def undo(self) -> tuple[str, ...]:
+        """How the rollout is undone."""
+        if not self.stable:
+            return ("There is no earlier version.",)
+        return (f"rollback/immediate returns all traffic to v{self.stable}.",)
+
+    def calls(self) -> tuple[str, ...]:
+        """The writing calls of a rollout that goes well, in their sequence."""
+        if self.live:
+            return ()
+        calls = []
+        if not self.change.known:
+            if not self.change.base:
+                calls.append("lambda:UpdateFunctionCode")
+            if self.change.variables:
+                calls.append("lambda:UpdateFunctionConfiguration environment")
+            calls.append("lambda:PublishVersion")
+        if not self.stable:
+            return (*calls, "lambda:CreateAlias")
+        shares = [stage for stage in self.stages if stage < 1]
+        if shares:
+            calls.append("scheduler:CreateSchedule failsafe")
+        calls += [f"lambda:UpdateAlias weight {share:g}" for share in shares]
+        return (*calls, "lambda:UpdateAlias new version alone, no weights", "scheduler:CreateSchedule failsafe")
+
+    def reasons(self) -> Iterator[str]:
+        """The bake times, the smoke tests, and warnings."""
+        settings = self.target.settings
+        watch = f"{settings.rollout.watch_minutes:g} min of monitoring"
+        if self.strategy == "canary":
+            yield f"Bake time {settings.rollout.bake_minutes:g} min per stage; then up to {watch} at 100 %."
+        else:
+            yield f"{watch} after the switch."
+        if self.strategy in settings.rollout.smoke_tested:
+            tests = count(len(settings.smoke_tests), "smoke test")
+            yield f"{tests} must pass before the new version receives traffic."
+        record = self.alias.rollout if self.alias else None
+        if record is not None and self.change.known in record.rejected_versions:
+            yield f"Warning: this build was rolled back before (as v{self.change.known})."
+        # Alarms are shown and refuse nothing: this build may be what ends them.
+        try:
+            firing = alarms.alarms_in_alarm(self.target)
+        except BuddyError as error:
+            yield f"Warning: the alarms' states are unknown. {error.what}"
+            return
+        for alarm in firing:
+            yield f"Warning: {alarm.name} is in ALARM. The deployment is allowed, since it may be the fix."
+
+    def covers(self, override: BreakGlass | None) -> dict[str, object]:
+        """What the approval covers, by the keys that the plan's hash has always had."""
+        settings = self.target.settings
+        covers = {
+            **alias_scope(self.target, "rollout"),
+            "strategy": self.strategy,
+            "policy": settings.rollout.model_dump(mode="json"),
+            "rules": settings.policy.model_dump(mode="json"),
+            "glass": str(override or ""),
+            "health": settings.health.model_dump(mode="json"),
+            "from": self.stable,
+            "code": self.change.sha256,
+        }
+        if self.change.base:
+            covers["variables"] = dict(self.change.variables)
+        return covers
 
 
 def _overrides(violated: tuple[str, ...], override: BreakGlass | None) -> Iterator[str]:
+    """The rules that the plan violates, and who overrides them."""
     for rule in violated:
         yield f"VIOLATES THE RULES: {rule}"
     if override is not None:
         yield str(override)
-
-
-def _reasons(target: Target, alias: Alias | None, known: str, strategy: str) -> Iterator[str]:
-    rollout = target.settings.rollout
-    if strategy == "canary":
-        yield (
-            f"Bake time {rollout.bake_minutes:g} min per stage; then up to {rollout.watch_minutes:g} min of monitoring "
-            "at 100 %."
-        )
-    else:
-        yield f"{rollout.watch_minutes:g} min of monitoring after the switch."
-    if strategy in rollout.smoke_tested:
-        tests = count(len(target.settings.smoke_tests), "smoke test")
-        yield f"{tests} must pass before the new version receives traffic."
-    if alias and alias.rollout and known in alias.rollout.rejected_versions:
-        yield f"Warning: this build was rolled back before (as v{known})."
-    # Alarms are shown and refuse nothing: this build may be what ends them.
-    try:
-        firing = alarms.alarms_in_alarm(target)
-    except BuddyError as error:
-        yield f"Warning: the alarms' states are unknown. {error.what}"
-        return
-    for alarm in firing:
-        yield f"Warning: {alarm.name} is in ALARM. The deployment is allowed, since it may be the fix."
-
-
-# What its approval covers
-
-
-def _covers(
-    target: Target, strategy: str, change: RequestedChange, *, stable: str, override: BreakGlass | None
-) -> dict[str, Any]:
-    """What the approval covers, by the keys that the plan's hash has always had."""
-    settings = target.settings
-    covers = {
-        "action": "rollout",
-        "environment": target.environment,
-        "function": settings.function,
-        "alias": settings.alias,
-        "strategy": strategy,
-        "policy": settings.rollout.model_dump(mode="json"),
-        "rules": settings.policy.model_dump(mode="json"),
-        "glass": str(override or ""),
-        "health": settings.health.model_dump(mode="json"),
-        "from": stable,
-        "code": change.sha256,
-    }
-    if change.base:
-        covers["variables"] = dict(change.variables)
-    return covers
