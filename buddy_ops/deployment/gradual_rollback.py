@@ -6,7 +6,7 @@ the way moves the remaining traffic at once.
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import timedelta
 from itertools import pairwise
 
@@ -25,7 +25,7 @@ from buddy_ops.deployment._traffic import (
     delete_failsafes,
     foreign_weights,
 )
-from buddy_ops.deployment.observation import Observation, Polls, Rollout, next_poll
+from buddy_ops.deployment.observation import Observation, Polls, Rollout, observe, show
 from buddy_ops.deployment.rollback import which_is_stable
 from buddy_ops.health.evidence import RolloutEvidence
 
@@ -179,7 +179,7 @@ class _Run:
                 failure.now = self.traffic.describe()
                 raise
         if self.plan.steps:
-            yield replace(self._observe("", 0.0), rows=self.evidence.fresh())
+            yield from show(self._observe("", 0.0), self.evidence)
         return reasons
 
     def outcome(self, ending: Ending, *reasons: str) -> Outcome:
@@ -240,7 +240,7 @@ class _Run:
                 raise _MoveRestNow(" ".join(observation.verdict.reasons))
             if observation.at >= until and not self.paused:
                 return
-            order = yield replace(observation, rows=self.evidence.fresh())
+            order = yield from show(observation, self.evidence)
             if order == "abort":
                 raise _MoveRestNow("a person aborted the steps.")
             if order == "promote":
@@ -260,20 +260,12 @@ class _Run:
             raise _MoveRestNow(str(lost)) from lost
 
     def _observe(self, trouble: str, share: float) -> Observation:
-        now = self.target.clock.now()
-        verdict = self.evidence.verdict(now, 60 * self.plan.step_minutes, final=False)
-        says = f"Metrics cannot be read: {trouble} The steps continue." if trouble else " ".join(verdict.reasons)
-        self.target.journal.append("observed", stage=STAGE, weight=share, decision=verdict.decision, says=says)
-        return Observation(
-            now,
-            STAGE,
-            share,
-            wake_at=next_poll(now) if share else now,
-            says=says,
-            verdict=verdict,
-            evidence=self.evidence,
-            next_weight=next((step for step in self.plan.steps if step < share), None),
-        )
+        verdict = self.evidence.verdict(self.target.clock.now(), 60 * self.plan.step_minutes, final=False)
+        says = " ".join(verdict.reasons)
+        if trouble:
+            says = f"Metrics cannot be read: {trouble} The steps continue."
+        below = next((step for step in self.plan.steps if step < share), None)
+        return observe(self.target, self.evidence, verdict, stage=STAGE, weight=share, next_weight=below, says=says)
 
 
 def _require_rollout(target: Target, alias: Alias) -> None:

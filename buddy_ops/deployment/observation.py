@@ -1,10 +1,11 @@
 """What a rollout shows at each poll, and what a person may order then."""
 
 from collections.abc import Generator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Literal, TypeVar
 
+from buddy_ops.aws.session import Target
 from buddy_ops.core.outcome import Outcome
 from buddy_ops.core.text import MINUTE, floor_minute
 from buddy_ops.health.evidence import RolloutEvidence
@@ -27,7 +28,7 @@ class Observation:
         weight: the new version's share of the traffic now, 0..1.
         wake_at: when to call again.
         says: what the poll found, for the operator.
-        rows: the minutes read since the last poll.
+        rows: the minutes read since the last poll that was shown.
         verdict: the judge's verdict on all minutes so far; None while no traffic is judged.
         evidence: what the verdict rests on; None while no traffic is judged.
         bake_left_s: seconds until the bake is over, at least 0; None where nothing bakes.
@@ -50,6 +51,39 @@ Polls = Generator[Observation, Order | None, T]
 """A part of a rollout that yields an observation per poll, receives an operator's action, and returns a T."""
 
 Rollout = Polls[Outcome]
+
+
+def observe(
+    target: Target,
+    evidence: RolloutEvidence,
+    verdict: Verdict,
+    *,
+    stage: str,
+    weight: float,
+    next_weight: float | None,
+    says: str,
+    bake_left_s: float | None = None,
+) -> Observation:
+    """Journal a poll while traffic is judged. Its minutes are added when it is yielded: see ``show``."""
+    now = target.clock.now()
+    target.journal.append("observed", stage=stage, weight=weight, decision=verdict.decision, says=says)
+    return Observation(
+        now,
+        stage,
+        weight,
+        wake_at=next_poll(now) if weight else now,
+        says=says,
+        verdict=verdict,
+        evidence=evidence,
+        bake_left_s=bake_left_s,
+        next_weight=next_weight,
+    )
+
+
+def show(observation: Observation, evidence: RolloutEvidence) -> Polls[Order | None]:
+    """Yield a poll, with the minutes that those before it did not show; what a person orders."""
+    # Not every poll is yielded: the minutes of one that promotes come with the next one.
+    return (yield replace(observation, rows=evidence.fresh()))
 
 
 def next_poll(now: datetime) -> datetime:

@@ -25,7 +25,7 @@ from buddy_ops.deployment._traffic import (
     delete_failsafes,
     own_open_rollout,
 )
-from buddy_ops.deployment.observation import Observation, Order, Polls, Rollout, next_poll
+from buddy_ops.deployment.observation import Observation, Order, Polls, Rollout, next_poll, observe, show
 from buddy_ops.deployment.rollout_plan import RolloutPlan, check_rules, plan_rollout
 from buddy_ops.health.evidence import RolloutEvidence
 from buddy_ops.health.judge import Verdict
@@ -46,9 +46,9 @@ class Proving:
 
 @dataclass(frozen=True)
 class Baking:
-    """Traffic is split at a stage, counted from 0, until the verdict."""
+    """Traffic is split until the verdict. ``probe``: this is the first short stage, before the policy's own."""
 
-    stage: int
+    probe: bool
 
 
 @dataclass(frozen=True)
@@ -346,7 +346,7 @@ class _Run:
         busy = self.evidence.requests_per_minute >= self.settings.probe_from_requests_per_minute
         if busy and 0 < self.settings.probe_percent / 100 < self.stages[0]:
             self.stages = self._with_probe()
-        state = self._shift(0)
+        state = self._shift_up()
         self.began = self.evidence.shifts[0][0]
         return state
 
@@ -357,16 +357,23 @@ class _Run:
 
     def _state_of_alias(self) -> Baking | Watching:
         if self.traffic.record.shifting:
-            return Baking(int(self.traffic.record.stage) - 1)
+            return Baking(probe=self.traffic.record.probe and self.traffic.record.stage == "1")
         return Watching()
 
-    def _shift(self, stage: int) -> Baking | Watching:
-        """Give the new version the stage's share."""
+    def _next_weight(self) -> float | None:
+        """The new version's share in the next stage; None at 100 %. A run may resume with other stages."""
+        return next((share for share in self.stages if share > self.traffic.weight), None)
+
+    def _shift_up(self) -> Baking | Watching:
+        """Give the new version the next stage's share."""
         now = self.target.clock.now()
-        weight = self.stages[stage]
+        weight = self._next_weight() or 1.0
         to = AliasState(self.traffic.new, None, 0.0, self._record("watch", now))
         if weight < 1.0:
-            to = AliasState(self.traffic.stable, self.traffic.new, weight, self._record(str(stage + 1), now))
+            stage = "1"
+            if self.traffic.weight:
+                stage = str(int(self.traffic.record.stage) + 1)
+            to = AliasState(self.traffic.stable, self.traffic.new, weight, self._record(stage, now))
         self.traffic.shift(to)
         return self._shifted()
 
@@ -430,7 +437,7 @@ class _Run:
         following = self._decide(observation, state, verdict, trouble)
         if following is not None:
             return following
-        order = yield from self._show(observation)
+        order = yield from show(observation, self.evidence)
         if order == "abort":
             return ABORTED
         self.paused = order == "hold" or (self.paused and order is None)
@@ -445,38 +452,29 @@ class _Run:
         except AwsFailed as failure:
             self.frozen = f"Freezes could not be read ({failure.what})"
 
-    def _weight_of(self, state: Baking | Watching) -> float:
-        return self.stages[state.stage] if isinstance(state, Baking) else 1.0
-
     def _bake_s(self, state: Baking | Watching) -> float:
         """How many seconds a stage bakes."""
         if self.plan.stages == (1.0,):
             # A switch at once is watched for the whole time, healthy or not.
             return 60.0 * self.settings.watch_minutes
-        probing = len(self.stages) > len(self.plan.stages) and state == Baking(0)
-        return 60.0 * (self.settings.probe_minutes if probing else self.settings.bake_minutes)
+        if state == Baking(probe=True):
+            return 60.0 * self.settings.probe_minutes
+        return 60.0 * self.settings.bake_minutes
 
     def _observe(self, now: datetime, state: Baking | Watching, verdict: Verdict, trouble: str) -> Observation:
-        says = f"Metrics cannot be read: {trouble}" if trouble else " ".join(verdict.reasons)
-        stage = self.traffic.record.stage
-        weight = self._weight_of(state)
-        self.target.journal.append("observed", stage=stage, weight=weight, decision=verdict.decision, says=says)
-        return Observation(
-            now,
-            stage,
-            weight,
-            wake_at=next_poll(now),
+        says = " ".join(verdict.reasons)
+        if trouble:
+            says = f"Metrics cannot be read: {trouble}"
+        return observe(
+            self.target,
+            self.evidence,
+            verdict,
+            stage=self.traffic.record.stage,
+            weight=self.traffic.weight,
+            next_weight=self._next_weight(),
             says=says,
-            verdict=verdict,
-            evidence=self.evidence,
             bake_left_s=max(0.0, self._bake_s(state) - self.evidence.baked_s(now)),
-            next_weight=next((share for share in self.stages if share > weight), None),
         )
-
-    def _show(self, observation: Observation) -> Polls[Order | None]:
-        """Yield a poll, with the minutes that those before it did not show; what a person orders."""
-        # A poll that promotes is not yielded, so its minutes come with the next one.
-        return (yield replace(observation, rows=self.evidence.fresh()))
 
     def _decide(
         self, observation: Observation, state: Baking | Watching, verdict: Verdict, trouble: str
@@ -519,7 +517,7 @@ class _Run:
         """Shift to the next stage, or close the rollout after the watch. If AWS fails, the next poll decides again."""
         passed = state.passed
         try:
-            following = self._shift(passed.stage + 1) if isinstance(passed, Baking) else self._close()
+            following = self._shift_up() if isinstance(passed, Baking) else self._close()
         except AwsFailed as failure:
             now = self.target.clock.now()
             self.failing_since = self.failing_since or now
@@ -547,7 +545,7 @@ class _Run:
         now = self.target.clock.now()
         self.target.journal.append("failed", says=failure.what)
         says = f"{failure.what} The next try is in 1 min."
-        return (yield from self._show(replace(seen, at=now, wake_at=next_poll(now), says=says)))
+        return (yield from show(replace(seen, at=now, wake_at=next_poll(now), says=says), self.evidence))
 
     # Endings
 
@@ -578,7 +576,7 @@ class _Run:
         )
         if state.unshown is not None:
             # The minutes that decided belong in the chart too.
-            yield from self._show(replace(state.unshown, wake_at=state.unshown.at, weight=0.0))
+            yield from show(replace(state.unshown, wake_at=state.unshown.at, weight=0.0), self.evidence)
         # Only now, since none of this may delay the traffic.
         failures = [
             *delete_failsafes(self.target, self.traffic.run),
