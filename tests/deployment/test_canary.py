@@ -7,14 +7,15 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from buddy_ops.aws.aliases import decode_rollout_state
 from buddy_ops.aws.session import Target
-from buddy_ops.core.errors import AwsFailed, Held, Refused, RolledBack
-from buddy_ops.deployment import rollout
-from tests.conftest import Situation, approve
+from buddy_ops.core.errors import AwsFailed, BuddyError, Held, Refused, RolledBack
+from buddy_ops.deployment import rollback, rollout
+from tests.conftest import Situation, approve, intercept
 
 Bring = Callable[..., Situation]
 
@@ -197,9 +198,12 @@ def test_another_rollout_is_refused_and_named(situation: Bring) -> None:
     writes = len(here.calls("UpdateAlias", "UpdateFunctionCode", "PublishVersion"))
     with pytest.raises(Refused, match="rollout-under-way") as refused:
         rollout.plan_rollout(here.connect(), here.build("good", "3.0.0"))
-    assert first.run in refused.value.what
+    assert first.run in refused.value.what and "rollback/immediate" in refused.value.next
     assert len(here.calls("UpdateAlias", "UpdateFunctionCode", "PublishVersion")) == writes
     steps.close()
+    back = rollback.plan_rollback(first)
+    rollback.run_rollback(first, back, approve(first, back))
+    assert rollout.plan_rollout(here.connect(), here.build("good", "3.0.0")).calls
     first.close()
 
 
@@ -246,9 +250,40 @@ def test_a_blind_rollout_does_not_begin(situation: Bring) -> None:
     here = situation("good")
     before = here.alias()["RevisionId"]
     here.ask("set", outage="error")
-    with pytest.raises(Refused, match="metrics-unreadable"):
+    with pytest.raises(Refused, match="metrics-unreadable") as refused:
         here.ship(here.build("good"))
     assert here.alias()["RevisionId"] == before
+    assert "Then run this again" in refused.value.next
+    here.ask("set", outage=None)
+    mine = here.connect()
+    plan = rollout.plan_rollout(mine, here.build("good"))
+    assert split(mine, rollout.run_rollout(mine, plan, approve(mine, plan))).stage == "1"
+    mine.close()
+
+
+def test_a_build_that_lambda_does_not_accept_is_not_shifted(situation: Bring) -> None:
+    """A version that becomes Failed ends the rollout with Lambda's reason; a corrected build is deployed."""
+    here = situation("good")
+    before = here.alias()["RevisionId"]
+    mine = here.connect()
+
+    def rejected(send: Any, service: str, operation: str, **given: Any) -> Any:
+        reply = send(service, operation, **given)
+        if operation == "get_function_configuration" and given.get("Qualifier") == "2":
+            reply |= {"State": "Failed", "StateReason": "the image is invalid"}
+        return reply
+
+    intercept(mine, rejected)
+    plan = rollout.plan_rollout(mine, here.build("good"))
+    with pytest.raises(BuddyError, match="publish-failed") as failed:
+        rollout.drive_rollout(mine, rollout.run_rollout(mine, plan, approve(mine, plan)))
+    assert "Failed: the image is invalid" in failed.value.what and "serves 100 % v1" in failed.value.now
+    assert here.alias()["RevisionId"] == before
+    mine.close()
+    mine = here.connect()
+    plan = rollout.plan_rollout(mine, here.build("good", "3.0.0"))
+    assert split(mine, rollout.run_rollout(mine, plan, approve(mine, plan))).stage == "1"
+    mine.close()
 
 
 @pytest.mark.parametrize("order", ["abort", "promote"])

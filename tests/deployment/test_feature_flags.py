@@ -175,6 +175,7 @@ def test_an_unknown_flag_is_refused(situation: Bring, given: dict[str, bool], sa
     with pytest.raises(InvalidInput, match="unknown-flag") as refused:
         feature_flags.plan_flags(mine, given)
     assert said in refused.value.what
+    assert SAFETY in refused.value.next and feature_flags.plan_flags(mine, {SAFETY: True}).calls
 
 
 def test_an_environment_that_lambda_keeps_back_is_never_replaced() -> None:

@@ -9,7 +9,7 @@ from buddy_ops.aws import aliases
 from buddy_ops.aws.session import Target
 from buddy_ops.core.errors import InvalidInput, Refused
 from buddy_ops.core.outcome import Outcome
-from buddy_ops.deployment import gradual_rollback, rollout
+from buddy_ops.deployment import gradual_rollback, rollback, rollout
 from tests.conftest import Situation, approve
 
 Bring = Callable[..., Situation]
@@ -71,8 +71,10 @@ def test_reversed_or_foreign_weights_are_refused(situation: Bring) -> None:
     lam, name = here.client("lambda"), {"FunctionName": here.function, "Name": "live"}
     weights = {"AdditionalVersionWeights": {"1": 0.8}}
     lam.update_alias(**name, FunctionVersion="2", RoutingConfig=weights)
-    with pytest.raises(Refused, match="weights-not-ours"):
+    with pytest.raises(Refused, match="weights-not-ours") as refused:
         gradual_rollback.plan_gradual_rollback(target)
+    assert "rollback/immediate" in refused.value.next
+    assert rollback.plan_rollback(target).destination == "1"
     lam.update_alias(**name, FunctionVersion="2", RoutingConfig=weights, Description="by hand")
     with pytest.raises(Refused, match="which-is-stable"):
         gradual_rollback.plan_gradual_rollback(target)
@@ -185,3 +187,4 @@ def test_only_the_way_down_is_taken(situation: Bring, steps: list[float], minute
     with pytest.raises(InvalidInput, match="invalid-parameters"):
         gradual_rollback.plan_gradual_rollback(target, steps, minutes)
     assert shares(here) == []
+    assert gradual_rollback.plan_gradual_rollback(target, []).steps[-1] == 0

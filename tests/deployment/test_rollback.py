@@ -318,6 +318,30 @@ def test_without_a_known_target_it_refuses(quick: Bring, held: str) -> None:
     assert refused.value.exit_code == 4
     assert "100 % v2" in refused.value.what and "to_version" in refused.value.next
     assert served(here) == ("2", {}) and here.calls(*WRITES) == []
+    assert roll_back(here, "1").serving == "1"
+
+
+def test_a_version_that_cannot_run_is_refused(quick: Bring) -> None:
+    """A rollback to a version that Lambda calls Failed would be an outage: refused, and another version can be named."""
+    here = quick()
+    for label in ("2.0.0", "3.0.0"):
+        publish(here, label)
+    put(here, "3", replace(RECORD, stable_version="2", new_version="3"))
+    mine = here.connect("rollback")
+
+    def unusable(send: Any, service: str, operation: str, **given: Any) -> Any:
+        reply = send(service, operation, **given)
+        if operation == "get_function_configuration" and given.get("Qualifier") == "2":
+            reply |= {"State": "Failed", "StateReason": "the image was deleted"}
+        return reply
+
+    intercept(mine, unusable)
+    with pytest.raises(Refused, match="version-unusable") as refused:
+        rollback.plan_rollback(mine)
+    assert "v2 of" in refused.value.what and "the image was deleted" in refused.value.what
+    assert "serves 100 % v3" in refused.value.now and "Name another version" in refused.value.next
+    plan = rollback.plan_rollback(mine, "1")
+    assert rollback.run_rollback(mine, plan, approve(mine, plan)).serving == "1"
 
 
 def test_after_a_rollback_another_goes_no_further(quick: Bring) -> None:

@@ -186,6 +186,29 @@ def test_a_split_rollout_is_resumed_by_a_canary_alone(situation: Bring) -> None:
     assert "strategies/canary" in refused.value.next
 
 
+def test_a_rollout_is_resumed_with_fewer_stages(situation: Bring) -> None:
+    """The next stage is the first above the weight that the alias has, however many stages came before it."""
+    here = situation("good")
+    artifact = here.build("good")
+    values = here.connect(quiet=True).settings.model_dump(mode="json")
+    values["rollout"]["stages_percent"] = [10, 20, 50, 100]
+    first = here.connect(values=values)
+    plan = rollout.plan_rollout(first, artifact)
+    steps = rollout.run_rollout(first, plan, approve(first, plan))
+    seen = next(steps)
+    while seen.weight < 0.5:
+        first.clock.sleep_until(seen.wake_at)
+        seen = steps.send("promote")
+    steps.close()
+    first.close()
+    values["rollout"]["stages_percent"] = [10, 100]
+    assert here.ship(artifact, values=values).ending == "proved"
+    weights = [
+        call["params"]["RoutingConfig"]["AdditionalVersionWeights"].get("2") for call in here.calls("UpdateAlias")
+    ]
+    assert weights == [0.1, 0.2, 0.5, None, None]
+
+
 def test_a_rollout_that_was_rolled_back_is_not_resumed(situation: Bring) -> None:
     """A rollback between the plan of a resumption and its run wins: the run shifts nothing and leaves no schedule."""
     here = situation("good", history_minutes=20)
@@ -209,7 +232,9 @@ def test_an_alias_that_was_deleted_is_not_created_again_under_an_old_plan(situat
     mine = here.connect()
     plan = rollout.plan_rollout(mine, here.build("good"))
     here.client("lambda").delete_alias(FunctionName=here.function, Name="live")
-    with pytest.raises(BuddyError, match="alias-deleted"):
+    with pytest.raises(BuddyError, match="alias-deleted") as deleted:
         rollout.drive_rollout(mine, rollout.run_rollout(mine, plan, approve(mine, plan)))
     assert here.calls("CreateAlias") == []
+    assert "strategies/canary creates it again" in deleted.value.next
+    assert here.ship(here.build("good")).ending == "deployed"
     mine.close()

@@ -51,6 +51,8 @@ def test_a_broken_version_is_refused_with_what_it_did(situation: Bring, profile:
         smoke_tests.require_passing(here.connect(), version)
     assert trouble in refused.value.what and f"v{version}" in refused.value.now
     assert refused.value.exit_code == 4
+    assert "deploy it again" in refused.value.next
+    assert smoke_tests.require_passing(here.connect(), publish(here, "good"))
 
 
 def test_an_answer_after_alexas_limit_is_none(situation: Bring) -> None:
