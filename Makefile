@@ -19,8 +19,8 @@ test: $(VENV)/.dev ## every test, with a sample of the crash, fault and race mat
 test-fast: $(VENV)/.dev ## the tests that need neither sandbox nor kernel
 	$(BIN)/pytest -n 2 -m "not whole and not sandbox and not kernel"
 
-test-all: $(VENV)/.dev ## the same with the matrices whole: an hour
-	$(BIN)/pytest -n 2 --dist loadgroup -m "whole or not whole"
+test-all: $(VENV)/.dev ## the same with the matrices whole and every process started afresh: an hour
+	BUDDY_TESTS_FRESH=1 $(BIN)/pytest -n 2 --dist loadgroup -m "whole or not whole"
 
 check: $(VENV)/.dev ## lint, format, types, imports, dependencies, template, workflows, notebooks, documentation
 	$(BIN)/ruff check .

@@ -17,6 +17,7 @@ from buddy_ops.deployment import rollout
 from buddy_ops.deployment.rollout import Outcome
 from buddy_ops.deployment.rollout_plan import RolloutPlan
 from buddy_sandbox import situations
+from tests import programs
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:
@@ -40,6 +41,7 @@ def pytest_configure() -> None:
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     for name in ("AWS_PROFILE", "AWS_ENDPOINT_URL", "AWS_REGION", "AWS_DEFAULT_REGION", "CI", "GITHUB_ACTIONS"):
         os.environ.pop(name, None)
+    programs.install()
 
 
 KERNEL_FOLDERS = ("tests/resilience/", "tests/system/runbooks/", "tests/system/browser/")
@@ -107,6 +109,14 @@ def abandon(mine: Target, plan: RolloutPlan) -> None:
             break
         mine.clock.sleep_until(seen.wake_at)
     steps.close()
+
+
+@pytest.fixture
+def fresh_processes() -> Iterator[None]:
+    """Programs of ours start as they do outside the tests: by exec, with nothing imported."""
+    programs.uninstall()
+    yield
+    programs.install()
 
 
 @pytest.fixture(scope="session")

@@ -18,6 +18,7 @@ RUN = "import sys; from buddy_ops.runs import supervisor; supervisor.run_noteboo
 LIMIT_S = 90.0
 
 
+@pytest.mark.usefixtures("fresh_processes")
 @pytest.mark.parametrize(
     ("operation", "after"),
     [("PublishVersion", True), ("CreateSchedule", True), ("UpdateAlias", False), ("UpdateAlias", True)],

@@ -18,6 +18,7 @@ from tests.conftest import Situation
 from tests.resilience.harness import lease_minutes, must_be_whole
 
 Bring = Callable[..., Situation]
+pytestmark = pytest.mark.usefixtures("fresh_processes")
 ROOT = Path(__file__).parents[3]
 BIN = Path(sys.executable).parent
 LIMIT_S = 60.0

@@ -1,4 +1,7 @@
-"""The runbooks as people and CI run them: real papermill and the real command, each in a process of its own."""
+"""The runbooks as people and CI run them: real papermill and the real command, each in a process of its own.
+
+Two tests start fresh interpreters; the others fork (``tests/programs.py``).
+"""
 
 import base64
 import html
@@ -103,6 +106,7 @@ def report(done: "subprocess.CompletedProcess[str]") -> Path:
 # Stock papermill
 
 
+@pytest.mark.usefixtures("fresh_processes")
 def test_stock_papermill_ships_a_good_build(situation: Bring) -> None:
     """papermill itself, with a file of parameters/ as it is, executes the canary to its end: one picture, 100 %."""
     here = situation("good")
@@ -149,6 +153,7 @@ def test_stock_papermill_with_a_misspelt_parameter_does_nothing(quick: Bring) ->
 # The command
 
 
+@pytest.mark.usefixtures("fresh_processes")
 def test_a_good_build_ends_with_0(situation: Bring) -> None:
     """Done as asked: exit code 0, and an archive whose report opens anywhere."""
     here = situation("good")
