@@ -40,6 +40,9 @@ LEAST_EVIDENCE = 1e-2
 FRAME_S = 1.0
 """Shortest real time between two frames: polls of a sandbox come faster than a person can see."""
 
+DRAWING_SHARE = 0.1
+"""Largest part of the time that goes into drawing: a busy machine draws fewer frames, and the rollout goes on."""
+
 HISTORY_MINUTES = 10
 
 STAGE_NAMES = {"watch": "monitoring", "rolled-back": "rolling back"}
@@ -136,7 +139,7 @@ class RolloutChart:
         self.caption = ""
         self.thresholds: judge.JudgeScores | None = None
         self._output = LiveOutput()
-        self._drawn_at = -math.inf
+        self._next_frame_at = -math.inf
 
     def add(self, observation: Observation) -> None:
         """Add a poll."""
@@ -166,13 +169,15 @@ class RolloutChart:
     def show(self, final: bool = False) -> None:
         """Update the picture in place, if the last frame is old enough. The final one is always drawn."""
         # Frames are paced for human eyes: in real time, whatever clock the rollout runs on.
-        if not final and time.perf_counter() - self._drawn_at < FRAME_S:
+        began = time.perf_counter()
+        if not final and began < self._next_frame_at:
             return
-        self._drawn_at = time.perf_counter()
         bundle = {"text/plain": self.caption}
         if self.versions is not None:
             bundle["image/png"] = base64.b64encode(self.png()).decode()
         self._output.show(bundle, metadata={"image/png": {"alt": self.caption}})
+        ended = time.perf_counter()
+        self._next_frame_at = began + max(FRAME_S, (ended - began) / DRAWING_SHARE)
 
     def _repr_png_(self) -> bytes | None:
         return self.png() if self.rows else None
