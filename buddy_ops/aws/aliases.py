@@ -1,27 +1,30 @@
-"""The alias and the versions behind it: read, publish, shift traffic.
+"""The alias: read it, shift its traffic.
 
 The alias's Description holds a record of its rollout (``RolloutState``), so that any machine can resume or explain it.
 """
 
-import hashlib
 import json
-import re
-from base64 import b64decode, b64encode
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING
 
+from buddy_ops.aws import versions
 from buddy_ops.aws.session import Target
 from buddy_ops.core.errors import AwsFailed, BuddyError, Conflict, InvalidInput, NotFound, Refused
 from buddy_ops.core.text import parse_utc, time_of_day
+
+if TYPE_CHECKING:
+    from types_boto3_lambda.type_defs import (
+        AliasConfigurationResponseTypeDef,
+        AliasConfigurationTypeDef,
+        CreateAliasRequestTypeDef,
+    )
 
 RECORD_LIMIT = 256
 """Characters that Lambda allows in an alias's Description. Source: Lambda API reference, UpdateAlias."""
 
 REJECTED_KEPT = 3
-REPORTED_MS = re.compile(r"\t(?:Init )?Duration: ([\d.]+) ms")
-"""The times in a REPORT line: the request's own, and that of a cold start before it."""
+"""How many versions a record marks bad: the newest."""
 
 ENDED = {
     "watch": "monitored at 100 %",
@@ -147,14 +150,27 @@ def decode_rollout_state(description: str) -> RolloutState | None:
 
 @dataclass(frozen=True)
 class Alias:
-    """The alias as AWS holds it. ``weight`` is the second version's share of the traffic, 0..1."""
+    """An alias as AWS holds it.
 
+    Attributes:
+        primary: the version that serves, or the rest of split traffic.
+        additional: the second version while traffic is split, with its ``weight`` (0..1).
+        revision: the RevisionId that guards a write.
+        rollout: the record of the rollout that last changed it; None: ``description`` holds none.
+    """
+
+    name: str
     primary: str
     additional: str | None
     weight: float
     revision: str
     rollout: RolloutState | None
     description: str
+
+    @property
+    def serving(self) -> tuple[str, ...]:
+        """The versions that it serves."""
+        return (self.primary, self.additional) if self.additional else (self.primary,)
 
     @property
     def failsafe_triggered(self) -> bool:
@@ -270,10 +286,12 @@ def read_alias(target: Target) -> Alias | None:
         InvalidInput: ``function-missing``.
     """
     try:
-        return _alias(target.client("lambda").get_alias(**_name(target)))
+        return _alias(
+            target.client("lambda").get_alias(FunctionName=target.settings.function, Name=target.settings.alias)
+        )
     except NotFound:
         # Is it the alias or the function that does not exist?
-        get_configuration(target)
+        versions.read_version(target)
         return None
 
 
@@ -285,12 +303,24 @@ def require_alias(target: Target) -> Alias:
     """
     alias = read_alias(target)
     if alias is None:
-        raise InvalidInput(
-            "alias-missing",
-            f"{target.settings.function} has no alias {target.settings.alias}: nothing was ever deployed behind it.",
-            next="Check function and alias in the environment's parameters/ file. strategies/* create the alias.",
-        )
+        raise alias_missing(target)
     return alias
+
+
+def alias_missing(target: Target) -> InvalidInput:
+    """The error of an action that needs the alias."""
+    return InvalidInput(
+        "alias-missing",
+        f"{target.settings.function} has no alias {target.settings.alias}: nothing was ever deployed behind it.",
+        next="Check function and alias in the environment's parameters/ file. Deploy a first build with "
+        "strategies/canary: it creates the alias.",
+    )
+
+
+def list_aliases(target: Target) -> list[Alias]:
+    """All aliases of the function, every page. AWS: lambda:ListAliases, reads only."""
+    pages = target.client("lambda").get_paginator("list_aliases").paginate(FunctionName=target.settings.function)
+    return [_alias(reply) for page in pages for reply in page["Aliases"]]
 
 
 def update_alias(target: Target, held: Alias | None, to: AliasState) -> Alias:
@@ -308,8 +338,9 @@ def update_alias(target: Target, held: Alias | None, to: AliasState) -> Alias:
     """
     weights = {to.additional: to.weight} if to.additional else {}
     client = target.client("lambda")
-    fields: Any = {
-        **_name(target),
+    fields: CreateAliasRequestTypeDef = {
+        "FunctionName": target.settings.function,
+        "Name": target.settings.alias,
         "FunctionVersion": to.primary,
         "RoutingConfig": {"AdditionalVersionWeights": weights},
         "Description": to.rollout.encode(),
@@ -354,151 +385,17 @@ def describe_current_state(target: Target, last: Alias | None, at: datetime) -> 
     return f"{target.resource} serves {alias}." if alias else f"There is no alias {target.resource}."
 
 
-def get_configuration(target: Target, version: str | None = None) -> dict[str, Any]:
-    """A version's (or $LATEST's) configuration. AWS: lambda:GetFunctionConfiguration, reads only.
-
-    Raises:
-        InvalidInput: ``function-missing`` or ``version-missing``.
-    """
-    fields = {"FunctionName": target.settings.function}
-    if version:
-        fields["Qualifier"] = version
-    try:
-        return dict(target.client("lambda").get_function_configuration(**fields))
-    except NotFound:
-        missing = (
-            f"version {version} of {target.settings.function}" if version else f"function {target.settings.function}"
-        )
-        raise InvalidInput(
-            "version-missing" if version else "function-missing",
-            f"There is no {missing} in {target.region}.",
-            next="Check function and region in the environment's parameters/ file, and which account you use.",
-        ) from None
-
-
-def list_versions(target: Target) -> list[dict[str, Any]]:
-    """All published versions, oldest first, every page. AWS: lambda:ListVersionsByFunction, reads only."""
-    pages = target.client("lambda").get_paginator("list_versions_by_function")
-    return [
-        dict(version)
-        for page in pages.paginate(FunctionName=target.settings.function)
-        for version in page["Versions"]
-        if version["Version"] != "$LATEST"
-    ]
-
-
-def code_sha256(archive: bytes) -> str:
-    """The CodeSha256 that Lambda gives these bytes."""
-    return b64encode(hashlib.sha256(archive).digest()).decode()
-
-
-def environment_variables(configuration: Mapping[str, Any]) -> dict[str, str]:
-    """A configuration's environment variables. Their values may be secrets: they are never shown or journaled.
-
-    Raises:
-        BuddyError: ``environment-unreadable``: Lambda does not show them, so that writing the map would lose them.
-    """
-    held = configuration.get("Environment") or {}
-    if "Error" in held:
-        raise BuddyError(
-            "environment-unreadable",
-            f"Lambda does not show the environment variables of {configuration.get('FunctionName', 'the function')}: "
-            f"{held['Error'].get('ErrorCode', 'no reason given')}.",
-            next="Let the caller decrypt with the function's KMS key (kms:Decrypt).",
-        )
-    return dict(held.get("Variables") or {})
-
-
-def upload_code(target: Target, archive: bytes, revision: str) -> dict[str, Any]:
-    """Put a zip into $LATEST. AWS: lambda:UpdateFunctionCode, writes; guarded by RevisionId."""
-    name = target.settings.function
-    try:
-        client = target.client("lambda")
-        return dict(client.update_function_code(FunctionName=name, ZipFile=archive, RevisionId=revision))
-    except AwsFailed:
-        # The SDK's own retry fails after a first attempt that took effect and was not answered.
-        latest = get_configuration(target)
-        if latest["CodeSha256"] != code_sha256(archive):
-            raise
-        return latest
-
-
-def update_environment(target: Target, variables: Mapping[str, str], revision: str) -> None:
-    """Replace the whole environment of $LATEST. AWS: lambda:UpdateFunctionConfiguration, writes; guarded by RevisionId.
-
-    Raises:
-        AwsFailed: without AWS's message, which may repeat every value.
-    """
-    environment: Any = {"Variables": dict(variables)}
-    try:
-        target.client("lambda").update_function_configuration(
-            FunctionName=target.settings.function, Environment=environment, RevisionId=revision
-        )
-    except AwsFailed as failure:
-        if environment_variables(get_configuration(target)) == variables:
-            return  # as with the upload, it took effect without an answer
-        failure.what = f"AWS refused the environment of {target.settings.function}: {failure.code}."
-        failure.args = (failure.what,)
-        raise failure from None
-
-
-def publish_version(target: Target, latest: Mapping[str, Any], description: str) -> str:
-    """Publish $LATEST, as ``latest`` was read, as a version; its number.
-
-    AWS: lambda:PublishVersion, writes; guarded by CodeSha256 and RevisionId.
-
-    Lambda returns the last version, and says nothing, if that has the same code and configuration.
-    """
-    fields = {"CodeSha256": latest["CodeSha256"], "RevisionId": latest["RevisionId"], "Description": description}
-    try:
-        return str(target.client("lambda").publish_version(FunctionName=target.settings.function, **fields)["Version"])
-    except AwsFailed:
-        # As with the upload, it may have been published without an answer.
-        newest = (list_versions(target) or [{}])[-1]
-        if any(newest.get(each) != latest.get(each) for each in ("CodeSha256", "Environment")):
-            raise
-        return str(newest["Version"])
-
-
-@dataclass(frozen=True)
-class InvocationResult:
-    """A version's answer. ``failure`` is Lambda's FunctionError; ``took_s`` includes a cold start."""
-
-    payload: Any
-    failure: str | None
-    version: str
-    took_s: float
-
-
-def invoke(target: Target, qualifier: str, event: dict[str, Any]) -> InvocationResult:
-    """Call a version or alias once. AWS: lambda:InvokeFunction; runs the skill's code."""
-    # Sent once: a request that is repeated may act twice.
-    reply = target.client("lambda", attempts=1).invoke(
-        FunctionName=target.settings.function,
-        Qualifier=qualifier,
-        LogType="Tail",
-        Payload=json.dumps(event).encode(),
-    )
-    # Lambda's own figures do not include this machine's network.
-    took = REPORTED_MS.findall(b64decode(reply.get("LogResult", "")).decode(errors="replace"))
-    payload = json.loads(reply["Payload"].read() or b"{}")
-    version = str(reply.get("ExecutedVersion", ""))
-    return InvocationResult(payload, reply.get("FunctionError"), version, sum(map(float, took)) / 1000)
-
-
-def _name(target: Target) -> dict[str, str]:
-    return {"FunctionName": target.settings.function, "Name": target.settings.alias}
-
-
-def _alias(reply: Mapping[str, Any]) -> Alias:
-    weights = (reply.get("RoutingConfig") or {}).get("AdditionalVersionWeights") or {}
-    second, weight = next(iter(weights.items()), (None, 0.0))
+def _alias(reply: "AliasConfigurationTypeDef | AliasConfigurationResponseTypeDef") -> Alias:
+    """The one place that reads an alias as Lambda returns it. It has at most one weight, the second version's."""
+    weights = reply.get("RoutingConfig", {}).get("AdditionalVersionWeights", {})
+    additional = next(iter(weights), None)
     description = reply.get("Description", "")
     return Alias(
-        primary=str(reply["FunctionVersion"]),
-        additional=second,
-        weight=float(weight),
-        revision=str(reply["RevisionId"]),
+        name=reply["Name"],
+        primary=reply["FunctionVersion"],
+        additional=additional,
+        weight=sum(weights.values()),
+        revision=reply["RevisionId"],
         rollout=decode_rollout_state(description),
         description=description,
     )

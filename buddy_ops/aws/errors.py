@@ -9,6 +9,7 @@ from buddy_ops.core.errors import (
     Conflict,
     NotFound,
     Throttled,
+    TimedOut,
     Unreachable,
 )
 
@@ -69,14 +70,11 @@ def translate_error(error: Exception, call: str, region: str) -> AwsFailed:
     unchanged = f"{call} changed nothing."
     if isinstance(error, botocore.ParamValidationError):
         return AwsFailed("aws-refused", f"{call} was not sent: {error}", now=unchanged, next=AGAIN, code="invalid")
-    sent = not isinstance(error, (botocore.EndpointConnectionError, botocore.ConnectTimeoutError))
-    return Unreachable(
-        "aws-unreachable",
-        f"{call} got no answer: {error}",
-        now=_unknown(call) if sent else unchanged,
-        next=f"Check the network and the region ({region}). {AGAIN}",
-        code="timeout" if sent else "unreachable",
-    )
+    what = f"{call} got no answer: {error}"
+    next_step = f"Check the network and the region ({region}). {AGAIN}"
+    if isinstance(error, (botocore.EndpointConnectionError, botocore.ConnectTimeoutError)):
+        return Unreachable("aws-unreachable", what, now=unchanged, next=next_step, code="unreachable")
+    return TimedOut("aws-unreachable", what, now=_unknown(call), next=next_step, code="timeout")
 
 
 def _unknown(call: str) -> str:
@@ -91,6 +89,9 @@ def _refused(error: botocore.ClientError, call: str) -> AwsFailed:
     message = error.response.get("Error", {}).get("Message", "")
     status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
     kind = next((kind for kind, codes in KINDS.items() if code in codes), AwsFailed)
+    if call == "lambda:publish_version" and code == "InvalidParameterValueException":
+        # Its CodeSha256 is no longer that of $LATEST: Lambda has no code of its own for that.
+        kind = Conflict
     reference = "aws-refused"
     now = f"{call} changed nothing."
     next_step = f"{AGAIN} AWS's reason is above."

@@ -11,7 +11,7 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
-from buddy_ops.aws import aliases
+from buddy_ops.aws import versions
 from buddy_ops.aws.session import Target
 from buddy_ops.core.errors import AlreadyExists, BuddyError, NotFound
 from buddy_ops.core.journal import iso_utc
@@ -97,7 +97,7 @@ def _act(target: Target, known: Isolation) -> None:
         target.client("lambda").put_function_concurrency(**_function(target), ReservedConcurrentExecutions=0)
         return
     arn, policy, revision = _policy(target, known.table)
-    role = aliases.get_configuration(target)["Role"]
+    role = versions.read_version(target).role
     ours = {"Sid": STATEMENT, "Effect": "Deny", "Principal": {"AWS": role}, "Action": list(DENIED), "Resource": arn}
     _put_policy(target, arn, [*_others(policy), ours], policy, revision)
 

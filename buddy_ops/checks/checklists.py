@@ -10,7 +10,7 @@ from dataclasses import replace
 from datetime import timedelta
 from typing import Literal
 
-from buddy_ops.aws import aliases, checklist_store
+from buddy_ops.aws import aliases, checklist_store, versions
 from buddy_ops.aws.session import Target
 from buddy_ops.checks import findings
 from buddy_ops.checks._shared import Measure, VersionRate, alarms_complete, describe_freezes, version_rates
@@ -63,7 +63,7 @@ def checklist_subject(target: Target, artifact: str, attested: Collection[str] =
         InvalidInput: ``artifact-missing``, ``artifact-not-a-zip``, ``unknown-item``.
     """
     _require_known_items("pre_deployment", _checks_before(target), attested)
-    return rollout_plan.describe_build(aliases.code_sha256(project.read_artifact(artifact)))
+    return rollout_plan.describe_build(versions.code_sha256(project.read_artifact(artifact)))
 
 
 def check_before(
@@ -201,16 +201,15 @@ def _rollback_target(context: CheckContext) -> Finding:
     name = f"v{alias.primary}"
     if context.record is not None and alias.primary in context.record.rejected_versions:
         return problem(f"a rollback would return to {name}, which is marked bad")
-    # Lambda sets a version that was not invoked for weeks to Inactive. The next request starts it again.
-    state = aliases.get_configuration(context.target, alias.primary).get("State", "Active")
-    if state not in ("Active", "Inactive"):
-        return problem(f"a rollback would return to {name}, which is {state}")
+    version = versions.read_version(context.target, alias.primary)
+    if not version.usable:
+        return problem(f"a rollback would return to {name}, which is {version.state}")
     try:
         errors = _error_rate(context)
     except NotMeasured as reason:
         # A version without recent requests can still be returned to.
-        return ok(f"a rollback returns to {name}, which is {state}; {reason}")
-    return replace(errors, message=f"a rollback returns to {name}, which is {state}; {errors.message}")
+        return ok(f"a rollback returns to {name}, which is {version.state}; {reason}")
+    return replace(errors, message=f"a rollback returns to {name}, which is {version.state}; {errors.message}")
 
 
 def _on_call(context: CheckContext) -> Finding:

@@ -14,11 +14,12 @@ from enum import StrEnum
 from functools import cached_property
 from typing import Any
 
-from buddy_ops.aws import aliases, freezes
+from buddy_ops.aws import aliases, freezes, versions
 from buddy_ops.aws.aliases import Alias, RolloutState
 from buddy_ops.aws.freezes import Freeze
 from buddy_ops.aws.permissions import Role
 from buddy_ops.aws.session import Target
+from buddy_ops.aws.versions import Version
 from buddy_ops.core import text
 from buddy_ops.core.errors import AwsFailed, BuddyError
 from buddy_ops.core.progress import Progress, no_progress
@@ -157,9 +158,9 @@ class CheckContext:
         return self.alias.rollout if self.alias is not None else None
 
     @cached_property
-    def configuration(self) -> Mapping[str, Any]:
+    def configuration(self) -> Version:
         """The function's configuration ($LATEST). AWS: lambda:GetFunctionConfiguration."""
-        return aliases.get_configuration(self.target)
+        return versions.read_version(self.target)
 
     @cached_property
     def alarms(self) -> tuple[Alarm, ...]:

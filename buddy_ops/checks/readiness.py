@@ -21,7 +21,7 @@ from datetime import timedelta
 from functools import partial
 from typing import cast, get_args
 
-from buddy_ops.aws import aliases, freezes
+from buddy_ops.aws import freezes, versions
 from buddy_ops.aws.permissions import Role
 from buddy_ops.aws.session import Target
 from buddy_ops.checks import findings as findings_
@@ -122,7 +122,7 @@ def _rollback_target(context: CheckContext) -> Finding:
     target = context.target
     plan = context.rollback_plan
     # The plan reads no table if both versions know the same schema. The audit checks the tables themselves.
-    schema.require_compatible(target, plan.destination, aliases.get_configuration(target, plan.destination))
+    schema.require_compatible(target, versions.read_version(target, plan.destination))
     message = f"v{plan.destination} can serve"
     if plan.reasons:
         message = f"v{plan.destination}: {'; '.join(plan.reasons)}"
@@ -167,7 +167,7 @@ def _versions(context: CheckContext) -> Finding:
 def _owner(context: CheckContext) -> Finding:
     """Whether another tool owns the function, and perhaps its alias: its next run would undo a rollback."""
     target = context.target
-    arn = context.configuration["FunctionArn"]
+    arn = context.configuration.arn
     tags = target.client("lambda").list_tags(Resource=arn)["Tags"]
     stack = tags.get("aws:cloudformation:stack-name")
     # CloudFormation tags what it creates. Terraform does not, but many modules add a tag with its name.

@@ -5,10 +5,10 @@ It writes nothing. What cannot be checked, or the role may not read, is UNKNOWN.
 
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from buddy_ops.aws import permissions
 from buddy_ops.aws.permissions import Role
@@ -75,16 +75,15 @@ def _credentials(context: CheckContext) -> Finding:
 
 
 def _function(context: CheckContext) -> Finding:
-    configuration = context.configuration
-    state = configuration.get("State", "Active")
-    message = f"{context.target.settings.function} is {state}"
-    if state in ("Active", "Inactive"):
+    latest = context.configuration
+    message = f"{context.target.settings.function} is {latest.state}"
+    if latest.usable:
         return ok(message)
-    return problem(f"{message}: {configuration.get('StateReason', 'no reason given')}", "Repair the function.")
+    return problem(f"{message}: {latest.reason}", "Repair the function.")
 
 
 def _timeout(context: CheckContext) -> Finding:
-    timeout_s = int(context.configuration["Timeout"])
+    timeout_s = context.configuration.timeout_s
     message = f"{timeout_s} s; Alexa waits {ALEXA_S} s"
     # After Alexa gave up, a request still runs and counts as a success: its user heard nothing.
     if timeout_s < ALEXA_S:
@@ -240,13 +239,11 @@ def _alarms(context: CheckContext) -> Finding:
 
 def _log_group(context: CheckContext) -> Finding:
     target = context.target
-    configuration: Mapping[str, Any] = {}
+    name = f"/aws/lambda/{target.settings.function}"
     # The check of the function reports that it is missing. Its log group may exist.
     with suppress(InvalidInput):
-        configuration = context.configuration
-    # A function may log to another group than Lambda's default.
-    default = f"/aws/lambda/{target.settings.function}"
-    name = configuration.get("LoggingConfig", {}).get("LogGroup", default)
+        # A function may log to another group than Lambda's default.
+        name = context.configuration.log_group or name
     groups = target.client("logs").describe_log_groups(logGroupNamePrefix=name)["logGroups"]
     if any(group["logGroupName"] == name for group in groups):
         return ok(name)

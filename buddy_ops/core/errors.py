@@ -8,6 +8,7 @@
     │   ├── AccessDenied        1  the caller lacks a permission
     │   ├── Throttled           1  AWS asks to slow down
     │   └── Unreachable         1  no answer: AWS may have carried the call out
+    │       └── TimedOut        1  the call was sent, and no answer came in time
     ├── InvalidInput            2  INVALID INPUT: a parameter, a file or an argument is wrong; nothing was written
     ├── RolledBack              3  ROLLED BACK: the runbook worked, and the new version was rolled back
     │   └── Aborted             3  ABORTED: the same, because an operator ordered it
@@ -118,6 +119,10 @@ class Throttled(AwsFailed):
 
 class Unreachable(AwsFailed):
     """No answer came in time. AWS may or may not have carried the call out, unless it was never sent."""
+
+
+class TimedOut(Unreachable):
+    """The call was sent, and its answer did not come in time."""
 
 
 class InvalidInput(BuddyError):

@@ -4,14 +4,14 @@ $LATEST is shared by all runs, so each write is guarded by the revision that was
 """
 
 from datetime import datetime, timedelta
-from typing import Any
 
-from buddy_ops.aws import aliases
+from buddy_ops.aws import aliases, versions
 from buddy_ops.aws.aliases import Alias
 from buddy_ops.aws.session import Target
-from buddy_ops.core.errors import AwsFailed, BuddyError, Refused
+from buddy_ops.aws.versions import LATEST, Version
+from buddy_ops.core.errors import BuddyError, Conflict, Refused
 from buddy_ops.core.plan import Approval
-from buddy_ops.core.text import join_words, parse_utc
+from buddy_ops.core.text import join_words
 from buddy_ops.deployment.observation import Observation, Polls
 from buddy_ops.deployment.rollout_plan import RolloutPlan, merge_variables
 
@@ -20,8 +20,7 @@ LIMIT = timedelta(minutes=10)
 """How long AWS may take to apply an update."""
 
 COLLISION_POLLS = 30
-COLLISIONS = ("PreconditionFailedException", "ResourceConflictException", "InvalidParameterValueException")
-"""What Lambda answers when $LATEST is no longer as this run left it."""
+"""How often another run is looked for that changed $LATEST, ``POLL`` apart."""
 
 DESCRIPTION_LIMIT = 256
 """Characters of a version's Description. Source: Lambda API reference, PublishVersion."""
@@ -39,20 +38,18 @@ def publish_build(target: Target, plan: RolloutPlan, alias: Alias | None, approv
     """
     began = target.clock.now()
     try:
-        latest = aliases.get_configuration(target)
+        latest = versions.read_version(target)
         # Only what differs is written: another run of the same plan may have done a part already.
-        if latest["CodeSha256"] != plan.change.sha256:
-            aliases.upload_code(target, plan.change.archive, latest["RevisionId"])
-        latest = yield from _wait_until_settled(target, alias, None)
+        if latest.sha256 != plan.change.sha256:
+            versions.upload_code(target, plan.change.archive, latest.revision)
+        latest = yield from _wait_until_settled(target, alias, LATEST)
         wanted = _environment(target, plan, latest)
-        if aliases.environment_variables(latest) != wanted:
-            aliases.update_environment(target, wanted, latest["RevisionId"])
-            latest = yield from _wait_until_settled(target, alias, None)
-        version = aliases.publish_version(target, latest, _description(target, plan, approval))
+        if latest.variables != wanted:
+            versions.update_environment(target, wanted, latest.revision)
+            latest = yield from _wait_until_settled(target, alias, LATEST)
+        version = versions.publish_version(target, latest, _description(target, plan, approval))
         yield from _wait_until_settled(target, alias, version)
-    except AwsFailed as failure:
-        if failure.code not in COLLISIONS:
-            raise
+    except Conflict as failure:
         publisher = yield from _find_publisher(target, began)
         raise _collided(target, alias, publisher, failure) from failure
     return version
@@ -66,11 +63,11 @@ def restore_latest(target: Target, plan: RolloutPlan) -> list[str]:
     if not plan.change.base:
         return []
     try:
-        latest = aliases.get_configuration(target)
+        latest = versions.read_version(target)
         # Another run may have changed it since: then it is not ours to restore.
-        if aliases.environment_variables(latest) == _environment(target, plan, latest):
-            before = aliases.environment_variables(aliases.get_configuration(target, plan.change.base))
-            aliases.update_environment(target, before, latest["RevisionId"])
+        if latest.variables == _environment(target, plan, latest):
+            before = versions.read_version(target, plan.change.base).variables
+            versions.update_environment(target, before, latest.revision)
     except BuddyError as error:
         return [
             f"Warning: $LATEST still has the configuration that was rolled back; the next build would deploy it. "
@@ -79,10 +76,10 @@ def restore_latest(target: Target, plan: RolloutPlan) -> list[str]:
     return []
 
 
-def _environment(target: Target, plan: RolloutPlan, latest: dict[str, Any]) -> dict[str, str]:
+def _environment(target: Target, plan: RolloutPlan, latest: Version) -> dict[str, str]:
     """The environment variables of the new version."""
-    start = aliases.get_configuration(target, plan.change.base) if plan.change.base else latest
-    return merge_variables(aliases.environment_variables(start), plan.change.variables)
+    start = versions.read_version(target, plan.change.base) if plan.change.base else latest
+    return merge_variables(start.variables, plan.change.variables)
 
 
 def _description(target: Target, plan: RolloutPlan, approval: Approval) -> str:
@@ -103,18 +100,17 @@ def _find_publisher(target: Target, since: datetime) -> Polls[str]:
     for _ in range(COLLISION_POLLS):
         alias = aliases.read_alias(target)
         if alias is not None:
-            newest = aliases.list_versions(target)[-1]
+            newest = versions.list_versions(target)[-1]
             if alias.rollout is not None and alias.rollout.open and alias.rollout.run != target.run:
                 return f"Run {alias.rollout.run}"
             # A version that was there before says nothing about the present.
-            description = str(newest.get("Description", ""))
-            if parse_utc(newest["LastModified"]) >= since and not description.startswith(_run_label(target)):
-                return f"The publisher of v{newest['Version']} ({description or 'no description'})"
+            if newest.modified_at >= since and not newest.description.startswith(_run_label(target)):
+                return f"The publisher of v{newest.number} ({newest.description or 'no description'})"
         yield _waiting(target, "Another run changed $LATEST. Waiting to find out which one.")
     return "Another user or tool"
 
 
-def _collided(target: Target, alias: Alias | None, publisher: str, failure: AwsFailed) -> Refused:
+def _collided(target: Target, alias: Alias | None, publisher: str, failure: Conflict) -> Refused:
     return Refused(
         "rollout-under-way",
         f"{publisher} changed $LATEST of {target.settings.function} while this run was publishing. {failure.what}",
@@ -123,21 +119,23 @@ def _collided(target: Target, alias: Alias | None, publisher: str, failure: AwsF
     )
 
 
-def _wait_until_settled(target: Target, alias: Alias | None, version: str | None) -> Polls[dict[str, Any]]:
-    """Wait until AWS has applied $LATEST's update, or a version is ready; its configuration then."""
+def _wait_until_settled(target: Target, alias: Alias | None, number: str) -> Polls[Version]:
+    """Wait until AWS has applied $LATEST's update, or a version is ready; its configuration then.
+
+    botocore's waiters (function_updated_v2, published_version_active) sleep in real time: here the clock waits, which
+    is the sandbox's virtual one too, and other observers of the rollout run meanwhile.
+    """
     deadline = target.clock.now() + LIMIT
-    what = f"v{version}" if version else "the update"
+    what = "the update" if number == LATEST else f"v{number}"
     while True:
-        latest = aliases.get_configuration(target, version)
-        update = latest.get("LastUpdateStatus", "Successful")
-        state = latest.get("State", "Active")
-        if update == "Successful" and state in ("Active", "Inactive"):
-            return latest
-        if "Failed" in (update, state) or target.clock.now() > deadline:
-            reason = latest.get("StateReason") or latest.get("LastUpdateStatusReason") or "no reason given"
+        version = versions.read_version(target, number)
+        if version.update == "Successful" and version.usable:
+            return version
+        if "Failed" in (version.update, version.state) or target.clock.now() > deadline:
             raise BuddyError(
                 "publish-failed",
-                f"AWS did not apply {what} of {target.settings.function}: {update}, {state}: {reason}.",
+                f"AWS did not apply {what} of {target.settings.function}: "
+                f"{version.update}, {version.state}: {version.reason}.",
                 now=f"{target.resource} is untouched: it serves {alias}.",
                 next="Correct the build and run again.",
             )

@@ -3,13 +3,13 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any
 
-from buddy_ops.aws import aliases
+from buddy_ops.aws import aliases, versions
 from buddy_ops.aws.session import Target
+from buddy_ops.aws.versions import Version
 from buddy_ops.core.errors import AwsFailed, Conflict, NotFound, Refused
 from buddy_ops.core.plan import Approval, Plan
-from buddy_ops.core.text import count, join_words, parse_utc
+from buddy_ops.core.text import count, join_words
 
 WINDOW = timedelta(hours=24)
 """A version that was published within it may still be monitored, or be needed for a rollback."""
@@ -59,17 +59,17 @@ def plan_cleanup(target: Target, keep: int | None = None) -> CleanupPlan:
             f"{target.environment} keeps the newest {fewest} versions, but keep is {keep}.",
             next="Keep more, or change `keep_versions` in the environment's file.",
         )
-    versions = aliases.list_versions(target)
-    needed = _needed(target, versions)
+    published = versions.list_versions(target)
+    needed = _needed(target, published)
     # Oldest first, as Lambda lists them.
-    old = [str(version["Version"]) for version in versions[: max(0, len(versions) - keep)]]
+    old = [version.number for version in published[: max(0, len(published) - keep)]]
     to_delete = tuple(version for version in old if version not in needed)
     kept = {version: needed[version] for version in old if version in needed}
     function = target.settings.function
     return CleanupPlan(
-        title=f"Delete {len(to_delete)} of {count(len(versions), 'version')} of {function}",
+        title=f"Delete {len(to_delete)} of {count(len(published), 'version')} of {function}",
         now=(
-            f"{function} has {count(len(versions), 'version')}; the newest {keep} stay.",
+            f"{function} has {count(len(published), 'version')}; the newest {keep} stay.",
             *(f"v{version} stays: {why}." for version, why in kept.items()),
         ),
         then=(f"Deleted: {_list(to_delete)}.",),
@@ -96,7 +96,7 @@ def run_cleanup(target: Target, plan: CleanupPlan, approval: Approval) -> Cleanu
     deleted: list[str] = []
     skipped: dict[str, str] = {}
     for version in () if target.dry_run else plan.to_delete:
-        needed = _needed(target, aliases.list_versions(target))
+        needed = _needed(target, versions.list_versions(target))
         if version in needed:
             skipped[version] = needed[version]
             continue
@@ -117,28 +117,23 @@ def run_cleanup(target: Target, plan: CleanupPlan, approval: Approval) -> Cleanu
     return CleanupResult(tuple(deleted), skipped)
 
 
-def _needed(target: Target, versions: list[dict[str, Any]]) -> dict[str, str]:
+def _needed(target: Target, published: list[Version]) -> dict[str, str]:
     """Versions that must stay, each with its reason."""
-    needed: dict[str, str] = {}
     now = target.clock.now()
-    for version in versions:
-        published = parse_utc(version["LastModified"])
-        if now - published < WINDOW:
-            needed[str(version["Version"])] = "it was published within 24 h"
-    client = target.client("lambda")
-    function = target.settings.function
-    reserved = client.get_paginator("list_provisioned_concurrency_configs").paginate(FunctionName=function)
-    for config in (config for page in reserved for config in page["ProvisionedConcurrencyConfigs"]):
-        needed[config["FunctionArn"].rsplit(":", 1)[-1]] = "it has provisioned concurrency"
-    listed = client.get_paginator("list_aliases").paginate(FunctionName=function)
-    for alias in (alias for page in listed for alias in page["Aliases"]):
-        record = aliases.decode_rollout_state(alias.get("Description", ""))
+    needed = {
+        version.number: "it was published within 24 h" for version in published if now - version.modified_at < WINDOW
+    }
+    pages = target.client("lambda").get_paginator("list_provisioned_concurrency_configs")
+    for page in pages.paginate(FunctionName=target.settings.function):
+        for config in page["ProvisionedConcurrencyConfigs"]:
+            needed[config["FunctionArn"].rsplit(":", 1)[-1]] = "it has provisioned concurrency"
+    for alias in aliases.list_aliases(target):
+        record = alias.rollout
         if record is not None:
             for return_version in (record.stable_version, record.fallback_version, record.new_version):
-                needed.setdefault(return_version, f"alias {alias['Name']} may roll back to it")
-        weights = (alias.get("RoutingConfig") or {}).get("AdditionalVersionWeights") or {}
-        for served in (alias["FunctionVersion"], *weights):
-            needed[str(served)] = f"alias {alias['Name']} serves it"
+                needed.setdefault(return_version, f"alias {alias.name} may roll back to it")
+        for version in alias.serving:
+            needed[version] = f"alias {alias.name} serves it"
     return needed
 
 

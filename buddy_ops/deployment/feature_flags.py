@@ -7,13 +7,14 @@ the environment's strategy.
 import difflib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from itertools import pairwise
-from typing import Any
 
-from buddy_ops.aws import aliases
+from buddy_ops.aws import aliases, versions
 from buddy_ops.aws.session import Target
+from buddy_ops.aws.versions import Version
 from buddy_ops.core.errors import InvalidInput
-from buddy_ops.core.text import date_and_time, parse_utc
+from buddy_ops.core.text import date_and_time
 from buddy_ops.deployment import rollout_plan
 from buddy_ops.deployment.rollout_plan import RolloutPlan
 
@@ -27,19 +28,20 @@ class FlagChange:
     """One version that turned flags.
 
     Attributes:
-        at: when it was published, ISO 8601.
+        at: when it was published, in UTC.
         turned: the flags, True for on, None for not set.
         who: the version's Description: the run, and who approved it.
     """
 
     version: str
-    at: str
+    at: datetime
     turned: Mapping[str, bool | None]
     who: str
 
     def __str__(self) -> str:
-        at = date_and_time(parse_utc(self.at))
-        return f"v{self.version}, {at}: {_words(self.turned)} ({self.who or 'no approver recorded'})"
+        return (
+            f"v{self.version}, {date_and_time(self.at)}: {_words(self.turned)} ({self.who or 'no approver recorded'})"
+        )
 
 
 def plan_flags(
@@ -86,8 +88,8 @@ def describe_flags(target: Target) -> str:
     if alias is None:
         lines.append("No version serves yet.")
     else:
-        for version in filter(None, (alias.primary, alias.additional)):
-            flags = _flags(target, aliases.get_configuration(target, version))
+        for version in alias.serving:
+            flags = _flags(target, versions.read_version(target, version))
             lines.append(f"v{version} serves: {_words(flags)}.")
     return "\n".join((*lines, *map(str, flag_history(target))))
 
@@ -95,11 +97,11 @@ def describe_flags(target: Target) -> str:
 def flag_history(target: Target) -> tuple[FlagChange, ...]:
     """The versions that turned a flag, newest first. AWS: lambda:ListVersionsByFunction, every page, reads only."""
     turns = []
-    for before, after in pairwise(aliases.list_versions(target)):
+    for before, after in pairwise(versions.list_versions(target)):
         old, new = _flags(target, before), _flags(target, after)
         turned = {name: new[name] for name in new if new[name] != old[name]}
         if turned:
-            turns.append(FlagChange(after["Version"], after["LastModified"], turned, after.get("Description", "")))
+            turns.append(FlagChange(after.number, after.modified_at, turned, after.description))
     return tuple(reversed(turns))
 
 
@@ -112,7 +114,7 @@ def _with_suggestion(name: str, known: Sequence[str]) -> str:
     return f"{name} (did you mean {close[0]}?)" if close else name
 
 
-def _flags(target: Target, configuration: Mapping[str, Any]) -> dict[str, bool | None]:
-    held = aliases.environment_variables(configuration)
+def _flags(target: Target, version: Version) -> dict[str, bool | None]:
+    held = version.variables
     # The skill's own reading of them: any of these words is on.
     return {name: held[name].lower() in ("1", "true", "on") if name in held else None for name in target.settings.flags}

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
-from buddy_ops.aws import aliases
+from buddy_ops.aws import aliases, versions
 from buddy_ops.aws.aliases import Alias, AliasMoved
 from buddy_ops.aws.session import Target
 from buddy_ops.core.errors import AwsFailed, BuddyError, InvalidInput, Refused
@@ -170,11 +170,10 @@ def check_destination(target: Target, alias: Alias, destination: str) -> list[st
         raise new
     if isinstance(new, BuddyError):
         return [f"Warning: whether v{destination} can serve is unknown. {new.what}"]
-    if new.get("State", "Active") not in ("Active", "Inactive"):
+    if not new.usable:
         raise Refused(
             "version-unusable",
-            f"v{destination} of {target.settings.function} is {new['State']}: "
-            f"{new.get('StateReason', 'no reason given')}.",
+            f"v{destination} of {target.settings.function} is {new.state}: {new.reason}.",
             now=f"{target.resource} serves {alias}; nothing was changed.",
             next="Name another version, or roll forward with strategies/canary.",
         )
@@ -183,10 +182,10 @@ def check_destination(target: Target, alias: Alias, destination: str) -> list[st
     if isinstance(old, BuddyError):
         return [*warnings, f"Warning: the settings of v{alias.primary} are unknown. {old.what}"]
     for name in ("Role", "DeadLetterConfig"):
-        if new.get(name) != old.get(name):
+        if new.settings[name] != old.settings[name]:
             warnings.append(
-                f"Warning: {name} differs: v{destination} has {new.get(name, 'none')}, v{alias.primary} has "
-                f"{old.get(name, 'none')}."
+                f"Warning: {name} differs: v{destination} has {new.settings[name] or 'none'}, v{alias.primary} has "
+                f"{old.settings[name] or 'none'}."
             )
     return warnings
 
@@ -249,14 +248,14 @@ def _compare_schemas(target: Target, alias: Alias, destination: str, found: Mapp
     markers = found["schema"]
     if isinstance(markers, BuddyError):
         markers = [markers]
-    return schema.compare_schemas(target, destination, found[destination], markers)
+    return schema.compare_schemas(target, found[destination], markers)
 
 
 def _look_up(target: Target, alias: Alias, destination: str) -> dict[str, Any]:
     """Both versions' configuration and the tables' schemas, or why each is unknown, within ``CHECKS_S``."""
     lookups: dict[str, Callable[[], Any]] = {
-        destination: lambda: aliases.get_configuration(target, destination),
-        alias.primary: lambda: aliases.get_configuration(target, alias.primary),
+        destination: lambda: versions.read_version(target, destination),
+        alias.primary: lambda: versions.read_version(target, alias.primary),
         "schema": lambda: _markers(target, found[destination], found[alias.primary]),
     }
     late = AwsFailed("aws-unreachable", f"No answer within {CHECKS_S:g} s.", next="Continue.", code="timeout")

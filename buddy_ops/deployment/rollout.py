@@ -8,7 +8,7 @@ in one of the states below.
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
-from buddy_ops.aws import aliases, failsafe, freezes
+from buddy_ops.aws import aliases, failsafe, freezes, versions
 from buddy_ops.aws.aliases import Alias, AliasMoved, AliasState, RolloutState
 from buddy_ops.aws.session import Target
 from buddy_ops.core.errors import AwsFailed, Refused
@@ -194,7 +194,7 @@ def _require_allowed(target: Target, plan: RolloutPlan, alias: Alias | None) -> 
 def _require_schema(target: Target, version: str) -> None:
     """Compare the schemas that a version is compatible with to the tables', before it receives traffic."""
     if target.settings.tables:
-        schema.require_compatible(target, version, aliases.get_configuration(target, version))
+        schema.require_compatible(target, versions.read_version(target, version))
 
 
 class _Run:

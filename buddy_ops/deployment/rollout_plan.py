@@ -6,21 +6,19 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from buddy_ops.aws import aliases, checklist_store, freezes
+from buddy_ops.aws import aliases, checklist_store, freezes, versions
 from buddy_ops.aws.aliases import Alias, RolloutState
 from buddy_ops.aws.session import Target
+from buddy_ops.aws.versions import TAKEN_OVER, Version
 from buddy_ops.core import project
 from buddy_ops.core import rules as rules_
-from buddy_ops.core.errors import BuddyError, InvalidInput, Refused
+from buddy_ops.core.errors import BuddyError, Refused
 from buddy_ops.core.plan import ChecklistResult, Plan
 from buddy_ops.core.rules import BreakGlass, DeploymentFacts
 from buddy_ops.core.text import count, exact_percent, parse_utc, time_of_day
 from buddy_ops.deployment._traffic import alias_scope, own_open_rollout, rollout_under_way
 from buddy_ops.health import alarms
 from buddy_ops.migrations import schema
-
-CONFIGURED = ("Role", "Handler", "Runtime", "Timeout", "MemorySize", "Layers", "VpcConfig", "DeadLetterConfig")
-"""What of a function's configuration, beside the environment, a version takes over from $LATEST."""
 
 
 @dataclass(frozen=True)
@@ -230,63 +228,59 @@ def _requested_change(
     target: Target, alias: Alias | None, artifact: str, variables: Mapping[str, str | None] | None
 ) -> RequestedChange:
     archive = project.read_artifact(artifact) if artifact or variables is None else b""
-    versions = {str(version["Version"]): version for version in aliases.list_versions(target)}
-    latest = aliases.get_configuration(target)
+    published = {version.number: version for version in versions.list_versions(target)}
+    latest = versions.read_version(target)
     if variables is None:
-        change = _new_build(alias, archive, versions, latest)
+        change = _new_build(alias, archive, published, latest)
     else:
-        change = _new_configuration(target, alias, variables, versions=versions)
+        if alias is None:
+            raise aliases.alias_missing(target)
+        change = _new_configuration(alias, variables, published)
         if not change.known:
             _require_same_code(target, change, latest, archive)
         change = replace(change, archive=archive)
-    if change.known or alias is None or alias.primary not in versions:
+    if change.known or alias is None or alias.primary not in published:
         return change
-    return replace(change, drift=_drift(latest, versions[alias.primary], change))
+    return replace(change, drift=_drift(latest, published[alias.primary], change))
 
 
 def _new_build(
-    alias: Alias | None, archive: bytes, versions: Mapping[str, Any], latest: Mapping[str, Any]
+    alias: Alias | None, archive: bytes, published: Mapping[str, Version], latest: Version
 ) -> RequestedChange:
     """A build, with the range of schemas that it declares as a variable of its version."""
-    sha256 = aliases.code_sha256(archive)
+    sha256 = versions.code_sha256(archive)
     schema_range = schema.declared_schema(archive)
     variables: dict[str, str | None] = {}
-    if schema_range != aliases.environment_variables(latest).get(schema.VARIABLE):
+    if schema_range != latest.variables.get(schema.VARIABLE):
         variables[schema.VARIABLE] = schema_range
     # Lambda publishes a build once; its code alone says which version it is.
-    candidates = [*_on_alias(alias), *sorted(versions, key=int, reverse=True)]
-    known = next((version for version in candidates if _has_code(versions, version, sha256)), "")
+    candidates = [*_on_alias(alias), *sorted(published, key=int, reverse=True)]
+    known = next((number for number in candidates if _has_code(published, number, sha256)), "")
     return RequestedChange(sha256, known, variables=variables, archive=archive)
 
 
 def _new_configuration(
-    target: Target, alias: Alias | None, variables: Mapping[str, str | None], *, versions: Mapping[str, Any]
+    alias: Alias, variables: Mapping[str, str | None], published: Mapping[str, Version]
 ) -> RequestedChange:
     """The serving code with other environment variables."""
-    if alias is None:
-        raise InvalidInput(
-            "alias-missing",
-            f"There is no alias {target.resource}: no version serves whose configuration could change.",
-            next="Deploy a first build with strategies/canary: it creates the alias.",
-        )
     # The same change again starts from where it started before, so that it is recognised and not added twice.
-    base = _base_version(alias, versions, variables)
-    sha256 = str(versions[base]["CodeSha256"])
-    environment = merge_variables(aliases.environment_variables(versions[base]), variables)
+    base = _base_version(alias, published, variables)
+    sha256 = published[base].sha256
+    environment = merge_variables(published[base].variables, variables)
     # Lambda publishes nothing new where the last version is the same.
-    for version in (*_on_alias(alias), max(versions, key=int)):
-        if _has_code(versions, version, sha256) and environment == aliases.environment_variables(versions[version]):
-            return RequestedChange(sha256, version, base, variables)
+    for number in (*_on_alias(alias), max(published, key=int)):
+        if _has_code(published, number, sha256) and environment == published[number].variables:
+            return RequestedChange(sha256, number, base, variables)
     return RequestedChange(sha256, "", base, variables)
 
 
-def _base_version(alias: Alias, versions: Mapping[str, Any], variables: Mapping[str, str | None]) -> str:
+def _base_version(alias: Alias, published: Mapping[str, Version], variables: Mapping[str, str | None]) -> str:
     """The version whose configuration a change starts from: the serving one, or where this same change came from."""
     record = alias.rollout
-    if record is None or not {record.stable_version, record.new_version} <= set(versions):
+    if record is None or not {record.stable_version, record.new_version} <= set(published):
         return alias.primary
-    before = aliases.environment_variables(versions[record.stable_version])
-    after = aliases.environment_variables(versions[record.new_version])
+    before = published[record.stable_version].variables
+    after = published[record.new_version].variables
     return record.stable_version if after == merge_variables(before, variables) else alias.primary
 
 
@@ -299,13 +293,13 @@ def _on_alias(alias: Alias | None) -> list[str]:
     return [alias.primary]
 
 
-def _has_code(versions: Mapping[str, Any], version: str, sha256: str) -> bool:
-    return version in versions and versions[version]["CodeSha256"] == sha256
+def _has_code(published: Mapping[str, Version], number: str, sha256: str) -> bool:
+    return number in published and published[number].sha256 == sha256
 
 
-def _require_same_code(target: Target, change: RequestedChange, latest: Mapping[str, Any], archive: bytes) -> None:
+def _require_same_code(target: Target, change: RequestedChange, latest: Version, archive: bytes) -> None:
     """$LATEST may hold a build that was rolled back: its code must not be deployed along with a flag."""
-    available = aliases.code_sha256(archive) if archive else str(latest["CodeSha256"])
+    available = versions.code_sha256(archive) if archive else latest.sha256
     if available != change.sha256:
         raise Refused(
             "code-differs",
@@ -315,16 +309,16 @@ def _require_same_code(target: Target, change: RequestedChange, latest: Mapping[
         )
 
 
-def _drift(latest: Mapping[str, Any], stable: Mapping[str, Any], change: RequestedChange) -> tuple[str, ...]:
+def _drift(latest: Version, stable: Version, change: RequestedChange) -> tuple[str, ...]:
     """What else the new version takes over from $LATEST that the serving one does not have: names, never values."""
-    fields = [name for name in CONFIGURED if latest.get(name) != stable.get(name)]
+    fields = [name for name in TAKEN_OVER if latest.settings[name] != stable.settings[name]]
     if not change.base:
-        new = aliases.environment_variables(latest)
-        old = aliases.environment_variables(stable)
+        new = latest.variables
+        old = stable.variables
         fields += sorted(name for name in new.keys() | old.keys() if new.get(name) != old.get(name))
     if not fields:
         return ()
-    return (f"Warning: $LATEST differs from v{stable['Version']}, and the new version takes over: {', '.join(fields)}",)
+    return (f"Warning: $LATEST differs from v{stable.number}, and the new version takes over: {', '.join(fields)}",)
 
 
 # How the plan reads

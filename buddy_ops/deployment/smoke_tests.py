@@ -6,10 +6,10 @@ The requests are in the environment's parameters/ file. The alias is never touch
 from dataclasses import dataclass
 from typing import Any
 
-from buddy_ops.aws import aliases
-from buddy_ops.aws.aliases import InvocationResult
+from buddy_ops.aws import versions
 from buddy_ops.aws.session import Target
-from buddy_ops.core.errors import AwsFailed, Refused
+from buddy_ops.aws.versions import InvocationResult
+from buddy_ops.core.errors import Refused, TimedOut
 from buddy_ops.core.progress import Progress, no_progress
 from buddy_ops.core.settings import SmokeTest
 
@@ -77,11 +77,9 @@ def _attempt(target: Target, version: str, test: SmokeTest) -> SmokeTestResult:
     trouble: str | None = None
     for _ in range(ATTEMPTS):
         try:
-            answer = aliases.invoke(target, version, build_request(target, test))
-        except AwsFailed as failure:
+            answer = versions.invoke(target, version, build_request(target, test))
+        except TimedOut as failure:
             # No answer in time is the version's fault; every other failure is AWS's or ours.
-            if failure.code != "timeout":
-                raise
             trouble = failure.what.rstrip(".")
             continue
         trouble = _trouble(test, version, answer)

@@ -143,13 +143,7 @@ def read_window(target: Target, minutes: float, until: str = "", before: Metrics
     Raises:
         InvalidInput: ``alias-missing``, ``invalid-parameters``.
     """
-    alias = aliases.read_alias(target)
-    if alias is None:
-        raise InvalidInput(
-            "alias-missing",
-            f"Function {target.settings.function} has no alias {target.settings.alias}. No version receives requests.",
-            next="Deploy a first build with strategies/canary.",
-        )
+    alias = aliases.require_alias(target)
     since, end = _window(target, minutes, until)
     versions, unlisted = _versions(target, alias)
     reading = metrics.read_minutes(target, versions, _serving(alias), since, end)

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Literal, get_args
 
-from buddy_ops.aws import aliases, freezes
+from buddy_ops.aws import aliases, freezes, versions
 from buddy_ops.aws.aliases import Alias
 from buddy_ops.aws.freezes import Freeze
 from buddy_ops.aws.session import Target
@@ -402,18 +402,12 @@ def _count(rows: Iterable[MinuteRow], versions: Iterable[str]) -> dict[str, Coun
     return totals
 
 
-def published_at(target: Target, version: str) -> datetime:
-    """When a version was published. AWS: lambda:GetFunctionConfiguration, reads only."""
-    published: str = aliases.get_configuration(target, version)["LastModified"]
-    return datetime.strptime(published, "%Y-%m-%dT%H:%M:%S.%f%z")
-
-
 def _deployed(target: Target, alias: Alias, version: str) -> datetime:
     """When the version first received traffic, by the alias's record; else when it was published."""
     record = alias.rollout
     if record is not None and record.new_version == version and record.stage not in ("rolled-back", "held"):
         return datetime.fromisoformat(record.since) - timedelta(seconds=max(record.stage_ages_s, default=0))
-    return published_at(target, version)
+    return versions.read_version(target, version).modified_at
 
 
 def _destination(target: Target, alias: Alias) -> tuple[str, str, Sequence[str]]:

@@ -5,10 +5,10 @@ are damaged, and how they are restored, is in ``repair``.
 """
 
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import get_args
 
-from buddy_ops.aws import aliases, freezes, isolation, tables
+from buddy_ops.aws import aliases, freezes, isolation, tables, versions
 from buddy_ops.aws.isolation import How, Isolation
 from buddy_ops.aws.session import Target
 from buddy_ops.core.errors import BuddyError, InvalidInput, Refused
@@ -280,7 +280,7 @@ def _isolation_mode(how: str) -> How:
 def _since(target: Target, onset: str, version: str) -> datetime:
     """The time to restore, to the second: the onset, or when the version was published."""
     if not onset:
-        return assessment.published_at(target, version).astimezone(UTC).replace(microsecond=0)
+        return versions.read_version(target, version).modified_at.replace(microsecond=0)
     return parse_time("onset", onset, until=target.clock.now()).replace(microsecond=0)
 
 

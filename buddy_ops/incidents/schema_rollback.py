@@ -9,7 +9,7 @@ Source: the deployment guide, third scenario.
 from dataclasses import dataclass
 from datetime import datetime
 
-from buddy_ops.aws import aliases
+from buddy_ops.aws import aliases, versions
 from buddy_ops.aws.session import Target
 from buddy_ops.core.errors import BuddyError
 from buddy_ops.core.plan import Approval, Plan
@@ -128,8 +128,7 @@ def verify_compatibility(target: Target, plan: SchemaRollbackPlan) -> str:
     serving = plan.back.destination
     try:
         serving = aliases.require_alias(target).primary
-        configuration = aliases.get_configuration(target, serving)
-        doubts = schema.compare_schemas(target, serving, configuration, schema.read_markers(target))
+        doubts = schema.compare_schemas(target, versions.read_version(target, serving), schema.read_markers(target))
     except BuddyError as error:
         return f"UNKNOWN or incompatible: v{serving}: {error.what} {error.next}"
     return "\n".join(doubts) or f"OK: v{serving} is compatible with the schema of every table of {target.environment}."

@@ -11,8 +11,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from buddy_ops.aws import aliases
 from buddy_ops.aws.session import Target
+from buddy_ops.aws.versions import Version
 from buddy_ops.core.errors import AwsFailed, BuddyError, Refused
 from buddy_ops.core.journal import iso_utc
 from buddy_ops.core.settings import TableSettings
@@ -70,9 +70,9 @@ def declared_schema(archive: bytes) -> str | None:
         return build.read(FILE).decode(errors="replace").strip() if FILE in build.namelist() else None
 
 
-def schema_range_of(target: Target, configuration: Mapping[str, Any]) -> SchemaRange | None:
+def schema_range_of(target: Target, version: Version) -> SchemaRange | None:
     """The range that a version declares; ``schema_range`` in parameters/ holds for those that declare none."""
-    declared = aliases.environment_variables(configuration).get(VARIABLE)
+    declared = version.variables.get(VARIABLE)
     return definitions.parse_range(declared or target.settings.schema_range)
 
 
@@ -163,27 +163,25 @@ def read_markers(target: Target) -> tuple[SchemaMarker | BuddyError, ...]:
     return tuple(found)
 
 
-def compare_schemas(
-    target: Target, version: str, configuration: Mapping[str, Any], found: Iterable[SchemaMarker | BuddyError]
-) -> list[str]:
+def compare_schemas(target: Target, version: Version, found: Iterable[SchemaMarker | BuddyError]) -> list[str]:
     """What is unknown about a version's compatibility with the tables; a known incompatibility refuses.
 
     Raises:
         Refused: ``schema-incompatible``, with what to do instead.
     """
-    declared = schema_range_of(target, configuration)
+    declared = schema_range_of(target, version)
     doubts = []
     for marker in found:
         if isinstance(marker, BuddyError):
             doubts.append(f"the schema of a table is unknown: {marker.what}")
         elif declared is None:
-            doubts.append(f"v{version} declares no {VARIABLE}, so its compatibility is unknown: {marker}")
+            doubts.append(f"v{version.number} declares no {VARIABLE}, so its compatibility is unknown: {marker}")
         elif not is_compatible(declared, marker):
-            raise _incompatible(target, version, declared, marker)
+            raise _incompatible(target, version.number, declared, marker)
     return doubts
 
 
-def require_compatible(target: Target, version: str, configuration: Mapping[str, Any]) -> None:
+def require_compatible(target: Target, version: Version) -> None:
     """Refuse a version that is incompatible with the tables, right before traffic; doubts go into the journal.
 
     AWS: dynamodb:GetItem, reads only.
@@ -191,7 +189,7 @@ def require_compatible(target: Target, version: str, configuration: Mapping[str,
     Raises:
         Refused: ``schema-incompatible``.
     """
-    for doubt in compare_schemas(target, version, configuration, read_markers(target)):
+    for doubt in compare_schemas(target, version, read_markers(target)):
         target.journal.append("passed-over", what="The schema could not be compared.", because=doubt)
 
 

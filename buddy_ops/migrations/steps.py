@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Literal, get_args
 
-from buddy_ops.aws import aliases, freezes, tables
+from buddy_ops.aws import aliases, freezes, tables, versions
 from buddy_ops.aws.session import Target
 from buddy_ops.aws.tables import Change, Page
 from buddy_ops.core.errors import BuddyError, InvalidInput, Refused
@@ -290,16 +290,14 @@ def serving_versions(target: Target) -> tuple[VersionSchema, ...]:
     AWS: lambda:ListAliases, every page, GetFunctionConfiguration, reads only.
     """
     reasons: dict[str, str] = {}
-    for page in target.client("lambda").get_paginator("list_aliases").paginate(FunctionName=target.settings.function):
-        for alias in page["Aliases"]:
-            record = aliases.decode_rollout_state(alias.get("Description", ""))
-            if record is not None and record.open and record.stable_version:
-                reasons[record.stable_version] = f"the rollout on alias {alias['Name']} may return to it"
-            weights = (alias.get("RoutingConfig") or {}).get("AdditionalVersionWeights") or {}
-            for version in (alias["FunctionVersion"], *weights):
-                reasons[str(version)] = f"alias {alias['Name']} serves it"
+    for alias in aliases.list_aliases(target):
+        record = alias.rollout
+        if record is not None and record.open and record.stable_version:
+            reasons[record.stable_version] = f"the rollout on alias {alias.name} may return to it"
+        for version in alias.serving:
+            reasons[version] = f"alias {alias.name} serves it"
     return tuple(
-        VersionSchema(version, why, schema.schema_range_of(target, aliases.get_configuration(target, version)))
+        VersionSchema(version, why, schema.schema_range_of(target, versions.read_version(target, version)))
         for version, why in reasons.items()
     )
 
@@ -487,7 +485,7 @@ def _reasons(target: Target, migration: Migration) -> tuple[str, ...]:
         for version in (alias.rollout.stable_version, alias.rollout.fallback_version):
             if not version:
                 continue
-            declared = schema.schema_range_of(target, aliases.get_configuration(target, version))
+            declared = schema.schema_range_of(target, versions.read_version(target, version))
             if declared is not None and migration.to not in declared:
                 reasons.append(f"after it no rollback to v{version}, which is compatible with schema {declared} only")
     reasons.append("`invariants` of the table in parameters/ that name an old attribute must change with it")

@@ -2,11 +2,12 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from buddy_ops.aws import aliases
+from buddy_ops.aws import versions
 from buddy_ops.aws.session import Target
 from buddy_ops.core.errors import BuddyError, InvalidInput, Refused
 from buddy_ops.deployment import feature_flags, rollout
@@ -72,7 +73,7 @@ def test_a_flag_is_a_new_version_and_nothing_else_changes(situation: Bring) -> N
     outcome = turn(mine, **{SAFETY: True})
     assert (outcome.ending, here.alias()["FunctionVersion"]) == ("unproven", "3")
     assert variables(here, "3") == {**SECRET, SAFETY: "true"} and variables(here, "2") == SECRET
-    shas = {each["Version"]: each["CodeSha256"] for each in aliases.list_versions(mine)}
+    shas = {version.number: version.sha256 for version in versions.list_versions(mine)}
     assert shas["3"] == shas["2"]
     weights = [each["params"]["RoutingConfig"]["AdditionalVersionWeights"] for each in here.calls("UpdateAlias")]
     assert weights[:3] == [{"3": 0.1}, {"3": 0.5}, {}]
@@ -95,7 +96,7 @@ def test_no_secret_is_ever_shown(situation: Bring) -> None:
     ]
     shown += [json.dumps(mine.journal.records, default=str), (here.folder / "run" / "journal.jsonl").read_text()]
     with pytest.raises(BuddyError) as failed:
-        aliases.update_environment(mine, {**SECRET, "no-such-name": "x"}, "")
+        versions.update_environment(mine, {**SECRET, "no-such-name": "x"}, "")
     assert "ValidationException" in str(failed.value)
     assert not [each for each in (*shown, str(failed.value), repr(failed.value)) if SECRET["API_TOKEN"] in each]
 
@@ -178,9 +179,10 @@ def test_an_unknown_flag_is_refused(situation: Bring, given: dict[str, bool], sa
     assert SAFETY in refused.value.next and feature_flags.plan_flags(mine, {SAFETY: True}).calls
 
 
-def test_an_environment_that_lambda_keeps_back_is_never_replaced() -> None:
+def test_an_environment_that_lambda_keeps_back_is_never_replaced(situation: Bring) -> None:
     """A caller who may not decrypt sees no variables: writing the map would lose them all."""
-    kept_back = {"Environment": {"Error": {"ErrorCode": "AccessDeniedException", "Message": "..."}}}
+    latest = versions.read_version(situation("good", history_minutes=0, requests_per_minute=0).connect())
+    error = {"ErrorCode": "AccessDeniedException", "Message": "..."}
     with pytest.raises(BuddyError, match="environment-unreadable"):
-        aliases.environment_variables(kept_back)
-    assert aliases.environment_variables({}) == {}
+        _ = replace(latest, environment={"Error": error}).variables
+    assert replace(latest, environment={}).variables == {}

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from buddy_ops.aws import checklist_store, session
+from buddy_ops.aws import checklist_store, session, versions
 from buddy_ops.aws.aliases import decode_rollout_state
 from buddy_ops.aws.session import Target
 from buddy_ops.core import project
@@ -44,9 +44,8 @@ def at_ten(here: Situation) -> None:
 
 def passed(mine: Target, artifact: str, state: Any = "yes") -> None:
     """The record of pre_deployment for a build."""
-    from buddy_ops.aws import aliases
 
-    subject = rollout_plan.describe_build(aliases.code_sha256(project.read_artifact(artifact)))
+    subject = rollout_plan.describe_build(versions.code_sha256(project.read_artifact(artifact)))
     item = ChecklistItem("tests pass", state, "CI ran them", "Ada")
     checklist_store.write_result(
         mine, ChecklistResult("pre_deployment", subject, mine.clock.now(), mine.run, mine.principal, (item,))

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from buddy_ops.aws import versions
 from buddy_ops.aws.aliases import RolloutState
 from buddy_ops.aws.session import Target
 from buddy_ops.core.errors import AwsFailed, Refused
@@ -185,7 +186,7 @@ def test_a_table_that_says_something_unreadable_is_unknown(here: Situation) -> N
     (table,) = mine.settings.tables
     item: dict[str, Any] = {"user_id": {"S": "#schema"}, "reminder_id": {"S": "#schema"}, "version": {"S": "two"}}
     here.client("dynamodb").put_item(TableName=table.name, Item=item)
-    (doubt,) = schema.compare_schemas(mine, "1", {}, schema.read_markers(mine))
+    (doubt,) = schema.compare_schemas(mine, versions.read_version(mine, "1"), schema.read_markers(mine))
     assert "no valid schema version" in doubt
     missing = replace(SchemaMarker(table), table=table.model_copy(update={"name": "buddy-none-sandbox"}))
     with pytest.raises(AwsFailed):

@@ -19,7 +19,7 @@ import botocore.client
 import botocore.retries.standard
 import pytest
 
-from buddy_ops.aws import _credentials, aliases, checklist_store, freezes, tables
+from buddy_ops.aws import _credentials, checklist_store, freezes, tables, versions
 from buddy_ops.aws import session as sessions
 from buddy_ops.aws.aliases import RolloutState, decode_rollout_state
 from buddy_ops.aws.session import Target
@@ -197,7 +197,7 @@ def clean_up(here: Situation) -> str:
     mine = connect(here, "clean_up_versions")
     plan = cleanup.plan_cleanup(mine, keep=1)
     cleanup.run_cleanup(mine, plan, approved(mine, plan))
-    return f"{len(aliases.list_versions(mine))} versions"
+    return f"{len(versions.list_versions(mine))} versions"
 
 
 def turn_flag(here: Situation) -> str:

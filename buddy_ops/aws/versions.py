@@ -1,0 +1,250 @@
+"""The function's versions: read, upload, configure, publish, call. The alias is never touched here.
+
+$LATEST is shared by all runs, so each write is guarded by what was read of it.
+"""
+
+import hashlib
+import json
+import re
+from base64 import b64decode, b64encode
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+from buddy_ops.aws.session import Target
+from buddy_ops.core.errors import AwsFailed, BuddyError, InvalidInput, NotFound
+from buddy_ops.core.text import parse_utc
+
+if TYPE_CHECKING:
+    from types_boto3_lambda.type_defs import (
+        EnvironmentResponseTypeDef,
+        FunctionConfigurationResponseTypeDef,
+        FunctionConfigurationTypeDef,
+    )
+
+    Reply = FunctionConfigurationTypeDef | FunctionConfigurationResponseTypeDef
+
+LATEST = "$LATEST"
+
+TAKEN_OVER = ("Role", "Handler", "Runtime", "Timeout", "MemorySize", "Layers", "VpcConfig", "DeadLetterConfig")
+"""What of a function's configuration, beside the environment, a version takes over from $LATEST."""
+
+USABLE = ("Active", "Inactive")
+"""States in which a version can serve. Lambda sets one that was not invoked for weeks to Inactive, and starts it again
+with the next request."""
+
+REPORTED_MS = re.compile(r"\t(?:Init )?Duration: ([\d.]+) ms")
+"""The times in a REPORT line: the request's own, and that of a cold start before it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Version:
+    """The configuration of a published version, or of $LATEST.
+
+    Attributes:
+        number: '7', or '$LATEST'.
+        sha256: the code's CodeSha256.
+        revision: the RevisionId that guards a write of $LATEST.
+        modified_at: when a version was published, or $LATEST was changed last, in UTC.
+        state: 'Active', 'Inactive', 'Pending' or 'Failed'.
+        update: 'Successful', 'InProgress' or 'Failed': the last update of $LATEST.
+        reason: why AWS left it in this state, or did not update it.
+        log_group: empty: Lambda's default.
+        settings: the values of ``TAKEN_OVER``, None for one that is not set.
+        environment: as Lambda shows it. The values may be secrets: they are never shown or journaled.
+    """
+
+    number: str
+    arn: str
+    sha256: str
+    revision: str
+    modified_at: datetime
+    description: str
+    state: str
+    update: str
+    reason: str
+    role: str
+    timeout_s: int
+    log_group: str
+    settings: Mapping[str, object]
+    environment: "EnvironmentResponseTypeDef" = field(repr=False)
+
+    @property
+    def usable(self) -> bool:
+        """Whether it can serve requests."""
+        return self.state in USABLE
+
+    @property
+    def variables(self) -> dict[str, str]:
+        """The environment variables.
+
+        Raises:
+            BuddyError: ``environment-unreadable``: Lambda does not show them, so that writing the map would lose them.
+        """
+        error = self.environment.get("Error")
+        if error is None:
+            return dict(self.environment.get("Variables", {}))
+        raise BuddyError(
+            "environment-unreadable",
+            f"Lambda does not show the environment variables of {self.arn}: "
+            f"{error.get('ErrorCode', 'no reason given')}.",
+            next="Let the caller decrypt with the function's KMS key (kms:Decrypt).",
+        )
+
+
+def read_version(target: Target, number: str = LATEST) -> Version:
+    """A version's configuration, or that of $LATEST. AWS: lambda:GetFunctionConfiguration, reads only.
+
+    Raises:
+        InvalidInput: ``function-missing`` or ``version-missing``.
+    """
+    function = target.settings.function
+    client = target.client("lambda")
+    reference = "version-missing"
+    missing = f"version {number} of {function}"
+    try:
+        if number != LATEST:
+            return _version(client.get_function_configuration(FunctionName=function, Qualifier=number))
+        # IAM checks a call with a Qualifier against another resource than one without.
+        reference = "function-missing"
+        missing = f"function {function}"
+        return _version(client.get_function_configuration(FunctionName=function))
+    except NotFound:
+        raise InvalidInput(
+            reference,
+            f"There is no {missing} in {target.region}.",
+            next="Check function and region in the environment's parameters/ file, and which account you use.",
+        ) from None
+
+
+def list_versions(target: Target) -> list[Version]:
+    """All published versions, oldest first, every page. AWS: lambda:ListVersionsByFunction, reads only."""
+    pages = target.client("lambda").get_paginator("list_versions_by_function")
+    listed = (
+        _version(reply) for page in pages.paginate(FunctionName=target.settings.function) for reply in page["Versions"]
+    )
+    return [version for version in listed if version.number != LATEST]
+
+
+def code_sha256(archive: bytes) -> str:
+    """The CodeSha256 that Lambda gives the bytes of a zip."""
+    return b64encode(hashlib.sha256(archive).digest()).decode()
+
+
+def upload_code(target: Target, archive: bytes, revision: str) -> None:
+    """Put a zip into $LATEST. AWS: lambda:UpdateFunctionCode, writes; guarded by RevisionId.
+
+    Raises:
+        Conflict: another run changed $LATEST.
+    """
+    function = target.settings.function
+    try:
+        target.client("lambda").update_function_code(FunctionName=function, ZipFile=archive, RevisionId=revision)
+    except AwsFailed:
+        # The SDK's own retry fails after a first attempt that took effect and was not answered.
+        if read_version(target).sha256 != code_sha256(archive):
+            raise
+
+
+def update_environment(target: Target, variables: Mapping[str, str], revision: str) -> None:
+    """Replace the whole environment of $LATEST. AWS: lambda:UpdateFunctionConfiguration, writes; guarded by RevisionId.
+
+    Raises:
+        Conflict: another run changed $LATEST.
+        AwsFailed: without AWS's message, which may repeat every value.
+    """
+    function = target.settings.function
+    try:
+        target.client("lambda").update_function_configuration(
+            FunctionName=function, Environment={"Variables": dict(variables)}, RevisionId=revision
+        )
+    except AwsFailed as failure:
+        if read_version(target).variables == variables:
+            return  # as with the upload, it took effect without an answer
+        failure.what = f"AWS refused the environment of {function}: {failure.code}."
+        failure.args = (failure.what,)
+        raise failure from None
+
+
+def publish_version(target: Target, latest: Version, description: str) -> str:
+    """Publish $LATEST, as ``latest`` was read, as a version; its number.
+
+    Lambda returns the last version, and says nothing, if that has the same code and configuration.
+
+    AWS: lambda:PublishVersion, writes; guarded by CodeSha256 and RevisionId.
+
+    Raises:
+        Conflict: another run changed $LATEST.
+    """
+    try:
+        reply = target.client("lambda").publish_version(
+            FunctionName=target.settings.function,
+            CodeSha256=latest.sha256,
+            RevisionId=latest.revision,
+            Description=description,
+        )
+        return reply["Version"]
+    except AwsFailed:
+        # As with the upload, it may have been published without an answer.
+        for newest in list_versions(target)[-1:]:
+            if newest.sha256 == latest.sha256 and newest.environment == latest.environment:
+                return newest.number
+        raise
+
+
+@dataclass(frozen=True)
+class InvocationResult:
+    """A version's answer.
+
+    Attributes:
+        payload: the JSON that it returned.
+        failure: Lambda's FunctionError; None: it raised nothing.
+        version: the number of the version that answered.
+        took_s: its own time, a cold start included, in seconds.
+    """
+
+    payload: object
+    failure: str | None
+    version: str
+    took_s: float
+
+
+def invoke(target: Target, version: str, event: Mapping[str, object]) -> InvocationResult:
+    """Call a version once. AWS: lambda:InvokeFunction; runs the skill's code.
+
+    Raises:
+        TimedOut: it did not answer in time.
+    """
+    # Sent once: a request that is repeated may act twice.
+    reply = target.client("lambda", attempts=1).invoke(
+        FunctionName=target.settings.function, Qualifier=version, LogType="Tail", Payload=json.dumps(event).encode()
+    )
+    # Lambda's own figures do not include this machine's network.
+    took_ms = REPORTED_MS.findall(b64decode(reply.get("LogResult", "")).decode(errors="replace"))
+    return InvocationResult(
+        payload=json.loads(reply["Payload"].read() or b"{}"),
+        failure=reply.get("FunctionError"),
+        version=reply.get("ExecutedVersion", ""),
+        took_s=sum(map(float, took_ms)) / 1000,
+    )
+
+
+def _version(reply: "Reply") -> Version:
+    """The one place that reads a configuration as Lambda returns it."""
+    return Version(
+        number=reply["Version"],
+        arn=reply["FunctionArn"],
+        sha256=reply["CodeSha256"],
+        revision=reply["RevisionId"],
+        modified_at=parse_utc(reply["LastModified"]),
+        description=reply.get("Description", ""),
+        state=reply.get("State", "Active"),
+        update=reply.get("LastUpdateStatus", "Successful"),
+        reason=reply.get("StateReason") or reply.get("LastUpdateStatusReason") or "no reason given",
+        role=reply["Role"],
+        timeout_s=reply["Timeout"],
+        log_group=reply.get("LoggingConfig", {}).get("LogGroup", ""),
+        settings={name: reply.get(name) for name in TAKEN_OVER},
+        environment=reply.get("Environment", {}),
+    )
