@@ -236,39 +236,28 @@ def connect(
         InvalidInput: ``invalid-settings``, ``unknown-environment``, ``no-region`` or ``no-profile``.
         AwsFailed: ``sandbox-not-running``.
     """
-    source = "settings"
-    if not values:
-        values, source = project.read_settings(environment)
-    elif (owner := project.environment_of_function(values.get("function"))) not in (None, environment):
-        # Freezes and policy go by the environment's name: another environment's function must not slip under it.
-        raise InvalidInput(
-            "invalid-parameters",
-            f"The settings that were given are for {values.get('function')}, which is {owner}'s, not {environment}'s.",
-            next="Give environment and settings that belong together, for example with -f and no -p environment.",
-        )
-    settings = settings_.validate_settings(dict(values), source, replaced)
+    given, source = _read_values(environment, values)
+    settings = settings_.validate_settings(given, source, replaced)
     endpoint = os.environ.get("AWS_ENDPOINT_URL") or settings.aws.endpoint_url
     sandbox = endpoint is not None and _credentials.is_sandbox(endpoint)
     session, region = _credentials.open_session(settings, sandbox)
     clock: Clock = SandboxClock(endpoint) if sandbox and endpoint else SystemClock()
     run = run or os.environ.get("BUDDY_OPS_RUN") or secrets.token_hex(2)
-    if settings.aws.assume_role and not sandbox:
+    role = settings.aws.assume_role
+    if role and not sandbox:
         where = {"region_name": region, "endpoint_url": endpoint}
-        role = settings.aws.assume_role
         _credentials.assume_role(session, role, name=f"buddy-ops-{run}", clock=clock, where=where)
-    folder = _folder(runbook, environment, run, clock.now())
+    folder = _folder(runbook, environment, run=run, now=clock.now())
+    before = settings_.validate_settings(given, source).rollout
     redactor = Redactor(settings.archive.redact, os.environ.get(FILE))
     redactor.never_redact(settings.model_dump(mode="json"))
     write = _keep_nothing if quiet else JournalFile(folder / "journal.jsonl")
-    journal = Journal(write, clock.now, redactor.redact)
-    given = settings_.validate_settings(dict(values), source).rollout
-    changed = [name for name in replaced or {} if getattr(given, name) != getattr(settings.rollout, name)]
     target = Target(
         environment=environment,
         settings=settings,
         runbook=runbook,
         clock=clock,
-        journal=journal,
+        journal=Journal(write, clock.now, redactor.redact),
         session=session,
         region=region,
         endpoint_url=endpoint,
@@ -277,18 +266,33 @@ def connect(
         folder=folder,
         redactor=redactor,
         dry_run=dry_run,
-        replaced=tuple(changed),
+        replaced=tuple(name for name in replaced or {} if getattr(before, name) != getattr(settings.rollout, name)),
     )
-    opened = {"run": run, "runbook": runbook, "environment": environment, "dry_run": dry_run, "ci": target.ci}
-    journal.append("opened", **opened)
+    target.journal.append("opened", run=run, runbook=runbook, environment=environment, dry_run=dry_run, ci=target.ci)
     return target
+
+
+def _read_values(environment: str, values: Mapping[str, Any] | None) -> tuple[dict[str, Any], str]:
+    """The settings that were given, or those of the environment's file, and where they are from, for errors."""
+    if not values:
+        return project.read_settings(environment)
+    function = values.get("function")
+    owner = project.environment_of_function(function)
+    if owner in (None, environment):
+        return dict(values), "settings"
+    # Freezes and rules go by the environment's name, so that another environment's function would evade its own.
+    raise InvalidInput(
+        "invalid-parameters",
+        f"The settings that were given are for {function}, which is {owner}'s, not {environment}'s.",
+        next="Give environment and settings that belong together, for example with -f and no -p environment.",
+    )
 
 
 def _keep_nothing(line: str) -> None:
     """Writes no journal."""
 
 
-def _folder(runbook: str, environment: str, run: str, now: datetime) -> Path:
+def _folder(runbook: str, environment: str, *, run: str, now: datetime) -> Path:
     given = os.environ.get("BUDDY_OPS_RUN_FOLDER")
     if given:
         return Path(given)

@@ -4,7 +4,6 @@ import html
 from base64 import b64decode
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 from buddy_ops.aws import aliases, checklist_store, freezes, versions
 from buddy_ops.aws.aliases import Alias, RolloutState

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import pytest
 
-from buddy_ops.aws.aliases import InvocationResult
+from buddy_ops.aws.versions import InvocationResult
 from buddy_ops.core.errors import AwsFailed, Refused
 from buddy_ops.core.settings import SmokeTest
 from buddy_ops.deployment import smoke_tests
