@@ -146,6 +146,7 @@ class Traffic:
 
         AWS: scheduler:CreateSchedule or UpdateSchedule, writes.
         """
+        # A split is undone by clearing its weights; a switch must name the version to return to.
         if not self.switched:
             self.failsafe = failsafe.arm_split(self._target, self.run)
             return
@@ -216,6 +217,7 @@ class Traffic:
         """What is live now and when the failsafe acts, for an error's 'Now'. AWS: lambda:GetAlias, reads only."""
         state = aliases.describe_current_state(self._target, self.alias, self.read_at)
         now = self._target.clock.now()
+        # A failsafe whose time is over has acted, or lost its effect: the alias says which.
         if self.failsafe is None or self.failsafe.until <= now:
             return state
         until = time_of_day(self.failsafe.until, now)

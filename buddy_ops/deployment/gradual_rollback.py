@@ -89,6 +89,7 @@ def plan_gradual_rollback(
     stable = alias.primary
     way = " → ".join(map(exact_percent, (alias.weight, *steps)))
     calls = [f"lambda:UpdateAlias FunctionVersion={stable} weight {share:g}" for share in steps]
+    # A single step needs no failsafe: nothing is left split after it.
     if len(steps) > 1:
         calls.insert(0, "scheduler:CreateSchedule failsafe")
     title = f"v{stable} already serves alone"
@@ -243,6 +244,7 @@ class _Run:
             order = yield from show(observation, self.evidence)
             if order == "abort":
                 raise _MoveRestNow("a person aborted the steps.")
+            # In a gradual rollback the next stage is the next step down.
             if order == "promote":
                 self.paused = False
                 return

@@ -66,12 +66,15 @@ def observe(
 ) -> Observation:
     """Journal a poll while traffic is judged. Its minutes are added when it is yielded: see ``show``."""
     now = target.clock.now()
+    wake_at = next_poll(now)
+    if not weight:
+        wake_at = now  # nothing is left to wait for
     target.journal.append("observed", stage=stage, weight=weight, decision=verdict.decision, says=says)
     return Observation(
         now,
         stage,
         weight,
-        wake_at=next_poll(now) if weight else now,
+        wake_at=wake_at,
         says=says,
         verdict=verdict,
         evidence=evidence,
@@ -87,5 +90,5 @@ def show(observation: Observation, evidence: RolloutEvidence) -> Polls[Order | N
 
 
 def next_poll(now: datetime) -> datetime:
-    """When a running rollout polls again: at the next full minute."""
+    """When a running rollout polls again: at the next full minute, as CloudWatch counts them."""
     return floor_minute(now) + MINUTE

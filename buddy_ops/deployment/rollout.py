@@ -35,13 +35,8 @@ __all__ = ["Observation", "Order", "Outcome", "Rollout", "RolloutPlan", "drive_r
 
 
 @dataclass(frozen=True)
-class Publishing:
-    """The build becomes a version and must pass its smoke tests. It receives no traffic."""
-
-
-@dataclass(frozen=True)
-class Proving:
-    """A failsafe must fire at a scratch alias, before traffic depends on one."""
+class Preparing:
+    """The build becomes a version, is tested, and receives its first traffic."""
 
 
 @dataclass(frozen=True)
@@ -90,7 +85,7 @@ class Ended:
     outcome: Outcome
 
 
-Step = Publishing | Proving | Baking | Watching | Promoting | RollingBack
+Step = Preparing | Baking | Watching | Promoting | RollingBack
 State = Step | Ended
 
 ABORTED = RollingBack("aborted", ("A person aborted the rollout.",))
@@ -222,7 +217,7 @@ class _Run:
         self.started = began
         self.polled = began
         self.paused = False
-        self.frozen = ""
+        self.frozen = ""  # why no stage may begin, if deployments are frozen
         self.seen: Observation | None = None
         self.unread_since: datetime | None = None
         self.failing_since: datetime | None = None
@@ -250,15 +245,10 @@ class _Run:
 
     def _next_state(self, state: Step) -> Polls[State]:
         match state:
-            case Publishing():
+            case Preparing():
                 self.traffic.new = yield from _publish(self.target, self.plan, self.traffic.alias, self.approval)
                 if self.target.settings.lease.prove:
-                    return Proving()
-                return self._begin()
-            case Proving():
-                for wake_at in failsafe.prove_failsafe(self.target, self.traffic.stable, self.traffic.new):
-                    says = "Waiting for the failsafe to fire on a scratch alias."
-                    yield Observation(self.target.clock.now(), "prove", 0.0, wake_at=wake_at, says=says)
+                    yield from self._prove_failsafe()
                 return self._begin()
             case Promoting():
                 return (yield from self._promote(state))
@@ -291,7 +281,7 @@ class _Run:
             # Another run began since the plan was made, or the version to compare with is another one.
             if record is not None or alias.primary != self.plan.stable:
                 raise AliasMoved(self.target, alias)
-            return Publishing()
+            return Preparing()
         if record is None:
             # Since the plan was made, the rollout that it resumes was closed or rolled back.
             if self.traffic.switched:
@@ -307,6 +297,7 @@ class _Run:
     def _already_live(self) -> Ended:
         record = self.traffic.alias.rollout
         failures: list[str] = []
+        # Another rollout's schedules are not ours to delete.
         if record is not None and record.new_version == self.traffic.new:
             # A run that was killed at its very end left its schedules behind.
             failures = delete_failsafes(self.target, record.run)
@@ -326,6 +317,12 @@ class _Run:
                 raise  # the new version already serves alone, and no failsafe of ours threatens that
             return RollingBack("held", (f"The failsafe could not be armed. {failure.what}",))
         return self._state_of_alias()
+
+    def _prove_failsafe(self) -> Polls[None]:
+        """See a failsafe fire at a scratch alias, before traffic depends on one."""
+        for wake_at in failsafe.prove_failsafe(self.target, self.traffic.stable, self.traffic.new):
+            says = "Waiting for the failsafe to fire on a scratch alias."
+            yield Observation(self.target.clock.now(), "prove", 0.0, wake_at=wake_at, says=says)
 
     def _begin(self) -> State:
         """Read the minutes before, then shift to the first stage."""
@@ -379,7 +376,9 @@ class _Run:
 
     def _shifted(self) -> Baking | Watching:
         """The write took effect: from now on the stage bakes."""
+        self.failing_since = None
         record = self.traffic.record
+        # The record's time, not now: the answer to the write may have been lost until this poll.
         self.evidence.shifted(parse_utc(record.since), self.traffic.weight)
         self.traffic.confirm_shift(record.stage)
         return self._state_of_alias()
@@ -447,9 +446,12 @@ class _Run:
         return state
 
     def _read_freezes(self) -> None:
+        self.frozen = ""
         try:
-            self.frozen = "Deployments were frozen" if freezes.active_freezes(self.target) else ""
+            if freezes.active_freezes(self.target):
+                self.frozen = "Deployments were frozen"
         except AwsFailed as failure:
+            # What cannot be read may be a freeze: no stage begins, and traffic stays where it is.
             self.frozen = f"Freezes could not be read ({failure.what})"
 
     def _bake_s(self, state: Baking | Watching) -> float:
@@ -517,7 +519,9 @@ class _Run:
         """Shift to the next stage, or close the rollout after the watch. If AWS fails, the next poll decides again."""
         passed = state.passed
         try:
-            following = self._shift_up() if isinstance(passed, Baking) else self._close()
+            if isinstance(passed, Watching):
+                return self._close()
+            return self._shift_up()
         except AwsFailed as failure:
             now = self.target.clock.now()
             self.failing_since = self.failing_since or now
@@ -529,8 +533,6 @@ class _Run:
             if order == "abort":
                 return ABORTED
             return passed
-        self.failing_since = None
-        return following
 
     def _close(self) -> Ended:
         """The watch is over: the record says how."""
@@ -557,6 +559,7 @@ class _Run:
         if state.ending == "held":
             stage_after = "held"
             rejected = []
+        # The outcome names the stage and the share that were rolled back; the alias has neither afterwards.
         weight = self.traffic.weight
         stage = ""
         if self.traffic.alias.rollout is not None:

@@ -43,7 +43,9 @@ class RequestedChange:
     @property
     def name(self) -> str:
         """The new version by its number, if it has one, and what is new in it."""
-        name = f"v{self.known}" if self.known else "a new version"
+        name = "a new version"
+        if self.known:
+            name = f"v{self.known}"
         if not self.base:
             return name
         settings = ", ".join(f"{variable}={value}" for variable, value in self.variables.items())
@@ -119,6 +121,7 @@ def plan_rollout(
     # A switch at once would skip the verdict of the split that is in progress.
     if resumes is not None and resumes.shifting and strategy != "canary":
         raise rollout_under_way(target, alias, resumes)
+    # A rollout that is in progress may be resumed during a freeze: left alone, its traffic would stay split.
     if resumes is None:
         freezes.require_unfrozen(target)
     draft = _Draft(target=target, alias=alias, change=change, strategy=strategy, resumes=resumes)
@@ -338,7 +341,9 @@ class _Draft:
         """The version that serves before; empty for a first deployment."""
         if self.resumes is not None:
             return self.resumes.stable_version
-        return self.alias.primary if self.alias else ""
+        if self.alias is not None:
+            return self.alias.primary
+        return ""
 
     @property
     def live(self) -> bool:
@@ -364,8 +369,10 @@ class _Draft:
                 stage = f"stage {stage}"
             since = time_of_day(parse_utc(self.resumes.since), self.target.clock.now())
             return f"Resume run {self.resumes.run}: {name} on {resource} ({stage} since {since})"
-        first = "" if self.stable else " (first deployment)"
-        return f"Deploy {name} to {resource} by {self.strategy}{first}"
+        title = f"Deploy {name} to {resource} by {self.strategy}"
+        if not self.stable:
+            title += " (first deployment)"
+        return title
 
     def now(self) -> tuple[str, ...]:
         """What serves, and whether the change was published before."""
@@ -413,6 +420,7 @@ class _Draft:
             calls.append("lambda:PublishVersion")
         if not self.stable:
             return (*calls, "lambda:CreateAlias")
+        # The failsafe comes before the split that it protects, and after a switch, whose revision it names.
         shares = [stage for stage in self.stages if stage < 1]
         if shares:
             calls.append("scheduler:CreateSchedule failsafe")
@@ -430,8 +438,7 @@ class _Draft:
         if self.strategy in settings.rollout.smoke_tested:
             tests = count(len(settings.smoke_tests), "smoke test")
             yield f"{tests} must pass before the new version receives traffic."
-        record = self.alias.rollout if self.alias else None
-        if record is not None and self.change.known in record.rejected_versions:
+        if self.alias and self.alias.rollout and self.change.known in self.alias.rollout.rejected_versions:
             yield f"Warning: this build was rolled back before (as v{self.change.known})."
         # Alarms are shown and refuse nothing: this build may be what ends them.
         try:
