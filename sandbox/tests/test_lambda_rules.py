@@ -561,7 +561,7 @@ def test_provisioned_concurrency_is_not_for_split_aliases(lam: Any, two: str) ->
     lam.update_alias(FunctionName=two, Name="live", RoutingConfig={})
     assert put(Qualifier="live", **given)["RequestedProvisionedConcurrentExecutions"] == 1
     listed = lam.list_provisioned_concurrency_configs(FunctionName=two)["ProvisionedConcurrencyConfigs"]
-    assert [(each["FunctionArn"].split(":")[-1], each["Status"]) for each in listed] == [("live", "READY")]
+    assert [(each["FunctionArn"].split(":")[-1], each["Status"]) for each in listed] == [("live", "IN_PROGRESS")]
     assert refusal(lam.put_function_concurrency, FunctionName=two, ReservedConcurrentExecutions=0) == INVALID
     lam.delete_provisioned_concurrency_config(FunctionName=two, Qualifier="live")
     assert refusal(lam.get_provisioned_concurrency_config, FunctionName=two, Qualifier="live") == missing

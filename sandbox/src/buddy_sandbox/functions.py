@@ -22,12 +22,10 @@ from buddy_sandbox.wire import AwsError, Params
 ACCOUNT = "123456789012"
 LATEST = "$LATEST"
 CONFIGURABLE = {"Architectures", "DeadLetterConfig", "Description", "Environment", "EphemeralStorage", "Handler"} | {
-    *("KMSKeyArn", "LoggingConfig", "MemorySize", "Role", "Runtime", "Timeout", "TracingConfig")
+    *("KMSKeyArn", "LoggingConfig", "MemorySize", "Role", "Runtime", "SnapStart", "Timeout", "TracingConfig")
 }
 """The members of a configuration that this Lambda keeps; it refuses others rather than losing them silently."""
 
-ZIP_LIMIT = 50 * 1024 * 1024
-UNZIPPED_LIMIT = 262144000
 _ENVIRONMENT_LIMIT = 4096
 _PAGE = 50
 _ARN = r"(?:arn:aws:lambda:(?P<region>[^:]+):)?(?:(?P<account>\d{12}):)?function:"
@@ -56,6 +54,8 @@ class VersionConfig:
 
     timeout_s: int
     memory_mb: int
+    log_group: str = ""
+    json_logs: bool = False
 
 
 @dataclass(frozen=True)
@@ -67,20 +67,20 @@ class Code:
     profile: FaultProfile | None
 
     @classmethod
-    def of(cls, zipped: bytes) -> "Code":
-        """Check a package as Lambda does on upload."""
+    def of(cls, zipped: bytes, unzipped_limit: int) -> "Code":
+        """Check a package as Lambda does on upload; ``unzipped_limit`` is in bytes."""
         try:
             with zipfile.ZipFile(io.BytesIO(zipped)) as archive:
                 unzipped = sum(entry.file_size for entry in archive.infolist())
-                if unzipped <= UNZIPPED_LIMIT and archive.testzip() is not None:
+                if unzipped <= unzipped_limit and archive.testzip() is not None:
                     raise zipfile.BadZipFile("a file's checksum is wrong")
             profile = builds.find_profile(zipped)
         except zipfile.BadZipFile:
             raise invalid("Could not unzip uploaded file. Please check your file, then try to upload again.") from None
         except ValueError as error:
             raise invalid(f"{builds.PROFILE_FILE}: {error}") from None
-        if unzipped > UNZIPPED_LIMIT:
-            raise invalid(f"Unzipped size must be smaller than {UNZIPPED_LIMIT} bytes")
+        if unzipped > unzipped_limit:
+            raise invalid(f"Unzipped size must be smaller than {unzipped_limit} bytes")
         return cls(zipped, base64.b64encode(hashlib.sha256(zipped).digest()).decode(), profile)
 
 
@@ -115,6 +115,15 @@ class Version:
         """The RevisionId that a read at ``now`` shows."""
         return self.settled_revision if now >= self.settles_at else self.revision
 
+    def snap_start(self) -> str:
+        """SnapStart's ApplyOn: 'None' or 'PublishedVersions'."""
+        return str(self.config.get("SnapStart", {}).get("ApplyOn", "None"))
+
+    def _optimization(self, now: float) -> str:
+        """'On' for a published version whose snapshot is ready; $LATEST has none."""
+        ready = self.number != LATEST and now >= self.settles_at
+        return "On" if ready and self.snap_start() == "PublishedVersions" else "Off"
+
     def rotate(self) -> None:
         """Take on a new RevisionId, after a write that leaves the state alone."""
         self.revision, self.settled_revision = new_revision(), new_revision()
@@ -137,8 +146,10 @@ class Version:
             "CodeSize": len(self.code.zipped),
             "ConfigSha256": _sha256(self.config),
             "PackageType": "Zip",
-            "LastModified": datetime.fromtimestamp(self.modified, UTC).strftime("%Y-%m-%dT%H:%M:%S.000+0000"),
+            "LastModified": _iso(self.modified),
             "RevisionId": self.revision_at(now),
+            "RuntimeVersionConfig": {"RuntimeVersionArn": _runtime_arn(arn, self.config["Runtime"])},
+            "SnapStart": {"ApplyOn": self.snap_start(), "OptimizationStatus": self._optimization(now)},
             "State": "Active",
         }
         if now >= self.settles_at:
@@ -159,6 +170,23 @@ class Alias:
     weight: float = 0.0
     description: str = ""
     revision: str = field(default_factory=new_revision)
+    moving_until: float | None = None
+    """Until when Lambda itself keeps the old version's weight 1.0, while it allocates provisioned concurrency."""
+
+    def move(self, old_version: str, until: float) -> None:
+        """Leave all traffic on the old version until ``until`` (epoch seconds)."""
+        self.second, self.weight, self.moving_until = old_version, 1.0, until
+
+    def settle(self, now: float) -> None:
+        """Remove the weight that Lambda set itself, once the capacity is allocated."""
+        if self.moving_until is not None and now >= self.moving_until:
+            self.stop_moving()
+            self.revision = new_revision()
+
+    def stop_moving(self) -> None:
+        """Remove the weight that Lambda set itself, if there is one."""
+        if self.moving_until is not None:
+            self.second, self.weight, self.moving_until = None, 0.0, None
 
     def route(self, routing: Mapping[str, Any] | None) -> None:
         """Apply a RoutingConfig: None keeps what is there, an empty one clears it."""
@@ -179,6 +207,28 @@ class Alias:
 
 
 @dataclass
+class Provisioned:
+    """Provisioned concurrency of a version or an alias: ``available`` of ``requested`` until ``ready_at``."""
+
+    requested: int
+    available: int
+    ready_at: float
+    modified: float
+
+    def describe(self, now: float) -> dict[str, Any]:
+        """As GetProvisionedConcurrencyConfig shows it at ``now``."""
+        ready = now >= self.ready_at
+        count = self.requested if ready else self.available
+        return {
+            "RequestedProvisionedConcurrentExecutions": self.requested,
+            "AllocatedProvisionedConcurrentExecutions": count,
+            "AvailableProvisionedConcurrentExecutions": count,
+            "Status": "READY" if ready else "IN_PROGRESS",
+            "LastModified": _iso(self.modified),
+        }
+
+
+@dataclass
 class Function:
     """A function with everything under its name. ``highest`` is the last number given, never given again."""
 
@@ -192,7 +242,7 @@ class Function:
     tags: dict[str, str] = field(default_factory=dict)
     reserved: int | None = None
     policies: dict[str, dict[str, dict[str, Any]]] = field(default_factory=dict)
-    provisioned: dict[str, int] = field(default_factory=dict)
+    provisioned: dict[str, "Provisioned"] = field(default_factory=dict)
 
     def version(self, qualifier: str | None) -> Version:
         """The version that a qualifier means; an alias's is its primary."""
@@ -244,10 +294,20 @@ def configure(old: Mapping[str, Any], params: Params) -> dict[str, Any]:
         problem = "because the environment variables you have provided exceeded the 4KB limit."
         raise invalid(f"Lambda was unable to configure your environment variables {problem}")
     merged = {**old, **given}
+    if "LoggingConfig" in given:
+        merged["LoggingConfig"] = _logging({**old.get("LoggingConfig", {}), **given["LoggingConfig"]})
     # An empty dead-letter target is how one is taken away.
     if not merged.get("DeadLetterConfig", {}).get("TargetArn"):
         merged.pop("DeadLetterConfig", None)
     return merged
+
+
+def _logging(config: dict[str, Any]) -> dict[str, Any]:
+    """A LoggingConfig as Lambda keeps it: levels exist for JSON only, and are INFO if not given."""
+    levels = {"ApplicationLogLevel": "INFO", "SystemLogLevel": "INFO"}
+    if config.get("LogFormat") == "JSON":
+        return {**levels, **config}
+    return {name: value for name, value in config.items() if name not in levels}
 
 
 def page(items: Mapping[str, dict[str, Any]], params: Params, member: str) -> dict[str, Any]:
@@ -259,7 +319,7 @@ def page(items: Mapping[str, dict[str, Any]], params: Params, member: str) -> di
     # The next key in the listing's own order, even if the marker's item is gone meanwhile.
     start = next((n for n, key in enumerate(keys) if _order(key) > _order(marker)), len(keys)) if marker else 0
     shown = keys[start : start + min(params.get("MaxItems") or _PAGE, _PAGE)]
-    states = ("State", "LastUpdateStatus")
+    states = ("State", "LastUpdateStatus", "RuntimeVersionConfig")
     rows = [{name: value for name, value in items[key].items() if not name.startswith(states)} for key in shown]
     more = {"NextMarker": shown[-1]} if start + len(shown) < len(keys) else {}
     return {member: rows, **more}
@@ -275,7 +335,7 @@ def parse_name(params: Params, region: str) -> tuple[str, str | None]:
     if match is None:
         raise invalid(f"Invalid function name {params.get('FunctionName')}")
     if (match["region"] or region, match["account"] or ACCOUNT) != (region, ACCOUNT):
-        raise missing(f"Functions of {match['region']} {match['account']} are not reachable in {region} {ACCOUNT}")
+        raise missing(f"Functions from '{match['region']}' are not reachable in this region ('{region}')")
     given = params.get("Qualifier") or None
     if given and match["qualifier"] and given != match["qualifier"]:
         raise invalid("The derived qualifier from the function name does not match the specified qualifier.")
@@ -322,6 +382,15 @@ def _constraints(shape: Any, value: Any) -> Iterator[tuple[bool, str]]:
         yield not matches and value != "", f"Member must satisfy regular expression pattern: {limits['pattern']}"
 
 
+def _iso(at: float) -> str:
+    return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%dT%H:%M:%S.000+0000")
+
+
+def _runtime_arn(function_arn: str, runtime: str) -> str:
+    region = function_arn.split(":")[3]
+    return f"arn:aws:lambda:{region}::runtime:{hashlib.sha256(runtime.encode()).hexdigest()}"
+
+
 def _sha256(value: Any) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
@@ -339,6 +408,11 @@ def missing(message: str) -> AwsError:
 def conflict(message: str) -> AwsError:
     """ResourceConflictException."""
     return AwsError("ResourceConflictException", message, Type="User")
+
+
+def busy(why: str) -> AwsError:
+    """ResourceConflictException for a function whose state does not allow the operation."""
+    return conflict(f"The operation cannot be performed at this time. {why}")
 
 
 def check_revision(params: Params, current: str) -> None:

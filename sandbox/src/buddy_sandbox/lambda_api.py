@@ -16,7 +16,7 @@ from moto.core.model import OperationModel
 from werkzeug.wrappers import Response
 
 from buddy_sandbox.faults import PROFILES, FaultProfile
-from buddy_sandbox.functions import Function, Routing, Version, VersionConfig, conflict, pick
+from buddy_sandbox.functions import Function, Routing, Version, VersionConfig, busy, pick
 from buddy_sandbox.lambda_control import ControlPlane, Time
 from buddy_sandbox.runtime import Build, Execution, Request, Runtime, log_lines
 from buddy_sandbox.wire import AwsError, Params, Raw, Service
@@ -103,6 +103,7 @@ class Lambda(ControlPlane):
     def routing(self, function: str, alias: str) -> Routing | None:
         """Where an alias sends its requests now; None without such a function or alias."""
         with self._lock:
+            self._settle_aliases()
             fn = self._functions.get(function)
             to = fn.aliases.get(alias) if fn else None
             return Routing(to.primary, to.second, to.weight, to.revision, fn.reserved) if fn and to else None
@@ -114,7 +115,10 @@ class Lambda(ControlPlane):
     def version_config(self, function: str, version: str) -> VersionConfig:
         """A version's timeout and memory. Raises AwsError for an unknown version."""
         config = self._serving(function, version).config
-        return VersionConfig(config["Timeout"], config["MemorySize"])
+        logging = config["LoggingConfig"]
+        return VersionConfig(
+            config["Timeout"], config["MemorySize"], logging["LogGroup"], logging["LogFormat"] == "JSON"
+        )
 
     def age_s(self, function: str, version: str, at: float) -> float:
         """Seconds from the version's first request to this one, which may be the first. Raises AwsError if unknown."""
@@ -166,9 +170,9 @@ class Lambda(ControlPlane):
             # Only a split draws, so that the seed gives the same draws however often an unsplit alias is probed.
             qualifier = pick(routing, self._random.random() if routing.second else 1.0)
         version = fn.serving(qualifier, now)
-        if version.pending and now < version.settles_at:
-            state = "The function is currently in the following state: Pending"
-            raise conflict(f"The operation cannot be performed at this time. {state}")
+        state = self._shown(fn, version, None)["State"]
+        if state != "Active":
+            raise busy(f"The function is currently in the following state: {state}")
         if fn.reserved == 0 and kind != "DryRun":
             self._telemetry.throttled(fn.name, fn.name + suffix, now)
             reason = "ReservedFunctionConcurrentInvocationLimitExceeded"

@@ -4,6 +4,7 @@ Knows the operations. Never runs a handler, never uses moto's Lambda, and keeps 
 """
 
 import json
+import math
 import threading
 from collections.abc import Callable
 from dataclasses import replace
@@ -19,7 +20,9 @@ from buddy_sandbox.functions import (
     Alias,
     Code,
     Function,
+    Provisioned,
     Version,
+    busy,
     conflict,
     invalid,
     missing,
@@ -27,7 +30,6 @@ from buddy_sandbox.functions import (
 )
 from buddy_sandbox.wire import AwsError, Params, Raw, Service
 
-CONCURRENCY = 1000
 UNRESERVED_MINIMUM = 100
 _FROM_S3 = {"S3Bucket", "S3Key", "S3ObjectVersion"}
 _DEFAULTS = {
@@ -35,9 +37,33 @@ _DEFAULTS = {
     "Description": "",
     "EphemeralStorage": {"Size": 512},
     "MemorySize": 128,
+    "SnapStart": {"ApplyOn": "None"},
     "Timeout": 3,
     "TracingConfig": {"Mode": "PassThrough"},
 }
+
+_REASONS: dict[str, dict[str, str]] = {
+    "Pending": {"StateReason": "The function is being created.", "StateReasonCode": "Creating"},
+    "Inactive": {"StateReason": "The function is idle.", "StateReasonCode": "Idle"},
+    "Failed": {
+        "StateReason": "The function's execution role is not valid or cannot be assumed by Lambda.",
+        "StateReasonCode": "InvalidConfiguration",
+    },
+}
+_UPDATE_REASONS: dict[str, dict[str, str]] = {
+    "InProgress": {
+        "LastUpdateStatusReason": "The function is being created.",
+        "LastUpdateStatusReasonCode": "Creating",
+    },
+    "Failed": {
+        "LastUpdateStatusReason": "The update could not be applied.",
+        "LastUpdateStatusReasonCode": "InternalError",
+    },
+}
+_KMS_DENIED = (
+    "Lambda was unable to decrypt your environment variables because the KMS access was denied. "
+    "Please check your KMS permissions. KMS Exception: AccessDeniedException"
+)
 
 
 class Time(Protocol):
@@ -54,9 +80,33 @@ class ControlPlane(Service):
         region: of the ARNs.
         update_s: virtual seconds that $LATEST is InProgress after an update, and a new version Pending.
         fetch_s3: (bucket, key, version id) to a package; raises LookupError for one that is not there.
+
+    Attributes that may be set at any time, each with AWS's usual value:
+        update_s: as the argument.
+        allocation_s: virtual seconds until provisioned concurrency is allocated; meanwhile an alias that was moved to
+            another version keeps the weight {old version: 1.0}.
+        snapshot_s: virtual seconds that a new version with SnapStart is Pending.
+        latest_state: State of every $LATEST instead of its own: 'Pending', 'Inactive' or 'Failed'; '' for its own.
+        version_state: the same for every published version.
+        update_status: LastUpdateStatus of every $LATEST instead of its own: 'InProgress' or 'Failed'; '' for its own.
+        kms_denied: whether callers may not use the KMS keys that encrypt environments.
+        zip_limit: bytes of a package that is sent with the call.
+        unzipped_limit: bytes of a package once unpacked.
+        storage_limit: bytes of all packages in the account.
+        concurrency: concurrent executions of the account.
     """
 
     name = "lambda"
+    allocation_s = 120.0
+    snapshot_s = 120.0
+    latest_state = ""
+    version_state = ""
+    update_status = ""
+    kms_denied = False
+    zip_limit = 50 * 1024 * 1024
+    unzipped_limit = 262144000
+    storage_limit = 75 * 1024**3
+    concurrency = 1000
 
     def __init__(
         self, clock: Time, region: str, update_s: float, fetch_s3: Callable[[str, str, str | None], bytes] | None
@@ -73,6 +123,7 @@ class ControlPlane(Service):
         if problem := functions.violation(operation.input_shape, params):
             return self._answer(operation, AwsError("ValidationException", problem), functions.new_revision(), 400)
         with self._lock:
+            self._settle_aliases()
             return super().call(operation, params)
 
     # Functions and their code.
@@ -89,7 +140,7 @@ class ControlPlane(Service):
         logging = {"LogFormat": "Text", "LogGroup": f"/aws/lambda/{name}"}
         config = functions.configure({**_DEFAULTS, "LoggingConfig": logging}, params)
         now = self._clock.now()
-        latest = Version(LATEST, config, self._code(params["Code"]), now, now + self.update_s)
+        latest = Version(LATEST, config, self._code(params["Code"], "CreateFunction"), now, now + self.update_s)
         fn = self._functions[name] = Function(name, self._arn(name), latest, tags=dict(params.get("Tags") or {}))
         return self._publish(fn, None) if params.get("Publish") else self._shown(fn, latest, None)
 
@@ -133,7 +184,7 @@ class ControlPlane(Service):
     def update_function_code(self, params: Params) -> dict[str, Any]:
         fn = self._writable(params)
         self._refuse_unsupported(params, {"FunctionName", "Publish", "DryRun", "RevisionId", "ZipFile"} | _FROM_S3)
-        code = self._code(params)
+        code = self._code(params, "UpdateFunctionCode")
         if params.get("DryRun"):
             return self._shown(fn, replace(fn.latest, code=code), None)
         self._update(fn, fn.latest.config, code)
@@ -169,15 +220,26 @@ class ControlPlane(Service):
 
     def update_alias(self, params: Params) -> dict[str, Any]:
         fn, _ = self._function(params)
-        old = fn.alias(params["Name"])
+        old = fn.aliases.get(params["Name"])
+        if old is None:
+            raise missing(f"Alias not found: {fn.arn}:{params['Name']}")
         functions.check_revision(params, old.revision)
         # A new RevisionId for every update, one that changes nothing included.
         alias = replace(old, revision=functions.new_revision())
         alias.primary = params.get("FunctionVersion") or old.primary
         if params.get("Description") is not None:
             alias.description = params["Description"]
+        serving = self._serving_version(old)
+        alias.stop_moving()
         alias.route(params.get("RoutingConfig"))
-        return fn.put_alias(alias)
+        shown = fn.put_alias(alias)
+        provisioned = fn.provisioned.get(alias.name)
+        if provisioned is not None and alias.second is None and alias.primary != serving and self.allocation_s > 0:
+            # The reply does not show the weight yet (recorded); reads do (terraform-provider-aws, request 48116).
+            if alias.primary != old.primary:
+                self._allocate(provisioned)
+            alias.move(serving, provisioned.ready_at)
+        return shown
 
     def get_alias(self, params: Params) -> dict[str, Any]:
         fn, _ = self._function(params)
@@ -197,15 +259,16 @@ class ControlPlane(Service):
     # Concurrency.
 
     def put_function_concurrency(self, params: Params) -> dict[str, Any]:
-        fn, _ = self._function(params)
+        fn = self._unqualified(params)
         wanted = params["ReservedConcurrentExecutions"]
         others = sum(other.reserved or 0 for other in self._functions.values() if other is not fn)
-        if CONCURRENCY - others - wanted < UNRESERVED_MINIMUM:
+        if self.concurrency - others - wanted < UNRESERVED_MINIMUM:
             below = f"UnreservedConcurrentExecution below its minimum value of [{UNRESERVED_MINIMUM}]."
             raise invalid(f"Specified ReservedConcurrentExecutions for function decreases account's {below}")
-        if wanted < (provisioned := sum(fn.provisioned.values())):
+        provisioned = sum(each.requested for each in fn.provisioned.values())
+        if wanted < provisioned:
             lower = f"should not be lower than function's total provisioned concurrency [{provisioned}]."
-            raise invalid(f"ReservedConcurrentExecutions {wanted} {lower}")
+            raise invalid(f" ReservedConcurrentExecutions  {wanted} {lower}")
         fn.reserved = wanted
         return {"ReservedConcurrentExecutions": wanted}
 
@@ -221,18 +284,21 @@ class ControlPlane(Service):
         if fn.version(qualifier) is fn.latest:
             raise invalid("Provisioned Concurrency Configs cannot be applied to unpublished function versions.")
         if qualifier in fn.aliases and fn.aliases[qualifier].second is not None:
-            raise invalid("Provisioned Concurrency Configs cannot be applied to an alias with a routing configuration.")
-        fn.provisioned[str(qualifier)] = params["ProvisionedConcurrentExecutions"]
-        return self.get_provisioned_concurrency_config(params)
+            raise invalid("Alias with weights can not be used with Provisioned Concurrency")
+        self._refuse_provisioning(fn, str(qualifier), params["ProvisionedConcurrentExecutions"])
+        now, before = self._clock.now(), fn.provisioned.get(str(qualifier))
+        available = before.requested if before else 0
+        made = Provisioned(params["ProvisionedConcurrentExecutions"], available, now + self.allocation_s, now)
+        fn.provisioned[str(qualifier)] = made
+        return made.describe(now)
 
     def get_provisioned_concurrency_config(self, params: Params) -> dict[str, Any]:
         fn, qualifier = self._function(params)
+        self._provisionable(fn, qualifier)
         if qualifier not in fn.provisioned:
             code = "ProvisionedConcurrencyConfigNotFoundException"
             raise AwsError(code, "No Provisioned Concurrency Config found for this function", Type="User")
-        kinds = ("Requested", "Allocated", "Available")
-        counts = {f"{kind}ProvisionedConcurrentExecutions": fn.provisioned[qualifier] for kind in kinds}
-        return {**counts, "Status": "READY"}
+        return fn.provisioned[qualifier].describe(self._clock.now())
 
     def list_provisioned_concurrency_configs(self, params: Params) -> dict[str, Any]:
         fn, _ = self._function(params)
@@ -244,16 +310,17 @@ class ControlPlane(Service):
 
     def delete_provisioned_concurrency_config(self, params: Params) -> None:
         fn, qualifier = self._function(params)
+        self._provisionable(fn, qualifier)
         fn.provisioned.pop(str(qualifier), None)
 
     def get_account_settings(self, params: Params) -> dict[str, Any]:
         found = self._functions.values()
-        unreserved = CONCURRENCY - sum(fn.reserved or 0 for fn in found)
-        stored = sum(len(version.code.zipped) for fn in found for version in (fn.latest, *fn.versions.values()))
-        limit = {"TotalCodeSize": 80530636800, "ConcurrentExecutions": CONCURRENCY}
-        limit |= {"CodeSizeUnzipped": functions.UNZIPPED_LIMIT, "CodeSizeZipped": functions.ZIP_LIMIT}
+        unreserved = self.concurrency - sum(fn.reserved or 0 for fn in found)
+        limit = {"TotalCodeSize": self.storage_limit, "ConcurrentExecutions": self.concurrency}
+        limit |= {"CodeSizeUnzipped": self.unzipped_limit, "CodeSizeZipped": self.zip_limit}
         limit |= {"UnreservedConcurrentExecutions": unreserved}
-        return {"AccountLimit": limit, "AccountUsage": {"TotalCodeSize": stored, "FunctionCount": len(found)}}
+        usage = {"TotalCodeSize": self._stored(), "FunctionCount": len(found)}
+        return {"AccountLimit": limit, "AccountUsage": usage}
 
     # Tags and permissions.
 
@@ -309,14 +376,75 @@ class ControlPlane(Service):
     def _writable(self, params: Params) -> Function:
         """The function, if its RevisionId is the one given and no update is in progress."""
         fn, _ = self._function(params)
-        now = self._clock.now()
-        functions.check_revision(params, fn.latest.revision_at(now))
-        if now < fn.latest.settles_at:
-            why = f"An update is in progress for resource: {fn.arn}"
-            if fn.latest.pending:
-                why = "The function is currently in the following state: Pending"
-            raise conflict(f"The operation cannot be performed at this time. {why}")
+        functions.check_revision(params, fn.latest.revision_at(self._clock.now()))
+        shown = self._shown(fn, fn.latest, None)
+        if shown["State"] in ("Pending", "Failed"):
+            raise busy(f"The function is currently in the following state: {shown['State']}")
+        if shown.get("LastUpdateStatus") == "InProgress":
+            raise busy(f"An update is in progress for resource: {fn.arn}")
         return fn
+
+    def _unqualified(self, params: Params) -> Function:
+        """The function, for an operation that takes no version or alias."""
+        name, qualifier = functions.parse_name(params, self.region)
+        if name not in self._functions:
+            raise missing(f"Function not found: {self._arn(name)}:{LATEST}")
+        if qualifier is not None:
+            permitted = "This operation is permitted on Lambda functions only."
+            unsupported = "Aliases and versions do not support this operation."
+            advice = "Please specify either a function name or an unqualified function ARN."
+            raise invalid(f"{permitted} {unsupported} {advice}")
+        return self._functions[name]
+
+    def _provisionable(self, fn: Function, qualifier: str | None) -> None:
+        """Refuse a qualifier that is neither an alias nor a published version."""
+        if qualifier in (None, LATEST):
+            raise invalid("The function resource provided must be an alias or a published version.")
+        if not str(qualifier).isdecimal():
+            fn.alias(str(qualifier))
+        fn.version(qualifier)
+
+    def _refuse_provisioning(self, fn: Function, qualifier: str, wanted: int) -> None:
+        self._provisionable(fn, qualifier)
+        if qualifier in fn.aliases and fn.aliases[qualifier].primary in fn.provisioned:
+            owner = "Alias can't be used for Provisioned Concurrency configuration"
+            raise conflict(f"{owner} on an already Provisioned version")
+        if any(alias.primary == qualifier and alias.name in fn.provisioned for alias in fn.aliases.values()):
+            raise conflict("Version is pointed by a Provisioned Concurrency alias")
+        total = wanted + sum(each.requested for name, each in fn.provisioned.items() if name != qualifier)
+        if fn.reserved is not None:
+            if total > fn.reserved:
+                greater = "should not be greater than the reservedConcurrentExecution for function"
+                raise invalid(f"Requested Provisioned Concurrency {greater}")
+            return
+        unreserved = self.concurrency - sum(each.reserved or 0 for each in self._functions.values())
+        if total > unreserved:
+            greater = f"is greater than account's unreserved concurrency [{unreserved}]."
+            raise invalid(f"Specified ConcurrentExecutions for function {greater}")
+        if unreserved - total < UNRESERVED_MINIMUM:
+            below = f"UnreservedConcurrentExecution below its minimum value of [{UNRESERVED_MINIMUM}]."
+            raise invalid(f"Specified ConcurrentExecutions for function decreases account's {below}")
+
+    def _allocate(self, provisioned: Provisioned) -> None:
+        """Begin to allocate anew for another version; the old one's capacity serves meanwhile."""
+        now = self._clock.now()
+        provisioned.available = provisioned.describe(now)["AvailableProvisionedConcurrentExecutions"]
+        provisioned.ready_at = now + self.allocation_s
+
+    def _serving_version(self, alias: Alias) -> str:
+        """Which version has all traffic of an alias, the one that Lambda itself keeps included."""
+        return alias.second if alias.moving_until is not None and alias.second else alias.primary
+
+    def _settle_aliases(self) -> None:
+        now = self._clock.now()
+        for fn in self._functions.values():
+            for alias in fn.aliases.values():
+                alias.settle(now)
+
+    def _stored(self) -> int:
+        """Bytes of all packages in the account."""
+        found = self._functions.values()
+        return sum(len(version.code.zipped) for fn in found for version in (fn.latest, *fn.versions.values()))
 
     def _update(self, fn: Function, config: dict[str, Any], code: Code) -> None:
         now = self._clock.now()
@@ -327,29 +455,53 @@ class ControlPlane(Service):
         last = fn.versions.get(str(fn.highest))
         if last is None or last.published_from != fn.latest.fingerprint():
             now = self._clock.now()
+            self._refuse_full_storage(fn.latest.code)
             fn.highest += 1
-            last = fn.latest.published(fn.highest, description or None, now, now + self.update_s)
+            # Published alone it is Active at once (recorded); with a create or an update, when that has settled.
+            snapshot_s = self.snapshot_s if fn.latest.snap_start() == "PublishedVersions" else 0.0
+            settles_at = max(now, fn.latest.settles_at) + snapshot_s
+            last = fn.latest.published(fn.highest, description or None, now, settles_at)
             fn.versions[last.number] = last
             fn.latest.rotate()
         return self._shown(fn, last, last.number)
 
-    def _code(self, given: Params) -> Code:
+    def _code(self, given: Params, operation: str) -> Code:
+        code = self._given_code(given, operation)
+        self._refuse_full_storage(code)
+        return code
+
+    def _refuse_full_storage(self, code: Code) -> None:
+        if self._stored() + len(code.zipped) > self.storage_limit:
+            raise AwsError("CodeStorageExceededException", "Code storage limit exceeded.", Type="User")
+
+    def _given_code(self, given: Params, operation: str) -> Code:
         if zipped := given.get("ZipFile"):
-            if len(zipped) > functions.ZIP_LIMIT:
-                message = f"Request must be smaller than {functions.ZIP_LIMIT * 4 // 3} bytes for the operation"
-                raise AwsError("RequestTooLargeException", message, Type="User")
-            return Code.of(zipped)
+            if len(zipped) > self.zip_limit:
+                # The limit is on the request, in which the package is base64.
+                limit = math.ceil(self.zip_limit * 4 / 3)
+                message = f"Request must be smaller than {limit} bytes for the {operation} operation"
+                raise AwsError("RequestEntityTooLargeException", message, status=413, Type="User")
+            return Code.of(zipped, self.unzipped_limit)
         if not given.get("S3Bucket") or not given.get("S3Key") or self._fetch_s3 is None:
             raise invalid("Please provide a source for function code.")
         try:
-            return Code.of(self._fetch_s3(given["S3Bucket"], given["S3Key"], given.get("S3ObjectVersion")))
+            package = self._fetch_s3(given["S3Bucket"], given["S3Key"], given.get("S3ObjectVersion"))
+            return Code.of(package, self.unzipped_limit)
         except LookupError:
             message = "S3 Error Code: NoSuchKey. S3 Error Message: The specified key does not exist."
             raise invalid(f"Error occurred while GetObject. {message}") from None
 
     def _shown(self, fn: Function, version: Version, qualifier: str | None) -> dict[str, Any]:
         arn = f"{fn.arn}:{qualifier}" if qualifier else fn.arn
-        return version.describe(fn.name, arn, self._clock.now())
+        shown = version.describe(fn.name, arn, self._clock.now())
+        forced = self.latest_state if version.number == LATEST else self.version_state
+        if forced:
+            shown |= {"State": forced, **_REASONS.get(forced, {})}
+        if self.update_status and version.number == LATEST:
+            shown |= {"LastUpdateStatus": self.update_status, **_UPDATE_REASONS[self.update_status]}
+        if self.kms_denied and shown.get("KMSKeyArn") and shown.get("Environment"):
+            shown["Environment"] = {"Error": {"ErrorCode": "AccessDeniedException", "Message": _KMS_DENIED}}
+        return shown
 
     def _policy(self, params: Params) -> tuple[Function, str | None, dict[str, dict[str, Any]]]:
         fn, qualifier = self._function(params)
