@@ -6,7 +6,9 @@ that both matrices grow by themselves.
 
 import asyncio
 import json
+import math
 import os
+import random
 import signal
 import threading
 from collections.abc import Callable, Iterator
@@ -583,6 +585,15 @@ def parts() -> list[Any]:
     ]
 
 
-def chosen(points: list[T], part: str, one_in: int) -> list[T]:
-    """The points of a part: a slice of all, or a sample, always the same, spread over all of them, and never none."""
-    return points[min(one_in, len(points)) // 2 :: one_in] if part == "sample" else points[int(part) :: SLICES]
+def chosen(points: list[T], name: str, part: str, one_in: int, kind: Callable[[T], object] = lambda _: None) -> list[T]:
+    """The points of a part: a slice of all, or the sample.
+
+    The sample is one in ``one_in`` of each kind of point, at least one, drawn with a seed that is the runbook's name.
+    """
+    if part != "sample":
+        return points[int(part) :: SLICES]
+    drawn, sample = random.Random(name), []
+    for kind_ in sorted({kind(point) for point in points}, key=str):
+        own = [point for point in points if kind(point) == kind_]
+        sample += drawn.sample(own, math.ceil(len(own) / one_in))
+    return sample
