@@ -37,6 +37,7 @@ def publish_build(target: Target, plan: RolloutPlan, alias: Alias | None, approv
         BuddyError: ``publish-failed``.
     """
     began = target.clock.now()
+    description = _description(target, plan, approval)
     try:
         latest = versions.read_version(target)
         # Only what differs is written: another run of the same plan may have done a part already.
@@ -47,10 +48,10 @@ def publish_build(target: Target, plan: RolloutPlan, alias: Alias | None, approv
         if latest.variables != wanted:
             versions.update_environment(target, wanted, latest.revision)
             latest = yield from _wait_until_settled(target, alias, LATEST)
-        version = versions.publish_version(target, latest, _description(target, plan, approval))
+        version = versions.publish_version(target, latest, description)
         yield from _wait_until_settled(target, alias, version)
     except Conflict as failure:
-        publisher = yield from _find_publisher(target, began)
+        publisher = yield from _find_publisher(target, began, own=description)
         raise _collided(target, alias, publisher, failure) from failure
     return version
 
@@ -84,19 +85,19 @@ def _environment(target: Target, plan: RolloutPlan, latest: Version) -> dict[str
 
 def _description(target: Target, plan: RolloutPlan, approval: Approval) -> str:
     """The version's Description: the run, and who changed which variable. ``flag_history`` shows it."""
-    description = _run_label(target)
+    description = f"run {target.run}"
     if plan.change.base:
         changes = ", ".join(f"{name}={value}" for name, value in plan.change.variables.items())
         description = f"{description}: {changes} by {join_words(approval.by)}"
     return description[:DESCRIPTION_LIMIT]
 
 
-def _run_label(target: Target) -> str:
-    return f"run {target.run}"
+def _find_publisher(target: Target, since: datetime, *, own: str) -> Polls[str]:
+    """Who changed $LATEST while this run published; a general answer if it does not show itself in time.
 
-
-def _find_publisher(target: Target, since: datetime) -> Polls[str]:
-    """Who changed $LATEST while this run published; a general answer if it does not show itself in time."""
+    Args:
+        own: the Description of the version that this run publishes.
+    """
     for _ in range(COLLISION_POLLS):
         alias = aliases.read_alias(target)
         if alias is not None:
@@ -104,7 +105,7 @@ def _find_publisher(target: Target, since: datetime) -> Polls[str]:
             if alias.rollout is not None and alias.rollout.open and alias.rollout.run != target.run:
                 return f"Run {alias.rollout.run}"
             # A version that was there before says nothing about the present.
-            if newest.modified_at >= since and not newest.description.startswith(_run_label(target)):
+            if newest.modified_at >= since and newest.description != own:
                 return f"The publisher of v{newest.number} ({newest.description or 'no description'})"
         yield _waiting(target, "Another run changed $LATEST. Waiting to find out which one.")
     return "Another user or tool"

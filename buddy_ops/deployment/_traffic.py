@@ -58,7 +58,7 @@ class Traffic:
     @property
     def switched(self) -> bool:
         """Whether the new version receives all traffic."""
-        return self.alias.primary == self.new and self.alias.additional is None
+        return self.alias.serving == (self.new,)
 
     @property
     def weight(self) -> float:
@@ -209,7 +209,7 @@ class Traffic:
                 collision = moved
                 self._keep(moved.alias)
                 # Another run was first: nothing is left to take away.
-                if self.new and self.new not in (self.alias.primary, self.alias.additional):
+                if self.new and self.new not in self.alias.serving:
                     raise
         raise collision
 

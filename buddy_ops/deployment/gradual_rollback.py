@@ -173,7 +173,7 @@ class _Run:
             reasons = (f"The remaining traffic was moved at once: {why}",)
         # Where another run or the failsafe has moved everything already, there is nothing to write.
         alias = self.traffic.alias
-        if alias.failsafe_triggered or self.plan.new in (alias.primary, alias.additional):
+        if alias.failsafe_triggered or self.plan.new in alias.serving:
             try:
                 self._shift(0.0)
             except AwsFailed as failure:
@@ -224,7 +224,7 @@ class _Run:
         try:
             self.traffic.roll_back((self.plan.new,), leaving=share)
         except AliasMoved as moved:
-            if (moved.alias.primary, moved.alias.additional) != (self.plan.stable, None):
+            if moved.alias.serving != (self.plan.stable,):
                 raise
             # Another run has done it already.
         self.evidence.shifted(self.traffic.read_at, self.traffic.weight)

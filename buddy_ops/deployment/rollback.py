@@ -5,14 +5,13 @@ module never decides that a rollback is due.
 """
 
 import threading
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Any
 
 from buddy_ops.aws import aliases, versions
 from buddy_ops.aws.aliases import Alias, AliasMoved
 from buddy_ops.aws.session import Target
+from buddy_ops.aws.versions import Version
 from buddy_ops.core.errors import AwsFailed, BuddyError, InvalidInput, Refused
 from buddy_ops.core.plan import NOBODY, Approval, Plan
 from buddy_ops.core.text import join_words
@@ -68,6 +67,15 @@ class RollbackResult:
             result = f"Already rolled back: v{self.serving} receives 100 % of traffic"
         others = "".join(f"; v{version} receives none" for version in self.away_from)
         return "\n".join((f"{result}{others}.", *self.failures))
+
+
+@dataclass
+class _Lookups:
+    """What a rollback should know of where it goes, each part with the error where it could not be read in time."""
+
+    destination: Version | BuddyError
+    primary: Version | BuddyError
+    markers: tuple[SchemaMarker | BuddyError, ...]
 
 
 def plan_rollback(target: Target, version: str = "") -> RollbackPlan:
@@ -136,7 +144,7 @@ def run_rollback(target: Target, plan: RollbackPlan, approval: Approval) -> Roll
     approval.must_cover(plan)
     alias = aliases.require_alias(target)
     # Where the failsafe came first, the record still says that a rollout is in progress: it is closed.
-    already = (alias.primary, alias.additional) == (plan.destination, None) and not alias.failsafe_triggered
+    already = alias.serving == (plan.destination,) and not alias.failsafe_triggered
     if not already and approval.by == NOBODY:
         raise AliasMoved(target, alias)  # no person was asked to approve a plan that changed nothing
     if not already and not target.dry_run:
@@ -146,11 +154,12 @@ def run_rollback(target: Target, plan: RollbackPlan, approval: Approval) -> Roll
         alias = traffic.alias
     # From here on nothing can stop or undo the rollback.
     target.journal.append("rollback", to=plan.destination, away_from=plan.away_from, by=approval.by, already=already)
-    result = RollbackResult(alias.primary, plan.away_from, target.clock.now(), already)
+    at = target.clock.now()
     if target.dry_run:
-        return replace(result, away_from=(), dry_run=True)
+        return RollbackResult(alias.primary, (), at, already, dry_run=True)
     run = alias.rollout.run if alias.rollout else ""
-    return replace(result, failures=tuple(delete_failsafes(target, run)))
+    failures = tuple(delete_failsafes(target, run))
+    return RollbackResult(alias.primary, plan.away_from, at, already, failures=failures)
 
 
 def check_destination(target: Target, alias: Alias, destination: str) -> list[str]:
@@ -164,8 +173,7 @@ def check_destination(target: Target, alias: Alias, destination: str) -> list[st
         InvalidInput: ``version-missing``.
     """
     found = _look_up(target, alias, destination)
-    new = found[destination]
-    old = found[alias.primary]
+    new = found.destination
     if isinstance(new, InvalidInput):
         raise new
     if isinstance(new, BuddyError):
@@ -179,6 +187,7 @@ def check_destination(target: Target, alias: Alias, destination: str) -> list[st
         )
     # A known obstacle refuses; what is unknown only warns, since the traffic must not wait for it.
     warnings = _compare_schemas(target, alias, destination, found)
+    old = found.primary
     if isinstance(old, BuddyError):
         return [*warnings, f"Warning: the settings of v{alias.primary} are unknown. {old.what}"]
     for name in ("Role", "DeadLetterConfig"):
@@ -237,48 +246,52 @@ def _require_schema(target: Target, alias: Alias, destination: str) -> None:
         _compare_schemas(target, alias, destination, _look_up(target, alias, destination))
 
 
-def _compare_schemas(target: Target, alias: Alias, destination: str, found: Mapping[str, Any]) -> list[str]:
+def _compare_schemas(target: Target, alias: Alias, destination: str, found: _Lookups) -> list[str]:
     """The warnings about the tables' schemas; none for a version that serves already.
 
     Raises:
         Refused: ``schema-incompatible``.
     """
-    if destination in (alias.primary, alias.stable) or isinstance(found[destination], BuddyError):
+    if destination in (alias.primary, alias.stable) or isinstance(found.destination, BuddyError):
         return []
-    markers = found["schema"]
-    if isinstance(markers, BuddyError):
-        markers = [markers]
-    return schema.compare_schemas(target, found[destination], markers)
+    return schema.compare_schemas(target, found.destination, found.markers)
 
 
-def _look_up(target: Target, alias: Alias, destination: str) -> dict[str, Any]:
-    """Both versions' configuration and the tables' schemas, or why each is unknown, within ``CHECKS_S``."""
-    lookups: dict[str, Callable[[], Any]] = {
-        destination: lambda: versions.read_version(target, destination),
-        alias.primary: lambda: versions.read_version(target, alias.primary),
-        "schema": lambda: _markers(target, found[destination], found[alias.primary]),
-    }
+def _look_up(target: Target, alias: Alias, destination: str) -> _Lookups:
+    """What a rollback should know, as far as AWS answers within ``CHECKS_S``."""
     late = AwsFailed("aws-unreachable", f"No answer within {CHECKS_S:g} s.", next="Continue.", code="timeout")
-    found: dict[str, Any] = dict.fromkeys(lookups, late)
+    found = _Lookups(late, late, (late,))
 
     def look_up() -> None:
-        for name, read in lookups.items():
-            try:
-                found[name] = read()
-            except BuddyError as error:
-                found[name] = error
+        found.destination = _version_or_error(target, destination)
+        found.primary = found.destination
+        if alias.primary != destination:
+            found.primary = _version_or_error(target, alias.primary)
+        found.markers = _markers(target, found)
 
-    # A call that hangs must not delay the rollback: its thread is left behind.
+    # A call that hangs must not delay the rollback: its thread is left behind, with what it still finds.
     thread = threading.Thread(target=look_up, daemon=True)
     thread.start()
     thread.join(CHECKS_S)
-    return dict(found)
+    return replace(found)
 
 
-def _markers(target: Target, new: Any, old: Any) -> tuple[SchemaMarker | BuddyError, ...]:
+def _version_or_error(target: Target, number: str) -> Version | BuddyError:
+    try:
+        return versions.read_version(target, number)
+    except BuddyError as error:
+        return error
+
+
+def _markers(target: Target, found: _Lookups) -> tuple[SchemaMarker | BuddyError, ...]:
     """The tables' schemas, unless both versions are compatible with the same ones."""
-    if not isinstance(new, BuddyError) and not isinstance(old, BuddyError):
-        schemas = schema.schema_range_of(target, new)
-        if schemas is not None and schemas == schema.schema_range_of(target, old):
-            return ()
-    return schema.read_markers(target)
+    new = found.destination
+    old = found.primary
+    try:
+        if not isinstance(new, BuddyError) and not isinstance(old, BuddyError):
+            schemas = schema.schema_range_of(target, new)
+            if schemas is not None and schemas == schema.schema_range_of(target, old):
+                return ()
+        return schema.read_markers(target)
+    except BuddyError as error:
+        return (error,)

@@ -110,12 +110,12 @@ def _trouble(test: SmokeTest, version: str, answer: InvocationResult) -> str | N
     return None
 
 
-def _speech(answer: Any) -> str:
-    response = answer.get("response") if isinstance(answer, dict) else None
-    spoken = response.get("outputSpeech") if isinstance(response, dict) else None
-    if not isinstance(spoken, dict):
-        return ""
-    return str(spoken.get("ssml") or spoken.get("text") or "")
+def _speech(answer: object) -> str:
+    """What an Alexa response says, as SSML or as text; empty where it says nothing or is no such response."""
+    match answer:
+        case {"response": {"outputSpeech": dict(spoken)}}:
+            return str(spoken.get("ssml") or spoken.get("text") or "")
+    return ""
 
 
 def build_request(target: Target, test: SmokeTest) -> dict[str, Any]:
