@@ -20,7 +20,7 @@ LIMIT = timedelta(minutes=10)
 """How long AWS may take to apply an update."""
 
 COLLISION_POLLS = 30
-"""How often another run is looked for that changed $LATEST, ``POLL`` apart."""
+"""How often a run searches for the one that changed $LATEST, ``POLL`` apart."""
 
 DESCRIPTION_LIMIT = 256
 """Characters of a version's Description. Source: Lambda API reference, PublishVersion."""

@@ -29,6 +29,7 @@ def announce_rollout(target: Target, plan: RolloutPlan, rollout: Rollout) -> Rol
         announce(target, f"{error.result} ({error.reference}): {plan.title}. {error.what} State: {error.now}")
         raise
     failures += announce(target, f"Ended: {plan.title}. {outcome}").failures
+    # A channel that fails at the start and at the end is named once.
     return replace(outcome, reasons=(*outcome.reasons, *dict.fromkeys(failures)))
 
 

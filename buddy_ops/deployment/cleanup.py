@@ -132,6 +132,7 @@ def _needed(target: Target, published: list[Version]) -> dict[str, str]:
         if record is not None:
             for return_version in (record.stable_version, record.fallback_version, record.new_version):
                 needed.setdefault(return_version, f"alias {alias.name} may roll back to it")
+        # Last, since it is the strongest reason.
         for version in alias.serving:
             needed[version] = f"alias {alias.name} serves it"
     return needed

@@ -72,6 +72,7 @@ def plan_flags(
             f"No flag of {target.environment}: {', '.join(unknown)}." if unknown else "No flag is named.",
             next=f"Give turn with one of {', '.join(known) or 'none'}; a new flag is added to `flags` in parameters/.",
         )
+    # Sorted: the same flags give the same plan and the same Description.
     values = {name: ON if turn[name] else OFF for name in sorted(turn)}
     # Without one named, the environment's first strategy applies to flags as to builds.
     strategy = strategy or target.settings.rollout.strategies[0]

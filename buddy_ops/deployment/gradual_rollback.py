@@ -248,6 +248,7 @@ class _Run:
             if order == "promote":
                 self.paused = False
                 return
+            # Without an order a pause goes on, under the failsafe.
             self.paused = order == "hold" or (self.paused and order is None)
 
     def _check_alias(self) -> None:

@@ -84,7 +84,7 @@ def observe(
 
 
 def show(observation: Observation, evidence: RolloutEvidence) -> Polls[Order | None]:
-    """Yield a poll, with the minutes that those before it did not show; what a person orders."""
+    """Yield a poll, with the minutes that those before it did not show; the operator's action."""
     # Not every poll is yielded: the minutes of one that promotes come with the next one.
     return (yield replace(observation, rows=evidence.fresh()))
 

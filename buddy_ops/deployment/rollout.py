@@ -151,7 +151,9 @@ def _deploy_first(target: Target, plan: RolloutPlan, approval: Approval, *, bega
         try:
             version = yield from _publish(target, plan, None, approval)
             _require_schema(target, version)
-            record = RolloutState(target.run, "", version, "unproven", iso_utc(target.clock.now()))
+            # Without a version before there is nothing to compare with: the health check is inconclusive.
+            since = iso_utc(target.clock.now())
+            record = RolloutState(run=target.run, stable_version="", new_version=version, stage="unproven", since=since)
             aliases.update_alias(target, None, AliasState(version, None, 0.0, record))
         except AwsFailed as failure:
             failure.now = aliases.describe_current_state(target, None, began)
@@ -439,6 +441,7 @@ class _Run:
         order = yield from show(observation, self.evidence)
         if order == "abort":
             return ABORTED
+        # Without an order a pause goes on.
         self.paused = order == "hold" or (self.paused and order is None)
         # A person may shorten a bake, but not override a freeze.
         if order == "promote" and not self.frozen:

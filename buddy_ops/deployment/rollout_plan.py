@@ -170,6 +170,7 @@ def check_rules(
     Raises:
         Refused: ``not-allowed``, with every violated rule at once.
     """
+    # Who calls is asked of AWS, so only rules that name CI's principals ask.
     principal = target.principal if target.settings.policy.ci_principals else ""
     facts = DeploymentFacts(
         strategy,
@@ -185,6 +186,7 @@ def check_rules(
     if alias and record and alias.primary == record.new_version and record.stage in ("proved", "unproven"):
         facts = replace(facts, serving=record.new_version, since=parse_utc(record.since))
     violated = rules_.violations(target.environment, target.settings, facts)
+    # A dry run shows what the rules forbid.
     if violated and break_glass is None and not target.dry_run:
         raise Refused(
             "not-allowed",
@@ -408,7 +410,7 @@ class _Draft:
         return (f"rollback/immediate returns all traffic to v{self.stable}.",)
 
     def calls(self) -> tuple[str, ...]:
-        """The writing calls of a rollout that goes well, in their sequence."""
+        """The writing calls of a rollout that succeeds, in their sequence."""
         if self.live:
             return ()
         calls = []
