@@ -250,9 +250,14 @@ class AliasMoved(Refused):
 
 
 def describe(target: Target, alias: Alias | None) -> str:
+    """The alias in lines, a sentence each: see ``describe_in_sentences``."""
+    return "\n".join(describe_in_sentences(target, alias))
+
+
+def describe_in_sentences(target: Target, alias: Alias | None) -> tuple[str, ...]:
     """The alias in sentences: which versions serve, which run deployed them, and which are marked bad."""
     if alias is None:
-        return f"{target.resource} does not exist: nothing was ever deployed behind it."
+        return (f"{target.resource} does not exist: nothing was ever deployed behind it.",)
     lines = [f"{target.resource} serves {alias}."]
     if alias.stable is None:
         lines.append("The deployment record does not say which of the two versions is stable.")
@@ -261,7 +266,7 @@ def describe(target: Target, alias: Alias | None) -> str:
     record = alias.rollout
     if record is None:
         lines.append("No deployment record on this alias (it was last changed outside Buddy Ops).")
-        return "\n".join(lines)
+        return tuple(lines)
     replaced = f" (replacing v{record.stable_version})" if record.stable_version else ""
     closed = record.stage in ("rolled-back", "held")
     status = STATUS.get(record.stage, SHIFTING).format(
@@ -276,7 +281,7 @@ def describe(target: Target, alias: Alias | None) -> str:
         lines.append(f"The remaining traffic of v{record.new_version} is shifted back in steps.")
     if record.rejected_versions:
         lines.append(f"Marked bad (excluded as rollback target): v{', v'.join(record.rejected_versions)}.")
-    return "\n".join(lines)
+    return tuple(lines)
 
 
 def read_alias(target: Target) -> Alias | None:

@@ -103,7 +103,7 @@ def plan_gradual_rollback(
         ]
     return GradualRollbackPlan(
         title=title,
-        now=tuple(aliases.describe(target, alias).splitlines()),
+        now=aliases.describe_in_sentences(target, alias),
         then=tuple(then),
         calls=tuple(calls),
         undo=(f"Deploy v{new} again: run strategies/canary with its artifact.",),

@@ -116,7 +116,7 @@ def plan_rollback(target: Target, version: str = "") -> RollbackPlan:
     marks = (f"v{version} is marked bad (excluded as rollback target)." for version in away_from)
     return RollbackPlan(
         title=title,
-        now=tuple(aliases.describe(target, alias).splitlines()),
+        now=aliases.describe_in_sentences(target, alias),
         then=(f"{target.resource} → v{destination} (100 %), no routing weights.", *marks),
         calls=calls,
         undo=(undo,),

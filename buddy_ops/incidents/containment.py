@@ -130,7 +130,7 @@ def plan_containment(
             f"ssm:PutParameter freeze: {reason}",
             f"dynamodb:RestoreTableToPointInTime {copy}",
         ]
-    now = aliases.describe(target, alias).splitlines()
+    now = list(aliases.describe_in_sentences(target, alias))
     if active_isolation:
         now.append(str(active_isolation))
     return ContainmentPlan(
