@@ -57,6 +57,7 @@ JSON_KEYS = {
 """The JSON keys of attributes that have another name there: the Description holds 256 characters."""
 
 ATTRIBUTES = {key: name for name, key in JSON_KEYS.items()}
+TEXTS = ("run", "stable_version", "new_version", "stage", "since", "fallback_version", "closed_by_run", "note")
 
 
 @dataclass(frozen=True)
@@ -67,11 +68,10 @@ class RolloutState:
         run: the id of the run that wrote it.
         stable_version: the version that served before.
         new_version: the version being rolled out.
-        stage: '1', '2', ... while traffic is split; 'watch' after 100 %; then 'proved', 'unproven', 'rolled-back' or
-            'held'.
+        stage: '1', '2', ... while traffic is split; 'watch' after 100 %; then a key of ``ENDED``.
         since: when this stage began, ISO 8601 UTC.
         stage_ages_s: seconds from the beginning of each earlier stage to ``since``, the first stage first, so that a
-            resumed rollout knows the weight of every minute.
+            resumed rollout has the weight of every minute.
         rejected_versions: versions that were rolled back, the newest three.
         fallback_version: where a rollback of ``stable_version`` itself goes; empty if unknown.
         probe: whether a probe stage came before the policy's stages.
@@ -135,17 +135,10 @@ def decode_rollout_state(description: str) -> RolloutState | None:
             return None
     except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError):
         return None
-    texts = (
-        record.run,
-        record.stable_version,
-        record.new_version,
-        record.stage,
-        record.since,
-        record.fallback_version,
-        record.closed_by_run,
-        record.note,
-    )
-    return record if all(isinstance(text, str) for text in texts) and isinstance(record.probe, bool) else None
+    # A person or another tool may have written JSON of another kind under our keys.
+    if not isinstance(record.probe, bool) or not all(isinstance(getattr(record, name), str) for name in TEXTS):
+        return None
+    return record
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """The failsafe: an automatic rollback timer outside this machine, on EventBridge Scheduler.
 
-While traffic is split, a schedule (named 'lease') clears the weights unless the run renews it. While a version is
-monitored after 100 %, a schedule (named 'guard') returns the alias to the version before.
+While traffic is split, a schedule clears the weights unless the run renews it (``SPLIT``). While a version is
+monitored after 100 %, a schedule returns the alias to the version before (``SWITCH``).
 
 Source: facts measured of Scheduler: one-minute precision; an update replaces every field; the input is not validated
 when the schedule is made; changes close to the fire time may still run the old one.
@@ -25,8 +25,18 @@ UPDATE_ALIAS = "arn:aws:scheduler:::aws-sdk:lambda:updateAlias"
 MARGIN = timedelta(minutes=3)
 """A renewal closer to the fire time than this may come too late."""
 
+SPLIT = "lease"
+"""In the name of the schedule while traffic is split. The names are in AWS: they do not change."""
+
+SWITCH = "guard"
+"""In the name of the schedule after 100 %."""
+
 MINUTE = timedelta(minutes=1)
+"""Scheduler's precision."""
+
 PROOF_POLLS = 5
+"""After how many minutes a test of the failsafe has failed."""
+
 NAME_LIMIT = 64
 """Characters of a schedule's name. Source: EventBridge Scheduler API reference, CreateSchedule."""
 
@@ -55,7 +65,7 @@ def arm_split(target: Target, run: str = "") -> Failsafe:
         "Name": target.settings.alias,
         "RoutingConfig": {"AdditionalVersionWeights": {}},
     }
-    return _put(target, _name(target, "lease", run), json.dumps(payload))
+    return _put(target, _name(target, SPLIT, run), json.dumps(payload))
 
 
 def arm_switch(target: Target, version: str, revision: str, run: str = "") -> Failsafe:
@@ -70,7 +80,7 @@ def arm_switch(target: Target, version: str, revision: str, run: str = "") -> Fa
         "RoutingConfig": {"AdditionalVersionWeights": {}},
         "RevisionId": revision,
     }
-    return _put(target, _name(target, "guard", run), json.dumps(payload))
+    return _put(target, _name(target, SWITCH, run), json.dumps(payload))
 
 
 def needs_renewal(target: Target, failsafe: Failsafe) -> bool:
@@ -94,7 +104,7 @@ def renew(target: Target, failsafe: Failsafe) -> Failsafe:
 
 
 def disarm(target: Target, which: str, run: str = "") -> bool:
-    """Delete the 'lease' or the 'guard'; False if it does not exist. AWS: scheduler:DeleteSchedule, writes."""
+    """Delete the schedule ``SPLIT`` or ``SWITCH``; False if it does not exist. AWS: scheduler:DeleteSchedule, writes."""
     try:
         target.client("scheduler").delete_schedule(
             Name=_name(target, which, run), GroupName=target.settings.lease.group

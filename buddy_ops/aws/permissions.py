@@ -47,8 +47,8 @@ RUNBOOKS: Mapping[str, tuple[Role, ...]] = {
     "operations/feature_flags": ("deployer",),
     "operations/migrate_database": ACTING,
 }
-"""Who runs which notebook or command. ``archive`` stands for the upload of every run to S3, ``freeze`` for ``unfreeze``
-too."""
+"""Who runs which notebook or command. ``archive`` is the upload of every run to S3, ``freeze`` includes
+``unfreeze``."""
 
 
 def required_actions(

@@ -12,8 +12,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from itertools import islice
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from buddy_ops.aws.session import Target
 from buddy_ops.core.errors import AlreadyExists, AwsFailed, BuddyError, NotFound, Refused, Throttled, Unreachable
@@ -22,7 +23,7 @@ from buddy_ops.core.progress import Progress, no_progress
 Item = Mapping[str, Mapping[str, Any]]
 """An item as DynamoDB writes it: {"at": {"S": "08:00"}}."""
 
-Identity = tuple[tuple[str, Any], ...]
+Identity = tuple[tuple[str, object], ...]
 """An item's key as something to look up by: (("S", "ann"), ("S", "reminder-1"))."""
 
 if TYPE_CHECKING:
@@ -41,7 +42,10 @@ A_GET = 100
 RESTORE_POLL = timedelta(seconds=15)
 RESTORE_LIMIT = timedelta(hours=8)
 SETS = ("SS", "NS", "BS")
+"""DynamoDB's types of sets, whose members have no sequence."""
+
 ATTEMPTS = 8
+"""How often a call is sent while DynamoDB throttles: the last one about 11 s after the first."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +59,7 @@ class Page:
 
 @dataclass(frozen=True)
 class Change:
-    """One item as it was seen and as it must be; None: no item. What it says is somebody's, and never shown."""
+    """One item as it was seen and as it must be; None: no item. Its values are personal data, and never shown."""
 
     expected: Item | None = field(repr=False)
     desired: Item | None = field(repr=False)
@@ -78,6 +82,15 @@ class Comparison:
     pairs: tuple[tuple[Item | None, Item | None], ...] = field(repr=False)
     notes: Mapping[str, int]
     notes_before: Mapping[str, int]
+
+
+class _ScannedItem(NamedTuple):
+    """What of an item is compared."""
+
+    key: Identity
+    digest: bytes
+    notes: tuple[str, ...]
+    item: Item
 
 
 def restorable_window(target: Target, table: str) -> tuple[datetime, datetime]:
@@ -113,6 +126,7 @@ def restore_copy(target: Target, table: str, at: datetime, name: str, watch: Pro
         watch(f"waiting until {at:%H:%M:%S} UTC can be restored")
         target.clock.sleep_until(target.clock.now() + RESTORE_POLL)
     _begin_restore(target, table, at, name)
+    # botocore's waiter (table_exists) gives up after 8 min, and sleeps in real time where the sandbox's is virtual.
     began = target.clock.now()
     while target.clock.now() < deadline:
         told = target.client("dynamodb").describe_table(TableName=name)["Table"]
@@ -176,34 +190,43 @@ def compare_tables(
     AWS: dynamodb:Scan, BatchGetItem, consistent, read only.
     """
 
-    def read(page: Page) -> list[tuple[Identity, bytes, tuple[str, ...], Item]]:
+    def read(page: Page) -> list[_ScannedItem]:
         return [
-            (item_key(item, key), item_digest(item), tuple(note(item)), item) for item in page.items if counts(item)
+            _ScannedItem(item_key(item, key), item_digest(item), tuple(note(item)), item)
+            for item in page.items
+            if counts(item)
         ]
 
-    held: dict[Identity, bytes] = {}
-    notes: Counter[str] = Counter()
+    digests: dict[Identity, bytes] = {}
     notes_before: Counter[str] = Counter()
-    for _, found in parallel_scan(target, copy, read):
-        held.update((who, what) for who, what, *_ in found)
-        notes_before.update(word for *_, words, _ in found for word in words)
-        watch(f"{len(held):,} items of the copy read")
-    before, items, checksum = len(held), 0, 0
-    now: dict[Identity, Item] = {}
-    known: set[Identity] = set()
-    for _, found in parallel_scan(target, table, read):
-        for who, what, words, item in found:
-            checksum, items = checksum ^ int.from_bytes(what), items + 1
-            notes.update(words)
-            then = held.pop(who, None)
-            if then != what:
-                now[who] = item
-                known |= {who} if then is not None else set()
-        watch(f"{items:,} items compared, {len(now):,} differ")
-    wanted = [dict(zip(key, ({kind: value} for kind, value in who), strict=True)) for who in (*known, *held)]
-    old = {item_key(item, key): item for item in get_item(target, copy, wanted)}
-    pairs = [(item, old.get(who)) for who, item in now.items()] + [(None, old.get(who)) for who in held]
-    return Comparison(items, before, checksum, tuple(pairs), notes, notes_before)
+    for _, scanned in parallel_scan(target, copy, read):
+        for old in scanned:
+            digests[old.key] = old.digest
+            notes_before.update(old.notes)
+        watch(f"{len(digests):,} items of the copy read")
+    before = len(digests)
+    items = 0
+    checksum = 0
+    notes: Counter[str] = Counter()
+    changed: dict[Identity, Item] = {}
+    for _, scanned in parallel_scan(target, table, read):
+        for new in scanned:
+            items += 1
+            checksum ^= int.from_bytes(new.digest)
+            notes.update(new.notes)
+            if digests.get(new.key) == new.digest:
+                # What is left in the end was changed or deleted.
+                del digests[new.key]
+            else:
+                changed[new.key] = new.item
+        watch(f"{items:,} items compared, {len(changed):,} differ")
+    wanted = [dict(zip(key, ({kind: value} for kind, value in values), strict=True)) for values in digests]
+    copies = {item_key(item, key): item for item in get_item(target, copy, wanted)}
+    pairs: list[tuple[Item | None, Item | None]] = [(item, copies.get(values)) for values, item in changed.items()]
+    pairs += [(None, copies.get(values)) for values in digests if values not in changed]
+    return Comparison(
+        items=items, before=before, checksum=checksum, pairs=tuple(pairs), notes=notes, notes_before=notes_before
+    )
 
 
 def parallel_scan(
@@ -231,19 +254,22 @@ def parallel_scan(
     scan = target.client("dynamodb").scan
 
     def step(segment: int, start: Mapping[str, Any] | None) -> tuple[Page, T]:
-        where = {"Segment": segment, "TotalSegments": segments, "Limit": PAGE_ITEMS}
-        more = {"ExclusiveStartKey": start} if start else {}
-        reply = call_with_retries(target, scan, TableName=table, ConsistentRead=True, **where, **more)
+        where: dict[str, Any] = {"Segment": segment, "TotalSegments": segments, "Limit": PAGE_ITEMS}
+        if start:
+            where["ExclusiveStartKey"] = start
+        reply = call_with_retries(target, scan, TableName=table, ConsistentRead=True, **where)
         page = Page(segment, tuple(reply["Items"]), reply.get("LastEvaluatedKey"))
         return page, work(page)
 
-    begin = dict.fromkeys(range(segments)) if resume is None else dict(resume)
+    begin: Mapping[int, Mapping[str, Any] | None] = dict.fromkeys(range(segments))
+    if resume is not None:
+        begin = resume
     with ThreadPoolExecutor(SEGMENTS) as pool:
-        running: set[Future[tuple[Page, T]]] = {pool.submit(step, *each) for each in begin.items()}
+        running: set[Future[tuple[Page, T]]] = {pool.submit(step, *start) for start in begin.items()}
         while running:
             done, running = wait(running, return_when=FIRST_COMPLETED)
-            for each in done:
-                page, made = each.result()
+            for future in done:
+                page, made = future.result()
                 if page.next is not None:
                     running.add(pool.submit(step, page.segment, page.next))
                 yield page, made
@@ -259,42 +285,49 @@ def write_item(
     AWS: dynamodb:TransactWriteItems, writes; every item on the condition that it is exactly what was seen.
     """
     with ThreadPoolExecutor(SEGMENTS) as pool:
-        batches = _batches(changes, A_TRANSACTION)
-        running = {pool.submit(write_batch, target, table, key, batch) for batch in batches}
+        write = partial(write_batch, target, table, key)
+        running = {pool.submit(write, batch) for batch in _batches(changes, A_TRANSACTION)}
         while running:
             done, running = wait(running, return_when=FIRST_COMPLETED)
-            for each in done:
-                yield each.result()
+            for future in done:
+                yield future.result()
 
 
 def write_batch(target: Target, table: str, key: Sequence[str], changes: Sequence[Change]) -> tuple[Change, ...]:
-    """Make up to a hundred changes in this thread; gives those that gave way. AWS: as ``write``."""
-    left, gave_way = list(changes), []
+    """Make up to a hundred changes in this thread; gives those that gave way. AWS: as ``write_item``."""
+    left = list(changes)
+    gave_way: list[Change] = []
     for attempt in range(ATTEMPTS):
         if not left:
             break
         try:
             request = [_request(table, key, change) for change in left]
             target.client("dynamodb").transact_write_items(TransactItems=request)
-            left = []
+            break
         except AwsFailed as failure:
             reasons = _reasons(failure)
             if (not reasons and not isinstance(failure, Throttled)) or attempt == ATTEMPTS - 1:
                 raise
-            other = [reason.get("Code") == "ConditionalCheckFailed" for reason in reasons] or [False] * len(left)
-            found = [reason.get("Item") for reason in reasons] or [None] * len(left)
-            judged = list(zip(left, other, found, strict=True))
-            gave_way += [each for each, is_other, item in judged if is_other and item != each.desired]
-            left = [each for each, is_other, _ in judged if not is_other]
-            if not any(other):
-                _back_off(target, attempt)
+        # A transaction is written as a whole or not at all: the others are sent again.
+        found = {
+            at: reason.get("Item")
+            for at, reason in enumerate(reasons)
+            if reason.get("Code") == "ConditionalCheckFailed"
+        }
+        gave_way += [left[at] for at, item in found.items() if item != left[at].desired]
+        left = [change for at, change in enumerate(left) if at not in found]
+        if not found:
+            _back_off(target, attempt)
     return tuple(gave_way)
 
 
 def get_item(target: Target, table: str, keys: Iterable[Mapping[str, Any]]) -> Iterator[Item]:
-    """The items under keys, those that are there, in any order. AWS: dynamodb:BatchGetItem, consistent, reads only."""
+    """The items under keys, those that exist, in no particular sequence.
 
-    def some(batch: Sequence[Mapping[str, Any]]) -> list[Item]:
+    AWS: dynamodb:BatchGetItem, consistent, reads only.
+    """
+
+    def read(batch: Sequence[Mapping[str, Any]]) -> list[Item]:
         found: list[Item] = []
         asked: Any = {table: {"Keys": list(batch), "ConsistentRead": True}}
         for attempt in range(ATTEMPTS):
@@ -307,7 +340,7 @@ def get_item(target: Target, table: str, keys: Iterable[Mapping[str, Any]]) -> I
         return found
 
     with ThreadPoolExecutor(SEGMENTS) as pool:
-        for found in pool.map(some, _batches(keys, A_GET)):
+        for found in pool.map(read, _batches(keys, A_GET)):
             yield from found
 
 
@@ -336,18 +369,24 @@ def item_digest(item: Item) -> bytes:
     return hashlib.sha256(json.dumps(_canonical(item), sort_keys=True).encode()).digest()[:16]
 
 
-def _canonical(value: Any) -> Any:
+def _canonical(value: object) -> object:
+    """A value as JSON that is the same whatever the order of sets, which DynamoDB does not keep."""
     if isinstance(value, Mapping):
-        return {name: _canonical(sorted(each) if name in SETS and isinstance(each, list) else each)
-                for name, each in value.items()}  # fmt: skip
+        # A map may have an attribute with a set's name, which is a mapping and no list.
+        return {
+            name: _canonical(sorted(inner) if name in SETS and isinstance(inner, list) else inner)
+            for name, inner in value.items()
+        }
     if isinstance(value, list):
-        return [_canonical(each) for each in value]
-    return b64encode(value).decode() if isinstance(value, bytes) else value
+        return [_canonical(inner) for inner in value]
+    if isinstance(value, bytes):
+        return b64encode(value).decode()
+    return value
 
 
-def _batches(each: Iterable[T], most: int) -> Iterator[tuple[T, ...]]:
+def _batches(values: Iterable[T], most: int) -> Iterator[tuple[T, ...]]:
     """``itertools.batched``, which Python 3.11 lacks."""
-    rest = iter(each)
+    rest = iter(values)
     while batch := tuple(islice(rest, most)):
         yield batch
 
@@ -355,9 +394,10 @@ def _batches(each: Iterable[T], most: int) -> Iterator[tuple[T, ...]]:
 def _request(table: str, key: Sequence[str], change: Change) -> "TransactWriteItemTypeDef":
     """One write of a transaction, on the condition that every attribute is what was seen.
 
-    Of an item that stays only what differs is written: an attribute that somebody adds meanwhile stays, too.
+    Of an item that stays only what differs is written: an attribute that another writer adds meanwhile stays, too.
     """
-    seen, to = change.expected or {}, change.desired or {}
+    seen = change.expected or {}
+    to = change.desired or {}
     names = {name: f"#n{at}" for at, name in enumerate(sorted({*seen, *to}))}
     said = [f"{names[name]} = :v{at}" for at, name in enumerate(sorted(seen))]
     said += [f"attribute_not_exists({names[name]})" for name in sorted(to) if name not in seen]
@@ -376,9 +416,12 @@ def _request(table: str, key: Sequence[str], change: Change) -> "TransactWriteIt
         return {"Delete": guarded}
     put = [name for name in sorted(to) if to[name] != seen.get(name)]
     values |= {f":w{at}": to[name] for at, name in enumerate(put)}
-    parts = ["SET " + ", ".join(f"{names[name]} = :w{at}" for at, name in enumerate(put))] if put else []
+    parts = []
+    if put:
+        parts.append("SET " + ", ".join(f"{names[name]} = :w{at}" for at, name in enumerate(put)))
     gone = [names[name] for name in sorted(seen) if name not in to]
-    parts += ["REMOVE " + ", ".join(gone)] if gone else []
+    if gone:
+        parts.append("REMOVE " + ", ".join(gone))
     guarded["UpdateExpression"] = " ".join(parts)
     return {"Update": guarded}
 
