@@ -4,7 +4,7 @@ botocore calls ``creating-client-class`` before it builds a client's class. ``ad
 of its bases there, so that paginators are covered too, and so are errors from before a request is built.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import suppress
 from datetime import datetime, timedelta
 from email.utils import parsedate_to_datetime
@@ -24,7 +24,10 @@ if TYPE_CHECKING:
     from buddy_ops.aws.session import Target
 
 SDK_ERRORS = (botocore.BotoCoreError, botocore.ClientError, ResponseParserError)
-Send = Callable[[dict[str, Any]], dict[str, Any]]
+Fields = dict[str, Any]
+"""A call's parameters, or its reply, whatever the service."""
+
+Send = Callable[[Fields], Fields]
 Service = Literal["cloudwatch", "dynamodb", "iam", "lambda", "logs", "s3", "scheduler", "sns", "sqs", "ssm", "sts"]
 
 NOT_JOURNALED = frozenset(
@@ -43,8 +46,9 @@ class Recorder:
     """None: a client that botocore makes for itself, to assume a role."""
 
     meta: Any
+    """botocore's ClientMeta, whose stubs lack what is read here."""
 
-    def _make_api_call(self, operation_name: str, api_params: dict[str, Any]) -> dict[str, Any]:
+    def _make_api_call(self, operation_name: str, api_params: Fields) -> Fields:
         send: Send = partial(super()._make_api_call, operation_name)  # type: ignore[misc]
         if self.target is None:
             return send(api_params)
@@ -53,12 +57,12 @@ class Recorder:
         return self.target.perform(self.meta.service_model.service_name, xform_name(operation_name), api_params, send)
 
 
-def add_recorder(base_classes: list[type], **_: Any) -> None:
+def add_recorder(base_classes: list[type], **_: object) -> None:
     """Handler of botocore's ``creating-client-class``."""
     base_classes.insert(0, Recorder)
 
 
-def read_body(reply: dict[str, Any]) -> None:
+def read_body(reply: Fields) -> None:
     """Read a reply's stream now: the connection may break while it is read, and that is an error of the call."""
     for name in ("Payload", "Body"):
         if isinstance(reply.get(name), StreamingBody):
@@ -66,7 +70,7 @@ def read_body(reply: dict[str, Any]) -> None:
             reply[name] = StreamingBody(BytesIO(content), len(content))
 
 
-def learn_time(clock: Clock, reply: Mapping[str, Any], sent: datetime) -> timedelta:
+def learn_time(clock: Clock, reply: Fields, sent: datetime) -> timedelta:
     """Set the clock by AWS's; by how much it changed.
 
     An error's reply carries the time too, above all one that says that our clock is off.
@@ -79,7 +83,7 @@ def learn_time(clock: Clock, reply: Mapping[str, Any], sent: datetime) -> timede
     return timedelta()
 
 
-def learn_secrets(redactor: Redactor, service: str, reply: Mapping[str, Any]) -> None:
+def learn_secrets(redactor: Redactor, service: str, reply: Fields) -> None:
     """Note values that no archive may hold: a function's environment variables, and decrypted parameters."""
     if service == "lambda":
         for configuration in (reply, reply.get("Configuration", {}), *reply.get("Versions", ())):

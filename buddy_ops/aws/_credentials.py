@@ -1,14 +1,13 @@
 """How to reach AWS: the sandbox or not, which profile and region, and which role to assume."""
 
 import os
-from collections.abc import Mapping
-from functools import partial
+from collections.abc import Callable
 from http.client import HTTPException
-from typing import Any
 from urllib.error import HTTPError
 from urllib.parse import urlparse
 
 from botocore import exceptions as botocore
+from botocore.client import BaseClient
 from botocore.credentials import AssumeRoleCredentialFetcher, DeferredRefreshableCredentials
 from botocore.session import Session
 
@@ -70,13 +69,14 @@ def open_session(settings: Settings, sandbox: bool) -> tuple[Session, str]:
     return session, region
 
 
-def assume_role(session: Session, role: str, *, name: str, clock: Clock, where: Mapping[str, Any]) -> None:
+def assume_role(
+    session: Session, role: str, *, name: str, clock: Clock, create_client: Callable[..., BaseClient]
+) -> None:
     """Let a session act as a role. AWS: sts:AssumeRole, at the first call and whenever it is about to expire."""
     own = session.get_credentials()
     if own is None:
         return  # the first call says so
-    creator = partial(session.create_client, **where)
-    fetcher = AssumeRoleCredentialFetcher(creator, own, role, extra_args={"RoleSessionName": name})
+    fetcher = AssumeRoleCredentialFetcher(create_client, own, role, extra_args={"RoleSessionName": name})
     # botocore has no public way to give a session refreshable credentials.
     refreshable = DeferredRefreshableCredentials(fetcher.fetch_credentials, "assume-role", clock.now)
     session._credentials = refreshable  # type: ignore[attr-defined]

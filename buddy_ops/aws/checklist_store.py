@@ -6,12 +6,13 @@ Defines where a result is kept and how it is read back. Never decides what an it
 import json
 from contextlib import suppress
 from dataclasses import asdict
-from datetime import UTC, datetime
+from operator import attrgetter
 
 from buddy_ops.aws.session import Target
 from buddy_ops.core.errors import AlreadyExists
 from buddy_ops.core.journal import iso_utc
 from buddy_ops.core.plan import ChecklistItem, ChecklistResult
+from buddy_ops.core.text import parse_utc
 
 SAYS_LIMIT = 120
 """Characters of what an item says: a parameter holds 4 KB. Source: SSM quotas, standard parameters."""
@@ -44,9 +45,10 @@ def list_results(target: Target, checklist: str, subject: str = "") -> tuple[Che
     AWS: ssm:GetParametersByPath, every page, reads only.
     """
     path = _path(target, checklist, subject)
-    found = target.client("ssm").get_paginator("get_parameters_by_path").paginate(Path=path, Recursive=True)
-    read = [_decode(checklist, each["Name"], each["Value"]) for page in found for each in page["Parameters"]]
-    return tuple(sorted((each for each in read if each is not None), key=lambda each: each.at, reverse=True))
+    pages = target.client("ssm").get_paginator("get_parameters_by_path").paginate(Path=path, Recursive=True)
+    parameters = (parameter for page in pages for parameter in page["Parameters"])
+    decoded = (_decode(checklist, parameter["Name"], parameter["Value"]) for parameter in parameters)
+    return tuple(sorted(filter(None, decoded), key=attrgetter("at"), reverse=True))
 
 
 def _path(target: Target, checklist: str, subject: str) -> str:
@@ -56,8 +58,13 @@ def _path(target: Target, checklist: str, subject: str) -> str:
 def _decode(checklist: str, name: str, text: str) -> ChecklistResult | None:
     try:
         values = json.loads(text)
-        at = datetime.fromisoformat(values["at"]).astimezone(UTC)
-        items = tuple(ChecklistItem(**each) for each in values["items"])
-        return ChecklistResult(checklist, name.split("/")[-2], at, values["run"], values["principal"], items)
+        return ChecklistResult(
+            checklist=checklist,
+            subject=name.split("/")[-2],
+            at=parse_utc(values["at"]),
+            run=values["run"],
+            principal=values["principal"],
+            items=tuple(ChecklistItem(**item) for item in values["items"]),
+        )
     except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError):
         return None

@@ -9,7 +9,7 @@ import time
 import urllib.error
 import urllib.request
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from contextvars import copy_context
 from datetime import UTC, datetime, timedelta
@@ -149,7 +149,7 @@ class SandboxClock(_CorrectedClock):
         asked = {"client": self._client, "pid": os.getpid(), "until": until, "patience_s": SLICE_S}
         return bool(self._ask("clock/wait", asked)["reached"])
 
-    def _ask(self, path: str, fields: dict[str, Any]) -> dict[str, Any]:
+    def _ask(self, path: str, fields: Mapping[str, object]) -> dict[str, Any]:
         return ask_sandbox(self._endpoint, path, fields)
 
 
@@ -171,7 +171,7 @@ def _opener() -> urllib.request.OpenerDirector:
     return urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 
-def ask_sandbox(endpoint: str, path: str, fields: dict[str, Any], timeout_s: float = 60) -> dict[str, Any]:
+def ask_sandbox(endpoint: str, path: str, fields: Mapping[str, object], timeout_s: float = 60) -> dict[str, Any]:
     """One call of the sandbox's control address. Raises OSError when nothing answers there."""
     request = urllib.request.Request(
         f"{endpoint.rstrip('/')}/_sandbox/{path}",

@@ -11,13 +11,16 @@ import hashlib
 import json
 from collections.abc import Generator
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING
 
 from buddy_ops.aws.session import Target
 from buddy_ops.core.errors import Conflict, NotFound, Refused
+
+if TYPE_CHECKING:
+    from types_boto3_scheduler.type_defs import CreateScheduleInputTypeDef, TargetTypeDef
 
 UPDATE_ALIAS = "arn:aws:scheduler:::aws-sdk:lambda:updateAlias"
 """Scheduler's universal target for the one call that the failsafe makes."""
@@ -95,16 +98,16 @@ def renew(target: Target, failsafe: Failsafe) -> Failsafe:
     Raises:
         FailsafeMissing: it ran, or was deleted.
     """
-    fields = _fields(target, failsafe.name, failsafe.payload)
+    renewed = replace(failsafe, until=_next_fire(target))
     try:
-        target.client("scheduler").update_schedule(**fields)
+        target.client("scheduler").update_schedule(**_fields(target, renewed))
     except NotFound as failure:
         raise FailsafeMissing from failure
-    return Failsafe(failsafe.name, _fires_at(fields), failsafe.payload)
+    return renewed
 
 
 def disarm(target: Target, which: str, run: str = "") -> bool:
-    """Delete the schedule ``SPLIT`` or ``SWITCH``; False if it does not exist. AWS: scheduler:DeleteSchedule, writes."""
+    """Delete schedule ``SPLIT`` or ``SWITCH``; False if it does not exist. AWS: scheduler:DeleteSchedule, writes."""
     try:
         target.client("scheduler").delete_schedule(
             Name=_name(target, which, run), GroupName=target.settings.lease.group
@@ -126,7 +129,8 @@ def prove_failsafe(target: Target, primary: str, second: str) -> Generator[datet
     Raises:
         Refused: ``lease-unproven``: it did not clear the weights within 5 min.
     """
-    function, scratch = target.settings.function, f"{target.settings.alias}-lease-proof"
+    function = target.settings.function
+    scratch = f"{target.settings.alias}-lease-proof"
     where = {"FunctionName": function, "Name": scratch}
     name = _name(target, "proof")
     _forget(target, where, name)
@@ -134,9 +138,9 @@ def prove_failsafe(target: Target, primary: str, second: str) -> Generator[datet
         **where, FunctionVersion=primary, RoutingConfig={"AdditionalVersionWeights": {second: 0.5}}
     )
     try:
-        fields = _fields(target, name, json.dumps({**where, "RoutingConfig": {"AdditionalVersionWeights": {}}}))
         fires = target.clock.now() + MINUTE
-        target.client("scheduler").create_schedule(**{**fields, "ScheduleExpression": _at(fires)})
+        payload = json.dumps({**where, "RoutingConfig": {"AdditionalVersionWeights": {}}})
+        target.client("scheduler").create_schedule(**_fields(target, Failsafe(name, fires, payload)))
         for _ in range(PROOF_POLLS):
             yield target.clock.now() + MINUTE
             if not target.client("lambda").get_alias(**where).get("RoutingConfig"):
@@ -164,17 +168,19 @@ def _forget(target: Target, alias: dict[str, str], schedule: str) -> None:
 
 
 def _put(target: Target, name: str, payload: str) -> Failsafe:
-    fields = _fields(target, name, payload)
+    failsafe = Failsafe(name, _next_fire(target), payload)
+    fields = _fields(target, failsafe)
     try:
         target.client("scheduler").create_schedule(**fields)
     except Conflict:
         target.client("scheduler").update_schedule(**fields)
-    return Failsafe(name, _fires_at(fields), payload)
+    return failsafe
 
 
 def _name(target: Target, which: str, run: str = "") -> str:
     """One schedule for each run, so that no run deletes the failsafe of another."""
-    which = f"{which}-{run}" if run else which
+    if run:
+        which = f"{which}-{run}"
     full = f"{target.settings.function}-{target.settings.alias}"
     room = NAME_LIMIT - len(which) - 1
     if len(full) > room:
@@ -183,32 +189,28 @@ def _name(target: Target, which: str, run: str = "") -> str:
     return f"{full}-{which}"
 
 
-def _fields(target: Target, name: str, payload: str) -> dict[str, Any]:
+def _next_fire(target: Target) -> datetime:
+    """When a failsafe that is made now rolls back, to the second: Scheduler takes no fractions."""
+    return (target.clock.now() + timedelta(minutes=target.settings.lease.minutes)).replace(microsecond=0)
+
+
+def _fields(target: Target, failsafe: Failsafe) -> "CreateScheduleInputTypeDef":
+    """All fields of a schedule: an update sets those that it does not name to their defaults."""
     settings = target.settings.lease
-    fires = target.clock.now() + timedelta(minutes=settings.minutes)
-    role = settings.role_arn or settings.default_role(target.account)
-    aim: dict[str, Any] = {
+    call: TargetTypeDef = {
         "Arn": UPDATE_ALIAS,
-        "RoleArn": role,
-        "Input": payload,
+        "RoleArn": settings.role_arn or settings.default_role(target.account),
+        "Input": failsafe.payload,
         "RetryPolicy": {"MaximumRetryAttempts": 10, "MaximumEventAgeInSeconds": 900},
     }
     if settings.dead_letter_arn:
-        aim["DeadLetterConfig"] = {"Arn": settings.dead_letter_arn}
+        call["DeadLetterConfig"] = {"Arn": settings.dead_letter_arn}
     return {
-        "Name": name,
+        "Name": failsafe.name,
         "GroupName": settings.group,
-        "ScheduleExpression": _at(fires),
+        "ScheduleExpression": f"at({failsafe.until:%Y-%m-%dT%H:%M:%S})",
         "ScheduleExpressionTimezone": "UTC",
         "FlexibleTimeWindow": {"Mode": "OFF"},
         "ActionAfterCompletion": "DELETE",
-        "Target": aim,
+        "Target": call,
     }
-
-
-def _at(moment: datetime) -> str:
-    return f"at({moment:%Y-%m-%dT%H:%M:%S})"
-
-
-def _fires_at(fields: dict[str, Any]) -> datetime:
-    return datetime.strptime(fields["ScheduleExpression"] + "+0000", "at(%Y-%m-%dT%H:%M:%S)%z")

@@ -6,8 +6,8 @@ as gone; it is never deleted automatically.
 
 import json
 from contextlib import suppress
-from dataclasses import asdict, dataclass
-from datetime import UTC, datetime, timedelta
+from dataclasses import dataclass
+from datetime import timedelta
 
 from buddy_ops.aws.session import Target
 from buddy_ops.core.errors import AlreadyExists, InvalidInput, NotFound, Refused
@@ -15,6 +15,8 @@ from buddy_ops.core.journal import iso_utc
 from buddy_ops.core.text import date_and_time, parse_utc
 
 LONGEST = timedelta(days=14)
+"""How long a freeze may last."""
+
 STALE = timedelta(days=1)
 """A freeze that is still there a day after its end was forgotten."""
 
@@ -30,29 +32,28 @@ class Freeze:
     readable: bool = True
 
     def __str__(self) -> str:
-        until = date_and_time(parse_utc(self.expires)) if self.readable else self.expires
+        until = self.expires
+        if self.readable:
+            until = date_and_time(parse_utc(self.expires))
         return f"{self.id}: {self.reason} ({self.owner}, until {until})"
 
 
 def active_freezes(target: Target) -> tuple[Freeze, ...]:
     """The freezes that are active now. AWS: ssm:GetParametersByPath, every page, reads only."""
     now = target.clock.now()
-    return tuple(each for each in _every(target) if not each.readable or datetime.fromisoformat(each.expires) > now)
+    return tuple(freeze for freeze in _read(target) if not freeze.readable or parse_utc(freeze.expires) > now)
 
 
 def expired_freezes(target: Target) -> tuple[Freeze, ...]:
     """Freezes to delete: ended more than a day ago, or unreadable. AWS: ssm:GetParametersByPath, reads only."""
     past = target.clock.now() - STALE
-    return tuple(each for each in _every(target) if not each.readable or datetime.fromisoformat(each.expires) < past)
+    return tuple(freeze for freeze in _read(target) if not freeze.readable or parse_utc(freeze.expires) < past)
 
 
-def _every(target: Target) -> list[Freeze]:
-    written = [
-        each
-        for page in target.client("ssm").get_paginator("get_parameters_by_path").paginate(Path=_path(target))
-        for each in page["Parameters"]
-    ]
-    return [_decode(each["Name"].rsplit("/", 1)[-1], each["Value"]) for each in written]
+def _read(target: Target) -> list[Freeze]:
+    pages = target.client("ssm").get_paginator("get_parameters_by_path").paginate(Path=_path(target))
+    parameters = (parameter for page in pages for parameter in page["Parameters"])
+    return [_decode(parameter["Name"].rsplit("/", 1)[-1], parameter["Value"]) for parameter in parameters]
 
 
 def create_freeze(target: Target, reason: str, owner: str, lasts: timedelta) -> Freeze:
@@ -69,7 +70,7 @@ def create_freeze(target: Target, reason: str, owner: str, lasts: timedelta) -> 
             next="Give reason, owner and hours.",
         )
     freeze = Freeze(target.run, reason.strip(), owner.strip(), iso_utc(target.clock.now() + lasts))
-    fields = {key: value for key, value in asdict(freeze).items() if key in ("reason", "owner", "expires")}
+    fields = {"reason": freeze.reason, "owner": freeze.owner, "expires": freeze.expires}
     name = f"{_path(target)}/{freeze.id}"
     # This run may have created its freeze before: a cell that is run again, or a retry after a lost answer.
     with suppress(AlreadyExists):
@@ -111,9 +112,8 @@ def _decode(id: str, text: str) -> Freeze:
     """A freeze from its parameter. One that cannot be read freezes too."""
     try:
         values = json.loads(text)
-        expires = datetime.fromisoformat(values["expires"])
         # Written manually it may have another time zone, or none: then it is in UTC.
-        expires = expires.astimezone(UTC) if expires.tzinfo else expires.replace(tzinfo=UTC)
-        return Freeze(id, str(values["reason"]), str(values["owner"]), iso_utc(expires))
+        expires = iso_utc(parse_utc(values["expires"]))
+        return Freeze(id, str(values["reason"]), str(values["owner"]), expires)
     except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError):
         return Freeze(id, "unreadable freeze", "unknown", "it is deleted", readable=False)

@@ -18,6 +18,7 @@ from buddy_ops.core.journal import iso_utc
 from buddy_ops.core.text import date_and_time, parse_utc
 
 How = Literal["function", "writes"]
+Statement = Mapping[str, object]
 STATEMENT = "BuddyOpsIsolation"
 DENIED = tuple(
     f"dynamodb:{name}"
@@ -32,7 +33,7 @@ DENIED = tuple(
 class Isolation:
     """What is isolated. ``before`` is the reserved concurrency that the function had, None for none.
 
-    What a table's policy said before needs no memory: ours is one statement with a name, and goes as it came.
+    A table's policy needs no ``before``: our statement has a name, so that it alone is removed.
     """
 
     how: How
@@ -59,10 +60,10 @@ def read_isolation(target: Target) -> Isolation | None:
     except NotFound:
         return None
     try:
-        known = Isolation(**json.loads(text))
-        parse_utc(known.since)
-        if known.how in ("function", "writes") and (known.before is None or isinstance(known.before, int)):
-            return known
+        isolation = Isolation(**json.loads(text))
+        parse_utc(isolation.since)
+        if isolation.how in ("function", "writes") and isinstance(isolation.before, int | None):
+            return isolation
     except (ValueError, TypeError):
         pass
     raise BuddyError(
@@ -80,26 +81,31 @@ def isolate(target: Target, how: How, table: str) -> Isolation:
     GetResourcePolicy (read); ssm:PutParameter without overwriting, then lambda:PutFunctionConcurrency or
     dynamodb:PutResourcePolicy (write).
     """
-    known = read_isolation(target) or _remember(target, how, table)
+    isolation = read_isolation(target) or _remember(target, how, table)
     while True:
-        _act(target, known)
-        standing = read_isolation(target)
-        if standing == known:
+        _apply(target, isolation)
+        stored = read_isolation(target)
+        if stored == isolation:
             break
-        # Somebody lifted it between our look and our act: what was there before is remembered again.
-        known = standing or _store(target, known)
-    target.journal.append("isolated", how=known.how, table=known.table, before=known.before)
-    return known
+        # Another run removed it between our read and our write: the settings of before are stored again.
+        isolation = stored or _store(target, isolation)
+    target.journal.append("isolated", how=isolation.how, table=isolation.table, before=isolation.before)
+    return isolation
 
 
-def _act(target: Target, known: Isolation) -> None:
-    if known.how == "function":
-        target.client("lambda").put_function_concurrency(**_function(target), ReservedConcurrentExecutions=0)
+def _apply(target: Target, isolation: Isolation) -> None:
+    if isolation.how == "function":
+        _set_concurrency(target, 0)
         return
-    arn, policy, revision = _policy(target, known.table)
-    role = versions.read_version(target).role
-    ours = {"Sid": STATEMENT, "Effect": "Deny", "Principal": {"AWS": role}, "Action": list(DENIED), "Resource": arn}
-    _put_policy(target, arn, [*_others(policy), ours], policy, revision)
+    policy = _read_policy(target, isolation.table)
+    ours = {
+        "Sid": STATEMENT,
+        "Effect": "Deny",
+        "Principal": {"AWS": versions.read_version(target).role},
+        "Action": list(DENIED),
+        "Resource": policy.arn,
+    }
+    _put_statements(target, policy, [*policy.others, ours])
 
 
 def remove_isolation(target: Target) -> str:
@@ -107,91 +113,113 @@ def remove_isolation(target: Target) -> str:
 
     The stored settings are deleted last, so that a run after a kill can restore them again.
     """
-    known = read_isolation(target)
-    if known is None:
+    isolation = read_isolation(target)
+    if isolation is None:
         return "Nothing was isolated."
-    if known.how == "function" and known.before is None:
-        target.client("lambda").delete_function_concurrency(**_function(target))
-        told = "The function runs again, without reserved concurrency as before."
-    elif known.how == "function" and known.before is not None:
-        target.client("lambda").put_function_concurrency(**_function(target), ReservedConcurrentExecutions=known.before)
-        told = f"The function's reserved concurrency is {known.before} again, as before."
-        if known.before == 0:
-            told += " It was turned off before the isolation: `aws lambda delete-function-concurrency` turns it on."
+    before = isolation.before
+    if isolation.how == "writes":
+        policy = _read_policy(target, isolation.table)
+        _put_statements(target, policy, policy.others)
+        message = f"{isolation.table} can be written again."
+    elif before is None:
+        target.client("lambda").delete_function_concurrency(FunctionName=target.settings.function)
+        message = "The function runs again, without reserved concurrency as before."
     else:
-        arn, policy, revision = _policy(target, known.table)
-        _put_policy(target, arn, _others(policy), policy, revision)
-        told = f"{known.table} can be written again."
+        _set_concurrency(target, before)
+        message = f"The function's reserved concurrency is {before} again, as before."
+        if before == 0:
+            message += " It was turned off before the isolation: `aws lambda delete-function-concurrency` turns it on."
     with suppress(NotFound):
         target.client("ssm").delete_parameter(Name=_memory(target))
-    target.journal.append("released", how=known.how, before=known.before)
-    if _stands(target, known):
-        _store(target, known)
-        told += " Another run isolated it again meanwhile; that isolation is still active."
-    return told
+    target.journal.append("released", how=isolation.how, before=before)
+    if _is_active(target, isolation):
+        _store(target, isolation)
+        message += " Another run isolated it again meanwhile; that isolation is still active."
+    return message
 
 
-def _stands(target: Target, known: Isolation) -> bool:
-    """Whether somebody who still read the memory isolated it after we gave back what was there before."""
-    if known.how == "function":
-        return known.before != 0 and _reserved(target) == 0
-    _, policy, _ = _policy(target, known.table)
-    return len(_others(policy)) < len(policy.get("Statement", []))
+def _is_active(target: Target, isolation: Isolation) -> bool:
+    """Whether another run, which still read the parameter, isolated it after the settings of before were restored."""
+    if isolation.how == "function":
+        return isolation.before != 0 and _read_concurrency(target) == 0
+    policy = _read_policy(target, isolation.table)
+    return policy.others != policy.statements
 
 
 def _remember(target: Target, how: How, table: str) -> Isolation:
-    before = _reserved(target) if how == "function" else None
-    known = _store(target, Isolation(how, table, before, target.run, iso_utc(target.clock.now())))
-    if known.before == 0 and (now := _reserved(target)) != 0:
-        # We saw the 0 of somebody's isolation, who had lifted it before this was remembered.
-        known = _store(target, replace(known, before=now), overwrite=True)
-    return known
+    before = None
+    if how == "function":
+        before = _read_concurrency(target)
+    since = iso_utc(target.clock.now())
+    isolation = _store(target, Isolation(how=how, table=table, before=before, run=target.run, since=since))
+    if isolation.before == 0:
+        now = _read_concurrency(target)
+        if now != 0:
+            # The 0 was that of another isolation, which was removed before this one was stored.
+            isolation = _store(target, replace(isolation, before=now), overwrite=True)
+    return isolation
 
 
-def _store(target: Target, known: Isolation, overwrite: bool = False) -> Isolation:
-    """Keep it, unless somebody was first, or we were and were not told: theirs says what was there before."""
-    value = json.dumps(asdict(known))
+def _store(target: Target, isolation: Isolation, overwrite: bool = False) -> Isolation:
+    """Store it, unless there is one already, which holds the settings of before; the one that is stored.
+
+    The stored one may be this run's own: a first attempt that took effect without an answer.
+    """
+    value = json.dumps(asdict(isolation))
     try:
         target.client("ssm").put_parameter(Name=_memory(target), Value=value, Type="String", Overwrite=overwrite)
     except AlreadyExists:
-        return read_isolation(target) or known
-    return known
+        return read_isolation(target) or isolation
+    return isolation
 
 
-def _reserved(target: Target) -> int | None:
-    told = target.client("lambda").get_function_concurrency(**_function(target))
-    return told.get("ReservedConcurrentExecutions")
+def _read_concurrency(target: Target) -> int | None:
+    reply = target.client("lambda").get_function_concurrency(FunctionName=target.settings.function)
+    return reply.get("ReservedConcurrentExecutions")
 
 
-def _policy(target: Target, table: str) -> tuple[str, dict[str, Any], str]:
-    """A table's ARN, its policy (empty if it has none) and the revision to guard a change with."""
-    arn = str(target.client("dynamodb").describe_table(TableName=table)["Table"]["TableArn"])
+def _set_concurrency(target: Target, reserved: int) -> None:
+    target.client("lambda").put_function_concurrency(
+        FunctionName=target.settings.function, ReservedConcurrentExecutions=reserved
+    )
+
+
+@dataclass(frozen=True)
+class _TablePolicy:
+    """A table's resource policy, an empty ``document`` if it has none, and the revision that guards a change."""
+
+    arn: str
+    document: Mapping[str, Any]
+    revision: str
+
+    @property
+    def statements(self) -> list[Statement]:
+        return list(self.document.get("Statement", []))
+
+    @property
+    def others(self) -> list[Statement]:
+        """The statements that are not ours."""
+        return [statement for statement in self.statements if statement.get("Sid") != STATEMENT]
+
+
+def _read_policy(target: Target, table: str) -> _TablePolicy:
+    arn = target.client("dynamodb").describe_table(TableName=table)["Table"]["TableArn"]
     try:
         reply = target.client("dynamodb").get_resource_policy(ResourceArn=arn)
     except NotFound:
-        return arn, {}, "NO_POLICY"
-    return arn, json.loads(reply["Policy"]), str(reply["RevisionId"])
+        return _TablePolicy(arn, {}, "NO_POLICY")
+    return _TablePolicy(arn, json.loads(reply["Policy"]), reply["RevisionId"])
 
 
-def _others(policy: Mapping[str, Any]) -> list[dict[str, Any]]:
-    return [each for each in policy.get("Statement", []) if each.get("Sid") != STATEMENT]
-
-
-def _put_policy(
-    target: Target, arn: str, statements: list[dict[str, Any]], policy: Mapping[str, Any], revision: str
-) -> None:
-    if statements == policy.get("Statement", []):
+def _put_statements(target: Target, policy: _TablePolicy, statements: list[Statement]) -> None:
+    if statements == policy.statements:
         return
-    guarded: dict[str, Any] = {"ResourceArn": arn, "ExpectedRevisionId": revision}
-    if statements:
-        document = json.dumps({"Version": "2012-10-17", **policy, "Statement": statements})
-        target.client("dynamodb").put_resource_policy(**guarded, Policy=document)
-    else:
-        target.client("dynamodb").delete_resource_policy(**guarded)
-
-
-def _function(target: Target) -> dict[str, str]:
-    return {"FunctionName": target.settings.function}
+    client = target.client("dynamodb")
+    if not statements:
+        client.delete_resource_policy(ResourceArn=policy.arn, ExpectedRevisionId=policy.revision)
+        return
+    document = json.dumps({"Version": "2012-10-17", **policy.document, "Statement": statements})
+    client.put_resource_policy(ResourceArn=policy.arn, ExpectedRevisionId=policy.revision, Policy=document)
 
 
 def _memory(target: Target) -> str:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
-from typing import Any, Literal
+from typing import Literal
 from urllib.error import HTTPError
 
 from buddy_ops.aws.session import Target
@@ -128,7 +128,7 @@ def _send_to_status_page(target: Target, page: StatusPage, incident: dict[str, s
     _post(target, url, {"incident": incident}, authorization=f"OAuth {token}")
 
 
-def _post(target: Target, url: str, content: dict[str, Any], *, authorization: str = "") -> None:
+def _post(target: Target, url: str, content: Mapping[str, object], *, authorization: str = "") -> None:
     """POST JSON; once again where the channel says 429 and that it will take it soon."""
     request = urllib.request.Request(url, data=json.dumps(content).encode())
     request.add_header("Content-Type", "application/json")

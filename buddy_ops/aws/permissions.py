@@ -80,7 +80,9 @@ def required_actions(
         # The template creates no schedule group: it grants the default one.
         resource = resource.replace(":schedule/default/", f":schedule/{settings.lease.group}/")
         actions = statement["Action"]
-        found[resource] = found.get(resource, ()) + tuple([actions] if isinstance(actions, str) else actions)
+        if isinstance(actions, str):
+            actions = [actions]
+        found[resource] = (*found.get(resource, ()), *actions)
     return found
 
 
@@ -101,10 +103,10 @@ def template_resources() -> dict[str, Any]:
     """The resources of infrastructure.yaml, with CloudFormation's short forms (!Sub, !Ref) as plain values."""
     import yaml
 
-    class Loader(yaml.SafeLoader):
-        pass
+    class _Loader(yaml.SafeLoader):
+        """PyYAML keeps constructors in the class: SafeLoader's own must not change."""
 
-    def short_form(loader: Loader, _: str, node: yaml.Node) -> Any:
+    def _short_form(loader: _Loader, _: str, node: yaml.Node) -> object:
         if isinstance(node, yaml.ScalarNode):
             return node.value
         if isinstance(node, yaml.SequenceNode):
@@ -112,11 +114,11 @@ def template_resources() -> dict[str, Any]:
         assert isinstance(node, yaml.MappingNode)
         return loader.construct_mapping(node, deep=True)
 
-    Loader.add_multi_constructor("!", short_form)
+    _Loader.add_multi_constructor("!", _short_form)
     package = Path(__file__).parent
     # An installed package has the template beside this module, a checkout at its root.
     path = package / TEMPLATE
     if not path.exists():
         path = package.parents[1] / TEMPLATE
-    resources: dict[str, Any] = yaml.load(path.read_text("utf-8"), Loader)["Resources"]
+    resources: dict[str, Any] = yaml.load(path.read_text("utf-8"), _Loader)["Resources"]
     return resources

@@ -6,10 +6,10 @@ The only module of the library that creates AWS clients.
 import os
 import secrets
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, overload
 
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from types_boto3_sns import SNSClient
     from types_boto3_ssm import SSMClient
     from types_boto3_sts import STSClient
+    from types_boto3_sts.type_defs import GetCallerIdentityResponseTypeDef
 
 USER_AGENT = "buddy-ops"
 ATTEMPTS = 3
@@ -65,26 +66,28 @@ class Target:
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     @cached_property
-    def _caller(self) -> dict[str, Any]:
-        return dict(self.client("sts").get_caller_identity())
+    def _caller(self) -> "GetCallerIdentityResponseTypeDef":
+        return self.client("sts").get_caller_identity()
 
     @property
     def account(self) -> str:
         """The AWS account's number. AWS: sts:GetCallerIdentity, once."""
-        return str(self._caller["Account"])
+        return self._caller["Account"]
 
     @property
     def principal(self) -> str:
         """The caller's ARN as AWS names it. A name in a parameter is only a claim."""
-        return str(self._caller["Arn"])
+        return self._caller["Arn"]
 
     @property
     def ci(self) -> str:
         """The CI run, by its environment variables, which anyone can set; empty: none."""
         if os.environ.get("GITHUB_ACTIONS") == "true":
-            told = (os.environ.get(f"GITHUB_{name}", "?") for name in ("REPOSITORY", "RUN_ID", "ACTOR"))
-            return "GitHub Actions, {} run {} by {}".format(*told)
-        return "CI" if os.environ.get("CI", "").lower() in ("true", "1") else ""
+            values = (os.environ.get(f"GITHUB_{name}", "?") for name in ("REPOSITORY", "RUN_ID", "ACTOR"))
+            return "GitHub Actions, {} run {} by {}".format(*values)
+        if os.environ.get("CI", "").lower() in ("true", "1"):
+            return "CI"
+        return ""
 
     @property
     def resource(self) -> str:
@@ -123,9 +126,10 @@ class Target:
             if (service, attempts) not in self._clients:
                 client = self._clients[service, attempts] = self._create_client(service, attempts)
                 client.target = self
-                keys = None if self.sandbox else self.session.get_credentials()
-                for value in (keys.secret_key, keys.token) if keys else ():
-                    self.redactor.add_secret(value or "")
+                keys = self.session.get_credentials()
+                if keys and not self.sandbox:
+                    self.redactor.add_secret(keys.secret_key)
+                    self.redactor.add_secret(keys.token or "")
             return self._clients[service, attempts]
 
     def _create_client(self, service: _client.Service, attempts: int) -> Any:
@@ -139,7 +143,7 @@ class Target:
             service, region_name=self.region, endpoint_url=self.endpoint_url, config=config
         )
 
-    def perform(self, service: str, operation: str, parameters: dict[str, Any], send: _client.Send) -> dict[str, Any]:
+    def perform(self, service: str, operation: str, parameters: _client.Fields, send: _client.Send) -> _client.Fields:
         """Send one call of a client, and journal it. Clients call this; runbooks call ``client``.
 
         Args:
@@ -152,7 +156,7 @@ class Target:
             AwsFailed: ``code`` says how AWS or the connection to it failed.
         """
         noted = {key: value for key, value in parameters.items() if key not in _client.NOT_JOURNALED}
-        entry: dict[str, Any] = {"call": f"{service}:{operation}", "parameters": noted}
+        entry: dict[str, object] = {"call": f"{service}:{operation}", "parameters": noted}
         sent = self.clock.now()
         try:
             reply = send(parameters)
@@ -189,13 +193,17 @@ class Target:
         return ""
 
     def _repr_markdown_(self) -> str:
-        where = f"sandbox at {self.endpoint_url}, virtual time" if self.sandbox else f"AWS account {self.account}"
-        banner = "**Dry run: nothing will be written.** " if self.dry_run else ""
+        banner = ""
+        if self.dry_run:
+            banner = "**Dry run: nothing will be written.** "
         try:
             principal = self.principal
+            where = f"AWS account {self.account}"
         except AwsFailed as failure:
             # A rollback must not depend on STS.
-            return f"{banner}**{self.environment}**: who calls is unknown: {failure.what}"
+            return f"{banner}**{self.environment}**: the caller is unknown: {failure.what}"
+        if self.sandbox:
+            where = f"sandbox at {self.endpoint_url}, virtual time"
         return (
             f"{banner}**{self.environment}**: function `{self.settings.function}`, alias `{self.settings.alias}`, "
             f"{where}, region {self.region}, as `{principal}`, at {self.clock.now():%Y-%m-%d %H:%M} UTC, "
@@ -215,8 +223,8 @@ def connect(
     environment: str,
     runbook: str,
     *,
-    values: Mapping[str, Any] | None = None,
-    replaced: Mapping[str, Any] | None = None,
+    values: Mapping[str, object] | None = None,
+    replaced: Mapping[str, object] | None = None,
     dry_run: bool = False,
     quiet: bool = False,
     run: str | None = None,
@@ -241,17 +249,21 @@ def connect(
     endpoint = os.environ.get("AWS_ENDPOINT_URL") or settings.aws.endpoint_url
     sandbox = endpoint is not None and _credentials.is_sandbox(endpoint)
     session, region = _credentials.open_session(settings, sandbox)
-    clock: Clock = SandboxClock(endpoint) if sandbox and endpoint else SystemClock()
+    clock: Clock = SystemClock()
+    if sandbox and endpoint:
+        clock = SandboxClock(endpoint)
     run = run or os.environ.get("BUDDY_OPS_RUN") or secrets.token_hex(2)
     role = settings.aws.assume_role
     if role and not sandbox:
-        where = {"region_name": region, "endpoint_url": endpoint}
-        _credentials.assume_role(session, role, name=f"buddy-ops-{run}", clock=clock, where=where)
+        create = partial(session.create_client, region_name=region, endpoint_url=endpoint)
+        _credentials.assume_role(session, role, name=f"buddy-ops-{run}", clock=clock, create_client=create)
     folder = _folder(runbook, environment, run=run, now=clock.now())
     before = settings_.validate_settings(given, source).rollout
     redactor = Redactor(settings.archive.redact, os.environ.get(FILE))
     redactor.never_redact(settings.model_dump(mode="json"))
-    write = _keep_nothing if quiet else JournalFile(folder / "journal.jsonl")
+    write: Callable[[str], None] = _keep_nothing
+    if not quiet:
+        write = JournalFile(folder / "journal.jsonl")
     target = Target(
         environment=environment,
         settings=settings,
@@ -272,7 +284,7 @@ def connect(
     return target
 
 
-def _read_values(environment: str, values: Mapping[str, Any] | None) -> tuple[dict[str, Any], str]:
+def _read_values(environment: str, values: Mapping[str, object] | None) -> tuple[dict[str, object], str]:
     """The settings that were given, or those of the environment's file, and where they are from, for errors."""
     if not values:
         return project.read_settings(environment)
@@ -293,7 +305,6 @@ def _keep_nothing(line: str) -> None:
 
 
 def _folder(runbook: str, environment: str, *, run: str, now: datetime) -> Path:
-    given = os.environ.get("BUDDY_OPS_RUN_FOLDER")
-    if given:
+    if given := os.environ.get("BUDDY_OPS_RUN_FOLDER"):
         return Path(given)
     return project.project_root() / "runs" / f"{now:%Y-%m-%dT%H%MZ}-{runbook}-{environment}-{run}"
