@@ -4,7 +4,7 @@ botocore calls ``creating-client-class`` before it builds a client's class. ``ad
 of its bases there, so that paginators are covered too, and so are errors from before a request is built.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from datetime import datetime, timedelta
 from email.utils import parsedate_to_datetime
@@ -70,7 +70,7 @@ def read_body(reply: Fields) -> None:
             reply[name] = StreamingBody(BytesIO(content), len(content))
 
 
-def learn_time(clock: Clock, reply: Fields, sent: datetime) -> timedelta:
+def learn_time(clock: Clock, reply: Mapping[str, Any], sent: datetime) -> timedelta:
     """Set the clock by AWS's; by how much it changed.
 
     An error's reply carries the time too, above all one that says that our clock is off.
