@@ -1,3 +1,2 @@
-"""The one door to AWS: ``session``, ``clock``, ``errors``, ``aliases``, ``failsafe``, ``freezes``,
-``isolation``, ``tables``,
-``notifications``, ``permissions``, ``checklist_store``."""
+"""The one door to AWS: ``session``, ``clock``, ``errors``, ``aliases``, ``versions``, ``failsafe``, ``freezes``,
+``isolation``, ``tables``, ``notifications``, ``permissions``, ``checklist_store``."""

@@ -95,10 +95,12 @@ class SystemClock(_CorrectedClock):
     """The clock against AWS."""
 
     def sleep_until(self, moment: datetime) -> None:
+        """Block until ``moment``, in slices of ``SLICE_S``."""
         while (left := (moment - self.now()).total_seconds()) > 0:
             time.sleep(min(left, SLICE_S))
 
     async def wait(self, moment: datetime) -> None:
+        """Wait until ``moment``; the event loop runs on."""
         import asyncio
 
         while (left := (moment - self.now()).total_seconds()) > 0:
@@ -109,8 +111,9 @@ class SystemClock(_CorrectedClock):
 
     def _read(self) -> _Reading:
         # CLOCK_BOOTTIME, which Linux has, goes on while the machine sleeps.
-        elapsed_s = time.clock_gettime(time.CLOCK_BOOTTIME) if hasattr(time, "CLOCK_BOOTTIME") else time.monotonic()
-        return _Reading(elapsed_s, time.time())
+        if hasattr(time, "CLOCK_BOOTTIME"):
+            return _Reading(time.clock_gettime(time.CLOCK_BOOTTIME), time.time())
+        return _Reading(time.monotonic(), time.time())
 
 
 class SandboxClock(_CorrectedClock):
@@ -126,17 +129,20 @@ class SandboxClock(_CorrectedClock):
         self._client = f"{os.getpid()}-{uuid.uuid4().hex[:8]}"
 
     def sleep_until(self, moment: datetime) -> None:
+        """Block until ``moment``, in slices of ``SLICE_S``."""
         while not self._wait(moment):
             pass
 
     async def wait(self, moment: datetime) -> None:
+        """Wait until ``moment``; the event loop runs on."""
         import asyncio
 
         while not await asyncio.to_thread(self._wait, moment):
             pass
 
     def close(self) -> None:
-        # Where the sandbox has gone, its memory of us has too.
+        """Let the sandbox's time go on: it waits for every client that may still sleep."""
+        # A sandbox that has ended waits for no client.
         with suppress(OSError):
             self._ask("clock/leave", {"client": self._client})
 

@@ -54,7 +54,7 @@ class Page:
 
     segment: int
     items: tuple[Item, ...] = field(repr=False)
-    next: Mapping[str, Any] | None
+    next: Item | None
 
 
 @dataclass(frozen=True)
@@ -235,7 +235,7 @@ def parallel_scan(
     work: Callable[[Page], T],
     *,
     segments: int = SEGMENTS,
-    resume: Mapping[int, Mapping[str, Any] | None] | None = None,
+    resume: Mapping[int, Item | None] | None = None,
 ) -> Iterator[tuple[Page, T]]:
     """Read a whole table in parallel segments and do ``work`` with each page, in several threads.
 
@@ -253,15 +253,15 @@ def parallel_scan(
 
     scan = target.client("dynamodb").scan
 
-    def step(segment: int, start: Mapping[str, Any] | None) -> tuple[Page, T]:
-        where: dict[str, Any] = {"Segment": segment, "TotalSegments": segments, "Limit": PAGE_ITEMS}
+    def step(segment: int, start: Item | None) -> tuple[Page, T]:
+        where: dict[str, object] = {"Segment": segment, "TotalSegments": segments, "Limit": PAGE_ITEMS}
         if start:
             where["ExclusiveStartKey"] = start
         reply = call_with_retries(target, scan, TableName=table, ConsistentRead=True, **where)
         page = Page(segment, tuple(reply["Items"]), reply.get("LastEvaluatedKey"))
         return page, work(page)
 
-    begin: Mapping[int, Mapping[str, Any] | None] = dict.fromkeys(range(segments))
+    begin: Mapping[int, Item | None] = dict.fromkeys(range(segments))
     if resume is not None:
         begin = resume
     with ThreadPoolExecutor(SEGMENTS) as pool:
@@ -321,13 +321,13 @@ def write_batch(target: Target, table: str, key: Sequence[str], changes: Sequenc
     return tuple(gave_way)
 
 
-def get_item(target: Target, table: str, keys: Iterable[Mapping[str, Any]]) -> Iterator[Item]:
+def get_item(target: Target, table: str, keys: Iterable[Item]) -> Iterator[Item]:
     """The items under keys, those that exist, in no particular sequence.
 
     AWS: dynamodb:BatchGetItem, consistent, reads only.
     """
 
-    def read(batch: Sequence[Mapping[str, Any]]) -> list[Item]:
+    def read(batch: Sequence[Item]) -> list[Item]:
         found: list[Item] = []
         asked: Any = {table: {"Keys": list(batch), "ConsistentRead": True}}
         for attempt in range(ATTEMPTS):
@@ -344,7 +344,7 @@ def get_item(target: Target, table: str, keys: Iterable[Mapping[str, Any]]) -> I
             yield from found
 
 
-def call_with_retries(target: Target, operation: Callable[..., T], **parameters: Any) -> T:
+def call_with_retries(target: Target, operation: Callable[..., T], **parameters: object) -> T:
     """Call a method of the DynamoDB client, and again, later, while DynamoDB throttles."""
     for attempt in range(ATTEMPTS - 1):
         try:
@@ -354,7 +354,7 @@ def call_with_retries(target: Target, operation: Callable[..., T], **parameters:
     return operation(**parameters)
 
 
-def key_attributes(item: Item, key: Sequence[str]) -> dict[str, Any]:
+def key_attributes(item: Item, key: Sequence[str]) -> dict[str, Mapping[str, Any]]:
     """An item's key, as DynamoDB requires it."""
     return {name: item[name] for name in key}
 

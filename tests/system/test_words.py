@@ -18,6 +18,7 @@ CLEAN = [
     "infrastructure.yaml",
     "parameters",
     "benchmarks/README.md",
+    "buddy_ops/aws",
     "buddy_ops/cli",
     "buddy_ops/deployment",
     "buddy_ops/health",
