@@ -180,8 +180,7 @@ class CheckContext:
     @property
     def metrics_until(self) -> datetime:
         """The end of the latest minute whose metrics CloudWatch should have published."""
-        late = timedelta(seconds=self.target.settings.health.late_data_s)
-        return text.floor_minute(self.target.clock.now() - late)
+        return metrics.published_until(self.target, self.target.clock.now())
 
     def traffic(self, window: timedelta) -> MetricsReading:
         """The latest minutes of each version behind the alias. AWS: cloudwatch:GetMetricData, once per window.

@@ -114,7 +114,7 @@ class RolloutEvidence:
         if self._next is None:
             first = self.shifts[0][0] if self.shifts else now
             self._next = floor_minute(first) - timedelta(minutes=self._health.history_minutes)
-        until = floor_minute(now - timedelta(seconds=self._health.late_data_s))
+        until = metrics.published_until(self._target, now)
         reading = metrics.read_minutes(self._target, (self.stable, self.new), self._serving, self._next, until)
         if reading.trouble is not None:
             return reading.trouble
@@ -211,7 +211,7 @@ class RolloutEvidence:
     def totals(self) -> tuple[dict[str, int], dict[str, int]]:
         """Requests and failures by version since the first shift."""
         rows = [row for row in self.rows if self.shifts and row.at + MINUTE > self.shifts[0][0]]
-        total = {version: sum((row.counts[version] for row in rows), Counts()) for version in (self.stable, self.new)}
+        total = metrics.totals(rows, (self.stable, self.new))
         requests = {version: counts.requests for version, counts in total.items()}
         failed = {version: counts.errors for version, counts in total.items()}
         return requests, failed

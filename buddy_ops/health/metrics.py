@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from buddy_ops.aws.session import Target
 from buddy_ops.core.errors import AwsFailed
 from buddy_ops.core.journal import iso_utc
+from buddy_ops.core.text import floor_minute
 from buddy_ops.health.judge import Counts
 
 if TYPE_CHECKING:
@@ -109,6 +110,16 @@ def read_minutes(
     # CloudWatch deletes minutes after 15 days; the archived journal keeps them.
     target.journal.append("minutes", rows=rows_to_json(rows))
     return MetricsReading(tuple(rows))
+
+
+def published_until(target: Target, now: datetime) -> datetime:
+    """The end of the latest minute whose metrics CloudWatch should have published."""
+    return floor_minute(now - timedelta(seconds=target.settings.health.late_data_s))
+
+
+def totals(rows: Sequence[MinuteRow], versions: Iterable[str]) -> dict[str, Counts]:
+    """Each version's minutes as one; zeros for a version that is in none of them."""
+    return {version: sum((row.counts.get(version, Counts()) for row in rows), Counts()) for version in versions}
 
 
 def rows_to_json(rows: Iterable[MinuteRow]) -> list[list[Any]]:

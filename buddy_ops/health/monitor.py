@@ -5,7 +5,7 @@ Says which limit is exceeded and which runbook to open. Never acts, and never ju
 Source: the deployment guide, 'Watching'.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
@@ -85,32 +85,16 @@ class MetricsWindow:
     def metrics(self) -> tuple[KeyMetric, ...]:
         """The four, in the guide's order."""
         health = self.health
-        counts = [version.counts for version in self.seen]
-        return (
-            KeyMetric(
-                "error rate",
-                exact_percent(health.error_rate),
-                values=tuple(_rate(seen.errors, seen.requests, health.error_rate) for seen in counts),
-                action="Open rollback/immediate.",
-            ),
-            KeyMetric(
-                "latency p99",
-                duration(health.latency_ms / 1000),
-                values=tuple(_latency(version, health) for version in self.seen),
-                action="After a deployment, open emergency/deployment_failure.",
-            ),
-            KeyMetric(
-                "throttles",
-                "0",
-                values=tuple((f"{seen.throttles:,}", seen.throttles > 0) for seen in counts),
-                action="Raise the function's or the account's concurrency limit.",
-            ),
-            KeyMetric(
-                "cold start",
-                duration(INIT_BOUND_MS / 1000),
-                values=tuple(_cold(version.cold) for version in self.seen),
-                action="Reduce the package size.",
-            ),
+        slow = "After a deployment, open emergency/deployment_failure."
+        rows = (
+            ("error rate", exact_percent(health.error_rate), _error_rate, "Open rollback/immediate."),
+            ("latency p99", duration(health.latency_ms / 1000), _latency, slow),
+            ("throttles", "0", _throttles, "Raise the function's or the account's concurrency limit."),
+            ("cold start", duration(INIT_BOUND_MS / 1000), _cold_starts, "Reduce the package size."),
+        )
+        return tuple(
+            KeyMetric(name, limit, tuple(value(version, health) for version in self.seen), action)
+            for name, limit, value, action in rows
         )
 
     def __str__(self) -> str:
@@ -154,7 +138,12 @@ def read_window(target: Target, minutes: float, until: str = "", before: Metrics
     else:
         starts = logs.describe_cold_starts(target, since, end)
     colds = {cold.version: cold for cold in starts.found}
-    seen = [_seen(version, reading.rows, colds.get(version)) for version in versions]
+    counts = metrics.totals(reading.rows, versions)
+    p99_ms = {
+        version: max((row.p99_ms[version] for row in reading.rows if version in row.p99_ms), default=None)
+        for version in versions
+    }
+    seen = [VersionWindow(version, counts[version], p99_ms[version], colds.get(version)) for version in versions]
     return MetricsWindow(
         since=since,
         until=end,
@@ -167,7 +156,7 @@ def read_window(target: Target, minutes: float, until: str = "", before: Metrics
 
 
 def _window(target: Target, minutes: float, until: str) -> tuple[datetime, datetime]:
-    latest = target.clock.now() - timedelta(seconds=target.settings.health.late_data_s)
+    latest = metrics.published_until(target, target.clock.now())
     try:
         end = min(latest, parse_utc(until)) if until else latest
         since = end - minutes * MINUTE
@@ -222,10 +211,8 @@ def _serving(alias: Alias) -> Callable[[datetime], str]:
     return lambda at: record.stable_version if at < switched else alias.primary
 
 
-def _seen(version: str, rows: Sequence[MinuteRow], cold: ColdStarts | None) -> VersionWindow:
-    total = sum((row.counts[version] for row in rows), Counts())
-    p99 = max((row.p99_ms[version] for row in rows if version in row.p99_ms), default=None)
-    return VersionWindow(version, total, p99, cold)
+def _error_rate(seen: VersionWindow, health: HealthSettings) -> tuple[str, bool]:
+    return _rate(seen.counts.errors, seen.counts.requests, health.error_rate)
 
 
 def _rate(events: int, requests: int, limit: float) -> tuple[str, bool]:
@@ -242,7 +229,12 @@ def _latency(seen: VersionWindow, health: HealthSettings) -> tuple[str, bool]:
     return f"{seen.p99_ms / 1000:.1f} s in the worst minute; {share} over the limit", exceeded
 
 
-def _cold(cold: ColdStarts | None) -> tuple[str, bool]:
+def _throttles(seen: VersionWindow, _: HealthSettings) -> tuple[str, bool]:
+    return f"{seen.counts.throttles:,}", seen.counts.throttles > 0
+
+
+def _cold_starts(seen: VersionWindow, _: HealthSettings) -> tuple[str, bool]:
+    cold = seen.cold
     if cold is None or not cold.cold:
         return "none logged", False
     if cold.p95_init_ms is None:

@@ -33,7 +33,7 @@ from buddy_ops.deployment import rollback
 from buddy_ops.deployment.rollback import RollbackPlan, RollbackResult
 from buddy_ops.health import logs, metrics
 from buddy_ops.health.judge import Counts
-from buddy_ops.health.metrics import MALFORMED, MinuteRow
+from buddy_ops.health.metrics import MALFORMED
 from buddy_ops.incidents import review as incident_review
 
 ROLLBACK_AGE = timedelta(minutes=30)
@@ -285,10 +285,8 @@ def assess_deployment(target: Target, watch: Progress = no_progress) -> Assessme
     destination, obstacle, doubts = _destination(target, alias)
     # The stable version is counted, too: the same failures in both mean that the build may not be the cause.
     compared = tuple(dict.fromkeys(filter(None, (version, destination, alias.primary))))
-    until = now - timedelta(seconds=target.settings.health.late_data_s)
-    reading = metrics.read_minutes(
-        target, compared, lambda _: alias.primary, since=floor_minute(since), until=floor_minute(until)
-    )
+    until = metrics.published_until(target, now)
+    reading = metrics.read_minutes(target, compared, lambda _: alias.primary, since=floor_minute(since), until=until)
     kinds, unlogged = _error_kinds(target, version, since, watch)
     troubles = [unlogged] if unlogged else []
     if reading.trouble:
@@ -305,7 +303,7 @@ def assess_deployment(target: Target, watch: Progress = no_progress) -> Assessme
         version=version,
         deployed=deployed,
         at=now,
-        counts=_count(reading.rows, compared),
+        counts=metrics.totals(reading.rows, compared),
         kinds=kinds,
         destination=destination,
         resource=target.resource,
@@ -391,15 +389,6 @@ def _error_kinds(target: Target, version: str, since: datetime, watch: Progress)
     except MALFORMED as error:
         return (), f"the log could not be read: malformed reply ({error})"
     return kinds, f"only the newest {LINES_LIMIT:,} error lines are counted" if len(rows) == LINES_LIMIT else ""
-
-
-def _count(rows: Iterable[MinuteRow], versions: Iterable[str]) -> dict[str, Counts]:
-    """Each version's minutes as one."""
-    totals = dict.fromkeys(versions, Counts())
-    for row in rows:
-        for version in totals.keys() & row.counts.keys():
-            totals[version] += row.counts[version]
-    return totals
 
 
 def _deployed(target: Target, alias: Alias, version: str) -> datetime:
@@ -523,7 +512,7 @@ async def wait_for_recovery(
     limit = target.settings.health.error_rate
     serving = [version for version in (alias.primary, alias.additional) if version]
     reading = metrics.read_minutes(target, serving, lambda _: alias.primary, since=since, until=until)
-    counted = {version: counts for version, counts in _count(reading.rows, serving).items() if counts.requests}
+    counted = {version: counts for version, counts in metrics.totals(reading.rows, serving).items() if counts.requests}
     if reading.trouble or not counted:
         trouble = reading.trouble or "no requests were received"
         return RecoveryCheck("", Counts(), limit, minutes, trouble=trouble)

@@ -10,13 +10,13 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from buddy_ops.aws.aliases import Alias
 from buddy_ops.aws.session import Target
 from buddy_ops.core.outcome import Outcome
-from buddy_ops.core.text import exact_percent, floor_minute, parse_utc, percent
+from buddy_ops.core.text import exact_percent, parse_utc, percent
 from buddy_ops.deployment.observation import Observation
 from buddy_ops.health import judge, metrics
 from buddy_ops.health.metrics import MINUTE, MinuteRow
@@ -79,7 +79,7 @@ def recent_chart(
     now = target.clock.now()
     changed_at = parse_utc(alias.rollout.since) if alias.rollout else now
     versions = list(dict.fromkeys(filter(None, (alias.primary, alias.additional, *came_from))))
-    until = floor_minute(now) - timedelta(seconds=target.settings.health.late_data_s)
+    until = metrics.published_until(target, now)
 
     def serving(at: datetime) -> str:
         return came_from[0] if came_from and at < changed_at else alias.primary
