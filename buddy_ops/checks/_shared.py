@@ -125,7 +125,7 @@ def alarms_complete(context: CheckContext) -> Finding:
     wanted = {fields["AlarmName"]: fields for fields in alarms.wanted_alarms(context.target)}
     wrong = [name for name, fields in wanted.items() if alarms.differences(fields, there.get(name))]
     if wrong:
-        # A stored checklist keeps 120 characters of a message, so the function's name is not repeated.
+        # Each alarm's name begins with the function's name; without it the list is short enough to read.
         names = ", ".join(name.removeprefix(f"{context.target.settings.function}-") for name in wrong)
         message = f"{len(wrong)} of {text.count(len(wanted), 'alarm')} missing or changed: {names}"
         return problem(message, "operations/alarms creates or updates them.")

@@ -133,9 +133,9 @@ def raise_for_failed_items(record: ChecklistResult) -> None:
     findings.raise_listing(
         Refused,
         "checklist-open",
-        f"{record.checklist} of {record.subject}: {len(record.open)} of {len(record.items)} items are open.",
-        [f"{item.name}: {item.state}: {item.says}" for item in record.open],
-        "Fix every failed check. For manual checks, enter the name of the person who verified it: "
+        title=f"{record.checklist} of {record.subject}: {len(record.open)} of {len(record.items)} items are open.",
+        entries=[f"{item.name}: {item.state}: {item.says}" for item in record.open],
+        next_step="Fix every failed check. For manual checks, enter the name of the person who verified it: "
         "attested={ITEM: NAME}.",
     )
 

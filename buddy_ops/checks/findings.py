@@ -12,7 +12,6 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
 from functools import cached_property
-from typing import Any
 
 from buddy_ops.aws import aliases, freezes, versions
 from buddy_ops.aws.aliases import Alias, RolloutState
@@ -81,30 +80,30 @@ class Finding:
     message: str
     remedy: str = ""
     runbook: str = ""
-    facts: Mapping[str, Any] = field(default_factory=dict)
+    facts: Mapping[str, object] = field(default_factory=dict)
 
 
-def ok(message: str, **facts: Any) -> Finding:
+def ok(message: str, **facts: object) -> Finding:
     """The check passed."""
     return Finding("", State.OK, message, facts=facts)
 
 
-def info(message: str, remedy: str = "", **facts: Any) -> Finding:
+def info(message: str, remedy: str = "", **facts: object) -> Finding:
     """Nothing is wrong, but an operator should see it."""
     return Finding("", State.INFO, message, remedy, facts=facts)
 
 
-def warning(message: str, remedy: str = "", **facts: Any) -> Finding:
+def warning(message: str, remedy: str = "", **facts: object) -> Finding:
     """A rollout or a rollback works, but something should be corrected."""
     return Finding("", State.WARNING, message, remedy, facts=facts)
 
 
-def problem(message: str, remedy: str = "", **facts: Any) -> Finding:
+def problem(message: str, remedy: str = "", **facts: object) -> Finding:
     """The check failed."""
     return Finding("", State.PROBLEM, message, remedy, facts=facts)
 
 
-def unknown(message: str, remedy: str = "", **facts: Any) -> Finding:
+def unknown(message: str, remedy: str = "", **facts: object) -> Finding:
     """The check could not be made."""
     return Finding("", State.UNKNOWN, message, remedy, facts=facts)
 
@@ -259,11 +258,12 @@ def in_state(findings: Iterable[Finding], state: State) -> tuple[Finding, ...]:
     return tuple(finding for finding in findings if finding.state is state)
 
 
-def raise_listing(error: type[BuddyError], reference: str, title: str, entries: Sequence[str], next_step: str) -> None:
+def raise_listing(
+    error: type[BuddyError], reference: str, *, title: str, entries: Sequence[str], next_step: str
+) -> None:
     """Raise ``error`` with a line for each entry; return if there are none."""
     if entries:
-        lines = "".join(f"\n  - {entry}" for entry in entries)
-        raise error(reference, f"{title}{lines}", now="Nothing was changed.", next=next_step)
+        raise error(reference, "\n  - ".join((title, *entries)), next=next_step)
 
 
 def count_states(findings: Iterable[Finding]) -> str:

@@ -111,9 +111,9 @@ def raise_for_problems(audit: Audit) -> None:
     findings_.raise_listing(
         BuddyError,
         "not-ready",
-        str(audit),
-        [f"{finding.check}: {finding.message}" for finding in audit.problems],
-        " ".join(("Follow the next steps in the table.", *(f"Open {runbook}." for runbook in runbooks))),
+        title=str(audit),
+        entries=[f"{finding.check}: {finding.message}" for finding in audit.problems],
+        next_step=" ".join(("Follow the next steps in the table.", *(f"Open {runbook}." for runbook in runbooks))),
     )
 
 

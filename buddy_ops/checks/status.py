@@ -6,7 +6,6 @@ cannot be read is UNKNOWN, never OK.
 
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from typing import Any
 
 from buddy_ops.aws import aliases
 from buddy_ops.aws.aliases import Alias, RolloutState
@@ -54,7 +53,7 @@ class NextStep:
 
     why: str
     runbook: str
-    parameters: dict[str, Any]
+    parameters: dict[str, str]
 
     @property
     def command(self) -> str:

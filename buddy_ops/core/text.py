@@ -53,6 +53,11 @@ def duration(span: timedelta | float) -> str:
     return f"{seconds / 86400:.0f} days"
 
 
+def shorten(text: str, length: int) -> str:
+    """A text of at most ``length`` characters; '…' at its end shows that it was cut."""
+    return text if len(text) <= length else f"{text[: length - 1]}…"
+
+
 def time_of_day(moment: datetime, now: datetime, *, ago: bool = False) -> str:
     """A time in UTC: '02:58 UTC' on the day of ``now``, '2026-11-29 02:58 UTC' else.
 

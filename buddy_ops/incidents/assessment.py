@@ -97,8 +97,9 @@ class Assessment:
     @property
     def serving(self) -> str:
         """What the alias serves, as a sentence."""
-        says = f"{self.resource} serves {self.serves}"
-        return f"{says}; v{self.version} is already rolled back." if self.rolled_back else f"{says}."
+        if self.rolled_back:
+            return f"{self.resource} serves {self.serves}; v{self.version} is already rolled back."
+        return f"{self.resource} serves {self.serves}."
 
     def _repr_markdown_(self) -> str:
         kinds = "No error lines of this version in the log."
@@ -221,10 +222,7 @@ def plan_freeze(target: Target, reason: str, hours: float = 4) -> FreezePlan:
         then=(f"no deployment starts and no rollout continues for {hours:g} h; rollbacks are not blocked",),
         calls=() if already else (f"ssm:PutParameter freeze: {reason}",),
         undo=("lift the freeze when the fix is ready; it also expires",),
-        reasons=(),
         covers={"action": "freeze", "environment": target.environment, "reason": reason, "hours": hours},
-        approvals=1,  # a freeze cannot make the incident worse
-        demand_hash=False,
         reason=reason,
         hours=hours,
         already=already,
@@ -288,9 +286,7 @@ def assess_deployment(target: Target, watch: Progress = no_progress) -> Assessme
     until = metrics.published_until(target, now)
     reading = metrics.read_minutes(target, compared, lambda _: alias.primary, since=floor_minute(since), until=until)
     kinds, unlogged = _error_kinds(target, version, since, watch)
-    troubles = [unlogged] if unlogged else []
-    if reading.trouble:
-        troubles.append(f"metrics could not be read: {reading.trouble}")
+    unmeasured = f"metrics could not be read: {reading.trouble}" if reading.trouble else ""
     recommended, reasons = recommend_decision(now - deployed, destination, obstacle, doubts)
     target.journal.append(
         "assessed",
@@ -311,7 +307,7 @@ def assess_deployment(target: Target, watch: Progress = no_progress) -> Assessme
         rolled_back=destination == alias.primary and alias.additional is None,
         recommended=recommended,
         reasons=reasons,
-        troubles=tuple(troubles),
+        troubles=tuple(filter(None, (unlogged, unmeasured))),
     )
 
 
@@ -388,7 +384,9 @@ def _error_kinds(target: Target, version: str, since: datetime, watch: Progress)
         return (), f"the log could not be read: {failure.what}"
     except MALFORMED as error:
         return (), f"the log could not be read: malformed reply ({error})"
-    return kinds, f"only the newest {LINES_LIMIT:,} error lines are counted" if len(rows) == LINES_LIMIT else ""
+    if len(rows) == LINES_LIMIT:
+        return kinds, f"only the newest {LINES_LIMIT:,} error lines are counted"
+    return kinds, ""
 
 
 def _deployed(target: Target, alias: Alias, version: str) -> datetime:
@@ -449,8 +447,6 @@ def plan_decision(target: Target, assessment: Assessment, decision: str, review:
             "action": decision,
             "version": assessment.version,
         },
-        approvals=1,
-        demand_hash=False,
         version=assessment.version,
         back=None,
         review=due,
@@ -479,11 +475,10 @@ def run_decision(target: Target, plan: DecisionPlan, approval: Approval, inciden
         Refused: ``approval-void``, and what the rollback raises.
     """
     approval.must_cover(plan)
+    decision: Choice = "fix forward" if plan.back is None else "roll back"
+    target.journal.append("decided", decision=decision, by=approval.by)
     moved = None
-    if plan.back is None:
-        target.journal.append("decided", decision="fix forward", by=approval.by)
-    else:
-        target.journal.append("decided", decision="roll back", by=approval.by)
+    if plan.back is not None:
         moved = rollback.run_rollback(target, plan.back, approve_part(approval, plan.back))
     stored = incident_review.store_review_date(target, plan.review, plan.version, by=approval.by, incident=incident)
     return DecisionResult(plan.version, moved, stored)

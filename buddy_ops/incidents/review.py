@@ -163,9 +163,8 @@ def review_incident(target: Target, since: str, until: str, incident: str = "", 
     entries = [entry for entry in archive.list_entries(store) if entry.environment == target.environment]
     begin, end = _window(since, until, [entry for entry in entries if incident and entry.incident == incident])
     reviews = [entry for entry in entries if entry.runbook == REVIEW_RUNBOOK and _reviews(entry, since, incident)]
-    runs = [
-        entry for entry in entries if entry.runbook != REVIEW_RUNBOOK and _belongs(entry, begin, end, incident)
-    ]  # fmt: skip
+    responses = [entry for entry in entries if entry.runbook != REVIEW_RUNBOOK]
+    runs = [entry for entry in responses if _belongs(entry, begin, end, incident)]
     records: list[dict[str, Any]] = []
     events: list[TimelineEvent] = []
     for entry in runs:
@@ -174,10 +173,8 @@ def review_incident(target: Target, since: str, until: str, incident: str = "", 
         events += timeline.timeline_events(journal, entry.run, entry.runbook)
     alarm_events, alarm_trouble = _alarm_events(target, begin, end)
     # A review date is stored for a time after the window.
-    in_window = (
-        event for event in (*events, *alarm_events) if begin <= event.at <= end or event.kind == "review-due"
-    )  # fmt: skip
-    events = timeline.merge_in_order(in_window)
+    events = [event for event in events + alarm_events if begin <= event.at <= end or event.kind == "review-due"]
+    events = timeline.merge_in_order(events)
     rows, rows_trouble = _minute_rows(target, begin, end, records)
     reviewed = min((at for entry in reviews if (at := parse_moment(entry.began))), default=target.clock.now())
     target.journal.append("reviewed", incident=incident, runs=len(runs), events=len(events))
@@ -482,7 +479,9 @@ def chart_mark(event: TimelineEvent) -> str:
     weight = event.fields.get("weight")
     if event.kind == "shifted" and isinstance(weight, (int, float)):
         return f"{event.fields.get('to', UNKNOWN)} {exact_percent(weight)}"
-    return "frozen" if event.kind == "frozen" else ""
+    if event.kind == "frozen":
+        return "frozen"
+    return ""
 
 
 def version_number(version: str) -> int:

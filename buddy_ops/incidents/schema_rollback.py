@@ -92,8 +92,6 @@ def plan_schema_rollback(
         undo=back.undo,
         reasons=back.reasons or (compatible,),
         covers={**back.covers, "migration": migration, "reason": reason.strip(), "hours": freeze_hours},
-        approvals=1,  # as for every rollback: one on-call engineer is enough
-        demand_hash=False,
         back=back,
         migration=migration,
         reason=reason,

@@ -11,7 +11,7 @@ from operator import attrgetter
 from typing import Any
 
 from buddy_ops.aws.errors import is_reading
-from buddy_ops.core.text import date_and_time, exact_percent, join_words, parse_utc
+from buddy_ops.core.text import date_and_time, exact_percent, join_words, parse_utc, shorten
 
 Fields = Mapping[str, Any]
 
@@ -48,7 +48,7 @@ class TimelineEvent:
         """The event as a sentence, at most 300 characters."""
         if self.times > 1:
             return f"{self.fields['call']}, {self.times} times"
-        return _shorten(describe_record(self.kind, self.fields), SENTENCE_LIMIT)
+        return shorten(describe_record(self.kind, self.fields), SENTENCE_LIMIT)
 
 
 def timeline_events(records: Iterable[Fields], run: str = "", runbook: str = "") -> list[TimelineEvent]:
@@ -150,7 +150,7 @@ def _aws(fields: Fields) -> str:
         call = f"{call} {_json(given)}"
     if fields.get("failed"):
         # The failure must stay visible, however long the parameters are.
-        return f"{_shorten(call, SENTENCE_LIMIT - 60)}, which failed: {fields['failed']}"
+        return f"{shorten(call, SENTENCE_LIMIT - 60)}, which failed: {fields['failed']}"
     return call
 
 
@@ -197,10 +197,6 @@ def _json(value: object) -> str:
     return json.dumps(value, ensure_ascii=False, default=str)
 
 
-def _shorten(text: str, length: int) -> str:
-    return text if len(text) <= length else f"{text[: length - 1]}…"
-
-
 SEPARATORS = {"reasons": " ", "against": "; "}
 """Between the values of a list, where it is not a comma."""
 
@@ -225,6 +221,7 @@ ENDINGS = {
 
 SENTENCES: Mapping[str, str | Callable[[Fields], str]] = {
     "opened": _opened,
+    "clock": lambda x: f"this machine's time was corrected by {x['corrected_by_s']:+.1f} s, to AWS's time",
     "aws": _aws,
     "alarm": "{alarm} is {state}: {reason}",
     "approved": "{by} approved plan {plan}: {title}",

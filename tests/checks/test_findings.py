@@ -65,9 +65,9 @@ def test_findings_are_counted_and_shown_the_worst_first() -> None:
 
 def test_nothing_is_raised_for_nothing() -> None:
     """The error lists each entry; without entries there is none."""
-    findings.raise_listing(Refused, "open", "Title.", [], "Fix it.")
+    findings.raise_listing(Refused, "open", title="Title.", entries=[], next_step="Fix it.")
     with pytest.raises(BuddyError, match="open") as raised:
-        findings.raise_listing(Refused, "open", "Title.", ["a", "b"], "Fix it.")
+        findings.raise_listing(Refused, "open", title="Title.", entries=["a", "b"], next_step="Fix it.")
     assert raised.value.what == "Title.\n  - a\n  - b" and raised.value.exit_code == 4
 
 
