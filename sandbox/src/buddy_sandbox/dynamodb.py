@@ -24,6 +24,8 @@ from moto.dynamodb.models.dynamo_type import DynamoType, Item
 from moto.dynamodb.models.table import Table
 from moto.dynamodb.responses import DynamoHandler, DynamoResult
 
+from buddy_sandbox.wire import AwsError, Throttle
+
 LATEST_S = 300.0
 """How far the latest restorable moment lies behind now. Source: API reference, PointInTimeRecoveryDescription."""
 
@@ -34,10 +36,116 @@ TOKEN_S = 600.0
 """For how long a transaction's token is remembered. Source: API reference, TransactWriteItems."""
 
 RECOVERY_DAYS = 35
+ITEM_BYTES = 400 * 1024
+EXPRESSION_BYTES = 4096
+TRANSACTION_BYTES = 4 * 1024 * 1024
+"""Source of these limits: DynamoDB developer guide, quotas."""
+
+EXPRESSIONS = (
+    "ConditionExpression",
+    "FilterExpression",
+    "KeyConditionExpression",
+    "ProjectionExpression",
+    "UpdateExpression",
+)
+DATA_CALLS = {"GetItem", "PutItem", "UpdateItem", "DeleteItem", "Query", "Scan"} | {
+    *("BatchGetItem", "BatchWriteItem", "TransactGetItems", "TransactWriteItems"),
+}
+THROTTLED = {
+    "ProvisionedThroughputExceededException": (
+        "The level of configured provisioned throughput for the table was exceeded. "
+        "Consider increasing your provisioning level with the UpdateTable API."
+    ),
+    "ThrottlingException": (
+        "Throughput exceeds the current capacity of your table or index. DynamoDB is automatically scaling your "
+        "table or index so please try again shortly."
+    ),
+}
 ANSWERS_ITEMS = {"Items", "Responses"}
 DAY_S = 86400.0
 PLAIN_UPDATE = re.compile(r"(SET #\w+ = :\w+(?:, #\w+ = :\w+)*)? ?(REMOVE #\w+(?:, #\w+)*)?")
 _PREFIX = refusals.ERROR_TYPE_PREFIX
+
+
+class Tables:
+    """How DynamoDB behaves; one object in a process.
+
+    Attributes that may be set at any time, each with AWS's usual value:
+        policy_delay_s: virtual seconds for which a changed resource policy is neither read nor enforced yet.
+        throttle.for_s: virtual seconds, from when it is set, for which every read and write of items is throttled.
+        throttle_code: how it is refused then, a key of ``THROTTLED``.
+    """
+
+    policy_delay_s = 0.0
+    throttle_code = "ProvisionedThroughputExceededException"
+
+    def __init__(self) -> None:
+        self.throttle = Throttle()
+        self._policies: dict[str, tuple[float, Any]] = {}
+
+    def reset(self) -> None:
+        """Return every attribute to its usual value."""
+        self.__dict__.clear()
+        self.__init__()  # type: ignore[misc]
+
+    def check(self, operation: str, body: dict[str, Any]) -> None:
+        """Raise AwsError for a call that AWS would refuse and moto does not."""
+        if operation in DATA_CALLS and self.throttle.active():
+            raise AwsError(self.throttle_code, THROTTLED[self.throttle_code])
+        actions = [(kind, act) for part in body.get("TransactItems", ()) for kind, act in part.items()]
+        for owner in (body, *(act for _, act in actions)):
+            _check_expressions(owner)
+        puts = [body] if operation == "PutItem" else [act for kind, act in actions if kind == "Put"]
+        batches = body.get("RequestItems", {}).values() if operation == "BatchWriteItem" else ()
+        puts += [part["PutRequest"] for batch in batches for part in batch if "PutRequest" in part]
+        if any(item_size(put["Item"]) > ITEM_BYTES for put in puts):
+            raise AwsError("ValidationException", "Item size has exceeded the maximum allowed size")
+        if operation == "TransactWriteItems" and sum(_action_size(*each) for each in actions) > TRANSACTION_BYTES:
+            raise AwsError("ValidationException", "The aggregate size of the items in the transaction exceeds 4 MB.")
+
+    def remember(self, backend: Any, arn: str) -> None:
+        """Keep a table's policy as it is read and enforced for ``policy_delay_s`` from now on."""
+        if self.policy_delay_s > 0:
+            shown = self.policy(backend, arn)
+            self._policies[arn] = (time.time() + self.policy_delay_s, shown)
+
+    def policy(self, backend: Any, arn: str) -> Any:
+        """A table's resource policy as it is read and enforced now, or None."""
+        until, before = self._policies.get(arn, (0.0, None))
+        return before if time.time() < until else backend.resource_policies.get(arn)
+
+    def policies(self, backend: Any) -> dict[str, Any]:
+        """The policies that are enforced now, by the table's ARN."""
+        known = {*backend.resource_policies, *self._policies}
+        return {arn: policy for arn in known if (policy := self.policy(backend, arn)) is not None}
+
+
+TABLES = Tables()
+
+
+def item_size(item: dict[str, Any]) -> int:
+    """Bytes of an item in DynamoDB's JSON: its attributes' names and values."""
+    return sum(len(name.encode()) + DynamoType(value).size() for name, value in item.items())
+
+
+def _check_expressions(owner: dict[str, Any]) -> None:
+    for name in EXPRESSIONS:
+        size = len(str(owner.get(name) or "").encode())
+        if size > EXPRESSION_BYTES:
+            exceeded = f"Expression size has exceeded the maximum allowed size; expression size: {size}"
+            raise AwsError("ValidationException", f"Invalid {name}: {exceeded}")
+
+
+def _action_size(kind: str, act: dict[str, Any]) -> int:
+    """Bytes that one action of a transaction counts: the item that it writes, or that it reads."""
+    if kind == "Put":
+        return item_size(act["Item"])
+    stored = None
+    for backend in (each for regions in dynamodb_backends.values() for each in regions.values()):
+        if act["TableName"] in backend.tables:
+            stored = backend.get_item(act["TableName"], act["Key"])
+    size = stored.size() if stored is not None else item_size(act["Key"])
+    return size + (item_size(act.get("ExpressionAttributeValues", {})) if kind == "Update" else 0)
 
 
 class Was(NamedTuple):
@@ -130,7 +238,7 @@ def denied(operation: str, request: bytes, role: str) -> str:
     body = json.loads(request or b"{}")
     names = [body["TableName"]] if "TableName" in body else list(body.get("RequestItems", ()))
     for backend in (each for regions in dynamodb_backends.values() for each in regions.values()):
-        for arn, policy in backend.resource_policies.items():
+        for arn, policy in TABLES.policies(backend).items():
             for statement in json.loads(policy.policy_doc)["Statement"]:
                 actions, who = statement["Action"], statement["Principal"]
                 who = who["AWS"] if isinstance(who, dict) else who
@@ -310,14 +418,38 @@ def _update_item(backend: Any, table_name: str, key: Any, update_expression: str
     if not get_filter_expression(fields.get("condition_expression"), names, values).expr(item):
         told = fields.get("return_values_on_condition_check_failure") == "ALL_OLD"
         raise refusals.ConditionalCheckFailed(item=item.to_json()["Attributes"] if told else None)
+    given = re.findall(r"(#\w+) = (:\w+)", plain[1] or "")
+    removed = [names[name] for name in re.findall(r"#\w+", plain[2] or "")]
+    replaced = {*(names[name] for name, _ in given), *removed}
+    kept = sum(len(name.encode()) + value.size() for name, value in item.attrs.items() if name not in replaced)
+    if kept + item_size({names[name]: values[value] for name, value in given}) > ITEM_BYTES:
+        raise refusals.ItemSizeToUpdateTooLarge
     old = Item(item.hash_key, item.range_key, attrs={})
     old.attrs.update(item.attrs)
-    for name, value in re.findall(r"(#\w+) = (:\w+)", plain[1] or ""):
+    for name, value in given:
         item.attrs[names[name]] = DynamoType(values[value])
-    for name in re.findall(r"#\w+", plain[2] or ""):
-        item.attrs.pop(names[name], None)
+    for name in removed:
+        item.attrs.pop(name, None)
     table.stream_shard.add(old, item)
     return item
+
+
+def _put_resource_policy(backend: Any, resource_arn: str, *args: Any, **fields: Any) -> Any:
+    TABLES.remember(backend, resource_arn)
+    return _moto_put_policy(backend, resource_arn, *args, **fields)
+
+
+def _delete_resource_policy(backend: Any, resource_arn: str, *args: Any, **fields: Any) -> Any:
+    TABLES.remember(backend, resource_arn)
+    return _moto_delete_policy(backend, resource_arn, *args, **fields)
+
+
+def _get_resource_policy(backend: Any, resource_arn: str) -> Any:
+    policy = TABLES.policy(backend, resource_arn)
+    if policy is None and resource_arn.rsplit("/", 1)[-1] in backend.tables:
+        missing = f"Resource-based policy not found for the provided ResourceArn: {resource_arn}"
+        raise refusals.PolicyNotFoundException(missing)
+    return policy or _moto_get_policy(backend, resource_arn)
 
 
 def _describe_continuous_backups(backend: Any, table_name: str) -> dict[str, Any]:
@@ -385,6 +517,8 @@ def _epoch(moment: Any) -> float:
 _moto_parse, _moto_make_operand = ConditionExpressionParser.parse, ConditionExpressionParser._make_operand
 _moto_serialized = DynamoHandler.serialized
 _moto_update_item = DynamoDBBackend.update_item
+_moto_put_policy, _moto_get_policy = DynamoDBBackend.put_resource_policy, DynamoDBBackend.get_resource_policy
+_moto_delete_policy = DynamoDBBackend.delete_resource_policy
 _moto_transact = DynamoDBBackend.transact_write_items
 _moto_transact_answer = DynamoHandler.transact_write_items
 
@@ -407,6 +541,9 @@ def install() -> None:
             "update_item": _update_item,
             "describe_continuous_backups": _describe_continuous_backups,
             "update_continuous_backups": _update_continuous_backups,
+            "put_resource_policy": _put_resource_policy,
+            "get_resource_policy": _get_resource_policy,
+            "delete_resource_policy": _delete_resource_policy,
         },
         DynamoHandler: {
             "transact_write_items": _transact_once,

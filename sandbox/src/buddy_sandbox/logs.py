@@ -113,6 +113,10 @@ class Logs(Service):
                 raise AwsError("ResourceAlreadyExistsException", "The specified log group already exists")
             self.store.group(params["logGroupName"])
 
+    def delete_log_group(self, params: Params) -> None:
+        with self.store.lock:
+            del self.store.groups[self._group(params).name]
+
     def create_log_stream(self, params: Params) -> None:
         with self.store.lock:
             streams = self._group(params).streams

@@ -107,13 +107,22 @@ class Front:
         # moto is not thread-safe.
         with self._moto_lock:
             try:
+                self._check(service, request)
                 reply = Response.from_app(self._moto, request.environ)
+            except AwsError as error:
+                reply = refusal(error.code, error.message, 400, xml=False)
             except NotImplementedError:
                 missing = f"the sandbox has no {service}:{self._operation(service, request)}"
                 xml = "form" in request.headers.get("Content-Type", "")
                 reply = refusal("NotImplementedException", missing, 501, xml)
         self._log(request, service, self._operation(service, request), {}, None)
         return reply
+
+    def _check(self, service: str, request: Request) -> None:
+        """Raise AwsError where AWS would refuse what moto takes."""
+        rules = {"dynamodb": self.world.tables, "ssm": self.world.parameters}.get(service)
+        if rules is not None:
+            rules.check(self._operation(service, request), json.loads(request.get_data() or b"{}"))
 
     def _denied(self, service: str, request: Request) -> Response | None:
         """The refusal of a function's own call that a table's resource policy denies its role; else None."""

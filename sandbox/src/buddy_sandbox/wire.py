@@ -5,6 +5,7 @@ own service models through moto's parsers. Never knows what any operation does.
 """
 
 import json
+import time
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -33,6 +34,26 @@ class AwsError(Exception):
         self.status = status
         for name, value in members.items():
             setattr(self, name, value)
+
+
+@dataclass
+class Throttle:
+    """For how long a service throttles every call. ``for_s`` counts virtual seconds from when it is set."""
+
+    until: float = 0.0
+
+    @property
+    def for_s(self) -> float:
+        """Seconds that are left."""
+        return max(0.0, self.until - time.time())
+
+    @for_s.setter
+    def for_s(self, seconds: float) -> None:
+        self.until = time.time() + seconds
+
+    def active(self) -> bool:
+        """Whether a call that comes now is throttled."""
+        return time.time() < self.until
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ import boto3
 import time_machine
 from botocore.config import Config
 
-from buddy_sandbox import dynamodb
+from buddy_sandbox import dynamodb, parameters
 from buddy_sandbox.alarms import Transition
 from buddy_sandbox.clock import Clock
 from buddy_sandbox.cloudwatch import CloudWatch
@@ -43,6 +43,7 @@ class World:
 
     def __init__(self, endpoint: str, seed: int, speed: float, start: float) -> None:
         dynamodb.install()
+        parameters.install()
         self.endpoint, self.seed = endpoint, seed
         self.clock = Clock(start, self._advance, speed)
         # moto reads the time itself, all over; it shall read ours.
@@ -53,6 +54,9 @@ class World:
         self._build()
 
     def _build(self) -> None:
+        self.tables, self.parameters = dynamodb.TABLES, parameters.PARAMETERS
+        self.tables.reset()
+        self.parameters.reset()
         self.metrics, self.log_store = MetricStore(self.clock), LogStore(self.clock)
         self.runtime = Runtime(self.endpoint)
         telemetry = Telemetry(self.metrics, self.log_store, self._weighted)
