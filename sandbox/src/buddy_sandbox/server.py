@@ -120,9 +120,9 @@ class Front:
 
     def _check(self, service: str, request: Request) -> None:
         """Raise AwsError where AWS would refuse what moto takes."""
-        rules = {"dynamodb": self.world.tables, "ssm": self.world.parameters}.get(service)
-        if rules is not None:
-            rules.check(self._operation(service, request), json.loads(request.get_data() or b"{}"))
+        checks = {"dynamodb": self.world.tables.check, "ssm": self.world.parameters.check}
+        if service in checks:
+            checks[service](self._operation(service, request), json.loads(request.get_data() or b"{}"))
 
     def _denied(self, service: str, request: Request) -> Response | None:
         """The refusal of a function's own call that a table's resource policy denies its role; else None."""
