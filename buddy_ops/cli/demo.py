@@ -20,6 +20,7 @@ from buddy_ops.core.plan import Approval
 from buddy_ops.core.progress import Progress
 from buddy_ops.core.text import exact_percent, percent
 from buddy_ops.deployment import rollout
+from buddy_ops.incidents.timeline import ENDINGS
 from buddy_ops.runs import supervisor
 
 BUILDS = (("errors_5_percent", "build with 5 % errors", 3), ("good", "good build", 0))
@@ -96,7 +97,7 @@ def run_canary(build: str, exit_code: int, artifact: Path, tell: Progress) -> De
     weights = [exact_percent(record["weight"]) for record in records if record["kind"] == "shifted"]
     return DemoRow(
         build,
-        outcome["ending"],
+        ENDINGS[outcome["ending"]],
         report.relative_to(project.project_root()),
         as_expected=done.exit_code == exit_code,
         weights=" → ".join(weights),

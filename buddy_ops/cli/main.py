@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Sequence
 from functools import cached_property, wraps
 from inspect import signature
-from typing import TYPE_CHECKING, Annotated, Any, ParamSpec, cast
+from typing import TYPE_CHECKING, Annotated, ParamSpec, cast
 
 import typer
 
@@ -30,21 +30,22 @@ app.add_typer(archived, name="runs")
 class _LazyConsole:
     """A console of rich, imported when it prints for the first time: a rollback does not need it."""
 
-    def __init__(self, **options: Any) -> None:
-        self._options = options
+    def __init__(self, *, stderr: bool = False) -> None:
+        self._stderr = stderr
 
     @cached_property
-    def _console(self) -> Any:
+    def _console(self) -> "Console":
         from rich.console import Console
 
-        return Console(**self._options)
+        # Without soft wrapping, a path or a command would be cut when the output goes to a file.
+        return Console(stderr=self._stderr, soft_wrap=True)
 
-    def __getattr__(self, name: str) -> Any:
+    def __getattr__(self, name: str) -> object:
         return getattr(self._console, name)
 
 
-out = cast("Console", _LazyConsole(soft_wrap=True))
-err = cast("Console", _LazyConsole(stderr=True, soft_wrap=True))
+out = cast("Console", _LazyConsole())
+err = cast("Console", _LazyConsole(stderr=True))
 
 P = ParamSpec("P")
 Environment = Annotated[str, typer.Option("--environment", "-e", help="Environment (dev, staging, prod, sandbox).")]
@@ -399,7 +400,7 @@ def runs_diff(first: Run, second: Run, where: Where = "", environment: Reach = "
         out.print("No differences, except for times.")
 
 
-def parse_mapping(text: str) -> dict[str, Any]:
+def parse_mapping(text: str) -> dict[str, object]:
     """A YAML mapping of parameters, without the environment: that is an option, where reviewers see it.
 
     Raises:
@@ -424,7 +425,7 @@ def parse_mapping(text: str) -> dict[str, Any]:
     )
 
 
-def parse_parameters(pairs: list[str]) -> dict[str, Any]:
+def parse_parameters(pairs: list[str]) -> dict[str, object]:
     """NAME=VALUE pairs with values as YAML. Raises InvalidInput ``invalid-parameters``."""
     from buddy_ops.core import settings
 

@@ -95,7 +95,7 @@ def running_sandbox(*, port: int = 0, seed: int = 7, speed: float = 0.0, scenari
             _await_stop(url)
 
 
-def call_sandbox(url: str, operation: str, **fields: Any) -> dict[str, Any]:
+def call_sandbox(url: str, operation: str, **fields: object) -> dict[str, Any]:
     """One control call.
 
     Raises:
@@ -125,7 +125,7 @@ def list_scenarios() -> list[tuple[str, str]]:
     return [(name, known.read(name).description) for name in known.names()]
 
 
-def load_scenario(url: str, name: str, environment: str, **overrides: Any) -> Path:
+def load_scenario(url: str, name: str, environment: str, **overrides: object) -> Path:
     """Reset the sandbox and load a scenario; the path of its build, relative to the project's root.
 
     Raises:

@@ -5,7 +5,7 @@ Widgets live as long as the cell needs them; one line of text takes their place.
 
 import html
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ def can_show_widgets() -> bool:
     return is_attended() and load_ipywidgets() is not None
 
 
-def input_field(label: str, kind: str = "Text", **options: Any) -> Any:
+def input_field(label: str, kind: str = "Text", **options: object) -> Any:
     """An input field that takes changes while a cell waits. ``kind`` is a class of ipywidgets."""
     widgets = load_ipywidgets()
     layout = widgets.Layout(width="380px")
@@ -78,7 +78,7 @@ class ClickQueue:
         self._loop = asyncio.get_running_loop()
         self._queue: asyncio.Queue[str] = asyncio.Queue()
 
-    def button(self, text: str, click: str, style: str = "", **options: Any) -> Any:
+    def button(self, text: str, click: str, style: str = "", **options: object) -> Any:
         """A button that puts ``click`` into the queue."""
         button = load_ipywidgets().Button(description=text, button_style=style, **options)
         button.on_click(lambda _: self._loop.call_soon_threadsafe(self._queue.put_nowait, click))
@@ -101,7 +101,7 @@ class ClickQueue:
         import asyncio
 
         clicked = asyncio.ensure_future(self._queue.get())
-        waited_for: set[asyncio.Future[Any]] = {clicked}
+        waited_for: set[asyncio.Future[str] | asyncio.Future[None]] = {clicked}
         if meanwhile is not None:
             waited_for.add(meanwhile)
         try:
@@ -118,7 +118,7 @@ class LiveOutput:
     def __init__(self) -> None:
         self._handle: Any = None
 
-    def show(self, bundle: dict[str, Any], **options: Any) -> None:
+    def show(self, bundle: Mapping[str, object], **options: object) -> None:
         """Show a MIME bundle, in place of the one before."""
         from IPython.display import display
 
@@ -131,7 +131,7 @@ class LiveOutput:
 class WidgetPanel:
     """Widgets in a cell's output; one line takes their place, so that no widget's state stays in the file."""
 
-    def __init__(self, *rows: Any) -> None:
+    def __init__(self, *rows: object) -> None:
         self._box = load_ipywidgets().VBox(rows)
         self._output = LiveOutput()
         self._output.show({**self._box._repr_mimebundle_(), "text/plain": NO_BUTTONS})

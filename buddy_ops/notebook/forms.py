@@ -45,7 +45,7 @@ async def fill_parameters(runbook: str, namespace: dict[str, Any], *needed: str)
     message = widgets.HTML()
     use = clicks.button("Use these values", "use", "primary")
 
-    def values() -> dict[str, Any]:
+    def values() -> dict[str, object]:
         return check_parameters(runbook, declared, start | _values(declared, fields), needed)
 
     def check(_: object = None) -> None:
@@ -134,7 +134,7 @@ def _mark(listed: Any, rows: list[str], item: ChecklistItem) -> None:
 
 
 def check_parameters(
-    runbook: str, declared: Mapping[str, DeclaredParameter], given: Mapping[str, Any], needed: tuple[str, ...]
+    runbook: str, declared: Mapping[str, DeclaredParameter], given: Mapping[str, object], needed: tuple[str, ...]
 ) -> dict[str, Any]:
     """The values, if the runbook would take them.
 
@@ -153,7 +153,7 @@ def check_parameters(
     return values
 
 
-def _field(parameter: DeclaredParameter, value: Any) -> Any:
+def _field(parameter: DeclaredParameter, value: object) -> Any:
     """A field for a parameter's type: a choice, a checkbox, or a line of text, which is YAML unless the type is str."""
     root = project.project_root()
     if parameter.name == "environment":
@@ -168,9 +168,9 @@ def _field(parameter: DeclaredParameter, value: Any) -> Any:
     return _widgets.input_field(parameter.name, value="" if value in (None, [], {}) else str(value))
 
 
-def _values(declared: Mapping[str, DeclaredParameter], fields: Mapping[str, Any]) -> dict[str, Any]:
+def _values(declared: Mapping[str, DeclaredParameter], fields: Mapping[str, Any]) -> dict[str, object]:
     """The values in the fields; an empty line is the parameter's default."""
-    values: dict[str, Any] = {}
+    values: dict[str, object] = {}
     for name, field in fields.items():
         value = field.value
         if isinstance(value, str) and not value.strip():

@@ -10,9 +10,12 @@ import html
 import re
 import urllib.parse
 from collections.abc import Mapping
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import Any
+
+from buddy_ops.core.text import date_and_time, parse_utc
 
 TEMPLATES = Path(__file__).with_name("templates")
 STYLE = (TEMPLATES / "style.css").read_text(encoding="utf-8").strip()
@@ -41,7 +44,7 @@ def report_page(notebook: Mapping[str, Any], facts: Mapping[str, Any]) -> str:
     shown = [name for name in FACTS if facts.get(name) not in (None, "", [], ())]
     page: str = _template().render(
         head=_head(title, CLOSED, STYLE + _colours()),
-        facts=[(name.replace("_", " "), _joined(facts[name]), _outcome_class(name, facts)) for name in shown],
+        facts=[(name.replace("_", " "), _fact(name, facts[name]), _outcome_class(name, facts)) for name in shown],
         trouble=_joined(facts.get("trouble")),
         notes=[_joined(note) for note in facts.get("notes", ())],
         cells=[_cell(cell) for cell in notebook["cells"]],
@@ -151,6 +154,15 @@ def _joined(value: Any) -> str:
     if isinstance(value, list | tuple):
         return ", ".join(map(str, value))
     return "" if value is None else str(value)
+
+
+def _fact(name: str, value: Any) -> str:
+    """A fact of the box at the top; times as operators read them."""
+    if name in ("began", "ended"):
+        # The page of a damaged manifest is still shown, with the text that it has.
+        with suppress(ValueError):
+            return date_and_time(parse_utc(str(value)))
+    return _joined(value)
 
 
 def _outcome_class(name: str, facts: Mapping[str, Any]) -> str:
