@@ -12,10 +12,10 @@ from buddy_ops.aws.session import Target
 from buddy_ops.core.errors import AlreadyExists
 from buddy_ops.core.journal import iso_utc
 from buddy_ops.core.plan import ChecklistItem, ChecklistResult
-from buddy_ops.core.text import parse_utc
+from buddy_ops.core.text import parse_utc, shorten
 
-SAYS_LIMIT = 120
-"""Characters of what an item says: a parameter holds 4 KB. Source: SSM quotas, standard parameters."""
+PARAMETER_LIMIT = 4096
+"""Bytes of a parameter's value. Source: SSM quotas, standard parameters."""
 
 
 def write_result(target: Target, record: ChecklistResult) -> str:
@@ -23,12 +23,9 @@ def write_result(target: Target, record: ChecklistResult) -> str:
 
     AWS: ssm:PutParameter without overwriting, writes.
     """
-    items = [{**asdict(item), "says": item.says[:SAYS_LIMIT]} for item in record.items]
-    fields = {"at": iso_utc(record.at), "run": record.run, "principal": record.principal, "items": items}
     name = f"{_path(target, record.checklist, record.subject)}/{record.at:%Y%m%dT%H%MZ}-{record.run}"
-    text = json.dumps(fields, separators=(",", ":"))
     with suppress(AlreadyExists):
-        target.client("ssm").put_parameter(Name=name, Value=text, Type="String", Overwrite=False)
+        target.client("ssm").put_parameter(Name=name, Value=_encode(record), Type="String", Overwrite=False)
     open_ = [item.name for item in record.open]
     target.journal.append("recorded", checklist=record.checklist, subject=record.subject, name=name, open=open_)
     return name
@@ -53,6 +50,19 @@ def list_results(target: Target, checklist: str, subject: str = "") -> tuple[Che
 
 def _path(target: Target, checklist: str, subject: str) -> str:
     return "/".join(filter(None, (f"/buddy/{target.environment}/records", checklist, subject)))
+
+
+def _encode(record: ChecklistResult) -> str:
+    """The result as JSON. Its messages are whole if a parameter can hold them; else the longest are cut."""
+    fields: dict[str, object] = {"at": iso_utc(record.at), "run": record.run, "principal": record.principal}
+    encoded = ""
+    # One limit for all messages, as high as possible: short ones stay whole. The archived run has each in full.
+    for limit in range(PARAMETER_LIMIT, 0, -20):
+        fields["items"] = [{**asdict(item), "says": shorten(item.says, limit)} for item in record.items]
+        encoded = json.dumps(fields, separators=(",", ":"))
+        if len(encoded) <= PARAMETER_LIMIT:
+            break
+    return encoded
 
 
 def _decode(checklist: str, name: str, text: str) -> ChecklistResult | None:
