@@ -9,9 +9,9 @@ from dataclasses import asdict
 from operator import attrgetter
 
 from buddy_ops.aws.session import Target
+from buddy_ops.core.checklist import ChecklistItem, ChecklistResult
 from buddy_ops.core.errors import AlreadyExists
 from buddy_ops.core.journal import iso_utc
-from buddy_ops.core.plan import ChecklistItem, ChecklistResult
 from buddy_ops.core.text import parse_utc, shorten
 
 PARAMETER_LIMIT = 4096

@@ -27,8 +27,8 @@ from buddy_ops.checks.findings import (
     unknown,
 )
 from buddy_ops.core import project, rules, text
+from buddy_ops.core.checklist import ChecklistItem, ChecklistResult
 from buddy_ops.core.errors import InvalidInput, Refused
-from buddy_ops.core.plan import ChecklistItem, ChecklistResult
 from buddy_ops.core.progress import Progress, no_progress
 from buddy_ops.deployment import rollout_plan, smoke_tests
 

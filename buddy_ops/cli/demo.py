@@ -3,7 +3,6 @@
 Everything that it shows comes from the archived runs and from the sandbox.
 """
 
-import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,12 +15,13 @@ from rich.text import Text
 from buddy_ops.aws import session
 from buddy_ops.cli import sandbox
 from buddy_ops.core import project
+from buddy_ops.core.journal import read_journal
 from buddy_ops.core.plan import Approval
 from buddy_ops.core.progress import Progress
 from buddy_ops.core.text import exact_percent, percent
 from buddy_ops.deployment import rollout
 from buddy_ops.incidents.timeline import ENDINGS
-from buddy_ops.runs import supervisor
+from buddy_ops.runs import archive, supervisor
 
 BUILDS = (("errors_5_percent", "build with 5 % errors", 3), ("good", "good build", 0))
 """Scenario, description, and the exit code that its canary must have."""
@@ -90,7 +90,7 @@ def run_canary(build: str, exit_code: int, artifact: Path, tell: Progress) -> De
         "strategies/canary", parameters, progress=lambda step: tell(f"deploying the {build}: {step}")
     )
     report = done.report or done.notebook
-    records = [json.loads(line) for line in (done.folder / "journal.jsonl").read_text().splitlines()]
+    records = read_journal((done.folder / archive.JOURNAL).read_bytes())
     outcome: dict[str, Any] = next((record for record in records if record["kind"] == "outcome"), {})
     if not outcome:
         return DemoRow(build, f"FAILED: {done.trouble}", report, as_expected=False)

@@ -5,7 +5,8 @@ Each command imports what it needs when it runs, so that a rollback starts fast.
 
 import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import cached_property, wraps
 from inspect import signature
 from typing import TYPE_CHECKING, Annotated, ParamSpec, cast
@@ -14,6 +15,7 @@ import typer
 
 from buddy_ops.aws.permissions import Role
 from buddy_ops.core.errors import BuddyError, InvalidInput
+from buddy_ops.core.extras import RUN_PACKAGES, run_extra_missing
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -37,8 +39,9 @@ class _LazyConsole:
     def _console(self) -> "Console":
         from rich.console import Console
 
-        # Without soft wrapping, a path or a command would be cut when the output goes to a file.
-        return Console(stderr=self._stderr, soft_wrap=True)
+        # Without soft wrapping, a path or a command would be cut when the output goes to a file. Without markup,
+        # "[redacted]" and "buddy-ops[run]" are texts, not styles.
+        return Console(stderr=self._stderr, soft_wrap=True, markup=False)
 
     def __getattr__(self, name: str) -> object:
         return getattr(self._console, name)
@@ -62,7 +65,8 @@ def exits(command: Callable[P, None]) -> Callable[P, None]:
     @wraps(command)
     def wrapped(*args: P.args, **kwargs: P.kwargs) -> None:
         try:
-            command(*args, **kwargs)
+            with _extras_named():
+                command(*args, **kwargs)
         except BuddyError as error:
             text = name_options(str(error), command)
             err.print(error.result, style="bold red", end="")
@@ -73,6 +77,18 @@ def exits(command: Callable[P, None]) -> Callable[P, None]:
             raise typer.Exit(1) from None
 
     return wrapped
+
+
+@contextmanager
+def _extras_named() -> Iterator[None]:
+    """Say which extra to install where a package of it is missing; any other missing module is a defect."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        package = (error.name or "").partition(".")[0]
+        if package in RUN_PACKAGES:
+            raise run_extra_missing(package) from error
+        raise
 
 
 def name_options(text: str, command: Callable[..., None]) -> str:

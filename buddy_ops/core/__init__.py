@@ -1,2 +1,3 @@
-"""No AWS, no notebook: ``errors``, ``plan``, ``outcome``, ``settings``, ``project``, ``rules``, ``journal``,
-``redaction``, ``text``, ``progress``."""
+"""No AWS, no notebook: ``errors``, ``plan``, ``checklist``, ``outcome``, ``settings``, ``parameters``, ``project``,
+``rules``, ``journal``, ``files``, ``extras``, ``redaction``, ``text``, ``progress``.
+"""

@@ -15,8 +15,8 @@
     ├── Refused                 4  REFUSED: approval, freeze, window or precondition; nothing was written
     └── Held                    5  INCONCLUSIVE: too little evidence in the time allowed; stable serves 100 %
 
-An error leaves its data in an executed notebook beside its text, so whoever executes notebooks reads the exit code
-there and knows nothing of our classes.
+An error leaves its data in an executed notebook beside its text, so a program that executes notebooks reads the
+exit code there and needs none of our classes.
 """
 
 import sys

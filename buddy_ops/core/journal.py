@@ -96,6 +96,28 @@ def _ends_in_a_torn_line(file: IO[bytes]) -> bool:
     return file.read(1) != b"\n"
 
 
+def read_journal(content: bytes) -> list[dict[str, Any]]:
+    """A journal's records. A line that a kill or a full disk left incomplete is skipped."""
+    records = []
+    for line in content.splitlines():
+        # Bytes that are not UTF-8 are a torn line too: UnicodeDecodeError is a ValueError.
+        with suppress(ValueError, RecursionError):
+            record = json.loads(line)
+            if isinstance(record, dict) and "kind" in record:
+                records.append(record)
+    return records
+
+
+def is_locked(path: Path) -> bool:
+    """Whether a process that may still write holds a journal's lock."""
+    with suppress(FileNotFoundError), path.open("rb") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+    return False
+
+
 def lock_journal(path: Path) -> IO[bytes]:
     """Lock a journal for as long as the file that is returned stays open, at most while the process lives."""
     file = path.open("ab")

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import zip_longest
-from typing import Any, Literal
+from typing import Any
 
 from buddy_ops.core.errors import UNCHANGED, Refused
 from buddy_ops.core.text import escape_markdown, join_words, markdown_table
@@ -124,54 +124,3 @@ class Approval:
 
     def _repr_markdown_(self) -> str:
         return escape_markdown(str(self)).replace(self.plan_hash, f"`{self.plan_hash}`", 1)
-
-
-@dataclass(frozen=True)
-class ChecklistItem:
-    """One line of a checklist. ``by`` is who attested it; empty: a check found it, and ``says`` what."""
-
-    name: str
-    state: Literal["yes", "no", "unknown", "pending"]
-    says: str
-    by: str = ""
-
-
-@dataclass(frozen=True)
-class ChecklistResult:
-    """A checklist's dated result.
-
-    Attributes:
-        checklist: 'pre_deployment' or 'post_deployment'.
-        subject: what was looked at: a build by the beginning of its hash, or a version as 'v42'.
-        run: the run that wrote it.
-        principal: the caller as AWS names it, where those who attested are claimed.
-    """
-
-    checklist: str
-    subject: str
-    at: datetime
-    run: str
-    principal: str
-    items: tuple[ChecklistItem, ...]
-
-    @property
-    def open(self) -> tuple[ChecklistItem, ...]:
-        """The items that are not 'yes'; unknown is not yes."""
-        return tuple(item for item in self.items if item.state != "yes")
-
-    def __str__(self) -> str:
-        missing = ", ".join(f"{item.name}: {item.state}" for item in self.open)
-        return (
-            f"{self.checklist} of {self.subject}, {self.at:%Y-%m-%d %H:%M} UTC: {missing or 'passed'} (run {self.run})"
-        )
-
-    def _repr_markdown_(self) -> str:
-        rows = []
-        for item in self.items:
-            state = item.state if item.state == "yes" else f"**{item.state}**"
-            rows.append(
-                (escape_markdown(item.name), state, escape_markdown(item.by or "checked"), escape_markdown(item.says))
-            )
-        verdict = f"**{len(self.open)} of {len(self.items)} are open**" if self.open else "**passed**"
-        table = markdown_table(("item", "state", "by", "finding"), rows)
-        return f"{self.checklist} of `{self.subject}`, {self.at:%Y-%m-%d %H:%M} UTC: {verdict}\n\n{table}"

@@ -3,7 +3,6 @@
 Knows the project's folder and how papermill injects. Never knows what a setting means: ``settings`` does.
 """
 
-import ast
 import io
 import json
 import zipfile
@@ -11,7 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from buddy_ops.core import settings
+from buddy_ops.core import parameters, settings
 from buddy_ops.core.errors import InvalidInput
 
 
@@ -46,12 +45,10 @@ def environment_of_function(function: object) -> str | None:
     return None
 
 
-def declared_parameters(runbook: str) -> dict[str, settings.DeclaredParameter]:
+def declared_parameters(runbook: str) -> dict[str, parameters.DeclaredParameter]:
     """What the parameters cell of a runbook's file declares; nothing where there is no such file."""
     for path in (project_root() / "notebooks").rglob(f"{runbook}.ipynb"):
-        for cell in json.loads(path.read_text(encoding="utf-8"))["cells"]:
-            if "parameters" in cell["metadata"].get("tags", []):
-                return settings.parse_declarations("".join(cell["source"]))
+        return parameters.parse_declarations(parameters.tagged_source(json.loads(path.read_text(encoding="utf-8"))))
     return {}
 
 
@@ -112,17 +109,3 @@ def project_root() -> Path:
         if (folder / "parameters").is_dir() and (folder / "notebooks").is_dir():
             return folder
     return here
-
-
-def parameter_cells(executed: list[str]) -> tuple[dict[str, settings.DeclaredParameter], list[str]]:
-    """What the latest parameters cell declares, and the names that papermill's cell after it assigns."""
-    declared: dict[str, settings.DeclaredParameter] = {}
-    injected: list[str] = []
-    for source in executed:
-        with suppress(SyntaxError, ValueError, RecursionError, MemoryError, InvalidInput):
-            if source.startswith("# Parameters\n"):
-                targets = [line.targets[0] for line in ast.parse(source).body if isinstance(line, ast.Assign)]
-                injected = [name.id for name in targets if isinstance(name, ast.Name)]
-            elif "environment: str" in source:
-                declared, injected = settings.parse_declarations(source), []
-    return declared, injected

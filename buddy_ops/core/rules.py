@@ -9,9 +9,10 @@ from datetime import datetime, timedelta
 from fnmatch import fnmatchcase
 from zoneinfo import ZoneInfo
 
+from buddy_ops.core.checklist import ChecklistResult
 from buddy_ops.core.errors import InvalidInput
-from buddy_ops.core.plan import ChecklistResult
 from buddy_ops.core.settings import DeploymentWindow, Settings
+from buddy_ops.core.text import date_and_time
 
 
 @dataclass(frozen=True)
@@ -85,12 +86,13 @@ def violations(environment: str, settings: Settings, facts: DeploymentFacts) -> 
             f"{environment} allows deployments {describe_rules(rules.window)}; the time there is "
             f"{to_local_time(rules.window, facts.now)}"
         )
-    until = facts.since + timedelta(hours=rules.hours_between) if facts.since else facts.now
-    if rules.hours_between and facts.serving and facts.now < until:
-        found.append(
-            f"v{facts.serving} was deployed at {facts.since:%Y-%m-%d %H:%M} UTC; {environment} requires "
-            f"{rules.hours_between:g} h between deployments (next: {until:%Y-%m-%d %H:%M} UTC)"
-        )
+    if rules.hours_between and facts.serving and facts.since:
+        until = facts.since + timedelta(hours=rules.hours_between)
+        if facts.now < until:
+            found.append(
+                f"v{facts.serving} was deployed at {date_and_time(facts.since)}; {environment} requires "
+                f"{rules.hours_between:g} h between deployments (next: {date_and_time(until)})"
+            )
     for checklist, hours in rules.records.items():
         found += _record(checklist, hours, facts.records.get(checklist), facts.now)
     return tuple(found)
@@ -125,5 +127,5 @@ def _record(checklist: str, hours: float, record: ChecklistResult | None, now: d
     if record is None:
         return [f"no result of {checklist} for this deployment; run operations/{checklist}"]
     if now - record.at > timedelta(hours=hours):
-        return [f"the result of {checklist} is from {record.at:%Y-%m-%d %H:%M} UTC (valid for {hours:g} h)"]
+        return [f"the result of {checklist} is from {date_and_time(record.at)} (valid for {hours:g} h)"]
     return [f"{checklist}: '{item.name}' is {item.state}" for item in record.open]

@@ -4,14 +4,11 @@ Knows names, types, ranges and which policy an environment has. Never opens a fi
 values come in, models or one ``InvalidInput`` with every problem in it go out.
 """
 
-import ast
 import re
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass
 from datetime import time
 from itertools import pairwise
-from types import GenericAlias
 from typing import Annotated, Any, Literal
 from zoneinfo import available_timezones
 
@@ -21,13 +18,13 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
-    TypeAdapter,
     ValidationError,
     field_validator,
     model_validator,
 )
 
 from buddy_ops.core.errors import InvalidInput
+from buddy_ops.core.text import count
 
 Strategy = Literal["all_at_once", "blue_green", "canary"]
 Checklist = Literal["pre_deployment", "post_deployment"]
@@ -416,12 +413,12 @@ def parse_yaml_text(environment: str, text: str, source: str) -> Settings:
     try:
         document = from_yaml(text)
     except ValueError as error:
-        raise _invalid(source, [str(error)]) from None
+        raise invalid(source, [str(error)]) from None
     if not isinstance(document, dict) or set(document) != {"environment", "settings"}:
         keys = ", ".join(map(str, document)) if isinstance(document, dict) else "no mapping"
-        raise _invalid(source, [f"must have exactly the keys environment and settings, and has: {keys}"])
+        raise invalid(source, [f"must have exactly the keys environment and settings, and has: {keys}"])
     if document["environment"] != environment:
-        raise _invalid(source, [f"environment: is {document['environment']!r}, and {environment!r} was asked for"])
+        raise invalid(source, [f"environment: is {document['environment']!r}, and {environment!r} was asked for"])
     return validate_settings(document["settings"], source)
 
 
@@ -442,11 +439,6 @@ def from_yaml(text: str) -> Any:
         raise ValueError(f"not YAML: {error}") from None
 
 
-def rollout_overrides(values: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings of ``rollout`` that a runbook's parameters replace; an empty value replaces nothing."""
-    return {setting: values[name] for name, setting in OVERRIDES.items() if values.get(name) not in (None, [], "")}
-
-
 def validate_settings(values: Any, source: str, overrides: Mapping[str, Any] | None = None) -> Settings:
     """Settings from plain values. ``overrides`` are rollout settings that a runbook's parameters replace.
 
@@ -454,87 +446,14 @@ def validate_settings(values: Any, source: str, overrides: Mapping[str, Any] | N
         InvalidInput: ``invalid-settings``, with every problem at once.
     """
     if not isinstance(values, dict):
-        raise _invalid(source, ["settings: must be a mapping"])
+        raise invalid(source, ["settings: must be a mapping"])
     rollout = values.get("rollout") or {}
     if overrides and isinstance(rollout, dict):
         values = {**values, "rollout": {**rollout, **overrides}}
     try:
         return Settings.model_validate(values)
     except ValidationError as error:
-        raise _invalid(source, _problems(error, overrides or {})) from None
-
-
-_PLAIN: dict[str, Any] = {"str": str, "int": int, "float": float, "bool": bool}
-_VALUES = {**_PLAIN, **{f"{name} | None": kind | None for name, kind in _PLAIN.items()}}
-ANNOTATIONS: dict[str, Any] = {
-    **_VALUES,
-    "list": list,
-    "dict": dict,
-    **{f"list[{name}]": GenericAlias(list, (kind,)) for name, kind in _VALUES.items()},
-    **{f"dict[str, {name}]": GenericAlias(dict, (str, kind)) for name, kind in _VALUES.items()},
-}
-"""The types that a parameters cell may declare, by their annotation. Nothing that a notebook contains is evaluated."""
-
-
-@dataclass(frozen=True)
-class DeclaredParameter:
-    """One line of a notebook's parameters cell: ``name: annotation = default  # meaning``."""
-
-    name: str
-    annotation: str
-    default: Any
-    meaning: str = ""
-
-
-def parse_declarations(cell: str) -> dict[str, DeclaredParameter]:
-    """The parameters that a cell's source declares.
-
-    Raises:
-        InvalidInput: ``invalid-parameters``: it is not Python, or a default is not a plain value.
-    """
-    found, lines = {}, cell.splitlines()
-    try:
-        for line in ast.parse(cell).body:
-            if isinstance(line, ast.AnnAssign) and isinstance(line.target, ast.Name) and line.value is not None:
-                default = ast.literal_eval(line.value)
-                meaning = lines[(line.end_lineno or 1) - 1].partition("  # ")[2]
-                found[line.target.id] = DeclaredParameter(
-                    line.target.id, ast.unparse(line.annotation), default, meaning
-                )
-    except (SyntaxError, ValueError, TypeError, RecursionError, MemoryError) as error:
-        raise _invalid("The parameters cell", [f"cannot be read: {error}"], reference="invalid-parameters") from None
-    return found
-
-
-def check_parameters(
-    parameters: Mapping[str, DeclaredParameter], given: Mapping[str, Any], source: str
-) -> dict[str, Any]:
-    """Every parameter's value: what was given where it fits its annotation, its default where nothing was given.
-
-    Raises:
-        InvalidInput: ``invalid-parameters``, with every unknown name and wrong type at once.
-    """
-    problems = [f"{name}: no such parameter; {_nearest(name, parameters)}" for name in given if name not in parameters]
-    values = {name: parameter.default for name, parameter in parameters.items()}
-    for name in given.keys() & parameters.keys():
-        try:
-            kind = TypeAdapter(ANNOTATIONS[parameters[name].annotation], config=ConfigDict(coerce_numbers_to_str=True))
-            values[name] = kind.validate_python(given[name])
-        except ValidationError as error:
-            shown = name if name in SECRETIVE else f"{name}: {given[name]!r}"
-            problems += [f"{shown}: {each['msg']}" for each in error.errors()]
-        except KeyError:
-            problems.append(f"{name}: type {parameters[name].annotation} is not one of {', '.join(ANNOTATIONS)}")
-    if problems:
-        raise _invalid(source, sorted(problems), reference="invalid-parameters")
-    return values
-
-
-def _nearest(name: str, parameters: Mapping[str, DeclaredParameter]) -> str:
-    import difflib
-
-    close = difflib.get_close_matches(name, parameters, n=1)
-    return f"did you mean {close[0]}?" if close else f"it takes {', '.join(parameters)}"
+        raise invalid(source, _problems(error, overrides or {})) from None
 
 
 def _problems(error: ValidationError, overrides: Mapping[str, Any]) -> list[str]:
@@ -549,7 +468,8 @@ def _problems(error: ValidationError, overrides: Mapping[str, Any]) -> list[str]
     return lines
 
 
-def _invalid(source: str, problems: list[str], reference: str = "invalid-settings") -> InvalidInput:
-    count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
+def invalid(source: str, problems: list[str], reference: str = "invalid-settings") -> InvalidInput:
+    """One error with every problem of a file or of a notebook's parameters, a line each."""
     listed = "\n".join(f"  - {problem}" for problem in problems)
-    return InvalidInput(reference, f"{source}: {count}.\n{listed}", next="Correct what is listed and run again.")
+    what = f"{source}: {count(len(problems), 'problem')}.\n{listed}"
+    return InvalidInput(reference, what, next="Correct what is listed and run again.")

@@ -11,8 +11,9 @@ from buddy_ops.aws.session import Target
 from buddy_ops.aws.versions import TAKEN_OVER, Version
 from buddy_ops.core import project
 from buddy_ops.core import rules as rules_
+from buddy_ops.core.checklist import ChecklistResult
 from buddy_ops.core.errors import BuddyError, Refused
-from buddy_ops.core.plan import ChecklistResult, Plan
+from buddy_ops.core.plan import Plan
 from buddy_ops.core.rules import BreakGlass, DeploymentFacts
 from buddy_ops.core.text import count, exact_percent, parse_utc, time_of_day
 from buddy_ops.deployment._traffic import alias_scope, own_open_rollout, rollout_under_way

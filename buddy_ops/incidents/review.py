@@ -13,9 +13,9 @@ from typing import Any
 from buddy_ops.aws import checklist_store
 from buddy_ops.aws.session import Target
 from buddy_ops.core import project
+from buddy_ops.core.checklist import ChecklistItem, ChecklistResult
 from buddy_ops.core.errors import AwsFailed, BuddyError, InvalidInput, Refused
-from buddy_ops.core.journal import iso_utc
-from buddy_ops.core.plan import ChecklistItem, ChecklistResult
+from buddy_ops.core.journal import iso_utc, read_journal
 from buddy_ops.core.text import (
     MINUTE,
     count,
@@ -168,7 +168,7 @@ def review_incident(target: Target, since: str, until: str, incident: str = "", 
     records: list[dict[str, Any]] = []
     events: list[TimelineEvent] = []
     for entry in runs:
-        journal = _read_journal(store.read(f"{entry.folder}/{JOURNAL}"))
+        journal = read_journal(store.read(f"{entry.folder}/{JOURNAL}") or b"")
         records += journal
         events += timeline.timeline_events(journal, entry.run, entry.runbook)
     alarm_events, alarm_trouble = _alarm_events(target, begin, end)
@@ -368,19 +368,6 @@ def _reviews(entry: ManifestEntry, since: str, incident: str) -> bool:
     if incident:
         return entry.incident == incident
     return entry.parameters.get("since") == since
-
-
-def _read_journal(journal: bytes | None) -> list[dict[str, Any]]:
-    """A journal's records, without lines that are incomplete."""
-    records = []
-    for line in (journal or b"").decode(errors="replace").splitlines():
-        try:
-            record = json.loads(line)
-        except ValueError:
-            continue  # a run that was killed may have written half a line
-        if isinstance(record, dict):
-            records.append(record)
-    return records
 
 
 def _alarm_events(target: Target, begin: datetime, end: datetime) -> tuple[list[TimelineEvent], str]:

@@ -10,10 +10,10 @@ from functools import partial
 from typing import Any
 
 from buddy_ops.aws import clock
-from buddy_ops.core import project, settings
+from buddy_ops.core import parameters, project, settings
+from buddy_ops.core.checklist import ChecklistItem, ChecklistResult
 from buddy_ops.core.errors import InvalidInput
-from buddy_ops.core.plan import ChecklistItem, ChecklistResult
-from buddy_ops.core.settings import DeclaredParameter
+from buddy_ops.core.parameters import DeclaredParameter
 from buddy_ops.core.text import count
 from buddy_ops.notebook import _widgets
 from buddy_ops.notebook._widgets import ClickQueue, WidgetPanel
@@ -142,9 +142,9 @@ def check_parameters(
         InvalidInput: every problem, in the words that the runbook itself would use.
     """
     # The same three checks that the runbook's opening makes: its parameters, the settings, and the build.
-    values = settings.check_parameters(declared, given, f"parameters of {runbook}")
+    values = parameters.check_parameters(declared, given, f"parameters of {runbook}")
     file, source = project.read_settings(values["environment"])
-    settings.validate_settings(values["settings"] or file, source, settings.rollout_overrides(values))
+    settings.validate_settings(values["settings"] or file, source, parameters.rollout_overrides(values))
     if "artifact" in needed:
         project.read_artifact(values["artifact"])
     for name in needed:

@@ -3,7 +3,7 @@
 from typing import Any
 
 from buddy_ops.aws.session import Target, connect
-from buddy_ops.core import project, settings
+from buddy_ops.core import parameters, project
 
 
 def open_runbook(runbook: str, namespace: dict[str, Any]) -> Target:
@@ -15,17 +15,17 @@ def open_runbook(runbook: str, namespace: dict[str, Any]) -> Target:
     Raises:
         InvalidInput: ``invalid-parameters``, and what ``connect`` raises.
     """
-    declared, injected = project.parameter_cells(namespace.get("In", []))
+    declared, injected = parameters.parameter_cells(namespace.get("In", []))
     # A front end that runs cells without history leaves nothing to read there.
     declared = declared or project.declared_parameters(runbook)
     given = {name: namespace[name] for name in injected if name in namespace}
     given |= {name: namespace[name] for name in declared if name in namespace}
-    values = settings.check_parameters(declared, given, f"parameters of {runbook}")
+    values = parameters.check_parameters(declared, given, f"parameters of {runbook}")
     namespace.update(values)
     return connect(
         values["environment"],
         runbook,
         values=values.get("settings"),
-        replaced=settings.rollout_overrides(values),
+        replaced=parameters.rollout_overrides(values),
         dry_run=values.get("dry_run", False),
     )

@@ -5,7 +5,7 @@ import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from typing import Any, Literal
+from typing import Literal
 
 GRACE_S = 20.0
 """Seconds that an interrupted cell has to clean up before its kernel is killed."""
@@ -15,6 +15,20 @@ INTERRUPTED, TIMED_OUT, DIED = "RunInterrupted", "CellTimedOut", "KernelDied"
 
 Reason = Literal["signal", "timeout"]
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+@contextmanager
+def handle_signals(handle: Callable[[signal.Signals], None]) -> Iterator[None]:
+    """Call ``handle`` on SIGINT, SIGTERM and SIGHUP. Only a process's main thread receives signals."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.signal(number, lambda received, _: handle(signal.Signals(received))) for number in SIGNALS}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 class InterruptHandler:
@@ -35,11 +49,16 @@ class InterruptHandler:
         if self.reason is not None:
             self.kill()
             return
-        self.reason, self.says = reason, says
+        self.reason = reason
+        self.says = says
         if self.kernel is not None:
             with suppress(ProcessLookupError):
                 os.killpg(self.kernel, signal.SIGINT)
         self._after(GRACE_S, self.kill)
+
+    def by_signal(self, received: signal.Signals) -> None:
+        """Interrupt the run because of a signal."""
+        self.now("signal", f"{received.name} ended the run.")
 
     def kill(self) -> None:
         """Kill the kernel and what it started."""
@@ -57,23 +76,6 @@ class InterruptHandler:
         finally:
             if self._timer is not None:
                 self._timer.cancel()
-
-    @contextmanager
-    def on_signals(self) -> Iterator[None]:
-        """Let SIGINT, SIGTERM and SIGHUP end the run. Only a process's main thread receives signals."""
-        if threading.current_thread() is not threading.main_thread():
-            yield
-            return
-
-        def receive(number: int, _: Any) -> None:
-            self.now("signal", f"{signal.Signals(number).name} ended the run.")
-
-        before = {each: signal.signal(each, receive) for each in SIGNALS}
-        try:
-            yield
-        finally:
-            for each, handler in before.items():
-                signal.signal(each, handler)
 
     def _after(self, seconds: float, do: Callable[[], None]) -> None:
         if self._timer is not None:

@@ -3,7 +3,6 @@
 Unfinished runs are archived later. Nothing here executes a run or overwrites an archived file.
 """
 
-import fcntl
 import json
 import re
 from collections.abc import Mapping
@@ -17,6 +16,8 @@ from pydantic import TypeAdapter, ValidationError
 from buddy_ops.aws import session
 from buddy_ops.core import project
 from buddy_ops.core.errors import BuddyError, InvalidInput, Refused
+from buddy_ops.core.files import write_atomically
+from buddy_ops.core.journal import is_locked, read_journal
 from buddy_ops.core.outcome import EXIT_CODES
 from buddy_ops.core.redaction import Redactor
 from buddy_ops.runs import pages
@@ -177,7 +178,7 @@ def write_unexecuted(source: Path, notebook: Path, about: Mapping[str, Any]) -> 
     document["metadata"]["buddy_ops"] = about
     for cell in document["cells"]:
         cell["metadata"]["buddy_ops"] = {"state": "not run"}
-    _replace(notebook, json.dumps(document, indent=1, ensure_ascii=False) + "\n")
+    write_atomically(notebook, json.dumps(document, indent=1, ensure_ascii=False) + "\n")
 
 
 def append_to_chain(folder: Path, facts: Mapping[str, Any]) -> ManifestEntry:
@@ -192,7 +193,7 @@ def archive_unfinished(root: Path) -> list[str]:
     """
     adopted = []
     for name, files in LocalStore(root).folders().items():
-        if MANIFEST in files or not files & {NOTEBOOK, JOURNAL} or _goes_on(root / name / JOURNAL):
+        if MANIFEST in files or not files & {NOTEBOOK, JOURNAL} or is_locked(root / name / JOURNAL):
             continue
         redactor, note = _redactor_of(root / name)
         notes = ["The run ended without its supervisor and was archived later.", *([note] if note else [])]
@@ -320,7 +321,7 @@ def _cleaned_notebook(path: Path, redactor: Redactor) -> tuple[dict[str, Any], l
         return {}, []
     cleaned = redactor.redact(document)
     if cleaned != document:
-        _replace(path, json.dumps(cleaned, indent=1, ensure_ascii=False) + "\n")
+        write_atomically(path, json.dumps(cleaned, indent=1, ensure_ascii=False) + "\n")
     code = [cell for cell in cleaned["cells"] if cell["cell_type"] == "code"]
     states = [cell["metadata"].get("buddy_ops", {}).get("state", "done") for cell in code]
     about: dict[str, Any] = cleaned["metadata"].get("buddy_ops", {})
@@ -328,46 +329,31 @@ def _cleaned_notebook(path: Path, redactor: Redactor) -> tuple[dict[str, Any], l
 
 
 def _cleaned_journal(path: Path, redactor: Redactor) -> list[dict[str, Any]]:
-    """A journal's records; it is cleaned where it stands. A line that was torn stays as it is."""
+    """A journal's records; its file is cleaned too. A line that was torn stays one."""
     text = path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
-    records, lines = [], []
-    for each in text.splitlines():
-        try:
-            record = json.loads(each)
-        except ValueError:
-            lines.append(redactor.redact(each))
-            continue
-        cleaned = redactor.redact(record)
-        lines.append(each if cleaned == record else json.dumps(cleaned))
-        records += [cleaned] if isinstance(cleaned, dict) else []
-    if (after := "".join(f"{each}\n" for each in lines)) != text:
-        _replace(path, after)
-    return records
+    lines = [_cleaned_line(line, redactor) for line in text.splitlines()]
+    cleaned = "".join(f"{line}\n" for line in lines)
+    if cleaned != text:
+        write_atomically(path, cleaned)
+    return read_journal(cleaned.encode())
+
+
+def _cleaned_line(line: str, redactor: Redactor) -> str:
+    """A line of a journal without secrets; byte for byte the same where it has none."""
+    try:
+        record = json.loads(line)
+    except ValueError:
+        return redactor.redact(line)
+    cleaned = redactor.redact(record)
+    return line if cleaned == record else json.dumps(cleaned)
 
 
 def _clean_text(path: Path, redactor: Redactor) -> None:
-    """Clean a text where it stands, if there is one."""
+    """Clean a text file, if there is one."""
     text = path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
-    if (cleaned := redactor.redact(text)) != text:
-        _replace(path, cleaned)
-
-
-def _replace(path: Path, text: str) -> None:
-    part = path.with_name(f".{path.name}.part")
-    part.write_text(text, encoding="utf-8")
-    part.replace(path)
-
-
-def _goes_on(journal: Path) -> bool:
-    """Whether a process that may still write holds the journal."""
-    if not journal.exists():
-        return False
-    with journal.open("rb") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return True
-    return False
+    cleaned = redactor.redact(text)
+    if cleaned != text:
+        write_atomically(path, cleaned)
 
 
 def _redactor_of(folder: Path) -> tuple[Redactor, str]:

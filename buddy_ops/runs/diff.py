@@ -5,11 +5,11 @@ Knows which of a run's records say the same at another time. Never compares time
 
 import json
 from collections import Counter
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
 from buddy_ops.aws.errors import is_reading
+from buddy_ops.core.journal import read_journal
 from buddy_ops.runs.archive import JOURNAL, NOTEBOOK, ManifestEntry
 from buddy_ops.runs.stores import RunStore
 
@@ -40,7 +40,7 @@ def compare_runs(store: RunStore, first: ManifestEntry, second: ManifestEntry) -
 
 def _facts(store: RunStore, entry: ManifestEntry) -> Facts:
     """All of a run that can be compared, by name."""
-    records = _records(store.read(f"{entry.folder}/{JOURNAL}") or b"")
+    records = read_journal(store.read(f"{entry.folder}/{JOURNAL}") or b"")
     facts: Facts = {name: getattr(entry, name) for name in ("runbook", "environment", "outcome", "exit_code")}
     facts |= {"people": list(entry.people), "principal": entry.principal, "incident": entry.incident}
     facts |= {f"parameter {name}": value for name, value in entry.parameters.items() if name != "approved_by"}
@@ -59,15 +59,6 @@ def _facts(store: RunStore, entry: ManifestEntry) -> Facts:
     # How often it looked depends on how long it took.
     facts |= {f"calls {call}": count for call, count in sorted(calls.items()) if not _looks(call)}
     return facts | _code(store.read(f"{entry.folder}/{NOTEBOOK}") or b"{}")
-
-
-def _records(journal: bytes) -> list[Facts]:
-    found = []
-    for line in journal.splitlines():
-        with suppress(ValueError):
-            record = json.loads(line)
-            found += [record] if isinstance(record, dict) and "kind" in record else []
-    return found
 
 
 def _of(records: list[Facts], kind: str) -> list[Facts]:

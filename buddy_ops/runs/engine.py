@@ -21,7 +21,7 @@ from buddy_ops.core import redaction
 from buddy_ops.core.errors import BuddyError
 from buddy_ops.core.redaction import Redactor
 from buddy_ops.runs._failures import Failure, failure_in
-from buddy_ops.runs._interrupts import INTERRUPTED, InterruptHandler
+from buddy_ops.runs._interrupts import INTERRUPTED, InterruptHandler, handle_signals
 
 
 class Engine:
@@ -46,7 +46,7 @@ class Engine:
         stop, given = InterruptHandler(), options.pop("redactor", None)
         if given is None:  # a supervisor has checked already
             check_notebook(nb)
-        with nullcontext(given) if given else _alone(nb) as redactor, stop.on_signals():
+        with nullcontext(given) if given else _alone(nb) as redactor, handle_signals(stop.by_signal):
             execution.execute(nb, kernel_name, output_path, stop, redactor, options)
         if stop.reason is not None and not nb.metadata.papermill["exception"]:
             raise KeyboardInterrupt(stop.says)
@@ -71,21 +71,17 @@ def check_notebook(nb: Any) -> None:
     Raises:
         InvalidInput: ``invalid-parameters``, ``invalid-settings`` or ``unknown-environment``.
     """
-    from buddy_ops.core import project, settings
+    from buddy_ops.core import parameters, project, settings
 
     given = nb.metadata.get("papermill", {}).get("parameters", {})
-    tagged = [cell.source for cell in nb.cells if "parameters" in cell.metadata.get("tags", ())]
-    if not tagged and not given:
+    source = parameters.tagged_source(nb)
+    if not source and not given:
         return
-    values = settings.check_parameters(
-        settings.parse_declarations("\n".join(tagged)), given, "The notebook's parameters"
-    )
+    declared = parameters.parse_declarations(source)
+    values = parameters.check_parameters(declared, given, "The notebook's parameters")
     if "environment" in values and "settings" in values:
-        replaced = {
-            new: values[old] for old, new in settings.OVERRIDES.items() if values.get(old) not in (None, [], "")
-        }
         found = values["settings"] or project.read_settings(values["environment"])[0]
-        settings.validate_settings(found, "settings", replaced)
+        settings.validate_settings(found, "settings", parameters.rollout_overrides(values))
 
 
 @contextmanager

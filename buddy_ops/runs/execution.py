@@ -5,7 +5,6 @@ run'. Known secrets are removed before anything is written.
 """
 
 import asyncio
-import os
 import subprocess
 import tempfile
 from pathlib import Path
@@ -19,6 +18,7 @@ from papermill.engines import NotebookExecutionManager
 from papermill.iorw import write_ipynb
 from papermill.log import logger
 
+from buddy_ops.core.files import write_atomically
 from buddy_ops.core.redaction import Redactor
 from buddy_ops.runs._failures import failure_of
 from buddy_ops.runs._interrupts import DIED, INTERRUPTED, TIMED_OUT, InterruptHandler
@@ -239,6 +239,4 @@ def _write(nb: Any, path: str) -> None:
     if "://" in path:
         write_ipynb(nb, path)
         return
-    part = Path(f"{path}.part")
-    part.write_text(nbformat.v4.writes(nb), encoding="utf-8")
-    os.replace(part, path)  # noqa: PTH105
+    write_atomically(Path(path), nbformat.v4.writes(nb))

@@ -10,7 +10,6 @@ wrote it before. Folder and S3 keep the same ``index.json``: one manifest a line
 import fcntl
 import hashlib
 import json
-import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -18,6 +17,7 @@ from typing import Any, Protocol
 
 from buddy_ops.aws.session import Target
 from buddy_ops.core.errors import AwsFailed, BuddyError, Conflict, NotFound
+from buddy_ops.core.files import write_atomically
 from buddy_ops.runs import pages as pages_
 
 MANIFEST, INDEX, PAGE, LINK = "manifest.json", "index.json", "index.html", "chain/{:08d}.json"
@@ -114,14 +114,14 @@ class LocalStore:
             manifest = chain_entry(facts, newest_digest(self.read(INDEX)))
             # Between the manifest and its line in the index we may die: whoever comes next finds whose line is missing.
             _note(intent, source.name)
-            _write(source / MANIFEST, manifest, sync=True)
+            write_atomically(source / MANIFEST, manifest, sync=True)
             self._append(manifest)
             _note(intent, "")
         return manifest
 
     def rebuild(self, manifests: list[bytes]) -> None:
-        _write(self.root / INDEX, index_of(manifests))
-        _write(self.root / PAGE, page_of(manifests))
+        write_atomically(self.root / INDEX, index_of(manifests))
+        write_atomically(self.root / PAGE, page_of(manifests))
 
     def examine(self, manifests: list[bytes]) -> tuple[list[str], str]:
         return [], (
@@ -146,11 +146,11 @@ class LocalStore:
             self._append(manifest)
 
     def _append(self, manifest: bytes) -> None:
-        _write(self.root / INDEX, appended_index(self.read(INDEX), manifest))
+        write_atomically(self.root / INDEX, appended_index(self.read(INDEX), manifest))
         page, head = self.read(PAGE), pages_.index_head().encode()
         if page is None or not page.startswith(head):  # another release wrote it
             page = page_of(_manifests(self, self.read(INDEX))[:-1])
-        _write(self.root / PAGE, page + pages_.index_row(json.loads(index_line(manifest))).encode())
+        write_atomically(self.root / PAGE, page + pages_.index_row(json.loads(index_line(manifest))).encode())
 
 
 class S3Store:
@@ -292,14 +292,3 @@ def _note(intent: Any, folder: str) -> None:
     intent.truncate()
     intent.write(folder)
     intent.flush()
-
-
-def _write(path: Path, content: bytes, sync: bool = False) -> None:
-    """Write a file atomically."""
-    part = path.with_name(f".{path.name}.part")
-    with part.open("wb") as file:
-        file.write(content)
-        file.flush()
-        if sync:
-            os.fsync(file.fileno())
-    os.replace(part, path)  # noqa: PTH105

@@ -20,13 +20,14 @@ from typing import Any
 
 from buddy_ops.aws import notifications, session
 from buddy_ops.aws.session import Target
-from buddy_ops.core import project, redaction, settings
+from buddy_ops.core import parameters, project, redaction
 from buddy_ops.core.errors import BuddyError, InvalidInput
+from buddy_ops.core.extras import require_run_packages
 from buddy_ops.core.journal import lock_journal
 from buddy_ops.core.progress import Progress, no_progress
 from buddy_ops.runs import archive, pages
 from buddy_ops.runs._failures import Failure
-from buddy_ops.runs._interrupts import DIED, GRACE_S, INTERRUPTED, SIGNALS, TIMED_OUT
+from buddy_ops.runs._interrupts import DIED, GRACE_S, INTERRUPTED, TIMED_OUT, handle_signals
 from buddy_ops.runs.archive import ManifestEntry
 from buddy_ops.runs.stores import MANIFEST, LocalStore, S3Store
 
@@ -66,23 +67,24 @@ def run_notebook(
         notebook: its path, relative to the project's root; 'strategies/canary' suffices.
         given: its parameters; names and types are checked before a kernel starts.
         folder: where the run is archived; absent: a new folder in runs/.
-        progress: told of each step, a short line each.
+        progress: called for each step, with one short line.
         archive_to: 's3://bucket/prefix', for the archive besides the folder; absent: as the environment's settings say.
         cell_timeout_s: how long a cell may take; absent: as long as it likes.
 
     Raises:
-        InvalidInput: ``notebook-missing``, ``invalid-parameters``, ``invalid-settings``.
+        InvalidInput: ``extra-missing``, ``notebook-missing``, ``invalid-parameters``, ``invalid-settings``.
         AwsFailed: ``sandbox-not-running``.
     """
+    require_run_packages()
     with _worker() as worker, tempfile.TemporaryDirectory(prefix="buddy-ops-") as private:
         # Meanwhile the worker imports papermill.
         source = find_notebook(notebook)
-        values = settings.check_parameters(settings.parse_declarations(_parameters_cell(source)), given, source.stem)
+        values = parameters.check_parameters(_declared(source), given, source.stem)
         here = session.connect(
             values["environment"],
             source.stem,
             values=values.get("settings"),
-            replaced=settings.rollout_overrides(values),
+            replaced=parameters.rollout_overrides(values),
             quiet=True,
             dry_run=values.get("dry_run", False),
         )
@@ -230,7 +232,7 @@ class _Worker:
         """Let it execute the job. Returns the failure that ended it, or None."""
         assert self._process.stdin is not None and self._process.stdout is not None
         ended: dict[str, Any] | None = None
-        with self._passing_on_signals():
+        with handle_signals(self._pass_on):
             with suppress(BrokenPipeError):
                 self._process.stdin.write(json.dumps(job) + "\n")
                 self._process.stdin.flush()
@@ -274,28 +276,15 @@ class _Worker:
         lines = self._said.read().strip().splitlines()
         return f" Its last output: {lines[-1][:300]}" if lines else ""
 
-    @contextmanager
-    def _passing_on_signals(self) -> Iterator[None]:
-        """Pass SIGINT, SIGTERM and SIGHUP on to the worker, which ends the cell, and go on until it has ended."""
-        if threading.current_thread() is not threading.main_thread():
-            yield
-            return
-
-        def heard(number: int, _: Any) -> None:
-            self._signal = signal.Signals(number).name
-            with suppress(ProcessLookupError):
-                self._process.send_signal(number)
-            if self._limit is None:
-                self._limit = threading.Timer(GRACE_S + 15, self._process.kill)
-                self._limit.daemon = True
-                self._limit.start()
-
-        before = {each: signal.signal(each, heard) for each in SIGNALS}
-        try:
-            yield
-        finally:
-            for each, handler in before.items():
-                signal.signal(each, handler)
+    def _pass_on(self, received: signal.Signals) -> None:
+        """Pass a signal on to the worker, which ends the cell; the supervisor goes on until the worker has ended."""
+        self._signal = received.name
+        with suppress(ProcessLookupError):
+            self._process.send_signal(received)
+        if self._limit is None:
+            self._limit = threading.Timer(GRACE_S + 15, self._process.kill)
+            self._limit.daemon = True
+            self._limit.start()
 
 
 @contextmanager
@@ -369,12 +358,13 @@ def find_notebook(notebook: str) -> Path:
     )
 
 
-def _parameters_cell(source: Path) -> str:
-    for cell in json.loads(source.read_text(encoding="utf-8"))["cells"]:
-        if "parameters" in cell["metadata"].get("tags", []):
-            return "".join(cell["source"])
-    raise InvalidInput(
-        "notebook-missing",
-        f"{source.name} has no cell with the tag 'parameters', so it is not a runbook.",
-        next="Choose a notebook in notebooks/.",
-    )
+def _declared(source: Path) -> dict[str, parameters.DeclaredParameter]:
+    """The parameters that a runbook's file declares. Raises InvalidInput ``notebook-missing``: it is not a runbook."""
+    cell = parameters.tagged_source(json.loads(source.read_text(encoding="utf-8")))
+    if not cell:
+        raise InvalidInput(
+            "notebook-missing",
+            f"{source.name} has no cell with the tag 'parameters', so it is not a runbook.",
+            next="Choose a notebook in notebooks/.",
+        )
+    return parameters.parse_declarations(cell)

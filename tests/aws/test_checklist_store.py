@@ -5,7 +5,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 
 from buddy_ops.aws import checklist_store
-from buddy_ops.core.plan import ChecklistItem, ChecklistResult
+from buddy_ops.core.checklist import ChecklistItem, ChecklistResult
 from tests.conftest import Situation
 from tests.resilience.harness import QUIET
 

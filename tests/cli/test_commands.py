@@ -145,3 +145,28 @@ def test_a_changed_byte_ends_a_verification_with_1(kept: Path) -> None:
     assert changed.returncode == 1
     assert "CHANGED: run-0002/report.html: changed." in changed.stdout
     assert "FAILED: 1 problem in 3 runs." in changed.stdout
+
+
+def without(package: str, *arguments: str) -> "subprocess.CompletedProcess[str]":
+    """The command as a plain installation has it: without a package of the extra 'run'."""
+    code = f"import sys; sys.modules[{package!r}] = None; from buddy_ops.cli.main import app; app({list(arguments)!r})"
+    line = [sys.executable, "-c", code]
+    return subprocess.run(line, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
+
+
+def test_a_run_without_the_extra_says_what_to_install() -> None:
+    """No traceback: the package, the state and the next command, before anything is written."""
+    done = without("papermill", "run", "strategies/canary")
+    assert done.returncode == 2
+    assert "INVALID INPUT (extra-missing)" in done.stderr and "papermill is not installed" in done.stderr
+    assert "Nothing was changed." in done.stderr and "pip install 'buddy-ops[run]'" in done.stderr
+    assert "Traceback" not in done.stderr and not done.stdout
+
+
+def test_archiving_without_the_extra_says_what_to_install(tmp_path: Path) -> None:
+    """Commands that import a missing package only later end with the same error."""
+    leave(tmp_path, "one")
+    done = without("jinja2", "runs", "index", "--archive", str(tmp_path))
+    assert done.returncode == 2, done.stderr
+    assert "INVALID INPUT (extra-missing)" in done.stderr and "jinja2 is not installed" in done.stderr
+    assert "Traceback" not in done.stderr

@@ -8,8 +8,8 @@ import pytest
 
 from buddy_ops.core import project, settings
 from buddy_ops.core import rules as rules_
+from buddy_ops.core.checklist import ChecklistItem, ChecklistResult
 from buddy_ops.core.errors import InvalidInput
-from buddy_ops.core.plan import ChecklistItem, ChecklistResult
 from buddy_ops.core.rules import BreakGlass, DeploymentFacts
 
 MONDAY = datetime(2026, 11, 23, 10, 0, tzinfo=UTC)

@@ -12,7 +12,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from buddy_ops.aws import permissions
-from buddy_ops.core import settings
+from buddy_ops.core import parameters, settings
 from buddy_ops.core.errors import InvalidInput
 from buddy_ops.core.settings import Settings
 from docs import generate
@@ -179,10 +179,10 @@ def test_a_secret_that_was_written_plainly_is_refused_and_not_repeated(told: str
 
 def test_a_parameter_that_may_hold_a_secret_is_not_repeated() -> None:
     """Settings and a function's environment variables: named, and not shown."""
-    declared = settings.parse_declarations("settings: dict = {}\nvariables: dict[str, str | None] = {}\n")
+    declared = parameters.parse_declarations("settings: dict = {}\nvariables: dict[str, str | None] = {}\n")
     given = {"settings": WEBHOOK, "variables": {"TOKEN": WEBHOOK, "OTHER": ["s3cr3t"]}}
     with pytest.raises(InvalidInput, match="invalid-parameters") as refused:
-        settings.check_parameters(declared, given, "all_at_once")
+        parameters.check_parameters(declared, given, "all_at_once")
     assert "settings: Input should be a valid dictionary" in refused.value.what
     assert "variables: Input should be a valid string" in refused.value.what and "s3cr3t" not in str(refused.value)
 
@@ -231,7 +231,7 @@ def test_the_sandbox_rehearses_prod() -> None:
 
 def test_parameters_are_declared_by_their_cell() -> None:
     """Name, annotation and default come from the notebook's own cell; other lines declare nothing."""
-    found = settings.parse_declarations(CELL + "import os\nx = 1\nbare: int\n")
+    found = parameters.parse_declarations(CELL + "import os\nx = 1\nbare: int\n")
     assert list(found) == ["environment", "artifact", "stages", "bake_minutes", "approved_by", "dry_run"]
     assert (found["stages"].annotation, found["stages"].default) == ("list[float]", [])
 
@@ -240,7 +240,7 @@ def test_every_wrong_parameter_is_told_at_once() -> None:
     """Unknown names, with the nearest known one, and wrong types are one error with the runbook's name."""
     given = {"artefact": "x.zip", "bake_minutes": "ten", "stages": "10,50", "zzz": 1, "approved_by": "Ada"}
     with pytest.raises(InvalidInput, match="invalid-parameters") as refused:
-        settings.check_parameters(settings.parse_declarations(CELL), given, "canary")
+        parameters.check_parameters(parameters.parse_declarations(CELL), given, "canary")
     what = refused.value.what
     assert "canary: 5 problems." in what
     assert "artefact: no such parameter; did you mean artifact?" in what
@@ -264,7 +264,7 @@ def test_every_wrong_parameter_is_told_at_once() -> None:
 )
 def test_values_come_back_in_their_declared_types(given: dict[str, Any], value: Any) -> None:
     """What ``papermill -p`` guessed is put right: 'false' is not true, and a version's number may be a text."""
-    found = settings.check_parameters(settings.parse_declarations(CELL), given, "canary")
+    found = parameters.check_parameters(parameters.parse_declarations(CELL), given, "canary")
     (name,) = given
     assert found[name] == value and type(found[name]) is type(value)
     assert found["environment"] == "sandbox"
@@ -327,16 +327,18 @@ def test_any_text_gives_settings_or_one_refusal(text: str) -> None:
 
 
 @given(
-    st.dictionaries(st.one_of(st.sampled_from(sorted(settings.parse_declarations(CELL))), st.text(max_size=5)), VALUES)
+    st.dictionaries(
+        st.one_of(st.sampled_from(sorted(parameters.parse_declarations(CELL))), st.text(max_size=5)), VALUES
+    )
 )
 def test_any_parameters_give_values_or_one_refusal(given_values: dict[str, Any]) -> None:
     """Whatever parameters are given, they become values of the declared types, or one InvalidInput."""
     try:
-        found = settings.check_parameters(settings.parse_declarations(CELL), given_values, "canary")
+        found = parameters.check_parameters(parameters.parse_declarations(CELL), given_values, "canary")
     except InvalidInput as error:
         assert error.reference == "invalid-parameters"
         return
-    assert set(found) == set(settings.parse_declarations(CELL))
+    assert set(found) == set(parameters.parse_declarations(CELL))
     assert isinstance(found["dry_run"], bool) and isinstance(found["artifact"], str)
 
 

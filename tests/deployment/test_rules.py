@@ -11,8 +11,8 @@ from buddy_ops.aws import checklist_store, session, versions
 from buddy_ops.aws.aliases import decode_rollout_state
 from buddy_ops.aws.session import Target
 from buddy_ops.core import project
+from buddy_ops.core.checklist import ChecklistItem, ChecklistResult
 from buddy_ops.core.errors import Refused
-from buddy_ops.core.plan import ChecklistItem, ChecklistResult
 from buddy_ops.deployment import rollback, rollout, rollout_plan
 from buddy_ops.deployment.rollout import Outcome
 from tests.conftest import Situation, approve

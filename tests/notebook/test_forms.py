@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from buddy_ops.core import errors, project
-from buddy_ops.core.plan import ChecklistItem, ChecklistResult
+from buddy_ops.core.checklist import ChecklistItem, ChecklistResult
 from buddy_ops.notebook import _widgets, forms
 from tests.conftest import Situation
 

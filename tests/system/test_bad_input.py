@@ -23,7 +23,7 @@ from hypothesis import strategies as st
 from buddy_ops.aws import aliases, freezes
 from buddy_ops.aws.session import Target
 from buddy_ops.cli.main import parse_parameters
-from buddy_ops.core import project, settings
+from buddy_ops.core import parameters, project, settings
 from buddy_ops.core.errors import AwsFailed, BuddyError, InvalidInput
 from buddy_ops.core.journal import Journal, JournalFile
 from buddy_ops.core.plan import Approval, Plan
@@ -122,8 +122,8 @@ LINES = st.one_of(
 def test_any_parameters_cell_declares_or_is_refused(cell: str, given_values: dict[str, Any]) -> None:
     """A cell that somebody damaged gives parameters and values, or one InvalidInput; nothing in it is executed."""
     try:
-        declared = settings.parse_declarations(cell)
-        found = settings.check_parameters(declared, given_values, "canary")
+        declared = parameters.parse_declarations(cell)
+        found = parameters.check_parameters(declared, given_values, "canary")
     except InvalidInput as error:
         assert error.reference == "invalid-parameters"
         return
@@ -138,7 +138,7 @@ def test_any_parameters_cell_declares_or_is_refused(cell: str, given_values: dic
 @example([CELL + "(" * 3000])
 def test_any_executed_cells_are_read(executed: list[str]) -> None:
     """Whatever a person executed before, finding the parameters among it is never an error."""
-    declared, injected = project.parameter_cells(executed)
+    declared, injected = parameters.parameter_cells(executed)
     assert all(isinstance(name, str) for name in (*declared, *injected))
 
 
@@ -173,7 +173,7 @@ def test_a_secret_on_the_command_line_is_refused_and_not_repeated() -> None:
 def test_any_parameter_that_replaces_a_setting_is_validated(values: dict[str, Any]) -> None:
     """What a runbook's parameters replace is checked as the file is, and the refusal names the parameter's value."""
     try:
-        found = settings.validate_settings({"function": "f"}, "settings", settings.rollout_overrides(values))
+        found = settings.validate_settings({"function": "f"}, "settings", parameters.rollout_overrides(values))
     except InvalidInput as error:
         assert (error.reference == "invalid-settings" and "rollout" in error.what) or "parameter" in error.what
         return

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from buddy_ops.core import settings
+from buddy_ops.core import parameters
 from tests.system.runbooks import clean
 
 ROOT = Path(__file__).parents[2]
@@ -72,10 +72,10 @@ def test_the_parameters_explain_themselves(path: Path) -> None:
     (cell,) = (cell for cell in cells(path, "code") if is_parameters(cell))
     lines = cell["source"].splitlines()
     assert all(LINE.fullmatch(line) for line in lines), [line for line in lines if not LINE.fullmatch(line)]
-    declared = settings.parse_declarations(cell["source"])
+    declared = parameters.parse_declarations(cell["source"])
     assert len(declared) == len(lines)
     # Every default has its own declared type, and the file's two keys stand in every notebook.
-    assert settings.check_parameters(declared, {}, path.stem) == settings.check_parameters(
+    assert parameters.check_parameters(declared, {}, path.stem) == parameters.check_parameters(
         declared, {name: each.default for name, each in declared.items()}, path.stem
     )
     assert (declared["environment"].annotation, declared["environment"].default) == ("str", "sandbox")

@@ -6,7 +6,7 @@ from datetime import timedelta
 from buddy_ops.aws import checklist_store, freezes
 from buddy_ops.aws.session import Target
 from buddy_ops.checks import checklists
-from buddy_ops.core.plan import ChecklistResult
+from buddy_ops.core.checklist import ChecklistResult
 from buddy_ops.health import alarms
 from tests.conftest import approve
 from tests.resilience.races.interleaving import Race

@@ -1,0 +1,35 @@
+"""The packages of the extra 'run', and the error where one is missing.
+
+The terminal's own commands need none of them, so a plain installation has none.
+"""
+
+import importlib.util
+
+from buddy_ops.core.errors import InvalidInput
+
+RUN_PACKAGES = (
+    "papermill", "ipykernel", "IPython", "jupyter_client", "nbclient", "nbformat", "matplotlib",
+    "bleach", "jinja2", "mistune", "pygments",
+)  # fmt: skip
+"""Import names of the packages that execute and archive a notebook."""
+
+
+def require_run_packages() -> None:
+    """Check that a notebook can be executed and archived here.
+
+    Raises:
+        InvalidInput: ``extra-missing``.
+    """
+    for package in RUN_PACKAGES:
+        # Found, not imported: the imports take seconds, and the run's processes make them.
+        if importlib.util.find_spec(package) is None:
+            raise run_extra_missing(package)
+
+
+def run_extra_missing(package: str) -> InvalidInput:
+    """The error that names the missing package and how to install it."""
+    return InvalidInput(
+        "extra-missing",
+        f"This command needs the extra 'run' of buddy-ops: the package {package} is not installed.",
+        next="Install it with `pip install 'buddy-ops[run]'`. Then run the same command again.",
+    )
