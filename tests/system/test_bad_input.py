@@ -234,7 +234,7 @@ def test_any_description_is_a_record_that_stands_or_none(text: str) -> None:
 def test_any_alias_is_told_in_words(description: str, primary: str, weight: float) -> None:
     """Whatever its Description says, an alias can be read and explained."""
     reply = {
-        "FunctionVersion": primary, "RevisionId": "r", "Description": description,
+        "Name": "live", "FunctionVersion": primary, "RevisionId": "r", "Description": description,
         "RoutingConfig": {"AdditionalVersionWeights": {"3": weight} if weight else {}},
     }  # fmt: skip
     here = stub(lambda *_, **__: reply)
