@@ -181,19 +181,31 @@ class CheckContext:
         """The end of the latest minute whose metrics CloudWatch should have published."""
         return metrics.published_until(self.target, self.target.clock.now())
 
+    def traffic_since(self, window: timedelta) -> datetime:
+        """The start of a window whose requests belong to the versions that are behind the alias now."""
+        since = self.metrics_until - window
+        record = self.record
+        if record is None or record.open or record.new_version == self.deployed.primary:
+            return since
+        # Before a rollback another version served. Without weights CloudWatch does not say which one a request
+        # reached, so the version that serves now would get the other one's failures.
+        return max(since, text.floor_minute(text.parse_utc(record.since)) + text.MINUTE)
+
     def traffic(self, window: timedelta) -> MetricsReading:
         """The latest minutes of each version behind the alias. AWS: cloudwatch:GetMetricData, once per window.
 
         Raises:
-            NotMeasured: nothing is deployed.
+            NotMeasured: nothing is deployed, or a rollback has just ended.
         """
         # Several checks share one reading: they then agree with each other, and CloudWatch bills each metric read.
         if window not in self._readings:
             alias = self.deployed
             versions = [version for version in (alias.primary, alias.additional) if version]
-            since = self.metrics_until - window
+            since = self.traffic_since(window)
+            if since >= self.metrics_until:
+                raise NotMeasured("no complete minute since the rollback yet; check again in 3 min")
             self._readings[window] = metrics.read_minutes(
-                self.target, versions, lambda _: alias.primary, since=since, until=since + window
+                self.target, versions, lambda _: alias.primary, since=since, until=self.metrics_until
             )
         return self._readings[window]
 

@@ -167,7 +167,15 @@ def _rate(context: CheckContext, measure: Measure, limit: float, condition: str 
     if high:
         now = context.target.clock.now()
         return problem("; ".join(_describe_onset(rate, condition, now) for rate in high), rates=high)
-    return ok(f"{'; '.join(rate.describe(condition) for rate in rates)} {PAST_WINDOW}", rates=rates)
+    return ok(f"{'; '.join(rate.describe(condition) for rate in rates)} {_period(context)}", rates=rates)
+
+
+def _period(context: CheckContext) -> str:
+    """The time that the rates are of: the window, or less after a rollback."""
+    since = context.traffic_since(WINDOW)
+    if since > context.metrics_until - WINDOW:
+        return f"since {text.time_of_day(since, context.target.clock.now())}"
+    return PAST_WINDOW
 
 
 def _describe_onset(rate: VersionRate, condition: str, now: datetime) -> str:
@@ -195,9 +203,9 @@ def _throttles(context: CheckContext) -> Finding:
     # A throttled request runs on no version, so that no error rate includes it.
     throttled = sum(rate.count for rate in version_rates(context.traffic(WINDOW), "throttles"))
     if throttled:
-        message = f"{text.count(throttled, 'request')} throttled {PAST_WINDOW}"
+        message = f"{text.count(throttled, 'request')} throttled {_period(context)}"
         return problem(message, "Raise the function's concurrency limit.", throttled=throttled)
-    return ok(f"none {PAST_WINDOW}")
+    return ok(f"none {_period(context)}")
 
 
 def _cold_starts(context: CheckContext) -> Finding:

@@ -143,6 +143,13 @@ def _opened(fields: Fields) -> str:
     return f"{fields['runbook']} was opened{' as a dry run' if fields.get('dry_run') else ''}"
 
 
+def _alarm(fields: Fields) -> str:
+    # CloudWatch's reason is a long list of datapoints. For an alarm that ends, it answers no question.
+    if fields["state"] == "OK":
+        return f"{fields['alarm']} is OK"
+    return f"{fields['alarm']} is {fields['state']}: {fields['reason']}"
+
+
 def _aws(fields: Fields) -> str:
     given = {key: value for key, value in fields["parameters"].items() if key != "Description"}
     call = str(fields["call"])
@@ -223,7 +230,7 @@ SENTENCES: Mapping[str, str | Callable[[Fields], str]] = {
     "opened": _opened,
     "clock": lambda x: f"this machine's time was corrected by {x['corrected_by_s']:+.1f} s, to AWS's time",
     "aws": _aws,
-    "alarm": "{alarm} is {state}: {reason}",
+    "alarm": _alarm,
     "approved": "{by} approved plan {plan}: {title}",
     "refused": "{by} did not approve plan {plan}: {title}",
     "shifted": "{to} receives {weight}: {serves}",

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,8 +11,8 @@ import pytest
 from buddy_ops.aws import freezes
 from buddy_ops.checks import status
 from buddy_ops.checks.status import StatusReport
-from buddy_ops.deployment import rollout
-from tests.conftest import Situation, abandon
+from buddy_ops.deployment import rollback, rollout
+from tests.conftest import Situation, abandon, approve
 
 Bring = Callable[..., Situation]
 
@@ -121,6 +122,28 @@ def test_what_cannot_be_read_is_unknown(situation: Bring, outage: Any) -> None:
         and states(found)["freeze"] == "ok"
         and "100 % v1" in found.live
     )
+
+
+def test_after_a_rollback_only_the_new_minutes_count(situation: Bring) -> None:
+    """The failures of the version that was rolled back are not the stable version's, at once and ten minutes later."""
+    here = situation("good", history_minutes=20)
+    lam = here.client("lambda")
+    with Path(here.build("errors_5_percent")).open("rb") as code:
+        lam.update_function_code(FunctionName=here.function, ZipFile=code.read())
+    here.ask("advance", seconds=60)
+    lam.publish_version(FunctionName=here.function)
+    here.ask("advance", seconds=60)
+    lam.update_alias(FunctionName=here.function, Name="live", FunctionVersion="2")
+    here.ask("advance", seconds=600)
+    target = here.connect(quiet=True)
+    plan = rollback.plan_rollback(target, "1")
+    rollback.run_rollback(target, plan, approve(target, plan))
+    found = look(here)
+    assert states(found)["error rate"] == "unknown" and "since the rollback" in found.verdict
+    here.ask("advance", seconds=600)
+    found = look(here)
+    assert states(found)["error rate"] == "ok" and "v1" in str(found) and "since " in str(found)
+    assert not any("Users are affected" in step.why for step in found.steps)
 
 
 def test_nothing_was_ever_deployed(situation: Bring) -> None:
