@@ -1,7 +1,8 @@
 """An incident put together, from real runs on the sandbox: with CloudWatch, and from the archive alone."""
 
 import asyncio
-from collections.abc import Callable
+import shutil
+from collections.abc import Callable, Iterator
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from buddy_ops.runs import archive
 from tests.conftest import Situation, approve
 
 Bring = Callable[..., Situation]
+pytestmark = pytest.mark.xdist_group("review")
 
 
 def shelve(here: Situation, run: Target, runbook: str, code: int, **facts: Any) -> None:
@@ -39,10 +41,32 @@ def connect(here: Situation, runbook: str, monkeypatch: pytest.MonkeyPatch, **op
     return here.connect(runbook, **options)
 
 
+@pytest.fixture(scope="module")
+def history(sandbox_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Situation, str, str]]:
+    """An incident, once for all tests here: they only read the account, and each has an archive of its own."""
+    here = Situation(sandbox_url, "sandbox", tmp_path_factory.mktemp("incident"))
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", sandbox_url)
+        monkeypatch.setenv("BUDDY_OPS_RUN_FOLDER", str(here.folder / "run"))
+        here.ask("set", outage=None)
+        here.ask("scenario", name="good", environment="sandbox", seed=7, overrides={"history_minutes": 40})
+        yield roll_back_a_bad_version(here, monkeypatch)
+
+
 @pytest.fixture
-def burnt(situation: Bring, monkeypatch: pytest.MonkeyPatch) -> tuple[Situation, str, str]:
+def burnt(
+    history: tuple[Situation, str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> tuple[Situation, str, str]:
+    """The incident, with a copy of its archive; its window."""
+    there, since, until = history
+    shutil.copytree(there.folder / "archive", tmp_path / "archive")
+    monkeypatch.setenv("AWS_ENDPOINT_URL", there.endpoint)
+    monkeypatch.setenv("BUDDY_OPS_RUN_FOLDER", str(tmp_path / "run"))
+    return Situation(there.endpoint, there.environment, tmp_path), since, until
+
+
+def roll_back_a_bad_version(here: Situation, monkeypatch: pytest.MonkeyPatch) -> tuple[Situation, str, str]:
     """Version 2 failed 5 % of its requests for ten minutes, an alarm rang, and Ada rolled back; the window."""
-    here = situation("good", history_minutes=40)
     mine = here.connect("setup")
     topic = here.client("sns").create_topic(Name="buddy-ops-sandbox")["TopicArn"]
     values = mine.settings.model_dump(mode="json") | {"alarms": {"topic_arn": topic}, "notify": {"topic_arn": topic}}
