@@ -192,7 +192,7 @@ def test_who_asks_may_stay_unknown_in_a_rollback(situation: Bring) -> None:
     here = RUNBOOKS["rollback_mid_rollout"].bring(situation)
     here.ask("chaos", kind="denied", operation="GetCallerIdentity", times=FOREVER)
     mine = connect(here, "immediate")
-    assert "who calls is unknown" in mine._repr_markdown_()
+    assert "the caller is unknown" in mine._repr_markdown_()
     plan = rollback.plan_rollback(mine)
     approval = asyncio.run(approvals.request_approval(mine, plan, ["Ada"]))
     assert approval.principal.startswith("unknown")
