@@ -70,13 +70,15 @@ class _CorrectedClock:
         return datetime.fromtimestamp(reading.elapsed_s + self._ahead(reading), UTC)
 
     def correct(self, server: datetime, sent: datetime) -> timedelta:
-        now = self.now()
         change = timedelta()
-        # A reply that was long on its way tells the time of its sending, not of its arrival.
         if server < sent - CLOCK_TOLERANCE:
             change = server - sent
-        elif server > now + CLOCK_TOLERANCE:
-            change = server - now
+        elif server > sent + CLOCK_TOLERANCE:
+            # Not before: most replies come at once, and the sandbox's clock takes a request to read.
+            # A reply that was long on its way is later than its sending, but not later than now.
+            now = self.now()
+            if server > now + CLOCK_TOLERANCE:
+                change = server - now
         self._ahead_s = self._ahead() + change.total_seconds()
         return change
 

@@ -183,8 +183,9 @@ class CloudWatch(Alarms, Service):
         """A series' points, oldest first, as the present outage lets them through."""
         there = np.flatnonzero(~np.isnan(series.values))
         points = [(series.start + at * series.period_s, float(series.values[at])) for at in there.tolist()]
-        twice = [point for point in points for _ in range(2)]
-        return {"empty": [], "partial": points[::2], "duplicated": twice}.get(self.outage or "", points)
+        if self.outage == "duplicated":
+            return [point for point in points for _ in range(2)]
+        return {"empty": [], "partial": points[::2]}.get(self.outage or "", points)
 
     def _refuse_in_outage(self) -> None:
         if self.outage == "error":

@@ -187,16 +187,14 @@ class _Chunk(NamedTuple):
     arrived: float | None
 
     def visible(self, horizon: Horizon) -> Kept:
-        seen = int(np.searchsorted(self.times, horizon.until, side="right"))
-        chosen = horizon.chosen(self.times[:seen])
         if self.arrived is not None:
             seen = len(self.times) if self.arrived <= horizon.until else 0
-            chosen = None
+            shown: NDArray[np.bool_] | slice = slice(None)
+        else:
+            seen = int(np.searchsorted(self.times, horizon.until, side="right"))
+            shown = horizon.unrevised(self.times[:seen])
         values = np.full(seen, self.values) if isinstance(self.values, float) else self.values[:seen]
-        counts = None if self.counts is None else self.counts[:seen]
-        if chosen is None:
-            return values, counts
-        return values[chosen], None if counts is None else counts[chosen]
+        return values[shown], None if self.counts is None else self.counts[:seen][shown]
 
 
 class _Minute:

@@ -48,14 +48,14 @@ class Horizon(NamedTuple):
     revised_until: float
     revised_rate: float
 
-    def chosen(self, times: NDArray[np.float64]) -> NDArray[np.bool_] | None:
-        """Which of these sample times are visible; None where all up to ``until`` are."""
+    def unrevised(self, times: NDArray[np.float64]) -> NDArray[np.bool_] | slice:
+        """Which of these samples, none later than ``until``, do not wait for a revision; an index into their arrays."""
         if not self.revised_rate or self.revised_until >= self.until:
-            return None
+            return slice(None)
         # The same samples of every metric of a request are late: chosen by their time alone.
         revised = (times * 997.0) % 1.0 < self.revised_rate
-        visible: NDArray[np.bool_] = (times <= self.until) & (~revised | (times <= self.revised_until))
-        return visible
+        shown: NDArray[np.bool_] = ~revised | (times <= self.revised_until)
+        return shown
 
 
 class Publication:
@@ -69,11 +69,6 @@ class Publication:
         self._clock = clock
         self._changes: list[tuple[float, Lateness]] = [(-math.inf, Lateness(delay_s))]
         self.stale_s = 0.0
-
-    @property
-    def lateness(self) -> Lateness:
-        """The present one."""
-        return self._changes[-1][1]
 
     def change(self, lateness: Lateness) -> None:
         """Let another lateness hold from now on."""

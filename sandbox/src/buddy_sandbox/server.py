@@ -245,9 +245,11 @@ class Front:
         """Change the clock's speed, or any of the conditions (see ``conditions.Conditions``)."""
         if "requests_per_minute" in changes and self.world.people.traffic is None:
             raise ValueError("requests_per_minute cannot be set: no scenario is loaded")
-        self.world.conditions.changed(changes).apply(self.world)
+        # Both are checked before either takes effect.
+        conditions = self.world.conditions.changed(changes)
         if speed is not None:
             self.world.clock.speed = float(speed)
+        conditions.apply(self.world)
         return self.do_status()
 
     def do_stop(self) -> dict[str, Any]:
