@@ -443,23 +443,22 @@ def parse_mapping(text: str) -> dict[str, object]:
 
 def parse_parameters(pairs: list[str]) -> dict[str, object]:
     """NAME=VALUE pairs with values as YAML. Raises InvalidInput ``invalid-parameters``."""
-    from buddy_ops.core import settings
+    from buddy_ops.core import parameters, settings
 
     given = {}
     for pair in pairs:
-        name, equals, value = pair.partition("=")
         try:
-            given[name] = settings.from_yaml(value)
+            name, value = parameters.parse_pair(pair)
         except ValueError:
-            equals = ""
-        if not equals:
             # The value of a parameter that may hold a secret is not repeated.
+            name = pair.partition("=")[0]
             shown = name if name in settings.SECRETIVE else pair
             raise InvalidInput(
                 "invalid-parameters",
                 f"-p {shown} is not NAME=VALUE with a YAML value.",
                 next="For example: -p artifact=build/skill.zip -p 'approved_by=[Ada, Grace]'.",
-            )
+            ) from None
+        given[name] = value
     return given
 
 

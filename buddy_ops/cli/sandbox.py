@@ -17,14 +17,11 @@ from typing import Any
 from urllib.error import HTTPError
 from urllib.parse import urlparse
 
-import yaml
-
 from buddy_ops.aws.clock import ask_sandbox
-from buddy_ops.core import project
-from buddy_ops.core.errors import BuddyError, InvalidInput
+from buddy_ops.core import parameters, project
+from buddy_ops.core.errors import UNCHANGED, BuddyError, InvalidInput
 
 START_LIMIT_S = 30.0
-UNTOUCHED = "Nothing was changed."
 
 
 def default_port() -> int:
@@ -104,10 +101,16 @@ def call_sandbox(url: str, operation: str, **fields: object) -> dict[str, Any]:
     try:
         return ask_sandbox(url, operation, fields, timeout_s=300)
     except HTTPError as error:
-        reason = json.loads(error.read())["error"]
+        # A failure of the sandbox's own, with status 500, is a page of HTML.
+        reason = error.read().decode(errors="replace")
+        now = "The sandbox may have changed something before it failed."
+        with contextlib.suppress(ValueError, TypeError, KeyError):
+            reason = json.loads(reason)["error"]
+            now = UNCHANGED
         raise InvalidInput(
             "sandbox-refused",
-            f"The sandbox refused {operation!r}: {reason}. Its state is as before.",
+            f"The sandbox refused {operation!r}: {reason}.",
+            now=now,
             next="Correct the request. `buddy-ops sandbox set` lists the values that can be set.",
         ) from None
     except (OSError, HTTPException) as error:  # it may stop in the middle of its reply
@@ -149,15 +152,17 @@ def parse_changes(pairs: Sequence[str]) -> dict[str, Any]:
     """
     changes: dict[str, Any] = {}
     for pair in pairs:
-        key, separator, text = pair.partition("=")
-        name, _, entry = key.strip().partition(".")
-        if not separator or not name:
+        try:
+            key, value = parameters.parse_pair(pair)
+            name, _, entry = key.strip().partition(".")
+            if not name:
+                raise ValueError("no name")
+        except ValueError:
             raise InvalidInput(
                 "not-key-value",
                 f"{pair!r} is not KEY=VALUE. Nothing was changed.",
                 next="Write for example metrics_delay_s=240. `buddy-ops sandbox set` lists the values.",
-            )
-        value = yaml.safe_load(text)
+            ) from None
         if entry:
             changes.setdefault(name, {})[entry] = value
         else:

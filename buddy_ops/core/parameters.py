@@ -13,7 +13,7 @@ from typing import Any
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from buddy_ops.core.errors import InvalidInput
-from buddy_ops.core.settings import OVERRIDES, SECRETIVE, invalid
+from buddy_ops.core.settings import OVERRIDES, SECRETIVE, from_yaml, invalid
 
 _PLAIN: dict[str, Any] = {"str": str, "int": int, "float": float, "bool": bool}
 _VALUES = {**_PLAIN, **{f"{name} | None": kind | None for name, kind in _PLAIN.items()}}
@@ -65,6 +65,14 @@ def parse_declarations(cell: str) -> dict[str, DeclaredParameter]:
     return found
 
 
+def parse_pair(text: str) -> tuple[str, Any]:
+    """A name and its value from NAME=VALUE as typed, the value in YAML. Raises ValueError for anything else."""
+    name, equals, value = text.partition("=")
+    if not equals:
+        raise ValueError("no '='")
+    return name, from_yaml(value)
+
+
 def check_parameters(
     parameters: Mapping[str, DeclaredParameter], given: Mapping[str, Any], source: str
 ) -> dict[str, Any]:
@@ -90,7 +98,6 @@ def check_parameters(
 
 
 def _nearest(name: str, parameters: Mapping[str, DeclaredParameter]) -> str:
-
     import difflib
 
     close = difflib.get_close_matches(name, parameters, n=1)

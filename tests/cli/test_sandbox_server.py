@@ -18,6 +18,7 @@ from botocore.exceptions import ClientError
 
 from buddy_ops.cli import sandbox
 from buddy_ops.core.errors import BuddyError, InvalidInput
+from tests.aws.test_session import web
 from tests.conftest import Situation
 
 Bring = Callable[..., Situation]
@@ -345,9 +346,20 @@ def test_changes_are_typed_as_key_and_value() -> None:
         "metrics_delays_s": {"Errors": 300, "Duration": 0},
         "outage": None,
     }
-    for wrong in ("metrics_delay_s", "=240", ""):
+    for wrong in ("metrics_delay_s", "=240", "", "outage=[", "outage=*x"):
         with pytest.raises(InvalidInput, match="not-key-value"):
             sandbox.parse_changes([wrong])
+
+
+@pytest.mark.parametrize(
+    ("status", "body"), [(400, b'{"error": "too late"}'), (500, b"<h1>too late</h1>"), (400, b"[]")]
+)
+def test_any_refusal_is_a_clear_message(status: int, body: bytes) -> None:
+    """The reason is shown whether the sandbox answers as it does to a wrong value, or has failed itself."""
+    with web(status, body) as url, pytest.raises(InvalidInput, match="sandbox-refused") as refused:
+        sandbox.call_sandbox(url, "set")
+    assert ("too late" in refused.value.what) == (b"too late" in body) and "'set'" in refused.value.what
+    assert (refused.value.now == "Nothing was changed.") == (b"error" in body)
 
 
 def test_conditions_in_a_terminal(situation: Bring) -> None:
