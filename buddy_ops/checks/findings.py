@@ -200,12 +200,11 @@ class CheckContext:
         # Several checks share one reading: they then agree with each other, and CloudWatch bills each metric read.
         if window not in self._readings:
             alias = self.deployed
-            versions = [version for version in (alias.primary, alias.additional) if version]
             since = self.traffic_since(window)
             if since >= self.metrics_until:
                 raise NotMeasured("no complete minute since the rollback yet; check again in 3 min")
             self._readings[window] = metrics.read_minutes(
-                self.target, versions, lambda _: alias.primary, since=since, until=self.metrics_until
+                self.target, alias.serving, lambda _: alias.primary, since=since, until=self.metrics_until
             )
         return self._readings[window]
 

@@ -133,7 +133,7 @@ class Traffic:
             return
         try:
             # First: a split's failsafe that fires changes the revision, which makes the switch's failsafe void.
-            failsafe.disarm(self._target, "lease", self.run)
+            failsafe.disarm(self._target, failsafe.SPLIT, self.run)
         except AwsFailed as failure:
             self._pass_over("The failsafe of the split could not be deleted; no weights are left to clear.", failure)
         try:
@@ -262,8 +262,8 @@ def delete_failsafes(target: Target, run: str) -> list[str]:
     AWS: scheduler:DeleteSchedule, writes.
     """
     failures = []
-    # Both, since a killed run may have left either; the names are parts of the schedules' names.
-    for which in ("lease", "guard"):
+    # Both, since a killed run may have left either.
+    for which in (failsafe.SPLIT, failsafe.SWITCH):
         try:
             failsafe.disarm(target, which, run)
         except BuddyError as error:

@@ -104,7 +104,7 @@ def plan_rollback(target: Target, version: str = "") -> RollbackPlan:
     destination = version or _destination(target, alias)
     warnings = check_destination(target, alias, destination)
     lost = alias.rollout.new_version if alias.rollout and alias.failsafe_triggered else None
-    served = (alias.primary, alias.additional, lost)
+    served = (*alias.serving, lost)
     away_from = tuple(version for version in served if version and version != destination)
     title = f"v{destination} already serves alone"
     calls: tuple[str, ...] = ()

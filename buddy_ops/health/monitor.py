@@ -173,7 +173,7 @@ def _window(target: Target, minutes: float, until: str) -> tuple[datetime, datet
 
 def _versions(target: Target, alias: Alias) -> tuple[list[str], str | None]:
     """The versions that may have served, oldest first: those of the alias and its record, and CloudWatch's newest."""
-    known = {alias.primary, alias.additional}
+    known = set(alias.serving)
     if alias.rollout is not None:
         known |= {alias.rollout.stable_version, alias.rollout.new_version}
     trouble = None

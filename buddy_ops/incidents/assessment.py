@@ -505,9 +505,10 @@ async def wait_for_recovery(
         watch(f"waiting for metrics of {since:%H:%M} to {until:%H:%M} UTC: {left / MINUTE:.1f} minutes to go")
         await target.clock.wait(target.clock.now() + min(left, MINUTE))
     limit = target.settings.health.error_rate
-    serving = [version for version in (alias.primary, alias.additional) if version]
-    reading = metrics.read_minutes(target, serving, lambda _: alias.primary, since=since, until=until)
-    counted = {version: counts for version, counts in metrics.totals(reading.rows, serving).items() if counts.requests}
+    reading = metrics.read_minutes(target, alias.serving, lambda _: alias.primary, since=since, until=until)
+    counted = {
+        version: counts for version, counts in metrics.totals(reading.rows, alias.serving).items() if counts.requests
+    }
     if reading.trouble or not counted:
         trouble = reading.trouble or "no requests were received"
         return RecoveryCheck("", Counts(), limit, minutes, trouble=trouble)

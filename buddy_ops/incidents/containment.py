@@ -98,7 +98,7 @@ def plan_containment(
     since = _since(target, onset, bad)
     _require_restorable(target, chosen.name, since)
     isolation_mode = _isolation_mode(how)
-    serves = bad in (alias.primary, alias.additional)
+    serves = bad in alias.serving
     back: RollbackPlan | None = None
     doubts: tuple[str, ...] = ()
     if serves:
@@ -225,7 +225,7 @@ def end_containment(target: Target, plan: ContainmentPlan, repairing: Plan, appr
         return "Dry run: the isolation was not removed."
     # The alias is read again: somebody may have moved it during the repair.
     alias = aliases.require_alias(target)
-    for version in (alias.primary, alias.additional):
+    for version in alias.serving:
         if version in plan.bad:
             raise Refused(
                 "still-corrupting",

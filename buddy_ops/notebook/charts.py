@@ -78,7 +78,7 @@ def recent_chart(
         return None
     now = target.clock.now()
     changed_at = parse_utc(alias.rollout.since) if alias.rollout else now
-    versions = list(dict.fromkeys(filter(None, (alias.primary, alias.additional, *came_from))))
+    versions = list(dict.fromkeys(filter(None, (*alias.serving, *came_from))))
     until = metrics.published_until(target, now)
 
     def serving(at: datetime) -> str:
