@@ -84,6 +84,20 @@ class Situation(situations.Situation):
         LAST.target = session.connect(self.environment, runbook, **{"values": free, **options})
         return LAST.target
 
+    def publish(self, build: str, settle_s: float = 60) -> str:
+        """One more version, of the zip at this path, without traffic; its number. Time passes while it settles."""
+        lam = self.client("lambda")
+        lam.update_function_code(FunctionName=self.function, ZipFile=Path(build).read_bytes())
+        self.ask("advance", seconds=settle_s)
+        version = str(lam.publish_version(FunctionName=self.function)["Version"])
+        self.ask("advance", seconds=settle_s)
+        return version
+
+    def ship_by_hand(self, profile: str) -> None:
+        """A build that serves at once, behind an alias whose Description says nothing."""
+        version = self.publish(self.build(profile))
+        self.client("lambda").update_alias(FunctionName=self.function, Name="live", FunctionVersion=version)
+
     def ship(self, artifact: str, **options: Any) -> Outcome:
         """A whole canary, without notebook and picture."""
         here = self.connect(**options)
@@ -104,6 +118,18 @@ def intercept(mine: Target, call: Callable[..., Any]) -> None:
         return call(send, service, operation, **parameters)
 
     mine.perform = answer  # type: ignore[method-assign]
+
+
+def call_failed(mine: Target, version: str, reason: str) -> None:
+    """Let Lambda say that a version is Failed."""
+
+    def failed(send: Any, service: str, operation: str, **given: Any) -> Any:
+        reply = send(service, operation, **given)
+        if operation == "get_function_configuration" and given.get("Qualifier") == version:
+            reply |= {"State": "Failed", "StateReason": reason}
+        return reply
+
+    intercept(mine, failed)
 
 
 def approve(here: Target, plan: Plan) -> Approval:

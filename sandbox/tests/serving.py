@@ -1,14 +1,16 @@
 """Serve one sandbox service over HTTP, for tests that speak to it through a real boto3 client."""
 
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
 import boto3
+import pytest
 from botocore.config import Config
+from botocore.exceptions import ClientError
 from moto.core.request import Request
 from werkzeug.serving import WSGIRequestHandler, make_server
 
@@ -55,3 +57,11 @@ def client_of(service: Service) -> Iterator[Any]:
         server.shutdown()
         server.server_close()
         thread.join()
+
+
+def refusal(call: Callable[..., Any], **params: Any) -> tuple[str, str]:
+    """The code and the message that a call is refused with."""
+    with pytest.raises(ClientError) as refused:
+        call(**params)
+    error = refused.value.response["Error"]
+    return error["Code"], error["Message"]

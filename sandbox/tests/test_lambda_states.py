@@ -4,11 +4,10 @@
 """
 
 from collections.abc import Iterator
-from typing import Any
 
 import pytest
-from botocore.exceptions import ClientError
 from lambda_serving import ROLE, Served, create, package, serve
+from serving import refusal
 
 A, B = package("def handler(event, context): return 'a'"), package("def handler(event, context): return 'b'")
 KEY = "arn:aws:kms:us-east-1:123456789012:key/1234abcd-12ab-34cd-56ef-1234567890ab"
@@ -27,14 +26,6 @@ def two(served: Served) -> Served:
     served.deploy("fn", B)
     served.lam.create_alias(FunctionName="fn", Name="live", FunctionVersion="1")
     return served
-
-
-def refusal(call: Any, **params: Any) -> tuple[str, str]:
-    """The code and the message that a call is refused with."""
-    with pytest.raises(ClientError) as refused:
-        call(**params)
-    error = refused.value.response["Error"]
-    return error["Code"], error["Message"]
 
 
 # Provisioned concurrency

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from botocore.exceptions import ClientError
+from serving import refusal
 
 from buddy_sandbox import dynamodb, parameters
 from buddy_sandbox.server import Sandbox
@@ -55,14 +55,6 @@ def item(number: str, text: str = "") -> dict[str, Any]:
 
 def key(number: str) -> dict[str, Any]:
     return {"p": {"S": "p"}, "n": {"N": number}}
-
-
-def refusal(call: Any, **params: Any) -> tuple[str, str]:
-    """The code and the message that a call is refused with."""
-    with pytest.raises(ClientError) as refused:
-        call(**params)
-    error = refused.value.response["Error"]
-    return error["Code"], error["Message"]
 
 
 def set_text(number: str, text: str) -> dict[str, Any]:

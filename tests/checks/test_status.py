@@ -3,7 +3,6 @@
 import re
 from collections.abc import Callable
 from datetime import timedelta
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -127,13 +126,7 @@ def test_what_cannot_be_read_is_unknown(situation: Bring, outage: Any) -> None:
 def test_after_a_rollback_only_the_new_minutes_count(situation: Bring) -> None:
     """The failures of the version that was rolled back are not the stable version's, at once and ten minutes later."""
     here = situation("good", history_minutes=20)
-    lam = here.client("lambda")
-    with Path(here.build("errors_5_percent")).open("rb") as code:
-        lam.update_function_code(FunctionName=here.function, ZipFile=code.read())
-    here.ask("advance", seconds=60)
-    lam.publish_version(FunctionName=here.function)
-    here.ask("advance", seconds=60)
-    lam.update_alias(FunctionName=here.function, Name="live", FunctionVersion="2")
+    here.ship_by_hand("errors_5_percent")
     here.ask("advance", seconds=600)
     target = here.connect(quiet=True)
     plan = rollback.plan_rollback(target, "1")

@@ -7,7 +7,6 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -15,7 +14,7 @@ from buddy_ops.aws.aliases import decode_rollout_state
 from buddy_ops.aws.session import Target
 from buddy_ops.core.errors import AwsFailed, BuddyError, Held, Refused, RolledBack
 from buddy_ops.deployment import rollback, rollout
-from tests.conftest import Situation, approve, intercept
+from tests.conftest import Situation, approve, call_failed
 
 Bring = Callable[..., Situation]
 
@@ -267,13 +266,7 @@ def test_a_build_that_lambda_does_not_accept_is_not_shifted(situation: Bring) ->
     before = here.alias()["RevisionId"]
     mine = here.connect()
 
-    def rejected(send: Any, service: str, operation: str, **given: Any) -> Any:
-        reply = send(service, operation, **given)
-        if operation == "get_function_configuration" and given.get("Qualifier") == "2":
-            reply |= {"State": "Failed", "StateReason": "the image is invalid"}
-        return reply
-
-    intercept(mine, rejected)
+    call_failed(mine, "2", "the image is invalid")
     plan = rollout.plan_rollout(mine, here.build("good"))
     with pytest.raises(BuddyError, match="publish-failed") as failed:
         rollout.drive_rollout(mine, rollout.run_rollout(mine, plan, approve(mine, plan)))

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,7 +12,7 @@ from buddy_ops.aws.session import Target
 from buddy_ops.core.errors import AwsFailed, InvalidInput, Refused
 from buddy_ops.deployment import _traffic, rollback, rollout
 from buddy_ops.deployment.rollback import RollbackResult
-from tests.conftest import Situation, abandon, approve, intercept
+from tests.conftest import Situation, abandon, approve, call_failed, intercept
 
 Bring = Callable[..., Situation]
 WRITES = ("UpdateAlias", "CreateAlias", "DeleteAlias", "UpdateFunctionCode", "PublishVersion", "CreateSchedule")
@@ -31,13 +30,8 @@ def quick(situation: Bring) -> Bring:
 
 
 def publish(here: Situation, label: str) -> str:
-    """One more version, with nobody's traffic; its number."""
-    lam = here.client("lambda")
-    lam.update_function_code(FunctionName=here.function, ZipFile=Path(here.build("good", label)).read_bytes())
-    here.ask("advance", seconds=10)
-    version = str(lam.publish_version(FunctionName=here.function)["Version"])
-    here.ask("advance", seconds=10)
-    return version
+    """One more good version, without traffic; its number."""
+    return here.publish(here.build("good", label), settle_s=10)
 
 
 def put(here: Situation, version: str, record: RolloutState | str, **weights: float) -> None:
@@ -329,13 +323,7 @@ def test_a_version_that_cannot_run_is_refused(quick: Bring) -> None:
     put(here, "3", replace(RECORD, stable_version="2", new_version="3"))
     mine = here.connect("rollback")
 
-    def unusable(send: Any, service: str, operation: str, **given: Any) -> Any:
-        reply = send(service, operation, **given)
-        if operation == "get_function_configuration" and given.get("Qualifier") == "2":
-            reply |= {"State": "Failed", "StateReason": "the image was deleted"}
-        return reply
-
-    intercept(mine, unusable)
+    call_failed(mine, "2", "the image was deleted")
     with pytest.raises(Refused, match="version-unusable") as refused:
         rollback.plan_rollback(mine)
     assert "v2 of" in refused.value.what and "the image was deleted" in refused.value.what

@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -287,23 +286,13 @@ def test_an_incident_is_put_together_from_its_archived_run(situation: Bring, mon
     assert len(pictures(document)) == 1 and "verdict rollback" in str(document)
 
 
-def shipped_by_hand(here: Situation, profile: str) -> None:
-    """A build that serves at once, behind an alias whose description says nothing."""
-    lam = here.client("lambda")
-    lam.update_function_code(FunctionName=here.function, ZipFile=Path(here.build(profile)).read_bytes())
-    here.ask("advance", seconds=60)
-    lam.publish_version(FunctionName=here.function)
-    here.ask("advance", seconds=60)
-    lam.update_alias(FunctionName=here.function, Name="live", FunctionVersion="2")
-
-
 def test_an_incident_is_put_together_from_a_rollbacks_archive_alone(
     situation: Bring, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """CloudWatch tells neither minutes nor alarms: the rollback's own journal has the failures, and whose they were."""
     here = situation("good")
     since = here.ask("status")["time"]
-    shipped_by_hand(here, "errors_5_percent")
+    here.ship_by_hand("errors_5_percent")
     here.ask("advance", seconds=600)
     monkeypatch.setenv("BUDDY_OPS_RUN_FOLDER", str(here.folder / "archive" / "back"))
     back = run("rollback/immediate", to_version="1", approved_by=["Ada"])
@@ -330,7 +319,7 @@ def test_an_incident_is_put_together_from_a_rollbacks_archive_alone(
 def test_a_rollback_ends_well_without_metrics(situation: Bring) -> None:
     """CloudWatch refuses: the traffic is back, exit code 0, and the picture's place has a sentence."""
     here = situation("good", history_minutes=10)
-    shipped_by_hand(here, "good")
+    here.ship_by_hand("good")
     here.ask("chaos", kind="denied", operation="GetMetricData", times=1_000_000)
     done = run("rollback/immediate", to_version="1", approved_by=["Ada"])
     here.ask("chaos")
