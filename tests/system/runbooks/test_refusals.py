@@ -9,7 +9,7 @@ from tests.conftest import Situation
 from tests.deployment.test_cleanup import publish, there
 from tests.resilience.harness import QUIET
 from tests.system.runbooks.test_checklists import kept, messages, telling
-from tests.system.runbooks.test_incidents import frozen, records, shipped_by_hand
+from tests.system.runbooks.test_incidents import frozen, records
 from tests.system.runbooks.test_nbval import AFTER, BEFORE, settled
 from tests.system.runbooks.test_runbooks import executed, pictures, report, run, told_once, writes
 
@@ -89,7 +89,7 @@ def test_a_deletion_that_aws_refuses_ends_with_1(situation: Bring) -> None:
 def test_nobody_rolls_back_without_a_name(situation: Bring) -> None:
     """Refused with exit code 4: the alias is untouched."""
     here = situation("good", **QUIET)
-    shipped_by_hand(here, "good")
+    here.ship_by_hand("good")
     before = here.alias()["RevisionId"]
     done = run("rollback/immediate", to_version="1")
     assert done.returncode == 4
@@ -100,7 +100,7 @@ def test_nobody_rolls_back_without_a_name(situation: Bring) -> None:
 def test_a_rollback_that_aws_refuses_ends_with_1(situation: Bring) -> None:
     """The write is denied: told once, with the version that still serves; the alias is untouched and nobody is told."""
     here = situation("good", **QUIET)
-    shipped_by_hand(here, "good")
+    here.ship_by_hand("good")
     given, queue = telling(here)
     before = here.alias()["RevisionId"]
     denied(here, "UpdateAlias")
@@ -118,7 +118,7 @@ def test_a_rollback_that_aws_refuses_ends_with_1(situation: Bring) -> None:
 def test_a_fix_forward_leaves_the_traffic_and_tells_how_it_is(situation: Bring) -> None:
     """Nothing moves; deployments are frozen, the review has its date, and the team hears that it is not over."""
     here = situation("good", stable="errors_5_percent", history_minutes=30)
-    shipped_by_hand(here, "errors_5_percent")
+    here.ship_by_hand("errors_5_percent")
     here.ask("advance", seconds=300)
     given, queue = telling(here)
     before = here.alias()["RevisionId"]
