@@ -5,7 +5,7 @@ Widgets live as long as the cell needs them; one line of text takes their place.
 
 import html
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
@@ -92,9 +92,18 @@ class ClickQueue:
 
         return call_soon
 
-    def soon(self, action: Callable[[], None]) -> None:
-        """Run ``action`` once the page has had time to show what was displayed."""
-        self._loop.call_later(SLICE_S, action)
+    def focus_first(self, fields: Sequence[Any]) -> None:
+        """Put the cursor into the first field, once the page has had time to show what was displayed.
+
+        Not when somebody has begun to type: what they go on to type into a second field would land in the first.
+        """
+        before = [field.value for field in fields]
+
+        def focus() -> None:
+            if [field.value for field in fields] == before:
+                fields[0].focus()
+
+        self._loop.call_later(SLICE_S, focus)
 
     async def take(self, meanwhile: "asyncio.Future[None] | None" = None) -> str | None:
         """The next click; None after ``SLICE_S`` without one, or once ``meanwhile`` is done."""

@@ -145,7 +145,7 @@ class _ApprovalForm:
         self._message = widgets.HTML(self._request())
         fields = widgets.HBox([self._typed, self._name])
         # 'Run All' has scrolled to the last cell by now.
-        self.clicks.soon(self._typed.focus)
+        self.clicks.focus_first([self._typed, self._name])
         self.panel = WidgetPanel(widgets.HTML(_as_html(plan)), self._message, fields, widgets.HBox(self._buttons()))
 
     def answer(self, click: str | None) -> Approval | None:

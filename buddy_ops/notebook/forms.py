@@ -60,7 +60,7 @@ async def fill_parameters(runbook: str, namespace: dict[str, Any], *needed: str)
     for field in fields.values():
         field.observe(check, "value")
     check()
-    clicks.soon(fields[needed[0]].focus)
+    clicks.focus_first([fields[needed[0]], *fields.values()])
     rows = [widgets.HBox([field, widgets.Label(declared[name].meaning)]) for name, field in fields.items()]
     panel = WidgetPanel(*rows, message, use)
     last_line = "Form closed: no parameter was changed."

@@ -31,6 +31,7 @@ def begin_canary(here: Situation, person: Person, form: bool = False) -> None:
 def fill_in(here: Situation, person: Person) -> None:
     """The canary has no build: a form asks for it, and refuses what the runbook would refuse."""
     person.sees("No build is given.")
+    person.await_cursor()
     person.write("stages", "[50, 10]")
     person.sees("parameter stages: stages must rise")
     person.write("stages", "[10, 50, 100]")
@@ -115,6 +116,7 @@ def test_a_kernel_restart_resumes(situation: Bring, person: Person) -> None:
         assert here.alias()["RoutingConfig"] == {"AdditionalVersionWeights": {"2": 0.1}}
         person.run_all()
         person.sees("Resume run")
+        person.await_gate()
         person.picture("canary-resume")
         person.approve("sandbox", "Grace", "Resume")
     finally:
