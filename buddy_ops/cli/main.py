@@ -3,6 +3,7 @@
 Each command imports what it needs when it runs, so that a rollback starts fast.
 """
 
+import json
 import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -315,6 +316,9 @@ def sandbox_scenario(
     if name is None:
         for scenario, description in sandboxes.list_scenarios():
             out.print(f"{scenario:<20} {description}")
+        out.print("\nKeys for --set, beside those that `buddy-ops sandbox set` lists:\n")
+        for key in sandboxes.scenario_keys():
+            _print_key(*key)
         return
     _load_scenario(sandboxes.endpoint(port), name, environment, changes or [])
 
@@ -325,13 +329,19 @@ def sandbox_set(
     changes: Annotated[list[str] | None, typer.Argument(help="KEY=VALUE, for example metrics_delay_s=240.")] = None,
     port: Port = None,
 ) -> None:
-    """Change the conditions of a running scenario. Without an argument: list them and their values."""
+    """Change the conditions of a running scenario. Without an argument: list them, with their values and limits."""
     from buddy_ops.cli import sandbox as sandboxes
 
     wanted = sandboxes.parse_changes(changes or [])
-    status = sandboxes.call_sandbox(sandboxes.endpoint(port), "set", **wanted)
-    for name, value in status["conditions"].items():
-        out.print(f"{name:<22} {value}")
+    values = sandboxes.call_sandbox(sandboxes.endpoint(port), "set", **wanted)["conditions"]
+    for name, _, limits, meaning in sandboxes.condition_keys():
+        _print_key(name, values[name], limits, meaning)
+
+
+def _print_key(name: str, value: object, limits: str, meaning: str) -> None:
+    """A key that can be set: its value as it is typed, what it may be, and its meaning on a line of its own."""
+    out.print(f"{name}={json.dumps(value)}", markup=False, highlight=False)
+    out.print(f"    {meaning} ({limits})" if limits else f"    {meaning}", markup=False, highlight=False)
 
 
 def _load_scenario(endpoint: str, name: str, environment: str, changes: Sequence[str] = ()) -> None:

@@ -128,6 +128,26 @@ def list_scenarios() -> list[tuple[str, str]]:
     return [(name, known.read(name).description) for name in known.names()]
 
 
+def condition_keys() -> list[tuple[str, object, str, str]]:
+    """Name, default, limits and meaning of each value that can be set in mid-run."""
+    from buddy_sandbox import conditions
+
+    return [(key.name, key.default, key.limits, key.meaning) for key in conditions.declared_keys()]
+
+
+def scenario_keys() -> list[tuple[str, object, str, str]]:
+    """The same for each value that can be set only when a scenario is loaded."""
+    from buddy_sandbox import conditions, scenarios
+
+    in_mid_run = {name for name, *_ in condition_keys()}
+    about_the_scenario = {"description", "ends"}
+    return [
+        (key.name, key.default, key.limits, key.meaning)
+        for key in conditions.declared_keys(scenarios.Scenario)
+        if key.name not in in_mid_run | about_the_scenario
+    ]
+
+
 def load_scenario(url: str, name: str, environment: str, **overrides: object) -> Path:
     """Reset the sandbox and load a scenario; the path of its build, relative to the project's root.
 
@@ -163,6 +183,12 @@ def parse_changes(pairs: Sequence[str]) -> dict[str, Any]:
                 f"{pair!r} is not KEY=VALUE. Nothing was changed.",
                 next="Write for example metrics_delay_s=240. `buddy-ops sandbox set` lists the values.",
             ) from None
+        if name in changes and not (entry and isinstance(changes[name], dict) and entry not in changes[name]):
+            raise InvalidInput(
+                "not-key-value",
+                f"{pair!r} sets {name} a second time. Nothing was changed.",
+                next="Give each value once.",
+            )
         if entry:
             changes.setdefault(name, {})[entry] = value
         else:

@@ -95,7 +95,7 @@ class ClickQueue:
     def focus_first(self, fields: Sequence[Any]) -> None:
         """Put the cursor into the first field, once the page has had time to show what was displayed.
 
-        Not when somebody has begun to type: what they go on to type into a second field would land in the first.
+        Not when a person has started to type: what follows would go into a second field.
         """
         before = [field.value for field in fields]
 

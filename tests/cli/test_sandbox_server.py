@@ -18,6 +18,9 @@ from botocore.exceptions import ClientError
 
 from buddy_ops.cli import sandbox
 from buddy_ops.core.errors import BuddyError, InvalidInput
+from buddy_sandbox import conditions
+from buddy_sandbox.conditions import Conditions
+from buddy_sandbox.scenarios import Scenario
 from tests.aws.test_session import web
 from tests.conftest import Situation
 
@@ -346,9 +349,11 @@ def test_changes_are_typed_as_key_and_value() -> None:
         "metrics_delays_s": {"Errors": 300, "Duration": 0},
         "outage": None,
     }
-    for wrong in ("metrics_delay_s", "=240", "", "outage=[", "outage=*x"):
+    wrong = [["metrics_delay_s"], ["=240"], [""], ["outage=["], ["outage=*x"]]
+    wrong += [["a=1", "a=2"], ["a=1", "a.b=2"], ["a.b=1", "a=2"], ["a.b=1", "a.b=2"]]
+    for pairs in wrong:
         with pytest.raises(InvalidInput, match="not-key-value"):
-            sandbox.parse_changes([wrong])
+            sandbox.parse_changes(pairs)
 
 
 @pytest.mark.parametrize(
@@ -362,6 +367,16 @@ def test_any_refusal_is_a_clear_message(status: int, body: bytes) -> None:
     assert (refused.value.now == "Nothing was changed.") == (b"error" in body)
 
 
+def test_documentation_has_every_key() -> None:
+    """docs/sandbox.md has the table of keys as the sandbox declares them."""
+    text = (ROOT / "docs" / "sandbox.md").read_text()
+    settable = [key for key in conditions.declared_keys(Scenario) if key.name not in ("description", "ends")]
+    own = [key for key in settable if key.name not in Conditions.model_fields]
+    for table in (conditions.declared_keys(), own):
+        assert conditions.markdown(table) in text
+    assert [key.name for key in conditions.declared_keys(Scenario) if not key.meaning] == []
+
+
 def test_conditions_in_a_terminal(situation: Bring) -> None:
     """`sandbox set` changes and lists, `scenario --set` begins with them, and a wrong name says what can be set."""
     here = situation("good", history_minutes=0)
@@ -372,7 +387,9 @@ def test_conditions_in_a_terminal(situation: Bring) -> None:
         return subprocess.run(line, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=120, check=False)
 
     done = run("set", "metrics_delays_s.Errors=240", "outage=partial")
-    assert done.returncode == 0 and "{'Errors': 240.0}" in done.stdout and "partial" in done.stdout
+    assert done.returncode == 0
+    assert 'metrics_delays_s={"Errors": 240.0}' in done.stdout and 'outage="partial"' in done.stdout
+    assert "lambda_kms_denied=false\n    whether callers" in done.stdout
     refused = run("set", "metrics_dely_s=240")
     assert refused.returncode == 2 and "metrics_dely_s is no value" in refused.stderr
     assert "buddy-ops sandbox set" in refused.stderr and "metrics_delay_s" in run("set").stdout

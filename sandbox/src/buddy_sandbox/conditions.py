@@ -1,47 +1,183 @@
-"""What can be changed while a scenario runs: traffic, how late and how well CloudWatch answers, the client's clock.
+"""What can be changed while a scenario runs: traffic, CloudWatch, the clock, Lambda, DynamoDB and Parameter Store.
 
-Knows the values, their limits and where in the world each takes effect. A scenario file may begin with any of them.
+``Conditions`` is the one table of the values: type, unit, limits, meaning, and where in the world each takes effect.
+A scenario file may begin with any of them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from operator import attrgetter
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, get_args, get_origin
 
-from pydantic import BaseModel, ConfigDict, Field
+from annotated_types import Ge, Gt, Le
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from buddy_sandbox.publication import Lateness
 
 if TYPE_CHECKING:
+    from pydantic.fields import FieldInfo
+
     from buddy_sandbox.world import World
 
-Seconds = Annotated[float, Field(ge=0, le=3600)]
+
+@dataclass(frozen=True)
+class Unit:
+    """The unit of a value, as it is shown."""
+
+    name: str
+
+
+@dataclass(frozen=True)
+class At:
+    """Where a value stands: the object in the world, as a dotted path, and its attribute."""
+
+    owner: str
+    attribute: str
+
+
+METRICS = ("Invocations", "Errors", "Duration", "Throttles", "Apologies", "SafetyEscalations", "RemindersSet")
+"""Metrics of Lambda and of the skill, each of which can have a delay of its own."""
+
+
+def _known(delays: dict[str, float]) -> dict[str, float]:
+    unknown = sorted(delays.keys() - set(METRICS))
+    if unknown:
+        raise ValueError(f"no such metric: {', '.join(unknown)}; known are {', '.join(METRICS)}")
+    return delays
+
+
+BYTES = Unit("bytes")
+SECONDS = Unit("s")
+Seconds = Annotated[float, Field(ge=0, le=3600), SECONDS]
 Rate = Annotated[float, Field(ge=0, le=1)]
+State = Literal["Pending", "Inactive", "Failed"] | None
+Role = Annotated[str, Field(pattern=r"^arn:aws:iam::\d{12}:role/[\w+=,.@/-]+$")]
+Throttling = Literal["ProvisionedThroughputExceededException", "ThrottlingException"]
 
 
 class Conditions(BaseModel):
-    """The settable values.
-
-    Attributes:
-        requests_per_minute: how much traffic the alias has.
-        metrics_delay_s: when a request becomes visible in CloudWatch, seconds after it.
-        metrics_delays_s: the same for single metrics, by name, for example ``{Errors: 240}``.
-        metrics_revised_rate: the share of a minute's requests that CloudWatch adds later, as a revision.
-        metrics_revised_s: how much later, seconds.
-        outage: what reads of metrics do. 'error': InternalServiceFault. 'partial': every second point, PartialData.
-            'empty': no points. 'duplicated': each point twice.
-        client_clock_ahead_s: how far the clock of the machines that use the sandbox is ahead of AWS's; may be negative.
-    """
+    """The values that can be set in mid-run; each field's description is what an operator reads."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    requests_per_minute: Annotated[float, Field(ge=0, le=100_000)] = 600
-    metrics_delay_s: Seconds = 60
-    metrics_delays_s: dict[str, Seconds] = {}
-    metrics_revised_rate: Rate = 0
-    metrics_revised_s: Seconds = 0
-    outage: Literal["error", "partial", "empty", "duplicated"] | None = None
-    client_clock_ahead_s: Annotated[float, Field(ge=-86_400, le=86_400)] = 0
+    requests_per_minute: Annotated[
+        float, Field(ge=0, le=100_000, description="traffic of the alias"), Unit("requests")
+    ] = 600
+
+    metrics_delay_s: Annotated[Seconds, Field(description="when a request becomes visible in CloudWatch")] = 60
+    metrics_delays_s: Annotated[
+        dict[str, Seconds],
+        AfterValidator(_known),
+        Field(description="the same for one metric: `metrics_delays_s.Errors=240`"),
+        Unit("0 to 3,600 s for each of " + ", ".join(METRICS)),
+    ] = {}
+    metrics_revised_rate: Annotated[
+        Rate, Field(description="share of a minute's requests that CloudWatch adds later, as a revision")
+    ] = 0
+    metrics_revised_s: Annotated[Seconds, Field(description="how much later it adds them")] = 0
+    outage: Annotated[
+        Literal["error", "partial", "empty", "duplicated"] | None,
+        Field(
+            description="what reads of metrics return: `error`: InternalServiceFault; `partial`: every second point, "
+            "and PartialData; `empty`: no points; `duplicated`: each point twice; `null`: everything"
+        ),
+    ] = None
+    logs_delay_s: Annotated[
+        Seconds, Field(description="when a log line becomes readable"), At("log_store", "delay_s")
+    ] = 5
+
+    client_clock_ahead_s: Annotated[
+        float,
+        Field(ge=-86_400, le=86_400, description="how far the clock of your machine is ahead of AWS's"),
+        SECONDS,
+    ] = 0
+
+    lambda_update_s: Annotated[
+        Seconds,
+        Field(description="how long $LATEST is InProgress after an update, and a new function Pending"),
+        At("functions", "update_s"),
+    ] = 2
+    lambda_allocation_s: Annotated[
+        Seconds,
+        Field(
+            description="how long AWS allocates provisioned concurrency; meanwhile a moved alias keeps the weight 1.0 "
+            "on the old version"
+        ),
+        At("functions", "allocation_s"),
+    ] = 120
+    lambda_snapshot_s: Annotated[
+        Seconds,
+        Field(description="how long a new version with SnapStart is Pending"),
+        At("functions", "snapshot_s"),
+    ] = 120
+    lambda_latest_state: Annotated[
+        State, Field(description="State of $LATEST; `null`: its own"), At("functions", "latest_state")
+    ] = None
+    lambda_version_state: Annotated[
+        State, Field(description="State of every published version; `null`: its own"), At("functions", "version_state")
+    ] = None
+    lambda_update_status: Annotated[
+        Literal["InProgress", "Failed"] | None,
+        Field(description="LastUpdateStatus of $LATEST; `null`: its own"),
+        At("functions", "update_status"),
+    ] = None
+    lambda_latest_role: Annotated[
+        Role | None,
+        Field(description="execution role that another person gave $LATEST; `null`: its own"),
+        Unit("ARN of a role"),
+        At("functions", "latest_role"),
+    ] = None
+    lambda_kms_denied: Annotated[
+        bool,
+        Field(description="whether callers may not decrypt environments that a key of their own encrypts"),
+        At("functions", "kms_denied"),
+    ] = False
+    lambda_zip_limit: Annotated[
+        int,
+        Field(ge=1, le=1024**3, description="largest package that is sent with the call"),
+        BYTES,
+        At("functions", "zip_limit"),
+    ] = 50 * 1024**2
+    lambda_unzipped_limit: Annotated[
+        int, Field(ge=1, le=1024**3, description="largest unpacked package"), BYTES, At("functions", "unzipped_limit")
+    ] = 250 * 1024**2
+    lambda_storage_limit: Annotated[
+        int,
+        Field(ge=0, le=1024**4, description="all packages of the account"),
+        BYTES,
+        At("functions", "storage_limit"),
+    ] = 75 * 1024**3
+    lambda_concurrency: Annotated[
+        int,
+        Field(ge=100, le=100_000, description="concurrent executions of the account"),
+        Unit("executions"),
+        At("functions", "concurrency"),
+    ] = 1000
+
+    dynamodb_policy_delay_s: Annotated[
+        Seconds,
+        Field(description="how long a changed resource policy is neither read nor enforced"),
+        At("tables", "policy_delay_s"),
+    ] = 0
+    dynamodb_throttle_s: Annotated[
+        Seconds,
+        Field(description="how long from now every read and write of items is throttled"),
+        At("tables.throttle", "for_s"),
+    ] = 0
+    dynamodb_throttle_code: Annotated[
+        Throttling, Field(description="the error code of that"), At("tables", "throttle_code")
+    ] = "ProvisionedThroughputExceededException"
+    ssm_delay_s: Annotated[
+        Seconds, Field(description="how long reads of parameters lag behind writes"), At("parameters", "delay_s")
+    ] = 0
+    ssm_throttle_s: Annotated[
+        Seconds,
+        Field(description="how long from now every call of Parameter Store is throttled"),
+        At("parameters.throttle", "for_s"),
+    ] = 0
 
     def changed(self, changes: Mapping[str, Any]) -> Conditions:
         """These with some values replaced; of ``metrics_delays_s``, only the metrics that are named.
@@ -54,17 +190,76 @@ class Conditions(BaseModel):
             changes = {**changes, "metrics_delays_s": {**self.metrics_delays_s, **delays}}
         return Conditions.model_validate({**values, **changes})
 
-    def apply(self, world: World) -> None:
-        """Let these hold from now on."""
-        world.conditions = self
-        world.metrics.publication.change(
-            Lateness(
-                delay_s=self.metrics_delay_s,
-                delays_s=self.metrics_delays_s,
-                revised_rate=self.metrics_revised_rate,
-                revised_s=self.metrics_revised_s,
+    def apply(self, world: World, names: Iterable[str]) -> None:
+        """Let these hold from now on; only what is named takes effect, so that a throttle that runs is left alone."""
+        chosen = set(names)
+        world.conditions = Conditions.model_validate({name: getattr(self, name) for name in Conditions.model_fields})
+        for name in chosen & PLACES.keys():
+            place = PLACES[name]
+            setattr(attrgetter(place.owner)(world), place.attribute, getattr(self, name))
+        if any(name.startswith("metrics_") for name in chosen):
+            world.metrics.publication.change(
+                Lateness(
+                    delay_s=self.metrics_delay_s,
+                    delays_s=self.metrics_delays_s,
+                    revised_rate=self.metrics_revised_rate,
+                    revised_s=self.metrics_revised_s,
+                )
             )
-        )
         world.cloudwatch.outage = self.outage
         if world.people.traffic is not None:
             world.people.traffic.requests_per_minute = self.requests_per_minute
+
+
+PLACES = {
+    name: part for name, info in Conditions.model_fields.items() for part in info.metadata if isinstance(part, At)
+}
+"""Where in the world each value stands that is nothing but one attribute."""
+
+EARLY = tuple(name for name in Conditions.model_fields if name.startswith(("requests_", "metrics_", "outage")))
+"""What holds while a scenario's history is made. The rest would keep it from being made, or be over when it is."""
+
+
+def current(world: World) -> dict[str, Any]:
+    """The values that hold now; of a throttle, the seconds that are left."""
+    values = world.conditions.model_dump()
+    places = {name: getattr(attrgetter(place.owner)(world), place.attribute) for name, place in PLACES.items()}
+    return {**values, **places}
+
+
+class Key(NamedTuple):
+    """A row of the table of keys. ``limits`` are what it may be, with its unit."""
+
+    name: str
+    default: Any
+    limits: str
+    meaning: str
+
+
+def declared_keys(model: type[BaseModel] = Conditions) -> list[Key]:
+    """The keys that can be set, of the conditions or of a scenario."""
+    return [
+        Key(name, info.get_default(call_default_factory=True), _limits(info), info.description or "")
+        for name, info in model.model_fields.items()
+    ]
+
+
+def markdown(rows: Iterable[Key]) -> str:
+    """The table of keys for the documentation."""
+    lines = ["| key | default | values | meaning |", "|---|---|---|---|"]
+    lines += [f"| `{key.name}` | `{json.dumps(key.default)}` | {key.limits} | {key.meaning} |" for key in rows]
+    return "\n".join(lines)
+
+
+def _limits(info: FieldInfo) -> str:
+    """What a value may be, in words: its choices, else its range and unit, else its unit alone."""
+    if info.annotation is bool:
+        return "true, false"
+    kinds = (info.annotation, *get_args(info.annotation))
+    choices = [str(choice) for kind in kinds if get_origin(kind) is Literal for choice in get_args(kind)]
+    if choices:
+        return ", ".join([*choices, *(["null"] if type(None) in kinds else [])])
+    texts = [f"{part.ge:,.15g}" for part in info.metadata if isinstance(part, Ge)]
+    texts += [f"above {part.gt:,.15g}" for part in info.metadata if isinstance(part, Gt)]
+    texts += [f"to {part.le:,.15g}" for part in info.metadata if isinstance(part, Le)]
+    return " ".join([*texts, *(part.name for part in info.metadata if isinstance(part, Unit))])

@@ -86,9 +86,10 @@ class ControlPlane(Service):
         allocation_s: virtual seconds until provisioned concurrency is allocated; meanwhile an alias that was moved to
             another version keeps the weight {old version: 1.0}.
         snapshot_s: virtual seconds that a new version with SnapStart is Pending.
-        latest_state: State of every $LATEST instead of its own: 'Pending', 'Inactive' or 'Failed'; '' for its own.
+        latest_state: State of every $LATEST instead of its own: 'Pending', 'Inactive' or 'Failed'; None for its own.
         version_state: the same for every published version.
-        update_status: LastUpdateStatus of every $LATEST instead of its own: 'InProgress' or 'Failed'; '' for its own.
+        update_status: LastUpdateStatus of every $LATEST instead of its own: 'InProgress' or 'Failed'; None for its own.
+        latest_role: the execution role that every $LATEST of now has instead of its own; None for its own.
         kms_denied: whether callers may not use the KMS keys that encrypt environments.
         zip_limit: bytes of a package that is sent with the call.
         unzipped_limit: bytes of a package once unpacked.
@@ -99,9 +100,10 @@ class ControlPlane(Service):
     name = "lambda"
     allocation_s = 120.0
     snapshot_s = 120.0
-    latest_state = ""
-    version_state = ""
-    update_status = ""
+    latest_state: str | None = None
+    version_state: str | None = None
+    update_status: str | None = None
+    _latest_role: str | None = None
     kms_denied = False
     zip_limit = 50 * 1024 * 1024
     unzipped_limit = 262144000
@@ -118,6 +120,21 @@ class ControlPlane(Service):
         self._fetch_s3 = fetch_s3
         self._lock = threading.RLock()
         self._functions: dict[str, Function] = {}
+        self._own_roles: dict[str, str] = {}
+
+    @property
+    def latest_role(self) -> str | None:
+        """The role that was set for every $LATEST; None: each has its own."""
+        return self._latest_role
+
+    @latest_role.setter
+    def latest_role(self, role: str | None) -> None:
+        with self._lock:
+            self._latest_role = role
+            for fn in self._functions.values():
+                own = self._own_roles.setdefault(fn.name, fn.latest.config["Role"])
+                fn.latest = replace(fn.latest, config={**fn.latest.config, "Role": role or own})
+                fn.latest.rotate()
 
     def call(self, operation: OperationModel, params: Params) -> Response:
         if problem := functions.violation(operation.input_shape, params):

@@ -6,13 +6,13 @@ Knows what stands in an account before a runbook comes. Never runs a runbook.
 import json
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal, Self
 
 import yaml
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from buddy_sandbox import builds, reminders
-from buddy_sandbox.conditions import Conditions
+from buddy_sandbox.conditions import EARLY, Conditions, Unit
 from buddy_sandbox.faults import PROFILES
 from buddy_sandbox.traffic import Traffic, Trouble
 from buddy_sandbox.world import World
@@ -35,7 +35,7 @@ def _known(profile: str) -> str:
     return profile
 
 
-Profile = Annotated[str, AfterValidator(_known)]
+Profile = Annotated[str, AfterValidator(_known), Unit(", ".join(PROFILES))]
 
 
 class TroubleSpec(Model):
@@ -48,27 +48,72 @@ class TroubleSpec(Model):
 
 
 class Scenario(Conditions):
-    """One situation: what stands there, and the conditions it begins with.
+    """One situation: what exists in the account, and the conditions it begins with."""
 
-    Attributes:
-        stable: the fault profile of the version that serves when the scenario is ready.
-        build: the fault profile of the build to ship; ``buddy-ops sandbox scenario`` writes it as a zip.
-        deployed: whether a first version is live behind the alias already.
-        history_minutes: how long it has served when the scenario is ready.
-        reminders: how many items Buddy's table holds; 0: there is no table.
-        corrupted_minutes: for how long version 2, which damages what it writes, has been live behind the alias.
-        ends: how a canary of ``build`` ends here.
-    """
+    description: Annotated[str, Field(description="what the scenario is")]
+    stable: Annotated[
+        Profile, Field(description="fault profile of the version that serves when the scenario is ready")
+    ] = "good"
+    build: Annotated[
+        Profile,
+        Field(description="fault profile of the build to deploy; `buddy-ops sandbox scenario` writes it as a zip"),
+    ] = "good"
+    deployed: Annotated[bool, Field(description="whether a first version is live behind the alias")] = True
+    history_minutes: Annotated[
+        int, Field(ge=0, le=24 * 60, description="how long it has served when the scenario is ready"), Unit("minutes")
+    ] = 190
+    reminders: Annotated[
+        int, Field(ge=0, le=100_000, description="items of Buddy's table; 0: there is no table"), Unit("items")
+    ] = 40
+    corrupted_minutes: Annotated[
+        int,
+        Field(
+            ge=0,
+            le=24 * 60,
+            description="how long version 2, which damages what it writes, has been live behind the alias",
+        ),
+        Unit("minutes"),
+    ] = 0
+    troubles: Annotated[
+        tuple[TroubleSpec, ...],
+        Field(description="errors and throttles of both versions, in minutes after the scenario is ready"),
+        Unit("list of after_minutes, minutes, error_rate, throttle_rate"),
+    ] = ()
+    log_group: Annotated[
+        str | None,
+        Field(
+            pattern=r"^[.\-_/#A-Za-z0-9]{1,512}$",
+            description="log group of the function; `null`: Lambda's default, /aws/lambda/FUNCTION",
+        ),
+        Unit("name of a log group"),
+    ] = None
+    log_format: Annotated[Literal["Text", "JSON"], Field(description="format of the function's log")] = "Text"
+    system_log_level: Annotated[
+        Literal["DEBUG", "INFO", "WARN"],
+        Field(description="least level of Lambda's own lines in a JSON log; WARN leaves the reports out"),
+    ] = "INFO"
+    kms_key_arn: Annotated[
+        str | None,
+        Field(
+            pattern=r"^arn:aws:kms:[a-z0-9-]+:\d{12}:.+$",
+            description="key that encrypts the function's environment; `null`: AWS's own",
+        ),
+        Unit("ARN of a key"),
+    ] = None
+    snap_start: Annotated[bool, Field(description="whether published versions use SnapStart")] = False
+    provisioned_concurrency: Annotated[
+        int, Field(ge=0, le=900, description="provisioned concurrency of the alias; 0: none"), Unit("executions")
+    ] = 0
+    ends: Annotated[
+        Literal["proved", "unproven", "rolled-back", "held", "deployed"],
+        Field(description="how a canary of `build` ends"),
+    ] = "proved"
 
-    description: str
-    stable: Profile = "good"
-    build: Profile = "good"
-    deployed: bool = True
-    history_minutes: Annotated[int, Field(ge=0, le=24 * 60)] = 190
-    reminders: Annotated[int, Field(ge=0, le=100_000)] = 40
-    corrupted_minutes: Annotated[int, Field(ge=0, le=24 * 60)] = 0
-    troubles: tuple[TroubleSpec, ...] = ()
-    ends: Literal["proved", "unproven", "rolled-back", "held", "deployed"] = "proved"
+    @model_validator(mode="after")
+    def _alias_exists(self) -> Self:
+        if self.provisioned_concurrency and not self.deployed:
+            raise ValueError("provisioned_concurrency needs deployed: true, which creates the alias")
+        return self
 
 
 def names() -> list[str]:
@@ -93,7 +138,7 @@ def artifact(name: str) -> bytes:
 def set_up(world: World, scenario: Scenario, environment: str) -> None:
     """Bring a freshly reset world into a scenario; time passes while its history is made."""
     function = f"buddy-alexa-skill-{environment}"
-    scenario.apply(world)
+    scenario.apply(world, EARLY)
     label = "1.0.0" if scenario.deployed else "0.0.0"
     variables = {"REMINDERS_TABLE": reminders.table_of(environment)} if scenario.reminders else {}
     world.invoke(
@@ -108,6 +153,7 @@ def set_up(world: World, scenario: Scenario, environment: str) -> None:
             "MemorySize": 256,
             "Environment": {"Variables": variables},
             "Code": {"ZipFile": builds.build(PROFILES[scenario.stable], version_label=label)},
+            **_more_configuration(scenario),
         },
     )
     trust = {"Effect": "Allow", "Principal": {"Service": "scheduler.amazonaws.com"}, "Action": "sts:AssumeRole"}
@@ -120,6 +166,10 @@ def set_up(world: World, scenario: Scenario, environment: str) -> None:
         alias = {"FunctionName": function, "Name": ALIAS, "FunctionVersion": version}
         world.clock.advance_to(world.clock.now() + 60)
         world.invoke("lambda", "create_alias", alias)
+    if scenario.provisioned_concurrency:
+        count = scenario.provisioned_concurrency
+        config = {"FunctionName": function, "Qualifier": ALIAS, "ProvisionedConcurrentExecutions": count}
+        world.invoke("lambda", "put_provisioned_concurrency_config", config)
     if scenario.reminders:
         reminders.create(world, environment, scenario.reminders)
     world.people.traffic = Traffic(function, ALIAS, scenario.requests_per_minute)
@@ -130,6 +180,22 @@ def set_up(world: World, scenario: Scenario, environment: str) -> None:
         reminders.corrupt(world, environment, scenario.reminders, scenario.corrupted_minutes)
         ready = world.clock.now()
     world.people.traffic.troubles += [_trouble(each, ready) for each in scenario.troubles]
+    scenario.apply(world, Conditions.model_fields.keys() - set(EARLY))
+
+
+def _more_configuration(scenario: Scenario) -> dict[str, Any]:
+    """The members of CreateFunction that only some scenarios have."""
+    logging: dict[str, str] = {"LogFormat": scenario.log_format}
+    if scenario.log_group is not None:
+        logging["LogGroup"] = scenario.log_group
+    if scenario.log_format == "JSON":
+        logging["SystemLogLevel"] = scenario.system_log_level
+    members: dict[str, Any] = {"LoggingConfig": logging}
+    if scenario.kms_key_arn is not None:
+        members["KMSKeyArn"] = scenario.kms_key_arn
+    if scenario.snap_start:
+        members["SnapStart"] = {"ApplyOn": "PublishedVersions"}
+    return members
 
 
 def _ship_corrupting(world: World, function: str) -> None:

@@ -23,13 +23,15 @@ from pydantic import ValidationError
 from werkzeug.serving import BaseWSGIServer, make_server
 from werkzeug.wrappers import Response
 
-from buddy_sandbox import dynamodb, scenarios
+from buddy_sandbox import conditions, dynamodb, scenarios
 from buddy_sandbox.chaos import METRICS, Chaos, Fault, forgetful
 from buddy_sandbox.clock import exists
-from buddy_sandbox.conditions import Conditions
 from buddy_sandbox.runtime import OWN_KEY
 from buddy_sandbox.wire import AwsError, Params, refusal
 from buddy_sandbox.world import STEPPED_START, LiveTicker, World
+
+MAX_SPEED = 10_000
+"""The fastest clock, in virtual seconds for a real one."""
 
 SIGNING_NAMES = {"monitoring": "cloudwatch"}
 """Services that sign under another name than botocore calls them."""
@@ -184,7 +186,7 @@ class Front:
             "seed": self.world.seed,
             "waiting": len(clock.clients),
             "calls": len(self.world.calls),
-            "conditions": self.world.conditions.model_dump(include=set(Conditions.model_fields)),
+            "conditions": conditions.current(self.world),
             "traffic": scenarios.describe(self.world),
         }
 
@@ -245,11 +247,13 @@ class Front:
         """Change the clock's speed, or any of the conditions (see ``conditions.Conditions``)."""
         if "requests_per_minute" in changes and self.world.people.traffic is None:
             raise ValueError("requests_per_minute cannot be set: no scenario is loaded")
-        # Both are checked before either takes effect.
-        conditions = self.world.conditions.changed(changes)
+        # All are checked before any takes effect.
+        changed = self.world.conditions.changed(changes)
+        if speed is not None and not 0 <= float(speed) <= MAX_SPEED:
+            raise ValueError(f"speed: {speed} is not between 0 and {MAX_SPEED}")
         if speed is not None:
             self.world.clock.speed = float(speed)
-        conditions.apply(self.world)
+        changed.apply(self.world, changes)
         return self.do_status()
 
     def do_stop(self) -> dict[str, Any]:
@@ -261,7 +265,7 @@ class Front:
 def _explain(wrong: Mapping[str, Any]) -> str:
     """One of pydantic's findings in a line: which value, and what is wrong with it."""
     name = ".".join(map(str, wrong["loc"]))
-    return f"{name} is no value of a scenario" if wrong["type"] == "extra_forbidden" else f"{name}: {wrong['msg']}"
+    return f"{name} is no value that can be set" if wrong["type"] == "extra_forbidden" else f"{name}: {wrong['msg']}"
 
 
 def reset_moto() -> None:
