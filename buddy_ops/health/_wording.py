@@ -55,7 +55,22 @@ def _regression(verdict: "Verdict") -> list[str]:
     if compared.counts.stable_requests and verdict.worse >= verdict.policy.worse_at:
         said.append(f"{_p_value(verdict.worse)} that the difference is random.")
     significance = f" ({_p_value(verdict.over)})" if verdict.over >= 1 / verdict.policy.gamma else ""
-    return [*said, f"Over the {exact_percent(compared.limit)} limit{significance}."]
+    said.append(f"Over the {_limit(verdict, compared)} limit{significance}.")
+    if compared.limit > _objective(verdict, compared):
+        objective = exact_percent(_objective(verdict, compared))
+        said.append(f"The limit is the usual rate of {verdict.stable_name}, which is over {objective}.")
+    return said
+
+
+def _objective(verdict: "Verdict", compared: "Comparison") -> float:
+    """The configured limit of a stream, 0..1."""
+    return verdict.policy.slo_error_rate if compared.stream == "errors" else verdict.policy.slo_slow_rate
+
+
+def _limit(verdict: "Verdict", compared: "Comparison") -> str:
+    """The limit that held: as it was configured, or a measured rate."""
+    raised = compared.limit > _objective(verdict, compared)
+    return percent(compared.limit) if raised else exact_percent(compared.limit)
 
 
 def _external(verdict: "Verdict") -> list[str]:
@@ -110,7 +125,7 @@ def _compare(
         sides.reverse()
     (name, events, requests), (other, other_events, other_requests) = sides
     what = "error rate" if compared.stream == "errors" else f"requests over {verdict.policy.slow_bound_s:g} s"
-    limit = f", limit {exact_percent(compared.limit)}" if with_limit else ""
+    limit = f", limit {_limit(verdict, compared)}" if with_limit else ""
     first = f"{name} {what} {_share(events, requests)} ({events:,} of {count(requests, 'request')}{limit})"
     if not other_requests:
         return f"{first}; {other} received no requests in the same minutes"

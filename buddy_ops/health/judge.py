@@ -14,7 +14,8 @@ from math import ceil, inf
 from typing import Literal
 
 from buddy_ops.health import _wording
-from buddy_ops.health.sequential_test import EProcess, Mixture, PairedCounts, dispersion
+from buddy_ops.health.sequential_test import ComparedByState, EProcess, Mixture, PairedCounts, dispersion
+from buddy_ops.health.usual_rate import UsualRate, without_outages
 
 Decision = Literal["promote", "hold", "rollback", "external"]
 StreamName = Literal["errors", "slow"]
@@ -113,7 +114,7 @@ class Needed:
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """Both versions in one stream over the same minutes, with the objective (0..1) that holds there."""
+    """Both versions in one stream over the same minutes, with the limit (0..1) that holds there."""
 
     stream: StreamName
     limit: float
@@ -170,7 +171,7 @@ class Verdict:
 class StreamScores:
     """The evidence in one stream: 1 is none. Draw it on a log axis."""
 
-    slo: float  # the canary is over the objective
+    slo: float  # the canary is over its limit
     base: float  # the canary is worse than stable
     stable: float  # stable is over the objective
     better: float  # stable is worse than the canary
@@ -190,27 +191,32 @@ class JudgeScores:
     proved_at: float
 
 
-class _ComparedByState:
-    """Equal when all attributes are equal: a rebuilt judge can be compared with the one that ran."""
+class _Stream(ComparedByState):
+    """One kind of harm, errors or slow requests: its evidence, and the counts that sentences quote.
 
-    def __eq__(self, other: object) -> bool:
-        return type(other) is type(self) and vars(other) == vars(self)
+    Attributes:
+        limit: the objective.
+        phi: the dispersion of stable's history, outages left out.
+        alone: whether the canary serves everything, in the last minute that was judged.
+    """
 
-
-class _Stream(_ComparedByState):
-    """One kind of harm, errors or slow requests: its evidence, and the counts that sentences quote."""
-
-    def __init__(self, name: StreamName, limit: float, phi: float, policy: JudgePolicy) -> None:
+    def __init__(self, name: StreamName, limit: float, history: Sequence[tuple[int, int]], policy: JudgePolicy) -> None:
         self.name = name
         self.limit = limit
-        self.phi = phi
+        self.phi = dispersion(without_outages(history, limit))
         self.policy = policy
+        self.alone = False
+        self._usual_rate = UsualRate(history, limit, self.phi)
         self.clear()
 
     def clear(self) -> None:
         """Discard all evidence, as at the start."""
         policy = self.policy
+        self._usual_rate.forget_rollout()
         self.slo = EProcess(policy.slo_mixture, self.phi, policy.first_stake)
+        # The same against the limit of a version alone, from the first minute: evidence against another limit
+        # would not count there.
+        self.slo_alone = EProcess(policy.slo_mixture, self.phi, policy.first_stake)
         self.stable = EProcess(policy.slo_mixture, self.phi, policy.first_stake)
         self.base = EProcess(policy.base_mixture, self.phi, policy.first_stake)
         self.better = EProcess(policy.base_mixture, self.phi, policy.first_stake)
@@ -241,18 +247,36 @@ class _Stream(_ComparedByState):
         self.stage += seen
         self.latest.append(seen)
         self.slo.update(seen.canary_events, n1, self.limit)
+        # By the minutes before this one: a limit that followed the failures would excuse them.
+        self.slo_alone.update(seen.canary_events, n1, self._usual_rate.limit)
+        self._usual_rate.add(seen.stable_events, n0)
         self.stable.update(seen.stable_events, n0, self.limit)
         self.base.update(seen.canary_events, events, share)
         self.better.update(seen.stable_events, events, 1.0 - share)
         self.ok.update(seen.canary_events, n1, 1.5 * self.limit)
         self.stage_ok.update(seen.canary_events, n1, 2.0 * self.limit)
 
-    def has_regressed(self, alone: bool, bake_over: bool) -> bool:
+    @property
+    def _measured_by_stable(self) -> bool:
+        """Alone, stable's usual rate is the measure, unless the canary was shown to be better than it."""
+        return self.alone and self.better.value < self.policy.worse_at
+
+    @property
+    def over(self) -> EProcess:
+        """The evidence that the canary is over the limit that holds now."""
+        return self.slo_alone if self._measured_by_stable else self.slo
+
+    @property
+    def limit_now(self) -> float:
+        """The objective; alone, stable's usual rate where that is higher."""
+        return self._usual_rate.limit if self._measured_by_stable else self.limit
+
+    def has_regressed(self, bake_over: bool) -> bool:
         """Whether the version is to be rolled back. Source: rules S, R and G of judge.md."""
         at = self.policy.rollback_at
         worse_at = self.policy.worse_at
         # Where stable is over the objective too, the canary's being so says little about it: S is silent, R decides.
-        if self.slo.value >= at and (alone or self.base.value >= worse_at > self.stable.value):
+        if self.over.value >= at and (self.alone or self.base.value >= worse_at > self.stable.value):
             return True
         over_at_end = bake_over and self.stage.canary_rate > 1.2 * self.limit
         return self.base.value >= at and (self.slo.value >= 1.0 / self.policy.gamma or over_at_end)
@@ -261,7 +285,7 @@ class _Stream(_ComparedByState):
     def doubtful(self) -> bool:
         """Whether the canary is too bad to advance, by the whole rollout."""
         worse = self.base.value >= self.policy.worse_at and self.stage.canary_rate > self.limit
-        return self.slo.value >= self.policy.doubt_at or worse
+        return self.over.value >= self.policy.doubt_at or worse
 
     @property
     def recent_doubt(self) -> bool:
@@ -305,12 +329,12 @@ class _Stream(_ComparedByState):
 
     def compare(self, counts: PairedCounts) -> Comparison:
         """Counts of this stream with what they are measured by."""
-        return Comparison(self.name, self.limit, counts)
+        return Comparison(self.name, self.limit_now, counts)
 
     def scores(self) -> StreamScores:
         """The evidence now."""
         return StreamScores(
-            slo=self.slo.value,
+            slo=self.over.value,
             base=self.base.value,
             stable=self.stable.value,
             better=self.better.value,
@@ -319,7 +343,7 @@ class _Stream(_ComparedByState):
         )
 
 
-class Judge(_ComparedByState):
+class Judge(ComparedByState):
     """The judge of one rollout: feed it whole minutes in order, ask for a verdict at any time.
 
     A minute that could not be read is not observed (and the caller holds); one without traffic is observed with zero
@@ -335,13 +359,13 @@ class Judge(_ComparedByState):
         stable_name: str = "stable",
         canary_name: str = "the new version",
     ) -> None:
-        """Begin without evidence; `history` are stable's minutes before the rollout, for their dispersion."""
+        """Begin without evidence; `history` are stable's minutes before the rollout: dispersion and usual rate."""
         self.policy = policy or JudgePolicy()
         self.stable_name = stable_name
         self.canary_name = canary_name
         self.rebakes = 0
-        errors = dispersion((counts.errors, counts.requests) for counts in history)
-        slow = dispersion((counts.slow, counts.requests) for counts in history)
+        errors = [(counts.errors, counts.requests) for counts in history]
+        slow = [(counts.slow, counts.requests) for counts in history]
         self._errors = _Stream("errors", self.policy.slo_error_rate, errors, self.policy)
         self._slow = _Stream("slow", self.policy.slo_slow_rate, slow, self.policy)
         self._streams = (self._errors, self._slow)
@@ -364,6 +388,8 @@ class Judge(_ComparedByState):
         if not rises:
             self._slow.update((canary.slow, canary.requests), (stable.slow, stable.requests), share)
         self._weight = minute.weight
+        for stream in self._streams:
+            stream.alone = self._alone
         self._latest.append(minute)
         self._stage_minutes += 1
         self._follow_external()
@@ -424,7 +450,7 @@ class Judge(_ComparedByState):
         over = baked_s >= bake_s
         expired = not final and baked_s >= bake_s + self.policy.max_stretch_s
         for stream in self._streams:
-            if stream.has_regressed(self._alone, over):
+            if stream.has_regressed(over):
                 return self._regression(stream, expired)
         if self._external and self._external.blameless and not self._alone:
             return replace(
@@ -471,7 +497,7 @@ class Judge(_ComparedByState):
             cause=stream.name,
             expired=kept and expired,
             worse=stream.base.value,
-            over=stream.slo.value,
+            over=stream.over.value,
         )
 
     def _doubt(self, advancing: bool) -> Verdict | None:
@@ -512,12 +538,12 @@ class Judge(_ComparedByState):
         worse_at = 1e-9 if self._alone else policy.worse_at  # alone, it is compared with nothing
         paths = []
         for slo_at, base_at in ((policy.rollback_at, worse_at), (1.0 / policy.gamma, policy.rollback_at)):
-            slo = _trials_to(stream.slo, slo_at, seen.canary_rate, stream.limit)
+            slo = _trials_to(stream.over, slo_at, seen.canary_rate, stream.limit_now)
             base = _trials_to(stream.base, base_at, seen.canary_events / failures, self._weight)
             paths.append(max(slo, base * seen.canary_requests / failures))
         if min(paths) < inf:
             return min(paths)
-        return stream.slo.trials_to(policy.doubt_at, seen.canary_rate, stream.limit)
+        return stream.over.trials_to(policy.doubt_at, seen.canary_rate, stream.limit_now)
 
 
 def _trials_to(process: EProcess, value: float, rate: float, chance: float) -> float:

@@ -21,6 +21,13 @@ _HORIZON_MINUTES = 30  # after the first minute, 1/(30 + minutes so far) of the 
 _FEWEST_EVENTS = 5  # below this many events a dispersion cannot be estimated
 
 
+class ComparedByState:
+    """Equal when all attributes are equal: a rebuilt judge can be compared with the one that ran."""
+
+    def __eq__(self, other: object) -> bool:
+        return type(other) is type(self) and vars(other) == vars(self)
+
+
 @dataclass(slots=True)  # not frozen: a frozen one takes three times as long to make, and a day has 20,000
 class PairedCounts:
     """Events and requests of both versions over the same minutes."""

@@ -333,3 +333,67 @@ def test_dispersion_is_one_where_nothing_can_be_learnt(minutes: list[tuple[int, 
 def test_dispersion_is_the_ratio_of_variance_to_chance() -> None:
     """Pearson's statistic by hand: two minutes of 0 and 20 in 100 against a pooled rate of 10 %."""
     assert dispersion([(0, 100), (20, 100)]) == pytest.approx(200 / 9)
+
+
+def day(rate: float, requests: int = 600) -> tuple[Counts, ...]:
+    """24 h of stable's minutes that fail at this rate."""
+    return (Counts(requests, round(rate * requests)),) * 1440
+
+
+def test_a_version_alone_that_fails_as_stable_always_did_is_not_blamed() -> None:
+    """Stable fails 1.5 % for ever: alone, a version at 1.5 % is no worse. Its limit is stable's usual rate."""
+    same = minute(1.0, canary=(600, 9), stable=(0, 0))
+    usual = judged(*[same] * 60, history=day(0.015))
+    assert after(usual, final=True).decision != "rollback"
+    assert after(judged(*[same] * 60), final=True).decision == "rollback"
+    worse = judged(*[minute(1.0, canary=(600, 36), stable=(0, 0))] * 3, history=day(0.015))
+    verdict = after(worse, final=True)
+    assert verdict.decision == "rollback"
+    assert 0.015 < verdict.compared.limit < 0.016
+    assert verdict.reasons[0].endswith("limit 1.5 %); v41 received no requests in the same minutes.")
+    assert verdict.reasons[-1] == "The limit is the usual rate of v41, which is over 1 %."
+
+
+def test_stables_minutes_in_the_rollout_count_for_its_usual_rate() -> None:
+    """Without a history, what stable served beside the version is its usual rate."""
+    beside = minute(0.5, canary=(300, 5), stable=(300, 5))
+    alone = minute(1.0, canary=(600, 10), stable=(0, 0))
+    assert after(judged(*[beside] * 10, *[alone] * 60), final=True).decision != "rollback"
+
+
+@pytest.mark.parametrize(
+    "history",
+    [
+        day(0.008),
+        # An outage of four hours in the day before.
+        (*day(0.002)[:1200], *[Counts(600, 300)] * 240),
+        # Too little is known of it.
+        (Counts(20, 1),) * 3,
+        (),
+    ],
+)
+def test_no_other_history_raises_the_limit_of_a_version_alone(history: tuple[Counts, ...]) -> None:
+    """The objective holds where stable keeps it, whatever happened to it for some hours."""
+    judge = judged(minute(1.0, canary=(600, 40), stable=(0, 0)), history=history)
+    verdict = after(judge, 60.0, final=True)
+    assert (verdict.decision, verdict.compared.limit) == ("rollback", 0.01)
+
+
+def test_an_external_fault_in_the_rollout_raises_no_limit() -> None:
+    """The minutes in which both versions failed are discarded with the evidence."""
+    calm = minute(canary=(60, 0), stable=(540, 0))
+    judge = judged(*[HEALTHY] * 3, *[BOTH_BURN] * 3, *[calm] * 6, minute(1.0, canary=(600, 40), stable=(0, 0)))
+    assert judge.rebakes == 1
+    assert after(judge, 60.0, final=True).decision == "rollback"
+
+
+def test_an_outage_in_the_history_does_not_make_the_judge_deaf() -> None:
+    """Ten minutes of failures twelve hours ago are no bursts of every day: a bad version is rolled back as without."""
+    quiet = day(0.002)
+    outage = (*quiet[:700], *[Counts(600, 540)] * 10, *quiet[710:])
+    bad = [minute(canary=(60, 6))] * 3
+    assert after(judged(*bad, history=outage), 60.0).decision == "rollback"
+    # Spells that come every hour are usual, and temper the evidence.
+    spells = tuple(Counts(600, 18 if at % 60 < 3 else 1) for at in range(1440))
+    errors = judged(*bad, history=spells).scores().errors
+    assert errors.slo < judged(*bad, history=quiet).scores().errors.slo
