@@ -208,6 +208,11 @@ class MetricName(Model):
     namespace: str = Field(description="Namespace in CloudWatch.")
     name: str = Field(description="Name of the metric.")
 
+    @property
+    def full_name(self) -> str:
+        """The metric as sentences name it, for example Buddy/Apologies."""
+        return f"{self.namespace}/{self.name}"
+
 
 class FailsafeSettings(Model):
     """The failsafe: a schedule in AWS that rolls a canary back when its run is lost."""

@@ -36,14 +36,30 @@ MOST_REQUESTS_NEEDED = 1e7
 """More requests than this are not named as what a decision needs."""
 
 
+Figure = Literal["requests", "errors", "slow", "throttles"]
+NOTHING_KNOWN: frozenset[Figure] = frozenset(("requests", "errors", "slow", "throttles"))
+"""All figures of ``Counts``: what is unknown while nothing was published."""
+
+
 @dataclass(frozen=True, slots=True)
 class Counts:
-    """One version in one minute: requests, failures, requests over the latency bound, calls throttled unrun."""
+    """One version in one minute: requests, failures, requests over the latency bound, calls throttled unrun.
+
+    Attributes:
+        unknown: the figures of which only a part was published, or nothing: each is what was seen, and may be more. A
+            sum is unknown where any of its terms is.
+    """
 
     requests: int = 0
     errors: int = 0
     slow: int = 0
     throttles: int = 0
+    unknown: frozenset[Figure] = frozenset()
+
+    @property
+    def seen(self) -> bool:
+        """Whether anything was seen: a request, or a call that was throttled."""
+        return bool(self.requests or self.throttles)
 
     def __add__(self, other: "Counts") -> "Counts":
         return Counts(
@@ -51,6 +67,7 @@ class Counts:
             self.errors + other.errors,
             self.slow + other.slow,
             self.throttles + other.throttles,
+            self.unknown | other.unknown,
         )
 
 

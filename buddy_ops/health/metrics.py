@@ -1,12 +1,14 @@
 """CloudWatch to counts per minute and version.
 
-Holds Lambda's dimensions behind a weighted alias, and what counts as a failure. Never judges.
+Holds Lambda's dimensions behind a weighted alias, what counts as a failure, and which figures are known. A figure
+without its datapoints is unknown, never zero: each request gives Invocations, Errors and Duration, so their numbers of
+samples say whether a minute is published as a whole. Never judges.
 """
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +16,7 @@ from buddy_ops.aws.session import Target
 from buddy_ops.core.errors import AwsFailed
 from buddy_ops.core.journal import iso_utc
 from buddy_ops.core.text import floor_minute
-from buddy_ops.health.judge import Counts
+from buddy_ops.health.judge import NOTHING_KNOWN, Counts, Figure
 
 if TYPE_CHECKING:
     from types_boto3_cloudwatch.type_defs import DimensionTypeDef, MetricDataQueryTypeDef
@@ -38,6 +40,12 @@ FEWEST_FOR_BAND = 5
 WHOLE_ALIAS = 0
 """Index of the alias as a whole among the sources of a metric; its versions follow from 1."""
 
+COMPLETE_SHARE = 0.95
+"""A metric with this share of a minute's samples is published; see ``_falls_short`` for few samples."""
+
+EMITTED_PER_REQUEST = 0.5
+"""A failure metric that had samples for this share of the requests is one that is emitted with each request."""
+
 MALFORMED = (KeyError, TypeError, ValueError, AttributeError)
 """What reading an answer raises that has not the documented form."""
 
@@ -47,45 +55,81 @@ Values = dict[str, dict[datetime, float]]
 
 @dataclass(frozen=True)
 class MinuteRow:
-    """One minute. ``counts`` and ``p99_ms`` by version; a version without requests has zeros and no p99.
+    """One minute. ``counts`` and ``p99_ms`` by version.
 
-    ``p99_band_ms`` is the p99's 95 % interval, where a version had requests enough to have one. ``incomplete`` means
-    that CloudWatch has published some of the minute's metrics and not the others.
+    Attributes:
+        counts: what was seen; a figure named in a version's ``Counts.unknown`` may be higher.
+        p99_band_ms: the p99's 95 % interval, where a version had requests enough to have one.
+        function_requests: requests of the whole function, by whichever name it was called; None where CloudWatch has
+            none in this minute.
+        failure_samples: by failure metric, its number of samples.
     """
 
     at: datetime
     counts: dict[str, Counts]
     p99_ms: dict[str, float] = field(default_factory=dict)
     p99_band_ms: dict[str, tuple[float, float]] = field(default_factory=dict)
-    incomplete: bool = False
+    function_requests: int | None = None
+    failure_samples: tuple[int, ...] = ()
 
     @property
     def is_silent(self) -> bool:
         """Whether CloudWatch shows nothing at all of the alias in it, throttled requests included."""
-        return all(counts == Counts() for counts in self.counts.values())
+        return not any(counts.seen for counts in self.counts.values())
+
+    @property
+    def unknown(self) -> frozenset[Figure]:
+        """The figures that are not known of every version."""
+        return frozenset[Figure]().union(*(counts.unknown for counts in self.counts.values()))
+
+    @property
+    def incomplete(self) -> bool:
+        """Whether CloudWatch has published some of the minute's metrics and not the others."""
+        return bool(self.unknown) and not self.is_silent
+
+    def believed(self) -> "MinuteRow":
+        """The same minute, where something else has shown that there was no more than what was seen."""
+        counts = {version: replace(counts, unknown=frozenset()) for version, counts in self.counts.items()}
+        return replace(self, counts=counts)
 
 
 @dataclass(frozen=True)
 class MetricsReading:
-    """What CloudWatch answered. ``rows`` holds every minute asked for if ``trouble`` is None, and none otherwise."""
+    """What CloudWatch answered. ``rows`` holds every minute asked for if ``trouble`` is None, and none otherwise.
+
+    Attributes:
+        newest: by metric, the latest minute in which CloudWatch has any data of the alias. A metric without data in the
+            window is missing.
+        emission: by failure metric, samples per request (0 to 1) up to its newest minute.
+    """
 
     rows: tuple[MinuteRow, ...]
     trouble: str | None = None
+    newest: Mapping[str, datetime] = field(default_factory=dict)
+    emission: Mapping[str, float] = field(default_factory=dict)
 
 
 def read_minutes(
-    target: Target, versions: Sequence[str], serving: Callable[[datetime], str], since: datetime, until: datetime
+    target: Target,
+    versions: Sequence[str],
+    serving: Callable[[datetime], str],
+    since: datetime,
+    until: datetime,
+    *,
+    emission: Mapping[str, float] | None = None,
 ) -> MetricsReading:
     """Counts of each minute in [since, until) for the versions behind the alias, in one GetMetricData request.
 
-    A minute that was answered completely and has no datapoints is a minute with no requests, and is returned as
-    such: ``evidence`` checks whether CloudWatch is late. A failed or partial answer returns no minute
-    at all: missing measurements are not evidence.
+    A minute without datapoints is unknown, unless a later one has some: CloudWatch is past it then. A version without
+    datapoints had no requests where the alias as a whole has no more of them than the other versions. A failed or
+    partial answer returns no minute at all: missing measurements are not evidence.
 
     Args:
         versions: the versions that may be behind the alias.
         serving: the alias's primary version in a minute; requests that name no version are its own, since
             ExecutedVersion may be missing while the alias has no weights.
+        emission: by failure metric, samples per request as an earlier reading found them; by default, and for a metric
+            that is not in it, as this one does.
 
     AWS: cloudwatch:GetMetricData (with every further page), reads only.
     """
@@ -102,14 +146,28 @@ def read_minutes(
         return MetricsReading((), str(partial))
     except MALFORMED as error:
         return MetricsReading((), f"CloudWatch's answer could not be read ({error}).")
+    failure_metrics = tuple(metric.full_name for metric in target.settings.failure_metrics)
+    published = _Published(values, failure_metrics, emission or {})
     rows = []
     for index in range(int((until - since) / MINUTE)):
         at = since + MINUTE * index
-        minute = _PublishedMinute(values, at, failure_metrics=len(target.settings.failure_metrics))
-        rows.append(_row(minute, versions, serving(at)))
+        rows.append(_row(_PublishedMinute(published, at), versions, serving(at)))
+    rows = _believe_earlier_silence(rows)
     # CloudWatch deletes minutes after 15 days; the archived journal keeps them.
     target.journal.append("minutes", rows=rows_to_json(rows))
-    return MetricsReading(tuple(rows))
+    return MetricsReading(tuple(rows), newest=published.newest, emission=published.emission)
+
+
+def _believe_earlier_silence(rows: Sequence[MinuteRow]) -> list[MinuteRow]:
+    """Minutes with no datapoints before one that has some: they are known to have had no requests."""
+    found = list(rows)
+    later = False
+    for index in range(len(found) - 1, -1, -1):
+        if not found[index].is_silent:
+            later = True
+        elif later:
+            found[index] = found[index].believed()
+    return found
 
 
 def published_until(target: Target, now: datetime) -> datetime:
@@ -123,15 +181,19 @@ def totals(rows: Sequence[MinuteRow], versions: Iterable[str]) -> dict[str, Coun
 
 
 def rows_to_json(rows: Iterable[MinuteRow]) -> list[list[Any]]:
-    """Minutes with requests as JSON has them: its time, then by version requests, errors, slow, throttles and p99."""
+    """Minutes with requests as JSON has them: its time, then by version requests, errors, slow, throttles and p99.
+
+    Where a figure is unknown, a sixth entry lists the unknown ones.
+    """
     found = []
     for row in rows:
         if row.is_silent:
             continue
-        figures = {
-            version: [counts.requests, counts.errors, counts.slow, counts.throttles, row.p99_ms.get(version)]
-            for version, counts in row.counts.items()
-        }
+        figures: dict[str, list[Any]] = {}
+        for version, counts in row.counts.items():
+            figures[version] = [counts.requests, counts.errors, counts.slow, counts.throttles, row.p99_ms.get(version)]
+            if counts.unknown:
+                figures[version].append(sorted(counts.unknown))
         found.append([iso_utc(row.at), figures])
     return found
 
@@ -140,9 +202,17 @@ def rows_from_json(rows: Iterable[Sequence[Any]]) -> Iterator[MinuteRow]:
     """The reverse of ``rows_to_json``. Entries that are not minutes are left out, since they come from a file."""
     for row in rows:
         with suppress(ValueError, TypeError, KeyError, IndexError, AttributeError):
-            counts = {version: Counts(*map(int, figures[:4])) for version, figures in row[1].items()}
+            counts = {version: _counts_from_json(figures) for version, figures in row[1].items()}
             p99 = {version: float(figures[4]) for version, figures in row[1].items() if figures[4] is not None}
             yield MinuteRow(datetime.fromisoformat(row[0]), counts, p99)
+
+
+def _counts_from_json(figures: Sequence[Any]) -> Counts:
+    unknown: frozenset[Figure] = frozenset()
+    if len(figures) > 5:
+        unknown = NOTHING_KNOWN.intersection(figures[5])
+    requests, errors, slow, throttles = map(int, figures[:4])
+    return Counts(requests, errors, slow=slow, throttles=throttles, unknown=unknown)
 
 
 class _Partial(Exception):
@@ -161,16 +231,19 @@ def _queries(target: Target, version: str | None, source: int) -> "list[MetricDa
     wanted = [
         ("requests", "AWS/Lambda", "Invocations", "Sum"),
         ("errors", "AWS/Lambda", "Errors", "Sum"),
+        ("errorsof", "AWS/Lambda", "Errors", "SampleCount"),
         ("slow", "AWS/Lambda", "Duration", over_bound),
+        ("slowof", "AWS/Lambda", "Duration", "SampleCount"),
         ("p99", "AWS/Lambda", "Duration", "p99"),
     ]
     for index, (_, statistic) in enumerate(RANKS):
         wanted.append((f"rank{index}x", "AWS/Lambda", "Duration", statistic))
     for index, metric in enumerate(target.settings.failure_metrics):
         wanted.append((f"failed{index}x", metric.namespace, metric.name, "Sum"))
+        wanted.append((f"failedof{index}x", metric.namespace, metric.name, "SampleCount"))
     if version is None:
         wanted.append(("throttles", "AWS/Lambda", "Throttles", "Sum"))
-    return [
+    queries: list[MetricDataQueryTypeDef] = [
         {
             "Id": f"{name}{source}",
             "MetricStat": {
@@ -181,6 +254,17 @@ def _queries(target: Target, version: str | None, source: int) -> "list[MetricDa
         }
         for name, namespace, metric_name, statistic in wanted
     ]
+    if version is None:
+        of_function: MetricDataQueryTypeDef = {
+            "Id": f"function{source}",
+            "MetricStat": {
+                "Metric": {"Namespace": "AWS/Lambda", "MetricName": "Invocations", "Dimensions": dimensions[:1]},
+                "Period": 60,
+                "Stat": "Sum",
+            },
+        }
+        queries.append(of_function)
+    return queries
 
 
 def _fetch(target: Target, queries: "list[MetricDataQueryTypeDef]", since: datetime, until: datetime) -> Values:
@@ -191,7 +275,10 @@ def _fetch(target: Target, queries: "list[MetricDataQueryTypeDef]", since: datet
     for page in pages.paginate(MetricDataQueries=queries, StartTime=since, EndTime=until):
         for result in page["MetricDataResults"]:
             points = zip(result["Timestamps"], result["Values"], strict=True)
-            found[result["Id"]].update(_point(at, value) for at, value in points)
+            series = found[result["Id"]]
+            for at, value in (_point(at, value) for at, value in points):
+                # A datapoint may come twice, before its revision and after it: counts only grow.
+                series[at] = max(value, series.get(at, 0.0))
             status[result["Id"]] = result.get("StatusCode", "")
     incomplete = [name for name in found if status.get(name) != "Complete"]
     if incomplete:
@@ -206,37 +293,109 @@ def _point(at: datetime, value: float) -> tuple[datetime, float]:
     return at, value
 
 
+def _falls_short(samples: float | None, requests: int) -> bool:
+    """Whether a metric lacks more of a minute's samples than a rounding between minutes explains."""
+    return samples is None or samples < COMPLETE_SHARE * requests - 1
+
+
+class _Published:
+    """What CloudWatch has published, by name of the series and index of the source.
+
+    Attributes:
+        newest: see ``MetricsReading``.
+        emission: by failure metric, samples per request.
+    """
+
+    def __init__(self, values: Values, failure_metrics: Sequence[str], emission: Mapping[str, float]) -> None:
+        self._values = values
+        self.failure_metrics = failure_metrics
+        self.newest: dict[str, datetime] = {}
+        names = {"Invocations": "requests", "Errors": "errorsof", "Duration": "slowof"}
+        for index, metric in enumerate(failure_metrics):
+            names[metric] = f"failedof{index}x"
+        for metric, series in names.items():
+            if points := values.get(f"{series}{WHOLE_ALIAS}"):
+                self.newest[metric] = max(points)
+        self.emission = {**self._emission(), **emission}
+
+    def value(self, series: str, source: int, at: datetime) -> float | None:
+        """A datapoint; None where there is none."""
+        return self._values.get(f"{series}{source}", {}).get(at)
+
+    def _emission(self) -> dict[str, float]:
+        requests = self._values.get(f"requests{WHOLE_ALIAS}", {})
+        errors = self._values.get(f"errors{WHOLE_ALIAS}", {})
+        found = {}
+        for index, metric in enumerate(self.failure_metrics):
+            samples = self._values.get(f"failedof{index}x{WHOLE_ALIAS}", {})
+            # Later minutes say nothing of it: they may be late.
+            until = self.newest.get(metric)
+            minutes = [at for at in requests if until is not None and at <= until]
+            answered = sum(requests[at] - errors.get(at, 0.0) for at in minutes)
+            if answered > 0:
+                found[metric] = min(1.0, sum(samples.get(at, 0.0) for at in minutes) / answered)
+        return found
+
+
 class _PublishedMinute:
     """What CloudWatch has published of one minute, by name of the series and index of the source."""
 
-    def __init__(self, values: Values, at: datetime, failure_metrics: int) -> None:
+    def __init__(self, published: _Published, at: datetime) -> None:
         self.at = at
-        self._values = values
-        self._failures = ["errors", *(f"failed{index}x" for index in range(failure_metrics))]
+        self._published = published
+        self._failed = range(len(published.failure_metrics))
 
     def value(self, series: str, source: int) -> float | None:
         """A datapoint; None where there is none."""
-        return self._values.get(f"{series}{source}", {}).get(self.at)
+        return self._published.value(series, source, self.at)
 
-    def total(self, series: str, source: int) -> int:
-        """A datapoint that counts something; 0 where there is none."""
-        return round(self.value(series, source) or 0.0)
+    def seen(self, series: str, source: int) -> int:
+        """How many were seen of something; with no datapoint, none were, which does not mean that there were none."""
+        value = self.value(series, source)
+        return 0 if value is None else round(value)
+
+    def requests(self, source: int) -> int:
+        """Requests that any metric shows: each request is a sample of Invocations, Errors and Duration."""
+        return max(self.seen(series, source) for series in ("requests", "errorsof", "slowof"))
 
     def counts(self, source: int) -> Counts:
-        """Requests, failures and slow requests of a source."""
-        requests = self.total("requests", source)
+        """Requests, failures and slow requests of a source that were seen, and which of these may be more."""
+        requests = self.requests(source)
         # At most one failure per request: a request may both apologise and fail.
-        errors = min(requests, sum(self.total(series, source) for series in self._failures))
-        return Counts(requests, errors, self.total("slow", source))
+        errors = self.seen("errors", source) + sum(self.seen(f"failed{index}x", source) for index in self._failed)
+        return Counts(
+            requests,
+            min(requests, errors),
+            slow=min(requests, self.seen("slow", source)),
+            unknown=self._unknown(source, requests),
+        )
 
-    def is_incomplete(self, source: int) -> bool:
-        """Whether some of Lambda's own metrics are there and others are missing: each request gives all three."""
-        published = [self.value(series, source) is not None for series in ("requests", "errors", "p99")]
-        return any(published) and not all(published)
+    def failure_samples(self) -> tuple[int, ...]:
+        """By failure metric, its samples of the alias as a whole."""
+        return tuple(self.seen(f"failedof{index}x", WHOLE_ALIAS) for index in self._failed)
+
+    def _unknown(self, source: int, requests: int) -> frozenset[Figure]:
+        if not requests:
+            return NOTHING_KNOWN
+        unknown: set[Figure] = set()
+        if _falls_short(self.value("requests", source), requests):
+            unknown.add("requests")
+        if _falls_short(self.value("errorsof", source), requests):
+            unknown.add("errors")
+        if _falls_short(self.value("slowof", source), requests) or self.value("p99", source) is None:
+            unknown.add("slow")
+        for index, metric in enumerate(self._published.failure_metrics):
+            # A metric that is emitted only with failures cannot show that a minute is published: ``evidence`` measures
+            # its newest minute. A request that raised emits none.
+            samples = self.seen(f"failedof{index}x", source) + self.seen("errors", source)
+            emission = self._published.emission.get(metric, 0.0)
+            if emission >= EMITTED_PER_REQUEST and _falls_short(samples, round(requests * emission)):
+                unknown.add("errors")
+        return frozenset(unknown)
 
     def p99_band(self, source: int) -> tuple[float, float] | None:
         """The p99's 95 % interval, in ms: the ranks that bound it, widened to those that are read."""
-        requests = self.total("requests", source)
+        requests = self.requests(source)
         if requests < FEWEST_FOR_BAND:
             return None
         half = 1.96 * math.sqrt(0.99 * 0.01 / requests)
@@ -252,26 +411,35 @@ class _PublishedMinute:
 def _row(minute: _PublishedMinute, versions: Sequence[str], serving: str) -> MinuteRow:
     sources = {version: source for source, version in enumerate(versions, start=1)}
     counts = {version: minute.counts(source) for version, source in sources.items()}
+    whole = minute.counts(WHOLE_ALIAS)
     # Without weights ExecutedVersion may be missing: then the alias's figures are those of the version that serves.
     # With weights, the rest belongs to a third version that was there, and to neither of these.
     if not counts[serving].requests:
-        whole = minute.counts(WHOLE_ALIAS)
-        known = sum(counts.values(), Counts())
-        counts[serving] += Counts(
-            max(0, whole.requests - known.requests),
-            max(0, whole.errors - known.errors),
-            max(0, whole.slow - known.slow),
+        others = sum((each for version, each in counts.items() if version != serving), Counts())
+        counts[serving] = Counts(
+            max(0, whole.requests - others.requests),
+            max(0, whole.errors - others.errors),
+            slow=max(0, whole.slow - others.slow),
+            unknown=whole.unknown,
         )
+    # The alias as a whole is the witness for a version of which nothing is published.
+    known = sum(each.requests for each in counts.values())
+    if whole.requests and not _falls_short(known, whole.requests):
+        for version, each in counts.items():
+            if not each.requests:
+                counts[version] = replace(each, unknown=whole.unknown)
     # Throttled calls ran on no version; they are counted with the one that serves.
-    counts[serving] += Counts(throttles=minute.total("throttles", WHOLE_ALIAS))
+    counts[serving] += Counts(throttles=minute.seen("throttles", WHOLE_ALIAS))
     if minute.value("p99", sources[serving]) is None:
         sources[serving] = WHOLE_ALIAS
     p99 = {version: minute.value("p99", source) for version, source in sources.items()}
     bands = {version: minute.p99_band(source) for version, source in sources.items() if p99[version] is not None}
+    of_function = minute.value("function", WHOLE_ALIAS)
     return MinuteRow(
         minute.at,
         counts,
         p99_ms={version: value for version, value in p99.items() if value is not None},
         p99_band_ms={version: band for version, band in bands.items() if band is not None},
-        incomplete=any(minute.is_incomplete(source) for source in range(len(versions) + 1)),
+        function_requests=None if of_function is None else round(of_function),
+        failure_samples=minute.failure_samples(),
     )

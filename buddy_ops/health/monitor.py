@@ -148,7 +148,7 @@ def read_window(target: Target, minutes: float, until: str = "", before: Metrics
         since=since,
         until=end,
         rows=reading.rows,
-        seen=tuple(window for window in seen if window.counts != Counts() or window.version == alias.primary),
+        seen=tuple(window for window in seen if window.counts.seen or window.version == alias.primary),
         health=target.settings.health,
         troubles=tuple(trouble for trouble in (reading.trouble, unlisted, starts.trouble) if trouble is not None),
         asked_log=asked,

@@ -203,7 +203,8 @@ def test_a_minute_without_all_of_its_metrics_is_unknown(two_versions: Situation,
     found, now = begin(two_versions, published, 600)
     published.put(now, 540, 60)
     whole = published.minutes[now]
-    published.minutes[now] = replace(whole, incomplete=True)
+    partly = {version: replace(counts, unknown=frozenset(["errors"])) for version, counts in whole.counts.items()}
+    published.minutes[now] = replace(whole, counts=partly)
     assert found.read(now + 3 * MINUTE) is not None and found.rows[-1].at < now
     published.minutes[now] = whole
     assert found.read(now + 3 * MINUTE) is None and found.rows[-1] == whole

@@ -12,7 +12,7 @@ import pytest
 
 from buddy_ops.aws.session import Target
 from buddy_ops.health import metrics
-from buddy_ops.health.judge import Counts
+from buddy_ops.health.judge import NOTHING_KNOWN, Counts
 from buddy_ops.health.metrics import MINUTE, MetricsReading
 from buddy_sandbox import builds
 from buddy_sandbox.faults import FaultProfile
@@ -135,14 +135,72 @@ def test_the_minutes_of_a_whole_rollout_add_up(bring: Bring) -> None:
     assert [sum(each.requests for each in row.counts.values()) for row in rows] == list(whole.values())
 
 
-def test_a_minute_without_requests_is_observed(bring: Bring) -> None:
-    """Answered completely and without datapoints means that nobody called: a row of zeros, not a missing one."""
+UNKNOWN = Counts(unknown=NOTHING_KNOWN)
+
+
+def test_a_minute_without_requests_is_a_row_of_unknowns(bring: Bring) -> None:
+    """Answered completely and without datapoints may mean that nobody called, or that CloudWatch is late."""
     here = bring(requests_per_minute=0)
     here.ask("advance", seconds=600)
     reading = read(here.connect(quiet=True), 5)
-    assert reading.trouble is None
-    assert [row.counts for row in reading.rows] == [{"1": Counts(), "2": Counts()}] * 5
-    assert all(row.p99_ms == {} for row in reading.rows)
+    assert reading.trouble is None and reading.newest == {}
+    assert [row.counts for row in reading.rows] == [{"1": UNKNOWN, "2": UNKNOWN}] * 5
+    assert all(row.p99_ms == {} and row.is_silent and not row.incomplete for row in reading.rows)
+
+
+def test_a_quiet_minute_before_a_busy_one_is_known(bring: Bring) -> None:
+    """CloudWatch is past it: what it does not show there, there was not. What follows the last busy one is unknown."""
+    here = bring(requests_per_minute=0)
+    here.ask("set", requests_per_minute=100)
+    here.ask("advance", seconds=60)
+    here.ask("set", requests_per_minute=0)
+    here.ask("advance", seconds=300)
+    rows = read(here.connect(quiet=True), 5).rows
+    busy = next(index for index, row in enumerate(rows) if row.counts["1"].requests)
+    assert all(row.counts == {"1": Counts(), "2": Counts()} for row in rows[:busy])
+    assert rows[busy].unknown == frozenset() and rows[busy].counts["2"] == Counts()
+    assert all(row.counts["1"] == UNKNOWN for row in rows[busy + 1 :])
+
+
+@pytest.mark.parametrize(
+    ("metric", "unknown"),
+    [("Invocations", "requests"), ("Errors", "errors"), ("Duration", "slow"), ("Apologies", "errors")],
+)
+def test_a_late_metric_is_unknown_alone(bring: Bring, metric: str, unknown: str) -> None:
+    """The others count on, by the number of samples that they have; the latest minutes of the late one are no zeros."""
+    here = bring("good", stable="errors_5_percent")
+    here.ask("advance", seconds=1200)
+    whole = read(here.connect(quiet=True), 15)
+    assert whole.emission == {"Buddy/Apologies": pytest.approx(1.0)}
+    here = bring("good", stable="errors_5_percent", metrics_delays_s={metric: 480})
+    here.ask("advance", seconds=1200)
+    reading = read(here.connect(quiet=True), 15)
+    late = [row for row in reading.rows if row.unknown]
+    assert len(late) in (6, 7) and late == list(reading.rows[-len(late) :])
+    assert all(row.unknown == {unknown} and row.counts["1"].requests > 0 for row in late)
+    name = "Buddy/Apologies" if metric == "Apologies" else metric
+    newest = dict(reading.newest)
+    assert newest.pop(name) <= late[0].at and set(newest.values()) == {reading.rows[-1].at}
+    minute = next(metrics.rows_from_json(metrics.rows_to_json(late)))
+    assert minute.counts == late[0].counts
+
+
+def test_a_metric_of_failures_alone_is_no_witness(bring: Bring) -> None:
+    """One that has samples only for failures says nothing in a minute without any: its zero is known by the others."""
+    here = bring("good")
+    here.ask("advance", seconds=1200)
+    mine = here.connect(quiet=True)
+
+    def seldom(send: Any, service: str, operation: str, **fields: Any) -> dict[str, Any]:
+        reply = send(service, operation, **fields)
+        for result in reply.get("MetricDataResults", ()):
+            if result["Id"].startswith("failed"):
+                result["Timestamps"], result["Values"] = result["Timestamps"][-1:], [1.0] * len(result["Values"][-1:])
+        return reply
+
+    intercept(mine, seldom)
+    reading = read(mine, 15)
+    assert reading.emission["Buddy/Apologies"] < 0.1 and not any(row.unknown for row in reading.rows)
 
 
 def test_rows_are_whole_minutes_in_order(bring: Bring) -> None:
@@ -268,14 +326,14 @@ def test_an_outage_gives_no_minute_at_all(bring: Bring, outage: str) -> None:
     assert read(mine, 5).trouble is None
 
 
-def test_an_empty_answer_is_no_requests(bring: Bring) -> None:
-    """CloudWatch that says 'complete' and has nothing cannot be told from a quiet night: zeros, which prove nothing."""
+def test_an_empty_answer_is_unknown(bring: Bring) -> None:
+    """CloudWatch that says 'complete' and has nothing cannot be told from a quiet night: nothing is known."""
     here = bring()
     here.ask("advance", seconds=600)
     here.ask("set", outage="empty")
     reading = read(here.connect(quiet=True), 5)
     assert reading.trouble is None
-    assert all(each == Counts() for row in reading.rows for each in row.counts.values())
+    assert all(each == UNKNOWN for row in reading.rows for each in row.counts.values())
 
 
 def test_the_delay_of_the_policy_covers_cloudwatchs_own(bring: Bring) -> None:
