@@ -17,6 +17,7 @@ from botocore import xform_name
 from botocore.parsers import ResponseParserError
 from botocore.response import StreamingBody
 
+from buddy_ops.aws import _replies
 from buddy_ops.aws.clock import Clock
 from buddy_ops.core.redaction import Redactor
 
@@ -49,12 +50,19 @@ class Recorder:
     """botocore's ClientMeta, whose stubs lack what is read here."""
 
     def _make_api_call(self, operation_name: str, api_params: Fields) -> Fields:
-        send: Send = partial(super()._make_api_call, operation_name)  # type: ignore[misc]
+        send: Send = partial(_send_whole, partial(super()._make_api_call, operation_name))  # type: ignore[misc]
         if self.target is None:
             return send(api_params)
         if operation_name == "Invoke" and self.meta.config.retries["total_max_attempts"] > 1:
             raise TypeError("invoke runs the skill's code, so it is sent once: use client('lambda', attempts=1).")
         return self.target.perform(self.meta.service_model.service_name, xform_name(operation_name), api_params, send)
+
+
+def _send_whole(send: Send, parameters: Fields) -> Fields:
+    """Send a call; an answer that is cut, or not from AWS, is an error of the call."""
+    reply = send(parameters)
+    _replies.require_complete(reply)
+    return reply
 
 
 def add_recorder(base_classes: list[type], **_: object) -> None:

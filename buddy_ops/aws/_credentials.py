@@ -11,7 +11,7 @@ from botocore.client import BaseClient
 from botocore.credentials import AssumeRoleCredentialFetcher, DeferredRefreshableCredentials
 from botocore.session import Session
 
-from buddy_ops.aws import _client
+from buddy_ops.aws import _client, _replies
 from buddy_ops.aws.clock import Clock, ask_sandbox
 from buddy_ops.core.errors import AwsFailed, InvalidInput
 from buddy_ops.core.settings import Settings
@@ -48,6 +48,7 @@ def open_session(settings: Settings, sandbox: bool) -> tuple[Session, str]:
         # botocore's own session: boto3's would bring file transfers along, a tenth of a second in every command.
         session = Session(profile=None if sandbox else settings.aws.profile)
         session.register("creating-client-class", _client.add_recorder)  # type: ignore[arg-type]
+        session.register_component("response_parser_factory", _replies.ParserFactory())
         if sandbox:
             session.set_credentials("sandbox", "sandbox")
         else:

@@ -2,6 +2,7 @@
 
 from botocore import exceptions as botocore
 
+from buddy_ops.aws import _replies
 from buddy_ops.core.errors import (
     AccessDenied,
     AlreadyExists,
@@ -42,6 +43,7 @@ KINDS: dict[type[AwsFailed], tuple[str, ...]] = {
         "ProvisionedThroughputExceededException",
         "RequestLimitExceeded",
         "ThrottlingError",
+        "Throttling",
         "ThrottlingException",
         "TooManyRequestsException",
         # Another transaction holds the item: DynamoDB takes the request later.
@@ -62,7 +64,11 @@ def is_reading(call: str) -> bool:
 def translate_error(error: Exception, call: str, region: str) -> AwsFailed:
     """The SDK's error of a call such as 'lambda:get_alias', as one of ours."""
     if isinstance(error, botocore.ClientError):
-        return _refused(error, call)
+        if error.response.get("Error", {}).get(_replies.MARK):
+            return incomplete_reply(error.response["Error"]["Message"], call, region)
+        return _refused(error, call, region)
+    if isinstance(error, _replies.IncompleteReply):
+        return incomplete_reply(str(error), call, region)
     if isinstance(error, (botocore.NoCredentialsError, botocore.PartialCredentialsError, botocore.TokenRetrievalError)):
         next_step = "Set AWS_PROFILE, or sign in (`aws sso login`), then run the same command again."
         what = f"There are no AWS credentials for {call}: {error}."
@@ -77,6 +83,17 @@ def translate_error(error: Exception, call: str, region: str) -> AwsFailed:
     return TimedOut("aws-unreachable", what, now=_unknown(call), next=next_step, code="timeout")
 
 
+def incomplete_reply(what: str, call: str, region: str) -> Unreachable:
+    """The error of a call whose every attempt was answered in part, or by something between us and AWS."""
+    return Unreachable(
+        "aws-unreachable",
+        f"{call} got {what}.",
+        now=_unknown(call),
+        next=f"Check the network, its proxies and the region ({region}). {AGAIN}",
+        code=_replies.CODE,
+    )
+
+
 def _unknown(call: str) -> str:
     """The state after a call that may have been carried out."""
     if is_reading(call):
@@ -84,10 +101,14 @@ def _unknown(call: str) -> str:
     return f"Unknown: {call} may or may not have taken effect."
 
 
-def _refused(error: botocore.ClientError, call: str) -> AwsFailed:
+def _refused(error: botocore.ClientError, call: str, region: str) -> AwsFailed:
     code = str(error.response.get("Error", {}).get("Code", "Unknown"))
     message = error.response.get("Error", {}).get("Message", "")
     status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
+    if code.isdecimal() and not call.startswith("s3:"):
+        # AWS names its errors, S3's answers to HEAD excepted: a number alone is the status of something in between.
+        what = f"a reply that is not from AWS (HTTP {code}: {message.strip()[:200] or 'empty'})"
+        return incomplete_reply(what, call, region)
     kind = next((kind for kind, codes in KINDS.items() if code in codes), AwsFailed)
     if call == "lambda:publish_version" and code == "InvalidParameterValueException":
         # Its CodeSha256 is no longer that of $LATEST: Lambda has no code of its own for that.
@@ -105,7 +126,7 @@ def _refused(error: botocore.ClientError, call: str) -> AwsFailed:
         reference = "aws-unavailable"
         now = _unknown(call)
         next_step = AGAIN
-    elif "Throttl" in code or code == "TooManyRequestsException":
+    elif kind is Throttled:
         reference = "aws-unavailable"
         next_step = AGAIN
     elif code == "ResourceNotFoundException":

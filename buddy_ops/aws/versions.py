@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING
 
+from buddy_ops.aws.errors import incomplete_reply
 from buddy_ops.aws.session import Target
 from buddy_ops.core.errors import AwsFailed, BuddyError, InvalidInput, NotFound
 from buddy_ops.core.text import parse_utc
@@ -215,6 +216,7 @@ def invoke(target: Target, version: str, event: Mapping[str, object]) -> Invocat
 
     Raises:
         TimedOut: it did not answer in time.
+        Unreachable: its answer was cut on the way.
     """
     # Sent once: a request that is repeated may act twice.
     reply = target.client("lambda", attempts=1).invoke(
@@ -222,8 +224,14 @@ def invoke(target: Target, version: str, event: Mapping[str, object]) -> Invocat
     )
     # Lambda's own figures do not include this machine's network.
     took_ms = REPORTED_MS.findall(b64decode(reply.get("LogResult", "")).decode(errors="replace"))
+    try:
+        payload = json.loads(reply["Payload"].read() or b"{}")
+    except ValueError as error:
+        raise incomplete_reply(
+            f"an answer that is cut, or not from AWS (no JSON: {error})", "lambda:invoke", target.region
+        ) from None
     return InvocationResult(
-        payload=json.loads(reply["Payload"].read() or b"{}"),
+        payload=payload,
         failure=reply.get("FunctionError"),
         version=reply.get("ExecutedVersion", ""),
         took_s=sum(map(float, took_ms)) / 1000,

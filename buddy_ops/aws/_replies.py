@@ -1,0 +1,150 @@
+"""Whether a reply is a whole one from AWS: a proxy may cut it, or answer in AWS's place.
+
+botocore takes a reply without its members for a reply with nothing in it: a cut list of alarms reads as no alarms.
+Here such a reply becomes an error that the SDK sends the call again for, as for any other that is lost on its way.
+"""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from botocore.model import ListShape, Shape, StructureShape
+from botocore.parsers import ResponseParser, ResponseParserError, ResponseParserFactory
+
+RETRIED = "RequestTimeout"
+"""The SDK repeats a call whose error has this code, within its attempts."""
+
+CODE = "incomplete-reply"
+"""The code of our error where every attempt was answered so."""
+
+MARK = "Incomplete"
+
+REQUIRED: dict[str, tuple[str, ...]] = {
+    # Lambda
+    "AliasConfiguration": ("Name", "FunctionVersion", "RevisionId"),
+    "ListAliasesResponse": ("Aliases",),
+    "FunctionConfiguration": (
+        *("FunctionArn", "Version", "CodeSha256", "RevisionId", "LastModified", "Role", "Timeout"),
+    ),
+    "ListVersionsByFunctionResponse": ("Versions",),
+    "InvocationResponse": ("StatusCode", "ExecutedVersion"),
+    "Concurrency": ("ReservedConcurrentExecutions",),
+    "ListTagsResponse": ("Tags",),
+    "ListProvisionedConcurrencyConfigsResponse": ("ProvisionedConcurrencyConfigs",),
+    "ProvisionedConcurrencyConfigListItem": ("FunctionArn",),
+    "GetAccountSettingsResponse": ("AccountLimit", "AccountUsage"),
+    "GetPolicyResponse": ("Policy",),
+    # CloudWatch
+    "GetMetricDataOutput": ("MetricDataResults",),
+    "MetricDataResult": ("Id", "Timestamps", "Values", "StatusCode"),
+    "ListMetricsOutput": ("Metrics",),
+    "DescribeAlarmsOutput": ("MetricAlarms",),
+    "MetricAlarm": ("AlarmName", "StateValue"),
+    "DescribeAlarmHistoryOutput": ("AlarmHistoryItems",),
+    "AlarmHistoryItem": ("AlarmName", "Timestamp", "HistorySummary", "HistoryData"),
+    # SSM, STS, SNS, IAM, Logs
+    "GetParametersByPathResult": ("Parameters",),
+    "GetParameterResult": ("Parameter",),
+    "Parameter": ("Name", "Value"),
+    "PutParameterResult": ("Version",),
+    "GetCallerIdentityResponse": ("Account", "Arn"),
+    "AssumeRoleResponse": ("Credentials",),
+    "PublishResponse": ("MessageId",),
+    "ListSubscriptionsByTopicResponse": ("Subscriptions",),
+    "Subscription": ("Protocol", "SubscriptionArn"),
+    "SimulatePolicyResponse": ("EvaluationResults",),
+    "StartQueryResponse": ("queryId",),
+    "GetQueryResultsResponse": ("status", "results"),
+    "DescribeLogGroupsResponse": ("logGroups",),
+    # DynamoDB
+    "DescribeTableOutput": ("Table",),
+    "TableDescription": ("TableStatus", "TableArn"),
+    "DescribeContinuousBackupsOutput": ("ContinuousBackupsDescription",),
+    "ScanOutput": ("Items",),
+    "BatchGetItemOutput": ("Responses",),
+    "GetResourcePolicyOutput": ("Policy", "RevisionId"),
+    "RestoreTableToPointInTimeOutput": ("TableDescription",),
+    # S3. An empty listing has no Contents.
+    "ListObjectsV2Output": ("Name",),
+    "ListObjectVersionsOutput": ("Name",),
+    "PutObjectOutput": ("ETag",),
+    "GetObjectOutput": ("ETag",),
+    "GetObjectLockConfigurationOutput": ("ObjectLockConfiguration",),
+}
+"""What AWS always sends and we read, by the shape's name in AWS's model. The models themselves demand little of it."""
+
+
+class IncompleteReply(ResponseParserError):  # type: ignore[misc]
+    """Every attempt of a call was answered in part, or by something that is not AWS."""
+
+
+class ParserFactory(ResponseParserFactory):  # type: ignore[misc]
+    """Makes botocore's parsers, each with a look at what it made of a reply."""
+
+    def create_parser(self, protocol_name: str) -> "_Parser":
+        return _Parser(super().create_parser(protocol_name))
+
+
+def require_complete(reply: Mapping[str, Any]) -> None:
+    """Raise for a reply that stayed incomplete in every attempt.
+
+    Raises:
+        IncompleteReply: with what is wrong with it.
+    """
+    error = reply.get("Error")
+    if isinstance(error, Mapping) and error.get(MARK):
+        raise IncompleteReply(error["Message"])
+
+
+class _Parser:
+    """A parser of botocore's."""
+
+    def __init__(self, parser: ResponseParser) -> None:
+        self._parser = parser
+
+    def parse(self, response: dict[str, Any], shape: Shape | None) -> dict[str, Any]:
+        """The reply; an error where it is incomplete, or is none of AWS's."""
+        if _is_page(response):
+            return _incomplete(response, "a web page")
+        try:
+            parsed = self._parser.parse(response, shape)
+        # Whatever a parser does not expect, it meets with an error of any kind.
+        except Exception as error:
+            return _incomplete(response, f"{type(error).__name__}: {error}")
+        if not isinstance(parsed, dict):
+            return _incomplete(response, "no object")
+        if response["status_code"] < 300 and isinstance(shape, StructureShape):
+            missing = next(_missing(parsed, shape), None)
+            if missing is not None:
+                return _incomplete(response, f"without {missing}")
+        return parsed
+
+
+def _is_page(response: Mapping[str, Any]) -> bool:
+    body = response.get("body")
+    if not isinstance(body, bytes):
+        return False  # a stream, which is read later
+    return body.lstrip()[:14].lower().startswith((b"<!doctype html", b"<html"))
+
+
+def _missing(parsed: Mapping[str, Any], shape: StructureShape) -> Iterator[str]:
+    """The members that AWS always sends and this reply lacks, the reply's own first."""
+    for name in (*shape.required_members, *REQUIRED.get(shape.name, ())):
+        if parsed.get(name) is None:
+            yield name
+    for name, member in shape.members.items():
+        value = parsed.get(name)
+        if isinstance(member, ListShape) and isinstance(member.member, StructureShape):
+            for item in value or ():
+                yield from _missing(item, member.member)
+        elif isinstance(member, StructureShape) and isinstance(value, Mapping):
+            yield from _missing(value, member)
+
+
+def _incomplete(response: Mapping[str, Any], why: str) -> dict[str, Any]:
+    """An error in the place of the reply. It has none of its headers: a proxy's time is not AWS's."""
+    status = response["status_code"]
+    message = f"a reply that is cut, or not from AWS (HTTP {status}, {why})"
+    return {
+        "Error": {"Code": RETRIED, "Message": message, MARK: True},
+        "ResponseMetadata": {"HTTPStatusCode": status, "HTTPHeaders": {}},
+    }
