@@ -73,11 +73,11 @@ REQUIRED: dict[str, tuple[str, ...]] = {
 """What AWS always sends and we read, by the shape's name in AWS's model. The models themselves demand little of it."""
 
 
-class IncompleteReply(ResponseParserError):  # type: ignore[misc]
+class IncompleteReply(ResponseParserError):
     """Every attempt of a call was answered in part, or by something that is not AWS."""
 
 
-class ParserFactory(ResponseParserFactory):  # type: ignore[misc]
+class ParserFactory(ResponseParserFactory):
     """Makes botocore's parsers, each with a look at what it made of a reply."""
 
     def create_parser(self, protocol_name: str) -> "_Parser":
@@ -95,14 +95,15 @@ def require_complete(reply: Mapping[str, Any]) -> None:
         raise IncompleteReply(error["Message"])
 
 
-class _Parser:
-    """A parser of botocore's."""
+class _Parser(ResponseParser):
+    """A parser of botocore's, in front of another one."""
 
     def __init__(self, parser: ResponseParser) -> None:
+        super().__init__()
         self._parser = parser
 
-    def parse(self, response: dict[str, Any], shape: Shape | None) -> dict[str, Any]:
-        """The reply; an error where it is incomplete, or is none of AWS's."""
+    def parse(self, response: Mapping[str, Any], shape: Shape) -> dict[str, Any]:
+        """The reply; an error where it is incomplete, or is none of AWS's. An operation may have no shape."""
         if _is_page(response):
             return _incomplete(response, "a web page")
         try:
