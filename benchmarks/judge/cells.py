@@ -7,17 +7,19 @@ from math import inf, sqrt
 import numpy as np
 
 from benchmarks.judge.opponents import peers, play
-from benchmarks.judge.rollouts import PROBED, STAGES, Outcome, Rollout, Stages, clairvoyant, minutes_of
+from benchmarks.judge.rollouts import Outcome, Outcomes, Rollout, clairvoyant, minutes_of
+from benchmarks.judge.shipped import HISTORY_MINUTES, POLICY, PROBED, PROBED_FROM, STAGES, Stages
 from benchmarks.judge.traffic import Cell, Requests, draw, history
-from buddy_ops.health.judge import Counts, Judge, JudgePolicy
+from buddy_ops.health.judge import Counts, Judge
 
 TRAFFIC = (6, 60, 600, 6000)
 BASELINES = (0.0, 0.003, 0.008)
 SLIGHT, CLEAR = (0.015, 0.02), (0.05, 0.20, 1.0)
-OURS, PROBE, CLAIRVOYANT, UNTEMPERED = "this judge", "with the 1 % probe", "clairvoyant", "without the dispersion"
+OURS, PROBE, DAY_LONG = "this judge", "with the 1 % probe", "the same, watched to 24 h"
+CLAIRVOYANT, UNTEMPERED = "clairvoyant", "without the dispersion"
+USUAL = 0.013  # stable's rate, over the objective for ever, and the new version's
 CHUNK = 250
 HISTORIES = 20  # drawn per chunk and shared by its rollouts: they only set the dispersion
-WATCH = 60  # minutes of watch after 100 % in the short-watch figures
 
 
 @dataclass
@@ -31,7 +33,6 @@ class Sums:
     reached: list[float] = field(default_factory=list)  # minutes at which 100 % was reached
     proved: list[float] = field(default_factory=list)
     blamed_beside_stable: int = 0  # rolled back while a control share existed
-    caught_in_time: int = 0  # taken back within 60 minutes after 100 %
 
     def share(self, *ends: str) -> float:
         return sum(self.ends[end] for end in ends) / self.rollouts
@@ -40,10 +41,6 @@ class Sums:
     def missed(self) -> float:
         """Share of rollouts whose version was left standing."""
         return self.share("proved", "unproven", "stands")
-
-    @property
-    def missed_by_short_watch(self) -> float:
-        return 1.0 - self.caught_in_time / self.rollouts
 
     @property
     def mean_failed(self) -> float:
@@ -62,8 +59,6 @@ class Sums:
             self.reached.append(outcome.reached_100)
         if outcome.end == "proved":
             self.proved.append(outcome.minute)
-        gone = outcome.end in ("rolled back", "held", "external")
-        self.caught_in_time += gone and outcome.minute <= outcome.reached_100 + WATCH
         self.blamed_beside_stable += outcome.end == "rolled back" and outcome.reached_100 == inf
 
     def add_peer(self, rolled_back: bool, failed: float) -> None:
@@ -78,7 +73,7 @@ class Sums:
     def merge(self, other: "Sums") -> None:
         for end, count in other.ends.items():
             self.ends[end] += count
-        for name in ("rollouts", "failed", "failed_squares", "blamed_beside_stable", "caught_in_time"):
+        for name in ("rollouts", "failed", "failed_squares", "blamed_beside_stable"):
             setattr(self, name, getattr(self, name) + getattr(other, name))
         self.reached += other.reached
         self.proved += other.proved
@@ -94,6 +89,8 @@ def plan() -> list[tuple[Cell, int]]:
             cells += [(Cell("bad", traffic, p0, p1), 500 if traffic == 6 else 1000) for p1 in SLIGHT]
             cells += [(Cell("bad", traffic, p0, p1), 2000) for p1 in CLEAR]
             cells.append((Cell("late", traffic, p0, 0.05, onset=12), 1000))
+            cells += [(Cell("late", traffic, p0, p1, onset=30), 1000) for p1 in (0.05, 1.0)]
+        cells.append((Cell("usual", traffic, USUAL, USUAL), 2000 if traffic == 6 else 4000))
     for traffic in (60, 600, 6000):
         for rate in (0.02, 0.05, 0.2, 0.9):
             cells += [(Cell("fault", traffic, 0.003, 0.003, fault=(at, 10, rate)), 600) for at in (2, 7, 12, 18)]
@@ -105,8 +102,9 @@ def plan() -> list[tuple[Cell, int]]:
 def simulate(cell: Cell, rollouts: int, seed: tuple[int, ...]) -> dict[str, Sums]:
     """One chunk of a cell: every policy that is asked about it, on the same requests."""
     rng = np.random.default_rng(seed)
-    requests = draw(cell, rollouts, 200 if cell.suite == "fault" else 64, rng)
-    past = [[Counts(*counts) for counts in history(cell, rng)] for _ in range(min(HISTORIES, rollouts))]
+    requests = draw(cell, rollouts, 200 if cell.suite in ("fault", "usual") else 64, rng)
+    histories = [history(cell, HISTORY_MINUTES, rng) for _ in range(min(HISTORIES, rollouts))]
+    past = [[Counts(*counts) for counts in minutes] for minutes in histories]
     sums: dict[str, Sums] = defaultdict(Sums)
     for name, poll in peers().items():
         outcomes = play(requests, poll)
@@ -115,22 +113,25 @@ def simulate(cell: Cell, rollouts: int, seed: tuple[int, ...]) -> dict[str, Sums
     for row in range(rollouts):
         tails = (*seed, row)
         known = past[row % len(past)]
-        outcome = roll_out(Judge(JudgePolicy(), known), requests, row, tails, STAGES)
-        sums[OURS].add(outcome, cell.p1 - cell.p0)
-        if cell.traffic >= 600 and cell.suite in ("good", "bad"):
-            outcome = roll_out(Judge(JudgePolicy(), known), requests, row, tails, PROBED)
-        if cell.suite in ("good", "bad"):  # below 600 requests a minute there is no probe
-            sums[PROBE].add(outcome, cell.p1 - cell.p0)
+        ours = roll_out(Judge(POLICY, known), requests, row, tails, STAGES)
+        sums[OURS].add(ours.shipped, cell.p1 - cell.p0)
+        sums[DAY_LONG].add(ours.day, cell.p1 - cell.p0)
+        probed = ours
+        if cell.traffic >= PROBED_FROM and cell.suite in ("good", "bad"):
+            probed = roll_out(Judge(POLICY, known), requests, row, tails, PROBED)
+        if cell.suite in ("good", "bad"):  # below PROBED_FROM there is no probe
+            sums[PROBE].add(probed.shipped, cell.p1 - cell.p0)
         if cell.suite in ("bad", "late") and cell.p1 in CLEAR:
-            judge = Judge(clairvoyant(cell, JudgePolicy()))
-            sums[CLAIRVOYANT].add(roll_out(judge, requests, row, tails, STAGES, cell.onset), cell.p1 - cell.p0)
+            judge = Judge(clairvoyant(cell, POLICY))
+            knows = roll_out(judge, requests, row, tails, STAGES, cell.onset)
+            sums[CLAIRVOYANT].add(knows.day, cell.p1 - cell.p0)
         if cell.suite == "clumped" and row % 4 == 0:
-            sums[UNTEMPERED].add(roll_out(Judge(JudgePolicy()), requests, row, tails, STAGES), 0.0)
+            sums[UNTEMPERED].add(roll_out(Judge(POLICY), requests, row, tails, STAGES).shipped, 0.0)
     return dict(sums)
 
 
 def roll_out(
     judge: Judge, requests: Requests, row: int, seed: tuple[int, ...], stages: Stages, deaf_until: int = 0
-) -> Outcome:
+) -> Outcomes:
     bands = minutes_of(requests, row, np.random.default_rng(seed))
     return Rollout(judge, requests.cell, stages, deaf_until).run(bands)

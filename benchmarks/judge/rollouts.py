@@ -7,23 +7,36 @@ from math import inf
 
 import numpy as np
 
+from benchmarks.judge.shipped import LATE_MINUTES, WATCH_MINUTES, Stages
 from benchmarks.judge.traffic import DAY, WEIGHTS, Cell, Requests, tail
 from buddy_ops.health.judge import Counts, Judge, JudgePolicy, Minute
 
-Stages = tuple[tuple[int, int], ...]
-"""(level, minutes of bake) of each stage; the last is at 100 %."""
-STAGES: Stages = ((2, 5), (3, 5), (4, 5), (5, 5))
-PROBED: Stages = ((1, 3), *STAGES)
+MOVING_MINUTES = 2
+"""For so many minutes after a shift the product tells the judge that the weight may still be changing."""
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """How one rollout ended: 'rolled back', 'proved', 'held', 'external' (given up) or 'unproven' at 24 h."""
+    """How one rollout ended: 'rolled back', 'proved', 'held', 'external' (given up) or 'unproven'.
+
+    Attributes:
+        minute: when it ended.
+        reached_100: when 100 % was reached; inf if never.
+        exposed: requests of the new version after the onset, up to 24 h.
+    """
 
     end: str
     minute: int
-    reached_100: float  # the minute; inf: never
-    exposed: int  # requests of the new version after the onset, up to 24 h
+    reached_100: float
+    exposed: int
+
+
+@dataclass(frozen=True, slots=True)
+class Outcomes:
+    """One rollout as it ships, and as it would end if it were watched for a day until it is proved."""
+
+    shipped: Outcome
+    day: Outcome
 
 
 def minutes_of(requests: Requests, row: int, rng: np.random.Generator) -> Iterator[tuple[list[int], ...]]:
@@ -47,32 +60,43 @@ def minute_at(bands: tuple[list[int], ...], level: int) -> Minute:
 
 
 class Rollout:
-    """One rollout under the judge: polled each minute, with metrics one minute late."""
+    """One rollout under the judge: polled each minute, with metrics as late as the product waits for them."""
 
     def __init__(self, judge: Judge, cell: Cell, stages: Stages, deaf_until: int = 0) -> None:
         """`deaf_until`: earlier minutes look empty (the clairvoyant judge knows when to begin)."""
-        self.judge, self.cell, self.stages, self.deaf_until = judge, cell, stages, deaf_until
-        self.stage = self.since = self.rebakes = self.exposed = 0
+        self.judge = judge
+        self.cell = cell
+        self.stages = stages
+        self.deaf_until = deaf_until
+        self.stage = 0
+        self.since = 0
+        self.shifted = 0
+        self.rebakes = 0
+        self.exposed = 0
         self.reached_100 = inf
+        self.shipped: Outcome | None = None
 
-    def run(self, bands: Iterator[tuple[list[int], ...]]) -> Outcome:
+    def run(self, bands: Iterator[tuple[list[int], ...]]) -> Outcomes:
         """Serve minute after minute until it ends; the version then stands, or is gone, to the end of the day."""
         unread: deque[Minute] = deque()
         for t, minute in enumerate(bands):
-            if len(unread) == 2:  # minute t - 2 is readable now
+            if t >= self.reached_100 + WATCH_MINUTES and self.shipped is None:
+                self.shipped = self.outcome("unproven", t)
+            if len(unread) == 1 + LATE_MINUTES:  # the first of them is readable now
                 end = self.poll(t, unread.popleft())
                 if end:
-                    return self.outcome(end, t)
-            unread.append(minute_at(minute, self.stages[self.stage][0]))
+                    return self.outcomes(end, t)
+            served = minute_at(minute, self.stages[self.stage][0])
+            unread.append(replace(served, weight_changed=t < self.shifted + MOVING_MINUTES))
             if t >= self.cell.onset:
-                self.exposed += unread[-1].canary.requests
-        return self.outcome("unproven", DAY)
+                self.exposed += served.canary.requests
+        return self.outcomes("unproven", DAY)
 
     def poll(self, t: int, minute: Minute) -> str:
         """Act on one more minute; how the rollout ended, or '' while it goes on."""
         judge, final = self.judge, self.stage == len(self.stages) - 1
-        deaf = t - 2 < self.deaf_until
-        judge.observe(Minute(minute.weight, Counts(), Counts()) if deaf else minute)
+        deaf = t - 1 - LATE_MINUTES < self.deaf_until
+        judge.observe(replace(minute, stable=Counts(), canary=Counts()) if deaf else minute)
         if judge.rebakes != self.rebakes:
             self.rebakes, self.since = judge.rebakes, t
         verdict = judge.verdict((t - self.since) * 60.0, self.stages[self.stage][1] * 60.0, final)
@@ -84,10 +108,15 @@ class Rollout:
             if final:
                 return "proved"
             judge.next_stage()
-            self.stage, self.since = self.stage + 1, t
+            self.stage, self.since, self.shifted = self.stage + 1, t, t
             if self.stage == len(self.stages) - 1:
                 self.reached_100 = t
         return ""
+
+    def outcomes(self, end: str, t: int) -> Outcomes:
+        """What ships ended at its watch's limit, if it was not over before."""
+        day = self.outcome(end, t)
+        return Outcomes(self.shipped or day, day)
 
     def outcome(self, end: str, t: int) -> Outcome:
         stands = end in ("proved", "unproven")

@@ -96,9 +96,8 @@ def tail(cell: Cell, minutes: int, rng: np.random.Generator) -> Iterator[tuple[i
     return zip(n.tolist(), x1.tolist(), slow.tolist(), strict=True)
 
 
-def history(cell: Cell, rng: np.random.Generator) -> list[tuple[int, int, int]]:
-    """Stable's minutes before a rollout: 3 h, 24 h below 600 requests a minute."""
-    minutes = 180 if cell.traffic >= 600 else DAY
+def history(cell: Cell, minutes: int, rng: np.random.Generator) -> list[tuple[int, int, int]]:
+    """Stable's minutes before a rollout."""
     n = rng.poisson(cell.traffic, minutes).astype(np.int64)
     x0, slow = _failures(rng, n, np.array(cell.p0), cell.clump), rng.binomial(n, SLOW_RATE)
     return list(zip(n.tolist(), x0.tolist(), slow.tolist(), strict=True))

@@ -195,7 +195,7 @@ class HealthSettings(Model):
         default=120, description="Age in seconds from which CloudWatch's data is complete."
     )
     history_minutes: Annotated[int, Field(ge=0, le=24 * 60)] = Field(
-        default=180, description="Minutes of the stable version's history that set its baseline."
+        default=1440, description="Minutes of the stable version's history that set its baseline: 24 h."
     )
 
 

@@ -11,6 +11,7 @@ from itertools import islice, takewhile
 
 from buddy_ops.aws.aliases import RolloutState
 from buddy_ops.aws.session import Target
+from buddy_ops.core.settings import Settings
 from buddy_ops.core.text import floor_minute
 from buddy_ops.health import metrics
 from buddy_ops.health.judge import Counts, Judge, JudgePolicy, Minute, Verdict
@@ -30,6 +31,18 @@ WAIT_MINUTES = 3
 
 SETTLED_MINUTES = 5
 """A minute that is still empty once this many later ones have arrived will not come any more."""
+
+
+def judge_policy(settings: Settings) -> JudgePolicy:
+    """What an environment tolerates, for the judge; ``benchmarks/judge`` simulates the same."""
+    return JudgePolicy(
+        slo_error_rate=settings.health.error_rate,
+        slo_slow_rate=settings.health.slow_rate,
+        slow_bound_s=settings.health.latency_ms / 1000,
+        on_slow=settings.rollout.on_slow,
+        max_stretch_s=60 * settings.rollout.stretch_minutes,
+        external_limit_s=60 * settings.rollout.external_minutes,
+    )
 
 
 class RolloutEvidence:
@@ -55,21 +68,14 @@ class RolloutEvidence:
         self._bake_from = target.clock.now()
         self._lost = timedelta()
         self._missed = 0.0
+        self._served_at: datetime | None = None  # the latest minute with traffic
 
     @property
     def judge(self) -> Judge:
         """The judge; before the first judged minute, one that has only the history."""
         if self._judge is not None:
             return self._judge
-        rollout = self._target.settings.rollout
-        policy = JudgePolicy(
-            slo_error_rate=self._health.error_rate,
-            slo_slow_rate=self._health.slow_rate,
-            slow_bound_s=self._health.latency_ms / 1000,
-            on_slow=rollout.on_slow,
-            max_stretch_s=60 * rollout.stretch_minutes,
-            external_limit_s=60 * rollout.external_minutes,
-        )
+        policy = judge_policy(self._target.settings)
         return Judge(policy, self._history, stable_name=f"v{self.stable}", canary_name=f"v{self.new}")
 
     @property
@@ -130,6 +136,8 @@ class RolloutEvidence:
             expected = self._expected(row)
             self._missed = self._missed + expected if expected else 0.0
             self.rows.append(row)
+            if not row.is_silent:
+                self._served_at = row.at
             # What is still incomplete after later minutes have come says nothing of failures: it is not observed.
             if not row.incomplete:
                 self._feed(row)
@@ -159,8 +167,9 @@ class RolloutEvidence:
         At such low traffic this cannot be decided. They delay nothing, and are left unread for a while: a late one is
         judged.
         """
-        silent = all(row.is_silent for row in rows)
-        return silent and self._rate(rows[0].at) > 0 and len(rows) <= WAIT_MINUTES
+        # The number first: a day of history has thousands of silent minutes to go through.
+        silent = len(rows) <= WAIT_MINUTES and all(row.is_silent for row in rows)
+        return silent and self._rate(rows[0].at) > 0
 
     def _expected(self, row: MinuteRow) -> float:
         """How many requests a minute would have had where it shows none; 0 if it shows some of each version."""
@@ -178,11 +187,11 @@ class RolloutEvidence:
 
     def _rate(self, moment: datetime) -> float:
         """The alias's requests a minute up to its last minute with traffic; 0 if it was idle for the last hour."""
+        if self._served_at is None or moment - self._served_at > RATE_MINUTES * MINUTE:
+            return 0.0
         latest = self.rows[-2 * RATE_MINUTES :]
         while latest and latest[-1].is_silent:
             latest.pop()
-        if not latest or moment - latest[-1].at > RATE_MINUTES * MINUTE:
-            return 0.0
         requests = [sum(counts.requests for counts in row.counts.values()) for row in latest]
         hour = requests[-RATE_MINUTES:]
         recent = requests[-RECENT_MINUTES:]

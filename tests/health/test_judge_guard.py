@@ -4,8 +4,11 @@ from functools import cache
 
 import pytest
 
+from benchmarks.judge import shipped
 from benchmarks.judge.cells import CLAIRVOYANT, OURS, PROBE, Sums, simulate
-from benchmarks.judge.traffic import Cell
+from benchmarks.judge.traffic import WEIGHTS, Cell
+from buddy_ops.core.project import read_settings
+from buddy_ops.core.settings import validate_settings
 
 SEED = (20,)
 
@@ -23,11 +26,11 @@ def test_good_versions_reach_100_percent_and_are_proved(traffic: int, p0: float)
     for policy in (OURS, PROBE):
         assert sums[policy].share("rolled back") == 0
         assert sums[policy].share("held") <= 0.02
-    assert sorted(sums[OURS].reached)[50] == 15
+    assert sorted(sums[OURS].reached)[50] == 10
 
 
 @pytest.mark.parametrize(
-    ("traffic", "p1", "failed"), [(6, 1.0, 6), (60, 0.2, 9), (600, 0.05, 16), (600, 1.0, 125), (6000, 0.05, 60)]
+    ("traffic", "p1", "failed"), [(6, 1.0, 7), (60, 0.2, 9), (600, 0.05, 17), (600, 1.0, 185), (6000, 0.05, 90)]
 )
 def test_bad_versions_are_caught_before_many_requests_have_failed(traffic: int, p1: float, failed: float) -> None:
     """None is missed; the failed requests stay near those of a judge that knows the rates and the onset."""
@@ -44,10 +47,10 @@ def test_a_probe_cuts_the_damage_of_a_broken_version_tenfold() -> None:
 
 
 def test_a_fault_that_begins_late_is_caught() -> None:
-    """A version that begins to fail at minute 12, on half of the traffic, is not missed."""
+    """A version that begins to fail at minute 12, on all of the traffic, is not missed."""
     sums = sample(Cell("late", 600, 0.003, 0.05, onset=12), 60)
     assert sums[OURS].missed == 0
-    assert sums[OURS].mean_failed <= 45
+    assert sums[OURS].mean_failed <= 95
 
 
 @pytest.mark.parametrize("rate", [0.05, 0.9])
@@ -61,3 +64,21 @@ def test_an_external_fault_is_not_blamed_on_the_version(rate: float) -> None:
 def test_failures_in_bursts_are_not_taken_for_a_bad_version() -> None:
     """Bursts of six within one version's minute: the dispersion of stable's history tempers the test."""
     assert sample(Cell("clumped", 600, 0.003, 0.003, clump=6.0), 100)[OURS].share("rolled back") == 0
+
+
+def test_a_version_that_fails_as_stable_always_did_is_not_blamed() -> None:
+    """Both fail 1.3 % for ever: where 100 % is reached, there too nobody is blamed."""
+    sums = sample(Cell("usual", 600, 0.013, 0.013), 60)[OURS]
+    assert sums.share("rolled back") == 0
+    assert len(sums.reached) > 40
+
+
+def test_the_benchmark_simulates_what_ships() -> None:
+    """Lateness, history, stages and limits are the product's own settings."""
+    settings = validate_settings(read_settings("prod")[0], "prod")
+    assert settings.health.history_minutes == shipped.HISTORY_MINUTES == 1440
+    assert settings.health.late_data_s == 60 * shipped.LATE_MINUTES == 120
+    weights = tuple(WEIGHTS[level] for level, _ in shipped.STAGES)
+    assert weights == tuple(percent / 100 for percent in settings.rollout.stages_percent)
+    assert {minutes for _, minutes in shipped.STAGES} == {settings.rollout.bake_minutes}
+    assert settings.rollout.watch_minutes == shipped.WATCH_MINUTES

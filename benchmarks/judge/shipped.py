@@ -1,0 +1,38 @@
+"""What ships: the values of parameters/prod.yaml and the settings' defaults. The benchmark simulates these."""
+
+from math import ceil
+
+from benchmarks.judge.traffic import WEIGHTS
+from buddy_ops.core.project import read_settings
+from buddy_ops.core.settings import validate_settings
+from buddy_ops.health.evidence import judge_policy
+from buddy_ops.health.judge import JudgePolicy
+
+ENVIRONMENT = "prod"
+
+SETTINGS = validate_settings(read_settings(ENVIRONMENT)[0], ENVIRONMENT)
+
+POLICY: JudgePolicy = judge_policy(SETTINGS)
+
+LATE_MINUTES = ceil(SETTINGS.health.late_data_s / 60)
+"""A minute is judged so many minutes after its end."""
+
+HISTORY_MINUTES = SETTINGS.health.history_minutes
+
+WATCH_MINUTES = ceil(SETTINGS.rollout.watch_minutes)
+
+Stages = tuple[tuple[int, int], ...]
+"""(level of the weight, minutes of bake) of each stage; the last is at 100 %."""
+
+
+def _stage(percent: float, minutes: float) -> tuple[int, int]:
+    """A stage of the policy; its weight must be one that is simulated (``WEIGHTS``)."""
+    return WEIGHTS.index(percent / 100), ceil(minutes)
+
+
+STAGES: Stages = tuple(_stage(percent, SETTINGS.rollout.bake_minutes) for percent in SETTINGS.rollout.stages_percent)
+
+PROBED: Stages = (_stage(SETTINGS.rollout.probe_percent, SETTINGS.rollout.probe_minutes), *STAGES)
+
+PROBED_FROM = SETTINGS.rollout.probe_from_requests_per_minute
+"""Requests a minute from which a probe comes first."""
