@@ -153,14 +153,14 @@ def rollback(
     from buddy_ops.notebook import approvals
 
     target = session.connect(environment, "rollback", dry_run=dry_run)
-    plan = rollback.plan_rollback(target, to_version)
+    plan = rollback.plan_rollback(target, to_version, typer.echo)
     # Not through rich: importing it would delay the rollback.
     typer.echo(plan)
     if yes or dry_run:
         approval = approvals.from_parameters(target, plan, approved_by or ())
     else:
         approval = approvals.in_terminal(target, plan)
-    done = rollback.run_rollback(target, plan, approval)
+    done = rollback.run_rollback(target, plan, approval, typer.echo)
     typer.echo(done)
     if target.settings.notify.topic_arn or target.settings.notify.slack_webhook:
         # Imported after the traffic has moved, and only where there is a channel.

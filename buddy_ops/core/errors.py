@@ -96,6 +96,11 @@ class AwsFailed(BuddyError):
         super().__init__(reference, what, now=now, next=next, facts={"code": code, **(facts or {})})
         self.code = code
 
+    @property
+    def passing(self) -> bool:
+        """Whether the same call may work in some seconds: AWS throttled it, was unavailable, or did not answer."""
+        return self.reference in ("aws-unavailable", "aws-unreachable") or isinstance(self, (Throttled, Unreachable))
+
 
 class NotFound(AwsFailed):
     """What the call names does not exist."""

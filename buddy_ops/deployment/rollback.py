@@ -5,8 +5,12 @@ module never decides that a rollback is due.
 """
 
 import threading
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import datetime, timedelta
+from functools import partial
+from typing import TypeVar
 
 from buddy_ops.aws import aliases, versions
 from buddy_ops.aws.aliases import Alias, AliasMoved
@@ -14,10 +18,19 @@ from buddy_ops.aws.session import Target
 from buddy_ops.aws.versions import Version
 from buddy_ops.core.errors import AwsFailed, BuddyError, InvalidInput, Refused
 from buddy_ops.core.plan import NOBODY, Approval, Plan
+from buddy_ops.core.progress import Progress
 from buddy_ops.core.text import join_words
 from buddy_ops.deployment._traffic import Traffic, alias_scope, delete_failsafes
 from buddy_ops.migrations import schema
 from buddy_ops.migrations.schema import SchemaMarker
+
+T = TypeVar("T")
+
+PATIENCE = timedelta(minutes=1)
+"""How long a rollback tries on while AWS throttles its calls or cannot be reached."""
+
+PAUSE = timedelta(seconds=3)
+"""How far apart these tries are."""
 
 CHECKS_S = 2.0
 """Real seconds that all checks before the write may take together; what is unknown by then is a warning."""
@@ -78,7 +91,7 @@ class _Lookups:
     markers: tuple[SchemaMarker | BuddyError, ...]
 
 
-def plan_rollback(target: Target, version: str = "") -> RollbackPlan:
+def plan_rollback(target: Target, version: str = "", tell: Progress | None = None) -> RollbackPlan:
     """Where the alias is, and where an immediate rollback moves it.
 
     It is the safe direction: one person's approval suffices in every environment, which is a plan's default.
@@ -86,6 +99,8 @@ def plan_rollback(target: Target, version: str = "") -> RollbackPlan:
     Args:
         version: the version to return to; empty: the previous one that is not marked bad. While traffic is split, our
             record says which of the two that is; where it does not, a version must be named.
+        tell: called with each wait. With it the call is tried for ``PATIENCE`` while AWS throttles or cannot be
+            reached; None: it fails at once.
 
     AWS: lambda:GetAlias, lambda:GetFunctionConfiguration, dynamodb:GetItem, reads only.
 
@@ -100,7 +115,7 @@ def plan_rollback(target: Target, version: str = "") -> RollbackPlan:
             next="Name one of the function's versions (parameter to_version).",
         )
     # A version that a person names is taken, even one that is marked bad.
-    alias = aliases.require_alias(target)
+    alias = _try_on(target, partial(aliases.require_alias, target), tell)
     destination = version or _destination(target, alias)
     warnings = check_destination(target, alias, destination)
     lost = alias.rollout.new_version if alias.rollout and alias.failsafe_triggered else None
@@ -131,8 +146,13 @@ def plan_rollback(target: Target, version: str = "") -> RollbackPlan:
     )
 
 
-def run_rollback(target: Target, plan: RollbackPlan, approval: Approval) -> RollbackResult:
+def run_rollback(
+    target: Target, plan: RollbackPlan, approval: Approval, tell: Progress | None = None
+) -> RollbackResult:
     """Move the traffic, then everything else; a second run finds the work done.
+
+    Args:
+        tell: as for ``plan_rollback``, here for every call that moves the traffic.
 
     AWS: lambda:GetAlias, lambda:UpdateAlias (writes), scheduler:DeleteSchedule (writes).
 
@@ -142,7 +162,7 @@ def run_rollback(target: Target, plan: RollbackPlan, approval: Approval) -> Roll
         AwsFailed: AWS could not be reached; ``now`` says what is live, as far as it could be read.
     """
     approval.must_cover(plan)
-    alias = aliases.require_alias(target)
+    alias = _try_on(target, partial(aliases.require_alias, target), tell)
     # Where the failsafe came first, the record still says that a rollout is in progress: it is closed.
     already = alias.serving == (plan.destination,) and not alias.failsafe_triggered
     if not already and approval.by == NOBODY:
@@ -150,7 +170,7 @@ def run_rollback(target: Target, plan: RollbackPlan, approval: Approval) -> Roll
     if not already and not target.dry_run:
         _require_schema(target, alias, plan.destination)
         traffic = Traffic(target, alias, run=target.run, stable=plan.destination)
-        traffic.roll_back(plan.away_from)
+        _try_on(target, partial(traffic.roll_back, plan.away_from), tell)
         alias = traffic.alias
     # From here on nothing can stop or undo the rollback.
     target.journal.append("rollback", to=plan.destination, away_from=plan.away_from, by=approval.by, already=already)
@@ -208,6 +228,27 @@ def which_is_stable(target: Target, alias: Alias) -> Refused:
         next=f"Find out which version is good. Then name it: rollback/immediate with to_version {alias.primary} keeps "
         f"v{alias.primary}, with to_version {alias.additional} keeps v{alias.additional}.",
     )
+
+
+def _try_on(target: Target, call: Callable[[], T], tell: Progress | None) -> T:
+    """A call's result, tried again for ``PATIENCE``: what AWS throttles now it takes in some seconds.
+
+    Raises:
+        AwsFailed: the call's, where trying again cannot help, or after the last try.
+    """
+    deadline = target.clock.now() + PATIENCE
+    while True:
+        try:
+            return call()
+        except AwsFailed as failure:
+            again = target.clock.now() + PAUSE
+            if tell is None or not failure.passing or again > deadline:
+                raise
+            target.journal.append("failed", says=failure.what)
+            # A terminal that is gone must not stop the rollback.
+            with suppress(OSError, ValueError):
+                tell(f"{failure.what} Trying again every {PAUSE.seconds} s until {deadline:%H:%M:%S} UTC.")
+            target.clock.sleep_until(again)
 
 
 def _destination(target: Target, alias: Alias) -> str:

@@ -453,7 +453,7 @@ def plan_decision(target: Target, assessment: Assessment, decision: str, review:
     )
     if decision == "fix forward":
         return forward
-    back = rollback.plan_rollback(target)
+    back = rollback.plan_rollback(target, tell=no_progress)
     return replace(
         forward,
         title=back.title,
@@ -479,7 +479,7 @@ def run_decision(target: Target, plan: DecisionPlan, approval: Approval, inciden
     target.journal.append("decided", decision=decision, by=approval.by)
     moved = None
     if plan.back is not None:
-        moved = rollback.run_rollback(target, plan.back, approve_part(approval, plan.back))
+        moved = rollback.run_rollback(target, plan.back, approve_part(approval, plan.back), no_progress)
     stored = incident_review.store_review_date(target, plan.review, plan.version, by=approval.by, incident=incident)
     return DecisionResult(plan.version, moved, stored)
 

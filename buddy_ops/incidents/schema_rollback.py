@@ -76,7 +76,7 @@ def plan_schema_rollback(
         InvalidInput: ``unknown-migration``, ``invalid-parameters``.
     """
     due = incident_review.parse_review_date(target, review)
-    back = rollback.plan_rollback(target, version)
+    back = rollback.plan_rollback(target, version, no_progress)
     then = [*back.then, f"deployments are frozen for {freeze_hours:g} h"]
     calls = [*back.calls, "ssm:PutParameter freeze"]
     if migration:
@@ -109,7 +109,7 @@ def move_traffic(target: Target, plan: SchemaRollbackPlan, approval: Approval) -
         Refused: ``approval-void``; and what the rollback raises: then nothing was frozen.
     """
     approval.must_cover(plan)
-    moved = rollback.run_rollback(target, plan.back, assessment.approve_part(approval, plan.back))
+    moved = rollback.run_rollback(target, plan.back, assessment.approve_part(approval, plan.back), no_progress)
     try:
         frozen = assessment.freeze_or_say(target, plan.reason, plan.freeze_hours, approval.by)
     except BuddyError as error:

@@ -169,9 +169,16 @@ def compare_schemas(target: Target, version: Version, found: Iterable[SchemaMark
     Raises:
         Refused: ``schema-incompatible``, with what to do instead.
     """
-    declared = schema_range_of(target, version)
+    markers = tuple(found)
+    if not markers:
+        return []
+    try:
+        declared = schema_range_of(target, version)
+    except BuddyError as error:
+        # What cannot be read is a doubt: a rollback may depend on it.
+        return [f"whether v{version.number} is compatible with the tables is unknown: {error.what}"]
     doubts = []
-    for marker in found:
+    for marker in markers:
         if isinstance(marker, BuddyError):
             doubts.append(f"the schema of a table is unknown: {marker.what}")
         elif declared is None:

@@ -9,10 +9,12 @@ import pytest
 from buddy_ops.aws import aliases, failsafe
 from buddy_ops.aws.aliases import AliasMoved, RolloutState, decode_rollout_state
 from buddy_ops.aws.session import Target
-from buddy_ops.core.errors import AwsFailed, InvalidInput, Refused
+from buddy_ops.core.errors import AwsFailed, InvalidInput, Refused, Throttled
+from buddy_ops.core.progress import no_progress
 from buddy_ops.deployment import _traffic, rollback, rollout
 from buddy_ops.deployment.rollback import RollbackResult
 from tests.conftest import Situation, abandon, approve, call_failed, intercept
+from tests.resilience.harness import no_backoff
 
 Bring = Callable[..., Situation]
 WRITES = ("UpdateAlias", "CreateAlias", "DeleteAlias", "UpdateFunctionCode", "PublishVersion", "CreateSchedule")
@@ -571,3 +573,79 @@ def test_what_the_alias_says_is_told_in_words(quick: Bring) -> None:
         "v3, v4",
     ):
         assert part in told
+
+
+# What cannot be read, or is throttled
+
+
+KEY = "arn:aws:kms:us-east-1:123456789012:key/1234abcd-12ab-34cd-56ef-1234567890ab"
+
+
+@pytest.mark.parametrize("environment", ["sandbox", "prod"])
+def test_variables_that_cannot_be_decrypted_are_a_doubt(quick: Bring, environment: str) -> None:
+    """On-call may not use the function's KMS key: the plan says what it could not see, and the traffic moves."""
+    here = quick(environment=environment)
+    lam = here.client("lambda")
+    lam.update_function_configuration(
+        FunctionName=here.function, KMSKeyArn=KEY, Environment={"Variables": {"TABLE": "reminders"}}
+    )
+    here.ask("advance", seconds=10)
+    publish(here, "2.0.0")
+    publish(here, "3.0.0")
+    put(here, "3", replace(RECORD, stable_version="2", new_version="3"))
+    here.ask("set", lambda_kms_denied=True)
+    mine = here.connect("rollback")
+    plan = rollback.plan_rollback(mine)
+    assert any("does not show the environment variables" in each for each in plan.reasons)
+    assert rollback.run_rollback(mine, plan, approve(mine, plan)).serving == "2"
+    assert served(here) == ("2", {})
+
+
+@pytest.mark.parametrize("operation", ["GetAlias", "UpdateAlias"])
+def test_throttled_rollback_tries_on_for_a_minute_and_says_so(quick: Bring, operation: str) -> None:
+    """AWS throttles for half a minute: the traffic moves all the same. Without end: the error after a minute."""
+    here = quick()
+    publish(here, "2.0.0")
+    put(here, "2", RECORD)
+    told: list[str] = []
+    with no_backoff():
+        here.ask("chaos", kind="throttled", operation=operation, times=3 * 8)
+        mine = here.connect("rollback")
+        plan = rollback.plan_rollback(mine, tell=told.append)
+        done = rollback.run_rollback(mine, plan, approve(mine, plan), told.append)
+        assert done.serving == "1" and served(here) == ("1", {})
+        assert len(told) == 8 and "Trying again every 3 s until" in told[0]
+        put(here, "2", RECORD)
+        here.ask("chaos", kind="throttled", operation=operation, times=10_000)
+        began = mine.clock.now()
+        with pytest.raises(Throttled):
+            roll_back_patiently(mine)
+        here.ask("chaos")
+    assert 50 <= (mine.clock.now() - began).total_seconds() <= 70
+    assert served(here) == ("2", {})
+
+
+def roll_back_patiently(mine: Target) -> RollbackResult:
+    plan = rollback.plan_rollback(mine, tell=no_progress)
+    return rollback.run_rollback(mine, plan, approve(mine, plan), no_progress)
+
+
+def test_rollback_that_is_denied_does_not_wait(quick: Bring) -> None:
+    """Only what passes by itself is tried again; a terminal that is gone does not matter."""
+    here = quick()
+    publish(here, "2.0.0")
+    put(here, "2", RECORD)
+    mine = here.connect("rollback")
+    plan = rollback.plan_rollback(mine)
+    here.ask("chaos", kind="denied", operation="UpdateAlias", times=10_000)
+    began = mine.clock.now()
+    with pytest.raises(AwsFailed, match="access-denied"):
+        rollback.run_rollback(mine, plan, approve(mine, plan), no_progress)
+    assert (mine.clock.now() - began).total_seconds() < 5
+
+    def gone(line: str) -> None:
+        raise BrokenPipeError
+
+    with no_backoff():
+        here.ask("chaos", kind="throttled", operation="UpdateAlias", times=3)
+        assert rollback.run_rollback(mine, plan, approve(mine, plan), gone).serving == "1"
