@@ -59,7 +59,7 @@ def required_actions(
     Args:
         environment: whose freezes and roles.
         settings: the names of function, alias, schedule group, archive and the failsafe's role.
-        where: 'partition', 'account' and 'region'.
+        where: 'partition', 'account' and 'region'; 'log_group' where it is not Lambda's default.
     """
     names = {
         "AWS::Partition": where["partition"],
@@ -68,22 +68,36 @@ def required_actions(
         "Archive.Arn": f"arn:{where['partition']}:s3:::{settings.archive.bucket}",
         "Environment": environment,
         "FunctionName": settings.function,
+        "LogGroupName": where.get("log_group", ""),
         "AliasName": settings.alias,
         "SchedulerRoleName": lease_role(settings, where).partition(":role/")[2],
     }
     found: dict[str, tuple[str, ...]] = {}
     for statement in _statements(role):
-        resource = statement["Resource"]
-        if "Archive" in resource and not settings.archive.bucket:
-            continue
-        resource = re.sub(r"\$\{([\w:.]+)\}", lambda match: names[match[1]], resource)
-        # The template creates no schedule group: it grants the default one.
-        resource = resource.replace(":schedule/default/", f":schedule/{settings.lease.group}/")
         actions = statement["Action"]
         if isinstance(actions, str):
             actions = [actions]
-        found[resource] = (*found.get(resource, ()), *actions)
+        for template in _resources(statement["Resource"], has_log_group=bool(names["LogGroupName"])):
+            if "Archive" in template and not settings.archive.bucket:
+                continue
+            # The template creates no schedule group: it grants the default one.
+            granted = template.replace(":schedule/default/", f":schedule/{settings.lease.group}/")
+            resource = re.sub(r"\$\{([\w:.]+)\}", lambda match: names[match[1]], granted)
+            found[resource] = (*found.get(resource, ()), *actions)
     return found
+
+
+def _resources(given: object, *, has_log_group: bool) -> Iterator[str]:
+    """The resources of a statement; one under !If [HasLogGroup, ...] only where there is such a group."""
+    match given:
+        case str():
+            yield given
+        case ["HasLogGroup", resource, _]:
+            if has_log_group:
+                yield str(resource)
+        case [*several]:
+            for one in several:
+                yield from _resources(one, has_log_group=has_log_group)
 
 
 def lease_role(settings: Settings, where: Mapping[str, str]) -> str:

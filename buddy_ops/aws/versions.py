@@ -5,7 +5,6 @@ $LATEST is shared by all runs, so each write is guarded by what was read of it.
 
 import hashlib
 import json
-import re
 from base64 import b64decode, b64encode
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -13,6 +12,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING
 
 from buddy_ops.aws.errors import incomplete_reply
+from buddy_ops.aws.function_log import LogConfig, reported_s
 from buddy_ops.aws.session import Target
 from buddy_ops.core.errors import AwsFailed, BuddyError, InvalidInput, NotFound
 from buddy_ops.core.text import parse_utc
@@ -35,9 +35,6 @@ USABLE = ("Active", "Inactive")
 """States in which a version can serve. Lambda sets one that was not invoked for weeks to Inactive, and starts it again
 with the next request."""
 
-REPORTED_MS = re.compile(r"\t(?:Init )?Duration: ([\d.]+) ms")
-"""The times in a REPORT line: the request's own, and that of a cold start before it."""
-
 
 @dataclass(frozen=True, kw_only=True)
 class Version:
@@ -51,7 +48,7 @@ class Version:
         state: 'Active', 'Inactive', 'Pending' or 'Failed'.
         update: 'Successful', 'InProgress' or 'Failed': the last update of $LATEST.
         reason: why AWS left it in this state, or did not update it.
-        log_group: empty: Lambda's default.
+        log: where and how it writes its log.
         settings: the values of ``TAKEN_OVER``, None for one that is not set.
         environment: as Lambda shows it. The values may be secrets: they are never shown or journaled.
     """
@@ -67,7 +64,7 @@ class Version:
     reason: str
     role: str
     timeout_s: int
-    log_group: str
+    log: LogConfig
     settings: Mapping[str, object]
     environment: "EnvironmentResponseTypeDef" = field(repr=False)
 
@@ -202,13 +199,13 @@ class InvocationResult:
         payload: the JSON that it returned.
         failure: Lambda's FunctionError; None: it raised nothing.
         version: the number of the version that answered.
-        took_s: its own time, a cold start included, in seconds.
+        took_s: its own time, a cold start included, in seconds; None: Lambda did not report it.
     """
 
     payload: object
     failure: str | None
     version: str
-    took_s: float
+    took_s: float | None
 
 
 def invoke(target: Target, version: str, event: Mapping[str, object]) -> InvocationResult:
@@ -223,7 +220,6 @@ def invoke(target: Target, version: str, event: Mapping[str, object]) -> Invocat
         FunctionName=target.settings.function, Qualifier=version, LogType="Tail", Payload=json.dumps(event).encode()
     )
     # Lambda's own figures do not include this machine's network.
-    took_ms = REPORTED_MS.findall(b64decode(reply.get("LogResult", "")).decode(errors="replace"))
     try:
         payload = json.loads(reply["Payload"].read() or b"{}")
     except ValueError as error:
@@ -234,7 +230,7 @@ def invoke(target: Target, version: str, event: Mapping[str, object]) -> Invocat
         payload=payload,
         failure=reply.get("FunctionError"),
         version=reply.get("ExecutedVersion", ""),
-        took_s=sum(map(float, took_ms)) / 1000,
+        took_s=reported_s(b64decode(reply.get("LogResult", "")).decode(errors="replace")),
     )
 
 
@@ -252,7 +248,7 @@ def _version(reply: "Reply") -> Version:
         reason=reply.get("StateReason") or reply.get("LastUpdateStatusReason") or "no reason given",
         role=reply["Role"],
         timeout_s=reply["Timeout"],
-        log_group=reply.get("LoggingConfig", {}).get("LogGroup", ""),
+        log=LogConfig.of(reply),
         settings={name: reply.get(name) for name in TAKEN_OVER},
         environment=reply.get("Environment", {}),
     )

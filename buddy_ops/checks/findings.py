@@ -8,6 +8,7 @@ and HTML.
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -16,6 +17,7 @@ from functools import cached_property
 from buddy_ops.aws import aliases, freezes, versions
 from buddy_ops.aws.aliases import Alias, RolloutState
 from buddy_ops.aws.freezes import Freeze
+from buddy_ops.aws.function_log import default_group
 from buddy_ops.aws.permissions import Role
 from buddy_ops.aws.session import Target
 from buddy_ops.aws.versions import Version
@@ -210,10 +212,16 @@ class CheckContext:
 
     @property
     def arn_fields(self) -> dict[str, str]:
-        """Partition, account and region, as ``permissions`` takes them."""
+        """Partition, account, region and a log group that is not Lambda's default, as ``permissions`` takes them."""
         target = self.target
         partition = target.principal.split(":")[1]
-        return {"partition": partition, "account": target.account, "region": target.region}
+        fields = {"partition": partition, "account": target.account, "region": target.region}
+        # The check of the function reports that it cannot be read.
+        with suppress(BuddyError):
+            group = self.configuration.log.group
+            if group != default_group(target.settings.function):
+                fields["log_group"] = group
+        return fields
 
 
 @dataclass(frozen=True)

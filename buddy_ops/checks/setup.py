@@ -11,8 +11,10 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from buddy_ops.aws import permissions
+from buddy_ops.aws.function_log import LogConfig, default_group
 from buddy_ops.aws.permissions import Role
 from buddy_ops.aws.session import Target
+from buddy_ops.aws.versions import LATEST
 from buddy_ops.checks._shared import alarm_states, describe_freezes, rollout_state
 from buddy_ops.checks.findings import (
     QUOTED,
@@ -28,6 +30,7 @@ from buddy_ops.checks.findings import (
 )
 from buddy_ops.core import text
 from buddy_ops.core.errors import AwsFailed, InvalidInput, NotFound
+from buddy_ops.health import logs
 
 if TYPE_CHECKING:
     from types_boto3_cloudwatch.type_defs import DimensionFilterTypeDef
@@ -238,16 +241,36 @@ def _alarms(context: CheckContext) -> Finding:
 
 
 def _log_group(context: CheckContext) -> Finding:
+    """Whether the logs of the function and of the versions that serve can be read, and have what is read in them."""
     target = context.target
-    name = f"/aws/lambda/{target.settings.function}"
+    configs: dict[str, LogConfig] = {}
     # The check of the function reports that it is missing. Its log group may exist.
     with suppress(InvalidInput):
-        # A function may log to another group than Lambda's default.
-        name = context.configuration.log_group or name
-    groups = target.client("logs").describe_log_groups(logGroupNamePrefix=name)["logGroups"]
-    if any(group["logGroupName"] == name for group in groups):
-        return ok(name)
-    return warning(f"{name} does not exist: cold starts are unknown", "Lambda creates it with the first log entry.")
+        configs = logs.read_log_configs(target, logs.served_versions(target))
+        configs[LATEST] = context.configuration.log
+    groups = dict.fromkeys(config.group for config in configs.values()) or [default_group(target.settings.function)]
+    for name in groups:
+        listed = target.client("logs").describe_log_groups(logGroupNamePrefix=name)["logGroups"]
+        found = [group for group in listed if group["logGroupName"] == name]
+        if not found:
+            return warning(
+                f"{name} does not exist: cold starts are unknown", "Lambda creates it with the first log entry."
+            )
+        if found[0].get("logGroupClass") == "DELIVERY":
+            return warning(
+                f"{name} has the class DELIVERY: it cannot be searched, so cold starts are unknown",
+                "Set another log group in the function's LoggingConfig.",
+            )
+    silent = [number for number, config in configs.items() if not config.reports]
+    if silent:
+        versions = text.join_words("$LATEST" if number == LATEST else f"v{number}" for number in silent)
+        return warning(
+            f"{versions}: no reports of successful requests in the JSON log (SystemLogLevel WARN), so cold starts and "
+            "the durations of smoke tests are unknown",
+            "Set SystemLogLevel in the function's LoggingConfig to INFO, and publish.",
+        )
+    formats = {config.group: " (JSON)" if config.is_json else "" for config in configs.values()}
+    return ok(text.join_words(f"{name}{formats.get(name, '')}" for name in groups))
 
 
 def _channels(context: CheckContext) -> Finding:

@@ -88,6 +88,11 @@ def _attempt(target: Target, version: str, test: SmokeTest) -> SmokeTestResult:
     return SmokeTestResult(test.name, version, trouble, "")
 
 
+REPORT_MISSING = (
+    "Lambda's report of the request is not in its log. Set SystemLogLevel in the function's LoggingConfig to INFO"
+)
+
+
 def _trouble(test: SmokeTest, version: str, answer: InvocationResult) -> str | None:
     """What is wrong with an answer, or None."""
     said = answer.payload
@@ -97,6 +102,8 @@ def _trouble(test: SmokeTest, version: str, answer: InvocationResult) -> str | N
     # An alias or a wrong qualifier would test another version than the one that gets traffic.
     if answer.version != version:
         return f"v{answer.version or '?'} answered instead of v{version}"
+    if answer.took_s is None:
+        return f"its duration is unknown: {REPORT_MISSING}"
     if answer.took_s > test.within_s:
         return f"it took {answer.took_s:.1f} s (limit {test.within_s:g} s)"
     if not isinstance(said, dict) or "version" not in said or not isinstance(said.get("response"), dict):

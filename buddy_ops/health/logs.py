@@ -1,15 +1,19 @@
 """Logs Insights on the function's log: any query, and cold starts by version.
 
-Lambda writes the init duration of a new environment into the log's REPORT line, and into no standard metric.
+Lambda writes the init duration of a new environment into its report of the request in the log, and into no standard
+metric. Each version has a log group and a format of its own, and functions may share a group.
 """
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+from buddy_ops.aws import aliases, versions
+from buddy_ops.aws.function_log import LogConfig, default_group
 from buddy_ops.aws.session import Target
-from buddy_ops.core.errors import AwsFailed
+from buddy_ops.core.errors import AwsFailed, BuddyError, NotFound
 from buddy_ops.core.progress import Progress, no_progress
-from buddy_ops.core.text import count, duration
+from buddy_ops.core.text import count, duration, join_words
 from buddy_ops.health.metrics import MALFORMED
 
 INIT_BOUND_MS = 2000.0
@@ -18,9 +22,17 @@ INIT_BOUND_MS = 2000.0
 QUERY_POLL = timedelta(seconds=1)
 QUERY_POLLS = 60
 
+OWN_LINES = "parse @logStream /\\/(?:{function})?\\[(?<version>[^\\]]+)\\]/ | filter version like /./ "
+"""The beginning of a query: the lines of our function, with the version that wrote each.
+
+A stream is DATE/[VERSION]ID, in a group that functions may share DATE/FUNCTION[VERSION]ID.
+"""
+
 COLD_STARTS_QUERY = (
-    'filter @type = "REPORT" | parse @logStream /\\[(?<version>[^\\]]+)\\]/ '
-    "| stats count(*) as invocations, count(@initDuration) as cold, pct(@initDuration, 95) as init by version"
+    f"{OWN_LINES}"
+    '| filter @type = "REPORT" or type = "platform.report" '
+    "| fields coalesce(@initDuration, record.metrics.initDurationMs) as init_ms "
+    "| stats count(*) as invocations, count(init_ms) as cold, pct(init_ms, 95) as init by version"
 )
 
 
@@ -59,20 +71,76 @@ class ColdStartsReading:
         return "\n".join([*map(str, self.found), *advice]) or "No invocation was logged."
 
 
+def served_versions(target: Target) -> tuple[str, ...]:
+    """The versions that the alias serves, and those of its record, newest first. AWS: lambda:GetAlias, reads only.
+
+    Raises:
+        InvalidInput: ``function-missing``.
+    """
+    alias = aliases.read_alias(target)
+    if alias is None:
+        return ()
+    found = set(alias.serving)
+    if alias.rollout is not None:
+        found |= {alias.rollout.stable_version, alias.rollout.new_version}
+    return tuple(sorted(filter(str.isdecimal, found), key=int, reverse=True))
+
+
+def read_log_configs(target: Target, numbers: Collection[str]) -> dict[str, LogConfig]:
+    """The log configuration of versions, by number; one that cannot be read has Lambda's default.
+
+    AWS: lambda:GetFunctionConfiguration, reads only.
+    """
+    configs = {}
+    for number in numbers:
+        try:
+            configs[number] = versions.read_version(target, number).log
+        except BuddyError:
+            # A version that was deleted, or that the role may not read: its log may well be where logs usually are.
+            configs[number] = LogConfig(default_group(target.settings.function))
+    return configs
+
+
 def query_log(
-    target: Target, query: str, since: datetime, until: datetime, watch: Progress = no_progress
+    target: Target,
+    query: str,
+    since: datetime,
+    until: datetime,
+    watch: Progress = no_progress,
+    *,
+    groups: Collection[str] = (),
 ) -> list[dict[str, str]]:
     """What Logs Insights answers about the function's log: one mapping of fields per row.
 
     Args:
+        query: ``{function}`` in it is replaced by the function's name.
         watch: called with a line of progress at each poll.
+        groups: the log groups to search, one after another; by default Lambda's own for the function. One that does
+            not exist is left out, unless no other exists.
 
     AWS: logs:StartQuery, logs:GetQueryResults, reads only; Logs Insights bills the data that it scans.
 
     Raises:
         AwsFailed: ``query-unfinished``, and whatever AWS refuses.
     """
-    group = f"/aws/lambda/{target.settings.function}"
+    query = query.replace("{function}", target.settings.function)
+    rows = []
+    missing: NotFound | None = None
+    found = False
+    for group in groups or [default_group(target.settings.function)]:
+        try:
+            rows += _query_group(target, group, query, since=since, until=until, watch=watch)
+            found = True
+        except NotFound as failure:
+            missing = failure
+    if missing is not None and not found:
+        raise missing
+    return rows
+
+
+def _query_group(
+    target: Target, group: str, query: str, *, since: datetime, until: datetime, watch: Progress
+) -> list[dict[str, str]]:
     client = target.client("logs")
     started = client.start_query(
         logGroupName=group,
@@ -81,7 +149,7 @@ def query_log(
         endTime=int(until.timestamp()),
     )
     for poll in range(QUERY_POLLS):
-        watch(f"Searching the log of {target.settings.function} (poll {poll + 1} of at most {QUERY_POLLS})")
+        watch(f"Searching the log {group} (poll {poll + 1} of at most {QUERY_POLLS})")
         reply = client.get_query_results(queryId=started["queryId"])
         if reply["status"] == "Complete":
             return [{cell["field"]: cell["value"] for cell in row} for row in reply["results"]]
@@ -95,12 +163,25 @@ def query_log(
 
 
 def read_cold_starts(target: Target, since: datetime, until: datetime) -> tuple[ColdStarts, ...]:
-    """Cold starts by version. AWS: as ``query_log``.
+    """Cold starts by version, in the logs of the versions that the alias serves and of its record.
+
+    AWS: lambda:GetAlias, GetFunctionConfiguration, and as ``query_log``.
 
     Raises:
-        AwsFailed: as ``query_log``.
+        AwsFailed: ``reports-not-logged``: a version logs no report of most requests; and as ``query_log``.
     """
-    rows = query_log(target, COLD_STARTS_QUERY, since, until)
+    configs = read_log_configs(target, served_versions(target))
+    silent = sorted((number for number, config in configs.items() if not config.reports), key=int)
+    if silent:
+        raise AwsFailed(
+            "reports-not-logged",
+            f"The log of {join_words(f'v{number}' for number in silent)} has no reports of successful requests "
+            "(SystemLogLevel WARN).",
+            next="Set SystemLogLevel in the function's LoggingConfig to INFO. It holds from the next version on.",
+            code="reports-not-logged",
+        )
+    groups = dict.fromkeys(config.group for config in configs.values())
+    rows = query_log(target, COLD_STARTS_QUERY, since, until, groups=groups)
     return tuple(
         ColdStarts(
             version=row["version"],
@@ -116,7 +197,7 @@ def describe_cold_starts(target: Target, since: datetime, until: datetime) -> Co
     """As ``read_cold_starts``, but a log that cannot be read is reported, never raised."""
     try:
         return ColdStartsReading(read_cold_starts(target, since, until))
-    except AwsFailed as failure:
+    except BuddyError as failure:
         return ColdStartsReading((), f"Cold starts are unknown. {failure.what}")
     except MALFORMED as error:
         return ColdStartsReading((), f"Cold starts are unknown. The log's answer could not be read ({error}).")

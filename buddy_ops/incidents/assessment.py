@@ -5,8 +5,6 @@ It recommends, with reasons, by the thirty-minute rule. A person decides; until 
 Source: the deployment guide, 'Emergencies': stop, assess, decide, execute, communicate, review within 24 hours.
 """
 
-import json
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
@@ -31,42 +29,16 @@ from buddy_ops.core.text import (
 )
 from buddy_ops.deployment import rollback
 from buddy_ops.deployment.rollback import RollbackPlan, RollbackResult
-from buddy_ops.health import logs, metrics
+from buddy_ops.health import metrics
 from buddy_ops.health.judge import Counts
-from buddy_ops.health.metrics import MALFORMED
 from buddy_ops.incidents import review as incident_review
+from buddy_ops.incidents.error_lines import ErrorKind, read_error_kinds
 
 ROLLBACK_AGE = timedelta(minutes=30)
 """Younger deployments are rolled back. Source: the deployment guide, the thirty-minute rule."""
 
 LONGEST_WINDOW = timedelta(hours=6)
-LINES_LIMIT = 10_000
-"""Rows in one reply of Logs Insights. Source: CloudWatch Logs API reference, StartQuery."""
-
-ERROR_LINES = (
-    "fields @timestamp, @message | parse @logStream /\\[(?<version>[^\\]]+)\\]/ "
-    '| filter version = "{version}" and @message not like /^(START|END|REPORT) / '
-    "and @message like /(?i)\\berror\\b|exception|timed out|exited|fatal|apologised/ "
-    f"| sort @timestamp desc | limit {LINES_LIMIT}"
-)
-NAMED_ERROR = re.compile(r"\b((?:\w+\.)*\w+(?:Error|Exception|Fault))\b")
-VARYING_PART = re.compile(r"\b[0-9a-f]{8}-[0-9a-f-]{27}\b|\b\d[\w:.-]*\b|[\w-]{25,}")
-RUNTIME_FAILURES = ("Task timed out", "Runtime exited")
-EXAMPLE_LIMIT = 160
-KIND_LIMIT = 80
-
 Choice = Literal["roll back", "fix forward"]
-
-
-@dataclass(frozen=True)
-class ErrorKind:
-    """Error lines of one kind. ``first`` and ``last`` are the log's own times; ``example`` is the newest, cut."""
-
-    name: str
-    lines: int
-    first: str
-    last: str
-    example: str
 
 
 @dataclass(frozen=True)
@@ -285,7 +257,7 @@ def assess_deployment(target: Target, watch: Progress = no_progress) -> Assessme
     compared = tuple(dict.fromkeys(filter(None, (version, destination, alias.primary))))
     until = metrics.published_until(target, now)
     reading = metrics.read_minutes(target, compared, lambda _: alias.primary, since=floor_minute(since), until=until)
-    kinds, unlogged = _error_kinds(target, version, since, watch)
+    kinds, unlogged = read_error_kinds(target, version, since, watch)
     unmeasured = f"metrics could not be read: {reading.trouble}" if reading.trouble else ""
     recommended, reasons = recommend_decision(now - deployed, destination, obstacle, doubts)
     target.journal.append(
@@ -342,51 +314,6 @@ def recommend_decision(
         f"If users are affected now, roll back all the same. {possible}",
         *doubts,
     )
-
-
-def kind_of(message: str) -> str:
-    """The kind of an error line: the error's name, or the line without what differs from request to request."""
-    try:
-        document = json.loads(message)
-        message = str(document.get("errorType") or document.get("message") or message)
-    except (ValueError, AttributeError):
-        pass  # not a JSON object: the line is plain text
-    if named := NAMED_ERROR.search(message):
-        return named[1]
-    for failure in RUNTIME_FAILURES:
-        if failure in message:
-            return failure
-    first_line = next(iter(message.strip().splitlines()), "an empty line")
-    return " ".join(VARYING_PART.sub("…", first_line).split())[:KIND_LIMIT]
-
-
-def group_errors(lines: Iterable[tuple[str, str]]) -> tuple[ErrorKind, ...]:
-    """Error lines (time, message), newest first, by kind; the most frequent kind first."""
-    groups: dict[str, list[tuple[str, str]]] = {}
-    for at, message in lines:
-        groups.setdefault(kind_of(message), []).append((at, message))
-    kinds = []
-    for name, group in groups.items():
-        newest_at, newest = group[0]
-        oldest_at, _ = group[-1]
-        example = " ".join(newest.split())[:EXAMPLE_LIMIT]
-        kinds.append(ErrorKind(name, len(group), first=oldest_at[:19], last=newest_at[:19], example=example))
-    return tuple(sorted(kinds, key=lambda kind: (-kind.lines, kind.name)))
-
-
-def _error_kinds(target: Target, version: str, since: datetime, watch: Progress) -> tuple[tuple[ErrorKind, ...], str]:
-    """The version's error lines by kind, and what could not be read."""
-    query = ERROR_LINES.replace("{version}", version)
-    try:
-        rows = logs.query_log(target, query, since, until=target.clock.now(), watch=watch)
-        kinds = group_errors((row["@timestamp"], row["@message"]) for row in rows)
-    except AwsFailed as failure:
-        return (), f"the log could not be read: {failure.what}"
-    except MALFORMED as error:
-        return (), f"the log could not be read: malformed reply ({error})"
-    if len(rows) == LINES_LIMIT:
-        return kinds, f"only the newest {LINES_LIMIT:,} error lines are counted"
-    return kinds, ""
 
 
 def _deployed(target: Target, alias: Alias, version: str) -> datetime:

@@ -25,6 +25,8 @@ HEARD = (
     "request_id",
     "memory_mb",
     "lines",
+    "log",
+    "logged",
 )
 
 

@@ -429,7 +429,7 @@ class TestInsights:
             "fields @duration / 1000",
             "filter @duration",
             "filter @message not = 'a'",
-            "filter level = 'ERROR'",
+            "filter severity = 'ERROR'",
             "filter @message like /(/",
             "parse @message 'a*' as x, y",
             "parse @message /(a)/",

@@ -110,7 +110,8 @@ def policy(name: str) -> Grants:
 
 
 def listed(value: Any) -> list[str]:
-    return value if isinstance(value, list) else [value]
+    """The texts of a list; what stands under !If is for another log group than Lambda's default, which is used here."""
+    return [each for each in (value if isinstance(value, list) else [value]) if isinstance(each, str)]
 
 
 def granted(role: Role) -> Grants:

@@ -10,7 +10,7 @@ from buddy_ops.aws import checklist_store, freezes
 from buddy_ops.aws.session import Target
 from buddy_ops.core.errors import InvalidInput, Refused
 from buddy_ops.deployment import rollout
-from buddy_ops.incidents import assessment
+from buddy_ops.incidents import assessment, error_lines
 from buddy_ops.incidents.assessment import DecisionPlan
 from tests.conftest import Situation, abandon, approve
 
@@ -93,12 +93,12 @@ def test_the_thirty_minute_rule(age: int, destination: str, choice: str, said: s
 )
 def test_the_kind_of_a_line(line: str, kind: str) -> None:
     """The error's own name, or the line without what differs from one request to the next."""
-    assert assessment.kind_of(line) == kind
+    assert error_lines.kind_of(line) == kind
 
 
 def test_hostile_lines_do_no_harm_in_the_table() -> None:
     """Markup, pipes and backticks of a log line end neither the table nor the code in it."""
-    (kind,) = assessment.group_errors([("2026-11-22 03:12:00.000", "error <script>alert(1)</script> | `x`")])
+    (kind,) = error_lines.group_errors([("2026-11-22 03:12:00.000", "error <script>alert(1)</script> | `x`")])
     at = datetime(2026, 11, 22, tzinfo=UTC)
     found = assessment.Assessment(
         version="2", deployed=at, at=at, counts={}, kinds=(kind,), destination="1", resource="fn:live", serves="100 % v2",

@@ -17,6 +17,7 @@ from typing import Any
 
 from buddy_sandbox import builds
 from buddy_sandbox.faults import FaultProfile
+from buddy_sandbox.log_lines import LogConfig
 from buddy_sandbox.wire import AwsError, Params
 
 ACCOUNT = "123456789012"
@@ -54,8 +55,7 @@ class VersionConfig:
 
     timeout_s: int
     memory_mb: int
-    log_group: str = ""
-    json_logs: bool = False
+    log: LogConfig
 
 
 @dataclass(frozen=True)

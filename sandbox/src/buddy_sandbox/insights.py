@@ -1,13 +1,14 @@
 """Logs Insights: a subset of its query language, over log events.
 
-Knows ``fields``, ``filter``, ``parse``, ``stats``, ``sort`` and ``limit``, and the fields that Insights discovers in
-Lambda's lines. Never answers a query that it does not wholly understand, or that names a field it does not know: that
-is ``Malformed``.
+Knows ``fields`` (with ``coalesce``), ``filter``, ``parse``, ``stats``, ``sort`` and ``limit``, and the fields that
+Insights discovers in Lambda's lines, as text or as JSON. Never answers a query that it does not wholly understand, or
+that names a field it does not know: that is ``Malformed``.
 
 Source: CloudWatch Logs user guide, 'CloudWatch Logs Insights language query syntax'.
 """
 
 import hashlib
+import json
 import math
 import operator
 import re
@@ -31,6 +32,13 @@ REPORT = {
     "Max Memory Used": ("@maxMemoryUsed", 1e6),
 }
 """The parts of a REPORT line: the field that each becomes, and what its number is multiplied by (MB to bytes)."""
+JSON_FIELDS = {
+    *("time", "type", "timestamp", "level", "log_level", "message", "requestId", "errorType", "errorMessage"),
+    *("record.requestId", "record.status", "record.errorType", "record.version", "record.functionVersion"),
+    *("record.metrics.durationMs", "record.metrics.billedDurationMs", "record.metrics.initDurationMs"),
+    *("record.metrics.memorySizeMB", "record.metrics.maxMemoryUsedMB"),
+}
+"""What a query may name of JSON lines: Insights discovers every member, by its path."""
 _PLATFORM = re.compile(r"(START|END|REPORT) RequestId: (\S+)")
 _REQUEST = re.compile(r"(?:(?:\S+\s){0,2}|.*\bRequestId: )([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})\b")
 _TOKEN = re.compile(
@@ -72,9 +80,28 @@ class Event(NamedTuple):
                 name, _, value = part.partition(": ")
                 if name in REPORT and (number := _number(value.split(" ")[0])) is not None:
                     row[REPORT[name][0]] = number * REPORT[name][1]
+        elif self.message.startswith("{"):
+            row |= _members(self.message)
         elif request := _REQUEST.match(self.message):
             row["@requestId"] = request[1]
         return row
+
+
+def _members(message: str) -> Row:
+    """The members of a JSON line, by their paths; of any other line, none."""
+    try:
+        whole = json.loads(message)
+    except ValueError:
+        return {}
+    found: Row = {}
+    rest = [("", whole)]
+    while rest:
+        path, value = rest.pop()
+        if isinstance(value, dict):
+            rest += [(f"{path}.{name}".lstrip("."), inner) for name, inner in value.items()]
+        elif isinstance(value, str | int | float) and not isinstance(value, bool):
+            found[path] = value
+    return found
 
 
 class Query(NamedTuple):
@@ -124,7 +151,7 @@ class Parser:
     """Recursive descent over a query's tokens. Raises Malformed."""
 
     def __init__(self, text: str) -> None:
-        self.known = {*SYSTEM, *(name for name, _ in REPORT.values())}
+        self.known = {*SYSTEM, *JSON_FIELDS, *(name for name, _ in REPORT.values())}
         self.columns: list[str] = []
         self.grouped = False
         self._tokens: list[tuple[str, str]] = [("end", "the end")]
@@ -192,10 +219,26 @@ class Parser:
             raise Malformed(f"regular expression: {error}") from None
 
     def _fields(self) -> Step:
-        pairs = self._several(lambda: (name := self._field(), self._alias(name)))
+        pairs = self._several(lambda: (names := self._names(), self._alias(names[0])))
         self.columns += [alias for _, alias in pairs if alias not in self.columns]
         self.known |= {alias for _, alias in pairs}
-        return lambda rows: [row | {alias: row[name] for name, alias in pairs if name in row} for row in rows]
+
+        def step(rows: list[Row]) -> list[Row]:
+            for row in rows:
+                found = ((alias, next((name for name in names if name in row), None)) for names, alias in pairs)
+                row.update({alias: row[name] for alias, name in found if name is not None})
+            return rows
+
+        return step
+
+    def _names(self) -> list[str]:
+        """A field, or the fields of a ``coalesce``, whose first one with a value counts."""
+        if not self._accept("coalesce"):
+            return [self._field()]
+        self._expect("(")
+        names = self._several(self._field)
+        self._expect(")")
+        return names
 
     def _filter(self) -> Step:
         test = self._either()

@@ -18,7 +18,8 @@ from werkzeug.wrappers import Response
 from buddy_sandbox.faults import PROFILES, FaultProfile
 from buddy_sandbox.functions import Function, Routing, Version, VersionConfig, busy, pick
 from buddy_sandbox.lambda_control import ControlPlane, Time
-from buddy_sandbox.runtime import Build, Execution, Request, Runtime, log_lines
+from buddy_sandbox.log_lines import Invocation, LogConfig, write
+from buddy_sandbox.runtime import Build, Execution, Request, Runtime
 from buddy_sandbox.wire import AwsError, Params, Raw, Service
 
 UNPROFILED_INIT_MS = 250.0
@@ -40,8 +41,15 @@ class Telemetry(Protocol):
         request_id: str,
         memory_mb: int,
         lines: list[str],
+        log: LogConfig,
+        logged: list[str],
     ) -> None:
-        """One invocation that ran, started ``at``; ``lines`` are what the handler printed."""
+        """One invocation that ran, started ``at``.
+
+        Args:
+            lines: what the handler printed, and what Lambda says of a failure.
+            logged: all lines of its log, as ``log`` configures it.
+        """
 
     def throttled(self, function: str, resource: str, at: float) -> None:
         """One invocation that was refused for lack of concurrency."""
@@ -113,12 +121,13 @@ class Lambda(ControlPlane):
         return self._serving(function, version).code.profile or PROFILES["good"]
 
     def version_config(self, function: str, version: str) -> VersionConfig:
-        """A version's timeout and memory. Raises AwsError for an unknown version."""
+        """A version's timeout, memory and logging. Raises AwsError for an unknown version."""
         config = self._serving(function, version).config
-        logging = config["LoggingConfig"]
-        return VersionConfig(
-            config["Timeout"], config["MemorySize"], logging["LogGroup"], logging["LogFormat"] == "JSON"
-        )
+        return VersionConfig(config["Timeout"], config["MemorySize"], LogConfig.of(config["LoggingConfig"]))
+
+    def alias_arn(self, function: str, alias: str) -> str:
+        """The ARN by which people invoke an alias."""
+        return f"{self._arn(function)}:{alias}"
 
     def age_s(self, function: str, version: str, at: float) -> float:
         """Seconds from the version's first request to this one, which may be the first. Raises AwsError if unknown."""
@@ -157,7 +166,7 @@ class Lambda(ControlPlane):
         if done.failed:
             headers["X-Amz-Function-Error"] = "Unhandled"
         if params.get("LogType") == "Tail":
-            tail = "\n".join(log_lines(invocation.build, invocation.request, done)).encode()[-4096:]
+            tail = "\n".join(_log_lines(invocation, done)).encode()[-4096:]
             headers["X-Amz-Log-Result"] = base64.b64encode(tail).decode()
         return Raw(done.payload, 200, headers)
 
@@ -187,7 +196,8 @@ class Lambda(ControlPlane):
         done = self._runtime.run(build, request)
         who = (build.function, invocation.resource, build.version, request.at)
         took = (done.duration_ms, done.init_ms, done.failed)
-        self._telemetry.invoked(*who, *took, request.request_id, build.memory_mb, done.lines)
+        told = (done.lines, build.log, _log_lines(invocation, done))
+        self._telemetry.invoked(*who, *took, request.request_id, build.memory_mb, *told)
         return done
 
     def _build(self, fn: Function, version: Version) -> Build:
@@ -203,4 +213,25 @@ class Lambda(ControlPlane):
             init_ms=profile.init_ms if profile else UNPROFILED_INIT_MS,
             fingerprint=version.fingerprint(),
             zipped=version.code.zipped,
+            log=LogConfig.of(config["LoggingConfig"]),
         )
+
+
+def _log_lines(invocation: _Invocation, done: Execution) -> list[str]:
+    """The lines of an invocation's log."""
+    build, request = invocation.build, invocation.request
+    told = Invocation(
+        function=build.function,
+        version=build.version,
+        arn=request.arn,
+        request_id=request.request_id,
+        at=request.at,
+        duration_ms=done.duration_ms,
+        init_ms=done.init_ms,
+        memory_mb=build.memory_mb,
+        status=done.status,
+        own=done.lines if done.status == "success" else done.lines[:-1],
+        text=None if done.status == "success" else done.lines[-1],
+        error=None if done.status == "success" else json.loads(done.payload),
+    )
+    return list(write(build.log, told))

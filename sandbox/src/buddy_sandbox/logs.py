@@ -69,9 +69,11 @@ class LogStore:
             own.events.append(Event(time_ms, stream, message, max(time_ms, now_ms), f"{ACCOUNT}:{group}"))
 
     def add_source(self, group: str, source: LogSource) -> None:
-        """Let ``source`` say what a group holds besides, whenever somebody reads it."""
+        """Let ``source`` say what a group holds besides, from now on, whenever it is read."""
         with self.lock:
-            self.group(group).sources.append(source)
+            own = self.group(group)
+            if source not in own.sources:
+                own.sources.append(source)
 
     def group(self, name: str) -> Group:
         """A group, created if there is none."""
@@ -86,6 +88,8 @@ class LogStore:
         with self.lock:
             found = [each for each in group.events if start_ms <= each.time_ms < end_ms and each.ingested_ms <= seen_ms]
             sources = list(group.sources)
+        # A group that was deleted and made again holds nothing of before.
+        start_ms = max(start_ms, group.created_ms)
         for source in sources if start_ms < end_ms else ():
             # A millisecond more on both sides: which lines belong is decided on rounded times.
             for time_s, stream, message in source.lines((start_ms - 1) / 1000, (end_ms + 1) / 1000):

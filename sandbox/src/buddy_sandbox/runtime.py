@@ -20,6 +20,8 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any
 
+from buddy_sandbox.log_lines import LogConfig, Status
+
 BASE_MS = 1.0
 """What each invocation takes beside its sleeps: constant, so that durations are the same on every machine."""
 
@@ -47,6 +49,7 @@ class Build:
     init_ms: float
     fingerprint: str
     zipped: bytes
+    log: LogConfig
 
 
 @dataclass(frozen=True)
@@ -62,13 +65,21 @@ class Request:
 
 @dataclass(frozen=True)
 class Execution:
-    """What became of one invocation. Durations are virtual; ``init_ms`` is None for a warm start."""
+    """What became of one invocation. Durations are virtual; ``init_ms`` is None for a warm start.
+
+    ``lines`` are the handler's own; of a failure, Lambda's text about it is the last.
+    """
 
     payload: bytes
-    failed: bool
+    status: Status
     lines: list[str]
     duration_ms: float
     init_ms: float | None
+
+    @property
+    def failed(self) -> bool:
+        """Whether Lambda counts it as an error."""
+        return self.status != "success"
 
 
 class WorkerLost(Exception):
@@ -223,7 +234,8 @@ class Runtime:
             "AWS_LAMBDA_FUNCTION_NAME": build.function,
             "AWS_LAMBDA_FUNCTION_VERSION": build.version,
             "AWS_LAMBDA_FUNCTION_MEMORY_SIZE": str(build.memory_mb),
-            "AWS_LAMBDA_LOG_GROUP_NAME": f"/aws/lambda/{build.function}",
+            "AWS_LAMBDA_LOG_FORMAT": "JSON" if build.log.json else "Text",
+            "AWS_LAMBDA_LOG_GROUP_NAME": build.log.group,
             "AWS_LAMBDA_LOG_STREAM_NAME": f"[{build.version}]sandbox",
             # A home of its own, so that boto3 in a handler never reads the developer's AWS profile.
             "HOME": str(folder),
@@ -233,17 +245,6 @@ class Runtime:
         }
 
 
-def log_lines(build: Build, request: Request, done: Execution) -> list[str]:
-    """What CloudWatch Logs holds of an invocation: START, the handler's lines, END, REPORT."""
-    report = (
-        f"REPORT RequestId: {request.request_id}\tDuration: {done.duration_ms:.2f} ms\t"
-        f"Billed Duration: {-int(-done.duration_ms // 1)} ms\tMemory Size: {build.memory_mb} MB\tMax Memory Used: 64 MB"
-    )
-    report += "" if done.init_ms is None else f"\tInit Duration: {done.init_ms:.2f} ms"
-    start = f"START RequestId: {request.request_id} Version: {build.version}"
-    return [start, *done.lines, f"END RequestId: {request.request_id}", report]
-
-
 def _execution(
     build: Build, request: Request, reply: dict[str, Any], lines: list[str], init_ms: float | None
 ) -> Execution:
@@ -251,8 +252,10 @@ def _execution(
     duration_ms = round(BASE_MS + 1000.0 * float(reply.get("slept_s", 0.0)), 2)
     who = f"RequestId: {request.request_id} Error: "
     if "result" in reply:
-        return Execution(reply["result"].encode(), False, lines, duration_ms, init_ms)
+        return Execution(reply["result"].encode(), "success", lines, duration_ms, init_ms)
+    status: Status = "error"
     if "timeout" in reply:
+        status = "timeout"
         duration_ms = build.timeout_s * 1000.0
         said = f"Task timed out after {build.timeout_s:.2f} seconds"
         error = {"errorType": "Sandbox.Timedout", "errorMessage": who + said}
@@ -268,4 +271,4 @@ def _execution(
         error = {**reply["error"], "requestId": request.request_id}
         stack = "".join(error["stackTrace"])
         line = f"[ERROR] {error['errorType']}: {error['errorMessage']}\nTraceback (most recent call last):\n{stack}"
-    return Execution(json.dumps(error).encode(), True, [*lines, line], duration_ms, init_ms)
+    return Execution(json.dumps(error).encode(), status, [*lines, line], duration_ms, init_ms)

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal, Self
 import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
-from buddy_sandbox import builds, reminders
+from buddy_sandbox import builds, log_lines, reminders
 from buddy_sandbox.conditions import EARLY, Conditions, Unit
 from buddy_sandbox.faults import PROFILES
 from buddy_sandbox.traffic import Traffic, Trouble
@@ -159,7 +159,8 @@ def set_up(world: World, scenario: Scenario, environment: str) -> None:
     trust = {"Effect": "Allow", "Principal": {"Service": "scheduler.amazonaws.com"}, "Action": "sts:AssumeRole"}
     policy = json.dumps({"Version": "2012-10-17", "Statement": [trust]})
     world.invoke("iam", "create_role", {"RoleName": SCHEDULER_ROLE, "AssumeRolePolicyDocument": policy})
-    world.use(function)
+    # As a template makes it: the group exists before the first request.
+    world.log_store.group(scenario.log_group or log_lines.default_group(function))
     world.clock.advance_to(world.clock.now() + 60)
     if scenario.deployed:
         version = world.invoke("lambda", "publish_version", {"FunctionName": function})["Version"]

@@ -4,12 +4,12 @@ Serves one real invocation and a minute of simulated traffic alike. Never decide
 """
 
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 
 import numpy as np
 
-from buddy_sandbox.faults import APOLOGY, ERROR, TIMEOUT
-from buddy_sandbox.logs import LogStore
+from buddy_sandbox.log_lines import LogConfig, stream
+from buddy_sandbox.logs import LogSource, LogStore
 from buddy_sandbox.metrics_store import Floats, MetricStore
 
 SKILL_NAMESPACE = "Buddy"
@@ -65,17 +65,20 @@ class Telemetry:
         request_id: str,
         memory_mb: int,
         lines: list[str],
+        log: LogConfig,
+        logged: list[str],
     ) -> None:
         """One real invocation."""
         times = np.array([at])
         self.served(function, resource, version, times, np.array([duration_ms]), np.array([float(failed)]))
-        group, stream = log_group(function), log_stream(version, at)
-        report = report_line(request_id, duration_ms, memory_mb, init_ms)
-        start, end = f"START RequestId: {request_id} Version: {version}", f"END RequestId: {request_id}"
-        for line in (start, *lines, end, report):
-            self._logs.add(group, stream, at, line)
+        for line in logged:
+            self._logs.add(log.group, stream(log, function, version, at), at, line)
         for line in lines:
             self._take_emf(line, at)
+
+    def logs_of(self, group: str, source: LogSource) -> None:
+        """Let ``source`` say what a group holds of simulated requests."""
+        self._logs.add_source(group, source)
 
     def throttled(self, function: str, resource: str, at: float) -> None:
         """One real invocation that was throttled."""
@@ -95,39 +98,3 @@ class Telemetry:
                     value, unit = np.array([float(document[metric["Name"]])]), metric.get("Unit", "None")
                     where = (directive["Namespace"], metric["Name"], dimensions)
                     self._store.add(*where, np.array([at]), value, unit=unit)
-
-
-def log_group(function: str) -> str:
-    """The log group of a function."""
-    return f"/aws/lambda/{function}"
-
-
-def log_stream(version: str, at: float) -> str:
-    """The stream that a version writes to on a day; one environment a version and day is as good as many."""
-    day = np.datetime64(int(at), "s").astype("datetime64[D]").item()
-    return f"{day:%Y/%m/%d}/[{version}]{int(at // 86400):032x}"
-
-
-def report_line(request_id: str, duration_ms: float, memory_mb: int, init_ms: float | None) -> str:
-    """The REPORT line that ends every invocation; a cold start's has an Init Duration."""
-    init = "" if init_ms is None else f"\tInit Duration: {init_ms:.2f} ms"
-    return (
-        f"REPORT RequestId: {request_id}\tDuration: {duration_ms:.2f} ms\t"
-        f"Billed Duration: {-int(-duration_ms // 1)} ms\tMemory Size: {memory_mb} MB\t"
-        f"Max Memory Used: {min(64, memory_mb)} MB{init}"
-    )
-
-
-def simulated_lines(
-    request_id: str, version: str, duration_ms: float, init_ms: float | None, outcome: int, memory_mb: int
-) -> Iterable[str]:
-    """The lines that a simulated request would have logged."""
-    yield f"START RequestId: {request_id} Version: {version}"
-    if outcome == ERROR:
-        yield f"[ERROR] InjectedError: the build's fault profile failed this request RequestId: {request_id}"
-    elif outcome == TIMEOUT:
-        yield f"{request_id} Task timed out after {duration_ms / 1000:.2f} seconds"
-    elif outcome == APOLOGY:
-        yield f"[WARNING] {request_id} apologised after InjectedApology"
-    yield f"END RequestId: {request_id}"
-    yield report_line(request_id, duration_ms, memory_mb, init_ms)

@@ -7,7 +7,7 @@ looked. Never invokes a handler: a build's fault profile says how its requests e
 
 from collections import deque
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -15,7 +15,8 @@ import numpy as np
 from buddy_sandbox.faults import APOLOGY, ERROR, OK, TIMEOUT, FaultProfile
 from buddy_sandbox.functions import Routing
 from buddy_sandbox.lambda_api import Lambda
-from buddy_sandbox.telemetry import Telemetry, log_stream, simulated_lines
+from buddy_sandbox.log_lines import Invocation, LogConfig, stream, write
+from buddy_sandbox.telemetry import Telemetry
 
 if TYPE_CHECKING:
     from buddy_sandbox.faults import Codes, Floats
@@ -61,7 +62,10 @@ class _Minute(NamedTuple):
 class _Served(NamedTuple):
     """Requests of one version that ended, kept until their log lines are too old to be asked for."""
 
+    function: str
     version: str
+    arn: str
+    log: LogConfig
     memory_mb: int
     times: "Floats"
     durations_ms: "Floats"
@@ -152,7 +156,20 @@ class People:
             counts = {"Apologies": apologies, "SafetyEscalations": escalations, "RemindersSet": reminders}
             self._telemetry.counted(name, resource, version, part.times[answered], counts)
         cold = self._cold_starts(version, share * traffic.requests_per_minute, len(part.times), profile)
-        self._served.append(_Served(version, config.memory_mb, part.times, durations, outcomes, cold, profile.init_ms))
+        served = _Served(
+            function=name,
+            version=version,
+            arn=self._functions.alias_arn(name, traffic.alias),
+            log=config.log,
+            memory_mb=config.memory_mb,
+            times=part.times,
+            durations_ms=durations,
+            outcomes=outcomes,
+            cold=cold,
+            init_ms=profile.init_ms,
+        )
+        self._served.append(served)
+        self._telemetry.logs_of(config.log.group, GroupLines(self, config.log.group))
         while self._served and self._served[0].times[-1] < part.times[-1] - LINES_KEPT_S:
             self._served.popleft()
 
@@ -163,18 +180,57 @@ class People:
         self._warm[version] = self._warm.get(version, 0) + cold
         return cold
 
-    def lines(self, start: float, end: float) -> Iterable[tuple[float, str, str]]:
-        """Log lines of simulated requests with start <= time < end: (time, stream, message), made when asked for."""
+    def lines(self, group: str, start: float, end: float) -> Iterable[tuple[float, str, str]]:
+        """Log lines of requests with start <= time < end: (time, stream, message), made when asked for."""
         for served in list(self._served):
+            if served.log.group != group:
+                continue
             first, last = np.searchsorted(served.times, (start, end), side="left")
             for index in range(first, last):
                 at = float(served.times[index])
-                init_ms = served.init_ms if index < served.cold else None
-                request_id = _request_id(self.seed, at)
-                stream = log_stream(served.version, at)
-                duration, outcome = float(served.durations_ms[index]), int(served.outcomes[index])
-                for line in simulated_lines(request_id, served.version, duration, init_ms, outcome, served.memory_mb):
-                    yield at, stream, line
+                name = stream(served.log, served.function, served.version, at)
+                for line in write(served.log, self._invocation(served, index)):
+                    yield at, name, line
+
+    def _invocation(self, served: _Served, index: int) -> Invocation:
+        """What the log tells of one simulated request."""
+        at = float(served.times[index])
+        request_id = _request_id(self.seed, at)
+        duration_ms = float(served.durations_ms[index])
+        told = Invocation(
+            function=served.function,
+            version=served.version,
+            arn=served.arn,
+            request_id=request_id,
+            at=at,
+            duration_ms=duration_ms,
+            init_ms=served.init_ms if index < served.cold else None,
+            memory_mb=served.memory_mb,
+        )
+        outcome = int(served.outcomes[index])
+        if outcome == ERROR:
+            message = "the build's fault profile failed this request"
+            text = f"[ERROR] InjectedError: {message} RequestId: {request_id}"
+            error = {"errorMessage": message, "errorType": "InjectedError"}
+            return replace(told, status="error", text=text, error=error)
+        if outcome == TIMEOUT:
+            text = f"{request_id} Task timed out after {duration_ms / 1000:.2f} seconds"
+            return replace(told, status="timeout", text=text)
+        if outcome == APOLOGY:
+            return replace(told, own=(f"[WARNING] {request_id} apologised after InjectedApology",))
+        return told
+
+
+@dataclass(frozen=True)
+class GroupLines:
+    """The simulated requests whose lines are in one log group."""
+
+    people: People
+    group: str
+
+    def lines(self, start_s: float, end_s: float) -> Iterable[tuple[float, str, str]]:
+        """As ``People.lines``."""
+        return self.people.lines(self.group, start_s, end_s)
 
 
 def _request_id(seed: int, at: float) -> str:

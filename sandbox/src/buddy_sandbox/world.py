@@ -21,7 +21,7 @@ from buddy_sandbox.logs import Logs, LogStore
 from buddy_sandbox.metrics_store import MetricStore
 from buddy_sandbox.runtime import Runtime
 from buddy_sandbox.scheduler import Scheduler
-from buddy_sandbox.telemetry import Telemetry, log_group
+from buddy_sandbox.telemetry import Telemetry
 from buddy_sandbox.traffic import People
 from buddy_sandbox.wire import Params, Service
 
@@ -79,10 +79,6 @@ class World:
             self.clock = Clock(start, self._advance, self.clock.speed)
             self._traveller.move_to(datetime.fromtimestamp(start, UTC), tick=False)
         self._build()
-
-    def use(self, function: str) -> None:
-        """Let a function's simulated requests be found in its logs."""
-        self.log_store.add_source(log_group(function), self.people)
 
     def invoke(self, service: str, operation: str, parameters: Params) -> Any:
         """Call the sandbox as any client would: for schedules, and for setting scenarios up."""
