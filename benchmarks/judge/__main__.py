@@ -1,4 +1,4 @@
-"""`python -m benchmarks.judge`: simulate, print judge.md's table, write RESULTS.md and judge.png beside this file."""
+"""`python -m benchmarks.judge`: simulate, print a table, write RESULTS.md and judge.png beside this file."""
 
 import argparse
 import multiprocessing

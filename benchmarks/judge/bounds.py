@@ -1,7 +1,8 @@
 """The fewest requests with which any judge could decide, and the fewest failures that they cost.
 
-Source: judge.md, 'Lower bound': a judge that is wrong about versions within the objective with chance at most gamma,
-and about versions that do not matter with chance at most alpha, needs on average at least this many canary requests.
+Source: Wald's bound for sequential tests. A judge that is wrong about versions within the objective with chance at most
+gamma, and about versions that make no difference with chance at most alpha, needs on average at least this many canary
+requests.
 """
 
 from math import inf, log

@@ -1,4 +1,4 @@
-"""The known policies, re-implemented from their descriptions in judge.md: vectorised over rollouts.
+"""The known policies, re-implemented from their documentation: vectorised over rollouts.
 
 All poll once a minute and see metrics one minute late: at minute t the newest readable minute is t - 2. A policy
 answers each poll with the weight level of every rollout until the next; -1 is 'rolled back', for good.

@@ -38,7 +38,7 @@ SHORT = dict(
 
 
 def table(results: Results) -> list[list[str]]:
-    """judge.md's table: policy, false rollback, missed, failed; the first row is its heading."""
+    """The table of RESULTS.md: policy, false rollback, missed, failed; the first row is its heading."""
     rows = [
         [
             "policy",

@@ -10,7 +10,7 @@ To add a check, write a function that reads a ``CheckContext`` and returns a fin
     CHECKS = (..., Check("provisioned concurrency", _provisioned_concurrency, runbook="operations/..."))
 
 ``problem`` makes the audit fail; ``warning`` does not. If the function raises, the finding is UNKNOWN. A check writes
-nothing to AWS, and ``aws/permissions.py`` lists each action that it calls.
+nothing to AWS, and each action that it calls is allowed to its roles in ``infrastructure.yaml``.
 
 The audit also runs every check of ``setup`` (the doctor).
 """

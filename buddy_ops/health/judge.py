@@ -4,7 +4,7 @@ Decides a rollout by a sequential test (``sequential_test``). Reads no clock, no
 whole minutes in order and asks for a verdict, after every minute if it likes. The error guarantees hold at any traffic.
 The same minutes give the same verdict, so a resumed rollout is judged as if it had never stopped.
 
-Source: judge.md.
+Source: docs/sequential-test.md.
 """
 
 from collections import deque
@@ -86,8 +86,7 @@ class JudgePolicy:
     """What is tolerated, and how sure the judge must be.
 
     The objectives are the deployment guide's 'Watching' table (error rate < 1 %; p99 < 6 s is 'at most 1 % over 6 s').
-    Chances of error, mixtures (fitted by simulation at 6-6,000 requests a minute) and limits are judge.md's, but for
-    `fresh_doubt_at`, which `benchmarks/judge` chose.
+    The mixtures were fitted by simulation at 6 to 6,000 requests a minute; `benchmarks/judge` chose `fresh_doubt_at`.
     """
 
     slo_error_rate: float = 0.01
@@ -289,7 +288,7 @@ class _Stream(ComparedByState):
         return self._usual_rate.limit if self._measured_by_stable else self.limit
 
     def has_regressed(self, bake_over: bool) -> bool:
-        """Whether the version is to be rolled back. Source: rules S, R and G of judge.md."""
+        """Whether the version is to be rolled back. Source: rules S, R and G of docs/sequential-test.md."""
         at = self.policy.rollback_at
         worse_at = self.policy.worse_at
         # Where stable is over the objective too, the canary's being so says little about it: S is silent, R decides.

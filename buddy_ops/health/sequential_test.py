@@ -4,8 +4,8 @@ An e-process starts at 1. While the tested hypothesis holds, its mean never exce
 of 800 rollouts, however often it is read (Ville's inequality). The initial value is spread over how bad the version may
 be, and over when the fault began. This module has no policy and no words.
 
-Source: judge.md. Given a minute's failures, those of the canary are binomial in the weight (exact). In a minute in
-which the weight moved they are hypergeometric in n1/(n0+n1), and the value is no larger (Hoeffding, 1963).
+Source: docs/sequential-test.md. Given a minute's failures, those of the canary are binomial in the weight (exact). In a
+minute in which the weight moved they are hypergeometric in n1/(n0+n1), and the value is no larger (Hoeffding, 1963).
 """
 
 from collections.abc import Iterable

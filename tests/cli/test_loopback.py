@@ -12,6 +12,8 @@ import pytest
 
 from buddy_ops.cli import sandbox
 
+pytestmark = pytest.mark.kernel
+
 ELSEWHERE = "127.0.0.2"
 """An address of this machine besides the one that is listened on; a server on all addresses would answer there."""
 

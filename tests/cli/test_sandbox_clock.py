@@ -164,6 +164,8 @@ WORKER = """
 import sys
 from datetime import timedelta
 from buddy_ops.aws.clock import SandboxClock
+
+pytestmark = pytest.mark.sandbox
 mine = SandboxClock(sys.argv[1])
 mine.sleep_until(mine.now() + timedelta(seconds=1))
 print("at work", flush=True)

@@ -24,6 +24,8 @@ from buddy_sandbox.scenarios import Scenario
 from tests.aws.test_session import web
 from tests.conftest import Situation
 
+pytestmark = pytest.mark.sandbox
+
 Bring = Callable[..., Situation]
 ROOT = Path(__file__).parents[2]
 
