@@ -18,6 +18,8 @@ from buddy_sandbox import clock as clock_
 from buddy_sandbox.clock import Clock
 from tests.conftest import Situation
 
+pytestmark = pytest.mark.sandbox
+
 Bring = Callable[..., Situation]
 ROOT = Path(__file__).parents[2]
 ME = os.getpid()
@@ -164,8 +166,6 @@ WORKER = """
 import sys
 from datetime import timedelta
 from buddy_ops.aws.clock import SandboxClock
-
-pytestmark = pytest.mark.sandbox
 mine = SandboxClock(sys.argv[1])
 mine.sleep_until(mine.now() + timedelta(seconds=1))
 print("at work", flush=True)
