@@ -1,17 +1,35 @@
 """Checks that more than one list runs: a version's traffic against its limits, alarms, freezes."""
 
 from collections import defaultdict
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Literal
 
-from buddy_ops.checks.findings import CheckContext, Finding, NotMeasured, info, ok, problem, warning
+from buddy_ops.aws import versions
+from buddy_ops.aws.aliases import Alias, RolloutState
+from buddy_ops.aws.session import Target
+from buddy_ops.checks.findings import CheckContext, Finding, NotMeasured, info, ok, problem, unknown, warning
 from buddy_ops.core import text
-from buddy_ops.health import alarms
-from buddy_ops.health.metrics import MetricsReading
+from buddy_ops.core.errors import AwsFailed
+from buddy_ops.health import alarms, metrics, serving
+from buddy_ops.health.evidence import IMPLAUSIBLE_REQUESTS, RATE_MINUTES, RECENT_MINUTES
+from buddy_ops.health.metrics import UNKNOWN_VERSION, MetricsReading
+from buddy_ops.health.serving import ServedReading, name_version, version_order
 
 Measure = Literal["errors", "slow", "throttles"]
 """What is counted of a version's requests, by the name of its field in ``Counts``."""
+
+DAY = timedelta(hours=24)
+"""How far back requests are looked for, where none arrive now."""
+
+SHOWN = 5
+"""How many of the newest published versions a finding names."""
+
+NO_REQUESTS = (
+    "Check whether the callers still reach the alias, and whether CloudWatch is late. Check again in 5 min: until "
+    "then nothing shows that the version is healthy."
+)
 
 
 @dataclass(frozen=True)
@@ -54,12 +72,12 @@ class VersionRate:
     def describe(self, condition: str = "") -> str:
         """'v2 4.8 % of 8,966 requests (limit 1 %)'; ``condition`` follows the requests: ' over 6 s'."""
         if not self.requests:
-            return f"v{self.version} no requests"
+            return f"{name_version(self.version)} no requests"
         share = f"{text.percent(self.count / self.requests)} of {text.count(self.requests, 'request')}"
-        return f"v{self.version} {share}{condition} (limit {text.exact_percent(self.limit)})"
+        return f"{name_version(self.version)} {share}{condition} (limit {text.exact_percent(self.limit)})"
 
 
-def version_rates(reading: MetricsReading, measure: Measure, limit: float = 0.0) -> list[VersionRate]:
+def version_rates(reading: MetricsReading | ServedReading, measure: Measure, limit: float = 0.0) -> list[VersionRate]:
     """The rate of each version over all minutes that were read.
 
     Raises:
@@ -72,15 +90,41 @@ def version_rates(reading: MetricsReading, measure: Measure, limit: float = 0.0)
     for row in reading.rows:
         for version, counts in row.counts.items():
             minutes[version].append((row.at, getattr(counts, measure), counts.requests))
-    return [VersionRate(version, limit, tuple(minutes[version])) for version in sorted(minutes, key=int)]
+    return [VersionRate(version, limit, tuple(minutes[version])) for version in sorted(minutes, key=version_order)]
+
+
+def serving_rates(alias: Alias, rates: list[VersionRate]) -> list[VersionRate]:
+    """The rates of the versions that serve now, and of requests whose version is unknown since then.
+
+    Raises:
+        NotMeasured: a version that serves received no requests that are known to be its own.
+    """
+    own = [rate for rate in rates if rate.version in alias.serving]
+    known_until = max((at for rate in own for at, _, requests in rate.minutes if requests), default=None)
+    # Requests of an unknown version before that may be those of a version that serves no more.
+    for rate in rates:
+        if rate.version == UNKNOWN_VERSION:
+            since = rate if known_until is None else rate.starting_at(known_until + text.MINUTE)
+            own += [since] if since.requests else []
+    if any(rate.count > 1 and rate.over_limit for rate in own):
+        return own
+    busy = {rate.version for rate in own if rate.requests}
+    idle = [f"v{version} received no requests" for version in alias.serving if version not in busy]
+    if idle:
+        raise NotMeasured("; ".join((*idle, *(rate.describe() for rate in own if rate.requests))))
+    return own
 
 
 def rollout_state(context: CheckContext) -> Finding:
     """What the alias routes, and whether a deployment record explains it."""
     alias, record = context.alias, context.record
     if alias is None:
-        message = f"alias {context.target.resource} does not exist"
-        return warning(message, "The first run of strategies/canary creates it.")
+        return missing_alias(context)
+    if record is not None and alias.additional is None and not _explains(record, alias):
+        # Its run did not do this, so its health and its times say nothing about what serves now.
+        message = f"{alias}. The deployment record does not explain this: run {record.run} deployed v"
+        message += f"{record.new_version}. Another tool, or a person, moved the alias"
+        return warning(message, "Find out who moved it, and whether that was intended.")
     if record is not None and record.open and alias.stable == alias.primary:
         rollout = f"run {record.run} of v{record.new_version}"
         # A run closes its record itself. An open one without weights was rolled back from outside.
@@ -102,6 +146,71 @@ def rollout_state(context: CheckContext) -> Finding:
     return problem(message, f"Run rollback/immediate: it routes all traffic to v{alias.stable}.")
 
 
+def _explains(record: RolloutState, alias: Alias) -> bool:
+    """Whether this record's run, or its failsafe, left the alias at the one version that it serves."""
+    return alias.failsafe_triggered or serving.last_switch(alias) is not None
+
+
+def missing_alias(context: CheckContext) -> Finding:
+    """Whether the alias was deleted, or nothing was ever deployed behind it: only then nobody misses it."""
+    target = context.target
+    message = f"alias {target.resource} does not exist"
+    published = [version.number for version in versions.list_versions(target)]
+    until = context.metrics_until + text.MINUTE
+    try:
+        requests = metrics.read_requests(target, until - DAY, until)
+    except AwsFailed as failure:
+        return unknown(f"{message}. Whether it received requests is unknown. {failure.what}", failure.next)
+    if requests:
+        last = max(requests)
+        served = serving.read_served(target, None, last - 5 * text.MINUTE, last + text.MINUTE)
+        names = [version for row in served.rows for version, own in row.counts.items() if own.requests]
+        version = names[-1] if names and names[-1] in published else "VERSION"
+        message += f", and it received {sum(requests.values()):,.0f} requests in the last {text.duration(DAY)}"
+        at = text.time_of_day(last, target.clock.now(), ago=True)
+        return problem(
+            f"{message}, the last at {at}. It was deleted. Every caller gets an error", _create(target, version)
+        )
+    if published:
+        message += f", although {text.join_words(f'v{number}' for number in published[-SHOWN:])} are published"
+        return unknown(f"{message}. It may have been deleted", _create(target, "VERSION"))
+    return warning(f"{message}: nothing was ever deployed", "The first run of strategies/canary creates it.")
+
+
+def _create(target: Target, version: str) -> str:
+    """How the alias is created again, at the version that served: a deployment would serve an unproven build."""
+    settings = target.settings
+    which = " VERSION is the version that served last." if version == "VERSION" else ""
+    return (
+        f"Create it again: aws lambda create-alias --function-name {settings.function} --name {settings.alias} "
+        f"--function-version {version} --region {target.region}.{which}"
+    )
+
+
+def traffic_state(context: CheckContext) -> Finding:
+    """Whether requests arrive as they did before: no requests at all are no sign of health."""
+    target = context.target
+    until = context.metrics_until
+    requests = metrics.read_requests(target, until - DAY, until)
+    if not requests:
+        return unknown(f"no requests in the last {text.duration(DAY)}", NO_REQUESTS)
+    last = max(requests)
+    silent = until - last - text.MINUTE
+    rate = min(_rate_before(requests, last, minutes) for minutes in (RECENT_MINUTES, RATE_MINUTES))
+    usual = f"{rate:,.0f}" if rate >= 10 else f"{rate:.2g}"
+    at = text.time_of_day(last, target.clock.now())
+    if rate * (silent / text.MINUTE) >= IMPLAUSIBLE_REQUESTS:
+        message = f"no requests for {text.duration(silent)}, since {at}; {usual} per minute were usual before"
+        return unknown(message, NO_REQUESTS, silent=silent)
+    return ok(f"{usual} requests per minute; the last at {at}")
+
+
+def _rate_before(requests: Mapping[datetime, float], last: datetime, minutes: int) -> float:
+    """Requests a minute in the minutes that end with ``last``."""
+    first = last - minutes * text.MINUTE
+    return sum(number for at, number in requests.items() if first < at <= last) / minutes
+
+
 def alarm_states(context: CheckContext) -> Finding:
     """The alarms' states, in AWS's names: one in ALARM is a problem, none at all a warning."""
     there = context.alarms
@@ -112,10 +221,11 @@ def alarm_states(context: CheckContext) -> Finding:
     if firing:
         reasons = "; ".join(f"{alarm.name}: {alarm.reason}" for alarm in firing)
         return problem(f"{len(firing)} of {number} in ALARM. {reasons}", "Open start_here.", firing=firing)
-    waiting = [alarm.name for alarm in there if alarm.state != "OK"]
-    if waiting:
-        # A new alarm, or one on a function without traffic, has no data yet.
-        return ok(f"{number}, {len(waiting)} of them INSUFFICIENT_DATA")
+    blind = [alarm.name for alarm in there if alarm.state != "OK"]
+    if blind:
+        # A new alarm has no data for its first minutes. One that stays so watches nothing.
+        message = f"{len(blind)} of {number} without data (INSUFFICIENT_DATA): {', '.join(blind)}"
+        return unknown(message, "Check again in 5 min. Then compare their metrics and dimensions (operations/alarms).")
     return ok(f"{number}, all OK")
 
 

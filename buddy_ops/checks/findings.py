@@ -26,9 +26,9 @@ from buddy_ops.core.errors import AwsFailed, BuddyError
 from buddy_ops.core.progress import Progress, no_progress
 from buddy_ops.deployment import rollback
 from buddy_ops.deployment.rollback import RollbackPlan
-from buddy_ops.health import alarms, metrics
+from buddy_ops.health import alarms, metrics, serving
 from buddy_ops.health.alarms import Alarm
-from buddy_ops.health.metrics import MetricsReading
+from buddy_ops.health.serving import ServedReading
 
 QUOTED = 160
 """Characters of an AWS error that are quoted: an emulator without the call may answer with a whole page."""
@@ -135,7 +135,7 @@ class CheckContext:
     archive: str = ""
     notified: tuple[str, ...] = ()
     watch: Progress = no_progress
-    _readings: dict[timedelta, MetricsReading] = field(default_factory=dict)
+    _readings: dict[timedelta, ServedReading] = field(default_factory=dict)
 
     @cached_property
     def alias(self) -> Alias | None:
@@ -184,31 +184,41 @@ class CheckContext:
         return metrics.published_until(self.target, self.target.clock.now())
 
     def traffic_since(self, window: timedelta) -> datetime:
-        """The start of a window whose requests belong to the versions that are behind the alias now."""
+        """The start of a window that holds no minute from before the last switch of the alias, where that is known."""
         since = self.metrics_until - window
-        record = self.record
-        if record is None or record.open or record.new_version == self.deployed.primary:
+        switched = serving.last_switch(self.deployed)
+        if switched is None:
             return since
-        # Before a rollback another version served. Without weights CloudWatch does not say which one a request
-        # reached, so the version that serves now would get the other one's failures.
-        return max(since, text.floor_minute(text.parse_utc(record.since)) + text.MINUTE)
+        # The minute of the switch has requests of both versions.
+        return max(since, text.floor_minute(switched) + text.MINUTE)
 
-    def traffic(self, window: timedelta) -> MetricsReading:
-        """The latest minutes of each version behind the alias. AWS: cloudwatch:GetMetricData, once per window.
+    def traffic(self, window: timedelta) -> ServedReading:
+        """The latest minutes, each request with the version that ran it. AWS: as ``serving.read_served``, once.
 
         Raises:
-            NotMeasured: nothing is deployed, or a rollback has just ended.
+            NotMeasured: nothing is deployed, or the alias was switched just now.
         """
         # Several checks share one reading: they then agree with each other, and CloudWatch bills each metric read.
         if window not in self._readings:
-            alias = self.deployed
             since = self.traffic_since(window)
             if since >= self.metrics_until:
-                raise NotMeasured("no complete minute since the rollback yet; check again in 3 min")
-            self._readings[window] = metrics.read_minutes(
-                self.target, alias.serving, lambda _: alias.primary, since=since, until=self.metrics_until
+                raise NotMeasured(f"no complete minute since {self._switch} yet; check again in 3 min")
+            self._readings[window] = serving.read_served(
+                self.target, self.deployed, since=since, until=self.metrics_until
             )
         return self._readings[window]
+
+    @property
+    def _switch(self) -> str:
+        """The last switch of the alias, in words."""
+        record = self.record
+        at = serving.last_switch(self.deployed)
+        if record is None or at is None:
+            return "the last switch"
+        what = "the rollback"
+        if record.stage not in serving.ROLLED_BACK:
+            what = f"the switch to v{record.new_version}"
+        return f"{what} at {text.time_of_day(at, self.target.clock.now())}"
 
     @property
     def arn_fields(self) -> dict[str, str]:

@@ -1,9 +1,10 @@
 """The current status: what is live, whether it is healthy, and which runbook to open. The first page of an incident.
 
-It checks the deployment guide's four metrics, the alarms, freezes and the rollout on the alias. It writes nothing. What
-cannot be read is UNKNOWN, never OK.
+It checks the deployment guide's four metrics, whether requests arrive at all, the alarms, freezes and the rollout on
+the alias. It writes nothing. What cannot be read is UNKNOWN, never OK, and so is a version without requests.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
@@ -11,7 +12,17 @@ from buddy_ops.aws import aliases
 from buddy_ops.aws.aliases import Alias, RolloutState
 from buddy_ops.aws.session import Target
 from buddy_ops.checks import findings as findings_
-from buddy_ops.checks._shared import Measure, VersionRate, alarm_states, describe_freezes, rollout_state, version_rates
+from buddy_ops.checks._shared import (
+    Measure,
+    VersionRate,
+    alarm_states,
+    describe_freezes,
+    missing_alias,
+    rollout_state,
+    serving_rates,
+    traffic_state,
+    version_rates,
+)
 from buddy_ops.checks.findings import (
     Check,
     CheckContext,
@@ -27,13 +38,18 @@ from buddy_ops.checks.findings import (
 from buddy_ops.core import text
 from buddy_ops.core.errors import BuddyError
 from buddy_ops.health import logs
+from buddy_ops.health.serving import name_version
 
 WINDOW = timedelta(minutes=15)
 """How much of the latest traffic is checked."""
 
 PAST_WINDOW = f"in the last {text.duration(WINDOW)}"
 
+EXIT_CODES = {State.PROBLEM: 6, State.UNKNOWN: 1}
+"""What ``buddy-ops status`` exits with, so that a script need not read its words; else 0."""
+
 HEADLINES = {
+    "alias": "ALIAS MISSING",
     "rollout": "TRAFFIC SPLIT UNKNOWN",
     "error rate": "ERROR RATE HIGH",
     "latency": "LATENCY HIGH",
@@ -86,6 +102,11 @@ class StatusReport:
         """PROBLEM, else UNKNOWN, else OK: warnings do not change it."""
         states = {finding.state for finding in self.findings}
         return next((state for state in (State.PROBLEM, State.UNKNOWN) if state in states), State.OK)
+
+    @property
+    def exit_code(self) -> int:
+        """0 for OK, 1 for UNKNOWN, 6 where action is needed."""
+        return EXIT_CODES.get(self.state, 0)
 
     @property
     def verdict(self) -> str:
@@ -150,18 +171,20 @@ def read_status(target: Target) -> StatusReport:
         alias = context.alias
     except BuddyError as error:
         # Alarms and freezes are read without the alias, and may say what is wrong.
-        unreadable = unknown(error.what)
-        findings = run_checks([Check("alias", lambda _: unreadable), *OTHER_CHECKS], context)
-        return StatusReport(f"What is live is unknown: {error.what}", tuple(findings), steps=())
-    traffic_checks = TRAFFIC_CHECKS if alias is not None else ()
-    findings = run_checks([Check("rollout", rollout_state), *traffic_checks, *OTHER_CHECKS], context)
-    report = StatusReport(aliases.describe(target, alias), tuple(findings), steps=())
-    return replace(report, steps=_next_steps(context, report.findings))
+        unreadable = unknown(error.what, error.next)
+        findings = tuple(run_checks([Check("alias", lambda _: unreadable), *OTHER_CHECKS], context))
+        steps = tuple(_check_again(target, findings))
+        return StatusReport(f"What is live is unknown: {error.what}", findings, steps)
+    checks = [Check("rollout", rollout_state), *TRAFFIC_CHECKS]
+    if alias is None:
+        checks = [Check("alias", missing_alias)]
+    findings = tuple(run_checks([*checks, *OTHER_CHECKS], context))
+    return StatusReport(aliases.describe(target, alias), findings, _next_steps(context, findings))
 
 
 def _rate(context: CheckContext, measure: Measure, limit: float, condition: str = "") -> Finding:
     """A problem with the versions over the limit, since when; else every version's rate."""
-    rates = version_rates(context.traffic(WINDOW), measure, limit)
+    rates = serving_rates(context.deployed, version_rates(context.traffic(WINDOW), measure, limit))
     # One failed request of a handful is no outage: more than one must be over the limit.
     high = [rate for rate in rates if rate.count > 1 and rate.over_limit]
     if high:
@@ -195,23 +218,32 @@ def _latency(context: CheckContext) -> Finding:
     finding = _rate(context, "slow", health.slow_rate, f" over {text.duration(health.latency_ms / 1000)}")
     # The last minute with requests: without any, there is no percentile.
     latest = [row.p99_ms for row in context.traffic(WINDOW).rows if row.p99_ms][-1:]
-    p99 = [f"v{version} {text.duration(ms / 1000)}" for by_version in latest for version, ms in by_version.items()]
+    p99 = [
+        f"{name_version(version)} {text.duration(ms / 1000)}"
+        for by_version in latest
+        for version, ms in by_version.items()
+    ]
     return replace(finding, message=finding.message + _listing(". Latest p99: ", p99))
 
 
 def _throttles(context: CheckContext) -> Finding:
     # A throttled request runs on no version, so that no error rate includes it.
-    throttled = sum(rate.count for rate in version_rates(context.traffic(WINDOW), "throttles"))
+    rates = version_rates(context.traffic(WINDOW), "throttles")
+    throttled = sum(rate.count for rate in rates)
     if throttled:
         message = f"{text.count(throttled, 'request')} throttled {_period(context)}"
         return problem(message, "Raise the function's concurrency limit.", throttled=throttled)
+    if not any(rate.requests for rate in rates):
+        return unknown(f"no requests {_period(context)}")
     return ok(f"none {_period(context)}")
 
 
 def _cold_starts(context: CheckContext) -> Finding:
     until = context.metrics_until
     found = logs.read_cold_starts(context.target, until - WINDOW, until)
-    message = "; ".join(map(str, found)) or f"no invocation logged {PAST_WINDOW}"
+    if not found:
+        return unknown(f"no invocation logged {PAST_WINDOW}")
+    message = "; ".join(map(str, found))
     # A slow cold start affects few requests, and a rollback does not change it.
     slow = any(version.is_slow for version in found)
     return warning(message) if slow else ok(message)
@@ -225,9 +257,10 @@ TRAFFIC_CHECKS = (
     Check("error rate", _error_rate),
     Check("latency", _latency),
     Check("throttles", _throttles),
+    Check("traffic", traffic_state),
     Check("cold starts", _cold_starts),
 )
-"""The deployment guide's four metrics; only where something is deployed."""
+"""The deployment guide's four metrics, and whether there are requests to measure; only where something is deployed."""
 
 OTHER_CHECKS = (Check("alarms", alarm_states), Check("freeze", _freeze))
 
@@ -245,14 +278,38 @@ def _next_steps(context: CheckContext, findings: tuple[Finding, ...]) -> tuple[N
     # Throttles are not listed here: the old version would be throttled as well.
     if alias is not None and failed & {"error rate", "latency", "rollout"}:
         steps.append(NextStep(f"Users are affected: {_rollback_advice(alias)}", "rollback/immediate", here))
+    if alias is not None and "throttles" in failed:
+        advice = "Requests are throttled: raise the function's concurrency limit, then monitor:"
+        steps.append(NextStep(advice, "operations/monitor", here))
+    if alias is not None and "alarms" in failed and not steps:
+        advice = "An alarm is in ALARM: compare the metrics of the last hour with their limits:"
+        steps.append(NextStep(advice, "operations/monitor", here))
     if record is not None and record.open:
         steps.append(NextStep(_resume_advice(record), strategy, deploy))
-    if alias is None:
+    if not steps:
+        steps += _check_again(target, findings)
+    if any(finding.check == "alias" and finding.state is State.WARNING for finding in findings):
         steps.append(NextStep("Nothing is deployed yet. Deploy a first build:", strategy, deploy))
     if any(finding.check == "alarms" and finding.state is State.WARNING for finding in findings):
         advice = "No alarms exist, so on-call would not be paged. Create them:"
         steps.append(NextStep(advice, "operations/alarms", here))
     return tuple(steps) or (NextStep("No action needed. To deploy a build:", strategy, deploy),)
+
+
+def _check_again(target: Target, findings: tuple[Finding, ...]) -> Iterator[NextStep]:
+    """What to do about findings that no runbook corrects, so that none of them reads as if all were well."""
+    here = {"environment": target.environment}
+    problems = findings_.in_state(findings, State.PROBLEM)
+    if problems:
+        remedies = " ".join(finding.remedy for finding in problems if finding.remedy)
+        yield NextStep(f"{remedies} Then check again:", "start_here", here)
+        return
+    unknowns = findings_.in_state(findings, State.UNKNOWN)
+    if unknowns:
+        remedies = " ".join(dict.fromkeys(finding.remedy for finding in unknowns if finding.remedy))
+        names = text.join_words(finding.check for finding in unknowns)
+        advice = f"Unknown: {names}. Do not treat this as healthy. {remedies}".strip()
+        yield NextStep(f"{advice} Check again in 3 min:", "start_here", here)
 
 
 def _rollback_advice(alias: Alias) -> str:

@@ -209,11 +209,13 @@ def unfreeze(
 @app.command()
 @exits
 def status(environment: Environment = "sandbox") -> None:
-    """Show the live version, its status and the recommended action. Reads only."""
+    """Show the live version, its status and the recommended action. Reads only; exit code 1: unknown, 6: act."""
     from buddy_ops.aws import session
     from buddy_ops.checks import status as status_
 
-    typer.echo(status_.read_status(session.connect(environment, "status", quiet=True)))
+    report = status_.read_status(session.connect(environment, "status", quiet=True))
+    typer.echo(report)
+    raise typer.Exit(report.exit_code)
 
 
 @app.command()

@@ -14,7 +14,7 @@ from buddy_ops.aws.failsafe import Failsafe, FailsafeMissing
 from buddy_ops.aws.session import Target
 from buddy_ops.core.errors import AwsFailed, BuddyError, Refused
 from buddy_ops.core.journal import iso_utc
-from buddy_ops.core.text import MINUTE, time_of_day
+from buddy_ops.core.text import MINUTE, parse_utc, time_of_day
 
 ATTEMPTS = 10
 """How often a rollback writes while another run keeps moving the alias: a rollback wins over any rollout."""
@@ -232,7 +232,8 @@ class Traffic:
                 left = self.alias.additional
             record = RolloutState(self._target.run, self.stable, left, stage, since="")
         closed_by = "" if record.run == self._target.run else self._target.run
-        record = replace(record, stage=stage, since=iso_utc(self._target.clock.now()), closed_by_run=closed_by)
+        record = _since_now(record, self._target.clock.now())
+        record = replace(record, stage=stage, closed_by_run=closed_by)
         for version in rejected:
             record = record.with_rejected(version)
         return AliasState(self.stable, self.new if leaving else None, leaving, record)
@@ -244,6 +245,20 @@ class Traffic:
     def _pass_over(self, what: str, failure: AwsFailed) -> None:
         """Journal a failure that need not stop the run."""
         self._target.journal.append("passed-over", what=what, because=failure.what)
+
+
+def _since_now(record: RolloutState, now: datetime) -> RolloutState:
+    """The record with ``now`` as the beginning of its stage, and the ages of the earlier ones as of now."""
+    if not record.since:
+        return replace(record, since=iso_utc(now))
+    passed_s = round((now - parse_utc(record.since)).total_seconds())
+    # A step of a gradual rollback is no stage of its own: the Description holds no list of all steps.
+    begun = record.stage_ages_s if record.stage == "rolled-back" else (*record.stage_ages_s, 0)
+    moved = replace(record, since=iso_utc(now), stage_ages_s=tuple(age_s + passed_s for age_s in begun))
+    if len(moved.encode()) <= aliases.RECORD_LIMIT:
+        return moved
+    # A rollback is worth more than the times of the stages before it.
+    return replace(moved, stage_ages_s=())
 
 
 def alias_deleted(target: Target) -> BuddyError:

@@ -6,6 +6,7 @@ samples say whether a minute is published as a whole. Never judges.
 """
 
 import math
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -46,6 +47,9 @@ COMPLETE_SHARE = 0.95
 EMITTED_PER_REQUEST = 0.5
 """A failure metric that had samples for this share of the requests is one that is emitted with each request."""
 
+UNKNOWN_VERSION = "?"
+"""In place of a version: requests of which nothing says which version served them."""
+
 MALFORMED = (KeyError, TypeError, ValueError, AttributeError)
 """What reading an answer raises that has not the documented form."""
 
@@ -58,7 +62,8 @@ class MinuteRow:
     """One minute. ``counts`` and ``p99_ms`` by version.
 
     Attributes:
-        counts: what was seen; a figure named in a version's ``Counts.unknown`` may be higher.
+        counts: what was seen; a figure named in a version's ``Counts.unknown`` may be higher. ``UNKNOWN_VERSION`` is
+            among them where there are requests that no version can be given.
         p99_band_ms: the p99's 95 % interval, where a version had requests enough to have one.
         function_requests: requests of the whole function, by whichever name it was called; None where CloudWatch has
             none in this minute.
@@ -112,7 +117,7 @@ class MetricsReading:
 def read_minutes(
     target: Target,
     versions: Sequence[str],
-    serving: Callable[[datetime], str],
+    serving: Callable[[datetime], str | None],
     since: datetime,
     until: datetime,
     *,
@@ -126,8 +131,9 @@ def read_minutes(
 
     Args:
         versions: the versions that may be behind the alias.
-        serving: the alias's primary version in a minute; requests that name no version are its own, since
-            ExecutedVersion may be missing while the alias has no weights.
+        serving: the alias's primary version in a minute, one of ``versions``; None: unknown. Requests that name no
+            version are its own, since ExecutedVersion may be missing while the alias has no weights. The
+            environment's failure metrics name their version in any case, and come before it.
         emission: by failure metric, samples per request as an earlier reading found them; by default, and for a metric
             that is not in it, as this one does.
 
@@ -168,6 +174,32 @@ def _believe_earlier_silence(rows: Sequence[MinuteRow]) -> list[MinuteRow]:
         elif later:
             found[index] = found[index].believed()
     return found
+
+
+def read_requests(target: Target, since: datetime, until: datetime) -> dict[datetime, float]:
+    """The alias's requests of each minute in [since, until) that has any, throttled ones included.
+
+    AWS: cloudwatch:GetMetricData (with every further page), reads only.
+
+    Raises:
+        AwsFailed: ``metrics-unreadable``, and what AWS refuses.
+    """
+    wanted = ("requests0", "throttles0")
+    queries = [query for query in _queries(target, None, WHOLE_ALIAS) if query["Id"] in wanted]
+    trouble = ""
+    values: Values = {}
+    try:
+        values = _fetch(target, queries, since, until)
+    except _Partial as partial:
+        trouble = str(partial)
+    except MALFORMED as error:
+        trouble = f"CloudWatch's answer could not be read ({error})."
+    if trouble:
+        raise AwsFailed("metrics-unreadable", trouble, next="Try again in a minute.", code="malformed")
+    found = Counter[datetime]()
+    for points in values.values():
+        found.update(points)
+    return {at: number for at, number in found.items() if number}
 
 
 def published_until(target: Target, now: datetime) -> datetime:
@@ -358,6 +390,10 @@ class _PublishedMinute:
         """Requests that any metric shows: each request is a sample of Invocations, Errors and Duration."""
         return max(self.seen(series, source) for series in ("requests", "errorsof", "slowof"))
 
+    def names_version(self, source: int) -> bool:
+        """Whether a failure metric says that this version ran: our own metrics name it with weights and without."""
+        return any(self.value(f"failed{index}x", source) is not None for index in self._failed)
+
     def counts(self, source: int) -> Counts:
         """Requests, failures and slow requests of a source that were seen, and which of these may be more."""
         requests = self.requests(source)
@@ -408,30 +444,34 @@ class _PublishedMinute:
         return None if low is None or high is None else (low, high)
 
 
-def _row(minute: _PublishedMinute, versions: Sequence[str], serving: str) -> MinuteRow:
+def _row(minute: _PublishedMinute, versions: Sequence[str], serving: str | None) -> MinuteRow:
     sources = {version: source for source, version in enumerate(versions, start=1)}
     counts = {version: minute.counts(source) for version, source in sources.items()}
     whole = minute.counts(WHOLE_ALIAS)
+    owner = _owner(minute, sources, counts, serving)
+    own = counts.get(owner, Counts())
     # Without weights ExecutedVersion may be missing: then the alias's figures are those of the version that serves.
     # With weights, the rest belongs to a third version that was there, and to neither of these.
-    if not counts[serving].requests:
-        others = sum((each for version, each in counts.items() if version != serving), Counts())
-        counts[serving] = Counts(
+    if not own.requests and (serving is not None or not any(named.requests for named in counts.values())):
+        others = sum((each for version, each in counts.items() if version != owner), Counts())
+        own = Counts(
             max(0, whole.requests - others.requests),
             max(0, whole.errors - others.errors),
             slow=max(0, whole.slow - others.slow),
             unknown=whole.unknown,
         )
+    # Throttled calls ran on no version; they are counted with the one that serves.
+    own += Counts(throttles=minute.seen("throttles", WHOLE_ALIAS))
+    if owner in counts or own.seen:
+        counts[owner] = own
+        if minute.value("p99", sources.get(owner, WHOLE_ALIAS)) is None:
+            sources[owner] = WHOLE_ALIAS
     # The alias as a whole is the witness for a version of which nothing is published.
     known = sum(each.requests for each in counts.values())
     if whole.requests and not _falls_short(known, whole.requests):
         for version, each in counts.items():
             if not each.requests:
                 counts[version] = replace(each, unknown=whole.unknown)
-    # Throttled calls ran on no version; they are counted with the one that serves.
-    counts[serving] += Counts(throttles=minute.seen("throttles", WHOLE_ALIAS))
-    if minute.value("p99", sources[serving]) is None:
-        sources[serving] = WHOLE_ALIAS
     p99 = {version: minute.value("p99", source) for version, source in sources.items()}
     bands = {version: minute.p99_band(source) for version, source in sources.items() if p99[version] is not None}
     of_function = minute.value("function", WHOLE_ALIAS)
@@ -443,3 +483,16 @@ def _row(minute: _PublishedMinute, versions: Sequence[str], serving: str) -> Min
         function_requests=None if of_function is None else round(of_function),
         failure_samples=minute.failure_samples(),
     )
+
+
+def _owner(
+    minute: _PublishedMinute, sources: Mapping[str, int], counts: Mapping[str, Counts], serving: str | None
+) -> str:
+    """The version that requests without ExecutedVersion belong to."""
+    if any(own.requests for own in counts.values()):
+        return serving or UNKNOWN_VERSION
+    named = [version for version, source in sources.items() if minute.names_version(source)]
+    if len(named) == 1:
+        return named[0]
+    # Several versions ran in it one after the other. Only the caller may know which one had most of it.
+    return serving or UNKNOWN_VERSION

@@ -5,15 +5,12 @@ Says which limit is exceeded and which runbook to open. Never acts, and never ju
 Source: the deployment guide, 'Watching'.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING
 
 from buddy_ops.aws import aliases
-from buddy_ops.aws.aliases import Alias
 from buddy_ops.aws.session import Target
-from buddy_ops.core.errors import AwsFailed, InvalidInput
+from buddy_ops.core.errors import InvalidInput
 from buddy_ops.core.settings import HealthSettings
 from buddy_ops.core.text import (
     date_and_time,
@@ -25,15 +22,12 @@ from buddy_ops.core.text import (
     percent,
     time_of_day,
 )
-from buddy_ops.health import logs, metrics
+from buddy_ops.health import logs, metrics, serving
 from buddy_ops.health.judge import Counts
 from buddy_ops.health.logs import INIT_BOUND_MS, ColdStarts, ColdStartsReading
-from buddy_ops.health.metrics import MALFORMED, MINUTE, MinuteRow
+from buddy_ops.health.metrics import MINUTE, UNKNOWN_VERSION, MinuteRow
+from buddy_ops.health.serving import name_version
 
-if TYPE_CHECKING:
-    from types_boto3_cloudwatch.type_defs import DimensionFilterTypeDef
-
-MOST_VERSIONS = 8
 LONGEST = timedelta(days=15)
 """CloudWatch keeps minutes for this long. Source: CloudWatch user guide, 'Metrics retention'."""
 
@@ -103,12 +97,12 @@ class MetricsWindow:
             values = []
             for seen, (text, exceeded) in zip(self.seen, metric.values, strict=True):
                 mark = " HIGH" if exceeded else ""
-                values.append(f"v{seen.version} {text}{mark}")
+                values.append(f"{name_version(seen.version)} {text}{mark}")
             lines.append(f"{metric}: {', '.join(values)}")
         return "\n".join(lines)
 
     def _repr_markdown_(self) -> str:
-        head = ["", "limit", *(f"v{version.version}" for version in self.seen), "if exceeded"]
+        head = ["", "limit", *(name_version(version.version) for version in self.seen), "if exceeded"]
         rows = []
         for metric in self.metrics:
             values = [f"**{text}**" if exceeded else text for text, exceeded in metric.values]
@@ -129,8 +123,7 @@ def read_window(target: Target, minutes: float, until: str = "", before: Metrics
     """
     alias = aliases.require_alias(target)
     since, end = _window(target, minutes, until)
-    versions, unlisted = _versions(target, alias)
-    reading = metrics.read_minutes(target, versions, _serving(alias), since, end)
+    reading = serving.read_served(target, alias, since, end)
     asked = target.clock.now()
     if before is not None and asked - before.asked_log < COLD_EVERY:
         asked = before.asked_log
@@ -138,6 +131,8 @@ def read_window(target: Target, minutes: float, until: str = "", before: Metrics
     else:
         starts = logs.describe_cold_starts(target, since, end)
     colds = {cold.version: cold for cold in starts.found}
+    unknown = [UNKNOWN_VERSION] if any(UNKNOWN_VERSION in row.counts for row in reading.rows) else []
+    versions = [*reading.versions, *unknown]
     counts = metrics.totals(reading.rows, versions)
     p99_ms = {
         version: max((row.p99_ms[version] for row in reading.rows if version in row.p99_ms), default=None)
@@ -150,7 +145,7 @@ def read_window(target: Target, minutes: float, until: str = "", before: Metrics
         rows=reading.rows,
         seen=tuple(window for window in seen if window.counts.seen or window.version == alias.primary),
         health=target.settings.health,
-        troubles=tuple(trouble for trouble in (reading.trouble, unlisted, starts.trouble) if trouble is not None),
+        troubles=tuple(trouble for trouble in (reading.trouble, *reading.notes, starts.trouble) if trouble is not None),
         asked_log=asked,
     )
 
@@ -169,46 +164,6 @@ def _window(target: Target, minutes: float, until: str) -> tuple[datetime, datet
             next="For example minutes=90 and until=2026-11-22T04:00Z.",
         ) from None
     return floor_minute(since), floor_minute(end)
-
-
-def _versions(target: Target, alias: Alias) -> tuple[list[str], str | None]:
-    """The versions that may have served, oldest first: those of the alias and its record, and CloudWatch's newest."""
-    known = set(alias.serving)
-    if alias.rollout is not None:
-        known |= {alias.rollout.stable_version, alias.rollout.new_version}
-    trouble = None
-    try:
-        known |= set(sorted(_listed_versions(target), key=int)[-MOST_VERSIONS:])
-    except AwsFailed as failure:
-        trouble = f"Other versions that served are unknown. {failure.what}"
-    except MALFORMED as error:
-        trouble = f"Other versions that served are unknown. CloudWatch's answer could not be read ({error})."
-    return sorted((version for version in known if version), key=int), trouble
-
-
-def _listed_versions(target: Target) -> set[str]:
-    """The versions of which CloudWatch has minutes. AWS: cloudwatch:ListMetrics, every page, reads only."""
-    dimensions: list[DimensionFilterTypeDef] = [
-        {"Name": "FunctionName", "Value": target.settings.function},
-        {"Name": "Resource", "Value": target.resource},
-        {"Name": "ExecutedVersion"},
-    ]
-    pages = target.client("cloudwatch").get_paginator("list_metrics")
-    found = set()
-    for page in pages.paginate(Namespace="AWS/Lambda", MetricName="Invocations", Dimensions=dimensions):
-        for metric in page["Metrics"]:
-            named = {dimension["Name"]: dimension["Value"] for dimension in metric["Dimensions"]}
-            found.add(named.get("ExecutedVersion", ""))
-    return {version for version in found if version.isdecimal()}
-
-
-def _serving(alias: Alias) -> Callable[[datetime], str]:
-    """The alias's primary in a minute, as far as its record says: the stable version before the last switch."""
-    record = alias.rollout
-    if record is None or not record.stable_version or alias.primary != record.new_version:
-        return lambda at: alias.primary
-    switched = datetime.fromisoformat(record.since)
-    return lambda at: record.stable_version if at < switched else alias.primary
 
 
 def _error_rate(seen: VersionWindow, health: HealthSettings) -> tuple[str, bool]:

@@ -29,7 +29,7 @@ def test_a_quiet_night(situation: Bring) -> None:
     here = situation("good", history_minutes=40)
     before = len(here.ask("calls")["calls"])
     found = look(here)
-    quiet = {"rollout", "error rate", "latency", "throttles", "cold starts", "freeze"}
+    quiet = {"rollout", "error rate", "latency", "throttles", "traffic", "cold starts", "freeze"}
     assert {what for what, state in states(found).items() if state == "ok"} == quiet
     assert found.verdict == "OK, with warnings: no alarms configured." and "rollback" not in str(found)
     reads = ("Get", "List", "Describe", "StartQuery")

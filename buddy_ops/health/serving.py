@@ -1,0 +1,222 @@
+"""Which version served a minute: the one answer that status, charts, monitor, triage and reviews share.
+
+A request belongs to the version that ran it. CloudWatch names that version (ExecutedVersion) while traffic is split,
+and the environment's own failure metrics name it in any case. Where neither does, the alias's record says which version
+was the primary, as far as it reaches; then the function's log does. What none of them says is unknown, and is never
+given to the version that happens to serve now.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, TypeVar
+
+from buddy_ops.aws.aliases import Alias
+from buddy_ops.aws.session import Target
+from buddy_ops.core.errors import AwsFailed
+from buddy_ops.core.text import floor_minute, parse_utc
+from buddy_ops.health import logs, metrics
+from buddy_ops.health.metrics import MALFORMED, MINUTE, UNKNOWN_VERSION, MinuteRow
+
+if TYPE_CHECKING:
+    from types_boto3_cloudwatch.type_defs import DimensionFilterTypeDef
+
+Value = TypeVar("Value")
+
+MOST_VERSIONS = 8
+"""How many of the newest versions that CloudWatch has minutes of are read: each is a query of some ten metrics."""
+
+ROLLED_BACK = ("rolled-back", "held")
+
+SERVED_QUERY = (
+    'filter @type = "REPORT" | parse @logStream /\\[(?<version>[^\\]]+)\\]/ '
+    "| stats count(*) as requests by bin(1m) as minute, version"
+)
+"""The requests of each minute and version, by the names of the log's streams."""
+
+
+@dataclass(frozen=True)
+class ServedReading:
+    """Minutes by the version that served them.
+
+    Attributes:
+        versions: the versions that may have served, oldest first.
+        trouble: why there are no rows; None if CloudWatch answered.
+        notes: what could not be read beside it, a sentence each.
+    """
+
+    rows: tuple[MinuteRow, ...]
+    versions: tuple[str, ...]
+    trouble: str | None = None
+    notes: tuple[str, ...] = ()
+
+
+def name_version(version: str) -> str:
+    """A version as operators read it: 'v2', or 'unknown version'."""
+    return "unknown version" if version == UNKNOWN_VERSION else f"v{version}"
+
+
+def version_order(version: str) -> int:
+    """Sorts versions by age, and requests of an unknown version to the end."""
+    return int(version) if version.isdecimal() else 2**63
+
+
+def last_switch(alias: Alias) -> datetime | None:
+    """Since when the alias serves the one version that it serves now, by its record; None if that is unknown.
+
+    With no deployment record, or one of other versions, another tool may have moved the alias at any time.
+    """
+    record = alias.rollout
+    if record is None or record.shifting:
+        return None
+    if record.stage in ROLLED_BACK:
+        # A person may have rolled back to any version by its name.
+        moved = alias.additional is None and alias.primary != record.new_version
+    else:
+        moved = alias.serving == (record.new_version,)
+    return parse_utc(record.since) if moved else None
+
+
+def primary_at(alias: Alias | None, minute: datetime) -> str | None:
+    """The alias's primary version throughout a minute, by its record; None if the record does not say.
+
+    Only requests that no metric gives to a version need this. While traffic is split, all of them have one.
+    """
+    if alias is None or alias.rollout is None:
+        return None
+    record = alias.rollout
+    if record.shifting:
+        # Before and during the split the stable version is the primary one. Other versions are another tool's work.
+        explained = alias.serving == (record.stable_version, record.new_version) or alias.failsafe_triggered
+        return record.stable_version if explained else None
+    back = record.stage in ROLLED_BACK
+    # In a gradual rollback the version that was rolled back still has a weight.
+    left = record.stable_version if back else record.new_version
+    if alias.primary != left or not (alias.additional is None or alias.draining):
+        return None
+    switched = parse_utc(record.since)
+    if minute >= switched:
+        return alias.primary
+    if minute + MINUTE > switched:
+        # The minute of the switch has requests of both.
+        return None
+    if not back:
+        return record.stable_version or None
+    if not record.stage_ages_s:
+        return None
+    # Between the first shift and the rollback, only the new version can have served without weights.
+    first_shift = switched - timedelta(seconds=max(record.stage_ages_s))
+    if minute >= first_shift:
+        return record.new_version
+    return record.stable_version if minute + MINUTE <= first_shift else None
+
+
+def read_served(
+    target: Target, alias: Alias | None, since: datetime, until: datetime, also: Iterable[str] = ()
+) -> ServedReading:
+    """The minutes in [since, until), each request with the version that ran it.
+
+    Args:
+        alias: as it is now; None: it was deleted.
+        also: versions to read beside those that the alias, its record and CloudWatch name.
+
+    AWS: cloudwatch:ListMetrics, GetMetricData; logs:StartQuery, GetQueryResults where a minute's version is in no
+    metric and no record. Reads only.
+    """
+    versions, unlisted = candidate_versions(target, alias, also)
+    reading = metrics.read_minutes(target, versions, lambda minute: primary_at(alias, minute), since, until)
+    notes = [unlisted] if unlisted else []
+    rows = reading.rows
+    unknown = [row for row in rows if _is_unknown(row)]
+    if unknown:
+        rows, unread = _name_by_log(target, rows, unknown[0].at, unknown[-1].at + MINUTE)
+        notes += [unread] if unread else []
+    seen = {version for row in rows for version in row.counts if version != UNKNOWN_VERSION}
+    return ServedReading(rows, tuple(sorted({*versions, *seen}, key=int)), reading.trouble, tuple(notes))
+
+
+def candidate_versions(target: Target, alias: Alias | None, also: Iterable[str] = ()) -> tuple[list[str], str]:
+    """The versions that may have served, oldest first, and what could not be read of them.
+
+    They are those of the alias and its record, and the newest of which CloudWatch has minutes behind this alias.
+
+    AWS: cloudwatch:ListMetrics, every page, reads only.
+    """
+    known = set(also)
+    if alias is not None:
+        known |= set(alias.serving)
+        if alias.rollout is not None:
+            known |= {alias.rollout.stable_version, alias.rollout.new_version}
+    trouble = ""
+    try:
+        known |= set(sorted(_listed_versions(target), key=int)[-MOST_VERSIONS:])
+    except AwsFailed as failure:
+        trouble = f"Other versions that served are unknown. {failure.what}"
+    except MALFORMED as error:
+        trouble = f"Other versions that served are unknown. CloudWatch's answer could not be read ({error})."
+    return sorted((version for version in known if version.isdecimal()), key=int), trouble
+
+
+def _listed_versions(target: Target) -> set[str]:
+    """The versions that CloudWatch names behind this alias. AWS: cloudwatch:ListMetrics, every page, reads only."""
+    dimensions: list[DimensionFilterTypeDef] = [
+        {"Name": "FunctionName", "Value": target.settings.function},
+        {"Name": "Resource", "Value": target.resource},
+        {"Name": "ExecutedVersion"},
+    ]
+    # Without weights only our own metrics may name a version.
+    wanted = [("AWS/Lambda", "Invocations"), *((own.namespace, own.name) for own in target.settings.failure_metrics)]
+    client = target.client("cloudwatch")
+    found = set()
+    for namespace, name in wanted:
+        pages = client.get_paginator("list_metrics")
+        for page in pages.paginate(Namespace=namespace, MetricName=name, Dimensions=dimensions):
+            for metric in page["Metrics"]:
+                named = {dimension["Name"]: dimension["Value"] for dimension in metric["Dimensions"]}
+                found.add(named.get("ExecutedVersion", ""))
+    return {version for version in found if version.isdecimal()}
+
+
+def _is_unknown(row: MinuteRow) -> bool:
+    unknown = row.counts.get(UNKNOWN_VERSION)
+    return unknown is not None and unknown.requests > 0
+
+
+def _name_by_log(
+    target: Target, rows: Sequence[MinuteRow], since: datetime, until: datetime
+) -> tuple[tuple[MinuteRow, ...], str]:
+    """The rows with the version that the log names in each unknown minute, and why it could not be read.
+
+    AWS: logs:StartQuery, GetQueryResults, reads only.
+    """
+    try:
+        found = logs.query_log(target, SERVED_QUERY, since, until)
+        served: dict[datetime, set[str]] = {}
+        for line in found:
+            served.setdefault(floor_minute(parse_utc(f"{line['minute'][:19]}Z")), set()).add(line["version"])
+    except AwsFailed as failure:
+        return tuple(rows), f"The log does not say which version served. {failure.what}"
+    except MALFORMED as error:
+        return tuple(rows), f"The log does not say which version served. Its answer could not be read ({error})."
+    return tuple(_named(row, served.get(row.at, set())) for row in rows), ""
+
+
+def _named(row: MinuteRow, served: set[str]) -> MinuteRow:
+    """The row with its unknown requests given to the only version that the log has in this minute."""
+    # $LATEST and other versions may have been called directly: then the log does not say who served the alias.
+    if not _is_unknown(row) or len(served) != 1 or not (version := next(iter(served))).isdecimal():
+        return row
+    counts = dict(row.counts)
+    unknown = counts.pop(UNKNOWN_VERSION)
+    counts[version] = counts[version] + unknown if version in counts else unknown
+    return replace(
+        row,
+        counts=counts,
+        p99_ms=_renamed(row.p99_ms, version),
+        p99_band_ms=_renamed(row.p99_band_ms, version),
+    )
+
+
+def _renamed(values: dict[str, Value], version: str) -> dict[str, Value]:
+    """The values with the unknown version's under this one."""
+    return {version if name == UNKNOWN_VERSION else name: value for name, value in values.items()}
