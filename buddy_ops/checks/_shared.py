@@ -21,7 +21,10 @@ Measure = Literal["errors", "slow", "throttles"]
 """What is counted of a version's requests, by the name of its field in ``Counts``."""
 
 DAY = timedelta(hours=24)
-"""How far back requests are looked for, where none arrive now."""
+"""How far back requests are counted, where none arrive now."""
+
+LATE_MINUTES = 3
+"""With so many unpublished minutes at its end, a rate is of the past."""
 
 SHOWN = 5
 """How many of the newest published versions a finding names."""
@@ -39,11 +42,13 @@ class VersionRate:
     Attributes:
         limit: the share of requests that is allowed, 0..1.
         minutes: the beginning of each minute, its count and its requests.
+        unpublished: the beginnings of the latest minutes whose count CloudWatch has not published, or only in part.
     """
 
     version: str
     limit: float
     minutes: tuple[tuple[datetime, int, int], ...]
+    unpublished: tuple[datetime, ...] = ()
 
     @property
     def count(self) -> int:
@@ -87,17 +92,28 @@ def version_rates(reading: MetricsReading | ServedReading, measure: Measure, lim
         raise NotMeasured(reading.trouble)
     # A version that received traffic for a part of the window is in some of the rows only.
     minutes = defaultdict(list)
+    unpublished = defaultdict[str, list[datetime]](list)
     for row in reading.rows:
         for version, counts in row.counts.items():
-            minutes[version].append((row.at, getattr(counts, measure), counts.requests))
-    return [VersionRate(version, limit, tuple(minutes[version])) for version in sorted(minutes, key=version_order)]
+            count: int = getattr(counts, measure)
+            # What was published in part shows that a rate is high, but never that it is low.
+            if counts.seen and counts.unknown & {measure, "requests"} and count <= limit * counts.requests:
+                unpublished[version].append(row.at)
+                continue
+            minutes[version].append((row.at, count, counts.requests))
+            if counts.seen:
+                unpublished[version].clear()
+    return [
+        VersionRate(version, limit, tuple(minutes[version]), unpublished=tuple(unpublished[version]))
+        for version in sorted({*minutes, *unpublished}, key=version_order)
+    ]
 
 
 def serving_rates(alias: Alias, rates: list[VersionRate]) -> list[VersionRate]:
     """The rates of the versions that serve now, and of requests whose version is unknown since then.
 
     Raises:
-        NotMeasured: a version that serves received no requests that are known to be its own.
+        NotMeasured: a version that serves received no requests that are known to be its own, or CloudWatch is late.
     """
     own = [rate for rate in rates if rate.version in alias.serving]
     known_until = max((at for rate in own for at, _, requests in rate.minutes if requests), default=None)
@@ -108,11 +124,19 @@ def serving_rates(alias: Alias, rates: list[VersionRate]) -> list[VersionRate]:
             own += [since] if since.requests else []
     if any(rate.count > 1 and rate.over_limit for rate in own):
         return own
+    late = [rate for rate in own if len(rate.unpublished) >= LATE_MINUTES]
+    if late:
+        raise NotMeasured("; ".join(f"{name_version(rate.version)}: {_describe_lag(rate)}" for rate in late))
     busy = {rate.version for rate in own if rate.requests}
     idle = [f"v{version} received no requests" for version in alias.serving if version not in busy]
     if idle:
         raise NotMeasured("; ".join((*idle, *(rate.describe() for rate in own if rate.requests))))
     return own
+
+
+def _describe_lag(rate: VersionRate) -> str:
+    known = f", before that {rate.describe()}" if rate.requests else ""
+    return f"not published by CloudWatch since {rate.unpublished[0]:%H:%M} UTC{known}"
 
 
 def rollout_state(context: CheckContext) -> Finding:
@@ -152,38 +176,44 @@ def _explains(record: RolloutState, alias: Alias) -> bool:
 
 
 def missing_alias(context: CheckContext) -> Finding:
-    """Whether the alias was deleted, or nothing was ever deployed behind it: only then nobody misses it."""
+    """Whether the alias was deleted, or nothing was ever deployed behind it."""
     target = context.target
     message = f"alias {target.resource} does not exist"
-    published = [version.number for version in versions.list_versions(target)]
     until = context.metrics_until + text.MINUTE
     try:
         requests = metrics.read_requests(target, until - DAY, until)
+        if requests:
+            return problem(*_deleted_alias(context, message, requests))
+        published = [version.number for version in versions.list_versions(target)]
     except AwsFailed as failure:
-        return unknown(f"{message}. Whether it received requests is unknown. {failure.what}", failure.next)
-    if requests:
-        last = max(requests)
-        served = serving.read_served(target, None, last - 5 * text.MINUTE, last + text.MINUTE)
-        names = [version for row in served.rows for version, own in row.counts.items() if own.requests]
-        version = names[-1] if names and names[-1] in published else "VERSION"
-        message += f", and it received {sum(requests.values()):,.0f} requests in the last {text.duration(DAY)}"
-        at = text.time_of_day(last, target.clock.now(), ago=True)
-        return problem(
-            f"{message}, the last at {at}. It was deleted. Every caller gets an error", _create(target, version)
-        )
+        return unknown(f"{message}. Whether one was deleted is unknown. {failure.what}", failure.next)
     if published:
         message += f", although {text.join_words(f'v{number}' for number in published[-SHOWN:])} are published"
         return unknown(f"{message}. It may have been deleted", _create(target, "VERSION"))
     return warning(f"{message}: nothing was ever deployed", "The first run of strategies/canary creates it.")
 
 
+def _deleted_alias(context: CheckContext, message: str, requests: Mapping[datetime, float]) -> tuple[str, str]:
+    """An alias that had requests within the last day, and what to do."""
+    target = context.target
+    last = max(requests)
+    at = text.time_of_day(last, target.clock.now(), ago=True)
+    message += (
+        f", and it received {sum(requests.values()):,.0f} requests in the last {text.duration(DAY)}, the last at "
+    )
+    served = serving.read_served(target, None, last - 5 * text.MINUTE, last + text.MINUTE)
+    names = [version for row in served.rows for version, own in row.counts.items() if own.requests]
+    version = names[-1] if names and names[-1] != UNKNOWN_VERSION else "VERSION"
+    return f"{message}{at}. It was deleted. Every caller gets an error", _create(target, version)
+
+
 def _create(target: Target, version: str) -> str:
     """How the alias is created again, at the version that served: a deployment would serve an unproven build."""
     settings = target.settings
-    which = " VERSION is the version that served last." if version == "VERSION" else ""
+    which = " (VERSION is the one that served last)" if version == "VERSION" else ""
     return (
-        f"Create it again: aws lambda create-alias --function-name {settings.function} --name {settings.alias} "
-        f"--function-version {version} --region {target.region}.{which}"
+        f"Create it again{which}: `aws lambda create-alias --function-name {settings.function} --name {settings.alias} "
+        f"--function-version {version} --region {target.region}`."
     )
 
 

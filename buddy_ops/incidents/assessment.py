@@ -24,13 +24,16 @@ from buddy_ops.core.text import (
     escape_markdown,
     exact_percent,
     floor_minute,
+    join_words,
     markdown_table,
     percent,
 )
 from buddy_ops.deployment import rollback
 from buddy_ops.deployment.rollback import RollbackPlan, RollbackResult
-from buddy_ops.health import metrics
+from buddy_ops.health import metrics, serving
 from buddy_ops.health.judge import Counts
+from buddy_ops.health.metrics import UNKNOWN_VERSION
+from buddy_ops.health.serving import name_version
 from buddy_ops.incidents import review as incident_review
 from buddy_ops.incidents.error_lines import ErrorKind, read_error_kinds
 
@@ -80,7 +83,7 @@ class Assessment:
                 ("Error", "Lines", "First", "Last", "Latest example"),
                 ((f"`{_cell(k.name)}`", f"{k.lines:,}", k.first, k.last, f"`{_cell(k.example)}`") for k in self.kinds),
             )
-        failures = (f"v{version}: {describe_failures(counts)}" for version, counts in self.counts.items())
+        failures = (f"{name_version(version)}: {describe_failures(own)}" for version, own in self.counts.items())
         return "\n\n".join((
             f"**v{self.version}**, deployed {duration(self.at - self.deployed)} ago. {self.serving}",
             _bullets((*failures, *self.troubles)),
@@ -256,7 +259,9 @@ def assess_deployment(target: Target, watch: Progress = no_progress) -> Assessme
     # The stable version is counted, too: the same failures in both mean that the build may not be the cause.
     compared = tuple(dict.fromkeys(filter(None, (version, destination, alias.primary))))
     until = metrics.published_until(target, now)
-    reading = metrics.read_minutes(target, compared, lambda _: alias.primary, since=floor_minute(since), until=until)
+    reading = serving.read_served(target, alias, since=floor_minute(since), until=until, also=compared)
+    if any(UNKNOWN_VERSION in row.counts for row in reading.rows):
+        compared = (*compared, UNKNOWN_VERSION)
     kinds, unlogged = read_error_kinds(target, version, since, watch)
     unmeasured = f"metrics could not be read: {reading.trouble}" if reading.trouble else ""
     recommended, reasons = recommend_decision(now - deployed, destination, obstacle, doubts)
@@ -279,7 +284,7 @@ def assess_deployment(target: Target, watch: Progress = no_progress) -> Assessme
         rolled_back=destination == alias.primary and alias.additional is None,
         recommended=recommended,
         reasons=reasons,
-        troubles=tuple(filter(None, (unlogged, unmeasured))),
+        troubles=tuple(filter(None, (unlogged, unmeasured, *reading.notes))),
     )
 
 
@@ -432,16 +437,16 @@ async def wait_for_recovery(
         watch(f"waiting for metrics of {since:%H:%M} to {until:%H:%M} UTC: {left / MINUTE:.1f} minutes to go")
         await target.clock.wait(target.clock.now() + min(left, MINUTE))
     limit = target.settings.health.error_rate
-    reading = metrics.read_minutes(target, alias.serving, lambda _: alias.primary, since=since, until=until)
-    counted = {
-        version: counts for version, counts in metrics.totals(reading.rows, alias.serving).items() if counts.requests
-    }
-    if reading.trouble or not counted:
-        trouble = reading.trouble or "no requests were received"
-        return RecoveryCheck("", Counts(), limit, minutes, trouble=trouble)
+    reading = serving.read_served(target, alias, since=since, until=until)
+    counted = metrics.totals(reading.rows, alias.serving)
+    known = {version: own for version, own in counted.items() if own.requests}
     # A canary that still fails must not hide behind the many good requests of the stable version.
-    worst = max(counted, key=lambda version: counted[version].errors / counted[version].requests)
-    result = RecoveryCheck(worst, counted[worst], limit, minutes)
+    worst = max(known, key=lambda version: known[version].errors / known[version].requests, default="")
+    result = RecoveryCheck(worst, known.get(worst, Counts()), limit, minutes)
+    trouble = reading.trouble or _unmeasured(counted)
+    if trouble and result.recovered is not False:
+        # No requests, or counts that CloudWatch has not published yet, are no sign of a recovery.
+        return RecoveryCheck("", Counts(), limit, minutes, trouble=trouble)
     target.journal.append(
         "recovery",
         says=result.result,
@@ -449,6 +454,16 @@ async def wait_for_recovery(
         failed=result.counts.errors,
     )
     return result
+
+
+def _unmeasured(counted: Mapping[str, Counts]) -> str:
+    """Why the failures of the versions that serve are not known; empty if they are."""
+    idle = [f"v{version}" for version, own in counted.items() if not own.requests]
+    if idle:
+        return f"{join_words(idle)} received no requests"
+    if any(own.unknown & {"requests", "errors"} for own in counted.values()):
+        return "CloudWatch has not published all failures yet"
+    return ""
 
 
 def describe_failures(counts: Counts) -> str:

@@ -469,8 +469,3 @@ def chart_mark(event: TimelineEvent) -> str:
     if event.kind == "frozen":
         return "frozen"
     return ""
-
-
-def version_number(version: str) -> int:
-    """A version as a number to sort by."""
-    return int(version) if version.isdecimal() else 0

@@ -10,18 +10,19 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any, Literal
 
 from buddy_ops.aws.aliases import Alias
 from buddy_ops.aws.session import Target
 from buddy_ops.core.outcome import Outcome
-from buddy_ops.core.text import exact_percent, parse_utc, percent
+from buddy_ops.core.text import count, exact_percent, percent
 from buddy_ops.deployment.observation import Observation
-from buddy_ops.health import judge, metrics
-from buddy_ops.health.metrics import MINUTE, MinuteRow
+from buddy_ops.health import judge, metrics, serving
+from buddy_ops.health.metrics import MINUTE, UNKNOWN_VERSION, MinuteRow
 from buddy_ops.health.monitor import MetricsWindow
-from buddy_ops.incidents.review import IncidentReview, chart_mark, version_number
+from buddy_ops.health.serving import version_order
+from buddy_ops.incidents.review import IncidentReview, chart_mark
 from buddy_ops.notebook._widgets import LiveOutput
 
 if TYPE_CHECKING:
@@ -33,6 +34,8 @@ NEW = "#D55E00"
 WORSE = "#009E73"
 LIMIT = "#CC0000"
 MUTED = "#666666"
+
+DAY = timedelta(days=1)
 
 LEAST_EVIDENCE = 1e-2
 """Evidence below this is drawn here: a smaller value has no meaning."""
@@ -70,36 +73,35 @@ def recent_chart(
     If the metrics cannot be read, the chart is a sentence that says so.
 
     Args:
-        came_from: the versions that received the traffic before the alias's last change, its primary first.
+        came_from: versions that received traffic before the alias's last change.
 
-    AWS: cloudwatch:GetMetricData, reads only.
+    AWS: as ``serving.read_served``, reads only.
     """
     if alias is None:
         return None
-    now = target.clock.now()
-    changed_at = parse_utc(alias.rollout.since) if alias.rollout else now
-    versions = list(dict.fromkeys(filter(None, (*alias.serving, *came_from))))
-    until = metrics.published_until(target, now)
-
-    def serving(at: datetime) -> str:
-        return came_from[0] if came_from and at < changed_at else alias.primary
-
-    reading = metrics.read_minutes(target, versions, serving, since=until - minutes * MINUTE, until=until)
+    until = metrics.published_until(target, target.clock.now())
+    reading = serving.read_served(target, alias, since=until - minutes * MINUTE, until=until, also=came_from)
     chart = RolloutChart(target)
     chart.rows = list(reading.rows)
-    chart.versions = (versions[0], versions[-1])
-    chart.caption = reading.trouble or _totals(reading.rows, f"{minutes} min to {until:%H:%M} UTC")
+    chart.versions = _busiest_versions(reading.rows)
+    chart.caption = reading.trouble or _rates(reading.rows, f"{minutes} min to {until:%H:%M} UTC")
+    chart.caption = "\n".join((chart.caption, *reading.notes))
+    switched = serving.last_switch(alias)
+    if switched is not None and switched >= until - minutes * MINUTE:
+        chart.marks = [(switched, f"100 % v{alias.primary}")]
     return chart
 
 
-def _totals(rows: Sequence[MinuteRow], window: str) -> str:
-    """The error rate of all versions together."""
-    counts = [count for row in rows for count in row.counts.values()]
-    requests = sum(count.requests for count in counts)
-    if not requests:
-        return f"{window}: no requests."
-    failed = sum(count.errors for count in counts)
-    return f"{window}: error rate {percent(failed / requests)}, {failed:,} of {requests:,} requests failed."
+def _rates(rows: Sequence[MinuteRow], window: str) -> str:
+    """The error rate of each version, and of the requests whose version is unknown."""
+    versions = {version for row in rows for version, own in row.counts.items() if own.requests}
+    if not versions:
+        return f"{window}: no requests. Whether the version is healthy is unknown."
+    parts = []
+    for version, own in sorted(metrics.totals(rows, versions).items(), key=lambda item: version_order(item[0])):
+        name = serving.name_version(version)
+        parts.append(f"{name} error rate {percent(own.errors / own.requests)} of {count(own.requests, 'request')}")
+    return f"{window}: {'; '.join(parts)}."
 
 
 def incident_chart(target: Target, review: IncidentReview) -> "RolloutChart | None":
@@ -118,10 +120,12 @@ def _busiest_versions(rows: Sequence[MinuteRow]) -> tuple[str, str] | None:
     """The two versions with the most requests, the older first; the same twice where there is one."""
     requests = Counter[str]()
     for row in rows:
-        requests.update({version: counts.requests for version, counts in row.counts.items()})
-    if not requests:
+        requests.update({version: counts.requests for version, counts in row.counts.items() if counts.requests})
+    known = Counter({version: number for version, number in requests.items() if version != UNKNOWN_VERSION})
+    # Requests of an unknown version have a line of their own; alone they are all that there is.
+    busiest = sorted((version for version, _ in (known or requests).most_common(2)), key=version_order)
+    if not busiest:
         return None
-    busiest = sorted((version for version, _ in requests.most_common(2)), key=version_number)
     return busiest[0], busiest[-1]
 
 
@@ -180,7 +184,8 @@ class RolloutChart:
         self._next_frame_at = began + max(FRAME_S, (ended - began) / DRAWING_SHARE)
 
     def _repr_png_(self) -> bytes | None:
-        return self.png() if self.rows else None
+        # Without a request there is nothing to draw: empty axes look like health.
+        return self.png() if self.rows and self.versions is not None else None
 
     def __repr__(self) -> str:
         return self.caption
@@ -217,13 +222,13 @@ class RolloutChart:
         return file.getvalue()
 
     def _draw_rates(self, axes: "Axes", rows: Sequence[MinuteRow]) -> None:
-        for version, colour, style in self._lines():
-            served = [row for row in rows if version in row.counts and row.counts[version].requests]
-            times = [_middle(row) for row in served]
-            counts = [row.counts[version] for row in served]
-            rates = [100 * count.errors / count.requests for count in counts]
-            axes.plot(times, rates, style, color=colour, label=f"v{version}", lw=1.8, ms=3)
-            bands = [wilson_interval(count.errors, count.requests) for count in counts]
+        for version, colour, style in self._lines(rows):
+            counted = [row for row in rows if _is_counted(row, version)]
+            times = [_middle(row) for row in counted]
+            counts = [row.counts[version] for row in counted]
+            rates = [100 * own.errors / own.requests for own in counts]
+            axes.plot(*_with_gaps(times, rates), style, color=colour, label=serving.name_version(version), lw=1.8, ms=3)
+            bands = [wilson_interval(own.errors, own.requests) for own in counts]
             _shade(axes, times, [(100 * low, 100 * high) for low, high in bands], colour)
         limit = 100 * self._health.error_rate
         _draw_limit(axes, limit, f"limit {limit:g} %")
@@ -232,11 +237,11 @@ class RolloutChart:
         axes.legend(loc="upper left", fontsize=8, frameon=False, ncols=2)
 
     def _draw_latency(self, axes: "Axes", rows: Sequence[MinuteRow]) -> None:
-        for version, colour, style in self._lines():
-            measured = [row for row in rows if version in row.p99_ms]
+        for version, colour, style in self._lines(rows):
+            measured = [row for row in rows if version in row.p99_ms and _is_counted(row, version, "slow")]
             latencies = [row.p99_ms[version] / 1000 for row in measured]
-            axes.plot([_middle(row) for row in measured], latencies, style, color=colour, lw=1.8, ms=3)
-            banded = [row for row in rows if version in row.p99_band_ms]
+            axes.plot(*_with_gaps([_middle(row) for row in measured], latencies), style, color=colour, lw=1.8, ms=3)
+            banded = [row for row in measured if version in row.p99_band_ms]
             bands = [row.p99_band_ms[version] for row in banded]
             seconds = [(low / 1000, high / 1000) for low, high in bands]
             _shade(axes, [_middle(row) for row in banded], seconds, colour)
@@ -259,13 +264,15 @@ class RolloutChart:
         axes.set_ylabel("evidence of\nregression (log scale)", fontsize=9)
         axes.legend(loc="upper left", fontsize=8, frameon=False, ncols=2)
 
-    def _lines(self) -> Sequence[tuple[str, str, str]]:
+    def _lines(self, rows: Sequence[MinuteRow]) -> Sequence[tuple[str, str, str]]:
         """Version, colour and style of each line."""
         if self.versions is None:
             return ()
         stable, new = self.versions
-        lines = ((stable, STABLE, "o-"), (new, NEW, "s--"))
-        return lines if stable != new else lines[:1]
+        lines = [(stable, STABLE, "o-"), (new, NEW, "s--")][: len({stable, new})]
+        if UNKNOWN_VERSION not in self.versions and any(UNKNOWN_VERSION in row.counts for row in rows):
+            lines.append((UNKNOWN_VERSION, MUTED, "^:"))
+        return lines
 
     def _mark_events(self, axes: "Axes", labelled: bool) -> None:
         """A line for each event, and one where each stage began, with its traffic weight above the upper panel."""
@@ -304,9 +311,30 @@ def _draw_limit(axes: "Axes", at: float, text: str, style: str = "--") -> None:
     axes.annotate(text, (0, at), ha="left", va="bottom", fontsize=8, color=LIMIT, **place)
 
 
+def _is_counted(row: MinuteRow, version: str, figure: Literal["errors", "slow"] = "errors") -> bool:
+    """Whether CloudWatch has published the version's figure of this minute; else it is a gap, never a zero."""
+    own = row.counts.get(version)
+    return own is not None and own.requests > 0 and not own.unknown & {"requests", figure}
+
+
+def _with_gaps(times: Sequence[float], values: Sequence[float]) -> tuple[list[float], list[float]]:
+    """A line's points with a break wherever a minute is missing between two of them."""
+    found_times: list[float] = []
+    found_values: list[float] = []
+    for at, value in zip(times, values, strict=True):
+        if found_times and at - found_times[-1] > 1.5 * MINUTE / DAY:
+            found_times.append(at)
+            found_values.append(math.nan)
+        found_times.append(at)
+        found_values.append(value)
+    return found_times, found_values
+
+
 def _shade(axes: "Axes", times: Sequence[float], bands: Sequence[tuple[float, float]], colour: str) -> None:
-    """A confidence band."""
-    axes.fill_between(times, [low for low, _ in bands], [high for _, high in bands], color=colour, alpha=0.15, lw=0)
+    """A confidence band, with the gaps of its line."""
+    gapped, lows = _with_gaps(times, [low for low, _ in bands])
+    _, highs = _with_gaps(times, [high for _, high in bands])
+    axes.fill_between(gapped, lows, highs, color=colour, alpha=0.15, lw=0)
 
 
 def wilson_interval(events: int, requests: int, z: float = 1.96) -> tuple[float, float]:

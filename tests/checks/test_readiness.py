@@ -35,6 +35,8 @@ def ready(bring: Bring, **more: Any) -> tuple[Situation, Target]:
     protect(here, target, on=True)
     plan = alarms.plan_alarms(target)
     alarms.write_alarms(target, plan, approve(target, plan))
+    # Until they are evaluated for the first time, alarms have no data.
+    here.ask("advance", seconds=120)
     return here, target
 
 
