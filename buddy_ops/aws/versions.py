@@ -219,7 +219,6 @@ def invoke(target: Target, version: str, event: Mapping[str, object]) -> Invocat
     reply = target.client("lambda", attempts=1).invoke(
         FunctionName=target.settings.function, Qualifier=version, LogType="Tail", Payload=json.dumps(event).encode()
     )
-    # Lambda's own figures do not include this machine's network.
     try:
         payload = json.loads(reply["Payload"].read() or b"{}")
     except ValueError as error:
@@ -230,6 +229,7 @@ def invoke(target: Target, version: str, event: Mapping[str, object]) -> Invocat
         payload=payload,
         failure=reply.get("FunctionError"),
         version=reply.get("ExecutedVersion", ""),
+        # Lambda's own figures do not include this machine's network.
         took_s=reported_s(b64decode(reply.get("LogResult", "")).decode(errors="replace")),
     )
 

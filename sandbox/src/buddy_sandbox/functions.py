@@ -380,6 +380,8 @@ def _constraints(shape: Any, value: Any) -> Iterator[tuple[bool, str]]:
     if "pattern" in limits and "\\p" not in limits["pattern"]:
         matches = re.fullmatch(limits["pattern"], value) is not None
         yield not matches and value != "", f"Member must satisfy regular expression pattern: {limits['pattern']}"
+    if "enum" in limits:
+        yield value not in limits["enum"], f"Member must satisfy enum value set: [{', '.join(limits['enum'])}]"
 
 
 def _iso(at: float) -> str:
@@ -415,9 +417,9 @@ def busy(why: str) -> AwsError:
     return conflict(f"The operation cannot be performed at this time. {why}")
 
 
-def check_revision(params: Params, current: str) -> None:
-    """PreconditionFailedException if a RevisionId is given and is not the current one."""
+def check_revision(params: Params, current: str, read_by: str = "GetFunction/GetAlias") -> None:
+    """PreconditionFailedException if a RevisionId is given and is not the current one; ``read_by`` shows that."""
     if params.get("RevisionId") not in (None, "", current):
-        advice = "Call the GetFunction/GetAlias API to retrieve the latest Revision Id"
+        advice = f"Call the {read_by} API to retrieve the latest Revision Id"
         message = f"The Revision Id provided does not match the latest Revision Id. {advice}"
         raise AwsError("PreconditionFailedException", message, Type="User")

@@ -15,8 +15,9 @@ from typing import Protocol
 from moto.core.model import OperationModel
 from werkzeug.wrappers import Response
 
+from buddy_sandbox import functions
 from buddy_sandbox.faults import PROFILES, FaultProfile
-from buddy_sandbox.functions import Function, Routing, Version, VersionConfig, busy, pick
+from buddy_sandbox.functions import LATEST, Function, Routing, Version, VersionConfig, busy, pick
 from buddy_sandbox.lambda_control import ControlPlane, Time
 from buddy_sandbox.log_lines import Invocation, LogConfig, write
 from buddy_sandbox.runtime import Build, Execution, Request, Runtime
@@ -74,7 +75,7 @@ class Lambda(ControlPlane):
         region: of the ARNs.
         update_s: virtual seconds that $LATEST is InProgress after an update, and a new version Pending.
         seed: of the draws between an alias's two versions, and of request ids.
-        fetch_s3: (bucket, key, version id) to a package; raises LookupError for one that is not there.
+        fetch_s3: (bucket, key, version id) to a package; raises LookupError('NoSuchBucket' or 'NoSuchKey').
     """
 
     def __init__(
@@ -171,7 +172,8 @@ class Lambda(ControlPlane):
         return Raw(done.payload, 200, headers)
 
     def _decide(self, params: Params, payload: bytes, kind: str) -> _Invocation:
-        fn, qualifier = self._function(params)
+        _, given = functions.parse_name(params, self.region)
+        fn, qualifier = self._function(params, not_found=given or LATEST)
         now = self._clock.now()
         suffix = f":{qualifier}" if qualifier else ""
         routing = self.routing(fn.name, qualifier) if qualifier else None

@@ -31,6 +31,7 @@ from buddy_sandbox.functions import (
 from buddy_sandbox.wire import AwsError, Params, Raw, Service
 
 UNRESERVED_MINIMUM = 100
+MOST_TAGS = 50
 _FROM_S3 = {"S3Bucket", "S3Key", "S3ObjectVersion"}
 _DEFAULTS = {
     "Architectures": ["x86_64"],
@@ -40,6 +41,11 @@ _DEFAULTS = {
     "SnapStart": {"ApplyOn": "None"},
     "Timeout": 3,
     "TracingConfig": {"Mode": "PassThrough"},
+}
+
+_S3_ERRORS = {
+    "NoSuchBucket": "S3 Error Code: NoSuchBucket. S3 Error Message: The specified bucket does not exist",
+    "NoSuchKey": "S3 Error Code: NoSuchKey. S3 Error Message: The specified key does not exist.",
 }
 
 _REASONS: dict[str, dict[str, str]] = {
@@ -79,7 +85,7 @@ class ControlPlane(Service):
         clock: gives virtual time; states settle by it.
         region: of the ARNs.
         update_s: virtual seconds that $LATEST is InProgress after an update, and a new version Pending.
-        fetch_s3: (bucket, key, version id) to a package; raises LookupError for one that is not there.
+        fetch_s3: (bucket, key, version id) to a package; raises LookupError('NoSuchBucket' or 'NoSuchKey').
 
     Attributes that may be set at any time, each with AWS's usual value:
         update_s: as the argument.
@@ -156,6 +162,7 @@ class ControlPlane(Service):
             )
         logging = {"LogFormat": "Text", "LogGroup": f"/aws/lambda/{name}"}
         config = functions.configure({**_DEFAULTS, "LoggingConfig": logging}, params)
+        _refuse_many_tags(params.get("Tags") or {})
         now = self._clock.now()
         latest = Version(LATEST, config, self._code(params["Code"], "CreateFunction"), now, now + self.update_s)
         fn = self._functions[name] = Function(name, self._arn(name), latest, tags=dict(params.get("Tags") or {}))
@@ -178,7 +185,7 @@ class ControlPlane(Service):
         return self._shown(fn, fn.version(qualifier), qualifier)
 
     def delete_function(self, params: Params) -> Raw:
-        fn, qualifier = self._function(params)
+        fn, qualifier = self._function(params, not_found="")
         if qualifier is None:
             del self._functions[fn.name]
         elif qualifier == LATEST:
@@ -228,7 +235,7 @@ class ControlPlane(Service):
     # Aliases.
 
     def create_alias(self, params: Params) -> dict[str, Any]:
-        fn, _ = self._function(params)
+        fn, _ = self._function(params, not_found=params["FunctionVersion"])
         if params["Name"] in fn.aliases:
             raise conflict(f"Alias already exists: {fn.arn}:{params['Name']}")
         alias = Alias(params["Name"], params["FunctionVersion"], description=params.get("Description") or "")
@@ -297,7 +304,9 @@ class ControlPlane(Service):
         self._function(params)[0].reserved = None
 
     def put_provisioned_concurrency_config(self, params: Params) -> dict[str, Any]:
-        fn, qualifier = self._function(params)
+        fn, qualifier = self._provisionable(
+            params, latest="Provisioned Concurrency Configs cannot be applied to unpublished function versions."
+        )
         if fn.version(qualifier) is fn.latest:
             raise invalid("Provisioned Concurrency Configs cannot be applied to unpublished function versions.")
         if qualifier in fn.aliases and fn.aliases[qualifier].second is not None:
@@ -310,8 +319,7 @@ class ControlPlane(Service):
         return made.describe(now)
 
     def get_provisioned_concurrency_config(self, params: Params) -> dict[str, Any]:
-        fn, qualifier = self._function(params)
-        self._provisionable(fn, qualifier)
+        fn, qualifier = self._provisionable(params)
         if qualifier not in fn.provisioned:
             code = "ProvisionedConcurrencyConfigNotFoundException"
             raise AwsError(code, "No Provisioned Concurrency Config found for this function", Type="User")
@@ -326,8 +334,7 @@ class ControlPlane(Service):
         return page(found, params, "ProvisionedConcurrencyConfigs")
 
     def delete_provisioned_concurrency_config(self, params: Params) -> None:
-        fn, qualifier = self._function(params)
-        self._provisionable(fn, qualifier)
+        fn, qualifier = self._provisionable(params)
         fn.provisioned.pop(str(qualifier), None)
 
     def get_account_settings(self, params: Params) -> dict[str, Any]:
@@ -342,7 +349,13 @@ class ControlPlane(Service):
     # Tags and permissions.
 
     def tag_resource(self, params: Params) -> None:
-        self._function(params)[0].tags.update(params["Tags"])
+        fn, qualifier = self._function(params)
+        if qualifier is not None:
+            raise invalid("Tags on function aliases and versions are not supported. Please specify a function ARN.")
+        if not params["Tags"]:
+            raise invalid("An error occurred and the request cannot be processed.")
+        _refuse_many_tags({**fn.tags, **params["Tags"]})
+        fn.tags.update(params["Tags"])
 
     def untag_resource(self, params: Params) -> None:
         for key in params["TagKeys"]:
@@ -352,7 +365,7 @@ class ControlPlane(Service):
         return {"Tags": self._function(params)[0].tags}
 
     def add_permission(self, params: Params) -> dict[str, Any]:
-        fn, qualifier, policy = self._policy(params)
+        fn, qualifier, policy = self._policy(params, read_by="GetPolicy")
         sid, principal = params["StatementId"], params["Principal"]
         if sid in policy:
             advice = "Please provide a new statement id, or remove the existing statement."
@@ -384,10 +397,12 @@ class ControlPlane(Service):
     def _arn(self, name: str) -> str:
         return f"arn:aws:lambda:{self.region}:{ACCOUNT}:function:{name}"
 
-    def _function(self, params: Params) -> tuple[Function, str | None]:
+    def _function(self, params: Params, not_found: str | None = None) -> tuple[Function, str | None]:
+        """The function and the qualifier. ``not_found``: the qualifier that is told of one that does not exist."""
         name, qualifier = functions.parse_name(params, self.region)
         if name not in self._functions:
-            raise missing(f"Function not found: {self._arn(name)}" + (f":{qualifier}" if qualifier else ""))
+            told = (qualifier or "") if not_found is None else not_found
+            raise missing(f"Function not found: {self._arn(name)}" + (f":{told}" if told else ""))
         return self._functions[name], qualifier
 
     def _writable(self, params: Params) -> Function:
@@ -413,16 +428,22 @@ class ControlPlane(Service):
             raise invalid(f"{permitted} {unsupported} {advice}")
         return self._functions[name]
 
-    def _provisionable(self, fn: Function, qualifier: str | None) -> None:
-        """Refuse a qualifier that is neither an alias nor a published version."""
+    def _provisionable(
+        self, params: Params, latest: str = "The function resource provided must be an alias or a published version."
+    ) -> tuple[Function, str | None]:
+        """The function and the qualifier, which must be an alias or a published version."""
+        name, qualifier = functions.parse_name(params, self.region)
         if qualifier in (None, LATEST):
-            raise invalid("The function resource provided must be an alias or a published version.")
+            raise invalid(latest)
+        if name not in self._functions and not str(qualifier).isdecimal():
+            raise missing(f"Cannot find alias arn: {self._arn(name)}:{qualifier}")
+        fn, _ = self._function(params)
         if not str(qualifier).isdecimal():
             fn.alias(str(qualifier))
         fn.version(qualifier)
+        return fn, qualifier
 
     def _refuse_provisioning(self, fn: Function, qualifier: str, wanted: int) -> None:
-        self._provisionable(fn, qualifier)
         if qualifier in fn.aliases and fn.aliases[qualifier].primary in fn.provisioned:
             owner = "Alias can't be used for Provisioned Concurrency configuration"
             raise conflict(f"{owner} on an already Provisioned version")
@@ -504,9 +525,9 @@ class ControlPlane(Service):
         try:
             package = self._fetch_s3(given["S3Bucket"], given["S3Key"], given.get("S3ObjectVersion"))
             return Code.of(package, self.unzipped_limit)
-        except LookupError:
-            message = "S3 Error Code: NoSuchKey. S3 Error Message: The specified key does not exist."
-            raise invalid(f"Error occurred while GetObject. {message}") from None
+        except LookupError as error:
+            code = "NoSuchBucket" if "NoSuchBucket" in str(error) else "NoSuchKey"
+            raise invalid(f"Error occurred while GetObject. {_S3_ERRORS[code]}") from None
 
     def _shown(self, fn: Function, version: Version, qualifier: str | None) -> dict[str, Any]:
         arn = f"{fn.arn}:{qualifier}" if qualifier else fn.arn
@@ -520,9 +541,11 @@ class ControlPlane(Service):
             shown["Environment"] = {"Error": {"ErrorCode": "AccessDeniedException", "Message": _KMS_DENIED}}
         return shown
 
-    def _policy(self, params: Params) -> tuple[Function, str | None, dict[str, dict[str, Any]]]:
+    def _policy(
+        self, params: Params, read_by: str = "GetFunction/GetAlias"
+    ) -> tuple[Function, str | None, dict[str, dict[str, Any]]]:
         fn, qualifier = self._function(params)
-        functions.check_revision(params, self._revision(fn, qualifier))
+        functions.check_revision(params, self._revision(fn, qualifier), read_by)
         return fn, qualifier, fn.policies.setdefault(qualifier or "", {})
 
     def _revision(self, fn: Function, qualifier: str | None) -> str:
@@ -540,3 +563,8 @@ class ControlPlane(Service):
         given = {name for name, value in params.items() if value is not None}
         if unknown := sorted(given - functions.CONFIGURABLE - known):
             raise AwsError("NotImplementedException", f"the sandbox's Lambda has no {', '.join(unknown)}", status=501)
+
+
+def _refuse_many_tags(tags: dict[str, str]) -> None:
+    if len(tags) > MOST_TAGS:
+        raise invalid("Number of tags exceeds resource tag limit.")

@@ -12,6 +12,10 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from moto.core.model import OperationModel
+from werkzeug.wrappers import Response
+
+from buddy_sandbox import functions
 from buddy_sandbox.insights import Event, Malformed, Parser, pointer
 from buddy_sandbox.publication import Clock
 from buddy_sandbox.wire import AwsError, Params, Service
@@ -23,7 +27,14 @@ PAGE_EVENTS = 10_000
 PAGE_BYTES = 1_048_576
 EVENT_OVERHEAD = 26
 PAGE_NAMES = 50
+NAME_LIMIT = 512
 RETENTIONS = (1, 3, 5, 7, 14, 30, 60, 90, 120, 150, 180, 365, 400, 545, 731, 1096, 1827, 2192, 2557, 2922, 3288, 3653)
+
+
+_MISSING_FOR_QUERY = (
+    f"Log group '{{name}}' does not exist for account ID '{ACCOUNT}' (Service: AWSLogs; Status Code: 400; "
+    "Error Code: ResourceNotFoundException; Request ID: {request}; Proxy: null)"
+)
 
 
 class LogSource(Protocol):
@@ -111,6 +122,15 @@ class Logs(Service):
         self.arn_prefix = f"arn:aws:logs:{region}:{ACCOUNT}:log-group:"
         self._answers: dict[str, list[Params]] = {}
 
+    def call(self, operation: OperationModel, params: Params) -> Response:
+        names = (params.get("logGroupName", ""), params.get("logStreamName", ""))
+        problem = functions.violation(operation.input_shape, params)
+        if any(len(name) > NAME_LIMIT for name in names):
+            problem = f"Invalid LogGroup or LogStream, both must have length less than or equal to {NAME_LIMIT}."
+        if problem:
+            return self._answer(operation, wrong(problem), str(uuid.uuid4()), 400)
+        return super().call(operation, params)
+
     def create_log_group(self, params: Params) -> None:
         with self.store.lock:
             if params["logGroupName"] in self.store.groups:
@@ -138,8 +158,10 @@ class Logs(Service):
         times = [event["timestamp"] for event in events]
         if stream not in group.streams:
             raise AwsError("ResourceNotFoundException", "The specified log stream does not exist.")
-        if times != sorted(times) or (times and times[-1] - times[0] > DAY_MS):
-            raise wrong("Log events in a single request must be in chronological order, and span at most 24 hours.")
+        if times != sorted(times):
+            raise wrong("Log events in a single PutLogEvents request must be in chronological order.")
+        if times and times[-1] - times[0] > DAY_MS:
+            raise wrong("Log events in a single PutLogEvents request must span at most 24 hours.")
         size = sum(len(event["message"].encode()) + EVENT_OVERHEAD for event in events)
         if len(events) > PAGE_EVENTS or size > PAGE_BYTES:
             raise wrong(f"Upload too large: {size} bytes exceeds limit of {PAGE_BYTES}, or {len(events)} events")
@@ -230,7 +252,8 @@ class Logs(Service):
         chosen = [params[each] for each in ("logGroupName", "logGroupNames", "logGroupIdentifiers") if each in params]
         if len(chosen) != 1 or params.get("queryLanguage", "CWLI") != "CWLI" or params["startTime"] > params["endTime"]:
             raise wrong("A query takes one way of naming its log groups, Logs Insights' language, and a time range.")
-        groups = [self._named(name) for name in ([chosen[0]] if isinstance(chosen[0], str) else chosen[0])]
+        named = [chosen[0]] if isinstance(chosen[0], str) else chosen[0]
+        groups = [self._named(name, _MISSING_FOR_QUERY) for name in named]
         try:
             query = Parser(params["queryString"]).query()
         except Malformed as error:
@@ -256,14 +279,16 @@ class Logs(Service):
         return answers.pop() if len(answers) > 1 else answers[0]
 
     def _group(self, params: Params) -> Group:
-        if ("logGroupName" in params) == ("logGroupIdentifier" in params):
+        if "logGroupName" in params and "logGroupIdentifier" in params:
+            raise AwsError("ValidationException", "LogGroup name and LogGroup ARN are mutually exclusive parameters.")
+        if "logGroupName" not in params and "logGroupIdentifier" not in params:
             raise wrong("Specify either logGroupName or logGroupIdentifier.")
         return self._named(params.get("logGroupName") or params["logGroupIdentifier"])
 
-    def _named(self, name: str) -> Group:
+    def _named(self, name: str, missing: str = "The specified log group does not exist.") -> Group:
         group = self.store.groups.get(name.removeprefix(self.arn_prefix).removesuffix(":*"))
         if group is None:
-            raise AwsError("ResourceNotFoundException", "The specified log group does not exist.")
+            raise AwsError("ResourceNotFoundException", missing.format(name=name, request=uuid.uuid4()))
         return group
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import boto3
 import time_machine
 from botocore.config import Config
+from botocore.exceptions import ClientError
 
 from buddy_sandbox import dynamodb, parameters
 from buddy_sandbox.alarms import Transition
@@ -139,8 +140,9 @@ class World:
         which = {"VersionId": version} if version else {}
         try:
             reply = self.invoke("s3", "get_object", {"Bucket": bucket, "Key": key, **which})
-        except Exception as error:
-            raise LookupError(str(error)) from error
+        except ClientError as error:
+            bucket_missing = error.response["Error"]["Code"] == "NoSuchBucket"
+            raise LookupError("NoSuchBucket" if bucket_missing else "NoSuchKey") from error
         body: bytes = reply["Body"].read()
         return body
 
