@@ -70,7 +70,7 @@ REQUIRED: dict[str, tuple[str, ...]] = {
     "GetObjectOutput": ("ETag",),
     "GetObjectLockConfigurationOutput": ("ObjectLockConfiguration",),
 }
-"""What AWS always sends and we read, by the shape's name in AWS's model. The models themselves demand little of it."""
+"""What AWS always sends and we read, by the name of its type in AWS's model. The models demand little of it."""
 
 
 class IncompleteReply(ResponseParserError):
@@ -78,7 +78,7 @@ class IncompleteReply(ResponseParserError):
 
 
 class ParserFactory(ResponseParserFactory):
-    """Makes botocore's parsers, each with a look at what it made of a reply."""
+    """Makes botocore's parsers, each with a check of what it made of a reply."""
 
     def create_parser(self, protocol_name: str) -> "_Parser":
         return _Parser(super().create_parser(protocol_name))
@@ -103,7 +103,7 @@ class _Parser(ResponseParser):
         self._parser = parser
 
     def parse(self, response: Mapping[str, Any], shape: Shape) -> dict[str, Any]:
-        """The reply; an error where it is incomplete, or is none of AWS's. An operation may have no shape."""
+        """The reply; an error where it is incomplete, or is none of AWS's. An operation may have no output."""
         if _is_page(response):
             return _incomplete(response, "a web page")
         try:

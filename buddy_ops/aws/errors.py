@@ -2,7 +2,7 @@
 
 from botocore import exceptions as botocore
 
-from buddy_ops.aws import _replies
+from buddy_ops.aws import _refusals, _replies
 from buddy_ops.core.errors import (
     AccessDenied,
     AlreadyExists,
@@ -110,15 +110,20 @@ def _refused(error: botocore.ClientError, call: str, region: str) -> AwsFailed:
         what = f"a reply that is not from AWS (HTTP {code}: {message.strip()[:200] or 'empty'})"
         return incomplete_reply(what, call, region)
     kind = next((kind for kind, codes in KINDS.items() if code in codes), AwsFailed)
-    if call == "lambda:publish_version" and code == "InvalidParameterValueException":
-        # Its CodeSha256 is no longer that of $LATEST: Lambda has no code of its own for that.
-        kind = Conflict
+    refusal = _refusals.find(call, code, message)
     reference = "aws-refused"
     now = f"{call} changed nothing."
-    next_step = f"{AGAIN} AWS's reason is above."
-    if kind is AccessDenied:
+    next_step = "Correct what AWS names above. The same command repeats the call: it reads the current state first."
+    if refusal is not None:
+        reference = refusal[0].reference
+        next_step = refusal[1]
+        kind = refusal[0].kind or kind
+    elif kind is AccessDenied:
         reference = "access-denied"
-        next_step = f"Ask for the permission {call}; docs/setup-aws.md lists the roles."
+        permission = _refusals.denied_permission(call, message)
+        next_step = f"Ask for the permission {permission}; docs/setup-aws.md lists the roles."
+    elif kind is Conflict:
+        next_step = AGAIN
     elif "ExpiredToken" in code or code in ("UnrecognizedClientException", "InvalidClientTokenId"):
         reference = "credentials-expired"
         next_step = "Sign in again (`aws sso login`), then run the same command again."
@@ -129,7 +134,7 @@ def _refused(error: botocore.ClientError, call: str, region: str) -> AwsFailed:
     elif kind is Throttled:
         reference = "aws-unavailable"
         next_step = AGAIN
-    elif code == "ResourceNotFoundException":
+    elif kind is NotFound:
         reference = "not-found"
-        next_step = "Check function, alias and region in the environment's parameters/ file."
+        next_step = "Check the names in the environment's parameters/ file, the region and the account."
     return kind(reference, f"AWS refused {call}: {code}: {message}", now=now, next=next_step, code=code)

@@ -189,6 +189,11 @@ def _name(target: Target, which: str, run: str = "") -> str:
     return f"{full}-{which}"
 
 
+def schedule_name(target: Target) -> str:
+    """The name that a run of this target gives its failsafe."""
+    return _name(target, SPLIT, target.run)
+
+
 def _next_fire(target: Target) -> datetime:
     """When a failsafe that is made now rolls back, to the second: Scheduler takes no fractions."""
     return (target.clock.now() + timedelta(minutes=target.settings.lease.minutes)).replace(microsecond=0)

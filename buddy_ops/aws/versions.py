@@ -28,7 +28,10 @@ if TYPE_CHECKING:
 
 LATEST = "$LATEST"
 
-TAKEN_OVER = ("Role", "Handler", "Runtime", "Timeout", "MemorySize", "Layers", "VpcConfig", "DeadLetterConfig")
+TAKEN_OVER = (
+    *("Role", "Handler", "Runtime", "Timeout", "MemorySize", "Layers", "VpcConfig", "DeadLetterConfig"),
+    *("Architectures", "EphemeralStorage", "FileSystemConfigs", "KMSKeyArn", "LoggingConfig", "TracingConfig"),
+)
 """What of a function's configuration, beside the environment, a version takes over from $LATEST."""
 
 USABLE = ("Active", "Inactive")
@@ -48,6 +51,7 @@ class Version:
         state: 'Active', 'Inactive', 'Pending' or 'Failed'.
         update: 'Successful', 'InProgress' or 'Failed': the last update of $LATEST.
         reason: why AWS left it in this state, or did not update it.
+        code_bytes: its package's size.
         log: where and how it writes its log.
         settings: the values of ``TAKEN_OVER``, None for one that is not set.
         environment: as Lambda shows it. The values may be secrets: they are never shown or journaled.
@@ -64,6 +68,7 @@ class Version:
     reason: str
     role: str
     timeout_s: int
+    code_bytes: int
     log: LogConfig
     settings: Mapping[str, object]
     environment: "EnvironmentResponseTypeDef" = field(repr=False)
@@ -72,6 +77,10 @@ class Version:
     def usable(self) -> bool:
         """Whether it can serve requests."""
         return self.state in USABLE
+
+    def configuration_with(self, variables: Mapping[str, str]) -> dict[str, object]:
+        """What of it a version takes over, by name, with these environment variables."""
+        return {**self.settings, **{f"variable {name}": value for name, value in variables.items()}}
 
     @property
     def variables(self) -> dict[str, str]:
@@ -248,6 +257,7 @@ def _version(reply: "Reply") -> Version:
         reason=reply.get("StateReason") or reply.get("LastUpdateStatusReason") or "no reason given",
         role=reply["Role"],
         timeout_s=reply["Timeout"],
+        code_bytes=reply.get("CodeSize", 0),
         log=LogConfig.of(reply),
         settings={name: reply.get(name) for name in TAKEN_OVER},
         environment=reply.get("Environment", {}),

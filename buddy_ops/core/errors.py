@@ -5,6 +5,7 @@
     │   ├── NotFound            1  what the call names does not exist
     │   ├── AlreadyExists       1  what the call creates exists already
     │   ├── Conflict            1  a precondition of the call does not hold any more
+    │   ├── Busy                1  AWS is still creating or updating what the call changes
     │   ├── AccessDenied        1  the caller lacks a permission
     │   ├── Throttled           1  AWS asks to slow down
     │   └── Unreachable         1  no answer: AWS may have carried the call out
@@ -111,7 +112,11 @@ class AlreadyExists(AwsFailed):
 
 
 class Conflict(AwsFailed):
-    """A precondition of the call does not hold any more, or another update is in progress."""
+    """A precondition of the call does not hold any more: another user or tool was first."""
+
+
+class Busy(AwsFailed):
+    """AWS is still creating or updating what the call changes, or failed at it. Nothing was changed."""
 
 
 class AccessDenied(AwsFailed):

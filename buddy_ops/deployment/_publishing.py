@@ -9,9 +9,10 @@ from buddy_ops.aws import aliases, versions
 from buddy_ops.aws.aliases import Alias
 from buddy_ops.aws.session import Target
 from buddy_ops.aws.versions import LATEST, Version
-from buddy_ops.core.errors import BuddyError, Conflict, Refused
+from buddy_ops.core.errors import BuddyError, Busy, Conflict, Refused
 from buddy_ops.core.plan import Approval
 from buddy_ops.core.text import join_words
+from buddy_ops.deployment import _obstacles
 from buddy_ops.deployment.observation import Observation, Polls
 from buddy_ops.deployment.rollout_plan import RolloutPlan, merge_variables
 
@@ -33,27 +34,66 @@ def publish_build(target: Target, plan: RolloutPlan, alias: Alias | None, approv
     lambda:GetFunctionConfiguration (read).
 
     Raises:
-        Refused: ``rollout-under-way``: another run publishes.
-        BuddyError: ``publish-failed``.
+        Refused: ``rollout-under-way``: another run publishes; ``latest-changed``, ``function-failed``.
+        BuddyError: ``publish-failed``, ``function-busy``.
     """
     began = target.clock.now()
     description = _description(target, plan, approval)
-    try:
-        latest = versions.read_version(target)
-        # Only what differs is written: another run of the same plan may have done a part already.
-        if latest.sha256 != plan.change.sha256:
-            versions.upload_code(target, plan.change.archive, latest.revision)
+    while True:
+        try:
+            return (yield from _publish(target, plan, alias, description))
+        except Busy as failure:
+            # Another update began between our read and our write. Once it is applied, it is compared with the plan.
+            if target.clock.now() > began + LIMIT:
+                raise
+            yield _waiting(target, failure.what)
+        except Conflict as failure:
+            publisher = yield from _find_publisher(target, began, own=description)
+            raise _collided(target, alias, publisher, failure.what) from failure
+
+
+def _publish(target: Target, plan: RolloutPlan, alias: Alias | None, description: str) -> Polls[str]:
+    """One attempt, in which $LATEST is what the plan showed from the first read to the published version."""
+    latest = yield from _wait_until_idle(target, alias)
+    # Only what differs is written: another run of the same plan may have done a part already.
+    # After a failed update the same code is sent again: AWS takes a new update, and publishes nothing before.
+    if latest.sha256 != plan.change.sha256 or (latest.update == "Failed" and plan.change.archive):
+        versions.upload_code(target, plan.change.archive, latest.revision)
         latest = yield from _wait_until_settled(target, alias, LATEST)
-        wanted = _environment(target, plan, latest)
-        if latest.variables != wanted:
-            versions.update_environment(target, wanted, latest.revision)
-            latest = yield from _wait_until_settled(target, alias, LATEST)
-        version = versions.publish_version(target, latest, description)
-        yield from _wait_until_settled(target, alias, version)
-    except Conflict as failure:
-        publisher = yield from _find_publisher(target, began, own=description)
-        raise _collided(target, alias, publisher, failure) from failure
-    return version
+    wanted = _environment(target, plan, latest)
+    if latest.variables != wanted:
+        versions.update_environment(target, wanted, latest.revision)
+        latest = yield from _wait_until_settled(target, alias, LATEST)
+    _require_as_planned(target, plan, alias, latest)
+    number = versions.publish_version(target, latest, description)
+    version = yield from _wait_until_settled(target, alias, number)
+    _require_as_planned(target, plan, alias, version)
+    return number
+
+
+def _require_as_planned(target: Target, plan: RolloutPlan, alias: Alias | None, version: Version) -> None:
+    """Compare code and configuration with what was approved: $LATEST belongs to everyone who may upload.
+
+    Raises:
+        Refused: ``latest-changed``.
+    """
+    found = version.configuration_with(version.variables)
+    expected = plan.change.expected or found
+    changed = [name for name in sorted(expected.keys() | found.keys()) if expected.get(name) != found.get(name)]
+    if version.sha256 != plan.change.sha256:
+        changed.insert(0, "the code")
+    if not changed:
+        return
+    whose = f"$LATEST of {target.settings.function}"
+    if version.number != LATEST:
+        whose = f"v{version.number}, which was published from $LATEST of {target.settings.function},"
+    raise Refused(
+        "latest-changed",
+        f"{whose} is not what the plan showed: another user or tool changed {join_words(changed)} meanwhile.",
+        now=f"{target.resource} serves {alias}; this run shifted nothing.",
+        next="Find out who changed it (CloudTrail: UpdateFunctionCode, UpdateFunctionConfiguration). Then run this "
+        "again: the new plan shows $LATEST as it is.",
+    )
 
 
 def restore_latest(target: Target, plan: RolloutPlan) -> list[str]:
@@ -101,23 +141,50 @@ def _find_publisher(target: Target, since: datetime, *, own: str) -> Polls[str]:
     for _ in range(COLLISION_POLLS):
         alias = aliases.read_alias(target)
         if alias is not None:
-            newest = versions.list_versions(target)[-1]
             if alias.rollout is not None and alias.rollout.open and alias.rollout.run != target.run:
                 return f"Run {alias.rollout.run}"
             # A version that was there before says nothing about the present.
-            if newest.modified_at >= since and newest.description != own:
-                return f"The publisher of v{newest.number} ({newest.description or 'no description'})"
+            for newest in versions.list_versions(target)[-1:]:
+                if newest.modified_at >= since and newest.description != own:
+                    return f"The publisher of v{newest.number} ({newest.description or 'no description'})"
         yield _waiting(target, "Another run changed $LATEST. Waiting to find out which one.")
     return "Another user or tool"
 
 
-def _collided(target: Target, alias: Alias | None, publisher: str, failure: Conflict) -> Refused:
+def _collided(target: Target, alias: Alias | None, publisher: str, reason: str) -> Refused:
     return Refused(
         "rollout-under-way",
-        f"{publisher} changed $LATEST of {target.settings.function} while this run was publishing. {failure.what}",
+        f"{publisher} changed $LATEST of {target.settings.function} while this run was publishing. {reason}",
         now=f"{target.resource} serves {alias}; this run shifted nothing.",
         next="Let the other rollout end, then deploy again. start_here shows it.",
     )
+
+
+def _wait_until_idle(target: Target, alias: Alias | None) -> Polls[Version]:
+    """Wait until AWS works on nothing of $LATEST; its configuration then.
+
+    Raises:
+        Refused: ``function-failed``.
+        BuddyError: ``function-busy``.
+    """
+    deadline = target.clock.now() + LIMIT
+    while True:
+        latest = versions.read_version(target)
+        if latest.state == "Failed":
+            raise _obstacles.function_failed(target, latest)
+        if latest.state != "Pending" and latest.update != "InProgress":
+            return latest
+        status = f"State {latest.state}, last update {latest.update}: {latest.reason}"
+        if target.clock.now() > deadline:
+            raise BuddyError(
+                "function-busy",
+                f"AWS is still creating or updating {target.settings.function} after {LIMIT.seconds // 60} min "
+                f"({status}).",
+                now=f"{target.resource} is untouched: it serves {alias}.",
+                next="Wait until AWS has ended (aws lambda wait function-updated-v2 --function-name "
+                f"{target.settings.function}), then run this again.",
+            )
+        yield _waiting(target, f"Waiting until AWS has created or updated the function ({status}).")
 
 
 def _wait_until_settled(target: Target, alias: Alias | None, number: str) -> Polls[Version]:

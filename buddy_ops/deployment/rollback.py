@@ -91,7 +91,7 @@ class _Lookups:
     markers: tuple[SchemaMarker | BuddyError, ...]
 
 
-def plan_rollback(target: Target, version: str = "", tell: Progress | None = None) -> RollbackPlan:
+def plan_rollback(target: Target, version: str = "", watch: Progress | None = None) -> RollbackPlan:
     """Where the alias is, and where an immediate rollback moves it.
 
     It is the safe direction: one person's approval suffices in every environment, which is a plan's default.
@@ -99,7 +99,7 @@ def plan_rollback(target: Target, version: str = "", tell: Progress | None = Non
     Args:
         version: the version to return to; empty: the previous one that is not marked bad. While traffic is split, our
             record says which of the two that is; where it does not, a version must be named.
-        tell: called with each wait. With it the call is tried for ``PATIENCE`` while AWS throttles or cannot be
+        watch: called with each wait. With it the call is tried for ``PATIENCE`` while AWS throttles or cannot be
             reached; None: it fails at once.
 
     AWS: lambda:GetAlias, lambda:GetFunctionConfiguration, dynamodb:GetItem, reads only.
@@ -115,7 +115,7 @@ def plan_rollback(target: Target, version: str = "", tell: Progress | None = Non
             next="Name one of the function's versions (parameter to_version).",
         )
     # A version that a person names is taken, even one that is marked bad.
-    alias = _try_on(target, partial(aliases.require_alias, target), tell)
+    alias = _try_on(target, partial(aliases.require_alias, target), watch)
     destination = version or _destination(target, alias)
     warnings = check_destination(target, alias, destination)
     lost = alias.rollout.new_version if alias.rollout and alias.failsafe_triggered else None
@@ -147,12 +147,12 @@ def plan_rollback(target: Target, version: str = "", tell: Progress | None = Non
 
 
 def run_rollback(
-    target: Target, plan: RollbackPlan, approval: Approval, tell: Progress | None = None
+    target: Target, plan: RollbackPlan, approval: Approval, watch: Progress | None = None
 ) -> RollbackResult:
     """Move the traffic, then everything else; a second run finds the work done.
 
     Args:
-        tell: as for ``plan_rollback``, here for every call that moves the traffic.
+        watch: as for ``plan_rollback``, here for every call that moves the traffic.
 
     AWS: lambda:GetAlias, lambda:UpdateAlias (writes), scheduler:DeleteSchedule (writes).
 
@@ -162,7 +162,7 @@ def run_rollback(
         AwsFailed: AWS could not be reached; ``now`` says what is live, as far as it could be read.
     """
     approval.must_cover(plan)
-    alias = _try_on(target, partial(aliases.require_alias, target), tell)
+    alias = _try_on(target, partial(aliases.require_alias, target), watch)
     # Where the failsafe came first, the record still says that a rollout is in progress: it is closed.
     already = alias.serving == (plan.destination,) and not alias.failsafe_triggered
     if not already and approval.by == NOBODY:
@@ -170,7 +170,7 @@ def run_rollback(
     if not already and not target.dry_run:
         _require_schema(target, alias, plan.destination)
         traffic = Traffic(target, alias, run=target.run, stable=plan.destination)
-        _try_on(target, partial(traffic.roll_back, plan.away_from), tell)
+        _try_on(target, partial(traffic.roll_back, plan.away_from), watch)
         alias = traffic.alias
     # From here on nothing can stop or undo the rollback.
     target.journal.append("rollback", to=plan.destination, away_from=plan.away_from, by=approval.by, already=already)
@@ -230,7 +230,7 @@ def which_is_stable(target: Target, alias: Alias) -> Refused:
     )
 
 
-def _try_on(target: Target, call: Callable[[], T], tell: Progress | None) -> T:
+def _try_on(target: Target, call: Callable[[], T], watch: Progress | None) -> T:
     """A call's result, tried again for ``PATIENCE``: what AWS throttles now it takes in some seconds.
 
     Raises:
@@ -242,12 +242,12 @@ def _try_on(target: Target, call: Callable[[], T], tell: Progress | None) -> T:
             return call()
         except AwsFailed as failure:
             again = target.clock.now() + PAUSE
-            if tell is None or not failure.passing or again > deadline:
+            if watch is None or not failure.passing or again > deadline:
                 raise
             target.journal.append("failed", says=failure.what)
             # A terminal that is gone must not stop the rollback.
             with suppress(OSError, ValueError):
-                tell(f"{failure.what} Trying again every {PAUSE.seconds} s until {deadline:%H:%M:%S} UTC.")
+                watch(f"{failure.what} Trying again every {PAUSE.seconds} s until {deadline:%H:%M:%S} UTC.")
             target.clock.sleep_until(again)
 
 

@@ -16,6 +16,7 @@ from buddy_ops.core.errors import BuddyError, Refused
 from buddy_ops.core.plan import Plan
 from buddy_ops.core.rules import BreakGlass, DeploymentFacts
 from buddy_ops.core.text import count, exact_percent, parse_utc, time_of_day
+from buddy_ops.deployment import _obstacles
 from buddy_ops.deployment._traffic import alias_scope, own_open_rollout, rollout_under_way
 from buddy_ops.health import alarms
 from buddy_ops.migrations import schema
@@ -32,6 +33,8 @@ class RequestedChange:
         variables: environment variables that the new version sets, or removes (None).
         archive: the zip's bytes; empty where only the configuration changes.
         drift: how $LATEST differs from the version that serves, a sentence each.
+        doubts: what may keep it from working, a sentence each.
+        expected: the configuration that the new version is to have, by name; None where it is published already.
     """
 
     sha256: str
@@ -40,6 +43,8 @@ class RequestedChange:
     variables: Mapping[str, str | None] = field(default_factory=dict)
     archive: bytes = field(default=b"", repr=False)
     drift: tuple[str, ...] = ()
+    doubts: tuple[str, ...] = ()
+    expected: Mapping[str, object] | None = field(default=None, repr=False)
 
     @property
     def name(self) -> str:
@@ -107,17 +112,19 @@ def plan_rollout(
         variables: a change of configuration: what to set, or to remove (None).
         break_glass: who overrides the environment's rules, and why; one person's approval suffices then.
 
-    AWS: lambda:GetAlias, GetFunctionConfiguration, ListVersionsByFunction, ssm:GetParametersByPath,
-    cloudwatch:DescribeAlarms, reads only.
+    AWS: lambda:GetAlias, GetFunctionConfiguration, ListVersionsByFunction, GetAccountSettings,
+    ssm:GetParametersByPath, cloudwatch:DescribeAlarms, reads only.
 
     Raises:
         InvalidInput: ``artifact-missing``, ``artifact-not-a-zip``, ``function-missing``, ``alias-missing``,
             ``break-glass-incomplete``.
-        Refused: ``not-allowed``, ``rollout-under-way``, ``weights-not-ours``, ``frozen``, ``code-differs``.
+        Refused: ``not-allowed``, ``rollout-under-way``, ``weights-not-ours``, ``frozen``, ``code-differs``,
+            ``alias-on-latest``, ``roles-differ``, ``artifact-too-large``, ``code-storage-full``, ``function-failed``.
     """
     override = rules_.parse_break_glass(break_glass or {})
     alias = aliases.read_alias(target)
-    change = _requested_change(target, alias, artifact, variables)
+    _obstacles.require_published(target, alias)
+    change = _requested_change(target, alias, artifact, variables=variables, splits=strategy == "canary")
     resumes = own_open_rollout(target, alias, change.known)
     # A switch at once would skip the verdict of the split that is in progress.
     if resumes is not None and resumes.shifting and strategy != "canary":
@@ -141,7 +148,7 @@ def plan_rollout(
         then=draft.then(),
         calls=draft.calls(),
         undo=draft.undo(),
-        reasons=(*_overrides(violated, override), *draft.reasons(), *change.drift),
+        reasons=(*_overrides(violated, override), *draft.reasons(), *change.drift, *change.doubts),
         covers=draft.covers(override),
         approvals=approvals,
         demand_hash=target.settings.rollout.demand_plan_hash,
@@ -230,8 +237,13 @@ def _checklist_results(
 
 
 def _requested_change(
-    target: Target, alias: Alias | None, artifact: str, variables: Mapping[str, str | None] | None
+    target: Target, alias: Alias | None, artifact: str, *, variables: Mapping[str, str | None] | None, splits: bool
 ) -> RequestedChange:
+    """What is deployed, once it is known that it can be.
+
+    Args:
+        splits: whether traffic is split between the version that serves and the new one.
+    """
     archive = project.read_artifact(artifact) if artifact or variables is None else b""
     published = {version.number: version for version in versions.list_versions(target)}
     latest = versions.read_version(target)
@@ -244,9 +256,21 @@ def _requested_change(
         if not change.known:
             _require_same_code(target, change, latest, archive)
         change = replace(change, archive=archive)
-    if change.known or alias is None or alias.primary not in published:
+    stable = published.get(alias.primary) if alias else None
+    new = published.get(change.known, latest)
+    if stable is not None and splits and change.known != stable.number:
+        _obstacles.require_able_to_share(target, stable, new)
+    if change.known:
         return change
-    return replace(change, drift=_drift(latest, published[alias.primary], change))
+    doubts = [*_obstacles.require_ready(target, latest), *_obstacles.describe_failsafe_name(target)]
+    if archive and latest.sha256 != change.sha256:
+        doubts += _obstacles.require_fitting(target, archive, latest)
+    start = published[change.base] if change.base else latest
+    expected = latest.configuration_with(merge_variables(start.variables, change.variables))
+    change = replace(change, doubts=tuple(doubts), expected=expected)
+    if stable is None:
+        return change
+    return replace(change, drift=_drift(latest, stable, change))
 
 
 def _new_build(

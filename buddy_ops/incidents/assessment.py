@@ -385,7 +385,7 @@ def plan_decision(target: Target, assessment: Assessment, decision: str, review:
     )
     if decision == "fix forward":
         return forward
-    back = rollback.plan_rollback(target, tell=no_progress)
+    back = rollback.plan_rollback(target, watch=no_progress)
     return replace(
         forward,
         title=back.title,

@@ -611,7 +611,7 @@ def test_throttled_rollback_tries_on_for_a_minute_and_says_so(quick: Bring, oper
     with no_backoff():
         here.ask("chaos", kind="throttled", operation=operation, times=3 * 8)
         mine = here.connect("rollback")
-        plan = rollback.plan_rollback(mine, tell=told.append)
+        plan = rollback.plan_rollback(mine, watch=told.append)
         done = rollback.run_rollback(mine, plan, approve(mine, plan), told.append)
         assert done.serving == "1" and served(here) == ("1", {})
         assert len(told) == 8 and "Trying again every 3 s until" in told[0]
@@ -626,7 +626,7 @@ def test_throttled_rollback_tries_on_for_a_minute_and_says_so(quick: Bring, oper
 
 
 def roll_back_patiently(mine: Target) -> RollbackResult:
-    plan = rollback.plan_rollback(mine, tell=no_progress)
+    plan = rollback.plan_rollback(mine, watch=no_progress)
     return rollback.run_rollback(mine, plan, approve(mine, plan), no_progress)
 
 

@@ -1,0 +1,188 @@
+"""Whether the calls of a rollout can work: obstacles that are known before anyone approves it. Never writes.
+
+AWS refuses each of them, some after the upload or while traffic moves.
+"""
+
+import io
+import zipfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from buddy_ops.aws import failsafe
+from buddy_ops.aws.aliases import Alias
+from buddy_ops.aws.session import Target
+from buddy_ops.aws.versions import LATEST, Version
+from buddy_ops.core.errors import AwsFailed, Refused
+
+MEGABYTE = 1024 * 1024
+ZIP_LIMIT = 50 * MEGABYTE
+"""Bytes of a zip that is sent with the call. Source: AWS Lambda developer guide, quotas."""
+
+UNPACKED_LIMIT = 250 * MEGABYTE
+"""Bytes of a build once it is unpacked, its layers included. Source: AWS Lambda developer guide, quotas."""
+
+TOGETHER = ("Role", "DeadLetterConfig")
+"""What two versions must have in common for one alias to serve both. Source: AWS Lambda developer guide, aliases."""
+
+
+@dataclass(frozen=True)
+class _Limits:
+    """The account's limits, in bytes; ``stored`` and ``storage`` are None where they could not be read."""
+
+    zipped: int = ZIP_LIMIT
+    unpacked: int = UNPACKED_LIMIT
+    stored: int | None = None
+    storage: int | None = None
+
+
+def require_published(target: Target, alias: Alias | None) -> None:
+    """Refuse an alias that serves $LATEST: an upload would reach all its users at once, and nothing could undo it.
+
+    Raises:
+        Refused: ``alias-on-latest``.
+    """
+    if alias is None or LATEST not in alias.serving:
+        return
+    function = target.settings.function
+    name = target.settings.alias
+    raise Refused(
+        "alias-on-latest",
+        f"{target.resource} serves {LATEST}, the code that was uploaded last. Uploading a build would give it to all "
+        "users at once, without a version to return to.",
+        next=f"Publish what serves now, and point the alias to it:\n"
+        f"  aws lambda publish-version --function-name {function}\n"
+        f"  aws lambda update-alias --function-name {function} --name {name} --function-version NUMBER\n"
+        "NUMBER is the Version that the first command prints. Then deploy again.",
+    )
+
+
+def require_able_to_share(target: Target, stable: Version, new: Version) -> None:
+    """Refuse to split traffic between versions that Lambda does not serve from one alias.
+
+    Args:
+        new: the version, or $LATEST as it will be published.
+
+    Raises:
+        Refused: ``roles-differ``.
+    """
+    for name in TOGETHER:
+        if new.settings[name] == stable.settings[name]:
+            continue
+        whose = LATEST if new.number == LATEST else f"v{new.number}"
+        cure = "deploy a build with the configuration of the version that serves"
+        if new.number == LATEST:
+            cure = f"set {name} of {target.settings.function} to {_shown(stable, name)} and deploy again"
+        raise Refused(
+            "roles-differ",
+            f"{whose} has another {name} than v{stable.number}, which serves: {_shown(new, name)} instead of "
+            f"{_shown(stable, name)}. Lambda splits the traffic of an alias only between versions with the same one.",
+            next=f"To shift traffic in stages, {cure}. If the change is intended, deploy with strategies/all_at_once: "
+            "it splits no traffic.",
+        )
+
+
+def require_fitting(target: Target, archive: bytes, latest: Version) -> Iterator[str]:
+    """Refuse a build that is too large for Lambda, or for the account's storage; what is unknown, a sentence each.
+
+    AWS: lambda:GetAccountSettings, reads only.
+
+    Raises:
+        Refused: ``artifact-too-large`` or ``code-storage-full``.
+    """
+    limits = _Limits()
+    try:
+        limits = _read_limits(target)
+    except AwsFailed as failure:
+        yield f"Warning: whether the account has code storage left is unknown. {failure.what}"
+    size = len(archive)
+    if size > limits.zipped:
+        raise _too_large(target, f"The zip has {_megabytes(size)}, and Lambda takes {_megabytes(limits.zipped)}")
+    with zipfile.ZipFile(io.BytesIO(archive)) as build:
+        unpacked = sum(entry.file_size for entry in build.infolist())
+    if unpacked > limits.unpacked:
+        limit = _megabytes(limits.unpacked)
+        raise _too_large(target, f"The build has {_megabytes(unpacked)} unpacked; Lambda runs {limit}, layers included")
+    if limits.stored is None or limits.storage is None:
+        return
+    # The upload replaces $LATEST's package, and the version takes the same again.
+    needed = max(limits.stored + size, limits.stored - latest.code_bytes + 2 * size)
+    if needed > limits.storage:
+        raise Refused(
+            "code-storage-full",
+            f"The account's code storage is full: {_megabytes(limits.stored)} of {_megabytes(limits.storage)} are "
+            f"used, and this build takes {_megabytes(2 * size)}.",
+            next="Delete versions that are not needed with operations/clean_up_versions, for every function of the "
+            "account, or ask AWS for more code storage (Service Quotas, Lambda). Then run this again.",
+        )
+
+
+def require_ready(target: Target, latest: Version) -> Iterator[str]:
+    """Refuse a function that AWS failed to create; a sentence where AWS is still busy with it.
+
+    Raises:
+        Refused: ``function-failed``.
+    """
+    function = target.settings.function
+    if latest.state == "Failed":
+        raise function_failed(target, latest)
+    if latest.state == "Pending":
+        yield f"Warning: {function} is Pending: {latest.reason}. Publishing waits until AWS has created it."
+    if latest.update == "InProgress":
+        yield f"Warning: an update of {function} is in progress: {latest.reason}. Publishing waits for its end."
+    if latest.update == "Failed":
+        yield (
+            f"Warning: the last update of {function} failed: {latest.reason}. The upload is a new update; it fails, "
+            "too, if this cause remains."
+        )
+
+
+def function_failed(target: Target, latest: Version) -> Refused:
+    """The refusal to change a function that is Failed: AWS takes no update of it."""
+    return Refused(
+        "function-failed",
+        f"{target.settings.function} is Failed: {latest.reason}. AWS takes no code and no configuration for it.",
+        next="Correct what this reason names (role, VPC, KMS key) until the function is Active, then run this again. "
+        "The published versions are not affected: rollbacks work.",
+    )
+
+
+def describe_failsafe_name(target: Target) -> Iterator[str]:
+    """A sentence where the failsafe's schedule has a name that the roles of infrastructure.yaml do not cover."""
+    name = failsafe.schedule_name(target)
+    pattern = f"schedule/{target.settings.lease.group}/{name.rpartition('-')[0]}-*"
+    if not name.startswith(f"{target.settings.function}-{target.settings.alias}-"):
+        yield (
+            f"Warning: the failsafe's schedule is named {name}, because function and alias are too long for the "
+            f"{failsafe.NAME_LIMIT} characters of a schedule's name. The roles of infrastructure.yaml do not cover "
+            f"this name: allow scheduler:*Schedule on {pattern}."
+        )
+
+
+def _read_limits(target: Target) -> _Limits:
+    reply = target.client("lambda").get_account_settings()
+    limit = reply["AccountLimit"]
+    return _Limits(
+        limit.get("CodeSizeZipped", ZIP_LIMIT),
+        limit.get("CodeSizeUnzipped", UNPACKED_LIMIT),
+        stored=reply["AccountUsage"].get("TotalCodeSize"),
+        storage=limit.get("TotalCodeSize"),
+    )
+
+
+def _too_large(target: Target, what: str) -> Refused:
+    return Refused(
+        "artifact-too-large",
+        f"{what}. AWS would refuse the upload to {target.settings.function}.",
+        next="Build a smaller zip: move dependencies and data into a layer, or leave out what does not run. Then "
+        "deploy that.",
+    )
+
+
+def _shown(version: Version, name: str) -> str:
+    return str(version.settings[name] or "none")
+
+
+def _megabytes(size: int) -> str:
+    if size < MEGABYTE:
+        return f"{size:,} bytes"
+    return f"{size / MEGABYTE:,.1f} MB"
