@@ -17,6 +17,7 @@ from buddy_ops.core.errors import AwsFailed, InvalidInput, Refused
 from buddy_ops.core.outcome import Ending, Outcome
 from buddy_ops.core.plan import Approval, Plan
 from buddy_ops.core.text import exact_percent
+from buddy_ops.deployment._after_rollback import AfterRollback
 from buddy_ops.deployment._traffic import (
     FailsafeLost,
     FailsafeTriggered,
@@ -147,7 +148,8 @@ def run_gradual_rollback(target: Target, plan: GradualRollbackPlan, approval: Ap
     target.journal.append(
         "rollback", to=plan.stable, away_from=(plan.new,), by=approval.by, already=not plan.steps, reasons=reasons
     )
-    return run.outcome("drained", *reasons, *failures)
+    uncounted = yield from run.read_on()
+    return run.outcome("drained", *reasons, *uncounted, *failures)
 
 
 class _Run:
@@ -179,9 +181,16 @@ class _Run:
             except AwsFailed as failure:
                 failure.now = self.traffic.describe()
                 raise
-        if self.plan.steps:
-            yield from show(self._observe("", 0.0), self.evidence)
         return reasons
+
+    def read_on(self) -> Polls[tuple[str, ...]]:
+        """Count the last requests of the new version; what could not be counted."""
+        if not self.plan.steps:
+            return ()
+        after = AfterRollback(self.target, self.evidence, self.target.clock.now())
+        self.evidence.rolled_back(after.since)
+        yield from after.to_end(self._observe("", 0.0))
+        return after.reasons()
 
     def outcome(self, ending: Ending, *reasons: str) -> Outcome:
         """How it ended, with all requests that were seen on the way."""

@@ -14,8 +14,11 @@ from buddy_ops.health.metrics import MinuteRow
 
 T = TypeVar("T")
 
-Order = Literal["abort", "hold", "promote", "go on"]
-"""What a person may order at a poll. 'hold' pauses and 'go on' resumes: then the verdict decides again."""
+Order = Literal["abort", "hold", "promote", "go on", "stop"]
+"""What a person may order at a poll.
+
+'hold' pauses and 'go on' resumes: then the verdict decides again. 'stop' ends the reading after a rollback.
+"""
 
 
 @dataclass(frozen=True)

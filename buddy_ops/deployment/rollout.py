@@ -17,6 +17,7 @@ from buddy_ops.core.outcome import Ending, Outcome
 from buddy_ops.core.plan import Approval
 from buddy_ops.core.text import MINUTE, parse_utc, time_of_day
 from buddy_ops.deployment import _publishing, smoke_tests
+from buddy_ops.deployment._after_rollback import AfterRollback, is_stopped_by_interrupt
 from buddy_ops.deployment._traffic import (
     FailsafeLost,
     FailsafeTriggered,
@@ -131,14 +132,20 @@ def run_rollout(target: Target, plan: RolloutPlan, approval: Approval) -> Rollou
 
 
 def drive_rollout(target: Target, rollout: Rollout) -> Outcome:
-    """Drive a rollout to its end without a chart."""
+    """Drive a rollout to its end without a chart. An interrupt after a rollback ends only what is still read."""
+    order: Order | None = None
     while True:
         try:
-            observation = next(rollout)
+            observation = rollout.send(order)
         except StopIteration as end:
             outcome: Outcome = end.value
             return outcome
-        target.clock.sleep_until(observation.wake_at)
+        try:
+            target.clock.sleep_until(observation.wake_at)
+        except KeyboardInterrupt:
+            if not is_stopped_by_interrupt(observation):
+                raise
+            order = "stop"
 
 
 def _deploy_first(target: Target, plan: RolloutPlan, approval: Approval, *, began: datetime) -> Rollout:
@@ -290,6 +297,7 @@ class _Run:
                 return self._already_live()
             raise AliasMoved(self.target, alias)
         self.traffic.run = record.run
+        self._take_over(record)
         if alias.failsafe_triggered:
             return self._failsafe_triggered()
         if self.approval.order == "abort":
@@ -306,11 +314,14 @@ class _Run:
         reason = f"v{self.traffic.new} has this code, and {self.target.resource} serves {self.traffic.alias}."
         return self._end("already-live", reason, *failures)
 
-    def _resume(self, record: RolloutState) -> State:
-        """Take over the rollout at its record's stage."""
+    def _take_over(self, record: RolloutState) -> None:
+        """Know the stages and times of the run before: what it shifted is counted and judged, too."""
         if record.probe:
             self.stages = self._with_probe()
         self.began = self.evidence.resume(record, list(self.stages))
+
+    def _resume(self, record: RolloutState) -> State:
+        """Go on with the rollout at its record's stage."""
         self.target.journal.append("resumed", run=record.run, stage=record.stage, of=f"v{self.traffic.new}")
         try:
             self.traffic.arm()
@@ -565,8 +576,10 @@ class _Run:
         # The outcome names the stage and the share that were rolled back; the alias has neither afterwards.
         weight = self.traffic.weight
         stage = ""
+        began = self.began
         if self.traffic.alias.rollout is not None:
             stage = self.traffic.alias.rollout.stage
+            began = parse_utc(self.traffic.alias.rollout.since)
         while True:
             try:
                 self.traffic.roll_back(rejected, stage=stage_after)
@@ -580,15 +593,16 @@ class _Run:
         self.target.journal.append(
             "taken-back", version=self.traffic.new, serves=str(self.traffic.alias), reasons=state.reasons
         )
-        if state.unshown is not None:
-            # The minutes that decided belong in the chart too.
-            yield from show(replace(state.unshown, wake_at=state.unshown.at, weight=0.0), self.evidence)
         # Only now, since none of this may delay the traffic.
+        after = AfterRollback(self.target, self.evidence, self.target.clock.now())
+        # When the failsafe acted is unknown: from the stage's beginning on, no traffic of the new version is expected.
+        self.evidence.rolled_back(began if state.ending == "lease-fired" else after.since)
         failures = [
             *delete_failsafes(self.target, self.traffic.run),
             *_publishing.restore_latest(self.target, self.plan),
         ]
-        return self._end(state.ending, *state.reasons, *failures, stage=stage, weight=weight)
+        yield from after.to_end(state.unshown)
+        return self._end(state.ending, *state.reasons, *after.reasons(), *failures, stage=stage, weight=weight)
 
     def _failsafe_triggered(self) -> RollingBack:
         """The record says that a rollout is in progress, and the weights are gone: close it and say so."""

@@ -68,6 +68,7 @@ class RolloutEvidence:
         self._bake_from = target.clock.now()
         self._lost = timedelta()
         self._missed = 0.0
+        self._judges = True
         self._served_at: datetime | None = None  # the latest minute with traffic
 
     @property
@@ -99,6 +100,11 @@ class RolloutEvidence:
         self.shifts.append((now, weight))
         self._bake_from = now
         self._lost = timedelta()
+
+    def rolled_back(self, now: datetime) -> None:
+        """All traffic was given back just now: the minutes that come are counted, and judged no more."""
+        self.shifts.append((now, 0.0))
+        self._judges = False
 
     def lose(self, unread: timedelta) -> None:
         """Metrics could not be read for this long: the bake clock was stopped."""
@@ -227,8 +233,8 @@ class RolloutEvidence:
 
     def _serving(self, minute: datetime) -> str:
         """The alias's primary in a minute: requests that name no version were its own."""
-        switched = self.shifts and self.shifts[-1][1] == 1.0 and minute >= self.shifts[-1][0]
-        return self.new if switched else self.stable
+        share = next((share for moment, share in reversed(self.shifts) if moment <= minute), 0.0)
+        return self.new if share == 1.0 else self.stable
 
     def _weight(self, row: MinuteRow) -> float:
         """The new version's share, 0..1, at the end of a minute."""
@@ -243,6 +249,8 @@ class RolloutEvidence:
         end = row.at + MINUTE
         if not self.shifts or end <= self.shifts[0][0]:
             self._history.append(row.counts[self.stable])
+            return
+        if not self._judges:
             return
         judge = self._judge = self.judge
         # For the judge, a stage began before the minutes that could be read only after it. So it was when they were

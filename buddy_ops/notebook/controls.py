@@ -15,7 +15,13 @@ from buddy_ops.notebook import _widgets
 from buddy_ops.notebook._widgets import ClickQueue, WidgetPanel
 from buddy_ops.notebook.charts import stage_name
 
-DONE: dict[Order, str] = {"abort": "aborted", "hold": "paused", "go on": "resumed", "promote": "promoted"}
+DONE: dict[Order, str] = {
+    "abort": "aborted",
+    "hold": "paused",
+    "go on": "resumed",
+    "promote": "promoted",
+    "stop": "ended",
+}
 """How each operator action reads afterwards. The keys are data of the journal."""
 
 

@@ -11,6 +11,7 @@ from buddy_ops.aws.session import Target
 from buddy_ops.core.outcome import Outcome
 from buddy_ops.core.plan import Approval
 from buddy_ops.core.text import exact_percent, floor_minute
+from buddy_ops.deployment._after_rollback import is_stopped_by_interrupt
 from buddy_ops.deployment.announcements import announce_rollout
 from buddy_ops.deployment.observation import Observation, Order, Rollout
 from buddy_ops.deployment.rollout import run_rollout
@@ -34,8 +35,8 @@ async def deploy_and_watch(target: Target, plan: RolloutPlan, approval: Approval
 async def watch_rollout(target: Target, rollout: Rollout) -> Outcome:
     """Drive a rollout to its end under a chart that updates in place; exactly one chart stays in the notebook.
 
-    Interrupting leaves the alias as it is,
-    under its failsafe; running the cell again resumes.
+    Interrupting leaves the alias as it is, under its failsafe; running the cell again resumes. After a rollback it ends
+    the count of the last requests, and the rollout with it.
     """
     chart = RolloutChart(target)
     buttons = controls.attach_controls(target)
@@ -53,6 +54,11 @@ async def watch_rollout(target: Target, rollout: Rollout) -> Outcome:
             await in_thread(chart.show)
             order = await buttons.until(observation)
     except (KeyboardInterrupt, asyncio.CancelledError):
+        if is_stopped_by_interrupt(observation):
+            # The traffic is back: only the count of the last requests ends early.
+            outcome = _finish(rollout)
+            chart.end(outcome)
+            return outcome
         # The cell's last output must tell the operator what happens to the traffic now.
         chart.caption = _interrupted(target, observation)
         raise
@@ -68,6 +74,14 @@ def _step(rollout: Rollout, order: Order | None) -> Observation | Outcome:
     except StopIteration as end:
         outcome: Outcome = end.value
         return outcome
+
+
+def _finish(rollout: Rollout) -> Outcome:
+    """How a rollout ended that has nothing left to do but to read on."""
+    while True:
+        step = _step(rollout, "stop")
+        if isinstance(step, Outcome):
+            return step
 
 
 def _interrupted(target: Target, observation: Observation | None) -> str:
