@@ -23,7 +23,7 @@ class ChecklistResult:
 
     Attributes:
         checklist: 'pre_deployment' or 'post_deployment'.
-        subject: what was looked at: a build by the beginning of its hash, or a version as 'v42'.
+        subject: what was checked: a build by the beginning of its hash, or a version as 'v42'.
         run: the run that wrote it.
         principal: the caller as AWS names it, where those who attested are claimed.
     """

@@ -12,7 +12,7 @@
     │       └── TimedOut        1  the call was sent, and no answer came in time
     ├── InvalidInput            2  INVALID INPUT: a parameter, a file or an argument is wrong; nothing was written
     ├── RolledBack              3  ROLLED BACK: the runbook worked, and the new version was rolled back
-    │   └── Aborted             3  ABORTED: the same, because an operator ordered it
+    │   └── Aborted             3  ABORTED: the same, requested by an operator
     ├── Refused                 4  REFUSED: approval, freeze, window or precondition; nothing was written
     └── Held                    5  INCONCLUSIVE: too little evidence in the time allowed; stable serves 100 %
 

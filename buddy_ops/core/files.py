@@ -5,7 +5,7 @@ from pathlib import Path
 
 
 def write_atomically(path: Path, content: bytes | str, *, sync: bool = False) -> None:
-    """Replace a file's content: whoever reads it, or a crash, meets the old content or the new.
+    """Replace a file's content in one step: after a crash, and for each reader, it is the old content or the new.
 
     Args:
         content: a text is written as UTF-8.

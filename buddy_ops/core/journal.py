@@ -69,7 +69,7 @@ def iso_utc(moment: datetime) -> str:
 class JournalFile:
     """Appends lines to a file. Each is on disk before the call returns, so that a killed run keeps it.
 
-    The file is locked while the process lives: nobody archives a run that is still going on.
+    The file is locked while the process lives, so that no run is archived that still goes on.
     """
 
     def __init__(self, path: Path) -> None:

@@ -1,6 +1,6 @@
 """What will be done, before it is done: a frozen Plan with a hash, and who approved that hash.
 
-Knows how a plan reads and what its hash covers. Never touches AWS; gates approve plans, actions run them.
+It has a plan's text, and what its hash covers. Never touches AWS; gates approve plans, actions run them.
 """
 
 import hashlib
@@ -15,7 +15,7 @@ from buddy_ops.core.errors import UNCHANGED, Refused
 from buddy_ops.core.text import escape_markdown, join_words, markdown_table
 
 HASH_LENGTH = 12
-NOBODY = ("nobody: nothing will be changed",)
+NOBODY = ("not required: nothing will be changed",)
 """Who approves a plan without a call: it is not asked for."""
 
 
@@ -23,7 +23,7 @@ NOBODY = ("nobody: nothing will be changed",)
 class Plan:
     """One change to AWS, as it will be made.
 
-    ``covers`` is what the hash stands for: environment, function, alias, from-version, the artifact's CodeSha256,
+    ``covers`` is what the hash covers: environment, function, alias, from-version, the artifact's CodeSha256,
     stages, bakes and policy, but no run id, time, RevisionId or version number that AWS has yet to give. So a person
     or CI can approve a hash that was computed an hour ago, and the same intention always has the same hash.
 
@@ -64,7 +64,7 @@ class Plan:
 
     @property
     def unapproved(self) -> str:
-        """The state until somebody approves it."""
+        """The state until it is approved."""
         return UNCHANGED
 
     def parts(self) -> tuple[tuple[str, tuple[str, ...]], ...]:
@@ -95,7 +95,7 @@ class Plan:
 class Approval:
     """Who approved which plan, and when.
 
-    ``by`` is claimed: names that a person typed or a parameter gave. ``principal`` is proved: the caller as AWS STS
+    ``by`` is claimed: names that a person typed or a parameter gave. ``principal`` is verified: the caller as AWS STS
     names it. ``order`` is the first action on a rollout that is in progress: 'abort', or nothing.
     """
 

@@ -1,6 +1,6 @@
 """Where parameters come from: the files in parameters/ and a notebook's parameters cell.
 
-Knows the project's folder and how papermill injects. Never knows what a setting means: ``settings`` does.
+It finds the project's folder, and injects parameters as papermill does. What a setting means is in ``settings``.
 """
 
 import io

@@ -1,8 +1,7 @@
-"""Secrets kept out of everything that is written: values that are known, and whatever looks like one.
+"""Secrets kept out of all that is written: known values, in each form in which they turn up, and known patterns.
 
-Knows values, the forms in which they turn up, and patterns. Every process of a run (supervisor, engine, kernel) has a
-redactor of its own; what one learns the others read from a private file that the run deletes. Never keeps a value
-anywhere else, and never says which one it cut.
+Every process of a run (supervisor, engine, kernel) has a redactor of its own; what one learns the others read from a
+private file that the run deletes. Never keeps a value anywhere else, and never says which one it cut.
 """
 
 import base64
@@ -19,7 +18,7 @@ from typing import Any, TypeVar
 
 MARK = "[redacted]"
 SHORTEST = 8
-"""A shorter value is cut only where its name says that it is a secret: 'true' and 'INFO' stand everywhere."""
+"""A shorter value is cut only where its name says that it is a secret: 'true' and 'INFO' are everywhere."""
 
 SHORTEST_NAMED = 4
 SECRET_NAME = re.compile(
@@ -52,7 +51,7 @@ PATTERNS = (
     r"(?i:(?:secret|token|passw(?:or)?d|passphrase|api[_-]?key|access[_-]?key|credential)[\w-]*\\*[\"']?\s*[:=]\s*"
     r"\\*[\"']?)(?P<d>(?!ssm:|env:)(?=[^\s\"']*\d)[^\s\"'(),;<>&\\]{8,})",
 )
-"""What is a secret wherever it stands. Where a pattern names a group, only that is cut."""
+"""What is a secret in any text. Where a pattern names a group, only that is cut."""
 
 T = TypeVar("T")
 
@@ -118,7 +117,7 @@ class Redactor:
         return False
 
     def redact(self, value: T) -> T:
-        """The same value without secrets: texts, and mappings and sequences of them. Pictures are looked into."""
+        """The same value without secrets: texts, and mappings and sequences of them. Pictures are searched, too."""
         found: Any = value
         if isinstance(value, str):
             found = self._clean(value)

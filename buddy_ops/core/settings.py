@@ -1,6 +1,6 @@
 """What an environment's parameters/ file and a notebook's parameters cell may say, validated into frozen models.
 
-Knows names, types, ranges and which policy an environment has. Never opens a file and never asks AWS: text and
+It defines names, types, ranges and the policy of an environment. Never opens a file and never asks AWS: text and
 values come in, models or one ``InvalidInput`` with every problem in it go out.
 """
 
@@ -34,7 +34,7 @@ OVERRIDES = {"stages": "stages_percent", "bake_minutes": "bake_minutes", "watch_
 
 PARAMETERS = {setting: parameter for parameter, setting in OVERRIDES.items()}
 SECRETIVE = ("notify", "settings", "variables")
-"""Settings and parameters in which somebody may have written a secret plainly: what stands there is never shown."""
+"""Settings and parameters in which a secret may have been written plainly: their values are never shown."""
 
 UNTOUCHED = "Nothing was read from or written to AWS."
 

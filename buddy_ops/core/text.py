@@ -38,7 +38,7 @@ def join_words(words: Iterable[str], last: str = "and") -> str:
 
 
 def duration(span: timedelta | float) -> str:
-    """A time span in the largest unit that reads well: '380 ms', '6 s', '3 min', '24 h'. A number is seconds."""
+    """A time span in the largest unit that is easy to read: '380 ms', '6 s', '3 min', '24 h'. A number is seconds."""
     seconds = span.total_seconds() if isinstance(span, timedelta) else span
     if not isfinite(seconds):
         return "unlimited time"

@@ -1,6 +1,7 @@
 """What differs between two archived runs: what was planned, what was measured, what was decided and by whom.
 
-Knows which of a run's records say the same at another time. Never compares times, ids or what AWS numbers by itself.
+It pairs the records of two runs that say the same at another time. Never compares times, ids or what AWS numbers by
+itself.
 """
 
 import json

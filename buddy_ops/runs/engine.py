@@ -1,8 +1,7 @@
 """The papermill engine ``buddy-ops``: true cell states whatever happens, and no orphaned kernel.
 
-papermill loads this module while it is itself being imported, so what
-leans on papermill is imported when a notebook runs. As a program it executes one notebook for a supervisor
-(``runs``), and ends when the supervisor does.
+papermill loads this module while it is itself being imported, so what uses papermill is imported when a notebook runs.
+As a program it executes one notebook for a supervisor (``runs``), and ends when the supervisor does.
 """
 
 import json
@@ -112,7 +111,7 @@ def _alone(nb: Any) -> Iterator[Redactor]:
 
 
 def main() -> int:
-    """Execute the one notebook that stands on stdin as JSON, and tell of it on stdout, a JSON object a line."""
+    """Execute the one notebook that comes on stdin as JSON, and report on stdout, a JSON object a line."""
     mouth = os.fdopen(os.dup(1), "w", encoding="utf-8", buffering=1)
     os.dup2(2, 1)  # whatever else is printed is not for the supervisor
 

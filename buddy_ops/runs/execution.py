@@ -1,7 +1,7 @@
 """One notebook executed: cell after cell, saved as it goes, each state on disk true even if this was the last write.
 
-Knows papermill's and nbclient's machinery. A cell that has begun is 'interrupted' until it ends; all behind it are 'not
-run'. Known secrets are removed before anything is written.
+It uses papermill's and nbclient's machinery. A cell that has begun is 'interrupted' until it ends; all behind it are
+'not run'. Known secrets are removed before anything is written.
 """
 
 import asyncio
@@ -39,7 +39,7 @@ def execute(
     redactor: Redactor,
     options: dict[str, Any],
 ) -> None:
-    """Execute ``nb`` in place. Its cells tell how each ended; nothing that a cell does raises here."""
+    """Execute ``nb`` in place. Its cells show how each ended; nothing that a cell does raises here."""
     tell = options.pop("tell", lambda **_: None)
     nb.metadata["buddy_ops"] = options.pop("about", {})
     manager = _Manager(nb, options.pop("save_to", None) or output_path, redactor, options.pop("progress_bar", True))

@@ -1,6 +1,6 @@
 """Archived runs as pages: the executed notebook, the index of all runs, and a step's summary in Markdown.
 
-Knows HTML and Markdown, and that every value in a run came from outside: all are escaped, markup in outputs is
+Every value in a run came from outside: all are escaped, markup in outputs is
 sanitized, and no page lets a script run but the index's own. Everything opens offline.
 """
 

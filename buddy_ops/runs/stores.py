@@ -1,10 +1,10 @@
-"""Where archived runs stand: a folder of this machine, or S3.
+"""Where archived runs are stored: a folder of this machine, or S3.
 
-Knows how one manifest is chained to the newest there is, so that of two runs that end at the same moment both land:
-under a lock in a folder, by conditional writes in S3. Never knows what a run is.
+It chains each manifest to the newest one, so that of two runs that end at the same moment both are kept:
+under a lock in a folder, by conditional writes in S3. It has no knowledge of what a run is.
 
-In S3 each link of the chain is an object of its own beside the runs (``chain/00000041.json``), written only if nobody
-wrote it before. Folder and S3 keep the same ``index.json``: one manifest a line, oldest first, and the newest's hash.
+In S3 each link of the chain is an object of its own beside the runs (``chain/00000041.json``), written only if it
+did not exist. Folder and S3 keep the same ``index.json``: one manifest a line, oldest first, and the newest's hash.
 """
 
 import fcntl
@@ -82,7 +82,7 @@ class RunStore(Protocol):
         """The names of the files in each run's folder."""
 
     def add(self, source: Path, facts: Mapping[str, Any]) -> bytes:
-        """Chain a run, whose files stand in the folder ``source``; its manifest."""
+        """Chain a run, whose files are in the folder ``source``; its manifest."""
 
     def rebuild(self, manifests: list[bytes]) -> None:
         """Rebuild the index and its page."""
@@ -222,8 +222,8 @@ class S3Store:
         period = ", ".join(f"{kept[unit]} {unit.lower()}" for unit in ("Days", "Years") if kept.get(unit))
         return (
             f"Object Lock ({kept['Mode'].lower()}, {period}) keeps what was written from being changed or deleted; "
-            "in governance mode whoever may bypass it can. Runs older than that, and runs that never got here, it does "
-            "not protect."
+            "in governance mode a role with the permission to bypass it can do so. Runs older than that, and runs "
+            "that were not uploaded, are not protected."
         )
 
     def _chain(self, facts: Mapping[str, Any]) -> bytes:

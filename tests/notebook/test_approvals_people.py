@@ -169,7 +169,10 @@ def test_what_changes_nothing_asks_nobody(bring: Bring, page: Page) -> None:
     mine = here.connect()
     plan = rollback.plan_rollback(mine, "1")
     approval = asyncio.run(approvals.request_approval(mine, plan))
-    assert approval.by == ("nobody: nothing will be changed",) and rollback.run_rollback(mine, plan, approval).already
+    assert (
+        approval.by == ("not required: nothing will be changed",)
+        and rollback.run_rollback(mine, plan, approval).already
+    )
     lam = here.client("lambda")
     lam.update_function_configuration(FunctionName=here.function, Description="so that it is another version")
     here.ask("advance", seconds=10)

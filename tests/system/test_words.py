@@ -20,15 +20,17 @@ CLEAN = [
     "benchmarks/README.md",
     "buddy_ops/aws",
     "buddy_ops/cli",
+    "buddy_ops/core",
     "buddy_ops/deployment",
     "buddy_ops/health",
     "buddy_ops/migrations",
     "buddy_ops/notebook",
+    "buddy_ops/runs",
     "notebooks",
     "sandbox/README.md",
     "sandbox/src/buddy_sandbox/scenarios",
 ]
-"""The areas without a word to replace. What is not in it yet is being rewritten."""
+"""The areas without a word to replace: all that an operator can read."""
 
 
 @pytest.mark.parametrize("area", CLEAN)

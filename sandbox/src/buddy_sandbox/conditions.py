@@ -32,7 +32,7 @@ class Unit:
 
 @dataclass(frozen=True)
 class At:
-    """Where a value stands: the object in the world, as a dotted path, and its attribute."""
+    """The place of a value: the object in the world, as a dotted path, and its attribute."""
 
     owner: str
     attribute: str
@@ -214,7 +214,7 @@ class Conditions(BaseModel):
 PLACES = {
     name: part for name, info in Conditions.model_fields.items() for part in info.metadata if isinstance(part, At)
 }
-"""Where in the world each value stands that is nothing but one attribute."""
+"""The place in the world of each value that is one attribute there."""
 
 EARLY = tuple(name for name in Conditions.model_fields if name.startswith(("requests_", "metrics_", "outage")))
 """What holds while a scenario's history is made. The rest would keep it from being made, or be over when it is."""
