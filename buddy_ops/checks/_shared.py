@@ -81,6 +81,16 @@ class VersionRate:
         share = f"{text.percent(self.count / self.requests)} of {text.count(self.requests, 'request')}"
         return f"{name_version(self.version)} {share}{condition} (limit {text.exact_percent(self.limit)})"
 
+    def require_published(self) -> None:
+        """Return if CloudWatch has published the latest minutes: else the rate is of the past.
+
+        Raises:
+            NotMeasured: it has not.
+        """
+        if len(self.unpublished) >= LATE_MINUTES:
+            since = f"{name_version(self.version)}: not published by CloudWatch since {self.unpublished[0]:%H:%M} UTC"
+            raise NotMeasured(f"{since}; before that {self.describe()}")
+
 
 def version_rates(reading: MetricsReading | ServedReading, measure: Measure, limit: float = 0.0) -> list[VersionRate]:
     """The rate of each version over all minutes that were read.
@@ -124,19 +134,13 @@ def serving_rates(alias: Alias, rates: list[VersionRate]) -> list[VersionRate]:
             own += [since] if since.requests else []
     if any(rate.count > 1 and rate.over_limit for rate in own):
         return own
-    late = [rate for rate in own if len(rate.unpublished) >= LATE_MINUTES]
-    if late:
-        raise NotMeasured("; ".join(f"{name_version(rate.version)}: {_describe_lag(rate)}" for rate in late))
+    for rate in own:
+        rate.require_published()
     busy = {rate.version for rate in own if rate.requests}
     idle = [f"v{version} received no requests" for version in alias.serving if version not in busy]
     if idle:
         raise NotMeasured("; ".join((*idle, *(rate.describe() for rate in own if rate.requests))))
     return own
-
-
-def _describe_lag(rate: VersionRate) -> str:
-    known = f", before that {rate.describe()}" if rate.requests else ""
-    return f"not published by CloudWatch since {rate.unpublished[0]:%H:%M} UTC{known}"
 
 
 def rollout_state(context: CheckContext) -> Finding:

@@ -45,6 +45,11 @@ ANSWERS: dict[State, Literal["yes", "no", "unknown", "pending"]] = {
 }
 """The state of an item by its check's result. Only 'yes' closes an item."""
 
+
+class NoRequests(NotMeasured):
+    """CloudWatch was read, and the version received no requests."""
+
+
 ItemSeen = Callable[[ChecklistItem], None]
 """Called with each item as soon as it is checked."""
 
@@ -206,9 +211,11 @@ def _rollback_target(context: CheckContext) -> Finding:
         return problem(f"a rollback would return to {name}, which is {version.state}")
     try:
         errors = _error_rate(context)
-    except NotMeasured as reason:
+    except NoRequests as reason:
         # A version without recent requests can still be returned to.
         return ok(f"a rollback returns to {name}, which is {version.state}; {reason}")
+    except NotMeasured as reason:
+        return unknown(f"a rollback returns to {name}, which is {version.state}; {reason}")
     return replace(errors, message=f"a rollback returns to {name}, which is {version.state}; {errors.message}")
 
 
@@ -267,7 +274,8 @@ def _serving_rate(context: CheckContext, measure: Measure, limit: float) -> Vers
     """The rate of the version that serves, over the last hour or since it was deployed.
 
     Raises:
-        NotMeasured: CloudWatch could not be read, or the version received no requests.
+        NoRequests: the version received no requests.
+        NotMeasured: CloudWatch could not be read, or is late.
     """
     version = context.deployed.primary
     record = context.record
@@ -280,8 +288,9 @@ def _serving_rate(context: CheckContext, measure: Measure, limit: float) -> Vers
         own = rate.starting_at(since)
         # During a rollout the other version has rates as well; the checklist is about the primary version.
         if own.version == version and own.requests:
+            own.require_published()
             return own
-    raise NotMeasured(f"v{version} received no requests since {since:%H:%M} UTC")
+    raise NoRequests(f"v{version} received no requests since {since:%H:%M} UTC")
 
 
 def _error_rate(context: CheckContext) -> Finding:

@@ -16,11 +16,11 @@ from buddy_ops.aws import session
 from buddy_ops.cli import sandbox
 from buddy_ops.core import project
 from buddy_ops.core.journal import read_journal
+from buddy_ops.core.outcome import describe_ending
 from buddy_ops.core.plan import Approval
 from buddy_ops.core.progress import Progress
 from buddy_ops.core.text import exact_percent, percent
 from buddy_ops.deployment import rollout
-from buddy_ops.incidents.timeline import ENDINGS
 from buddy_ops.runs import archive, supervisor
 
 BUILDS = (("errors_5_percent", "build with 5 % errors", 3), ("good", "good build", 0))
@@ -97,7 +97,7 @@ def run_canary(build: str, exit_code: int, artifact: Path, tell: Progress) -> De
     weights = [exact_percent(record["weight"]) for record in records if record["kind"] == "shifted"]
     return DemoRow(
         build,
-        ENDINGS[outcome["ending"]],
+        describe_ending(outcome["ending"]),
         report.relative_to(project.project_root()),
         as_expected=done.exit_code == exit_code,
         weights=" → ".join(weights),

@@ -364,7 +364,8 @@ def runs_list(where: Where = "", environment: Reach = "") -> None:
 
     for entry in archive.list_entries(archive.open_store(where, environment)):
         people = ", ".join(entry.people) or entry.principal
-        line = f"{entry.folder:<48} {entry.outcome:<12} {entry.exit_code}  {entry.ended}  {people}  {entry.incident}"
+        result = f"{entry.result:<36} {entry.exit_code}  {entry.ended_at}"
+        line = f"{entry.folder:<48} {result}  {people}  {entry.incident}"
         out.print(line.rstrip())
 
 

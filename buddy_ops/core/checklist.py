@@ -16,6 +16,13 @@ class ChecklistItem:
     says: str
     by: str = ""
 
+    @property
+    def verified_by(self) -> str:
+        """Who attested it, or whether a check verified it. What is unknown was verified by neither."""
+        if self.by:
+            return self.by
+        return "not verified" if self.state == "unknown" else "checked"
+
 
 @dataclass(frozen=True)
 class ChecklistResult:
@@ -49,7 +56,7 @@ class ChecklistResult:
         for item in self.items:
             state = item.state if item.state == "yes" else f"**{item.state}**"
             rows.append(
-                (escape_markdown(item.name), state, escape_markdown(item.by or "checked"), escape_markdown(item.says))
+                (escape_markdown(item.name), state, escape_markdown(item.verified_by), escape_markdown(item.says))
             )
         verdict = f"**{len(self.open)} of {len(self.items)} are open**" if self.open else "**passed**"
         table = markdown_table(("item", "state", "by", "finding"), rows)

@@ -21,6 +21,33 @@ Ending = Literal[
 ]
 EXIT_CODES: dict[Ending, int] = {"rolled-back": 3, "aborted": 3, "lease-fired": 3, "held": 5}
 
+RESULTS = {
+    "proved": "SUCCEEDED, healthy",
+    "unproven": "SUCCEEDED, health check inconclusive",
+    "deployed": "SUCCEEDED, first deployment",
+    "already-live": "SUCCEEDED, already live",
+    "dry-run": "DRY RUN",
+    "drained": "ROLLED BACK gradually",
+    "rolled-back": "ROLLED BACK",
+    "aborted": "ABORTED by operator",
+    "lease-fired": "ROLLED BACK by failsafe",
+    "held": "ROLLED BACK, health check inconclusive",
+    "done": "SUCCEEDED",
+    "failed": "FAILED",
+    "refused": "REFUSED",
+    "invalid": "INVALID INPUT",
+    "interrupted": "INTERRUPTED",
+    "killed": "KILLED",
+    "timed-out": "TIMED OUT",
+    "unknown": "UNKNOWN",
+}
+"""The result words of a rollout's ending, and of a run's outcome in its manifest."""
+
+
+def describe_ending(ending: str) -> str:
+    """A rollout's ending, or a run's outcome, as operators read it. One of another release is returned as it is."""
+    return RESULTS.get(ending, ending)
+
 
 @dataclass(frozen=True)
 class Outcome:

@@ -27,8 +27,12 @@ Dimensions = list[dict[str, str]]
 
 MINUTE_S = 60
 HOUR_S = 3600
-FEWEST_REQUESTS = 20
-"""Below this many requests a minute an error rate says nothing: one failure of one request is not an outage."""
+RATE_WINDOW_S = 900
+"""The error rate is taken over the latest 15 minutes, at every minute. At night, a minute holds too few requests."""
+
+FEWEST_FAILURES = 4
+"""Fewer failures within the window say nothing: one failure of one request is not an outage. A good version that fails
+0.2 % of its requests has so many in 15 minutes at most in one window of 300, whatever its traffic."""
 
 TEST = "TEST of the alarm's wiring by Buddy Ops: nothing is wrong."
 PROOF_POLL = timedelta(seconds=5)
@@ -112,8 +116,11 @@ def wanted_alarms(target: Target) -> tuple[AlarmFields, ...]:
 def _error_rate(settings: Settings, resource: str, alias: Dimensions) -> AlarmFields:
     """Failed requests in percent: Lambda's errors, and what the environment's ``failure_metrics`` count.
 
-    A request that fails in both counts twice here. So the alarm may fire a little early, never late. In a minute in
+    A request that fails in both counts twice here. So the alarm may fire a little early, never late. In a window in
     which one of them has no datapoint, the sum takes 0 for it.
+
+    It counts failures, not requests: at 8 requests a minute, or at one in three minutes, an outage of all of them is an
+    outage. The window slides by a minute, so at full traffic an outage fires after its first minute.
     """
     failures = [("err", "AWS/Lambda", "Errors")]
     for index, metric in enumerate(settings.failure_metrics):
@@ -127,18 +134,21 @@ def _error_rate(settings: Settings, resource: str, alias: Dimensions) -> AlarmFi
         "AlarmName": f"{settings.function}-error-rate",
         "AlarmDescription": f"{description}.",
         "Metrics": [
-            _sum("inv", "AWS/Lambda", "Invocations", dimensions=alias),
-            *(_sum(name, namespace, metric, dimensions=alias) for name, namespace, metric in failures),
+            _sum("inv", "AWS/Lambda", "Invocations", dimensions=alias, period_s=RATE_WINDOW_S),
+            *(
+                _sum(name, namespace, metric, dimensions=alias, period_s=RATE_WINDOW_S)
+                for name, namespace, metric in failures
+            ),
             {
                 "Id": "rate",
-                "Expression": f"IF(inv >= {FEWEST_REQUESTS}, 100 * ({failed}) / inv, 0)",
+                "Expression": f"IF({failed} >= {FEWEST_FAILURES}, 100 * ({failed}) / inv, 0)",
                 "Label": "error rate, %",
                 "ReturnData": True,
             },
         ],
         "Threshold": 100 * limit,
-        "EvaluationPeriods": 3,
-        "DatapointsToAlarm": 2,
+        "EvaluationPeriods": 1,
+        "DatapointsToAlarm": 1,
     }
 
 
@@ -163,8 +173,8 @@ def _metric(namespace: str, name: str, dimensions: Dimensions) -> AlarmFields:
     return {"Namespace": namespace, "MetricName": name, "Dimensions": dimensions}
 
 
-def _sum(id: str, namespace: str, name: str, *, dimensions: Dimensions) -> AlarmFields:
-    stat = {"Metric": _metric(namespace, name, dimensions), "Period": MINUTE_S, "Stat": "Sum"}
+def _sum(id: str, namespace: str, name: str, *, dimensions: Dimensions, period_s: int = MINUTE_S) -> AlarmFields:
+    stat = {"Metric": _metric(namespace, name, dimensions), "Period": period_s, "Stat": "Sum"}
     return {"Id": id, "MetricStat": stat, "ReturnData": False}
 
 

@@ -11,6 +11,7 @@ from operator import attrgetter
 from typing import Any
 
 from buddy_ops.aws.errors import is_reading
+from buddy_ops.core.outcome import describe_ending
 from buddy_ops.core.text import date_and_time, exact_percent, join_words, parse_utc, shorten
 
 Fields = Mapping[str, Any]
@@ -166,7 +167,7 @@ def _outcome(fields: Fields) -> str:
         f"v{version}: {count:,} of {fields['requests'][version]:,} requests failed"
         for version, count in fields.get("failed", {}).items()
     ]
-    ending = ENDINGS.get(fields["ending"], fields["ending"])
+    ending = describe_ending(fields["ending"])
     return " ".join((f"rollout of v{fields['new']} ended: {ending}.", *fields["reasons"], ", ".join(failed))).strip()
 
 
@@ -212,19 +213,6 @@ WORDS: Mapping[str, Mapping[str, str]] = {
     "decision": {"hold": "keep baking", "external": "paused, the fault is not the new version's"},
 }
 """What operators call a value that the journal has under an internal name, by field."""
-
-ENDINGS = {
-    "proved": "SUCCEEDED, healthy",
-    "unproven": "SUCCEEDED, health check inconclusive",
-    "deployed": "SUCCEEDED, first deployment",
-    "already-live": "SUCCEEDED, already live",
-    "dry-run": "dry run",
-    "drained": "ROLLED BACK gradually",
-    "rolled-back": "ROLLED BACK",
-    "aborted": "ABORTED by operator",
-    "lease-fired": "ROLLED BACK by failsafe",
-    "held": "ROLLED BACK, health check inconclusive",
-}
 
 SENTENCES: Mapping[str, str | Callable[[Fields], str]] = {
     "opened": _opened,

@@ -18,7 +18,7 @@ from buddy_ops.core import project
 from buddy_ops.core.errors import BuddyError, InvalidInput, Refused
 from buddy_ops.core.files import write_atomically
 from buddy_ops.core.journal import is_locked, read_journal
-from buddy_ops.core.outcome import EXIT_CODES
+from buddy_ops.core.outcome import EXIT_CODES, describe_ending
 from buddy_ops.core.redaction import Redactor
 from buddy_ops.runs import pages
 from buddy_ops.runs.stores import (
@@ -70,6 +70,16 @@ class ManifestEntry:
     trouble: str = ""
     notes: tuple[str, ...] = ()
     archive: str = ""
+
+    @property
+    def result(self) -> str:
+        """The outcome as operators read it."""
+        return describe_ending(self.outcome)
+
+    @property
+    def ended_at(self) -> str:
+        """When it ended, as operators read it; a damaged manifest's text as it is."""
+        return pages.readable_time(self.ended)
 
 
 @dataclass(frozen=True)

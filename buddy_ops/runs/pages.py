@@ -15,6 +15,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from buddy_ops.core.outcome import describe_ending
 from buddy_ops.core.text import date_and_time, parse_utc
 
 TEMPLATES = Path(__file__).with_name("templates")
@@ -109,11 +110,11 @@ def index_row(facts: Mapping[str, Any]) -> str:
     """One run's row of the index."""
     folder = urllib.parse.quote(str(facts.get("folder", "")), safe="")
     who = ", ".join(filter(None, (*map(str, facts.get("people", ())), str(facts.get("principal", "")))))
-    outcome = f"<td>{_escaped(facts.get('outcome'))}</td>"
+    outcome = f"<td>{_escaped(_fact('outcome', facts.get('outcome')))}</td>"
     if kind := _outcome_class("outcome", facts):
         outcome = outcome.replace("<td>", f'<td class="{kind}">', 1)
     cells = (
-        f"<td>{_escaped(facts.get('ended'))}</td>",
+        f"<td>{_escaped(_fact('ended', facts.get('ended')))}</td>",
         f"<td>{_escaped(facts.get('environment'))}</td>",
         f'<td><a href="{folder}/report.html">{_escaped(facts.get("runbook"))}</a></td>',
         outcome,
@@ -130,7 +131,7 @@ def step_summary(facts: Mapping[str, Any], digest: str) -> str:
     """How a run ended, as a step's summary in Markdown; no value in it is markup."""
     rows = [(name.replace("_", " "), facts.get(name)) for name in FACTS]
     rows += [("folder", facts.get("folder")), ("manifest", digest)]
-    lines = [f"| {name} | {_plain(value)} |" for name, value in rows if value not in (None, "", [], ())]
+    lines = [f"| {name} | {_plain(_fact(name, value))} |" for name, value in rows if value not in (None, "", [], ())]
     trouble = [f"\n> {_plain(line)}" for line in str(facts.get("trouble") or "").splitlines()[:12] if line.strip()]
     notes = [f"\n**{_plain(note)}**" for note in facts.get("notes", ())]
     return "\n".join((f"### {_plain(facts.get('runbook'))}", "", "| | |", "|---|---|", *lines, *trouble, *notes, ""))
@@ -157,11 +158,16 @@ def _joined(value: Any) -> str:
 
 
 def _fact(name: str, value: Any) -> str:
-    """A fact of the box at the top; times as operators read them."""
-    if name in ("began", "ended"):
-        # The page of a damaged manifest is still shown, with the text that it has.
-        with suppress(ValueError):
-            return date_and_time(parse_utc(str(value)))
+    """A fact as operators read it: times in UTC, and the outcome's result word."""
+    if name == "outcome":
+        return describe_ending(_joined(value))
+    return readable_time(value) if name in ("began", "ended") else _joined(value)
+
+
+def readable_time(value: Any) -> str:
+    """A manifest's time as operators read it. The page of a damaged manifest is still shown, with the text it has."""
+    with suppress(ValueError):
+        return date_and_time(parse_utc(str(value)))
     return _joined(value)
 
 

@@ -325,7 +325,7 @@ def _archive(
                 f"The run is on this machine only, in {folder}. Upload it with `buddy-ops runs index`."
             )
     if entry.people and not here.dry_run:
-        said = f"{entry.runbook} ended: {entry.outcome}. Archived as {entry.folder}, manifest {entry.sha256}."
+        said = f"{entry.runbook} ended: {entry.result}. Archived as {entry.folder}, manifest {entry.sha256}."
         told += notifications.announce(here, said).failures
     page = folder / archive.REPORT
     trouble = here.redactor.redact(failure.message) if failure else None

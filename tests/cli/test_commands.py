@@ -1,6 +1,7 @@
 """``buddy-ops rollback``, ``buddy-ops status`` and ``buddy-ops runs`` in a terminal, each in a process of its own."""
 
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -98,12 +99,12 @@ def test_archived_runs_are_listed(kept: Path) -> None:
     leave(kept, "run-0004")
     done = runs("list", kept)
     assert done.returncode == 0, done.stderr
-    found = [line.split() for line in done.stdout.splitlines()]
-    at = "2026-11-22T03:12:00Z"
+    found = [re.split(r" {2,}", line) for line in done.stdout.splitlines()]
+    at = "2026-11-22 03:12 UTC"
     assert found == [
-        ["run-0001", "done", "0", at, "Ada", "INC-7"],
-        ["run-0002", "done", "0", at, "Ada", "INC-7"],
-        ["run-0003", "failed", "1", at, "Grace", "INC-7"],
+        ["run-0001", "SUCCEEDED", "0", at, "Ada", "INC-7"],
+        ["run-0002", "SUCCEEDED", "0", at, "Ada", "INC-7"],
+        ["run-0003", "FAILED", "1", at, "Grace", "INC-7"],
     ]
 
 

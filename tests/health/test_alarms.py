@@ -189,3 +189,38 @@ def test_healthy_traffic_burns_nothing(situation: Bring) -> None:
     apply(target)
     here.ask("advance", seconds=1800)
     assert alarms.alarms_in_alarm(target) == ()
+
+
+@pytest.mark.parametrize(("rate", "build"), [(8, "total_failure"), (1, "total_failure"), (8, "apologises")])
+def test_an_outage_at_night_rings(situation: Bring, rate: float, build: str) -> None:
+    """At few requests a minute, all failing, the error rate is not 0: the alarm fires and stays."""
+    here = situation("good", stable=build, requests_per_minute=rate, history_minutes=0)
+    target, _ = wired(here)
+    apply(target)
+    here.ask("advance", seconds=1_200)
+    for _ in range(4):
+        firing = [each.name for each in alarms.alarms_in_alarm(target)]
+        assert firing == [f"{here.function}-error-rate"]
+        here.ask("advance", seconds=1_200)
+
+
+@pytest.mark.parametrize(("build", "after_s"), [("total_failure", 150), ("errors_5_percent", 330)])
+def test_an_outage_in_full_traffic_rings_at_once(situation: Bring, build: str, after_s: int) -> None:
+    """The longer window delays little: the first minute of an outage is over the limit, and the third one of 5 %."""
+    here = situation("good", history_minutes=30)
+    target, _ = wired(here)
+    apply(target)
+    here.ask("advance", seconds=300)
+    assert alarms.alarms_in_alarm(target) == ()
+    here.ship_by_hand(build)
+    here.ask("advance", seconds=after_s)
+    assert [each.name for each in alarms.alarms_in_alarm(target)] == [f"{here.function}-error-rate"]
+
+
+def test_a_good_version_at_low_traffic_rings_nothing(situation: Bring) -> None:
+    """Three hours of few requests, of which one in five hundred fails: a single failure is no outage."""
+    here = situation("good", requests_per_minute=30, history_minutes=0)
+    target, queue = wired(here)
+    apply(target)
+    here.ask("advance", seconds=10_800)
+    assert alarms.alarms_in_alarm(target) == () and heard(here, queue) == []
