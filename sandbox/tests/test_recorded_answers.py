@@ -9,6 +9,7 @@ Source: recorded AWS responses (localstack/localstack, Apache-2.0), 2023-03 to 2
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple
 
 import boto3
@@ -21,6 +22,7 @@ from buddy_sandbox.server import Sandbox
 from buddy_sandbox.world import World
 
 FUNCTION = "fn"
+START = datetime(2026, 11, 1, tzinfo=UTC)
 PREFIX = "arn:aws:lambda:us-east-1:123456789012:function"
 STALE = (
     "The Revision Id provided does not match the latest Revision Id. "
@@ -439,3 +441,69 @@ def test_query_of_an_unknown_group_is_refused_as_recorded(account: Recorded) -> 
     assert error["Message"].startswith(
         "Log group 'none' does not exist for account ID '123456789012' (Service: AWSLogs;"
     )
+
+
+DATUM = "The parameters MetricData.member.1"
+SET = {"SampleCount": 1.0, "Sum": 1.0, "Minimum": 1.0, "Maximum": 1.0}
+DAY = {"StartTime": START, "EndTime": START + timedelta(days=1)}
+CLOUDWATCH = (
+    (
+        "get_metric_statistics",
+        {**DAY, "Period": 1},
+        "InvalidParameterCombination",
+        "You have requested up to 86400 datapoints, which exceeds the limit of 1440. You may reduce the datapoints "
+        "requested by increasing Period, or decreasing the time range.",
+    ),
+    (
+        "get_metric_statistics",
+        {"StartTime": START, "EndTime": START, "Period": 60},
+        "InvalidParameterValue",
+        "The parameter StartTime must be less than the parameter EndTime.",
+    ),
+    (
+        "put_metric_data",
+        {"Value": 1.0, "Values": [1.0]},
+        "InvalidParameterCombination",
+        f"{DATUM}.Value and MetricData.member.1.Values are mutually exclusive and you have specified both.",
+    ),
+    (
+        "put_metric_data",
+        {"Value": 1.0, "StatisticValues": SET},
+        "InvalidParameterCombination",
+        f"{DATUM}.Value and MetricData.member.1.StatisticValues are mutually exclusive and you have specified both.",
+    ),
+    (
+        "put_metric_data",
+        {"Values": [1.0, 2.0], "Counts": [1.0]},
+        "InvalidParameterValue",
+        f"{DATUM}.Values and MetricData.member.1.Counts must be of the same size.",
+    ),
+    (
+        "set_alarm_state",
+        {"StateValue": "INVALID"},
+        "ValidationError",
+        "1 validation error detected: Value 'INVALID' at 'stateValue' failed to satisfy constraint: Member must satisfy "
+        "enum value set: [INSUFFICIENT_DATA, ALARM, OK]",
+    ),
+    ("set_alarm_state", {"StateValue": "OK"}, "ResourceNotFound", ""),
+)
+
+
+@pytest.mark.parametrize(("operation", "params", "code", "message"), CLOUDWATCH)
+def test_cloudwatch_refuses_as_recorded(
+    account: Recorded, operation: str, params: dict[str, Any], code: str, message: str
+) -> None:
+    """The same code and message of CloudWatch.
+
+    Source: recorded AWS responses, test_invalid_amount_of_datapoints, test_put_metric_data_validation and
+    test_set_alarm_invalid_input.
+    """
+    given = {
+        "get_metric_statistics": {"Namespace": "n", "MetricName": "m", "Statistics": ["Sum"], **params},
+        "put_metric_data": {"Namespace": "n", "MetricData": [{"MetricName": "m", **params}]},
+        "set_alarm_state": {"AlarmName": "none", "StateReason": "r", **params},
+    }
+    with pytest.raises(ClientError) as refused:
+        getattr(account.world.client("cloudwatch"), operation)(**given[operation])
+    error = refused.value.response["Error"]
+    assert (error["Code"], error.get("Message") or "") == (code, message)

@@ -27,6 +27,7 @@ MAX_ACTIONS = 5
 PAGE_ALARMS = 100
 DAY_S = 86_400
 ACTIONS = {"OK": "OKActions", "ALARM": "AlarmActions", "INSUFFICIENT_DATA": "InsufficientDataActions"}
+STATES = ("INSUFFICIENT_DATA", "ALARM", "OK")
 TREATMENTS = ("missing", "notBreaching", "breaching", "ignore")
 SIMPLE = ("Namespace", "MetricName", "Dimensions", "Period", "Unit", "Statistic", "ExtendedStatistic")
 FOREIGN = ("ThresholdMetricId", "EvaluationCriteria", "EvaluationInterval", "WarmUpConfiguration")
@@ -144,10 +145,14 @@ class Alarms:
         return self._page(params, "AlarmHistoryItems", found if forward else found[::-1])
 
     def set_alarm_state(self, params: Params) -> None:
+        if params["StateValue"] not in STATES:
+            unknown = f"Value '{params['StateValue']}' at 'stateValue' failed to satisfy constraint"
+            among = f"Member must satisfy enum value set: [{', '.join(STATES)}]"
+            raise AwsError("ValidationError", f"1 validation error detected: {unknown}: {among}")
         with self._alarms_lock:
             alarm = self.alarms.get(params["AlarmName"])
             if alarm is None:
-                raise AwsError("ResourceNotFound", f"Unknown alarm: {params['AlarmName']}")
+                raise AwsError("ResourceNotFound", "", status=404)
             state, reason = params["StateValue"], params["StateReason"]
             moved = self._move(alarm, self.clock.now(), state, reason, params.get("StateReasonData"))
         if moved:

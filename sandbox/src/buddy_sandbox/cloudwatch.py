@@ -63,7 +63,7 @@ class CloudWatch(Alarms, Service):
             raise invalid(f"The collection MetricDataQueries must not have a size greater than {MAX_QUERIES}.")
         if not 1 <= limit <= PAGE_POINTS:
             raise invalid(f"The parameter MaxDatapoints must be between 1 and {PAGE_POINTS}.")
-        start, end = _range(params)
+        start, end = _range(params, "ValidationError")
         now, offset = opened(params, self.clock.now())
         ascending = params.get("ScanBy") == "TimestampAscending"
         results: list[Params] = []
@@ -94,9 +94,11 @@ class CloudWatch(Alarms, Service):
             raise AwsError("InvalidParameterCombination", "Specify either Statistics or ExtendedStatistics, not both.")
         if unknown := [each for each in basic if each not in BASIC]:
             raise invalid(f"The value {unknown[0]} for parameter Statistics is not supported.")
-        start, end = _range(params)
+        start, end = _range(params, "InvalidParameterValue")
         if (asked := math.ceil((end - start) / params["Period"])) > MAX_STATISTICS_POINTS:
-            message = f"You have requested up to {asked} datapoints, which exceeds {MAX_STATISTICS_POINTS}."
+            exceeds = f"which exceeds the limit of {MAX_STATISTICS_POINTS}."
+            advice = "You may reduce the datapoints requested by increasing Period, or decreasing the time range."
+            message = f"You have requested up to {asked} datapoints, {exceeds} {advice}"
             raise AwsError("InvalidParameterCombination", message)
         datapoints: list[Params] = []
         metric = Metric.of(params)
@@ -140,8 +142,8 @@ class CloudWatch(Alarms, Service):
             raise bad_value(f"The value {namespace} for parameter Namespace is invalid.")
         if len(datums) > MAX_DATUMS or params.get("EntityMetricData"):
             raise invalid(f"The collection MetricData must have at most {MAX_DATUMS} members, and no entities.")
-        for datum in datums:
-            _check_datum(datum, now)
+        for number, datum in enumerate(datums, 1):
+            _check_datum(datum, now, f"MetricData.member.{number}")
         for datum in datums:
             metric, unit = Metric.of({**datum, "Namespace": namespace}), datum.get("Unit", "None")
             time = seconds(datum["Timestamp"]) if "Timestamp" in datum else now
@@ -205,22 +207,29 @@ def label(query: Mapping[str, Any]) -> str:
     return str(own)
 
 
-def _range(params: Params) -> tuple[float, float]:
+def _range(params: Params, code: str) -> tuple[float, float]:
+    """The time range; ``code`` is the error's for an empty one."""
     start, end = seconds(params["StartTime"]), seconds(params["EndTime"])
     if start >= end:
-        raise invalid("The parameter StartTime must be less than the parameter EndTime.")
+        raise AwsError(code, "The parameter StartTime must be less than the parameter EndTime.")
     return start, end
 
 
-def _check_datum(datum: Params, now: float) -> None:
-    """Raises AwsError for a datum that PutMetricData refuses."""
+def _check_datum(datum: Params, now: float, name: str) -> None:
+    """Raises AwsError for a datum that PutMetricData refuses; ``name`` is what AWS calls it."""
     values, counts = datum.get("Values", []), datum.get("Counts", [])
     if len(datum.get("Dimensions", [])) > MAX_DIMENSIONS:
         raise invalid(f"The collection MetricData.Dimensions must not have a size greater than {MAX_DIMENSIONS}.")
+    for other in ("Values", "StatisticValues"):
+        if "Value" in datum and other in datum:
+            both = f"The parameters {name}.Value and {name}.{other} are mutually exclusive"
+            raise AwsError("InvalidParameterCombination", f"{both} and you have specified both.")
+    if counts and len(counts) != len(values):
+        raise bad_value(f"The parameters {name}.Values and {name}.Counts must be of the same size.")
     if sum(each in datum for each in ("Value", "Values", "StatisticValues")) != 1:
         raise AwsError("InvalidParameterCombination", "Specify exactly one of Value, Values and StatisticValues.")
-    if len(values) > MAX_VALUES or (counts and len(counts) != len(values)) or any(count <= 0 for count in counts):
-        raise bad_value(f"Values and Counts must match, have at most {MAX_VALUES} members, and Counts be positive.")
+    if len(values) > MAX_VALUES or any(count <= 0 for count in counts):
+        raise bad_value(f"Values and Counts must have at most {MAX_VALUES} members, and Counts be positive.")
     published = datum.get("StatisticValues", {"SampleCount": 1.0})
     if published["SampleCount"] <= 0:
         raise bad_value("SampleCount must be positive.")
