@@ -162,8 +162,30 @@ class Alias:
 
     @property
     def serving(self) -> tuple[str, ...]:
-        """The versions that it serves."""
+        """The versions that it names; ``share`` says how much traffic each receives."""
         return (self.primary, self.additional) if self.additional else (self.primary,)
+
+    def share(self, version: str) -> float:
+        """The version's share of the traffic, 0..1."""
+        if self.additional is not None and version == self.additional:
+            return self.weight
+        # Rounded, since 1 - 0.9 is not quite 0.1.
+        return round(1.0 - self.weight, 9) if version == self.primary else 0.0
+
+    @property
+    def allocating(self) -> bool:
+        """Whether AWS keeps the traffic on the version before until provisioned concurrency is allocated.
+
+        The rollout or rollback is over, its version is the primary, and the weight 1.0 of the other one is AWS's own.
+
+        Source: hashicorp/terraform-provider-aws pull request 48116.
+        """
+        record = self.rollout
+        if record is None or record.open or self.weight < 1.0:
+            return False
+        rolled_back = record.stage in ("rolled-back", "held")
+        moved_to = record.stable_version if rolled_back else record.new_version
+        return self.primary == moved_to
 
     @property
     def failsafe_triggered(self) -> bool:
@@ -202,11 +224,14 @@ class Alias:
     def draining(self) -> bool:
         """Whether a gradual rollback is in progress: the rollout is closed, and its version still has a weight."""
         record = self.rollout
-        return record is not None and record.stage == "rolled-back" and self.additional == record.new_version
+        closed = record is not None and record.stage == "rolled-back" and self.additional == record.new_version
+        return closed and not self.allocating
 
     def __str__(self) -> str:
         if self.additional is None:
             return f"100 % v{self.primary}"
+        if self.weight >= 1.0:
+            return f"100 % v{self.additional}"
         return f"{100 - 100 * self.weight:g} % v{self.primary}, {100 * self.weight:g} % v{self.additional}"
 
 
@@ -220,10 +245,11 @@ class AliasState:
     rollout: RolloutState
 
     def matches(self, alias: Alias) -> bool:
-        """Whether the alias is so already, by this same run."""
-        routing = (alias.primary, alias.additional, alias.weight)
-        wanted = (self.primary, self.additional, self.weight)
-        return routing == wanted and alias.description == self.rollout.encode()
+        """Whether the alias is so already, by this same run; or will be, once AWS has allocated its capacity."""
+        if (alias.primary, alias.description) != (self.primary, self.rollout.encode()):
+            return False
+        moving = self.additional is None and alias.allocating
+        return moving or (alias.additional, alias.weight) == (self.additional, self.weight)
 
 
 class AliasMoved(Refused):
@@ -254,6 +280,8 @@ def describe_in_sentences(target: Target, alias: Alias | None) -> tuple[str, ...
     lines = [f"{target.resource} serves {alias}."]
     if alias.stable is None:
         lines.append("The deployment record does not say which of the two versions is stable.")
+    elif alias.allocating:
+        lines += [f"v{alias.stable} is stable.", describe_allocation(alias)]
     elif alias.stable != alias.primary:
         lines.append(f"v{alias.stable} is stable. Another tool made v{alias.primary} the primary version.")
     record = alias.rollout
@@ -275,6 +303,16 @@ def describe_in_sentences(target: Target, alias: Alias | None) -> tuple[str, ...
     if record.rejected_versions:
         lines.append(f"Marked bad (excluded as rollback target): v{', v'.join(record.rejected_versions)}.")
     return tuple(lines)
+
+
+def describe_allocation(alias: Alias) -> str:
+    """A sentence on an alias whose traffic AWS has not moved yet; empty if it has."""
+    if not alias.allocating:
+        return ""
+    return (
+        f"AWS is allocating provisioned concurrency for v{alias.primary}. "
+        f"Until then v{alias.additional} receives 100 % of traffic."
+    )
 
 
 def read_alias(target: Target) -> Alias | None:
@@ -328,7 +366,9 @@ def update_alias(target: Target, held: Alias | None, to: AliasState) -> Alias:
     weight. After a 412 or an unanswered call the alias is read again and compared with ``to``: the SDK's own retry
     fails after a first attempt that took effect.
 
-    AWS: lambda:UpdateAlias or lambda:CreateAlias, writes.
+    The alias that is returned may still be ``allocating``: then its traffic moves later.
+
+    AWS: lambda:UpdateAlias or lambda:CreateAlias, writes; lambda:GetAlias after a change of the primary version.
 
     Raises:
         AliasMoved: another run or tool changed it.
@@ -346,9 +386,25 @@ def update_alias(target: Target, held: Alias | None, to: AliasState) -> Alias:
     try:
         if held is None:
             return _alias(client.create_alias(**fields))
-        return _alias(client.update_alias(**fields, RevisionId=held.revision))
+        reply = _alias(client.update_alias(**fields, RevisionId=held.revision))
     except AwsFailed as failure:
         return _settle(target, held, to, failure)
+    if held.primary == to.primary and to.matches(reply):
+        return reply
+    return _compare(target, to, reply)
+
+
+def _compare(target: Target, to: AliasState, reply: Alias) -> Alias:
+    """The alias after a write that changed its primary version, as AWS serves it.
+
+    Where the alias has provisioned concurrency, the reply shows no weights, and a read shows {version before: 1.0}.
+    """
+    try:
+        alias = read_alias(target)
+    except BuddyError:
+        return reply
+    # Anything else is a later write by another run or tool: the next read of the alias finds it.
+    return alias if alias is not None and to.matches(alias) else reply
 
 
 def _settle(target: Target, held: Alias | None, to: AliasState, failure: AwsFailed) -> Alias:

@@ -1,7 +1,9 @@
 """The failsafe: an automatic rollback timer outside this machine, on EventBridge Scheduler.
 
-While traffic is split, a schedule clears the weights unless the run renews it (``SPLIT``). While a version is
-monitored after 100 %, a schedule returns the alias to the version before (``SWITCH``).
+From the first traffic of a new version to its last, a schedule clears the alias's weights unless the run renews it. All
+that time the stable version is the alias's primary, even while the new one receives 100 %: as a weight of 1.0. So the
+schedule names no version and no RevisionId. It works whoever edits the alias meanwhile, and it changes nothing on an
+alias without weights: after the rollout, or when another tool deploys.
 
 Source: facts measured of Scheduler: one-minute precision; an update replaces every field; the input is not validated
 when the schedule is made; changes close to the fire time may still run the old one.
@@ -28,11 +30,11 @@ UPDATE_ALIAS = "arn:aws:scheduler:::aws-sdk:lambda:updateAlias"
 MARGIN = timedelta(minutes=3)
 """A renewal closer to the fire time than this may come too late."""
 
-SPLIT = "lease"
-"""In the name of the schedule while traffic is split. The names are in AWS: they do not change."""
+IN_NAME = "lease"
+"""In the name of the schedule. The names are in AWS: they do not change."""
 
-SWITCH = "guard"
-"""In the name of the schedule after 100 %."""
+SETTLED = timedelta(minutes=2)
+"""Within this time a run that armed a failsafe has shifted its traffic, or never will: a call takes 40 s at most."""
 
 MINUTE = timedelta(minutes=1)
 """Scheduler's precision."""
@@ -58,32 +60,17 @@ class FailsafeMissing(Exception):
 
 
 def arm_split(target: Target, run: str = "") -> Failsafe:
-    """Create the failsafe of split traffic, or renew it. AWS: scheduler:CreateSchedule or UpdateSchedule, writes.
+    """Create the failsafe of a run, or renew it. AWS: scheduler:CreateSchedule or UpdateSchedule, writes.
 
     Raises:
-        AwsFailed: it could not be created; then traffic must not be split.
+        AwsFailed: it could not be created; then no traffic may be shifted.
     """
     payload = {
         "FunctionName": target.settings.function,
         "Name": target.settings.alias,
         "RoutingConfig": {"AdditionalVersionWeights": {}},
     }
-    return _put(target, _name(target, SPLIT, run), json.dumps(payload))
-
-
-def arm_switch(target: Target, version: str, revision: str, run: str = "") -> Failsafe:
-    """Create the failsafe after 100 %: it returns the alias to ``version`` if that is unchanged since ``revision``.
-
-    AWS: scheduler:CreateSchedule or UpdateSchedule, writes.
-    """
-    payload = {
-        "FunctionName": target.settings.function,
-        "Name": target.settings.alias,
-        "FunctionVersion": version,
-        "RoutingConfig": {"AdditionalVersionWeights": {}},
-        "RevisionId": revision,
-    }
-    return _put(target, _name(target, SWITCH, run), json.dumps(payload))
+    return _put(target, _name(target, IN_NAME, run), json.dumps(payload))
 
 
 def needs_renewal(target: Target, failsafe: Failsafe) -> bool:
@@ -106,15 +93,34 @@ def renew(target: Target, failsafe: Failsafe) -> Failsafe:
     return renewed
 
 
-def disarm(target: Target, which: str, run: str = "") -> bool:
-    """Delete schedule ``SPLIT`` or ``SWITCH``; False if it does not exist. AWS: scheduler:DeleteSchedule, writes."""
-    try:
-        target.client("scheduler").delete_schedule(
-            Name=_name(target, which, run), GroupName=target.settings.lease.group
-        )
-    except NotFound:
-        return False
-    return True
+def disarm(target: Target, run: str = "") -> bool:
+    """Delete a run's failsafe; False if it does not exist. AWS: scheduler:DeleteSchedule, writes."""
+    return _delete(target, _name(target, IN_NAME, run))
+
+
+def delete_strays(target: Target) -> Generator[datetime, None, None]:
+    """Delete the failsafes that lost runs left on this alias, before new traffic is shifted. Yields when to continue.
+
+    One that was armed within ``SETTLED`` may belong to a run that is about to shift. It is deleted later, when that
+    run's write would show on the alias: read the alias after this.
+
+    AWS: scheduler:ListSchedules, every page, reads; scheduler:DeleteSchedule, writes.
+    """
+    # A name that AWS would cut elsewhere for another run id is not found; it deletes itself.
+    prefix = _name(target, IN_NAME, target.run).removesuffix(target.run)
+    pages = target.client("scheduler").get_paginator("list_schedules")
+    found = [
+        schedule
+        for page in pages.paginate(NamePrefix=prefix)
+        for schedule in page["Schedules"]
+        if schedule["GroupName"] == target.settings.lease.group
+    ]
+    for schedule in sorted(found, key=lambda schedule: schedule["LastModificationDate"]):
+        settled = schedule["LastModificationDate"] + SETTLED
+        if settled > target.clock.now():
+            yield settled
+        _delete(target, schedule["Name"])
+        target.journal.append("stray-failsafe-deleted", name=schedule["Name"])
 
 
 def prove_failsafe(target: Target, primary: str, second: str) -> Generator[datetime, None, None]:
@@ -154,6 +160,14 @@ def prove_failsafe(target: Target, primary: str, second: str) -> Generator[datet
         now=f"No traffic was shifted on {target.resource}. The scratch alias was deleted.",
         next="Check the dead-letter queue, and that the scheduler's role may call lambda:UpdateAlias on the function.",
     )
+
+
+def _delete(target: Target, name: str) -> bool:
+    try:
+        target.client("scheduler").delete_schedule(Name=name, GroupName=target.settings.lease.group)
+    except NotFound:
+        return False
+    return True
 
 
 def _forget(target: Target, alias: dict[str, str], schedule: str) -> None:

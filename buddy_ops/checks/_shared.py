@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Literal
 
-from buddy_ops.aws import versions
+from buddy_ops.aws import aliases, versions
 from buddy_ops.aws.aliases import Alias, RolloutState
 from buddy_ops.aws.session import Target
 from buddy_ops.checks.findings import CheckContext, Finding, NotMeasured, info, ok, problem, unknown, warning
@@ -164,6 +164,8 @@ def rollout_state(context: CheckContext) -> Finding:
         return info(f"{alias}: {rollout} in progress, {stage} since {since}", "Wait for its end, or resume it.")
     if alias.additional is None:
         return ok(str(alias))
+    if alias.allocating:
+        return info(aliases.describe_allocation(alias), "Wait some minutes. AWS then moves the traffic.")
     if alias.stable is None:
         message = f"{alias}. No deployment record says which version is stable"
         return problem(message, "Run rollback/immediate with to_version.")

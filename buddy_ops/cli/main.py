@@ -162,6 +162,9 @@ def rollback(
         approval = approvals.in_terminal(target, plan)
     done = rollback.run_rollback(target, plan, approval, typer.echo)
     typer.echo(done)
+    if done.pending:
+        done = rollback.drive_rollback(target, done)
+        typer.echo(done)
     if target.settings.notify.topic_arn or target.settings.notify.slack_webhook:
         # Imported after the traffic has moved, and only where there is a channel.
         from buddy_ops.deployment import announcements

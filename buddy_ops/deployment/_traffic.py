@@ -4,7 +4,7 @@
 immediate rollback drive it. It never decides that traffic must move.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from datetime import datetime, timedelta
 
@@ -14,10 +14,25 @@ from buddy_ops.aws.failsafe import Failsafe, FailsafeMissing
 from buddy_ops.aws.session import Target
 from buddy_ops.core.errors import AwsFailed, BuddyError, Refused
 from buddy_ops.core.journal import iso_utc
-from buddy_ops.core.text import MINUTE, parse_utc, time_of_day
+from buddy_ops.core.text import MINUTE, floor_minute, parse_utc, time_of_day
 
 ATTEMPTS = 10
 """How often a rollback writes while another run keeps moving the alias: a rollback wins over any rollout."""
+
+REFUSALS = {
+    "AccessDeniedException",
+    "InvalidParameterValueException",
+    "PreconditionFailedException",
+    "ResourceConflictException",
+    "ResourceNotFoundException",
+    "ThrottlingException",
+    "TooManyRequestsException",
+    "ValidationException",
+}
+"""Error codes of UpdateAlias after which the call has changed nothing, and will not."""
+
+ALLOCATION_LIMIT = timedelta(minutes=60)
+"""How long a run waits until AWS has allocated provisioned concurrency and moves the traffic. AWS names no limit."""
 
 CLOSING_WINDOW = timedelta(hours=24)
 """How long a later run of the same build may still close a rollout whose health check was inconclusive."""
@@ -52,18 +67,17 @@ class Traffic:
         self.read_at = target.clock.now()
         self.failsafe: Failsafe | None = None
         self._target = target
-        self._protected_revision = ""
         self._unconfirmed: AliasState | None = None
 
     @property
     def switched(self) -> bool:
         """Whether the new version receives all traffic."""
-        return self.alias.serving == (self.new,)
+        return self.weight >= 1.0
 
     @property
     def weight(self) -> float:
         """The new version's share of the traffic, 0..1."""
-        return 1.0 if self.switched else self.alias.weight
+        return self.alias.share(self.new)
 
     @property
     def record(self) -> RolloutState:
@@ -79,7 +93,10 @@ class Traffic:
     def read(self) -> bool:
         """Read the alias again; True if a write of this run took effect although its answer was lost.
 
-        AWS: lambda:GetAlias, reads only.
+        An edit by another user or tool that leaves the traffic as it was does not end the rollout: the record, and the
+        routing that the failsafe protects, are written again.
+
+        AWS: lambda:GetAlias, reads; lambda:UpdateAlias, writes, after such an edit.
 
         Raises:
             FailsafeTriggered: the failsafe moved the alias.
@@ -88,70 +105,77 @@ class Traffic:
         """
         alias = aliases.read_alias(self._target)
         if alias is None:
-            raise alias_deleted(self._target)
+            # No version has traffic now, and the schedule must not act on an alias of this name that comes later.
+            delete_failsafes(self._target, self.run)
+            raise alias_deleted(self._target, self.stable)
         before = self.alias
-        self._keep(alias)
-        # A write of the same values changes the revision alone.
-        if replace(alias, revision=before.revision) == before:
+        # A write of the same values changes the revision alone. AWS itself ends an allocation of capacity.
+        same = replace(alias, revision=before.revision) == before
+        if same or _differ_by_allocation(before, alias):
+            self._keep(alias)
             return False
         if self._unconfirmed is not None and self._unconfirmed.matches(alias):
+            self._keep(alias)
             self._unconfirmed = None
             return True
         if alias.rollout == before.rollout and alias.failsafe_triggered:
+            self._keep(alias)
             raise FailsafeTriggered
-        raise AliasMoved(self._target, alias)
+        if not self._is_edited(alias):
+            self._keep(alias)
+            raise AliasMoved(self._target, alias)
+        self._write(self._protected_state(), alias)
+        self._target.journal.append("repaired", found=str(alias), description=alias.description, serves=str(self.alias))
+        return False
 
     def shift(self, to: AliasState) -> None:
-        """Move the alias in one write. Before traffic is split, the failsafe is armed.
+        """Move the alias in one write. Before the new version gets a weight, the failsafe is armed.
 
-        AWS: scheduler:CreateSchedule, lambda:UpdateAlias, write.
+        AWS: scheduler:CreateSchedule, lambda:UpdateAlias, write; after a refusal scheduler:DeleteSchedule, writes.
 
         Raises:
             AliasMoved: another run or tool moved it.
             AwsFailed: AWS refused or did not answer. If the write took effect, the next ``read`` says so.
         """
-        # Armed first: a run that is killed between the two calls leaves no split without a failsafe.
-        if to.additional is not None and self.failsafe is None:
+        # Armed first: a run that is killed between the two calls leaves no weight without a failsafe.
+        arms = to.additional is not None and self.failsafe is None
+        if arms:
             self.arm()
-        # Kept until the answer is there: if it is lost, the next read recognises the write by it.
-        self._unconfirmed = to
-        self._keep(aliases.update_alias(self._target, self.alias, to))
-        self._unconfirmed = None
+        try:
+            self._write(to, self.alias)
+        except AliasMoved:
+            raise
+        except AwsFailed as failure:
+            # A call that was refused will never take effect; one without an answer might.
+            if arms and failure.code in REFUSALS and not self.weight:
+                self._disarm()
+            raise
 
-    def confirm_shift(self, stage: str) -> None:
-        """Journal a shift that took effect. After a switch, replace the split's failsafe with one for the switch.
+    def protect(self) -> None:
+        """Arm the failsafe and, where the new version is the primary one, make that a weight which it can clear.
 
-        AWS: scheduler:DeleteSchedule, CreateSchedule, write.
+        AWS: scheduler:CreateSchedule or UpdateSchedule, lambda:UpdateAlias, write.
 
         Raises:
-            FailsafeLost: the failsafe of the switch could not be armed.
+            AliasMoved: another run or tool moved it.
         """
+        self.arm()
+        to = self._protected_state()
+        if (to.primary, to.additional, to.weight) != (self.alias.primary, self.alias.additional, self.alias.weight):
+            self._write(to, self.alias)
+
+    def confirm_shift(self, stage: str) -> None:
+        """Journal a shift that took effect."""
         self._target.journal.append(
             "shifted", stage=stage, weight=self.weight, to=f"v{self.new}", serves=str(self.alias)
         )
-        if not self.switched:
-            return
-        try:
-            # First: a split's failsafe that fires changes the revision, which makes the switch's failsafe void.
-            failsafe.disarm(self._target, failsafe.SPLIT, self.run)
-        except AwsFailed as failure:
-            self._pass_over("The failsafe of the split could not be deleted; no weights are left to clear.", failure)
-        try:
-            self.arm()
-        except AwsFailed as failure:
-            raise FailsafeLost(f"The failsafe of the switch could not be armed. {failure.what}") from failure
 
     def arm(self) -> None:
-        """Arm the failsafe that fits the alias as it is: of a split, or of a switch.
+        """Arm the failsafe: it clears the alias's weights.
 
         AWS: scheduler:CreateSchedule or UpdateSchedule, writes.
         """
-        # A split is undone by clearing its weights; a switch must name the version to return to.
-        if not self.switched:
-            self.failsafe = failsafe.arm_split(self._target, self.run)
-            return
-        self.failsafe = failsafe.arm_switch(self._target, self.stable, self.alias.revision, self.run)
-        self._protected_revision = self.alias.revision
+        self.failsafe = failsafe.arm_split(self._target, self.run)
 
     def renew(self) -> None:
         """Renew the failsafe when it is time. A failure is passed over while enough time is left to try again.
@@ -163,17 +187,10 @@ class Traffic:
             FailsafeLost: it was deleted, or could not be renewed in time.
             AliasMoved: another run or tool moved the alias.
         """
-        if self.failsafe is None:
-            return
-        # The failsafe of a switch works for one revision only; a write of the same values changes it.
-        void = self.switched and self._protected_revision != self.alias.revision
-        if not void and not failsafe.needs_renewal(self._target, self.failsafe):
+        if self.failsafe is None or not failsafe.needs_renewal(self._target, self.failsafe):
             return
         try:
-            if self.switched:
-                self.arm()
-            else:
-                self.failsafe = failsafe.renew(self._target, self.failsafe)
+            self.failsafe = failsafe.renew(self._target, self.failsafe)
         except FailsafeMissing:
             self.read()
             raise FailsafeLost("The failsafe was deleted by another user or tool.") from None
@@ -200,14 +217,19 @@ class Traffic:
         """
         for _ in range(ATTEMPTS):
             # A person rolled back to the new version by name: that is the newer decision.
-            if self.switched and self.alias.rollout and self.alias.rollout.stage == "rolled-back":
+            record = self.alias.rollout
+            if self.alias.primary == self.new and record is not None and record.stage == "rolled-back":
                 raise AliasMoved(self._target, self.alias)
+            to = self._rolled_back(rejected, stage, leaving)
             try:
-                self._keep(aliases.update_alias(self._target, self.alias, self._rolled_back(rejected, stage, leaving)))
+                self._keep(aliases.update_alias(self._target, self.alias, to))
                 return
             except AliasMoved as moved:
                 collision = moved
                 self._keep(moved.alias)
+                # Another user or tool wrote over the record: it still says what was rolled out.
+                if moved.alias.rollout is None:
+                    self.alias = replace(moved.alias, rollout=record)
                 # Another run was first: nothing is left to take away.
                 if self.new and self.new not in self.alias.serving:
                     raise
@@ -218,7 +240,7 @@ class Traffic:
         state = aliases.describe_current_state(self._target, self.alias, self.read_at)
         now = self._target.clock.now()
         # A failsafe whose time is over has acted, or lost its effect: the alias says which.
-        if self.failsafe is None or self.failsafe.until <= now:
+        if self.failsafe is None or self.failsafe.until <= now or self.alias.primary != self.stable:
             return state
         until = time_of_day(self.failsafe.until, now)
         return f"{state} Automatic rollback to v{self.stable} at {until} unless this runbook runs again before."
@@ -237,6 +259,68 @@ class Traffic:
         for version in rejected:
             record = record.with_rejected(version)
         return AliasState(self.stable, self.new if leaving else None, leaving, record)
+
+    def _protected_state(self) -> AliasState:
+        """The traffic as it is, with the stable version as the primary one: then a failsafe that runs rolls back.
+
+        A version that serves alone without health check is monitored again: its rollout is in progress.
+        """
+        record = self.record
+        if self.switched and not record.open:
+            record = replace(record, stage="watch")
+        return AliasState(self.stable, self.new, self.weight, record)
+
+    def _is_edited(self, alias: Alias) -> bool:
+        """Whether another user or tool left the traffic as it was, and wrote over nothing but the record."""
+        before = self.alias
+        if before.rollout is None or not before.rollout.open or alias.rollout not in (None, before.rollout):
+            return False
+        shares = ((found.share(self.stable), found.share(self.new)) for found in (before, alias))
+        return len(set(shares)) == 1
+
+    def _write(self, to: AliasState, held: Alias) -> None:
+        """Write the alias, also where another user or tool edits it meanwhile without moving traffic."""
+        # Kept until the answer is there: if it is lost, the next read recognises the write by it.
+        self._unconfirmed = to
+        for attempt in range(ATTEMPTS):
+            try:
+                self._keep(aliases.update_alias(self._target, held, to))
+            except AliasMoved as moved:
+                if attempt + 1 == ATTEMPTS or not self._is_edited(moved.alias):
+                    raise
+                held = moved.alias
+            else:
+                self._unconfirmed = None
+                return
+
+    def await_capacity(self) -> Iterator[datetime]:
+        """Read the alias until AWS has moved its traffic, after a write; yields when to continue.
+
+        While AWS allocates provisioned concurrency, it leaves the traffic on the version before.
+
+        AWS: lambda:GetAlias, reads only.
+
+        Raises:
+            AliasMoved: another run or tool moved it.
+            BuddyError: ``capacity-pending``: it lasts too long.
+        """
+        began = self._target.clock.now()
+        while self.alias.allocating:
+            now = self._target.clock.now()
+            if now - began >= ALLOCATION_LIMIT:
+                raise capacity_pending(self._target, self.alias)
+            self._target.journal.append("allocating", serves=str(self.alias))
+            yield floor_minute(now) + MINUTE
+            try:
+                self.read()
+            except AwsFailed as failure:
+                self._pass_over("The alias could not be read; the next poll tries again.", failure)
+
+    def _disarm(self) -> None:
+        """Delete the failsafe that was armed for a shift which did not happen."""
+        self.failsafe = None
+        for failure in delete_failsafes(self._target, self.run):
+            self._target.journal.append("passed-over", what=failure)
 
     def _keep(self, alias: Alias) -> None:
         self.alias = alias
@@ -261,29 +345,50 @@ def _since_now(record: RolloutState, now: datetime) -> RolloutState:
     return replace(moved, stage_ages_s=())
 
 
-def alias_deleted(target: Target) -> BuddyError:
-    """The alias was there when the rollout was planned or began."""
+def _differ_by_allocation(one: Alias, other: Alias) -> bool:
+    """Whether AWS alone changed an alias: its weight 1.0, while it allocates capacity, came or went."""
+    if (one.primary, one.description) != (other.primary, other.description):
+        return False
+    moving, at_rest = (one, other) if one.allocating else (other, one)
+    return moving.allocating and at_rest.additional is None
+
+
+def alias_deleted(target: Target, stable: str) -> BuddyError:
+    """The alias was there when the rollout was planned or began; ``stable`` served before."""
+    settings = target.settings
+    create = f"aws lambda create-alias --function-name {settings.function} --name {settings.alias}"
     return BuddyError(
         "alias-deleted",
         f"The alias {target.resource} was deleted since the rollout was planned.",
         now="The alias does not exist. This run changed nothing after that.",
-        next="Find out who deleted it. strategies/canary creates it again.",
+        next=f"Create it at the version that served before: `{create} --function-version {stable}`. Restore its "
+        "permissions and triggers. Find out who deleted it. Then run this again.",
+    )
+
+
+def capacity_pending(target: Target, alias: Alias) -> BuddyError:
+    """AWS has not moved the traffic within ``ALLOCATION_LIMIT`` after the write."""
+    settings = target.settings
+    read = f"aws lambda get-provisioned-concurrency-config --function-name {settings.function}"
+    return BuddyError(
+        "capacity-pending",
+        f"{aliases.describe_allocation(alias)} This has lasted for {ALLOCATION_LIMIT / MINUTE:g} min.",
+        now=f"{target.resource} serves {alias}. The change to v{alias.primary} is written; AWS completes it.",
+        next=f"Read the reason: `{read} --qualifier {settings.alias}`. Lower or delete the provisioned concurrency of "
+        f"{settings.alias}: v{alias.primary} then serves without it. Check the alias with start_here.",
     )
 
 
 def delete_failsafes(target: Target, run: str) -> list[str]:
-    """Delete a run's failsafes once its traffic is where it belongs; a sentence for each that could not be deleted.
+    """Delete a run's failsafe once its traffic is where it belongs; a sentence if it could not be deleted.
 
     AWS: scheduler:DeleteSchedule, writes.
     """
-    failures = []
-    # Both, since a killed run may have left either.
-    for which in (failsafe.SPLIT, failsafe.SWITCH):
-        try:
-            failsafe.disarm(target, which, run)
-        except BuddyError as error:
-            failures.append(f"A failsafe could not be deleted: {error.what} It changes nothing and deletes itself.")
-    return failures
+    try:
+        failsafe.disarm(target, run)
+    except BuddyError as error:
+        return [f"A failsafe could not be deleted: {error.what} It changes nothing and deletes itself."]
+    return []
 
 
 def alias_scope(target: Target, action: str) -> dict[str, object]:
@@ -307,6 +412,8 @@ def own_open_rollout(target: Target, alias: Alias | None, version: str) -> Rollo
     record = alias.rollout
     # No rollout of ours is in progress: weights, if there are any, are another tool's.
     if record is None or not (record.open or _may_be_closed(target, alias, record)):
+        if alias.allocating:
+            raise still_allocating(alias)
         if alias.additional is not None:
             next_step = "Find out who shifts traffic (CodeDeploy?). rollback/immediate with to_version clears weights."
             raise foreign_weights(target, alias, "no run of Buddy Ops set these weights", next=next_step)
@@ -345,6 +452,15 @@ def rollout_under_way(target: Target, alias: Alias | None, record: RolloutState)
 def foreign_weights(target: Target, alias: Alias, reason: str, *, next: str) -> Refused:
     """The refusal to shift traffic that another tool shifts."""
     return Refused("weights-not-ours", f"{target.resource} serves {alias}, and {reason}.", next=next)
+
+
+def still_allocating(alias: Alias) -> Refused:
+    """The refusal to shift traffic while AWS completes the last shift."""
+    return Refused(
+        "weights-not-ours",
+        aliases.describe_allocation(alias),
+        next=f"Wait some minutes until v{alias.primary} serves alone, then run this again.",
+    )
 
 
 def _may_be_closed(target: Target, alias: Alias, record: RolloutState) -> bool:

@@ -25,6 +25,7 @@ from buddy_ops.deployment._traffic import (
     alias_scope,
     delete_failsafes,
     foreign_weights,
+    still_allocating,
 )
 from buddy_ops.deployment.observation import Observation, Polls, Rollout, observe, show
 from buddy_ops.deployment.rollback import which_is_stable
@@ -282,6 +283,8 @@ class _Run:
 
 def _require_rollout(target: Target, alias: Alias) -> None:
     """Refuse unless a canary beside the stable version has a share, or had one that went back already."""
+    if alias.allocating:
+        raise still_allocating(alias)
     if alias.additional is None and not _is_drained(alias):
         raise Refused(
             "nothing-to-drain",

@@ -5,7 +5,7 @@ module never decides that a rollback is due.
 """
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
@@ -63,6 +63,7 @@ class RollbackResult:
         already: whether the alias was there before.
         dry_run: whether nothing was written.
         failures: what failed after the traffic had moved, a sentence each.
+        pending: why AWS has not moved the traffic yet, a sentence; empty: it has.
     """
 
     serving: str
@@ -71,10 +72,14 @@ class RollbackResult:
     already: bool
     dry_run: bool = False
     failures: tuple[str, ...] = ()
+    pending: str = ""
 
     def __str__(self) -> str:
         if self.dry_run:
             return "DRY RUN: nothing was written."
+        if self.pending:
+            written = f"NOT YET ROLLED BACK: the rollback to v{self.serving} is written. {self.pending}"
+            return "\n".join((written, *self.failures))
         result = f"ROLLED BACK: v{self.serving} receives 100 % of traffic since {self.at:%H:%M} UTC"
         if self.already:
             result = f"Already rolled back: v{self.serving} receives 100 % of traffic"
@@ -164,7 +169,8 @@ def run_rollback(
     approval.must_cover(plan)
     alias = _try_on(target, partial(aliases.require_alias, target), watch)
     # Where the failsafe came first, the record still says that a rollout is in progress: it is closed.
-    already = alias.serving == (plan.destination,) and not alias.failsafe_triggered
+    there = alias.serving == (plan.destination,) or (alias.allocating and alias.primary == plan.destination)
+    already = there and not alias.failsafe_triggered
     if not already and approval.by == NOBODY:
         raise AliasMoved(target, alias)  # no person was asked to approve a plan that changed nothing
     if not already and not target.dry_run:
@@ -179,7 +185,31 @@ def run_rollback(
         return RollbackResult(alias.primary, (), at, already, dry_run=True)
     run = alias.rollout.run if alias.rollout else ""
     failures = tuple(delete_failsafes(target, run))
-    return RollbackResult(alias.primary, plan.away_from, at, already, failures=failures)
+    pending = aliases.describe_allocation(alias)
+    return RollbackResult(alias.primary, plan.away_from, at, already, failures=failures, pending=pending)
+
+
+def await_rollback(target: Target, result: RollbackResult) -> Iterator[datetime]:
+    """Wait until AWS has moved the traffic of a rollback, if it has not yet; yields when to continue.
+
+    AWS: lambda:GetAlias, reads only.
+
+    Raises:
+        AliasMoved: another run or tool moved the alias.
+        BuddyError: ``capacity-pending``: AWS has not allocated provisioned concurrency within an hour.
+    """
+    if not result.pending:
+        return
+    alias = aliases.require_alias(target)
+    run = alias.rollout.run if alias.rollout else ""
+    yield from Traffic(target, alias, run=run, stable=result.serving).await_capacity()
+
+
+def drive_rollback(target: Target, result: RollbackResult) -> RollbackResult:
+    """Wait as ``await_rollback`` says; the result once the traffic has moved."""
+    for wake_at in await_rollback(target, result):
+        target.clock.sleep_until(wake_at)
+    return replace(result, at=target.clock.now(), pending="") if result.pending else result
 
 
 def check_destination(target: Target, alias: Alias, destination: str) -> list[str]:

@@ -112,7 +112,7 @@ def run_rollout(target: Target, plan: RolloutPlan, approval: Approval) -> Rollou
     alias = aliases.read_alias(target)
     # The plan of a rollout with stages does not cover 100 % for the new version at once.
     if alias is None and plan.stable:
-        raise alias_deleted(target)
+        raise alias_deleted(target, plan.stable)
     if alias is None:
         outcome = yield from _deploy_first(target, plan, approval, began=began)
     else:
@@ -258,6 +258,7 @@ class _Run:
                 self.traffic.new = yield from _publish(self.target, self.plan, self.traffic.alias, self.approval)
                 if self.target.settings.lease.prove:
                     yield from self._prove_failsafe()
+                yield from self._delete_stray_failsafes()
                 return self._begin()
             case Promoting():
                 return (yield from self._promote(state))
@@ -267,14 +268,12 @@ class _Run:
                 return (yield from self._poll())
 
     def _is_out_of_custody(self, alias: Alias) -> bool:
-        """Whether our failsafe would do harm on an alias that another run or tool moved.
+        """Whether our failsafe has nothing left to protect, or would do harm, on an alias that was moved.
 
-        It would fire at the winner's weights. It clears the weights: where another tool made the new version the
-        primary, that would give it all traffic. A rollback deletes our failsafes by itself.
+        It stays as long as our version has a weight, whoever set that: failsafe and weight go together. But it clears
+        the weights: where another tool made the new version the primary one, that would give it all traffic.
         """
-        if alias.rollout is None or alias.rollout.run != self.traffic.run:
-            return True
-        return alias.additional is not None and alias.primary != self.traffic.stable
+        return self.traffic.new not in alias.serving or alias.primary != self.traffic.stable
 
     # Before traffic
 
@@ -324,7 +323,7 @@ class _Run:
         """Go on with the rollout at its record's stage."""
         self.target.journal.append("resumed", run=record.run, stage=record.stage, of=f"v{self.traffic.new}")
         try:
-            self.traffic.arm()
+            self.traffic.protect()
         except AwsFailed as failure:
             if not record.open:
                 raise  # the new version already serves alone, and no failsafe of ours threatens that
@@ -336,6 +335,18 @@ class _Run:
         for wake_at in failsafe.prove_failsafe(self.target, self.traffic.stable, self.traffic.new):
             says = "Waiting for the failsafe to fire on a scratch alias."
             yield Observation(self.target.clock.now(), "prove", 0.0, wake_at=wake_at, says=says)
+
+    def _delete_stray_failsafes(self) -> Polls[None]:
+        """Delete what a lost run left armed for a shift that never happened: it would roll this rollout back."""
+        try:
+            for wake_at in failsafe.delete_strays(self.target):
+                says = "Waiting until a failsafe of another run is known to protect no traffic."
+                yield Observation(self.target.clock.now(), "prove", 0.0, wake_at=wake_at, says=says)
+                # Where that run did shift its traffic, this one ends.
+                self.traffic.read()
+        except AwsFailed as failure:
+            what = "Failsafes of earlier runs could not be listed."
+            self.target.journal.append("passed-over", what=what, because=failure.what)
 
     def _begin(self) -> State:
         """Read the minutes before, then shift to the first stage."""
@@ -378,13 +389,13 @@ class _Run:
         """Give the new version the next stage's share."""
         now = self.target.clock.now()
         weight = self._next_weight() or 1.0
-        to = AliasState(self.traffic.new, None, 0.0, self._record("watch", now))
+        stage = "watch"
         if weight < 1.0:
             stage = "1"
             if self.traffic.weight:
                 stage = str(int(self.traffic.record.stage) + 1)
-            to = AliasState(self.traffic.stable, self.traffic.new, weight, self._record(stage, now))
-        self.traffic.shift(to)
+        # At 100 %, too, the stable version stays the primary one: then the failsafe protects the new version's watch.
+        self.traffic.shift(AliasState(self.traffic.stable, self.traffic.new, weight, self._record(stage, now)))
         return self._shifted()
 
     def _shifted(self) -> Baking | Watching:
@@ -533,9 +544,9 @@ class _Run:
         """Shift to the next stage, or close the rollout after the watch. If AWS fails, the next poll decides again."""
         passed = state.passed
         try:
-            if isinstance(passed, Watching):
-                return self._close()
-            return self._shift_up()
+            if not isinstance(passed, Watching):
+                return self._shift_up()
+            ending, reasons = self._close()
         except AwsFailed as failure:
             now = self.target.clock.now()
             self.failing_since = self.failing_since or now
@@ -547,14 +558,34 @@ class _Run:
             if order == "abort":
                 return ABORTED
             return passed
+        # From here on nothing of ours is left that could move the traffic.
+        failures = delete_failsafes(self.target, self.traffic.run)
+        order = yield from self._await_capacity()
+        if order == "abort":
+            return ABORTED
+        return self._end(ending, *reasons, *failures)
 
-    def _close(self) -> Ended:
-        """The watch is over: the record says how."""
+    def _close(self) -> tuple[Ending, tuple[str, ...]]:
+        """The watch is over: the record says how, and the new version becomes the primary one."""
         ending: Ending = "proved" if self.evidence.judge.proved else "unproven"
         reasons = self.evidence.verdict(self.target.clock.now(), self._bake_s(Watching()), final=True).reasons
         # 'unproven' keeps its times: a later run reads the same minutes and more, and may close the rollout.
         self.traffic.shift(AliasState(self.traffic.new, None, 0.0, replace(self.traffic.record, stage=ending)))
-        return self._end(ending, *reasons, *delete_failsafes(self.target, self.traffic.run))
+        return ending, reasons
+
+    def _await_capacity(self) -> Polls[Order | None]:
+        """Wait until AWS has moved the traffic after the last write; 'abort' if a person ordered that meanwhile.
+
+        Raises: as ``Traffic.await_capacity``.
+        """
+        for wake_at in self.traffic.await_capacity():
+            alias = self.traffic.alias
+            says = aliases.describe_allocation(alias)
+            stage = self.traffic.record.stage
+            seen = Observation(self.target.clock.now(), stage, self.traffic.weight, wake_at=wake_at, says=says)
+            if (yield from show(seen, self.evidence)) == "abort":
+                return "abort"
+        return None
 
     def _retry_later(self, seen: Observation, failure: AwsFailed) -> Polls[Order | None]:
         """Show the last observation, with the failure, while a write waits for the next poll."""
@@ -601,6 +632,7 @@ class _Run:
             *delete_failsafes(self.target, self.traffic.run),
             *_publishing.restore_latest(self.target, self.plan),
         ]
+        yield from self._await_capacity()
         yield from after.to_end(state.unshown)
         return self._end(state.ending, *state.reasons, *after.reasons(), *failures, stage=stage, weight=weight)
 

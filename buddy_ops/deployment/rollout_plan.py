@@ -447,12 +447,10 @@ class _Draft:
             calls.append("lambda:PublishVersion")
         if not self.stable:
             return (*calls, "lambda:CreateAlias")
-        # The failsafe comes before the split that it protects, and after a switch, whose revision it names.
-        shares = [stage for stage in self.stages if stage < 1]
-        if shares:
-            calls.append("scheduler:CreateSchedule failsafe")
-        calls += [f"lambda:UpdateAlias weight {share:g}" for share in shares]
-        return (*calls, "lambda:UpdateAlias new version alone, no weights", "scheduler:CreateSchedule failsafe")
+        # The failsafe comes before the first weight that it protects, and is in force until the new version is alone.
+        calls.append("scheduler:CreateSchedule failsafe")
+        calls += [f"lambda:UpdateAlias weight {share:g}" for share in self.stages]
+        return (*calls, "lambda:UpdateAlias new version alone, no weights", "scheduler:DeleteSchedule failsafe")
 
     def reasons(self) -> Iterator[str]:
         """The bake times, the smoke tests, and warnings."""

@@ -42,11 +42,6 @@ def split(here: Situation, mine: Target) -> None:
     assert served(here) == ("1", {"2": 0.1})
 
 
-def switch(mine: Target) -> str:
-    """Give version 2 everything; the alias's revision then."""
-    return aliases.update_alias(mine, aliases.read_alias(mine), AliasState("2", None, 0.0, RECORD)).revision
-
-
 def served(here: Situation) -> tuple[str, dict[str, float]]:
     alias = here.alias()
     return alias["FunctionVersion"], alias.get("RoutingConfig", {}).get("AdditionalVersionWeights", {})
@@ -95,7 +90,7 @@ def test_the_environment_says_how_long_whose_role_and_which_queue(here: Situatio
     found = here.client("scheduler").get_schedule(Name=held.name, GroupName="buddy")
     assert held.until - mine.clock.now() == timedelta(minutes=45)
     assert (found["Target"]["RoleArn"], found["Target"]["DeadLetterConfig"]["Arn"]) == (role, queue)
-    assert failsafe.disarm(mine, "lease") and names(here) == []
+    assert failsafe.disarm(mine) and names(here) == []
 
 
 def test_arming_twice_renews(here: Situation) -> None:
@@ -161,8 +156,8 @@ def test_a_lease_that_fired_cannot_be_renewed(here: Situation) -> None:
     """Renewing says that it is gone, so that the rollout reads the alias again; disarming says that there was nothing."""
     mine = here.connect()
     held = failsafe.arm_split(mine)
-    assert failsafe.disarm(mine, "lease")
-    assert not failsafe.disarm(mine, "lease")
+    assert failsafe.disarm(mine)
+    assert not failsafe.disarm(mine)
     with pytest.raises(FailsafeMissing):
         failsafe.renew(mine, held)
     armed = failsafe.arm_split(mine)
@@ -175,7 +170,7 @@ def test_a_late_lease_is_harmless_after_promotion(here: Situation) -> None:
     """A lease that was not deleted names no version: fired after the switch, it leaves the new version serving."""
     mine = here.connect()
     failsafe.arm_split(mine)
-    switch(mine)
+    aliases.update_alias(mine, aliases.read_alias(mine), AliasState("2", None, 0.0, RECORD))
     wait(here, minutes=22)
     assert served(here) == ("2", {})
 
@@ -187,59 +182,69 @@ def test_a_lease_holds_with_a_clock_that_is_wrong(here: Situation, monkeypatch: 
     assert held.until == datetime.fromtimestamp(here.ask("clock")["now"], UTC) + timedelta(minutes=20)
 
 
-# The guard
+# At 100 %
 
 
-def test_the_guard_returns_to_the_old_version(here: Situation) -> None:
-    """If the watch dies after a switch, the old version serves again."""
+def watch(mine: Target) -> None:
+    """Give version 2 everything, as a rollout does: a weight of 1.0 beside the stable version."""
+    aliases.update_alias(mine, aliases.read_alias(mine), AliasState("1", "2", 1.0, RECORD))
+
+
+def test_it_returns_to_the_old_version_from_100_percent(here: Situation) -> None:
+    """If the run that watches at 100 % is lost, the old version serves again."""
     mine = here.connect()
-    held = failsafe.arm_switch(mine, "1", switch(mine))
-    assert json.loads(schedule(here, held)["Target"]["Input"])["FunctionVersion"] == "1"
+    failsafe.arm_split(mine)
+    watch(mine)
+    assert here.client("lambda").invoke(FunctionName=here.function, Qualifier="live")["ExecutedVersion"] == "2"
     wait(here, minutes=22)
     assert served(here) == ("1", {}) and names(here) == []
 
 
-def test_the_guard_fires_only_if_nobody_moved_the_alias(here: Situation) -> None:
-    """Whoever wrote the alias since the switch, even without changing anything, keeps what they wrote."""
+def test_it_works_on_an_alias_that_somebody_edited(here: Situation) -> None:
+    """A write of the same versions and weights, or of a Description, changes the RevisionId: the failsafe has none."""
     mine = here.connect()
-    failsafe.arm_switch(mine, "1", switch(mine))
-    here.client("lambda").update_alias(FunctionName=here.function, Name="live", Description="mine now")
-    wait(here, minutes=50)
-    assert served(here) == ("2", {}) and here.alias()["Description"] == "mine now"
-    refused = [each for each in here.ask("calls")["calls"] if each["app"] == "sandbox" and each["status"] == 412]
-    assert 1 < len(refused) <= 11 and names(here) == []
-
-
-def test_the_guard_is_armed_anew_after_our_own_write(here: Situation) -> None:
-    """Each write of ours gives the guard the alias's new revision, and there is still only one."""
-    mine = here.connect()
-    first = failsafe.arm_switch(mine, "1", switch(mine))
-    second = failsafe.arm_switch(mine, "1", switch(mine))
-    assert first.name == second.name and names(here) == [first.name]
+    failsafe.arm_split(mine)
+    watch(mine)
+    lam = here.client("lambda")
+    lam.update_alias(FunctionName=here.function, Name="live", Description="edited")
+    same = {"FunctionVersion": "1", "RoutingConfig": {"AdditionalVersionWeights": {"2": 1.0}}}
+    lam.update_alias(FunctionName=here.function, Name="live", **same)
     wait(here, minutes=22)
-    assert served(here) == ("1", {})
+    assert served(here) == ("1", {}) and here.alias()["Description"] == "edited"
 
 
-def test_lease_and_guard_stand_side_by_side(here: Situation) -> None:
-    """Arming or deleting one leaves the other alone."""
+def test_it_changes_nothing_after_another_deployment(here: Situation) -> None:
+    """A run is lost at 100 %, and another tool deploys: what that deployed keeps the traffic."""
     mine = here.connect()
-    held = failsafe.arm_split(mine)
-    guard = failsafe.arm_switch(mine, "1", switch(mine))
-    assert sorted(names(here)) == sorted([held.name, guard.name])
-    failsafe.disarm(mine, "lease")
-    assert names(here) == [guard.name]
-    failsafe.disarm(mine, "guard")
-    assert names(here) == []
+    failsafe.arm_split(mine)
+    watch(mine)
+    here.client("lambda").update_alias(
+        FunctionName=here.function, Name="live", FunctionVersion="2", RoutingConfig={"AdditionalVersionWeights": {}}
+    )
+    wait(here, minutes=22)
+    assert served(here) == ("2", {}) and names(here) == []
+
+
+def test_a_stray_is_deleted_once_it_protects_nothing(here: Situation) -> None:
+    """A failsafe of another run is deleted, but not while that run may still be about to shift traffic."""
+    failsafe.arm_split(here.connect(), "dead")
+    mine = here.connect()
+    armed = mine.clock.now()
+    waits = failsafe.delete_strays(mine)
+    assert next(waits) == armed + failsafe.SETTLED
+    assert len(names(here)) == 1
+    wait(here, minutes=2)
+    assert list(waits) == [] and names(here) == []
 
 
 @pytest.mark.parametrize("length", [20, 50, 58, 64])
 def test_each_has_its_own_name_however_long_the_functions_is(situation: Bring, length: int) -> None:
-    """Scheduler's names end at 64 characters, Lambda's too: lease and guard of one function, and of two, never share one."""
+    """Scheduler's names end at 64 characters, Lambda's too: the failsafes of two runs, and of two functions, never share one."""
     here = situation("first_deployment")
     values = here.connect(quiet=True).settings.model_dump(mode="json")
     made = []
     for function in ("f" * (length - 1) + "a", "f" * (length - 1) + "b"):
         mine = here.connect(values={**values, "function": function})
-        made += [failsafe.arm_split(mine).name, failsafe.arm_switch(mine, "1", "revision").name]
+        made += [failsafe.arm_split(mine).name, failsafe.arm_split(mine, "a1b2").name]
     assert len(set(made)) == 4 and all(len(name) <= 64 for name in made)
     assert sorted(names(here)) == sorted(made)

@@ -1,5 +1,6 @@
 """How rollouts end in the situations that matter, on the sandbox and without notebook."""
 
+import re
 from collections.abc import Callable
 
 import pytest
@@ -75,7 +76,7 @@ def test_busy_traffic_begins_with_a_probe(situation: Bring) -> None:
     outcome = here.ship(here.build("good"))
     assert outcome.ending == "proved"
     shares = [call["params"]["RoutingConfig"]["AdditionalVersionWeights"] for call in here.calls("UpdateAlias")]
-    assert [share.get("2") for share in shares] == [0.01, 0.1, 0.5, None, None]
+    assert [share.get("2") for share in shares] == [0.01, 0.1, 0.5, 1.0, None]
 
 
 def test_a_probe_costs_a_broken_build_less(situation: Bring) -> None:
@@ -102,7 +103,7 @@ def test_a_probe_survives_a_resume(situation: Bring) -> None:
     first.close()
     assert here.ship(artifact).ending == "proved"
     shares = [call["params"]["RoutingConfig"]["AdditionalVersionWeights"] for call in here.calls("UpdateAlias")]
-    assert [share.get("2") for share in shares] == [0.01, 0.1, 0.5, None, None]
+    assert [share.get("2") for share in shares] == [0.01, 0.1, 0.5, 1.0, None]
 
 
 def test_a_slow_build_is_held_where_the_policy_says_so(situation: Bring) -> None:
@@ -147,6 +148,19 @@ def test_a_burning_alarm_is_told_and_does_not_refuse(situation: Bring) -> None:
     outcome = rollout.drive_rollout(mine, rollout.run_rollout(mine, plan, approve(mine, plan)))
     mine.close()
     assert outcome.ending == "proved" and any("may be the fix" in reason for reason in outcome.reasons)
+
+
+def create_alias_as_told(here: Situation, error: BuddyError) -> None:
+    """Run the command that an error gives as the next step."""
+    found = re.search(r"`aws lambda create-alias (--[^`]+)`", error.next)
+    assert found is not None
+    given = found.group(1).split()
+    options = dict(zip(given[::2], given[1::2], strict=True))
+    here.client("lambda").create_alias(
+        FunctionName=options["--function-name"],
+        Name=options["--name"],
+        FunctionVersion=options["--function-version"],
+    )
 
 
 def interrupted(here: Situation, artifact: str, strategy: str) -> None:
@@ -206,7 +220,7 @@ def test_a_rollout_is_resumed_with_fewer_stages(situation: Bring) -> None:
     weights = [
         call["params"]["RoutingConfig"]["AdditionalVersionWeights"].get("2") for call in here.calls("UpdateAlias")
     ]
-    assert weights == [0.1, 0.2, 0.5, None, None]
+    assert weights == [0.1, 0.2, 0.5, 1.0, None]
 
 
 def test_a_rollout_that_was_rolled_back_is_not_resumed(situation: Bring) -> None:
@@ -226,6 +240,30 @@ def test_a_rollout_that_was_rolled_back_is_not_resumed(situation: Bring) -> None
     mine.close()
 
 
+def served(here: Situation) -> tuple[str, dict[str, float]]:
+    """The alias's primary version, and the weights beside it."""
+    alias = here.alias()
+    return alias["FunctionVersion"], alias.get("RoutingConfig", {}).get("AdditionalVersionWeights", {})
+
+
+@pytest.mark.parametrize("strategy", ["canary", "blue_green"])
+def test_an_alias_that_is_deleted_in_mid_rollout_is_created_at_the_old_version(situation: Bring, strategy: str) -> None:
+    """The advice returns the traffic to the version that served before, and no failsafe is left for the next run."""
+    here = situation("total_failure", history_minutes=20)
+    mine = here.connect()
+    plan = rollout.plan_rollout(mine, here.build("good"), strategy)
+    steps = rollout.run_rollout(mine, plan, approve(mine, plan))
+    while not (seen := next(steps)).weight:
+        mine.clock.sleep_until(seen.wake_at)
+    here.client("lambda").delete_alias(FunctionName=here.function, Name="live")
+    mine.clock.sleep_until(seen.wake_at)
+    with pytest.raises(BuddyError, match="alias-deleted") as deleted:
+        next(steps)
+    mine.close()
+    create_alias_as_told(here, deleted.value)
+    assert served(here) == ("1", {}) and here.client("scheduler").list_schedules()["Schedules"] == []
+
+
 def test_an_alias_that_was_deleted_is_not_created_again_under_an_old_plan(situation: Bring) -> None:
     """The plan of a canary does not cover 100 % for the new version at once."""
     here = situation("good", history_minutes=20)
@@ -235,6 +273,7 @@ def test_an_alias_that_was_deleted_is_not_created_again_under_an_old_plan(situat
     with pytest.raises(BuddyError, match="alias-deleted") as deleted:
         rollout.drive_rollout(mine, rollout.run_rollout(mine, plan, approve(mine, plan)))
     assert here.calls("CreateAlias") == []
-    assert "strategies/canary creates it again" in deleted.value.next
-    assert here.ship(here.build("good")).ending == "deployed"
     mine.close()
+    create_alias_as_told(here, deleted.value)
+    assert served(here) == ("1", {})
+    assert here.ship(here.build("good")).ending == "proved"

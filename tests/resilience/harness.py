@@ -404,9 +404,6 @@ RUNBOOKS = {
 }
 """Every runbook there is: a later one is covered by being added here."""
 
-RETRIED_MINUTES = 15
-"""For how long Scheduler repeats a call that fails, as every lease and guard asks for."""
-
 SETTLED = {"already-live"}
 """Endings of a run that finds the work done."""
 
@@ -501,20 +498,15 @@ def must_be_whole(here: Situation, before: str | None) -> None:
     if record.stage == "rolled-back" and record.stable_version == alias["FunctionVersion"]:
         return  # it served before the version that was taken back
     assert (record.new_version, record.stable_version) == (alias["FunctionVersion"], before or ""), alias
-    # The verdict before the switch; a strategy that switches at once has none.
-    staged = [each for each in journal(here) if each["kind"] == "observed" and each["weight"] < 1.0]
-    assert not staged or staged[-1]["decision"] == "promote", staged[-1]
+    # The rollout was closed at 100 %: by a verdict, or since its time was over.
+    assert record.stage in ("proved", "unproven"), alias
+    watched = [line for line in journal(here) if line["kind"] == "observed" and line["stage"] == "watch"]
+    assert not before or watched, alias
 
 
 def must_be_done(here: Situation, runbook: Runbook) -> None:
     """The runbook's end: one version serves alone, and no schedule is left that could still move it."""
-    if here.client("scheduler").list_schedules()["Schedules"]:
-        # A guard whose run was killed right after its rollback: it fires at a RevisionId that is gone, and AWS tries
-        # that again for a quarter of an hour.
-        before = alias_of(here) or {}
-        here.ask("advance", seconds=60 * (lease_minutes() + RETRIED_MINUTES + 1))
-        assert here.client("scheduler").list_schedules()["Schedules"] == []
-        assert (alias_of(here) or {}).get("RevisionId") == before.get("RevisionId")
+    assert here.client("scheduler").list_schedules()["Schedules"] == []
     alias = alias_of(here)
     if runbook.serves is not None:
         assert alias is not None and alias["FunctionVersion"] == runbook.serves and "RoutingConfig" not in alias
