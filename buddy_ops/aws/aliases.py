@@ -53,6 +53,7 @@ JSON_KEYS = {
     "rejected_versions": "bad",
     "fallback_version": "prev",
     "closed_by_run": "by",
+    "shares_percent": "pct",
 }
 """The JSON keys of attributes that have another name there: the Description holds 256 characters."""
 
@@ -77,6 +78,8 @@ class RolloutState:
         probe: whether a probe stage came before the policy's stages.
         closed_by_run: the run that wrote this last, where it is not ``run``: a rollback.
         note: the start of the Description that a person had written before.
+        shares_percent: the new version's share in each stage so far, the present one last. Empty in records of earlier
+            releases, and where the Description is full.
     """
 
     run: str
@@ -90,11 +93,25 @@ class RolloutState:
     probe: bool = False
     closed_by_run: str = ""
     note: str = ""
+    shares_percent: tuple[float, ...] = ()
 
     @property
     def open(self) -> bool:
         """Whether the rollout is still in progress."""
         return self.stage == "watch" or self.shifting
+
+    @property
+    def shares(self) -> tuple[float, ...]:
+        """The new version's share in each stage so far, 0..1; empty if the record does not say."""
+        if len(self.shares_percent) != len(self.stage_ages_s) + 1:
+            return ()
+        return tuple(percent / 100 for percent in self.shares_percent)
+
+    def with_share(self, share: float) -> "RolloutState":
+        """The same record for a further stage, of this share (0..1)."""
+        percent = round(100 * share, 4)
+        whole = int(percent) if percent.is_integer() else percent
+        return replace(self, shares_percent=(*self.shares_percent, whole))
 
     @property
     def shifting(self) -> bool:
@@ -107,15 +124,17 @@ class RolloutState:
         return replace(self, rejected_versions=(*others, version)[-REJECTED_KEPT:])
 
     def encode(self) -> str:
-        """Compact JSON of at most 256 characters. The note is cut first."""
+        """Compact JSON of at most 256 characters. The note is cut first, then the shares are left out."""
         values = {"v": 1} | {
             JSON_KEYS.get(name, name): value
             for name, value in asdict(self).items()
             if name == "stable_version" or value not in ("", (), False)
         }
         text = json.dumps(values, separators=(",", ":"))
-        if len(text) <= RECORD_LIMIT or not self.note:
+        if len(text) <= RECORD_LIMIT:
             return text
+        if not self.note:
+            return replace(self, shares_percent=()).encode() if self.shares_percent else text
         # A character may take several in JSON, so the note is cut one by one.
         return replace(self, note=self.note[:-1]).encode()
 
@@ -129,6 +148,7 @@ def decode_rollout_state(description: str) -> RolloutState | None:
         fields = {ATTRIBUTES.get(key, key): value for key, value in values.items()}
         fields["rejected_versions"] = tuple(map(str, fields.get("rejected_versions", ())))
         fields["stage_ages_s"] = tuple(map(int, fields.get("stage_ages_s", ())))
+        fields["shares_percent"] = tuple(map(float, fields.get("shares_percent", ())))
         record = RolloutState(**fields)
         complete = record.run and record.new_version and record.stage
         if not complete or datetime.fromisoformat(record.since).tzinfo is None:

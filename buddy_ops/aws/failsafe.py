@@ -2,8 +2,8 @@
 
 From the first traffic of a new version to its last, a schedule clears the alias's weights unless the run renews it. All
 that time the stable version is the alias's primary, even while the new one receives 100 %: as a weight of 1.0. So the
-schedule names no version and no RevisionId. It works whoever edits the alias meanwhile, and it changes nothing on an
-alias without weights: after the rollout, or when another tool deploys.
+schedule names no version and no RevisionId. It works also on an alias that was edited meanwhile. It changes nothing on
+an alias without weights: after the rollout, or when another tool deploys.
 
 Source: facts measured of Scheduler: one-minute precision; an update replaces every field; the input is not validated
 when the schedule is made; changes close to the fire time may still run the old one.

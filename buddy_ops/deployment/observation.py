@@ -22,6 +22,15 @@ Order = Literal["abort", "hold", "promote", "go on", "stop"]
 
 
 @dataclass(frozen=True)
+class StageOrder:
+    """An operator action with the stage, and the new version's share (0..1), that the operator saw."""
+
+    order: Order
+    stage: str
+    weight: float
+
+
+@dataclass(frozen=True)
 class Observation:
     """One poll of a rollout.
 
@@ -50,8 +59,11 @@ class Observation:
     next_weight: float | None = None
 
 
-Polls = Generator[Observation, Order | None, T]
-"""A part of a rollout that yields an observation per poll, receives an operator's action, and returns a T."""
+Polls = Generator[Observation, Order | StageOrder | None, T]
+"""A part of a rollout that yields an observation per poll, receives an operator's action, and returns a T.
+
+A plain order is for the stage that was yielded.
+"""
 
 Rollout = Polls[Outcome]
 
@@ -87,9 +99,17 @@ def observe(
 
 
 def show(observation: Observation, evidence: RolloutEvidence) -> Polls[Order | None]:
-    """Yield a poll, with the minutes that those before it did not show; the operator's action."""
+    """Yield a poll, with the minutes that those before it did not show; the operator's action.
+
+    A promotion that was given for another stage is refused: it would skip this one.
+    """
     # Not every poll is yielded: the minutes of one that promotes come with the next one.
-    return (yield replace(observation, rows=evidence.fresh()))
+    given = yield replace(observation, rows=evidence.fresh())
+    if not isinstance(given, StageOrder):
+        return given
+    if given.order == "promote" and (given.stage, given.weight) != (observation.stage, observation.weight):
+        return None
+    return given.order
 
 
 def next_poll(now: datetime) -> datetime:

@@ -15,7 +15,7 @@ from buddy_ops.core.errors import AwsFailed, Refused
 from buddy_ops.core.journal import iso_utc
 from buddy_ops.core.outcome import Ending, Outcome
 from buddy_ops.core.plan import Approval
-from buddy_ops.core.text import MINUTE, parse_utc, time_of_day
+from buddy_ops.core.text import MINUTE, exact_percent, parse_utc, time_of_day
 from buddy_ops.deployment import _publishing, smoke_tests
 from buddy_ops.deployment._after_rollback import AfterRollback, is_stopped_by_interrupt
 from buddy_ops.deployment._traffic import (
@@ -317,7 +317,7 @@ class _Run:
         """Know the stages and times of the run before: what it shifted is counted and judged, too."""
         if record.probe:
             self.stages = self._with_probe()
-        self.began = self.evidence.resume(record, list(self.stages))
+        self.began = self.evidence.resume(*self._served_shares(record))
 
     def _resume(self, record: RolloutState) -> State:
         """Go on with the rollout at its record's stage."""
@@ -335,6 +335,33 @@ class _Run:
         for wake_at in failsafe.prove_failsafe(self.target, self.traffic.stable, self.traffic.new):
             says = "Waiting for the failsafe to fire on a scratch alias."
             yield Observation(self.target.clock.now(), "prove", 0.0, wake_at=wake_at, says=says)
+
+    def _served_shares(self, record: RolloutState) -> tuple[RolloutState, list[float]]:
+        """The record, and the new version's share in each of its stages.
+
+        Raises:
+            Refused: ``stages-differ``: the record does not say, and its stages are not those of the settings.
+        """
+        if record.shares:
+            return record, list(record.shares)
+        # A record of an earlier release has the number of the stage only.
+        if not record.shifting:
+            known = len(self.stages) - 1
+            # The stages before the watch that the settings do not have are not judged: their shares are unknown.
+            ages_s = record.stage_ages_s[max(0, len(record.stage_ages_s) - known) :]
+            return replace(record, stage_ages_s=ages_s), list(self.stages)
+        begun = self.stages[: int(record.stage)]
+        if len(begun) == int(record.stage) and begun[-1] == self.traffic.weight:
+            return record, list(begun)
+        raise Refused(
+            "stages-differ",
+            f"v{self.traffic.new} has {exact_percent(self.traffic.weight)} of the traffic in stage {record.stage}. The "
+            f"settings have other stages: {', '.join(map(exact_percent, self.stages))}.",
+            now=f"{self.target.resource} serves {self.traffic.alias}; nothing was changed. The failsafe of run "
+            f"{record.run} rolls back unless the rollout is resumed.",
+            next="Set rollout.stages_percent as it was when the rollout began, then run this again; or roll back with "
+            "rollback/immediate.",
+        )
 
     def _delete_stray_failsafes(self) -> Polls[None]:
         """Delete what a lost run left armed for a shift that never happened: it would roll this rollout back."""
@@ -395,7 +422,7 @@ class _Run:
             if self.traffic.weight:
                 stage = str(int(self.traffic.record.stage) + 1)
         # At 100 %, too, the stable version stays the primary one: then the failsafe protects the new version's watch.
-        self.traffic.shift(AliasState(self.traffic.stable, self.traffic.new, weight, self._record(stage, now)))
+        self.traffic.shift(AliasState(self.traffic.stable, self.traffic.new, weight, self._record(stage, weight, now)))
         return self._shifted()
 
     def _shifted(self) -> Baking | Watching:
@@ -407,7 +434,7 @@ class _Run:
         self.traffic.confirm_shift(record.stage)
         return self._state_of_alias()
 
-    def _record(self, stage: str, now: datetime) -> RolloutState:
+    def _record(self, stage: str, weight: float, now: datetime) -> RolloutState:
         """The alias's record for a new stage of this rollout."""
         alias = self.traffic.alias
         old = alias.rollout
@@ -415,7 +442,8 @@ class _Run:
             passed_s = round((now - parse_utc(old.since)).total_seconds())
             # From these a resumed run knows under which weight each minute was served.
             ages_s = tuple(age_s + passed_s for age_s in (*old.stage_ages_s, 0))
-            return replace(old, stage=stage, since=iso_utc(now), stage_ages_s=ages_s)
+            record = replace(old, stage=stage, since=iso_utc(now), stage_ages_s=ages_s)
+            return record.with_share(weight) if old.shares else record
         record = RolloutState(
             self.target.run,
             self.traffic.stable,
@@ -423,7 +451,7 @@ class _Run:
             stage=stage,
             since=iso_utc(now),
             probe=len(self.stages) > len(self.plan.stages),
-        )
+        ).with_share(weight)
         if old is None:
             return replace(record, note=alias.description[:60])
         fallback = old.stable_version if alias.primary == old.new_version else old.fallback_version

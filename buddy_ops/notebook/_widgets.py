@@ -105,6 +105,13 @@ class ClickQueue:
 
         self._loop.call_later(SLICE_S, focus)
 
+    def drop(self, click: str) -> None:
+        """Forget the clicks of this kind that are still waiting; the others stay in their sequence."""
+        waiting = [self._queue.get_nowait() for _ in range(self._queue.qsize())]
+        for other in waiting:
+            if other != click:
+                self._queue.put_nowait(other)
+
     async def take(self, meanwhile: "asyncio.Future[None] | None" = None) -> str | None:
         """The next click; None after ``SLICE_S`` without one, or once ``meanwhile`` is done."""
         import asyncio

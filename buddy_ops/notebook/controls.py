@@ -69,6 +69,7 @@ class ButtonControls:
         # A promotion needs two clicks: the first one asks, the second one confirms.
         self._confirming = False
         self._promotion = ""
+        self._stage = ("", 0.0)
         self._progress = widgets.HTML()
         self._abort = self._clicks.button("Abort and roll back", "abort", "danger", layout=wide_as_its_text)
         self._pause = self._clicks.button("Pause", "pause", layout=wide_as_its_text)
@@ -83,6 +84,11 @@ class ButtonControls:
         shared = observation.evidence is not None and observation.weight > 0
         for button in (self._abort, self._pause, self._promote):
             button.disabled = not shared
+        if (observation.stage, observation.weight) != self._stage:
+            # What was clicked, or half confirmed, for the stage before must not skip this one.
+            self._stage = (observation.stage, observation.weight)
+            self._confirming = False
+            self._clicks.drop("promote")
         self._promotion = promotion_label(observation)
         self._label_buttons()
         waiting = asyncio.ensure_future(self._target.clock.wait(observation.wake_at))

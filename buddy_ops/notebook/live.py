@@ -13,7 +13,7 @@ from buddy_ops.core.plan import Approval
 from buddy_ops.core.text import exact_percent, floor_minute
 from buddy_ops.deployment._after_rollback import is_stopped_by_interrupt
 from buddy_ops.deployment.announcements import announce_rollout
-from buddy_ops.deployment.observation import Observation, Order, Rollout
+from buddy_ops.deployment.observation import Observation, Rollout, StageOrder
 from buddy_ops.deployment.rollout import run_rollout
 from buddy_ops.deployment.rollout_plan import RolloutPlan
 from buddy_ops.health import monitor
@@ -41,7 +41,7 @@ async def watch_rollout(target: Target, rollout: Rollout) -> Outcome:
     chart = RolloutChart(target)
     buttons = controls.attach_controls(target)
     observation: Observation | None = None
-    order: Order | None = None
+    order: StageOrder | None = None
     try:
         while True:
             # In a worker thread: an AWS call may block for 30 s, and the buttons must stay responsive.
@@ -52,7 +52,8 @@ async def watch_rollout(target: Target, rollout: Rollout) -> Outcome:
             observation = step
             chart.add(observation)
             await in_thread(chart.show)
-            order = await buttons.until(observation)
+            given = await buttons.until(observation)
+            order = StageOrder(given, observation.stage, observation.weight) if given else None
     except (KeyboardInterrupt, asyncio.CancelledError):
         if is_stopped_by_interrupt(observation):
             # The traffic is back: only the count of the last requests ends early.
@@ -67,7 +68,7 @@ async def watch_rollout(target: Target, rollout: Rollout) -> Outcome:
         chart.show(final=True)
 
 
-def _step(rollout: Rollout, order: Order | None) -> Observation | Outcome:
+def _step(rollout: Rollout, order: StageOrder | None) -> Observation | Outcome:
     """The next observation, or how the rollout ended: StopIteration cannot cross an await."""
     try:
         return rollout.send(order)

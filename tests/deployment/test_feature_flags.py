@@ -76,7 +76,7 @@ def test_a_flag_is_a_new_version_and_nothing_else_changes(situation: Bring) -> N
     shas = {version.number: version.sha256 for version in versions.list_versions(mine)}
     assert shas["3"] == shas["2"]
     weights = [each["params"]["RoutingConfig"]["AdditionalVersionWeights"] for each in here.calls("UpdateAlias")]
-    assert weights[:3] == [{"3": 0.1}, {"3": 0.5}, {}]
+    assert weights[:4] == [{"3": 0.1}, {"3": 0.5}, {"3": 1.0}, {}]
     assert turn(mine, **{SAFETY: True}).new == "3", "the same again is the same version, watched on"
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ from buddy_ops.aws.aliases import RolloutState, decode_rollout_state
 from buddy_ops.aws.session import Target
 from buddy_ops.core.errors import AwsFailed, BuddyError, Refused
 from buddy_ops.deployment import gradual_rollback, rollback, rollout
+from buddy_ops.deployment.observation import StageOrder
 from tests.conftest import Situation, abandon, approve, intercept
 
 Bring = Callable[..., Situation]
@@ -329,3 +331,91 @@ def test_capacity_that_is_never_allocated_is_an_error(situation: Bring) -> None:
         to_end(mine, rollout.run_rollout(mine, plan, approve(mine, plan)))
     mine.close()
     assert "serves 100 % v1" in failed.value.now and "get-provisioned-concurrency-config" in failed.value.next
+
+
+# T8
+
+
+def staged(here: Situation, stages: list[float], **options: Any) -> Target:
+    """A target with these stages, in percent."""
+    values = here.connect(quiet=True).settings.model_dump(mode="json")
+    values["rollout"]["stages_percent"] = stages
+    return here.connect(values=values, **options)
+
+
+def reach(here: Situation, stages: list[float], weight: float) -> None:
+    """A rollout of these stages whose run is lost at a weight."""
+    mine = staged(here, stages)
+    plan = rollout.plan_rollout(mine, here.build("good"))
+    steps = rollout.run_rollout(mine, plan, approve(mine, plan))
+    seen = next(steps)
+    while seen.weight < weight:
+        mine.clock.sleep_until(seen.wake_at)
+        seen = steps.send("promote" if seen.weight else None)
+    steps.close()
+    mine.close()
+
+
+@pytest.mark.parametrize("stages", [[10, 100], [5, 100], [1, 2, 5, 10, 20, 50, 100], [60, 100]])
+def test_a_resumed_rollout_knows_the_share_of_every_minute(situation: Bring, stages: list[float]) -> None:
+    """The record says which share each stage had, whatever stages the run has that resumes it."""
+    here = situation("good", history_minutes=20)
+    reach(here, [10, 20, 50, 100], 0.5)
+    mine = staged(here, stages)
+    plan = rollout.plan_rollout(mine, here.build("good"))
+    steps = rollout.run_rollout(mine, plan, approve(mine, plan))
+    seen = next(steps)
+    assert seen.evidence is not None
+    assert [weight for _, weight in seen.evidence.shifts] == [0.1, 0.2, 0.5]
+    assert seen.weight == 0.5 and seen.next_weight == next(stage / 100 for stage in stages if stage > 50)
+    steps.close()
+    mine.close()
+
+
+def test_a_record_without_shares_is_not_resumed_under_other_stages(situation: Bring) -> None:
+    """A record of an earlier release has the stage's number only: with other stages that means another share."""
+    here = situation("good", history_minutes=20)
+    reach(here, [10, 20, 50, 100], 0.2)
+    record = decode_rollout_state(here.alias()["Description"])
+    assert record is not None and record.shares == (0.1, 0.2)
+    edit(here, Description=replace(record, shares_percent=()).encode())
+    mine = staged(here, [10, 50, 100])
+    plan = rollout.plan_rollout(mine, here.build("good"))
+    before = here.alias()["RevisionId"]
+    with pytest.raises(Refused, match="stages-differ") as refused:
+        to_end(mine, rollout.run_rollout(mine, plan, approve(mine, plan)))
+    assert here.alias()["RevisionId"] == before and "stages_percent" in refused.value.next
+    mine.close()
+    mine = staged(here, [10, 20, 50, 100])
+    plan = rollout.plan_rollout(mine, here.build("good"))
+    assert to_end(mine, rollout.run_rollout(mine, plan, approve(mine, plan))).ending == "proved"
+    mine.close()
+
+
+def test_a_record_that_is_too_long_leaves_out_the_shares() -> None:
+    """The Description holds 256 characters: the note goes first, then the shares."""
+    record = RolloutState("beef", "100", "101", "9", "2026-11-02T00:00:00Z", tuple(range(1000, 1017)), note="n" * 60)
+    for share in range(18):
+        record = record.with_share(share / 20)
+    assert len(record.encode()) <= 256 and decode_rollout_state(record.encode()) == replace(
+        record, note="", shares_percent=()
+    )
+    short = RolloutState("beef", "1", "2", "1", "2026-11-02T00:00:00Z").with_share(0.005)
+    assert decode_rollout_state(short.encode()) == short and '"pct":[0.5]' in short.encode()
+
+
+# T14
+
+
+def test_a_promotion_that_was_given_for_another_stage_is_refused(situation: Bring) -> None:
+    """The stage changed before the order arrived: it promotes nothing. An abort is obeyed in any stage."""
+    here = situation("good", history_minutes=20)
+    with begun(here, "canary", "1") as (mine, steps):
+        seen = next(steps)
+        stale = StageOrder("promote", seen.stage, seen.weight)
+        assert steps.send(stale).weight == 0.5
+        mine.clock.sleep_until(seen.wake_at)
+        assert steps.send(stale).weight == 0.5
+        with pytest.raises(StopIteration) as end:
+            steps.send(StageOrder("abort", seen.stage, seen.weight))
+        assert end.value.value.ending == "aborted"

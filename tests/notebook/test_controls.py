@@ -78,3 +78,26 @@ def test_clicks_give_orders_and_a_promotion_needs_two(situation: Bring, monkeypa
     buttons = asyncio.run(click())
     buttons.close()
     assert buttons._panel.left == "Operator actions: none."  # type: ignore[attr-defined]
+
+
+def test_a_promotion_that_the_next_stage_overtakes_is_dropped(
+    situation: Bring, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was clicked, or half confirmed, for a stage does not promote the next one; an abort is kept."""
+    monkeypatch.setattr(controls, "WidgetPanel", Panel)
+    target: Target = situation("good", history_minutes=0, requests_per_minute=0).connect()
+    seen = replace(SEEN, evidence=cast(Any, object()), wake_at=target.clock.now())
+    later = replace(seen, stage="2", weight=0.5, next_weight=1.0)
+
+    async def click(observation: Observation, *clicks: str) -> object:
+        buttons = controls.ButtonControls(target)
+        await buttons.until(seen)
+        buttons._confirming = True
+        for name in clicks:
+            buttons._clicks._queue.put_nowait(name)
+        late = replace(observation, wake_at=target.clock.now() + timedelta(seconds=1))
+        return await buttons.until(late)
+
+    assert asyncio.run(click(seen, "promote")) == "promote"
+    assert asyncio.run(click(later, "promote")) is None
+    assert asyncio.run(click(later, "promote", "promote", "abort")) == "abort"
