@@ -394,9 +394,9 @@ def test_a_record_without_shares_is_not_resumed_under_other_stages(situation: Br
 
 def test_a_record_that_is_too_long_leaves_out_the_shares() -> None:
     """The Description holds 256 characters: the note goes first, then the shares."""
-    record = RolloutState("beef", "100", "101", "9", "2026-11-02T00:00:00Z", tuple(range(1000, 1017)), note="n" * 60)
-    for share in range(18):
-        record = record.with_share(share / 20)
+    record = RolloutState("beef", "100", "101", "9", "2026-11-02T00:00:00Z", tuple(range(1000, 1024)), note="n" * 60)
+    for share in range(25):
+        record = record.with_share(share / 25)
     assert len(record.encode()) <= 256 and decode_rollout_state(record.encode()) == replace(
         record, note="", shares_percent=()
     )
