@@ -205,7 +205,7 @@ def _name(target: Target, which: str, run: str = "") -> str:
 
 def schedule_name(target: Target) -> str:
     """The name that a run of this target gives its failsafe."""
-    return _name(target, SPLIT, target.run)
+    return _name(target, IN_NAME, target.run)
 
 
 def _next_fire(target: Target) -> datetime:

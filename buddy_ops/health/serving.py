@@ -73,7 +73,7 @@ def last_switch(alias: Alias) -> datetime | None:
         # A person may have rolled back to any version by its name.
         moved = alias.additional is None and alias.primary != record.new_version
     else:
-        moved = alias.serving == (record.new_version,)
+        moved = alias.share(record.new_version) >= 1.0
     return parse_utc(record.since) if moved else None
 
 
@@ -92,11 +92,13 @@ def primary_at(alias: Alias | None, minute: datetime) -> str | None:
     back = record.stage in ROLLED_BACK
     # In a gradual rollback the version that was rolled back still has a weight.
     left = record.stable_version if back else record.new_version
-    if alias.primary != left or not (alias.additional is None or alias.draining):
+    # While a new version is monitored at 100 %, the primary version receives nothing.
+    alone = alias.share(left) >= 1.0
+    if not alone and not (alias.draining and alias.primary == left):
         return None
     switched = parse_utc(record.since)
     if minute >= switched:
-        return alias.primary
+        return left
     if minute + MINUTE > switched:
         # The minute of the switch has requests of both.
         return None

@@ -88,7 +88,7 @@ def recent_chart(
     chart.caption = "\n".join((chart.caption, *reading.notes))
     switched = serving.last_switch(alias)
     if switched is not None and switched >= until - minutes * MINUTE:
-        chart.marks = [(switched, f"100 % v{alias.primary}")]
+        chart.marks = [(switched, str(alias))]
     return chart
 
 
