@@ -137,8 +137,8 @@ def serving_rates(alias: Alias, rates: list[VersionRate]) -> list[VersionRate]:
     for rate in own:
         rate.require_published()
     busy = {rate.version for rate in own if rate.requests}
-    serving = [version for version in alias.serving if alias.share(version)]
-    idle = [f"v{version} received no requests" for version in serving if version not in busy]
+    routed = [version for version in alias.serving if alias.share(version)]
+    idle = [f"v{version} received no requests" for version in routed if version not in busy]
     if idle:
         raise NotMeasured("; ".join((*idle, *(rate.describe() for rate in own if rate.requests))))
     return own

@@ -321,6 +321,7 @@ class _Run:
 
     def _resume(self, record: RolloutState) -> State:
         """Go on with the rollout at its record's stage."""
+        self._require_known_share(record)
         self.target.journal.append("resumed", run=record.run, stage=record.stage, of=f"v{self.traffic.new}")
         try:
             self.traffic.protect()
@@ -337,22 +338,24 @@ class _Run:
             yield Observation(self.target.clock.now(), "prove", 0.0, wake_at=wake_at, says=says)
 
     def _served_shares(self, record: RolloutState) -> tuple[RolloutState, list[float]]:
-        """The record, and the new version's share in each of its stages.
-
-        Raises:
-            Refused: ``stages-differ``: the record does not say, and its stages are not those of the settings.
-        """
+        """The record, and the new version's share in each of its stages, as far as they are known."""
         if record.shares:
             return record, list(record.shares)
-        # A record of an earlier release has the number of the stage only.
-        if not record.shifting:
-            known = len(self.stages) - 1
-            # The stages before the watch that the settings do not have are not judged: their shares are unknown.
-            ages_s = record.stage_ages_s[max(0, len(record.stage_ages_s) - known) :]
-            return replace(record, stage_ages_s=ages_s), list(self.stages)
-        begun = self.stages[: int(record.stage)]
-        if len(begun) == int(record.stage) and begun[-1] == self.traffic.weight:
-            return record, list(begun)
+        if record.shifting:
+            return record, list(self.stages)
+        # A record of an earlier release has no shares. Stages that the settings do not have are not judged.
+        first = max(0, len(record.stage_ages_s) + 1 - len(self.stages))
+        return replace(record, stage_ages_s=record.stage_ages_s[first:]), list(self.stages)
+
+    def _require_known_share(self, record: RolloutState) -> None:
+        """Refuse to go on where a record of an earlier release has the number of a stage, and the settings have others.
+
+        Raises:
+            Refused: ``stages-differ``.
+        """
+        begun = self.stages[: int(record.stage)] if record.shifting else ()
+        if record.shares or not record.shifting or begun[int(record.stage) - 1 :] == (self.traffic.weight,):
+            return
         raise Refused(
             "stages-differ",
             f"v{self.traffic.new} has {exact_percent(self.traffic.weight)} of the traffic in stage {record.stage}. The "

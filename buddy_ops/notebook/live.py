@@ -13,7 +13,7 @@ from buddy_ops.core.plan import Approval
 from buddy_ops.core.text import exact_percent, floor_minute
 from buddy_ops.deployment._after_rollback import is_stopped_by_interrupt
 from buddy_ops.deployment.announcements import announce_rollout
-from buddy_ops.deployment.observation import Observation, Rollout, StageOrder
+from buddy_ops.deployment.observation import Observation, Order, Rollout, StageOrder
 from buddy_ops.deployment.rollout import run_rollout
 from buddy_ops.deployment.rollout_plan import RolloutPlan
 from buddy_ops.health import monitor
@@ -68,7 +68,7 @@ async def watch_rollout(target: Target, rollout: Rollout) -> Outcome:
         chart.show(final=True)
 
 
-def _step(rollout: Rollout, order: StageOrder | None) -> Observation | Outcome:
+def _step(rollout: Rollout, order: Order | StageOrder | None) -> Observation | Outcome:
     """The next observation, or how the rollout ended: StopIteration cannot cross an await."""
     try:
         return rollout.send(order)
