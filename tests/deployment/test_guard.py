@@ -186,8 +186,7 @@ def test_an_edit_right_before_a_write_is_no_collision(situation: Bring, edited: 
             assert steps.send(order).weight == 0.5
             assert shares(here) == {"1": 0.5, "2": 0.5}
         else:
-            with pytest.raises(StopIteration):
-                steps.send(order)
+            steps.send(order)
             assert shares(here) == {"1": 1.0}
             found = decode_rollout_state(here.alias()["Description"])
             assert found is not None and found.rejected_versions == ("2",)
@@ -416,6 +415,5 @@ def test_a_promotion_that_was_given_for_another_stage_is_refused(situation: Brin
         assert steps.send(stale).weight == 0.5
         mine.clock.sleep_until(seen.wake_at)
         assert steps.send(stale).weight == 0.5
-        with pytest.raises(StopIteration) as end:
-            steps.send(StageOrder("abort", seen.stage, seen.weight))
-        assert end.value.value.ending == "aborted"
+        steps.send(StageOrder("abort", seen.stage, seen.weight))
+        assert shares(here) == {"1": 1.0}
