@@ -73,6 +73,7 @@ def violations(environment: str, settings: Settings, facts: DeploymentFacts) -> 
     """Every rule that this deployment violates, a sentence each; none: it may begin."""
     rules = settings.policy
     found = [] if rules.by_hand else _hand(environment, settings, facts)
+    # A rollout in progress may be finished at any time: waiting would leave its traffic split.
     if facts.resumes:
         return tuple(found)
     allowed = settings.rollout.strategies
@@ -100,6 +101,7 @@ def violations(environment: str, settings: Settings, facts: DeploymentFacts) -> 
 
 def _hand(environment: str, settings: Settings, facts: DeploymentFacts) -> list[str]:
     known = settings.policy.ci_principals
+    # An environment variable can be set by any person; the caller as AWS names it cannot.
     if known and not any(fnmatchcase(facts.principal, each) for each in known):
         return [f"{environment} allows deployments by CI only; {facts.principal} is none of {', '.join(known)}"]
     if not known and not facts.ci:

@@ -18,7 +18,7 @@ STAGE = "rolled-back"
 
 @dataclass
 class AfterRollback:
-    """Reads on after all traffic went back to the stable version, as ``RolloutEvidence.rolled_back`` was told.
+    """Reads on after all traffic went back to the stable version, once ``RolloutEvidence.rolled_back`` was called.
 
     Attributes:
         since: when the traffic went back, or was found to be back.

@@ -102,7 +102,7 @@ class RolloutEvidence:
         self._lost = timedelta()
 
     def rolled_back(self, now: datetime) -> None:
-        """All traffic was given back just now: the minutes that come are counted, and judged no more."""
+        """All traffic was rolled back just now: the minutes that come are counted, and judged no more."""
         self.shifts.append((now, 0.0))
         self._judges = False
 

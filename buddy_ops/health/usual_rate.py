@@ -1,7 +1,7 @@
 """What is usual for the stable version, by its history: its rate of failures, and its minutes without an outage.
 
 Alone at 100 % there is no other version to compare with. A version that fails no more often than stable always did is
-not to blame for it.
+not rolled back for it.
 """
 
 from collections.abc import Iterable, Sequence

@@ -44,6 +44,7 @@ def failure_of(outputs: Iterable[Mapping[str, Any]]) -> Failure | None:
             name = output["ename"]
             code = data.get("exit_code", FALLBACK_CODES.get(name, errors.BuddyError.exit_code))
             return Failure(name, output["evalue"], int(code), str(data.get("reference", "")))
+        # An error's data is an output of its own, before the error.
         data = output.get("data", {}).get(errors.MIME_TYPE, data)
     return None
 

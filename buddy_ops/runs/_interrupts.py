@@ -52,6 +52,7 @@ class InterruptHandler:
         self.reason = reason
         self.says = says
         if self.kernel is not None:
+            # The whole group: programs that the cell started are interrupted with it.
             with suppress(ProcessLookupError):
                 os.killpg(self.kernel, signal.SIGINT)
         self._after(GRACE_S, self.kill)
@@ -81,5 +82,6 @@ class InterruptHandler:
         if self._timer is not None:
             self._timer.cancel()
         self._timer = threading.Timer(seconds, do)
+        # A process that has nothing else to do ends without waiting for it.
         self._timer.daemon = True
         self._timer.start()

@@ -153,6 +153,7 @@ def build_manifest(folder: Path, redactor: Redactor, **known: Any) -> dict[str, 
     opened = next((each for each in records if each.get("kind") == "opened"), {})
     approved = [each for each in records if each.get("kind") == "approved"]
     values = about.get("parameters", {})
+    # What the supervisor observed is in ``known`` and replaces this; without a supervisor it is all there is.
     outcome, code = _ending(records, states)
     facts: dict[str, Any] = {
         "v": 1,
@@ -253,6 +254,7 @@ def verify_archive(store: RunStore, expected: str = "") -> VerificationResult:
     previous = ""
     for row in rows:
         name = str(row.get("folder"))
+        # A name from a forged index must not lead out of the archive.
         manifest = store.read(f"{name}/{MANIFEST}") if NAME.fullmatch(name) else None
         if manifest is None:
             problems.append(f"{name}: missing. The index names it, but it has no manifest.")
@@ -267,6 +269,7 @@ def verify_archive(store: RunStore, expected: str = "") -> VerificationResult:
     listed = {str(row.get("folder")) for row in rows}
     strays = [name for name, files in folders.items() if MANIFEST in files and name not in listed]
     problems += [f"{name}: not in the index: it was added, or removed from the index." for name in strays]
+    # With a problem above these would differ as well, and say nothing new.
     if not problems and index != index_of(manifests):
         problems.append(f"{INDEX}: does not match the manifests.")
     if not problems and store.read(PAGE) != page_of(manifests):
@@ -313,6 +316,7 @@ def _ending(records: list[dict[str, Any]], states: list[str]) -> tuple[str, int]
     codes: dict[str, int] = {str(ending): code for ending, code in EXIT_CODES.items()}
     ended = next((str(each["ending"]) for each in reversed(records) if each.get("kind") == "outcome"), "")
     stopped = next((state for state in states if state != "done"), "")
+    # A refusal is a result of its own, whatever the journal says of steps before it.
     if stopped == "refused":
         return "refused", Refused.exit_code
     if stopped and not (stopped == "failed" and codes.get(ended)):

@@ -179,6 +179,7 @@ class S3Store:
 
     def add(self, source: Path, facts: Mapping[str, Any]) -> bytes:
         """Each file is uploaded once. AWS: s3:PutObject, writes."""
+        # The manifest comes last: a run whose upload was cut off has none, and is uploaded again.
         for name in facts["files"]:
             self._keep(f"{source.name}/{name}", (source / name).read_bytes())
         manifest = self._chain(facts)
@@ -194,6 +195,7 @@ class S3Store:
             new = known + list(self._links(len(known)))
             if new == known and index is not None and self.read(PAGE) == page_of(known):
                 return
+            # Another run may have written the index since it was read: then it is read and extended again.
             if new == known or self._put(INDEX, index_of(new), **({"IfMatch": etag} if etag else {"IfNoneMatch": "*"})):
                 self._put(PAGE, page_of(new))
 
@@ -207,6 +209,7 @@ class S3Store:
             for each in (*page.get("Versions", ()), *page.get("DeleteMarkers", ())):
                 name = each["Key"].removeprefix(self._prefix)
                 versions[name] = versions.get(name, 0) + (name not in (INDEX, PAGE))
+        # Index and page change with every run; all other objects have one version for ever.
         problems += [f"{name} was written or deleted after the run." for name, count in versions.items() if count > 1]
         return problems, self._lock_in_words()
 
@@ -231,6 +234,7 @@ class S3Store:
         links = _manifests(self, self.read(INDEX))
         for _ in range(TRIES):
             links += self._links(len(links))
+            # An upload that was cut off after its link goes on with that link.
             for each in links:
                 if json.loads(each)["folder"] == facts["folder"]:
                     return each

@@ -91,6 +91,7 @@ def run_notebook(
         here.redactor.share_with_kernel(f"{private}/secrets")
         here.redactor.add_secrets_of({name: value for name, value in given.items() if isinstance(value, str)})
         folder = _free(folder or here.folder, here.run)
+        # Locked until the notebook has ended: `runs index` archives an unlocked run as an unfinished one.
         held = lock_journal(folder / archive.JOURNAL)
         about = {
             "run": here.run,
@@ -247,6 +248,7 @@ class _Worker:
             code = self._process.wait()
         if ended is not None:
             return Failure(**ended) if ended else None
+        # The worker did not report an end, so it was killed; its kernel could still write to AWS.
         self._kill_kernel()
         if self._signal:
             return Failure(INTERRUPTED, f"{self._signal} ended the run {self._where}.")
@@ -301,6 +303,7 @@ def _archive(
 ) -> ExecutedRun:
     """Write the run's manifest, chain it, announce it, and upload it where its environment has an archive in S3."""
     looking.wait()
+    # Secrets that the kernel learned are in the shared file only.
     here.redactor.reload_shared()
     notebook = folder / archive.NOTEBOOK
     if not notebook.exists():
@@ -314,6 +317,7 @@ def _archive(
     }
     facts = archive.build_manifest(folder, here.redactor, **known, **_outcome(failure))
     facts["principal"] = facts["principal"] or looking.principal
+    # The folder's archive comes first: S3 may be out of reach, and the run is complete without it.
     entry, told = archive.append_to_chain(folder, facts), []
     if about["archive"]:
         try:
