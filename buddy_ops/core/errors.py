@@ -14,6 +14,7 @@
     ├── RolledBack              3  ROLLED BACK: the runbook worked, and the new version was rolled back
     │   └── Aborted             3  ABORTED: the same, requested by an operator
     ├── Refused                 4  REFUSED: approval, freeze, window or precondition; nothing was written
+    │   └── Unobservable        5  INCONCLUSIVE: what is to be observed cannot be; nothing was written
     └── Held                    5  INCONCLUSIVE: too little evidence in the time allowed; stable serves 100 %
 
 An error leaves its data in an executed notebook beside its text, so a program that executes notebooks reads the
@@ -160,6 +161,13 @@ class Refused(BuddyError):
 
     exit_code = 4
     result = "REFUSED"
+
+
+class Unobservable(Refused):
+    """What is to be observed cannot be. Nothing was written."""
+
+    exit_code = 5
+    result = "INCONCLUSIVE"
 
 
 class Held(BuddyError):

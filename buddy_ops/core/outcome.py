@@ -62,6 +62,7 @@ class Outcome:
         requests: by version, since traffic was first shifted.
         failed: how many of these failed, by version.
         weight: the new version's share (0..1) when it was rolled back; 0 where it had none.
+        lateness: how late CloudWatch's metrics were, in sentences.
     """
 
     ending: Ending
@@ -74,6 +75,7 @@ class Outcome:
     requests: dict[str, int] = field(default_factory=dict)
     failed: dict[str, int] = field(default_factory=dict)
     weight: float = 0.0
+    lateness: str = ""
 
     @property
     def exit_code(self) -> int:
@@ -102,7 +104,9 @@ class Outcome:
         return titles[self.ending]
 
     def __str__(self) -> str:
-        return "\n".join((f"{self.title} ({duration(self.ended - self.began)}).", *self.reasons))
+        return "\n".join(
+            (f"{self.title} ({duration(self.ended - self.began)}).", *self.reasons, *filter(None, (self.lateness,)))
+        )
 
     def raise_for_ending(self) -> None:
         """Raise a short error with the exit code of this ending, unless it ended as asked: a notebook's last cell.

@@ -11,7 +11,7 @@ from datetime import datetime, timedelta
 from buddy_ops.aws import aliases, failsafe, freezes, versions
 from buddy_ops.aws.aliases import Alias, AliasMoved, AliasState, RolloutState
 from buddy_ops.aws.session import Target
-from buddy_ops.core.errors import AwsFailed, Refused
+from buddy_ops.core.errors import AwsFailed, Unobservable
 from buddy_ops.core.journal import iso_utc
 from buddy_ops.core.outcome import Ending, Outcome
 from buddy_ops.core.plan import Approval
@@ -127,6 +127,7 @@ def run_rollout(target: Target, plan: RolloutPlan, approval: Approval) -> Rollou
         requests=outcome.requests,
         failed=outcome.failed,
         reasons=outcome.reasons,
+        lateness=outcome.lateness,
     )
     return outcome
 
@@ -207,7 +208,6 @@ class _Run:
     Attributes:
         began: when the rollout began; after a resumption, when its first run shifted traffic.
         started: when this run began.
-        polled: when the last poll was.
         seen: the last observation.
         unread_since: since when metrics or alias cannot be read.
         failing_since: since when the next write fails.
@@ -224,7 +224,6 @@ class _Run:
         self.stages = plan.stages
         self.began = began
         self.started = began
-        self.polled = began
         self.paused = False
         self.frozen = ""  # why no stage may begin, if deployments are frozen
         self.seen: Observation | None = None
@@ -381,9 +380,9 @@ class _Run:
     def _begin(self) -> State:
         """Read the minutes before, then shift to the first stage."""
         self.evidence = RolloutEvidence(self.target, self.traffic.stable, self.traffic.new)
-        trouble = self.evidence.read(self.began)
-        if trouble is not None:
-            raise Refused(
+        trouble = self.evidence.read(self.target.clock.now())
+        if not self.evidence.is_readable:
+            raise Unobservable(
                 "metrics-unreadable",
                 f"The rollout did not begin: it could not be monitored. {trouble}",
                 now=f"{self.target.resource} serves {self.traffic.alias}; nothing was shifted.",
@@ -479,14 +478,13 @@ class _Run:
             # The metrics get their turn: a verdict does not wait until the alias can be read.
             trouble = failure.what
         self._read_freezes()
-        # Time without metrics is no bake time.
-        trouble = " ".join(filter(None, (trouble, self.evidence.read(now))))
+        delay = self.evidence.read(now) or ""
+        if not self.evidence.is_readable:
+            trouble = " ".join(filter(None, (trouble, delay)))
+            delay = ""
         state = self._state_of_alias()
-        if trouble:
-            self.evidence.lose(now - self.polled)
-        self.polled = now
         verdict = self.evidence.verdict(now, self._bake_s(state), final=isinstance(state, Watching))
-        observation = self._observe(now, state, verdict, trouble)
+        observation = self._observe(now, state, verdict, trouble=trouble, delay=delay)
         self.seen = observation
         following = self._decide(observation, state, verdict, trouble)
         if following is not None:
@@ -519,8 +517,11 @@ class _Run:
             return 60.0 * self.settings.probe_minutes
         return 60.0 * self.settings.bake_minutes
 
-    def _observe(self, now: datetime, state: Baking | Watching, verdict: Verdict, trouble: str) -> Observation:
-        says = " ".join(verdict.reasons)
+    def _observe(
+        self, now: datetime, state: Baking | Watching, verdict: Verdict, *, trouble: str, delay: str
+    ) -> Observation:
+        """A poll. ``trouble``: why nothing may begin; ``delay``: why judging takes longer than usual."""
+        says = " ".join(filter(None, (*verdict.reasons, delay)))
         if trouble:
             says = f"Metrics cannot be read: {trouble}"
         return observe(
@@ -550,7 +551,7 @@ class _Run:
         self.unread_since = None
         if isinstance(state, Watching):
             # A watch also ends by time: the alarms go on, and a later run may close it as healthy.
-            watched = observation.at - max(self.started, self.evidence.shifts[-1][0])
+            watched = self.evidence.judged_until(observation.at) - max(self.started, self.evidence.shifts[-1][0])
             if verdict.decision == "promote" or watched >= timedelta(minutes=self.settings.watch_minutes):
                 return Promoting(state, observation)
         if verdict.expired:
@@ -693,5 +694,6 @@ class _Run:
                 requests=requests,
                 failed=failed,
                 weight=weight,
+                lateness=self.evidence.lateness.describe(),
             )
         )

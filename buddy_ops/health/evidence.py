@@ -3,9 +3,16 @@
 Holds when a minute may be judged, under which weight it was served and how long a stage has baked. Never writes and
 never decides: the verdict is the judge's, what follows from it the rollout's. Built again from the alias's record, it
 ends in the same state as the one that ran.
+
+Every poll reads the latest minutes anew. A minute is settled, and judged, ``late_data_s`` after its end at the soonest,
+once all of its figures are known: silence needs a second witness (see ``_is_unpublished``). What CloudWatch revises
+later is judged anew. The failures of minutes that are not settled are weighed at every poll: they may roll back, and
+pass nothing.
 """
 
 from collections.abc import Sequence
+from copy import deepcopy
+from dataclasses import replace
 from datetime import datetime, timedelta
 from itertools import islice, takewhile
 
@@ -14,11 +21,11 @@ from buddy_ops.aws.session import Target
 from buddy_ops.core.settings import Settings
 from buddy_ops.core.text import floor_minute
 from buddy_ops.health import metrics
-from buddy_ops.health.judge import Counts, Judge, JudgePolicy, Minute, Verdict
+from buddy_ops.health.judge import Counts, Judge, JudgePolicy, Minute, StreamName, Verdict
+from buddy_ops.health.lateness import IMPLAUSIBLE_REQUESTS, Lateness
 from buddy_ops.health.metrics import MINUTE, MinuteRow
 
-IMPLAUSIBLE_REQUESTS = 7.0
-"""Silence is no longer chance where this many requests were expected: a Poisson count of mean 7 is 0 with p < 0.001."""
+__all__ = ["IMPLAUSIBLE_REQUESTS", "RolloutEvidence"]
 
 RATE_MINUTES = 60
 """The alias is idle if it had no request for this long; its usual rate is taken over as many minutes."""
@@ -31,6 +38,9 @@ WAIT_MINUTES = 3
 
 SETTLED_MINUTES = 5
 """A minute that is still empty once this many later ones have arrived will not come any more."""
+
+READ_AGAIN_MINUTES = 15
+"""For how long CloudWatch's revisions of a judged minute are looked for."""
 
 
 def judge_policy(settings: Settings) -> JudgePolicy:
@@ -58,6 +68,7 @@ class RolloutEvidence:
         self.new = new
         self._target = target
         self._health = target.settings.health
+        self._failure_metrics = [metric.full_name for metric in target.settings.failure_metrics]
         self.shifts: list[tuple[datetime, float]] = []
         self.rows: list[MinuteRow] = []
         self._shown = 0
@@ -66,10 +77,14 @@ class RolloutEvidence:
         self._judge: Judge | None = None
         self._stages_begun = 1
         self._bake_from = target.clock.now()
-        self._lost = timedelta()
         self._missed = 0.0
         self._judges = True
         self._served_at: datetime | None = None  # the latest minute with traffic
+        self._young: tuple[MinuteRow, ...] = ()
+        self._blocked: datetime | None = None
+        self._unanswered = False
+        self._read_at = self._bake_from
+        self.lateness = Lateness(target)
 
     @property
     def judge(self) -> Judge:
@@ -99,67 +114,160 @@ class RolloutEvidence:
         """Traffic was shifted just now: a new stage bakes."""
         self.shifts.append((now, weight))
         self._bake_from = now
-        self._lost = timedelta()
 
     def rolled_back(self, now: datetime) -> None:
         """All traffic was rolled back just now: the minutes that come are counted, and judged no more."""
         self.shifts.append((now, 0.0))
         self._judges = False
 
-    def lose(self, unread: timedelta) -> None:
-        """Metrics could not be read for this long: the bake clock was stopped."""
-        self._lost += unread
+    def judged_until(self, now: datetime) -> datetime:
+        """``now``, less the time by which judging is behind: minutes that CloudWatch has not published are not judged.
+
+        ``late_data_s`` is part of every bake, and not counted as being behind.
+        """
+        if self._next is None:
+            return now
+        return now - max(timedelta(), metrics.published_until(self._target, now) - self._next)
 
     def baked_s(self, now: datetime) -> float:
-        """Seconds that the present stage has baked, without the time in which metrics could not be read."""
-        return (now - self._bake_from - self._lost).total_seconds()
+        """Seconds that the present stage has baked: the time that was judged."""
+        return max(0.0, (self.judged_until(now) - self._bake_from).total_seconds())
+
+    @property
+    def is_readable(self) -> bool:
+        """Whether the last read was answered, and CloudWatch is not so late that this counts as unreadable."""
+        too_late = self._blocked is not None and (
+            self.lateness.beyond_tolerance or self.lateness.is_too_old(self._blocked, self._read_at)
+        )
+        return not self._unanswered and not too_late
 
     def read(self, now: datetime) -> str | None:
-        """Read and judge every minute that is old enough since the last read; what went wrong, or None.
+        """Read the minutes since the last judged one, and judge those that are settled; what is missing, or None.
 
-        CloudWatch publishes late and revises: a minute is judged once, ``late_data_s`` after its end. A minute that is
-        still not published then is unknown: an answer without data is not an answer of zero. It stops the reading, is
-        asked for again at the next poll, and is judged when it arrives. See ``_is_unpublished``.
+        A minute of which CloudWatch has not published everything is unknown: an answer without data is not an answer of
+        zero. It stops the judging, is asked for again at the next poll, and is judged when it arrives. Up to a
+        tolerated lag (``is_readable``) this costs time only.
 
         AWS: cloudwatch:GetMetricData, reads only.
         """
+        first = self._first_minute(now)
         if self._next is None:
-            first = self.shifts[0][0] if self.shifts else now
-            self._next = floor_minute(first) - timedelta(minutes=self._health.history_minutes)
-        until = metrics.published_until(self._target, now)
-        reading = metrics.read_minutes(self._target, (self.stable, self.new), self._serving, self._next, until)
+            self._next = first
+        since = max(first, self._next - READ_AGAIN_MINUTES * MINUTE)
+        reading = metrics.read_minutes(
+            self._target, (self.stable, self.new), self._serving, since, until=floor_minute(now)
+        )
+        self._read_at = now
+        self._unanswered = reading.trouble is not None
         if reading.trouble is not None:
             return reading.trouble
-        for index, row in enumerate(reading.rows):
-            rest = reading.rows[index:]
+        self.lateness.note(reading, since)
+        per_request = [self.lateness.emission.get(metric, 0.0) for metric in self._failure_metrics]
+        rows = [self._attributed(row.with_emission(per_request)) for row in reading.rows]
+        self._revise([row for row in rows if row.at < self._next])
+        return self._settle([row for row in rows if row.at >= self._next], now)
+
+    def _first_minute(self, now: datetime) -> datetime:
+        """The first minute that is read: the judge's history, and the hour that tells the alias's usual rate."""
+        first = self.shifts[0][0] if self.shifts else now
+        return floor_minute(first) - max(RATE_MINUTES, self._health.history_minutes) * MINUTE
+
+    def _attributed(self, row: MinuteRow) -> MinuteRow:
+        """A minute without doubts about a version that had no share of its traffic."""
+        requests = sum(counts.requests for counts in row.counts.values())
+        throttles = sum(counts.throttles for counts in row.counts.values())
+        if throttles and not requests and self._rate(row.at) - throttles < IMPLAUSIBLE_REQUESTS:
+            return row.believed()
+        weight = self._weight(row)
+        if self._is_moving(row):
+            # Requests before the first weight and after the last name no version.
+            idle = [version for version, counts in row.counts.items() if not counts.requests]
+        else:
+            idle = [version for version, share in ((self.stable, 1 - weight), (self.new, weight)) if not share]
+        if not requests or len(idle) != 1:
+            return row
+        known = replace(row.counts[idle[0]], unknown=frozenset())
+        return replace(row, counts={**row.counts, idle[0]: known})
+
+    def _settle(self, rows: Sequence[MinuteRow], now: datetime) -> str | None:
+        """Judge the first of these minutes as far as they are settled; what is missing of the others, or None."""
+        until = metrics.published_until(self._target, now)
+        self._young = ()
+        self._blocked = None
+        for index, row in enumerate(rows):
+            rest = rows[index:]
+            if row.at >= until:
+                self._young = tuple(rest)
+                break
             # The minute before an unpublished one may itself be published in part only.
-            if self._is_unpublished(rest) or (len(rest) > 1 and self._is_unpublished(rest[1:])):
-                self._next = row.at
-                return self._lag(row.at, until)
-            if self._may_still_come(rest):
-                self._next = row.at
-                return None
+            due_next = len(rest) > 1 and rest[1].at < until
+            if self._is_unpublished(rest) or (due_next and self._is_unpublished(rest[1:])):
+                self._young = tuple(rest)
+                self._blocked = row.at
+                break
+            if self._may_still_come(rest, until):
+                self._young = tuple(rest)
+                break
             expected = self._expected(row)
             self._missed = self._missed + expected if expected else 0.0
-            self.rows.append(row)
-            if not row.is_silent:
-                self._served_at = row.at
-            # What is still incomplete after later minutes have come says nothing of failures: it is not observed.
+            self._append(row)
+        self.lateness.measure(now, self._rate(now))
+        if self._blocked is None:
+            return None
+        return self.lateness.trouble(now, self._blocked)
+
+    def _append(self, row: MinuteRow) -> None:
+        """A settled minute: what it does not show, there was not."""
+        # What is still incomplete after later minutes have come says nothing of failures: it is not observed.
+        if not row.incomplete:
+            row = row.believed()
+            self._feed(row)
+        self.rows.append(row)
+        if not row.is_silent:
+            self._served_at = row.at
+        self._next = row.at + MINUTE
+
+    def _revise(self, rows: Sequence[MinuteRow]) -> None:
+        """Judge the rollout anew where CloudWatch has revised a judged minute: it then shows more of it."""
+        revised = False
+        for row in rows:
+            index = round((row.at - self.rows[0].at) / MINUTE)
+            old = self.rows[index]
+            grown = any(
+                counts.requests > old.counts[version].requests or counts.errors > old.counts[version].errors
+                for version, counts in row.counts.items()
+            )
+            completed = old.incomplete and not row.incomplete
+            if (grown or completed) and not row.incomplete:
+                self.rows[index] = row.believed()
+                revised = True
+        if revised and self._judges:
+            self._judge_anew()
+
+    def _judge_anew(self) -> None:
+        bake_from = self._bake_from
+        rebakes = self.judge.rebakes
+        self._judge = None
+        self._history = []
+        self._stages_begun = 1
+        for row in self.rows:
             if not row.incomplete:
                 self._feed(row)
-        self._next = max(self._next, until)
-        return None
+        if self.judge.rebakes <= rebakes:
+            self._bake_from = bake_from
 
     def _is_unpublished(self, rows: Sequence[MinuteRow]) -> bool:
         """Whether CloudWatch has not published the first of these minutes yet, as far as the others show.
 
-        It is late where a metric of the minute is missing, and where the silence that begins with it is longer than
+        It is late where a figure of the minute is unknown, and where the silence that begins with it is longer than
         chance explains: the expected requests reach ``IMPLAUSIBLE_REQUESTS``. While traffic is split, requests of the
         one version show that the minute is published, unless the other's share of them is that large.
 
         Args:
             rows: the minute in question, and every later one that was read.
         """
+        if self.lateness.conceals_failures(rows[0].at, self._rate):
+            return True
         if not rows[0].incomplete:
             silence = takewhile(lambda expected: expected > 0, map(self._expected, rows))
             if not self._expected(rows[0]) or self._missed + sum(silence) < IMPLAUSIBLE_REQUESTS:
@@ -167,20 +275,23 @@ class RolloutEvidence:
         later = (row for row in rows[1:] if not row.incomplete and not self._expected(row))
         return len(list(islice(later, SETTLED_MINUTES))) < SETTLED_MINUTES
 
-    def _may_still_come(self, rows: Sequence[MinuteRow]) -> bool:
+    def _may_still_come(self, rows: Sequence[MinuteRow], until: datetime) -> bool:
         """Whether nothing was published of any of these latest minutes, by chance or since they are late.
 
         At such low traffic this cannot be decided. They delay nothing, and are left unread for a while: a late one is
         judged.
         """
         # The number first: a day of history has thousands of silent minutes to go through.
-        silent = len(rows) <= WAIT_MINUTES and all(row.is_silent for row in rows)
+        due = sum(row.at < until for row in rows[: WAIT_MINUTES + 1])
+        silent = due <= WAIT_MINUTES and all(row.is_silent for row in rows)
         return silent and self._rate(rows[0].at) > 0
 
     def _expected(self, row: MinuteRow) -> float:
         """How many requests a minute would have had where it shows none; 0 if it shows some of each version."""
         if row.is_silent:
-            return self._rate(row.at)
+            rate = self._rate(row.at)
+            # The function's own count bounds the alias's, where it is there.
+            return rate if row.function_requests is None else min(rate, row.function_requests)
         weight = self._weight(row)
         if self._is_moving(row) or not 0 < weight < 1:
             return 0.0
@@ -203,16 +314,6 @@ class RolloutEvidence:
         recent = requests[-RECENT_MINUTES:]
         return min(sum(hour) / len(hour), sum(recent) / len(recent))
 
-    def _lag(self, since: datetime, until: datetime) -> str:
-        """The trouble of minutes that CloudWatch has not published."""
-        minutes = (until - since) / MINUTE
-        rate = self._rate(since)
-        usual = f"{rate:,.0f}" if rate >= 10 else f"{rate:.2g}"
-        return (
-            f"CloudWatch is late: metrics of {self._target.resource} since {since:%H:%M} UTC ({minutes:.0f} min) are "
-            f"missing or incomplete. The usual rate is {usual} requests per minute."
-        )
-
     def fresh(self) -> tuple[MinuteRow, ...]:
         """The minutes read since this was last asked."""
         rows = tuple(self.rows[self._shown :])
@@ -220,12 +321,54 @@ class RolloutEvidence:
         return rows
 
     def verdict(self, now: datetime, bake_s: float, final: bool) -> Verdict:
-        """The judge's verdict on all minutes so far."""
-        return self.judge.verdict(self.baked_s(now), bake_s, final)
+        """The judge's verdict on all minutes so far. Minutes that are not settled count for a rollback alone."""
+        baked_s = self.baked_s(now)
+        verdict = self.judge.verdict(baked_s, bake_s, final)
+        ahead = self._judge_of_young()
+        if verdict.decision == "rollback" or ahead is None:
+            return verdict
+        early = ahead.verdict(baked_s, bake_s, final)
+        return early if early.decision == "rollback" else verdict
+
+    def _judge_of_young(self) -> Judge | None:
+        """A judge that has also seen what is known of the minutes that are not settled; None if that is nothing."""
+        judge = None
+        for index, row in enumerate(self._young):
+            # Of the latest minute that is shown, the failures may be there and the requests in part only.
+            passed = any(not later.is_silent for later in self._young[index + 1 :])
+            unread = self._unread_streams(row)
+            if row.is_silent or row.at + MINUTE <= self._first_shift or not passed or len(unread) > 1:
+                continue
+            judge = judge or deepcopy(self.judge)
+            judge.observe(self._minute(row, unread))
+        return judge
+
+    def _unread_streams(self, row: MinuteRow) -> frozenset[StreamName]:
+        """The streams of which a minute that is not settled tells nothing fair.
+
+        Failures that were seen are a part of all, and count. They would blame one version where those of the other are
+        missing.
+        """
+        both: frozenset[StreamName] = frozenset(("errors", "slow"))
+        serving = [counts for counts in row.counts.values() if counts.requests]
+        requests = sum(counts.requests for counts in serving)
+        ahead = any(sum(samples) > 1.05 * requests + 1 for samples in zip(*row.failure_samples.values(), strict=True))
+        if ahead or self._expected(row) >= IMPLAUSIBLE_REQUESTS:
+            return both
+        unread: set[StreamName] = set()
+        if len({"errors" in counts.unknown for counts in serving}) > 1:
+            unread.add("errors")
+        if "slow" in row.unknown:
+            unread.add("slow")
+        return frozenset(unread)
+
+    @property
+    def _first_shift(self) -> datetime:
+        return self.shifts[0][0] if self.shifts else self._read_at
 
     def totals(self) -> tuple[dict[str, int], dict[str, int]]:
-        """Requests and failures by version since the first shift."""
-        rows = [row for row in self.rows if self.shifts and row.at + MINUTE > self.shifts[0][0]]
+        """Requests and failures by version since the first shift, as far as CloudWatch has shown them."""
+        rows = [row for row in (*self.rows, *self._young) if self.shifts and row.at + MINUTE > self._first_shift]
         total = metrics.totals(rows, (self.stable, self.new))
         requests = {version: counts.requests for version, counts in total.items()}
         failed = {version: counts.errors for version, counts in total.items()}
@@ -248,7 +391,9 @@ class RolloutEvidence:
         """Judge one minute under the weight that it was served under; minutes before the first shift are history."""
         end = row.at + MINUTE
         if not self.shifts or end <= self.shifts[0][0]:
-            self._history.append(row.counts[self.stable])
+            # The hour that tells the usual rate may be longer than the history that the judge is to have.
+            if row.at >= floor_minute(self._first_shift) - self._health.history_minutes * MINUTE:
+                self._history.append(row.counts[self.stable])
             return
         if not self._judges:
             return
@@ -261,14 +406,15 @@ class RolloutEvidence:
             judge.next_stage()
         self._stages_begun = max(self._stages_begun, begun)
         before = judge.rebakes
-        judge.observe(
-            Minute(
-                weight=self._weight(row),
-                stable=row.counts[self.stable],
-                canary=row.counts[self.new],
-                weight_changed=self._is_moving(row),
-            )
-        )
+        judge.observe(self._minute(row))
         if judge.rebakes > before:
             self._bake_from = max(self._bake_from, readable)
-            self._lost = timedelta()
+
+    def _minute(self, row: MinuteRow, unread: frozenset[StreamName] = frozenset()) -> Minute:
+        return Minute(
+            weight=self._weight(row),
+            stable=row.counts[self.stable],
+            canary=row.counts[self.new],
+            weight_changed=self._is_moving(row),
+            unread=unread,
+        )

@@ -73,12 +73,19 @@ class Counts:
 
 @dataclass(frozen=True, slots=True)
 class Minute:
-    """Both versions in one minute. `weight`: the canary's 0..1 share; `weight_changed`: it moved inside this minute."""
+    """Both versions in one minute.
+
+    Attributes:
+        weight: the canary's 0..1 share.
+        weight_changed: it moved inside this minute.
+        unread: the streams of which this minute tells nothing.
+    """
 
     weight: float
     stable: Counts
     canary: Counts
     weight_changed: bool = False
+    unread: frozenset[StreamName] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -398,10 +405,11 @@ class Judge(ComparedByState):
         share = minute.weight
         if minute.weight_changed:
             share = canary.requests / max(1, stable.requests + canary.requests)
-        self._errors.update((canary.errors, canary.requests), (stable.errors, stable.requests), share)
+        if "errors" not in minute.unread:
+            self._errors.update((canary.errors, canary.requests), (stable.errors, stable.requests), share)
         # Cold starts make any version slow for a moment: the minute in which its share grows says nothing of latency.
         rises = minute.weight > self._weight or (minute.weight_changed and minute.weight == self._weight)
-        if not rises:
+        if not rises and "slow" not in minute.unread:
             self._slow.update((canary.slow, canary.requests), (stable.slow, stable.requests), share)
         self._weight = minute.weight
         for stream in self._streams:

@@ -67,7 +67,8 @@ class MinuteRow:
         p99_band_ms: the p99's 95 % interval, where a version had requests enough to have one.
         function_requests: requests of the whole function, by whichever name it was called; None where CloudWatch has
             none in this minute.
-        failure_samples: by failure metric, its number of samples.
+        failure_samples: by version, for each failure metric the number of requests that it or Lambda's own Errors had
+            something to say of.
     """
 
     at: datetime
@@ -75,7 +76,7 @@ class MinuteRow:
     p99_ms: dict[str, float] = field(default_factory=dict)
     p99_band_ms: dict[str, tuple[float, float]] = field(default_factory=dict)
     function_requests: int | None = None
-    failure_samples: tuple[int, ...] = ()
+    failure_samples: dict[str, tuple[int, ...]] = field(default_factory=dict)
 
     @property
     def is_silent(self) -> bool:
@@ -91,6 +92,21 @@ class MinuteRow:
     def incomplete(self) -> bool:
         """Whether CloudWatch has published some of the minute's metrics and not the others."""
         return bool(self.unknown) and not self.is_silent
+
+    def with_emission(self, emission: Sequence[float]) -> "MinuteRow":
+        """The same minute with failures as unknown where a metric that is emitted with each request lacks samples.
+
+        Args:
+            emission: for each failure metric, samples per request. One that is emitted only with failures cannot show
+                that a minute is published: ``lateness`` measures its newest minute.
+        """
+        counts = dict(self.counts)
+        for version, samples in self.failure_samples.items():
+            for number, per_request in zip(samples, emission, strict=True):
+                expected = round(counts[version].requests * per_request)
+                if per_request >= EMITTED_PER_REQUEST and _falls_short(number, expected):
+                    counts[version] = replace(counts[version], unknown=counts[version].unknown | {"errors"})
+        return replace(self, counts=counts)
 
     def believed(self) -> "MinuteRow":
         """The same minute, where something else has shown that there was no more than what was seen."""
@@ -120,8 +136,6 @@ def read_minutes(
     serving: Callable[[datetime], str | None],
     since: datetime,
     until: datetime,
-    *,
-    emission: Mapping[str, float] | None = None,
 ) -> MetricsReading:
     """Counts of each minute in [since, until) for the versions behind the alias, in one GetMetricData request.
 
@@ -134,8 +148,6 @@ def read_minutes(
         serving: the alias's primary version in a minute, one of ``versions``; None: unknown. Requests that name no
             version are its own, since ExecutedVersion may be missing while the alias has no weights. The
             environment's failure metrics name their version in any case, and come before it.
-        emission: by failure metric, samples per request as an earlier reading found them; by default, and for a metric
-            that is not in it, as this one does.
 
     AWS: cloudwatch:GetMetricData (with every further page), reads only.
     """
@@ -153,11 +165,12 @@ def read_minutes(
     except MALFORMED as error:
         return MetricsReading((), f"CloudWatch's answer could not be read ({error}).")
     failure_metrics = tuple(metric.full_name for metric in target.settings.failure_metrics)
-    published = _Published(values, failure_metrics, emission or {})
+    published = _Published(values, failure_metrics)
+    per_request = tuple(published.emission.get(metric, 0.0) for metric in failure_metrics)
     rows = []
     for index in range(int((until - since) / MINUTE)):
         at = since + MINUTE * index
-        rows.append(_row(_PublishedMinute(published, at), versions, serving(at)))
+        rows.append(_row(_PublishedMinute(published, at), versions, serving(at)).with_emission(per_request))
     rows = _believe_earlier_silence(rows)
     # CloudWatch deletes minutes after 15 days; the archived journal keeps them.
     target.journal.append("minutes", rows=rows_to_json(rows))
@@ -338,7 +351,7 @@ class _Published:
         emission: by failure metric, samples per request.
     """
 
-    def __init__(self, values: Values, failure_metrics: Sequence[str], emission: Mapping[str, float]) -> None:
+    def __init__(self, values: Values, failure_metrics: Sequence[str]) -> None:
         self._values = values
         self.failure_metrics = failure_metrics
         self.newest: dict[str, datetime] = {}
@@ -348,7 +361,7 @@ class _Published:
         for metric, series in names.items():
             if points := values.get(f"{series}{WHOLE_ALIAS}"):
                 self.newest[metric] = max(points)
-        self.emission = {**self._emission(), **emission}
+        self.emission = self._emission()
 
     def value(self, series: str, source: int, at: datetime) -> float | None:
         """A datapoint; None where there is none."""
@@ -406,9 +419,9 @@ class _PublishedMinute:
             unknown=self._unknown(source, requests),
         )
 
-    def failure_samples(self) -> tuple[int, ...]:
-        """By failure metric, its samples of the alias as a whole."""
-        return tuple(self.seen(f"failedof{index}x", WHOLE_ALIAS) for index in self._failed)
+    def failure_samples(self, source: int) -> tuple[int, ...]:
+        """For each failure metric the number of its samples, and of requests that raised and so emitted none."""
+        return tuple(self.seen(f"failedof{index}x", source) + self.seen("errors", source) for index in self._failed)
 
     def _unknown(self, source: int, requests: int) -> frozenset[Figure]:
         if not requests:
@@ -420,13 +433,6 @@ class _PublishedMinute:
             unknown.add("errors")
         if _falls_short(self.value("slowof", source), requests) or self.value("p99", source) is None:
             unknown.add("slow")
-        for index, metric in enumerate(self._published.failure_metrics):
-            # A metric that is emitted only with failures cannot show that a minute is published: ``evidence`` measures
-            # its newest minute. A request that raised emits none.
-            samples = self.seen(f"failedof{index}x", source) + self.seen("errors", source)
-            emission = self._published.emission.get(metric, 0.0)
-            if emission >= EMITTED_PER_REQUEST and _falls_short(samples, round(requests * emission)):
-                unknown.add("errors")
         return frozenset(unknown)
 
     def p99_band(self, source: int) -> tuple[float, float] | None:
@@ -452,7 +458,10 @@ def _row(minute: _PublishedMinute, versions: Sequence[str], serving: str | None)
     own = counts.get(owner, Counts())
     # Without weights ExecutedVersion may be missing: then the alias's figures are those of the version that serves.
     # With weights, the rest belongs to a third version that was there, and to neither of these.
+    samples = {version: minute.failure_samples(source) for version, source in sources.items()}
     if not own.requests and (serving is not None or not any(named.requests for named in counts.values())):
+        if owner in samples:
+            samples[owner] = minute.failure_samples(WHOLE_ALIAS)
         others = sum((each for version, each in counts.items() if version != owner), Counts())
         own = Counts(
             max(0, whole.requests - others.requests),
@@ -481,7 +490,7 @@ def _row(minute: _PublishedMinute, versions: Sequence[str], serving: str | None)
         p99_ms={version: value for version, value in p99.items() if value is not None},
         p99_band_ms={version: band for version, band in bands.items() if band is not None},
         function_requests=None if of_function is None else round(of_function),
-        failure_samples=minute.failure_samples(),
+        failure_samples=samples,
     )
 
 

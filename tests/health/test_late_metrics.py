@@ -60,7 +60,7 @@ def test_a_build_that_fails_every_request_never_passes(
     assert here.alias()["FunctionVersion"] == "1" and "RoutingConfig" not in here.alias()
 
 
-@pytest.mark.parametrize("delay_s", [240, 600])
+@pytest.mark.parametrize("delay_s", [360, 600])
 def test_a_rollout_does_not_begin_while_cloudwatch_is_late(situation: Bring, delay_s: float) -> None:
     """Metrics that are late before the first split are metrics that cannot be read: nothing is shifted."""
     here = situation("total_failure", metrics_delay_s=delay_s)
@@ -68,6 +68,7 @@ def test_a_rollout_does_not_begin_while_cloudwatch_is_late(situation: Bring, del
     with pytest.raises(Refused, match="metrics-unreadable") as refused:
         here.ship(here.build("total_failure"))
     assert "CloudWatch is late" in refused.value.what and "requests per minute" in refused.value.what
+    assert refused.value.exit_code == 5
     assert here.alias()["RevisionId"] == before
 
 
