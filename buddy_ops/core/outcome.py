@@ -62,7 +62,7 @@ class Outcome:
         requests: by version, since traffic was first shifted.
         failed: how many of these failed, by version.
         weight: the new version's share (0..1) when it was rolled back; 0 where it had none.
-        lateness: how late CloudWatch's metrics were, in sentences.
+        lateness: how late CloudWatch's metrics were, in sentences. Two outcomes that differ in it only are equal.
     """
 
     ending: Ending
@@ -75,7 +75,7 @@ class Outcome:
     requests: dict[str, int] = field(default_factory=dict)
     failed: dict[str, int] = field(default_factory=dict)
     weight: float = 0.0
-    lateness: str = ""
+    lateness: str = field(default="", compare=False)
 
     @property
     def exit_code(self) -> int:
@@ -104,9 +104,10 @@ class Outcome:
         return titles[self.ending]
 
     def __str__(self) -> str:
-        return "\n".join(
-            (f"{self.title} ({duration(self.ended - self.began)}).", *self.reasons, *filter(None, (self.lateness,)))
-        )
+        lines = [f"{self.title} ({duration(self.ended - self.began)}).", *self.reasons]
+        if self.lateness:
+            lines.append(self.lateness)
+        return "\n".join(lines)
 
     def raise_for_ending(self) -> None:
         """Raise a short error with the exit code of this ending, unless it ended as asked: a notebook's last cell.

@@ -321,7 +321,7 @@ class RolloutEvidence:
         return rows
 
     def verdict(self, now: datetime, bake_s: float, final: bool) -> Verdict:
-        """The judge's verdict on all minutes so far. Minutes that are not settled count for a rollback alone."""
+        """The judge's verdict on all minutes so far. Late minutes that are not settled count for a rollback alone."""
         baked_s = self.baked_s(now)
         verdict = self.judge.verdict(baked_s, bake_s, final)
         ahead = self._judge_of_young()
@@ -331,7 +331,12 @@ class RolloutEvidence:
         return early if early.decision == "rollback" else verdict
 
     def _judge_of_young(self) -> Judge | None:
-        """A judge that has also seen what is known of the minutes that are not settled; None if that is nothing."""
+        """A judge that has also seen what is known of the minutes that are not settled; None if that is nothing.
+
+        Where nothing is missing they are judged soon: then their time comes as usual.
+        """
+        if self._blocked is None:
+            return None
         judge = None
         for index, row in enumerate(self._young):
             # Of the latest minute that is shown, the failures may be there and the requests in part only.
@@ -367,8 +372,9 @@ class RolloutEvidence:
         return self.shifts[0][0] if self.shifts else self._read_at
 
     def totals(self) -> tuple[dict[str, int], dict[str, int]]:
-        """Requests and failures by version since the first shift, as far as CloudWatch has shown them."""
-        rows = [row for row in (*self.rows, *self._young) if self.shifts and row.at + MINUTE > self._first_shift]
+        """Requests and failures by version since the first shift, those that were seen of late minutes included."""
+        late = self._young if self._blocked else ()
+        rows = [row for row in (*self.rows, *late) if self.shifts and row.at + MINUTE > self._first_shift]
         total = metrics.totals(rows, (self.stable, self.new))
         requests = {version: counts.requests for version, counts in total.items()}
         failed = {version: counts.errors for version, counts in total.items()}
