@@ -11,7 +11,7 @@ from datetime import datetime, timedelta
 from buddy_ops.aws import aliases, failsafe, freezes, versions
 from buddy_ops.aws.aliases import Alias, AliasMoved, AliasState, RolloutState
 from buddy_ops.aws.session import Target
-from buddy_ops.core.errors import AwsFailed, Unobservable
+from buddy_ops.core.errors import AwsFailed, Refused, Unobservable
 from buddy_ops.core.journal import iso_utc
 from buddy_ops.core.outcome import Ending, Outcome
 from buddy_ops.core.plan import Approval
