@@ -248,11 +248,13 @@ class Alias:
         return closed and not self.allocating
 
     def __str__(self) -> str:
+        # An alias of another tool may serve $LATEST, alone.
+        primary = f"v{self.primary}" if self.primary.isdecimal() else self.primary
         if self.additional is None:
-            return f"100 % v{self.primary}"
+            return f"100 % {primary}"
         if self.weight >= 1.0:
             return f"100 % v{self.additional}"
-        return f"{100 - 100 * self.weight:g} % v{self.primary}, {100 * self.weight:g} % v{self.additional}"
+        return f"{100 - 100 * self.weight:g} % {primary}, {100 * self.weight:g} % v{self.additional}"
 
 
 @dataclass(frozen=True)

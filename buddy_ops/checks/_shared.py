@@ -138,7 +138,7 @@ def serving_rates(alias: Alias, rates: list[VersionRate]) -> list[VersionRate]:
         rate.require_published()
     busy = {rate.version for rate in own if rate.requests}
     routed = [version for version in alias.serving if alias.share(version)]
-    idle = [f"v{version} received no requests" for version in routed if version not in busy]
+    idle = [f"{name_version(version)} received no requests" for version in routed if version not in busy]
     if idle:
         raise NotMeasured("; ".join((*idle, *(rate.describe() for rate in own if rate.requests))))
     return own
@@ -149,6 +149,8 @@ def rollout_state(context: CheckContext) -> Finding:
     alias, record = context.alias, context.record
     if alias is None:
         return missing_alias(context)
+    if versions.LATEST in alias.serving:
+        return _alias_on_latest(context.target)
     if record is not None and alias.additional is None and not _explains(record, alias):
         # Its run did not do this, so its health and its times say nothing about what serves now.
         message = f"{alias}. The deployment record does not explain this: run {record.run} deployed v"
@@ -175,6 +177,16 @@ def rollout_state(context: CheckContext) -> Finding:
     # A closed record explains no weights: another tool, or a person, set them.
     message = f"{alias}. No open rollout explains these weights; v{alias.stable} is stable"
     return problem(message, f"Run rollback/immediate: it routes all traffic to v{alias.stable}.")
+
+
+def _alias_on_latest(target: Target) -> Finding:
+    """Deployments refuse such an alias, and a rollback has nothing to return to."""
+    function = target.settings.function
+    message = f"the alias serves {versions.LATEST}: every upload to {function} reaches all users at once"
+    remedy = (
+        f"Publish a version (aws lambda publish-version --function-name {function}), then point the alias to it with "
+    )
+    return warning(f"{message}, and no version is kept", remedy + "rollback/immediate (to_version: its number).")
 
 
 def _explains(record: RolloutState, alias: Alias) -> bool:

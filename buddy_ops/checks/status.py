@@ -37,6 +37,7 @@ from buddy_ops.checks.findings import (
 )
 from buddy_ops.core import text
 from buddy_ops.core.errors import BuddyError
+from buddy_ops.deployment.rollback import version_before
 from buddy_ops.health import logs
 from buddy_ops.health.serving import name_version
 
@@ -277,7 +278,11 @@ def _next_steps(context: CheckContext, findings: tuple[Finding, ...]) -> tuple[N
     steps: list[NextStep] = []
     # Throttles are not listed here: the old version would be throttled as well.
     if alias is not None and failed & {"error rate", "latency", "rollout"}:
-        steps.append(NextStep(f"Users are affected: {_rollback_advice(alias)}", "rollback/immediate", here))
+        back = dict(here)
+        # Right after a rollback the same again would find it done.
+        if before := version_before(alias):
+            back["to_version"] = before
+        steps.append(NextStep(f"Users are affected: {_rollback_advice(alias)}", "rollback/immediate", back))
     if alias is not None and "throttles" in failed:
         advice = "Requests are throttled: raise the function's concurrency limit, then monitor:"
         steps.append(NextStep(advice, "operations/monitor", here))
@@ -315,6 +320,8 @@ def _check_again(target: Target, findings: tuple[Finding, ...]) -> Iterator[Next
 def _rollback_advice(alias: Alias) -> str:
     if alias.stable is None:
         return f"find out whether v{alias.primary} or v{alias.additional} is healthy, and keep that one (to_version)."
+    if before := version_before(alias):
+        return f"roll back v{alias.primary} to v{before} now."
     if alias.canary is None:
         return f"roll back v{alias.primary} now."
     return f"roll back v{alias.canary} to v{alias.stable} now."

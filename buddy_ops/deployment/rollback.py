@@ -13,13 +13,13 @@ from functools import partial
 from typing import TypeVar
 
 from buddy_ops.aws import aliases, versions
-from buddy_ops.aws.aliases import Alias, AliasMoved
+from buddy_ops.aws.aliases import Alias, AliasMoved, RolloutState
 from buddy_ops.aws.session import Target
-from buddy_ops.aws.versions import Version
+from buddy_ops.aws.versions import LATEST, Version
 from buddy_ops.core.errors import AwsFailed, BuddyError, InvalidInput, Refused
 from buddy_ops.core.plan import NOBODY, Approval, Plan
 from buddy_ops.core.progress import Progress
-from buddy_ops.core.text import join_words
+from buddy_ops.core.text import join_words, parse_utc
 from buddy_ops.deployment._traffic import Traffic, alias_scope, delete_failsafes
 from buddy_ops.migrations import schema
 from buddy_ops.migrations.schema import SchemaMarker
@@ -31,6 +31,15 @@ PATIENCE = timedelta(minutes=1)
 
 PAUSE = timedelta(seconds=3)
 """How far apart these tries are."""
+
+SETTLED = timedelta(minutes=10)
+"""For how long after a rollback the same again finds it done. Later it is about the version that was returned to."""
+
+ROLLED_BACK = ("rolled-back", "held")
+"""A record's stage after a rollback."""
+
+NAMED = 5
+"""How many of the newest versions an error names."""
 
 CHECKS_S = 2.0
 """Real seconds that all checks before the write may take together; what is unknown by then is a warning."""
@@ -133,14 +142,14 @@ def plan_rollback(target: Target, version: str = "", watch: Progress | None = No
         title = f"Roll back {target.resource} to v{destination}"
         calls = (f"lambda:UpdateAlias FunctionVersion={destination} AdditionalVersionWeights={{}}",)
         undo = f"Roll forward: run strategies/canary with the artifact of v{away_from[0]}."
-    marks = (f"v{version} is marked bad (excluded as rollback target)." for version in away_from)
+    marks = (f"v{version} is marked bad (excluded as rollback target)." for version in away_from if version != LATEST)
     return RollbackPlan(
         title=title,
         now=aliases.describe_in_sentences(target, alias),
         then=(f"{target.resource} → v{destination} (100 %), no routing weights.", *marks),
         calls=calls,
         undo=(undo,),
-        reasons=tuple(warnings),
+        reasons=(*warnings, *_further_back(alias, destination)),
         covers={
             **alias_scope(target, "rollback"),
             "from": [alias.primary, alias.additional],
@@ -176,7 +185,7 @@ def run_rollback(
     if not already and not target.dry_run:
         _require_schema(target, alias, plan.destination)
         traffic = Traffic(target, alias, run=target.run, stable=plan.destination)
-        _try_on(target, partial(traffic.roll_back, plan.away_from), watch)
+        _try_on(target, partial(traffic.roll_back, [version for version in plan.away_from if version != LATEST]), watch)
         alias = traffic.alias
     # From here on nothing can stop or undo the rollback.
     target.journal.append("rollback", to=plan.destination, away_from=plan.away_from, by=approval.by, already=already)
@@ -219,13 +228,13 @@ def check_destination(target: Target, alias: Alias, destination: str) -> list[st
     compatible with the same schemas: then what serves shows that the tables fit.
 
     Raises:
-        Refused: ``version-unusable``, ``schema-incompatible``.
+        Refused: ``version-unusable``, ``schema-incompatible``; ``no-rollback-target``: the recorded one was deleted.
         InvalidInput: ``version-missing``.
     """
     found = _look_up(target, alias, destination)
     new = found.destination
     if isinstance(new, InvalidInput):
-        raise new
+        raise _does_not_exist(target, alias, destination, new)
     if isinstance(new, BuddyError):
         return [f"Warning: whether v{destination} can serve is unknown. {new.what}"]
     if not new.usable:
@@ -247,6 +256,37 @@ def check_destination(target: Target, alias: Alias, destination: str) -> list[st
                 f"{old.settings[name] or 'none'}."
             )
     return warnings
+
+
+def _does_not_exist(target: Target, alias: Alias, version: str, missing: InvalidInput) -> BuddyError:
+    """The error about a destination that does not exist, with the versions that do.
+
+    AWS: lambda:ListVersionsByFunction, reads only.
+    """
+    if missing.reference != "version-missing":
+        return missing
+    others = "a version that exists"
+    # Only an error is waiting for this answer.
+    with suppress(BuddyError):
+        listed = [found.number for found in reversed(versions.list_versions(target))]
+        bad = alias.rollout.rejected_versions if alias.rollout else ()
+        usable = [number for number in listed if number not in (*alias.serving, *bad)]
+        others = join_words(f"v{number}" for number in usable[:NAMED]) or "none exists that is not marked bad"
+    forward = "or roll forward with strategies/canary"
+    record = alias.rollout
+    if record is None or version not in (record.stable_version, record.fallback_version):
+        return InvalidInput(
+            "version-missing",
+            f"There is no version {version} of {target.settings.function} in {target.region}.",
+            next=f"Name another version (parameter to_version): {others}; {forward}.",
+        )
+    return Refused(
+        "no-rollback-target",
+        f"v{version} of {target.settings.function}, which the deployment record names as the version to return to, was "
+        "deleted (by operations/clean_up_versions, or another tool).",
+        now=f"{target.resource} serves {alias}; nothing was changed.",
+        next=f"Name a version (parameter to_version): {others}; {forward}.",
+    )
 
 
 def which_is_stable(target: Target, alias: Alias) -> Refused:
@@ -294,8 +334,8 @@ def _destination(target: Target, alias: Alias) -> str:
     record = alias.rollout
     marked = ""
     if record is not None:
-        if record.stage in ("rolled-back", "held") and alias.primary == record.stable_version:
-            return alias.primary  # done already; to go further back, a person names the version
+        if _is_done(target, alias, record):
+            return alias.primary  # to go further back so soon, a person names the version
         candidates = [record.fallback_version]
         if alias.primary == record.new_version:
             candidates.insert(0, record.stable_version)
@@ -309,6 +349,30 @@ def _destination(target: Target, alias: Alias) -> str:
         f"{target.resource} serves {alias}, and no earlier version is known to return to.{marked}",
         next="Name a version (parameter to_version), or roll forward with strategies/canary.",
     )
+
+
+def version_before(alias: Alias) -> str:
+    """After a rollback: the version before the one that was returned to, by the record; empty if there is none."""
+    record = alias.rollout
+    if record is None or record.stage not in ROLLED_BACK or alias.serving != (record.stable_version,):
+        return ""
+    before = record.fallback_version
+    return "" if before in (alias.primary, *record.rejected_versions) else before
+
+
+def _is_done(target: Target, alias: Alias, record: RolloutState) -> bool:
+    """Whether the record's rollout was rolled back just now, or there is no version before the one that serves."""
+    if record.stage not in ROLLED_BACK or alias.primary != record.stable_version:
+        return False
+    return not version_before(alias) or target.clock.now() - parse_utc(record.since) < SETTLED
+
+
+def _further_back(alias: Alias, destination: str) -> list[str]:
+    """How to go back further, where the rollback is done already."""
+    before = version_before(alias)
+    if not before or destination != alias.primary:
+        return []
+    return [f"If v{alias.primary} fails, too: name the version before it (to_version), v{before}."]
 
 
 def _require_schema(target: Target, alias: Alias, destination: str) -> None:

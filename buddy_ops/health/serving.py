@@ -52,8 +52,10 @@ class ServedReading:
 
 
 def name_version(version: str) -> str:
-    """A version as operators read it: 'v2', or 'unknown version'."""
-    return "unknown version" if version == UNKNOWN_VERSION else f"v{version}"
+    """A version as operators read it: 'v2', '$LATEST' or 'unknown version'."""
+    if version == UNKNOWN_VERSION:
+        return "unknown version"
+    return f"v{version}" if version.isdecimal() else version
 
 
 def version_order(version: str) -> int:

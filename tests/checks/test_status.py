@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from buddy_ops.aws import freezes
+from buddy_ops.aws.aliases import RolloutState
 from buddy_ops.checks import status
 from buddy_ops.checks.status import StatusReport
 from buddy_ops.deployment import rollback, rollout
@@ -143,3 +144,38 @@ def test_nothing_was_ever_deployed(situation: Bring) -> None:
     """There is nothing to roll back: the first step ships."""
     found = look(situation("first_deployment"))
     assert found.steps[0].why == "Nothing is deployed yet. Deploy a first build:" and "error rate" not in states(found)
+
+
+def test_alias_on_latest_is_told_in_words(situation: Bring) -> None:
+    """No ValueError: what it means, and what to do; the remedy works."""
+    here = situation("good", history_minutes=20)
+    here.client("lambda").update_alias(FunctionName=here.function, Name="live", FunctionVersion="$LATEST")
+    here.ask("advance", seconds=900)
+    found = look(here)
+    (finding,) = [each for each in found.findings if each.check == "rollout"]
+    assert "the alias serves $LATEST: every upload" in finding.message
+    assert "publish-version" in finding.remedy and "rollback/immediate" in finding.remedy
+    assert "v$LATEST" not in str(found)
+    number = here.client("lambda").publish_version(FunctionName=here.function)["Version"]
+    mine = here.connect()
+    plan = rollback.plan_rollback(mine, number)
+    assert rollback.run_rollback(mine, plan, approve(mine, plan)).serving == number
+
+
+def test_failing_stable_is_rolled_back_to_the_version_before(situation: Bring) -> None:
+    """v2 was returned to, and fails: the advice names v1, and carried out it moves the traffic, even at once."""
+    here = situation("total_failure", history_minutes=0)
+    here.ship_by_hand("total_failure")
+    here.publish(here.build("good", "3.0.0"))
+    record = RolloutState("beef", "2", "3", "rolled-back", "2026-11-02T00:00:00Z", fallback_version="1")
+    here.client("lambda").update_alias(
+        FunctionName=here.function, Name="live", FunctionVersion="2", Description=record.encode()
+    )
+    here.ask("advance", seconds=900)
+    found = look(here)
+    step = found.steps[0]
+    assert (step.runbook, step.parameters["to_version"]) == ("rollback/immediate", "1")
+    assert "roll back v2 to v1 now" in step.why
+    mine = here.connect()
+    plan = rollback.plan_rollback(mine, step.parameters["to_version"])
+    assert rollback.run_rollback(mine, plan, approve(mine, plan)).serving == "1"

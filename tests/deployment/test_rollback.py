@@ -649,3 +649,78 @@ def test_rollback_that_is_denied_does_not_wait(quick: Bring) -> None:
     with no_backoff():
         here.ask("chaos", kind="throttled", operation="UpdateAlias", times=3)
         assert rollback.run_rollback(mine, plan, approve(mine, plan), gone).serving == "1"
+
+
+# From a stable version that fails later, and to a version that does not exist
+
+
+def rolled_back_once(quick: Bring) -> Situation:
+    """v3 was rolled back to v2, and v1 served before: what the engine leaves."""
+    here = quick()
+    publish(here, "2.0.0")
+    publish(here, "3.0.0")
+    put(here, "3", replace(RECORD, stable_version="2", new_version="3", fallback_version="1"))
+    assert roll_back(here).serving == "2"
+    return here
+
+
+def test_failing_stable_goes_to_the_version_before_it(quick: Bring) -> None:
+    """Hours after a rollback the version that was returned to fails: the same command goes to the one before."""
+    here = rolled_back_once(quick)
+    mine = here.connect()
+    soon = rollback.plan_rollback(mine)
+    assert soon.title == "v2 already serves alone" and "v1" in soon.reasons[-1] and "to_version" in soon.reasons[-1]
+    here.ask("advance", seconds=2 * 3600)
+    plan = rollback.plan_rollback(mine)
+    assert (plan.destination, plan.away_from) == ("1", ("2",))
+    done = rollback.run_rollback(mine, plan, approve(mine, plan))
+    assert (done.serving, done.already) == ("1", False) and served(here) == ("1", {})
+    assert set(record(here).rejected_versions) == {"2", "3"}
+    # There is no version before v1: it says so, and does not go back to a bad one.
+    here.ask("advance", seconds=2 * 3600)
+    with pytest.raises(Refused, match="no-rollback-target"):
+        rollback.plan_rollback(mine)
+
+
+def test_further_back_at_once_by_its_name(quick: Bring) -> None:
+    """Right after a rollback the plan names the version before; naming it works."""
+    here = rolled_back_once(quick)
+    assert roll_back(here, "1").serving == "1"
+
+
+@pytest.mark.parametrize("stage", ["proved", "rolled-back"])
+def test_deleted_target_is_told_as_deleted(quick: Bring, stage: str) -> None:
+    """A clean-up deleted the version to return to: the refusal says so, and names those that exist; one of them works."""
+    here = quick()
+    for label in ("2.0.0", "3.0.0", "4.0.0"):
+        publish(here, label)
+    old = replace(RECORD, stable_version="3", new_version="4", fallback_version="2", stage=stage)
+    put(here, "4" if stage == "proved" else "3", old)
+    here.ask("advance", seconds=3600)
+    gone = "3" if stage == "proved" else "2"
+    here.client("lambda").delete_function(FunctionName=here.function, Qualifier=gone)
+    with pytest.raises(Refused, match="no-rollback-target") as refused:
+        roll_back(here)
+    assert f"v{gone} of" in refused.value.what and "was deleted" in refused.value.what
+    assert "account" not in refused.value.next
+    named = refused.value.next.partition("(parameter to_version): ")[2].partition(";")[0]
+    assert gone not in named and "1" in named
+    assert roll_back(here, "1").serving == "1"
+
+
+def test_version_that_never_was(quick: Bring) -> None:
+    """A number that nobody published is wrong input, with those that exist."""
+    here = quick()
+    publish(here, "2.0.0")
+    with pytest.raises(InvalidInput, match="version-missing") as wrong:
+        roll_back(here, "77")
+    assert "v2" in wrong.value.next
+
+
+def test_from_latest_to_a_version(quick: Bring) -> None:
+    """An alias on $LATEST is pointed to a version by its number; $LATEST is not marked bad."""
+    here = quick()
+    here.client("lambda").update_alias(FunctionName=here.function, Name="live", FunctionVersion="$LATEST")
+    done = roll_back(here, "1")
+    assert done.serving == "1" and served(here) == ("1", {})
+    assert record(here).rejected_versions == ()
