@@ -65,7 +65,7 @@ REFUSALS = (
         says=r"same execution role",
         reference="roles-differ",
         next="Lambda splits no alias between versions with different execution roles. Give $LATEST the role of the "
-        "version that serves and deploy again, or deploy with strategies/all_at_once.",
+        "version that serves, and deploy again.",
     ),
     Refusal(
         service="lambda",

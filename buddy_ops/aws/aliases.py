@@ -249,7 +249,7 @@ class Alias:
 
     def __str__(self) -> str:
         # An alias of another tool may serve $LATEST, alone.
-        primary = f"v{self.primary}" if self.primary.isdecimal() else self.primary
+        primary = versions.label(self.primary)
         if self.additional is None:
             return f"100 % {primary}"
         if self.weight >= 1.0:

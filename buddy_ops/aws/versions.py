@@ -100,6 +100,11 @@ class Version:
         )
 
 
+def label(number: str) -> str:
+    """A version as operators read it: 'v7', or '$LATEST'."""
+    return f"v{number}" if number.isdecimal() else number
+
+
 def read_version(target: Target, number: str = LATEST) -> Version:
     """A version's configuration, or that of $LATEST. AWS: lambda:GetFunctionConfiguration, reads only.
 

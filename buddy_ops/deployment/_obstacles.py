@@ -57,7 +57,7 @@ def require_published(target: Target, alias: Alias | None) -> None:
 
 
 def require_able_to_share(target: Target, stable: Version, new: Version) -> None:
-    """Refuse to split traffic between versions that Lambda does not serve from one alias.
+    """Refuse a rollout between versions that Lambda does not serve from one alias: every strategy splits its traffic.
 
     Args:
         new: the version, or $LATEST as it will be published.
@@ -69,15 +69,15 @@ def require_able_to_share(target: Target, stable: Version, new: Version) -> None
         if new.settings[name] == stable.settings[name]:
             continue
         whose = LATEST if new.number == LATEST else f"v{new.number}"
-        cure = "deploy a build with the configuration of the version that serves"
+        cure = "Deploy a build with the configuration of the version that serves"
         if new.number == LATEST:
-            cure = f"set {name} of {target.settings.function} to {_shown(stable, name)} and deploy again"
+            cure = f"Set {name} of {target.settings.function} to {_shown(stable, name)} and deploy again"
         raise Refused(
             "roles-differ",
             f"{whose} has another {name} than v{stable.number}, which serves: {_shown(new, name)} instead of "
             f"{_shown(stable, name)}. Lambda splits the traffic of an alias only between versions with the same one.",
-            next=f"To shift traffic in stages, {cure}. If the change is intended, deploy with strategies/all_at_once: "
-            "it splits no traffic.",
+            next=f"{cure}. If the change is intended, publish the build yourself (aws lambda update-function-code "
+            "--publish), and route all traffic to that version with rollback/immediate (to_version): it splits none.",
         )
 
 

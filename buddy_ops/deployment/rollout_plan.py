@@ -124,7 +124,7 @@ def plan_rollout(
     override = rules_.parse_break_glass(break_glass or {})
     alias = aliases.read_alias(target)
     _obstacles.require_published(target, alias)
-    change = _requested_change(target, alias, artifact, variables=variables, splits=strategy == "canary")
+    change = _requested_change(target, alias, artifact, variables)
     resumes = own_open_rollout(target, alias, change.known)
     # A switch at once would skip the verdict of the split that is in progress.
     if resumes is not None and resumes.shifting and strategy != "canary":
@@ -237,13 +237,9 @@ def _checklist_results(
 
 
 def _requested_change(
-    target: Target, alias: Alias | None, artifact: str, *, variables: Mapping[str, str | None] | None, splits: bool
+    target: Target, alias: Alias | None, artifact: str, variables: Mapping[str, str | None] | None
 ) -> RequestedChange:
-    """What is deployed, once it is known that it can be.
-
-    Args:
-        splits: whether traffic is split between the version that serves and the new one.
-    """
+    """What is deployed, once it is known that it can be."""
     archive = project.read_artifact(artifact) if artifact or variables is None else b""
     published = {version.number: version for version in versions.list_versions(target)}
     latest = versions.read_version(target)
@@ -258,7 +254,7 @@ def _requested_change(
         change = replace(change, archive=archive)
     stable = published.get(alias.primary) if alias else None
     new = published.get(change.known, latest)
-    if stable is not None and splits and change.known != stable.number:
+    if stable is not None and change.known != stable.number:
         _obstacles.require_able_to_share(target, stable, new)
     if change.known:
         return change

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from buddy_ops.aws.aliases import Alias
 from buddy_ops.aws.session import Target
+from buddy_ops.aws.versions import label
 from buddy_ops.core.errors import AwsFailed
 from buddy_ops.core.text import floor_minute, parse_utc
 from buddy_ops.health import logs, metrics
@@ -55,7 +56,7 @@ def name_version(version: str) -> str:
     """A version as operators read it: 'v2', '$LATEST' or 'unknown version'."""
     if version == UNKNOWN_VERSION:
         return "unknown version"
-    return f"v{version}" if version.isdecimal() else version
+    return label(version)
 
 
 def version_order(version: str) -> int:

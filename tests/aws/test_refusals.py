@@ -27,7 +27,7 @@ CAUSES = [
     ("lambda:publish_version", "CodeStorageExceededException", "Code storage limit exceeded.",
      "code-storage-full", AwsFailed, "operations/clean_up_versions"),
     ("lambda:update_alias", INVALID, "Specified versions must be associated with the same execution role",
-     "roles-differ", AwsFailed, "strategies/all_at_once"),
+     "roles-differ", AwsFailed, "the role of the version that serves"),
     ("lambda:update_alias", INVALID, "$LATEST is not supported for an alias pointing to more than 1 version",
      "alias-on-latest", AwsFailed, "Publish $LATEST"),
     ("lambda:publish_version", INVALID, "CodeSHA256 (aaaa) is different from current CodeSHA256 in $LATEST (bbbb). Please "
