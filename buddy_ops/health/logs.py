@@ -52,7 +52,8 @@ class ColdStarts:
 
     def __str__(self) -> str:
         init = "" if self.p95_init_ms is None else f", p95 init {self.p95_init_ms / 1000:.1f} s"
-        return f"{versions.label(self.version)}: {count(self.cold, 'cold start')} in {count(self.invocations, 'invocation')}{init}"
+        name = versions.label(self.version)
+        return f"{name}: {count(self.cold, 'cold start')} in {count(self.invocations, 'invocation')}{init}"
 
 
 @dataclass(frozen=True)
