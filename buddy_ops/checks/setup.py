@@ -261,12 +261,11 @@ def _log_group(context: CheckContext) -> Finding:
                 f"{name} has the class DELIVERY: it cannot be searched, so cold starts are unknown",
                 "Set another log group in the function's LoggingConfig.",
             )
-    silent = [number for number, config in configs.items() if not config.reports]
+    silent = [logs.describe_version(number) for number, config in configs.items() if not config.reports]
     if silent:
-        versions = text.join_words("$LATEST" if number == LATEST else f"v{number}" for number in silent)
         return warning(
-            f"{versions}: no reports of successful requests in the JSON log (SystemLogLevel WARN), so cold starts and "
-            "the durations of smoke tests are unknown",
+            f"{text.join_words(silent)}: no reports of successful requests in the JSON log (SystemLogLevel WARN), so "
+            "cold starts and the durations of smoke tests are unknown",
             "Set SystemLogLevel in the function's LoggingConfig to INFO, and publish.",
         )
     formats = {config.group: " (JSON)" if config.is_json else "" for config in configs.values()}

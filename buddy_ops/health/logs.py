@@ -73,18 +73,21 @@ class ColdStartsReading:
 
 
 def served_versions(target: Target) -> tuple[str, ...]:
-    """The versions that the alias serves, and those of its record, newest first. AWS: lambda:GetAlias, reads only.
+    """The versions that the alias serves, and those of its record, newest first; without any, $LATEST.
+
+    AWS: lambda:GetAlias, reads only.
 
     Raises:
         InvalidInput: ``function-missing``.
     """
     alias = aliases.read_alias(target)
     if alias is None:
-        return ()
+        return (versions.LATEST,)
     found = set(alias.serving)
     if alias.rollout is not None:
         found |= {alias.rollout.stable_version, alias.rollout.new_version}
-    return tuple(sorted(filter(str.isdecimal, found), key=int, reverse=True))
+    published = sorted(filter(str.isdecimal, found), key=int, reverse=True)
+    return tuple(published) or (versions.LATEST,)
 
 
 def read_log_configs(target: Target, numbers: Collection[str]) -> dict[str, LogConfig]:
@@ -100,6 +103,11 @@ def read_log_configs(target: Target, numbers: Collection[str]) -> dict[str, LogC
             # A version that was deleted, or that the role may not read: its log may well be where logs usually are.
             configs[number] = LogConfig(default_group(target.settings.function))
     return configs
+
+
+def describe_version(number: str) -> str:
+    """A version as operators read it: 'v7', or '$LATEST'."""
+    return number if number == versions.LATEST else f"v{number}"
 
 
 def query_log(
@@ -172,12 +180,11 @@ def read_cold_starts(target: Target, since: datetime, until: datetime) -> tuple[
         AwsFailed: ``reports-not-logged``: a version logs no report of most requests; and as ``query_log``.
     """
     configs = read_log_configs(target, served_versions(target))
-    silent = sorted((number for number, config in configs.items() if not config.reports), key=int)
+    silent = [describe_version(number) for number, config in configs.items() if not config.reports]
     if silent:
         raise AwsFailed(
             "reports-not-logged",
-            f"The log of {join_words(f'v{number}' for number in silent)} has no reports of successful requests "
-            "(SystemLogLevel WARN).",
+            f"The log of {join_words(silent)} has no reports of successful requests (SystemLogLevel WARN).",
             next="Set SystemLogLevel in the function's LoggingConfig to INFO. It holds from the next version on.",
             code="reports-not-logged",
         )

@@ -165,6 +165,20 @@ def test_group_that_does_not_exist_yet_hides_no_other(situation: Bring) -> None:
     assert logs.read_log_configs(target, ["7"]) == {"7": LogConfig(usual)}
 
 
+def test_log_of_latest_is_read_where_no_version_serves(situation: Bring) -> None:
+    """Without an alias, and with one that points at $LATEST, the log is the one that $LATEST writes."""
+    here = situation("first_deployment", log_group=GROUP, log_format="JSON", requests_per_minute=0)
+    target = here.connect()
+    assert logs.served_versions(target) == ("$LATEST",)
+    here.client("lambda").create_alias(FunctionName=here.function, Name="live", FunctionVersion="$LATEST")
+    assert logs.served_versions(target) == ("$LATEST",)
+    here.client("lambda").invoke(FunctionName=here.function, Payload=b'{"request": {"type": "LaunchRequest"}}')
+    here.ask("advance", seconds=60)
+    now = target.clock.now()
+    (found,) = logs.read_cold_starts(target, now - timedelta(minutes=5), now)
+    assert (found.version, found.invocations, found.cold) == ("$LATEST", 1, 1)
+
+
 def test_role_may_read_the_functions_own_log_group(situation: Bring) -> None:
     """The doctor compares the caller with the template's grant for another log group than the usual one."""
     here = situation("good", history_minutes=0, log_group=GROUP)
