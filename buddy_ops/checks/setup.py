@@ -30,7 +30,7 @@ from buddy_ops.checks.findings import (
 )
 from buddy_ops.core import text
 from buddy_ops.core.errors import AwsFailed, InvalidInput, NotFound
-from buddy_ops.health import logs
+from buddy_ops.health import callers, logs
 
 if TYPE_CHECKING:
     from types_boto3_cloudwatch.type_defs import DimensionFilterTypeDef
@@ -48,7 +48,7 @@ def run_doctor(target: Target, role: Role) -> Iterator[Finding]:
     Args:
         role: whose list of permissions the caller is compared with.
 
-    AWS: sts:GetCallerIdentity, lambda:GetFunctionConfiguration, GetAlias, ssm:GetParametersByPath,
+    AWS: sts:GetCallerIdentity, lambda:GetFunctionConfiguration, GetAlias, GetPolicy, cloudwatch:GetMetricData, ssm:GetParametersByPath,
     cloudwatch:DescribeAlarms, ListMetrics, logs:DescribeLogGroups, iam:GetRole, SimulatePrincipalPolicy,
     s3:GetBucketObjectLockConfiguration, ssm:GetParameter, reads only.
     """
@@ -230,6 +230,16 @@ def _is_published(target: Target, namespace: str, name: str) -> bool:
     return bool(answer["Metrics"])
 
 
+def _callers(context: CheckContext) -> Finding:
+    """Whether requests reach the alias, which is all that a rollout moves."""
+    if context.alias is None:
+        return ok("nothing is deployed yet")
+    signs = callers.callers_past_alias(context.target)
+    if signs:
+        return warning(" ".join(signs), callers.remedy(context.target))
+    return ok(f"every request of the last 24 h called {context.target.resource}")
+
+
 def _alarms(context: CheckContext) -> Finding:
     finding = alarm_states(context)
     # An alarm concerns the version that is live: the setup is complete.
@@ -325,6 +335,7 @@ CHECKS = (
     Check("permissions", _permissions),
     Check("failsafe role", _failsafe_role),
     Check("dead-letter queue", _dead_letters),
+    Check("callers", _callers),
     Check("failure metrics", _failure_metrics, runbook="operations/monitor"),
     Check("alarms", _alarms, runbook="operations/alarms"),
     Check("log group", _log_group),

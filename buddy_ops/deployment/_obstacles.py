@@ -13,6 +13,7 @@ from buddy_ops.aws.aliases import Alias
 from buddy_ops.aws.session import Target
 from buddy_ops.aws.versions import LATEST, Version
 from buddy_ops.core.errors import AwsFailed, Refused
+from buddy_ops.health import callers
 
 MEGABYTE = 1024 * 1024
 ZIP_LIMIT = 50 * MEGABYTE
@@ -156,6 +157,22 @@ def describe_failsafe_name(target: Target) -> Iterator[str]:
             f"{failsafe.NAME_LIMIT} characters of a schedule's name. The roles of infrastructure.yaml do not cover "
             f"this name: allow scheduler:*Schedule on {pattern}."
         )
+
+
+def describe_callers(target: Target) -> Iterator[str]:
+    """A sentence for each sign that callers do not use the alias: a share on it does not protect them.
+
+    AWS: cloudwatch:GetMetricData, lambda:GetPolicy, reads only.
+    """
+    try:
+        signs = callers.callers_past_alias(target)
+    except AwsFailed as failure:
+        yield f"Warning: whether callers use the alias is unknown. {failure.what}"
+        return
+    for sign in signs:
+        yield f"Warning: {sign}"
+    if signs:
+        yield callers.remedy(target)
 
 
 def _read_limits(target: Target) -> _Limits:

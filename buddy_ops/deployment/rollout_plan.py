@@ -113,6 +113,7 @@ def plan_rollout(
         break_glass: who overrides the environment's rules, and why; one person's approval suffices then.
 
     AWS: lambda:GetAlias, GetFunctionConfiguration, ListVersionsByFunction, GetAccountSettings,
+    GetPolicy, cloudwatch:GetMetricData,
     ssm:GetParametersByPath, cloudwatch:DescribeAlarms, reads only.
 
     Raises:
@@ -461,6 +462,8 @@ class _Draft:
             yield f"{tests} must pass before the new version receives traffic."
         if self.alias and self.alias.rollout and self.change.known in self.alias.rollout.rejected_versions:
             yield f"Warning: this build was rolled back before (as v{self.change.known})."
+        if self.stable and self.resumes is None and not self.live:
+            yield from _obstacles.describe_callers(self.target)
         # Alarms are shown and refuse nothing: this build may be what ends them.
         try:
             firing = alarms.alarms_in_alarm(self.target)

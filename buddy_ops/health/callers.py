@@ -1,0 +1,106 @@
+"""Whether callers use the alias: requests that call the function without it reach no version that a rollout protects."""
+
+import json
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+from buddy_ops.aws.session import Target
+from buddy_ops.core.errors import AwsFailed, NotFound
+from buddy_ops.core.text import count, percent
+
+if TYPE_CHECKING:
+    from types_boto3_cloudwatch.type_defs import DimensionTypeDef, MetricDataQueryTypeDef
+
+DAY = timedelta(hours=24)
+PERIOD_S = 300
+
+FEW = 10
+"""So many requests past the alias, smoke tests and people's own, are no sign."""
+
+SHARE = 0.02
+"""Nor is a share below this: the two metrics are published at different times."""
+
+
+def callers_past_alias(target: Target) -> list[str]:
+    """What shows that callers do not use the alias, a sentence each; none: nothing does.
+
+    AWS: cloudwatch:GetMetricData, lambda:GetPolicy, reads only.
+
+    Raises:
+        AwsFailed: neither could be read.
+    """
+    found = []
+    total, by_alias = _requests(target)
+    past = total - by_alias
+    if past > FEW and past > SHARE * total:
+        found.append(
+            f"{count(round(past), 'request')} of {round(total):,} in the last 24 h ({percent(past / total)}) did not call "
+            f"{target.resource}: they reach $LATEST, or another alias or version. A share on the alias does not protect them."
+        )
+    principals = _invokers(target, "") - _invokers(target, target.settings.alias)
+    if principals:
+        found.append(
+            f"The function's resource policy lets {', '.join(sorted(principals))} call it without the alias, and the "
+            f"alias's own policy does not."
+        )
+    return found
+
+
+def remedy(target: Target) -> str:
+    """What to do about them."""
+    return (
+        f"Let every caller use the ARN that ends in :{target.settings.alias} (for Alexa: the skill's endpoint), and give the "
+        f"permission to the alias (aws lambda add-permission --qualifier {target.settings.alias})."
+    )
+
+
+def _requests(target: Target) -> tuple[float, float]:
+    """The function's requests of the last day, and those that called the alias."""
+    function: DimensionTypeDef = {"Name": "FunctionName", "Value": target.settings.function}
+    resource: DimensionTypeDef = {"Name": "Resource", "Value": target.resource}
+    queries: list[MetricDataQueryTypeDef] = [
+        {
+            "Id": name,
+            "MetricStat": {
+                "Metric": {"Namespace": "AWS/Lambda", "MetricName": "Invocations", "Dimensions": dimensions},
+                "Period": PERIOD_S,
+                "Stat": "Sum",
+            },
+        }
+        for name, dimensions in (("function", [function]), ("alias", [function, resource]))
+    ]
+    # What CloudWatch has not published yet is missing in one metric and not in the other.
+    until = target.clock.now() - timedelta(seconds=target.settings.health.late_data_s + PERIOD_S)
+    pages = target.client("cloudwatch").get_paginator("get_metric_data")
+    sums = {"function": 0.0, "alias": 0.0}
+    for page in pages.paginate(MetricDataQueries=queries, StartTime=until - DAY, EndTime=until):
+        for result in page["MetricDataResults"]:
+            sums[result["Id"]] += sum(result["Values"])
+    return sums["function"], sums["alias"]
+
+
+def _invokers(target: Target, alias: str) -> set[str]:
+    """Who may call the function, or its alias, by the resource policy."""
+    client = target.client("lambda")
+    function = target.settings.function
+    try:
+        if alias:
+            text = client.get_policy(FunctionName=function, Qualifier=alias)["Policy"]
+        else:
+            text = client.get_policy(FunctionName=function)["Policy"]
+        statements = json.loads(text)["Statement"]
+    except NotFound:
+        return set()
+    except (ValueError, KeyError, TypeError) as error:
+        raise AwsFailed(
+            "aws-refused",
+            f"The resource policy of {function} could not be read ({error}).",
+            next="Read it.",
+            code="malformed",
+        ) from None
+    found = set()
+    for statement in statements:
+        principal = statement.get("Principal", "*")
+        if statement.get("Effect") == "Allow" and "Invoke" in str(statement.get("Action", "")):
+            found.add(principal if isinstance(principal, str) else str(next(iter(principal.values()), "*")))
+    return found
