@@ -48,9 +48,9 @@ def run_doctor(target: Target, role: Role) -> Iterator[Finding]:
     Args:
         role: whose list of permissions the caller is compared with.
 
-    AWS: sts:GetCallerIdentity, lambda:GetFunctionConfiguration, GetAlias, GetPolicy, cloudwatch:GetMetricData, ssm:GetParametersByPath,
-    cloudwatch:DescribeAlarms, ListMetrics, logs:DescribeLogGroups, iam:GetRole, SimulatePrincipalPolicy,
-    s3:GetBucketObjectLockConfiguration, ssm:GetParameter, reads only.
+    AWS: sts:GetCallerIdentity, lambda:GetFunctionConfiguration, GetAlias, GetPolicy, ssm:GetParametersByPath,
+    cloudwatch:DescribeAlarms, GetMetricData, ListMetrics, logs:DescribeLogGroups, iam:GetRole,
+    SimulatePrincipalPolicy, s3:GetBucketObjectLockConfiguration, ssm:GetParameter, reads only.
     """
     yield from check_setup(CheckContext(target, role))
 

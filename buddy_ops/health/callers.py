@@ -1,4 +1,4 @@
-"""Whether callers use the alias: requests that call the function without it reach no version that a rollout protects."""
+"""Whether callers use the alias: a rollout protects no request that calls the function without it."""
 
 import json
 from datetime import timedelta
@@ -34,8 +34,9 @@ def callers_past_alias(target: Target) -> list[str]:
     past = total - by_alias
     if past > FEW and past > SHARE * total:
         found.append(
-            f"{count(round(past), 'request')} of {round(total):,} in the last 24 h ({percent(past / total)}) did not call "
-            f"{target.resource}: they reach $LATEST, or another alias or version. A share on the alias does not protect them."
+            f"{count(round(past), 'request')} of {round(total):,} in the last 24 h ({percent(past / total)}) did not "
+            f"call {target.resource}: they reach $LATEST, or another alias or version. A share on the alias does not "
+            "protect them."
         )
     principals = _invokers(target, "") - _invokers(target, target.settings.alias)
     if principals:
@@ -49,8 +50,8 @@ def callers_past_alias(target: Target) -> list[str]:
 def remedy(target: Target) -> str:
     """What to do about them."""
     return (
-        f"Let every caller use the ARN that ends in :{target.settings.alias} (for Alexa: the skill's endpoint), and give the "
-        f"permission to the alias (aws lambda add-permission --qualifier {target.settings.alias})."
+        f"Let every caller use the ARN that ends in :{target.settings.alias} (for Alexa: the skill's endpoint), and "
+        f"give the permission to the alias (aws lambda add-permission --qualifier {target.settings.alias})."
     )
 
 
@@ -75,7 +76,7 @@ def _requests(target: Target) -> tuple[float, float]:
     sums = {"function": 0.0, "alias": 0.0}
     for page in pages.paginate(MetricDataQueries=queries, StartTime=until - DAY, EndTime=until):
         for result in page["MetricDataResults"]:
-            sums[result["Id"]] += sum(result["Values"])
+            sums[result["Id"]] = sums.get(result["Id"], 0.0) + sum(result["Values"])
     return sums["function"], sums["alias"]
 
 
@@ -95,7 +96,7 @@ def _invokers(target: Target, alias: str) -> set[str]:
         raise AwsFailed(
             "aws-refused",
             f"The resource policy of {function} could not be read ({error}).",
-            next="Read it.",
+            next="Check it in the Lambda console.",
             code="malformed",
         ) from None
     found = set()
