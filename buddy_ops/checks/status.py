@@ -39,7 +39,6 @@ from buddy_ops.core import text
 from buddy_ops.core.errors import BuddyError
 from buddy_ops.deployment.rollback import version_before
 from buddy_ops.health import logs
-from buddy_ops.health.serving import name_version
 
 WINDOW = timedelta(minutes=15)
 """How much of the latest traffic is checked."""
@@ -220,9 +219,10 @@ def _latency(context: CheckContext) -> Finding:
     # The last minute with requests: without any, there is no percentile.
     latest = [row.p99_ms for row in context.traffic(WINDOW).rows if row.p99_ms][-1:]
     p99 = [
-        f"{name_version(version)} {text.duration(ms / 1000)}"
+        f"v{version} {text.duration(by_version[version] / 1000)}"
         for by_version in latest
-        for version, ms in by_version.items()
+        for version in context.deployed.serving
+        if version in by_version
     ]
     return replace(finding, message=finding.message + _listing(". Latest p99: ", p99))
 

@@ -344,10 +344,11 @@ def _destination(target: Target, alias: Alias) -> str:
                 return version
         if record.rejected_versions:
             marked = f" Marked bad: {join_words(f'v{version}' for version in record.rejected_versions)}."
+    named = _list_versions(target, alias)
     raise Refused(
         "no-rollback-target",
         f"{target.resource} serves {alias}, and no earlier version is known to return to.{marked}",
-        next="Name a version (parameter to_version), or roll forward with strategies/canary.",
+        next=f"Name a version (parameter to_version){named}, or roll forward with strategies/canary.",
     )
 
 
@@ -373,6 +374,20 @@ def _further_back(alias: Alias, destination: str) -> list[str]:
     if not before or destination != alias.primary:
         return []
     return [f"If v{alias.primary} fails, too: name the version before it (to_version), v{before}."]
+
+
+def _list_versions(target: Target, alias: Alias) -> str:
+    """The newest versions that a person can name, in words: those that exist and are not marked bad.
+
+    AWS: lambda:ListVersionsByFunction, reads only. A failure leaves the list out: the error matters more.
+    """
+    marked = alias.rollout.rejected_versions if alias.rollout is not None else ()
+    try:
+        published = versions.list_versions(target)
+    except BuddyError:
+        return ""
+    good = [f"v{version.number}" for version in published if version.number not in (*alias.serving, *marked)]
+    return f": {join_words(good[-NAMED:], 'or')}" if good else ""
 
 
 def _require_schema(target: Target, alias: Alias, destination: str) -> None:

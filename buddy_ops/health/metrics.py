@@ -473,7 +473,7 @@ def _row(minute: _PublishedMinute, versions: Sequence[str], serving: str | None)
     own += Counts(throttles=minute.seen("throttles", WHOLE_ALIAS))
     if owner in counts or own.seen:
         counts[owner] = own
-        if minute.value("p99", sources.get(owner, WHOLE_ALIAS)) is None:
+        if owner not in sources or minute.value("p99", sources[owner]) is None:
             sources[owner] = WHOLE_ALIAS
     # The alias as a whole is the witness for a version of which nothing is published.
     known = sum(each.requests for each in counts.values())

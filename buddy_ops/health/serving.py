@@ -72,12 +72,9 @@ def last_switch(alias: Alias) -> datetime | None:
     record = alias.rollout
     if record is None or record.shifting:
         return None
-    if record.stage in ROLLED_BACK:
-        # A person may have rolled back to any version by its name.
-        moved = alias.additional is None and alias.primary != record.new_version
-    else:
-        moved = alias.share(record.new_version) >= 1.0
-    return parse_utc(record.since) if moved else None
+    # After a rollback to a version that a person named, or a move by another tool, the time is not known.
+    left = record.stable_version if record.stage in ROLLED_BACK else record.new_version
+    return parse_utc(record.since) if alias.share(left) >= 1.0 else None
 
 
 def primary_at(alias: Alias | None, minute: datetime) -> str | None:

@@ -198,7 +198,10 @@ class RolloutChart:
         # A Figure of its own: pyplot's global state is not safe in callbacks and threads.
         figure = Figure(figsize=(10, 7.6), dpi=90)
         FigureCanvasAgg(figure)
-        figure.subplots_adjust(left=0.08, right=0.98, top=0.83, bottom=0.07, hspace=0.16)
+        caption = _wrap(self.caption)
+        # Below the last line of the caption, there is room for the marks of the stages.
+        top = min(0.83, 0.90 - 0.021 * len(caption.splitlines()))
+        figure.subplots_adjust(left=0.08, right=0.98, top=top, bottom=0.07, hspace=0.16)
         heights = [3, 3, 2] if self.scores else [3, 3]
         panels = figure.subplots(len(heights), 1, sharex=True, height_ratios=heights)
         rows = self.rows
@@ -216,7 +219,7 @@ class RolloutChart:
             axes.set_axisbelow(True)
         _label_times(panels[-1])
         figure.text(0.08, 0.965, self._title, fontsize=12, fontweight="bold", va="center")
-        figure.text(0.08, 0.942, _wrap(self.caption), fontsize=9, va="top", linespacing=1.35)
+        figure.text(0.08, 0.942, caption, fontsize=9, va="top", linespacing=1.35)
         file = io.BytesIO()
         figure.savefig(file, format="png")
         return file.getvalue()
@@ -270,9 +273,9 @@ class RolloutChart:
             return ()
         stable, new = self.versions
         lines = [(stable, STABLE, "o-"), (new, NEW, "s--")][: len({stable, new})]
-        if UNKNOWN_VERSION not in self.versions and any(UNKNOWN_VERSION in row.counts for row in rows):
+        if any(UNKNOWN_VERSION in row.counts for row in rows):
             lines.append((UNKNOWN_VERSION, MUTED, "^:"))
-        return lines
+        return [line for line in lines if line[0] != UNKNOWN_VERSION or line[1] == MUTED]
 
     def _mark_events(self, axes: "Axes", labelled: bool) -> None:
         """A line for each event, and one where each stage began, with its traffic weight above the upper panel."""
@@ -393,5 +396,5 @@ def _label_times(axes: "Axes") -> None:
     axes.xaxis.set_major_locator(AutoDateLocator(tz=UTC))
     axes.xaxis.set_major_formatter(FuncFormatter(label))
     names = f"UTC\n{local:%Z}" if with_local else "UTC"
-    place: dict[str, Any] = {"xycoords": "axes fraction", "xytext": (-8, -8), "textcoords": "offset points"}
+    place: dict[str, Any] = {"xycoords": "axes fraction", "xytext": (-26, -8), "textcoords": "offset points"}
     axes.annotate(names, (0, 0), ha="right", va="top", fontsize=9, color=MUTED, **place)

@@ -724,3 +724,14 @@ def test_from_latest_to_a_version(quick: Bring) -> None:
     done = roll_back(here, "1")
     assert done.serving == "1" and served(here) == ("1", {})
     assert record(here).rejected_versions == ()
+
+
+def test_without_a_record_the_refusal_names_the_versions_that_exist(situation: Bring) -> None:
+    """Another tool moved the alias: which version is good, nobody knows, but the ones to choose from are listed."""
+    here = situation("good", history_minutes=0, requests_per_minute=0)
+    here.ship_by_hand("errors_5_percent")
+    here.ship_by_hand("total_failure")
+    with pytest.raises(Refused, match="no-rollback-target") as refused:
+        rollback.plan_rollback(here.connect(quiet=True))
+    assert "(parameter to_version): v1 or v2, or roll forward" in refused.value.next
+    assert rollback.plan_rollback(here.connect(quiet=True), "1").destination == "1"

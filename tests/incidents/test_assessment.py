@@ -9,7 +9,7 @@ import pytest
 from buddy_ops.aws import checklist_store, freezes
 from buddy_ops.aws.session import Target
 from buddy_ops.core.errors import InvalidInput, Refused
-from buddy_ops.deployment import rollout
+from buddy_ops.deployment import rollback, rollout
 from buddy_ops.incidents import assessment, error_lines
 from buddy_ops.incidents.assessment import DecisionPlan
 from tests.conftest import Situation, abandon, approve
@@ -201,3 +201,17 @@ def test_what_cannot_be_read_is_told(situation: Bring) -> None:
     finally:
         here.ask("chaos")
     assert found.recommended == "roll back" and "the log could not be read" in " ".join(found.troubles)
+
+
+def test_after_a_rollback_each_version_has_its_own_failures(situation: Bring) -> None:
+    """What v2 failed at 100 % is not given to v1, which serves again."""
+    here = situation("good", history_minutes=30)
+    here.ship_by_hand("errors_5_percent")
+    here.ask("advance", seconds=600)
+    mine = here.connect("deployment_failure")
+    plan = rollback.plan_rollback(mine, "1")
+    rollback.run_rollback(mine, plan, approve(mine, plan))
+    here.ask("advance", seconds=420)
+    counts = assessment.assess_deployment(mine).counts
+    assert counts["2"].requests > 4_000 and counts["2"].errors > 0.03 * counts["2"].requests
+    assert counts["1"].requests > 1_000 and counts["1"].errors < 0.01 * counts["1"].requests

@@ -21,7 +21,7 @@ from buddy_ops.core import settings as settings_
 from buddy_ops.deployment.rollout import Observation, Outcome, Rollout
 from buddy_ops.health.evidence import RolloutEvidence
 from buddy_ops.health.judge import Counts, Judge, Minute
-from buddy_ops.health.metrics import MinuteRow
+from buddy_ops.health.metrics import UNKNOWN_VERSION, MinuteRow
 from buddy_ops.notebook import charts, live
 from buddy_ops.notebook.charts import RolloutChart, wilson_interval
 
@@ -153,6 +153,30 @@ def test_a_picture_is_a_small_file() -> None:
     rows = [row(START + n * MINUTE, Counts(300, n % 3), Counts(300, n % 5)) for n in range(1440)]
     picture.add(observation(START, 0.5, rows, judge))
     assert len(picture.png()) < 300_000
+
+
+def test_a_minute_without_data_is_a_gap() -> None:
+    """Neither silence nor a minute whose failures are unpublished is joined by a line, or drawn as 0."""
+    late = Counts(300, 0, unknown=frozenset({"errors"}))
+    own = [Counts(300, 3), Counts(300, 3), Counts(), late, Counts(300, 3)]
+    rows = [MinuteRow(START + n * MINUTE, {"41": counts}) for n, counts in enumerate(own)]
+    counted = [row for row in rows if charts._is_counted(row, "41")]
+    times, values = charts._with_gaps([charts._middle(row) for row in counted], [1.0] * len(counted))
+    assert [math.isnan(value) for value in values] == [False, False, True, False] and len(times) == 4
+
+
+def test_requests_of_an_unknown_version_have_a_line_of_their_own() -> None:
+    """They are drawn in no version's colour, and empty axes are not drawn at all."""
+    picture = RolloutChart(target())
+    picture.rows = [MinuteRow(START, {"41": Counts(300, 1), UNKNOWN_VERSION: Counts(40, 4)})]
+    picture.versions = charts._busiest_versions(picture.rows)
+    assert picture.versions == ("41", "41")
+    assert [(version, colour) for version, colour, _ in picture._lines(picture.rows)] == [
+        ("41", charts.STABLE), (UNKNOWN_VERSION, charts.MUTED),
+    ]  # fmt: skip
+    picture.rows = [MinuteRow(START, {"41": Counts()})]
+    picture.versions = charts._busiest_versions(picture.rows)
+    assert picture._repr_png_() is None
 
 
 def test_stages_are_marked_once_each() -> None:
