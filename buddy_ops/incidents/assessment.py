@@ -438,7 +438,7 @@ async def wait_for_recovery(
         await target.clock.wait(target.clock.now() + min(left, MINUTE))
     limit = target.settings.health.error_rate
     reading = serving.read_served(target, alias, since=since, until=until)
-    counted = metrics.totals(reading.rows, alias.serving)
+    counted = metrics.totals(reading.rows, [version for version in alias.serving if alias.share(version)])
     known = {version: own for version, own in counted.items() if own.requests}
     # A canary that still fails must not hide behind the many good requests of the stable version.
     worst = max(known, key=lambda version: known[version].errors / known[version].requests, default="")
