@@ -77,6 +77,8 @@ class Situation(situations.Situation):
         """A target without the environment's rules on when, by whom and after what; those have tests of their own."""
         free = {**project.read_settings(self.environment)[0], "policy": {}}
         free["rollout"]["smoke_tested"] = ["all_at_once", "blue_green"]
+        # What is watched once a version is healthy has tests of its own.
+        free["rollout"]["watch_after_proof_minutes"] = 0
         # The sandbox's time stands still for 20 s while a target that has waited once is at work: the thread's last one
         # is idle now. It is counted again as soon as it waits.
         if (last := getattr(LAST, "target", None)) is not None:

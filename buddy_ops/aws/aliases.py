@@ -54,11 +54,22 @@ JSON_KEYS = {
     "fallback_version": "prev",
     "closed_by_run": "by",
     "shares_percent": "pct",
+    "monitored_until": "until",
 }
 """The JSON keys of attributes that have another name there: the Description holds 256 characters."""
 
 ATTRIBUTES = {key: name for name, key in JSON_KEYS.items()}
-TEXTS = ("run", "stable_version", "new_version", "stage", "since", "fallback_version", "closed_by_run", "note")
+TEXTS = (
+    "run",
+    "stable_version",
+    "new_version",
+    "stage",
+    "since",
+    "fallback_version",
+    "closed_by_run",
+    "monitored_until",
+    "note",
+)
 
 
 @dataclass(frozen=True)
@@ -77,6 +88,7 @@ class RolloutState:
         fallback_version: where a rollback of ``stable_version`` itself goes; empty if unknown.
         probe: whether a probe stage came before the policy's stages.
         closed_by_run: the run that wrote this last, where it is not ``run``: a rollback.
+        monitored_until: a healthy version is monitored until then, ISO 8601 UTC; empty if it is not.
         note: the start of the Description that a person had written before.
         shares_percent: the new version's share in each stage so far, the present one last. Empty in records of earlier
             releases, and where the Description is full.
@@ -92,6 +104,7 @@ class RolloutState:
     fallback_version: str = ""
     probe: bool = False
     closed_by_run: str = ""
+    monitored_until: str = ""
     note: str = ""
     shares_percent: tuple[float, ...] = ()
 
@@ -117,6 +130,10 @@ class RolloutState:
     def shifting(self) -> bool:
         """Whether traffic is split: the stage is a number."""
         return self.stage.isascii() and self.stage.isdecimal()
+
+    def monitors_at(self, now: datetime) -> bool:
+        """Whether a healthy version is still to be monitored."""
+        return self.stage == "proved" and bool(self.monitored_until) and now < parse_utc(self.monitored_until)
 
     def with_rejected(self, version: str) -> "RolloutState":
         """The same record with one more version that is excluded as rollback target."""
@@ -151,6 +168,8 @@ def decode_rollout_state(description: str) -> RolloutState | None:
         fields["shares_percent"] = tuple(map(float, fields.get("shares_percent", ())))
         record = RolloutState(**fields)
         complete = record.run and record.new_version and record.stage
+        if record.monitored_until:
+            parse_utc(record.monitored_until)
         if not complete or datetime.fromisoformat(record.since).tzinfo is None:
             return None
     except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError):
@@ -320,6 +339,9 @@ def describe_in_sentences(target: Target, alias: Alias | None) -> tuple[str, ...
         since=time_of_day(parse_utc(record.since), target.clock.now()),
     )
     lines.append(status)
+    if record.monitors_at(target.clock.now()):
+        until = time_of_day(parse_utc(record.monitored_until), target.clock.now())
+        lines.append(f"It is monitored until {until}; it stays if that run is lost.")
     if alias.draining:
         lines.append(f"The remaining traffic of v{record.new_version} is shifted back in steps.")
     if record.rejected_versions:

@@ -79,6 +79,11 @@ class RolloutSettings(Model):
         default=10, description="Longest extension of a bake whose verdict is inconclusive, in minutes."
     )
     watch_minutes: Minutes = Field(default=60, description="Longest monitoring after 100 %, in minutes.")
+    watch_after_proof_minutes: Minutes = Field(
+        default=45,
+        description="Monitoring after the new version is shown to be healthy at 100 %, in minutes. It ends with "
+        "watch_minutes at the latest. 0: none.",
+    )
     external_minutes: Minutes = Field(
         default=60, description="Longest pause for a fault that affects both versions, in minutes."
     )

@@ -464,8 +464,9 @@ def still_allocating(alias: Alias) -> Refused:
 
 
 def _may_be_closed(target: Target, alias: Alias, record: RolloutState) -> bool:
-    """Whether a rollout ended with an inconclusive health check, and a later run may still monitor and close it."""
+    """Whether a later run may still monitor a version at 100 %: its health check was inconclusive, or goes on."""
     # A first deployment has no stable version: there is nothing to compare it with.
     age = target.clock.now() - datetime.fromisoformat(record.since)
-    inconclusive = record.stage == "unproven" and bool(record.stable_version)
-    return inconclusive and alias.primary == record.new_version and age < CLOSING_WINDOW
+    inconclusive = record.stage == "unproven" and bool(record.stable_version) and age < CLOSING_WINDOW
+    monitored = record.monitors_at(target.clock.now())
+    return (inconclusive or monitored) and alias.primary == record.new_version

@@ -1,12 +1,14 @@
 """Messages to the team about a rollout or a rollback. No rollout and no rollback waits for one, or fails with it."""
 
+from contextlib import closing
 from dataclasses import replace
 
 from buddy_ops.aws.notifications import DeliveryReport, announce
 from buddy_ops.aws.session import Target
 from buddy_ops.core.errors import BuddyError
+from buddy_ops.core.outcome import Outcome
 from buddy_ops.core.plan import Plan
-from buddy_ops.deployment.observation import Rollout
+from buddy_ops.deployment.observation import Order, Rollout
 from buddy_ops.deployment.rollout_plan import RolloutPlan
 
 
@@ -24,13 +26,36 @@ def announce_rollout(target: Target, plan: RolloutPlan, rollout: Rollout) -> Rol
         start += f" VIOLATES THE RULES: {'; '.join(plan.violations)}. {plan.break_glass}."
     failures = announce(target, start).failures
     try:
-        outcome = yield from rollout
+        outcome = yield from _announce_milestones(target, plan, rollout)
     except BuddyError as error:
         announce(target, f"{error.result} ({error.reference}): {plan.title}. {error.what} State: {error.now}")
         raise
     failures += announce(target, f"Ended: {plan.title}. {outcome}").failures
     # A channel that fails at the start and at the end is named once.
     return replace(outcome, reasons=(*outcome.reasons, *dict.fromkeys(failures)))
+
+
+def _announce_milestones(target: Target, plan: RolloutPlan, rollout: Rollout) -> Rollout:
+    """A rollout that is also announced when the version is healthy or the traffic back: its end comes minutes later."""
+    announced = ""
+    order: Order | None = None
+    with closing(rollout):
+        while True:
+            try:
+                seen = rollout.send(order)
+            except StopIteration as end:
+                outcome: Outcome = end.value
+                return outcome
+            # After the operator has seen it, and after the traffic has moved: no message delays these.
+            order = yield seen
+            milestone = ""
+            if seen.stage == "rolled-back" and not seen.weight:
+                milestone = f"ROLLED BACK: {plan.title}. The stable version receives 100 %. The result follows."
+            elif seen.monitored_until is not None:
+                milestone = f"HEALTHY: {plan.title}. It is monitored until {seen.monitored_until:%H:%M} UTC."
+            if milestone and milestone != announced:
+                announce(target, milestone)
+                announced = milestone
 
 
 def announce_rollback(target: Target, plan: Plan, result: object) -> DeliveryReport:

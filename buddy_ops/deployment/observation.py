@@ -45,6 +45,7 @@ class Observation:
         evidence: what the verdict rests on; None while no traffic is judged.
         bake_left_s: seconds until the bake is over, at least 0; None where nothing bakes.
         next_weight: the new version's share in the next stage, 0..1; None where there is none.
+        monitored_until: until when a healthy version is monitored, which stays if the run is lost; None before that.
     """
 
     at: datetime
@@ -57,6 +58,7 @@ class Observation:
     evidence: RolloutEvidence | None = None
     bake_left_s: float | None = None
     next_weight: float | None = None
+    monitored_until: datetime | None = None
 
 
 Polls = Generator[Observation, Order | StageOrder | None, T]
@@ -78,6 +80,7 @@ def observe(
     next_weight: float | None,
     says: str,
     bake_left_s: float | None = None,
+    monitored_until: datetime | None = None,
 ) -> Observation:
     """Journal a poll while traffic is judged. Its minutes are added when it is yielded: see ``show``."""
     now = target.clock.now()
@@ -95,6 +98,7 @@ def observe(
         evidence=evidence,
         bake_left_s=bake_left_s,
         next_weight=next_weight,
+        monitored_until=monitored_until,
     )
 
 

@@ -53,15 +53,24 @@ class Watching:
 
 
 @dataclass(frozen=True)
+class Healthy:
+    """The new version is shown to be healthy and stays, also if this run is lost. It is monitored until ``until``."""
+
+    until: datetime
+
+
+@dataclass(frozen=True)
 class Promoting:
     """A stage or the watch has passed: the next write follows.
 
     Attributes:
         seen: the poll that decided it.
+        ordered: whether a person decided it.
     """
 
-    passed: Baking | Watching
+    passed: Baking | Watching | Healthy
     seen: Observation
+    ordered: bool = False
 
 
 @dataclass(frozen=True)
@@ -86,7 +95,7 @@ class Ended:
     outcome: Outcome
 
 
-Step = Preparing | Baking | Watching | Promoting | RollingBack
+Step = Preparing | Baking | Watching | Healthy | Promoting | RollingBack
 State = Step | Ended
 
 ABORTED = RollingBack("aborted", ("A person aborted the rollout.",))
@@ -211,6 +220,8 @@ class _Run:
         seen: the last observation.
         unread_since: since when metrics or alias cannot be read.
         failing_since: since when the next write fails.
+        healthy: whether the new version was shown to be healthy, and is monitored on.
+        trouble: why metrics or alias could not be read at the last poll.
     """
 
     def __init__(self, target: Target, plan: RolloutPlan, approval: Approval, *, alias: Alias, began: datetime) -> None:
@@ -229,6 +240,8 @@ class _Run:
         self.seen: Observation | None = None
         self.unread_since: datetime | None = None
         self.failing_since: datetime | None = None
+        self.healthy = False
+        self.trouble = ""
 
     def to_end(self) -> Rollout:
         """Go from state to state."""
@@ -244,7 +257,11 @@ class _Run:
         except AliasMoved as moved:
             if self._is_out_of_custody(moved.alias):
                 delete_failsafes(self.target, self.traffic.run)
-            raise
+            if not (self.healthy and self.traffic.new in moved.alias.serving):
+                raise
+            # A later deployment or an edit takes nothing from a rollout that has succeeded.
+            ended = time_of_day(self.target.clock.now(), self.target.clock.now())
+            state = self._end("proved", f"Monitoring ended at {ended}. {moved.what}", stage="proved")
         except AwsFailed as failure:
             # An operator does not ask what one call changed, but what serves now.
             failure.now = self.traffic.describe()
@@ -263,7 +280,7 @@ class _Run:
                 return (yield from self._promote(state))
             case RollingBack():
                 return (yield from self._roll_back(state))
-            case Baking() | Watching():
+            case Baking() | Watching() | Healthy():
                 return (yield from self._poll())
 
     def _is_out_of_custody(self, alias: Alias) -> bool:
@@ -322,6 +339,9 @@ class _Run:
         """Go on with the rollout at its record's stage."""
         self._require_known_share(record)
         self.target.journal.append("resumed", run=record.run, stage=record.stage, of=f"v{self.traffic.new}")
+        if record.stage == "proved":
+            self.healthy = True
+            return self._state_of_alias()  # a healthy version stays: it needs no failsafe
         try:
             self.traffic.protect()
         except AwsFailed as failure:
@@ -405,16 +425,19 @@ class _Run:
     def _with_probe(self) -> tuple[float, ...]:
         return (self.settings.probe_percent / 100, *self.plan.stages)
 
-    def _state_of_alias(self) -> Baking | Watching:
-        if self.traffic.record.shifting:
-            return Baking(probe=self.traffic.record.probe and self.traffic.record.stage == "1")
+    def _state_of_alias(self) -> Baking | Watching | Healthy:
+        record = self.traffic.record
+        if record.shifting:
+            return Baking(probe=record.probe and record.stage == "1")
+        if record.stage == "proved":
+            return Healthy(parse_utc(record.monitored_until or record.since))
         return Watching()
 
     def _next_weight(self) -> float | None:
         """The new version's share in the next stage; None at 100 %. A run may resume with other stages."""
         return next((share for share in self.stages if share > self.traffic.weight), None)
 
-    def _shift_up(self) -> Baking | Watching:
+    def _shift_up(self) -> State:
         """Give the new version the next stage's share."""
         now = self.target.clock.now()
         weight = self._next_weight() or 1.0
@@ -427,7 +450,7 @@ class _Run:
         self.traffic.shift(AliasState(self.traffic.stable, self.traffic.new, weight, self._record(stage, weight, now)))
         return self._shifted()
 
-    def _shifted(self) -> Baking | Watching:
+    def _shifted(self) -> State:
         """The write took effect: from now on the stage bakes."""
         self.failing_since = None
         record = self.traffic.record
@@ -473,6 +496,10 @@ class _Run:
         try:
             if self.traffic.read() and self.traffic.record.open:
                 self._shifted()
+            if self.traffic.record.stage == "proved" and self.traffic.failsafe is not None:
+                # The answer to the write that says so was lost.
+                self._release()
+                self.healthy = True
             self.traffic.renew()
         except AwsFailed as failure:
             # The metrics get their turn: a verdict does not wait until the alias can be read.
@@ -483,7 +510,8 @@ class _Run:
             trouble = " ".join(filter(None, (trouble, delay)))
             delay = ""
         state = self._state_of_alias()
-        verdict = self.evidence.verdict(now, self._bake_s(state), final=isinstance(state, Watching))
+        self.trouble = trouble
+        verdict = self.evidence.verdict(now, self._bake_s(state), final=not isinstance(state, Baking))
         observation = self._observe(now, state, verdict, trouble=trouble, delay=delay)
         self.seen = observation
         following = self._decide(observation, state, verdict, trouble)
@@ -496,7 +524,7 @@ class _Run:
         self.paused = order == "hold" or (self.paused and order is None)
         # A person may shorten a bake, but not override a freeze.
         if order == "promote" and not self.frozen:
-            return Promoting(state, observation)
+            return Promoting(state, observation, ordered=True)
         return state
 
     def _read_freezes(self) -> None:
@@ -508,7 +536,7 @@ class _Run:
             # What cannot be read may be a freeze: no stage begins, and traffic stays where it is.
             self.frozen = f"Freezes could not be read ({failure.what})"
 
-    def _bake_s(self, state: Baking | Watching) -> float:
+    def _bake_s(self, state: Baking | Watching | Healthy) -> float:
         """How many seconds a stage bakes."""
         if self.plan.stages == (1.0,):
             # A switch at once is watched for the whole time, healthy or not.
@@ -518,30 +546,46 @@ class _Run:
         return 60.0 * self.settings.bake_minutes
 
     def _observe(
-        self, now: datetime, state: Baking | Watching, verdict: Verdict, *, trouble: str, delay: str
+        self, now: datetime, state: Baking | Watching | Healthy, verdict: Verdict, *, trouble: str, delay: str
     ) -> Observation:
         """A poll. ``trouble``: why nothing may begin; ``delay``: why judging takes longer than usual."""
         says = " ".join(filter(None, (*verdict.reasons, delay)))
+        stage = self.traffic.record.stage
+        until = None
         if trouble:
             says = f"Metrics cannot be read: {trouble}"
+        if isinstance(state, Healthy):
+            stage = "watch"
+            until = state.until
+            says = (
+                f"HEALTHY: v{self.traffic.new} stays at 100 %. It is monitored until {time_of_day(until, now)}; "
+                f"you can stop this run without effect on the traffic. {says}"
+            )
         return observe(
             self.target,
             self.evidence,
             verdict,
-            stage=self.traffic.record.stage,
+            stage=stage,
             weight=self.traffic.weight,
             next_weight=self._next_weight(),
             says=says,
             bake_left_s=max(0.0, self._bake_s(state) - self.evidence.baked_s(now)),
+            monitored_until=until,
         )
 
     def _decide(
-        self, observation: Observation, state: Baking | Watching, verdict: Verdict, trouble: str
+        self, observation: Observation, state: Baking | Watching | Healthy, verdict: Verdict, trouble: str
     ) -> Promoting | RollingBack | None:
         """What follows from the verdict; None to stay."""
         # A regression in the minutes that were read counts, even if the latest cannot be read.
         if verdict.decision == "rollback":
             return RollingBack("rolled-back", verdict.reasons, observation)
+        if isinstance(state, Healthy):
+            # What cannot be read takes no traffic from a healthy version. A doubt prolongs the watch.
+            over = observation.at >= state.until
+            if over and (verdict.decision == "promote" or observation.at >= self._longest_watch()):
+                return Promoting(state, observation)
+            return None
         if trouble:
             self.unread_since = self.unread_since or observation.at
             if self._is_over(self.unread_since, observation.at):
@@ -551,8 +595,8 @@ class _Run:
         self.unread_since = None
         if isinstance(state, Watching):
             # A watch also ends by time: the alarms go on, and a later run may close it as healthy.
-            watched = self.evidence.judged_until(observation.at) - max(self.started, self.evidence.shifts[-1][0])
-            if verdict.decision == "promote" or watched >= timedelta(minutes=self.settings.watch_minutes):
+            over = self.evidence.judged_until(observation.at) >= self._longest_watch()
+            if verdict.decision == "promote" or over:
                 return Promoting(state, observation)
         if verdict.expired:
             return RollingBack("held", verdict.reasons, observation)
@@ -568,6 +612,11 @@ class _Run:
             return Promoting(state, observation)
         return None
 
+    def _longest_watch(self) -> datetime:
+        """When the watch at 100 % ends at the latest: after a resumption its time begins anew."""
+        began = max(self.started, self.evidence.shifts[-1][0])
+        return began + timedelta(minutes=self.settings.watch_minutes)
+
     def _is_over(self, since: datetime, now: datetime) -> bool:
         """Whether a trouble has lasted for as long as the settings allow."""
         return now - since >= timedelta(minutes=self.settings.unreadable_minutes)
@@ -576,14 +625,14 @@ class _Run:
         """Shift to the next stage, or close the rollout after the watch. If AWS fails, the next poll decides again."""
         passed = state.passed
         try:
-            if not isinstance(passed, Watching):
+            if isinstance(passed, Baking):
                 return self._shift_up()
-            ending, reasons = self._close()
+            ending, reasons = self._close(state)
         except AwsFailed as failure:
             now = self.target.clock.now()
             self.failing_since = self.failing_since or now
             if self._is_over(self.failing_since, now):
-                if isinstance(passed, Watching):
+                if not isinstance(passed, Baking):
                     raise  # traffic is where it belongs; only the record is missing
                 return RollingBack("held", (f"The next stage could not be reached. {failure.what}",))
             order = yield from self._retry_later(state.seen, failure)
@@ -591,19 +640,47 @@ class _Run:
                 return ABORTED
             return passed
         # From here on nothing of ours is left that could move the traffic.
-        failures = delete_failsafes(self.target, self.traffic.run)
+        failures = self._release()
         order = yield from self._await_capacity()
         if order == "abort":
             return ABORTED
+        if self.traffic.record.monitors_at(self.target.clock.now()):
+            self.healthy = True
+            return self._state_of_alias()
         return self._end(ending, *reasons, *failures)
 
-    def _close(self) -> tuple[Ending, tuple[str, ...]]:
-        """The watch is over: the record says how, and the new version becomes the primary one."""
-        ending: Ending = "proved" if self.evidence.judge.proved else "unproven"
-        reasons = self.evidence.verdict(self.target.clock.now(), self._bake_s(Watching()), final=True).reasons
+    def _close(self, promoting: Promoting) -> tuple[Ending, tuple[str, ...]]:
+        """The watch is over, or the new version healthy: the record says so. It becomes the primary one.
+
+        A healthy one is monitored on: then the record says until when.
+        """
+        now = self.target.clock.now()
+        record = self.traffic.record
+        verdict = self.evidence.verdict(now, self._bake_s(Watching()), final=True)
+        ending: Ending = "unproven"
+        if self.evidence.judge.proved and verdict.finding != "doubt":
+            ending = "proved"
+        until = min(now + timedelta(minutes=self.settings.watch_after_proof_minutes), self._longest_watch())
+        watching = isinstance(promoting.passed, Watching) and not promoting.ordered
+        goes_on = ending == "proved" and watching and until > now
+        monitored_until = ""
+        if goes_on:
+            monitored_until = iso_utc(until)
+        elif not record.monitors_at(now):
+            monitored_until = record.monitored_until
         # 'unproven' keeps its times: a later run reads the same minutes and more, and may close the rollout.
-        self.traffic.shift(AliasState(self.traffic.new, None, 0.0, replace(self.traffic.record, stage=ending)))
+        closed = replace(record, stage=ending, monitored_until=monitored_until)
+        if closed != record:
+            self.traffic.shift(AliasState(self.traffic.new, None, 0.0, closed))
+        reasons = verdict.reasons
+        if self.trouble:
+            reasons = (*reasons, f"At the end of the monitoring metrics could not be read. {self.trouble}")
         return ending, reasons
+
+    def _release(self) -> list[str]:
+        """A version at 100 % stays from now on, also if this run is lost: delete its failsafes; what failed."""
+        self.traffic.failsafe = None
+        return delete_failsafes(self.target, self.traffic.run)
 
     def _await_capacity(self) -> Polls[Order | None]:
         """Wait until AWS has moved the traffic after the last write; 'abort' if a person ordered that meanwhile.

@@ -375,6 +375,11 @@ class _Draft:
         return self.resumes is None and self.alias is not None and self.alias.primary == self.change.known
 
     @property
+    def healthy(self) -> bool:
+        """Whether this resumes the monitoring of a version that was shown to be healthy."""
+        return self.resumes is not None and self.resumes.stage == "proved"
+
+    @property
     def stages(self) -> tuple[float, ...]:
         """The new version's shares, 0..1."""
         if self.strategy != "canary":
@@ -388,6 +393,9 @@ class _Draft:
         if self.live:
             return f"{name} is already live on {resource}"
         if self.resumes is not None:
+            if self.resumes.stage == "proved":
+                until = time_of_day(parse_utc(self.resumes.monitored_until), self.target.clock.now())
+                return f"Resume the monitoring of {name} on {resource} (healthy, until {until})"
             stage = self.resumes.stage
             if self.resumes.shifting:
                 stage = f"stage {stage}"
@@ -416,6 +424,9 @@ class _Draft:
         version = "the new version"
         if self.change.known:
             version = f"v{self.change.known}"
+        if self.healthy:
+            kept = f"{self.target.resource} → {version} (100 %), as now, also if this run is lost."
+            return (kept, f"On failed analysis or manual abort: rollback to v{self.stable} (100 %).")
         if not self.stable:
             return (f"{self.target.resource} is created → {version} (100 %).",)
         shift = f"{self.target.resource} → {version} (100 %), in one step."
@@ -435,6 +446,8 @@ class _Draft:
         """The writing calls of a rollout that succeeds, in their sequence."""
         if self.live:
             return ()
+        if self.healthy:
+            return (f"lambda:UpdateAlias v{self.stable} alone, in a rollback only",)
         calls = []
         if not self.change.known:
             if not self.change.base:
@@ -457,6 +470,9 @@ class _Draft:
             yield f"Bake time {settings.rollout.bake_minutes:g} min per stage; then up to {watch} at 100 %."
         else:
             yield f"{watch} after the switch."
+        after = settings.rollout.watch_after_proof_minutes
+        if self.strategy == "canary" and after and settings.rollout.watch_minutes:
+            yield f"A healthy build is monitored for up to {after:g} min more, and stays if this run is lost."
         if self.strategy in settings.rollout.smoke_tested:
             tests = count(len(settings.smoke_tests), "smoke test")
             yield f"{tests} must pass before the new version receives traffic."

@@ -87,6 +87,12 @@ def _finish(rollout: Rollout) -> Outcome:
 
 def _interrupted(target: Target, observation: Observation | None) -> str:
     """What an operator must read after stopping the cell."""
+    if observation is not None and observation.monitored_until is not None:
+        return (
+            f"Monitoring stopped. The new version is healthy and stays at {exact_percent(observation.weight)}. "
+            "Nothing rolls it back automatically now. "
+            f"Until {observation.monitored_until:%H:%M} UTC you can run this cell again to resume the monitoring."
+        )
     if observation is None or observation.weight == 0:
         return "Monitoring stopped. The traffic has not changed. Run this cell again to resume."
     return (

@@ -89,6 +89,7 @@ def connect(here: Situation, runbook: str) -> Target:
             "stages_percent": [10, 100],
             "bake_minutes": 2,
             "watch_minutes": 10,
+            "watch_after_proof_minutes": 0,
         },
         "policy": {"keep_versions": 1},
         "health": {"history_minutes": 10},
