@@ -11,7 +11,7 @@ from benchmarks.judge import figures
 from benchmarks.judge.cells import CLAIRVOYANT, DAY_LONG, OURS, PROBE, TRAFFIC, UNTEMPERED, Sums
 from benchmarks.judge.figures import Results
 from benchmarks.judge.opponents import peers
-from benchmarks.judge.shipped import HISTORY_MINUTES, LATE_MINUTES, SETTINGS, WATCH_MINUTES
+from benchmarks.judge.shipped import AFTER_PROOF_MINUTES, HISTORY_MINUTES, LATE_MINUTES, SETTINGS, WATCH_MINUTES
 from benchmarks.judge.traffic import Cell
 
 SHORT = dict(
@@ -72,7 +72,8 @@ def _head(note: str) -> Iterator[str]:
     yield "(parameters/prod.yaml and the defaults of the settings):"
     yield f"a minute is judged {LATE_MINUTES} minutes after its end, stable's history has {HISTORY_MINUTES:,} minutes,"
     yield f"the stages are {stages} % with bakes of {bake:g} minutes,"
-    yield f"and the version is monitored for at most {WATCH_MINUTES} minutes after 100 %."
+    yield f"and the version is monitored for at most {WATCH_MINUTES} minutes after 100 %:"
+    yield f"until it is shown to be healthy, and for {AFTER_PROOF_MINUTES} minutes more."
     yield "The other policies read metrics after one minute already, and have stages of 10, 25, 50 and 100 %, both to"
     yield "their advantage. *Failed* is what users suffer beyond stable's own failures, up to 24 h if the version"
     yield "stands: the geometric mean over versions that fail 5, 20 and 100 %."

@@ -7,7 +7,7 @@ from math import inf
 
 import numpy as np
 
-from benchmarks.judge.shipped import LATE_MINUTES, WATCH_MINUTES, Stages
+from benchmarks.judge.shipped import AFTER_PROOF_MINUTES, LATE_MINUTES, WATCH_MINUTES, Stages
 from benchmarks.judge.traffic import DAY, WEIGHTS, Cell, Requests, tail
 from buddy_ops.health.judge import Counts, Judge, JudgePolicy, Minute
 
@@ -20,7 +20,7 @@ class Outcome:
     """How one rollout ended: 'rolled back', 'proved', 'held', 'external' (given up) or 'unproven'.
 
     Attributes:
-        minute: when it ended.
+        minute: when it ended; of 'proved' the minute of the proof.
         reached_100: when 100 % was reached; inf if never.
         exposed: requests of the new version after the onset, up to 24 h.
     """
@@ -75,13 +75,14 @@ class Rollout:
         self.exposed = 0
         self.reached_100 = inf
         self.shipped: Outcome | None = None
+        self.proved_at: int | None = None
 
     def run(self, bands: Iterator[tuple[list[int], ...]]) -> Outcomes:
         """Serve minute after minute until it ends; the version then stands, or is gone, to the end of the day."""
         unread: deque[Minute] = deque()
         for t, minute in enumerate(bands):
-            if t >= self.reached_100 + WATCH_MINUTES and self.shipped is None:
-                self.shipped = self.outcome("unproven", t)
+            if t >= self.watch_ends and self.shipped is None:
+                self.shipped = self.outcome("unproven" if self.proved_at is None else "proved", t)
             if len(unread) == 1 + LATE_MINUTES:  # the first of them is readable now
                 end = self.poll(t, unread.popleft())
                 if end:
@@ -106,12 +107,20 @@ class Rollout:
             return "external" if verdict.decision == "external" else "held"
         if verdict.decision == "promote":
             if final:
-                return "proved"
+                if self.proved_at is None:
+                    self.proved_at = t
+                watched = min(self.proved_at + AFTER_PROOF_MINUTES, max(self.proved_at, self.watch_ends))
+                return "proved" if t >= watched else ""
             judge.next_stage()
             self.stage, self.since, self.shifted = self.stage + 1, t, t
             if self.stage == len(self.stages) - 1:
                 self.reached_100 = t
         return ""
+
+    @property
+    def watch_ends(self) -> float:
+        """The minute in which the watch at 100 % ends at the latest."""
+        return self.reached_100 + WATCH_MINUTES
 
     def outcomes(self, end: str, t: int) -> Outcomes:
         """What ships ended at its watch's limit, if it was not over before."""
@@ -121,7 +130,8 @@ class Rollout:
     def outcome(self, end: str, t: int) -> Outcome:
         stands = end in ("proved", "unproven")
         later = self.cell.traffic * (DAY - max(t, self.cell.onset)) if stands else 0
-        return Outcome(end, t, self.reached_100, self.exposed + later)
+        minute = t if end != "proved" or self.proved_at is None else self.proved_at
+        return Outcome(end, minute, self.reached_100, self.exposed + later)
 
 
 def clairvoyant(cell: Cell, policy: JudgePolicy) -> JudgePolicy:

@@ -21,6 +21,9 @@ HISTORY_MINUTES = SETTINGS.health.history_minutes
 
 WATCH_MINUTES = ceil(SETTINGS.rollout.watch_minutes)
 
+AFTER_PROOF_MINUTES = ceil(SETTINGS.rollout.watch_after_proof_minutes)
+"""For so long a healthy version is monitored on, within the watch."""
+
 Stages = tuple[tuple[int, int], ...]
 """(level of the weight, minutes of bake) of each stage; the last is at 100 %."""
 

@@ -82,3 +82,12 @@ def test_the_benchmark_simulates_what_ships() -> None:
     assert weights == tuple(percent / 100 for percent in settings.rollout.stages_percent)
     assert {minutes for _, minutes in shipped.STAGES} == {settings.rollout.bake_minutes}
     assert settings.rollout.watch_minutes == shipped.WATCH_MINUTES
+    assert settings.rollout.watch_after_proof_minutes == shipped.AFTER_PROOF_MINUTES
+
+
+def test_a_fault_that_begins_after_the_proof_is_caught() -> None:
+    """5 % fail from minute 30, when the version was long shown to be healthy: the watch goes on."""
+    sums = sample(Cell("late", 600, 0.003, 0.05, onset=30), 60)[OURS]
+    assert sums.missed == 0
+    # In judge_next.md 70, with a minute less of lateness and stages of 10, 25 and 50 %.
+    assert sums.mean_failed <= 100

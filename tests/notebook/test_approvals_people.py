@@ -201,8 +201,10 @@ def test_a_rollout_under_way_can_be_called_off_at_the_gate(situation: Bring, pag
     assert again.title.startswith(f"Resume run {first.run}: v2") and again.hash == plan.hash
     approval = answer(page, mine, again, "Roll back", "Your name=Ada", "Roll back")
     assert "enter your name" in page.told[0] and approval.order == "abort"
+    steps = rollout.run_rollout(mine, again, approval)
+    assert next(steps).weight == 0.0
     with pytest.raises(StopIteration) as end:
-        next(rollout.run_rollout(mine, again, approval))
+        steps.send("stop")
     assert end.value.value.ending == "aborted"
     assert here.alias()["FunctionVersion"] == "1" and "RoutingConfig" not in here.alias()
 
