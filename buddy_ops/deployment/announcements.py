@@ -8,7 +8,7 @@ from buddy_ops.aws.session import Target
 from buddy_ops.core.errors import BuddyError
 from buddy_ops.core.outcome import Outcome
 from buddy_ops.core.plan import Plan
-from buddy_ops.deployment.observation import Order, Rollout
+from buddy_ops.deployment.observation import Order, Rollout, StageOrder
 from buddy_ops.deployment.rollout_plan import RolloutPlan
 
 
@@ -38,7 +38,7 @@ def announce_rollout(target: Target, plan: RolloutPlan, rollout: Rollout) -> Rol
 def _announce_milestones(target: Target, plan: RolloutPlan, rollout: Rollout) -> Rollout:
     """A rollout that is also announced when the version is healthy or the traffic back: its end comes minutes later."""
     announced = ""
-    order: Order | None = None
+    order: Order | StageOrder | None = None
     with closing(rollout):
         while True:
             try:
