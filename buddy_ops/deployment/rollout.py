@@ -65,12 +65,12 @@ class Promoting:
 
     Attributes:
         seen: the poll that decided it.
-        ordered: whether a person decided it.
+        by_operator: whether a person decided it.
     """
 
     passed: Baking | Watching | Healthy
     seen: Observation
-    ordered: bool = False
+    by_operator: bool = False
 
 
 @dataclass(frozen=True)
@@ -524,7 +524,7 @@ class _Run:
         self.paused = order == "hold" or (self.paused and order is None)
         # A person may shorten a bake, but not override a freeze.
         if order == "promote" and not self.frozen:
-            return Promoting(state, observation, ordered=True)
+            return Promoting(state, observation, by_operator=True)
         return state
 
     def _read_freezes(self) -> None:
@@ -661,7 +661,7 @@ class _Run:
         if self.evidence.judge.proved and verdict.finding != "doubt":
             ending = "proved"
         until = min(now + timedelta(minutes=self.settings.watch_after_proof_minutes), self._longest_watch())
-        watching = isinstance(promoting.passed, Watching) and not promoting.ordered
+        watching = isinstance(promoting.passed, Watching) and not promoting.by_operator
         goes_on = ending == "proved" and watching and until > now
         monitored_until = ""
         if goes_on:

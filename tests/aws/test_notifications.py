@@ -206,7 +206,7 @@ def test_traffic_is_back_before_anybody_hears_of_it(
     receiver.look = lambda: here.alias()["FunctionVersion"]
     outcome = shipped(here, telling(here, 10, slack_webhook="env:HOOK"), "slow")
     assert outcome.ending == "rolled-back"
-    assert receiver.seen == ["1", "1"] and "ROLLED BACK at" in heard(receiver)[-1]
+    assert receiver.seen == ["1", "1", "1"] and "ROLLED BACK at" in heard(receiver)[-1]
 
 
 def test_a_channel_that_is_down_stops_no_rollout(
