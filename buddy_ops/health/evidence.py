@@ -4,10 +4,10 @@ Holds when a minute may be judged, under which weight it was served and how long
 never decides: the verdict is the judge's, what follows from it the rollout's. Built again from the alias's record, it
 ends in the same state as the one that ran.
 
-Every poll reads the latest minutes anew. A minute is settled, and judged, ``late_data_s`` after its end at the soonest,
-once all of its figures are known: silence needs a second witness (see ``_is_unpublished``). What CloudWatch revises
-later is judged anew. The failures of minutes that are not settled are weighed at every poll: they may roll back, and
-pass nothing.
+Every poll reads the latest minutes again. A minute is settled, and judged, ``late_data_s`` after its end at the
+soonest, once all of its figures are known: silence needs a second witness (see ``_is_unpublished``). What CloudWatch
+revises later is judged again. The failures of minutes that are not settled are weighed at every poll: they may roll
+back, and pass nothing.
 """
 
 from collections.abc import Sequence
@@ -40,7 +40,7 @@ SETTLED_MINUTES = 5
 """A minute that is still empty once this many later ones have arrived will not come any more."""
 
 READ_AGAIN_MINUTES = 15
-"""For how long CloudWatch's revisions of a judged minute are looked for."""
+"""For how long CloudWatch's revisions of a judged minute are read."""
 
 
 def judge_policy(settings: Settings) -> JudgePolicy:

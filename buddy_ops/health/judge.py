@@ -78,7 +78,7 @@ class Minute:
     Attributes:
         weight: the canary's 0..1 share.
         weight_changed: it moved inside this minute.
-        unread: the streams of which this minute tells nothing.
+        unread: the streams of which this minute shows nothing.
     """
 
     weight: float

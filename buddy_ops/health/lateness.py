@@ -41,7 +41,7 @@ class Lateness:
         self.longest: dict[str, timedelta] = {}
 
     def note(self, reading: MetricsReading, since: datetime) -> None:
-        """Take in what a read shows. ``since``: the first minute that it asked for."""
+        """Record what a read shows. ``since``: the first minute that it asked for."""
         self._since = self._since or since
         for metric, samples in reading.emission.items():
             self.emission.setdefault(metric, samples)
