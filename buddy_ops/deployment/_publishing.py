@@ -27,6 +27,10 @@ DESCRIPTION_LIMIT = 256
 """Characters of a version's Description. Source: Lambda API reference, PublishVersion."""
 
 
+class _CodeChanged(Exception):
+    """$LATEST has other code than the plan, which brings none of its own; the message is a sentence."""
+
+
 def publish_build(target: Target, plan: RolloutPlan, alias: Alias | None, approval: Approval) -> Polls[str]:
     """Make the plan's change a version that can serve; its number.
 
@@ -47,9 +51,9 @@ def publish_build(target: Target, plan: RolloutPlan, alias: Alias | None, approv
             if target.clock.now() > began + LIMIT:
                 raise
             yield _waiting(target, failure.what)
-        except Conflict as failure:
+        except (Conflict, _CodeChanged) as failure:
             publisher = yield from _find_publisher(target, began, own=description)
-            raise _collided(target, alias, publisher, failure.what) from failure
+            raise _collided(target, alias, publisher, str(failure.args[0])) from failure
 
 
 def _publish(target: Target, plan: RolloutPlan, alias: Alias | None, description: str) -> Polls[str]:
@@ -57,6 +61,9 @@ def _publish(target: Target, plan: RolloutPlan, alias: Alias | None, description
     latest = yield from _wait_until_idle(target, alias)
     # Only what differs is written: another run of the same plan may have done a part already.
     # After a failed update the same code is sent again: AWS takes a new update, and publishes nothing before.
+    if latest.sha256 != plan.change.sha256 and not plan.change.archive:
+        # A change of the configuration alone was planned on this code, and brings none of its own.
+        raise _CodeChanged(f"$LATEST of {target.settings.function} has other code now.")
     if latest.sha256 != plan.change.sha256 or (latest.update == "Failed" and plan.change.archive):
         versions.upload_code(target, plan.change.archive, latest.revision)
         latest = yield from _wait_until_settled(target, alias, LATEST)

@@ -93,12 +93,20 @@ def _interrupted(target: Target, observation: Observation | None) -> str:
             "Nothing rolls it back automatically now. "
             f"Until {observation.monitored_until:%H:%M} UTC you can run this cell again to resume the monitoring."
         )
-    if observation is None or observation.weight == 0:
+    weight = observation.weight if observation is not None else 0.0
+    weight = weight or _shifted_weight(target)
+    if weight == 0:
         return "Monitoring stopped. The traffic has not changed. Run this cell again to resume."
     return (
-        f"Monitoring stopped. Traffic stays at {exact_percent(observation.weight)}. "
+        f"Monitoring stopped. Traffic stays at {exact_percent(weight)}. "
         f"Automatic rollback within {target.settings.lease.minutes} min unless you run this cell again."
     )
+
+
+def _shifted_weight(target: Target) -> float:
+    """The share (0..1) of the new version by this run's journal: a shift takes effect before a poll shows it."""
+    moves = [record for record in target.journal.records if record["kind"] in ("shifted", "taken-back")]
+    return float(moves[-1].get("weight", 0.0)) if moves else 0.0
 
 
 async def watch_metrics(

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from buddy_ops.core.text import parse_utc
 from buddy_ops.deployment import rollout
 from tests.checks.test_readiness import ready
 from tests.conftest import Situation, abandon
@@ -68,7 +69,8 @@ def test_gradual_takes_a_failing_version_away_at_once(situation: Bring) -> None:
     done = run("rollback/gradual", steps=[5], step_minutes=15, approved_by=["Ada"])
     assert done.returncode == 0, done.stderr
     assert "RoutingConfig" not in here.alias() and here.alias()["FunctionVersion"] == "1"
-    assert here.ask("status")["now"] - began < 6 * 60
+    back = parse_utc(json.loads(here.alias()["Description"])["since"]).timestamp()
+    assert back - began < 6 * 60
     assert "The remaining traffic was moved at once: " in str(executed(report(done).parent / "notebook.ipynb"))
 
 
@@ -161,7 +163,7 @@ def test_a_failed_deployment_is_rolled_back_told_and_reviewed(situation: Bring) 
     document = executed(report(done).parent / "notebook.ipynb")
     assert "InjectedError" in str(document) and "Recommended: roll back" in str(document)
     (searched,), (waited,) = progress(document, "assess"), progress(document, "recovered")
-    assert searched.startswith(f"Searching the log of {here.function}") and waited.endswith(" minutes to go")
+    assert searched.startswith(f"Searching the log /aws/lambda/{here.function}") and waited.endswith(" minutes to go")
 
 
 def test_a_failed_deployment_without_a_decision_holds(situation: Bring) -> None:

@@ -281,7 +281,7 @@ def test_what_is_refused_before_a_kernel_starts_is_summed_up(
     said = page.read_text("utf-8")
     assert "`" not in said and "<" not in said
     lines = html.unescape(said).splitlines()
-    assert lines[0] == f"### {words[0]}" and {"| outcome | invalid |", "| exit code | 2 |"} <= set(lines)
+    assert lines[0] == f"### {words[0]}" and {"| outcome | INVALID INPUT |", "| exit code | 2 |"} <= set(lines)
     assert f"> INVALID INPUT ({reference})" in lines and any(line.startswith("> Next: ") for line in lines)
 
 
