@@ -256,7 +256,7 @@ def test_an_archived_run_is_announced_with_its_manifests_hash(
     assert done.exit_code == 0, done.trouble
     digest = hashlib.sha256((done.folder / "manifest.json").read_bytes()).hexdigest()
     (said,) = (each for each in heard(receiver) if "manifest" in each)
-    assert said.startswith(f"[sandbox] operations/alarms ended: done. Archived as one, manifest {digest}. (run ")
+    assert said.startswith(f"[sandbox] operations/alarms ended: SUCCEEDED. Archived as one, manifest {digest}. (run ")
     shelf = archive.open_store(here.folder / "runs")
     assert archive.verify_archive(shelf, digest).problems == () and done.told == ()
     receiver.status = 500
