@@ -222,6 +222,8 @@ SENTENCES: Mapping[str, str | Callable[[Fields], str]] = {
     "approved": "{by} approved plan {plan}: {title}",
     "refused": "{by} did not approve plan {plan}: {title}",
     "shifted": "{to} receives {weight}: {serves}",
+    "allocating": "AWS is still allocating provisioned concurrency: {serves}",
+    "stray-failsafe-deleted": "failsafe {name} of a lost run was deleted: it protected no traffic",
     "observed": "verdict {decision} at stage {stage}: {says}",
     "taken-back": "v{version} was rolled back: {serves}. {reasons}",
     "outcome": _outcome,
