@@ -114,6 +114,11 @@ class RolloutState:
         return self.stage == "watch" or self.shifting
 
     @property
+    def rolled_back(self) -> bool:
+        """Whether the rollout was rolled back; also where its health check was inconclusive."""
+        return self.stage in ("rolled-back", "held")
+
+    @property
     def shares(self) -> tuple[float, ...]:
         """The new version's share in each stage so far, 0..1; empty if the record does not say."""
         if len(self.shares_percent) != len(self.stage_ages_s) + 1:
@@ -222,8 +227,7 @@ class Alias:
         record = self.rollout
         if record is None or record.open or self.weight < 1.0:
             return False
-        rolled_back = record.stage in ("rolled-back", "held")
-        moved_to = record.stable_version if rolled_back else record.new_version
+        moved_to = record.stable_version if record.rolled_back else record.new_version
         return self.primary == moved_to
 
     @property
@@ -330,10 +334,9 @@ def describe_in_sentences(target: Target, alias: Alias | None) -> tuple[str, ...
         lines.append("No deployment record on this alias (it was last changed outside Buddy Ops).")
         return tuple(lines)
     replaced = f" (replacing v{record.stable_version})" if record.stable_version else ""
-    closed = record.stage in ("rolled-back", "held")
     status = STATUS.get(record.stage, SHIFTING).format(
         new=record.new_version,
-        run=record.closed_by_run if closed and record.closed_by_run else record.run,
+        run=record.closed_by_run if record.rolled_back and record.closed_by_run else record.run,
         replaced=replaced,
         stage=record.stage,
         since=time_of_day(parse_utc(record.since), target.clock.now()),
@@ -385,6 +388,15 @@ def require_alias(target: Target) -> Alias:
     if alias is None:
         raise alias_missing(target)
     return alias
+
+
+def create_command(target: Target, version: str) -> str:
+    """The AWS command that creates a deleted alias again, at the version that served before."""
+    settings = target.settings
+    return (
+        f"aws lambda create-alias --function-name {settings.function} --name {settings.alias} "
+        f"--function-version {version} --region {target.region}"
+    )
 
 
 def alias_missing(target: Target) -> InvalidInput:

@@ -17,7 +17,6 @@ if TYPE_CHECKING:
 
     Reply = FunctionConfigurationTypeDef | FunctionConfigurationResponseTypeDef
 
-TEXT_REPORT = re.compile(r"^REPORT RequestId: .*$", re.MULTILINE)
 TEXT_TIMES = re.compile(r"\t(?:Init |Restore )?Duration: ([\d.]+) ms")
 """The times in a REPORT line: the request's own, and before it that of a cold start, or of restoring a snapshot."""
 

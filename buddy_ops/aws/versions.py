@@ -34,6 +34,9 @@ TAKEN_OVER = (
 )
 """What of a function's configuration, beside the environment, a version takes over from $LATEST."""
 
+TOGETHER = ("Role", "DeadLetterConfig")
+"""What two versions must have in common for one alias to serve both. Source: AWS Lambda developer guide, aliases."""
+
 USABLE = ("Active", "Inactive")
 """States in which a version can serve. Lambda sets one that was not invoked for weeks to Inactive, and starts it again
 with the next request."""

@@ -13,7 +13,7 @@ from buddy_ops.checks.findings import CheckContext, Finding, NotMeasured, info, 
 from buddy_ops.core import text
 from buddy_ops.core.errors import AwsFailed
 from buddy_ops.health import alarms, metrics, serving
-from buddy_ops.health.evidence import IMPLAUSIBLE_REQUESTS, RATE_MINUTES, RECENT_MINUTES
+from buddy_ops.health.lateness import IMPLAUSIBLE_REQUESTS, RATE_MINUTES, usual_rate
 from buddy_ops.health.metrics import UNKNOWN_VERSION, MetricsReading
 from buddy_ops.health.serving import ServedReading, name_version, version_order
 
@@ -228,12 +228,8 @@ def _deleted_alias(context: CheckContext, message: str, requests: Mapping[dateti
 
 def _create(target: Target, version: str) -> str:
     """How the alias is created again, at the version that served: a deployment would serve an unproven build."""
-    settings = target.settings
     which = " (VERSION is the one that served last)" if version == "VERSION" else ""
-    return (
-        f"Create it again{which}: `aws lambda create-alias --function-name {settings.function} --name {settings.alias} "
-        f"--function-version {version} --region {target.region}`."
-    )
+    return f"Create it again{which}: `{aliases.create_command(target, version)}`."
 
 
 def traffic_state(context: CheckContext) -> Finding:
@@ -245,19 +241,13 @@ def traffic_state(context: CheckContext) -> Finding:
         return unknown(f"no requests in the last {text.duration(DAY)}", NO_REQUESTS)
     last = max(requests)
     silent = until - last - text.MINUTE
-    rate = min(_rate_before(requests, last, minutes) for minutes in (RECENT_MINUTES, RATE_MINUTES))
-    usual = f"{rate:,.0f}" if rate >= 10 else f"{rate:.2g}"
+    rate = usual_rate([requests.get(last - age * text.MINUTE, 0.0) for age in reversed(range(RATE_MINUTES))])
+    usual = text.figure(rate)
     at = text.time_of_day(last, target.clock.now())
     if rate * (silent / text.MINUTE) >= IMPLAUSIBLE_REQUESTS:
         message = f"no requests for {text.duration(silent)}, since {at}; {usual} per minute were usual before"
         return unknown(message, NO_REQUESTS, silent=silent)
     return ok(f"{usual} requests per minute; the last at {at}")
-
-
-def _rate_before(requests: Mapping[datetime, float], last: datetime, minutes: int) -> float:
-    """Requests a minute in the minutes that end with ``last``."""
-    first = last - minutes * text.MINUTE
-    return sum(number for at, number in requests.items() if first < at <= last) / minutes
 
 
 def alarm_states(context: CheckContext) -> Finding:

@@ -216,7 +216,7 @@ class CheckContext:
         if record is None or at is None:
             return "the last switch"
         what = "the rollback"
-        if record.stage not in serving.ROLLED_BACK:
+        if not record.rolled_back:
             what = f"the switch to v{record.new_version}"
         return f"{what} at {text.time_of_day(at, self.target.clock.now())}"
 

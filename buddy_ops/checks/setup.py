@@ -14,7 +14,7 @@ from buddy_ops.aws import permissions
 from buddy_ops.aws.function_log import LogConfig, default_group
 from buddy_ops.aws.permissions import Role
 from buddy_ops.aws.session import Target
-from buddy_ops.aws.versions import LATEST
+from buddy_ops.aws.versions import LATEST, label
 from buddy_ops.checks._shared import alarm_states, describe_freezes, rollout_state
 from buddy_ops.checks.findings import (
     QUOTED,
@@ -258,7 +258,7 @@ def _log_group(context: CheckContext) -> Finding:
     with suppress(InvalidInput):
         configs = logs.read_log_configs(target, logs.served_versions(target))
         configs[LATEST] = context.configuration.log
-    groups = dict.fromkeys(config.group for config in configs.values()) or [default_group(target.settings.function)]
+    groups = logs.groups_of(configs) or [default_group(target.settings.function)]
     for name in groups:
         listed = target.client("logs").describe_log_groups(logGroupNamePrefix=name)["logGroups"]
         found = [group for group in listed if group["logGroupName"] == name]
@@ -271,7 +271,7 @@ def _log_group(context: CheckContext) -> Finding:
                 f"{name} has the class DELIVERY: it cannot be searched, so cold starts are unknown",
                 "Set another log group in the function's LoggingConfig.",
             )
-    silent = [logs.describe_version(number) for number, config in configs.items() if not config.reports]
+    silent = [label(number) for number, config in configs.items() if not config.reports]
     if silent:
         return warning(
             f"{text.join_words(silent)}: no reports of successful requests in the JSON log (SystemLogLevel WARN), so "

@@ -17,6 +17,11 @@ def percent(share: float) -> str:
     return f"{float(f'{100 * share:.2g}'):g} %"
 
 
+def figure(value: float) -> str:
+    """A figure that is measured, not counted: '1,240', or with two digits below ten, '2.4'."""
+    return f"{value:,.0f}" if value >= 10 else f"{value:.2g}"
+
+
 def exact_percent(share: float) -> str:
     """A configured share (0..1), a traffic weight or a limit, as it was set: '12.5 %', '1 %'."""
     return f"{100 * share:g} %"

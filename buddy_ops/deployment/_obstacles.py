@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from buddy_ops.aws import failsafe
 from buddy_ops.aws.aliases import Alias
 from buddy_ops.aws.session import Target
-from buddy_ops.aws.versions import LATEST, Version
+from buddy_ops.aws.versions import LATEST, TOGETHER, Version, label
 from buddy_ops.core.errors import AwsFailed, Refused
 from buddy_ops.health import callers
 
@@ -21,9 +21,6 @@ ZIP_LIMIT = 50 * MEGABYTE
 
 UNPACKED_LIMIT = 250 * MEGABYTE
 """Bytes of a build once it is unpacked, its layers included. Source: AWS Lambda developer guide, quotas."""
-
-TOGETHER = ("Role", "DeadLetterConfig")
-"""What two versions must have in common for one alias to serve both. Source: AWS Lambda developer guide, aliases."""
 
 
 @dataclass(frozen=True)
@@ -69,14 +66,14 @@ def require_able_to_share(target: Target, stable: Version, new: Version) -> None
     for name in TOGETHER:
         if new.settings[name] == stable.settings[name]:
             continue
-        whose = LATEST if new.number == LATEST else f"v{new.number}"
         cure = "Deploy a build with the configuration of the version that serves"
         if new.number == LATEST:
             cure = f"Set {name} of {target.settings.function} to {_shown(stable, name)} and deploy again"
         raise Refused(
             "roles-differ",
-            f"{whose} has another {name} than v{stable.number}, which serves: {_shown(new, name)} instead of "
-            f"{_shown(stable, name)}. Lambda splits the traffic of an alias only between versions with the same one.",
+            f"{label(new.number)} has another {name} than v{stable.number}, which serves: {_shown(new, name)} instead "
+            f"of {_shown(stable, name)}. Lambda splits the traffic of an alias only between versions with the same "
+            "one.",
             next=f"{cure}. If the change is intended, publish the build yourself (aws lambda update-function-code "
             "--publish), and route all traffic to that version with rollback/immediate (to_version): it splits none.",
         )

@@ -355,14 +355,12 @@ def _differ_by_allocation(one: Alias, other: Alias) -> bool:
 
 def alias_deleted(target: Target, stable: str) -> BuddyError:
     """The alias was there when the rollout was planned or began; ``stable`` served before."""
-    settings = target.settings
-    create = f"aws lambda create-alias --function-name {settings.function} --name {settings.alias}"
     return BuddyError(
         "alias-deleted",
         f"The alias {target.resource} was deleted since the rollout was planned.",
         now="The alias does not exist. This run changed nothing after that.",
-        next=f"Create it at the version that served before: `{create} --function-version {stable}`. Restore its "
-        "permissions and triggers. Find out who deleted it. Then run this again.",
+        next=f"Create it at the version that served before: `{aliases.create_command(target, stable)}`. "
+        "Restore its permissions and triggers. Find out who deleted it. Then run this again.",
     )
 
 

@@ -305,7 +305,7 @@ def _is_drained(alias: Alias) -> bool:
     record = alias.rollout
     if record is None:
         return False
-    rolled_back = record.stage in ("rolled-back", "held") and alias.primary == record.stable_version
+    rolled_back = record.rolled_back and alias.primary == record.stable_version
     return rolled_back or alias.failsafe_triggered
 
 

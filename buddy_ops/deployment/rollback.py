@@ -15,7 +15,7 @@ from typing import TypeVar
 from buddy_ops.aws import aliases, versions
 from buddy_ops.aws.aliases import Alias, AliasMoved, RolloutState
 from buddy_ops.aws.session import Target
-from buddy_ops.aws.versions import LATEST, Version
+from buddy_ops.aws.versions import LATEST, Version, label
 from buddy_ops.core.errors import AwsFailed, BuddyError, InvalidInput, Refused
 from buddy_ops.core.plan import NOBODY, Approval, Plan
 from buddy_ops.core.progress import Progress
@@ -34,9 +34,6 @@ PAUSE = timedelta(seconds=3)
 
 SETTLED = timedelta(minutes=10)
 """For how long after a rollback the same again finds it done. Later it is about the version that was returned to."""
-
-ROLLED_BACK = ("rolled-back", "held")
-"""A record's stage after a rollback."""
 
 NAMED = 5
 """How many of the newest versions an error names."""
@@ -249,7 +246,7 @@ def check_destination(target: Target, alias: Alias, destination: str) -> list[st
     old = found.primary
     if isinstance(old, BuddyError):
         return [*warnings, f"Warning: the settings of v{alias.primary} are unknown. {old.what}"]
-    for name in ("Role", "DeadLetterConfig"):
+    for name in versions.TOGETHER:
         if new.settings[name] != old.settings[name]:
             warnings.append(
                 f"Warning: {name} differs: v{destination} has {new.settings[name] or 'none'}, v{alias.primary} has "
@@ -268,10 +265,7 @@ def _does_not_exist(target: Target, alias: Alias, version: str, missing: Invalid
     others = "a version that exists"
     # Only an error is waiting for this answer.
     with suppress(BuddyError):
-        listed = [found.number for found in reversed(versions.list_versions(target))]
-        bad = alias.rollout.rejected_versions if alias.rollout else ()
-        usable = [number for number in listed if number not in (*alias.serving, *bad)]
-        others = join_words(f"v{number}" for number in usable[:NAMED]) or "none exists that is not marked bad"
+        others = join_words(reversed(_newest_usable(target, alias))) or "none exists that is not marked bad"
     forward = "or roll forward with strategies/canary"
     record = alias.rollout
     if record is None or version not in (record.stable_version, record.fallback_version):
@@ -355,7 +349,7 @@ def _destination(target: Target, alias: Alias) -> str:
 def version_before(alias: Alias) -> str:
     """After a rollback: the version before the one that was returned to, by the record; empty if there is none."""
     record = alias.rollout
-    if record is None or record.stage not in ROLLED_BACK or alias.serving != (record.stable_version,):
+    if record is None or not record.rolled_back or alias.serving != (record.stable_version,):
         return ""
     before = record.fallback_version
     return "" if before in (alias.primary, *record.rejected_versions) else before
@@ -363,7 +357,7 @@ def version_before(alias: Alias) -> str:
 
 def _is_done(target: Target, alias: Alias, record: RolloutState) -> bool:
     """Whether the record's rollout was rolled back just now, or there is no version before the one that serves."""
-    if record.stage not in ROLLED_BACK or alias.primary != record.stable_version:
+    if not record.rolled_back or alias.primary != record.stable_version:
         return False
     return not version_before(alias) or target.clock.now() - parse_utc(record.since) < SETTLED
 
@@ -381,13 +375,22 @@ def _list_versions(target: Target, alias: Alias) -> str:
 
     AWS: lambda:ListVersionsByFunction, reads only. A failure leaves the list out: the error matters more.
     """
-    marked = alias.rollout.rejected_versions if alias.rollout is not None else ()
     try:
-        published = versions.list_versions(target)
+        good = _newest_usable(target, alias)
     except BuddyError:
         return ""
-    good = [f"v{version.number}" for version in published if version.number not in (*alias.serving, *marked)]
-    return f": {join_words(good[-NAMED:], 'or')}" if good else ""
+    return f": {join_words(good, 'or')}" if good else ""
+
+
+def _newest_usable(target: Target, alias: Alias) -> list[str]:
+    """The newest versions that a rollback may go to, oldest first: they exist, serve nothing and are not marked bad.
+
+    AWS: lambda:ListVersionsByFunction, reads only.
+    """
+    marked = alias.rollout.rejected_versions if alias.rollout is not None else ()
+    published = versions.list_versions(target)
+    good = [label(version.number) for version in published if version.number not in (*alias.serving, *marked)]
+    return good[-NAMED:]
 
 
 def _require_schema(target: Target, alias: Alias, destination: str) -> None:

@@ -2,17 +2,14 @@
 
 import json
 from datetime import timedelta
-from typing import TYPE_CHECKING
 
 from buddy_ops.aws.session import Target
 from buddy_ops.core.errors import AwsFailed, NotFound
 from buddy_ops.core.text import count, percent
-
-if TYPE_CHECKING:
-    from types_boto3_cloudwatch.type_defs import DimensionTypeDef, MetricDataQueryTypeDef
+from buddy_ops.health import metrics
 
 DAY = timedelta(hours=24)
-PERIOD_S = 300
+UNSURE = timedelta(minutes=5)
 
 FEW = 10
 """So many requests past the alias, smoke tests and people's own, are no sign."""
@@ -30,11 +27,13 @@ def callers_past_alias(target: Target) -> list[str]:
         AwsFailed: neither could be read.
     """
     found = []
-    total, by_alias = _requests(target)
+    # What CloudWatch has not published yet is missing in one metric and not in the other.
+    until = metrics.published_until(target, target.clock.now()) - UNSURE
+    total, by_alias = metrics.count_callers(target, until - DAY, until)
     past = total - by_alias
     if past > FEW and past > SHARE * total:
         found.append(
-            f"{count(round(past), 'request')} of {round(total):,} in the last 24 h ({percent(past / total)}) did not "
+            f"{count(past, 'request')} of {total:,} in the last 24 h ({percent(past / total)}) did not "
             f"call {target.resource}: they reach $LATEST, or another alias or version. A share on the alias does not "
             "protect them."
         )
@@ -53,31 +52,6 @@ def remedy(target: Target) -> str:
         f"Let every caller use the ARN that ends in :{target.settings.alias} (for Alexa: the skill's endpoint), and "
         f"give the permission to the alias (aws lambda add-permission --qualifier {target.settings.alias})."
     )
-
-
-def _requests(target: Target) -> tuple[float, float]:
-    """The function's requests of the last day, and those that called the alias."""
-    function: DimensionTypeDef = {"Name": "FunctionName", "Value": target.settings.function}
-    resource: DimensionTypeDef = {"Name": "Resource", "Value": target.resource}
-    queries: list[MetricDataQueryTypeDef] = [
-        {
-            "Id": name,
-            "MetricStat": {
-                "Metric": {"Namespace": "AWS/Lambda", "MetricName": "Invocations", "Dimensions": dimensions},
-                "Period": PERIOD_S,
-                "Stat": "Sum",
-            },
-        }
-        for name, dimensions in (("function", [function]), ("alias", [function, resource]))
-    ]
-    # What CloudWatch has not published yet is missing in one metric and not in the other.
-    until = target.clock.now() - timedelta(seconds=target.settings.health.late_data_s + PERIOD_S)
-    pages = target.client("cloudwatch").get_paginator("get_metric_data")
-    sums = {"function": 0.0, "alias": 0.0}
-    for page in pages.paginate(MetricDataQueries=queries, StartTime=until - DAY, EndTime=until):
-        for result in page["MetricDataResults"]:
-            sums[result["Id"]] = sums.get(result["Id"], 0.0) + sum(result["Values"])
-    return sums["function"], sums["alias"]
 
 
 def _invokers(target: Target, alias: str) -> set[str]:

@@ -22,16 +22,8 @@ from buddy_ops.core.settings import Settings
 from buddy_ops.core.text import floor_minute
 from buddy_ops.health import metrics
 from buddy_ops.health.judge import Counts, Judge, JudgePolicy, Minute, StreamName, Verdict
-from buddy_ops.health.lateness import IMPLAUSIBLE_REQUESTS, Lateness
+from buddy_ops.health.lateness import IMPLAUSIBLE_REQUESTS, RATE_MINUTES, Lateness, usual_rate
 from buddy_ops.health.metrics import MINUTE, MinuteRow
-
-__all__ = ["IMPLAUSIBLE_REQUESTS", "RolloutEvidence"]
-
-RATE_MINUTES = 60
-"""The alias is idle if it had no request for this long; its usual rate is taken over as many minutes."""
-
-RECENT_MINUTES = 15
-"""Where traffic is falling, the rate of so many minutes is the lower one, and holds."""
 
 WAIT_MINUTES = 3
 """How long silence that chance explains is left unread, in case its minutes are only late."""
@@ -309,10 +301,7 @@ class RolloutEvidence:
         latest = self.rows[-2 * RATE_MINUTES :]
         while latest and latest[-1].is_silent:
             latest.pop()
-        requests = [sum(counts.requests for counts in row.counts.values()) for row in latest]
-        hour = requests[-RATE_MINUTES:]
-        recent = requests[-RECENT_MINUTES:]
-        return min(sum(hour) / len(hour), sum(recent) / len(recent))
+        return usual_rate([sum(counts.requests for counts in row.counts.values()) for row in latest])
 
     def fresh(self) -> tuple[MinuteRow, ...]:
         """The minutes read since this was last asked."""

@@ -3,11 +3,11 @@
 Measures only. Whether a minute may be judged is ``evidence``'s to say.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 
 from buddy_ops.aws.session import Target
-from buddy_ops.core.text import duration, time_of_day
+from buddy_ops.core.text import duration, figure, time_of_day
 from buddy_ops.health.metrics import EMITTED_PER_REQUEST, MINUTE, MetricsReading
 
 IMPLAUSIBLE_REQUESTS = 7.0
@@ -16,8 +16,21 @@ IMPLAUSIBLE_REQUESTS = 7.0
 TOLERATED = timedelta(minutes=3)
 """A lag of ``late_data_s`` and this delays judging and promotion; metrics that are later cannot be read."""
 
+RATE_MINUTES = 60
+"""An alias is idle if it had no request for this long; its usual rate is taken over as many minutes."""
+
+RECENT_MINUTES = 15
+"""Where traffic is falling, the rate of so many minutes is the lower one, and holds."""
+
 LAMBDA_METRICS = ("Invocations", "Errors", "Duration")
 """Every request gives a sample of each."""
+
+
+def usual_rate(requests: Sequence[float]) -> float:
+    """Requests a minute that are usual, by those of the latest minutes, oldest first."""
+    hour = requests[-RATE_MINUTES:]
+    recent = requests[-RECENT_MINUTES:]
+    return min(sum(hour) / len(hour), sum(recent) / len(recent))
 
 
 class Lateness:
@@ -83,8 +96,7 @@ class Lateness:
         Args:
             blocked: the first minute that cannot be judged.
         """
-        usual = f"{self._rate:,.0f}" if self._rate >= 10 else f"{self._rate:.2g}"
-        usual = f"The usual rate is {usual} requests per minute."
+        usual = f"The usual rate is {figure(self._rate)} requests per minute."
         late = {metric: lag for metric, lag in self._current().items() if lag > self._tolerated}
         if late:
             named = "; ".join(f"{metric} has no data after {self._end(metric, now)}" for metric in late)
@@ -104,11 +116,6 @@ class Lateness:
             return f"Metrics read: {named}."
         metric = max(self.longest, key=lambda metric: self.longest[metric])
         return f"Metrics read: {named}. Longest lag: {duration(self.longest[metric])} ({metric})."
-
-    @property
-    def newest(self) -> Mapping[str, datetime]:
-        """By metric, the start of its newest minute with data."""
-        return self._newest
 
     def _current(self) -> dict[str, timedelta]:
         return {} if self._at is None else self._lags(self._at)

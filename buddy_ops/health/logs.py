@@ -4,7 +4,7 @@ Lambda writes the init duration of a new environment into its report of the requ
 metric. Each version has a log group and a format of its own, and functions may share a group.
 """
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -28,9 +28,12 @@ OWN_LINES = "parse @logStream /\\/(?:{function})?\\[(?<version>[^\\]]+)\\]/ | fi
 A stream is DATE/[VERSION]ID, in a group that functions may share DATE/FUNCTION[VERSION]ID.
 """
 
+REPORTS = '@type = "REPORT" or type = "platform.report"'
+"""The condition of a query that Lambda's reports fulfil, one for each request, in a log of text or of JSON."""
+
 COLD_STARTS_QUERY = (
     f"{OWN_LINES}"
-    '| filter @type = "REPORT" or type = "platform.report" '
+    f"| filter {REPORTS} "
     "| fields coalesce(@initDuration, record.metrics.initDurationMs) as init_ms "
     "| stats count(*) as invocations, count(init_ms) as cold, pct(init_ms, 95) as init by version"
 )
@@ -105,9 +108,9 @@ def read_log_configs(target: Target, numbers: Collection[str]) -> dict[str, LogC
     return configs
 
 
-def describe_version(number: str) -> str:
-    """A version as operators read it: 'v7', or '$LATEST'."""
-    return number if number == versions.LATEST else f"v{number}"
+def groups_of(configs: Mapping[str, LogConfig]) -> tuple[str, ...]:
+    """The log groups of versions, each once."""
+    return tuple(dict.fromkeys(config.group for config in configs.values()))
 
 
 def query_log(
@@ -180,7 +183,7 @@ def read_cold_starts(target: Target, since: datetime, until: datetime) -> tuple[
         AwsFailed: ``reports-not-logged``: a version logs no report of most requests; and as ``query_log``.
     """
     configs = read_log_configs(target, served_versions(target))
-    silent = [describe_version(number) for number, config in configs.items() if not config.reports]
+    silent = [versions.label(number) for number, config in configs.items() if not config.reports]
     if silent:
         raise AwsFailed(
             "reports-not-logged",
@@ -188,8 +191,7 @@ def read_cold_starts(target: Target, since: datetime, until: datetime) -> tuple[
             next="Set SystemLogLevel in the function's LoggingConfig to INFO. It holds from the next version on.",
             code="reports-not-logged",
         )
-    groups = dict.fromkeys(config.group for config in configs.values())
-    rows = query_log(target, COLD_STARTS_QUERY, since, until, groups=groups)
+    rows = query_log(target, COLD_STARTS_QUERY, since, until, groups=groups_of(configs))
     return tuple(
         ColdStarts(
             version=row["version"],

@@ -7,7 +7,7 @@ samples say whether a minute is published as a whole. Never judges.
 
 import math
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
@@ -192,27 +192,39 @@ def _believe_earlier_silence(rows: Sequence[MinuteRow]) -> list[MinuteRow]:
 def read_requests(target: Target, since: datetime, until: datetime) -> dict[datetime, float]:
     """The alias's requests of each minute in [since, until) that has any, throttled ones included.
 
+    AWS, Raises: as ``_read_series``.
+    """
+    found = Counter[datetime]()
+    for points in _read_series(target, ("requests0", "throttles0"), since, until).values():
+        found.update(points)
+    return {at: number for at, number in found.items() if number}
+
+
+def count_callers(target: Target, since: datetime, until: datetime) -> tuple[int, int]:
+    """The function's requests in [since, until), by whichever name it was called, and those that called the alias.
+
+    AWS, Raises: as ``_read_series``.
+    """
+    values = _read_series(target, ("function0", "requests0"), since, until)
+    return round(sum(values["function0"].values())), round(sum(values["requests0"].values()))
+
+
+def _read_series(target: Target, wanted: Collection[str], since: datetime, until: datetime) -> Values:
+    """The datapoints of some of the alias's queries, by their ids.
+
     AWS: cloudwatch:GetMetricData (with every further page), reads only.
 
     Raises:
         AwsFailed: ``metrics-unreadable``, and what AWS refuses.
     """
-    wanted = ("requests0", "throttles0")
     queries = [query for query in _queries(target, None, WHOLE_ALIAS) if query["Id"] in wanted]
-    trouble = ""
-    values: Values = {}
     try:
-        values = _fetch(target, queries, since, until)
+        return _fetch(target, queries, since, until)
     except _Partial as partial:
         trouble = str(partial)
     except MALFORMED as error:
         trouble = f"CloudWatch's answer could not be read ({error})."
-    if trouble:
-        raise AwsFailed("metrics-unreadable", trouble, next="Try again in a minute.", code="malformed")
-    found = Counter[datetime]()
-    for points in values.values():
-        found.update(points)
-    return {at: number for at, number in found.items() if number}
+    raise AwsFailed("metrics-unreadable", trouble, next="Try again in a minute.", code="malformed")
 
 
 def published_until(target: Target, now: datetime) -> datetime:

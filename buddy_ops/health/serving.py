@@ -6,7 +6,7 @@ was the primary, as far as it reaches; then the function's log does. What none o
 given to the version that happens to serve now.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, TypeVar
@@ -27,12 +27,7 @@ Value = TypeVar("Value")
 MOST_VERSIONS = 8
 """How many of the newest versions that CloudWatch has minutes of are read: each is a query of some ten metrics."""
 
-ROLLED_BACK = ("rolled-back", "held")
-
-SERVED_QUERY = (
-    'filter @type = "REPORT" | parse @logStream /\\[(?<version>[^\\]]+)\\]/ '
-    "| stats count(*) as requests by bin(1m) as minute, version"
-)
+SERVED_QUERY = f"{logs.OWN_LINES}| filter {logs.REPORTS} | stats count(*) as requests by bin(1m) as minute, version"
 """The requests of each minute and version, by the names of the log's streams."""
 
 
@@ -73,7 +68,7 @@ def last_switch(alias: Alias) -> datetime | None:
     if record is None or record.shifting:
         return None
     # After a rollback to a version that a person named, or a move by another tool, the time is not known.
-    left = record.stable_version if record.stage in ROLLED_BACK else record.new_version
+    left = record.stable_version if record.rolled_back else record.new_version
     return parse_utc(record.since) if alias.share(left) >= 1.0 else None
 
 
@@ -89,7 +84,7 @@ def primary_at(alias: Alias | None, minute: datetime) -> str | None:
         # Before and during the split the stable version is the primary one. Other versions are another tool's work.
         explained = alias.serving == (record.stable_version, record.new_version) or alias.failsafe_triggered
         return record.stable_version if explained else None
-    back = record.stage in ROLLED_BACK
+    back = record.rolled_back
     # In a gradual rollback the version that was rolled back still has a weight.
     left = record.stable_version if back else record.new_version
     # While a new version is monitored at 100 %, the primary version receives nothing.
@@ -122,8 +117,8 @@ def read_served(
         alias: as it is now; None: it was deleted.
         also: versions to read beside those that the alias, its record and CloudWatch name.
 
-    AWS: cloudwatch:ListMetrics, GetMetricData; logs:StartQuery, GetQueryResults where a minute's version is in no
-    metric and no record. Reads only.
+    AWS: cloudwatch:ListMetrics, GetMetricData; lambda:GetFunctionConfiguration, logs:StartQuery,
+    GetQueryResults where a minute's version is in no metric and no record. Reads only.
     """
     versions, unlisted = candidate_versions(target, alias, also)
     reading = metrics.read_minutes(target, versions, lambda minute: primary_at(alias, minute), since, until)
@@ -131,7 +126,7 @@ def read_served(
     rows = reading.rows
     unknown = [row for row in rows if _is_unknown(row)]
     if unknown:
-        rows, unread = _name_by_log(target, rows, unknown[0].at, unknown[-1].at + MINUTE)
+        rows, unread = _name_by_log(target, rows, versions, since=unknown[0].at, until=unknown[-1].at + MINUTE)
         notes += [unread] if unread else []
     seen = {version for row in rows for version in row.counts if version != UNKNOWN_VERSION}
     return ServedReading(rows, tuple(sorted({*versions, *seen}, key=int)), reading.trouble, tuple(notes))
@@ -185,14 +180,18 @@ def _is_unknown(row: MinuteRow) -> bool:
 
 
 def _name_by_log(
-    target: Target, rows: Sequence[MinuteRow], since: datetime, until: datetime
+    target: Target, rows: Sequence[MinuteRow], versions: Collection[str], *, since: datetime, until: datetime
 ) -> tuple[tuple[MinuteRow, ...], str]:
     """The rows with the version that the log names in each unknown minute, and why it could not be read.
 
-    AWS: logs:StartQuery, GetQueryResults, reads only.
+    Args:
+        versions: those whose logs are read.
+
+    AWS: lambda:GetFunctionConfiguration, logs:StartQuery, GetQueryResults, reads only.
     """
     try:
-        found = logs.query_log(target, SERVED_QUERY, since, until)
+        groups = logs.groups_of(logs.read_log_configs(target, versions))
+        found = logs.query_log(target, SERVED_QUERY, since, until, groups=groups)
         served: dict[datetime, set[str]] = {}
         for line in found:
             served.setdefault(floor_minute(parse_utc(f"{line['minute'][:19]}Z")), set()).add(line["version"])

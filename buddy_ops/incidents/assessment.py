@@ -324,7 +324,7 @@ def recommend_decision(
 def _deployed(target: Target, alias: Alias, version: str) -> datetime:
     """When the version first received traffic, by the alias's record; else when it was published."""
     record = alias.rollout
-    if record is not None and record.new_version == version and record.stage not in ("rolled-back", "held"):
+    if record is not None and record.new_version == version and not record.rolled_back:
         return datetime.fromisoformat(record.since) - timedelta(seconds=max(record.stage_ages_s, default=0))
     return versions.read_version(target, version).modified_at
 

@@ -272,10 +272,11 @@ class RolloutChart:
         if self.versions is None:
             return ()
         stable, new = self.versions
-        lines = [(stable, STABLE, "o-"), (new, NEW, "s--")][: len({stable, new})]
+        styles = {new: (NEW, "s--"), stable: (STABLE, "o-")}
+        lines = [(version, *styles[version]) for version in dict.fromkeys((stable, new)) if version != UNKNOWN_VERSION]
         if any(UNKNOWN_VERSION in row.counts for row in rows):
             lines.append((UNKNOWN_VERSION, MUTED, "^:"))
-        return [line for line in lines if line[0] != UNKNOWN_VERSION or line[1] == MUTED]
+        return lines
 
     def _mark_events(self, axes: "Axes", labelled: bool) -> None:
         """A line for each event, and one where each stage began, with its traffic weight above the upper panel."""

@@ -11,7 +11,7 @@ from buddy_ops.aws.aliases import decode_rollout_state
 from buddy_ops.core.errors import Refused
 from buddy_ops.core.outcome import Outcome
 from buddy_ops.deployment import rollout
-from buddy_ops.health import evidence, metrics
+from buddy_ops.health import lateness, metrics
 from buddy_ops.health.evidence import RolloutEvidence
 from buddy_ops.health.judge import Counts
 from buddy_ops.health.metrics import MINUTE, MetricsReading, MinuteRow
@@ -235,4 +235,4 @@ def test_the_limits_say_what_they_are() -> None:
     """Seven expected requests are none by chance in less than one case of a thousand."""
     from math import exp
 
-    assert exp(-evidence.IMPLAUSIBLE_REQUESTS) < 0.001
+    assert exp(-lateness.IMPLAUSIBLE_REQUESTS) < 0.001

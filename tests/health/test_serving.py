@@ -72,10 +72,14 @@ def move(here: Situation, version: str) -> datetime:
     return here.connect(quiet=True).clock.now()
 
 
-@pytest.mark.parametrize("named", [True, False], ids=["named by our own metric", "named by the log"])
-def test_an_alias_that_another_tool_moved_twice(situation: Bring, named: bool) -> None:
+@pytest.mark.parametrize(
+    ("named", "log"),
+    [(True, {}), (False, {}), (False, {"log_format": "JSON", "log_group": "/buddy/own"})],
+    ids=["named by our own metric", "named by the log", "named by a JSON log in a group of its own"],
+)
+def test_an_alias_that_another_tool_moved_twice(situation: Bring, named: bool, log: dict[str, str]) -> None:
     """v2's failures stay v2's, although the alias serves v1 again and no record says that it ever served v2."""
-    here = situation("good", history_minutes=10)
+    here = situation("good", history_minutes=10, **log)
     options = {}
     if not named:
         values = here.connect(quiet=True).settings.model_dump(mode="json")
