@@ -139,14 +139,29 @@ def approve(here: Target, plan: Plan) -> Approval:
     return Approval(plan.hash, ("Ada", "Grace"), here.clock.now(), "arn:aws:sts::123456789012:user/test")
 
 
-def abandon(mine: Target, plan: RolloutPlan) -> None:
-    """A rollout until its new version has traffic; then its run is gone."""
+def abandon(mine: Target, plan: RolloutPlan, stage: str = "", weight: float = 0.0) -> None:
+    """A rollout until its new version has traffic, or is at this stage or weight; then its run is gone."""
     steps = rollout.run_rollout(mine, plan, approve(mine, plan))
     for seen in steps:
-        if seen.weight:
+        if seen.weight and stage in ("", seen.stage) and weight in (0.0, seen.weight):
             break
         mine.clock.sleep_until(seen.wake_at)
     steps.close()
+
+
+def drive(mine: Target, plan: RolloutPlan, at_each: Callable[[rollout.Observation], None]) -> rollout.Outcome:
+    """Carry a plan out to its end, and close the target. ``at_each`` is called with each poll, before its wait."""
+    steps = rollout.run_rollout(mine, plan, approve(mine, plan))
+    try:
+        while True:
+            seen = next(steps)
+            at_each(seen)
+            mine.clock.sleep_until(seen.wake_at)
+    except StopIteration as end:
+        outcome: rollout.Outcome = end.value
+        return outcome
+    finally:
+        mine.close()
 
 
 @pytest.fixture

@@ -1,12 +1,14 @@
 """One sandbox for all tests, brought into a situation by each test that asks for it."""
 
 import os
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from buddy_sandbox.server import Sandbox
 from buddy_sandbox.situations import Situation, bring, running
 
 
@@ -31,3 +33,11 @@ def situation(sandbox_url: str, tmp_path: Path) -> Callable[..., Situation]:
         return bring(sandbox_url, name, tmp_path, **options)
 
     return bring_here
+
+
+@pytest.fixture(scope="module")
+def sandbox() -> Iterator[Sandbox]:
+    """A sandbox in this process."""
+    inside = Sandbox(start=time.time())
+    yield inside
+    inside.close()

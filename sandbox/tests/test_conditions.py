@@ -1,7 +1,6 @@
 """Every condition can be set in mid-run and from the beginning of a scenario, and a wrong one changes nothing."""
 
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from operator import attrgetter
 from typing import Any
 
@@ -45,13 +44,6 @@ OTHER: dict[str, Any] = {
 """Another value than the usual one, for every key."""
 
 Bring = Callable[..., Situation]
-
-
-@pytest.fixture(scope="module")
-def sandbox() -> Iterator[Sandbox]:
-    running = Sandbox(start=time.time())
-    yield running
-    running.close()
 
 
 @pytest.fixture

@@ -1,8 +1,6 @@
 """DynamoDB's and Parameter Store's limits, throttling and eventual consistency, where moto alone is laxer than AWS."""
 
 import json
-import time
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -13,13 +11,6 @@ from buddy_sandbox.server import Sandbox
 from buddy_sandbox.world import World
 
 DENY = json.dumps({"Version": "2012-10-17", "Statement": []})
-
-
-@pytest.fixture(scope="module")
-def sandbox() -> Iterator[Sandbox]:
-    running = Sandbox(start=time.time())
-    yield running
-    running.close()
 
 
 @pytest.fixture

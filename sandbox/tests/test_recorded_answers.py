@@ -6,7 +6,6 @@ ARN, {none} for that of a function that does not exist. Members of successful an
 Source: recorded AWS responses (localstack/localstack, Apache-2.0), 2023-03 to 2026-02; the group says which test.
 """
 
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -251,8 +250,7 @@ class Recorded:
 
 
 @pytest.fixture(scope="module")
-def account() -> Iterator[Recorded]:
-    sandbox = Sandbox(start=time.time())
+def account(sandbox: Sandbox) -> Iterator[Recorded]:
     found = Recorded(sandbox.world)
     lam = sandbox.world.client("lambda")
     sandbox.world.client("s3").create_bucket(Bucket="builds")
@@ -268,7 +266,6 @@ def account() -> Iterator[Recorded]:
         lam.publish_version(FunctionName=FUNCTION)
     lam.create_alias(FunctionName=FUNCTION, Name="live", FunctionVersion="1")
     yield found
-    sandbox.close()
 
 
 @pytest.mark.parametrize("row", REFUSED, ids=lambda row: f"{row.recorded}-{row.operation}")

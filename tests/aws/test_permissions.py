@@ -24,7 +24,7 @@ from buddy_ops.migrations import steps as migration_steps
 from buddy_ops.notebook import charts
 from buddy_ops.runs import archive, stores, supervisor
 from tests.checks.test_readiness import ready
-from tests.conftest import Situation, approve
+from tests.conftest import Situation, abandon, approve
 from tests.incidents.corruption import NAME, corrupted, repair_hash
 from tests.migrations.test_schema import shipped
 from tests.runs.test_archive import sealed
@@ -226,12 +226,7 @@ def canary(bring: Bring) -> Iterator[list[dict[str, Any]]]:
     artifact = here.build("good")
     with closing(here.connect()) as first:
         plan = rollout.plan_rollout(first, artifact)
-        steps = rollout.run_rollout(first, plan, approve(first, plan))
-        for seen in steps:
-            if seen.stage == "2":
-                break
-            first.clock.sleep_until(seen.wake_at)
-        steps.close()
+        abandon(first, plan, stage="2")
     yield first.journal.records
     yield shipping(here, artifact)
     here = bring("good")
@@ -310,12 +305,7 @@ def shifted(bring: Bring) -> Situation:
     here = bring("good")
     with closing(here.connect()) as first:
         plan = rollout.plan_rollout(first, here.build("good"))
-        steps = rollout.run_rollout(first, plan, approve(first, plan))
-        for seen in steps:
-            if seen.weight:
-                break
-            first.clock.sleep_until(seen.wake_at)
-        steps.close()
+        abandon(first, plan)
     return here
 
 

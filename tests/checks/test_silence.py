@@ -9,8 +9,8 @@ import pytest
 from buddy_ops.checks import status
 from buddy_ops.checks.findings import Finding, State
 from buddy_ops.checks.status import StatusReport
-from buddy_ops.deployment import rollback
 from buddy_ops.health import alarms
+from tests.checks.test_status import rolled_back
 from tests.conftest import Situation, approve
 
 Bring = Callable[..., Situation]
@@ -108,12 +108,7 @@ def test_errors_that_are_late_are_unknown(situation: Bring) -> None:
 
 def test_after_a_rollback_the_next_step_is_to_look_again(situation: Bring) -> None:
     """Unknown is no reason to rest."""
-    here = situation("good", history_minutes=20)
-    here.ship_by_hand("errors_5_percent")
-    here.ask("advance", seconds=600)
-    target = here.connect(quiet=True)
-    plan = rollback.plan_rollback(target, "1")
-    rollback.run_rollback(target, plan, approve(target, plan))
+    here = rolled_back(situation)
     found = look(here)
     assert found.exit_code == 1 and found.steps[0].runbook == "start_here"
     assert "since the rollback at" in found.verdict and not advises(found, "No action needed")

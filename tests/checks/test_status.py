@@ -124,14 +124,20 @@ def test_what_cannot_be_read_is_unknown(situation: Bring, outage: Any) -> None:
     )
 
 
-def test_after_a_rollback_only_the_new_minutes_count(situation: Bring) -> None:
-    """The failures of the version that was rolled back are not the stable version's, at once and ten minutes later."""
+def rolled_back(situation: Bring) -> Situation:
+    """A version that failed for ten minutes was rolled back just now."""
     here = situation("good", history_minutes=20)
     here.ship_by_hand("errors_5_percent")
     here.ask("advance", seconds=600)
     target = here.connect(quiet=True)
     plan = rollback.plan_rollback(target, "1")
     rollback.run_rollback(target, plan, approve(target, plan))
+    return here
+
+
+def test_after_a_rollback_only_the_new_minutes_count(situation: Bring) -> None:
+    """The failures of the version that was rolled back are not the stable version's, at once and ten minutes later."""
+    here = rolled_back(situation)
     found = look(here)
     assert states(found)["error rate"] == "unknown" and "since the rollback" in found.verdict
     here.ask("advance", seconds=600)

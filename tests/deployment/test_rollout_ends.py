@@ -10,7 +10,7 @@ from buddy_ops.aws.aliases import decode_rollout_state
 from buddy_ops.core.errors import BuddyError, Refused
 from buddy_ops.deployment import rollback, rollout, rollout_plan
 from buddy_sandbox import scenarios
-from tests.conftest import Situation, approve
+from tests.conftest import Situation, abandon, approve
 
 Bring = Callable[..., Situation]
 ENDED_ELSEWHERE = {"corruption", "first_deployment"}
@@ -94,12 +94,7 @@ def test_a_probe_survives_a_resume(situation: Bring) -> None:
     artifact = here.build("good")
     first = here.connect()
     plan = rollout.plan_rollout(first, artifact)
-    steps = rollout.run_rollout(first, plan, approve(first, plan))
-    for seen in steps:
-        if seen.stage == "2":
-            break
-        first.clock.sleep_until(seen.wake_at)
-    steps.close()
+    abandon(first, plan, stage="2")
     first.close()
     assert here.ship(artifact).ending == "proved"
     shares = [call["params"]["RoutingConfig"]["AdditionalVersionWeights"] for call in here.calls("UpdateAlias")]
@@ -167,12 +162,7 @@ def interrupted(here: Situation, artifact: str, strategy: str) -> None:
     """A rollout whose run is gone as soon as the new version has traffic."""
     first = here.connect()
     plan = rollout.plan_rollout(first, artifact, strategy)
-    steps = rollout.run_rollout(first, plan, approve(first, plan))
-    for seen in steps:
-        if seen.weight:
-            break
-        first.clock.sleep_until(seen.wake_at)
-    steps.close()
+    abandon(first, plan)
     first.close()
 
 

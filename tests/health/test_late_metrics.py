@@ -15,7 +15,7 @@ from buddy_ops.health import lateness, metrics
 from buddy_ops.health.evidence import RolloutEvidence
 from buddy_ops.health.judge import Counts
 from buddy_ops.health.metrics import MINUTE, MetricsReading, MinuteRow
-from tests.conftest import Situation, approve, intercept
+from tests.conftest import Situation, drive, intercept
 
 Bring = Callable[..., Situation]
 
@@ -28,23 +28,18 @@ def ship_and_delay(
     values["rollout"]["smoke_tested"] = []  # a smoke test would find what fails every request before any traffic
     mine = here.connect(values=values)
     plan = rollout.plan_rollout(mine, here.build(profile), strategy)
-    steps = rollout.run_rollout(mine, plan, approve(mine, plan))
     late_since = None
-    try:
-        while True:
-            seen = next(steps)
-            now = mine.clock.now()
-            if late_since is None and seen.weight:
-                here.ask("set", metrics_delay_s=delay_s)
-                late_since = now
-            elif back_to_s is not None and late_since is not None and now - late_since >= 5 * MINUTE:
-                here.ask("set", metrics_delay_s=back_to_s)
-            mine.clock.sleep_until(seen.wake_at)
-    except StopIteration as end:
-        outcome: Outcome = end.value
-        return outcome
-    finally:
-        mine.close()
+
+    def delay(seen: rollout.Observation) -> None:
+        nonlocal late_since
+        now = mine.clock.now()
+        if late_since is None and seen.weight:
+            here.ask("set", metrics_delay_s=delay_s)
+            late_since = now
+        elif back_to_s is not None and late_since is not None and now - late_since >= 5 * MINUTE:
+            here.ask("set", metrics_delay_s=back_to_s)
+
+    return drive(mine, plan, delay)
 
 
 @pytest.mark.parametrize("requests_per_minute", [60, 600])

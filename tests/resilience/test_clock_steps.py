@@ -7,7 +7,7 @@ import pytest
 
 from buddy_ops.core.outcome import Outcome
 from buddy_ops.deployment import rollout
-from tests.conftest import Situation, abandon, approve
+from tests.conftest import Situation, abandon, drive
 from tests.resilience.harness import warm_clients
 
 Bring = Callable[..., Situation]
@@ -41,21 +41,16 @@ def ship(here: Situation, build: str, wait: str, step_s: float) -> Outcome:
         here.ask("set", client_clock_ahead_s=step_s)
     mine = here.connect(quiet=True)
     plan = rollout.plan_rollout(mine, artifact)
-    steps = rollout.run_rollout(mine, plan, approve(mine, plan))
-    stages = []
-    try:
-        while True:
-            seen = next(steps)
-            if seen.stage == wait and wait not in stages:
-                here.ask("set", client_clock_ahead_s=step_s)
-            stages.append(seen.stage)
-            mine.clock.sleep_until(seen.wake_at)
-    except StopIteration as end:
-        assert wait == "resume" or wait in stages
-        outcome: Outcome = end.value
-        return outcome
-    finally:
-        mine.close()
+    stages: list[str] = []
+
+    def step(seen: rollout.Observation) -> None:
+        if seen.stage == wait and wait not in stages:
+            here.ask("set", client_clock_ahead_s=step_s)
+        stages.append(seen.stage)
+
+    outcome = drive(mine, plan, step)
+    assert wait == "resume" or wait in stages
+    return outcome
 
 
 @pytest.fixture(autouse=True)

@@ -9,7 +9,7 @@ from buddy_ops.core.errors import Refused
 from buddy_ops.core.outcome import Outcome
 from buddy_ops.deployment import rollout
 from buddy_ops.health.metrics import MINUTE
-from tests.conftest import Situation, approve
+from tests.conftest import Situation, drive
 from tests.resilience.harness import warm_clients
 
 Bring = Callable[..., Situation]
@@ -70,24 +70,19 @@ def ship(here: Situation, cell: Cell) -> Outcome:
     """A canary, during which CloudWatch may become late."""
     mine = here.connect(quiet=True)
     plan = rollout.plan_rollout(mine, here.build(cell.build))
-    steps = rollout.run_rollout(mine, plan, approve(mine, plan))
     since = None
-    try:
-        while True:
-            seen = next(steps)
-            if seen.weight and since is None and cell.begins == "during":
-                since = mine.clock.now()
-            if since is not None and cell.lag == "growing":
-                minutes = min(30.0, 1 + (mine.clock.now() - since) / MINUTE / 2)
-                here.ask("set", **conditions(cell.metric, 60 * minutes))
-            elif since is not None:
-                here.ask("set", **conditions(cell.metric, 60 * float(cell.lag)))
-            mine.clock.sleep_until(seen.wake_at)
-    except StopIteration as end:
-        outcome: Outcome = end.value
-        return outcome
-    finally:
-        mine.close()
+
+    def delay(seen: rollout.Observation) -> None:
+        nonlocal since
+        if seen.weight and since is None and cell.begins == "during":
+            since = mine.clock.now()
+        if since is not None and cell.lag == "growing":
+            minutes = min(30.0, 1 + (mine.clock.now() - since) / MINUTE / 2)
+            here.ask("set", **conditions(cell.metric, 60 * minutes))
+        elif since is not None:
+            here.ask("set", **conditions(cell.metric, 60 * float(cell.lag)))
+
+    return drive(mine, plan, delay)
 
 
 @pytest.fixture(autouse=True)

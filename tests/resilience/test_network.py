@@ -2,6 +2,7 @@
 true; no bad version outlives its failsafe."""
 
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import pytest
 
@@ -68,6 +69,16 @@ def through(proxy: Proxy, monkeypatch: pytest.MonkeyPatch, here: Situation, seed
         monkeypatch.setenv("AWS_ENDPOINT_URL", here.endpoint)
 
 
+@contextmanager
+def explained(where: str, proxy: Proxy) -> Iterator[None]:
+    """A failure names the seed, and what the proxy did."""
+    try:
+        yield
+    except BaseException as error:
+        error.add_note(f"{where}; {story(proxy)}")
+        raise
+
+
 def must_be_over(here: Situation, bad: bool) -> None:
     """A minute after the failsafe's time traffic is whole, and no bad version has any."""
     here.ask("advance", seconds=60 * (lease_minutes() + 1))
@@ -89,14 +100,9 @@ def test_canary(
     for seed in seeds:
         profile = ("total_failure", "good", "slow")[seed % 3]
         here = situation("good", seed=seed, **BUSY)
-        where = f"seed {seed}: {profile}"
-        try:
+        with explained(f"seed {seed}: {profile}", proxy):
             ended = through(proxy, monkeypatch, here, seed, ship(profile))
-            where += f" ended {ended}, after {story(proxy)}"
             must_be_over(here, bad=profile != "good")
-        except BaseException as error:
-            error.add_note(f"{where}; {story(proxy)}")
-            raise
         record_property("matrix", ("network", f"canary, {profile}: {ended}", 1))
 
 
@@ -123,11 +129,7 @@ def test_rollback(
         prepare = (shipped_badly, begun, promoted)[seed % 3]
         here = situation("good", seed=seed, requests_per_minute=600, history_minutes=12)
         prepare(here)
-        where = f"seed {seed}: {prepare.__name__}"
-        try:
+        with explained(f"seed {seed}: {prepare.__name__}", proxy):
             ended = through(proxy, monkeypatch, here, seed, roll_back)
             must_be_over(here, bad=prepare is shipped_badly)
-        except BaseException as error:
-            error.add_note(f"{where}; {story(proxy)}")
-            raise
         record_property("matrix", ("network", f"rollback, {prepare.__name__}: {ended}", 1))
