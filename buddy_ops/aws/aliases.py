@@ -321,7 +321,7 @@ def describe(target: Target, alias: Alias | None) -> str:
 def describe_in_sentences(target: Target, alias: Alias | None) -> tuple[str, ...]:
     """The alias in sentences: which versions serve, which run deployed them, and which are marked bad."""
     if alias is None:
-        return (f"{target.resource} does not exist: nothing was ever deployed behind it.",)
+        return (f"{target.resource} does not exist.",)
     lines = [f"{target.resource} serves {alias}."]
     if alias.stable is None:
         lines.append("The deployment record does not say which of the two versions is stable.")
@@ -403,9 +403,10 @@ def alias_missing(target: Target) -> InvalidInput:
     """The error of an action that needs the alias."""
     return InvalidInput(
         "alias-missing",
-        f"{target.settings.function} has no alias {target.settings.alias}: nothing was ever deployed behind it.",
-        next="Check function and alias in the environment's parameters/ file. Deploy a first build with "
-        "strategies/canary: it creates the alias.",
+        f"{target.settings.function} has no alias {target.settings.alias}.",
+        next="Check function and alias in the environment's parameters/ file. If the alias served before, it was "
+        "deleted: start_here names the version that served, and the command that creates it again. If nothing was "
+        "ever deployed, deploy a first build with strategies/canary: it creates the alias.",
     )
 
 

@@ -1,7 +1,6 @@
 """Checks that more than one list runs: a version's traffic against its limits, alarms, freezes."""
 
 from collections import defaultdict
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Literal
@@ -12,7 +11,7 @@ from buddy_ops.aws.session import Target
 from buddy_ops.checks.findings import CheckContext, Finding, NotMeasured, info, ok, problem, unknown, warning
 from buddy_ops.core import text
 from buddy_ops.core.errors import AwsFailed
-from buddy_ops.health import alarms, metrics, serving
+from buddy_ops.health import alarms, former_service, metrics, serving
 from buddy_ops.health.lateness import IMPLAUSIBLE_REQUESTS, RATE_MINUTES, usual_rate
 from buddy_ops.health.metrics import UNKNOWN_VERSION, MetricsReading
 from buddy_ops.health.serving import ServedReading, name_version, version_order
@@ -198,38 +197,18 @@ def missing_alias(context: CheckContext) -> Finding:
     """Whether the alias was deleted, or nothing was ever deployed behind it."""
     target = context.target
     message = f"alias {target.resource} does not exist"
-    until = context.metrics_until + text.MINUTE
     try:
-        requests = metrics.read_requests(target, until - DAY, until)
-        if requests:
-            return problem(*_deleted_alias(context, message, requests))
+        served = former_service.read_former_service(target)
+        if served is not None:
+            told = served.describe(target.clock.now()).removesuffix(".")
+            return problem(f"{message}. It was deleted. Every caller gets an error. {told}", served.restore(target))
         published = [version.number for version in versions.list_versions(target)]
     except AwsFailed as failure:
         return unknown(f"{message}. Whether one was deleted is unknown. {failure.what}", failure.next)
     if published:
         message += f", although {text.join_words(f'v{number}' for number in published[-SHOWN:])} are published"
-        return unknown(f"{message}. It may have been deleted", _create(target, "VERSION"))
+        return unknown(f"{message}. It may have been deleted", former_service.restore_advice(target, ""))
     return warning(f"{message}: nothing was ever deployed", "The first run of strategies/canary creates it.")
-
-
-def _deleted_alias(context: CheckContext, message: str, requests: Mapping[datetime, float]) -> tuple[str, str]:
-    """An alias that had requests within the last day, and what to do."""
-    target = context.target
-    last = max(requests)
-    at = text.time_of_day(last, target.clock.now(), ago=True)
-    message += (
-        f", and it received {sum(requests.values()):,.0f} requests in the last {text.duration(DAY)}, the last at "
-    )
-    served = serving.read_served(target, None, last - 5 * text.MINUTE, last + text.MINUTE)
-    names = [version for row in served.rows for version, own in row.counts.items() if own.requests]
-    version = names[-1] if names and names[-1] != UNKNOWN_VERSION else "VERSION"
-    return f"{message}{at}. It was deleted. Every caller gets an error", _create(target, version)
-
-
-def _create(target: Target, version: str) -> str:
-    """How the alias is created again, at the version that served: a deployment would serve an unproven build."""
-    which = " (VERSION is the one that served last)" if version == "VERSION" else ""
-    return f"Create it again{which}: `{aliases.create_command(target, version)}`."
 
 
 def traffic_state(context: CheckContext) -> Finding:

@@ -13,7 +13,14 @@ from typing import Literal
 from buddy_ops.aws import aliases, checklist_store, versions
 from buddy_ops.aws.session import Target
 from buddy_ops.checks import findings
-from buddy_ops.checks._shared import Measure, VersionRate, alarms_complete, describe_freezes, version_rates
+from buddy_ops.checks._shared import (
+    Measure,
+    VersionRate,
+    alarms_complete,
+    describe_freezes,
+    missing_alias,
+    version_rates,
+)
 from buddy_ops.checks.findings import (
     Check,
     CheckContext,
@@ -31,6 +38,7 @@ from buddy_ops.core.checklist import ChecklistItem, ChecklistResult
 from buddy_ops.core.errors import InvalidInput, Refused
 from buddy_ops.core.progress import Progress, no_progress
 from buddy_ops.deployment import rollout_plan, smoke_tests
+from buddy_ops.health import former_service
 
 ROLLBACK_WINDOW = timedelta(hours=24)
 LOOK_BACK = timedelta(minutes=60)
@@ -199,9 +207,16 @@ def _attested_only(context: CheckContext) -> Finding:
 
 
 def _rollback_target(context: CheckContext) -> Finding:
-    """After the deployment, a rollback returns to the version that serves now: that version must be healthy."""
+    """After the deployment, a rollback returns to the version that serves now: that version must be healthy.
+
+    Raises:
+        AwsFailed: there is no alias, and whether one served before is unknown.
+    """
     alias = context.alias
     if alias is None:
+        # An alias that was deleted is no first deployment: what served is to be created again.
+        if former_service.read_former_service(context.target) is not None:
+            return missing_alias(context)
         return ok("first deployment: there is no version to return to")
     name = f"v{alias.primary}"
     if context.record is not None and alias.primary in context.record.rejected_versions:

@@ -147,10 +147,10 @@ class CheckContext:
         """The alias, for checks of the version that serves.
 
         Raises:
-            NotMeasured: nothing is deployed.
+            NotMeasured: there is no alias.
         """
         if self.alias is None:
-            raise NotMeasured("nothing is deployed yet")
+            raise NotMeasured("there is no alias")
         return self.alias
 
     @property

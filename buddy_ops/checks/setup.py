@@ -30,10 +30,9 @@ from buddy_ops.checks.findings import (
 )
 from buddy_ops.core import text
 from buddy_ops.core.errors import AwsFailed, InvalidInput, NotFound
-from buddy_ops.health import callers, logs
+from buddy_ops.health import callers, logs, serving
 
 if TYPE_CHECKING:
-    from types_boto3_cloudwatch.type_defs import DimensionFilterTypeDef
     from types_boto3_iam.type_defs import ContextEntryTypeDef
 
 ALEXA_S = 8
@@ -210,24 +209,15 @@ def _failure_metrics(context: CheckContext) -> Finding:
         message = "none: a version that answers every request with an apology would count as healthy"
         return warning(message, "Publish a metric of apologies from Buddy, and name it in settings.failure_metrics.")
     names = {f"{metric.namespace}/{metric.name}": metric for metric in configured}
-    unseen = [name for name, metric in names.items() if not _is_published(target, metric.namespace, metric.name)]
+    unseen = [
+        name for name, metric in names.items() if not serving.published_versions(target, metric.namespace, metric.name)
+    ]
     # A metric without the version's dimension counts for no version, and would look like no failures.
     if unseen:
         message = f"{', '.join(unseen)}: not published by version for {target.resource} in the last two weeks"
         remedy = "Publish it with each request, 0 too, with FunctionName, Resource and ExecutedVersion."
         return warning(message, remedy)
     return ok(", ".join(names))
-
-
-def _is_published(target: Target, namespace: str, name: str) -> bool:
-    """Whether CloudWatch has the metric for a version behind the alias."""
-    dimensions: list[DimensionFilterTypeDef] = [
-        {"Name": "FunctionName", "Value": target.settings.function},
-        {"Name": "Resource", "Value": target.resource},
-        {"Name": "ExecutedVersion"},
-    ]
-    answer = target.client("cloudwatch").list_metrics(Namespace=namespace, MetricName=name, Dimensions=dimensions)
-    return bool(answer["Metrics"])
 
 
 def _callers(context: CheckContext) -> Finding:

@@ -13,7 +13,7 @@ from buddy_ops.aws.aliases import Alias
 from buddy_ops.aws.session import Target
 from buddy_ops.aws.versions import LATEST, TOGETHER, Version, label
 from buddy_ops.core.errors import AwsFailed, Refused
-from buddy_ops.health import callers
+from buddy_ops.health import callers, former_service
 
 MEGABYTE = 1024 * 1024
 ZIP_LIMIT = 50 * MEGABYTE
@@ -52,6 +52,35 @@ def require_published(target: Target, alias: Alias | None) -> None:
         f"  aws lambda update-alias --function-name {function} --name {name} --function-version NUMBER\n"
         "NUMBER is the Version that the first command prints. Then deploy again.",
     )
+
+
+def require_first_deployment(target: Target) -> Iterator[str]:
+    """Refuse to deploy behind an alias that was deleted: an unverified build would receive all traffic at once.
+
+    The sentences say whether it served before, where that is unknown, and what a first deployment does.
+
+    AWS: as ``former_service.read_former_service``, reads only.
+
+    Raises:
+        Refused: ``alias-deleted``.
+    """
+    try:
+        served = former_service.read_former_service(target)
+    except AwsFailed as failure:
+        yield (
+            f"Warning: whether {target.resource} served before is unknown. {failure.what} If it did, it was deleted. "
+            "Then do not approve this: create the alias again at the version that served."
+        )
+        served = None
+    if served is not None:
+        raise Refused(
+            "alias-deleted",
+            f"There is no alias {target.resource}, but it served before: it was deleted. "
+            f"{served.describe(target.clock.now())} A deployment would give this build 100 % of traffic at once.",
+            next=f"{served.restore(target)} Restore its permissions and triggers. Find out who deleted it. Then run "
+            "this again: the new build receives its traffic in stages.",
+        )
+    yield "Warning: this build receives all traffic at once. A first deployment has no version to roll back to."
 
 
 def require_able_to_share(target: Target, stable: Version, new: Version) -> None:

@@ -15,6 +15,7 @@ from buddy_ops.aws.session import Target
 from buddy_ops.core.errors import AwsFailed, BuddyError, Refused
 from buddy_ops.core.journal import iso_utc
 from buddy_ops.core.text import MINUTE, floor_minute, parse_utc, time_of_day
+from buddy_ops.health import former_service
 
 ATTEMPTS = 10
 """How often a rollback writes while another run keeps moving the alias: a rollback wins over any rollout."""
@@ -359,7 +360,7 @@ def alias_deleted(target: Target, stable: str) -> BuddyError:
         "alias-deleted",
         f"The alias {target.resource} was deleted since the rollout was planned.",
         now="The alias does not exist. This run changed nothing after that.",
-        next=f"Create it at the version that served before: `{aliases.create_command(target, stable)}`. "
+        next=f"v{stable} served before. {former_service.restore_advice(target, stable)} "
         "Restore its permissions and triggers. Find out who deleted it. Then run this again.",
     )
 

@@ -113,18 +113,22 @@ def plan_rollout(
         break_glass: who overrides the environment's rules, and why; one person's approval suffices then.
 
     AWS: lambda:GetAlias, GetFunctionConfiguration, ListVersionsByFunction, GetAccountSettings,
-    GetPolicy, cloudwatch:GetMetricData,
+    GetPolicy, cloudwatch:GetMetricData, where there is no alias as ``former_service.read_former_service``,
     ssm:GetParametersByPath, cloudwatch:DescribeAlarms, reads only.
 
     Raises:
         InvalidInput: ``artifact-missing``, ``artifact-not-a-zip``, ``function-missing``, ``alias-missing``,
             ``break-glass-incomplete``.
         Refused: ``not-allowed``, ``rollout-under-way``, ``weights-not-ours``, ``frozen``, ``code-differs``,
-            ``alias-on-latest``, ``roles-differ``, ``artifact-too-large``, ``code-storage-full``, ``function-failed``.
+            ``alias-deleted``, ``alias-on-latest``, ``roles-differ``,
+            ``artifact-too-large``, ``code-storage-full``, ``function-failed``.
     """
     override = rules_.parse_break_glass(break_glass or {})
     alias = aliases.read_alias(target)
     _obstacles.require_published(target, alias)
+    first: tuple[str, ...] = ()
+    if alias is None:
+        first = tuple(_obstacles.require_first_deployment(target))
     change = _requested_change(target, alias, artifact, variables)
     resumes = own_open_rollout(target, alias, change.known)
     # A switch at once would skip the verdict of the split that is in progress.
@@ -149,7 +153,7 @@ def plan_rollout(
         then=draft.then(),
         calls=draft.calls(),
         undo=draft.undo(),
-        reasons=(*_overrides(violated, override), *draft.reasons(), *change.drift, *change.doubts),
+        reasons=(*_overrides(violated, override), *first, *draft.reasons(), *change.drift, *change.doubts),
         covers=draft.covers(override),
         approvals=approvals,
         demand_hash=target.settings.rollout.demand_plan_hash,

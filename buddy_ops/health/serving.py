@@ -145,8 +145,13 @@ def candidate_versions(target: Target, alias: Alias | None, also: Iterable[str] 
         if alias.rollout is not None:
             known |= {alias.rollout.stable_version, alias.rollout.new_version}
     trouble = ""
+    listed: set[str] = set()
     try:
-        known |= set(sorted(_listed_versions(target), key=int)[-MOST_VERSIONS:])
+        # Without weights only our own metrics may name a version.
+        own = ((metric.namespace, metric.name) for metric in target.settings.failure_metrics)
+        for namespace, name in (("AWS/Lambda", "Invocations"), *own):
+            listed |= published_versions(target, namespace, name)
+        known |= set(sorted(listed, key=int)[-MOST_VERSIONS:])
     except AwsFailed as failure:
         trouble = f"Other versions that served are unknown. {failure.what}"
     except MALFORMED as error:
@@ -154,23 +159,22 @@ def candidate_versions(target: Target, alias: Alias | None, also: Iterable[str] 
     return sorted((version for version in known if version.isdecimal()), key=int), trouble
 
 
-def _listed_versions(target: Target) -> set[str]:
-    """The versions that CloudWatch names behind this alias. AWS: cloudwatch:ListMetrics, every page, reads only."""
+def published_versions(target: Target, namespace: str, name: str) -> set[str]:
+    """The versions behind this alias of which CloudWatch has a metric, within the last two weeks.
+
+    AWS: cloudwatch:ListMetrics, every page (one may be empty), reads only.
+    """
     dimensions: list[DimensionFilterTypeDef] = [
         {"Name": "FunctionName", "Value": target.settings.function},
         {"Name": "Resource", "Value": target.resource},
         {"Name": "ExecutedVersion"},
     ]
-    # Without weights only our own metrics may name a version.
-    wanted = [("AWS/Lambda", "Invocations"), *((own.namespace, own.name) for own in target.settings.failure_metrics)]
-    client = target.client("cloudwatch")
+    pages = target.client("cloudwatch").get_paginator("list_metrics")
     found = set()
-    for namespace, name in wanted:
-        pages = client.get_paginator("list_metrics")
-        for page in pages.paginate(Namespace=namespace, MetricName=name, Dimensions=dimensions):
-            for metric in page["Metrics"]:
-                named = {dimension["Name"]: dimension["Value"] for dimension in metric["Dimensions"]}
-                found.add(named.get("ExecutedVersion", ""))
+    for page in pages.paginate(Namespace=namespace, MetricName=name, Dimensions=dimensions):
+        for metric in page["Metrics"]:
+            named = {dimension["Name"]: dimension["Value"] for dimension in metric["Dimensions"]}
+            found.add(named.get("ExecutedVersion", ""))
     return {version for version in found if version.isdecimal()}
 
 

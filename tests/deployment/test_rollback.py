@@ -367,7 +367,7 @@ def test_without_an_alias_there_is_nothing_to_roll_back(situation: Bring) -> Non
     here = situation("first_deployment")
     with pytest.raises(InvalidInput, match="alias-missing") as refused:
         roll_back(here)
-    assert "nothing was ever deployed" in refused.value.what
+    assert "start_here names the version that served" in refused.value.next
 
 
 def test_another_role_is_told_and_does_not_refuse(quick: Bring) -> None:
