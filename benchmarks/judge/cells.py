@@ -2,15 +2,16 @@
 
 from collections import defaultdict
 from dataclasses import dataclass, field
-from math import inf, sqrt
+from math import inf, nan, sqrt
 
 import numpy as np
 
 from benchmarks.judge.opponents import peers, play
-from benchmarks.judge.rollouts import Outcome, Outcomes, Rollout, clairvoyant, minutes_of
+from benchmarks.judge.rollouts import MOVING_MINUTES, Outcome, Outcomes, Rollout, clairvoyant, minutes_of
 from benchmarks.judge.shipped import HISTORY_MINUTES, POLICY, PROBED, PROBED_FROM, STAGES, Stages
-from benchmarks.judge.traffic import Cell, Requests, draw, history
+from benchmarks.judge.traffic import Cell, Requests, draw, history, stable_alone
 from buddy_ops.health.judge import Counts, Judge
+from buddy_ops.health.stable_alone import MOST_MINUTES
 
 TRAFFIC = (6, 60, 600, 6000)
 BASELINES = (0.0, 0.003, 0.008)
@@ -33,6 +34,12 @@ class Sums:
     reached: list[float] = field(default_factory=list)  # minutes at which 100 % was reached
     proved: list[float] = field(default_factory=list)
     blamed_beside_stable: int = 0  # rolled back while a control share existed
+
+    @property
+    def excused(self) -> float:
+        """Share of the rollbacks from 100 % after which stable failed too; nan if there was none."""
+        from_100 = self.ends["rolled back"] + self.ends["excused"] - self.blamed_beside_stable
+        return self.ends["excused"] / from_100 if from_100 else nan
 
     def share(self, *ends: str) -> float:
         return sum(self.ends[end] for end in ends) / self.rollouts
@@ -134,4 +141,13 @@ def roll_out(
     judge: Judge, requests: Requests, row: int, seed: tuple[int, ...], stages: Stages, deaf_until: int = 0
 ) -> Outcomes:
     bands = minutes_of(requests, row, np.random.default_rng(seed))
-    return Rollout(judge, requests.cell, stages, deaf_until).run(bands)
+    outcomes = Rollout(judge, requests.cell, stages, deaf_until).run(bands)
+    return Outcomes(*(_with_blame(outcome, requests.cell, seed) for outcome in (outcomes.shipped, outcomes.day)))
+
+
+def _with_blame(outcome: Outcome, cell: Cell, seed: tuple[int, ...]) -> Outcome:
+    """A rollback from 100 % as it ends once stable was tested alone: by draws of its own."""
+    if outcome.stable_test is None:
+        return outcome
+    rng = np.random.default_rng((*seed, outcome.minute))
+    return outcome.with_blame(stable_alone(cell, outcome.minute + MOVING_MINUTES, MOST_MINUTES, rng))

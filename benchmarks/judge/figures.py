@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterable
 
 from benchmarks.judge import bounds
-from benchmarks.judge.cells import CLAIRVOYANT, CLEAR, DAY_LONG, OURS, SLIGHT, TRAFFIC, Sums
+from benchmarks.judge.cells import BASELINES, CLAIRVOYANT, CLEAR, DAY_LONG, OURS, SLIGHT, TRAFFIC, Sums
 from benchmarks.judge.opponents import peers
 from benchmarks.judge.shipped import LATE_MINUTES
 from benchmarks.judge.traffic import Cell
@@ -112,7 +112,38 @@ def targets(results: Results) -> list[tuple[str, str, bool]]:
             " / ".join(f"{share:.2%}" for share in usual),
             max(usual) <= 0.01,
         ),
+        *blame_targets(results),
         *late_targets(results),
+    ]
+
+
+def from_100(results: Results, wanted: Callable[[Cell], bool]) -> Sums:
+    """All rollouts of these cells: its ``excused`` is the share of their rollbacks from 100 %."""
+    together = Sums()
+    for sums in pick(results, OURS, wanted).values():
+        together.merge(sums)
+    return together
+
+
+def begins_at_100(cell: Cell) -> bool:
+    """A clear fault of something else that begins when all traffic is on the new version."""
+    return cell.fault is not None and cell.fault[0] >= 12 and cell.fault[2] >= 0.05
+
+
+def blame_targets(results: Results) -> list[tuple[str, str, bool]]:
+    """After a rollback from 100 %: who is blamed once stable was tested alone."""
+    faults = [s.excused for s in pick(results, OURS, lambda c: begins_at_100(c) and c.traffic >= 600).values()]
+    excused = {
+        p0: from_100(results, lambda c, p0=p0: c.suite in ("bad", "late") and c.p0 == p0).excused for p0 in BASELINES
+    }
+    told = ", ".join(f"{share:.2%} (stable fails {p0:.1%})" for p0, share in excused.items())
+    return [
+        (
+            "external faults (5 to 90 %, 10 minutes) at 100 %, >= 600 a minute: not blamed >= 99 %",
+            f"{min(faults):.2%} in the worst cell",
+            min(faults) >= 0.99,
+        ),
+        ("bad versions rolled back from 100 %: excused <= 1 %", told, max(excused.values()) <= 0.01),
     ]
 
 

@@ -1,6 +1,7 @@
 """The result as Markdown and as a picture."""
 
 from collections.abc import Iterator
+from math import isnan
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -13,6 +14,7 @@ from benchmarks.judge.figures import Results
 from benchmarks.judge.opponents import peers
 from benchmarks.judge.shipped import AFTER_PROOF_MINUTES, HISTORY_MINUTES, LATE_MINUTES, SETTINGS, WATCH_MINUTES
 from benchmarks.judge.traffic import Cell
+from buddy_ops.health.stable_alone import MOST_MINUTES
 
 SHORT = dict(
     zip(
@@ -175,12 +177,22 @@ def _harder(results: Results) -> Iterator[str]:
     yield ""
     yield "**An external fault**: both versions fail for 10 minutes, 2 / 5 / 20 / 90 % of requests. Blamed: rolled"
     yield "back. At minute 18 all traffic is on the new version and nobody could tell; a fault that begins just before"
-    yield "100 % is reached may be seen only after it. The peers' blame is their mean over the four: lowest, median,"
+    yield "100 % is reached may be seen only after it. After a rollback from 100 % stable is tested alone for up to"
+    yield f"{MOST_MINUTES} minutes: *excused* is the share of these rollbacks after which it was over the limit, too."
+    yield "A dash: nothing was rolled back from 100 %. The peers' blame is their mean over the four: lowest, median,"
     yield "highest."
     yield ""
     faults = figures.pick(results, OURS, lambda cell: cell.suite == "fault")
     rows = [
-        ["requests a minute", "begins at", "blamed beside stable %", "blamed at 100 %, %", "held %", "peers' blame %"]
+        [
+            "requests a minute",
+            "begins at",
+            "blamed beside stable %",
+            "blamed at 100 %, %",
+            "excused %",
+            "held %",
+            "peers' blame %",
+        ]
     ]
     for traffic, at in sorted({(cell.traffic, cell.fault[0]) for cell in faults if cell.fault}):
         here = {
@@ -190,7 +202,8 @@ def _harder(results: Results) -> Iterator[str]:
         later = [s.share("rolled back") - share for s, share in zip(here.values(), beside, strict=True)]
         held = [sums.share("held", "external") for sums in here.values()]
         blames = sorted(figures.mean(results[cell, name].share("rolled back") for cell in here) for name in peers())
-        ours = [" / ".join(_percent(share) for share in shares) for shares in (beside, later, held)]
+        excused = [sums.excused for sums in here.values()]
+        ours = [" / ".join(_percent(share) for share in shares) for shares in (beside, later, excused, held)]
         theirs = " / ".join(_percent(blame) for blame in (blames[0], median(blames), blames[-1]))
         rows.append([f"{traffic:,}", f"minute {at}", *ours, theirs])
     yield from _grid(rows)
@@ -223,6 +236,8 @@ def _grid(rows: list[list[str]]) -> Iterator[str]:
 
 
 def _percent(share: float) -> str:
+    if isnan(share):
+        return "-"
     percent = 100 * share
     return (
         f"{percent:.0f}"

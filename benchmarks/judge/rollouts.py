@@ -1,7 +1,7 @@
 """Drives the real judge as the product does: stages, bakes, stretches, re-bakes, and the watch after 100 %."""
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from math import inf
 
@@ -10,6 +10,7 @@ import numpy as np
 from benchmarks.judge.shipped import AFTER_PROOF_MINUTES, LATE_MINUTES, WATCH_MINUTES, Stages
 from benchmarks.judge.traffic import DAY, WEIGHTS, Cell, Requests, tail
 from buddy_ops.health.judge import Counts, Judge, JudgePolicy, Minute
+from buddy_ops.health.stable_alone import StableTest
 
 MOVING_MINUTES = 2
 """For so many minutes after a shift the product tells the judge that the weight may still be changing."""
@@ -17,18 +18,28 @@ MOVING_MINUTES = 2
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """How one rollout ended: 'rolled back', 'proved', 'held', 'external' (given up) or 'unproven'.
+    """How one rollout ended: 'rolled back', 'proved', 'held', 'external' (given up), 'excused' or 'unproven'.
 
     Attributes:
         minute: when it ended; of 'proved' the minute of the proof.
         reached_100: when 100 % was reached; inf if never.
         exposed: requests of the new version after the onset, up to 24 h.
+        stable_test: what stable is tested by after a rollback from 100 %.
     """
 
     end: str
     minute: int
     reached_100: float
     exposed: int
+    stable_test: StableTest | None = None
+
+    def with_blame(self, stable: Sequence[tuple[int, int, int]]) -> "Outcome":
+        """As it ends once stable's minutes (requests, failures, slow) after the rollback are read."""
+        test = self.stable_test
+        if self.end != "rolled back" or test is None:
+            return self
+        both_fail, _ = test.counts_until_over((x0 if test.stream == "errors" else slow, n) for n, x0, slow in stable)
+        return replace(self, end="excused") if both_fail else self
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +87,7 @@ class Rollout:
         self.reached_100 = inf
         self.shipped: Outcome | None = None
         self.proved_at: int | None = None
+        self.stable_test: StableTest | None = None
 
     def run(self, bands: Iterator[tuple[list[int], ...]]) -> Outcomes:
         """Serve minute after minute until it ends; the version then stands, or is gone, to the end of the day."""
@@ -102,6 +114,7 @@ class Rollout:
             self.rebakes, self.since = judge.rebakes, t
         verdict = judge.verdict((t - self.since) * 60.0, self.stages[self.stage][1] * 60.0, final)
         if verdict.decision == "rollback":
+            self.stable_test = verdict.stable_test
             return "rolled back"
         if verdict.expired:
             return "external" if verdict.decision == "external" else "held"
@@ -131,7 +144,7 @@ class Rollout:
         stands = end in ("proved", "unproven")
         later = self.cell.traffic * (DAY - max(t, self.cell.onset)) if stands else 0
         minute = t if end != "proved" or self.proved_at is None else self.proved_at
-        return Outcome(end, minute, self.reached_100, self.exposed + later)
+        return Outcome(end, minute, self.reached_100, self.exposed + later, self.stable_test)
 
 
 def clairvoyant(cell: Cell, policy: JudgePolicy) -> JudgePolicy:

@@ -73,16 +73,22 @@ def draw(cell: Cell, rollouts: int, minutes: int, rng: np.random.Generator) -> R
     widths = np.diff(WEIGHTS)
     n = rng.poisson(cell.traffic * widths, size=(rollouts, minutes, len(widths))).astype(np.int64)
     at = np.arange(minutes)
-    p0 = np.full(minutes, cell.p0)
-    p1 = np.where(at >= cell.onset, cell.p1, cell.p0)
-    if cell.fault:
-        first, lasts, rate = cell.fault
-        burning = (at >= first) & (at < first + lasts)
-        p0, p1 = (np.where(burning, p + (1 - p) * rate, p) for p in (p0, p1))
+    p0 = _rates(cell, at, cell.p0)
+    p1 = _rates(cell, at, np.where(at >= cell.onset, cell.p1, cell.p0))
     x0 = _failures(rng, n, p0[None, :, None], cell.clump)
     x1 = _failures(rng, n, p1[None, :, None], cell.clump)
     slow = rng.binomial(n, SLOW_RATE)
     return Requests(cell, *(_levels(a) for a in (n, x1, x0, slow)))
+
+
+def _rates(cell: Cell, at: Ints, own: float | NDArray[np.float64]) -> NDArray[np.float64]:
+    """The chance of a failure in each of these minutes: a version's own, and that of a fault of something else."""
+    rates = np.broadcast_to(np.asarray(own, dtype=np.float64), at.shape)
+    if cell.fault is None:
+        return rates
+    first, lasts, rate = cell.fault
+    failing = (at >= first) & (at < first + lasts)
+    return np.where(failing, rates + (1 - rates) * rate, rates)
 
 
 def _levels(bands: Ints) -> Ints:
@@ -94,6 +100,14 @@ def tail(cell: Cell, minutes: int, rng: np.random.Generator) -> Iterator[tuple[i
     n = rng.poisson(cell.traffic, minutes).astype(np.int64)
     x1, slow = _failures(rng, n, np.array(cell.p1), cell.clump), rng.binomial(n, SLOW_RATE)
     return zip(n.tolist(), x1.tolist(), slow.tolist(), strict=True)
+
+
+def stable_alone(cell: Cell, first: int, minutes: int, rng: np.random.Generator) -> list[tuple[int, int, int]]:
+    """Minutes of stable from ``first`` on, when all traffic is back on it: (requests, failures, slow)."""
+    at = np.arange(first, first + minutes)
+    n = rng.poisson(cell.traffic, minutes).astype(np.int64)
+    x0, slow = _failures(rng, n, _rates(cell, at, cell.p0), cell.clump), rng.binomial(n, SLOW_RATE)
+    return list(zip(n.tolist(), x0.tolist(), slow.tolist(), strict=True))
 
 
 def history(cell: Cell, minutes: int, rng: np.random.Generator) -> list[tuple[int, int, int]]:

@@ -15,7 +15,7 @@
     │   └── Aborted             3  ABORTED: the same, requested by an operator
     ├── Refused                 4  REFUSED: approval, freeze, window or precondition; nothing was written
     │   └── Unobservable        5  INCONCLUSIVE: what is to be observed cannot be; nothing was written
-    └── Held                    5  INCONCLUSIVE: too little evidence in the time allowed; stable serves 100 %
+    └── Held                    5  INCONCLUSIVE: too little evidence in time, or both fail; stable serves 100 %
 
 An error leaves its data in an executed notebook beside its text, so a program that executes notebooks reads the
 exit code there and needs none of our classes.
@@ -171,7 +171,7 @@ class Unobservable(Refused):
 
 
 class Held(BuddyError):
-    """The evidence was not enough in the time allowed. The stable version serves all traffic."""
+    """The stable version serves all traffic, and the new one is not blamed: too little evidence, or both fail."""
 
     exit_code = 5
     result = "INCONCLUSIVE"

@@ -18,8 +18,9 @@ Ending = Literal[
     "aborted",
     "lease-fired",
     "held",
+    "external",
 ]
-EXIT_CODES: dict[Ending, int] = {"rolled-back": 3, "aborted": 3, "lease-fired": 3, "held": 5}
+EXIT_CODES: dict[Ending, int] = {"rolled-back": 3, "aborted": 3, "lease-fired": 3, "held": 5, "external": 5}
 
 RESULTS = {
     "proved": "SUCCEEDED, healthy",
@@ -32,6 +33,7 @@ RESULTS = {
     "aborted": "ABORTED by operator",
     "lease-fired": "ROLLED BACK by failsafe",
     "held": "ROLLED BACK, health check inconclusive",
+    "external": "ROLLED BACK, both versions fail",
     "done": "SUCCEEDED",
     "failed": "FAILED",
     "refused": "REFUSED",
@@ -100,6 +102,7 @@ class Outcome:
             "aborted": f"ABORTED by operator{at}: {stable}",
             "lease-fired": f"ROLLED BACK by failsafe (run lost): {stable}",
             "held": f"ROLLED BACK{at}: inconclusive; {stable}",
+            "external": f"ROLLED BACK{at}: both versions fail; {stable}",
         }
         return titles[self.ending]
 
@@ -118,11 +121,19 @@ class Outcome:
         """
         if self.exit_code == 0:
             return
-        kinds: dict[Ending, type[BuddyError]] = {"held": Held, "aborted": Aborted}
+        kinds: dict[Ending, type[BuddyError]] = {"held": Held, "external": Held, "aborted": Aborted}
+        now = f"v{self.stable} receives 100 % of traffic; v{self.new} receives none."
+        next_step = f"Review the reasons above and the error log of v{self.new}. Fix the build and deploy it again."
+        if self.ending == "external":
+            now = f"{now} v{self.stable} fails, too."
+            next_step = (
+                f"Find the cause outside v{self.new}: open start_here. Once v{self.stable} is within its limits, "
+                "deploy the same build again."
+            )
         raise kinds.get(self.ending, RolledBack)(
             self.ending,
             str(self),
-            now=f"v{self.stable} receives 100 % of traffic; v{self.new} receives none.",
-            next=f"Review the reasons above and the error log of v{self.new}. Fix the build and deploy it again.",
+            now=now,
+            next=next_step,
             facts={"stable": self.stable, "new": self.new},
         )

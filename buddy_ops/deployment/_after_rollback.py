@@ -1,16 +1,23 @@
 """What is still read after a rollback, when the traffic is back and nothing is at stake any more.
 
-The last requests of the new version are counted: they were not published yet when the verdict came. Nothing here
-moves traffic, and no failure here changes how the rollout ended.
+The last requests of the new version are counted: they were not published yet when the verdict came. After a rollback
+from 100 % stable is tested as well: if it fails too, the new version is not to blame. Nothing here moves traffic.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
 from buddy_ops.aws.session import Target
-from buddy_ops.core.text import MINUTE, floor_minute, time_of_day
+from buddy_ops.core.errors import BuddyError
+from buddy_ops.core.text import MINUTE, count, exact_percent, floor_minute, percent, time_of_day
+from buddy_ops.deployment._traffic import Traffic
 from buddy_ops.deployment.observation import Observation, Polls, next_poll, show
 from buddy_ops.health.evidence import RolloutEvidence
+from buddy_ops.health.lateness import TOLERATED
+from buddy_ops.health.metrics import MinuteRow
+from buddy_ops.health.sequential_test import PairedCounts
+from buddy_ops.health.stable_alone import MOST_MINUTES, StableTest
 
 STAGE = "rolled-back"
 """The stage of an observation from here on."""
@@ -22,13 +29,19 @@ class AfterRollback:
 
     Attributes:
         since: when the traffic went back, or was found to be back.
+        test: what stable is tested by; None where the new version was compared with it.
         counted: whether the minutes of every request of the new version were read.
+        both_fail: whether stable was shown to be over the limit that the new version was rolled back for.
     """
 
     target: Target
     evidence: RolloutEvidence
     since: datetime
+    test: StableTest | None = None
     counted: bool = field(default=False, init=False)
+    both_fail: bool = field(default=False, init=False)
+    _stable: PairedCounts = field(default_factory=PairedCounts, init=False)
+    _tested: int = field(default=0, init=False)
     _trouble: str = field(default="", init=False)
 
     def to_end(self, decided: Observation | None = None) -> Polls[None]:
@@ -47,23 +60,37 @@ class AfterRollback:
         while order != "stop":
             now = self.target.clock.now()
             self._read(now)
-            if now >= self._last_reading:
+            if now >= self._last_reading and not self._is_testing(now):
                 return
             order = yield from show(self._observation(now), self.evidence)
 
     def reasons(self) -> tuple[str, ...]:
         """What the outcome must say of the reading, a sentence each."""
-        if self.counted:
-            return ()
-        why = f" {self._trouble}" if self._trouble else ""
-        since = time_of_day(self._counted_until, self.target.clock.now())
-        return (f"Requests of v{self.evidence.new} after {since} are not counted.{why}",)
+        said = [self._say_of_stable()] if self.test is not None else []
+        if not self.counted:
+            why = f" {self._trouble}" if self._trouble else ""
+            since = time_of_day(self._counted_until, self.target.clock.now())
+            said.append(f"Requests of v{self.evidence.new} after {since} are not counted.{why}")
+        return tuple(said)
+
+    @property
+    def _settled(self) -> datetime:
+        """The first minute that stable served alone: an alias takes up to a minute to follow."""
+        return floor_minute(self.since) + 2 * MINUTE
+
+    @property
+    def _late(self) -> timedelta:
+        return timedelta(seconds=self.target.settings.health.late_data_s)
 
     @property
     def _last_reading(self) -> datetime:
-        """From when CloudWatch has all requests of the new version: an alias takes up to a minute to follow."""
-        late = timedelta(seconds=self.target.settings.health.late_data_s)
-        return floor_minute(self.since) + 2 * MINUTE + late
+        """From when CloudWatch has all requests of the new version."""
+        return self._settled + self._late
+
+    @property
+    def _last_test(self) -> datetime:
+        """When CloudWatch has all minutes that stable is tested in."""
+        return self._settled + MOST_MINUTES * MINUTE + self._late
 
     @property
     def _counted_until(self) -> datetime:
@@ -72,16 +99,88 @@ class AfterRollback:
 
     def _read(self, now: datetime) -> None:
         self._trouble = self.evidence.read(now) or ""
-        self.counted = now >= self._last_reading and not self._trouble
+        self.counted = self.counted or (now >= self._last_reading and not self._trouble)
+        if self.test is None or self.both_fail:
+            return
+        rows = self._stable_rows()
+        self._tested = len(rows)
+        minutes = [self._events(row, self.test) for row in rows]
+        self.both_fail, self._stable = self.test.counts_until_over(minutes)
+
+    def _is_testing(self, now: datetime) -> bool:
+        """Whether minutes of stable are still to be tested; late ones are waited for as long as in a rollout."""
+        if self.test is None or self.both_fail or now >= self._last_test + TOLERATED:
+            return False
+        return self._counted_until < self._settled + MOST_MINUTES * MINUTE
+
+    def _stable_rows(self) -> Sequence[MinuteRow]:
+        until = self._settled + MOST_MINUTES * MINUTE
+        return [row for row in self.evidence.rows if self._settled <= row.at < until and not row.incomplete]
+
+    def _events(self, row: MinuteRow, test: StableTest) -> tuple[int, int]:
+        counts = row.counts[self.evidence.stable]
+        events = counts.errors if test.stream == "errors" else counts.slow
+        return events, counts.requests
+
+    def _say_of_stable(self) -> str:
+        test = self.test
+        assert test is not None
+        stable = f"v{self.evidence.stable}"
+        blamed = f"v{self.evidence.new} stays marked bad."
+        if not self._stable.stable_requests:
+            return f"{stable} was not tested alone: no minute of it with requests was read. {blamed}"
+        what = "error rate"
+        if test.stream == "slow":
+            what = f"requests over {self.target.settings.health.latency_ms / 1000:g} s"
+        counts = self._stable
+        rate = percent(counts.stable_events / counts.stable_requests)
+        requests = count(counts.stable_requests, "request")
+        objective = self._objective(test)
+        limit = exact_percent(test.limit) if test.limit <= objective else percent(test.limit)
+        measured = f"{stable} alone: {what} {rate} ({counts.stable_events:,} of {requests}, limit {limit})"
+        if self.both_fail:
+            return f"Both versions fail. After the rollback {measured}."
+        return f"{measured} in {count(self._tested, 'minute')} after the rollback. {blamed}"
+
+    def _objective(self, test: StableTest) -> float:
+        health = self.target.settings.health
+        return health.error_rate if test.stream == "errors" else health.slow_rate
 
     def _observation(self, now: datetime) -> Observation:
-        until = time_of_day(self._last_reading, now)
-        says = (
-            f"ROLLED BACK: v{self.evidence.stable} receives 100 %. "
-            f"The last requests of v{self.evidence.new} are counted until {until}. You can stop this cell: "
-            "the rollback is complete."
+        counted = time_of_day(self._last_reading, now)
+        says = [
+            f"ROLLED BACK: v{self.evidence.stable} receives 100 %.",
+            f"The last requests of v{self.evidence.new} are counted until {counted}.",
+        ]
+        if self.test is not None:
+            tested = time_of_day(self._last_test, now)
+            says.append(
+                f"v{self.evidence.stable} alone is tested until {tested} at the latest. "
+                f"If it fails too, v{self.evidence.new} is not marked bad."
+            )
+        says.append("You can stop this cell: the rollback is complete.")
+        return Observation(now, STAGE, 0.0, wake_at=next_poll(now), says=" ".join(says))
+
+
+def withdraw_blame(traffic: Traffic, marked_before: Sequence[str]) -> str:
+    """Take the mark 'bad' of this rollback off the new version; a sentence for the outcome.
+
+    The traffic stays. Nothing is written if another run or tool has changed the alias since the rollback.
+
+    Args:
+        traffic: as the rollback left it.
+        marked_before: the versions that were marked bad before the rollback, oldest first.
+
+    AWS: lambda:UpdateAlias, writes.
+    """
+    try:
+        traffic.unmark(marked_before)
+    except BuddyError as error:
+        return (
+            f"v{traffic.new} is still marked bad, since the record could not be written. {error.what} "
+            "A new deployment of the same build removes the mark."
         )
-        return Observation(now, STAGE, 0.0, wake_at=next_poll(now), says=says)
+    return f"v{traffic.new} is not marked bad."
 
 
 def is_stopped_by_interrupt(observation: Observation | None) -> bool:

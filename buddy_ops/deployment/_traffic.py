@@ -4,7 +4,7 @@
 immediate rollback drive it. It never decides that traffic must move.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 
@@ -235,6 +235,29 @@ class Traffic:
                 if self.new and self.new not in self.alias.serving:
                     raise
         raise collision
+
+    def unmark(self, marked_before: Sequence[str]) -> None:
+        """Take the mark 'bad' off the new version, on an alias that is as the rollback left it. Traffic stays.
+
+        The record then says what it says of any rollback without blame.
+
+        Args:
+            marked_before: the versions that were marked before the rollback: its mark may have replaced the oldest.
+
+        AWS: lambda:UpdateAlias, writes.
+
+        Raises:
+            AliasMoved: another run or tool changed it.
+        """
+        marked = [version for version in self.record.rejected_versions if version != self.new]
+        replaced = [version for version in marked_before if version not in (self.new, *marked)]
+        record = replace(self.record, stage="held", rejected_versions=())
+        for version in (*replaced, *marked):
+            record = record.with_rejected(version)
+        alias = self.alias
+        self._keep(
+            aliases.update_alias(self._target, alias, AliasState(alias.primary, alias.additional, alias.weight, record))
+        )
 
     def describe(self) -> str:
         """What is live now and when the failsafe acts, for an error's 'Now'. AWS: lambda:GetAlias, reads only."""

@@ -17,7 +17,7 @@ from buddy_ops.core.outcome import Ending, Outcome
 from buddy_ops.core.plan import Approval
 from buddy_ops.core.text import MINUTE, exact_percent, parse_utc, time_of_day
 from buddy_ops.deployment import _publishing, smoke_tests
-from buddy_ops.deployment._after_rollback import AfterRollback, is_stopped_by_interrupt
+from buddy_ops.deployment._after_rollback import AfterRollback, is_stopped_by_interrupt, withdraw_blame
 from buddy_ops.deployment._traffic import (
     FailsafeLost,
     FailsafeTriggered,
@@ -30,6 +30,7 @@ from buddy_ops.deployment.observation import Observation, Order, Polls, Rollout,
 from buddy_ops.deployment.rollout_plan import RolloutPlan, check_rules, plan_rollout
 from buddy_ops.health.evidence import RolloutEvidence
 from buddy_ops.health.judge import Verdict
+from buddy_ops.health.stable_alone import StableTest
 from buddy_ops.migrations import schema
 
 __all__ = ["Observation", "Order", "Outcome", "Rollout", "RolloutPlan", "drive_rollout", "plan_rollout", "run_rollout"]
@@ -86,6 +87,13 @@ class RollingBack:
     ending: Ending
     reasons: tuple[str, ...]
     unshown: Observation | None = None
+
+    @property
+    def stable_test(self) -> StableTest | None:
+        """What stable is tested by afterwards; None unless the judge decided, with nothing to compare with at 100 %."""
+        if self.ending != "rolled-back" or self.unshown is None or self.unshown.verdict is None:
+            return None
+        return self.unshown.verdict.stable_test
 
 
 @dataclass(frozen=True)
@@ -717,9 +725,11 @@ class _Run:
         weight = self.traffic.weight
         stage = ""
         began = self.began
+        marked_before: tuple[str, ...] = ()
         if self.traffic.alias.rollout is not None:
             stage = self.traffic.alias.rollout.stage
             began = parse_utc(self.traffic.alias.rollout.since)
+            marked_before = self.traffic.alias.rollout.rejected_versions
         while True:
             try:
                 self.traffic.roll_back(rejected, stage=stage_after)
@@ -731,19 +741,30 @@ class _Run:
                     raise
                 yield from self._retry_later(self.seen, failure)
         self.target.journal.append(
-            "taken-back", version=self.traffic.new, serves=str(self.traffic.alias), reasons=state.reasons
+            "taken-back",
+            version=self.traffic.new,
+            serves=str(self.traffic.alias),
+            reasons=state.reasons,
+            ending=state.ending,
         )
         # Only now, since none of this may delay the traffic.
-        after = AfterRollback(self.target, self.evidence, self.target.clock.now())
+        after = AfterRollback(self.target, self.evidence, self.target.clock.now(), test=state.stable_test)
         # When the failsafe acted is unknown: from the stage's beginning on, no traffic of the new version is expected.
         self.evidence.rolled_back(began if state.ending == "lease-fired" else after.since)
         failures = [
             *delete_failsafes(self.target, self.traffic.run),
             *_publishing.restore_latest(self.target, self.plan),
         ]
-        yield from self._await_capacity()
+        if self.traffic.alias.allocating:
+            yield from self._await_capacity()
+            after.since = self.target.clock.now()
         yield from after.to_end(state.unshown)
-        return self._end(state.ending, *state.reasons, *after.reasons(), *failures, stage=stage, weight=weight)
+        ending = state.ending
+        reasons = [*state.reasons, *after.reasons()]
+        if after.both_fail:
+            ending = "external"
+            reasons = [*after.reasons(), *state.reasons, withdraw_blame(self.traffic, marked_before)]
+        return self._end(ending, *reasons, *failures, stage=stage, weight=weight)
 
     def _failsafe_triggered(self) -> RollingBack:
         """The record says that a rollout is in progress, and the weights are gone: close it and say so."""

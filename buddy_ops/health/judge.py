@@ -15,6 +15,7 @@ from typing import Literal
 
 from buddy_ops.health import _wording
 from buddy_ops.health.sequential_test import ComparedByState, EProcess, Mixture, PairedCounts, dispersion
+from buddy_ops.health.stable_alone import StableTest
 from buddy_ops.health.usual_rate import UsualRate, without_outages
 
 Decision = Literal["promote", "hold", "rollback", "external"]
@@ -166,6 +167,7 @@ class Verdict:
         worse: evidence that the canary is worse than stable, ``over``: that it is over the objective (1 / p).
         throttled: calls throttled in the latest minutes.
         minutes: of the bake that are left, of the external fault so far, or that were checked.
+        stable_test: what stable is tested by after this rollback; None if the new version was compared with it.
     """
 
     decision: Decision
@@ -183,6 +185,7 @@ class Verdict:
     over: float = 1.0
     throttled: int = 0
     minutes: float = 0.0
+    stable_test: StableTest | None = None
 
     @property
     def reasons(self) -> tuple[str, ...]:
@@ -349,6 +352,14 @@ class _Stream(ComparedByState):
         seen = self.recent_minutes
         enough = len(self.latest) == self.latest.maxlen and seen.stable_requests > 0
         return enough and seen.stable_events <= self.limit * seen.stable_requests
+
+    def stable_test(self) -> StableTest | None:
+        """The test of stable after a rollback for this stream; None where the canary was shown to be worse than it."""
+        if not self.alone or self.base.value >= self.policy.rollback_at:
+            return None
+        # Also where the canary was better: what stable always did is no fault that began now.
+        limit = self._usual_rate.limit
+        return StableTest(self.name, limit, self.policy.slo_mixture, self.phi, self.policy.worse_at)
 
     def compare(self, counts: PairedCounts) -> Comparison:
         """Counts of this stream with what they are measured by."""
@@ -522,6 +533,7 @@ class Judge(ComparedByState):
             expired=kept and expired,
             worse=stream.base.value,
             over=stream.over.value,
+            stable_test=None if kept else stream.stable_test(),
         )
 
     def _doubt(self, advancing: bool) -> Verdict | None:

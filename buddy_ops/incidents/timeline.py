@@ -4,7 +4,7 @@ An event keeps the record's fields, and figures are computed from those. Its sen
 """
 
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from operator import attrgetter
@@ -70,7 +70,30 @@ def timeline_events(records: Iterable[Fields], run: str = "", runbook: str = "")
         at = parse_moment(record.get("at"))
         if at is not None and not _is_quiet(kind, record):
             events.append(TimelineEvent(at, kind, record, run=run, runbook=runbook))
-    return merge_in_order(events)
+    return merge_in_order([*events, *_unrecorded_ending(events)])
+
+
+def _unrecorded_ending(events: Iterable[TimelineEvent]) -> Iterator[TimelineEvent]:
+    """The ending of a rollout whose run was lost while it read on after its rollback: it has no outcome."""
+    last: TimelineEvent | None = None
+    for event in events:
+        if event.kind in ("taken-back", "outcome") or _is_drained(event):
+            last = event
+    if last is None or last.kind == "outcome":
+        return
+    if _is_drained(last):
+        fields: Fields = {"version": str(last.fields["to"]).removeprefix("v"), "ending": "drained"}
+    else:
+        # Records of earlier releases do not say whether the judge or an operator ended it.
+        fields = {"version": last.fields.get("version"), "ending": last.fields.get("ending", "rolled-back")}
+    yield replace(last, kind="ended", fields=fields)
+
+
+def _is_drained(event: TimelineEvent) -> bool:
+    """Whether a gradual rollback has taken its last step."""
+    fields = event.fields
+    last_step = (fields.get("stage"), fields.get("weight")) == ("rolled-back", 0)
+    return event.kind == "shifted" and last_step and "to" in fields
 
 
 def merge_in_order(events: Iterable[TimelineEvent]) -> list[TimelineEvent]:
@@ -171,6 +194,11 @@ def _outcome(fields: Fields) -> str:
     return " ".join((f"rollout of v{fields['new']} ended: {ending}.", *fields["reasons"], ", ".join(failed))).strip()
 
 
+def _ended(fields: Fields) -> str:
+    ending = describe_ending(fields["ending"])
+    return f"rollout of v{fields['version']} ended: {ending}. Its run stopped before the last requests were counted."
+
+
 def _rollback(fields: Fields) -> str:
     if fields["already"]:
         # A second rollback is often run to be sure; it must not read as if it had moved traffic.
@@ -227,6 +255,7 @@ SENTENCES: Mapping[str, str | Callable[[Fields], str]] = {
     "observed": "verdict {decision} at stage {stage}: {says}",
     "taken-back": "v{version} was rolled back: {serves}. {reasons}",
     "outcome": _outcome,
+    "ended": _ended,
     "rollback": _rollback,
     "frozen": "{owner} froze deployments until {expires}: {reason}",
     "lifted": "freeze {id} was removed",

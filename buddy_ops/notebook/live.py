@@ -36,7 +36,7 @@ async def watch_rollout(target: Target, rollout: Rollout) -> Outcome:
     """Drive a rollout to its end under a chart that updates in place; exactly one chart stays in the notebook.
 
     Interrupting leaves the alias as it is, under its failsafe; running the cell again resumes. After a rollback it ends
-    the count of the last requests, and the rollout with it.
+    the count of the last requests and the test of stable, and the rollout with them.
     """
     chart = RolloutChart(target)
     buttons = controls.attach_controls(target)
@@ -56,7 +56,7 @@ async def watch_rollout(target: Target, rollout: Rollout) -> Outcome:
             order = StageOrder(given, observation.stage, observation.weight) if given else None
     except (KeyboardInterrupt, asyncio.CancelledError):
         if is_stopped_by_interrupt(observation):
-            # The traffic is back: only the count of the last requests ends early.
+            # The traffic is back: only what is still read ends early.
             outcome = _finish(rollout)
             chart.end(outcome)
             return outcome

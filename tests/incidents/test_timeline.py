@@ -158,6 +158,29 @@ def test_a_canarys_own_verdict_detects_and_decides() -> None:
     assert figures.detected == figures.decided == figures.mitigated == minute(14)
 
 
+@pytest.mark.parametrize(
+    ("kind", "fields", "ending"),
+    [
+        (
+            "taken-back",
+            {"version": "2", "serves": "100 % v1", "reasons": [], "ending": "aborted"},
+            "ABORTED by operator",
+        ),
+        ("taken-back", {"version": "2", "serves": "100 % v1", "reasons": []}, "ROLLED BACK"),
+        ("shifted", {"to": "v2", "stage": "rolled-back", "weight": 0.0, "serves": "100 % v1"}, "ROLLED BACK gradually"),
+    ],
+)
+def test_a_run_that_was_lost_after_its_rollback_has_its_ending(kind: str, fields: dict[str, Any], ending: str) -> None:
+    """Killed while it counts the last requests, it records no outcome: the review has the ending all the same, once."""
+    lost = [record("shifted", 12, to="v2", stage="1", weight=0.1, serves=""), record(kind, 14, **fields)]
+    said = [each.says for each in timeline.timeline_events(lost)]
+    assert said[-1] == f"rollout of v2 ended: {ending}. Its run stopped before the last requests were counted."
+    outcome = record("outcome", 18, ending="rolled-back", new="2", reasons=[], failed={}, requests={})
+    kinds = [each.kind for each in timeline.timeline_events([*lost, outcome])]
+    assert kinds == ["shifted", kind, "outcome"]
+    assert [each.kind for each in timeline.timeline_events(lost[:1])] == ["shifted"]
+
+
 def test_an_idle_rollback_is_no_mitigation_however_long_its_sentence_is() -> None:
     """The fields decide, not the sentence: one of 300 characters that was cut once made a rollback of nothing the end."""
     many = [str(version) for version in range(100, 200)]
