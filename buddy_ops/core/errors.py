@@ -171,7 +171,7 @@ class Unobservable(Refused):
 
 
 class Held(BuddyError):
-    """The stable version serves all traffic, and the new one is not blamed: too little evidence, or both fail."""
+    """The stable version serves all traffic, and the new one is not marked bad: too little evidence, or both fail."""
 
     exit_code = 5
     result = "INCONCLUSIVE"

@@ -1,7 +1,7 @@
 """What is still read after a rollback, when the traffic is back and nothing is at stake any more.
 
 The last requests of the new version are counted: they were not published yet when the verdict came. After a rollback
-from 100 % stable is tested as well: if it fails too, the new version is not to blame. Nothing here moves traffic.
+from 100 % stable is tested as well: if it fails too, the new version is not the cause. Nothing here moves traffic.
 """
 
 from collections.abc import Sequence
@@ -162,7 +162,7 @@ class AfterRollback:
         return Observation(now, STAGE, 0.0, wake_at=next_poll(now), says=" ".join(says))
 
 
-def withdraw_blame(traffic: Traffic, marked_before: Sequence[str]) -> str:
+def remove_mark(traffic: Traffic, marked_before: Sequence[str]) -> str:
     """Take the mark 'bad' of this rollback off the new version; a sentence for the outcome.
 
     The traffic stays. Nothing is written if another run or tool has changed the alias since the rollback.

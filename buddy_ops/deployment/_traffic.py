@@ -239,7 +239,7 @@ class Traffic:
     def unmark(self, marked_before: Sequence[str]) -> None:
         """Take the mark 'bad' off the new version, on an alias that is as the rollback left it. Traffic stays.
 
-        The record then says what it says of any rollback without blame.
+        The record then says what it says of any rollback that is attributed to no version.
 
         Args:
             marked_before: the versions that were marked before the rollback: its mark may have replaced the oldest.

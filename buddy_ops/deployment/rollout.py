@@ -17,7 +17,7 @@ from buddy_ops.core.outcome import Ending, Outcome
 from buddy_ops.core.plan import Approval
 from buddy_ops.core.text import MINUTE, exact_percent, parse_utc, time_of_day
 from buddy_ops.deployment import _publishing, smoke_tests
-from buddy_ops.deployment._after_rollback import AfterRollback, is_stopped_by_interrupt, withdraw_blame
+from buddy_ops.deployment._after_rollback import AfterRollback, is_stopped_by_interrupt, remove_mark
 from buddy_ops.deployment._traffic import (
     FailsafeLost,
     FailsafeTriggered,
@@ -763,7 +763,7 @@ class _Run:
         reasons = [*state.reasons, *after.reasons()]
         if after.both_fail:
             ending = "external"
-            reasons = [*after.reasons(), *state.reasons, withdraw_blame(self.traffic, marked_before)]
+            reasons = [*after.reasons(), *state.reasons, remove_mark(self.traffic, marked_before)]
         return self._end(ending, *reasons, *failures, stage=stage, weight=weight)
 
     def _failsafe_triggered(self) -> RollingBack:

@@ -1,7 +1,7 @@
 """Whether both versions fail: after a rollback from 100 % stable is tested alone, against the limit that decided.
 
-At 100 % the new version had nothing to be compared with, so a fault of something else looks like its own. If stable is
-over the same limit right after the rollback, the new version is not to blame.
+At 100 % the new version had nothing to be compared with, so a fault of something else is attributed to it. If
+stable is over the same limit right after the rollback, the new version is not the cause.
 
 Source: docs/sequential-test.md, 'After a rollback from 100 %'.
 """
