@@ -86,19 +86,30 @@ class Version:
         return {**self.settings, **{f"variable {name}": value for name, value in variables.items()}}
 
     @property
+    def shown_variables(self) -> dict[str, str] | None:
+        """The environment variables; None: Lambda does not show them to this caller."""
+        if "Error" in self.environment:
+            return None
+        return dict(self.environment.get("Variables", {}))
+
+    @property
+    def hidden_because(self) -> str:
+        """Why Lambda does not show the environment variables; empty if it does."""
+        error = self.environment.get("Error")
+        return "" if error is None else error.get("ErrorCode", "no reason given")
+
+    @property
     def variables(self) -> dict[str, str]:
         """The environment variables.
 
         Raises:
             BuddyError: ``environment-unreadable``: Lambda does not show them, so that writing the map would lose them.
         """
-        error = self.environment.get("Error")
-        if error is None:
-            return dict(self.environment.get("Variables", {}))
+        if self.shown_variables is not None:
+            return self.shown_variables
         raise BuddyError(
             "environment-unreadable",
-            f"Lambda does not show the environment variables of {self.arn}: "
-            f"{error.get('ErrorCode', 'no reason given')}.",
+            f"Lambda does not show the environment variables of {self.arn}: {self.hidden_because}.",
             next="Let the caller decrypt with the function's KMS key (kms:Decrypt).",
         )
 
@@ -203,7 +214,11 @@ def publish_version(target: Target, latest: Version, description: str) -> str:
     except AwsFailed:
         # As with the upload, it may have been published without an answer.
         for newest in list_versions(target)[-1:]:
-            if newest.sha256 == latest.sha256 and newest.environment == latest.environment:
+            same = newest.environment == latest.environment
+            # Two environments that are not shown look alike.
+            if latest.shown_variables is None:
+                same = newest.description == description
+            if newest.sha256 == latest.sha256 and same:
                 return newest.number
         raise
 

@@ -67,10 +67,12 @@ def _publish(target: Target, plan: RolloutPlan, alias: Alias | None, description
     if latest.sha256 != plan.change.sha256 or (latest.update == "Failed" and plan.change.archive):
         versions.upload_code(target, plan.change.archive, latest.revision)
         latest = yield from _wait_until_settled(target, alias, LATEST)
-    wanted = _environment(target, plan, latest)
-    if latest.variables != wanted:
-        versions.update_environment(target, wanted, latest.revision)
-        latest = yield from _wait_until_settled(target, alias, LATEST)
+    # A version that takes the environment over as it is can be published by who may not read it.
+    if plan.change.variables:
+        wanted = _environment(target, plan, latest)
+        if latest.variables != wanted:
+            versions.update_environment(target, wanted, latest.revision)
+            latest = yield from _wait_until_settled(target, alias, LATEST)
     _require_as_planned(target, plan, alias, latest)
     number = versions.publish_version(target, latest, description)
     version = yield from _wait_until_settled(target, alias, number)
@@ -84,7 +86,10 @@ def _require_as_planned(target: Target, plan: RolloutPlan, alias: Alias | None, 
     Raises:
         Refused: ``latest-changed``.
     """
-    found = version.configuration_with(version.variables)
+    # What the plan could not see cannot be compared with it: the plan said so.
+    found = dict(version.settings)
+    if plan.change.shows_variables:
+        found = version.configuration_with(version.variables)
     expected = plan.change.expected or found
     changed = [name for name in sorted(expected.keys() | found.keys()) if expected.get(name) != found.get(name)]
     if version.sha256 != plan.change.sha256:

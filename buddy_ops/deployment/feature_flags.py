@@ -90,15 +90,22 @@ def describe_flags(target: Target) -> str:
         lines.append("No version serves yet.")
     else:
         for version in alias.serving:
-            flags = _flags(target, versions.read_version(target, version))
-            lines.append(f"v{version} serves: {_words(flags)}.")
+            serving = versions.read_version(target, version)
+            words = f"its flags are unknown: Lambda does not show its variables ({serving.hidden_because})"
+            if serving.shown_variables is not None:
+                words = _words(_flags(target, serving))
+            lines.append(f"v{version} serves: {words}.")
     return "\n".join((*lines, *map(str, flag_history(target))))
 
 
 def flag_history(target: Target) -> tuple[FlagChange, ...]:
-    """The versions that turned a flag, newest first. AWS: lambda:ListVersionsByFunction, every page, reads only."""
+    """The versions that turned a flag, newest first. Those whose variables Lambda does not show are left out.
+
+    AWS: lambda:ListVersionsByFunction, every page, reads only.
+    """
     turns = []
-    for before, after in pairwise(versions.list_versions(target)):
+    shown = [version for version in versions.list_versions(target) if version.shown_variables is not None]
+    for before, after in pairwise(shown):
         old, new = _flags(target, before), _flags(target, after)
         turned = {name: new[name] for name in new if new[name] != old[name]}
         if turned:

@@ -8,14 +8,14 @@ from dataclasses import dataclass, field, replace
 from buddy_ops.aws import aliases, checklist_store, freezes, versions
 from buddy_ops.aws.aliases import Alias, RolloutState
 from buddy_ops.aws.session import Target
-from buddy_ops.aws.versions import TAKEN_OVER, Version
+from buddy_ops.aws.versions import LATEST, TAKEN_OVER, Version
 from buddy_ops.core import project
 from buddy_ops.core import rules as rules_
 from buddy_ops.core.checklist import ChecklistResult
 from buddy_ops.core.errors import BuddyError, Refused
 from buddy_ops.core.plan import Plan
 from buddy_ops.core.rules import BreakGlass, DeploymentFacts
-from buddy_ops.core.text import count, exact_percent, parse_utc, time_of_day
+from buddy_ops.core.text import count, exact_percent, join_words, parse_utc, time_of_day
 from buddy_ops.deployment import _obstacles
 from buddy_ops.deployment._traffic import alias_scope, own_open_rollout, rollout_under_way
 from buddy_ops.health import alarms
@@ -35,6 +35,7 @@ class RequestedChange:
         drift: how $LATEST differs from the version that serves, a sentence each.
         doubts: what may keep it from working, a sentence each.
         expected: the configuration that the new version is to have, by name; None where it is published already.
+        shows_variables: whether ``expected`` has the environment variables: a caller may not be allowed to read them.
     """
 
     sha256: str
@@ -45,6 +46,7 @@ class RequestedChange:
     drift: tuple[str, ...] = ()
     doubts: tuple[str, ...] = ()
     expected: Mapping[str, object] | None = field(default=None, repr=False)
+    shows_variables: bool = True
 
     @property
     def name(self) -> str:
@@ -266,9 +268,13 @@ def _requested_change(
     doubts = [*_obstacles.require_ready(target, latest), *_obstacles.describe_failsafe_name(target)]
     if archive and latest.sha256 != change.sha256:
         doubts += _obstacles.require_fitting(target, archive, latest)
+    doubts += _hidden_variables(latest, stable, change)
     start = published[change.base] if change.base else latest
-    expected = latest.configuration_with(merge_variables(start.variables, change.variables))
-    change = replace(change, doubts=tuple(doubts), expected=expected)
+    expected: Mapping[str, object] = latest.settings
+    shows_variables = bool(change.variables) or start.shown_variables is not None
+    if shows_variables:
+        expected = latest.configuration_with(merge_variables(start.variables, change.variables))
+    change = replace(change, doubts=tuple(doubts), expected=expected, shows_variables=shows_variables)
     if stable is None:
         return change
     return replace(change, drift=_drift(latest, stable, change))
@@ -280,12 +286,15 @@ def _new_build(
     """A build, with the range of schemas that it declares as a variable of its version."""
     sha256 = versions.code_sha256(archive)
     schema_range = schema.declared_schema(archive)
-    variables: dict[str, str | None] = {}
-    if schema_range != latest.variables.get(schema.VARIABLE):
-        variables[schema.VARIABLE] = schema_range
     # Lambda publishes a build once; its code alone says which version it is.
     candidates = [*_on_alias(alias), *sorted(published, key=int, reverse=True)]
     known = next((number for number in candidates if _has_code(published, number, sha256)), "")
+    variables: dict[str, str | None] = {}
+    held = latest.shown_variables
+    if held is None and schema_range is not None and not known:
+        raise _schema_range_unwritable(latest)
+    if held is not None and schema_range != held.get(schema.VARIABLE):
+        variables[schema.VARIABLE] = schema_range
     return RequestedChange(sha256, known, variables=variables, archive=archive)
 
 
@@ -299,7 +308,7 @@ def _new_configuration(
     environment = merge_variables(published[base].variables, variables)
     # Lambda publishes nothing new where the last version is the same.
     for number in (*_on_alias(alias), max(published, key=int)):
-        if _has_code(published, number, sha256) and environment == published[number].variables:
+        if _has_code(published, number, sha256) and environment == published[number].shown_variables:
             return RequestedChange(sha256, number, base, variables)
     return RequestedChange(sha256, "", base, variables)
 
@@ -309,8 +318,10 @@ def _base_version(alias: Alias, published: Mapping[str, Version], variables: Map
     record = alias.rollout
     if record is None or not {record.stable_version, record.new_version} <= set(published):
         return alias.primary
-    before = published[record.stable_version].variables
-    after = published[record.new_version].variables
+    before = published[record.stable_version].shown_variables
+    after = published[record.new_version].shown_variables
+    if before is None or after is None:
+        return alias.primary
     return record.stable_version if after == merge_variables(before, variables) else alias.primary
 
 
@@ -342,13 +353,43 @@ def _require_same_code(target: Target, change: RequestedChange, latest: Version,
 def _drift(latest: Version, stable: Version, change: RequestedChange) -> tuple[str, ...]:
     """What else the new version takes over from $LATEST that the serving one does not have: names, never values."""
     fields = [name for name in TAKEN_OVER if latest.settings[name] != stable.settings[name]]
-    if not change.base:
-        new = latest.variables
-        old = stable.variables
+    new = latest.shown_variables
+    old = stable.shown_variables
+    if not change.base and new is not None and old is not None:
         fields += sorted(name for name in new.keys() | old.keys() if new.get(name) != old.get(name))
     if not fields:
         return ()
     return (f"Warning: $LATEST differs from v{stable.number}, and the new version takes over: {', '.join(fields)}",)
+
+
+def _hidden_variables(latest: Version, stable: Version | None, change: RequestedChange) -> Iterator[str]:
+    """A sentence on environment variables that Lambda does not show, although a new build does not depend on them."""
+    if change.base:
+        return
+    hidden = [version for version in (latest, stable) if version is not None and version.shown_variables is None]
+    if not hidden:
+        return
+    names = join_words(versions.label(version.number) for version in hidden)
+    unknown = []
+    if stable is not None:
+        unknown.append(f"whether they differ from those of v{stable.number}")
+    if latest in hidden:
+        unknown += ["whether they declare a schema", "whether someone changes them before the build is published"]
+    yield (
+        f"Warning: Lambda does not show the environment variables of {names} ({hidden[0].hidden_because}: the caller "
+        f"lacks kms:Decrypt for the function's key). The new version takes over those of {LATEST} as they are. "
+        f"It is unknown {join_words(unknown)}."
+    )
+
+
+def _schema_range_unwritable(latest: Version) -> BuddyError:
+    """The error of a build whose schema range would replace variables that are not shown."""
+    return BuddyError(
+        "environment-unreadable",
+        f"The build declares {schema.FILE}, which becomes a variable of its version. Lambda does not show the "
+        f"environment variables of {latest.arn} ({latest.hidden_because}): writing one would lose the others.",
+        next="Let the caller decrypt with the function's KMS key (kms:Decrypt), or deploy as a caller who may.",
+    )
 
 
 # How the plan reads

@@ -1,6 +1,7 @@
 """What AWS would refuse is found before anyone approves, with its own cause; the advice of each refusal is carried out."""
 
 import shlex
+import zipfile
 from collections.abc import Callable
 from typing import Any
 
@@ -11,12 +12,13 @@ from buddy_ops.aws.session import Target
 from buddy_ops.checks import setup
 from buddy_ops.core import project
 from buddy_ops.core.errors import BuddyError, Refused
-from buddy_ops.deployment import cleanup, rollback, rollout
+from buddy_ops.deployment import cleanup, feature_flags, rollback, rollout
 from buddy_ops.deployment.rollout_plan import RolloutPlan
 from buddy_ops.health import callers
 from tests.conftest import Situation, abandon, approve, intercept
 
 Bring = Callable[..., Situation]
+SAFETY = "ENABLE_ENHANCED_SAFETY"
 OTHER = "arn:aws:iam::123456789012:role/another"
 
 
@@ -356,3 +358,75 @@ def test_unreadable_callers_are_a_doubt(quiet: Situation) -> None:
     plan = ask(here, here.build("good"))
     here.ask("chaos")
     assert any("whether callers use the alias is unknown" in each for each in plan.reasons)
+
+
+# Variables that the caller may not decrypt
+
+KEY = "arn:aws:kms:us-east-1:123456789012:key/1234abcd-12ab-34cd-56ef-1234567890ab"
+
+
+def encrypt(here: Situation) -> None:
+    """Variables of $LATEST and of a new version that serves, under a key that the caller may not use."""
+    lam = here.client("lambda")
+    lam.update_function_configuration(
+        FunctionName=here.function, KMSKeyArn=KEY, Environment={"Variables": {"TABLE": "reminders", SAFETY: "true"}}
+    )
+    here.ask("advance", seconds=10)
+    number = here.publish(here.build("good", "1.5.0"))
+    lam.update_alias(FunctionName=here.function, Name="live", FunctionVersion=number)
+    here.ask("set", lambda_kms_denied=True)
+
+
+@pytest.mark.parametrize("strategy", ["canary", "blue_green", "all_at_once"])
+def test_variables_that_cannot_be_decrypted(quiet: Situation, strategy: str) -> None:
+    """A build takes the environment over as it is: the plan says what it could not see, and the version has it all."""
+    here = quiet
+    encrypt(here)
+    mine = here.connect()
+    plan = rollout.plan_rollout(mine, here.build("good", "2.0.0"), strategy)
+    doubts = [each for each in plan.reasons if "does not show the environment variables" in each]
+    assert len(doubts) == 1 and "unknown" in doubts[0] and "kms:Decrypt" in doubts[0]
+    number = published(mine, plan)
+    here.ask("set", lambda_kms_denied=False)
+    assert here.calls("UpdateFunctionConfiguration")[1:] == []
+    shown = here.client("lambda").get_function_configuration(FunctionName=here.function, Qualifier=number)
+    assert shown["Environment"]["Variables"] == {"TABLE": "reminders", SAFETY: "true"}
+
+
+def test_variables_of_the_serving_version_alone(quiet: Situation) -> None:
+    """$LATEST has no key any more, the version that serves has: the comparison is a doubt."""
+    here = quiet
+    encrypt(here)
+    here.client("lambda").update_function_configuration(FunctionName=here.function, KMSKeyArn="")
+    here.ask("advance", seconds=10)
+    mine = here.connect()
+    plan = rollout.plan_rollout(mine, here.build("good", "2.0.0"))
+    (doubt,) = [each for each in plan.reasons if "does not show the environment variables" in each]
+    assert "v2" in doubt
+    assert published(mine, plan) == "3"
+
+
+def test_what_must_write_variables_still_refuses(quiet: Situation) -> None:
+    """A flag, or a build that declares its schema, replaces the whole map: the others would be lost."""
+    here = quiet
+    encrypt(here)
+    mine = here.connect()
+    with pytest.raises(BuddyError, match="environment-unreadable") as refused:
+        feature_flags.plan_flags(mine, {SAFETY: False})
+    assert "kms:Decrypt" in refused.value.next
+    build = here.build("good", "2.0.0")
+    with zipfile.ZipFile(build, "a") as archive:
+        archive.writestr("schema_range", "1-2")
+    with pytest.raises(BuddyError, match="environment-unreadable") as refused:
+        rollout.plan_rollout(mine, build)
+    assert "schema_range" in refused.value.what
+    here.ask("set", lambda_kms_denied=False)
+    assert rollout.plan_rollout(mine, build).calls
+
+
+def test_flags_of_versions_that_can_be_read(quiet: Situation) -> None:
+    """One version's variables are hidden: the others are listed."""
+    here = quiet
+    encrypt(here)
+    told = feature_flags.describe_flags(here.connect())
+    assert "v2 serves: its flags are unknown" in told
