@@ -5,16 +5,20 @@ Reads the time and waits. Independent of what is waited for.
 
 import json
 import os
+import threading
 import time
 import urllib.error
 import urllib.request
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from contextvars import copy_context
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import cache, partial
 from typing import Any, NamedTuple, ParamSpec, Protocol, TypeVar
+
+from buddy_ops.core.text import duration
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -22,6 +26,38 @@ CLOCK_TOLERANCE = timedelta(seconds=3)
 """Smaller differences from AWS's time are ignored: a Date header has whole seconds."""
 SLICE_S = 0.5
 """Waits are cut into slices of this many real seconds, so that an interrupt takes effect."""
+SUSPENDED = timedelta(seconds=30)
+"""A slice that lasts longer than this: the machine was suspended, or too busy to run."""
+
+
+@dataclass(frozen=True)
+class ClockJump:
+    """A jump of this machine's time.
+
+    Attributes:
+        at: AWS's time when it was noticed, in UTC.
+        by_s: seconds that the machine's clock jumped by, or that the run stood still.
+        suspended: whether the run stood still in a wait.
+    """
+
+    at: datetime
+    by_s: float
+    suspended: bool = False
+
+    def describe(self) -> str:
+        """The jump, and what it means, in sentences."""
+        return describe_jump(self.by_s, suspended=self.suspended)
+
+
+def describe_jump(by_s: float, *, suspended: bool) -> str:
+    """A jump by its journal entry's fields, in sentences."""
+    size = duration(abs(by_s))
+    if suspended:
+        return (
+            f"The run stood still for {size}: the machine was suspended or overloaded. Nothing was checked meanwhile."
+        )
+    way = "forward" if by_s > 0 else "back"
+    return f"This machine's clock jumped {way} by {size}. Waits and metrics follow AWS's time, so they did not change."
 
 
 class Clock(Protocol):
@@ -44,6 +80,10 @@ class Clock(Protocol):
             sent: this clock's time before the call was sent: the reply is from between then and now.
         """
 
+    @property
+    def jumps(self) -> Sequence[ClockJump]:
+        """The jumps that were noticed so far, oldest first."""
+
     def close(self) -> None:
         """Stop being counted as a client that may still wait."""
 
@@ -64,10 +104,43 @@ class _CorrectedClock:
 
     def __init__(self) -> None:
         self._ahead_s: float | None = None
+        self._last: _Reading | None = None
+        self._jumps: list[ClockJump] = []
+        # Calls in threads read the clock, too.
+        self._lock = threading.Lock()
 
     def now(self) -> datetime:
         reading = self._read()
-        return datetime.fromtimestamp(reading.elapsed_s + self._ahead(reading), UTC)
+        now = datetime.fromtimestamp(reading.elapsed_s + self._ahead(reading), UTC)
+        self._notice_step(reading, now)
+        return now
+
+    @property
+    def jumps(self) -> tuple[ClockJump, ...]:
+        """The jumps that were noticed so far, oldest first."""
+        with self._lock:
+            return tuple(self._jumps)
+
+    def _notice_step(self, reading: _Reading, now: datetime) -> None:
+        """Compare both clocks with the last reading: they run apart only where the machine's was set."""
+        with self._lock:
+            last = self._last
+            # A thread may come with an older reading than the last one.
+            if last is not None and reading.elapsed_s < last.elapsed_s:
+                return
+            self._last = reading
+            if last is None:
+                return
+            step_s = (reading.machine_s - last.machine_s) - (reading.elapsed_s - last.elapsed_s)
+            if abs(step_s) > CLOCK_TOLERANCE.total_seconds():
+                self._jumps.append(ClockJump(now, round(step_s, 1)))
+
+    def _notice_suspension(self, before: datetime) -> None:
+        """Compare a slice of a wait that began at ``before`` with how long it should last."""
+        now = self.now()
+        if now - before > SUSPENDED:
+            with self._lock:
+                self._jumps.append(ClockJump(now, round((now - before).total_seconds(), 1), suspended=True))
 
     def correct(self, server: datetime, sent: datetime) -> timedelta:
         change = timedelta()
@@ -98,15 +171,17 @@ class SystemClock(_CorrectedClock):
 
     def sleep_until(self, moment: datetime) -> None:
         """Block until ``moment``, in slices of ``SLICE_S``."""
-        while (left := (moment - self.now()).total_seconds()) > 0:
+        while (left := (moment - (began := self.now())).total_seconds()) > 0:
             time.sleep(min(left, SLICE_S))
+            self._notice_suspension(began)
 
     async def wait(self, moment: datetime) -> None:
         """Wait until ``moment``; the event loop runs on."""
         import asyncio
 
-        while (left := (moment - self.now()).total_seconds()) > 0:
+        while (left := (moment - (began := self.now())).total_seconds()) > 0:
             await asyncio.sleep(min(left, SLICE_S))
+            self._notice_suspension(began)
 
     def close(self) -> None:
         """Nothing holds the system's time back."""

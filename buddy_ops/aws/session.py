@@ -64,6 +64,7 @@ class Target:
     replaced: tuple[str, ...] = ()
     _clients: dict[tuple[str, int], Any] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
+    _jumps_journaled: int = 0
 
     @cached_property
     def _caller(self) -> "GetCallerIdentityResponseTypeDef":
@@ -158,6 +159,7 @@ class Target:
         noted = {key: value for key, value in parameters.items() if key not in _client.NOT_JOURNALED}
         entry: dict[str, object] = {"call": f"{service}:{operation}", "parameters": noted}
         sent = self.clock.now()
+        self._journal_jumps()
         try:
             reply = send(parameters)
             _client.read_body(reply)
@@ -170,6 +172,15 @@ class Target:
         _client.learn_secrets(self.redactor, service, reply)
         self.journal.append("aws", **entry, request=reply.get("ResponseMetadata", {}).get("RequestId"))
         return reply
+
+    def _journal_jumps(self) -> None:
+        """Record each jump of this machine's clock once."""
+        with self._lock:
+            jumps = self.clock.jumps[self._jumps_journaled :]
+            self._jumps_journaled += len(jumps)
+        for jump in jumps:
+            noticed = iso_utc(jump.at)
+            self.journal.append("clock-jumped", by_s=jump.by_s, suspended=jump.suspended, noticed=noticed)
 
     def _learn_time(self, reply: Mapping[str, Any], sent: datetime) -> None:
         change = _client.learn_time(self.clock, reply, sent)

@@ -134,6 +134,8 @@ def run_rollout(target: Target, plan: RolloutPlan, approval: Approval) -> Rollou
         outcome = yield from _deploy_first(target, plan, approval, began=began)
     else:
         outcome = yield from _Run(target, plan, approval, alias=alias, began=began).to_end()
+    jumps = [jump.describe() for jump in target.clock.jumps if jump.at >= began]
+    outcome = replace(outcome, reasons=(*outcome.reasons, *jumps))
     target.journal.append(
         "outcome",
         ending=outcome.ending,

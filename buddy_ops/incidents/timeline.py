@@ -10,6 +10,7 @@ from datetime import datetime, timedelta
 from operator import attrgetter
 from typing import Any
 
+from buddy_ops.aws.clock import describe_jump
 from buddy_ops.aws.errors import is_reading
 from buddy_ops.core.outcome import describe_ending
 from buddy_ops.core.text import date_and_time, exact_percent, join_words, parse_utc, shorten
@@ -245,6 +246,7 @@ WORDS: Mapping[str, Mapping[str, str]] = {
 SENTENCES: Mapping[str, str | Callable[[Fields], str]] = {
     "opened": _opened,
     "clock": lambda x: f"this machine's time was corrected by {x['corrected_by_s']:+.1f} s, to AWS's time",
+    "clock-jumped": lambda x: describe_jump(x["by_s"], suspended=x["suspended"]),
     "aws": _aws,
     "alarm": _alarm,
     "approved": "{by} approved plan {plan}: {title}",

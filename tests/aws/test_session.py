@@ -1,8 +1,10 @@
 """The door: which AWS a runbook acts on, what it says when it cannot, and what its journal keeps."""
 
+import asyncio
 import http.server
 import json
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
@@ -15,6 +17,7 @@ from buddy_ops.aws import _credentials, aliases, session
 from buddy_ops.aws.clock import SystemClock, _Reading
 from buddy_ops.core import project
 from buddy_ops.core.errors import AwsFailed, BuddyError, InvalidInput
+from buddy_ops.incidents import timeline
 from buddy_ops.notebook import opening
 from tests.conftest import Situation
 
@@ -263,6 +266,51 @@ def test_a_step_of_this_machines_clock_changes_nothing(step_s: float) -> None:
     clock.machine_s += step_s
     clock.elapsed_s += 30
     assert clock.now() == began + timedelta(seconds=30)
+    assert clock.now() and [jump.by_s for jump in clock.jumps] == [step_s - 30]
+    clock.machine_s += 2
+    assert clock.now() and len(clock.jumps) == 1
+
+
+@pytest.mark.parametrize("wait", ["sleep_until", "wait"])
+def test_a_machine_that_is_suspended_in_a_wait_is_noticed(monkeypatch: pytest.MonkeyPatch, wait: str) -> None:
+    """Its clocks agree afterwards, and the run stood still: the jump says for how long."""
+    clock = Watch()
+    began = clock.now()
+
+    def pass_time(seconds: float) -> None:
+        # The third slice takes an hour.
+        slices.append(seconds)
+        passed = 3600.0 if len(slices) == 3 else seconds
+        clock.elapsed_s += passed
+        clock.machine_s += passed
+
+    async def pass_time_later(seconds: float) -> None:
+        pass_time(seconds)
+
+    slices: list[float] = []
+    monkeypatch.setattr(time, "sleep", pass_time)
+    monkeypatch.setattr(asyncio, "sleep", pass_time_later)
+    until = began + timedelta(seconds=60)
+    if wait == "wait":
+        asyncio.run(clock.wait(until))
+    else:
+        clock.sleep_until(until)
+    (jump,) = clock.jumps
+    assert jump.suspended and jump.by_s == 3600 and jump.at == clock.now()
+    assert "stood still for 60 min" in jump.describe()
+
+
+def test_a_jump_of_the_clock_is_journalled_once(here: Situation) -> None:
+    """With the next call of AWS, whatever waits."""
+    mine = here.connect()
+    mine.client("lambda").list_aliases(FunctionName=here.function)
+    here.ask("set", client_clock_ahead_s=3600)
+    for _ in range(2):
+        mine.clock.sleep_until(mine.clock.now() + timedelta(minutes=1))
+        mine.client("lambda").list_aliases(FunctionName=here.function)
+    jumps = [record for record in mine.journal.records if record["kind"] == "clock-jumped"]
+    assert [(record["by_s"], record["suspended"]) for record in jumps] == [(3600, False)]
+    assert "clock jumped" in timeline.describe_record("clock-jumped", jumps[0])
 
 
 def test_a_reply_that_was_long_on_its_way_sets_no_clock_back() -> None:

@@ -73,3 +73,5 @@ def test_a_step_of_the_clock_changes_no_ending(situation: Bring, wait: str, step
     assert jumped.requests == usual.requests and jumped.failed == usual.failed
     assert ends == pytest.approx(ended, abs=5)
     assert abs(jumped.ended - usual.ended) <= timedelta(seconds=5)
+    noticed = [reason for reason in jumped.reasons if "clock jumped" in reason]
+    assert len(noticed) == (wait != "resume") and not any("clock jumped" in reason for reason in usual.reasons)

@@ -51,6 +51,8 @@ class Actor:
 class HeldClock:
     """Time as the interleaving tells it: sleeping gives the turn away."""
 
+    jumps = ()
+
     def __init__(self, race: "Race", actor: Actor) -> None:
         self._race, self._actor = race, actor
 
