@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterable
 from benchmarks.judge import bounds
 from benchmarks.judge.cells import BASELINES, CLAIRVOYANT, CLEAR, DAY_LONG, OURS, SLIGHT, TRAFFIC, Sums
 from benchmarks.judge.opponents import peers
-from benchmarks.judge.shipped import LATE_MINUTES
 from benchmarks.judge.traffic import Cell
 from buddy_ops.health.judge import Counts, Judge, JudgePolicy, Minute
 
@@ -150,9 +149,7 @@ def blame_targets(results: Results) -> list[tuple[str, str, bool]]:
 def late_targets(results: Results) -> list[tuple[str, str, bool]]:
     """A fault that begins at minute 30, at 600 requests a minute: the worst cell's failed requests."""
     found = []
-    # 70 and 1,300 where a minute is judged one minute after its end; each minute more serves 600 requests.
-    later = LATE_MINUTES - 1
-    for rate, most in ((0.05, 70 + 30 * later), (1.0, 1300 + 600 * later)):
+    for rate, most in ((0.05, 70), (1.0, 1300)):
         cells = pick(results, OURS, lambda c, rate=rate: (c.suite, c.traffic, c.onset, c.p1) == ("late", 600, 30, rate))
         failed = max(sums.mean_failed for sums in cells.values())
         what = f"{rate:.0%} fail from minute 30, 600 a minute: failed <= {most:,}"

@@ -12,7 +12,14 @@ from benchmarks.judge import figures
 from benchmarks.judge.cells import CLAIRVOYANT, DAY_LONG, OURS, PROBE, TRAFFIC, UNTEMPERED, Sums
 from benchmarks.judge.figures import Results
 from benchmarks.judge.opponents import peers
-from benchmarks.judge.shipped import AFTER_PROOF_MINUTES, HISTORY_MINUTES, LATE_MINUTES, SETTINGS, WATCH_MINUTES
+from benchmarks.judge.shipped import (
+    AFTER_PROOF_MINUTES,
+    HISTORY_MINUTES,
+    LATE_MINUTES,
+    PUBLISHED_MINUTES,
+    SETTINGS,
+    WATCH_MINUTES,
+)
 from benchmarks.judge.traffic import Cell
 from buddy_ops.health.stable_alone import MOST_MINUTES
 
@@ -73,6 +80,7 @@ def _head(note: str) -> Iterator[str]:
     yield "Every policy sees the same requests, and polls each minute. *This judge* runs with what ships"
     yield "(parameters/prod.yaml and the defaults of the settings):"
     yield f"a minute is judged {LATE_MINUTES} minutes after its end, stable's history has {HISTORY_MINUTES:,} minutes,"
+    yield f"at 100 % its failures are weighed once they are published, by assumption {PUBLISHED_MINUTES} min after it,"
     yield f"the stages are {stages} % with bakes of {bake:g} minutes,"
     yield f"and the version is monitored for at most {WATCH_MINUTES} minutes after 100 %:"
     yield f"until it is shown to be healthy, and for {AFTER_PROOF_MINUTES} minutes more."

@@ -17,6 +17,10 @@ POLICY: JudgePolicy = judge_policy(SETTINGS)
 LATE_MINUTES = ceil(SETTINGS.health.late_data_s / 60)
 """A minute is judged so many minutes after its end."""
 
+PUBLISHED_MINUTES = 1
+"""CloudWatch publishes a minute so many minutes after its end: assumed, and measured by nobody here. The failures of a
+version alone at 100 % are weighed from then on (``evidence._judge_of_young``)."""
+
 HISTORY_MINUTES = SETTINGS.health.history_minutes
 
 WATCH_MINUTES = ceil(SETTINGS.rollout.watch_minutes)

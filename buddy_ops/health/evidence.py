@@ -6,8 +6,8 @@ ends in the same state as the one that ran.
 
 Every poll reads the latest minutes again. A minute is settled, and judged, ``late_data_s`` after its end at the
 soonest, once all of its figures are known: silence needs a second witness (see ``_is_unpublished``). What CloudWatch
-revises later is judged again. The failures of minutes that are not settled are weighed at every poll: they may roll
-back, and pass nothing.
+revises later is judged again. The failures of minutes that are not settled are weighed at every poll while CloudWatch
+is late, and while the new version receives all traffic: they may roll back, and pass nothing.
 """
 
 from collections.abc import Sequence
@@ -15,6 +15,7 @@ from copy import deepcopy
 from dataclasses import replace
 from datetime import datetime, timedelta
 from itertools import islice, takewhile
+from math import ceil
 
 from buddy_ops.aws.aliases import RolloutState
 from buddy_ops.aws.session import Target
@@ -33,6 +34,12 @@ SETTLED_MINUTES = 5
 
 READ_AGAIN_MINUTES = 15
 """For how long CloudWatch's revisions of a judged minute are read."""
+
+BUSIEST_OF_MINUTES = 15
+"""A minute that may be published in part is taken for as busy as the busiest of so many before it ..."""
+
+MARGIN = 1.1
+"""... and this times: traffic that rises faster within a minute is not seen."""
 
 
 def judge_policy(settings: Settings) -> JudgePolicy:
@@ -322,20 +329,35 @@ class RolloutEvidence:
     def _judge_of_young(self) -> Judge | None:
         """A judge that has also seen what is known of the minutes that are not settled; None if that is nothing.
 
-        Where nothing is missing they are judged soon: then their time comes as usual.
+        Where nothing is missing they are judged soon: then their time comes as usual, but at 100 %, where each minute
+        costs most.
         """
-        if self._blocked is None:
-            return None
         judge = None
         for index, row in enumerate(self._young):
-            # Of the latest minute that is shown, the failures may be there and the requests in part only.
+            counts = row.counts[self.new]
+            if not (counts.errors or counts.slow) or row.at + MINUTE <= self._first_shift:
+                continue  # it cannot roll back
             passed = any(not later.is_silent for later in self._young[index + 1 :])
             unread = self._unread_streams(row)
-            if row.is_silent or row.at + MINUTE <= self._first_shift or not passed or len(unread) > 1:
+            minute = self._minute(row, unread)
+            if not passed and self._is_alone(row):
+                minute = replace(minute, canary_requests_at_most=self._requests_at_most())
+            elif not passed or len(unread) > 1 or not (self._blocked or self._is_alone(row)):
+                # Of the latest minute that is shown, the failures may be there and the requests in part only.
                 continue
             judge = judge or deepcopy(self.judge)
-            judge.observe(self._minute(row, unread))
+            judge.observe(minute)
         return judge
+
+    def _is_alone(self, row: MinuteRow) -> bool:
+        """Whether the new version had all requests of a minute: its failures are compared with no other's."""
+        return self._weight(row) == 1.0 and not self._is_moving(row)
+
+    def _requests_at_most(self) -> int:
+        """How many requests the latest minute may have had, as far as the minutes before it tell."""
+        latest = self.rows[-BUSIEST_OF_MINUTES:]
+        busiest = max((sum(counts.requests for counts in row.counts.values()) for row in latest), default=0)
+        return ceil(MARGIN * busiest)
 
     def _unread_streams(self, row: MinuteRow) -> frozenset[StreamName]:
         """The streams of which a minute that is not settled tells nothing fair.

@@ -80,6 +80,7 @@ class Minute:
         weight: the canary's 0..1 share.
         weight_changed: it moved inside this minute.
         unread: the streams of which this minute shows nothing.
+        canary_requests_at_most: where requests of the canary may not be published yet, how many it may have had.
     """
 
     weight: float
@@ -87,6 +88,7 @@ class Minute:
     canary: Counts
     weight_changed: bool = False
     unread: frozenset[StreamName] = frozenset()
+    canary_requests_at_most: int = 0
 
 
 @dataclass(frozen=True)
@@ -256,13 +258,16 @@ class _Stream(ComparedByState):
         self.stage_ok = EProcess(self.policy.ok_mixture, self.phi)
         self.stage = PairedCounts()
 
-    def update(self, canary: tuple[int, int], stable: tuple[int, int], share: float) -> None:
+    def update(self, canary: tuple[int, int], stable: tuple[int, int], share: float, at_most: int = 0) -> None:
         """Add one minute's (events, requests).
 
         Args:
             share: the chance that a failure is the canary's if the versions do not differ.
+            at_most: how many requests the canary may have had, if more than were seen: they count against the evidence
+                that it is over a limit, and are not quoted.
         """
         x1, n1 = canary
+        tried = max(n1, at_most)
         x0, n0 = stable
         # Late data may show a failure before its request.
         seen = PairedCounts(min(x1, n1), n1, min(x0, n0), n0)
@@ -272,9 +277,9 @@ class _Stream(ComparedByState):
         self.recent += seen
         self.stage += seen
         self.latest.append(seen)
-        self.slo.update(seen.canary_events, n1, self.limit)
+        self.slo.update(seen.canary_events, tried, self.limit)
         # By the minutes before this one: a limit that followed the failures would excuse them.
-        self.slo_alone.update(seen.canary_events, n1, self._usual_rate.limit)
+        self.slo_alone.update(seen.canary_events, tried, self._usual_rate.limit)
         self._usual_rate.add(seen.stable_events, n0)
         self.stable.update(seen.stable_events, n0, self.limit)
         self.base.update(seen.canary_events, events, share)
@@ -416,12 +421,13 @@ class Judge(ComparedByState):
         share = minute.weight
         if minute.weight_changed:
             share = canary.requests / max(1, stable.requests + canary.requests)
+        at_most = minute.canary_requests_at_most
         if "errors" not in minute.unread:
-            self._errors.update((canary.errors, canary.requests), (stable.errors, stable.requests), share)
+            self._errors.update((canary.errors, canary.requests), (stable.errors, stable.requests), share, at_most)
         # Cold starts make any version slow for a moment: the minute in which its share grows says nothing of latency.
         rises = minute.weight > self._weight or (minute.weight_changed and minute.weight == self._weight)
         if not rises and "slow" not in minute.unread:
-            self._slow.update((canary.slow, canary.requests), (stable.slow, stable.requests), share)
+            self._slow.update((canary.slow, canary.requests), (stable.slow, stable.requests), share, at_most)
         self._weight = minute.weight
         for stream in self._streams:
             stream.alone = self._alone

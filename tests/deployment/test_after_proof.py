@@ -101,6 +101,18 @@ def test_a_version_that_begins_to_fail_later_is_rolled_back(situation: Bring, af
         assert (outcome.ending, serving) == ("proved", "2")
 
 
+def test_at_100_percent_failures_count_as_soon_as_they_are_published(situation: Bring) -> None:
+    """5 % of 6,000 requests a minute: two minutes of them are served where CloudWatch is one minute late, not three."""
+    failed = {}
+    for delay_s in (60, 120):
+        here = situation("good", **BUSY, metrics_delay_s=delay_s)
+        with connected(here) as mine:
+            outcome = rollout.drive_rollout(mine, begun(mine, here.build("slow_to_fail")))
+        assert outcome.ending == "rolled-back"
+        failed[delay_s] = outcome.failed["2"]
+    assert 250 <= failed[120] - failed[60] <= 350
+
+
 def test_a_lost_run_leaves_a_healthy_version_where_it_is(situation: Bring) -> None:
     """A closed laptop rolls nothing back; the same build resumes the monitoring, and another build may follow."""
     here = situation("good", **BUSY)

@@ -181,3 +181,23 @@ def test_a_verdict_may_be_had_from_any_minutes_and_leaves_the_judge_as_it_was(
     assert verdict.reasons
     assert all(reason.endswith(".") for reason in verdict.reasons)
     assert judge == before
+
+
+@given(
+    st.lists(st.integers(0, 30), max_size=20),
+    st.integers(1, 60).flatmap(lambda n: st.tuples(st.just(n), st.integers(0, n))),
+    st.data(),
+)
+@settings(max_examples=200, deadline=None)
+def test_a_minute_that_is_published_in_part_is_no_stronger_than_the_whole(
+    before: list[int], whole: tuple[int, int], data: st.DataObject
+) -> None:
+    """Whatever part of its requests and failures is seen: where no more were made than assumed, it proves less."""
+    requests, failures = whole
+    seen = data.draw(st.integers(0, failures))
+    part = Counts(data.draw(st.integers(seen, requests)), seen)
+    earlier = [Minute(1.0, Counts(), Counts(max(n, 1), n // 10)) for n in before]
+    settled = errors_after([*earlier, Minute(1.0, Counts(), Counts(requests, failures))])
+    at_most = data.draw(st.integers(requests, 2 * requests))
+    young = errors_after([*earlier, Minute(1.0, Counts(), part, canary_requests_at_most=at_most)])
+    assert young.slo <= settled.slo * FAIR

@@ -85,9 +85,12 @@ def test_the_benchmark_simulates_what_ships() -> None:
     assert settings.rollout.watch_after_proof_minutes == shipped.AFTER_PROOF_MINUTES
 
 
-def test_a_fault_that_begins_after_the_proof_is_caught() -> None:
-    """5 % fail from minute 30, when the version was long shown to be healthy: the watch goes on."""
-    sums = sample(Cell("late", 600, 0.003, 0.05, onset=30), 60)[OURS]
+@pytest.mark.parametrize(("p1", "failed"), [(0.05, 70), (1.0, 1300)])
+def test_a_fault_that_begins_after_the_proof_is_caught(p1: float, failed: float) -> None:
+    """It begins at minute 30, when the version was long shown to be healthy: the watch goes on.
+
+    Two minutes are served before the first of them is published.
+    """
+    sums = sample(Cell("late", 600, 0.003, p1, onset=30), 60)[OURS]
     assert sums.missed == 0
-    # In judge_next.md 70, with a minute less of lateness and stages of 10, 25 and 50 %.
-    assert sums.mean_failed <= 100
+    assert sums.mean_failed <= failed
