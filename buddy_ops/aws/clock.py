@@ -36,8 +36,8 @@ class ClockJump:
 
     Attributes:
         at: AWS's time when it was noticed, in UTC.
-        by_s: seconds that the machine's clock jumped by, or that the run stood still.
-        suspended: whether the run stood still in a wait.
+        by_s: seconds that the machine's clock jumped by, or for which the run did not execute.
+        suspended: whether the run did not execute, in a wait.
     """
 
     at: datetime
@@ -53,9 +53,7 @@ def describe_jump(by_s: float, *, suspended: bool) -> str:
     """A jump by its journal entry's fields, in sentences."""
     size = duration(abs(by_s))
     if suspended:
-        return (
-            f"The run stood still for {size}: the machine was suspended or overloaded. Nothing was checked meanwhile."
-        )
+        return f"The run did not execute for {size}: the machine was suspended or overloaded. Nothing was checked then."
     way = "forward" if by_s > 0 else "back"
     return f"This machine's clock jumped {way} by {size}. Waits and metrics follow AWS's time, so they did not change."
 

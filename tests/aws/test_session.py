@@ -273,7 +273,7 @@ def test_a_step_of_this_machines_clock_changes_nothing(step_s: float) -> None:
 
 @pytest.mark.parametrize("wait", ["sleep_until", "wait"])
 def test_a_machine_that_is_suspended_in_a_wait_is_noticed(monkeypatch: pytest.MonkeyPatch, wait: str) -> None:
-    """Its clocks agree afterwards, and the run stood still: the jump says for how long."""
+    """Its clocks agree afterwards, and the run did not execute: the jump says for how long."""
     clock = Watch()
     began = clock.now()
 
@@ -297,7 +297,7 @@ def test_a_machine_that_is_suspended_in_a_wait_is_noticed(monkeypatch: pytest.Mo
         clock.sleep_until(until)
     (jump,) = clock.jumps
     assert jump.suspended and jump.by_s == 3600 and jump.at == clock.now()
-    assert "stood still for 60 min" in jump.describe()
+    assert "did not execute for 60 min" in jump.describe()
 
 
 def test_a_jump_of_the_clock_is_journalled_once(here: Situation) -> None:
