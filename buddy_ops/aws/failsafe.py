@@ -208,6 +208,18 @@ def schedule_name(target: Target) -> str:
     return _name(target, IN_NAME, target.run)
 
 
+def uncovered_pattern(target: Target) -> str:
+    """The pattern of schedules that a role must be allowed beside those of infrastructure.yaml; empty: none.
+
+    The template covers names that begin with function and alias. Long ones are cut, and AWS would refuse to create the
+    failsafe.
+    """
+    name = schedule_name(target)
+    if name.startswith(f"{target.settings.function}-{target.settings.alias}-"):
+        return ""
+    return f"schedule/{target.settings.lease.group}/{name.rpartition('-')[0]}-*"
+
+
 def _next_fire(target: Target) -> datetime:
     """When a failsafe that is made now rolls back, to the second: Scheduler takes no fractions."""
     return (target.clock.now() + timedelta(minutes=target.settings.lease.minutes)).replace(microsecond=0)

@@ -10,7 +10,7 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from buddy_ops.aws import permissions
+from buddy_ops.aws import failsafe, permissions
 from buddy_ops.aws.function_log import LogConfig, default_group
 from buddy_ops.aws.permissions import Role
 from buddy_ops.aws.session import Target
@@ -134,7 +134,15 @@ def check_permissions(context: CheckContext, role: Role, arn: str = "") -> Findi
     AWS: iam:GetRole, SimulatePrincipalPolicy, reads only.
     """
     target = context.target
-    needed = permissions.required_actions(role, target.environment, target.settings, context.arn_fields)
+    granted = permissions.required_actions(role, target.environment, target.settings, context.arn_fields)
+    needed = {_own_schedule(target, resource): actions for resource, actions in granted.items()}
+    arms = any("scheduler:CreateSchedule" in actions for actions in needed.values())
+    extra = ""
+    if arms and (pattern := failsafe.uncovered_pattern(target)):
+        extra = (
+            f" The failsafe's schedule is named {failsafe.schedule_name(target)}, which the roles of "
+            f"infrastructure.yaml do not cover: allow scheduler:*Schedule on {pattern}"
+        )
     try:
         source = arn or _policy_source(target)
         refused = [
@@ -146,10 +154,22 @@ def check_permissions(context: CheckContext, role: Role, arn: str = "") -> Findi
         ]
     except AwsFailed as failure:
         remedy = f"Ask the account's owner whether {arn or 'the caller'} has the permissions of a {role}."
-        return unknown(failure.what[:QUOTED], remedy)
+        return unknown(failure.what[:QUOTED], remedy + extra)
     if refused:
-        return problem(f"{role} lacks {'; '.join(refused)}", "infrastructure.yaml has a role with these permissions.")
-    return ok(f"IAM allows the {text.count(sum(map(len, needed.values())), 'action')} that a {role} needs")
+        remedy = f"infrastructure.yaml has a role with these permissions.{extra}"
+        return problem(f"{role} lacks {'; '.join(refused)}", remedy)
+    message = f"IAM allows the {text.count(sum(map(len, needed.values())), 'action')} that a {role} needs"
+    if arms:
+        message += f", and to create the failsafe's schedule {failsafe.schedule_name(target)}"
+    return ok(message)
+
+
+def _own_schedule(target: Target, resource: str) -> str:
+    """A pattern of schedules as the name that this target's run creates: IAM must allow that very one."""
+    group, _, name = resource.rpartition("/")
+    if ":schedule/" in resource and name.endswith("*"):
+        return f"{group}/{failsafe.schedule_name(target)}"
+    return resource
 
 
 def _refused(target: Target, source: str, resource: str, actions: tuple[str, ...]) -> list[str]:

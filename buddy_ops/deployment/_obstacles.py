@@ -175,9 +175,9 @@ def function_failed(target: Target, latest: Version) -> Refused:
 
 def describe_failsafe_name(target: Target) -> Iterator[str]:
     """A sentence where the failsafe's schedule has a name that the roles of infrastructure.yaml do not cover."""
-    name = failsafe.schedule_name(target)
-    pattern = f"schedule/{target.settings.lease.group}/{name.rpartition('-')[0]}-*"
-    if not name.startswith(f"{target.settings.function}-{target.settings.alias}-"):
+    pattern = failsafe.uncovered_pattern(target)
+    if pattern:
+        name = failsafe.schedule_name(target)
         yield (
             f"Warning: the failsafe's schedule is named {name}, because function and alias are too long for the "
             f"{failsafe.NAME_LIMIT} characters of a schedule's name. The roles of infrastructure.yaml do not cover "

@@ -265,7 +265,7 @@ def _requested_change(
         _obstacles.require_able_to_share(target, stable, new)
     if change.known:
         return change
-    doubts = [*_obstacles.require_ready(target, latest), *_obstacles.describe_failsafe_name(target)]
+    doubts = list(_obstacles.require_ready(target, latest))
     if archive and latest.sha256 != change.sha256:
         doubts += _obstacles.require_fitting(target, archive, latest)
     doubts += _hidden_variables(latest, stable, change)
@@ -524,6 +524,7 @@ class _Draft:
         if self.alias and self.alias.rollout and self.change.known in self.alias.rollout.rejected_versions:
             yield f"Warning: this build was rolled back before (as v{self.change.known})."
         if self.stable and self.resumes is None and not self.live:
+            yield from _obstacles.describe_failsafe_name(self.target)
             yield from _obstacles.describe_callers(self.target)
         # Alarms are shown and refuse nothing: this build may be what ends them.
         try:

@@ -1,5 +1,6 @@
 """The doctor: what it finds, what it says to do about it, and that it changes nothing."""
 
+import fnmatch
 import json
 import os
 import subprocess
@@ -11,10 +12,10 @@ from typing import Any
 import pytest
 from botocore.awsrequest import AWSResponse
 
-from buddy_ops.aws import freezes, permissions
+from buddy_ops.aws import failsafe, freezes, permissions
 from buddy_ops.aws.session import Target
 from buddy_ops.checks import setup
-from buddy_ops.checks.findings import Finding
+from buddy_ops.checks.findings import CheckContext, Finding
 from buddy_ops.deployment import rollout
 from tests.conftest import Situation, abandon
 
@@ -42,16 +43,23 @@ def make_role(here: Situation, service: str = "scheduler.amazonaws.com") -> None
     )
 
 
-def answering(target: Target, **decisions: str) -> list[dict[str, Any]]:
-    """IAM's simulator, which the sandbox lacks, at the door of the SDK; the questions that it was asked."""
+def answering(target: Target, granted: str = "*", **decisions: str) -> list[dict[str, Any]]:
+    """IAM's simulator, which the sandbox lacks, at the door of the SDK; the questions that it was asked.
+
+    Args:
+        granted: the pattern of schedules that a policy allows; a name outside it is denied.
+    """
     asked: list[dict[str, Any]] = []
 
     def note(params: dict[str, Any], **_: Any) -> None:
         asked.append(dict(params))
 
     def answer(**_: Any) -> tuple[AWSResponse, dict[str, Any]]:
+        (resource,) = asked[-1]["ResourceArns"]
+        name = resource.partition(":schedule/")[2]
+        usual = "allowed" if not name or fnmatch.fnmatch(name, granted) else "implicitDeny"
         results = [
-            {"EvalActionName": each, "EvalDecision": decisions.get(each.split(":")[1], "allowed")}
+            {"EvalActionName": each, "EvalDecision": decisions.get(each.split(":")[1], usual)}
             for each in asked[-1]["ActionNames"]
         ]
         # The first page of two: the simulator may answer in parts.
@@ -185,6 +193,47 @@ def test_what_the_caller_may_not_do_is_named(situation: Bring) -> None:
         "lambda:UpdateAlias on arn:aws:lambda:us-east-1" in found.message and "lambda:PublishVersion" in found.message
     )
     assert "GetAlias" not in found.message
+
+
+LONG = "buddy-alexa-skill-for-production-in-germany-and-austria"
+
+
+@pytest.mark.parametrize("role", ["responder", "deployer"])
+def test_the_failsafes_own_name_is_asked_for(situation: Bring, role: permissions.Role) -> None:
+    """IAM is asked about the very schedule that a run creates, in its group; a name outside the role's pattern fails."""
+    here = situation("good", history_minutes=0, requests_per_minute=0)
+    with closing(here.connect(quiet=True)) as mine:
+        usual = f"default/{here.function}-live-*"
+        asked = answering(mine, granted=usual)
+        name = failsafe.schedule_name(mine)
+        found = setup.check_permissions(CheckContext(mine, role), role)
+        assert found.state == "ok" and f"the failsafe's schedule {name}" in found.message
+        (resource,) = {each["ResourceArns"][0] for each in asked if "scheduler:CreateSchedule" in each["ActionNames"]}
+        assert resource.endswith(f":schedule/default/{name}")
+    with closing(here.connect(quiet=True)) as mine:
+        mine.settings = mine.settings.model_copy(update={"function": LONG})
+        answering(mine, granted=f"default/{LONG}-live-*")
+        name = failsafe.schedule_name(mine)
+        found = setup.check_permissions(CheckContext(mine, role), role)
+        assert len(name) == 64 and found.state == "problem"
+        assert f"scheduler:CreateSchedule on arn:aws:scheduler:us-east-1:123456789012:schedule/default/{name}" in (
+            found.message
+        )
+        pattern = found.remedy.partition("scheduler:*Schedule on ")[2].split()[0].removeprefix("schedule/")
+    # What the remedy says: then it works, for any run.
+    with closing(here.connect(quiet=True)) as mine:
+        mine.settings = mine.settings.model_copy(update={"function": LONG})
+        answering(mine, granted=pattern)
+        assert setup.check_permissions(CheckContext(mine, role), role).state == "ok"
+
+
+def test_a_schedule_name_that_nobody_can_ask_about(situation: Bring) -> None:
+    """Without IAM's simulator the doctor still says which name the role must cover."""
+    here = situation("good", history_minutes=0, requests_per_minute=0)
+    with closing(here.connect(quiet=True)) as mine:
+        mine.settings = mine.settings.model_copy(update={"function": LONG})
+        found = setup.check_permissions(CheckContext(mine, "deployer"), "deployer")
+    assert found.state == "unknown" and "scheduler:*Schedule on schedule/default/" in found.remedy
 
 
 def test_a_role_with_a_path_is_looked_up(situation: Bring) -> None:

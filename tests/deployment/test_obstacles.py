@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from botocore import xform_name
 
+from buddy_ops.aws import failsafe
 from buddy_ops.aws.session import Target
 from buddy_ops.checks import setup
 from buddy_ops.core import project
@@ -225,6 +226,16 @@ def test_schedule_name_outside_the_role(quiet: Situation) -> None:
     )
     (warning,) = _obstacles.describe_failsafe_name(mine)
     assert "do not cover this name: allow scheduler:*Schedule on schedule/default/" in warning
+
+
+def test_schedule_name_of_a_published_build(quiet: Situation, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whether the build is published makes no difference: its failsafe has the same name."""
+    here = quiet
+    monkeypatch.setattr(failsafe, "NAME_LIMIT", 40)
+    artifact = here.build("good")
+    assert sum("do not cover this name" in each for each in ask(here, artifact).reasons) == 1
+    here.publish(artifact)
+    assert sum("do not cover this name" in each for each in ask(here, artifact).reasons) == 1
 
 
 # Somebody else uploads
