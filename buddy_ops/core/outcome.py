@@ -51,6 +51,15 @@ def describe_ending(ending: str) -> str:
     return RESULTS.get(ending, ending)
 
 
+DECISIONS = {"hold": "keep baking", "external": "paused, the fault is not the new version's"}
+"""A verdict's decision where operators have other words for it."""
+
+
+def describe_decision(decision: str) -> str:
+    """A verdict's decision as operators read it."""
+    return DECISIONS.get(decision, decision)
+
+
 @dataclass(frozen=True)
 class Outcome:
     """How a rollout or a gradual rollback ended.

@@ -12,7 +12,7 @@ from typing import Any
 
 from buddy_ops.aws.clock import describe_jump
 from buddy_ops.aws.errors import is_reading
-from buddy_ops.core.outcome import describe_ending
+from buddy_ops.core.outcome import DECISIONS, describe_ending
 from buddy_ops.core.text import date_and_time, exact_percent, join_words, parse_utc, shorten
 
 Fields = Mapping[str, Any]
@@ -239,7 +239,7 @@ SEPARATORS = {"reasons": " ", "against": "; "}
 
 WORDS: Mapping[str, Mapping[str, str]] = {
     "order": {"hold": "pause", "go on": "resume", "abort": "abort and roll back"},
-    "decision": {"hold": "keep baking", "external": "paused, the fault is not the new version's"},
+    "decision": DECISIONS,
 }
 """What operators call a value that the journal has under an internal name, by field."""
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from buddy_ops.aws.errors import is_reading
 from buddy_ops.core.journal import read_journal
+from buddy_ops.core.outcome import describe_decision, describe_ending
 from buddy_ops.runs.archive import JOURNAL, NOTEBOOK, ManifestEntry
 from buddy_ops.runs.stores import RunStore
 
@@ -42,13 +43,14 @@ def compare_runs(store: RunStore, first: ManifestEntry, second: ManifestEntry) -
 def _facts(store: RunStore, entry: ManifestEntry) -> Facts:
     """All of a run that can be compared, by name."""
     records = read_journal(store.read(f"{entry.folder}/{JOURNAL}") or b"")
-    facts: Facts = {name: getattr(entry, name) for name in ("runbook", "environment", "outcome", "exit_code")}
+    facts: Facts = {name: getattr(entry, name) for name in ("runbook", "environment", "result", "exit_code")}
     facts |= {"people": list(entry.people), "principal": entry.principal, "incident": entry.incident}
     facts |= {f"parameter {name}": value for name, value in entry.parameters.items() if name != "approved_by"}
     for record in _of(records, "approved"):
         facts |= {"plan": record.get("title"), "plan's hash": record.get("plan")}
     for record in _of(records, "outcome"):
         facts |= {f"figure {name}": value for name, value in record.items() if name not in PASSING}
+        facts["figure ending"] = describe_ending(str(record.get("ending")))
     facts["verdicts"] = _verdicts(records)
     facts["traffic"] = [f"{record.get('to')} {100 * record.get('weight', 0):g} %" for record in _of(records, "shifted")]
     others = Counter(record["kind"] for record in records if record["kind"] not in ("aws", "observed", "opened"))
@@ -70,7 +72,7 @@ def _verdicts(records: list[Facts]) -> list[str]:
     """The verdicts one after the other, each with its stage; what is said again and again is one."""
     found: list[str] = []
     for record in _of(records, "observed"):
-        verdict = f"{record.get('stage')}: {record.get('decision')}"
+        verdict = f"{record.get('stage')}: {describe_decision(str(record.get('decision')))}"
         if verdict not in found[-1:]:
             found.append(verdict)
     return found

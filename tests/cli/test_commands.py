@@ -127,7 +127,7 @@ def test_two_archived_runs_are_compared(kept: Path) -> None:
     assert (same.returncode, same.stdout) == (0, "No differences, except for times.\n")
     other = runs("diff", kept, "0001", "0003")
     assert other.returncode == 0, other.stderr
-    assert "outcome:\n  - done\n  + failed\n" in other.stdout and "Grace" in other.stdout
+    assert "result:\n  - SUCCEEDED\n  + FAILED\n" in other.stdout and "Grace" in other.stdout
     assert "parameter incident" not in other.stdout
 
 

@@ -350,5 +350,20 @@ def test_a_comparison_tells_what_differs_and_not_when(tmp_path: Path) -> None:
     assert found == {
         "people": (["Ada"], ["Grace"]),
         "figure failed": ({"2": 3}, {"2": 9}),
-        "verdicts": (["1: promote"], ["1: hold"]),
+        "verdicts": (["1: promote"], ["1: keep baking"]),
     }
+
+
+def test_a_comparison_uses_the_result_words(tmp_path: Path) -> None:
+    """As ``runs list`` does, and the incident's timeline: the words of the manifest and the journal are internal."""
+
+    def ended(folder: str, ending: str) -> archive.ManifestEntry:
+        records = [{"at": "2026-11-22T03:12:00Z", "kind": "outcome", "ending": ending}]
+        return sealed(tmp_path, folder, records=records)
+
+    one = ended("run-0001", "lease-fired")
+    other = ended("run-0002", "unproven")
+    found = {each.what: str(each) for each in diff.compare_runs(stores.LocalStore(tmp_path), one, other)}
+    words = "\n  - ROLLED BACK by failsafe\n  + SUCCEEDED, health check inconclusive"
+    assert found["result"] == f"result:{words}" and found["figure ending"] == f"figure ending:{words}"
+    assert "outcome" not in found

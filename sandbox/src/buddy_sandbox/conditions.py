@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, get_args,
 from annotated_types import Ge, Gt, Le
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
-from buddy_sandbox.publication import Lateness
+from buddy_sandbox.publication import USUAL_DELAY_S, Lateness
 
 if TYPE_CHECKING:
     from pydantic.fields import FieldInfo
@@ -67,7 +67,9 @@ class Conditions(BaseModel):
         float, Field(ge=0, le=100_000, description="traffic of the alias"), Unit("requests")
     ] = 600
 
-    metrics_delay_s: Annotated[Seconds, Field(description="when a request becomes visible in CloudWatch")] = 60
+    metrics_delay_s: Annotated[Seconds, Field(description="when a request becomes visible in CloudWatch")] = (
+        USUAL_DELAY_S
+    )
     metrics_delays_s: Annotated[
         dict[str, Seconds],
         AfterValidator(_known),

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from buddy_sandbox.publication import Clock, Horizon, Publication
+from buddy_sandbox.publication import USUAL_DELAY_S, Clock, Horizon, Publication
 
 Floats = NDArray[np.float64]
 Kept = tuple[Floats, Floats | None]
@@ -232,7 +232,7 @@ class MetricStore:
     present time only, never on how they were sliced into ``add`` calls or on who read before.
     """
 
-    def __init__(self, clock: Clock, delay_s: float = 60.0) -> None:
+    def __init__(self, clock: Clock, delay_s: float = USUAL_DELAY_S) -> None:
         self.clock = clock
         self.publication = Publication(clock, delay_s)
         self._metrics: dict[Metric, dict[str, dict[int, _Minute]]] = {}

@@ -20,6 +20,10 @@ class Clock(Protocol):
         """Seconds since the epoch."""
 
 
+USUAL_DELAY_S: float = 60
+"""Seconds until a request is visible in CloudWatch, on a usual day."""
+
+
 @dataclass(frozen=True)
 class Lateness:
     """How late samples are, seconds.
@@ -31,7 +35,7 @@ class Lateness:
         revised_s: how much later they come.
     """
 
-    delay_s: float = 60.0
+    delay_s: float = USUAL_DELAY_S
     delays_s: Mapping[str, float] = field(default_factory=dict)
     revised_rate: float = 0.0
     revised_s: float = 0.0
@@ -65,7 +69,7 @@ class Publication:
         stale_s: readers see the state of so many seconds ago, as one that asks a replica that is behind.
     """
 
-    def __init__(self, clock: Clock, delay_s: float = 60.0) -> None:
+    def __init__(self, clock: Clock, delay_s: float = USUAL_DELAY_S) -> None:
         self._clock = clock
         self._changes: list[tuple[float, Lateness]] = [(-math.inf, Lateness(delay_s))]
         self.stale_s = 0.0
