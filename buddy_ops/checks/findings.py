@@ -287,6 +287,17 @@ def in_state(findings: Iterable[Finding], state: State) -> tuple[Finding, ...]:
     return tuple(finding for finding in findings if finding.state is state)
 
 
+def overall_state(findings: Iterable[Finding]) -> State:
+    """PROBLEM, else UNKNOWN, else OK: warnings do not change it. What is unknown may hide a problem."""
+    states = {finding.state for finding in findings}
+    return next((state for state in (State.PROBLEM, State.UNKNOWN) if state in states), State.OK)
+
+
+def names_in_state(findings: Iterable[Finding], state: State) -> str:
+    """The names of the checks in this state, as a list in a sentence."""
+    return text.join_words(finding.check for finding in in_state(findings, state))
+
+
 def raise_listing(
     error: type[BuddyError], reference: str, *, title: str, entries: Sequence[str], next_step: str
 ) -> None:

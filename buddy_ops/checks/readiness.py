@@ -9,8 +9,9 @@ To add a check, write a function that reads a ``CheckContext`` and returns a fin
 
     CHECKS = (..., Check("provisioned concurrency", _provisioned_concurrency, runbook="operations/..."))
 
-``problem`` makes the audit fail; ``warning`` does not. If the function raises, the finding is UNKNOWN. A check writes
-nothing to AWS, and each action that it calls is allowed to its roles in ``infrastructure.yaml``.
+``problem`` makes the audit fail, and so does ``unknown``, which may hide one; ``warning`` does not. If the function
+raises, the finding is UNKNOWN. A check writes nothing to AWS, and each action that it calls is allowed to its roles in
+``infrastructure.yaml``.
 
 The audit also runs every check of ``setup`` (the doctor).
 """
@@ -59,9 +60,15 @@ class Audit:
         destinations = [finding for finding in self.findings if finding.check == TARGET]
         ready = [finding for finding in destinations if finding.state in (State.OK, State.WARNING)]
         healthy = "".join(f" Rollback target v{finding.facts['version']} {finding.state.label}." for finding in ready)
+        unchecked = findings_.names_in_state(self.findings, State.UNKNOWN)
         if self.problems:
             names = ", ".join(finding.check for finding in self.problems)
-            return f"NOT READY: {text.count(len(self.problems), 'problem')} ({names}).{healthy}"
+            verdict = f"NOT READY: {text.count(len(self.problems), 'problem')} ({names})."
+            if unchecked:
+                verdict += f" Not checked: {unchecked}."
+            return f"{verdict}{healthy}"
+        if unchecked:
+            return f"UNKNOWN: {unchecked} could not be checked. {findings_.count_states(self.findings)}.{healthy}"
         word = "READY" if ready else "UNKNOWN"
         return f"{word}: {findings_.count_states(self.findings)}.{healthy}"
 
@@ -102,10 +109,10 @@ def run_audit(target: Target, role: str = "auditor", where: str = "", watch: Pro
 
 
 def raise_for_problems(audit: Audit) -> None:
-    """Return if the audit found no problem.
+    """Return if the audit found no problem, and every check was made.
 
     Raises:
-        BuddyError: ``not-ready``, exit code 1.
+        BuddyError: ``not-ready`` or ``readiness-unknown``, exit code 1.
     """
     runbooks = dict.fromkeys(finding.runbook for finding in audit.problems if finding.runbook)
     findings_.raise_listing(
@@ -114,6 +121,15 @@ def raise_for_problems(audit: Audit) -> None:
         title=str(audit),
         entries=[f"{finding.check}: {finding.message}" for finding in audit.problems],
         next_step=" ".join(("Follow the next steps in the table.", *(f"Open {runbook}." for runbook in runbooks))),
+    )
+    unknowns = findings_.in_state(audit.findings, State.UNKNOWN)
+    findings_.raise_listing(
+        BuddyError,
+        "readiness-unknown",
+        title=str(audit),
+        entries=[f"{finding.check}: {finding.message}" for finding in unknowns],
+        next_step="What could not be checked may stop a rollback. Follow the next steps in the table (often a missing "
+        "permission of the role), then run this again.",
     )
 
 

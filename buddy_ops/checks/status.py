@@ -100,8 +100,7 @@ class StatusReport:
     @property
     def state(self) -> State:
         """PROBLEM, else UNKNOWN, else OK: warnings do not change it."""
-        states = {finding.state for finding in self.findings}
-        return next((state for state in (State.PROBLEM, State.UNKNOWN) if state in states), State.OK)
+        return findings_.overall_state(self.findings)
 
     @property
     def exit_code(self) -> int:

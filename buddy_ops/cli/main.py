@@ -227,7 +227,7 @@ def doctor(
     environment: Environment = "sandbox",
     role: Annotated[Role, typer.Option(help="Role whose permissions the caller needs.")] = "deployer",
 ) -> None:
-    """Check that deployments and rollbacks can work. Reads only; exit code 1 if there is a problem."""
+    """Check that deployments and rollbacks can work. Reads only; exit code 1: a problem, or a check that failed."""
     from buddy_ops.aws import session
     from buddy_ops.checks import findings as findings_
     from buddy_ops.checks import setup as doctor_
@@ -239,8 +239,11 @@ def doctor(
     for finding in findings:
         row = findings_.text_row(finding)
         out.print(row, style=colours.get(finding.state), markup=False, highlight=False, soft_wrap=True)
+    unchecked = findings_.names_in_state(findings, findings_.State.UNKNOWN)
+    if unchecked:
+        out.print(f"UNKNOWN: {unchecked} could not be checked.", highlight=False, soft_wrap=True)
     out.print(findings_.count_states(findings), highlight=False)
-    raise typer.Exit(1 if findings_.in_state(findings, findings_.State.PROBLEM) else 0)
+    raise typer.Exit(0 if findings_.overall_state(findings) is findings_.State.OK else 1)
 
 
 @app.command()

@@ -69,8 +69,8 @@ def states(found: Audit, *without: str) -> dict[str, str]:
 EXPECTED = {
     "archive": "warning",
     "channels": "warning",
-    "permissions": "unknown",
-    "on-call permissions": "unknown",
+    "permissions": "info",
+    "on-call permissions": "info",
     "dead-letter queue": "warning",
     "failure metrics": "warning",
     "rehearsal": "warning",
@@ -79,7 +79,7 @@ EXPECTED = {
 
 
 def test_a_ready_environment_is_ready(situation: Bring) -> None:
-    """Everything in place: no problem, only what the sandbox cannot know, and the verdict raises nothing."""
+    """Everything in place: no problem, nothing unknown, and the verdict raises nothing."""
     here, target = ready(situation)
     found = look(here, target)
     assert states(found, "log group", "timeout") == EXPECTED
@@ -174,6 +174,48 @@ def test_what_is_broken_is_found(
         with pytest.raises(BuddyError, match="not-ready") as told:
             readiness.raise_for_problems(found)
         assert check in told.value.what and runbook in told.value.next
+
+
+@pytest.mark.parametrize(
+    ("operation", "check"),
+    [
+        ("DescribeContinuousBackups", "table buddy-reminders-sandbox"),
+        ("ListSubscriptionsByTopic", "alarm subscribers"),
+        ("GetRole", "failsafe role"),
+        ("ListAliases", "versions"),
+    ],
+)
+def test_what_could_not_be_checked_is_not_ready(situation: Bring, operation: str, check: str) -> None:
+    """It may hide what stops a rollback: UNKNOWN, exit code 1, and each check with its reason."""
+    here, target = ready(situation)
+    here.ask("chaos", kind="denied", operation=operation, times=10_000)
+    found = look(here, target)
+    here.ask("chaos")
+    assert states(found)[check] == "unknown" and found.problems == ()
+    assert str(found).startswith(f"UNKNOWN: {check} could not be checked") and "Rollback target v1" in str(found)
+    with pytest.raises(BuddyError, match="readiness-unknown") as told:
+        readiness.raise_for_problems(found)
+    assert (
+        told.value.exit_code == 1
+        and f"{check}: " in told.value.what
+        and operation.lower() in (told.value.what.replace("_", ""))
+    )
+    found = look(here, target)
+    readiness.raise_for_problems(found)
+
+
+def test_problems_and_what_is_unknown_are_both_named(situation: Bring) -> None:
+    """The verdict is NOT READY, and says what else may be wrong."""
+    here, target = ready(situation)
+    unheard(here, target)
+    here.ask("chaos", kind="denied", operation="DescribeContinuousBackups", times=10_000)
+    found = look(here, target)
+    here.ask("chaos")
+    assert str(found).startswith(
+        "NOT READY: 1 problem (alarm subscribers). Not checked: table buddy-reminders-sandbox."
+    )
+    with pytest.raises(BuddyError, match="not-ready"):
+        readiness.raise_for_problems(found)
 
 
 def test_a_version_that_fails_its_smoke_tests_is_no_way_back(situation: Bring) -> None:
