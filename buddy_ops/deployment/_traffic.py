@@ -30,7 +30,7 @@ REFUSALS = {
     "TooManyRequestsException",
     "ValidationException",
 }
-"""Error codes of UpdateAlias after which the call has changed nothing, and will not."""
+"""Error codes of UpdateAlias after which the call will change nothing any more."""
 
 ALLOCATION_LIMIT = timedelta(minutes=60)
 """How long a run waits until AWS has allocated provisioned concurrency and moves the traffic. AWS names no limit."""
@@ -132,7 +132,8 @@ class Traffic:
     def shift(self, to: AliasState) -> None:
         """Move the alias in one write. Before the new version gets a weight, the failsafe is armed.
 
-        AWS: scheduler:CreateSchedule, lambda:UpdateAlias, write; after a refusal scheduler:DeleteSchedule, writes.
+        AWS: scheduler:CreateSchedule, lambda:UpdateAlias, write; after a refusal lambda:GetAlias, reads, and
+        scheduler:DeleteSchedule, writes.
 
         Raises:
             AliasMoved: another run or tool moved it.
@@ -147,8 +148,8 @@ class Traffic:
         except AliasMoved:
             raise
         except AwsFailed as failure:
-            # A call that was refused will never take effect; one without an answer might.
-            if arms and failure.code in REFUSALS and not self.weight:
+            # A call without an answer might still take effect. Of one that was refused, an attempt before may have.
+            if arms and failure.code in REFUSALS and not self.weight and self._is_unchanged():
                 self._disarm()
             raise
 
@@ -339,6 +340,14 @@ class Traffic:
                 self.read()
             except AwsFailed as failure:
                 self._pass_over("The alias could not be read; the next poll tries again.", failure)
+
+    def _is_unchanged(self) -> bool:
+        """Whether AWS says that the alias is as it was read last. AWS: lambda:GetAlias, reads only."""
+        try:
+            alias = aliases.read_alias(self._target)
+        except BuddyError:
+            return False
+        return alias is not None and alias.revision == self.alias.revision
 
     def _disarm(self) -> None:
         """Delete the failsafe that was armed for a shift which did not happen."""

@@ -229,6 +229,33 @@ def test_a_failsafe_for_a_shift_that_was_refused_is_deleted(situation: Bring, co
     assert here.ship(here.build("good")).ending == "proved"
 
 
+@pytest.mark.parametrize("code", ["PreconditionFailedException", "TooManyRequestsException"])
+def test_a_failsafe_stays_where_a_refused_shift_may_have_taken_effect(situation: Bring, code: str) -> None:
+    """The answer of the first attempt was lost, the SDK's second one is refused, and the alias cannot be read."""
+    here = situation("good", history_minutes=20)
+    mine = here.connect()
+    plan = rollout.plan_rollout(mine, here.build("total_failure"))
+    shifted = False
+
+    def answer(send: Any, service: str, operation: str, **given: Any) -> Any:
+        nonlocal shifted
+        if operation == "update_alias":
+            send(service, operation, **given)
+            shifted = True
+            raise AwsFailed("aws-refused", "AWS refused lambda:update_alias", next="Run it again.", code=code)
+        if operation == "get_alias" and shifted:
+            raise AwsFailed("aws-unreachable", "AWS does not answer.", next="Run it again.", code="timeout")
+        return send(service, operation, **given)
+
+    intercept(mine, answer)
+    with pytest.raises(AwsFailed):
+        to_end(mine, rollout.run_rollout(mine, plan, approve(mine, plan)))
+    mine.close()
+    assert shares(here)["2"] > 0 and len(schedules(here)) == 1
+    here.ask("advance", seconds=60 * (mine.settings.lease.minutes + 1))
+    assert shares(here) == {"1": 1.0}
+
+
 @pytest.mark.parametrize("minutes", [0, 1, 10])
 def test_a_stray_failsafe_is_deleted_before_a_shift(situation: Bring, minutes: float) -> None:
     """A run that is lost between its schedule and its shift takes nothing from the next one."""

@@ -87,7 +87,7 @@ def must_be_over(here: Situation, bad: bool) -> None:
     assert not (bad and alias["FunctionVersion"] == "2"), alias
 
 
-@pytest.mark.parametrize("seeds", seeds(CANARIES, (0, 1, 5, 9)))
+@pytest.mark.parametrize("seeds", seeds(CANARIES, (0, 1, 5, 9, 96)))
 @pytest.mark.timeout(1800)
 def test_canary(
     situation: Bring,
