@@ -8,12 +8,14 @@ import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from buddy_ops.aws import failsafe
+from buddy_ops.aws import failsafe, versions
 from buddy_ops.aws.aliases import Alias
 from buddy_ops.aws.session import Target
 from buddy_ops.aws.versions import LATEST, TOGETHER, Version, label
 from buddy_ops.core.errors import AwsFailed, Refused
+from buddy_ops.core.text import join_words
 from buddy_ops.health import callers, former_service
+from buddy_ops.health.former_service import FormerService
 
 MEGABYTE = 1024 * 1024
 ZIP_LIMIT = 50 * MEGABYTE
@@ -21,6 +23,10 @@ ZIP_LIMIT = 50 * MEGABYTE
 
 UNPACKED_LIMIT = 250 * MEGABYTE
 """Bytes of a build once it is unpacked, its layers included. Source: AWS Lambda developer guide, quotas."""
+
+
+SHOWN = 5
+"""How many of the newest published versions a sentence names."""
 
 
 @dataclass(frozen=True)
@@ -64,6 +70,7 @@ def require_first_deployment(target: Target) -> Iterator[str]:
     Raises:
         Refused: ``alias-deleted``.
     """
+    served: FormerService | None = None
     try:
         served = former_service.read_former_service(target)
     except AwsFailed as failure:
@@ -71,7 +78,8 @@ def require_first_deployment(target: Target) -> Iterator[str]:
             f"Warning: whether {target.resource} served before is unknown. {failure.what} If it did, it was deleted. "
             "Then do not approve this: create the alias again at the version that served."
         )
-        served = None
+    else:
+        yield from _published_before(target, served)
     if served is not None:
         raise Refused(
             "alias-deleted",
@@ -81,6 +89,18 @@ def require_first_deployment(target: Target) -> Iterator[str]:
             "this again: the new build receives its traffic in stages.",
         )
     yield "Warning: this build receives all traffic at once. A first deployment has no version to roll back to."
+
+
+def _published_before(target: Target, served: FormerService | None) -> Iterator[str]:
+    """A sentence where CloudWatch has no request of the alias, and versions are there that it may have served."""
+    published = [label(version.number) for version in versions.list_versions(target)]
+    if served is None and published:
+        verb = "is" if len(published) == 1 else "are"
+        yield (
+            f"Warning: CloudWatch has no request of {target.resource} in the last {former_service.MEMORY.days} days, "
+            f"although {join_words(published[-SHOWN:])} {verb} published. If one of them served, do not approve this. "
+            f"{former_service.restore_advice(target, '')}"
+        )
 
 
 def require_able_to_share(target: Target, stable: Version, new: Version) -> None:

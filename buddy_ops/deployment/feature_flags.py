@@ -87,7 +87,7 @@ def describe_flags(target: Target) -> str:
     alias = aliases.read_alias(target)
     lines = []
     if alias is None:
-        lines.append("No version serves yet.")
+        lines.append(f"There is no alias {target.resource}: no version serves.")
     else:
         for version in alias.serving:
             serving = versions.read_version(target, version)

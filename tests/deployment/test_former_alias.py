@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from buddy_ops.aws import aliases
-from buddy_ops.checks import checklists
+from buddy_ops.checks import checklists, status
 from buddy_ops.core.errors import InvalidInput, Refused
 from buddy_ops.deployment import rollout, rollout_plan
 from tests.conftest import Situation, abandon, approve, intercept
@@ -38,6 +38,18 @@ def refusal(here: Situation, artifact: str, strategy: str = "canary", **options:
         rollout_plan.plan_rollout(here.connect(), artifact, strategy, **options)
     assert here.calls("UpdateFunctionCode", "PublishVersion", "CreateAlias") == []
     return refused.value
+
+
+def test_the_status_names_what_served_days_ago(situation: Bring) -> None:
+    """The refusals send to start_here: it has the same answer as the plan."""
+    here = situation("good", history_minutes=30)
+    delete_alias(here)
+    here.ask("advance", seconds=2 * DAY_S)
+    report = status.read_status(here.connect("status", quiet=True))
+    (finding,) = [each for each in report.findings if each.check == "alias"]
+    assert report.exit_code == 6 and "v1 served" in finding.message
+    create_as_told(here, finding.remedy)
+    assert here.alias()["FunctionVersion"] == "1"
 
 
 @pytest.mark.parametrize("strategy", ["canary", "blue_green", "all_at_once"])
@@ -127,6 +139,9 @@ def test_a_first_deployment_stays_one_step(situation: Bring) -> None:
     plan = rollout_plan.plan_rollout(mine, artifact)
     assert "(first deployment)" in plan.title
     assert any("all traffic at once" in each for each in (*plan.then, *plan.reasons))
+    # A version is published, and CloudWatch may only be late: a person decides.
+    (doubt,) = [each for each in plan.reasons if "although v1 is published" in each]
+    assert "--function-version VERSION" in doubt
     outcome = rollout.drive_rollout(mine, rollout.run_rollout(mine, plan, approve(mine, plan)))
     mine.close()
     assert outcome.new == "2" and here.alias()["FunctionVersion"] == "2"
@@ -152,3 +167,11 @@ def test_the_checklist_before_a_deployment_fails(situation: Bring) -> None:
     record = checklists.check_before(here.connect(), here.build("good"))
     (item,) = [each for each in record.items if each.name == "rollback target healthy"]
     assert item.state == "no" and "It was deleted" in item.says
+
+
+def test_a_first_deployment_of_all_has_no_doubt(situation: Bring) -> None:
+    """Nothing was ever published: there is nothing to be unsure of."""
+    here = situation("first_deployment")
+    plan = rollout_plan.plan_rollout(here.connect(), here.build("good"))
+    assert any("all traffic at once" in each for each in plan.reasons)
+    assert not any("create-alias" in each or "unknown" in each for each in plan.reasons)
