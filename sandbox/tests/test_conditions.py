@@ -21,6 +21,7 @@ OTHER: dict[str, Any] = {
     "metrics_revised_rate": 0.25,
     "metrics_revised_s": 300,
     "outage": "partial",
+    "cold_starts_per_minute": 2,
     "logs_delay_s": 60,
     "client_clock_ahead_s": -600,
     "lambda_update_s": 30,

@@ -53,7 +53,7 @@ def test_json_report_is_as_documented() -> None:
     """The members of platform.report, platform.initStart and platform.start, in their documented order."""
     lines = list(log_lines.write(LogConfig("/skills", json=True), DONE))
     assert lines[-1] == (
-        '{"time":"2026-11-22T03:00:02.599Z","type":"platform.report","record":{"requestId":"' + DONE.request_id + '",'
+        '{"time":"2026-11-22T03:00:03.148Z","type":"platform.report","record":{"requestId":"' + DONE.request_id + '",'
         '"metrics":{"durationMs":2599.4,"billedDurationMs":2600,"memorySizeMB":128,"maxMemoryUsedMB":64,'
         '"initDurationMs":549.04},"status":"success"}}'
     )

@@ -305,13 +305,13 @@ def test_a_cold_start_is_told_in_the_report_line(bring: Bring) -> None:
     here.ask("advance", seconds=300)
     reports = lines(here, "REPORT")
     cold = ["Init Duration: 2600.00 ms" in each["message"] for each in reports]
-    assert cold[0] and 1 <= sum(cold) <= 3 and not any(cold[-100:])
+    assert any(cold[:20]) and 1 <= sum(cold) <= 3 and not any(cold[-100:])
     assert max(series(here, "Duration", "Maximum").values()) < 2600
     deploy(here, "good")
     split(here, 0.5)
     here.ask("advance", seconds=300)
     new = [each for each in lines(here, "REPORT") if "[2]" in each["logStreamName"]]
-    assert "Init Duration: 650.00 ms" in new[0]["message"]
+    assert any("Init Duration: 650.00 ms" in each["message"] for each in new[:20])
 
 
 def test_a_real_cold_start_is_told_alike(bring: Bring) -> None:

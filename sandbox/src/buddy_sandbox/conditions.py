@@ -67,6 +67,17 @@ class Conditions(BaseModel):
         float, Field(ge=0, le=100_000, description="traffic of the alias"), Unit("requests")
     ] = 600
 
+    cold_starts_per_minute: Annotated[
+        float,
+        Field(
+            ge=0,
+            le=10_000,
+            description="environments that each version starts beside those that its traffic needs: at a small share "
+            "of the traffic more requests are cold starts",
+        ),
+        Unit("cold starts"),
+        At("people", "cold_starts_per_minute"),
+    ] = 0
     metrics_delay_s: Annotated[Seconds, Field(description="when a request becomes visible in CloudWatch")] = (
         USUAL_DELAY_S
     )
@@ -218,7 +229,7 @@ PLACES = {
 }
 """The place in the world of each value that is one attribute there."""
 
-EARLY = tuple(name for name in Conditions.model_fields if name.startswith(("requests_", "metrics_", "outage")))
+EARLY = tuple(name for name in Conditions.model_fields if name.startswith(("requests_", "cold_", "metrics_", "outage")))
 """What holds while a scenario's history is made. The rest would keep it from being made, or be over when it is."""
 
 

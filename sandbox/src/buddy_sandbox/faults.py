@@ -18,7 +18,10 @@ if TYPE_CHECKING:
 OK, ERROR, APOLOGY, TIMEOUT = 0, 1, 2, 3
 """Outcome codes: answered; Lambda error; answered with 'sorry' (no Lambda error); ran into the function's timeout."""
 
-_RATES = ("error_rate", "apology_rate", "timeout_rate", "slow_rate", "burst_error_rate", "corrupt_rate")
+_RATES = (
+    *("error_rate", "apology_rate", "timeout_rate", "slow_rate", "cold_slow_rate"),
+    *("burst_error_rate", "corrupt_rate"),
+)
 
 
 class Rates(NamedTuple):
@@ -38,6 +41,7 @@ class FaultProfile:
         onset_s: faults begin this many seconds after the version's first request.
         burst_every_s: 0, or the period whose last ``burst_length_s`` fail at ``burst_error_rate``, once onset has come.
         slow_rate: share of requests that take exactly ``slow_ms``; the others are lognormal(``median_ms``, ``sigma``).
+        cold_slow_rate: share of cold starts that take ``slow_ms`` beside their init (simulated traffic only: no onset).
         corrupt_rate: share of writes that damage the item they touch.
         escalation_rate: share of requests that are safety escalations (the people's doing, not a fault: no onset).
     """
@@ -49,6 +53,7 @@ class FaultProfile:
     timeout_rate: float = 0.0
     slow_rate: float = 0.0
     slow_ms: float = 7000.0
+    cold_slow_rate: float = 0.0
     median_ms: float = 180.0
     sigma: float = 0.35
     init_ms: float = 650.0
@@ -158,6 +163,12 @@ PROFILES: dict[str, FaultProfile] = {
         ),
         FaultProfile("timeouts", "3 % of requests run into the timeout", timeout_rate=0.03),
         FaultProfile("cold_starts", "healthy, but takes 2.6 s to start", init_ms=2600.0),
+        FaultProfile(
+            "slow_cold_starts",
+            "healthy, but every second cold start takes 6.5 s after its init",
+            cold_slow_rate=0.5,
+            slow_ms=6500.0,
+        ),
         FaultProfile("corrupting", "healthy, but damages one item in ten that it writes", corrupt_rate=0.1),
     )
 }

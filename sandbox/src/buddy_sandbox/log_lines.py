@@ -46,7 +46,7 @@ class Invocation:
 
     Attributes:
         arn: as invoked.
-        at: when it began, seconds since the epoch.
+        at: when it was called, seconds since the epoch. The request of a cold start begins ``init_ms`` later.
         init_ms: of a cold start, else None.
         own: the lines that the handler printed.
         text: Lambda's line about a failure, in a text log.
@@ -66,6 +66,16 @@ class Invocation:
     text: str | None = None
     error: dict[str, Any] | None = None
 
+    @property
+    def begun(self) -> float:
+        """When the handler was called."""
+        return self.at + (self.init_ms or 0.0) / 1000
+
+    @property
+    def ended(self) -> float:
+        """When it was over: Lambda writes its report then."""
+        return self.begun + self.duration_ms / 1000
+
 
 def default_group(function: str) -> str:
     """The log group of a function that names none."""
@@ -84,36 +94,45 @@ def stream(log: LogConfig, function: str, version: str, at: float) -> str:
 
 def write(log: LogConfig, invocation: Invocation) -> Iterator[str]:
     """The lines of one invocation, in order."""
+    return (line for _, line in write_timed(log, invocation))
+
+
+def write_timed(log: LogConfig, invocation: Invocation) -> Iterator[tuple[float, str]]:
+    """The same with the time of each, seconds since the epoch."""
     return _as_json(log, invocation) if log.json else _as_text(invocation)
 
 
-def _as_text(done: Invocation) -> Iterator[str]:
-    yield f"START RequestId: {done.request_id} Version: {done.version}"
-    yield from done.own
+def _as_text(done: Invocation) -> Iterator[tuple[float, str]]:
+    yield done.begun, f"START RequestId: {done.request_id} Version: {done.version}"
+    for line in done.own:
+        yield done.begun, line
     if done.text is not None:
-        yield done.text
-    yield f"END RequestId: {done.request_id}"
+        yield done.ended, done.text
+    yield done.ended, f"END RequestId: {done.request_id}"
     init = "" if done.init_ms is None else f"\tInit Duration: {done.init_ms:.2f} ms"
-    yield (
+    report = (
         f"REPORT RequestId: {done.request_id}\tDuration: {done.duration_ms:.2f} ms\t"
         f"Billed Duration: {-int(-done.duration_ms // 1)} ms\tMemory Size: {done.memory_mb} MB\t"
         f"Max Memory Used: {min(64, done.memory_mb)} MB{init}"
     )
+    yield done.ended, report
 
 
-def _as_json(log: LogConfig, done: Invocation) -> Iterator[str]:
-    ended = done.at + done.duration_ms / 1000
+def _as_json(log: LogConfig, done: Invocation) -> Iterator[tuple[float, str]]:
+    ended = done.ended
     name = {"functionName": done.function, "functionVersion": done.version}
     if done.init_ms is not None:
         began = {"initializationType": "on-demand", "phase": "init", **name}
         yield from _platform(log, "INFO", "initStart", done.at, began)
     start = {"requestId": done.request_id, "functionArn": done.arn, "version": done.version}
-    yield from _platform(log, "INFO", "start", done.at, start)
-    yield from (line for line in done.own if _is_logged(log, line))
+    yield from _platform(log, "INFO", "start", done.begun, start)
+    for line in done.own:
+        if _is_logged(log, line):
+            yield done.begun, line
     # A timeout is told by the platform records alone.
     if done.error is not None and done.status == "error":
         told = {"timestamp": _iso(ended), "log_level": "ERROR", "requestId": done.request_id, **done.error}
-        yield json.dumps(told)
+        yield ended, json.dumps(told)
     status: dict[str, Any] = {"status": done.status}
     if done.error is not None and done.status == "error":
         status["errorType"] = done.error["errorType"]
@@ -133,10 +152,10 @@ def _as_json(log: LogConfig, done: Invocation) -> Iterator[str]:
     yield from _platform(log, "WARN" if failed else "INFO", "report", ended, report)
 
 
-def _platform(log: LogConfig, level: str, kind: str, at: float, record: dict[str, Any]) -> Iterator[str]:
+def _platform(log: LogConfig, level: str, kind: str, at: float, record: dict[str, Any]) -> Iterator[tuple[float, str]]:
     """One of Lambda's own records, if its level is logged."""
     if _reaches(level, log.system_level):
-        yield json.dumps({"time": _iso(at), "type": f"platform.{kind}", "record": record}, separators=(",", ":"))
+        yield at, json.dumps({"time": _iso(at), "type": f"platform.{kind}", "record": record}, separators=(",", ":"))
 
 
 def _is_logged(log: LogConfig, line: str) -> bool:

@@ -4,7 +4,9 @@ Knows which lines exist and from when they can be read. Never guesses at a patte
 refused.
 """
 
+import json
 import math
+import operator
 import re
 import threading
 import uuid
@@ -297,15 +299,18 @@ _REGEX_BODY = re.compile(r"[A-Za-z0-9:_#=@/;,\-^$?\[\]{}|\\*+.]+")
 
 
 def pattern(text: str) -> Callable[[str], bool]:
-    """Which messages a filter pattern matches: terms, quoted terms, ``?any``, ``-not`` and ``%regex%``.
+    """Which messages a filter pattern matches: terms, quoted terms, ``?any``, ``-not``, ``%regex%`` and JSON.
 
     Raises:
-        AwsError: it is wrong, or of a kind that the sandbox does not support (JSON and space-delimited ones).
+        AwsError: it is wrong, or of a kind that the sandbox does not support (space-delimited ones, and of JSON all but
+            comparisons with a text or a number that are joined by ``&&``).
 
     Source: CloudWatch Logs user guide, 'Filter pattern syntax'.
     """
     tests: dict[str, list[Callable[[str], object]]] = {"": [], "?": [], "-": []}
     position, text = 0, text.strip()
+    if text.startswith("{") and text.endswith("}"):
+        return _json_pattern(text)
     while position < len(text):
         found = _TERM.match(text, position)
         if not found or text[0] in "{[":
@@ -321,6 +326,46 @@ def pattern(text: str) -> Callable[[str], bool]:
         and not any(test(message) for test in tests["-"])
         and (not tests["?"] or any(test(message) for test in tests["?"]))
     )
+
+
+_COMPARISON = re.compile(r'\s*\$((?:\.\w+)+)\s*(=|!=|<=|>=|<|>)\s*(?:"([^"\\]*)"|(-?\d+(?:\.\d+)?))\s*', re.ASCII)
+_OPERATORS: dict[str, Callable[[object, object], bool]] = {
+    "=": operator.eq,
+    "!=": operator.ne,
+    "<": operator.lt,
+    "<=": operator.le,
+    ">": operator.gt,
+    ">=": operator.ge,
+}
+
+
+def _json_pattern(text: str) -> Callable[[str], bool]:
+    comparisons = [_COMPARISON.fullmatch(part) for part in text[1:-1].split("&&")]
+    if not all(found and (found[4] or found[2] in ("=", "!=")) for found in comparisons):
+        raise wrong(f"Invalid filter pattern, or one that the sandbox does not support: {text}")
+
+    def matches(message: str) -> bool:
+        try:
+            document = json.loads(message)
+        except ValueError:
+            return False
+        return all(_holds(document, found) for found in comparisons if found)
+
+    return matches
+
+
+def _holds(document: object, comparison: re.Match[str]) -> bool:
+    """Whether a comparison holds. A selector that selects nothing, or a value of another kind, does not match."""
+    path, sign, word, number = comparison.groups()
+    for name in path[1:].split("."):
+        if not isinstance(document, dict) or name not in document:
+            return False
+        document = document[name]
+    if number is None:
+        return isinstance(document, str) and _OPERATORS[sign](document, word)
+    if isinstance(document, bool) or not isinstance(document, int | float):
+        return False
+    return _OPERATORS[sign](document, float(number))
 
 
 def wrong(message: str) -> AwsError:

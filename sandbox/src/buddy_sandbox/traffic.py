@@ -15,15 +15,20 @@ import numpy as np
 from buddy_sandbox.faults import APOLOGY, ERROR, OK, TIMEOUT, FaultProfile
 from buddy_sandbox.functions import Routing
 from buddy_sandbox.lambda_api import Lambda
-from buddy_sandbox.log_lines import Invocation, LogConfig, stream, write
+from buddy_sandbox.log_lines import Invocation, LogConfig, stream, write_timed
 from buddy_sandbox.telemetry import Telemetry
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from buddy_sandbox.faults import Codes, Floats
 
 MINUTE_S = 60.0
 LINES_KEPT_S = 6 * 3600.0
 """For how long the log lines of simulated requests can be read."""
+
+ENVIRONMENT_AGE_S = 3600.0
+"""The age of a warm environment: it writes to the stream of the day on which it was started."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +62,8 @@ class _Minute(NamedTuple):
     slow: "Floats"
     trouble: "Floats"
     escalation: "Floats"
+    cold: "Floats"
+    cold_slow: "Floats"
 
 
 class _Served(NamedTuple):
@@ -70,8 +77,13 @@ class _Served(NamedTuple):
     times: "Floats"
     durations_ms: "Floats"
     outcomes: "Codes"
-    cold: int
+    cold: "NDArray[np.bool_]"
     init_ms: float
+
+    @property
+    def longest_s(self) -> float:
+        """How long after its call a request may still write lines."""
+        return float(self.durations_ms.max() + self.init_ms) / 1000
 
 
 class People:
@@ -79,11 +91,16 @@ class People:
 
     Args:
         seed: the same seed and the same actions at the same times give the same requests.
+
+    Attributes:
+        cold_starts_per_minute: environments that each version starts, beside those that its traffic needs. So a
+            version with little traffic has more cold starts for each request.
     """
 
     def __init__(self, seed: int, functions: Lambda, telemetry: Telemetry) -> None:
         self.seed = seed
         self.traffic: Traffic | None = None
+        self.cold_starts_per_minute = 0.0
         self._functions, self._telemetry = functions, telemetry
         self._minute: _Minute | None = None
         self._warm: dict[str, int] = {}
@@ -115,7 +132,10 @@ class People:
             count = int(random.poisson(rate))
             times = np.sort(number * MINUTE_S + random.random(count) * MINUTE_S)
             draws = [random.random(count) for _ in range(5)]
-            self._minute = _Minute(number, times, draws[0], draws[1], random.standard_normal(count), *draws[2:])
+            spread = random.standard_normal(count)
+            # Drawn last, so that what a seed gave before there were such cold starts stays.
+            cold = [random.random(count) for _ in range(2)]
+            self._minute = _Minute(number, times, draws[0], draws[1], spread, *draws[2:], *cold)
         return self._minute
 
     def _refuse(self, traffic: Traffic, routing: Routing, part: _Minute) -> _Minute:
@@ -140,7 +160,9 @@ class People:
         for trouble in traffic.troubles:
             during = (part.times >= trouble.start) & (part.times < trouble.end)
             outcomes[during & (1.0 - part.trouble < trouble.error_rate)] = ERROR
+        cold = self._cold_starts(version, share * traffic.requests_per_minute, part, profile)
         durations = profile.durations_ms(part.spread, part.slow, ages)
+        durations = np.where(cold & (part.cold_slow < profile.cold_slow_rate), profile.slow_ms, durations)
         limit_ms = config.timeout_s * 1000.0
         outcomes[(durations >= limit_ms) & (outcomes == OK)] = TIMEOUT
         capped: Floats = np.where(outcomes == TIMEOUT, limit_ms, np.minimum(durations, limit_ms))
@@ -155,7 +177,6 @@ class People:
             reminders = (part.escalation[answered] > 0.7).astype(np.float64) * (1.0 - apologies)
             counts = {"Apologies": apologies, "SafetyEscalations": escalations, "RemindersSet": reminders}
             self._telemetry.counted(name, resource, version, part.times[answered], counts)
-        cold = self._cold_starts(version, share * traffic.requests_per_minute, len(part.times), profile)
         served = _Served(
             function=name,
             version=version,
@@ -173,24 +194,35 @@ class People:
         while self._served and self._served[0].times[-1] < part.times[-1] - LINES_KEPT_S:
             self._served.popleft()
 
-    def _cold_starts(self, version: str, rate: float, requests: int, profile: FaultProfile) -> int:
-        """How many of the first requests start an environment: as many as concurrency has grown by (Little's law)."""
+    def _cold_starts(self, version: str, rate: float, part: _Minute, profile: FaultProfile) -> "NDArray[np.bool_]":
+        """Which requests start an environment.
+
+        The first ones: as many as concurrency has grown by (Little's law). Of the others, ``cold_starts_per_minute``.
+        """
+        requests = len(part.times)
         needed = 1 + int(rate / MINUTE_S * profile.median_ms / 1000.0 * 2.0)
-        cold = max(0, min(requests, needed - self._warm.get(version, 0)))
-        self._warm[version] = self._warm.get(version, 0) + cold
+        growth = max(0, min(requests, needed - self._warm.get(version, 0)))
+        self._warm[version] = self._warm.get(version, 0) + growth
+        cold: NDArray[np.bool_] = part.cold < self.cold_starts_per_minute / max(rate, 1e-9)
+        cold[:growth] = True
         return cold
 
     def lines(self, group: str, start: float, end: float) -> Iterable[tuple[float, str, str]]:
-        """Log lines of requests with start <= time < end: (time, stream, message), made when asked for."""
+        """Log lines with start <= time < end: (time, stream, message), made when asked for."""
         for served in list(self._served):
             if served.log.group != group:
                 continue
-            first, last = np.searchsorted(served.times, (start, end), side="left")
+            # A request that began before may end, and write its report, within.
+            first, last = np.searchsorted(served.times, (start - served.longest_s - 1.0, end), side="left")
             for index in range(first, last):
-                at = float(served.times[index])
-                name = stream(served.log, served.function, served.version, at)
-                for line in write(served.log, self._invocation(served, index)):
-                    yield at, name, line
+                invocation = self._invocation(served, index)
+                begun = invocation.begun
+                if not served.cold[index]:
+                    begun -= ENVIRONMENT_AGE_S
+                name = stream(served.log, served.function, served.version, begun)
+                for at, line in write_timed(served.log, invocation):
+                    if start <= at < end:
+                        yield at, name, line
 
     def _invocation(self, served: _Served, index: int) -> Invocation:
         """What the log tells of one simulated request."""
@@ -204,7 +236,7 @@ class People:
             request_id=request_id,
             at=at,
             duration_ms=duration_ms,
-            init_ms=served.init_ms if index < served.cold else None,
+            init_ms=served.init_ms if served.cold[index] else None,
             memory_mb=served.memory_mb,
         )
         outcome = int(served.outcomes[index])
