@@ -10,6 +10,7 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import date
 from typing import TYPE_CHECKING, Any, cast
 
 if TYPE_CHECKING:
@@ -17,11 +18,32 @@ if TYPE_CHECKING:
 
     Reply = FunctionConfigurationTypeDef | FunctionConfigurationResponseTypeDef
 
-TEXT_TIMES = re.compile(r"\t(?:Init |Restore )?Duration: ([\d.]+) ms")
+TEXT_TIMES = re.compile(r"\t((?:Init |Restore )?)Duration: ([\d.]+) ms")
 """The times in a REPORT line: the request's own, and before it that of a cold start, or of restoring a snapshot."""
 
-JSON_TIMES = ("durationMs", "initDurationMs", "restoreDurationMs")
-"""The same in a platform.report record."""
+TEXT_REQUEST = re.compile(r"REPORT RequestId: ([\w-]+)")
+
+JSON_START_TIMES = ("initDurationMs", "restoreDurationMs")
+"""What a platform.report record of a cold start has beside ``durationMs``."""
+
+REPORTS_OF_TEXT = '"REPORT RequestId"'
+REPORTS_OF_JSON = '{ $.type = "platform.report" }'
+"""Filter patterns of CloudWatch Logs that Lambda's reports match. Source: its user guide, 'Filter pattern syntax'."""
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What Lambda reports of one request.
+
+    Attributes:
+        request_id: empty where the report has none.
+        duration_ms: as in the metric Duration, without the start of the environment.
+        start_ms: how long its environment started before it, or was restored from a snapshot; None: it was warm.
+    """
+
+    request_id: str
+    duration_ms: float
+    start_ms: float | None = None
 
 
 @dataclass(frozen=True)
@@ -47,6 +69,19 @@ class LogConfig:
         reports = not is_json or config.get("SystemLogLevel", "INFO") != "WARN"
         return cls(config.get("LogGroup") or default_group(reply["FunctionName"]), is_json, reports)
 
+    @property
+    def report_pattern(self) -> str:
+        """The filter pattern that finds the reports in it."""
+        return REPORTS_OF_JSON if self.is_json else REPORTS_OF_TEXT
+
+    def stream_prefix(self, function: str, version: str, day: date) -> str:
+        """How the names of the streams begin that a version's environments of a day (UTC) write.
+
+        In a group of another name, which functions may share, the function's name is part of them.
+        """
+        owner = "" if self.group == default_group(function) else function
+        return f"{day:%Y/%m/%d}/{owner}[{version}]"
+
 
 def default_group(function: str) -> str:
     """The log group of a function that names none."""
@@ -57,21 +92,36 @@ def reported_s(tail: str) -> float | None:
     """The time that Lambda reports at the end of a log, a cold start included, in seconds; None: no report is there."""
     # The last line counts: a handler may print something that looks like a report.
     for line in reversed(tail.splitlines()):
-        times_ms = _text_times(line) if line.startswith("REPORT ") else _json_times(line)
-        if times_ms:
-            return sum(times_ms) / 1000
+        report = parse_report(line)
+        if report is not None:
+            return (report.duration_ms + (report.start_ms or 0.0)) / 1000
     return None
 
 
-def _text_times(line: str) -> list[float]:
-    return [float(found) for found in TEXT_TIMES.findall(line)]
+def parse_report(line: str) -> Report | None:
+    """The report in a line of a log of text or of JSON; None for any other line."""
+    return _parse_text(line) if line.startswith("REPORT ") else _parse_json(line)
 
 
-def _json_times(line: str) -> list[float]:
-    """The times of a platform.report record; of any other line, none."""
+def _parse_text(line: str) -> Report | None:
+    found = [(kind, float(time)) for kind, time in TEXT_TIMES.findall(line)]
+    own = [time for kind, time in found if not kind]
+    if not own:
+        return None
+    request = TEXT_REQUEST.match(line)
+    starts = [time for kind, time in found if kind]
+    return Report(request[1] if request else "", own[0], sum(starts) if starts else None)
+
+
+def _parse_json(line: str) -> Report | None:
     try:
-        record = cast("Mapping[str, Any]", json.loads(line))
-        metrics = record["record"]["metrics"] if record["type"] == "platform.report" else {}
-        return [float(metrics[name]) for name in JSON_TIMES if name in metrics]
-    except (ValueError, TypeError, KeyError):
-        return []
+        document = cast("Mapping[str, Any]", json.loads(line))
+        if document["type"] != "platform.report":
+            return None
+        record = document["record"]
+        metrics = record["metrics"]
+        starts = [float(metrics[name]) for name in JSON_START_TIMES if name in metrics]
+        own = float(metrics["durationMs"])
+        return Report(str(record.get("requestId", "")), own, sum(starts) if starts else None)
+    except (ValueError, TypeError, KeyError, AttributeError):
+        return None

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 from buddy_ops.core.text import count, exact_percent, percent
 
 if TYPE_CHECKING:
-    from buddy_ops.health.judge import Comparison, JudgePolicy, Needed, Verdict
+    from buddy_ops.health.judge import Comparison, Needed, Verdict
 
 SMALLEST_P = 1e-6
 """No p below this is claimed: no model of traffic is more exact."""
@@ -17,6 +17,10 @@ def reasons(verdict: "Verdict") -> tuple[str, ...]:
     said = _finding(verdict)
     for fix in verdict.fixes:
         said.append(f"{verdict.canary_name} may be the fix: {_compare(verdict, fix, stable_first=True)}.")
+    if verdict.cold:
+        said.append(_cold_starts(verdict))
+    if verdict.cold_trouble:
+        said.append(verdict.cold_trouble)
     # A sentence begins with a capital; 'p < 0.05' and a version's name ('v42') stay as they are.
     return tuple(text[0].upper() + text[1:] if text[1].isalpha() else text for text in said)
 
@@ -25,6 +29,11 @@ def _finding(verdict: "Verdict") -> list[str]:
     match verdict.finding:
         case "unread":
             return ["No metrics for this stage yet."]
+        case "cold-starts":
+            return [
+                f"The log of {verdict.canary_name} or {verdict.stable_name} cannot be read yet: slow requests may be "
+                "cold starts. The next check decides."
+            ]
         case "throttled":
             return [
                 f"{count(verdict.throttled, 'request')} throttled in the last {verdict.minutes:.0f} min "
@@ -41,12 +50,19 @@ def _finding(verdict: "Verdict") -> list[str]:
         case "inconclusive":
             return [_needs(verdict.needed), _stage(verdict)]
         case "healthy":
-            return [*_healthy(verdict.policy), _stage(verdict)]
+            return [*_healthy(verdict), _stage(verdict)]
     left = f"Baking: {ceil(verdict.minutes)} min left." if verdict.finding == "baking" else "Bake complete."
     if not verdict.compared.counts.canary_requests:
         idle = f"{verdict.canary_name} received no requests in this stage"
         return [left, f"{idle}; it will advance on time only (no evidence)."]
     return [f"{left} No regression so far.", _stage(verdict)]
+
+
+def _cold_starts(verdict: "Verdict") -> str:
+    """'Latency is judged without 23 cold starts of v42; 12 took over 6 s.'"""
+    bound = f"{verdict.policy.slow_bound_s:g} s"
+    left_out = f"Latency is judged without {count(verdict.cold, 'cold start')} of {verdict.canary_name}"
+    return f"{left_out}; {verdict.cold_slow:,} took over {bound}."
 
 
 def _regression(verdict: "Verdict") -> list[str]:
@@ -96,13 +112,15 @@ def _recent(verdict: "Verdict") -> list[str]:
     ]
 
 
-def _healthy(policy: "JudgePolicy") -> list[str]:
+def _healthy(verdict: "Verdict") -> list[str]:
+    policy = verdict.policy
     errors = exact_percent(1.5 * policy.slo_error_rate)
     slow = exact_percent(1.5 * policy.slo_slow_rate)
     confidence = exact_percent(1 - 1 / policy.proved_at)
+    left_out = " (without cold starts)" if verdict.cold else ""
     return [
         f"Healthy: error rate is below {errors} with {confidence} confidence.",
-        f"Requests over {policy.slow_bound_s:g} s are below {slow} with {confidence} confidence.",
+        f"Requests over {policy.slow_bound_s:g} s{left_out} are below {slow} with {confidence} confidence.",
     ]
 
 

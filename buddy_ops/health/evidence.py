@@ -22,6 +22,7 @@ from buddy_ops.aws.session import Target
 from buddy_ops.core.settings import Settings
 from buddy_ops.core.text import floor_minute
 from buddy_ops.health import metrics
+from buddy_ops.health.cold_starts import ColdStartReader
 from buddy_ops.health.judge import Counts, Judge, JudgePolicy, Minute, StreamName, Verdict
 from buddy_ops.health.lateness import IMPLAUSIBLE_REQUESTS, RATE_MINUTES, Lateness, usual_rate
 from buddy_ops.health.metrics import MINUTE, MinuteRow
@@ -84,6 +85,7 @@ class RolloutEvidence:
         self._unanswered = False
         self._read_at = self._bake_from
         self.lateness = Lateness(target)
+        self._cold_starts = ColdStartReader(target, (stable, new))
 
     @property
     def judge(self) -> Judge:
@@ -213,6 +215,8 @@ class RolloutEvidence:
         self.lateness.measure(now, self._rate(now))
         if self._blocked is None:
             return None
+        for row in self._young:
+            self._ask_for_cold_starts(row)
         return self.lateness.trouble(now, self._blocked)
 
     def _append(self, row: MinuteRow) -> None:
@@ -220,6 +224,7 @@ class RolloutEvidence:
         # What is still incomplete after later minutes have come says nothing of failures: it is not observed.
         if not row.incomplete:
             row = row.believed()
+            self._ask_for_cold_starts(row)
             self._feed(row)
         self.rows.append(row)
         if not row.is_silent:
@@ -239,9 +244,14 @@ class RolloutEvidence:
             completed = old.incomplete and not row.incomplete
             if (grown or completed) and not row.incomplete:
                 self.rows[index] = row.believed()
+                self._ask_for_cold_starts(self.rows[index])
                 revised = True
         if revised and self._judges:
             self._judge_anew()
+
+    def _ask_for_cold_starts(self, row: MinuteRow) -> None:
+        if self._judges and row.at + MINUTE > self._first_shift:
+            self._cold_starts.ask(row)
 
     def _judge_anew(self) -> None:
         bake_from = self._bake_from
@@ -317,7 +327,22 @@ class RolloutEvidence:
         return rows
 
     def verdict(self, now: datetime, bake_s: float, final: bool) -> Verdict:
-        """The judge's verdict on all minutes so far. Late minutes that are not settled count for a rollback alone."""
+        """The judge's verdict on all minutes so far. Late minutes that are not settled count for a rollback alone.
+
+        Where slow requests matter, their cold starts are read first, but only when errors do not decide: no rollback
+        waits for a log. One for latency waits until the next poll at the longest, and no stage passes meanwhile.
+
+        AWS: logs:FilterLogEvents, lambda:GetFunctionConfiguration, reads only; as a rule not at all.
+        """
+        verdict = self._verdict(now, bake_s, final)
+        if verdict.decision != "rollback" and self._judges and self._cold_starts.read(self._read_at):
+            self._judge_anew()
+            verdict = self._verdict(now, bake_s, final)
+        if verdict.decision == "promote" and self._cold_starts.awaits:
+            verdict = replace(verdict, decision="hold", finding="cold-starts")
+        return replace(verdict, cold_trouble=self._cold_starts.trouble)
+
+    def _verdict(self, now: datetime, bake_s: float, final: bool) -> Verdict:
         baked_s = self.baked_s(now)
         verdict = self.judge.verdict(baked_s, bake_s, final)
         ahead = self._judge_of_young()
@@ -428,10 +453,12 @@ class RolloutEvidence:
             self._bake_from = max(self._bake_from, readable)
 
     def _minute(self, row: MinuteRow, unread: frozenset[StreamName] = frozenset()) -> Minute:
+        if self._cold_starts.is_awaited(row.at):
+            unread |= {"slow"}
         return Minute(
             weight=self._weight(row),
-            stable=row.counts[self.stable],
-            canary=row.counts[self.new],
+            stable=self._cold_starts.counts(row, self.stable),
+            canary=self._cold_starts.counts(row, self.new),
             weight_changed=self._is_moving(row),
             unread=unread,
         )

@@ -24,6 +24,7 @@ Finding = Literal[
     "regression",
     "external",
     "unread",
+    "cold-starts",
     "throttled",
     "doubt",
     "recent",
@@ -47,6 +48,7 @@ class Counts:
     """One version in one minute: requests, failures, requests over the latency bound, calls throttled unrun.
 
     Attributes:
+        cold: the requests that were cold starts, where that was asked; ``cold_slow``: those over the latency bound.
         unknown: the figures of which only a part was published, or nothing: each is what was seen, and may be more. A
             sum is unknown where any of its terms is.
     """
@@ -56,11 +58,18 @@ class Counts:
     slow: int = 0
     throttles: int = 0
     unknown: frozenset[Figure] = frozenset()
+    cold: int = 0
+    cold_slow: int = 0
 
     @property
     def seen(self) -> bool:
         """Whether anything was seen: a request, or a call that was throttled."""
         return bool(self.requests or self.throttles)
+
+    @property
+    def warm(self) -> tuple[int, int]:
+        """Slow requests and all requests, without the cold starts that are known."""
+        return self.slow - self.cold_slow, self.requests - self.cold
 
     def __add__(self, other: "Counts") -> "Counts":
         return Counts(
@@ -69,6 +78,8 @@ class Counts:
             self.slow + other.slow,
             self.throttles + other.throttles,
             self.unknown | other.unknown,
+            self.cold + other.cold,
+            self.cold_slow + other.cold_slow,
         )
 
 
@@ -170,6 +181,8 @@ class Verdict:
         throttled: calls throttled in the latest minutes.
         minutes: of the bake that are left, of the external fault so far, or that were checked.
         stable_test: what stable is tested by after this rollback; None if the new version was compared with it.
+        cold: cold starts of the canary that its latency is judged without; ``cold_slow``: those over the bound.
+        cold_trouble: why other cold starts are judged, in sentences: they are unknown.
     """
 
     decision: Decision
@@ -187,6 +200,9 @@ class Verdict:
     over: float = 1.0
     throttled: int = 0
     minutes: float = 0.0
+    cold: int = 0
+    cold_slow: int = 0
+    cold_trouble: str = ""
     stable_test: StableTest | None = None
 
     @property
@@ -409,6 +425,8 @@ class Judge(ComparedByState):
         self._slow = _Stream("slow", self.policy.slo_slow_rate, slow, self.policy)
         self._streams = (self._errors, self._slow)
         self._latest: deque[Minute] = deque(maxlen=self.policy.calm_minutes)
+        self._cold = 0
+        self._cold_slow = 0
         self._weight = 0.0
         self._stage_minutes = 0
         self._external: _Stream | None = None  # where stable is affected, from its first minute until it has been calm
@@ -427,7 +445,12 @@ class Judge(ComparedByState):
         # Cold starts make any version slow for a moment: the minute in which its share grows says nothing of latency.
         rises = minute.weight > self._weight or (minute.weight_changed and minute.weight == self._weight)
         if not rises and "slow" not in minute.unread:
-            self._slow.update((canary.slow, canary.requests), (stable.slow, stable.requests), share, at_most)
+            if stable.cold or canary.cold:
+                # The versions differ in cold starts. Without them a slow request is the canary's by its warm requests.
+                share = canary.warm[1] / max(1, stable.warm[1] + canary.warm[1])
+            self._slow.update(canary.warm, stable.warm, share, at_most)
+            self._cold += canary.cold
+            self._cold_slow += canary.cold_slow
         self._weight = minute.weight
         for stream in self._streams:
             stream.alone = self._alone
@@ -529,6 +552,8 @@ class Judge(ComparedByState):
             rebakes=self.rebakes,
             compared=compared,
             fixes=tuple(fix.compare(fix.stage) for fix in fixes),
+            cold=self._cold,
+            cold_slow=self._cold_slow,
         )
 
     def _regression(self, stream: _Stream, expired: bool) -> Verdict:

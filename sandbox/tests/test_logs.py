@@ -235,7 +235,20 @@ class TestFilterLogEvents:
         assert sandbox.found(filterPattern=pattern) == [lines[int(at)] for at in expected]
 
     @pytest.mark.parametrize(
-        "pattern", ['{ $.level IS NULL }', '{ $.level > "a" }', "[ip, user]", "x-y", "?a b", "%(a)%", "%[%", '"open', "a {", "%a", "?"]
+        "pattern",
+        [
+            "{ $.level IS NULL }",
+            '{ $.level > "a" }',
+            "[ip, user]",
+            "x-y",
+            "?a b",
+            "%(a)%",
+            "%[%",
+            '"open',
+            "a {",
+            "%a",
+            "?",
+        ],
     )
     def test_patterns_that_are_not_understood(self, sandbox: Sandbox, pattern: str) -> None:
         """A pattern that cannot be read is refused, never taken to match all. Source: facts/sandbox.md, 3."""

@@ -12,7 +12,7 @@ import threading
 import uuid
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 from moto.core.model import OperationModel
 from werkzeug.wrappers import Response
@@ -329,7 +329,7 @@ def pattern(text: str) -> Callable[[str], bool]:
 
 
 _COMPARISON = re.compile(r'\s*\$((?:\.\w+)+)\s*(=|!=|<=|>=|<|>)\s*(?:"([^"\\]*)"|(-?\d+(?:\.\d+)?))\s*', re.ASCII)
-_OPERATORS: dict[str, Callable[[object, object], bool]] = {
+_OPERATORS: dict[str, Callable[[Any, Any], bool]] = {
     "=": operator.eq,
     "!=": operator.ne,
     "<": operator.lt,
