@@ -291,7 +291,7 @@ def _log_group(context: CheckContext) -> Finding:
     if silent:
         return warning(
             f"{text.join_words(silent)}: no reports of successful requests in the JSON log (SystemLogLevel WARN), so "
-            "cold starts and the durations of smoke tests are unknown",
+            "cold starts and the durations of smoke tests are unknown, and rollouts judge cold starts, too",
             "Set SystemLogLevel in the function's LoggingConfig to INFO, and publish.",
         )
     formats = {config.group: " (JSON)" if config.is_json else "" for config in configs.values()}

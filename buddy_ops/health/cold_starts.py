@@ -2,8 +2,8 @@
 
 A cold start is slow by its environment and its caches, and a version with a small share of the traffic has more of
 them: they say little about the build. CloudWatch has no metric of them. So the reports of a minute are read where one
-version has more slow requests than the objective allows: a minute within it blames nobody. Both versions are read, or
-neither is: figures without the cold starts of one version alone would favour it.
+version has more slow requests than the objective allows; a minute within it is no evidence against a version. Both
+versions are read, or neither is: figures without the cold starts of one version alone would favour it.
 
 What cannot be read is unknown, never zero: the minute's latency then waits for the next poll, and after that all of
 its requests are judged. Never judges.

@@ -215,11 +215,14 @@ def shipping(here: Situation, artifact: str, **options: Any) -> list[dict[str, A
 
 
 def canary(bring: Bring) -> Iterator[list[dict[str, Any]]]:
-    """A good build through the notebook; a bad one, a first one, an interrupted one and a proved lease without."""
+    """A good build through the notebook; a bad one, one with slow cold starts, a first one, an interrupted one and a
+    proved lease without."""
     here = bring("good")
     yield notebook(here, "strategies/canary", artifact=here.build("good"), approved_by=["Ada"])
     here = bring("total_failure")
     yield shipping(here, here.build("total_failure"))
+    here = bring("cold_starts", seed=1)
+    yield shipping(here, here.build("slow_cold_starts"))
     here = bring("first_deployment")
     yield shipping(here, here.build("good", "1.0.0"))
     here = bring("good")
