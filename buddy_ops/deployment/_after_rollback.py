@@ -102,9 +102,9 @@ class AfterRollback:
         self.counted = self.counted or (now >= self._last_reading and not self._trouble)
         if self.test is None or self.both_fail:
             return
-        rows = self._stable_rows()
-        self._tested = len(rows)
-        minutes = [self._events(row, self.test) for row in rows]
+        read = [self._events(row, self.test) for row in self._stable_rows()]
+        minutes = [counts for counts in read if counts is not None]
+        self._tested = len(minutes)
         self.both_fail, self._stable = self.test.counts_until_over(minutes)
 
     def _is_testing(self, now: datetime) -> bool:
@@ -117,10 +117,13 @@ class AfterRollback:
         until = self._settled + MOST_MINUTES * MINUTE
         return [row for row in self.evidence.rows if self._settled <= row.at < until and not row.incomplete]
 
-    def _events(self, row: MinuteRow, test: StableTest) -> tuple[int, int]:
+    def _events(self, row: MinuteRow, test: StableTest) -> tuple[int, int] | None:
+        """Stable's failed or slow requests, and all requests, of a minute; None where they are not known yet."""
+        if test.stream == "slow":
+            # It starts many environments at once when all traffic is back.
+            return self.evidence.read_slow_requests(row, self.evidence.stable)
         counts = row.counts[self.evidence.stable]
-        events = counts.errors if test.stream == "errors" else counts.slow
-        return events, counts.requests
+        return counts.errors, counts.requests
 
     def _say_of_stable(self) -> str:
         test = self.test

@@ -89,10 +89,9 @@ class ColdStartReader:
         """Whether the cold starts of a minute are still to be read: until then its latency is unknown."""
         return at in self._minutes and self._minutes[at].awaited
 
-    @property
-    def awaits(self) -> bool:
-        """Whether this holds for any minute."""
-        return any(minute.awaited for minute in self._minutes.values())
+    def awaits_any(self, until: datetime) -> bool:
+        """Whether this holds for any minute before ``until``."""
+        return any(minute.awaited for at, minute in self._minutes.items() if at < until)
 
     def counts(self, row: MinuteRow, version: str) -> Counts:
         """A version's counts in a minute, with the cold starts where they are known."""

@@ -212,11 +212,12 @@ class RolloutEvidence:
             expected = self._expected(row)
             self._missed = self._missed + expected if expected else 0.0
             self._append(row)
+        for row in self._young:
+            if self._blocked or self._is_alone(row):
+                self._ask_for_cold_starts(row)
         self.lateness.measure(now, self._rate(now))
         if self._blocked is None:
             return None
-        for row in self._young:
-            self._ask_for_cold_starts(row)
         return self.lateness.trouble(now, self._blocked)
 
     def _append(self, row: MinuteRow) -> None:
@@ -250,7 +251,7 @@ class RolloutEvidence:
             self._judge_anew()
 
     def _ask_for_cold_starts(self, row: MinuteRow) -> None:
-        if self._judges and row.at + MINUTE > self._first_shift:
+        if self.shifts and row.at + MINUTE > self._first_shift and "slow" not in row.unknown:
             self._cold_starts.ask(row)
 
     def _judge_anew(self) -> None:
@@ -338,9 +339,19 @@ class RolloutEvidence:
         if verdict.decision != "rollback" and self._judges and self._cold_starts.read(self._read_at):
             self._judge_anew()
             verdict = self._verdict(now, bake_s, final)
-        if verdict.decision == "promote" and self._cold_starts.awaits:
+        if verdict.decision == "promote" and self._cold_starts.awaits_any(self._next or now):
             verdict = replace(verdict, decision="hold", finding="cold-starts")
         return replace(verdict, cold_trouble=self._cold_starts.trouble)
+
+    def read_slow_requests(self, row: MinuteRow, version: str) -> tuple[int, int] | None:
+        """A version's slow requests and requests of a minute, without cold starts; None where the next poll decides.
+
+        AWS: logs:FilterLogEvents, lambda:GetFunctionConfiguration, reads only.
+        """
+        self._cold_starts.read(self._read_at)
+        if self._cold_starts.is_awaited(row.at):
+            return None
+        return self._cold_starts.counts(row, version).warm
 
     def _verdict(self, now: datetime, bake_s: float, final: bool) -> Verdict:
         baked_s = self.baked_s(now)

@@ -310,3 +310,25 @@ def test_a_report_in_two_minutes_is_asked_of_both() -> None:
     warm = Report("b", 500.0)
     assert not cold_starts._begins_in(at)(warm, written_ms)
     assert cold_starts._begins_in(at + MINUTE)(warm, written_ms)
+
+
+def test_cold_starts_of_stable_excuse_no_slow_build(situation: Bring) -> None:
+    """After a rollback from 100 % for latency, stable starts many slow environments: it is tested without them."""
+    here = situation("cold_starts", seed=1, history_minutes=70)
+    values = here.connect(quiet=True).settings.model_dump(mode="json")
+    values["rollout"]["smoke_tested"] = []
+    mine = here.connect(values=values)
+    slow = builds.write(Path(here.folder) / "slow.zip", FaultProfile("slow", slow_rate=0.2, slow_ms=6500.0), "2.0.0")
+    plan = rollout.plan_rollout(mine, str(slow), "all_at_once")
+    steps = rollout.run_rollout(mine, plan, approve(mine, plan))
+    try:
+        while True:
+            seen = next(steps)
+            if seen.stage == "rolled-back":
+                here.ask("set", cold_starts_per_minute=20)
+            mine.clock.sleep_until(seen.wake_at)
+    except StopIteration as end:
+        outcome: Outcome = end.value
+    mine.close()
+    assert outcome.ending == "rolled-back" and "over 6 s" in outcome.reasons[0]
+    assert any("v1 alone" in reason and "stays marked bad" in reason for reason in outcome.reasons), outcome.reasons
