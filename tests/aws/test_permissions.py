@@ -257,8 +257,8 @@ def immediate(bring: Bring) -> Iterator[list[dict[str, Any]]]:
 
 
 def going_down(bring: Bring) -> Iterator[list[dict[str, Any]]]:
-    """In steps of a lease's half: it is armed anew, and renewed."""
-    here = shifted(bring)
+    """In steps of a lease's half: it is armed anew, and renewed. Slow requests are looked up."""
+    here = shifted(bring, "cold_starts", "slow_cold_starts")
     given = {"settings": telling(here), "approved_by": ["Ada"]}
     yield notebook(here, "rollback/gradual", steps=[5], step_minutes=15, **given)
 
@@ -303,11 +303,11 @@ def rollback_command(bring: Bring) -> Iterator[list[dict[str, Any]]]:
         yield mine.journal.records
 
 
-def shifted(bring: Bring) -> Situation:
+def shifted(bring: Bring, name: str = "good", profile: str = "good") -> Situation:
     """A canary stands at 10 %."""
-    here = bring("good")
+    here = bring(name)
     with closing(here.connect()) as first:
-        plan = rollout.plan_rollout(first, here.build("good"))
+        plan = rollout.plan_rollout(first, here.build(profile))
         abandon(first, plan)
     return here
 
