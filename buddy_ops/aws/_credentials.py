@@ -12,7 +12,8 @@ from botocore.credentials import AssumeRoleCredentialFetcher, DeferredRefreshabl
 from botocore.session import Session
 
 from buddy_ops.aws import _client, _replies
-from buddy_ops.aws.clock import Clock, ask_sandbox
+from buddy_ops.aws.clock import Clock
+from buddy_ops.aws.sandbox_control import LOOPBACK, TOKEN_NEXT, TOKEN_WRONG, ask_sandbox, token_is_wrong
 from buddy_ops.core.errors import AwsFailed, InvalidInput
 from buddy_ops.core.settings import Settings
 
@@ -21,14 +22,20 @@ def is_sandbox(endpoint: str) -> bool:
     """Whether the sandbox listens at an address.
 
     Raises:
-        AwsFailed: ``sandbox-not-running``.
+        AwsFailed: ``sandbox-not-running``, ``sandbox-token``.
     """
-    if urlparse(endpoint).hostname not in ("127.0.0.1", "localhost", "::1"):
+    if urlparse(endpoint).hostname not in LOOPBACK:
         return False
     try:
         return bool(ask_sandbox(endpoint, "status", {}, timeout_s=5).get("sandbox"))
-    except (HTTPError, HTTPException, ValueError, AttributeError):
+    except HTTPError as error:
+        if token_is_wrong(error):
+            raise AwsFailed(
+                "sandbox-token", TOKEN_WRONG.format(endpoint), next=TOKEN_NEXT, code="sandbox-token"
+            ) from None
         return False  # something else that listens there: another AWS emulator, with the system's time
+    except (HTTPException, ValueError, AttributeError):
+        return False
     except OSError as error:
         raise AwsFailed(
             "sandbox-not-running",

@@ -3,21 +3,19 @@
 Reads the time and waits. Independent of what is waited for.
 """
 
-import json
 import os
 import threading
 import time
-import urllib.error
-import urllib.request
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from contextvars import copy_context
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from functools import cache, partial
+from functools import partial
 from typing import Any, NamedTuple, ParamSpec, Protocol, TypeVar
 
+from buddy_ops.aws.sandbox_control import ask_sandbox
 from buddy_ops.core.text import duration
 
 P = ParamSpec("P")
@@ -244,21 +242,3 @@ async def in_thread(do: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
     while not running.done():
         await asyncio.wait({running}, timeout=SLICE_S)
     return running.result()
-
-
-@cache
-def _opener() -> urllib.request.OpenerDirector:
-    """What asks the sandbox: a proxy meant for the internet must not be asked for the loopback address."""
-    return urllib.request.build_opener(urllib.request.ProxyHandler({}))
-
-
-def ask_sandbox(endpoint: str, path: str, fields: Mapping[str, object], timeout_s: float = 60) -> dict[str, Any]:
-    """One call of the sandbox's control address. Raises OSError when nothing answers there."""
-    request = urllib.request.Request(
-        f"{endpoint.rstrip('/')}/_sandbox/{path}",
-        data=json.dumps(fields).encode(),
-        headers={"Content-Type": "application/json"},
-    )
-    with _opener().open(request, timeout=timeout_s) as reply:
-        answer: dict[str, Any] = json.load(reply)
-    return answer

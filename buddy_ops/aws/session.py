@@ -253,7 +253,7 @@ def connect(
 
     Raises:
         InvalidInput: ``invalid-settings``, ``unknown-environment``, ``no-region`` or ``no-profile``.
-        AwsFailed: ``sandbox-not-running``.
+        AwsFailed: ``sandbox-not-running`` or ``sandbox-token``.
     """
     given, source = _read_values(environment, values)
     settings = settings_.validate_settings(given, source, replaced)

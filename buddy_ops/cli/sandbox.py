@@ -17,7 +17,7 @@ from typing import Any
 from urllib.error import HTTPError
 from urllib.parse import urlparse
 
-from buddy_ops.aws.clock import ask_sandbox
+from buddy_ops.aws.sandbox_control import TOKEN_NEXT, TOKEN_WRONG, ask_sandbox, token_is_wrong
 from buddy_ops.core import parameters, project
 from buddy_ops.core.errors import UNCHANGED, BuddyError, InvalidInput
 
@@ -96,11 +96,13 @@ def call_sandbox(url: str, operation: str, **fields: object) -> dict[str, Any]:
     """One control call.
 
     Raises:
-        BuddyError: ``sandbox-not-running`` or ``sandbox-refused``.
+        BuddyError: ``sandbox-not-running``, ``sandbox-token`` or ``sandbox-refused``.
     """
     try:
         return ask_sandbox(url, operation, fields, timeout_s=300)
     except HTTPError as error:
+        if token_is_wrong(error):
+            raise BuddyError("sandbox-token", TOKEN_WRONG.format(url), next=TOKEN_NEXT) from None
         # A failure of the sandbox's own, with status 500, is a page of HTML.
         reason = error.read().decode(errors="replace")
         now = "The sandbox may have changed something before it failed."

@@ -8,11 +8,14 @@ import socket
 import struct
 import threading
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from email.message import Message
 from typing import Any
 from urllib.parse import urlparse
 
+from buddy_sandbox import state_file
+from buddy_sandbox.access import TOKEN_HEADER
 from buddy_sandbox.situations import control
 
 PAGE = b"<!DOCTYPE html>\n<html><head><title>Sign in</title></head><body>Guest network</body></html>"
@@ -120,7 +123,9 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         where = urlparse(self.server.sandbox)
         connection = http.client.HTTPConnection(where.hostname or "", where.port, timeout=300)
         try:
-            connection.request(self.command, self.path, body, dict(self.headers.items()))
+            # The sandbox answers at its own address only, and its clients find no token for the proxy's port.
+            own = {"Host": where.netloc, TOKEN_HEADER: state_file.read(self.server.sandbox)}
+            connection.request(self.command, self.path, body, {**_other_headers(self.headers, own), **own})
             reply = connection.getresponse()
             return reply.status, dict(reply.getheaders()), reply.read()
         finally:
@@ -148,6 +153,12 @@ class _Handler(http.server.BaseHTTPRequestHandler):
 
     def log_message(self, format: str, *args: Any) -> None:
         """Says nothing."""
+
+
+def _other_headers(headers: Message, replaced: Mapping[str, str]) -> dict[str, str]:
+    """The headers without those that are replaced, however they are spelled."""
+    names = {name.lower() for name in replaced}
+    return {name: value for name, value in headers.items() if name.lower() not in names}
 
 
 @contextmanager

@@ -7,6 +7,7 @@ scenarios and the call log are reached.
 import argparse
 import json
 import re
+import secrets
 import signal
 import socket
 import sys
@@ -23,7 +24,8 @@ from pydantic import ValidationError
 from werkzeug.serving import BaseWSGIServer, make_server
 from werkzeug.wrappers import Response
 
-from buddy_sandbox import conditions, dynamodb, scenarios
+from buddy_sandbox import conditions, dynamodb, scenarios, state_file
+from buddy_sandbox.access import CONTROL, Access, signing_name, without_sharing
 from buddy_sandbox.chaos import METRICS, Chaos, Fault, forgetful
 from buddy_sandbox.clock import exists
 from buddy_sandbox.runtime import OWN_KEY
@@ -53,23 +55,30 @@ class Handler(MotoRequestHandler):
 class Front:
     """The WSGI application."""
 
-    def __init__(self, world: World, stop: Callable[[], None]) -> None:
-        self.world, self._stop = world, stop
+    def __init__(self, world: World, access: Access, stop: Callable[[], None]) -> None:
+        self.world = world
+        self._access = access
+        self._stop = stop
         self._moto = DomainDispatcherApplication(create_backend_app)
         self._moto_lock = threading.Lock()
         self.chaos = Chaos()
 
     def __call__(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
         request = Request(environ)
-        if request.path.startswith("/_sandbox/"):
-            reply: Any = self._control(request)
-        else:
-            service = self._service(request)
+        reply: Any = self._access.refuse(request) or self._access.read_body(request)
+        if reply is None:
             # moto reads the request again.
             environ["wsgi.input"] = BytesIO(request.get_data())
-            fault = self.chaos.strikes(request, lambda: self._operation(service, request))
-            reply = self._ask(service, request) if fault is None else self._fail(fault, service, request)
+            reply = self._answer(request)
         return reply(environ, start_response)  # type: ignore[no-any-return]
+
+    def _answer(self, request: Request) -> Any:
+        """The answer to a request that is allowed, a WSGI application."""
+        if request.path.startswith(CONTROL):
+            return self._control(request)
+        service = self._service(request)
+        fault = self.chaos.strikes(request, lambda: self._operation(service, request))
+        return self._ask(service, request) if fault is None else self._fail(fault, service, request)
 
     # AWS
 
@@ -88,8 +97,7 @@ class Front:
         return self.chaos.answer(fault, service, request, request.environ["werkzeug.socket"])
 
     def _service(self, request: Request) -> str:
-        match = re.search(r"Credential=[^/]+/\d+/[^/]+/([^/]+)/aws4_request", request.headers.get("Authorization", ""))
-        name = match.group(1) if match else ""
+        name = signing_name(request)
         return SIGNING_NAMES.get(name, name)
 
     def _ask_own(self, name: str, request: Request) -> Response:
@@ -110,7 +118,7 @@ class Front:
         with self._moto_lock:
             try:
                 self._check(service, request)
-                reply = Response.from_app(self._moto, request.environ)
+                reply = without_sharing(Response.from_app(self._moto, request.environ))
             except AwsError as error:
                 reply = refusal(error.code, error.message, 400, xml=False)
             except NotImplementedError:
@@ -162,16 +170,18 @@ class Front:
     # Control
 
     def _control(self, request: Request) -> Response:
-        fields = request.get_json(silent=True) or {}
-        name = request.path.removeprefix("/_sandbox/").replace("/", "_")
+        name = request.path.removeprefix(CONTROL).replace("/", "_")
         action = getattr(self, f"do_{name}", None)
         if action is None:
             return Response(json.dumps({"error": f"no such control: {name}"}), 404, content_type="application/json")
         try:
+            fields = json.loads(request.get_data() or b"{}")
+            if not isinstance(fields, dict):
+                raise ValueError("the body is no JSON object")
             answer, status = action(**fields), 200
         except ValidationError as error:
             answer, status = {"error": "; ".join(map(_explain, error.errors()))}, 400
-        except (TypeError, ValueError, KeyError) as error:
+        except (TypeError, ValueError, KeyError, RecursionError) as error:
             answer, status = {"error": f"{type(error).__name__}: {error}"}, 400
         return Response(json.dumps(answer), status, content_type="application/json")
 
@@ -285,6 +295,7 @@ class Sandbox:
 
     Raises:
         OSError: the port is taken.
+        NoStateFolder: there is no private folder for the token of control calls.
     """
 
     def __init__(self, port: int = 0, *, seed: int = 7, speed: float = 0.0, start: float | None = None) -> None:
@@ -295,10 +306,13 @@ class Sandbox:
             port = probe.getsockname()[1]
         self.endpoint = f"http://127.0.0.1:{port}"
         begin = start if start is not None else (time.time() if speed else STEPPED_START)
+        self.token = secrets.token_urlsafe(32)
         self.world = World(self.endpoint, seed, speed, begin)
-        self.front = Front(self.world, self.close)
+        self.front = Front(self.world, Access(port, self.token), self.close)
         self.server: BaseWSGIServer = make_server("127.0.0.1", port, self.front, threaded=True, request_handler=Handler)
         self.server.daemon_threads = True  # type: ignore[attr-defined]
+        # The port is ours from here on, and so is the file that is named after it.
+        self._state_file = state_file.write(port, self.token)
         self._thread = threading.Thread(target=self.server.serve_forever, daemon=True)
         self._thread.start()
         self._ticker = LiveTicker(self.world)
@@ -309,6 +323,7 @@ class Sandbox:
         self._ticker.close()
         self.server.shutdown()
         self.server.server_close()
+        state_file.remove(self._state_file, self.token)
         self.world.close()
         self.closed.set()
 
@@ -325,6 +340,8 @@ def main() -> None:
         sandbox = Sandbox(options.port, seed=options.seed, speed=options.speed)
     except OSError as error:
         sys.exit(f"port-taken: cannot listen on 127.0.0.1:{options.port}: {error}")
+    except state_file.NoStateFolder as error:
+        sys.exit(str(error))
     signal.signal(signal.SIGTERM, lambda *_: threading.Thread(target=sandbox.close, daemon=True).start())
     print(json.dumps({"endpoint": sandbox.endpoint}), flush=True)
     while not sandbox.closed.wait(1.0):

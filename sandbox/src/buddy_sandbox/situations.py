@@ -17,7 +17,8 @@ from typing import Any
 
 import boto3
 
-from buddy_sandbox import builds
+from buddy_sandbox import builds, state_file
+from buddy_sandbox.access import TOKEN_HEADER
 from buddy_sandbox.faults import PROFILES
 
 
@@ -58,7 +59,7 @@ class Situation:
 
 
 def control(endpoint: str, what: str, **fields: Any) -> dict[str, Any]:
-    """One call of the control address.
+    """One call of the control address, with the token of the sandbox's state file.
 
     Raises:
         urllib.error.HTTPError: the sandbox refuses it; the body says why.
@@ -66,7 +67,7 @@ def control(endpoint: str, what: str, **fields: Any) -> dict[str, Any]:
     request = urllib.request.Request(
         f"{endpoint.rstrip('/')}/_sandbox/{what}",
         data=json.dumps(fields).encode(),
-        headers={"Content-Type": "application/json"},
+        headers={"Content-Type": "application/json", TOKEN_HEADER: state_file.read(endpoint)},
     )
     with urllib.request.urlopen(request, timeout=300) as reply:
         answer: dict[str, Any] = json.load(reply)

@@ -1,0 +1,82 @@
+"""The sandbox's control address, as every process of ours calls it.
+
+A control call carries a token. The sandbox writes it to a file that only the user who started it can read.
+"""
+
+import json
+import os
+import stat
+import tempfile
+import urllib.request
+from collections.abc import Mapping
+from contextlib import suppress
+from functools import cache
+from pathlib import Path
+from typing import Any
+from urllib.error import HTTPError
+from urllib.parse import urlsplit
+
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
+"""The names of this machine's loopback address."""
+
+TOKEN_WRONG = "The sandbox at {} refused the control call: its token is not in this user's state folder."
+TOKEN_NEXT = (
+    "Use the sandbox as the user who started it, with the same HOME and XDG_STATE_HOME. Or start one of your own: "
+    "`buddy-ops sandbox start --port 4600`, and set AWS_ENDPOINT_URL=http://127.0.0.1:4600."
+)
+
+_TOKEN_HEADER = "X-Sandbox-Token"
+_REFUSAL_HEADER = "X-Sandbox-Refusal"
+
+
+def ask_sandbox(endpoint: str, path: str, fields: Mapping[str, object], timeout_s: float = 60) -> dict[str, Any]:
+    """One call of the sandbox's control address. Raises OSError when nothing answers there."""
+    request = urllib.request.Request(
+        f"{endpoint.rstrip('/')}/_sandbox/{path}",
+        data=json.dumps(fields).encode(),
+        headers={"Content-Type": "application/json", _TOKEN_HEADER: _read_token(endpoint)},
+    )
+    with _opener().open(request, timeout=timeout_s) as reply:
+        answer: dict[str, Any] = json.load(reply)
+    return answer
+
+
+def token_is_wrong(error: HTTPError) -> bool:
+    """Whether a sandbox refused a control call because of its token: another user started it."""
+    return error.headers.get(_REFUSAL_HEADER) == "token"
+
+
+class _NoRedirect(urllib.request.HTTPRedirectHandler):
+    """Follows no redirect: the token would go along, and the sandbox sends none."""
+
+    def redirect_request(self, *_: object) -> None:
+        return None
+
+
+@cache
+def _opener() -> urllib.request.OpenerDirector:
+    """What asks the sandbox: a proxy meant for the internet must not be asked for the loopback address."""
+    return urllib.request.build_opener(urllib.request.ProxyHandler({}), _NoRedirect())
+
+
+def _read_token(endpoint: str) -> str:
+    """The token of the sandbox at a loopback URL; '' if there is none. The sandbox's ``state_file`` writes it."""
+    where = urlsplit(endpoint)
+    # Never for another machine: it would learn the token.
+    if where.hostname not in LOOPBACK:
+        return ""
+    state = Path(os.environ.get("XDG_STATE_HOME") or os.path.expanduser("~/.local/state"))  # noqa: PTH111
+    user = os.getuid() if hasattr(os, "getuid") else "user"
+    for folder in (state / "buddy-sandbox", Path(tempfile.gettempdir()) / f"buddy-sandbox-{user}"):
+        with suppress(OSError, ValueError):
+            if _is_private(folder):
+                return (folder / f"{where.port}.token").read_text(encoding="ascii")
+    return ""
+
+
+def _is_private(folder: Path) -> bool:
+    """Whether it is a folder of this user's own, no link, that no other user can read or change."""
+    found = folder.lstat()
+    if not hasattr(os, "getuid"):
+        return stat.S_ISDIR(found.st_mode)
+    return stat.S_ISDIR(found.st_mode) and found.st_uid == os.getuid() and not found.st_mode & 0o077
