@@ -110,18 +110,15 @@ class Traffic:
             delete_failsafes(self._target, self.run)
             raise alias_deleted(self._target, self.stable)
         before = self.alias
-        # A write of the same values changes the revision alone. AWS itself ends an allocation of capacity.
-        same = replace(alias, revision=before.revision) == before
-        if same or _differ_by_allocation(before, alias):
+        # AWS itself ends an allocation of capacity.
+        if self._is_same(alias) or _differ_by_allocation(before, alias):
             self._keep(alias)
             return False
         if self._unconfirmed is not None and self._unconfirmed.matches(alias):
             self._keep(alias)
             self._unconfirmed = None
             return True
-        if alias.rollout == before.rollout and alias.failsafe_triggered:
-            self._keep(alias)
-            raise FailsafeTriggered
+        self._require_not_triggered(alias)
         if not self._is_edited(alias):
             self._keep(alias)
             raise AliasMoved(self._target, alias)
@@ -136,6 +133,7 @@ class Traffic:
         scheduler:DeleteSchedule, writes.
 
         Raises:
+            FailsafeTriggered: the failsafe moved it.
             AliasMoved: another run or tool moved it.
             AwsFailed: AWS refused or did not answer. If the write took effect, the next ``read`` says so.
         """
@@ -159,6 +157,7 @@ class Traffic:
         AWS: scheduler:CreateSchedule or UpdateSchedule, lambda:UpdateAlias, write.
 
         Raises:
+            FailsafeTriggered: the failsafe moved it.
             AliasMoved: another run or tool moved it.
         """
         self.arm()
@@ -178,6 +177,9 @@ class Traffic:
         AWS: scheduler:CreateSchedule or UpdateSchedule, writes.
         """
         self.failsafe = failsafe.arm_split(self._target, self.run)
+        if failsafe.needs_renewal(self._target, self.failsafe):
+            # The answer took minutes: the schedule may have run already.
+            self.failsafe = failsafe.arm_split(self._target, self.run)
 
     def renew(self) -> None:
         """Renew the failsafe when it is time. A failure is passed over while enough time is left to try again.
@@ -295,6 +297,17 @@ class Traffic:
             record = replace(record, stage="watch")
         return AliasState(self.stable, self.new, self.weight, record)
 
+    def _require_not_triggered(self, alias: Alias) -> None:
+        """Raise FailsafeTriggered if the failsafe, and nothing else, has moved the alias since it was read last."""
+        before = self.alias
+        if alias.rollout == before.rollout and alias.failsafe_triggered and not before.failsafe_triggered:
+            self._keep(alias)
+            raise FailsafeTriggered
+
+    def _is_same(self, alias: Alias) -> bool:
+        """Whether the alias is as it was read last: a write of the same values changes the revision alone."""
+        return replace(alias, revision=self.alias.revision) == self.alias
+
     def _is_edited(self, alias: Alias) -> bool:
         """Whether another user or tool left the traffic as it was, and wrote over nothing but the record."""
         before = self.alias
@@ -304,14 +317,21 @@ class Traffic:
         return len(set(shares)) == 1
 
     def _write(self, to: AliasState, held: Alias) -> None:
-        """Write the alias, also where another user or tool edits it meanwhile without moving traffic."""
+        """Write the alias, also where another user or tool edits it meanwhile without moving traffic.
+
+        Raises:
+            FailsafeTriggered: the failsafe was first.
+            AliasMoved: another run or tool moved it.
+        """
         # Kept until the answer is there: if it is lost, the next read recognises the write by it.
         self._unconfirmed = to
         for attempt in range(ATTEMPTS):
             try:
                 self._keep(aliases.update_alias(self._target, held, to))
             except AliasMoved as moved:
-                if attempt + 1 == ATTEMPTS or not self._is_edited(moved.alias):
+                self._require_not_triggered(moved.alias)
+                unmoved = self._is_same(moved.alias) or self._is_edited(moved.alias)
+                if attempt + 1 == ATTEMPTS or not unmoved:
                     raise
                 held = moved.alias
             else:

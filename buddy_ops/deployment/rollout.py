@@ -256,7 +256,10 @@ class _Run:
     def to_end(self) -> Rollout:
         """Go from state to state."""
         try:
-            state = self._first_state()
+            try:
+                state = self._first_state()
+            except FailsafeTriggered:
+                state = self._failsafe_triggered()
             while not isinstance(state, Ended):
                 try:
                     state = yield from self._next_state(state)

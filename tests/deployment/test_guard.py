@@ -256,6 +256,53 @@ def test_a_failsafe_stays_where_a_refused_shift_may_have_taken_effect(situation:
     assert shares(here) == {"1": 1.0}
 
 
+def delayed(here: Situation, mine: Target, delayed_call: str, *, before: bool) -> None:
+    """Let AWS take longer than the failsafe's time for the first of these calls: on its way there, or back."""
+    minutes = mine.settings.lease.minutes + 2
+    calls: list[str] = []
+
+    def answer(send: Any, service: str, operation: str, **given: Any) -> Any:
+        late = operation == delayed_call and operation not in calls
+        calls.append(operation)
+        if late and before:
+            here.ask("advance", seconds=60 * minutes)
+        reply = send(service, operation, **given)
+        if late and not before:
+            here.ask("advance", seconds=60 * minutes)
+        return reply
+
+    intercept(mine, answer)
+
+
+def test_a_failsafe_that_acts_before_a_write_arrives_is_named(situation: Bring) -> None:
+    """The next stage takes longer than the failsafe: it ends as a rollback by the failsafe, not as another's move."""
+    here = situation("good", history_minutes=20)
+    with begun(here, "canary", "1") as (mine, steps):
+        next(steps)
+        delayed(here, mine, "update_alias", before=True)
+        with pytest.raises(StopIteration) as end:
+            while True:
+                steps.send("promote")
+    assert end.value.value.ending == "lease-fired"
+    assert shares(here) == {"1": 1.0} and schedules(here) == []
+
+
+def test_a_schedule_whose_answer_takes_minutes_is_made_anew(situation: Bring) -> None:
+    """Its time is over when its answer comes: no traffic is shifted under it."""
+    here = situation("good", history_minutes=20)
+    mine = here.connect()
+    plan = rollout.plan_rollout(mine, here.build("good"))
+    delayed(here, mine, "create_schedule", before=False)
+    steps = rollout.run_rollout(mine, plan, approve(mine, plan))
+    seen = next(steps)
+    while not seen.weight:
+        mine.clock.sleep_until(seen.wake_at)
+        seen = next(steps)
+    assert shares(here)["2"] > 0 and len(schedules(here)) == 1
+    assert to_end(mine, steps).ending == "proved"
+    mine.close()
+
+
 @pytest.mark.parametrize("minutes", [0, 1, 10])
 def test_a_stray_failsafe_is_deleted_before_a_shift(situation: Bring, minutes: float) -> None:
     """A run that is lost between its schedule and its shift takes nothing from the next one."""
