@@ -78,7 +78,7 @@ class ColdStartReader:
         """Let the next ``read`` find the cold starts of this minute, if they matter."""
         counts = {version: row.counts[version] for version in self._pair}
         allowed = self._target.settings.health.slow_rate
-        if all(each.slow <= allowed * each.requests for each in counts.values()):
+        if all(seen.slow <= allowed * seen.requests for seen in counts.values()):
             self._minutes.pop(row.at, None)
             return
         known = self._minutes.get(row.at)
