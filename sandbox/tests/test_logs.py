@@ -256,6 +256,24 @@ class TestFilterLogEvents:
         asked = {"logGroupName": GROUP, "filterPattern": pattern}
         assert code(sandbox.client.filter_log_events, **asked) == "InvalidParameterException"
 
+    @pytest.mark.parametrize(
+        ("pattern", "expected"),
+        [
+            ('{ $.type = "platform.report" }', "01"),
+            ('{ $.type != "platform.report" }', "2"),
+            ("{ $.record.metrics.durationMs > 6000 }", "1"),
+            ('{ $.type = "platform.report" && $.record.metrics.durationMs <= 200 }', "0"),
+            ('{ $.record.metrics = "x" }', ""),
+            ("{ $.type = 1 }", ""),
+        ],
+    )
+    def test_patterns_of_json(self, sandbox: Sandbox, pattern: str, expected: str) -> None:
+        """Comparisons with texts and numbers; other lines do not match. Source: user guide, 'Filter pattern syntax'."""
+        report = '{"type":"platform.report","record":{"metrics":{"durationMs":%s}}}'
+        lines = [report % 180.5, report % 6500, '{"type":"platform.start"}', "REPORT platform.report", "[1]"]
+        sandbox.add(*lines)
+        assert sandbox.found(filterPattern=pattern) == [lines[int(at)] for at in expected]
+
     def test_lines_of_a_source(self, sandbox: Sandbox) -> None:
         """A source is asked for the range that is read, and its lines are visible as late as others."""
         source = Traffic()

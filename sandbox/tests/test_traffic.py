@@ -314,6 +314,41 @@ def test_a_cold_start_is_told_in_the_report_line(bring: Bring) -> None:
     assert any("Init Duration: 650.00 ms" in each["message"] for each in new[:20])
 
 
+def test_a_version_with_little_traffic_has_more_cold_starts(bring: Bring) -> None:
+    """Each version starts as many environments a minute; every second one is slow, and Duration excludes its init."""
+    here = bring("cold_starts", cold_starts_per_minute=3)
+    deploy(here, "slow_cold_starts")
+    split(here, 0.1)
+    here.ask("advance", seconds=3600)
+    reports = lines(here, "REPORT")
+    for version, requests in (("1", 3240), ("2", 360)):
+        own = [each["message"] for each in reports if f"[{version}]" in each["logStreamName"]]
+        cold = [message for message in own if "Init Duration" in message]
+        slow = [message for message in own if "Duration: 6500.00 ms" in message]
+        assert len(own) == pytest.approx(requests, rel=0.25)
+        assert len(cold) == pytest.approx(180, abs=45) and len(slow) == pytest.approx(90, abs=30)
+        assert set(slow) <= set(cold)
+    assert max(series(here, "Duration", "Maximum").values()) == 6500
+
+
+def test_a_report_is_written_when_its_request_ends(bring: Bring) -> None:
+    """START stands in the log after the init, END and REPORT a Duration later."""
+    here = bring(requests_per_minute=60, stable="cold_starts")
+    here.ask("advance", seconds=300)
+    times = {}
+    for each in lines(here):
+        word, _, rest = each["message"].partition(" RequestId: ")
+        times[word, rest[:36]] = each["timestamp"]
+    reports = [each for each in lines(here, "REPORT") if "Init Duration" in each["message"]]
+    assert reports
+    for each in reports:
+        message = each["message"]
+        duration_ms = float(message.split("\tDuration: ")[1].split(" ms")[0])
+        request = message.partition(" RequestId: ")[2][:36]
+        assert each["timestamp"] - times["START", request] == pytest.approx(duration_ms, abs=2)
+        assert times["END", request] == each["timestamp"]
+
+
 def test_a_real_cold_start_is_told_alike(bring: Bring) -> None:
     """The first real invocation of a version has an Init Duration in its REPORT line, the second has none."""
     here = bring(requests_per_minute=0)

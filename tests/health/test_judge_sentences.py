@@ -46,6 +46,9 @@ EVERY = {
     "unproved": said([Minute(1.0, Counts(), Counts(60))], final=True),
     "unproved, no traffic": said([Minute(1.0, Counts(), Counts())], final=True),
     "proved": said([Minute(1.0, Counts(), Counts(6000, 12, 6))] * 5, final=True),
+    "proved without cold starts": said(
+        [Minute(1.0, Counts(), Counts(6000, 12, 96, cold=180, cold_slow=90))] * 5, final=True
+    ),
 }
 
 
@@ -72,6 +75,14 @@ def test_a_slow_version_is_described_by_its_slow_requests() -> None:
     """The latency bound is named, so that nobody takes slow requests for failed ones."""
     first = EVERY["rollback of a slow one"].reasons[0]
     assert first.startswith("v42 requests over 6 s 6.2 % (40 of 640 requests, limit 1 %), v41 0.052 % (3 of 5,760)")
+
+
+def test_cold_starts_that_are_left_out_are_counted() -> None:
+    """On-call reads how many are not judged and how many were slow; the claim of health is about the others."""
+    reasons = EVERY["proved without cold starts"].reasons
+    assert reasons[1] == "Requests over 6 s (without cold starts) are below 1.5 % with 99 % confidence."
+    # After the rise to 100 % latency is not judged in the first minute.
+    assert reasons[-1] == "Latency is judged without 720 cold starts of v42; 360 took over 6 s."
 
 
 def test_an_external_fault_says_why_nothing_is_rolled_back_and_what_happens_next() -> None:
