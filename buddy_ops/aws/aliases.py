@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from buddy_ops.aws import versions
 from buddy_ops.aws.session import Target
+from buddy_ops.core.documents import parse_json
 from buddy_ops.core.errors import AwsFailed, BuddyError, Conflict, InvalidInput, NotFound, Refused
 from buddy_ops.core.text import parse_utc, time_of_day
 
@@ -164,7 +165,7 @@ class RolloutState:
 def decode_rollout_state(description: str) -> RolloutState | None:
     """The record in a Description; None where there is none that can be read."""
     try:
-        values = json.loads(description)
+        values = parse_json(description, unique=True)
         if values.pop("v") != 1:
             return None
         fields = {ATTRIBUTES.get(key, key): value for key, value in values.items()}

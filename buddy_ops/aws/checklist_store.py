@@ -10,6 +10,7 @@ from operator import attrgetter
 
 from buddy_ops.aws.session import Target
 from buddy_ops.core.checklist import ChecklistItem, ChecklistResult
+from buddy_ops.core.documents import parse_json
 from buddy_ops.core.errors import AlreadyExists
 from buddy_ops.core.journal import iso_utc
 from buddy_ops.core.text import parse_utc, shorten
@@ -67,7 +68,7 @@ def _encode(record: ChecklistResult) -> str:
 
 def _decode(checklist: str, name: str, text: str) -> ChecklistResult | None:
     try:
-        values = json.loads(text)
+        values = parse_json(text, unique=True, finite=True)
         return ChecklistResult(
             checklist=checklist,
             subject=name.split("/")[-2],

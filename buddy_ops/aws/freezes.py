@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 from buddy_ops.aws.session import Target
+from buddy_ops.core.documents import parse_json
 from buddy_ops.core.errors import AlreadyExists, InvalidInput, NotFound, Refused
 from buddy_ops.core.journal import iso_utc
 from buddy_ops.core.text import date_and_time, parse_utc
@@ -111,7 +112,7 @@ def _path(target: Target) -> str:
 def _decode(id: str, text: str) -> Freeze:
     """A freeze from its parameter. One that cannot be read freezes too."""
     try:
-        values = json.loads(text)
+        values = parse_json(text, unique=True)
         # Written manually it may have another time zone, or none: then it is in UTC.
         expires = iso_utc(parse_utc(values["expires"]))
         return Freeze(id, str(values["reason"]), str(values["owner"]), expires)

@@ -6,12 +6,13 @@ Source: Lambda developer guide, 'Configuring advanced logging controls'; Telemet
 ReportMetrics.
 """
 
-import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import date
 from typing import TYPE_CHECKING, Any, cast
+
+from buddy_ops.core.documents import parse_json
 
 if TYPE_CHECKING:
     from types_boto3_lambda.type_defs import FunctionConfigurationResponseTypeDef, FunctionConfigurationTypeDef
@@ -115,7 +116,7 @@ def _parse_text(line: str) -> Report | None:
 
 def _parse_json(line: str) -> Report | None:
     try:
-        document = cast("Mapping[str, Any]", json.loads(line))
+        document = cast("Mapping[str, Any]", parse_json(line))
         if document["type"] != "platform.report":
             return None
         record = document["record"]

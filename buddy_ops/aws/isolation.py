@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 from buddy_ops.aws import versions
 from buddy_ops.aws.session import Target
+from buddy_ops.core.documents import parse_json
 from buddy_ops.core.errors import AlreadyExists, BuddyError, NotFound
 from buddy_ops.core.journal import iso_utc
 from buddy_ops.core.text import date_and_time, parse_utc
@@ -60,7 +61,7 @@ def read_isolation(target: Target) -> Isolation | None:
     except NotFound:
         return None
     try:
-        isolation = Isolation(**json.loads(text))
+        isolation = Isolation(**parse_json(text, unique=True))
         parse_utc(isolation.since)
         if isolation.how in ("function", "writes") and isinstance(isolation.before, int | None):
             return isolation
@@ -208,7 +209,7 @@ def _read_policy(target: Target, table: str) -> _TablePolicy:
         reply = target.client("dynamodb").get_resource_policy(ResourceArn=arn)
     except NotFound:
         return _TablePolicy(arn, {}, "NO_POLICY")
-    return _TablePolicy(arn, json.loads(reply["Policy"]), reply["RevisionId"])
+    return _TablePolicy(arn, parse_json(reply["Policy"]), reply["RevisionId"])
 
 
 def _put_statements(target: Target, policy: _TablePolicy, statements: list[Statement]) -> None:

@@ -13,6 +13,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
+from buddy_ops.core.documents import parse_yaml
 from buddy_ops.core.settings import Settings
 
 TEMPLATE = "infrastructure.yaml"
@@ -115,24 +116,10 @@ def _statements(role: Role) -> Iterator[dict[str, Any]]:
 @cache
 def template_resources() -> dict[str, Any]:
     """The resources of infrastructure.yaml, with CloudFormation's short forms (!Sub, !Ref) as plain values."""
-    import yaml
-
-    class _Loader(yaml.SafeLoader):
-        """PyYAML keeps constructors in the class: SafeLoader's own must not change."""
-
-    def _short_form(loader: _Loader, _: str, node: yaml.Node) -> object:
-        if isinstance(node, yaml.ScalarNode):
-            return node.value
-        if isinstance(node, yaml.SequenceNode):
-            return loader.construct_sequence(node, deep=True)
-        assert isinstance(node, yaml.MappingNode)
-        return loader.construct_mapping(node, deep=True)
-
-    _Loader.add_multi_constructor("!", _short_form)
     package = Path(__file__).parent
     # An installed package has the template beside this module, a checkout at its root.
     path = package / TEMPLATE
     if not path.exists():
         path = package.parents[1] / TEMPLATE
-    resources: dict[str, Any] = yaml.load(path.read_text("utf-8"), _Loader)["Resources"]
+    resources: dict[str, Any] = parse_yaml(path.read_text("utf-8"), short_forms=True)["Resources"]
     return resources

@@ -299,6 +299,9 @@ def _read_values(environment: str, values: Mapping[str, object] | None) -> tuple
     """The settings that were given, or those of the environment's file, and where they are from, for errors."""
     if not values:
         return project.read_settings(environment)
+    if environment in project.environments():
+        # papermill -f reads the file without our checks, and of a section given twice it drops the first.
+        project.read_settings(environment)
     function = values.get("function")
     owner = project.environment_of_function(function)
     if owner in (None, environment):

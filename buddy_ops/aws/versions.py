@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from buddy_ops.aws.errors import incomplete_reply
 from buddy_ops.aws.function_log import LogConfig, reported_s
 from buddy_ops.aws.session import Target
+from buddy_ops.core.documents import parse_json
 from buddy_ops.core.errors import AwsFailed, BuddyError, InvalidInput, NotFound
 from buddy_ops.core.text import parse_utc
 
@@ -252,7 +253,7 @@ def invoke(target: Target, version: str, event: Mapping[str, object]) -> Invocat
         FunctionName=target.settings.function, Qualifier=version, LogType="Tail", Payload=json.dumps(event).encode()
     )
     try:
-        payload = json.loads(reply["Payload"].read() or b"{}")
+        payload = parse_json(reply["Payload"].read() or b"{}")
     except ValueError as error:
         raise incomplete_reply(
             f"an answer that is cut, or not from AWS (no JSON: {error})", "lambda:invoke", target.region

@@ -6,7 +6,7 @@ Each command imports what it needs when it runs, so that a rollback starts fast.
 import json
 import re
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property, wraps
 from inspect import signature
@@ -20,6 +20,8 @@ from buddy_ops.core.extras import RUN_PACKAGES, run_extra_missing
 
 if TYPE_CHECKING:
     from rich.console import Console
+
+    from buddy_ops.core.parameters import DeclaredParameter
 
 app = typer.Typer(
     no_args_is_help=True, add_completion=False, help=__doc__.splitlines()[0], pretty_exceptions_enable=False
@@ -106,7 +108,8 @@ def run(
     notebook: Annotated[str, typer.Argument(help="Runbook, for example strategies/canary.")],
     environment: Environment = "sandbox",
     parameter: Annotated[
-        list[str] | None, typer.Option("--parameter", "-p", help="NAME=VALUE; the value is read as YAML.")
+        list[str] | None,
+        typer.Option("--parameter", "-p", help="NAME=VALUE; a text as typed, others in YAML."),
     ] = None,
     parameters: Annotated[str, typer.Option(help="More parameters, as one YAML mapping.")] = "{}",
     archive: Annotated[
@@ -116,10 +119,16 @@ def run(
     cell_timeout: Annotated[float | None, typer.Option(help="Time limit per cell in seconds. Default: none.")] = None,
 ) -> None:
     """Run a runbook headlessly, and archive its notebook and report. The exit code is the result."""
+    from buddy_ops.core import runbooks
     from buddy_ops.runs import supervisor
 
     try:
-        given = {"environment": environment, **parse_mapping(parameters), **parse_parameters(parameter or [])}
+        declared = runbooks.read_declarations(supervisor.find_notebook(notebook))
+        given = {
+            "environment": environment,
+            **parse_mapping(parameters, declared),
+            **parse_parameters(parameter or [], declared),
+        }
         with err.status("starting") as status:
             tell = status.update if err.is_terminal else err.print
             done = supervisor.run_notebook(
@@ -435,24 +444,26 @@ def runs_diff(first: Run, second: Run, where: Where = "", environment: Reach = "
         out.print("No differences, except for times.")
 
 
-def parse_mapping(text: str) -> dict[str, object]:
+def parse_mapping(text: str, declared: "Mapping[str, DeclaredParameter] | None" = None) -> dict[str, object]:
     """A YAML mapping of parameters, without the environment: that is an option, where reviewers see it.
+
+    Args:
+        declared: the runbook's parameters: those that are texts are taken as they are written.
 
     Raises:
         InvalidInput: ``invalid-parameters``.
     """
-    from buddy_ops.core import settings
+    from buddy_ops.core import parameters
 
     try:
-        given = settings.from_yaml(text)
-    except ValueError:
-        given = None
-    if not isinstance(given, dict) or not all(isinstance(name, str) for name in given):
-        problem = "is not a YAML mapping"
-    elif hidden := sorted({"environment", "settings"} & set(given)):
-        problem = f"must not contain {' and '.join(hidden)}"
+        given = parameters.parse_values(text, declared or {})
+    except ValueError as error:
+        problem = f"is not a YAML mapping that can be used: {error}"
     else:
-        return given
+        hidden = sorted({"environment", "settings"} & set(given))
+        if not hidden:
+            return given
+        problem = f"must not contain {' and '.join(hidden)}"
     raise InvalidInput(
         "invalid-parameters",
         f"--parameters {problem}.",
@@ -460,21 +471,24 @@ def parse_mapping(text: str) -> dict[str, object]:
     )
 
 
-def parse_parameters(pairs: list[str]) -> dict[str, object]:
-    """NAME=VALUE pairs with values as YAML. Raises InvalidInput ``invalid-parameters``."""
+def parse_parameters(pairs: list[str], declared: "Mapping[str, DeclaredParameter] | None" = None) -> dict[str, object]:
+    """NAME=VALUE pairs; a text's value as typed, other values as YAML. Raises InvalidInput ``invalid-parameters``."""
     from buddy_ops.core import parameters, settings
+    from buddy_ops.core.text import shorten
 
-    given = {}
+    given: dict[str, object] = {}
     for pair in pairs:
         try:
-            name, value = parameters.parse_pair(pair)
-        except ValueError:
+            name, value = parameters.parse_pair(pair, declared)
+            if name in given:
+                raise ValueError(f"{name} is given twice")
+        except ValueError as error:
             # The value of a parameter that may hold a secret is not repeated.
             name = pair.partition("=")[0]
-            shown = name if name in settings.SECRETIVE else pair
+            shown = name if name in settings.SECRETIVE else shorten(pair, parameters.SHOWN)
             raise InvalidInput(
                 "invalid-parameters",
-                f"-p {shown} is not NAME=VALUE with a YAML value.",
+                f"-p {shown} is not NAME=VALUE with a YAML value ({error}).",
                 next="For example: -p artifact=build/skill.zip -p 'approved_by=[Ada, Grace]'.",
             ) from None
         given[name] = value

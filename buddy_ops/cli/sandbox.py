@@ -4,7 +4,6 @@ The only module that imports ``buddy_sandbox``. Nothing that runs against AWS im
 """
 
 import contextlib
-import json
 import os
 import subprocess
 import sys
@@ -19,6 +18,7 @@ from urllib.parse import urlparse
 
 from buddy_ops.aws.sandbox_control import TOKEN_NEXT, TOKEN_WRONG, ask_sandbox, token_is_wrong
 from buddy_ops.core import parameters, project
+from buddy_ops.core.documents import parse_json
 from buddy_ops.core.errors import UNCHANGED, BuddyError, InvalidInput
 
 START_LIMIT_S = 30.0
@@ -57,7 +57,7 @@ def start_sandbox(port: int, *, seed: int = 7, speed: float = 0.0, owner: int | 
         assert process.stdout is not None
         line = process.stdout.readline()
         if line:
-            return str(json.loads(line)["endpoint"])
+            return str(parse_json(line)["endpoint"])
         process.wait()
         errors.seek(0)
         last = (errors.read().strip().splitlines() or ["no output"])[-1]
@@ -107,7 +107,7 @@ def call_sandbox(url: str, operation: str, **fields: object) -> dict[str, Any]:
         reason = error.read().decode(errors="replace")
         now = "The sandbox may have changed something before it failed."
         with contextlib.suppress(ValueError, TypeError, KeyError):
-            reason = json.loads(reason)["error"]
+            reason = parse_json(reason)["error"]
             now = UNCHANGED
         raise InvalidInput(
             "sandbox-refused",

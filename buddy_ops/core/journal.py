@@ -13,6 +13,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Any
 
+from buddy_ops.core.documents import parse_json
+
 
 class Journal:
     """Appends records and keeps them for the notebook to show.
@@ -102,7 +104,7 @@ def read_journal(content: bytes) -> list[dict[str, Any]]:
     for line in content.splitlines():
         # Bytes that are not UTF-8 are a torn line too: UnicodeDecodeError is a ValueError.
         with suppress(ValueError, RecursionError):
-            record = json.loads(line)
+            record = parse_json(line)
             if isinstance(record, dict) and "kind" in record:
                 records.append(record)
     return records

@@ -7,13 +7,16 @@ import ast
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from datetime import date, datetime
 from types import GenericAlias
 from typing import Any
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
+from buddy_ops.core.documents import Scalars, is_finite, parse_yaml, parse_yaml_mapping
 from buddy_ops.core.errors import InvalidInput
-from buddy_ops.core.settings import OVERRIDES, SECRETIVE, from_yaml, invalid
+from buddy_ops.core.settings import OVERRIDES, SECRETIVE, invalid
+from buddy_ops.core.text import shorten
 
 _PLAIN: dict[str, Any] = {"str": str, "int": int, "float": float, "bool": bool}
 _VALUES = {**_PLAIN, **{f"{name} | None": kind | None for name, kind in _PLAIN.items()}}
@@ -25,6 +28,19 @@ ANNOTATIONS: dict[str, Any] = {
     **{f"dict[str, {name}]": GenericAlias(dict, (str, kind)) for name, kind in _VALUES.items()},
 }
 """The types that a parameters cell may declare, by their annotation. Nothing that a notebook contains is evaluated."""
+
+TEXT = ("str", "str | None")
+"""Annotations whose values are taken as they are typed: no part of them is YAML."""
+
+TEXTS: dict[str, Scalars] = {
+    **dict.fromkeys((*TEXT, "list[str]", "dict[str, str]"), "text"),
+    **dict.fromkeys(("list[str | None]", "dict[str, str | None]"), "text or null"),
+}
+"""Annotations whose plain YAML scalars are texts as they are written, and not numbers, booleans or dates."""
+
+CELL_CHARACTERS = 64 * 1024
+SHOWN = 120
+"""Characters of a value in an error."""
 
 
 @dataclass(frozen=True)
@@ -53,6 +69,8 @@ def parse_declarations(cell: str) -> dict[str, DeclaredParameter]:
     """
     found, lines = {}, cell.splitlines()
     try:
+        if len(cell) > CELL_CHARACTERS:
+            raise ValueError(f"it has {len(cell):,} characters, and the limit is {CELL_CHARACTERS:,}")
         for line in ast.parse(cell).body:
             if isinstance(line, ast.AnnAssign) and isinstance(line.target, ast.Name) and line.value is not None:
                 default = ast.literal_eval(line.value)
@@ -65,12 +83,50 @@ def parse_declarations(cell: str) -> dict[str, DeclaredParameter]:
     return found
 
 
-def parse_pair(text: str) -> tuple[str, Any]:
-    """A name and its value from NAME=VALUE as typed, the value in YAML. Raises ValueError for anything else."""
+def parse_pair(text: str, declared: Mapping[str, DeclaredParameter] | None = None) -> tuple[str, Any]:
+    """A name and its value from NAME=VALUE as typed: a text as it is, any other value in YAML.
+
+    Args:
+        declared: the parameters that the runbook declares; what is not among them is YAML.
+
+    Raises:
+        ValueError: no pair, no YAML, or no UTF-8.
+    """
     name, equals, value = text.partition("=")
     if not equals:
-        raise ValueError("no '='")
-    return name, from_yaml(value)
+        raise ValueError("it has no '='")
+    if not _is_utf8(text):
+        raise ValueError("it is not UTF-8")
+    return name, parse_value(value, declared[name].annotation if declared and name in declared else "")
+
+
+def parse_value(text: str, annotation: str) -> Any:
+    """The value of a parameter as it is typed. Raises ValueError."""
+    return text if annotation in TEXT else parse_yaml(text, TEXTS.get(annotation, "typed"))
+
+
+def parse_values(text: str, declared: Mapping[str, DeclaredParameter]) -> dict[str, Any]:
+    """The values in a YAML mapping of parameters: texts as they are written. Raises ValueError."""
+    kinds = {name: TEXTS[parameter.annotation] for name, parameter in declared.items() if parameter.annotation in TEXTS}
+    return parse_yaml_mapping(text, kinds)
+
+
+def describe_numbers(declared: Mapping[str, DeclaredParameter], given: Mapping[str, Any]) -> list[str]:
+    """Sentences on text parameters that arrived as whole numbers: what was typed may have been another text."""
+    return [
+        f"Warning: {name} arrived as the number {given[name]}. papermill -p makes the same of 0{given[name]}. "
+        f"If another text was meant, give it with -r: papermill -r {name} TEXT, or with buddy-ops run."
+        for name in given
+        if name in declared and declared[name].annotation in TEXT and type(given[name]) is int
+    ]
+
+
+def _is_utf8(text: str) -> bool:
+    """Whether a text can be written: bytes of the command line that are not UTF-8 come as halves of characters."""
+    with suppress(UnicodeEncodeError):
+        text.encode()
+        return True
+    return False
 
 
 def check_parameters(
@@ -81,20 +137,57 @@ def check_parameters(
     Raises:
         InvalidInput: ``invalid-parameters``, with every unknown name and wrong type at once.
     """
-    problems = [f"{name}: no such parameter; {_nearest(name, parameters)}" for name in given if name not in parameters]
+    problems = [
+        f"{shorten(str(name), SHOWN)}: no such parameter; {_nearest(str(name), parameters)}"
+        for name in given
+        if name not in parameters
+    ]
     values = {name: parameter.default for name, parameter in parameters.items()}
     for name in given.keys() & parameters.keys():
+        shown = name if name in SECRETIVE else f"{name}: {shorten(repr(given[name]), SHOWN)}"
+        annotation = parameters[name].annotation
         try:
-            kind = TypeAdapter(ANNOTATIONS[parameters[name].annotation], config=ConfigDict(coerce_numbers_to_str=True))
-            values[name] = kind.validate_python(given[name])
+            kind = TypeAdapter(ANNOTATIONS[annotation], config=ConfigDict(allow_inf_nan=False))
+            value = _as_texts(given[name]) if annotation in TEXTS else given[name]
+            if not is_finite(value):
+                raise ValueError("NaN and infinities are not allowed")
+            values[name] = kind.validate_python(value)
         except ValidationError as error:
-            shown = name if name in SECRETIVE else f"{name}: {given[name]!r}"
-            problems += [f"{shown}: {each['msg']}" for each in error.errors()]
+            problems += [f"{shown}: {problem['msg']}{_cure(name, problem['type'])}" for problem in error.errors()]
+        except ValueError as error:
+            problems.append(f"{shown}: {error}")
         except KeyError:
-            problems.append(f"{name}: type {parameters[name].annotation} is not one of {', '.join(ANNOTATIONS)}")
+            problems.append(f"{name}: type {annotation} is not one of {', '.join(ANNOTATIONS)}")
     if problems:
         raise invalid(source, sorted(problems), reference="invalid-parameters")
     return values
+
+
+def _as_texts(value: Any) -> Any:
+    """A value, or the values of a list or mapping: whole numbers and times as the text that they are written in.
+
+    Other numbers and booleans stay what they are, and are refused: whether 1000.0 was 1e3 cannot be told any more.
+    """
+    if isinstance(value, list | tuple):
+        return [_as_text(part) for part in value]
+    if isinstance(value, dict):
+        return {key: _as_text(part) for key, part in value.items()}
+    return _as_text(value)
+
+
+def _as_text(value: Any) -> Any:
+    if isinstance(value, datetime | date):
+        return value.isoformat().replace("+00:00", "Z")
+    if isinstance(value, str) and not _is_utf8(value):
+        raise ValueError("it is not UTF-8")
+    return str(value) if type(value) is int else value
+
+
+def _cure(name: str, problem: str) -> str:
+    """What to do about a text that arrived as something else."""
+    if problem != "string_type":
+        return ""
+    return f". papermill -p changes texts such as 1e3 or None; -r does not: papermill -r {name} TEXT"
 
 
 def _nearest(name: str, parameters: Mapping[str, DeclaredParameter]) -> str:

@@ -3,14 +3,11 @@
 It finds the project's folder, and injects parameters as papermill does. What a setting means is in ``settings``.
 """
 
-import io
-import json
-import zipfile
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from buddy_ops.core import parameters, settings
+from buddy_ops.core import documents, packages, parameters, runbooks, settings
 from buddy_ops.core.errors import InvalidInput
 
 
@@ -23,7 +20,7 @@ def read_settings(environment: str) -> tuple[dict[str, Any], str]:
     folder = project_root() / "parameters"
     path = folder / f"{environment}.yaml"
     # A name with a path in it would read a file outside the folder.
-    known = sorted(each.stem for each in folder.glob("*.yaml"))
+    known = environments()
     if environment not in known:
         raise InvalidInput(
             "unknown-environment",
@@ -31,24 +28,31 @@ def read_settings(environment: str) -> tuple[dict[str, Any], str]:
             next=f"Choose one of those, or write parameters/{environment}.yaml.",
         )
     # What is not UTF-8 is read with marks that no key and no value passes with.
-    text = path.read_text(encoding="utf-8", errors="replace")
+    with path.open("rb") as file:
+        content = file.read(documents.YAML_CHARACTERS * 4 + 4)  # more than that is too large, however much it is
+    text = content.decode(errors="replace")
     parsed = settings.parse_yaml_text(environment, text, f"parameters/{path.name}")
     return parsed.model_dump(mode="json"), f"parameters/{path.name}"
 
 
+def environments() -> list[str]:
+    """The environments that have a file in parameters/."""
+    return sorted(path.stem for path in (project_root() / "parameters").glob("*.yaml"))
+
+
 def environment_of_function(function: object) -> str | None:
     """The environment whose file names this function; None where none does."""
-    for path in sorted((project_root() / "parameters").glob("*.yaml")):
+    for name in environments():
         with suppress(InvalidInput):
-            if read_settings(path.stem)[0]["function"] == function:
-                return path.stem
+            if read_settings(name)[0]["function"] == function:
+                return name
     return None
 
 
 def declared_parameters(runbook: str) -> dict[str, parameters.DeclaredParameter]:
     """What the parameters cell of a runbook's file declares; nothing where there is no such file."""
     for path in (project_root() / "notebooks").rglob(f"{runbook}.ipynb"):
-        return parameters.parse_declarations(parameters.tagged_source(json.loads(path.read_text(encoding="utf-8"))))
+        return runbooks.read_declarations(path)
     return {}
 
 
@@ -63,15 +67,18 @@ def read_artifact(path: str) -> bytes:
     """A build's bytes, from a path relative to the project's root: a zip, or a folder to pack.
 
     Raises:
-        InvalidInput: ``artifact-missing`` or ``artifact-not-a-zip``.
+        InvalidInput: ``artifact-missing``, and what ``packages.check_zip`` and ``packages.pack_folder`` raise.
     """
     root = project_root()
     file = root / path
     try:
         # The project itself, or what is around it, is no build.
         if path and file.is_dir() and file.resolve() not in (root, *root.parents):
-            return _pack(file)
-        content = file.read_bytes() if path and file.is_file() else None
+            return packages.pack_folder(file, path)
+        content = None
+        if path and file.is_file():
+            packages.require_size(file.stat().st_size, path)
+            content = file.read_bytes()
     except (OSError, ValueError):  # no right to read it, or no system has such a path
         content = None
     if content is None:
@@ -80,26 +87,8 @@ def read_artifact(path: str) -> bytes:
             f"There is no build at {path!r} (relative to the project)." if path else "No build is given.",
             next="Give the path of the zip, or of the folder, to ship: parameter artifact.",
         )
-    if not zipfile.is_zipfile(io.BytesIO(content)):
-        raise InvalidInput(
-            "artifact-not-a-zip",
-            f"{path} ({len(content):,} bytes) is not a zip file.",
-            next="Build the skill again; Lambda takes a zip.",
-        )
+    packages.check_zip(content, path)
     return content
-
-
-def _pack(folder: Path) -> bytes:
-    """A folder as a zip: the same files give the same bytes, so that an approved hash still fits an hour later."""
-    packed = io.BytesIO()
-    # Stored, not deflated: zlib's output differs between its versions, and CodeSha256 must not.
-    with zipfile.ZipFile(packed, "w", zipfile.ZIP_STORED) as archive:
-        for file in sorted(each for each in folder.rglob("*") if each.is_file() and "__pycache__" not in each.parts):
-            entry = zipfile.ZipInfo(file.relative_to(folder).as_posix(), date_time=(1980, 1, 1, 0, 0, 0))
-            entry.create_system = 3
-            entry.external_attr = (0o100755 if file.stat().st_mode & 0o100 else 0o100644) << 16
-            archive.writestr(entry, file.read_bytes())
-    return packed.getvalue()
 
 
 def project_root() -> Path:

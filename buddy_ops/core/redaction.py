@@ -16,6 +16,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
+from buddy_ops.core.documents import parse_json
+
 MARK = "[redacted]"
 SHORTEST = 8
 """A shorter value is cut only where its name says that it is a secret: 'true' and 'INFO' are everywhere."""
@@ -113,7 +115,7 @@ class Redactor:
                     file.seek(self._read)
                     whole = file.read().rpartition(b"\n")[0]
                 self._read += len(whole) + 1 if whole else 0
-                return bool([line for line in whole.splitlines() if self._take(json.loads(line))])
+                return bool([line for line in whole.splitlines() if self._take(parse_json(line))])
         return False
 
     def redact(self, value: T) -> T:

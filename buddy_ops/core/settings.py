@@ -6,13 +6,11 @@ values come in, models or one ``InvalidInput`` with every problem in it go out.
 
 import re
 from collections.abc import Mapping
-from contextlib import suppress
 from datetime import time
 from itertools import pairwise
 from typing import Annotated, Any, Literal
 from zoneinfo import available_timezones
 
-import yaml
 from pydantic import (
     BaseModel,
     BeforeValidator,
@@ -23,6 +21,7 @@ from pydantic import (
     model_validator,
 )
 
+from buddy_ops.core.documents import parse_yaml
 from buddy_ops.core.errors import InvalidInput
 from buddy_ops.core.text import count
 
@@ -42,7 +41,9 @@ UNTOUCHED = "Nothing was read from or written to AWS."
 class Model(BaseModel):
     """What every part of the settings has in common: frozen, and nothing unknown passes."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", str_strip_whitespace=True, defer_build=True)
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", str_strip_whitespace=True, defer_build=True, allow_inf_nan=False
+    )
 
 
 class AwsSettings(Model):
@@ -122,7 +123,7 @@ class RolloutSettings(Model):
 
 
 def _time_of_day(value: Any) -> Any:
-    """YAML reads an unquoted 16:00 as 960, in minutes."""
+    """YAML 1.1, which papermill reads, makes of an unquoted 16:00 the number 960: minutes."""
     return time(*divmod(value, 60)) if isinstance(value, int) and 0 <= value < 24 * 60 else value
 
 
@@ -421,7 +422,7 @@ def parse_yaml_text(environment: str, text: str, source: str) -> Settings:
         InvalidInput: ``invalid-settings``, with every problem, its key and the file.
     """
     try:
-        document = from_yaml(text)
+        document = parse_yaml(text)
     except ValueError as error:
         raise invalid(source, [str(error)]) from None
     if not isinstance(document, dict) or set(document) != {"environment", "settings"}:
@@ -430,23 +431,6 @@ def parse_yaml_text(environment: str, text: str, source: str) -> Settings:
     if document["environment"] != environment:
         raise invalid(source, [f"environment: is {document['environment']!r}, and {environment!r} was asked for"])
     return validate_settings(document["settings"], source)
-
-
-FAST_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-"""libyaml's parser, where PyYAML was built with it: eight times as fast, and every command reads four files."""
-
-
-def from_yaml(text: str) -> Any:
-    """A YAML document's value. Raises ValueError for whatever is none; it shows no line of the text."""
-    try:
-        with suppress(yaml.YAMLError):
-            return yaml.load(text, FAST_LOADER)
-        return yaml.safe_load(text)  # once more: its errors say more
-    except yaml.MarkedYAMLError as error:
-        line = f" in line {error.problem_mark.line + 1}" if error.problem_mark else ""
-        raise ValueError(f"not YAML{line}: {error.problem}") from None
-    except Exception as error:  # PyYAML lets half a dozen kinds out: '2026-99-99', '!!bool x', '!!timestamp x'
-        raise ValueError(f"not YAML: {error}") from None
 
 
 def validate_settings(values: Any, source: str, overrides: Mapping[str, Any] | None = None) -> Settings:

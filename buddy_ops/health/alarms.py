@@ -7,13 +7,13 @@ Source: the deployment guide, 'Watching': error rate > 1 %, duration p99 > 6 s, 
 escalations > 1 per hour. What the judge counts as a failure, the alarm counts, too.
 """
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
 from buddy_ops.aws.session import Target
+from buddy_ops.core.documents import parse_json
 from buddy_ops.core.errors import BuddyError, InvalidInput
 from buddy_ops.core.plan import Approval, Plan
 from buddy_ops.core.progress import Progress, no_progress
@@ -354,7 +354,7 @@ async def _wiring(target: Target, name: str, since: datetime) -> Wiring:
             AlarmName=name, HistoryItemType="Action", StartDate=since, EndDate=since + timedelta(hours=1)
         )
         for item in reply["AlarmHistoryItems"]:
-            action = json.loads(item["HistoryData"])
+            action = parse_json(item["HistoryData"])
             failed = action.get("error") or action.get("actionState", "Succeeded") != "Succeeded"
             return Wiring(name, not failed, item["HistorySummary"])
         await target.clock.wait(target.clock.now() + PROOF_POLL)

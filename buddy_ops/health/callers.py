@@ -1,9 +1,9 @@
 """Whether callers use the alias: a rollout protects no request that calls the function without it."""
 
-import json
 from datetime import timedelta
 
 from buddy_ops.aws.session import Target
+from buddy_ops.core.documents import parse_json
 from buddy_ops.core.errors import AwsFailed, NotFound
 from buddy_ops.core.text import count, percent
 from buddy_ops.health import metrics
@@ -63,7 +63,7 @@ def _invokers(target: Target, alias: str) -> set[str]:
             text = client.get_policy(FunctionName=function, Qualifier=alias)["Policy"]
         else:
             text = client.get_policy(FunctionName=function)["Policy"]
-        statements = json.loads(text)["Statement"]
+        statements = parse_json(text)["Statement"]
     except NotFound:
         return set()
     except (ValueError, KeyError, TypeError) as error:

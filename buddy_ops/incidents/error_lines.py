@@ -1,12 +1,12 @@
 """The error lines of one version in its log, by kind; in a log of text or of JSON."""
 
-import json
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
 
 from buddy_ops.aws.session import Target
+from buddy_ops.core.documents import parse_json
 from buddy_ops.core.errors import AwsFailed
 from buddy_ops.core.progress import Progress
 from buddy_ops.health import logs
@@ -46,7 +46,7 @@ class ErrorKind:
 def kind_of(message: str) -> str:
     """The kind of an error line: the error's name, or the line without what differs from request to request."""
     try:
-        document = json.loads(message)
+        document = parse_json(message)
         report = document.get("record", {}) if document.get("type") == "platform.report" else {}
         if report.get("status") == "timeout":
             return "Task timed out"
@@ -89,7 +89,7 @@ def _told_once(lines: Iterable[tuple[str, str]]) -> Iterator[tuple[str, str]]:
 def _request_of(message: str, *, report: bool) -> str:
     """The request that a JSON line is about: of Lambda's reports, or of all other lines; '' for none."""
     try:
-        document = json.loads(message)
+        document = parse_json(message)
         if report != (document.get("type") == "platform.report"):
             return ""
         return str(document["record"]["requestId"] if report else document["requestId"])

@@ -4,7 +4,6 @@ Nothing is guessed: what neither source has is None in the figures and a questio
 deleted its data, the archive alone is enough. The date of a review is parsed and stored here, too.
 """
 
-import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -14,6 +13,7 @@ from buddy_ops.aws import checklist_store
 from buddy_ops.aws.session import Target
 from buddy_ops.core import project
 from buddy_ops.core.checklist import ChecklistItem, ChecklistResult
+from buddy_ops.core.documents import parse_json
 from buddy_ops.core.errors import AwsFailed, BuddyError, InvalidInput, Refused
 from buddy_ops.core.journal import iso_utc, read_journal
 from buddy_ops.core.text import (
@@ -377,7 +377,7 @@ def _alarm_events(target: Target, begin: datetime, end: datetime) -> tuple[list[
     try:
         for page in pages.paginate(HistoryItemType="StateUpdate", StartDate=begin, EndDate=end):
             for item in page["AlarmHistoryItems"]:
-                state = json.loads(item["HistoryData"])["newState"]
+                state = parse_json(item["HistoryData"])["newState"]
                 fields = {
                     "alarm": item["AlarmName"],
                     "state": state["stateValue"],

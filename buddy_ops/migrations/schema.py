@@ -21,6 +21,9 @@ from buddy_ops.migrations import definitions
 from buddy_ops.migrations.definitions import SchemaRange
 
 VARIABLE = "SCHEMA_RANGE"
+DECLARED_BYTES = 200
+"""Bytes that are read of a build's declaration, for example 1-2. Whatever is longer is no range."""
+
 FILE = "schema_range"
 """The file at the root of a build's zip that declares which schemas it can read and write, for example '1-2'."""
 
@@ -67,7 +70,10 @@ def _time(text: str) -> str:
 def declared_schema(archive: bytes) -> str | None:
     """What a build declares: the text of ``schema_range`` in its zip, or None."""
     with zipfile.ZipFile(io.BytesIO(archive)) as build:
-        return build.read(FILE).decode(errors="replace").strip() if FILE in build.namelist() else None
+        if FILE not in build.namelist():
+            return None
+        with build.open(FILE) as file:
+            return file.read(DECLARED_BYTES).decode(errors="replace").strip()
 
 
 def schema_range_of(target: Target, version: Version) -> SchemaRange | None:

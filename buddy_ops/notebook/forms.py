@@ -178,6 +178,6 @@ def _values(declared: Mapping[str, DeclaredParameter], fields: Mapping[str, Any]
         elif isinstance(value, str) and declared[name].annotation != "str":
             # Text that is not YAML stays text: the check of its type then says what is wrong.
             with suppress(ValueError):
-                value = settings.from_yaml(value)
+                value = parameters.parse_value(value, declared[name].annotation)
         values[name] = value
     return values

@@ -20,6 +20,8 @@ def open_runbook(runbook: str, namespace: dict[str, Any]) -> Target:
     declared = declared or project.declared_parameters(runbook)
     given = {name: namespace[name] for name in injected if name in namespace}
     given |= {name: namespace[name] for name in declared if name in namespace}
+    for warning in parameters.describe_numbers(declared, {name: given[name] for name in injected if name in given}):
+        print(warning)
     values = parameters.check_parameters(declared, given, f"parameters of {runbook}")
     namespace.update(values)
     return connect(

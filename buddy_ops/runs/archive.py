@@ -14,7 +14,8 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from buddy_ops.aws import session
-from buddy_ops.core import project
+from buddy_ops.core import project, runbooks
+from buddy_ops.core.documents import OWN_JSON_BYTES, parse_json
 from buddy_ops.core.errors import BuddyError, InvalidInput, Refused
 from buddy_ops.core.files import write_atomically
 from buddy_ops.core.journal import is_locked, read_journal
@@ -126,7 +127,7 @@ def list_entries(where: str | Path | RunStore = "") -> tuple[ManifestEntry, ...]
     store = open_store(where) if isinstance(where, str | Path) else where
     index = store.read(INDEX)
     if index is None:
-        return tuple(_entry(json.loads(index_line(each))) for each in _in_order(_manifests_in(store)))
+        return tuple(_entry(parse_json(index_line(each))) for each in _in_order(_manifests_in(store)))
     return tuple(_entry(each) for each in _parsed(index, store))
 
 
@@ -176,16 +177,15 @@ def build_manifest(folder: Path, redactor: Redactor, **known: Any) -> dict[str, 
         "archive": about.get("archive", ""),
     }
     facts = redactor.redact(facts | known)
-    if (folder / NOTEBOOK).exists():
-        (folder / REPORT).write_text(
-            pages.report_page(json.loads((folder / NOTEBOOK).read_text(encoding="utf-8")), facts), encoding="utf-8"
-        )
+    notebook = _notebook_in(folder / NOTEBOOK)
+    if notebook is not None:
+        (folder / REPORT).write_text(pages.report_page(notebook, facts), encoding="utf-8")
     return facts | {"files": {name: digest((folder / name).read_bytes()) for name in FILES if (folder / name).exists()}}
 
 
 def write_unexecuted(source: Path, notebook: Path, about: Mapping[str, Any]) -> None:
     """Write the notebook of a run that ended before its first cell."""
-    document = json.loads(source.read_text(encoding="utf-8"))
+    document = parse_json(source.read_text(encoding="utf-8"))
     document["metadata"]["buddy_ops"] = about
     for cell in document["cells"]:
         cell["metadata"]["buddy_ops"] = {"state": "not run"}
@@ -194,7 +194,7 @@ def write_unexecuted(source: Path, notebook: Path, about: Mapping[str, Any]) -> 
 
 def append_to_chain(folder: Path, facts: Mapping[str, Any]) -> ManifestEntry:
     """Chain a finished run to those beside its folder, and add it to their index."""
-    return _entry(json.loads(index_line(LocalStore(folder.parent).add(folder, facts))))
+    return _entry(parse_json(index_line(LocalStore(folder.parent).add(folder, facts))))
 
 
 def archive_unfinished(root: Path) -> list[str]:
@@ -235,8 +235,8 @@ def rebuild_index(store: RunStore) -> int:
 
 def upload_run(store: RunStore, folder: Path) -> ManifestEntry:
     """Archive a sealed run in S3 as well, in the chain there."""
-    facts = json.loads((folder / MANIFEST).read_bytes())
-    return _entry(json.loads(index_line(store.add(folder, facts))))
+    facts = parse_json((folder / MANIFEST).read_bytes())
+    return _entry(parse_json(index_line(store.add(folder, facts))))
 
 
 # Verifying
@@ -329,17 +329,26 @@ def _ending(records: list[dict[str, Any]], states: list[str]) -> tuple[str, int]
 
 def _cleaned_notebook(path: Path, redactor: Redactor) -> tuple[dict[str, Any], list[str]]:
     """What a notebook says of its run, and the states of its code cells. It is cleaned where it stands."""
-    try:
-        document = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    document = _notebook_in(path)
+    if document is None:
+        _clean_text(path, redactor)
         return {}, []
     cleaned = redactor.redact(document)
     if cleaned != document:
         write_atomically(path, json.dumps(cleaned, indent=1, ensure_ascii=False) + "\n")
     code = [cell for cell in cleaned["cells"] if cell["cell_type"] == "code"]
-    states = [cell["metadata"].get("buddy_ops", {}).get("state", "done") for cell in code]
-    about: dict[str, Any] = cleaned["metadata"].get("buddy_ops", {})
-    return about, states
+    states = [str(runbooks.mapping_in(cell["metadata"], "buddy_ops").get("state", "done")) for cell in code]
+    return runbooks.mapping_in(cleaned["metadata"], "buddy_ops"), states
+
+
+def _notebook_in(path: Path) -> dict[str, Any] | None:
+    """The notebook in a run's folder; None where there is none, or where its file is damaged."""
+    with suppress(OSError, ValueError):
+        document = parse_json(path.read_bytes(), limit=OWN_JSON_BYTES)
+        if runbooks.is_notebook(document):
+            found: dict[str, Any] = document
+            return found
+    return None
 
 
 def _cleaned_journal(path: Path, redactor: Redactor) -> list[dict[str, Any]]:
@@ -355,7 +364,7 @@ def _cleaned_journal(path: Path, redactor: Redactor) -> list[dict[str, Any]]:
 def _cleaned_line(line: str, redactor: Redactor) -> str:
     """A line of a journal without secrets; byte for byte the same where it has none."""
     try:
-        record = json.loads(line)
+        record = parse_json(line)
     except ValueError:
         return redactor.redact(line)
     cleaned = redactor.redact(record)
@@ -393,10 +402,7 @@ def _archive_of(environment: str) -> str:
 
 def _object(content: bytes) -> dict[str, Any]:
     """A JSON object. Raises ValueError for anything else."""
-    try:
-        found = json.loads(content)
-    except RecursionError:
-        raise ValueError("nested too deeply") from None
+    found = parse_json(content, unique=True)
     if not isinstance(found, dict):
         raise ValueError("no JSON object")
     return found

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from buddy_ops.aws.errors import is_reading
+from buddy_ops.core import runbooks
+from buddy_ops.core.documents import OWN_JSON_BYTES, parse_json
 from buddy_ops.core.journal import read_journal
 from buddy_ops.core.outcome import describe_decision, describe_ending
 from buddy_ops.runs.archive import JOURNAL, NOTEBOOK, ManifestEntry
@@ -85,10 +87,11 @@ def _looks(call: str) -> bool:
 def _code(notebook: bytes) -> Facts:
     """The notebook's own code, cell by cell, and each cell's state; what was injected are parameters."""
     facts: Facts = {}
-    for cell in json.loads(notebook).get("cells", ()):
+    document = parse_json(notebook, limit=OWN_JSON_BYTES)
+    for cell in document["cells"] if runbooks.is_notebook(document) else ():
         if cell["cell_type"] == "code" and "injected-parameters" not in cell["metadata"].get("tags", ()):
             facts[f"cell {cell.get('id')}"] = "".join(cell["source"])
-            facts[f"cell {cell.get('id')} ended"] = cell["metadata"].get("buddy_ops", {}).get("state")
+            facts[f"cell {cell.get('id')} ended"] = runbooks.mapping_in(cell["metadata"], "buddy_ops").get("state")
     return facts
 
 

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from buddy_ops.core import redaction
+from buddy_ops.core.documents import OWN_JSON_BYTES, parse_json
 from buddy_ops.core.errors import BuddyError
 from buddy_ops.core.redaction import Redactor
 from buddy_ops.runs._failures import Failure, failure_in
@@ -77,6 +78,8 @@ def check_notebook(nb: Any) -> None:
     if not source and not given:
         return
     declared = parameters.parse_declarations(source)
+    for warning in parameters.describe_numbers(declared, given):
+        print(warning, file=sys.stderr)
     values = parameters.check_parameters(declared, given, "The notebook's parameters")
     if "environment" in values and "settings" in values:
         found = values["settings"] or project.read_settings(values["environment"])[0]
@@ -125,7 +128,7 @@ def main() -> int:
     line = sys.stdin.readline()
     if line:
         threading.Thread(target=_end_with_the_supervisor, daemon=True).start()
-        job = json.loads(line)
+        job = parse_json(line)
         tell(ended=_execute(job, tell))
     return 0
 
@@ -158,7 +161,7 @@ def _execute(job: Mapping[str, Any], tell: Callable[..., None]) -> dict[str, Any
         )
     except PapermillExecutionError as error:
         # What was saved is clean of secrets, and has the error's data beside its text.
-        saved = json.loads(Path(job["notebook"]).read_text(encoding="utf-8"))
+        saved = parse_json(Path(job["notebook"]).read_bytes(), limit=OWN_JSON_BYTES)
         return asdict(failure_in(saved) or Failure(error.ename, error.evalue))
     except KeyboardInterrupt as stopped:
         return {"name": INTERRUPTED, "text": str(stopped)}

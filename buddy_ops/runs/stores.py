@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from buddy_ops.aws.session import Target
+from buddy_ops.core.documents import parse_json
 from buddy_ops.core.errors import AwsFailed, BuddyError, Conflict, NotFound
 from buddy_ops.core.files import write_atomically
 from buddy_ops.runs import pages as pages_
@@ -45,7 +46,7 @@ def chain_entry(facts: Mapping[str, Any], previous: str) -> bytes:
 
 def index_line(manifest: bytes) -> bytes:
     """A manifest as a line of the index, with its own hash."""
-    facts = {"sha256": digest(manifest), **json.loads(manifest)}
+    facts = {"sha256": digest(manifest), **parse_json(manifest)}
     return json.dumps(facts, separators=(",", ":"), ensure_ascii=False).encode()
 
 
@@ -59,7 +60,7 @@ def index_of(manifests: list[bytes]) -> bytes:
 def page_of(manifests: list[bytes]) -> bytes:
     """The page of all manifests."""
     return (
-        pages_.index_head() + "".join(pages_.index_row(json.loads(index_line(each))) for each in manifests)
+        pages_.index_head() + "".join(pages_.index_row(parse_json(index_line(each))) for each in manifests)
     ).encode()
 
 
@@ -150,7 +151,7 @@ class LocalStore:
         page, head = self.read(PAGE), pages_.index_head().encode()
         if page is None or not page.startswith(head):  # another release wrote it
             page = page_of(_manifests(self, self.read(INDEX))[:-1])
-        write_atomically(self.root / PAGE, page + pages_.index_row(json.loads(index_line(manifest))).encode())
+        write_atomically(self.root / PAGE, page + pages_.index_row(parse_json(index_line(manifest))).encode())
 
 
 class S3Store:
@@ -236,7 +237,7 @@ class S3Store:
             links += self._links(len(links))
             # An upload that was cut off after its link goes on with that link.
             for each in links:
-                if json.loads(each)["folder"] == facts["folder"]:
+                if parse_json(each)["folder"] == facts["folder"]:
                     return each
             manifest = chain_entry(facts, digest(links[-1]) if links else "")
             if self._put(LINK.format(len(links)), manifest, IfNoneMatch="*"):
@@ -285,7 +286,7 @@ def _manifests(store: RunStore, index: bytes | None) -> list[bytes]:
     found = []
     for row in (index or b"").splitlines():
         if row.startswith(b'{"sha256"'):
-            facts = json.loads(row.rstrip(b","))
+            facts = parse_json(row.rstrip(b","))
             facts.pop("sha256")
             found.append(chain_entry(facts, facts["previous"]))
     return found

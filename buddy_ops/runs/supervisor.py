@@ -20,11 +20,12 @@ from typing import Any
 
 from buddy_ops.aws import notifications, session
 from buddy_ops.aws.session import Target
-from buddy_ops.core import parameters, project, redaction
+from buddy_ops.core import documents, parameters, project, redaction, runbooks
 from buddy_ops.core.errors import BuddyError, InvalidInput
 from buddy_ops.core.extras import require_run_packages
 from buddy_ops.core.journal import lock_journal
 from buddy_ops.core.progress import Progress, no_progress
+from buddy_ops.core.text import shorten
 from buddy_ops.runs import archive, pages
 from buddy_ops.runs._failures import Failure
 from buddy_ops.runs._interrupts import DIED, GRACE_S, INTERRUPTED, TIMED_OUT, handle_signals
@@ -72,14 +73,15 @@ def run_notebook(
         cell_timeout_s: how long a cell may take; absent: as long as it likes.
 
     Raises:
-        InvalidInput: ``extra-missing``, ``notebook-missing``, ``invalid-parameters``, ``invalid-settings``.
+        InvalidInput: ``extra-missing``, ``notebook-missing``, ``not-a-runbook``, ``invalid-parameters``,
+            ``invalid-settings``.
         AwsFailed: ``sandbox-not-running``.
     """
     require_run_packages()
     with _worker() as worker, tempfile.TemporaryDirectory(prefix="buddy-ops-") as private:
         # Meanwhile the worker imports papermill.
         source = find_notebook(notebook)
-        values = parameters.check_parameters(_declared(source), given, source.stem)
+        values = parameters.check_parameters(runbooks.read_declarations(source), given, source.stem)
         here = session.connect(
             values["environment"],
             source.stem,
@@ -124,7 +126,7 @@ def write_error_summary(notebook: str, environment: str, error: BuddyError) -> N
 def _add_summary(facts: Mapping[str, Any], digest: str) -> None:
     path = os.environ.get("GITHUB_STEP_SUMMARY")
     if path:
-        with suppress(OSError), Path(path).open("a", encoding="utf-8") as file:
+        with suppress(OSError), Path(path).open("a", encoding="utf-8", errors="replace") as file:
             file.write(pages.step_summary(facts, digest))
 
 
@@ -238,7 +240,7 @@ class _Worker:
                 self._process.stdin.write(json.dumps(job) + "\n")
                 self._process.stdin.flush()
             for line in self._process.stdout:
-                said = json.loads(line)
+                said = documents.parse_json(line)
                 self._kernel = said.get("kernel", self._kernel)
                 if "cell" in said:
                     self._where = f"in cell {said['cell']} of {said['of']}, {said['heading']!r}"
@@ -352,23 +354,12 @@ def find_notebook(notebook: str) -> Path:
     """The file of a runbook. Raises InvalidInput ``notebook-missing``."""
     root = project.project_root()
     for path in (root / notebook, root / "notebooks" / notebook, root / "notebooks" / f"{notebook}.ipynb"):
-        if path.is_file():
-            return path
+        with suppress(OSError, ValueError):  # no system has such a path
+            if path.is_file():
+                return path
     known = sorted(str(path.relative_to(root / "notebooks")) for path in (root / "notebooks").rglob("*.ipynb"))
     raise InvalidInput(
         "notebook-missing",
-        f"There is no runbook {notebook!r}.",
+        f"There is no runbook {shorten(notebook, 200)!r}.",
         next=f"Choose one of: {', '.join(each.removesuffix('.ipynb') for each in known)}.",
     )
-
-
-def _declared(source: Path) -> dict[str, parameters.DeclaredParameter]:
-    """The parameters that a runbook's file declares. Raises InvalidInput ``notebook-missing``: it is not a runbook."""
-    cell = parameters.tagged_source(json.loads(source.read_text(encoding="utf-8")))
-    if not cell:
-        raise InvalidInput(
-            "notebook-missing",
-            f"{source.name} has no cell with the tag 'parameters', so it is not a runbook.",
-            next="Choose a notebook in notebooks/.",
-        )
-    return parameters.parse_declarations(cell)

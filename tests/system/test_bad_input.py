@@ -27,6 +27,7 @@ from buddy_ops.core import parameters, project, settings
 from buddy_ops.core.errors import AwsFailed, BuddyError, InvalidInput
 from buddy_ops.core.journal import Journal, JournalFile
 from buddy_ops.core.plan import Approval, Plan
+from buddy_ops.core.text import shorten
 from buddy_ops.health import logs, metrics
 from buddy_ops.health.metrics import MINUTE
 from buddy_ops.runs import archive, stores
@@ -156,7 +157,9 @@ def test_any_words_on_the_command_line_are_values_or_refused(pairs: list[str]) -
     try:
         found = parse_parameters(pairs)
     except InvalidInput as error:
-        assert error.reference == "invalid-parameters" and any(pair in error.what for pair in pairs)
+        assert error.reference == "invalid-parameters" and any(
+            shorten(pair, parameters.SHOWN) in error.what for pair in pairs
+        )
         return
     assert len(found) <= len(pairs) and all(isinstance(name, str) for name in found)
 

@@ -10,6 +10,7 @@ import json
 import re
 import uuid
 import zipfile
+import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -75,7 +76,7 @@ class Code:
                 if unzipped <= unzipped_limit and archive.testzip() is not None:
                     raise zipfile.BadZipFile("a file's checksum is wrong")
             profile = builds.find_profile(zipped)
-        except zipfile.BadZipFile:
+        except (zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError, UnicodeError):
             raise invalid("Could not unzip uploaded file. Please check your file, then try to upload again.") from None
         except ValueError as error:
             raise invalid(f"{builds.PROFILE_FILE}: {error}") from None

@@ -1,0 +1,157 @@
+"""Bad builds: one clear error each, before anything is read from AWS."""
+
+import io
+import struct
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from buddy_ops.core import packages, project
+from buddy_ops.core.errors import InvalidInput
+
+Files = dict[str, bytes]
+
+
+def zipped(files: Files, *, method: int = zipfile.ZIP_DEFLATED, modes: dict[str, int] | None = None) -> bytes:
+    """A zip with these files; ``modes`` are the Unix modes of some."""
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w", method) as archive:
+        for name, content in files.items():
+            entry = zipfile.ZipInfo(name, date_time=(1980, 1, 1, 0, 0, 0))
+            entry.compress_type = method
+            entry.create_system = 3
+            entry.external_attr = (modes or {}).get(name, 0o100644) << 16
+            archive.writestr(entry, content)
+    return packed.getvalue()
+
+
+GOOD = zipped({"lambda_function.py": b"print(1)\n" * 400, "lib/x.py": b"y = 2\n"})
+DIRECTORY = b"PK\x01\x02"
+
+
+def in_directory(content: bytes, offset: int, form: str, value: int) -> bytes:
+    """A zip whose first directory record says something else."""
+    at = content.index(DIRECTORY) + offset
+    size = struct.calcsize(form)
+    return content[:at] + struct.pack(form, value) + content[at + size :]
+
+
+def linked(target: bytes) -> bytes:
+    return zipped({"a.py": b"1", "lib/link": target}, modes={"lib/link": 0o120777})
+
+
+def twice() -> bytes:
+    with pytest.warns(UserWarning, match="Duplicate name"):
+        packed = io.BytesIO(GOOD)
+        with zipfile.ZipFile(packed, "a") as archive:
+            archive.writestr("lib/x.py", b"another")
+    return packed.getvalue()
+
+
+def overlapping() -> bytes:
+    """A directory with 300 names for one file of 1 MB: nothing but the directory's sum tells."""
+    one = zipped({"0000": bytes(1024**2)})
+    start, end = one.index(DIRECTORY), one.rindex(b"PK\x05\x06")
+    record = one[start:end]
+    records = b"".join(record[:46] + f"{number:04}".encode() for number in range(300))
+    tail = struct.pack("<4s4H2LH", b"PK\x05\x06", 0, 0, 300, 300, len(records), start, 0)
+    return one[:start] + records + tail
+
+
+BAD: dict[str, tuple[Callable[[], bytes], str, str]] = {
+    "text": (lambda: b"no zip", "artifact-not-a-zip", "is not a zip file"),
+    "empty": (lambda: b"", "artifact-not-a-zip", "is not a zip file"),
+    "cut": (lambda: GOOD[:-30], "artifact-damaged", "it was cut off"),
+    "half": (lambda: GOOD[: len(GOOD) // 2], "artifact-damaged", "it was cut off"),
+    "no files": (lambda: zipped({}), "artifact-damaged", "there is no file in it"),
+    "checksum": (lambda: in_directory(GOOD, 16, "<L", 7), "artifact-damaged", "Bad CRC-32"),
+    "flipped": (lambda: GOOD[:70] + bytes([GOOD[70] ^ 255]) + GOOD[71:], "artifact-damaged", ""),
+    "encrypted": (lambda: in_directory(GOOD, 8, "<H", 1), "artifact-unsafe", "is encrypted"),
+    "lzma": (lambda: zipped({"a": b"1"}, method=zipfile.ZIP_LZMA), "artifact-unsafe", "not with deflate"),
+    "says less": (lambda: in_directory(GOOD, 24, "<L", 5), "artifact-damaged", "lambda_function.py"),
+    "says more": (lambda: in_directory(GOOD, 24, "<L", 9_000_000), "artifact-damaged", "lambda_function.py"),
+    "bomb": (lambda: zipped({"zeros": bytes(40 * 1024**2)}), "artifact-unsafe", "as a zip bomb does"),
+    "300 MB": (lambda: in_directory(GOOD, 24, "<L", 300 * 1024**2), "artifact-oversized", "Lambda takes 250 MB"),
+    "overlapping": (overlapping, "artifact-oversized", "has 300 MB unpacked"),
+    "out": (lambda: zipped({"../../etc/cron.d/x": b"1"}), "artifact-unsafe", "leads out of the build"),
+    "absolute": (lambda: zipped({"/etc/x": b"1"}), "artifact-unsafe", "absolute name"),
+    "drive": (lambda: zipped({"C:/x": b"1"}), "artifact-unsafe", "absolute name"),
+    "backslash": (lambda: zipped({"a\\b": b"1"}), "artifact-unsafe", "characters"),
+    "control": (lambda: zipped({"a\x1b[2J": b"1"}), "artifact-unsafe", "characters"),
+    "link out": (lambda: linked(b"../../secret"), "artifact-unsafe", "is a link to '../../secret'"),
+    "link to root": (lambda: linked(b"/etc/passwd"), "artifact-unsafe", "is a link to '/etc/passwd'"),
+    "device": (lambda: zipped({"a": b""}, modes={"a": 0o020644}), "artifact-unsafe", "neither a file"),
+    "file and folder": (lambda: zipped({"a": b"1", "a/b": b"2"}), "artifact-damaged", "is a file and a folder"),
+    "twice": (twice, "artifact-damaged", "it has 'lib/x.py' twice"),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_a_bad_zip_is_refused(tmp_path: Path, name: str) -> None:
+    """With its name and what is wrong with it."""
+    make, reference, problem = BAD[name]
+    path = tmp_path / "skill.zip"
+    path.write_bytes(make())
+    with pytest.raises(InvalidInput) as refused:
+        project.read_artifact(str(path))
+    assert refused.value.reference == reference
+    assert problem in refused.value.what and str(path) in refused.value.what
+
+
+def test_a_good_zip_comes_in(tmp_path: Path) -> None:
+    """A link inside, an executable, an empty folder."""
+    good = zipped(
+        {"a.py": b"1", "bin/run": b"#!", "lib/link": b"../a.py", "empty/": b""},
+        modes={"lib/link": 0o120777, "bin/run": 0o100755, "empty/": 0o040755},
+    )
+    (tmp_path / "skill.zip").write_bytes(good)
+    assert project.read_artifact(str(tmp_path / "skill.zip")) == good
+
+
+def test_a_link_through_a_link_is_refused() -> None:
+    """Each alone stays inside; together they do not."""
+    packed = zipped(
+        {"a.py": b"1", "deep/in/up": b"../..", "out": b"deep/in/up/../x"},
+        modes={"deep/in/up": 0o120777, "out": 0o120777},
+    )
+    with pytest.raises(InvalidInput, match="may lead out of the build"):
+        packages.check_zip(packed, "skill.zip")
+
+
+def test_a_file_over_50_mb_is_refused_before_it_is_read(tmp_path: Path) -> None:
+    """A sparse file of 8 GB takes no memory."""
+    path = tmp_path / "skill.zip"
+    with path.open("wb") as file:
+        file.truncate(8 * 1024**3)
+    with pytest.raises(InvalidInput, match="has 8,192 MB, and Lambda takes 50 MB"):
+        project.read_artifact(str(path))
+
+
+def test_a_directory_of_a_million_files_is_not_read() -> None:
+    """Its objects alone would take a gigabyte."""
+    huge = struct.pack("<4s4H2LH", b"PK\x05\x06", 0, 0, 65535, 65535, 40 * 1024**2, 0, 0)
+    with pytest.raises(InvalidInput, match="artifact-oversized"):
+        packages.check_zip(GOOD[: GOOD.rindex(b"PK\x05\x06")] + huge, "skill.zip")
+
+
+def test_a_folder_with_a_link_out_is_not_packed(tmp_path: Path) -> None:
+    """What is outside, a credentials file perhaps, would ship."""
+    folder = tmp_path / "skill"
+    folder.mkdir()
+    (folder / "a.py").write_text("1")
+    (tmp_path / "secret").write_text("s3cr3t")
+    (folder / "b.py").symlink_to(tmp_path / "secret")
+    with pytest.raises(InvalidInput, match=r"'b\.py' is a link to"):
+        project.read_artifact(str(folder))
+    (folder / "b.py").unlink()
+    (folder / "b.py").symlink_to(folder / "a.py")
+    assert zipfile.ZipFile(io.BytesIO(project.read_artifact(str(folder)))).namelist() == ["a.py", "b.py"]
+
+
+def test_an_empty_folder_is_no_build(tmp_path: Path) -> None:
+    """Lambda refuses a zip without files."""
+    (tmp_path / "skill").mkdir()
+    with pytest.raises(InvalidInput, match="there is no file in it"):
+        project.read_artifact(str(tmp_path / "skill"))
