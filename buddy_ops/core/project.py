@@ -3,6 +3,7 @@
 It finds the project's folder, and injects parameters as papermill does. What a setting means is in ``settings``.
 """
 
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -61,6 +62,18 @@ def runbook_name(name: str) -> str:
     folder = project_root() / "notebooks"
     found = next(folder.rglob(f"{name}.ipynb"), None) if name else None
     return str(found.relative_to(folder).with_suffix("")) if found else name
+
+
+def check_files(values: Mapping[str, Any]) -> None:
+    """Read the files that a runbook's parameters name, the environment's and the build, for what is wrong with them.
+
+    Raises:
+        InvalidInput: as ``read_settings`` and ``read_artifact``.
+    """
+    if not values.get("settings"):
+        read_settings(str(values["environment"]))
+    if values.get("artifact"):
+        read_artifact(str(values["artifact"]))
 
 
 def read_artifact(path: str) -> bytes:

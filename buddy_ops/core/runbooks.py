@@ -64,6 +64,8 @@ def _problem(document: object) -> str:
     format_ = document.get("nbformat")
     if format_ != 4:
         return f"it has nbformat {format_!r}, and 4 is needed" if "nbformat" in document else "it is not a notebook"
+    if not isinstance(document.get("nbformat_minor", 0), int):
+        return "its nbformat_minor is not a number"
     cells, metadata = document.get("cells"), document.get("metadata")
     if not isinstance(cells, list) or not isinstance(metadata, dict):
         return "it has no list of cells, or no metadata"

@@ -13,7 +13,7 @@ def open_runbook(runbook: str, namespace: dict[str, Any]) -> Target:
     that, all problems at once, before any AWS call; values come back into the notebook in their declared types.
 
     Raises:
-        InvalidInput: ``invalid-parameters``, and what ``connect`` raises.
+        InvalidInput: ``invalid-parameters``, and what ``project.check_files`` and ``connect`` raise.
     """
     declared, injected = parameters.parameter_cells(namespace.get("In", []))
     # A front end that runs cells without history leaves nothing to read there.
@@ -23,6 +23,7 @@ def open_runbook(runbook: str, namespace: dict[str, Any]) -> Target:
     for warning in parameters.describe_numbers(declared, {name: given[name] for name in injected if name in given}):
         print(warning)
     values = parameters.check_parameters(declared, given, f"parameters of {runbook}")
+    project.check_files(values)
     namespace.update(values)
     return connect(
         values["environment"],

@@ -74,14 +74,16 @@ def run_notebook(
 
     Raises:
         InvalidInput: ``extra-missing``, ``notebook-missing``, ``not-a-runbook``, ``invalid-parameters``,
-            ``invalid-settings``.
+            ``invalid-settings``, and what ``project.read_artifact`` raises.
         AwsFailed: ``sandbox-not-running``.
     """
     require_run_packages()
+    source = find_notebook(notebook)
+    values = parameters.check_parameters(runbooks.read_declarations(source), given, source.stem)
+    # What is wrong with a file is said before a process starts, a folder is made, or AWS is asked.
+    project.check_files(values)
     with _worker() as worker, tempfile.TemporaryDirectory(prefix="buddy-ops-") as private:
         # Meanwhile the worker imports papermill.
-        source = find_notebook(notebook)
-        values = parameters.check_parameters(runbooks.read_declarations(source), given, source.stem)
         here = session.connect(
             values["environment"],
             source.stem,

@@ -21,6 +21,7 @@ BAD: dict[str, tuple[object, str]] = {
     "list": ([], "it is not a notebook"),
     "empty": ({}, "it is not a notebook"),
     "nbformat 3": ({"nbformat": 3, "worksheets": [], "metadata": {}}, "it has nbformat 3, and 4 is needed"),
+    "a minor that is none": (GOOD | {"nbformat_minor": {}}, "its nbformat_minor is not a number"),
     "no cells": ({"nbformat": 4, "metadata": {}}, "it has no list of cells"),
     "no metadata": ({"nbformat": 4, "cells": []}, "it has no list of cells, or no metadata"),
     "cells are texts": (GOOD | {"cells": ["x"]}, "its cell 1 is not a cell"),

@@ -6,6 +6,12 @@ test_journal; here stand the doors that they leave. Together more than 10,000 in
 
 import json
 import math
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -27,10 +33,12 @@ from buddy_ops.core import parameters, project, settings
 from buddy_ops.core.errors import AwsFailed, BuddyError, InvalidInput
 from buddy_ops.core.journal import Journal, JournalFile
 from buddy_ops.core.plan import Approval, Plan
+from buddy_ops.core.redaction import Redactor
 from buddy_ops.core.text import shorten
 from buddy_ops.health import logs, metrics
 from buddy_ops.health.metrics import MINUTE
 from buddy_ops.runs import archive, stores
+from tests.system import bad_inputs
 
 NOW = datetime(2026, 11, 22, 3, 12, tzinfo=UTC)
 CELL = 'environment: str = "sandbox"\nsettings: dict = {}\n'
@@ -544,3 +552,156 @@ def test_a_freeze_that_cannot_be_read_from_aws_is_an_error_with_a_reference() ->
 
     with pytest.raises(AwsFailed, match="access-denied"):
         freezes.require_unfrozen(stub(refused))
+
+
+# Files and words, to the command itself
+
+CASES = 10_000
+PARTS = 10
+SAMPLE = range(0, CASES, 61)
+"""Of each kind some: 61 and the number of kinds have no common divisor."""
+
+NOBODY = "http://127.0.0.1:9"
+"""Nothing listens there: what is no bad input ends with ``sandbox-not-running``, and a call of AWS would be an error."""
+
+FIRST_LINE = re.compile(r"^[A-Z ]+ \([a-z-]+\)$", re.MULTILINE)
+
+
+@pytest.fixture(scope="module")
+def good_archive(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+    """The files of an archive with three runs."""
+    root = tmp_path_factory.mktemp("good")
+    for number in range(1, 4):
+        folder = root / f"run-000{number}"
+        folder.mkdir()
+        about = {"run": folder.name[-4:], "runbook": "strategies/canary", "environment": "sandbox", "parameters": {}}
+        cell = {
+            "cell_type": "code",
+            "id": "c1",
+            "metadata": {"buddy_ops": {"state": "done"}},
+            "source": "1",
+            "outputs": [],
+        }
+        document = {"cells": [cell], "metadata": {"buddy_ops": about}, "nbformat": 4, "nbformat_minor": 5}
+        (folder / "notebook.ipynb").write_text(json.dumps(document))
+        opened = {
+            "seq": 1,
+            "at": "2026-11-22T03:12:00Z",
+            "kind": "opened",
+            "runbook": "canary",
+            "environment": "sandbox",
+        }
+        approved = {"seq": 2, "at": "2026-11-22T03:13:00Z", "kind": "approved", "by": ["Ada"], "principal": "arn"}
+        (folder / "journal.jsonl").write_text(f"{json.dumps(opened)}\n{json.dumps(approved)}\n")
+        if number < 3:
+            archive.append_to_chain(folder, archive.build_manifest(folder, Redactor()))
+    return {
+        path.relative_to(root).as_posix(): path.read_bytes()
+        for path in sorted(root.rglob("*"))
+        if path.is_file() and path.name != ".lock"
+    }
+
+
+@pytest.mark.parametrize(
+    "numbers",
+    [
+        pytest.param(SAMPLE, id="sample"),
+        *(pytest.param(range(part, CASES, PARTS), id=f"{part}", marks=pytest.mark.whole) for part in range(PARTS)),
+    ],
+)
+@pytest.mark.timeout(3600)
+def test_each_bad_input_is_one_clear_error(
+    tmp_path: Path, good_archive: dict[str, bytes], numbers: range, record_property: Callable[[str, object], None]
+) -> None:
+    """Zips, YAML, notebooks, parameters, records, archives: one error, no stack, no write, 512 MB and 10 seconds."""
+    bad_inputs.ARCHIVE.update(good_archive)
+    environment = {
+        **os.environ, "AWS_ENDPOINT_URL": NOBODY, "NO_COLOR": "1",
+        "PYTHONPATH": os.pathsep.join(sys.path), "AWS_ACCESS_KEY_ID": "x", "AWS_SECRET_ACCESS_KEY": "x",
+        "MALLOC_ARENA_MAX": "1",
+    }  # fmt: skip
+    command = [sys.executable, "-m", "tests.system.bad_inputs"]
+    wrong, worst, peak = [], 0.0, 0.0
+    tally: Counter[str] = Counter()
+    with subprocess.Popen(
+        command, cwd=bad_inputs.ROOT, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
+        for number in numbers:
+            case = bad_inputs.make(number)
+            ending = give(process, case, tmp_path / f"{number}")
+            worst, peak = max(worst, ending.wall_s), max(peak, ending.peak_mb)
+            problem = what_is_wrong(case, ending, tmp_path / f"{number}")
+            found = re.search(r"\(([a-z-]+)\)$", ending.err, re.MULTILINE)
+            tally[f"{case.kind} {found[1] if found else ending.code}"] += 1
+            if problem:
+                wrong.append(f"{number} {case.kind} {case.arguments}: {problem}\n{ending.err[-1500:]}")
+            shutil.rmtree(tmp_path / f"{number}")
+    print(dict(sorted(tally.items())), f"longest {worst:.2f} s, largest {peak:.0f} MB")
+    record_property("matrix", ("bad inputs", "zips, YAML, notebooks, parameters, records, archives", len(numbers)))
+    assert wrong == [], f"{len(wrong)} of {len(numbers)}:\n" + "\n".join(wrong[:20])
+
+
+def give(process: "subprocess.Popen[str]", case: bad_inputs.Case, folder: Path) -> bad_inputs.Ending:
+    """Give one case to a child, in a project of its own."""
+    for name in ("parameters", "notebooks", "runs"):
+        (folder / name).mkdir(parents=True)
+    for path in (bad_inputs.ROOT / "notebooks").iterdir():
+        (folder / "notebooks" / path.name).symlink_to(path)
+    shutil.copy(bad_inputs.ROOT / "parameters" / "sandbox.yaml", folder / "parameters")
+    for name, content in case.files.items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+    out, err = folder.with_suffix(".out"), folder.with_suffix(".err")
+    job = {"folder": str(folder), "out": str(out), "err": str(err), "arguments": case.arguments}
+    assert process.stdin is not None and process.stdout is not None
+    process.stdin.write(json.dumps(job) + "\n")
+    process.stdin.flush()
+    facts = json.loads(process.stdout.readline())
+    said = bad_inputs.Ending(out=out.read_text("utf-8", "replace"), err=err.read_text("utf-8", "replace"), **facts)
+    out.unlink()
+    err.unlink()
+    return said
+
+
+def what_is_wrong(case: bad_inputs.Case, ending: bad_inputs.Ending, folder: Path) -> str:
+    """What of an ending is not as it must be; '' where all is."""
+    if "aws-" in ending.err:
+        return "AWS was called"
+    if "Traceback" in ending.err or "MemoryError" in ending.err:
+        return "a stack"
+    if ending.wall_s > bad_inputs.LIMIT_S or ending.code < 0:
+        return f"killed after {ending.wall_s:.1f} s"
+    if any((folder / "runs").iterdir()):
+        return "something was written to runs/"
+    if case.kind != "archive" and {path.name for path in folder.iterdir()} - {"build", "record"} != {
+        "notebooks",
+        "parameters",
+        "runs",
+    }:
+        return "something was written to the project"
+    if case.arguments[:2] in (("runs", "verify"), ("runs", "list"), ("runs", "show"), ("runs", "diff")):
+        kept = {
+            path.relative_to(folder).as_posix(): path.read_bytes()
+            for path in (folder / "archive").rglob("*")
+            if path.is_file()
+        }
+        if {name: content for name, content in kept.items() if not name.endswith(".lock")} != case.files:
+            return "an archive was changed by reading it"
+    if case.kind in ("archive", "record"):
+        # Read in part, or as it is; what cannot be used is one error, and verify lists what it finds.
+        if ending.code not in (0, 1, 2, 4):
+            return f"exit code {ending.code}"
+        heads = len(FIRST_LINE.findall(ending.err))
+        verified = case.arguments[1] == "verify"
+        return (
+            ""
+            if heads == (1 if ending.code and not verified else 0) or (verified and heads <= 1)
+            else f"{heads} errors"
+        )
+    if ending.code not in (1, 2, 4):
+        return f"exit code {ending.code}"
+    heads, states, nexts = (
+        len(re.findall(part, ending.err, re.MULTILINE)) for part in (FIRST_LINE.pattern, r"^State: \S", r"^Next:  \S")
+    )
+    return "" if (heads, states, nexts) == (1, 1, 1) else f"{heads} errors, {states} states, {nexts} next steps"

@@ -55,9 +55,14 @@ def execute(
     )
 
 
+def as_typed(value: object) -> str:
+    """A parameter's value as a person types it: a text as it is, anything else in YAML."""
+    return value if isinstance(value, str) else json.dumps(value)
+
+
 def run(runbook: str, **parameters: Any) -> "subprocess.CompletedProcess[str]":
     """``buddy-ops run`` with these parameters."""
-    given = [part for name, value in parameters.items() for part in ("-p", f"{name}={json.dumps(value)}")]
+    given = [part for name, value in parameters.items() for part in ("-p", f"{name}={as_typed(value)}")]
     return execute("buddy-ops", "run", runbook, *given)
 
 
@@ -239,7 +244,7 @@ def test_a_missing_function_ends_with_2(quick: Bring) -> None:
 def test_without_a_sandbox_it_ends_with_1(tmp_path: Path) -> None:
     """Nothing listens at the endpoint: one clear error before a kernel starts."""
     environment = {"AWS_ENDPOINT_URL": "http://127.0.0.1:9", "BUDDY_OPS_RUN_FOLDER": str(tmp_path / "run")}
-    done = execute("buddy-ops", "run", "strategies/canary", "-p", "artifact=x.zip", **environment)
+    done = execute("buddy-ops", "run", "strategies/canary", **environment)
     assert done.returncode == 1
     told_once(done.stderr, "sandbox-not-running")
 

@@ -134,7 +134,7 @@ def test_thirty_secrets_reach_no_byte_of_the_archive(situation: Bring) -> None:
     given["settings"]["archive"] = {"redact": [r"patient-\d+"]}
     settings.write_text(yaml.safe_dump(given))
     done = subprocess.run(
-        [BIN / "buddy-ops", "run", "tiny", "-p", f"api_token={GIVEN}", "-p", f"at={json.dumps(look())}"],
+        [BIN / "buddy-ops", "run", "tiny", "-p", f"api_token={GIVEN}", "-p", f"at={look()}"],
         cwd=notebook.parents[1],
         capture_output=True,
         timeout=120,
@@ -195,7 +195,7 @@ def test_values_that_are_code_do_no_harm(situation: Bring) -> None:
     here = situation("good", history_minutes=0, requests_per_minute=0)
     notebook = tiny(here.folder / "project", "print(at)\nat", "raise ValueError(at)")
     done = subprocess.run(
-        [BIN / "buddy-ops", "run", "tiny", "-p", f"at={json.dumps(HOSTILE)}", "-p", f"secret=[{json.dumps(HOSTILE)}]"],
+        [BIN / "buddy-ops", "run", "tiny", "-p", f"at={HOSTILE}", "-p", f"secret=[{json.dumps(HOSTILE)}]"],
         cwd=notebook.parents[1],
         capture_output=True,
         timeout=120,
