@@ -16,6 +16,7 @@ import time
 import traceback
 import zipfile
 from collections.abc import Callable
+from copy import deepcopy
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -335,7 +336,7 @@ def _other_values(dice: random.Random, document: Any) -> Any:
             if dice.random() < 0.3:
                 del place[key]
             else:
-                place[key] = dice.choice(ODD)
+                place[key] = deepcopy(dice.choice(ODD))
             break
     return document
 
