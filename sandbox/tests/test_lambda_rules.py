@@ -461,6 +461,10 @@ def test_a_dry_run_changes_nothing(lam: Any, fn: str) -> None:
 def test_what_is_no_zip_is_refused(lam: Any, fn: str) -> None:
     """Code that cannot be unzipped is refused. Source: recorded against AWS, 2025-11."""
     assert refusal(lam.update_function_code, FunctionName=fn, ZipFile=b"this is not a zipfile") == INVALID
+    # An encrypted file, and one whose data is cut: Python has other exceptions for them than BadZipFile.
+    entry = B.index(b"PK\x01\x02")
+    for broken in (B[: entry + 8] + b"\1" + B[entry + 9 :], B[:60] + B[64:]):
+        assert refusal(lam.update_function_code, FunctionName=fn, ZipFile=broken) == INVALID
 
 
 def test_the_environment_is_replaced_as_a_whole(account: Account, lam: Any, fn: str) -> None:

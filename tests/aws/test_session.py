@@ -432,6 +432,17 @@ def test_paths_start_at_the_projects_root(here: Situation, monkeypatch: pytest.M
         assert project.read_settings("prod")[0]["function"] == "buddy-alexa-skill-prod"
 
 
+def test_a_file_that_papermill_read_is_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, alone: Path) -> None:
+    """papermill -f takes the second of two policy: sections, and drops the first: the run is refused."""
+    for name in ("parameters", "notebooks"):
+        (tmp_path / name).mkdir()
+    text = "environment: prod\nsettings:\n  function: buddy\n  policy: {hours_between: 24}\n  policy: {}\n"
+    (tmp_path / "parameters" / "prod.yaml").write_text(text)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InvalidInput, match="in line 5: the key 'policy' is given twice, the first time in line 4"):
+        session.connect("prod", "canary", values={"function": "buddy", "policy": {}})
+
+
 def test_another_environments_function_is_refused(situation: Bring) -> None:
     """Settings of prod under the name of the sandbox are refused: freezes and policy go by the environment's name."""
     here = situation("good")

@@ -255,6 +255,16 @@ def test_a_session_without_a_notebook_is_adopted_by_its_journal(tmp_path: Path) 
     assert entry.outcome == "unknown" and problems(tmp_path) == ()
 
 
+@pytest.mark.parametrize("content", ["{", "[" * 100_000, "{}", '{"cells": [{}], "metadata": {}}', '{"cells": 5}'])
+def test_a_run_with_a_broken_notebook_is_archived_without_its_secrets(tmp_path: Path, content: str) -> None:
+    """What is no notebook has no report; its bytes are kept, and cleaned as a text."""
+    folder = leave(tmp_path, "run-0001")
+    (folder / "notebook.ipynb").write_text(content + " ghp_" + "Zz9" * 12)
+    assert archive.archive_unfinished(tmp_path) == ["run-0001"]
+    assert "Zz9Zz9" not in (folder / "notebook.ipynb").read_text() and not (folder / "report.html").exists()
+    assert problems(tmp_path) == ()
+
+
 def test_a_run_that_goes_on_is_left_alone(tmp_path: Path) -> None:
     """Whoever may still write to a journal holds it; once it is let go, the run can be archived."""
     folder = leave(tmp_path, "run-0001", "interrupted")
