@@ -19,7 +19,7 @@ DEPTH = 60
 
 YAML_CHARACTERS = 256 * 1024
 YAML_VALUES = 20_000
-"""Values of a YAML document, with each alias counted as what it stands for: nine lines can stand for 10^9 values."""
+"""Values of a YAML document, with each alias counted as its copies: nine lines can mean 10^9 values."""
 
 JSON_BYTES = 64 * 1024**2
 OWN_JSON_BYTES = 1024**3
@@ -239,7 +239,7 @@ def _line(place: yaml.Node | yaml.Event) -> int:
 
 
 class _Values:
-    """Makes plain values of nodes; an alias becomes a copy of what it stands for, and counts as that."""
+    """Makes plain values of nodes; an alias becomes a copy of what it stands for, and counts as one."""
 
     def __init__(self, scalars: Scalars, short_forms: bool = False) -> None:
         self._scalars = scalars
@@ -249,7 +249,7 @@ class _Values:
     def of(self, node: yaml.Node, depth: int = 0) -> Any:
         self._left -= 1
         if self._left < 0:
-            raise ValueError(f"more than {YAML_VALUES:,} values, with each alias counted as what it stands for")
+            raise ValueError(f"more than {YAML_VALUES:,} values, with each alias counted as a copy")
         if depth > DEPTH:
             raise _wrong(node, f"more than {DEPTH} levels, or an alias that contains itself")
         if not self._short_forms and not node.tag.startswith(TAG):

@@ -16,7 +16,7 @@ from buddy_ops.core.errors import InvalidInput
 
 ZIPPED_LIMIT = 50 * 1024**2
 UNPACKED_LIMIT = 250 * 1024**2
-"""Bytes that Lambda takes in a direct upload, and unpacked. Source: Lambda quotes, 'Deployment package (.zip)'."""
+"""Bytes of a direct upload to Lambda, and unpacked, at most. Source: Lambda quotes, 'Deployment package (.zip)'."""
 
 DIRECTORY_LIMIT = 10 * 1024**2
 """Bytes of the directory at a zip's end: about 100,000 files."""
@@ -70,7 +70,7 @@ def check_zip(content: bytes, path: str) -> None:
 
 
 def require_size(size: int, path: str) -> None:
-    """Refuse a zip that Lambda does not take in an upload; ``size`` in bytes. Raises ``artifact-oversized``."""
+    """Refuse a zip that is too large to upload to Lambda; ``size`` in bytes. Raises ``artifact-oversized``."""
     if size > ZIPPED_LIMIT:
         raise _oversized(path, f"has {_megabytes(size)} MB, and Lambda takes {_megabytes(ZIPPED_LIMIT)} MB")
 
