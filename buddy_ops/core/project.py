@@ -70,8 +70,10 @@ def check_files(values: Mapping[str, Any]) -> None:
     Raises:
         InvalidInput: as ``read_settings`` and ``read_artifact``.
     """
-    if not values.get("settings"):
-        read_settings(str(values["environment"]))
+    given, source = values.get("settings"), "settings"
+    if not given:
+        given, source = read_settings(str(values["environment"]))
+    settings.validate_settings(given, source, parameters.rollout_overrides(values))
     if values.get("artifact"):
         read_artifact(str(values["artifact"]))
 

@@ -12,6 +12,7 @@ from typing import Any
 from buddy_ops.aws.errors import is_reading
 from buddy_ops.core import runbooks
 from buddy_ops.core.documents import OWN_JSON_BYTES, parse_json
+from buddy_ops.core.errors import BuddyError
 from buddy_ops.core.journal import read_journal
 from buddy_ops.core.outcome import describe_decision, describe_ending
 from buddy_ops.runs.archive import JOURNAL, NOTEBOOK, ManifestEntry
@@ -63,7 +64,7 @@ def _facts(store: RunStore, entry: ManifestEntry) -> Facts:
     )
     # How often it looked depends on how long it took.
     facts |= {f"calls {call}": count for call, count in sorted(calls.items()) if not _looks(call)}
-    return facts | _code(store.read(f"{entry.folder}/{NOTEBOOK}") or b"{}")
+    return facts | _code(f"{entry.folder}/{NOTEBOOK}", store.read(f"{entry.folder}/{NOTEBOOK}") or b"{}")
 
 
 def _of(records: list[Facts], kind: str) -> list[Facts]:
@@ -84,10 +85,15 @@ def _looks(call: str) -> bool:
     return is_reading(call) and " failed" not in call
 
 
-def _code(notebook: bytes) -> Facts:
+def _code(name: str, notebook: bytes) -> Facts:
     """The notebook's own code, cell by cell, and each cell's state; what was injected are parameters."""
     facts: Facts = {}
-    document = parse_json(notebook, limit=OWN_JSON_BYTES)
+    try:
+        document = parse_json(notebook, limit=OWN_JSON_BYTES)
+    except ValueError:
+        raise BuddyError(
+            "archive-damaged", f"{name} cannot be read.", next="`buddy-ops runs verify` lists all problems."
+        ) from None
     for cell in document["cells"] if runbooks.is_notebook(document) else ():
         if cell["cell_type"] == "code" and "injected-parameters" not in cell["metadata"].get("tags", ()):
             facts[f"cell {cell.get('id')}"] = "".join(cell["source"])
