@@ -16,6 +16,8 @@ from typing import Any
 from urllib.error import HTTPError
 from urllib.parse import urlsplit
 
+from buddy_ops.core.documents import parse_json
+
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 """The names of this machine's loopback address."""
 
@@ -37,7 +39,7 @@ def ask_sandbox(endpoint: str, path: str, fields: Mapping[str, object], timeout_
         headers={"Content-Type": "application/json", _TOKEN_HEADER: _read_token(endpoint)},
     )
     with _opener().open(request, timeout=timeout_s) as reply:
-        answer: dict[str, Any] = json.load(reply)
+        answer: dict[str, Any] = parse_json(reply.read())
     return answer
 
 
