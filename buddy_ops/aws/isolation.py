@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 from buddy_ops.aws import versions
+from buddy_ops.aws.errors import incomplete_reply
 from buddy_ops.aws.session import Target
 from buddy_ops.core.documents import parse_json
 from buddy_ops.core.errors import AlreadyExists, BuddyError, NotFound
@@ -209,7 +210,11 @@ def _read_policy(target: Target, table: str) -> _TablePolicy:
         reply = target.client("dynamodb").get_resource_policy(ResourceArn=arn)
     except NotFound:
         return _TablePolicy(arn, {}, "NO_POLICY")
-    return _TablePolicy(arn, parse_json(reply["Policy"]), reply["RevisionId"])
+    try:
+        document = parse_json(reply["Policy"])
+    except ValueError as error:
+        raise incomplete_reply(f"no JSON: {error}", "dynamodb:get_resource_policy", target.region) from None
+    return _TablePolicy(arn, document, reply["RevisionId"])
 
 
 def _put_statements(target: Target, policy: _TablePolicy, statements: list[Statement]) -> None:

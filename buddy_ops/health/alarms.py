@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
+from buddy_ops.aws.errors import incomplete_reply
 from buddy_ops.aws.session import Target
 from buddy_ops.core.documents import parse_json
 from buddy_ops.core.errors import BuddyError, InvalidInput
@@ -354,7 +355,12 @@ async def _wiring(target: Target, name: str, since: datetime) -> Wiring:
             AlarmName=name, HistoryItemType="Action", StartDate=since, EndDate=since + timedelta(hours=1)
         )
         for item in reply["AlarmHistoryItems"]:
-            action = parse_json(item["HistoryData"])
+            try:
+                action = parse_json(item["HistoryData"])
+            except ValueError as error:
+                raise incomplete_reply(
+                    f"no JSON: {error}", "cloudwatch:describe_alarm_history", target.region
+                ) from None
             failed = action.get("error") or action.get("actionState", "Succeeded") != "Succeeded"
             return Wiring(name, not failed, item["HistorySummary"])
         await target.clock.wait(target.clock.now() + PROOF_POLL)

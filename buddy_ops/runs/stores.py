@@ -150,7 +150,9 @@ class LocalStore:
         write_atomically(self.root / INDEX, appended_index(self.read(INDEX), manifest))
         page, head = self.read(PAGE), pages_.index_head().encode()
         if page is None or not page.startswith(head):  # another release wrote it
-            page = page_of(_manifests(self, self.read(INDEX))[:-1])
+            page = head
+            with suppress(BuddyError):  # the index is damaged: the run is archived, and `runs verify` reports it
+                page = page_of(_manifests(self, self.read(INDEX))[:-1])
         write_atomically(self.root / PAGE, page + pages_.index_row(parse_json(index_line(manifest))).encode())
 
 
@@ -237,7 +239,7 @@ class S3Store:
             links += self._links(len(links))
             # An upload that was cut off after its link goes on with that link.
             for each in links:
-                if parse_json(each)["folder"] == facts["folder"]:
+                if _row(self, each)["folder"] == facts["folder"]:
                     return each
             manifest = chain_entry(facts, digest(links[-1]) if links else "")
             if self._put(LINK.format(len(links)), manifest, IfNoneMatch="*"):
@@ -282,14 +284,27 @@ class S3Store:
 
 
 def _manifests(store: RunStore, index: bytes | None) -> list[bytes]:
-    """The manifests that an index names, as they were written."""
+    """The manifests that an index names, as they were written. Raises BuddyError ``archive-damaged``."""
     found = []
     for row in (index or b"").splitlines():
         if row.startswith(b'{"sha256"'):
-            facts = parse_json(row.rstrip(b","))
+            facts = _row(store, row.rstrip(b","))
             facts.pop("sha256")
             found.append(chain_entry(facts, facts["previous"]))
     return found
+
+
+def _row(store: RunStore, content: bytes) -> dict[str, Any]:
+    """A line of the index, or a link of the chain. Raises BuddyError ``archive-damaged``."""
+    with suppress(ValueError):
+        facts = parse_json(content)
+        if isinstance(facts, dict) and {"folder", "previous"} <= set(facts):
+            return facts
+    raise BuddyError(
+        "archive-damaged",
+        f"{store.where}: the index or the chain cannot be read.",
+        next="`buddy-ops runs verify` lists all problems.",
+    )
 
 
 def _note(intent: Any, folder: str) -> None:

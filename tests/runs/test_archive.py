@@ -265,6 +265,17 @@ def test_a_run_with_a_broken_notebook_is_archived_without_its_secrets(tmp_path: 
     assert problems(tmp_path) == ()
 
 
+@pytest.mark.parametrize("row", [b'{"sha256": 5}', b'{"sha256"' + b"[" * 5000, b'{"sha256": "\xff"}'])
+def test_a_run_is_archived_beside_a_damaged_index(tmp_path: Path, row: bytes) -> None:
+    """The damage is reported by a verification, and ends no run."""
+    sealed(tmp_path, "run-0001")
+    index = (tmp_path / "index.json").read_bytes().splitlines(keepends=True)
+    (tmp_path / "index.json").write_bytes(b"".join([index[0], row + b",\n", *index[1:]]))
+    (tmp_path / "index.html").unlink()
+    assert sealed(tmp_path, "run-0002").folder == "run-0002"
+    assert problems(tmp_path)
+
+
 def test_a_run_that_goes_on_is_left_alone(tmp_path: Path) -> None:
     """Whoever may still write to a journal holds it; once it is let go, the run can be archived."""
     folder = leave(tmp_path, "run-0001", "interrupted")
