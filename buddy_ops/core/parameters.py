@@ -114,8 +114,8 @@ def parse_values(text: str, declared: Mapping[str, DeclaredParameter]) -> dict[s
 def describe_numbers(declared: Mapping[str, DeclaredParameter], given: Mapping[str, Any]) -> list[str]:
     """Sentences on text parameters that arrived as whole numbers: what was typed may have been another text."""
     return [
-        f"Warning: {name} arrived as the number {given[name]}. papermill -p makes the same of 0{given[name]}. "
-        f"If another text was meant, give it with -r: papermill -r {name} TEXT, or with buddy-ops run."
+        f"Warning: {name} arrived as the number {given[name]}. papermill makes numbers of texts such as 010 (-p) and "
+        f"22:30 (-y). If another text was meant, give it with papermill -r {name} TEXT, or with buddy-ops run."
         for name in given
         if name in declared and declared[name].annotation in TEXT and type(given[name]) is int
     ]
