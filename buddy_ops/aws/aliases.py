@@ -4,6 +4,7 @@ The alias's Description holds a record of its rollout (``RolloutState``), so tha
 """
 
 import json
+import re
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from typing import TYPE_CHECKING
@@ -56,10 +57,16 @@ JSON_KEYS = {
     "closed_by_run": "by",
     "shares_percent": "pct",
     "monitored_until": "until",
+    "follows": "after",
 }
 """The JSON keys of attributes that have another name there: the Description holds 256 characters."""
 
 ATTRIBUTES = {key: name for name, key in JSON_KEYS.items()}
+RUN = re.compile(r"[\w.-]{1,64}", re.ASCII)
+STAGE = re.compile(r"[0-9a-z-]{1,20}", re.ASCII)
+NUMBER = re.compile(r"[0-9]*|\$LATEST", re.ASCII)
+"""What a record may have as a run's id, as a stage, and as a version or a mark."""
+
 TEXTS = (
     "run",
     "stable_version",
@@ -70,6 +77,7 @@ TEXTS = (
     "closed_by_run",
     "monitored_until",
     "note",
+    "follows",
 )
 
 
@@ -93,6 +101,7 @@ class RolloutState:
         note: the start of the Description that a person had written before.
         shares_percent: the new version's share in each stage so far, the present one last. Empty in records of earlier
             releases, and where the Description is full.
+        follows: the ``mark`` of the record before; empty if there was none, or where the Description is full.
     """
 
     run: str
@@ -108,6 +117,12 @@ class RolloutState:
     monitored_until: str = ""
     note: str = ""
     shares_percent: tuple[float, ...] = ()
+    follows: str = ""
+
+    @property
+    def mark(self) -> str:
+        """What distinguishes this record from any other: when its stage began, in seconds since 1970."""
+        return str(int(parse_utc(self.since).timestamp()))
 
     @property
     def open(self) -> bool:
@@ -147,7 +162,7 @@ class RolloutState:
         return replace(self, rejected_versions=(*others, version)[-REJECTED_KEPT:])
 
     def encode(self) -> str:
-        """Compact JSON of at most 256 characters. The note is cut first, then the shares are left out."""
+        """Compact JSON of at most 256 characters. The note is cut first; then what a resumption could do without."""
         values = {"v": 1} | {
             JSON_KEYS.get(name, name): value
             for name, value in asdict(self).items()
@@ -157,6 +172,8 @@ class RolloutState:
         if len(text) <= RECORD_LIMIT:
             return text
         if not self.note:
+            if self.follows:
+                return replace(self, follows="").encode()
             return replace(self, shares_percent=()).encode() if self.shares_percent else text
         # A character may take several in JSON, so the note is cut one by one.
         return replace(self, note=self.note[:-1]).encode()
@@ -183,7 +200,14 @@ def decode_rollout_state(description: str) -> RolloutState | None:
     # A person or another tool may have written JSON of another kind under our keys.
     if not isinstance(record.probe, bool) or not all(isinstance(getattr(record, name), str) for name in TEXTS):
         return None
-    return record
+    # Everything but the note is what our runs write: a plan or a terminal shows it as it is.
+    known = (
+        *(RUN.fullmatch(text) for text in (record.run, record.closed_by_run) if text),
+        *(STAGE.fullmatch(record.stage),),
+        *(NUMBER.fullmatch(text) for text in (record.stable_version, record.new_version, record.fallback_version)),
+        *(NUMBER.fullmatch(text) for text in (*record.rejected_versions, record.follows)),
+    )
+    return record if all(known) else None
 
 
 @dataclass(frozen=True)
@@ -334,15 +358,7 @@ def describe_in_sentences(target: Target, alias: Alias | None) -> tuple[str, ...
     if record is None:
         lines.append("No deployment record on this alias (it was last changed outside Buddy Ops).")
         return tuple(lines)
-    replaced = f" (replacing v{record.stable_version})" if record.stable_version else ""
-    status = STATUS.get(record.stage, SHIFTING).format(
-        new=record.new_version,
-        run=record.closed_by_run if record.rolled_back and record.closed_by_run else record.run,
-        replaced=replaced,
-        stage=record.stage,
-        since=time_of_day(parse_utc(record.since), target.clock.now()),
-    )
-    lines.append(status)
+    lines.append(describe_record(record, target.clock.now()))
     if record.monitors_at(target.clock.now()):
         until = time_of_day(parse_utc(record.monitored_until), target.clock.now())
         lines.append(f"It is monitored until {until}; it stays if that run is lost.")
@@ -351,6 +367,18 @@ def describe_in_sentences(target: Target, alias: Alias | None) -> tuple[str, ...
     if record.rejected_versions:
         lines.append(f"Marked bad (excluded as rollback target): v{', v'.join(record.rejected_versions)}.")
     return tuple(lines)
+
+
+def describe_record(record: RolloutState, now: datetime) -> str:
+    """What a record says of its rollout, a sentence."""
+    replaced = f" (replacing v{record.stable_version})" if record.stable_version else ""
+    return STATUS.get(record.stage, SHIFTING).format(
+        new=record.new_version,
+        run=record.closed_by_run if record.rolled_back and record.closed_by_run else record.run,
+        replaced=replaced,
+        stage=record.stage,
+        since=time_of_day(parse_utc(record.since), now),
+    )
 
 
 def describe_allocation(alias: Alias) -> str:

@@ -1,40 +1,57 @@
 """Checklists' dated results, in SSM Parameter Store: written once each, never overwritten.
 
-Defines where a result is kept and how it is read back. Never decides what an item's state is.
+Defines where a result is kept and how it is read back. Never decides what an item's state is. A role that may write
+parameters can write one in another way: what is read is checked as text from outside.
 """
 
 import json
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import asdict
 from operator import attrgetter
+from typing import TYPE_CHECKING
 
 from buddy_ops.aws.session import Target
-from buddy_ops.core.checklist import ChecklistItem, ChecklistResult
+from buddy_ops.core.checklist import STATES, TOLERANCE, ChecklistItem, ChecklistResult, State
 from buddy_ops.core.documents import parse_json
-from buddy_ops.core.errors import AlreadyExists
+from buddy_ops.core.errors import AlreadyExists, AwsFailed, Refused
 from buddy_ops.core.journal import iso_utc
+from buddy_ops.core.people import describe_unreadable, visible_text
 from buddy_ops.core.text import parse_utc, shorten
+
+if TYPE_CHECKING:
+    from types_boto3_ssm.type_defs import ParameterTypeDef
 
 PARAMETER_LIMIT = 4096
 """Bytes of a parameter's value. Source: SSM quotas, standard parameters."""
 
 
 def write_result(target: Target, record: ChecklistResult) -> str:
-    """Store a result; its name. A second write by the same run changes nothing.
+    """Store a result; its name. A second write by the same run in the same minute changes nothing.
 
-    AWS: ssm:PutParameter without overwriting, writes.
+    AWS: ssm:PutParameter without overwriting, writes; ssm:GetParametersByPath, reads only.
+
+    Raises:
+        Refused: ``record-differs``: the parameter is not this run's.
     """
     name = f"{_path(target, record.checklist, record.subject)}/{record.at:%Y%m%dT%H%MZ}-{record.run}"
+    text = _encode(record)
     with suppress(AlreadyExists):
-        target.client("ssm").put_parameter(Name=name, Value=_encode(record), Type="String", Overwrite=False)
+        target.client("ssm").put_parameter(Name=name, Value=text, Type="String", Overwrite=False)
+    _require_stored(target, record, name, text)
     open_ = [item.name for item in record.open]
     target.journal.append("recorded", checklist=record.checklist, subject=record.subject, name=name, open=open_)
     return name
 
 
 def newest_result(target: Target, checklist: str, subject: str) -> ChecklistResult | None:
-    """The latest result for a build or a version. AWS: as ``list_results``."""
-    return next(iter(list_results(target, checklist, subject)), None)
+    """The latest result for a build or a version; one that is dated in the future counts only if there is no other.
+
+    AWS: as ``list_results``.
+    """
+    results = list_results(target, checklist, subject)
+    latest = target.clock.now() + TOLERANCE
+    return next((result for result in results if result.at <= latest), next(iter(results), None))
 
 
 def list_results(target: Target, checklist: str, subject: str = "") -> tuple[ChecklistResult, ...]:
@@ -42,11 +59,36 @@ def list_results(target: Target, checklist: str, subject: str = "") -> tuple[Che
 
     AWS: ssm:GetParametersByPath, every page, reads only.
     """
+    decoded = (_decode(checklist, parameter) for parameter in _read(target, checklist, subject))
+    return tuple(sorted(filter(None, decoded), key=attrgetter("at"), reverse=True))
+
+
+def _read(target: Target, checklist: str, subject: str) -> Iterator["ParameterTypeDef"]:
     path = _path(target, checklist, subject)
     pages = target.client("ssm").get_paginator("get_parameters_by_path").paginate(Path=path, Recursive=True)
-    parameters = (parameter for page in pages for parameter in page["Parameters"])
-    decoded = (_decode(checklist, parameter["Name"], parameter["Value"]) for parameter in parameters)
-    return tuple(sorted(filter(None, decoded), key=attrgetter("at"), reverse=True))
+    return (parameter for page in pages for parameter in page["Parameters"])
+
+
+def _require_stored(target: Target, record: ChecklistResult, name: str, text: str) -> None:
+    """Read a result back: AWS may have kept another one of this name."""
+    try:
+        stored = {each["Name"]: each for each in _read(target, record.checklist, record.subject)}
+    except AwsFailed as failure:
+        target.journal.append("passed-over", what=f"{name} could not be read back.", because=failure.what)
+        return
+    kept = stored.get(name)
+    if kept is not None:
+        own = _decode(record.checklist, kept)
+        # The same run may have stored a result in this minute: its first one counts.
+        if kept["Value"] == text or (own is not None and (own.run, own.principal) == (record.run, record.principal)):
+            return
+    raise Refused(
+        "record-differs",
+        f"The result was not stored: the parameter {name} has another content, or cannot be read back.",
+        now="No result was overwritten.",
+        next="Run the checklist again in a minute: its result gets another name. Find out who wrote "
+        "the other one (CloudTrail: PutParameter).",
+    )
 
 
 def _path(target: Target, checklist: str, subject: str) -> str:
@@ -66,16 +108,39 @@ def _encode(record: ChecklistResult) -> str:
     return encoded
 
 
-def _decode(checklist: str, name: str, text: str) -> ChecklistResult | None:
+def _decode(checklist: str, parameter: "ParameterTypeDef") -> ChecklistResult | None:
+    """A result; None for what none of our releases has written."""
     try:
-        values = parse_json(text, unique=True, finite=True)
+        values = parse_json(parameter["Value"], unique=True, finite=True)
         return ChecklistResult(
             checklist=checklist,
-            subject=name.split("/")[-2],
+            subject=parameter["Name"].split("/")[-2],
             at=parse_utc(values["at"]),
-            run=values["run"],
-            principal=values["principal"],
-            items=tuple(ChecklistItem(**item) for item in values["items"]),
+            run=_readable(values["run"]),
+            principal=_readable(values["principal"]),
+            items=tuple(_item(**item) for item in values["items"]),
+            overwritten=parameter.get("Version", 1) > 1,
         )
     except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError):
         return None
+
+
+def _item(name: str, state: State, says: str, by: str = "") -> ChecklistItem:
+    if state not in STATES:
+        raise ValueError(f"no state: {state}")
+    # A message may have been cut or may quote a log line: what does not show is left out.
+    return ChecklistItem(_readable(name), state, visible_text(says), _readable(by))
+
+
+def _readable(text: str) -> str:
+    """A text in which everything shows.
+
+    Raises:
+        ValueError: it has something else, and looks like another text.
+        TypeError: it is no text.
+    """
+    if not isinstance(text, str):
+        raise TypeError("no text")
+    if describe_unreadable(text):
+        raise ValueError("it has characters that do not show")
+    return text

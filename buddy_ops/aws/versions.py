@@ -32,8 +32,12 @@ LATEST = "$LATEST"
 TAKEN_OVER = (
     *("Role", "Handler", "Runtime", "Timeout", "MemorySize", "Layers", "VpcConfig", "DeadLetterConfig"),
     *("Architectures", "EphemeralStorage", "FileSystemConfigs", "KMSKeyArn", "LoggingConfig", "TracingConfig"),
+    *("SnapStart", "PackageType", "ImageConfigResponse"),
 )
 """What of a function's configuration, beside the environment, a version takes over from $LATEST."""
+
+VARIABLE = "variable "
+"""What the name of an environment variable begins with in a configuration."""
 
 TOGETHER = ("Role", "DeadLetterConfig")
 """What two versions must have in common for one alias to serve both. Source: AWS Lambda developer guide, aliases."""
@@ -57,7 +61,7 @@ class Version:
         reason: why AWS left it in this state, or did not update it.
         code_bytes: its package's size.
         log: where and how it writes its log.
-        settings: the values of ``TAKEN_OVER``, None for one that is not set.
+        settings: the values of ``TAKEN_OVER``, None for one that is not set. SnapStart's is its ApplyOn.
         environment: as Lambda shows it. The values may be secrets: they are never shown or journaled.
     """
 
@@ -84,7 +88,12 @@ class Version:
 
     def configuration_with(self, variables: Mapping[str, str]) -> dict[str, object]:
         """What of it a version takes over, by name, with these environment variables."""
-        return {**self.settings, **{f"variable {name}": value for name, value in variables.items()}}
+        return {**self.settings, **{f"{VARIABLE}{name}": value for name, value in variables.items()}}
+
+    @property
+    def configuration(self) -> dict[str, object]:
+        """What of it a version takes over, by name; without environment variables that Lambda does not show."""
+        return self.configuration_with(self.shown_variables or {})
 
     @property
     def shown_variables(self) -> dict[str, str] | None:
@@ -283,6 +292,8 @@ def _version(reply: "Reply") -> Version:
         timeout_s=reply["Timeout"],
         code_bytes=reply.get("CodeSize", 0),
         log=LogConfig.of(reply),
-        settings={name: reply.get(name) for name in TAKEN_OVER},
+        # Whether AWS has made the snapshot yet differs between $LATEST and its version.
+        settings={name: reply.get(name) for name in TAKEN_OVER}
+        | {"SnapStart": reply.get("SnapStart", {}).get("ApplyOn")},
         environment=reply.get("Environment", {}),
     )

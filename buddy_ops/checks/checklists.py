@@ -36,6 +36,7 @@ from buddy_ops.checks.findings import (
 from buddy_ops.core import project, rules, text
 from buddy_ops.core.checklist import ChecklistItem, ChecklistResult
 from buddy_ops.core.errors import InvalidInput, Refused
+from buddy_ops.core.people import clean_name, require_readable
 from buddy_ops.core.progress import Progress, no_progress
 from buddy_ops.deployment import rollout_plan, smoke_tests
 from buddy_ops.health import former_service
@@ -168,9 +169,10 @@ def _go_through(
     seen: ItemSeen,
 ) -> ChecklistResult:
     _require_known_items(checklist, checks, attested)
+    require_readable(tuple(attested.values()), "attested")
     items = []
     for finding in findings.run_checks(checks, context):
-        item = _item(finding, attested.get(finding.check, "").strip())
+        item = _item(finding, clean_name(attested.get(finding.check, "")))
         items.append(item)
         seen(item)
     target = context.target

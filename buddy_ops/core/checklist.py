@@ -1,10 +1,29 @@
 """A checklist's result: its items, who attested each, and which of them are open."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
-from typing import Literal
+from datetime import datetime, timedelta
+from typing import Literal, get_args
 
-from buddy_ops.core.text import date_and_time, escape_markdown, markdown_table
+from buddy_ops.core.text import date_and_time, escape_markdown, join_words, markdown_table
+
+State = Literal["yes", "no", "unknown", "pending"]
+STATES: tuple[State, ...] = get_args(State)
+
+ITEMS = {
+    "pre_deployment": (
+        *("smoke tests are ready", "code reviewed", "documentation updated", "rollback target healthy"),
+        *("alarms in place", "on-call notified", "deployment window open"),
+    ),
+    "post_deployment": (
+        *("smoke tests pass", "error rate normal", "latency within bounds", "business metrics healthy"),
+        "rollback window closed",
+    ),
+}
+"""The items of each checklist in every environment. The environment's own tests come before them."""
+
+TOLERANCE = timedelta(minutes=5)
+"""How far the clock of the machine that wrote a result may be ahead."""
 
 
 @dataclass(frozen=True)
@@ -12,7 +31,7 @@ class ChecklistItem:
     """One line of a checklist. ``by`` is who attested it; empty: a check found it, and ``says`` what."""
 
     name: str
-    state: Literal["yes", "no", "unknown", "pending"]
+    state: State
     says: str
     by: str = ""
 
@@ -33,6 +52,7 @@ class ChecklistResult:
         subject: what was checked: a build by the beginning of its hash, or a version as 'v42'.
         run: the run that wrote it.
         principal: the caller as AWS names it, where those who attested are claimed.
+        overwritten: whether its parameter was written more than once. Each result is written once.
     """
 
     checklist: str
@@ -41,6 +61,26 @@ class ChecklistResult:
     run: str
     principal: str
     items: tuple[ChecklistItem, ...]
+    overwritten: bool = False
+
+    def problems(self, expected: Sequence[str], now: datetime) -> tuple[str, ...]:
+        """Why this cannot be a result of the checklist, a phrase each; none: it can.
+
+        Args:
+            expected: the checklist's items by name; empty: they are not compared.
+        """
+        found = []
+        names = [item.name for item in self.items]
+        if self.at > now + TOLERANCE:
+            found.append(f"is dated {date_and_time(self.at)}, in the future")
+        if self.overwritten:
+            found.append("was overwritten after it was written")
+        if missing := [name for name in expected if name not in names]:
+            found.append(f"lacks {join_words(repr(name) for name in missing)}")
+        # Their names come from outside, and are not repeated.
+        if expected and (set(names) - set(expected) or len(names) > len(set(names))):
+            found.append("has items that the checklist does not have")
+        return tuple(found)
 
     @property
     def open(self) -> tuple[ChecklistItem, ...]:

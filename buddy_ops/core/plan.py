@@ -1,13 +1,14 @@
 """What will be done, before it is done: a frozen Plan with a hash, and who approved that hash.
 
-It has a plan's text, and what its hash covers. Never touches AWS; gates approve plans, actions run them.
+It has a plan's text, what its hash covers, and for how long a hash can be approved. Never touches AWS; gates approve
+plans, actions run them.
 """
 
 import hashlib
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass
-from datetime import datetime
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
 from itertools import zip_longest
 from typing import Any
 
@@ -15,6 +16,27 @@ from buddy_ops.core.errors import UNCHANGED, Refused
 from buddy_ops.core.text import escape_markdown, join_words, markdown_table
 
 HASH_LENGTH = 12
+PERIODS = 2
+"""How many periods a plan's hash is accepted in: the one it was made in, and the next."""
+
+LOOK_BACK = timedelta(days=60)
+"""How far back a hash is recognized: as expired, or as that of a rollout which is still in progress."""
+
+FINGERPRINT_LENGTH = 4
+"""Digits of a fingerprint: they show that a value changed, and are too few to find out a secret by trying."""
+
+PART_NAMES = {
+    "action": "the kind of change",
+    "from": "the version that serves",
+    "after": "the last deployment",
+    "code": "the code",
+    "strategy": "the strategy",
+    "glass": "the emergency override",
+    "policy": "setting rollout",
+    "rules": "setting policy",
+}
+"""The parts of ``covers`` as operators name them; others have their own name."""
+
 NOBODY = ("not required: nothing will be changed",)
 """Who approves a plan without a call: it is not asked for."""
 
@@ -23,9 +45,12 @@ NOBODY = ("not required: nothing will be changed",)
 class Plan:
     """One change to AWS, as it will be made.
 
-    ``covers`` is what the hash covers: environment, function, alias, from-version, the artifact's CodeSha256,
-    stages, bakes and policy, but no run id, time, RevisionId or version number that AWS has yet to give. So a person
-    or CI can approve a hash that was computed an hour ago, and the same intention always has the same hash.
+    ``covers`` is what the hash covers: environment, function, alias, from-version, the artifact's CodeSha256, the
+    configuration, stages, bakes and policy, but no run id, RevisionId or version number that AWS has yet to give. So
+    CI can approve a hash that was computed an hour ago.
+
+    A plan with ``made_at`` has another hash in each period of half of ``valid_hours``, as the codes of RFC 6238 have.
+    A hash is accepted in its own period and in the next: so it expires although nothing is stored anywhere.
 
     Attributes:
         title: one line.
@@ -36,6 +61,10 @@ class Plan:
         reasons: the reasons for this plan (rules, warnings), a sentence each.
         approvals: how many different people must approve it.
         demand_hash: whether an approval by parameters must name the hash.
+        made_at: when it was made; None: its hash does not expire.
+        valid_hours: for how long its hash can be approved, at most.
+        former: what the hash of this plan covered before the last deployment of this same change, and a sentence on
+            that deployment: an approval is for one use.
     """
 
     title: str
@@ -47,15 +76,69 @@ class Plan:
     covers: Mapping[str, Any]
     approvals: int = 1
     demand_hash: bool = False
+    made_at: datetime | None = None
+    valid_hours: float = 0.0
+    former: tuple[Mapping[str, Any], str] | None = None
 
     @property
     def hash(self) -> str:
-        """'p' and the first 12 hexadecimal digits of the SHA-256 of ``covers`` in canonical JSON.
+        """'p' and the first 12 hexadecimal digits of the SHA-256 of ``covers`` in canonical JSON, and of the period.
 
         The letter keeps YAML and papermill from taking a hash of digits for a number.
         """
-        canonical = json.dumps(dict(self.covers), sort_keys=True, separators=(",", ":"), ensure_ascii=True)
-        return "p" + hashlib.sha256(canonical.encode()).hexdigest()[:HASH_LENGTH]
+        return next(self._hashes(self.covers, 1))
+
+    def accepts(self, plan_hash: str) -> bool:
+        """Whether an approval of this hash is one of this plan. A rollout in progress is resumed at any age."""
+        periods = self._all_periods if self.under_way else PERIODS
+        return plan_hash in self._hashes(self.covers, periods)
+
+    def why_void(self, plan_hash: str) -> str:
+        """Why an approval of this hash is not one of this plan, a sentence; empty if it was another plan's."""
+        if plan_hash in self._hashes(self.covers, self._all_periods):
+            return (
+                f"The approval of plan {plan_hash} has expired: a plan ID is valid for {self.valid_hours:g} h at most."
+            )
+        if self.former is not None:
+            covers, use = self.former
+            if plan_hash in self._hashes(covers, self._all_periods):
+                return f"The approval of plan {plan_hash} was used: an approval is for one deployment. {use}"
+        return ""
+
+    def fingerprints(self) -> dict[str, str]:
+        """A few digits for each part of what the hash covers, by the part's name for operators."""
+        parts: dict[str, str] = {}
+        for key, value in self.covers.items():
+            name = PART_NAMES.get(key, key)
+            if not isinstance(value, Mapping):
+                parts[name] = _fingerprint(value)
+            elif key == "configuration":
+                parts |= {part: _fingerprint(inner) for part, inner in value.items()}
+            else:
+                parts |= {f"{name}.{part}": _fingerprint(inner) for part, inner in value.items()}
+        return parts
+
+    @property
+    def _period_s(self) -> float:
+        return self.valid_hours * 3600 / PERIODS
+
+    @property
+    def _all_periods(self) -> int:
+        if self.made_at is None:
+            return 1
+        return int(LOOK_BACK.total_seconds() // self._period_s)
+
+    def _hashes(self, covers: Mapping[str, Any], periods: int) -> Iterator[str]:
+        """The hash in this period, and in those before it."""
+        digest = hashlib.sha256(_canonical(covers).encode())
+        if self.made_at is None:
+            yield _identify(digest.hexdigest())
+            return
+        now = int(self.made_at.timestamp() // self._period_s)
+        for period in range(now, now - periods, -1):
+            dated = digest.copy()
+            dated.update(f"\n{self.valid_hours:g} h, period {period}".encode())
+            yield _identify(dated.hexdigest())
 
     @property
     def under_way(self) -> bool:
@@ -96,7 +179,8 @@ class Approval:
     """Who approved which plan, and when.
 
     ``by`` is claimed: names that a person typed or a parameter gave. ``principal`` is verified: the caller as AWS STS
-    names it. ``order`` is the first action on a rollout that is in progress: 'abort', or nothing.
+    names it. ``order`` is the first action on a rollout that is in progress: 'abort', or nothing. ``verified`` are the
+    different people whose part in it is verified.
     """
 
     plan_hash: str
@@ -104,6 +188,7 @@ class Approval:
     at: datetime
     principal: str
     order: str = ""
+    verified: tuple[str, ...] = field(default=(), compare=False)
 
     def must_cover(self, plan: Plan) -> None:
         """Refuse to go on unless this approves exactly ``plan``.
@@ -111,10 +196,11 @@ class Approval:
         Raises:
             Refused: ``approval-void``.
         """
-        if self.plan_hash != plan.hash:
+        if not plan.accepts(self.plan_hash):
             raise Refused(
                 "approval-void",
-                f"The approval is for plan {self.plan_hash}. This is plan {plan.hash}.",
+                plan.why_void(self.plan_hash)
+                or f"The approval is for plan {self.plan_hash}. This is plan {plan.hash}.",
                 next="Approve this plan, then run again.",
             )
 
@@ -124,3 +210,15 @@ class Approval:
 
     def _repr_markdown_(self) -> str:
         return escape_markdown(str(self)).replace(self.plan_hash, f"`{self.plan_hash}`", 1)
+
+
+def _canonical(value: object) -> str:
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True, default=dict)
+
+
+def _fingerprint(value: object) -> str:
+    return hashlib.sha256(_canonical(value).encode()).hexdigest()[:FINGERPRINT_LENGTH]
+
+
+def _identify(digest: str) -> str:
+    return "p" + digest[:HASH_LENGTH]

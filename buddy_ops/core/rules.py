@@ -9,10 +9,11 @@ from datetime import datetime, timedelta
 from fnmatch import fnmatchcase
 from zoneinfo import ZoneInfo
 
-from buddy_ops.core.checklist import ChecklistResult
+from buddy_ops.core.checklist import ITEMS, ChecklistResult
 from buddy_ops.core.errors import InvalidInput
+from buddy_ops.core.people import require_readable
 from buddy_ops.core.settings import DeploymentWindow, Settings
-from buddy_ops.core.text import date_and_time
+from buddy_ops.core.text import date_and_time, join_words
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,7 @@ def parse_break_glass(given: Mapping[str, str]) -> BreakGlass | None:
     """The parameter ``break_glass`` of a runbook; None where it is empty.
 
     Raises:
-        InvalidInput: ``break-glass-incomplete``: it needs a name and a reason.
+        InvalidInput: ``break-glass-incomplete``: it needs a name and a reason; ``invalid-name``.
     """
     if not given:
         return None
@@ -66,6 +67,7 @@ def parse_break_glass(given: Mapping[str, str]) -> BreakGlass | None:
             f"break_glass needs who and why, and nothing else; it has {', '.join(given)}.",
             next="For example: break_glass={who: Ada, why: 'reminders are not sent'}.",
         )
+    require_readable((who,), "break_glass")
     return BreakGlass(who, why)
 
 
@@ -95,7 +97,10 @@ def violations(environment: str, settings: Settings, facts: DeploymentFacts) -> 
                 f"{rules.hours_between:g} h between deployments (next: {date_and_time(until)})"
             )
     for checklist, hours in rules.records.items():
-        found += _record(checklist, hours, facts.records.get(checklist), facts.now)
+        expected = ITEMS[checklist]
+        if checklist == "pre_deployment":
+            expected = (*rules.testing, *expected)
+        found += _record(checklist, hours, facts.records.get(checklist), expected=expected, now=facts.now)
     return tuple(found)
 
 
@@ -125,9 +130,14 @@ def describe_rules(window: DeploymentWindow) -> str:
     return f"{', '.join(window.days)} from {window.start:%H:%M} to {window.end:%H:%M} ({window.zone})"
 
 
-def _record(checklist: str, hours: float, record: ChecklistResult | None, now: datetime) -> list[str]:
+def _record(
+    checklist: str, hours: float, record: ChecklistResult | None, *, expected: tuple[str, ...], now: datetime
+) -> list[str]:
     if record is None:
         return [f"no result of {checklist} for this deployment; run operations/{checklist}"]
     if now - record.at > timedelta(hours=hours):
         return [f"the result of {checklist} is from {date_and_time(record.at)} (valid for {hours:g} h)"]
+    # An item that is open refuses in any case, and says what to do.
+    if problems := record.problems(() if record.open else expected, now):
+        return [f"the result of {checklist} {join_words(problems)}; run operations/{checklist} again"]
     return [f"{checklist}: '{item.name}' is {item.state}" for item in record.open]

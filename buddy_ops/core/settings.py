@@ -174,6 +174,17 @@ class DeploymentRules(Model):
     records: dict[Checklist, Annotated[float, Field(gt=0)]] = Field(
         default={}, description="Checklists that must be passed, each with the hours that its result is valid."
     )
+    approval_hours: Annotated[float, Field(ge=1, le=24 * 7)] = Field(
+        default=4,
+        description="Longest time from an approval to the start of its deployment, in hours. A plan ID that was given "
+        "as approved_plan is valid for at least half of this time, and at most for all of it.",
+    )
+    verified_approvers: bool = Field(
+        default=False,
+        description="Whether a plan that several people must approve needs as many verified identities: the caller of "
+        "AWS, or, for callers in ci_principals, the person who started the job in GitHub and its reviewers. Names in "
+        "approved_by are claims.",
+    )
     fixed: tuple[Literal["stages_percent", "bake_minutes", "watch_minutes"], ...] = Field(
         default=(), description="Settings of rollout that no run may change by its parameters."
     )

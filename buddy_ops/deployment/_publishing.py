@@ -14,7 +14,8 @@ from buddy_ops.core.plan import Approval
 from buddy_ops.core.text import join_words
 from buddy_ops.deployment import _obstacles
 from buddy_ops.deployment.observation import Observation, Polls
-from buddy_ops.deployment.rollout_plan import RolloutPlan, merge_variables
+from buddy_ops.deployment.requested_change import different, merge_variables
+from buddy_ops.deployment.rollout_plan import RolloutPlan
 
 POLL = timedelta(seconds=2)
 LIMIT = timedelta(minutes=10)
@@ -90,8 +91,7 @@ def _require_as_planned(target: Target, plan: RolloutPlan, alias: Alias | None, 
     found = dict(version.settings)
     if plan.change.shows_variables:
         found = version.configuration_with(version.variables)
-    expected = plan.change.expected or found
-    changed = [name for name in sorted(expected.keys() | found.keys()) if expected.get(name) != found.get(name)]
+    changed = different(plan.change.expected, found)
     if version.sha256 != plan.change.sha256:
         changed.insert(0, "the code")
     if not changed:

@@ -79,6 +79,8 @@ def plan_cleanup(target: Target, keep: int | None = None) -> CleanupPlan:
         covers={"action": "prune", "environment": target.environment, "function": function, "doomed": list(to_delete)},
         approvals=target.settings.rollout.approvals,
         demand_hash=False,
+        made_at=target.clock.now(),
+        valid_hours=target.settings.policy.approval_hours,
         to_delete=to_delete,
         kept=kept,
     )

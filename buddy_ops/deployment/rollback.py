@@ -128,7 +128,8 @@ def plan_rollback(target: Target, version: str = "", watch: Progress | None = No
     # A version that a person names is taken, even one that is marked bad.
     alias = _try_on(target, partial(aliases.require_alias, target), watch)
     destination = version or _destination(target, alias)
-    warnings = check_destination(target, alias, destination)
+    recorded = not version and destination not in alias.serving
+    warnings = check_destination(target, alias, destination, recorded=recorded)
     lost = alias.rollout.new_version if alias.rollout and alias.failsafe_triggered else None
     served = (*alias.serving, lost)
     away_from = tuple(version for version in served if version and version != destination)
@@ -218,8 +219,11 @@ def drive_rollback(target: Target, result: RollbackResult) -> RollbackResult:
     return replace(result, at=target.clock.now(), pending="") if result.pending else result
 
 
-def check_destination(target: Target, alias: Alias, destination: str) -> list[str]:
+def check_destination(target: Target, alias: Alias, destination: str, *, recorded: bool = False) -> list[str]:
     """The warnings about a rollback to ``destination``, a sentence each; known obstacles refuse.
+
+    Args:
+        recorded: whether only the alias's record names it.
 
     AWS: lambda:GetFunctionConfiguration twice, reads only; dynamodb:GetItem for each table, unless both versions are
     compatible with the same schemas: then what serves shows that the tables fit.
@@ -246,6 +250,8 @@ def check_destination(target: Target, alias: Alias, destination: str) -> list[st
     old = found.primary
     if isinstance(old, BuddyError):
         return [*warnings, f"Warning: the settings of v{alias.primary} are unknown. {old.what}"]
+    if recorded and old.number.isdecimal():
+        warnings += _describe_record(alias, new, old)
     for name in versions.TOGETHER:
         if new.settings[name] != old.settings[name]:
             warnings.append(
@@ -344,6 +350,27 @@ def _destination(target: Target, alias: Alias) -> str:
         f"{target.resource} serves {alias}, and no earlier version is known to return to.{marked}",
         next=f"Name a version (parameter to_version){named}, or roll forward with strategies/canary.",
     )
+
+
+def _describe_record(alias: Alias, new: Version, old: Version) -> list[str]:
+    """A sentence where the versions do not bear out the record, which others may write. No metric is waited for.
+
+    Args:
+        new: the version that the record names as the one before.
+        old: the one that serves.
+    """
+    record = alias.rollout
+    if record is None:
+        return []
+    doubts = []
+    if int(new.number) > int(old.number):
+        doubts.append(f"v{new.number} was published after v{old.number}.")
+    if record.new_version == old.number and not old.description.startswith(f"run {record.run}"):
+        doubts.append(f"v{old.number} was not published by run {record.run}, which the record names.")
+    if not doubts:
+        return []
+    only = f"Warning: only the deployment record says that v{new.number} served before v{old.number}."
+    return [" ".join((only, *doubts, "Compare with the releases that you know."))]
 
 
 def version_before(alias: Alias) -> str:

@@ -16,7 +16,7 @@ from buddy_ops.core.journal import iso_utc
 from buddy_ops.core.outcome import Ending, Outcome
 from buddy_ops.core.plan import Approval
 from buddy_ops.core.text import MINUTE, exact_percent, parse_utc, time_of_day
-from buddy_ops.deployment import _publishing, smoke_tests
+from buddy_ops.deployment import _approval, _publishing, smoke_tests
 from buddy_ops.deployment._after_rollback import AfterRollback, is_stopped_by_interrupt, remove_mark
 from buddy_ops.deployment._traffic import (
     FailsafeLost,
@@ -121,6 +121,7 @@ def run_rollout(target: Target, plan: RolloutPlan, approval: Approval) -> Rollou
         AwsFailed: AWS refused or could not be reached; running again resumes.
     """
     approval.must_cover(plan)
+    _approval.require_recent(target, plan, approval)
     if plan.break_glass is not None:
         target.journal.append(
             "broke-glass", who=plan.break_glass.who, why=plan.break_glass.why, against=plan.violations
@@ -318,6 +319,7 @@ class _Run:
             # Another run began since the plan was made, or the version to compare with is another one.
             if record is not None or alias.primary != self.plan.stable:
                 raise AliasMoved(self.target, alias)
+            _approval.require_unused(self.target, self.plan, alias)
             return Preparing()
         if record is None:
             # Since the plan was made, the rollout that it resumes was closed or rolled back.
@@ -489,6 +491,7 @@ class _Run:
             stage=stage,
             since=iso_utc(now),
             probe=len(self.stages) > len(self.plan.stages),
+            follows=self.plan.follows,
         ).with_share(weight)
         if old is None:
             return replace(record, note=alias.description[:60])

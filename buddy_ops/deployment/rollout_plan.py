@@ -1,63 +1,25 @@
 """What a rollout would do, before it begins: its plan, and whether the environment's rules allow it. Never writes."""
 
+import hashlib
 import html
 from base64 import b64decode
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
-from buddy_ops.aws import aliases, checklist_store, freezes, versions
+from buddy_ops.aws import aliases, checklist_store, freezes
 from buddy_ops.aws.aliases import Alias, RolloutState
 from buddy_ops.aws.session import Target
-from buddy_ops.aws.versions import LATEST, TAKEN_OVER, Version
-from buddy_ops.core import project
+from buddy_ops.aws.versions import VARIABLE
 from buddy_ops.core import rules as rules_
 from buddy_ops.core.checklist import ChecklistResult
 from buddy_ops.core.errors import BuddyError, Refused
 from buddy_ops.core.plan import Plan
 from buddy_ops.core.rules import BreakGlass, DeploymentFacts
-from buddy_ops.core.text import count, exact_percent, join_words, parse_utc, time_of_day
+from buddy_ops.core.text import count, exact_percent, parse_utc, time_of_day
 from buddy_ops.deployment import _obstacles
 from buddy_ops.deployment._traffic import alias_scope, own_open_rollout, rollout_under_way
+from buddy_ops.deployment.requested_change import RequestedChange, request_change
 from buddy_ops.health import alarms
-from buddy_ops.migrations import schema
-
-
-@dataclass(frozen=True)
-class RequestedChange:
-    """What is deployed: a build, or the serving version with other environment variables.
-
-    Attributes:
-        sha256: the code's CodeSha256.
-        known: the version that already has this code and configuration, or empty.
-        base: the version whose environment ``variables`` change; empty: $LATEST's, with the code in ``archive``.
-        variables: environment variables that the new version sets, or removes (None).
-        archive: the zip's bytes; empty where only the configuration changes.
-        drift: how $LATEST differs from the version that serves, a sentence each.
-        doubts: what may keep it from working, a sentence each.
-        expected: the configuration that the new version is to have, by name; None where it is published already.
-        shows_variables: whether ``expected`` has the environment variables: a caller may not be allowed to read them.
-    """
-
-    sha256: str
-    known: str
-    base: str = ""
-    variables: Mapping[str, str | None] = field(default_factory=dict)
-    archive: bytes = field(default=b"", repr=False)
-    drift: tuple[str, ...] = ()
-    doubts: tuple[str, ...] = ()
-    expected: Mapping[str, object] | None = field(default=None, repr=False)
-    shows_variables: bool = True
-
-    @property
-    def name(self) -> str:
-        """The new version by its number, if it has one, and what is new in it."""
-        name = "a new version"
-        if self.known:
-            name = f"v{self.known}"
-        if not self.base:
-            return name
-        settings = ", ".join(f"{variable}={value}" for variable, value in self.variables.items())
-        return f"v{self.base} with {settings} as {name}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,6 +34,7 @@ class RolloutPlan(Plan):
         stable: the version that serves now; empty for a first deployment.
         stages: the new version's shares, fractions that rise to 1.0.
         resumes: the record of this same rollout, when it is in progress already.
+        follows: the ``mark`` of the deployment record that this rollout comes after; empty if there is none.
     """
 
     break_glass: BreakGlass | None
@@ -81,6 +44,7 @@ class RolloutPlan(Plan):
     stable: str
     stages: tuple[float, ...]
     resumes: RolloutState | None
+    follows: str = ""
 
     def _repr_markdown_(self) -> str:
         if not self.violations:
@@ -104,6 +68,8 @@ def plan_rollout(
     strategy: str = "canary",
     variables: Mapping[str, str | None] | None = None,
     break_glass: Mapping[str, str] | None = None,
+    *,
+    new_configuration: bool = False,
 ) -> RolloutPlan:
     """What deploying ``artifact``, or the serving code with other environment ``variables``, would do here.
 
@@ -113,6 +79,8 @@ def plan_rollout(
         strategy: 'all_at_once', 'blue_green' or 'canary'; the environment's rules must allow it.
         variables: a change of configuration: what to set, or to remove (None).
         break_glass: who overrides the environment's rules, and why; one person's approval suffices then.
+        new_configuration: whether ``artifact`` is published with $LATEST's configuration although a version has its
+            code with another one.
 
     AWS: lambda:GetAlias, GetFunctionConfiguration, ListVersionsByFunction, GetAccountSettings,
     GetPolicy, cloudwatch:GetMetricData, where there is no alias as ``former_service.read_former_service``,
@@ -131,7 +99,7 @@ def plan_rollout(
     first: tuple[str, ...] = ()
     if alias is None:
         first = tuple(_obstacles.require_first_deployment(target))
-    change = _requested_change(target, alias, artifact, variables)
+    change = request_change(target, alias, artifact, variables, new_configuration=new_configuration)
     resumes = own_open_rollout(target, alias, change.known)
     # A switch at once would skip the verdict of the split that is in progress.
     if resumes is not None and resumes.shifting and strategy != "canary":
@@ -149,7 +117,7 @@ def plan_rollout(
     approvals = target.settings.rollout.approvals
     if override is not None:
         approvals = min(1, approvals)  # in an emergency one person's approval suffices
-    return RolloutPlan(
+    plan = RolloutPlan(
         title=draft.title(),
         now=draft.now(),
         then=draft.then(),
@@ -158,7 +126,11 @@ def plan_rollout(
         reasons=(*_overrides(violated, override), *first, *draft.reasons(), *change.drift, *change.doubts),
         covers=draft.covers(override),
         approvals=approvals,
-        demand_hash=target.settings.rollout.demand_plan_hash,
+        # The names that approved this build before it was rolled back do not approve it again.
+        demand_hash=target.settings.rollout.demand_plan_hash or draft.rolled_back,
+        made_at=target.clock.now(),
+        valid_hours=target.settings.policy.approval_hours,
+        former=draft.former(override),
         break_glass=override,
         violations=violated,
         strategy=strategy,
@@ -166,7 +138,11 @@ def plan_rollout(
         stable=draft.stable,
         stages=draft.stages,
         resumes=resumes,
+        follows=draft.follows,
     )
+    # By these a later run can say what has changed since an approval.
+    target.journal.append("planned", plan=plan.hash, covers=plan.fingerprints())
+    return plan
 
 
 def check_rules(
@@ -218,11 +194,6 @@ def describe_build(sha256: str) -> str:
     return b64decode(sha256)[:8].hex()
 
 
-def merge_variables(environment: Mapping[str, str], variables: Mapping[str, str | None]) -> dict[str, str]:
-    """An environment with ``variables`` set in it, or removed (None)."""
-    return {name: value for name, value in {**environment, **variables}.items() if value is not None}
-
-
 def _checklist_results(
     target: Target, alias: Alias | None, sha256: str, *, resumes: bool
 ) -> dict[str, ChecklistResult | None]:
@@ -238,158 +209,6 @@ def _checklist_results(
         for checklist in target.settings.policy.records
         if checklist in subjects
     }
-
-
-# What is deployed
-
-
-def _requested_change(
-    target: Target, alias: Alias | None, artifact: str, variables: Mapping[str, str | None] | None
-) -> RequestedChange:
-    """What is deployed, once it is known that it can be."""
-    archive = project.read_artifact(artifact) if artifact or variables is None else b""
-    published = {version.number: version for version in versions.list_versions(target)}
-    latest = versions.read_version(target)
-    if variables is None:
-        change = _new_build(alias, archive, published, latest)
-    else:
-        if alias is None:
-            raise aliases.alias_missing(target)
-        change = _new_configuration(alias, variables, published)
-        if not change.known:
-            _require_same_code(target, change, latest, archive)
-        change = replace(change, archive=archive)
-    stable = published.get(alias.primary) if alias else None
-    new = published.get(change.known, latest)
-    if stable is not None and change.known != stable.number:
-        _obstacles.require_able_to_share(target, stable, new)
-    if change.known:
-        return change
-    doubts = list(_obstacles.require_ready(target, latest))
-    if archive and latest.sha256 != change.sha256:
-        doubts += _obstacles.require_fitting(target, archive, latest)
-    doubts += _hidden_variables(latest, stable, change)
-    start = published[change.base] if change.base else latest
-    expected: Mapping[str, object] = latest.settings
-    shows_variables = bool(change.variables) or start.shown_variables is not None
-    if shows_variables:
-        expected = latest.configuration_with(merge_variables(start.variables, change.variables))
-    change = replace(change, doubts=tuple(doubts), expected=expected, shows_variables=shows_variables)
-    if stable is None:
-        return change
-    return replace(change, drift=_drift(latest, stable, change))
-
-
-def _new_build(
-    alias: Alias | None, archive: bytes, published: Mapping[str, Version], latest: Version
-) -> RequestedChange:
-    """A build, with the range of schemas that it declares as a variable of its version."""
-    sha256 = versions.code_sha256(archive)
-    schema_range = schema.declared_schema(archive)
-    # Lambda publishes a build once; its code alone says which version it is.
-    candidates = [*_on_alias(alias), *sorted(published, key=int, reverse=True)]
-    known = next((number for number in candidates if _has_code(published, number, sha256)), "")
-    variables: dict[str, str | None] = {}
-    held = latest.shown_variables
-    if held is None and schema_range is not None and not known:
-        raise _schema_range_unwritable(latest)
-    if held is not None and schema_range != held.get(schema.VARIABLE):
-        variables[schema.VARIABLE] = schema_range
-    return RequestedChange(sha256, known, variables=variables, archive=archive)
-
-
-def _new_configuration(
-    alias: Alias, variables: Mapping[str, str | None], published: Mapping[str, Version]
-) -> RequestedChange:
-    """The serving code with other environment variables."""
-    # The same change again starts from where it started before, so that it is recognised and not added twice.
-    base = _base_version(alias, published, variables)
-    sha256 = published[base].sha256
-    environment = merge_variables(published[base].variables, variables)
-    # Lambda publishes nothing new where the last version is the same.
-    for number in (*_on_alias(alias), max(published, key=int)):
-        if _has_code(published, number, sha256) and environment == published[number].shown_variables:
-            return RequestedChange(sha256, number, base, variables)
-    return RequestedChange(sha256, "", base, variables)
-
-
-def _base_version(alias: Alias, published: Mapping[str, Version], variables: Mapping[str, str | None]) -> str:
-    """The version whose configuration a change starts from: the serving one, or where this same change came from."""
-    record = alias.rollout
-    if record is None or not {record.stable_version, record.new_version} <= set(published):
-        return alias.primary
-    before = published[record.stable_version].shown_variables
-    after = published[record.new_version].shown_variables
-    if before is None or after is None:
-        return alias.primary
-    return record.stable_version if after == merge_variables(before, variables) else alias.primary
-
-
-def _on_alias(alias: Alias | None) -> list[str]:
-    """The version that is being rolled out, and the one that serves."""
-    if alias is None:
-        return []
-    if alias.rollout is not None and alias.rollout.open:
-        return [alias.rollout.new_version, alias.primary]
-    return [alias.primary]
-
-
-def _has_code(published: Mapping[str, Version], number: str, sha256: str) -> bool:
-    return number in published and published[number].sha256 == sha256
-
-
-def _require_same_code(target: Target, change: RequestedChange, latest: Version, archive: bytes) -> None:
-    """$LATEST may hold a build that was rolled back: its code must not be deployed along with a flag."""
-    available = versions.code_sha256(archive) if archive else latest.sha256
-    if available != change.sha256:
-        raise Refused(
-            "code-differs",
-            f"v{change.base} serves, but $LATEST of {target.settings.function} (or the given artifact) has other code. "
-            "Only the configuration may change.",
-            next=f"Give the zip that v{change.base} was deployed from (parameter artifact).",
-        )
-
-
-def _drift(latest: Version, stable: Version, change: RequestedChange) -> tuple[str, ...]:
-    """What else the new version takes over from $LATEST that the serving one does not have: names, never values."""
-    fields = [name for name in TAKEN_OVER if latest.settings[name] != stable.settings[name]]
-    new = latest.shown_variables
-    old = stable.shown_variables
-    if not change.base and new is not None and old is not None:
-        fields += sorted(name for name in new.keys() | old.keys() if new.get(name) != old.get(name))
-    if not fields:
-        return ()
-    return (f"Warning: $LATEST differs from v{stable.number}, and the new version takes over: {', '.join(fields)}",)
-
-
-def _hidden_variables(latest: Version, stable: Version | None, change: RequestedChange) -> Iterator[str]:
-    """A sentence on environment variables that Lambda does not show, although a new build does not depend on them."""
-    if change.base:
-        return
-    hidden = [version for version in (latest, stable) if version is not None and version.shown_variables is None]
-    if not hidden:
-        return
-    names = join_words(versions.label(version.number) for version in hidden)
-    unknown = []
-    if stable is not None:
-        unknown.append(f"whether they differ from those of v{stable.number}")
-    if latest in hidden:
-        unknown += ["whether they declare a schema", "whether someone changes them before the build is published"]
-    yield (
-        f"Warning: Lambda does not show the environment variables of {names} ({hidden[0].hidden_because}: the caller "
-        f"lacks kms:Decrypt for the function's key). The new version takes over those of {LATEST} as they are. "
-        f"It is unknown {join_words(unknown)}."
-    )
-
-
-def _schema_range_unwritable(latest: Version) -> BuddyError:
-    """The error of a build whose schema range would replace variables that are not shown."""
-    return BuddyError(
-        "environment-unreadable",
-        f"The build declares {schema.FILE}, which becomes a variable of its version. Lambda does not show the "
-        f"environment variables of {latest.arn} ({latest.hidden_because}): writing one would lose the others.",
-        next="Let the caller decrypt with the function's KMS key (kms:Decrypt), or deploy as a caller who may.",
-    )
 
 
 # How the plan reads
@@ -418,6 +237,19 @@ class _Draft:
     def live(self) -> bool:
         """Whether the change is what serves already."""
         return self.resumes is None and self.alias is not None and self.alias.primary == self.change.known
+
+    @property
+    def rolled_back(self) -> bool:
+        """Whether this build was rolled back before, and is to be deployed again."""
+        record = self.alias.rollout if self.alias else None
+        return record is not None and self.resumes is None and self.change.known in record.rejected_versions
+
+    @property
+    def follows(self) -> str:
+        """The mark of the record before: once a deployment has ended, the approvals before it are void."""
+        if self.resumes is not None:
+            return self.resumes.follows
+        return mark_of(self.alias)
 
     @property
     def healthy(self) -> bool:
@@ -521,7 +353,7 @@ class _Draft:
         if self.strategy in settings.rollout.smoke_tested:
             tests = count(len(settings.smoke_tests), "smoke test")
             yield f"{tests} must pass before the new version receives traffic."
-        if self.alias and self.alias.rollout and self.change.known in self.alias.rollout.rejected_versions:
+        if self.rolled_back:
             yield f"Warning: this build was rolled back before (as v{self.change.known})."
         if self.stable and self.resumes is None and not self.live:
             yield from _obstacles.describe_failsafe_name(self.target)
@@ -547,10 +379,40 @@ class _Draft:
             "health": settings.health.model_dump(mode="json"),
             "from": self.stable,
             "code": self.change.sha256,
+            "configuration": _covered(self.change.expected),
         }
         if self.change.base:
             covers["variables"] = dict(self.change.variables)
+        if self.follows:
+            covers["after"] = self.follows
         return covers
+
+    def former(self, override: BreakGlass | None) -> tuple[Mapping[str, object], str] | None:
+        """What the approval covered before the deployment that ended last, and a sentence on that one."""
+        record = self.alias.rollout if self.alias else None
+        if record is None or self.resumes is not None:
+            return None
+        covers = self.covers(override)
+        del covers["after"]
+        if record.follows:
+            covers["after"] = record.follows
+        return covers, aliases.describe_record(record, self.target.clock.now())
+
+
+def mark_of(alias: Alias | None) -> str:
+    """The mark of the record on an alias; empty if it has none."""
+    if alias is None or alias.rollout is None:
+        return ""
+    return alias.rollout.mark
+
+
+def _covered(configuration: Mapping[str, object]) -> dict[str, object]:
+    """A configuration as a plan's hash covers it: of a variable's value, which may be a secret, only the SHA-256."""
+    covered = dict(configuration)
+    for name, value in configuration.items():
+        if name.startswith(VARIABLE):
+            covered[name] = hashlib.sha256(str(value).encode()).hexdigest()
+    return covered
 
 
 def _overrides(violated: tuple[str, ...], override: BreakGlass | None) -> Iterator[str]:

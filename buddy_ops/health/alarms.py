@@ -235,6 +235,8 @@ def plan_alarms(target: Target, test: str = "") -> AlarmPlan:
         covers=covers,
         approvals=target.settings.rollout.approvals,
         demand_hash=False,
+        made_at=target.clock.now(),
+        valid_hours=target.settings.policy.approval_hours,
         wanted=needed,
         tests=tests,
     )

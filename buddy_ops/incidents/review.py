@@ -324,7 +324,7 @@ def store_review_date(target: Target, due: datetime, version: str, by: Iterable[
     )
     try:
         checklist_store.write_result(target, result)
-    except AwsFailed as failure:
+    except (AwsFailed, Refused) as failure:
         return f"The review date {shown} was NOT STORED: {failure.what}"
     return f"Review due by {shown}. Open {REVIEW_RUNBOOK} before that."
 

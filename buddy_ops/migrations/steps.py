@@ -138,6 +138,9 @@ def plan_step(target: Target, name: str, step: str) -> MigrationPlan:
         },
         approvals=1 if back else rules.approvals,  # as for every rollback: one person suffices
         demand_hash=rules.demand_plan_hash and not back,
+        # The way back is not held up by an old approval.
+        made_at=None if back else target.clock.now(),
+        valid_hours=target.settings.policy.approval_hours,
         migration=migration,
         step=chosen,
         marker=marker,

@@ -4,16 +4,25 @@ Without a person and without parameters the answer is a refusal, at once. Nothin
 """
 
 import html
-from collections.abc import Sequence
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 from buddy_ops.aws import aliases
 from buddy_ops.aws.session import Target
+from buddy_ops.core import people as people_
+from buddy_ops.core import project
 from buddy_ops.core.errors import AwsFailed, BuddyError, Refused
+from buddy_ops.core.journal import read_journal
+from buddy_ops.core.people import describe_unreadable, distinct_names, verified_identities
 from buddy_ops.core.plan import NOBODY, Approval, Plan
 from buddy_ops.core.text import count, join_words
 from buddy_ops.notebook import _widgets
 from buddy_ops.notebook._widgets import ClickQueue, WidgetPanel
+
+JOURNALS = 50
+"""In how many of the newest runs' journals a plan is searched for."""
 
 ABORT = "abort"
 """What a person types or clicks to roll back a deployment in progress instead of resuming it."""
@@ -38,13 +47,16 @@ async def request_approval(
     AWS: sts:GetCallerIdentity, reads only; lambda:GetAlias where a person was asked.
 
     Raises:
-        Refused: ``approval-missing``, ``approval-refused`` or ``approval-void``; exit code 4.
+        Refused: ``approval-missing``, ``approval-refused``, ``approval-unverified`` or ``approval-void``; exit code 4.
+        InvalidInput: ``invalid-name``.
     """
-    named = _distinct(approved_by) if approved_plan else ()
+    if not _is_rollback(plan):
+        people_.require_readable(approved_by, "approved_by")
+    named = distinct_names(approved_by) if approved_plan else ()
     if target.dry_run or not _widgets.is_attended() or len(named) >= plan.approvals:
         return from_parameters(target, plan, approved_by, approved_plan)
     if plan.calls:
-        _require_this_plan(plan, approved_plan)
+        _require_this_plan(target, plan, approved_plan)
     if _widgets.load_ipywidgets() is None or not plan.calls:
         return in_terminal(target, plan, named)
     return await _with_widgets(target, plan, named)
@@ -55,13 +67,15 @@ def from_parameters(target: Target, plan: Plan, approved_by: Sequence[str] = (),
 
     AWS, Raises: as ``request_approval``.
     """
-    people = _distinct(approved_by)
+    people = distinct_names(approved_by)
+    if not _is_rollback(plan):
+        people_.require_readable(approved_by, "approved_by")
     if target.dry_run:
         return _record(target, plan, ("dry run",))
     # The given ID is that of a plan which has been carried out since; nothing is left to change.
-    if not plan.calls and approved_plan not in ("", plan.hash):
+    if not plan.calls and approved_plan and not plan.accepts(approved_plan):
         return _record(target, plan, NOBODY)
-    _require_this_plan(plan, approved_plan)
+    _require_this_plan(target, plan, approved_plan)
     if plan.demand_hash and not approved_plan:
         raise Refused(
             "approval-missing",
@@ -84,7 +98,7 @@ def in_terminal(target: Target, plan: Plan, agreed: Sequence[str] = ()) -> Appro
     """
     if not plan.calls:
         return _record(target, plan, NOBODY)
-    people = _distinct(agreed)
+    people = distinct_names(agreed)
     word = confirmation(target)
     choice = f'"{ABORT}" to roll back, ' if plan.under_way else ""
     while len(people) < plan.approvals:
@@ -97,10 +111,11 @@ def in_terminal(target: Target, plan: Plan, agreed: Sequence[str] = ()) -> Appro
         except EOFError:
             raise _missing(target, plan, people) from None
         if aborts:
-            return _record(target, plan, _distinct((name,)) or ("a person without a name",), order="abort")
-        with_name = _distinct((*people, name))
+            return _record(target, plan, distinct_names((name,)) or ("a person without a name",), order="abort")
+        problem = describe_unreadable(name)
+        with_name = people if problem else distinct_names((*people, name))
         if with_name == people:
-            print("Enter the name of a different approver.")
+            print(problem or "Enter the name of a different approver.")
         people = with_name
     _require_unmoved(target, plan)
     return _record(target, plan, people)
@@ -155,12 +170,14 @@ class _ApprovalForm:
             return None
         if click == "cancel":
             raise _refusal(self._target, self._plan, name)
-        with_name = _distinct((*self._people, name))
+        with_name = distinct_names((*self._people, name))
         problem = ""
         if click == "approve" and self._typed.value.strip() != self._word:
             problem = f'type "{self._word}" exactly.'
         elif not name:
             problem = "enter your name."
+        elif unreadable := describe_unreadable(name):
+            problem = unreadable
         elif click == "approve" and with_name == self._people:
             problem = f"{name} has approved already. Enter the name of a different approver."
         if problem:
@@ -203,16 +220,44 @@ def _as_html(plan: Plan) -> str:
     return f"<b>{html.escape(plan.title)}</b><table>{rows}</table>"
 
 
-def _require_this_plan(plan: Plan, approved_plan: str) -> None:
-    if approved_plan in ("", plan.hash):
+def _require_this_plan(target: Target, plan: Plan, approved_plan: str) -> None:
+    if not approved_plan or plan.accepts(approved_plan):
         return
+    what = plan.why_void(approved_plan)
+    if not what:
+        what = f"Plan {approved_plan} was approved, but the current plan is {plan.hash}. "
+        changed = _changed_since(target, plan, approved_plan)
+        if changed:
+            what += f"Since that plan was made, these have changed: {join_words(changed)}."
+        else:
+            what += "The artifact, the live version, its configuration, the rules or the stages have changed since."
     raise Refused(
         "approval-void",
-        f"Plan {approved_plan} was approved, but the current plan is {plan.hash}. The artifact, the live version, the "
-        "rules or the stages have changed since.",
+        what,
         now=plan.unapproved,
         next=f"Review this plan. To approve it, set approved_plan={plan.hash}.",
     )
+
+
+def _changed_since(target: Target, plan: Plan, approved_plan: str) -> list[str]:
+    """What differs from the plan that was approved, by name; empty if no journal here has that plan."""
+    now = plan.fingerprints()
+    for record in _recorded_plans(target, approved_plan):
+        before = record.get("covers")
+        if record.get("plan") == approved_plan and isinstance(before, dict):
+            return [name for name in sorted(now.keys() | before.keys()) if now.get(name) != before.get(name)]
+    return []
+
+
+def _recorded_plans(target: Target, approved_plan: str) -> Iterator[Mapping[str, Any]]:
+    """The plans in this run's journal, and in those of the newest runs in the project's folder."""
+    yield from (record for record in target.journal.records if record["kind"] == "planned")
+    with suppress(OSError):
+        journals = sorted((project.project_root() / "runs").glob("*/journal.jsonl"), reverse=True)
+        for path in journals[:JOURNALS]:
+            content = path.read_bytes()
+            if approved_plan.encode() in content:
+                yield from (record for record in read_journal(content) if record["kind"] == "planned")
 
 
 def _require_unmoved(target: Target, plan: Plan) -> None:
@@ -258,14 +303,26 @@ def _refusal(target: Target, plan: Plan, who: str) -> Refused:
     )
 
 
-def _distinct(names: Sequence[str]) -> tuple[str, ...]:
-    """Different people: a name written twice, or with other capitals, is one person."""
-    people: dict[str, str] = {}
-    for name in names:
-        stripped = str(name).strip()
-        if stripped:
-            people.setdefault(stripped.casefold(), stripped)
-    return tuple(people.values())
+def _is_rollback(plan: Plan) -> bool:
+    return plan.covers.get("action") == "rollback"
+
+
+def _require_verified(target: Target, plan: Plan, verified: Sequence[str]) -> None:
+    """Refuse an approval by fewer verified people than the plan needs. One person always suffices for one.
+
+    Raises:
+        Refused: ``approval-unverified``.
+    """
+    if len(verified) >= max(plan.approvals, 1) or plan.approvals <= 1:
+        return
+    raise Refused(
+        "approval-unverified",
+        f"{target.environment} requires {plan.approvals} approvers whose identity is verified (verified_approvers). "
+        f"Verified: {join_words(verified)}. Names in approved_by are not.",
+        now=plan.unapproved,
+        next="Start it with the workflow 'run a runbook' of GitHub, in an environment with required reviewers. "
+        "docs/rules.md says how the workflow names them; its role must be one of ci_principals.",
+    )
 
 
 def _record(target: Target, plan: Plan, people: tuple[str, ...], order: str = "") -> Approval:
@@ -273,11 +330,15 @@ def _record(target: Target, plan: Plan, people: tuple[str, ...], order: str = ""
         principal = target.principal
     except AwsFailed as failure:
         # A rollback does not wait for the caller's identity; a deployment does.
-        if plan.covers.get("action") != "rollback" and not order:
+        if not _is_rollback(plan) and not order:
             raise
         principal = f"unknown ({failure.code})"
-    approval = Approval(plan.hash, people, target.clock.now(), principal, order=order)
-    facts = {"plan": plan.hash, "by": people, "principal": principal, "title": plan.title}
+    verified = verified_identities(target.settings.policy.ci_principals, principal, os.environ)
+    if target.settings.policy.verified_approvers and plan.calls and not (target.dry_run or order):
+        _require_verified(target, plan, verified)
+    approval = Approval(plan.hash, people, target.clock.now(), principal, order=order, verified=verified)
+    facts: dict[str, object] = {"plan": plan.hash, "by": people, "principal": principal, "title": plan.title}
+    facts["verified"] = verified
     if order:
         facts["order"] = order
     target.journal.append("approved", **facts)

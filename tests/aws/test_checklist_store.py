@@ -1,11 +1,17 @@
 """A checklist's result in a parameter: its messages are whole, unless a parameter cannot hold them."""
 
+import json
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
+from typing import Any
+
+import pytest
 
 from buddy_ops.aws import checklist_store
-from buddy_ops.core.checklist import ChecklistItem, ChecklistResult
+from buddy_ops.checks import checklists
+from buddy_ops.core.checklist import ITEMS, ChecklistItem, ChecklistResult
+from buddy_ops.core.errors import Refused
 from tests.conftest import Situation
 from tests.resilience.harness import QUIET
 
@@ -47,3 +53,73 @@ def test_a_name_that_fills_a_parameter_ends(situation: Bring) -> None:
     """Where cutting every message is not enough, the encoding ends all the same."""
     huge = replace(RESULT.items[0], by="x" * 5000)
     assert '"says":"' in checklist_store._encode(replace(RESULT, items=(huge,)))
+
+
+# Records from outside
+
+
+def test_the_items_are_those_of_the_checklists() -> None:
+    """The rules know the items that the checklists have."""
+    assert tuple(check.name for check in checklists.BEFORE) == ITEMS["pre_deployment"]
+    assert tuple(check.name for check in checklists.AFTER) == ITEMS["post_deployment"]
+
+
+def test_a_record_of_this_name_by_another_writer_is_told(situation: Bring) -> None:
+    """Somebody was there first: the result is not said to be stored; under its next name it is."""
+    target = situation("good", **QUIET).connect(quiet=True)
+    name = f"/buddy/sandbox/records/post_deployment/v2/20261102T0300Z-{RESULT.run}"
+    target.client("ssm").put_parameter(Name=name, Value='{"items": []}', Type="String", Overwrite=False)
+    with pytest.raises(Refused, match="record-differs"):
+        checklist_store.write_result(target, RESULT)
+    later = replace(RESULT, at=datetime(2026, 11, 2, 3, 1, tzinfo=UTC))
+    checklist_store.write_result(target, later)
+    assert checklist_store.list_results(target, "post_deployment") == (later,)
+
+
+def test_an_overwritten_record_is_known(situation: Bring) -> None:
+    """Whoever may overwrite parameters leaves a trace: AWS counts the writes of each."""
+    here = situation("good", **QUIET)
+    target = here.connect(quiet=True)
+    name = checklist_store.write_result(target, RESULT)
+    forged = checklist_store._encode(replace(RESULT, items=(ChecklistItem("error rate normal", "yes", "fine"),)))
+    here.client("ssm").put_parameter(Name=name, Value=forged, Type="String", Overwrite=True)
+    read = checklist_store.newest_result(target, "post_deployment", "v2")
+    assert read is not None and read.overwritten
+    assert "was overwritten after it was written" in read.problems(ITEMS["post_deployment"], RESULT.at)
+
+
+def test_a_record_of_the_future_hides_no_other(situation: Bring) -> None:
+    """The one dated 2099 counts only if there is no other, and then the rules refuse it."""
+    target = situation("good", **QUIET).connect(quiet=True)
+    future = replace(RESULT, at=datetime(2099, 1, 1, tzinfo=UTC), run="zzzz")
+    checklist_store.write_result(target, future)
+    assert checklist_store.newest_result(target, "post_deployment", "v2") == future
+    now = replace(RESULT, at=target.clock.now().replace(microsecond=0))
+    checklist_store.write_result(target, now)
+    assert checklist_store.newest_result(target, "post_deployment", "v2") == now
+
+
+VALUES = json.loads(checklist_store._encode(RESULT))
+ITEM = VALUES["items"][1]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"run": "a\u001b[2Jb"}, {"run": 7}, {"principal": None}, {"principal": "ada\u202e"}, {"at": "soon"},
+        {"items": [{**ITEM, "state": "fine"}]}, {"items": [{**ITEM, "by": "Ada\u200b"}]}, {"items": [{**ITEM, "by": 3}]},
+        {"items": [{**ITEM, "name": "smoke\ntests pass"}]}, {"items": [{**ITEM, "more": 1}]}, {"items": "all"},
+    ],
+)  # fmt: skip
+def test_what_we_did_not_write_proves_nothing(situation: Bring, change: dict[str, Any]) -> None:
+    """Control and invisible characters, other types and states: such a record is none."""
+    parameter: Any = {"Name": "/buddy/sandbox/records/post_deployment/v2/x", "Value": json.dumps(VALUES | change)}
+    assert checklist_store._decode("post_deployment", parameter) is None
+    assert checklist_store._decode("post_deployment", {**parameter, "Value": json.dumps(VALUES)}) == RESULT
+
+
+def test_a_message_cannot_change_a_terminal() -> None:
+    """What a check says may quote a log line: escape codes are left out when it is read."""
+    values = VALUES | {"items": [{**ITEM, "says": "3 of 3\u001b[2J\u202e passed"}]}
+    read = checklist_store._decode("post_deployment", {"Name": "/r/v2/x", "Value": json.dumps(values)})
+    assert read is not None and read.items[0].says == "3 of 3[2J passed"

@@ -8,14 +8,20 @@ import pytest
 
 from buddy_ops.core import documents, project, settings
 from buddy_ops.core import rules as rules_
-from buddy_ops.core.checklist import ChecklistItem, ChecklistResult
+from buddy_ops.core.checklist import ITEMS, ChecklistItem, ChecklistResult
 from buddy_ops.core.errors import InvalidInput
 from buddy_ops.core.rules import BreakGlass, DeploymentFacts
 
 MONDAY = datetime(2026, 11, 23, 10, 0, tzinfo=UTC)
 PROD = settings.validate_settings(project.read_settings("prod")[0], "prod")
+NAMES = (*PROD.policy.testing, *ITEMS["pre_deployment"])
 PASSED = ChecklistResult(
-    "pre_deployment", "ab12", MONDAY - timedelta(hours=2), "7f3a", "arn", (ChecklistItem("tests", "yes", "ran"),)
+    "pre_deployment",
+    "ab12",
+    MONDAY - timedelta(hours=2),
+    "7f3a",
+    "arn",
+    tuple(ChecklistItem(name, "yes", "ran") for name in NAMES),
 )
 GOOD = DeploymentFacts("canary", MONDAY, ci="GitHub Actions", records={"pre_deployment": PASSED})
 
@@ -98,13 +104,31 @@ def test_a_version_that_stayed_is_left_in_peace_for_its_rollback_window() -> Non
     assert nowhere == ()  # where no such rule is, not even a clock that runs behind makes one
 
 
+def with_item(name: str, state: Any) -> ChecklistResult:
+    """The result with one item in this state."""
+    items = tuple(replace(item, state=state) if item.name == name else item for item in PASSED.items)
+    return replace(PASSED, items=items)
+
+
+def test_a_clock_that_is_a_little_ahead_forges_nothing() -> None:
+    """The machine that ran the checklist may be some minutes ahead."""
+    assert refused(records={"pre_deployment": replace(PASSED, at=MONDAY + timedelta(minutes=4))}) == ()
+
+
 @pytest.mark.parametrize(
     ("record", "told"),
     [
         (None, "no result of pre_deployment"),
         (replace(PASSED, at=MONDAY - timedelta(hours=24, seconds=1)), "valid for 24 h"),
-        (replace(PASSED, items=(ChecklistItem("alarms", "no", "none"),)), "'alarms' is no"),
-        (replace(PASSED, items=(ChecklistItem("alarms", "unknown", "denied"),)), "'alarms' is unknown"),
+        (with_item("alarms in place", "no"), "'alarms in place' is no"),
+        (with_item("alarms in place", "unknown"), "'alarms in place' is unknown"),
+        (replace(PASSED, items=PASSED.items[:1]), f"lacks '{NAMES[1]}'"),
+        (replace(PASSED, items=()), "lacks"),
+        (replace(PASSED, items=(*PASSED.items, ChecklistItem("**all good**", "yes", ""))), "does not have"),
+        (replace(PASSED, items=(*PASSED.items, PASSED.items[0])), "does not have"),
+        (replace(PASSED, at=MONDAY + timedelta(days=26_000)), "in the future"),
+        (replace(PASSED, at=MONDAY + timedelta(minutes=6)), "in the future"),
+        (replace(PASSED, overwritten=True), "was overwritten after it was written"),
     ],
 )
 def test_a_record_counts_fresh_and_whole(record: ChecklistResult | None, told: str) -> None:

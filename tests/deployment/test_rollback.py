@@ -1,5 +1,6 @@
 """The immediate rollback, in every state that an alias can be in: traffic first, and nothing can hold it up."""
 
+import json
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -735,3 +736,42 @@ def test_without_a_record_the_refusal_names_the_versions_that_exist(situation: B
         rollback.plan_rollback(here.connect(quiet=True))
     assert "(parameter to_version): v1 or v2, or roll forward" in refused.value.next
     assert rollback.plan_rollback(here.connect(quiet=True), "1").destination == "1"
+
+
+# A record that others wrote
+
+
+def test_a_forged_record_is_followed_with_a_doubt_only(situation: Bring) -> None:
+    """The record names another run, or a version that was published later: the plan doubts it; a true one it does not."""
+    here = situation("good", history_minutes=0, requests_per_minute=0)
+    mine = here.connect()
+    abandon(mine, rollout.plan_rollout(mine, here.build("good", "2.0.0")))
+    here.publish(here.build("good", "3.0.0"))
+    for run, named, doubt in (
+        (mine.run, "1", ""),
+        (mine.run, "3", "v3 was published after v2."),
+        ("beef", "1", "v2 was not published by run beef"),
+    ):
+        record = RolloutState(run, named, "2", stage="proved", since="2026-11-02T00:00:00Z")
+        here.client("lambda").update_alias(
+            FunctionName=here.function,
+            Name="live",
+            FunctionVersion="2",
+            Description=record.encode(),
+            RoutingConfig={"AdditionalVersionWeights": {}},
+        )
+        plan = rollback.plan_rollback(here.connect())
+        doubts = [each for each in plan.reasons if "only the deployment record says" in each]
+        assert plan.destination == named and bool(doubts) == bool(doubt) and doubt in "".join(doubts)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [{"run": "a\u001b[2J"}, {"run": "x" * 65}, {"from": "1 <b>"}, {"to": "2\u202e"}, {"stage": "**proved**"}, {"prev": "../1"},
+     {"bad": ["1|2"]}, {"by": "a b"}, {"after": "soon"}],
+)  # fmt: skip
+def test_a_record_with_foreign_text_is_none(values: dict[str, Any]) -> None:
+    """What the alias's Description holds reaches plans and terminals only as our runs write it."""
+    good = {"v": 1, "run": "7f3a", "from": "1", "to": "2", "stage": "proved", "since": "2026-11-02T00:00:00Z"}
+    assert decode_rollout_state(json.dumps(good)) is not None
+    assert decode_rollout_state(json.dumps(good | values)) is None

@@ -11,7 +11,7 @@ from buddy_ops.aws import checklist_store, session, versions
 from buddy_ops.aws.aliases import decode_rollout_state
 from buddy_ops.aws.session import Target
 from buddy_ops.core import project
-from buddy_ops.core.checklist import ChecklistItem, ChecklistResult
+from buddy_ops.core.checklist import ITEMS, ChecklistItem, ChecklistResult
 from buddy_ops.core.errors import Refused
 from buddy_ops.deployment import rollback, rollout, rollout_plan
 from buddy_ops.deployment.rollout import Outcome
@@ -46,9 +46,10 @@ def passed(mine: Target, artifact: str, state: Any = "yes") -> None:
     """The record of pre_deployment for a build."""
 
     subject = rollout_plan.describe_build(versions.code_sha256(project.read_artifact(artifact)))
-    item = ChecklistItem("tests pass", state, "CI ran them", "Ada")
+    first, *others = (*mine.settings.policy.testing, *ITEMS["pre_deployment"])
+    items = [ChecklistItem(first, state, "CI ran them", "Ada"), *(ChecklistItem(name, "yes", "") for name in others)]
     checklist_store.write_result(
-        mine, ChecklistResult("pre_deployment", subject, mine.clock.now(), mine.run, mine.principal, (item,))
+        mine, ChecklistResult("pre_deployment", subject, mine.clock.now(), mine.run, mine.principal, tuple(items))
     )
 
 
@@ -90,7 +91,7 @@ def test_an_open_item_refuses(situation: Bring, monkeypatch: pytest.MonkeyPatch)
     passed(strict(here), artifact, "unknown")
     with pytest.raises(Refused) as refusal:
         rollout.plan_rollout(strict(here), artifact)
-    assert "'tests pass' is unknown" in told(refusal)
+    assert f"'{strict(here).settings.policy.testing[0]}' is unknown" in told(refusal)
 
 
 def test_a_window_that_closes_while_the_build_is_published_refuses_before_traffic(situation: Bring) -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from buddy_ops.aws.session import Target
 from buddy_ops.core import settings
-from buddy_ops.core.errors import AwsFailed, Refused
+from buddy_ops.core.errors import AwsFailed, InvalidInput, Refused
 from buddy_ops.core.plan import NOBODY, Approval, Plan
 from buddy_ops.deployment import rollback, rollout
 from buddy_ops.notebook import approvals
@@ -229,3 +229,44 @@ def test_the_hash_covers_what_would_be_done(bring: Bring) -> None:
     lam.update_alias(FunctionName=here.function, Name="live", FunctionVersion="2")
     hashes["serving version"] = changed()
     assert len(set(hashes.values())) == len(hashes)
+
+
+# Who is proved
+
+
+@pytest.mark.parametrize("second", ["Ada\u200b", "Ａｄａ", "ada ", "A\u00adda", "Ada\u202e"])
+def test_one_person_is_not_two(bring: Bring, second: str) -> None:
+    """prod wants two different people: an invisible character or other letters make no second one."""
+    here = bring("prod")
+    mine, plan = planned(here)
+    with pytest.raises((Refused, InvalidInput), match=r"approval-missing|invalid-name"):
+        approve(mine, plan, ["Ada", second], plan.hash)
+    back = rollback.plan_rollback(mine, "1")
+    # A rollback is not held up by how a name is written.
+    assert approvals.from_parameters(mine, replace(back, calls=("x",)), ["Ada", second]).by == ("Ada",)
+
+
+def test_verified_identities_can_be_demanded(bring: Bring, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two names are claims; the person who started the job in GitHub and a reviewer are two proved people."""
+    here = bring("prod")
+    mine, _ = planned(here)
+    values = mine.settings.model_dump(mode="json")
+    values["policy"] |= {"verified_approvers": True}
+    strict = replace(mine, settings=settings.validate_settings(values, "test"))
+    plan = rollout.plan_rollout(strict, here.build("good"))
+    with pytest.raises(Refused, match="approval-unverified") as refused:
+        approve(strict, plan, ["Ada", "Grace"], plan.hash)
+    assert mine.principal in refused.value.what
+    monkeypatch.setenv("GITHUB_ACTOR", "ada")
+    monkeypatch.setenv("BUDDY_OPS_REVIEWERS", "grace")
+    with pytest.raises(Refused, match="approval-unverified"):
+        approve(strict, plan, ["Ada", "Grace"], plan.hash)
+    values["policy"] |= {"ci_principals": [mine.principal]}
+    strict = replace(mine, settings=settings.validate_settings(values, "test"))
+    plan = rollout.plan_rollout(strict, here.build("good"))
+    approval = approve(strict, plan, ["Ada", "Grace"], plan.hash)
+    assert approval.verified == ("ada (GitHub)", "grace (GitHub)")
+    assert strict.journal.records[-1]["verified"] == approval.verified
+    monkeypatch.setenv("BUDDY_OPS_REVIEWERS", "ADA")
+    with pytest.raises(Refused, match="approval-unverified"):
+        approve(strict, plan, ["Ada", "Grace"], plan.hash)

@@ -100,6 +100,7 @@ def test_a_name_and_the_word_approve(bring: Bring, page: Page) -> None:
         (("Type=Sandbox", "Your name=Ada", "Approve"), "type &quot;sandbox&quot; exactly"),
         (("Type=sandbox", "Approve"), "enter your name"),
         (("Type=sandbox", "Your name=  ", "Approve"), "enter your name"),
+        (("Type=sandbox", "Your name=Ada\u200b", "Approve"), "characters that do not show: U+200B"),
     ],
 )
 def test_half_an_answer_does_nothing(bring: Bring, page: Page, steps: tuple[str, ...], said: str) -> None:
@@ -231,6 +232,8 @@ def test_without_widgets_the_gate_asks_in_words(bring: Bring, page: Page, monkey
     monkeypatch.setattr(_widgets, "load_ipywidgets", lambda: None)
     word = "buddy-alexa-skill-prod"
     type_in(monkeypatch, word, "Ada", word, "ada", word, "Grace")
+    assert asyncio.run(approvals.request_approval(mine, plan)).by == ("Ada", "Grace")
+    type_in(monkeypatch, word, "Ada", word, "Ada\u200b", word, "Ａｄａ", word, "Grace")
     assert asyncio.run(approvals.request_approval(mine, plan)).by == ("Ada", "Grace")
     type_in(monkeypatch, "yes")
     with pytest.raises(Refused, match="approval-refused"):
