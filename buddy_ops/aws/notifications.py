@@ -50,6 +50,7 @@ def announce(target: Target, text: str) -> DeliveryReport:
         text: a sentence or two. Environment and run are added to it.
     """
     settings = target.settings.notify
+    text = target.redactor.redact(text)
     message = f"[{target.environment}] {text} (run {target.run})"
     channels: dict[str, Send] = {}
     if settings.slack_webhook:
@@ -71,8 +72,9 @@ def publish_status(
     page = target.settings.notify.status_page
     if page is None:
         return DeliveryReport((), ("Status page not updated: none is configured.",))
-    incident = {"name": name, "body": body, "status": status, "impact_override": impact}
-    return _send(target, {"status page": partial(_send_to_status_page, target, page, incident)}, name)
+    said = {"name": name, "body": body, "status": status, "impact_override": impact}
+    incident = {key: target.redactor.redact(value) for key, value in said.items()}
+    return _send(target, {"status page": partial(_send_to_status_page, target, page, incident)}, incident["name"])
 
 
 def read_secret(target: Target, where: str) -> str:

@@ -1,86 +1,93 @@
-"""Secrets kept out of all that is written: known values, in each form in which they turn up, and known patterns.
+"""Secrets kept out of all that is written: known values in each encoding, and tokens of known forms.
 
 Every process of a run (supervisor, engine, kernel) has a redactor of its own; what one learns the others read from a
-private file that the run deletes. Never keeps a value anywhere else, and never says which one it cut.
+private file, whose lines are encrypted with a key that only these processes have. No value is kept anywhere else, and
+nothing says which one was cut.
+
+A text is searched in parts, so that the cost grows with its length only. The parts of a text that grew are remembered.
 """
 
 import base64
-import binascii
-import html
+import hashlib
 import json
 import os
 import re
-import urllib.parse
-from collections.abc import Iterable, Mapping
+import secrets
+from collections import OrderedDict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
+from itertools import islice
 from pathlib import Path
 from typing import Any, TypeVar
 
+from buddy_ops.core import _pictures
+from buddy_ops.core._encoded_text import Decoded, decoded, unescaped
+from buddy_ops.core._known_values import KnownValues
+from buddy_ops.core._secret_rules import (
+    RUN,
+    SECRET_NAME,
+    find_by_words,
+    find_in_run,
+    is_harmless,
+    is_request_id,
+    is_setting,
+)
 from buddy_ops.core.documents import parse_json
 
 MARK = "[redacted]"
 SHORTEST = 8
-"""A shorter value is cut only where its name says that it is a secret: 'true' and 'INFO' are everywhere."""
+"""A shorter value is a secret only where its name says so: 'true' and 'INFO' are everywhere."""
 
 SHORTEST_NAMED = 4
-SECRET_NAME = re.compile(
-    r"secret|token|passw|pwd|passphrase|(api|access|private|encryption)_?key|_key$|signing|credential|webhook"
-    r"|auth(?!or)|dsn|bearer",
-    re.IGNORECASE,
-)
-HARMLESS = re.compile(r"[A-Za-z]+|[\d.,:-]+|(ssm:/|env:|arn:aws|/aws/)\S*")
-"""Values under innocent names that are no secrets: a word, a number, a place."""
+WORD = re.compile(r"[A-Za-z]+")
 
 FILE = "BUDDY_OPS_SECRETS"
-"""Names the private file, for the processes of a run."""
+"""Names the private file, for the processes of a run: its path, a space, and the key of its lines."""
 
-START = r"(?:(?<!\w)|(?<=\\[nrt])|(?<=\dm))"
-"""Where a word begins: also behind a line's end that is written as an escape, and behind a terminal's colour."""
+DEPTH = 4
+"""Encodings within each other that are searched: a URL in JSON in base64 in JSON."""
 
-PATTERNS = (
-    START + r"(?:AKIA|ASIA)[A-Z0-9]{16}(?![A-Z0-9])",
-    r"https?://hooks\.slack\.com/[^\s\"'<>\\]+",
-    r"https?://[^\s\"'<>\\]*webhook[^\s\"'<>\\]*",
-    START + r"xox[a-z]-[\w-]{8,}",
-    START + r"(?:gh[pousr]_|github_pat_|glpat-)[\w-]{16,}",
-    START + r"[rsp]k[-_](?:[a-z]+[-_])*[A-Za-z0-9]{16,}",
-    START + r"AIza[\w-]{30,}",
-    START + r"eyJ[\w-]{8,}\.[\w-]{8,}(?:\.[\w-]*)?",
-    r"-----BEGIN [A-Z ]*PRIVATE KEY-----[\s\S]+?(?:-----END [A-Z ]*PRIVATE KEY-----|\Z)",
-    r"(?i:(?:bearer|oauth|basic)\s+)(?P<a>(?=[^\s\"'<>]*\d)[\w.~+/=-]{12,})",
-    r"(?i:X-Amz-(?:Signature|Security-Token|Credential)=)(?P<b>[^\s&\"'<>\\]+)",
-    r"[a-z][a-z0-9+.-]{0,20}://[^\s/:@\"'<>]+:(?P<c>[^\s/@\"'<>]+)@",
-    r"(?i:(?:secret|token|passw(?:or)?d|passphrase|api[_-]?key|access[_-]?key|credential)[\w-]*\\*[\"']?\s*[:=]\s*"
-    r"\\*[\"']?)(?P<d>(?!ssm:|env:)(?=[^\s\"']*\d)[^\s\"'(),;<>&\\]{8,})",
-)
-"""What is a secret in any text. Where a pattern names a group, only that is cut."""
+PART = 64 * 1024
+"""Characters of a text that are searched at a time."""
+
+OVERLAP = 8 * 1024
+"""Characters before and after a part that are searched with it: a private key is shorter."""
+
+REMEMBERED = 2000
+"""Parts whose result is remembered."""
 
 T = TypeVar("T")
+Span = tuple[int, int]
 
 
 class Redactor:
     """Cuts secrets out of texts and of whatever is made of texts.
 
     Args:
-        patterns: more patterns, from parameters/.
-        file: the private file that the run's processes share; None: nothing is shared.
+        patterns: more patterns, from parameters/. Of a pattern with named groups the first is cut.
+        file: the private file that the run's processes share, as FILE has it; None: nothing is shared.
     """
 
     def __init__(self, patterns: Iterable[str] = (), file: str | None = None) -> None:
-        self._patterns = [re.compile(pattern) for pattern in (*PATTERNS, *patterns)]
+        self._patterns = [re.compile(pattern) for pattern in patterns]
         self._file: Path | None = None
+        self._key = b""
         self._read = 0
-        self._values: set[str] = set()
-        self._forms: list[str] = []
+        self._values: dict[str, str] = {}
         self._innocent: set[str] = set()
+        self._known: KnownValues | None = None
+        self._found: OrderedDict[bytes, tuple[Span, ...]] = OrderedDict()
         self.add_secrets_of(os.environ)
         if file:
             self.share_with_kernel(file)
 
     def share_with_kernel(self, file: str) -> None:
         """Share what is and will be learned with the run's other processes, through a private file."""
-        self._file = Path(file)
-        self._tell(self._values)
+        path, _, key = file.rpartition(" ")
+        self._file = Path(path)
+        self._key = key.encode()
+        self.add_secret(key)
+        self._tell(self._values.items())
 
     def never_redact(self, values: Any) -> None:
         """Texts that are no secrets wherever they come from: names in the environment's settings."""
@@ -93,19 +100,28 @@ class Redactor:
             strict: only those whose name says secret; otherwise also any that is neither a word nor a number.
         """
         for name, value in values.items():
-            text, named = str(value), SECRET_NAME.search(name) is not None
-            if named or (not strict and len(text) >= SHORTEST and not HARMLESS.fullmatch(text)):
-                self.add_secret(text, SHORTEST_NAMED if named and not strict else SHORTEST)
+            text = str(value)
+            if is_setting(name, text) or _is_place(text):
+                continue
+            if SECRET_NAME.search(name):
+                self.add_secret(text, SHORTEST if strict else SHORTEST_NAMED, name=name)
+            elif not strict and len(text) >= SHORTEST and not (WORD.fullmatch(text) or is_harmless(text)):
+                self.add_secret(text, name=name)
 
-    def add_secret(self, value: str, shortest: int = SHORTEST) -> None:
-        """Learn one value, and let the run's other processes know it."""
-        if len(value) >= shortest and not value.isspace() and self._take(value):
-            self._tell([value])
+    def add_secret(self, value: str, shortest: int = SHORTEST, *, name: str = "") -> None:
+        """Learn one value, and let the run's other processes know it.
 
-    def _tell(self, values: Iterable[str]) -> None:
+        Args:
+            name: what it was found under; a number or a word is cut behind it.
+        """
+        if len(value) >= shortest and not value.isspace() and self._take(value, name):
+            self._tell([(value, name)])
+
+    def _tell(self, values: Iterable[tuple[str, str]]) -> None:
         if self._file is not None:
-            with suppress(OSError), open(self._file, "a", encoding="utf-8", opener=_private) as file:
-                file.write("".join(json.dumps(value) + "\n" for value in values))
+            lines = b"".join(_encrypted(json.dumps(pair), self._key) + b"\n" for pair in values)
+            with suppress(OSError), open(self._file, "ab", opener=_private) as file:
+                file.write(lines)
 
     def reload_shared(self) -> bool:
         """Read what the run's other processes have learned; whether there was anything new."""
@@ -115,7 +131,8 @@ class Redactor:
                     file.seek(self._read)
                     whole = file.read().rpartition(b"\n")[0]
                 self._read += len(whole) + 1 if whole else 0
-                return bool([line for line in whole.splitlines() if self._take(parse_json(line))])
+                pairs = [parse_json(_decrypted(line, self._key)) for line in whole.splitlines()]
+                return bool([value for value, name in pairs if self._take(value, name)])
         return False
 
     def redact(self, value: T) -> T:
@@ -124,74 +141,183 @@ class Redactor:
         if isinstance(value, str):
             found = self._clean(value)
         elif isinstance(value, dict):
-            found = type(value)((self.redact(key), self._clean_field(key, each)) for key, each in value.items())
+            found = type(value)((self.redact(key), self._clean_field(key, item)) for key, item in value.items())
+        elif isinstance(value, list) and len(value) > 1 and all(isinstance(item, str) for item in value):
+            found = self._clean_lines(value)
         elif isinstance(value, list):
-            found = [self.redact(each) for each in value]
+            found = [self.redact(item) for item in value]
         elif isinstance(value, tuple):
-            found = tuple(self.redact(each) for each in value)
+            found = tuple(self.redact(item) for item in value)
         return found  # type: ignore[no-any-return]
 
     def _clean_field(self, name: Any, value: Any) -> Any:
         if not isinstance(name, str) or not isinstance(value, str):
             return self.redact(value)
         if name.startswith("image/") and "svg" not in name:
-            return "" if self._in_picture(value) else value
-        named = SECRET_NAME.search(name) and len(value) >= SHORTEST and not HARMLESS.fullmatch(value)
-        return MARK if named else self._clean(value)
+            return _pictures.clean(value, self.is_clean)
+        if SECRET_NAME.search(name) and len(value) >= SHORTEST and not _is_plain(name, value):
+            return MARK
+        return self._clean(value)
 
-    def _in_picture(self, encoded: str) -> bool:
-        """Whether a value stands in a picture's bytes; its base64 is no text to search for patterns."""
-        try:
-            content = base64.b64decode(encoded)
-        except (binascii.Error, ValueError):
-            return True  # no picture at all
-        return any(value.encode() in content for value in self._values)
+    def redact_page(self, page: str) -> str:
+        """A page in HTML without secrets. The pictures in it were searched before, and stay as they are."""
+        parts = _pictures.IN_PAGE.split(page)
+        return "".join(part if number % 2 else self._clean(part) for number, part in enumerate(parts))
+
+    def is_clean(self, text: str) -> bool:
+        """Whether there is no secret in a text."""
+        return not self._spans(text)
 
     def _clean(self, text: str) -> str:
-        for form in self._forms:
-            if form in text:
-                text = text.replace(form, MARK)
-        for pattern in self._patterns:
-            text = pattern.sub(_cut, text)
-        return text
+        return _without(text, self._spans(text))
 
-    def _take(self, value: str) -> bool:
+    def _clean_lines(self, lines: list[str]) -> list[str]:
+        """The texts of a list, which may be the lines of one: a notebook's output, a traceback."""
+        joint = "" if all(line.endswith("\n") for line in lines[:-1]) else "\n"
+        spans = self._spans(joint.join(lines))
+        if not spans:
+            return list(lines)
+        found = []
+        begin = 0
+        first = 0
+        for line in lines:
+            end = begin + len(line)
+            inside = []
+            for start, stop in islice(spans, first, None):
+                if start >= end:
+                    break
+                if stop > begin:
+                    inside.append((max(start, begin) - begin, min(stop, end) - begin))
+                if stop <= end:
+                    first += 1
+            found.append(_without(line, inside))
+            begin = end + len(joint)
+        return found
+
+    def _spans(self, text: str) -> list[Span]:
+        """Where secrets are in a text, in order, none within another."""
+        found: list[Span] = []
+        begin = 0
+        while begin < len(text):
+            end = _end_of_part(text, begin)
+            first = max(0, begin - OVERLAP)
+            found += [(first + start, first + stop) for start, stop in self._spans_of(text[first : end + OVERLAP])]
+            begin = end
+        return _united(found)
+
+    def _spans_of(self, part: str) -> tuple[Span, ...]:
+        if len(part) < SHORTEST_NAMED:
+            return ()
+        key = hashlib.blake2b(part.encode("utf-8", "surrogatepass"), digest_size=16).digest()
+        if key not in self._found:
+            self._found[key] = tuple(self._search(part, DEPTH))
+            if len(self._found) > REMEMBERED:
+                self._found.popitem(last=False)
+        return self._found[key]
+
+    def _search(self, text: str, depth: int) -> Iterator[Span]:
+        """Where secrets are in a part of a text: as they are, and in whatever is encoded in it."""
+        if self._known is None:
+            self._known = KnownValues(self._values.items())
+        yield from self._known.find(text)
+        yield from find_by_words(text)
+        for pattern in self._patterns:
+            group = next(iter(pattern.groupindex), 0)
+            yield from (match.span(group) for match in pattern.finditer(text) if match.end() > match.start())
+        for run in RUN.finditer(text):
+            if is_request_id(text, *run.span()):
+                continue
+            yield from find_in_run(text, *run.span())
+            if depth:
+                yield from self._search_inner(decoded(text, *run.span()), depth)
+        if depth:
+            yield from self._search_inner(unescaped(text), depth)
+
+    def _search_inner(self, texts: Iterable[Decoded], depth: int) -> Iterator[Span]:
+        for inner in texts:
+            for begin, end in self._search(inner.text, depth - 1):
+                yield inner.source(begin, end)
+
+    def _take(self, value: str, name: str = "") -> bool:
         if value in self._values or value in self._innocent:
             return False
-        self._values.add(value)
-        self._forms = sorted({form for each in self._values for form in _forms(each)}, key=len, reverse=True)
+        self._values[value] = name
+        self._known = None
+        self._found.clear()
         return True
 
 
-def _cut(match: re.Match[str]) -> str:
-    groups = match.re.groupindex
-    if not groups:
-        return MARK
-    start, end = (each - match.start() for each in match.span(next(iter(groups))))
-    return match[0][:start] + MARK + match[0][end:]
+def new_file(folder: str) -> str:
+    """The name of a private file in a folder, with a new key, for FILE and for ``Redactor``."""
+    return f"{folder}/secrets {secrets.token_hex(16)}"
 
 
-def _forms(value: str) -> set[str]:
-    """How a value turns up: as it is, quoted in JSON, Python, HTML and addresses, in base64, and line by line."""
-    found = {value, value.strip(), json.dumps(value)[1:-1], json.dumps(value, ensure_ascii=False)[1:-1]}
-    found |= {repr(value)[1:-1], html.escape(value), html.escape(value, quote=False)}
-    found |= {urllib.parse.quote(value), urllib.parse.quote(value, safe=""), urllib.parse.quote_plus(value)}
-    # In base64 a text reads in one of three ways, by where it begins; its ends depend on its neighbours.
-    for offset, first in ((0, 0), (1, 2), (2, 3)):
-        encoded = base64.b64encode(b"\0" * offset + value.encode("utf-8", "surrogatepass")).decode()
-        inner = encoded[first : len(encoded) - 4]
-        found |= {inner} if len(inner) >= SHORTEST else set()
-    found |= {line.strip() for line in value.splitlines() if len(line.strip()) >= SHORTEST}
-    return {form for form in found if form}
+def _end_of_part(text: str, begin: int) -> int:
+    """Where a part ends: behind a line, where there is one, and at the same place when more follows."""
+    end = begin + PART
+    if end >= len(text):
+        return len(text)
+    line = text.rfind("\n", begin + PART // 2, end)
+    return line + 1 if line > 0 else end
+
+
+def _without(text: str, spans: Sequence[Span]) -> str:
+    if not spans:
+        return text
+    pieces = []
+    place = 0
+    for begin, end in spans:
+        pieces += [text[place:begin], MARK]
+        place = end
+    return "".join((*pieces, text[place:]))
+
+
+def _united(spans: list[Span]) -> list[Span]:
+    found: list[Span] = []
+    for begin, end in sorted(set(spans)):
+        if end <= begin:
+            continue
+        if found and begin < found[-1][1]:
+            found[-1] = (found[-1][0], max(end, found[-1][1]))
+        else:
+            found.append((begin, end))
+    return found
+
+
+def _is_place(value: str) -> bool:
+    """Whether a value is a path or says where a secret is kept. A number may be a secret."""
+    return is_harmless(value) and not any(map(str.isdigit, value[:1]))
+
+
+def _is_plain(name: str, value: str) -> bool:
+    """Whether a field is no secret though its name has the word in it."""
+    return WORD.fullmatch(value) is not None or is_harmless(value) or is_setting(name, value)
 
 
 def _texts(value: Any) -> Iterable[str]:
     if isinstance(value, str):
         yield value
     elif isinstance(value, Mapping | list | tuple):
-        for each in value.values() if isinstance(value, Mapping) else value:
-            yield from _texts(each)
+        for item in value.values() if isinstance(value, Mapping) else value:
+            yield from _texts(item)
 
 
 def _private(path: str, flags: int) -> int:
     return os.open(path, flags, 0o600)
+
+
+def _encrypted(line: str, key: bytes) -> bytes:
+    """A line that says nothing without the key: a killed run leaves its file behind."""
+    nonce = secrets.token_bytes(16)
+    return base64.b64encode(nonce + _mixed(line.encode("utf-8", "surrogatepass"), key + nonce))
+
+
+def _decrypted(line: bytes, key: bytes) -> str:
+    content = base64.b64decode(line)
+    return _mixed(content[16:], key + content[:16]).decode("utf-8", "surrogatepass")
+
+
+def _mixed(content: bytes, key: bytes) -> bytes:
+    """The content, each bit turned or not by SHAKE-256 of the key: applied twice, it is the content again."""
+    stream = hashlib.shake_256(key).digest(len(content))
+    return bytes(first ^ second for first, second in zip(content, stream, strict=True))

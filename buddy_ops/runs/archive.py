@@ -179,7 +179,9 @@ def build_manifest(folder: Path, redactor: Redactor, **known: Any) -> dict[str, 
     facts = redactor.redact(facts | known)
     notebook = _notebook_in(folder / NOTEBOOK)
     if notebook is not None:
-        (folder / REPORT).write_text(pages.report_page(notebook, facts), encoding="utf-8")
+        # Sanitizing may join what comments and unknown tags kept apart.
+        page = redactor.redact_page(pages.report_page(notebook, facts))
+        (folder / REPORT).write_text(page, encoding="utf-8")
     return facts | {"files": {name: digest((folder / name).read_bytes()) for name in FILES if (folder / name).exists()}}
 
 

@@ -93,7 +93,7 @@ def _alone(nb: Any) -> Iterator[Redactor]:
 
     given = nb.metadata.get("papermill", {}).get("parameters", {})
     with tempfile.TemporaryDirectory(prefix="buddy-ops-") as folder:
-        os.environ[redaction.FILE] = f"{folder}/secrets"
+        os.environ[redaction.FILE] = redaction.new_file(folder)
         redactor = Redactor(file=os.environ[redaction.FILE])
         try:
             here = session.connect(

@@ -201,7 +201,7 @@ class _Client(PapermillNotebookClient):  # type: ignore[misc]
         return out
 
     def log_output_message(self, output: Any) -> None:
-        super().log_output_message(self.nb_man._redactor.clean(output))
+        super().log_output_message(self.nb_man._redactor.redact(output))
 
 
 def private_kernel_manager() -> Any:

@@ -92,7 +92,8 @@ def run_notebook(
             quiet=True,
             dry_run=values.get("dry_run", False),
         )
-        here.redactor.share_with_kernel(f"{private}/secrets")
+        shared = redaction.new_file(private)
+        here.redactor.share_with_kernel(shared)
         here.redactor.add_secrets_of({name: value for name, value in given.items() if isinstance(value, str)})
         folder = _free(folder or here.folder, here.run)
         # Locked until the notebook has ended: `runs index` archives an unlocked run as an unfinished one.
@@ -107,7 +108,7 @@ def run_notebook(
         }
         progress(f"{source.stem} on {here.environment}, run {here.run}")
         looking = _BackgroundLookup(here)
-        ended = worker.execute(_job(source, folder, given, about, here, private, cell_timeout_s), progress)
+        ended = worker.execute(_job(source, folder, given, about, here, shared, cell_timeout_s), progress)
         held.close()
         progress("archiving")
         return _archive(here, source, folder, about, ended, looking)
@@ -172,7 +173,7 @@ def _job(
     given: Mapping[str, Any],
     about: Mapping[str, Any],
     here: Target,
-    private: str,
+    shared: str,
     cell_timeout_s: float | None,
 ) -> dict[str, Any]:
     """The job that the worker executes."""
@@ -188,7 +189,7 @@ def _job(
         "environment": {
             "BUDDY_OPS_RUN_FOLDER": str(folder),
             "BUDDY_OPS_RUN": here.run,
-            redaction.FILE: f"{private}/secrets",
+            redaction.FILE: shared,
         },
     }
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from buddy_ops.core.redaction import MARK, Redactor
+from buddy_ops.core.redaction import MARK, Redactor, new_file
 
 SECRET = 'S3cr&t "pass\\word" <1/2+3>'
 LIKE_SECRETS = (
@@ -97,11 +97,11 @@ def test_a_functions_environment_is_learned_with_sense() -> None:
             "TABLE": "buddy-reminders-7",
             "SINCE": "2026-11-22",
             "DATABASE": "x7-Kq.9zzP",
-            "API_TOKEN": "short",
+            "API_TOKEN": "k4tz3",
         },
         strict=False,
     )
-    text = "true INFO production buddy-reminders-7 2026-11-22 x7-Kq.9zzP short"
+    text = "true INFO production buddy-reminders-7 2026-11-22 x7-Kq.9zzP k4tz3"
     assert redactor.redact(text) == f"true INFO production buddy-reminders-7 2026-11-22 {MARK} {MARK}"
 
 
@@ -123,9 +123,10 @@ def test_everything_made_of_texts_is_cleaned() -> None:
 def test_what_one_process_learns_the_others_cut(tmp_path: Path) -> None:
     """Through the private file, which nobody else may read; what was learned before it was shared too."""
     file = tmp_path / "secrets"
-    kernel, engine = Redactor(), Redactor(file=str(file))
+    shared = new_file(str(tmp_path))
+    kernel, engine = Redactor(), Redactor(file=shared)
     kernel.add_secret("first-value-1")
-    kernel.share_with_kernel(str(file))
+    kernel.share_with_kernel(shared)
     kernel.add_secret("second\nvalue-2")
     assert engine.reload_shared() and not engine.reload_shared()
     assert engine.redact("first-value-1 second\nvalue-2") == f"{MARK} {MARK}"
