@@ -74,7 +74,7 @@ ESCAPE = re.compile(
     r"(?<=%)(?P<percent>[0-9A-Fa-f]{2}(?:%[0-9A-Fa-f]{2}){0,63})"
     r"|(?<=&)(?P<entity>(?:\#[0-9]{1,7}|\#[xX][0-9A-Fa-f]{1,6}|[A-Za-z][A-Za-z0-9]{1,8});)"
     r"|(?<=\\)\\{0,64}(?:u(?P<u>[0-9A-Fa-f]{4})|u\{(?P<brace>[0-9A-Fa-f]{1,6})\}|U(?P<U>[0-9A-Fa-f]{8})"
-    r"|x(?P<x>[0-9A-Fa-f]{2})|(?P<octal>[0-7]{3})|(?P<letter>[nrtbfav0])|(?P<line>\r?\n)|(?P<sign>[^\w\s\\]))"
+    r"|x(?P<x>[0-9A-Fa-f]{2})|(?P<octal>[0-7]{3})|(?P<letter>[nrtbfav0])|(?P<line>\r?\n)|(?P<sign>[^\w\s\\&%]))"
     r")"
 )
 LETTERS = {"n": "\n", "r": "\r", "t": "\t", "b": "", "f": "\n", "a": "", "v": "\n", "0": "\0"}
@@ -116,7 +116,7 @@ def _character(number: int) -> str:
 def unescaped_forms(text: str) -> Iterator[str]:
     """What unescaping makes of a text that has no escapes of its own, once and again."""
     for _ in range(4):
-        plain = ESCAPE.sub(_plain, MARKUP.sub("", BLOCK.sub("\n", text)))
+        plain = ESCAPE.sub(_plain, MARKUP.sub("", BLOCK.sub(" ", text)))
         if plain == text or len(plain) < 8:
             return
         yield plain
@@ -167,7 +167,7 @@ class _Unescaped:
             self._begins.append(begin)
             place = end
         self._joined = "".join(self._lines)
-        self._blocks = BLOCK.sub("\n", self._joined)
+        self._blocks = BLOCK.sub(" ", self._joined)
         self._bare = MARKUP.sub("", self._blocks)
         self.text = ESCAPE.sub(_plain, self._bare)
         self.differs = self.text != self._joined
@@ -177,7 +177,7 @@ class _Unescaped:
         return (
             _Places(ESCAPE, self._bare, _plain),
             _Places(MARKUP, self._blocks, lambda _: ""),
-            _Places(BLOCK, self._joined, lambda _: "\n"),
+            _Places(BLOCK, self._joined, lambda _: " "),
         )
 
     @cached_property

@@ -25,8 +25,8 @@ SECRET_NAME = re.compile(
 """The name of a parameter, variable or field that holds a secret."""
 
 SETTING_NAME = re.compile(
-    r"(?:^|[-_ ]|(?<=[a-z]))(?:ttl|timeout|max|min|length|size|count|limit|number|age|expir[a-z]*|valid[a-z]*|lifetime"
-    r"|interval|rotation|period|days?|hours?|minutes?|seconds?|ms|s|enabled|disabled|required|type|kind|method|mode"
+    r"(?:^|[-_ ])(?:ttl|timeout|max|min|length|size|count|limit|number|age|expir[a-z]*|valid[a-z]*|lifetime"
+    r"|interval|rotation|period|days?|hours?|minutes?|seconds?|enabled|disabled|required|type|kind|method|mode"
     r"|provider|version|region|name|names|path|paths|file|files|dir|folder|bucket|table|url|uri|endpoint|host|port"
     r"|id|ids|arn|status|state|scope|scopes|algorithm|alg|format|policy|issuer|audience|prefix|pattern|at|since|until)"
     r"(?:[-_](?:s|ms|seconds|minutes|hours|days|at|in))?$",
@@ -277,7 +277,9 @@ def is_setting(name: str, value: str) -> bool:
         return False
     address = re.fullmatch(r"(?:https?|wss?)://[^\s@?#]+", value) is not None and "hook" not in name.lower()
     return (
-        address or is_harmless(value) or re.fullmatch(r"[A-Za-z][\w .:-]{0,23}|[\w.-]+\.[a-z]{2,}", value) is not None
+        address
+        or is_harmless(value)
+        or re.fullmatch(r"[A-Za-z][A-Za-z .:_-]{0,23}[0-9]?|[\w.-]+\.[a-z]{2,}", value) is not None
     )
 
 

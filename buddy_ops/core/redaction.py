@@ -101,9 +101,11 @@ class Redactor:
         """
         for name, value in values.items():
             text = str(value)
-            if is_setting(name, text) or _is_place(text):
+            if _is_place(text):
                 continue
             if SECRET_NAME.search(name):
+                if is_setting(name, text):
+                    continue
                 self.add_secret(text, SHORTEST if strict else SHORTEST_NAMED, name=name)
             elif not strict and len(text) >= SHORTEST and not (WORD.fullmatch(text) or is_harmless(text)):
                 self.add_secret(text, name=name)

@@ -3,7 +3,12 @@
 import base64
 import html
 import json
+import os
+import signal
+import subprocess
+import sys
 import urllib.parse
+import zlib
 from pathlib import Path
 
 import pytest
@@ -131,3 +136,104 @@ def test_what_one_process_learns_the_others_cut(tmp_path: Path) -> None:
     assert engine.reload_shared() and not engine.reload_shared()
     assert engine.redact("first-value-1 second\nvalue-2") == f"{MARK} {MARK}"
     assert file.stat().st_mode & 0o077 == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "text"),
+    [
+        ("TOKEN_TTL", "3600", "13600 requests, TOKEN_TTL=3600, 3600 s"),
+        ("TOKEN_TTL_S", "86400000", "86400000 ms are a day: '86400000'"),
+        ("PWD", "/home/ada/buddy-skill", "/home/ada/buddy-skill/runs/2026-11-22T0312Z-canary-prod-7f3a"),
+        ("SECRET_PATH", "/run/secrets/buddy", "read /run/secrets/buddy"),
+        ("AUTH_TYPE", "oauth2", "oauth2 is used"),
+        ("TOKEN_URL", "https://login.example.com/oauth2/token", "POST https://login.example.com/oauth2/token"),
+        ("API_KEY_NAME", "production", "in production 12 of 4,711 requests failed"),
+        ("PASSWORD", "swordfish", "a swordfish is a fish"),
+        ("PIN_SECRET", "482913", "1,482,913 requests, 482913 ms, 4829130"),
+    ],
+)
+def test_figures_words_and_paths_stay(name: str, value: str, text: str) -> None:
+    """Though they are values of names with 'token', 'secret' or 'pwd' in them."""
+    redactor = Redactor()
+    redactor.add_secrets_of({name: value})
+    redactor.add_secrets_of({name: value}, strict=False)
+    assert redactor.redact(text) == text
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "text", "cleaned"),
+    [
+        ("DB_PASSWORD", "swordfish", "{'DB_PASSWORD': 'swordfish'}", f"{{'DB_PASSWORD': '{MARK}'}}"),
+        ("DB_PASSWORD", "swordfish", "DB_PASSWORD=swordfish", f"DB_PASSWORD={MARK}"),
+        ("DB_PASSWORD", "swordfish", "\nswordfish\n", f"\n{MARK}\n"),
+        ("PIN_SECRET", "482913", "PIN_SECRET: 482913, 1482913", f"PIN_SECRET: {MARK}, 1482913"),
+        ("SHORT_TOKEN", "k4tz3", "with k4tz3, not k4tz35", f"with {MARK}, not k4tz35"),
+    ],
+)
+def test_a_short_or_plain_value_is_cut_where_it_stands_alone(name: str, value: str, text: str, cleaned: str) -> None:
+    """In quotes, behind its name, or on a line of its own."""
+    redactor = Redactor()
+    redactor.add_secrets_of({name: value}, strict=False)
+    assert redactor.redact(text) == cleaned
+
+
+def test_nothing_in_our_own_texts_is_cut() -> None:
+    """Runbooks, documents and sources have figures, paths and hashes, and no secret."""
+    redactor = Redactor()
+    root = Path(__file__).parents[2]
+    places = ("buddy_ops", "docs", "notebooks", "sandbox/src", "parameters")
+    paths = [path for place in places for path in (root / place).rglob("*") if path.suffix in {".py", ".md", ".ipynb"}]
+    texts = {path: path.read_bytes().decode("utf-8", "ignore") for path in paths}
+    assert len(texts) > 100
+    assert [path for path, text in texts.items() if redactor.redact(text) != text] == []
+
+
+def test_a_pictures_text_is_taken_out_and_the_picture_stays() -> None:
+    """Compressed or not; a picture without a secret stays as it is, character for character."""
+    redactor = Redactor()
+    redactor.add_secret("hunter2hunter2")
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return len(data).to_bytes(4, "big") + kind + data + zlib.crc32(kind + data).to_bytes(4, "big")
+
+    head = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", bytes(13)) + chunk(b"tEXt", b"Software\0Matplotlib")
+    end = chunk(b"IDAT", bytes(range(200))) + chunk(b"IEND", b"")
+    packed = chunk(b"zTXt", b"Comment\0\0" + zlib.compress(b"by hunter2hunter2"))
+    plain = base64.b64encode(head + end).decode()
+    for text in (packed, chunk(b"tEXt", b"Comment\0hunter2hunter2"), chunk(b"iTXt", b"C\0\0\0\0\0ghp_" + b"a1" * 18)):
+        dirty = base64.b64encode(head + text + end).decode()
+        assert redactor.redact({"image/png": dirty}) == {"image/png": plain}
+    assert redactor.redact({"image/png": plain}) == {"image/png": plain}
+
+
+def test_the_lines_of_a_notebook_are_one_text() -> None:
+    """A key of several lines, as a saved notebook has it: a list of lines. The list keeps its length."""
+    key = ["-----BEGIN RSA PRIVATE KEY-----\n", "MIIEvQIBADANBgkqhkiG9w0BAQEF\n", "-----END RSA PRIVATE KEY-----\n"]
+    cleaned = Redactor().redact(["before\n", *key, "done"])
+    assert len(cleaned) == 5 and "MIIE" not in "".join(cleaned) and cleaned[0] == "before\n" and "done" in cleaned[-1]
+
+
+def test_a_kill_leaves_no_secret_in_the_private_file(tmp_path: Path) -> None:
+    """SIGKILL runs no clean-up. What is left cannot be read without the key, which was in memory only."""
+    program = (
+        "import os, signal, sys\nfrom buddy_ops.core.redaction import Redactor, new_file\n"
+        "redactor = Redactor(file=new_file(sys.argv[1]))\nredactor.add_secret('hunter2hunter2')\n"
+        "os.kill(os.getpid(), signal.SIGKILL)"
+    )
+    environment = {**os.environ, "SOME_TOKEN": "env-t0ken-aa11", "TMPDIR": str(tmp_path)}
+    done = subprocess.run([sys.executable, "-c", program, tmp_path], env=environment, timeout=60, check=False)
+    left = {path.name: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    assert done.returncode == -signal.SIGKILL and list(left) == ["secrets"] and len(left["secrets"]) > 50
+    for secret in (b"hunter2hunter2", b"env-t0ken-aa11"):
+        assert secret not in left["secrets"] and base64.b64encode(secret)[:-4] not in left["secrets"]
+
+
+def test_a_text_that_grew_is_searched_where_it_is_new(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The output of a cell is saved each second: what was searched before is not searched again."""
+    redactor = Redactor()
+    searched: list[int] = []
+    monkeypatch.setattr(redactor, "_search", lambda text, depth: searched.append(len(text)) or iter(()))
+    text = "".join(f"line {number}: 0.5 % of 1,204 requests failed\n" for number in range(40_000))
+    for length in range(0, len(text), 50_000):
+        redactor.redact(text[:length])
+    assert sum(searched) < 8 * len(text)
