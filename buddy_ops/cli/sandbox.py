@@ -210,13 +210,20 @@ def write_build(name: str) -> Path:
 
 
 def lab_command(root: Path, port: int, browser: bool) -> list[str]:
-    """The command that starts JupyterLab: on loopback only, and with its token."""
+    """The command that starts JupyterLab: on loopback only, with its token, and for its own pages only.
+
+    What is given here comes before the user's own Jupyter configuration, which may be meant for another server.
+    """
     return [
         sys.executable,
         "-m",
         "jupyterlab",
         f"--ServerApp.root_dir={root}",
         "--ServerApp.ip=127.0.0.1",
+        "--ServerApp.allow_remote_access=False",
+        "--ServerApp.allow_origin=",
+        "--ServerApp.allow_origin_pat=",
+        "--ServerApp.disable_check_xsrf=False",
         f"--ServerApp.port={port}",
         "--LabApp.default_url=/lab/tree/notebooks/start_here.ipynb",
         f"--ServerApp.open_browser={browser}",

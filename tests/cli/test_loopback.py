@@ -1,6 +1,8 @@
 """What we start listens to this machine only, and JupyterLab asks for its token."""
 
+import json
 import socket
+import stat
 import subprocess
 import time
 import urllib.error
@@ -35,18 +37,44 @@ def test_the_sandbox_listens_on_loopback_only(sandbox_url: str) -> None:
 
 
 def test_jupyterlab_is_started_on_loopback_with_its_token() -> None:
-    """The command names the loopback address, and nothing in it touches token, password or origin."""
+    """The command names the loopback address, allows no other origin, and nothing in it touches token or password."""
     command = sandbox.lab_command(Path("/project"), 8888, browser=True)
-    assert "--ServerApp.ip=127.0.0.1" in command
-    assert not any(word in each.lower() for each in command for word in ("token", "password", "origin", "xsrf"))
+    assert {"--ServerApp.ip=127.0.0.1", "--ServerApp.allow_origin=", "--ServerApp.allow_origin_pat="} <= set(command)
+    assert not any(word in part.lower() for part in command for word in ("token", "password"))
 
 
-def test_a_stranger_without_the_token_gets_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The server that this command starts refuses its files and kernels to whoever has no token."""
+def status_of(url: str, **headers: str) -> int:
+    """The status of a GET."""
+    return get(url, headers)[0]
+
+
+def sharing_of(url: str, **headers: str) -> str | None:
+    """The origin whose pages may read the answer to a GET."""
+    return get(url, headers)[1]
+
+
+def get(url: str, headers: dict[str, str]) -> tuple[int, str | None]:
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    try:
+        with opener.open(urllib.request.Request(url, headers=headers), timeout=10) as reply:
+            return int(reply.status), reply.headers["Access-Control-Allow-Origin"]
+    except urllib.error.HTTPError as error:
+        return error.code, error.headers["Access-Control-Allow-Origin"]
+
+
+def test_a_stranger_gets_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Files and kernels are refused without the token, and with it to pages of other sites and under other names.
+
+    That holds where the user's own configuration is open to all, and no other user can read the token.
+    """
     pytest.importorskip("jupyterlab")
-    for name in ("JUPYTER_TOKEN", "JUPYTER_CONFIG_DIR"):
-        monkeypatch.delenv(name, raising=False)
+    monkeypatch.delenv("JUPYTER_TOKEN", raising=False)
+    for name in ("config", "runtime"):
+        monkeypatch.setenv(f"JUPYTER_{name.upper()}_DIR", str(tmp_path / name))
     monkeypatch.setenv("HOME", str(tmp_path))
+    anyone = {"allow_origin": "*", "allow_remote_access": True, "ip": "0.0.0.0", "disable_check_xsrf": True}
+    (tmp_path / "config").mkdir()
+    (tmp_path / "config" / "jupyter_server_config.json").write_text(json.dumps({"ServerApp": anyone}))
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -56,10 +84,17 @@ def test_a_stranger_without_the_token_gets_nothing(tmp_path: Path, monkeypatch: 
             while server.poll() is None and not answers("127.0.0.1", port):
                 time.sleep(0.05)
             for path in ("api/contents", "api/kernels"):
-                with pytest.raises(urllib.error.HTTPError) as refused:
-                    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-                    opener.open(f"http://127.0.0.1:{port}/{path}", timeout=10)
-                assert refused.value.code == 403
+                assert status_of(f"http://127.0.0.1:{port}/{path}") == 403
             assert not answers(ELSEWHERE, port)
+            # Written soon after the port is open.
+            while not (files := list((tmp_path / "runtime").glob("jpserver-*.json"))):
+                time.sleep(0.05)
+            assert stat.S_IMODE(files[0].stat().st_mode) == 0o600
+            allowed = {"Authorization": f"token {json.loads(files[0].read_text())['token']}"}
+            kernels = f"http://127.0.0.1:{port}/api/kernels"
+            assert status_of(kernels, **allowed) == 200
+            assert status_of(kernels, **allowed, Host="evil.example") == 403
+            # A page that has no token, only the cookie of the person at the browser.
+            assert sharing_of(kernels, Origin="http://evil.example") is None
         finally:
             server.kill()
