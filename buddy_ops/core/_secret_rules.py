@@ -4,7 +4,6 @@ One pass finds the literals that the rules begin with; only there a rule is trie
 the cost grows with the length of the text and nothing else.
 """
 
-import json
 import math
 import re
 from collections import Counter
@@ -13,6 +12,8 @@ from dataclasses import dataclass
 from functools import cache, cached_property
 from itertools import pairwise
 from pathlib import Path
+
+from buddy_ops.core.documents import parse_json
 
 FILE = Path(__file__).with_name("secret_rules.json")
 Span = tuple[int, int]
@@ -69,7 +70,7 @@ def _rules() -> tuple[dict[str, list[Rule]], dict[str, list[Rule]]]:
     """The rules by the literal that a token begins with, and by the literal that is somewhere in it."""
     starts: dict[str, list[Rule]] = {}
     within: dict[str, list[Rule]] = {}
-    for given in json.loads(FILE.read_text(encoding="utf-8"))["rules"]:
+    for given in parse_json(FILE.read_bytes(), unique=True)["rules"]:
         mixed = given.get("mixed", False)
         for start in given.get("starts", ()):
             starts.setdefault(start, []).append(Rule(given["id"], given["rest"], anywhere=False, mixed=mixed))
