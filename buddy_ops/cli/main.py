@@ -17,6 +17,7 @@ import typer
 from buddy_ops.aws.permissions import Role
 from buddy_ops.core.errors import BuddyError, InvalidInput
 from buddy_ops.core.extras import RUN_PACKAGES, run_extra_missing
+from buddy_ops.core.text import escape_terminal
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -46,12 +47,27 @@ class _LazyConsole:
         # "[redacted]" and "buddy-ops[run]" are texts, not styles.
         return Console(stderr=self._stderr, soft_wrap=True, markup=False)
 
+    def print(self, *values: object, **options: object) -> None:
+        """Print; texts came from outside in part, so that no terminal and no CI log obeys them."""
+        shown = [escape_terminal(value) if isinstance(value, str) else value for value in values]
+        self._console.print(*shown, **options)  # type: ignore[arg-type]
+
+    def print_json(self, *, data: object) -> None:
+        """Print as JSON. Characters that a terminal obeys are escaped as JSON has it."""
+        self.print(json.dumps(data, indent=2, ensure_ascii=False))
+
     def __getattr__(self, name: str) -> object:
         return getattr(self._console, name)
 
 
 out = cast("Console", _LazyConsole())
 err = cast("Console", _LazyConsole(stderr=True))
+
+
+def say(value: object) -> None:
+    """Print on stdout without rich: importing it would delay a rollback."""
+    typer.echo(escape_terminal(str(value)))
+
 
 P = ParamSpec("P")
 Environment = Annotated[str, typer.Option("--environment", "-e", help="Environment (dev, staging, prod, sandbox).")]
@@ -130,7 +146,13 @@ def run(
             **parse_parameters(parameter or [], declared),
         }
         with err.status("starting") as status:
-            tell = status.update if err.is_terminal else err.print
+
+            def tell(line: str) -> None:
+                if err.is_terminal:
+                    status.update(escape_terminal(line))
+                else:
+                    err.print(line)
+
             done = supervisor.run_notebook(
                 notebook, given, progress=tell, archive_to=archive, cell_timeout_s=cell_timeout
             )
@@ -162,23 +184,23 @@ def rollback(
     from buddy_ops.notebook import approvals
 
     target = session.connect(environment, "rollback", dry_run=dry_run)
-    plan = rollback.plan_rollback(target, to_version, typer.echo)
+    plan = rollback.plan_rollback(target, to_version, say)
     # Not through rich: importing it would delay the rollback.
-    typer.echo(plan)
+    say(plan)
     if yes or dry_run:
         approval = approvals.from_parameters(target, plan, approved_by or ())
     else:
         approval = approvals.in_terminal(target, plan)
-    done = rollback.run_rollback(target, plan, approval, typer.echo)
-    typer.echo(done)
+    done = rollback.run_rollback(target, plan, approval, say)
+    say(done)
     if done.pending:
         done = rollback.drive_rollback(target, done)
-        typer.echo(done)
+        say(done)
     if target.settings.notify.topic_arn or target.settings.notify.slack_webhook:
         # Imported after the traffic has moved, and only where there is a channel.
         from buddy_ops.deployment import announcements
 
-        typer.echo(announcements.announce_rollback(target, plan, done))
+        say(announcements.announce_rollback(target, plan, done))
 
 
 @app.command()
@@ -226,7 +248,7 @@ def status(environment: Environment = "sandbox") -> None:
     from buddy_ops.checks import status as status_
 
     report = status_.read_status(session.connect(environment, "status", quiet=True))
-    typer.echo(report)
+    say(report)
     raise typer.Exit(report.exit_code)
 
 

@@ -4,6 +4,8 @@ Every function here is pure: nothing reads a clock or a setting.
 """
 
 import html
+import os
+import re
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 from math import isfinite
@@ -104,13 +106,40 @@ def escape_html(text: str) -> str:
     return html.escape(text)
 
 
+NOT_FOR_TERMINALS = re.compile(
+    r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u00ad\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb]|\r(?!\n)"
+)
+"""Characters that a terminal obeys instead of showing: control characters, and those that turn or hide text."""
+
+GITHUB_COMMAND = re.compile(r"^(\s*):(?=:)|#(?=#\[)", re.MULTILINE)
+"""What GitHub reads as a command in a step's log: '::name::' where a line begins, '##[name]' anywhere."""
+
+
+def escape_terminal(text: str, *, github: bool | None = None) -> str:
+    """A text that a terminal shows and does not obey: '\\x1b' for an escape character. Lines and tabs stay.
+
+    Args:
+        github: also show GitHub's workflow commands as texts; None: where the process runs in GitHub Actions.
+    """
+    shown = NOT_FOR_TERMINALS.sub(_visible, text)
+    if github or (github is None and os.environ.get("GITHUB_ACTIONS") == "true"):
+        shown = GITHUB_COMMAND.sub(lambda match: match[0][:-1] + f"\\u{ord(match[0][-1]):04x}", shown)
+    return shown
+
+
+def _visible(match: re.Match[str]) -> str:
+    number = ord(match[0])
+    return f"\\x{number:02x}" if number < 0x20 else f"\\u{number:04x}"
+
+
 def escape_markdown(text: str, *, keep_code: bool = True) -> str:
     """A text as one line of Markdown that breaks neither a table's cell nor the page.
 
     Args:
         keep_code: leave `code` in backticks; False for what came from a log.
     """
-    line = " ".join(text.split()).replace("&", "&amp;").replace("<", "&lt;").replace("|", "\\|")
+    line = NOT_FOR_TERMINALS.sub(_visible, " ".join(text.split()))
+    line = line.replace("&", "&amp;").replace("<", "&lt;").replace("|", "\\|")
     return line if keep_code else line.replace("`", "'")
 
 

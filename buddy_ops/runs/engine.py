@@ -20,6 +20,7 @@ from buddy_ops.core import redaction
 from buddy_ops.core.documents import OWN_JSON_BYTES, parse_json
 from buddy_ops.core.errors import BuddyError
 from buddy_ops.core.redaction import Redactor
+from buddy_ops.core.text import escape_terminal
 from buddy_ops.runs._failures import Failure, failure_in
 from buddy_ops.runs._interrupts import INTERRUPTED, InterruptHandler, handle_signals
 
@@ -79,7 +80,7 @@ def check_notebook(nb: Any) -> None:
         return
     declared = parameters.parse_declarations(source)
     for warning in parameters.describe_numbers(declared, given):
-        print(warning, file=sys.stderr)
+        print(escape_terminal(str(warning)), file=sys.stderr)
     values = parameters.check_parameters(declared, given, "The notebook's parameters")
     if "environment" in values and "settings" in values:
         found = values["settings"] or project.read_settings(values["environment"])[0]
@@ -103,7 +104,8 @@ def _alone(nb: Any) -> Iterator[Redactor]:
             # Meanwhile the kernel starts.
             threading.Thread(target=here.learn_secrets, daemon=True).start()
         except BuddyError as error:
-            print(f"Outputs are searched for secrets by their form only: {error.what}", file=sys.stderr)
+            said = f"Outputs are searched for secrets by their form only: {error.what}"
+            print(escape_terminal(said), file=sys.stderr)
         try:
             yield redactor
         finally:
