@@ -1,7 +1,7 @@
 """Texts within texts: what a text says behind escapes, entities, markup, base64, hex and UTF-16.
 
 ``unescaped`` and ``decoded`` yield each as a text of its own that has the places its characters came from, so that a
-secret that is found in it can be cut where it stands. It may be decoded again: JSON in JSON, base64 in a URL.
+secret that is found in it can be cut at its place. It may be decoded again: JSON in JSON, base64 in a URL.
 """
 
 import base64

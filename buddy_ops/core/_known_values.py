@@ -1,7 +1,7 @@
 """Values that are known to be secrets, found in a text.
 
-A long value of mixed characters is cut wherever it stands. A word or a number could be part of anything: it is cut only
-where it stands alone as a value.
+A long value of mixed characters is cut wherever it is. A word or a number could be part of anything: it is cut only
+where it is a value by itself.
 """
 
 import html
@@ -20,7 +20,7 @@ LONG_WORD = 16
 """Letters from which on a word is no longer one of a dictionary."""
 
 LONG_NUMBER = 6
-"""Digits of the shortest number that is cut where it stands alone as a value, without its name before it."""
+"""Digits of the shortest number that is cut where it is a value by itself, without its name before it."""
 
 DECODED_ANYWAY = 15
 """Characters from which on a value is found by decoding what surrounds it; shorter ones are also sought in base64."""

@@ -144,7 +144,7 @@ def _tokens_at(text: str, begin: int, literal: str) -> Iterator[Span]:
 
 
 def find_by_words(text: str) -> Iterator[Span]:
-    """Where a secret is whose rule has a literal that stands anywhere, or the name of a secret before it."""
+    """Where a secret is whose rule has a literal anywhere, or the name of a secret before it."""
     for literal, rules in _rules()[1].items():
         if literal in text:
             for rule in rules:
