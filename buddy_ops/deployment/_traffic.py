@@ -123,7 +123,9 @@ class Traffic:
             self._keep(alias)
             raise AliasMoved(self._target, alias)
         self._write(self._protected_state(), alias)
-        self._target.journal.append("repaired", found=str(alias), description=alias.description, serves=str(self.alias))
+        self._target.journal.append(
+            "record-restored", found=str(alias), description=alias.description, serves=str(self.alias)
+        )
         return False
 
     def shift(self, to: AliasState) -> None:

@@ -195,6 +195,13 @@ def _outcome(fields: Fields) -> str:
     return " ".join((f"rollout of v{fields['new']} ended: {ending}.", *fields["reasons"], ", ".join(failed))).strip()
 
 
+def _cold_starts(fields: Fields) -> str:
+    versions = [
+        f"v{version} {slow_cold:,} of {slow:,}" for version, (_, slow, _, slow_cold) in fields["counts"].items() if slow
+    ]
+    return f"slow requests that were cold starts, and are not judged: {', '.join(versions)}"
+
+
 def _ended(fields: Fields) -> str:
     ending = describe_ending(fields["ending"])
     return f"rollout of v{fields['version']} ended: {ending}. Its run stopped before the last requests were counted."
@@ -254,6 +261,9 @@ SENTENCES: Mapping[str, str | Callable[[Fields], str]] = {
     "shifted": "{to} receives {weight}: {serves}",
     "allocating": "AWS is still allocating provisioned concurrency: {serves}",
     "stray-failsafe-deleted": "failsafe {name} of a lost run was deleted: it protected no traffic",
+    "record-restored": "the alias was edited without a change of its traffic ({found}): the record was written again",
+    "cold-starts": _cold_starts,
+    "cold-starts-unread": "cold starts could not be read from the log: {why}",
     "observed": "verdict {decision} at stage {stage}: {says}",
     "taken-back": "v{version} was rolled back: {serves}. {reasons}",
     "outcome": _outcome,

@@ -64,6 +64,10 @@ def test_a_verdict_is_told_when_it_changes() -> None:
          "rolled back to v1 from v2, approved by Ada"),
         ("recovery", {"says": "Recovered", "requests": 1200, "failed": 1}, "Recovered: 1 of 1,200 requests failed"),
         ("lifted", {"other": 1}, 'lifted: {"other": 1}'),
+        ("cold-starts", {"minute": "2026-11-23T03:00:00Z", "counts": {"1": [54, 0, 0, 0], "2": [6, 3, 4, 2]}},
+         "slow requests that were cold starts, and are not judged: v2 2 of 3"),
+        ("record-restored", {"found": "v1", "description": "by hand", "serves": "v1"},
+         "the alias was edited without a change of its traffic (v1): the record was written again"),
         ("of another release", {"x": 1}, 'of another release: {"x": 1}'),
     ],
 )  # fmt: skip
