@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 
 from buddy_ops.cli import sandbox
-from buddy_ops.runs import archive, stores, supervisor
+from buddy_ops.runs import archive, stores, supervisor, verification
 
 ROUNDS = 5
 SIZES = (50, 500, 5000)
@@ -39,7 +39,7 @@ def index(folder: Path) -> None:
             archive.append_to_chain(run, facts)
             times.append(time.perf_counter() - began)
         began = time.perf_counter()
-        found = archive.verify_archive(stores.LocalStore(root))
+        found = verification.verify_archive(stores.LocalStore(root))
         assert found.problems == () and found.runs == size + ROUNDS
         print(
             f"one more run in an index of {size:,}: {1000 * statistics.median(times):.0f} ms (aim: at most 2,000); "

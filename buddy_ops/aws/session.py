@@ -263,7 +263,7 @@ def connect(
     clock: Clock = SystemClock()
     if sandbox and endpoint:
         clock = SandboxClock(endpoint)
-    run = run or os.environ.get("BUDDY_OPS_RUN") or secrets.token_hex(2)
+    run = run or os.environ.get("BUDDY_OPS_RUN") or secrets.token_hex(4)
     role = settings.aws.assume_role
     if role and not sandbox:
         create = partial(session.create_client, region_name=region, endpoint_url=endpoint)
@@ -291,7 +291,8 @@ def connect(
         dry_run=dry_run,
         replaced=tuple(name for name in replaced or {} if getattr(before, name) != getattr(settings.rollout, name)),
     )
-    target.journal.append("opened", run=run, runbook=runbook, environment=environment, dry_run=dry_run, ci=target.ci)
+    opened = {"run": run, "folder": folder.name, "runbook": runbook, "environment": environment}
+    target.journal.append("opened", **opened, dry_run=dry_run, ci=target.ci)
     return target
 
 

@@ -36,6 +36,7 @@ from buddy_ops.deployment import cleanup, smoke_tests
 from buddy_ops.health import alarms
 from buddy_ops.migrations import schema
 from buddy_ops.runs import archive
+from buddy_ops.runs.manifest import ManifestEntry
 
 REHEARSE_WITHIN = timedelta(days=90)
 REHEARSALS = ("rollback/immediate", "rollback/gradual", "emergency/deployment_failure", "rollback")
@@ -251,7 +252,7 @@ def _rehearsal(context: CheckContext) -> Finding:
     return ok(message)
 
 
-def _is_rehearsal(target: Target, entry: archive.ManifestEntry) -> bool:
+def _is_rehearsal(target: Target, entry: ManifestEntry) -> bool:
     own = entry.environment == target.environment and entry.runbook in REHEARSALS
     return own and entry.exit_code == 0 and not entry.parameters.get("dry_run")
 

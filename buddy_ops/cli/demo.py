@@ -21,7 +21,8 @@ from buddy_ops.core.plan import Approval
 from buddy_ops.core.progress import Progress
 from buddy_ops.core.text import exact_percent, percent
 from buddy_ops.deployment import rollout
-from buddy_ops.runs import archive, supervisor
+from buddy_ops.runs import supervisor
+from buddy_ops.runs.stores import JOURNAL
 
 BUILDS = (("errors_5_percent", "build with 5 % errors", 3), ("good", "good build", 0))
 """Scenario, description, and the exit code that its canary must have."""
@@ -90,7 +91,7 @@ def run_canary(build: str, exit_code: int, artifact: Path, tell: Progress) -> De
         "strategies/canary", parameters, progress=lambda step: tell(f"deploying the {build}: {step}")
     )
     report = done.report or done.notebook
-    records = read_journal((done.folder / archive.JOURNAL).read_bytes())
+    records = read_journal((done.folder / JOURNAL).read_bytes())
     outcome: dict[str, Any] = next((record for record in records if record["kind"] == "outcome"), {})
     if not outcome:
         return DemoRow(build, f"FAILED: {done.trouble}", report, as_expected=False)

@@ -29,7 +29,7 @@ app = typer.Typer(
 )
 sandbox = typer.Typer(no_args_is_help=True, help="Manage the local AWS sandbox.")
 app.add_typer(sandbox, name="sandbox")
-archived = typer.Typer(no_args_is_help=True, help="List, show, compare, verify and index archived runs.")
+archived = typer.Typer(no_args_is_help=True, help="List, show, compare, verify, index and prune archived runs.")
 app.add_typer(archived, name="runs")
 
 
@@ -73,7 +73,7 @@ P = ParamSpec("P")
 Environment = Annotated[str, typer.Option("--environment", "-e", help="Environment (dev, staging, prod, sandbox).")]
 Port = Annotated[int | None, typer.Option(help="The sandbox's port. Default: as in parameters/sandbox.yaml.")]
 Where = Annotated[str, typer.Option("--archive", help="Folder or s3://bucket/prefix. Default: runs/.")]
-Run = Annotated[str, typer.Argument(help="Run ID, for example 7f3a, or the run's folder.")]
+Run = Annotated[str, typer.Argument(help="Run ID, for example 7f3a91c2, or the run's folder.")]
 Reach = Annotated[str, typer.Option("--environment", "-e", help="Environment whose credentials are used for S3.")]
 Names = Annotated[list[str] | None, typer.Option("--approved-by", help="Name of an approver; repeat for each.")]
 
@@ -175,6 +175,7 @@ def rollback(
         str, typer.Option(help="Rollback target. Default: the previous version that is not marked bad.")
     ] = "",
     approved_by: Names = None,
+    incident: Annotated[str, typer.Option(help="Name of the incident; the review finds its runs by this name.")] = "",
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask for confirmation; requires --approved-by.")] = False,
     dry_run: Annotated[bool, typer.Option(help="Show the plan and stop.")] = False,
 ) -> None:
@@ -184,6 +185,8 @@ def rollback(
     from buddy_ops.notebook import approvals
 
     target = session.connect(environment, "rollback", dry_run=dry_run)
+    given = {"to_version": to_version, "approved_by": list(approved_by or ()), "incident": incident}
+    target.journal.append("parameters", values=given)
     plan = rollback.plan_rollback(target, to_version, say)
     # Not through rich: importing it would delay the rollback.
     say(plan)
@@ -426,13 +429,15 @@ def runs_verify(
 ) -> None:
     """Check all files against their checksums. Exit code 1 if a file or a run is changed or missing."""
     from buddy_ops.core.text import count
-    from buddy_ops.runs import archive
+    from buddy_ops.runs import archive, verification
 
-    found = archive.verify_archive(archive.open_store(where, environment), newest)
+    found = verification.verify_archive(archive.open_store(where, environment), newest)
     for problem in found.problems:
         out.print(f"CHANGED: {problem}", style="bold red")
     for folder in found.unfinished:
         out.print(f"{folder}: not archived yet. Run `buddy-ops runs index`.")
+    for pruning in found.pruned:
+        out.print(pruning)
     if found.problems:
         out.print(f"FAILED: {count(len(found.problems), 'problem')} in {count(found.runs, 'run')}.")
     else:
@@ -450,6 +455,33 @@ def runs_index(where: Where = "", environment: Reach = "") -> None:
 
     for line in supervisor.index_archive(where, environment):
         out.print(line)
+
+
+@archived.command("prune")
+@exits
+def runs_prune(
+    keep: Annotated[str, typer.Option(help="What is kept: 200 (the newest 200 runs), 400d (days) or 52w (weeks).")],
+    where: Where = "",
+    approved_by: Names = None,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask for confirmation.")] = False,
+    dry_run: Annotated[bool, typer.Option(help="List the runs that would be deleted, and stop.")] = False,
+) -> None:
+    """Delete the oldest runs of a local archive. What is kept still verifies, and says what was deleted."""
+    from datetime import UTC, datetime
+    from getpass import getuser
+
+    from buddy_ops.runs import archive, retention
+
+    store = archive.open_store(where)
+    plan = retention.plan_pruning(store, keep, datetime.now(UTC))
+    out.print(str(plan))
+    if dry_run or not plan.runs:
+        return
+    if not yes and not typer.confirm("Delete these runs? This cannot be undone"):
+        out.print("Nothing was deleted.")
+        return
+    entry = retention.run_pruning(store, plan, approved_by or (getuser(),), datetime.now(UTC))
+    out.print(f"SUCCEEDED: {len(plan.runs)} pruned. Recorded as {entry.folder}, manifest {entry.sha256}.")
 
 
 @archived.command("diff")

@@ -48,6 +48,22 @@ class Journal:
         with self._lock:
             self._append(now, kind, fields)
 
+    def continue_in(self, write: Callable[[str], None], opened: dict[str, Any]) -> None:
+        """Write what follows elsewhere, because what was written is archived. ``opened`` is its first record.
+
+        Nothing is written until there is a next record.
+        """
+        pending = [json.dumps(opened)]
+
+        def write_after(line: str) -> None:
+            while pending:
+                write(pending[0])
+                del pending[0]
+            write(line)
+
+        with self._lock:
+            self._write = write_after
+
     def _append(self, now: str, kind: str, fields: dict[str, Any]) -> None:
         head = {"seq": len(self.records) + 1, "at": now, "kind": kind}
         entry = head | self._clean(fields) | head

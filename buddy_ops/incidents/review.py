@@ -32,7 +32,8 @@ from buddy_ops.incidents import timeline
 from buddy_ops.incidents._templates import render
 from buddy_ops.incidents.timeline import TimelineEvent, parse_moment
 from buddy_ops.runs import archive
-from buddy_ops.runs.archive import JOURNAL, ManifestEntry
+from buddy_ops.runs.manifest import ManifestEntry
+from buddy_ops.runs.stores import JOURNAL
 
 REVIEW_WITHIN = timedelta(hours=24)
 """Source: the deployment guide, 'Emergencies': review within 24 hours."""
@@ -160,7 +161,10 @@ def review_incident(target: Target, since: str, until: str, incident: str = "", 
         InvalidInput: ``invalid-parameters``.
     """
     store = archive.open_store(where or target.settings.archive.where, target.environment)
-    entries = [entry for entry in archive.list_entries(store) if entry.environment == target.environment]
+    # Sessions that are not archived yet, and runs in progress, belong to the incident, too; this run itself does not.
+    found = [(entry, there) for entry, there in archive.list_with_unfinished(store) if entry.run != target.run]
+    entries = [entry for entry, _ in found if entry.environment == target.environment]
+    places = {entry.folder: there for entry, there in found}
     begin, end = _window(since, until, [entry for entry in entries if incident and entry.incident == incident])
     reviews = [entry for entry in entries if entry.runbook == REVIEW_RUNBOOK and _reviews(entry, since, incident)]
     responses = [entry for entry in entries if entry.runbook != REVIEW_RUNBOOK]
@@ -168,7 +172,7 @@ def review_incident(target: Target, since: str, until: str, incident: str = "", 
     records: list[dict[str, Any]] = []
     events: list[TimelineEvent] = []
     for entry in runs:
-        journal = read_journal(store.read(f"{entry.folder}/{JOURNAL}") or b"")
+        journal = read_journal(places[entry.folder].read(f"{entry.folder}/{JOURNAL}") or b"")
         records += journal
         events += timeline.timeline_events(journal, entry.run, entry.runbook)
     alarm_events, alarm_trouble = _alarm_events(target, begin, end)

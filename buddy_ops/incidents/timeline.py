@@ -20,8 +20,8 @@ Fields = Mapping[str, Any]
 SENTENCE_LIMIT = 300
 """Characters of a sentence in the timeline. What is cut is in the run's journal."""
 
-NO_EVENTS = frozenset({"minutes", "planned"})
-"""Kinds of records that carry measurements or fingerprints only."""
+NO_EVENTS = frozenset({"minutes", "parameters", "planned"})
+"""Kinds of records that carry measurements, parameters or fingerprints only."""
 
 MERGE_WITHIN = timedelta(minutes=1)
 """Calls of one operation that follow each other within this time are one event."""

@@ -4,6 +4,7 @@ from typing import Any
 
 from buddy_ops.aws.session import Target, connect
 from buddy_ops.core import parameters, project
+from buddy_ops.notebook.recording import record_session
 
 
 def open_runbook(runbook: str, namespace: dict[str, Any]) -> Target:
@@ -25,10 +26,12 @@ def open_runbook(runbook: str, namespace: dict[str, Any]) -> Target:
     values = parameters.check_parameters(declared, given, f"parameters of {runbook}")
     project.check_files(values)
     namespace.update(values)
-    return connect(
+    target = connect(
         values["environment"],
         runbook,
         values=values.get("settings"),
         replaced=parameters.rollout_overrides(values),
         dry_run=values.get("dry_run", False),
     )
+    record_session(target, runbook, values)
+    return target

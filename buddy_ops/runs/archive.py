@@ -4,94 +4,40 @@ Unfinished runs are archived later. Nothing here executes a run or overwrites an
 """
 
 import json
-import re
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
-
-from pydantic import TypeAdapter, ValidationError
 
 from buddy_ops.aws import session
 from buddy_ops.core import project, runbooks
 from buddy_ops.core.documents import OWN_JSON_BYTES, parse_json
 from buddy_ops.core.errors import BuddyError, InvalidInput, Refused
-from buddy_ops.core.files import write_atomically
+from buddy_ops.core.files import part_of, write_atomically
 from buddy_ops.core.journal import is_locked, read_journal
-from buddy_ops.core.outcome import EXIT_CODES, describe_ending
+from buddy_ops.core.outcome import EXIT_CODES
 from buddy_ops.core.redaction import Redactor
-from buddy_ops.runs import pages
-from buddy_ops.runs.stores import (
-    INDEX,
-    MANIFEST,
-    PAGE,
-    LocalStore,
-    RunStore,
-    S3Store,
-    digest,
-    index_line,
-    index_of,
-    page_of,
+from buddy_ops.runs import pages, provenance, verification
+from buddy_ops.runs.cells import forget_results
+from buddy_ops.runs.manifest import (
+    EXTRA_FILES,
+    FILES,
+    NOTEBOOK,
+    REPORT,
+    ManifestEntry,
+    damaged,
+    entry_of,
+    entry_of_manifest,
+    in_order,
+    index_rows,
 )
-
-NOTEBOOK, REPORT, JOURNAL = "notebook.ipynb", "report.html", "journal.jsonl"
-EXTRA_FILES = ("conflicts.jsonl", "root_cause.md")
-"""What repairing a table leaves in its run's folder."""
-
-FILES = (NOTEBOOK, REPORT, JOURNAL, *EXTRA_FILES)
-"""What a run's folder can hold besides its manifest."""
-
-NAME = re.compile(r"(?!\.{1,2}$)[\w.:-]{1,200}", re.ASCII)
-"""What a run's folder and a file in it can be called; nothing outside the archive is named so."""
+from buddy_ops.runs.stores import INDEX, JOURNAL, MANIFEST, LocalStore, RunStore, S3Store, digest
 
 UNKNOWN = "unknown"
 """The outcome of a run without any record of its end."""
 
-
-@dataclass(frozen=True)
-class ManifestEntry:
-    """An archived run, as its manifest says. Times are ISO 8601 in UTC; ``sha256`` is the manifest's own hash."""
-
-    run: str
-    folder: str
-    runbook: str
-    environment: str
-    began: str
-    ended: str
-    outcome: str
-    exit_code: int
-    people: tuple[str, ...]
-    principal: str
-    incident: str
-    parameters: dict[str, Any]
-    files: dict[str, str]
-    previous: str
-    sha256: str
-    trouble: str = ""
-    notes: tuple[str, ...] = ()
-    archive: str = ""
-
-    @property
-    def result(self) -> str:
-        """The outcome as operators read it."""
-        return describe_ending(self.outcome)
-
-    @property
-    def ended_at(self) -> str:
-        """When it ended, as operators read it; a damaged manifest's text as it is."""
-        return pages.readable_time(self.ended)
-
-
-@dataclass(frozen=True)
-class VerificationResult:
-    """What a verification found. ``beyond`` says what it cannot find."""
-
-    runs: int
-    newest: str
-    problems: tuple[str, ...]
-    unfinished: tuple[str, ...]
-    beyond: str
+MOST_SAID = 5
+"""How many problems an error names; ``runs verify`` lists all."""
 
 
 def open_store(where: str | Path = "", environment: str = "") -> RunStore:
@@ -127,16 +73,27 @@ def list_entries(where: str | Path | RunStore = "") -> tuple[ManifestEntry, ...]
     store = open_store(where) if isinstance(where, str | Path) else where
     index = store.read(INDEX)
     if index is None:
-        return tuple(_entry(parse_json(index_line(each))) for each in _in_order(_manifests_in(store)))
-    return tuple(_entry(each) for each in _parsed(index, store))
+        return tuple(map(entry_of_manifest, manifests_in_order(store)))
+    return tuple(map(entry_of, _parsed(index, store)))
 
 
 def find_run(store: RunStore, run: str) -> ManifestEntry:
-    """The archived run of this id or folder; the newest, where an id came up twice. Raises ``run-unknown``."""
-    found = [each for each in list_entries(store) if run in (each.run, each.folder)]
+    """The archived run of this id or folder.
+
+    Raises:
+        InvalidInput: ``run-unknown``, or ``run-ambiguous``: several runs have this id.
+    """
+    entries = list_entries(store)
+    found = [entry for entry in entries if entry.folder == run] or [entry for entry in entries if entry.run == run]
     if not found:
         raise InvalidInput("run-unknown", f"{store.where} has no run {run!r}.", next="`buddy-ops runs list`.")
-    return found[-1]
+    if len(found) > 1:
+        raise InvalidInput(
+            "run-ambiguous",
+            f"{len(found)} runs in {store.where} have the ID {run}: {', '.join(entry.folder for entry in found)}.",
+            next=f"Give the folder, for example {found[-1].folder}.",
+        )
+    return found[0]
 
 
 # Archiving
@@ -151,44 +108,44 @@ def build_manifest(folder: Path, redactor: Redactor, **known: Any) -> dict[str, 
     records = _cleaned_journal(folder / JOURNAL, redactor)
     for name in EXTRA_FILES:
         _clean_text(folder / name, redactor)
-    opened = next((each for each in records if each.get("kind") == "opened"), {})
-    approved = [each for each in records if each.get("kind") == "approved"]
-    values = about.get("parameters", {})
-    # What the supervisor observed is in ``known`` and replaces this; without a supervisor it is all there is.
-    outcome, code = _ending(records, states)
-    facts: dict[str, Any] = {
-        "v": 1,
-        "run": about.get("run") or opened.get("run", ""),
-        "folder": folder.name,
-        "runbook": about.get("runbook") or project.runbook_name(opened.get("runbook", "")),
-        "environment": about.get("environment") or opened.get("environment", ""),
-        "began": about.get("began") or opened.get("at", ""),
-        "ended": records[-1].get("at", "") if records else about.get("began", ""),
-        "outcome": outcome,
-        "exit_code": code,
-        "people": [
-            *dict.fromkeys(map(str, (*values.get("approved_by", ()), *(who for x in approved for who in x["by"]))))
-        ],
-        "principal": approved[-1].get("principal", "") if approved else "",
-        "incident": str(values.get("incident", "")),
-        "parameters": values,
-        "trouble": "",
-        "notes": [],
-        "archive": about.get("archive", ""),
-    }
-    facts = redactor.redact(facts | known)
+    delete_parts(folder)
+    facts = redactor.redact(_facts(folder.name, about, records, states) | known)
     notebook = _notebook_in(folder / NOTEBOOK)
     if notebook is not None:
+        compared: provenance.Comparison | None = None
+        if facts["source"]:
+            compared = provenance.compare_with_committed(notebook, facts["source"])
+            said = {"compared_with": compared.reference, "differences": list(map(str, compared.differences))}
+            facts["source"] = {**facts["source"], **said, "says": compared.says}
         # Sanitizing may join what comments and unknown tags kept apart.
-        page = redactor.redact_page(pages.report_page(notebook, facts))
-        (folder / REPORT).write_text(page, encoding="utf-8")
-    return facts | {"files": {name: digest((folder / name).read_bytes()) for name in FILES if (folder / name).exists()}}
+        page = redactor.redact_page(pages.report_page(notebook, facts, compared))
+        write_atomically(folder / REPORT, page)
+    elif not (folder / NOTEBOOK).exists():
+        write_journal_page(folder, facts, records)
+    return facts | {"files": hashes_of(folder)}
+
+
+def hashes_of(folder: Path) -> dict[str, str]:
+    """The SHA-256 of each file that a run left in its folder."""
+    return {name: digest((folder / name).read_bytes()) for name in FILES if (folder / name).exists()}
+
+
+def write_journal_page(folder: Path, facts: Mapping[str, Any], records: list[dict[str, Any]]) -> None:
+    """The page of a run that left a journal only: a command, or a session whose kernel was killed."""
+    lines = "".join(f"{json.dumps(record, ensure_ascii=False)}\n" for record in records)
+    text = {"cell_type": "markdown", "metadata": {}, "source": "This run left no notebook. Its journal:"}
+    journal = {"output_type": "stream", "name": "stdout", "text": lines}
+    cell = {"cell_type": "code", "metadata": {}, "source": "", "outputs": [journal]}
+    # Where only the terminal's commands are installed there is nothing that makes pages.
+    with suppress(ModuleNotFoundError):
+        write_atomically(folder / REPORT, pages.report_page({"cells": [text, cell]}, facts))
 
 
 def write_unexecuted(source: Path, notebook: Path, about: Mapping[str, Any]) -> None:
     """Write the notebook of a run that ended before its first cell."""
     document = parse_json(source.read_text(encoding="utf-8"))
     document["metadata"]["buddy_ops"] = about
+    forget_results(document)
     for cell in document["cells"]:
         cell["metadata"]["buddy_ops"] = {"state": "not run"}
     write_atomically(notebook, json.dumps(document, indent=1, ensure_ascii=False) + "\n")
@@ -196,17 +153,22 @@ def write_unexecuted(source: Path, notebook: Path, about: Mapping[str, Any]) -> 
 
 def append_to_chain(folder: Path, facts: Mapping[str, Any]) -> ManifestEntry:
     """Chain a finished run to those beside its folder, and add it to their index."""
-    return _entry(parse_json(index_line(LocalStore(folder.parent).add(folder, facts))))
+    return entry_of_manifest(LocalStore(folder.parent).add(folder, facts))
 
 
 def archive_unfinished(root: Path) -> list[str]:
     """Archive unfinished runs: runs whose supervisor was killed, sessions in Jupyter, commands.
 
-    A run in progress holds its journal, and is skipped. Returns the folders' names.
+    A run in progress holds its journal, and is skipped; so is a folder that no run leaves (``verify`` says why).
+    Returns the folders' names.
     """
     adopted = []
-    for name, files in LocalStore(root).folders().items():
-        if MANIFEST in files or not files & {NOTEBOOK, JOURNAL} or is_locked(root / name / JOURNAL):
+    store = LocalStore(root)
+    for name, files in store.folders().items():
+        if MANIFEST in files or is_locked(root / name / JOURNAL):
+            continue
+        delete_parts(root / name)
+        if verification.stray_problems(store, name, files) + store.oddities(name):
             continue
         redactor, note = _redactor_of(root / name)
         notes = ["The run ended without its supervisor and was archived later.", *([note] if note else [])]
@@ -215,105 +177,93 @@ def archive_unfinished(root: Path) -> list[str]:
     return adopted
 
 
+def delete_parts(folder: Path) -> None:
+    """Delete what a write left that a kill cut off; the file itself has its old content."""
+    for name in (*FILES, MANIFEST):
+        part_of(folder / name).unlink(missing_ok=True)
+
+
 def rebuild_index(store: RunStore) -> int:
     """Rebuild the index from the manifests. Returns the number of runs.
 
     Raises:
-        BuddyError: ``archive-damaged``: the index names a run that is missing. It is kept as the only trace of it.
+        BuddyError: ``archive-damaged``: a run does not verify, or the index names a run that is missing. The index is
+            kept: it is the only trace of that run.
     """
-    manifests = _in_order(_manifests_in(store))
-    index = store.read(INDEX)
-    known = {str(each.get("sha256")) for each in _parsed(index, store)} if index else set()
-    if gone := known - {digest(each) for each in manifests}:
-        raise BuddyError(
-            "archive-damaged",
-            f"{store.where}: the index names {len(gone)} manifest(s) that are changed or gone.",
-            now="The index was not changed.",
-            next="`buddy-ops runs verify` lists them. Find the cause, delete index.json, then run this again.",
-        )
-    store.rebuild(manifests)
+    with store.locked():
+        manifests = manifests_in_order(store)
+        problems = _reasons_not_to_index(store, manifests)
+        if problems:
+            raise BuddyError(
+                "archive-damaged",
+                f"{store.where} does not verify: {' '.join(problems[:MOST_SAID])}",
+                now="The index was not changed.",
+                next="`buddy-ops runs verify` lists all problems. Find the cause of each, and move away what does not "
+                "belong there. If the index itself is wrong, delete index.json. Then run this again.",
+            )
+        store.rebuild(manifests)
     return len(manifests)
+
+
+def _reasons_not_to_index(store: RunStore, manifests: list[bytes]) -> list[str]:
+    """Why the manifests that are there are not the archive as it was."""
+    index = store.read(INDEX)
+    rows = _parsed(index, store) if index else []
+    known = {str(row.get("sha256")): str(row.get("folder")) for row in rows}
+    present = {digest(manifest) for manifest in manifests}
+    gone = verification.pruned_runs(manifests)
+    found = [
+        f"{folder}: its manifest is changed or gone."
+        for sha256, folder in known.items()
+        if sha256 not in present and sha256 not in gone
+    ]
+    folders = store.folders()
+    previous = ""
+    for number, manifest in enumerate(manifests):
+        entry = entry_of_manifest(manifest)
+        if index and entry.sha256 not in known and not store.chain_is_elsewhere:
+            found.append(f"{entry.folder}: not in the index: it was added, or removed from the index.")
+        elif entry.sha256 not in gone:
+            found += verification.differences(store, entry.folder, manifest, folders.get(entry.folder, set()))
+        if entry.previous != previous and not (number == 0 and entry.previous in gone):
+            found.append(f"{entry.folder}: the chain is broken: the run before it is missing or out of sequence.")
+        previous = entry.sha256
+    return found
+
+
+def list_with_unfinished(store: RunStore) -> list[tuple[ManifestEntry, RunStore]]:
+    """Every archived run, then those of this machine that are not archived there yet; and where each one's files are.
+
+    A run in progress is among them. Nothing is written.
+    """
+    found: list[tuple[ManifestEntry, RunStore]] = [(entry, store) for entry in list_entries(store)]
+    local = store if isinstance(store, LocalStore) else LocalStore(project.project_root() / "runs")
+    if local is not store:
+        known = {entry.folder for entry, _ in found}
+        found += [(entry, local) for entry in list_entries(local) if entry.folder not in known]
+    listed = {entry.folder for entry, _ in found}
+    for name, files in local.folders().items():
+        if name in listed or MANIFEST in files or not files & {NOTEBOOK, JOURNAL}:
+            continue
+        notebook = _parsed_notebook(local.read(f"{name}/{NOTEBOOK}") or b"")
+        about, states = _about_and_states(notebook) if notebook is not None else ({}, [])
+        records = read_journal(local.read(f"{name}/{JOURNAL}") or b"")
+        with suppress(BuddyError, KeyError, TypeError):
+            facts = _facts(name, about, records, states)
+            found.append((entry_of({**facts, "files": {}, "previous": "", "sha256": ""}), local))
+    return found
 
 
 def upload_run(store: RunStore, folder: Path) -> ManifestEntry:
     """Archive a sealed run in S3 as well, in the chain there."""
     facts = parse_json((folder / MANIFEST).read_bytes())
-    return _entry(parse_json(index_line(store.add(folder, facts))))
-
-
-# Verifying
-
-
-def verify_archive(store: RunStore, expected: str = "") -> VerificationResult:
-    """Compare every byte with the manifests, the manifests with their chain, and the chain with the index.
-
-    Args:
-        expected: the hash of a manifest that was announced; it must be in the chain.
-    """
-    problems: list[str] = []
-    folders, index = store.folders(), store.read(INDEX)
-    rows, manifests = _rows(index, problems, bool(folders)), []
-    previous = ""
-    for row in rows:
-        name = str(row.get("folder"))
-        # A name from a forged index must not lead out of the archive.
-        manifest = store.read(f"{name}/{MANIFEST}") if NAME.fullmatch(name) else None
-        if manifest is None:
-            problems.append(f"{name}: missing. The index names it, but it has no manifest.")
-        elif digest(manifest) != row.get("sha256"):
-            problems.append(f"{name}: the manifest was changed.")
-        else:
-            manifests.append(manifest)
-            problems += _differences(store, name, manifest, folders.get(name, set()))
-        if row.get("previous") != previous:
-            problems.append(f"{name}: the chain is broken: the run before it is missing or out of sequence.")
-        previous = str(row.get("sha256"))
-    listed = {str(row.get("folder")) for row in rows}
-    strays = [name for name, files in folders.items() if MANIFEST in files and name not in listed]
-    problems += [f"{name}: not in the index: it was added, or removed from the index." for name in strays]
-    # With a problem above these would differ as well, and say nothing new.
-    if not problems and index != index_of(manifests):
-        problems.append(f"{INDEX}: does not match the manifests.")
-    if not problems and store.read(PAGE) != page_of(manifests):
-        problems.append(f"{PAGE}: does not match the manifests. `buddy-ops runs index` rebuilds it.")
-    if expected and expected not in [row.get("sha256") for row in rows]:
-        problems.append(f"No run has the announced manifest {expected}: the chain was cut off or rewritten.")
-    more, beyond = store.examine(manifests)
-    unfinished = [name for name, files in folders.items() if MANIFEST not in files]
-    return VerificationResult(len(rows), previous, (*problems, *more), tuple(unfinished), beyond)
-
-
-def _rows(index: bytes | None, problems: list[str], anything: bool) -> list[dict[str, Any]]:
-    if index is None:
-        problems += [f"{INDEX}: missing."] if anything else []
-        return []
-    try:
-        return _listed(index)
-    except ValueError:
-        problems.append(f"{INDEX}: cannot be read.")
-        return []
-
-
-def _differences(store: RunStore, folder: str, manifest: bytes, there: set[str]) -> list[str]:
-    """What of one run's files is not as its manifest says."""
-    try:
-        files = _entry(_object(index_line(manifest))).files
-    except (ValueError, RecursionError, BuddyError):
-        return [f"{folder}: its manifest cannot be read."]
-    found = []
-    for name, wanted in files.items():
-        content = store.read(f"{folder}/{name}") if NAME.fullmatch(name) else None
-        if content is None:
-            found.append(f"{folder}/{name}: missing.")
-        elif digest(content) != wanted:
-            found.append(f"{folder}/{name}: changed.")
-    return found + [f"{folder}/{name}: added." for name in sorted(there - {MANIFEST, *files})]
+    return entry_of_manifest(store.add(folder, facts))
 
 
 # What a run's files say
 
 
-def _ending(records: list[dict[str, Any]], states: list[str]) -> tuple[str, int]:
+def ending(records: list[dict[str, Any]], states: list[str]) -> tuple[str, int]:
     """Outcome and exit code of a run whose supervisor was lost."""
     codes: dict[str, int] = {str(ending): code for ending, code in EXIT_CODES.items()}
     ended = next((str(each["ending"]) for each in reversed(records) if each.get("kind") == "outcome"), "")
@@ -329,6 +279,38 @@ def _ending(records: list[dict[str, Any]], states: list[str]) -> tuple[str, int]
     return ("done", 0) if states or acted else (UNKNOWN, BuddyError.exit_code)
 
 
+def _facts(folder: str, about: Mapping[str, Any], records: list[dict[str, Any]], states: list[str]) -> dict[str, Any]:
+    """What a run's notebook and journal say of it, as its manifest has it."""
+    opened = next((each for each in records if each.get("kind") == "opened"), {})
+    approved = [each for each in records if each.get("kind") == "approved"]
+    given = next((record.get("values") for record in records if record.get("kind") == "parameters"), None)
+    values = about.get("parameters") or (given if isinstance(given, dict) else {})
+    # What the supervisor observed is in ``known`` and replaces this; without a supervisor it is all there is.
+    outcome, code = ending(records, states)
+    return {
+        "v": 1,
+        "run": about.get("run") or opened.get("run", ""),
+        "folder": folder,
+        "runbook": about.get("runbook") or project.runbook_name(opened.get("runbook", "")),
+        "environment": about.get("environment") or opened.get("environment", ""),
+        "began": about.get("began") or opened.get("at", ""),
+        "ended": records[-1].get("at", "") if records else about.get("began", ""),
+        "outcome": outcome,
+        "exit_code": code,
+        "people": [
+            *dict.fromkeys(map(str, (*values.get("approved_by", ()), *(who for x in approved for who in x["by"]))))
+        ],
+        "principal": approved[-1].get("principal", "") if approved else "",
+        "incident": str(values.get("incident", "")),
+        "parameters": values,
+        "trouble": "",
+        "notes": [],
+        "archive": about.get("archive", ""),
+        "source": about.get("source", {}),
+        "library": about.get("library", {}),
+    }
+
+
 def _cleaned_notebook(path: Path, redactor: Redactor) -> tuple[dict[str, Any], list[str]]:
     """What a notebook says of its run, and the states of its code cells. It is cleaned where it stands."""
     document = _notebook_in(path)
@@ -338,19 +320,30 @@ def _cleaned_notebook(path: Path, redactor: Redactor) -> tuple[dict[str, Any], l
     cleaned = redactor.redact(document)
     if cleaned != document:
         write_atomically(path, json.dumps(cleaned, indent=1, ensure_ascii=False) + "\n")
-    code = [cell for cell in cleaned["cells"] if cell["cell_type"] == "code"]
-    states = [str(runbooks.mapping_in(cell["metadata"], "buddy_ops").get("state", "done")) for cell in code]
-    return runbooks.mapping_in(cleaned["metadata"], "buddy_ops"), states
+    return _about_and_states(cleaned)
 
 
 def _notebook_in(path: Path) -> dict[str, Any] | None:
     """The notebook in a run's folder; None where there is none, or where its file is damaged."""
-    with suppress(OSError, ValueError):
-        document = parse_json(path.read_bytes(), limit=OWN_JSON_BYTES)
+    with suppress(OSError):
+        return _parsed_notebook(path.read_bytes())
+    return None
+
+
+def _parsed_notebook(content: bytes) -> dict[str, Any] | None:
+    """A notebook's JSON; None for anything else."""
+    with suppress(ValueError):
+        document = parse_json(content, limit=OWN_JSON_BYTES)
         if runbooks.is_notebook(document):
             found: dict[str, Any] = document
             return found
     return None
+
+
+def _about_and_states(notebook: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
+    code = [cell for cell in notebook["cells"] if cell["cell_type"] == "code"]
+    states = [str(runbooks.mapping_in(cell["metadata"], "buddy_ops").get("state", "done")) for cell in code]
+    return runbooks.mapping_in(notebook["metadata"], "buddy_ops"), states
 
 
 def _cleaned_journal(path: Path, redactor: Redactor) -> list[dict[str, Any]]:
@@ -402,74 +395,27 @@ def _archive_of(environment: str) -> str:
     return ""
 
 
-def _object(content: bytes) -> dict[str, Any]:
-    """A JSON object. Raises ValueError for anything else."""
-    found = parse_json(content, unique=True)
-    if not isinstance(found, dict):
-        raise ValueError("no JSON object")
-    return found
-
-
-def _listed(index: bytes) -> list[dict[str, Any]]:
-    """The index's lines. Raises ValueError."""
-    rows = _object(index).get("runs")
-    if not isinstance(rows, list) or not all(isinstance(each, dict) for each in rows):
-        raise ValueError("no list of runs")
-    return rows
-
-
 def _parsed(index: bytes, store: RunStore) -> list[dict[str, Any]]:
     try:
-        return _listed(index)
+        return index_rows(index)
     except ValueError:
-        raise _damaged(f"{store.where}/{INDEX}") from None
+        raise damaged(f"{store.where}/{INDEX}") from None
 
 
-def _damaged(what: str) -> BuddyError:
-    return BuddyError(
-        "archive-damaged",
-        f"{what} cannot be read.",
-        next="`buddy-ops runs verify` lists all problems. `buddy-ops runs index` rebuilds a missing index.",
-    )
-
-
-def _manifests_in(store: RunStore) -> list[bytes]:
-    """Every manifest there is, in the order of their folders' names. Raises BuddyError ``archive-damaged``."""
-    found = []
-    for name in sorted(name for name, files in store.folders().items() if MANIFEST in files):
-        if (content := store.read(f"{name}/{MANIFEST}")) is not None:
-            try:
-                _entry(_object(index_line(content)))
-            except (ValueError, TypeError, RecursionError):
-                raise _damaged(f"{store.where}/{name}/{MANIFEST}") from None
-            found.append(content)
-    return found
-
-
-def _in_order(manifests: list[bytes]) -> list[bytes]:
-    """Oldest first, as they are chained; what is in no chain comes last."""
-    after: dict[str, list[bytes]] = {}
-    for each in manifests:
-        after.setdefault(str(_object(each).get("previous")), []).append(each)
-    found, previous = [], ""
-    while after.get(previous):
-        found.append(after[previous].pop(0))
-        previous = digest(found[-1])
-    return found + [each for rest in after.values() for each in rest]
-
-
-ENTRY = TypeAdapter(ManifestEntry)
-
-
-def _entry(facts: Mapping[str, Any]) -> ManifestEntry:
-    """An entry from a line of the index; fields that a later release added are passed over.
+def manifests_in_order(store: RunStore) -> list[bytes]:
+    """Every manifest there is, oldest first as they are chained.
 
     Raises:
         BuddyError: ``archive-damaged``.
     """
-    try:
-        return ENTRY.validate_python(
-            {each.name: facts[each.name] for each in fields(ManifestEntry) if each.name in facts}
-        )
-    except ValidationError:
-        raise _damaged(f"What is archived of run {facts.get('run')!r}") from None
+    found = []
+    for name in sorted(name for name, files in store.folders().items() if MANIFEST in files):
+        if (content := store.read(f"{name}/{MANIFEST}")) is not None:
+            try:
+                entry = entry_of_manifest(content)
+            except BuddyError:
+                raise damaged(f"{store.where}/{name}/{MANIFEST}") from None
+            if entry.folder != name:
+                raise damaged(f"{store.where}/{name}: was renamed or copied: its manifest is of {entry.folder}, and")
+            found.append(content)
+    return in_order(found)

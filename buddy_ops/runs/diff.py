@@ -15,11 +15,14 @@ from buddy_ops.core.documents import OWN_JSON_BYTES, parse_json
 from buddy_ops.core.errors import BuddyError
 from buddy_ops.core.journal import read_journal
 from buddy_ops.core.outcome import describe_decision, describe_ending
-from buddy_ops.runs.archive import JOURNAL, NOTEBOOK, ManifestEntry
-from buddy_ops.runs.stores import RunStore
+from buddy_ops.runs.manifest import NOTEBOOK, ManifestEntry
+from buddy_ops.runs.stores import JOURNAL, RunStore
 
 PASSING = {"seq", "at", "kind", "request", "run", "expires", "id", "principal"}
 """Fields of a record that differ in every run."""
+
+COMPARED_OTHERWISE = ("aws", "observed", "opened", "parameters")
+"""Kinds of records whose number says nothing, or whose content is compared by itself."""
 
 Facts = dict[str, Any]
 
@@ -56,7 +59,9 @@ def _facts(store: RunStore, entry: ManifestEntry) -> Facts:
         facts["figure ending"] = describe_ending(str(record.get("ending")))
     facts["verdicts"] = _verdicts(records)
     facts["traffic"] = [f"{record.get('to')} {100 * record.get('weight', 0):g} %" for record in _of(records, "shifted")]
-    others = Counter(record["kind"] for record in records if record["kind"] not in ("aws", "observed", "opened"))
+    others = Counter(
+        record["kind"] for record in records if record["kind"] not in ("aws", "observed", "opened", "parameters")
+    )
     facts |= {f"records {kind}": count for kind, count in sorted(others.items())}
     calls = Counter(
         record["call"] + (f" failed: {record['failed']}" if "failed" in record else "")

@@ -7,6 +7,7 @@ It uses papermill's and nbclient's machinery. A cell that has begun is 'interrup
 import asyncio
 import subprocess
 import tempfile
+import time
 from pathlib import Path
 from typing import Any, Literal
 
@@ -22,13 +23,18 @@ from buddy_ops.core.files import write_atomically
 from buddy_ops.core.redaction import Redactor
 from buddy_ops.runs._failures import failure_of
 from buddy_ops.runs._interrupts import DIED, INTERRUPTED, TIMED_OUT, InterruptHandler
+from buddy_ops.runs.cells import forget_results
 
 State = Literal["done", "failed", "refused", "interrupted", "not run"]
 STATES = {"done": "completed", "failed": "failed", "refused": "failed", "interrupted": "failed", "not run": "pending"}
 """Our word for a cell's state, and papermill's nearest."""
 
 SAVE_S = 1.0
-"""Partial output is on disk after this many seconds at the latest."""
+"""Partial output is on disk after this many seconds, or ``SAVE_SHARE`` times a save's own time, whichever is more."""
+
+SAVE_SHARE = 20
+IOPUB_S = 600
+"""Seconds that a cell's output may arrive after the cell ended. Every line is waited for, however many there are."""
 
 
 def execute(
@@ -54,6 +60,7 @@ def execute(
         log_output=options.get("log_output", False),
         stdout_file=options.get("stdout_file"),
         stderr_file=options.get("stderr_file"),
+        iopub_timeout=IOPUB_S,
     )
     client.stop, client.tell, client.cell_timeout_s = stop, tell, options.get("execution_timeout")
     try:
@@ -72,8 +79,11 @@ class _Manager(NotebookExecutionManager):  # type: ignore[misc]
         self._redactor = redactor
         self._cleaned: dict[int, Any] = {}
         self._pending: asyncio.TimerHandle | None = None
+        self._save_took_s = 0.0
+        self.stream = GrowingStream()
 
     def notebook_start(self, **_: Any) -> None:
+        forget_results(self.nb)
         for cell in self.nb.cells:
             cell.metadata["buddy_ops"] = {"state": "not run"}
         super().notebook_start()
@@ -89,6 +99,7 @@ class _Manager(NotebookExecutionManager):  # type: ignore[misc]
         cell.metadata.papermill["end_time"] = ended.isoformat()
         # The cell is complete: everybody who reads it from here on gets it without secrets.
         if cell.cell_type == "code":
+            self.stream.end()
             cell.outputs = self._redactor.redact(cell.outputs)
             self.save()
         if self.pbar:
@@ -117,12 +128,16 @@ class _Manager(NotebookExecutionManager):  # type: ignore[misc]
         """Save new output within SAVE_S, whether or not more follows."""
         if self._pending is None:
             age = (self.now() - self.last_save_time).total_seconds()
-            self._pending = asyncio.get_running_loop().call_later(max(0.0, SAVE_S - age), self.save)
+            # A long output takes long to clean and to write: saving it takes a twentieth of the time at most.
+            interval = max(SAVE_S, SAVE_SHARE * self._save_took_s)
+            self._pending = asyncio.get_running_loop().call_later(max(0.0, interval - age), self.save)
 
     def save(self, **_: Any) -> None:
         if self._pending is not None:
             self._pending.cancel()
             self._pending = None
+        began = time.monotonic()
+        self.stream.join()
         if self._redactor.reload_shared():
             self._cleaned.clear()
         if self.output_path:
@@ -131,6 +146,7 @@ class _Manager(NotebookExecutionManager):  # type: ignore[misc]
             copy["metadata"] = self._redactor.redact(self.nb.metadata)
             _write(copy, self.output_path)
         self.last_save_time = self.now()
+        self._save_took_s = time.monotonic() - began
 
     def _clean_cell(self, number: int, cell: Any) -> Any:
         if number not in self._cleaned:
@@ -139,6 +155,35 @@ class _Manager(NotebookExecutionManager):  # type: ignore[misc]
                 return cleaned  # it is still being written to
             self._cleaned[number] = cleaned
         return self._cleaned[number]
+
+
+class GrowingStream:
+    """The stream at the end of a cell's outputs: its pieces are joined when it is read, not each time it grows."""
+
+    def __init__(self) -> None:
+        self._output: Any = None
+        self._pieces: list[str] = []
+
+    def add(self, outputs: list[Any], piece: Any) -> None:
+        """Add the last output to the one before it, where that is of the same stream."""
+        before = outputs[-2] if len(outputs) > 1 else None
+        if before is not None and before is self._output and before.name == piece.name:
+            outputs.pop()
+        else:
+            self.end()
+            self._output = piece
+        self._pieces.append(piece.text)
+
+    def join(self) -> None:
+        """Have the whole text in the output."""
+        if self._output is not None:
+            self._output.text = "".join(self._pieces)
+            self._pieces = [self._output.text]
+
+    def end(self) -> None:
+        """The output is complete."""
+        self.join()
+        self._output, self._pieces = None, []
 
 
 class _Client(PapermillNotebookClient):  # type: ignore[misc]
@@ -195,9 +240,8 @@ class _Client(PapermillNotebookClient):  # type: ignore[misc]
     def output(self, outs: list[Any], msg: Any, display_id: str | None, cell_index: int) -> Any:
         """Texts of one stream stay one text: a secret that was printed in two pieces must be found."""
         out = super().output(outs, msg, display_id, cell_index)
-        if out and len(outs) > 1 and out.output_type == outs[-2].output_type == "stream" and out.name == outs[-2].name:
-            outs[-2].text += out.text
-            outs.pop()
+        if out and out.output_type == "stream":
+            self.nb_man.stream.add(outs, out)
         return out
 
     def log_output_message(self, output: Any) -> None:
@@ -214,9 +258,13 @@ def private_kernel_manager() -> Any:
         transport = "ipc"
 
         async def start_kernel(self, **options: Any) -> None:  # type: ignore[override]
+            # Output that we have not read yet waits in memory: by default ZeroMQ drops what is beyond 1,000 messages.
+            self.context.rcvhwm = 0
             # Jupyter's own default is one name in the working folder, which two runs at a time would share.
             self._sockets = tempfile.TemporaryDirectory(prefix="buddy-ops-")
             self.ip = f"{self._sockets.name}/kernel"
+            streams = "--IPKernelApp.exec_lines=__import__('buddy_ops.runs._kernel')"
+            options["extra_arguments"] = [*options.get("extra_arguments", ()), streams]
             await super().start_kernel(stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, **options)
 
     return PrivateKernel

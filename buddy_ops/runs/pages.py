@@ -13,14 +13,20 @@ from collections.abc import Mapping
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from buddy_ops.core.outcome import describe_ending
 from buddy_ops.core.text import date_and_time, parse_utc
 
+if TYPE_CHECKING:
+    from buddy_ops.runs.provenance import CellDifference, Comparison
+
 TEMPLATES = Path(__file__).with_name("templates")
 STYLE = (TEMPLATES / "style.css").read_text(encoding="utf-8").strip()
 SCRIPT = (TEMPLATES / "index.js").read_text(encoding="utf-8").strip()
+
+DIFFERS = ".differs{color:#b00020;background:#fff1ee;border-left:3px solid #b00020;padding:.4rem .7rem;margin:.6rem 0}"
+"""Only in reports: the page of the index is compared byte by byte, and an older archive must still verify."""
 
 CLOSED = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
 """The policy of a page: nothing is fetched, and no script runs, whatever got past the sanitizing."""
@@ -39,18 +45,49 @@ TERMINAL_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 FACTS = ("outcome", "exit_code", "environment", "runbook", "began", "ended", "people", "principal", "incident", "run")
 
 
-def report_page(notebook: Mapping[str, Any], facts: Mapping[str, Any]) -> str:
-    """An executed notebook, as its JSON says, as one page. ``facts`` are its manifest's, for the box at the top."""
+def report_page(notebook: Mapping[str, Any], facts: Mapping[str, Any], compared: "Comparison | None" = None) -> str:
+    """An executed notebook, as its JSON says, as one page.
+
+    Args:
+        notebook: the executed notebook's JSON.
+        facts: its manifest's, for the box at the top.
+        compared: the executed code beside the committed runbook; None: an archive of an earlier release.
+    """
     title = html.escape(f"{facts.get('runbook', '')} · {facts.get('environment', '')} · {facts.get('run', '')}")
     shown = [name for name in FACTS if facts.get(name) not in (None, "", [], ())]
     page: str = _template().render(
-        head=_head(title, CLOSED, STYLE + _colours()),
+        head=_head(title, CLOSED, STYLE + DIFFERS + _colours()),
         facts=[(name.replace("_", " "), _fact(name, facts[name]), _outcome_class(name, facts)) for name in shown],
         trouble=_joined(facts.get("trouble")),
         notes=[_joined(note) for note in facts.get("notes", ())],
-        cells=[_cell(cell) for cell in notebook["cells"]],
+        compared=compared,
+        library=_library(facts.get("library") or {}),
+        cells=[
+            {**_cell(cell), "differs": _differing(compared, number)} for number, cell in enumerate(notebook["cells"], 1)
+        ],
+        removed=[difference for difference in compared.differences if difference.executed is None] if compared else [],
     )
     return page
+
+
+def _differing(compared: "Comparison | None", number: int) -> "CellDifference | None":
+    """How the cell of this number differs from the committed runbook."""
+    found = (difference for difference in compared.differences if difference.executed == number) if compared else ()
+    return next(iter(found), None)
+
+
+def _library(facts: Mapping[str, Any]) -> str:
+    """The library's version and commit, and whether its files were as committed; '' for an older archive."""
+    if not facts:
+        return ""
+    said = f"Buddy Ops {facts.get('version')}"
+    if facts.get("commit"):
+        said += f", commit {str(facts['commit'])[:12]}"
+    if facts.get("clean") is None:
+        return f"{said}. Whether its files were changed is unknown."
+    if facts["clean"]:
+        return f"{said}. Library, notebooks and parameters had no uncommitted changes."
+    return f"{said}. CHANGED FILES: {_joined(facts.get('changed'))}"
 
 
 def _cell(cell: Mapping[str, Any]) -> dict[str, Any]:

@@ -10,8 +10,11 @@ did not exist. Folder and S3 keep the same ``index.json``: one manifest a line, 
 import fcntl
 import hashlib
 import json
+import os
+import re
+import stat
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -19,9 +22,19 @@ from buddy_ops.aws.session import Target
 from buddy_ops.core.documents import parse_json
 from buddy_ops.core.errors import AwsFailed, BuddyError, Conflict, NotFound
 from buddy_ops.core.files import write_atomically
+from buddy_ops.core.journal import is_locked
 from buddy_ops.runs import pages as pages_
 
 MANIFEST, INDEX, PAGE, LINK = "manifest.json", "index.json", "index.html", "chain/{:08d}.json"
+JOURNAL = "journal.jsonl"
+"""The file that a run locks while it is in progress."""
+
+LOCK = ".lock"
+"""One process at a time adds to a folder's chain; the file names the run that is being added."""
+
+NAME = re.compile(r"(?!\.{1,2}$)[\w.:-]{1,200}", re.ASCII)
+"""What a run's folder and a file in it can be called; nothing outside the archive is named so."""
+
 HEAD = b'{"v":1,"runs":[\n'
 TAIL = b'\n],"newest":"%s"}\n'
 TAIL_BYTES = len(TAIL % (b"0" * 64))
@@ -75,6 +88,8 @@ class RunStore(Protocol):
     """What a folder and S3 have in common."""
 
     where: str
+    chain_is_elsewhere: bool
+    """Whether the chain is more than the index: then runs that the index lacks can be added to it."""
 
     def read(self, name: str) -> bytes | None:
         """A file's content; None where there is none."""
@@ -82,8 +97,20 @@ class RunStore(Protocol):
     def folders(self) -> dict[str, set[str]]:
         """The names of the files in each run's folder."""
 
+    def strangers(self) -> list[str]:
+        """What no run leaves, in words: links, hidden names, folders within a run's folder."""
+
+    def is_in_progress(self, folder: str) -> bool:
+        """Whether a run without a manifest may still be written to."""
+
+    def half_added(self) -> bytes | None:
+        """The manifest of a run that follows the newest one and has no line in the index yet."""
+
     def add(self, source: Path, facts: Mapping[str, Any]) -> bytes:
         """Chain a run, whose files are in the folder ``source``; its manifest."""
+
+    def locked(self) -> AbstractContextManager[Any]:
+        """No other process adds a run meanwhile, where the store can have that."""
 
     def rebuild(self, manifests: list[bytes]) -> None:
         """Rebuild the index and its page."""
@@ -95,23 +122,50 @@ class RunStore(Protocol):
 class LocalStore:
     """A folder of this machine, by default runs/."""
 
+    chain_is_elsewhere = False
+
     def __init__(self, root: Path) -> None:
         self.root, self.where = root, str(root)
 
     def read(self, name: str) -> bytes | None:
-        with suppress(FileNotFoundError, NotADirectoryError, IsADirectoryError):
-            return (self.root / name).read_bytes()
+        """A file's content; None where there is none, and for what is no file: a link leads out of the archive."""
+        path = self.root / name
+        if any((self.root / part).is_symlink() for part in Path(name).parents if part.name):
+            return None
+        with suppress(OSError), open(path, "rb", opener=_as_a_file) as file:
+            return file.read() if stat.S_ISREG(os.fstat(file.fileno()).st_mode) else None
         return None
 
     def folders(self) -> dict[str, set[str]]:
-        if not self.root.is_dir():
-            return {}
-        found = (each for each in sorted(self.root.iterdir()) if each.is_dir() and not each.name.startswith("."))
-        return {each.name: {file.name for file in each.iterdir() if not file.name.startswith(".")} for each in found}
+        return {
+            folder.name: {entry.name for entry in _entries(folder) if not entry.name.startswith(".")}
+            for folder in _entries(self.root)
+            if _is_folder(folder) and NAME.fullmatch(folder.name) and not folder.name.startswith(".")
+        }
+
+    def strangers(self) -> list[str]:
+        found = []
+        for entry in _entries(self.root):
+            if entry.name in (INDEX, PAGE, LOCK):
+                found += _oddities(entry, entry.name)
+            elif not _is_folder(entry):
+                found += _oddities(entry, entry.name) or [f"{entry.name}: does not belong here."]
+            elif entry.name.startswith(".") or not NAME.fullmatch(entry.name):
+                found.append(f"{entry.name!r}: a folder that no run is called.")
+            else:
+                found += self.oddities(entry.name)
+        return found
+
+    def oddities(self, folder: str) -> list[str]:
+        """What of a run's folder no run leaves."""
+        files = _entries(self.root / folder)
+        return [problem for file in files for problem in _oddities(file, f"{folder}/{file.name}")]
+
+    def is_in_progress(self, folder: str) -> bool:
+        return is_locked(self.root / folder / JOURNAL)
 
     def add(self, source: Path, facts: Mapping[str, Any]) -> bytes:
         with self.locked() as intent:
-            self._finish(intent)
             manifest = chain_entry(facts, newest_digest(self.read(INDEX)))
             # Between the manifest and its line in the index we may die: whoever comes next finds whose line is missing.
             _note(intent, source.name)
@@ -134,17 +188,33 @@ class LocalStore:
     def locked(self) -> Iterator[Any]:
         """One at a time, of all processes of this machine; the lock's file names the run that is being added."""
         self.root.mkdir(parents=True, exist_ok=True)
-        with (self.root / ".lock").open("a+", encoding="utf-8") as file:
+        with (self.root / LOCK).open("a+", encoding="utf-8") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
+            self._finish(file)
             yield file
+
+    def half_added(self) -> bytes | None:
+        """The manifest of a run that is being added, or whose process was killed before it wrote the index's line.
+
+        The lock's file is no proof of it: only a manifest that follows the newest one, with its files, is taken.
+        """
+        folder = (self.read(LOCK) or b"").decode(errors="replace").strip()
+        manifest = self.read(f"{folder}/{MANIFEST}") if NAME.fullmatch(folder) else None
+        if manifest is None:
+            return None
+        with suppress(ValueError, RecursionError, AttributeError, KeyError, TypeError):
+            facts = parse_json(manifest)
+            files = {name: digest(self.read(f"{folder}/{name}") or b"") for name in facts["files"]}
+            follows = facts["previous"] == newest_digest(self.read(INDEX))
+            return manifest if follows and facts["folder"] == folder and facts["files"] == files else None
+        return None
 
     def _finish(self, intent: Any) -> None:
         """Add the index line that a killed process did not write."""
-        intent.seek(0)
-        folder = intent.read().strip()
-        manifest = self.read(f"{folder}/{MANIFEST}") if folder else None
-        if manifest is not None and newest_digest(self.read(INDEX)) != digest(manifest):
+        manifest = self.half_added()
+        if manifest is not None:
             self._append(manifest)
+        _note(intent, "")
 
     def _append(self, manifest: bytes) -> None:
         write_atomically(self.root / INDEX, appended_index(self.read(INDEX), manifest))
@@ -159,6 +229,8 @@ class LocalStore:
 class S3Store:
     """An S3 bucket, preferably with Object Lock and a default retention (infrastructure.yaml creates it)."""
 
+    chain_is_elsewhere = True
+
     def __init__(self, target: Target, where: str) -> None:
         self.where = where.rstrip("/")
         self._target = target
@@ -172,13 +244,28 @@ class S3Store:
     def folders(self) -> dict[str, set[str]]:
         """AWS: s3:ListObjectsV2 (the permission is s3:ListBucket)."""
         found: dict[str, set[str]] = {}
-        pages = self._target.client("s3").get_paginator("list_objects_v2")
-        for page in pages.paginate(Bucket=self._bucket, Prefix=self._prefix):
-            for each in page.get("Contents", ()):
-                folder, slash, name = each["Key"].removeprefix(self._prefix).partition("/")
-                if slash and folder != "chain":
-                    found.setdefault(folder, set()).add(name)
+        for key in self._names():
+            folder, slash, name = key.partition("/")
+            if slash and folder != "chain":
+                found.setdefault(folder, set()).add(name)
         return found
+
+    def strangers(self) -> list[str]:
+        """AWS: s3:ListObjectsV2 (the permission is s3:ListBucket)."""
+        names = [name for name in self._names() if name not in (INDEX, PAGE)]
+        links = sorted(name for name in names if name.startswith("chain/"))
+        gaps = set(links) - {LINK.format(number) for number in range(len(links))}
+        runs = [name.split("/") for name in names if not name.startswith("chain/")]
+        odd = ["/".join(parts) for parts in runs if len(parts) != 2 or not all(map(_is_plain, parts))]
+        return [f"{name!r}: does not belong here." for name in (*sorted(gaps), *odd)]
+
+    def is_in_progress(self, folder: str) -> bool:
+        """An upload that was cut off leaves a folder without a manifest, and is finished by the machine that ran it."""
+        return True
+
+    def half_added(self) -> bytes | None:
+        """The chain has each run before its manifest is written."""
+        return None
 
     def add(self, source: Path, facts: Mapping[str, Any]) -> bytes:
         """Each file is uploaded once. AWS: s3:PutObject, writes."""
@@ -215,6 +302,18 @@ class S3Store:
         # Index and page change with every run; all other objects have one version for ever.
         problems += [f"{name} was written or deleted after the run." for name, count in versions.items() if count > 1]
         return problems, self._lock_in_words()
+
+    def locked(self) -> AbstractContextManager[Any]:
+        """Conditional writes take the place of a lock."""
+        return nullcontext()
+
+    def _names(self) -> Iterator[str]:
+        pages = self._target.client("s3").get_paginator("list_objects_v2")
+        for page in pages.paginate(Bucket=self._bucket, Prefix=self._prefix):
+            for listed in page.get("Contents", ()):
+                name = listed["Key"].removeprefix(self._prefix)
+                if name:  # S3's console writes an empty object for a folder that it creates
+                    yield name
 
     def _lock_in_words(self) -> str:
         try:
@@ -281,6 +380,42 @@ class S3Store:
         except NotFound:
             return None, ""
         return reply["Body"].read(), str(reply["ETag"])
+
+
+def _as_a_file(path: str, flags: int) -> int:
+    """Open without following a link, and without waiting: a named pipe would block for ever."""
+    return os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK)
+
+
+def _entries(folder: Path | os.DirEntry[str]) -> list[os.DirEntry[str]]:
+    """What a folder has, by name; nothing where it cannot be read."""
+    with suppress(OSError), os.scandir(folder) as found:
+        return sorted(found, key=lambda entry: entry.name)
+    return []
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    return entry.is_dir(follow_symlinks=False)
+
+
+def _is_plain(name: str) -> bool:
+    return NAME.fullmatch(name) is not None and not name.startswith(".")
+
+
+def _oddities(entry: os.DirEntry[str], name: str) -> list[str]:
+    """What is wrong with a file of the archive, whatever its content."""
+    found = []
+    if entry.is_symlink():
+        found.append(f"{name}: is a symbolic link.")
+    elif not entry.is_file():
+        found.append(f"{name}: is no file.")
+    elif entry.stat(follow_symlinks=False).st_nlink > 1:
+        found.append(f"{name}: is a hard link: a file elsewhere has the same content, and can change it.")
+    if entry.name != LOCK and not _is_plain(entry.name):
+        found.append(
+            f"{name!r}: a hidden file." if entry.name.startswith(".") else f"{name!r}: no run names a file so."
+        )
+    return found
 
 
 def _manifests(store: RunStore, index: bytes | None) -> list[bytes]:

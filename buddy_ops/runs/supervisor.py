@@ -26,11 +26,11 @@ from buddy_ops.core.extras import require_run_packages
 from buddy_ops.core.journal import lock_journal
 from buddy_ops.core.progress import Progress, no_progress
 from buddy_ops.core.text import shorten
-from buddy_ops.runs import archive, pages
+from buddy_ops.runs import archive, pages, provenance, retention, verification
 from buddy_ops.runs._failures import Failure
 from buddy_ops.runs._interrupts import DIED, GRACE_S, INTERRUPTED, TIMED_OUT, handle_signals
-from buddy_ops.runs.archive import ManifestEntry
-from buddy_ops.runs.stores import MANIFEST, LocalStore, S3Store
+from buddy_ops.runs.manifest import NOTEBOOK, REPORT, ManifestEntry
+from buddy_ops.runs.stores import JOURNAL, MANIFEST, LocalStore, S3Store
 
 KILLED = "RunnerKilled"
 OUTCOMES = {INTERRUPTED: "interrupted", TIMED_OUT: "timed-out", DIED: "killed", KILLED: "killed"}
@@ -97,7 +97,7 @@ def run_notebook(
         here.redactor.add_secrets_of({name: value for name, value in given.items() if isinstance(value, str)})
         folder = _free(folder or here.folder, here.run)
         # Locked until the notebook has ended: `runs index` archives an unlocked run as an unfinished one.
-        held = lock_journal(folder / archive.JOURNAL)
+        held = lock_journal(folder / JOURNAL)
         about = {
             "run": here.run,
             "runbook": project.runbook_name(source.stem),
@@ -105,6 +105,9 @@ def run_notebook(
             "began": here.now(),
             "parameters": {name: value for name, value in values.items() if name != "settings"},
             "archive": here.settings.archive.where if archive_to is None else archive_to,
+            "folder": folder.name,
+            "source": provenance.describe_source(source),
+            "library": provenance.describe_library(),
         }
         progress(f"{source.stem} on {here.environment}, run {here.run}")
         looking = _BackgroundLookup(here)
@@ -142,6 +145,8 @@ def index_archive(where: str = "", environment: str = "") -> Iterator[str]:
     """
     store = archive.open_store(where, environment)
     if isinstance(store, LocalStore):
+        for folder in retention.finish_pruning(store):
+            yield f"{folder}: pruned"
         for folder in archive.archive_unfinished(store.root):
             yield f"{folder}: archived"
         missing = [each for each in archive.list_entries(store) if each.archive]
@@ -156,13 +161,21 @@ def index_archive(where: str = "", environment: str = "") -> Iterator[str]:
                 archive.upload_run(bucket, local / each.folder)
                 yield f"{each.folder}: uploaded to {there}"
     yield f"{archive.rebuild_index(store)} run(s) in {store.where}"
+    strange = verification.verify_archive(store).problems if isinstance(store, LocalStore) else ()
+    if strange:
+        raise BuddyError(
+            "archive-damaged",
+            f"{store.where} does not verify: {' '.join(strange[: archive.MOST_SAID])}",
+            now="All other runs are archived.",
+            next="`buddy-ops runs verify` lists all problems. Find the cause, and move away what does not belong.",
+        )
 
 
 def _free(folder: Path, run: str) -> Path:
     """A folder that nothing was archived in yet: an archived run is never written to."""
     free = folder.with_name(f"{folder.name}-{run}") if (folder / MANIFEST).exists() else folder
     while (free / MANIFEST).exists():
-        free = folder.with_name(f"{folder.name}-{secrets.token_hex(2)}")
+        free = folder.with_name(f"{folder.name}-{secrets.token_hex(4)}")
     free.mkdir(parents=True, exist_ok=True)
     return free
 
@@ -179,7 +192,7 @@ def _job(
     """The job that the worker executes."""
     return {
         "source": str(source),
-        "notebook": str(folder / archive.NOTEBOOK),
+        "notebook": str(folder / NOTEBOOK),
         "parameters": dict(given),
         "about": about,
         "cwd": str(project.project_root()),
@@ -310,7 +323,7 @@ def _archive(
     looking.wait()
     # Secrets that the kernel learned are in the shared file only.
     here.redactor.reload_shared()
-    notebook = folder / archive.NOTEBOOK
+    notebook = folder / NOTEBOOK
     if not notebook.exists():
         archive.write_unexecuted(source, notebook, about)
     code = failure.exit_code if failure else 0
@@ -333,10 +346,12 @@ def _archive(
                 f"NOT ARCHIVED in {about['archive']}: {error.what}\n"
                 f"The run is on this machine only, in {folder}. Upload it with `buddy-ops runs index`."
             )
+    if entry.source.get("differences"):
+        told.append(str(entry.source["says"]))
     if entry.people and not here.dry_run:
         said = f"{entry.runbook} ended: {entry.result}. Archived as {entry.folder}, manifest {entry.sha256}."
         told += notifications.announce(here, said).failures
-    page = folder / archive.REPORT
+    page = folder / REPORT
     trouble = here.redactor.redact(failure.message) if failure else None
     return ExecutedRun(folder, notebook, page if page.exists() else None, code, trouble, entry, tuple(told))
 

@@ -17,7 +17,7 @@ from buddy_ops.aws import notifications
 from buddy_ops.aws.session import Target
 from buddy_ops.core.errors import Refused
 from buddy_ops.deployment import announcements, rollout
-from buddy_ops.runs import archive, supervisor
+from buddy_ops.runs import archive, supervisor, verification
 from tests.conftest import Situation, approve
 from tests.resilience.harness import QUIET
 from tests.system.runbooks.test_incidents import begun
@@ -258,11 +258,11 @@ def test_an_archived_run_is_announced_with_its_manifests_hash(
     (said,) = (each for each in heard(receiver) if "manifest" in each)
     assert said.startswith(f"[sandbox] operations/alarms ended: SUCCEEDED. Archived as one, manifest {digest}. (run ")
     shelf = archive.open_store(here.folder / "runs")
-    assert archive.verify_archive(shelf, digest).problems == () and done.told == ()
+    assert verification.verify_archive(shelf, digest).problems == () and done.told == ()
     receiver.status = 500
     down = supervisor.run_notebook("operations/alarms", given, folder=here.folder / "runs" / "two")
     assert down.exit_code == 0 and down.told == ("Slack was not notified: it answered 500",)
-    assert archive.verify_archive(shelf, digest).problems == ()
+    assert verification.verify_archive(shelf, digest).problems == ()
 
 
 # A person's rollback

@@ -22,7 +22,7 @@ from buddy_ops.deployment import announcements, rollback, rollout
 from buddy_ops.health import logs
 from buddy_ops.migrations import steps as migration_steps
 from buddy_ops.notebook import charts
-from buddy_ops.runs import archive, stores, supervisor
+from buddy_ops.runs import archive, stores, supervisor, verification
 from tests.checks.test_readiness import ready
 from tests.conftest import Situation, abandon, approve
 from tests.incidents.corruption import NAME, corrupted, repair_hash
@@ -391,7 +391,7 @@ def archive_read(bring: Bring) -> Iterator[list[dict[str, Any]]]:
     next(archived(bring))
     with closing(session.connect("sandbox", "runs", quiet=True)) as mine:
         shelf = stores.S3Store(mine, f"s3://{BUCKET}")
-        assert archive.list_entries(shelf) and archive.verify_archive(shelf).problems == ()
+        assert archive.list_entries(shelf) and verification.verify_archive(shelf).problems == ()
         mine.learn_secrets()
         yield mine.journal.records
 

@@ -1,6 +1,7 @@
 """An incident put together, from real runs on the sandbox: with CloudWatch, and from the archive alone."""
 
 import asyncio
+import json
 import shutil
 from collections.abc import Callable, Iterator
 from datetime import timedelta
@@ -103,6 +104,24 @@ def test_everything_that_happened_stands_in_the_timeline(burnt: tuple[Situation,
     )
     assert all("get_" not in each.says.split(" ")[0] for each in review.events if each.kind == "aws")
     assert review.troubles == ()
+
+
+def test_a_session_that_is_not_archived_belongs_to_its_incident(burnt: tuple[Situation, str, str]) -> None:
+    """Without ``runs index``: its kernel still runs, or was killed. The review writes nothing of it."""
+    here, since, until = burnt
+    folder = here.folder / "archive" / "session"
+    folder.mkdir()
+    records = [
+        {"kind": "opened", "run": "5e55", "runbook": "immediate", "environment": "sandbox"},
+        {"kind": "parameters", "values": {"incident": "INC-7"}},
+        {"kind": "rollback", "version": "1", "already": True},
+    ]
+    lines = [json.dumps({"seq": number, "at": until, **each}) for number, each in enumerate(records, 1)]
+    (folder / "journal.jsonl").write_text("".join(f"{line}\n" for line in lines))
+    review = put_together(here, since, until)
+    assert [run.folder for run in review.runs][-1] == "session"
+    assert "5e55" in {event.run for event in review.events}
+    assert [path.name for path in folder.iterdir()] == ["journal.jsonl"]
 
 
 def test_the_figures_are_the_sandboxes(burnt: tuple[Situation, str, str]) -> None:

@@ -16,7 +16,7 @@ from buddy_ops.checks.findings import Finding, State
 from buddy_ops.core import redaction
 from buddy_ops.core.errors import BuddyError, InvalidInput
 from buddy_ops.core.journal import lock_journal
-from buddy_ops.runs import archive, diff, pages, stores
+from buddy_ops.runs import archive, diff, pages, stores, verification
 
 HOSTILE = "<script>alert(1)</script>\"'`|](javascript:alert(2))$(id)${x};&"
 
@@ -55,7 +55,17 @@ def sealed(root: Path, name: str, *states: str, **about: Any) -> archive.Manifes
 
 
 def problems(root: Path, expected: str = "") -> tuple[str, ...]:
-    return archive.verify_archive(stores.LocalStore(root), expected).problems
+    return verification.verify_archive(stores.LocalStore(root), expected).problems
+
+
+def alone(root: Path, target: Path) -> stores.LocalStore:
+    """A copy of an archive without what a test keeps beside its runs."""
+    for path in root.iterdir():
+        if (path / "manifest.json").exists():
+            shutil.copytree(path, target / path.name)
+    for name in ("index.json", "index.html"):
+        shutil.copy(root / name, target / name)
+    return stores.LocalStore(target)
 
 
 # The chain
@@ -66,7 +76,7 @@ def test_runs_are_chained_and_verify(tmp_path: Path) -> None:
     first, second, third = (sealed(tmp_path, f"run-000{number}") for number in (1, 2, 3))
     assert (first.previous, second.previous, third.previous) == ("", first.sha256, second.sha256)
     assert archive.list_entries(tmp_path) == (first, second, third)
-    found = archive.verify_archive(stores.LocalStore(tmp_path), first.sha256)
+    found = verification.verify_archive(stores.LocalStore(tmp_path), first.sha256)
     assert (found.problems, found.runs, found.newest) == ((), 3, third.sha256)
     assert "Object Lock" in found.beyond
 

@@ -11,7 +11,7 @@ import yaml
 
 from buddy_ops.core import redaction
 from buddy_ops.core.errors import BuddyError
-from buddy_ops.runs import archive, supervisor
+from buddy_ops.runs import archive, supervisor, verification
 from buddy_ops.runs.stores import S3Store
 from tests.conftest import Situation
 from tests.runs.test_archive import leave, sealed
@@ -55,7 +55,7 @@ def test_runs_in_s3_are_chained_and_verify(bucket: Bucket, tmp_path: Path) -> No
     first, second = put(bucket, tmp_path, "run-0001"), put(bucket, tmp_path, "run-0002")
     assert (first.previous, second.previous) == ("", first.sha256)
     assert archive.list_entries(bucket.shelf()) == (first, second)
-    found = archive.verify_archive(bucket.shelf(), first.sha256)
+    found = verification.verify_archive(bucket.shelf(), first.sha256)
     assert (found.problems, found.newest, found.runs) == ((), second.sha256, 2)
     assert "Object Lock (governance, 400 days)" in found.beyond
     assert archive.find_run(bucket.shelf(), "0002") == second
@@ -67,7 +67,7 @@ def test_every_object_of_a_run_is_written_once(bucket: Bucket, tmp_path: Path) -
     assert archive.upload_run(bucket.shelf(), tmp_path / "run-0001") == entry
     versions = bucket.client.list_object_versions(Bucket="buddy-archive")["Versions"]
     kept = [each["Key"] for each in versions if "index" not in each["Key"]]
-    assert len(kept) == len(set(kept)) == 5 and archive.verify_archive(bucket.shelf()).problems == ()
+    assert len(kept) == len(set(kept)) == 5 and verification.verify_archive(bucket.shelf()).problems == ()
 
 
 def test_what_a_repair_leaves_is_uploaded_with_its_run(bucket: Bucket, tmp_path: Path) -> None:
@@ -79,7 +79,7 @@ def test_what_a_repair_leaves_is_uploaded_with_its_run(bucket: Bucket, tmp_path:
     archive.upload_run(bucket.shelf(), folder)
     for name in ("conflicts.jsonl", "root_cause.md"):
         assert bucket.shelf().read(f"run-0001/{name}") == f"{name}\n".encode()
-    assert archive.verify_archive(bucket.shelf()).problems == ()
+    assert verification.verify_archive(bucket.shelf()).problems == ()
 
 
 def test_an_upload_that_broke_off_is_finished(bucket: Bucket, tmp_path: Path) -> None:
@@ -88,7 +88,7 @@ def test_an_upload_that_broke_off_is_finished(bucket: Bucket, tmp_path: Path) ->
     facts = json.loads((tmp_path / "run-0001" / "manifest.json").read_bytes())
     link = bucket.shelf()._chain(facts)
     entry = archive.upload_run(bucket.shelf(), tmp_path / "run-0001")
-    assert json.loads(link)["folder"] == entry.folder and archive.verify_archive(bucket.shelf()).problems == ()
+    assert json.loads(link)["folder"] == entry.folder and verification.verify_archive(bucket.shelf()).problems == ()
     assert len(archive.list_entries(bucket.shelf())) == 1
 
 
@@ -100,7 +100,7 @@ def test_runs_that_end_at_the_same_moment_all_land_in_s3(bucket: Bucket, tmp_pat
     with ThreadPoolExecutor(6) as pool:
         list(pool.map(lambda name: archive.upload_run(bucket.shelf(), tmp_path / name), names))
     assert sorted(each.folder for each in archive.list_entries(bucket.shelf())) == names
-    assert archive.verify_archive(bucket.shelf()).problems == ()
+    assert verification.verify_archive(bucket.shelf()).problems == ()
 
 
 def test_what_others_wrote_over_or_deleted_is_found(bucket: Bucket, tmp_path: Path) -> None:
@@ -110,13 +110,15 @@ def test_what_others_wrote_over_or_deleted_is_found(bucket: Bucket, tmp_path: Pa
     page = bucket.shelf().read("run-0001/report.html")
     assert page is not None
     bucket.put("run-0001/report.html", page.replace(b"done", b"gone"))
-    assert any("run-0001/report.html: changed" in each for each in archive.verify_archive(bucket.shelf()).problems)
+    assert any("run-0001/report.html: changed" in each for each in verification.verify_archive(bucket.shelf()).problems)
     bucket.put("run-0001/report.html", page)
-    assert archive.verify_archive(bucket.shelf()).problems == (
+    assert verification.verify_archive(bucket.shelf()).problems == (
         "run-0001/report.html was written or deleted after the run.",
     )
     bucket.client.delete_object(Bucket="buddy-archive", Key="team/runs/run-0002/journal.jsonl")
-    assert any("run-0002/journal.jsonl: missing" in each for each in archive.verify_archive(bucket.shelf()).problems)
+    assert any(
+        "run-0002/journal.jsonl: missing" in each for each in verification.verify_archive(bucket.shelf()).problems
+    )
 
 
 def test_another_content_under_a_runs_name_is_a_conflict(bucket: Bucket, tmp_path: Path) -> None:
@@ -133,7 +135,7 @@ def test_without_object_lock_that_is_said(situation: Bring, tmp_path: Path) -> N
     """A bucket that lets everything be rewritten verifies, and the verification says what it cannot find."""
     plain = Bucket(situation("good", history_minutes=0, requests_per_minute=0), lock=False)
     put(plain, tmp_path, "run-0001")
-    found = archive.verify_archive(plain.shelf())
+    found = verification.verify_archive(plain.shelf())
     assert found.problems == () and "has no Object Lock" in found.beyond
 
 
@@ -151,13 +153,15 @@ def test_a_run_that_s3_did_not_take_is_kept_and_uploaded_later(
     monkeypatch.delenv("BUDDY_OPS_RUN_FOLDER")
     done = supervisor.run_notebook("tiny", {"environment": "sandbox"})
     assert done.exit_code == 0 and any(f"NOT ARCHIVED in {WHERE}" in each for each in done.told)
-    assert archive.verify_archive(archive.open_store()).problems == () and archive.list_entries()[0].archive == WHERE
+    assert (
+        verification.verify_archive(archive.open_store()).problems == () and archive.list_entries()[0].archive == WHERE
+    )
     bucket = Bucket(here)
     told = list(supervisor.index_archive())
     assert any("uploaded" in each for each in told), told
     assert not any("uploaded" in each for each in supervisor.index_archive(WHERE))
     (entry,) = archive.list_entries(WHERE)
-    assert entry.folder == done.folder.name and archive.verify_archive(bucket.shelf()).problems == ()
+    assert entry.folder == done.folder.name and verification.verify_archive(bucket.shelf()).problems == ()
     again = supervisor.run_notebook("tiny", {"environment": "sandbox"})
     assert again.told == (f"Archived in {WHERE}/{again.entry.folder}.",) and again.entry.previous == entry.sha256
     assert [each.run for each in archive.list_entries(WHERE)] == [entry.run, again.entry.run]

@@ -37,7 +37,7 @@ from buddy_ops.core.redaction import Redactor
 from buddy_ops.core.text import shorten
 from buddy_ops.health import logs, metrics
 from buddy_ops.health.metrics import MINUTE
-from buddy_ops.runs import archive, stores
+from buddy_ops.runs import archive, stores, verification
 from tests.system import bad_inputs
 
 NOW = datetime(2026, 11, 22, 3, 12, tzinfo=UTC)
@@ -525,7 +525,7 @@ def test_whatever_stands_in_an_archive_is_told(
         except BuddyError as error:
             assert error.reference in ("archive-damaged", "run-unknown")
             assert {path: path.read_bytes() for path in root.rglob("*.json")} == before
-    if archive.verify_archive(shelf).problems:
+    if verification.verify_archive(shelf).problems:
         return
     assert archive.list_entries(shelf)[0].folder == "run-0001", "what verifies can be read"
 

@@ -12,7 +12,7 @@ from test_reminders import say
 
 from buddy_ops.aws import freezes
 from buddy_ops.incidents import containment
-from buddy_ops.runs import archive
+from buddy_ops.runs import archive, verification
 from buddy_sandbox import reminders
 from tests.conftest import Situation
 from tests.incidents.corruption import (
@@ -26,6 +26,7 @@ from tests.incidents.corruption import (
     put,
     table,
 )
+from tests.runs.test_archive import alone
 from tests.system.runbooks.test_runbooks import execute, executed, progress, report, run, told_once, writes
 
 Bring = Callable[..., Situation]
@@ -118,7 +119,7 @@ def test_what_it_leaves_is_archived(broken: Situation) -> None:
     assert set(halted.files) == {"notebook.ipynb", "report.html", "journal.jsonl", "conflicts.jsonl"}
     assert set(repaired.files) == {*halted.files, "root_cause.md"}
     assert '"item": "' in (report(done).parent / "conflicts.jsonl").read_text("utf-8")
-    assert archive.verify_archive(archive.open_store(broken.folder)).problems == ()
+    assert verification.verify_archive(alone(broken.folder, broken.folder / "alone")).problems == ()
 
 
 def test_without_a_name_nothing_happens(broken: Situation) -> None:

@@ -13,9 +13,10 @@ from pathlib import Path
 
 import pytest
 
-from buddy_ops.runs import archive, stores
+from buddy_ops.runs import archive, verification
 from tests.conftest import Situation
 from tests.resilience.harness import lease_minutes, must_be_whole
+from tests.runs.test_archive import alone
 
 Bring = Callable[..., Situation]
 pytestmark = pytest.mark.usefixtures("fresh_processes")
@@ -170,7 +171,7 @@ def must_be_archived(folder: Path, code: int, how: str, died: int, cells: int) -
     assert (code, entry.exit_code, entry.outcome) == (1, 1, outcome)
     assert entry.folder == folder.name and entry.trouble and entry.ended >= entry.began
     assert set(entry.files) == {"notebook.ipynb", "report.html", "journal.jsonl"}
-    assert archive.verify_archive(stores.LocalStore(folder.parent)).problems == ()
+    assert verification.verify_archive(alone(folder.parent, folder.parent / "alone")).problems == ()
     assert outcome in (folder.parent / "index.html").read_text("utf-8")
     assert f">{state}</span>" in (folder / "report.html").read_text("utf-8")
     return entry

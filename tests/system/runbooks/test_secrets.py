@@ -17,8 +17,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from buddy_ops.runs import archive, stores
+from buddy_ops.runs import verification
 from tests.conftest import Situation
+from tests.runs.test_archive import alone
 from tests.system.runbooks.test_deaths import tiny
 
 Bring = Callable[..., Situation]
@@ -155,7 +156,7 @@ def test_thirty_secrets_reach_no_byte_of_the_archive(situation: Bring) -> None:
     states = re.findall(r'"state": "([\w ]+)"', executed)
     assert states.count("failed") == 1 and states.count("not run") == 0, states
     assert "cannot connect with [redacted]" in executed
-    assert archive.verify_archive(stores.LocalStore(here.folder)).problems == ()
+    assert verification.verify_archive(alone(here.folder, here.folder / "alone")).problems == ()
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,276 @@
+"""A session in Jupyter as an archived run: its cells and outputs are kept, and archived when the last cell ends.
+
+No supervisor does this for such a run. When the kernel ends before, or opens another run, what was
+executed until then is archived. Nothing here stops a cell: what fails is said, and ``buddy-ops runs index`` is left.
+"""
+
+import atexit
+import json
+import os
+import secrets
+import sys
+from collections.abc import Callable, Mapping
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
+from buddy_ops.aws.session import Target
+from buddy_ops.core import project
+from buddy_ops.core.documents import parse_json
+from buddy_ops.core.errors import BuddyError
+from buddy_ops.core.files import write_atomically
+from buddy_ops.core.journal import JournalFile
+from buddy_ops.runs import archive, cells, provenance
+from buddy_ops.runs._failures import failure_of
+from buddy_ops.runs.manifest import NOTEBOOK, ManifestEntry
+from buddy_ops.runs.stores import JOURNAL, MANIFEST, S3Store
+
+OUTPUTS = ("stream", "display_data", "execute_result", "error")
+Output = dict[str, Any]
+
+_recorded: list["InteractiveRun"] = []
+"""The run that this kernel records, if it does."""
+
+
+def record_session(target: Target, runbook: str, values: Mapping[str, Any]) -> None:
+    """Record the notebook that opened this target, if it runs in a kernel that no supervisor watches.
+
+    Args:
+        runbook: the notebook's name.
+        values: its parameters.
+    """
+    if os.environ.get("BUDDY_OPS_RUN_FOLDER"):
+        return  # its supervisor archives it
+    shown = {name: value for name, value in values.items() if name != "settings"}
+    target.journal.append("parameters", values=shown)
+    shell = _kernel_shell()
+    if shell is None:
+        return
+    while _recorded:
+        _recorded.pop().close()
+    run = InteractiveRun(target, shell, runbook, shown)
+    _recorded.append(run)
+    atexit.register(run.close)
+
+
+def _kernel_shell() -> Any:
+    """The kernel's shell; None outside a kernel."""
+    ipython = sys.modules.get("IPython")
+    shell = ipython.get_ipython() if ipython is not None else None
+    return shell if getattr(shell, "kernel", None) is not None else None
+
+
+class InteractiveRun:
+    """The cells that a person executes from the one that opened the target on, with their outputs."""
+
+    def __init__(self, target: Target, shell: Any, runbook: str, values: Mapping[str, Any]) -> None:
+        self._target, self._shell = target, shell
+        self._source = next((project.project_root() / "notebooks").rglob(f"{runbook}.ipynb"), None)
+        self._document: dict[str, Any] = {"cells": [], "metadata": {}, "nbformat": 4, "nbformat_minor": 5}
+        if self._source is not None:
+            self._document = parse_json(self._source.read_bytes())
+        self._about = {
+            "run": target.run,
+            "runbook": project.runbook_name(runbook),
+            "environment": target.environment,
+            "began": target.journal.records[0]["at"],
+            "parameters": dict(values),
+            "archive": target.settings.archive.where,
+            "folder": target.folder.name,
+            "source": provenance.describe_source(self._source) if self._source is not None else {},
+            "library": provenance.describe_library(),
+            "interactive": True,
+        }
+        self._executed: list[dict[str, Any]] = []
+        self._recorder = _Recorder(shell)
+        # What was executed before this cell left no trace but its source: the parameters, as a rule.
+        for source in shell.history_manager.input_hist_raw[1:-1]:
+            name = self._parameters_cell() if "environment: str" in source else ""
+            self._executed.append(
+                {"id": name, "source": source, "outputs": [], "state": "done", "execution_count": None}
+            )
+        shell.events.register("post_run_cell", self._after_cell)
+
+    def _parameters_cell(self) -> str:
+        """The id of the runbook's cell that a person edits: its text says nothing of which cell it is."""
+        tagged = (cell for cell in self._document["cells"] if "parameters" in cell["metadata"].get("tags", ()))
+        return next((str(cell.get("id", "")) for cell in tagged), "")
+
+    def _after_cell(self, result: Any) -> None:
+        try:
+            self._keep(result)
+            if self._is_last(self._executed[-1]):
+                folder = self._target.folder
+                self._archive()
+                print(f"Archived as {folder.name}.")
+                self._upload(folder)
+        except Exception as error:
+            said = self._target.redactor.redact(f"{type(error).__name__}: {error}")
+            print(f"NOT ARCHIVED: {said}\n`buddy-ops runs index` archives this run once the kernel has ended.")
+
+    def _keep(self, result: Any) -> None:
+        outputs = self._recorder.take()
+        state = "done"
+        if not result.success:
+            failure = failure_of(outputs)
+            stopped = isinstance(result.error_in_exec, KeyboardInterrupt)
+            state = "refused" if failure and failure.is_refusal else "failed"
+            state = "interrupted" if stopped else state
+        cell = {
+            "id": getattr(result.info, "cell_id", None) or "",
+            "source": result.info.raw_cell,
+            "outputs": outputs,
+            "state": state,
+            "execution_count": result.execution_count,
+        }
+        self._executed.append(cell)
+
+    def _is_last(self, executed: Mapping[str, Any]) -> bool:
+        code = [cell for cell in self._document["cells"] if cell["cell_type"] == "code"]
+        return bool(code) and _is_same(code[-1], executed)
+
+    def close(self) -> None:
+        """Archive what was executed until now, because the kernel ends or another run begins."""
+        self._shell.events.unregister("post_run_cell", self._after_cell)
+        self._recorder.close()
+        atexit.unregister(self.close)
+        if self._executed and (self._target.folder / JOURNAL).exists():
+            try:
+                self._archive()
+            except Exception as error:
+                print(f"NOT ARCHIVED: {type(error).__name__}. Run `buddy-ops runs index`.", file=sys.__stderr__)
+
+    def _archive(self) -> ManifestEntry:
+        """Write the notebook, its report and its manifest. Later records go to another folder."""
+        folder = self._target.folder
+        if (folder / MANIFEST).exists():
+            raise BuddyError(
+                "archive-damaged", f"{folder.name} has a manifest already.", next="`buddy-ops runs verify`."
+            )
+        redactor = self._target.redactor
+        document = redactor.redact(self._notebook())
+        write_atomically(folder / NOTEBOOK, json.dumps(document, indent=1, ensure_ascii=False, default=str) + "\n")
+        states = [cell["metadata"]["buddy_ops"]["state"] for cell in document["cells"] if cell["cell_type"] == "code"]
+        outcome, code = archive.ending(self._target.journal.records, [state for state in states if state != "not run"])
+        entry = archive.append_to_chain(
+            folder, archive.build_manifest(folder, redactor, outcome=outcome, exit_code=code)
+        )
+        self._executed.clear()
+        _continue_elsewhere(self._target)
+        later = {"folder": self._target.folder.name, "run": self._target.folder.name[-8:], "began": entry.ended}
+        self._about = {**self._about, **later}
+        return entry
+
+    def _upload(self, folder: Path) -> None:
+        where = self._target.settings.archive.where
+        if not where:
+            return
+        try:
+            archive.upload_run(S3Store(self._target, where), folder)
+            print(f"Archived in {where}.")
+        except BuddyError as error:
+            print(f"NOT ARCHIVED in {where}: {error.what}\n`buddy-ops runs index` uploads it.")
+
+    def _notebook(self) -> dict[str, Any]:
+        """The runbook's cells as they were executed last, then those that are none of it."""
+        document = deepcopy(self._document)
+        cells.forget_results(document)
+        document["metadata"]["buddy_ops"] = self._about
+        left = list(self._executed)
+        for cell in document["cells"]:
+            cell["metadata"]["buddy_ops"] = {"state": "not run"}
+            found = [executed for executed in left if _is_same(cell, executed)] if cell["cell_type"] == "code" else []
+            if found:
+                _fill(cell, found[-1])
+                left = [executed for executed in left if executed not in found]
+        for number, executed in enumerate(left):
+            extra: dict[str, Any] = {"cell_type": "code", "id": executed["id"] or f"extra-{number}", "metadata": {}}
+            _fill(extra, executed)
+            document["cells"].append(extra)
+        return document
+
+
+def _is_same(cell: Mapping[str, Any], executed: Mapping[str, Any]) -> bool:
+    """Whether an execution is of this cell of the runbook: by its id, or by its text."""
+    named = executed["id"] and cell.get("id") == executed["id"]
+    return bool(named) or cells.source_of(cell).strip() == executed["source"].strip()
+
+
+def _fill(cell: dict[str, Any], executed: Mapping[str, Any]) -> None:
+    cell["source"] = executed["source"]
+    cell["outputs"] = executed["outputs"]
+    cell["execution_count"] = executed["execution_count"]
+    cell["metadata"]["buddy_ops"] = {"state": executed["state"]}
+
+
+def _continue_elsewhere(target: Target) -> None:
+    """Let later records of a target begin a folder of their own: what is archived is never written to."""
+    run = secrets.token_hex(4)
+    folder = target.folder.with_name(f"{target.folder.name[: -len(target.run) - 1]}-{run}")
+    opened = {
+        "seq": 1,
+        "at": target.journal.records[-1]["at"],
+        "kind": "opened",
+        "run": run,
+        "folder": folder.name,
+        "runbook": target.runbook,
+        "environment": target.environment,
+        "continues": target.folder.name,
+    }
+    target.folder = folder
+    target.journal.continue_in(JournalFile(folder / JOURNAL), opened)
+
+
+class _Recorder:
+    """Keeps what a kernel publishes for the cell that is executed: the messages that JupyterLab shows."""
+
+    def __init__(self, shell: Any) -> None:
+        self._shell = shell
+        self._session = shell.kernel.session
+        self._send: Callable[..., Any] = self._session.send
+        self._session.send = self._record
+        self._outputs: list[Output] = []
+        self._displays: dict[str, list[Output]] = {}
+        self._clear_next = False
+
+    def close(self) -> None:
+        self._session.send = self._send
+
+    def take(self) -> list[Output]:
+        """The outputs since the last call."""
+        sys.stdout.flush()
+        sys.stderr.flush()
+        taken, self._outputs = self._outputs, []
+        return taken
+
+    def _record(self, stream: Any, what: Any, content: Any = None, *rest: Any, **options: Any) -> Any:
+        kind = what["msg_type"] if isinstance(what, dict) else str(what)
+        said = what["content"] if isinstance(what, dict) else content
+        if isinstance(said, dict):
+            self._take_message(kind, said)
+        return self._send(stream, what, content, *rest, **options)
+
+    def _take_message(self, kind: str, said: Mapping[str, Any]) -> None:
+        if kind == "clear_output":
+            self._clear_next = bool(said.get("wait"))
+            if not self._clear_next:
+                self._outputs.clear()
+            return
+        if kind == "update_display_data":
+            for shown in self._displays.get(str((said.get("transient") or {}).get("display_id")), ()):
+                shown.update(data=dict(said["data"]), metadata=dict(said["metadata"]))
+        if kind not in OUTPUTS:
+            return
+        if self._clear_next:
+            self._outputs.clear()
+            self._clear_next = False
+        fields = {name: value for name, value in said.items() if name != "transient"}
+        last = self._outputs[-1] if self._outputs else {}
+        if kind == "stream" and last.get("output_type") == kind and last.get("name") == said["name"]:
+            last["text"] += said["text"]
+            return
+        output = {"output_type": kind, **fields}
+        self._outputs.append(output)
+        display = (said.get("transient") or {}).get("display_id")
+        if display:
+            self._displays.setdefault(str(display), []).append(output)

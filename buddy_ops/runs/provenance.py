@@ -1,0 +1,274 @@
+"""What was executed: the library's version and commit, and how the notebook differs from the committed runbook.
+
+The committed runbook is the notebook in git's HEAD. Without a repository it is the notebook that the installed release
+has (``buddy_ops/runbooks`` in the wheel). Nothing here writes, and nothing here raises: what is unknown is said.
+"""
+
+import ast
+import base64
+import hashlib
+import subprocess
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from difflib import unified_diff
+from importlib import metadata
+from pathlib import Path
+from typing import Any, Literal
+
+import buddy_ops
+from buddy_ops.core import project
+from buddy_ops.core.documents import parse_json
+from buddy_ops.runs.cells import source_of
+from buddy_ops.runs.stores import digest
+
+LIBRARY = Path(buddy_ops.__file__).parent
+RELEASED = LIBRARY / "runbooks"
+"""The release's runbooks in an installed wheel; a checkout has no such folder."""
+
+GIT_S = 10.0
+"""Seconds that git may take."""
+
+MOST_CHANGED = 20
+Change = Literal["changed", "added", "removed", "moved"]
+
+
+@dataclass(frozen=True)
+class CellDifference:
+    """A code cell that is not as in the committed runbook.
+
+    Attributes:
+        executed: its number among all cells of the executed notebook, from 1; None where it was removed.
+        committed: its number among all cells of the committed one; None where it was added.
+        lines: a unified diff from the committed to the executed source, without heads.
+    """
+
+    change: Change
+    executed: int | None
+    committed: int | None
+    lines: tuple[str, ...]
+
+    def __str__(self) -> str:
+        if self.executed is None:
+            return f"cell {self.committed} of the committed runbook was removed"
+        return f"cell {self.executed} was {self.change}"
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """An executed notebook beside the committed one. ``reference`` is empty where there is none to compare with."""
+
+    reference: str
+    differences: tuple[CellDifference, ...] = ()
+
+    @property
+    def says(self) -> str:
+        """The result, for operators."""
+        if not self.reference:
+            return "UNKNOWN: there is no committed runbook to compare the executed code with."
+        if not self.differences:
+            return f"The executed code is as committed ({self.reference})."
+        listed = "; ".join(map(str, self.differences))
+        return f"DIFFERS FROM THE COMMITTED RUNBOOK ({self.reference}): {listed}."
+
+
+def describe_source(source: Path) -> dict[str, str]:
+    """A notebook's path, SHA-256 and committed version, for its run's manifest."""
+    root = project.project_root()
+    path = source.resolve()
+    shown = path.relative_to(root.resolve()) if path.is_relative_to(root.resolve()) else path
+    with suppress(OSError):
+        commit = _git(root, "rev-parse", "HEAD")
+        return {"notebook": shown.as_posix(), "sha256": digest(path.read_bytes()), "commit": commit}
+    return {"notebook": shown.as_posix(), "sha256": "", "commit": ""}
+
+
+def describe_library() -> dict[str, Any]:
+    """The library's version, commit, and whether all that decides a run was as committed.
+
+    ``clean`` is None where that is unknown; ``changed`` names files that are not as committed, or as released.
+    """
+    facts: dict[str, Any] = {"version": "", "commit": _git(LIBRARY, "rev-parse", "HEAD"), "clean": None, "changed": []}
+    with suppress(metadata.PackageNotFoundError):
+        facts["version"] = metadata.version("buddy-ops")
+    if facts["commit"]:
+        folders = (LIBRARY, *(project.project_root() / name for name in ("notebooks", "parameters")))
+        changed: list[str] | None = [line for folder in folders for line in _uncommitted(folder)]
+    else:
+        changed = _not_as_released()
+    if changed is not None:
+        facts["clean"] = not changed
+        facts["changed"] = changed[:MOST_CHANGED]
+    return facts
+
+
+def compare_with_committed(notebook: Mapping[str, Any], source: Mapping[str, Any]) -> Comparison:
+    """An executed notebook beside the committed runbook.
+
+    Args:
+        notebook: its JSON, as it was executed.
+        source: what ``describe_source`` said when the run began.
+    """
+    content, reference = _committed(str(source.get("notebook", "")), str(source.get("commit", "")))
+    if not reference:
+        return Comparison("")
+    try:
+        committed = parse_json(content) if content else {"cells": []}
+        about = notebook["metadata"].get("buddy_ops", {})
+        values = about.get("parameters", {})
+        found = _differences(committed["cells"], notebook["cells"], values)
+        if about.get("interactive"):
+            # A person in Jupyter gives parameters by editing their cell; the manifest has the values.
+            found = [difference for difference in found if not _changes_values_only(difference, committed, notebook)]
+        return Comparison(reference, tuple(found))
+    except (ValueError, KeyError, TypeError):
+        return Comparison("")
+
+
+def _committed(path: str, commit: str) -> tuple[bytes, str]:
+    """The committed notebook, and what it is called; no bytes where the commit has no such file."""
+    root = project.project_root()
+    if commit and path:
+        content = _git_bytes(root, "show", f"{commit}:./{path}")
+        if content is not None:
+            return content, f"commit {commit[:12]}"
+        return b"", f"commit {commit[:12]}, which has no {path}"
+    released = RELEASED / path.removeprefix("notebooks/")
+    if path and released.is_file():
+        with suppress(metadata.PackageNotFoundError):
+            return released.read_bytes(), f"release {metadata.version('buddy-ops')}"
+    return b"", ""
+
+
+def _differences(
+    committed: Sequence[Mapping[str, Any]], executed: Sequence[Mapping[str, Any]], values: Mapping[str, Any]
+) -> list[CellDifference]:
+    """Every code cell that differs, in the executed notebook's order, then what was removed."""
+    theirs = {number: cell for number, cell in enumerate(committed, 1) if cell["cell_type"] == "code"}
+    ours = {number: cell for number, cell in enumerate(executed, 1) if cell["cell_type"] == "code"}
+    injected = next((number for number, cell in ours.items() if _is_injected(cell, values)), None)
+    ours.pop(injected, None)  # type: ignore[arg-type]
+    pairs = _pairs(theirs, ours)
+    found: list[CellDifference] = []
+    furthest = 0
+    for number, cell in ours.items():
+        partner = pairs.get(number)
+        if partner is None:
+            found.append(CellDifference("added", number, None, _diff("", source_of(cell))))
+            continue
+        lines = _diff(source_of(theirs[partner]), source_of(cell))
+        if lines:
+            found.append(CellDifference("changed", number, partner, lines))
+        elif partner < furthest:
+            found.append(CellDifference("moved", number, partner, ()))
+        furthest = max(furthest, partner)
+    gone = [number for number in theirs if number not in pairs.values()]
+    return found + [CellDifference("removed", None, number, _diff(source_of(theirs[number]), "")) for number in gone]
+
+
+def _changes_values_only(difference: CellDifference, committed: Mapping[str, Any], notebook: Mapping[str, Any]) -> bool:
+    """Whether a parameters cell declares the same names and types as the committed one, with other plain values."""
+    if difference.change != "changed" or difference.executed is None or difference.committed is None:
+        return False
+    ours = notebook["cells"][difference.executed - 1]
+    theirs = committed["cells"][difference.committed - 1]
+    declared = _declared(ours)
+    return "parameters" in theirs["metadata"].get("tags", ()) and declared is not None and declared == _declared(theirs)
+
+
+def _declared(cell: Mapping[str, Any]) -> list[tuple[str, str]] | None:
+    """The names and types that a parameters cell declares; None where it does anything else."""
+    found = []
+    try:
+        for statement in ast.parse(source_of(cell)).body:
+            if not isinstance(statement, ast.AnnAssign) or statement.value is None:
+                return None
+            ast.literal_eval(statement.value)
+            found.append((ast.unparse(statement.target), ast.unparse(statement.annotation)))
+    except (SyntaxError, ValueError):
+        return None
+    return found
+
+
+def _pairs(theirs: Mapping[int, Mapping[str, Any]], ours: Mapping[int, Mapping[str, Any]]) -> dict[int, int]:
+    """Which executed cell is which committed one: by its text, else by its id."""
+    free = dict(theirs)
+    pairs: dict[int, int] = {}
+    for number, cell in ours.items():
+        same = [there for there, other in free.items() if source_of(other) == source_of(cell)]
+        # Where a text comes twice, the cell of the same id is meant.
+        same.sort(key=lambda there: free[there].get("id") != cell.get("id"))
+        if same:
+            pairs[number] = same[0]
+            del free[same[0]]
+    for number, cell in ours.items():
+        named = [there for there, other in free.items() if cell.get("id") and other.get("id") == cell.get("id")]
+        if number not in pairs and named:
+            pairs[number] = named[0]
+            del free[named[0]]
+    return pairs
+
+
+def _is_injected(cell: Mapping[str, Any], values: Mapping[str, Any]) -> bool:
+    """Whether papermill wrote this cell: plain assignments of the values that the run was given, and nothing else."""
+    if "injected-parameters" not in cell["metadata"].get("tags", ()):
+        return False
+    try:
+        for statement in ast.parse(source_of(cell)).body:
+            if not isinstance(statement, ast.Assign) or not isinstance(statement.targets[0], ast.Name):
+                return False
+            name, value = statement.targets[0].id, ast.literal_eval(statement.value)
+            # Settings are not among the manifest's parameters; a secret in a value is redacted there.
+            known = values.get(name)
+            if name != "settings" and "[redacted]" not in str(known) and value != known and str(value) != str(known):
+                return False
+    except (SyntaxError, ValueError):
+        return False
+    return True
+
+
+def _diff(before: str, after: str) -> tuple[str, ...]:
+    lines = unified_diff(before.splitlines(), after.splitlines(), lineterm="", n=2)
+    return tuple(line for line in lines if not line.startswith(("---", "+++", "@@")))
+
+
+def _git(folder: Path, *arguments: str) -> str:
+    """What git prints; '' where there is no git, no repository, or no such thing in it."""
+    return (_git_bytes(folder, *arguments) or b"").decode(errors="replace").strip()
+
+
+def _git_bytes(folder: Path, *arguments: str) -> bytes | None:
+    with suppress(OSError, subprocess.SubprocessError):
+        # Without optional locks: another git command of a person must not fail because of us.
+        command = ["git", "--no-optional-locks", "-C", str(folder), *arguments]
+        return subprocess.run(command, capture_output=True, check=True, timeout=GIT_S).stdout
+    return None
+
+
+def _uncommitted(folder: Path) -> list[str]:
+    """The files of a folder that are not as committed, new ones too."""
+    said = _git(folder, "status", "--porcelain", "--untracked-files=all", "--", ".")
+    return [line.strip() for line in said.splitlines()]
+
+
+def _not_as_released() -> list[str] | None:
+    """The files of an installed wheel that are not as its list of hashes says; None without such a list."""
+    try:
+        listed = [file for file in metadata.files("buddy-ops") or () if file.hash and file.parts[0] == LIBRARY.name]
+    except metadata.PackageNotFoundError:
+        return None
+    if not listed:
+        return None
+    changed = []
+    for file in listed:
+        path = Path(str(file.locate()))
+        content = path.read_bytes() if path.is_file() else b""
+        hashed = hashlib.new(file.hash.mode, content).digest() if file.hash else b""
+        if file.hash and _urlsafe(hashed) != file.hash.value:
+            changed.append(str(file))
+    return changed
+
+
+def _urlsafe(content: bytes) -> str:
+    """As a wheel's RECORD has a hash: base64 for addresses, without padding."""
+    return base64.urlsafe_b64encode(content).rstrip(b"=").decode()

@@ -1,0 +1,199 @@
+"""Old runs deleted, so that what is left still verifies.
+
+A pruning is a run of its own in the same chain: its manifest names each run that it deletes, and that run's hash. It
+is archived before anything is deleted, so that a pruning that is cut off is finished by the next one.
+"""
+
+import json
+import re
+import secrets
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from buddy_ops.core.errors import BuddyError, InvalidInput, Refused
+from buddy_ops.core.files import write_atomically
+from buddy_ops.core.journal import iso_utc
+from buddy_ops.core.text import count, parse_utc
+from buddy_ops.runs import archive, verification
+from buddy_ops.runs.manifest import ManifestEntry
+from buddy_ops.runs.stores import INDEX, JOURNAL, MANIFEST, LocalStore, RunStore, digest
+
+RUNBOOK = "runs/prune"
+KEEP = re.compile(r"(?P<number>\d{1,6})(?P<unit>[dw]?)")
+DAYS = {"d": 1, "w": 7}
+
+
+@dataclass(frozen=True)
+class Pruning:
+    """What ``runs prune`` would delete: always the oldest runs, so that the rest is one chain."""
+
+    keep: str
+    runs: tuple[ManifestEntry, ...]
+    kept: int
+    notes: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        if not self.runs:
+            lines = [f"Nothing to prune: {count(self.kept, 'run')}, keep {self.keep}."]
+        else:
+            lines = [f"{run.folder}  {run.result}  {run.ended_at}  {run.sha256[:12]}" for run in self.runs]
+            lines.append(f"{count(len(self.runs), 'run')} to delete, {self.kept} kept (keep {self.keep}).")
+        return "\n".join((*lines, *self.notes))
+
+
+def plan_pruning(store: RunStore, keep: str, now: datetime) -> Pruning:
+    """The runs that are older, or more, than what is kept. Nothing is written.
+
+    Args:
+        keep: '200' (the newest 200 runs), '400d' (runs that ended within 400 days) or '52w'.
+        now: the time that ages are counted from.
+
+    Raises:
+        InvalidInput: ``invalid-parameters``.
+        Refused: ``archive-not-prunable``: the archive is in S3.
+        BuddyError: ``archive-damaged``: the archive does not verify, so nothing of it is deleted.
+    """
+    match = KEEP.fullmatch(keep.strip())
+    if match is None or int(match["number"]) == 0:
+        raise InvalidInput(
+            "invalid-parameters",
+            f"--keep is {keep!r}. It must be a number of runs, days or weeks, above 0.",
+            next="For example --keep 200 (the newest 200 runs), --keep 400d or --keep 52w.",
+        )
+    _local(store)
+    result = verification.verify_archive(store)
+    if result.problems:
+        raise BuddyError(
+            "archive-damaged",
+            f"{store.where} does not verify: {' '.join(result.problems[: archive.MOST_SAID])}",
+            now="Nothing was deleted: the runs may be needed to find the cause.",
+            next="`buddy-ops runs verify` lists all problems.",
+        )
+    entries = archive.list_entries(store)
+    number = int(match["number"])
+    if match["unit"]:
+        old = _ended_before(entries, now - timedelta(days=number * DAYS[match["unit"]]))
+    else:
+        old = entries[: max(0, len(entries) - number)]
+    uploaded, notes = _uploaded(old)
+    return Pruning(keep, uploaded, len(entries) - len(uploaded), notes)
+
+
+def _ended_before(entries: Sequence[ManifestEntry], limit: datetime) -> tuple[ManifestEntry, ...]:
+    """The oldest runs up to the first that ended later, or whose time cannot be read."""
+    found = []
+    for entry in entries:
+        try:
+            if parse_utc(entry.ended) >= limit:
+                break
+        except ValueError:
+            break
+        found.append(entry)
+    return tuple(found)
+
+
+def _uploaded(old: tuple[ManifestEntry, ...]) -> tuple[tuple[ManifestEntry, ...], tuple[str, ...]]:
+    """The oldest runs up to the first that S3 should have and has not; and what to say of that one."""
+    known: dict[str, set[str]] = {}
+    for number, entry in enumerate(old):
+        if entry.archive and entry.archive not in known:
+            there = archive.open_store(entry.archive, entry.environment)
+            known[entry.archive] = {uploaded.folder for uploaded in archive.list_entries(there)}
+        if entry.archive and entry.folder not in known[entry.archive]:
+            said = f"{entry.folder} is not in {entry.archive} yet, so it and newer runs are kept."
+            return old[:number], (f"{said} `buddy-ops runs index` uploads it.",)
+    return old, ()
+
+
+def run_pruning(store: RunStore, plan: Pruning, by: Sequence[str], now: datetime) -> ManifestEntry:
+    """Archive the pruning as a run, then delete the runs that it names. Returns its entry.
+
+    Args:
+        by: who pruned.
+
+    Raises:
+        Refused: ``archive-not-prunable``.
+    """
+    local = _local(store)
+    run = secrets.token_hex(4)
+    folder = local.root / f"{now:%Y-%m-%dT%H%MZ}-prune-{run}"
+    folder.mkdir(parents=True)
+    at = iso_utc(now)
+    runs = {entry.sha256: entry.folder for entry in plan.runs}
+    opened: dict[str, Any] = {"kind": "opened", "run": run, "folder": folder.name, "runbook": RUNBOOK}
+    pruned: dict[str, Any] = {"kind": "runs-pruned", "keep": plan.keep, "by": list(by), "runs": list(runs.values())}
+    records = [{"seq": number, "at": at, **record} for number, record in enumerate((opened, pruned), 1)]
+    write_atomically(folder / JOURNAL, "".join(f"{json.dumps(record)}\n" for record in records))
+    facts: dict[str, Any] = {
+        "v": 1,
+        "run": run,
+        "folder": folder.name,
+        "runbook": RUNBOOK,
+        "environment": "",
+        "began": at,
+        "ended": at,
+        "outcome": "done",
+        "exit_code": 0,
+        "people": list(by),
+        "principal": "",
+        "incident": "",
+        "parameters": {"keep": plan.keep},
+        "trouble": "",
+        "notes": [f"{count(len(runs), 'run')} pruned: {', '.join(runs.values())}"],
+        "archive": "",
+        "pruned": {"keep": plan.keep, "runs": runs},
+    }
+    archive.write_journal_page(folder, facts, records)
+    entry = archive.append_to_chain(folder, facts | {"files": archive.hashes_of(folder)})
+    finish_pruning(local)
+    return entry
+
+
+def finish_pruning(store: LocalStore) -> list[str]:
+    """Delete the runs that a pruning in the chain names, and take them out of the index. Returns the folders' names."""
+    with store.locked():
+        manifests = archive.manifests_in_order(store)
+        gone = verification.pruned_runs(manifests)
+        deleted = [name for name in gone.values() if _is_there(store, name, gone)]
+        for name in deleted:
+            _delete(store.root / name)
+        listed = [manifest for manifest in manifests if digest(manifest) not in gone]
+        if gone and store.read(INDEX) is not None and len(listed) < len(archive.list_entries(store)):
+            store.rebuild(listed)
+    return deleted
+
+
+def _is_there(store: LocalStore, name: str, gone: dict[str, str]) -> bool:
+    """Whether a folder is still that of the run that was pruned, or what is left of it."""
+    manifest = store.read(f"{name}/{MANIFEST}")
+    if manifest is None:
+        return (store.root / name).is_dir() and not any((store.root / name).iterdir())
+    return digest(manifest) in gone
+
+
+def _delete(folder: Path) -> None:
+    """Delete a run's folder. The manifest goes last: until then the folder shows what it is."""
+    for path in folder.iterdir():
+        if path.name == MANIFEST:
+            continue
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
+    (folder / MANIFEST).unlink(missing_ok=True)
+    folder.rmdir()
+
+
+def _local(store: RunStore) -> LocalStore:
+    if isinstance(store, LocalStore):
+        return store
+    raise Refused(
+        "archive-not-prunable",
+        f"{store.where} is in S3, where Object Lock keeps each run for the bucket's retention.",
+        now="Nothing was deleted.",
+        next="Prune runs/ of this machine. For S3 set a lifecycle rule, not shorter than the retention.",
+    )

@@ -1,0 +1,202 @@
+"""Whether an archive is as it was written: each byte, each file, each folder, and the chain of all runs.
+
+Nothing here writes. What it cannot find, it says.
+"""
+
+from collections.abc import Iterable
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+from buddy_ops.core.errors import BuddyError
+from buddy_ops.core.journal import read_journal
+from buddy_ops.runs.manifest import (
+    FILES,
+    NOTEBOOK,
+    REPORT,
+    ManifestEntry,
+    entry_of_manifest,
+    index_rows,
+    json_object,
+)
+from buddy_ops.runs.stores import INDEX, JOURNAL, MANIFEST, NAME, PAGE, RunStore, digest, index_of, page_of
+
+
+@dataclass(frozen=True)
+class VerificationResult:
+    """What a verification found. ``beyond`` says what it cannot find.
+
+    Attributes:
+        unfinished: folders of runs that were not archived yet.
+        pruned: a sentence for each ``runs prune`` that the chain has.
+    """
+
+    runs: int
+    newest: str
+    problems: tuple[str, ...]
+    unfinished: tuple[str, ...]
+    beyond: str
+    pruned: tuple[str, ...] = ()
+
+
+def verify_archive(store: RunStore, expected: str = "") -> VerificationResult:
+    """Compare every byte with the manifests, the manifests with their chain, and the chain with the index.
+
+    Args:
+        expected: the hash of a manifest that was announced; it must be in the chain, or a run that was pruned.
+    """
+    problems: list[str] = []
+    folders = store.folders()
+    index = store.read(INDEX)
+    rows = _rows(index, problems, bool(folders))
+    manifests = {name: manifest for row in rows if (name := _folder(row)) and (manifest := _manifest(store, name))}
+    prunings = _prunings(manifests.values())
+    gone = pruned_runs(manifests.values())
+    kept: list[bytes] = []
+    previous = str(rows[0].get("previous")) if rows else ""
+    if previous and previous not in gone:
+        problems.append(
+            f"{rows[0].get('folder')}: the chain is broken: the run before it is missing or out of sequence."
+        )
+    for row in rows:
+        name, wanted = _folder(row), str(row.get("sha256"))
+        manifest = manifests.get(name)
+        if row.get("previous") != previous:
+            problems.append(f"{name}: the chain is broken: the run before it is missing or out of sequence.")
+        previous = wanted
+        if wanted in gone:  # its files are about to be deleted, or were already
+            kept += [manifest] if manifest else []
+        elif manifest is None:
+            problems.append(f"{name}: missing. The index names it, but it has no manifest.")
+        elif digest(manifest) != wanted:
+            problems.append(f"{name}: the manifest was changed.")
+        else:
+            kept.append(manifest)
+            problems += differences(store, name, manifest, folders.get(name, set()))
+    listed = {_folder(row) for row in rows}
+    unfinished = [name for name in sorted(folders) if name not in listed and not _is_pruned(store, name, gone)]
+    for name in unfinished:
+        problems += stray_problems(store, name, folders[name])
+    problems += store.strangers()
+    # With a problem above these would differ as well, and say nothing new. A pruning that was cut off rebuilds them.
+    half_pruned = any(_folder(row) not in manifests for row in rows)
+    if not problems and not half_pruned and index != index_of(kept):
+        problems.append(f"{INDEX}: does not match the manifests.")
+    if not problems and not half_pruned and store.read(PAGE) != page_of(kept):
+        problems.append(f"{PAGE}: does not match the manifests. `buddy-ops runs index` rebuilds it.")
+    if expected and expected not in {*gone, *(row.get("sha256") for row in rows)}:
+        problems.append(f"No run has the announced manifest {expected}: the chain was cut off or rewritten.")
+    more, beyond = store.examine(kept)
+    return VerificationResult(
+        runs=len(rows),
+        newest=previous,
+        problems=(*problems, *more),
+        unfinished=tuple(name for name in unfinished if MANIFEST not in folders[name]),
+        beyond=beyond,
+        pruned=tuple(map(_describe_pruning, prunings)),
+    )
+
+
+def differences(store: RunStore, folder: str, manifest: bytes, there: set[str]) -> list[str]:
+    """What of one run's files is not as its manifest says."""
+    try:
+        entry = entry_of_manifest(manifest)
+    except BuddyError:
+        return [f"{folder}: its manifest cannot be read."]
+    found = []
+    if entry.folder != folder:
+        found.append(f"{folder}: was renamed: its manifest says {entry.folder!r}.")
+    for name, wanted in entry.files.items():
+        content = store.read(f"{folder}/{name}") if NAME.fullmatch(name) else None
+        if content is None:
+            found.append(f"{folder}/{name}: missing.")
+        elif digest(content) != wanted:
+            found.append(f"{folder}/{name}: changed.")
+    return found + [f"{folder}/{name}: added." for name in sorted(there - {MANIFEST, *entry.files})]
+
+
+def stray_problems(store: RunStore, folder: str, there: set[str]) -> list[str]:
+    """Why a folder that is not in the index is none that a run leaves. Empty: it can be archived, or is in progress."""
+    if MANIFEST in there:
+        added = store.half_added()
+        if added is not None and added == store.read(f"{folder}/{MANIFEST}"):
+            return []  # the next run, or `runs index`, writes its line
+        return [f"{folder}: not in the index: it was added, or removed from the index."]
+    if store.is_in_progress(folder):
+        return []
+    found = [f"{folder}/{name}: added." for name in sorted(there - set(FILES))]
+    if REPORT in there:
+        found.append(
+            f"{folder}: has a report but no manifest: the manifest was deleted, the folder was added, or the run was "
+            f"killed while it was archived. Only in the last case: delete its {REPORT}, then `buddy-ops runs index`."
+        )
+    if JOURNAL not in there:
+        found.append(f"{folder}: has no journal, so no run left it.")
+    named = _folders_named_in(store, folder, there) - {folder}
+    if named:
+        found.append(f"{folder}: was renamed: its files say {', '.join(sorted(named))}.")
+    return found
+
+
+def _folders_named_in(store: RunStore, folder: str, there: set[str]) -> set[str]:
+    """The names of their own folder that a run's notebook and journal have. Those of earlier releases have none."""
+    found = set()
+    if NOTEBOOK in there:
+        # A kill left it half written, or its engine had no supervisor.
+        with suppress(ValueError, TypeError, KeyError):
+            notebook = json_object(store.read(f"{folder}/{NOTEBOOK}") or b"")
+            found.add(str(notebook["metadata"]["buddy_ops"]["folder"]))
+    if JOURNAL in there:
+        records = read_journal(store.read(f"{folder}/{JOURNAL}") or b"")
+        found |= {str(record["folder"]) for record in records if record["kind"] == "opened" and "folder" in record}
+    return found
+
+
+def _rows(index: bytes | None, problems: list[str], anything: bool) -> list[dict[str, Any]]:
+    if index is None:
+        problems += [f"{INDEX}: missing."] if anything else []
+        return []
+    try:
+        return index_rows(index)
+    except ValueError:
+        problems.append(f"{INDEX}: cannot be read.")
+        return []
+
+
+def _folder(row: dict[str, Any]) -> str:
+    return str(row.get("folder"))
+
+
+def _manifest(store: RunStore, name: str) -> bytes | None:
+    """A run's manifest. A name from a forged index must not lead out of the archive."""
+    return store.read(f"{name}/{MANIFEST}") if NAME.fullmatch(name) else None
+
+
+def _prunings(manifests: Iterable[bytes]) -> list[ManifestEntry]:
+    """The runs of ``runs prune`` among these."""
+    found = []
+    for manifest in manifests:
+        try:
+            entry = entry_of_manifest(manifest)
+        except BuddyError:
+            continue  # said where its run is verified
+        if entry.pruned_hashes:
+            found.append(entry)
+    return found
+
+
+def pruned_runs(manifests: Iterable[bytes]) -> dict[str, str]:
+    """The runs that ``runs prune`` deleted, as the manifests of its own runs say: their hashes and folders."""
+    return {sha256: folder for entry in _prunings(manifests) for sha256, folder in entry.pruned_hashes.items()}
+
+
+def _is_pruned(store: RunStore, name: str, gone: dict[str, str]) -> bool:
+    """Whether a folder is left over from a pruning that was cut off."""
+    manifest = _manifest(store, name)
+    return manifest is not None and digest(manifest) in gone
+
+
+def _describe_pruning(entry: ManifestEntry) -> str:
+    folders = list(entry.pruned_hashes.values())
+    who = f" by {', '.join(entry.people) or entry.principal}" if entry.people or entry.principal else ""
+    return f"{len(folders)} pruned at {entry.ended_at}{who}, from {folders[0]} to {folders[-1]} (run {entry.run})."

@@ -1,0 +1,169 @@
+"""What was executed, beside what was committed: a notebook that somebody edited does not pass for the runbook."""
+
+import json
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from buddy_ops.core import redaction
+from buddy_ops.runs import archive, provenance, verification
+from buddy_ops.runs.stores import LocalStore
+
+CELLS = {
+    "parameters": "environment = 'sandbox'\napproved_by: list[str] = []",
+    "plan": "plan = make_plan()",
+    "approval": "approval = request_approval(target, plan)",
+    "action": "run_rollout(target, plan, approval)",
+}
+
+
+def document(cells: dict[str, str], **about: Any) -> dict[str, Any]:
+    code = [
+        {
+            "cell_type": "code",
+            "id": name,
+            "metadata": {"tags": [name] if "parameters" in name else []},
+            "source": source,
+        }
+        | {"outputs": [], "execution_count": None}
+        for name, source in cells.items()
+    ]
+    heading = {"cell_type": "markdown", "id": "head", "metadata": {}, "source": "# Canary"}
+    return {"cells": [heading, *code], "metadata": {"buddy_ops": about}, "nbformat": 4, "nbformat_minor": 5}
+
+
+def git(folder: Path, *arguments: str) -> None:
+    who = ["-c", "user.name=Ada", "-c", "user.email=ada@example.com"]
+    subprocess.run(["git", *who, *arguments], cwd=folder, check=True, capture_output=True)
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A project whose one runbook is committed."""
+    for name in ("parameters", "notebooks/strategies"):
+        (tmp_path / name).mkdir(parents=True)
+    (tmp_path / "notebooks" / "strategies" / "canary.ipynb").write_text(json.dumps(document(CELLS)))
+    git(tmp_path, "init", "-q")
+    git(tmp_path, "add", ".")
+    git(tmp_path, "commit", "-qm", "Add the runbook")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def executed(project: Path, cells: dict[str, str]) -> tuple[archive.ManifestEntry, str]:
+    """The manifest and the report of a run of a notebook with these cells."""
+    source = project / "notebooks" / "strategies" / "canary.ipynb"
+    source.write_text(json.dumps(document(cells)))
+    folder = project / "runs" / "run-0001"
+    folder.mkdir(parents=True)
+    about = {
+        "run": "0001",
+        "parameters": {"environment": "sandbox", "approved_by": []},
+        "source": provenance.describe_source(source),
+        "library": provenance.describe_library(),
+    }
+    injected = {"injected-parameters": "# Parameters\nenvironment = 'sandbox'\n"}
+    ran = {"parameters": cells["parameters"], **injected, **cells}
+    (folder / "notebook.ipynb").write_text(json.dumps(document(ran, **about)))
+    (folder / "journal.jsonl").write_text("")
+    entry = archive.append_to_chain(folder, archive.build_manifest(folder, redaction.Redactor()))
+    assert verification.verify_archive(LocalStore(folder.parent)).problems == ()
+    return entry, (folder / "report.html").read_text()
+
+
+def test_the_manifest_names_what_was_executed(project: Path) -> None:
+    """The notebook's hash, the commit, the library's version; and that nothing differs."""
+    entry, page = executed(project, CELLS)
+    source = (project / "notebooks" / "strategies" / "canary.ipynb").read_bytes()
+    assert entry.source["notebook"] == "notebooks/strategies/canary.ipynb"
+    assert entry.source["sha256"] == provenance.digest(source) and len(entry.source["commit"]) == 40
+    assert entry.source["differences"] == [] and entry.source["compared_with"].startswith("commit ")
+    assert entry.library["version"] and entry.library["clean"] in (True, False) and len(entry.library["commit"]) == 40
+    assert '<p class="ok"><strong>The executed code is as committed' in page and "DIFFERS" not in page
+
+
+@pytest.mark.parametrize(
+    ("changed", "says"),
+    [
+        ({**CELLS, "approval": "approval = Approval(('Ada', 'Grace'))"}, "cell 5 was changed"),
+        (
+            {name: CELLS[name] for name in ("parameters", "plan", "action")},
+            "cell 4 of the committed runbook was removed",
+        ),
+        ({**CELLS, "more": "print('done')"}, "cell 7 was added"),
+        ({name: CELLS[name] for name in ("parameters", "plan", "action", "approval")}, "cell 6 was moved"),
+        ({**CELLS, "parameters": CELLS["parameters"].replace("[]", "['Ada']")}, "cell 2 was changed"),
+    ],
+    ids=["forged", "cut out", "added", "moved", "default"],
+)
+def test_an_edited_notebook_is_shown_in_red(project: Path, changed: dict[str, str], says: str) -> None:
+    """Each cell that differs is named in the manifest, and marked in the report."""
+    entry, page = executed(project, changed)
+    assert entry.source["differences"] == [says]
+    assert '<p class="differs"><strong>DIFFERS FROM THE COMMITTED RUNBOOK (commit' in page
+    assert ".differs{color:#b00020" in page
+    assert page.count('<div class="differs">') == 1
+
+
+def test_the_cell_that_was_cut_out_is_in_the_report(project: Path) -> None:
+    """What the reader misses: the source of the approval."""
+    _, page = executed(project, {name: CELLS[name] for name in ("parameters", "plan", "action")})
+    assert "<pre>-approval = request_approval(target, plan)</pre>" in page
+
+
+def test_a_forged_tag_hides_no_cell(project: Path) -> None:
+    """A cell that says it was injected by papermill, and assigns what nobody gave, is one that was added."""
+    forged = {**CELLS, "injected-parameters-2": "approved_by = ['Ada']"}
+    ran = document(forged)
+    ran["cells"][-1]["metadata"]["tags"] = ["injected-parameters"]
+    ran["metadata"]["buddy_ops"] = {"parameters": {"approved_by": []}}
+    source = provenance.describe_source(project / "notebooks" / "strategies" / "canary.ipynb")
+    found = provenance.compare_with_committed(ran, source)
+    assert list(map(str, found.differences)) == ["cell 6 was added"]
+
+
+def test_a_runbook_that_was_never_committed_differs_as_a_whole(project: Path) -> None:
+    """Every cell of it was added."""
+    file = project / "notebooks" / "mine.ipynb"
+    file.write_text(json.dumps(document(CELLS)))
+    found = provenance.compare_with_committed(document(CELLS), provenance.describe_source(file))
+    assert len(found.differences) == len(CELLS) and "which has no notebooks/mine.ipynb" in found.reference
+
+
+def test_without_a_repository_the_release_is_compared(
+    project: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An installed wheel has the release's runbooks; without either, the report says that nothing was compared."""
+    (project / ".git").rename(project / "no-git")
+    source = provenance.describe_source(project / "notebooks" / "strategies" / "canary.ipynb")
+    assert source["commit"] == ""
+    changed = document({**CELLS, "approval": "pass"})
+    assert provenance.compare_with_committed(changed, source).says.startswith("UNKNOWN: ")
+    monkeypatch.setattr(provenance, "RELEASED", project / "notebooks")
+    found = provenance.compare_with_committed(changed, source)
+    assert found.reference.startswith("release ") and list(map(str, found.differences)) == ["cell 4 was changed"]
+
+
+def test_changed_files_of_the_library_are_named(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A rule that somebody edited in parameters/ makes the tree unclean."""
+    monkeypatch.setattr(provenance, "LIBRARY", project / "notebooks")
+    assert provenance.describe_library()["clean"] is True
+    (project / "parameters" / "prod.yaml").write_text("function: x\n")
+    facts = provenance.describe_library()
+    assert facts["clean"] is False and facts["changed"] == ["?? parameters/prod.yaml"]
+
+
+def test_results_that_were_saved_in_a_notebook_are_not_archived(tmp_path: Path) -> None:
+    """A run that never began has no output, whatever its file holds from an earlier execution."""
+    saved = document(CELLS)
+    saved["cells"][2]["outputs"] = [{"output_type": "stream", "name": "stdout", "text": "v2 was approved by Grace\n"}]
+    saved["cells"][2]["execution_count"] = 7
+    saved["cells"][2]["metadata"]["execution"] = {"shell.execute_reply": "2026-11-22T03:12:00Z"}
+    saved["metadata"]["widgets"] = {"state": "approved"}
+    (tmp_path / "source.ipynb").write_text(json.dumps(saved))
+    archive.write_unexecuted(tmp_path / "source.ipynb", tmp_path / "notebook.ipynb", {"run": "0001"})
+    written = (tmp_path / "notebook.ipynb").read_text()
+    assert "Grace" not in written and "widgets" not in written and "2026-11-22" not in written
+    assert all(cell["execution_count"] is None for cell in json.loads(written)["cells"] if cell["cell_type"] == "code")
