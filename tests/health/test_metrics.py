@@ -56,29 +56,40 @@ def read(mine: Target, minutes: int, versions: tuple[str, ...] = ("1", "2"), ser
     return metrics.read_minutes(mine, versions, lambda _: serving, until - minutes * MINUTE, until)
 
 
-def told(here: Situation) -> Iterator[tuple[datetime, str, str]]:
-    """Minute, version and text of every line in the function's log: what was served, from another source."""
+REQUEST = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+REPORT = re.compile(r"^REPORT .*\tDuration: ([\d.]+) ms(?:.*\tInit Duration: ([\d.]+) ms)?", re.DOTALL)
+
+
+def told(here: Situation) -> Iterator[tuple[datetime, str, float, list[str]]]:
+    """Minute, version, duration in ms and log lines of each request: what was served, from another source.
+
+    CloudWatch gives a request to the minute in which it was made; its report is written at its end.
+    """
+    lines: dict[tuple[str, str], list[tuple[float, str]]] = defaultdict(list)
     pages = here.client("logs").get_paginator("filter_log_events")
     for page in pages.paginate(logGroupName=f"/aws/lambda/{here.function}"):
         for event in page["events"]:
-            at = datetime.fromtimestamp(event["timestamp"] / 1000, UTC).replace(second=0, microsecond=0)
             (version,) = re.findall(r"\[(\d+)\]", event["logStreamName"])
-            yield at, version, event["message"]
+            (request,) = set(REQUEST.findall(event["message"]))
+            lines[version, request].append((event["timestamp"], event["message"]))
+    for (version, _), written in lines.items():
+        for ended_ms, text in written:
+            if report := REPORT.match(text):
+                duration_ms = float(report[1])
+                made_ms = ended_ms - duration_ms - float(report[2] or 0)
+                at = datetime.fromtimestamp(made_ms / 1000, UTC).replace(second=0, microsecond=0)
+                yield at, version, duration_ms, [text for _, text in written]
 
 
 def counted(here: Situation) -> tuple[dict[tuple[datetime, str], Counts], dict[tuple[datetime, str], list[float]]]:
     """Counts, and durations in ms, by minute and version, from the log alone."""
-    seen: dict[tuple[datetime, str], dict[str, int]] = defaultdict(lambda: defaultdict(int))
+    seen: dict[tuple[datetime, str], Counts] = defaultdict(Counts)
     durations: dict[tuple[datetime, str], list[float]] = defaultdict(list)
-    for at, version, text in told(here):
-        count = seen[at, version]
-        count["errors"] += "[ERROR]" in text or "apologised" in text or "Task timed out" in text
-        if match := re.search(r"^REPORT .*\tDuration: ([\d.]+) ms", text):
-            duration = float(match[1])
-            durations[at, version].append(duration)
-            count["requests"] += 1
-            count["slow"] += duration > 6000
-    return {key: Counts(**each) for key, each in seen.items()}, durations
+    for at, version, duration_ms, texts in told(here):
+        failed = re.search(r"\[ERROR\]|apologised|Task timed out", " ".join(texts)) is not None
+        seen[at, version] += Counts(1, int(failed), slow=int(duration_ms > 6000))
+        durations[at, version].append(duration_ms)
+    return seen, durations
 
 
 # What is read

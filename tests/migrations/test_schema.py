@@ -33,7 +33,7 @@ def shipped(here: Situation, *ranges: str) -> None:
         variables = {**held, schema.VARIABLE: declared} if declared else held
         lam.update_function_configuration(FunctionName=here.function, Environment={"Variables": variables})
         here.ask("advance", seconds=10)
-        lam.publish_version(FunctionName=here.function)
+        lam.publish_version(FunctionName=here.function, Description="run 0000")
         here.ask("advance", seconds=10)
     last = len(ranges) + 1
     record = RolloutState("0000", str(last - 1), str(last), "proved", "2026-11-02T00:00:00Z")

@@ -302,19 +302,20 @@ def begun(here: Situation) -> None:
 
 def promoted(here: Situation) -> None:
     """Version 2 serves, after version 1."""
-    publish(here, "2.0.0")
+    publish(here, "2.0.0", run="0000")
     record = RolloutState("0000", "1", "2", "proved", "2026-11-02T00:00:00Z")
     here.client("lambda").update_alias(
         FunctionName=here.function, Name="live", FunctionVersion="2", Description=record.encode()
     )
 
 
-def publish(here: Situation, label: str) -> str:
-    """One more version."""
+def publish(here: Situation, label: str, run: str = "") -> str:
+    """One more version. ``run``: the run of ours that published it."""
     client = here.client("lambda")
     client.update_function_code(FunctionName=here.function, ZipFile=builds.build(PROFILES["good"], version_label=label))
     here.ask("advance", seconds=60)
-    return str(client.publish_version(FunctionName=here.function)["Version"])
+    description = f"run {run}" if run else ""
+    return str(client.publish_version(FunctionName=here.function, Description=description)["Version"])
 
 
 def aged(here: Situation) -> None:
