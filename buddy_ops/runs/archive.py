@@ -112,7 +112,7 @@ def build_manifest(folder: Path, redactor: Redactor, **known: Any) -> dict[str, 
     facts = redactor.redact(_facts(folder.name, about, records, states) | known)
     notebook = _notebook_in(folder / NOTEBOOK)
     if notebook is not None:
-        compared: provenance.Comparison | None = None
+        compared: provenance.CodeComparison | None = None
         if facts["source"]:
             compared = provenance.compare_with_committed(notebook, facts["source"])
             said = {"compared_with": compared.reference, "differences": list(map(str, compared.differences))}

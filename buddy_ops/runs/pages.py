@@ -19,7 +19,7 @@ from buddy_ops.core.outcome import describe_ending
 from buddy_ops.core.text import date_and_time, parse_utc
 
 if TYPE_CHECKING:
-    from buddy_ops.runs.provenance import CellDifference, Comparison
+    from buddy_ops.runs.provenance import CellDifference, CodeComparison
 
 TEMPLATES = Path(__file__).with_name("templates")
 STYLE = (TEMPLATES / "style.css").read_text(encoding="utf-8").strip()
@@ -45,7 +45,7 @@ TERMINAL_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 FACTS = ("outcome", "exit_code", "environment", "runbook", "began", "ended", "people", "principal", "incident", "run")
 
 
-def report_page(notebook: Mapping[str, Any], facts: Mapping[str, Any], compared: "Comparison | None" = None) -> str:
+def report_page(notebook: Mapping[str, Any], facts: Mapping[str, Any], compared: "CodeComparison | None" = None) -> str:
     """An executed notebook, as its JSON says, as one page.
 
     Args:
@@ -70,7 +70,7 @@ def report_page(notebook: Mapping[str, Any], facts: Mapping[str, Any], compared:
     return page
 
 
-def _differing(compared: "Comparison | None", number: int) -> "CellDifference | None":
+def _differing(compared: "CodeComparison | None", number: int) -> "CellDifference | None":
     """How the cell of this number differs from the committed runbook."""
     found = (difference for difference in compared.differences if difference.executed == number) if compared else ()
     return next(iter(found), None)

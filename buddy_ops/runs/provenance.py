@@ -55,7 +55,7 @@ class CellDifference:
 
 
 @dataclass(frozen=True)
-class Comparison:
+class CodeComparison:
     """An executed notebook beside the committed one. ``reference`` is empty where there is none to compare with."""
 
     reference: str
@@ -102,7 +102,7 @@ def describe_library() -> dict[str, Any]:
     return facts
 
 
-def compare_with_committed(notebook: Mapping[str, Any], source: Mapping[str, Any]) -> Comparison:
+def compare_with_committed(notebook: Mapping[str, Any], source: Mapping[str, Any]) -> CodeComparison:
     """An executed notebook beside the committed runbook.
 
     Args:
@@ -111,7 +111,7 @@ def compare_with_committed(notebook: Mapping[str, Any], source: Mapping[str, Any
     """
     content, reference = _committed(str(source.get("notebook", "")), str(source.get("commit", "")))
     if not reference:
-        return Comparison("")
+        return CodeComparison("")
     try:
         committed = parse_json(content) if content else {"cells": []}
         about = notebook["metadata"].get("buddy_ops", {})
@@ -120,9 +120,9 @@ def compare_with_committed(notebook: Mapping[str, Any], source: Mapping[str, Any
         if about.get("interactive"):
             # A person in Jupyter gives parameters by editing their cell; the manifest has the values.
             found = [difference for difference in found if not _changes_values_only(difference, committed, notebook)]
-        return Comparison(reference, tuple(found))
+        return CodeComparison(reference, tuple(found))
     except (ValueError, KeyError, TypeError):
-        return Comparison("")
+        return CodeComparison("")
 
 
 def _committed(path: str, commit: str) -> tuple[bytes, str]:
