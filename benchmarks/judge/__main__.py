@@ -48,13 +48,14 @@ def measure(work: list[Chunk], processes: int) -> Results:
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.judge", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="a twentieth of the rollouts; writes nothing unless --out")
+    parser.add_argument("--share", type=float, default=1.0, help="this part of the rollouts, for example 0.25")
     parser.add_argument("--out", type=Path, help="where RESULTS.md and judge.png go (default: beside this module)")
     parser.add_argument("--seed", type=int, default=3)
     parser.add_argument("--processes", type=int, default=2)
     options = parser.parse_args()
     console, began = Console(), time.perf_counter()
     timings = figures.timings()
-    results = measure(chunks(0.05 if options.quick else 1.0, options.seed), options.processes)
+    results = measure(chunks(0.05 if options.quick else options.share, options.seed), options.processes)
     heading, *rows = report.table(results)
     grid = Table(*heading)
     for row in rows:

@@ -4,13 +4,13 @@ import pickle
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from math import ceil, inf
+from math import inf
 
 import numpy as np
 
 from benchmarks.judge.shipped import AFTER_PROOF_MINUTES, LATE_MINUTES, POLICY, PUBLISHED_MINUTES, WATCH_MINUTES, Stages
 from benchmarks.judge.traffic import DAY, WEIGHTS, Cell, Requests, tail
-from buddy_ops.health.evidence import BUSIEST_OF_MINUTES, MARGIN
+from buddy_ops.health.evidence import BUSIEST_OF_MINUTES
 from buddy_ops.health.judge import Counts, Judge, JudgePolicy, Minute
 from buddy_ops.health.stable_alone import StableTest
 
@@ -147,7 +147,7 @@ class Rollout:
         published = list(unread)[: LATE_MINUTES - PUBLISHED_MINUTES]
         judge = None
         for minute in published:
-            requests = ceil(MARGIN * max(self.latest))
+            requests = max(self.latest)
             failed = max(minute.canary.errors, minute.canary.slow)
             # Fewer are no evidence that the version is over its limit.
             if failed > NO_EVIDENCE * requests and minute.weight == 1.0 and not minute.weight_changed:

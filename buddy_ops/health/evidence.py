@@ -15,7 +15,6 @@ from copy import deepcopy
 from dataclasses import replace
 from datetime import datetime, timedelta
 from itertools import islice, takewhile
-from math import ceil
 
 from buddy_ops.aws.aliases import RolloutState
 from buddy_ops.aws.session import Target
@@ -37,10 +36,7 @@ READ_AGAIN_MINUTES = 15
 """For how long CloudWatch's revisions of a judged minute are read."""
 
 BUSIEST_OF_MINUTES = 15
-"""A minute that may be published in part is taken for as busy as the busiest of so many before it ..."""
-
-MARGIN = 1.1
-"""... and this times: traffic that rises faster within a minute is not seen."""
+"""A minute that may be published in part is taken for as busy as the busiest of so many before it."""
 
 
 def judge_policy(settings: Settings) -> JudgePolicy:
@@ -392,8 +388,7 @@ class RolloutEvidence:
     def _requests_at_most(self) -> int:
         """How many requests the latest minute may have had, as far as the minutes before it tell."""
         latest = self.rows[-BUSIEST_OF_MINUTES:]
-        busiest = max((sum(counts.requests for counts in row.counts.values()) for row in latest), default=0)
-        return ceil(MARGIN * busiest)
+        return max((sum(counts.requests for counts in row.counts.values()) for row in latest), default=0)
 
     def _unread_streams(self, row: MinuteRow) -> frozenset[StreamName]:
         """The streams of which a minute that is not settled tells nothing fair.
