@@ -212,6 +212,11 @@ class Approval:
         return escape_markdown(str(self)).replace(self.plan_hash, f"`{self.plan_hash}`", 1)
 
 
+def differing_names(one: Mapping[str, object], other: Mapping[str, object]) -> list[str]:
+    """The names whose values differ, in order; never the values, which may be secrets."""
+    return [name for name in sorted(one.keys() | other.keys()) if one.get(name) != other.get(name)]
+
+
 def _canonical(value: object) -> str:
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True, default=dict)
 

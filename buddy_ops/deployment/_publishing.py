@@ -10,11 +10,11 @@ from buddy_ops.aws.aliases import Alias
 from buddy_ops.aws.session import Target
 from buddy_ops.aws.versions import LATEST, Version
 from buddy_ops.core.errors import BuddyError, Busy, Conflict, Refused
-from buddy_ops.core.plan import Approval
+from buddy_ops.core.plan import Approval, differing_names
 from buddy_ops.core.text import join_words
 from buddy_ops.deployment import _obstacles
 from buddy_ops.deployment.observation import Observation, Polls
-from buddy_ops.deployment.requested_change import different, merge_variables
+from buddy_ops.deployment.requested_change import merge_variables
 from buddy_ops.deployment.rollout_plan import RolloutPlan
 
 POLL = timedelta(seconds=2)
@@ -91,7 +91,7 @@ def _require_as_planned(target: Target, plan: RolloutPlan, alias: Alias | None, 
     found = dict(version.settings)
     if plan.change.shows_variables:
         found = version.configuration_with(version.variables)
-    changed = different(plan.change.expected, found)
+    changed = differing_names(plan.change.expected, found)
     if version.sha256 != plan.change.sha256:
         changed.insert(0, "the code")
     if not changed:

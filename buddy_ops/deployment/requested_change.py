@@ -9,6 +9,7 @@ from buddy_ops.aws.session import Target
 from buddy_ops.aws.versions import LATEST, TAKEN_OVER, Version
 from buddy_ops.core import project
 from buddy_ops.core.errors import BuddyError, Refused
+from buddy_ops.core.plan import differing_names
 from buddy_ops.core.text import join_words
 from buddy_ops.deployment import _obstacles
 from buddy_ops.migrations import schema
@@ -50,11 +51,6 @@ class RequestedChange:
             return name
         settings = ", ".join(f"{variable}={value}" for variable, value in self.variables.items())
         return f"v{self.base} with {settings} as {name}"
-
-
-def different(one: Mapping[str, object], other: Mapping[str, object]) -> list[str]:
-    """The names of a configuration's members that differ; never their values, which may be secrets."""
-    return [name for name in sorted(one.keys() | other.keys()) if one.get(name) != other.get(name)]
 
 
 def merge_variables(environment: Mapping[str, str], variables: Mapping[str, str | None]) -> dict[str, str]:
@@ -118,10 +114,10 @@ def _as_published(
     change = replace(change, expected=version.configuration, shows_variables=shows_variables)
     start = published[change.base] if change.base else latest
     if start.shown_variables is None or not shows_variables:
-        names = different(version.settings, latest.settings)
+        names = differing_names(version.settings, latest.settings)
     else:
         held = merge_variables(start.shown_variables, change.variables)
-        names = different(version.configuration, latest.configuration_with(held))
+        names = differing_names(version.configuration, latest.configuration_with(held))
     if not names:
         return change
     doubt = (
@@ -217,7 +213,7 @@ def _drift(latest: Version, stable: Version, change: RequestedChange) -> tuple[s
     new = latest.shown_variables
     old = stable.shown_variables
     if not change.base and new is not None and old is not None:
-        fields += sorted(name for name in new.keys() | old.keys() if new.get(name) != old.get(name))
+        fields += differing_names(new, old)
     if not fields:
         return ()
     return (f"Warning: $LATEST differs from v{stable.number}, and the new version takes over: {', '.join(fields)}",)

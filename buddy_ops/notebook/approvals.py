@@ -16,7 +16,7 @@ from buddy_ops.core import project
 from buddy_ops.core.errors import AwsFailed, BuddyError, Refused
 from buddy_ops.core.journal import read_journal
 from buddy_ops.core.people import describe_unreadable, distinct_names, verified_identities
-from buddy_ops.core.plan import NOBODY, Approval, Plan
+from buddy_ops.core.plan import NOBODY, Approval, Plan, differing_names
 from buddy_ops.core.text import count, join_words
 from buddy_ops.notebook import _widgets
 from buddy_ops.notebook._widgets import ClickQueue, WidgetPanel
@@ -245,7 +245,7 @@ def _changed_since(target: Target, plan: Plan, approved_plan: str) -> list[str]:
     for record in _recorded_plans(target, approved_plan):
         before = record.get("covers")
         if record.get("plan") == approved_plan and isinstance(before, dict):
-            return [name for name in sorted(now.keys() | before.keys()) if now.get(name) != before.get(name)]
+            return differing_names(now, before)
     return []
 
 
@@ -313,7 +313,7 @@ def _require_verified(target: Target, plan: Plan, verified: Sequence[str]) -> No
     Raises:
         Refused: ``approval-unverified``.
     """
-    if len(verified) >= max(plan.approvals, 1) or plan.approvals <= 1:
+    if plan.approvals <= 1 or len(verified) >= plan.approvals:
         return
     raise Refused(
         "approval-unverified",
