@@ -37,6 +37,11 @@ __all__ = ["Observation", "Order", "Outcome", "Rollout", "RolloutPlan", "drive_r
 
 
 @dataclass(frozen=True)
+class Starting:
+    """The alias decides where the rollout begins, or is resumed."""
+
+
+@dataclass(frozen=True)
 class Preparing:
     """The build becomes a version, is tested, and receives its first traffic."""
 
@@ -103,7 +108,7 @@ class Ended:
     outcome: Outcome
 
 
-Step = Preparing | Baking | Watching | Healthy | Promoting | RollingBack
+Step = Starting | Preparing | Baking | Watching | Healthy | Promoting | RollingBack
 State = Step | Ended
 
 ABORTED = RollingBack("aborted", ("A person aborted the rollout.",))
@@ -257,10 +262,7 @@ class _Run:
     def to_end(self) -> Rollout:
         """Go from state to state."""
         try:
-            try:
-                state = self._first_state()
-            except FailsafeTriggered:
-                state = self._failsafe_triggered()
+            state: State = Starting()
             while not isinstance(state, Ended):
                 try:
                     state = yield from self._next_state(state)
@@ -284,6 +286,8 @@ class _Run:
 
     def _next_state(self, state: Step) -> Polls[State]:
         match state:
+            case Starting():
+                return self._first_state()
             case Preparing():
                 self.traffic.new = yield from _publish(self.target, self.plan, self.traffic.alias, self.approval)
                 if self.target.settings.lease.prove:
