@@ -16,7 +16,9 @@ from buddy_ops.core.errors import InvalidInput
 
 ZIPPED_LIMIT = 50 * 1024**2
 UNPACKED_LIMIT = 250 * 1024**2
-"""Bytes of a direct upload to Lambda, and unpacked, at most. Source: Lambda quotes, 'Deployment package (.zip)'."""
+"""Bytes of a zip that is sent with the call, and of a build once it is unpacked, its layers included, at most.
+
+Source: AWS Lambda developer guide, quotas."""
 
 DIRECTORY_LIMIT = 10 * 1024**2
 """Bytes of the directory at a zip's end: about 100,000 files."""

@@ -13,17 +13,11 @@ from buddy_ops.aws.aliases import Alias
 from buddy_ops.aws.session import Target
 from buddy_ops.aws.versions import LATEST, TOGETHER, Version, label
 from buddy_ops.core.errors import AwsFailed, Refused
+from buddy_ops.core.packages import UNPACKED_LIMIT, ZIPPED_LIMIT
 from buddy_ops.core.text import join_words
 from buddy_ops.health import callers, former_service
-from buddy_ops.health.former_service import FormerService
 
 MEGABYTE = 1024 * 1024
-ZIP_LIMIT = 50 * MEGABYTE
-"""Bytes of a zip that is sent with the call. Source: AWS Lambda developer guide, quotas."""
-
-UNPACKED_LIMIT = 250 * MEGABYTE
-"""Bytes of a build once it is unpacked, its layers included. Source: AWS Lambda developer guide, quotas."""
-
 
 SHOWN = 5
 """How many of the newest published versions a sentence names."""
@@ -33,7 +27,7 @@ SHOWN = 5
 class _Limits:
     """The account's limits, in bytes; ``stored`` and ``storage`` are None where they could not be read."""
 
-    zipped: int = ZIP_LIMIT
+    zipped: int = ZIPPED_LIMIT
     unpacked: int = UNPACKED_LIMIT
     stored: int | None = None
     storage: int | None = None
@@ -70,7 +64,6 @@ def require_first_deployment(target: Target) -> Iterator[str]:
     Raises:
         Refused: ``alias-deleted``.
     """
-    served: FormerService | None = None
     try:
         served = former_service.read_former_service(target)
     except AwsFailed as failure:
@@ -79,22 +72,22 @@ def require_first_deployment(target: Target) -> Iterator[str]:
             "Then do not approve this: create the alias again at the version that served."
         )
     else:
-        yield from _published_before(target, served)
-    if served is not None:
-        raise Refused(
-            "alias-deleted",
-            f"There is no alias {target.resource}, but it served before: it was deleted. "
-            f"{served.describe(target.clock.now())} A deployment would give this build 100 % of traffic at once.",
-            next=f"{served.restore(target)} Restore its permissions and triggers. Find out who deleted it. Then run "
-            "this again: the new build receives its traffic in stages.",
-        )
+        if served is not None:
+            raise Refused(
+                "alias-deleted",
+                f"There is no alias {target.resource}, but it served before: it was deleted. "
+                f"{served.describe(target.clock.now())} A deployment would give this build 100 % of traffic at once.",
+                next=f"{served.restore(target)} Restore its permissions and triggers. Find out who deleted it. Then "
+                "run this again: the new build receives its traffic in stages.",
+            )
+        yield from _published_before(target)
     yield "Warning: this build receives all traffic at once. A first deployment has no version to roll back to."
 
 
-def _published_before(target: Target, served: FormerService | None) -> Iterator[str]:
+def _published_before(target: Target) -> Iterator[str]:
     """A sentence where CloudWatch has no request of the alias, and versions are there that it may have served."""
     published = [label(version.number) for version in versions.list_versions(target)]
-    if served is None and published:
+    if published:
         verb = "is" if len(published) == 1 else "are"
         yield (
             f"Warning: CloudWatch has no request of {target.resource} in the last {former_service.MEMORY.days} days, "
@@ -225,7 +218,7 @@ def _read_limits(target: Target) -> _Limits:
     reply = target.client("lambda").get_account_settings()
     limit = reply["AccountLimit"]
     return _Limits(
-        limit.get("CodeSizeZipped", ZIP_LIMIT),
+        limit.get("CodeSizeZipped", ZIPPED_LIMIT),
         limit.get("CodeSizeUnzipped", UNPACKED_LIMIT),
         stored=reply["AccountUsage"].get("TotalCodeSize"),
         storage=limit.get("TotalCodeSize"),
