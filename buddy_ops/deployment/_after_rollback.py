@@ -10,10 +10,10 @@ from datetime import datetime, timedelta
 
 from buddy_ops.aws.session import Target
 from buddy_ops.core.errors import BuddyError
-from buddy_ops.core.text import MINUTE, count, exact_percent, floor_minute, percent, time_of_day
+from buddy_ops.core.text import MINUTE, count, floor_minute, time_of_day
 from buddy_ops.deployment._traffic import Traffic
 from buddy_ops.deployment.observation import Observation, Polls, next_poll, show
-from buddy_ops.health.evidence import RolloutEvidence
+from buddy_ops.health.evidence import RolloutEvidence, judge_policy
 from buddy_ops.health.lateness import TOLERATED
 from buddy_ops.health.metrics import MinuteRow
 from buddy_ops.health.sequential_test import PairedCounts
@@ -132,22 +132,10 @@ class AfterRollback:
         blamed = f"v{self.evidence.new} stays marked bad."
         if not self._stable.stable_requests:
             return f"{stable} was not tested alone: no minute of it with requests was read. {blamed}"
-        what = "error rate"
-        if test.stream == "slow":
-            what = f"requests over {self.target.settings.health.latency_ms / 1000:g} s"
-        counts = self._stable
-        rate = percent(counts.stable_events / counts.stable_requests)
-        requests = count(counts.stable_requests, "request")
-        objective = self._objective(test)
-        limit = exact_percent(test.limit) if test.limit <= objective else percent(test.limit)
-        measured = f"{stable} alone: {what} {rate} ({counts.stable_events:,} of {requests}, limit {limit})"
+        measured = test.describe(f"{stable} alone:", self._stable, judge_policy(self.target.settings))
         if self.both_fail:
             return f"Both versions fail. After the rollback {measured}."
         return f"{measured} in {count(self._tested, 'minute')} after the rollback. {blamed}"
-
-    def _objective(self, test: StableTest) -> float:
-        health = self.target.settings.health
-        return health.error_rate if test.stream == "errors" else health.slow_rate
 
     def _observation(self, now: datetime) -> Observation:
         counted = time_of_day(self._last_reading, now)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 from buddy_ops.core.text import count, exact_percent, percent
 
 if TYPE_CHECKING:
-    from buddy_ops.health.judge import Comparison, Needed, Verdict
+    from buddy_ops.health.judge import Comparison, JudgePolicy, Needed, StreamName, Verdict
 
 SMALLEST_P = 1e-6
 """No p below this is claimed: no model of traffic is more exact."""
@@ -71,22 +71,32 @@ def _regression(verdict: "Verdict") -> list[str]:
     if compared.counts.stable_requests and verdict.worse >= verdict.policy.worse_at:
         said.append(f"{_p_value(verdict.worse)} that the difference is random.")
     significance = f" ({_p_value(verdict.over)})" if verdict.over >= 1 / verdict.policy.gamma else ""
-    said.append(f"Over the {_limit(verdict, compared)} limit{significance}.")
-    if compared.limit > _objective(verdict, compared):
-        objective = exact_percent(_objective(verdict, compared))
-        said.append(f"The limit is the usual rate of {verdict.stable_name}, which is over {objective}.")
+    said.append(f"Over the {_limit(verdict.policy, compared.stream, compared.limit)} limit{significance}.")
+    objective = _objective(verdict.policy, compared.stream)
+    if compared.limit > objective:
+        usual = f"The limit is the usual rate of {verdict.stable_name}"
+        said.append(f"{usual}, which is over {exact_percent(objective)}.")
     return said
 
 
-def _objective(verdict: "Verdict", compared: "Comparison") -> float:
+def _objective(policy: "JudgePolicy", stream: "StreamName") -> float:
     """The configured limit of a stream, 0..1."""
-    return verdict.policy.slo_error_rate if compared.stream == "errors" else verdict.policy.slo_slow_rate
+    return policy.slo_error_rate if stream == "errors" else policy.slo_slow_rate
 
 
-def _limit(verdict: "Verdict", compared: "Comparison") -> str:
+def _limit(policy: "JudgePolicy", stream: "StreamName", limit: float) -> str:
     """The limit that held: as it was configured, or a measured rate."""
-    raised = compared.limit > _objective(verdict, compared)
-    return percent(compared.limit) if raised else exact_percent(compared.limit)
+    raised = limit > _objective(policy, stream)
+    return percent(limit) if raised else exact_percent(limit)
+
+
+def measured(
+    name: str, policy: "JudgePolicy", stream: "StreamName", events: int, requests: int, *, limit: float | None = None
+) -> str:
+    """'v42 error rate 3.1 % (20 of 640 requests, limit 1 %)'. Without ``limit`` none is named."""
+    what = "error rate" if stream == "errors" else f"requests over {policy.slow_bound_s:g} s"
+    against = "" if limit is None else f", limit {_limit(policy, stream, limit)}"
+    return f"{name} {what} {_share(events, requests)} ({events:,} of {count(requests, 'request')}{against})"
 
 
 def _external(verdict: "Verdict") -> list[str]:
@@ -142,9 +152,8 @@ def _compare(
     if stable_first:
         sides.reverse()
     (name, events, requests), (other, other_events, other_requests) = sides
-    what = "error rate" if compared.stream == "errors" else f"requests over {verdict.policy.slow_bound_s:g} s"
-    limit = f", limit {_limit(verdict, compared)}" if with_limit else ""
-    first = f"{name} {what} {_share(events, requests)} ({events:,} of {count(requests, 'request')}{limit})"
+    limit = compared.limit if with_limit else None
+    first = measured(name, verdict.policy, compared.stream, events, requests, limit=limit)
     if not other_requests:
         return f"{first}; {other} received no requests in the same minutes"
     second = f"{other} {_share(other_events, other_requests)} ({other_events:,} of {other_requests:,})"

@@ -8,9 +8,13 @@ Source: docs/sequential-test.md, 'After a rollback from 100 %'.
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
+from buddy_ops.health import _wording
 from buddy_ops.health.sequential_test import EProcess, Mixture, PairedCounts
+
+if TYPE_CHECKING:
+    from buddy_ops.health.judge import JudgePolicy
 
 MOST_MINUTES = 10
 """So many of stable's minutes are tested: a fault that begins later is another one."""
@@ -51,3 +55,9 @@ class StableTest:
             if score.value >= self.at:
                 return True, seen
         return False, seen
+
+    def describe(self, name: str, counts: PairedCounts, policy: "JudgePolicy") -> str:
+        """Stable's counts beside the limit: '``name`` error rate 3.1 % (20 of 640 requests, limit 1 %)'."""
+        return _wording.measured(
+            name, policy, self.stream, counts.stable_events, counts.stable_requests, limit=self.limit
+        )
