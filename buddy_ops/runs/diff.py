@@ -15,6 +15,7 @@ from buddy_ops.core.documents import OWN_JSON_BYTES, parse_json
 from buddy_ops.core.errors import BuddyError
 from buddy_ops.core.journal import read_journal
 from buddy_ops.core.outcome import describe_decision, describe_ending
+from buddy_ops.runs.cells import source_of
 from buddy_ops.runs.manifest import NOTEBOOK, ManifestEntry
 from buddy_ops.runs.stores import JOURNAL, RunStore
 
@@ -59,9 +60,7 @@ def _facts(store: RunStore, entry: ManifestEntry) -> Facts:
         facts["figure ending"] = describe_ending(str(record.get("ending")))
     facts["verdicts"] = _verdicts(records)
     facts["traffic"] = [f"{record.get('to')} {100 * record.get('weight', 0):g} %" for record in _of(records, "shifted")]
-    others = Counter(
-        record["kind"] for record in records if record["kind"] not in ("aws", "observed", "opened", "parameters")
-    )
+    others = Counter(record["kind"] for record in records if record["kind"] not in COMPARED_OTHERWISE)
     facts |= {f"records {kind}": count for kind, count in sorted(others.items())}
     calls = Counter(
         record["call"] + (f" failed: {record['failed']}" if "failed" in record else "")
@@ -101,7 +100,7 @@ def _code(name: str, notebook: bytes) -> Facts:
         ) from None
     for cell in document["cells"] if runbooks.is_notebook(document) else ():
         if cell["cell_type"] == "code" and "injected-parameters" not in cell["metadata"].get("tags", ()):
-            facts[f"cell {cell.get('id')}"] = "".join(cell["source"])
+            facts[f"cell {cell.get('id')}"] = source_of(cell)
             facts[f"cell {cell.get('id')} ended"] = runbooks.mapping_in(cell["metadata"], "buddy_ops").get("state")
     return facts
 

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from buddy_ops.core.outcome import describe_ending
 from buddy_ops.core.text import date_and_time, parse_utc
+from buddy_ops.runs.cells import source_of
 
 if TYPE_CHECKING:
     from buddy_ops.runs.provenance import CellDifference, CodeComparison
@@ -92,7 +93,7 @@ def _library(facts: Mapping[str, Any]) -> str:
 
 def _cell(cell: Mapping[str, Any]) -> dict[str, Any]:
     """A cell as the template takes it: ``markdown``, or ``code``, ``state`` and ``outputs``, each as harmless HTML."""
-    source = "".join(cell["source"])
+    source = source_of(cell)
     if cell["cell_type"] != "code":
         return {"markdown": _sanitized(_markdown()(source))}
     state = cell["metadata"].get("buddy_ops", {}).get("state", "")

@@ -19,6 +19,7 @@ from typing import Any, Literal
 import buddy_ops
 from buddy_ops.core import project
 from buddy_ops.core.documents import parse_json
+from buddy_ops.core.redaction import MARK
 from buddy_ops.runs.cells import source_of
 from buddy_ops.runs.stores import digest
 
@@ -220,7 +221,7 @@ def _is_injected(cell: Mapping[str, Any], values: Mapping[str, Any]) -> bool:
             name, value = statement.targets[0].id, ast.literal_eval(statement.value)
             # Settings are not among the manifest's parameters; a secret in a value is redacted there.
             known = values.get(name)
-            if name != "settings" and "[redacted]" not in str(known) and value != known and str(value) != str(known):
+            if name != "settings" and MARK not in str(known) and value != known and str(value) != str(known):
                 return False
     except (SyntaxError, ValueError):
         return False
