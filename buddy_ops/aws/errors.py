@@ -1,8 +1,11 @@
 """AWS's errors in the operator's words, by what they say of the state after the call."""
 
+from typing import Any
+
 from botocore import exceptions as botocore
 
 from buddy_ops.aws import _refusals, _replies
+from buddy_ops.core.documents import parse_json
 from buddy_ops.core.errors import (
     AccessDenied,
     AlreadyExists,
@@ -92,6 +95,18 @@ def incomplete_reply(what: str, call: str, region: str) -> Unreachable:
         next=f"Check the network, its proxies and the region ({region}). {AGAIN}",
         code=_replies.CODE,
     )
+
+
+def parse_member(text: str, call: str, region: str) -> Any:
+    """The JSON in a member of a reply.
+
+    Raises:
+        Unreachable: ``aws-unreachable``: it is no JSON.
+    """
+    try:
+        return parse_json(text)
+    except ValueError as error:
+        raise incomplete_reply(f"no JSON: {error}", call, region) from None
 
 
 def _unknown(call: str) -> str:

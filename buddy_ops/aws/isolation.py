@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 from buddy_ops.aws import versions
-from buddy_ops.aws.errors import incomplete_reply
+from buddy_ops.aws.errors import parse_member
 from buddy_ops.aws.session import Target
 from buddy_ops.core.documents import parse_json
 from buddy_ops.core.errors import AlreadyExists, BuddyError, NotFound
@@ -210,10 +210,7 @@ def _read_policy(target: Target, table: str) -> _TablePolicy:
         reply = target.client("dynamodb").get_resource_policy(ResourceArn=arn)
     except NotFound:
         return _TablePolicy(arn, {}, "NO_POLICY")
-    try:
-        document = parse_json(reply["Policy"])
-    except ValueError as error:
-        raise incomplete_reply(f"no JSON: {error}", "dynamodb:get_resource_policy", target.region) from None
+    document = parse_member(reply["Policy"], "dynamodb:get_resource_policy", target.region)
     return _TablePolicy(arn, document, reply["RevisionId"])
 
 

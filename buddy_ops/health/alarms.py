@@ -12,9 +12,8 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from buddy_ops.aws.errors import incomplete_reply
+from buddy_ops.aws.errors import parse_member
 from buddy_ops.aws.session import Target
-from buddy_ops.core.documents import parse_json
 from buddy_ops.core.errors import BuddyError, InvalidInput
 from buddy_ops.core.plan import Approval, Plan
 from buddy_ops.core.progress import Progress, no_progress
@@ -357,12 +356,7 @@ async def _wiring(target: Target, name: str, since: datetime) -> Wiring:
             AlarmName=name, HistoryItemType="Action", StartDate=since, EndDate=since + timedelta(hours=1)
         )
         for item in reply["AlarmHistoryItems"]:
-            try:
-                action = parse_json(item["HistoryData"])
-            except ValueError as error:
-                raise incomplete_reply(
-                    f"no JSON: {error}", "cloudwatch:describe_alarm_history", target.region
-                ) from None
+            action = parse_member(item["HistoryData"], "cloudwatch:describe_alarm_history", target.region)
             failed = action.get("error") or action.get("actionState", "Succeeded") != "Succeeded"
             return Wiring(name, not failed, item["HistorySummary"])
         await target.clock.wait(target.clock.now() + PROOF_POLL)

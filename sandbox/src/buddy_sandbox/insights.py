@@ -46,7 +46,7 @@ _TOKEN = re.compile(
     r"""|(?P<number>-?\d+(?:\.\d+)?(?![\w.]))|(?P<name>[@\w][@\w.]*)|(?P<op>!=|<=|>=|=~|[=<>(),|*])"""
 )
 _SPANS_MS = {"s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
-_COMPARE: dict[str, Callable[[Any, Any], bool]] = {
+COMPARE: dict[str, Callable[[Any, Any], bool]] = {
     "=": operator.eq,
     "!=": operator.ne,
     "<": operator.lt,
@@ -271,10 +271,10 @@ class Parser:
             pattern = self._regex() if is_regex else re.compile(re.escape(self._take("text")))
             return lambda row: name in row and negative != bool(pattern.search(shown(row[name])))
         sign = self._take("op")
-        if negative or sign not in _COMPARE:
+        if negative or sign not in COMPARE:
             raise Malformed(f"unexpected {sign} after {name}")
         other: Value = self._take("text") if self._tokens[-1][0] == "text" else float(self._take("number"))
-        return lambda row: name in row and _compare(_COMPARE[sign], row[name], other)
+        return lambda row: name in row and _compare(COMPARE[sign], row[name], other)
 
     def _parse(self) -> Step:
         name = self._field()

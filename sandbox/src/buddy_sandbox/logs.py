@@ -6,19 +6,18 @@ refused.
 
 import json
 import math
-import operator
 import re
 import threading
 import uuid
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Protocol
 
 from moto.core.model import OperationModel
 from werkzeug.wrappers import Response
 
 from buddy_sandbox import functions
-from buddy_sandbox.insights import Event, Malformed, Parser, pointer
+from buddy_sandbox.insights import COMPARE, Event, Malformed, Parser, pointer
 from buddy_sandbox.publication import Clock
 from buddy_sandbox.wire import AwsError, Params, Service
 
@@ -329,14 +328,6 @@ def pattern(text: str) -> Callable[[str], bool]:
 
 
 _COMPARISON = re.compile(r'\s*\$((?:\.\w+)+)\s*(=|!=|<=|>=|<|>)\s*(?:"([^"\\]*)"|(-?\d+(?:\.\d+)?))\s*', re.ASCII)
-_OPERATORS: dict[str, Callable[[Any, Any], bool]] = {
-    "=": operator.eq,
-    "!=": operator.ne,
-    "<": operator.lt,
-    "<=": operator.le,
-    ">": operator.gt,
-    ">=": operator.ge,
-}
 
 
 def _json_pattern(text: str) -> Callable[[str], bool]:
@@ -362,10 +353,10 @@ def _holds(document: object, comparison: re.Match[str]) -> bool:
             return False
         document = document[name]
     if number is None:
-        return isinstance(document, str) and _OPERATORS[sign](document, word)
+        return isinstance(document, str) and COMPARE[sign](document, word)
     if isinstance(document, bool) or not isinstance(document, int | float):
         return False
-    return _OPERATORS[sign](document, float(number))
+    return COMPARE[sign](document, float(number))
 
 
 def wrong(message: str) -> AwsError:
