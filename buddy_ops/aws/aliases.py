@@ -203,7 +203,7 @@ def decode_rollout_state(description: str) -> RolloutState | None:
     # Everything but the note is what our runs write: a plan or a terminal shows it as it is.
     known = (
         *(RUN.fullmatch(text) for text in (record.run, record.closed_by_run) if text),
-        *(STAGE.fullmatch(record.stage),),
+        STAGE.fullmatch(record.stage),
         *(NUMBER.fullmatch(text) for text in (record.stable_version, record.new_version, record.fallback_version)),
         *(NUMBER.fullmatch(text) for text in (*record.rejected_versions, record.follows)),
     )

@@ -367,14 +367,17 @@ class RolloutEvidence:
         judge = None
         for index, row in enumerate(self._young):
             counts = row.counts[self.new]
+            alone = self._is_alone(row)
             if not (counts.errors or counts.slow) or row.at + MINUTE <= self._first_shift:
                 continue  # it cannot roll back
+            if not (self._blocked or alone):
+                continue  # it is judged soon
             passed = any(not later.is_silent for later in self._young[index + 1 :])
             unread = self._unread_streams(row)
             minute = self._minute(row, unread)
-            if not passed and self._is_alone(row):
+            if not passed and alone:
                 minute = replace(minute, canary_requests_at_most=self._requests_at_most())
-            elif not passed or len(unread) > 1 or not (self._blocked or self._is_alone(row)):
+            elif not passed or len(unread) > 1:
                 # Of the latest minute that is shown, the failures may be there and the requests in part only.
                 continue
             judge = judge or deepcopy(self.judge)
