@@ -4,18 +4,20 @@ import os
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from buddy_ops.aws import session
+from buddy_ops.aws.aliases import RolloutState, decode_rollout_state
 from buddy_ops.aws.session import Target
 from buddy_ops.cli import sandbox
 from buddy_ops.core import project
 from buddy_ops.core.plan import Approval, Plan
 from buddy_ops.deployment import rollout
-from buddy_ops.deployment.rollout import Outcome
+from buddy_ops.deployment.rollout import Observation, Order, Outcome
 from buddy_ops.deployment.rollout_plan import RolloutPlan
 from buddy_sandbox import situations
 from tests import programs
@@ -100,12 +102,49 @@ class Situation(situations.Situation):
         version = self.publish(self.build(profile))
         self.client("lambda").update_alias(FunctionName=self.function, Name="live", FunctionVersion=version)
 
+    def record(self) -> RolloutState:
+        """The deployment record on the alias, which must have one."""
+        found = decode_rollout_state(self.alias()["Description"])
+        assert found is not None
+        return found
+
     def ship(self, artifact: str, **options: Any) -> Outcome:
         """A whole canary, without notebook and picture."""
         here = self.connect(**options)
         plan = rollout.plan_rollout(here, artifact)
         outcome = rollout.drive_rollout(here, rollout.run_rollout(here, plan, approve(here, plan)))
         here.close()
+        return outcome
+
+
+@contextmanager
+def monitored(here: Situation, **rollout_settings: Any) -> Iterator[Target]:
+    """A target with short stages, that monitors a healthy version for 45 minutes."""
+    values = here.connect(quiet=True).settings.model_dump(mode="json")
+    values["rollout"] |= {"watch_after_proof_minutes": 45, "stages_percent": [50, 100], "bake_minutes": 2}
+    values["rollout"] |= rollout_settings
+    mine = here.connect(values=values)
+    try:
+        yield mine
+    finally:
+        mine.close()
+
+
+def begun(mine: Target, artifact: str, strategy: str = "canary") -> rollout.Rollout:
+    """A rollout of a build, before its first poll."""
+    plan = rollout.plan_rollout(mine, artifact, strategy)
+    return rollout.run_rollout(mine, plan, approve(mine, plan))
+
+
+def driven_to_end(mine: Target, steps: rollout.Rollout, seen: Observation, order: Order | None = None) -> Outcome:
+    """Drive a rollout from an observation to its end; ``order`` is given at the next poll."""
+    try:
+        while True:
+            mine.clock.sleep_until(seen.wake_at)
+            seen = steps.send(order)
+            order = None
+    except StopIteration as end:
+        outcome: Outcome = end.value
         return outcome
 
 

@@ -1,41 +1,21 @@
 """A healthy version is monitored on: it stays if the run is lost, and is rolled back if it begins to fail."""
 
 import asyncio
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 
 import pytest
 
 from buddy_ops.aws import aliases
-from buddy_ops.aws.aliases import AliasMoved, RolloutState, decode_rollout_state
+from buddy_ops.aws.aliases import AliasMoved
 from buddy_ops.aws.session import Target
-from buddy_ops.core.outcome import Outcome
 from buddy_ops.deployment import rollback, rollout
 from buddy_ops.deployment.observation import Observation, Order
 from buddy_ops.health.metrics import MINUTE
 from buddy_ops.notebook import controls, live
-from tests.conftest import Situation, approve
+from tests.conftest import Situation, approve, begun, driven_to_end, monitored
 
 Bring = Callable[..., Situation]
 BUSY = {"requests_per_minute": 6000, "history_minutes": 12}
-
-
-@contextmanager
-def connected(here: Situation, after_proof: float = 45) -> Iterator[Target]:
-    """A target that monitors a healthy version for so many minutes."""
-    values = here.connect(quiet=True).settings.model_dump(mode="json")
-    values["rollout"] |= {"watch_after_proof_minutes": after_proof, "stages_percent": [50, 100], "bake_minutes": 2}
-    mine = here.connect(values=values)
-    try:
-        yield mine
-    finally:
-        mine.close()
-
-
-def begun(mine: Target, artifact: str) -> rollout.Rollout:
-    """A rollout of a build."""
-    plan = rollout.plan_rollout(mine, artifact)
-    return rollout.run_rollout(mine, plan, approve(mine, plan))
 
 
 def until_healthy(mine: Target, steps: rollout.Rollout) -> Observation:
@@ -47,40 +27,21 @@ def until_healthy(mine: Target, steps: rollout.Rollout) -> Observation:
     return seen
 
 
-def ended(mine: Target, steps: rollout.Rollout, seen: Observation, order: Order | None = None) -> Outcome:
-    """Drive a rollout to its end."""
-    try:
-        while True:
-            mine.clock.sleep_until(seen.wake_at)
-            seen = steps.send(order)
-            order = None
-    except StopIteration as end:
-        outcome: Outcome = end.value
-        return outcome
-
-
-def record(here: Situation) -> RolloutState:
-    """The alias's record."""
-    found = decode_rollout_state(here.alias()["Description"])
-    assert found is not None
-    return found
-
-
 def test_a_healthy_version_is_monitored_on_and_stays_without_a_failsafe(situation: Bring) -> None:
     """People, the record and the status say healthy, and until when; no schedule is left that could roll it back."""
     here = situation("good", **BUSY)
-    with connected(here) as mine:
+    with monitored(here) as mine:
         steps = begun(mine, here.build("good"))
         seen = until_healthy(mine, steps)
         healthy_at = seen.at
         assert seen.monitored_until is not None
         until = f"{seen.monitored_until:%H:%M} UTC"
         assert seen.says.startswith(f"HEALTHY: v2 stays at 100 %. It is monitored until {until}; you can stop this run")
-        assert record(here).stage == "proved" and here.alias()["FunctionVersion"] == "2"
+        assert here.record().stage == "proved" and here.alias()["FunctionVersion"] == "2"
         assert here.client("scheduler").list_schedules()["Schedules"] == []
         alias = aliases.require_alias(mine)
         assert f"It is monitored until {until}" in aliases.describe(mine, alias)
-        outcome = ended(mine, steps, seen)
+        outcome = driven_to_end(mine, steps, seen)
         assert outcome.ending == "proved"
         assert 44 <= (outcome.ended - healthy_at) / MINUTE <= 46
         assert "It is monitored" not in aliases.describe(mine, aliases.require_alias(mine))
@@ -90,13 +51,13 @@ def test_a_healthy_version_is_monitored_on_and_stays_without_a_failsafe(situatio
 def test_a_version_that_begins_to_fail_later_is_rolled_back(situation: Bring, after_proof: float) -> None:
     """5 % fail from minute 12, after the proof: watched on, the traffic goes back; not watched, the build stays."""
     here = situation("good", **BUSY)
-    with connected(here, after_proof) as mine:
+    with monitored(here, watch_after_proof_minutes=after_proof) as mine:
         steps = begun(mine, here.build("slow_to_fail"))
         outcome = rollout.drive_rollout(mine, steps)
     serving = here.alias()["FunctionVersion"]
     if after_proof:
         assert (outcome.ending, serving) == ("rolled-back", "1")
-        assert record(here).rejected_versions == ("2",)
+        assert here.record().rejected_versions == ("2",)
     else:
         assert (outcome.ending, serving) == ("proved", "2")
 
@@ -106,7 +67,7 @@ def test_at_100_percent_failures_count_as_soon_as_they_are_published(situation: 
     failed = {}
     for delay_s in (60, 120):
         here = situation("good", **BUSY, metrics_delay_s=delay_s)
-        with connected(here) as mine:
+        with monitored(here) as mine:
             outcome = rollout.drive_rollout(mine, begun(mine, here.build("slow_to_fail")))
         assert outcome.ending == "rolled-back"
         failed[delay_s] = outcome.failed["2"]
@@ -117,13 +78,13 @@ def test_a_lost_run_leaves_a_healthy_version_where_it_is(situation: Bring) -> No
     """A closed laptop rolls nothing back; the same build resumes the monitoring, and another build may follow."""
     here = situation("good", **BUSY)
     artifact = here.build("good")
-    with connected(here) as mine:
+    with monitored(here) as mine:
         steps = begun(mine, artifact)
         until = until_healthy(mine, steps).monitored_until
         steps.close()
     here.ask("advance", seconds=60 * 25)
     assert here.alias()["FunctionVersion"] == "2" and "RoutingConfig" not in here.alias()
-    with connected(here) as mine:
+    with monitored(here) as mine:
         plan = rollout.plan_rollout(mine, artifact)
         assert plan.title.startswith("Resume the monitoring of ") and f"until {until:%H:%M} UTC" in plan.title
         assert rollout.plan_rollout(mine, here.build("good", "3.0.0")).stable == "2"
@@ -139,11 +100,11 @@ def test_a_lost_run_leaves_a_healthy_version_where_it_is(situation: Bring) -> No
 def test_metrics_that_cannot_be_read_take_nothing_from_a_healthy_version(situation: Bring) -> None:
     """For longer than the settings allow before the proof: it stays, and the result says what was not seen."""
     here = situation("good", **BUSY)
-    with connected(here) as mine:
+    with monitored(here) as mine:
         steps = begun(mine, here.build("good"))
         seen = until_healthy(mine, steps)
         here.ask("set", outage="error")
-        outcome = ended(mine, steps, seen)
+        outcome = driven_to_end(mine, steps, seen)
         here.ask("set", outage=None)
         assert (outcome.ending, here.alias()["FunctionVersion"]) == ("proved", "2")
         assert outcome.reasons[-1].startswith("At the end of the monitoring metrics could not be read.")
@@ -153,32 +114,32 @@ def test_orders_are_obeyed_after_the_proof(situation: Bring) -> None:
     """A person rolls back, or ends the monitoring; then nothing says that it goes on."""
     for order, ending, serving in (("abort", "aborted", "1"), ("promote", "proved", "2")):
         here = situation("good", **BUSY)
-        with connected(here) as mine:
+        with monitored(here) as mine:
             steps = begun(mine, here.build("good"))
             seen = until_healthy(mine, steps)
-            outcome = ended(mine, steps, seen, order)  # type: ignore[arg-type]
+            outcome = driven_to_end(mine, steps, seen, order)  # type: ignore[arg-type]
             assert (outcome.ending, here.alias()["FunctionVersion"]) == (ending, serving)
-            assert not record(here).monitored_until or record(here).stage == "rolled-back"
+            assert not here.record().monitored_until or here.record().stage == "rolled-back"
             assert (outcome.ended - seen.at) / MINUTE < 6
 
 
 def test_a_later_deployment_ends_the_monitoring_and_a_rollback_by_hand_is_no_success(situation: Bring) -> None:
     """Who moves the alias decides what became of the healthy version."""
     here = situation("good", **BUSY)
-    with connected(here) as mine:
+    with monitored(here) as mine:
         steps = begun(mine, here.build("good"))
         seen = until_healthy(mine, steps)
         here.client("lambda").update_alias(FunctionName=here.function, Name="live", Description="by hand")
-        outcome = ended(mine, steps, seen)
+        outcome = driven_to_end(mine, steps, seen)
         assert outcome.ending == "proved" and "Monitoring ended at " in outcome.reasons[0]
     here = situation("good", **BUSY)
-    with connected(here) as mine:
+    with monitored(here) as mine:
         steps = begun(mine, here.build("good"))
         seen = until_healthy(mine, steps)
         back = rollback.plan_rollback(mine)
         rollback.run_rollback(mine, back, approve(mine, back))
         with pytest.raises(AliasMoved):
-            ended(mine, steps, seen)
+            driven_to_end(mine, steps, seen)
         assert here.alias()["FunctionVersion"] == "1"
 
 
@@ -205,7 +166,7 @@ def test_an_interrupt_says_that_the_version_stays(
         return await until(waiting, seen)
 
     monkeypatch.setattr(controls.NoControls, "until", interrupted)
-    with connected(here) as mine, pytest.raises(asyncio.CancelledError):
+    with monitored(here) as mine, pytest.raises(asyncio.CancelledError):
         asyncio.run(live.watch_rollout(mine, begun(mine, here.build("good"))))
     shown = capsys.readouterr().out
     assert "The new version is healthy and stays at 100 %" in shown

@@ -1,23 +1,21 @@
 """After a rollback from 100 % stable is tested alone: if it fails too, the new version is not marked bad."""
 
 import re
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 from buddy_ops.aws import aliases
-from buddy_ops.aws.aliases import RolloutState, decode_rollout_state
+from buddy_ops.aws.aliases import RolloutState
 from buddy_ops.aws.session import Target
 from buddy_ops.core.errors import Held
-from buddy_ops.core.outcome import Outcome
 from buddy_ops.deployment import rollout
 from buddy_ops.deployment._traffic import Traffic
-from buddy_ops.deployment.observation import Observation, Order
+from buddy_ops.deployment.observation import Observation
 from buddy_ops.health.metrics import MINUTE
 from buddy_ops.incidents import timeline
-from tests.conftest import Situation, approve, intercept
+from tests.conftest import Situation, approve, begun, driven_to_end, intercept, monitored
 
 Bring = Callable[..., Situation]
 BUSY = {"requests_per_minute": 6000, "history_minutes": 12}
@@ -29,25 +27,6 @@ def fault(after_minutes: float, minutes: float = 14, error_rate: float = 0.2) ->
     return {**BUSY, "troubles": [trouble]}
 
 
-@contextmanager
-def connected(here: Situation, **rollout_settings: Any) -> Iterator[Target]:
-    """A target with short stages, that monitors a healthy version for 45 minutes."""
-    values = here.connect(quiet=True).settings.model_dump(mode="json")
-    values["rollout"] |= {"watch_after_proof_minutes": 45, "stages_percent": [50, 100], "bake_minutes": 2}
-    values["rollout"] |= rollout_settings
-    mine = here.connect(values=values)
-    try:
-        yield mine
-    finally:
-        mine.close()
-
-
-def begun(mine: Target, artifact: str, strategy: Any = "canary") -> rollout.Rollout:
-    """A rollout of a build."""
-    plan = rollout.plan_rollout(mine, artifact, strategy)
-    return rollout.run_rollout(mine, plan, approve(mine, plan))
-
-
 def until_back(mine: Target, steps: rollout.Rollout) -> Observation:
     """Drive a rollout until its traffic is back; the first observation that says so."""
     seen = next(steps)
@@ -57,35 +36,17 @@ def until_back(mine: Target, steps: rollout.Rollout) -> Observation:
     return seen
 
 
-def to_end(mine: Target, steps: rollout.Rollout, seen: Observation, order: Order | None = None) -> Outcome:
-    """Drive a rollout from an observation to its end, with the same order at every poll."""
-    try:
-        while True:
-            mine.clock.sleep_until(seen.wake_at)
-            seen = steps.send(order)
-    except StopIteration as end:
-        outcome: Outcome = end.value
-        return outcome
-
-
-def record(here: Situation) -> RolloutState:
-    """The alias's record."""
-    found = decode_rollout_state(here.alias()["Description"])
-    assert found is not None
-    return found
-
-
 @pytest.mark.parametrize("after_minutes", [9, 25])
 def test_a_fault_of_both_versions_is_not_blamed_on_the_new_one(situation: Bring, after_minutes: float) -> None:
     """Before the proof and after it: both figures, no mark, exit code 5."""
     here = situation("good", **fault(after_minutes))
-    with connected(here) as mine:
+    with monitored(here) as mine:
         steps = begun(mine, here.build("good"))
         seen = until_back(mine, steps)
         assert "If it fails too, v2 is not marked bad. You can stop this cell" in seen.says
         # The mark is there at once: a run that is lost now leaves it.
-        assert record(here).rejected_versions == ("2",) and here.alias()["FunctionVersion"] == "1"
-        outcome = to_end(mine, steps, seen)
+        assert here.record().rejected_versions == ("2",) and here.alias()["FunctionVersion"] == "1"
+        outcome = driven_to_end(mine, steps, seen)
         assert (outcome.ending, outcome.exit_code, outcome.weight) == ("external", 5, 1.0)
         assert outcome.title == "ROLLED BACK at 100 %: both versions fail; v1 receives 100 %"
         assert re.match(
@@ -96,7 +57,7 @@ def test_a_fault_of_both_versions_is_not_blamed_on_the_new_one(situation: Bring,
         assert "v2 is not marked bad." in outcome.reasons
         assert (outcome.ended - seen.at) / MINUTE < 7
         alias = aliases.require_alias(mine)
-        assert (alias.serving, record(here).stage, record(here).rejected_versions) == (("1",), "held", ())
+        assert (alias.serving, here.record().stage, here.record().rejected_versions) == (("1",), "held", ())
         assert "Marked bad" not in aliases.describe(mine, alias)
         ended = next(entry for entry in mine.journal.records if entry["kind"] == "outcome")
         assert ended["ending"] == "external"
@@ -109,10 +70,10 @@ def test_the_next_step_works_once_the_fault_is_over(situation: Bring) -> None:
     """The same build is deployed again, without a warning that it was rolled back."""
     here = situation("good", **fault(6))
     artifact = here.build("good")
-    with connected(here) as mine:
+    with monitored(here) as mine:
         assert rollout.drive_rollout(mine, begun(mine, artifact, "blue_green")).ending == "external"
     here.ask("advance", seconds=30 * 60)
-    with connected(here, watch_after_proof_minutes=0) as mine:
+    with monitored(here, watch_after_proof_minutes=0) as mine:
         plan = rollout.plan_rollout(mine, artifact)
         assert "rolled back before" not in " ".join(plan.reasons)
         again = rollout.drive_rollout(mine, rollout.run_rollout(mine, plan, approve(mine, plan)))
@@ -122,12 +83,12 @@ def test_the_next_step_works_once_the_fault_is_over(situation: Bring) -> None:
 def test_a_bad_version_stays_blamed(situation: Bring) -> None:
     """It begins to fail at 100 %, and stable does not: the result says what stable did, alone."""
     here = situation("good", **BUSY)
-    with connected(here) as mine:
+    with monitored(here) as mine:
         steps = begun(mine, here.build("slow_to_fail"))
         seen = until_back(mine, steps)
-        outcome = to_end(mine, steps, seen)
+        outcome = driven_to_end(mine, steps, seen)
     assert (outcome.ending, outcome.exit_code) == ("rolled-back", 3)
-    assert record(here).rejected_versions == ("2",) and record(here).stage == "rolled-back"
+    assert here.record().rejected_versions == ("2",) and here.record().stage == "rolled-back"
     said = [reason for reason in outcome.reasons if "v1 alone: error rate " in reason]
     assert len(said) == 1 and said[0].endswith("limit 1 %) in 10 minutes after the rollback. v2 stays marked bad.")
     # Ten minutes alone, the alias's minute and late data.
@@ -137,70 +98,70 @@ def test_a_bad_version_stays_blamed(situation: Bring) -> None:
 def test_without_traffic_after_the_rollback_the_version_stays_blamed(situation: Bring) -> None:
     """Nothing shows that stable fails."""
     here = situation("good", **fault(9))
-    with connected(here) as mine:
+    with monitored(here) as mine:
         steps = begun(mine, here.build("good"))
         seen = until_back(mine, steps)
         here.ask("set", requests_per_minute=0)
         here.ask("advance", seconds=120)
-        outcome = to_end(mine, steps, seen)
-    assert outcome.ending == "rolled-back" and record(here).rejected_versions == ("2",)
+        outcome = driven_to_end(mine, steps, seen)
+    assert outcome.ending == "rolled-back" and here.record().rejected_versions == ("2",)
     assert any(reason.startswith("v1 was not tested alone") for reason in outcome.reasons), outcome.reasons
 
 
 def test_the_minutes_in_which_the_alias_follows_are_not_tested(situation: Bring) -> None:
     """A fault that is over once stable serves alone shows nothing."""
     here = situation("good", **fault(9, minutes=4))
-    with connected(here) as mine:
+    with monitored(here) as mine:
         steps = begun(mine, here.build("good"))
         seen = until_back(mine, steps)
-        outcome = to_end(mine, steps, seen)
-    assert (outcome.ending, record(here).rejected_versions) == ("rolled-back", ("2",))
+        outcome = driven_to_end(mine, steps, seen)
+    assert (outcome.ending, here.record().rejected_versions) == ("rolled-back", ("2",))
     assert outcome.failed["1"] > 0
 
 
 def test_late_metrics_are_waited_for(situation: Bring) -> None:
     """Within the lag that a rollout tolerates, the fault of both is found, later."""
     here = situation("good", **fault(9, minutes=25))
-    with connected(here) as mine:
+    with monitored(here) as mine:
         steps = begun(mine, here.build("good"))
         seen = until_back(mine, steps)
         here.ask("set", metrics_delay_s=270)
-        outcome = to_end(mine, steps, seen)
-    assert outcome.ending == "external" and record(here).rejected_versions == ()
+        outcome = driven_to_end(mine, steps, seen)
+    assert outcome.ending == "external" and here.record().rejected_versions == ()
     assert 7 <= (outcome.ended - seen.at) / MINUTE <= 10
 
 
 def test_a_person_may_end_the_test(situation: Bring) -> None:
     """'stop' ends it at once: the version stays marked, and the result says so."""
     here = situation("good", **fault(9))
-    with connected(here) as mine:
+    with monitored(here) as mine:
         steps = begun(mine, here.build("good"))
         seen = until_back(mine, steps)
-        outcome = to_end(mine, steps, seen, "stop")
+        outcome = driven_to_end(mine, steps, seen, "stop")
         assert (outcome.ended - seen.at) / MINUTE < 1
-    assert outcome.ending == "rolled-back" and record(here).rejected_versions == ("2",)
+    assert outcome.ending == "rolled-back" and here.record().rejected_versions == ("2",)
     assert any("v2 stays marked bad" in reason for reason in outcome.reasons)
 
 
 def test_a_run_that_is_lost_in_the_test_leaves_the_mark_and_an_ending(situation: Bring) -> None:
     """The version stays blamed, and the review says how the rollout ended."""
     here = situation("good", **fault(9))
-    with connected(here) as mine:
+    with monitored(here) as mine:
         steps = begun(mine, here.build("good"))
         until_back(mine, steps)
         steps.close()
         said = [event.says for event in timeline.timeline_events(mine.journal.records)]
-    assert record(here).rejected_versions == ("2",)
+    assert here.record().rejected_versions == ("2",)
     assert "rollout of v2 ended: ROLLED BACK. Its run stopped before the last requests were counted." in said
 
 
 def test_a_rollback_beside_stable_is_final(situation: Bring) -> None:
     """There the judge has compared both versions: stable is not tested again, and the run ends minutes later."""
     here = situation("good", **BUSY)
-    with connected(here) as mine:
+    with monitored(here) as mine:
         steps = begun(mine, here.build("total_failure"))
         seen = until_back(mine, steps)
-        outcome = to_end(mine, steps, seen)
+        outcome = driven_to_end(mine, steps, seen)
     assert outcome.ending == "rolled-back" and "not marked bad" not in seen.says
     assert not any("alone" in reason for reason in outcome.reasons)
     assert (outcome.ended - seen.at) / MINUTE <= 5
@@ -211,7 +172,7 @@ def test_a_mark_that_cannot_be_removed_is_named_with_what_removes_it(situation: 
     """Another tool has changed the alias since, or AWS refuses: nothing is written over, and a new deployment works."""
     here = situation("good", **fault(9))
     artifact = here.build("good")
-    with connected(here) as mine:
+    with monitored(here) as mine:
         steps = begun(mine, artifact)
         seen = until_back(mine, steps)
         before = here.alias()["Description"]
@@ -225,7 +186,7 @@ def test_a_mark_that_cannot_be_removed_is_named_with_what_removes_it(situation: 
                 return send(service, operation, **given)
 
             intercept(mine, refuse)
-        outcome = to_end(mine, steps, seen)
+        outcome = driven_to_end(mine, steps, seen)
     assert (outcome.ending, outcome.exit_code) == ("external", 5)
     assert here.alias()["Description"] == before
     said = outcome.reasons[-1]
@@ -233,18 +194,18 @@ def test_a_mark_that_cannot_be_removed_is_named_with_what_removes_it(situation: 
     if why == "refused":
         return
     here.ask("advance", seconds=30 * 60)
-    with connected(here, watch_after_proof_minutes=0) as mine:
+    with monitored(here, watch_after_proof_minutes=0) as mine:
         assert rollout.drive_rollout(mine, begun(mine, artifact)).ending == "proved"
-    assert record(here).rejected_versions == ()
+    assert here.record().rejected_versions == ()
 
 
 def test_marks_of_earlier_rollbacks_stay(situation: Bring) -> None:
     """A record keeps three marks: the one that was replaced by the new version's comes back."""
     here = situation("good", **BUSY)
-    with connected(here) as mine:
+    with monitored(here) as mine:
         alias = aliases.require_alias(mine)
         held = RolloutState("beef", "1", "5", "rolled-back", "2026-11-02T00:00:00Z", rejected_versions=("4", "5", "2"))
         aliases.update_alias(mine, alias, aliases.AliasState("1", None, 0.0, held))
         traffic = Traffic(mine, aliases.require_alias(mine), run="beef", stable="1", new="2")
         traffic.unmark(("3", "4", "5"))
-    assert record(here).rejected_versions == ("3", "4", "5") and record(here).stage == "held"
+    assert here.record().rejected_versions == ("3", "4", "5") and here.record().stage == "held"
