@@ -109,7 +109,7 @@ def build_manifest(folder: Path, redactor: Redactor, **known: Any) -> dict[str, 
     for name in EXTRA_FILES:
         _clean_text(folder / name, redactor)
     delete_parts(folder)
-    facts = redactor.redact(_facts(folder.name, about, records, states) | known)
+    facts = redactor.redact(facts_of(folder.name, about, records, states) | known)
     notebook = _notebook_in(folder / NOTEBOOK)
     if notebook is not None:
         compared: provenance.CodeComparison | None = None
@@ -249,7 +249,7 @@ def list_with_unfinished(store: RunStore) -> list[tuple[ManifestEntry, RunStore]
         about, states = _about_and_states(notebook) if notebook is not None else ({}, [])
         records = read_journal(local.read(f"{name}/{JOURNAL}") or b"")
         with suppress(BuddyError, KeyError, TypeError):
-            facts = _facts(name, about, records, states)
+            facts = facts_of(name, about, records, states)
             found.append((entry_of({**facts, "files": {}, "previous": "", "sha256": ""}), local))
     return found
 
@@ -279,7 +279,7 @@ def ending(records: list[dict[str, Any]], states: list[str]) -> tuple[str, int]:
     return ("done", 0) if states or acted else (UNKNOWN, BuddyError.exit_code)
 
 
-def _facts(folder: str, about: Mapping[str, Any], records: list[dict[str, Any]], states: list[str]) -> dict[str, Any]:
+def facts_of(folder: str, about: Mapping[str, Any], records: list[dict[str, Any]], states: list[str]) -> dict[str, Any]:
     """What a run's notebook and journal say of it, as its manifest has it."""
     opened = next((each for each in records if each.get("kind") == "opened"), {})
     approved = [each for each in records if each.get("kind") == "approved"]

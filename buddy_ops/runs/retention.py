@@ -128,23 +128,13 @@ def run_pruning(store: RunStore, plan: Pruning, by: Sequence[str], now: datetime
     pruned: dict[str, Any] = {"kind": "runs-pruned", "keep": plan.keep, "by": list(by), "runs": list(runs.values())}
     records = [{"seq": number, "at": at, **record} for number, record in enumerate((opened, pruned), 1)]
     write_atomically(folder / JOURNAL, "".join(f"{json.dumps(record)}\n" for record in records))
-    facts: dict[str, Any] = {
-        "v": 1,
-        "run": run,
-        "folder": folder.name,
-        "runbook": RUNBOOK,
-        "environment": "",
-        "began": at,
-        "ended": at,
+    about = {"runbook": RUNBOOK, "parameters": {"keep": plan.keep}}
+    facts = archive.facts_of(folder.name, about, records, [])
+    facts |= {
         "outcome": "done",
         "exit_code": 0,
         "people": list(by),
-        "principal": "",
-        "incident": "",
-        "parameters": {"keep": plan.keep},
-        "trouble": "",
         "notes": [f"{count(len(runs), 'run')} pruned: {', '.join(runs.values())}"],
-        "archive": "",
         "pruned": {"keep": plan.keep, "runs": runs},
     }
     archive.write_journal_page(folder, facts, records)
