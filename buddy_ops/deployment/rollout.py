@@ -304,8 +304,8 @@ class _Run:
     def _is_out_of_custody(self, alias: Alias) -> bool:
         """Whether our failsafe has nothing left to protect, or would do harm, on an alias that was moved.
 
-        It stays as long as our version has a weight, whoever set that: failsafe and weight go together. But it clears
-        the weights: where another tool made the new version the primary one, that would give it all traffic.
+        It stays as long as our version has a weight, no matter who set it: failsafe and weight go together. But it
+        clears the weights: where another tool made the new version the primary one, that would give it all traffic.
         """
         return self.traffic.new not in alias.serving or alias.primary != self.traffic.stable
 

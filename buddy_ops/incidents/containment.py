@@ -223,7 +223,7 @@ def end_containment(target: Target, plan: ContainmentPlan, repairing: Plan, appr
     approval.must_cover(repairing)
     if target.dry_run:
         return "Dry run: the isolation was not removed."
-    # The alias is read again: somebody may have moved it during the repair.
+    # The alias is read again: another user or tool may have moved it during the repair.
     alias = aliases.require_alias(target)
     for version in alias.serving:
         if version in plan.bad:

@@ -89,7 +89,7 @@ def check_notebook(nb: Any) -> None:
 
 @contextmanager
 def _alone(nb: Any) -> Iterator[Redactor]:
-    """A redactor for a run that nobody supervises: it shares a private file with its kernel, and asks AWS itself."""
+    """A redactor for a run without a supervisor: it shares a private file with its kernel, and asks AWS itself."""
     from buddy_ops.aws import session
 
     given = nb.metadata.get("papermill", {}).get("parameters", {})

@@ -167,7 +167,8 @@ class LocalStore:
     def add(self, source: Path, facts: Mapping[str, Any]) -> bytes:
         with self.locked() as intent:
             manifest = chain_entry(facts, newest_digest(self.read(INDEX)))
-            # Between the manifest and its line in the index we may die: whoever comes next finds whose line is missing.
+            # This process may be killed between the manifest and its line in the index: the next one then finds whose
+            # line is missing.
             _note(intent, source.name)
             write_atomically(source / MANIFEST, manifest, sync=True)
             self._append(manifest)
