@@ -5,10 +5,13 @@ Here such a reply becomes an error that the SDK sends the call again for, as for
 """
 
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from datetime import UTC, datetime
 from typing import Any
 
 from botocore.model import ListShape, Shape, StructureShape
 from botocore.parsers import ResponseParser, ResponseParserError, ResponseParserFactory
+from botocore.utils import parse_timestamp
 
 RETRIED = "RequestTimeout"
 """The SDK repeats a call whose error has this code, within its attempts."""
@@ -80,8 +83,21 @@ class IncompleteReply(ResponseParserError):
 class ParserFactory(ResponseParserFactory):
     """Makes botocore's parsers, each with a check of what it made of a reply."""
 
+    def __init__(self) -> None:
+        super().__init__()
+        self.set_parser_defaults(timestamp_parser=parse_time)
+
     def create_parser(self, protocol_name: str) -> "_Parser":
         return _Parser(super().create_parser(protocol_name))
+
+
+def parse_time(value: str | float) -> datetime:
+    """A reply's time, in UTC. botocore takes each through the machine's time zone: a sixth of a rollout's CPU time."""
+    with suppress(ValueError, OverflowError):
+        return datetime.fromtimestamp(float(value), UTC)
+    # HTTP dates, and what else AWS may come to send.
+    found: datetime = parse_timestamp(str(value))
+    return found
 
 
 def require_complete(reply: Mapping[str, Any]) -> None:

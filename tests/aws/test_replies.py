@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import botocore.session
@@ -124,3 +125,20 @@ def test_answer_of_the_skill_that_is_cut(situation: Bring, proxy: Proxy, monkeyp
     with pytest.raises(Unreachable, match="cut, or not from AWS") as failed:
         versions.invoke(mine, "1", {"request": {"type": "LaunchRequest"}})
     assert failed.value.now.startswith("Unknown")
+
+
+@pytest.mark.parametrize(
+    "sent", [1793588400, 1793588400.0, "1793588400", "2026-11-02T03:00:00Z", "Mon, 02 Nov 2026 03:00:00 GMT"]
+)
+def test_time_of_a_reply_is_in_utc(sent: str | float) -> None:
+    """In each form that a service sends it, whatever this machine's time zone."""
+    found = _replies.parse_time(sent)
+    assert found == datetime(2026, 11, 2, 3, tzinfo=UTC)
+    assert found.utcoffset() == timedelta()
+
+
+@pytest.mark.parametrize("sent", ["soon", "", {}, [1]])
+def test_foreign_time_is_a_failed_call(sent: object) -> None:
+    """A time that is none makes the reply one that is not from AWS."""
+    reply = parse("scheduler", "GetSchedule", json.dumps({"CreationDate": sent}).encode())
+    assert reply["Error"]["Code"] == _replies.RETRIED
