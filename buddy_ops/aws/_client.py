@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 from email.utils import parsedate_to_datetime
 from functools import partial
 from io import BytesIO
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from botocore import exceptions as botocore
 from botocore import xform_name
@@ -29,7 +29,9 @@ Fields = dict[str, Any]
 """A call's parameters, or its reply, whatever the service."""
 
 Send = Callable[[Fields], Fields]
-Service = Literal["cloudwatch", "dynamodb", "iam", "lambda", "logs", "s3", "scheduler", "sns", "sqs", "ssm", "sts"]
+Service = Literal[
+    "cloudwatch", "dynamodb", "iam", "kms", "lambda", "logs", "s3", "scheduler", "sns", "sqs", "ssm", "sts"
+]
 
 NOT_JOURNALED = frozenset(
     {
@@ -38,6 +40,24 @@ NOT_JOURNALED = frozenset(
     }
 )
 """Parameters that are long, secret, or about people."""
+
+
+class KmsClient(Protocol):
+    """What of KMS is called. Source: KMS API reference, GetPublicKey, Sign and Verify."""
+
+    def get_public_key(self, *, KeyId: str) -> Fields: ...  # noqa: N803
+
+    def sign(self, *, KeyId: str, Message: bytes, MessageType: str, SigningAlgorithm: str) -> Fields: ...  # noqa: N803
+
+    def verify(
+        self,
+        *,
+        KeyId: str,  # noqa: N803
+        Message: bytes,  # noqa: N803
+        MessageType: str,  # noqa: N803
+        Signature: bytes,  # noqa: N803
+        SigningAlgorithm: str,  # noqa: N803
+    ) -> Fields: ...
 
 
 class Recorder:

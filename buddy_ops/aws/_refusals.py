@@ -151,6 +151,20 @@ REFUSALS = (
             *("KMSAccessDeniedException", "KMSDisabledException", "KMSInvalidStateException", "KMSNotFoundException"),
         )
     ),
+    *(
+        Refusal(
+            service="kms",
+            code=code,
+            reference="signing-key-unusable",
+            next="Set archive.sign.key in the environment's parameters/ file to the ARN of a KMS key that is enabled, "
+            "for SIGN_VERIFY, of the type ECC_NIST_P256, and in the environment's region. Then sign the run with "
+            "`buddy-ops runs sign`.",
+        )
+        for code in (
+            *("NotFoundException", "DisabledException", "KMSInvalidStateException", "InvalidKeyUsageException"),
+            *("InvalidArnException", "UnsupportedOperationException"),
+        )
+    ),
     Refusal(
         service="scheduler",
         code="ValidationException",

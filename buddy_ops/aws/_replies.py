@@ -44,7 +44,7 @@ REQUIRED: dict[str, tuple[str, ...]] = {
     "MetricAlarm": ("AlarmName", "StateValue"),
     "DescribeAlarmHistoryOutput": ("AlarmHistoryItems",),
     "AlarmHistoryItem": ("AlarmName", "Timestamp", "HistorySummary", "HistoryData"),
-    # SSM, STS, SNS, IAM, Logs
+    # SSM, STS, SNS, IAM, KMS, Logs
     "GetParametersByPathResult": ("Parameters",),
     "GetParameterResult": ("Parameter",),
     "Parameter": ("Name", "Value"),
@@ -55,6 +55,9 @@ REQUIRED: dict[str, tuple[str, ...]] = {
     "ListSubscriptionsByTopicResponse": ("Subscriptions",),
     "Subscription": ("Protocol", "SubscriptionArn"),
     "SimulatePolicyResponse": ("EvaluationResults",),
+    "GetPublicKeyResponse": ("PublicKey", "SigningAlgorithms"),
+    "SignResponse": ("KeyId", "Signature"),
+    "VerifyResponse": ("SignatureValid",),
     "StartQueryResponse": ("queryId",),
     "GetQueryResultsResponse": ("status", "results"),
     "DescribeLogGroupsResponse": ("logGroups",),

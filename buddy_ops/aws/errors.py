@@ -17,11 +17,15 @@ from buddy_ops.core.errors import (
     Unreachable,
 )
 
-READING = ("get_", "list_", "describe_", "start_query", "simulate_", "head_", "scan", "query", "batch_get_")
+READING = (
+    *("get_", "list_", "describe_", "start_query", "simulate_", "head_", "scan", "query", "batch_get_"),
+    *("sign", "verify"),  # of KMS
+)
 """Prefixes of boto3's operations that change nothing."""
 
 KINDS: dict[type[AwsFailed], tuple[str, ...]] = {
     NotFound: (
+        "NotFoundException",
         "NoSuchEntity",
         "NoSuchEntityException",
         "NoSuchKey",

@@ -71,10 +71,13 @@ def required_actions(
         "FunctionName": settings.function,
         "LogGroupName": where.get("log_group", ""),
         "AliasName": settings.alias,
+        "SigningKeyArn": settings.archive.sign.key if settings.archive.sign is not None else "",
         "SchedulerRoleName": lease_role(settings, where).partition(":role/")[2],
     }
     found: dict[str, tuple[str, ...]] = {}
     for statement in _statements(role):
+        if "SigningKeyArn" in str(statement["Resource"]) and not names["SigningKeyArn"]:
+            continue
         actions = statement["Action"]
         if isinstance(actions, str):
             actions = [actions]
@@ -110,7 +113,9 @@ def _statements(role: Role) -> Iterator[dict[str, Any]]:
     """What the template allows a role, through all policies that are attached to it."""
     resources = template_resources()
     for policy in resources[f"{role.capitalize()}Role"]["Properties"]["ManagedPolicyArns"]:
-        yield from resources[policy]["Properties"]["PolicyDocument"]["Statement"]
+        for statement in resources[policy]["Properties"]["PolicyDocument"]["Statement"]:
+            # One under !If [Condition, statement, none] is read as if the condition held.
+            yield statement if isinstance(statement, dict) else statement[1]
 
 
 @cache

@@ -7,7 +7,7 @@ import os
 import secrets
 import threading
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import cached_property, partial
 from pathlib import Path
@@ -101,6 +101,8 @@ class Target:
     def client(self, service: Literal["dynamodb"]) -> "DynamoDBClient": ...
     @overload
     def client(self, service: Literal["iam"]) -> "IAMClient": ...
+    @overload
+    def client(self, service: Literal["kms"]) -> _client.KmsClient: ...
     @overload
     def client(self, service: Literal["lambda"], *, attempts: int = ...) -> "LambdaClient": ...
     @overload
@@ -224,6 +226,11 @@ class Target:
     def now(self) -> str:
         """The clock's time, as journals have it."""
         return iso_utc(self.clock.now())
+
+    def without_journal(self) -> "Target":
+        """The same target with clients whose calls are not journaled: for what comes after a run is archived."""
+        journal = Journal(_keep_nothing, self.clock.now, self.redactor.redact)
+        return replace(self, journal=journal, _clients={}, _lock=threading.Lock())
 
     def close(self) -> None:
         """Let the sandbox's time continue without this run."""

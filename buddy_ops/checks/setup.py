@@ -3,6 +3,7 @@
 It writes nothing. What cannot be checked, or the role may not read, is UNKNOWN.
 """
 
+import hashlib
 import json
 import os
 from collections.abc import Iterator
@@ -10,7 +11,7 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from buddy_ops.aws import failsafe, permissions
+from buddy_ops.aws import failsafe, permissions, signing
 from buddy_ops.aws.function_log import LogConfig, default_group
 from buddy_ops.aws.permissions import Role
 from buddy_ops.aws.session import Target
@@ -53,7 +54,7 @@ def run_doctor(target: Target, role: Role) -> Iterator[Finding]:
 
     AWS: sts:GetCallerIdentity, lambda:GetFunctionConfiguration, GetAlias, GetPolicy, ssm:GetParametersByPath,
     cloudwatch:DescribeAlarms, GetMetricData, ListMetrics, logs:DescribeLogGroups, iam:GetRole,
-    SimulatePrincipalPolicy, s3:GetBucketObjectLockConfiguration, ssm:GetParameter, reads only.
+    SimulatePrincipalPolicy, s3:GetBucketObjectLockConfiguration, ssm:GetParameter, kms:GetPublicKey, reads only.
     """
     yield from check_setup(CheckContext(target, role))
 
@@ -340,6 +341,25 @@ def _archive(context: CheckContext) -> Finding:
     return ok(f"{target.settings.archive.where}, Object Lock {state}")
 
 
+def _signing_key(context: CheckContext) -> Finding:
+    """Whether the key that signs archived runs is there, is of the right type, and is the one that is expected."""
+    rule = context.target.settings.archive.sign
+    if rule is None:
+        return ok("none: runs are not signed (archive.sign)")
+    try:
+        reply = context.target.client("kms").get_public_key(KeyId=rule.key)
+    except AwsFailed as failure:
+        return problem(failure.what[:QUOTED], failure.next)
+    if signing.ALGORITHM not in reply.get("SigningAlgorithms", ()):
+        found = f"{reply.get('KeySpec')} for {reply.get('KeyUsage')}"
+        return problem(f"{rule.key} is {found}: it cannot sign", "Set archive.sign.key to a key ECC_NIST_P256.")
+    sha256 = hashlib.sha256(reply["PublicKey"]).hexdigest()
+    if rule.public_key_sha256 not in (None, sha256):
+        message = f"the public key of {rule.key} has the SHA-256 {sha256}, not that of archive.sign.public_key_sha256"
+        return problem(message, "Find out who changed the key or the setting.")
+    return ok(f"{rule.key}, SHA-256 of its public key {sha256}")
+
+
 IDENTITY_CHECKS = (Check("parameters", _parameters), Check("credentials", _credentials))
 
 CHECKS = (
@@ -357,4 +377,5 @@ CHECKS = (
     Check("log group", _log_group),
     Check("channels", _channels),
     Check("archive", _archive),
+    Check("signing key", _signing_key),
 )

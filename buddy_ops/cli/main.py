@@ -426,14 +426,24 @@ def runs_verify(
     where: Where = "",
     environment: Reach = "",
     newest: Annotated[str, typer.Option(help="Hash of a manifest that was announced: it must be in the chain.")] = "",
+    public_key: Annotated[
+        list[str] | None,
+        typer.Option(help="File with the public key of the signatures; repeatable. Without it, AWS KMS verifies them."),
+    ] = None,
 ) -> None:
-    """Check all files against their checksums. Exit code 1 if a file or a run is changed or missing."""
+    """Check all files against their checksums, and all signatures. Exit code 1: changed, missing, unsigned, unknown."""
     from buddy_ops.core.text import count
-    from buddy_ops.runs import archive, verification
+    from buddy_ops.runs import archive, signatures, verification
 
-    found = verification.verify_archive(archive.open_store(where, environment), newest)
+    store = archive.open_store(where, environment)
+    check = signatures.check_by_keys(public_key) if public_key else signatures.check_by_kms(environment)
+    found = verification.verify_archive(store, newest, check)
     for problem in found.problems:
         out.print(f"CHANGED: {problem}", style="bold red")
+    for run in found.unsigned:
+        out.print(f"NOT SIGNED: {run}", style="bold red")
+    for unverified in found.unknown:
+        out.print(f"UNKNOWN: {unverified}", style="bold red")
     for folder in found.unfinished:
         out.print(f"{folder}: not archived yet. Run `buddy-ops runs index`.")
     for pruning in found.pruned:
@@ -442,9 +452,21 @@ def runs_verify(
         out.print(f"FAILED: {count(len(found.problems), 'problem')} in {count(found.runs, 'run')}.")
     else:
         out.print(f"OK: all files of {count(found.runs, 'run')} match their checksums.")
+    if found.signed:
+        out.print(found.signed)
     out.print(f"Newest manifest: {found.newest or 'none'}.")
     out.print(found.beyond)
-    raise typer.Exit(1 if found.problems else 0)
+    raise typer.Exit(0 if found.is_ok else 1)
+
+
+@archived.command("sign")
+@exits
+def runs_sign(run: Run, where: Where = "", environment: Reach = "") -> None:
+    """Sign a run that could not be signed when it was archived. Read its report first."""
+    from buddy_ops.runs import archive
+
+    entry = archive.sign_run(archive.open_store(where, environment), run)
+    out.print(f"SUCCEEDED: {entry.folder} is signed, manifest {entry.sha256}.")
 
 
 @archived.command("index")
@@ -462,6 +484,9 @@ def runs_index(where: Where = "", environment: Reach = "") -> None:
 def runs_prune(
     keep: Annotated[str, typer.Option(help="What is kept: 200 (the newest 200 runs), 400d (days) or 52w (weeks).")],
     where: Where = "",
+    environment: Annotated[
+        str, typer.Option("--environment", "-e", help="Environment whose key signs the record, and whose S3 is read.")
+    ] = "",
     approved_by: Names = None,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask for confirmation.")] = False,
     dry_run: Annotated[bool, typer.Option(help="List the runs that would be deleted, and stop.")] = False,
@@ -470,9 +495,9 @@ def runs_prune(
     from datetime import UTC, datetime
     from getpass import getuser
 
-    from buddy_ops.runs import archive, retention
+    from buddy_ops.runs import archive, retention, signatures
 
-    store = archive.open_store(where)
+    store = archive.open_store(where, environment)
     plan = retention.plan_pruning(store, keep, datetime.now(UTC))
     out.print(str(plan))
     if dry_run or not plan.runs:
@@ -480,7 +505,9 @@ def runs_prune(
     if not yes and not typer.confirm("Delete these runs? This cannot be undone"):
         out.print("Nothing was deleted.")
         return
-    entry = retention.run_pruning(store, plan, approved_by or (getuser(),), datetime.now(UTC))
+    by = approved_by or (getuser(),)
+    sign = signatures.pruning_signer(plan.runs, environment)
+    entry = retention.run_pruning(store, plan, by, datetime.now(UTC), sign=sign)
     out.print(f"SUCCEEDED: {len(plan.runs)} pruned. Recorded as {entry.folder}, manifest {entry.sha256}.")
 
 

@@ -1,4 +1,4 @@
-"""The packages of the extra 'run', and the error where one is missing.
+"""The packages of the extras, and the errors where one is missing.
 
 The terminal's own commands need none of them, so a plain installation has none.
 """
@@ -32,4 +32,13 @@ def run_extra_missing(package: str) -> InvalidInput:
         "extra-missing",
         f"This command needs the extra 'run' of buddy-ops: the package {package} is not installed.",
         next="Install it with `pip install 'buddy-ops[run]'`. Then run the same command again.",
+    )
+
+
+def verify_extra_missing() -> InvalidInput:
+    """The error of a check with public keys where the package for it is not installed."""
+    return InvalidInput(
+        "extra-missing",
+        "--public-key needs the extra 'verify' of buddy-ops: the package cryptography is not installed.",
+        next="Install it with `pip install 'buddy-ops[verify]'`, or leave the option out: then AWS KMS verifies.",
     )

@@ -6,7 +6,7 @@ values come in, models or one ``InvalidInput`` with every problem in it go out.
 
 import re
 from collections.abc import Mapping
-from datetime import time
+from datetime import date, time
 from itertools import pairwise
 from typing import Annotated, Any, Literal
 from zoneinfo import available_timezones
@@ -360,8 +360,25 @@ SchemaRange = Annotated[str, Field(pattern=r"^[1-9]\d{0,5}(-[1-9]\d{0,5})?$")]
 """Schema versions, '1' or '1-2'."""
 
 
+class SignatureSettings(Model):
+    """A key of AWS KMS that signs each archived run. `runs verify` accepts signatures of this key only."""
+
+    key: Annotated[str, Field(pattern=r"^arn:[\w-]+:kms:[a-z0-9-]+:\d{12}:key/[\w-]+$")] = Field(
+        description="ARN of the key, not of an alias: the type ECC_NIST_P256, for SIGN_VERIFY, in the environment's "
+        "region."
+    )
+    public_key_sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None = Field(
+        default=None,
+        description="SHA-256 of the public key (DER), in hexadecimal: `runs verify --public-key` accepts no other one.",
+    )
+    since: date | None = Field(
+        default=None,
+        description="Day (UTC) from whose runs on a signature is required. Default: every run of the archive.",
+    )
+
+
 class ArchiveSettings(Model):
-    """Where executed runs are archived besides runs/, and which texts are secrets."""
+    """Where executed runs are archived besides runs/, how they are signed, and which texts are secrets."""
 
     where: Annotated[str, Field(pattern=r"^(s3://[a-z0-9][a-z0-9.-]+(/[\w./-]*)?)?$")] = Field(
         default="", description="s3://bucket/prefix. Empty: in runs/ only."
@@ -370,6 +387,10 @@ class ArchiveSettings(Model):
         default=(),
         description="Regular expressions of texts that are secrets. Where one has a named group, only the "
         "group is removed.",
+    )
+
+    sign: SignatureSettings | None = Field(
+        default=None, description="How each archived run is signed. Default: runs are not signed."
     )
 
     @property

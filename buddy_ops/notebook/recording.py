@@ -20,7 +20,7 @@ from buddy_ops.core.documents import parse_json
 from buddy_ops.core.errors import BuddyError
 from buddy_ops.core.files import write_atomically
 from buddy_ops.core.journal import JournalFile
-from buddy_ops.runs import archive, cells, provenance
+from buddy_ops.runs import archive, cells, provenance, signatures
 from buddy_ops.runs._failures import failure_of
 from buddy_ops.runs.manifest import NOTEBOOK, ManifestEntry
 from buddy_ops.runs.stores import JOURNAL, MANIFEST, S3Store
@@ -153,8 +153,12 @@ class InteractiveRun:
         states = [cell["metadata"]["buddy_ops"]["state"] for cell in document["cells"] if cell["cell_type"] == "code"]
         outcome, code = archive.ending(self._target.journal.records, [state for state in states if state != "not run"])
         entry = archive.append_to_chain(
-            folder, archive.build_manifest(folder, redactor, outcome=outcome, exit_code=code)
+            folder,
+            archive.build_manifest(folder, redactor, outcome=outcome, exit_code=code),
+            signatures.signer(self._target),
         )
+        if entry.unsigned:
+            print(f"NOT SIGNED: {entry.unsigned}\n`buddy-ops runs sign {folder.name}` signs it.")
         self._executed.clear()
         _continue_elsewhere(self._target)
         later = {"folder": self._target.folder.name, "run": self._target.folder.name[-8:], "began": entry.ended}
@@ -166,7 +170,7 @@ class InteractiveRun:
         if not where:
             return
         try:
-            archive.upload_run(S3Store(self._target, where), folder)
+            archive.upload_run(S3Store(self._target, where), folder, signatures.signer(self._target))
             print(f"Archived in {where}.")
         except BuddyError as error:
             print(f"NOT ARCHIVED in {where}: {error.what}\n`buddy-ops runs index` uploads it.")

@@ -17,7 +17,7 @@ from buddy_ops.core.files import part_of, write_atomically
 from buddy_ops.core.journal import is_locked, read_journal
 from buddy_ops.core.outcome import EXIT_CODES
 from buddy_ops.core.redaction import Redactor
-from buddy_ops.runs import pages, provenance, verification
+from buddy_ops.runs import pages, provenance, signatures, verification
 from buddy_ops.runs.cells import forget_results
 from buddy_ops.runs.manifest import (
     EXTRA_FILES,
@@ -31,7 +31,7 @@ from buddy_ops.runs.manifest import (
     in_order,
     index_rows,
 )
-from buddy_ops.runs.stores import INDEX, JOURNAL, MANIFEST, LocalStore, RunStore, S3Store, digest
+from buddy_ops.runs.stores import INDEX, JOURNAL, MANIFEST, SIGNATURE, LocalStore, RunStore, S3Store, Sign, digest
 
 UNKNOWN = "unknown"
 """The outcome of a run without any record of its end."""
@@ -151,9 +151,9 @@ def write_unexecuted(source: Path, notebook: Path, about: Mapping[str, Any]) -> 
     write_atomically(notebook, json.dumps(document, indent=1, ensure_ascii=False) + "\n")
 
 
-def append_to_chain(folder: Path, facts: Mapping[str, Any]) -> ManifestEntry:
-    """Chain a finished run to those beside its folder, and add it to their index."""
-    return entry_of_manifest(LocalStore(folder.parent).add(folder, facts))
+def append_to_chain(folder: Path, facts: Mapping[str, Any], sign: Sign | None = None) -> ManifestEntry:
+    """Chain a finished run to those beside its folder, sign it, and add it to their index."""
+    return entry_of_manifest(LocalStore(folder.parent).add(folder, facts, sign))
 
 
 def archive_unfinished(root: Path) -> list[str]:
@@ -170,17 +170,19 @@ def archive_unfinished(root: Path) -> list[str]:
         delete_parts(root / name)
         if verification.stray_problems(store, name, files) + store.oddities(name):
             continue
-        redactor, note = _redactor_of(root / name)
+        redactor, note, target = _reached_for(root / name)
         notes = ["The run ended without its supervisor and was archived later.", *([note] if note else [])]
-        append_to_chain(root / name, build_manifest(root / name, redactor, notes=notes))
+        sign = signatures.signer(target) if target is not None else None
+        append_to_chain(root / name, build_manifest(root / name, redactor, notes=notes), sign)
         adopted.append(name)
     return adopted
 
 
 def delete_parts(folder: Path) -> None:
-    """Delete what a write left that a kill cut off; the file itself has its old content."""
-    for name in (*FILES, MANIFEST):
+    """Delete what a write left that a kill cut off; the file itself has its old content. A signature comes later."""
+    for name in (*FILES, MANIFEST, SIGNATURE):
         part_of(folder / name).unlink(missing_ok=True)
+    (folder / SIGNATURE).unlink(missing_ok=True)
 
 
 def rebuild_index(store: RunStore) -> int:
@@ -254,10 +256,45 @@ def list_with_unfinished(store: RunStore) -> list[tuple[ManifestEntry, RunStore]
     return found
 
 
-def upload_run(store: RunStore, folder: Path) -> ManifestEntry:
-    """Archive a sealed run in S3 as well, in the chain there."""
+def upload_run(store: RunStore, folder: Path, sign: Sign | None = None) -> ManifestEntry:
+    """Archive a sealed run in S3 as well, in the chain there, and sign its manifest there."""
     facts = parse_json((folder / MANIFEST).read_bytes())
-    return entry_of_manifest(store.add(folder, facts))
+    facts.pop("unsigned", None)  # was said of the manifest here
+    return entry_of_manifest(store.add(folder, facts, sign))
+
+
+def sign_run(store: RunStore, run: str) -> ManifestEntry:
+    """Sign a run that was archived without a signature. The caller needs the permission to sign.
+
+    Raises:
+        InvalidInput: ``run-unknown``, ``run-ambiguous``, ``no-signing-key``.
+        Refused: ``run-already-signed``.
+        BuddyError: ``archive-damaged``: a run that does not verify is not signed.
+        AwsFailed: as ``signing.sign_digest``.
+    """
+    entry = find_run(store, run)
+    name = entry.folder
+    sign = signatures.signer_of(entry.environment)
+    if sign is None:
+        raise InvalidInput(
+            "no-signing-key",
+            f"No key signs the runs of {entry.environment or 'this environment'}.",
+            next=f"Set archive.sign in parameters/{entry.environment or 'ENVIRONMENT'}.yaml. docs/archive.md says how.",
+        )
+    if store.read(f"{name}/{SIGNATURE}") is not None:
+        raise Refused(
+            "run-already-signed", f"{name} has a signature.", next="`buddy-ops runs verify` says whether it is right."
+        )
+    result = verification.verify_archive(store)
+    if result.problems:
+        raise BuddyError(
+            "archive-damaged",
+            f"{store.where} does not verify: {' '.join(result.problems[:MOST_SAID])}",
+            now="Nothing was signed.",
+            next="`buddy-ops runs verify` lists all problems.",
+        )
+    store.attach(name, sign(store.read(f"{name}/{MANIFEST}") or b""))
+    return entry
 
 
 # What a run's files say
@@ -374,8 +411,8 @@ def _clean_text(path: Path, redactor: Redactor) -> None:
         write_atomically(path, cleaned)
 
 
-def _redactor_of(folder: Path) -> tuple[Redactor, str]:
-    """A redactor for a run of the past, and what it could not learn."""
+def _reached_for(folder: Path) -> tuple[Redactor, str, session.Target | None]:
+    """A redactor for a run of the past, what it could not learn, and the run's environment where it can be reached."""
     about, _ = _cleaned_notebook(folder / NOTEBOOK, Redactor())
     opened = next((each for each in _cleaned_journal(folder / JOURNAL, Redactor()) if each.get("kind") == "opened"), {})
     environment = about.get("environment") or opened.get("environment", "")
@@ -385,8 +422,9 @@ def _redactor_of(folder: Path) -> tuple[Redactor, str]:
         return (
             Redactor(),
             f"The function's environment could not be read, so its values were not searched for: {error.what}",
+            None,
         )
-    return here.redactor, here.learn_secrets()
+    return here.redactor, here.learn_secrets(), here
 
 
 def _archive_of(environment: str) -> str:

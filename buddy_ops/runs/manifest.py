@@ -31,6 +31,7 @@ class ManifestEntry:
         source: the notebook that was executed: its path, its SHA-256, what it was compared with, and the differences.
         library: the library's version, commit, and whether its files were as committed.
         pruned: of a run of ``runs prune``: which runs it deleted.
+        unsigned: why its environment's key did not sign it; empty: it was signed, or was not to be.
     """
 
     run: str
@@ -54,6 +55,7 @@ class ManifestEntry:
     source: dict[str, Any] = field(default_factory=dict)
     library: dict[str, Any] = field(default_factory=dict)
     pruned: dict[str, Any] = field(default_factory=dict)
+    unsigned: str = ""
 
     @property
     def result(self) -> str:

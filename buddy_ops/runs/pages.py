@@ -160,9 +160,15 @@ def index_row(facts: Mapping[str, Any]) -> str:
         f"<td>{html.escape(who)}</td>",
         f"<td>{_escaped(facts.get('incident'))}</td>",
         f"<td>{_escaped(facts.get('run'))}</td>",
-        f"<td><code>{_escaped(str(facts.get('sha256', ''))[:12])}</code></td>",
+        f"<td><code>{_escaped(str(facts.get('sha256', ''))[:12])}</code>{_unsigned(facts)}</td>",
     )
     return f"<tr>{''.join(cells)}</tr>\n"
+
+
+def _unsigned(facts: Mapping[str, Any]) -> str:
+    """In red, that a run was not signed, and why; '' for all others: an older archive's page must still verify."""
+    why = str(facts.get("unsigned") or "")
+    return f' <strong class="failed" title="{html.escape(why)}">NOT SIGNED</strong>' if why else ""
 
 
 def step_summary(facts: Mapping[str, Any], digest: str) -> str:

@@ -20,7 +20,7 @@ from buddy_ops.core.journal import iso_utc
 from buddy_ops.core.text import count, parse_utc
 from buddy_ops.runs import archive, verification
 from buddy_ops.runs.manifest import ManifestEntry
-from buddy_ops.runs.stores import INDEX, JOURNAL, MANIFEST, LocalStore, RunStore, digest
+from buddy_ops.runs.stores import INDEX, JOURNAL, MANIFEST, LocalStore, RunStore, Sign, digest
 
 RUNBOOK = "runs/prune"
 KEEP = re.compile(r"(?P<number>\d{1,6})(?P<unit>[dw]?)")
@@ -109,16 +109,23 @@ def _uploaded(old: tuple[ManifestEntry, ...]) -> tuple[tuple[ManifestEntry, ...]
     return old, ()
 
 
-def run_pruning(store: RunStore, plan: Pruning, by: Sequence[str], now: datetime) -> ManifestEntry:
+def run_pruning(
+    store: RunStore, plan: Pruning, by: Sequence[str], now: datetime, *, sign: Sign | None = None
+) -> ManifestEntry:
     """Archive the pruning as a run, then delete the runs that it names. Returns its entry.
 
     Args:
         by: who pruned.
+        sign: signs its manifest.
 
     Raises:
         Refused: ``archive-not-prunable``.
+        AwsFailed: it cannot be signed, so nothing was deleted.
     """
     local = _local(store)
+    if sign is not None:
+        # Without a signature its record would excuse nothing, and the runs that it deletes would be missing.
+        sign(b"Whether this caller may sign.")
     run = secrets.token_hex(4)
     folder = local.root / f"{now:%Y-%m-%dT%H%MZ}-prune-{run}"
     folder.mkdir(parents=True)
@@ -138,7 +145,7 @@ def run_pruning(store: RunStore, plan: Pruning, by: Sequence[str], now: datetime
         "pruned": {"keep": plan.keep, "runs": runs},
     }
     archive.write_journal_page(folder, facts, records)
-    entry = archive.append_to_chain(folder, facts | {"files": archive.hashes_of(folder)})
+    entry = archive.append_to_chain(folder, facts | {"files": archive.hashes_of(folder)}, sign)
     finish_pruning(local)
     return entry
 

@@ -13,7 +13,7 @@ import json
 import os
 import re
 import stat
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any, Protocol
@@ -28,6 +28,12 @@ from buddy_ops.runs import pages as pages_
 MANIFEST, INDEX, PAGE, LINK = "manifest.json", "index.json", "index.html", "chain/{:08d}.json"
 JOURNAL = "journal.jsonl"
 """The file that a run locks while it is in progress."""
+
+SIGNATURE = "signature.json"
+"""The signature of a run's manifest, beside it. No manifest names it: it is made of the manifest."""
+
+Sign = Callable[[bytes], bytes]
+"""The content of ``signature.json`` for a manifest."""
 
 LOCK = ".lock"
 """One process at a time adds to a folder's chain; the file names the run that is being added."""
@@ -55,6 +61,20 @@ def newest_digest(index: bytes | None) -> str:
 def chain_entry(facts: Mapping[str, Any], previous: str) -> bytes:
     """A manifest's bytes."""
     return (json.dumps({**facts, "previous": previous}, indent=1, ensure_ascii=False) + "\n").encode()
+
+
+def signed_entry(facts: Mapping[str, Any], previous: str, sign: Sign | None) -> tuple[bytes, bytes | None]:
+    """A manifest's bytes and its signature file. A manifest that could not be signed says why, and has none."""
+    manifest = chain_entry(facts, previous)
+    if sign is None:
+        return manifest, None
+    try:
+        return manifest, sign(manifest)
+    except BuddyError as error:
+        why = error.what
+    except Exception as error:  # the run is archived, whatever fails here
+        why = f"{type(error).__name__}: {error}"
+    return chain_entry({**facts, "unsigned": why}, previous), None
 
 
 def index_line(manifest: bytes) -> bytes:
@@ -106,8 +126,11 @@ class RunStore(Protocol):
     def half_added(self) -> bytes | None:
         """The manifest of a run that follows the newest one and has no line in the index yet."""
 
-    def add(self, source: Path, facts: Mapping[str, Any]) -> bytes:
-        """Chain a run, whose files are in the folder ``source``; its manifest."""
+    def add(self, source: Path, facts: Mapping[str, Any], sign: Sign | None = None) -> bytes:
+        """Chain a run, whose files are in the folder ``source``, and sign it; its manifest."""
+
+    def attach(self, folder: str, signature: bytes) -> None:
+        """Write the signature of a run that has none."""
 
     def locked(self) -> AbstractContextManager[Any]:
         """No other process adds a run meanwhile, where the store can have that."""
@@ -164,16 +187,21 @@ class LocalStore:
     def is_in_progress(self, folder: str) -> bool:
         return is_locked(self.root / folder / JOURNAL)
 
-    def add(self, source: Path, facts: Mapping[str, Any]) -> bytes:
+    def add(self, source: Path, facts: Mapping[str, Any], sign: Sign | None = None) -> bytes:
         with self.locked() as intent:
-            manifest = chain_entry(facts, newest_digest(self.read(INDEX)))
+            manifest, signature = signed_entry(facts, newest_digest(self.read(INDEX)), sign)
             # This process may be killed between the manifest and its line in the index: the next one then finds whose
             # line is missing.
             _note(intent, source.name)
+            if signature is not None:
+                write_atomically(source / SIGNATURE, signature, sync=True)
             write_atomically(source / MANIFEST, manifest, sync=True)
             self._append(manifest)
             _note(intent, "")
         return manifest
+
+    def attach(self, folder: str, signature: bytes) -> None:
+        write_atomically(self.root / folder / SIGNATURE, signature, sync=True)
 
     def rebuild(self, manifests: list[bytes]) -> None:
         write_atomically(self.root / INDEX, index_of(manifests))
@@ -268,15 +296,21 @@ class S3Store:
         """The chain has each run before its manifest is written."""
         return None
 
-    def add(self, source: Path, facts: Mapping[str, Any]) -> bytes:
+    def add(self, source: Path, facts: Mapping[str, Any], sign: Sign | None = None) -> bytes:
         """Each file is uploaded once. AWS: s3:PutObject, writes."""
         # The manifest comes last: a run whose upload was cut off has none, and is uploaded again.
         for name in facts["files"]:
             self._keep(f"{source.name}/{name}", (source / name).read_bytes())
-        manifest = self._chain(facts)
+        manifest, signature = self._chain(facts, sign)
+        if signature is not None:
+            self.attach(source.name, signature)
         self._keep(f"{source.name}/{MANIFEST}", manifest)
         self.rebuild([])
         return manifest
+
+    def attach(self, folder: str, signature: bytes) -> None:
+        """AWS: s3:PutObject, writes; another signature that is there already stays."""
+        self._put(f"{folder}/{SIGNATURE}", signature, IfNoneMatch="*")
 
     def rebuild(self, manifests: list[bytes]) -> None:
         """The chain is authoritative here: runs that the index lacks are added."""
@@ -332,19 +366,28 @@ class S3Store:
             "that were not uploaded, are not protected."
         )
 
-    def _chain(self, facts: Mapping[str, Any]) -> bytes:
-        """Write the next link; where others are faster, the one after theirs."""
+    def _chain(self, facts: Mapping[str, Any], sign: Sign | None = None) -> tuple[bytes, bytes | None]:
+        """Write the next link; where others are faster, the one after theirs. The link, and its signature file."""
         links = _manifests(self, self.read(INDEX))
         for _ in range(TRIES):
             links += self._links(len(links))
             # An upload that was cut off after its link goes on with that link.
             for each in links:
                 if _row(self, each)["folder"] == facts["folder"]:
-                    return each
-            manifest = chain_entry(facts, digest(links[-1]) if links else "")
+                    return each, self._missing_signature(each, sign)
+            manifest, signature = signed_entry(facts, digest(links[-1]) if links else "", sign)
             if self._put(LINK.format(len(links)), manifest, IfNoneMatch="*"):
-                return manifest
+                return manifest, signature
         raise self._conflict(LINK.format(len(links)))
+
+    def _missing_signature(self, link: bytes, sign: Sign | None) -> bytes | None:
+        """The signature file of a link whose upload was cut off before it. Where it fails, ``verify`` says so."""
+        facts = _row(self, link)
+        if sign is None or facts.get("unsigned") or self.read(f"{facts['folder']}/{SIGNATURE}") is not None:
+            return None
+        with suppress(BuddyError):
+            return sign(link)
+        return None
 
     def _links(self, start: int) -> Iterator[bytes]:
         while (manifest := self.read(LINK.format(start))) is not None:

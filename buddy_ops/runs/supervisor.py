@@ -26,7 +26,7 @@ from buddy_ops.core.extras import require_run_packages
 from buddy_ops.core.journal import lock_journal
 from buddy_ops.core.progress import Progress, no_progress
 from buddy_ops.core.text import shorten
-from buddy_ops.runs import archive, pages, provenance, retention, verification
+from buddy_ops.runs import archive, pages, provenance, retention, signatures, verification
 from buddy_ops.runs._failures import Failure
 from buddy_ops.runs._interrupts import DIED, GRACE_S, INTERRUPTED, TIMED_OUT, handle_signals
 from buddy_ops.runs.manifest import NOTEBOOK, REPORT, ManifestEntry
@@ -158,7 +158,7 @@ def index_archive(where: str = "", environment: str = "") -> Iterator[str]:
         known = {each.folder for each in archive.list_entries(bucket)}
         for each in missing:
             if each.archive == there and each.folder not in known:
-                archive.upload_run(bucket, local / each.folder)
+                archive.upload_run(bucket, local / each.folder, signatures.signer_of(each.environment))
                 yield f"{each.folder}: uploaded to {there}"
     yield f"{archive.rebuild_index(store)} run(s) in {store.where}"
     strange = verification.verify_archive(store).problems if isinstance(store, LocalStore) else ()
@@ -336,10 +336,13 @@ def _archive(
     facts = archive.build_manifest(folder, here.redactor, **known, **_outcome(failure))
     facts["principal"] = facts["principal"] or looking.principal
     # The folder's archive comes first: S3 may be out of reach, and the run is complete without it.
-    entry, told = archive.append_to_chain(folder, facts), []
+    sign = signatures.signer(here)
+    entry = archive.append_to_chain(folder, facts, sign)
+    told = _say_unsigned(entry, "")
     if about["archive"]:
         try:
-            entry = archive.upload_run(S3Store(here, about["archive"]), folder)
+            entry = archive.upload_run(S3Store(here, about["archive"]), folder, sign)
+            told += _say_unsigned(entry, about["archive"])
             told.append(f"Archived in {about['archive']}/{entry.folder}.")
         except BuddyError as error:
             told.append(
@@ -354,6 +357,15 @@ def _archive(
     page = folder / REPORT
     trouble = here.redactor.redact(failure.message) if failure else None
     return ExecutedRun(folder, notebook, page if page.exists() else None, code, trouble, entry, tuple(told))
+
+
+def _say_unsigned(entry: ManifestEntry, where: str) -> list[str]:
+    """That a run's manifest was not signed, why, and how it can be; empty: it was, or was not to be."""
+    if not entry.unsigned:
+        return []
+    option = f" --archive {where}" if where else ""
+    said = f"NOT SIGNED{f' in {where}' if where else ''}: {entry.unsigned}"
+    return [f"{said}\nSign it with `buddy-ops runs sign {entry.folder}{option}`, as a role that may (kms:Sign)."]
 
 
 def _outcome(failure: Failure | None) -> dict[str, str]:

@@ -19,7 +19,8 @@ from buddy_ops.runs.manifest import (
     index_rows,
     json_object,
 )
-from buddy_ops.runs.stores import INDEX, JOURNAL, MANIFEST, NAME, PAGE, RunStore, digest, index_of, page_of
+from buddy_ops.runs.signatures import SignatureCheck
+from buddy_ops.runs.stores import INDEX, JOURNAL, MANIFEST, NAME, PAGE, SIGNATURE, RunStore, digest, index_of, page_of
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,9 @@ class VerificationResult:
     Attributes:
         unfinished: folders of runs that were not archived yet.
         pruned: a sentence for each ``runs prune`` that the chain has.
+        unsigned: runs that must be signed and are not, and why.
+        unknown: what could not be verified, and why.
+        signed: how many runs have a signature that is right, for operators; empty: none has.
     """
 
     runs: int
@@ -37,15 +41,25 @@ class VerificationResult:
     unfinished: tuple[str, ...]
     beyond: str
     pruned: tuple[str, ...] = ()
+    unsigned: tuple[str, ...] = ()
+    unknown: tuple[str, ...] = ()
+    signed: str = ""
+
+    @property
+    def is_ok(self) -> bool:
+        """Whether everything is as it was archived, and signed where it must be."""
+        return not (self.problems or self.unsigned or self.unknown)
 
 
-def verify_archive(store: RunStore, expected: str = "") -> VerificationResult:
+def verify_archive(store: RunStore, expected: str = "", check: SignatureCheck | None = None) -> VerificationResult:
     """Compare every byte with the manifests, the manifests with their chain, and the chain with the index.
 
     Args:
         expected: the hash of a manifest that was announced; it must be in the chain, or a run that was pruned.
+        check: verifies the signatures; None: only whether each is of its run's manifest.
     """
     problems: list[str] = []
+    signatures = check or SignatureCheck()
     folders = store.folders()
     index = store.read(INDEX)
     rows = _rows(index, problems, bool(folders))
@@ -73,6 +87,7 @@ def verify_archive(store: RunStore, expected: str = "") -> VerificationResult:
         else:
             kept.append(manifest)
             problems += differences(store, name, manifest, folders.get(name, set()))
+            _check_signature(store, manifest, signatures)
     listed = {_folder(row) for row in rows}
     unfinished = [name for name in sorted(folders) if name not in listed and not _is_pruned(store, name, gone)]
     for name in unfinished:
@@ -87,14 +102,24 @@ def verify_archive(store: RunStore, expected: str = "") -> VerificationResult:
     if expected and expected not in {*gone, *(row.get("sha256") for row in rows)}:
         problems.append(f"No run has the announced manifest {expected}: the chain was cut off or rewritten.")
     more, beyond = store.examine(kept)
+    signatures.finish()
     return VerificationResult(
         runs=len(rows),
         newest=previous,
-        problems=(*problems, *more),
+        problems=(*problems, *signatures.forged, *more),
         unfinished=tuple(name for name in unfinished if MANIFEST not in folders[name]),
         beyond=beyond,
         pruned=tuple(map(_describe_pruning, prunings)),
+        unsigned=tuple(signatures.unsigned),
+        unknown=tuple(signatures.unknown) if check is not None else (),
+        signed=signatures.summary(),
     )
+
+
+def _check_signature(store: RunStore, manifest: bytes, signatures: SignatureCheck) -> None:
+    with suppress(BuddyError):  # a manifest that cannot be read is a problem already
+        entry = entry_of_manifest(manifest)
+        signatures.check(entry, manifest, store.read(f"{entry.folder}/{SIGNATURE}"))
 
 
 def differences(store: RunStore, folder: str, manifest: bytes, there: set[str]) -> list[str]:
@@ -112,7 +137,7 @@ def differences(store: RunStore, folder: str, manifest: bytes, there: set[str]) 
             found.append(f"{folder}/{name}: missing.")
         elif digest(content) != wanted:
             found.append(f"{folder}/{name}: changed.")
-    return found + [f"{folder}/{name}: added." for name in sorted(there - {MANIFEST, *entry.files})]
+    return found + [f"{folder}/{name}: added." for name in sorted(there - {MANIFEST, SIGNATURE, *entry.files})]
 
 
 def stray_problems(store: RunStore, folder: str, there: set[str]) -> list[str]:
@@ -124,7 +149,8 @@ def stray_problems(store: RunStore, folder: str, there: set[str]) -> list[str]:
         return [f"{folder}: not in the index: it was added, or removed from the index."]
     if store.is_in_progress(folder):
         return []
-    found = [f"{folder}/{name}: added." for name in sorted(there - set(FILES))]
+    # A kill may leave a signature before its manifest is written; it is made anew.
+    found = [f"{folder}/{name}: added." for name in sorted(there - {SIGNATURE, *FILES})]
     if REPORT in there:
         found.append(
             f"{folder}: has a report but no manifest: the manifest was deleted, the folder was added, or the run was "

@@ -1,5 +1,6 @@
 """What each role may do by infrastructure.yaml, as the library reads it, and what the runbooks really call."""
 
+import hashlib
 import json
 import re
 import tempfile
@@ -14,7 +15,7 @@ from typing import Any, get_args
 import pytest
 import yaml
 
-from buddy_ops.aws import aliases, freezes, isolation, permissions, session
+from buddy_ops.aws import aliases, freezes, isolation, permissions, session, signing
 from buddy_ops.aws.permissions import Role
 from buddy_ops.checks import setup
 from buddy_ops.checks import status as status_
@@ -48,6 +49,8 @@ OTHERWISE_CALLED = {
     "s3:GetObjectLockConfiguration": "s3:GetBucketObjectLockConfiguration",
 }
 BUCKET = "buddy-archive"
+SIGNING_KEY = "arn:aws:kms:us-east-1:123456789012:key/0f3b6c1e-2d4a-4c5b-9e8f-7a6b5c4d3e2f"
+"""KMS gives each key an ID of its own: every key of a test counts as this one."""
 
 
 BY_ITEM = {
@@ -86,6 +89,7 @@ def resolved(text: str) -> str:
         "FunctionName": "buddy-alexa-skill-sandbox",
         "AliasName": "live",
         "SchedulerRoleName": "buddy-ops-scheduler",
+        "SigningKeyArn": SIGNING_KEY,
     }
     return re.sub(r"\$\{([\w:.]+)\}", lambda match: names.get(match[1], match[0]), text)
 
@@ -97,9 +101,15 @@ def resources() -> dict[str, Any]:
     return found
 
 
+def statements_of(name: str) -> list[dict[str, Any]]:
+    """The statements of a managed policy; one under !If [HasSigningKey, ...] as if there were a key."""
+    found = resources()[name]["Properties"]["PolicyDocument"]["Statement"]
+    return [each if isinstance(each, dict) else each[1] for each in found]
+
+
 def policy(name: str) -> Grants:
     """What one managed policy of the template allows."""
-    statements = resources()[name]["Properties"]["PolicyDocument"]["Statement"]
+    statements = statements_of(name)
     assert all(each["Effect"] == "Allow" for each in statements)
     return {
         (action, resource)
@@ -157,6 +167,8 @@ def resource(service: str, given: dict[str, Any]) -> str:
         return f"arn:aws:cloudwatch:{at}:alarm:{given['AlarmName']}"
     if "RoleName" in given:
         return f"arn:aws:iam::{WHERE['account']}:role/{given['RoleName']}"
+    if service == "kms":
+        return SIGNING_KEY
     return "*"
 
 
@@ -328,7 +340,8 @@ def status(bring: Bring) -> Iterator[list[dict[str, Any]]]:
 
 
 def examined(bring: Bring) -> Iterator[list[dict[str, Any]]]:
-    with closing(bring("good").connect()) as mine:
+    here = bring("good")
+    with closing(here.connect(values=values(here, archive={"sign": {"key": signing_key(here)}}))) as mine:
         list(setup.run_doctor(mine, "deployer"))
         yield mine.journal.records
 
@@ -375,24 +388,35 @@ def flagging(bring: Bring) -> Iterator[list[dict[str, Any]]]:
 
 
 def archived(bring: Bring) -> Iterator[list[dict[str, Any]]]:
-    """A run goes to S3, and its supervisor learns what it must not hold."""
-    here = bring("good", requests_per_minute=0, history_minutes=0)
+    """A run goes to S3 and is signed, and its supervisor learns what it must not hold."""
+    yield uploading(bring("good", requests_per_minute=0, history_minutes=0))
+
+
+def uploading(here: Situation) -> list[dict[str, Any]]:
     here.client("s3").create_bucket(Bucket=BUCKET, ObjectLockEnabledForBucket=True)
     root = Path(tempfile.mkdtemp(dir=here.folder))
     sealed(root, "run-0001")
     with closing(here.connect(quiet=True)) as mine:
         archive.upload_run(stores.S3Store(mine, f"s3://{BUCKET}"), root / "run-0001")
+        signing.sign_digest(mine, signing_key(here), hashlib.sha256(b"a manifest").digest())
         assert mine.learn_secrets() == ""
-        yield mine.journal.records
+        return mine.journal.records
+
+
+def signing_key(here: Situation) -> str:
+    made = here.client("kms").create_key(KeySpec="ECC_NIST_P256", KeyUsage="SIGN_VERIFY")
+    return str(made["KeyMetadata"]["Arn"])
 
 
 def archive_read(bring: Bring) -> Iterator[list[dict[str, Any]]]:
     """What ``buddy-ops runs`` asks S3, whoever put it there."""
-    next(archived(bring))
+    here = bring("good", requests_per_minute=0, history_minutes=0)
+    uploading(here)
     with closing(session.connect("sandbox", "runs", quiet=True)) as mine:
         shelf = stores.S3Store(mine, f"s3://{BUCKET}")
         assert archive.list_entries(shelf) and verification.verify_archive(shelf).problems == ()
         mine.learn_secrets()
+        assert not signing.verify_digest(mine, signing_key(here), hashlib.sha256(b"a manifest").digest(), b"")
         yield mine.journal.records
 
 
@@ -473,7 +497,9 @@ def test_every_runbook_has_roles_and_is_driven() -> None:
 def test_the_template_grants_what_the_library_says(role: Role, situation: Bring) -> None:
     """Action by action and ARN by ARN, the library reads from infrastructure.yaml what stands there."""
     here = situation("first_deployment")
-    settings = here.connect(quiet=True, values=values(here, archive={"where": f"s3://{BUCKET}"})).settings
+    settings = here.connect(
+        quiet=True, values=values(here, archive={"where": f"s3://{BUCKET}", "sign": {"key": SIGNING_KEY}})
+    ).settings
     needed = permissions.required_actions(role, "sandbox", settings, WHERE)
     assert granted(role) == {(each, where) for where, actions in needed.items() for each in actions}
 
@@ -508,14 +534,15 @@ def test_only_the_deployer_brings_code_in(role: Role) -> None:
 
 def test_a_reader_changes_nothing() -> None:
     """Whatever the reader's policy names begins with a word for looking."""
-    assert all(re.match(r"\w+:(Get|List|Describe|Simulate|StartQuery)", name) for name, _ in granted("reader"))
+    looking = r"\w+:(Get|List|Describe|Simulate|StartQuery|Verify)"
+    assert all(re.match(looking, name) for name, _ in granted("reader"))
 
 
 def test_an_auditor_changes_nothing_but_the_archive() -> None:
-    """Besides looking it sends smoke tests, and writes down what it saw."""
+    """Besides looking it sends smoke tests, writes down what it saw, and signs that."""
     own = {name for name, _ in granted("auditor") - granted("reader")}
     assert {name for name in own if not re.match(r"\w+:(Get|List|Describe)", name)} == {
-        "lambda:InvokeFunction", "s3:PutObject",
+        "kms:Sign", "lambda:InvokeFunction", "s3:PutObject",
     }  # fmt: skip
 
 
@@ -554,7 +581,7 @@ def test_ci_is_deployer_or_responder_for_as_long_as_it_asks() -> None:
 def test_pass_role_is_for_the_scheduler_alone() -> None:
     """The scheduler's role may be handed to the scheduler, and to no other service."""
     for name in ("ResponderPolicy", "DeployerPolicy"):
-        statements = resources()[name]["Properties"]["PolicyDocument"]["Statement"]
+        statements = statements_of(name)
         (passing,) = (each for each in statements if each["Action"] == "iam:PassRole")
         assert passing["Condition"] == {"StringEquals": {"iam:PassedToService": "scheduler.amazonaws.com"}}
 

@@ -86,7 +86,7 @@ def test_an_upload_that_broke_off_is_finished(bucket: Bucket, tmp_path: Path) ->
     """The link was written and the rest was not: the same run takes its own link, not another."""
     sealed(tmp_path, "run-0001")
     facts = json.loads((tmp_path / "run-0001" / "manifest.json").read_bytes())
-    link = bucket.shelf()._chain(facts)
+    link, _ = bucket.shelf()._chain(facts)
     entry = archive.upload_run(bucket.shelf(), tmp_path / "run-0001")
     assert json.loads(link)["folder"] == entry.folder and verification.verify_archive(bucket.shelf()).problems == ()
     assert len(archive.list_entries(bucket.shelf())) == 1

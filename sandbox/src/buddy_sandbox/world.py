@@ -12,7 +12,7 @@ import time_machine
 from botocore.config import Config
 from botocore.exceptions import ClientError
 
-from buddy_sandbox import dynamodb, parameters
+from buddy_sandbox import dynamodb, keys, parameters
 from buddy_sandbox.alarms import Transition
 from buddy_sandbox.clock import Clock
 from buddy_sandbox.cloudwatch import CloudWatch
@@ -45,6 +45,7 @@ class World:
     def __init__(self, endpoint: str, seed: int, speed: float, start: float) -> None:
         dynamodb.install()
         parameters.install()
+        keys.install()
         self.endpoint, self.seed = endpoint, seed
         self.clock = Clock(start, self._advance, speed)
         # moto reads the time itself, all over; it shall read ours.
