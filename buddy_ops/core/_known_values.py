@@ -10,7 +10,8 @@ import re
 from collections.abc import Iterable, Iterator
 from functools import cached_property
 
-from buddy_ops.core._encoded_text import base64_forms, unescaped_forms
+from buddy_ops.core._encoded_text import base64_forms
+from buddy_ops.core._escapes import unescaped_forms
 from buddy_ops.core._secret_rules import FIGURE
 
 LONG = 8
@@ -28,6 +29,9 @@ DECODED_ANYWAY = 15
 MANY = 150
 """Needles that are sought one by one; of more, one pattern is made."""
 
+LONGEST_GAP = 10
+"""Characters before or behind a value that say whether it is one by itself."""
+
 Span = tuple[int, int]
 
 
@@ -36,7 +40,7 @@ class KnownValues:
 
     def __init__(self, values: Iterable[tuple[str, str]]) -> None:
         self._needles: set[str] = set()
-        self._patterns: set[str] = set()
+        self._patterns: set[tuple[str, int, str]] = set()
         for value, name in values:
             self._take(value, name)
 
@@ -46,37 +50,48 @@ class KnownValues:
         named = f"{re.escape(name)}\\W{{1,6}}" if name else ""
         if FIGURE.fullmatch(stripped):
             if named:
-                self._patterns.add(f"{named}(?P<cut>{plain})(?![\\w.])")
+                self._patterns.add((stripped, len(name) + LONGEST_GAP, f"{named}(?P<cut>{plain})(?![\\w.])"))
             if len(re.sub(r"\D", "", stripped)) >= LONG_NUMBER:
-                self._patterns.add(_alone(plain))
+                self._patterns.add((stripped, LONGEST_GAP, _alone(plain)))
         elif stripped.isalpha() and len(stripped) < LONG_WORD:
             if named:
-                self._patterns.add(f"{named}(?P<cut>{plain})(?!\\w)")
-            self._patterns.add(_alone(plain))
+                self._patterns.add((stripped, len(name) + LONGEST_GAP, f"{named}(?P<cut>{plain})(?!\\w)"))
+            self._patterns.add((stripped, LONGEST_GAP, _alone(plain)))
         elif len(stripped) < LONG:
-            self._patterns.add(f"(?<![\\w.-])(?P<cut>{plain})(?![\\w-]|\\.\\w)")
+            self._patterns.add((stripped, LONGEST_GAP, f"(?<![\\w.-])(?P<cut>{plain})(?![\\w-]|\\.\\w)"))
         else:
             self._needles |= _needles(value)
 
     @cached_property
-    def _compiled(self) -> list[re.Pattern[str]]:
-        patterns = [re.compile(pattern, re.MULTILINE) for pattern in sorted(self._patterns)]
-        if len(self._needles) > MANY:
-            longest_first = sorted(self._needles, key=lambda needle: (-len(needle), needle))
-            patterns.append(re.compile("|".join(map(re.escape, longest_first))))
-        return patterns
+    def _compiled(self) -> list[tuple[str, int, re.Pattern[str]]]:
+        return [(literal, before, re.compile(pattern, re.MULTILINE)) for literal, before, pattern in self._patterns]
+
+    @cached_property
+    def _any_needle(self) -> re.Pattern[str] | None:
+        if len(self._needles) <= MANY:
+            return None
+        longest_first = sorted(self._needles, key=lambda needle: (-len(needle), needle))
+        return re.compile("|".join(map(re.escape, longest_first)))
 
     def find(self, text: str) -> Iterator[Span]:
         """Where a known value is, as it is or in base64 within longer base64."""
-        if len(self._needles) <= MANY:
+        if self._any_needle:
+            yield from (match.span() for match in self._any_needle.finditer(text))
+        else:
             for needle in self._needles:
                 place = text.find(needle)
                 while place >= 0:
                     yield place, place + len(needle)
                     place = text.find(needle, place + len(needle))
-        for pattern in self._compiled:
-            for match in pattern.finditer(text):
-                yield match.span("cut" if pattern.groupindex else 0)
+        for literal, before, pattern in self._compiled:
+            place = text.find(literal)
+            while place >= 0:
+                end = place + len(literal)
+                match = pattern.search(text, max(0, place - before), end + LONGEST_GAP)
+                if match:
+                    yield match.span("cut")
+                    end = max(end, match.end("cut"))
+                place = text.find(literal, end)
 
 
 def _alone(plain: str) -> str:

@@ -21,10 +21,10 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from buddy_ops.core import _pictures
-from buddy_ops.core._encoded_text import Decoded, decoded, unescaped
+from buddy_ops.core._encoded_text import Decoded, Runs, find_runs, find_utf_16, together
+from buddy_ops.core._escapes import unescaped
 from buddy_ops.core._known_values import KnownValues
 from buddy_ops.core._secret_rules import (
-    RUN,
     SECRET_NAME,
     find_by_words,
     find_in_run,
@@ -47,7 +47,7 @@ FILE = "BUDDY_OPS_SECRETS"
 DEPTH = 4
 """Encodings within each other that are searched: a URL in JSON in base64 in JSON."""
 
-PART = 64 * 1024
+PART = 128 * 1024
 """Characters of a text that are searched at a time."""
 
 OVERLAP = 8 * 1024
@@ -226,13 +226,15 @@ class Redactor:
         for pattern in self._patterns:
             group = next(iter(pattern.groupindex), 0)
             yield from (match.span(group) for match in pattern.finditer(text) if match.end() > match.start())
-        for run in RUN.finditer(text):
-            if is_request_id(text, *run.span()):
-                continue
-            yield from find_in_run(text, *run.span())
-            if depth:
-                yield from self._search_inner(decoded(text, *run.span()), depth)
+        encoded = []
+        for lines in find_runs(text):
+            begin, end = lines[0][0], lines[-1][1]
+            if not is_request_id(text, begin, end):
+                yield from find_in_run(text, begin, end)
+                encoded.append(lines)
         if depth:
+            inner = Runs(text, encoded).decoded() if encoded else ()
+            yield from self._search_inner(together((*inner, *find_utf_16(text))), depth)
             yield from self._search_inner(unescaped(text), depth)
 
     def _search_inner(self, texts: Iterable[Decoded], depth: int) -> Iterator[Span]:

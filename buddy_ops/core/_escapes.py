@@ -1,0 +1,262 @@
+"""What a text says behind escapes, entities and markup.
+
+The text is made plain in steps, each fast where nothing is to be done. Where the characters came from is found out only
+for a text in which a secret was found: for that the same steps are gone through once more.
+"""
+
+import html
+import re
+import urllib.parse
+from bisect import bisect_right
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+
+from buddy_ops.core._encoded_text import Decoded, Span
+
+INVISIBLE = "\u00ad\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff"
+FEW = 12
+"""Different escapes of a text that are replaced one after the other; of more, each where it is found."""
+
+FEW_LINES = 4
+"""Where fewer lines than one in four have an escape, these are searched alone."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """One kind of escape. A pattern that begins with one character is found as fast as this character.
+
+    Args:
+        sign: the character that each begins with.
+        pattern: the escapes, and nothing else; ``single`` is one of them where ``pattern`` takes several.
+        plain: what an escape stands for; None: for the text ``constant``.
+        forms: the escapes that a text has, where there is a faster way than the pattern. It may name more.
+    """
+
+    sign: str
+    pattern: re.Pattern[str]
+    plain: Callable[[str], str] | None = None
+    constant: str = ""
+    single: re.Pattern[str] | None = None
+    forms: Callable[[str], set[str]] | None = None
+
+    def changes(self, text: str) -> bool:
+        """Whether there is such an escape in a text."""
+        return self.sign in text and self.pattern.search(text) is not None
+
+    def apply(self, text: str) -> str:
+        """The text with what its escapes stand for."""
+        if self.sign not in text:
+            return text
+        if self.plain is None:
+            return self.pattern.sub(self.constant, text)
+        forms = self.forms(text) if self.forms else set(self.pattern.findall(text))
+        plain = {escape: self.plain(escape) for escape in forms}
+        again = [escape for escape, found in plain.items() if self.sign in found]
+        if len(plain) > FEW or len(again) > 1:
+            return self.pattern.sub(self.replace, text)
+        # The longest first: a short one may be the end of a long one. Last the one that may make another.
+        for escape in sorted(plain, key=lambda escape: (escape in again, -len(escape))):
+            text = text.replace(escape, plain[escape])
+        return text
+
+    def replace(self, match: re.Match[str]) -> str:
+        """What an escape stands for."""
+        return self.plain(match[0]) if self.plain else self.constant
+
+
+@lru_cache(5000)
+def _entity(escape: str) -> str:
+    return html.unescape(escape)
+
+
+@lru_cache(5000)
+def _percent(escape: str) -> str:
+    plain = urllib.parse.unquote(escape, errors="replace")
+    return urllib.parse.unquote(escape, "latin-1") if "\ufffd" in plain else plain
+
+
+class _Backslashes(Step):
+    """Any number of backslashes in a row counts as one: JSON within JSON doubles them."""
+
+    def apply(self, text: str) -> str:
+        while "\\\\" in text:
+            text = text.replace("\\\\", "\\")
+        return text
+
+
+LETTERS = {"n": "\n", "r": "\r", "t": "\t", "b": "", "f": "\n", "a": "", "v": "\n", "\n": "", "\r\n": ""}
+
+
+def _letter(escape: str) -> str:
+    return LETTERS.get(escape[1:], escape[1:])
+
+
+LETTER = re.compile(r"\\(?:[nrtbfav]|\r?\n|[^\w\s\\&%])")
+
+
+def _letters(text: str) -> set[str]:
+    found = {f"\\{piece[:1]}" for piece in text.split("\\")[1:]}
+    found |= {"\\\r\n"} if "\\\r" in found else set()
+    return {escape for escape in found if LETTER.fullmatch(escape)}
+
+
+DIGITS = re.compile(r"\\(?:[uUx]\{?([0-9A-Fa-f]{1,8})\}?|([0-7]{3})|0)")
+
+
+@lru_cache(5000)
+def _numbered(escape: str) -> str:
+    return "".join(map(_character, DIGITS.finditer(escape)))
+
+
+def _character(match: re.Match[str]) -> str:
+    if match[2]:
+        return chr(int(match[2], 8))
+    number = int(match[1] or "0", 16)
+    return chr(number) if number < 0x110000 else ""
+
+
+# Markup goes first, without a look at what it says.
+INLINE = "a|abbr|b|code|em|font|i|kbd|mark|s|small|span|strong|sub|sup|u|wbr|tt"
+OTHER_NUMBERS = r"u\{[0-9A-Fa-f]{1,6}\}|U[0-9A-Fa-f]{8}|x[0-9A-Fa-f]{2}|[0-7]{3}|0"
+STEPS = (
+    # A cell, a paragraph: what is in it is a text of its own.
+    Step("<", re.compile(rf"</?(?!(?:{INLINE})[\s/>])[A-Za-z][^<>]{{0,300}}>"), constant=" "),
+    Step("<", re.compile(r"<(?:!--[^>]{0,300}?-->|/?[A-Za-z][^<>]{0,300}>)")),
+    Step(
+        "\x1b",
+        re.compile(
+            r"\x1b(?:\[[0-?]{0,40}[ -/]{0,4}[@-~]|\][^\x07\x1b]{0,300}(?:\x07|\x1b\\)|[ -/]{0,3}[0-Z\\^_`-~])"
+        ),
+    ),
+    Step("\x9b", re.compile(r"\x9b[0-?]{0,40}[ -/]{0,4}[@-~]")),
+    Step("&", re.compile(r"&(?:\#[0-9]{1,7}|\#[xX][0-9A-Fa-f]{1,6}|[A-Za-z][A-Za-z0-9]{1,8});"), _entity),
+    Step("%", re.compile(r"%[0-9A-Fa-f]{2}(?:%[0-9A-Fa-f]{2}){0,63}"), _percent),
+    _Backslashes("\\", re.compile(r"\\{2,}"), constant="\\"),
+    Step("\\", LETTER, _letter, forms=_letters),
+    Step(
+        "\\",
+        re.compile(rf"\\(?:u[0-9A-Fa-f]{{4}}(?:\\u[0-9A-Fa-f]{{4}}){{0,63}}|{OTHER_NUMBERS})"),
+        _numbered,
+        single=re.compile(rf"\\(?:u[0-9A-Fa-f]{{4}}|{OTHER_NUMBERS})"),
+    ),
+)
+UNSEEN = Step("", re.compile(f"[{INVISIBLE}]"))
+
+
+def unescaped(text: str) -> Iterator[Decoded]:
+    """The lines with escapes, entities or markup in them, without; nothing where there are none."""
+    signs = {step.sign for step in STEPS if step.changes(text)}
+    unseen = not text.isascii() and UNSEEN.pattern.search(text) is not None
+    if signs or unseen:
+        view = _Unescaped(text, None if unseen else signs)
+        if view.differs:
+            yield Decoded(view.text, view.source)
+
+
+def _made_plain(text: str) -> str:
+    """The text after all steps."""
+    if not text.isascii():
+        text = UNSEEN.pattern.sub("", text)
+    for step in STEPS:
+        text = step.apply(text)
+    return text
+
+
+def unescaped_forms(text: str) -> Iterator[str]:
+    """What unescaping makes of a text that has no escapes of its own, once and again."""
+    for _ in range(4):
+        plain = _made_plain(text)
+        if plain == text or len(plain) < 8:
+            return
+        yield plain
+        text = plain
+
+
+class _Places:
+    """Where the characters of a text come from that a step made of another."""
+
+    def __init__(self, step: Step, text: str) -> None:
+        self._begins: list[int] = []
+        self._lengths: list[int] = []
+        self._places: list[Span] = []
+        pattern = step.single or step.pattern
+        removed = 0
+        for match in pattern.finditer(text):
+            length = len(step.replace(match))
+            self._begins.append(match.start() - removed)
+            self._lengths.append(length)
+            self._places.append(match.span())
+            removed += len(match[0]) - length
+
+    def source(self, begin: int, end: int) -> Span:
+        return self._place(begin, last=False), self._place(end - 1, last=True)
+
+    def _place(self, place: int, *, last: bool) -> int:
+        """The place before a character, or behind it. An escape is one with the characters that it stands for."""
+        number = bisect_right(self._begins, place) - 1
+        if number < 0:
+            return place + last
+        start, stop = self._places[number]
+        into = place - self._begins[number]
+        if into < self._lengths[number]:
+            return stop if last else start
+        return stop + into - self._lengths[number] + last
+
+
+class _Unescaped:
+    """The lines of a text that have one of some signs, unescaped. The others were searched already.
+
+    Args:
+        signs: None: all lines.
+    """
+
+    def __init__(self, text: str, signs: set[str] | None) -> None:
+        self._spans = [(0, len(text))] if signs is None else _lines_with(signs, text)
+        self._joined = "".join(text[begin:end] for begin, end in self._spans)
+        self.text = _made_plain(self._joined)
+        self.differs = self.text != self._joined
+
+    @cached_property
+    def _places(self) -> tuple[_Places, ...]:
+        found = []
+        text = self._joined
+        for step in (UNSEEN, *STEPS):
+            found.append(_Places(step, text))
+            text = step.pattern.sub(step.replace, text)
+        # Where one escape is made by another, replacing all of a kind at once says something else.
+        return tuple(reversed(found)) if text == self.text else ()
+
+    @cached_property
+    def _offsets(self) -> list[int]:
+        """Where each line begins in the joined lines."""
+        found = [0]
+        for begin, end in self._spans:
+            found.append(found[-1] + end - begin)
+        return found[:-1]
+
+    def source(self, begin: int, end: int) -> Span:
+        if not self._places:
+            return self._spans[0][0], self._spans[-1][1]
+        for places in self._places:
+            begin, end = places.source(begin, end)
+        return self._in_text(begin), self._in_text(end - 1) + 1
+
+    def _in_text(self, place: int) -> int:
+        number = bisect_right(self._offsets, place) - 1
+        return self._spans[number][0] + place - self._offsets[number]
+
+
+def _lines_with(signs: set[str], text: str) -> list[Span]:
+    """The lines that have one of some signs; the whole text, where most have."""
+    if sum(map(text.count, signs)) * FEW_LINES > text.count("\n"):
+        return [(0, len(text))]
+    found = {}
+    for sign in signs:
+        place = text.find(sign)
+        while place >= 0:
+            begin = text.rfind("\n", 0, place) + 1
+            end = text.find("\n", place) + 1 or len(text)
+            found[begin] = end
+            place = text.find(sign, end)
+    return sorted(found.items())
