@@ -8,7 +8,7 @@ import html
 import re
 import urllib.parse
 from bisect import bisect_right
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 
@@ -17,6 +17,9 @@ from buddy_ops.core._encoded_text import Decoded, Span
 INVISIBLE = "\u00ad\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff"
 FEW = 12
 """Different escapes of a text that are replaced one after the other; of more, each where it is found."""
+
+MOST_LEVELS = 4
+"""How often a text is unescaped: an entity may stand for the sign of another."""
 
 FEW_LINES = 4
 """Where fewer lines than one in four have an escape, these are searched alone."""
@@ -85,19 +88,28 @@ class _Backslashes(Step):
         return text
 
 
-LETTERS = {"n": "\n", "r": "\r", "t": "\t", "b": "", "f": "\n", "a": "", "v": "\n", "\n": "", "\r\n": ""}
+class _Unseen(Step):
+    """Characters that nobody sees. A text in ASCII has none."""
+
+    def changes(self, text: str) -> bool:
+        return not text.isascii() and super().changes(text)
+
+    def apply(self, text: str) -> str:
+        return text if text.isascii() else super().apply(text)
+
+
+LETTERS = {"n": "\n", "r": "\r", "t": "\t", "b": "", "f": "\n", "a": "", "v": "\n"}
 
 
 def _letter(escape: str) -> str:
     return LETTERS.get(escape[1:], escape[1:])
 
 
-LETTER = re.compile(r"\\(?:[nrtbfav]|\r?\n|[^\w\s\\&%])")
+LETTER = re.compile(r"\\(?:[nrtbfav]|[^\w\s\\&%])")
 
 
 def _letters(text: str) -> set[str]:
     found = {f"\\{piece[:1]}" for piece in text.split("\\")[1:]}
-    found |= {"\\\r\n"} if "\\\r" in found else set()
     return {escape for escape in found if LETTER.fullmatch(escape)}
 
 
@@ -116,10 +128,24 @@ def _character(match: re.Match[str]) -> str:
     return chr(number) if number < 0x110000 else ""
 
 
-# Markup goes first, without a look at what it says.
 INLINE = "a|abbr|b|code|em|font|i|kbd|mark|s|small|span|strong|sub|sup|u|wbr|tt"
 OTHER_NUMBERS = r"u\{[0-9A-Fa-f]{1,6}\}|U[0-9A-Fa-f]{8}|x[0-9A-Fa-f]{2}|[0-7]{3}|0"
-STEPS = (
+
+KEEPING = (
+    Step("&", re.compile(r"&(?:\#[0-9]{1,7}|\#[xX][0-9A-Fa-f]{1,6}|[A-Za-z][A-Za-z0-9]{1,8});"), _entity),
+    _Backslashes("\\", re.compile(r"\\{2,}"), constant="\\"),
+    Step("\\", LETTER, _letter, forms=_letters),
+    Step(
+        "\\",
+        re.compile(rf"\\(?:u[0-9A-Fa-f]{{4}}(?:\\u[0-9A-Fa-f]{{4}}){{0,63}}|{OTHER_NUMBERS})"),
+        _numbered,
+        single=re.compile(rf"\\(?:u[0-9A-Fa-f]{{4}}|{OTHER_NUMBERS})"),
+    ),
+)
+"""What these make plain says all that it said before: it can be searched instead."""
+
+CHANGING = (
+    _Unseen("", re.compile(f"[{INVISIBLE}]")),
     # A cell, a paragraph: what is in it is a text of its own.
     Step("<", re.compile(rf"</?(?!(?:{INLINE})[\s/>])[A-Za-z][^<>]{{0,300}}>"), constant=" "),
     Step("<", re.compile(r"<(?:!--[^>]{0,300}?-->|/?[A-Za-z][^<>]{0,300}>)")),
@@ -130,47 +156,45 @@ STEPS = (
         ),
     ),
     Step("\x9b", re.compile(r"\x9b[0-?]{0,40}[ -/]{0,4}[@-~]")),
-    Step("&", re.compile(r"&(?:\#[0-9]{1,7}|\#[xX][0-9A-Fa-f]{1,6}|[A-Za-z][A-Za-z0-9]{1,8});"), _entity),
     Step("%", re.compile(r"%[0-9A-Fa-f]{2}(?:%[0-9A-Fa-f]{2}){0,63}"), _percent),
-    _Backslashes("\\", re.compile(r"\\{2,}"), constant="\\"),
-    Step("\\", LETTER, _letter, forms=_letters),
-    Step(
-        "\\",
-        re.compile(rf"\\(?:u[0-9A-Fa-f]{{4}}(?:\\u[0-9A-Fa-f]{{4}}){{0,63}}|{OTHER_NUMBERS})"),
-        _numbered,
-        single=re.compile(rf"\\(?:u[0-9A-Fa-f]{{4}}|{OTHER_NUMBERS})"),
-    ),
+    Step("\\", re.compile(r"\\\r?\n")),
 )
-UNSEEN = Step("", re.compile(f"[{INVISIBLE}]"))
+"""What these take away may have been a part of a secret: the text before has to be searched, too."""
 
 
-def unescaped(text: str) -> Iterator[Decoded]:
-    """The lines with escapes, entities or markup in them, without; nothing where there are none."""
-    signs = {step.sign for step in STEPS if step.changes(text)}
-    unseen = not text.isascii() and UNSEEN.pattern.search(text) is not None
-    if signs or unseen:
-        view = _Unescaped(text, None if unseen else signs)
-        if view.differs:
-            yield Decoded(view.text, view.source)
+def unescaped(text: str) -> Decoded | None:
+    """The whole text without escapes and entities; None where it has none."""
+    if "&" not in text and "\\" not in text:
+        return None
+    view = _View(text, [(0, len(text))])
+    for _ in range(MOST_LEVELS):
+        if not view.apply(KEEPING):
+            break
+    return Decoded(view.text, view.source) if view.stages else None
 
 
-def _made_plain(text: str) -> str:
-    """The text after all steps."""
-    if not text.isascii():
-        text = UNSEEN.pattern.sub("", text)
-    for step in STEPS:
-        text = step.apply(text)
-    return text
+def stripped(text: str) -> Decoded | None:
+    """The lines of a text with markup, invisible characters or percent signs in them, without; None for no line."""
+    steps = [step for step in CHANGING if step.changes(text)]
+    if not steps:
+        return None
+    signs = {step.sign for step in steps}
+    view = _View(text, [(0, len(text))] if "" in signs else _lines_with(signs, text))
+    view.apply(CHANGING)
+    return Decoded(view.text, view.source) if view.stages else None
 
 
 def unescaped_forms(text: str) -> Iterator[str]:
-    """What unescaping makes of a text that has no escapes of its own, once and again."""
-    for _ in range(4):
-        plain = _made_plain(text)
-        if plain == text or len(plain) < 8:
+    """What a text that has no escapes of its own looks like in texts that are searched."""
+    for _ in range(MOST_LEVELS):
+        before = text
+        for find in (unescaped, stripped):
+            view = find(text)
+            if view is not None and len(view.text) >= 8:
+                text = view.text
+                yield text
+        if text == before:
             return
-        yield plain
-        text = plain
 
 
 class _Places:
@@ -181,13 +205,18 @@ class _Places:
         self._lengths: list[int] = []
         self._places: list[Span] = []
         pattern = step.single or step.pattern
+        pieces = []
         removed = 0
+        last = 0
         for match in pattern.finditer(text):
-            length = len(step.replace(match))
+            plain = step.replace(match)
+            pieces += [text[last : match.start()], plain]
             self._begins.append(match.start() - removed)
-            self._lengths.append(length)
+            self._lengths.append(len(plain))
             self._places.append(match.span())
-            removed += len(match[0]) - length
+            removed += len(match[0]) - len(plain)
+            last = match.end()
+        self.text = "".join((*pieces, text[last:]))
 
     def source(self, begin: int, end: int) -> Span:
         return self._place(begin, last=False), self._place(end - 1, last=True)
@@ -204,28 +233,31 @@ class _Places:
         return stop + into - self._lengths[number] + last
 
 
-class _Unescaped:
-    """The lines of a text that have one of some signs, unescaped. The others were searched already.
+class _View:
+    """Lines of a text, made plain step by step."""
 
-    Args:
-        signs: None: all lines.
-    """
+    def __init__(self, text: str, spans: list[Span]) -> None:
+        self._spans = spans
+        self.text = "".join(text[begin:end] for begin, end in spans)
+        self.stages: list[tuple[Step, str]] = []
 
-    def __init__(self, text: str, signs: set[str] | None) -> None:
-        self._spans = [(0, len(text))] if signs is None else _lines_with(signs, text)
-        self._joined = "".join(text[begin:end] for begin, end in self._spans)
-        self.text = _made_plain(self._joined)
-        self.differs = self.text != self._joined
+    def apply(self, steps: Iterable[Step]) -> bool:
+        """Whether one of the steps changed anything."""
+        count = len(self.stages)
+        for step in steps:
+            plain = step.apply(self.text)
+            if plain != self.text:
+                self.stages.append((step, self.text))
+                self.text = plain
+        return len(self.stages) > count
 
     @cached_property
     def _places(self) -> tuple[_Places, ...]:
-        found = []
-        text = self._joined
-        for step in (UNSEEN, *STEPS):
-            found.append(_Places(step, text))
-            text = step.pattern.sub(step.replace, text)
-        # Where one escape is made by another, replacing all of a kind at once says something else.
-        return tuple(reversed(found)) if text == self.text else ()
+        """Empty where replacing all escapes of a kind at once says something else than each by itself."""
+        found = [_Places(step, text) for step, text in self.stages]
+        texts = [*(text for _, text in self.stages[1:]), self.text]
+        exact = all(places.text == text for places, text in zip(found, texts, strict=True))
+        return tuple(reversed(found)) if exact else ()
 
     @cached_property
     def _offsets(self) -> list[int]:
@@ -248,7 +280,7 @@ class _Unescaped:
 
 
 def _lines_with(signs: set[str], text: str) -> list[Span]:
-    """The lines that have one of some signs; the whole text, where most have."""
+    """The lines that have one of some signs; the whole text, where many have."""
     if sum(map(text.count, signs)) * FEW_LINES > text.count("\n"):
         return [(0, len(text))]
     found = {}

@@ -32,6 +32,7 @@ MANY = 150
 LONGEST_GAP = 10
 """Characters before or behind a value that say whether it is one by itself."""
 
+ESCAPING = re.compile(r"[\\&]")
 Span = tuple[int, int]
 
 
@@ -73,16 +74,22 @@ class KnownValues:
         longest_first = sorted(self._needles, key=lambda needle: (-len(needle), needle))
         return re.compile("|".join(map(re.escape, longest_first)))
 
+    def find_escaped(self, text: str) -> Iterator[Span]:
+        """Where a known value is that could be taken for an escape together with what follows it."""
+        for needle in self._delicate:
+            yield from _places(needle, text)
+
+    @cached_property
+    def _delicate(self) -> list[str]:
+        return [needle for needle in self._needles if ESCAPING.search(needle)]
+
     def find(self, text: str) -> Iterator[Span]:
         """Where a known value is, as it is or in base64 within longer base64."""
         if self._any_needle:
             yield from (match.span() for match in self._any_needle.finditer(text))
         else:
             for needle in self._needles:
-                place = text.find(needle)
-                while place >= 0:
-                    yield place, place + len(needle)
-                    place = text.find(needle, place + len(needle))
+                yield from _places(needle, text)
         for literal, before, pattern in self._compiled:
             place = text.find(literal)
             while place >= 0:
@@ -92,6 +99,13 @@ class KnownValues:
                     yield match.span("cut")
                     end = max(end, match.end("cut"))
                 place = text.find(literal, end)
+
+
+def _places(needle: str, text: str) -> Iterator[Span]:
+    place = text.find(needle)
+    while place >= 0:
+        yield place, place + len(needle)
+        place = text.find(needle, place + len(needle))
 
 
 def _alone(plain: str) -> str:

@@ -108,26 +108,32 @@ LONGEST_HEAD = 48
 """Characters before a run in which its token may begin, where such a sign is between."""
 
 
-def find_in_run(text: str, begin: int, end: int) -> Iterator[Span]:
+def find_in_run(text: str, begin: int, end: int) -> Iterable[Span]:
     """Where a token is that begins with a known literal, in a run or just before it, and where a bare key is."""
+    alone = begin == 0 or text[begin - 1] not in INNER_SIGNS
+    # A token begins at a word's beginning. Most runs are one word, and begin as no token does.
+    if alone and end - begin != 40 and text[begin : begin + 2] not in _pairs() and text[begin:end].isalnum():
+        return ()
+    return _tokens_in_run(text, begin, end, alone=alone)
+
+
+def _tokens_in_run(text: str, begin: int, end: int, *, alone: bool) -> Iterator[Span]:
     starts = _starts()
-    place = begin - 1
-    if begin and text[begin - 1] in INNER_SIGNS:
-        place = begin - LONGEST_HEAD
+    place = begin - 1 if alone else begin - LONGEST_HEAD
     if place < 0:
         place = 0
         if first := starts.match("\n" + text[:LONGEST_HEAD]):
             yield from _tokens_at(text, 0, first[1])
-    if place == begin - 1 and text[begin:end].isalnum():
-        # A token can begin at a word's beginning only.
-        if match := starts.match(text, place):
-            yield from _tokens_at(text, begin, match[1])
-    else:
-        while match := starts.search(text, place, end):
-            yield from _tokens_at(text, match.start(1), match[1])
-            place = match.end()
+    while match := starts.search(text, place, end):
+        yield from _tokens_at(text, match.start(1), match[1])
+        place = match.end()
     if end - begin == 40 and _is_bare_key(text, begin, end):
         yield begin, end
+
+
+@cache
+def _pairs() -> frozenset[str]:
+    return frozenset(start[:2] for start in _rules()[0])
 
 
 def is_request_id(text: str, begin: int, end: int) -> bool:
@@ -147,18 +153,22 @@ def _tokens_at(text: str, begin: int, literal: str) -> Iterator[Span]:
                 yield begin, rest.end()
 
 
-def find_by_words(text: str) -> Iterator[Span]:
-    """Where a secret is whose rule has a literal anywhere, or the name of a secret before it."""
+def find_by_literals(text: str) -> Iterator[Span]:
+    """Where a secret is whose rule has a literal anywhere."""
     # Most texts lack some signs, and it takes next to no time to see that.
     lacking = {sign for sign in SIGNS if sign not in text}
     for literal, rules in _rules()[1].items():
         if lacking.isdisjoint(literal) and literal in text:
             for rule in rules:
                 yield from _matches(rule, text)
+
+
+def find_by_names(text: str) -> Iterator[Span]:
+    """Where a secret is that has its name before it."""
     small = text.lower()
     if len(small) != len(text):  # a few letters become two
         small = "".join(character.lower()[:1] for character in text)
-    if not {"=", ":"} <= lacking:
+    if "=" in text or ":" in text:
         yield from _find_assignments(text, small)
     yield from _find_authorization(text, small)
 

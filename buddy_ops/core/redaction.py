@@ -22,11 +22,12 @@ from typing import Any, TypeVar
 
 from buddy_ops.core import _pictures
 from buddy_ops.core._encoded_text import Decoded, Runs, find_runs, find_utf_16, together
-from buddy_ops.core._escapes import unescaped
+from buddy_ops.core._escapes import stripped, unescaped
 from buddy_ops.core._known_values import KnownValues
 from buddy_ops.core._secret_rules import (
     SECRET_NAME,
-    find_by_words,
+    find_by_literals,
+    find_by_names,
     find_in_run,
     is_harmless,
     is_request_id,
@@ -221,21 +222,39 @@ class Redactor:
         """Where secrets are in a part of a text: as they are, and in whatever is encoded in it."""
         if self._known is None:
             self._known = KnownValues(self._values.items())
-        yield from self._known.find(text)
-        yield from find_by_words(text)
-        for pattern in self._patterns:
-            group = next(iter(pattern.groupindex), 0)
-            yield from (match.span(group) for match in pattern.finditer(text) if match.end() > match.start())
+        plain = unescaped(text)
+        if plain is None:
+            yield from self._search_plain(self._known, text, depth)
+            return
+        yield from self._known.find_escaped(text)
+        yield from find_by_literals(text)
+        yield from self._find_by_patterns(text)
+        for begin, end in self._search_plain(self._known, plain.text, depth):
+            yield plain.source(begin, end)
+
+    def _search_plain(self, known: KnownValues, text: str, depth: int) -> Iterator[Span]:
+        """The same for a text without escapes."""
+        yield from known.find(text)
+        yield from find_by_literals(text)
+        yield from find_by_names(text)
+        yield from self._find_by_patterns(text)
         encoded = []
         for lines in find_runs(text):
-            begin, end = lines[0][0], lines[-1][1]
+            begin = lines[0][0]
+            end = lines[-1][1]
             if not is_request_id(text, begin, end):
                 yield from find_in_run(text, begin, end)
                 encoded.append(lines)
         if depth:
             inner = Runs(text, encoded).decoded() if encoded else ()
             yield from self._search_inner(together((*inner, *find_utf_16(text))), depth)
-            yield from self._search_inner(unescaped(text), depth)
+            view = stripped(text)
+            yield from self._search_inner([view] if view else [], depth)
+
+    def _find_by_patterns(self, text: str) -> Iterator[Span]:
+        for pattern in self._patterns:
+            group = next(iter(pattern.groupindex), 0)
+            yield from (match.span(group) for match in pattern.finditer(text) if match.end() > match.start())
 
     def _search_inner(self, texts: Iterable[Decoded], depth: int) -> Iterator[Span]:
         for inner in texts:

@@ -232,7 +232,7 @@ def test_a_text_that_grew_is_searched_where_it_is_new(monkeypatch: pytest.Monkey
     """The output of a cell is saved each second: what was searched before is not searched again."""
     redactor = Redactor()
     searched: list[int] = []
-    monkeypatch.setattr(redactor, "_search", lambda text, depth: searched.append(len(text)) or iter(()))
+    monkeypatch.setattr(redactor, "_search", lambda text, *_: searched.append(len(text)) or iter(()))
     text = "".join(f"line {number}: 0.5 % of 1,204 requests failed\n" for number in range(40_000))
     for length in range(0, len(text), 50_000):
         redactor.redact(text[:length])
