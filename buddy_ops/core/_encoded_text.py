@@ -89,18 +89,18 @@ def find_runs(text: str) -> Iterator[list[Span]]:
 def _bits() -> bytes:
     """A byte for each character: what it can be in a group of base64 that is printable, or one half of in hex.
 
-    Base64 makes four characters of three bytes. The first two bytes are printable where the first three characters are
-    among these. In UTF-16 each second byte is zero.
+    Base64 makes four characters of three bytes. The first two bytes are printable, or begin a colour, where the first
+    three characters are among these. In UTF-16 each second byte is zero.
     """
     classes = (
-        b"CDIJKLMNOPQRSTUVWXYZabcdef",
-        b"ACDEFGHQSTUVWXgijklmnwyz0123",
+        b"CDGIJKLMNOPQRSTUVWXYZabcdef",
+        b"ABCDEFGHQRSTUVWXghijklmnwxyz0123",
         b"ABEFIJMNQRUVYZcdghklopstwx014589",
         LETTERS,
         b"AIJKLMNOPQRSTUVWXYZabcdef",
         b"ACDEFGHQgw",
         b"ABEIMQUYcgkosw048",
-        b"0234567",
+        b"01234567",
     )
     return bytes(sum((number in letters) << bit for bit, letters in enumerate(classes)) for number in range(256))
 
@@ -112,7 +112,7 @@ GROUPS = 4
 GROUPS_UTF_16 = 5
 GROUPS_HEX = 3
 STANDARD = bytes.maketrans(b"-_", b"+/")
-HEX = re.compile(rb"[02-7][0-9a-fA-F](?:[2-7][0-9a-fA-F]|0[09aAdD]){7,40000}")
+HEX = re.compile(rb"[02-7][0-9a-fA-F](?:[2-7][0-9a-fA-F]|0[09aAdD]|1[bB]){7,40000}")
 
 
 class Runs:

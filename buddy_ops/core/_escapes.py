@@ -105,7 +105,7 @@ def _letter(escape: str) -> str:
     return LETTERS.get(escape[1:], escape[1:])
 
 
-LETTER = re.compile(r"\\(?:[nrtbfav]|[^\w\s\\&%])")
+LETTER = re.compile(r"\\(?:[nrtbfav]|[^\w\s\\&%\x00-\x1f\x7f-\x9f])")
 
 
 def _letters(text: str) -> set[str]:
