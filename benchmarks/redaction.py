@@ -135,7 +135,7 @@ def _hex_lines(rng: random.Random, number: int) -> str:
 
 
 def _environment(rng: random.Random, number: int) -> str:
-    return f"{{'TOKEN_TTL_{number}': '3600', 'TABLE_NAME': 'buddy-{rng.randrange(100)}', 'key': 'user:{number}', 'n': 1}}\n"
+    return f"{{'TOKEN_TTL_{number}': '3600', 'TABLE_NAME': 'buddy-{rng.randrange(100)}', 'key': 'user:{number}'}}\n"
 
 
 def _secrets(rng: random.Random, number: int) -> str:

@@ -11,6 +11,7 @@ import re
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
 
 Span = tuple[int, int]
@@ -18,10 +19,15 @@ Span = tuple[int, int]
 
 @dataclass(frozen=True)
 class Decoded:
-    """A decoded text. ``source`` gives the place in the encoding text of a place in this one."""
+    """A decoded text. ``source`` gives the place in the encoding text of a place in this one.
+
+    Args:
+        is_line: a line by itself of what was decoded as a whole, too: only how it begins and ends is new.
+    """
 
     text: str
     source: Callable[[int, int], Span]
+    is_line: bool = False
 
 
 SEPARATOR = "\n\n\n\n"
@@ -161,14 +167,21 @@ class Runs:
         """What base64 says. Lines below each other may be one text, or one each."""
         begin = max(begin - 12, begin - (begin - self._joined.rfind(b" ", 0, begin) - 1) // 4 * 4)
         end = min(end + 8, self._joined.find(b" ", end - 1))
-        yield self._from_base64(begin, end)
-        first = bisect_right(self._begins, begin)
-        last = bisect_left(self._begins, end)
-        if first < last:
-            for start, stop in pairwise([begin, *self._begins[first:last], end]):
-                start += (begin - start) % 4
+        whole = self._from_base64(begin, end)
+        yield whole
+        borders = self._borders(begin, end)
+        if len(borders) == 2:
+            return
+        if any((border - begin) % 4 for border in borders[:-1]):
+            for border, stop in pairwise(borders):
+                start = border + (begin - border) % 4
                 if stop - start >= SHORTEST_RUN:
                     yield self._from_base64(start, stop)
+            return
+        places = [(border - begin) // 4 * 3 for border in borders[:-1]]
+        for first, last in pairwise([*places, len(whole.text)]):
+            line = whole.text[first:last]
+            yield Decoded(line, partial(_moved_source, whole.source, first), is_line="\0" not in line)
 
     def _from_base64(self, begin: int, end: int) -> Decoded:
         run = self._joined[begin:end]
@@ -191,15 +204,19 @@ class Runs:
                 continue
             place = match.end()
             yield self._pairs(*match.span())
-            first = bisect_right(self._begins, match.start())
-            last = bisect_left(self._begins, place)
-            if first < last:
-                for start, stop in pairwise([match.start(), *self._begins[first:last], place]):
+            borders = self._borders(*match.span())
+            if len(borders) > 2:
+                for start, stop in pairwise(borders):
                     yield self._pairs(start + (place - start) % 2, stop - (place - stop) % 2)
 
     def _pairs(self, begin: int, end: int) -> Decoded:
         content = bytes.fromhex(self._joined[begin:end].decode())
         return Decoded(content.decode("latin-1"), lambda first, last: self._source(begin + first * 2, begin + last * 2))
+
+    def _borders(self, begin: int, end: int) -> list[int]:
+        """Where lines begin in a stretch, its own beginning first, and its end."""
+        first = bisect_right(self._begins, begin)
+        return [begin, *self._begins[first : bisect_left(self._begins, end, first)], end]
 
     def _source(self, begin: int, end: int) -> Span:
         return self._place(begin), self._place(end - 1) + 1
@@ -207,6 +224,10 @@ class Runs:
     def _place(self, place: int) -> int:
         number = bisect_right(self._begins, place) - 1
         return self._places[number] + place - self._begins[number]
+
+
+def _moved_source(source: Callable[[int, int], Span], by: int, begin: int, end: int) -> Span:
+    return source(begin + by, end + by)
 
 
 def _stretches(flags: int, shortest: int, size: int) -> Iterator[Span]:

@@ -151,9 +151,7 @@ CHANGING = (
     Step("<", re.compile(r"<(?:!--[^>]{0,300}?-->|/?[A-Za-z][^<>]{0,300}>)")),
     Step(
         "\x1b",
-        re.compile(
-            r"\x1b(?:\[[0-?]{0,40}[ -/]{0,4}[@-~]|\][^\x07\x1b]{0,300}(?:\x07|\x1b\\)|[ -/]{0,3}[0-Z\\^_`-~])"
-        ),
+        re.compile(r"\x1b(?:\[[0-?]{0,40}[ -/]{0,4}[@-~]|\][^\x07\x1b]{0,300}(?:\x07|\x1b\\)|[ -/]{0,3}[0-Z\\^_`-~])"),
     ),
     Step("\x9b", re.compile(r"\x9b[0-?]{0,40}[ -/]{0,4}[@-~]")),
     Step("%", re.compile(r"%[0-9A-Fa-f]{2}(?:%[0-9A-Fa-f]{2}){0,63}"), _percent),
@@ -173,22 +171,21 @@ def unescaped(text: str) -> Decoded | None:
     return Decoded(view.text, view.source) if view.stages else None
 
 
-def stripped(text: str) -> Decoded | None:
-    """The lines of a text with markup, invisible characters or percent signs in them, without; None for no line."""
-    steps = [step for step in CHANGING if step.changes(text)]
-    if not steps:
-        return None
-    signs = {step.sign for step in steps}
-    view = _View(text, [(0, len(text))] if "" in signs else _lines_with(signs, text))
-    view.apply(CHANGING)
-    return Decoded(view.text, view.source) if view.stages else None
+def stripped(text: str) -> Iterator[Decoded]:
+    """The lines of a text with markup, invisible characters or percent signs in them, without; nothing for no line."""
+    signs = {step.sign for step in CHANGING if step.changes(text)}
+    if signs:
+        view = _View(text, [(0, len(text))] if "" in signs else _lines_with(signs, text))
+        view.apply(CHANGING)
+        if view.stages:
+            yield Decoded(view.text, view.source)
 
 
 def unescaped_forms(text: str) -> Iterator[str]:
     """What a text that has no escapes of its own looks like in texts that are searched."""
     for _ in range(MOST_LEVELS):
         before = text
-        for find in (unescaped, stripped):
+        for find in (unescaped, lambda text: next(stripped(text), None)):
             view = find(text)
             if view is not None and len(view.text) >= 8:
                 text = view.text

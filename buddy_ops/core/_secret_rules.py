@@ -111,9 +111,15 @@ LONGEST_HEAD = 48
 def find_in_run(text: str, begin: int, end: int) -> Iterable[Span]:
     """Where a token is that begins with a known literal, in a run or just before it, and where a bare key is."""
     alone = begin == 0 or text[begin - 1] not in INNER_SIGNS
-    # A token begins at a word's beginning. Most runs are one word, and begin as no token does.
-    if alone and end - begin != 40 and text[begin : begin + 2] not in _pairs() and text[begin:end].isalnum():
-        return ()
+    if alone and end - begin != 40:
+        # A token begins at a word's beginning. Most words begin as no token does.
+        run = text[begin:end]
+        if not run.isalnum():
+            run = run.replace("-", " ").replace("_", " ").replace("/", " ").replace("+", " ")
+        words = run.split()
+        threes, twos = _beginnings()
+        if threes.isdisjoint([word[:3] for word in words]) and twos.isdisjoint([word[:2] for word in words]):
+            return ()
     return _tokens_in_run(text, begin, end, alone=alone)
 
 
@@ -132,8 +138,10 @@ def _tokens_in_run(text: str, begin: int, end: int, *, alone: bool) -> Iterator[
 
 
 @cache
-def _pairs() -> frozenset[str]:
-    return frozenset(start[:2] for start in _rules()[0])
+def _beginnings() -> tuple[frozenset[str], frozenset[str]]:
+    """The first three characters of each literal, or its first word where that is shorter; and literals of two."""
+    threes = frozenset(re.split("[^A-Za-z0-9]", start[:3])[0] for start in _rules()[0])
+    return threes, frozenset(start for start in _rules()[0] if len(start) == 2)
 
 
 def is_request_id(text: str, begin: int, end: int) -> bool:
@@ -192,7 +200,8 @@ ASSIGNED = re.compile(
 )
 """A value behind the end of a secret's name and a sign of equality."""
 
-NAME_BEFORE = re.compile(r"[\w.-]{0,60}$")
+NAME_BEFORE = re.compile(r"[\w.-]{0,60}")
+NAME_BEHIND = re.compile(r"[\w-]{0,40}")
 SCHEMES = ("bearer ", "oauth ", "basic ", "apikey ", "geniekey ")
 CREDENTIAL = re.compile(r" {0,3}(?P<cut>[A-Za-z0-9._~+/=-]{12,4000})")
 LINE_OF_BASE64 = re.compile(r"[A-Za-z0-9+/]{56,}\s{1,8}$")
@@ -208,9 +217,9 @@ def _find_assignments(text: str, small: str) -> Iterator[Span]:
             value = match["cut"]
             if not any(map(str.isdigit, value)) or _is_placeholder(value) or is_harmless(value):
                 continue
-            before = NAME_BEFORE.search(text, max(0, end - 60), end)
-            more = re.match(r"[\w-]{0,40}", text[end : end + 40])
-            whole = (before[0] if before else "") + (more[0] if more else "")
+            before = NAME_BEFORE.match(text[max(0, end - 60) : end][::-1])
+            more = NAME_BEHIND.match(text, end)
+            whole = (before[0][::-1] if before else "") + (more[0] if more else "")
             if not is_setting(whole, value):
                 yield match.span("cut")
 

@@ -246,20 +246,21 @@ class Redactor:
                 yield from find_in_run(text, begin, end)
                 encoded.append(lines)
         if depth:
-            inner = Runs(text, encoded).decoded() if encoded else ()
-            yield from self._search_inner(together((*inner, *find_utf_16(text))), depth)
-            view = stripped(text)
-            yield from self._search_inner([view] if view else [], depth)
+            yield from self._search_inner((*find_utf_16(text), *stripped(text)), depth)
+        if depth and encoded:
+            inner = list(Runs(text, encoded).decoded())
+            yield from self._search_inner((each for each in inner if not each.is_line), depth)
+            yield from _find_in_lines(each for each in inner if each.is_line)
+
+    def _search_inner(self, texts: Iterable[Decoded], depth: int) -> Iterator[Span]:
+        for inner in together(texts):
+            for begin, end in self._search(inner.text, depth - 1):
+                yield inner.source(begin, end)
 
     def _find_by_patterns(self, text: str) -> Iterator[Span]:
         for pattern in self._patterns:
             group = next(iter(pattern.groupindex), 0)
             yield from (match.span(group) for match in pattern.finditer(text) if match.end() > match.start())
-
-    def _search_inner(self, texts: Iterable[Decoded], depth: int) -> Iterator[Span]:
-        for inner in texts:
-            for begin, end in self._search(inner.text, depth - 1):
-                yield inner.source(begin, end)
 
     def _take(self, value: str, name: str = "") -> bool:
         if value in self._values or value in self._innocent:
@@ -268,6 +269,13 @@ class Redactor:
         self._known = None
         self._found.clear()
         return True
+
+
+def _find_in_lines(lines: Iterable[Decoded]) -> Iterator[Span]:
+    for inner in together(lines):
+        for run in find_runs(inner.text):
+            for begin, end in find_in_run(inner.text, run[0][0], run[-1][1]):
+                yield inner.source(begin, end)
 
 
 def new_file(folder: str) -> str:
