@@ -1,25 +1,48 @@
 """Files that are written whole or not at all."""
 
 import os
+import re
+import secrets
+from contextlib import suppress
 from pathlib import Path
+
+CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+"""Create a file that is not there: whatever was put in its place, a link above all, is not written to."""
 
 
 def write_atomically(path: Path, content: bytes | str, *, sync: bool = False) -> None:
     """Replace a file's content in one step: after a crash, and for each reader, it is the old content or the new.
 
+    The new content is first in a file beside it whose name cannot be predicted. A kill leaves that file.
+
     Args:
         content: a text is written as UTF-8.
         sync: have the content on disk before the name points at it, so that it outlasts a power failure.
     """
-    part = part_of(path)
-    with part.open("wb") as file:
-        file.write(content.encode() if isinstance(content, str) else content)
-        file.flush()
-        if sync:
-            os.fsync(file.fileno())
-    part.replace(path)
+    part = path.with_name(f".{path.name}.{secrets.token_hex(8)}.part")
+    descriptor = os.open(part, CREATE, 0o666)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(content.encode() if isinstance(content, str) else content)
+            file.flush()
+            if sync:
+                os.fsync(file.fileno())
+        part.replace(path)
+    except BaseException:
+        with suppress(OSError):
+            part.unlink()
+        raise
 
 
-def part_of(path: Path) -> Path:
-    """The file that holds new content before it replaces the old; a kill in between leaves it."""
-    return path.with_name(f".{path.name}.part")
+def is_part(name: str, of: str) -> bool:
+    """Whether a file is what a killed process left of writing ``of``; earlier releases gave it a fixed name."""
+    return re.fullmatch(rf"\.{re.escape(of)}(\.[0-9a-f]{{16}})?\.part", name) is not None
+
+
+def delete_parts_of(path: Path) -> None:
+    """Delete what killed processes left of writing this file; the file itself has its old content."""
+    with suppress(OSError):
+        for entry in list(path.parent.iterdir()):
+            if is_part(entry.name, path.name):
+                with suppress(OSError):  # a folder of that name is none of ours
+                    entry.unlink()

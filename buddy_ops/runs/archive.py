@@ -13,7 +13,7 @@ from buddy_ops.aws import session
 from buddy_ops.core import project, runbooks
 from buddy_ops.core.documents import OWN_JSON_BYTES, parse_json
 from buddy_ops.core.errors import BuddyError, InvalidInput, Refused
-from buddy_ops.core.files import part_of, write_atomically
+from buddy_ops.core.files import delete_parts_of, write_atomically
 from buddy_ops.core.journal import is_locked, read_journal
 from buddy_ops.core.outcome import EXIT_CODES
 from buddy_ops.core.redaction import Redactor
@@ -181,7 +181,7 @@ def archive_unfinished(root: Path) -> list[str]:
 def delete_parts(folder: Path) -> None:
     """Delete what a write left that a kill cut off; the file itself has its old content. A signature comes later."""
     for name in (*FILES, MANIFEST, SIGNATURE):
-        part_of(folder / name).unlink(missing_ok=True)
+        delete_parts_of(folder / name)
     (folder / SIGNATURE).unlink(missing_ok=True)
 
 

@@ -16,12 +16,12 @@ import stat
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TextIO
 
 from buddy_ops.aws.session import Target
 from buddy_ops.core.documents import parse_json
 from buddy_ops.core.errors import AwsFailed, BuddyError, Conflict, NotFound
-from buddy_ops.core.files import write_atomically
+from buddy_ops.core.files import delete_parts_of, is_part, write_atomically
 from buddy_ops.core.journal import is_locked
 from buddy_ops.runs import pages as pages_
 
@@ -34,6 +34,9 @@ SIGNATURE = "signature.json"
 
 Sign = Callable[[bytes], bytes]
 """The content of ``signature.json`` for a manifest."""
+
+WRITTEN = (INDEX, PAGE, MANIFEST, SIGNATURE, "notebook.ipynb", "report.html", JOURNAL)
+"""The files of an archive that are replaced as a whole: a kill may leave what was half written."""
 
 LOCK = ".lock"
 """One process at a time adds to a folder's chain; the file names the run that is being added."""
@@ -201,6 +204,7 @@ class LocalStore:
         return manifest
 
     def attach(self, folder: str, signature: bytes) -> None:
+        delete_parts_of(self.root / folder / SIGNATURE)
         write_atomically(self.root / folder / SIGNATURE, signature, sync=True)
 
     def rebuild(self, manifests: list[bytes]) -> None:
@@ -217,7 +221,7 @@ class LocalStore:
     def locked(self) -> Iterator[Any]:
         """One at a time, of all processes of this machine; the lock's file names the run that is being added."""
         self.root.mkdir(parents=True, exist_ok=True)
-        with (self.root / LOCK).open("a+", encoding="utf-8") as file:
+        with _lock_file(self.root / LOCK) as file:
             fcntl.flock(file, fcntl.LOCK_EX)
             self._finish(file)
             yield file
@@ -239,10 +243,12 @@ class LocalStore:
         return None
 
     def _finish(self, intent: Any) -> None:
-        """Add the index line that a killed process did not write."""
+        """Add the index line that a killed process did not write, and delete what it left half written."""
         manifest = self.half_added()
         if manifest is not None:
             self._append(manifest)
+        for name in (INDEX, PAGE):
+            delete_parts_of(self.root / name)  # only who holds the lock writes them
         _note(intent, "")
 
     def _append(self, manifest: bytes) -> None:
@@ -426,6 +432,13 @@ class S3Store:
         return reply["Body"].read(), str(reply["ETag"])
 
 
+def _lock_file(path: Path) -> TextIO:
+    """The lock's file. A link in its place leads to a file that is not ours: it is deleted, and never followed."""
+    if path.is_symlink():
+        path.unlink(missing_ok=True)
+    return os.fdopen(os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW, 0o666), "a+", encoding="utf-8")
+
+
 def _as_a_file(path: str, flags: int) -> int:
     """Open without following a link, and without waiting: a named pipe would block for ever."""
     return os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK)
@@ -448,6 +461,8 @@ def _is_plain(name: str) -> bool:
 
 def _oddities(entry: os.DirEntry[str], name: str) -> list[str]:
     """What is wrong with a file of the archive, whatever its content."""
+    if entry.is_file(follow_symlinks=False) and any(is_part(entry.name, of) for of in WRITTEN):
+        return [f"{name}: left by a process that was killed, half written. Delete it."]
     found = []
     if entry.is_symlink():
         found.append(f"{name}: is a symbolic link.")

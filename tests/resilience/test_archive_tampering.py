@@ -18,8 +18,11 @@ from tests.runs.test_archive import leave, sealed
 
 RUNS = ("run-0001", "run-0002", "run-0003")
 UNFINISHED = "run-0004"
-REPAIRED = ("the index hard-linked", "the index's page linked")
-"""What ``runs index`` may put right: it replaces the file by the one that the manifests give."""
+REPAIRED = (
+    *("the index hard-linked", "the index's page linked", "the lock linked"),
+    *("a half-written index", "a half-written page, linked", "a half-written manifest"),
+)
+"""What ``runs index`` may put right: it replaces the file by the one that the manifests give, or deletes the half."""
 
 Change = Callable[[Path], None]
 
@@ -105,6 +108,12 @@ def changes(root: Path) -> Iterator[tuple[str, Change]]:
     yield "a link to nothing", lambda root: (root / "latest").symlink_to(root / "nothing")
     yield "the index hard-linked", lambda root: link_hard(root / "index.json", elsewhere)
     yield "the index's page linked", lambda root: link_file(root / "index.html", elsewhere)
+    yield "a half-written index", lambda root: write(root / ".index.json.0123456789abcdef.part")
+    yield "a half-written page, linked", lambda root: (root / ".index.html.part").symlink_to(elsewhere)
+    yield "the lock linked", lambda root: link_file(root / ".lock", elsewhere)
+    yield "a half-written manifest", lambda root: write(root / UNFINISHED / ".manifest.json.0123456789abcdef.part")
+    yield "a half-written signature", lambda root: write(root / RUNS[0] / ".signature.json.0123456789abcdef.part")
+    yield "a signature that is none", lambda root: write(root / RUNS[0] / "signature.json")
     yield "a forged run at the end", forge
 
 

@@ -71,6 +71,19 @@ def alone(root: Path, target: Path) -> stores.LocalStore:
 # The chain
 
 
+@pytest.mark.parametrize("name", [".lock", ".index.json.part", ".index.html.part"])
+def test_a_link_that_was_planted_in_the_archive_is_not_written_through(tmp_path: Path, name: str) -> None:
+    """Another user of a shared folder would have had us empty or overwrite a file of ours."""
+    root, target = tmp_path / "runs", tmp_path / "precious"
+    target.write_text("precious")
+    sealed(root, "run-0001")
+    (root / name).unlink(missing_ok=True)
+    (root / name).symlink_to(target)
+    assert any(name in problem for problem in problems(root))
+    sealed(root, "run-0002")
+    assert target.read_text() == "precious" and problems(root) == ()
+
+
 def test_runs_are_chained_and_verify(tmp_path: Path) -> None:
     """Each manifest holds the hash of the one before; the index holds the newest's, and lists the oldest first."""
     first, second, third = (sealed(tmp_path, f"run-000{number}") for number in (1, 2, 3))
