@@ -108,26 +108,32 @@ LONGEST_HEAD = 48
 """Characters before a run in which its token may begin, where such a sign is between."""
 
 
-def find_in_run(text: str, begin: int, end: int) -> Iterable[Span]:
+WORDS = bytes(number if chr(number).isalnum() and number < 128 else 32 for number in range(256))
+
+
+def words_of(text: str) -> bytes:
+    """The text with a blank for each character that is part of no word, for ``find_in_run``."""
+    return text.encode("latin-1", "replace").translate(WORDS)
+
+
+def find_in_run(text: str, words: bytes, begin: int, end: int) -> Iterable[Span]:
     """Where a token is that begins with a known literal, in a run or just before it, and where a bare key is."""
-    alone = begin == 0 or text[begin - 1] not in INNER_SIGNS
-    if alone and end - begin != 40:
-        # A token begins at a word's beginning. Most words begin as no token does.
-        run = text[begin:end]
-        if not run.isalnum():
-            run = run.replace("-", " ").replace("_", " ").replace("/", " ").replace("+", " ")
-        words = run.split()
-        threes, twos = _beginnings()
-        if threes.isdisjoint([word[:3] for word in words]) and twos.isdisjoint([word[:2] for word in words]):
-            return ()
-    return _tokens_in_run(text, begin, end, alone=alone)
+    place = begin
+    if begin and text[begin - 1] in INNER_SIGNS:
+        place = max(0, begin - LONGEST_HEAD)
+    # A token begins at a word's beginning. Most words begin as no token does.
+    threes, twos = _beginnings()
+    found = words[place:end].split()
+    if threes.isdisjoint([word[:3] for word in found]) and twos.isdisjoint([word[:2] for word in found]):
+        return [(begin, end)] if end - begin == 40 and _is_bare_key(text, begin, end) else ()
+    return _tokens_in_run(text, place, begin, end)
 
 
-def _tokens_in_run(text: str, begin: int, end: int, *, alone: bool) -> Iterator[Span]:
+def _tokens_in_run(text: str, place: int, begin: int, end: int) -> Iterator[Span]:
     starts = _starts()
-    place = begin - 1 if alone else begin - LONGEST_HEAD
-    if place < 0:
-        place = 0
+    if place:
+        place -= 1
+    else:
         if first := starts.match("\n" + text[:LONGEST_HEAD]):
             yield from _tokens_at(text, 0, first[1])
     while match := starts.search(text, place, end):
@@ -138,10 +144,11 @@ def _tokens_in_run(text: str, begin: int, end: int, *, alone: bool) -> Iterator[
 
 
 @cache
-def _beginnings() -> tuple[frozenset[str], frozenset[str]]:
+def _beginnings() -> tuple[frozenset[bytes], frozenset[bytes]]:
     """The first three characters of each literal, or its first word where that is shorter; and literals of two."""
-    threes = frozenset(re.split("[^A-Za-z0-9]", start[:3])[0] for start in _rules()[0])
-    return threes, frozenset(start for start in _rules()[0] if len(start) == 2)
+    starts = [start.encode() for start in _rules()[0]]
+    threes = frozenset(re.split(rb"[^A-Za-z0-9]", start[:3])[0] for start in starts)
+    return threes, frozenset(start for start in starts if len(start) == 2)
 
 
 def is_request_id(text: str, begin: int, end: int) -> bool:

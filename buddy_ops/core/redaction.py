@@ -32,6 +32,7 @@ from buddy_ops.core._secret_rules import (
     is_harmless,
     is_request_id,
     is_setting,
+    words_of,
 )
 from buddy_ops.core.documents import parse_json
 
@@ -239,11 +240,12 @@ class Redactor:
         yield from find_by_names(text)
         yield from self._find_by_patterns(text)
         encoded = []
+        words = words_of(text)
         for lines in find_runs(text):
             begin = lines[0][0]
             end = lines[-1][1]
             if not is_request_id(text, begin, end):
-                yield from find_in_run(text, begin, end)
+                yield from find_in_run(text, words, begin, end)
                 encoded.append(lines)
         if depth:
             yield from self._search_inner((*find_utf_16(text), *stripped(text)), depth)
@@ -273,8 +275,9 @@ class Redactor:
 
 def _find_in_lines(lines: Iterable[Decoded]) -> Iterator[Span]:
     for inner in together(lines):
+        words = words_of(inner.text)
         for run in find_runs(inner.text):
-            for begin, end in find_in_run(inner.text, run[0][0], run[-1][1]):
+            for begin, end in find_in_run(inner.text, words, run[0][0], run[-1][1]):
                 yield inner.source(begin, end)
 
 
