@@ -19,7 +19,7 @@ FEW = 12
 """Different escapes of a text that are replaced one after the other; of more, each where it is found."""
 
 MOST_LEVELS = 4
-"""How often a text is unescaped: an entity may stand for the sign of another."""
+"""How often a text is unescaped: an entity may be the sign of another."""
 
 FEW_LINES = 4
 """Where fewer lines than one in four have an escape, these are searched alone."""
@@ -32,7 +32,7 @@ class Step:
     Args:
         sign: the character that each begins with.
         pattern: the escapes, and nothing else; ``single`` is one of them where ``pattern`` takes several.
-        plain: what an escape stands for; None: for the text ``constant``.
+        plain: what an escape means; None: it means ``constant``.
         forms: the escapes that a text has, where there is a faster way than the pattern. It may name more.
     """
 
@@ -48,7 +48,7 @@ class Step:
         return self.sign in text and self.pattern.search(text) is not None
 
     def apply(self, text: str) -> str:
-        """The text with what its escapes stand for."""
+        """The text with what its escapes mean."""
         if self.sign not in text:
             return text
         if self.plain is None:
@@ -64,7 +64,7 @@ class Step:
         return text
 
     def replace(self, match: re.Match[str]) -> str:
-        """What an escape stands for."""
+        """What an escape means."""
         return self.plain(match[0]) if self.plain else self.constant
 
 
@@ -157,7 +157,7 @@ CHANGING = (
     Step("%", re.compile(r"%[0-9A-Fa-f]{2}(?:%[0-9A-Fa-f]{2}){0,63}"), _percent),
     Step("\\", re.compile(r"\\\r?\n")),
 )
-"""What these take away may have been a part of a secret: the text before has to be searched, too."""
+"""What these remove may have been a part of a secret: the text before is searched, too."""
 
 
 def unescaped(text: str) -> Decoded | None:
@@ -182,7 +182,7 @@ def stripped(text: str) -> Iterator[Decoded]:
 
 
 def unescaped_forms(text: str) -> Iterator[str]:
-    """What a text that has no escapes of its own looks like in texts that are searched."""
+    """What a text that has no escapes of its own is in the texts that are searched."""
     for _ in range(MOST_LEVELS):
         before = text
         for find in (unescaped, lambda text: next(stripped(text), None)):
@@ -219,7 +219,7 @@ class _Places:
         return self._place(begin, last=False), self._place(end - 1, last=True)
 
     def _place(self, place: int, *, last: bool) -> int:
-        """The place before a character, or behind it. An escape is one with the characters that it stands for."""
+        """The place before a character, or behind it. An escape is one with the characters that it means."""
         number = bisect_right(self._begins, place) - 1
         if number < 0:
             return place + last

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from functools import cache, cached_property
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 from buddy_ops.core.documents import parse_json
 
@@ -68,11 +69,17 @@ class Rule:
 
 
 @cache
+def _data() -> dict[str, list[Any]]:
+    found: dict[str, list[Any]] = parse_json(FILE.read_bytes(), unique=True)
+    return found
+
+
+@cache
 def _rules() -> tuple[dict[str, list[Rule]], dict[str, list[Rule]]]:
     """The rules by the literal that a token begins with, and by the literal that is somewhere in it."""
     starts: dict[str, list[Rule]] = {}
     within: dict[str, list[Rule]] = {}
-    for given in parse_json(FILE.read_bytes(), unique=True)["rules"]:
+    for given in _data()["rules"]:
         mixed = given.get("mixed", False)
         for start in given.get("starts", ()):
             starts.setdefault(start, []).append(Rule(given["id"], given["rest"], anywhere=False, mixed=mixed))
@@ -104,6 +111,8 @@ def _alternation(words: Iterable[str]) -> str:
 INNER_SIGNS = frozenset(".|$:~")
 """What joins the parts of a token that are runs of their own, or too short for one."""
 
+SIGNS_BEFORE = INNER_SIGNS | {"="}
+
 LONGEST_HEAD = 48
 """Characters before a run in which its token may begin, where such a sign is between."""
 
@@ -119,7 +128,7 @@ def words_of(text: str) -> bytes:
 def find_in_run(text: str, words: bytes, begin: int, end: int) -> Iterable[Span]:
     """Where a token is that begins with a known literal, in a run or just before it, and where a bare key is."""
     place = begin
-    if begin and text[begin - 1] in INNER_SIGNS:
+    if begin and text[begin - 1] in SIGNS_BEFORE:
         place = max(0, begin - LONGEST_HEAD)
     # A token begins at a word's beginning. Most words begin as no token does.
     threes, twos = _beginnings()
@@ -149,6 +158,31 @@ def _beginnings() -> tuple[frozenset[bytes], frozenset[bytes]]:
     starts = [start.encode() for start in _rules()[0]]
     threes = frozenset(re.split(rb"[^A-Za-z0-9]", start[:3])[0] for start in starts)
     return threes, frozenset(start for start in starts if len(start) == 2)
+
+
+BEFORE_VALUE = frozenset("\"'`=: >")
+
+
+def is_key_of_service(text: str, begin: int, end: int) -> bool:
+    """Whether a run is a value behind the name of a service whose keys have no form of their own."""
+    if text[begin - 1 : begin] not in BEFORE_VALUE:
+        return False
+    before = text[max(0, begin - 60) : begin]
+    name = before.rstrip(" \t\"'`=:>")
+    if not {"=", ":"} & set(before[len(name) :]):
+        return False
+    words = NAME_BEFORE.match(name[::-1])
+    parts = PARTS.split(words[0][::-1].lower()) if words else []
+    services, others = _services()
+    if services.isdisjoint([*parts, "".join(parts[:2])]) or not others.isdisjoint(parts):
+        return False
+    run = text[begin:end]
+    return any(map(str.isdigit, run)) and any(map(str.isalpha, run))
+
+
+@cache
+def _services() -> tuple[frozenset[str], frozenset[str]]:
+    return frozenset(_data()["services"]), frozenset(_data()["no secrets"])
 
 
 def is_request_id(text: str, begin: int, end: int) -> bool:
@@ -191,7 +225,7 @@ def find_by_names(text: str) -> Iterator[Span]:
 def _matches(rule: Rule, text: str) -> Iterator[Span]:
     for match in rule.compiled.finditer(text):
         group = "cut" if "cut" in match.re.groupindex else 0
-        if not (group and _is_placeholder(match[group])):
+        if rule.accepts(match[group]) and not (group and _is_placeholder(match[group])):
             yield match.span(group)
 
 
@@ -208,6 +242,7 @@ ASSIGNED = re.compile(
 """A value behind the end of a secret's name and a sign of equality."""
 
 NAME_BEFORE = re.compile(r"[\w.-]{0,60}")
+PARTS = re.compile(r"[-_.]+")
 NAME_BEHIND = re.compile(r"[\w-]{0,40}")
 SCHEMES = ("bearer ", "oauth ", "basic ", "apikey ", "geniekey ")
 CREDENTIAL = re.compile(r" {0,3}(?P<cut>[A-Za-z0-9._~+/=-]{12,4000})")

@@ -30,6 +30,7 @@ from buddy_ops.core._secret_rules import (
     find_by_names,
     find_in_run,
     is_harmless,
+    is_key_of_service,
     is_request_id,
     is_setting,
     words_of,
@@ -244,7 +245,9 @@ class Redactor:
         for lines in find_runs(text):
             begin = lines[0][0]
             end = lines[-1][1]
-            if not is_request_id(text, begin, end):
+            if is_key_of_service(text, begin, end):
+                yield begin, end
+            elif not is_request_id(text, begin, end):
                 yield from find_in_run(text, words, begin, end)
                 encoded.append(lines)
         if depth:
