@@ -23,11 +23,13 @@ class Decoded:
 
     Args:
         is_line: a line by itself of what was decoded as a whole, too: only how it begins and ends is new.
+        has_signs: a sign that ends an address or a value may have been an escape within it.
     """
 
     text: str
     source: Callable[[int, int], Span]
     is_line: bool = False
+    has_signs: bool = False
 
 
 SEPARATOR = "\n\n\n\n"

@@ -144,6 +144,8 @@ KEEPING = (
 )
 """What these make plain says all that it said before: it can be searched instead."""
 
+PLAINEST = KEEPING[1:3]
+
 CHANGING = (
     _Unseen("", re.compile(f"[{INVISIBLE}]")),
     # A cell, a paragraph: what is in it is a text of its own.
@@ -168,7 +170,9 @@ def unescaped(text: str) -> Decoded | None:
     for _ in range(MOST_LEVELS):
         if not view.apply(KEEPING):
             break
-    return Decoded(view.text, view.source) if view.stages else None
+    if not view.stages:
+        return None
+    return Decoded(view.text, view.source, has_signs=any(step not in PLAINEST for step, _ in view.stages))
 
 
 def stripped(text: str) -> Iterator[Decoded]:

@@ -9,7 +9,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from functools import cache, cached_property
+from functools import cache, cached_property, lru_cache
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -132,8 +132,13 @@ def find_in_run(text: str, words: bytes, begin: int, end: int) -> Iterable[Span]
         place = max(0, begin - LONGEST_HEAD)
     # A token begins at a word's beginning. Most words begin as no token does.
     threes, twos = _beginnings()
-    found = words[place:end].split()
-    if threes.isdisjoint([word[:3] for word in found]) and twos.isdisjoint([word[:2] for word in found]):
+    piece = words[place:end]
+    if b" " not in piece:
+        begins = piece[:3] in threes or piece[:2] in twos
+    else:
+        found = piece.split()
+        begins = not (threes.isdisjoint([word[:3] for word in found]) and twos.isdisjoint([word[:2] for word in found]))
+    if not begins:
         return [(begin, end)] if end - begin == 40 and _is_bare_key(text, begin, end) else ()
     return _tokens_in_run(text, place, begin, end)
 
@@ -172,12 +177,17 @@ def is_key_of_service(text: str, begin: int, end: int) -> bool:
     if not {"=", ":"} & set(before[len(name) :]):
         return False
     words = NAME_BEFORE.match(name[::-1])
-    parts = PARTS.split(words[0][::-1].lower()) if words else []
-    services, others = _services()
-    if services.isdisjoint([*parts, "".join(parts[:2])]) or not others.isdisjoint(parts):
+    if words is None or not _is_of_service(words[0]):
         return False
     run = text[begin:end]
     return any(map(str.isdigit, run)) and any(map(str.isalpha, run))
+
+
+@lru_cache(1000)
+def _is_of_service(reversed_name: str) -> bool:
+    parts = PARTS.split(reversed_name[::-1].lower())
+    services, others = _services()
+    return others.isdisjoint(parts) and not services.isdisjoint([*parts, "".join(parts[:2])])
 
 
 @cache

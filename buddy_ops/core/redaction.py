@@ -229,7 +229,8 @@ class Redactor:
             yield from self._search_plain(self._known, text, depth)
             return
         yield from self._known.find_escaped(text)
-        yield from find_by_literals(text)
+        if plain.has_signs:
+            yield from find_by_literals(text)
         yield from self._find_by_patterns(text)
         for begin, end in self._search_plain(self._known, plain.text, depth):
             yield plain.source(begin, end)
