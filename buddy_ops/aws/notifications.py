@@ -50,7 +50,7 @@ def announce(target: Target, text: str) -> DeliveryReport:
         text: a sentence or two. Environment and run are added to it.
     """
     settings = target.settings.notify
-    text = target.redactor.redact(text)
+    text = target.redactor.redact_with_shared(text)
     message = f"[{target.environment}] {text} (run {target.run})"
     channels: dict[str, Send] = {}
     if settings.slack_webhook:
@@ -73,7 +73,7 @@ def publish_status(
     if page is None:
         return DeliveryReport((), ("Status page not updated: none is configured.",))
     said = {"name": name, "body": body, "status": status, "impact_override": impact}
-    incident = {key: target.redactor.redact(value) for key, value in said.items()}
+    incident = {key: target.redactor.redact_with_shared(value) for key, value in said.items()}
     return _send(target, {"status page": partial(_send_to_status_page, target, page, incident)}, incident["name"])
 
 

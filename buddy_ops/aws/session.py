@@ -287,7 +287,7 @@ def connect(
         settings=settings,
         runbook=runbook,
         clock=clock,
-        journal=Journal(write, clock.now, redactor.redact),
+        journal=Journal(write, clock.now, redactor.redact_with_shared),
         session=session,
         region=region,
         endpoint_url=endpoint,

@@ -242,7 +242,9 @@ def _damaged_item(live: Item | None, before: Item | None, kind: str, table: Tabl
 
 
 def _write_file(target: Target, name: str, text: str) -> None:
-    """A file in the run's folder. A full disk is recorded, and does not stop the repair."""
+    """A file in the run's folder, without secrets. A full disk is recorded, and does not stop the repair."""
+    # A run that is killed leaves the file as it is now.
+    text = target.redactor.redact_with_shared(text)
     try:
         target.folder.mkdir(parents=True, exist_ok=True)
         (target.folder / name).write_text(text, encoding="utf-8")

@@ -105,7 +105,7 @@ class InteractiveRun:
                 print(f"Archived as {folder.name}.")
                 self._upload(folder)
         except Exception as error:
-            said = self._target.redactor.redact(f"{type(error).__name__}: {error}")
+            said = self._target.redactor.redact_with_shared(f"{type(error).__name__}: {error}")
             print(f"NOT ARCHIVED: {said}\n`buddy-ops runs index` archives this run once the kernel has ended.")
 
     def _keep(self, result: Any) -> None:
