@@ -213,6 +213,13 @@ class Logs(Service):
         matches = pattern(params.get("filterPattern", ""))
         events = self.store.read(group, params.get("startTime", 0), params.get("endTime", math.inf) + 1)
         found = [
+            event
+            for event in events
+            if (not names or event.stream in names) and event.stream.startswith(prefix) and matches(event.message)
+        ]
+        begin = _offset(params)
+        page = _page(found if params.get("startFromHead", True) else found[::-1], begin, params)
+        rows = [
             {
                 "logStreamName": event.stream,
                 "timestamp": event.time_ms,
@@ -220,13 +227,10 @@ class Logs(Service):
                 "ingestionTime": event.ingested_ms,
                 "eventId": pointer(event.time_ms, event.stream, event.message),
             }
-            for event in events
-            if (not names or event.stream in names) and event.stream.startswith(prefix) and matches(event.message)
+            for event in page
         ]
-        begin = _offset(params)
-        page = _page(found if params.get("startFromHead", True) else found[::-1], begin, params)
         end = begin + len(page)
-        return {"events": page, "searchedLogStreams": [], "nextToken": str(end) if end < len(found) else None}
+        return {"events": rows, "searchedLogStreams": [], "nextToken": str(end) if end < len(found) else None}
 
     def get_log_events(self, params: Params) -> Params:
         group, stream = self._group(params), params["logStreamName"]
@@ -234,20 +238,20 @@ class Logs(Service):
         found = [event for event in events if event.stream == stream]
         if not found and stream not in group.streams | {e.stream: 0 for e in self.store.read(group, 0, math.inf)}:
             raise AwsError("ResourceNotFoundException", "The specified log stream does not exist.")
-        rows = [{"timestamp": e.time_ms, "message": e.message, "ingestionTime": e.ingested_ms} for e in found]
         # A token is a direction and a position; at the end of the stream, the same one comes back.
         direction, _, position = params.get("nextToken", "").partition("/")
         if direction not in ("", "f", "b") or (direction and not position.isdigit()):
             raise wrong("The specified nextToken is invalid.")
         if direction == "f" or (not direction and params.get("startFromHead")):
             begin = int(position or 0)
-            page = _page(rows, begin, params)
+            page = _page(found, begin, params)
             end = begin + len(page)
         else:
-            end = int(position or len(rows))
-            page = _page(rows[:end][::-1], 0, params)[::-1]
+            end = int(position or len(found))
+            page = _page(found[:end][::-1], 0, params)[::-1]
             begin = end - len(page)
-        return {"events": page, "nextForwardToken": f"f/{end}", "nextBackwardToken": f"b/{begin}"}
+        rows = [{"timestamp": e.time_ms, "message": e.message, "ingestionTime": e.ingested_ms} for e in page]
+        return {"events": rows, "nextForwardToken": f"f/{end}", "nextBackwardToken": f"b/{begin}"}
 
     def start_query(self, params: Params) -> Params:
         chosen = [params[each] for each in ("logGroupName", "logGroupNames", "logGroupIdentifiers") if each in params]
@@ -384,15 +388,15 @@ def _offset(params: Params) -> int:
     return int(token)
 
 
-def _page(rows: Sequence[Params], begin: int, params: Params) -> list[Params]:
-    """The rows from ``begin`` on that one answer holds: as many as asked for, and one megabyte at most."""
-    page: list[Params] = []
+def _page(events: Sequence[Event], begin: int, params: Params) -> list[Event]:
+    """The events from ``begin`` on that one answer holds: as many as asked for, and one megabyte at most."""
+    page: list[Event] = []
     size = 0
-    for row in rows[begin : begin + params.get("limit", PAGE_EVENTS)]:
-        size += len(row["message"].encode()) + EVENT_OVERHEAD
+    for event in events[begin : begin + params.get("limit", PAGE_EVENTS)]:
+        size += len(event.message.encode()) + EVENT_OVERHEAD
         if page and size > PAGE_BYTES:
             break
-        page.append(row)
+        page.append(event)
     return page
 
 

@@ -66,6 +66,10 @@ class _Minute(NamedTuple):
     cold_slow: "Floats"
 
 
+TimedLine = tuple[float, str, str]
+"""A log line: seconds since the epoch, stream, message."""
+
+
 class _Served(NamedTuple):
     """Requests of one version that ended, kept until their log lines are too old to be asked for."""
 
@@ -79,6 +83,8 @@ class _Served(NamedTuple):
     outcomes: "Codes"
     cold: "NDArray[np.bool_]"
     init_ms: float
+    written: dict[int, tuple[TimedLine, ...]]
+    """The lines of each request that were asked for: a log is read again and again, page by page."""
 
     @property
     def longest_s(self) -> float:
@@ -188,6 +194,7 @@ class People:
             outcomes=outcomes,
             cold=cold,
             init_ms=profile.init_ms,
+            written={},
         )
         self._served.append(served)
         self._telemetry.logs_of(config.log.group, GroupLines(self, config.log.group))
@@ -207,7 +214,7 @@ class People:
         cold[:growth] = True
         return cold
 
-    def lines(self, group: str, start: float, end: float) -> Iterable[tuple[float, str, str]]:
+    def lines(self, group: str, start: float, end: float) -> Iterable[TimedLine]:
         """Log lines with start <= time < end: (time, stream, message), made when asked for."""
         for served in list(self._served):
             if served.log.group != group:
@@ -215,14 +222,20 @@ class People:
             # A request that began before may end, and write its report, within.
             first, last = np.searchsorted(served.times, (start - served.longest_s - 1.0, end), side="left")
             for index in range(first, last):
-                invocation = self._invocation(served, index)
-                begun = invocation.begun
-                if not served.cold[index]:
-                    begun -= ENVIRONMENT_AGE_S
-                name = stream(served.log, served.function, served.version, begun)
-                for at, line in write_timed(served.log, invocation):
-                    if start <= at < end:
-                        yield at, name, line
+                if index not in served.written:
+                    served.written[index] = self._write(served, index)
+                for line in served.written[index]:
+                    if start <= line[0] < end:
+                        yield line
+
+    def _write(self, served: _Served, index: int) -> tuple[TimedLine, ...]:
+        """The lines of one request."""
+        invocation = self._invocation(served, index)
+        begun = invocation.begun
+        if not served.cold[index]:
+            begun -= ENVIRONMENT_AGE_S
+        name = stream(served.log, served.function, served.version, begun)
+        return tuple((at, name, line) for at, line in write_timed(served.log, invocation))
 
     def _invocation(self, served: _Served, index: int) -> Invocation:
         """What the log tells of one simulated request."""
