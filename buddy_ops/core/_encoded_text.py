@@ -32,8 +32,8 @@ class Decoded:
     has_signs: bool = False
 
 
-SEPARATOR = "\n\n\n\n"
-"""Between two texts that are searched together: more than may be between a name and its value."""
+SEPARATOR = "\n\n;\n\n"
+"""Between two texts that are searched together: nothing that a secret or its name goes on behind."""
 
 
 def together(texts: Iterable[Decoded]) -> Iterator[Decoded]:

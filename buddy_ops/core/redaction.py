@@ -261,12 +261,21 @@ class Redactor:
         if depth and encoded:
             inner = list(Runs(text, encoded).decoded())
             yield from self._search_inner((each for each in inner if not each.is_line), depth)
-            yield from _find_in_lines(each for each in inner if each.is_line)
+            yield from self._search_lines(each for each in inner if each.is_line)
 
     def _search_inner(self, texts: Iterable[Decoded], depth: int) -> Iterator[Span]:
         for inner in together(texts):
             for begin, end in self._search(inner.text, depth - 1):
                 yield inner.source(begin, end)
+
+    def _search_lines(self, lines: Iterable[Decoded]) -> Iterator[Span]:
+        """Where a secret is that begins or ends with a line, and has no name before it."""
+        for inner in together(lines):
+            found = [*find_by_literals(inner.text), *self._find_by_patterns(inner.text)]
+            words = words_of(inner.text)
+            for run in find_runs(inner.text):
+                found += find_in_run(inner.text, words, run[0][0], run[-1][1])
+            yield from (inner.source(begin, end) for begin, end in found)
 
     def _find_by_patterns(self, text: str) -> Iterator[Span]:
         for pattern in self._patterns:
@@ -280,14 +289,6 @@ class Redactor:
         self._known = None
         self._found.clear()
         return True
-
-
-def _find_in_lines(lines: Iterable[Decoded]) -> Iterator[Span]:
-    for inner in together(lines):
-        words = words_of(inner.text)
-        for run in find_runs(inner.text):
-            for begin, end in find_in_run(inner.text, words, run[0][0], run[-1][1]):
-                yield inner.source(begin, end)
 
 
 def new_file(folder: str) -> str:
