@@ -17,8 +17,11 @@ from pathlib import Path
 import pytest
 import yaml
 
+from buddy_ops.core.redaction import MARK
 from buddy_ops.runs import verification
 from tests.conftest import Situation
+from tests.core.test_redaction_matrix import middle
+from tests.core.tokens import ENCODINGS, tokens
 from tests.runs.test_archive import alone
 from tests.system.runbooks.test_deaths import tiny
 
@@ -157,6 +160,51 @@ def test_thirty_secrets_reach_no_byte_of_the_archive(situation: Bring) -> None:
     assert states.count("failed") == 1 and states.count("not run") == 0, states
     assert "cannot connect with [redacted]" in executed
     assert verification.verify_archive(alone(here.folder, here.folder / "alone")).problems == ()
+
+
+MATRIX = (
+    "import json, logging, sys\nfrom pathlib import Path\nfrom IPython.display import HTML, display\n"
+    "from buddy_ops.aws import notifications, session as door\nhere = door.connect(environment, 'tiny')\n"
+    "every = json.loads(Path('encoded.json').read_text())\nlines = '\\n'.join(f'value {each} end' for each in every)\n"
+    "bare = '\\n'.join(every)\ndel at, how, flag, secret",
+    "print(lines)\nprint(bare)",
+    "print(lines, file=sys.stderr)\nprint(bare, file=sys.stderr)",
+    "logger = logging.getLogger('skill')\nlogger.addHandler(logging.StreamHandler())\n"
+    "for each in every:\n    logger.warning('got %s', each)",
+    "display(HTML(''.join(f'<p>value <i>{each}</i></p>' for each in every)))",
+    "display('x', metadata={'alt': every, 'all': lines})",
+    "for each in every:\n    here.journal.append('said', text=each)\nhere.journal.append('said', text=bare, more=every)",
+    "notifications.announce(here, lines)",
+    "raise ValueError(lines)",
+)
+
+
+@pytest.mark.whole
+@pytest.mark.timeout(360)
+def test_no_token_in_any_encoding_reaches_the_archive_of_a_run(situation: Bring) -> None:
+    """A hundred forms in 22 encodings, through a kernel: stdout, stderr, logging, HTML, metadata, journal, messages and
+    the traceback, and what the terminal shows."""
+    here = situation("good", history_minutes=0, requests_per_minute=0)
+    notebook = tiny(here.folder / "project", *MATRIX)
+    made = [(encode, token) for token in tokens(seed=14) for encode in ENCODINGS.values()]
+    (notebook.parents[1] / "encoded.json").write_text(json.dumps([encode(token) for encode, token in made]))
+    done = subprocess.run(
+        [BIN / "buddy-ops", "run", "tiny"],
+        cwd=notebook.parents[1],
+        capture_output=True,
+        timeout=300,
+        env={**os.environ, "GITHUB_STEP_SUMMARY": str(here.folder / "summary.md")},
+        check=False,
+    )
+    assert done.returncode == 1, done.stderr.decode()
+    files = [path for path in (here.folder / "run").rglob("*") if path.is_file()]
+    files += [here.folder / name for name in ("index.json", "index.html", "summary.md")]
+    texts = {path.name: path.read_bytes() for path in files} | {"stdout": done.stdout, "stderr": done.stderr}
+    assert texts["notebook.ipynb"].count(MARK.encode()) > 7 * len(made)
+    assert b"ValueError" in texts["notebook.ipynb"]
+    pieces = {middle(encode, token) for encode, token in made}
+    wanted = {form.encode() for piece in pieces for form in (piece, json.dumps(piece)[1:-1]) if piece.isprintable()}
+    assert [(name, form) for name, text in texts.items() for form in wanted if form in text] == []
 
 
 @pytest.mark.parametrize(
