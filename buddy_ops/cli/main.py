@@ -491,7 +491,7 @@ def runs_prune(
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask for confirmation.")] = False,
     dry_run: Annotated[bool, typer.Option(help="List the runs that would be deleted, and stop.")] = False,
 ) -> None:
-    """Delete the oldest runs of a local archive. What is kept still verifies, and says what was deleted."""
+    """Delete the oldest runs of an archive. What is kept still verifies, and says what was deleted."""
     from datetime import UTC, datetime
     from getpass import getuser
 
@@ -500,7 +500,10 @@ def runs_prune(
     store = archive.open_store(where, environment)
     plan = retention.plan_pruning(store, keep, datetime.now(UTC))
     out.print(str(plan))
-    if dry_run or not plan.runs:
+    if dry_run:
+        return
+    if not plan.runs:
+        retention.finish_pruning(store)  # one that was cut off, or met runs that S3 still kept
         return
     if not yes and not typer.confirm("Delete these runs? This cannot be undone"):
         out.print("Nothing was deleted.")

@@ -213,7 +213,7 @@ def _reasons_not_to_index(store: RunStore, manifests: list[bytes]) -> list[str]:
     rows = _parsed(index, store) if index else []
     known = {str(row.get("sha256")): str(row.get("folder")) for row in rows}
     present = {digest(manifest) for manifest in manifests}
-    gone = verification.pruned_runs(manifests)
+    gone = verification.pruned_runs([*manifests, *store.chained().values()])
     found = [
         f"{folder}: its manifest is changed or gone."
         for sha256, folder in known.items()

@@ -8,6 +8,7 @@ import json
 import re
 import secrets
 import shutil
+import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -19,8 +20,8 @@ from buddy_ops.core.files import write_atomically
 from buddy_ops.core.journal import iso_utc
 from buddy_ops.core.text import count, parse_utc
 from buddy_ops.runs import archive, verification
-from buddy_ops.runs.manifest import ManifestEntry
-from buddy_ops.runs.stores import INDEX, JOURNAL, MANIFEST, LocalStore, RunStore, Sign, digest
+from buddy_ops.runs.manifest import ManifestEntry, entry_of_manifest
+from buddy_ops.runs.stores import INDEX, JOURNAL, MANIFEST, LocalStore, RunStore, S3Store, Sign, digest
 
 RUNBOOK = "runs/prune"
 KEEP = re.compile(r"(?P<number>\d{1,6})(?P<unit>[dw]?)")
@@ -54,7 +55,6 @@ def plan_pruning(store: RunStore, keep: str, now: datetime) -> Pruning:
 
     Raises:
         InvalidInput: ``invalid-parameters``.
-        Refused: ``archive-not-prunable``: the archive is in S3.
         BuddyError: ``archive-damaged``: the archive does not verify, so nothing of it is deleted.
     """
     match = KEEP.fullmatch(keep.strip())
@@ -64,7 +64,6 @@ def plan_pruning(store: RunStore, keep: str, now: datetime) -> Pruning:
             f"--keep is {keep!r}. It must be a number of runs, days or weeks, above 0.",
             next="For example --keep 200 (the newest 200 runs), --keep 400d or --keep 52w.",
         )
-    _local(store)
     result = verification.verify_archive(store)
     if result.problems:
         raise BuddyError(
@@ -73,13 +72,15 @@ def plan_pruning(store: RunStore, keep: str, now: datetime) -> Pruning:
             now="Nothing was deleted: the runs may be needed to find the cause.",
             next="`buddy-ops runs verify` lists all problems.",
         )
-    entries = archive.list_entries(store)
+    # In S3 index and chain keep what was pruned.
+    gone = verification.pruned_runs(store.chained().values())
+    entries = [entry for entry in archive.list_entries(store) if entry.sha256 not in gone]
     number = int(match["number"])
     if match["unit"]:
         old = _ended_before(entries, now - timedelta(days=number * DAYS[match["unit"]]))
     else:
-        old = entries[: max(0, len(entries) - number)]
-    uploaded, notes = _uploaded(old)
+        old = tuple(entries[: max(0, len(entries) - number)])
+    uploaded, notes = _uploaded(old) if isinstance(store, LocalStore) else (old, ())
     return Pruning(keep, uploaded, len(entries) - len(uploaded), notes)
 
 
@@ -114,20 +115,34 @@ def run_pruning(
 ) -> ManifestEntry:
     """Archive the pruning as a run, then delete the runs that it names. Returns its entry.
 
+    In S3 only the runs' folders are deleted: index and chain keep their manifests.
+
     Args:
         by: who pruned.
         sign: signs its manifest.
 
     Raises:
-        Refused: ``archive-not-prunable``.
-        AwsFailed: it cannot be signed, so nothing was deleted.
+        Refused: ``archive-locked``: Object Lock keeps some of them; the rest is deleted.
+        AwsFailed: it cannot be signed, so nothing was deleted; or S3 refused.
     """
-    local = _local(store)
     if sign is not None:
         # Without a signature its record would excuse nothing, and the runs that it deletes would be missing.
         sign(b"Whether this caller may sign.")
     run = secrets.token_hex(4)
-    folder = local.root / f"{now:%Y-%m-%dT%H%MZ}-prune-{run}"
+    name = f"{now:%Y-%m-%dT%H%MZ}-prune-{run}"
+    if isinstance(store, LocalStore):
+        entry = _archive_record(store, store.root / name, run, plan, by, now, sign)
+    else:
+        with tempfile.TemporaryDirectory(prefix="buddy-ops-") as private:
+            entry = _archive_record(store, Path(private) / name, run, plan, by, now, sign)
+    finish_pruning(store)
+    return entry
+
+
+def _archive_record(
+    store: RunStore, folder: Path, run: str, plan: Pruning, by: Sequence[str], now: datetime, sign: Sign | None
+) -> ManifestEntry:
+    """Archive a run that says what is pruned; its files are written in ``folder``."""
     folder.mkdir(parents=True)
     at = iso_utc(now)
     runs = {entry.sha256: entry.folder for entry in plan.runs}
@@ -145,13 +160,34 @@ def run_pruning(
         "pruned": {"keep": plan.keep, "runs": runs},
     }
     archive.write_journal_page(folder, facts, records)
-    entry = archive.append_to_chain(folder, facts | {"files": archive.hashes_of(folder)}, sign)
-    finish_pruning(local)
-    return entry
+    return entry_of_manifest(store.add(folder, facts | {"files": archive.hashes_of(folder)}, sign))
 
 
-def finish_pruning(store: LocalStore) -> list[str]:
-    """Delete the runs that a pruning in the chain names, and take them out of the index. Returns the folders' names."""
+def finish_pruning(store: RunStore) -> list[str]:
+    """Delete the runs that a pruning in the chain names, and locally take them out of the index: their folders' names.
+
+    Raises:
+        Refused: ``archive-locked``: Object Lock keeps some of them.
+        AwsFailed: S3 refused.
+    """
+    if isinstance(store, LocalStore):
+        return _finish_here(store)
+    assert isinstance(store, S3Store)
+    there = store.folders()
+    deleted = [name for name in verification.pruned_runs(store.chained().values()).values() if name in there]
+    locked = {name: number for name in deleted if (number := store.delete(name))}
+    if locked:
+        raise Refused(
+            "archive-locked",
+            f"Object Lock still keeps {count(len(locked), 'run')} of {count(len(deleted), 'run')}, from "
+            f"{min(locked)} to {max(locked)}.",
+            now="The pruning is recorded, and the other runs are deleted. `buddy-ops runs verify` accepts both.",
+            next="Run the same command again once their retention is over.",
+        )
+    return deleted
+
+
+def _finish_here(store: LocalStore) -> list[str]:
     with store.locked():
         manifests = archive.manifests_in_order(store)
         gone = verification.pruned_runs(manifests)
@@ -183,14 +219,3 @@ def _delete(folder: Path) -> None:
             path.unlink()
     (folder / MANIFEST).unlink(missing_ok=True)
     folder.rmdir()
-
-
-def _local(store: RunStore) -> LocalStore:
-    if isinstance(store, LocalStore):
-        return store
-    raise Refused(
-        "archive-not-prunable",
-        f"{store.where} is in S3, where Object Lock keeps each run for the bucket's retention.",
-        now="Nothing was deleted.",
-        next="Prune runs/ of this machine. For S3 set a lifecycle rule, not shorter than the retention.",
-    )

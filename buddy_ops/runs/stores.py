@@ -13,14 +13,14 @@ import json
 import os
 import re
 import stat
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any, Protocol, TextIO
 
 from buddy_ops.aws.session import Target
 from buddy_ops.core.documents import parse_json
-from buddy_ops.core.errors import AwsFailed, BuddyError, Conflict, NotFound
+from buddy_ops.core.errors import AccessDenied, AwsFailed, BuddyError, Conflict, NotFound
 from buddy_ops.core.files import delete_parts_of, is_part, write_atomically
 from buddy_ops.core.journal import is_locked
 from buddy_ops.runs import pages as pages_
@@ -141,8 +141,15 @@ class RunStore(Protocol):
     def rebuild(self, manifests: list[bytes]) -> None:
         """Rebuild the index and its page."""
 
-    def examine(self, manifests: list[bytes]) -> tuple[list[str], str]:
-        """Problems that only this kind of store can find, and a sentence on what it cannot find."""
+    def chained(self) -> dict[str, bytes]:
+        """The manifests that the chain itself keeps, by their hash, whatever becomes of the runs' folders."""
+
+    def examine(self, gone: Collection[str]) -> tuple[list[str], str]:
+        """Problems that only this kind of store can find, and a sentence on what it cannot find.
+
+        Args:
+            gone: the folders that a pruning deletes.
+        """
 
 
 class LocalStore:
@@ -211,7 +218,10 @@ class LocalStore:
         write_atomically(self.root / INDEX, index_of(manifests))
         write_atomically(self.root / PAGE, page_of(manifests))
 
-    def examine(self, manifests: list[bytes]) -> tuple[list[str], str]:
+    def chained(self) -> dict[str, bytes]:
+        return {}
+
+    def examine(self, gone: Collection[str]) -> tuple[list[str], str]:
         return [], (
             "A person with write access can rewrite the archive undetected. "
             "Only an announced hash (--newest) or an archive in S3 with Object Lock reveals it."
@@ -330,18 +340,52 @@ class S3Store:
             if new == known or self._put(INDEX, index_of(new), **({"IfMatch": etag} if etag else {"IfNoneMatch": "*"})):
                 self._put(PAGE, page_of(new))
 
-    def examine(self, manifests: list[bytes]) -> tuple[list[str], str]:
+    def chained(self) -> dict[str, bytes]:
+        """AWS: s3:GetObject."""
+        return {digest(link): link for link in self._links(0)}
+
+    def delete(self, folder: str) -> int:
+        """Delete every version of a run's files; how many S3 refused to delete, because they are locked.
+
+        AWS: s3:ListObjectVersions, DeleteObject with a version (the permission is s3:DeleteObjectVersion), writes.
+
+        Raises:
+            AwsFailed: also where the caller may not delete, which S3 does not tell from a lock: see ``_is_locked``.
+        """
+        client = self._target.client("s3")
+        locked = 0
+        pages = client.get_paginator("list_object_versions").paginate(
+            Bucket=self._bucket, Prefix=f"{self._prefix}{folder}/"
+        )
+        found = [each for page in pages for each in (*page.get("Versions", ()), *page.get("DeleteMarkers", ()))]
+        # The manifest goes last: until then the folder shows what it is.
+        for version in sorted(found, key=lambda each: each["Key"].endswith(f"/{MANIFEST}")):
+            try:
+                client.delete_object(Bucket=self._bucket, Key=version["Key"], VersionId=version["VersionId"])
+            except AccessDenied:
+                if not self._is_locked(version["Key"], version["VersionId"]):
+                    raise
+                locked += 1
+        return locked
+
+    def _is_locked(self, key: str, version: str) -> bool:
+        """Whether Object Lock keeps a version. AWS: s3:HeadObject (s3:GetObjectVersion, s3:GetObjectRetention)."""
+        with suppress(AwsFailed, KeyError):
+            reply = self._target.client("s3").head_object(Bucket=self._bucket, Key=key, VersionId=version)
+            return reply["ObjectLockRetainUntilDate"] > self._target.clock.now()
+        return False
+
+    def examine(self, gone: Collection[str]) -> tuple[list[str], str]:
         """AWS: s3:GetBucketObjectLockConfiguration, s3:ListObjectVersions; reads only."""
-        links = list(self._links(0))
-        problems = [] if links == manifests else ["The objects under chain/ are not the manifests of the index."]
         versions: dict[str, int] = {}
         pages = self._target.client("s3").get_paginator("list_object_versions")
         for page in pages.paginate(Bucket=self._bucket, Prefix=self._prefix):
             for each in (*page.get("Versions", ()), *page.get("DeleteMarkers", ())):
                 name = each["Key"].removeprefix(self._prefix)
-                versions[name] = versions.get(name, 0) + (name not in (INDEX, PAGE))
+                if name not in (INDEX, PAGE) and name.partition("/")[0] not in gone:
+                    versions[name] = versions.get(name, 0) + 1
         # Index and page change with every run; all other objects have one version for ever.
-        problems += [f"{name} was written or deleted after the run." for name, count in versions.items() if count > 1]
+        problems = [f"{name} was written or deleted after the run." for name, count in versions.items() if count > 1]
         return problems, self._lock_in_words()
 
     def locked(self) -> AbstractContextManager[Any]:

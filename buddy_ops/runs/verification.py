@@ -64,8 +64,11 @@ def verify_archive(store: RunStore, expected: str = "", check: SignatureCheck | 
     index = store.read(INDEX)
     rows = _rows(index, problems, bool(folders))
     manifests = {name: manifest for row in rows if (name := _folder(row)) and (manifest := _manifest(store, name))}
-    prunings = _prunings(manifests.values())
-    gone = pruned_runs(manifests.values())
+    # In S3 the chain keeps the manifests of runs that were pruned.
+    links = store.chained()
+    chained = {**{digest(manifest): manifest for manifest in manifests.values()}, **links}
+    prunings = _prunings(chained.values())
+    gone = pruned_runs(chained.values())
     kept: list[bytes] = []
     previous = str(rows[0].get("previous")) if rows else ""
     if previous and previous not in gone:
@@ -79,7 +82,7 @@ def verify_archive(store: RunStore, expected: str = "", check: SignatureCheck | 
             problems.append(f"{name}: the chain is broken: the run before it is missing or out of sequence.")
         previous = wanted
         if wanted in gone:  # its files are about to be deleted, or were already
-            kept += [manifest] if manifest else []
+            kept += [chained[wanted]] if wanted in chained else []
         elif manifest is None:
             problems.append(f"{name}: missing. The index names it, but it has no manifest.")
         elif digest(manifest) != wanted:
@@ -94,14 +97,16 @@ def verify_archive(store: RunStore, expected: str = "", check: SignatureCheck | 
         problems += stray_problems(store, name, folders[name])
     problems += store.strangers()
     # With a problem above these would differ as well, and say nothing new. A pruning that was cut off rebuilds them.
-    half_pruned = any(_folder(row) not in manifests for row in rows)
+    half_pruned = any(_folder(row) not in manifests and row.get("sha256") not in chained for row in rows)
     if not problems and not half_pruned and index != index_of(kept):
         problems.append(f"{INDEX}: does not match the manifests.")
     if not problems and not half_pruned and store.read(PAGE) != page_of(kept):
         problems.append(f"{PAGE}: does not match the manifests. `buddy-ops runs index` rebuilds it.")
     if expected and expected not in {*gone, *(row.get("sha256") for row in rows)}:
         problems.append(f"No run has the announced manifest {expected}: the chain was cut off or rewritten.")
-    more, beyond = store.examine(kept)
+    more, beyond = store.examine(gone.values())
+    if store.chain_is_elsewhere and list(links.values()) != kept:
+        more = ["The objects under chain/ are not the manifests of the index.", *more]
     signatures.finish()
     return VerificationResult(
         runs=len(rows),

@@ -8,12 +8,16 @@ from typing import Any
 
 import pytest
 import yaml
+from botocore.exceptions import ClientError
+from typer.testing import CliRunner
 
+from buddy_ops.aws.errors import translate_error
+from buddy_ops.cli.main import app
 from buddy_ops.core import redaction
-from buddy_ops.core.errors import BuddyError
-from buddy_ops.runs import archive, supervisor, verification
+from buddy_ops.core.errors import AccessDenied, BuddyError
+from buddy_ops.runs import archive, retention, supervisor, verification
 from buddy_ops.runs.stores import S3Store
-from tests.conftest import Situation
+from tests.conftest import Situation, intercept
 from tests.runs.test_archive import leave, sealed
 from tests.system.runbooks.test_deaths import tiny
 
@@ -165,3 +169,86 @@ def test_a_run_that_s3_did_not_take_is_kept_and_uploaded_later(
     again = supervisor.run_notebook("tiny", {"environment": "sandbox"})
     assert again.told == (f"Archived in {WHERE}/{again.entry.folder}.",) and again.entry.previous == entry.sha256
     assert [each.run for each in archive.list_entries(WHERE)] == [entry.run, again.entry.run]
+
+
+# Retention in S3
+
+
+def prune(bucket: Bucket, keep: str) -> archive.ManifestEntry:
+    plan = retention.plan_pruning(bucket.shelf(), keep, bucket.shelf()._target.clock.now())
+    return retention.run_pruning(bucket.shelf(), plan, ("Ada",), bucket.shelf()._target.clock.now())
+
+
+def keys(bucket: Bucket, folder: str) -> list[str]:
+    """Every version of a run's objects."""
+    listed = bucket.client.list_object_versions(Bucket="buddy-archive", Prefix=f"team/runs/{folder}/")
+    return [each["Key"] for each in (*listed.get("Versions", ()), *listed.get("DeleteMarkers", ()))]
+
+
+def test_runs_in_s3_are_pruned_and_the_rest_verifies(situation: Bring, tmp_path: Path) -> None:
+    """The folders go, with every version; the chain keeps the manifests, an announced hash is still accepted, and new
+    runs follow. A second pruning, which names the first one's record, leaves a chain that verifies, too."""
+    bucket = Bucket(situation("good", history_minutes=0, requests_per_minute=0), lock=False)
+    first = put(bucket, tmp_path, "run-0001")
+    for number in range(2, 5):
+        put(bucket, tmp_path, f"run-000{number}")
+    record = prune(bucket, "2")
+    found = verification.verify_archive(bucket.shelf(), first.sha256)
+    assert found.problems == () and found.unfinished == () and "2 pruned at" in found.pruned[0]
+    assert (keys(bucket, "run-0001"), len(keys(bucket, "run-0003")) > 0) == ([], True)
+    put(bucket, tmp_path, "run-0005")
+    prune(bucket, "1")
+    assert (
+        keys(bucket, record.folder) == [] and verification.verify_archive(bucket.shelf(), first.sha256).problems == ()
+    )
+    assert archive.rebuild_index(bucket.shelf()) == 2  # the second record, and the run that it kept
+    put(bucket, tmp_path, "run-0006")
+    assert verification.verify_archive(bucket.shelf()).problems == ()
+
+
+def test_a_run_that_was_deleted_in_s3_without_a_record_is_found(situation: Bring, tmp_path: Path) -> None:
+    """As a lifecycle rule would do it; so too one that no record names, beside a pruning."""
+    bucket = Bucket(situation("good", history_minutes=0, requests_per_minute=0), lock=False)
+    for number in range(1, 5):
+        put(bucket, tmp_path, f"run-000{number}")
+    prune(bucket, "3")
+    bucket.shelf().delete("run-0002")
+    problems = verification.verify_archive(bucket.shelf()).problems
+    assert problems[0] == "run-0002: missing. The index names it, but it has no manifest."
+
+
+def test_what_object_lock_keeps_is_deleted_once_its_retention_is_over(
+    bucket: Bucket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Recorded, refused by S3, said; the archive verifies meanwhile, and the same command deletes it 400 days later."""
+    for number in range(1, 4):
+        put(bucket, tmp_path, f"run-000{number}")
+    arguments = ["runs", "prune", "--keep", "2", "--archive", WHERE, "-e", "sandbox", "--yes"]
+    done = CliRunner().invoke(app, arguments)
+    assert done.exit_code == 4 and "archive-locked" in done.output and "1 run of 1 run, from run-0001" in done.output
+    assert keys(bucket, "run-0001") and verification.verify_archive(bucket.shelf()).problems == ()
+    bucket.here.ask("advance", seconds=401 * 24 * 3600)
+    done = CliRunner().invoke(app, ["runs", "prune", "--keep", "3", "--archive", WHERE, "-e", "sandbox", "--yes"])
+    assert done.exit_code == 0, done.output
+    assert keys(bucket, "run-0001") == [] and verification.verify_archive(bucket.shelf()).problems == ()
+
+
+def test_a_caller_who_may_not_delete_in_s3_is_told_so(bucket: Bucket, tmp_path: Path) -> None:
+    """No role of the template may: that is no lock, and the permission is named. A caller who may finishes it."""
+    for number in range(1, 3):
+        put(bucket, tmp_path, f"run-000{number}")
+    bucket.here.ask("advance", seconds=401 * 24 * 3600)
+    shelf = bucket.shelf()
+
+    def answer(send: Any, service: str, operation: str, **given: Any) -> Any:
+        if operation == "delete_object":
+            refused = {"Error": {"Code": "AccessDenied", "Message": "Access Denied"}}
+            raise translate_error(ClientError(refused, operation), f"{service}:{operation}", "us-east-1")  # type: ignore[arg-type]
+        return send(service, operation, **given)
+
+    intercept(shelf._target, answer)
+    plan = retention.plan_pruning(shelf, "1", shelf._target.clock.now())
+    with pytest.raises(AccessDenied) as refused:
+        retention.run_pruning(shelf, plan, ("Ada",), shelf._target.clock.now())
+    assert "s3:DeleteObject" in refused.value.next and verification.verify_archive(bucket.shelf()).problems == ()
+    assert retention.finish_pruning(bucket.shelf()) == ["run-0001"] and keys(bucket, "run-0001") == []
