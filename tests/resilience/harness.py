@@ -45,6 +45,9 @@ SLICES = 8
 BUSY = {"requests_per_minute": 6000, "history_minutes": 12}
 """So many requests a minute that a verdict needs few calls."""
 
+LOGGED: dict[str, Any] = {"requests_per_minute": 1200, "history_minutes": 12}
+"""For builds that are slow: the log of each minute is read for its cold starts, and more requests need more pages."""
+
 T = TypeVar("T")
 Drive = Callable[[Situation], str]
 
@@ -361,9 +364,25 @@ RUNBOOKS = {
         Runbook("canary_resumed", "strategies/canary", "good", ship("good"), "proved", "2", begun),
         Runbook("blue_green_good", "strategies/blue_green", "good", ship("good", "blue_green"), "proved", "2"),
         # It passes its smoke tests: only traffic shows what is wrong with it.
-        Runbook("blue_green_bad", "strategies/blue_green", "slow", ship("slow", "blue_green"), "rolled-back", "1"),
+        Runbook(
+            "blue_green_bad",
+            "strategies/blue_green",
+            "slow",
+            ship("slow", "blue_green"),
+            "rolled-back",
+            "1",
+            overrides=LOGGED,
+        ),
         Runbook("all_at_once_good", "strategies/all_at_once", "good", ship("good", "all_at_once"), "proved", "2"),
-        Runbook("all_at_once_bad", "strategies/all_at_once", "slow", ship("slow", "all_at_once"), "rolled-back", "1"),
+        Runbook(
+            "all_at_once_bad",
+            "strategies/all_at_once",
+            "slow",
+            ship("slow", "all_at_once"),
+            "rolled-back",
+            "1",
+            overrides=LOGGED,
+        ),
         Runbook(
             "first_deployment", "strategies/canary", "first_deployment", ship("good"), "deployed", "1", overrides=QUIET
         ),

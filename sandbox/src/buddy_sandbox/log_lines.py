@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import cache
 from typing import Any, Literal
 
 LEVELS = ("TRACE", "DEBUG", "INFO", "WARN", "ERROR", "FATAL")
@@ -82,14 +83,21 @@ def default_group(function: str) -> str:
     return f"/aws/lambda/{function}"
 
 
+DAY_S = 86_400.0
+
+
 def stream(log: LogConfig, function: str, version: str, at: float) -> str:
     """The stream that a version writes to on a day; one environment a version and day is as good as many.
 
     In a group of another name, which functions may share, the function's name is part of it.
     """
-    day = datetime.fromtimestamp(at, UTC)
     owner = "" if log.group == default_group(function) else function
-    return f"{day:%Y/%m/%d}/{owner}[{version}]{int(at // 86400):032x}"
+    return _stream_of_day(owner, version, int(at // DAY_S))
+
+
+@cache
+def _stream_of_day(owner: str, version: str, day: int) -> str:
+    return f"{datetime.fromtimestamp(day * DAY_S, UTC):%Y/%m/%d}/{owner}[{version}]{day:032x}"
 
 
 def write(log: LogConfig, invocation: Invocation) -> Iterator[str]:
