@@ -118,6 +118,23 @@ def name_options(text: str, command: Callable[..., None]) -> str:
     return text
 
 
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        from importlib import metadata
+
+        say(f"buddy-ops {metadata.version('buddy-ops')}")
+        raise typer.Exit
+
+
+@app.callback(help=(__doc__ or "").splitlines()[0])
+def main(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Show the version and stop.")
+    ] = False,
+) -> None:
+    """The options before a command."""
+
+
 @app.command()
 @exits
 def run(

@@ -350,7 +350,7 @@ class S3Store:
         AWS: s3:ListObjectVersions, DeleteObject with a version (the permission is s3:DeleteObjectVersion), writes.
 
         Raises:
-            AwsFailed: also where the caller may not delete, which S3 does not tell from a lock: see ``_is_locked``.
+            AwsFailed: also where the caller may not delete, whose answer is the same as for a lock: see ``_is_locked``.
         """
         client = self._target.client("s3")
         locked = 0
