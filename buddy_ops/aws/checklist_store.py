@@ -34,8 +34,9 @@ def write_result(target: Target, record: ChecklistResult) -> str:
     Raises:
         Refused: ``record-differs``: the parameter is not this run's.
     """
-    name = f"{_path(target, record.checklist, record.subject)}/{record.at:%Y%m%dT%H%MZ}-{record.run}"
-    text = _encode(record)
+    path = _path(target, record.checklist, record.subject)
+    name = f"{path}/{record.at:%Y%m%dT%H%MZ}-{record.run}"
+    text = _encode(record, path)
     with suppress(AlreadyExists):
         target.client("ssm").put_parameter(Name=name, Value=text, Type="String", Overwrite=False)
     _require_stored(target, record, name, text)
@@ -95,9 +96,18 @@ def _path(target: Target, checklist: str, subject: str) -> str:
     return "/".join(filter(None, (f"/buddy/{target.environment}/records", checklist, subject)))
 
 
-def _encode(record: ChecklistResult) -> str:
-    """The result as JSON. Its messages are whole if a parameter can hold them; else the longest are cut."""
-    fields: dict[str, object] = {"at": iso_utc(record.at), "run": record.run, "principal": record.principal}
+def _encode(record: ChecklistResult, path: str) -> str:
+    """The result as JSON. Its messages are whole if a parameter can hold them; else the longest are cut.
+
+    Args:
+        path: where it is stored: a copy elsewhere is known by it.
+    """
+    fields: dict[str, object] = {
+        "at": iso_utc(record.at),
+        "run": record.run,
+        "principal": record.principal,
+        "of": path,
+    }
     encoded = ""
     # One limit for all messages, as high as possible: short ones stay whole. The archived run has each in full.
     for limit in range(PARAMETER_LIMIT, 0, -20):
@@ -112,14 +122,19 @@ def _decode(checklist: str, parameter: "ParameterTypeDef") -> ChecklistResult | 
     """A result; None for what none of our releases has written."""
     try:
         values = parse_json(parameter["Value"], unique=True, finite=True)
+        path = parameter["Name"].rpartition("/")[0]
+        at = parse_utc(values["at"])
         return ChecklistResult(
             checklist=checklist,
             subject=parameter["Name"].split("/")[-2],
-            at=parse_utc(values["at"]),
+            at=at,
             run=_readable(values["run"]),
             principal=_readable(values["principal"]),
             items=tuple(_item(**item) for item in values["items"]),
             overwritten=parameter.get("Version", 1) > 1,
+            # Earlier releases wrote no path.
+            copied=values.get("of", path) != path,
+            postdated=at > parameter.get("LastModifiedDate", at) + TOLERANCE,
         )
     except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError):
         return None

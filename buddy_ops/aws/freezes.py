@@ -80,6 +80,12 @@ def create_freeze(target: Target, reason: str, owner: str, lasts: timedelta) -> 
     return freeze
 
 
+def lasting(hours: float) -> timedelta:
+    """Hours as a time span. More than a time span can have is only a long one, which ``create_freeze`` refuses."""
+    most = 1000 * LONGEST / timedelta(hours=1)
+    return timedelta(hours=max(-most, min(hours, most)))
+
+
 def remove_freeze(target: Target, id: str) -> bool:
     """Delete a freeze; False if it does not exist. AWS: ssm:DeleteParameter, writes."""
     try:

@@ -29,10 +29,13 @@ if TYPE_CHECKING:
 
 LATEST = "$LATEST"
 
+RARE = ("TenancyConfig", "CapacityProviderConfig", "DurableConfig", "RuntimeConfig", "AcceleratorConfig")
+"""Members of a configuration that count where they are set: most functions have none of them."""
+
 TAKEN_OVER = (
     *("Role", "Handler", "Runtime", "Timeout", "MemorySize", "Layers", "VpcConfig", "DeadLetterConfig"),
     *("Architectures", "EphemeralStorage", "FileSystemConfigs", "KMSKeyArn", "LoggingConfig", "TracingConfig"),
-    *("SnapStart", "PackageType", "ImageConfigResponse"),
+    *("SnapStart", "PackageType", "ImageConfigResponse", *RARE),
 )
 """What of a function's configuration, beside the environment, a version takes over from $LATEST."""
 
@@ -61,7 +64,8 @@ class Version:
         reason: why AWS left it in this state, or did not update it.
         code_bytes: its package's size.
         log: where and how it writes its log.
-        settings: the values of ``TAKEN_OVER``, None for one that is not set. SnapStart's is its ApplyOn.
+        settings: the values of ``TAKEN_OVER``, None for one that is not set; ``RARE`` ones only where they are.
+            SnapStart's is its ApplyOn.
         environment: as Lambda shows it. The values may be secrets: they are never shown or journaled.
     """
 
@@ -293,7 +297,7 @@ def _version(reply: "Reply") -> Version:
         code_bytes=reply.get("CodeSize", 0),
         log=LogConfig.of(reply),
         # Whether AWS has made the snapshot yet differs between $LATEST and its version.
-        settings={name: reply.get(name) for name in TAKEN_OVER}
+        settings={name: reply.get(name) for name in TAKEN_OVER if name in reply or name not in RARE}
         | {"SnapStart": reply.get("SnapStart", {}).get("ApplyOn")},
         environment=reply.get("Environment", {}),
     )

@@ -71,7 +71,7 @@ def say(value: object) -> None:
 
 P = ParamSpec("P")
 Environment = Annotated[str, typer.Option("--environment", "-e", help="Environment (dev, staging, prod, sandbox).")]
-Port = Annotated[int | None, typer.Option(help="The sandbox's port. Default: as in parameters/sandbox.yaml.")]
+Port = Annotated[int | None, typer.Option(help="The sandbox's port. Default: as in parameters/sandbox.yaml.", min=0, max=65535)]
 Where = Annotated[str, typer.Option("--archive", help="Folder or s3://bucket/prefix. Default: runs/.")]
 Run = Annotated[str, typer.Argument(help="Run ID, for example 7f3a91c2, or the run's folder.")]
 Reach = Annotated[str, typer.Option("--environment", "-e", help="Environment whose credentials are used for S3.")]
@@ -149,7 +149,7 @@ def run(
         str | None,
         typer.Option(help="s3://bucket/prefix, besides runs/. Default: archive.where of the environment."),
     ] = None,
-    cell_timeout: Annotated[float | None, typer.Option(help="Time limit per cell in seconds. Default: none.")] = None,
+    cell_timeout: Annotated[float | None, typer.Option(help="Time limit per cell in seconds. Default: none.", min=1)] = None,
 ) -> None:
     """Run a runbook headlessly, and archive its notebook and report. The exit code is the result."""
     from buddy_ops.core import runbooks
@@ -300,8 +300,8 @@ def doctor(
 @app.command()
 @exits
 def lab(
-    port: Annotated[int, typer.Option(help="JupyterLab's port.")] = 8888,
-    speed: Annotated[float, typer.Option(help="Clock speed (10 = 10x real time).")] = 10.0,
+    port: Annotated[int, typer.Option(help="JupyterLab's port.", min=1, max=65535)] = 8888,
+    speed: Annotated[float, typer.Option(help="Clock speed (10 = 10x real time).", min=0, max=10_000)] = 10.0,
     browser: Annotated[bool, typer.Option(help="Open a browser.")] = True,
 ) -> None:
     """Start JupyterLab with the runbooks and a local AWS sandbox."""
@@ -329,7 +329,10 @@ def sandbox_start(
     scenario: Annotated[str, typer.Option(help="Scenario to load.")] = "good",
     seed: Annotated[int, typer.Option(help="Random seed.")] = 7,
     speed: Annotated[
-        float, typer.Option(help="Clock speed (10 = 10x real time). 0: the clock advances when runbooks wait.")
+        float,
+        typer.Option(
+            help="Clock speed (10 = 10x real time). 0: the clock advances when runbooks wait.", min=0, max=10_000
+        ),
     ] = 0,
 ) -> None:
     """Start the sandbox in the background, and load a scenario."""
@@ -583,6 +586,8 @@ def parse_parameters(pairs: list[str], declared: "Mapping[str, DeclaredParameter
             name, value = parameters.parse_pair(pair, declared)
             if name in given:
                 raise ValueError(f"{name} is given twice")
+            if name in ("environment", "settings"):
+                raise ValueError("the environment is the option -e, and its settings are in parameters/")
         except ValueError as error:
             # The value of a parameter that may hold a secret is not repeated.
             name = pair.partition("=")[0]

@@ -53,6 +53,8 @@ class ChecklistResult:
         run: the run that wrote it.
         principal: the caller as AWS names it, where those who attested are claimed.
         overwritten: whether its parameter was written more than once. Each result is written once.
+        copied: whether it says that it is of another build, version or environment than where it was found.
+        postdated: whether it is dated after AWS stored it.
     """
 
     checklist: str
@@ -62,6 +64,8 @@ class ChecklistResult:
     principal: str
     items: tuple[ChecklistItem, ...]
     overwritten: bool = False
+    copied: bool = False
+    postdated: bool = False
 
     def problems(self, expected: Sequence[str], now: datetime) -> tuple[str, ...]:
         """Why this cannot be a result of the checklist, a phrase each; none: it can.
@@ -75,6 +79,10 @@ class ChecklistResult:
             found.append(f"is dated {date_and_time(self.at)}, in the future")
         if self.overwritten:
             found.append("was overwritten after it was written")
+        if self.copied:
+            found.append("was copied from another build, version or environment")
+        if self.postdated:
+            found.append(f"is dated {date_and_time(self.at)}, after AWS stored it")
         if missing := [name for name in expected if name not in names]:
             found.append(f"lacks {join_words(repr(name) for name in missing)}")
         # Their names come from outside, and are not repeated.

@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 
 from buddy_ops.core.errors import InvalidInput
+from buddy_ops.core.text import shorten
 
 ZIPPED_LIMIT = 50 * 1024**2
 UNPACKED_LIMIT = 250 * 1024**2
@@ -28,6 +29,10 @@ RATIO_LIMIT = 200
 
 RATIO_FREE = 10 * 1024**2
 PIECE = 1024**2
+NAME_LIMIT = 255
+PATH_LIMIT = 4000
+"""Bytes of a file's name, and of its path. Source: limits.h of Linux, without the folder that Lambda unpacks into."""
+
 LINK_LIMIT = 4096
 """Bytes of a symbolic link's target."""
 
@@ -85,11 +90,15 @@ def pack_folder(folder: Path, path: str) -> bytes:
             ``artifact-oversized``.
     """
     inside = folder.resolve()
-    files = sorted(file for file in folder.rglob("*") if file.is_file() and "__pycache__" not in file.parts)
-    for file in files:
+    found = sorted(file for file in folder.rglob("*") if "__pycache__" not in file.parts)
+    for file in found:
+        name = file.relative_to(folder).as_posix()
         if not file.resolve().is_relative_to(inside):
-            name = file.relative_to(folder).as_posix()
             raise _unsafe(path, f"{name!r} is a link to {str(file.resolve())!r}, outside the folder")
+        # Left out in silence, it would be missing in the version.
+        if not file.is_file() and (file.is_symlink() or not file.is_dir()):
+            raise _unsafe(path, f"{name!r} is neither a file nor a folder, or a link to a folder or to nothing")
+    files = [file for file in found if file.is_file()]
     if not files:
         raise _damaged(path, "there is no file in it")
     require_size(sum(file.stat().st_size for file in files), path)
@@ -102,7 +111,7 @@ def pack_folder(folder: Path, path: str) -> bytes:
             entry.external_attr = (0o100755 if file.stat().st_mode & 0o100 else 0o100644) << 16
             archive.writestr(entry, file.read_bytes())
     content = packed.getvalue()
-    require_size(len(content), path)
+    check_zip(content, path)
     return content
 
 
@@ -127,7 +136,8 @@ def _check_directory(entries: list[zipfile.ZipInfo], path: str) -> None:
     names: set[str] = set()
     for entry in entries:
         _check_name(entry, path)
-        name = entry.filename.rstrip("/")
+        # As it is unpacked: ./a.py and a.py are one file, and the later one would replace the other.
+        name = str(PurePosixPath(entry.filename))
         if name in names:
             raise _damaged(path, f"it has {name!r} twice")
         names.add(name)
@@ -140,7 +150,7 @@ def _check_directory(entries: list[zipfile.ZipInfo], path: str) -> None:
                 path,
                 f"{name!r} grows from {entry.compress_size:,} to {entry.file_size:,} bytes, as a zip bomb does",
             )
-    files = {entry.filename for entry in entries if not entry.is_dir()}
+    files = {str(PurePosixPath(entry.filename)) for entry in entries if not entry.is_dir()}
     for name in names:
         inside_a_file = files.intersection(str(parent) for parent in PurePosixPath(name).parents)
         if inside_a_file:
@@ -156,6 +166,10 @@ def _check_name(entry: zipfile.ZipInfo, path: str) -> None:
         raise _unsafe(path, f"{name!r} leads out of the build")
     if "\\" in name or not name.isprintable():
         raise _unsafe(path, f"{name!r} has characters that no file's name has on Lambda")
+    if any(len(part.encode()) > NAME_LIMIT for part in parts) or len(name.encode()) > PATH_LIMIT:
+        raise _unsafe(path, f"{shorten(name, 60)!r} is longer than a file's name can be on Lambda")
+    if not entry.is_dir() and parts[-1] in ("", "."):
+        raise _unsafe(path, f"{name!r} is the name of a folder, and not of a file")
 
 
 def _check_entry(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, path: str) -> str | None:

@@ -1,11 +1,12 @@
 """Names of people: which can be read, and which are one person's. Pure."""
 
+import re
 import unicodedata
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
 
 from buddy_ops.core.errors import InvalidInput
-from buddy_ops.core.text import shorten
+from buddy_ops.core.text import join_words, shorten
 
 UNREADABLE = ("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp")
 """Unicode's categories of what does not show: control, format, surrogate, private, unassigned, line and paragraph
@@ -16,6 +17,27 @@ BLANK = frozenset("\u034f\u115f\u1160\u17b4\u17b5\u2800\u3164\uffa0").union(
 )
 """Characters of other categories that do not show either. Source: Unicode, Default_Ignorable_Code_Point; U+2800."""
 
+
+SEPARATORS = re.compile(r"[\s,;/_.\u00b7\u30fb-]+")
+"""What is between the words of a name. Marks that are no letters, as in O'Brien, separate nothing."""
+
+MARKED_SCRIPTS = ("LATIN", "GREEK", "CYRILLIC")
+"""Scripts whose accents make another spelling, not another person. In others the marks are vowels."""
+
+LOOKALIKE_SCRIPTS = (*MARKED_SCRIPTS, "ARMENIAN", "CHEROKEE", "COPTIC", "LISU", "DESERET", "GOTHIC", "OSAGE")
+"""Alphabets with letters that look like those of another one: no word of a name has letters of two of them."""
+
+LOOKALIKES = str.maketrans(
+    # Cyrillic, Greek, and Latin letters that are none of a to z.
+    "аеорсухіјѕԁԛԝһкмтнвгӏ" + "αβεζηικμνορτυχω" + "ıɑɡłøđħŧ" + "01",
+    "aeopcyxijsdqwhkmthbrl" + "abezhikmnoptuxw" + "iaglodht" + "ol",
+)
+"""Small letters and digits that look like one of a to z, or whose capital does. Source: Unicode, UTS 39 confusables."""
+
+SMALL_CAPITAL = re.compile(r"LATIN LETTER SMALL CAPITAL ([A-Z])")
+
+BOT = "[bot]"
+"""What the names of GitHub's apps end with: none is a person."""
 
 ACTORS = ("GITHUB_ACTOR", "GITHUB_TRIGGERING_ACTOR")
 """Variables of a job in GitHub with the person who started it, and who started it again."""
@@ -41,18 +63,44 @@ def clean_name(name: str) -> str:
 
 
 def identify(name: str) -> str:
-    """What two spellings of one name have in common: compatible letters, capitals, gaps and what does not show."""
+    """What the spellings of one name have in common; empty for what has no letter and no digit.
+
+    Compatible letters, capitals, gaps, accents, signs, the order of its words and what does not show make no other
+    person; nor do letters of another alphabet that look the same.
+    """
     folded = unicodedata.normalize("NFKC", clean_name(name)).casefold()
     # Folding may leave letters that are composed in another way.
-    return clean_name(unicodedata.normalize("NFKC", folded))
+    decomposed = unicodedata.normalize("NFKD", folded)
+    words = SEPARATORS.split("".join(_significant(decomposed)).translate(LOOKALIKES))
+    return "".join(sorted(words))
+
+
+def _significant(decomposed: str) -> Iterator[str]:
+    """The letters, digits and separators of a name, without accents and signs."""
+    script = ""
+    for part in decomposed:
+        kind = unicodedata.category(part)
+        if kind.startswith("M") and script in MARKED_SCRIPTS:
+            continue
+        if kind.startswith(("L", "N", "M")) and not "\u02b0" <= part <= "\u02ff":
+            script = _script(part)
+            capital = SMALL_CAPITAL.fullmatch(unicodedata.name(part, ""))
+            yield capital[1].lower() if capital else part
+        elif SEPARATORS.fullmatch(part) or kind in ("Pd", "Zs"):
+            yield " "
+
+
+def _script(letter: str) -> str:
+    """The script of a letter, by the first word of its name: 'LATIN'."""
+    return unicodedata.name(letter, "").partition(" ")[0]
 
 
 def distinct_names(names: Iterable[str]) -> tuple[str, ...]:
-    """The different people among these names, each by its first spelling."""
+    """The different people among these names, each by its first spelling. A name without letters is nobody's."""
     people: dict[str, str] = {}
     for name in names:
-        if shown := clean_name(name):
-            people.setdefault(identify(name), shown)
+        if identity := identify(name):
+            people.setdefault(identity, clean_name(name))
     return tuple(people.values())
 
 
@@ -67,8 +115,13 @@ def verified_identities(ci_principals: Sequence[str], principal: str, variables:
     if not any(fnmatchcase(principal, pattern) for pattern in ci_principals):
         return (principal,)
     reviewers = variables.get(REVIEWERS, "").split(",")
-    names = distinct_names((*(variables.get(name, "") for name in ACTORS), *reviewers))
-    return tuple(f"{name} (GitHub)" for name in names) or (principal,)
+    # GitHub's own names are exact, but for capitals: ada-l and adal are two people.
+    logins: dict[str, str] = {}
+    for login in (*(variables.get(name, "") for name in ACTORS), *reviewers):
+        shown = clean_name(login)
+        if identify(shown) and not shown.endswith(BOT):
+            logins.setdefault(shown.casefold(), shown)
+    return tuple(f"{login} (GitHub)" for login in logins.values()) or (principal,)
 
 
 def describe_unreadable(name: str) -> str:
@@ -79,8 +132,23 @@ def describe_unreadable(name: str) -> str:
     return f'The name "{shorten(clean_name(name), 60)}" has characters that do not show: {", ".join(found[:5])}.'
 
 
+def describe_problem(name: str) -> str:
+    """Why a name cannot stand for a person, a sentence; empty if it can, or if there is none."""
+    if problem := describe_unreadable(name):
+        return problem
+    shown = clean_name(name)
+    if shown and not identify(shown):
+        return f'The name "{shorten(shown, 60)}" has no letter and no digit.'
+    for word in unicodedata.normalize("NFKC", shown).split():
+        scripts = sorted({_script(letter) for letter in word if letter.isalpha()} & set(LOOKALIKE_SCRIPTS))
+        if len(scripts) > 1:
+            mixed = join_words(script.capitalize() for script in scripts)
+            return f'The name "{shorten(shown, 60)}" mixes {mixed} letters, which look alike.'
+    return ""
+
+
 def require_readable(names: Sequence[str], where: str) -> None:
-    """Refuse names that read as another one.
+    """Refuse names that read as another one, or that name nobody.
 
     Args:
         where: the parameter that gives them.
@@ -88,7 +156,7 @@ def require_readable(names: Sequence[str], where: str) -> None:
     Raises:
         InvalidInput: ``invalid-name``.
     """
-    problems = [problem for name in names if (problem := describe_unreadable(name))]
+    problems = [problem for name in names if (problem := describe_problem(name))]
     if problems:
         raise InvalidInput(
             "invalid-name",

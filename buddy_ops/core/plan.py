@@ -13,7 +13,7 @@ from itertools import zip_longest
 from typing import Any
 
 from buddy_ops.core.errors import UNCHANGED, Refused
-from buddy_ops.core.text import escape_markdown, join_words, markdown_table
+from buddy_ops.core.text import escape_markdown, join_words, markdown_table, time_of_day
 
 HASH_LENGTH = 12
 PERIODS = 2
@@ -21,6 +21,9 @@ PERIODS = 2
 
 LOOK_BACK = timedelta(days=60)
 """How far back a hash is recognized: as expired, or as that of a rollout which is still in progress."""
+
+CLOCK_TOLERANCE = timedelta(minutes=5)
+"""How far the clock may have been set back since the approval."""
 
 FINGERPRINT_LENGTH = 4
 """Digits of a fingerprint: they show that a value changed, and are too few to find out a secret by trying."""
@@ -34,6 +37,9 @@ PART_NAMES = {
     "glass": "the emergency override",
     "policy": "setting rollout",
     "rules": "setting policy",
+    "failsafe": "setting lease",
+    "smoke_tests": "setting smoke_tests",
+    "failure_metrics": "setting failure_metrics",
 }
 """The parts of ``covers`` as operators name them; others have their own name."""
 
@@ -190,8 +196,10 @@ class Approval:
     order: str = ""
     verified: tuple[str, ...] = field(default=(), compare=False)
 
-    def must_cover(self, plan: Plan) -> None:
-        """Refuse to go on unless this approves exactly ``plan``.
+    def must_cover(self, plan: Plan, now: datetime) -> None:
+        """Refuse to go on unless this approves exactly ``plan``, and was given recently where the plan's ID expires.
+
+        A rollout in progress is resumed at any age: left alone, its traffic stays split.
 
         Raises:
             Refused: ``approval-void``.
@@ -202,6 +210,20 @@ class Approval:
                 plan.why_void(self.plan_hash)
                 or f"The approval is for plan {self.plan_hash}. This is plan {plan.hash}.",
                 next="Approve this plan, then run again.",
+            )
+        if plan.made_at is None or plan.under_way or not plan.calls:
+            return
+        given = f"it was given at {time_of_day(self.at, now)}"
+        problem = ""
+        if self.at > now + CLOCK_TOLERANCE:
+            problem = f"is dated in the future: {given}, and it is {time_of_day(now, now)} now"
+        elif now > self.at + timedelta(hours=plan.valid_hours):
+            problem = f"has expired: {given}, and an approval is valid for {plan.valid_hours:g} h"
+        if problem:
+            raise Refused(
+                "approval-void",
+                f"The approval of plan {plan.hash} {problem}.",
+                next="Make the plan again, review it and approve it again.",
             )
 
     def __str__(self) -> str:

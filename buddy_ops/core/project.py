@@ -3,6 +3,7 @@
 It finds the project's folder, and injects parameters as papermill does. What a setting means is in ``settings``.
 """
 
+import errno
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -29,8 +30,13 @@ def read_settings(environment: str) -> tuple[dict[str, Any], str]:
             next=f"Choose one of those, or write parameters/{environment}.yaml.",
         )
     # What is not UTF-8 is read with marks that no key and no value passes with.
-    with path.open("rb") as file:
-        content = file.read(documents.YAML_CHARACTERS * 4 + 4)  # more than that is too large, however much it is
+    try:
+        if not path.is_file():
+            raise OSError(errno.EINVAL, "it is not a file")
+        with path.open("rb") as file:
+            content = file.read(documents.YAML_CHARACTERS * 4 + 4)  # more than that is too large, however much it is
+    except OSError as error:
+        raise settings.invalid(f"parameters/{path.name}", [f"cannot be read: {error.strerror}"]) from None
     text = content.decode(errors="replace")
     parsed = settings.parse_yaml_text(environment, text, f"parameters/{path.name}")
     return parsed.model_dump(mode="json"), f"parameters/{path.name}"
@@ -86,6 +92,7 @@ def read_artifact(path: str) -> bytes:
     """
     root = project_root()
     file = root / path
+    problem = f"There is no build at {path!r} (relative to the project)." if path else "No build is given."
     try:
         # The project itself, or what is around it, is no build.
         if path and file.is_dir() and file.resolve() not in (root, *root.parents):
@@ -94,12 +101,15 @@ def read_artifact(path: str) -> bytes:
         if path and file.is_file():
             packages.require_size(file.stat().st_size, path)
             content = file.read_bytes()
-    except (OSError, ValueError):  # no right to read it, or no system has such a path
+    except ValueError:  # no system has such a path
+        content = None
+    except OSError as error:
+        problem = f"The build at {path!r} cannot be read: {error.strerror}."
         content = None
     if content is None:
         raise InvalidInput(
             "artifact-missing",
-            f"There is no build at {path!r} (relative to the project)." if path else "No build is given.",
+            problem,
             next="Give the path of the zip, or of the folder, to ship: parameter artifact.",
         )
     packages.check_zip(content, path)

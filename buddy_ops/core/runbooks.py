@@ -23,7 +23,11 @@ def read_runbook(path: Path) -> dict[str, Any]:
         size = path.stat().st_size
         if size > SIZE_LIMIT:
             raise _not_a_runbook(path, f"it has {size:,} bytes, and the limit is {SIZE_LIMIT:,}")
-        document = documents.parse_json(path.read_bytes(), unique=True)
+        # A pipe or a device has no size, and no end.
+        if not path.is_file():
+            raise _not_a_runbook(path, "it is not a file")
+        with path.open("rb") as file:
+            document = documents.parse_json(file.read(SIZE_LIMIT + 1), unique=True)
     except OSError as error:
         raise _not_a_runbook(path, f"it cannot be read ({error.strerror})") from None
     except ValueError as error:

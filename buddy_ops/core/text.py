@@ -93,7 +93,10 @@ def parse_utc(text: str) -> datetime:
     moment = datetime.fromisoformat(text)
     if moment.tzinfo is None:
         return moment.replace(tzinfo=UTC)
-    return moment.astimezone(UTC)
+    try:
+        return moment.astimezone(UTC)
+    except OverflowError:  # in UTC it is before the year 1, or after 9999
+        raise ValueError(f"no time in UTC: {shorten(text, 40)!r}") from None
 
 
 def floor_minute(moment: datetime) -> datetime:

@@ -1,34 +1,12 @@
-"""Whether an approval still counts when its deployment begins: it is recent, and was not used. Never writes."""
-
-from datetime import timedelta
+"""Whether an approval still counts when its deployment begins: it was not used. Never writes."""
 
 from buddy_ops.aws import aliases
 from buddy_ops.aws.aliases import Alias
 from buddy_ops.aws.session import Target
 from buddy_ops.core.errors import Refused
-from buddy_ops.core.plan import Approval
-from buddy_ops.core.text import time_of_day
 from buddy_ops.deployment.rollout_plan import RolloutPlan, mark_of
 
 NEXT = "Make the plan again, review it and approve it again."
-
-
-def require_recent(target: Target, plan: RolloutPlan, approval: Approval) -> None:
-    """Refuse to begin long after the approval. A rollout in progress is resumed: left alone, its traffic stays split.
-
-    Raises:
-        Refused: ``approval-void``.
-    """
-    hours = target.settings.policy.approval_hours
-    now = target.clock.now()
-    if plan.resumes is not None or not plan.calls or now <= approval.at + timedelta(hours=hours):
-        return
-    raise Refused(
-        "approval-void",
-        f"The approval of plan {plan.hash} has expired: it was given at {time_of_day(approval.at, now)}, and an "
-        f"approval is valid for {hours:g} h.",
-        next=NEXT,
-    )
 
 
 def require_unused(target: Target, plan: RolloutPlan, alias: Alias) -> None:

@@ -449,6 +449,7 @@ def alias_scope(target: Target, action: str) -> dict[str, object]:
     return {
         "action": action,
         "environment": target.environment,
+        "region": target.region,
         "function": target.settings.function,
         "alias": target.settings.alias,
     }

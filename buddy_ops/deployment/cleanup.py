@@ -76,7 +76,14 @@ def plan_cleanup(target: Target, keep: int | None = None) -> CleanupPlan:
         calls=tuple(f"lambda:DeleteFunction Qualifier={version}" for version in to_delete),
         undo=("None: a deleted version cannot be restored, only deployed again from its artifact.",),
         reasons=(),
-        covers={"action": "prune", "environment": target.environment, "function": function, "doomed": list(to_delete)},
+        covers={
+            "action": "prune",
+            "environment": target.environment,
+            "region": target.region,
+            "account": target.account,
+            "function": function,
+            "doomed": list(to_delete),
+        },
         approvals=target.settings.rollout.approvals,
         demand_hash=False,
         made_at=target.clock.now(),
@@ -94,7 +101,7 @@ def run_cleanup(target: Target, plan: CleanupPlan, approval: Approval) -> Cleanu
     Raises:
         Refused: ``approval-void``.
     """
-    approval.must_cover(plan)
+    approval.must_cover(plan, target.clock.now())
     deleted: list[str] = []
     skipped: dict[str, str] = {}
     for version in () if target.dry_run else plan.to_delete:

@@ -135,7 +135,7 @@ def run_gradual_rollback(target: Target, plan: GradualRollbackPlan, approval: Ap
         Refused: ``approval-void``; AliasMoved where another run rolled back to another version meanwhile.
         AwsFailed: the traffic could not be moved; ``now`` says what is live, and when the failsafe moves it.
     """
-    approval.must_cover(plan)
+    approval.must_cover(plan, target.clock.now())
     run = _Run(target, plan)
     if target.dry_run:
         return run.outcome("dry-run", "Dry run: nothing was written.")

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from buddy_ops.aws import aliases, versions
 from buddy_ops.aws.aliases import Alias
 from buddy_ops.aws.session import Target
-from buddy_ops.aws.versions import LATEST, TAKEN_OVER, Version
+from buddy_ops.aws.versions import LATEST, Version
 from buddy_ops.core import project
 from buddy_ops.core.errors import BuddyError, Refused
 from buddy_ops.core.plan import differing_names
@@ -209,7 +209,7 @@ def _require_same_code(target: Target, change: RequestedChange, latest: Version,
 
 def _drift(latest: Version, stable: Version, change: RequestedChange) -> tuple[str, ...]:
     """What else the new version takes over from $LATEST that the serving one does not have: names, never values."""
-    fields = [name for name in TAKEN_OVER if latest.settings[name] != stable.settings[name]]
+    fields = differing_names(latest.settings, stable.settings)
     new = latest.shown_variables
     old = stable.shown_variables
     if not change.base and new is not None and old is not None:

@@ -173,7 +173,7 @@ def run_rollback(
         AliasMoved: another run moved the alias at each of ten attempts, or since the plan found nothing to do.
         AwsFailed: AWS could not be reached; ``now`` says what is live, as far as it could be read.
     """
-    approval.must_cover(plan)
+    approval.must_cover(plan, target.clock.now())
     alias = _try_on(target, partial(aliases.require_alias, target), watch)
     # Where the failsafe came first, the record still says that a rollout is in progress: it is closed.
     there = alias.serving == (plan.destination,) or (alias.allocating and alias.primary == plan.destination)

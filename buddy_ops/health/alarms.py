@@ -217,7 +217,12 @@ def plan_alarms(target: Target, test: str = "") -> AlarmPlan:
     names = [fields["AlarmName"] for fields in needed]
     effects = [f"{fields['AlarmName']}: {fields['AlarmDescription']}" for fields in needed]
     effects += [f"{name} enters ALARM as a test, and its subscribers receive a message marked TEST" for name in tests]
-    covers: dict[str, Any] = {"action": "alarms", "environment": target.environment, "wanted": list(needed)}
+    covers: dict[str, Any] = {
+        "action": "alarms",
+        "environment": target.environment,
+        "region": target.region,
+        "wanted": list(needed),
+    }
     if tests:
         covers["tests"] = list(tests)
     unheard = "no topic is configured (alarms.topic_arn), so these alarms notify no one"
@@ -262,7 +267,7 @@ def write_alarms(target: Target, plan: AlarmPlan, approval: Approval) -> tuple[s
     Raises:
         Refused: ``approval-void``.
     """
-    approval.must_cover(plan)
+    approval.must_cover(plan, target.clock.now())
     if not target.dry_run:
         for fields in plan.wanted:
             target.client("cloudwatch").put_metric_alarm(**fields)
@@ -296,7 +301,7 @@ async def prove_alarms(
     Raises:
         Refused: ``approval-void``.
     """
-    approval.must_cover(plan)
+    approval.must_cover(plan, target.clock.now())
     if target.dry_run or not plan.tests:
         return ()
     firing = {alarm.name for alarm in alarms_in_alarm(target)}

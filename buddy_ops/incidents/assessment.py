@@ -213,7 +213,7 @@ def freeze_deployments(target: Target, plan: FreezePlan, approval: Approval) -> 
         Refused: ``approval-void``.
         InvalidInput: ``freeze-incomplete``.
     """
-    approval.must_cover(plan)
+    approval.must_cover(plan, target.clock.now())
     return freeze_or_say(target, plan.reason, plan.hours, approval.by)
 
 
@@ -234,7 +234,7 @@ def freeze_or_say(target: Target, reason: str, hours: float, by: Iterable[str]) 
         for freeze in freezes.active_freezes(target):
             if freeze.reason == reason.strip():
                 return FreezeResult(freeze, already=True)
-        return FreezeResult(freezes.create_freeze(target, reason, ", ".join(by), timedelta(hours=hours)))
+        return FreezeResult(freezes.create_freeze(target, reason, ", ".join(by), freezes.lasting(hours)))
     except AwsFailed as failure:
         return FreezeResult(trouble=failure.what)
 
@@ -406,7 +406,7 @@ def run_decision(target: Target, plan: DecisionPlan, approval: Approval, inciden
     Raises:
         Refused: ``approval-void``, and what the rollback raises.
     """
-    approval.must_cover(plan)
+    approval.must_cover(plan, target.clock.now())
     decision: Choice = "fix forward" if plan.back is None else "roll back"
     target.journal.append("decided", decision=decision, by=approval.by)
     moved = None

@@ -172,7 +172,7 @@ def contain_damage(target: Target, plan: ContainmentPlan, approval: Approval) ->
     Raises:
         Refused: ``approval-void``; and the first failure, after every step was tried.
     """
-    approval.must_cover(plan)
+    approval.must_cover(plan, target.clock.now())
     if target.dry_run:
         return ContainmentResult("Dry run: nothing was written.")
     if plan.settled:
@@ -220,7 +220,7 @@ def end_containment(target: Target, plan: ContainmentPlan, repairing: Plan, appr
     Raises:
         Refused: ``approval-void``, ``still-corrupting``.
     """
-    approval.must_cover(repairing)
+    approval.must_cover(repairing, target.clock.now())
     if target.dry_run:
         return "Dry run: the isolation was not removed."
     # The alias is read again: another user or tool may have moved it during the repair.

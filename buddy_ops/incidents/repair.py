@@ -305,12 +305,15 @@ def plan_repair(target: Target, found: DamageScope, chosen: Sequence[str] = ()) 
         covers={
             "action": "repair",
             "environment": target.environment,
+            "region": target.region,
             "table": found.table.name,
             "copy": found.copy,
             "changes": _fingerprint(changes),
         },
         approvals=target.settings.rollout.approvals,
         demand_hash=bool(calls),  # a repair can only be approved after its scope was seen
+        made_at=target.clock.now(),
+        valid_hours=target.settings.policy.approval_hours,
         scope=found,
         changes=changes,
     )
@@ -322,7 +325,7 @@ def run_repair(target: Target, plan: RepairPlan, approval: Approval, watch: Prog
     Raises:
         Refused: ``approval-void``.
     """
-    approval.must_cover(plan)
+    approval.must_cover(plan, target.clock.now())
     table = plan.scope.table
     conflicts: list[Change] = []
     written: tuple[Change, ...] = ()

@@ -108,7 +108,7 @@ def move_traffic(target: Target, plan: SchemaRollbackPlan, approval: Approval) -
     Raises:
         Refused: ``approval-void``; and what the rollback raises: then nothing was frozen.
     """
-    approval.must_cover(plan)
+    approval.must_cover(plan, target.clock.now())
     moved = rollback.run_rollback(target, plan.back, assessment.approve_part(approval, plan.back), no_progress)
     try:
         frozen = assessment.freeze_or_say(target, plan.reason, plan.freeze_hours, approval.by)

@@ -131,6 +131,8 @@ def plan_step(target: Target, name: str, step: str) -> MigrationPlan:
         covers={
             "action": "migration",
             "environment": target.environment,
+            "region": target.region,
+            "account": target.account,
             "table": table.name,
             "migration": name,
             "step": chosen,
@@ -160,7 +162,7 @@ def run_step(target: Target, plan: MigrationPlan, approval: Approval, watch: Pro
         Refused: ``approval-void``, ``schema-needed``, ``migration-moved``.
         AwsFailed: what was done until then stays done.
     """
-    approval.must_cover(plan)
+    approval.must_cover(plan, target.clock.now())
     step = plan.step
     marker = plan.marker
     if target.dry_run:

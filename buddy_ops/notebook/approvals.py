@@ -15,7 +15,7 @@ from buddy_ops.core import people as people_
 from buddy_ops.core import project
 from buddy_ops.core.errors import AwsFailed, BuddyError, Refused
 from buddy_ops.core.journal import read_journal
-from buddy_ops.core.people import describe_unreadable, distinct_names, verified_identities
+from buddy_ops.core.people import describe_problem, distinct_names, verified_identities
 from buddy_ops.core.plan import NOBODY, Approval, Plan, differing_names
 from buddy_ops.core.text import count, join_words
 from buddy_ops.notebook import _widgets
@@ -112,7 +112,7 @@ def in_terminal(target: Target, plan: Plan, agreed: Sequence[str] = ()) -> Appro
             raise _missing(target, plan, people) from None
         if aborts:
             return _record(target, plan, distinct_names((name,)) or ("a person without a name",), order="abort")
-        problem = describe_unreadable(name)
+        problem = describe_problem(name)
         with_name = people if problem else distinct_names((*people, name))
         if with_name == people:
             print(problem or "Enter the name of a different approver.")
@@ -176,8 +176,8 @@ class _ApprovalForm:
             problem = f'type "{self._word}" exactly.'
         elif not name:
             problem = "enter your name."
-        elif unreadable := describe_unreadable(name):
-            problem = unreadable
+        elif described := describe_problem(name):
+            problem = described
         elif click == "approve" and with_name == self._people:
             problem = f"{name} has approved already. Enter the name of a different approver."
         if problem:

@@ -48,7 +48,7 @@ def record_session(target: Target, runbook: str, values: Mapping[str, Any]) -> N
         return
     while _recorded:
         _recorded.pop().close()
-    run = InteractiveRun(target, shell, runbook, shown)
+    run = InteractiveRun(target, shell, runbook, shown, given_settings=values.get("settings"))
     _recorded.append(run)
     atexit.register(run.close)
 
@@ -63,8 +63,11 @@ def _kernel_shell() -> Any:
 class InteractiveRun:
     """The cells that a person executes from the one that opened the target on, with their outputs."""
 
-    def __init__(self, target: Target, shell: Any, runbook: str, values: Mapping[str, Any]) -> None:
+    def __init__(
+        self, target: Target, shell: Any, runbook: str, values: Mapping[str, Any], *, given_settings: object
+    ) -> None:
         self._target, self._shell = target, shell
+        settings = provenance.describe_settings(target.environment, given_settings)
         self._source = next((project.project_root() / "notebooks").rglob(f"{runbook}.ipynb"), None)
         self._document: dict[str, Any] = {"cells": [], "metadata": {}, "nbformat": 4, "nbformat_minor": 5}
         if self._source is not None:
@@ -77,7 +80,7 @@ class InteractiveRun:
             "parameters": dict(values),
             "archive": target.settings.archive.where,
             "folder": target.folder.name,
-            "source": provenance.describe_source(self._source) if self._source is not None else {},
+            "source": provenance.describe_source(self._source) | {"settings": settings} if self._source else {},
             "library": provenance.describe_library(),
             "interactive": True,
         }

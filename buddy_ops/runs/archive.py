@@ -17,6 +17,7 @@ from buddy_ops.core.files import delete_parts_of, write_atomically
 from buddy_ops.core.journal import is_locked, read_journal
 from buddy_ops.core.outcome import EXIT_CODES
 from buddy_ops.core.redaction import Redactor
+from buddy_ops.core.text import shorten
 from buddy_ops.runs import pages, provenance, signatures, verification
 from buddy_ops.runs.cells import forget_results
 from buddy_ops.runs.manifest import (
@@ -52,7 +53,15 @@ def open_store(where: str | Path = "", environment: str = "") -> RunStore:
     """
     text = str(where)
     if not text.startswith("s3://"):
-        return LocalStore(project.project_root() / (text or "runs"))
+        folder = project.project_root() / (text or "runs")
+        # A misspelt name must not read as an archive in which nothing is wrong. runs/ is made by the first run.
+        if (text or folder.exists()) and not folder.is_dir():
+            raise InvalidInput(
+                "archive-unknown",
+                f"There is no folder {shorten(str(folder), 200)!r}.",
+                next="Give the folder of an archive with --archive, or none for runs/ of this project.",
+            )
+        return LocalStore(folder)
     known = sorted(path.stem for path in (project.project_root() / "parameters").glob("*.yaml"))
     owners = [name for name in known if _archive_of(name).rstrip("/") == text.rstrip("/")]
     if not (environment or owners):
@@ -115,7 +124,7 @@ def build_manifest(folder: Path, redactor: Redactor, **known: Any) -> dict[str, 
         compared: provenance.CodeComparison | None = None
         if facts["source"]:
             compared = provenance.compare_with_committed(notebook, facts["source"])
-            said = {"compared_with": compared.reference, "differences": list(map(str, compared.differences))}
+            said = {"compared_with": compared.reference, "differences": list(compared.list_differences)}
             facts["source"] = {**facts["source"], **said, "says": compared.says}
         # Sanitizing may join what comments and unknown tags kept apart.
         page = redactor.redact_page(pages.report_page(notebook, facts, compared))

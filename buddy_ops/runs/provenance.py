@@ -7,8 +7,9 @@ has (``buddy_ops/runbooks`` in the wheel). Nothing here writes, and nothing here
 import ast
 import base64
 import hashlib
+import os
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from difflib import unified_diff
@@ -17,8 +18,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 import buddy_ops
-from buddy_ops.core import project
+from buddy_ops.core import project, settings
 from buddy_ops.core.documents import parse_json
+from buddy_ops.core.errors import InvalidInput
+from buddy_ops.core.plan import differing_names
 from buddy_ops.core.redaction import MARK
 from buddy_ops.runs.cells import source_of
 from buddy_ops.runs.stores import digest
@@ -29,6 +32,15 @@ RELEASED = LIBRARY / "runbooks"
 
 GIT_S = 10.0
 """Seconds that git may take."""
+
+GIT_PLACES = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_OBJECT_DIRECTORY", "GIT_COMMON_DIR", "GIT_NAMESPACE")
+"""Variables that send git to another repository than the one of the folder that is asked about."""
+
+MADE_ALONG = ("__pycache__", ".ipynb_checkpoints", ".DS_Store")
+"""What Python, Jupyter and macOS leave beside files; git does not commit it."""
+
+UNREADABLE = (SyntaxError, ValueError, RecursionError, MemoryError)
+"""What Python raises for a cell's source that is no Python, or is nested too deeply."""
 
 MOST_CHANGED = 20
 Change = Literal["changed", "added", "removed", "moved"]
@@ -57,19 +69,38 @@ class CellDifference:
 
 @dataclass(frozen=True)
 class CodeComparison:
-    """An executed notebook beside the committed one. ``reference`` is empty where there is none to compare with."""
+    """An executed notebook beside the committed one.
+
+    Attributes:
+        reference: the committed one's name; empty where there is none to compare with.
+        settings: the settings of the run that are not those of the environment's file, a phrase each.
+    """
 
     reference: str
     differences: tuple[CellDifference, ...] = ()
+    settings: tuple[str, ...] = ()
+
+    @property
+    def differs(self) -> bool:
+        """Whether something is known to differ."""
+        return bool(self.differences or self.settings)
+
+    @property
+    def list_differences(self) -> tuple[str, ...]:
+        """Everything that differs, a phrase each."""
+        return (*map(str, self.differences), *self.settings)
 
     @property
     def says(self) -> str:
         """The result, for operators."""
-        if not self.reference:
-            return "UNKNOWN: there is no committed runbook to compare the executed code with."
-        if not self.differences:
+        unknown = "UNKNOWN: there is no committed runbook to compare the executed code with."
+        if not self.reference and not self.settings:
+            return unknown
+        if not self.differs:
             return f"The executed code is as committed ({self.reference})."
-        listed = "; ".join(map(str, self.differences))
+        listed = "; ".join(self.list_differences)
+        if not self.reference:
+            return f"DIFFERS FROM THE COMMITTED SETTINGS: {listed}. {unknown}"
         return f"DIFFERS FROM THE COMMITTED RUNBOOK ({self.reference}): {listed}."
 
 
@@ -94,13 +125,32 @@ def describe_library() -> dict[str, Any]:
         facts["version"] = metadata.version("buddy-ops")
     if facts["commit"]:
         folders = (LIBRARY, *(project.project_root() / name for name in ("notebooks", "parameters")))
-        changed: list[str] | None = [line for folder in folders for line in _uncommitted(folder)]
+        changed: list[str] | None = list(dict.fromkeys(line for folder in folders for line in _uncommitted(folder)))
     else:
         changed = _not_as_released()
     if changed is not None:
         facts["clean"] = not changed
         facts["changed"] = changed[:MOST_CHANGED]
     return facts
+
+
+def describe_settings(environment: str, given: object) -> list[str]:
+    """Which settings of a run are not those of its environment's file, a phrase each.
+
+    Args:
+        given: the parameter ``settings``; empty where the file was read.
+    """
+    if not isinstance(given, Mapping) or not given:
+        return []
+    try:
+        ours = settings.validate_settings(dict(given), "settings").model_dump(mode="json")
+        theirs = project.read_settings(environment)[0]
+    except InvalidInput:
+        return [f"the settings were given as a parameter, and parameters/{environment}.yaml cannot be read"]
+    return [
+        f"setting {name} was given as a parameter, and is not that of parameters/{environment}.yaml"
+        for name in differing_names(ours, theirs)
+    ]
 
 
 def compare_with_committed(notebook: Mapping[str, Any], source: Mapping[str, Any]) -> CodeComparison:
@@ -111,8 +161,9 @@ def compare_with_committed(notebook: Mapping[str, Any], source: Mapping[str, Any
         source: what ``describe_source`` said when the run began.
     """
     content, reference = _committed(str(source.get("notebook", "")), str(source.get("commit", "")))
+    given = tuple(map(str, source.get("settings", ())))
     if not reference:
-        return CodeComparison("")
+        return CodeComparison("", settings=given)
     try:
         committed = parse_json(content) if content else {"cells": []}
         about = notebook["metadata"].get("buddy_ops", {})
@@ -121,16 +172,16 @@ def compare_with_committed(notebook: Mapping[str, Any], source: Mapping[str, Any
         if about.get("interactive"):
             # A person in Jupyter gives parameters by editing their cell; the manifest has the values.
             found = [difference for difference in found if not _changes_values_only(difference, committed, notebook)]
-        return CodeComparison(reference, tuple(found))
+        return CodeComparison(reference, tuple(found), given)
     except (ValueError, KeyError, TypeError):
-        return CodeComparison("")
+        return CodeComparison("", settings=given)
 
 
 def _committed(path: str, commit: str) -> tuple[bytes, str]:
     """The committed notebook, and what it is called; no bytes where the commit has no such file."""
     root = project.project_root()
     if commit and path:
-        content = _git_bytes(root, "show", f"{commit}:./{path}")
+        content = _git_bytes(root, "cat-file", "blob", f"{commit}:./{path}")
         if content is not None:
             return content, f"commit {commit[:12]}"
         return b"", f"commit {commit[:12]}, which has no {path}"
@@ -186,7 +237,7 @@ def _declared(cell: Mapping[str, Any]) -> list[tuple[str, str]] | None:
                 return None
             ast.literal_eval(statement.value)
             found.append((ast.unparse(statement.target), ast.unparse(statement.annotation)))
-    except (SyntaxError, ValueError):
+    except UNREADABLE:
         return None
     return found
 
@@ -216,16 +267,28 @@ def _is_injected(cell: Mapping[str, Any], values: Mapping[str, Any]) -> bool:
         return False
     try:
         for statement in ast.parse(source_of(cell)).body:
-            if not isinstance(statement, ast.Assign) or not isinstance(statement.targets[0], ast.Name):
+            if not isinstance(statement, ast.Assign) or len(statement.targets) != 1:
                 return False
-            name, value = statement.targets[0].id, ast.literal_eval(statement.value)
-            # Settings are not among the manifest's parameters; a secret in a value is redacted there.
-            known = values.get(name)
-            if name != "settings" and MARK not in str(known) and value != known and str(value) != str(known):
+            target = statement.targets[0]
+            value = ast.literal_eval(statement.value)
+            # Settings are not among the manifest's parameters: they are compared with the environment's file.
+            if isinstance(target, ast.Name) and target.id == "settings":
+                continue
+            if not isinstance(target, ast.Name) or not _was_given(values, target.id, value):
                 return False
-    except (SyntaxError, ValueError):
+    except UNREADABLE:
         return False
     return True
+
+
+def _was_given(values: Mapping[str, Any], name: str, value: object) -> bool:
+    """Whether a run was given this value. A secret in it is redacted in the notebook and in the manifest."""
+    if name not in values:
+        return False
+    known = values[name]
+    if MARK in str(known):
+        return MARK in str(value)
+    return value == known or str(value) == str(known)
 
 
 def _diff(before: str, after: str) -> tuple[str, ...]:
@@ -241,15 +304,30 @@ def _git(folder: Path, *arguments: str) -> str:
 def _git_bytes(folder: Path, *arguments: str) -> bytes | None:
     with suppress(OSError, subprocess.SubprocessError):
         # Without optional locks: another git command of a person must not fail because of us.
-        command = ["git", "--no-optional-locks", "-C", str(folder), *arguments]
-        return subprocess.run(command, capture_output=True, check=True, timeout=GIT_S).stdout
+        command = ["git", "--no-optional-locks", "--no-replace-objects", "-C", str(folder), *arguments]
+        environment = {name: value for name, value in os.environ.items() if name not in GIT_PLACES}
+        return subprocess.run(command, capture_output=True, check=True, timeout=GIT_S, env=environment).stdout
     return None
 
 
 def _uncommitted(folder: Path) -> list[str]:
-    """The files of a folder that are not as committed, new ones too."""
-    said = _git(folder, "status", "--porcelain", "--untracked-files=all", "--", ".")
-    return [line.strip() for line in said.splitlines()]
+    """The files of a folder that are not as committed, new ones too, and those that git was told not to look at."""
+    said = _git(folder, "status", "--porcelain", "--untracked-files=all", "--ignored=matching", "--", ".")
+    changed = [line.strip() for line in said.splitlines()]
+    seen = [line for line in changed if not set(line[2:].strip().split("/")) & set(MADE_ALONG)]
+    return [*seen, *_hidden_changes(folder)]
+
+
+def _hidden_changes(folder: Path) -> Iterator[str]:
+    """Changed files that git was told to take for unchanged (assume-unchanged, skip-worktree)."""
+    for line in _git(folder, "ls-files", "-v", "-z", "--", ".").split("\0"):
+        mark, _, name = line.partition(" ")
+        if not mark.islower() and mark != "S":
+            continue
+        committed = _git_bytes(folder, "cat-file", "blob", f"HEAD:./{name}")
+        with suppress(OSError):
+            if committed != (folder / name).read_bytes():
+                yield f"{name} (hidden from git status)"
 
 
 def _not_as_released() -> list[str] | None:

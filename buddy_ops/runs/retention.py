@@ -24,8 +24,10 @@ from buddy_ops.runs.manifest import ManifestEntry, entry_of_manifest
 from buddy_ops.runs.stores import INDEX, JOURNAL, MANIFEST, LocalStore, RunStore, S3Store, Sign, digest
 
 RUNBOOK = "runs/prune"
-KEEP = re.compile(r"(?P<number>\d{1,6})(?P<unit>[dw]?)")
+KEEP = re.compile(r"(?P<number>\d{1,6})(?P<unit>[dw]?)", re.ASCII)
 DAYS = {"d": 1, "w": 7}
+LONGEST_DAYS = 365 * 1000
+"""Longer ago no calendar has a date for it."""
 
 
 @dataclass(frozen=True)
@@ -77,7 +79,8 @@ def plan_pruning(store: RunStore, keep: str, now: datetime) -> Pruning:
     entries = [entry for entry in archive.list_entries(store) if entry.sha256 not in gone]
     number = int(match["number"])
     if match["unit"]:
-        old = _ended_before(entries, now - timedelta(days=number * DAYS[match["unit"]]))
+        days = min(number * DAYS[match["unit"]], LONGEST_DAYS)
+        old = _ended_before(entries, now - timedelta(days=days))
     else:
         old = tuple(entries[: max(0, len(entries) - number)])
     uploaded, notes = _uploaded(old) if isinstance(store, LocalStore) else (old, ())

@@ -106,7 +106,8 @@ def run_notebook(
             "parameters": {name: value for name, value in values.items() if name != "settings"},
             "archive": here.settings.archive.where if archive_to is None else archive_to,
             "folder": folder.name,
-            "source": provenance.describe_source(source),
+            "source": provenance.describe_source(source)
+            | {"settings": provenance.describe_settings(here.environment, values.get("settings"))},
             "library": provenance.describe_library(),
         }
         progress(f"{source.stem} on {here.environment}, run {here.run}")

@@ -96,6 +96,9 @@ def verify_archive(store: RunStore, expected: str = "", check: SignatureCheck | 
     for name in unfinished:
         problems += stray_problems(store, name, folders[name])
     problems += store.strangers()
+    # Not green: the whole archive may have been deleted.
+    if index is None and not folders and not problems:
+        problems.append(f"{store.where}: no run is archived there. Either none was yet, or all were deleted.")
     # With a problem above these would differ as well, and say nothing new. A pruning that was cut off rebuilds them.
     half_pruned = any(_folder(row) not in manifests and row.get("sha256") not in chained for row in rows)
     if not problems and not half_pruned and index != index_of(kept):

@@ -2,12 +2,13 @@
 
 import ast
 import json
+import os
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from buddy_ops.core import documents, settings
+from buddy_ops.core import documents, project, settings
 from buddy_ops.core.documents import DEPTH, parse_json, parse_yaml
 from buddy_ops.core.errors import InvalidInput
 from buddy_ops.core.project import project_root
@@ -173,3 +174,24 @@ def test_every_file_of_ours_is_read_by_it(path: Path) -> None:
     """The sandbox, GitHub and CloudFormation read theirs with parsers of their own: no key is in them twice."""
     found: dict[str, Any] = documents.parse_yaml(path.read_text("utf-8"), short_forms=True)
     assert found
+
+
+@pytest.mark.parametrize("what", ["pipe", "folder", "link to nothing"])
+def test_a_file_of_settings_that_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str) -> None:
+    """One error that names it; the other environments can still be used."""
+    for name in ("parameters", "notebooks"):
+        (tmp_path / name).mkdir()
+    good = (ROOT / "parameters" / "sandbox.yaml").read_text("utf-8")
+    (tmp_path / "parameters" / "sandbox.yaml").write_text(good)
+    path = tmp_path / "parameters" / "odd.yaml"
+    if what == "pipe":
+        os.mkfifo(path)
+    elif what == "folder":
+        path.mkdir()
+    else:
+        path.symlink_to(tmp_path / "nothing")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InvalidInput, match="invalid-settings") as refused:
+        project.read_settings("odd")
+    assert "parameters/odd.yaml" in refused.value.what and "it is not a file" in refused.value.what
+    assert project.environment_of_function("nobody's") is None and project.read_settings("sandbox")[0]

@@ -1,6 +1,7 @@
 """Bad builds: one clear error each, before anything is read from AWS."""
 
 import io
+import os
 import struct
 import zipfile
 from collections.abc import Callable
@@ -155,3 +156,58 @@ def test_an_empty_folder_is_no_build(tmp_path: Path) -> None:
     (tmp_path / "skill").mkdir()
     with pytest.raises(InvalidInput, match="there is no file in it"):
         project.read_artifact(str(tmp_path / "skill"))
+
+
+@pytest.mark.parametrize(
+    ("first", "second"), [("a.py", "./a.py"), ("lib/a.py", "lib//a.py"), ("lib/a.py", "lib/./a.py"), ("lib/", "./lib")]
+)
+def test_one_file_under_two_names_is_refused(first: str, second: str) -> None:
+    """The later one replaces the other when Lambda unpacks them: what was reviewed is not what runs."""
+    with pytest.raises(InvalidInput, match=r"it has '(lib/a|a)\.py' twice|it has 'lib' twice"):
+        packages.check_zip(zipped({first: b"1", second: b"2"}), "skill.zip")
+
+
+@pytest.mark.parametrize("name", [".", "a/.", "x" * 256, "/".join(["x" * 200] * 21)])
+def test_a_name_that_no_file_can_have_is_refused(name: str) -> None:
+    """Lambda would fail when it unpacks it."""
+    with pytest.raises(InvalidInput, match="artifact-unsafe"):
+        packages.check_zip(zipped({"a.py": b"1", name: b"2"}), "skill.zip")
+
+
+def test_what_other_packers_write_comes_in(tmp_path: Path) -> None:
+    """bsdtar begins each name with './'; a name of 255 bytes is long enough."""
+    good = zipped({"./": b"", "./lambda_function.py": b"1", "./lib/": b"", "./lib/x.py": b"2", "./" + "y" * 255: b"3"})
+    packages.check_zip(good, "skill.zip")
+
+
+@pytest.mark.parametrize("what", ["link to a folder", "link to nothing", "pipe", "a name with an escape code"])
+def test_a_folder_is_packed_whole_or_not_at_all(tmp_path: Path, what: str) -> None:
+    """What would be left out in silence, or could not be unpacked, is named."""
+    folder = tmp_path / "skill"
+    (folder / "lib").mkdir(parents=True)
+    (folder / "a.py").write_text("1")
+    (folder / "lib" / "b.py").write_text("2")
+    if what == "link to a folder":
+        (folder / "more").symlink_to(folder / "lib")
+    elif what == "link to nothing":
+        (folder / "more").symlink_to(folder / "nothing")
+    elif what == "pipe":
+        os.mkfifo(folder / "more")
+    else:
+        (folder / "more\x1b[2J").write_text("3")
+    with pytest.raises(InvalidInput, match="artifact-unsafe") as refused:
+        project.read_artifact(str(folder))
+    assert "more" in refused.value.what and "\x1b" not in refused.value.what
+
+
+def test_a_build_that_cannot_be_read_is_told_as_such(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is there: 'no build' would send its reader after the wrong thing."""
+    (tmp_path / "skill.zip").write_bytes(GOOD)
+
+    def denied(path: Path) -> bytes:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "read_bytes", denied)
+    with pytest.raises(InvalidInput, match="artifact-missing") as refused:
+        project.read_artifact(str(tmp_path / "skill.zip"))
+    assert "cannot be read: Permission denied" in refused.value.what

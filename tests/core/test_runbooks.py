@@ -1,6 +1,7 @@
 """Notebooks that are no runbooks: one clear error each."""
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -62,3 +63,17 @@ def test_a_notebook_of_100_mb_is_not_read(tmp_path: Path) -> None:
 def test_every_runbook_is_one(path: Path) -> None:
     """With the environment among its parameters."""
     assert "environment" in runbooks.read_declarations(path)
+
+
+@pytest.mark.parametrize("what", ["pipe", "device", "folder"])
+def test_what_is_no_file_is_not_waited_for(tmp_path: Path, what: str) -> None:
+    """A pipe has no end, and a device none either."""
+    path = tmp_path / "canary.ipynb"
+    if what == "pipe":
+        os.mkfifo(path)
+    elif what == "device":
+        path.symlink_to("/dev/zero")
+    else:
+        path.mkdir()
+    with pytest.raises(InvalidInput, match=r"not-a-runbook(.|\n)*it is not a file"):
+        runbooks.read_runbook(path)

@@ -110,3 +110,10 @@ def test_markup_is_shown_and_not_obeyed() -> None:
 
 def test_a_table_has_a_head_and_a_line_a_row() -> None:
     assert text.markdown_table(("a", "b"), [("1", "2")]) == "| a | b |\n| --- | --- |\n| 1 | 2 |"
+
+
+@pytest.mark.parametrize("moment", ["0001-01-01T00:00:00+14:00", "9999-12-31T23:59:59-14:00"])
+def test_a_time_that_utc_does_not_have_is_none(moment: str) -> None:
+    """A ValueError as for every other text that is no time: a record with it must not end what reads it."""
+    with pytest.raises(ValueError, match="no time in UTC"):
+        text.parse_utc(moment)

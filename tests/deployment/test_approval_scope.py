@@ -2,18 +2,20 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import timedelta
 from typing import Any
 
 import pytest
 
 from buddy_ops.aws.session import Target
-from buddy_ops.aws.versions import TAKEN_OVER
+from buddy_ops.aws.versions import RARE, TAKEN_OVER
 from buddy_ops.core.errors import Refused
 from buddy_ops.core.plan import Approval
-from buddy_ops.deployment import rollback, rollout
+from buddy_ops.deployment import cleanup, rollback, rollout
 from buddy_ops.deployment.rollout_plan import RolloutPlan
+from buddy_ops.health import alarms
 from buddy_ops.notebook import approvals
-from tests.conftest import Situation, abandon, approve
+from tests.conftest import Situation, abandon, approve, drive, intercept
 
 Bring = Callable[..., Situation]
 HOURS = 3600.0
@@ -82,10 +84,52 @@ def test_every_member_of_the_configuration_is_covered(quiet: Situation) -> None:
     mine = here.connect()
     plan = rollout.plan_rollout(mine, artifact)
     covered = plan.covers["configuration"]
-    for name in TAKEN_OVER:
+    assert {"Role", "Handler", "Layers", "VpcConfig", "FileSystemConfigs", "KMSKeyArn", "LoggingConfig"} <= set(covered)
+    for name in set(TAKEN_OVER) - set(RARE):
         other = replace(plan, covers={**plan.covers, "configuration": {**covered, name: "another"}})
         assert name in covered and other.hash != plan.hash and not plan.accepts(other.hash)
         assert {part for part, digits in other.fingerprints().items() if plan.fingerprints()[part] != digits} == {name}
+
+
+ANOTHER_WAY = {
+    "FunctionName",
+    "Code",
+    "Description",
+    "Publish",
+    "PublishTo",
+    "Environment",
+    "Tags",
+    "CodeSigningConfigArn",
+}
+"""What of CreateFunction is no member of a version's configuration, is named otherwise, or is covered by itself."""
+
+
+def test_everything_that_can_be_configured_is_covered(quiet: Situation) -> None:
+    """As the SDK's own model of Lambda says: what AWS adds later fails here, and not in an approval."""
+    model = quiet.client("lambda").meta.service_model
+    configurable = set(model.shape_for("CreateFunctionRequest").members) - ANOTHER_WAY
+    assert {name.replace("ImageConfig", "ImageConfigResponse") for name in configurable} == set(TAKEN_OVER)
+
+
+@pytest.mark.parametrize("named", RARE)
+def test_a_rare_member_counts_where_it_is_set(quiet: Situation, named: str) -> None:
+    """A runtime of one's own, an accelerator: set after the approval, the approval is void and nothing is published."""
+    here = quiet
+    artifact = here.build("good")
+    mine = here.connect()
+    plan = rollout.plan_rollout(mine, artifact)
+    assert named not in plan.covers["configuration"]
+
+    def configured(send: Any, service: str, operation: str, **given: Any) -> Any:
+        reply = send(service, operation, **given)
+        return reply | {named: {"Set": "x"}} if operation == "get_function_configuration" else reply
+
+    intercept(mine, configured)
+    said = must_be_void(mine, rollout.plan_rollout(mine, artifact), plan.hash)
+    assert named in said
+    with pytest.raises(Refused, match="latest-changed") as refused:
+        drive(mine, plan, lambda _: None)
+    assert named in refused.value.what and here.calls("PublishVersion") == []
 
 
 def test_what_changed_is_named_by_another_run(quiet: Situation, monkeypatch: Any, tmp_path: Any) -> None:
@@ -203,6 +247,34 @@ def test_approval_expires_before_its_deployment(quiet: Situation) -> None:
         next(rollout.run_rollout(mine, plan, approval))
     assert "has expired: it was given at 00:0" in void.value.what
     assert here.calls("UpdateFunctionCode", "UpdateAlias") == []
+
+
+@pytest.mark.parametrize(("hours", "said"), [(5, "has expired: it was given at 00:0"), (-1, "is dated in the future")])
+@pytest.mark.parametrize("kind", ["rollout", "clean up", "alarms"])
+def test_an_approval_is_for_a_time_whatever_it_is_for(quiet: Situation, kind: str, hours: float, said: str) -> None:
+    """A cell that is executed hours later, or after the clock was set back: nothing is written."""
+    here = quiet
+    for number in range(3):
+        here.publish(here.build("good", f"3.0.{number}"))
+    here.ask("advance", seconds=30 * HOURS)
+    values = here.connect().settings.model_dump(mode="json")
+    values["policy"] = {"keep_versions": 2}
+    mine = here.connect(values=values)
+    makes: dict[str, Any] = {
+        "rollout": (lambda: rollout.plan_rollout(mine, here.build("good")), rollout.run_rollout),
+        "clean up": (lambda: cleanup.plan_cleanup(mine, 2), cleanup.run_cleanup),
+        "alarms": (lambda: alarms.plan_alarms(mine), alarms.write_alarms),
+    }
+    make, run = makes[kind]
+    plan = make()
+    assert plan.calls
+    approval = replace(approve(mine, plan), at=mine.clock.now() - timedelta(hours=hours))
+    with pytest.raises(Refused, match="approval-void") as void:
+        next(iter(run(mine, plan, approval)))
+    assert said.partition(" at ")[0] in void.value.what
+    assert here.calls("UpdateAlias", "UpdateFunctionCode", "DeleteFunction", "PutMetricAlarm") == []
+    again = make()
+    run(mine, again, approve(mine, again))
 
 
 # A version that exists already

@@ -202,7 +202,7 @@ def test_the_hash_covers_what_would_be_done(bring: Bring) -> None:
     mine, plan = planned(here)
     artifact = here.build("good")
 
-    def changed(**sections: dict[str, Any] | str) -> str:
+    def changed(**sections: dict[str, Any] | list[Any] | str) -> str:
         """The hash of the same plan under other settings, in the same place."""
         values = mine.settings.model_dump(mode="json")
         for name, change in sections.items():
@@ -219,6 +219,10 @@ def test_the_hash_covers_what_would_be_done(bring: Bring) -> None:
     hashes["approvals"] = changed(rollout={"approvals": 2})
     hashes["probe"] = changed(rollout={"probe_percent": 1})
     hashes["health"] = changed(health={"error_rate": 0.02})
+    hashes["failsafe"] = changed(lease={"minutes": 30})
+    hashes["smoke tests"] = changed(smoke_tests=[])
+    hashes["failure metrics"] = changed(failure_metrics=[{"namespace": "Buddy", "name": "Another"}])
+    hashes["region"] = rollout.plan_rollout(replace(mine, region="eu-west-1"), artifact).hash
     lam = here.client("lambda")
     lam.create_alias(FunctionName=here.function, Name="other", FunctionVersion="1")
     hashes["alias"] = changed(alias="other")

@@ -7,10 +7,12 @@ from typing import Any
 
 import pytest
 
+from buddy_ops.core import project as core_project
 from buddy_ops.core import redaction
 from buddy_ops.runs import archive, provenance, verification
 from buddy_ops.runs.stores import LocalStore
 
+ROOT = Path(__file__).parents[2]
 CELLS = {
     "parameters": "environment = 'sandbox'\napproved_by: list[str] = []",
     "plan": "plan = make_plan()",
@@ -167,3 +169,103 @@ def test_results_that_were_saved_in_a_notebook_are_not_archived(tmp_path: Path) 
     written = (tmp_path / "notebook.ipynb").read_text()
     assert "Grace" not in written and "widgets" not in written and "2026-11-22" not in written
     assert all(cell["execution_count"] is None for cell in json.loads(written)["cells"] if cell["cell_type"] == "code")
+
+
+# What hides a change
+
+
+@pytest.mark.parametrize("flag", ["--assume-unchanged", "--skip-worktree"])
+def test_a_change_that_git_was_told_to_overlook_is_named(
+    project: Path, monkeypatch: pytest.MonkeyPatch, flag: str
+) -> None:
+    """git status says nothing of such a file; without a change the flag alone says nothing either."""
+    monkeypatch.setattr(provenance, "LIBRARY", project / "notebooks")
+    file = project / "notebooks" / "strategies" / "canary.ipynb"
+    git(project, "update-index", flag, str(file))
+    assert provenance.describe_library()["clean"] is True
+    file.write_text("{}")
+    facts = provenance.describe_library()
+    assert facts["clean"] is False
+    assert set(facts["changed"]) == {"strategies/canary.ipynb (hidden from git status)"}
+
+
+def test_a_file_that_git_ignores_is_named(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A module that nobody committed is executed all the same; what Python itself leaves is none."""
+    monkeypatch.setattr(provenance, "LIBRARY", project / "notebooks")
+    (project / ".git" / "info" / "exclude").write_text("*.py\n__pycache__\n.ipynb_checkpoints\n")
+    for name in ("__pycache__/x.pyc", ".ipynb_checkpoints/canary.ipynb"):
+        (project / "notebooks" / name).parent.mkdir()
+        (project / "notebooks" / name).write_text("")
+    assert provenance.describe_library()["clean"] is True
+    (project / "notebooks" / "sitecustomize.py").write_text("")
+    assert set(provenance.describe_library()["changed"]) == {"!! notebooks/sitecustomize.py"}
+
+
+def test_another_repository_is_not_asked(project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither by a variable of the environment, nor by a replaced object in this one."""
+    changed = document({**CELLS, "approval": "pass"})
+    file = project / "notebooks" / "strategies" / "canary.ipynb"
+    source = provenance.describe_source(file)
+    assert list(map(str, provenance.compare_with_committed(changed, source).differences)) == ["cell 4 was changed"]
+    other = tmp_path / "other"
+    other.mkdir()
+    git(other, "init", "-q")
+    monkeypatch.setenv("GIT_DIR", str(other / ".git"))
+    assert provenance.describe_source(file)["commit"] == source["commit"]
+    monkeypatch.delenv("GIT_DIR")
+    (project / "forged").write_text(json.dumps(changed))
+    there = ["git", "hash-object", "-w", "forged"]
+    forged = subprocess.run(there, cwd=project, check=True, capture_output=True, text=True).stdout.strip()
+    there = ["git", "rev-parse", "HEAD:notebooks/strategies/canary.ipynb"]
+    true = subprocess.run(there, cwd=project, check=True, capture_output=True, text=True).stdout.strip()
+    git(project, "replace", true, forged)
+    assert list(map(str, provenance.compare_with_committed(changed, source).differences)) == ["cell 4 was changed"]
+
+
+DEEP = ("x = " + "(" * 3000, "x = " + "-" * 20_000 + "1", "x = " + "[" * 3000 + "]" * 3000, "x = 1\0", "x = \udc80")
+
+
+@pytest.mark.parametrize(
+    "source",
+    ["approved_by = more = ['Ada']", "x = None", "approved_by = ['Ada', 'Grace']", "approved_by[0] = 'Ada'", "reason = 'x'",
+     "approved_by = ['Ada'] or act()", *DEEP],
+)  # fmt: skip
+def test_no_injected_cell_hides_what_it_does(project: Path, source: str) -> None:
+    """Only the values that the run was given, each by its own name; what Python cannot read is a cell of its own."""
+    ran = document({**CELLS, "injected-parameters-2": source})
+    ran["cells"][-1]["metadata"]["tags"] = ["injected-parameters"]
+    ran["metadata"]["buddy_ops"] = {"parameters": {"approved_by": ["Ada"], "reason": "because of [redacted]"}}
+    committed = provenance.describe_source(project / "notebooks" / "strategies" / "canary.ipynb")
+    found = provenance.compare_with_committed(ran, committed)
+    assert list(map(str, found.differences)) == ["cell 6 was added"]
+    true = "approved_by = ['Ada']\nreason = 'because of [redacted]'"
+    ran["cells"][-1]["source"] = true
+    assert provenance.compare_with_committed(ran, committed).differences == ()
+
+
+@pytest.mark.parametrize("source", DEEP)
+def test_a_cell_that_python_cannot_read_ends_no_archiving(project: Path, source: str) -> None:
+    """In a session, too, where the parameters cell is compared by what it declares."""
+    ran = document({**CELLS, "parameters": source}, interactive=True)
+    committed = provenance.describe_source(project / "notebooks" / "strategies" / "canary.ipynb")
+    assert list(map(str, provenance.compare_with_committed(ran, committed).differences)) == ["cell 2 was changed"]
+
+
+def test_settings_that_were_given_are_told(project: Path) -> None:
+    """prod's function under rules of one's own: the manifest names each setting that is not the file's."""
+    (project / "parameters" / "prod.yaml").write_text((ROOT / "parameters" / "prod.yaml").read_text())
+    committed = core_project.read_settings("prod")[0]
+    assert provenance.describe_settings("prod", {}) == provenance.describe_settings("prod", committed) == []
+    given = {**committed, "policy": {}, "function": "another"}
+    found = provenance.describe_settings("prod", given)
+    assert [each.split(" was ")[0] for each in found] == ["setting function", "setting policy"]
+    assert "parameters/nowhere.yaml cannot be read" in provenance.describe_settings("nowhere", given)[0]
+    source = provenance.describe_source(project / "notebooks" / "strategies" / "canary.ipynb") | {"settings": found}
+    compared = provenance.compare_with_committed(document(CELLS), source)
+    assert (
+        compared.differs
+        and compared.says.startswith("DIFFERS FROM THE COMMITTED RUNBOOK")
+        and "policy" in compared.says
+    )
+    compared = provenance.compare_with_committed(document(CELLS), {"settings": found})
+    assert compared.says.startswith("DIFFERS FROM THE COMMITTED SETTINGS") and "UNKNOWN" in compared.says

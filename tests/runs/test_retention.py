@@ -145,3 +145,21 @@ def test_an_id_that_came_up_twice_is_refused_with_its_candidates(tmp_path: Path)
     assert "monday-0001, sunday-0001" in refused.value.what
     assert archive.find_run(LocalStore(tmp_path), "sunday-0001") == second
     assert json.loads((tmp_path / "sunday-0001" / "manifest.json").read_text())["run"] == "0001"
+
+
+@pytest.mark.parametrize("keep", ["999999d", "999999w"])
+def test_an_age_before_all_calendars_keeps_everything(store: LocalStore, keep: str) -> None:
+    """Nothing is that old."""
+    assert retention.plan_pruning(store, keep, NOW).runs == ()
+
+
+def test_an_archive_that_is_not_there_is_not_taken_for_a_good_one(tmp_path: Path) -> None:
+    """A misspelt folder and a file are errors; an empty folder has no run, which may be because all were deleted."""
+    (tmp_path / "file").write_text("")
+    (tmp_path / "empty").mkdir()
+    for name in ("nowhere", "file"):
+        for command in (["verify"], ["list"], ["index"], ["prune", "--keep", "1"]):
+            done = CliRunner().invoke(app, ["runs", *command, "--archive", str(tmp_path / name)])
+            assert done.exit_code == 2 and "archive-unknown" in done.output and not (tmp_path / "nowhere").exists()
+    done = CliRunner().invoke(app, ["runs", "verify", "--archive", str(tmp_path / "empty")])
+    assert done.exit_code == 1 and "no run is archived there" in done.output and "index.json" not in done.output
