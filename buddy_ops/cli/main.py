@@ -71,7 +71,9 @@ def say(value: object) -> None:
 
 P = ParamSpec("P")
 Environment = Annotated[str, typer.Option("--environment", "-e", help="Environment (dev, staging, prod, sandbox).")]
-Port = Annotated[int | None, typer.Option(help="The sandbox's port. Default: as in parameters/sandbox.yaml.", min=0, max=65535)]
+Port = Annotated[
+    int | None, typer.Option(help="The sandbox's port. Default: as in parameters/sandbox.yaml.", min=0, max=65535)
+]
 Where = Annotated[str, typer.Option("--archive", help="Folder or s3://bucket/prefix. Default: runs/.")]
 Run = Annotated[str, typer.Argument(help="Run ID, for example 7f3a91c2, or the run's folder.")]
 Reach = Annotated[str, typer.Option("--environment", "-e", help="Environment whose credentials are used for S3.")]
@@ -149,7 +151,9 @@ def run(
         str | None,
         typer.Option(help="s3://bucket/prefix, besides runs/. Default: archive.where of the environment."),
     ] = None,
-    cell_timeout: Annotated[float | None, typer.Option(help="Time limit per cell in seconds. Default: none.", min=1)] = None,
+    cell_timeout: Annotated[
+        float | None, typer.Option(help="Time limit per cell in seconds. Default: none.", min=1)
+    ] = None,
 ) -> None:
     """Run a runbook headlessly, and archive its notebook and report. The exit code is the result."""
     from buddy_ops.core import runbooks

@@ -128,12 +128,17 @@ def read_journal(content: bytes) -> list[dict[str, Any]]:
 
 def is_locked(path: Path) -> bool:
     """Whether a process that may still write holds a journal's lock."""
-    with suppress(FileNotFoundError), path.open("rb") as file:
+    # A pipe in its place would be waited for; what cannot be opened is no run's journal.
+    with suppress(OSError), open(path, "rb", opener=_without_waiting) as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             return True
     return False
+
+
+def _without_waiting(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NONBLOCK | os.O_NOFOLLOW)
 
 
 def lock_journal(path: Path) -> IO[bytes]:

@@ -126,12 +126,27 @@ def build_manifest(folder: Path, redactor: Redactor, **known: Any) -> dict[str, 
             compared = provenance.compare_with_committed(notebook, facts["source"])
             said = {"compared_with": compared.reference, "differences": list(compared.list_differences)}
             facts["source"] = {**facts["source"], **said, "says": compared.says}
-        # Sanitizing may join what comments and unknown tags kept apart.
-        page = redactor.redact_page(pages.report_page(notebook, facts, compared))
-        write_atomically(folder / REPORT, page)
+        facts["notes"] = [*facts["notes"], *_write_page(folder, notebook, facts, compared, redactor)]
     elif not (folder / NOTEBOOK).exists():
         write_journal_page(folder, facts, records)
     return facts | {"files": hashes_of(folder)}
+
+
+def _write_page(
+    folder: Path,
+    notebook: Mapping[str, Any],
+    facts: Mapping[str, Any],
+    compared: provenance.CodeComparison | None,
+    redactor: Redactor,
+) -> list[str]:
+    """Write a run's report; a sentence where its notebook has outputs of which no page can be made."""
+    try:
+        # Sanitizing may join what comments and unknown tags kept apart.
+        page = redactor.redact_page(pages.report_page(notebook, facts, compared))
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        return [f"There is no report: an output of the notebook is not as nbformat 4 has it ({type(error).__name__})."]
+    write_atomically(folder / REPORT, page)
+    return []
 
 
 def hashes_of(folder: Path) -> dict[str, str]:
@@ -329,32 +344,49 @@ def facts_of(folder: str, about: Mapping[str, Any], records: list[dict[str, Any]
     """What a run's notebook and journal say of it, as its manifest has it."""
     opened = next((each for each in records if each.get("kind") == "opened"), {})
     approved = [each for each in records if each.get("kind") == "approved"]
-    given = next((record.get("values") for record in records if record.get("kind") == "parameters"), None)
-    values = about.get("parameters") or (given if isinstance(given, dict) else {})
+    # These files may hold anything: a run of which they say nothing usable is archived all the same.
+    values = runbooks.mapping_in(about, "parameters")
+    for record in records:
+        if record.get("kind") == "parameters" and not values:
+            values = runbooks.mapping_in(record, "values")
+    principal = approved[-1].get("principal") if approved else ""
     # What the supervisor observed is in ``known`` and replaces this; without a supervisor it is all there is.
     outcome, code = ending(records, states)
     return {
         "v": 1,
-        "run": about.get("run") or opened.get("run", ""),
+        "run": _text(about.get("run") or opened.get("run")),
         "folder": folder,
-        "runbook": about.get("runbook") or project.runbook_name(opened.get("runbook", "")),
-        "environment": about.get("environment") or opened.get("environment", ""),
-        "began": about.get("began") or opened.get("at", ""),
-        "ended": records[-1].get("at", "") if records else about.get("began", ""),
+        "runbook": _text(about.get("runbook")) or project.runbook_name(_text(opened.get("runbook"))),
+        "environment": _text(about.get("environment") or opened.get("environment")),
+        "began": _text(about.get("began") or opened.get("at")),
+        "ended": _text(records[-1].get("at") if records else about.get("began")),
         "outcome": outcome,
         "exit_code": code,
         "people": [
-            *dict.fromkeys(map(str, (*values.get("approved_by", ()), *(who for x in approved for who in x["by"]))))
+            *dict.fromkeys(
+                (*_names(values.get("approved_by")), *(who for record in approved for who in _names(record.get("by"))))
+            )
         ],
-        "principal": approved[-1].get("principal", "") if approved else "",
+        "principal": _text(principal),
         "incident": str(values.get("incident", "")),
         "parameters": values,
         "trouble": "",
         "notes": [],
-        "archive": about.get("archive", ""),
-        "source": about.get("source", {}),
-        "library": about.get("library", {}),
+        "archive": _text(about.get("archive")),
+        "source": runbooks.mapping_in(about, "source"),
+        "library": runbooks.mapping_in(about, "library"),
     }
+
+
+def _text(value: object) -> str:
+    """A text of a run's files; '' for anything else."""
+    return value if isinstance(value, str) else ""
+
+
+def _names(value: object) -> list[str]:
+    """Names in a run's files: a list of them, or one."""
+    names = value if isinstance(value, list | tuple) else [value]
+    return [str(name) for name in names if name is not None]
 
 
 def _cleaned_notebook(path: Path, redactor: Redactor) -> tuple[dict[str, Any], list[str]]:

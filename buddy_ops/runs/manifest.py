@@ -98,6 +98,8 @@ def entry_of_manifest(manifest: bytes) -> ManifestEntry:
         BuddyError: ``archive-damaged``.
     """
     try:
+        # Of a key that is there twice readers may take either value.
+        json_object(manifest)
         return entry_of(json_object(index_line(manifest)))
     except (ValueError, TypeError, RecursionError):
         raise damaged("A manifest") from None

@@ -8,6 +8,7 @@ import ast
 import base64
 import hashlib
 import os
+import re
 import subprocess
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -161,7 +162,8 @@ def compare_with_committed(notebook: Mapping[str, Any], source: Mapping[str, Any
         source: what ``describe_source`` said when the run began.
     """
     content, reference = _committed(str(source.get("notebook", "")), str(source.get("commit", "")))
-    given = tuple(map(str, source.get("settings", ())))
+    named = source.get("settings")
+    given = tuple(map(str, named)) if isinstance(named, list) else ()
     if not reference:
         return CodeComparison("", settings=given)
     try:
@@ -180,7 +182,8 @@ def compare_with_committed(notebook: Mapping[str, Any], source: Mapping[str, Any
 def _committed(path: str, commit: str) -> tuple[bytes, str]:
     """The committed notebook, and what it is called; no bytes where the commit has no such file."""
     root = project.project_root()
-    if commit and path:
+    # It is from the run's own files, which may have been edited.
+    if re.fullmatch(r"[0-9a-f]{40,64}", commit) and path:
         content = _git_bytes(root, "cat-file", "blob", f"{commit}:./{path}")
         if content is not None:
             return content, f"commit {commit[:12]}"

@@ -104,7 +104,17 @@ def appended_index(index: bytes | None, manifest: bytes) -> bytes:
     """An index with one more line. Nothing of what it holds is read, however long it is."""
     if not index or index[:-TAIL_BYTES] == HEAD[:-1]:
         return index_of([manifest])
-    return index[:-TAIL_BYTES] + b",\n" + index_line(manifest) + TAIL % digest(manifest).encode()
+    return index[: _end_of_rows(index)] + b",\n" + index_line(manifest) + TAIL % digest(manifest).encode()
+
+
+def _end_of_rows(index: bytes) -> int:
+    """Where the last line of an index ends, also where somebody changed what follows it."""
+    end = len(index) - TAIL_BYTES
+    row = index.rfind(b'\n{"sha256"')
+    if row < 0 or index[end:].startswith(TAIL.partition(b"%s")[0]):
+        return end
+    end = index.find(b"\n", row + 1)
+    return len(index) if end < 0 else end
 
 
 class RunStore(Protocol):
@@ -199,7 +209,7 @@ class LocalStore:
 
     def add(self, source: Path, facts: Mapping[str, Any], sign: Sign | None = None) -> bytes:
         with self.locked() as intent:
-            manifest, signature = signed_entry(facts, newest_digest(self.read(INDEX)), sign)
+            manifest, signature = signed_entry(facts, self._newest_digest(), sign)
             # This process may be killed between the manifest and its line in the index: the next one then finds whose
             # line is missing.
             _note(intent, source.name)
@@ -236,6 +246,21 @@ class LocalStore:
             self._finish(file)
             yield file
 
+    def _newest_digest(self) -> str:
+        """The hash that the next run follows: the newest manifest's, also where the index's end was changed.
+
+        A chain that goes on from a hash which no manifest has would be broken for ever.
+        """
+        index = self.read(INDEX)
+        newest = newest_digest(index)
+        with suppress(ValueError, KeyError, TypeError, AttributeError):
+            rows = (index or b"")[: _end_of_rows(index or b"")]
+            row = parse_json(rows.rpartition(b"\n")[2])
+            manifest = self.read(f"{row['folder']}/{MANIFEST}") if NAME.fullmatch(row["folder"]) else None
+            if manifest is not None and digest(manifest) == row["sha256"]:
+                return digest(manifest)
+        return newest
+
     def half_added(self) -> bytes | None:
         """The manifest of a run that is being added, or whose process was killed before it wrote the index's line.
 
@@ -248,7 +273,7 @@ class LocalStore:
         with suppress(ValueError, RecursionError, AttributeError, KeyError, TypeError):
             facts = parse_json(manifest)
             files = {name: digest(self.read(f"{folder}/{name}") or b"") for name in facts["files"]}
-            follows = facts["previous"] == newest_digest(self.read(INDEX))
+            follows = facts["previous"] == self._newest_digest()
             return manifest if follows and facts["folder"] == folder and facts["files"] == files else None
         return None
 
@@ -480,6 +505,13 @@ def _lock_file(path: Path) -> TextIO:
     """The lock's file. A link in its place leads to a file that is not ours: it is deleted, and never followed."""
     if path.is_symlink():
         path.unlink(missing_ok=True)
+    if path.exists() and not path.is_file():
+        raise BuddyError(
+            "archive-damaged",
+            f"{path} is not a file, so no process can lock the archive.",
+            now="Nothing was archived or changed.",
+            next=f"Move {path.name} away. Then `buddy-ops runs index` archives what is missing.",
+        )
     return os.fdopen(os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW, 0o666), "a+", encoding="utf-8")
 
 

@@ -411,3 +411,95 @@ def test_a_comparison_uses_the_result_words(tmp_path: Path) -> None:
     words = "\n  - ROLLED BACK by failsafe\n  + SUCCEEDED, health check inconclusive"
     assert found["result"] == f"result:{words}" and found["figure ending"] == f"figure ending:{words}"
     assert "outcome" not in found
+
+
+# What others left
+
+
+@pytest.mark.parametrize("forged", ["0" * 64, "x", "0" * 65, ""])
+def test_a_changed_end_of_the_index_breaks_no_chain(tmp_path: Path, forged: str) -> None:
+    """It is found; the next run follows the newest manifest that there is, and not what somebody wrote there."""
+    first = sealed(tmp_path, "run-0001")
+    index = (tmp_path / "index.json").read_text()
+    (tmp_path / "index.json").write_text(index.replace(f'"newest":"{first.sha256}"', f'"newest":"{forged}"'))
+    assert problems(tmp_path)
+    assert sealed(tmp_path, "run-0002").previous == first.sha256
+    assert problems(tmp_path) == ()
+
+
+def test_a_key_that_is_there_twice_makes_no_manifest(tmp_path: Path) -> None:
+    """Readers would differ on the outcome: listing, indexing and verifying say that it cannot be used."""
+    sealed(tmp_path, "run-0001")
+    path = tmp_path / "run-0001" / "manifest.json"
+    path.write_text(path.read_text().replace('"v": 1,', '"outcome": "rolled-back",\n "v": 1,', 1))
+    assert problems(tmp_path) == ("run-0001: the manifest was changed.",)
+    with pytest.raises(BuddyError, match="archive-damaged"):
+        archive.rebuild_index(stores.LocalStore(tmp_path))
+
+
+@pytest.mark.parametrize("what", ["folder", "pipe"])
+def test_a_lock_that_is_no_file_is_one_clear_error(tmp_path: Path, what: str) -> None:
+    """Nothing waits for it, and nothing is lost: moved away, the run is archived."""
+    root = tmp_path / "runs"
+    sealed(root, "run-0001")
+    (root / ".lock").unlink()
+    (root / ".lock").mkdir() if what == "folder" else os.mkfifo(root / ".lock")
+    with pytest.raises(BuddyError, match="archive-damaged") as refused:
+        sealed(root, "run-0002")
+    assert "Move .lock away" in refused.value.next
+    (root / ".lock").rename(tmp_path / "away")
+    assert archive.archive_unfinished(root) == ["run-0002"] and problems(root) == ()
+
+
+ODD_ABOUT: list[dict[str, Any]] = [
+    {"parameters": {"approved_by": 5}}, {"parameters": {"approved_by": "Ada"}}, {"parameters": ["x"]}, {"run": [1]},
+    {"source": "x"}, {"source": {"notebook": 5, "settings": 7}}, {"source": {"notebook": "../../x", "commit": "--help"}},
+    {"library": [1]}, {"library": {"clean": [], "changed": 5}}, {"runbook": {"a": 1}}, {"environment": []}, {"archive": 5},
+]  # fmt: skip
+ODD_RECORDS: list[dict[str, Any]] = [
+    {"kind": "approved"}, {"kind": "approved", "by": 5, "principal": 7}, {"kind": "approved", "by": [{"a": 1}]},
+    {"kind": "parameters", "values": [1]}, {"kind": "outcome"}, {"kind": "outcome", "ending": {}}, {"kind": 5, "at": 7},
+]  # fmt: skip
+ODD_OUTPUTS: list[Any] = [
+    5, {"output_type": "zzz"}, {"output_type": "stream"}, {"output_type": "error", "traceback": 5},
+    {"output_type": "display_data", "data": {"image/png": 5}}, {"output_type": "display_data", "data": {"text/html": 7}},
+]  # fmt: skip
+
+
+def test_whatever_a_lost_run_left_is_archived(tmp_path: Path) -> None:
+    """One run with odd content stops no other; each has a manifest that can be read, and all of them verify."""
+    for number, about in enumerate(ODD_ABOUT):
+        leave(tmp_path, f"run-1{number:03}", **about)
+    for number, record in enumerate(ODD_RECORDS):
+        leave(tmp_path, f"run-2{number:03}", records=[record])
+    for number, output in enumerate(ODD_OUTPUTS):
+        folder = leave(tmp_path, f"run-3{number:03}")
+        document = json.loads((folder / "notebook.ipynb").read_text())
+        document["cells"][0] |= {"outputs": [output], "metadata": {"buddy_ops": {"state": ["x"]}}}
+        (folder / "notebook.ipynb").write_text(json.dumps(document))
+    leave(tmp_path, "run-9999")
+    expected = sorted(path.name for path in tmp_path.iterdir() if path.is_dir())
+    assert archive.archive_unfinished(tmp_path) == expected
+    assert sorted(entry.folder for entry in archive.list_entries(tmp_path)) == expected and problems(tmp_path) == ()
+    assert archive.list_entries(tmp_path)[1].people == ("Ada",)
+
+
+def test_a_pipe_in_a_runs_folder_is_not_waited_for(tmp_path: Path) -> None:
+    """In place of its journal, where a lock is looked for."""
+    leave(tmp_path, "run-0001")
+    (tmp_path / "run-0002").mkdir()
+    os.mkfifo(tmp_path / "run-0002" / "journal.jsonl")
+    assert archive.archive_unfinished(tmp_path) == ["run-0001"]
+    assert problems(tmp_path) == ("run-0002/journal.jsonl: is no file.",)
+
+
+def test_times_rights_and_order_of_files_do_not_matter(tmp_path: Path) -> None:
+    """A copy by another tool is the same archive."""
+    for number in (2, 1, 3):
+        sealed(tmp_path / "runs", f"run-000{number}")
+    shutil.copytree(tmp_path / "runs", tmp_path / "copy")
+    for path in (tmp_path / "copy").rglob("*"):
+        os.utime(path, (1, 1))
+        if path.is_file():
+            path.chmod(0o444)
+    assert problems(tmp_path / "copy") == ()
