@@ -6,7 +6,6 @@ Without a person and without parameters the answer is a refusal, at once. Nothin
 import html
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
 from typing import Any
 
 from buddy_ops.aws import aliases
@@ -252,12 +251,14 @@ def _changed_since(target: Target, plan: Plan, approved_plan: str) -> list[str]:
 def _recorded_plans(target: Target, approved_plan: str) -> Iterator[Mapping[str, Any]]:
     """The plans in this run's journal, and in those of the newest runs in the project's folder."""
     yield from (record for record in target.journal.records if record["kind"] == "planned")
-    with suppress(OSError):
-        journals = sorted((project.project_root() / "runs").glob("*/journal.jsonl"), reverse=True)
-        for path in journals[:JOURNALS]:
-            content = path.read_bytes()
-            if approved_plan.encode() in content:
-                yield from (record for record in read_journal(content) if record["kind"] == "planned")
+    # Imported where it is needed: a rollback in a terminal starts without it.
+    from buddy_ops.runs.stores import JOURNAL, LocalStore
+
+    store = LocalStore(project.project_root() / "runs")
+    for folder in sorted(store.folders(), reverse=True)[:JOURNALS]:
+        content = store.read(f"{folder}/{JOURNAL}") or b""
+        if approved_plan.encode() in content:
+            yield from (record for record in read_journal(content) if record["kind"] == "planned")
 
 
 def _require_unmoved(target: Target, plan: Plan) -> None:

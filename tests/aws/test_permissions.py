@@ -19,6 +19,7 @@ from buddy_ops.aws import aliases, freezes, isolation, permissions, session, sig
 from buddy_ops.aws.permissions import Role
 from buddy_ops.checks import setup
 from buddy_ops.checks import status as status_
+from buddy_ops.core import documents
 from buddy_ops.deployment import announcements, rollback, rollout
 from buddy_ops.health import logs
 from buddy_ops.migrations import steps as migration_steps
@@ -601,3 +602,36 @@ def test_a_lease_that_cannot_act_is_heard_of() -> None:
     alarms = [each["Properties"] for each in resources().values() if each["Type"] == "AWS::CloudWatch::Alarm"]
     assert {each["MetricName"] for each in alarms} == {"ApproximateNumberOfMessagesVisible", "TargetErrorCount"}
     assert all(each["AlarmActions"] == ["!Ref Topic"] for each in alarms)
+
+
+def test_no_role_may_overwrite_or_delete_a_result() -> None:
+    """Each grant of PutParameter that reaches the results has the condition, and none of DeleteParameter reaches them."""
+    template = documents.parse_yaml((ROOT / "infrastructure.yaml").read_text("utf-8"), short_forms=True)
+    found = 0
+    for statement in statements(template):
+        actions, resources = (as_list(statement.get(name)) for name in ("Action", "Resource"))
+        result = (
+            "arn:${AWS::Partition}:ssm:${AWS::Region}:${AWS::AccountId}:parameter/buddy/${Environment}/records/x/y/z"
+        )
+        reaches = any(fnmatchcase(result, str(resource)) for resource in resources)
+        if statement.get("Effect") != "Allow" or not reaches:
+            continue
+        assert not any(fnmatchcase("ssm:DeleteParameter", action) for action in actions), statement
+        if any(fnmatchcase("ssm:PutParameter", action) for action in actions):
+            assert statement["Condition"] == {"StringNotEquals": {"ssm:Overwrite": "true"}}, statement
+            found += 1
+    assert found >= 2
+
+
+def statements(node: Any) -> Iterator[dict[str, Any]]:
+    """Every statement of every policy of a template."""
+    if isinstance(node, dict):
+        if "Effect" in node:
+            yield node
+        node = list(node.values())
+    for part in node if isinstance(node, list) else ():
+        yield from statements(part)
+
+
+def as_list(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [value]

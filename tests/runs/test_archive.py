@@ -503,3 +503,15 @@ def test_times_rights_and_order_of_files_do_not_matter(tmp_path: Path) -> None:
         if path.is_file():
             path.chmod(0o444)
     assert problems(tmp_path / "copy") == ()
+
+
+def test_a_token_that_only_the_page_joins_is_not_in_it(tmp_path: Path) -> None:
+    """A long comment keeps its parts apart in the notebook; the page has no comments."""
+    token = "ghp_" + "Zz9" * 12
+    folder = leave(tmp_path, "run-0001")
+    document = json.loads((folder / "notebook.ipynb").read_text())
+    split = f"<p>{token[:9]}<!-- {'x ' * 1000} -->{token[9:]}</p>"
+    document["cells"][0]["outputs"] = [{"output_type": "display_data", "data": {"text/html": split}, "metadata": {}}]
+    (folder / "notebook.ipynb").write_text(json.dumps(document))
+    archive.build_manifest(folder, redaction.Redactor())
+    assert token not in (folder / "report.html").read_text()

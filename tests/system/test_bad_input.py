@@ -29,7 +29,7 @@ from hypothesis import strategies as st
 from buddy_ops.aws import aliases, freezes
 from buddy_ops.aws.session import Target
 from buddy_ops.cli.main import parse_parameters
-from buddy_ops.core import parameters, project, settings
+from buddy_ops.core import packages, parameters, project, settings
 from buddy_ops.core.errors import AwsFailed, BuddyError, InvalidInput
 from buddy_ops.core.journal import Journal, JournalFile
 from buddy_ops.core.plan import Approval, Plan
@@ -664,6 +664,17 @@ def give(process: "subprocess.Popen[str]", case: bad_inputs.Case, folder: Path) 
     return said
 
 
+def expected_error(case: bad_inputs.Case) -> str:
+    """The reference that a bad build must end with, as its own check gives it; '' for a build that is none of these."""
+    if case.kind != "zip":
+        return ""
+    try:
+        packages.check_zip(case.files["build/bad.zip"], "build/bad.zip")
+    except InvalidInput as error:
+        return error.reference
+    return ""
+
+
 def what_is_wrong(case: bad_inputs.Case, ending: bad_inputs.Ending, folder: Path) -> str:
     """What of an ending is not as it must be; '' where all is."""
     if "aws-" in ending.err:
@@ -688,6 +699,8 @@ def what_is_wrong(case: bad_inputs.Case, ending: bad_inputs.Ending, folder: Path
         }
         if {name: content for name, content in kept.items() if not name.endswith(".lock")} != case.files:
             return "an archive was changed by reading it"
+    if (expected := expected_error(case)) and f"({expected})" not in ending.err:
+        return f"not {expected}: something else was asked first"
     if case.kind in ("archive", "record"):
         # Read in part, or as it is; what cannot be used is one error, and verify lists what it finds.
         if ending.code not in (0, 1, 2, 4):

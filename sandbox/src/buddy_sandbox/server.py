@@ -336,6 +336,8 @@ def main() -> None:
     parser.add_argument("--speed", type=float, default=0.0, help="clock speed (10 = 10x real time); 0: stepped")
     parser.add_argument("--owner", type=int, help="end when the process with this id does")
     options = parser.parse_args()
+    if not 0 <= options.speed <= MAX_SPEED:
+        parser.error(f"--speed is {options.speed}, and not between 0 and {MAX_SPEED}")
     try:
         sandbox = Sandbox(options.port, seed=options.seed, speed=options.speed)
     except OSError as error:
