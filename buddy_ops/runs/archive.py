@@ -143,7 +143,9 @@ def _write_page(
     try:
         # Sanitizing may join what comments and unknown tags kept apart.
         page = redactor.redact_page(pages.report_page(notebook, facts, compared))
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+    except ImportError:
+        raise  # it is said which extra to install
+    except Exception as error:
         return [f"There is no report: an output of the notebook is not as nbformat 4 has it ({type(error).__name__})."]
     write_atomically(folder / REPORT, page)
     return []
@@ -177,7 +179,13 @@ def write_unexecuted(source: Path, notebook: Path, about: Mapping[str, Any]) -> 
 
 def append_to_chain(folder: Path, facts: Mapping[str, Any], sign: Sign | None = None) -> ManifestEntry:
     """Chain a finished run to those beside its folder, sign it, and add it to their index."""
-    return entry_of_manifest(LocalStore(folder.parent).add(folder, facts, sign))
+    try:
+        return entry_of_manifest(LocalStore(folder.parent).add(folder, facts, sign))
+    except (BuddyError, OSError):
+        # Without a manifest the report would read as forged. `runs index` makes it anew.
+        if not (folder / MANIFEST).exists():
+            (folder / REPORT).unlink(missing_ok=True)
+        raise
 
 
 def archive_unfinished(root: Path) -> list[str]:
@@ -327,7 +335,7 @@ def sign_run(store: RunStore, run: str) -> ManifestEntry:
 def ending(records: list[dict[str, Any]], states: list[str]) -> tuple[str, int]:
     """Outcome and exit code of a run whose supervisor was lost."""
     codes: dict[str, int] = {str(ending): code for ending, code in EXIT_CODES.items()}
-    ended = next((str(each["ending"]) for each in reversed(records) if each.get("kind") == "outcome"), "")
+    ended = next((str(each.get("ending", "")) for each in reversed(records) if each.get("kind") == "outcome"), "")
     stopped = next((state for state in states if state != "done"), "")
     # A refusal is a result of its own, whatever the journal says of steps before it.
     if stopped == "refused":
