@@ -154,10 +154,11 @@ def _window(target: Target, minutes: float, until: str) -> tuple[datetime, datet
     latest = metrics.published_until(target, target.clock.now())
     try:
         end = min(latest, parse_utc(until)) if until else latest
-        since = end - minutes * MINUTE
-        if not 1 <= minutes <= LONGEST / MINUTE or since < latest - LONGEST:
+        # From the earliest time on: an end long ago minus an hour may be before the year 1.
+        if not 1 <= minutes <= LONGEST / MINUTE or end < latest - LONGEST + minutes * MINUTE:
             raise ValueError("the window must begin within the last 15 days and last at least a minute")
-    except (ValueError, OverflowError) as error:
+        since = end - minutes * MINUTE
+    except ValueError as error:
         raise InvalidInput(
             "invalid-parameters",
             f"minutes {minutes}, until {until!r}: {error}.",

@@ -59,7 +59,7 @@ def open_store(where: str | Path = "", environment: str = "") -> RunStore:
             raise InvalidInput(
                 "archive-unknown",
                 f"There is no folder {shorten(str(folder), 200)!r}.",
-                next="Give the folder of an archive with --archive, or none for runs/ of this project.",
+                next="Name the folder of an archive, or none for runs/ of this project.",
             )
         return LocalStore(folder)
     known = sorted(path.stem for path in (project.project_root() / "parameters").glob("*.yaml"))

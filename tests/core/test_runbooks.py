@@ -77,3 +77,13 @@ def test_what_is_no_file_is_not_waited_for(tmp_path: Path, what: str) -> None:
         path.mkdir()
     with pytest.raises(InvalidInput, match=r"not-a-runbook(.|\n)*it is not a file"):
         runbooks.read_runbook(path)
+
+
+@pytest.mark.parametrize("folder", ["rollback", "emergency"])
+def test_what_is_done_in_an_incident_can_be_named_after_it(folder: str) -> None:
+    """The review finds its runs by this name; headless runs, sessions and the terminal's command have it."""
+    paths = sorted((project_root() / "notebooks" / folder).glob("*.ipynb"))
+    assert len(paths) >= 2
+    for path in paths:
+        declared = runbooks.read_declarations(path)
+        assert declared["incident"].annotation == "str" and declared["incident"].default == "", path

@@ -83,7 +83,17 @@ def test_a_person_who_looks_on_sees_it_go_on(situation: Bring, monkeypatch: pyte
     assert 24 <= len(set(frames)) <= 27 and len(here.calls("StartQuery")) - 1 == 3
 
 
-@pytest.mark.parametrize("given", [(0, ""), (60, "yesterday"), (60, "2020-01-01"), (1e9, "")])
+@pytest.mark.parametrize(
+    "given",
+    [
+        (0, ""),
+        (60, "yesterday"),
+        (60, "2020-01-01"),
+        (1e300, ""),
+        (60, "0001-01-01T00:30"),
+        (60, "0001-01-01T00:00+14:00"),
+    ],
+)
 def test_a_window_that_cannot_be_is_refused(situation: Bring, given: tuple[Any, ...]) -> None:
     """Too long, too old, or no time at all: refused before CloudWatch is asked."""
     here = situation("good", history_minutes=0, requests_per_minute=0)
