@@ -15,7 +15,10 @@ from typing import Any
 from buddy_ops.core.errors import UNCHANGED, Refused
 from buddy_ops.core.text import escape_markdown, join_words, markdown_table, time_of_day
 
-HASH_LENGTH = 12
+HASH_LENGTH = 24
+"""Digits of a plan's ID. With 12, two builds with the same ID are found within minutes: one is shown for approval, the
+other deployed. With 24 that takes 2^48 attempts."""
+
 PERIODS = 2
 """How many periods a plan's hash is accepted in: the one it was made in, and the next."""
 
@@ -88,7 +91,7 @@ class Plan:
 
     @property
     def hash(self) -> str:
-        """'p' and the first 12 hexadecimal digits of the SHA-256 of ``covers`` in canonical JSON, and of the period.
+        """'p' and the first 24 hexadecimal digits of the SHA-256 of ``covers`` in canonical JSON, and of the period.
 
         The letter keeps YAML and papermill from taking a hash of digits for a number.
         """

@@ -10,14 +10,14 @@ import os
 import secrets
 import sys
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
 from buddy_ops.aws.session import Target
-from buddy_ops.core import project
-from buddy_ops.core.documents import parse_json
-from buddy_ops.core.errors import BuddyError
+from buddy_ops.core import project, runbooks
+from buddy_ops.core.errors import BuddyError, InvalidInput
 from buddy_ops.core.files import write_atomically
 from buddy_ops.core.journal import JournalFile
 from buddy_ops.runs import archive, cells, provenance, signatures
@@ -70,8 +70,10 @@ class InteractiveRun:
         settings = provenance.describe_settings(target.environment, given_settings)
         self._source = next((project.project_root() / "notebooks").rglob(f"{runbook}.ipynb"), None)
         self._document: dict[str, Any] = {"cells": [], "metadata": {}, "nbformat": 4, "nbformat_minor": 5}
-        if self._source is not None:
-            self._document = parse_json(self._source.read_bytes())
+        # A damaged file does not end the session: what is executed is archived without the file's other cells.
+        with suppress(InvalidInput):
+            if self._source is not None:
+                self._document = runbooks.read_runbook(self._source)
         self._about = {
             "run": target.run,
             "runbook": project.runbook_name(runbook),

@@ -326,7 +326,9 @@ def _archive(
     here.redactor.reload_shared()
     notebook = folder / NOTEBOOK
     if not notebook.exists():
-        archive.write_unexecuted(source, notebook, about)
+        # The file may have been deleted or damaged since it was read: then the journal is what is archived.
+        with suppress(OSError, ValueError, KeyError, TypeError):
+            archive.write_unexecuted(source, notebook, about)
     code = failure.exit_code if failure else 0
     known = {
         "exit_code": code,

@@ -63,8 +63,8 @@ def test_a_plan_cannot_change_after_it_was_approved() -> None:
 
 
 def test_a_hash_can_be_read_out_and_typed() -> None:
-    """A dozen characters, lower-case letters and digits only."""
-    assert len(PLAN.hash) == HASH_LENGTH + 1 == 13
+    """Two dozen characters, lower-case letters and digits only; fewer would allow two builds with one ID."""
+    assert len(PLAN.hash) == HASH_LENGTH + 1 == 25
     assert PLAN.hash.isalnum() and PLAN.hash.isascii() and PLAN.hash == PLAN.hash.lower()
 
 

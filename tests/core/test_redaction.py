@@ -117,6 +117,7 @@ def test_texts_beside_these_forms_stay(text: str) -> None:
         "v2 fails 0.51 % of 1,204 requests (6 failures), v1 0.50 % of 10,871 (54) in the same minutes",
         "arn:aws:sts::123456789012:user/moto",
         "approved_plan=pec13eabb3503",
+        "approved_plan=pec13eabb35031cd2f0a97b64",
         "fcfa47c7edfbb8755443b6d31dea983fca836ab0dd9a2ae9f62573ec3fbd6f9f",
         "slack_webhook: ssm:/buddy/prod/webhook, token: env:STATUS_TOKEN",
         "Basic authentication is off, and the token is missing.",

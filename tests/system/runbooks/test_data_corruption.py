@@ -35,7 +35,7 @@ RUNBOOK = "emergency/data_corruption"
 
 def hash_of(done: "Any") -> str:
     """The hash of the plan that a refused run asks for."""
-    (found,) = set(re.findall(r"approved_plan=(p[0-9a-f]{12})", done.stderr))
+    (found,) = set(re.findall(r"approved_plan=(p[0-9a-f]{24})", done.stderr))
     return str(found)
 
 

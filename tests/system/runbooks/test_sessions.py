@@ -131,3 +131,16 @@ def test_a_review_finds_a_session_that_is_not_archived(project: Path) -> None:
     assert archive.archive_unfinished(project / "runs") == ["run-0001"]
     (archived,) = entries(project)
     assert archived.incident == "inc-7" and archived.people == ("Ada",)
+
+
+def test_a_runbook_that_was_damaged_meanwhile_ends_no_session(project: Path) -> None:
+    """The file on disk is no notebook any more: the cells are executed, and archived when the kernel ends."""
+    file = project / "notebooks" / "session.ipynb"
+    document = nbformat.read(file, 4)
+    document.cells[0].source += "\nopen('notebooks/session.ipynb', 'w').write('{')"
+    nbformat.write(document, file)
+    execute(project)
+    (entry,) = entries(project)
+    assert (
+        entry.runbook == "session" and entry.outcome == "done" and "the end" in json.dumps(code(project, entry.folder))
+    )
