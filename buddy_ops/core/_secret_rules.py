@@ -246,11 +246,17 @@ NAMES = ("secret", "token", "passw", "pwd", "passphrase", "credential", "key")
 KEYS = re.compile(
     r"(?:api|app|application|access|licen[sc]e|account|private|secret|shared|master|encryption|signing)[-_ ]?$"
 )
+LONGEST_VALUE = 4000
+LONGEST_TAIL = 50
+"""Characters of a name, and what is between it and its value, behind the word that says secret."""
+
 ASSIGNED = re.compile(
-    r"[\w-]{0,40}[\"'`]{0,3}\s{0,3}(?::=|=>|=|:)\s{0,3}(?:b?[\"'`]{1,3})?(?P<cut>[^\s\"'`(),;<>&\\]{8,4000})"
+    r"[\w-]{0,40}[\"'`]{0,3}\s{0,3}(?::=|=>|=|:)\s{0,3}(?:b?[\"'`]{1,3})?"
+    rf"(?P<cut>[^\s\"'`(),;<>&\\]{{8,{LONGEST_VALUE}}})"
 )
 """A value behind the end of a secret's name and a sign of equality."""
 
+DIGIT = re.compile(r"\d")
 NAME_BEFORE = re.compile(r"[\w.-]{0,60}")
 PARTS = re.compile(r"[-_.]+")
 NAME_BEHIND = re.compile(r"[\w-]{0,40}")
@@ -262,12 +268,21 @@ LINE_OF_BASE64 = re.compile(r"[A-Za-z0-9+/]{56,}\s{1,8}$")
 def _find_assignments(text: str, small: str) -> Iterator[Span]:
     """Values with a digit behind names of secrets. ``small`` is the text in small letters."""
     for name in NAMES:
+        plain_until = 0
         for end in _ends(small, name):
+            if end < plain_until:
+                continue
             match = ASSIGNED.match(text, end)
             if match is None or (name == "key" and not KEYS.search(small, max(0, end - 20), end - 3)):
                 continue
+            if not DIGIT.search(text, *match.span("cut")):
+                # What is assigned within this value ends with it, unless the name goes on to its end.
+                plain_until = match.end() - LONGEST_TAIL
+                if len(match["cut"]) == LONGEST_VALUE:
+                    plain_until -= LONGEST_VALUE // 2
+                continue
             value = match["cut"]
-            if not any(map(str.isdigit, value)) or _is_placeholder(value) or is_harmless(value):
+            if _is_placeholder(value) or is_harmless(value):
                 continue
             before = NAME_BEFORE.match(text[max(0, end - 60) : end][::-1])
             more = NAME_BEHIND.match(text, end)
@@ -280,7 +295,7 @@ def _find_authorization(text: str, small: str) -> Iterator[Span]:
     for scheme in SCHEMES:
         for end in _ends(small, scheme):
             match = CREDENTIAL.match(text, end)
-            if match and any(map(str.isdigit, match["cut"])) and not is_harmless(match["cut"]):
+            if match and DIGIT.search(match["cut"]) and not is_harmless(match["cut"]):
                 yield match.span("cut")
 
 
