@@ -11,7 +11,6 @@ import re
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
 from itertools import pairwise
 
 Span = tuple[int, int]
@@ -119,6 +118,7 @@ GROUPS = 4
 
 GROUPS_UTF_16 = 5
 GROUPS_HEX = 3
+BETWEEN = base64.b64encode(b"\n;\n")
 STANDARD = bytes.maketrans(b"-_", b"+/")
 HEX = re.compile(rb"[02-7][0-9a-fA-F](?:[2-7][0-9a-fA-F]|0[09aAdD]|1[bB]){7,40000}")
 
@@ -151,50 +151,59 @@ class Runs:
         # The characters behind the last ones of a group are in the next group.
         quarters += [quarter >> 8 for quarter in quarters[:3]]
         ones = int.from_bytes(b"\1" * size, "little")
+        texts: list[Span] = []
+        lines: list[Span] = []
         for first in range(4):
             a, b, c, d = quarters[first : first + 4]
             whole = d >> 3 & ones
             printable = a & b >> 1 & c >> 2 & whole
             for begin, end in _stretches(printable, GROUPS, size):
-                yield from self._of_lines(begin * 4 + first, end * 4 + first)
+                self._add(begin * 4 + first, end * 4 + first, texts=texts, lines=lines)
             printable = a >> 4 & b >> 5 & c >> 6 & whole
             for begin, end in _stretches(printable, GROUPS_UTF_16, size):
-                yield from self._of_lines(begin * 4 + first, end * 4 + first)
+                self._add(begin * 4 + first, end * 4 + first, texts=texts, lines=texts)
+        yield from self._from_base64(texts)
+        yield from self._from_base64(lines, is_line=True)
         for first in range(2):
             halves = quarters[first] >> 7 & quarters[first + 2] >> 7 & ones
             for begin, end in _stretches(halves, GROUPS_HEX, size):
                 yield from self._from_hex(begin * 4 + first, end * 4 + first)
 
-    def _of_lines(self, begin: int, end: int) -> Iterator[Decoded]:
-        """What base64 says. Lines below each other may be one text, or one each."""
-        begin = max(begin - 12, begin - (begin - self._joined.rfind(b" ", 0, begin) - 1) // 4 * 4)
+    def _add(self, begin: int, end: int, *, texts: list[Span], lines: list[Span]) -> None:
+        """Add a stretch to the texts, and each of its lines: lines below each other may be one text, or one each."""
+        first = max(begin % 4, begin - 12)
+        blank = self._joined.rfind(b" ", first, begin)
+        begin -= (begin - max(first, blank + 1)) // 4 * 4
         end = min(end + 8, self._joined.find(b" ", end - 1))
-        whole = self._from_base64(begin, end)
-        yield whole
+        texts.append((begin, end))
         borders = self._borders(begin, end)
-        if len(borders) == 2:
-            return
-        if any((border - begin) % 4 for border in borders[:-1]):
-            for border, stop in pairwise(borders):
-                start = border + (begin - border) % 4
-                if stop - start >= SHORTEST_RUN:
-                    yield self._from_base64(start, stop)
-            return
-        places = [(border - begin) // 4 * 3 for border in borders[:-1]]
-        for first, last in pairwise([*places, len(whole.text)]):
-            line = whole.text[first:last]
-            yield Decoded(line, partial(_moved_source, whole.source, first), is_line="\0" not in line)
+        if len(borders) > 2:
+            aligned = all((border - begin) % 4 == 0 for border in borders[:-1])
+            pairs = [(border + (begin - border) % 4, stop) for border, stop in pairwise(borders)]
+            (lines if aligned else texts).extend((start, stop) for start, stop in pairs if stop - start >= SHORTEST_RUN)
 
-    def _from_base64(self, begin: int, end: int) -> Decoded:
-        run = self._joined[begin:end]
-        if len(run) % 4 == 1:
-            run = run[:-1]
-        content = binascii.a2b_base64(run.translate(STANDARD) + b"=" * (-len(run) % 4))
+    def _from_base64(self, spans: Sequence[Span], *, is_line: bool = False) -> Iterator[Decoded]:
+        """What base64 says in all of these places, as one text."""
+        pieces = []
+        begins = []
+        place = 0
+        for begin, end in spans:
+            run = self._joined[begin : end - ((end - begin) % 4 == 1)]
+            begins.append(place)
+            pieces += [run, b"A" * (-len(run) % 4), BETWEEN]
+            place += (len(run) + 3) // 4 * 3 + 3
+        if not spans:
+            return
+        content = binascii.a2b_base64(b"".join(pieces).translate(STANDARD))
 
         def source(first: int, last: int) -> Span:
-            return self._source(begin + first // 3 * 4, begin + min(len(run), -(-last // 3) * 4))
+            number = bisect_right(begins, first) - 1
+            begin, end = spans[number]
+            start = min(end - 1, begin + (first - begins[number]) // 3 * 4)
+            stop = min(end, begin + -(-(last - begins[number]) // 3) * 4)
+            return self._source(start, max(start + 1, stop))
 
-        return Decoded(content.decode("latin-1"), source)
+        yield Decoded(content.decode("latin-1"), source, is_line)
 
     def _from_hex(self, begin: int, limit: int) -> Iterator[Decoded]:
         """What pairs of digits say, those of several lines and those of each."""
@@ -226,10 +235,6 @@ class Runs:
     def _place(self, place: int) -> int:
         number = bisect_right(self._begins, place) - 1
         return self._places[number] + place - self._begins[number]
-
-
-def _moved_source(source: Callable[[int, int], Span], by: int, begin: int, end: int) -> Span:
-    return source(begin + by, end + by)
 
 
 def _stretches(flags: int, shortest: int, size: int) -> Iterator[Span]:

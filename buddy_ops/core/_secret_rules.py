@@ -130,6 +130,9 @@ def find_in_run(text: str, words: bytes, begin: int, end: int) -> Iterable[Span]
     place = begin
     if begin and text[begin - 1] in SIGNS_BEFORE:
         place = max(0, begin - LONGEST_HEAD)
+        place = max(place, text.rfind(" ", place, begin) + 1, text.rfind("\n", place, begin) + 1)
+        if not _may_begin_in(words[place:begin]):
+            place = begin
     # A token begins at a word's beginning. Most words begin as no token does.
     threes, twos = _beginnings()
     piece = words[place:end]
@@ -141,6 +144,13 @@ def find_in_run(text: str, words: bytes, begin: int, end: int) -> Iterable[Span]
     if not begins:
         return [(begin, end)] if end - begin == 40 and _is_bare_key(text, begin, end) else ()
     return _tokens_in_run(text, place, begin, end)
+
+
+@lru_cache(5000)
+def _may_begin_in(words: bytes) -> bool:
+    threes, twos = _beginnings()
+    found = words.split()
+    return not (threes.isdisjoint([word[:3] for word in found]) and twos.isdisjoint([word[:2] for word in found]))
 
 
 def _tokens_in_run(text: str, place: int, begin: int, end: int) -> Iterator[Span]:
