@@ -426,7 +426,7 @@ def runs_list(where: Where = "", environment: Reach = "") -> None:
     """List the archived runs, oldest first."""
     from buddy_ops.runs import archive
 
-    for entry in archive.list_entries(archive.open_store(where, environment)):
+    for entry in archive.list_entries(archive.open_store(_existing(where), environment)):
         people = ", ".join(entry.people) or entry.principal
         result = f"{entry.result:<36} {entry.exit_code}  {entry.ended_at}"
         line = f"{entry.folder:<48} {result}  {people}  {entry.incident}"
@@ -441,7 +441,7 @@ def runs_show(run: Run, where: Where = "", environment: Reach = "") -> None:
 
     from buddy_ops.runs import archive
 
-    out.print_json(data=asdict(archive.find_run(archive.open_store(where, environment), run)))
+    out.print_json(data=asdict(archive.find_run(archive.open_store(_existing(where), environment), run)))
 
 
 @archived.command("verify")
@@ -459,7 +459,7 @@ def runs_verify(
     from buddy_ops.core.text import count
     from buddy_ops.runs import archive, signatures, verification
 
-    store = archive.open_store(where, environment)
+    store = archive.open_store(_existing(where), environment)
     check = signatures.check_by_keys(public_key) if public_key else signatures.check_by_kms(environment)
     found = verification.verify_archive(store, newest, check)
     for problem in found.problems:
@@ -489,7 +489,7 @@ def runs_sign(run: Run, where: Where = "", environment: Reach = "") -> None:
     """Sign a run that could not be signed when it was archived. Read its report first."""
     from buddy_ops.runs import archive
 
-    entry = archive.sign_run(archive.open_store(where, environment), run)
+    entry = archive.sign_run(archive.open_store(_existing(where), environment), run)
     out.print(f"SUCCEEDED: {entry.folder} is signed, manifest {entry.sha256}.")
 
 
@@ -499,7 +499,7 @@ def runs_index(where: Where = "", environment: Reach = "") -> None:
     """Archive unfinished runs, upload what is missing in S3, and rebuild the index."""
     from buddy_ops.runs import supervisor
 
-    for line in supervisor.index_archive(where, environment):
+    for line in supervisor.index_archive(_existing(where), environment):
         out.print(line)
 
 
@@ -521,7 +521,7 @@ def runs_prune(
 
     from buddy_ops.runs import archive, retention, signatures
 
-    store = archive.open_store(where, environment)
+    store = archive.open_store(_existing(where), environment)
     plan = retention.plan_pruning(store, keep, datetime.now(UTC))
     out.print(str(plan))
     if dry_run:
@@ -544,12 +544,29 @@ def runs_diff(first: Run, second: Run, where: Where = "", environment: Reach = "
     """Compare two runs: plan, figures, verdicts and people, but not times."""
     from buddy_ops.runs import archive, diff
 
-    store = archive.open_store(where, environment)
+    store = archive.open_store(_existing(where), environment)
     differences = diff.compare_runs(store, archive.find_run(store, first), archive.find_run(store, second))
     for difference in differences:
         out.print(str(difference))
     if not differences:
         out.print("No differences, except for times.")
+
+
+def _existing(where: str) -> str:
+    """The archive that an option names. A misspelt folder must not read as an archive in which nothing is wrong.
+
+    Raises:
+        InvalidInput: ``archive-unknown``.
+    """
+    from buddy_ops.core import project
+
+    if where and not where.startswith("s3://") and not (project.project_root() / where).is_dir():
+        raise InvalidInput(
+            "archive-unknown",
+            f"There is no folder {where[:200]!r} (relative to the project).",
+            next="Give the folder of an archive with --archive, or none for runs/ of this project.",
+        )
+    return where
 
 
 def parse_mapping(text: str, declared: "Mapping[str, DeclaredParameter] | None" = None) -> dict[str, object]:
@@ -590,8 +607,8 @@ def parse_parameters(pairs: list[str], declared: "Mapping[str, DeclaredParameter
             name, value = parameters.parse_pair(pair, declared)
             if name in given:
                 raise ValueError(f"{name} is given twice")
-            if name in ("environment", "settings"):
-                raise ValueError("the environment is the option -e, and its settings are in parameters/")
+            if name == "environment":
+                raise ValueError("the environment is the option -e")
         except ValueError as error:
             # The value of a parameter that may hold a secret is not repeated.
             name = pair.partition("=")[0]

@@ -25,14 +25,14 @@ MARKED_SCRIPTS = ("LATIN", "GREEK", "CYRILLIC")
 """Scripts whose accents make another spelling, not another person. In others the marks are vowels."""
 
 LOOKALIKE_SCRIPTS = (*MARKED_SCRIPTS, "ARMENIAN", "CHEROKEE", "COPTIC", "LISU", "DESERET", "GOTHIC", "OSAGE")
-"""Alphabets with letters that look like those of another one: no word of a name has letters of two of them."""
+"""Alphabets with letters of the same form as those of another one: no word of a name has letters of two of them."""
 
 LOOKALIKES = str.maketrans(
     # Cyrillic, Greek, and Latin letters that are none of a to z.
     "аеорсухіјѕԁԛԝһкмтнвгӏ" + "αβεζηικμνορτυχω" + "ıɑɡłøđħŧ" + "01",
     "aeopcyxijsdqwhkmthbrl" + "abezhikmnoptuxw" + "iaglodht" + "ol",
 )
-"""Small letters and digits that look like one of a to z, or whose capital does. Source: Unicode, UTS 39 confusables."""
+"""Small letters and digits of the same form as one of a to z, or whose capital is. Source: Unicode, UTS 39."""
 
 SMALL_CAPITAL = re.compile(r"LATIN LETTER SMALL CAPITAL ([A-Z])")
 
@@ -66,7 +66,7 @@ def identify(name: str) -> str:
     """What the spellings of one name have in common; empty for what has no letter and no digit.
 
     Compatible letters, capitals, gaps, accents, signs, the order of its words and what does not show make no other
-    person; nor do letters of another alphabet that look the same.
+    person; nor do letters of another alphabet that have the same form.
     """
     folded = unicodedata.normalize("NFKC", clean_name(name)).casefold()
     # Folding may leave letters that are composed in another way.
@@ -96,7 +96,7 @@ def _script(letter: str) -> str:
 
 
 def distinct_names(names: Iterable[str]) -> tuple[str, ...]:
-    """The different people among these names, each by its first spelling. A name without letters is nobody's."""
+    """The different people among these names, each by its first spelling. What has no letter names no one."""
     people: dict[str, str] = {}
     for name in names:
         if identity := identify(name):
@@ -133,7 +133,7 @@ def describe_unreadable(name: str) -> str:
 
 
 def describe_problem(name: str) -> str:
-    """Why a name cannot stand for a person, a sentence; empty if it can, or if there is none."""
+    """Why a name cannot be that of a person, a sentence; empty if it can, or if there is none."""
     if problem := describe_unreadable(name):
         return problem
     shown = clean_name(name)
@@ -143,12 +143,12 @@ def describe_problem(name: str) -> str:
         scripts = sorted({_script(letter) for letter in word if letter.isalpha()} & set(LOOKALIKE_SCRIPTS))
         if len(scripts) > 1:
             mixed = join_words(script.capitalize() for script in scripts)
-            return f'The name "{shorten(shown, 60)}" mixes {mixed} letters, which look alike.'
+            return f'The name "{shorten(shown, 60)}" mixes {mixed} letters of the same form.'
     return ""
 
 
 def require_readable(names: Sequence[str], where: str) -> None:
-    """Refuse names that read as another one, or that name nobody.
+    """Refuse names that read as another one, or that name no one.
 
     Args:
         where: the parameter that gives them.

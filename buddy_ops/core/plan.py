@@ -40,7 +40,7 @@ PART_NAMES = {
     "glass": "the emergency override",
     "policy": "setting rollout",
     "rules": "setting policy",
-    "failsafe": "setting lease",
+    "failsafe": "the failsafe's settings",
     "smoke_tests": "setting smoke_tests",
     "failure_metrics": "setting failure_metrics",
 }

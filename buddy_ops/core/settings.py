@@ -414,7 +414,10 @@ class ArchiveSettings(Model):
 class Settings(Model):
     """The settings of one environment."""
 
-    function: Annotated[str, Field(min_length=1, max_length=140)] = Field(description="Name of the Lambda function.")
+    # No ARN: by its name alone it is known whose function this is, and whose rules hold.
+    function: Annotated[str, Field(pattern=r"^[a-zA-Z0-9_-]{1,64}$")] = Field(
+        description="Name of the Lambda function, not its ARN."
+    )
     alias: Annotated[str, Field(pattern=r"^[a-zA-Z0-9_-]*[a-zA-Z_-][a-zA-Z0-9_-]*$", max_length=128)] = Field(
         default="live", description="Alias that serves the users."
     )

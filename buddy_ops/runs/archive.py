@@ -54,11 +54,11 @@ def open_store(where: str | Path = "", environment: str = "") -> RunStore:
     text = str(where)
     if not text.startswith("s3://"):
         folder = project.project_root() / (text or "runs")
-        # A misspelt name must not read as an archive in which nothing is wrong. runs/ is made by the first run.
-        if (text or folder.exists()) and not folder.is_dir():
+        # The first run makes the folder.
+        if folder.exists() and not folder.is_dir():
             raise InvalidInput(
                 "archive-unknown",
-                f"There is no folder {shorten(str(folder), 200)!r}.",
+                f"{shorten(str(folder), 200)!r} is not a folder.",
                 next="Name the folder of an archive, or none for runs/ of this project.",
             )
         return LocalStore(folder)

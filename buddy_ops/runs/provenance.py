@@ -348,7 +348,10 @@ def _not_as_released() -> list[str] | None:
         hashed = hashlib.new(file.hash.mode, content).digest() if file.hash else b""
         if file.hash and _urlsafe(hashed) != file.hash.value:
             changed.append(str(file))
-    return changed
+    known = {str(file) for file in listed}
+    present = (path for path in sorted(LIBRARY.rglob("*")) if path.is_file() and not set(path.parts) & set(MADE_ALONG))
+    added = (path.relative_to(LIBRARY.parent).as_posix() for path in present)
+    return changed + [f"{name} (added)" for name in added if name not in known]
 
 
 def _urlsafe(content: bytes) -> str:

@@ -1,8 +1,11 @@
 """What was executed, beside what was committed: a notebook that somebody edited does not pass for the runbook."""
 
+import hashlib
 import json
 import subprocess
+from importlib import metadata
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -269,3 +272,24 @@ def test_settings_that_were_given_are_told(project: Path) -> None:
     )
     compared = provenance.compare_with_committed(document(CELLS), {"settings": found})
     assert compared.says.startswith("DIFFERS FROM THE COMMITTED SETTINGS") and "UNKNOWN" in compared.says
+
+
+def test_what_was_changed_in_an_installed_wheel_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a repository the wheel's own list of hashes is compared: a changed module, and one that was added."""
+    library = tmp_path / "buddy_ops"
+    (library / "__pycache__").mkdir(parents=True)
+    (library / "__pycache__" / "a.pyc").write_text("")
+    content = {"a.py": b"1", "b.py": b"2"}
+    listed = []
+    for name, text in content.items():
+        (library / name).write_bytes(text)
+        file = metadata.PackagePath(f"buddy_ops/{name}")
+        file.hash = metadata.FileHash(f"sha256={provenance._urlsafe(hashlib.sha256(text).digest())}")
+        file.dist = SimpleNamespace(locate_file=lambda path: tmp_path / path)  # type: ignore[assignment]
+        listed.append(file)
+    monkeypatch.setattr(provenance, "LIBRARY", library)
+    monkeypatch.setattr(provenance.metadata, "files", lambda _: listed)
+    assert provenance._not_as_released() == []
+    (library / "a.py").write_text("3")
+    (library / "approvals.py").write_text("")
+    assert provenance._not_as_released() == ["buddy_ops/a.py", "buddy_ops/approvals.py (added)"]
