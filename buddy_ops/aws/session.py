@@ -25,6 +25,7 @@ from buddy_ops.core.errors import AwsFailed, InvalidInput, NotFound
 from buddy_ops.core.journal import Journal, JournalFile, iso_utc
 from buddy_ops.core.redaction import FILE, Redactor
 from buddy_ops.core.settings import Settings
+from buddy_ops.core.side_channels import SideChannels
 
 if TYPE_CHECKING:
     from types_boto3_cloudwatch import CloudWatchClient
@@ -60,6 +61,7 @@ class Target:
     run: str
     folder: Path
     redactor: Redactor
+    side: SideChannels = field(default_factory=SideChannels)
     dry_run: bool = False
     replaced: tuple[str, ...] = ()
     _clients: dict[tuple[str, int], Any] = field(default_factory=dict)
@@ -279,6 +281,7 @@ def connect(
     before = settings_.validate_settings(given, source).rollout
     redactor = Redactor(settings.archive.redact, os.environ.get(FILE))
     redactor.never_redact(settings.model_dump(mode="json"))
+    side = SideChannels()
     write: Callable[[str], None] = _keep_nothing
     if not quiet:
         write = JournalFile(folder / "journal.jsonl")
@@ -287,7 +290,8 @@ def connect(
         settings=settings,
         runbook=runbook,
         clock=clock,
-        journal=Journal(write, clock.now, redactor.redact_with_shared),
+        journal=Journal(write, clock.now, redactor.redact_with_shared, side),
+        side=side,
         session=session,
         region=region,
         endpoint_url=endpoint,

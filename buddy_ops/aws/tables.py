@@ -120,6 +120,7 @@ def restore_copy(target: Target, table: str, at: datetime, name: str, watch: Pro
     Raises:
         BuddyError: ``restore-collides``: another table has the name; ``restore-unfinished``.
     """
+    watch = target.side.watch(watch)
     deadline = target.clock.now() + RESTORE_LIMIT
     while restorable_window(target, table)[1] < at:
         # The last minutes cannot be restored yet.
@@ -189,6 +190,7 @@ def compare_tables(
 
     AWS: dynamodb:Scan, BatchGetItem, consistent, read only.
     """
+    watch = target.side.watch(watch)
 
     def read(page: Page) -> list[_ScannedItem]:
         return [

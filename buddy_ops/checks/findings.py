@@ -257,6 +257,7 @@ def run_checks(checks: Iterable[Check], context: CheckContext, watch: Progress =
     Args:
         watch: called before each check.
     """
+    watch = context.target.side.watch(watch)
     # One finding at a time, so that a notebook shows each as soon as it is there.
     for check in checks:
         watch(f"checking {check.name}")

@@ -92,6 +92,7 @@ def run_audit(target: Target, role: str = "auditor", where: str = "", watch: Pro
     Raises:
         InvalidInput: ``invalid-parameters``: no such role.
     """
+    watch = target.side.watch(watch)
     if role not in get_args(Role):
         raise InvalidInput(
             "invalid-parameters",

@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from buddy_ops.aws import session
 from buddy_ops.cli import sandbox
+from buddy_ops.cli.terminal import err, out
 from buddy_ops.core import project
 from buddy_ops.core.journal import read_journal
 from buddy_ops.core.outcome import describe_ending
@@ -46,18 +46,18 @@ class DemoRow:
     minutes: float = 0.0
 
 
-def main(out: Console, err: Console) -> int:
+def main() -> int:
     """Run the demo; 0 if both runs ended as they must, else 1."""
-    with err.status("starting the sandbox") as status, sandbox.running_sandbox() as endpoint:
+    with err.progress("starting the sandbox") as tell, sandbox.running_sandbox() as endpoint:
         before = os.environ.get("AWS_ENDPOINT_URL")
         os.environ["AWS_ENDPOINT_URL"] = endpoint
         try:
-            status.update("deploying the first build")
+            tell("deploying the first build")
             first = deploy_first(endpoint)
             rows = []
             for scenario, build, exit_code in BUILDS:
                 artifact = sandbox.write_build(scenario)
-                rows.append(run_canary(build, exit_code, artifact, status.update))
+                rows.append(run_canary(build, exit_code, artifact, tell))
         finally:
             os.environ.pop("AWS_ENDPOINT_URL", None)
             if before is not None:

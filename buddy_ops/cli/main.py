@@ -8,20 +8,18 @@ import re
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import cached_property, wraps
+from functools import wraps
 from inspect import signature
-from typing import TYPE_CHECKING, Annotated, ParamSpec, cast
+from typing import TYPE_CHECKING, Annotated, ParamSpec
 
 import typer
 
 from buddy_ops.aws.permissions import Role
+from buddy_ops.cli.terminal import err, open_standard_streams, out, say
 from buddy_ops.core.errors import BuddyError, InvalidInput
 from buddy_ops.core.extras import RUN_PACKAGES, run_extra_missing
-from buddy_ops.core.text import escape_terminal
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
     from buddy_ops.core.parameters import DeclaredParameter
 
 app = typer.Typer(
@@ -33,40 +31,9 @@ archived = typer.Typer(no_args_is_help=True, help="List, show, compare, verify, 
 app.add_typer(archived, name="runs")
 
 
-class _LazyConsole:
-    """A console of rich, imported when it prints for the first time: a rollback does not need it."""
-
-    def __init__(self, *, stderr: bool = False) -> None:
-        self._stderr = stderr
-
-    @cached_property
-    def _console(self) -> "Console":
-        from rich.console import Console
-
-        # Without soft wrapping, a path or a command would be cut when the output goes to a file. Without markup,
-        # "[redacted]" and "buddy-ops[run]" are texts, not styles.
-        return Console(stderr=self._stderr, soft_wrap=True, markup=False)
-
-    def print(self, *values: object, **options: object) -> None:
-        """Print; texts came from outside in part, so that no terminal and no CI log obeys them."""
-        shown = [escape_terminal(value) if isinstance(value, str) else value for value in values]
-        self._console.print(*shown, **options)  # type: ignore[arg-type]
-
-    def print_json(self, *, data: object) -> None:
-        """Print as JSON. Characters that a terminal obeys are escaped as JSON has it."""
-        self.print(json.dumps(data, indent=2, ensure_ascii=False))
-
-    def __getattr__(self, name: str) -> object:
-        return getattr(self._console, name)
-
-
-out = cast("Console", _LazyConsole())
-err = cast("Console", _LazyConsole(stderr=True))
-
-
-def say(value: object) -> None:
-    """Print on stdout without rich: importing it would delay a rollback."""
-    typer.echo(escape_terminal(str(value)))
+@app.callback()
+def _before_each_command() -> None:
+    open_standard_streams()
 
 
 P = ParamSpec("P")
@@ -166,14 +133,7 @@ def run(
             **parse_mapping(parameters, declared),
             **parse_parameters(parameter or [], declared),
         }
-        with err.status("starting") as status:
-
-            def tell(line: str) -> None:
-                if err.is_terminal:
-                    status.update(escape_terminal(line))
-                else:
-                    err.print(line)
-
+        with err.progress("starting") as tell:
             done = supervisor.run_notebook(
                 notebook, given, progress=tell, archive_to=archive, cell_timeout_s=cell_timeout
             )
@@ -225,6 +185,8 @@ def rollback(
         from buddy_ops.deployment import announcements
 
         say(announcements.announce_rollback(target, plan, done))
+    for line in target.side.unsaid():
+        say(target.redactor.redact(line))
 
 
 @app.command()
@@ -289,7 +251,7 @@ def doctor(
 
     colours = {"ok": "green", "warning": "yellow", "problem": "bold red", "unknown": "cyan"}
     target = session.connect(environment, "doctor", quiet=True)
-    with err.status("checking"):
+    with err.progress("checking"):
         findings = list(doctor_.run_doctor(target, role))
     for finding in findings:
         row = findings_.text_row(finding)
@@ -323,7 +285,7 @@ def demo() -> None:
     """Run two canaries on a sandbox: a bad build that is rolled back, and a good one that reaches 100 %."""
     from buddy_ops.cli import demo as demo_
 
-    raise typer.Exit(demo_.main(out, err))
+    raise typer.Exit(demo_.main())
 
 
 @sandbox.command("start")
@@ -414,7 +376,7 @@ def _load_scenario(endpoint: str, name: str, environment: str, changes: Sequence
     from buddy_ops.cli import sandbox as sandboxes
 
     overrides = sandboxes.parse_changes(changes)
-    with err.status(f"loading {name}"):
+    with err.progress(f"loading {name}"):
         artifact = sandboxes.load_scenario(endpoint, name, environment, **overrides)
     out.print(f"Scenario {name} loaded. Its build is {artifact}. To deploy it:")
     out.print(f"buddy-ops run strategies/canary -e {environment} -p artifact={artifact} -p approved_by=[YOUR-NAME]")

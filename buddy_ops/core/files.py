@@ -1,10 +1,20 @@
-"""Files that are written whole or not at all."""
+"""Files that are written whole or not at all, and folders for files that nobody keeps."""
 
 import os
 import re
 import secrets
+import tempfile
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from typing import TypeVar
+
+T = TypeVar("T")
+
+SCRATCH = ("", "/tmp", "/var/tmp", "/dev/shm")  # a private folder is made in it
+"""Where a folder for a run's own files may be made, in this sequence; '' is TMPDIR, or the system's default."""
+
+PREFIX = "buddy-ops-"
 
 CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 """Create a file that is not there: whatever was put in its place, a link above all, is not written to."""
@@ -46,3 +56,55 @@ def delete_parts_of(path: Path) -> None:
             if is_part(entry.name, path.name):
                 with suppress(OSError):  # a folder of that name is none of ours
                     entry.unlink()
+
+
+def make_scratch_folder(longest: int | None = None) -> "tempfile.TemporaryDirectory[str]":
+    """A folder that only this user can read, at the first place that takes one; it is deleted at the end.
+
+    Args:
+        longest: the most characters that its path may have.
+
+    Raises:
+        OSError: no place takes a file.
+    """
+
+    def make(place: str | None) -> "tempfile.TemporaryDirectory[str]":
+        folder = tempfile.TemporaryDirectory(prefix=PREFIX, dir=place)
+        try:
+            if longest is not None and len(folder.name) > longest:
+                raise OSError(f"{folder.name} has more than {longest} characters")
+            _require_space(folder.name)
+        except OSError:
+            folder.cleanup()
+            raise
+        return folder
+
+    return _at_first_place(make)
+
+
+def make_lasting_folder() -> Path:
+    """The same, and it stays. Raises OSError."""
+
+    def make(place: str | None) -> Path:
+        folder = tempfile.mkdtemp(prefix=PREFIX, dir=place)
+        _require_space(folder)
+        return Path(folder)
+
+    return _at_first_place(make)
+
+
+def _at_first_place(make: Callable[[str | None], T]) -> T:
+    failed = OSError("no folder for temporary files")
+    for place in SCRATCH:
+        try:
+            return make(place or None)
+        except OSError as error:
+            failed = error
+    raise failed
+
+
+def _require_space(folder: str) -> None:
+    """Raise OSError where a folder takes no file: a full disk may still take folders."""
+    probe = Path(folder) / "probe"
+    probe.write_bytes(b"0")
+    probe.unlink()

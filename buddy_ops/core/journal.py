@@ -14,18 +14,19 @@ from pathlib import Path
 from typing import IO, Any
 
 from buddy_ops.core.documents import parse_json
+from buddy_ops.core.side_channels import SideChannels
 
 
 class Journal:
     """Appends records and keeps them for the notebook to show.
 
-    A line that cannot be written (a full disk) never stops the run: traffic matters more. The failure is kept in
-    ``trouble`` for the report to say.
+    A line that cannot be written (a full disk) never stops the run: traffic matters more. ``side`` keeps the failure.
 
     Args:
         write: takes one line without its newline, and has it on disk when it returns.
         now: the run's clock.
         clean: takes secrets out of a record before anything else sees it.
+        side: the side channels of the run; absent: the journal's own.
     """
 
     def __init__(
@@ -33,12 +34,13 @@ class Journal:
         write: Callable[[str], None],
         now: Callable[[], datetime],
         clean: Callable[[Any], Any] = lambda value: value,
+        side: SideChannels | None = None,
     ) -> None:
         self._write = write
         self._now = now
         self._clean = clean
         self.records: list[dict[str, Any]] = []
-        self.trouble: str | None = None
+        self.side = side or SideChannels()
         # Tables are read and written by several threads.
         self._lock = threading.Lock()
 
@@ -71,12 +73,10 @@ class Journal:
         try:
             line = json.dumps(entry, default=lambda value: self._clean(str(value)))
         except Exception as error:  # a value's own words may raise anything
-            self.trouble = f"the journal could not be written: record {head['seq']} is no JSON: {error}"
+            self.side.note("the journal", error)
             line = json.dumps(head)
-        try:
+        with self.side.contained("the journal"):
             self._write(line)
-        except OSError as error:
-            self.trouble = f"the journal could not be written: {error}"
 
 
 def iso_utc(moment: datetime) -> str:

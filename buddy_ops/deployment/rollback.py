@@ -315,9 +315,8 @@ def _try_on(target: Target, call: Callable[[], T], watch: Progress | None) -> T:
             if watch is None or not failure.passing or again > deadline:
                 raise
             target.journal.append("failed", says=failure.what)
-            # A terminal that is gone must not stop the rollback.
-            with suppress(OSError, ValueError):
-                watch(f"{failure.what} Trying again every {PAUSE.seconds} s until {deadline:%H:%M:%S} UTC.")
+            report = target.side.watch(watch)
+            report(f"{failure.what} Trying again every {PAUSE.seconds} s until {deadline:%H:%M:%S} UTC.")
             target.clock.sleep_until(again)
 
 

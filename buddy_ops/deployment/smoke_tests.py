@@ -45,6 +45,7 @@ def run_smoke_tests(target: Target, version: str, watch: Progress = no_progress)
     Raises:
         AwsFailed: the call itself failed; the version's own failures are results.
     """
+    watch = target.side.watch(watch)
     results: list[SmokeTestResult] = []
     for test in target.settings.smoke_tests:
         watch(f"smoke test {len(results) + 1} of {len(target.settings.smoke_tests)} of v{version}: {test.name}")

@@ -301,6 +301,7 @@ async def prove_alarms(
     Raises:
         Refused: ``approval-void``.
     """
+    watch = target.side.watch(watch)
     approval.must_cover(plan, target.clock.now())
     if target.dry_run or not plan.tests:
         return ()

@@ -153,6 +153,7 @@ def query_log(
 def _query_group(
     target: Target, group: str, query: str, *, since: datetime, until: datetime, watch: Progress
 ) -> list[dict[str, str]]:
+    watch = target.side.watch(watch)
     client = target.client("logs")
     started = client.start_query(
         logGroupName=group,

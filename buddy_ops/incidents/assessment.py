@@ -428,6 +428,7 @@ async def wait_for_recovery(
 
     AWS: cloudwatch:GetMetricData, lambda:GetAlias, reads only.
     """
+    watch = target.side.watch(watch)
     alias = aliases.require_alias(target)
     # An alias takes up to a minute to route everywhere as it says.
     since = floor_minute(target.clock.now()) + 2 * MINUTE

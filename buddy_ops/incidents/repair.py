@@ -325,6 +325,7 @@ def run_repair(target: Target, plan: RepairPlan, approval: Approval, watch: Prog
     Raises:
         Refused: ``approval-void``.
     """
+    watch = target.side.watch(watch)
     approval.must_cover(plan, target.clock.now())
     table = plan.scope.table
     conflicts: list[Change] = []

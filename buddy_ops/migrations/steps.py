@@ -428,7 +428,7 @@ class _Progress:
     def __init__(self, target: Target, total: int, watch: Progress) -> None:
         self._target = target
         self._total = total
-        self._watch = watch
+        self._watch = target.side.watch(watch)
         self._began = self._last = target.clock.now()
 
     def update(self, tally: BackfillTally) -> None:

@@ -8,7 +8,8 @@ import io
 import math
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Literal
@@ -134,6 +135,7 @@ class RolloutChart:
 
     def __init__(self, target: Target) -> None:
         self._health = target.settings.health
+        self._side = target.side
         self._title = f"{target.resource} · {target.environment}"
         self.rows: list[MinuteRow] = []
         self.scores: list[ScorePoint] = []
@@ -177,21 +179,30 @@ class RolloutChart:
         if not final and began < self._next_frame_at:
             return
         bundle = {"text/plain": self.caption}
-        if self.versions is not None:
-            bundle["image/png"] = base64.b64encode(self.png()).decode()
-        self._output.show(bundle, metadata={"image/png": {"alt": self.caption}})
+        picture = self._side.attempt("the chart", self.png) if self.versions is not None else None
+        if picture is not None:
+            bundle["image/png"] = base64.b64encode(picture).decode()
+        # Without its picture the caption is shown.
+        with self._side.contained("the live output"):
+            self._output.show(bundle, metadata={"image/png": {"alt": self.caption}})
         ended = time.perf_counter()
         self._next_frame_at = began + max(FRAME_S, (ended - began) / DRAWING_SHARE)
 
     def _repr_png_(self) -> bytes | None:
         # Without a request there is nothing to draw: empty axes look like health.
-        return self.png() if self.rows and self.versions is not None else None
+        if not self.rows or self.versions is None:
+            return None
+        return self._side.attempt("the chart", self.png)
 
     def __repr__(self) -> str:
         return self.caption
 
     def png(self) -> bytes:
         """The picture as a PNG file."""
+        with _own_style():
+            return self._draw()
+
+    def _draw(self) -> bytes:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
 
@@ -292,6 +303,20 @@ class RolloutChart:
                 _annotate(axes, _stage_mark(weight, stage), at, (-3, 2), ha="right")
             elif labelled:
                 _annotate(axes, _stage_mark(weight, stage), at, (3, 2))
+
+
+@contextmanager
+def _own_style() -> Iterator[None]:
+    """Draw as matplotlib does by itself: a person's settings may need LaTeX, or hide what an operator must see.
+
+    A ``$`` in a text is a character, not the beginning of a formula.
+    """
+    import matplotlib
+
+    with matplotlib.rc_context():
+        matplotlib.rcdefaults()
+        matplotlib.rcParams["text.parse_math"] = False
+        yield
 
 
 def _stage_mark(weight: float, stage: str) -> str:

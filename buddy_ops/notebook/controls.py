@@ -37,9 +37,11 @@ class RolloutControls(Protocol):
 
 def attach_controls(target: Target) -> RolloutControls:
     """Buttons where a person can press them, else only the wait."""
+    controls: RolloutControls = NoControls(target)
     if _widgets.is_attended() and _widgets.load_ipywidgets():
-        return ButtonControls(target)
-    return NoControls(target)
+        with target.side.contained("the buttons"):
+            controls = ButtonControls(target)
+    return controls
 
 
 class NoControls:
@@ -82,21 +84,24 @@ class ButtonControls:
 
     async def until(self, observation: Observation) -> Order | None:
         shared = observation.evidence is not None and observation.weight > 0
-        for button in (self._abort, self._pause, self._promote):
-            button.disabled = not shared
         if (observation.stage, observation.weight) != self._stage:
             # What was clicked, or half confirmed, for the stage before must not skip this one.
             self._stage = (observation.stage, observation.weight)
             self._confirming = False
             self._clicks.drop("promote")
         self._promotion = promotion_label(observation)
-        self._label_buttons()
+        # A page that is gone, or a front end's error, must not end the rollout.
+        with self._target.side.contained("the buttons"):
+            for button in (self._abort, self._pause, self._promote):
+                button.disabled = not shared
+            self._label_buttons()
         waiting = asyncio.ensure_future(self._target.clock.wait(observation.wake_at))
         try:
             while not waiting.done():
                 # The sandbox's clock answers over HTTP, so the time is read in a worker thread.
                 now = await asyncio.to_thread(self._target.clock.now)
-                self._progress.value = html.escape(progress(observation, now))
+                with self._target.side.contained("the buttons"):
+                    self._progress.value = html.escape(progress(observation, now))
                 click = await self._clicks.take(waiting)
                 order = self._order(click) if click and shared else None
                 if order:
@@ -110,7 +115,8 @@ class ButtonControls:
 
     def close(self) -> None:
         actions = f"{', '.join(self._given)} UTC" if self._given else "none"
-        self._panel.replace(f"Operator actions: {actions}.")
+        with self._target.side.contained("the buttons"):
+            self._panel.replace(f"Operator actions: {actions}.")
 
     def _order(self, click: str) -> Order | None:
         """What a click means for the rollout; a promotion needs a second click."""
@@ -125,7 +131,8 @@ class ButtonControls:
             order = "promote"
         if order:
             self._paused = order == "hold"
-        self._label_buttons()
+        with self._target.side.contained("the buttons"):
+            self._label_buttons()
         return order
 
     def _label_buttons(self) -> None:

@@ -1,5 +1,6 @@
 """What a notebook's first code cell calls: from its parameters cell to the target that it acts on."""
 
+import sys
 from typing import Any
 
 from buddy_ops.aws.session import Target, connect
@@ -33,5 +34,21 @@ def open_runbook(runbook: str, namespace: dict[str, Any]) -> Target:
         replaced=parameters.rollout_overrides(values),
         dry_run=values.get("dry_run", False),
     )
-    record_session(target, runbook, values)
+    with target.side.contained("recording the session"):
+        record_session(target, runbook, values)
+    report_side_failures(target)
     return target
+
+
+def report_side_failures(target: Target) -> None:
+    """Print what failed beside the action, once each, after the cell in which it failed."""
+    ipython = sys.modules.get("IPython")
+    shell = ipython.get_ipython() if ipython is not None else None
+    if shell is None:
+        return
+
+    def report(_: object) -> None:
+        for line in target.side.unsaid():
+            print(target.redactor.redact(line))
+
+    shell.events.register("post_run_cell", report)

@@ -19,11 +19,15 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 @contextmanager
 def handle_signals(handle: Callable[[signal.Signals], None]) -> Iterator[None]:
-    """Call ``handle`` on SIGINT, SIGTERM and SIGHUP. Only a process's main thread receives signals."""
+    """Call ``handle`` on SIGINT, SIGTERM and SIGHUP, but for those that are ignored: ``nohup`` has it so.
+
+    Only a process's main thread receives signals.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = {number: signal.signal(number, lambda received, _: handle(signal.Signals(received))) for number in SIGNALS}
+    heeded = [number for number in SIGNALS if signal.getsignal(number) != signal.SIG_IGN]
+    before = {number: signal.signal(number, lambda received, _: handle(signal.Signals(received))) for number in heeded}
     try:
         yield
     finally:

@@ -188,6 +188,12 @@ def append_to_chain(folder: Path, facts: Mapping[str, Any], sign: Sign | None = 
         raise
 
 
+def unarchived_entry(folder: Path, about: Mapping[str, Any], known: Mapping[str, Any]) -> ManifestEntry:
+    """What is known of a run whose files could not be completed: it is in no chain."""
+    facts = {**facts_of(folder.name, about, [], []), **known}
+    return entry_of({**facts, "files": {}, "previous": "", "sha256": ""})
+
+
 def archive_unfinished(root: Path) -> list[str]:
     """Archive unfinished runs: runs whose supervisor was killed, sessions in Jupyter, commands.
 

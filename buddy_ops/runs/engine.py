@@ -13,11 +13,10 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 from buddy_ops.core import redaction
-from buddy_ops.core.documents import OWN_JSON_BYTES, parse_json
+from buddy_ops.core.documents import parse_json
 from buddy_ops.core.errors import BuddyError
 from buddy_ops.core.redaction import Redactor
 from buddy_ops.core.text import escape_terminal
@@ -47,8 +46,10 @@ class Engine:
         stop, given = InterruptHandler(), options.pop("redactor", None)
         if given is None:  # a supervisor has checked already
             check_notebook(nb)
+        failures: list[Failure] = options.pop("failures", [])
         with nullcontext(given) if given else _alone(nb) as redactor, handle_signals(stop.by_signal):
             execution.execute(nb, kernel_name, output_path, stop, redactor, options)
+        failures += filter(None, [failure_in(nb)])
         if stop.reason is not None and not nb.metadata.papermill["exception"]:
             raise KeyboardInterrupt(stop.says)
         return nb
@@ -140,8 +141,7 @@ def _execute(job: Mapping[str, Any], tell: Callable[..., None]) -> dict[str, Any
     import papermill
     from papermill.exceptions import PapermillExecutionError
 
-    from buddy_ops.runs import execution
-
+    failures: list[Failure] = []
     os.environ.update(job["environment"])
     redactor = Redactor(job["patterns"], os.environ[redaction.FILE])
     redactor.never_redact(job["innocent"])
@@ -152,7 +152,6 @@ def _execute(job: Mapping[str, Any], tell: Callable[..., None]) -> dict[str, Any
             parameters=job["parameters"],
             engine_name="buddy-ops",
             kernel_name="python3",
-            kernel_manager_class=execution.private_kernel_manager(),
             cwd=job["cwd"],
             progress_bar=False,
             execution_timeout=job["cell_timeout_s"],
@@ -160,11 +159,11 @@ def _execute(job: Mapping[str, Any], tell: Callable[..., None]) -> dict[str, Any
             save_to=job["notebook"],
             about=job["about"],
             tell=tell,
+            failures=failures,
         )
     except PapermillExecutionError as error:
-        # What was saved is clean of secrets, and has the error's data beside its text.
-        saved = parse_json(Path(job["notebook"]).read_bytes(), limit=OWN_JSON_BYTES)
-        return asdict(failure_in(saved) or Failure(error.ename, error.evalue))
+        # The cell's own outputs have the error's data beside its text.
+        return asdict(failures[-1] if failures else Failure(error.ename, redactor.redact(error.evalue)))
     except KeyboardInterrupt as stopped:
         return {"name": INTERRUPTED, "text": str(stopped)}
     except Exception as error:

@@ -5,14 +5,13 @@ It uses papermill's and nbclient's machinery. A cell that has begun is 'interrup
 """
 
 import asyncio
-import subprocess
-import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
 import nbformat
-from jupyter_client.manager import AsyncKernelManager
 from nbclient.exceptions import CellExecutionError, DeadKernelError
 from papermill.clientwrap import PapermillNotebookClient
 from papermill.engines import NotebookExecutionManager
@@ -21,8 +20,10 @@ from papermill.log import logger
 
 from buddy_ops.core.files import write_atomically
 from buddy_ops.core.redaction import Redactor
+from buddy_ops.core.side_channels import SideChannels
 from buddy_ops.runs._failures import failure_of
 from buddy_ops.runs._interrupts import DIED, INTERRUPTED, TIMED_OUT, InterruptHandler
+from buddy_ops.runs._private_kernel import PrivateKernel
 from buddy_ops.runs.cells import forget_results
 
 State = Literal["done", "failed", "refused", "interrupted", "not run"]
@@ -49,7 +50,7 @@ def execute(
     tell = options.pop("tell", lambda **_: None)
     nb.metadata["buddy_ops"] = options.pop("about", {})
     manager = _Manager(nb, options.pop("save_to", None) or output_path, redactor, options.pop("progress_bar", True))
-    kernel_manager = options.pop("kernel_manager_class", None) or private_kernel_manager()
+    kernel_manager = options.pop("kernel_manager_class", PrivateKernel)
     manager.notebook_start()
     client = _Client(
         manager,
@@ -69,6 +70,8 @@ def execute(
         stop.kernel = None  # its number may be another process's by now
         manager.cleanup_pbar()
         manager.notebook_complete()
+        for line in manager.side.unsaid():
+            tell(failed=line)
 
 
 class _Manager(NotebookExecutionManager):  # type: ignore[misc]
@@ -81,6 +84,7 @@ class _Manager(NotebookExecutionManager):  # type: ignore[misc]
         self._pending: asyncio.TimerHandle | None = None
         self._save_took_s = 0.0
         self.stream = GrowingStream()
+        self.side = SideChannels()
 
     def notebook_start(self, **_: Any) -> None:
         forget_results(self.nb)
@@ -144,7 +148,9 @@ class _Manager(NotebookExecutionManager):  # type: ignore[misc]
             copy = nbformat.NotebookNode(self.nb)
             copy["cells"] = [self._clean_cell(number, cell) for number, cell in enumerate(self.nb.cells)]
             copy["metadata"] = self._redactor.redact(self.nb.metadata)
-            _write(copy, self.output_path)
+            # A full disk or a folder that cannot be written ends no run; what could not be saved is told at the end.
+            with self.side.contained("saving the notebook"):
+                _write(copy, self.output_path)
         self.last_save_time = self.now()
         self._save_took_s = time.monotonic() - began
 
@@ -155,6 +161,10 @@ class _Manager(NotebookExecutionManager):  # type: ignore[misc]
                 return cleaned  # it is still being written to
             self._cleaned[number] = cleaned
         return self._cleaned[number]
+
+
+class KernelNotStarted(Exception):
+    """The kernel ended, or did not answer in time, before its first cell."""
 
 
 class GrowingStream:
@@ -195,12 +205,26 @@ class _Client(PapermillNotebookClient):  # type: ignore[misc]
 
     def execute(self, **options: Any) -> Any:
         self.reset_execution_trackers()
-        with self.setup_kernel(**options):
+        with self._kernel(**options):
             self.stop.kernel = self.km.provisioner.pid
             self.tell(kernel=self.stop.kernel)
             self.papermill_execute_cells()
             self.set_widgets_metadata()
         return self.nb
+
+    @contextmanager
+    def _kernel(self, **options: Any) -> Iterator[None]:
+        """A kernel that answers.
+
+        Raises:
+            KernelNotStarted: with what it wrote to its stderr.
+        """
+        with ExitStack() as running:
+            try:
+                running.enter_context(self.setup_kernel(**options))
+            except RuntimeError as error:
+                raise KernelNotStarted(f"{error}.{self.last_words()}") from error
+            yield
 
     def papermill_execute_cells(self) -> None:
         heading = ""
@@ -231,11 +255,20 @@ class _Client(PapermillNotebookClient):  # type: ignore[misc]
             return "interrupted"
         except DeadKernelError:
             if self.stop.reason is None:
-                _leave(cell, DIED, "The kernel ended unexpectedly. The failsafe ends what it started in AWS.")
+                _leave(
+                    cell,
+                    DIED,
+                    f"The kernel ended unexpectedly.{self.last_words()} The failsafe ends what it started in AWS.",
+                )
             else:
                 _leave(cell, INTERRUPTED if self.stop.reason == "signal" else TIMED_OUT, self.stop.says)
             return "interrupted"
         return "done"
+
+    def last_words(self) -> str:
+        """What the kernel wrote to its stderr last, as a sentence."""
+        said = self.km.last_words() if isinstance(self.km, PrivateKernel) else ""
+        return str(self.nb_man._redactor.redact(said))
 
     def output(self, outs: list[Any], msg: Any, display_id: str | None, cell_index: int) -> Any:
         """Texts of one stream stay one text: a secret that was printed in two pieces must be found."""
@@ -246,28 +279,6 @@ class _Client(PapermillNotebookClient):  # type: ignore[misc]
 
     def log_output_message(self, output: Any) -> None:
         super().log_output_message(self.nb_man._redactor.redact(output))
-
-
-def private_kernel_manager() -> Any:
-    """Kernels that talk over this user's files: other users of the machine could listen on loopback ports.
-
-    A kernel's own stderr is dropped; a runbook's output is in its notebook.
-    """
-
-    class PrivateKernel(AsyncKernelManager):
-        transport = "ipc"
-
-        async def start_kernel(self, **options: Any) -> None:  # type: ignore[override]
-            # Output that we have not read yet waits in memory: by default ZeroMQ drops what is beyond 1,000 messages.
-            self.context.rcvhwm = 0
-            # Jupyter's own default is one name in the working folder, which two runs at a time would share.
-            self._sockets = tempfile.TemporaryDirectory(prefix="buddy-ops-")
-            self.ip = f"{self._sockets.name}/kernel"
-            streams = "--IPKernelApp.exec_lines=__import__('buddy_ops.runs._kernel')"
-            options["extra_arguments"] = [*options.get("extra_arguments", ()), streams]
-            await super().start_kernel(stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, **options)
-
-    return PrivateKernel
 
 
 def _leave(cell: Any, name: str, says: str) -> None:

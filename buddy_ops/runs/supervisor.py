@@ -10,11 +10,10 @@ import secrets
 import signal
 import subprocess
 import sys
-import tempfile
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +22,7 @@ from buddy_ops.aws.session import Target
 from buddy_ops.core import documents, parameters, project, redaction, runbooks
 from buddy_ops.core.errors import BuddyError, InvalidInput
 from buddy_ops.core.extras import require_run_packages
+from buddy_ops.core.files import make_lasting_folder, make_scratch_folder
 from buddy_ops.core.journal import lock_journal
 from buddy_ops.core.progress import Progress, no_progress
 from buddy_ops.core.text import shorten
@@ -30,7 +30,7 @@ from buddy_ops.runs import archive, pages, provenance, retention, signatures, ve
 from buddy_ops.runs._failures import Failure
 from buddy_ops.runs._interrupts import DIED, GRACE_S, INTERRUPTED, TIMED_OUT, handle_signals
 from buddy_ops.runs.manifest import NOTEBOOK, REPORT, ManifestEntry
-from buddy_ops.runs.stores import JOURNAL, MANIFEST, LocalStore, S3Store
+from buddy_ops.runs.stores import JOURNAL, MANIFEST, LocalStore, S3Store, Sign
 
 KILLED = "RunnerKilled"
 OUTCOMES = {INTERRUPTED: "interrupted", TIMED_OUT: "timed-out", DIED: "killed", KILLED: "killed"}
@@ -82,7 +82,7 @@ def run_notebook(
     values = parameters.check_parameters(runbooks.read_declarations(source), given, source.stem)
     # What is wrong with a file is said before a process starts, a folder is made, or AWS is asked.
     project.check_files(values)
-    with _worker() as worker, tempfile.TemporaryDirectory(prefix="buddy-ops-") as private:
+    with _worker() as worker, make_scratch_folder() as private:
         # Meanwhile the worker imports papermill.
         here = session.connect(
             values["environment"],
@@ -92,10 +92,11 @@ def run_notebook(
             quiet=True,
             dry_run=values.get("dry_run", False),
         )
+        progress = here.side.watch(progress)
         shared = redaction.new_file(private)
         here.redactor.share_with_kernel(shared)
         here.redactor.add_secrets_of({name: value for name, value in given.items() if isinstance(value, str)})
-        folder = _free(folder or here.folder, here.run)
+        folder = _writable_folder(here, folder or here.folder)
         # Locked until the notebook has ended: `runs index` archives an unlocked run as an unfinished one.
         held = lock_journal(folder / JOURNAL)
         about = {
@@ -115,7 +116,8 @@ def run_notebook(
         ended = worker.execute(_job(source, folder, given, about, here, shared, cell_timeout_s), progress)
         held.close()
         progress("archiving")
-        return _archive(here, source, folder, about, ended, looking)
+        done = _archive(here, source, folder, about, ended, looking)
+        return replace(done, told=(*worker.failures, *here.side.unsaid(), *done.told))
 
 
 def write_step_summary(done: ExecutedRun) -> None:
@@ -172,12 +174,27 @@ def index_archive(where: str = "", environment: str = "") -> Iterator[str]:
         )
 
 
+def _writable_folder(here: Target, wanted: Path) -> Path:
+    """A folder for the run: where it belongs, or where that cannot be written, a temporary one."""
+    try:
+        return _free(wanted, here.run)
+    except OSError as error:
+        here.side.note(f"writing to {wanted.parent}", error)
+    # Not deleted: the run is archived in it.
+    return _free(make_lasting_folder() / wanted.name, here.run)
+
+
 def _free(folder: Path, run: str) -> Path:
-    """A folder that nothing was archived in yet: an archived run is never written to."""
+    """A folder that nothing was archived in yet and that takes files: an archived run is never written to.
+
+    Raises:
+        OSError: it takes none.
+    """
     free = folder.with_name(f"{folder.name}-{run}") if (folder / MANIFEST).exists() else folder
     while (free / MANIFEST).exists():
         free = folder.with_name(f"{folder.name}-{secrets.token_hex(4)}")
     free.mkdir(parents=True, exist_ok=True)
+    lock_journal(free / JOURNAL).close()
     return free
 
 
@@ -234,7 +251,9 @@ class _Worker:
     """The process that executes the notebook. If it is killed, its kernel is killed too."""
 
     def __init__(self) -> None:
-        self._said = tempfile.TemporaryFile("w+")  # noqa: SIM115
+        self._folder = make_scratch_folder()
+        self._said = (Path(self._folder.name) / "stderr").open("w+", encoding="utf-8", errors="replace")
+        self.failures: list[str] = []
         self._process = subprocess.Popen(
             [sys.executable, "-P", "-m", "buddy_ops.runs.engine"],
             stdin=subprocess.PIPE,
@@ -262,6 +281,8 @@ class _Worker:
                 if "cell" in said:
                     self._where = f"in cell {said['cell']} of {said['of']}, {said['heading']!r}"
                     tell(f"cell {said['cell']} of {said['of']}: {said['heading']}")
+                if "failed" in said:
+                    self.failures.append(said["failed"])
                 if "ended" in said:
                     ended = said["ended"]
             code = self._process.wait()
@@ -285,6 +306,7 @@ class _Worker:
         for pipe in (self._process.stdin, self._process.stdout, self._said):
             with suppress(BrokenPipeError):
                 pipe.close()  # type: ignore[union-attr]
+        self._folder.cleanup()
 
     def _kill_kernel(self) -> None:
         """A kernel notices only after a second that its parent is gone; until then it could still write."""
@@ -324,11 +346,6 @@ def _archive(
     looking.wait()
     # Secrets that the kernel learned are in the shared file only.
     here.redactor.reload_shared()
-    notebook = folder / NOTEBOOK
-    if not notebook.exists():
-        # The file may have been deleted or damaged since it was read: then the journal is what is archived.
-        with suppress(OSError, ValueError, KeyError, TypeError):
-            archive.write_unexecuted(source, notebook, about)
     code = failure.exit_code if failure else 0
     known = {
         "exit_code": code,
@@ -336,30 +353,59 @@ def _archive(
         "trouble": failure.message if failure else "",
         "notes": [looking.note] if looking.note else [],
     }
-    facts = archive.build_manifest(folder, here.redactor, **known, **_outcome(failure))
-    facts["principal"] = facts["principal"] or looking.principal
+    known |= _outcome(failure)
+    told: list[str] = []
     # The folder's archive comes first: S3 may be out of reach, and the run is complete without it.
     sign = signatures.signer(here)
-    entry = archive.append_to_chain(folder, facts, sign)
-    told = _say_unsigned(entry, "")
-    if about["archive"]:
-        try:
-            entry = archive.upload_run(S3Store(here, about["archive"]), folder, sign)
-            told += _say_unsigned(entry, about["archive"])
-            told.append(f"Archived in {about['archive']}/{entry.folder}.")
-        except BuddyError as error:
-            told.append(
-                f"NOT ARCHIVED in {about['archive']}: {error.what}\n"
-                f"The run is on this machine only, in {folder}. Upload it with `buddy-ops runs index`."
-            )
+    try:
+        if not (folder / NOTEBOOK).exists():
+            # The file may have been deleted or damaged since it was read: then the journal is what is archived.
+            with suppress(OSError, ValueError, KeyError, TypeError):
+                archive.write_unexecuted(source, folder / NOTEBOOK, about)
+        facts = archive.build_manifest(folder, here.redactor, **known)
+        facts["principal"] = facts["principal"] or looking.principal
+        entry = archive.append_to_chain(folder, facts, sign)
+    # A full disk, a damaged index: the run has ended as it has ended.
+    except Exception as error:
+        entry = archive.unarchived_entry(folder, here.redactor.redact(about), known)
+        told.append(_not_archived(here, folder, error))
+    else:
+        told += _say_unsigned(entry, "")
+        if about["archive"]:
+            entry, more = _upload(here, folder, about["archive"], entry, sign)
+            told += more
     if entry.source.get("differences"):
         told.append(str(entry.source["says"]))
     if entry.people and not here.dry_run:
-        said = f"{entry.runbook} ended: {entry.result}. Archived as {entry.folder}, manifest {entry.sha256}."
+        archived = f"Archived as {entry.folder}, manifest {entry.sha256}." if entry.sha256 else "It was NOT archived."
+        said = f"{entry.runbook} ended: {entry.result}. {archived}"
         told += notifications.announce(here, said).failures
     page = folder / REPORT
     trouble = here.redactor.redact(failure.message) if failure else None
-    return ExecutedRun(folder, notebook, page if page.exists() else None, code, trouble, entry, tuple(told))
+    return ExecutedRun(folder, folder / NOTEBOOK, page if page.exists() else None, code, trouble, entry, tuple(told))
+
+
+def _upload(
+    here: Target, folder: Path, where: str, entry: ManifestEntry, sign: Sign | None
+) -> tuple[ManifestEntry, list[str]]:
+    """Upload an archived run to its environment's archive in S3; its entry there, and what is to be said of it."""
+    try:
+        uploaded = archive.upload_run(S3Store(here, where), folder, sign)
+    except BuddyError as error:
+        return entry, [
+            f"NOT ARCHIVED in {where}: {error.what}\n"
+            f"The run is on this machine only, in {folder}. Upload it with `buddy-ops runs index`."
+        ]
+    return uploaded, [*_say_unsigned(uploaded, where), f"Archived in {where}/{uploaded.folder}."]
+
+
+def _not_archived(here: Target, folder: Path, error: Exception) -> str:
+    """What is to be said of a run whose folder could not be completed."""
+    why = error.what if isinstance(error, BuddyError) else f"{type(error).__name__}: {error}"
+    return (
+        f"NOT ARCHIVED: {here.redactor.redact(why)}. What could be written of the run is in {folder}.\n"
+        "Once that folder can be written to, `buddy-ops runs index` archives it."
+    )
 
 
 def _say_unsigned(entry: ManifestEntry, where: str) -> list[str]:

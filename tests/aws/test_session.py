@@ -200,12 +200,13 @@ def test_a_failed_call_is_journaled_with_its_code(here: Situation) -> None:
 
 
 def test_a_journal_that_cannot_be_written_stops_nothing(here: Situation, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A folder that cannot be made, or a full disk, is told in ``trouble``; calls and records go on."""
+    """A folder that cannot be made, or a full disk, is told by ``side``; calls and records go on."""
     (here.folder / "file").write_text("in the way")
     monkeypatch.setenv("BUDDY_OPS_RUN_FOLDER", str(here.folder / "file" / "run"))
     mine = here.connect()
     assert aliases.read_alias(mine) is not None
-    assert mine.journal.trouble is not None and "journal could not be written" in mine.journal.trouble
+    (said,) = mine.side.unsaid()
+    assert said.startswith("The journal failed (NotADirectoryError:")
     assert [each["kind"] for each in mine.journal.records] == ["opened", "aws"]
 
 

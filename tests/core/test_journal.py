@@ -43,7 +43,7 @@ def test_a_value_that_json_does_not_know_is_told_in_words() -> None:
 
 
 def test_a_full_disk_is_told_and_stops_nobody() -> None:
-    """A line that cannot be written is kept in memory and reported in ``trouble``; recording goes on."""
+    """A line that cannot be written is kept in memory and reported by ``side``; recording goes on."""
     lines: list[str] = []
     full = True
 
@@ -53,14 +53,15 @@ def test_a_full_disk_is_told_and_stops_nobody() -> None:
         lines.append(line)
 
     journal = Journal(write, lambda: START)
-    assert journal.trouble is None
+    assert journal.side.unsaid() == []
     journal.append("shifted", weight=0.1)
-    assert journal.trouble is not None and "No space left on device" in journal.trouble
+    (said,) = journal.side.unsaid()
+    assert said.startswith("The journal failed (OSError: [Errno 28] No space left on device).")
     full = False
     journal.append("taken-back")
     assert [each["kind"] for each in journal.records] == ["shifted", "taken-back"]
     assert [json.loads(line)["seq"] for line in lines] == [2]
-    assert "No space left" in journal.trouble
+    assert journal.side.unsaid() == []
 
 
 def test_moments_are_written_to_the_second_in_utc() -> None:

@@ -18,6 +18,7 @@ from matplotlib.figure import Figure
 
 from buddy_ops.aws.session import Target
 from buddy_ops.core import settings as settings_
+from buddy_ops.core.side_channels import SideChannels
 from buddy_ops.deployment.rollout import Observation, Outcome, Rollout
 from buddy_ops.health.evidence import RolloutEvidence
 from buddy_ops.health.judge import Counts, Judge, Minute
@@ -48,6 +49,7 @@ class Stand:
     resource: str = "buddy:live"
     environment: str = "prod"
     clock: Now = field(default_factory=Now)
+    side: SideChannels = field(default_factory=SideChannels)
 
 
 @dataclass
