@@ -5,13 +5,15 @@ as gone; it is never deleted automatically.
 """
 
 import json
+import secrets
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 
+from buddy_ops.aws._settling import SETTLES, read_settled
 from buddy_ops.aws.session import Target
 from buddy_ops.core.documents import parse_json
-from buddy_ops.core.errors import AlreadyExists, InvalidInput, NotFound, Refused
+from buddy_ops.core.errors import AlreadyExists, BuddyError, InvalidInput, NotFound, Refused
 from buddy_ops.core.journal import iso_utc
 from buddy_ops.core.text import date_and_time, parse_utc
 
@@ -58,10 +60,15 @@ def _read(target: Target) -> list[Freeze]:
 
 
 def create_freeze(target: Target, reason: str, owner: str, lasts: timedelta) -> Freeze:
-    """Freeze all deployments of the environment. AWS: ssm:PutParameter without overwriting, writes.
+    """Freeze all deployments of the environment; the freeze as AWS has it.
+
+    A freeze that this run created before stays as it is, while it is active.
+
+    AWS: ssm:PutParameter without overwriting, writes; ssm:GetParametersByPath, reads.
 
     Raises:
         InvalidInput: ``freeze-incomplete``: no reason, no owner, or longer than 14 days.
+        BuddyError: ``freeze-unconfirmed``: AWS does not show it.
     """
     if not reason.strip() or not owner.strip() or not timedelta() < lasts <= LONGEST:
         raise InvalidInput(
@@ -70,12 +77,12 @@ def create_freeze(target: Target, reason: str, owner: str, lasts: timedelta) -> 
             now="No freeze was created.",
             next="Give reason, owner and hours.",
         )
-    freeze = Freeze(target.run, reason.strip(), owner.strip(), iso_utc(target.clock.now() + lasts))
-    fields = {"reason": freeze.reason, "owner": freeze.owner, "expires": freeze.expires}
-    name = f"{_path(target)}/{freeze.id}"
-    # This run may have created its freeze before: a cell that is run again, or a retry after a lost answer.
-    with suppress(AlreadyExists):
-        target.client("ssm").put_parameter(Name=name, Value=json.dumps(fields), Type="String", Overwrite=False)
+    now = target.clock.now()
+    wanted = Freeze(target.run, reason.strip(), owner.strip(), iso_utc(now + lasts))
+    freeze = _write(target, wanted)
+    if freeze.readable and parse_utc(freeze.expires) <= now:
+        # This run created it before, and it has ended since.
+        freeze = _write(target, replace(wanted, id=f"{target.run}-{secrets.token_hex(2)}"))
     target.journal.append("frozen", id=freeze.id, reason=freeze.reason, owner=freeze.owner, expires=freeze.expires)
     return freeze
 
@@ -84,6 +91,28 @@ def lasting(hours: float) -> timedelta:
     """Hours as a time span. More than a time span can have is only a long one, which ``create_freeze`` refuses."""
     most = 1000 * LONGEST / timedelta(hours=1)
     return timedelta(hours=max(-most, min(hours, most)))
+
+
+def _write(target: Target, freeze: Freeze) -> Freeze:
+    """Write a freeze, and read it back. Raises BuddyError ``freeze-unconfirmed``."""
+    fields = {"reason": freeze.reason, "owner": freeze.owner, "expires": freeze.expires}
+    name = f"{_path(target)}/{freeze.id}"
+    # A cell that is run again, or a retry after a lost answer.
+    with suppress(AlreadyExists):
+        target.client("ssm").put_parameter(Name=name, Value=json.dumps(fields), Type="String", Overwrite=False)
+
+    def read() -> list[Freeze]:
+        return [stored for stored in _read(target) if stored.id == freeze.id]
+
+    found = read_settled(target, read, bool)
+    if found:
+        return found[0]
+    raise BuddyError(
+        "freeze-unconfirmed",
+        f"SSM accepted {name}, and does not show it after {SETTLES.seconds} s.",
+        now="Whether deployments are frozen is unknown. No traffic was moved.",
+        next="List the freezes with `buddy-ops freeze`, without a reason. If it is missing, create it again.",
+    )
 
 
 def remove_freeze(target: Target, id: str) -> bool:

@@ -6,12 +6,15 @@ them after a killed run.
 """
 
 import json
+import operator
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from typing import Any, Literal
 
 from buddy_ops.aws import versions
+from buddy_ops.aws._settling import read_settled
 from buddy_ops.aws.errors import parse_member
 from buddy_ops.aws.session import Target
 from buddy_ops.core.documents import parse_json
@@ -86,7 +89,7 @@ def isolate(target: Target, how: How, table: str) -> Isolation:
     isolation = read_isolation(target) or _remember(target, how, table)
     while True:
         _apply(target, isolation)
-        stored = read_isolation(target)
+        stored = read_settled(target, partial(read_isolation, target), partial(operator.eq, isolation))
         if stored == isolation:
             break
         # Another run removed it between our read and our write: the settings of before are stored again.
@@ -134,7 +137,8 @@ def remove_isolation(target: Target) -> str:
     with suppress(NotFound):
         target.client("ssm").delete_parameter(Name=_memory(target))
     target.journal.append("released", how=isolation.how, before=before)
-    if _is_active(target, isolation):
+    # A policy is still read as it was for some seconds: that is no isolation by another run.
+    if read_settled(target, partial(_is_active, target, isolation), operator.not_):
         _store(target, isolation)
         message += " Another run isolated it again meanwhile; that isolation is still active."
     return message
@@ -171,8 +175,12 @@ def _store(target: Target, isolation: Isolation, overwrite: bool = False) -> Iso
     try:
         target.client("ssm").put_parameter(Name=_memory(target), Value=value, Type="String", Overwrite=overwrite)
     except AlreadyExists:
-        return read_isolation(target) or isolation
+        return read_settled(target, partial(read_isolation, target), _is_there) or isolation
     return isolation
+
+
+def _is_there(isolation: Isolation | None) -> bool:
+    return isolation is not None
 
 
 def _read_concurrency(target: Target) -> int | None:

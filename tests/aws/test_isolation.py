@@ -117,3 +117,16 @@ def test_a_memory_that_nobody_can_read_stops_it(here: Situation, text: str) -> N
     with pytest.raises(BuddyError, match="isolation-unreadable"):
         isolation.isolate(here.connect(), "function", TABLE)
     assert reserved(here) is None
+
+
+@pytest.mark.parametrize("how", ["function", "writes"])
+def test_reads_that_lag_are_no_other_run(here: Situation, how: isolation.How) -> None:
+    """Parameters and policies are read as they were for some seconds: neither a loop, nor 'isolated again'."""
+    here.ask("set", ssm_delay_s=8, dynamodb_policy_delay_s=8)
+    mine = here.connect()
+    isolated = isolation.isolate(mine, how, TABLE)
+    here.ask("advance", seconds=60)
+    assert isolation.read_isolation(mine) == isolated
+    assert "Another run" not in isolation.remove_isolation(mine)
+    here.ask("advance", seconds=60)
+    assert isolation.read_isolation(mine) is None
