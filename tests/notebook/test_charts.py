@@ -11,6 +11,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, cast
 
 import IPython.display
+import matplotlib
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -306,3 +307,42 @@ def test_times_are_utc_with_local_time_in_the_margin(
     assert axes.xaxis.get_major_formatter()(START.timestamp() / 86400, 0) == said[1]
     monkeypatch.undo()
     time.tzset()
+
+
+def drawn() -> RolloutChart:
+    """A chart with something to draw."""
+    chart = RolloutChart(target())
+    chart.add(observation(START, 0.1, [row(START, Counts(600, 1), Counts(60, 1))], Judge()))
+    return chart
+
+
+def test_a_persons_matplotlib_settings_are_not_used() -> None:
+    """LaTeX is nowhere called for, and afterwards the person's settings are as they were."""
+    plain = drawn().png()
+    with matplotlib.rc_context({"text.usetex": True, "axes.facecolor": "black", "font.size": 40}):
+        assert drawn().png() == plain
+        assert matplotlib.rcParams["text.usetex"] and matplotlib.rcParams["font.size"] == 40
+
+
+@pytest.mark.parametrize("text", ["$", "$$", "costs $5 or $6", r"$\frac{1}{", "50 %", "_a_^b^ {x}"])
+def test_a_dollar_is_a_character(text: str) -> None:
+    """Texts come from outside: function names, reasons, versions."""
+    chart = drawn()
+    chart.caption = text
+    chart.marks = [(START, text)]
+    chart._title = text
+    assert chart.png().startswith(b"\x89PNG")
+
+
+def test_a_chart_that_cannot_be_drawn_leaves_its_caption(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The poll goes on, and what failed is said once."""
+    shown: list[dict[str, object]] = []
+    chart = drawn()
+    monkeypatch.setattr(chart._output, "show", lambda bundle, **_: shown.append(bundle))
+    monkeypatch.setattr(chart, "png", lambda: 1 / 0)
+    chart.show(final=True)
+    assert shown == [{"text/plain": chart.caption}]
+    assert chart._repr_png_() is None
+    assert chart._side.unsaid() == [
+        "The chart failed (ZeroDivisionError: division by zero). The action was not affected."
+    ]
