@@ -17,6 +17,7 @@ from urllib.error import HTTPError
 from buddy_ops.aws.session import Target
 from buddy_ops.core.errors import BuddyError
 from buddy_ops.core.settings import StatusPage
+from buddy_ops.core.text import show_controls
 
 TIMEOUT_S = 5
 LONGEST_RETRY_AFTER_S = 5
@@ -50,7 +51,7 @@ def announce(target: Target, text: str) -> DeliveryReport:
         text: a sentence or two. Environment and run are added to it.
     """
     settings = target.settings.notify
-    text = target.redactor.redact_with_shared(text)
+    text = show_controls(target.redactor.redact_with_shared(text))
     message = f"[{target.environment}] {text} (run {target.run})"
     channels: dict[str, Send] = {}
     if settings.slack_webhook:
@@ -73,7 +74,7 @@ def publish_status(
     if page is None:
         return DeliveryReport((), ("Status page not updated: none is configured.",))
     said = {"name": name, "body": body, "status": status, "impact_override": impact}
-    incident = {key: target.redactor.redact_with_shared(value) for key, value in said.items()}
+    incident = {key: show_controls(target.redactor.redact_with_shared(value)) for key, value in said.items()}
     return _send(target, {"status page": partial(_send_to_status_page, target, page, incident)}, incident["name"])
 
 

@@ -26,6 +26,7 @@ from buddy_ops.core.journal import Journal, JournalFile, iso_utc
 from buddy_ops.core.redaction import FILE, Redactor
 from buddy_ops.core.settings import Settings
 from buddy_ops.core.side_channels import SideChannels
+from buddy_ops.core.text import escape_markdown
 
 if TYPE_CHECKING:
     from types_boto3_cloudwatch import CloudWatchClient
@@ -216,12 +217,13 @@ class Target:
             where = f"AWS account {self.account}"
         except AwsFailed as failure:
             # A rollback must not depend on STS.
-            return f"{banner}**{self.environment}**: the caller is unknown: {failure.what}"
+            return f"{banner}**{self.environment}**: the caller is unknown: {escape_markdown(failure.what)}"
         if self.sandbox:
             where = f"sandbox at {self.endpoint_url}, virtual time"
+        caller = escape_markdown(principal, keep_code=False)
         return (
             f"{banner}**{self.environment}**: function `{self.settings.function}`, alias `{self.settings.alias}`, "
-            f"{where}, region {self.region}, as `{principal}`, at {self.clock.now():%Y-%m-%d %H:%M} UTC, "
+            f"{where}, region {self.region}, as `{caller}`, at {self.clock.now():%Y-%m-%d %H:%M} UTC, "
             f"run `{self.run}`."
         )
 

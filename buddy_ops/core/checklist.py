@@ -108,4 +108,5 @@ class ChecklistResult:
             )
         verdict = f"**{len(self.open)} of {len(self.items)} are open**" if self.open else "**passed**"
         table = markdown_table(("item", "state", "by", "finding"), rows)
-        return f"{self.checklist} of `{self.subject}`, {date_and_time(self.at)}: {verdict}\n\n{table}"
+        subject = escape_markdown(self.subject, keep_code=False)
+        return f"{self.checklist} of `{subject}`, {date_and_time(self.at)}: {verdict}\n\n{table}"

@@ -25,6 +25,8 @@ import sys
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
+from buddy_ops.core.text import show_controls
+
 UNCHANGED = "Nothing was changed."
 MIME_TYPE = "application/vnd.buddy-ops.error+json"
 """The type of the output that carries an error's data in a notebook."""
@@ -79,7 +81,7 @@ class BuddyError(Exception):
         if shell is not None and not self._published:
             self._published = True
             shell.display_pub.publish({MIME_TYPE: self.data()})
-        return [str(self)]
+        return [show_controls(str(self))]
 
 
 class AwsFailed(BuddyError):

@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all, and folders for files that nobody keeps."""
+"""Files that are written whole or not at all, and folders for files that are not kept."""
 
 import os
 import re

@@ -104,11 +104,6 @@ def floor_minute(moment: datetime) -> datetime:
     return moment.replace(second=0, microsecond=0)
 
 
-def escape_html(text: str) -> str:
-    """A text that HTML shows as it is, in an element or in an attribute's quotes."""
-    return html.escape(text)
-
-
 NOT_FOR_TERMINALS = re.compile(
     r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u00ad\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb]|\r(?!\n)"
 )
@@ -118,13 +113,23 @@ GITHUB_COMMAND = re.compile(r"^(\s*):(?=:)|#(?=#\[)", re.MULTILINE)
 """What GitHub reads as a command in a step's log: '::name::' where a line begins, '##[name]' anywhere."""
 
 
+def show_controls(text: str) -> str:
+    """A text whose control characters, and those that turn or hide text, are written out: '\\x1b'. Line ends stay."""
+    return NOT_FOR_TERMINALS.sub(_visible, text)
+
+
+def escape_html(text: str) -> str:
+    """A text that HTML shows as it is, in an element or in an attribute's quotes."""
+    return html.escape(show_controls(text))
+
+
 def escape_terminal(text: str, *, github: bool | None = None) -> str:
     """A text that a terminal shows and does not obey: '\\x1b' for an escape character. Lines and tabs stay.
 
     Args:
         github: also show GitHub's workflow commands as texts; None: where the process runs in GitHub Actions.
     """
-    shown = NOT_FOR_TERMINALS.sub(_visible, text)
+    shown = show_controls(text)
     if github or (github is None and os.environ.get("GITHUB_ACTIONS") == "true"):
         shown = GITHUB_COMMAND.sub(lambda match: match[0][:-1] + f"\\u{ord(match[0][-1]):04x}", shown)
     return shown
@@ -141,8 +146,9 @@ def escape_markdown(text: str, *, keep_code: bool = True) -> str:
     Args:
         keep_code: leave `code` in backticks; False for what came from a log.
     """
-    line = NOT_FOR_TERMINALS.sub(_visible, " ".join(text.split()))
+    line = show_controls(" ".join(text.split()))
     line = line.replace("&", "&amp;").replace("<", "&lt;").replace("|", "\\|")
+    line = line.replace("](", "]\\(").replace("][", "]\\[")  # no link, and no picture that is fetched
     return line if keep_code else line.replace("`", "'")
 
 

@@ -1,7 +1,6 @@
 """What a rollout would do, before it begins: its plan, and whether the environment's rules allow it. Never writes."""
 
 import hashlib
-import html
 from base64 import b64decode
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -15,7 +14,7 @@ from buddy_ops.core.checklist import ChecklistResult
 from buddy_ops.core.errors import BuddyError, Refused
 from buddy_ops.core.plan import Plan
 from buddy_ops.core.rules import BreakGlass, DeploymentFacts
-from buddy_ops.core.text import count, exact_percent, parse_utc, time_of_day
+from buddy_ops.core.text import count, escape_html, exact_percent, parse_utc, time_of_day
 from buddy_ops.deployment import _obstacles
 from buddy_ops.deployment._traffic import alias_scope, own_open_rollout, rollout_under_way
 from buddy_ops.deployment.requested_change import RequestedChange, request_change
@@ -51,8 +50,8 @@ class RolloutPlan(Plan):
             return super()._repr_markdown_()
         who = "This deployment would be refused"
         if self.break_glass:
-            who = html.escape(str(self.break_glass))
-        listed = "".join(f"<li>{html.escape(rule)}</li>" for rule in self.violations)
+            who = _one_line(str(self.break_glass))
+        listed = "".join(f"<li>{_one_line(rule)}</li>" for rule in self.violations)
         red = '<div class="alert alert-danger" style="color: #b00020">'
         return f"{red}<b>Violates the rules. {who}</b><ul>{listed}</ul></div>\n\n{super()._repr_markdown_()}"
 
@@ -60,6 +59,11 @@ class RolloutPlan(Plan):
     def under_way(self) -> bool:
         """Whether this resumes a rollout that an earlier run began."""
         return self.resumes is not None
+
+
+def _one_line(text: str) -> str:
+    """A text in HTML within Markdown, where an empty line would end the HTML."""
+    return escape_html(" ".join(text.split()))
 
 
 def plan_rollout(

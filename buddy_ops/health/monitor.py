@@ -15,6 +15,7 @@ from buddy_ops.core.settings import HealthSettings
 from buddy_ops.core.text import (
     date_and_time,
     duration,
+    escape_markdown,
     exact_percent,
     floor_minute,
     markdown_table,
@@ -107,7 +108,9 @@ class MetricsWindow:
         for metric in self.metrics:
             values = [f"**{text}**" if exceeded else text for text, exceeded in metric.values]
             rows.append([metric.name, metric.limit, *values, metric.action if metric.is_exceeded else ""])
-        return "\n".join([markdown_table(head, rows), "", *(f"- {trouble}" for trouble in self.troubles)])
+        return "\n".join(
+            [markdown_table(head, rows), "", *(f"- {escape_markdown(trouble)}" for trouble in self.troubles)]
+        )
 
 
 def read_window(target: Target, minutes: float, until: str = "", before: MetricsWindow | None = None) -> MetricsWindow:

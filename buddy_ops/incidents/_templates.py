@@ -5,14 +5,14 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from buddy_ops.core.text import date_and_time
+from buddy_ops.core.text import date_and_time, show_controls
 
 MARKUP = re.compile(r"[\\|`\[\]*_!]")
 
 
 def escape(value: object) -> str:
     """A value as one line of Markdown without markup or links."""
-    line = " ".join(str(value).split()).replace("&", "&amp;").replace("<", "&lt;")
+    line = show_controls(" ".join(str(value).split())).replace("&", "&amp;").replace("<", "&lt;")
     return MARKUP.sub(r"\\\g<0>", line)
 
 

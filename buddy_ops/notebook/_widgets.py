@@ -3,10 +3,11 @@
 Widgets live as long as the cell needs them; one line of text takes their place.
 """
 
-import html
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
+
+from buddy_ops.core.text import escape_html, show_controls
 
 if TYPE_CHECKING:
     import asyncio
@@ -154,7 +155,9 @@ class WidgetPanel:
 
     def replace(self, line: str) -> None:
         """Remove the widgets, and leave one line about the result."""
-        self._output.show({"text/html": f'<p style="margin:0">{html.escape(line)}</p>', "text/plain": line})
+        self._output.show(
+            {"text/html": f'<p style="margin:0">{escape_html(line)}</p>', "text/plain": show_controls(line)}
+        )
         _close(self._box)
 
 

@@ -3,7 +3,6 @@
 Without a person and without parameters the answer is a refusal, at once. Nothing here runs what it approves.
 """
 
-import html
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -16,9 +15,10 @@ from buddy_ops.core.errors import AwsFailed, BuddyError, Refused
 from buddy_ops.core.journal import read_journal
 from buddy_ops.core.people import describe_problem, distinct_names, verified_identities
 from buddy_ops.core.plan import NOBODY, Approval, Plan, differing_names
-from buddy_ops.core.text import count, join_words
+from buddy_ops.core.text import count, escape_html, join_words
 from buddy_ops.notebook import _widgets
 from buddy_ops.notebook._widgets import ClickQueue, WidgetPanel
+from buddy_ops.notebook.printing import print_escaped
 
 JOURNALS = 50
 """In how many of the newest runs' journals a plan is searched for."""
@@ -114,7 +114,7 @@ def in_terminal(target: Target, plan: Plan, agreed: Sequence[str] = ()) -> Appro
         problem = describe_problem(name)
         with_name = people if problem else distinct_names((*people, name))
         if with_name == people:
-            print(problem or "Enter the name of a different approver.")
+            print_escaped(problem or "Enter the name of a different approver.")
         people = with_name
     _require_unmoved(target, plan)
     return _record(target, plan, people)
@@ -180,7 +180,7 @@ class _ApprovalForm:
         elif click == "approve" and with_name == self._people:
             problem = f"{name} has approved already. Enter the name of a different approver."
         if problem:
-            text = html.escape(f"Not approved: {problem}")
+            text = escape_html(f"Not approved: {problem}")
             self._message.value = f'<b style="color:#b00020" role="alert">{text}</b>'
             return None
         if click == ABORT:
@@ -204,19 +204,19 @@ class _ApprovalForm:
     def _request(self) -> str:
         """What the form asks for, with who has approved so far, as HTML."""
         still = self._plan.approvals - len(self._people)
-        request = f"To approve, type <code>{html.escape(self._word)}</code> and your name."
+        request = f"To approve, type <code>{escape_html(self._word)}</code> and your name."
         if self._people:
-            return f"Approved by {html.escape(join_words(self._people))}; {still} more needed. {request}"
+            return f"Approved by {escape_html(join_words(self._people))}; {still} more needed. {request}"
         return f"{count(still, 'person must', 'different people must')} approve. {request}"
 
 
 def _as_html(plan: Plan) -> str:
     rows = "".join(
         f'<tr><th style="{CELL_STYLE}">{name}</th>'
-        f'<td style="{CELL_STYLE}">{"<br>".join(map(html.escape, lines))}</td></tr>'
+        f'<td style="{CELL_STYLE}">{"<br>".join(map(escape_html, lines))}</td></tr>'
         for name, lines in (*plan.parts(), ("Plan ID", (plan.hash,)))
     )
-    return f"<b>{html.escape(plan.title)}</b><table>{rows}</table>"
+    return f"<b>{escape_html(plan.title)}</b><table>{rows}</table>"
 
 
 def _require_this_plan(target: Target, plan: Plan, approved_plan: str) -> None:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from buddy_ops.aws.aliases import Alias
 from buddy_ops.aws.session import Target
 from buddy_ops.core.outcome import Outcome
-from buddy_ops.core.text import count, exact_percent, percent
+from buddy_ops.core.text import count, exact_percent, percent, show_controls
 from buddy_ops.deployment.observation import Observation
 from buddy_ops.health import judge, metrics, serving
 from buddy_ops.health.metrics import MINUTE, UNKNOWN_VERSION, MinuteRow
@@ -178,7 +178,7 @@ class RolloutChart:
         began = time.perf_counter()
         if not final and began < self._next_frame_at:
             return
-        bundle = {"text/plain": self.caption}
+        bundle = {"text/plain": show_controls(self.caption)}
         picture = self._side.attempt("the chart", self.png) if self.versions is not None else None
         if picture is not None:
             bundle["image/png"] = base64.b64encode(picture).decode()
@@ -195,7 +195,7 @@ class RolloutChart:
         return self._side.attempt("the chart", self.png)
 
     def __repr__(self) -> str:
-        return self.caption
+        return show_controls(self.caption)
 
     def png(self) -> bytes:
         """The picture as a PNG file."""

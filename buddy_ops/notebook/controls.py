@@ -4,12 +4,11 @@ The environment's rules decide which buttons there are. The rollout acts on a cl
 """
 
 import asyncio
-import html
 from datetime import datetime
 from typing import Protocol
 
 from buddy_ops.aws.session import Target
-from buddy_ops.core.text import exact_percent
+from buddy_ops.core.text import escape_html, exact_percent
 from buddy_ops.deployment.observation import Observation, Order
 from buddy_ops.notebook import _widgets
 from buddy_ops.notebook._widgets import ClickQueue, WidgetPanel
@@ -101,7 +100,7 @@ class ButtonControls:
                 # The sandbox's clock answers over HTTP, so the time is read in a worker thread.
                 now = await asyncio.to_thread(self._target.clock.now)
                 with self._target.side.contained("the buttons"):
-                    self._progress.value = html.escape(progress(observation, now))
+                    self._progress.value = escape_html(progress(observation, now))
                 click = await self._clicks.take(waiting)
                 order = self._order(click) if click and shared else None
                 if order:

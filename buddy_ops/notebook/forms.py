@@ -3,7 +3,6 @@
 A value is valid if the runbook itself would take it. Nothing here writes to AWS.
 """
 
-import html
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from functools import partial
@@ -14,7 +13,7 @@ from buddy_ops.core import parameters, project, settings
 from buddy_ops.core.checklist import ChecklistItem, ChecklistResult
 from buddy_ops.core.errors import InvalidInput
 from buddy_ops.core.parameters import DeclaredParameter
-from buddy_ops.core.text import count
+from buddy_ops.core.text import count, escape_html
 from buddy_ops.notebook import _widgets
 from buddy_ops.notebook._widgets import ClickQueue, WidgetPanel
 
@@ -55,7 +54,7 @@ async def fill_parameters(runbook: str, namespace: dict[str, Any], *needed: str)
             message.value = "All values are valid."
         except InvalidInput as error:
             use.disabled = True
-            message.value = f"<pre>{html.escape(error.what)}</pre>"
+            message.value = f"<pre>{escape_html(error.what)}</pre>"
 
     for field in fields.values():
         field.observe(check, "value")
@@ -129,7 +128,7 @@ def _mark(listed: Any, rows: list[str], item: ChecklistItem) -> None:
     """Show one more item, with a colour, and with a mark for those who cannot distinguish it."""
     colour, mark = MARKS[item.state]
     text = f"{item.says}, by {item.by}" if item.by else item.says
-    rows.append(f'<div><b style="color:{colour}">{mark} {html.escape(item.name)}</b>: {html.escape(text)}</div>')
+    rows.append(f'<div><b style="color:{colour}">{mark} {escape_html(item.name)}</b>: {escape_html(text)}</div>')
     listed.value = "".join(rows)
 
 

@@ -5,6 +5,7 @@ from typing import Any
 
 from buddy_ops.aws.session import Target, connect
 from buddy_ops.core import parameters, project
+from buddy_ops.notebook.printing import print_escaped
 from buddy_ops.notebook.recording import record_session
 
 
@@ -23,7 +24,7 @@ def open_runbook(runbook: str, namespace: dict[str, Any]) -> Target:
     given = {name: namespace[name] for name in injected if name in namespace}
     given |= {name: namespace[name] for name in declared if name in namespace}
     for warning in parameters.describe_numbers(declared, {name: given[name] for name in injected if name in given}):
-        print(warning)
+        print_escaped(warning)
     values = parameters.check_parameters(declared, given, f"parameters of {runbook}")
     project.check_files(values)
     namespace.update(values)
@@ -34,6 +35,8 @@ def open_runbook(runbook: str, namespace: dict[str, Any]) -> Target:
         replaced=parameters.rollout_overrides(values),
         dry_run=values.get("dry_run", False),
     )
+    # What a runbook prints comes from outside in part: descriptions, log lines, what AWS and people say.
+    namespace["print"] = print_escaped
     with target.side.contained("recording the session"):
         record_session(target, runbook, values)
     report_side_failures(target)
@@ -49,6 +52,6 @@ def report_side_failures(target: Target) -> None:
 
     def report(_: object) -> None:
         for line in target.side.unsaid():
-            print(target.redactor.redact(line))
+            print_escaped(target.redactor.redact(line))
 
     shell.events.register("post_run_cell", report)

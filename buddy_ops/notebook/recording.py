@@ -20,6 +20,7 @@ from buddy_ops.core import project, runbooks
 from buddy_ops.core.errors import BuddyError, InvalidInput
 from buddy_ops.core.files import write_atomically
 from buddy_ops.core.journal import JournalFile
+from buddy_ops.notebook.printing import print_escaped
 from buddy_ops.runs import archive, cells, provenance, signatures
 from buddy_ops.runs._failures import failure_of
 from buddy_ops.runs.manifest import NOTEBOOK, ManifestEntry
@@ -107,11 +108,11 @@ class InteractiveRun:
             if self._is_last(self._executed[-1]):
                 folder = self._target.folder
                 self._archive()
-                print(f"Archived as {folder.name}.")
+                print_escaped(f"Archived as {folder.name}.")
                 self._upload(folder)
         except Exception as error:
             said = self._target.redactor.redact_with_shared(f"{type(error).__name__}: {error}")
-            print(f"NOT ARCHIVED: {said}\n`buddy-ops runs index` archives this run once the kernel has ended.")
+            print_escaped(f"NOT ARCHIVED: {said}\n`buddy-ops runs index` archives this run once the kernel has ended.")
 
     def _keep(self, result: Any) -> None:
         outputs = self._recorder.take()
@@ -143,7 +144,7 @@ class InteractiveRun:
             try:
                 self._archive()
             except Exception as error:
-                print(f"NOT ARCHIVED: {type(error).__name__}. Run `buddy-ops runs index`.", file=sys.__stderr__)
+                print_escaped(f"NOT ARCHIVED: {type(error).__name__}. Run `buddy-ops runs index`.", file=sys.__stderr__)
 
     def _archive(self) -> ManifestEntry:
         """Write the notebook, its report and its manifest. Later records go to another folder."""
@@ -163,7 +164,7 @@ class InteractiveRun:
             signatures.signer(self._target),
         )
         if entry.unsigned:
-            print(f"NOT SIGNED: {entry.unsigned}\n`buddy-ops runs sign {folder.name}` signs it.")
+            print_escaped(f"NOT SIGNED: {entry.unsigned}\n`buddy-ops runs sign {folder.name}` signs it.")
         self._executed.clear()
         _continue_elsewhere(self._target)
         later = {"folder": self._target.folder.name, "run": self._target.folder.name[-8:], "began": entry.ended}
@@ -176,9 +177,9 @@ class InteractiveRun:
             return
         try:
             archive.upload_run(S3Store(self._target, where), folder, signatures.signer(self._target))
-            print(f"Archived in {where}.")
+            print_escaped(f"Archived in {where}.")
         except BuddyError as error:
-            print(f"NOT ARCHIVED in {where}: {error.what}\n`buddy-ops runs index` uploads it.")
+            print_escaped(f"NOT ARCHIVED in {where}: {error.what}\n`buddy-ops runs index` uploads it.")
 
     def _notebook(self) -> dict[str, Any]:
         """The runbook's cells as they were executed last, then those that are none of it."""

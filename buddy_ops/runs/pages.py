@@ -6,7 +6,6 @@ sanitized, and no page lets a script run but the index's own. Everything opens o
 
 import base64
 import hashlib
-import html
 import re
 import urllib.parse
 from collections.abc import Mapping
@@ -16,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from buddy_ops.core.outcome import describe_ending
-from buddy_ops.core.text import date_and_time, parse_utc
+from buddy_ops.core.text import date_and_time, escape_html, parse_utc, show_controls
 from buddy_ops.runs.cells import source_of
 
 if TYPE_CHECKING:
@@ -54,7 +53,7 @@ def report_page(notebook: Mapping[str, Any], facts: Mapping[str, Any], compared:
         facts: its manifest's, for the box at the top.
         compared: the executed code beside the committed runbook; None: an archive of an earlier release.
     """
-    title = html.escape(f"{facts.get('runbook', '')} · {facts.get('environment', '')} · {facts.get('run', '')}")
+    title = escape_html(f"{facts.get('runbook', '')} · {facts.get('environment', '')} · {facts.get('run', '')}")
     shown = [name for name in FACTS if facts.get(name) not in (None, "", [], ())]
     page: str = _template().render(
         head=_head(title, CLOSED, STYLE + DIFFERS + _colours()),
@@ -122,7 +121,7 @@ def _output(output: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _preformatted(text: str | list[str]) -> str:
-    return f"<pre>{html.escape(TERMINAL_COLOUR.sub('', ''.join(text)))}</pre>"
+    return f"<pre>{escape_html(TERMINAL_COLOUR.sub('', ''.join(text)))}</pre>"
 
 
 def index_head() -> str:
@@ -157,7 +156,7 @@ def index_row(facts: Mapping[str, Any]) -> str:
         f'<td><a href="{folder}/report.html">{_escaped(facts.get("runbook"))}</a></td>',
         outcome,
         f"<td>{_escaped(facts.get('exit_code'))}</td>",
-        f"<td>{html.escape(who)}</td>",
+        f"<td>{escape_html(who)}</td>",
         f"<td>{_escaped(facts.get('incident'))}</td>",
         f"<td>{_escaped(facts.get('run'))}</td>",
         f"<td><code>{_escaped(str(facts.get('sha256', ''))[:12])}</code>{_unsigned(facts)}</td>",
@@ -168,7 +167,7 @@ def index_row(facts: Mapping[str, Any]) -> str:
 def _unsigned(facts: Mapping[str, Any]) -> str:
     """In red, that a run was not signed, and why; '' for all others: an older archive's page must still verify."""
     why = str(facts.get("unsigned") or "")
-    return f' <strong class="failed" title="{html.escape(why)}">NOT SIGNED</strong>' if why else ""
+    return f' <strong class="failed" title="{escape_html(why)}">NOT SIGNED</strong>' if why else ""
 
 
 def step_summary(facts: Mapping[str, Any], digest: str) -> str:
@@ -184,21 +183,21 @@ def step_summary(facts: Mapping[str, Any], digest: str) -> str:
 def _plain(value: Any) -> str:
     """A value that Markdown and HTML show as it is: each character that either might read is written as its number."""
     text = ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
-    text = " ".join(text.split())[:500]
+    text = show_controls(" ".join(text.split())[:500])
     return re.sub(
         r"[^\w\s.,:/=+-]|_|(?<=\w)[.:](?=\w)|//", lambda match: "".join(f"&#{ord(c)};" for c in match[0]), text
     )
 
 
 def _escaped(value: Any) -> str:
-    return html.escape(_joined(value))
+    return escape_html(_joined(value))
 
 
 def _joined(value: Any) -> str:
     """A value as text: a list by commas, None as nothing."""
     if isinstance(value, list | tuple):
-        return ", ".join(map(str, value))
-    return "" if value is None else str(value)
+        return show_controls(", ".join(map(str, value)))
+    return "" if value is None else show_controls(str(value))
 
 
 def _fact(name: str, value: Any) -> str:
@@ -258,14 +257,16 @@ def _highlighted(source: str) -> str:
     from pygments.formatters import HtmlFormatter
     from pygments.lexers import PythonLexer
 
-    return str(highlight(source, PythonLexer(), HtmlFormatter()))
+    return str(highlight(show_controls(source), PythonLexer(), HtmlFormatter()))
 
 
 def _sanitized(markup: str) -> str:
     import bleach
 
     spans = {"td": ["colspan", "rowspan"], "th": ["colspan", "rowspan"]}
-    cleaned: str = bleach.clean(markup, tags=TAGS, attributes={"*": ["class", "title"], "a": ["href"], **spans})
+    cleaned: str = bleach.clean(
+        show_controls(markup), tags=TAGS, attributes={"*": ["class", "title"], "a": ["href"], **spans}
+    )
     return cleaned
 
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from buddy_ops.core.text import escape_html, escape_markdown, escape_terminal
+from buddy_ops.core.text import escape_html, escape_markdown, escape_terminal, show_controls
 from buddy_ops.runs import pages
 
 HOSTILE = (
@@ -42,7 +42,7 @@ def test_no_control_character_reaches_a_terminal(text: str) -> None:
 @given(TEXTS)
 def test_no_tag_reaches_a_page_or_a_summary(text: str) -> None:
     """HTML has no tag, a line of Markdown stays one line and one cell, and a step's summary has no markup at all."""
-    assert "<" not in escape_html(text) and html.unescape(escape_html(text)) == text
+    assert "<" not in escape_html(text) and html.unescape(escape_html(text)) == show_controls(text)
     line = escape_markdown(text, keep_code=False)
     assert "\n" not in line and "<" not in line and not re.search(r"(?<!\\)\|", line) and "\x1b" not in line
     summary = pages.step_summary({"runbook": text, "trouble": text, "notes": [text], "people": [text]}, "")
