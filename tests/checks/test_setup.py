@@ -1,6 +1,7 @@
 """The doctor: what it finds, what it says to do about it, and that it changes nothing."""
 
 import fnmatch
+import hashlib
 import json
 import os
 import subprocess
@@ -332,3 +333,25 @@ def test_slack_and_the_archive_are_looked_for(situation: Bring, monkeypatch: pyt
     ].message
     found = examine(here, notify={"slack_webhook": "env:BUDDY_SLACK"}, archive={"where": "s3://buddy-runs-open"})
     assert (found["channels"].state, found["archive"].state) == ("ok", "warning")
+
+
+def test_the_key_that_signs_archived_runs_is_checked(situation: Bring) -> None:
+    """None, a good one with its fingerprint, another fingerprint, another type, and one that is disabled."""
+    here = situation("good", history_minutes=0)
+    kms = here.client("kms")
+
+    def made(spec: str) -> str:
+        return str(kms.create_key(KeySpec=spec, KeyUsage="SIGN_VERIFY")["KeyMetadata"]["Arn"])
+
+    def found(**sign: str) -> Finding:
+        return examine(here, archive={"sign": sign or None})["signing key"]
+
+    key = made("ECC_NIST_P256")
+    sha256 = hashlib.sha256(kms.get_public_key(KeyId=key)["PublicKey"]).hexdigest()
+    assert found().state == "ok" and "not signed" in found().message
+    assert found(key=key).state == "ok" and sha256 in found(key=key, public_key_sha256=sha256).message
+    other = found(key=key, public_key_sha256="0" * 64)
+    assert other.state == "problem" and f"has the SHA-256 {sha256}" in other.message
+    assert "RSA_2048 for SIGN_VERIFY: it cannot sign" in found(key=made("RSA_2048")).message
+    kms.disable_key(KeyId=key.rpartition("/")[2])
+    assert found(key=key).state == "problem" and "archive.sign.key" in found(key=key).remedy

@@ -162,7 +162,7 @@ def test_an_executed_run_is_signed_here_and_in_s3(project: Project) -> None:
         bucket.read(f"{done.folder.name}/signature.json"),
     )
     assert here is not None and there is not None and here != there
-    assert b"kms" not in (done.folder / "journal.jsonl").read_bytes()
+    assert b"kms:" not in (done.folder / "journal.jsonl").read_bytes()
 
 
 def test_an_upload_that_broke_off_before_its_signature_is_signed(project: Project) -> None:

@@ -1,16 +1,19 @@
 """A session in Jupyter, without a supervisor: archived with its page when the last cell ends, or when the kernel does."""
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import boto3
 import nbformat
 import pytest
+import yaml
 
-from buddy_ops.runs import archive, verification
+from buddy_ops.runs import archive, signatures, verification
 from buddy_ops.runs.stores import LocalStore
 from tests.conftest import Situation
 from tests.system.runbooks.test_deaths import tiny
@@ -32,6 +35,7 @@ PERSON = """import contextlib, nbformat, nbclient
 with contextlib.suppress(nbclient.exceptions.CellExecutionError):
     nbclient.NotebookClient(nbformat.read("session.ipynb", 4), kernel_name="python3").execute()"""
 CELLS = (PARAMETERS, OPEN, LOOK, LAST)
+KEYS = {"aws_access_key_id": "test", "aws_secret_access_key": "test"}
 
 
 @pytest.fixture
@@ -144,3 +148,18 @@ def test_a_runbook_that_was_damaged_meanwhile_ends_no_session(project: Path) -> 
     assert (
         entry.runbook == "session" and entry.outcome == "done" and "the end" in json.dumps(code(project, entry.folder))
     )
+
+
+def test_a_session_is_signed_where_its_environment_has_a_key(project: Path) -> None:
+    """No supervisor does it: the kernel signs, and no record of that reaches the journal that is archived."""
+    kms = boto3.client("kms", endpoint_url=os.environ["AWS_ENDPOINT_URL"], region_name="us-east-1", **KEYS)
+    key = kms.create_key(KeySpec="ECC_NIST_P256", KeyUsage="SIGN_VERIFY")["KeyMetadata"]["Arn"]
+    file = project / "parameters" / "sandbox.yaml"
+    given = yaml.safe_load(file.read_text())
+    given["settings"]["archive"] = {"sign": {"key": key}}
+    file.write_text(yaml.safe_dump(given))
+    execute(project)
+    (entry,) = entries(project)
+    found = verification.verify_archive(LocalStore(project / "runs"), check=signatures.check_by_kms())
+    assert found.is_ok and found.signed.startswith("SIGNED: 1 run"), (found, entry.unsigned)
+    assert "kms:" not in (project / "runs" / entry.folder / "journal.jsonl").read_text()
