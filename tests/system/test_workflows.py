@@ -87,6 +87,16 @@ def runs_as(runbook: str) -> str:
     return str(chosen[2] if runbook in json.loads(chosen[1]) else chosen[3])
 
 
+@pytest.mark.parametrize("name", ["audit", "runbook"])
+def test_a_cancelled_job_archives_what_was_left(name: str) -> None:
+    """Its run may be killed before it is archived; the step comes before the upload, and runs in any case."""
+    found = steps(ROOT / f".github/workflows/{name}.yml")
+    does = [step.get("run", step.get("uses", "")).partition("@")[0] for step in found]
+    archiving = does.index(".venv/bin/buddy-ops runs index")
+    assert archiving < does.index("actions/upload-artifact")
+    assert found[archiving]["if"] == "always()"
+
+
 def test_the_choices_are_what_the_roles_may_run() -> None:
     """Every notebook that a deployer or a responder may run, each with a role that may; every environment but the
     sandbox; no other."""
