@@ -202,6 +202,7 @@ class _Client(PapermillNotebookClient):  # type: ignore[misc]
     stop: InterruptHandler
     cell_timeout_s: float | None = None
     tell: Any = None
+    started: Any = None
 
     def execute(self, **options: Any) -> Any:
         self.reset_execution_trackers()
@@ -223,7 +224,11 @@ class _Client(PapermillNotebookClient):  # type: ignore[misc]
             try:
                 running.enter_context(self.setup_kernel(**options))
             except RuntimeError as error:
-                raise KernelNotStarted(f"{error}.{self.last_words()}") from error
+                raise KernelNotStarted(
+                    f"{error}.{self.last_words()}\n\nState: no cell was executed, so this run changed nothing.\n"
+                    "Next:  Repair the installation (`make install`). To roll back meanwhile: `buddy-ops rollback`, "
+                    "which needs no kernel."
+                ) from error
             yield
 
     def papermill_execute_cells(self) -> None:
@@ -267,8 +272,13 @@ class _Client(PapermillNotebookClient):  # type: ignore[misc]
 
     def last_words(self) -> str:
         """What the kernel wrote to its stderr last, as a sentence."""
-        said = self.km.last_words() if isinstance(self.km, PrivateKernel) else ""
+        said = self.started.last_words() if isinstance(self.started, PrivateKernel) else ""
         return str(self.nb_man._redactor.redact(said))
+
+    def create_kernel_manager(self) -> Any:
+        # nbclient forgets the manager of a kernel that did not start.
+        self.started = super().create_kernel_manager()
+        return self.started
 
     def output(self, outs: list[Any], msg: Any, display_id: str | None, cell_index: int) -> Any:
         """Texts of one stream stay one text: a secret that was printed in two pieces must be found."""

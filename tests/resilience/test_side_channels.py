@@ -265,3 +265,29 @@ def test_traffic_moves_and_the_exit_code_is_true(
     assert done.returncode == expected.exit_code, (done.stdout, done.stderr)
     assert "Traceback" not in f"{done.stdout}{done.stderr}"
     record_property("matrix", ("side channels", action, 1))
+
+
+BROKEN_KERNEL = """
+import os, sys
+if "ipykernel_launcher" in sys.orig_argv:
+    os.write(2, b"libzmq.so.5: cannot open shared object file")
+    os._exit(1)
+"""
+
+
+def test_the_last_words_of_a_kernel_are_in_the_error(
+    situation: Bring, fresh_processes: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A kernel that ends at its start says why; the way that the error names needs no kernel, and works."""
+    here = situation("good", **OPTIONS)
+    here.ship_by_hand("good")
+    monkeypatch.delenv("BUDDY_OPS_RUN_FOLDER", raising=False)
+    given = surroundings(tmp_path / "project")
+    (given.folder / "sitecustomize.py").write_text(BROKEN_KERNEL)
+    given.environment["PYTHONPATH"] = os.pathsep.join([str(given.folder), os.environ.get("PYTHONPATH", "")])
+    done = run(given, *ACTIONS["runbook"].words)
+    assert done.returncode == 1 and here.alias()["FunctionVersion"] == "2"
+    assert "libzmq.so.5: cannot open shared object file" in done.stderr
+    assert "`buddy-ops rollback`" in done.stderr
+    assert run(given, *ACTIONS["command"].words).returncode == 0
+    assert here.alias()["FunctionVersion"] == "1"
