@@ -4,6 +4,7 @@ import base64
 import html
 import json
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -214,6 +215,47 @@ def test_a_short_or_plain_value_is_cut_where_it_stands_alone(name: str, value: s
     redactor = Redactor()
     redactor.add_secrets_of({name: value}, strict=False)
     assert redactor.redact(text) == cleaned
+
+
+def test_among_any_escapes_the_secret_alone_is_cut() -> None:
+    """Escapes, entities, markup and colours in any order before and behind it: each stays as it was written."""
+    rng = random.Random(3)
+    redactor = Redactor()
+    redactor.add_secret("hunter2hunter2")
+    redactor.add_secret("plum&tree<3>")
+    signs = [
+        "&amp;",
+        "&lt;",
+        "&amp;amp;",
+        "&#x26;",
+        "\\\\",
+        "\\\\\\n",
+        '\\"',
+        "\\x5cn",
+        "\\u005c",
+        "\\u00e4",
+        "%25",
+        "%2541",
+        "%C3%A4",
+        "5 %",
+    ]
+    signs += [
+        "<b>",
+        "</td><td>",
+        "<!-- x -->",
+        "<3",
+        "\x1b[31m",
+        "\x1b[0m",
+        "\u200b",
+        "\0a\0b\0c\0d",
+        "QUJDREVGR0hJSktMTU5P",
+        "\n",
+    ]
+    for _ in range(400):
+        words = [rng.choice([*signs, "v2", "0.51 %", "table"]) for _ in range(rng.randrange(2, 40))]
+        words.insert(rng.randrange(len(words)), rng.choice(["hunter2hunter2", "plum&tree<3>"]))
+        text = " ".join(words)
+        assert redactor.redact(text) == text.replace("hunter2hunter2", MARK).replace("plum&tree<3>", MARK)
 
 
 def test_nothing_in_our_own_texts_is_cut() -> None:
