@@ -569,8 +569,6 @@ def parse_parameters(pairs: list[str], declared: "Mapping[str, DeclaredParameter
             name, value = parameters.parse_pair(pair, declared)
             if name in given:
                 raise ValueError(f"{name} is given twice")
-            if name == "environment":
-                raise ValueError("the environment is the option -e")
         except ValueError as error:
             # The value of a parameter that may hold a secret is not repeated.
             name = pair.partition("=")[0]
