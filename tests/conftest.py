@@ -1,6 +1,7 @@
 """A sandbox for the tests: one process a worker, brought into a situation by each test that asks for it."""
 
 import os
+import signal
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -44,6 +45,11 @@ def pytest_configure() -> None:
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     for name in ("AWS_PROFILE", "AWS_ENDPOINT_URL", "AWS_REGION", "AWS_DEFAULT_REGION", "CI", "GITHUB_ACTIONS"):
         os.environ.pop(name, None)
+    # A shell starts what goes to the background with SIGINT ignored, nohup with SIGHUP. Our programs keep what they
+    # inherit, and tests send them both.
+    for number in (signal.SIGINT, signal.SIGHUP):
+        if signal.getsignal(number) == signal.SIG_IGN:
+            signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
     programs.install()
 
 
