@@ -36,6 +36,8 @@ WORSE = "#009E73"
 LIMIT = "#CC0000"
 MUTED = "#666666"
 
+SUPERSCRIPT = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
+
 DAY = timedelta(days=1)
 
 LEAST_EVIDENCE = 1e-2
@@ -266,6 +268,7 @@ class RolloutChart:
 
     def _draw_evidence(self, axes: "Axes") -> None:
         axes.set_yscale("log")
+        axes.yaxis.set_major_formatter(_power_of_ten)
         times = [_days(score.at) for score in self.scores]
         over_limit = [max(LEAST_EVIDENCE, score.over_limit) for score in self.scores]
         worse = [max(LEAST_EVIDENCE, score.worse) for score in self.scores]
@@ -303,6 +306,12 @@ class RolloutChart:
                 _annotate(axes, _stage_mark(weight, stage), at, (-3, 2), ha="right")
             elif labelled:
                 _annotate(axes, _stage_mark(weight, stage), at, (3, 2))
+
+
+def _power_of_ten(value: float, _: object) -> str:
+    """A tick of a logarithmic axis: 10⁴. matplotlib's own labels are formulas, and no text here is one."""
+    exponent = round(math.log10(value))
+    return f"10{str(exponent).translate(SUPERSCRIPT)}"
 
 
 @contextmanager

@@ -16,6 +16,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 
 from buddy_ops.aws.session import Target
 from buddy_ops.core import settings as settings_
@@ -332,6 +333,20 @@ def test_a_dollar_is_a_character(text: str) -> None:
     chart.marks = [(START, text)]
     chart._title = text
     assert chart.png().startswith(b"\x89PNG")
+
+
+def test_no_text_of_a_chart_is_a_formula(monkeypatch: pytest.MonkeyPatch) -> None:
+    """matplotlib's own labels of a logarithmic axis are: they would stand there as they are typed."""
+    shown: list[str] = []
+
+    def save(figure: Figure, *_: object, **__: object) -> None:
+        figure.canvas.draw()
+        shown.extend(text.get_text() for text in figure.findobj(Text) if text.get_visible())
+
+    monkeypatch.setattr(Figure, "savefig", save)
+    drawn().png()
+    assert "10⁴" in shown and "10⁻²" in shown
+    assert not [text for text in shown if "$" in text or "mathdefault" in text]
 
 
 def test_a_chart_that_cannot_be_drawn_leaves_its_caption(monkeypatch: pytest.MonkeyPatch) -> None:
