@@ -109,7 +109,7 @@ def _write(target: Target, freeze: Freeze) -> Freeze:
         return found[0]
     raise BuddyError(
         "freeze-unconfirmed",
-        f"SSM accepted {name}, and does not show it after {SETTLES.seconds} s.",
+        f"SSM accepted {name}, and does not show it after {SETTLES.seconds} s: it was removed, or SSM is late.",
         now="Whether deployments are frozen is unknown. No traffic was moved.",
         next="List the freezes with `buddy-ops freeze`, without a reason. If it is missing, create it again.",
     )
