@@ -1,6 +1,7 @@
 """The framework of the checks: what becomes of an exception, and how findings are counted and shown."""
 
 from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
 from typing import cast
 
 import pytest
@@ -10,6 +11,7 @@ from buddy_ops.checks import findings, status
 from buddy_ops.checks._shared import version_rates
 from buddy_ops.checks.findings import Check, CheckContext, Finding, NotMeasured, State
 from buddy_ops.core.errors import AwsFailed, BuddyError, InvalidInput, Refused
+from buddy_ops.core.side_channels import SideChannels
 from buddy_ops.health.judge import Counts
 from buddy_ops.health.metrics import MetricsReading, MinuteRow
 
@@ -20,7 +22,8 @@ START = datetime(2026, 11, 2, 3, tzinfo=UTC)
 
 def run(*checks: Check) -> list[Finding]:
     """The findings of checks that read nothing."""
-    return list(findings.run_checks(checks, CheckContext(cast(Target, None))))
+    target = cast(Target, SimpleNamespace(side=SideChannels()))
+    return list(findings.run_checks(checks, CheckContext(target)))
 
 
 def raising(name: str, error: Exception, *, required: bool = False) -> Check:
