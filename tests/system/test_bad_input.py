@@ -293,7 +293,14 @@ def test_whatever_stands_there_freezes(text: str) -> None:
 @given(st.text(max_size=10), st.text(max_size=10), st.timedeltas())
 def test_an_incomplete_freeze_is_not_written(reason: str, owner: str, lasts: timedelta) -> None:
     """No reason, no owner, or a time that is none: one InvalidInput, and AWS is not called."""
-    here = stub()
+    stored: dict[str, str] = {}
+
+    def answer(_: str, operation: str, **fields: Any) -> dict[str, Any]:
+        if operation == "put_parameter":
+            stored[fields["Name"]] = fields["Value"]
+        return {"Parameters": [{"Name": name, "Value": value} for name, value in stored.items()]}
+
+    here = stub(answer)
     try:
         freezes.create_freeze(here, reason, owner, lasts)
     except InvalidInput as error:
