@@ -31,11 +31,6 @@ archived = typer.Typer(no_args_is_help=True, help="List, show, compare, verify, 
 app.add_typer(archived, name="runs")
 
 
-@app.callback()
-def _before_each_command() -> None:
-    open_standard_streams()
-
-
 P = ParamSpec("P")
 Environment = Annotated[str, typer.Option("--environment", "-e", help="Environment (dev, staging, prod, sandbox).")]
 Port = Annotated[
@@ -101,7 +96,8 @@ def main(
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Show the version and stop.")
     ] = False,
 ) -> None:
-    """The options before a command."""
+    """The options before a command, and what is done before each."""
+    open_standard_streams()
 
 
 @app.command()

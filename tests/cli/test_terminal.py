@@ -2,6 +2,9 @@
 
 import errno
 import io
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -46,3 +49,21 @@ def test_progress_goes_on_and_what_the_step_raises_is_raised(broken: Any) -> Non
     with pytest.raises(OSError, match="of the action"), out.progress("starting") as tell:
         tell("half way")
         raise OSError("of the action")
+
+
+OPENS_A_FILE = """
+import sys
+from buddy_ops.cli.main import app
+app(["runs", "list"], standalone_mode=False)
+with open(sys.argv[1], "w") as file:
+    file.write(str(file.fileno()))
+"""
+
+
+def test_a_closed_stream_is_no_files_number(tmp_path: Path) -> None:
+    """Before each command: else the journal would be stdout, and what a program prints would be in it."""
+    path = tmp_path / "number"
+    closed = 'exec "$@" <&- >&- 2>&-'
+    line = ["/bin/sh", "-c", closed, "sh", sys.executable, "-c", OPENS_A_FILE, str(path)]
+    subprocess.run(line, check=True, timeout=60)
+    assert int(path.read_text()) > 2
