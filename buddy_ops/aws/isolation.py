@@ -175,12 +175,8 @@ def _store(target: Target, isolation: Isolation, overwrite: bool = False) -> Iso
     try:
         target.client("ssm").put_parameter(Name=_memory(target), Value=value, Type="String", Overwrite=overwrite)
     except AlreadyExists:
-        return read_settled(target, partial(read_isolation, target), _is_there) or isolation
+        return read_settled(target, partial(read_isolation, target), bool) or isolation
     return isolation
-
-
-def _is_there(isolation: Isolation | None) -> bool:
-    return isolation is not None
 
 
 def _read_concurrency(target: Target) -> int | None:

@@ -15,12 +15,10 @@ from jupyter_client.kernelspec import KernelSpec
 from jupyter_client.manager import AsyncKernelManager
 
 from buddy_ops.core.files import make_scratch_folder
+from buddy_ops.runs._failures import describe_last_output
 
 LONGEST_FOLDER = 70
 """Characters of a folder for sockets: a socket's name may have 107 on Linux, 103 on macOS."""
-
-LAST_WORDS = 300
-"""Characters of a kernel's stderr that an error repeats."""
 
 
 class PrivateKernel(AsyncKernelManager):
@@ -57,6 +55,5 @@ class PrivateKernel(AsyncKernelManager):
             return ""
         with suppress(OSError):
             self.stderr.seek(0)
-            lines = self.stderr.read().decode(errors="replace").strip().splitlines()
-            return f" Its last output: {lines[-1][:LAST_WORDS]}" if lines else ""
+            return describe_last_output(self.stderr.read().decode(errors="replace"))
         return ""

@@ -37,9 +37,6 @@ from buddy_ops.runs.stores import INDEX, JOURNAL, MANIFEST, SIGNATURE, LocalStor
 UNKNOWN = "unknown"
 """The outcome of a run without any record of its end."""
 
-MOST_SAID = 5
-"""How many problems an error names; ``runs verify`` lists all."""
-
 
 def open_store(where: str | Path = "", environment: str = "") -> RunStore:
     """The archive in a folder or at an address.
@@ -190,7 +187,11 @@ def append_to_chain(folder: Path, facts: Mapping[str, Any], sign: Sign | None = 
 
 def unarchived_entry(folder: Path, about: Mapping[str, Any], known: Mapping[str, Any]) -> ManifestEntry:
     """What is known of a run whose files could not be completed: it is in no chain."""
-    facts = {**facts_of(folder.name, about, [], []), **known}
+    return _outside_chain({**facts_of(folder.name, about, [], []), **known})
+
+
+def _outside_chain(facts: Mapping[str, Any]) -> ManifestEntry:
+    """The entry of a run without a manifest."""
     return entry_of({**facts, "files": {}, "previous": "", "sha256": ""})
 
 
@@ -234,12 +235,12 @@ def rebuild_index(store: RunStore) -> int:
         manifests = manifests_in_order(store)
         problems = _reasons_not_to_index(store, manifests)
         if problems:
-            raise BuddyError(
-                "archive-damaged",
-                f"{store.where} does not verify: {' '.join(problems[:MOST_SAID])}",
+            raise verification.does_not_verify(
+                store,
+                problems,
                 now="The index was not changed.",
-                next="`buddy-ops runs verify` lists all problems. Find the cause of each, and move away what does not "
-                "belong there. If the index itself is wrong, delete index.json. Then run this again.",
+                next=f"{verification.LIST_PROBLEMS} Find the cause of each, and move away what does not belong there. "
+                "If the index itself is wrong, delete index.json. Then run this again.",
             )
         store.rebuild(manifests)
     return len(manifests)
@@ -289,8 +290,7 @@ def list_with_unfinished(store: RunStore) -> list[tuple[ManifestEntry, RunStore]
         about, states = _about_and_states(notebook) if notebook is not None else ({}, [])
         records = read_journal(local.read(f"{name}/{JOURNAL}") or b"")
         with suppress(BuddyError, KeyError, TypeError):
-            facts = facts_of(name, about, records, states)
-            found.append((entry_of({**facts, "files": {}, "previous": "", "sha256": ""}), local))
+            found.append((_outside_chain(facts_of(name, about, records, states)), local))
     return found
 
 
@@ -323,14 +323,7 @@ def sign_run(store: RunStore, run: str) -> ManifestEntry:
         raise Refused(
             "run-already-signed", f"{name} has a signature.", next="`buddy-ops runs verify` says whether it is right."
         )
-    result = verification.verify_archive(store)
-    if result.problems:
-        raise BuddyError(
-            "archive-damaged",
-            f"{store.where} does not verify: {' '.join(result.problems[:MOST_SAID])}",
-            now="Nothing was signed.",
-            next="`buddy-ops runs verify` lists all problems.",
-        )
+    verification.require_verified(store, now="Nothing was signed.")
     store.attach(name, sign(store.read(f"{name}/{MANIFEST}") or b""))
     return entry
 

@@ -8,7 +8,6 @@ import json
 import os
 import signal
 import sys
-import tempfile
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext, suppress
@@ -18,6 +17,7 @@ from typing import Any
 from buddy_ops.core import redaction
 from buddy_ops.core.documents import parse_json
 from buddy_ops.core.errors import BuddyError
+from buddy_ops.core.files import make_scratch_folder
 from buddy_ops.core.redaction import Redactor
 from buddy_ops.core.text import escape_terminal
 from buddy_ops.runs._failures import Failure, failure_in
@@ -94,7 +94,7 @@ def _alone(nb: Any) -> Iterator[Redactor]:
     from buddy_ops.aws import session
 
     given = nb.metadata.get("papermill", {}).get("parameters", {})
-    with tempfile.TemporaryDirectory(prefix="buddy-ops-") as folder:
+    with make_scratch_folder() as folder:
         os.environ[redaction.FILE] = redaction.new_file(folder)
         redactor = Redactor(file=os.environ[redaction.FILE])
         try:

@@ -15,7 +15,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from buddy_ops.core.errors import BuddyError, InvalidInput, Refused
+from buddy_ops.core.errors import InvalidInput, Refused
 from buddy_ops.core.files import write_atomically
 from buddy_ops.core.journal import iso_utc
 from buddy_ops.core.text import count, parse_utc
@@ -66,14 +66,7 @@ def plan_pruning(store: RunStore, keep: str, now: datetime) -> Pruning:
             f"--keep is {keep!r}. It must be a number of runs, days or weeks, above 0.",
             next="For example --keep 200 (the newest 200 runs), --keep 400d or --keep 52w.",
         )
-    result = verification.verify_archive(store)
-    if result.problems:
-        raise BuddyError(
-            "archive-damaged",
-            f"{store.where} does not verify: {' '.join(result.problems[: archive.MOST_SAID])}",
-            now="Nothing was deleted: the runs may be needed to find the cause.",
-            next="`buddy-ops runs verify` lists all problems.",
-        )
+    verification.require_verified(store, now="Nothing was deleted: the runs may be needed to find the cause.")
     # In S3 index and chain keep what was pruned.
     gone = verification.pruned_runs(store.chained().values())
     entries = [entry for entry in archive.list_entries(store) if entry.sha256 not in gone]

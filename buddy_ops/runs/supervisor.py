@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from buddy_ops.aws import notifications, session
 from buddy_ops.aws.session import Target
@@ -27,7 +27,7 @@ from buddy_ops.core.journal import lock_journal
 from buddy_ops.core.progress import Progress, no_progress
 from buddy_ops.core.text import shorten
 from buddy_ops.runs import archive, pages, provenance, retention, signatures, verification
-from buddy_ops.runs._failures import Failure
+from buddy_ops.runs._failures import Failure, describe_last_output
 from buddy_ops.runs._interrupts import DIED, GRACE_S, INTERRUPTED, TIMED_OUT, handle_signals
 from buddy_ops.runs.manifest import NOTEBOOK, REPORT, ManifestEntry
 from buddy_ops.runs.stores import JOURNAL, MANIFEST, LocalStore, S3Store, Sign
@@ -82,7 +82,7 @@ def run_notebook(
     values = parameters.check_parameters(runbooks.read_declarations(source), given, source.stem)
     # What is wrong with a file is said before a process starts, a folder is made, or AWS is asked.
     project.check_files(values)
-    with _worker() as worker, make_scratch_folder() as private:
+    with make_scratch_folder() as private, _worker(private) as worker:
         # Meanwhile the worker imports papermill.
         here = session.connect(
             values["environment"],
@@ -96,9 +96,8 @@ def run_notebook(
         shared = redaction.new_file(private)
         here.redactor.share_with_kernel(shared)
         here.redactor.add_secrets_of({name: value for name, value in given.items() if isinstance(value, str)})
-        folder = _writable_folder(here, folder or here.folder)
         # Locked until the notebook has ended: `runs index` archives an unlocked run as an unfinished one.
-        held = lock_journal(folder / JOURNAL)
+        folder, held = _claim_writable(here, folder or here.folder)
         about = {
             "run": here.run,
             "runbook": project.runbook_name(source.stem),
@@ -166,26 +165,26 @@ def index_archive(where: str = "", environment: str = "") -> Iterator[str]:
     yield f"{archive.rebuild_index(store)} run(s) in {store.where}"
     strange = verification.verify_archive(store).problems if isinstance(store, LocalStore) else ()
     if strange:
-        raise BuddyError(
-            "archive-damaged",
-            f"{store.where} does not verify: {' '.join(strange[: archive.MOST_SAID])}",
+        raise verification.does_not_verify(
+            store,
+            strange,
             now="All other runs are archived.",
-            next="`buddy-ops runs verify` lists all problems. Find the cause, and move away what does not belong.",
+            next=f"{verification.LIST_PROBLEMS} Find the cause, and move away what does not belong.",
         )
 
 
-def _writable_folder(here: Target, wanted: Path) -> Path:
-    """A folder for the run: where it belongs, or where that cannot be written, a temporary one."""
+def _claim_writable(here: Target, wanted: Path) -> tuple[Path, IO[bytes]]:
+    """A folder for the run and its journal's lock: where it belongs, or else a temporary one."""
     try:
-        return _free(wanted, here.run)
+        return _claim(wanted, here.run)
     except OSError as error:
         here.side.note(f"writing to {wanted.parent}", error)
     # Not deleted: the run is archived in it.
-    return _free(make_lasting_folder() / wanted.name, here.run)
+    return _claim(make_lasting_folder() / wanted.name, here.run)
 
 
-def _free(folder: Path, run: str) -> Path:
-    """A folder that nothing was archived in yet and that takes files: an archived run is never written to.
+def _claim(folder: Path, run: str) -> tuple[Path, IO[bytes]]:
+    """A folder that nothing was archived in yet, and its journal's lock: an archived run is never written to.
 
     Raises:
         OSError: it takes none.
@@ -194,8 +193,7 @@ def _free(folder: Path, run: str) -> Path:
     while (free / MANIFEST).exists():
         free = folder.with_name(f"{folder.name}-{secrets.token_hex(4)}")
     free.mkdir(parents=True, exist_ok=True)
-    lock_journal(free / JOURNAL).close()
-    return free
+    return free, lock_journal(free / JOURNAL)
 
 
 def _job(
@@ -250,9 +248,8 @@ class _BackgroundLookup:
 class _Worker:
     """The process that executes the notebook. If it is killed, its kernel is killed too."""
 
-    def __init__(self) -> None:
-        self._folder = make_scratch_folder()
-        self._said = (Path(self._folder.name) / "stderr").open("w+", encoding="utf-8", errors="replace")
+    def __init__(self, private: str) -> None:
+        self._said = (Path(private) / "stderr").open("w+", encoding="utf-8", errors="replace")
         self.failures: list[str] = []
         self._process = subprocess.Popen(
             [sys.executable, "-P", "-m", "buddy_ops.runs.engine"],
@@ -306,7 +303,6 @@ class _Worker:
         for pipe in (self._process.stdin, self._process.stdout, self._said):
             with suppress(BrokenPipeError):
                 pipe.close()  # type: ignore[union-attr]
-        self._folder.cleanup()
 
     def _kill_kernel(self) -> None:
         """A kernel notices only after a second that its parent is gone; until then it could still write."""
@@ -316,8 +312,7 @@ class _Worker:
 
     def _stderr_tail(self) -> str:
         self._said.seek(0)
-        lines = self._said.read().strip().splitlines()
-        return f" Its last output: {lines[-1][:300]}" if lines else ""
+        return describe_last_output(self._said.read())
 
     def _pass_on(self, received: signal.Signals) -> None:
         """Pass a signal on to the worker, which ends the cell; the supervisor goes on until the worker has ended."""
@@ -331,8 +326,9 @@ class _Worker:
 
 
 @contextmanager
-def _worker() -> Iterator[_Worker]:
-    worker = _Worker()
+def _worker(private: str) -> Iterator[_Worker]:
+    """Args: private: a folder for the process's stderr."""
+    worker = _Worker(private)
     try:
         yield worker
     finally:

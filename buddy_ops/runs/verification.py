@@ -3,7 +3,7 @@
 Nothing here writes. What it cannot find, it says.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -21,6 +21,11 @@ from buddy_ops.runs.manifest import (
 )
 from buddy_ops.runs.signatures import SignatureCheck
 from buddy_ops.runs.stores import INDEX, JOURNAL, MANIFEST, NAME, PAGE, SIGNATURE, RunStore, digest, index_of, page_of
+
+MOST_SAID = 5
+"""How many problems an error names."""
+
+LIST_PROBLEMS = "`buddy-ops runs verify` lists all problems."
 
 
 @dataclass(frozen=True)
@@ -49,6 +54,23 @@ class VerificationResult:
     def is_ok(self) -> bool:
         """Whether everything is as it was archived, and signed where it must be."""
         return not (self.problems or self.unsigned or self.unknown)
+
+
+def require_verified(store: RunStore, *, now: str) -> None:
+    """Refuse to act on an archive of which anything was changed.
+
+    Raises:
+        BuddyError: ``archive-damaged``.
+    """
+    problems = verify_archive(store).problems
+    if problems:
+        raise does_not_verify(store, problems, now=now)
+
+
+def does_not_verify(store: RunStore, problems: Sequence[str], *, now: str, next: str = LIST_PROBLEMS) -> BuddyError:
+    """The error about an archive that is not as it was written; it names the first problems."""
+    said = " ".join(problems[:MOST_SAID])
+    return BuddyError("archive-damaged", f"{store.where} does not verify: {said}", now=now, next=next)
 
 
 def verify_archive(store: RunStore, expected: str = "", check: SignatureCheck | None = None) -> VerificationResult:
