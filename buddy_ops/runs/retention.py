@@ -8,7 +8,6 @@ import json
 import re
 import secrets
 import shutil
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -16,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from buddy_ops.core.errors import InvalidInput, Refused
-from buddy_ops.core.files import write_atomically
+from buddy_ops.core.files import make_scratch_folder, write_atomically
 from buddy_ops.core.journal import iso_utc
 from buddy_ops.core.text import count, parse_utc
 from buddy_ops.runs import archive, verification
@@ -129,7 +128,7 @@ def run_pruning(
     if isinstance(store, LocalStore):
         entry = _archive_record(store, store.root / name, run, plan, by, now, sign)
     else:
-        with tempfile.TemporaryDirectory(prefix="buddy-ops-") as private:
+        with make_scratch_folder() as private:
             entry = _archive_record(store, Path(private) / name, run, plan, by, now, sign)
     finish_pruning(store)
     return entry
