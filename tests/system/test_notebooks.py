@@ -48,6 +48,13 @@ def test_a_notebook_is_committed_without_outputs(path: Path) -> None:
 
 
 @each_notebook
+def test_only_the_parameters_show_their_code(path: Path) -> None:
+    """JupyterLab opens a runbook with every other code cell collapsed: people read results, and edit parameters."""
+    hidden = {cell["id"]: cell["metadata"].get("jupyter", {}).get("source_hidden") for cell in cells(path, "code")}
+    assert hidden == {cell["id"]: None if is_parameters(cell) else True for cell in cells(path, "code")}
+
+
+@each_notebook
 def test_a_notebook_is_short(path: Path) -> None:
     """At most 20 cells; code cells have a median of 3 lines and at most 10, the parameters aside."""
     code = [cell["source"] for cell in cells(path, "code") if not is_parameters(cell)]
