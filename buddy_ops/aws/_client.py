@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 from email.utils import parsedate_to_datetime
 from functools import partial
 from io import BytesIO
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal
 
 from botocore import exceptions as botocore
 from botocore import xform_name
@@ -40,24 +40,6 @@ NOT_JOURNALED = frozenset(
     }
 )
 """Parameters that are long, secret, or about people."""
-
-
-class KmsClient(Protocol):
-    """What of KMS is called. Source: KMS API reference, GetPublicKey, Sign and Verify."""
-
-    def get_public_key(self, *, KeyId: str) -> Fields: ...  # noqa: N803
-
-    def sign(self, *, KeyId: str, Message: bytes, MessageType: str, SigningAlgorithm: str) -> Fields: ...  # noqa: N803
-
-    def verify(
-        self,
-        *,
-        KeyId: str,  # noqa: N803
-        Message: bytes,  # noqa: N803
-        MessageType: str,  # noqa: N803
-        Signature: bytes,  # noqa: N803
-        SigningAlgorithm: str,  # noqa: N803
-    ) -> Fields: ...
 
 
 class Recorder:

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from types_boto3_cloudwatch import CloudWatchClient
     from types_boto3_dynamodb import DynamoDBClient
     from types_boto3_iam import IAMClient
+    from types_boto3_kms import KMSClient
     from types_boto3_lambda import LambdaClient
     from types_boto3_logs import CloudWatchLogsClient
     from types_boto3_s3 import S3Client
@@ -105,7 +106,7 @@ class Target:
     @overload
     def client(self, service: Literal["iam"]) -> "IAMClient": ...
     @overload
-    def client(self, service: Literal["kms"]) -> _client.KmsClient: ...
+    def client(self, service: Literal["kms"]) -> "KMSClient": ...
     @overload
     def client(self, service: Literal["lambda"], *, attempts: int = ...) -> "LambdaClient": ...
     @overload

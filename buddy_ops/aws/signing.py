@@ -3,10 +3,12 @@
 The signature is an ordinary one (ECDSA on P-256 with SHA-256): any tool verifies it with the key's public half.
 """
 
+from typing import Literal
+
 from buddy_ops.aws.session import Target
 from buddy_ops.core.errors import AwsFailed
 
-ALGORITHM = "ECDSA_SHA_256"
+ALGORITHM: Literal["ECDSA_SHA_256"] = "ECDSA_SHA_256"
 WRONG = "KMSInvalidSignatureException"
 
 
@@ -20,7 +22,7 @@ def sign_digest(target: Target, key: str, digest: bytes) -> tuple[str, bytes]:
         AwsFailed: ``signing-key-unusable``, ``access-denied``, and how AWS or the connection to it failed.
     """
     reply = target.client("kms").sign(KeyId=key, Message=digest, MessageType="DIGEST", SigningAlgorithm=ALGORITHM)
-    return str(reply["KeyId"]), bytes(reply["Signature"])
+    return reply["KeyId"], reply["Signature"]
 
 
 def verify_digest(target: Target, key: str, digest: bytes, signature: bytes) -> bool:
@@ -29,9 +31,10 @@ def verify_digest(target: Target, key: str, digest: bytes, signature: bytes) -> 
     Raises:
         AwsFailed: as ``sign_digest``: whether the signature is right is unknown.
     """
-    given = {"Message": digest, "Signature": signature}
     try:
-        reply = target.client("kms").verify(KeyId=key, MessageType="DIGEST", SigningAlgorithm=ALGORITHM, **given)
+        reply = target.client("kms").verify(
+            KeyId=key, Message=digest, MessageType="DIGEST", Signature=signature, SigningAlgorithm=ALGORITHM
+        )
     except AwsFailed as failure:
         if failure.code == WRONG:
             return False
