@@ -4,6 +4,7 @@ It finds the project's folder, and injects parameters as papermill does. What a 
 """
 
 import errno
+import os
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -11,6 +12,26 @@ from typing import Any
 
 from buddy_ops.core import documents, packages, parameters, runbooks, settings
 from buddy_ops.core.errors import InvalidInput
+
+ENVIRONMENT_VARIABLE = "BUDDY_OPS_ENVIRONMENT"
+"""The environment that commands and notebooks use where none is given."""
+
+
+def default_environment() -> str:
+    """The environment that BUDDY_OPS_ENVIRONMENT names; '' where the variable is not set, or is empty.
+
+    Raises:
+        InvalidInput: ``unknown-environment``.
+    """
+    name = os.environ.get(ENVIRONMENT_VARIABLE, "").strip()
+    known = environments()
+    if name and name not in known:
+        raise InvalidInput(
+            "unknown-environment",
+            f"{ENVIRONMENT_VARIABLE} is {name[:100]!r}, and there is no such environment.",
+            next=f"Set {ENVIRONMENT_VARIABLE} to one of {', '.join(known) or 'the files in parameters/'}, or unset it.",
+        )
+    return name
 
 
 def read_settings(environment: str) -> tuple[dict[str, Any], str]:
