@@ -46,6 +46,8 @@ STATUS = {
 }
 """A record's stage as a sentence."""
 
+NAMED = "Run {run} rolled back to v{to}, which a person named, at {since}."
+
 SHIFTING = "v{new} is being deployed by run {run}{replaced}: stage {stage} since {since}."
 
 JSON_KEYS = {
@@ -58,6 +60,7 @@ JSON_KEYS = {
     "shares_percent": "pct",
     "monitored_until": "until",
     "follows": "after",
+    "rolled_back_to": "back",
 }
 """The JSON keys of attributes that have another name there: the Description holds 256 characters."""
 
@@ -78,6 +81,7 @@ TEXTS = (
     "monitored_until",
     "note",
     "follows",
+    "rolled_back_to",
 )
 
 
@@ -102,6 +106,7 @@ class RolloutState:
         shares_percent: the new version's share in each stage so far, the present one last. Empty in records of earlier
             releases, and where the Description is full.
         follows: the ``mark`` of the record before; empty if there was none, or where the Description is full.
+        rolled_back_to: the version that a person named for a rollback, where it is not ``stable_version``.
     """
 
     run: str
@@ -118,6 +123,14 @@ class RolloutState:
     note: str = ""
     shares_percent: tuple[float, ...] = ()
     follows: str = ""
+    rolled_back_to: str = ""
+
+    @property
+    def left_serving(self) -> str:
+        """The version that serves alone after the rollout: the new one, or after a rollback the one returned to."""
+        if self.rolled_back:
+            return self.rolled_back_to or self.stable_version
+        return self.new_version
 
     @property
     def mark(self) -> str:
@@ -205,7 +218,7 @@ def decode_rollout_state(description: str) -> RolloutState | None:
         *(RUN.fullmatch(text) for text in (record.run, record.closed_by_run) if text),
         STAGE.fullmatch(record.stage),
         *(NUMBER.fullmatch(text) for text in (record.stable_version, record.new_version, record.fallback_version)),
-        *(NUMBER.fullmatch(text) for text in (*record.rejected_versions, record.follows)),
+        *(NUMBER.fullmatch(text) for text in (*record.rejected_versions, record.follows, record.rolled_back_to)),
     )
     return record if all(known) else None
 
@@ -252,8 +265,7 @@ class Alias:
         record = self.rollout
         if record is None or record.open or self.weight < 1.0:
             return False
-        moved_to = record.stable_version if record.rolled_back else record.new_version
-        return self.primary == moved_to
+        return self.primary == record.left_serving
 
     @property
     def failsafe_triggered(self) -> bool:
@@ -372,8 +384,10 @@ def describe_in_sentences(target: Target, alias: Alias | None) -> tuple[str, ...
 def describe_record(record: RolloutState, now: datetime) -> str:
     """What a record says of its rollout, a sentence."""
     replaced = f" (replacing v{record.stable_version})" if record.stable_version else ""
-    return STATUS.get(record.stage, SHIFTING).format(
+    sentence = NAMED if record.rolled_back_to else STATUS.get(record.stage, SHIFTING)
+    return sentence.format(
         new=record.new_version,
+        to=record.rolled_back_to,
         run=record.closed_by_run if record.rolled_back and record.closed_by_run else record.run,
         replaced=replaced,
         stage=record.stage,

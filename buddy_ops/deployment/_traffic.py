@@ -284,7 +284,8 @@ class Traffic:
             record = RolloutState(self._target.run, self.stable, left, stage, since="")
         closed_by = "" if record.run == self._target.run else self._target.run
         record = _since_now(record, self._target.clock.now())
-        record = replace(record, stage=stage, closed_by_run=closed_by)
+        named = "" if self.stable == record.stable_version else self.stable
+        record = replace(record, stage=stage, closed_by_run=closed_by, rolled_back_to=named)
         for version in rejected:
             record = record.with_rejected(version)
         return AliasState(self.stable, self.new if leaving else None, leaving, record)

@@ -335,9 +335,7 @@ def _destination(target: Target, alias: Alias) -> str:
     if record is not None:
         if _is_done(target, alias, record):
             return alias.primary  # to go further back so soon, a person names the version
-        candidates = [record.fallback_version]
-        if alias.primary == record.new_version:
-            candidates.insert(0, record.stable_version)
+        candidates = _recorded_versions(alias, record)
         for version in candidates:
             if version and version != alias.primary and version not in record.rejected_versions:
                 return version
@@ -349,6 +347,14 @@ def _destination(target: Target, alias: Alias) -> str:
         f"{target.resource} serves {alias}, and no earlier version is known to return to.{marked}",
         next=f"Name a version (parameter to_version){named}, or roll forward with strategies/canary.",
     )
+
+
+def _recorded_versions(alias: Alias, record: RolloutState) -> list[str]:
+    """The versions before the one that serves, by the record, the latest first."""
+    if alias.primary == record.new_version:
+        return [record.stable_version, record.fallback_version]
+    # What served before a version that a person named is not known.
+    return [] if alias.primary == record.rolled_back_to else [record.fallback_version]
 
 
 def _describe_record(alias: Alias, new: Version, old: Version) -> list[str]:
@@ -383,9 +389,12 @@ def version_before(alias: Alias) -> str:
 
 def _is_done(target: Target, alias: Alias, record: RolloutState) -> bool:
     """Whether the record's rollout was rolled back just now, or there is no version before the one that serves."""
-    if not record.rolled_back or alias.primary != record.stable_version:
+    if not record.rolled_back or alias.primary != record.left_serving:
         return False
-    return not version_before(alias) or target.clock.now() - parse_utc(record.since) < SETTLED
+    if target.clock.now() - parse_utc(record.since) < SETTLED:
+        return True
+    # Later it is asked for another version: where none is known, a person names it.
+    return not version_before(alias) and not record.rolled_back_to
 
 
 def _further_back(alias: Alias, destination: str) -> list[str]:

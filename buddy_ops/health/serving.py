@@ -67,9 +67,7 @@ def last_switch(alias: Alias) -> datetime | None:
     record = alias.rollout
     if record is None or record.shifting:
         return None
-    # After a rollback to a version that a person named, or a move by another tool, the time is not known.
-    left = record.stable_version if record.rolled_back else record.new_version
-    return parse_utc(record.since) if alias.share(left) >= 1.0 else None
+    return parse_utc(record.since) if alias.share(record.left_serving) >= 1.0 else None
 
 
 def primary_at(alias: Alias | None, minute: datetime) -> str | None:
@@ -86,7 +84,7 @@ def primary_at(alias: Alias | None, minute: datetime) -> str | None:
         return record.stable_version if explained else None
     back = record.rolled_back
     # In a gradual rollback the version that was rolled back still has a weight.
-    left = record.stable_version if back else record.new_version
+    left = record.left_serving
     # While a new version is monitored at 100 %, the primary version receives nothing.
     alone = alias.share(left) >= 1.0
     if not alone and not (alias.draining and alias.primary == left):
@@ -99,7 +97,8 @@ def primary_at(alias: Alias | None, minute: datetime) -> str | None:
         return None
     if not back:
         return record.stable_version or None
-    if not record.stage_ages_s:
+    # A version that a person named may be the second that was rolled back to.
+    if not record.stage_ages_s or record.rolled_back_to:
         return None
     # Between the first shift and the rollback, only the new version can have served without weights.
     first_shift = switched - timedelta(seconds=max(record.stage_ages_s))

@@ -7,11 +7,12 @@ from typing import Any
 
 import pytest
 
-from buddy_ops.aws import freezes
+from buddy_ops.aws import aliases, freezes
 from buddy_ops.aws.aliases import RolloutState
 from buddy_ops.checks import status
 from buddy_ops.checks.status import StatusReport
 from buddy_ops.deployment import rollback, rollout
+from buddy_ops.health import serving
 from tests.conftest import Situation, abandon, approve
 
 Bring = Callable[..., Situation]
@@ -144,6 +145,25 @@ def test_after_a_rollback_only_the_new_minutes_count(situation: Bring) -> None:
     found = look(here)
     assert states(found)["error rate"] == "ok" and "v1" in str(found) and "since " in str(found)
     assert not any("Users are affected" in step.why for step in found.steps)
+
+
+def test_after_a_rollback_to_a_named_version_only_the_new_minutes_count(situation: Bring) -> None:
+    """The record says when, and where to: v2 is neither accused of v3's failures nor rolled back to anything unknown."""
+    here = situation("good", history_minutes=20)
+    here.ship(here.build("good"))
+    here.ship_by_hand("errors_5_percent")
+    here.ask("advance", seconds=600)
+    target = here.connect(quiet=True)
+    plan = rollback.plan_rollback(target, "2")
+    rollback.run_rollback(target, plan, approve(target, plan))
+    alias = aliases.require_alias(target)
+    assert serving.last_switch(alias) is not None and here.record().rolled_back_to == "2"
+    assert rollback.plan_rollback(target).away_from == ()
+    here.ask("advance", seconds=600)
+    found = look(here)
+    assert states(found)["error rate"] == "ok" and states(found)["rollout"] == "ok", found
+    assert "rolled back to v2, which a person named" in found.live
+    assert rollback.plan_rollback(here.connect(quiet=True)).destination == "1"
 
 
 def test_nothing_was_ever_deployed(situation: Bring) -> None:
