@@ -106,7 +106,6 @@ def delete_strays(target: Target) -> Generator[datetime, None, None]:
 
     AWS: scheduler:ListSchedules, every page, reads; scheduler:DeleteSchedule, writes.
     """
-    # A name that AWS would cut elsewhere for another run id is not found; it deletes itself.
     prefix = _name(target, IN_NAME, target.run).removesuffix(target.run)
     pages = target.client("scheduler").get_paginator("list_schedules")
     found = [
@@ -192,32 +191,22 @@ def _put(target: Target, name: str, payload: str) -> Failsafe:
 
 
 def _name(target: Target, which: str, run: str = "") -> str:
-    """One schedule for each run, so that no run deletes the failsafe of another."""
+    """One schedule for each run, so that no run deletes the failsafe of another.
+
+    infrastructure.yaml lets the roles write both forms of the name.
+    """
     if run:
         which = f"{which}-{run}"
     full = f"{target.settings.function}-{target.settings.alias}"
-    room = NAME_LIMIT - len(which) - 1
-    if len(full) > room:
+    if len(full) + 1 + len(which) > NAME_LIMIT:
         # Long names that begin alike must not share a schedule.
-        full = f"{full[: room - 9]}-{hashlib.sha256(full.encode()).hexdigest()[:8]}"
+        full = f"buddy-ops-{target.environment}-{hashlib.sha256(full.encode()).hexdigest()[:8]}"
     return f"{full}-{which}"
 
 
 def schedule_name(target: Target) -> str:
     """The name that a run of this target gives its failsafe."""
     return _name(target, IN_NAME, target.run)
-
-
-def uncovered_pattern(target: Target) -> str:
-    """The pattern of schedules that a role must be allowed beside those of infrastructure.yaml; empty: none.
-
-    The template covers names that begin with function and alias. Long ones are cut, and AWS would refuse to create the
-    failsafe.
-    """
-    name = schedule_name(target)
-    if name.startswith(f"{target.settings.function}-{target.settings.alias}-"):
-        return ""
-    return f"schedule/{target.settings.lease.group}/{name.rpartition('-')[0]}-*"
 
 
 def _next_fire(target: Target) -> datetime:

@@ -8,7 +8,7 @@ call is checked against function:QUALIFIER, any other against the function.
 """
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal
@@ -74,14 +74,21 @@ def required_actions(
         "SigningKeyArn": settings.archive.sign.key if settings.archive.sign is not None else "",
         "SchedulerRoleName": lease_role(settings, where).partition(":role/")[2],
     }
+    tables = [
+        f"arn:{where['partition']}:dynamodb:{where['region']}:{where['account']}:table/{table.name}"
+        for table in settings.tables
+    ]
     found: dict[str, tuple[str, ...]] = {}
     for statement in _statements(role):
         if "SigningKeyArn" in str(statement["Resource"]) and not names["SigningKeyArn"]:
             continue
+        # No setting says where builds come from, or which keys encrypt them.
+        if "BuildBucketName" in str(statement["Resource"]) or "KeyArns" in str(statement["Resource"]):
+            continue
         actions = statement["Action"]
         if isinstance(actions, str):
             actions = [actions]
-        for template in _resources(statement["Resource"], has_log_group=bool(names["LogGroupName"])):
+        for template in _resources(statement["Resource"], tables, has_log_group=bool(names["LogGroupName"])):
             if "Archive" in template and not settings.archive.bucket:
                 continue
             # The template creates no schedule group: it grants the default one.
@@ -91,9 +98,18 @@ def required_actions(
     return found
 
 
-def _resources(given: object, *, has_log_group: bool) -> Iterator[str]:
-    """The resources of a statement; one under !If [HasLogGroup, ...] only where there is such a group."""
+def _resources(given: object, tables: Sequence[str], *, has_log_group: bool) -> Iterator[str]:
+    """The resources of a statement; one under !If [HasLogGroup, ...] only where there is such a group.
+
+    Args:
+        tables: the ARNs that the parameter TableArns has.
+    """
     match given:
+        case "TableArns":
+            yield from tables
+        case [",", [str(copies), {"Tables": _}]]:
+            # Restored copies of each table: its ARN, and a pattern of the time.
+            yield from (copies.replace("${Tables}", table) for table in tables)
         case str():
             yield given
         case ["HasLogGroup", resource, _]:
@@ -101,7 +117,7 @@ def _resources(given: object, *, has_log_group: bool) -> Iterator[str]:
                 yield str(resource)
         case [*several]:
             for one in several:
-                yield from _resources(one, has_log_group=has_log_group)
+                yield from _resources(one, tables, has_log_group=has_log_group)
 
 
 def lease_role(settings: Settings, where: Mapping[str, str]) -> str:

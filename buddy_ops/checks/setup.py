@@ -142,12 +142,6 @@ def check_permissions(context: CheckContext, role: Role, arn: str = "") -> Findi
     granted = permissions.required_actions(role, target.environment, target.settings, context.arn_fields)
     needed = {_own_schedule(target, resource): actions for resource, actions in granted.items()}
     arms = any("scheduler:CreateSchedule" in actions for actions in needed.values())
-    extra = ""
-    if arms and (pattern := failsafe.uncovered_pattern(target)):
-        extra = (
-            f" The failsafe's schedule is named {failsafe.schedule_name(target)}, which the roles of "
-            f"infrastructure.yaml do not cover: allow scheduler:*Schedule on {pattern}"
-        )
     try:
         source = arn or _policy_source(target)
         refused = [
@@ -160,10 +154,10 @@ def check_permissions(context: CheckContext, role: Role, arn: str = "") -> Findi
     except AwsFailed as failure:
         remedy = f"Ask the account's owner whether {arn or 'the caller'} has the permissions of a {role}."
         if target.sandbox and failure.code == NOT_EMULATED:
-            return info("the sandbox has no IAM to ask: every call is allowed", extra.strip())
-        return unknown(failure.what[:QUOTED], remedy + extra)
+            return info("the sandbox has no IAM to ask: every call is allowed")
+        return unknown(failure.what[:QUOTED], remedy)
     if refused:
-        remedy = f"infrastructure.yaml has a role with these permissions.{extra}"
+        remedy = "infrastructure.yaml has a role with these permissions."
         return problem(f"{role} lacks {'; '.join(refused)}", remedy)
     message = f"IAM allows the {text.count(sum(map(len, needed.values())), 'action')} that a {role} needs"
     if arms:

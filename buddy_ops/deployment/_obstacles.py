@@ -8,7 +8,7 @@ import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from buddy_ops.aws import failsafe, versions
+from buddy_ops.aws import versions
 from buddy_ops.aws.aliases import Alias
 from buddy_ops.aws.session import Target
 from buddy_ops.aws.versions import LATEST, TOGETHER, Version, label
@@ -184,18 +184,6 @@ def function_failed(target: Target, latest: Version) -> Refused:
         next="Correct what this reason names (role, VPC, KMS key) until the function is Active, then run this again. "
         "The published versions are not affected: rollbacks work.",
     )
-
-
-def describe_failsafe_name(target: Target) -> Iterator[str]:
-    """A sentence where the failsafe's schedule has a name that the roles of infrastructure.yaml do not cover."""
-    pattern = failsafe.uncovered_pattern(target)
-    if pattern:
-        name = failsafe.schedule_name(target)
-        yield (
-            f"Warning: the failsafe's schedule is named {name}, because function and alias are too long for the "
-            f"{failsafe.NAME_LIMIT} characters of a schedule's name. The roles of infrastructure.yaml do not cover "
-            f"this name: allow scheduler:*Schedule on {pattern}."
-        )
 
 
 def describe_callers(target: Target) -> Iterator[str]:

@@ -360,7 +360,6 @@ class _Draft:
         if self.rolled_back:
             yield f"Warning: this build was rolled back before (as v{self.change.known})."
         if self.stable and self.resumes is None and not self.live:
-            yield from _obstacles.describe_failsafe_name(self.target)
             yield from _obstacles.describe_callers(self.target)
         # Alarms are shown and refuse nothing: this build may be what ends them.
         try:

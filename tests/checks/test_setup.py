@@ -218,15 +218,14 @@ def test_the_failsafes_own_name_is_asked_for(situation: Bring, role: permissions
         answering(mine, granted=f"default/{LONG}-live-*")
         name = failsafe.schedule_name(mine)
         found = setup.check_permissions(CheckContext(mine, role), role)
-        assert len(name) == 64 and found.state == "problem"
+        assert len(name) <= 64 and found.state == "problem"
         assert f"scheduler:CreateSchedule on arn:aws:scheduler:us-east-1:123456789012:schedule/default/{name}" in (
             found.message
         )
-        pattern = found.remedy.partition("scheduler:*Schedule on ")[2].split()[0].removeprefix("schedule/")
-    # What the remedy says: then it works, for any run.
+    # What infrastructure.yaml grants is enough, for any run.
     with closing(here.connect(quiet=True)) as mine:
         mine.settings = mine.settings.model_copy(update={"function": LONG})
-        answering(mine, granted=pattern)
+        answering(mine, granted="default/buddy-ops-sandbox-*")
         assert setup.check_permissions(CheckContext(mine, role), role).state == "ok"
 
 
@@ -241,16 +240,6 @@ def refuse_simulation(mine: Target) -> None:
         return send(service, operation, **given)
 
     intercept(mine, refused)
-
-
-def test_a_schedule_name_that_nobody_can_ask_about(situation: Bring) -> None:
-    """Without IAM's simulator the doctor still says which name the role must cover."""
-    here = situation("good", history_minutes=0, requests_per_minute=0)
-    with closing(here.connect(quiet=True)) as mine:
-        mine.settings = mine.settings.model_copy(update={"function": LONG})
-        refuse_simulation(mine)
-        found = setup.check_permissions(CheckContext(mine, "deployer"), "deployer")
-    assert found.state == "unknown" and "scheduler:*Schedule on schedule/default/" in found.remedy
 
 
 def test_a_role_with_a_path_is_looked_up(situation: Bring) -> None:

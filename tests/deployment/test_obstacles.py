@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 from botocore import xform_name
 
-from buddy_ops.aws import failsafe
 from buddy_ops.aws.session import Target
 from buddy_ops.checks import setup
 from buddy_ops.core import project
@@ -210,32 +209,6 @@ def test_failed_update_is_replaced(quiet: Situation) -> None:
     here.ask("set", lambda_update_status=None)
     mine = here.connect()
     assert published(mine, rollout.plan_rollout(mine, artifact)) == "2"
-
-
-# The failsafe's name
-
-
-def test_schedule_name_outside_the_role(quiet: Situation) -> None:
-    """A function whose name is too long for a schedule's: the plan names the schedule that the role does not cover."""
-    from buddy_ops.deployment import _obstacles
-
-    mine = quiet.connect()
-    assert list(_obstacles.describe_failsafe_name(mine)) == []
-    mine.settings = mine.settings.model_copy(
-        update={"function": "buddy-alexa-skill-for-production-in-germany-and-austria"}
-    )
-    (warning,) = _obstacles.describe_failsafe_name(mine)
-    assert "do not cover this name: allow scheduler:*Schedule on schedule/default/" in warning
-
-
-def test_schedule_name_of_a_published_build(quiet: Situation, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whether the build is published makes no difference: its failsafe has the same name."""
-    here = quiet
-    monkeypatch.setattr(failsafe, "NAME_LIMIT", 40)
-    artifact = here.build("good")
-    assert sum("do not cover this name" in each for each in ask(here, artifact).reasons) == 1
-    here.publish(artifact)
-    assert sum("do not cover this name" in each for each in ask(here, artifact).reasons) == 1
 
 
 # Somebody else uploads
