@@ -7,23 +7,34 @@ them after a killed run.
 
 import json
 import operator
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
+from datetime import timedelta
 from functools import partial
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from buddy_ops.aws import versions
 from buddy_ops.aws._settling import read_settled
 from buddy_ops.aws.errors import parse_member
 from buddy_ops.aws.session import Target
 from buddy_ops.core.documents import parse_json
-from buddy_ops.core.errors import AlreadyExists, BuddyError, NotFound
+from buddy_ops.core.errors import AlreadyExists, AwsFailed, BuddyError, NotFound, Throttled
 from buddy_ops.core.journal import iso_utc
 from buddy_ops.core.text import date_and_time, parse_utc
 
 How = Literal["function", "writes"]
 Statement = Mapping[str, object]
+WAYS: Mapping[How, str] = {
+    "function": "Isolation by concurrency 0",
+    "writes": "Isolation by denying writes",
+}
+PATIENCE = timedelta(minutes=1)
+"""For how long an isolation is tried on while AWS throttles it or cannot be reached."""
+
+PAUSE = timedelta(seconds=3)
+"""How far apart these tries are."""
+
 STATEMENT = "BuddyOpsIsolation"
 DENIED = tuple(
     f"dynamodb:{name}"
@@ -38,7 +49,8 @@ DENIED = tuple(
 class Isolation:
     """What is isolated. ``before`` is the reserved concurrency that the function had, None for none.
 
-    A table's policy needs no ``before``: our statement has a name, so that it alone is removed.
+    A table's policy needs no ``before``: our statement has a name, so that it alone is removed. ``also`` is the other
+    way where it was tried first and may have taken effect: both are undone.
     """
 
     how: How
@@ -46,6 +58,7 @@ class Isolation:
     before: int | None
     run: str
     since: str
+    also: How | None = None
 
     def __str__(self) -> str:
         what = "the function's concurrency is 0"
@@ -67,7 +80,8 @@ def read_isolation(target: Target) -> Isolation | None:
     try:
         isolation = Isolation(**parse_json(text, unique=True))
         parse_utc(isolation.since)
-        if isolation.how in ("function", "writes") and isinstance(isolation.before, int | None):
+        known = isolation.how in get_args(How) and isolation.also in (None, *get_args(How))
+        if known and isinstance(isolation.before, int | None):
             return isolation
     except (ValueError, TypeError):
         pass
@@ -98,6 +112,97 @@ def isolate(target: Target, how: How, table: str) -> Isolation:
     return isolation
 
 
+@dataclass(frozen=True)
+class IsolationOutcome:
+    """Whether something is isolated, and why a way was not taken.
+
+    Attributes:
+        isolation: what is isolated; None: AWS refused both ways.
+        refused: what AWS said to each way that it refused, a sentence each.
+        failure: the first failure, where nothing is isolated.
+    """
+
+    isolation: Isolation | None
+    refused: tuple[str, ...] = ()
+    failure: BuddyError | None = None
+
+
+def isolate_either_way(target: Target, how: How, table: str) -> IsolationOutcome:
+    """Isolate in one way, or in the other where AWS refuses the first. A passing failure is tried on for ``PATIENCE``.
+
+    AWS: as ``isolate``, and ssm:PutParameter with overwriting or DeleteParameter after a refusal.
+    """
+    deadline = target.clock.now() + PATIENCE
+    while True:
+        failures: list[BuddyError] = []
+        refused: list[str] = []
+        for attempt in (partial(isolate, target, how, table), partial(_isolate_instead, target, failures)):
+            try:
+                return IsolationOutcome(attempt(), tuple(refused))
+            except BuddyError as failure:
+                failures.append(failure)
+                refused.append(f"{WAYS[_stored_way(target) or how]} failed. {failure.what}")
+            if _stored_way(target) is None:
+                # What was set before could not be stored, so nothing may be changed.
+                break
+        passing = any(isinstance(failure, AwsFailed) and failure.passing for failure in failures)
+        if passing and target.clock.now() < deadline:
+            target.clock.sleep_until(target.clock.now() + PAUSE)
+            continue
+        if not passing:
+            _forget_refused(target)
+        return IsolationOutcome(None, tuple(refused), failures[0])
+
+
+def provisioned_concurrency(target: Target) -> int:
+    """How much provisioned concurrency the function has on all its versions and aliases: AWS reserves no less.
+
+    AWS: lambda:ListProvisionedConcurrencyConfigs, every page, reads only.
+    """
+    pages = target.client("lambda").get_paginator("list_provisioned_concurrency_configs")
+    found = pages.paginate(FunctionName=target.settings.function)
+    return sum(
+        config.get("RequestedProvisionedConcurrentExecutions", 0)
+        for page in found
+        for config in page.get("ProvisionedConcurrencyConfigs", [])
+    )
+
+
+def _stored_way(target: Target) -> How | None:
+    with suppress(BuddyError):
+        stored = read_isolation(target)
+        return stored.how if stored else None
+    return None
+
+
+def _isolate_instead(target: Target, failures: Sequence[BuddyError]) -> Isolation:
+    """Isolate in the other way than the stored isolation, which failed. The stored concurrency of before is kept."""
+    failed = read_isolation(target)
+    if failed is None:
+        raise NotFound("not-found", "No isolation is stored.", next="Run this again.", code="ParameterNotFound")
+    how: How = "writes" if failed.how == "function" else "function"
+    before = failed.before
+    if how == "function" and failed.also != "function":
+        before = _read_concurrency(target)
+    # A call without an answer may have taken effect: then both ways are undone in the end.
+    failure = failures[-1]
+    uncertain = isinstance(failure, AwsFailed) and failure.passing and not isinstance(failure, Throttled)
+    also = failed.how if uncertain or failed.also == failed.how else None
+    isolation = replace(failed, how=how, before=before, also=also)
+    _store(target, isolation, overwrite=True)
+    _apply(target, isolation)
+    target.journal.append("isolated", how=how, table=isolation.table, before=before)
+    return isolation
+
+
+def _forget_refused(target: Target) -> None:
+    """Delete the stored settings of an isolation that AWS refused in both ways, if nothing is isolated."""
+    with suppress(BuddyError):
+        stored = read_isolation(target)
+        if stored is not None and stored.run == target.run:
+            target.client("ssm").delete_parameter(Name=_memory(target))
+
+
 def _apply(target: Target, isolation: Isolation) -> None:
     if isolation.how == "function":
         _set_concurrency(target, 0)
@@ -122,18 +227,13 @@ def remove_isolation(target: Target) -> str:
     if isolation is None:
         return "Nothing was isolated."
     before = isolation.before
-    if isolation.how == "writes":
-        policy = _read_policy(target, isolation.table)
-        _put_statements(target, policy, policy.others)
-        message = f"{isolation.table} can be written again."
-    elif before is None:
-        target.client("lambda").delete_function_concurrency(FunctionName=target.settings.function)
-        message = "The function runs again, without reserved concurrency as before."
-    else:
-        _set_concurrency(target, before)
-        message = f"The function's reserved concurrency is {before} again, as before."
-        if before == 0:
-            message += " It was turned off before the isolation: `aws lambda delete-function-concurrency` turns it on."
+    message = _undo(target, isolation)
+    if isolation.also is not None:
+        try:
+            _undo(target, replace(isolation, how=isolation.also))
+        except AwsFailed as failure:
+            # It failed when it was tried, most probably without an effect.
+            message += f" {WAYS[isolation.also]}, which failed, could not be undone. {failure.what}"
     with suppress(NotFound):
         target.client("ssm").delete_parameter(Name=_memory(target))
     target.journal.append("released", how=isolation.how, before=before)
@@ -141,6 +241,23 @@ def remove_isolation(target: Target) -> str:
     if read_settled(target, partial(_is_active, target, isolation), operator.not_):
         _store(target, isolation)
         message += " Another run isolated it again meanwhile; that isolation is still active."
+    return message
+
+
+def _undo(target: Target, isolation: Isolation) -> str:
+    """Restore what one way changed; what was done, in a sentence."""
+    before = isolation.before
+    if isolation.how == "writes":
+        policy = _read_policy(target, isolation.table)
+        _put_statements(target, policy, policy.others)
+        return f"{isolation.table} can be written again."
+    if before is None:
+        target.client("lambda").delete_function_concurrency(FunctionName=target.settings.function)
+        return "The function runs again, without reserved concurrency as before."
+    _set_concurrency(target, before)
+    message = f"The function's reserved concurrency is {before} again, as before."
+    if before == 0:
+        message += " It was turned off before the isolation: `aws lambda delete-function-concurrency` turns it on."
     return message
 
 
@@ -171,7 +288,8 @@ def _store(target: Target, isolation: Isolation, overwrite: bool = False) -> Iso
 
     The stored one may be this run's own: a first attempt that took effect without an answer.
     """
-    value = json.dumps(asdict(isolation))
+    # A record without ``also`` can be read by earlier releases.
+    value = json.dumps({name: value for name, value in asdict(isolation).items() if name != "also" or value})
     try:
         target.client("ssm").put_parameter(Name=_memory(target), Value=value, Type="String", Overwrite=overwrite)
     except AlreadyExists:

@@ -6,28 +6,27 @@ user is lost.
 
 import hashlib
 import json
-from base64 import b64encode
+from base64 import b64encode, urlsafe_b64encode
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import partial
-from itertools import islice
+from threading import Lock
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
+from buddy_ops.aws._item_writes import Change, DoesNotFit, Item, batches, request_of, transactions
 from buddy_ops.aws.session import Target
 from buddy_ops.core.errors import AlreadyExists, AwsFailed, BuddyError, NotFound, Refused, Throttled, Unreachable
 from buddy_ops.core.progress import Progress, no_progress
-
-Item = Mapping[str, Mapping[str, Any]]
-"""An item as DynamoDB writes it: {"at": {"S": "08:00"}}."""
-
-Identity = tuple[tuple[str, object], ...]
-"""An item's key as something to look up by: (("S", "ann"), ("S", "reminder-1"))."""
+from buddy_ops.core.text import duration
 
 if TYPE_CHECKING:
     from types_boto3_dynamodb.type_defs import TransactWriteItemTypeDef
+
+Identity = tuple[tuple[str, object], ...]
+"""An item's key as something to look up by: (("S", "ann"), ("S", "reminder-1"))."""
 
 T = TypeVar("T")
 
@@ -35,17 +34,28 @@ SEGMENTS = 8
 """Parts of a table that are read and written at the same time."""
 
 PAGE_ITEMS = 1000
-A_TRANSACTION = 100
 A_GET = 100
-"""How many items DynamoDB accepts in one call. Source: API reference, TransactWriteItems, BatchGetItem."""
+"""How many items DynamoDB accepts in one call. Source: API reference, BatchGetItem."""
 
 RESTORE_POLL = timedelta(seconds=15)
 RESTORE_LIMIT = timedelta(hours=8)
 SETS = ("SS", "NS", "BS")
 """DynamoDB's types of sets, whose members have no sequence."""
 
-ATTEMPTS = 8
-"""How often a call is sent while DynamoDB throttles: the last one about 11 s after the first."""
+PATIENCE = timedelta(minutes=10)
+"""For how long a call is sent again while DynamoDB throttles it."""
+
+LONGEST_PAUSE_S = 30.0
+"""How far apart the last of these attempts are: the SDK itself tries several times in each."""
+
+TOLD_AFTER = timedelta(seconds=5)
+"""Throttling that lasts longer is reported as progress."""
+
+CONFLICT_ATTEMPTS = 8
+"""How often a transaction is sent while another one holds an item: the last time about 11 s after the first."""
+
+NOT_TAKEN = ("ValidationException", "RequestEntityTooLargeException", "invalid")
+"""AWS's codes, and ours, for a request that is wrong in itself: sending it again does not help."""
 
 
 @dataclass(frozen=True)
@@ -57,12 +67,38 @@ class Page:
     next: Item | None
 
 
-@dataclass(frozen=True)
-class Change:
-    """One item as it was seen and as it must be; None: no item. Its values are personal data, and never shown."""
+class RefusedChange(NamedTuple):
+    """A change that DynamoDB does not take, whatever is tried, and why: it is left as it is."""
 
-    expected: Item | None = field(repr=False)
-    desired: Item | None = field(repr=False)
+    change: Change
+    reason: str
+
+
+@dataclass(frozen=True)
+class Written:
+    """What became of some changes.
+
+    Attributes:
+        changes: how many there were.
+        conflicts: those that gave way: another writer changed the item since it was seen.
+        refused: those that DynamoDB does not take. All others are made.
+    """
+
+    changes: int
+    conflicts: tuple[Change, ...] = ()
+    refused: tuple[RefusedChange, ...] = ()
+
+    def __add__(self, other: "Written") -> "Written":
+        return Written(
+            self.changes + other.changes,
+            self.conflicts + other.conflicts,
+            self.refused + other.refused,
+        )
+
+    @property
+    def made(self) -> int:
+        """How many were made, now or before."""
+        return self.changes - len(self.conflicts) - len(self.refused)
 
 
 @dataclass(frozen=True)
@@ -99,7 +135,8 @@ def restorable_window(target: Target, table: str) -> tuple[datetime, datetime]:
     Raises:
         Refused: ``table-unrecoverable``.
     """
-    told = target.client("dynamodb").describe_continuous_backups(TableName=table)["ContinuousBackupsDescription"]
+    describe = target.client("dynamodb").describe_continuous_backups
+    told = call_with_retries(target, describe, what=table, TableName=table)["ContinuousBackupsDescription"]
     window = told.get("PointInTimeRecoveryDescription", {})
     if window.get("PointInTimeRecoveryStatus") != "ENABLED":
         raise Refused(
@@ -129,8 +166,9 @@ def restore_copy(target: Target, table: str, at: datetime, name: str, watch: Pro
     _begin_restore(target, table, at, name)
     # botocore's waiter (table_exists) gives up after 8 min, and sleeps in real time where the sandbox's is virtual.
     began = target.clock.now()
+    describe = target.client("dynamodb").describe_table
     while target.clock.now() < deadline:
-        told = target.client("dynamodb").describe_table(TableName=name)["Table"]
+        told = call_with_retries(target, describe, watch=watch, what=name, TableName=name)["Table"]
         if told["TableStatus"] == "ACTIVE":
             watch(f"{name} is restored, after {(target.clock.now() - began) / timedelta(minutes=1):.0f} minutes")
             return
@@ -148,8 +186,13 @@ def _begin_restore(target: Target, table: str, at: datetime, name: str) -> None:
     if is_copy(target, table, at, name):
         return
     try:
-        target.client("dynamodb").restore_table_to_point_in_time(
-            SourceTableName=table, TargetTableName=name, RestoreDateTime=at
+        call_with_retries(
+            target,
+            target.client("dynamodb").restore_table_to_point_in_time,
+            what=table,
+            SourceTableName=table,
+            TargetTableName=name,
+            RestoreDateTime=at,
         )
     except (AlreadyExists, Unreachable):
         # The restore may have begun without an answer, and then the SDK's own retry fails.
@@ -201,7 +244,7 @@ def compare_tables(
 
     digests: dict[Identity, bytes] = {}
     notes_before: Counter[str] = Counter()
-    for _, scanned in parallel_scan(target, copy, read):
+    for _, scanned in parallel_scan(target, copy, read, watch=watch):
         for old in scanned:
             digests[old.key] = old.digest
             notes_before.update(old.notes)
@@ -211,7 +254,7 @@ def compare_tables(
     checksum = 0
     notes: Counter[str] = Counter()
     changed: dict[Identity, Item] = {}
-    for _, scanned in parallel_scan(target, table, read):
+    for _, scanned in parallel_scan(target, table, read, watch=watch):
         for new in scanned:
             items += 1
             checksum ^= int.from_bytes(new.digest)
@@ -223,7 +266,7 @@ def compare_tables(
                 changed[new.key] = new.item
         watch(f"{items:,} items compared, {len(changed):,} differ")
     wanted = [dict(zip(key, ({kind: value} for kind, value in values), strict=True)) for values in digests]
-    copies = {item_key(item, key): item for item in get_item(target, copy, wanted)}
+    copies = {item_key(item, key): item for item in get_item(target, copy, wanted, watch)}
     pairs: list[tuple[Item | None, Item | None]] = [(item, copies.get(values)) for values, item in changed.items()]
     pairs += [(None, copies.get(values)) for values in digests if values not in changed]
     return Comparison(
@@ -238,6 +281,7 @@ def parallel_scan(
     *,
     segments: int = SEGMENTS,
     resume: Mapping[int, Item | None] | None = None,
+    watch: Progress = no_progress,
 ) -> Iterator[tuple[Page, T]]:
     """Read a whole table in parallel segments and do ``work`` with each page, in several threads.
 
@@ -246,6 +290,7 @@ def parallel_scan(
         segments: into how many the table is divided; the same number again, to resume.
         resume: where to begin, by segment: each page's ``next``, as far as a run before this one had come. Segments
             that are not in it are done.
+        watch: called while DynamoDB throttles.
 
     AWS: dynamodb:Scan, consistent, reads only (``work`` may write).
 
@@ -259,7 +304,7 @@ def parallel_scan(
         where: dict[str, object] = {"Segment": segment, "TotalSegments": segments, "Limit": PAGE_ITEMS}
         if start:
             where["ExclusiveStartKey"] = start
-        reply = call_with_retries(target, scan, TableName=table, ConsistentRead=True, **where)
+        reply = call_with_retries(target, scan, watch=watch, what=table, TableName=table, ConsistentRead=True, **where)
         page = Page(segment, tuple(reply["Items"]), reply.get("LastEvaluatedKey"))
         return page, work(page)
 
@@ -278,82 +323,193 @@ def parallel_scan(
 
 
 def write_item(
-    target: Target, table: str, key: Sequence[str], changes: Iterable[Change]
-) -> Iterator[tuple[Change, ...]]:
-    """Make changes in parallel, a hundred a call; after each call the changes that gave way to another write.
+    target: Target,
+    table: str,
+    key: Sequence[str],
+    changes: Iterable[Change],
+    *,
+    first: Sequence[str] = (),
+    watch: Progress = no_progress,
+) -> Iterator[Written]:
+    """Make changes in parallel, as many a call as DynamoDB takes; after each call what became of its changes.
 
-    A change that has been made already counts as made, so that running again after a kill is safe.
+    A change that has been made already counts as made, so that running again after a kill is safe. One that DynamoDB
+    does not take (an item over 400 KB) keeps no other from being made.
+
+    Args:
+        first: attributes that are compared first, where an item has more than a condition holds.
+        watch: called while DynamoDB throttles.
 
     AWS: dynamodb:TransactWriteItems, writes; every item on the condition that it is exactly what was seen.
+
+    Raises:
+        AwsFailed: what is not about one item, for example a missing permission, or throttling beyond ``PATIENCE``.
     """
     with ThreadPoolExecutor(SEGMENTS) as pool:
-        write = partial(write_batch, target, table, key)
-        running = {pool.submit(write, batch) for batch in _batches(changes, A_TRANSACTION)}
+        write = partial(_write_transaction, target, table, key, first=first, watch=watch)
+        running = {pool.submit(write, batch) for batch in transactions(changes)}
         while running:
             done, running = wait(running, return_when=FIRST_COMPLETED)
             for future in done:
                 yield future.result()
 
 
-def write_batch(target: Target, table: str, key: Sequence[str], changes: Sequence[Change]) -> tuple[Change, ...]:
-    """Make up to a hundred changes in this thread; gives those that gave way. AWS: as ``write_item``."""
-    left = list(changes)
-    gave_way: list[Change] = []
-    for attempt in range(ATTEMPTS):
-        if not left:
-            break
+def write_batch(
+    target: Target,
+    table: str,
+    key: Sequence[str],
+    changes: Iterable[Change],
+    *,
+    first: Sequence[str] = (),
+    watch: Progress = no_progress,
+) -> Written:
+    """Make changes in this thread; what became of them. AWS, Raises: as ``write_item``."""
+    total = Written(0)
+    for batch in transactions(changes):
+        total += _write_transaction(target, table, key, batch, first=first, watch=watch)
+    return total
+
+
+def _write_transaction(
+    target: Target, table: str, key: Sequence[str], changes: Sequence[Change], *, first: Sequence[str], watch: Progress
+) -> Written:
+    """Make the changes of one transaction; one that DynamoDB does not take is found, and the others are made."""
+    left: list[Change] = []
+    requests: list[TransactWriteItemTypeDef] = []
+    refused: list[RefusedChange] = []
+    conflicts: list[Change] = []
+    for change in changes:
         try:
-            request = [_request(table, key, change) for change in left]
-            target.client("dynamodb").transact_write_items(TransactItems=request)
+            requests.append(request_of(table, key, change, first))
+            left.append(change)
+        except DoesNotFit as error:
+            refused.append(RefusedChange(change, str(error)))
+    throttling = _Throttling(target, table, watch)
+    held = 0
+    while left:
+        try:
+            target.client("dynamodb").transact_write_items(TransactItems=requests)
             break
         except AwsFailed as failure:
             reasons = _reasons(failure)
-            if (not reasons and not isinstance(failure, Throttled)) or attempt == ATTEMPTS - 1:
+            if not reasons and failure.code in NOT_TAKEN:
+                if len(left) == 1:
+                    refused.append(RefusedChange(left[0], _why(failure)))
+                    break
+                # It does not say which of them is wrong.
+                half = len(left) // 2
+                parts = (left[:half], left[half:])
+                written = [_write_transaction(target, table, key, part, first=first, watch=watch) for part in parts]
+                total = Written(len(changes) - len(left), tuple(conflicts), tuple(refused))
+                return sum(written, start=total)
+            if not reasons and not isinstance(failure, Throttled):
                 raise
-        # A transaction is written as a whole or not at all: the others are sent again.
-        found = {
-            at: reason.get("Item")
-            for at, reason in enumerate(reasons)
-            if reason.get("Code") == "ConditionalCheckFailed"
-        }
-        gave_way += [left[at] for at, item in found.items() if item != left[at].desired]
-        left = [change for at, change in enumerate(left) if at not in found]
-        if not found:
-            _back_off(target, attempt)
-    return tuple(gave_way)
+            # A transaction is written as a whole or not at all: the others are sent again.
+            settled: set[int] = set()
+            for at, reason in enumerate(reasons):
+                code = str(reason.get("Code"))
+                if code == "ConditionalCheckFailed":
+                    settled.add(at)
+                    if reason.get("Item") != left[at].desired:
+                        conflicts.append(left[at])
+                elif code in ("ValidationError", "ItemCollectionSizeLimitExceeded"):
+                    settled.add(at)
+                    refused.append(RefusedChange(left[at], str(reason.get("Message") or code)))
+                elif code == "TransactionConflict" and held >= CONFLICT_ATTEMPTS:
+                    settled.add(at)
+                    conflicts.append(left[at])
+            if reasons and not settled and not _is_busy(reasons):
+                raise
+            left = [change for at, change in enumerate(left) if at not in settled]
+            requests = [request for at, request in enumerate(requests) if at not in settled]
+            if not settled:
+                throttling.wait(failure)
+                held += any(reason.get("Code") == "TransactionConflict" for reason in reasons)
+    return Written(len(changes), tuple(conflicts), tuple(refused))
 
 
-def get_item(target: Target, table: str, keys: Iterable[Item]) -> Iterator[Item]:
+def get_item(target: Target, table: str, keys: Iterable[Item], watch: Progress = no_progress) -> Iterator[Item]:
     """The items under keys, those that exist, in no particular sequence.
 
     AWS: dynamodb:BatchGetItem, consistent, reads only.
+
+    Raises:
+        AwsFailed: also where DynamoDB throttles for longer than ``PATIENCE``: no key is passed over.
     """
 
     def read(batch: Sequence[Item]) -> list[Item]:
         found: list[Item] = []
         asked: Any = {table: {"Keys": list(batch), "ConsistentRead": True}}
-        for attempt in range(ATTEMPTS):
-            reply = call_with_retries(target, target.client("dynamodb").batch_get_item, RequestItems=asked)
-            found += reply["Responses"].get(table, [])
+        throttling = _Throttling(target, table, watch)
+        while asked:
+            reply = call_with_retries(
+                target, target.client("dynamodb").batch_get_item, watch=watch, what=table, RequestItems=asked
+            )
+            some = reply["Responses"].get(table, [])
+            found += some
             asked = reply.get("UnprocessedKeys")
-            if not asked:
-                break
-            _back_off(target, attempt)
+            if some:
+                # A reply holds 16 MB at most: more of them is progress, not throttling.
+                throttling = _Throttling(target, table, watch)
+            elif asked:
+                throttling.wait(_unprocessed(target, table))
         return found
 
     with ThreadPoolExecutor(SEGMENTS) as pool:
-        for found in pool.map(read, _batches(keys, A_GET)):
+        for found in pool.map(read, batches(keys, A_GET)):
             yield from found
 
 
-def call_with_retries(target: Target, operation: Callable[..., T], **parameters: object) -> T:
-    """Call a method of the DynamoDB client, and again, later, while DynamoDB throttles."""
-    for attempt in range(ATTEMPTS - 1):
+def call_with_retries(
+    target: Target, operation: Callable[..., T], *, watch: Progress = no_progress, what: str = "", **parameters: object
+) -> T:
+    """Call a method of the DynamoDB client, and again, later, while DynamoDB throttles, for ``PATIENCE`` at most.
+
+    Args:
+        watch: called while it throttles; ``what`` names the table.
+    """
+    throttling = _Throttling(target, what, watch)
+    while True:
         try:
             return operation(**parameters)
-        except Throttled:
-            _back_off(target, attempt)
-    return operation(**parameters)
+        except Throttled as failure:
+            throttling.wait(failure)
+
+
+_TELLING = Lock()
+"""Several threads wait, and one at a time reports it."""
+
+
+class _Throttling:
+    """Waits between the attempts of one call while DynamoDB throttles it, and gives up after ``PATIENCE``."""
+
+    def __init__(self, target: Target, table: str, watch: Progress) -> None:
+        self._target = target
+        self._table = table or "the table"
+        self._watch = watch
+        self._began: datetime | None = None
+        self._attempt = 0
+
+    def wait(self, failure: AwsFailed) -> None:
+        """Wait, longer each time. Raises ``failure`` at the end of the patience."""
+        now = self._target.clock.now()
+        self._began = self._began or now
+        until = self._began + PATIENCE
+        if now >= until:
+            failure.now = (
+                f"DynamoDB throttled {self._table} for {duration(PATIENCE)}. What was done until then is done."
+            )
+            failure.next = (
+                f"Raise the capacity of {self._table}, or wait until its traffic is lower. Then run the same command "
+                "again: it continues."
+            )
+            raise failure
+        if now - self._began >= TOLD_AFTER:
+            with _TELLING:
+                self._watch(f"DynamoDB throttles {self._table}: slowing down, at most until {until:%H:%M:%S} UTC")
+        pause = timedelta(seconds=min(0.1 * 2**self._attempt, LONGEST_PAUSE_S))
+        self._attempt += 1
+        self._target.clock.sleep_until(min(now + pause, until))
 
 
 def key_attributes(item: Item, key: Sequence[str]) -> dict[str, Mapping[str, Any]]:
@@ -364,6 +520,20 @@ def key_attributes(item: Item, key: Sequence[str]) -> dict[str, Mapping[str, Any
 def item_key(item: Item, key: Sequence[str]) -> Identity:
     """An item's key as something to look up by."""
     return tuple(next(iter(item[name].items())) for name in key)
+
+
+def item_name(item: Item, key: Sequence[str]) -> str:
+    """An item's key as one text, for people: 'ann/reminder-1'. Two keys never have the same.
+
+    A "/" within a part is %2F, and a "%" is %25. Bytes are base64 in the alphabet for URLs.
+    """
+    return "/".join(_name_part(value) for _, value in item_key(item, key))
+
+
+def _name_part(value: object) -> str:
+    if isinstance(value, bytes):
+        return urlsafe_b64encode(value).decode()
+    return str(value).replace("%", "%25").replace("/", "%2F")
 
 
 def item_digest(item: Item) -> bytes:
@@ -386,53 +556,29 @@ def _canonical(value: object) -> object:
     return value
 
 
-def _batches(values: Iterable[T], most: int) -> Iterator[tuple[T, ...]]:
-    """``itertools.batched``, which Python 3.11 lacks."""
-    rest = iter(values)
-    while batch := tuple(islice(rest, most)):
-        yield batch
-
-
-def _request(table: str, key: Sequence[str], change: Change) -> "TransactWriteItemTypeDef":
-    """One write of a transaction, on the condition that every attribute is what was seen.
-
-    Of an item that stays only what differs is written: an attribute that another writer adds meanwhile stays, too.
-    """
-    seen = change.expected or {}
-    to = change.desired or {}
-    names = {name: f"#n{at}" for at, name in enumerate(sorted({*seen, *to}))}
-    said = [f"{names[name]} = :v{at}" for at, name in enumerate(sorted(seen))]
-    said += [f"attribute_not_exists({names[name]})" for name in sorted(to) if name not in seen]
-    values = {f":v{at}": seen[name] for at, name in enumerate(sorted(seen))}
-    guarded: Any = {
-        "TableName": table,
-        "ConditionExpression": " AND ".join(said),
-        "ExpressionAttributeNames": {short: name for name, short in names.items()},
-        "ReturnValuesOnConditionCheckFailure": "ALL_OLD",
-    }
-    if change.expected is None:
-        guarded["Item"] = to
-        return {"Put": guarded}
-    guarded |= {"Key": key_attributes(seen, key), "ExpressionAttributeValues": values}
-    if change.desired is None:
-        return {"Delete": guarded}
-    put = [name for name in sorted(to) if to[name] != seen.get(name)]
-    values |= {f":w{at}": to[name] for at, name in enumerate(put)}
-    parts = []
-    if put:
-        parts.append("SET " + ", ".join(f"{names[name]} = :w{at}" for at, name in enumerate(put)))
-    gone = [names[name] for name in sorted(seen) if name not in to]
-    if gone:
-        parts.append("REMOVE " + ", ".join(gone))
-    guarded["UpdateExpression"] = " ".join(parts)
-    return {"Update": guarded}
-
-
 def _reasons(failure: AwsFailed) -> list[dict[str, Any]]:
     # The SDK's own transport errors carry a response, too: None.
     response = getattr(failure.__cause__, "response", None) or {}
     return list(response.get("CancellationReasons", []))
 
 
-def _back_off(target: Target, attempt: int) -> None:
-    target.clock.sleep_until(target.clock.now() + timedelta(seconds=min(0.1 * 2**attempt, 5.0)))
+def _is_busy(reasons: Iterable[Mapping[str, Any]]) -> bool:
+    """Whether a transaction was cancelled by throttling or by another transaction: it may work later."""
+    codes = {reason.get("Code") for reason in reasons}
+    return bool(codes & {"TransactionConflict", "ThrottlingError", "ProvisionedThroughputExceeded"})
+
+
+def _why(failure: AwsFailed) -> str:
+    """AWS's own words for why it does not take one item."""
+    error = (getattr(failure.__cause__, "response", None) or {}).get("Error", {})
+    return str(error.get("Message") or failure.what)
+
+
+def _unprocessed(target: Target, table: str) -> Throttled:
+    """The error of a read of which DynamoDB gave nothing."""
+    return Throttled(
+        "aws-unavailable",
+        f"dynamodb:batch_get_item of {table} in {target.region} read no item: the table is throttled.",
+        next="Run the same command again.",
+        code="UnprocessedKeys",
+    )

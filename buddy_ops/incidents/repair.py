@@ -111,17 +111,27 @@ class RepairPlan(Plan):
 
 @dataclass(frozen=True)
 class RepairResult:
-    """What was restored. ``conflicts`` had changed since the comparison, and were not written."""
+    """What was restored.
+
+    Attributes:
+        conflicts: changed since the comparison, and not written.
+        kept: conflicts that nobody named.
+        refused: items that DynamoDB does not take, by name, each with the reason.
+    """
 
     written: tuple[Change, ...]
     conflicts: tuple[Change, ...]
     kept: tuple[DamagedItem, ...]
+    refused: tuple[tuple[str, str], ...] = ()
 
     def __str__(self) -> str:
         lines = [f"Restored {count(len(self.written), 'item')} to the values before the damage."]
         if self.conflicts:
             changed = count(len(self.conflicts), "item")
             lines.append(f"NOT restored: {changed} changed since the comparison. To compare again, run this again.")
+        if self.refused:
+            examples = "; ".join(f"{name}: {reason}" for name, reason in self.refused[:SHOWN])
+            lines.append(f"NOT restored: DynamoDB does not take {count(len(self.refused), 'item')}. {examples}")
         if self.kept:
             lines.append(f"Kept {count(len(self.kept), 'conflict')} unchanged. They are listed in conflicts.jsonl.")
         return "\n".join(lines)
@@ -231,7 +241,7 @@ def _warnings(plan: ContainmentPlan, compared: Comparison) -> tuple[str, ...]:
 def _damaged_item(live: Item | None, before: Item | None, kind: str, table: TableSettings) -> DamagedItem:
     item = live or before or {}
     return DamagedItem(
-        name="/".join(damage.attribute_text(item, attribute) for attribute in table.key),
+        name=tables.item_name(item, table.key),
         kind=kind,
         change=Change(live, before),
         faults=tuple(sorted(damage.find_violations(live, table))) if live else (),
@@ -328,16 +338,15 @@ def run_repair(target: Target, plan: RepairPlan, approval: Approval, watch: Prog
     watch = target.side.watch(watch)
     approval.must_cover(plan, target.clock.now())
     table = plan.scope.table
-    conflicts: list[Change] = []
+    total = tables.Written(0)
     written: tuple[Change, ...] = ()
     if not target.dry_run:
-        done = 0
-        for left in tables.write_item(target, table.name, table.key, plan.changes):
-            conflicts += left
-            done = min(done + tables.A_TRANSACTION, len(plan.changes))
-            watch(f"{done:,} of {len(plan.changes):,} items restored")
+        compared = (table.writer, table.written_at, *(rule.attribute for rule in table.invariants))
+        for part in tables.write_item(target, table.name, table.key, plan.changes, first=compared, watch=watch):
+            total += part
+            watch(f"{total.made:,} of {len(plan.changes):,} items restored")
         # Items are dicts and cannot be hashed, so a change is recognised by its identity.
-        not_written = {id(change) for change in conflicts}
+        not_written = {id(change) for change in (*total.conflicts, *(refused.change for refused in total.refused))}
         written = tuple(change for change in plan.changes if id(change) not in not_written)
     planned = {id(change) for change in plan.changes}
     kept = tuple(item for item in plan.scope.conflicts if id(item.change) not in planned)
@@ -345,11 +354,16 @@ def run_repair(target: Target, plan: RepairPlan, approval: Approval, watch: Prog
         "repaired",
         table=table.name,
         written=len(written),
-        gave_way=len(conflicts),
+        gave_way=len(total.conflicts),
+        refused=len(total.refused),
         kept=len(kept),
         by=approval.by,
     )
-    return RepairResult(written, tuple(conflicts), kept)
+    refused = tuple(
+        (tables.item_name(change.expected or change.desired or {}, table.key), reason)
+        for change, reason in total.refused
+    )
+    return RepairResult(written, total.conflicts, kept, refused)
 
 
 def verify_repair(

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from buddy_ops.aws import tables
 from buddy_ops.aws.session import Target
 from buddy_ops.aws.versions import Version
 from buddy_ops.core.errors import AwsFailed, BuddyError, Refused
@@ -28,7 +29,20 @@ FILE = "schema_range"
 """The file at the root of a build's zip that declares which schemas it can read and write, for example '1-2'."""
 
 KEY = "#schema"
-"""The value of every key attribute of the item that carries a table's schema."""
+"""The value of every key attribute of the item that carries a table's schema, where the attribute is a text."""
+
+KEY_NUMBER = "-" + "9" * 38
+"""The same where the attribute is a number: no item of a user has it."""
+
+KEY_VALUES: Mapping[str, Mapping[str, Any]] = {
+    "S": {"S": KEY},
+    "N": {"N": KEY_NUMBER},
+    "B": {"B": KEY.encode()},
+}
+"""The same by the attribute's type in DynamoDB."""
+
+_key_types: dict[tuple[str | None, str, str], tuple[str, ...]] = {}
+"""The types of tables' keys that are not all texts, as this process read them, by endpoint, region and table."""
 
 TEXTS = ("migration", "state", "run", "since")
 """The marker's attributes besides its version."""
@@ -83,13 +97,18 @@ def schema_range_of(target: Target, version: Version) -> SchemaRange | None:
 
 
 def read_marker(target: Target, table: TableSettings) -> SchemaMarker:
-    """A table's schema. AWS: dynamodb:GetItem, consistent, reads only.
+    """A table's schema. AWS: dynamodb:GetItem, consistent; DescribeTable where a key is no text; reads only.
 
     Raises:
         BuddyError: ``schema-unreadable``.
     """
-    key = {name: {"S": KEY} for name in table.key}
-    item = target.client("dynamodb").get_item(TableName=table.name, Key=key, ConsistentRead=True).get("Item")
+    get = target.client("dynamodb").get_item
+    try:
+        item = get(TableName=table.name, Key=marker_key(target, table), ConsistentRead=True).get("Item")
+    except AwsFailed as failure:
+        if failure.code != "ValidationException" or not _learn_key_types(target, table):
+            raise
+        item = get(TableName=table.name, Key=marker_key(target, table), ConsistentRead=True).get("Item")
     if not item:
         return SchemaMarker(table)
     values = {name: str(next(iter(value.values()))) for name, value in item.items()}
@@ -104,9 +123,30 @@ def read_marker(target: Target, table: TableSettings) -> SchemaMarker:
         ) from None
 
 
+def marker_key(target: Target, table: TableSettings) -> dict[str, Mapping[str, Any]]:
+    """The key of the item that carries a table's schema. Its attributes are texts, unless DynamoDB said otherwise."""
+    types = _key_types.get(_table_id(target, table), ("S",) * len(table.key))
+    return {name: KEY_VALUES[kind] for name, kind in zip(table.key, types, strict=True)}
+
+
+def _learn_key_types(target: Target, table: TableSettings) -> bool:
+    """Read the types of a table's key; whether they are others than was thought."""
+    told = target.client("dynamodb").describe_table(TableName=table.name)["Table"]
+    types = {attribute["AttributeName"]: attribute["AttributeType"] for attribute in told["AttributeDefinitions"]}
+    if not set(table.key) <= types.keys():
+        return False
+    before = marker_key(target, table)
+    _key_types[_table_id(target, table)] = tuple(types[name] for name in table.key)
+    return marker_key(target, table) != before
+
+
+def _table_id(target: Target, table: TableSettings) -> tuple[str | None, str, str]:
+    return target.endpoint_url, target.region, table.name
+
+
 def is_marker(item: Mapping[str, Any], table: TableSettings) -> bool:
     """Whether an item is the one that carries the table's schema."""
-    return all(item.get(name) == {"S": KEY} for name in table.key)
+    return all(item.get(name) in KEY_VALUES.values() for name in table.key)
 
 
 def write_marker(target: Target, held: SchemaMarker, version: int, migration: str, state: str) -> SchemaMarker:
@@ -124,9 +164,12 @@ def write_marker(target: Target, held: SchemaMarker, version: int, migration: st
         since=iso_utc(target.clock.now()),
         there=True,
     )
-    item = {name: {"S": KEY} for name in held.table.key} | {"version": {"N": str(version)}}
+    item: dict[str, Any] = {**marker_key(target, held.table), "version": {"N": str(version)}}
     item |= {name: {"S": getattr(marker, name)} for name in TEXTS}
-    condition: dict[str, Any] = {"ConditionExpression": f"attribute_not_exists({held.table.key[0]})"}
+    condition: dict[str, Any] = {
+        "ConditionExpression": "attribute_not_exists(#key)",
+        "ExpressionAttributeNames": {"#key": held.table.key[0]},
+    }
     if held.there:
         compared = ("run", "since", "state")
         condition = {
@@ -135,7 +178,8 @@ def write_marker(target: Target, held: SchemaMarker, version: int, migration: st
             "ExpressionAttributeValues": {f":{name}": {"S": getattr(held, name)} for name in compared},
         }
     try:
-        target.client("dynamodb").put_item(TableName=held.table.name, Item=item, **condition)
+        put = target.client("dynamodb").put_item
+        tables.call_with_retries(target, put, what=held.table.name, TableName=held.table.name, Item=item, **condition)
     except AwsFailed:
         # The first attempt may have been written although its answer was lost.
         now = read_marker(target, held.table)

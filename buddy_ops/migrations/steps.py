@@ -7,6 +7,7 @@ overwrites another writer's change: an item that changed after it was read is le
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Literal, get_args
 
 from buddy_ops.aws import aliases, freezes, tables, versions
@@ -334,7 +335,10 @@ def _write_marker(target: Target, plan: MigrationPlan, held: SchemaMarker, *, ve
 
 def _passes(target: Target, plan: MigrationPlan, marker: SchemaMarker, watch: Progress) -> BackfillTally:
     """Go through the table until no item conflicts with another writer."""
-    total = int(target.client("dynamodb").describe_table(TableName=plan.marker.table.name)["Table"]["ItemCount"])
+    name = plan.marker.table.name
+    describe = target.client("dynamodb").describe_table
+    told = tables.call_with_retries(target, describe, watch=target.side.watch(watch), what=name, TableName=name)
+    total = int(told["Table"]["ItemCount"])
     changed = 0
     for _ in range(PASSES):
         tally = _pass(target, plan, marker, _Progress(target, total, watch))
@@ -347,44 +351,51 @@ def _passes(target: Target, plan: MigrationPlan, marker: SchemaMarker, watch: Pr
 
 def _pass(target: Target, plan: MigrationPlan, marker: SchemaMarker, progress: "_Progress") -> BackfillTally:
     tally = BackfillTally()
-    pages = tables.parallel_scan(target, marker.table.name, lambda page: _convert_page(target, plan, marker, page))
+    watch = progress.tell
+    convert = partial(_convert_page, target, plan, marker, watch=watch)
+    pages = tables.parallel_scan(target, marker.table.name, convert, watch=watch)
     for _, part in pages:
         tally.add(part)
         progress.update(tally)
     return tally
 
 
-def _convert_page(target: Target, plan: MigrationPlan, marker: SchemaMarker, page: Page) -> BackfillTally:
-    """Bring a page's items into the step's schema, a hundred a call."""
-    _require_unmoved(target, marker)
+def _convert_page(
+    target: Target, plan: MigrationPlan, marker: SchemaMarker, page: Page, *, watch: Progress = no_progress
+) -> BackfillTally:
+    """Bring a page's items into the step's schema, as many a call as DynamoDB takes."""
+    _require_unmoved(target, marker, watch)
     table = marker.table
     tally = BackfillTally()
     changes = list[Change]()
     convert = _converter(plan)
     for item in page.items:
-        if item[table.key[0]] == {"S": schema.KEY}:
+        if schema.is_marker(item, table):
             continue
         tally.items += 1
         try:
             converted = convert(item)
         except ValueError as error:
             tally.wrong += 1
-            tally.examples.append(f"{tables.key_attributes(item, table.key)}: {error}.")
+            tally.examples.append(f"{tables.item_name(item, table.key)}: {error}.")
             continue
         if converted != item:
             changes.append(Change(item, converted))
     if plan.step == "verify":
         tally.wrong += len(changes)
         return tally
-    for first in range(0, len(changes), tables.A_TRANSACTION):
-        batch = changes[first : first + tables.A_TRANSACTION]
-        conflicts = len(tables.write_batch(target, table.name, table.key, batch))
-        tally.changed += len(batch) - conflicts
-        tally.conflicts += conflicts
+    migration = plan.migration
+    compared = (*migration.old, *migration.new, table.writer, table.written_at)
+    written = tables.write_batch(target, table.name, table.key, changes, first=compared, watch=watch)
+    tally.changed += written.made
+    tally.conflicts += len(written.conflicts)
+    tally.wrong += len(written.refused)
+    for change, reason in written.refused[:EXAMPLES]:
+        tally.examples.append(f"{tables.item_name(change.expected or {}, table.key)}: {reason}.")
     return tally
 
 
-def _require_unmoved(target: Target, held: SchemaMarker) -> None:
+def _require_unmoved(target: Target, held: SchemaMarker, watch: Progress) -> None:
     """Check after each page was read, before any of it is written, that the table is still in this step.
 
     Another step would change which attributes are the truth.
@@ -392,7 +403,8 @@ def _require_unmoved(target: Target, held: SchemaMarker) -> None:
     Raises:
         Refused: ``migration-moved``.
     """
-    now = schema.read_marker(target, held.table)
+    read = partial(schema.read_marker, target, held.table)
+    now = tables.call_with_retries(target, read, watch=watch, what=held.table.name)
     if now != held and not (now.migration == held.migration and {now.state, held.state} <= set(OPEN)):
         raise schema.marker_moved(now)
 
@@ -428,14 +440,14 @@ class _Progress:
     def __init__(self, target: Target, total: int, watch: Progress) -> None:
         self._target = target
         self._total = total
-        self._watch = target.side.watch(watch)
+        self.tell = target.side.watch(watch)
         self._began = self._last = target.clock.now()
 
     def update(self, tally: BackfillTally) -> None:
         now = self._target.clock.now()
         if now - self._last >= PROGRESS_EVERY or tally.items >= self._total:
             self._last = now
-            self._watch(describe_progress(tally, self._total, self._began, now))
+            self.tell(describe_progress(tally, self._total, self._began, now))
 
 
 def describe_progress(tally: BackfillTally, total: int, began: datetime, now: datetime) -> str:
