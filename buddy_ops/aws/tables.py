@@ -16,9 +16,7 @@ from functools import partial
 from threading import Lock
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
-from buddy_ops.aws._item_writes import Change as Change
-from buddy_ops.aws._item_writes import DoesNotFit, batches, request_of, transactions
-from buddy_ops.aws._item_writes import Item as Item
+from buddy_ops.aws.item_writes import Change, DoesNotFit, Item, batches, request_of, transactions
 from buddy_ops.aws.session import Target
 from buddy_ops.core.errors import AlreadyExists, AwsFailed, BuddyError, NotFound, Refused, Throttled, Unreachable
 from buddy_ops.core.progress import Progress, no_progress

@@ -12,8 +12,9 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from buddy_ops.aws import isolation, tables
+from buddy_ops.aws.item_writes import Change, Item
 from buddy_ops.aws.session import Target
-from buddy_ops.aws.tables import Change, Comparison, Item
+from buddy_ops.aws.tables import Comparison
 from buddy_ops.core.errors import BuddyError, InvalidInput, Refused
 from buddy_ops.core.plan import Approval, Plan
 from buddy_ops.core.progress import Progress, no_progress

@@ -11,8 +11,9 @@ from functools import partial
 from typing import Literal, get_args
 
 from buddy_ops.aws import aliases, freezes, tables, versions
+from buddy_ops.aws.item_writes import Change
 from buddy_ops.aws.session import Target
-from buddy_ops.aws.tables import Change, Page
+from buddy_ops.aws.tables import Page
 from buddy_ops.core.errors import BuddyError, InvalidInput, Refused
 from buddy_ops.core.plan import Approval, Plan
 from buddy_ops.core.progress import Progress, no_progress

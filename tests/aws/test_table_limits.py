@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from buddy_ops.aws import _item_writes, tables
+from buddy_ops.aws import item_writes, tables
 from buddy_ops.aws.session import Target
 from buddy_ops.aws.tables import Change
 from buddy_ops.core.errors import Throttled
@@ -117,7 +117,7 @@ def test_requests_stay_within_the_limits() -> None:
     """No expression is longer than 4 KB or has more than 300 operators; no transaction is over 4 MB or 100 items."""
     wide = item(1, **{f"attribute_{number}": {"N": str(number)} for number in range(900)})
     for change in (marked(wide), Change(wide, None), Change(None, wide)):
-        (request,) = _item_writes.request_of(NAME, KEY, change).values()
+        (request,) = item_writes.request_of(NAME, KEY, change).values()
         condition = str(request["ConditionExpression"])
         assert len(condition) <= 4096 and condition.count(" AND ") + condition.count("=") <= 300
         assert set(request["ExpressionAttributeNames"]) == {
@@ -127,10 +127,10 @@ def test_requests_stay_within_the_limits() -> None:
             if each.startswith("#")
         }
     changes = [marked(item(number, 1000 * number)) for number in range(300)]
-    parts = list(_item_writes.transactions(changes))
+    parts = list(item_writes.transactions(changes))
     assert [change for part in parts for change in part] == changes
     for part in parts:
-        assert len(part) <= 100 and sum(map(_item_writes.change_size, part)) <= 4 * KIB * KIB
+        assert len(part) <= 100 and sum(map(item_writes.change_size, part)) <= 4 * KIB * KIB
 
 
 @pytest.fixture
