@@ -51,11 +51,19 @@ def _finding(verdict: "Verdict") -> list[str]:
             return [_needs(verdict.needed), _stage(verdict)]
         case "healthy":
             return [*_healthy(verdict), _stage(verdict)]
-    left = f"Baking: {ceil(verdict.minutes)} min left." if verdict.finding == "baking" else "Bake complete."
+    left = f"{describe_bake(60 * verdict.minutes if verdict.finding == 'baking' else 0.0)}."
     if not verdict.compared.counts.canary_requests:
         idle = f"{verdict.canary_name} received no requests in this stage"
         return [left, f"{idle}; it will advance on time only (no evidence)."]
     return [f"{left} No regression so far.", _stage(verdict)]
+
+
+def describe_bake(left_s: float) -> str:
+    """What is left of a stage's bake time (seconds): the one statement of verdicts, charts and controls.
+
+    Only a minute that was judged counts: the time that passes until the next poll shortens nothing.
+    """
+    return f"Baking: {ceil(round(left_s / 60, 6))} min left" if left_s > 0 else "Bake complete"
 
 
 def _cold_starts(verdict: "Verdict") -> str:

@@ -10,6 +10,7 @@ from typing import Protocol
 from buddy_ops.aws.session import Target
 from buddy_ops.core.text import escape_html, exact_percent
 from buddy_ops.deployment.observation import Observation, Order
+from buddy_ops.health._wording import describe_bake
 from buddy_ops.notebook import _widgets
 from buddy_ops.notebook._widgets import ClickQueue, WidgetPanel
 from buddy_ops.notebook.charts import stage_name
@@ -153,14 +154,16 @@ def promotion_label(observation: Observation) -> str:
 
 
 def progress(observation: Observation, now: datetime) -> str:
-    """Stage, traffic weight, what is left of the bake time and of the wait, as one line."""
+    """Stage, traffic weight, what the poll found to be left of the bake time, and the wait, as one line."""
     next_check = f"next check in {_minutes((observation.wake_at - now).total_seconds())}"
     if observation.verdict is None:
         return f"{observation.says} {next_check.capitalize()}."
     parts = [f"{stage_name(observation.stage)}, {exact_percent(observation.weight)} of traffic"]
-    if observation.bake_left_s:
-        left_s = observation.bake_left_s - (now - observation.at).total_seconds()
-        parts.append(f"bake time left {_minutes(left_s)}" if left_s > 0 else "bake complete")
+    left_s = observation.bake_left_s
+    # At 100 % the time for which the version is monitored goes on after its bake.
+    if left_s is not None and (left_s > 0 or observation.stage.isdecimal()):
+        # The verdict's own words: a countdown would contradict them, since a minute counts once it is judged.
+        parts.append(describe_bake(left_s))
     return " · ".join((*parts, next_check))
 
 

@@ -1,6 +1,7 @@
 """The buttons beside a live chart: what they say, what a click orders, and the line about the progress."""
 
 import asyncio
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -9,10 +10,12 @@ from typing import Any, cast
 import pytest
 
 from buddy_ops.aws.session import Target
+from buddy_ops.deployment import rollout
 from buddy_ops.deployment.observation import Observation
 from buddy_ops.health.judge import Verdict
 from buddy_ops.notebook import controls
-from tests.conftest import Situation
+from buddy_ops.notebook.charts import RolloutChart
+from tests.conftest import Situation, approve
 
 Bring = Callable[..., Situation]
 NOW = datetime(2026, 11, 22, 3, 12, tzinfo=UTC)
@@ -37,8 +40,9 @@ def test_a_promotion_names_its_target(stage: str, weight: float, next_weight: fl
 @pytest.mark.parametrize(
     ("left_s", "line"),
     [
-        (134.0, "stage 1, 10 % of traffic · bake time left 2:00 · next check in 0:30"),
-        (10.0, "stage 1, 10 % of traffic · bake complete · next check in 0:30"),
+        (134.0, "stage 1, 10 % of traffic · Baking: 3 min left · next check in 0:30"),
+        (10.0, "stage 1, 10 % of traffic · Baking: 1 min left · next check in 0:30"),
+        (0.0, "stage 1, 10 % of traffic · Bake complete · next check in 0:30"),
         (None, "stage 1, 10 % of traffic · next check in 0:30"),
     ],
 )
@@ -101,3 +105,29 @@ def test_a_promotion_that_the_next_stage_overtakes_is_dropped(
     assert asyncio.run(click(seen, "promote")) == "promote"
     assert asyncio.run(click(later, "promote")) is None
     assert asyncio.run(click(later, "promote", "promote", "abort")) == "abort"
+
+
+@pytest.mark.parametrize("scenario", ["good", "errors_5_percent"])
+def test_one_bake_statement_in_caption_and_progress(situation: Bring, scenario: str) -> None:
+    """Chart and controls never differ on what is left of the bake time, at no poll and at no moment between two."""
+    here = situation(scenario)
+    target = here.connect()
+    plan = rollout.plan_rollout(target, here.build(scenario))
+    steps = rollout.run_rollout(target, plan, approve(target, plan))
+    chart = RolloutChart(target)
+    said: set[str] = set()
+    try:
+        while True:
+            seen = next(steps)
+            chart.add(seen)
+            for moment in (seen.at, seen.at + timedelta(seconds=40)):
+                found = {
+                    statement.lower()
+                    for text in (chart.caption, controls.progress(seen, moment))
+                    for statement in re.findall(r"(?i)baking: \d+ min left|bake complete|bake time[^·]*", text)
+                }
+                assert len(found) <= 1, (seen.says, controls.progress(seen, moment))
+                said |= found
+            target.clock.sleep_until(seen.wake_at)
+    except StopIteration:
+        assert "bake complete" in said or any(statement.startswith("baking") for statement in said)
