@@ -65,6 +65,16 @@ def test_runs_in_s3_are_chained_and_verify(bucket: Bucket, tmp_path: Path) -> No
     assert archive.find_run(bucket.shelf(), "0002") == second
 
 
+def test_a_locked_bucket_takes_runs_whatever_the_sdk_is_told(
+    bucket: Bucket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The setting that leaves checksums out is for stores that know none; S3 demands one where it locks objects."""
+    monkeypatch.setenv("AWS_REQUEST_CHECKSUM_CALCULATION", "when_required")
+    entry = put(bucket, tmp_path, "run-0001")
+    assert archive.list_entries(bucket.shelf()) == (entry,)
+    assert verification.verify_archive(bucket.shelf()).problems == ()
+
+
 def test_every_object_of_a_run_is_written_once(bucket: Bucket, tmp_path: Path) -> None:
     """Uploading the same run again, because an answer was lost, writes nothing twice and chains nothing twice."""
     entry = put(bucket, tmp_path, "run-0001")

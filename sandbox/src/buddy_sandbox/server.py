@@ -24,7 +24,7 @@ from pydantic import ValidationError
 from werkzeug.serving import BaseWSGIServer, make_server
 from werkzeug.wrappers import Response
 
-from buddy_sandbox import conditions, dynamodb, scenarios, state_file
+from buddy_sandbox import buckets, conditions, dynamodb, scenarios, state_file
 from buddy_sandbox.access import CONTROL, Access, signing_name, without_sharing
 from buddy_sandbox.chaos import METRICS, Chaos, Fault, forgetful
 from buddy_sandbox.clock import exists
@@ -120,7 +120,7 @@ class Front:
                 self._check(service, request)
                 reply = without_sharing(Response.from_app(self._moto, request.environ))
             except AwsError as error:
-                reply = refusal(error.code, error.message, 400, xml=False)
+                reply = refusal(error.code, error.message, 400, xml=service == "s3")
             except NotImplementedError:
                 missing = f"the sandbox has no {service}:{self._operation(service, request)}"
                 xml = "form" in request.headers.get("Content-Type", "")
@@ -131,7 +131,9 @@ class Front:
     def _check(self, service: str, request: Request) -> None:
         """Raise AwsError where AWS would refuse what moto takes."""
         checks = {"dynamodb": self.world.tables.check, "ssm": self.world.parameters.check}
-        if service in checks:
+        if service == "s3":
+            buckets.check(request)
+        elif service in checks:
             checks[service](self._operation(service, request), json.loads(request.get_data() or b"{}"))
 
     def _denied(self, service: str, request: Request) -> Response | None:
