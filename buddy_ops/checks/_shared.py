@@ -253,8 +253,9 @@ def alarms_complete(context: CheckContext) -> Finding:
     wanted = {fields["AlarmName"]: fields for fields in alarms.wanted_alarms(context.target)}
     wrong = [name for name, fields in wanted.items() if alarms.differences(fields, there.get(name))]
     if wrong:
-        # Each alarm's name begins with the function's name; without it the list is short enough to read.
-        names = ", ".join(name.removeprefix(f"{context.target.settings.function}-") for name in wrong)
+        # Each alarm's name begins alike; without that the list is short enough to read.
+        prefix = alarms.name_prefix(context.target.settings)
+        names = ", ".join(name.removeprefix(prefix) for name in wrong)
         message = f"{len(wrong)} of {text.count(len(wanted), 'alarm')} missing or changed: {names}"
         return problem(message, "operations/alarms creates or updates them.")
     return ok(f"all {len(wanted)} alarms configured")

@@ -76,10 +76,21 @@ class Wiring:
         return f"{self.alarm}: {self.says}"
 
 
+def name_prefix(settings: Settings) -> str:
+    """What the names of an environment's alarms begin with.
+
+    Environments that are other aliases of one function have alarms of their own: no function's name has a colon.
+    """
+    if settings.alias == Settings.model_fields["alias"].default:
+        return f"{settings.function}-"
+    return f"{settings.function}:{settings.alias}-"
+
+
 def wanted_alarms(target: Target) -> tuple[AlarmFields, ...]:
     """The alarms that the environment should have. Pure but for the target's names."""
     settings = target.settings
     function = settings.function
+    prefix = name_prefix(settings)
     alias = [{"Name": "FunctionName", "Value": function}, {"Name": "Resource", "Value": target.resource}]
     bound_ms = settings.health.latency_ms
     topic = settings.alarms.topic_arn
@@ -87,7 +98,7 @@ def wanted_alarms(target: Target) -> tuple[AlarmFields, ...]:
     own = (
         _error_rate(settings, target.resource, alias),
         {
-            "AlarmName": f"{function}-latency-p99",
+            "AlarmName": f"{prefix}latency-p99",
             "AlarmDescription": f"One request in a hundred to {target.resource} takes over {bound_ms} ms.",
             **_metric("AWS/Lambda", "Duration", alias),
             "Period": MINUTE_S,
@@ -99,7 +110,7 @@ def wanted_alarms(target: Target) -> tuple[AlarmFields, ...]:
             "DatapointsToAlarm": 2,
         },
         {
-            "AlarmName": f"{function}-safety-escalations",
+            "AlarmName": f"{prefix}safety-escalations",
             "AlarmDescription": "More than one safety escalation within an hour.",
             **_metric("Buddy", "SafetyEscalations", alias),
             "Period": HOUR_S,
@@ -109,7 +120,7 @@ def wanted_alarms(target: Target) -> tuple[AlarmFields, ...]:
             "DatapointsToAlarm": 1,
         },
     )
-    throttled = (_throttled_table(function, table) for table in watched_tables(settings))
+    throttled = (_throttled_table(prefix, table) for table in watched_tables(settings))
     return tuple({**shared, **fields} for fields in (*own, *throttled))
 
 
@@ -131,7 +142,7 @@ def _error_rate(settings: Settings, resource: str, alias: Dimensions) -> AlarmFi
     if settings.failure_metrics:
         description += f", or are counted as {' or '.join(metric.name for metric in settings.failure_metrics)}"
     return {
-        "AlarmName": f"{settings.function}-error-rate",
+        "AlarmName": f"{name_prefix(settings)}error-rate",
         "AlarmDescription": f"{description}.",
         "Metrics": [
             _sum("inv", "AWS/Lambda", "Invocations", dimensions=alias, period_s=RATE_WINDOW_S),
@@ -152,11 +163,11 @@ def _error_rate(settings: Settings, resource: str, alias: Dimensions) -> AlarmFi
     }
 
 
-def _throttled_table(function: str, table: str) -> AlarmFields:
+def _throttled_table(prefix: str, table: str) -> AlarmFields:
     """Throttled requests of a table. FILL: alarms on AWS/DynamoDB metrics alone ignore missing data and would stick."""
     own = [{"Name": "TableName", "Value": table}]
     return {
-        "AlarmName": f"{function}-throttled-{table}",
+        "AlarmName": f"{prefix}throttled-{table}",
         "AlarmDescription": f"DynamoDB throttles requests to {table}.",
         "Metrics": [
             _sum("reads", "AWS/DynamoDB", "ReadThrottleEvents", dimensions=own),
@@ -184,13 +195,34 @@ def watched_tables(settings: Settings) -> tuple[str, ...]:
 
 
 def read_alarms(target: Target) -> tuple[Alarm, ...]:
-    """The alarms whose names begin with the function's. AWS: cloudwatch:DescribeAlarms, every page, reads only."""
+    """The alarms whose names begin with the function's, without those of other functions and aliases.
+
+    AWS: cloudwatch:DescribeAlarms, every page, reads only.
+    """
     pages = target.client("cloudwatch").get_paginator("describe_alarms")
-    return tuple(
+    found = (
         Alarm(alarm["AlarmName"], alarm["StateValue"], alarm.get("StateReason", ""), dict(alarm))
         for page in pages.paginate(AlarmNamePrefix=target.settings.function)
         for alarm in page["MetricAlarms"]
     )
+    return tuple(alarm for alarm in found if _is_about(target, alarm))
+
+
+def _is_about(target: Target, alarm: Alarm) -> bool:
+    """Whether an alarm's metrics are the function's and the alias's; one that names neither is taken by its name."""
+    queries = alarm.fields.get("Metrics") or [{"MetricStat": {"Metric": alarm.fields}}]
+    dimensions = [
+        (dimension["Name"], dimension["Value"])
+        for query in queries
+        for dimension in query.get("MetricStat", {}).get("Metric", {}).get("Dimensions", ())
+    ]
+    functions = {value for name, value in dimensions if name == "FunctionName"}
+    resources = {value for name, value in dimensions if name == "Resource"}
+    if functions:
+        # One without an alias is about all of the function's requests.
+        return target.settings.function in functions and (not resources or target.resource in resources)
+    own = (name_prefix(target.settings), f"{target.settings.function}-")
+    return alarm.name.startswith(own)
 
 
 def alarms_in_alarm(target: Target) -> tuple[Alarm, ...]:

@@ -100,7 +100,7 @@ def _alarms(target: Target) -> list[tuple[datetime, str]]:
     with target.side.contained("the alarms in the chart"):
         for alarm in alarms.alarms_in_alarm(target):
             at = alarm.fields.get("StateUpdatedTimestamp")
-            name = alarm.name.removeprefix(f"{target.settings.function}-")
+            name = alarm.name.removeprefix(alarms.name_prefix(target.settings))
             if isinstance(at, datetime):
                 marks.append((at, f"ALARM {name}"))
     return marks

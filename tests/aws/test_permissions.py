@@ -42,10 +42,14 @@ FREE = {"sts:GetCallerIdentity"}
 
 LONG_NAMES = "arn:aws:scheduler:us-east-1:123456789012:schedule/default/buddy-ops-sandbox-*"
 
+OTHER_ALIAS = "arn:aws:cloudwatch:us-east-1:123456789012:alarm:buddy-alexa-skill-sandbox:live-*"
+
 UNRECORDED = {
     # The doctor looks the caller's own role up, and the sandbox's caller has none.
     ("iam:GetRole", "arn:aws:iam::123456789012:role/buddy-ops-sandbox-*"),
     # Failsafes of functions with long names: a test below compares the names.
+    # Alarms of an environment whose alias is not 'live'.
+    *((f"cloudwatch:{name}", OTHER_ALIAS) for name in ("PutMetricAlarm", "SetAlarmState")),
     *((f"scheduler:{name}Schedule", LONG_NAMES) for name in ("Create", "Update", "Delete")),
 }
 """What no run in the sandbox does."""

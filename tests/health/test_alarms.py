@@ -48,6 +48,43 @@ def test_all_four_are_created_once(situation: Bring) -> None:
     assert apply(target) == ()
 
 
+def test_two_aliases_of_one_function_have_alarms_of_their_own(situation: Bring) -> None:
+    """Writing those of one environment leaves those of the other as they are, and neither counts the other's."""
+    here = situation("good")
+    live, _ = wired(here)
+    here.client("lambda").create_alias(FunctionName=here.function, Name="beta", FunctionVersion="1")
+    beta = here.connect(values=live.settings.model_dump(mode="json") | {"alias": "beta"})
+    first, second = apply(live), apply(beta)
+    assert not set(first) & set(second) and all(name.startswith(f"{here.function}:beta-") for name in second)
+    assert alarms.plan_alarms(live).wanted == () and alarms.plan_alarms(beta).wanted == ()
+    assert {alarm.name for alarm in alarms.read_alarms(live)} == set(first)
+    assert {alarm.name for alarm in alarms.read_alarms(beta)} >= set(second)
+    for name in second:
+        here.client("cloudwatch").set_alarm_state(AlarmName=name, StateValue="ALARM", StateReason="a test")
+    assert alarms.alarms_in_alarm(live) == ()
+
+
+def test_another_functions_alarm_is_not_ours(situation: Bring) -> None:
+    """Its name begins like our function's: its ALARM says nothing about us. One of our function without an alias does."""
+    here = situation("good")
+    target, _ = wired(here)
+    apply(target)
+    (fields,) = (each for each in alarms.wanted_alarms(target) if each["AlarmName"].endswith("latency-p99"))
+    for function in (f"{here.function}2", f"{here.function}-eu"):
+        other = [{"Name": "FunctionName", "Value": function}]
+        here.client("cloudwatch").put_metric_alarm(**{**fields, "AlarmName": f"{function}-slow", "Dimensions": other})
+        here.client("cloudwatch").set_alarm_state(
+            AlarmName=f"{function}-slow", StateValue="ALARM", StateReason="a test"
+        )
+    assert alarms.alarms_in_alarm(target) == ()
+    whole = [{"Name": "FunctionName", "Value": here.function}]
+    here.client("cloudwatch").put_metric_alarm(**{**fields, "AlarmName": f"{here.function}-slow", "Dimensions": whole})
+    here.client("cloudwatch").set_alarm_state(
+        AlarmName=f"{here.function}-slow", StateValue="ALARM", StateReason="a test"
+    )
+    assert [alarm.name for alarm in alarms.alarms_in_alarm(target)] == [f"{here.function}-slow"]
+
+
 def test_an_alarm_that_drifted_is_repaired(situation: Bring) -> None:
     """A threshold that somebody changed is told and written anew; the other alarms are left alone."""
     here = situation("good")
