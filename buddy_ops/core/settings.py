@@ -326,6 +326,10 @@ class TableSettings(Model):
     invariants: tuple[ItemInvariant, ...] = Field(
         default=(), description="Rules for every item. Items that violate one are reported as corrupted."
     )
+    private: tuple[str, ...] = Field(
+        default=(),
+        description="Attributes whose values are never shown. A repair plan shows examples of the others' values.",
+    )
 
 
 Secret = Annotated[str, Field(pattern=r"^(ssm:/[\w./-]+|env:\w+)$")]

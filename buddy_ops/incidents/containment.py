@@ -1,17 +1,20 @@
 """The containment of data corruption: stop the writes, restore a copy of the table, and re-enable traffic at the end.
 
-In this order: the corrupting version loses its traffic, the function is isolated, deployments are frozen. Which items
-are damaged, and how they are restored, is in ``repair``.
+In this order: the corrupting version loses its traffic, the function is isolated, deployments are frozen. None of these
+depends on whether the items can be repaired: where they cannot, the damage is stopped all the same, and the isolation
+lasts only as long as it stops something. Which items are damaged, and how they are restored, is in ``repair``.
 """
 
+from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from typing import get_args
 
 from buddy_ops.aws import aliases, freezes, isolation, tables, versions
-from buddy_ops.aws.isolation import How, Isolation
+from buddy_ops.aws.isolation import How, Isolation, IsolationOutcome
 from buddy_ops.aws.session import Target
-from buddy_ops.core.errors import BuddyError, InvalidInput, Refused
+from buddy_ops.core.errors import AwsFailed, BuddyError, InvalidInput, Refused
 from buddy_ops.core.journal import iso_utc
 from buddy_ops.core.plan import Approval, Plan
 from buddy_ops.core.progress import Progress, no_progress
@@ -21,7 +24,15 @@ from buddy_ops.deployment import rollback
 from buddy_ops.deployment.rollback import RollbackPlan, RollbackResult
 from buddy_ops.incidents import assessment
 from buddy_ops.incidents.assessment import FreezeResult
+from buddy_ops.incidents.obstacles import Obstacle, find_obstacle
 from buddy_ops.incidents.review import parse_time
+
+NOT_WANTED = Obstacle(
+    "Parameter repair_items is false.",
+    "To repair the items, set repair_items to true, and run this again.",
+    chosen=True,
+)
+WITHOUT_REPAIR = "To re-enable traffic without a repair, set repair_items to false, and run this again."
 
 
 @dataclass(frozen=True)
@@ -35,6 +46,8 @@ class ContainmentPlan(Plan):
         back: the rollback; None where it is not needed or not possible.
         settled: whether nothing is left to stop: no corrupting version serves, nothing is isolated and the copy exists,
             because an earlier run was completed. Damage is compared and repaired all the same.
+        obstacle: why no item can be repaired; None: they can, as far as is known.
+        isolates: whether it is isolated: for the repair, or because nothing else stops the damage.
     """
 
     table: TableSettings
@@ -46,20 +59,36 @@ class ContainmentPlan(Plan):
     reason: str
     hours: float
     settled: bool = False
+    obstacle: Obstacle | None = None
+    isolates: bool = True
 
 
 @dataclass(frozen=True)
 class ContainmentResult:
-    """What was done to stop an incident; None for a step that was not needed, and ``says`` why none was."""
+    """What was done to stop an incident; None for a step that was not needed, and ``says`` why none was.
+
+    Attributes:
+        notes: what else happened, a sentence each: an isolation that AWS refused, or that was removed.
+    """
 
     says: str = ""
     rollback: RollbackResult | None = None
     isolation: Isolation | None = None
     freeze: FreezeResult | None = None
+    notes: tuple[str, ...] = ()
+
+    @property
+    def summary(self) -> str:
+        """What the team is told, in short sentences."""
+        isolated = "Function isolated." if self.isolation else "Function not isolated."
+        frozen = "Deployments frozen."
+        if self.freeze is not None and self.freeze.freeze is None:
+            frozen = "Deployments not frozen."
+        return f"{isolated} {frozen}"
 
     def __str__(self) -> str:
         isolated = f"It is {self.isolation}." if self.isolation else ""
-        steps = (self.says, self.rollback, isolated, self.freeze)
+        steps = (self.says, self.rollback, *self.notes, isolated, self.freeze)
         return "\n".join(str(step) for step in steps if step)
 
 
@@ -75,8 +104,9 @@ def plan_containment(
     how: str = "function",
     reason: str = "data is being damaged",
     hours: float = 24,
+    repair_items: bool = True,
 ) -> ContainmentPlan:
-    """How the damage would be stopped, and which copy would be made.
+    """How the damage would be stopped, and which copy would be made. Why none can be made is in the plan.
 
     Args:
         table: one of ``settings.tables``; empty: the first.
@@ -85,60 +115,66 @@ def plan_containment(
         to_version: the version that receives the traffic; empty: the previous version.
         how: 'function' sets the function's concurrency to 0, 'writes' denies it to write to the table.
         hours: how long deployments are frozen.
+        repair_items: whether items are repaired; False: the damage is stopped, and nothing stays isolated for a repair.
 
-    AWS: lambda:GetAlias, GetFunctionConfiguration, ssm:GetParameter, GetParametersByPath,
-    dynamodb:DescribeContinuousBackups, DescribeTable, reads only.
+    AWS: lambda:GetAlias, GetFunctionConfiguration, ListProvisionedConcurrencyConfigs, ssm:GetParameter,
+    GetParametersByPath, dynamodb:DescribeContinuousBackups, DescribeTable, reads only.
 
     Raises:
-        InvalidInput: ``no-such-table``, ``invalid-parameters``; Refused: ``table-unrecoverable``.
+        InvalidInput: ``no-such-table``, ``invalid-parameters``, ``version-missing``.
     """
     chosen = _table(target, table)
+    isolation_mode = _isolation_mode(how)
     alias = aliases.require_alias(target)
     bad = version or assessment.suspect_version(alias)
-    since = _since(target, onset, bad)
-    _require_restorable(target, chosen.name, since)
-    isolation_mode = _isolation_mode(how)
     serves = bad in alias.serving
     back: RollbackPlan | None = None
     doubts: tuple[str, ...] = ()
     if serves:
         back, doubts = _rollback_plan(target, to_version, bad)
-    active_isolation = isolation.read_isolation(target)
+    since, obstacle = _since(target, onset, bad)
     copy = f"{chosen.name}-{since:%Y%m%dT%H%M%S}"
-    settled = not serves and active_isolation is None and _copy_exists(target, chosen.name, since, copy)
-    then: list[str] = []
-    calls: list[str] = []
-    destination = ""
-    if back is not None:
-        then += back.then
-        calls += back.calls
-        destination = back.destination
+    if not repair_items:
+        obstacle = NOT_WANTED
+    elif obstacle is None:
+        obstacle, unknown = find_obstacle(target, chosen, since, copy)
+        doubts += unknown
+    active_isolation, unknown = _active_isolation(target)
+    doubts += unknown
+    isolates = obstacle is None or (serves and back is None)
+    if isolates:
+        isolation_mode, unknown = _possible_mode(target, isolation_mode)
+        doubts += unknown
+    ended = obstacle is None and not serves and active_isolation is None
+    settled = ended and _copy_exists(target, chosen.name, since, copy)
+    then = [*back.then] if back else []
+    calls = [*back.calls] if back else []
     if not serves:
         then.append(f"v{bad} receives no traffic")
     if settled:
         then.append(f"no change: {copy} exists to compare with")
     else:
-        isolated, isolating = ISOLATION_WORDS[isolation_mode]
-        then += [
-            f"isolated until the data is repaired: {isolated}",
-            f"no deployments for {hours:g} h, or until the freeze is lifted",
-            f"{copy} exists, a full table: delete it when the incident is closed",
-        ]
-        calls += [
-            "ssm:PutParameter what was set before",
-            isolating,
-            f"ssm:PutParameter freeze: {reason}",
-            f"dynamodb:RestoreTableToPointInTime {copy}",
-        ]
-    now = list(aliases.describe_in_sentences(target, alias))
+        effects, isolating = _isolation_rows(isolation_mode, isolates, obstacle, active_isolation, chosen.name)
+        then += [*effects, f"no deployments for {hours:g} h, or until the freeze is lifted"]
+        calls += [*isolating, f"ssm:PutParameter freeze: {reason}"]
+        if obstacle is None:
+            then.append(f"{copy} exists, a full table: delete it when the incident is closed")
+            calls.append(f"dynamodb:RestoreTableToPointInTime {copy}")
+    undo = "removing the isolation restores what was set before; the copy must be deleted manually"
+    title = f"Stop v{bad} damaging {chosen.name}, and restore a copy as of {date_and_time(since)}"
+    if obstacle is not None:
+        then += [f"NO REPAIR, NO COPY: {obstacle.what}", f"then: {obstacle.next}"]
+        undo = "roll forward with strategies/canary; lift the freeze"
+        title = f"Stop v{bad} damaging {chosen.name}, without a repair"
+    now = [*aliases.describe_in_sentences(target, alias), *_freezes(target)]
     if active_isolation:
         now.append(str(active_isolation))
     return ContainmentPlan(
-        title=f"Stop v{bad} damaging {chosen.name}, and restore a copy as of {date_and_time(since)}",
-        now=(*now, *map(str, freezes.active_freezes(target))),
+        title=title,
+        now=tuple(now),
         then=tuple(then),
         calls=tuple(calls),
-        undo=("removing the isolation restores what was set before; the copy must be deleted manually",),
+        undo=(undo,),
         reasons=doubts,
         covers={
             "action": "stop corruption",
@@ -147,8 +183,8 @@ def plan_containment(
             "table": chosen.name,
             "bad": [bad],
             "since": iso_utc(since),
-            "how": how,
-            "to": destination,
+            "how": isolation_mode if isolates else "",
+            "to": back.destination if back else "",
         },
         approvals=1,  # stopping cannot make the damage worse
         demand_hash=False,
@@ -161,6 +197,8 @@ def plan_containment(
         reason=reason,
         hours=hours,
         settled=settled,
+        obstacle=obstacle,
+        isolates=isolates,
     )
 
 
@@ -171,6 +209,7 @@ def contain_damage(target: Target, plan: ContainmentPlan, approval: Approval) ->
 
     Raises:
         Refused: ``approval-void``; and the first failure, after every step was tried.
+        BuddyError: ``damage-not-stopped``: the version serves, and AWS refused every way to isolate.
     """
     approval.must_cover(plan, target.clock.now())
     if target.dry_run:
@@ -181,31 +220,56 @@ def contain_damage(target: Target, plan: ContainmentPlan, approval: Approval) ->
         )
     # While the version writes, every second damages more items: a step that fails must not delay the next one.
     failures: list[BuddyError] = []
+    notes: list[str] = []
     moved: RollbackResult | None = None
-    isolated: Isolation | None = None
     if plan.back is not None:
         try:
-            moved = rollback.run_rollback(target, plan.back, assessment.approve_part(approval, plan.back))
+            moved = rollback.run_rollback(target, plan.back, assessment.approve_part(approval, plan.back), no_progress)
         except BuddyError as error:
             failures.append(error)
-    try:
-        isolated = isolation.isolate(target, plan.how, plan.table.name)
-    except BuddyError as error:
-        failures.append(error)
+    isolated = IsolationOutcome(None)
+    if plan.isolates or failures or (moved is not None and moved.pending):
+        isolated = isolation.isolate_either_way(target, plan.how, plan.table.name)
+        notes += isolated.refused
+        if isolated.isolation is None:
+            notes.append("NOT ISOLATED.")
     try:
         frozen = assessment.freeze_or_say(target, plan.reason, plan.hours, approval.by)
     except BuddyError as error:
         failures.append(error)
+        frozen = FreezeResult(trouble=error.what)
+    if moved is not None and moved.pending:
+        try:
+            moved = rollback.drive_rollback(target, moved)
+        except BuddyError as error:
+            failures.append(error)
+    serving = _corrupting(target, plan)
+    if isolated.failure is not None and serving:
+        raise _not_stopped(target, plan, isolated, failures)
+    if not plan.isolates and not serving and not failures:
+        notes += _remove_unneeded(target, plan)
+        isolated = IsolationOutcome(None)
     if failures:
+        state = ContainmentResult(rollback=moved, isolation=isolated.isolation, freeze=frozen, notes=tuple(notes))
+        failures[0].now = " ".join(f"{failures[0].now}\n{state}".splitlines())
         raise failures[0]
-    return ContainmentResult(rollback=moved, isolation=isolated, freeze=frozen)
+    return ContainmentResult(rollback=moved, isolation=isolated.isolation, freeze=frozen, notes=tuple(notes))
 
 
 def restore_table_copy(target: Target, plan: ContainmentPlan, watch: Progress = no_progress) -> str:
-    """Make the copy, or wait for the one that an earlier run began. AWS: as ``tables.restore_copy``."""
+    """Make the copy, or wait for the one that an earlier run began; the result as a sentence.
+
+    AWS, Raises: as ``tables.restore_copy``.
+    """
     if target.dry_run:
         return "Dry run: no copy was made."
-    tables.restore_copy(target, plan.table.name, plan.since, plan.copy, watch=watch)
+    if plan.obstacle is not None:
+        return f"NO COPY: {plan.obstacle.what} The damage is stopped, and no item can be repaired in this run."
+    try:
+        tables.restore_copy(target, plan.table.name, plan.since, plan.copy, watch=watch)
+    except BuddyError as error:
+        error.next = f"{error.next} {WITHOUT_REPAIR}"
+        raise
     return f"{plan.copy} holds {plan.table.name} as of {date_and_time(plan.since)}."
 
 
@@ -223,6 +287,10 @@ def end_containment(target: Target, plan: ContainmentPlan, repairing: Plan, appr
     approval.must_cover(repairing, target.clock.now())
     if target.dry_run:
         return "Dry run: the isolation was not removed."
+    if plan.obstacle is not None:
+        # The containment itself removed it as soon as it stopped nothing.
+        active, _ = _active_isolation(target)
+        return f"It is {active}." if active else "Nothing is isolated."
     # The alias is read again: another user or tool may have moved it during the repair.
     alias = aliases.require_alias(target)
     for version in alias.serving:
@@ -234,6 +302,29 @@ def end_containment(target: Target, plan: ContainmentPlan, repairing: Plan, appr
                 next="Set to_version to a version that does not corrupt, and run this again.",
             )
     return isolation.remove_isolation(target)
+
+
+def raise_for_unrepaired(target: Target, plan: ContainmentPlan) -> None:
+    """The notebook's last cell: nothing, unless the items could not be repaired.
+
+    AWS: lambda:GetAlias, ssm:GetParameter, reads only.
+
+    Raises:
+        BuddyError: ``table-unrecoverable``.
+    """
+    if target.dry_run or plan.obstacle is None or plan.obstacle.chosen:
+        return
+    active, unknown = _active_isolation(target)
+    isolated = f"It is {active}." if active else "Nothing is isolated."
+    following = plan.obstacle.next
+    if _corrupting(target, plan):
+        following = f"First set to_version to a version that does not corrupt, and run this again. {following}"
+    raise BuddyError(
+        "table-unrecoverable",
+        f"The damage is stopped, and no item of {plan.table.name} was repaired. {plan.obstacle.what}",
+        now=" ".join((f"{target.resource} serves {aliases.require_alias(target)}.", isolated, *unknown)),
+        next=following,
+    )
 
 
 # The parts of a plan
@@ -277,31 +368,109 @@ def _isolation_mode(how: str) -> How:
     )
 
 
-def _since(target: Target, onset: str, version: str) -> datetime:
-    """The time to restore, to the second: the onset, or when the version was published."""
-    if not onset:
-        return versions.read_version(target, version).modified_at.replace(microsecond=0)
-    return parse_time("onset", onset, until=target.clock.now()).replace(microsecond=0)
-
-
-def _require_restorable(target: Target, table: str, since: datetime) -> None:
-    """Refuse a time before the earliest one that the table can be restored to."""
-    earliest, _ = tables.restorable_window(target, table)
-    if since < earliest:
-        raise Refused(
-            "table-unrecoverable",
-            f"{table} can be restored from {date_and_time(earliest)} on. The damage began {date_and_time(since)} or "
-            "later.",
-            next=f"Set onset to {iso_utc(earliest)} or later to repair what was damaged after it, or find a backup.",
+def _since(target: Target, onset: str, version: str) -> tuple[datetime, Obstacle | None]:
+    """The time to restore, to the second: the onset, or when the version was published; why that is unknown."""
+    now = target.clock.now()
+    if onset:
+        return parse_time("onset", onset, until=now).replace(microsecond=0), None
+    try:
+        return versions.read_version(target, version).modified_at.replace(microsecond=0), None
+    except AwsFailed as failure:
+        what = f"When v{version} was published is unknown. {failure.what}"
+        return now.replace(microsecond=0), Obstacle(
+            what, "Set onset to a time before the corruption began, and run this again to repair the items."
         )
 
 
 def _rollback_plan(target: Target, to_version: str, bad: str) -> tuple[RollbackPlan | None, tuple[str, ...]]:
     """The rollback and its doubts; None and why it is not possible. The isolation stops the damage in any case."""
     try:
-        back = rollback.plan_rollback(target, to_version)
-    except Refused as refused:
-        return None, (f"no rollback: {refused.what} The isolation stops the damage.",)
+        back = rollback.plan_rollback(target, to_version, no_progress)
+    except (Refused, AwsFailed) as error:
+        return None, (f"no rollback: {error.what} The isolation stops the damage.",)
     if back.destination == bad:
         return None, (f"no rollback: v{back.destination} corrupts data, too. Set to_version to another version.",)
     return back, back.reasons
+
+
+def _active_isolation(target: Target) -> tuple[Isolation | None, tuple[str, ...]]:
+    """What is isolated; where it cannot be read, None and a sentence about it."""
+    try:
+        return isolation.read_isolation(target), ()
+    except BuddyError as error:
+        return None, (f"whether something is isolated is unknown: {error.what}",)
+
+
+def _freezes(target: Target) -> tuple[str, ...]:
+    try:
+        return tuple(map(str, freezes.active_freezes(target)))
+    except BuddyError as error:
+        return (f"UNKNOWN whether deployments are frozen: {error.what}",)
+
+
+def _possible_mode(target: Target, mode: How) -> tuple[How, tuple[str, ...]]:
+    """How to isolate: as wanted, or by denying writes where AWS would refuse concurrency 0; and why."""
+    provisioned = 0
+    if mode == "function":
+        # Unknown: AWS's refusal will say it.
+        with suppress(BuddyError):
+            provisioned = isolation.provisioned_concurrency(target)
+    if not provisioned:
+        return mode, ()
+    reason = f"AWS refuses concurrency 0 for a function with provisioned concurrency ({provisioned:,})"
+    return "writes", (f"writes are denied, not all requests: {reason}",)
+
+
+def _isolation_rows(
+    how: How, isolates: bool, obstacle: Obstacle | None, active: Isolation | None, table: str
+) -> tuple[list[str], list[str]]:
+    """What the isolation means, and its API calls."""
+    if isolates:
+        effect, call = ISOLATION_WORDS[how]
+        until = "until the data is repaired"
+        if obstacle is not None:
+            until = "until to_version names a version that does not corrupt: nothing else stops the damage"
+        return [f"isolated {until}: {effect}"], ["ssm:PutParameter what was set before", call]
+    effects = ["no isolation: the version that serves does not corrupt, and nothing can be repaired"]
+    if active is None or active.table != table:
+        return effects, []
+    return [*effects, "the isolation is removed"], [
+        "the isolation's settings: as before",
+        "ssm:DeleteParameter isolation",
+    ]
+
+
+def _corrupting(target: Target, plan: ContainmentPlan) -> bool:
+    """Whether a corrupting version serves now; also where it cannot be read."""
+    try:
+        alias = aliases.require_alias(target)
+    except BuddyError:
+        return True
+    return any(version in plan.bad for version in alias.serving)
+
+
+def _remove_unneeded(target: Target, plan: ContainmentPlan) -> tuple[str, ...]:
+    """Remove an isolation of this table, which stops nothing any more; what was done, a sentence."""
+    try:
+        active = isolation.read_isolation(target)
+        if active is None or active.table != plan.table.name:
+            return ()
+        return (isolation.remove_isolation(target),)
+    except BuddyError as error:
+        return (f"The isolation could not be removed. {error.what} Run this again.",)
+
+
+def _not_stopped(
+    target: Target, plan: ContainmentPlan, isolated: IsolationOutcome, failures: Iterable[BuddyError]
+) -> BuddyError:
+    what = [f"v{plan.bad[0]} still writes to {plan.table.name}.", *plan.reasons[:1]]
+    what += [failure.what for failure in failures]
+    qualified = f"--function-name {target.settings.function} --qualifier {target.settings.alias}"
+    return BuddyError(
+        "damage-not-stopped",
+        " ".join((*what, *isolated.refused)),
+        now="The corrupting version serves. Deployments are frozen if SSM could be reached.",
+        next="Set to_version to a version that does not corrupt, and run this again. If there is none, delete the "
+        f"provisioned concurrency (`aws lambda delete-provisioned-concurrency-config {qualified}`), and run this again "
+        "with isolate=function.",
+    )

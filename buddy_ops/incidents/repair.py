@@ -14,7 +14,7 @@ from datetime import datetime
 from buddy_ops.aws import isolation, tables
 from buddy_ops.aws.item_writes import Change, Item
 from buddy_ops.aws.session import Target
-from buddy_ops.aws.tables import Comparison
+from buddy_ops.aws.tables import Comparison, Page
 from buddy_ops.core.errors import BuddyError, InvalidInput, Refused
 from buddy_ops.core.plan import Approval, Plan
 from buddy_ops.core.progress import Progress, no_progress
@@ -22,7 +22,8 @@ from buddy_ops.core.settings import TableSettings
 from buddy_ops.core.text import count, date_and_time, escape_markdown, markdown_table
 from buddy_ops.incidents import damage
 from buddy_ops.incidents._templates import render
-from buddy_ops.incidents.containment import ContainmentPlan
+from buddy_ops.incidents.containment import WITHOUT_REPAIR, ContainmentPlan
+from buddy_ops.incidents.examples import describe_changes
 from buddy_ops.migrations import schema
 
 SHOWN = 5
@@ -31,6 +32,7 @@ SHOWN = 5
 MEANINGS: Mapping[str, str] = {
     "damaged": "fails validation, written by the faulty version after the onset: restored from the copy",
     **damage.CONFLICTS,
+    "unrestorable": "fails validation, written by the faulty version: there is no copy to restore it from",
     "edited": "changed by another version, passes validation: kept",
     "created": "created since the onset: kept",
     "deleted": "deleted since the onset: stays deleted",
@@ -63,7 +65,7 @@ class DamagedItem:
 
 @dataclass(frozen=True)
 class DamageScope:
-    """The differences between a table and its copy, by kind."""
+    """The differences between a table and its copy, by kind. ``compared``: whether there is a copy."""
 
     table: TableSettings
     copy: str
@@ -71,6 +73,7 @@ class DamageScope:
     comparison: Comparison
     found: tuple[DamagedItem, ...] = field(repr=False)
     warnings: tuple[str, ...]
+    compared: bool = True
 
     def of(self, *kinds: str) -> tuple[DamagedItem, ...]:
         """The items of these kinds."""
@@ -84,6 +87,8 @@ class DamageScope:
     def __str__(self) -> str:
         counts = Counter(item.kind for item in self.found)
         kinds = ", ".join(f"{counts[kind]:,} {kind}" for kind in MEANINGS if counts[kind]) or "no differences"
+        if not self.compared:
+            return f"{count(self.comparison.items, 'item')} now, no copy: {kinds}."
         before = f"{self.comparison.before:,} as of {date_and_time(self.since)}"
         return f"{count(self.comparison.items, 'item')} now, {before}: {kinds}."
 
@@ -99,10 +104,18 @@ class DamageScope:
 
 @dataclass(frozen=True)
 class RepairPlan(Plan):
-    """Which items are restored. The isolation is removed after that."""
+    """Which items are restored. The isolation is removed after that. ``examples`` are lines with values."""
 
     scope: DamageScope
     changes: tuple[Change, ...] = field(repr=False)
+    examples: tuple[str, ...] = field(default=(), repr=False)
+
+    def parts(self) -> tuple[tuple[str, tuple[str, ...]], ...]:
+        """Its rows, with examples of the values now and after it."""
+        rows = super().parts()
+        if not self.examples:
+            return rows
+        return (*rows[:2], ("Examples", self.examples), *rows[2:])
 
     @property
     def unapproved(self) -> str:
@@ -140,16 +153,30 @@ class RepairResult:
 
 @dataclass(frozen=True)
 class RepairCheck:
-    """The comparison after the repair. ``untouched``: every other item is byte for byte as before the repair."""
+    """The comparison after the repair.
+
+    Attributes:
+        untouched: every other item is byte for byte as before the repair.
+        refused: damaged items that DynamoDB does not take.
+        unrestorable: damaged items, where there is no copy.
+    """
 
     items: int
     repaired: int
     untouched: bool
+    refused: int = 0
+    unrestorable: int | None = None
 
     def __str__(self) -> str:
+        if self.unrestorable is not None:
+            corrupted = count(self.unrestorable, "corrupted item")
+            return f"NOT REPAIRED: {corrupted} of {self.items:,} found, and there is no copy."
         others = "Other items changed meanwhile, and those changes are kept."
         if self.untouched:
             others = "Every other item is unchanged, byte for byte."
+        if self.refused:
+            left = f"{count(self.refused, 'item')} left damaged, which DynamoDB does not take"
+            return f"INCOMPLETE: {left}. {count(self.items, 'item')}, {self.repaired:,} repaired. {others}"
         return f"OK: no item is damaged. {count(self.items, 'item')}, {self.repaired:,} repaired. {others}"
 
 
@@ -171,6 +198,8 @@ def determine_scope(target: Target, plan: ContainmentPlan, watch: Progress = no_
         nothing = Comparison(items=0, before=0, checksum=0, pairs=(), notes={}, notes_before={})
         return _scope(plan, nothing, ("Dry run: nothing was compared.",))
 
+    if plan.obstacle is not None:
+        return _scope_without_copy(target, plan, watch)
     _require_same_schema(target, plan)
 
     def note(item: Item) -> Iterable[str]:
@@ -190,11 +219,54 @@ def determine_scope(target: Target, plan: ContainmentPlan, watch: Progress = no_
     )
     scope = _scope(plan, compared, _warnings(plan, compared))
     target.journal.append("scoped", table=table.name, copy=plan.copy, says=str(scope))
+    _write_items(target, scope.conflicts)
+    return scope
+
+
+def _write_items(target: Target, items: Iterable[DamagedItem]) -> None:
+    """List items in the run's folder, with no value of theirs."""
     lines = (
         json.dumps({"item": f.name, "kind": f.kind, "faults": f.faults, "changed": f.changed, "by": f.written_by})
-        for f in scope.conflicts
+        for f in items
     )
     _write_file(target, "conflicts.jsonl", "".join(f"{line}\n" for line in lines))
+
+
+def _scope_without_copy(target: Target, plan: ContainmentPlan, watch: Progress) -> DamageScope:
+    """The items that fail validation and that the faulty version wrote: all that is known without a copy."""
+    table = plan.table
+    watch = target.side.watch(watch)
+    found: list[DamagedItem] = []
+    warnings = ["There is no copy: these items cannot be restored. conflicts.jsonl lists them."]
+    items = 0
+
+    def damaged(page: Page) -> list[Item]:
+        return [
+            item
+            for item in page.items
+            if damage.attribute_text(item, table.writer) in plan.bad
+            and damage.find_violations(item, table)
+            and not schema.is_marker(item, table)
+        ]
+
+    try:
+        for page, some in tables.parallel_scan(target, table.name, damaged, watch=watch):
+            items += sum(not schema.is_marker(item, table) for item in page.items)
+            found += [_damaged_item(item, None, "unrestorable", table) for item in some]
+            watch(f"{items:,} items read, {len(found):,} corrupted")
+    except BuddyError as error:
+        warnings.append(f"Not all items could be read. {error.what}")
+    scope = DamageScope(
+        table=table,
+        copy=plan.copy,
+        since=plan.since,
+        comparison=Comparison(items=items, before=0, checksum=0, pairs=(), notes={}, notes_before={}),
+        found=tuple(sorted(found, key=lambda item: item.name)),
+        warnings=tuple(warnings),
+        compared=False,
+    )
+    target.journal.append("scoped", table=table.name, copy="", says=str(scope))
+    _write_items(target, scope.found)
     return scope
 
 
@@ -225,7 +297,7 @@ def _require_same_schema(target: Target, plan: ContainmentPlan) -> None:
             f"{now}. Its copy as of {date_and_time(plan.since)} has schema {before.version}, so its items cannot be "
             "restored.",
             now=NOT_REPAIRED,
-            next="Roll the migration back with operations/migrate_database, then run this again.",
+            next="Roll the migration back with operations/migrate_database, then run this again. " + WITHOUT_REPAIR,
         )
 
 
@@ -299,7 +371,7 @@ def plan_repair(target: Target, found: DamageScope, chosen: Sequence[str] = ()) 
     then.append("no other item changes")
     if changes:
         calls.append(f"dynamodb:TransactWriteItems {count(len(changes), 'item')}, each only if it has not changed")
-    if isolation.read_isolation(target) is not None:
+    if found.compared and _may_be_isolated(target):
         title += ", then re-enable traffic"
         then.append("the isolation is removed")
         calls += [
@@ -321,13 +393,22 @@ def plan_repair(target: Target, found: DamageScope, chosen: Sequence[str] = ()) 
             "copy": found.copy,
             "changes": _fingerprint(changes),
         },
-        approvals=target.settings.rollout.approvals,
+        approvals=target.settings.rollout.approvals if calls else 1,
         demand_hash=bool(calls),  # a repair can only be approved after its scope was seen
         made_at=target.clock.now(),
         valid_hours=target.settings.policy.approval_hours,
         scope=found,
         changes=changes,
+        examples=describe_changes(changes, found.table, target.redactor.redact_with_shared),
     )
+
+
+def _may_be_isolated(target: Target) -> bool:
+    """Whether something is isolated; also where that cannot be read: then the removal says why."""
+    try:
+        return isolation.read_isolation(target) is not None
+    except BuddyError:
+        return True
 
 
 def run_repair(target: Target, plan: RepairPlan, approval: Approval, watch: Progress = no_progress) -> RepairResult:
@@ -351,18 +432,18 @@ def run_repair(target: Target, plan: RepairPlan, approval: Approval, watch: Prog
         written = tuple(change for change in plan.changes if id(change) not in not_written)
     planned = {id(change) for change in plan.changes}
     kept = tuple(item for item in plan.scope.conflicts if id(item.change) not in planned)
+    refused = tuple(
+        (tables.item_name(change.expected or change.desired or {}, table.key), reason)
+        for change, reason in total.refused
+    )
     target.journal.append(
         "repaired",
         table=table.name,
         written=len(written),
         gave_way=len(total.conflicts),
-        refused=len(total.refused),
+        refused=[name for name, _ in refused],
         kept=len(kept),
         by=approval.by,
-    )
-    refused = tuple(
-        (tables.item_name(change.expected or change.desired or {}, table.key), reason)
-        for change, reason in total.refused
     )
     return RepairResult(written, total.conflicts, kept, refused)
 
@@ -379,14 +460,19 @@ def verify_repair(
     Raises:
         BuddyError: ``repair-incomplete``: damaged items are left.
     """
+    if stopped.obstacle is not None:
+        left = len(plan.scope.of("unrestorable"))
+        return RepairCheck(items=plan.scope.comparison.items, repaired=0, untouched=True, unrestorable=left)
     again = determine_scope(target, stopped, watch)
-    left = len(again.of("damaged"))
+    refused = {name for name, _ in done.refused}
+    left = sum(item.name not in refused for item in again.of("damaged"))
     if left:
         raise BuddyError(
             "repair-incomplete",
             f"{count(left, 'item')} of {stopped.table.name} still or again damaged.",
             now=f"{count(len(done.written), 'item')} repaired. The isolation is active.",
-            next="Run this again to repair the rest. If the number grows, another version writes: set version to it.",
+            next="Run this again to repair the rest. If the number grows, another version writes: set version to it. "
+            + WITHOUT_REPAIR,
         )
     # The checksum combines the digests of all items with XOR, so each change removes one digest and adds another.
     expected = plan.scope.comparison.checksum
@@ -397,10 +483,28 @@ def verify_repair(
     result = RepairCheck(
         items=again.comparison.items,
         repaired=len(done.written),
+        refused=len(refused),
         untouched=expected == again.comparison.checksum,
     )
     target.journal.append("verified", table=stopped.table.name, says=str(again), untouched=result.untouched)
     return result
+
+
+def raise_for_incomplete(plan: ContainmentPlan, done: RepairResult) -> None:
+    """The notebook's last cell: nothing, unless DynamoDB did not take an item.
+
+    Raises:
+        BuddyError: ``repair-incomplete``.
+    """
+    if not done.refused:
+        return
+    names = "; ".join(f"{name}: {reason}" for name, reason in done.refused[:SHOWN])
+    raise BuddyError(
+        "repair-incomplete",
+        f"{count(len(done.refused), 'item')} of {plan.table.name} could not be restored. {names}",
+        now=f"{count(len(done.written), 'item')} repaired, and traffic is enabled.",
+        next=f"Correct the rest manually: their values of before are in {plan.copy}. The journal names them.",
+    )
 
 
 @dataclass(frozen=True)
@@ -425,7 +529,7 @@ def root_cause_facts(
         "onset": f"{date_and_time(plan.since)} or later",
         "found": str(found),
         "repaired": f"{written}; {kept} kept unchanged",
-        "copy": f"{plan.copy} (delete it after the review)",
+        "copy": f"{plan.copy} (delete it after the review)" if found.compared else "none",
         "review by": date_and_time(review),
     })  # fmt: skip
     _write_file(target, "root_cause.md", result._repr_markdown_())

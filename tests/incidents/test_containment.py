@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from buddy_ops.aws import tables
+from buddy_ops.aws import item_writes, tables
 from buddy_ops.aws.session import Target
 from buddy_ops.core.errors import BuddyError, InvalidInput, Refused
-from buddy_ops.incidents import containment, repair
+from buddy_ops.incidents import containment, examples, repair
 from buddy_ops.incidents.containment import ContainmentPlan
 from buddy_ops.incidents.repair import DamageScope
 from buddy_ops.migrations import schema
@@ -198,7 +198,6 @@ def test_a_moment_that_is_too_late_is_seen(here: Situation, mine: Target) -> Non
         ({"how": "both"}, "invalid-parameters"),
         ({"onset": "yesterday"}, "invalid-parameters"),
         ({"onset": "2030-01-01"}, "invalid-parameters"),
-        ({"onset": "2026-11-01"}, "table-unrecoverable"),
         ({"version": "9"}, "version-missing"),
     ],
 )
@@ -209,6 +208,60 @@ def test_what_makes_no_sense_is_refused_before_anything_is_written(
     with pytest.raises(BuddyError, match=reference):
         containment.plan_containment(mine, **known)
     assert not isolated(here) and here.alias()["FunctionVersion"] == "2"
+
+
+def test_a_key_that_the_settings_have_wrong_is_found_before_it_is_isolated(here: Situation) -> None:
+    """No item would be found in the copy: the damage is stopped, and nothing is isolated for a repair."""
+    values = here.connect(quiet=True).settings.model_dump(mode="json")
+    values["tables"][0]["key"] = ["user_id"]
+    with closing(here.connect("data_corruption", values=values)) as mine:
+        plan = containment.plan_containment(mine)
+        assert plan.obstacle is not None and "parameters/sandbox.yaml" in plan.obstacle.next
+        containment.contain_damage(mine, plan, approve(mine, plan))
+    assert here.alias()["FunctionVersion"] == "1" and not isolated(here)
+
+
+def test_a_repair_shows_values_now_and_after_it(here: Situation, mine: Target) -> None:
+    """Examples stand in the plan, and so above its approval: never a private value, long ones cut, and redacted."""
+    mine.redactor.add_secret("a-very-secret-value")
+    put(here, [reminders.damaged(later(here, table(here)["reminder-000005"], "2", note="n" * 500))])
+    put(here, [later(here, table(here)["reminder-000006"], "2", at="", note="a-very-secret-value")])
+    _, found = stopped(mine)
+    plan = repair.plan_repair(mine, found)
+    for shown in (str(plan), plan._repr_markdown_()):
+        assert 'amzn1.ask.account.00000/reminder-000001: at is "", restored to "01:07"' in shown
+        assert "medication is private (" in shown and f'"{"n" * 60}…" (500 characters), restored to missing' in shown
+        assert "a-very-secret-value" not in shown and not any(each in shown for each in reminders.MEDICATIONS)
+    open_ = mine.settings.tables[0].model_copy(update={"private": ()})
+    described = examples.describe_changes(plan.changes, open_, str)
+    assert any('medication is "nefor' in line or 'medication is "' in line for line in described)
+
+
+def test_a_repair_leaves_what_dynamodb_does_not_take(
+    here: Situation, mine: Target, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One item is refused: the others are repaired, traffic is enabled, and the last cell names the item."""
+    damage(here, "reminder-000007")
+    plan, found = stopped(mine)
+    request_of = item_writes.request_of
+
+    def refuse(table: str, key: Any, change: Any, first: Any = ()) -> Any:
+        if change.expected["reminder_id"] == {"S": "reminder-000007"}:
+            raise item_writes.DoesNotFit("too large")
+        return request_of(table, key, change, first)
+
+    monkeypatch.setattr(tables, "request_of", refuse)
+    repairing = repair.plan_repair(mine, found)
+    agreed = approve(mine, repairing)
+    done = repair.run_repair(mine, repairing, agreed)
+    assert [name for name, _ in done.refused] == ["amzn1.ask.account.00002/reminder-000007"]
+    assert "NOT restored: DynamoDB does not take 1 item" in str(done)
+    assert "INCOMPLETE: 1 item" in str(repair.verify_repair(mine, plan, repairing, done))
+    containment.end_containment(mine, plan, repairing, agreed)
+    assert not isolated(here) and table(here)["reminder-000001"]["at"] == {"S": "01:07"}
+    with pytest.raises(BuddyError, match="repair-incomplete") as error:
+        repair.raise_for_incomplete(plan, done)
+    assert "reminder-000007: too large" in error.value.what and plan.copy in error.value.next
 
 
 def test_another_table_with_the_copys_name_is_not_taken_for_it(here: Situation, mine: Target) -> None:

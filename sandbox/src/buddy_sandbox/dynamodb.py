@@ -13,6 +13,7 @@ from base64 import b64encode
 from collections.abc import Callable
 from datetime import UTC, datetime
 from functools import cache, lru_cache
+from hashlib import md5
 from typing import Any, ClassVar, NamedTuple
 
 from moto.core.exceptions import JsonRESTError
@@ -514,6 +515,16 @@ def _epoch(moment: Any) -> float:
     return float(moment)
 
 
+def _is_within_segment(item: Item, segments: tuple[Any, Any]) -> bool:
+    """As moto has it, and of a key of bytes, too."""
+    segment, total = segments
+    if total is None:
+        return True
+    value = item.hash_key.value
+    data = value if isinstance(value, bytes) else str(value).encode()
+    return bool(md5(data, usedforsecurity=False).digest()[0] % total == segment)
+
+
 _moto_parse, _moto_make_operand = ConditionExpressionParser.parse, ConditionExpressionParser._make_operand
 _moto_serialized = DynamoHandler.serialized
 _moto_update_item = DynamoDBBackend.update_item
@@ -536,6 +547,7 @@ def install() -> None:
             "put_item": _refusing(Table.put_item),
             "get_item": _refusing(Table.get_item),
         },
+        Item: {"is_within_segment": _is_within_segment},
         DynamoDBBackend: {
             "transact_write_items": _transact_write_items,
             "update_item": _update_item,

@@ -142,15 +142,24 @@ def test_a_repair_that_nobody_agreed_to_leaves_buddy_off(broken: Situation) -> N
     assert "TransactWriteItems" not in writes(broken)
 
 
-def test_a_table_that_cannot_be_restored_is_left_alone(broken: Situation) -> None:
-    """The failure path: without point-in-time recovery it is refused before anything is written, and says what to do."""
+def test_a_table_that_cannot_be_restored_is_stopped_all_the_same(broken: Situation) -> None:
+    """The failure path: without point-in-time recovery the traffic goes back and deployments are frozen, Buddy is on,
+    and the corrupted items are listed; exit code 1, since they stay corrupted."""
     off = {"PointInTimeRecoveryEnabled": False}
     broken.client("dynamodb").update_continuous_backups(
         TableName="buddy-reminders-sandbox", PointInTimeRecoverySpecification=off
     )
+    before = table(broken)
     done = run(RUNBOOK, approved_by=["Ada"])
-    assert done.returncode == 4 and writes(broken) == []
+    assert done.returncode == 1
     told_once(done.stderr, "table-unrecoverable")
+    assert "has no point-in-time recovery" in done.stderr and "Nothing is isolated" in done.stderr
+    assert broken.alias()["FunctionVersion"] == "1" and not isolated(broken) and table(broken) == before
+    assert len(parameters(broken, "freeze")) == 1
+    kept = report(done).parent
+    listed = [json.loads(line)["item"] for line in (kept / "conflicts.jsonl").read_text("utf-8").splitlines()]
+    assert [each.split("/")[1] for each in listed] == ["reminder-000001", "reminder-000002"]
+    assert (kept / "root_cause.md").exists()
 
 
 def test_a_restore_that_fails_leaves_the_damage_stopped(broken: Situation) -> None:
