@@ -79,7 +79,7 @@ class ContainmentResult:
 
     @property
     def summary(self) -> str:
-        """What the team is told, in short sentences."""
+        """What the team is notified of, in short sentences."""
         isolated = "Function isolated." if self.isolation else "Function not isolated."
         frozen = "Deployments frozen."
         if self.freeze is not None and self.freeze.freeze is None:

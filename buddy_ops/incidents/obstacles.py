@@ -14,7 +14,7 @@ from buddy_ops.core.text import date_and_time
 
 @dataclass(frozen=True)
 class Obstacle:
-    """Why no item can be repaired, and what to do about it. ``chosen``: a person wants no repair."""
+    """Why no item can be repaired, and what to do about it. ``chosen``: a person decided against a repair."""
 
     what: str
     next: str

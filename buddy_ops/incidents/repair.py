@@ -129,7 +129,7 @@ class RepairResult:
 
     Attributes:
         conflicts: changed since the comparison, and not written.
-        kept: conflicts that nobody named.
+        kept: conflicts that restore_conflicts does not name.
         refused: items that DynamoDB does not take, by name, each with the reason.
     """
 
