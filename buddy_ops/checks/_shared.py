@@ -11,6 +11,7 @@ from buddy_ops.aws.session import Target
 from buddy_ops.checks.findings import CheckContext, Finding, NotMeasured, info, ok, problem, unknown, warning
 from buddy_ops.core import text
 from buddy_ops.core.errors import AwsFailed
+from buddy_ops.core.front_end import invocation
 from buddy_ops.health import alarms, former_service, metrics, serving
 from buddy_ops.health.lateness import IMPLAUSIBLE_REQUESTS, RATE_MINUTES, usual_rate
 from buddy_ops.health.metrics import UNKNOWN_VERSION, MetricsReading
@@ -170,7 +171,9 @@ def rollout_state(context: CheckContext) -> Finding:
         return info(aliases.describe_allocation(alias), "Wait some minutes. AWS then moves the traffic.")
     if alias.stable is None:
         message = f"{alias}. No deployment record says which version is stable"
-        return problem(message, "Run rollback/immediate with to_version.")
+        return problem(
+            message, f"Run {invocation('rollback/immediate', context.target.environment, to_version='VERSION')}."
+        )
     if alias.draining:
         return info(f"{alias}: a gradual rollback of v{alias.additional} is in progress", "Wait for its end.")
     # A closed record explains no weights: another tool, or a person, set them.
@@ -182,10 +185,9 @@ def _alias_on_latest(target: Target) -> Finding:
     """Deployments refuse such an alias, and a rollback has nothing to return to."""
     function = target.settings.function
     message = f"the alias serves {versions.LATEST}: every upload to {function} reaches all users at once"
-    remedy = (
-        f"Publish a version (aws lambda publish-version --function-name {function}), then point the alias to it with "
-    )
-    return warning(f"{message}, and no version is kept", remedy + "rollback/immediate (to_version: its number).")
+    back = invocation("rollback/immediate", target.environment, to_version="VERSION")
+    remedy = f"Publish a version (aws lambda publish-version --function-name {function}), then point the alias to it: "
+    return warning(f"{message}, and no version is kept", f"{remedy}{back}.")
 
 
 def _explains(record: RolloutState, alias: Alias) -> bool:

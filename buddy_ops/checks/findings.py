@@ -18,12 +18,12 @@ from buddy_ops.aws import aliases, freezes, versions
 from buddy_ops.aws.aliases import Alias, RolloutState
 from buddy_ops.aws.freezes import Freeze
 from buddy_ops.aws.function_log import default_group
-from buddy_ops.aws.permissions import Role
 from buddy_ops.aws.session import Target
 from buddy_ops.aws.versions import Version
 from buddy_ops.core import text
 from buddy_ops.core.errors import AwsFailed, BuddyError
 from buddy_ops.core.progress import Progress, no_progress
+from buddy_ops.core.roles import Role
 from buddy_ops.deployment import rollback
 from buddy_ops.deployment.rollback import RollbackPlan
 from buddy_ops.health import alarms, metrics, serving

@@ -37,6 +37,7 @@ from buddy_ops.checks.findings import (
 )
 from buddy_ops.core import text
 from buddy_ops.core.errors import BuddyError
+from buddy_ops.core.front_end import parameter
 from buddy_ops.deployment.rollback import version_before
 from buddy_ops.health import logs
 
@@ -318,7 +319,8 @@ def _check_again(target: Target, findings: tuple[Finding, ...]) -> Iterator[Next
 
 def _rollback_advice(alias: Alias) -> str:
     if alias.stable is None:
-        return f"find out whether v{alias.primary} or v{alias.additional} is healthy, and keep that one (to_version)."
+        keeping = f"keep that one ({parameter('to_version')})"
+        return f"find out whether v{alias.primary} or v{alias.additional} is healthy, and {keeping}."
     if before := version_before(alias):
         return f"roll back v{alias.primary} to v{before} now."
     if alias.canary is None:

@@ -12,6 +12,7 @@ from buddy_ops.aws.versions import VARIABLE
 from buddy_ops.core import rules as rules_
 from buddy_ops.core.checklist import ChecklistResult
 from buddy_ops.core.errors import BuddyError, Refused
+from buddy_ops.core.front_end import parameter
 from buddy_ops.core.plan import Plan
 from buddy_ops.core.rules import BreakGlass, DeploymentFacts
 from buddy_ops.core.text import count, escape_html, exact_percent, parse_utc, time_of_day
@@ -187,8 +188,8 @@ def check_rules(
             "not-allowed",
             f"The rules of {target.environment} do not allow this deployment:\n"
             + "\n".join(f"  - {rule}" for rule in violated),
-            next="Do what the rules ask for. For emergencies set break_glass={who: NAME, why: REASON}; everyone in "
-            "notify is informed.",
+            next="Do what the rules ask for. For emergencies set "
+            f"{parameter('break_glass', {'who': 'NAME', 'why': 'REASON'})}; everyone in notify is informed.",
         )
     return violated
 

@@ -15,6 +15,7 @@ from buddy_ops.aws.aliases import Alias
 from buddy_ops.aws.freezes import Freeze
 from buddy_ops.aws.session import Target
 from buddy_ops.core.errors import AwsFailed, BuddyError, InvalidInput, Refused
+from buddy_ops.core.front_end import parameter
 from buddy_ops.core.plan import Approval, Plan
 from buddy_ops.core.progress import Progress, no_progress
 from buddy_ops.core.text import (
@@ -356,12 +357,13 @@ def plan_decision(target: Target, assessment: Assessment, decision: str, review:
     """
     due = incident_review.parse_review_date(target, review)
     state = f"{assessment.serving} Deployments stay frozen."
-    choose = f"Set decision: 'roll back' or 'fix forward' (recommended: {assessment.recommended})."
+    choices = join_words((parameter("decision", choice) for choice in get_args(Choice)), "or")
+    choose = f"Set {choices} (recommended: {assessment.recommended})."
     if not decision:
         what = f"No decision about v{assessment.version} was given."
         raise Refused("decision-missing", what, now=state, next=choose)
     if decision not in get_args(Choice):
-        raise InvalidInput("invalid-parameters", f"decision is {decision!r}.", now=state, next=choose)
+        raise InvalidInput("invalid-parameters", f"{decision!r} is no decision.", now=state, next=choose)
     reasons = assessment.reasons
     if decision != assessment.recommended:
         reasons = (*reasons, f"{decision} is not what the thirty-minute rule recommends")

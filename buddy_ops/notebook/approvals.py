@@ -12,6 +12,7 @@ from buddy_ops.aws.session import Target
 from buddy_ops.core import people as people_
 from buddy_ops.core import project
 from buddy_ops.core.errors import AwsFailed, BuddyError, Refused
+from buddy_ops.core.front_end import again, parameter
 from buddy_ops.core.journal import read_journal
 from buddy_ops.core.people import describe_problem, distinct_names, verified_identities
 from buddy_ops.core.plan import NOBODY, Approval, Plan, differing_names
@@ -50,7 +51,7 @@ async def request_approval(
         InvalidInput: ``invalid-name``.
     """
     if not _is_rollback(plan):
-        people_.require_readable(approved_by, "approved_by")
+        people_.require_readable(approved_by, parameter("approved_by"))
     named = distinct_names(approved_by) if approved_plan else ()
     if target.dry_run or not _widgets.is_attended() or len(named) >= plan.approvals:
         return from_parameters(target, plan, approved_by, approved_plan)
@@ -68,7 +69,7 @@ def from_parameters(target: Target, plan: Plan, approved_by: Sequence[str] = (),
     """
     people = distinct_names(approved_by)
     if not _is_rollback(plan):
-        people_.require_readable(approved_by, "approved_by")
+        people_.require_readable(approved_by, parameter("approved_by"))
     if target.dry_run:
         return _record(target, plan, ("dry run",))
     # The given ID is that of a plan which has been carried out since; nothing is left to change.
@@ -78,9 +79,9 @@ def from_parameters(target: Target, plan: Plan, approved_by: Sequence[str] = (),
     if plan.demand_hash and not approved_plan:
         raise Refused(
             "approval-missing",
-            f"Approvals in {target.environment} must include the plan ID (approved_plan).",
+            f"Approvals in {target.environment} must include the plan ID ({parameter('approved_plan')}).",
             now=plan.unapproved,
-            next=f"Review the plan above. To approve it, set approved_plan={plan.hash}.",
+            next=f"Review the plan above. To approve it, set {parameter('approved_plan', plan.hash)}.",
         )
     if len(people) < plan.approvals:
         raise _missing(target, plan, people)
@@ -234,7 +235,7 @@ def _require_this_plan(target: Target, plan: Plan, approved_plan: str) -> None:
         "approval-void",
         what,
         now=plan.unapproved,
-        next=f"Review this plan. To approve it, set approved_plan={plan.hash}.",
+        next=f"Review this plan. To approve it, set {parameter('approved_plan', plan.hash)}.",
     )
 
 
@@ -279,17 +280,18 @@ def _require_unmoved(target: Target, plan: Plan) -> None:
             f"Plan {plan.hash} was made while {target.resource} served v{' and v'.join(filter(None, expected))}. "
             "The alias has changed since.",
             now=f"{target.resource} serves {alias or 'nothing'}; this run changed nothing.",
-            next="Run the cell of the plan again, review the plan, and approve it again.",
+            next=f"{again('the cell of the plan')}. Review the plan, and approve it again.",
         )
 
 
 def _missing(target: Target, plan: Plan, people: Sequence[str]) -> Refused:
     wanted = count(plan.approvals, "person must", "different people must")
+    names = parameter("approved_by", ["NAME"] * plan.approvals)
     return Refused(
         "approval-missing",
         f"In {target.environment} {wanted} approve this plan. Approved by: {join_words(people) or 'nobody'}.",
         now=plan.unapproved,
-        next=f"Review the plan above. To approve it, set approved_by to the names (plan {plan.hash}).",
+        next=f"Review the plan above (plan {plan.hash}). To approve it, give the names: {names}.",
     )
 
 
@@ -300,7 +302,7 @@ def _refusal(target: Target, plan: Plan, who: str) -> Refused:
         "approval-refused",
         f"{person} did not approve plan {plan.hash}: {plan.title}.",
         now=plan.unapproved,
-        next="Correct the parameters, and run the cells again from the plan.",
+        next=f"To change it: correct the parameters. {again('the cells from the plan on')}.",
     )
 
 
@@ -319,7 +321,7 @@ def _require_verified(target: Target, plan: Plan, verified: Sequence[str]) -> No
     raise Refused(
         "approval-unverified",
         f"{target.environment} requires {plan.approvals} approvers whose identity is verified (verified_approvers). "
-        f"Verified: {join_words(verified)}. Names in approved_by are not.",
+        f"Verified: {join_words(verified)}. Names in {parameter('approved_by')} are not.",
         now=plan.unapproved,
         next="Start it with the workflow 'run a runbook' of GitHub, in an environment with required reviewers. "
         "docs/rules.md says how the workflow names them; its role must be one of ci_principals.",
