@@ -479,6 +479,6 @@ def _not_stopped(
         " ".join((*what, *isolated.refused)),
         now="The corrupting version serves. Deployments are frozen if SSM could be reached.",
         next=f"Set {parameter('to_version')} to a version that does not corrupt, and run this again. If there is none, "
-        f"delete the provisioned concurrency (`aws lambda delete-provisioned-concurrency-config {qualified}`), and run this again "
-        f"with {parameter('isolate', 'function')}.",
+        f"delete the provisioned concurrency (`aws lambda delete-provisioned-concurrency-config {qualified}`), and run "
+        f"this again with {parameter('isolate', 'function')}.",
     )

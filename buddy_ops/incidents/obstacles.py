@@ -70,6 +70,6 @@ def _require_restorable(target: Target, table: str, since: datetime) -> None:
             "table-unrecoverable",
             f"{table} can be restored from {date_and_time(earliest)} on. The damage began {date_and_time(since)} or "
             "later.",
-            next=f"Set {parameter('onset', iso_utc(earliest))}, and run this again: what was damaged after that is repaired. For "
-            "what was damaged before it, find a backup (`aws dynamodb list-backups`).",
+            next=f"Set {parameter('onset', iso_utc(earliest))}, and run this again: what was damaged after that is "
+            "repaired. For what was damaged before it, find a backup (`aws dynamodb list-backups`).",
         )
