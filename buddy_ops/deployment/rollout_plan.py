@@ -9,6 +9,7 @@ from buddy_ops.aws import aliases, checklist_store, freezes
 from buddy_ops.aws.aliases import Alias, RolloutState
 from buddy_ops.aws.session import Target
 from buddy_ops.aws.versions import VARIABLE
+from buddy_ops.core import palette
 from buddy_ops.core import rules as rules_
 from buddy_ops.core.checklist import ChecklistResult
 from buddy_ops.core.errors import BuddyError, Refused
@@ -53,7 +54,7 @@ class RolloutPlan(Plan):
         if self.break_glass:
             who = _one_line(str(self.break_glass))
         listed = "".join(f"<li>{_one_line(rule)}</li>" for rule in self.violations)
-        red = '<div class="alert alert-danger" style="color: #b00020">'
+        red = f'<div class="alert alert-danger" style="{palette.PROBLEM.colours};padding:.4em .7em">'
         return f"{red}<b>Violates the rules. {who}</b><ul>{listed}</ul></div>\n\n{super()._repr_markdown_()}"
 
     @property

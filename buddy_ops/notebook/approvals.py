@@ -9,8 +9,8 @@ from typing import Any
 
 from buddy_ops.aws import aliases
 from buddy_ops.aws.session import Target
+from buddy_ops.core import palette, project
 from buddy_ops.core import people as people_
-from buddy_ops.core import project
 from buddy_ops.core.errors import AwsFailed, BuddyError, Refused
 from buddy_ops.core.front_end import again, parameter
 from buddy_ops.core.journal import read_journal
@@ -182,7 +182,7 @@ class _ApprovalForm:
             problem = f"{name} has approved already. Enter the name of a different approver."
         if problem:
             text = escape_html(f"Not approved: {problem}")
-            self._message.value = f'<b style="color:#b00020" role="alert">{text}</b>'
+            self._message.value = f'<b style="{palette.PROBLEM.style}" role="alert">{text}</b>'
             return None
         if click == ABORT:
             return _record(self._target, self._plan, (name,), order="abort")

@@ -9,7 +9,7 @@ from functools import partial
 from typing import Any
 
 from buddy_ops.aws import clock
-from buddy_ops.core import parameters, project, settings
+from buddy_ops.core import palette, parameters, project, settings
 from buddy_ops.core.checklist import ChecklistItem, ChecklistResult
 from buddy_ops.core.errors import InvalidInput
 from buddy_ops.core.parameters import DeclaredParameter
@@ -21,10 +21,10 @@ HIDDEN = ("settings", "approved_by", "approved_plan")
 """Parameters without a field: the environment's file has the settings, and the approval asks for names."""
 
 MARKS = {
-    "yes": ("#00704a", "✓"),
-    "no": ("#b00020", "✗"),
-    "unknown": ("#8a5a00", "?"),
-    "pending": ("#0059a0", "…"),
+    "yes": (palette.OK, "✓"),
+    "no": (palette.PROBLEM, "✗"),
+    "unknown": (palette.UNKNOWN, "?"),
+    "pending": (palette.INFO, "…"),
 }
 """Colour and mark of each state of a checklist's item."""
 
@@ -126,9 +126,9 @@ def _enable(buttons: tuple[Any, ...], enabled: bool) -> None:
 
 def _mark(listed: Any, rows: list[str], item: ChecklistItem) -> None:
     """Show one more item, with a colour, and with a mark for those who cannot distinguish it."""
-    colour, mark = MARKS[item.state]
+    tone, mark = MARKS[item.state]
     text = f"{item.says}, by {item.by}" if item.by else item.says
-    rows.append(f'<div><b style="color:{colour}">{mark} {escape_html(item.name)}</b>: {escape_html(text)}</div>')
+    rows.append(f'<div><b style="{tone.style}">{mark} {escape_html(item.name)}</b>: {escape_html(text)}</div>')
     listed.value = "".join(rows)
 
 
