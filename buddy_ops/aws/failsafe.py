@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 
 from buddy_ops.aws.session import Target
 from buddy_ops.core.errors import Conflict, NotFound, Refused
+from buddy_ops.core.journal import iso_utc
 
 if TYPE_CHECKING:
     from types_boto3_scheduler.type_defs import CreateScheduleInputTypeDef, TargetTypeDef
@@ -90,6 +91,7 @@ def renew(target: Target, failsafe: Failsafe) -> Failsafe:
         target.client("scheduler").update_schedule(**_fields(target, renewed))
     except NotFound as failure:
         raise FailsafeMissing from failure
+    _note_armed(target, renewed)
     return renewed
 
 
@@ -187,7 +189,13 @@ def _put(target: Target, name: str, payload: str) -> Failsafe:
         target.client("scheduler").create_schedule(**fields)
     except Conflict:
         target.client("scheduler").update_schedule(**fields)
+    _note_armed(target, failsafe)
     return failsafe
+
+
+def _note_armed(target: Target, failsafe: Failsafe) -> None:
+    """Journal when it rolls back: who stops the run is told that time."""
+    target.journal.append("failsafe-armed", name=failsafe.name, until=iso_utc(failsafe.until))
 
 
 def _name(target: Target, which: str, run: str = "") -> str:

@@ -171,7 +171,12 @@ class Traffic:
     def confirm_shift(self, stage: str) -> None:
         """Journal a shift that took effect."""
         self._target.journal.append(
-            "shifted", stage=stage, weight=self.weight, to=f"v{self.new}", serves=str(self.alias)
+            "shifted",
+            stage=stage,
+            weight=self.weight,
+            to=f"v{self.new}",
+            stable=self.stable,
+            serves=str(self.alias),
         )
 
     def arm(self) -> None:

@@ -16,9 +16,10 @@ from buddy_ops.core.front_end import again, parameter
 from buddy_ops.core.journal import read_journal
 from buddy_ops.core.people import describe_problem, distinct_names, verified_identities
 from buddy_ops.core.plan import NOBODY, Approval, Plan, differing_names
-from buddy_ops.core.text import count, escape_html, join_words
+from buddy_ops.core.text import count, escape_html, join_words, show_controls
 from buddy_ops.notebook import _widgets
-from buddy_ops.notebook._widgets import ClickQueue, WidgetPanel
+from buddy_ops.notebook._widgets import ClickQueue, WidgetPanel, alert
+from buddy_ops.notebook.interrupts import stopped_with
 from buddy_ops.notebook.printing import print_escaped
 
 JOURNALS = 50
@@ -49,6 +50,7 @@ async def request_approval(
     Raises:
         Refused: ``approval-missing``, ``approval-refused``, ``approval-unverified`` or ``approval-void``; exit code 4.
         InvalidInput: ``invalid-name``.
+        Stopped: the cell was interrupted.
     """
     if not _is_rollback(plan):
         people_.require_readable(approved_by, parameter("approved_by"))
@@ -131,18 +133,26 @@ def confirmation(target: Target) -> str:
 async def _with_widgets(target: Target, plan: Plan, people: tuple[str, ...]) -> Approval:
     """Ask with widgets, and wait: 'Run All' stops here."""
     form = _ApprovalForm(target, plan, people)
-    last_line = f"Interrupted: plan {plan.hash} is not approved. {plan.unapproved}"
+    last_line = f"Stopped. Plan {plan.hash} is not approved. {plan.unapproved}"
     try:
         approval = None
-        while approval is None:
-            approval = form.answer(await form.clicks.take())
-        last_line = str(approval)
+        with stopped_with(lambda: f"{last_line} To be asked again, run this cell again."):
+            while approval is None:
+                approval = form.answer(await form.clicks.take())
+        last_line = f"{approval}{_what_follows(plan)}"
         return approval
     except BuddyError as error:
         last_line = error.what
         raise
     finally:
         form.panel.replace(last_line)
+
+
+def _what_follows(plan: Plan) -> str:
+    """What is still to be done after the approval of a change to the traffic. "Run All" does it at once."""
+    if not ("from" in plan.covers and "alias" in plan.covers):
+        return ""
+    return " Traffic has not moved yet: the next cell moves it."
 
 
 class _ApprovalForm:
@@ -159,9 +169,9 @@ class _ApprovalForm:
         self._name = _widgets.input_field("Your name")
         self._message = widgets.HTML(self._request())
         fields = widgets.HBox([self._typed, self._name])
-        # 'Run All' has scrolled to the last cell by now.
-        self.clicks.focus_first([self._typed, self._name])
-        self.panel = WidgetPanel(widgets.HTML(_as_html(plan)), self._message, fields, widgets.HBox(self._buttons()))
+        self.clicks.enter([self._typed, self._name], "approve")
+        rows = (widgets.HTML(_as_html(plan)), self._message, fields, widgets.HBox(self._buttons()))
+        self.panel = WidgetPanel(*rows, first=self._typed)
 
     def answer(self, click: str | None) -> Approval | None:
         """The approval that a click completes; None while something is missing, which the form then says."""
@@ -172,8 +182,10 @@ class _ApprovalForm:
             raise _refusal(self._target, self._plan, name)
         with_name = distinct_names((*self._people, name))
         problem = ""
+        asked = self._name
         if click == "approve" and self._typed.value.strip() != self._word:
             problem = f'type "{self._word}" exactly.'
+            asked = self._typed
         elif not name:
             problem = "enter your name."
         elif described := describe_problem(name):
@@ -181,8 +193,8 @@ class _ApprovalForm:
         elif click == "approve" and with_name == self._people:
             problem = f"{name} has approved already. Enter the name of a different approver."
         if problem:
-            text = escape_html(f"Not approved: {problem}")
-            self._message.value = f'<b style="{palette.PROBLEM.style}" role="alert">{text}</b>'
+            self._message.value = alert(f"Not approved: {problem}")
+            asked.focus()
             return None
         if click == ABORT:
             return _record(self._target, self._plan, (name,), order="abort")
@@ -193,14 +205,19 @@ class _ApprovalForm:
         self._typed.value = ""
         self._name.value = ""
         self._message.value = self._request()
+        self._typed.focus()
         return None
 
     def _buttons(self) -> list[Any]:
+        """Each says its effect and its target: a plan's title has both."""
+        title = show_controls(self._plan.title)
         cancel = self.clicks.button("Cancel", "cancel")
         if not self._plan.under_way:
-            return [self.clicks.button("Approve", "approve", "primary"), cancel]
-        resume = self.clicks.button("Resume", "approve", "primary")
-        return [resume, self.clicks.button("Roll back", ABORT, "warning"), cancel]
+            return [self.clicks.button(f"Approve: {title}", "approve", "primary"), cancel]
+        resume = self.clicks.button(title, "approve", "primary")
+        stable = self._plan.covers.get("from")
+        to = f" to v{stable}" if isinstance(stable, str) and stable else ""
+        return [resume, self.clicks.button(f"Roll back: all traffic{to}", ABORT, "warning"), cancel]
 
     def _request(self) -> str:
         """What the form asks for, with who has approved so far, as HTML."""
