@@ -87,7 +87,7 @@ class BuddyError(Exception):
 class Stopped(KeyboardInterrupt):
     """A person interrupted a cell. The message says in one sentence or two what that means for AWS.
 
-    An interrupt and no failure: whoever waits for an interrupt receives it.
+    An interrupt and no failure: code that handles an interrupt handles this.
     """
 
     def _render_traceback_(self) -> list[str]:

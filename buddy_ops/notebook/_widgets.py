@@ -25,11 +25,13 @@ QUIET_S = 0.3
 ALERT_STYLE = "background:#fdecea;color:#8c0014;padding:1px 6px"
 """A background of its own: the text's contrast is 8 to 1 in JupyterLab's light and dark themes."""
 
-NO_BUTTONS = (
-    "The buttons that were here do nothing any more: the kernel was restarted, or the page was reloaded. "
-    "Choose Run > Restart Kernel and Run All Cells."
-)
-"""In place of buttons whose cell no longer waits, or whose cell this page does not show any more."""
+RUN_AGAIN = "Choose Run > Restart Kernel and Run All Cells."
+
+NO_BUTTONS = f"The buttons that were here do nothing any more: the kernel was restarted or has ended. {RUN_AGAIN}"
+"""In place of buttons whose kernel is gone, and where a front end has no widgets."""
+
+RELOADED = f"The page was reloaded, so it does not show what follows here. Nothing was approved. {RUN_AGAIN}"
+"""In place of a question whose page was reloaded: the kernel still waits, but this page shows no further output."""
 
 
 def is_attended() -> bool:
@@ -169,24 +171,25 @@ class LiveOutput:
 class WidgetPanel:
     """Widgets in a cell's output; one line takes their place, so that no widget's state stays in the file."""
 
-    def __init__(self, *rows: object, first: Any = None) -> None:
+    def __init__(self, *rows: object, first: Any = None, works_reloaded: str = "") -> None:
         """Show these rows.
 
         Args:
             first: the field in which a person begins; the page puts the cursor there.
+            works_reloaded: what is said above the rows after a reload of the page, if they are of use then.
         """
         widgets = load_ipywidgets()
         self._box = widgets.VBox()
         name = f"buddy-ops-{self._box.model_id}"
-        notice = widgets.HTML(f"{page.STYLE}<p role='alert'>{escape_html(NO_BUTTONS)}</p>")
-        notice.add_class("buddy-ops-notice")
+        dead = _notice(f"{page.STYLE}<p role='alert'>{escape_html(NO_BUTTONS)}</p>", "buddy-ops-dead")
+        reloaded = _notice(f"<p role='alert'>{escape_html(works_reloaded or RELOADED)}</p>", "buddy-ops-reloaded")
         script = widgets.Output(outputs=({"output_type": "display_data", "metadata": {}, "data": page.script(name)},))
         script.add_class("buddy-ops-script")
         if first is not None:
             first.add_class("buddy-ops-first")
-        self._box.children = (*rows, notice, script)
-        self._box.add_class("buddy-ops-panel")
-        self._box.add_class(name)
+        self._box.children = (dead, reloaded, *rows, script)
+        for css_class in ("buddy-ops-panel", name, *(["buddy-ops-works-detached"] if works_reloaded else ())):
+            self._box.add_class(css_class)
         self._output = LiveOutput()
         self._output.show({**self._box._repr_mimebundle_(), "text/plain": NO_BUTTONS})
 
@@ -196,6 +199,18 @@ class WidgetPanel:
             {"text/html": f'<p style="margin:0">{escape_html(line)}</p>', "text/plain": show_controls(line)}
         )
         _close(self._box)
+
+
+def _notice(html: str, css_class: str) -> Any:
+    notice = load_ipywidgets().HTML(html)
+    notice.add_class(css_class)
+    return notice
+
+
+def follow_errors() -> None:
+    """Let the page bring each later error of this notebook into view, and the focus to its cell."""
+    if can_show_widgets():
+        LiveOutput().show(page.script(), metadata=page.UNRECORDED)
 
 
 def _close(widget: Any) -> None:

@@ -133,17 +133,16 @@ def confirmation(target: Target) -> str:
 async def _with_widgets(target: Target, plan: Plan, people: tuple[str, ...]) -> Approval:
     """Ask with widgets, and wait: 'Run All' stops here."""
     form = _ApprovalForm(target, plan, people)
-    last_line = f"Stopped. Plan {plan.hash} is not approved. {plan.unapproved}"
+    # Below it stands the error, or the sentence of an interrupt.
+    last_line = f"Not approved: {plan.title}."
+    stopped = f"Stopped. Plan {plan.hash} is not approved. {plan.unapproved} To be asked again, run this cell again."
     try:
         approval = None
-        with stopped_with(lambda: f"{last_line} To be asked again, run this cell again."):
+        with stopped_with(lambda: stopped):
             while approval is None:
                 approval = form.answer(await form.clicks.take())
         last_line = f"{approval}{_what_follows(plan)}"
         return approval
-    except BuddyError as error:
-        last_line = error.what
-        raise
     finally:
         form.panel.replace(last_line)
 

@@ -34,6 +34,11 @@ VERDICTS: dict[Decision, str] = {
 }
 """The judge's decisions as screen readers say them."""
 
+RELOADED = (
+    "The page was reloaded, so the chart and the result of this cell do not appear here. The buttons work. "
+    f"To see the rollout again: {_widgets.RUN_AGAIN} It is resumed then."
+)
+
 UNSEEN = "position:absolute;width:1px;height:1px;overflow:hidden;clip-path:inset(50%);white-space:nowrap"
 """For text that only screen readers say."""
 
@@ -98,7 +103,8 @@ class ButtonControls:
         self._message = widgets.HTML()
         self._buttons = widgets.HBox()
         self._confirmation = widgets.HBox()
-        self._panel = WidgetPanel(self._progress, self._announced, self._message, self._buttons, self._confirmation)
+        rows = (self._progress, self._announced, self._message, self._buttons, self._confirmation)
+        self._panel = WidgetPanel(*rows, works_reloaded=RELOADED)
 
     async def until(self, observation: Observation) -> Order | None:
         # A page that is gone, or a front end's error, must not end the rollout.
@@ -224,7 +230,7 @@ def promotion_label(observation: Observation) -> str:
 
 
 def announcement(observation: Observation) -> str:
-    """Stage and verdict as a screen reader says them, as HTML that takes no room."""
+    """Stage and verdict as a screen reader says them, as HTML that is not visible."""
     text = stage_name(observation.stage)
     if observation.evidence is not None:
         text = f"{text}, v{observation.evidence.new} at {exact_percent(observation.weight)}"

@@ -112,7 +112,7 @@ async def fill_checklist(run_checks: Callable[..., ChecklistResult], attested: M
     store = clicks.button("Store the result as it is", "store")
     buttons = widgets.HBox()
     panel = WidgetPanel(listed, people, buttons)
-    last_line = "Stopped. No result was stored."
+    last_line = "No result was stored."
     click = ""
     try:
         while True:

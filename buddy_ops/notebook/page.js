@@ -1,13 +1,19 @@
 // What JupyterLab's page does for a runbook: it keeps the cursor where a person goes on, shows refusals, and says when
-// buttons are dead. It reads the page, moves focus and scroll position, and clicks nothing.
+// buttons are dead. It moves the focus and the scroll position, and saves the
+// notebook where a cell waits; it clicks nothing.
 (() => {
   const TICK_MS = 100;
   const STEADY_MS = 1000; // JupyterLab moves the focus and scrolls while cells run: so long it must have stood still
+  const ERROR_MS = 500;
   const LIMIT_MS = 60000;
-  const ERROR = '.jp-OutputArea-output[data-mime-type="application/vnd.jupyter.error"]';
+  // JupyterLab shows what an error says as it shows stderr; a warning there is no error.
+  const ERROR = '.jp-Cell .jp-OutputArea-output[data-mime-type="application/vnd.jupyter.stderr"]';
+  const BEGINNINGS = /^\s*(FAILED|INVALID INPUT|REFUSED|ROLLED BACK|ABORTED|INCONCLUSIVE|Stopped\.|-{30})/;
   const page = (window.buddyOpsPage ??= start());
   page.panel("PANEL");
   page.follow();
+  // What carries this script takes no room.
+  element.closest(".jp-OutputArea-child")?.style.setProperty("display", "none");
 
   function start() {
     const panels = new Map();
@@ -35,24 +41,37 @@
       }
     }
 
-    // A panel was shown. Its script runs again whenever JupyterLab draws it again, also after a reload of the page.
+    // A panel was shown. Its script runs again whenever JupyterLab draws it again, also after a reload of the page: its
+    // cell still waits then, but this page would not show what follows.
     function panel(name) {
-      if (name) panels.set(name, { seen: false });
+      if (!name) return;
+      const drawn = panels.has(name) || shownEarlier(name);
+      panels.set(name, { seen: false, detached: panels.get(name)?.detached ?? drawn });
+    }
+
+    function shownEarlier(name) {
+      try {
+        const shown = localStorage.getItem(name) !== null;
+        localStorage.setItem(name, "");
+        return shown;
+      } catch {
+        return false; // the browser keeps nothing for this page
+      }
     }
 
     // From now on errors of runbooks are shown; those that are there already were.
     function follow() {
-      if (!followed) document.querySelectorAll(ERROR).forEach((error) => known.add(error));
+      if (!followed) findErrors(document).forEach((error) => known.add(error));
       followed = true;
     }
 
     function tick() {
       panels.forEach(watchPanel);
-      for (const error of document.querySelectorAll(ERROR)) {
-        const cell = error.closest(".jp-Cell");
-        if (known.has(error) || !cell || !error.offsetParent) continue;
+      for (const error of findErrors(document)) {
+        if (!followed || known.has(error) || !error.offsetParent) continue;
         known.add(error);
-        if (cell.closest(".jp-Notebook")) setGoal(() => cell, error);
+        const cell = error.closest(".jp-Cell");
+        setGoal(() => cell, error);
       }
       pursue();
     }
@@ -63,28 +82,38 @@
         if (!state.seen) {
           state.seen = true;
           state.cell = node.closest(".jp-Cell");
-          node.classList.toggle("buddy-ops-detached", !isRunning(state.cell));
+          node.classList.toggle("buddy-ops-detached", state.detached);
           for (const line of node.querySelectorAll(".buddy-ops-live")) {
             line.setAttribute("role", "status");
             line.setAttribute("aria-live", "polite");
           }
           const first = node.querySelector(".buddy-ops-first");
-          if (first) setGoal(() => node.querySelector(".buddy-ops-first :is(input, select, textarea, button), button.buddy-ops-first"), node);
+          if (state.detached) setGoal(() => state.cell, node);
+          else save(state.cell);
+          if (first && !state.detached) setGoal(() => node.querySelector(".buddy-ops-first :is(input, select, textarea, button), button.buddy-ops-first"), node);
         }
         const now = document.activeElement;
         if (node.contains(now)) state.within = true;
         else if (now !== document.body) state.within = false;
         else if (state.within) node.querySelector("button")?.focus({ preventScroll: true });
       } else if (state.seen && state.cell?.isConnected) {
-        // Answered: the keyboard goes on with the next cell, once it is known that this one did not fail.
+        // Answered: the keyboard goes on with the next cell, unless this one failed. An error comes a moment later.
         state.since ??= performance.now();
-        if (isRunning(state.cell) && performance.now() - state.since < 5000) return;
+        if (performance.now() - state.since < ERROR_MS) return;
         panels.delete(name);
-        const next = state.cell.querySelector(ERROR) ? null : nextCodeCell(state.cell);
+        localStorage.removeItem(name);
+        const next = findErrors(state.cell).length ? null : nextCodeCell(state.cell);
         if (next && (document.activeElement === document.body || state.cell.contains(document.activeElement))) {
           setGoal(() => next, next);
         }
       }
+    }
+
+    // As Ctrl+S does: a page that is reloaded then finds the panel in the file, and says how to go on.
+    function save(cell) {
+      const isMac = navigator.platform.startsWith("Mac");
+      const keys = { key: "s", code: "KeyS", keyCode: 83, ctrlKey: !isMac, metaKey: isMac };
+      cell.dispatchEvent(new KeyboardEvent("keydown", { ...keys, bubbles: true, cancelable: true }));
     }
 
     function setGoal(find, show) {
@@ -115,8 +144,8 @@
       return fits ? box.top >= frame.top - 1 && box.bottom <= frame.bottom + 1 : box.top < frame.bottom && box.bottom > frame.top;
     }
 
-    function isRunning(cell) {
-      return cell?.querySelector(".jp-InputPrompt")?.textContent.includes("*") ?? false;
+    function findErrors(within) {
+      return [...within.querySelectorAll(ERROR)].filter((error) => BEGINNINGS.test(error.textContent));
     }
 
     function nextCodeCell(cell) {
