@@ -77,6 +77,23 @@ class Assessment:
             return f"{self.resource} serves {self.serves}; v{self.version} is already rolled back."
         return f"{self.resource} serves {self.serves}."
 
+    @property
+    def question(self) -> str:
+        """What has to be decided, and what is recommended."""
+        return f"Decide about v{self.version}. Recommended: {self.recommended}. Until then the traffic does not change."
+
+    @property
+    def choices(self) -> dict[str, str]:
+        """What each decision does, and to which version; the recommended one first."""
+        effects: dict[Choice, str] = {
+            "fix forward": f"Fix forward: v{self.version} keeps its traffic until a fix is deployed"
+        }
+        if self.rolled_back:
+            effects["roll back"] = f"Roll back: v{self.destination} keeps all traffic"
+        elif self.destination:
+            effects["roll back"] = f"Roll back: all traffic from v{self.version} to v{self.destination}"
+        return {choice: effects[choice] for choice in sorted(effects, key=lambda choice: choice != self.recommended)}
+
     def _repr_markdown_(self) -> str:
         kinds = "No error lines of this version in the log."
         if self.kinds:

@@ -123,7 +123,10 @@ class ClickQueue:
         return call_soon
 
     def enter(self, fields: Sequence[Any], click: str) -> None:
-        """Let Enter move to the next field, and in the last one count as ``click``."""
+        """Let Enter move to the next field, and in the last one count as ``click``.
+
+        The page moves the cursor before a field reports Enter; this does it where the page runs no script.
+        """
         for field, following in pairwise(fields):
             _on_enter(field, following.focus)
         _on_enter(fields[-1], lambda: self._loop.call_soon_threadsafe(self._click_when_quiet, fields, click))

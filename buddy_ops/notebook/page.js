@@ -33,12 +33,25 @@
 
     function onKey(event) {
       const panel = event.target.closest?.(".buddy-ops-panel");
-      if (event.key === "Enter" && event.shiftKey) {
+      if (panel) drop();
+      if (panel && event.key === "Enter") {
         // JupyterLab would run the waiting cell a second time. The field itself takes it for Enter.
-        if (panel) event.stopImmediatePropagation();
+        if (event.shiftKey) event.stopImmediatePropagation();
+        moveOn(event, panel);
       } else if (!panel && event.target.closest?.("input, textarea, [contenteditable=true]")) {
         drop();
       }
+    }
+
+    // Enter in a field goes to the next one, at once: the next letter belongs there. In the last one the cell acts.
+    function moveOn(event, panel) {
+      const fields = [...panel.querySelectorAll("input, select")].filter((field) => field.offsetParent);
+      if (!fields.includes(event.target)) return;
+      const isText = event.target.matches("input:not([type=checkbox])");
+      const next = fields[fields.indexOf(event.target) + 1] ?? (isText ? null : panel.querySelector("button"));
+      if (!next) return;
+      event.preventDefault();
+      next.focus();
     }
 
     // A panel was shown. Its script runs again whenever JupyterLab draws it again, also after a reload of the page: its
@@ -90,12 +103,12 @@
           const first = node.querySelector(".buddy-ops-first");
           if (state.detached) setGoal(() => state.cell, node);
           else save(state.cell);
-          if (first && !state.detached) setGoal(() => node.querySelector(".buddy-ops-first :is(input, select, textarea, button), button.buddy-ops-first"), node);
+          if (first && !state.detached) setGoal(() => focusedWithin(node) ?? firstField(node), node);
         }
         const now = document.activeElement;
         if (node.contains(now)) state.within = true;
         else if (now !== document.body) state.within = false;
-        else if (state.within) node.querySelector("button")?.focus({ preventScroll: true });
+        else if (state.within) focusPanel(node);
       } else if (state.seen && state.cell?.isConnected) {
         // Answered: the keyboard goes on with the next cell, unless this one failed. An error comes a moment later.
         state.since ??= performance.now();
@@ -107,6 +120,21 @@
           setGoal(() => next, next);
         }
       }
+    }
+
+    // The button that had the focus is gone. Not to another one: the key that pressed it may still be down.
+    function focusPanel(node) {
+      node.tabIndex = -1;
+      node.focus({ preventScroll: true });
+    }
+
+    // A person who is in another field of the panel stays there.
+    function focusedWithin(node) {
+      return node.contains(document.activeElement) ? document.activeElement : null;
+    }
+
+    function firstField(node) {
+      return node.querySelector(".buddy-ops-first :is(input, select), button.buddy-ops-first");
     }
 
     // As Ctrl+S does: a page that is reloaded then finds the panel in the file, and says how to go on.

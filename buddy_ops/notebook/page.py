@@ -1,4 +1,4 @@
-"""What runs in the page of JupyterLab: the script that keeps focus and errors in view, and the style of lost buttons."""
+"""What runs in the page of JupyterLab: a script that keeps focus and errors in view, and the style of lost buttons."""
 
 from functools import cache
 from importlib.resources import files
