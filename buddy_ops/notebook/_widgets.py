@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from buddy_ops.core import palette
 from buddy_ops.core.text import escape_html, show_controls
 from buddy_ops.notebook import page
 
@@ -21,9 +22,6 @@ SLICE_S = 0.5
 
 QUIET_S = 0.3
 """For how long no field may have changed before Enter counts."""
-
-ALERT_STYLE = "background:#fdecea;color:#8c0014;padding:1px 6px"
-"""A background of its own: the text's contrast is 8 to 1 in JupyterLab's light and dark themes."""
 
 RUN_AGAIN = "Choose Run > Restart Kernel and Run All Cells."
 
@@ -94,7 +92,7 @@ def _on_enter(field: Any, do: Callable[[], object]) -> None:
 
 def alert(text: str) -> str:
     """A sentence about what is wrong, as HTML. Screen readers say it at once."""
-    return f'<b style="{ALERT_STYLE}" role="alert">{escape_html(text)}</b>' if text else ""
+    return f'<b style="{palette.PROBLEM.style}" role="alert">{escape_html(text)}</b>' if text else ""
 
 
 class ClickQueue:

@@ -9,8 +9,8 @@ from typing import Any
 
 from buddy_ops.aws import aliases
 from buddy_ops.aws.session import Target
-from buddy_ops.core import palette, project
 from buddy_ops.core import people as people_
+from buddy_ops.core import project
 from buddy_ops.core.errors import AwsFailed, BuddyError, Refused
 from buddy_ops.core.front_end import again, parameter
 from buddy_ops.core.journal import read_journal
