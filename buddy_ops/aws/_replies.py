@@ -36,7 +36,8 @@ REQUIRED: dict[str, tuple[str, ...]] = {
     "ProvisionedConcurrencyConfigListItem": ("FunctionArn",),
     "GetAccountSettingsResponse": ("AccountLimit", "AccountUsage"),
     "GetPolicyResponse": ("Policy",),
-    # CloudWatch
+    # Scheduler, CloudWatch
+    "GetScheduleOutput": ("ScheduleExpression", "Target"),
     "GetMetricDataOutput": ("MetricDataResults",),
     "MetricDataResult": ("Id", "Timestamps", "Values", "StatusCode"),
     "ListMetricsOutput": ("Metrics",),

@@ -19,8 +19,8 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from buddy_ops.aws.session import Target
-from buddy_ops.core.errors import Conflict, NotFound, Refused
-from buddy_ops.core.journal import iso_utc
+from buddy_ops.core.errors import AwsFailed, Conflict, NotFound, Refused
+from buddy_ops.core.text import parse_utc
 
 if TYPE_CHECKING:
     from types_boto3_scheduler.type_defs import CreateScheduleInputTypeDef, TargetTypeDef
@@ -91,8 +91,41 @@ def renew(target: Target, failsafe: Failsafe) -> Failsafe:
         target.client("scheduler").update_schedule(**_fields(target, renewed))
     except NotFound as failure:
         raise FailsafeMissing from failure
-    _note_armed(target, renewed)
     return renewed
+
+
+def read_failsafe(target: Target, run: str) -> Failsafe | None:
+    """A run's failsafe as AWS has it; None: it ran, or was deleted. AWS: scheduler:GetSchedule, reads only.
+
+    Raises:
+        AwsFailed: it could not be read, or another tool wrote it.
+    """
+    name = _name(target, IN_NAME, run)
+    try:
+        schedule = target.client("scheduler").get_schedule(Name=name, GroupName=target.settings.lease.group)
+    except NotFound:
+        return None
+    try:
+        until = parse_utc(schedule["ScheduleExpression"].removeprefix("at(").removesuffix(")"))
+        return Failsafe(name, until, schedule["Target"]["Input"])
+    except (ValueError, KeyError) as error:
+        raise AwsFailed(
+            "aws-refused",
+            f"The schedule {name} was not written by Buddy Ops ({error}).",
+            next=f"Read it with `aws scheduler get-schedule --name {name}`.",
+            code="malformed",
+        ) from None
+
+
+def renewed_at(target: Target, failsafe: Failsafe) -> datetime:
+    """When a failsafe was armed, or renewed last: the last sign of its run."""
+    return failsafe.until - timedelta(minutes=target.settings.lease.minutes)
+
+
+def is_kept(target: Target, failsafe: Failsafe) -> bool:
+    """Whether its run still renews a failsafe: it does so each time that half of the time is over."""
+    # Two polls may pass until it does, or until AWS takes the call.
+    return not needs_renewal(target, replace(failsafe, until=failsafe.until + 2 * MINUTE))
 
 
 def disarm(target: Target, run: str = "") -> bool:
@@ -189,13 +222,7 @@ def _put(target: Target, name: str, payload: str) -> Failsafe:
         target.client("scheduler").create_schedule(**fields)
     except Conflict:
         target.client("scheduler").update_schedule(**fields)
-    _note_armed(target, failsafe)
     return failsafe
-
-
-def _note_armed(target: Target, failsafe: Failsafe) -> None:
-    """Journal when it rolls back: who stops the run is told that time."""
-    target.journal.append("failsafe-armed", name=failsafe.name, until=iso_utc(failsafe.until))
 
 
 def _name(target: Target, which: str, run: str = "") -> str:

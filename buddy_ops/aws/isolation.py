@@ -51,6 +51,9 @@ class Isolation:
 
     A table's policy needs no ``before``: our statement has a name, so that it alone is removed. ``also`` is the other
     way where it was tried first and may have taken effect: both are undone.
+
+    Attributes:
+        by: the name of the caller, as AWS has it; empty in what earlier releases stored.
     """
 
     how: How
@@ -59,12 +62,18 @@ class Isolation:
     run: str
     since: str
     also: How | None = None
+    by: str = ""
 
     def __str__(self) -> str:
         what = "the function's concurrency is 0"
         if self.how == "writes":
             what = f"{self.table} denies writes to the function's role"
-        return f"isolated since {date_and_time(parse_utc(self.since))} by run {self.run}: {what}"
+        return f"isolated since {date_and_time(parse_utc(self.since))} by {self.who}: {what}"
+
+    @property
+    def who(self) -> str:
+        """The caller and the run."""
+        return f"{self.by} (run {self.run})" if self.by else f"run {self.run}"
 
 
 def read_isolation(target: Target) -> Isolation | None:
@@ -81,7 +90,7 @@ def read_isolation(target: Target) -> Isolation | None:
         isolation = Isolation(**parse_json(text, unique=True))
         parse_utc(isolation.since)
         known = isolation.how in get_args(How) and isolation.also in (None, *get_args(How))
-        if known and isinstance(isolation.before, int | None):
+        if known and isinstance(isolation.before, int | None) and isinstance(isolation.by, str):
             return isolation
     except (ValueError, TypeError):
         pass
@@ -183,7 +192,7 @@ def _isolate_instead(target: Target, failures: Sequence[BuddyError]) -> Isolatio
     how: How = "writes" if failed.how == "function" else "function"
     before = failed.before
     if how == "function" and failed.also != "function":
-        before = _read_concurrency(target)
+        before = read_concurrency(target)
     # A call without an answer may have taken effect: then both ways are undone in the end.
     failure = failures[-1]
     uncertain = isinstance(failure, AwsFailed) and failure.passing and not isinstance(failure, Throttled)
@@ -264,7 +273,7 @@ def _undo(target: Target, isolation: Isolation) -> str:
 def _is_active(target: Target, isolation: Isolation) -> bool:
     """Whether another run, which still read the parameter, isolated it after the settings of before were restored."""
     if isolation.how == "function":
-        return isolation.before != 0 and _read_concurrency(target) == 0
+        return isolation.before != 0 and read_concurrency(target) == 0
     policy = _read_policy(target, isolation.table)
     return policy.others != policy.statements
 
@@ -272,11 +281,14 @@ def _is_active(target: Target, isolation: Isolation) -> bool:
 def _remember(target: Target, how: How, table: str) -> Isolation:
     before = None
     if how == "function":
-        before = _read_concurrency(target)
+        before = read_concurrency(target)
     since = iso_utc(target.clock.now())
-    isolation = _store(target, Isolation(how=how, table=table, before=before, run=target.run, since=since))
+    by = ""
+    with suppress(BuddyError):  # stopping the damage does not depend on STS
+        by = target.principal.rpartition("/")[2]
+    isolation = _store(target, Isolation(how=how, table=table, before=before, run=target.run, since=since, by=by))
     if isolation.before == 0:
-        now = _read_concurrency(target)
+        now = read_concurrency(target)
         if now != 0:
             # The 0 was that of another isolation, which was removed before this one was stored.
             isolation = _store(target, replace(isolation, before=now), overwrite=True)
@@ -297,7 +309,8 @@ def _store(target: Target, isolation: Isolation, overwrite: bool = False) -> Iso
     return isolation
 
 
-def _read_concurrency(target: Target) -> int | None:
+def read_concurrency(target: Target) -> int | None:
+    """The function's reserved concurrency; None for none. AWS: lambda:GetFunctionConcurrency, reads only."""
     reply = target.client("lambda").get_function_concurrency(FunctionName=target.settings.function)
     return reply.get("ReservedConcurrentExecutions")
 

@@ -5,20 +5,25 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Literal
 
-from buddy_ops.aws import aliases, versions
-from buddy_ops.aws.aliases import Alias, RolloutState
+from buddy_ops.aws import versions
+from buddy_ops.aws.aliases import Alias
 from buddy_ops.aws.session import Target
-from buddy_ops.checks.findings import CheckContext, Finding, NotMeasured, info, ok, problem, unknown, warning
+from buddy_ops.checks import result_words
+from buddy_ops.checks.findings import CheckContext, Finding, NotMeasured, ok, problem, unknown, warning
 from buddy_ops.core import text
-from buddy_ops.core.errors import AwsFailed
-from buddy_ops.core.front_end import invocation
-from buddy_ops.health import alarms, former_service, metrics, serving
+from buddy_ops.core.errors import AwsFailed, BuddyError
+from buddy_ops.health import alarms, former_service, logs, metrics
 from buddy_ops.health.lateness import IMPLAUSIBLE_REQUESTS, RATE_MINUTES, usual_rate
 from buddy_ops.health.metrics import UNKNOWN_VERSION, MetricsReading
 from buddy_ops.health.serving import ServedReading, name_version, version_order
 
 Measure = Literal["errors", "slow", "throttles"]
 """What is counted of a version's requests, by the name of its field in ``Counts``."""
+
+WINDOW = timedelta(minutes=15)
+"""How much of the latest traffic the status checks."""
+
+PAST_WINDOW = f"in the last {text.duration(WINDOW)}"
 
 DAY = timedelta(hours=24)
 """How far back requests are counted, where none arrive now."""
@@ -28,6 +33,8 @@ LATE_MINUTES = 3
 
 SHOWN = 5
 """How many of the newest published versions a finding names."""
+
+METRICS_LATE = "Metrics are late. Check again in 5 min: until then no rate says how the version is now."
 
 NO_REQUESTS = (
     "Check whether the callers still reach the alias, and whether CloudWatch is late. Check again in 5 min: until "
@@ -89,7 +96,7 @@ class VersionRate:
         """
         if len(self.unpublished) >= LATE_MINUTES:
             since = f"{name_version(self.version)}: not published by CloudWatch since {self.unpublished[0]:%H:%M} UTC"
-            raise NotMeasured(f"{since}; before that {self.describe()}")
+            raise NotMeasured(f"{since}; before that {self.describe()}", result_words.METRICS_LATE)
 
 
 def version_rates(reading: MetricsReading | ServedReading, measure: Measure, limit: float = 0.0) -> list[VersionRate]:
@@ -144,55 +151,12 @@ def serving_rates(alias: Alias, rates: list[VersionRate]) -> list[VersionRate]:
     return own
 
 
-def rollout_state(context: CheckContext) -> Finding:
-    """What the alias routes, and whether a deployment record explains it."""
-    alias, record = context.alias, context.record
-    if alias is None:
-        return missing_alias(context)
-    if versions.LATEST in alias.serving:
-        return _alias_on_latest(context.target)
-    if record is not None and alias.additional is None and not _explains(record, alias):
-        # Its run did not do this, so its health and its times say nothing about what serves now.
-        message = f"{alias}. The deployment record does not explain this: run {record.run} deployed v"
-        message += f"{record.new_version}. Another tool, or a person, moved the alias"
-        return warning(message, "Find out who moved it, and whether that was intended.")
-    if record is not None and record.open and alias.stable == alias.primary:
-        rollout = f"run {record.run} of v{record.new_version}"
-        # A run closes its record itself. An open one without weights was rolled back from outside.
-        if alias.failsafe_triggered:
-            message = f"{rollout} stopped responding at stage {record.stage}. The failsafe rolled it back"
-            return info(message, "Run the same artifact again: it closes the record.")
-        stage = "monitoring at 100 %" if record.stage == "watch" else f"stage {record.stage}"
-        since = text.time_of_day(text.parse_utc(record.since), context.target.clock.now(), ago=True)
-        return info(f"{alias}: {rollout} in progress, {stage} since {since}", "Wait for its end, or resume it.")
-    if alias.additional is None:
-        return ok(str(alias))
-    if alias.allocating:
-        return info(aliases.describe_allocation(alias), "Wait some minutes. AWS then moves the traffic.")
-    if alias.stable is None:
-        message = f"{alias}. No deployment record says which version is stable"
-        return problem(
-            message, f"Run {invocation('rollback/immediate', context.target.environment, to_version='VERSION')}."
-        )
-    if alias.draining:
-        return info(f"{alias}: a gradual rollback of v{alias.additional} is in progress", "Wait for its end.")
-    # A closed record explains no weights: another tool, or a person, set them.
-    message = f"{alias}. No open rollout explains these weights; v{alias.stable} is stable"
-    return problem(message, f"Run rollback/immediate: it routes all traffic to v{alias.stable}.")
-
-
-def _alias_on_latest(target: Target) -> Finding:
-    """Deployments refuse such an alias, and a rollback has nothing to return to."""
-    function = target.settings.function
-    message = f"the alias serves {versions.LATEST}: every upload to {function} reaches all users at once"
-    back = invocation("rollback/immediate", target.environment, to_version="VERSION")
-    remedy = f"Publish a version (aws lambda publish-version --function-name {function}), then point the alias to it: "
-    return warning(f"{message}, and no version is kept", f"{remedy}{back}.")
-
-
-def _explains(record: RolloutState, alias: Alias) -> bool:
-    """Whether this record's run, or its failsafe, left the alias at the one version that it serves."""
-    return alias.failsafe_triggered or serving.last_switch(alias) is not None
+def describe_period(context: CheckContext) -> str:
+    """The time that the rates are of: ``WINDOW``, or less after a rollback or a deployment."""
+    since = context.traffic_since(WINDOW)
+    if since > context.metrics_until - WINDOW:
+        return f"since {text.time_of_day(since, context.target.clock.now())}"
+    return PAST_WINDOW
 
 
 def missing_alias(context: CheckContext) -> Finding:
@@ -203,14 +167,18 @@ def missing_alias(context: CheckContext) -> Finding:
         served = former_service.read_former_service(target)
         if served is not None:
             told = served.describe(target.clock.now()).removesuffix(".")
-            return problem(f"{message}. It was deleted. Every caller gets an error. {told}", served.restore(target))
+            remedy = served.restore(target)
+            message += f". It was deleted. Every caller gets an error. {told}"
+            return problem(message, remedy, version=served.version).named(result_words.ALIAS_MISSING)
         published = [version.number for version in versions.list_versions(target)]
     except AwsFailed as failure:
         return unknown(f"{message}. Whether one was deleted is unknown. {failure.what}", failure.next)
     if published:
         message += f", although {text.join_words(f'v{number}' for number in published[-SHOWN:])} are published"
-        return unknown(f"{message}. It may have been deleted", former_service.restore_advice(target, ""))
-    return warning(f"{message}: nothing was ever deployed", "The first run of strategies/canary creates it.")
+        remedy = former_service.restore_advice(target, "")
+        return unknown(f"{message}. It may have been deleted", remedy).named(result_words.ALIAS_MISSING)
+    remedy = "The first run of strategies/canary creates it."
+    return warning(f"{message}: nothing was ever deployed", remedy).named(result_words.NOT_DEPLOYED)
 
 
 def traffic_state(context: CheckContext) -> Finding:
@@ -219,23 +187,42 @@ def traffic_state(context: CheckContext) -> Finding:
     until = context.metrics_until
     requests = metrics.read_requests(target, until - DAY, until)
     if not requests:
-        return unknown(f"no requests in the last {text.duration(DAY)}", NO_REQUESTS)
+        message = f"no requests in the last {text.duration(DAY)}"
+        return unknown(message, NO_REQUESTS).named(result_words.NO_TRAFFIC)
     last = max(requests)
     silent = until - last - text.MINUTE
     rate = usual_rate([requests.get(last - age * text.MINUTE, 0.0) for age in reversed(range(RATE_MINUTES))])
     usual = text.figure(rate)
     at = text.time_of_day(last, target.clock.now())
     if rate * (silent / text.MINUTE) >= IMPLAUSIBLE_REQUESTS:
+        ran = _logged_requests(target, last + 2 * text.MINUTE, until)
+        if ran:
+            message = f"CloudWatch has no metrics since {at}, and the function's log has {text.count(ran, 'request')}"
+            return unknown(message, METRICS_LATE, since=last).named(result_words.METRICS_LATE)
         message = f"no requests for {text.duration(silent)}, since {at}; {usual} per minute were usual before"
-        return unknown(message, NO_REQUESTS, silent=silent)
+        return unknown(message, NO_REQUESTS, silent=silent, since=last).named(result_words.NO_TRAFFIC)
     return ok(f"{usual} requests per minute; the last at {at}")
 
 
+def _logged_requests(target: Target, since: datetime, until: datetime) -> int:
+    """How many requests the function's log has: it is not as late as the metrics. 0 where it cannot be read.
+
+    AWS: lambda:GetFunctionConfiguration, logs:StartQuery, GetQueryResults, reads only.
+    """
+    if since >= until:
+        return 0
+    try:
+        return sum(found.invocations for found in logs.read_cold_starts(target, since, until))
+    except BuddyError:
+        return 0
+
+
 def alarm_states(context: CheckContext) -> Finding:
-    """The alarms' states, in AWS's names: one in ALARM is a problem, none at all a warning."""
+    """The alarms' states, in AWS's names: one in ALARM is a problem, one that notifies no person a warning."""
     there = context.alarms
     if not there:
-        return warning("no alarms configured", "operations/alarms creates them.")
+        remedy = "operations/alarms creates them. Until then on-call is not paged."
+        return warning("no alarms configured", remedy).named(result_words.ALARMS_BLIND)
     number = text.count(len(there), "alarm")
     firing = [alarm for alarm in there if alarm.state == "ALARM"]
     if firing:
@@ -245,7 +232,15 @@ def alarm_states(context: CheckContext) -> Finding:
     if blind:
         # A new alarm has no data for its first minutes. One that stays so watches nothing.
         message = f"{len(blind)} of {number} without data (INSUFFICIENT_DATA): {', '.join(blind)}"
-        return unknown(message, "Check again in 5 min. Then compare their metrics and dimensions (operations/alarms).")
+        remedy = "Check again in 5 min. Then compare their metrics and dimensions (operations/alarms)."
+        return unknown(message, remedy, blind=blind).named(result_words.ALARMS_BLIND)
+    silent = [alarm.name for alarm in there if not alarm.fields.get("ActionsEnabled", True)]
+    missing = {fields["AlarmName"] for fields in alarms.wanted_alarms(context.target)} - {alarm.name for alarm in there}
+    gaps = [f"actions of {text.join_words(silent)} are disabled"] if silent else []
+    gaps += [f"{text.join_words(sorted(missing))} {'do' if len(missing) > 1 else 'does'} not exist"] if missing else []
+    if gaps:
+        message = f"{'; '.join(gaps)}: on-call would not be paged"
+        return warning(message, "operations/alarms creates and enables them.").named(result_words.ALARMS_BLIND)
     return ok(f"{number}, all OK")
 
 

@@ -14,16 +14,18 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from functools import cached_property
 
-from buddy_ops.aws import aliases, freezes, versions
+from buddy_ops.aws import aliases, freezes, isolation, versions
 from buddy_ops.aws.aliases import Alias, RolloutState
 from buddy_ops.aws.freezes import Freeze
 from buddy_ops.aws.function_log import default_group
+from buddy_ops.aws.isolation import Isolation
+from buddy_ops.aws.permissions import Role
 from buddy_ops.aws.session import Target
 from buddy_ops.aws.versions import Version
-from buddy_ops.core import palette, text
+from buddy_ops.checks.result_words import JUST_DEPLOYED
+from buddy_ops.core import text
 from buddy_ops.core.errors import AwsFailed, BuddyError
 from buddy_ops.core.progress import Progress, no_progress
-from buddy_ops.core.roles import Role
 from buddy_ops.deployment import rollback
 from buddy_ops.deployment.rollback import RollbackPlan
 from buddy_ops.health import alarms, metrics, serving
@@ -53,15 +55,15 @@ class State(StrEnum):
     @property
     def colour(self) -> str:
         """As the archive's pages colour the class of this name."""
-        return TONES[self].text
+        return COLOURS[self]
 
 
-TONES = {
-    State.PROBLEM: palette.PROBLEM,
-    State.UNKNOWN: palette.UNKNOWN,
-    State.WARNING: palette.UNKNOWN,
-    State.INFO: palette.INFO,
-    State.OK: palette.OK,
+COLOURS = {
+    State.PROBLEM: "#b00020",
+    State.UNKNOWN: "#8a5a00",
+    State.WARNING: "#8a5a00",
+    State.INFO: "#0059a0",
+    State.OK: "#00705a",
 }
 
 
@@ -75,6 +77,8 @@ class Finding:
         remedy: what to do about it; empty where there is nothing to do.
         runbook: the runbook that corrects it, for example 'operations/alarms'; empty if none does.
         facts: the values behind the message, for code.
+        word: the status's result word where this finding decides it, one of ``result_words.RESULT_WORDS``; empty: that
+            of its check, or of its state.
     """
 
     check: str
@@ -83,6 +87,11 @@ class Finding:
     remedy: str = ""
     runbook: str = ""
     facts: Mapping[str, object] = field(default_factory=dict)
+    word: str = ""
+
+    def named(self, word: str) -> "Finding":
+        """The same finding with a result word."""
+        return replace(self, word=word)
 
 
 def ok(message: str, **facts: object) -> Finding:
@@ -116,7 +125,15 @@ def ok_if(passed: bool, message: str) -> Finding:
 
 
 class NotMeasured(Exception):
-    """A check has no data to decide on; the message says why. The finding is UNKNOWN."""
+    """A check has no data to decide on; the message says why. The finding is UNKNOWN.
+
+    Attributes:
+        word: the finding's result word; empty: that of its check.
+    """
+
+    def __init__(self, why: str, word: str = "") -> None:
+        super().__init__(why)
+        self.word = word
 
 
 @dataclass
@@ -174,6 +191,11 @@ class CheckContext:
         return freezes.active_freezes(self.target)
 
     @cached_property
+    def isolation(self) -> Isolation | None:
+        """The isolation of the function or its writes. AWS: ssm:GetParameter."""
+        return isolation.read_isolation(self.target)
+
+    @cached_property
     def rollback_plan(self) -> RollbackPlan:
         """The plan that rollback/immediate would make now. AWS: as ``rollback.plan_rollback``."""
         return rollback.plan_rollback(self.target)
@@ -202,7 +224,8 @@ class CheckContext:
         if window not in self._readings:
             since = self.traffic_since(window)
             if since >= self.metrics_until:
-                raise NotMeasured(f"no complete minute since {self._switch} yet; check again in 3 min")
+                word = "" if self.record is not None and self.record.rolled_back else JUST_DEPLOYED
+                raise NotMeasured(f"no complete minute since {self._switch} yet; check again in 3 min", word)
             self._readings[window] = serving.read_served(
                 self.target, self.deployed, since=since, until=self.metrics_until
             )
@@ -277,7 +300,7 @@ def _run_check(check: Check, context: CheckContext) -> Finding:
         state = State.PROBLEM if check.required else State.UNKNOWN
         return Finding("", state, error.what, error.next)
     except NotMeasured as reason:
-        return unknown(str(reason))
+        return unknown(str(reason)).named(reason.word)
     except Exception as error:
         # AWS answered in a form that the check does not expect. The other checks must still run.
         return unknown(f"the check failed unexpectedly ({type(error).__name__}: {error})"[:QUOTED], "Report a bug.")
@@ -351,4 +374,4 @@ def html_label(state: State, words: str = "") -> str:
 
     The style colours it in JupyterLab, the class in an archived page, which removes every style.
     """
-    return f'<b class="{state.value}" style="{TONES[state].style}">{text.escape_html(words or state.label)}</b>'
+    return f'<b class="{state.value}" style="color:{state.colour}">{text.escape_html(words or state.label)}</b>'

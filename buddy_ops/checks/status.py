@@ -1,24 +1,27 @@
 """The current status: what is live, whether it is healthy, and which runbook to open. The first page of an incident.
 
-It checks the deployment guide's four metrics, whether requests arrive at all, the alarms, freezes and the rollout on
-the alias. It writes nothing. What cannot be read is UNKNOWN, never OK, and so is a version without requests.
+It checks the deployment guide's four metrics, whether requests arrive at all, the alarms, freezes, an isolation and the
+rollout on the alias. It writes nothing. What cannot be read is UNKNOWN, never OK, and so is a version without requests.
 """
 
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
 from buddy_ops.aws import aliases
-from buddy_ops.aws.aliases import Alias, RolloutState
+from buddy_ops.aws.aliases import Alias
 from buddy_ops.aws.session import Target
 from buddy_ops.checks import findings as findings_
+from buddy_ops.checks import limits, next_steps, result_words
 from buddy_ops.checks._shared import (
+    PAST_WINDOW,
+    WINDOW,
     Measure,
     VersionRate,
     alarm_states,
     describe_freezes,
+    describe_period,
     missing_alias,
-    rollout_state,
     serving_rates,
     traffic_state,
     version_rates,
@@ -35,54 +38,59 @@ from buddy_ops.checks.findings import (
     unknown,
     warning,
 )
+from buddy_ops.checks.next_steps import NextStep
+from buddy_ops.checks.rollouts import rolled_back_recently, rolled_back_version, rollout_state
 from buddy_ops.core import text
 from buddy_ops.core.errors import BuddyError
-from buddy_ops.core.front_end import parameter
-from buddy_ops.deployment.rollback import version_before
-from buddy_ops.health import logs
+from buddy_ops.core.journal import iso_utc
+from buddy_ops.deployment import rollback
+from buddy_ops.health import logs, serving
+from buddy_ops.health.serving import name_version
 
-WINDOW = timedelta(minutes=15)
-"""How much of the latest traffic is checked."""
+__all__ = ["NextStep", "StatusReport", "read_status"]
 
-PAST_WINDOW = f"in the last {text.duration(WINDOW)}"
-
-EXIT_CODES = {State.PROBLEM: 6, State.UNKNOWN: 1}
+EXIT_CODES = {State.PROBLEM: result_words.ACT, State.UNKNOWN: result_words.UNKNOWN_CODE}
 """What ``buddy-ops status`` exits with, so that a script need not read its words; else 0."""
 
-HEADLINES = {
-    "alias": "ALIAS MISSING",
-    "rollout": "TRAFFIC SPLIT UNKNOWN",
-    "error rate": "ERROR RATE HIGH",
-    "latency": "LATENCY HIGH",
-    "throttles": "REQUESTS THROTTLED",
-    "alarms": "ALARM",
+WORDS = {
+    "alias": result_words.ALIAS_MISSING,
+    "isolation": result_words.ISOLATED,
+    "rollout": result_words.SPLIT_UNKNOWN,
+    "error rate": result_words.ERRORS_HIGH,
+    "latency": result_words.LATENCY_HIGH,
+    "throttles": result_words.THROTTLED,
+    "alarms": result_words.ALARM,
 }
-"""The result words of the checks that can fail."""
+"""The result words of the checks that can fail, where the finding has none of its own."""
+
+LEADING = (
+    result_words.ROLLING_OUT,
+    result_words.ROLLING_BACK,
+    result_words.ROLLED_BACK,
+    result_words.ALIAS_MOVED,
+    result_words.NOT_DEPLOYED,
+    result_words.FROZEN,
+)
+"""The words that lead where nothing is wrong. A gap in the alarms is a warning beside OK: the metrics themselves were
+read."""
+
+MOVING = (result_words.ROLLING_OUT, result_words.ROLLING_BACK, result_words.ROLLED_BACK)
+"""The words that also lead where the rates are not known yet."""
+
+COMPARABLE = timedelta(hours=3)
+"""How long ago another version may have served for its failures to say something about a fault of now."""
 
 
 @dataclass(frozen=True)
-class NextStep:
-    """A runbook to open, with the parameters that are known.
+class Subject:
+    """What a status is of, and when. ``versions`` has the share (0..1) of each version that serves."""
 
-    Attributes:
-        why: what it is for now.
-    """
-
-    why: str
-    runbook: str
-    parameters: dict[str, str]
-
-    @property
-    def command(self) -> str:
-        """The command that runs it in a terminal."""
-        given = {name: value for name, value in self.parameters.items() if name != "environment"}
-        pairs = "".join(f" -p '{name}={value}'" for name, value in given.items())
-        return f"buddy-ops run {self.runbook} -e {self.parameters['environment']}{pairs}"
-
-    @property
-    def cell(self) -> str:
-        """The lines to paste below the runbook's parameters."""
-        return "\n".join(f"{name} = {value!r}" for name, value in self.parameters.items())
+    environment: str
+    function: str
+    alias: str
+    region: str
+    at: datetime
+    versions: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -92,11 +100,13 @@ class StatusReport:
     Attributes:
         live: what the alias says, in sentences.
         steps: what to do, the most urgent first.
+        subject: None in a report that was made from findings alone.
     """
 
     live: str
     findings: tuple[Finding, ...]
     steps: tuple[NextStep, ...]
+    subject: Subject | None = None
 
     @property
     def state(self) -> State:
@@ -106,80 +116,246 @@ class StatusReport:
     @property
     def exit_code(self) -> int:
         """0 for OK, 1 for UNKNOWN, 6 where action is needed."""
-        return EXIT_CODES.get(self.state, 0)
+        return EXIT_CODES.get(self.state, result_words.FINE)
+
+    @property
+    def word(self) -> str:
+        """The result word, one of ``result_words.RESULT_WORDS``."""
+        deciding = self._deciding
+        return _word(deciding) if deciding is not None else result_words.OK
 
     @property
     def verdict(self) -> str:
-        """The first line: the first problem with its figures, then the names of other problems and unknown checks."""
-        unknowns = [finding.check for finding in findings_.in_state(self.findings, State.UNKNOWN)]
+        """The first line: the result word with its figures, then the names of whatever else was found."""
         match self.state:
             case State.PROBLEM:
-                first, *others = findings_.in_state(self.findings, State.PROBLEM)
-                line = f"{_headline(first)}: {first.message}"
-                line += _listing(". Also: ", [_headline(other) for other in others])
-                return line + _listing(". Unknown: ", unknowns)
+                return self._describe_problem()
             case State.UNKNOWN:
-                reason = findings_.in_state(self.findings, State.UNKNOWN)[0].message
-                return f"UNKNOWN: {text.join_words(unknowns)} could not be read ({reason})."
+                return self._describe_unknown()
             case _:
-                warnings = [finding.message for finding in findings_.in_state(self.findings, State.WARNING)]
-                return f"OK{_listing(', with warnings: ', warnings)}." if warnings else "All checks OK."
+                return self._describe_ok()
+
+    @property
+    def _deciding(self) -> Finding | None:
+        """The finding that gives the result word; None: OK."""
+        severe = findings_.in_state(self.findings, self.state)
+        if self.state is State.OK:
+            return _first(finding for finding in self.findings if finding.word in LEADING)
+        first = _first(severe)
+        if self.state is State.UNKNOWN and first is not None and not first.word:
+            # What moves the traffic explains why nothing is known of it yet.
+            return _first(finding for finding in self.findings if finding.word in MOVING) or first
+        return first
+
+    def _describe_problem(self) -> str:
+        first = self._deciding
+        assert first is not None
+        problems = [finding for finding in findings_.in_state(self.findings, State.PROBLEM) if finding is not first]
+        others = [_word(finding) for finding in problems] + self._notes(first)
+        line = f"{_word(first)}: {first.message}{_listing('. Also: ', others)}"
+        return line + _listing(". Unknown: ", self._unknowns)
+
+    def _describe_unknown(self) -> str:
+        first = self._deciding
+        assert first is not None
+        also = _listing(". Also: ", self._notes(first))
+        unread = text.join_words(self._unknowns)
+        reason = findings_.in_state(self.findings, State.UNKNOWN)[0].message
+        if not first.word:
+            return f"UNKNOWN: {unread} could not be read ({reason}){also}."
+        if first.state is State.INFO:
+            return f"{first.word}: {first.message}{also}. Unknown: {unread} ({reason})"
+        return f"{first.word}: {first.message}{also}. Unknown: {unread}"
+
+    def _describe_ok(self) -> str:
+        first = self._deciding
+        rates = [finding for finding in self.findings if finding.check == "error rate"]
+        evidence = "".join(f" Error rate: {finding.message}." for finding in rates)
+        if first is not None:
+            others = self._warnings(first)
+            return f"{_word(first)}: {first.message}.{evidence}{_listing(' Warnings: ', others, end='.')}"
+        warnings = self._warnings(None)
+        if warnings:
+            return f"OK, with warnings: {', '.join(warnings)}.{evidence}"
+        return f"OK:{evidence}" if evidence else "All checks OK."
+
+    @property
+    def _unknowns(self) -> list[str]:
+        return [finding.check for finding in findings_.in_state(self.findings, State.UNKNOWN)]
+
+    def _warnings(self, but: Finding | None) -> list[str]:
+        warnings = findings_.in_state(self.findings, State.WARNING)
+        return [finding.message for finding in warnings if finding is not but]
+
+    def _notes(self, but: Finding) -> list[str]:
+        """The result words of less severe findings: they explain, and none is left out."""
+        less = (State.WARNING, State.INFO)
+        return [
+            finding.word for finding in self.findings if finding.state in less and finding.word and finding is not but
+        ]
 
     def __str__(self) -> str:
+        first, *others = [_text_step(step) for step in self.steps] or [""]
         findings = [findings_.text_row(finding) for finding in self.findings]
-        steps = [f"{step.why}\n  {step.command}" for step in self.steps]
-        return "\n".join([self.verdict, "", self.live, "", *findings, "", *steps])
+        return "\n".join([self.verdict, first, "", self.live, "", *findings, "", *others]).rstrip()
 
     def _repr_html_(self) -> str:
         live = text.escape_html(self.live).replace("\n", "<br>")
+        first, others = self.steps[:1], self.steps[1:]
+        state = self._shown_state
+        # The styles are for JupyterLab, in both of its themes. An archived page has colours of its own for the classes.
+        verdict = (
+            f'<p class="verdict" style="font-size:130%;margin:0;padding:8px 12px;background:{state.colour}">'
+            f'<b class="{state.value}" style="color:#fff">{text.escape_html(self.verdict)}</b></p>'
+        )
         return (
-            f'<p class="verdict" style="font-size:130%">{findings_.html_label(self.state, self.verdict)}</p>'
-            f"<p>{live}</p>{_html_steps(self.steps)}{findings_.html_findings(self.findings)}"
+            f"{verdict}{''.join(map(_html_step, first))}{_html_steps(others)}<p>{live}</p>"
+            f"{findings_.html_findings(self.findings)}"
         )
 
+    @property
+    def _shown_state(self) -> State:
+        """The state that colours the first line: green only where there is no warning."""
+        if self.state is State.OK and findings_.in_state(self.findings, State.WARNING):
+            return State.WARNING
+        return self.state
 
-def _headline(finding: Finding) -> str:
-    return HEADLINES.get(finding.check, finding.check.upper())
+    def to_json(self) -> dict[str, object]:
+        """The report as JSON values. Times are ISO 8601 in UTC, rates and shares 0..1, latencies in ms."""
+        subject: dict[str, object] = {}
+        if self.subject is not None:
+            subject = {
+                "at": iso_utc(self.subject.at),
+                "environment": self.subject.environment,
+                "function": self.subject.function,
+                "alias": self.subject.alias,
+                "region": self.subject.region,
+                "versions": [{"version": version, "weight": share} for version, share in self.subject.versions.items()],
+            }
+        return {
+            **subject,
+            "state": self.state.value,
+            "word": self.word,
+            "exit_code": self.exit_code,
+            "verdict": self.verdict,
+            **self._figures(),
+            "next": [step.to_json() for step in self.steps],
+            "findings": [
+                {
+                    "check": finding.check,
+                    "state": finding.state.value,
+                    "word": _word(finding) if finding.state is State.PROBLEM else finding.word,
+                    "message": finding.message,
+                    "remedy": finding.remedy,
+                    "runbook": finding.runbook,
+                }
+                for finding in self.findings
+            ],
+        }
+
+    def _figures(self) -> dict[str, object]:
+        """Of the deciding finding, or else of the error rate: its check, version, since when, number and limit."""
+        rates = [finding for finding in self.findings if finding.check == "error rate"]
+        found = self._deciding or next(iter(rates), None)
+        facts = found.facts if found is not None else {}
+        since = facts.get("since")
+        return {
+            "check": found.check if found is not None else "",
+            "version": facts.get("version"),
+            "since": iso_utc(since) if isinstance(since, datetime) else None,
+            "number": facts.get("number"),
+            "limit": facts.get("limit"),
+        }
 
 
-def _listing(before: str, names: list[str]) -> str:
+def _word(finding: Finding) -> str:
+    """The result word of a finding."""
+    if finding.word:
+        return finding.word
+    if finding.state is State.UNKNOWN:
+        return result_words.UNKNOWN
+    return WORDS.get(finding.check, finding.check.upper())
+
+
+def _first(found: Iterable[Finding]) -> Finding | None:
+    """The finding whose word comes first in ``result_words.RESULT_WORDS``; None: there are none."""
+    last = len(result_words.PRECEDENCE)
+    return min(found, key=lambda finding: result_words.PRECEDENCE.get(_word(finding), last), default=None)
+
+
+def _listing(before: str, names: list[str], end: str = "") -> str:
     """The names after ``before``; nothing if there are none."""
-    return before + ", ".join(names) if names else ""
+    return f"{before}{', '.join(names)}{end}" if names else ""
 
 
-def _html_steps(steps: tuple[NextStep, ...]) -> str:
-    rows = (
+def _text_step(step: NextStep) -> str:
+    """A step in a terminal: the command on a line of its own, or the notebook that asks."""
+    if step.command:
+        return f"{step.why}\n  {step.command}"
+    values = ", ".join(f"{name} = {value!r}" for name, value in step.parameters.items())
+    return f"{step.why}\n  Open notebooks/{step.runbook}.ipynb in JupyterLab (buddy-ops lab), with {values}"
+
+
+def _html_step(step: NextStep) -> str:
+    """The next step, below the verdict."""
+    link = f" Notebook: {_html_link(step)}" if step.runbook else ""
+    command = f'<pre class="code" style="margin:4px 0">{text.escape_html(step.command)}</pre>' if step.command else ""
+    return f'<p class="next" style="margin:8px 0 0"><b>Next:</b> {text.escape_html(step.why)}{link}</p>{command}'
+
+
+def _html_link(step: NextStep) -> str:
+    return f'<a href="{text.escape_html(step.runbook)}.ipynb">{text.escape_html(step.runbook)}</a>'
+
+
+def _html_steps(steps: Iterable[NextStep]) -> str:
+    rows = [
         (
             text.escape_html(step.why),
-            f'<a href="{text.escape_html(step.runbook)}.ipynb">{text.escape_html(step.runbook)}</a>',
-            f'<pre class="code">{text.escape_html(step.cell)}</pre>',
-            f'<pre class="code">{text.escape_html(step.command)}</pre>',
+            _html_link(step) if step.runbook else "",
+            f'<pre class="code">{text.escape_html(step.cell)}</pre>' if step.runbook else "",
+            f'<pre class="code">{text.escape_html(step.command)}</pre>' if step.command else "",
         )
         for step in steps
-    )
-    return findings_.html_table(rows, ("Next step", "Runbook", "Add below its parameters", "Or in a terminal"))
+    ]
+    head = ("Then, or instead", "Notebook", "Its parameters", "Or in a terminal")
+    return findings_.html_table(rows, head) if rows else ""
 
 
 def read_status(target: Target) -> StatusReport:
     """Run every check once.
 
     AWS: lambda:GetAlias, GetFunctionConfiguration, cloudwatch:GetMetricData, DescribeAlarms, ssm:GetParametersByPath,
-    logs:StartQuery, GetQueryResults, reads only.
+    GetParameter, logs:StartQuery, GetQueryResults; where something is to be explained lambda:GetFunctionConcurrency,
+    GetAccountSettings, ListVersionsByFunction, scheduler:GetSchedule. Reads only.
     """
     context = CheckContext(target)
     try:
         alias = context.alias
     except BuddyError as error:
         # Alarms and freezes are read without the alias, and may say what is wrong.
-        unreadable = unknown(error.what, error.next)
+        unreadable = unknown(error.what, error.next).named(result_words.ALIAS_UNREADABLE)
         findings = tuple(run_checks([Check("alias", lambda _: unreadable), *OTHER_CHECKS], context))
-        steps = tuple(_check_again(target, findings))
-        return StatusReport(f"What is live is unknown: {error.what}", findings, steps)
+        steps = next_steps.steps_without_alias(target, findings, error)
+        return StatusReport(f"What is live is unknown: {error.what}", findings, steps, subject=_subject(target, None))
     checks = [Check("rollout", rollout_state), *TRAFFIC_CHECKS]
     if alias is None:
         checks = [Check("alias", missing_alias)]
     findings = tuple(run_checks([*checks, *OTHER_CHECKS], context))
-    return StatusReport(aliases.describe(target, alias), findings, _next_steps(context, findings))
+    steps = next_steps.plan_steps(context, findings)
+    return StatusReport(aliases.describe(target, alias), findings, steps, subject=_subject(target, alias))
+
+
+def _subject(target: Target, alias: Alias | None) -> Subject:
+    settings = target.settings
+    shares = {version: alias.share(version) for version in alias.serving} if alias is not None else {}
+    return Subject(
+        environment=target.environment,
+        function=settings.function,
+        alias=settings.alias,
+        region=target.region,
+        at=target.clock.now(),
+        versions=shares,
+    )
 
 
 def _rate(context: CheckContext, measure: Measure, limit: float, condition: str = "") -> Finding:
@@ -187,18 +363,55 @@ def _rate(context: CheckContext, measure: Measure, limit: float, condition: str 
     rates = serving_rates(context.deployed, version_rates(context.traffic(WINDOW), measure, limit))
     # One failed request of a handful is no outage: more than one must be over the limit.
     high = [rate for rate in rates if rate.count > 1 and rate.over_limit]
-    if high:
-        now = context.target.clock.now()
-        return problem("; ".join(_describe_onset(rate, condition, now) for rate in high), rates=high)
-    return ok(f"{'; '.join(rate.describe(condition) for rate in rates)} {_period(context)}", rates=rates)
+    if not high:
+        message = f"{'; '.join(rate.describe(condition) for rate in rates)} {describe_period(context)}"
+        return ok(message, rates=rates, **_facts(max(rates, key=_share)))
+    now = context.target.clock.now()
+    described = [_describe_onset(rate, condition, now) for rate in high]
+    worst = max(high, key=_share)
+    facts: dict[str, object] = {"since": worst.onset(), "failing": tuple(rate.version for rate in high), "rates": high}
+    facts |= _facts(worst.starting_at(worst.onset()))
+    other = _failing_target(context, measure, limit, high)
+    if other is None:
+        return problem("; ".join(described), "", **facts)
+    if other not in high:
+        described.append(f"{other.describe(condition)} when it last served")
+    remedy = "The cause is not the version: check what both depend on (DynamoDB, network, other services)."
+    return problem("; ".join(described), remedy, **facts).named(result_words.BOTH_FAIL)
 
 
-def _period(context: CheckContext) -> str:
-    """The time that the rates are of: the window, or less after a rollback."""
-    since = context.traffic_since(WINDOW)
-    if since > context.metrics_until - WINDOW:
-        return f"since {text.time_of_day(since, context.target.clock.now())}"
-    return PAST_WINDOW
+def _share(rate: VersionRate) -> float:
+    return rate.count / rate.requests if rate.requests else 0.0
+
+
+def _facts(rate: VersionRate) -> dict[str, object]:
+    return {"version": rate.version, "number": _share(rate), "limit": rate.limit}
+
+
+def _failing_target(
+    context: CheckContext, measure: Measure, limit: float, high: list[VersionRate]
+) -> VersionRate | None:
+    """The rate of the version that a rollback would return to, or that was rolled back just now, if it fails, too.
+
+    AWS: as ``serving.read_served`` where it served before, within ``COMPARABLE``. Reads only.
+    """
+    target, alias = context.target, context.deployed
+    failing = {rate.version: rate for rate in high}
+    if alias.additional is not None:
+        return failing[alias.primary] if set(alias.serving) <= failing.keys() else None
+    now = target.clock.now()
+    other = rollback.rollback_target(target, alias)
+    if rolled_back_recently(alias, now):
+        other = rolled_back_version(alias)
+    switched = serving.last_switch(alias)
+    if not other or switched is None or now - switched > COMPARABLE or alias.primary not in failing:
+        return None
+    until = text.floor_minute(switched)
+    reading = serving.read_served(target, alias, until - WINDOW, until, also=(other,))
+    if reading.trouble is not None:
+        return None
+    rates = version_rates(reading, measure, limit)
+    return next((rate for rate in rates if rate.version == other and rate.count > 1 and rate.over_limit), None)
 
 
 def _describe_onset(rate: VersionRate, condition: str, now: datetime) -> str:
@@ -219,24 +432,12 @@ def _latency(context: CheckContext) -> Finding:
     # The last minute with requests: without any, there is no percentile.
     latest = [row.p99_ms for row in context.traffic(WINDOW).rows if row.p99_ms][-1:]
     p99 = [
-        f"v{version} {text.duration(by_version[version] / 1000)}"
+        f"{name_version(version)} {text.duration(by_version[version] / 1000)}"
         for by_version in latest
         for version in context.deployed.serving
         if version in by_version
     ]
     return replace(finding, message=finding.message + _listing(". Latest p99: ", p99))
-
-
-def _throttles(context: CheckContext) -> Finding:
-    # A throttled request runs on no version, so that no error rate includes it.
-    rates = version_rates(context.traffic(WINDOW), "throttles")
-    throttled = sum(rate.count for rate in rates)
-    if throttled:
-        message = f"{text.count(throttled, 'request')} throttled {_period(context)}"
-        return problem(message, "Raise the function's concurrency limit.", throttled=throttled)
-    if not any(rate.requests for rate in rates):
-        return unknown(f"no requests {_period(context)}")
-    return ok(f"none {_period(context)}")
 
 
 def _cold_starts(context: CheckContext) -> Finding:
@@ -251,86 +452,24 @@ def _cold_starts(context: CheckContext) -> Finding:
 
 
 def _freeze(context: CheckContext) -> Finding:
-    return info(describe_freezes(context)) if context.freezes else ok("none in force")
+    if not context.freezes:
+        return ok("none in force")
+    owners = text.join_words(dict.fromkeys(freeze.owner for freeze in context.freezes))
+    message = f"deployments are frozen by {owners}: {describe_freezes(context)}. Rollbacks are not frozen"
+    return info(message).named(result_words.FROZEN)
 
 
 TRAFFIC_CHECKS = (
     Check("error rate", _error_rate),
     Check("latency", _latency),
-    Check("throttles", _throttles),
+    Check("throttles", limits.throttles),
     Check("traffic", traffic_state),
     Check("cold starts", _cold_starts),
 )
 """The deployment guide's four metrics, and whether there are requests to measure; only where something is deployed."""
 
-OTHER_CHECKS = (Check("alarms", alarm_states), Check("freeze", _freeze))
-
-
-def _next_steps(context: CheckContext, findings: tuple[Finding, ...]) -> tuple[NextStep, ...]:
-    """What to do, the most urgent first."""
-    target, alias = context.target, context.alias
-    record = context.record
-    here = {"environment": target.environment}
-    deploy = {**here, "artifact": "build/skill.zip"}
-    allowed = target.settings.rollout.strategies
-    strategy = f"strategies/{'canary' if 'canary' in allowed else allowed[0]}"
-    failed = {finding.check for finding in findings_.in_state(findings, State.PROBLEM)}
-    steps: list[NextStep] = []
-    # Throttles are not listed here: the old version would be throttled as well.
-    if alias is not None and failed & {"error rate", "latency", "rollout"}:
-        back = dict(here)
-        # Right after a rollback the same again would find it done.
-        if before := version_before(alias):
-            back["to_version"] = before
-        steps.append(NextStep(f"Users are affected: {_rollback_advice(alias)}", "rollback/immediate", back))
-    if alias is not None and "throttles" in failed:
-        advice = "Requests are throttled: raise the function's concurrency limit, then monitor:"
-        steps.append(NextStep(advice, "operations/monitor", here))
-    if alias is not None and "alarms" in failed and not steps:
-        advice = "An alarm is in ALARM: compare the metrics of the last hour with their limits:"
-        steps.append(NextStep(advice, "operations/monitor", here))
-    if record is not None and record.open:
-        steps.append(NextStep(_resume_advice(record), strategy, deploy))
-    if not steps:
-        steps += _check_again(target, findings)
-    if any(finding.check == "alias" and finding.state is State.WARNING for finding in findings):
-        steps.append(NextStep("Nothing is deployed yet. Deploy a first build:", strategy, deploy))
-    if any(finding.check == "alarms" and finding.state is State.WARNING for finding in findings):
-        advice = "No alarms exist, so on-call would not be paged. Create them:"
-        steps.append(NextStep(advice, "operations/alarms", here))
-    return tuple(steps) or (NextStep("No action needed. To deploy a build:", strategy, deploy),)
-
-
-def _check_again(target: Target, findings: tuple[Finding, ...]) -> Iterator[NextStep]:
-    """What to do about findings that no runbook corrects, so that none of them reads as if all were well."""
-    here = {"environment": target.environment}
-    problems = findings_.in_state(findings, State.PROBLEM)
-    if problems:
-        remedies = " ".join(finding.remedy for finding in problems if finding.remedy)
-        yield NextStep(f"{remedies} Then check again:", "start_here", here)
-        return
-    unknowns = findings_.in_state(findings, State.UNKNOWN)
-    if unknowns:
-        remedies = " ".join(dict.fromkeys(finding.remedy for finding in unknowns if finding.remedy))
-        names = text.join_words(finding.check for finding in unknowns)
-        advice = f"Unknown: {names}. Do not treat this as healthy. {remedies}".strip()
-        yield NextStep(f"{advice} Check again in 3 min:", "start_here", here)
-
-
-def _rollback_advice(alias: Alias) -> str:
-    if alias.stable is None:
-        keeping = f"keep that one ({parameter('to_version')})"
-        return f"find out whether v{alias.primary} or v{alias.additional} is healthy, and {keeping}."
-    if before := version_before(alias):
-        return f"roll back v{alias.primary} to v{before} now."
-    if alias.canary is None:
-        return f"roll back v{alias.primary} now."
-    return f"roll back v{alias.canary} to v{alias.stable} now."
-
-
-def _resume_advice(record: RolloutState) -> str:
-    # The alias does not say whether the run is still alive, so the advice names both cases.
-    version = f"v{record.new_version}"
-    return (
-        f"Run {record.run} of {version} is not closed. If it stopped, resume or close it with the build of {version}:"
-    )
+OTHER_CHECKS = (
+    Check("isolation", limits.isolation_state),
+    Check("alarms", alarm_states),
+    Check("freeze", _freeze),
+)

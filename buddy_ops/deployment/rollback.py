@@ -17,7 +17,6 @@ from buddy_ops.aws.aliases import Alias, AliasMoved, RolloutState
 from buddy_ops.aws.session import Target
 from buddy_ops.aws.versions import LATEST, Version, label
 from buddy_ops.core.errors import AwsFailed, BuddyError, InvalidInput, Refused
-from buddy_ops.core.front_end import invocation, parameter
 from buddy_ops.core.plan import NOBODY, Approval, Plan
 from buddy_ops.core.progress import Progress
 from buddy_ops.core.text import join_words, parse_utc
@@ -124,7 +123,7 @@ def plan_rollback(target: Target, version: str = "", watch: Progress | None = No
         raise InvalidInput(
             "version-missing",
             f"{version!r} is no published version: a version is a number, for example 41.",
-            next=f"Name one of the function's versions ({parameter('to_version')}).",
+            next="Name one of the function's versions (parameter to_version).",
         )
     # A version that a person names is taken, even one that is marked bad.
     alias = _try_on(target, partial(aliases.require_alias, target), watch)
@@ -279,14 +278,14 @@ def _does_not_exist(target: Target, alias: Alias, version: str, missing: Invalid
         return InvalidInput(
             "version-missing",
             f"There is no version {version} of {target.settings.function} in {target.region}.",
-            next=f"Name another version ({parameter('to_version')}): {others}; {forward}.",
+            next=f"Name another version (parameter to_version): {others}; {forward}.",
         )
     return Refused(
         "no-rollback-target",
         f"v{version} of {target.settings.function}, which the deployment record names as the version to return to, was "
         "deleted (by operations/clean_up_versions, or another tool).",
         now=f"{target.resource} serves {alias}; nothing was changed.",
-        next=f"Name a version ({parameter('to_version')}): {others}; {forward}.",
+        next=f"Name a version (parameter to_version): {others}; {forward}.",
     )
 
 
@@ -296,14 +295,9 @@ def which_is_stable(target: Target, alias: Alias) -> Refused:
         "which-is-stable",
         f"{target.resource} serves {alias}. No deployment record says which of v{alias.primary} and "
         f"v{alias.additional} is the stable one.",
-        next=f"Find out which version is good. {_keeping(target, alias.primary)}, and "
-        f"{_keeping(target, alias.additional or '')}.",
+        next=f"Find out which version is good. Then name it: rollback/immediate with to_version {alias.primary} keeps "
+        f"v{alias.primary}, with to_version {alias.additional} keeps v{alias.additional}.",
     )
-
-
-def _keeping(target: Target, version: str) -> str:
-    """How to keep a version."""
-    return f"{invocation('rollback/immediate', target.environment, to_version=version)} keeps v{version}"
 
 
 def _try_on(target: Target, call: Callable[[], T], watch: Progress | None) -> T:
@@ -326,6 +320,21 @@ def _try_on(target: Target, call: Callable[[], T], watch: Progress | None) -> T:
             target.clock.sleep_until(again)
 
 
+def rollback_target(target: Target, alias: Alias) -> str:
+    """The version that a rollback without ``to_version`` would go to, by the record; empty: it would refuse.
+
+    Whether that version exists and can serve is not checked. Asks nothing of AWS.
+    """
+    if alias.stable is None:
+        return ""
+    if alias.additional is not None or alias.failsafe_triggered:
+        return alias.stable
+    record = alias.rollout
+    if record is None or _is_done(target, alias, record):
+        return ""
+    return _first_good(alias, record)
+
+
 def _destination(target: Target, alias: Alias) -> str:
     """The version to return to. While traffic is split that is the stable one, which serves already.
 
@@ -341,26 +350,27 @@ def _destination(target: Target, alias: Alias) -> str:
     if record is not None:
         if _is_done(target, alias, record):
             return alias.primary  # to go further back so soon, a person names the version
-        candidates = _recorded_versions(alias, record)
-        for version in candidates:
-            if version and version != alias.primary and version not in record.rejected_versions:
-                return version
+        if version := _first_good(alias, record):
+            return version
         if record.rejected_versions:
             marked = f" Marked bad: {join_words(f'v{version}' for version in record.rejected_versions)}."
     named = _list_versions(target, alias)
     raise Refused(
         "no-rollback-target",
         f"{target.resource} serves {alias}, and no earlier version is known to return to.{marked}",
-        next=f"Name a version ({parameter('to_version')}){named}, or roll forward with strategies/canary.",
+        next=f"Name a version (parameter to_version){named}, or roll forward with strategies/canary.",
     )
 
 
-def _recorded_versions(alias: Alias, record: RolloutState) -> list[str]:
-    """The versions before the one that serves, by the record, the latest first."""
+def _first_good(alias: Alias, record: RolloutState) -> str:
+    """The latest version before the one that serves, by the record, that is not marked bad; empty if none is known."""
+    candidates = [record.fallback_version]
     if alias.primary == record.new_version:
-        return [record.stable_version, record.fallback_version]
-    # What served before a version that a person named is not known.
-    return [] if alias.primary == record.rolled_back_to else [record.fallback_version]
+        candidates.insert(0, record.stable_version)
+    elif alias.primary == record.rolled_back_to:
+        candidates.clear()  # what served before a version that a person named is not known
+    good = (version for version in candidates if version not in ("", alias.primary, *record.rejected_versions))
+    return next(good, "")
 
 
 def _describe_record(alias: Alias, new: Version, old: Version) -> list[str]:
@@ -408,8 +418,7 @@ def _further_back(alias: Alias, destination: str) -> list[str]:
     before = version_before(alias)
     if not before or destination != alias.primary:
         return []
-    named = parameter("to_version", before)
-    return [f"If v{alias.primary} fails, too: name the version before it ({named}), v{before}."]
+    return [f"If v{alias.primary} fails, too: name the version before it (to_version), v{before}."]
 
 
 def _list_versions(target: Target, alias: Alias) -> str:
@@ -424,15 +433,20 @@ def _list_versions(target: Target, alias: Alias) -> str:
     return f": {join_words(good, 'or')}" if good else ""
 
 
-def _newest_usable(target: Target, alias: Alias) -> list[str]:
+def usable_versions(target: Target, alias: Alias) -> list[str]:
     """The newest versions that a rollback may go to, oldest first: they exist, serve nothing and are not marked bad.
 
     AWS: lambda:ListVersionsByFunction, reads only.
     """
     marked = alias.rollout.rejected_versions if alias.rollout is not None else ()
     published = versions.list_versions(target)
-    good = [label(version.number) for version in published if version.number not in (*alias.serving, *marked)]
+    good = [version.number for version in published if version.number not in (*alias.serving, *marked)]
     return good[-NAMED:]
+
+
+def _newest_usable(target: Target, alias: Alias) -> list[str]:
+    """The versions of ``usable_versions`` as operators read them."""
+    return [label(number) for number in usable_versions(target, alias)]
 
 
 def _require_schema(target: Target, alias: Alias, destination: str) -> None:

@@ -16,11 +16,11 @@ import pytest
 import yaml
 
 from buddy_ops.aws import aliases, freezes, isolation, permissions, session, signing
+from buddy_ops.aws.permissions import Role
 from buddy_ops.checks import setup
 from buddy_ops.checks import status as status_
 from buddy_ops.core import documents
-from buddy_ops.core.roles import Role
-from buddy_ops.deployment import announcements, rollback, rollout
+from buddy_ops.deployment import announcements, reenabling, rollback, rollout
 from buddy_ops.health import logs
 from buddy_ops.migrations import steps as migration_steps
 from buddy_ops.notebook import charts
@@ -50,7 +50,7 @@ UNRECORDED = {
     # Failsafes of functions with long names: a test below compares the names.
     # Alarms of an environment whose alias is not 'live'.
     *((f"cloudwatch:{name}", OTHER_ALIAS) for name in ("PutMetricAlarm", "SetAlarmState")),
-    *((f"scheduler:{name}Schedule", LONG_NAMES) for name in ("Create", "Update", "Delete")),
+    *((f"scheduler:{name}Schedule", LONG_NAMES) for name in ("Create", "Get", "Update", "Delete")),
 }
 """What no run in the sandbox does."""
 
@@ -376,6 +376,23 @@ def status(bring: Bring) -> Iterator[list[dict[str, Any]]]:
         with closing(bring(name).connect()) as mine:
             status_.read_status(mine)
             yield mine.journal.records
+    # A canary whose failsafe is read; and requests that a limit throttles.
+    for here in (shifted(bring), bring("throttling", history_minutes=10)):
+        here.client("lambda").put_function_concurrency(FunctionName=here.function, ReservedConcurrentExecutions=20)
+        here.ask("advance", seconds=7 * 60)
+        with closing(here.connect()) as mine:
+            status_.read_status(mine)
+            yield mine.journal.records
+
+
+def reenabled(bring: Bring) -> Iterator[list[dict[str, Any]]]:
+    here = bring("good", requests_per_minute=0, history_minutes=0)
+    for how in ("function", "writes"):
+        isolation.isolate(here.connect(), how, NAME)
+        with closing(here.connect()) as mine:
+            plan = reenabling.plan_reenabling(mine)
+            reenabling.run_reenabling(mine, plan, approve(mine, plan))
+            yield mine.journal.records
 
 
 def examined(bring: Bring) -> Iterator[list[dict[str, Any]]]:
@@ -508,6 +525,7 @@ DRIVERS: dict[str, Callable[[Bring], Iterator[list[dict[str, Any]]]]] = {
     "emergency/data_corruption": corrupting,
     "rollback": rollback_command,
     "freeze": freezing,
+    "reenable": reenabled,
     "strategies/all_at_once": all_at_once,
     "strategies/blue_green": blue_green,
     "strategies/canary": canary,

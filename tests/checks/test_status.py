@@ -31,38 +31,43 @@ def test_a_quiet_night(situation: Bring) -> None:
     here = situation("good", history_minutes=40)
     before = len(here.ask("calls")["calls"])
     found = look(here)
-    quiet = {"rollout", "error rate", "latency", "throttles", "traffic", "cold starts", "freeze"}
+    quiet = {"rollout", "error rate", "latency", "throttles", "traffic", "cold starts", "isolation", "freeze"}
     assert {what for what, state in states(found).items() if state == "ok"} == quiet
-    assert found.verdict == "OK, with warnings: no alarms configured." and "rollback" not in str(found)
+    assert found.verdict.startswith("OK, with warnings: no alarms configured. Error rate: v1 ")
+    assert (found.word, found.exit_code) == ("OK", 0) and "rollback" not in str(found)
     reads = ("Get", "List", "Describe", "StartQuery")
     assert all(each["operation"].startswith(reads) for each in here.ask("calls")["calls"][before:])
 
 
 @pytest.mark.parametrize(
-    ("stable", "sign", "verdict"),
+    ("build", "sign", "verdict"),
     [
         (
             "errors_5_percent",
             "error rate",
-            r"^ERROR RATE HIGH: v1 [\d.]+ % of [\d,]+ requests \(limit 1 %\) since ([\d-]{10} )?\d\d:\d\d UTC",
+            r"^ERROR RATE HIGH: v2 [\d.]+ % of [\d,]+ requests \(limit 1 %\) since ([\d-]{10} )?\d\d:\d\d UTC",
         ),
         (
             "slow",
             "latency",
-            r"LATENCY HIGH(: v1 [\d.]+ % of [\d,]+ requests over 6 s \(limit 1 %\) since ([\d-]{10} )?\d\d:\d\d UTC)?",
+            r"LATENCY HIGH(: v2 [\d.]+ % of [\d,]+ requests over 6 s \(limit 1 %\) since ([\d-]{10} )?\d\d:\d\d UTC)?",
         ),
     ],
 )
-def test_a_rate_over_its_limit_leads_to_the_rollback(situation: Bring, stable: str, sign: str, verdict: str) -> None:
+def test_a_rate_over_its_limit_leads_to_the_rollback(situation: Bring, build: str, sign: str, verdict: str) -> None:
     """The verdict has the figures, and the first step is the rollback of this environment, ready to run."""
-    found = look(situation("good", stable=stable, history_minutes=40))
+    here = situation("good", history_minutes=20)
+    here.ship_by_hand(build)
+    here.ask("advance", seconds=1200)
+    found = look(here)
     assert states(found)[sign] == "problem"
     assert re.search(verdict, found.verdict), found.verdict
     first = found.steps[0]
-    assert (first.runbook, first.command) == ("rollback/immediate", "buddy-ops run rollback/immediate -e sandbox")
-    assert first.cell == "environment = 'sandbox'"
+    assert (first.runbook, first.command) == ("rollback/immediate", "buddy-ops rollback -e sandbox --to-version 1")
+    assert first.cell == "environment = 'sandbox'\nto_version = '1'"
     page = found._repr_html_()
     assert '<a href="rollback/immediate.ipynb">' in page and ">PROBLEM</b>" in page
+    assert page.index(first.command) < page.index("<table>")
 
 
 def test_throttled_requests_are_a_problem(situation: Bring) -> None:
@@ -74,7 +79,7 @@ def test_throttled_requests_are_a_problem(situation: Bring) -> None:
 
 
 def test_a_rollout_is_named(situation: Bring) -> None:
-    """Which rollout is in progress, at which stage, and how it is resumed."""
+    """Which rollout is in progress, at which stage, whether its run is alive, and what to do if it is not."""
     here = situation("good", history_minutes=40)
     mine = here.connect()
     plan = rollout.plan_rollout(mine, here.build("good"))
@@ -82,11 +87,12 @@ def test_a_rollout_is_named(situation: Bring) -> None:
     mine.close()
     found = look(here)
     assert f"run {mine.run} of v2 in progress, stage 1 since" in str(found)
-    assert found.steps[0].runbook == "strategies/canary" and "the build of v2" in found.steps[0].why
+    assert found.verdict.startswith("ROLLOUT IN PROGRESS: ") and "build/skill.zip" not in str(found)
     here.ask("advance", seconds=30 * 60)
     found = look(here)
     assert f"run {mine.run} of v2 stopped responding at stage 1. The failsafe rolled it back" in str(found)
     assert "strategies/canary" in [step.runbook for step in found.steps]
+    assert any("the build of v2" in step.why for step in found.steps)
 
 
 def test_weights_without_a_record_are_a_problem(situation: Bring) -> None:
@@ -161,7 +167,8 @@ def test_after_a_rollback_to_a_named_version_only_the_new_minutes_count(situatio
     assert rollback.plan_rollback(target).away_from == ()
     here.ask("advance", seconds=600)
     found = look(here)
-    assert states(found)["error rate"] == "ok" and states(found)["rollout"] == "ok", found
+    assert states(found)["error rate"] == "ok" and states(found)["rollout"] == "info", found
+    assert found.word == "ROLLED BACK" and found.exit_code == 0 and "run" in found.verdict and "v3" in found.verdict
     assert "rolled back to v2, which a person named" in found.live
     assert rollback.plan_rollback(here.connect(quiet=True)).destination == "1"
 
