@@ -151,12 +151,14 @@ class Person:
         self.page.locator(".jp-OutputArea-output", has_text=text).first.wait_for()
 
     def chart(self) -> str:
-        """The picture that a rollout shows just now, once there is one."""
-        return str(self.page.locator(".jp-OutputArea-output img").last.get_attribute("src"))
+        """The picture that a rollout shows just now, once there is one: drawn while it runs, a PNG at its end."""
+        return str(self.page.locator(".jp-OutputArea-output .buddy-chart").last.evaluate("e => e.src || e.outerHTML"))
 
     def sees_another_chart_than(self, chart: str) -> None:
         self.page.wait_for_function(
-            "old => [...document.querySelectorAll('.jp-OutputArea-output img')].at(-1)?.src !== old", arg=chart
+            "old => { const e = [...document.querySelectorAll('.jp-OutputArea-output .buddy-chart')].at(-1);"
+            "return e && (e.src || e.outerHTML) !== old }",
+            arg=chart,
         )
 
     def restart_kernel(self) -> None:

@@ -71,6 +71,7 @@ def test_stop_brings_the_traffic_back(situation: Bring, person: Person) -> None:
     try:
         begin_canary(here, person, form=True)
         first = person.chart()
+        assert 'role="img"' in first and "v1: " in first, "a live frame says in words what it shows"
         assert here.alias()["RoutingConfig"] == {"AdditionalVersionWeights": {"2": 0.1}}
         person.sees_another_chart_than(first)
         person.picture("canary-live")
@@ -91,6 +92,13 @@ def test_stop_brings_the_traffic_back(situation: Bring, person: Person) -> None:
     person.leave_and_come_back_without_a_kernel()
     person.sees("ABORTED by operator")
     assert person.chart().startswith("data:image/png")
+    shown = person.page.locator("img.buddy-chart").last
+    assert "ABORTED by operator" in str(shown.get_attribute("alt")) and "v2: " in str(shown.get_attribute("alt"))
+    # In the dark theme the light card is dark, and its texts are light.
+    assert shown.evaluate("e => getComputedStyle(e).filter") == "none"
+    person.page.evaluate("document.body.dataset.jpThemeLight = 'false'")
+    assert shown.evaluate("e => getComputedStyle(e).filter") == "invert(0.93) hue-rotate(180deg)"
+    person.page.evaluate("document.body.dataset.jpThemeLight = 'true'")
     person.picture("canary-reopened")
 
 
