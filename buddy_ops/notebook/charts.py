@@ -80,18 +80,18 @@ def _moves(alias: Alias) -> list[tuple[datetime, str]]:
         return []
     since = parse_utc(record.since)
     began = [since - timedelta(seconds=age) for age in record.stage_ages_s]
+    stages = began if record.rolled_back else [*began, since]
+    # Records of earlier releases have no shares. The end of a rollback has none either.
+    shares = record.shares_percent if len(record.shares_percent) == len(stages) else ()
+    marks = []
+    for index, at in enumerate(stages):
+        share = exact_percent(shares[index] / 100) if shares else f"stage {index + 1}"
+        marks.append((at, f"v{record.new_version} {share}"))
     if record.rolled_back:
-        last = f"rolled back to v{record.stable_version}"
-    elif record.shares:
-        last = f"v{record.new_version} {exact_percent(record.shares[-1])}"
-    else:
-        last = f"v{record.new_version} stage {record.stage}" if record.shifting else f"v{record.new_version} 100 %"
-    shares = record.shares or (None,) * (len(began) + 1)
-    marks = [
-        (at, f"v{record.new_version} {f'stage {number}' if share is None else exact_percent(share)}")
-        for number, (at, share) in enumerate(zip(began, shares, strict=False), 1)
-    ]
-    return [*marks, (since, last)]
+        marks.append((since, f"rolled back to v{record.stable_version}"))
+    elif not shares and not record.shifting:
+        marks[-1] = (since, f"v{record.new_version} 100 %")
+    return marks
 
 
 def _alarms(target: Target) -> list[tuple[datetime, str]]:

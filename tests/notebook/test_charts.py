@@ -6,7 +6,7 @@ import html
 import math
 import struct
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any, cast
@@ -17,8 +17,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from buddy_ops.aws import aliases
 from buddy_ops.aws.session import Target
 from buddy_ops.core import settings as settings_
+from buddy_ops.core.errors import AwsFailed
 from buddy_ops.core.side_channels import SideChannels
 from buddy_ops.deployment.rollout import Observation, Outcome, Rollout
 from buddy_ops.health.evidence import RolloutEvidence
@@ -28,8 +30,10 @@ from buddy_ops.notebook import _chart_layout, charts, live
 from buddy_ops.notebook._chart_model import build_picture, wilson_interval
 from buddy_ops.notebook._chart_scene import Ink
 from buddy_ops.notebook.charts import RolloutChart
+from tests.conftest import Situation
 
 START = datetime(2026, 11, 22, 3, 12, tzinfo=UTC)
+Bring = Callable[..., Situation]
 MINUTE = timedelta(minutes=1)
 SETTINGS = settings_.validate_settings({"function": "buddy"}, "test")
 
@@ -353,3 +357,43 @@ def test_a_chart_that_cannot_be_drawn_leaves_its_caption(monkeypatch: pytest.Mon
     assert chart._side.unsaid() == [
         "The chart failed (ZeroDivisionError: division by zero). The action was not affected."
     ]
+
+
+def test_the_recent_chart_marks_moves_and_alarms(situation: Bring) -> None:
+    """The last half hour: requests by version, the stages of the rollout by the alias's record, and alarms since when."""
+    here = situation("errors_5_percent")
+    assert here.ship(here.build("errors_5_percent")).ending == "rolled-back"
+    mine = here.connect()
+    alarm = mine.settings.function + "-error-rate"
+    cloudwatch = mine.client("cloudwatch")
+    cloudwatch.put_metric_alarm(
+        AlarmName=alarm, Namespace="AWS/Lambda", MetricName="Errors", ComparisonOperator="GreaterThanThreshold",
+        EvaluationPeriods=1, Threshold=1, Period=60, Statistic="Sum",
+    )  # fmt: skip
+    cloudwatch.set_alarm_state(AlarmName=alarm, StateValue="ALARM", StateReason="test")
+    chart = charts.recent_chart(mine, aliases.read_alias(mine))
+    assert chart is not None and chart.versions == ("1", "2")
+    texts = [text for _, text in chart.marks]
+    assert texts == ["v2 10 %", "rolled back to v1", "ALARM error-rate"]
+    assert [at for at, _ in chart.marks] == sorted(at for at, _ in chart.marks)
+    built = build_picture(chart)
+    assert built is not None and [panel.title for panel in built.panels] == [
+        "Error rate", "p99 latency", "Requests per minute",
+    ]  # fmt: skip
+    description = chart._repr_mimebundle_()[1]["image/png"]["alt"]
+    assert "v2: " in description and "Events: " in description and "rolled back to v1" in description
+
+
+def test_the_recent_chart_is_drawn_without_the_right_to_read_alarms(
+    situation: Bring, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What cannot be read is not marked, and is said; the metrics are drawn."""
+    mine = situation("good", history_minutes=20).connect()
+
+    def refuse(*_: object) -> None:
+        raise AwsFailed("aws-refused", "AWS refused cloudwatch:describe_alarms.", next="Ask.", code="AccessDenied")
+
+    monkeypatch.setattr(charts.alarms, "alarms_in_alarm", refuse)
+    chart = charts.recent_chart(mine, aliases.read_alias(mine))
+    assert chart is not None and chart.marks == [] and chart.scene() is not None
+    assert any("the alarms in the chart" in line.lower() for line in mine.side.unsaid())
