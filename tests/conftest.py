@@ -45,6 +45,8 @@ def pytest_configure() -> None:
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     for name in ("AWS_PROFILE", "AWS_ENDPOINT_URL", "AWS_REGION", "AWS_DEFAULT_REGION", "CI", "GITHUB_ACTIONS"):
         os.environ.pop(name, None)
+    for name in ("BUDDY_OPS_ENVIRONMENT", "NO_COLOR", "FORCE_COLOR"):
+        os.environ.pop(name, None)
     # A shell starts what goes to the background with SIGINT ignored, nohup with SIGHUP. Our programs keep what they
     # inherit, and tests send them both.
     for number in (signal.SIGINT, signal.SIGHUP):

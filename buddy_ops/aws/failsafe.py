@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 
 from buddy_ops.aws.session import Target
 from buddy_ops.core.errors import AwsFailed, Conflict, NotFound, Refused
+from buddy_ops.core.journal import iso_utc
 from buddy_ops.core.text import parse_utc
 
 if TYPE_CHECKING:
@@ -91,6 +92,7 @@ def renew(target: Target, failsafe: Failsafe) -> Failsafe:
         target.client("scheduler").update_schedule(**_fields(target, renewed))
     except NotFound as failure:
         raise FailsafeMissing from failure
+    _note_armed(target, renewed)
     return renewed
 
 
@@ -222,7 +224,13 @@ def _put(target: Target, name: str, payload: str) -> Failsafe:
         target.client("scheduler").create_schedule(**fields)
     except Conflict:
         target.client("scheduler").update_schedule(**fields)
+    _note_armed(target, failsafe)
     return failsafe
+
+
+def _note_armed(target: Target, failsafe: Failsafe) -> None:
+    """Journal when it rolls back: who stops the run is told that time."""
+    target.journal.append("failsafe-armed", name=failsafe.name, until=iso_utc(failsafe.until))
 
 
 def _name(target: Target, which: str, run: str = "") -> str:

@@ -12,6 +12,7 @@ from datetime import timedelta
 
 from buddy_ops.aws._settling import SETTLES, read_settled
 from buddy_ops.aws.session import Target
+from buddy_ops.core import front_end
 from buddy_ops.core.documents import parse_json
 from buddy_ops.core.errors import AlreadyExists, BuddyError, InvalidInput, NotFound, Refused
 from buddy_ops.core.journal import iso_utc
@@ -75,7 +76,7 @@ def create_freeze(target: Target, reason: str, owner: str, lasts: timedelta) -> 
             "freeze-incomplete",
             "A freeze needs a reason, an owner, and a time of at most 14 days.",
             now="No freeze was created.",
-            next="Give reason, owner and hours.",
+            next=f"Give {front_end.option('reason')}, {front_end.option('owner')} and {front_end.option('hours')}.",
         )
     now = target.clock.now()
     wanted = Freeze(target.run, reason.strip(), owner.strip(), iso_utc(now + lasts))

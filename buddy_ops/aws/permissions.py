@@ -11,13 +11,13 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from buddy_ops.core.documents import parse_yaml
+from buddy_ops.core.roles import Role
 from buddy_ops.core.settings import Settings
 
 TEMPLATE = "infrastructure.yaml"
-Role = Literal["reader", "auditor", "responder", "deployer"]
 EVERYBODY: tuple[Role, ...] = ("reader", "auditor", "responder", "deployer")
 AUDITING: tuple[Role, ...] = ("auditor", "deployer")
 ACTING: tuple[Role, ...] = ("responder", "deployer")

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 from buddy_ops.aws.item_writes import Change, DoesNotFit, Item, batches, request_of, transactions
 from buddy_ops.aws.session import Target
 from buddy_ops.core.errors import AlreadyExists, AwsFailed, BuddyError, NotFound, Refused, Throttled, Unreachable
+from buddy_ops.core.front_end import parameter
 from buddy_ops.core.progress import Progress, no_progress
 from buddy_ops.core.text import duration
 
@@ -212,7 +213,7 @@ def is_copy(target: Target, table: str, at: datetime, name: str) -> bool:
     raise BuddyError(
         "restore-collides",
         f"A table {name} exists already, and it is not a copy of {table} as of {at:%Y-%m-%d %H:%M:%S} UTC.",
-        next="Delete or rename it if it is not needed, or choose another time (parameter onset).",
+        next=f"Delete or rename it if it is not needed, or choose another time ({parameter('onset')}).",
     )
 
 

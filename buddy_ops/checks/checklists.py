@@ -36,6 +36,7 @@ from buddy_ops.checks.findings import (
 from buddy_ops.core import project, rules, text
 from buddy_ops.core.checklist import ChecklistItem, ChecklistResult
 from buddy_ops.core.errors import InvalidInput, Refused
+from buddy_ops.core.front_end import parameter
 from buddy_ops.core.people import clean_name, require_readable
 from buddy_ops.core.progress import Progress, no_progress
 from buddy_ops.deployment import rollout_plan, smoke_tests
@@ -150,7 +151,7 @@ def raise_for_failed_items(record: ChecklistResult) -> None:
         title=f"{record.checklist} of {record.subject}: {len(record.open)} of {len(record.items)} items are open.",
         entries=[f"{item.name}: {item.state}: {item.says}" for item in record.open],
         next_step="Fix every failed check. For manual checks, enter the name of the person who verified it: "
-        "attested={ITEM: NAME}.",
+        f"{parameter('attested', {'ITEM': 'NAME'})}.",
     )
 
 

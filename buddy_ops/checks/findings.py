@@ -19,13 +19,13 @@ from buddy_ops.aws.aliases import Alias, RolloutState
 from buddy_ops.aws.freezes import Freeze
 from buddy_ops.aws.function_log import default_group
 from buddy_ops.aws.isolation import Isolation
-from buddy_ops.aws.permissions import Role
 from buddy_ops.aws.session import Target
 from buddy_ops.aws.versions import Version
 from buddy_ops.checks.result_words import JUST_DEPLOYED
-from buddy_ops.core import text
+from buddy_ops.core import palette, text
 from buddy_ops.core.errors import AwsFailed, BuddyError
 from buddy_ops.core.progress import Progress, no_progress
+from buddy_ops.core.roles import Role
 from buddy_ops.deployment import rollback
 from buddy_ops.deployment.rollback import RollbackPlan
 from buddy_ops.health import alarms, metrics, serving
@@ -55,15 +55,15 @@ class State(StrEnum):
     @property
     def colour(self) -> str:
         """As the archive's pages colour the class of this name."""
-        return COLOURS[self]
+        return TONES[self].text
 
 
-COLOURS = {
-    State.PROBLEM: "#b00020",
-    State.UNKNOWN: "#8a5a00",
-    State.WARNING: "#8a5a00",
-    State.INFO: "#0059a0",
-    State.OK: "#00705a",
+TONES = {
+    State.PROBLEM: palette.PROBLEM,
+    State.UNKNOWN: palette.UNKNOWN,
+    State.WARNING: palette.UNKNOWN,
+    State.INFO: palette.INFO,
+    State.OK: palette.OK,
 }
 
 
@@ -374,4 +374,4 @@ def html_label(state: State, words: str = "") -> str:
 
     The style colours it in JupyterLab, the class in an archived page, which removes every style.
     """
-    return f'<b class="{state.value}" style="color:{state.colour}">{text.escape_html(words or state.label)}</b>'
+    return f'<b class="{state.value}" style="{TONES[state].style}">{text.escape_html(words or state.label)}</b>'

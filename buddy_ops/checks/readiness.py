@@ -23,7 +23,6 @@ from functools import partial
 from typing import cast, get_args
 
 from buddy_ops.aws import freezes, versions
-from buddy_ops.aws.permissions import Role
 from buddy_ops.aws.session import Target
 from buddy_ops.checks import findings as findings_
 from buddy_ops.checks import setup
@@ -32,6 +31,7 @@ from buddy_ops.checks.findings import Check, CheckContext, Finding, State, ok, p
 from buddy_ops.core import text
 from buddy_ops.core.errors import BuddyError, InvalidInput
 from buddy_ops.core.progress import Progress, no_progress
+from buddy_ops.core.roles import Role
 from buddy_ops.deployment import cleanup, smoke_tests
 from buddy_ops.health import alarms
 from buddy_ops.migrations import schema

@@ -14,6 +14,7 @@ from buddy_ops.checks._shared import WINDOW, missing_alias
 from buddy_ops.checks.findings import CheckContext, Finding, NotMeasured, info, ok, problem, unknown, warning
 from buddy_ops.core import text
 from buddy_ops.core.errors import AwsFailed, BuddyError
+from buddy_ops.core.front_end import invocation
 from buddy_ops.health import serving
 from buddy_ops.health.serving import name_version
 
@@ -41,7 +42,8 @@ def rollout_state(context: CheckContext) -> Finding:
         return info(aliases.describe_allocation(alias), "Wait some minutes. AWS then moves the traffic.")
     if alias.stable is None or record is None:
         message = f"{alias}. No deployment record says which version is stable"
-        return problem(message, "Run rollback/immediate with to_version.")
+        naming = invocation("rollback/immediate", context.target.environment, to_version="VERSION")
+        return problem(message, f"Run {naming}.")
     if record.open and alias.stable == alias.primary:
         return _in_progress(context, record)
     if alias.draining:
@@ -74,12 +76,9 @@ def _alias_on_latest(target: Target) -> Finding:
     """Deployments refuse such an alias, and a rollback has nothing to return to."""
     function = target.settings.function
     message = f"the alias serves {versions.LATEST}: every upload to {function} reaches all users at once"
-    remedy = (
-        f"Publish a version (aws lambda publish-version --function-name {function}), then point the alias to it with "
-    )
-    return problem(f"{message}, and no version is kept", remedy + "rollback/immediate (to_version: its number).").named(
-        result_words.ALIAS_ON_LATEST
-    )
+    back = invocation("rollback/immediate", target.environment, to_version="VERSION")
+    remedy = f"Publish a version (aws lambda publish-version --function-name {function}), then point the alias to it: "
+    return problem(f"{message}, and no version is kept", f"{remedy}{back}.").named(result_words.ALIAS_ON_LATEST)
 
 
 def _explains(record: RolloutState, alias: Alias) -> bool:

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING
 
 from buddy_ops.aws import failsafe, permissions, signing
 from buddy_ops.aws.function_log import LogConfig, default_group
-from buddy_ops.aws.permissions import Role
 from buddy_ops.aws.session import Target
 from buddy_ops.aws.versions import LATEST, label
 from buddy_ops.checks._shared import alarm_states, describe_freezes
@@ -33,6 +32,7 @@ from buddy_ops.checks.findings import (
 from buddy_ops.checks.rollouts import rollout_state
 from buddy_ops.core import text
 from buddy_ops.core.errors import AwsFailed, InvalidInput, NotFound
+from buddy_ops.core.roles import Role
 from buddy_ops.health import callers, logs, serving
 
 if TYPE_CHECKING:

@@ -8,12 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rich.table import Table
-from rich.text import Text
-
 from buddy_ops.aws import session
 from buddy_ops.cli import sandbox
-from buddy_ops.cli.terminal import err, out
+from buddy_ops.cli.answers import Answer, Line
+from buddy_ops.cli.terminal import err
 from buddy_ops.core import project
 from buddy_ops.core.journal import read_journal
 from buddy_ops.core.outcome import describe_ending
@@ -33,7 +31,7 @@ HISTORY_S = 190 * 60
 
 @dataclass(frozen=True)
 class DemoRow:
-    """How a run ended, as text for the table."""
+    """How a run ended, as text."""
 
     build: str
     result: str
@@ -46,8 +44,8 @@ class DemoRow:
     minutes: float = 0.0
 
 
-def main() -> int:
-    """Run the demo; 0 if both runs ended as they must, else 1."""
+def main() -> Answer:
+    """Run the demo; exit code 0 if both runs ended as they must, else 1."""
     with err.progress("starting the sandbox") as tell, sandbox.running_sandbox() as endpoint:
         before = os.environ.get("AWS_ENDPOINT_URL")
         os.environ["AWS_ENDPOINT_URL"] = endpoint
@@ -62,14 +60,13 @@ def main() -> int:
             os.environ.pop("AWS_ENDPOINT_URL", None)
             if before is not None:
                 os.environ["AWS_ENDPOINT_URL"] = before
-    out.print(f"First deployment: {first}")
-    out.print(results_table(rows))
+    lines: list[Line] = [f"First deployment: {first}", "", "Two canaries of Buddy, in the sandbox's time"]
     for row in rows:
-        out.print(f"report of the {row.build}:\n  {row.report}")
-    if all(row.as_expected for row in rows):
-        return 0
-    out.print("FAILED: a run did not end as expected. Open its report.", style="bold red")
-    return 1
+        lines += row_lines(row)
+    passed = all(row.as_expected for row in rows)
+    if not passed:
+        lines.append(("FAILED: a run did not end as expected. Open its report.", "problem"))
+    return Answer({"first_deployment": first, "runs": rows}, lines, 0 if passed else 1)
 
 
 def deploy_first(endpoint: str) -> str:
@@ -109,19 +106,18 @@ def run_canary(build: str, exit_code: int, artifact: Path, tell: Progress) -> De
     )
 
 
-def results_table(rows: list[DemoRow]) -> Table:
-    """The results with one column for each run, so that they fit a narrow terminal."""
-    table = Table(title="Two canaries of Buddy, in the sandbox's time", title_justify="left")
-    table.add_column("")
-    for row in rows:
-        table.add_column(row.build, overflow="fold")
-    table.add_row("traffic weight", *(row.weights for row in rows))
-    table.add_row("error rate, stable", *(row.stable for row in rows))
-    table.add_row("error rate, new", *(row.new for row in rows))
-    table.add_row("failed requests, new", *(row.failed for row in rows))
-    table.add_row("duration", *(f"{row.minutes:.0f} min" for row in rows))
-    table.add_row("result", *(Text(row.result, "green" if row.as_expected else "bold red") for row in rows))
-    return table
+def row_lines(row: DemoRow) -> list[Line]:
+    """A run's result: a line each, so that a narrow terminal cuts none."""
+    return [
+        "",
+        (f"{row.build}: {row.result}", "ok" if row.as_expected else "problem"),
+        f"  traffic weight        {row.weights}",
+        f"  error rate, stable    {row.stable}",
+        f"  error rate, new       {row.new}",
+        f"  failed requests, new  {row.failed}",
+        f"  duration              {row.minutes:.0f} min",
+        f"  report                {row.report}",
+    ]
 
 
 def _error_rate(outcome: dict[str, Any], version: str) -> str:

@@ -20,6 +20,7 @@ from buddy_ops.aws.sandbox_control import TOKEN_NEXT, TOKEN_WRONG, ask_sandbox, 
 from buddy_ops.core import parameters, project
 from buddy_ops.core.documents import parse_json
 from buddy_ops.core.errors import UNCHANGED, BuddyError, InvalidInput
+from buddy_ops.core.text import did_you_mean
 
 START_LIMIT_S = 30.0
 
@@ -156,14 +157,21 @@ def load_scenario(url: str, name: str, environment: str, **overrides: object) ->
     Raises:
         InvalidInput: ``unknown-scenario``.
     """
+    require_scenario(name)
+    call_sandbox(url, "scenario", name=name, environment=environment, overrides=overrides)
+    return write_build(name)
+
+
+def require_scenario(name: str) -> None:
+    """Refuse a scenario that does not exist. Raises InvalidInput ``unknown-scenario``."""
     from buddy_sandbox import scenarios as known
 
     if name not in known.names():
         raise InvalidInput(
-            "unknown-scenario", f"Scenario {name!r} does not exist.", next=f"Use one of: {', '.join(known.names())}."
+            "unknown-scenario",
+            f"Scenario {name!r} does not exist.{did_you_mean(name, known.names())}",
+            next=f"Use one of: {', '.join(known.names())}.",
         )
-    call_sandbox(url, "scenario", name=name, environment=environment, overrides=overrides)
-    return write_build(name)
 
 
 def parse_changes(pairs: Sequence[str]) -> dict[str, Any]:

@@ -84,6 +84,17 @@ class BuddyError(Exception):
         return [show_controls(str(self))]
 
 
+class Stopped(KeyboardInterrupt):
+    """A person interrupted a cell. The message says in one sentence or two what that means for AWS.
+
+    An interrupt and no failure: code that handles an interrupt handles this.
+    """
+
+    def _render_traceback_(self) -> list[str]:
+        """What IPython shows instead of a stack."""
+        return [show_controls(str(self))]
+
+
 class AwsFailed(BuddyError):
     """An AWS call failed. ``code`` is AWS's error code, or the transport's ('timeout', 'no-credentials', ...)."""
 

@@ -7,11 +7,13 @@ import errno
 import os
 from collections.abc import Mapping
 from contextlib import suppress
-from pathlib import Path
 from typing import Any
 
-from buddy_ops.core import documents, packages, parameters, runbooks, settings
+from buddy_ops.core import documents, packages, parameters, places, runbooks, settings, text
 from buddy_ops.core.errors import InvalidInput
+from buddy_ops.core.front_end import parameter
+
+project_root = places.project_root
 
 ENVIRONMENT_VARIABLE = "BUDDY_OPS_ENVIRONMENT"
 """The environment that commands and notebooks use where none is given."""
@@ -28,7 +30,8 @@ def default_environment() -> str:
     if name and name not in known:
         raise InvalidInput(
             "unknown-environment",
-            f"{ENVIRONMENT_VARIABLE} is {name[:100]!r}, and there is no such environment.",
+            f"{ENVIRONMENT_VARIABLE} is {name[:100]!r}, and there is no such environment."
+            + text.did_you_mean(name, known),
             next=f"Set {ENVIRONMENT_VARIABLE} to one of {', '.join(known) or 'the files in parameters/'}, or unset it.",
         )
     return name
@@ -47,7 +50,8 @@ def read_settings(environment: str) -> tuple[dict[str, Any], str]:
     if environment not in known:
         raise InvalidInput(
             "unknown-environment",
-            f"There is no environment {environment!r}: {folder.name}/ has {', '.join(known) or 'no files'}.",
+            f"There is no environment {environment!r}: {folder.name}/ has {', '.join(known) or 'no files'}."
+            + text.did_you_mean(environment, known),
             next=f"Choose one of those, or write parameters/{environment}.yaml.",
         )
     # What is not UTF-8 is read with marks that no key and no value passes with.
@@ -58,8 +62,8 @@ def read_settings(environment: str) -> tuple[dict[str, Any], str]:
             content = file.read(documents.YAML_CHARACTERS * 4 + 4)  # more than that is too large, however much it is
     except OSError as error:
         raise settings.invalid(f"parameters/{path.name}", [f"cannot be read: {error.strerror}"]) from None
-    text = content.decode(errors="replace")
-    parsed = settings.parse_yaml_text(environment, text, f"parameters/{path.name}")
+    content_text = content.decode(errors="replace")
+    parsed = settings.parse_yaml_text(environment, content_text, f"parameters/{path.name}")
     return parsed.model_dump(mode="json"), f"parameters/{path.name}"
 
 
@@ -131,16 +135,7 @@ def read_artifact(path: str) -> bytes:
         raise InvalidInput(
             "artifact-missing",
             problem,
-            next="Give the path of the zip, or of the folder, to ship: parameter artifact.",
+            next=f"Give the path of the zip, or of the folder, to ship: {parameter('artifact')}.",
         )
     packages.check_zip(content, path)
     return content
-
-
-def project_root() -> Path:
-    """The folder that holds parameters/ and notebooks/: the nearest above the working folder, else the library's."""
-    here = Path.cwd()
-    for folder in (here, *here.parents, Path(__file__).resolve().parents[2]):
-        if (folder / "parameters").is_dir() and (folder / "notebooks").is_dir():
-            return folder
-    return here

@@ -11,6 +11,7 @@ from zoneinfo import ZoneInfo
 
 from buddy_ops.core.checklist import ITEMS, ChecklistResult
 from buddy_ops.core.errors import InvalidInput
+from buddy_ops.core.front_end import parameter
 from buddy_ops.core.people import require_readable
 from buddy_ops.core.settings import DeploymentWindow, Settings
 from buddy_ops.core.text import date_and_time, join_words
@@ -64,10 +65,10 @@ def parse_break_glass(given: Mapping[str, str]) -> BreakGlass | None:
     if not who or not why or set(given) != {"who", "why"}:
         raise InvalidInput(
             "break-glass-incomplete",
-            f"break_glass needs who and why, and nothing else; it has {', '.join(given)}.",
-            next="For example: break_glass={who: Ada, why: 'reminders are not sent'}.",
+            f"{parameter('break_glass')} needs who and why, and nothing else; it has {', '.join(given)}.",
+            next=f"For example: {parameter('break_glass', {'who': 'Ada', 'why': 'reminders are not sent'})}.",
         )
-    require_readable((who,), "break_glass")
+    require_readable((who,), parameter("break_glass"))
     return BreakGlass(who, why)
 
 

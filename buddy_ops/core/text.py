@@ -44,6 +44,17 @@ def join_words(words: Iterable[str], last: str = "and") -> str:
     return f"{', '.join(others)} {last} {final}"
 
 
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """A sentence to add that names what was probably meant; empty if nothing known is like it."""
+    import difflib
+
+    names = {candidate.lower(): candidate for candidate in known}
+    # 'canary' means 'strategies/canary'.
+    names |= {candidate.rpartition("/")[2]: names[candidate] for candidate in names if "/" in candidate}
+    close = difflib.get_close_matches(name.lower(), names, n=1)
+    return f" Did you mean {names[close[0]]}?" if close else ""
+
+
 def duration(span: timedelta | float) -> str:
     """A time span in the largest unit that is easy to read: '380 ms', '6 s', '3 min', '24 h'. A number is seconds."""
     seconds = span.total_seconds() if isinstance(span, timedelta) else span

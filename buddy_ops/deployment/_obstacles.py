@@ -13,6 +13,7 @@ from buddy_ops.aws.aliases import Alias
 from buddy_ops.aws.session import Target
 from buddy_ops.aws.versions import LATEST, TOGETHER, Version, label
 from buddy_ops.core.errors import AwsFailed, Refused
+from buddy_ops.core.front_end import invocation
 from buddy_ops.core.packages import UNPACKED_LIMIT, ZIPPED_LIMIT
 from buddy_ops.core.text import join_words
 from buddy_ops.health import callers, former_service
@@ -117,7 +118,8 @@ def require_able_to_share(target: Target, stable: Version, new: Version) -> None
             f"of {_shown(stable, name)}. Lambda splits the traffic of an alias only between versions with the same "
             "one.",
             next=f"{cure}. If the change is intended, publish the build yourself (aws lambda update-function-code "
-            "--publish), and route all traffic to that version with rollback/immediate (to_version): it splits none.",
+            "--publish). Then route all traffic to that version, which splits none: "
+            f"{invocation('rollback/immediate', target.environment, to_version='VERSION')}.",
         )
 
 

@@ -13,6 +13,7 @@ from buddy_ops.aws.aliases import Alias, AliasMoved, AliasState, RolloutState
 from buddy_ops.aws.failsafe import Failsafe, FailsafeMissing
 from buddy_ops.aws.session import Target
 from buddy_ops.core.errors import AwsFailed, BuddyError, Refused
+from buddy_ops.core.front_end import invocation, parameter
 from buddy_ops.core.journal import iso_utc
 from buddy_ops.core.text import MINUTE, floor_minute, parse_utc, time_of_day
 from buddy_ops.health import former_service
@@ -170,7 +171,12 @@ class Traffic:
     def confirm_shift(self, stage: str) -> None:
         """Journal a shift that took effect."""
         self._target.journal.append(
-            "shifted", stage=stage, weight=self.weight, to=f"v{self.new}", serves=str(self.alias)
+            "shifted",
+            stage=stage,
+            weight=self.weight,
+            to=f"v{self.new}",
+            stable=self.stable,
+            serves=str(self.alias),
         )
 
     def arm(self) -> None:
@@ -470,7 +476,8 @@ def own_open_rollout(target: Target, alias: Alias | None, version: str) -> Rollo
         if alias.allocating:
             raise still_allocating(alias)
         if alias.additional is not None:
-            next_step = "Find out who shifts traffic (CodeDeploy?). rollback/immediate with to_version clears weights."
+            clearing = invocation("rollback/immediate", target.environment, to_version="VERSION")
+            next_step = f"Find out who shifts traffic (CodeDeploy?). {clearing} clears weights."
             raise foreign_weights(target, alias, "no run of Buddy Ops set these weights", next=next_step)
         return None
     expected = (record.stable_version, record.new_version)
@@ -481,7 +488,8 @@ def own_open_rollout(target: Target, alias: Alias | None, version: str) -> Rollo
             alias,
             f"another tool changed the weights of run {record.run}, which deploys v{record.new_version} "
             f"(replacing v{record.stable_version})",
-            next="Open rollback/immediate: it returns the traffic to the stable version, or asks for it (to_version).",
+            next=f"Run {invocation('rollback/immediate', target.environment)}: it returns the traffic to the stable "
+            f"version, or asks for it ({parameter('to_version')}).",
         )
     if record.new_version == version:
         return record

@@ -14,6 +14,7 @@ from buddy_ops.aws import aliases
 from buddy_ops.aws.aliases import Alias, AliasMoved
 from buddy_ops.aws.session import Target
 from buddy_ops.core.errors import AwsFailed, InvalidInput, Refused
+from buddy_ops.core.front_end import parameter
 from buddy_ops.core.outcome import Ending, Outcome
 from buddy_ops.core.plan import Approval, Plan
 from buddy_ops.core.text import exact_percent
@@ -323,6 +324,7 @@ def _steps(target: Target, alias: Alias, percent: list[float], minutes: float) -
             f"steps {percent} of {minutes:g} min: steps must fall from the {exact_percent(alias.weight)} that "
             f"v{alias.additional} has now, for example [5, 0]. Each takes more than 0 and at most 60 min.",
             now=f"{target.resource} serves {alias}; nothing was changed.",
-            next="Correct steps and step_minutes; empty steps go back through the environment's stages.",
+            next=f"Correct {parameter('steps')} and {parameter('step_minutes')}; empty steps go back through the "
+            "environment's stages.",
         )
     return tuple(steps)

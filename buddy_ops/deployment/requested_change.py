@@ -9,6 +9,7 @@ from buddy_ops.aws.session import Target
 from buddy_ops.aws.versions import LATEST, Version
 from buddy_ops.core import project
 from buddy_ops.core.errors import BuddyError, Refused
+from buddy_ops.core.front_end import parameter
 from buddy_ops.core.plan import differing_names
 from buddy_ops.core.text import join_words
 from buddy_ops.deployment import _obstacles
@@ -123,7 +124,7 @@ def _as_published(
     doubt = (
         f"Warning: v{version.number} has this code already, and is used as it was published. The configuration of "
         f"{LATEST} is another: {join_words(names)}. This plan does not deploy that configuration. To publish this "
-        "code with it, set new_configuration."
+        f"code with it, set {parameter('new_configuration', True)}."
     )
     return replace(change, doubts=(*change.doubts, doubt))
 
@@ -203,7 +204,7 @@ def _require_same_code(target: Target, change: RequestedChange, latest: Version,
             "code-differs",
             f"v{change.base} serves, but $LATEST of {target.settings.function} (or the given artifact) has other code. "
             "Only the configuration may change.",
-            next=f"Give the zip that v{change.base} was deployed from (parameter artifact).",
+            next=f"Give the zip that v{change.base} was deployed from ({parameter('artifact')}).",
         )
 
 

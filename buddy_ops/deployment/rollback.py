@@ -17,6 +17,7 @@ from buddy_ops.aws.aliases import Alias, AliasMoved, RolloutState
 from buddy_ops.aws.session import Target
 from buddy_ops.aws.versions import LATEST, Version, label
 from buddy_ops.core.errors import AwsFailed, BuddyError, InvalidInput, Refused
+from buddy_ops.core.front_end import invocation, parameter
 from buddy_ops.core.plan import NOBODY, Approval, Plan
 from buddy_ops.core.progress import Progress
 from buddy_ops.core.text import join_words, parse_utc
@@ -123,7 +124,7 @@ def plan_rollback(target: Target, version: str = "", watch: Progress | None = No
         raise InvalidInput(
             "version-missing",
             f"{version!r} is no published version: a version is a number, for example 41.",
-            next="Name one of the function's versions (parameter to_version).",
+            next=f"Name one of the function's versions ({parameter('to_version')}).",
         )
     # A version that a person names is taken, even one that is marked bad.
     alias = _try_on(target, partial(aliases.require_alias, target), watch)
@@ -278,14 +279,14 @@ def _does_not_exist(target: Target, alias: Alias, version: str, missing: Invalid
         return InvalidInput(
             "version-missing",
             f"There is no version {version} of {target.settings.function} in {target.region}.",
-            next=f"Name another version (parameter to_version): {others}; {forward}.",
+            next=f"Name another version ({parameter('to_version')}): {others}; {forward}.",
         )
     return Refused(
         "no-rollback-target",
         f"v{version} of {target.settings.function}, which the deployment record names as the version to return to, was "
         "deleted (by operations/clean_up_versions, or another tool).",
         now=f"{target.resource} serves {alias}; nothing was changed.",
-        next=f"Name a version (parameter to_version): {others}; {forward}.",
+        next=f"Name a version ({parameter('to_version')}): {others}; {forward}.",
     )
 
 
@@ -295,9 +296,14 @@ def which_is_stable(target: Target, alias: Alias) -> Refused:
         "which-is-stable",
         f"{target.resource} serves {alias}. No deployment record says which of v{alias.primary} and "
         f"v{alias.additional} is the stable one.",
-        next=f"Find out which version is good. Then name it: rollback/immediate with to_version {alias.primary} keeps "
-        f"v{alias.primary}, with to_version {alias.additional} keeps v{alias.additional}.",
+        next=f"Find out which version is good. {_keeping(target, alias.primary)}, and "
+        f"{_keeping(target, alias.additional or '')}.",
     )
+
+
+def _keeping(target: Target, version: str) -> str:
+    """How to keep a version."""
+    return f"{invocation('rollback/immediate', target.environment, to_version=version)} keeps v{version}"
 
 
 def _try_on(target: Target, call: Callable[[], T], watch: Progress | None) -> T:
@@ -358,7 +364,7 @@ def _destination(target: Target, alias: Alias) -> str:
     raise Refused(
         "no-rollback-target",
         f"{target.resource} serves {alias}, and no earlier version is known to return to.{marked}",
-        next=f"Name a version (parameter to_version){named}, or roll forward with strategies/canary.",
+        next=f"Name a version ({parameter('to_version')}){named}, or roll forward with strategies/canary.",
     )
 
 
@@ -418,7 +424,8 @@ def _further_back(alias: Alias, destination: str) -> list[str]:
     before = version_before(alias)
     if not before or destination != alias.primary:
         return []
-    return [f"If v{alias.primary} fails, too: name the version before it (to_version), v{before}."]
+    named = parameter("to_version", before)
+    return [f"If v{alias.primary} fails, too: name the version before it ({named}), v{before}."]
 
 
 def _list_versions(target: Target, alias: Alias) -> str:

@@ -9,9 +9,11 @@ from buddy_ops.aws import aliases, checklist_store, freezes
 from buddy_ops.aws.aliases import Alias, RolloutState
 from buddy_ops.aws.session import Target
 from buddy_ops.aws.versions import VARIABLE
+from buddy_ops.core import palette
 from buddy_ops.core import rules as rules_
 from buddy_ops.core.checklist import ChecklistResult
 from buddy_ops.core.errors import BuddyError, Refused
+from buddy_ops.core.front_end import parameter
 from buddy_ops.core.plan import Plan
 from buddy_ops.core.rules import BreakGlass, DeploymentFacts
 from buddy_ops.core.text import count, escape_html, exact_percent, parse_utc, time_of_day
@@ -52,7 +54,7 @@ class RolloutPlan(Plan):
         if self.break_glass:
             who = _one_line(str(self.break_glass))
         listed = "".join(f"<li>{_one_line(rule)}</li>" for rule in self.violations)
-        red = '<div class="alert alert-danger" style="color: #b00020">'
+        red = f'<div class="alert alert-danger" style="{palette.PROBLEM.colours};padding:.4em .7em">'
         return f"{red}<b>Violates the rules. {who}</b><ul>{listed}</ul></div>\n\n{super()._repr_markdown_()}"
 
     @property
@@ -187,8 +189,8 @@ def check_rules(
             "not-allowed",
             f"The rules of {target.environment} do not allow this deployment:\n"
             + "\n".join(f"  - {rule}" for rule in violated),
-            next="Do what the rules ask for. For emergencies set break_glass={who: NAME, why: REASON}; everyone in "
-            "notify is informed.",
+            next="Do what the rules ask for. For emergencies set "
+            f"{parameter('break_glass', {'who': 'NAME', 'why': 'REASON'})}; everyone in notify is informed.",
         )
     return violated
 

@@ -15,6 +15,7 @@ from typing import Any
 from buddy_ops.aws.errors import parse_member
 from buddy_ops.aws.session import Target
 from buddy_ops.core.errors import BuddyError, InvalidInput
+from buddy_ops.core.front_end import parameter
 from buddy_ops.core.plan import Approval, Plan
 from buddy_ops.core.progress import Progress, no_progress
 from buddy_ops.core.settings import Settings
@@ -288,7 +289,7 @@ def _tests(test: str, names: tuple[str, ...]) -> tuple[str, ...]:
         return (test,)
     raise InvalidInput(
         "invalid-parameters",
-        f"test_alarm: there is no alarm {test!r}.",
+        f"{parameter('test_alarm')}: there is no alarm {test!r}.",
         next=f"Choose 'all', or one of: {', '.join(names)}.",
     )
 

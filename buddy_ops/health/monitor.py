@@ -11,6 +11,7 @@ from datetime import datetime, timedelta
 from buddy_ops.aws import aliases
 from buddy_ops.aws.session import Target
 from buddy_ops.core.errors import InvalidInput
+from buddy_ops.core.front_end import parameter
 from buddy_ops.core.settings import HealthSettings
 from buddy_ops.core.text import (
     date_and_time,
@@ -164,8 +165,8 @@ def _window(target: Target, minutes: float, until: str) -> tuple[datetime, datet
     except ValueError as error:
         raise InvalidInput(
             "invalid-parameters",
-            f"minutes {minutes}, until {until!r}: {error}.",
-            next="For example minutes=90 and until=2026-11-22T04:00Z.",
+            f"{minutes:g} minutes until {until or 'now'!r}: {error}.",
+            next=f"For example {parameter('minutes', 90)} and {parameter('until', '2026-11-22T04:00Z')}.",
         ) from None
     return floor_minute(since), floor_minute(end)
 

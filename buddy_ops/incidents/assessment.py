@@ -15,6 +15,7 @@ from buddy_ops.aws.aliases import Alias
 from buddy_ops.aws.freezes import Freeze
 from buddy_ops.aws.session import Target
 from buddy_ops.core.errors import AwsFailed, BuddyError, InvalidInput, Refused
+from buddy_ops.core.front_end import parameter
 from buddy_ops.core.plan import Approval, Plan
 from buddy_ops.core.progress import Progress, no_progress
 from buddy_ops.core.text import (
@@ -75,6 +76,23 @@ class Assessment:
         if self.rolled_back:
             return f"{self.resource} serves {self.serves}; v{self.version} is already rolled back."
         return f"{self.resource} serves {self.serves}."
+
+    @property
+    def question(self) -> str:
+        """What has to be decided, and what is recommended."""
+        return f"Decide about v{self.version}. Recommended: {self.recommended}. Until then the traffic does not change."
+
+    @property
+    def choices(self) -> dict[str, str]:
+        """What each decision does, and to which version; the recommended one first."""
+        effects: dict[Choice, str] = {
+            "fix forward": f"Fix forward: v{self.version} keeps its traffic until a fix is deployed"
+        }
+        if self.rolled_back:
+            effects["roll back"] = f"Roll back: v{self.destination} keeps all traffic"
+        elif self.destination:
+            effects["roll back"] = f"Roll back: all traffic from v{self.version} to v{self.destination}"
+        return {choice: effects[choice] for choice in sorted(effects, key=lambda choice: choice != self.recommended)}
 
     def _repr_markdown_(self) -> str:
         kinds = "No error lines of this version in the log."
@@ -356,12 +374,13 @@ def plan_decision(target: Target, assessment: Assessment, decision: str, review:
     """
     due = incident_review.parse_review_date(target, review)
     state = f"{assessment.serving} Deployments stay frozen."
-    choose = f"Set decision: 'roll back' or 'fix forward' (recommended: {assessment.recommended})."
+    choices = join_words((parameter("decision", choice) for choice in get_args(Choice)), "or")
+    choose = f"Set {choices} (recommended: {assessment.recommended})."
     if not decision:
         what = f"No decision about v{assessment.version} was given."
         raise Refused("decision-missing", what, now=state, next=choose)
     if decision not in get_args(Choice):
-        raise InvalidInput("invalid-parameters", f"decision is {decision!r}.", now=state, next=choose)
+        raise InvalidInput("invalid-parameters", f"{decision!r} is no decision.", now=state, next=choose)
     reasons = assessment.reasons
     if decision != assessment.recommended:
         reasons = (*reasons, f"{decision} is not what the thirty-minute rule recommends")

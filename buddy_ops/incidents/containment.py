@@ -15,6 +15,7 @@ from buddy_ops.aws import aliases, freezes, isolation, tables, versions
 from buddy_ops.aws.isolation import How, Isolation, IsolationOutcome
 from buddy_ops.aws.session import Target
 from buddy_ops.core.errors import AwsFailed, BuddyError, InvalidInput, Refused
+from buddy_ops.core.front_end import parameter
 from buddy_ops.core.journal import iso_utc
 from buddy_ops.core.plan import Approval, Plan
 from buddy_ops.core.progress import Progress, no_progress
@@ -28,11 +29,11 @@ from buddy_ops.incidents.obstacles import Obstacle, find_obstacle
 from buddy_ops.incidents.review import parse_time
 
 NOT_WANTED = Obstacle(
-    "Parameter repair_items is false.",
-    "To repair the items, set repair_items to true, and run this again.",
+    "The items are not to be repaired.",
+    f"To repair the items, set {parameter('repair_items', True)}, and run this again.",
     chosen=True,
 )
-WITHOUT_REPAIR = "To re-enable traffic without a repair, set repair_items to false, and run this again."
+WITHOUT_REPAIR = f"To re-enable traffic without a repair, set {parameter('repair_items', False)}, and run this again."
 
 
 @dataclass(frozen=True)
@@ -299,7 +300,7 @@ def end_containment(target: Target, plan: ContainmentPlan, repairing: Plan, appr
                 "still-corrupting",
                 f"v{version} corrupts data, and {target.resource} serves {alias}.",
                 now="The isolation is active.",
-                next="Set to_version to a version that does not corrupt, and run this again.",
+                next=f"Set {parameter('to_version')} to a version that does not corrupt, and run this again.",
             )
     return isolation.remove_isolation(target)
 
@@ -318,7 +319,9 @@ def raise_for_unrepaired(target: Target, plan: ContainmentPlan) -> None:
     isolated = f"It is {active}." if active else "Nothing is isolated."
     following = plan.obstacle.next
     if _corrupting(target, plan):
-        following = f"First set to_version to a version that does not corrupt, and run this again. {following}"
+        following = (
+            f"First set {parameter('to_version')} to a version that does not corrupt, and run this again. {following}"
+        )
     raise BuddyError(
         "table-unrecoverable",
         f"The damage is stopped, and no item of {plan.table.name} was repaired. {plan.obstacle.what}",
@@ -363,8 +366,9 @@ def _isolation_mode(how: str) -> How:
             return mode  # type: ignore[no-any-return]
     raise InvalidInput(
         "invalid-parameters",
-        f"isolate is {how!r}.",
-        next="Set isolate to 'function' (concurrency 0) or 'writes' (the function can still read).",
+        f"{how!r} is no isolation.",
+        next=f"Set {parameter('isolate', 'function')} (concurrency 0) or {parameter('isolate', 'writes')} "
+        "(the function can still read).",
     )
 
 
@@ -378,7 +382,8 @@ def _since(target: Target, onset: str, version: str) -> tuple[datetime, Obstacle
     except AwsFailed as failure:
         what = f"When v{version} was published is unknown. {failure.what}"
         return now.replace(microsecond=0), Obstacle(
-            what, "Set onset to a time before the corruption began, and run this again to repair the items."
+            what,
+            f"Set {parameter('onset')} to a time before the corruption began, and run this again to repair the items.",
         )
 
 
@@ -389,7 +394,8 @@ def _rollback_plan(target: Target, to_version: str, bad: str) -> tuple[RollbackP
     except (Refused, AwsFailed) as error:
         return None, (f"no rollback: {error.what} The isolation stops the damage.",)
     if back.destination == bad:
-        return None, (f"no rollback: v{back.destination} corrupts data, too. Set to_version to another version.",)
+        other = f"Set {parameter('to_version')} to another version."
+        return None, (f"no rollback: v{back.destination} corrupts data, too. {other}",)
     return back, back.reasons
 
 
@@ -429,7 +435,9 @@ def _isolation_rows(
         effect, call = ISOLATION_WORDS[how]
         until = "until the data is repaired"
         if obstacle is not None:
-            until = "until to_version names a version that does not corrupt: nothing else stops the damage"
+            until = (
+                f"until {parameter('to_version')} names a version that does not corrupt: nothing else stops the damage"
+            )
         return [f"isolated {until}: {effect}"], ["ssm:PutParameter what was set before", call]
     effects = ["no isolation: the version that serves does not corrupt, and nothing can be repaired"]
     if active is None or active.table != table:
@@ -470,7 +478,7 @@ def _not_stopped(
         "damage-not-stopped",
         " ".join((*what, *isolated.refused)),
         now="The corrupting version serves. Deployments are frozen if SSM could be reached.",
-        next="Set to_version to a version that does not corrupt, and run this again. If there is none, delete the "
-        f"provisioned concurrency (`aws lambda delete-provisioned-concurrency-config {qualified}`), and run this again "
-        "with isolate=function.",
+        next=f"Set {parameter('to_version')} to a version that does not corrupt, and run this again. If there is none, "
+        f"delete the provisioned concurrency (`aws lambda delete-provisioned-concurrency-config {qualified}`), and run "
+        f"this again with {parameter('isolate', 'function')}.",
     )

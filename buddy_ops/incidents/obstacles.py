@@ -7,6 +7,7 @@ from functools import partial
 from buddy_ops.aws import tables
 from buddy_ops.aws.session import Target
 from buddy_ops.core.errors import AwsFailed, BuddyError, Refused
+from buddy_ops.core.front_end import parameter
 from buddy_ops.core.journal import iso_utc
 from buddy_ops.core.settings import TableSettings
 from buddy_ops.core.text import date_and_time
@@ -69,6 +70,6 @@ def _require_restorable(target: Target, table: str, since: datetime) -> None:
             "table-unrecoverable",
             f"{table} can be restored from {date_and_time(earliest)} on. The damage began {date_and_time(since)} or "
             "later.",
-            next=f"Set onset to {iso_utc(earliest)}, and run this again: what was damaged after that is repaired. For "
-            "what was damaged before it, find a backup (`aws dynamodb list-backups`).",
+            next=f"Set {parameter('onset', iso_utc(earliest))}, and run this again: what was damaged after that is "
+            "repaired. For what was damaged before it, find a backup (`aws dynamodb list-backups`).",
         )

@@ -16,6 +16,7 @@ from buddy_ops.aws.item_writes import Change, Item
 from buddy_ops.aws.session import Target
 from buddy_ops.aws.tables import Comparison, Page
 from buddy_ops.core.errors import BuddyError, InvalidInput, Refused
+from buddy_ops.core.front_end import parameter
 from buddy_ops.core.plan import Approval, Plan
 from buddy_ops.core.progress import Progress, no_progress
 from buddy_ops.core.settings import TableSettings
@@ -356,7 +357,8 @@ def plan_repair(target: Target, found: DamageScope, chosen: Sequence[str] = ()) 
     if unknown:
         raise InvalidInput(
             "unknown-conflict",
-            f"Not a conflict in restore_conflicts: {', '.join(unknown[:SHOWN])} ({len(unknown):,} in all).",
+            f"Not a conflict in {parameter('restore_conflicts')}: {', '.join(unknown[:SHOWN])} "
+            f"({len(unknown):,} in all).",
             next=f"Use names from conflicts.jsonl, or a kind: {', '.join(damage.CONFLICTS)}.",
         )
     damaged = found.of("damaged")
@@ -365,7 +367,7 @@ def plan_repair(target: Target, found: DamageScope, chosen: Sequence[str] = ()) 
     then = [f"restore {count(len(damaged), 'corrupted item')} to the values at {date_and_time(found.since)}"]
     calls = []
     if conflicts:
-        then.append(f"restore {count(len(conflicts), 'conflict')} that restore_conflicts names")
+        then.append(f"restore {count(len(conflicts), 'conflict')} that {parameter('restore_conflicts')} names")
     if kept := len(found.conflicts) - len(conflicts):
         then.append(f"keep {count(kept, 'conflict')} unchanged")
     then.append("no other item changes")
@@ -471,8 +473,8 @@ def verify_repair(
             "repair-incomplete",
             f"{count(left, 'item')} of {stopped.table.name} still or again damaged.",
             now=f"{count(len(done.written), 'item')} repaired. The isolation is active.",
-            next="Run this again to repair the rest. If the number grows, another version writes: set version to it. "
-            + WITHOUT_REPAIR,
+            next="Run this again to repair the rest. If the number grows, another version writes: set "
+            f"{parameter('version', 'VERSION')} to it. {WITHOUT_REPAIR}",
         )
     # The checksum combines the digests of all items with XOR, so each change removes one digest and adds another.
     expected = plan.scope.comparison.checksum

@@ -15,6 +15,7 @@ from buddy_ops.core import project
 from buddy_ops.core.checklist import ChecklistItem, ChecklistResult
 from buddy_ops.core.documents import parse_json
 from buddy_ops.core.errors import AwsFailed, BuddyError, InvalidInput, Refused
+from buddy_ops.core.front_end import parameter
 from buddy_ops.core.journal import iso_utc, read_journal
 from buddy_ops.core.text import (
     MINUTE,
@@ -353,9 +354,10 @@ def _window(since: str, until: str, named: Sequence[ManifestEntry]) -> tuple[dat
     if begin is None or end is None or not timedelta() < end - begin <= LONGEST_WINDOW:
         raise InvalidInput(
             "invalid-parameters",
-            f"since is {since!r} and until is {until!r}. Both must be ISO 8601 times, at most {LONGEST_WINDOW.days} "
-            "days apart.",
-            next="For example since=2026-11-22T03:00Z and until=2026-11-22T05:00Z, or incident: a name that runs have.",
+            f"The window is {since!r} to {until!r}. Both must be ISO 8601 times, at most {LONGEST_WINDOW.days} days "
+            "apart.",
+            next=f"For example {parameter('since', '2026-11-22T03:00Z')} and "
+            f"{parameter('until', '2026-11-22T05:00Z')}, or {parameter('incident', 'NAME')}, a name that runs have.",
         )
     return floor_minute(begin), end
 

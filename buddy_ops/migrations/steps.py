@@ -15,6 +15,7 @@ from buddy_ops.aws.item_writes import Change
 from buddy_ops.aws.session import Target
 from buddy_ops.aws.tables import Page
 from buddy_ops.core.errors import BuddyError, InvalidInput, Refused
+from buddy_ops.core.front_end import parameter
 from buddy_ops.core.plan import Approval, Plan
 from buddy_ops.core.progress import Progress, no_progress
 from buddy_ops.core.settings import TableSettings
@@ -128,7 +129,7 @@ def plan_step(target: Target, name: str, step: str) -> MigrationPlan:
         now=(str(marker),),
         then=_effects(migration, chosen, marker),
         calls=CALLS[chosen],
-        undo=(REDO if back else UNDO,),
+        undo=(REDO if back else f"this runbook with {parameter('step', 'rollback')}; {UNDONE}",),
         reasons=_reasons(target, migration) if chosen == "contract" else (),
         covers={
             "action": "migration",
@@ -472,7 +473,7 @@ CALLS: dict[Step, tuple[str, ...]] = {
     "contract": (MARK, ITEMS),
     "rollback": (MARK, ITEMS),
 }
-UNDO = "this notebook with step=rollback; after a contract it recreates the old attributes from the new ones"
+UNDONE = "after a contract it recreates the old attributes from the new ones"
 REDO = "the same migration again, from expand"
 
 

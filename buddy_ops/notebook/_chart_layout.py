@@ -1,6 +1,6 @@
 """Where everything in a chart is drawn: panels under each other, their axes, and texts that never overprint.
 
-No text stands within a panel: names and limits have a line above it, events have rows of their own.
+No text is within a panel: names and limits have a line above it, events have rows of their own.
 """
 
 import math

@@ -112,7 +112,7 @@ def stage_mark(weight: float, stage: str) -> str:
 
 
 def build_picture(data: ChartData) -> Picture | None:
-    """The picture; None where there is nothing to draw: empty axes look like health."""
+    """The picture; None where there is nothing to draw: empty axes would read as health."""
     rows = data.shown_rows
     styles = _styles(data, rows)
     minutes = [(_middle(row), row) for row in rows]

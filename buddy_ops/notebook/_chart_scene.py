@@ -23,7 +23,7 @@ ASCENT, DESCENT = 0.93, 0.24
 
 
 class Ink(StrEnum):
-    """What a colour stands for.
+    """What a colour means.
 
     Okabe and Ito's colours, which colour-blind people can distinguish; the lines differ in style, too. Each has a
     contrast of 3:1 and more against the card, light and dark (WCAG 2.2, 1.4.11); texts have 4.5:1 (1.4.3).

@@ -5,9 +5,12 @@ Widgets live as long as the cell needs them; one line of text takes their place.
 
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from buddy_ops.core import palette
 from buddy_ops.core.text import escape_html, show_controls
+from buddy_ops.notebook import page
 
 if TYPE_CHECKING:
     import asyncio
@@ -17,7 +20,16 @@ T = TypeVar("T")
 SLICE_S = 0.5
 """Longest real time between two checks of what a cell waits for: a kernel takes an interrupt only in between."""
 
-NO_BUTTONS = "The buttons need ipywidgets where JupyterLab runs. Without it, use buddy-ops in a terminal."
+QUIET_S = 0.3
+"""For how long no field may have changed before Enter counts."""
+
+RUN_AGAIN = "Choose Run > Restart Kernel and Run All Cells."
+
+NO_BUTTONS = f"The buttons that were here do nothing any more: the kernel was restarted or has ended. {RUN_AGAIN}"
+"""In place of buttons whose kernel is gone, and where a front end has no widgets."""
+
+RELOADED = f"The page was reloaded, so it does not show what follows here. Nothing was approved. {RUN_AGAIN}"
+"""In place of a question whose page was reloaded: the kernel still waits, but this page shows no further output."""
 
 
 def is_attended() -> bool:
@@ -70,6 +82,19 @@ def _acknowledge(_: object) -> None:
         kernel.session.send(kernel.iopub_socket, "status", {"execution_state": state}, parent=parent, ident=b"status")
 
 
+def _on_enter(field: Any, do: Callable[[], object]) -> None:
+    def receive(_: object, content: Mapping[str, object], __: object) -> None:
+        if content.get("event") == "submit":
+            do()
+
+    field.on_msg(receive)
+
+
+def alert(text: str) -> str:
+    """A sentence about what is wrong, as HTML. Screen readers say it at once."""
+    return f'<b style="{palette.PROBLEM.style}" role="alert">{escape_html(text)}</b>' if text else ""
+
+
 class ClickQueue:
     """Clicks in their sequence, from whichever thread receives them to the cell that waits."""
 
@@ -81,7 +106,9 @@ class ClickQueue:
 
     def button(self, text: str, click: str, style: str = "", **options: object) -> Any:
         """A button that puts ``click`` into the queue."""
-        button = load_ipywidgets().Button(description=text, button_style=style, **options)
+        widgets = load_ipywidgets()
+        options.setdefault("layout", widgets.Layout(width="auto", max_width="100%"))
+        button = widgets.Button(description=text, button_style=style, **options)
         button.on_click(lambda _: self._loop.call_soon_threadsafe(self._queue.put_nowait, click))
         return button
 
@@ -93,25 +120,22 @@ class ClickQueue:
 
         return call_soon
 
-    def focus_first(self, fields: Sequence[Any]) -> None:
-        """Put the cursor into the first field, once the page has had time to show what was displayed.
+    def enter(self, fields: Sequence[Any], click: str) -> None:
+        """Let Enter move to the next field, and in the last one count as ``click``.
 
-        Not when a person has started to type: what follows would go into a second field.
+        The page moves the cursor before a field reports Enter; this does it where the page runs no script.
         """
-        before = [field.value for field in fields]
+        for field, following in pairwise(fields):
+            _on_enter(field, following.focus)
+        _on_enter(fields[-1], lambda: self._loop.call_soon_threadsafe(self._click_when_quiet, fields, click))
 
-        def focus() -> None:
-            if [field.value for field in fields] == before:
-                fields[0].focus()
-
-        self._loop.call_later(SLICE_S, focus)
-
-    def drop(self, click: str) -> None:
-        """Forget the clicks of this kind that are still waiting; the others stay in their sequence."""
-        waiting = [self._queue.get_nowait() for _ in range(self._queue.qsize())]
-        for other in waiting:
-            if other != click:
-                self._queue.put_nowait(other)
+    def _click_when_quiet(self, fields: Sequence[Any], click: str, before: Sequence[object] | None = None) -> None:
+        """Click once no field has changed for ``QUIET_S``: Enter arrives before the last letters that were typed."""
+        values = [field.value for field in fields]
+        if values == before:
+            self._queue.put_nowait(click)
+        else:
+            self._loop.call_later(QUIET_S, self._click_when_quiet, fields, click, values)
 
     async def take(self, meanwhile: "asyncio.Future[None] | None" = None) -> str | None:
         """The next click; None after ``SLICE_S`` without one, or once ``meanwhile`` is done."""
@@ -148,8 +172,25 @@ class LiveOutput:
 class WidgetPanel:
     """Widgets in a cell's output; one line takes their place, so that no widget's state stays in the file."""
 
-    def __init__(self, *rows: object) -> None:
-        self._box = load_ipywidgets().VBox(rows)
+    def __init__(self, *rows: object, first: Any = None, works_reloaded: str = "") -> None:
+        """Show these rows.
+
+        Args:
+            first: the field in which a person begins; the page puts the cursor there.
+            works_reloaded: what is said above the rows after a reload of the page, if they are of use then.
+        """
+        widgets = load_ipywidgets()
+        self._box = widgets.VBox()
+        name = f"buddy-ops-{self._box.model_id}"
+        dead = _notice(f"{page.STYLE}<p role='alert'>{escape_html(NO_BUTTONS)}</p>", "buddy-ops-dead")
+        reloaded = _notice(f"<p role='alert'>{escape_html(works_reloaded or RELOADED)}</p>", "buddy-ops-reloaded")
+        script = widgets.Output(outputs=({"output_type": "display_data", "metadata": {}, "data": page.script(name)},))
+        script.add_class("buddy-ops-script")
+        if first is not None:
+            first.add_class("buddy-ops-first")
+        self._box.children = (dead, reloaded, *rows, script)
+        for css_class in ("buddy-ops-panel", name, *(["buddy-ops-works-detached"] if works_reloaded else ())):
+            self._box.add_class(css_class)
         self._output = LiveOutput()
         self._output.show({**self._box._repr_mimebundle_(), "text/plain": NO_BUTTONS})
 
@@ -159,6 +200,18 @@ class WidgetPanel:
             {"text/html": f'<p style="margin:0">{escape_html(line)}</p>', "text/plain": show_controls(line)}
         )
         _close(self._box)
+
+
+def _notice(html: str, css_class: str) -> Any:
+    notice = load_ipywidgets().HTML(html)
+    notice.add_class(css_class)
+    return notice
+
+
+def follow_errors() -> None:
+    """Let the page bring each later error of this notebook into view, and the focus to its cell."""
+    if can_show_widgets():
+        LiveOutput().show(page.script(), metadata=page.UNRECORDED)
 
 
 def _close(widget: Any) -> None:

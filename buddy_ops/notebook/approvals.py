@@ -12,12 +12,14 @@ from buddy_ops.aws.session import Target
 from buddy_ops.core import people as people_
 from buddy_ops.core import project
 from buddy_ops.core.errors import AwsFailed, BuddyError, Refused
+from buddy_ops.core.front_end import again, parameter
 from buddy_ops.core.journal import read_journal
 from buddy_ops.core.people import describe_problem, distinct_names, verified_identities
 from buddy_ops.core.plan import NOBODY, Approval, Plan, differing_names
-from buddy_ops.core.text import count, escape_html, join_words
+from buddy_ops.core.text import count, escape_html, join_words, show_controls
 from buddy_ops.notebook import _widgets
-from buddy_ops.notebook._widgets import ClickQueue, WidgetPanel
+from buddy_ops.notebook._widgets import ClickQueue, WidgetPanel, alert
+from buddy_ops.notebook.interrupts import stopped_with
 from buddy_ops.notebook.printing import print_escaped
 
 JOURNALS = 50
@@ -48,9 +50,10 @@ async def request_approval(
     Raises:
         Refused: ``approval-missing``, ``approval-refused``, ``approval-unverified`` or ``approval-void``; exit code 4.
         InvalidInput: ``invalid-name``.
+        Stopped: the cell was interrupted.
     """
     if not _is_rollback(plan):
-        people_.require_readable(approved_by, "approved_by")
+        people_.require_readable(approved_by, parameter("approved_by"))
     named = distinct_names(approved_by) if approved_plan else ()
     if target.dry_run or not _widgets.is_attended() or len(named) >= plan.approvals:
         return from_parameters(target, plan, approved_by, approved_plan)
@@ -68,7 +71,7 @@ def from_parameters(target: Target, plan: Plan, approved_by: Sequence[str] = (),
     """
     people = distinct_names(approved_by)
     if not _is_rollback(plan):
-        people_.require_readable(approved_by, "approved_by")
+        people_.require_readable(approved_by, parameter("approved_by"))
     if target.dry_run:
         return _record(target, plan, ("dry run",))
     # The given ID is that of a plan which has been carried out since; nothing is left to change.
@@ -78,9 +81,9 @@ def from_parameters(target: Target, plan: Plan, approved_by: Sequence[str] = (),
     if plan.demand_hash and not approved_plan:
         raise Refused(
             "approval-missing",
-            f"Approvals in {target.environment} must include the plan ID (approved_plan).",
+            f"Approvals in {target.environment} must include the plan ID ({parameter('approved_plan')}).",
             now=plan.unapproved,
-            next=f"Review the plan above. To approve it, set approved_plan={plan.hash}.",
+            next=f"Review the plan above. To approve it, set {parameter('approved_plan', plan.hash)}.",
         )
     if len(people) < plan.approvals:
         raise _missing(target, plan, people)
@@ -130,18 +133,25 @@ def confirmation(target: Target) -> str:
 async def _with_widgets(target: Target, plan: Plan, people: tuple[str, ...]) -> Approval:
     """Ask with widgets, and wait: 'Run All' stops here."""
     form = _ApprovalForm(target, plan, people)
-    last_line = f"Interrupted: plan {plan.hash} is not approved. {plan.unapproved}"
+    # Below it stands the error, or the sentence of an interrupt.
+    last_line = f"Not approved: {plan.title}."
+    stopped = f"Stopped. Plan {plan.hash} is not approved. {plan.unapproved} To be asked again, run this cell again."
     try:
         approval = None
-        while approval is None:
-            approval = form.answer(await form.clicks.take())
-        last_line = str(approval)
+        with stopped_with(lambda: stopped):
+            while approval is None:
+                approval = form.answer(await form.clicks.take())
+        last_line = f"{approval}{_what_follows(plan)}"
         return approval
-    except BuddyError as error:
-        last_line = error.what
-        raise
     finally:
         form.panel.replace(last_line)
+
+
+def _what_follows(plan: Plan) -> str:
+    """What is still to be done after the approval of a change to the traffic. "Run All" does it at once."""
+    if not ("from" in plan.covers and "alias" in plan.covers):
+        return ""
+    return " Traffic has not moved yet: the next cell moves it."
 
 
 class _ApprovalForm:
@@ -158,9 +168,9 @@ class _ApprovalForm:
         self._name = _widgets.input_field("Your name")
         self._message = widgets.HTML(self._request())
         fields = widgets.HBox([self._typed, self._name])
-        # 'Run All' has scrolled to the last cell by now.
-        self.clicks.focus_first([self._typed, self._name])
-        self.panel = WidgetPanel(widgets.HTML(_as_html(plan)), self._message, fields, widgets.HBox(self._buttons()))
+        self.clicks.enter([self._typed, self._name], "approve")
+        rows = (widgets.HTML(_as_html(plan)), self._message, fields, widgets.HBox(self._buttons()))
+        self.panel = WidgetPanel(*rows, first=self._typed)
 
     def answer(self, click: str | None) -> Approval | None:
         """The approval that a click completes; None while something is missing, which the form then says."""
@@ -171,8 +181,10 @@ class _ApprovalForm:
             raise _refusal(self._target, self._plan, name)
         with_name = distinct_names((*self._people, name))
         problem = ""
+        asked = self._name
         if click == "approve" and self._typed.value.strip() != self._word:
             problem = f'type "{self._word}" exactly.'
+            asked = self._typed
         elif not name:
             problem = "enter your name."
         elif described := describe_problem(name):
@@ -180,8 +192,8 @@ class _ApprovalForm:
         elif click == "approve" and with_name == self._people:
             problem = f"{name} has approved already. Enter the name of a different approver."
         if problem:
-            text = escape_html(f"Not approved: {problem}")
-            self._message.value = f'<b style="color:#b00020" role="alert">{text}</b>'
+            self._message.value = alert(f"Not approved: {problem}")
+            asked.focus()
             return None
         if click == ABORT:
             return _record(self._target, self._plan, (name,), order="abort")
@@ -192,14 +204,19 @@ class _ApprovalForm:
         self._typed.value = ""
         self._name.value = ""
         self._message.value = self._request()
+        self._typed.focus()
         return None
 
     def _buttons(self) -> list[Any]:
+        """Each says its effect and its target: a plan's title has both."""
+        title = show_controls(self._plan.title)
         cancel = self.clicks.button("Cancel", "cancel")
         if not self._plan.under_way:
-            return [self.clicks.button("Approve", "approve", "primary"), cancel]
-        resume = self.clicks.button("Resume", "approve", "primary")
-        return [resume, self.clicks.button("Roll back", ABORT, "warning"), cancel]
+            return [self.clicks.button(f"Approve: {title}", "approve", "primary"), cancel]
+        resume = self.clicks.button(title, "approve", "primary")
+        stable = self._plan.covers.get("from")
+        to = f" to v{stable}" if isinstance(stable, str) and stable else ""
+        return [resume, self.clicks.button(f"Roll back: all traffic{to}", ABORT, "warning"), cancel]
 
     def _request(self) -> str:
         """What the form asks for, with who has approved so far, as HTML."""
@@ -234,7 +251,7 @@ def _require_this_plan(target: Target, plan: Plan, approved_plan: str) -> None:
         "approval-void",
         what,
         now=plan.unapproved,
-        next=f"Review this plan. To approve it, set approved_plan={plan.hash}.",
+        next=f"Review this plan. To approve it, set {parameter('approved_plan', plan.hash)}.",
     )
 
 
@@ -279,17 +296,18 @@ def _require_unmoved(target: Target, plan: Plan) -> None:
             f"Plan {plan.hash} was made while {target.resource} served v{' and v'.join(filter(None, expected))}. "
             "The alias has changed since.",
             now=f"{target.resource} serves {alias or 'nothing'}; this run changed nothing.",
-            next="Run the cell of the plan again, review the plan, and approve it again.",
+            next=f"{again('the cell of the plan')}. Review the plan, and approve it again.",
         )
 
 
 def _missing(target: Target, plan: Plan, people: Sequence[str]) -> Refused:
     wanted = count(plan.approvals, "person must", "different people must")
+    names = parameter("approved_by", ["NAME"] * plan.approvals)
     return Refused(
         "approval-missing",
         f"In {target.environment} {wanted} approve this plan. Approved by: {join_words(people) or 'nobody'}.",
         now=plan.unapproved,
-        next=f"Review the plan above. To approve it, set approved_by to the names (plan {plan.hash}).",
+        next=f"Review the plan above (plan {plan.hash}). To approve it, give the names: {names}.",
     )
 
 
@@ -300,7 +318,7 @@ def _refusal(target: Target, plan: Plan, who: str) -> Refused:
         "approval-refused",
         f"{person} did not approve plan {plan.hash}: {plan.title}.",
         now=plan.unapproved,
-        next="Correct the parameters, and run the cells again from the plan.",
+        next=f"To change it: correct the parameters. {again('the cells from the plan on')}.",
     )
 
 
@@ -319,7 +337,7 @@ def _require_verified(target: Target, plan: Plan, verified: Sequence[str]) -> No
     raise Refused(
         "approval-unverified",
         f"{target.environment} requires {plan.approvals} approvers whose identity is verified (verified_approvers). "
-        f"Verified: {join_words(verified)}. Names in approved_by are not.",
+        f"Verified: {join_words(verified)}. Names in {parameter('approved_by')} are not.",
         now=plan.unapproved,
         next="Start it with the workflow 'run a runbook' of GitHub, in an environment with required reviewers. "
         "docs/rules.md says how the workflow names them; its role must be one of ci_principals.",

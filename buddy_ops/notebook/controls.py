@@ -5,14 +5,15 @@ The environment's rules decide which buttons there are. The rollout acts on a cl
 
 import asyncio
 from datetime import datetime
-from typing import Protocol
+from typing import Any, Protocol
 
 from buddy_ops.aws.session import Target
 from buddy_ops.core.text import escape_html, exact_percent
 from buddy_ops.deployment.observation import Observation, Order
 from buddy_ops.health._wording import describe_bake
+from buddy_ops.health.judge import Decision
 from buddy_ops.notebook import _widgets
-from buddy_ops.notebook._widgets import ClickQueue, WidgetPanel
+from buddy_ops.notebook._widgets import ClickQueue, WidgetPanel, alert
 from buddy_ops.notebook.charts import stage_name
 
 DONE: dict[Order, str] = {
@@ -23,6 +24,23 @@ DONE: dict[Order, str] = {
     "stop": "ended",
 }
 """How each operator action reads afterwards. The keys are data of the journal."""
+
+
+VERDICTS: dict[Decision, str] = {
+    "promote": "no regression, stage complete",
+    "hold": "no decision yet",
+    "rollback": "regression, rolling back",
+    "external": "both versions fail",
+}
+"""The judge's decisions as screen readers say them."""
+
+RELOADED = (
+    "The page was reloaded, so the chart and the result of this cell do not appear here. The buttons work. "
+    f"To see the rollout again: {_widgets.RUN_AGAIN} It is resumed then."
+)
+
+UNSEEN = "position:absolute;width:1px;height:1px;overflow:hidden;clip-path:inset(50%);white-space:nowrap"
+"""For text that only screen readers say."""
 
 
 class RolloutControls(Protocol):
@@ -59,42 +77,39 @@ class NoControls:
 
 
 class ButtonControls:
-    """Abort, pause and promote, active while two versions share the traffic; above them a line about the progress."""
+    """Abort, pause and promote while two versions share the traffic; above them a line about the progress.
+
+    A pause and a promotion are for the stage that their buttons name: each stage has buttons of its own, and a click on
+    one of an earlier stage does nothing. No button is ever disabled: where there is nothing to do there is no button.
+    """
 
     def __init__(self, target: Target) -> None:
         widgets = _widgets.load_ipywidgets()
-        wide_as_its_text = widgets.Layout(width="auto")
         self._target = target
         self._clicks = ClickQueue()
         self._given: list[str] = []
         self._paused = False
-        # A promotion needs two clicks: the first one asks, the second one confirms.
+        # A promotion needs two clicks: the first one asks, the second one, on another button, confirms.
         self._confirming = False
-        self._promotion = ""
         self._stage = ("", 0.0)
+        self._shown: Observation | None = None
+        # How often the buttons were made; a click carries the number of its button.
+        self._made = 0
+        self._abort: Any = None
         self._progress = widgets.HTML()
-        self._abort = self._clicks.button("Abort and roll back", "abort", "danger", layout=wide_as_its_text)
-        self._pause = self._clicks.button("Pause", "pause", layout=wide_as_its_text)
-        self._promote = self._clicks.button("Next stage", "promote", layout=wide_as_its_text)
-        buttons = [self._abort, self._pause]
-        # Where only CI may deploy, an operator cannot skip a bake time.
-        if target.settings.policy.by_hand:
-            buttons.append(self._promote)
-        self._panel = WidgetPanel(self._progress, widgets.HBox(buttons))
+        # Said to screen readers, and only when stage or verdict change: not each second.
+        self._announced = widgets.HTML()
+        self._announced.add_class("buddy-ops-live")
+        self._message = widgets.HTML()
+        self._buttons = widgets.HBox()
+        self._confirmation = widgets.HBox()
+        rows = (self._progress, self._announced, self._message, self._buttons, self._confirmation)
+        self._panel = WidgetPanel(*rows, works_reloaded=RELOADED)
 
     async def until(self, observation: Observation) -> Order | None:
-        shared = observation.evidence is not None and observation.weight > 0
-        if (observation.stage, observation.weight) != self._stage:
-            # What was clicked, or half confirmed, for the stage before must not skip this one.
-            self._stage = (observation.stage, observation.weight)
-            self._confirming = False
-            self._clicks.drop("promote")
-        self._promotion = promotion_label(observation)
         # A page that is gone, or a front end's error, must not end the rollout.
         with self._target.side.contained("the buttons"):
-            for button in (self._abort, self._pause, self._promote):
-                button.disabled = not shared
-            self._label_buttons()
+            self._show_stage(observation)
         waiting = asyncio.ensure_future(self._target.clock.wait(observation.wake_at))
         try:
             while not waiting.done():
@@ -103,7 +118,7 @@ class ButtonControls:
                 with self._target.side.contained("the buttons"):
                     self._progress.value = escape_html(progress(observation, now))
                 click = await self._clicks.take(waiting)
-                order = self._order(click) if click and shared else None
+                order = self._order(click) if click and _is_shared(observation) else None
                 if order:
                     self._given.append(f"{DONE[order]} {now:%H:%M}")
                     self._target.journal.append("ordered", order=order)
@@ -118,39 +133,110 @@ class ButtonControls:
         with self._target.side.contained("the buttons"):
             self._panel.replace(f"Operator actions: {actions}.")
 
+    def _show_stage(self, observation: Observation) -> None:
+        """The buttons of this observation's stage: new ones where the stage is another."""
+        self._shown = observation
+        stage = (observation.stage, observation.weight)
+        shared = _is_shared(observation)
+        if shared and (stage != self._stage or not self._buttons.children):
+            self._stage = stage
+            self._make_buttons()
+        elif not shared:
+            self._buttons.children = ()
+            self._confirmation.children = ()
+        announced = announcement(observation)
+        if announced != self._announced.value:
+            self._announced.value = announced
+
+    def _make_buttons(self) -> None:
+        """Make the buttons for what is shown. "Abort" stays: its effect is the same in each stage."""
+        observation = self._shown
+        assert observation is not None and observation.evidence is not None
+        self._made += 1
+        self._confirming = False
+        self._confirmation.children = ()
+        if self._abort is None:
+            text = f"Abort: all traffic back to v{observation.evidence.stable}"
+            self._abort = self._clicks.button(text, "abort", "danger")
+        verb = "Resume" if self._paused else "Pause"
+        pause = self._clicks.button(
+            f"{verb} at {exact_percent(observation.weight)}", f"{'resume' if self._paused else 'pause'} {self._made}"
+        )
+        buttons = [self._abort, pause]
+        # Where only CI may deploy, an operator cannot skip a bake time.
+        if self._target.settings.policy.by_hand:
+            buttons.append(self._clicks.button(promotion_label(observation), f"promote {self._made}"))
+        self._buttons.children = tuple(buttons)
+
     def _order(self, click: str) -> Order | None:
-        """What a click means for the rollout; a promotion needs a second click."""
-        confirmed = self._confirming
-        self._confirming = click == "promote" and not confirmed
+        """What a click means for the rollout; None while a promotion is not confirmed, and for an outdated button."""
+        kind, _, made = click.partition(" ")
+        if made and int(made) != self._made:
+            self._say(self._outdated())
+            return None
         order: Order | None = None
-        if click == "abort":
+        if kind == "abort":
             order = "abort"
-        elif click == "pause":
-            order = "go on" if self._paused else "hold"
-        elif confirmed:
+        elif kind == "pause":
+            order = "hold"
+        elif kind == "resume":
+            order = "go on"
+        elif kind == "confirm" and self._confirming:
             order = "promote"
+        self._confirming = kind == "promote"
         if order:
             self._paused = order == "hold"
         with self._target.side.contained("the buttons"):
-            self._label_buttons()
+            self._say("")
+            self._ask_for_confirmation()
+            if order in ("hold", "go on"):
+                self._make_buttons()
         return order
 
-    def _label_buttons(self) -> None:
-        self._pause.description = "Resume" if self._paused else "Pause"
-        self._promote.button_style = "warning" if self._confirming else ""
-        self._promote.description = self._promotion
-        if self._confirming:
-            self._promote.description = f"Confirm: {self._promotion[:1].lower()}{self._promotion[1:]}"
+    def _ask_for_confirmation(self) -> None:
+        if not self._confirming or self._shown is None:
+            self._confirmation.children = ()
+        elif not self._confirmation.children:
+            label = promotion_label(self._shown)
+            text = f"Confirm: {label[:1].lower()}{label[1:]}"
+            confirm = self._clicks.button(text, f"confirm {self._made}", "warning")
+            self._confirmation.children = (confirm, self._clicks.button("Cancel", f"cancel {self._made}"))
+
+    def _outdated(self) -> str:
+        if self._shown is None or self._shown.evidence is None:
+            return ""
+        now = f"v{self._shown.evidence.new} receives {exact_percent(self._shown.weight)} of traffic now"
+        return f"Not done: that button was for an earlier state. {now}. Use the buttons below."
+
+    def _say(self, problem: str) -> None:
+        with self._target.side.contained("the buttons"):
+            self._message.value = alert(problem)
+
+
+def _is_shared(observation: Observation) -> bool:
+    """Whether two versions are compared under traffic: then there is something to abort, pause or promote."""
+    return observation.evidence is not None and observation.weight > 0
 
 
 def promotion_label(observation: Observation) -> str:
     """What a promotion does now, as a button says it."""
+    version = f"v{observation.evidence.new}" if observation.evidence is not None else "the new version"
     if observation.stage == "watch":
-        return "End monitoring"
+        return f"End the monitoring of {version}"
     if observation.next_weight is None:
-        return "Next stage"
+        return f"End this stage of {version}"
     verb = "Promote" if observation.next_weight > observation.weight else "Reduce"
-    return f"{verb} to {exact_percent(observation.next_weight)}"
+    return f"{verb} {version} to {exact_percent(observation.next_weight)}"
+
+
+def announcement(observation: Observation) -> str:
+    """Stage and verdict as a screen reader says them, as HTML that is not visible."""
+    text = stage_name(observation.stage)
+    if observation.evidence is not None:
+        text = f"{text}, v{observation.evidence.new} at {exact_percent(observation.weight)}"
+    if observation.verdict is not None:
+        text = f"{text}: {VERDICTS[observation.verdict.decision]}"
+    return f'<span style="{UNSEEN}">{escape_html(text)}</span>'
 
 
 def progress(observation: Observation, now: datetime) -> str:

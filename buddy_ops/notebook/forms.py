@@ -3,28 +3,30 @@
 A value is valid if the runbook itself would take it. Nothing here writes to AWS.
 """
 
+import re
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from functools import partial
 from typing import Any
 
 from buddy_ops.aws import clock
-from buddy_ops.core import parameters, project, settings
+from buddy_ops.core import palette, parameters, project, settings
 from buddy_ops.core.checklist import ChecklistItem, ChecklistResult
 from buddy_ops.core.errors import InvalidInput
 from buddy_ops.core.parameters import DeclaredParameter
 from buddy_ops.core.text import count, escape_html
 from buddy_ops.notebook import _widgets
-from buddy_ops.notebook._widgets import ClickQueue, WidgetPanel
+from buddy_ops.notebook._widgets import ClickQueue, WidgetPanel, alert
+from buddy_ops.notebook.interrupts import stopped_with
 
 HIDDEN = ("settings", "approved_by", "approved_plan")
 """Parameters without a field: the environment's file has the settings, and the approval asks for names."""
 
 MARKS = {
-    "yes": ("#00704a", "✓"),
-    "no": ("#b00020", "✗"),
-    "unknown": ("#8a5a00", "?"),
-    "pending": ("#0059a0", "…"),
+    "yes": (palette.OK, "✓"),
+    "no": (palette.PROBLEM, "✗"),
+    "unknown": (palette.UNKNOWN, "?"),
+    "pending": (palette.INFO, "…"),
 }
 """Colour and mark of each state of a checklist's item."""
 
@@ -42,35 +44,49 @@ async def fill_parameters(runbook: str, namespace: dict[str, Any], *needed: str)
     start = {name: namespace.get(name, parameter.default) for name, parameter in declared.items()}
     fields = {name: _field(declared[name], value) for name, value in start.items() if name not in HIDDEN}
     message = widgets.HTML()
+    # Never disabled: a page that misses one message would leave it so, and such a button says nothing to a keyboard.
     use = clicks.button("Use these values", "use", "primary")
 
     def values() -> dict[str, object]:
         return check_parameters(runbook, declared, start | _values(declared, fields), needed)
 
-    def check(_: object = None) -> None:
+    def find_problem() -> str:
         try:
             values()
-            use.disabled = False
-            message.value = "All values are valid."
         except InvalidInput as error:
-            use.disabled = True
-            message.value = f"<pre>{escape_html(error.what)}</pre>"
+            return error.what
+        return ""
+
+    def check(_: object = None) -> None:
+        problem = find_problem()
+        message.value = f"<pre>{escape_html(problem)}</pre>" if problem else "All values are valid."
 
     for field in fields.values():
         field.observe(check, "value")
     check()
-    clicks.focus_first([fields[needed[0]], *fields.values()])
+    first = fields[needed[0]]
     rows = [widgets.HBox([field, widgets.Label(declared[name].meaning)]) for name, field in fields.items()]
-    panel = WidgetPanel(*rows, message, use)
+    panel = WidgetPanel(*rows, message, use, first=first)
     last_line = "Form closed: no parameter was changed."
     try:
-        while await clicks.take() is None:
-            pass
+        with stopped_with(lambda: "Stopped. No parameter was changed. Run this cell again to enter them."):
+            while await clicks.take() is None or _tell_problem(find_problem(), message, fields, first):
+                pass
         chosen = values()
         namespace.update(chosen)
         last_line = ", ".join(f"{name} = {chosen[name]!r}" for name in fields)
     finally:
         panel.replace(last_line)
+
+
+def _tell_problem(problem: str, message: Any, fields: Mapping[str, Any], first: Any) -> bool:
+    """Say what is wrong, with the cursor in the field that the sentence names; whether there is anything."""
+    if not problem:
+        return False
+    message.value = alert(f"Not used: {problem}")
+    named = [field for name, field in fields.items() if re.search(rf"\b{name}\b", problem)]
+    (*named, first)[0].focus()
+    return True
 
 
 async def fill_checklist(run_checks: Callable[..., ChecklistResult], attested: Mapping[str, str]) -> ChecklistResult:
@@ -92,13 +108,16 @@ async def fill_checklist(run_checks: Callable[..., ChecklistResult], attested: M
     listed = widgets.HTML()
     people = widgets.VBox()
     fields: dict[str, Any] = {}
-    buttons = (clicks.button("Check again", "again", "primary"), clicks.button("Store as it is", "store"))
-    panel = WidgetPanel(listed, people, widgets.HBox(buttons))
-    last_line = "Interrupted: no result was stored."
+    again = clicks.button("Check again", "again", "primary")
+    store = clicks.button("Store the result as it is", "store")
+    buttons = widgets.HBox()
+    panel = WidgetPanel(listed, people, buttons)
+    last_line = "No result was stored."
     click = ""
     try:
         while True:
-            _enable(buttons, False)
+            # While checks run there is nothing to click.
+            buttons.children = ()
             # The checks run in a worker thread, and widgets belong to this one.
             seen = clicks.in_cell_thread(partial(_mark, listed, []))
             record = await clock.in_thread(run_checks, attested=names, seen=seen)
@@ -107,28 +126,32 @@ async def fill_checklist(run_checks: Callable[..., ChecklistResult], attested: M
                 last_line = f"{closed} of {count(len(record.items), 'item')} passed or verified."
                 return record
             manual = [item.name for item in record.open if item.state == "unknown" and item.name not in fields]
-            fields |= {name: _widgets.input_field("Verified by", placeholder="name") for name in manual}
+            fields |= {name: _verifier_field(name) for name in manual}
             # One assignment: the fields appear together.
-            people.children += tuple(widgets.HBox([fields[name], widgets.Label(name)]) for name in manual)
-            _enable(buttons, True)
+            people.children += tuple(fields[name] for name in manual)
+            buttons.children = (again, store)
             click = ""
-            while not click:
-                click = await clicks.take() or ""
+            with stopped_with(lambda: "Stopped. No result was stored. Run this cell again to check."):
+                while not click:
+                    click = await clicks.take() or ""
             names |= {name: field.value for name, field in fields.items()}
     finally:
         panel.replace(last_line)
 
 
-def _enable(buttons: tuple[Any, ...], enabled: bool) -> None:
-    for button in buttons:
-        button.disabled = not enabled
+def _verifier_field(item: str) -> Any:
+    """A field for the name of the person who verified an item. Its label names the item."""
+    field = _widgets.input_field(f"{item}, verified by", placeholder="name")
+    field.layout.width = "560px"
+    field.style.description_width = "290px"
+    return field
 
 
 def _mark(listed: Any, rows: list[str], item: ChecklistItem) -> None:
     """Show one more item, with a colour, and with a mark for those who cannot distinguish it."""
-    colour, mark = MARKS[item.state]
+    tone, mark = MARKS[item.state]
     text = f"{item.says}, by {item.by}" if item.by else item.says
-    rows.append(f'<div><b style="color:{colour}">{mark} {escape_html(item.name)}</b>: {escape_html(text)}</div>')
+    rows.append(f'<div><b style="{tone.style}">{mark} {escape_html(item.name)}</b>: {escape_html(text)}</div>')
     listed.value = "".join(rows)
 
 

@@ -3,11 +3,11 @@
 Each poll runs in a worker thread, so that the buttons stay responsive.
 """
 
-import asyncio
 from datetime import timedelta
 
 from buddy_ops.aws.clock import in_thread
 from buddy_ops.aws.session import Target
+from buddy_ops.core.errors import Stopped
 from buddy_ops.core.outcome import Outcome
 from buddy_ops.core.plan import Approval
 from buddy_ops.core.text import exact_percent, floor_minute
@@ -21,6 +21,7 @@ from buddy_ops.health.metrics import MINUTE
 from buddy_ops.health.monitor import MetricsWindow
 from buddy_ops.notebook import _widgets, controls
 from buddy_ops.notebook.charts import RolloutChart
+from buddy_ops.notebook.interrupts import INTERRUPTS, describe_stopped_traffic
 
 
 async def deploy_and_watch(target: Target, plan: RolloutPlan, approval: Approval) -> Outcome:
@@ -37,6 +38,12 @@ async def watch_rollout(target: Target, rollout: Rollout) -> Outcome:
 
     Interrupting leaves the alias as it is, under its failsafe; running the cell again resumes. After a rollback it ends
     the count of the last requests and the test of stable, and the rollout with them.
+
+    AWS: as ``run_rollout``.
+
+    Raises:
+        Stopped: it was interrupted; the message says what happens to the traffic.
+        What the rollout raises.
     """
     chart = RolloutChart(target)
     buttons = controls.attach_controls(target)
@@ -54,7 +61,7 @@ async def watch_rollout(target: Target, rollout: Rollout) -> Outcome:
             await in_thread(chart.show)
             given = await buttons.until(observation)
             order = StageOrder(given, observation.stage, observation.weight) if given else None
-    except (KeyboardInterrupt, asyncio.CancelledError):
+    except INTERRUPTS:
         if is_stopped_by_interrupt(observation):
             # The traffic is back: only what is still read ends early.
             outcome = _finish(rollout)
@@ -62,7 +69,7 @@ async def watch_rollout(target: Target, rollout: Rollout) -> Outcome:
             return outcome
         # The cell's last output must tell the operator what happens to the traffic now.
         chart.caption = _interrupted(target, observation)
-        raise
+        raise Stopped(chart.caption) from None
     finally:
         buttons.close()
         chart.show(final=True)
@@ -89,24 +96,16 @@ def _interrupted(target: Target, observation: Observation | None) -> str:
     """What an operator must read after stopping the cell."""
     if observation is not None and observation.monitored_until is not None:
         return (
-            f"Monitoring stopped. The new version is healthy and stays at {exact_percent(observation.weight)}. "
+            f"Stopped. The new version is healthy and stays at {exact_percent(observation.weight)}. "
             "Nothing rolls it back automatically now. "
             f"Until {observation.monitored_until:%H:%M} UTC you can run this cell again to resume the monitoring."
         )
-    weight = observation.weight if observation is not None else 0.0
-    weight = weight or _shifted_weight(target)
-    if weight == 0:
-        return "Monitoring stopped. The traffic has not changed. Run this cell again to resume."
-    return (
-        f"Monitoring stopped. Traffic stays at {exact_percent(weight)}. "
-        f"Automatic rollback within {target.settings.lease.minutes} min unless you run this cell again."
-    )
-
-
-def _shifted_weight(target: Target) -> float:
-    """The share (0..1) of the new version by this run's journal: a shift takes effect before a poll shows it."""
-    moves = [record for record in target.journal.records if record["kind"] in ("shifted", "taken-back")]
-    return float(moves[-1].get("weight", 0.0)) if moves else 0.0
+    if observation is not None and observation.evidence is not None:
+        evidence = observation.evidence
+        says = describe_stopped_traffic(target, observation.weight, evidence.new, evidence.stable)
+    else:
+        says = describe_stopped_traffic(target)
+    return f"Stopped. {says or 'The traffic has not changed. Run this cell again to resume.'}"
 
 
 async def watch_metrics(

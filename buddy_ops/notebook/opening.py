@@ -5,6 +5,8 @@ from typing import Any
 
 from buddy_ops.aws.session import Target, connect
 from buddy_ops.core import parameters, project
+from buddy_ops.notebook._widgets import follow_errors
+from buddy_ops.notebook.interrupts import show_interrupts_in_a_sentence
 from buddy_ops.notebook.printing import print_escaped
 from buddy_ops.notebook.recording import record_session
 
@@ -18,6 +20,7 @@ def open_runbook(runbook: str, namespace: dict[str, Any]) -> Target:
     Raises:
         InvalidInput: ``invalid-parameters``, and what ``project.check_files`` and ``connect`` raise.
     """
+    follow_errors()
     declared, injected = parameters.parameter_cells(namespace.get("In", []))
     # A front end that runs cells without history leaves nothing to read there.
     declared = declared or project.declared_parameters(runbook)
@@ -40,6 +43,7 @@ def open_runbook(runbook: str, namespace: dict[str, Any]) -> Target:
     with target.side.contained("recording the session"):
         record_session(target, runbook, values)
     report_side_failures(target)
+    show_interrupts_in_a_sentence(target)
     return target
 
 

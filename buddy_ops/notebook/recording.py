@@ -20,6 +20,7 @@ from buddy_ops.core import project, runbooks
 from buddy_ops.core.errors import BuddyError, InvalidInput
 from buddy_ops.core.files import write_atomically
 from buddy_ops.core.journal import JournalFile
+from buddy_ops.notebook import page
 from buddy_ops.notebook.printing import print_escaped
 from buddy_ops.runs import archive, cells, provenance, signatures
 from buddy_ops.runs._failures import failure_of
@@ -269,7 +270,7 @@ class _Recorder:
         if kind == "update_display_data":
             for shown in self._displays.get(str((said.get("transient") or {}).get("display_id")), ()):
                 shown.update(data=dict(said["data"]), metadata=dict(said["metadata"]))
-        if kind not in OUTPUTS:
+        if kind not in OUTPUTS or said.get("metadata") == page.UNRECORDED:
             return
         if self._clear_next:
             self._outputs.clear()

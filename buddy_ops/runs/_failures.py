@@ -1,7 +1,7 @@
 """How a cell failed, read from the outputs that it left in its notebook."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from buddy_ops.core import errors
@@ -21,6 +21,7 @@ class Failure:
     text: str
     exit_code: int = errors.BuddyError.exit_code
     reference: str = ""
+    data: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def message(self) -> str:
@@ -36,7 +37,7 @@ class Failure:
     @classmethod
     def of_error(cls, error: errors.BuddyError) -> "Failure":
         """The same of an error that is still at hand."""
-        return cls(type(error).__name__, str(error), error.exit_code, error.reference)
+        return cls(type(error).__name__, str(error), error.exit_code, error.reference, error.data())
 
 
 def describe_last_output(said: str) -> str:
@@ -52,7 +53,7 @@ def failure_of(outputs: Iterable[Mapping[str, Any]]) -> Failure | None:
         if output["output_type"] == "error":
             name = output["ename"]
             code = data.get("exit_code", FALLBACK_CODES.get(name, errors.BuddyError.exit_code))
-            return Failure(name, output["evalue"], int(code), str(data.get("reference", "")))
+            return Failure(name, output["evalue"], int(code), str(data.get("reference", "")), data)
         # An error's data is an output of its own, before the error.
         data = output.get("data", {}).get(errors.MIME_TYPE, data)
     return None

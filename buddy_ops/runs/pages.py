@@ -28,6 +28,9 @@ SCRIPT = (TEMPLATES / "index.js").read_text(encoding="utf-8").strip()
 DIFFERS = ".differs{color:#b00020;background:#fff1ee;border-left:3px solid #b00020;padding:.4rem .7rem;margin:.6rem 0}"
 """Only in reports: the page of the index is compared byte by byte, and an older archive must still verify."""
 
+FORMER_HEADS = frozenset({"c8b7723b471da5193b51de17130f40141b797dacec52b821814ac536d9ab3288"})
+"""SHA-256 of what ``index_head`` was in earlier releases: the index of their archives still verifies."""
+
 CLOSED = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
 """The policy of a page: nothing is fetched, and no script runs, whatever got past the sanitizing."""
 
@@ -41,6 +44,7 @@ TAGS = frozenset(
 """The elements that are left of HTML from outside."""
 
 IMAGES = ("image/png", "image/jpeg")
+DRAWING = re.compile(r"<style>[^<]*</style>|<svg\b.*?</svg>", re.DOTALL)
 TERMINAL_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 FACTS = ("outcome", "exit_code", "environment", "runbook", "began", "ended", "people", "principal", "incident", "run")
 
@@ -111,13 +115,22 @@ def _output(output: Mapping[str, Any]) -> dict[str, str]:
         if image in data:
             # Re-encoding drops whatever is not base64.
             content = base64.b64encode(base64.b64decode("".join(data[image]))).decode()
-            return {"kind": "", "html": f'<img src="data:{image};base64,{content}" alt="">'}
-    if "text/html" in data:
-        return {"kind": "", "html": _sanitized("".join(data["text/html"]))}
+            alt = escape_html(_alternative(output, image))
+            return {"kind": "", "html": f'<img src="data:{image};base64,{content}" alt="{alt}">'}
+    # A drawing that is made of elements is no text: of a chart whose kernel was killed, the caption is left.
+    if markup := DRAWING.sub("", "".join(data.get("text/html", ""))).strip():
+        return {"kind": "", "html": _sanitized(markup)}
     if "text/markdown" in data:
         return {"kind": "", "html": _sanitized(_markdown()("".join(data["text/markdown"])))}
     text = "".join(data.get("text/plain", ""))
     return {"kind": "", "html": _preformatted(text) if text else ""}
+
+
+def _alternative(output: Mapping[str, Any], image: str) -> str:
+    """What a picture shows, in words: what drew it says so, else its text."""
+    described = output.get("metadata", {}).get(image)
+    alt = described.get("alt") if isinstance(described, Mapping) else None
+    return alt if isinstance(alt, str) and alt else "".join(output["data"].get("text/plain", ""))
 
 
 def _preformatted(text: str | list[str]) -> str:
@@ -127,8 +140,11 @@ def _preformatted(text: str | list[str]) -> str:
 def index_head() -> str:
     """The index up to its first row; rows follow one after the other, and nothing behind them."""
     columns = ("ended", "environment", "runbook", "outcome", "exit", "who", "incident", "run", "manifest")
-    boxes = "<th>from <input type=date name=from><br>to <input type=date name=to></th>" + "".join(
-        f'<th><input name={number} placeholder="{name}"></th>' for number, name in enumerate(columns) if number
+    dates = "<br>".join(f"<label>{end} <input type=date name={end}></label>" for end in ("from", "to"))
+    boxes = f"<td>{dates}</td>" + "".join(
+        f'<td><input name={number} placeholder="{name}" aria-label="{name} contains"></td>'
+        for number, name in enumerate(columns)
+        if number
     )
     heads = "".join(f"<th>{name}</th>" for name in columns)
     # The script stands in front of the rows, and runs when they are all there.
@@ -138,7 +154,7 @@ def index_head() -> str:
     widths = "td{min-width:3em}td:last-child{min-width:7em}td:nth-child(6){min-width:13em}"
     style = STYLE.replace("max-width:980px", "max-width:none") + widths
     return (
-        f"{_head('Archived runs', policy, style)}<h1>Archived runs</h1><p><output></output></p>"
+        f"{_head('Archived runs', policy, style)}<main><h1>Archived runs</h1><p><output></output></p>"
         f"<script>{late}</script>\n<table><thead><tr>{heads}</tr><tr>{boxes}</tr></thead><tbody>\n"
     )
 

@@ -100,6 +100,15 @@ def page_of(manifests: list[bytes]) -> bytes:
     ).encode()
 
 
+def is_page_of(page: bytes | None, manifests: list[bytes]) -> bool:
+    """Whether it is the page of all manifests. Above its rows, it may be as an earlier release wrote it."""
+    expected = page_of(manifests)
+    if page is None or page == expected:
+        return page is not None
+    rows = expected[len(pages_.index_head().encode()) :]
+    return page.endswith(rows) and digest(page[: len(page) - len(rows)]) in pages_.FORMER_HEADS
+
+
 def appended_index(index: bytes | None, manifest: bytes) -> bytes:
     """An index with one more line. Nothing of what it holds is read, however long it is."""
     if not index or index[:-TAIL_BYTES] == HEAD[:-1]:

@@ -13,19 +13,19 @@ import sys
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import IO, Any
 
 from buddy_ops.aws import notifications, session
 from buddy_ops.aws.session import Target
-from buddy_ops.core import documents, parameters, project, redaction, runbooks
+from buddy_ops.core import documents, front_end, parameters, places, project, redaction, runbooks
 from buddy_ops.core.errors import BuddyError, InvalidInput
 from buddy_ops.core.extras import require_run_packages
 from buddy_ops.core.files import make_lasting_folder, make_scratch_folder
 from buddy_ops.core.journal import lock_journal
 from buddy_ops.core.progress import Progress, no_progress
-from buddy_ops.core.text import shorten
+from buddy_ops.core.text import did_you_mean, shorten
 from buddy_ops.runs import archive, pages, provenance, retention, signatures, verification
 from buddy_ops.runs._failures import Failure, describe_last_output
 from buddy_ops.runs._interrupts import DIED, GRACE_S, INTERRUPTED, TIMED_OUT, handle_signals
@@ -42,7 +42,10 @@ LOOK_S = 20.0
 
 @dataclass(frozen=True)
 class ExecutedRun:
-    """An executed runbook. ``trouble`` is what its failing cell said, or None; ``told`` what the archive has to say."""
+    """An executed runbook. ``trouble`` is what its failing cell said, or None; ``told`` what the archive has to say.
+
+    ``error`` is the same as ``trouble`` for programs: the error's data, empty where it is none of the library's.
+    """
 
     folder: Path
     notebook: Path
@@ -51,6 +54,7 @@ class ExecutedRun:
     trouble: str | None
     entry: ManifestEntry
     told: tuple[str, ...] = ()
+    error: Mapping[str, Any] = field(default_factory=dict)
 
 
 def run_notebook(
@@ -219,6 +223,7 @@ def _job(
             "BUDDY_OPS_RUN_FOLDER": str(folder),
             "BUDDY_OPS_RUN": here.run,
             redaction.FILE: shared,
+            front_end.VARIABLE: "run",
         },
     }
 
@@ -378,7 +383,10 @@ def _archive(
         told += notifications.announce(here, said).failures
     page = folder / REPORT
     trouble = here.redactor.redact(failure.message) if failure else None
-    return ExecutedRun(folder, folder / NOTEBOOK, page if page.exists() else None, code, trouble, entry, tuple(told))
+    about_error = here.redactor.redact(dict(failure.data)) if failure else {}
+    return ExecutedRun(
+        folder, folder / NOTEBOOK, page if page.exists() else None, code, trouble, entry, tuple(told), about_error
+    )
 
 
 def _upload(
@@ -432,9 +440,10 @@ def find_notebook(notebook: str) -> Path:
         with suppress(OSError, ValueError):  # no system has such a path
             if path.is_file():
                 return path
-    known = sorted(str(path.relative_to(root / "notebooks")) for path in (root / "notebooks").rglob("*.ipynb"))
+    known = list(places.runbook_files())
+    name = notebook.removesuffix(".ipynb")
     raise InvalidInput(
         "notebook-missing",
-        f"There is no runbook {shorten(notebook, 200)!r}.",
-        next=f"Choose one of: {', '.join(each.removesuffix('.ipynb') for each in known)}.",
+        f"There is no runbook {shorten(notebook, 200)!r}.{did_you_mean(name, known)}",
+        next=f"Choose one of: {', '.join(known)}. `buddy-ops runbooks` says what each is for.",
     )

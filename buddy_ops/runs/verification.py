@@ -20,7 +20,18 @@ from buddy_ops.runs.manifest import (
     json_object,
 )
 from buddy_ops.runs.signatures import SignatureCheck
-from buddy_ops.runs.stores import INDEX, JOURNAL, MANIFEST, NAME, PAGE, SIGNATURE, RunStore, digest, index_of, page_of
+from buddy_ops.runs.stores import (
+    INDEX,
+    JOURNAL,
+    MANIFEST,
+    NAME,
+    PAGE,
+    SIGNATURE,
+    RunStore,
+    digest,
+    index_of,
+    is_page_of,
+)
 
 MOST_SAID = 5
 """How many problems an error names."""
@@ -125,7 +136,7 @@ def verify_archive(store: RunStore, expected: str = "", check: SignatureCheck | 
     half_pruned = any(_folder(row) not in manifests and row.get("sha256") not in chained for row in rows)
     if not problems and not half_pruned and index != index_of(kept):
         problems.append(f"{INDEX}: does not match the manifests.")
-    if not problems and not half_pruned and store.read(PAGE) != page_of(kept):
+    if not problems and not half_pruned and not is_page_of(store.read(PAGE), kept):
         problems.append(f"{PAGE}: does not match the manifests. `buddy-ops runs index` rebuilds it.")
     if expected and expected not in {*gone, *(row.get("sha256") for row in rows)}:
         problems.append(f"No run has the announced manifest {expected}: the chain was cut off or rewritten.")

@@ -16,10 +16,10 @@ import pytest
 import yaml
 
 from buddy_ops.aws import aliases, freezes, isolation, permissions, session, signing
-from buddy_ops.aws.permissions import Role
 from buddy_ops.checks import setup
 from buddy_ops.checks import status as status_
 from buddy_ops.core import documents
+from buddy_ops.core.roles import Role
 from buddy_ops.deployment import announcements, reenabling, rollback, rollout
 from buddy_ops.health import logs
 from buddy_ops.migrations import steps as migration_steps

@@ -36,14 +36,14 @@ def broken(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> A
 def test_what_cannot_be_printed_is_dropped(broken: Any) -> None:
     """Each way to print, and each error that a stream may raise."""
     terminal.say("moved")
-    out = terminal.LazyConsole("stdout")
-    out.print("moved", style="bold")
+    out = terminal.Console("stdout")
+    out.print("moved", style="ok")
     out.print_json(data={"moved": True})
 
 
 def test_progress_goes_on_and_what_the_step_raises_is_raised(broken: Any) -> None:
     """An error of the action is not one of the terminal."""
-    out = terminal.LazyConsole("stdout")
+    out = terminal.Console("stdout")
     with out.progress("starting") as tell:
         tell("half way")
     with pytest.raises(OSError, match="of the action"), out.progress("starting") as tell:

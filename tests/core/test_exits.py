@@ -56,7 +56,7 @@ def test_the_command_shows_what_it_prints(capsys: pytest.CaptureFixture[str], mo
     monkeypatch.setenv("GITHUB_ACTIONS", "true")
     for text in HOSTILE:
         main.out.print(text)
-        main.err.print(text, style="bold red")
+        main.err.print(text, style="problem")
         main.say(SimpleNamespace(text=text).text)
         main.out.print_json(data={"reason": text})
     said = capsys.readouterr()

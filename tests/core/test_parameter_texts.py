@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from buddy_ops.cli import main
+from buddy_ops.cli import run_parameters
 from buddy_ops.core import parameters
 from buddy_ops.core.errors import InvalidInput
 
@@ -58,7 +58,7 @@ TEXTS += [
 
 def given(*pairs: str) -> dict[str, Any]:
     """What a runbook receives for -p PAIRS."""
-    return parameters.check_parameters(DECLARED, main.parse_parameters(list(pairs), DECLARED), "runbook")
+    return parameters.check_parameters(DECLARED, run_parameters.parse_parameters(list(pairs), DECLARED), "runbook")
 
 
 @pytest.mark.parametrize("text", TEXTS)
@@ -73,7 +73,7 @@ def test_texts_in_lists_and_mappings_arrive_as_they_were_typed(text: str) -> Non
     found = given(f"approved_by=[{text}]", f"break_glass={{who: {text}}}")
     assert found["approved_by"] == [text] and found["break_glass"] == {"who": text}
     mapping = f"{{to_version: {text}, approved_by: [{text}], keep: 4, dry_run: true}}"
-    found = parameters.check_parameters(DECLARED, main.parse_mapping(mapping, DECLARED), "runbook")
+    found = parameters.check_parameters(DECLARED, run_parameters.parse_mapping(mapping, DECLARED), "runbook")
     assert (found["to_version"], found["approved_by"], found["keep"], found["dry_run"]) == (text, [text], 4, True)
 
 

@@ -8,6 +8,7 @@ import pytest
 from buddy_ops.aws import aliases
 from buddy_ops.aws.aliases import AliasMoved
 from buddy_ops.aws.session import Target
+from buddy_ops.core.errors import Stopped
 from buddy_ops.deployment import rollback, rollout
 from buddy_ops.deployment.observation import Observation, Order
 from buddy_ops.health.metrics import MINUTE
@@ -166,7 +167,7 @@ def test_an_interrupt_says_that_the_version_stays(
         return await until(waiting, seen)
 
     monkeypatch.setattr(controls.NoControls, "until", interrupted)
-    with monitored(here) as mine, pytest.raises(asyncio.CancelledError):
+    with monitored(here) as mine, pytest.raises(Stopped):
         asyncio.run(live.watch_rollout(mine, begun(mine, here.build("good"))))
     shown = capsys.readouterr().out
     assert "The new version is healthy and stays at 100 %" in shown

@@ -65,7 +65,10 @@ def test_another_execution_role(quiet: Situation, strategy: str) -> None:
     here.ask("set", lambda_latest_role=None)
     assert ask(here, artifact, strategy).calls
     here.ask("set", lambda_latest_role=OTHER)
-    assert "update-function-code --publish" in refused.next and "rollback/immediate (to_version)" in refused.next
+    assert (
+        "update-function-code --publish" in refused.next
+        and "rollback/immediate with to_version=VERSION" in refused.next
+    )
     number = here.publish(artifact)
     mine = here.connect()
     back = rollback.plan_rollback(mine, number)

@@ -152,7 +152,7 @@ def test_weights_that_nobody_recorded_want_a_name(quick: Bring, primary: str, ke
         roll_back(here)
     assert refused.value.exit_code == 4
     assert f"70 % v{primary}, 30 % v{second}" in refused.value.what
-    assert "to_version 1" in refused.value.next and "to_version 2" in refused.value.next
+    assert "to_version=1" in refused.value.next and "to_version=2" in refused.value.next
     assert here.calls(*WRITES) == []
     assert roll_back(here, kept).serving == kept
     assert served(here) == (kept, {})
@@ -706,7 +706,7 @@ def test_deleted_target_is_told_as_deleted(quick: Bring, stage: str) -> None:
         roll_back(here)
     assert f"v{gone} of" in refused.value.what and "was deleted" in refused.value.what
     assert "account" not in refused.value.next
-    named = refused.value.next.partition("(parameter to_version): ")[2].partition(";")[0]
+    named = refused.value.next.partition("(to_version): ")[2].partition(";")[0]
     assert gone not in named and "1" in named
     assert roll_back(here, "1").serving == "1"
 
@@ -736,7 +736,7 @@ def test_without_a_record_the_refusal_names_the_versions_that_exist(situation: B
     here.ship_by_hand("total_failure")
     with pytest.raises(Refused, match="no-rollback-target") as refused:
         rollback.plan_rollback(here.connect(quiet=True))
-    assert "(parameter to_version): v1 or v2, or roll forward" in refused.value.next
+    assert "(to_version): v1 or v2, or roll forward" in refused.value.next
     assert rollback.plan_rollback(here.connect(quiet=True), "1").destination == "1"
 
 

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -158,6 +159,19 @@ def test_without_a_decision_it_holds(situation: Bring) -> None:
     with pytest.raises(InvalidInput, match="invalid-parameters"):
         decide(target, "revert")
     assert "RoutingConfig" in here.alias()
+
+
+def test_each_choice_names_its_effect_and_its_target(situation: Bring) -> None:
+    """The recommended one comes first; where the traffic is back already, the words say so."""
+    here = failing(situation)
+    mine = here.connect("deployment_failure")
+    assessed = assessment.assess_deployment(mine)
+    assert list(assessed.choices.items()) == [
+        ("roll back", "Roll back: all traffic from v2 to v1"),
+        ("fix forward", "Fix forward: v2 keeps its traffic until a fix is deployed"),
+    ]
+    without = replace(assessed, destination="", recommended="fix forward")
+    assert list(without.choices) == ["fix forward"] and "Recommended: fix forward." in without.question
 
 
 @pytest.mark.parametrize("review", ["tomorrow", "2020-01-01", "2030-01-01T00:00:00Z"])

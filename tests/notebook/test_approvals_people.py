@@ -26,7 +26,7 @@ class Page:
     left: str = ""
     told: list[str] = field(default_factory=list)
 
-    def show(self, *rows: Any) -> "Page":
+    def show(self, *rows: Any, first: Any = None) -> "Page":
         self.rows = rows
         return self
 
@@ -37,7 +37,7 @@ class Page:
         """'Type=sandbox' fills a field; any other word presses that button."""
         label, filled, text = step.partition("=")
         parts = [part for row in self.rows for part in getattr(row, "children", ())]
-        (part,) = (each for each in parts if each.description == label)
+        (part,) = (part for part in parts if part.description.partition(":")[0] == label)
         if filled:
             part.value = text
         else:
@@ -88,7 +88,8 @@ def test_a_name_and_the_word_approve(bring: Bring, page: Page) -> None:
     """Who, when and which hash are recorded, and one line takes the widgets' place."""
     mine, plan = planned(bring())
     approval = answer(page, mine, plan, "Type=sandbox", "Your name= Ada ", "Approve")
-    assert approval.by == ("Ada",) and approval.plan_hash == plan.hash and page.left == str(approval)
+    assert approval.by == ("Ada",) and approval.plan_hash == plan.hash
+    assert page.left == f"{approval} Traffic has not moved yet: the next cell moves it."
     told = mine.journal.records[-1]
     assert (told["kind"], told["by"], told["plan"]) == ("approved", ("Ada",), plan.hash)
 
@@ -118,7 +119,7 @@ def test_a_refusal_is_recorded(bring: Bring, page: Page) -> None:
     with pytest.raises(Refused) as refused:
         answer(page, mine, plan, "Your name=Ada", "Cancel")
     assert refused.value.reference == "approval-refused" and "Ada did not approve" in refused.value.what
-    assert mine.journal.records[-1]["kind"] == "refused" and page.left == refused.value.what
+    assert mine.journal.records[-1]["kind"] == "refused" and page.left == f"Not approved: {plan.title}."
 
 
 def test_prod_wants_the_functions_name_and_two_people(bring: Bring, page: Page) -> None:

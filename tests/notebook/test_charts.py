@@ -21,6 +21,7 @@ from buddy_ops.aws import aliases
 from buddy_ops.aws.session import Target
 from buddy_ops.core import settings as settings_
 from buddy_ops.core.errors import AwsFailed
+from buddy_ops.core.journal import Journal
 from buddy_ops.core.side_channels import SideChannels
 from buddy_ops.deployment.rollout import Observation, Outcome, Rollout
 from buddy_ops.health.evidence import RolloutEvidence
@@ -57,6 +58,7 @@ class Stand:
     environment: str = "prod"
     clock: Now = field(default_factory=Now)
     side: SideChannels = field(default_factory=SideChannels)
+    journal: Journal = field(default_factory=lambda: Journal(lambda line: None, lambda: START))
 
 
 @dataclass
@@ -282,7 +284,9 @@ def test_an_interrupted_picture_says_how_to_go_on(page: Page) -> None:
     # CPython 3.11 ends with a SystemError then.
     gc.collect()
     last = [*page.shown, *page.updates][-1]
-    assert "Monitoring stopped. Traffic stays at 10 %." in last["text/plain"]
+    assert last["text/plain"].startswith(
+        "Stopped. Traffic stays at 10 % on v42. The failsafe routes all of it to v41 within "
+    )
     assert "unless you run this cell again" in last["text/plain"]
 
 

@@ -5,6 +5,7 @@ import re
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
@@ -12,6 +13,7 @@ import pytest
 from buddy_ops.aws.session import Target
 from buddy_ops.deployment import rollout
 from buddy_ops.deployment.observation import Observation
+from buddy_ops.health.evidence import RolloutEvidence
 from buddy_ops.health.judge import Verdict
 from buddy_ops.notebook import controls
 from buddy_ops.notebook.charts import RolloutChart
@@ -19,16 +21,22 @@ from tests.conftest import Situation, approve
 
 Bring = Callable[..., Situation]
 NOW = datetime(2026, 11, 22, 3, 12, tzinfo=UTC)
-SEEN = Observation(NOW, "1", 0.1, wake_at=NOW + timedelta(seconds=44), says="Inconclusive.", next_weight=0.5)
+LIMIT_S = 60
+"""More than any of these tests takes: each ends what it waits for."""
+
+TWO = cast(RolloutEvidence, SimpleNamespace(stable="1", new="2"))
+SEEN = Observation(
+    NOW, "1", 0.1, wake_at=NOW + timedelta(seconds=44), says="Inconclusive.", next_weight=0.5, evidence=TWO
+)
 
 
 @pytest.mark.parametrize(
     ("stage", "weight", "next_weight", "label"),
     [
-        ("1", 0.1, 0.5, "Promote to 50 %"),
-        ("2", 0.5, 1.0, "Promote to 100 %"),
-        ("watch", 1.0, None, "End monitoring"),
-        ("rolled-back", 0.5, 0.1, "Reduce to 10 %"),
+        ("1", 0.1, 0.5, "Promote v2 to 50 %"),
+        ("2", 0.5, 1.0, "Promote v2 to 100 %"),
+        ("watch", 1.0, None, "End the monitoring of v2"),
+        ("rolled-back", 0.5, 0.1, "Reduce v2 to 10 %"),
     ],
 )
 def test_a_promotion_names_its_target(stage: str, weight: float, next_weight: float | None, label: str) -> None:
@@ -55,56 +63,133 @@ def test_the_progress_counts_down(left_s: float | None, line: str) -> None:
 class Panel:
     """What is left of the buttons."""
 
-    def __init__(self, *rows: Any) -> None:
+    def __init__(self, *rows: Any, works_reloaded: str = "") -> None:
         self.left = ""
+        self.rows = rows
 
     def replace(self, line: str) -> None:
         self.left = line
 
 
-def test_clicks_give_orders_and_a_promotion_needs_two(situation: Bring, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Pause becomes Resume, a promotion is confirmed by its target, and another click withdraws the question."""
+class Pressing:
+    """The buttons, and a person who presses them by the words on them, also those that are not shown any more."""
+
+    def __init__(self, target: Target) -> None:
+        self.buttons = controls.ButtonControls(target)
+        self.seen: dict[str, Any] = {}
+
+    @property
+    def labels(self) -> list[str]:
+        shown = [*self.buttons._buttons.children, *self.buttons._confirmation.children]
+        self.seen |= {button.description: button for button in shown}
+        return [button.description for button in shown]
+
+    async def press(self, observation: Observation, *labels: str) -> object:
+        """What the clicks order, the stage being this one; None if nothing."""
+        waiting = asyncio.create_task(self.buttons.until(observation))
+        await self.settle()
+        for label in labels:
+            assert label in self.labels or label in self.seen
+            self.seen[label].click()
+            await self.settle()
+        if not waiting.done():
+            waiting.cancel()
+            return None
+        return waiting.result()
+
+    async def settle(self) -> None:
+        """Until the clicks have been taken."""
+        await asyncio.sleep(0.01)
+        while not self.buttons._clicks._queue.empty():
+            await asyncio.sleep(0.01)
+        await asyncio.sleep(0.01)
+
+    @property
+    def said(self) -> str:
+        return str(self.buttons._message.value)
+
+
+@pytest.fixture
+def target(situation: Bring, monkeypatch: pytest.MonkeyPatch) -> Target:
     monkeypatch.setattr(controls, "WidgetPanel", Panel)
-    target: Target = situation("good", history_minutes=0, requests_per_minute=0).connect()
+    found: Target = situation("good", history_minutes=0, requests_per_minute=0).connect()
 
-    async def click() -> controls.ButtonControls:
-        buttons = controls.ButtonControls(target)
-        buttons._promotion = "Promote to 50 %"
-        assert buttons._order("promote") is None
-        assert buttons._promote.description == "Confirm: promote to 50 %"
-        assert buttons._order("pause") == "hold"
-        assert (buttons._promote.description, buttons._pause.description) == ("Promote to 50 %", "Resume")
-        assert buttons._order("pause") == "go on" and buttons._pause.description == "Pause"
-        assert buttons._order("promote") is None and buttons._order("promote") == "promote"
-        assert buttons._order("abort") == "abort"
-        return buttons
+    async def wait(until: datetime) -> None:
+        await asyncio.sleep(LIMIT_S)
 
-    buttons = asyncio.run(click())
-    buttons.close()
-    assert buttons._panel.left == "Operator actions: none."  # type: ignore[attr-defined]
+    monkeypatch.setattr(found, "clock", SimpleNamespace(now=lambda: NOW, wait=wait))
+    return found
 
 
-def test_a_promotion_that_the_next_stage_overtakes_is_dropped(
-    situation: Bring, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """What was clicked, or half confirmed, for a stage does not promote the next one; an abort is kept."""
-    monkeypatch.setattr(controls, "WidgetPanel", Panel)
-    target: Target = situation("good", history_minutes=0, requests_per_minute=0).connect()
-    seen = replace(SEEN, evidence=cast(Any, object()), wake_at=target.clock.now())
-    later = replace(seen, stage="2", weight=0.5, next_weight=1.0)
+SECOND = replace(SEEN, stage="2", weight=0.5, next_weight=1.0)
 
-    async def click(observation: Observation, *clicks: str) -> object:
-        buttons = controls.ButtonControls(target)
-        await buttons.until(seen)
-        buttons._confirming = True
-        for name in clicks:
-            buttons._clicks._queue.put_nowait(name)
-        late = replace(observation, wake_at=target.clock.now() + timedelta(seconds=1))
-        return await buttons.until(late)
 
-    assert asyncio.run(click(seen, "promote")) == "promote"
-    assert asyncio.run(click(later, "promote")) is None
-    assert asyncio.run(click(later, "promote", "promote", "abort")) == "abort"
+def test_each_button_names_its_effect_and_its_target(target: Target) -> None:
+    """Pause becomes Resume, a promotion is confirmed on a button of its own, and another click withdraws the question."""
+
+    async def click() -> None:
+        person = Pressing(target)
+        assert await person.press(SEEN) is None
+        first = ["Abort: all traffic back to v1", "Pause at 10 %", "Promote v2 to 50 %"]
+        assert person.labels == first
+        assert await person.press(SEEN, first[2], first[2]) is None  # a double click confirms nothing
+        assert person.labels == [*first, "Confirm: promote v2 to 50 %", "Cancel"]
+        assert await person.press(SEEN, "Cancel") is None and person.labels == first
+        assert await person.press(SEEN, first[2], "Pause at 10 %") == "hold"
+        assert person.labels == [first[0], "Resume at 10 %", first[2]]
+        assert await person.press(SEEN, "Pause at 10 %") is None  # the second click of two
+        assert await person.press(SEEN, "Resume at 10 %") == "go on" and person.labels == first
+        assert await person.press(SEEN, first[2], "Confirm: promote v2 to 50 %") == "promote"
+        assert await person.press(SECOND, first[0]) == "abort"
+        person.buttons.close()
+        panel = cast(Any, person.buttons._panel)
+        assert panel.left.startswith("Operator actions: paused ")
+        assert ", aborted " in panel.left and panel.left.endswith(" UTC.")
+
+    asyncio.run(click())
+
+
+@pytest.mark.parametrize("label", ["Pause at 10 %", "Promote v2 to 50 %", "Confirm: promote v2 to 50 %"])
+def test_a_button_of_an_earlier_stage_does_nothing_and_says_so(target: Target, label: str) -> None:
+    """The stage changes under the finger: the next one is neither paused nor skipped by a click that meant another."""
+
+    async def click() -> None:
+        person = Pressing(target)
+        assert await person.press(SEEN, "Promote v2 to 50 %") is None
+        assert person.labels[-2] == "Confirm: promote v2 to 50 %"
+        assert await person.press(SECOND, label) is None
+        assert "Not done: that button was for an earlier state. v2 receives 50 % of traffic now." in person.said
+        assert person.labels == ["Abort: all traffic back to v1", "Pause at 50 %", "Promote v2 to 100 %"]
+        assert await person.press(SECOND, "Pause at 50 %") == "hold" and person.said == ""
+
+    asyncio.run(click())
+
+
+def test_without_shared_traffic_there_are_no_buttons(target: Target) -> None:
+    """Nothing is disabled: what cannot be done has no button."""
+
+    async def look() -> None:
+        person = Pressing(target)
+        assert await person.press(replace(SEEN, weight=0.0, evidence=None)) is None and person.labels == []
+        assert await person.press(SEEN) is None and len(person.labels) == 3
+        assert await person.press(replace(SEEN, weight=0.0)) is None and person.labels == []
+
+    asyncio.run(look())
+
+
+def test_a_stage_is_announced_once_and_not_each_second(target: Target) -> None:
+    """Who listens to the page hears stage and verdict when they change, and no countdown."""
+
+    async def listen() -> list[str]:
+        person = Pressing(target)
+        heard: list[str] = []
+        person.buttons._announced.observe(lambda change: heard.append(change["new"]), "value")
+        for seen in (SEEN, SEEN, SECOND):
+            await person.press(seen)
+        return heard
+
+    first, second = asyncio.run(listen())
+    assert ">stage 1, v2 at 10 %<" in first and ">stage 2, v2 at 50 %<" in second
 
 
 @pytest.mark.parametrize("scenario", ["good", "errors_5_percent"])

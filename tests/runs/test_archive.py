@@ -225,6 +225,22 @@ def test_a_rebuilt_index_is_the_same(tmp_path: Path) -> None:
     assert {name: (tmp_path / name).read_bytes() for name in before} == before
 
 
+def test_the_page_of_an_earlier_release_verifies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is above the rows may be as that release wrote it, and as nobody else; the next run writes it anew."""
+    sealed(tmp_path, "run-0001")
+    head = pages.index_head().encode()
+    page = tmp_path / "index.html"
+    rows = page.read_bytes().removeprefix(head)
+    page.write_bytes(b"<!doctype html><table>" + rows)
+    assert any("index.html: does not match" in problem for problem in problems(tmp_path))
+    monkeypatch.setattr(pages, "FORMER_HEADS", {stores.digest(b"<!doctype html><table>")})
+    assert problems(tmp_path) == ()
+    page.write_bytes(b"<!doctype html><table>" + rows.replace(b"canary", b"start_here"))
+    assert any("index.html: does not match" in problem for problem in problems(tmp_path))
+    sealed(tmp_path, "run-0002")
+    assert page.read_bytes().startswith(head) and problems(tmp_path) == ()
+
+
 def test_an_unknown_run_and_an_unknown_archive_are_named(tmp_path: Path) -> None:
     """What was asked for, and what to do."""
     sealed(tmp_path, "run-0001")

@@ -28,7 +28,7 @@ from hypothesis import strategies as st
 
 from buddy_ops.aws import aliases, freezes
 from buddy_ops.aws.session import Target
-from buddy_ops.cli.main import parse_parameters
+from buddy_ops.cli.run_parameters import parse_parameters
 from buddy_ops.core import packages, parameters, project, settings
 from buddy_ops.core.errors import AwsFailed, BuddyError, InvalidInput
 from buddy_ops.core.journal import Journal, JournalFile

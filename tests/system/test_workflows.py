@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from buddy_ops.aws import permissions
-from buddy_ops.cli import main
+from buddy_ops.cli import run_parameters
 from buddy_ops.core.errors import InvalidInput
 
 ROOT = Path(__file__).parents[2]
@@ -157,13 +157,13 @@ def test_hostile_input_reaches_the_command_as_it_is(tmp_path: Path, name: str, b
 def test_parameters_of_ci_are_a_mapping(text: str, problem: str) -> None:
     """Anything else is refused; so is another environment than the one that reviewers approved."""
     with pytest.raises(InvalidInput, match="invalid-parameters") as refused:
-        main.parse_mapping(text)
+        run_parameters.parse_mapping(text)
     assert problem in refused.value.what and "s3cr3t" not in str(refused.value)
 
 
 def test_parameters_of_ci_keep_their_types() -> None:
     """Names, lists and booleans arrive as they were meant."""
-    assert main.parse_mapping("{approved_by: [Ada, Grace], dry_run: true}") == {
+    assert run_parameters.parse_mapping("{approved_by: [Ada, Grace], dry_run: true}") == {
         "approved_by": ["Ada", "Grace"],
         "dry_run": True,
     }

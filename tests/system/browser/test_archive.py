@@ -42,6 +42,13 @@ class Page:
         self._context.close()
 
 
+def serious(page: Any) -> list[tuple[str, str]]:
+    """What axe-core finds that keeps people from reading or using a page: the rule, and the first element."""
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright").Axe()
+    found = axe.run(page).response["violations"]
+    return [(each["id"], each["nodes"][0]["html"]) for each in found if each["impact"] in ("serious", "critical")]
+
+
 @pytest.fixture
 def offline(chromium: Any) -> Iterator[Page]:
     page = Page(chromium)
@@ -62,6 +69,9 @@ def test_an_archived_canary_opens_offline_with_its_chart(situation: Bring, offli
     PICTURES.mkdir(parents=True, exist_ok=True)
     page.screenshot(path=PICTURES / "archived-canary.png", full_page=True)
     assert offline.fetched() == [] and offline.complaints == []
+    alt = page.locator("img").get_attribute("alt")
+    assert "v2: " in alt and "error rate" in alt and "(limit 1 %)" in alt and "ROLLED BACK" in alt
+    assert serious(page) == []
     # The address of the index leads to the same page.
     page = offline.open(here.folder / "runs" / "index.html")
     page.locator("tbody a").click()
@@ -85,6 +95,7 @@ def test_what_burns_is_red_in_the_page(situation: Bring, offline: Page) -> None:
     assert page.locator("td .problem").first.inner_text() == "PROBLEM" and colour(page, "td .problem") == RED
     PICTURES.mkdir(parents=True, exist_ok=True)
     page.screenshot(path=PICTURES / "archived-start-here.png", full_page=True)
+    assert serious(page) == []
 
 
 def test_broken_glass_is_red_in_the_page(situation: Bring, offline: Page) -> None:
@@ -103,6 +114,7 @@ def test_broken_glass_is_red_in_the_page(situation: Bring, offline: Page) -> Non
     assert (colour(page, "div.alert-danger"), colour(page, "div.alert-danger li")) == (RED, RED)
     PICTURES.mkdir(parents=True, exist_ok=True)
     page.screenshot(path=PICTURES / "archived-broken-glass.png", full_page=True)
+    assert serious(page) == []
 
 
 def test_the_index_finds_runs_by_what_is_typed(tmp_path: Path, offline: Page) -> None:
@@ -114,6 +126,7 @@ def test_the_index_finds_runs_by_what_is_typed(tmp_path: Path, offline: Page) ->
         archive.append_to_chain(folder, facts)
     page = offline.open(tmp_path / "index.html")
     visible = page.locator("tbody tr:not([hidden])")
+    assert serious(page) == []
     assert visible.count() == 3 and "2026-11-22" in visible.first.inner_text()
     for boxes, wanted in (
         ({"environment": "PROD"}, ["0001", "0000"]),

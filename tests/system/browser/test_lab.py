@@ -1,6 +1,7 @@
 """The runbooks at three in the morning: a real JupyterLab, a real browser, a live sandbox."""
 
 import json
+import re
 import time
 from collections.abc import Callable
 
@@ -75,7 +76,7 @@ def test_stop_brings_the_traffic_back(situation: Bring, person: Person) -> None:
         assert here.alias()["RoutingConfig"] == {"AdditionalVersionWeights": {"2": 0.1}}
         person.sees_another_chart_than(first)
         person.picture("canary-live")
-        person.click("Abort and roll back")
+        person.click("Abort: all traffic back to v1")
         person.sees("ABORTED by operator")
         alias = here.alias()
         assert alias["FunctionVersion"] == "1" and "RoutingConfig" not in alias
@@ -147,9 +148,9 @@ def test_a_checklist_turns_green_before_whoever_goes_through_it(situation: Bring
     person.run_all()
     person.sees("✓ rollback target healthy")
     person.sees("✗ alarms in place")
-    fields = person.page.get_by_label("Verified by", exact=True)
-    # The last manual item's row: every field before it is there too.
-    person.page.locator(".widget-label", has_text="on-call notified").wait_for()
+    # Each field's label names its item. The last one: every field before it is there too.
+    person.page.get_by_label("on-call notified, verified by").wait_for()
+    fields = person.page.get_by_label(re.compile(", verified by$"))
     assert fields.count() == 4
     for number in range(fields.count()):
         fields.nth(number).fill("Grace")
@@ -158,7 +159,7 @@ def test_a_checklist_turns_green_before_whoever_goes_through_it(situation: Bring
     person.click("Check again")
     person.sees("✓ code reviewed: attested, by Grace")
     person.picture("checklist-answered")
-    person.click("Store as it is")
+    person.click("Store the result as it is")
     person.sees("checklist-open")
     path = f"/buddy/{here.environment}/records/pre_deployment"
     (kept,) = here.client("ssm").get_parameters_by_path(Path=path, Recursive=True)["Parameters"]

@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 import yaml
 
-from buddy_ops.cli import main
+from buddy_ops.cli import run_parameters
 from buddy_ops.core import errors
 from tests.conftest import Situation
 
@@ -262,7 +262,7 @@ def test_a_runbook_that_is_not_there_ends_with_2(quick: Bring) -> None:
 def test_what_is_not_a_pair_ends_with_2(pair: str) -> None:
     """-p wants NAME=VALUE with a value in YAML, and says so with an example."""
     with pytest.raises(errors.InvalidInput, match="invalid-parameters") as refused:
-        main.parse_parameters([pair])
+        run_parameters.parse_parameters([pair])
     assert f"-p {pair}" in refused.value.what and "approved_by=[Ada, Grace]" in refused.value.next
 
 
