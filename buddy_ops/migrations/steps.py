@@ -385,6 +385,8 @@ def _convert_page(
             changes.append(Change(item, converted))
     if plan.step == "verify":
         tally.wrong += len(changes)
+        for change in changes[:EXAMPLES]:
+            tally.examples.append(f"{tables.item_name(change.expected or {}, table.key)}: it is not converted.")
         return tally
     migration = plan.migration
     compared = (*migration.old, *migration.new, table.writer, table.written_at)

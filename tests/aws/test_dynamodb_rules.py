@@ -317,3 +317,28 @@ def test_a_query_reads_one_partition_in_order(account: Account) -> None:
     all_of = query(TableName=NAME, IndexName="by-time", KeyConditionExpression="#at = :at",
                    ExpressionAttributeNames={"#at": "at"}, ExpressionAttributeValues={":at": {"S": "08:00"}})  # fmt: skip
     assert {each["id"]["S"] for each in all_of["Items"]} == {"a", "b", "c", "d"}
+
+
+# Keys
+
+
+def test_a_key_of_another_type_is_refused(account: Account) -> None:
+    """Source: API reference, GetItem; developer guide, 'The provided key element does not match the schema'."""
+    for wrong in ({"user": {"N": "1"}, "id": {"S": "a"}}, {"user": {"S": "ann"}, "id": {"B": b"a"}}):
+        assert refused(account.client.get_item, TableName=NAME, Key=wrong) == "ValidationException"
+        assert refused(account.client.delete_item, TableName=NAME, Key=wrong) == "ValidationException"
+
+
+def test_a_table_with_a_key_of_bytes_is_read_in_segments(account: Account) -> None:
+    """Every item is in one segment. Source: API reference, Scan ('Segment', 'TotalSegments')."""
+    account.client.create_table(
+        TableName="bytes",
+        KeySchema=[{"AttributeName": "id", "KeyType": "HASH"}],
+        AttributeDefinitions=[{"AttributeName": "id", "AttributeType": "B"}],
+        BillingMode="PAY_PER_REQUEST",
+    )
+    for number in range(20):
+        account.client.put_item(TableName="bytes", Item={"id": {"B": bytes([255, number])}})
+    scans = [account.client.scan(TableName="bytes", Segment=segment, TotalSegments=4) for segment in range(4)]
+    found = [each["id"]["B"] for scan in scans for each in scan["Items"]]
+    assert sorted(found) == [bytes([255, number]) for number in range(20)]

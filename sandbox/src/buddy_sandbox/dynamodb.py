@@ -515,6 +515,15 @@ def _epoch(moment: Any) -> float:
     return float(moment)
 
 
+def _get_keys_value(backend: Any, table: Any, keys: dict[str, Any]) -> Any:
+    """A key's values; refused unless they have the types of the table's key. Source: API reference, GetItem."""
+    values = _moto_get_keys_value(backend, table, keys)
+    for value, kind in zip(values, (table.hash_key_type, table.range_key_type), strict=True):
+        if value is not None and value.type != kind:
+            raise AwsError("ValidationException", "The provided key element does not match the schema")
+    return values
+
+
 def _is_within_segment(item: Item, segments: tuple[Any, Any]) -> bool:
     """As moto has it, and of a key of bytes, too."""
     segment, total = segments
@@ -527,6 +536,7 @@ def _is_within_segment(item: Item, segments: tuple[Any, Any]) -> bool:
 
 _moto_parse, _moto_make_operand = ConditionExpressionParser.parse, ConditionExpressionParser._make_operand
 _moto_serialized = DynamoHandler.serialized
+_moto_get_keys_value = DynamoDBBackend.get_keys_value
 _moto_update_item = DynamoDBBackend.update_item
 _moto_put_policy, _moto_get_policy = DynamoDBBackend.put_resource_policy, DynamoDBBackend.get_resource_policy
 _moto_delete_policy = DynamoDBBackend.delete_resource_policy
@@ -549,6 +559,7 @@ def install() -> None:
         },
         Item: {"is_within_segment": _is_within_segment},
         DynamoDBBackend: {
+            "get_keys_value": _get_keys_value,
             "transact_write_items": _transact_write_items,
             "update_item": _update_item,
             "describe_continuous_backups": _describe_continuous_backups,
