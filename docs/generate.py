@@ -1,6 +1,6 @@
-"""The parts of the documentation that come from the code: settings, errors, packages and runbooks.
+"""The parts of the documentation that come from the code: settings, errors, commands, packages and runbooks.
 
-``python -m docs.generate`` writes the JSON schema of the files in parameters/ for editors.
+``python -m docs.generate`` writes the JSON schema of the files in parameters/ for editors, and docs/reference/cli.md.
 """
 
 import ast
@@ -15,6 +15,7 @@ from typing import Any
 from buddy_ops.core import errors
 
 ROOT = Path(__file__).parents[1]
+COMMANDS_PAGE = ROOT / "docs" / "reference" / "cli.md"
 SCHEMA = ROOT / "buddy_ops" / "core" / "settings.schema.json"
 EXIT_CODES = {
     name: kind.exit_code
@@ -202,6 +203,61 @@ def settings_tables() -> str:
     return "\n".join(lines)
 
 
+# Commands
+
+
+def command_pairs() -> list[tuple[str, Any]]:
+    """Every command by its words."""
+    from typer.main import get_command
+
+    from buddy_ops.cli.main import app
+
+    found = []
+    for name, command in get_command(app).commands.items():  # type: ignore[attr-defined]
+        parts = getattr(command, "commands", {})
+        found += [(f"{name} {part}", leaf) for part, leaf in parts.items()] or [(name, command)]
+    return found
+
+
+def exit_code_table() -> str:
+    """What is the same for all commands, then each command's exit codes."""
+    from buddy_ops.cli.exit_codes import COMMANDS, FAILED, INVALID
+
+    same = {FAILED, INVALID}
+    lines = [f"- 1 is {FAILED}.", f"- 2 is {INVALID}.", "", "| command | exit codes | meaning |", "|---|---|---|"]
+    for words, _ in command_pairs():
+        codes = COMMANDS[words]
+        own = "; ".join(f"**{code}** {meaning}" for code, meaning in codes.items() if meaning not in same)
+        lines.append(f"| `buddy-ops {words}` | {', '.join(map(str, codes))} | {own} |")
+    return "\n".join(lines)
+
+
+def option_tables() -> str:
+    """A section with the arguments and options of each command."""
+    lines: list[str] = []
+    for words, command in command_pairs():
+        arguments = [parameter for parameter in command.params if parameter.param_type_name == "argument"]
+        line = " ".join([f"buddy-ops {words}", *(parameter.name.upper() for parameter in arguments)])
+        lines += [f"### `{line}`", "", (command.help or "").strip(), "", "| option | meaning |", "|---|---|"]
+        for parameter in command.params:
+            names = ", ".join(f"`{name}`" for name in (*parameter.opts, *parameter.secondary_opts))
+            if parameter in arguments:
+                names = f"`{parameter.name.upper()}`"
+            lines.append(f"| {names} | {(parameter.help or '').replace('|', '')} |")
+        lines.append("")
+    return "\n".join(lines).rstrip()
+
+
+def commands_page(page: str) -> str:
+    """The page of the commands, with what is generated between its marks."""
+    for name, text in (("exit codes", exit_code_table()), ("options", option_tables())):
+        begin = f"<!-- {name}: written by `python -m docs.generate` -->"
+        end = f"<!-- end of {name} -->"
+        before, _, rest = page.partition(begin)
+        page = f"{before}{begin}\n\n{text}\n\n{end}{rest.partition(end)[2]}"
+    return page
+
+
 # Packages and runbooks
 
 
@@ -262,7 +318,8 @@ def write_pages(docs: Path) -> None:
 
 
 def main() -> None:
-    """Write the JSON schema."""
+    """Write the JSON schema, and the page of the commands."""
+    COMMANDS_PAGE.write_text(commands_page(COMMANDS_PAGE.read_text("utf-8")), "utf-8")
     SCHEMA.write_text(json.dumps(json_schema(), indent=2, ensure_ascii=False) + "\n", "utf-8")
 
 

@@ -147,7 +147,7 @@ def runs_prune(
     ] = "",
     approved_by: Names = None,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask for confirmation.")] = False,
-    dry_run: Annotated[bool, typer.Option(help="List the runs that would be deleted, and stop.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="List the runs that would be deleted, and stop.")] = False,
     as_json: Json = False,
 ) -> Answer:
     """Delete the oldest runs of an archive. What is kept still verifies, and says what was deleted."""

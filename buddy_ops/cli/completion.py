@@ -15,9 +15,8 @@ def environments(typed: str) -> list[str]:
 
 
 def runbooks(typed: str) -> list[str]:
-    """The runbooks that begin with what is typed; 'canary' also completes to 'strategies/canary'."""
-    names = list(places.runbook_files())
-    return [name for name in names if name.startswith(typed)] or [name for name in names if _last(name, typed)]
+    """The runbooks that begin with what is typed."""
+    return [name for name in places.runbook_files() if name.startswith(typed)]
 
 
 def runs(typed: str) -> list[str]:
@@ -28,7 +27,3 @@ def runs(typed: str) -> list[str]:
     names = [folder.name for folder in folders[:MOST_RUNS]]
     ids = list(dict.fromkeys(name.rpartition("-")[2] for name in names))
     return [run for run in ids if run.startswith(typed)] or [name for name in names if name.startswith(typed)]
-
-
-def _last(name: str, typed: str) -> bool:
-    return name.rpartition("/")[2].startswith(typed)

@@ -132,8 +132,8 @@ def rollback(
     ] = "",
     approved_by: Names = None,
     incident: Annotated[str, typer.Option(help="Name of the incident; the review finds its runs by this name.")] = "",
-    yes: Annotated[bool, typer.Option("--yes", help="Do not ask for confirmation; requires --approved-by.")] = False,
-    dry_run: Annotated[bool, typer.Option(help="Show the plan and stop.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask for confirmation; approvers must be named.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the plan and stop.")] = False,
     as_json: Json = False,
 ) -> Answer:
     """Roll back: route all traffic to the previous version now."""

@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from typer.main import get_command
 
-from buddy_ops.cli import answers, terminal
-from buddy_ops.cli.main import app
+from buddy_ops.checks import status
+from buddy_ops.cli import answers, exit_codes, terminal
+from buddy_ops.core import errors
+from docs import generate
 from tests.cli.command_line import commands_in, invoke
 from tests.conftest import Situation
 from tests.runs.test_archive import sealed
@@ -120,19 +121,11 @@ def test_a_mistyped_name_is_answered_with_the_closest(
 def test_every_command_with_an_answer_has_json() -> None:
     """All but what runs until it is stopped, or is watched."""
     without = {
-        words for words, command in leaves() if "--json" not in [name for p in command.params for name in p.opts]
+        words
+        for words, command in generate.command_pairs()
+        if "--json" not in [name for p in command.params for name in p.opts]
     }
-    assert without <= {"lab", "demo", "status"}
-
-
-def leaves() -> list[tuple[str, Any]]:
-    """Every command by its words."""
-    found = []
-    for name, command in get_command(app).commands.items():  # type: ignore[attr-defined]
-        found += [(f"{name} {part}", leaf) for part, leaf in getattr(command, "commands", {}).items()] or [
-            (name, command)
-        ]
-    return found
+    assert without <= {"lab", "demo"}
 
 
 def test_documents_of_all_commands(two_versions: Situation, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
@@ -210,7 +203,31 @@ def test_values_as_json_has_them() -> None:
     assert answers.as_json_value({3: {Path("a/b")}}) == {"3": ["a/b"]}
 
 
-# Where nothing is copied from is left whole
+# What is documented
+
+
+def test_the_page_of_the_commands_is_as_the_code_has_it() -> None:
+    """`python -m docs.generate` writes it; each command has its exit codes there."""
+    page = generate.COMMANDS_PAGE.read_text("utf-8")
+    assert generate.commands_page(page) == page
+    assert set(exit_codes.COMMANDS) == {words for words, _ in generate.command_pairs()}
+
+
+def test_exit_codes_are_those_of_the_code() -> None:
+    """A runbook may end with each code of an error, `status` with its own; and what the matrix above met is documented."""
+    classes = {
+        kind.exit_code
+        for kind in vars(errors).values()
+        if isinstance(kind, type) and issubclass(kind, errors.BuddyError)
+    }
+    assert set(exit_codes.COMMANDS["run"]) == {0, *classes}
+    assert set(exit_codes.COMMANDS["status"]) == {0, 2, *status.EXIT_CODES.values()}
+    for words, _, code in UNKNOWN:
+        command = " ".join(words[:2]) if " ".join(words[:2]) in exit_codes.COMMANDS else words[0]
+        assert code in exit_codes.COMMANDS.get(command, {2: ""}), words
+
+
+# What is copied is whole
 
 
 COPIED = {
@@ -284,11 +301,12 @@ def test_help_cuts_no_option_and_no_command(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, columns: int
 ) -> None:
     monkeypatch.setenv("COLUMNS", str(columns))
-    for words, command in leaves():
+    for words, command in generate.command_pairs():
         said = invoke(capsys, *words.split(), "--help").out
         lines = said.splitlines()
         for option in (name for parameter in command.params for name in parameter.opts if name.startswith("-")):
             assert any(option in line for line in lines), (words, option)
+        assert not re.search(r"\w-$", said, re.MULTILINE), (words, said)
         whole = " ".join(said.split())
         for text in re.findall(r"`buddy-ops [^`]+`|s3://\S+|strategies/canary", whole):
             assert any(text in line for line in lines), (words, text, said)

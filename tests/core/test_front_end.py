@@ -55,7 +55,7 @@ def test_no_sentence_of_the_library_names_a_parameter_itself() -> None:
     names = "|".join(sorted(name for name in declared if "_" in name))
     every = "|".join(sorted(declared))
     bare = re.compile(
-        rf"\b(?:{names})\b|\bparameter (?:{every})\b|\bSet (?:{every})\b(?!\.)|\b(?:{every})=(?!\")|\((?:{every})[):]"
+        rf"\b(?:{names})\b|\bparameter (?:{every})\b|\bSet (?:{every})\b(?!\.)|\b(?:{every})=(?![\"'])|\((?:{every})[):]"
     )
     found = []
     for path in sorted(LIBRARY.rglob("*.py")):
