@@ -1,6 +1,5 @@
 """An interrupted cell ends in a sentence: what happens to the traffic now, and how to go on."""
 
-import asyncio
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -11,8 +10,12 @@ from buddy_ops.aws.session import Target
 from buddy_ops.core.errors import Stopped
 from buddy_ops.core.text import exact_percent, parse_utc, show_controls, time_of_day
 
-INTERRUPTS = (KeyboardInterrupt, asyncio.CancelledError)
-"""What Kernel > Interrupt raises: the second in a cell that awaits."""
+
+def interrupts() -> tuple[type[BaseException], ...]:
+    """What Kernel > Interrupt raises: in a cell that awaits it is asyncio's CancelledError."""
+    # Not imported: a rollback in a terminal does without it.
+    asyncio = sys.modules.get("asyncio")
+    return (KeyboardInterrupt, *([asyncio.CancelledError] if asyncio is not None else []))
 
 
 @contextmanager
@@ -24,8 +27,8 @@ def stopped_with(describe: Callable[[], str]) -> Iterator[None]:
     """
     try:
         yield
-    except INTERRUPTS as interrupt:
-        if isinstance(interrupt, Stopped):
+    except BaseException as error:
+        if isinstance(error, Stopped) or not isinstance(error, interrupts()):
             raise
         raise Stopped(describe()) from None
 
@@ -74,4 +77,4 @@ def show_interrupts_in_a_sentence(target: Target) -> None:
         shell._showtraceback(kind, line, [show_controls(line)])
         return [line]
 
-    shell.set_custom_exc(INTERRUPTS, show)
+    shell.set_custom_exc(interrupts(), show)

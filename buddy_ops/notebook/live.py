@@ -21,7 +21,7 @@ from buddy_ops.health.metrics import MINUTE
 from buddy_ops.health.monitor import MetricsWindow
 from buddy_ops.notebook import _widgets, controls
 from buddy_ops.notebook.charts import RolloutChart
-from buddy_ops.notebook.interrupts import INTERRUPTS, describe_stopped_traffic
+from buddy_ops.notebook.interrupts import describe_stopped_traffic, interrupts
 
 
 async def deploy_and_watch(target: Target, plan: RolloutPlan, approval: Approval) -> Outcome:
@@ -61,7 +61,7 @@ async def watch_rollout(target: Target, rollout: Rollout) -> Outcome:
             await in_thread(chart.show)
             given = await buttons.until(observation)
             order = StageOrder(given, observation.stage, observation.weight) if given else None
-    except INTERRUPTS:
+    except interrupts():
         if is_stopped_by_interrupt(observation):
             # The traffic is back: only what is still read ends early.
             outcome = _finish(rollout)
