@@ -143,7 +143,8 @@ def restorable_window(target: Target, table: str) -> tuple[datetime, datetime]:
         raise Refused(
             "table-unrecoverable",
             f"{table} has no point-in-time recovery, so earlier values of its items are not kept.",
-            next="Find a backup (`aws dynamodb list-backups`), and enable point-in-time recovery.",
+            next=f"Find a backup (`aws dynamodb list-backups --table-name {table}`), correct the items manually, and "
+            "enable point-in-time recovery.",
         )
     return window["EarliestRestorableDateTime"].astimezone(UTC), window["LatestRestorableDateTime"].astimezone(UTC)
 

@@ -45,8 +45,8 @@ def _describe(change: Change, table: TableSettings, redact: Callable[[str], str]
         yield f"{name}: deleted, since it did not exist before"
         return
     differing = [attribute for attribute in sorted({*seen, *to}) if seen.get(attribute) != to.get(attribute)]
-    # Who wrote it and when differs in every item: what people entered comes first.
-    differing.sort(key=lambda attribute: attribute in (table.writer, table.written_at))
+    # Who wrote it and when differs in every item, and says nothing about what is corrupted.
+    differing = [attribute for attribute in differing if attribute not in (table.writer, table.written_at)]
     for attribute in differing[:ATTRIBUTES]:
         private = attribute in table.private
         now = _show(seen.get(attribute), redact, private=private)

@@ -11,7 +11,7 @@ from datetime import datetime
 
 from buddy_ops.aws import aliases, versions
 from buddy_ops.aws.session import Target
-from buddy_ops.core.errors import BuddyError
+from buddy_ops.core.errors import UNCHANGED, BuddyError, InvalidInput
 from buddy_ops.core.plan import Approval, Plan
 from buddy_ops.core.progress import Progress, no_progress
 from buddy_ops.core.text import date_and_time
@@ -73,16 +73,21 @@ def plan_schema_rollback(
 
     Raises:
         Refused: ``schema-incompatible``, and what ``rollback.plan_rollback`` raises.
-        InvalidInput: ``unknown-migration``, ``invalid-parameters``.
+        InvalidInput: ``invalid-parameters``. An unknown migration is in the plan, and keeps no traffic from moving.
     """
     due = incident_review.parse_review_date(target, review)
     back = rollback.plan_rollback(target, version, no_progress)
     then = [*back.then, f"deployments are frozen for {freeze_hours:g} h"]
     calls = [*back.calls, "ssm:PutParameter freeze"]
+    doubts: tuple[str, ...] = ()
     if migration:
-        migration_steps.find_migration(target, migration)
-        then.append(f"{migration} is rolled back, if no version that serves needs the new schema")
-        calls.append("dynamodb:TransactWriteItems each item")
+        try:
+            migration_steps.find_migration(target, migration)
+            then.append(f"{migration} is rolled back, if no version that serves needs the new schema")
+            calls.append("dynamodb:TransactWriteItems each item")
+        except InvalidInput as error:
+            # A wrong name must not keep the traffic from being rolled back: the last cell raises it.
+            doubts = (f"no migration is rolled back: {error.what} {error.next}",)
     compatible = f"v{back.destination} is compatible with the schema of every table of {target.environment}"
     return SchemaRollbackPlan(
         title=back.title,
@@ -90,7 +95,7 @@ def plan_schema_rollback(
         then=(*then, f"the incident is reviewed by {date_and_time(due)}"),
         calls=(*calls, "ssm:PutParameter review date"),
         undo=back.undo,
-        reasons=back.reasons or (compatible,),
+        reasons=(*(back.reasons or (compatible,)), *doubts),
         covers={**back.covers, "migration": migration, "reason": reason.strip(), "hours": freeze_hours},
         back=back,
         migration=migration,
@@ -148,7 +153,13 @@ def revert_migration(
         step = migration_steps.run_step(target, step_plan, assessment.approve_part(approval, step_plan), tell)
         migration_steps.raise_for_failure(step)
     except BuddyError as error:
-        return RevertResult(plan.migration, trouble=error)
+        trouble = error
+        if isinstance(error, InvalidInput):
+            # It is no wrong usage any more: the traffic was moved.
+            trouble = BuddyError(error.reference, error.what, next=error.next)
+        if trouble.now == UNCHANGED:
+            trouble.now = f"v{plan.back.destination} receives the traffic. No item was changed."
+        return RevertResult(plan.migration, trouble=trouble)
     return RevertResult(plan.migration, step=step)
 
 
