@@ -1,5 +1,6 @@
 """Archived runs in a real Chromium with the network off: the chart is there, nothing is fetched, no script runs."""
 
+import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -49,6 +50,26 @@ def serious(page: Any) -> list[tuple[str, str]]:
     return [(each["id"], each["nodes"][0]["html"]) for each in found if each["impact"] in ("serious", "critical")]
 
 
+LAB = {"light": ("#ffffff", "rgba(0,0,0,.87)", "#1565c0"), "dark": ("#111111", "#ffffff", "#64b5f6")}
+"""Background, text and links of outputs in JupyterLab's themes. Within Lab axe-core does not see cells' contrast."""
+
+
+def serious_in_lab(page: Any, notebook: Path, theme: str) -> list[tuple[str, str]]:
+    """What axe-core finds in a notebook's HTML outputs, on the background of a theme."""
+    cells = json.loads(notebook.read_text("utf-8"))["cells"]
+    data = [output.get("data", {}) for cell in cells for output in cell.get("outputs", ())]
+    outputs = "".join("".join(each["text/html"]) for each in data if "text/html" in each)
+    assert "<table" in outputs or "buddy-chart" in outputs
+    background, text, link = LAB[theme]
+    style = f"body{{background:{background};color:{text};font:14px sans-serif}}a{{color:{link}}}"
+    light = "false" if theme == "dark" else "true"
+    page.set_content(
+        f"<!doctype html><html lang=en><title>t</title><style>{style}</style>"
+        f"<body data-jp-theme-light={light}><main><h1>t</h1>{outputs}</main>"
+    )
+    return serious(page)
+
+
 @pytest.fixture
 def offline(chromium: Any) -> Iterator[Page]:
     page = Page(chromium)
@@ -96,6 +117,14 @@ def test_what_burns_is_red_in_the_page(situation: Bring, offline: Page) -> None:
     PICTURES.mkdir(parents=True, exist_ok=True)
     page.screenshot(path=PICTURES / "archived-start-here.png", full_page=True)
     assert serious(page) == []
+    for theme in LAB:
+        assert serious_in_lab(page, done.report.with_name("notebook.ipynb"), theme) == []
+        page.screenshot(path=PICTURES / f"outputs-{theme}.png", full_page=True)
+    # The check sees what it is for: a red for white pages is unreadable on a black one.
+    page.evaluate(
+        "document.querySelector('main').insertAdjacentHTML('beforeend', '<b style=\"color:#b00020\">x y</b>')"
+    )
+    assert [rule for rule, _ in serious(page)] == ["color-contrast"]
 
 
 def test_broken_glass_is_red_in_the_page(situation: Bring, offline: Page) -> None:
