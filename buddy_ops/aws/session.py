@@ -26,7 +26,7 @@ from buddy_ops.core.journal import Journal, JournalFile, iso_utc
 from buddy_ops.core.redaction import FILE, Redactor
 from buddy_ops.core.settings import Settings
 from buddy_ops.core.side_channels import SideChannels
-from buddy_ops.core.text import escape_markdown
+from buddy_ops.core.text import escape_html, escape_markdown
 
 if TYPE_CHECKING:
     from types_boto3_cloudwatch import CloudWatchClient
@@ -208,6 +208,24 @@ class Target:
         except AwsFailed as failure:
             return f"The function's environment could not be read, so its values were not redacted: {failure.what}"
         return ""
+
+    @property
+    def is_production(self) -> bool:
+        """Whether users depend on this environment, by its name: 'prod', 'prod-eu', 'production'."""
+        return not self.sandbox and self.environment.casefold().startswith("prod")
+
+    def _repr_html_(self) -> str | None:
+        """A red banner in production; else None: the Markdown is shown.
+
+        The style is for JupyterLab, in both of its themes. An archived page has a colour of its own for the class.
+        """
+        if not self.is_production:
+            return None
+        lines = self._repr_markdown_().replace("**", "").replace("`", "")
+        return (
+            '<p style="margin:0;padding:6px 12px;background:#b00020;color:#fff">'
+            f'<b class="problem" style="color:#fff">PRODUCTION</b> {escape_html(lines)}</p>'
+        )
 
     def _repr_markdown_(self) -> str:
         banner = ""

@@ -107,7 +107,6 @@ class _Advice:
         """All of them."""
         urgent = [*self._isolated(), *self._alias(), *self._failing(), *self._throttled()]
         urgent = urgent or [*self._alarm(), *self._unexplained()]
-        yield from urgent
         yield from urgent or self._unknowns()
         quiet = not urgent and findings_.overall_state(self.findings) is State.OK
         yield from self._information(quiet=quiet)

@@ -205,7 +205,7 @@ class StatusReport:
         state = self._shown_state
         # The styles are for JupyterLab, in both of its themes. An archived page has colours of its own for the classes.
         verdict = (
-            f'<p class="verdict" style="font-size:130%;margin:0;padding:8px 12px;background:{state.colour}">'
+            f'<p class="verdict" style="font-size:115%;margin:0;padding:6px 12px;background:{state.colour}">'
             f'<b class="{state.value}" style="color:#fff">{text.escape_html(self.verdict)}</b></p>'
         )
         return (
@@ -300,7 +300,10 @@ def _html_step(step: NextStep) -> str:
     """The next step, below the verdict."""
     link = f" Notebook: {_html_link(step)}" if step.runbook else ""
     command = f'<pre class="code" style="margin:4px 0">{text.escape_html(step.command)}</pre>' if step.command else ""
-    return f'<p class="next" style="margin:8px 0 0"><b>Next:</b> {text.escape_html(step.why)}{link}</p>{command}'
+    # Without further values the notebook's own form or default is enough.
+    known = len(step.parameters) > 1
+    cell = f'<pre class="code" style="margin:4px 0">{text.escape_html(step.cell)}</pre>' if known else ""
+    return f'<p class="next" style="margin:8px 0 0"><b>Next:</b> {text.escape_html(step.why)}{link}</p>{command}{cell}'
 
 
 def _html_link(step: NextStep) -> str:

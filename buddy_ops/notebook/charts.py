@@ -88,7 +88,7 @@ def _moves(alias: Alias) -> list[tuple[datetime, str]]:
         share = exact_percent(shares[index] / 100) if shares else f"stage {index + 1}"
         marks.append((at, f"v{record.new_version} {share}"))
     if record.rolled_back:
-        marks.append((since, f"rolled back to v{record.stable_version}"))
+        marks.append((since, f"rolled back to v{record.left_serving}"))
     elif not shares and not record.shifting:
         marks[-1] = (since, f"v{record.new_version} 100 %")
     return marks

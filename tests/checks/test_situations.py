@@ -34,6 +34,7 @@ def look(here: Situation) -> StatusReport:
     values: dict[str, Any] = json.loads(json.dumps(found.to_json()))
     assert (values["word"], values["exit_code"]) == (found.word, found.exit_code)
     assert found.verdict.startswith(found.word)
+    assert len({step.why for step in found.steps}) == len(found.steps)
     (known,) = [each for each in result_words.RESULT_WORDS if each.word == found.word]
     assert found.exit_code in known.exit_codes
     assert [step["command"] for step in values["next"]] == [step.command for step in found.steps]
