@@ -1,5 +1,6 @@
 """The archive: what is chained verifies, and whatever was changed, taken away or put elsewhere is found."""
 
+import base64
 import html
 import json
 import multiprocessing
@@ -361,6 +362,29 @@ def test_outputs_are_sanitized(tmp_path: Path) -> None:
     assert "<td>kept</td>" in page and "<strong>bold</strong>" in page
     assert not [tag for tag in tags if re.match(r"<(script|iframe|svg|img|object|embed|form|base)\b", tag)]
     assert not [tag for tag in tags if re.search(r"\son\w+=|javascript:", tag)]
+
+
+def test_a_picture_says_in_words_what_it_shows(tmp_path: Path) -> None:
+    """Its description is the alternative text; a live drawing whose kernel was killed leaves its caption."""
+    folder = leave(tmp_path, "run-0001")
+    document = json.loads((folder / "notebook.ipynb").read_text())
+    plain = base64.b64encode(b"\x89PNG\r\n\x1a\n").decode()
+    described = {"image/png": {"alt": 'v2: error rate 4.6 % (limit 1 %) "quoted" <b>'}}
+    live = "<style>.buddy-chart{}</style><svg aria-label='v1'><text>0 %</text><text>20 %</text></svg>"
+    outputs: tuple[tuple[dict[str, str], dict[str, object]], ...] = (
+        ({"image/png": plain, "text/plain": "caption"}, described),
+        ({"image/png": plain, "text/plain": "only a text"}, {"image/png": 7}),
+        ({"text/html": live, "text/plain": "03:12 UTC · stage 1"}, {}),
+    )
+    document["cells"][0]["outputs"] = [
+        {"output_type": "display_data", "data": data, "metadata": metadata} for data, metadata in outputs
+    ]
+    (folder / "notebook.ipynb").write_text(json.dumps(document))
+    archive.build_manifest(folder, redaction.Redactor())
+    page = (folder / "report.html").read_text()
+    assert 'alt="v2: error rate 4.6 % (limit 1 %) &quot;quoted&quot; &lt;b&gt;"' in page
+    assert 'alt="only a text"' in page and 'alt=""' not in page
+    assert "<pre>03:12 UTC · stage 1</pre>" in page and "20 %" not in page
 
 
 def test_what_is_red_for_people_is_red_in_the_page(tmp_path: Path) -> None:
