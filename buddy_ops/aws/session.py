@@ -19,7 +19,7 @@ from botocore.session import Session
 from buddy_ops.aws import _client, _credentials
 from buddy_ops.aws.clock import Clock, SandboxClock, SystemClock
 from buddy_ops.aws.errors import translate_error
-from buddy_ops.core import project
+from buddy_ops.core import palette, project
 from buddy_ops.core import settings as settings_
 from buddy_ops.core.errors import AwsFailed, InvalidInput, NotFound
 from buddy_ops.core.journal import Journal, JournalFile, iso_utc
@@ -223,8 +223,8 @@ class Target:
             return None
         lines = self._repr_markdown_().replace("**", "").replace("`", "")
         return (
-            '<p style="margin:0;padding:6px 12px;background:#b00020;color:#fff">'
-            f'<b class="problem" style="color:#fff">PRODUCTION</b> {escape_html(lines)}</p>'
+            f'<p style="margin:0;padding:6px 12px;{palette.PROBLEM.banner}">'
+            f'<b class="problem" style="{palette.PROBLEM.banner}">PRODUCTION</b> {escape_html(lines)}</p>'
         )
 
     def _repr_markdown_(self) -> str:

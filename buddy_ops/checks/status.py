@@ -205,8 +205,8 @@ class StatusReport:
         state = self._shown_state
         # The styles are for JupyterLab, in both of its themes. An archived page has colours of its own for the classes.
         verdict = (
-            f'<p class="verdict" style="font-size:115%;margin:0;padding:6px 12px;background:{state.colour}">'
-            f'<b class="{state.value}" style="color:#fff">{text.escape_html(self.verdict)}</b></p>'
+            f'<p class="verdict" style="font-size:115%;margin:0;padding:6px 12px;{findings_.TONES[state].banner}">'
+            f'<b class="{state.value}" style="{findings_.TONES[state].banner}">{text.escape_html(self.verdict)}</b></p>'
         )
         return (
             f"{verdict}{''.join(map(_html_step, first))}{_html_steps(others)}<p>{live}</p>"

@@ -19,6 +19,11 @@ class Tone:
         return f"{self.colours};padding:0 .35em;border-radius:3px"
 
     @property
+    def banner(self) -> str:
+        """White on the colour, for a whole line."""
+        return f"color:#ffffff;background:{self.text}"
+
+    @property
     def colours(self) -> str:
         """Text and background only, for an element that has a layout of its own."""
         return f"color:{self.text};background:{self.background}"

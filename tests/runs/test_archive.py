@@ -394,7 +394,7 @@ def test_what_is_red_for_people_is_red_in_the_page(tmp_path: Path) -> None:
     hostile = "<b class='problem' style='position:fixed;color:#fff' onclick='a()'>outside</b>"
     folder = leave(tmp_path, "run-0001")
     document = json.loads((folder / "notebook.ipynb").read_text())
-    outputs = ({"text/html": status.StatusReport("live", signs, (step,))._repr_html_()}, {"text/html": hostile})
+    outputs = ({"text/html": status.StatusReport("live", signs, (step, step))._repr_html_()}, {"text/html": hostile})
     document["cells"][0]["outputs"] = [
         {"output_type": "display_data", "data": {**each, "text/plain": ""}, "metadata": {}} for each in outputs
     ]
