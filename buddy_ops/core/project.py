@@ -18,6 +18,9 @@ project_root = places.project_root
 ENVIRONMENT_VARIABLE = "BUDDY_OPS_ENVIRONMENT"
 """The environment that commands and notebooks use where none is given."""
 
+SANDBOX = "sandbox"
+"""The environment where none is named: nothing real is there."""
+
 
 def default_environment() -> str:
     """The environment that BUDDY_OPS_ENVIRONMENT names; '' where the variable is not set, or is empty.
@@ -35,6 +38,15 @@ def default_environment() -> str:
             next=f"Set {ENVIRONMENT_VARIABLE} to one of {', '.join(known) or 'the files in parameters/'}, or unset it.",
         )
     return name
+
+
+def choose_environment(given: str) -> str:
+    """The environment of a runbook: the one that is given, else that of BUDDY_OPS_ENVIRONMENT, else the sandbox.
+
+    Raises:
+        InvalidInput: ``unknown-environment``.
+    """
+    return given or default_environment() or SANDBOX
 
 
 def read_settings(environment: str) -> tuple[dict[str, Any], str]:

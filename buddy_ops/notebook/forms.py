@@ -42,6 +42,8 @@ async def fill_parameters(runbook: str, namespace: dict[str, Any], *needed: str)
     clicks = ClickQueue()
     declared = project.declared_parameters(runbook)
     start = {name: namespace.get(name, parameter.default) for name, parameter in declared.items()}
+    with suppress(InvalidInput, KeyError):  # the form then asks for it
+        start["environment"] = project.choose_environment(start["environment"])
     fields = {name: _field(declared[name], value) for name, value in start.items() if name not in HIDDEN}
     message = widgets.HTML()
     # Never disabled: a page that misses one message would leave it so, and such a button says nothing to a keyboard.

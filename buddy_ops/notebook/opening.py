@@ -29,6 +29,7 @@ def open_runbook(runbook: str, namespace: dict[str, Any]) -> Target:
     for warning in parameters.describe_numbers(declared, {name: given[name] for name in injected if name in given}):
         print_escaped(warning)
     values = parameters.check_parameters(declared, given, f"parameters of {runbook}")
+    values["environment"] = project.choose_environment(values["environment"])
     project.check_files(values)
     namespace.update(values)
     target = connect(

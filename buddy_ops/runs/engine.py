@@ -84,7 +84,7 @@ def check_notebook(nb: Any) -> None:
         print(escape_terminal(str(warning)), file=sys.stderr)
     values = parameters.check_parameters(declared, given, "The notebook's parameters")
     if "environment" in values and "settings" in values:
-        found = values["settings"] or project.read_settings(values["environment"])[0]
+        found = values["settings"] or project.read_settings(project.choose_environment(values["environment"]))[0]
         settings.validate_settings(found, "settings", parameters.rollout_overrides(values))
 
 
@@ -92,15 +92,15 @@ def check_notebook(nb: Any) -> None:
 def _alone(nb: Any) -> Iterator[Redactor]:
     """A redactor for a run without a supervisor: it shares a private file with its kernel, and asks AWS itself."""
     from buddy_ops.aws import session
+    from buddy_ops.core import project
 
     given = nb.metadata.get("papermill", {}).get("parameters", {})
     with make_scratch_folder() as folder:
         os.environ[redaction.FILE] = redaction.new_file(folder)
         redactor = Redactor(file=os.environ[redaction.FILE])
         try:
-            here = session.connect(
-                given.get("environment", "sandbox"), "engine", values=given.get("settings"), quiet=True
-            )
+            environment = project.choose_environment(given.get("environment", ""))
+            here = session.connect(environment, "engine", values=given.get("settings"), quiet=True)
             redactor = here.redactor
             # Meanwhile the kernel starts.
             threading.Thread(target=here.learn_secrets, daemon=True).start()

@@ -84,6 +84,9 @@ def run_notebook(
     require_run_packages()
     source = find_notebook(notebook)
     values = parameters.check_parameters(runbooks.read_declarations(source), given, source.stem)
+    if "environment" in values:
+        values["environment"] = project.choose_environment(values["environment"])
+        given = {**given, "environment": values["environment"]}  # what the notebook is given, its archive shows
     # What is wrong with a file is said before a process starts, a folder is made, or AWS is asked.
     project.check_files(values)
     with make_scratch_folder() as private, _worker(private) as worker:

@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -166,6 +167,16 @@ def test_a_target_says_where_it_acts(here: Situation) -> None:
         assert part in shown
     assert "Dry run" not in shown
     assert here.connect(dry_run=True)._repr_markdown_().startswith("**Dry run: nothing will be written.**")
+
+
+def test_production_has_a_red_banner(here: Situation) -> None:
+    """White on red, which is readable in both themes; the sandbox has none, whatever its environment is called."""
+    mine = here.connect()
+    assert mine._repr_html_() is None
+    prod = replace(mine, environment="prod", sandbox=False, endpoint_url=None)
+    shown = prod._repr_html_() or ""
+    assert "background:#b00020" in shown and "PRODUCTION</b> prod: function buddy-alexa-skill-sandbox" in shown
+    assert f"AWS account {mine.account}" in shown and "us-east-1" in shown
 
 
 # Its calls

@@ -20,3 +20,11 @@ def test_an_unknown_name_in_the_variable_is_an_error_that_names_the_variable(mon
         project.default_environment()
     assert error.value.reference == "unknown-environment" and "../prodd" in error.value.what
     assert "dev, prod, sandbox, staging" in error.value.next
+
+
+def test_a_runbook_without_an_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is given comes first, then the variable, then the sandbox: nothing real is there."""
+    monkeypatch.delenv("BUDDY_OPS_ENVIRONMENT", raising=False)
+    assert (project.choose_environment(""), project.choose_environment("dev")) == ("sandbox", "dev")
+    monkeypatch.setenv("BUDDY_OPS_ENVIRONMENT", "prod")
+    assert (project.choose_environment(""), project.choose_environment("dev")) == ("prod", "dev")

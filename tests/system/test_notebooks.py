@@ -85,7 +85,7 @@ def test_the_parameters_explain_themselves(path: Path) -> None:
     assert parameters.check_parameters(declared, {}, path.stem) == parameters.check_parameters(
         declared, {name: each.default for name, each in declared.items()}, path.stem
     )
-    assert (declared["environment"].annotation, declared["environment"].default) == ("str", "sandbox")
+    assert (declared["environment"].annotation, declared["environment"].default) == ("str", "")
     assert (declared["settings"].annotation, declared["settings"].default) == ("dict", {})
 
 
