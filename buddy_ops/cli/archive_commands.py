@@ -9,7 +9,7 @@ from buddy_ops.cli import completion
 from buddy_ops.cli.answers import Answer, Commands, Json, Line, answers, as_json_value
 from buddy_ops.cli.options import Names, checked_environment
 from buddy_ops.cli.terminal import confirm, say
-from buddy_ops.core.errors import InvalidInput, Refused
+from buddy_ops.core.errors import InvalidInput
 
 commands = typer.Typer(
     cls=Commands,
@@ -167,12 +167,7 @@ def runs_prune(
         retention.finish_pruning(store)  # one that was cut off, or met runs that S3 still kept
         return Answer(data)
     if not yes and not confirm("Delete these runs? This cannot be undone", option="--yes"):
-        raise Refused(
-            "approval-refused",
-            "The deletion of these runs was not confirmed.",
-            now="Nothing was deleted.",
-            next="Give another --keep, or run it again and confirm.",
-        )
+        return Answer(data, ["Nothing was deleted."])
     by = approved_by or (getuser(),)
     sign = signatures.pruning_signer(plan.runs, environment)
     entry = retention.run_pruning(store, plan, by, datetime.now(UTC), sign=sign)

@@ -52,9 +52,9 @@ COMMANDS: Mapping[str, Mapping[int, str]] = {
     "runs sign": {0: DONE, **_ANY, 4: "REFUSED: it has a signature already"},
     "runs index": {0: DONE, **_ANY},
     "runs prune": {
-        0: "done, a dry run, or nothing to delete",
+        0: "done, a dry run, answered with no, or nothing to delete",
         **_ANY,
-        4: "REFUSED: not confirmed, so nothing was deleted; or Object Lock keeps some of the runs",
+        4: "REFUSED: no person could be asked, so nothing was deleted; or Object Lock keeps some of the runs",
     },
     "runs diff": {0: "compared, whether or not they differ", **_ANY},
 }
