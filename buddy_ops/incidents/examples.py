@@ -48,23 +48,23 @@ def _describe(change: Change, table: TableSettings, redact: Callable[[str], str]
     # Who wrote it and when differs in every item, and says nothing about what is corrupted.
     differing = [attribute for attribute in differing if attribute not in (table.writer, table.written_at)]
     for attribute in differing[:ATTRIBUTES]:
-        private = attribute in table.private
-        now = _show(seen.get(attribute), redact, private=private)
-        restored = _show(to.get(attribute), redact, private=private)
+        if attribute in table.private:
+            yield f"{name}: {show_controls(attribute)} changes (private, not shown)"
+            continue
+        now = _show(seen.get(attribute), redact)
+        restored = _show(to.get(attribute), redact)
         yield f"{name}: {show_controls(attribute)} is {now}, restored to {restored}"
     if len(differing) > ATTRIBUTES:
         yield f"{name}: and {count(len(differing) - ATTRIBUTES, 'more attribute')}"
 
 
-def _show(value: Mapping[str, Any] | None, redact: Callable[[str], str], *, private: bool) -> str:
+def _show(value: Mapping[str, Any] | None, redact: Callable[[str], str]) -> str:
     """One value: redacted as a whole, then cut."""
     if value is None:
         return "missing"
     kind, content = next(iter(value.items()))
     text = content if kind in ("S", "N") else json.dumps(content, ensure_ascii=False, default=_encode)
     length = count(len(text), "character")
-    if private:
-        return f"private ({length})"
     text = show_controls(redact(str(text)))
     cut = ""
     if len(text) > LONGEST:

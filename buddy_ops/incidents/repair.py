@@ -110,6 +110,7 @@ class RepairPlan(Plan):
     scope: DamageScope
     changes: tuple[Change, ...] = field(repr=False)
     examples: tuple[str, ...] = field(default=(), repr=False)
+    isolated: bool = True
 
     def parts(self) -> tuple[tuple[str, tuple[str, ...]], ...]:
         """Its rows, with examples of the values now and after it."""
@@ -121,7 +122,7 @@ class RepairPlan(Plan):
     @property
     def unapproved(self) -> str:
         """What is true until it is approved: the damage is stopped already."""
-        return NOT_REPAIRED
+        return NOT_REPAIRED if self.isolated else "No item was written. Nothing is isolated; the freeze is active."
 
 
 @dataclass(frozen=True)
@@ -373,7 +374,8 @@ def plan_repair(target: Target, found: DamageScope, chosen: Sequence[str] = ()) 
     then.append("no other item changes")
     if changes:
         calls.append(f"dynamodb:TransactWriteItems {count(len(changes), 'item')}, each only if it has not changed")
-    if found.compared and _may_be_isolated(target):
+    isolated = _may_be_isolated(target)
+    if found.compared and isolated:
         title += ", then re-enable traffic"
         then.append("the isolation is removed")
         calls += [
@@ -401,6 +403,7 @@ def plan_repair(target: Target, found: DamageScope, chosen: Sequence[str] = ()) 
         valid_hours=target.settings.policy.approval_hours,
         scope=found,
         changes=changes,
+        isolated=isolated,
         examples=describe_changes(changes, found.table, target.redactor.redact_with_shared),
     )
 
@@ -469,10 +472,11 @@ def verify_repair(
     refused = {name for name, _ in done.refused}
     left = sum(item.name not in refused for item in again.of("damaged"))
     if left:
+        isolated = "The isolation is active." if plan.isolated else "Nothing is isolated."
         raise BuddyError(
             "repair-incomplete",
             f"{count(left, 'item')} of {stopped.table.name} still or again damaged.",
-            now=f"{count(len(done.written), 'item')} repaired. The isolation is active.",
+            now=f"{count(len(done.written), 'item')} repaired. {isolated}",
             next="Run this again to repair the rest. If the number grows, another version writes: set "
             f"{parameter('version', 'VERSION')} to it. {WITHOUT_REPAIR}",
         )

@@ -230,11 +230,14 @@ def test_a_repair_shows_values_now_and_after_it(here: Situation, mine: Target) -
     plan = repair.plan_repair(mine, found)
     for shown in (str(plan), plan._repr_markdown_()):
         assert 'amzn1.ask.account.00000/reminder-000001: at is "", restored to "01:07"' in shown
-        assert "medication is private (" in shown and f'"{"n" * 60}…" (500 characters), restored to missing' in shown
+        assert (
+            "medication changes (private, not shown)" in shown
+            and f'"{"n" * 60}…" (500 characters), restored to missing' in shown
+        )
         assert "a-very-secret-value" not in shown and not any(each in shown for each in reminders.MEDICATIONS)
     open_ = mine.settings.tables[0].model_copy(update={"private": ()})
     described = examples.describe_changes(plan.changes, open_, str)
-    assert any('medication is "nefor' in line or 'medication is "' in line for line in described)
+    assert any('medication is "neforpubi", restored to "ibuprofen"' in line for line in described)
 
 
 def test_a_repair_leaves_what_dynamodb_does_not_take(
