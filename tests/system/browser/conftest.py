@@ -49,6 +49,11 @@ class Lab:
     url: str
     token: str
     folder: Path
+    settings: Path
+
+    def use_theme(self, name: str) -> None:
+        """Choose the theme of the pages that are opened from now on."""
+        (self.settings / "themes.jupyterlab-settings").write_text(json.dumps({"theme": f"JupyterLab {name}"}))
 
     def fill(self, runbook: str, **parameters: object) -> None:
         """Write parameters into a runbook's cell, as a person would."""
@@ -86,7 +91,7 @@ def lab(chromium: Any, sandbox_url: str, tmp_path_factory: pytest.TempPathFactor
     try:
         url = f"http://127.0.0.1:{port}"
         _await_answer(f"{url}/api", process, home / "lab.log")
-        yield Lab(url, "browser-tests", folder)
+        yield Lab(url, "browser-tests", folder, settings.parent)
     finally:
         process.terminate()
         process.wait(LIMIT_S)
@@ -142,6 +147,40 @@ class Person:
         self.write("Type", word)
         self.write("Your name", name)
         self.click(button)
+
+    def press(self, *keys: str) -> None:
+        """Press these keys, one after the other."""
+        for key in keys:
+            self.page.keyboard.press(key)
+
+    def approve_by_keyboard(self, word: str, name: str) -> None:
+        """Answer a gate without the mouse: the cursor is in its first field."""
+        for text in (word, name):
+            self.page.keyboard.type(text)
+            self.press("Enter")
+
+    def await_in_view(self, selector: str) -> None:
+        """Wait until the whole of the last such element is in the visible part of its notebook: nobody scrolls."""
+        self.page.wait_for_function(
+            """selector => {
+                const element = [...document.querySelectorAll(selector)].at(-1);
+                const box = element?.getBoundingClientRect();
+                const frame = element?.closest(".jp-Notebook").getBoundingClientRect();
+                return box?.height > 0 && box.top >= frame.top - 1 && box.bottom <= frame.bottom + 1;
+            }""",
+            arg=selector,
+        )
+
+    def await_focus_on_cell(self, text: str) -> None:
+        """Wait until the cell with this text has the focus, so that the keyboard acts on it."""
+        self.page.wait_for_function(
+            "text => document.activeElement?.closest('.jp-Cell')?.innerText.includes(text)", arg=text
+        )
+
+    def restart_and_run_all(self) -> None:
+        """Run > Restart Kernel and Run All Cells, and yes."""
+        self.menu("Run", "Restart Kernel and Run All Cells…")
+        self.page.locator(".jp-Dialog-button.jp-mod-accept").click()
 
     def click(self, button: str) -> None:
         """Click the button that begins with these words; behind them it names its target."""

@@ -1,0 +1,84 @@
+"""What the runbooks show, in both themes and on two screens: axe-core finds nothing serious, and nothing must be scrolled.
+
+From the verdict in start_here to the moved traffic in at most four clicks.
+"""
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from tests.conftest import Situation
+from tests.system.browser.conftest import Lab, Person, end_kernels
+from tests.system.browser.test_gate import await_alias
+
+Bring = Callable[..., Situation]
+pytestmark = [pytest.mark.xdist_group("browser"), pytest.mark.timeout(400)]
+
+VIEWS = [
+    ("Light", 1280, 800),
+    pytest.param("Dark", 1440, 900),
+    pytest.param("Light", 1440, 900, marks=pytest.mark.whole),
+    pytest.param("Dark", 1280, 800, marks=pytest.mark.whole),
+]
+
+
+def violations(page: Any, context: str) -> list[str]:
+    """The serious and critical findings of axe-core in these outputs, a line each."""
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright").Axe()
+    found = axe.run(page, context=context).response["violations"]
+    return [
+        f"{finding['id']} ({finding['impact']}): {node['html'][:200]} {node.get('failureSummary', '')}"
+        for finding in found
+        if finding["impact"] in ("serious", "critical")
+        for node in finding["nodes"]
+    ]
+
+
+@pytest.mark.parametrize(("theme", "width", "height"), VIEWS)
+def test_from_the_verdict_to_the_moved_traffic(
+    situation: Bring, lab: Lab, chromium: Any, theme: str, width: int, height: int
+) -> None:
+    """The verdict, then the plan with its gate, are seen as they come; contrast, labels and roles are right."""
+    here = situation("good", history_minutes=20)
+    here.ship_by_hand("errors_5_percent")
+    here.ask("advance", seconds=900)
+    lab.use_theme(theme)
+    lab.fill("start_here")
+    # Shipped by hand, so no record names a version to return to.
+    lab.fill("rollback/immediate", to_version="1")
+    context = chromium.new_context(viewport={"width": width, "height": height})
+    person = Person(lab, context.new_page())
+    name = f"{theme.lower()}-{width}"
+    try:
+        person.open("start_here")
+        person.run_all()
+        person.sees("ERROR RATE HIGH")
+        person.await_idle()
+        assert violations(person.page, ".jp-OutputArea-output") == []
+        person.see_from("ERROR RATE HIGH")
+        person.picture(f"verdict-{name}")
+        began = time.perf_counter()
+        # The clicks: the link, the menu, its item. The gate is answered by keyboard.
+        person.page.locator(".jp-OutputArea-output a", has_text="rollback/immediate").first.click()
+        person.page.get_by_role("heading", name="Roll back immediately").wait_for()
+        person.runbook = "rollback/immediate"
+        person.await_idle()
+        person.run_all()
+        person.await_gate()
+        person.await_in_view(".buddy-ops-panel")  # the plan and its gate
+        person.picture(f"gate-{name}")
+        assert violations(person.page, ".buddy-ops-panel") == []
+        person.approve_by_keyboard("sandbox", "Ada")
+        await_alias(here, "1")
+        print(f"{name}: from the verdict to alias moved: {time.perf_counter() - began:.1f} s")
+        person.sees("v1 receives 100 % of traffic")
+        person.await_idle()
+        assert violations(person.page, ".jp-OutputArea-output") == []
+        person.picture(f"done-{name}")
+    finally:
+        person.picture(f"last-{name}")
+        context.close()
+        end_kernels(lab)
+        lab.use_theme("Light")
