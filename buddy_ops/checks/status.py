@@ -298,7 +298,8 @@ def _text_step(step: NextStep) -> str:
 
 def _html_step(step: NextStep) -> str:
     """The next step, below the verdict."""
-    link = f" Notebook: {_html_link(step)}" if step.runbook else ""
+    # The reader of this page is in start_here already.
+    link = f" Open {_html_link(step)}" if step.runbook not in ("", next_steps.GUIDE) else ""
     command = f'<pre class="code" style="margin:4px 0">{text.escape_html(step.command)}</pre>' if step.command else ""
     # Without further values the notebook's own form or default is enough.
     known = len(step.parameters) > 1
