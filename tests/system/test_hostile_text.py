@@ -259,8 +259,9 @@ def in_summary(value: object, text: str, _: pytest.CaptureFixture[str], __: pyte
 def in_pages(value: object, text: str, _: pytest.CaptureFixture[str], __: pytest.MonkeyPatch) -> None:
     data = {"text/plain": text}
     for name, kind in (("_repr_markdown_", "text/markdown"), ("_repr_html_", "text/html")):
-        if hasattr(value, name):
-            data[kind] = getattr(value, name)()
+        markup = getattr(value, name)() if hasattr(value, name) else None
+        if markup is not None:  # a front end leaves such a form out
+            data[kind] = markup
     outputs = [
         {"output_type": "stream", "name": "stdout", "text": text},
         {"output_type": "display_data", "data": data, "metadata": {}},
