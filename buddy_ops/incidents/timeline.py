@@ -260,6 +260,7 @@ SENTENCES: Mapping[str, str | Callable[[Fields], str]] = {
     "refused": "{by} did not approve plan {plan}: {title}",
     "shifted": "{to} receives {weight}: {serves}",
     "allocating": "AWS is still allocating provisioned concurrency: {serves}",
+    "failsafe-armed": "failsafe {name} was armed: it rolls back at {until} unless it is renewed",
     "stray-failsafe-deleted": "failsafe {name} of a lost run was deleted: it protected no traffic",
     "record-restored": "the alias was edited without a change of its traffic ({found}): the record was written again",
     "cold-starts": _cold_starts,
