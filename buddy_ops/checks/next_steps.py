@@ -35,6 +35,7 @@ class NextStep:
         runbook: empty where only a command does it.
         shell: the command where it is not that of the runbook.
         asks: whether a person must answer in the notebook: it has no command then, unless ``shell`` is one.
+        link: a notebook with the parameters written into it, relative to the one that is open; empty: there is none.
     """
 
     why: str
@@ -42,6 +43,7 @@ class NextStep:
     parameters: dict[str, str]
     shell: str = ""
     asks: bool = False
+    link: str = ""
 
     @property
     def command(self) -> str:

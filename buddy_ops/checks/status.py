@@ -301,14 +301,16 @@ def _html_step(step: NextStep) -> str:
     # The reader of this page is in start_here already.
     link = f" Open {_html_link(step)}" if step.runbook not in ("", next_steps.GUIDE) else ""
     command = f'<pre class="code" style="margin:4px 0">{text.escape_html(step.command)}</pre>' if step.command else ""
-    # Without further values the notebook's own form or default is enough.
-    known = len(step.parameters) > 1
+    # Without further values the notebook's own form or default is enough; a link may carry them.
+    known = len(step.parameters) > 1 and not step.link
     cell = f'<pre class="code" style="margin:4px 0">{text.escape_html(step.cell)}</pre>' if known else ""
     return f'<p class="next" style="margin:8px 0 0"><b>Next:</b> {text.escape_html(step.why)}{link}</p>{command}{cell}'
 
 
 def _html_link(step: NextStep) -> str:
-    return f'<a href="{text.escape_html(step.runbook)}.ipynb">{text.escape_html(step.runbook)}</a>'
+    target = step.link or f"{step.runbook}.ipynb"
+    filled = " with these parameters" if step.link else ""
+    return f'<a href="{text.escape_html(target)}">{text.escape_html(step.runbook)}</a>{filled}'
 
 
 def _html_steps(steps: Iterable[NextStep]) -> str:

@@ -202,6 +202,30 @@ def rollout_overrides(values: Mapping[str, Any]) -> dict[str, Any]:
     return {setting: values[name] for name, setting in OVERRIDES.items() if values.get(name) not in (None, [], "")}
 
 
+def write_values(source: str, values: Mapping[str, object]) -> str:
+    """The source of a parameters cell with other values in its declarations; names that it lacks are left out.
+
+    Raises:
+        ValueError: it is no Python.
+    """
+    try:
+        statements = ast.parse(source).body
+    except SyntaxError as error:
+        raise ValueError(str(error)) from None
+    # The parser counts bytes.
+    lines = source.encode().splitlines(keepends=True)
+    for statement in statements:
+        if not isinstance(statement, ast.AnnAssign) or not isinstance(statement.target, ast.Name):
+            continue
+        value = statement.value
+        if statement.target.id not in values or value is None or value.lineno != value.end_lineno:
+            continue
+        line = lines[value.lineno - 1]
+        written = repr(values[statement.target.id]).encode()
+        lines[value.lineno - 1] = line[: value.col_offset] + written + line[value.end_col_offset :]
+    return b"".join(lines).decode()
+
+
 def parameter_cells(executed: list[str]) -> tuple[dict[str, DeclaredParameter], list[str]]:
     """What the latest parameters cell declares, and the names that papermill's cell after it assigns."""
     declared: dict[str, DeclaredParameter] = {}

@@ -233,9 +233,11 @@ def _changes_values_only(difference: CellDifference, committed: Mapping[str, Any
 
 def _declared(cell: Mapping[str, Any]) -> list[tuple[str, str]] | None:
     """The names and types that a parameters cell declares; None where it does anything else."""
-    found = []
+    found: list[tuple[str, str]] = []
     try:
         for statement in ast.parse(source_of(cell)).body:
+            if isinstance(statement, ast.Assign) and _assigns_again(statement, found):
+                continue
             if not isinstance(statement, ast.AnnAssign) or statement.value is None:
                 return None
             ast.literal_eval(statement.value)
@@ -243,6 +245,13 @@ def _declared(cell: Mapping[str, Any]) -> list[tuple[str, str]] | None:
     except UNREADABLE:
         return None
     return found
+
+
+def _assigns_again(statement: ast.Assign, declared: Sequence[tuple[str, str]]) -> bool:
+    """Whether a plain value is given to a declared parameter below its declaration, as one that was copied there."""
+    ast.literal_eval(statement.value)
+    names = [ast.unparse(target) for target in statement.targets]
+    return len(names) == 1 and names[0] in [name for name, _ in declared]
 
 
 def _pairs(theirs: Mapping[int, Mapping[str, Any]], ours: Mapping[int, Mapping[str, Any]]) -> dict[int, int]:
