@@ -318,7 +318,7 @@ def _html_steps(steps: Iterable[NextStep]) -> str:
         (
             text.escape_html(step.why),
             _html_link(step) if step.runbook else "",
-            f'<pre class="code">{text.escape_html(step.cell)}</pre>' if step.runbook else "",
+            f'<pre class="code">{text.escape_html(step.cell)}</pre>' if step.runbook and not step.link else "",
             f'<pre class="code">{text.escape_html(step.command)}</pre>' if step.command else "",
         )
         for step in steps

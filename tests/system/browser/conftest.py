@@ -182,6 +182,23 @@ class Person:
         self.menu("Run", "Restart Kernel and Run All Cells…")
         self.page.locator(".jp-Dialog-button.jp-mod-accept").click()
 
+    def run_all_by_button(self) -> None:
+        """The toolbar's ▶▶, and Enter in its dialog: one click."""
+        self.page.locator('.jp-NotebookPanel:not(.lm-mod-hidden) [data-command="notebook:restart-run-all"]').click()
+        self.page.locator(".jp-Dialog-button.jp-mod-accept").wait_for()
+        self.page.keyboard.press("Enter")
+        self.page.locator(".jp-Dialog").wait_for(state="detached")
+
+    def count_clicks(self) -> None:
+        """Count the clicks of this page from now on."""
+        self.page.evaluate(
+            "() => { window.clicks = 0; addEventListener('click', e => { window.clicks += e.detail > 0; }, true); }"
+        )
+
+    def clicks(self) -> int:
+        """How many there were: those of a mouse, and none that a key made."""
+        return int(self.page.evaluate("() => window.clicks"))
+
     def click(self, button: str) -> None:
         """Click the button that begins with these words; behind them it names its target."""
         words = re.compile(f"^{re.escape(button)}(?!\\w)")
