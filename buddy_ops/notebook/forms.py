@@ -17,10 +17,16 @@ from buddy_ops.core.parameters import DeclaredParameter
 from buddy_ops.core.text import count, escape_html
 from buddy_ops.notebook import _widgets
 from buddy_ops.notebook._widgets import ClickQueue, WidgetPanel, alert
+from buddy_ops.notebook.choices import choose
 from buddy_ops.notebook.interrupts import stopped_with
 
 HIDDEN = ("settings", "approved_by", "approved_plan")
 """Parameters without a field: the environment's file has the settings, and the approval asks for names."""
+
+WHICH_ENVIRONMENT = (
+    "Which environment? To choose it in advance, set environment in the parameters cell, or start JupyterLab with "
+    "BUDDY_OPS_ENVIRONMENT."
+)
 
 MARKS = {
     "yes": (palette.OK, "✓"),
@@ -29,6 +35,30 @@ MARKS = {
     "pending": (palette.INFO, "…"),
 }
 """Colour and mark of each state of a checklist's item."""
+
+
+async def ask_environment(namespace: dict[str, Any]) -> None:
+    """Ask which environment is meant, if neither the parameters cell nor BUDDY_OPS_ENVIRONMENT says it.
+
+    Headless nobody is asked: it is the sandbox then. Call it before ``open_runbook``.
+
+    Raises:
+        InvalidInput: ``unknown-environment``: BUDDY_OPS_ENVIRONMENT names none.
+    """
+    names = project.environments()
+    if namespace.get("environment") or project.default_environment() or len(names) < 2:
+        return
+    # Where nothing real is comes first: it has the focus.
+    names.sort(key=lambda name: name != project.SANDBOX)
+    namespace["environment"] = await choose(
+        "", WHICH_ENVIRONMENT, {name: _describe_environment(name) for name in names}
+    )
+
+
+def _describe_environment(name: str) -> str:
+    with suppress(InvalidInput, KeyError):  # a damaged file is refused once it is chosen
+        return f"{name}: {project.read_settings(name)[0]['function']}"
+    return name
 
 
 async def fill_parameters(runbook: str, namespace: dict[str, Any], *needed: str) -> None:
@@ -167,6 +197,7 @@ def check_parameters(
     """
     # The same three checks that the runbook's opening makes: its parameters, the settings, and the build.
     values = parameters.check_parameters(declared, given, f"parameters of {runbook}")
+    values["environment"] = project.choose_environment(values["environment"])
     file, source = project.read_settings(values["environment"])
     settings.validate_settings(values["settings"] or file, source, parameters.rollout_overrides(values))
     if "artifact" in needed:

@@ -10,7 +10,7 @@ import pytest
 
 from buddy_ops.core import errors, project
 from buddy_ops.core.checklist import ChecklistItem, ChecklistResult
-from buddy_ops.notebook import _widgets, forms
+from buddy_ops.notebook import _widgets, choices, forms
 from tests.conftest import Situation
 
 Bring = Callable[..., Situation]
@@ -49,6 +49,45 @@ def page(monkeypatch: pytest.MonkeyPatch) -> Page:
     return found
 
 
+@pytest.mark.parametrize("named", ["the cell", "the variable", "nobody there", "one environment"])
+def test_an_environment_that_is_named_asks_nobody(named: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In the parameters cell, by BUDDY_OPS_ENVIRONMENT, or where there is one only; headless never."""
+    shown: list[object] = []
+    monkeypatch.setattr(choices, "WidgetPanel", lambda *rows, **_: shown.append(rows))
+    monkeypatch.setattr(_widgets, "is_attended", lambda: named != "nobody there")
+    monkeypatch.delenv("BUDDY_OPS_ENVIRONMENT", raising=False)
+    if named == "the variable":
+        monkeypatch.setenv("BUDDY_OPS_ENVIRONMENT", "staging")
+    if named == "one environment":
+        monkeypatch.setattr(project, "environments", lambda: ["prod"])
+    namespace = {"environment": "dev" if named == "the cell" else ""}
+    asyncio.run(forms.ask_environment(namespace))
+    assert shown == [] and namespace == {"environment": "dev" if named == "the cell" else ""}
+
+
+def test_a_person_is_asked_for_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A button for each, with its function; the sandbox comes first. What is pressed is the parameter."""
+    monkeypatch.delenv("BUDDY_OPS_ENVIRONMENT", raising=False)
+    monkeypatch.setattr(_widgets, "is_attended", lambda: True)
+    panel = Page()
+    monkeypatch.setattr(choices, "WidgetPanel", panel.show)
+    namespace: dict[str, Any] = {"environment": ""}
+
+    async def press() -> None:
+        asked = asyncio.create_task(forms.ask_environment(namespace))
+        await asyncio.sleep(0)
+        buttons = panel.rows[1].children
+        assert [button.description for button in buttons] == [
+            f"{name}: buddy-alexa-skill-{name}" for name in ("sandbox", "dev", "prod", "staging")
+        ]
+        buttons[2].click()
+        await asyncio.wait_for(asked, 10)
+
+    asyncio.run(press())
+    assert namespace == {"environment": "prod"}
+    assert panel.left == "Chosen: prod: buddy-alexa-skill-prod. Nothing has changed yet."
+
+
 def test_nobody_there_or_nothing_missing_shows_no_form(page: Page, monkeypatch: pytest.MonkeyPatch) -> None:
     """papermill never waits for a form, and a person who filled in the cell is not asked again."""
     namespace: dict[str, Any] = {"artifact": "build/x.zip"}
@@ -69,7 +108,7 @@ def test_a_form_takes_what_the_runbook_takes_and_nothing_else(situation: Bring, 
         await asyncio.sleep(0)
         says, use = page.rows[-2:]
         assert {row.children[0].description for row in page.rows[:-2]} == set(declared) - set(forms.HIDDEN)
-        assert page.rows[0].children[1].value == "a file in parameters/: dev, staging, prod or sandbox"
+        assert page.rows[0].children[1].value == "a file in parameters/; empty: BUDDY_OPS_ENVIRONMENT, else sandbox"
         assert "No build is given" in says.value
         use.click()
         await settle()

@@ -84,6 +84,7 @@ def lab(chromium: Any, sandbox_url: str, tmp_path_factory: pytest.TempPathFactor
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     own = {"JUPYTER_CONFIG_DIR": str(home), "JUPYTER_DATA_DIR": str(home / "data"), "JUPYTER_TOKEN": "browser-tests"}
+    own["BUDDY_OPS_ENVIRONMENT"] = "sandbox"
     environment = {**os.environ, **own, "AWS_ENDPOINT_URL": sandbox_url, "JUPYTER_PLATFORM_DIRS": "1"}
     environment.pop("BUDDY_OPS_RUN_FOLDER", None)
     log = (home / "lab.log").open("w")
