@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from enum import Enum
 from functools import wraps
+from inspect import signature
 from pathlib import PurePath
-from typing import IO, Annotated, Any, ParamSpec, get_type_hints
+from typing import IO, Annotated, Any, ParamSpec
 
 import typer
 from typer.core import TyperGroup
@@ -136,8 +137,8 @@ def as_json_value(value: object) -> Any:
 def options_of(command: Callable[..., object]) -> dict[str, str]:
     """A command's options by the names of their parameters: '--to-version' for 'to_version'."""
     found = {}
-    for name, hint in get_type_hints(command, include_extras=True).items():
-        for about in getattr(hint, "__metadata__", ()):
+    for name, parameter in signature(command).parameters.items():
+        for about in getattr(parameter.annotation, "__metadata__", ()):
             if isinstance(about, OptionInfo):
                 # In an annotation, typer takes the first name of an option for its default.
                 declared = [about.default, *(about.param_decls or ())]

@@ -173,7 +173,7 @@ class RolloutChart(ChartData):
         bundle = {"text/plain": show_controls(self.caption), **(self._side.attempt("the chart", draw) or {})}
         # Without its picture the caption is shown.
         with self._side.contained("the live output"):
-            self._output.show(bundle, metadata=self._metadata())
+            self._output.show(bundle, metadata=self._metadata(bundle))
         ended = time.perf_counter()
         self._next_frame_at = began + max(FRAME_S, (ended - began) / DRAWING_SHARE)
 
@@ -195,12 +195,15 @@ class RolloutChart(ChartData):
         page = _chart_output.page_with_png(scene, picture)
         return {"image/png": base64.b64encode(picture).decode(), "text/html": page}
 
-    def _metadata(self) -> dict[str, dict[str, str]]:
+    def _metadata(self, bundle: Mapping[str, str]) -> dict[str, dict[str, str]]:
+        """The alternative text of a picture, where the output has one."""
+        if "image/png" not in bundle:
+            return {}
         return {"image/png": {"alt": show_controls(describe(self))}}
 
     def _repr_mimebundle_(self, **_: object) -> tuple[Mapping[str, str], Mapping[str, Any]]:
         bundle = self._side.attempt("the chart", self._kept_picture) or {}
-        return {"text/plain": repr(self), **bundle}, self._metadata()
+        return {"text/plain": repr(self), **bundle}, self._metadata(bundle)
 
     def __repr__(self) -> str:
         return show_controls(self.caption)

@@ -40,7 +40,7 @@ MARKS = {
 async def ask_environment(namespace: dict[str, Any]) -> None:
     """Ask which environment is meant, if neither the parameters cell nor BUDDY_OPS_ENVIRONMENT says it.
 
-    Headless nobody is asked: it is the sandbox then. Call it before ``open_runbook``.
+    Headless no one is asked: it is the sandbox then. Call it before ``open_runbook``.
 
     Raises:
         InvalidInput: ``unknown-environment``: BUDDY_OPS_ENVIRONMENT names none.

@@ -171,4 +171,4 @@ def test_an_interrupt_says_that_the_version_stays(
         asyncio.run(live.watch_rollout(mine, begun(mine, here.build("good"))))
     shown = capsys.readouterr().out
     assert "The new version is healthy and stays at 100 %" in shown
-    assert "Automatic rollback within" not in shown.rpartition("Monitoring stopped")[2]
+    assert "The failsafe routes" not in shown.rpartition("Stopped.")[2]

@@ -147,7 +147,8 @@ def test_a_freeze_is_set_listed_and_lifted(situation: Bring) -> None:
     assert back.returncode == 0, back.stderr
     assert f"Freeze {id_} removed." in freeze("unfreeze", id_).stdout
     assert here.client("ssm").get_parameters_by_path(Path="/buddy/sandbox/freeze")["Parameters"] == []
-    assert f"Freeze {id_} does not exist." in freeze("unfreeze", id_).stdout
+    again = freeze("unfreeze", id_)
+    assert again.returncode == 2 and f"sandbox has no freeze '{id_}'" in again.stderr
     assert "No active freeze in sandbox." in freeze("freeze").stdout
 
 

@@ -225,7 +225,7 @@ def test_a_canary_that_dies_is_archived_as_it_was(situation: Bring, start: Calla
     entry = must_be_archived(folder, code, how, 6, 9)
     assert entry.people == ("Ada",) and entry.runbook == "strategies/canary"
     if how in ("SIGINT", "SIGTERM", "timeout"):
-        assert "Monitoring stopped. Traffic stays at" in text(folder / "notebook.ipynb")  # its ``finally`` ran
+        assert "Stopped. Traffic stays at" in text(folder / "notebook.ipynb")  # its ``finally`` ran
     here.ask("advance", seconds=60 * (lease_minutes() + 1))
     must_be_whole(here, "1")
 

@@ -123,7 +123,7 @@ def test_stock_papermill_ships_a_good_build(situation: Bring) -> None:
     assert done.returncode == 0, done.stderr
     assert here.alias()["FunctionVersion"] == "2" and "RoutingConfig" not in here.alias()
     (picture,) = pictures(executed(out))
-    assert struct.unpack(">II", picture[16:24]) == (900, 684)
+    assert struct.unpack(">II", picture[16:24]) == (900, 695)
 
 
 def test_stock_papermill_tells_a_rollback_by_its_exit_status(situation: Bring) -> None:
