@@ -5,6 +5,9 @@ A notebook's page may be white or black, and no colour has enough contrast on bo
 
 from dataclasses import dataclass
 
+ON_COLOUR = "#ffffff"
+"""Text on a tone's own colour."""
+
 
 @dataclass(frozen=True)
 class Tone:
@@ -21,7 +24,7 @@ class Tone:
     @property
     def banner(self) -> str:
         """White on the colour, for a whole line."""
-        return f"color:#ffffff;background:{self.text}"
+        return f"color:{ON_COLOUR};background:{self.text}"
 
     @property
     def colours(self) -> str:

@@ -6,7 +6,7 @@ Widgets live as long as the cell needs them; one line of text takes their place.
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from buddy_ops.core import palette
 from buddy_ops.core.text import escape_html, show_controls
@@ -19,6 +19,11 @@ T = TypeVar("T")
 
 SLICE_S = 0.5
 """Longest real time between two checks of what a cell waits for: a kernel takes an interrupt only in between."""
+
+ButtonStyle = Literal["", "primary", "danger"]
+
+BUTTONS: Mapping[str, palette.Tone] = {"primary": palette.INFO, "danger": palette.PROBLEM}
+"""The colour of a button that is recommended, and of one that takes traffic away."""
 
 QUIET_S = 0.3
 """For how long no field may have changed before Enter counts."""
@@ -104,11 +109,14 @@ class ClickQueue:
         self._loop = asyncio.get_running_loop()
         self._queue: asyncio.Queue[str] = asyncio.Queue()
 
-    def button(self, text: str, click: str, style: str = "", **options: object) -> Any:
+    def button(self, text: str, click: str, style: ButtonStyle = "", **options: object) -> Any:
         """A button that puts ``click`` into the queue."""
         widgets = load_ipywidgets()
         options.setdefault("layout", widgets.Layout(width="auto", max_width="100%"))
-        button = widgets.Button(description=text, button_style=style, **options)
+        if style:
+            # JupyterLab's own colours of such buttons lack contrast in one theme or the other.
+            options["style"] = {"button_color": BUTTONS[style].text, "text_color": palette.ON_COLOUR}
+        button = widgets.Button(description=text, **options)
         button.on_click(lambda _: self._loop.call_soon_threadsafe(self._queue.put_nowait, click))
         return button
 

@@ -216,7 +216,7 @@ class _ApprovalForm:
         resume = self.clicks.button(title, "approve", "primary")
         stable = self._plan.covers.get("from")
         to = f" to v{stable}" if isinstance(stable, str) and stable else ""
-        return [resume, self.clicks.button(f"Roll back: all traffic{to}", ABORT, "warning"), cancel]
+        return [resume, self.clicks.button(f"Roll back: all traffic{to}", ABORT, "danger"), cancel]
 
     def _request(self) -> str:
         """What the form asks for, with who has approved so far, as HTML."""

@@ -199,7 +199,7 @@ class ButtonControls:
         elif not self._confirmation.children:
             label = promotion_label(self._shown)
             text = f"Confirm: {label[:1].lower()}{label[1:]}"
-            confirm = self._clicks.button(text, f"confirm {self._made}", "warning")
+            confirm = self._clicks.button(text, f"confirm {self._made}", "primary")
             self._confirmation.children = (confirm, self._clicks.button("Cancel", f"cancel {self._made}"))
 
     def _outdated(self) -> str:

@@ -1,14 +1,17 @@
 """Every colour that operators read has contrast enough, computed: WCAG 2.2 AA, in JupyterLab's themes and in reports."""
 
+import asyncio
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from pygments.formatters import HtmlFormatter
 
 from buddy_ops.checks import findings
 from buddy_ops.core import palette
+from buddy_ops.notebook import _widgets
 from buddy_ops.runs import pages
 from tests.notebook.test_chart_shapes import contrast
 
@@ -32,6 +35,18 @@ def test_result_words_have_contrast(tone: palette.Tone) -> None:
     assert contrast(tone.text, tone.background) >= TEXT
     assert tone.banner == f"color:{WHITE};background:{tone.text}" and contrast(WHITE, tone.text) >= TEXT
     assert tone.colours in tone.style and f"background:{tone.background}" in tone.style
+
+
+@pytest.mark.parametrize("style", ["primary", "danger"])
+def test_buttons_have_contrast(style: _widgets.ButtonStyle) -> None:
+    """They have colours of their own: JupyterLab's are white on orange in one theme, and black on red in the other."""
+
+    async def make() -> Any:
+        return _widgets.ClickQueue().button("Abort", "abort", style)
+
+    button = asyncio.run(make())
+    assert contrast(button.style.text_color, button.style.button_color) >= TEXT
+    assert button.button_style == ""
 
 
 @pytest.mark.parametrize("state", findings.State)
