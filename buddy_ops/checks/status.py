@@ -324,7 +324,10 @@ def _html_steps(steps: Iterable[NextStep]) -> str:
         for step in steps
     ]
     head = ("Then, or instead", "Notebook", "Its parameters", "Or in a terminal")
-    return findings_.html_table(rows, head) if rows else ""
+    # A column that says nothing takes room from the others.
+    filled = [column for column in range(len(head)) if any(row[column] for row in rows)]
+    shown = [tuple(row[column] for column in filled) for row in rows]
+    return findings_.html_table(shown, tuple(head[column] for column in filled)) if rows else ""
 
 
 def read_status(target: Target) -> StatusReport:
