@@ -40,7 +40,7 @@ def quick(situation: Bring) -> Bring:
 
 
 def execute(
-    program: str, *arguments: str, limit_s: int = 120, **environment: str
+    program: str, *arguments: str, limit_s: int = 170, **environment: str
 ) -> "subprocess.CompletedProcess[str]":
     """Run one of our programs from the project's root; what it said and how it ended."""
     command = [str(BIN / program), *arguments]
