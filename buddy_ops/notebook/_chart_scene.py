@@ -3,6 +3,8 @@
 The layout makes a scene, and two writers draw the same one: SVG while a notebook is live, PNG for what stays.
 """
 
+import os
+import threading
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -137,12 +139,13 @@ def _advance(character: str, bold: bool) -> float:
     """How wide a character is, in parts of the font's size."""
     if unicodedata.east_asian_width(character) in "WF":
         return 1.0  # the font does not have it, and a browser takes another one
-    font = _font(bold)
+    font = _font(bold, threading.get_ident())
     return float(font.load_char(ord(character), _no_hinting()).linearHoriAdvance) / 65536 / 100
 
 
 @cache
-def _font(bold: bool) -> Any:
+def _font(bold: bool, thread: int) -> Any:
+    """A font of this thread's own: two threads that share one read its file in turn, and neither reads it right."""
     import matplotlib
     from matplotlib.ft2font import FT2Font
 
@@ -150,6 +153,11 @@ def _font(bold: bool) -> Any:
     font = FT2Font(str(Path(matplotlib.get_data_path()) / "fonts" / "ttf" / name))
     font.set_size(100, 72)
     return font
+
+
+if hasattr(os, "register_at_fork"):
+    # A kernel that is forked from a warm process has none of that one's open files.
+    os.register_at_fork(after_in_child=_font.cache_clear)
 
 
 @cache

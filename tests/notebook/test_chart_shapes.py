@@ -1,10 +1,14 @@
 """Charts of many kinds of data: nothing overprints, no axis misleads, and the picture is said in words."""
 
 import math
+import os
 import re
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from itertools import combinations, pairwise
+from pathlib import Path
 from typing import cast
 
 import pytest
@@ -344,3 +348,26 @@ def test_ticks_rise() -> None:
         ticks = _chart_layout._ticks(_chart_layout.Panel("", "", top, ()))
         steps = {round((high - low) / top, 6) for (low, _), (high, _) in pairwise(ticks)}
         assert len(ticks) >= 3 and len(steps) == 1 and ticks[-1][0] <= top
+
+
+OPEN_FILES = Path("/proc/self/fd")
+
+
+@pytest.mark.skipif(not OPEN_FILES.is_dir(), reason="open files are not listed here")
+def test_texts_are_measured_in_a_forked_process_and_in_threads() -> None:
+    """A kernel is forked from a warm process, whose open files it does not have; frames are drawn in worker threads."""
+    text_width("a")
+    child = os.fork()
+    if child == 0:
+        try:
+            for file in list(OPEN_FILES.iterdir()):
+                with suppress(OSError):
+                    if file.readlink().suffix == ".ttf":
+                        os.close(int(file.name))
+            os._exit(0 if text_width("Ж") > 0 else 1)
+        except BaseException:
+            os._exit(2)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    letters = [chr(number) for number in range(0x410, 0x450)]
+    with ThreadPoolExecutor(4) as pool:
+        assert all(width > 0 for width in pool.map(text_width, letters))
