@@ -21,14 +21,14 @@ import botocore.client
 import botocore.retries.standard
 import pytest
 
-from buddy_ops.aws import _credentials, checklist_store, freezes, tables, versions
+from buddy_ops.aws import _credentials, checklist_store, freezes, isolation, tables, versions
 from buddy_ops.aws import session as sessions
 from buddy_ops.aws.aliases import RolloutState, decode_rollout_state
 from buddy_ops.aws.session import Target
 from buddy_ops.checks import checklists
 from buddy_ops.core.journal import JournalFile
 from buddy_ops.core.plan import Approval, Plan
-from buddy_ops.deployment import cleanup, feature_flags, gradual_rollback, rollback, rollout
+from buddy_ops.deployment import cleanup, feature_flags, gradual_rollback, reenabling, rollback, rollout
 from buddy_ops.health import alarms
 from buddy_ops.incidents import assessment, containment, repair, schema_rollback
 from buddy_ops.migrations import schema
@@ -198,6 +198,15 @@ def lift_all(here: Situation) -> str:
     return "frozen" if freezes.active_freezes(mine) else "lifted"
 
 
+def reenable(here: Situation) -> str:
+    """The end of an isolation: the function's concurrency is what it was before."""
+    mine = connect(here, "reenable")
+    plan = reenabling.plan_reenabling(mine)
+    reenabling.run_reenabling(mine, plan, approved(mine, plan))
+    left = "isolated" if isolation.read_isolation(mine) else "re-enabled"
+    return f"{left}, concurrency {isolation.read_concurrency(mine)}"
+
+
 def clean_up(here: Situation) -> str:
     """The clean-up of old versions."""
     mine = connect(here, "clean_up_versions")
@@ -352,6 +361,12 @@ def frozen(here: Situation) -> None:
         freeze_all(here)
 
 
+def isolated(here: Situation) -> None:
+    """The function, which had a limit of its own, was stopped by a run that is gone."""
+    here.client("lambda").put_function_concurrency(FunctionName=here.function, ReservedConcurrentExecutions=5)
+    isolation.isolate(connect(here, "data_corruption"), "function", "")
+
+
 TOPIC = "arn:aws:sns:us-east-1:123456789012:buddy-alarms"
 RECOVERED = "30 items, 0 damaged, Buddy is on"
 QUIET = {"requests_per_minute": 0, "history_minutes": 0}
@@ -395,6 +410,7 @@ RUNBOOKS = {
         Runbook("alarms", "operations/alarms", "good", keep_alarms, "0 of 4 alarms missing", None, heard, QUIET),
         Runbook("freeze", "freeze", "good", freeze_all, "frozen", None, overrides=QUIET),
         Runbook("lift", "freeze", "good", lift_all, "lifted", None, frozen, QUIET),
+        Runbook("reenable", "reenable", "good", reenable, "re-enabled, concurrency 5", None, isolated, QUIET),
         Runbook(
             "data_corruption",
             "emergency/data_corruption",

@@ -9,6 +9,7 @@ from buddy_ops.aws.freezes import create_freeze as freeze
 from buddy_ops.aws.isolation import Isolation
 from buddy_ops.aws.session import Target
 from buddy_ops.core.errors import Refused
+from buddy_ops.deployment import reenabling
 from buddy_ops.health.metrics import MINUTE
 from buddy_ops.incidents import containment, repair
 from buddy_ops.migrations import definitions, schema
@@ -296,6 +297,36 @@ def isolate_and_lift(target: Target) -> Isolation:
     target.clock.sleep_until(target.clock.now() + MINUTE)
     isolation.remove_isolation(target)
     return known
+
+
+def reenable(target: Target) -> str:
+    """What `buddy-ops reenable` does."""
+    plan = reenabling.plan_reenabling(target)
+    return reenabling.run_reenabling(target, plan, approve(target, plan))
+
+
+@races("reenable")
+def test_two_people_reenable_one_function(situation: Bring, each: Each, seeds: range) -> None:
+    """Both are done, whoever comes first: the concurrency of before is restored once, and nothing is left."""
+
+    def race(seed: int) -> None:
+        here = situation("good", seed=seed, reminders=1, **QUIET)
+        here.client("lambda").put_function_concurrency(FunctionName=here.function, ReservedConcurrentExecutions=5)
+        isolation.isolate(here.connect("data_corruption", quiet=True), "function", corruption.NAME)
+
+        def enter(race: Race) -> Callable[[], None]:
+            people = [race.enter(name, reenable, values=values(), within=6) for name in ("aaaa", "bbbb")]
+
+            def check() -> None:
+                assert [person.error for person in people] == [None, None]
+                assert corruption.parameters(here, "isolation") == []
+                assert reserved(here) == 5
+
+            return check
+
+        run(here, seed, enter)
+
+    each(seeds, race)
 
 
 @races("emergency/data_corruption")
