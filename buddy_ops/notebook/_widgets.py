@@ -23,7 +23,7 @@ SLICE_S = 0.5
 ButtonStyle = Literal["", "primary", "danger"]
 
 BUTTONS: Mapping[str, palette.Tone] = {"primary": palette.INFO, "danger": palette.PROBLEM}
-"""The colour of a button that is recommended, and of one that takes traffic away."""
+"""The colour of a button that is recommended, and of one that rolls back."""
 
 QUIET_S = 0.3
 """For how long no field may have changed before Enter counts."""
