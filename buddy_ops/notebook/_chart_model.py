@@ -2,7 +2,7 @@
 
 import math
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Literal
@@ -148,21 +148,18 @@ def _styles(data: ChartData, rows: Sequence[MinuteRow]) -> dict[str, Style]:
 
 
 def _rates(data: ChartData, minutes: Sequence[TimedRow], styles: dict[str, Style]) -> Panel | None:
-    series = []
-    banded = len(minutes) <= MOST_BANDS
-    for version, style in styles.items():
-        points = []
-        bands = []
-        for at, row in minutes:
-            if not is_counted(row, version):
-                continue
-            own = row.counts[version]
-            points.append((at, 100 * own.errors / own.requests))
-            if banded:
-                low, high = wilson_interval(own.errors, own.requests)
-                bands.append((at, 100 * low, 100 * high))
-        if points:
-            series.append(Series(style, tuple(points), tuple(bands)))
+    def rate(row: MinuteRow, version: str) -> float | None:
+        if not is_counted(row, version):
+            return None
+        own = row.counts[version]
+        return 100 * own.errors / own.requests
+
+    def band(row: MinuteRow, version: str) -> tuple[float, float]:
+        own = row.counts[version]
+        low, high = wilson_interval(own.errors, own.requests)
+        return 100 * low, 100 * high
+
+    series = _series(minutes, styles, rate, band)
     if not series:
         return None
     limit = 100 * data.health.error_rate
@@ -171,25 +168,48 @@ def _rates(data: ChartData, minutes: Sequence[TimedRow], styles: dict[str, Style
 
 
 def _latency(data: ChartData, minutes: Sequence[TimedRow], styles: dict[str, Style]) -> Panel | None:
+    def p99(row: MinuteRow, version: str) -> float | None:
+        if version not in row.p99_ms or not is_counted(row, version, "slow"):
+            return None
+        return row.p99_ms[version] / 1000
+
+    def band(row: MinuteRow, version: str) -> tuple[float, float] | None:
+        if version not in row.p99_band_ms:
+            return None
+        low, high = row.p99_band_ms[version]
+        return low / 1000, high / 1000
+
+    series = _series(minutes, styles, p99, band)
+    if not series:
+        return None
+    limit = data.health.latency_ms / 1000
+    top = max(1.2 * limit, 1.1 * _highest(series))
+    return Panel("p99 latency", " s", top, tuple(series), (Limit(limit, f"limit {limit:g} s"),))
+
+
+def _series(
+    minutes: Sequence[TimedRow],
+    styles: dict[str, Style],
+    value_of: Callable[[MinuteRow, str], float | None],
+    band_of: Callable[[MinuteRow, str], tuple[float, float] | None],
+) -> list[Series]:
+    """A line of each version that has a value in any minute, with its confidence band where the minutes are few."""
     series = []
     banded = len(minutes) <= MOST_BANDS
     for version, style in styles.items():
         points = []
         bands = []
         for at, row in minutes:
-            if version not in row.p99_ms or not is_counted(row, version, "slow"):
+            value = value_of(row, version)
+            if value is None:
                 continue
-            points.append((at, row.p99_ms[version] / 1000))
-            if banded and version in row.p99_band_ms:
-                low, high = row.p99_band_ms[version]
-                bands.append((at, low / 1000, high / 1000))
+            points.append((at, value))
+            band = band_of(row, version) if banded else None
+            if band is not None:
+                bands.append((at, *band))
         if points:
             series.append(Series(style, tuple(points), tuple(bands)))
-    if not series:
-        return None
-    limit = data.health.latency_ms / 1000
-    top = max(1.2 * limit, 1.1 * _highest(series))
-    return Panel("p99 latency", " s", top, tuple(series), (Limit(limit, f"limit {limit:g} s"),))
+    return series
 
 
 def _volume(minutes: Sequence[TimedRow], styles: dict[str, Style]) -> Panel | None:
