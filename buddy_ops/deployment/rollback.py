@@ -349,15 +349,13 @@ def _destination(target: Target, alias: Alias) -> str:
     """
     if alias.stable is None:
         raise which_is_stable(target, alias)
-    if alias.additional is not None or alias.failsafe_triggered:
-        return alias.stable
+    if version := rollback_target(target, alias):
+        return version
     record = alias.rollout
     marked = ""
     if record is not None:
         if _is_done(target, alias, record):
             return alias.primary  # to go further back so soon, a person names the version
-        if version := _first_good(alias, record):
-            return version
         if record.rejected_versions:
             marked = f" Marked bad: {join_words(f'v{version}' for version in record.rejected_versions)}."
     named = _list_versions(target, alias)
