@@ -26,8 +26,11 @@ from buddy_ops.core.text import parse_utc
 if TYPE_CHECKING:
     from types_boto3_scheduler.type_defs import CreateScheduleInputTypeDef, TargetTypeDef
 
-UPDATE_ALIAS = "arn:aws:scheduler:::aws-sdk:lambda:updateAlias"
-"""Scheduler's universal target for the one call that the failsafe makes."""
+UPDATE_ALIAS = "scheduler:::aws-sdk:lambda:updateAlias"
+"""Scheduler's universal target for the one call that the failsafe makes, without 'arn' and partition.
+
+Source: Universal in aws-cdk's aws-scheduler-targets, which begins it with the partition of the stack.
+"""
 
 MARGIN = timedelta(minutes=3)
 """A renewal closer to the fire time than this may come too late."""
@@ -260,9 +263,11 @@ def _next_fire(target: Target) -> datetime:
 def _fields(target: Target, failsafe: Failsafe) -> "CreateScheduleInputTypeDef":
     """All fields of a schedule: an update sets those that it does not name to their defaults."""
     settings = target.settings.lease
+    role = settings.role_arn or settings.default_role(target.account, target.partition)
+    partition = role.split(":")[1]
     call: TargetTypeDef = {
-        "Arn": UPDATE_ALIAS,
-        "RoleArn": settings.role_arn or settings.default_role(target.account),
+        "Arn": f"arn:{partition}:{UPDATE_ALIAS}",
+        "RoleArn": role,
         "Input": failsafe.payload,
         "RetryPolicy": {"MaximumRetryAttempts": 10, "MaximumEventAgeInSeconds": 900},
     }

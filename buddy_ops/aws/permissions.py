@@ -80,7 +80,7 @@ def required_actions(
         for table in settings.tables
     ]
     found: dict[str, tuple[str, ...]] = {}
-    for statement in _statements(role):
+    for statement in _statements(role, live=settings.alias == Settings.model_fields["alias"].default):
         if "SigningKeyArn" in str(statement["Resource"]) and not names["SigningKeyArn"]:
             continue
         # No setting says where builds come from, or which keys encrypt them.
@@ -126,13 +126,23 @@ def lease_role(settings: Settings, where: Mapping[str, str]) -> str:
     return settings.lease.role_arn or settings.lease.default_role(where["account"], where["partition"])
 
 
-def _statements(role: Role) -> Iterator[dict[str, Any]]:
-    """What the template allows a role, through all policies that are attached to it."""
+def _statements(role: Role, *, live: bool) -> Iterator[dict[str, Any]]:
+    """What the template allows a role, through all policies that are attached to it.
+
+    Args:
+        live: whether the alias has its default name: alarms on another one have other names.
+    """
     resources = template_resources()
     for policy in resources[f"{role.capitalize()}Role"]["Properties"]["ManagedPolicyArns"]:
         for statement in resources[policy]["Properties"]["PolicyDocument"]["Statement"]:
-            # One under !If [Condition, statement, none] is read as if the condition held.
-            yield statement if isinstance(statement, dict) else statement[1]
+            match statement:
+                case ["IsLive", _, statement_of_others] if not live:
+                    yield statement_of_others
+                case [_, statement_if_so, _]:
+                    # One under another condition is read as if the condition held.
+                    yield statement_if_so
+                case _:
+                    yield statement
 
 
 @cache

@@ -85,6 +85,11 @@ class Target:
         return self._caller["Arn"]
 
     @property
+    def partition(self) -> str:
+        """'aws', 'aws-cn' or 'aws-us-gov'. AWS: sts:GetCallerIdentity, once."""
+        return self.principal.split(":")[1]
+
+    @property
     def ci(self) -> str:
         """The CI run, by its environment variables, which anyone can set; empty: none."""
         if os.environ.get("GITHUB_ACTIONS") == "true":

@@ -247,8 +247,7 @@ class CheckContext:
     def arn_fields(self) -> dict[str, str]:
         """Partition, account, region and a log group that is not Lambda's default, as ``permissions`` takes them."""
         target = self.target
-        partition = target.principal.split(":")[1]
-        fields = {"partition": partition, "account": target.account, "region": target.region}
+        fields = {"partition": target.partition, "account": target.account, "region": target.region}
         # The check of the function reports that it cannot be read.
         with suppress(BuddyError):
             group = self.configuration.log.group

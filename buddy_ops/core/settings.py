@@ -248,7 +248,7 @@ class FailsafeSettings(Model):
     )
 
     @staticmethod
-    def default_role(account: str, partition: str = "aws") -> str:
+    def default_role(account: str, partition: str) -> str:
         """The ARN of the role that infrastructure.yaml makes for EventBridge Scheduler: it serves where none is set."""
         return f"arn:{partition}:iam::{account}:role/buddy-ops-scheduler"
 

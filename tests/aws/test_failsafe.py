@@ -93,6 +93,24 @@ def test_the_environment_says_how_long_whose_role_and_which_queue(here: Situatio
     assert failsafe.disarm(mine) and names(here) == []
 
 
+@pytest.mark.parametrize("partition", ["aws-cn", "aws-us-gov"])
+@pytest.mark.parametrize("role_of_ours", [True, False])
+def test_the_call_and_its_role_are_of_the_callers_partition(
+    here: Situation, partition: str, role_of_ours: bool
+) -> None:
+    """In China and GovCloud each ARN begins with another partition, whether the role is the default one or set."""
+    role = f"arn:{partition}:iam::123456789012:role/buddy-ops-scheduler"
+    mine = connect(here, role_arn="" if role_of_ours else role)
+    if role_of_ours:
+        vars(mine)["_caller"] = {
+            "Account": "123456789012",
+            "Arn": f"arn:{partition}:sts::123456789012:assumed-role/x/y",
+        }
+    found = schedule(here, failsafe.arm_split(mine))["Target"]
+    assert found["RoleArn"] == role
+    assert found["Arn"] == f"arn:{partition}:scheduler:::aws-sdk:lambda:updateAlias"
+
+
 def test_arming_twice_renews(here: Situation) -> None:
     """A lease that is there already is pushed out, with every field again: there is never a second one."""
     mine = here.connect()

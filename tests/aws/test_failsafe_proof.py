@@ -36,7 +36,7 @@ def test_a_lease_that_does_not_fire_refuses_the_rollout(situation: Bring, monkey
     here = situation("good")
     before = here.alias()["RevisionId"]
     # As a role without permission would: the schedule exists, and what it calls fails.
-    monkeypatch.setattr(failsafe, "UPDATE_ALIAS", "arn:aws:scheduler:::aws-sdk:lambda:updateNothing")
+    monkeypatch.setattr(failsafe, "UPDATE_ALIAS", "scheduler:::aws-sdk:lambda:updateNothing")
     with pytest.raises(Refused, match="lease-unproven"):
         here.ship(here.build("good"), values=proving(here))
     assert here.alias()["RevisionId"] == before

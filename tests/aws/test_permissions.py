@@ -8,23 +8,23 @@ from collections.abc import Callable, Iterator
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from fnmatch import fnmatchcase
-from functools import cache
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, Literal, get_args
 
 import pytest
 import yaml
 
-from buddy_ops.aws import aliases, freezes, isolation, permissions, session, signing
+from buddy_ops.aws import aliases, freezes, isolation, permissions, session, signing, versions
 from buddy_ops.checks import setup
 from buddy_ops.checks import status as status_
-from buddy_ops.core import documents
 from buddy_ops.core.roles import Role
 from buddy_ops.deployment import announcements, reenabling, rollback, rollout
 from buddy_ops.health import logs
 from buddy_ops.migrations import steps as migration_steps
 from buddy_ops.notebook import charts
 from buddy_ops.runs import archive, stores, supervisor, verification
+from tests.aws.template import ARCHIVE as BUCKET
+from tests.aws.template import ROOT, Stack
 from tests.checks.test_readiness import ready
 from tests.conftest import Situation, abandon, approve
 from tests.incidents.corruption import NAME, corrupted, repair_hash
@@ -35,21 +35,16 @@ Bring = Callable[..., Situation]
 Grants = set[tuple[str, str]]
 """Pairs of an action and the ARN (or pattern) that it may be done on."""
 
-ROOT = Path(__file__).parents[2]
 WHERE = {"partition": "aws", "account": "123456789012", "region": "us-east-1"}
 FREE = {"sts:GetCallerIdentity"}
 """Needs no permission."""
 
-LONG_NAMES = "arn:aws:scheduler:us-east-1:123456789012:schedule/default/buddy-ops-sandbox-*"
-
-OTHER_ALIAS = "arn:aws:cloudwatch:us-east-1:123456789012:alarm:buddy-alexa-skill-sandbox:live-*"
+LONG_NAMES = "arn:aws:scheduler:us-east-1:123456789012:schedule/default/buddy-ops-sandbox-????????-lease-*"
 
 UNRECORDED = {
     # The doctor looks the caller's own role up, and the sandbox's caller has none.
     ("iam:GetRole", "arn:aws:iam::123456789012:role/buddy-ops-sandbox-*"),
     # Failsafes of functions with long names: a test below compares the names.
-    # Alarms of an environment whose alias is not 'live'.
-    *((f"cloudwatch:{name}", OTHER_ALIAS) for name in ("PutMetricAlarm", "SetAlarmState")),
     *((f"scheduler:{name}Schedule", LONG_NAMES) for name in ("Create", "Get", "Update", "Delete")),
 }
 """What no run in the sandbox does."""
@@ -72,7 +67,6 @@ OTHERWISE_CALLED = {
     "s3:ListObjectVersions": "s3:ListBucketVersions",
     "s3:GetObjectLockConfiguration": "s3:GetBucketObjectLockConfiguration",
 }
-BUCKET = "buddy-archive"
 SIGNING_KEY = "arn:aws:kms:us-east-1:123456789012:key/0f3b6c1e-2d4a-4c5b-9e8f-7a6b5c4d3e2f"
 """KMS gives each key an ID of its own: every key of a test counts as this one."""
 
@@ -90,83 +84,28 @@ RESTORE_WRITES = ("BatchWriteItem", "DeleteItem", "GetItem", "PutItem", "Query",
 # The template
 
 
-class Template(yaml.SafeLoader):
-    """CloudFormation's short forms as what they stand for: !Sub is resolved, others keep their value."""
-
-
 TABLE = "arn:aws:dynamodb:us-east-1:123456789012:table/buddy-reminders-sandbox"
-LISTS = {"TableArns": [TABLE], "KeyArns": ["arn:aws:kms:us-east-1:123456789012:key/of-the-builds"]}
-"""What the parameters have that are lists."""
+FUNCTION = "buddy-alexa-skill-sandbox"
+
+STACK = Stack(
+    Environment="sandbox",
+    FunctionName=FUNCTION,
+    SigningKeyArn=SIGNING_KEY,
+    BuildBucketName=BUILDS,
+    TableArns=[TABLE],
+    KeyArns=["arn:aws:kms:us-east-1:123456789012:key/of-the-builds"],
+)
 
 
-def short_form(loader: Template, tag: str, node: yaml.Node) -> Any:
-    if isinstance(node, yaml.ScalarNode):
-        if tag == "Ref" and node.value in LISTS:
-            return LISTS[node.value]
-        return resolved(node.value) if tag == "Sub" else f"!{tag} {node.value}"
-    assert isinstance(node, yaml.SequenceNode)
-    parts = loader.construct_sequence(node, deep=True)
-    if tag == "Join":
-        return parts[0].join(parts[1])
-    if tag == "Split":
-        return parts[1].split(parts[0])
-    if tag == "Sub":
-        return re.sub(r"\$\{(\w+)\}", lambda match: parts[1].get(match[1], match[0]), parts[0])
-    return parts
-
-
-Template.add_multi_constructor("!", short_form)
-
-
-def resolved(text: str) -> str:
-    names = {
-        **{f"AWS::{ours}": WHERE[theirs] for ours, theirs in (("Partition", "partition"), ("Region", "region"))},
-        "AWS::AccountId": WHERE["account"],
-        "Archive.Arn": f"arn:aws:s3:::{BUCKET}",
-        "Environment": "sandbox",
-        "FunctionName": "buddy-alexa-skill-sandbox",
-        "AliasName": "live",
-        "SchedulerRoleName": "buddy-ops-scheduler",
-        "SigningKeyArn": SIGNING_KEY,
-        "BuildBucketName": BUILDS,
-    }
-    return re.sub(r"\$\{([\w:.]+)\}", lambda match: names.get(match[1], match[0]), text)
-
-
-@cache
-def resources() -> dict[str, Any]:
-    found = yaml.load((ROOT / "infrastructure.yaml").read_text("utf-8"), Template)["Resources"]
-    assert isinstance(found, dict)
-    return found
-
-
-def statements_of(name: str) -> list[dict[str, Any]]:
-    """The statements of a managed policy; one under !If [HasSigningKey, ...] as if there were a key."""
-    found = resources()[name]["Properties"]["PolicyDocument"]["Statement"]
-    return [each if isinstance(each, dict) else each[1] for each in found]
-
-
-def policy(name: str) -> Grants:
-    """What one managed policy of the template allows."""
-    statements = statements_of(name)
-    assert all(each["Effect"] == "Allow" for each in statements)
+def granted(role: Role | Literal["scheduler"]) -> Grants:
+    """What a role of the template may do, through all its policies."""
     return {
         (action, resource)
-        for each in statements
-        for action in listed(each["Action"])
-        for resource in listed(each["Resource"])
+        for each in STACK.statements(role)
+        if each["Effect"] == "Allow"
+        for action in as_list(each["Action"])
+        for resource in as_list(each["Resource"])
     }
-
-
-def listed(value: Any) -> list[str]:
-    """The texts of a list; what stands under !If is for another log group than Lambda's default, which is used here."""
-    return [each for each in (value if isinstance(value, list) else [value]) if isinstance(each, str)]
-
-
-def granted(role: Role) -> Grants:
-    """What a role of the template may do, through all its policies."""
-    attached = resources()[f"{role.capitalize()}Role"]["Properties"]["ManagedPolicyArns"]
-    return set().union(*(policy(each.removeprefix("!Ref ")) for each in attached))
 
 
 # What runs call
@@ -221,8 +160,7 @@ def made(records: list[dict[str, Any]]) -> Grants:
         name = action(record["call"])
         if name.startswith("logs:") and name != "logs:DescribeLogGroups":
             # The results of a query are checked against the log group that was queried.
-            function = resolved("${FunctionName}")
-            found.add((name, f"arn:aws:logs:us-east-1:{WHERE['account']}:log-group:/aws/lambda/{function}:*"))
+            found.add((name, f"arn:aws:logs:us-east-1:{WHERE['account']}:log-group:/aws/lambda/{FUNCTION}:*"))
         elif name in ("s3:GetObject", "s3:PutObject"):
             found.add((name, f"arn:aws:s3:::{given['Bucket']}/*"))
         elif name == "iam:SimulatePrincipalPolicy":
@@ -596,6 +534,33 @@ def test_a_reader_changes_nothing() -> None:
     assert all(re.match(looking, name) for name, _ in granted("reader"))
 
 
+def test_a_reader_sees_no_secret_and_misses_nothing(situation: Bring) -> None:
+    """Lambda shows no variables to a caller who may not decrypt. Of all roles the reader may not, and needs none."""
+    denied = {
+        role: [each["Sid"] for each in STACK.statements(role) if each["Effect"] == "Deny"] for role in get_args(Role)
+    }
+    assert denied == {"reader": ["Variables"], "auditor": [], "responder": [], "deployer": []}
+    (statement,) = STACK.documents("reader")["no-secrets"]["Statement"]
+    assert (statement["Action"], statement["Resource"]) == ("kms:Decrypt", "*") and "Condition" not in statement
+
+    here = situation("good", history_minutes=20)
+    lam = here.client("lambda")
+    lam.update_function_configuration(
+        FunctionName=here.function, KMSKeyArn=SIGNING_KEY, Environment={"Variables": {"API_TOKEN": "not-for-readers"}}
+    )
+    here.ask("advance", seconds=10)
+    number = here.publish(here.build("good", "1.5.0"))
+    lam.update_alias(FunctionName=here.function, Name="live", FunctionVersion=number)
+    here.ask("advance", seconds=20 * 60)
+    seen = []
+    for hidden in (False, True):
+        here.ask("set", lambda_kms_denied=hidden)
+        with closing(here.connect()) as mine:
+            seen.append([str(status_.read_status(mine)), *map(str, setup.run_doctor(mine, "reader"))])
+            assert (versions.read_version(mine, number).shown_variables is None) == hidden
+    assert seen[0] == seen[1]
+
+
 def test_an_auditor_changes_nothing_but_the_archive() -> None:
     """Besides looking it sends smoke tests, writes down what it saw, and signs that."""
     own = {name for name, _ in granted("auditor") - granted("reader")}
@@ -619,75 +584,85 @@ def test_the_scheduler_moves_the_alias_and_nothing_else(situation: Bring) -> Non
     """What a lease calls is what the scheduler's role may; only Scheduler, from this account, may be it."""
     from buddy_ops.aws import failsafe
 
-    assert {name for name, _ in policy("SchedulerPolicy")} == {"lambda:UpdateAlias", "sqs:SendMessage"}
+    assert {name for name, _ in granted("scheduler")} == {"lambda:UpdateAlias", "sqs:SendMessage"}
     assert failsafe.UPDATE_ALIAS.endswith("lambda:updateAlias")
-    (trust,) = resources()["SchedulerRole"]["Properties"]["AssumeRolePolicyDocument"]["Statement"]
+    (trust,) = STACK.resources["SchedulerRole"]["Properties"]["AssumeRolePolicyDocument"]["Statement"]
     assert trust["Principal"] == {"Service": "scheduler.amazonaws.com"}
-    assert trust["Condition"] == {"StringEquals": {"aws:SourceAccount": "!Ref AWS::AccountId"}}
+    assert trust["Condition"] == {"StringEquals": {"aws:SourceAccount": WHERE["account"]}}
 
 
 def test_ci_is_deployer_or_responder_for_as_long_as_it_asks() -> None:
     """The subject of 'run a runbook' may assume these two roles and no other, and each lets it stay to the end."""
     job = yaml.safe_load((ROOT / ".github/workflows/runbook.yml").read_text("utf-8"))["jobs"]["run"]
     (asked,) = (step["with"]["role-duration-seconds"] for step in job["steps"] if "role-to-assume" in str(step))
-    roles = {name: each["Properties"] for name, each in resources().items() if each["Type"] == "AWS::IAM::Role"}
-    trusting = {name for name, each in roles.items() if "CiSubject" in str(each["AssumeRolePolicyDocument"])}
+    resources = Stack(CiSubject="repo:OWNER/NAME:environment:prod").resources
+    roles = {name: each["Properties"] for name, each in resources.items() if each["Type"] == "AWS::IAM::Role"}
+    trusting = {name for name, each in roles.items() if "environment:prod" in str(each["AssumeRolePolicyDocument"])}
     assert trusting == {"DeployerRole", "ResponderRole"}
     assert {roles[name]["MaxSessionDuration"] for name in trusting} == {asked}
 
 
 def test_pass_role_is_for_the_scheduler_alone() -> None:
     """The scheduler's role may be handed to the scheduler, and to no other service."""
-    for name in ("ResponderPolicy", "DeployerPolicy"):
-        statements = statements_of(name)
-        (passing,) = (each for each in statements if each["Action"] == "iam:PassRole")
+    for role in ("responder", "deployer"):
+        (passing,) = (each for each in STACK.statements(role) if each["Action"] == "iam:PassRole")
         assert passing["Condition"] == {"StringEquals": {"iam:PassedToService": "scheduler.amazonaws.com"}}
 
 
 def test_the_archive_is_locked_versioned_encrypted_and_private() -> None:
-    """An archived run can be neither rewritten nor read by the public, and survives the stack."""
-    bucket = resources()["Archive"]
+    """An archived run can be neither rewritten nor read by the public, survives the stack, and who reads it is logged."""
+    bucket = STACK.resources["Archive"]
     properties = bucket["Properties"]
     assert bucket["DeletionPolicy"] == bucket["UpdateReplacePolicy"] == "Retain"
     assert properties["ObjectLockEnabled"] is True and properties["VersioningConfiguration"] == {"Status": "Enabled"}
     assert all(properties["PublicAccessBlockConfiguration"].values())
     assert properties["BucketEncryption"]["ServerSideEncryptionConfiguration"]
+    assert properties["LoggingConfiguration"]["DestinationBucketName"] == "buddy-access-logs"
 
 
 def test_a_lease_that_cannot_act_is_heard_of() -> None:
     """Messages in the dead-letter queue and Scheduler's failed calls both reach the topic."""
-    alarms = [each["Properties"] for each in resources().values() if each["Type"] == "AWS::CloudWatch::Alarm"]
+    alarms = [each["Properties"] for each in STACK.resources.values() if each["Type"] == "AWS::CloudWatch::Alarm"]
     assert {each["MetricName"] for each in alarms} == {"ApproximateNumberOfMessagesVisible", "TargetErrorCount"}
-    assert all(each["AlarmActions"] == ["!Ref Topic"] for each in alarms)
+    assert all(each["AlarmActions"] == [STACK.arn("sns", "buddy-ops-sandbox")] for each in alarms)
 
 
-def test_no_role_may_overwrite_or_delete_a_result() -> None:
-    """Each grant of PutParameter that reaches the results has the condition, and none of DeleteParameter reaches them."""
-    template = documents.parse_yaml((ROOT / "infrastructure.yaml").read_text("utf-8"), short_forms=True)
-    found = 0
-    for statement in statements(template):
-        actions, resources = (as_list(statement.get(name)) for name in ("Action", "Resource"))
-        result = (
-            "arn:${AWS::Partition}:ssm:${AWS::Region}:${AWS::AccountId}:parameter/buddy/${Environment}/records/x/y/z"
-        )
-        reaches = any(fnmatchcase(result, str(resource)) for resource in resources)
-        if statement.get("Effect") != "Allow" or not reaches:
-            continue
-        assert not any(fnmatchcase("ssm:DeleteParameter", action) for action in actions), statement
-        if any(fnmatchcase("ssm:PutParameter", action) for action in actions):
+def test_notifications_are_encrypted_and_alarms_may_encrypt_them() -> None:
+    """Alarms cannot use AWS's managed key of SNS. The queue has SQS's own keys: with them the scheduler needs none."""
+    resources = STACK.resources
+    assert resources["Topic"]["Properties"]["KmsMasterKeyId"] == STACK.arn("kms", "key/of-the-topic")
+    assert resources["DeadLetterQueue"]["Properties"]["SqsManagedSseEnabled"] is True
+    key = resources["TopicKey"]["Properties"]
+    using = {
+        str(principal): as_list(each["Action"])
+        for each in key["KeyPolicy"]["Statement"]
+        for principal in each["Principal"].values()
+    }
+    publishers = [STACK.role(f"buddy-ops-sandbox-{role}") for role in ("responder", "deployer")]
+    encrypting = ["kms:Decrypt", "kms:GenerateDataKey*"]
+    assert using["cloudwatch.amazonaws.com"] == using[str(publishers)] == encrypting
+    telling = {
+        role for role in get_args(Role) if ("sns:Publish", STACK.arn("sns", "buddy-ops-sandbox")) in granted(role)
+    }
+    assert telling == {"responder", "deployer"}
+    assert key["EnableKeyRotation"] is True
+
+
+@pytest.mark.parametrize("role", get_args(Role))
+def test_no_role_may_overwrite_a_freeze_or_a_result(role: Role) -> None:
+    """Each grant of PutParameter that reaches them has the condition, and none of DeleteParameter reaches a result."""
+    freeze, result = (STACK.arn("ssm", f"parameter/buddy/sandbox/{name}") for name in ("freeze/x", "records/x/y/z"))
+    found = set()
+    for statement in STACK.statements(role):
+        reached = {
+            name for name in (freeze, result) if any(fnmatchcase(name, each) for each in as_list(statement["Resource"]))
+        }
+        actions = as_list(statement["Action"])
+        if reached and "ssm:PutParameter" in actions:
             assert statement["Condition"] == {"StringNotEquals": {"ssm:Overwrite": "true"}}, statement
-            found += 1
-    assert found >= 2
-
-
-def statements(node: Any) -> Iterator[dict[str, Any]]:
-    """Every statement of every policy of a template."""
-    if isinstance(node, dict):
-        if "Effect" in node:
-            yield node
-        node = list(node.values())
-    for part in node if isinstance(node, list) else ():
-        yield from statements(part)
+            found |= reached
+        assert result not in reached or "ssm:DeleteParameter" not in actions
+    assert found == {"responder": {freeze, result}, "deployer": {result}}.get(role, set())
 
 
 def as_list(value: Any) -> list[Any]:
@@ -706,13 +681,13 @@ def test_a_failsafe_of_every_name_may_be_written(situation: Bring) -> None:
                 name = failsafe.schedule_name(mine)
                 assert re.fullmatch(r"[0-9a-zA-Z_.-]{1,64}", name)
                 names.add(name)
-                patterns = (f"{function}-{alias}-*", LONG_NAMES.rpartition("/")[2])
+                patterns = (f"{function}-{alias}-lease-*", LONG_NAMES.rpartition("/")[2])
                 assert sum(fnmatchcase(name, pattern) for pattern in patterns) == 1
         assert len(names) == 8 * 4
     for role in ("responder", "deployer"):
         creating = {where for name, where in granted(role) if name == "scheduler:CreateSchedule"}
         default = "arn:aws:scheduler:us-east-1:123456789012:schedule/default"
-        assert creating == {f"{default}/buddy-alexa-skill-sandbox-live-*", LONG_NAMES}
+        assert creating == {f"{default}/buddy-alexa-skill-sandbox-live-lease-*", LONG_NAMES}
 
 
 @pytest.mark.parametrize("role", get_args(Role))
@@ -742,10 +717,7 @@ def test_the_workflow_may_read_its_build() -> None:
 def test_keys_decrypt_through_services_only() -> None:
     """Who may decrypt the function's variables does so through Lambda, DynamoDB or S3, never by KMS directly."""
     found = [
-        each
-        for name in ("ResponderPolicy", "DeployerPolicy")
-        for each in statements_of(name)
-        if "kms:Decrypt" in each["Action"]
+        each for role in ("responder", "deployer") for each in STACK.statements(role) if "kms:Decrypt" in each["Action"]
     ]
     assert len(found) == 2
     for statement in found:

@@ -149,7 +149,7 @@ class Scheduler(Service):
 
     def _call(self, target: Params) -> None:
         arn = target["Arn"]
-        if match := re.fullmatch(r"arn:aws:scheduler:::aws-sdk:([a-z0-9-]+):(\w+)", arn):
+        if match := re.fullmatch(r"arn:aws[a-z-]*:scheduler:::aws-sdk:([a-z0-9-]+):(\w+)", arn):
             service, action = match.groups()
             self._invoke(service, xform_name(action), json.loads(target.get("Input", "{}")))
         elif ":lambda:" in arn:
@@ -187,7 +187,7 @@ class Scheduler(Service):
 
     def _schedule(self, key: tuple[str, str], params: Params, created: float) -> Schedule:
         fields = {name: value for name, value in params.items() if name not in ("Name", "GroupName")}
-        match = re.fullmatch(r"arn:aws:scheduler:::aws-sdk:[^:]+:(\w+)", fields["Target"]["Arn"])
+        match = re.fullmatch(r"arn:aws[a-z-]*:scheduler:::aws-sdk:[^:]+:(\w+)", fields["Target"]["Arn"])
         if match and match.group(1).startswith(READS):
             raise AwsError("ValidationException", f"{match.group(1)} is not supported as a universal target.")
         if fields.get("FlexibleTimeWindow", {}).get("Mode") not in ("OFF", "FLEXIBLE"):
