@@ -30,6 +30,7 @@ check: $(VENV)/.dev ## lint, format, types, imports, dependencies, template, wor
 	$(BIN)/deptry buddy_ops
 	cd sandbox && ../$(BIN)/deptry src
 	$(BIN)/cfn-lint infrastructure.yaml
+	$(BIN)/zizmor --offline --quiet --persona auditor .github/workflows
 	$(BIN)/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
 	$(BIN)/python -m tests.system.runbooks.clean notebooks
 	$(BIN)/python -m sphinx -q -W -b html docs docs/_build/html

@@ -357,6 +357,7 @@ def facts_of(folder: str, about: Mapping[str, Any], records: list[dict[str, Any]
         if record.get("kind") == "parameters" and not values:
             values = runbooks.mapping_in(record, "values")
     principal = approved[-1].get("principal") if approved else ""
+    plans = [plan for each in records if (plan := _text(each.get("plan")))]
     # What the supervisor observed is in ``known`` and replaces this; without a supervisor it is all there is.
     outcome, code = ending(records, states)
     return {
@@ -376,6 +377,7 @@ def facts_of(folder: str, about: Mapping[str, Any], records: list[dict[str, Any]
         ],
         "principal": _text(principal),
         "incident": str(values.get("incident", "")),
+        "plan_id": plans[-1] if plans else "",
         "parameters": values,
         "trouble": "",
         "notes": [],

@@ -32,6 +32,7 @@ class ManifestEntry:
         library: the library's version, commit, and whether its files were as committed.
         pruned: of a run of ``runs prune``: which runs it deleted.
         unsigned: why its environment's key did not sign it; empty: it was signed, or was not to be.
+        plan_id: the ID of the last plan that it made; empty: it made none.
     """
 
     run: str
@@ -56,6 +57,7 @@ class ManifestEntry:
     library: dict[str, Any] = field(default_factory=dict)
     pruned: dict[str, Any] = field(default_factory=dict)
     unsigned: str = ""
+    plan_id: str = ""
 
     @property
     def result(self) -> str:

@@ -46,7 +46,19 @@ TAGS = frozenset(
 IMAGES = ("image/png", "image/jpeg")
 DRAWING = re.compile(r"<style>[^<]*</style>|<svg\b.*?</svg>", re.DOTALL)
 TERMINAL_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
-FACTS = ("outcome", "exit_code", "environment", "runbook", "began", "ended", "people", "principal", "incident", "run")
+FACTS = (
+    "outcome",
+    "exit_code",
+    "environment",
+    "runbook",
+    "began",
+    "ended",
+    "people",
+    "principal",
+    "incident",
+    "run",
+    "plan_id",
+)
 
 
 def report_page(notebook: Mapping[str, Any], facts: Mapping[str, Any], compared: "CodeComparison | None" = None) -> str:

@@ -4,6 +4,7 @@ import json
 import os
 import re
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from buddy_ops.cli import run_parameters
 from buddy_ops.core.errors import InvalidInput
 
 ROOT = Path(__file__).parents[2]
+BIN = Path(sys.executable).parent
 WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
 each_workflow = pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.stem)
 
@@ -80,11 +82,21 @@ def runs_as(runbook: str) -> str:
         each for each in steps(ROOT / ".github/workflows/runbook.yml") if "role-to-assume" in each.get("with", {})
     )
     chosen = re.fullmatch(
-        r"\$\{\{ vars\[contains\(fromJSON\('(\[.*\])'\), inputs\.runbook\) && '(\w+)' \|\| '(\w+)'\] \}\}",
+        r"\$\{\{ contains\(fromJSON\('(\[.*\])'\), inputs\.runbook\) && \(vars\.(\w+) \|\| '\2 is not set'\) "
+        r"\|\| vars\.(\w+) \}\}",
         step["with"]["role-to-assume"],
     )
     assert chosen is not None, step
     return str(chosen[2] if runbook in json.loads(chosen[1]) else chosen[3])
+
+
+@each_workflow
+def test_shellcheck_finds_nothing_in_a_script(path: Path) -> None:
+    """As bash, which runs them; their variables come from the step."""
+    for script in (step["run"] for step in steps(path) if "run" in step):
+        command = [BIN / "shellcheck", "--shell=bash", "--exclude=SC2154", "-"]
+        done = subprocess.run(command, input=script, text=True, capture_output=True, check=False)
+        assert done.returncode == 0, done.stdout
 
 
 @pytest.mark.parametrize("name", ["audit", "runbook"])
