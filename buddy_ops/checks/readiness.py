@@ -196,9 +196,7 @@ def _owner(context: CheckContext) -> Finding:
     else:
         return ok("no CloudFormation or Terraform tag on the function")
     message = f"{owner} owns the function; if it owns the alias too, it treats each rollout as drift, and may undo it"
-    return warning(
-        message, "Let it ignore the alias's description, version and routing (docs/setup-aws.md, Alias ownership)."
-    )
+    return warning(message, "Let it ignore the alias's description, version and routing (docs/other-tools.md).")
 
 
 def _responder_permissions(context: CheckContext) -> Finding:
