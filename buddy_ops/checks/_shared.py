@@ -34,11 +34,11 @@ LATE_MINUTES = 3
 SHOWN = 5
 """How many of the newest published versions a finding names."""
 
-METRICS_LATE = "Metrics are late. Check again in 5 min: until then no rate says how the version is now."
+METRICS_LATE = "Until CloudWatch publishes them, no rate says how the version is now."
 
 NO_REQUESTS = (
-    "Check whether the callers still reach the alias, and whether CloudWatch is late. Check again in 5 min: until "
-    "then nothing shows that the version is healthy."
+    "Check whether the callers still reach the alias, and whether CloudWatch is late. Until requests arrive, nothing "
+    "shows that the version is healthy."
 )
 
 
@@ -95,8 +95,10 @@ class VersionRate:
             NotMeasured: it has not.
         """
         if len(self.unpublished) >= LATE_MINUTES:
-            since = f"{name_version(self.version)}: not published by CloudWatch since {self.unpublished[0]:%H:%M} UTC"
-            raise NotMeasured(f"{since}; before that {self.describe()}", result_words.METRICS_LATE)
+            late = f"{name_version(self.version)}: not published by CloudWatch since {self.unpublished[0]:%H:%M} UTC"
+            if self.requests:
+                late += f"; before that {self.describe()}"
+            raise NotMeasured(late, result_words.METRICS_LATE)
 
 
 def version_rates(reading: MetricsReading | ServedReading, measure: Measure, limit: float = 0.0) -> list[VersionRate]:
@@ -226,13 +228,15 @@ def alarm_states(context: CheckContext) -> Finding:
     number = text.count(len(there), "alarm")
     firing = [alarm for alarm in there if alarm.state == "ALARM"]
     if firing:
+        names = text.join_words(alarm.name for alarm in firing)
         reasons = "; ".join(f"{alarm.name}: {alarm.reason}" for alarm in firing)
-        return problem(f"{len(firing)} of {number} in ALARM. {reasons}", "Open start_here.", firing=firing)
+        message = f"{len(firing)} of {number} in ALARM: {names}"
+        return problem(message, "Open start_here.", firing=firing).detailed(reasons)
     blind = [alarm.name for alarm in there if alarm.state != "OK"]
     if blind:
         # A new alarm has no data for its first minutes. One that stays so watches nothing.
         message = f"{len(blind)} of {number} without data (INSUFFICIENT_DATA): {', '.join(blind)}"
-        remedy = "Check again in 5 min. Then compare their metrics and dimensions (operations/alarms)."
+        remedy = "Compare their metrics and dimensions (operations/alarms)."
         return unknown(message, remedy, blind=blind).named(result_words.ALARMS_BLIND)
     silent = [alarm.name for alarm in there if not alarm.fields.get("ActionsEnabled", True)]
     missing = {fields["AlarmName"] for fields in alarms.wanted_alarms(context.target)} - {alarm.name for alarm in there}

@@ -73,7 +73,8 @@ class Finding:
 
     Attributes:
         check: the check's name; ``run_checks`` fills it in.
-        message: the finding for an operator, one sentence or less.
+        message: the finding for an operator, one sentence or less; the verdict of the status quotes it.
+        detail: more of it, of any length, for lists of findings only.
         remedy: what to do about it; empty where there is nothing to do.
         runbook: the runbook that corrects it, for example 'operations/alarms'; empty if none does.
         facts: the values behind the message, for code.
@@ -88,10 +89,20 @@ class Finding:
     runbook: str = ""
     facts: Mapping[str, object] = field(default_factory=dict)
     word: str = ""
+    detail: str = ""
+
+    @property
+    def full_message(self) -> str:
+        """The message with its detail."""
+        return f"{self.message}. {self.detail}" if self.detail else self.message
 
     def named(self, word: str) -> "Finding":
         """The same finding with a result word."""
         return replace(self, word=word)
+
+    def detailed(self, detail: str) -> "Finding":
+        """The same finding with more than its message."""
+        return replace(self, detail=detail)
 
 
 def ok(message: str, **facts: object) -> Finding:
@@ -337,7 +348,7 @@ def count_states(findings: Iterable[Finding]) -> str:
 
 def text_row(finding: Finding) -> str:
     """A finding in a terminal: one line, and a second one with what to do."""
-    line = f"{finding.state.label:<9}{finding.check:<19}{finding.message}"
+    line = f"{finding.state.label:<9}{finding.check:<19}{finding.full_message}"
     return f"{line}\n{'':<28}{finding.remedy}" if finding.remedy else line
 
 
@@ -345,7 +356,7 @@ def markdown_table(findings: Iterable[Finding]) -> str:
     """The findings as a Markdown table, the worst first."""
     escape = text.escape_markdown
     rows = [
-        (found.check, found.state.label, escape(found.message), escape(found.remedy), found.runbook)
+        (found.check, found.state.label, escape(found.full_message), escape(found.remedy), found.runbook)
         for found in sorted(findings, key=lambda found: list(State).index(found.state))
     ]
     return text.markdown_table(("Check", "Result", "Finding", "Next step", "Runbook"), rows)
@@ -365,7 +376,7 @@ def html_findings(findings: Iterable[Finding]) -> str:
     """The findings as an HTML table, in the order given."""
     # A message may quote an alarm's reason or a log: it is text, never HTML.
     escape = text.escape_html
-    return html_table((html_label(found.state), escape(found.check), escape(found.message)) for found in findings)
+    return html_table((html_label(found.state), escape(found.check), escape(found.full_message)) for found in findings)
 
 
 def html_label(state: State, words: str = "") -> str:

@@ -40,7 +40,7 @@ from buddy_ops.checks.findings import (
 )
 from buddy_ops.checks.next_steps import NextStep
 from buddy_ops.checks.rollouts import rolled_back_recently, rolled_back_version, rollout_state
-from buddy_ops.core import text
+from buddy_ops.core import palette, text
 from buddy_ops.core.errors import BuddyError
 from buddy_ops.core.journal import iso_utc
 from buddy_ops.deployment import rollback
@@ -91,6 +91,32 @@ class Subject:
     region: str
     at: datetime
     versions: dict[str, float] = field(default_factory=dict)
+    production: bool = False
+
+    @property
+    def html(self) -> str:
+        """One line of HTML above the verdict, in production a red one."""
+        where = f"{self.environment}: {self.function}:{self.alias}, {self.region}, {self.at:%Y-%m-%d %H:%M} UTC"
+        shown = text.escape_html(where)
+        if not self.production:
+            return f'<p style="margin:0 0 4px">{shown}</p>'
+        red = palette.PROBLEM.banner
+        label = f'<b class="problem" style="{red}">PRODUCTION</b>'
+        return f'<p style="margin:0 0 4px;padding:0 12px;{red}">{label} {shown}</p>'
+
+
+@dataclass(frozen=True)
+class ReportPart:
+    """A part of the report, as a notebook shows it: HTML, and the same as plain text."""
+
+    html: str
+    plain: str
+
+    def __repr__(self) -> str:
+        return self.plain
+
+    def _repr_html_(self) -> str:
+        return self.html
 
 
 @dataclass(frozen=True)
@@ -177,7 +203,7 @@ class StatusReport:
         warnings = self._warnings(None)
         if warnings:
             return f"OK, with warnings: {', '.join(warnings)}.{evidence}"
-        return f"OK:{evidence}" if evidence else "All checks OK."
+        return f"OK:{evidence or ' all checks passed.'}"
 
     @property
     def _unknowns(self) -> list[str]:
@@ -196,22 +222,40 @@ class StatusReport:
 
     def __str__(self) -> str:
         first, *others = [_text_step(step) for step in self.steps] or [""]
-        findings = [findings_.text_row(finding) for finding in self.findings]
-        return "\n".join([self.verdict, first, "", self.live, "", *findings, "", *others]).rstrip()
+        return "\n".join([self.verdict, first, "", *self._check_lines(), "", *others]).rstrip()
+
+    def _check_lines(self) -> list[str]:
+        return [self.live, "", *map(findings_.text_row, self.findings)]
 
     def _repr_html_(self) -> str:
-        live = text.escape_html(self.live).replace("\n", "<br>")
-        first, others = self.steps[:1], self.steps[1:]
-        state = self._shown_state
+        return self._html_first_lines() + self._html_checks()
+
+    @property
+    def first_lines(self) -> ReportPart:
+        """The verdict and the steps; the whole report where the alias is unreadable, since the next cell then fails."""
+        if self.word == result_words.ALIAS_UNREADABLE:
+            return ReportPart(self._repr_html_(), str(self))
+        return ReportPart(self._html_first_lines(), "\n".join([self.verdict, *map(_text_step, self.steps)]))
+
+    @property
+    def checks(self) -> ReportPart:
+        """What is live, and every check."""
+        return ReportPart(self._html_checks(), "\n".join(self._check_lines()))
+
+    def _html_first_lines(self) -> str:
+        subject = self.subject.html if self.subject is not None else ""
+        tone = findings_.TONES[self._shown_state].banner
         # The styles are for JupyterLab, in both of its themes. An archived page has colours of its own for the classes.
-        verdict = (
-            f'<p class="verdict" style="font-size:115%;margin:0;padding:6px 12px;{findings_.TONES[state].banner}">'
-            f'<b class="{state.value}" style="{findings_.TONES[state].banner}">{text.escape_html(self.verdict)}</b></p>'
-        )
-        return (
-            f"{verdict}{''.join(map(_html_step, first))}{_html_steps(others)}<p>{live}</p>"
-            f"{findings_.html_findings(self.findings)}"
-        )
+        word = f'<b class="{self._shown_state.value}" style="{tone}">{text.escape_html(self.word)}</b>'
+        figures = text.escape_html(self.verdict.removeprefix(self.word))
+        style = f"font-size:115%;line-height:1.3;margin:0;padding:6px 12px;{tone}"
+        verdict = f'<p class="verdict" style="{style}">{word}{figures}</p>'
+        first, others = self.steps[:1], self.steps[1:]
+        return f"{subject}{verdict}{''.join(map(_html_step, first))}{_html_steps(others)}"
+
+    def _html_checks(self) -> str:
+        live = text.escape_html(self.live).replace("\n", "<br>")
+        return f"<p>{live}</p>{findings_.html_findings(self.findings)}"
 
     @property
     def _shown_state(self) -> State:
@@ -246,6 +290,7 @@ class StatusReport:
                     "state": finding.state.value,
                     "word": _word(finding) if finding.state is State.PROBLEM else finding.word,
                     "message": finding.message,
+                    "detail": finding.detail,
                     "remedy": finding.remedy,
                     "runbook": finding.runbook,
                 }
@@ -364,6 +409,7 @@ def _subject(target: Target, alias: Alias | None) -> Subject:
         region=target.region,
         at=target.clock.now(),
         versions=shares,
+        production=target.is_production,
     )
 
 
@@ -464,8 +510,17 @@ def _freeze(context: CheckContext) -> Finding:
     if not context.freezes:
         return ok("none in force")
     owners = text.join_words(dict.fromkeys(freeze.owner for freeze in context.freezes))
-    message = f"deployments are frozen by {owners}: {describe_freezes(context)}. Rollbacks are not frozen"
-    return info(message).named(result_words.FROZEN)
+    message = f"{owners} froze deployments{_describe_end(context)}. Rollbacks are not frozen"
+    return info(message).named(result_words.FROZEN).detailed(describe_freezes(context))
+
+
+def _describe_end(context: CheckContext) -> str:
+    """Until when the last freeze lasts; empty where one of them does not say it."""
+    freezes = context.freezes
+    if not all(freeze.readable for freeze in freezes):
+        return ""
+    end = max(text.parse_utc(freeze.expires) for freeze in freezes)
+    return f" until {text.time_of_day(end, context.target.clock.now())}"
 
 
 TRAFFIC_CHECKS = (

@@ -77,7 +77,7 @@ def test_nothing_is_raised_for_nothing() -> None:
 @pytest.mark.parametrize(
     ("states", "verdict"),
     [
-        ((State.OK, State.INFO), "All checks OK."),
+        ((State.OK, State.INFO), "OK: all checks passed."),
         ((State.OK, State.WARNING), "OK, with warnings: message of 1."),
         ((State.WARNING, State.UNKNOWN), "UNKNOWN: check 1 could not be read (message of 1)."),
         ((State.UNKNOWN, State.PROBLEM), "CHECK 1: message of 1. Unknown: check 0"),

@@ -114,7 +114,7 @@ def test_a_freeze_is_shown_with_its_owner(situation: Bring) -> None:
     here = situation("good", history_minutes=0, requests_per_minute=0)
     freezes.create_freeze(here.connect(), "a drill", "Ada", timedelta(hours=1))
     (finding,) = (each for each in look(here).findings if each.check == "freeze")
-    assert finding.state == "info" and "a drill (Ada, until" in finding.message
+    assert finding.state == "info" and "a drill (Ada, until" in finding.full_message
 
 
 @pytest.mark.parametrize("outage", ["error", "partial"])

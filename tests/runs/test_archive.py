@@ -405,7 +405,7 @@ def test_what_is_red_for_people_is_red_in_the_page(tmp_path: Path) -> None:
     for state in State:
         assert f'<b class="{state}">{state.label}</b>' in body
         assert re.search(rf"\.{state}\b[^{{}}]*{{color:{state.colour}}}", style), state
-    assert '<p class="verdict"><b class="problem">ERROR RATE HIGH: ' in body and ".verdict{font-size:130%}" in style
+    assert '<p class="verdict"><b class="problem">ERROR RATE HIGH</b>: ' in body and ".verdict{font-size:130%}" in style
     assert "<pre class=\"code\">environment = 'prod'\nto_version = '1'</pre>" in html.unescape(body)
     assert re.search(r"\.code{[^}]*white-space:pre-wrap", style)
     assert '<b class="problem">outside</b>' in body and "style=" not in body

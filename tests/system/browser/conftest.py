@@ -172,6 +172,23 @@ class Person:
             arg=selector,
         )
 
+    def verdict_bottom(self, length: int) -> float:
+        """Where a verdict of so many characters ends in the page, in pixels, with the notebook at its top."""
+        bottom = self.page.evaluate(
+            """length => {
+                document.querySelector(".jp-WindowedPanel-outer").scrollTo(0, 0);
+                const verdict = document.querySelector(".verdict");
+                const figures = verdict.lastChild;
+                const shown = figures.data;
+                figures.data = ": 17,952 requests of v41".repeat(length).slice(0, length - verdict.firstChild.innerText.length);
+                const {bottom} = verdict.getBoundingClientRect();
+                figures.data = shown;
+                return bottom;
+            }""",
+            length,
+        )
+        return float(bottom)
+
     def await_focus_on_cell(self, text: str) -> None:
         """Wait until the cell with this text has the focus, so that the keyboard acts on it."""
         self.page.wait_for_function(

@@ -9,12 +9,16 @@ from typing import Any
 
 import pytest
 
+from tests.checks.test_situations import LONGEST_VERDICT
 from tests.conftest import Situation
 from tests.system.browser.conftest import Lab, Person, end_kernels
 from tests.system.browser.test_gate import await_alias
 
 Bring = Callable[..., Situation]
 pytestmark = [pytest.mark.xdist_group("browser"), pytest.mark.timeout(400)]
+
+FIRST_PIXELS = 400
+"""Of the page: where on-call looks first."""
 
 VIEWS = [
     ("Light", 1280, 800),
@@ -58,8 +62,9 @@ def test_from_the_verdict_to_the_moved_traffic(
         person.sees("ERROR RATE HIGH")
         person.await_idle()
         assert violations(person.page, ".jp-OutputArea-output") == []
-        person.see_from("ERROR RATE HIGH")
+        person.await_in_view(".verdict")
         person.picture(f"verdict-{name}")
+        assert person.verdict_bottom(LONGEST_VERDICT) < FIRST_PIXELS
         seen = time.perf_counter()
         # Shipped by hand, so no record names a version to return to: the link carries the one that is advised.
         person.page.locator(".jp-OutputArea-output a", has_text="rollback/immediate").first.click()
