@@ -230,11 +230,10 @@ class Approval:
             )
 
     def __str__(self) -> str:
+        if self.by == NOBODY:
+            return f"Plan {self.plan_hash} needs no approval: nothing will be changed."
         verb = "aborted" if self.order else "approved"
         return f"Plan {self.plan_hash} is {verb} by {join_words(self.by)}, as {self.principal}, at {self.at:%H:%M} UTC."
-
-    def _repr_markdown_(self) -> str:
-        return escape_markdown(str(self)).replace(self.plan_hash, f"`{self.plan_hash}`", 1)
 
 
 def differing_names(one: Mapping[str, object], other: Mapping[str, object]) -> list[str]:

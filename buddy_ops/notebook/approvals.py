@@ -34,7 +34,7 @@ CELL_STYLE = "text-align:left;vertical-align:top;padding:1px 12px 1px 0;line-hei
 async def request_approval(
     target: Target, plan: Plan, approved_by: Sequence[str] = (), approved_plan: str = ""
 ) -> Approval:
-    """An approval of exactly this plan, or a refusal.
+    """An approval of exactly this plan, or a refusal. The cell's output says it once.
 
     Where a person can answer, the names in the parameters cell count only together with the plan's ID: they may be from
     an earlier run. Missing approvers are asked for.
@@ -56,12 +56,19 @@ async def request_approval(
         people_.require_readable(approved_by, parameter("approved_by"))
     named = distinct_names(approved_by) if approved_plan else ()
     if target.dry_run or not _widgets.is_attended() or len(named) >= plan.approvals:
-        return from_parameters(target, plan, approved_by, approved_plan)
+        return _shown(target, from_parameters(target, plan, approved_by, approved_plan))
     if plan.calls:
         _require_this_plan(target, plan, approved_plan)
     if _widgets.load_ipywidgets() is None or not plan.calls:
-        return in_terminal(target, plan, named)
+        return _shown(target, in_terminal(target, plan, named))
     return await _with_widgets(target, plan, named)
+
+
+def _shown(target: Target, approval: Approval) -> Approval:
+    """The approval, printed where no widgets say it: an archived run has it, too."""
+    with target.side.contained("showing the approval"):
+        print_escaped(approval)
+    return approval
 
 
 def from_parameters(target: Target, plan: Plan, approved_by: Sequence[str] = (), approved_plan: str = "") -> Approval:

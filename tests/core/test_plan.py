@@ -9,7 +9,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from buddy_ops.core.plan import HASH_LENGTH, Approval, Plan
+from buddy_ops.core.plan import HASH_LENGTH, NOBODY, Approval, Plan
 from buddy_ops.core.text import escape_markdown
 
 COVERS: dict[str, Any] = {
@@ -109,9 +109,10 @@ def is_number(text: str) -> bool:
 def test_an_approval_says_who_and_what() -> None:
     """Claimed names, the proved principal, the plan and the minute stand in one sentence."""
     approval = Approval("abc", ("Ada", "Gr|ace"), datetime(2026, 11, 22, 3, 12, tzinfo=UTC), "arn:aws:iam::1:user/ci")
-    said = approval._repr_markdown_()
-    for part in ("`abc`", "Ada and Gr\\|ace", "arn:aws:iam::1:user/ci", "03:12 UTC"):
+    said = str(approval)
+    for part in ("Plan abc ", "Ada and Gr|ace", "arn:aws:iam::1:user/ci", "03:12 UTC"):
         assert part in said
+    assert "no approval" in str(replace(approval, by=NOBODY))
 
 
 def test_no_text_breaks_a_table() -> None:

@@ -63,11 +63,12 @@ def test_nobody_is_refused(bring: Bring, by: list[str]) -> None:
     assert here.calls(*WRITES) == []
 
 
-def test_one_person_suffices_where_the_policy_says_so(bring: Bring) -> None:
-    """The approval holds the claimed name, the proved caller, the plan and Buddy's time, and so does the journal."""
+def test_one_person_suffices_where_the_policy_says_so(bring: Bring, capsys: pytest.CaptureFixture[str]) -> None:
+    """The approval holds the claimed name, the proved caller, the plan and Buddy's time; so do journal and output."""
     here = bring()
     mine, plan = planned(here)
     approval = approve(mine, plan, ["Ada"])
+    assert capsys.readouterr().out == f"{approval}\n"
     assert approval == Approval(plan.hash, ("Ada",), mine.clock.now(), mine.principal)
     assert approval.principal.startswith("arn:aws:sts::")
     (told,) = (each for each in mine.journal.records if each["kind"] == "approved")

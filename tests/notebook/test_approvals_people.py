@@ -84,10 +84,11 @@ def planned(here: Situation) -> tuple[Target, Plan]:
     return mine, rollout.plan_rollout(mine, here.build("good"))
 
 
-def test_a_name_and_the_word_approve(bring: Bring, page: Page) -> None:
-    """Who, when and which hash are recorded, and one line takes the widgets' place."""
+def test_a_name_and_the_word_approve(bring: Bring, page: Page, capsys: pytest.CaptureFixture[str]) -> None:
+    """Who, when and which hash are recorded, and one line takes the widgets' place: nothing says it a second time."""
     mine, plan = planned(bring())
     approval = answer(page, mine, plan, "Type=sandbox", "Your name= Ada ", "Approve")
+    assert capsys.readouterr().out == ""
     assert approval.by == ("Ada",) and approval.plan_hash == plan.hash
     assert page.left == f"{approval} Traffic has not moved yet: the next cell moves it."
     told = mine.journal.records[-1]

@@ -549,7 +549,7 @@ def test_any_plan_has_a_hash_and_reads(covers: Mapping[str, Any], lines: list[st
     plan = Plan(title="title", now=said, then=said, calls=said, undo=said, reasons=said, covers=covers)
     assert plan.hash == replace(plan, now=()).hash
     assert plan.hash in str(plan) and plan.hash in plan._repr_markdown_()
-    assert Approval(plan.hash, said, NOW, "arn")._repr_markdown_()
+    assert plan.hash in str(Approval(plan.hash, said, NOW, "arn"))
 
 
 def test_a_freeze_that_cannot_be_read_from_aws_is_an_error_with_a_reference() -> None:

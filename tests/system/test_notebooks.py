@@ -74,6 +74,14 @@ def test_a_notebook_leaves_the_work_to_the_library(path: Path) -> None:
 
 
 @each_notebook
+def test_an_approval_is_said_once(path: Path) -> None:
+    """The approval's cell shows nothing beside what ``request_approval`` itself says."""
+    for cell in cells(path, "code"):
+        last = parsed(cell["source"]).body[-1]
+        assert not (isinstance(last, ast.Expr) and ast.unparse(last) == "approval"), cell["id"]
+
+
+@each_notebook
 def test_the_parameters_explain_themselves(path: Path) -> None:
     """One cell has the tag, and each of its lines is ``name: type = default  # what it means``."""
     (cell,) = (cell for cell in cells(path, "code") if is_parameters(cell))
@@ -91,7 +99,7 @@ def test_the_parameters_explain_themselves(path: Path) -> None:
 
 @each_notebook
 def test_a_notebook_opens_with_the_library_and_its_own_name(path: Path) -> None:
-    """Right after the parameters, before anything else, they are checked and the target is shown."""
+    """Right after the parameters, before anything else, they are checked, and the target is connected."""
     code = cells(path, "code")
     at = next(n for n, cell in enumerate(code) if is_parameters(cell))
     assert f'target = open_runbook("{path.stem}", globals())' in code[at + 1]["source"]
