@@ -372,7 +372,7 @@ def plan_decision(target: Target, assessment: Assessment, decision: str, review:
         Refused: ``decision-missing``; and what a rollback's plan refuses.
         InvalidInput: ``invalid-parameters``.
     """
-    due = incident_review.parse_review_date(target, review)
+    due = incident_review.choose_review_date(target, review)
     state = f"{assessment.serving} Deployments stay frozen."
     choices = join_words((parameter("decision", choice) for choice in get_args(Choice)), "or")
     choose = f"Set {choices} (recommended: {assessment.recommended})."
@@ -381,10 +381,10 @@ def plan_decision(target: Target, assessment: Assessment, decision: str, review:
         raise Refused("decision-missing", what, now=state, next=choose)
     if decision not in get_args(Choice):
         raise InvalidInput("invalid-parameters", f"{decision!r} is no decision.", now=state, next=choose)
-    reasons = assessment.reasons
+    reasons = (*assessment.reasons, *due.doubts)
     if decision != assessment.recommended:
         reasons = (*reasons, f"{decision} is not what the thirty-minute rule recommends")
-    reviewed = f"the incident is reviewed by {date_and_time(due)}"
+    reviewed = f"the incident is reviewed by {date_and_time(due.at)}"
     forward = DecisionPlan(
         title=f"Fix v{assessment.version} forward",
         now=(assessment.serving,),
@@ -400,7 +400,7 @@ def plan_decision(target: Target, assessment: Assessment, decision: str, review:
         },
         version=assessment.version,
         back=None,
-        review=due,
+        review=due.at,
     )
     if decision == "fix forward":
         return forward

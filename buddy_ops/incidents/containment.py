@@ -122,7 +122,8 @@ def plan_containment(
     GetParametersByPath, dynamodb:DescribeContinuousBackups, DescribeTable, reads only.
 
     Raises:
-        InvalidInput: ``no-such-table``, ``invalid-parameters``, ``version-missing``.
+        InvalidInput: ``no-such-table``, ``invalid-parameters`` (``how``), ``version-missing`` (``version``).
+            An onset or a rollback target that cannot be used is in the plan: the damage is stopped all the same.
     """
     chosen = _table(target, table)
     isolation_mode = _isolation_mode(how)
@@ -373,12 +374,25 @@ def _isolation_mode(how: str) -> How:
 
 
 def _since(target: Target, onset: str, version: str) -> tuple[datetime, Obstacle | None]:
-    """The time to restore, to the second: the onset, or when the version was published; why that is unknown."""
+    """The time to restore, to the second: the onset, or when the version was published; why it cannot be used.
+
+    Raises:
+        InvalidInput: ``version-missing``, ``invalid-name``.
+    """
     now = target.clock.now()
+    obstacle: Obstacle | None = None
     if onset:
-        return parse_time("onset", onset, until=now).replace(microsecond=0), None
+        try:
+            return parse_time("onset", onset, until=now).replace(microsecond=0), None
+        except InvalidInput as error:
+            # Only the repair needs it.
+            corrected = f"Set {parameter('onset')} to such a time, or leave it empty"
+            obstacle = Obstacle(error.what, f"{corrected}. Run this again to repair the items.")
     try:
-        return versions.read_version(target, version).modified_at.replace(microsecond=0), None
+        return versions.read_version(target, version).modified_at.replace(microsecond=0), obstacle
+    except InvalidInput as error:
+        error.next = f"Set {parameter('version')} to the faulty version, or leave it empty: the one deployed last."
+        raise
     except AwsFailed as failure:
         what = f"When v{version} was published is unknown. {failure.what}"
         return now.replace(microsecond=0), Obstacle(
@@ -389,12 +403,14 @@ def _since(target: Target, onset: str, version: str) -> tuple[datetime, Obstacle
 
 def _rollback_plan(target: Target, to_version: str, bad: str) -> tuple[RollbackPlan | None, tuple[str, ...]]:
     """The rollback and its doubts; None and why it is not possible. The isolation stops the damage in any case."""
+    other = f"Set {parameter('to_version')} to another version."
     try:
         back = rollback.plan_rollback(target, to_version, no_progress)
     except (Refused, AwsFailed) as error:
         return None, (f"no rollback: {error.what} The isolation stops the damage.",)
+    except InvalidInput as error:
+        return None, (f"no rollback: {error.what} {other} The isolation stops the damage.",)
     if back.destination == bad:
-        other = f"Set {parameter('to_version')} to another version."
         return None, (f"no rollback: v{back.destination} corrupts data, too. {other}",)
     return back, back.reasons
 

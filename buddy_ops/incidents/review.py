@@ -294,15 +294,36 @@ def parse_time(name: str, text: str, *, until: datetime, after: datetime | None 
     return moment
 
 
-def parse_review_date(target: Target, text: str) -> datetime:
-    """When the incident is reviewed: within the next 24 hours; empty: at their end.
+@dataclass(frozen=True)
+class ReviewDate:
+    """When an incident is reviewed. ``ignored``: why that is not the time which was given; empty: it is."""
 
-    Raises:
-        InvalidInput: ``invalid-parameters``.
+    at: datetime
+    ignored: str = ""
+
+    def __str__(self) -> str:
+        shown = date_and_time(self.at)
+        return f"{shown} ({self.ignored})" if self.ignored else shown
+
+    @property
+    def doubts(self) -> tuple[str, ...]:
+        """For a plan's reasons."""
+        return (self.ignored,) if self.ignored else ()
+
+
+def choose_review_date(target: Target, text: str) -> ReviewDate:
+    """When the incident is reviewed: within the next 24 hours; at their end if ``text`` is empty or no such time.
+
+    A wrong date must not keep traffic from being rolled back.
     """
     now = target.clock.now()
     latest = now + REVIEW_WITHIN
-    return parse_time("review", text, after=now, until=latest) if text else latest
+    if not text:
+        return ReviewDate(latest)
+    try:
+        return ReviewDate(parse_time("review", text, after=now, until=latest))
+    except InvalidInput as error:
+        return ReviewDate(latest, f"the review is in 24 h: {error.what}")
 
 
 def store_review_date(target: Target, due: datetime, version: str, by: Iterable[str], incident: str) -> str:

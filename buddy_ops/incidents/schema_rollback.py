@@ -16,7 +16,7 @@ from buddy_ops.core.plan import Approval, Plan
 from buddy_ops.core.progress import Progress, no_progress
 from buddy_ops.core.text import date_and_time
 from buddy_ops.deployment import rollback
-from buddy_ops.deployment.rollback import RollbackPlan
+from buddy_ops.deployment.rollback import RollbackPlan, RollbackResult
 from buddy_ops.incidents import assessment
 from buddy_ops.incidents import review as incident_review
 from buddy_ops.incidents.assessment import FreezeResult
@@ -73,13 +73,14 @@ def plan_schema_rollback(
 
     Raises:
         Refused: ``schema-incompatible``, and what ``rollback.plan_rollback`` raises.
-        InvalidInput: ``invalid-parameters``. An unknown migration is in the plan, and keeps no traffic from moving.
+        InvalidInput: ``alias-missing``, ``version-missing``. An unknown migration, or a wrong date of the review, is in
+            the plan, and keeps no traffic from moving.
     """
-    due = incident_review.parse_review_date(target, review)
+    due = incident_review.choose_review_date(target, review)
     back = rollback.plan_rollback(target, version, no_progress)
     then = [*back.then, f"deployments are frozen for {freeze_hours:g} h"]
     calls = [*back.calls, "ssm:PutParameter freeze"]
-    doubts: tuple[str, ...] = ()
+    doubts = due.doubts
     if migration:
         try:
             migration_steps.find_migration(target, migration)
@@ -87,12 +88,12 @@ def plan_schema_rollback(
             calls.append("dynamodb:TransactWriteItems each item")
         except InvalidInput as error:
             # A wrong name must not keep the traffic from being rolled back: the last cell raises it.
-            doubts = (f"no migration is rolled back: {error.what} {error.next}",)
+            doubts += (f"no migration is rolled back: {error.what} {error.next}",)
     compatible = f"v{back.destination} is compatible with the schema of every table of {target.environment}"
     return SchemaRollbackPlan(
         title=back.title,
         now=back.now,
-        then=(*then, f"the incident is reviewed by {date_and_time(due)}"),
+        then=(*then, f"the incident is reviewed by {date_and_time(due.at)}"),
         calls=(*calls, "ssm:PutParameter review date"),
         undo=back.undo,
         reasons=(*(back.reasons or (compatible,)), *doubts),
@@ -101,25 +102,33 @@ def plan_schema_rollback(
         migration=migration,
         reason=reason,
         freeze_hours=freeze_hours,
-        review=due,
+        review=due.at,
     )
 
 
 def move_traffic(target: Target, plan: SchemaRollbackPlan, approval: Approval) -> ContainmentResult:
-    """Roll the traffic back, then freeze deployments.
+    """Roll the traffic back, then freeze deployments: also where the rollback fails, so that no other build is added.
 
     AWS: as ``rollback.run_rollback`` and ``assessment.freeze_or_say``, writes.
 
     Raises:
-        Refused: ``approval-void``; and what the rollback raises: then nothing was frozen.
+        Refused: ``approval-void``: nothing was changed. And what the rollback raises, after the freeze.
     """
     approval.must_cover(plan, target.clock.now())
-    moved = rollback.run_rollback(target, plan.back, assessment.approve_part(approval, plan.back), no_progress)
+    moved: RollbackResult | None = None
+    failure: BuddyError | None = None
+    try:
+        moved = rollback.run_rollback(target, plan.back, assessment.approve_part(approval, plan.back), no_progress)
+    except BuddyError as error:
+        failure = error
     try:
         frozen = assessment.freeze_or_say(target, plan.reason, plan.freeze_hours, approval.by)
     except BuddyError as error:
         # The traffic has moved, so an invalid reason or time must not end the run here.
         frozen = FreezeResult(trouble=error.what)
+    if failure is not None:
+        failure.now = f"{failure.now} {frozen}"
+        raise failure
     return ContainmentResult(rollback=moved, freeze=frozen)
 
 

@@ -176,10 +176,14 @@ def test_each_choice_names_its_effect_and_its_target(situation: Bring) -> None:
 
 @pytest.mark.parametrize("review", ["tomorrow", "2020-01-01", "2030-01-01T00:00:00Z"])
 def test_the_review_lies_within_24_hours(situation: Bring, review: str) -> None:
-    """A date that is none, past, or too far is refused before anything moves."""
-    target = failing(situation).connect("deployment_failure")
-    with pytest.raises(InvalidInput, match="review is "):
-        decide(target, "roll back", review)
+    """A date that is none, past, or too far keeps no traffic from moving: the plan says it, and takes 24 hours."""
+    here = failing(situation)
+    target = here.connect("deployment_failure")
+    plan = decide(target, "roll back", review)
+    assert any(f"review is {review!r}" in reason for reason in plan.reasons)
+    assert plan.review - target.clock.now() <= timedelta(hours=24)
+    assessment.run_decision(target, plan, approve(target, plan))
+    assert "RoutingConfig" not in here.alias()
 
 
 def test_it_freezes_once(situation: Bring) -> None:

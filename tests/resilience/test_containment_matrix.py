@@ -47,6 +47,9 @@ OBSTACLES = {
     "nothing": Obstacle(),
     "recovery-off": Obstacle(repairs=False, says="no point-in-time recovery"),
     "onset-too-early": Obstacle(given={"onset": "2020-01-01T00:00:00Z"}, repairs=False, says="can be restored from"),
+    "onset-mistyped": Obstacle(given={"onset": "yesterday"}, repairs=False, says="onset is 'yesterday'"),
+    "target-mistyped": Obstacle(given={"to_version": "4l"}, says="'4l' is no published version"),
+    "target-missing": Obstacle(given={"to_version": "9"}, says="no version 9 of"),
     "provisioned": Obstacle(says="AWS refuses concurrency 0"),
     "number-key": Obstacle(kinds=("S", "N")),
     "binary-key": Obstacle(kinds=("B", "B")),
@@ -60,7 +63,13 @@ OBSTACLES = {
     "window-denied": Obstacle(refused={"DescribeContinuousBackups": DENIED}, repairs=False, says="describe_continuous"),
 }
 SAMPLE = {("recovery-off", "back"), ("recovery-off", "alone"), ("provisioned", "back"), ("both-refused", "alone")}
-SAMPLE |= {("number-key", "back"), ("function-refused", "alone"), ("onset-too-early", "back")}
+SAMPLE |= {
+    ("onset-mistyped", "back"),
+    ("target-mistyped", "back"),
+    ("number-key", "back"),
+    ("function-refused", "alone"),
+    ("onset-too-early", "back"),
+}
 
 
 def cases() -> list[object]:
@@ -196,7 +205,7 @@ def test_the_corruption_stops_first(situation: Bring, name: str, way: str) -> No
     refuse(here, obstacle)
     given: dict[str, Any] = dict(obstacle.given)
     said, error = run(here, given)
-    if way == "alone":
+    if way == "alone" or "to_version" in given:
         assert error is not None, said
         assert "no rollback: " in said and "to_version" in str(error)
         expected = {"still-corrupting"} if obstacle.repairs else {"table-unrecoverable"}
@@ -222,7 +231,9 @@ def test_the_corruption_stops_first(situation: Bring, name: str, way: str) -> No
     if name == "onset-too-early":
         # The next step again: the earliest time that AWS has.
         (given["onset"],) = re.findall(r"20\d\d-[\d-]+T[\d:]+Z", error.next)
-    if name in ("onset-too-early", "window-denied"):
+    if name == "onset-mistyped":
+        del given["onset"]
+    if name in ("onset-too-early", "onset-mistyped", "window-denied"):
         said, error = run(here, {**given, "version": "2"})
         assert error is None and is_on(here), error
 
