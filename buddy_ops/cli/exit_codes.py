@@ -14,6 +14,7 @@ COMMANDS: Mapping[str, Mapping[int, str]] = {
     "run": {
         0: "SUCCEEDED",
         **_ANY,
+        1: f"{FAILED}; or the run was interrupted, also by a signal",
         3: "ROLLED BACK or ABORTED: the runbook worked, and the new version was rolled back",
         4: "REFUSED: approval, freeze, rules, another rollout, or a failed smoke test; no traffic was shifted",
         5: "INCONCLUSIVE: too little evidence in time, or both versions fail; stable receives all traffic",

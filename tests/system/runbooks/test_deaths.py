@@ -290,6 +290,24 @@ def test_papermill_with_our_engine_tells_the_truth_too(
     assert "said in first" in json.dumps(code[2]["outputs"])
 
 
+@pytest.mark.parametrize(("how", "code"), [("SIGINT", 1), ("SIGTERM", -signal.SIGTERM)])
+def test_plain_papermill_that_is_interrupted_does_not_end_with_0(
+    situation: Bring, start: Callable[..., Running], how: str, code: int
+) -> None:
+    """The exit codes that docs/reference/exit-codes.md has; SIGTERM gets no answer, and no kernel is left either way."""
+    here = situation("good", history_minutes=0, requests_per_minute=0)
+    flag = here.folder / "flag"
+    notebook = tiny(here.folder / "project", CELL.replace("NAME", "first"))
+    running = start(
+        *("papermill", str(notebook), str(here.folder / "out.ipynb")),
+        *("-p", "at", "first", "-p", "how", how, "-p", "flag", str(flag)),
+        cwd=notebook.parents[1],
+    )
+    running.wait_for(flag.exists)
+    running.strike(how)
+    assert running.end() == code
+
+
 @pytest.mark.parametrize(
     ("given", "said"),
     [
