@@ -7,13 +7,14 @@ Source: the deployment guide, 'Watching': error rate > 1 %, duration p99 > 6 s, 
 escalations > 1 per hour. What the judge counts as a failure, the alarm counts, too.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
 from buddy_ops.aws.errors import parse_member
 from buddy_ops.aws.session import Target
+from buddy_ops.core.documents import parse_json
 from buddy_ops.core.errors import BuddyError, InvalidInput
 from buddy_ops.core.front_end import parameter
 from buddy_ops.core.plan import Approval, Plan
@@ -55,6 +56,17 @@ class Alarm:
     state: str
     reason: str
     fields: AlarmFields
+
+
+@dataclass(frozen=True)
+class StateChange:
+    """A change of an alarm's state, as its history has it. States are those of ``Alarm``."""
+
+    at: datetime
+    alarm: str
+    before: str
+    state: str
+    reason: str
 
 
 @dataclass(frozen=True)
@@ -229,6 +241,39 @@ def _is_about(target: Target, alarm: Alarm) -> bool:
 def alarms_in_alarm(target: Target) -> tuple[Alarm, ...]:
     """Those that are in ALARM now."""
     return tuple(alarm for alarm in read_alarms(target) if alarm.state == "ALARM")
+
+
+def read_state_changes(target: Target, since: datetime, until: datetime, alarm: str = "") -> Iterator[StateChange]:
+    """The changes of an alarm's state, the oldest first; empty: of every alarm of the account.
+
+    AWS: cloudwatch:DescribeAlarmHistory, every page, reads only.
+    """
+    pages = target.client("cloudwatch").get_paginator("describe_alarm_history")
+    asked: dict[str, Any] = {"HistoryItemType": "StateUpdate", "ScanBy": "TimestampAscending"}
+    if alarm:
+        asked["AlarmName"] = alarm
+    for page in pages.paginate(StartDate=since, EndDate=until, **asked):
+        for item in page["AlarmHistoryItems"]:
+            change = parse_json(item["HistoryData"])
+            state = change["newState"]
+            yield StateChange(
+                at=item["Timestamp"],
+                alarm=item["AlarmName"],
+                before=change.get("oldState", {}).get("stateValue", ""),
+                state=state["stateValue"],
+                reason=str(state.get("stateReason", "")),
+            )
+
+
+def read_recent_changes(target: Target, since: datetime) -> list[StateChange]:
+    """The changes of the function's own alarms since then, the oldest first.
+
+    AWS: cloudwatch:DescribeAlarms; DescribeAlarmHistory of each alarm whose state changed since then. Reads only.
+    """
+    now = target.clock.now()
+    changed = [alarm.name for alarm in read_alarms(target) if alarm.fields["StateUpdatedTimestamp"] >= since]
+    changes = [change for name in changed for change in read_state_changes(target, since, now, name)]
+    return sorted(changes, key=lambda change: change.at)
 
 
 def plan_alarms(target: Target, test: str = "") -> AlarmPlan:

@@ -13,7 +13,6 @@ from buddy_ops.aws import checklist_store
 from buddy_ops.aws.session import Target
 from buddy_ops.core import project
 from buddy_ops.core.checklist import ChecklistItem, ChecklistResult
-from buddy_ops.core.documents import parse_json
 from buddy_ops.core.errors import AwsFailed, BuddyError, InvalidInput, Refused
 from buddy_ops.core.front_end import parameter
 from buddy_ops.core.journal import iso_utc, read_journal
@@ -399,19 +398,12 @@ def _reviews(entry: ManifestEntry, since: str, incident: str) -> bool:
 
 def _alarm_events(target: Target, begin: datetime, end: datetime) -> tuple[list[TimelineEvent], str]:
     """Every change of an alarm of this function, without our own tests; and what could not be read."""
-    pages = target.client("cloudwatch").get_paginator("describe_alarm_history")
     events: list[TimelineEvent] = []
     try:
-        for page in pages.paginate(HistoryItemType="StateUpdate", StartDate=begin, EndDate=end):
-            for item in page["AlarmHistoryItems"]:
-                state = parse_json(item["HistoryData"])["newState"]
-                fields = {
-                    "alarm": item["AlarmName"],
-                    "state": state["stateValue"],
-                    "reason": str(state.get("stateReason", "")),
-                }
-                if fields["alarm"].startswith(target.settings.function) and fields["reason"] != alarms.TEST:
-                    events.append(TimelineEvent(item["Timestamp"], "alarm", fields))
+        for change in alarms.read_state_changes(target, begin, end):
+            fields = {"alarm": change.alarm, "state": change.state, "reason": change.reason}
+            if change.alarm.startswith(target.settings.function) and change.reason != alarms.TEST:
+                events.append(TimelineEvent(change.at, "alarm", fields))
     except BuddyError as error:
         return events, f"alarm history: {error.what}"
     except MALFORMED as error:

@@ -8,6 +8,7 @@ import math
 import time
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
+from operator import itemgetter
 from typing import Any
 
 from buddy_ops.aws.aliases import Alias
@@ -48,13 +49,13 @@ def recent_chart(
 ) -> "RolloutChart | None":
     """Requests, error rate, p99 latency and throttles of what the alias serves, over CloudWatch's latest minutes.
 
-    The alias's recorded moves and the alarms that are in ALARM are marked. If the metrics cannot be read, the chart is
-    a sentence that says so.
+    The alias's recorded moves are marked, and when alarms went to ALARM and left it. If the metrics cannot be read, the
+    chart is a sentence that says so.
 
     Args:
         came_from: versions that received traffic before the alias's last change.
 
-    AWS: as ``serving.read_served``; cloudwatch:DescribeAlarms. Reads only.
+    AWS: as ``serving.read_served``; ``alarms.read_recent_changes``. Reads only.
     """
     if alias is None:
         return None
@@ -67,7 +68,7 @@ def recent_chart(
     chart.caption = reading.trouble or _rates(reading.rows, f"{minutes} min to {until:%H:%M} UTC")
     chart.caption = "\n".join((chart.caption, *reading.notes))
     if chart.rows:
-        marks = [*_moves(alias), *_alarms(target)]
+        marks = sorted([*_moves(alias), *_alarms(target, since)], key=itemgetter(0))
         # What happened after the latest minute that CloudWatch has is marked where that one ends.
         chart.marks = [(min(at, until), text) for at, text in marks if at >= since]
     return chart
@@ -94,15 +95,17 @@ def _moves(alias: Alias) -> list[tuple[datetime, str]]:
     return marks
 
 
-def _alarms(target: Target) -> list[tuple[datetime, str]]:
-    """Since when each alarm is in ALARM; none where they cannot be read: the page names that elsewhere."""
+def _alarms(target: Target, since: datetime) -> list[tuple[datetime, str]]:
+    """When each alarm went to ALARM and left it; none where that cannot be read: the page names that elsewhere."""
     marks: list[tuple[datetime, str]] = []
+    prefix = alarms.name_prefix(target.settings)
     with target.side.contained("the alarms in the chart"):
-        for alarm in alarms.alarms_in_alarm(target):
-            at = alarm.fields.get("StateUpdatedTimestamp")
-            name = alarm.name.removeprefix(alarms.name_prefix(target.settings))
-            if isinstance(at, datetime):
-                marks.append((at, f"ALARM {name}"))
+        for change in alarms.read_recent_changes(target, since):
+            name = change.alarm.removeprefix(prefix)
+            if change.state == "ALARM":
+                marks.append((change.at, f"ALARM {name}"))
+            elif change.before == "ALARM":
+                marks.append((change.at, f"{name} {change.state}"))
     return marks
 
 

@@ -374,11 +374,12 @@ def test_the_recent_chart_marks_moves_and_alarms(situation: Bring) -> None:
         AlarmName=alarm, Namespace="AWS/Lambda", MetricName="Errors", ComparisonOperator="GreaterThanThreshold",
         EvaluationPeriods=1, Threshold=1, Period=60, Statistic="Sum",
     )  # fmt: skip
-    cloudwatch.set_alarm_state(AlarmName=alarm, StateValue="ALARM", StateReason="test")
+    for state in ("ALARM", "OK", "ALARM"):
+        cloudwatch.set_alarm_state(AlarmName=alarm, StateValue=state, StateReason="test")
     chart = charts.recent_chart(mine, aliases.read_alias(mine))
     assert chart is not None and chart.versions == ("1", "2")
     texts = [text for _, text in chart.marks]
-    assert texts == ["v2 10 %", "rolled back to v1", "ALARM error-rate"]
+    assert texts == ["v2 10 %", "rolled back to v1", "ALARM error-rate", "error-rate OK", "ALARM error-rate"]
     assert [at for at, _ in chart.marks] == sorted(at for at, _ in chart.marks)
     built = build_picture(chart)
     assert built is not None and [panel.title for panel in built.panels] == [
@@ -397,7 +398,7 @@ def test_the_recent_chart_is_drawn_without_the_right_to_read_alarms(
     def refuse(*_: object) -> None:
         raise AwsFailed("aws-refused", "AWS refused cloudwatch:describe_alarms.", next="Ask.", code="AccessDenied")
 
-    monkeypatch.setattr(charts.alarms, "alarms_in_alarm", refuse)
+    monkeypatch.setattr(charts.alarms, "read_recent_changes", refuse)
     chart = charts.recent_chart(mine, aliases.read_alias(mine))
     assert chart is not None and chart.marks == [] and chart.scene() is not None
     assert any("the alarms in the chart" in line.lower() for line in mine.side.unsaid())
