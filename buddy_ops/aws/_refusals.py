@@ -87,6 +87,20 @@ REFUSALS = (
         says=r"Layer version (?P<layer>\S+) does not exist",
         next=f"The layer {{layer}} was deleted. Configure $LATEST with a version of it that exists. {AGAIN}",
     ),
+    Refusal(
+        service="lambda",
+        code=INVALID,
+        says=r"decreases account's UnreservedConcurrentExecution below its minimum value of \[(?P<least>\d+)\]",
+        next="AWS keeps {least} concurrent executions of the account unreserved. Lower the reserved concurrency of "
+        f"another function, or ask AWS for a higher limit (Service Quotas, Lambda). {AGAIN}",
+    ),
+    Refusal(
+        service="lambda",
+        code=INVALID,
+        says=r"should not be lower than function's total provisioned concurrency \[(?P<count>\d+)\]",
+        next="The function has a provisioned concurrency of {count}. Delete it (aws lambda "
+        f"delete-provisioned-concurrency-config). {AGAIN}",
+    ),
     # What the function does at the moment
     Refusal(
         service="lambda",
@@ -137,6 +151,18 @@ REFUSALS = (
         code="ResourceNotFoundException",
         reference="not-found",
         next="Lambda creates a function's log group with its first log entry: there is nothing to read yet.",
+    ),
+    Refusal(
+        service="cloudwatch",
+        code="ResourceNotFound",
+        reference="not-found",
+        next="The alarm does not exist. Create the alarms with operations/alarms.",
+    ),
+    Refusal(
+        service="sns",
+        code="NotFound",
+        reference="not-found",
+        next="Check the ARN of the topic in the environment's parameters/ file (alarms.topic_arn, notify.topic_arn).",
     ),
     # Keys and roles
     *(

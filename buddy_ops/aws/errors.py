@@ -25,6 +25,7 @@ READING = (
 
 KINDS: dict[type[AwsFailed], tuple[str, ...]] = {
     NotFound: (
+        "NotFound",  # of SNS
         "NotFoundException",
         "NoSuchEntity",
         "NoSuchEntityException",
@@ -32,6 +33,8 @@ KINDS: dict[type[AwsFailed], tuple[str, ...]] = {
         "ObjectLockConfigurationNotFoundError",
         "ParameterNotFound",
         "PolicyNotFoundException",
+        "ProvisionedConcurrencyConfigNotFoundException",
+        "ResourceNotFound",  # of CloudWatch
         "ResourceNotFoundException",
     ),
     AlreadyExists: ("ParameterAlreadyExists", "TableAlreadyExistsException"),

@@ -45,7 +45,7 @@ def test_text_log() -> None:
     assert lines[0] == f"START RequestId: {DONE.request_id} Version: 7"
     assert lines[-1] == (
         f"REPORT RequestId: {DONE.request_id}\tDuration: 2599.40 ms\tBilled Duration: 2600 ms\tMemory Size: 128 MB\t"
-        "Max Memory Used: 64 MB\tInit Duration: 549.04 ms"
+        "Max Memory Used: 64 MB\tInit Duration: 549.04 ms\t"
     )
 
 

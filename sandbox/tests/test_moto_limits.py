@@ -130,6 +130,18 @@ def test_transaction_is_limited_by_actions_and_by_bytes(ddb: Any) -> None:
     ddb.transact_write_items(TransactItems=large[:90])
 
 
+def test_transaction_is_repeated_whatever_the_order_of_attributes(ddb: Any) -> None:
+    """A token that comes again with the same item is answered as before, also if its attributes come in another order.
+
+    Source: recorded AWS response, 2025-10-08, test_dynamodb_idempotent_writing.
+    """
+    for row in ({"p": {"S": "p"}, "n": {"N": "1"}}, {"n": {"N": "1"}, "p": {"S": "p"}}):
+        ddb.transact_write_items(TransactItems=[{"Put": {"TableName": "table-1", "Item": row}}], ClientRequestToken="t")
+    other = [{"Put": {"TableName": "table-1", "Item": item("2")}}]
+    code, _ = refusal(ddb.transact_write_items, TransactItems=other, ClientRequestToken="t")
+    assert code == "IdempotentParameterMismatchException"
+
+
 @pytest.mark.parametrize("code", sorted(dynamodb.THROTTLED))
 def test_items_can_be_throttled_for_a_while(world: World, ddb: Any, code: str) -> None:
     """Reads and writes of items are throttled for the time set; the table can be described.

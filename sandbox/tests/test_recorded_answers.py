@@ -6,6 +6,7 @@ ARN, {none} for that of a function that does not exist. Members of successful an
 Source: recorded AWS responses (localstack/localstack, Apache-2.0), 2023-03 to 2026-02; the group says which test.
 """
 
+import base64
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -134,6 +135,15 @@ REFUSED = (
         alias(Name="new", FunctionVersion="$LATEST", RoutingConfig=weights(_1=0.5)),
         INVALID,
         "$LATEST is not supported for an alias pointing to more than 1 version",
+    ),
+    Row(
+        ROUTING,
+        "create_alias",
+        alias(Name="new", FunctionVersion="1", RoutingConfig={"AdditionalVersionWeights": {"$LATEST": 0.5}}),
+        VALIDATION,
+        "1 validation error detected: Value '{{$LATEST=0.5}}' at 'routingConfig.additionalVersionWeights' failed to satisfy "
+        "constraint: Map keys must satisfy constraint: [Member must have length less than or equal to 1024, Member must "
+        "have length greater than or equal to 1, Member must satisfy regular expression pattern: [0-9]+]",
     ),
     Row("test_lambda_alias_moving", "invoke", qualified("none"), NOT_FOUND, "Function not found: {arn}:none"),
     Row("test_invoke_exceptions", "invoke", {"FunctionName": "none"}, NOT_FOUND, "Function not found: {none}:$LATEST"),
@@ -280,6 +290,90 @@ def test_lambda_refuses_as_recorded(account: Recorded, row: Row) -> None:
     assert found == (row.code, STATUS.get(row.code, 400), message)
 
 
+UNTYPED = (
+    ("create_alias", alias(Name="new", FunctionVersion="$LATEST", RoutingConfig=weights(_1=0.5))),
+    ("put_function_concurrency", {"FunctionName": FUNCTION, "ReservedConcurrentExecutions": 901}),
+    ("put_provisioned_concurrency_config", provisioning("1", 901)),
+    ("put_provisioned_concurrency_config", provisioning("1", 1001)),
+)
+
+
+@pytest.mark.parametrize(("operation", "params"), UNTYPED)
+def test_some_refusals_of_lambda_have_no_type(account: Recorded, operation: str, params: dict[str, Any]) -> None:
+    """The member Type is missing where AWS leaves it out.
+
+    Source: recorded AWS responses, 2025-11-25, test_notfound_and_invalid_routingconfigs, test_function_concurrency_limits,
+    test_provisioned_concurrency_limits.
+    """
+    with pytest.raises(ClientError) as refused:
+        getattr(account.world.client("lambda"), operation)(**params)
+    assert "Type" not in refused.value.response
+
+
+def test_invocation_by_an_invalid_name_is_refused(account: Recorded) -> None:
+    """A name that no function can have is invalid, not missing.
+
+    Source: recorded AWS response, 2025-11-25, test_invalid_invoke.
+    """
+    name = "arn:aws:lambda:us-east-1:123400000000@function:myfn"
+    lam = boto3.client("lambda", endpoint_url=account.world.endpoint, config=UNCHECKED, **KEYS)
+    with pytest.raises(ClientError) as refused:
+        lam.invoke(FunctionName=name)
+    error = refused.value.response["Error"]
+    assert error["Code"] == VALIDATION
+    assert error["Message"].startswith(
+        f"1 validation error detected: Value '{name}' at 'functionName' failed to satisfy constraint: Member must satisfy "
+        "regular expression pattern: "
+    )
+
+
+def test_function_that_is_created_and_published_at_once(account: Recorded) -> None:
+    """The answer is version 1 under the function's own ARN. The version takes another RevisionId when it is Active.
+
+    Source: recorded AWS response, 2025-11-25, test_publish_version_on_create.
+    """
+    lam, clock = account.world.client("lambda"), account.world.clock
+    given = {"Role": ROLE, "Runtime": "python3.12", "Handler": "app.handler", "Code": {"ZipFile": package()}}
+    made = lam.create_function(FunctionName="at-once", Publish=True, **given)
+    assert (made["Version"], made["FunctionArn"], made["State"]) == ("1", f"{PREFIX}:at-once", "Pending")
+    clock.advance_to(clock.now() + 5)
+    version = lam.get_function_configuration(**qualified("1", "at-once"))
+    assert version["FunctionArn"] == f"{PREFIX}:at-once:1"
+    latest = lam.get_function_configuration(**qualified("$LATEST", "at-once"))
+    assert len({made["RevisionId"], version["RevisionId"], latest["RevisionId"]}) == 3
+    again = lam.publish_version(FunctionName="at-once")
+    assert (again["Version"], again["RevisionId"]) == ("1", version["RevisionId"])
+
+
+def test_tags_rotate_the_revision(account: Recorded) -> None:
+    """TagResource and UntagResource give $LATEST another RevisionId: a write with the one of before is refused.
+
+    Source: recorded AWS response, 2025-11-25, TestLambdaTags::test_tag_lifecycle.
+    """
+    lam = account.world.client("lambda")
+    seen = [lam.get_function_configuration(FunctionName=FUNCTION)["RevisionId"]]
+    for change in (
+        lambda: lam.tag_resource(Resource=f"{PREFIX}:{FUNCTION}", Tags={"a": "b"}),
+        lambda: lam.untag_resource(Resource=f"{PREFIX}:{FUNCTION}", TagKeys=["a"]),
+    ):
+        change()
+        seen.append(lam.get_function_configuration(FunctionName=FUNCTION)["RevisionId"])
+    assert len(set(seen)) == 3
+    with pytest.raises(lam.exceptions.PreconditionFailedException):
+        lam.update_function_configuration(FunctionName=FUNCTION, RevisionId=seen[0], MemorySize=256)
+
+
+def test_tail_of_an_invocation_ends_as_recorded(account: Recorded) -> None:
+    """A REPORT line ends with a tab, and the tail with the end of its last line.
+
+    Source: recorded AWS response, 2025-11, TestLambdaFeatures::test_invocation_with_logs.
+    """
+    reply = account.world.client("lambda").invoke(**qualified("1"), Payload=b"{}", LogType="Tail")
+    tail = base64.b64decode(reply["LogResult"]).decode()
+    assert tail.splitlines()[0].startswith("START RequestId: ")
+    assert tail.endswith(" ms\t\n")
+
+
 CONFIGURATION = {
     *("Architectures", "CodeSha256", "CodeSize", "Description", "EphemeralStorage", "FunctionArn", "FunctionName"),
     *("Handler", "LastModified", "LoggingConfig", "MemorySize", "PackageType", "RevisionId", "Role", "Runtime"),
@@ -388,6 +482,25 @@ def test_logs_refuse_as_recorded(
     assert (error["Code"], error["Message"]) == (code, message)
 
 
+def test_log_groups_and_streams_have_the_recorded_members(account: Recorded) -> None:
+    """Counters are there while they are 0, and a put answers with a token for older clients.
+
+    Source: recorded AWS responses, 2026-02, test_describe_log_groups_with_prefix, test_describe_log_streams_with_prefix,
+    test_put_log_events_too_old.
+    """
+    logs = account.world.client("logs")
+    logs.create_log_group(logGroupName="counted")
+    logs.create_log_stream(logGroupName="counted", logStreamName="s")
+    put = logs.put_log_events(
+        logGroupName="counted", logStreamName="s", logEvents=[{"timestamp": 1, "message": "too old"}]
+    )
+    assert members(put) == {"nextSequenceToken", "rejectedLogEventsInfo"}
+    (group,) = logs.describe_log_groups(logGroupNamePrefix="counted")["logGroups"]
+    assert (group["storedBytes"], group["metricFilterCount"], group["deletionProtectionEnabled"]) == (0, 0, False)
+    (stream,) = logs.describe_log_streams(logGroupName="counted")["logStreams"]
+    assert stream["storedBytes"] == 0
+
+
 EXPRESSIONS = (
     *(
         " rate(10 minutes)",
@@ -438,6 +551,29 @@ def test_query_of_an_unknown_group_is_refused_as_recorded(account: Recorded) -> 
     assert error["Message"].startswith(
         "Log group 'none' does not exist for account ID '123456789012' (Service: AWSLogs;"
     )
+
+
+def test_lists_of_an_alarm_are_shown_when_empty(account: Recorded) -> None:
+    """An alarm without actions or dimensions has empty lists of them, and the answer has one of composite alarms.
+
+    Source: recorded AWS responses, 2025-09-19, test_delete_alarm, test_store_tags.
+    """
+    cloudwatch = account.world.client("cloudwatch")
+    cloudwatch.put_metric_alarm(
+        AlarmName="bare",
+        Namespace="n",
+        MetricName="m",
+        Statistic="Sum",
+        Period=60,
+        EvaluationPeriods=1,
+        Threshold=1.0,
+        ComparisonOperator="GreaterThanThreshold",
+    )
+    shown = cloudwatch.describe_alarms(AlarmNames=["bare"])
+    (alarm,) = shown["MetricAlarms"]
+    assert shown["CompositeAlarms"] == []
+    assert [alarm[name] for name in ("OKActions", "AlarmActions", "InsufficientDataActions", "Dimensions")] == [[]] * 4
+    cloudwatch.delete_alarms(AlarmNames=["bare"])
 
 
 DATUM = "The parameters MetricData.member.1"
@@ -504,3 +640,35 @@ def test_cloudwatch_refuses_as_recorded(
         getattr(account.world.client("cloudwatch"), operation)(**given[operation])
     error = refused.value.response["Error"]
     assert (error["Code"], error.get("Message") or "") == (code, message)
+
+
+TOPIC = "arn:aws:sns:us-east-1:123456789012:known"
+ELEMENTS = "Invalid parameter: TopicArn Reason: An ARN must have at least 6 elements, not"
+SNS = (
+    ({"TopicArn": "topic"}, "InvalidParameter", 400, f"{ELEMENTS} 1"),
+    ({"TopicArn": "arn:topic"}, "InvalidParameter", 400, f"{ELEMENTS} 2"),
+    ({"TopicArn": ""}, "InvalidParameter", 400, f"{ELEMENTS} 1"),
+    ({"TopicArn": TOPIC.replace("us-east-1", "eu-west-1")}, "InvalidParameter", 400, "Invalid parameter: TopicArn"),
+    ({"TopicArn": f"{TOPIC}-not"}, "NotFound", 404, "Topic does not exist"),
+    ({"Message": ""}, "InvalidParameter", 400, "Invalid parameter: Empty message"),
+    ({"Message": "x" * 262_145}, "InvalidParameter", 400, "Invalid parameter: Message too long"),
+    ({"Subject": ""}, "InvalidParameter", 400, "Invalid parameter: Subject"),
+)
+
+
+@pytest.mark.parametrize(("params", "code", "status", "message"), SNS)
+def test_sns_refuses_messages_as_recorded(
+    account: Recorded, params: dict[str, Any], code: str, status: int, message: str
+) -> None:
+    """The same code, HTTP status and message of Publish.
+
+    Source: recorded AWS responses, 2023-08 to 2024-09, TestSNSPublishCrud.
+    """
+    sns = account.world.client("sns")
+    sns.create_topic(Name="known")
+    sns.publish(TopicArn=TOPIC, Message="one that is taken")
+    with pytest.raises(ClientError) as refused:
+        sns.publish(**{"TopicArn": TOPIC, "Message": "m", **params})
+    said = refused.value.response
+    assert (said["Error"]["Code"], said["ResponseMetadata"]["HTTPStatusCode"]) == (code, status)
+    assert said["Error"]["Message"] == message

@@ -46,6 +46,12 @@ CAUSES = [
      "not-found", NotFound, "tables in the environment"),
     ("logs:start_query", "ResourceNotFoundException", "The specified log group does not exist.", "not-found", NotFound,
      "nothing to read yet"),
+    ("cloudwatch:set_alarm_state", "ResourceNotFound", "", "not-found", NotFound, "operations/alarms"),
+    ("sns:publish", "NotFound", "Topic does not exist", "not-found", NotFound, "ARN of the topic"),
+    ("lambda:put_function_concurrency", INVALID, "Specified ReservedConcurrentExecutions for function decreases account's "
+     "UnreservedConcurrentExecution below its minimum value of [100].", "aws-refused", AwsFailed, "keeps 100 concurrent"),
+    ("lambda:put_function_concurrency", INVALID, " ReservedConcurrentExecutions  0 should not be lower than function's total "
+     "provisioned concurrency [7].", "aws-refused", AwsFailed, "provisioned concurrency of 7"),
     ("scheduler:create_schedule", "ValidationException", "The execution role you provide must allow AWS EventBridge "
      "Scheduler to assume the role.", "failsafe-role-unusable", AwsFailed, "lease.role_arn"),
     ("lambda:invoke", "KMSAccessDeniedException", "Lambda was unable to decrypt the environment variables",

@@ -24,11 +24,17 @@ CONTROL_LIMIT_BYTES = 1 << 20
 AWS_LIMIT_BYTES = 256 << 20
 """The largest body of a request; a package of Lambda may have 50 MB, an object in S3 250 MB."""
 
-_SIGNED = re.compile(r"AWS4-HMAC-SHA256\s+Credential=[^/\s]+/\d+/[^/\s]+/([^/\s]+)/aws4_request\b")
+_SIGNED = re.compile(r"AWS4-HMAC-SHA256\s+Credential=[^/\s]+/\d+/([^/\s]+)/([^/\s]+)/aws4_request\b")
 
 
 def signing_name(request: Request) -> str:
     """The service that a request's signature header names, or '' without one. The signature is not checked."""
+    match = _SIGNED.match(request.headers.get("Authorization", ""))
+    return match[2] if match else ""
+
+
+def signing_region(request: Request) -> str:
+    """The region that a request's signature header names, or '' without one."""
     match = _SIGNED.match(request.headers.get("Authorization", ""))
     return match[1] if match else ""
 

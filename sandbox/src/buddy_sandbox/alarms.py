@@ -29,6 +29,9 @@ DAY_S = 86_400
 ACTIONS = {"OK": "OKActions", "ALARM": "AlarmActions", "INSUFFICIENT_DATA": "InsufficientDataActions"}
 STATES = ("INSUFFICIENT_DATA", "ALARM", "OK")
 TREATMENTS = ("missing", "notBreaching", "breaching", "ignore")
+_LISTS: Params = {members: [] for members in ACTIONS.values()}
+"""What DescribeAlarms shows empty rather than not at all."""
+
 SIMPLE = ("Namespace", "MetricName", "Dimensions", "Period", "Unit", "Statistic", "ExtendedStatistic")
 FOREIGN = ("ThresholdMetricId", "EvaluationCriteria", "EvaluationInterval", "WarmUpConfiguration")
 BREACHES: dict[str, tuple[Callable[[float, float], bool], str]] = {
@@ -122,14 +125,14 @@ class Alarms:
             raise invalid("AlarmNamePrefix excludes AlarmNames; the sandbox has no composite alarms.")
         with self._alarms_lock:
             found = [
-                alarm
+                {**_LISTS, **({} if "Metrics" in alarm else {"Dimensions": []}), **alarm}
                 for name, alarm in sorted(self.alarms.items())
                 if (name in names if names else name.startswith(prefix))
                 and params.get("StateValue") in (None, alarm["StateValue"])
                 and (not action or any(arn.startswith(action) for arn in _arns(alarm)))
                 and "MetricAlarm" in params.get("AlarmTypes", ["MetricAlarm"])
             ]
-        return self._page(params, "MetricAlarms", found)
+        return {"CompositeAlarms": [], **self._page(params, "MetricAlarms", found)}
 
     def describe_alarm_history(self, params: Params) -> Params:
         since = seconds(params["StartDate"]) if "StartDate" in params else -math.inf

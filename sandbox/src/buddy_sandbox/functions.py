@@ -94,7 +94,7 @@ def new_revision() -> str:
 class Version:
     """$LATEST or a published version. It settles at ``settles_at``: from Pending, or from an update InProgress.
 
-    $LATEST takes ``settled_revision`` on then; a published version keeps its RevisionId (both recorded on AWS).
+    It takes ``settled_revision`` on then. A version that is Active at once has it from the start (recorded on AWS).
     """
 
     number: str
@@ -132,9 +132,7 @@ class Version:
     def published(self, number: int, description: str | None, now: float, settles_at: float) -> "Version":
         """An immutable copy under a number."""
         config = self.config if description is None else {**self.config, "Description": description}
-        made = Version(str(number), config, self.code, now, settles_at, published_from=self.fingerprint())
-        made.settled_revision = made.revision
-        return made
+        return Version(str(number), config, self.code, now, settles_at, published_from=self.fingerprint())
 
     def describe(self, name: str, arn: str, now: float) -> dict[str, Any]:
         """The FunctionConfiguration that a read at ``now`` shows."""
@@ -273,7 +271,7 @@ class Function:
                 included = f"Function version {alias.second} is already included in routing configuration."
                 raise invalid(f"Invalid function version {alias.second}. {included}")
             if alias.primary == LATEST:
-                raise invalid("$LATEST is not supported for an alias pointing to more than 1 version")
+                raise invalid_untyped("$LATEST is not supported for an alias pointing to more than 1 version")
             second = self.version(alias.second)
             if primary.config.get("Role") != second.config.get("Role"):
                 raise invalid("Specified versions must be associated with the same execution role")
@@ -357,7 +355,8 @@ def violation(shape: Any, value: Any, path: str = "") -> str | None:
         for part, limits, inners in (("keys", shape.key, value), ("value", shape.value, value.values())):
             if any(is_broken for inner in inners for is_broken, _ in _constraints(limits, inner)):
                 words = [text for _, text in _constraints(limits, next(iter(inners)))]
-                broken = broken or [f"Map {part} must satisfy constraint: [{', '.join([*words, _NOT_NULL])}]"]
+                words += [_NOT_NULL] if part == "value" else []
+                broken = broken or [f"Map {part} must satisfy constraint: [{', '.join(words)}]"]
         value = "{" + ", ".join(f"{key}={inner}" for key, inner in value.items()) + "}"
     elif isinstance(value, str | int | float):
         broken = [text for is_broken, text in _constraints(shape, value) if is_broken]
@@ -401,6 +400,11 @@ def _sha256(value: Any) -> str:
 def invalid(message: str) -> AwsError:
     """InvalidParameterValueException."""
     return AwsError("InvalidParameterValueException", message, Type="User")
+
+
+def invalid_untyped(message: str) -> AwsError:
+    """InvalidParameterValueException without the member Type: some checks of Lambda answer so (recorded on AWS)."""
+    return AwsError("InvalidParameterValueException", message)
 
 
 def missing(message: str) -> AwsError:

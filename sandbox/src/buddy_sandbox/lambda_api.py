@@ -12,16 +12,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
-from moto.core.model import OperationModel
-from werkzeug.wrappers import Response
-
 from buddy_sandbox import functions
 from buddy_sandbox.faults import PROFILES, FaultProfile
 from buddy_sandbox.functions import LATEST, Function, Routing, Version, VersionConfig, busy, pick
 from buddy_sandbox.lambda_control import ControlPlane, Time
 from buddy_sandbox.log_lines import Invocation, LogConfig, write
 from buddy_sandbox.runtime import Build, Execution, Request, Runtime
-from buddy_sandbox.wire import AwsError, Params, Raw, Service
+from buddy_sandbox.wire import AwsError, Params, Raw
 
 UNPROFILED_INIT_MS = 250.0
 _PAYLOAD_LIMIT = 6291556
@@ -101,12 +98,6 @@ class Lambda(ControlPlane):
             self._functions.clear()
             self._random = random.Random(self._seed)
 
-    def call(self, operation: OperationModel, params: Params) -> Response:
-        # Invoke locks for itself, and not while the handler runs: what it runs may call back.
-        if operation.name == "Invoke":
-            return Service.call(self, operation, params)
-        return super().call(operation, params)
-
     # What simulated traffic reads.
 
     def routing(self, function: str, alias: str) -> Routing | None:
@@ -167,7 +158,7 @@ class Lambda(ControlPlane):
         if done.failed:
             headers["X-Amz-Function-Error"] = "Unhandled"
         if params.get("LogType") == "Tail":
-            tail = "\n".join(_log_lines(invocation, done)).encode()[-4096:]
+            tail = "".join(f"{line}\n" for line in _log_lines(invocation, done)).encode()[-4096:]
             headers["X-Amz-Log-Result"] = base64.b64encode(tail).decode()
         return Raw(done.payload, 200, headers)
 

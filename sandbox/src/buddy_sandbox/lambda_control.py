@@ -25,6 +25,7 @@ from buddy_sandbox.functions import (
     busy,
     conflict,
     invalid,
+    invalid_untyped,
     missing,
     page,
 )
@@ -143,8 +144,11 @@ class ControlPlane(Service):
                 fn.latest.rotate()
 
     def call(self, operation: OperationModel, params: Params) -> Response:
+        # Invoke locks for itself, and not while the handler runs: what it runs may call back.
         if problem := functions.violation(operation.input_shape, params):
             return self._answer(operation, AwsError("ValidationException", problem), functions.new_revision(), 400)
+        if operation.name == "Invoke":
+            return super().call(operation, params)
         with self._lock:
             self._settle_aliases()
             return super().call(operation, params)
@@ -166,7 +170,10 @@ class ControlPlane(Service):
         now = self._clock.now()
         latest = Version(LATEST, config, self._code(params["Code"], "CreateFunction"), now, now + self.update_s)
         fn = self._functions[name] = Function(name, self._arn(name), latest, tags=dict(params.get("Tags") or {}))
-        return self._publish(fn, None) if params.get("Publish") else self._shown(fn, latest, None)
+        if not params.get("Publish"):
+            return self._shown(fn, latest, None)
+        # Version 1, under the function's own ARN (recorded).
+        return {**self._publish(fn, None), "FunctionArn": fn.arn}
 
     def get_function(self, params: Params) -> dict[str, Any]:
         fn, qualifier = self._function(params)
@@ -288,11 +295,11 @@ class ControlPlane(Service):
         others = sum(other.reserved or 0 for other in self._functions.values() if other is not fn)
         if self.concurrency - others - wanted < UNRESERVED_MINIMUM:
             below = f"UnreservedConcurrentExecution below its minimum value of [{UNRESERVED_MINIMUM}]."
-            raise invalid(f"Specified ReservedConcurrentExecutions for function decreases account's {below}")
+            raise invalid_untyped(f"Specified ReservedConcurrentExecutions for function decreases account's {below}")
         provisioned = sum(each.requested for each in fn.provisioned.values())
         if wanted < provisioned:
             lower = f"should not be lower than function's total provisioned concurrency [{provisioned}]."
-            raise invalid(f" ReservedConcurrentExecutions  {wanted} {lower}")
+            raise invalid_untyped(f" ReservedConcurrentExecutions  {wanted} {lower}")
         fn.reserved = wanted
         return {"ReservedConcurrentExecutions": wanted}
 
@@ -356,10 +363,13 @@ class ControlPlane(Service):
             raise invalid("An error occurred and the request cannot be processed.")
         _refuse_many_tags({**fn.tags, **params["Tags"]})
         fn.tags.update(params["Tags"])
+        fn.latest.rotate()
 
     def untag_resource(self, params: Params) -> None:
+        fn, _ = self._function(params)
         for key in params["TagKeys"]:
-            self._function(params)[0].tags.pop(key, None)
+            fn.tags.pop(key, None)
+        fn.latest.rotate()
 
     def list_tags(self, params: Params) -> dict[str, Any]:
         return {"Tags": self._function(params)[0].tags}
@@ -458,10 +468,10 @@ class ControlPlane(Service):
         unreserved = self.concurrency - sum(each.reserved or 0 for each in self._functions.values())
         if total > unreserved:
             greater = f"is greater than account's unreserved concurrency [{unreserved}]."
-            raise invalid(f"Specified ConcurrentExecutions for function {greater}")
+            raise invalid_untyped(f"Specified ConcurrentExecutions for function {greater}")
         if unreserved - total < UNRESERVED_MINIMUM:
             below = f"UnreservedConcurrentExecution below its minimum value of [{UNRESERVED_MINIMUM}]."
-            raise invalid(f"Specified ConcurrentExecutions for function decreases account's {below}")
+            raise invalid_untyped(f"Specified ConcurrentExecutions for function decreases account's {below}")
 
     def _allocate(self, provisioned: Provisioned) -> None:
         """Begin to allocate anew for another version; the old one's capacity serves meanwhile."""

@@ -121,7 +121,7 @@ def _as_text(done: Invocation) -> Iterator[tuple[float, str]]:
     report = (
         f"REPORT RequestId: {done.request_id}\tDuration: {done.duration_ms:.2f} ms\t"
         f"Billed Duration: {-int(-done.duration_ms // 1)} ms\tMemory Size: {done.memory_mb} MB\t"
-        f"Max Memory Used: {min(64, done.memory_mb)} MB{init}"
+        f"Max Memory Used: {min(64, done.memory_mb)} MB{init}\t"
     )
     yield done.ended, report
 
@@ -138,7 +138,7 @@ def _as_json(log: LogConfig, done: Invocation) -> Iterator[tuple[float, str]]:
         if _is_logged(log, line):
             yield done.begun, line
     # A timeout is told by the platform records alone.
-    if done.error is not None and done.status == "error":
+    if done.error is not None and done.status == "error" and _reaches("ERROR", log.application_level):
         told = {"timestamp": _iso(ended), "log_level": "ERROR", "requestId": done.request_id, **done.error}
         yield ended, json.dumps(told)
     status: dict[str, Any] = {"status": done.status}

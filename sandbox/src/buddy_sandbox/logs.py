@@ -29,6 +29,9 @@ PAGE_BYTES = 1_048_576
 EVENT_OVERHEAD = 26
 PAGE_NAMES = 50
 NAME_LIMIT = 512
+SEQUENCE_TOKEN = "49" + "0" * 54
+"""What PutLogEvents answers for older clients; it needs none. Source: its API reference."""
+
 RETENTIONS = (1, 3, 5, 7, 14, 30, 60, 90, 120, 150, 180, 365, 400, 545, 731, 1096, 1827, 2192, 2557, 2922, 3288, 3653)
 
 
@@ -173,7 +176,7 @@ class Logs(Service):
             self.store.add(group.name, stream, event["timestamp"] / 1000, event["message"])
         rejected = {"tooOldLogEventEndIndex": old} if old else {}
         rejected |= {"tooNewLogEventStartIndex": fresh} if fresh < len(times) else {}
-        return {"rejectedLogEventsInfo": rejected or None}
+        return {"rejectedLogEventsInfo": rejected or None, "nextSequenceToken": SEQUENCE_TOKEN}
 
     def describe_log_groups(self, params: Params) -> Params:
         prefix, part = params.get("logGroupNamePrefix", ""), params.get("logGroupNamePattern", "")
@@ -184,7 +187,9 @@ class Logs(Service):
             if name.startswith(prefix) and part.lower() in name.lower():
                 arn = f"{self.arn_prefix}{name}"
                 names = {"logGroupName": name, "arn": f"{arn}:*", "logGroupArn": arn, "logGroupClass": "STANDARD"}
-                found.append({**names, "creationTime": group.created_ms, "retentionInDays": group.retention_days})
+                unused = {"storedBytes": 0, "metricFilterCount": 0, "deletionProtectionEnabled": False}
+                times = {"creationTime": group.created_ms, "retentionInDays": group.retention_days}
+                found.append({**names, **unused, **times})
         return _names_page(params, "logGroups", found)
 
     def describe_log_streams(self, params: Params) -> Params:
@@ -200,7 +205,7 @@ class Logs(Service):
             stream |= {"lastEventTimestamp": event.time_ms, "lastIngestionTime": event.ingested_ms}
         arn = f"{self.arn_prefix}{group.name}:log-stream:"
         found = [
-            {"logStreamName": name, "arn": arn + name, **streams[name]}
+            {"logStreamName": name, "arn": arn + name, "storedBytes": 0, **streams[name]}
             for name in sorted(streams, key=lambda name: (by_time * streams[name].get("lastEventTimestamp", 0), name))
             if name.startswith(prefix)
         ]

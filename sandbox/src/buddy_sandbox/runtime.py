@@ -232,6 +232,7 @@ class Runtime:
             "AWS_DEFAULT_REGION": build.region,
             "AWS_EXECUTION_ENV": f"AWS_Lambda_python{sys.version_info.major}.{sys.version_info.minor}",
             "AWS_LAMBDA_FUNCTION_NAME": build.function,
+            "AWS_LAMBDA_INITIALIZATION_TYPE": "on-demand",
             "AWS_LAMBDA_FUNCTION_VERSION": build.version,
             "AWS_LAMBDA_FUNCTION_MEMORY_SIZE": str(build.memory_mb),
             "AWS_LAMBDA_LOG_FORMAT": "JSON" if build.log.json else "Text",

@@ -24,8 +24,8 @@ from pydantic import ValidationError
 from werkzeug.serving import BaseWSGIServer, make_server
 from werkzeug.wrappers import Response
 
-from buddy_sandbox import buckets, conditions, dynamodb, scenarios, state_file
-from buddy_sandbox.access import CONTROL, Access, signing_name, without_sharing
+from buddy_sandbox import buckets, conditions, dynamodb, scenarios, state_file, topics
+from buddy_sandbox.access import CONTROL, Access, signing_name, signing_region, without_sharing
 from buddy_sandbox.chaos import METRICS, Chaos, Fault, forgetful
 from buddy_sandbox.clock import exists
 from buddy_sandbox.runtime import OWN_KEY
@@ -120,7 +120,7 @@ class Front:
                 self._check(service, request)
                 reply = without_sharing(Response.from_app(self._moto, request.environ))
             except AwsError as error:
-                reply = refusal(error.code, error.message, 400, xml=service == "s3")
+                reply = refusal(error.code, error.message, error.status or 400, xml=service in ("s3", "sns"))
             except NotImplementedError:
                 missing = f"the sandbox has no {service}:{self._operation(service, request)}"
                 xml = "form" in request.headers.get("Content-Type", "")
@@ -133,6 +133,8 @@ class Front:
         checks = {"dynamodb": self.world.tables.check, "ssm": self.world.parameters.check}
         if service == "s3":
             buckets.check(request)
+        elif service == "sns":
+            topics.check(request.form, signing_region(request))
         elif service in checks:
             checks[service](self._operation(service, request), json.loads(request.get_data() or b"{}"))
 
