@@ -14,7 +14,7 @@ from buddy_ops.aws._settling import SETTLES, read_settled
 from buddy_ops.aws.session import Target
 from buddy_ops.core import front_end
 from buddy_ops.core.documents import parse_json
-from buddy_ops.core.errors import AlreadyExists, BuddyError, InvalidInput, NotFound, Refused
+from buddy_ops.core.errors import AlreadyExists, AwsFailed, BuddyError, InvalidInput, NotFound, Refused
 from buddy_ops.core.journal import iso_utc
 from buddy_ops.core.text import date_and_time, parse_utc
 
@@ -70,6 +70,7 @@ def create_freeze(target: Target, reason: str, owner: str, lasts: timedelta) -> 
     Raises:
         InvalidInput: ``freeze-incomplete``: no reason, no owner, or longer than 14 days.
         BuddyError: ``freeze-unconfirmed``: AWS does not show it.
+        AwsFailed: AWS refused the write, or the read that follows; the error says which.
     """
     if not reason.strip() or not owner.strip() or not timedelta() < lasts <= LONGEST:
         raise InvalidInput(
@@ -105,7 +106,11 @@ def _write(target: Target, freeze: Freeze) -> Freeze:
     def read() -> list[Freeze]:
         return [stored for stored in _read(target) if stored.id == freeze.id]
 
-    found = read_settled(target, read, bool)
+    try:
+        found = read_settled(target, read, bool)
+    except AwsFailed as failure:
+        failure.now = f"SSM accepted {name}. Whether deployments are frozen is unknown. No traffic was moved."
+        raise
     if found:
         return found[0]
     raise BuddyError(

@@ -12,7 +12,7 @@ from buddy_ops.aws.session import Target
 from buddy_ops.core import people as people_
 from buddy_ops.core import project
 from buddy_ops.core.errors import AwsFailed, BuddyError, Refused
-from buddy_ops.core.front_end import again, parameter
+from buddy_ops.core.front_end import again, option, parameter
 from buddy_ops.core.journal import read_journal
 from buddy_ops.core.people import describe_problem, distinct_names, verified_identities
 from buddy_ops.core.plan import NOBODY, Approval, Plan, differing_names
@@ -310,6 +310,9 @@ def _require_unmoved(target: Target, plan: Plan) -> None:
 def _missing(target: Target, plan: Plan, people: Sequence[str]) -> Refused:
     wanted = count(plan.approvals, "person must", "different people must")
     names = parameter("approved_by", ["NAME"] * plan.approvals)
+    if (unasked := option("yes")) == "--yes":
+        # Without it the command asks, whoever is named.
+        names = f"{unasked} {names}"
     return Refused(
         "approval-missing",
         f"In {target.environment} {wanted} approve this plan. Approved by: {join_words(people) or 'nobody'}.",

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from buddy_ops.aws import freezes
-from buddy_ops.core.errors import BuddyError
+from buddy_ops.core.errors import AwsFailed, BuddyError
 from tests.conftest import Situation, intercept
 
 Bring = Callable[..., Situation]
@@ -60,3 +60,12 @@ def test_freeze_that_aws_does_not_show_is_an_error(here: Situation) -> None:
         freezes.create_freeze(mine, "incident", "Ada", HOUR)
     assert "unknown" in unconfirmed.value.now and "`buddy-ops freeze`" in unconfirmed.value.next
     assert [freeze.reason for freeze in freezes.active_freezes(here.connect())] == ["incident"]
+
+
+def test_freeze_that_may_not_be_read_may_exist(here: Situation) -> None:
+    """The write was accepted, the read that follows is refused: the error does not say that nothing was changed."""
+    here.ask("chaos", kind="denied", operation="GetParametersByPath", times=1)
+    with pytest.raises(AwsFailed, match="access-denied") as refused:
+        freezes.create_freeze(here.connect(), "incident", "Ada", HOUR)
+    assert refused.value.now.startswith("SSM accepted /buddy/sandbox/freeze/") and "unknown" in refused.value.now
+    assert len(freezes.active_freezes(here.connect())) == 1

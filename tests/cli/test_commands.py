@@ -64,8 +64,9 @@ def test_without_a_decision_nothing_moves(
     done = command("rollback", "--to-version", "1", *arguments, typed=typed)
     assert done.returncode == 4
     told_once(done.stderr, reference)
-    # The next step names this command's option, not the runbook's parameter.
-    assert ("--approved-by" in done.stderr) == (reference == "approval-missing") and "approved_by" not in done.stderr
+    # The next step names this command's options, not the runbook's parameter: without --yes it would ask again.
+    named = "give the names: --yes --approved-by NAME." in done.stderr
+    assert named == (reference == "approval-missing") and "approved_by" not in done.stderr
     assert two_versions.alias()["FunctionVersion"] == "2" and two_versions.calls("UpdateAlias") == []
 
 
