@@ -6,7 +6,7 @@ export JUPYTER_PLATFORM_DIRS := 1
 # An inherited PYTHONDONTWRITEBYTECODE triples every process's start.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help demo docs test test-fast test-all check lab install install-runner install-terminal format lock bench clean
+.PHONY: help demo docs test test-fast test-all test-second-opinion check lab install install-runner install-terminal format lock bench clean
 help: ## what there is
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
 
@@ -21,6 +21,9 @@ test-fast: $(VENV)/.dev ## the tests that need neither sandbox nor kernel
 
 test-all: $(VENV)/.dev ## the same with the matrices whole and every process started afresh: an hour
 	BUDDY_TESTS_FRESH=1 $(BIN)/pytest -n 2 --dist loadgroup -m "whole or not whole"
+
+test-second-opinion: $(VENV)/.dev build/emulators/.installed ## the runbooks on other emulators of AWS, in real time: 5 minutes; needs Node
+	$(BIN)/pytest -n 4 --dist worksteal tests/second_opinion
 
 check: $(VENV)/.dev ## lint, format, types, imports, dependencies, template, workflows, notebooks, documentation
 	$(BIN)/ruff check .
@@ -69,6 +72,15 @@ lock: $(BIN)/uv ## resolve the locks in requirements/ again
 	$(COMPILE) $(BOTH) --extra run -c requirements/run.txt -o requirements/sandbox.txt
 	$(COMPILE) $(BOTH) --extra lab --extra verify --extra dev --extra docs -c requirements/sandbox.txt -o requirements/dev.txt
 	$(COMPILE) $(BOTH) --extra lab -c requirements/dev.txt -o requirements/lab.txt
+	$(COMPILE) requirements/emulators/emulators.in -o requirements/emulators/emulators.txt
+	cd requirements/emulators && npm install --silent --package-lock-only --omit-lockfile-registry-resolved
+
+build/emulators/.installed: requirements/emulators/emulators.txt requirements/emulators/package-lock.json | $(BIN)/uv
+	$(BIN)/uv venv -q --clear --python $(BIN)/python build/emulators/python
+	$(BIN)/uv pip install -q --python build/emulators/python/bin/python --require-hashes -r $<
+	cp requirements/emulators/package*.json build/emulators
+	cd build/emulators && npm ci --silent --ignore-scripts
+	@touch $@
 
 clean: ## remove what was built and installed
 	rm -rf $(VENV) build docs/_build docs/runbooks docs/reference/api .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,0 +1,1 @@
+"""The runbooks against AWS emulators that other people wrote: ``make test-second-opinion``."""
