@@ -56,11 +56,14 @@ class LogConfig:
         is_json: whether the format is JSON.
         reports: whether Lambda writes its report of every request. In JSON, with SystemLogLevel WARN, it writes only
             those of failures.
+        errors: whether the handler's lines of level ERROR are written, and Lambda's about an exception. In JSON, with
+            ApplicationLogLevel FATAL, they are not.
     """
 
     group: str
     is_json: bool = False
     reports: bool = True
+    errors: bool = True
 
     @classmethod
     def of(cls, reply: "Reply") -> "LogConfig":
@@ -68,7 +71,8 @@ class LogConfig:
         config = reply.get("LoggingConfig", {})
         is_json = config.get("LogFormat") == "JSON"
         reports = not is_json or config.get("SystemLogLevel", "INFO") != "WARN"
-        return cls(config.get("LogGroup") or default_group(reply["FunctionName"]), is_json, reports)
+        errors = not is_json or config.get("ApplicationLogLevel", "INFO") != "FATAL"
+        return cls(config.get("LogGroup") or default_group(reply["FunctionName"]), is_json, reports, errors)
 
     @property
     def report_pattern(self) -> str:

@@ -202,12 +202,14 @@ def traffic_state(context: CheckContext) -> Finding:
             message = f"CloudWatch has no metrics since {at}, and the function's log has {text.count(ran, 'request')}"
             return unknown(message, METRICS_LATE, since=last).named(result_words.METRICS_LATE)
         message = f"no requests for {text.duration(silent)}, since {at}; {usual} per minute were usual before"
+        if ran is None:
+            message += ". The function's log does not say whether CloudWatch is only late"
         return unknown(message, NO_REQUESTS, silent=silent, since=last).named(result_words.NO_TRAFFIC)
     return ok(f"{usual} requests per minute; the last at {at}")
 
 
-def _logged_requests(target: Target, since: datetime, until: datetime) -> int:
-    """How many requests the function's log has: it is not as late as the metrics. 0 where it cannot be read.
+def _logged_requests(target: Target, since: datetime, until: datetime) -> int | None:
+    """How many requests the function's log has: it is not as late as the metrics. None: they cannot be counted.
 
     AWS: lambda:GetFunctionConfiguration, logs:StartQuery, GetQueryResults, reads only.
     """
@@ -216,7 +218,7 @@ def _logged_requests(target: Target, since: datetime, until: datetime) -> int:
     try:
         return sum(found.invocations for found in logs.read_cold_starts(target, since, until))
     except BuddyError:
-        return 0
+        return None
 
 
 def alarm_states(context: CheckContext) -> Finding:

@@ -290,6 +290,13 @@ def _log_group(context: CheckContext) -> Finding:
             "cold starts and the durations of smoke tests are unknown, and rollouts judge cold starts, too",
             "Set SystemLogLevel in the function's LoggingConfig to INFO, and publish.",
         )
+    mute = [label(number) for number, config in configs.items() if not config.errors]
+    if mute:
+        return warning(
+            f"{text.join_words(mute)}: no error lines in the JSON log (ApplicationLogLevel FATAL), so assessments of "
+            "an incident names few causes",
+            "Set ApplicationLogLevel in the function's LoggingConfig to ERROR or lower, and publish.",
+        )
     formats = {config.group: " (JSON)" if config.is_json else "" for config in configs.values()}
     return ok(text.join_words(f"{name}{formats.get(name, '')}" for name in groups))
 

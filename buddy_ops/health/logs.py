@@ -113,6 +113,22 @@ def groups_of(configs: Mapping[str, LogConfig]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(config.group for config in configs.values()))
 
 
+def require_reports(configs: Mapping[str, LogConfig]) -> None:
+    """Do nothing if the logs of all versions have Lambda's reports: only then requests can be counted by them.
+
+    Raises:
+        AwsFailed: ``reports-not-logged``.
+    """
+    silent = [versions.label(number) for number, config in configs.items() if not config.reports]
+    if silent:
+        raise AwsFailed(
+            "reports-not-logged",
+            f"The log of {join_words(silent)} has no reports of successful requests (SystemLogLevel WARN).",
+            next="Set SystemLogLevel in the function's LoggingConfig to INFO. It holds from the next version on.",
+            code="reports-not-logged",
+        )
+
+
 def query_log(
     target: Target,
     query: str,
@@ -184,14 +200,7 @@ def read_cold_starts(target: Target, since: datetime, until: datetime) -> tuple[
         AwsFailed: ``reports-not-logged``: a version logs no report of most requests; and as ``query_log``.
     """
     configs = read_log_configs(target, served_versions(target))
-    silent = [versions.label(number) for number, config in configs.items() if not config.reports]
-    if silent:
-        raise AwsFailed(
-            "reports-not-logged",
-            f"The log of {join_words(silent)} has no reports of successful requests (SystemLogLevel WARN).",
-            next="Set SystemLogLevel in the function's LoggingConfig to INFO. It holds from the next version on.",
-            code="reports-not-logged",
-        )
+    require_reports(configs)
     rows = query_log(target, COLD_STARTS_QUERY, since, until, groups=groups_of(configs))
     return tuple(
         ColdStarts(

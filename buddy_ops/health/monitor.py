@@ -39,12 +39,19 @@ COLD_EVERY = timedelta(minutes=10)
 
 @dataclass(frozen=True)
 class VersionWindow:
-    """One version in a window. ``p99_ms`` is the worst minute's; ``cold`` is None where the log holds none of it."""
+    """One version in a window.
+
+    Attributes:
+        p99_ms: the worst minute's.
+        cold: None where the log holds none of it.
+        log_read: whether the log could be read: if not, ``cold`` says nothing.
+    """
 
     version: str
     counts: Counts
     p99_ms: float | None
     cold: ColdStarts | None
+    log_read: bool = True
 
 
 @dataclass(frozen=True)
@@ -67,7 +74,12 @@ class KeyMetric:
 
 @dataclass(frozen=True)
 class MetricsWindow:
-    """A window, minute by minute and as a whole. ``troubles`` say what could not be read."""
+    """A window, minute by minute and as a whole.
+
+    Attributes:
+        troubles: what could not be read.
+        cold_starts_trouble: why cold starts are unknown, one of ``troubles``; None: they are known.
+    """
 
     since: datetime
     until: datetime
@@ -76,6 +88,7 @@ class MetricsWindow:
     health: HealthSettings
     troubles: tuple[str, ...]
     asked_log: datetime
+    cold_starts_trouble: str | None = None
 
     @property
     def metrics(self) -> tuple[KeyMetric, ...]:
@@ -131,7 +144,8 @@ def read_window(target: Target, minutes: float, until: str = "", before: Metrics
     asked = target.clock.now()
     if before is not None and asked - before.asked_log < COLD_EVERY:
         asked = before.asked_log
-        starts = ColdStartsReading(tuple(version.cold for version in before.seen if version.cold is not None))
+        known = tuple(version.cold for version in before.seen if version.cold is not None)
+        starts = ColdStartsReading(known, before.cold_starts_trouble)
     else:
         starts = logs.describe_cold_starts(target, since, end)
     colds = {cold.version: cold for cold in starts.found}
@@ -142,7 +156,10 @@ def read_window(target: Target, minutes: float, until: str = "", before: Metrics
         version: max((row.p99_ms[version] for row in reading.rows if version in row.p99_ms), default=None)
         for version in versions
     }
-    seen = [VersionWindow(version, counts[version], p99_ms[version], colds.get(version)) for version in versions]
+    log_read = starts.trouble is None
+    seen = [
+        VersionWindow(version, counts[version], p99_ms[version], colds.get(version), log_read) for version in versions
+    ]
     return MetricsWindow(
         since=since,
         until=end,
@@ -151,6 +168,7 @@ def read_window(target: Target, minutes: float, until: str = "", before: Metrics
         health=target.settings.health,
         troubles=tuple(trouble for trouble in (reading.trouble, *reading.notes, starts.trouble) if trouble is not None),
         asked_log=asked,
+        cold_starts_trouble=starts.trouble,
     )
 
 
@@ -195,6 +213,8 @@ def _throttles(seen: VersionWindow, _: HealthSettings) -> tuple[str, bool]:
 
 def _cold_starts(seen: VersionWindow, _: HealthSettings) -> tuple[str, bool]:
     cold = seen.cold
+    if not seen.log_read:
+        return "unknown", False
     if cold is None or not cold.cold:
         return "none logged", False
     if cold.p95_init_ms is None:

@@ -6,7 +6,7 @@ was the primary, as far as it reaches; then the function's log does. What none o
 given to the version that happens to serve now.
 """
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, TypeVar
@@ -29,6 +29,10 @@ MOST_VERSIONS = 8
 
 SERVED_QUERY = f"{logs.OWN_LINES}| filter {logs.REPORTS} | stats count(*) as requests by bin(1m) as minute, version"
 """The requests of each minute and version, by the names of the log's streams."""
+
+
+LOGGED_SHARE = 0.5
+"""The log names the version of a minute if it has this share of the requests: each is logged when it ends."""
 
 
 @dataclass(frozen=True)
@@ -193,22 +197,32 @@ def _name_by_log(
     AWS: lambda:GetFunctionConfiguration, logs:StartQuery, GetQueryResults, reads only.
     """
     try:
-        groups = logs.groups_of(logs.read_log_configs(target, versions))
-        found = logs.query_log(target, SERVED_QUERY, since, until, groups=groups)
-        served: dict[datetime, set[str]] = {}
+        configs = logs.read_log_configs(target, versions)
+        # A version that reports only its failures would leave the minute to another one.
+        logs.require_reports(configs)
+        found = logs.query_log(target, SERVED_QUERY, since, until, groups=logs.groups_of(configs))
+        served: dict[datetime, dict[str, int]] = {}
         for line in found:
-            served.setdefault(floor_minute(parse_utc(f"{line['minute'][:19]}Z")), set()).add(line["version"])
+            minute = floor_minute(parse_utc(f"{line['minute'][:19]}Z"))
+            served.setdefault(minute, {})[line["version"]] = int(line["requests"])
     except AwsFailed as failure:
         return tuple(rows), f"The log does not say which version served. {failure.what}"
     except MALFORMED as error:
         return tuple(rows), f"The log does not say which version served. Its answer could not be read ({error})."
-    return tuple(_named(row, served.get(row.at, set())) for row in rows), ""
+    return tuple(_named(row, served.get(row.at, {})) for row in rows), ""
 
 
-def _named(row: MinuteRow, served: set[str]) -> MinuteRow:
-    """The row with its unknown requests given to the only version that the log has in this minute."""
+def _named(row: MinuteRow, served: Mapping[str, int]) -> MinuteRow:
+    """The row with its unknown requests given to the only version that the log has in this minute.
+
+    Args:
+        served: requests in the log, by version.
+    """
     # $LATEST and other versions may have been called directly: then the log does not say who served the alias.
     if not _is_unknown(row) or len(served) != 1 or not (version := next(iter(served))).isdecimal():
+        return row
+    # A few of many: another version serves the alias, and its own log is elsewhere or has no reports.
+    if served[version] < LOGGED_SHARE * row.counts[UNKNOWN_VERSION].requests:
         return row
     counts = dict(row.counts)
     unknown = counts.pop(UNKNOWN_VERSION)

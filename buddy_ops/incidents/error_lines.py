@@ -113,6 +113,8 @@ def read_error_kinds(
         return (), f"the log could not be read: {failure.what}"
     except MALFORMED as error:
         return (), f"the log could not be read: malformed reply ({error})"
+    if not config.errors:
+        return kinds, "only failures that Lambda reports are logged (ApplicationLogLevel FATAL)"
     if len(rows) == LINES_LIMIT:
         return kinds, f"only the newest {LINES_LIMIT:,} error lines are counted"
     return kinds, ""

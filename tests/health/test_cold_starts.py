@@ -111,8 +111,9 @@ MINUTES_AS_BEFORE = 14
         ({}, failing(SLOW_DOWN), "AWS throttled logs:FilterLogEvents"),
         ({"logs_delay_s": 3600}, lambda _: None, "are in its log"),
         (JSON | {"system_log_level": "WARN"}, lambda _: None, "SystemLogLevel WARN"),
+        (JSON | OWN_GROUP | {"system_log_level": "WARN"}, lambda _: None, "SystemLogLevel WARN"),
     ],
-    ids=["denied", "throttled", "late", "no reports"],
+    ids=["denied", "throttled", "late", "no reports", "no reports in a group of its own"],
 )
 def test_without_the_log_all_requests_are_judged(
     situation: Bring, more: dict[str, Any], prepare: Callable[[Target], None], says: str

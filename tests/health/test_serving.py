@@ -108,6 +108,29 @@ def test_what_nothing_says_is_unknown(situation: Bring) -> None:
     assert set(failures(found)) == {UNKNOWN_VERSION} and "The log does not say which version served" in found.notes[0]
 
 
+def test_a_version_without_reports_leaves_no_minute_to_another(situation: Bring) -> None:
+    """v1 serves, and reports only failures. v2 was called by its number: v1's requests are not v2's."""
+    here = situation("good", history_minutes=5, requests_per_minute=60, log_format="JSON", system_log_level="WARN")
+    lam = here.client("lambda")
+    reporting = {"LogFormat": "JSON", "SystemLogLevel": "INFO"}
+    lam.update_function_configuration(FunctionName=here.function, LoggingConfig=reporting)
+    here.ask("advance", seconds=60)
+    here.ship_by_hand("good")
+    move(here, "1")
+    here.ask("advance", seconds=180)
+    for _ in range(5):
+        lam.invoke(FunctionName=here.function, Qualifier="2", Payload=b"{}")
+        here.ask("advance", seconds=60)
+    here.ask("advance", seconds=180)
+    values = here.connect(quiet=True).settings.model_dump(mode="json") | {"failure_metrics": []}
+    for also in ((), ("2",)):
+        mine = here.connect(quiet=True, values=values)
+        until = metrics.published_until(mine, mine.clock.now())
+        found = serving.read_served(mine, aliases.read_alias(mine), until - 8 * MINUTE, until, also)
+        assert "2" not in failures(found) and UNKNOWN_VERSION in failures(found)
+    assert "SystemLogLevel WARN" in " ".join(found.notes)
+
+
 def test_a_rollback_from_100_percent_leaves_each_its_minutes(situation: Bring) -> None:
     """By the record alone: what v2 failed at 100 % is v2's after the rollback, and v1's minutes before it are v1's."""
     here = situation("good", history_minutes=20)
