@@ -47,6 +47,9 @@ MINUTE = timedelta(minutes=1)
 PROOF_POLLS = 5
 """After how many minutes a test of the failsafe has failed."""
 
+PROOF_RUN = "proof000"
+"""In the name of a test's schedule, where others have a run's id of this length: IAM must allow such names."""
+
 NAME_LIMIT = 64
 """Characters of a schedule's name. Source: EventBridge Scheduler API reference, CreateSchedule."""
 
@@ -177,7 +180,7 @@ def prove_failsafe(target: Target, primary: str, second: str) -> Generator[datet
     function = target.settings.function
     scratch = f"{target.settings.alias}-lease-proof"
     where = {"FunctionName": function, "Name": scratch}
-    name = _name(target, "proof")
+    name = _name(target, IN_NAME, PROOF_RUN)
     _forget(target, where, name)
     target.client("lambda").create_alias(
         **where, FunctionVersion=primary, RoutingConfig={"AdditionalVersionWeights": {second: 0.5}}
