@@ -6,7 +6,7 @@ export JUPYTER_PLATFORM_DIRS := 1
 # An inherited PYTHONDONTWRITEBYTECODE triples every process's start.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help demo docs test test-fast test-all test-second-opinion check lab install install-runner install-terminal format lock bench clean
+.PHONY: help demo docs test test-fast test-all test-second-opinion check check-aws lab install install-runner install-terminal format lock bench clean
 help: ## what there is
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
 
@@ -37,6 +37,12 @@ check: $(VENV)/.dev ## lint, format, types, imports, dependencies, template, wor
 	$(BIN)/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
 	$(BIN)/python -m tests.system.runbooks.clean notebooks
 	$(BIN)/python -m sphinx -q -W -b html docs docs/_build/html
+
+IAM := tests/aws/iam
+check-aws: $(VENV)/.dev $(VENV)/aws/.installed $(IAM)/node_modules/.package-lock.json ## infrastructure.yaml by iam-simulate, parliament and checkov; needs node and npm
+	$(BIN)/python -m tests.aws.iam.check
+	$(VENV)/aws/bin/python -W ignore $(IAM)/lint.py
+	$(VENV)/aws/bin/checkov --skip-download --framework cloudformation --compact --quiet -f infrastructure.yaml
 
 docs: $(VENV)/.dev ## the documentation, into docs/_build/html
 	$(BIN)/python -m docs.generate
@@ -74,6 +80,8 @@ lock: $(BIN)/uv ## resolve the locks in requirements/ again
 	$(COMPILE) $(BOTH) --extra lab -c requirements/dev.txt -o requirements/lab.txt
 	$(COMPILE) requirements/emulators/emulators.in -o requirements/emulators/emulators.txt
 	cd requirements/emulators && npm install --silent --package-lock-only --omit-lockfile-registry-resolved
+	$(COMPILE) requirements/check-aws.in -o requirements/check-aws.txt
+	cd $(IAM) && npm install --silent --package-lock-only --omit-lockfile-registry-resolved
 
 build/emulators/.installed: requirements/emulators/emulators.txt requirements/emulators/package-lock.json | $(BIN)/uv
 	$(BIN)/uv venv -q --clear --python $(BIN)/python build/emulators/python
@@ -83,7 +91,7 @@ build/emulators/.installed: requirements/emulators/emulators.txt requirements/em
 	@touch $@
 
 clean: ## remove what was built and installed
-	rm -rf $(VENV) build docs/_build docs/runbooks docs/reference/api .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(IAM)/node_modules build docs/_build docs/runbooks docs/reference/api .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
 $(BIN)/uv: requirements/uv.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
@@ -97,4 +105,14 @@ INSTALL = $(BIN)/uv pip install -q --python $(BIN)/python --compile-bytecode
 $(VENV)/.%: requirements/%.txt pyproject.toml sandbox/pyproject.toml | $(BIN)/uv
 	$(INSTALL) --require-hashes -r $<
 	$(INSTALL) --no-deps --no-build-isolation --no-index -e . $(if $(filter core run,$*),,-e sandbox)
+	@touch $@
+
+# checkov pins versions of its own, so it is apart from the library's environment.
+$(VENV)/aws/.installed: requirements/check-aws.txt | $(BIN)/uv
+	$(BIN)/uv venv -q --clear --python $(BIN)/python $(VENV)/aws
+	$(BIN)/uv pip install -q --python $(VENV)/aws/bin/python --require-hashes -r $<
+	@touch $@
+
+$(IAM)/node_modules/.package-lock.json: $(IAM)/package-lock.json
+	npm ci --silent --ignore-scripts --prefix $(IAM)
 	@touch $@

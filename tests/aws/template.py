@@ -4,7 +4,7 @@ Independent of how the library reads the template.
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache, cached_property
 from pathlib import Path
@@ -131,14 +131,15 @@ class Stack:
             case "Split", [separator, text]:
                 return self._resolved(text).split(separator)
             case "Sub", [text, names]:
-                return self._substituted(text, self._resolved(names))
+                return self.filled(text, self._resolved(names))
             case "Sub", text:
-                return self._substituted(text, {})
+                return self.filled(text, {})
             case "Ref" | "GetAtt", reference:
                 return self._reference(reference)
         raise AssertionError(f"!{name} is not supported here")
 
-    def _substituted(self, text: str, names: dict[str, str]) -> str:
+    def filled(self, text: str, names: Mapping[str, str]) -> str:
+        """A text with ${NAME} replaced: by one of the names, a parameter, a pseudo parameter or a resource's ARN."""
         return re.sub(r"\$\{([\w:.]+)\}", lambda match: names.get(match[1]) or str(self._reference(match[1])), text)
 
     def _reference(self, name: str) -> Any:

@@ -23,6 +23,8 @@ from buddy_ops.health import logs
 from buddy_ops.migrations import steps as migration_steps
 from buddy_ops.notebook import charts
 from buddy_ops.runs import archive, stores, supervisor, verification
+from tests.aws import recorded_calls
+from tests.aws.recorded_calls import Call, Context, without_names
 from tests.aws.template import ARCHIVE as BUCKET
 from tests.aws.template import ROOT, Stack
 from tests.checks.test_readiness import ready
@@ -150,9 +152,9 @@ def resource(service: str, given: dict[str, Any]) -> str:
     return "*"
 
 
-def made(records: list[dict[str, Any]]) -> Grants:
-    """Each action of a journal with the resource that it was done on."""
-    found: Grants = set()
+def made(records: list[dict[str, Any]]) -> set[Call]:
+    """Each action of a journal with the resource that it was done on, and what conditions of policies ask about."""
+    found: set[Call] = set()
     for record in records:
         if record["kind"] != "aws":
             continue
@@ -160,25 +162,35 @@ def made(records: list[dict[str, Any]]) -> Grants:
         name = action(record["call"])
         if name.startswith("logs:") and name != "logs:DescribeLogGroups":
             # The results of a query are checked against the log group that was queried.
-            found.add((name, f"arn:aws:logs:us-east-1:{WHERE['account']}:log-group:/aws/lambda/{FUNCTION}:*"))
+            found.add(Call(name, STACK.arn("logs", f"log-group:/aws/lambda/{FUNCTION}:*")))
         elif name in ("s3:GetObject", "s3:PutObject"):
-            found.add((name, f"arn:aws:s3:::{given['Bucket']}/*"))
+            found.add(Call(name, f"arn:aws:s3:::{given['Bucket']}/*"))
         elif name == "iam:SimulatePrincipalPolicy":
             # The sandbox's caller is no role of ours; on AWS it asks about itself.
-            found.add((name, f"arn:aws:iam::{WHERE['account']}:role/buddy-ops-sandbox-deployer"))
+            found.add(Call(name, STACK.role("buddy-ops-sandbox-deployer")))
         elif name in BY_ITEM:
             # Which tables is not journaled, for their items' sake.
-            where = TABLE
             repairs = records[0]["runbook"] == "data_corruption"
-            found |= {(each, where) for each in BY_ITEM[name] if repairs or each == "dynamodb:UpdateItem"}
+            found |= {Call(each, TABLE) for each in BY_ITEM[name] if repairs or each == "dynamodb:UpdateItem"}
         else:
-            found.add((name, resource(service, given)))
+            found.add(Call(name, resource(service, given), context(name, given)))
         if name == "dynamodb:RestoreTableToPointInTime":
             copy = resource(service, {"TableName": given["TargetTableName"]})
-            found |= {(f"dynamodb:{each}", copy) for each in RESTORE_WRITES}
+            found |= {Call(f"dynamodb:{each}", copy) for each in RESTORE_WRITES}
         if "RoleArn" in given.get("Target", {}):
-            found.add(("iam:PassRole", given["Target"]["RoleArn"]))
-    return {(name, where) for name, where in found if name not in FREE}
+            passed = (("iam:PassedToService", "scheduler.amazonaws.com"),)
+            found.add(Call("iam:PassRole", given["Target"]["RoleArn"], passed))
+    return {each for each in found if each.action not in FREE}
+
+
+def context(name: str, given: dict[str, Any]) -> Context:
+    """The condition keys that AWS derives from a call's parameters, as far as a policy of ours asks about them."""
+    if name == "ssm:PutParameter":
+        return (("ssm:Overwrite", str(given.get("Overwrite", False)).lower()),)
+    if name == "kms:Sign":
+        # The journal hides what has 'sign' in its name.
+        return (("kms:MessageType", given["MessageType"]), ("kms:SigningAlgorithm", signing.ALGORITHM))
+    return ()
 
 
 def values(here: Situation, **changes: dict[str, Any]) -> dict[str, Any]:
@@ -507,13 +519,26 @@ def test_each_role_may_do_what_its_runbooks_do_and_nothing_else(situation: Bring
     for role in get_args(Role):
         grants = granted(role)
         runbooks = [name for name, roles in permissions.RUNBOOKS.items() if role in roles]
-        recorded = set().union(*(calls[name] for name in runbooks))
+        recorded = {(each.action, each.resource) for name in runbooks for each in calls[name]}
         missing = {each for each in recorded if not any(allows(grant, each) for grant in grants)}
         unused = {grant for grant in grants if not any(allows(grant, each) for each in recorded)}
         assert sorted(missing) == []
         assert sorted(unused - UNRECORDED - OF_WORKFLOW - BY_SERVICES) == []
         compared = len({name for name, _ in recorded})
         print(f"{role}: {compared} actions, {len(recorded)} with their resources, from {len(runbooks)} runbooks")
+    # What another engine evaluates is what was recorded.
+    fresh = {name: {without_names(each) for each in found} for name, found in calls.items()}
+    kept = recorded_calls.load()
+    written = ROOT / "build" / recorded_calls.FILE.name
+    written.parent.mkdir(exist_ok=True)
+    written.write_text(recorded_calls.dump(fresh), "utf-8")
+    missing_in_file = {
+        name: fresh[name] - kept.get(name, set()) for name in fresh if fresh[name] - kept.get(name, set())
+    }
+    assert not missing_in_file, f"copy {written} to tests/aws/"
+    assert {each.action for found in kept.values() for each in found} == {
+        each.action for found in fresh.values() for each in found
+    }
 
 
 def allows(grant: tuple[str, str], call: tuple[str, str]) -> bool:

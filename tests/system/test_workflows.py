@@ -40,9 +40,9 @@ def inputs() -> dict[str, Any]:
     return found
 
 
-def test_there_are_three() -> None:
-    """The tests, a runbook by hand, and the nightly audit."""
-    assert [path.stem for path in WORKFLOWS] == ["audit", "runbook", "test"]
+def test_there_are_four() -> None:
+    """The tests, a runbook by hand, and by night the audit and the check of the template."""
+    assert [path.stem for path in WORKFLOWS] == ["audit", "runbook", "template", "test"]
 
 
 @each_workflow
