@@ -46,6 +46,8 @@ USER_AGENT = "buddy-ops"
 ATTEMPTS = 3
 """How often the SDK sends a call at most."""
 
+READ_TIMEOUT_S = 10
+
 
 @dataclass(kw_only=True)
 class Target:
@@ -66,7 +68,7 @@ class Target:
     side: SideChannels = field(default_factory=SideChannels)
     dry_run: bool = False
     replaced: tuple[str, ...] = ()
-    _clients: dict[tuple[str, int], Any] = field(default_factory=dict)
+    _clients: dict[tuple[str, int, int], Any] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _jumps_journaled: int = 0
 
@@ -113,7 +115,9 @@ class Target:
     @overload
     def client(self, service: Literal["kms"]) -> "KMSClient": ...
     @overload
-    def client(self, service: Literal["lambda"], *, attempts: int = ...) -> "LambdaClient": ...
+    def client(
+        self, service: Literal["lambda"], *, attempts: int = ..., read_timeout_s: int = ...
+    ) -> "LambdaClient": ...
     @overload
     def client(self, service: Literal["logs"]) -> "CloudWatchLogsClient": ...
     @overload
@@ -127,27 +131,31 @@ class Target:
     @overload
     def client(self, service: Literal["sts"]) -> "STSClient": ...
 
-    def client(self, service: _client.Service, *, attempts: int = ATTEMPTS) -> Any:
+    def client(
+        self, service: _client.Service, *, attempts: int = ATTEMPTS, read_timeout_s: int = READ_TIMEOUT_S
+    ) -> Any:
         """A botocore client whose calls are journaled. Its methods and paginators raise ``AwsFailed``.
 
         Args:
             service: boto3's name, for example 'lambda'.
-            attempts: how often a call is sent at most; 1 for ``invoke``, which must not run the skill's code twice.
+            attempts: how often a call is sent at most; 1 for ``invoke``, which must not run the function's code twice.
+            read_timeout_s: how long an answer is waited for; ``invoke`` waits for the function's code.
         """
+        key = (service, attempts, read_timeout_s)
         with self._lock:
-            if (service, attempts) not in self._clients:
-                client = self._clients[service, attempts] = self._create_client(service, attempts)
+            if key not in self._clients:
+                client = self._clients[key] = self._create_client(service, attempts, read_timeout_s)
                 client.target = self
                 keys = self.session.get_credentials()
                 if keys and not self.sandbox:
                     self.redactor.add_secret(keys.secret_key)
                     self.redactor.add_secret(keys.token or "")
-            return self._clients[service, attempts]
+            return self._clients[key]
 
-    def _create_client(self, service: _client.Service, attempts: int) -> Any:
+    def _create_client(self, service: _client.Service, attempts: int, read_timeout_s: int) -> Any:
         config = Config(
             connect_timeout=3,
-            read_timeout=10,
+            read_timeout=read_timeout_s,
             retries={"mode": "standard", "total_max_attempts": attempts},
             user_agent_appid=USER_AGENT,  # type: ignore[call-arg]  # the stubs lack it
         )

@@ -5,6 +5,7 @@ $LATEST is shared by all runs, so each write is guarded by what was read of it.
 
 import hashlib
 import json
+import math
 from base64 import b64decode, b64encode
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
     Reply = FunctionConfigurationTypeDef | FunctionConfigurationResponseTypeDef
 
 LATEST = "$LATEST"
+NETWORK_S = 2
+"""Seconds on the way to a function and back, beyond its own time."""
 
 RARE = ("TenancyConfig", "CapacityProviderConfig", "DurableConfig", "RuntimeConfig", "AcceleratorConfig")
 """Members of a configuration that count where they are set: most functions have none of them."""
@@ -254,15 +257,19 @@ class InvocationResult:
     took_s: float | None
 
 
-def invoke(target: Target, version: str, event: Mapping[str, object]) -> InvocationResult:
-    """Call a version once. AWS: lambda:InvokeFunction; runs the skill's code.
+def invoke(target: Target, version: str, event: Mapping[str, object], within_s: float) -> InvocationResult:
+    """Call a version once. AWS: lambda:InvokeFunction; runs the function's code.
+
+    Args:
+        within_s: how long its answer is waited for at least, in seconds.
 
     Raises:
         TimedOut: it did not answer in time.
         Unreachable: its answer was cut on the way.
     """
     # Sent once: a request that is repeated may act twice.
-    reply = target.client("lambda", attempts=1).invoke(
+    client = target.client("lambda", attempts=1, read_timeout_s=math.ceil(within_s) + NETWORK_S)
+    reply = client.invoke(
         FunctionName=target.settings.function, Qualifier=version, LogType="Tail", Payload=json.dumps(event).encode()
     )
     try:

@@ -18,6 +18,9 @@ project_root = places.project_root
 ENVIRONMENT_VARIABLE = "BUDDY_OPS_ENVIRONMENT"
 """The environment that commands and notebooks use where none is given."""
 
+EVENT_BYTES = 6 * 2**20
+"""The largest event of a synchronous invocation. Source: Lambda quotas, 'Invocation payload'."""
+
 SANDBOX = "sandbox"
 """The environment where none is named: nothing real is there."""
 
@@ -75,8 +78,36 @@ def read_settings(environment: str) -> tuple[dict[str, Any], str]:
     except OSError as error:
         raise settings.invalid(f"parameters/{path.name}", [f"cannot be read: {error.strerror}"]) from None
     content_text = content.decode(errors="replace")
-    parsed = settings.parse_yaml_text(environment, content_text, f"parameters/{path.name}")
-    return parsed.model_dump(mode="json"), f"parameters/{path.name}"
+    source = f"parameters/{path.name}"
+    values = settings.parse_yaml_text(environment, content_text, source).model_dump(mode="json")
+    for test in values["smoke_tests"]:
+        if isinstance(test.get("event"), str):
+            test["event"] = _read_event(test["event"], source)
+    return values, source
+
+
+def _read_event(name: str, source: str) -> dict[str, Any]:
+    """The event in a JSON file of the project: from here on it is part of the settings, which a plan's ID covers.
+
+    Raises:
+        InvalidInput: ``invalid-settings``.
+    """
+    root = project_root().resolve()
+    where = f"settings.smoke_tests: the event {name!r}"
+    try:
+        path = (root / name).resolve()
+        # A path that leads out of the project would read another person's file.
+        if not path.is_relative_to(root) or not path.is_file():
+            raise settings.invalid(source, [f"{where} is no file of the project"])
+        with path.open("rb") as file:
+            event = documents.parse_json(file.read(EVENT_BYTES + 1), limit=EVENT_BYTES, unique=True, finite=True)
+    except OSError as error:
+        raise settings.invalid(source, [f"{where} cannot be read: {error.strerror}"]) from None
+    except ValueError as error:
+        raise settings.invalid(source, [f"{where}: {error}"]) from None
+    if not isinstance(event, dict):
+        raise settings.invalid(source, [f"{where} must be a JSON object"])
+    return event
 
 
 def environments() -> list[str]:

@@ -82,6 +82,8 @@ def violations(environment: str, settings: Settings, facts: DeploymentFacts) -> 
     allowed = settings.rollout.strategies
     if facts.strategy not in allowed:
         found.append(f"{environment} allows {', '.join(allowed)}, not {facts.strategy}")
+    if facts.strategy in settings.rollout.smoke_tested and not settings.smoke_tests:
+        found.append(f"{environment} requires smoke tests before {facts.strategy}, and smoke_tests is empty")
     found += [
         f"{environment} fixes {name}, but a parameter changes it" for name in facts.replaced if name in rules.fixed
     ]

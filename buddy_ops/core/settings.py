@@ -12,10 +12,14 @@ from typing import Annotated, Any, Literal
 from zoneinfo import available_timezones
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
+    Discriminator,
     Field,
+    JsonValue,
+    Tag,
     ValidationError,
     field_validator,
     model_validator,
@@ -262,10 +266,37 @@ class AlarmSettings(Model):
     )
 
 
-class SmokeTest(Model):
-    """One request to a version before it gets traffic, and what its response must be."""
+TestName = Annotated[str, Field(min_length=1, max_length=60)]
 
-    name: Annotated[str, Field(min_length=1, max_length=60)] = Field(description="Name in reports.")
+
+def _require_jmespath(path: str) -> str:
+    """The path, if JMESPath can read it."""
+    from jmespath import compile as compile_path
+    from jmespath.exceptions import JMESPathError
+
+    try:
+        compile_path(path)
+    except JMESPathError as error:
+        raise ValueError(f"no JMESPath: {str(error).splitlines()[0]}") from None
+    return path
+
+
+def _require_pattern(pattern: str) -> str:
+    """The pattern, if it is a regular expression."""
+    try:
+        re.compile(pattern)
+    except re.error as error:
+        raise ValueError(f"no regular expression: {error}") from None
+    return pattern
+
+
+Pattern = Annotated[str, AfterValidator(_require_pattern)]
+
+
+class AlexaTest(Model):
+    """One Alexa request to a version before it gets traffic, and what its response must be."""
+
+    name: TestName = Field(description="Name in reports.")
     request: Literal["LaunchRequest", "IntentRequest", "SessionEndedRequest"] = Field(
         description="Type of the Alexa request."
     )
@@ -281,15 +312,59 @@ class SmokeTest(Model):
     application_id: str = Field(default="", description="The skill's ID in the request.")
 
 
+class Expectation(Model):
+    """What one value of an answer must be: exactly one of equals, contains, matches and absent is set."""
+
+    path: Annotated[str, AfterValidator(_require_jmespath)] = Field(
+        description="JMESPath of the value. body_json is the answer's body where that is JSON text."
+    )
+    equals: JsonValue = Field(default=None, description="The value itself.")
+    contains: str | None = Field(default=None, description="A text in the value, or an element of the list.")
+    matches: Pattern | None = Field(default=None, description="A regular expression that is found in the text.")
+    absent: bool = Field(default=False, description="Whether there must be no such value, or null.")
+
+    @model_validator(mode="after")
+    def _has_one_rule(self) -> "Expectation":
+        rules = (self.equals is not None, self.contains is not None, self.matches is not None, self.absent)
+        if sum(rules) != 1:
+            raise ValueError("needs exactly one of equals, contains, matches and absent")
+        return self
+
+
+class EventTest(Model):
+    """One event to a version before it gets traffic, and what its answer must be. An error of the function fails."""
+
+    name: TestName = Field(description="Name in reports.")
+    event: dict[str, JsonValue] | str = Field(
+        description="The event: a mapping, or the path of a JSON file in the project."
+    )
+    status: Annotated[int, Field(ge=100, le=599)] | None = Field(
+        default=None, description="The answer's statusCode, for functions behind HTTP."
+    )
+    expect: tuple[Expectation, ...] = Field(default=(), description="What else the answer must contain.")
+    within_s: Annotated[float, Field(gt=0, le=900)] = Field(
+        default=30, description="Time limit in seconds, a cold start included. Lambda's longest time-out is 900 s."
+    )
+
+
+def _kind_of_test(value: object) -> str:
+    """Which of the two models a smoke test is, by whether it has an event."""
+    if isinstance(value, EventTest) or (isinstance(value, Mapping) and "event" in value):
+        return "event"
+    return "alexa"
+
+
+SmokeTest = AlexaTest | EventTest
+
 SMOKE_TESTS = (
-    SmokeTest(name="launch", request="LaunchRequest"),
-    SmokeTest(
+    AlexaTest(name="launch", request="LaunchRequest"),
+    AlexaTest(
         name="reminder",
         request="IntentRequest",
         intent="SetReminderIntent",
         slots={"medication": "aspirin", "time": "08:00"},
     ),
-    SmokeTest(name="session end", request="SessionEndedRequest", speaks=False),
+    AlexaTest(name="session end", request="SessionEndedRequest", speaks=False),
 )
 
 
@@ -298,19 +373,10 @@ class ItemInvariant(Model):
 
     attribute: str = Field(description="Name of the attribute.")
     required: bool = Field(default=True, description="Whether it must exist.")
-    pattern: str | None = Field(default=None, description="Regular expression that the whole text matches.")
+    pattern: Pattern | None = Field(default=None, description="Regular expression that the whole text matches.")
     one_of: tuple[str, ...] = Field(default=(), description="The allowed texts.")
     least: float | None = Field(default=None, description="The smallest allowed number.")
     most: float | None = Field(default=None, description="The largest allowed number.")
-
-    @field_validator("pattern")
-    @classmethod
-    def _compile(cls, pattern: str | None) -> str | None:
-        try:
-            re.compile(pattern or "")
-        except re.error as error:
-            raise ValueError(f"no regular expression: {error}") from None
-        return pattern
 
 
 class TableSettings(Model):
@@ -438,8 +504,14 @@ class Settings(Model):
         description="Metrics that count failures which Lambda's Errors does not see. At most 8: an alarm "
         "reads 10 metrics.",
     )
-    smoke_tests: tuple[SmokeTest, ...] = Field(
-        default=SMOKE_TESTS, description="Requests that test a new version before it gets traffic."
+    smoke_tests: tuple[
+        Annotated[
+            Annotated[AlexaTest, Tag("alexa")] | Annotated[EventTest, Tag("event")], Discriminator(_kind_of_test)
+        ],
+        ...,
+    ] = Field(
+        default=SMOKE_TESTS,
+        description="Requests that test a new version before it gets traffic: Alexa requests or events.",
     )
     tables: tuple[TableSettings, ...] = Field(default=(), description="DynamoDB tables that the function writes.")
     flags: tuple[Flag, ...] = Field(
@@ -493,6 +565,8 @@ def _problems(error: ValidationError, overrides: Mapping[str, Any]) -> list[str]
     lines = []
     for each in error.errors():
         path = [str(part) for part in each["loc"]]
+        if path[0] == "smoke_tests":
+            del path[2:3]  # pydantic's name for the kind of test, which is in no file
         overridden = path[:1] == ["rollout"] and path[1:2] and path[1] in overrides
         where = f"parameter {PARAMETERS.get(path[1], path[1])}" if overridden else f"settings.{'.'.join(path)}"
         said = each["msg"].removeprefix("Value error, ")

@@ -356,7 +356,9 @@ class _Draft:
         after = settings.rollout.watch_after_proof_minutes
         if self.strategy == "canary" and after and settings.rollout.watch_minutes:
             yield f"A healthy build is monitored for up to {after:g} min more, and stays if this run is lost."
-        if self.strategy in settings.rollout.smoke_tested:
+        if not settings.smoke_tests:
+            yield "Warning: no smoke tests are configured (smoke_tests in the environment's file)."
+        elif self.strategy in settings.rollout.smoke_tested:
             tests = count(len(settings.smoke_tests), "smoke test")
             yield f"{tests} must pass before the new version receives traffic."
         if self.rolled_back:

@@ -1,6 +1,7 @@
-"""Smoke tests of one version before it receives traffic: Alexa's own requests, sent by the version's number.
+"""Smoke tests of one version before it receives traffic: events, sent by the version's number.
 
-The requests are in the environment's parameters/ file. The alias is never touched here.
+The tests are in the environment's parameters/ file: an event with what its answer must be, or an Alexa request. The
+alias is never touched here.
 """
 
 from dataclasses import dataclass
@@ -11,7 +12,8 @@ from buddy_ops.aws.session import Target
 from buddy_ops.aws.versions import InvocationResult
 from buddy_ops.core.errors import Refused, TimedOut
 from buddy_ops.core.progress import Progress, no_progress
-from buddy_ops.core.settings import SmokeTest
+from buddy_ops.core.settings import AlexaTest, SmokeTest, invalid
+from buddy_ops.deployment import _answers
 
 SYNTHETIC_USER = "amzn1.ask.account.BUDDY-OPS-SMOKE-TEST"
 ATTEMPTS = 2
@@ -24,7 +26,7 @@ class SmokeTestResult:
 
     Attributes:
         trouble: what was wrong; None where it passed.
-        said: the skill's speech; empty where it failed.
+        said: what an Alexa response says; empty for other answers, and where it failed.
     """
 
     name: str
@@ -37,7 +39,7 @@ class SmokeTestResult:
 
 
 def run_smoke_tests(target: Target, version: str, watch: Progress = no_progress) -> tuple[SmokeTestResult, ...]:
-    """Send every smoke test to a version by its number. AWS: lambda:InvokeFunction; runs the skill's code.
+    """Send every smoke test to a version by its number. AWS: lambda:InvokeFunction; runs the function's code.
 
     Args:
         watch: receives a line about each test before it is sent.
@@ -78,7 +80,7 @@ def _attempt(target: Target, version: str, test: SmokeTest) -> SmokeTestResult:
     trouble: str | None = None
     for _ in range(ATTEMPTS):
         try:
-            answer = versions.invoke(target, version, build_request(target, test))
+            answer = versions.invoke(target, version, event_of(target, test), test.within_s)
         except TimedOut as failure:
             # No answer in time is the version's fault; every other failure is AWS's or ours.
             trouble = failure.what.rstrip(".")
@@ -107,6 +109,12 @@ def _trouble(test: SmokeTest, version: str, answer: InvocationResult) -> str | N
         return f"its duration is unknown: {REPORT_MISSING}"
     if answer.took_s > test.within_s:
         return f"it took {answer.took_s:.1f} s (limit {test.within_s:g} s)"
+    if isinstance(test, AlexaTest):
+        return _alexa_trouble(test, said)
+    return _answers.trouble(test, said)
+
+
+def _alexa_trouble(test: AlexaTest, said: object) -> str | None:
     if not isinstance(said, dict) or "version" not in said or not isinstance(said.get("response"), dict):
         return "the answer is not an Alexa response: version or response is missing"
     speech = _speech(said)
@@ -126,7 +134,17 @@ def _speech(answer: object) -> str:
     return ""
 
 
-def build_request(target: Target, test: SmokeTest) -> dict[str, Any]:
+def event_of(target: Target, test: SmokeTest) -> dict[str, Any]:
+    """The event that a test sends."""
+    if isinstance(test, AlexaTest):
+        return build_request(target, test)
+    # ``project.read_settings`` has read the file by now.
+    if isinstance(test.event, str):
+        raise invalid("settings.smoke_tests", [f"{test.name}: the event is a file's name, not its content"])
+    return test.event
+
+
+def build_request(target: Target, test: AlexaTest) -> dict[str, Any]:
     """The Alexa request of a test, from a user who does not exist.
 
     Source: Alexa Skills Kit, 'Request and response JSON reference'.

@@ -123,7 +123,7 @@ def test_answer_of_the_skill_that_is_cut(situation: Bring, proxy: Proxy, monkeyp
     mine = here.connect()
     proxy.strike("cut", times=1)
     with pytest.raises(Unreachable, match="cut, or not from AWS") as failed:
-        versions.invoke(mine, "1", {"request": {"type": "LaunchRequest"}})
+        versions.invoke(mine, "1", {"request": {"type": "LaunchRequest"}}, 8)
     assert failed.value.now.startswith("Unknown")
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from buddy_ops.aws.versions import InvocationResult
 from buddy_ops.core.errors import AwsFailed, Refused
-from buddy_ops.core.settings import SmokeTest
+from buddy_ops.core.settings import AlexaTest
 from buddy_ops.deployment import smoke_tests
 from buddy_sandbox import builds
 from buddy_sandbox.faults import PROFILES, FaultProfile
@@ -120,10 +120,10 @@ NO_RESPONSE = "the answer is not an Alexa response: version or response is missi
 )
 def test_each_wrong_answer_is_told_as_what_it_is(answer: InvocationResult, trouble: str | None) -> None:
     """Another version, late, no Alexa response, silence, an apology: none passes, and each is named."""
-    assert smoke_tests._trouble(SmokeTest(name="launch", request="LaunchRequest"), "2", answer) == trouble
+    assert smoke_tests._trouble(AlexaTest(name="launch", request="LaunchRequest"), "2", answer) == trouble
 
 
 def test_silence_passes_where_nothing_is_to_be_said() -> None:
     """The end of a session is answered without speech."""
-    test = SmokeTest(name="session end", request="SessionEndedRequest", speaks=False)
+    test = AlexaTest(name="session end", request="SessionEndedRequest", speaks=False)
     assert smoke_tests._trouble(test, "2", InvocationResult(SILENT, None, "2", 0.1)) is None
