@@ -1,5 +1,6 @@
 """The framework of the checks: what becomes of an exception, and how findings are counted and shown."""
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
 from typing import cast
@@ -7,7 +8,7 @@ from typing import cast
 import pytest
 
 from buddy_ops.aws.session import Target
-from buddy_ops.checks import findings, status
+from buddy_ops.checks import findings, result_words, status
 from buddy_ops.checks._shared import version_rates
 from buddy_ops.checks.findings import Check, CheckContext, Finding, NotMeasured, State
 from buddy_ops.core.errors import AwsFailed, BuddyError, InvalidInput, Refused
@@ -88,6 +89,21 @@ def test_the_verdict_begins_with_the_result_word(states: tuple[State, ...], verd
     """Unknown is never OK, and a problem comes before it."""
     found = tuple(Finding(f"check {n}", state, f"message of {n}") for n, state in enumerate(states))
     assert status.StatusReport("", found, ()).verdict == verdict
+
+
+def test_the_first_lines_are_short_and_name_production() -> None:
+    """The environment, the verdict and the steps come before the picture; the checks after it, unless it cannot be drawn."""
+    subject = status.Subject(
+        "prod", "buddy", "live", "us-east-1", datetime(2026, 11, 22, 3, 2, tzinfo=UTC), production=True
+    )
+    found = Finding("error rate", State.PROBLEM, "v2 4.8 %", detail="minute by minute")
+    report = status.StatusReport("serves v2", (found,), (), subject)
+    html = report.first_lines.html
+    assert html.index("PRODUCTION") < html.index("prod: buddy:live") < html.index("ERROR RATE HIGH</b>: v2 4.8 %")
+    assert "minute by minute" not in html and "minute by minute" in report.checks.html
+    assert "PRODUCTION" not in replace(report, subject=replace(subject, production=False)).first_lines.html
+    unread = replace(report, findings=(found.named(result_words.ALIAS_UNREADABLE),))
+    assert "minute by minute" in unread.first_lines.html and "minute by minute" in repr(unread.first_lines)
 
 
 def test_a_rate_is_counted_since_its_first_minute_over_the_limit() -> None:
