@@ -66,7 +66,7 @@ class Variant:
         given = self.stack.parameters
         function = given["FunctionName"]
         settings = SimpleNamespace(function=function, alias=given["AliasName"])
-        target = SimpleNamespace(settings=settings, environment=given["Environment"], run="2026-11-29T0312Z-7f3a")
+        target = SimpleNamespace(settings=settings, environment=given["Environment"], run="7f3a12bc")
         table = given["TableArns"][0].rpartition("/")[2]
         names = {
             "AlarmPrefix": alarms.name_prefix(cast(Settings, settings)),
