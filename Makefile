@@ -25,6 +25,10 @@ test-all: $(VENV)/.dev ## the same with the matrices whole and every process sta
 test-second-opinion: $(VENV)/.dev build/emulators/.installed ## the runbooks on other emulators of AWS, in real time: 5 minutes; needs Node
 	$(BIN)/pytest -n 4 --dist worksteal tests/second_opinion
 
+contract-aws: $(VENV)/.dev ## the contract tests on your AWS account: make contract-aws ACCOUNT=123456789012
+	@test -n "$(ACCOUNT)" || { echo "Name the account: make contract-aws ACCOUNT=123456789012 AWS_PROFILE=... AWS_DEFAULT_REGION=..."; exit 2; }
+	BUDDY_CONTRACT=$(ACCOUNT) $(BIN)/pytest -p no:cacheprovider --timeout 900 $(if $(ONLY),-k "$(ONLY)") sandbox/tests/contract
+
 check: $(VENV)/.dev ## lint, format, types, imports, dependencies, template, workflows, notebooks, documentation
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
