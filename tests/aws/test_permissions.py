@@ -60,8 +60,12 @@ OF_WORKFLOW = {
 }
 """What `aws s3 cp` of the workflow 'run a runbook' needs, before the runbook runs."""
 
-BY_SERVICES = {("kms:Decrypt", "arn:aws:kms:us-east-1:123456789012:key/of-the-builds")}
-"""What Lambda, DynamoDB and S3 do on behalf of their caller."""
+BY_SERVICES = {
+    (f"kms:{name}", "arn:aws:kms:us-east-1:123456789012:key/of-the-builds")
+    for name in ("CreateGrant", "Decrypt", "DescribeKey", "Encrypt", "GenerateDataKey*", "ReEncrypt*")
+}
+"""What Lambda, DynamoDB and S3 do on behalf of their caller. DynamoDB creates grants for a new table, a restored one too.
+Source: KMS developer guide, How DynamoDB uses KMS."""
 
 OTHERWISE_CALLED = {
     "lambda:Invoke": "lambda:InvokeFunction",
