@@ -159,6 +159,10 @@ def set_up(world: World, scenario: Scenario, environment: str) -> None:
     trust = {"Effect": "Allow", "Principal": {"Service": "scheduler.amazonaws.com"}, "Action": "sts:AssumeRole"}
     policy = json.dumps({"Version": "2012-10-17", "Statement": [trust]})
     world.invoke("iam", "create_role", {"RoleName": SCHEDULER_ROLE, "AssumeRolePolicyDocument": policy})
+    allowed = {"Effect": "Allow", "Action": ["lambda:UpdateAlias", "sqs:SendMessage"], "Resource": "*"}
+    document = json.dumps({"Version": "2012-10-17", "Statement": [allowed]})
+    put = {"RoleName": SCHEDULER_ROLE, "PolicyName": "failsafe", "PolicyDocument": document}
+    world.invoke("iam", "put_role_policy", put)
     # As a template makes it: the group exists before the first request.
     world.log_store.group(scenario.log_group or log_lines.default_group(function))
     world.clock.advance_to(world.clock.now() + 60)

@@ -17,9 +17,11 @@ from zoneinfo import ZoneInfo
 
 from botocore import xform_name
 
+from buddy_sandbox import roles
 from buddy_sandbox.wire import AwsError, Params, Service
 
 ACCOUNT = "123456789012"
+TRUSTED = "scheduler.amazonaws.com"
 READS = (
     *("get", "describe", "list", "poll", "receive", "search", "scan"),
     *("query", "select", "read", "lookup", "discover", "validate"),
@@ -151,6 +153,7 @@ class Scheduler(Service):
         arn = target["Arn"]
         if match := re.fullmatch(r"arn:aws[a-z-]*:scheduler:::aws-sdk:([a-z0-9-]+):(\w+)", arn):
             service, action = match.groups()
+            _require_allowed(target["RoleArn"], f"{service}:{action}")
             self._invoke(service, xform_name(action), json.loads(target.get("Input", "{}")))
         elif ":lambda:" in arn:
             payload = {"FunctionName": arn, "InvocationType": "Event", "Payload": target.get("Input", "{}").encode()}
@@ -167,8 +170,9 @@ class Scheduler(Service):
         if letter:
             body = {"QueueUrl": _queue_url(letter), "MessageBody": schedule.fields["Target"].get("Input", "{}")}
             error = {"DataType": "String", "StringValue": type(failure).__name__}
-            # A queue that is not there loses the event: nobody is told, and time goes on.
+            # A queue that is not there, or that the role may not write, loses the event: nobody is told.
             with suppress(Exception):
+                _require_allowed(schedule.fields["Target"]["RoleArn"], "sqs:SendMessage")
                 self._invoke("sqs", "send_message", {**body, "MessageAttributes": {"ERROR_CODE": error}})
 
     def _finish(self, schedule: Schedule) -> None:
@@ -247,6 +251,16 @@ def _first_fire(fields: Params, name: str, now: float) -> float | None:
 def _rate_s(expression: str) -> float | None:
     match = re.fullmatch(r"rate\((\d+) (minute|hour|day)s?\)", expression)
     return float(match.group(1)) * UNITS_S[match.group(2)] if match else None
+
+
+def _require_allowed(arn: str, action: str) -> None:
+    """Raise AwsError where a schedule's role does not trust Scheduler, or may not do this.
+
+    A role that does not exist may do everything: many a test names one. AWS refuses to create the schedule then.
+    """
+    role = roles.find(ACCOUNT, arn)
+    if role is not None and not (roles.trusts_service(role, TRUSTED) and roles.allows(role, action)):
+        raise AwsError("AccessDeniedException", f"{arn} is not authorized to perform: {action}")
 
 
 def _queue_url(arn: str) -> str:

@@ -24,10 +24,11 @@ from pydantic import ValidationError
 from werkzeug.serving import BaseWSGIServer, make_server
 from werkzeug.wrappers import Response
 
-from buddy_sandbox import buckets, conditions, dynamodb, scenarios, state_file, topics
+from buddy_sandbox import buckets, conditions, dynamodb, roles, scenarios, state_file, topics
 from buddy_sandbox.access import CONTROL, Access, signing_name, signing_region, without_sharing
 from buddy_sandbox.chaos import METRICS, Chaos, Fault, forgetful
 from buddy_sandbox.clock import exists
+from buddy_sandbox.functions import ACCOUNT
 from buddy_sandbox.runtime import OWN_KEY
 from buddy_sandbox.wire import AwsError, Params, refusal
 from buddy_sandbox.world import STEPPED_START, LiveTicker, World
@@ -84,6 +85,9 @@ class Front:
 
     def _ask(self, service: str, request: Request) -> Any:
         """The answer, a WSGI application."""
+        if said := roles.denied(ACCOUNT, request, service, lambda: self._operation(service, request)):
+            xml = service == "s3" or "form" in request.headers.get("Content-Type", "")
+            return refusal("AccessDenied" if xml else "AccessDeniedException", said, 403, xml)
         own = service in self.world.services
         return self._ask_own(service, request) if own else self._ask_moto(service, request)
 
@@ -120,7 +124,7 @@ class Front:
                 self._check(service, request)
                 reply = without_sharing(Response.from_app(self._moto, request.environ))
             except AwsError as error:
-                reply = refusal(error.code, error.message, error.status or 400, xml=service in ("s3", "sns"))
+                reply = refusal(error.code, error.message, error.status or 400, xml=service in ("s3", "sns", "sts"))
             except NotImplementedError:
                 missing = f"the sandbox has no {service}:{self._operation(service, request)}"
                 xml = "form" in request.headers.get("Content-Type", "")
@@ -135,6 +139,8 @@ class Front:
             buckets.check(request)
         elif service == "sns":
             topics.check(request.form, signing_region(request))
+        elif service == "sts" and request.form.get("Action") == "AssumeRole":
+            roles.check_assumption(ACCOUNT, request)
         elif service in checks:
             checks[service](self._operation(service, request), json.loads(request.get_data() or b"{}"))
 
