@@ -26,6 +26,7 @@ READING = (
 KINDS: dict[type[AwsFailed], tuple[str, ...]] = {
     NotFound: (
         "NotFound",  # of SNS
+        "AWS.SimpleQueueService.NonExistentQueue",
         "NotFoundException",
         "NoSuchEntity",
         "NoSuchEntityException",
@@ -35,6 +36,7 @@ KINDS: dict[type[AwsFailed], tuple[str, ...]] = {
         "PolicyNotFoundException",
         "ProvisionedConcurrencyConfigNotFoundException",
         "ResourceNotFound",  # of CloudWatch
+        "QueueDoesNotExist",
         "ResourceNotFoundException",
     ),
     AlreadyExists: ("ParameterAlreadyExists", "TableAlreadyExistsException"),

@@ -19,7 +19,6 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from buddy_ops.aws.session import Target
-from buddy_ops.core.documents import parse_json
 from buddy_ops.core.errors import AwsFailed, Conflict, NotFound, Refused
 from buddy_ops.core.journal import iso_utc
 from buddy_ops.core.text import parse_utc
@@ -49,7 +48,8 @@ PROOF_POLLS = 5
 """After how many minutes a test of the failsafe has failed."""
 
 PROOF_RUN = "proof000"
-"""In the name of a test's schedule, where others have a run's id of this length: IAM must allow such names."""
+FAILING_RUN = "fails000"
+"""In the names of tests' schedules, where others have a run's id of this length: IAM must allow such names."""
 
 NAME_LIMIT = 64
 """Characters of a schedule's name. Source: EventBridge Scheduler API reference, CreateSchedule."""
@@ -148,7 +148,7 @@ def delete_strays(target: Target) -> Generator[datetime, None, None]:
     One that was armed within ``SETTLED`` may belong to a run that is about to shift. It is deleted later, when that
     run's write would show on the alias: read the alias after this.
 
-    AWS: scheduler:ListSchedules, every page, GetSchedule, reads; scheduler:DeleteSchedule, writes.
+    AWS: scheduler:ListSchedules, every page, reads; scheduler:DeleteSchedule, writes.
     """
     prefix = _name(target, IN_NAME, target.run).removesuffix(target.run)
     pages = target.client("scheduler").get_paginator("list_schedules")
@@ -156,7 +156,7 @@ def delete_strays(target: Target) -> Generator[datetime, None, None]:
         schedule
         for page in pages.paginate(NamePrefix=prefix)
         for schedule in page["Schedules"]
-        if schedule["GroupName"] == target.settings.lease.group and _is_own(target, schedule["Name"])
+        if schedule["GroupName"] == target.settings.lease.group
     ]
     for schedule in sorted(found, key=lambda schedule: schedule["LastModificationDate"]):
         settled = schedule["LastModificationDate"] + SETTLED
@@ -164,16 +164,6 @@ def delete_strays(target: Target) -> Generator[datetime, None, None]:
             yield settled
         _delete(target, schedule["Name"])
         target.journal.append("stray-failsafe-deleted", name=schedule["Name"])
-
-
-def _is_own(target: Target, name: str) -> bool:
-    """Whether a schedule is of this alias: function 'a-b' with alias 'c' has the names of 'a' with alias 'b-c'."""
-    try:
-        schedule = target.client("scheduler").get_schedule(Name=name, GroupName=target.settings.lease.group)
-        given = parse_json(schedule["Target"]["Input"])
-        return (given["FunctionName"], given["Name"]) == (target.settings.function, target.settings.alias)
-    except (NotFound, KeyError, TypeError, ValueError):
-        return False
 
 
 def prove_failsafe(target: Target, primary: str, second: str) -> Generator[datetime, None, None]:
@@ -213,6 +203,41 @@ def prove_failsafe(target: Target, primary: str, second: str) -> Generator[datet
         now=f"No traffic was shifted on {target.resource}. The scratch alias was deleted.",
         next="Check the dead-letter queue, and that the scheduler's role may call lambda:UpdateAlias on the function.",
     )
+
+
+def forget_proof(target: Target) -> None:
+    """Delete what an interrupted test of the failsafe left.
+
+    AWS: lambda:DeleteAlias, scheduler:DeleteSchedule, writes.
+    """
+    where = {"FunctionName": target.settings.function, "Name": f"{target.settings.alias}-lease-proof"}
+    _forget(target, where, _name(target, IN_NAME, PROOF_RUN))
+
+
+def let_one_fail(target: Target, alias: str) -> str:
+    """Create a schedule that fails within two minutes, at an alias that does not exist; its name.
+
+    It is not tried again, so its message goes to the dead-letter queue at once.
+
+    AWS: scheduler:CreateSchedule, writes.
+    """
+    name = failing_name(target)
+    where = {"FunctionName": target.settings.function, "Name": alias}
+    payload = json.dumps({**where, "RoutingConfig": {"AdditionalVersionWeights": {}}})
+    fields = _fields(target, Failsafe(name, _on_the_second(target.clock.now() + MINUTE), payload))
+    fields["Target"]["RetryPolicy"] = {"MaximumRetryAttempts": 0}
+    target.client("scheduler").create_schedule(**fields)
+    return name
+
+
+def failing_name(target: Target) -> str:
+    """The name of the schedule that ``let_one_fail`` creates."""
+    return _name(target, IN_NAME, FAILING_RUN)
+
+
+def delete_failing(target: Target) -> bool:
+    """Delete that schedule; False if it does not exist. AWS: scheduler:DeleteSchedule, writes."""
+    return _delete(target, failing_name(target))
 
 
 def _delete(target: Target, name: str) -> bool:
@@ -271,7 +296,11 @@ def schedule_name(target: Target) -> str:
 
 def _next_fire(target: Target) -> datetime:
     """When a failsafe that is made now rolls back, to the second: Scheduler takes no fractions."""
-    return (target.clock.now() + timedelta(minutes=target.settings.lease.minutes)).replace(microsecond=0)
+    return _on_the_second(target.clock.now() + timedelta(minutes=target.settings.lease.minutes))
+
+
+def _on_the_second(moment: datetime) -> datetime:
+    return moment.replace(microsecond=0)
 
 
 def _fields(target: Target, failsafe: Failsafe) -> "CreateScheduleInputTypeDef":

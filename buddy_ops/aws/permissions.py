@@ -37,6 +37,7 @@ RUNBOOKS: Mapping[str, tuple[Role, ...]] = {
     "rollback": ACTING,
     "freeze": ("responder",),
     "reenable": ("responder",),
+    "prove": ("deployer",),
     "emergency/deployment_failure": ("responder",),
     "emergency/data_corruption": ("responder",),
     "strategies/all_at_once": ("deployer",),
@@ -50,7 +51,7 @@ RUNBOOKS: Mapping[str, tuple[Role, ...]] = {
     "operations/migrate_database": ACTING,
 }
 """Who runs which notebook or command. ``archive`` is the upload of every run to S3, ``freeze`` includes
-``unfreeze``."""
+``unfreeze``, ``prove`` is ``doctor --prove``."""
 
 
 def required_actions(
@@ -68,6 +69,7 @@ def required_actions(
         "AWS::AccountId": where["account"],
         "AWS::Region": where["region"],
         "Archive.Arn": f"arn:{where['partition']}:s3:::{settings.archive.bucket}",
+        "DeadLetterQueue.Arn": settings.lease.dead_letter_arn or "",
         "Environment": environment,
         "FunctionName": settings.function,
         "LogGroupName": where.get("log_group", ""),
@@ -82,6 +84,8 @@ def required_actions(
     found: dict[str, tuple[str, ...]] = {}
     for statement in _statements(role, live=settings.alias == Settings.model_fields["alias"].default):
         if "SigningKeyArn" in str(statement["Resource"]) and not names["SigningKeyArn"]:
+            continue
+        if "DeadLetterQueue.Arn" in str(statement["Resource"]) and not names["DeadLetterQueue.Arn"]:
             continue
         # No setting says where builds come from, or which keys encrypt them.
         if "BuildBucketName" in str(statement["Resource"]) or "KeyArns" in str(statement["Resource"]):

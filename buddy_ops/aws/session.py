@@ -24,7 +24,7 @@ from buddy_ops.core import settings as settings_
 from buddy_ops.core.errors import AwsFailed, InvalidInput, NotFound
 from buddy_ops.core.journal import Journal, JournalFile, iso_utc
 from buddy_ops.core.redaction import FILE, Redactor
-from buddy_ops.core.settings import DEFAULT_ALIAS, Settings
+from buddy_ops.core.settings import Settings
 from buddy_ops.core.side_channels import SideChannels
 from buddy_ops.core.text import escape_html, escape_markdown
 
@@ -41,6 +41,8 @@ if TYPE_CHECKING:
     from types_boto3_ssm import SSMClient
     from types_boto3_sts import STSClient
     from types_boto3_sts.type_defs import GetCallerIdentityResponseTypeDef
+
+    from buddy_ops.aws.dead_letters import QueueClient
 
 USER_AGENT = "buddy-ops"
 ATTEMPTS = 3
@@ -126,6 +128,8 @@ class Target:
     def client(self, service: Literal["scheduler"]) -> "EventBridgeSchedulerClient": ...
     @overload
     def client(self, service: Literal["sns"]) -> "SNSClient": ...
+    @overload
+    def client(self, service: Literal["sqs"]) -> "QueueClient": ...
     @overload
     def client(self, service: Literal["ssm"]) -> "SSMClient": ...
     @overload
@@ -268,6 +272,19 @@ class Target:
         journal = Journal(_keep_nothing, self.clock.now, self.redactor.redact)
         return replace(self, journal=journal, _clients={}, _lock=threading.Lock())
 
+    def acting_as(self, role: str) -> "Target":
+        """The same target as a role, assumed by the caller whose credentials this machine has. Nothing is journaled.
+
+        AWS: sts:AssumeRole, at the first call.
+
+        Args:
+            role: its ARN.
+        """
+        own, _ = _credentials.open_session(self.settings, self.sandbox)
+        create = partial(own.create_client, region_name=self.region, endpoint_url=self.endpoint_url)
+        _credentials.assume_role(own, role, name=f"buddy-ops-{self.run}", clock=self.clock, create_client=create)
+        return replace(self.without_journal(), session=own)
+
     def close(self) -> None:
         """Let the sandbox's time continue without this run."""
         self.clock.close()
@@ -349,17 +366,13 @@ def _read_values(environment: str, values: Mapping[str, object] | None) -> tuple
         # papermill -f reads the file without our checks, and of a section given twice it drops the first.
         project.read_settings(environment)
     function = values.get("function")
-    alias = values.get("alias", DEFAULT_ALIAS)
-    named = project.named_aliases()
-    # An alias that no file names belongs to whoever has the function.
-    owners = [name for name, owned in named.items() if owned == (function, alias)]
-    owners = owners or [name for name, owned in named.items() if owned[0] == function]
-    if not owners or environment in owners:
+    owner = project.environment_of_function(function)
+    if owner in (None, environment):
         return dict(values), "settings"
     # Freezes and rules go by the environment's name, so that another environment's function would evade its own.
     raise InvalidInput(
         "invalid-parameters",
-        f"The settings that were given are for {function}:{alias}, which is {owners[0]}'s, not {environment}'s.",
+        f"The settings that were given are for {function}, which is {owner}'s, not {environment}'s.",
         next="Give environment and settings that belong together, for example with -f and no -p environment.",
     )
 

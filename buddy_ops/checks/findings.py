@@ -302,18 +302,23 @@ def run_checks(checks: Iterable[Check], context: CheckContext, watch: Progress =
 def _run_check(check: Check, context: CheckContext) -> Finding:
     try:
         return check.run(context)
-    except AwsFailed as failure:
-        # AWS refused or could not be reached: that says nothing about what was to be checked.
-        return unknown(failure.what[:QUOTED], failure.next)
-    except BuddyError as error:
-        # AWS answered, and what the check needs does not exist or cannot be used.
-        state = State.PROBLEM if check.required else State.UNKNOWN
-        return Finding("", state, error.what, error.next)
-    except NotMeasured as reason:
-        return unknown(str(reason)).named(reason.word)
     except Exception as error:
-        # AWS answered in a form that the check does not expect. The other checks must still run.
-        return unknown(f"the check failed unexpectedly ({type(error).__name__}: {error})"[:QUOTED], "Report a bug.")
+        return describe_failure(error, required=check.required)
+
+
+def describe_failure(error: Exception, *, required: bool = False) -> Finding:
+    """The finding of a check that raised. ``required``: as ``Check`` has it."""
+    match error:
+        case AwsFailed():
+            # AWS refused or could not be reached: that says nothing about what was to be checked.
+            return unknown(error.what[:QUOTED], error.next)
+        case BuddyError():
+            # AWS answered, and what the check needs does not exist or cannot be used.
+            return Finding("", State.PROBLEM if required else State.UNKNOWN, error.what, error.next)
+        case NotMeasured():
+            return unknown(str(error)).named(error.word)
+    # AWS answered in a form that the check does not expect. The other checks must still run.
+    return unknown(f"the check failed unexpectedly ({type(error).__name__}: {error})"[:QUOTED], "Report a bug.")
 
 
 def in_state(findings: Iterable[Finding], state: State) -> tuple[Finding, ...]:

@@ -9,13 +9,14 @@ import os
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import replace
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
-from buddy_ops.aws import failsafe, permissions, signing
+from buddy_ops.aws import checklist_store, failsafe, permissions, signing
 from buddy_ops.aws.function_log import LogConfig, default_group
 from buddy_ops.aws.session import Target
 from buddy_ops.aws.versions import LATEST, label
-from buddy_ops.checks._shared import alarm_states, callers_state, describe_freezes
+from buddy_ops.checks._shared import alarm_states, describe_freezes
 from buddy_ops.checks.findings import (
     QUOTED,
     Check,
@@ -33,7 +34,7 @@ from buddy_ops.checks.rollouts import rollout_state
 from buddy_ops.core import text
 from buddy_ops.core.errors import AwsFailed, InvalidInput, NotFound
 from buddy_ops.core.roles import Role
-from buddy_ops.health import logs, serving
+from buddy_ops.health import callers, logs, serving
 
 if TYPE_CHECKING:
     from types_boto3_iam.type_defs import ContextEntryTypeDef
@@ -42,6 +43,10 @@ ALEXA_S = 8
 """Alexa gives up on a skill after this long. Source: reports of developers; official for device APIs only."""
 
 SCHEDULER = "scheduler.amazonaws.com"
+
+PROOF = "proof"
+PROOF_RECORD = "prove"
+"""The kind of a proof's dated result, among those of checklists."""
 
 NOT_EMULATED = "NotImplementedException"
 """The sandbox's answer to a call that it does not have."""
@@ -242,6 +247,16 @@ def _failure_metrics(context: CheckContext) -> Finding:
     return ok(", ".join(names))
 
 
+def _callers(context: CheckContext) -> Finding:
+    """Whether requests reach the alias, which is all that a rollout moves."""
+    if context.alias is None:
+        return info("there is no alias that requests could call", "See the check of the alias.")
+    signs = callers.callers_past_alias(context.target)
+    if signs:
+        return warning(" ".join(signs), callers.remedy(context.target))
+    return ok(f"no request of the last 24 h bypassed {context.target.resource}")
+
+
 def _alarms(context: CheckContext) -> Finding:
     finding = alarm_states(context)
     # An alarm concerns the version that is live: the setup is complete.
@@ -352,6 +367,28 @@ def _signing_key(context: CheckContext) -> Finding:
     return ok(f"{rule.key}, SHA-256 of its public key {sha256}")
 
 
+def _proof(context: CheckContext) -> Finding:
+    """Whether the setup was proved here, not too long ago."""
+    target = context.target
+    demanded = target.settings.policy.proof_days
+    if not demanded:
+        return ok("not demanded (policy.proof_days)")
+    remedy = f"Run `buddy-ops doctor --prove -e {target.environment}`."
+    found = checklist_store.newest_result(target, PROOF_RECORD, target.settings.function)
+    if found is None:
+        return problem("this setup was never tested", remedy)
+    now = target.clock.now()
+    age = text.count((now - found.at).days, "day")
+    if wrong := found.problems((), now):
+        return problem(f"the proof of run {found.run} {text.join_words(wrong)}", remedy)
+    if found.open:
+        names = text.join_words(item.name for item in found.open)
+        return problem(f"the last proof, {age} ago, failed: {names}", f"Correct what it found. {remedy}")
+    if now - found.at > timedelta(days=demanded):
+        return problem(f"the last proof was {age} ago (policy.proof_days: {demanded})", remedy)
+    return ok(f"tested {age} ago, on {found.at:%Y-%m-%d}, by run {found.run}")
+
+
 IDENTITY_CHECKS = (Check("parameters", _parameters), Check("credentials", _credentials))
 
 CHECKS = (
@@ -363,11 +400,12 @@ CHECKS = (
     Check("permissions", _permissions),
     Check("failsafe role", _failsafe_role),
     Check("dead-letter queue", _dead_letters),
-    Check("callers", callers_state),
+    Check("callers", _callers),
     Check("failure metrics", _failure_metrics, runbook="operations/monitor"),
     Check("alarms", _alarms, runbook="operations/alarms"),
     Check("log group", _log_group),
     Check("channels", _channels),
     Check("archive", _archive),
     Check("signing key", _signing_key),
+    Check(PROOF, _proof),
 )

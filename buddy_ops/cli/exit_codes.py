@@ -34,6 +34,7 @@ COMMANDS: Mapping[str, Mapping[int, str]] = {
         0: "OK: every check was made, and found no problem",
         1: "a problem, or a check that could not be made; or FAILED",
         2: INVALID,
+        4: "REFUSED: --prove was not approved; nothing was changed",
     },
     "lab": {0: "JupyterLab was stopped", **_ANY},
     "demo": {0: "both runs ended as expected", **_ANY},

@@ -258,9 +258,31 @@ def status(environment: Environment = "", as_json: Json = False) -> Answer:
 def doctor(
     environment: Environment = "",
     role: Annotated[Role, typer.Option(help="Role whose permissions the caller needs.")] = "deployer",
+    prove: Annotated[
+        bool,
+        typer.Option("--prove", help="Try it on the real account, on scratch resources: up to 10 minutes, some cents."),
+    ] = False,
+    build: Annotated[
+        str, typer.Option(help="With --prove: a build that the deployer must be able to read, s3://BUCKET/KEY.")
+    ] = "",
+    approved_by: Names = None,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask for confirmation; approvers must be named.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="With --prove: list calls, cost and time, and stop.")
+    ] = False,
     as_json: Json = False,
 ) -> Answer:
-    """Check that deployments and rollbacks can work. Reads only; exit code 1: a problem, or a check that failed."""
+    """Check that deployments and rollbacks can work. Exit code 1: a problem, or a check that failed."""
+    if prove:
+        from buddy_ops.cli import prove as prove_
+
+        return prove_.prove(environment, role, build=build, approved_by=approved_by or (), yes=yes, dry_run=dry_run)
+    if build or approved_by or yes or dry_run:
+        raise InvalidInput(
+            "invalid-usage",
+            "--build, --approved-by, --yes and --dry-run belong to --prove.",
+            next="Without --prove, doctor writes nothing and asks for no approval. Leave them out, or add --prove.",
+        )
     from buddy_ops.aws import session
     from buddy_ops.checks import findings as findings_
     from buddy_ops.checks import setup as doctor_

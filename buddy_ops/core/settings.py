@@ -39,7 +39,6 @@ PARAMETERS = {setting: parameter for parameter, setting in OVERRIDES.items()}
 SECRETIVE = ("notify", "settings", "variables")
 """Settings and parameters in which a secret may have been written plainly: their values are never shown."""
 
-DEFAULT_ALIAS = "live"
 UNTOUCHED = "Nothing was read from or written to AWS."
 
 
@@ -189,6 +188,11 @@ class DeploymentRules(Model):
         description="Whether a plan that several people must approve needs as many verified identities: the caller of "
         "AWS, or, for callers in ci_principals, the person who started the job in GitHub and its reviewers. Names in "
         "approved_by are claims.",
+    )
+    proof_days: Annotated[int, Field(ge=0, le=3650)] = Field(
+        default=0,
+        description="Days for which a proof of the setup (doctor --prove) counts: the doctor and the readiness audit "
+        "demand one. 0: none is demanded.",
     )
     fixed: tuple[Literal["stages_percent", "bake_minutes", "watch_minutes"], ...] = Field(
         default=(), description="Settings of rollout that no run may change by its parameters."
@@ -490,7 +494,7 @@ class Settings(Model):
         description="Name of the Lambda function, not its ARN."
     )
     alias: Annotated[str, Field(pattern=r"^[a-zA-Z0-9_-]*[a-zA-Z_-][a-zA-Z0-9_-]*$", max_length=128)] = Field(
-        default=DEFAULT_ALIAS, description="Alias that serves the users."
+        default="live", description="Alias that serves the users."
     )
     aws: AwsSettings = Field(default=AwsSettings(), description="How AWS is reached.")
     rollout: RolloutSettings = Field(default=RolloutSettings(), description="How this environment deploys.")

@@ -27,6 +27,7 @@ from tests.aws import recorded_calls
 from tests.aws.recorded_calls import Call, Context, without_names
 from tests.aws.template import ARCHIVE as BUCKET
 from tests.aws.template import ROOT, Stack
+from tests.checks import proving
 from tests.checks.test_readiness import ready
 from tests.conftest import Situation, abandon, approve
 from tests.incidents.corruption import NAME, corrupted, repair_hash
@@ -147,8 +148,10 @@ def resource(service: str, given: dict[str, Any]) -> str:
         return f"arn:aws:dynamodb:{at}:table/{given.get('TableName', '')}"
     if "Bucket" in given:
         return f"arn:aws:s3:::{given['Bucket']}"
-    if "AlarmName" in given:
-        return f"arn:aws:cloudwatch:{at}:alarm:{given['AlarmName']}"
+    if "AlarmName" in given or "AlarmNames" in given:
+        return f"arn:aws:cloudwatch:{at}:alarm:{given.get('AlarmName') or given['AlarmNames'][0]}"
+    if service == "sqs":
+        return f"arn:aws:sqs:{at}:{given.get('QueueName') or given['QueueUrl'].rpartition('/')[2]}"
     if "RoleName" in given:
         return f"arn:aws:iam::{WHERE['account']}:role/{given['RoleName']}"
     if service == "kms":
@@ -351,9 +354,18 @@ def reenabled(bring: Bring) -> Iterator[list[dict[str, Any]]]:
 
 def examined(bring: Bring) -> Iterator[list[dict[str, Any]]]:
     here = bring("good")
-    with closing(here.connect(values=values(here, archive={"sign": {"key": signing_key(here)}}))) as mine:
+    given = values(here, archive={"sign": {"key": signing_key(here)}}, policy={"proof_days": 90})
+    with closing(here.connect(values=given)) as mine:
         list(setup.run_doctor(mine, "deployer"))
         yield mine.journal.records
+
+
+def proved(bring: Bring) -> Iterator[list[dict[str, Any]]]:
+    here = bring("good", **proving.CALM)
+    proving.set_up(here)
+    mine = proving.connect(here)
+    proving.prove(mine)
+    yield mine.journal.records
 
 
 def freezing(bring: Bring) -> Iterator[list[dict[str, Any]]]:
@@ -480,6 +492,7 @@ DRIVERS: dict[str, Callable[[Bring], Iterator[list[dict[str, Any]]]]] = {
     "rollback": rollback_command,
     "freeze": freezing,
     "reenable": reenabled,
+    "prove": proved,
     "strategies/all_at_once": all_at_once,
     "strategies/blue_green": blue_green,
     "strategies/canary": canary,
@@ -509,7 +522,12 @@ def test_the_template_grants_what_the_library_says(role: Role, situation: Bring)
     """Action by action and ARN by ARN, the library reads from infrastructure.yaml what stands there."""
     here = situation("first_deployment")
     settings = here.connect(
-        quiet=True, values=values(here, archive={"where": f"s3://{BUCKET}", "sign": {"key": SIGNING_KEY}})
+        quiet=True,
+        values=values(
+            here,
+            archive={"where": f"s3://{BUCKET}", "sign": {"key": SIGNING_KEY}},
+            lease={"dead_letter_arn": proving.QUEUE},
+        ),
     ).settings
     needed = permissions.required_actions(role, "sandbox", settings, WHERE)
     said = {(each, where) for where, actions in needed.items() for each in actions}

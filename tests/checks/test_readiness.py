@@ -74,10 +74,8 @@ EXPECTED = {
     "dead-letter queue": "warning",
     "failure metrics": "warning",
     "rehearsal": "warning",
-    "callers": "info",
 }
-"""The sandbox's IAM decides nothing; no bucket, channel or dead-letter queue is configured, no run was archived, and no
-request was measured."""
+"""The sandbox's IAM decides nothing; no bucket, channel or dead-letter queue is configured, and no run was archived."""
 
 
 def test_a_ready_environment_is_ready(situation: Bring) -> None:

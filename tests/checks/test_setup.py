@@ -13,12 +13,16 @@ from typing import Any
 import pytest
 from botocore.awsrequest import AWSResponse
 
-from buddy_ops.aws import failsafe, freezes, permissions
+from buddy_ops.aws import checklist_store, failsafe, freezes, permissions
 from buddy_ops.aws.session import Target
 from buddy_ops.checks import setup
 from buddy_ops.checks.findings import CheckContext, Finding
+from buddy_ops.core import project
+from buddy_ops.core.checklist import ChecklistItem, ChecklistResult
 from buddy_ops.core.errors import AccessDenied
+from buddy_ops.core.settings import validate_settings
 from buddy_ops.deployment import rollout
+from tests.checks.proving import delete_role
 from tests.conftest import Situation, abandon, intercept
 
 Bring = Callable[..., Situation]
@@ -39,7 +43,7 @@ def make_role(here: Situation, service: str = "scheduler.amazonaws.com") -> None
     trust = {"Statement": [{"Effect": "Allow", "Principal": {"Service": service}, "Action": "sts:AssumeRole"}]}
     iam = here.client("iam")
     for each in iam.list_roles()["Roles"]:
-        iam.delete_role(RoleName=each["RoleName"])
+        delete_role(here, each["RoleName"])
     iam.create_role(
         RoleName="buddy-ops-scheduler", AssumeRolePolicyDocument=json.dumps({"Version": "2012-10-17", **trust})
     )
@@ -100,7 +104,7 @@ def test_it_never_writes(situation: Bring) -> None:
 def test_what_is_not_configured_is_a_finding_with_a_remedy(situation: Bring) -> None:
     """No failure metric, no dead-letter queue and no alarm are warnings; no lease role is a problem."""
     here = situation("good")
-    here.client("iam").delete_role(RoleName="buddy-ops-scheduler")
+    delete_role(here)
     found = examine(here, failure_metrics=[])
     for name in ("failure metrics", "dead-letter queue", "alarms"):
         assert found[name].state == "warning" and found[name].remedy
@@ -268,7 +272,7 @@ def test_without_credentials_there_is_one_finding(situation: Bring, monkeypatch:
 def test_the_command_ends_by_what_it_found(situation: Bring) -> None:
     """Exit code 1 with a problem or what is unknown, 0 with warnings only, 2 for an environment that does not exist; light to import."""
     here = situation("good")
-    here.client("iam").delete_role(RoleName="buddy-ops-scheduler")
+    delete_role(here)
     code = (
         "import sys\n"
         "from buddy_ops.cli import main as cli\n"
@@ -344,3 +348,46 @@ def test_the_key_that_signs_archived_runs_is_checked(situation: Bring) -> None:
     assert "RSA_2048 for SIGN_VERIFY: it cannot sign" in found(key=made("RSA_2048")).message
     kms.disable_key(KeyId=key.rpartition("/")[2])
     assert found(key=key).state == "problem" and "archive.sign.key" in found(key=key).remedy
+
+
+def test_a_proof_is_demanded_where_the_rules_say_so(situation: Bring) -> None:
+    """Never proved, proved, failed, too old and overwritten: each is told with the command; elsewhere none is asked for."""
+    here = situation("good", history_minutes=0, requests_per_minute=0)
+    assert examine(here)["proof"].state == "ok" and "not demanded" in examine(here)["proof"].message
+
+    def stored(**item: Any) -> str:
+        with closing(here.connect()) as mine:
+            items = (ChecklistItem(**{"name": "routing", "state": "yes", "says": "1 s", **item}),)
+            result = ChecklistResult("prove", here.function, mine.clock.now(), mine.run, mine.principal, items)
+            return checklist_store.write_result(mine, result)
+
+    def found() -> Finding:
+        return examine(here, policy={"proof_days": 1})["proof"]
+
+    assert found().state == "problem" and "never tested" in found().message
+    assert "doctor --prove -e sandbox" in found().remedy
+    stored()
+    assert found().state == "ok" and found().message.startswith("tested 0 days ago")
+    here.ask("advance", seconds=60)
+    stored(state="no", says="60 s")
+    assert found().state == "problem" and "failed: routing" in found().message
+    here.ask("advance", seconds=60)
+    name = stored()
+    here.ask("advance", seconds=25 * 3600)
+    assert found().state == "problem" and "1 day ago (policy.proof_days: 1)" in found().message
+    stored()
+    assert found().state == "ok"
+    ssm = here.client("ssm")
+    (newest,) = (
+        each for each in ssm.get_parameters_by_path(Path="/buddy/sandbox/records/prove", Recursive=True)["Parameters"]
+        if each["Name"] > name
+    )  # fmt: skip
+    ssm.put_parameter(Name=newest["Name"], Value=newest["Value"], Type="String", Overwrite=True)
+    assert found().state == "problem" and "overwritten" in found().message
+
+
+@pytest.mark.parametrize("environment", ["staging", "prod"])
+def test_staging_and_prod_demand_a_proof_as_shipped(environment: str) -> None:
+    """A failsafe is tested before each rollout, and the whole setup every 90 days."""
+    settings = validate_settings(project.read_settings(environment)[0], environment)
+    assert settings.lease.prove and settings.policy.proof_days == 90

@@ -26,6 +26,7 @@ from buddy_ops.aws import session as sessions
 from buddy_ops.aws.aliases import RolloutState, decode_rollout_state
 from buddy_ops.aws.session import Target
 from buddy_ops.checks import checklists
+from buddy_ops.core.errors import BuddyError
 from buddy_ops.core.journal import JournalFile
 from buddy_ops.core.plan import Approval, Plan
 from buddy_ops.deployment import cleanup, feature_flags, gradual_rollback, reenabling, rollback, rollout
@@ -35,6 +36,7 @@ from buddy_ops.migrations import schema
 from buddy_ops.migrations import steps as migration_steps
 from buddy_sandbox import builds
 from buddy_sandbox.faults import PROFILES
+from tests.checks import proving
 from tests.conftest import Situation, abandon, approve
 from tests.health.test_alarms import wired
 from tests.incidents import corruption
@@ -205,6 +207,16 @@ def reenable(here: Situation) -> str:
     reenabling.run_reenabling(mine, plan, approved(mine, plan))
     left = "isolated" if isolation.read_isolation(mine) else "re-enabled"
     return f"{left}, concurrency {isolation.read_concurrency(mine)}"
+
+
+def prove_setup(here: Situation) -> str:
+    """The proof of the setup; how much it left. What it could not try, or found wrong, is an error."""
+    found = proving.prove(proving.connect(here))
+    failed = [each for each in found.values() if each.state in ("problem", "unknown")]
+    if failed:
+        says = "; ".join(f"{each.check}: {each.message}" for each in failed)
+        raise BuddyError("not-ready", says, now="Nothing on the alias was changed.", next="Run it again.")
+    return f"{len(proving.left_behind(here))} left"
 
 
 def clean_up(here: Situation) -> str:
@@ -411,6 +423,7 @@ RUNBOOKS = {
         Runbook("freeze", "freeze", "good", freeze_all, "frozen", None, overrides=QUIET),
         Runbook("lift", "freeze", "good", lift_all, "lifted", None, frozen, QUIET),
         Runbook("reenable", "reenable", "good", reenable, "re-enabled, concurrency 5", None, isolated, QUIET),
+        Runbook("prove", "prove", "good", prove_setup, "0 left", None, proving.set_up, QUIET),
         Runbook(
             "data_corruption",
             "emergency/data_corruption",

@@ -5,13 +5,14 @@ from datetime import timedelta
 
 from buddy_ops.aws import checklist_store, freezes
 from buddy_ops.aws.session import Target
-from buddy_ops.checks import checklists
+from buddy_ops.checks import checklists, proof
+from buddy_ops.checks.findings import Finding
 from buddy_ops.core.checklist import ChecklistResult
 from buddy_ops.core.errors import BuddyError
 from buddy_ops.health import alarms
 from tests.conftest import approve
 from tests.resilience.races.interleaving import Race
-from tests.resilience.races.stage import Bring, Each, races, run, values
+from tests.resilience.races.stage import Bring, Each, publish, races, run, values
 
 QUIET = {"requests_per_minute": 0, "history_minutes": 0}
 
@@ -134,6 +135,37 @@ def test_no_checklists_record_is_lost(situation: Bring, each: Each, seeds: range
                 }, "a record is lost"
                 named = {item.by for each in kept for item in each.items if item.by}
                 assert named == {"aaaa", "bbbb"}
+
+            return check
+
+        run(here, seed, enter)
+
+    each(seeds, race)
+
+
+def prove_failsafe(target: Target) -> list[Finding]:
+    """A proof, as far as it creates an alias and a schedule."""
+    plan = proof.plan_proof(target)
+    probes = [probe for probe in proof.PROBES if probe.name == "failsafe runs"]
+    return list(proof.run_proof(target, plan, approve(target, plan), probes=probes))
+
+
+@races("prove")
+def test_two_proofs_leave_nothing(situation: Bring, each: Each, seeds: range) -> None:
+    """One may find what the other took away, and says so; both end, and nothing of either is left."""
+
+    def race(seed: int) -> None:
+        here = situation("good", seed=seed, **QUIET)
+        publish(here, "2.0.0")
+
+        def enter(race: Race) -> Callable[[], None]:
+            actors = [race.enter(name, prove_failsafe, values=values(), within=40) for name in ("aaaa", "bbbb")]
+
+            def check() -> None:
+                assert [actor.error for actor in actors] == [None, None]
+                aliases = here.client("lambda").list_aliases(FunctionName=here.function)["Aliases"]
+                assert [alias["Name"] for alias in aliases] == ["live"]
+                assert here.client("scheduler").list_schedules()["Schedules"] == []
 
             return check
 

@@ -255,11 +255,7 @@ def cancel(process: "subprocess.Popen[str]", seconds: Mapping[signal.Signals, fl
 
 
 @pytest.mark.parametrize(
-    ("seconds", "outcome"),
-    [
-        pytest.param(GRACE, "interrupted", id="it ends in time"),
-        pytest.param({}, "killed", id="it is killed", marks=pytest.mark.whole),
-    ],
+    ("seconds", "outcome"), [(GRACE, "interrupted"), ({}, "killed")], ids=["it ends in time", "it is killed"]
 )
 def test_a_cancelled_canary_is_archived_and_its_traffic_taken_back(
     situation: Bring, job: Callable[..., Job], seconds: Mapping[signal.Signals, float], outcome: str

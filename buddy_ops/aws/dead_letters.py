@@ -1,0 +1,93 @@
+"""The dead-letter queue of the failsafe: the messages of our own failed schedules, those of tests.
+
+Source: EventBridge Scheduler user guide, 'Configuring a dead-letter queue': the message has the schedule's ARN as an
+attribute, and the target's input as its body.
+"""
+
+from collections.abc import Iterator
+from typing import Protocol, TypedDict
+
+from buddy_ops.aws.session import Target
+
+HIDDEN_S = 20
+"""For how many seconds a message that was read is hidden from other readers, also one that is not ours."""
+
+READS = 4
+"""SQS answers a read from some of its servers: so many reads in a row find nothing before a queue counts as read."""
+
+MOST_READS = 50
+"""So many reads at most: a queue may be full of messages that are not ours."""
+
+
+class Message(TypedDict, total=False):
+    """A message as SQS returns it, as far as it is read."""
+
+    Body: str
+    ReceiptHandle: str
+    MessageAttributes: dict[str, dict[str, str]]
+
+
+class Messages(TypedDict, total=False):
+    """A reply of ReceiveMessage."""
+
+    Messages: list[Message]
+
+
+class QueueUrl(TypedDict):
+    """A reply of GetQueueUrl."""
+
+    QueueUrl: str
+
+
+class QueueClient(Protocol):
+    """The SQS client's methods that are called."""
+
+    def get_queue_url(self, *, QueueName: str, QueueOwnerAWSAccountId: str) -> QueueUrl: ...  # noqa: N803
+    def receive_message(
+        self,
+        *,
+        QueueUrl: str,  # noqa: N803
+        MaxNumberOfMessages: int,  # noqa: N803
+        VisibilityTimeout: int,  # noqa: N803
+        MessageAttributeNames: list[str],  # noqa: N803
+    ) -> Messages: ...
+    def delete_message(self, *, QueueUrl: str, ReceiptHandle: str) -> object: ...  # noqa: N803
+
+
+def take_own(target: Target, schedule: str, alias: str) -> int:
+    """Delete the messages that a schedule of ours left in the dead-letter queue; how many there were.
+
+    Args:
+        schedule: its name.
+        alias: the alias in its input, which no other schedule has.
+
+    AWS: sqs:GetQueueUrl, ReceiveMessage, DeleteMessage, writes. Other messages are hidden for ``HIDDEN_S``.
+
+    Raises:
+        NotFound: there is no such queue.
+    """
+    client = target.client("sqs")
+    arn = target.settings.lease.dead_letter_arn or ""
+    *_, account, name = arn.split(":")
+    url = client.get_queue_url(QueueName=name, QueueOwnerAWSAccountId=account)["QueueUrl"]
+    found = 0
+    for message in _read(client, url):
+        of = message.get("MessageAttributes", {}).get("SCHEDULE_ARN", {}).get("StringValue", "")
+        if of.endswith(f"/{schedule}") or f'"{alias}"' in message.get("Body", ""):
+            client.delete_message(QueueUrl=url, ReceiptHandle=message["ReceiptHandle"])
+            found += 1
+    return found
+
+
+def _read(client: QueueClient, url: str) -> Iterator[Message]:
+    """The queue's messages, until some reads find none."""
+    empty = 0
+    for _ in range(MOST_READS):
+        reply = client.receive_message(
+            QueueUrl=url, MaxNumberOfMessages=10, VisibilityTimeout=HIDDEN_S, MessageAttributeNames=["SCHEDULE_ARN"]
+        )
+        messages = reply.get("Messages", [])
+        empty = 0 if messages else empty + 1
+        yield from messages
+        if empty == READS:
+            return
