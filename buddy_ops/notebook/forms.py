@@ -97,7 +97,7 @@ async def fill_parameters(runbook: str, namespace: dict[str, Any], *needed: str)
         field.observe(check, "value")
     check()
     first = fields[needed[0]]
-    rows = [widgets.HBox([field, widgets.Label(declared[name].meaning)]) for name, field in fields.items()]
+    rows = [widgets.HBox([field, _meaning(declared[name].meaning)]) for name, field in fields.items()]
     panel = WidgetPanel(*rows, message, use, first=first)
     last_line = "Form closed: no parameter was changed."
     try:
@@ -221,6 +221,13 @@ def _field(parameter: DeclaredParameter, value: object) -> Any:
         builds = sorted(str(path.relative_to(root)) for path in (root / "build").glob("*.zip"))
         return _widgets.input_field(parameter.name, "Combobox", options=builds, value=value, placeholder="build/….zip")
     return _widgets.input_field(parameter.name, value="" if value in (None, [], {}) else str(value))
+
+
+def _meaning(text: str) -> Any:
+    """A text beside a field, whole: it wraps, where a label would be cut."""
+    widgets = _widgets.load_ipywidgets()
+    html = f'<p style="margin:0;padding:5px 0;line-height:1.4">{escape_html(text)}</p>'
+    return widgets.HTML(html, layout=widgets.Layout(flex="1 1 0%"))
 
 
 def _values(declared: Mapping[str, DeclaredParameter], fields: Mapping[str, Any]) -> dict[str, object]:

@@ -33,7 +33,8 @@
 
     function onKey(event) {
       const panel = event.target.closest?.(".buddy-ops-panel");
-      if (panel) drop();
+      // Who presses a key where the focus was brought to goes on from there: it must not be brought back.
+      if (panel || (goal && document.activeElement === goal.find())) drop();
       if (panel && event.key === "Enter") {
         // JupyterLab would run the waiting cell a second time. The field itself takes it for Enter.
         if (event.shiftKey) event.stopImmediatePropagation();

@@ -108,7 +108,7 @@ def test_a_form_takes_what_the_runbook_takes_and_nothing_else(situation: Bring, 
         await asyncio.sleep(0)
         says, use = page.rows[-2:]
         assert {row.children[0].description for row in page.rows[:-2]} == set(declared) - set(forms.HIDDEN)
-        assert page.rows[0].children[1].value == "a file in parameters/; empty: BUDDY_OPS_ENVIRONMENT, else sandbox"
+        assert "a file in parameters/; empty: BUDDY_OPS_ENVIRONMENT, else sandbox" in page.rows[0].children[1].value
         assert "No build is given" in says.value
         use.click()
         await settle()
