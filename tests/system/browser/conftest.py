@@ -110,6 +110,57 @@ def _await_answer(url: str, process: "subprocess.Popen[bytes]", log: Path) -> No
     raise AssertionError(f"JupyterLab did not start:\n{log.read_text()}")
 
 
+OUTPUTS = ".jp-NotebookPanel:not(.lm-mod-hidden) .jp-OutputArea-output"
+
+UNREADABLE = """selector => {
+    const rgba = text => {
+        const found = text.match(/[\\d.]+/g).map(Number);
+        return found.length < 4 ? [...found, 1] : found;
+    };
+    const over = (front, back) => [0, 1, 2].map(i => front[3] * front[i] + (1 - front[3]) * back[i]);
+    const linear = part => part <= 10.31475 ? part / 3294.6 : ((part / 255 + 0.055) / 1.055) ** 2.4;
+    const luminance = ([r, g, b]) => 0.2126 * linear(r) + 0.7152 * linear(g) + 0.0722 * linear(b);
+    const background = element => {
+        if (!element) return [255, 255, 255];
+        const own = rgba(getComputedStyle(element).backgroundColor);
+        return own[3] === 1 ? own.slice(0, 3) : over(own, background(element.parentElement));
+    };
+    const texts = element => [...element.childNodes].filter(node => node.nodeType === 3 && node.data.trim());
+    const all = [...document.querySelectorAll(selector)].flatMap(output => [output, ...output.querySelectorAll("*")]);
+    const read = [...new Set(all)].filter(e => e.checkVisibility() && !e.closest("svg") && (texts(e).length || e.value));
+    const cut = read.filter(element => {
+        const hides = ["hidden", "clip"].includes(getComputedStyle(element).overflowX);
+        const isSpoken = element.clientWidth <= 1; // for screen readers only
+        return hides && !isSpoken && !element.matches("input") && element.scrollWidth > element.clientWidth + 1;
+    });
+    const pale = read.map(element => {
+            const behind = background(element);
+            const style = getComputedStyle(element);
+            const [one, other] = [luminance(over(rgba(style.color), behind)), luminance(behind)].sort((a, b) => b - a);
+            const ratio = (one + 0.05) / (other + 0.05);
+            const size = parseFloat(style.fontSize);
+            const large = size >= 24 || (size >= 18.66 && style.fontWeight >= 700);
+            return [ratio, ratio < (large ? 3 : 4.5), element.outerHTML.slice(0, 160)];
+        })
+        .filter(([, low]) => low)
+        .map(([ratio, , html]) => `contrast ${ratio.toFixed(2)}: ${html}`);
+    return [...cut.map(element => `cut: ${element.outerHTML.slice(0, 160)}`), ...pale];
+}"""
+"""Texts that are cut, or below WCAG's contrast (1.4.3): within JupyterLab's scrolled cells axe-core does not decide it."""
+
+
+def serious(page: Any, context: str = "body") -> list[tuple[str, str]]:
+    """What axe-core finds that keeps people from reading or using it: the rule, and each element."""
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright").Axe()
+    found = axe.run(page, context=context).response["violations"]
+    return [
+        (finding["id"], f"{node['html'][:200]} {node.get('failureSummary', '')}")
+        for finding in found
+        if finding["impact"] in ("serious", "critical")
+        for node in finding["nodes"]
+    ]
+
+
 class Person:
     """Somebody at a notebook: opens it, runs it, types and clicks, and looks."""
 
@@ -171,6 +222,31 @@ class Person:
             }""",
             arg=selector,
         )
+
+    def use_theme(self, name: str) -> None:
+        """Settings > Theme: Light or Dark, for this page as it is."""
+        self.page.locator(".lm-MenuBar-itemLabel", has_text="Settings").first.click()
+        self.page.locator(".lm-Menu-itemLabel", has_text=re.compile("^Theme$")).hover()
+        self.page.locator(".lm-Menu-itemLabel", has_text=re.compile(f"^JupyterLab {name}$")).click()
+        light = str(name == "Light").lower()
+        self.page.wait_for_function(
+            "light => document.body.dataset.jpThemeLight === light"
+            " && getComputedStyle(document.body).getPropertyValue('--jp-layout-color0').trim()"
+            " === (light === 'true' ? 'white' : '#111')",
+            arg=light,
+        )
+
+    def serious_findings(self) -> list[str]:
+        """What axe-core finds in the outputs of the open notebook, widgets included, and texts that people cannot read."""
+        found = [f"{rule}: {node}" for rule, node in serious(self.page, OUTPUTS)]
+        return found + list(self.page.evaluate(UNREADABLE, OUTPUTS))
+
+    def assert_accessible(self, name: str) -> None:
+        """Nothing serious in the outputs, in both themes; a picture of each."""
+        for theme in ("Dark", "Light"):
+            self.use_theme(theme)
+            assert self.serious_findings() == [], theme
+            self.picture(f"{name}-{theme.lower()}")
 
     def verdict_bottom(self, length: int) -> float:
         """Where a verdict of so many characters ends in the page, in pixels, with the notebook at its top."""

@@ -28,18 +28,6 @@ VIEWS = [
 ]
 
 
-def violations(page: Any, context: str) -> list[str]:
-    """The serious and critical findings of axe-core in these outputs, a line each."""
-    axe = pytest.importorskip("axe_playwright_python.sync_playwright").Axe()
-    found = axe.run(page, context=context).response["violations"]
-    return [
-        f"{finding['id']} ({finding['impact']}): {node['html'][:200]} {node.get('failureSummary', '')}"
-        for finding in found
-        if finding["impact"] in ("serious", "critical")
-        for node in finding["nodes"]
-    ]
-
-
 @pytest.mark.parametrize(("theme", "width", "height"), VIEWS)
 def test_from_the_verdict_to_the_moved_traffic(
     situation: Bring, lab: Lab, chromium: Any, theme: str, width: int, height: int
@@ -61,7 +49,7 @@ def test_from_the_verdict_to_the_moved_traffic(
         person.run_all_by_button()
         person.sees("ERROR RATE HIGH")
         person.await_idle()
-        assert violations(person.page, ".jp-OutputArea-output") == []
+        assert person.serious_findings() == []
         person.await_in_view(".verdict")
         person.picture(f"verdict-{name}")
         assert person.verdict_bottom(LONGEST_VERDICT) < FIRST_PIXELS
@@ -74,7 +62,7 @@ def test_from_the_verdict_to_the_moved_traffic(
         person.await_gate()
         person.await_in_view(".buddy-ops-panel")  # the plan and its gate
         person.picture(f"gate-{name}")
-        assert violations(person.page, ".buddy-ops-panel") == []
+        assert person.serious_findings() == []
         person.write("Type", "sandbox")
         person.write("Your name", "Ada")
         person.click("Approve")
@@ -86,7 +74,7 @@ def test_from_the_verdict_to_the_moved_traffic(
         )
         person.sees("v1 receives 100 % of traffic")
         person.await_idle()
-        assert violations(person.page, ".jp-OutputArea-output") == []
+        assert person.serious_findings() == []
         person.picture(f"done-{name}")
     finally:
         person.picture(f"last-{name}")

@@ -11,7 +11,7 @@ from buddy_ops.core import redaction
 from buddy_ops.runs import archive, supervisor
 from tests.conftest import Situation
 from tests.runs.test_archive import leave
-from tests.system.browser.conftest import PICTURES
+from tests.system.browser.conftest import PICTURES, serious
 
 pytestmark = pytest.mark.xdist_group("browser")
 Bring = Callable[..., Situation]
@@ -41,13 +41,6 @@ class Page:
 
     def close(self) -> None:
         self._context.close()
-
-
-def serious(page: Any) -> list[tuple[str, str]]:
-    """What axe-core finds that keeps people from reading or using a page: the rule, and the first element."""
-    axe = pytest.importorskip("axe_playwright_python.sync_playwright").Axe()
-    found = axe.run(page).response["violations"]
-    return [(each["id"], each["nodes"][0]["html"]) for each in found if each["impact"] in ("serious", "critical")]
 
 
 LAB = {"light": ("#ffffff", "rgba(0,0,0,.87)", "#1565c0"), "dark": ("#111111", "#ffffff", "#64b5f6")}

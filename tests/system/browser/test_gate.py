@@ -107,7 +107,7 @@ def test_a_failed_deployment_asks_for_the_decision(situation: Bring, person: Per
     person.approve_by_keyboard("sandbox", "Ada")
     back = person.page.get_by_role("button", name=re.compile("^Roll back: all traffic from v2 to v1"))
     back.wait_for()
-    person.picture("decision")
+    person.assert_accessible("decision")
     here.ask("set", speed=60)
     try:
         back.click()

@@ -27,6 +27,7 @@ def begin_canary(here: Situation, person: Person, form: bool = False) -> None:
     here.ask("set", speed=30)
     person.approve("sandbox", "Ada", "Approve")
     person.sees("stage 1, 10 % of traffic")
+    assert person.page.locator(".jp-OutputArea-output", has_text="is approved by").count() == 1
 
 
 def fill_in(here: Situation, person: Person) -> None:
@@ -36,6 +37,7 @@ def fill_in(here: Situation, person: Person) -> None:
     person.write("stages", "[50, 10]")
     person.sees("parameter stages: stages must rise")
     person.write("stages", "[10, 50, 100]")
+    person.assert_accessible("canary-form-wrong")
     person.write("artifact", here.build("good"))
     person.sees("All values are valid.")
     person.picture("canary-form")
@@ -75,7 +77,9 @@ def test_stop_brings_the_traffic_back(situation: Bring, person: Person) -> None:
         assert 'role="img"' in first and "v1: " in first, "a live frame says in words what it shows"
         assert here.alias()["RoutingConfig"] == {"AdditionalVersionWeights": {"2": 0.1}}
         person.sees_another_chart_than(first)
-        person.picture("canary-live")
+        here.ask("set", speed=1)  # the stage stays while it is looked at
+        person.assert_accessible("canary-live")
+        here.ask("set", speed=30)
         person.click("Abort: all traffic back to v1")
         person.sees("ABORTED by operator")
         alias = here.alias()
@@ -157,7 +161,7 @@ def test_a_checklist_turns_green_before_whoever_goes_through_it(situation: Bring
     for number in range(fields.count()):
         fields.nth(number).fill("Grace")
     person.see_from("✓ rollback target healthy")
-    person.picture("checklist")
+    person.assert_accessible("checklist")
     person.click("Check again")
     person.sees("✓ code reviewed: attested, by Grace")
     person.picture("checklist-answered")
