@@ -163,7 +163,8 @@ def type_name(field: dict[str, Any]) -> str:
     """The type of a field, with its limits."""
     if "$ref" in field:
         name = field["$ref"].rpartition("/")[2]
-        return f"[{name}](#{name.lower()})"
+        # pydantic's name for anything that JSON has: it is no section of the page.
+        return "any JSON value" if name == "JsonValue" else f"[{name}](#{name.lower()})"
     options = field.get("anyOf", field.get("oneOf", field.get("allOf")))
     if options:
         return " or ".join(dict.fromkeys(type_name(option) for option in options))
