@@ -26,7 +26,7 @@ REQUIRED: dict[str, tuple[str, ...]] = {
     "AliasConfiguration": ("Name", "FunctionVersion", "RevisionId"),
     "ListAliasesResponse": ("Aliases",),
     "FunctionConfiguration": (
-        *("FunctionArn", "Version", "CodeSha256", "RevisionId", "LastModified", "Role", "Timeout"),
+        *("FunctionName", "FunctionArn", "Version", "CodeSha256", "RevisionId", "LastModified", "Role", "Timeout"),
     ),
     "ListVersionsByFunctionResponse": ("Versions",),
     "InvocationResponse": ("StatusCode", "ExecutedVersion"),
@@ -38,11 +38,12 @@ REQUIRED: dict[str, tuple[str, ...]] = {
     "GetPolicyResponse": ("Policy",),
     # Scheduler, CloudWatch
     "GetScheduleOutput": ("ScheduleExpression", "Target"),
+    "ScheduleSummary": ("GroupName", "LastModificationDate"),
     "GetMetricDataOutput": ("MetricDataResults",),
     "MetricDataResult": ("Id", "Timestamps", "Values", "StatusCode"),
     "ListMetricsOutput": ("Metrics",),
     "DescribeAlarmsOutput": ("MetricAlarms",),
-    "MetricAlarm": ("AlarmName", "StateValue"),
+    "MetricAlarm": ("AlarmName", "StateValue", "StateUpdatedTimestamp"),
     "DescribeAlarmHistoryOutput": ("AlarmHistoryItems",),
     "AlarmHistoryItem": ("AlarmName", "Timestamp", "HistorySummary", "HistoryData"),
     # SSM, STS, SNS, IAM, KMS, Logs
@@ -63,21 +64,31 @@ REQUIRED: dict[str, tuple[str, ...]] = {
     "GetQueryResultsResponse": ("status", "results"),
     "DescribeLogGroupsResponse": ("logGroups",),
     # DynamoDB
-    "DescribeTableOutput": ("Table",),
-    "TableDescription": ("TableStatus", "TableArn"),
+    # A table that is being deleted is answered without its key.
+    "DescribeTableOutput": ("Table", "Table.KeySchema", "Table.AttributeDefinitions"),
+    "TableDescription": ("TableStatus", "TableArn", "ItemCount"),
     "DescribeContinuousBackupsOutput": ("ContinuousBackupsDescription",),
+    "ContinuousBackupsDescription": ("PointInTimeRecoveryDescription",),
+    "PointInTimeRecoveryDescription": ("PointInTimeRecoveryStatus",),
     "ScanOutput": ("Items",),
     "BatchGetItemOutput": ("Responses",),
     "GetResourcePolicyOutput": ("Policy", "RevisionId"),
     "RestoreTableToPointInTimeOutput": ("TableDescription",),
     # S3. An empty listing has no Contents.
     "ListObjectsV2Output": ("Name",),
+    "Object": ("Key",),
     "ListObjectVersionsOutput": ("Name",),
+    "ObjectVersion": ("Key", "VersionId"),
+    "DeleteMarkerEntry": ("Key", "VersionId"),
     "PutObjectOutput": ("ETag",),
     "GetObjectOutput": ("ETag",),
     "GetObjectLockConfigurationOutput": ("ObjectLockConfiguration",),
+    "DefaultRetention": ("Mode",),
 }
-"""What AWS always sends and we read, by the name of its type in AWS's model. The models demand little of it."""
+"""What AWS always sends and we read, by the name of its type in AWS's model. The models demand little of it.
+
+'Table.KeySchema' is a member of the member: another reply with the same type may lack it.
+"""
 
 
 class IncompleteReply(ResponseParserError):
@@ -150,7 +161,10 @@ def _is_page(response: Mapping[str, Any]) -> bool:
 def _missing(parsed: Mapping[str, Any], shape: StructureShape) -> Iterator[str]:
     """The members that AWS always sends and this reply lacks, the reply's own first."""
     for name in (*shape.required_members, *REQUIRED.get(shape.name, ())):
-        if parsed.get(name) is None:
+        value: Any = parsed
+        for part in name.split("."):
+            value = (value or {}).get(part)
+        if value is None:
             yield name
     for name, member in shape.members.items():
         value = parsed.get(name)

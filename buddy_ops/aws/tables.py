@@ -16,6 +16,7 @@ from functools import partial
 from threading import Lock
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
+from buddy_ops.aws.errors import incomplete_reply
 from buddy_ops.aws.item_writes import Change, DoesNotFit, Item, batches, request_of, transactions
 from buddy_ops.aws.session import Target
 from buddy_ops.core.errors import AlreadyExists, AwsFailed, BuddyError, NotFound, Refused, Throttled, Unreachable
@@ -138,14 +139,18 @@ def restorable_window(target: Target, table: str) -> tuple[datetime, datetime]:
     """
     describe = target.client("dynamodb").describe_continuous_backups
     told = call_with_retries(target, describe, what=table, TableName=table)["ContinuousBackupsDescription"]
-    window = told.get("PointInTimeRecoveryDescription", {})
-    if window.get("PointInTimeRecoveryStatus") != "ENABLED":
+    window = told["PointInTimeRecoveryDescription"]
+    if window["PointInTimeRecoveryStatus"] != "ENABLED":
         raise Refused(
             "table-unrecoverable",
             f"{table} has no point-in-time recovery, so earlier values of its items are not kept.",
             next=f"Find a backup (`aws dynamodb list-backups --table-name {table}`), correct the items manually, and "
             "enable point-in-time recovery.",
         )
+    # Only an enabled recovery has a window.
+    if "EarliestRestorableDateTime" not in window or "LatestRestorableDateTime" not in window:
+        what = "a reply that is cut, or not from AWS (an enabled recovery without its times)"
+        raise incomplete_reply(what, "dynamodb:describe_continuous_backups", target.region)
     return window["EarliestRestorableDateTime"].astimezone(UTC), window["LatestRestorableDateTime"].astimezone(UTC)
 
 

@@ -176,7 +176,7 @@ def published_versions(target: Target, namespace: str, name: str) -> set[str]:
     found = set()
     for page in pages.paginate(Namespace=namespace, MetricName=name, Dimensions=dimensions):
         for metric in page["Metrics"]:
-            named = {dimension["Name"]: dimension["Value"] for dimension in metric["Dimensions"]}
+            named = {dimension["Name"]: dimension["Value"] for dimension in metric.get("Dimensions", ())}
             found.add(named.get("ExecutedVersion", ""))
     return {version for version in found if version.isdecimal()}
 

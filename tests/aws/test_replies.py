@@ -1,14 +1,17 @@
 """A reply that is cut, or not from AWS, is a failed call: never an empty list, and never an error of Python's."""
 
+import ast
 import json
+import re
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from pathlib import Path
+from typing import Any, get_args
 
 import botocore.session
 import pytest
 
-from buddy_ops.aws import _replies, aliases, freezes, versions
+from buddy_ops.aws import _client, _replies, aliases, freezes, versions
 from buddy_ops.core.errors import Throttled, Unreachable
 from buddy_ops.health import alarms
 from tests.conftest import Situation
@@ -16,6 +19,7 @@ from tests.resilience.harness import no_backoff
 from tests.resilience.proxy import PAGE, Proxy, faulty
 
 Bring = Callable[..., Situation]
+LIBRARY = Path(_replies.__file__).parents[1]
 CALLS = (
     *(("lambda", name) for name in ("GetAlias", "UpdateAlias", "PublishVersion", "ListVersionsByFunction", "ListAliases")),
     *(("cloudwatch", name) for name in ("GetMetricData", "DescribeAlarms", "ListMetrics")),
@@ -142,3 +146,56 @@ def test_foreign_time_is_a_failed_call(sent: object) -> None:
     """A time that is none makes the reply one that is not from AWS."""
     reply = parse("scheduler", "GetSchedule", json.dumps({"CreationDate": sent}).encode())
     assert reply["Error"]["Code"] == _replies.RETRIED
+
+
+SERVICES = get_args(_client.Service)
+NO_MEMBER = {
+    *("Action", "ManagedPolicyArns", "PolicyDocument", "Properties", "Resource", "Resources", "Statement"),  # a policy
+    *("LogGroupName", "SigningKeyArn"),  # what we send
+    *("IPython", "InteractiveRun", "ParameterTypeDef"),
+}
+"""Keys like members' names of what is none of AWS's replies."""
+
+TESTED_FOR = {
+    *("EarliestRestorableDateTime", "LatestRestorableDateTime"),  # of an enabled recovery
+    *("Input", "Rule", "DefaultRetention", "ObjectLockRetainUntilDate"),  # within a try
+    *("AlarmDescription", "UpdateExpression"),  # of a request of ours
+    *("Body", "Payload"),  # streams, which botocore adds
+    *("Error", "HTTPHeaders", "Message", "ResponseMetadata"),  # what botocore adds
+}
+"""Members that a reply may lack, and whose readers expect that."""
+
+
+def required_names() -> set[str]:
+    """Every member that some reply must have, by AWS's models and by ``REQUIRED``."""
+    found = {name.rpartition(".")[2] for names in _replies.REQUIRED.values() for name in names}
+    session = botocore.session.get_session()
+    for service in SERVICES:
+        model = session.get_service_model(service)
+        found |= {
+            name for shape in model.shape_names for name in getattr(model.shape_for(shape), "required_members", ())
+        }
+    return found
+
+
+def indexed_names() -> dict[str, str]:
+    """Each key like a member's name that the library indexes, with a place; an assignment is none."""
+    found = {}
+    for path in sorted(LIBRARY.rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            match node:
+                case ast.Subscript(slice=ast.Constant(value=str(name)), ctx=ast.Load()) if re.match(
+                    "[A-Z]+[a-z]", name
+                ):
+                    found[name] = f"{path.relative_to(LIBRARY)}:{node.lineno}"
+    return found
+
+
+def test_a_member_that_is_indexed_is_required() -> None:
+    """A member that AWS's model lets a reply lack is demanded of it in ``REQUIRED``, or read with ``get``."""
+    indexed = indexed_names()
+    assert {"FunctionVersion", "TableStatus"} <= indexed.keys()
+    expected = required_names() | NO_MEMBER | TESTED_FOR
+    loose = {name: place for name, place in indexed.items() if name not in expected}
+    assert not loose
+    assert indexed.keys() >= NO_MEMBER | TESTED_FOR, "remove what is no longer indexed"
