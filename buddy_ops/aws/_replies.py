@@ -33,7 +33,7 @@ REQUIRED: dict[str, tuple[str, ...]] = {
     "Concurrency": ("ReservedConcurrentExecutions",),
     "ListTagsResponse": ("Tags",),
     "ListProvisionedConcurrencyConfigsResponse": ("ProvisionedConcurrencyConfigs",),
-    "ProvisionedConcurrencyConfigListItem": ("FunctionArn",),
+    "ProvisionedConcurrencyConfigListItem": ("FunctionArn", "RequestedProvisionedConcurrentExecutions", "Status"),
     "GetAccountSettingsResponse": ("AccountLimit", "AccountUsage"),
     "GetPolicyResponse": ("Policy",),
     # Scheduler, CloudWatch

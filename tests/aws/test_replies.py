@@ -158,6 +158,7 @@ NO_MEMBER = {
 
 TESTED_FOR = {
     *("EarliestRestorableDateTime", "LatestRestorableDateTime"),  # of an enabled recovery
+    "AlarmActions",  # of an alarm that has some
     *("Input", "Rule", "DefaultRetention", "ObjectLockRetainUntilDate"),  # within a try
     *("AlarmDescription", "UpdateExpression"),  # of a request of ours
     *("Body", "Payload"),  # streams, which botocore adds
@@ -184,11 +185,9 @@ def indexed_names() -> dict[str, str]:
     for path in sorted(LIBRARY.rglob("*.py")):
         for node in ast.walk(ast.parse(path.read_text("utf-8"))):
             match node:
-                case ast.Subscript(slice=ast.Constant(value=str(name)), ctx=ast.Load()) if re.match(
-                    "[A-Z]+[a-z]", name
-                ):
+                case ast.Subscript(slice=ast.Constant(value=str(name)), ctx=ast.Load()):
                     found[name] = f"{path.relative_to(LIBRARY)}:{node.lineno}"
-    return found
+    return {name: place for name, place in found.items() if re.fullmatch(r"[A-Z]+[a-z]\w*", name)}
 
 
 def test_a_member_that_is_indexed_is_required() -> None:

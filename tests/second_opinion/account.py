@@ -11,11 +11,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import boto3
 import yaml
 
+from buddy_ops.aws._client import Service
 from buddy_ops.aws.aliases import RolloutState
 from buddy_ops.core.text import floor_minute
 from buddy_ops.migrations import schema
@@ -71,6 +72,11 @@ def deploy_template(url: str, environment: str) -> dict[str, str]:
     return {each["OutputKey"]: each["OutputValue"] for each in stack["Outputs"]}
 
 
+def said(done: Done) -> str:
+    """What a command printed."""
+    return done.stdout + done.stderr
+
+
 def become_engineer(url: str) -> dict[str, str]:
     """Create the role of single sign-on that may assume the stack's roles, and assume it; its keys."""
     role = {"AWS": f"arn:aws:iam::{ACCOUNT}:root"}
@@ -107,6 +113,7 @@ class Environment:
         keys: the caller's, as variables of the environment.
         outputs: those of its stack.
         role: whose role of the stack a command assumes; empty: none.
+        tables_url: where DynamoDB is another emulator's; empty: it is not.
     """
 
     url: str
@@ -115,6 +122,7 @@ class Environment:
     keys: dict[str, str]
     outputs: dict[str, str] = field(default_factory=dict)
     role: str = ""
+    tables_url: str = ""
 
     @property
     def function(self) -> str:
@@ -128,7 +136,16 @@ class Environment:
 
     def client(self, service: str) -> Any:
         """A boto3 client of the emulator."""
-        return client(self.url, service)
+        return client(self._endpoint(service), service)
+
+    def _endpoint(self, service: str) -> str:
+        return self.tables_url if service == "dynamodb" and self.tables_url else self.url
+
+    def _endpoints(self) -> dict[str, str]:
+        """The endpoints as variables of the environment; where they differ, each service has its own."""
+        if not self.tables_url:
+            return {"AWS_ENDPOINT_URL": self.url}
+        return {f"AWS_ENDPOINT_URL_{service.upper()}": self._endpoint(service) for service in get_args(Service)}
 
     def write_settings(self, **changed: Any) -> None:
         """Write the environment's file: the sandbox's, for this environment, with short bakes."""
@@ -164,7 +181,7 @@ class Environment:
         return subprocess.run(
             [BUDDY_OPS, *words],
             cwd=self.project,
-            env=environment | self.keys | {"AWS_ENDPOINT_URL": self.url, "AWS_EC2_METADATA_DISABLED": "true"},
+            env=environment | self.keys | self._endpoints() | {"AWS_EC2_METADATA_DISABLED": "true"},
             capture_output=True,
             text=True,
             timeout=limit_s,
@@ -175,6 +192,11 @@ class Environment:
         """``buddy-ops run`` with these parameters."""
         given = [word for key, value in parameters.items() for word in ("-p", f"{key}={as_typed(value)}")]
         return self.run("run", name, "-e", self.name, *given)
+
+    def write_build(self) -> str:
+        """A new build in the project; its path there."""
+        (self.project / "build.zip").write_bytes(builds.build(PROFILES["good"], "3.0.0", "1-2"))
+        return "build.zip"
 
     def alias(self) -> dict[str, Any]:
         """The alias as the emulator answers it."""

@@ -31,9 +31,9 @@ def dynalite(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         yield url
 
 
-def environment(url: str, folder: Path, keys: dict[str, str]) -> Environment:
+def environment(url: str, folder: Path, keys: dict[str, str], tables_url: str = "") -> Environment:
     """An environment of its own: two versions, of which the second serves, and a table."""
-    here = Environment(url, f"opinion-{next(NUMBERS)}", folder, keys)
+    here = Environment(url, f"opinion-{next(NUMBERS)}", folder, keys, tables_url=tables_url)
     (folder / "notebooks").symlink_to(emulators.ROOT / "notebooks")
     here.write_settings()
     here.create_table()
@@ -50,15 +50,25 @@ def engineer(ministack: str) -> dict[str, str]:
 
 
 @pytest.fixture
-def here(ministack: str, engineer: dict[str, str], tmp_path: Path) -> Environment:
-    """An environment on ministack, under the stack of infrastructure.yaml."""
-    found = environment(ministack, tmp_path, engineer)
-    found.outputs = account.deploy_template(ministack, found.name)
-    found.write_settings()
-    return found
+def deployed(ministack: str, engineer: dict[str, str], tmp_path: Path) -> Callable[..., Environment]:
+    """Makes an environment on ministack, under the stack of infrastructure.yaml; its tables may be elsewhere."""
+
+    def deploy(tables_url: str = "") -> Environment:
+        found = environment(ministack, tmp_path, engineer, tables_url)
+        found.outputs = account.deploy_template(ministack, found.name)
+        found.write_settings()
+        return found
+
+    return deploy
+
+
+@pytest.fixture
+def here(deployed: Callable[..., Environment]) -> Environment:
+    """An environment on ministack alone."""
+    return deployed()
 
 
 @pytest.fixture
 def on_moto(moto_server: str, tmp_path: Path) -> Environment:
-    """An environment on moto's own server."""
+    """An environment on moto's own server, without a stack."""
     return environment(moto_server, tmp_path, account.ROOT_KEYS)

@@ -37,7 +37,7 @@ def dynalite(folder: Path) -> AbstractContextManager[str]:
     port = free_port()
     command = ["node", str(INSTALLED / "node_modules" / "dynalite" / "cli.js"), "--port", str(port)]
     command += ["--createTableMs", "0"]
-    return running(command, port, folder, ready="Listening")
+    return running(command, port, folder, ready="listening")
 
 
 def free_port() -> int:

@@ -3,26 +3,14 @@
 import pytest
 from botocore.exceptions import ClientError
 
-from buddy_sandbox import builds
-from buddy_sandbox.faults import PROFILES
-from tests.second_opinion.account import Done, Environment
+from tests.second_opinion.account import Done, Environment, said
 
 pytestmark = pytest.mark.timeout(600)
 
 
-def said(done: Done) -> str:
-    return done.stdout + done.stderr
-
-
-def with_build(here: Environment) -> str:
-    """A new build in the project; its path there."""
-    (here.project / "build.zip").write_bytes(builds.build(PROFILES["good"], "3.0.0", "1-2"))
-    return "build.zip"
-
-
 def canary(here: Environment) -> Done:
     """A canary of a new build, which becomes version 3."""
-    return here.runbook("strategies/canary", artifact=with_build(here), approved_by=["Ada"])
+    return here.runbook("strategies/canary", artifact=here.write_build(), approved_by=["Ada"])
 
 
 def schedules(here: Environment) -> list[str]:
@@ -84,21 +72,8 @@ def test_freeze(here: Environment) -> None:
     assert lifted.returncode == 0, said(lifted)
     assert here.freezes() == []
     here.act_as("deployer")
-    planned = here.runbook("strategies/canary", artifact=with_build(here), approved_by=["Ada"], dry_run=True)
+    planned = here.runbook("strategies/canary", artifact=here.write_build(), approved_by=["Ada"], dry_run=True)
     assert planned.returncode == 0, said(planned)
-
-
-def test_migration_forth_and_back(here: Environment) -> None:
-    """Each step leaves the items in the schemas that it promises; the rollback restores what was there before."""
-    here.act_as("deployer")
-    before = here.items()
-    old, both, new = {"at"}, {"at", "at_minutes"}, {"at_minutes"}
-    steps = ("expand", "backfill", "verify", "contract", "rollback", "rollback")
-    for step, attributes in zip(steps, (old, both, both, new, both, old), strict=True):
-        done = here.runbook("operations/migrate_database", step=step, approved_by=["Ada"])
-        assert done.returncode == 0, said(done)
-        assert all(both & set(item) == attributes for item in here.items().values()), step
-    assert here.items() == before
 
 
 def test_archive_in_s3_with_object_lock(here: Environment) -> None:
