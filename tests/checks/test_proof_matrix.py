@@ -197,7 +197,7 @@ PLANTED = {
         ("provisioned", "1 on buddy-alexa-skill-sandbox:live, READY"), "Provision versions", provision, group=2
     ),
     "reports are not logged": Planted(
-        ("log query", "0 reports of 1 request"), "SystemLogLevel INFO",
+        ("log query", "has no report of the request that ran on v4"), "SystemLogLevel INFO",
         configure(LoggingConfig={"LogFormat": "JSON", "SystemLogLevel": "WARN"}), also=("log group",), group=2,
     ),
     "reader may shift traffic": Planted(
