@@ -14,7 +14,7 @@ demo: $(VENV)/.sandbox ## a bad build rolls itself back, a good one is promoted:
 	$(BIN)/buddy-ops demo
 
 test: $(VENV)/.dev ## every test, with a sample of the crash, fault and race matrices: 29 minutes on 2 cores
-	$(BIN)/pytest -n 2 --dist loadgroup
+	$(BIN)/pytest -n 3 --dist loadgroup
 
 test-fast: $(VENV)/.dev ## the tests that need neither sandbox nor kernel
 	$(BIN)/pytest -n 2 -m "not whole and not sandbox and not kernel"
