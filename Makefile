@@ -22,7 +22,7 @@ test-fast: $(VENV)/.dev ## the tests that need neither sandbox nor kernel
 test-all: $(VENV)/.dev ## the same with the matrices whole and every process started afresh: an hour
 	BUDDY_TESTS_FRESH=1 $(BIN)/pytest -n 2 --dist loadgroup -m "whole or not whole"
 
-test-second-opinion: $(VENV)/.dev build/emulators/.installed ## the runbooks on other emulators of AWS, in real time: 5 minutes; needs Node
+test-second-opinion: $(VENV)/.dev build/emulators/.installed ## the runbooks on other emulators of AWS, in real time: 6 minutes; needs Node
 	$(BIN)/pytest -n 4 --dist worksteal tests/second_opinion
 
 contract-aws: $(VENV)/.dev ## the contract tests on your AWS account: make contract-aws ACCOUNT=123456789012

@@ -26,6 +26,7 @@ from functools import cache, partial
 from pathlib import Path
 from typing import Any, NoReturn
 
+import botocore.session
 import nbformat
 
 MODULES = ("buddy_ops.cli.main", "buddy_ops.runs.engine", "ipykernel_launcher")
@@ -42,6 +43,9 @@ PRELOADED = (
     "matplotlib.backends.backend_agg", "matplotlib.figure", "rich.console", "rich.live", "rich.status", "rich.table",
     "tornado.platform.asyncio", "xmlrpc.server", "zmq.utils.garbage",
 )  # fmt: skip
+
+SERVICES = ("lambda", "cloudwatch", "dynamodb", "logs", "s3", "scheduler", "sns", "ssm", "sts")
+"""The services that most runbooks call."""
 
 _execute_child = subprocess.Popen._execute_child  # type: ignore[attr-defined]
 
@@ -88,6 +92,11 @@ def _preload() -> None:
     for name in PRELOADED:
         importlib.import_module(name)
     nbformat.validate(nbformat.v4.new_notebook())  # compiles the schema
+    # The models of AWS's services, which all sessions of a test's process share: see conftest.
+    session = botocore.session.get_session()
+    session.set_credentials("test", "test")
+    for service in SERVICES:
+        session.create_client(service, region_name="us-east-1", endpoint_url="http://127.0.0.1:1")
     importlib.import_module("buddy_ops.runs.pages").preload()
 
 

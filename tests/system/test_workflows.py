@@ -41,8 +41,8 @@ def inputs() -> dict[str, Any]:
 
 
 def test_there_are_four() -> None:
-    """The tests, a runbook by hand, and by night the audit and the check of the template."""
-    assert [path.stem for path in WORKFLOWS] == ["audit", "runbook", "template", "test"]
+    """The tests, a runbook by hand, and by night the audit and the longer checks."""
+    assert [path.stem for path in WORKFLOWS] == ["audit", "nightly", "runbook", "test"]
 
 
 @each_workflow

@@ -17,7 +17,7 @@ from buddy_ops.core.errors import AwsFailed, BuddyError
 from buddy_ops.core.journal import Journal
 from tests.conftest import Situation, intercept
 
-CLIENTS: dict[tuple[str, int], Any] = {}
+CLIENTS: dict[tuple[str | int, ...], Any] = {}
 """AWS clients are made once, and copied for each target: making them takes longer than a race."""
 
 PATIENCE_S = 60.0
@@ -106,10 +106,10 @@ class Race:
         target.clock = HeldClock(self, actor)
         make = target._create_client
 
-        def create(service: Any, attempts: int) -> Any:
-            if (service, attempts) not in CLIENTS:
-                CLIENTS[service, attempts] = make(service, attempts)
-            made = CLIENTS[service, attempts]
+        def create(service: Any, *options: int) -> Any:
+            if (service, *options) not in CLIENTS:
+                CLIENTS[service, *options] = make(service, *options)
+            made = CLIENTS[service, *options]
             copied = object.__new__(type(made))
             copied.__dict__.update(made.__dict__)
             return copied
