@@ -214,6 +214,8 @@ def test_problems_and_what_is_unknown_are_both_named(situation: Bring) -> None:
     assert str(found).startswith(
         "NOT READY: 1 problem (alarm subscribers). Not checked: table buddy-reminders-sandbox."
     )
+    # Alarms that notify no one make no rollback impossible.
+    assert str(found).endswith("Rollback target v1 OK.")
     with pytest.raises(BuddyError, match="not-ready"):
         readiness.raise_for_problems(found)
 

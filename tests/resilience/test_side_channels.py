@@ -132,8 +132,9 @@ def long_names(given: Surroundings) -> None:
 
 
 def foreign_kernel(given: Surroundings) -> None:
-    """A kernelspec named python3 that is another program."""
-    specs = given.home / ".local/share/jupyter/kernels/python3"
+    """A kernelspec named python3 that is another program, where Jupyter looks first."""
+    given.environment["JUPYTER_PATH"] = str(given.home / "jupyter")
+    specs = given.home / "jupyter/kernels/python3"
     specs.mkdir(parents=True)
     (specs / "kernel.json").write_text(FOREIGN_KERNEL)
 
