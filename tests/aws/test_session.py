@@ -72,6 +72,11 @@ def test_an_environment_may_name_the_role_that_acts(
     now = datetime.fromtimestamp(here.ask("clock")["now"], UTC)
     monkeypatch.setattr(SystemClock, "now", lambda _: now)  # the sandbox's credentials last an hour of its own time
     role = "arn:aws:iam::123456789012:role/buddy-ops-prod-deployer"
+    trust = {"Effect": "Allow", "Principal": {"AWS": "123456789012"}, "Action": "sts:AssumeRole"}
+    here.client("iam").create_role(
+        RoleName="buddy-ops-prod-deployer",
+        AssumeRolePolicyDocument=json.dumps({"Version": "2012-10-17", "Statement": [trust]}),
+    )
     acting = {**VALUES, "aws": {"region": "us-east-1", "endpoint_url": here.endpoint, "assume_role": role}}
     with pytest.raises(AwsFailed, match="no-credentials"):
         assert session.connect("prod", "t", values=acting, quiet=True).principal

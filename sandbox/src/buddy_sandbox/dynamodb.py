@@ -389,8 +389,8 @@ def _transact_write_items(backend: Any, transact_items: list[dict[str, Any]]) ->
 def _transact_once(handler: Any) -> Any:
     """A token that came before is answered as before, and nothing is written twice."""
     token = handler.body.get("ClientRequestToken")
-    # The order of an item's attributes says nothing.
-    asked = json.dumps(handler.body["TransactItems"], sort_keys=True)
+    # The order of an item's attributes says nothing. A binary value is no JSON.
+    asked = json.dumps(handler.body["TransactItems"], sort_keys=True, default=repr)
     known = handler.dynamodb_backend.__dict__.setdefault("tokens", {})
     at, before = known.get(token, (0.0, None))
     if token and before is not None and time.time() - at < TOKEN_S:
