@@ -84,7 +84,7 @@ lock: $(BIN)/uv ## resolve the locks in requirements/ again
 	$(COMPILE) $(BOTH) --extra lab -c requirements/dev.txt -o requirements/lab.txt
 	$(COMPILE) requirements/emulators/emulators.in -o requirements/emulators/emulators.txt
 	cd requirements/emulators && npm install --silent --package-lock-only --omit-lockfile-registry-resolved
-	$(COMPILE) requirements/check-aws.in -o requirements/check-aws.txt
+	$(COMPILE) requirements/check-aws/check-aws.in -o requirements/check-aws/check-aws.txt
 	cd $(IAM) && npm install --silent --package-lock-only --omit-lockfile-registry-resolved
 
 build/emulators/.installed: requirements/emulators/emulators.txt requirements/emulators/package-lock.json | $(BIN)/uv
@@ -112,7 +112,7 @@ $(VENV)/.%: requirements/%.txt pyproject.toml sandbox/pyproject.toml | $(BIN)/uv
 	@touch $@
 
 # checkov pins versions of its own, so it is apart from the library's environment.
-$(VENV)/aws/.installed: requirements/check-aws.txt | $(BIN)/uv
+$(VENV)/aws/.installed: requirements/check-aws/check-aws.txt | $(BIN)/uv
 	$(BIN)/uv venv -q --clear --python $(BIN)/python $(VENV)/aws
 	$(BIN)/uv pip install -q --python $(VENV)/aws/bin/python --require-hashes -r $<
 	@touch $@

@@ -629,7 +629,7 @@ def archive(proof: Proof) -> Finding:
         return problem(f"{bucket} has no Object Lock", "Create a bucket with Object Lock, and set archive.where to it.")
     if not lock.get("Rule", {}).get("DefaultRetention"):
         message = f"{bucket} has Object Lock without a default retention: nothing in it is locked"
-        return problem(message, "Set a default retention: aws s3api put-object-lock-configuration.")
+        return problem(message, "Set a default retention of its objects (infrastructure.yaml does).")
     return ok(f"{bucket} refused a second write, and locks each object")
 
 
