@@ -1,6 +1,8 @@
 """A sandbox for the tests: one process a worker, brought into a situation by each test that asks for it."""
 
+import json
 import os
+import shutil
 import signal
 import threading
 from collections import Counter
@@ -25,6 +27,8 @@ from buddy_ops.deployment.rollout import Observation, Order, Outcome
 from buddy_ops.deployment.rollout_plan import RolloutPlan
 from buddy_sandbox import situations
 from tests import programs
+
+ROOT = Path(__file__).parents[1]
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:
@@ -172,6 +176,18 @@ def intercept(mine: Target, call: Callable[..., Any]) -> None:
         return call(send, service, operation, **parameters)
 
     mine.perform = answer  # type: ignore[method-assign]
+
+
+def two_environments(here: Situation, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A project with one environment more, 'beta': the alias of this name of the sandbox's function, at version 1."""
+    here.client("lambda").create_alias(FunctionName=here.function, Name="beta", FunctionVersion="1")
+    folder = here.folder / "project"
+    for name in ("parameters", "notebooks"):
+        shutil.copytree(ROOT / name, folder / name)
+    values, _ = project.read_settings("sandbox")
+    beta = {"environment": "beta", "settings": {**values, "alias": "beta"}}
+    (folder / "parameters" / "beta.yaml").write_text(json.dumps(beta), "utf-8")
+    monkeypatch.chdir(folder)
 
 
 def call_failed(mine: Target, version: str, reason: str) -> None:

@@ -19,6 +19,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from buddy_ops.aws.session import Target
+from buddy_ops.core.documents import parse_json
 from buddy_ops.core.errors import AwsFailed, Conflict, NotFound, Refused
 from buddy_ops.core.journal import iso_utc
 from buddy_ops.core.text import parse_utc
@@ -148,7 +149,7 @@ def delete_strays(target: Target) -> Generator[datetime, None, None]:
     One that was armed within ``SETTLED`` may belong to a run that is about to shift. It is deleted later, when that
     run's write would show on the alias: read the alias after this.
 
-    AWS: scheduler:ListSchedules, every page, reads; scheduler:DeleteSchedule, writes.
+    AWS: scheduler:ListSchedules, every page, GetSchedule, reads; scheduler:DeleteSchedule, writes.
     """
     prefix = _name(target, IN_NAME, target.run).removesuffix(target.run)
     pages = target.client("scheduler").get_paginator("list_schedules")
@@ -156,7 +157,7 @@ def delete_strays(target: Target) -> Generator[datetime, None, None]:
         schedule
         for page in pages.paginate(NamePrefix=prefix)
         for schedule in page["Schedules"]
-        if schedule["GroupName"] == target.settings.lease.group
+        if schedule["GroupName"] == target.settings.lease.group and _is_own(target, schedule["Name"])
     ]
     for schedule in sorted(found, key=lambda schedule: schedule["LastModificationDate"]):
         settled = schedule["LastModificationDate"] + SETTLED
@@ -164,6 +165,16 @@ def delete_strays(target: Target) -> Generator[datetime, None, None]:
             yield settled
         _delete(target, schedule["Name"])
         target.journal.append("stray-failsafe-deleted", name=schedule["Name"])
+
+
+def _is_own(target: Target, name: str) -> bool:
+    """Whether a schedule is of this alias: function 'a-b' with alias 'c' has the names of 'a' with alias 'b-c'."""
+    try:
+        schedule = target.client("scheduler").get_schedule(Name=name, GroupName=target.settings.lease.group)
+        given = parse_json(schedule["Target"]["Input"])
+        return (given["FunctionName"], given["Name"]) == (target.settings.function, target.settings.alias)
+    except (NotFound, KeyError, TypeError, ValueError):
+        return False
 
 
 def prove_failsafe(target: Target, primary: str, second: str) -> Generator[datetime, None, None]:

@@ -115,13 +115,14 @@ def environments() -> list[str]:
     return sorted(path.stem for path in (project_root() / "parameters").glob("*.yaml"))
 
 
-def environment_of_function(function: object) -> str | None:
-    """The environment whose file names this function; None where none does."""
+def named_aliases() -> dict[str, tuple[str, str]]:
+    """The function and the alias of each environment that has a valid file in parameters/."""
+    found = {}
     for name in environments():
         with suppress(InvalidInput):
-            if read_settings(name)[0]["function"] == function:
-                return name
-    return None
+            values = read_settings(name)[0]
+            found[name] = (values["function"], values["alias"])
+    return found
 
 
 def declared_parameters(runbook: str) -> dict[str, parameters.DeclaredParameter]:

@@ -39,6 +39,7 @@ PARAMETERS = {setting: parameter for parameter, setting in OVERRIDES.items()}
 SECRETIVE = ("notify", "settings", "variables")
 """Settings and parameters in which a secret may have been written plainly: their values are never shown."""
 
+DEFAULT_ALIAS = "live"
 UNTOUCHED = "Nothing was read from or written to AWS."
 
 
@@ -494,7 +495,7 @@ class Settings(Model):
         description="Name of the Lambda function, not its ARN."
     )
     alias: Annotated[str, Field(pattern=r"^[a-zA-Z0-9_-]*[a-zA-Z_-][a-zA-Z0-9_-]*$", max_length=128)] = Field(
-        default="live", description="Alias that serves the users."
+        default=DEFAULT_ALIAS, description="Alias that serves the users."
     )
     aws: AwsSettings = Field(default=AwsSettings(), description="How AWS is reached.")
     rollout: RolloutSettings = Field(default=RolloutSettings(), description="How this environment deploys.")

@@ -7,19 +7,20 @@ Source: the deployment guide, 'Watching': error rate > 1 %, duration p99 > 6 s, 
 escalations > 1 per hour. What the judge counts as a failure, the alarm counts, too.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
 from buddy_ops.aws.errors import parse_member
 from buddy_ops.aws.session import Target
+from buddy_ops.core import project
 from buddy_ops.core.documents import parse_json
 from buddy_ops.core.errors import BuddyError, InvalidInput
 from buddy_ops.core.front_end import parameter
 from buddy_ops.core.plan import Approval, Plan
 from buddy_ops.core.progress import Progress, no_progress
-from buddy_ops.core.settings import Settings
+from buddy_ops.core.settings import DEFAULT_ALIAS, Settings
 from buddy_ops.core.text import count, exact_percent
 
 AlarmFields = dict[str, Any]
@@ -94,9 +95,11 @@ def name_prefix(settings: Settings) -> str:
 
     Environments that are other aliases of one function have alarms of their own: no function's name has a colon.
     """
-    if settings.alias == Settings.model_fields["alias"].default:
-        return f"{settings.function}-"
-    return f"{settings.function}:{settings.alias}-"
+    return _prefix(settings.function, settings.alias)
+
+
+def _prefix(function: str, alias: str) -> str:
+    return f"{function}-" if alias == DEFAULT_ALIAS else f"{function}:{alias}-"
 
 
 def wanted_alarms(target: Target) -> tuple[AlarmFields, ...]:
@@ -212,13 +215,24 @@ def read_alarms(target: Target) -> tuple[Alarm, ...]:
 
     AWS: cloudwatch:DescribeAlarms, every page, reads only.
     """
+    return tuple(alarm for alarm in _list_alarms(target) if _is_about(target, alarm))
+
+
+def own_names(target: Target) -> Callable[[str], bool]:
+    """Whether an alarm of this name is this environment's; of one that was deleted the name itself decides.
+
+    AWS: cloudwatch:DescribeAlarms, every page, once, reads only.
+    """
+    there = {alarm.name: alarm for alarm in _list_alarms(target)}
+    return lambda name: _is_about(target, there.get(name, Alarm(name, "", "", {})))
+
+
+def _list_alarms(target: Target) -> Iterator[Alarm]:
+    """The alarms whose names begin with the function's name, whoever's they are."""
     pages = target.client("cloudwatch").get_paginator("describe_alarms")
-    found = (
-        Alarm(alarm["AlarmName"], alarm["StateValue"], alarm.get("StateReason", ""), dict(alarm))
-        for page in pages.paginate(AlarmNamePrefix=target.settings.function)
-        for alarm in page["MetricAlarms"]
-    )
-    return tuple(alarm for alarm in found if _is_about(target, alarm))
+    for page in pages.paginate(AlarmNamePrefix=target.settings.function):
+        for alarm in page["MetricAlarms"]:
+            yield Alarm(alarm["AlarmName"], alarm["StateValue"], alarm.get("StateReason", ""), dict(alarm))
 
 
 def _is_about(target: Target, alarm: Alarm) -> bool:
@@ -234,8 +248,10 @@ def _is_about(target: Target, alarm: Alarm) -> bool:
     if functions:
         # One without an alias is about all of the function's requests.
         return target.settings.function in functions and (not resources or target.resource in resources)
-    own = (name_prefix(target.settings), f"{target.settings.function}-")
-    return alarm.name.startswith(own)
+    prefixes = {_prefix(*named) for named in project.named_aliases().values()} | {name_prefix(target.settings)}
+    # A function's name may begin as another's.
+    matching = [prefix for prefix in prefixes if alarm.name.startswith(prefix)]
+    return max(matching, key=len, default="") == name_prefix(target.settings)
 
 
 def alarms_in_alarm(target: Target) -> tuple[Alarm, ...]:

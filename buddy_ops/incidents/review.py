@@ -154,8 +154,8 @@ def review_incident(target: Target, since: str, until: str, incident: str = "", 
         incident: its name: runs with this name belong to it, whenever they were.
         where: the archive; empty: the environment's, or runs/.
 
-    AWS: cloudwatch:DescribeAlarmHistory, GetMetricData, ListMetrics, lambda:GetAlias, logs:StartQuery, GetQueryResults,
-    reads only.
+    AWS: cloudwatch:DescribeAlarmHistory, DescribeAlarms, GetMetricData, ListMetrics, lambda:GetAlias, logs:StartQuery,
+    GetQueryResults, reads only.
 
     Raises:
         InvalidInput: ``invalid-parameters``.
@@ -397,12 +397,13 @@ def _reviews(entry: ManifestEntry, since: str, incident: str) -> bool:
 
 
 def _alarm_events(target: Target, begin: datetime, end: datetime) -> tuple[list[TimelineEvent], str]:
-    """Every change of an alarm of this function, without our own tests; and what could not be read."""
+    """Every change of an alarm of this environment, without our own tests; and what could not be read."""
     events: list[TimelineEvent] = []
     try:
+        is_own = alarms.own_names(target)
         for change in alarms.read_state_changes(target, begin, end):
             fields = {"alarm": change.alarm, "state": change.state, "reason": change.reason}
-            if change.alarm.startswith(target.settings.function) and change.reason != alarms.TEST:
+            if is_own(change.alarm) and change.reason != alarms.TEST:
                 events.append(TimelineEvent(change.at, "alarm", fields))
     except BuddyError as error:
         return events, f"alarm history: {error.what}"

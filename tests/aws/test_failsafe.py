@@ -255,6 +255,20 @@ def test_a_stray_is_deleted_once_it_protects_nothing(here: Situation) -> None:
     assert list(waits) == [] and names(here) == []
 
 
+def test_only_the_own_strays_are_deleted(here: Situation) -> None:
+    """Function 'a-b' with alias 'c' has the names of function 'a' with alias 'b-c': neither deletes the other's failsafe."""
+    values = here.connect(quiet=True).settings.model_dump(mode="json")
+    pairs = [("a-b", "c", "dead1"), ("a", "b-c", "dead2"), ("a-b-c", "lease-x", "dead3"), ("a-b", "c-lease-x", "dead4")]
+    mine = [here.connect(values={**values, "function": function, "alias": alias}) for function, alias, _ in pairs]
+    armed = [failsafe.arm_split(each, run).name for each, (_, _, run) in zip(mine, pairs, strict=True)]
+    wait(here, minutes=3)
+    for each, name in zip(mine, armed, strict=True):
+        before = names(here)
+        assert list(failsafe.delete_strays(each)) == []
+        assert set(before) - set(names(here)) == {name}
+    assert names(here) == []
+
+
 @pytest.mark.parametrize("length", [20, 50, 58, 64])
 def test_each_has_its_own_name_however_long_the_functions_is(situation: Bring, length: int) -> None:
     """Scheduler's names end at 64 characters, Lambda's too: the failsafes of two runs, and of two functions, never share one."""
