@@ -9,10 +9,10 @@ from buddy_ops.aws import versions
 from buddy_ops.aws.aliases import Alias
 from buddy_ops.aws.session import Target
 from buddy_ops.checks import result_words
-from buddy_ops.checks.findings import CheckContext, Finding, NotMeasured, ok, problem, unknown, warning
+from buddy_ops.checks.findings import CheckContext, Finding, NotMeasured, info, ok, problem, unknown, warning
 from buddy_ops.core import text
 from buddy_ops.core.errors import AwsFailed, BuddyError
-from buddy_ops.health import alarms, former_service, logs, metrics
+from buddy_ops.health import alarms, callers, former_service, logs, metrics
 from buddy_ops.health.lateness import IMPLAUSIBLE_REQUESTS, RATE_MINUTES, usual_rate
 from buddy_ops.health.metrics import UNKNOWN_VERSION, MetricsReading
 from buddy_ops.health.serving import ServedReading, name_version, version_order
@@ -35,6 +35,8 @@ SHOWN = 5
 """How many of the newest published versions a finding names."""
 
 METRICS_LATE = "Until CloudWatch publishes them, no rate says how the version is now."
+
+MOSTLY_PAST = "Most requests do not use the alias: a rollback does not help them either."
 
 NO_REQUESTS = (
     "Check whether the callers still reach the alias, and whether CloudWatch is late. Until requests arrive, nothing "
@@ -267,3 +269,20 @@ def alarms_complete(context: CheckContext) -> Finding:
 def describe_freezes(context: CheckContext) -> str:
     """The freezes in force; empty if there are none."""
     return "; ".join(map(str, context.freezes))
+
+
+def callers_state(context: CheckContext) -> Finding:
+    """Whether requests use the alias, which is all that a rollout and a rollback move."""
+    target = context.target
+    if context.alias is None:
+        return info("there is no alias that requests could call", "See the check of the alias.")
+    found = callers.read_callers(target)
+    if found.mostly_past:
+        return problem(" ".join((*found.signs, MOSTLY_PAST)), callers.remedy(target))
+    if found.signs:
+        return warning(" ".join((*found.signs, *found.unread)), callers.remedy(target))
+    if found.unread:
+        return unknown(" ".join(found.unread), "Check again in 5 min.")
+    if not found.requests:
+        return info(callers.NOT_MEASURED)
+    return ok(f"no request of the last 24 h bypassed {target.resource}")

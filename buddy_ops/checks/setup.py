@@ -16,7 +16,7 @@ from buddy_ops.aws import checklist_store, failsafe, permissions, signing
 from buddy_ops.aws.function_log import LogConfig, default_group
 from buddy_ops.aws.session import Target
 from buddy_ops.aws.versions import LATEST, label
-from buddy_ops.checks._shared import alarm_states, describe_freezes
+from buddy_ops.checks._shared import alarm_states, callers_state, describe_freezes
 from buddy_ops.checks.findings import (
     QUOTED,
     Check,
@@ -34,7 +34,7 @@ from buddy_ops.checks.rollouts import rollout_state
 from buddy_ops.core import text
 from buddy_ops.core.errors import AwsFailed, InvalidInput, NotFound
 from buddy_ops.core.roles import Role
-from buddy_ops.health import callers, logs, serving
+from buddy_ops.health import logs, serving
 
 if TYPE_CHECKING:
     from types_boto3_iam.type_defs import ContextEntryTypeDef
@@ -247,16 +247,6 @@ def _failure_metrics(context: CheckContext) -> Finding:
     return ok(", ".join(names))
 
 
-def _callers(context: CheckContext) -> Finding:
-    """Whether requests reach the alias, which is all that a rollout moves."""
-    if context.alias is None:
-        return info("there is no alias that requests could call", "See the check of the alias.")
-    signs = callers.callers_past_alias(context.target)
-    if signs:
-        return warning(" ".join(signs), callers.remedy(context.target))
-    return ok(f"no request of the last 24 h bypassed {context.target.resource}")
-
-
 def _alarms(context: CheckContext) -> Finding:
     finding = alarm_states(context)
     # An alarm concerns the version that is live: the setup is complete.
@@ -400,7 +390,7 @@ CHECKS = (
     Check("permissions", _permissions),
     Check("failsafe role", _failsafe_role),
     Check("dead-letter queue", _dead_letters),
-    Check("callers", _callers),
+    Check("callers", callers_state),
     Check("failure metrics", _failure_metrics, runbook="operations/monitor"),
     Check("alarms", _alarms, runbook="operations/alarms"),
     Check("log group", _log_group),

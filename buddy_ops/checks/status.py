@@ -19,6 +19,7 @@ from buddy_ops.checks._shared import (
     Measure,
     VersionRate,
     alarm_states,
+    callers_state,
     describe_freezes,
     describe_period,
     missing_alias,
@@ -378,9 +379,9 @@ def _html_steps(steps: Iterable[NextStep]) -> str:
 def read_status(target: Target) -> StatusReport:
     """Run every check once.
 
-    AWS: lambda:GetAlias, GetFunctionConfiguration, cloudwatch:GetMetricData, DescribeAlarms, ssm:GetParametersByPath,
-    GetParameter, logs:StartQuery, GetQueryResults; where something is to be explained lambda:GetFunctionConcurrency,
-    GetAccountSettings, ListVersionsByFunction, scheduler:GetSchedule. Reads only.
+    AWS: lambda:GetAlias, GetFunctionConfiguration, GetPolicy, cloudwatch:GetMetricData, ListMetrics, DescribeAlarms,
+    ssm:GetParametersByPath, GetParameter, logs:StartQuery, GetQueryResults; where something is to be explained
+    lambda:GetFunctionConcurrency, GetAccountSettings, ListVersionsByFunction, scheduler:GetSchedule. Reads only.
     """
     context = CheckContext(target)
     try:
@@ -506,6 +507,13 @@ def _cold_starts(context: CheckContext) -> Finding:
     return warning(message) if slow else ok(message)
 
 
+def _callers(context: CheckContext) -> Finding:
+    """As the doctor's, but it decides nothing here: the other checks say how the alias's own requests are."""
+    finding = callers_state(context)
+    state = {State.PROBLEM: State.WARNING, State.UNKNOWN: State.INFO}.get(finding.state, finding.state)
+    return replace(finding, state=state)
+
+
 def _freeze(context: CheckContext) -> Finding:
     if not context.freezes:
         return ok("none in force")
@@ -529,8 +537,10 @@ TRAFFIC_CHECKS = (
     Check("throttles", limits.throttles),
     Check("traffic", traffic_state),
     Check("cold starts", _cold_starts),
+    Check("callers", _callers),
 )
-"""The deployment guide's four metrics, and whether there are requests to measure; only where something is deployed."""
+"""The deployment guide's four metrics, and whether there are requests to measure, by the alias or past it; only where
+something is deployed."""
 
 OTHER_CHECKS = (
     Check("isolation", limits.isolation_state),

@@ -191,17 +191,17 @@ def function_failed(target: Target, latest: Version) -> Refused:
 def describe_callers(target: Target) -> Iterator[str]:
     """A sentence for each sign that callers do not use the alias: a share on it does not protect them.
 
-    AWS: cloudwatch:GetMetricData, lambda:GetPolicy, reads only.
+    AWS: as ``callers.read_callers``.
     """
-    try:
-        signs = callers.callers_past_alias(target)
-    except AwsFailed as failure:
-        yield f"Warning: whether callers use the alias is unknown. {failure.what}"
-        return
-    for sign in signs:
+    found = callers.read_callers(target)
+    for sign in found.signs:
         yield f"Warning: {sign}"
-    if signs:
+    if found.signs:
         yield callers.remedy(target)
+    for failure in found.unread:
+        yield f"Warning: whether callers use the alias is unknown. {failure}"
+    if found.requests == 0:
+        yield callers.NOT_MEASURED
 
 
 def _read_limits(target: Target) -> _Limits:

@@ -20,7 +20,7 @@ from buddy_ops.core.text import floor_minute
 from buddy_ops.health.judge import NOTHING_KNOWN, Counts, Figure
 
 if TYPE_CHECKING:
-    from types_boto3_cloudwatch.type_defs import DimensionTypeDef, MetricDataQueryTypeDef
+    from types_boto3_cloudwatch.type_defs import DimensionFilterTypeDef, DimensionTypeDef, MetricDataQueryTypeDef
 
 MINUTE = timedelta(minutes=1)
 
@@ -195,18 +195,43 @@ def read_requests(target: Target, since: datetime, until: datetime) -> dict[date
     AWS, Raises: as ``_read_series``.
     """
     found = Counter[datetime]()
-    for points in _read_series(target, ("requests0", "throttles0"), since, until).values():
+    queries = _alias_queries(target, ("requests0", "throttles0"))
+    for points in _read_series(target, queries, since, until).values():
         found.update(points)
     return {at: number for at, number in found.items() if number}
 
 
-def count_callers(target: Target, since: datetime, until: datetime) -> tuple[int, int]:
-    """The function's requests in [since, until), by whichever name it was called, and those that called the alias.
+def list_called(target: Target) -> list[str]:
+    """By what callers named the function within the last two weeks, sorted: 'FUNCTION', 'FUNCTION:live', 'FUNCTION:3'.
+
+    AWS: cloudwatch:ListMetrics, every page (one may be empty), reads only.
+    """
+    dimensions: list[DimensionFilterTypeDef] = [
+        {"Name": "FunctionName", "Value": target.settings.function},
+        {"Name": "Resource"},
+    ]
+    pages = target.client("cloudwatch").get_paginator("list_metrics")
+    found: set[str] = set()
+    for page in pages.paginate(Namespace="AWS/Lambda", MetricName="Invocations", Dimensions=dimensions):
+        for metric in page["Metrics"]:
+            found.update(each["Value"] for each in metric.get("Dimensions", ()) if each["Name"] == "Resource")
+    return sorted(found)
+
+
+def count_callers(target: Target, resources: Sequence[str], since: datetime, until: datetime) -> dict[str, int]:
+    """The requests in [since, until) that called each of ``resources``, and under '' all, by whichever name.
 
     AWS, Raises: as ``_read_series``.
     """
-    values = _read_series(target, ("function0", "requests0"), since, until)
-    return round(sum(values["function0"].values())), round(sum(values["requests0"].values()))
+    names = ("", *resources)
+    queries: list[MetricDataQueryTypeDef] = []
+    for number, resource in enumerate(names):
+        dimensions: list[DimensionTypeDef] = [{"Name": "FunctionName", "Value": target.settings.function}]
+        if resource:
+            dimensions.append({"Name": "Resource", "Value": resource})
+        queries.append(_query(f"called{number}", "AWS/Lambda", "Invocations", dimensions, "Sum"))
+    values = _read_series(target, queries, since, until)
+    return {resource: round(sum(values[f"called{number}"].values())) for number, resource in enumerate(names)}
 
 
 def count_samples(target: Target, since: datetime, until: datetime) -> dict[str, int]:
@@ -217,19 +242,23 @@ def count_samples(target: Target, since: datetime, until: datetime) -> dict[str,
     ids = {"requests0": "Invocations", "errorsof0": "Errors", "slowof0": "Duration"}
     for index, metric in enumerate(target.settings.failure_metrics):
         ids[f"failedof{index}x0"] = metric.full_name
-    values = _read_series(target, ids, since, until)
+    values = _read_series(target, _alias_queries(target, ids), since, until)
     return {name: round(sum(values[id].values())) for id, name in ids.items()}
 
 
-def _read_series(target: Target, wanted: Collection[str], since: datetime, until: datetime) -> Values:
-    """The datapoints of some of the alias's queries, by their ids.
+def _alias_queries(target: Target, ids: Collection[str]) -> "list[MetricDataQueryTypeDef]":
+    """Some of the alias's own queries."""
+    return [query for query in _queries(target, None, WHOLE_ALIAS) if query["Id"] in ids]
+
+
+def _read_series(target: Target, queries: "list[MetricDataQueryTypeDef]", since: datetime, until: datetime) -> Values:
+    """The datapoints of queries, by their ids.
 
     AWS: cloudwatch:GetMetricData (with every further page), reads only.
 
     Raises:
         AwsFailed: ``metrics-unreadable``, and what AWS refuses.
     """
-    queries = [query for query in _queries(target, None, WHOLE_ALIAS) if query["Id"] in wanted]
     try:
         return _fetch(target, queries, since, until)
     except _Partial as partial:
@@ -312,28 +341,27 @@ def _queries(target: Target, version: str | None, source: int) -> "list[MetricDa
         wanted.append((f"failedof{index}x", metric.namespace, metric.name, "SampleCount"))
     if version is None:
         wanted.append(("throttles", "AWS/Lambda", "Throttles", "Sum"))
-    queries: list[MetricDataQueryTypeDef] = [
-        {
-            "Id": f"{name}{source}",
-            "MetricStat": {
-                "Metric": {"Namespace": namespace, "MetricName": metric_name, "Dimensions": dimensions},
-                "Period": 60,
-                "Stat": statistic,
-            },
-        }
+    queries = [
+        _query(f"{name}{source}", namespace, metric_name, dimensions, statistic)
         for name, namespace, metric_name, statistic in wanted
     ]
     if version is None:
-        of_function: MetricDataQueryTypeDef = {
-            "Id": f"function{source}",
-            "MetricStat": {
-                "Metric": {"Namespace": "AWS/Lambda", "MetricName": "Invocations", "Dimensions": dimensions[:1]},
-                "Period": 60,
-                "Stat": "Sum",
-            },
-        }
-        queries.append(of_function)
+        queries.append(_query(f"function{source}", "AWS/Lambda", "Invocations", dimensions[:1], "Sum"))
     return queries
+
+
+def _query(
+    name: str, namespace: str, metric: str, dimensions: "list[DimensionTypeDef]", statistic: str
+) -> "MetricDataQueryTypeDef":
+    """The query for a metric's minutes."""
+    return {
+        "Id": name,
+        "MetricStat": {
+            "Metric": {"Namespace": namespace, "MetricName": metric, "Dimensions": dimensions},
+            "Period": 60,
+            "Stat": statistic,
+        },
+    }
 
 
 def _fetch(target: Target, queries: "list[MetricDataQueryTypeDef]", since: datetime, until: datetime) -> Values:

@@ -74,8 +74,10 @@ EXPECTED = {
     "dead-letter queue": "warning",
     "failure metrics": "warning",
     "rehearsal": "warning",
+    "callers": "info",
 }
-"""The sandbox's IAM decides nothing; no bucket, channel or dead-letter queue is configured, and no run was archived."""
+"""The sandbox's IAM decides nothing; no bucket, channel or dead-letter queue is configured, no run was archived, and no
+request was measured."""
 
 
 def test_a_ready_environment_is_ready(situation: Bring) -> None:

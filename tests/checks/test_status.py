@@ -31,7 +31,8 @@ def test_a_quiet_night(situation: Bring) -> None:
     here = situation("good", history_minutes=40)
     before = len(here.ask("calls")["calls"])
     found = look(here)
-    quiet = {"rollout", "error rate", "latency", "throttles", "traffic", "cold starts", "isolation", "freeze"}
+    quiet = {"rollout", "error rate", "latency", "throttles", "traffic", "cold starts", "callers", "isolation"}
+    quiet |= {"freeze"}
     assert {what for what, state in states(found).items() if state == "ok"} == quiet
     assert found.verdict.startswith("OK, with warnings: no alarms configured. Error rate: v1 ")
     assert (found.word, found.exit_code) == ("OK", 0) and "rollback" not in str(found)

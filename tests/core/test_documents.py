@@ -194,4 +194,4 @@ def test_a_file_of_settings_that_is_none(tmp_path: Path, monkeypatch: pytest.Mon
     with pytest.raises(InvalidInput, match="invalid-settings") as refused:
         project.read_settings("odd")
     assert "parameters/odd.yaml" in refused.value.what and "it is not a file" in refused.value.what
-    assert project.named_aliases() == {} and project.read_settings("sandbox")[0]
+    assert list(project.named_aliases()) == ["sandbox"] and project.read_settings("sandbox")[0]

@@ -9,12 +9,10 @@ import pytest
 from botocore import xform_name
 
 from buddy_ops.aws.session import Target
-from buddy_ops.checks import setup
 from buddy_ops.core import project
 from buddy_ops.core.errors import BuddyError, Refused
 from buddy_ops.deployment import cleanup, feature_flags, rollback, rollout
 from buddy_ops.deployment.rollout_plan import RolloutPlan
-from buddy_ops.health import callers
 from tests.conftest import Situation, abandon, approve, intercept
 
 Bring = Callable[..., Situation]
@@ -308,43 +306,6 @@ def test_alias_on_latest_is_refused(quiet: Situation, strategy: str) -> None:
     assert here.alias()["FunctionVersion"] == number == "1"
     mine = here.connect()
     assert published(mine, rollout.plan_rollout(mine, artifact)) == "2"
-
-
-# Callers that do not use the alias
-
-
-def test_callers_past_the_alias(situation: Bring) -> None:
-    """Requests by the unqualified ARN, and a policy that allows them: plan and doctor warn, until callers use the alias."""
-    here = situation("good", history_minutes=20, requests_per_minute=60)
-    mine = here.connect()
-    artifact = here.build("good")
-    assert callers.callers_past_alias(mine) == []
-    assert not any("did not call" in each for each in rollout.plan_rollout(mine, artifact).reasons)
-    lam = here.client("lambda")
-    given = {"FunctionName": here.function, "Action": "lambda:InvokeFunction", "Principal": "alexa-appkit.amazon.com"}
-    lam.add_permission(StatementId="alexa", **given)
-    event = b'{"version": "1.0", "session": {}, "context": {}, "request": {"type": "LaunchRequest"}}'
-    for _ in range(60):
-        lam.invoke(FunctionName=here.function, Payload=event)
-    here.ask("advance", seconds=900)
-    plan = rollout.plan_rollout(mine, artifact)
-    assert any("60 requests of" in each and "does not protect them" in each for each in plan.reasons), plan.reasons
-    assert any("lets alexa-appkit.amazon.com call it without the alias" in each for each in plan.reasons)
-    (finding,) = [each for each in setup.run_doctor(mine, "deployer") if each.check == "callers"]
-    assert finding.state.name == "WARNING" and "add-permission --qualifier live" in finding.remedy
-    # What the remedy says: the alias's permission; a day later the requests are gone, too.
-    lam.add_permission(StatementId="alexa", Qualifier="live", **given)
-    here.ask("advance", seconds=25 * 3600)
-    assert callers.callers_past_alias(mine) == []
-
-
-def test_unreadable_callers_are_a_doubt(quiet: Situation) -> None:
-    """Without lambda:GetPolicy the plan says that it is unknown."""
-    here = quiet
-    here.ask("chaos", kind="denied", operation="GetPolicy", times=3)
-    plan = ask(here, here.build("good"))
-    here.ask("chaos")
-    assert any("whether callers use the alias is unknown" in each for each in plan.reasons)
 
 
 # Variables that the caller may not decrypt

@@ -255,7 +255,11 @@ def cancel(process: "subprocess.Popen[str]", seconds: Mapping[signal.Signals, fl
 
 
 @pytest.mark.parametrize(
-    ("seconds", "outcome"), [(GRACE, "interrupted"), ({}, "killed")], ids=["it ends in time", "it is killed"]
+    ("seconds", "outcome"),
+    [
+        pytest.param(GRACE, "interrupted", id="it ends in time"),
+        pytest.param({}, "killed", id="it is killed", marks=pytest.mark.whole),
+    ],
 )
 def test_a_cancelled_canary_is_archived_and_its_traffic_taken_back(
     situation: Bring, job: Callable[..., Job], seconds: Mapping[signal.Signals, float], outcome: str
