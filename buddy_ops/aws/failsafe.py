@@ -189,9 +189,7 @@ def prove_failsafe(target: Target, primary: str, second: str) -> Generator[datet
     Raises:
         Refused: ``lease-unproven``: it did not clear the weights within 5 min.
     """
-    function = target.settings.function
-    scratch = f"{target.settings.alias}-lease-proof"
-    where = {"FunctionName": function, "Name": scratch}
+    where = _scratch_alias(target)
     name = _name(target, IN_NAME, PROOF_RUN)
     _forget(target, where, name)
     target.client("lambda").create_alias(
@@ -199,18 +197,18 @@ def prove_failsafe(target: Target, primary: str, second: str) -> Generator[datet
     )
     try:
         fires = target.clock.now() + MINUTE
-        payload = json.dumps({**where, "RoutingConfig": {"AdditionalVersionWeights": {}}})
-        target.client("scheduler").create_schedule(**_fields(target, Failsafe(name, fires, payload)))
+        target.client("scheduler").create_schedule(**_fields(target, Failsafe(name, fires, _clearing_weights(where))))
         for _ in range(PROOF_POLLS):
             yield target.clock.now() + MINUTE
             if not target.client("lambda").get_alias(**where).get("RoutingConfig"):
-                target.journal.append("lease-proved", alias=scratch)
+                target.journal.append("lease-proved", alias=where["Name"])
                 return
     finally:
         _forget(target, where, name)
     raise Refused(
         "lease-unproven",
-        f"The failsafe test of {fires:%H:%M} UTC did not clear the weights of the scratch alias {function}:{scratch}.",
+        f"The failsafe test of {fires:%H:%M} UTC did not clear the weights of the scratch alias "
+        f"{where['FunctionName']}:{where['Name']}.",
         now=f"No traffic was shifted on {target.resource}. The scratch alias was deleted.",
         next="Check the dead-letter queue, and that the scheduler's role may call lambda:UpdateAlias on the function.",
     )
@@ -221,8 +219,17 @@ def forget_proof(target: Target) -> None:
 
     AWS: lambda:DeleteAlias, scheduler:DeleteSchedule, writes.
     """
-    where = {"FunctionName": target.settings.function, "Name": f"{target.settings.alias}-lease-proof"}
-    _forget(target, where, _name(target, IN_NAME, PROOF_RUN))
+    _forget(target, _scratch_alias(target), _name(target, IN_NAME, PROOF_RUN))
+
+
+def _scratch_alias(target: Target) -> dict[str, str]:
+    """The alias that a test of the failsafe acts on, as Lambda's calls name it."""
+    return {"FunctionName": target.settings.function, "Name": f"{target.settings.alias}-lease-proof"}
+
+
+def _clearing_weights(where: dict[str, str]) -> str:
+    """The input of a schedule that clears an alias's weights."""
+    return json.dumps({**where, "RoutingConfig": {"AdditionalVersionWeights": {}}})
 
 
 def let_one_fail(target: Target, alias: str) -> str:
@@ -234,8 +241,8 @@ def let_one_fail(target: Target, alias: str) -> str:
     """
     name = failing_name(target)
     where = {"FunctionName": target.settings.function, "Name": alias}
-    payload = json.dumps({**where, "RoutingConfig": {"AdditionalVersionWeights": {}}})
-    fields = _fields(target, Failsafe(name, _on_the_second(target.clock.now() + MINUTE), payload))
+    at = _on_the_second(target.clock.now() + MINUTE)
+    fields = _fields(target, Failsafe(name, at, _clearing_weights(where)))
     fields["Target"]["RetryPolicy"] = {"MaximumRetryAttempts": 0}
     target.client("scheduler").create_schedule(**fields)
     return name

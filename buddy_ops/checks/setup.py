@@ -288,7 +288,7 @@ def _log_group(context: CheckContext) -> Finding:
     mute = [label(number) for number, config in configs.items() if not config.errors]
     if mute:
         return warning(
-            f"{text.join_words(mute)}: no error lines in the JSON log (ApplicationLogLevel FATAL), so assessments of "
+            f"{text.join_words(mute)}: no error lines in the JSON log (ApplicationLogLevel FATAL), so an assessment of "
             "an incident names few causes",
             "Set ApplicationLogLevel in the function's LoggingConfig to ERROR or lower, and publish.",
         )
