@@ -232,7 +232,7 @@ PLANTED = {
         ("archive bucket", "no Object Lock"), "archive.where", bucket(), also=("archive",), settings=OTHER, group=1
     ),
     "archive without retention": Planted(
-        ("archive bucket", "without a default retention"), "put-object-lock-configuration",
+        ("archive bucket", "without a default retention"), "Set a default retention",
         bucket(ObjectLockEnabledForBucket=True), settings=OTHER, group=2,
     ),
     "archive missing": Planted(
