@@ -33,7 +33,7 @@ from buddy_ops.checks.findings import (
     problem,
     unknown,
 )
-from buddy_ops.core import project, rules, text
+from buddy_ops.core import project, text, windows
 from buddy_ops.core.checklist import ChecklistItem, ChecklistResult
 from buddy_ops.core.errors import InvalidInput, Refused
 from buddy_ops.core.front_end import parameter
@@ -247,12 +247,13 @@ def _deployment_window(context: CheckContext) -> Finding:
     # A freeze overrides the window, as it does when a rollout starts.
     if context.freezes:
         return problem(f"frozen: {describe_freezes(context)}")
-    window = context.target.settings.policy.window
-    if window is None:
-        return ok("no deployment window is set: any time")
+    rules = context.target.settings.policy
     now = context.target.clock.now()
-    message = f"{rules.describe_rules(window)}; local time {rules.to_local_time(window, now)}"
-    return ok_if(rules.is_window_open(window, now), message)
+    obstacle = windows.find_obstacle(rules, now)
+    if not rules.window:
+        return ok_if(not obstacle, obstacle or "no deployment window is set: any time")
+    message = windows.describe_windows(rules.window)
+    return ok_if(not obstacle, f"{message}; {obstacle or 'local time ' + windows.local_times(rules.window, now)}")
 
 
 def _smoke_tests_ready(context: CheckContext) -> Finding:

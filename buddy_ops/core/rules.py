@@ -7,13 +7,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from fnmatch import fnmatchcase
-from zoneinfo import ZoneInfo
 
+from buddy_ops.core import windows
 from buddy_ops.core.checklist import ITEMS, ChecklistResult
 from buddy_ops.core.errors import InvalidInput
 from buddy_ops.core.front_end import parameter
 from buddy_ops.core.people import require_readable
-from buddy_ops.core.settings import DeploymentWindow, Settings
+from buddy_ops.core.settings import Settings
 from buddy_ops.core.text import date_and_time, join_words
 
 
@@ -87,11 +87,9 @@ def violations(environment: str, settings: Settings, facts: DeploymentFacts) -> 
     found += [
         f"{environment} fixes {name}, but a parameter changes it" for name in facts.replaced if name in rules.fixed
     ]
-    if rules.window is not None and not is_window_open(rules.window, facts.now):
-        found.append(
-            f"{environment} allows deployments {describe_rules(rules.window)}; the time there is "
-            f"{to_local_time(rules.window, facts.now)}"
-        )
+    if obstacle := windows.find_obstacle(rules, facts.now):
+        allows = windows.describe_windows(rules.window) or "on any day but holidays"
+        found.append(f"{environment} allows deployments {allows}; {obstacle}")
     if rules.hours_between and facts.serving and facts.since:
         until = facts.since + timedelta(hours=rules.hours_between)
         if facts.now < until:
@@ -115,22 +113,6 @@ def _hand(environment: str, settings: Settings, facts: DeploymentFacts) -> list[
     if not known and not facts.ci:
         return [f"{environment} allows deployments by CI only, and this is not a CI run"]
     return []
-
-
-def is_window_open(window: DeploymentWindow, now: datetime) -> bool:
-    """Whether a deployment may begin now."""
-    there = now.astimezone(ZoneInfo(window.zone))
-    return f"{there:%a}" in window.days and window.start <= there.time() < window.end
-
-
-def to_local_time(window: DeploymentWindow, now: datetime) -> str:
-    """The moment in the window's own zone."""
-    return f"{now.astimezone(ZoneInfo(window.zone)):%a %H:%M}"
-
-
-def describe_rules(window: DeploymentWindow) -> str:
-    """A window in words."""
-    return f"{', '.join(window.days)} from {window.start:%H:%M} to {window.end:%H:%M} ({window.zone})"
 
 
 def _record(

@@ -19,8 +19,10 @@ from pydantic import (
     Discriminator,
     Field,
     JsonValue,
+    PlainSerializer,
     Tag,
     ValidationError,
+    WithJsonSchema,
     field_validator,
     model_validator,
 )
@@ -132,17 +134,23 @@ def _time_of_day(value: Any) -> Any:
     return time(*divmod(value, 60)) if isinstance(value, int) and 0 <= value < 24 * 60 else value
 
 
-TimeOfDay = Annotated[time, BeforeValidator(_time_of_day)]
+# JSON Schema's format "time" demands seconds and a zone: an editor would mark each 09:00.
+TimeOfDay = Annotated[
+    time, BeforeValidator(_time_of_day), WithJsonSchema({"type": "string", "pattern": "^[0-2][0-9]:[0-5][0-9]"})
+]
 
 
 class DeploymentWindow(Model):
     """When deployments may begin."""
 
     days: Annotated[tuple[Literal["Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun"], ...], Field(min_length=1)] = Field(
-        description="Weekdays."
+        description="Weekdays on which the window begins."
     )
     start: TimeOfDay = Field(description="Start, as HH:MM.")
-    end: TimeOfDay = Field(description="End (exclusive), as HH:MM on the same day.")
+    end: TimeOfDay = Field(
+        description="End (exclusive), as HH:MM. Before the start, it is on the next day: 22:00 to 04:00. A whole day "
+        "is 00:00 to 00:00."
+    )
     zone: str = Field(default="UTC", description="Time zone of the tz database, for example Europe/Vienna.")
 
     @field_validator("zone")
@@ -154,10 +162,46 @@ class DeploymentWindow(Model):
         return zone
 
     @model_validator(mode="after")
-    def _ends_after_it_starts(self) -> "DeploymentWindow":
-        if self.end <= self.start:
-            raise ValueError("end must be after start, on the same day")
+    def _lasts_a_while(self) -> "DeploymentWindow":
+        if self.end == self.start != time():
+            raise ValueError("end must differ from start; a whole day is 00:00 to 00:00")
         return self
+
+    @property
+    def over_midnight(self) -> bool:
+        """Whether it ends on the day after it began."""
+        return self.end <= self.start
+
+
+def _as_several(value: Any) -> Any:
+    """One window is written as a mapping, several as a list."""
+    if value is None:
+        return ()
+    return [value] if isinstance(value, (Mapping, DeploymentWindow)) else value
+
+
+def _days(value: Any) -> Any:
+    """'2026-12-24/2026-12-26', or a single day, as the first and the last day."""
+    if isinstance(value, str):
+        first, _, last = value.partition("/")
+        return first.strip(), (last or first).strip()
+    return (value, value) if isinstance(value, date) else value
+
+
+def _require_order(days: tuple[date, date]) -> tuple[date, date]:
+    """First and last day, if they are in this order."""
+    if days[1] < days[0]:
+        raise ValueError("the last day must not be before the first")
+    return days
+
+
+Holiday = Annotated[
+    tuple[date, date],
+    BeforeValidator(_days, json_schema_input_type=str),
+    AfterValidator(_require_order),
+    PlainSerializer(lambda days: "/".join(dict.fromkeys(map(str, days))), return_type=str),
+]
+"""A day, or the first and the last of several: '2026-12-24' or '2026-12-24/2026-12-26', an interval of ISO 8601."""
 
 
 class DeploymentRules(Model):
@@ -170,8 +214,14 @@ class DeploymentRules(Model):
         "arn:aws:sts::*:assumed-role/deployer/*. Empty: CI is recognized by its environment "
         "variables.",
     )
-    window: DeploymentWindow | None = Field(
-        default=None, description="When deployments may begin. Default: at any time."
+    window: Annotated[
+        tuple[DeploymentWindow, ...],
+        BeforeValidator(_as_several, json_schema_input_type=DeploymentWindow | list[DeploymentWindow] | None),
+    ] = Field(default=(), description="When deployments may begin: one window, or a list. Default: at any time.")
+    holidays: tuple[Holiday, ...] = Field(
+        default=(),
+        description="Days on which no deployment may begin: 2026-12-24, or from first to last "
+        "2026-12-24/2026-12-26. They are days of the window's time zone, and of UTC without one.",
     )
     hours_between: Annotated[float, Field(ge=0, le=24 * 30)] = Field(
         default=0, description="Least time between two deployments, in hours: the rollback window."
@@ -204,6 +254,10 @@ class DeploymentRules(Model):
     keep_versions: Annotated[int, Field(ge=0)] = Field(
         default=10, description="Number of versions that a clean-up keeps at least."
     )
+
+    def is_holiday(self, day: date) -> bool:
+        """Whether no deployment may begin on a day."""
+        return any(first <= day <= last for first, last in self.holidays)
 
 
 class HealthSettings(Model):

@@ -170,15 +170,17 @@ def test_times_of_day_may_stand_without_quotes() -> None:
     assert window["end"] == "16:30"
     for end in (window["end"], 16 * 60 + 30):
         found = prod(window=window | {"end": end}).policy.window
-    assert found is not None and f"{found.start:%H:%M}-{found.end:%H:%M}" == "09:00-16:30"
+        assert [f"{each.start:%H:%M}-{each.end:%H:%M}" for each in found] == ["09:00-16:30"]
 
 
 @pytest.mark.parametrize(
     ("rules", "said"),
     [
-        ({"window": {"days": ["Mon"], "start": "16:00", "end": "09:00"}}, "end must be after start"),
+        ({"window": {"days": ["Mon"], "start": "16:00", "end": "16:00"}}, "end must differ from start"),
+        ({"holidays": ["2026-12-26/2026-12-24"]}, "the last day must not be before the first"),
+        ({"holidays": ["Christmas"]}, "settings.policy.holidays.0"),
         ({"window": {"days": ["Mon"], "start": "09:00", "end": "16:00", "zone": "Wien"}}, "tz database"),
-        ({"window": {"days": [], "start": "09:00", "end": "16:00"}}, "settings.policy.window.days"),
+        ({"window": {"days": [], "start": "09:00", "end": "16:00"}}, "settings.policy.window.0.days"),
         ({"records": {"post_lunch": 4}}, "settings.policy.records"),
         ({"hours_between": -1}, "settings.policy.hours_between"),
     ],
