@@ -1,10 +1,11 @@
-"""Notifications to Slack, an SNS topic and the status page, each where it is configured.
+"""Notifications to Slack, an SNS topic, channels of Apprise and the status page, each where it is configured.
 
 A channel that is down is reported in the result: nothing here raises, and no rollback waits for it. Secrets are never
 shown or stored.
 """
 
 import json
+import logging
 import os
 import urllib.request
 from collections.abc import Callable, Mapping
@@ -15,13 +16,16 @@ from typing import Literal
 from urllib.error import HTTPError
 
 from buddy_ops.aws.session import Target
+from buddy_ops.core import extras
 from buddy_ops.core.errors import BuddyError
-from buddy_ops.core.settings import StatusPage
+from buddy_ops.core.settings import AppriseChannel, StatusPage
 from buddy_ops.core.text import show_controls
 
 TIMEOUT_S = 5
 LONGEST_RETRY_AFTER_S = 5
 """A channel that asks for a longer wait is not sent the message again."""
+
+CHANNEL_NEXT = "Correct the channel's Apprise URL in the place that its setting names."
 
 Impact = Literal["none", "minor", "major", "critical"]
 Status = Literal["investigating", "identified", "monitoring", "resolved"]
@@ -45,7 +49,9 @@ class DeliveryReport:
 
 
 def announce(target: Target, text: str) -> DeliveryReport:
-    """Notify the team in Slack and by SNS. AWS: sns:Publish, and ssm:GetParameter for the webhook's address.
+    """Notify the team in Slack, by SNS and in ``notify.channels``.
+
+    AWS: sns:Publish, and ssm:GetParameter for the addresses of the others.
 
     Args:
         text: a sentence or two. Environment and run are added to it.
@@ -63,6 +69,8 @@ def announce(target: Target, text: str) -> DeliveryReport:
             Subject=f"Buddy {target.environment}",
             Message=message,
         )
+    for channel in settings.channels:
+        channels[channel.name] = partial(_send_by_apprise, target, channel, message)
     return _send(target, channels, text)
 
 
@@ -123,6 +131,17 @@ def _send_to_slack(target: Target, where: str, message: str) -> None:
     # Slack reads <!channel> as a mention of everyone. Source: Slack API, 'Formatting text', escaping.
     escaped = message.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     _post(target, read_secret(target, where), {"text": escaped})
+
+
+def _send_by_apprise(target: Target, channel: AppriseChannel, message: str) -> None:
+    apprise = extras.require_apprise()
+    # Its log has addresses, which hold keys.
+    logging.getLogger("apprise").disabled = True
+    one = apprise.Apprise()
+    if not one.add(read_secret(target, channel.url)):
+        raise BuddyError("channel-unusable", "its address is none that Apprise can read.", next=CHANNEL_NEXT)
+    if not one.notify(body=message, title=target.environment, body_format=apprise.NotifyFormat.TEXT):
+        raise BuddyError("channel-unusable", "it did not accept the message.", next=CHANNEL_NEXT)
 
 
 def _send_to_status_page(target: Target, page: StatusPage, incident: dict[str, str]) -> None:

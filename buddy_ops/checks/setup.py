@@ -4,6 +4,7 @@ It writes nothing. What cannot be checked, or the role may not read, is UNKNOWN.
 """
 
 import hashlib
+import importlib.util
 import json
 import os
 from collections.abc import Iterator
@@ -300,24 +301,33 @@ def _channels(context: CheckContext) -> Finding:
     """The notification channels. A secret's existence is checked; it is never decrypted."""
     target = context.target
     notify = target.settings.notify
-    topic = list(filter(None, [notify.topic_arn]))
-    if notify.slack_webhook is None:
-        if topic:
-            return ok(f"no Slack, {notify.topic_arn}")
-        return warning("no Slack, no topic", "Set settings.notify.slack_webhook or topic_arn.")
-    kind, _, name = notify.slack_webhook.partition(":")
-    if kind == "env" and not os.environ.get(name):
-        return problem(f"the variable {name} with Slack's webhook is not set", f"Set {name}.")
-    # A reader has no permission for secrets, by design: that it cannot look is no problem.
-    if kind == "ssm" and context.role == "reader":
-        return info(f"Slack's webhook is in ssm:{name}, which a reader may not read")
-    if kind == "ssm":
-        try:
-            target.client("ssm").get_parameter(Name=name, WithDecryption=False)
-        except AwsFailed as failure:
-            message = f"Slack's webhook could not be read from ssm:{name}: {failure.what}"
-            return problem(message[:QUOTED], f"Store it in {name}.")
-    return ok(", ".join(["Slack", *topic]))
+    secrets = {channel.name: channel.url for channel in notify.channels}
+    if notify.slack_webhook is not None:
+        secrets = {"Slack": notify.slack_webhook, **secrets}
+    if notify.channels and importlib.util.find_spec("apprise") is None:
+        names = text.join_words(channel.name for channel in notify.channels)
+        message = f"{names}: the package apprise is not installed here"
+        return problem(message, "Install it with `pip install 'buddy-ops[notify]'`, also where CI runs.")
+    unread = []
+    for channel, where in secrets.items():
+        kind, _, name = where.partition(":")
+        if kind == "env":
+            if not os.environ.get(name):
+                return problem(f"the variable {name} with the address of {channel} is not set", f"Set {name}.")
+        elif context.role == "reader":
+            # A reader has no permission for secrets, by design: that it cannot look is no problem.
+            unread.append(f"the address of {channel} is in ssm:{name}, which a reader may not read")
+        else:
+            try:
+                target.client("ssm").get_parameter(Name=name, WithDecryption=False)
+            except AwsFailed as failure:
+                message = f"the address of {channel} could not be read from ssm:{name}: {failure.what}"
+                return problem(message[:QUOTED], f"Store it in {name}.")
+    if unread:
+        return info("; ".join(unread))
+    if not secrets and notify.topic_arn is None:
+        return warning("no channel, no topic", "Set settings.notify: slack_webhook, channels or topic_arn.")
+    return ok(", ".join([*secrets, *filter(None, [notify.topic_arn])]))
 
 
 def _archive(context: CheckContext) -> Finding:

@@ -4,6 +4,7 @@ The terminal's own commands need none of them, so a plain installation has none.
 """
 
 import importlib.util
+from types import ModuleType
 
 from buddy_ops.core.errors import InvalidInput
 
@@ -42,3 +43,20 @@ def verify_extra_missing() -> InvalidInput:
         "--public-key needs the extra 'verify' of buddy-ops: the package cryptography is not installed.",
         next="Install it with `pip install 'buddy-ops[verify]'`, or leave the option out: then AWS KMS verifies.",
     )
+
+
+def require_apprise() -> ModuleType:
+    """The library of ``notify.channels``.
+
+    Raises:
+        InvalidInput: ``extra-missing``.
+    """
+    try:
+        import apprise
+    except ImportError:
+        raise InvalidInput(
+            "extra-missing",
+            "settings.notify.channels needs the extra 'notify' of buddy-ops: the package apprise is not installed.",
+            next="Install it with `pip install 'buddy-ops[notify]'`.",
+        ) from None
+    return apprise

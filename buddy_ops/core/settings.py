@@ -472,6 +472,16 @@ class StatusPage(Model):
     token: Secret = Field(description="Where the API token is: ssm:/name or env:NAME.")
 
 
+class AppriseChannel(Model):
+    """A channel of the Apprise library, for example PagerDuty, Opsgenie, Microsoft Teams or mail."""
+
+    name: Annotated[str, Field(min_length=1, max_length=40)] = Field(description="Name in reports.")
+    url: Secret = Field(
+        description="Where its Apprise URL is, which holds the channel's key: ssm:/name or env:NAME. "
+        "Source: Apprise's list of services."
+    )
+
+
 class NotificationSettings(Model):
     """Channels that are notified. Each is optional."""
 
@@ -480,6 +490,9 @@ class NotificationSettings(Model):
     )
     topic_arn: str | None = Field(default=None, description="ARN of an SNS topic.")
     status_page: StatusPage | None = Field(default=None, description="The status page.")
+    channels: Annotated[tuple[AppriseChannel, ...], Field(max_length=8)] = Field(
+        default=(), description="More channels. They need the extra 'notify' of buddy-ops."
+    )
 
 
 Flag = Annotated[str, Field(pattern=r"^ENABLE_[A-Z0-9_]{1,100}$")]

@@ -154,6 +154,40 @@ def test_a_channel_that_is_down_is_told_and_stops_nothing(
     assert "HOOK is not set" in str(notifications.announce(telling(here, slack_webhook="env:HOOK"), "Hello."))
 
 
+def test_a_channel_of_apprise_gets_the_message(
+    situation: Bring, receiver: Any, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Its URL comes from the environment; an address that is none, or that refuses, is reported without the URL."""
+    here = situation("first_deployment")
+    monkeypatch.setenv("GOOD", f"json://127.0.0.1:{receiver.server_port}/SECRET")
+    monkeypatch.setenv("DOWN", "json://127.0.0.1:9/SECRET")
+    monkeypatch.setenv("WRONG", "no-service://SECRET")
+    names = {"PagerDuty": "GOOD", "Teams": "DOWN", "mail": "WRONG", "Opsgenie": "MISSING"}
+    channels = [{"name": name, "url": f"env:{variable}"} for name, variable in names.items()]
+    told = notifications.announce(telling(here, channels=channels), "v42 was rolled back.")
+    assert told.reached == ("PagerDuty",)
+    assert told.failures == (
+        "Teams was not notified: it did not accept the message.",
+        "mail was not notified: its address is none that Apprise can read.",
+        "Opsgenie was not notified: The environment variable MISSING is not set.",
+    )
+    ((path, _, body),) = receiver.heard
+    assert path == "/SECRET" and body["title"] == "sandbox"
+    assert body["message"].startswith("[sandbox] v42 was rolled back. (run ")
+    assert "SECRET" not in (here.folder / "run" / "journal.jsonl").read_text() + "".join(capfd.readouterr())
+
+
+def test_a_channel_without_its_package_stops_nothing(situation: Bring, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The extra is named, and the other channels are notified."""
+    here = situation("first_deployment")
+    topic = here.client("sns").create_topic(Name="deployments")["TopicArn"]
+    monkeypatch.setitem(sys.modules, "apprise", None)
+    channels = [{"name": "PagerDuty", "url": "env:PAGERDUTY"}]
+    told = notifications.announce(telling(here, topic_arn=topic, channels=channels), "Hello.")
+    assert told.reached == ("SNS",)
+    assert "PagerDuty was not notified: settings.notify.channels needs the extra 'notify'" in told.failures[0]
+
+
 def test_nothing_configured_tells_nobody(situation: Bring) -> None:
     """Every channel is optional."""
     here = situation("first_deployment")

@@ -2,6 +2,7 @@
 
 import fnmatch
 import hashlib
+import importlib.util
 import json
 import os
 import subprocess
@@ -326,6 +327,15 @@ def test_slack_and_the_archive_are_looked_for(situation: Bring, monkeypatch: pyt
     ].message
     found = examine(here, notify={"slack_webhook": "env:BUDDY_SLACK"}, archive={"where": "s3://buddy-runs-open"})
     assert (found["channels"].state, found["archive"].state) == ("ok", "warning")
+    pages = {"slack_webhook": "env:BUDDY_SLACK", "channels": [{"name": "PagerDuty", "url": "env:BUDDY_PAGER"}]}
+    missing_secret = examine(here, notify=pages)["channels"]
+    assert missing_secret.state == "problem" and "BUDDY_PAGER with the address of PagerDuty" in missing_secret.message
+    monkeypatch.setenv("BUDDY_PAGER", "pagerduty://z")
+    assert examine(here, notify=pages)["channels"].message == "Slack, PagerDuty"
+    find = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name, *more: name != "apprise" and find(name, *more))
+    without_package = examine(here, notify=pages)["channels"]
+    assert without_package.state == "problem" and "buddy-ops[notify]" in without_package.remedy
 
 
 def test_the_key_that_signs_archived_runs_is_checked(situation: Bring) -> None:

@@ -20,7 +20,7 @@ INSTALLED_BY = {
     "core": [],
     "run": ["run"],
     "sandbox": ["run", "sandbox"],
-    "dev": ["run", "lab", "sandbox", "verify", "dev", "docs"],
+    "dev": ["run", "lab", "sandbox", "verify", "notify", "dev", "docs"],
     "lab": ["run", "lab", "sandbox"],
 }
 """Which extras each lock installs, as the Makefile's ``lock`` makes them."""
