@@ -333,7 +333,7 @@ def test_slack_and_the_archive_are_looked_for(situation: Bring, monkeypatch: pyt
     monkeypatch.setenv("BUDDY_PAGER", "pagerduty://z")
     assert examine(here, notify=pages)["channels"].message == "Slack, PagerDuty"
     find = importlib.util.find_spec
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name, *more: name != "apprise" and find(name, *more))
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "apprise" else find(name))
     without_package = examine(here, notify=pages)["channels"]
     assert without_package.state == "problem" and "buddy-ops[notify]" in without_package.remedy
 
