@@ -12,7 +12,7 @@ import time
 from collections.abc import Iterator, Sequence
 from http.client import HTTPException
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 from urllib.error import HTTPError
 from urllib.parse import urlparse
 
@@ -122,6 +122,70 @@ def call_sandbox(url: str, operation: str, **fields: object) -> dict[str, Any]:
             f"No sandbox is running at {url} ({error}).",
             next="Start it with `buddy-ops sandbox start`.",
         ) from None
+
+
+class OwnFunction(TypedDict):
+    """A function of the user's own: the members of the sandbox's control call ``function``."""
+
+    name: str
+    artifact: str
+    kind: str
+    handler: str
+    runtime: str
+    requests_per_minute: float
+    event: dict[str, Any] | None
+
+
+def read_event(file: Path | None) -> dict[str, Any] | None:
+    """The event in a JSON file; None without one.
+
+    Raises:
+        InvalidInput: ``not-an-event``.
+    """
+    if file is None:
+        return None
+    try:
+        found = parse_json(file.read_text(encoding="utf-8"))
+        if not isinstance(found, dict):
+            raise ValueError("it is no JSON object")
+    except (OSError, ValueError) as error:
+        raise InvalidInput(
+            "not-an-event",
+            f"No event can be read from {file}: {error}.",
+            next='Write a JSON object, for example {"rawPath": "/cart"}.',
+        ) from None
+    return found
+
+
+def start_or_find(port: int, *, seed: int, speed: float) -> str:
+    """The URL of the sandbox at a port, started if none runs there. Raises as ``start_sandbox`` does."""
+    try:
+        return start_sandbox(port, seed=seed, speed=speed)
+    except BuddyError as error:
+        url = endpoint(port)
+        if error.reference != "port-taken":
+            raise
+        try:
+            call_sandbox(url, "status")
+        except BuddyError:
+            raise error from None
+        return url
+
+
+def deploy_function(url: str, wanted: OwnFunction) -> dict[str, Any]:
+    """Deploy a function of the user's own, and let its traffic begin; what the sandbox says of it.
+
+    Raises:
+        InvalidInput: ``sandbox-refused``.
+    """
+    # The sandbox is another process, perhaps in another folder.
+    local = (
+        {**wanted, "artifact": str(Path(wanted["artifact"]).absolute())}
+        if Path(wanted["artifact"]).exists()
+        else wanted
+    )
+    functions = call_sandbox(url, "function", **local)["functions"]
+    return dict(next(each for each in functions if each["function"] == wanted["name"]))
 
 
 def list_scenarios() -> list[tuple[str, str]]:

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -18,6 +19,17 @@ commands = typer.Typer(cls=Commands, no_args_is_help=True, help="Manage the loca
 def sandbox_start(
     port: Port = None,
     scenario: Annotated[str, typer.Option(help="Scenario to load.")] = "good",
+    function: Annotated[
+        str, typer.Option(help="Name of a function of your own, instead of a scenario. Its handler is really invoked.")
+    ] = "",
+    artifact: Annotated[str, typer.Option(help="Zip or folder of its good build, which serves as version 1.")] = "",
+    kind: Annotated[str, typer.Option(help="What invokes it: http, sqs, stream, async, alexa or custom.")] = "custom",
+    handler: Annotated[str, typer.Option(help="As in Lambda's configuration. Default: found in the artifact.")] = "",
+    runtime: Annotated[str, typer.Option(help="As in Lambda's configuration. Default: found in the artifact.")] = "",
+    requests_per_minute: Annotated[float, typer.Option(help="Traffic of its alias live.", min=0, max=100_000)] = 600,
+    event: Annotated[
+        Path | None, typer.Option(help="JSON file with members that replace those of the kind's own event.")
+    ] = None,
     seed: Annotated[int, typer.Option(help="Random seed.")] = 7,
     speed: Annotated[
         float,
@@ -27,11 +39,35 @@ def sandbox_start(
     ] = 0,
     as_json: Json = False,
 ) -> Answer:
-    """Start the sandbox in the background, and load a scenario."""
+    """Start the sandbox in the background with a scenario, or with a function of your own.
+
+    With --function, a sandbox that runs already gets the function, too.
+    """
     from buddy_ops.cli import sandbox as sandboxes
 
+    number = sandboxes.default_port() if port is None else port
+    if function:
+        wanted = sandboxes.OwnFunction(
+            name=function,
+            artifact=artifact,
+            kind=kind,
+            handler=handler,
+            runtime=runtime,
+            requests_per_minute=requests_per_minute,
+            event=sandboxes.read_event(event),
+        )
+        endpoint = sandboxes.start_or_find(number, seed=seed, speed=speed)
+        with err.progress(f"deploying {function}"):
+            data = sandboxes.deploy_function(endpoint, wanted)
+        lines = [
+            f"Sandbox running at {endpoint}.",
+            f"Version 1 of {function} is {artifact}. It serves the alias live, and its traffic invokes the handler.",
+            "To use it in this shell:",
+            f"export AWS_ENDPOINT_URL={endpoint}",
+        ]
+        return Answer({"endpoint": endpoint, **data}, lines)
     sandboxes.require_scenario(scenario)
-    endpoint = sandboxes.start_sandbox(sandboxes.default_port() if port is None else port, seed=seed, speed=speed)
+    endpoint = sandboxes.start_sandbox(number, seed=seed, speed=speed)
     loaded = _load_scenario(endpoint, scenario, "sandbox")
     return Answer(loaded.data, [f"Sandbox running at {endpoint}.", *loaded.lines])
 
@@ -84,6 +120,7 @@ def sandbox_scenario(
 @answers
 def sandbox_set(
     changes: Annotated[list[str] | None, typer.Argument(help="KEY=VALUE, for example metrics_delay_s=240.")] = None,
+    function: Annotated[str, typer.Option(help="Change requests_per_minute of this function only.")] = "",
     port: Port = None,
     as_json: Json = False,
 ) -> Answer:
@@ -91,6 +128,8 @@ def sandbox_set(
     from buddy_ops.cli import sandbox as sandboxes
 
     wanted = sandboxes.parse_changes(changes or [])
+    if function:
+        wanted["function"] = function
     values = sandboxes.call_sandbox(sandboxes.endpoint(port), "set", **wanted)["conditions"]
     keys = [_key(name, values[name], limits, meaning) for name, _, limits, meaning in sandboxes.condition_keys()]
     return Answer({"keys": keys}, _key_lines(keys))

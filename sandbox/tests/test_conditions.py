@@ -16,6 +16,7 @@ from buddy_sandbox.situations import Situation, control
 OTHER_ROLE = "arn:aws:iam::123456789012:role/somebody-else"
 OTHER: dict[str, Any] = {
     "requests_per_minute": 60,
+    "real_requests_per_minute": 100,
     "metrics_delay_s": 90,
     "metrics_delays_s": {"Errors": 240},
     "metrics_revised_rate": 0.25,
@@ -126,7 +127,7 @@ def test_another_role_of_latest_is_published_and_no_alias_can_be_split(front: An
     Source: recorded AWS response, 2025-11: aliases of versions with different roles.
     """
     lam = front.world.client("lambda")
-    function = front.world.people.traffic.function
+    function = front.world.people.traffic[0].function
     own = lam.get_function_configuration(FunctionName=function)
     front.do_set(lambda_latest_role=OTHER_ROLE)
     latest = lam.get_function_configuration(FunctionName=function)
@@ -145,7 +146,7 @@ def test_another_role_of_latest_is_published_and_no_alias_can_be_split(front: An
 def test_limits_of_packages_refuse_an_upload(front: Any) -> None:
     """Each limit is refused as AWS does it, and the package is taken once the limit is as usual."""
     lam = front.world.client("lambda")
-    upload = {"FunctionName": front.world.people.traffic.function, "ZipFile": scenarios.artifact("good")}
+    upload = {"FunctionName": front.world.people.traffic[0].function, "ZipFile": scenarios.artifact("good")}
     limits = {
         "lambda_zip_limit": "RequestEntityTooLargeException",
         "lambda_unzipped_limit": "InvalidParameterValueException",
@@ -175,7 +176,7 @@ def test_scenario_decides_the_functions_configuration(front: Any) -> None:
         },
     )
     lam = front.world.client("lambda")
-    function = front.world.people.traffic.function
+    function = front.world.people.traffic[0].function
     live = lam.get_function_configuration(FunctionName=function, Qualifier="live")
     assert live["LoggingConfig"] == {
         "LogFormat": "JSON",

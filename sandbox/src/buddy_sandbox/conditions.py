@@ -78,6 +78,17 @@ class Conditions(BaseModel):
         Unit("cold starts"),
         At("people", "cold_starts_per_minute"),
     ] = 0
+    real_requests_per_minute: Annotated[
+        float,
+        Field(
+            gt=0,
+            le=100_000,
+            description="requests of each version that really invoke the handler of a function of your own; each of "
+            "the others takes the outcome of one of these",
+        ),
+        Unit("requests"),
+        At("people", "real_per_minute"),
+    ] = 1000
     metrics_delay_s: Annotated[Seconds, Field(description="when a request becomes visible in CloudWatch")] = (
         USUAL_DELAY_S
     )
@@ -220,8 +231,9 @@ class Conditions(BaseModel):
                 )
             )
         world.cloudwatch.outage = self.outage
-        if world.people.traffic is not None:
-            world.people.traffic.requests_per_minute = self.requests_per_minute
+        if "requests_per_minute" in chosen:
+            for traffic in world.people.traffic:
+                traffic.requests_per_minute = self.requests_per_minute
 
 
 PLACES = {

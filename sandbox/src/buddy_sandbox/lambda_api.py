@@ -112,6 +112,21 @@ class Lambda(ControlPlane):
         """How a version behaves; a zip without a profile is a good build. Raises AwsError for an unknown version."""
         return self._serving(function, version).code.profile or PROFILES["good"]
 
+    def has_profile(self, function: str, version: str) -> bool:
+        """Whether a version's zip carries a fault profile. Raises AwsError for an unknown version."""
+        return self._serving(function, version).code.profile is not None
+
+    def run_version(
+        self, function: str, alias: str, version: str, *, payload: bytes, request_id: str, at: float
+    ) -> Execution:
+        """Run one request of an alias on the version that routing has picked; nothing is told of it."""
+        with self._lock:
+            fn = self._function({"FunctionName": function})[0]
+            serving = fn.serving(version, self._clock.now())
+            build = self._build(fn, serving)
+            request = Request(payload, request_id, f"{fn.arn}:{alias}", at, self.age_s(function, version, at))
+        return self._runtime.run(build, request)
+
     def version_config(self, function: str, version: str) -> VersionConfig:
         """A version's timeout, memory and logging. Raises AwsError for an unknown version."""
         config = self._serving(function, version).config
@@ -222,9 +237,6 @@ def _log_lines(invocation: _Invocation, done: Execution) -> list[str]:
         duration_ms=done.duration_ms,
         init_ms=done.init_ms,
         memory_mb=build.memory_mb,
-        status=done.status,
-        own=done.lines if done.status == "success" else done.lines[:-1],
-        text=None if done.status == "success" else done.lines[-1],
-        error=None if done.status == "success" else json.loads(done.payload),
+        **done.told(),
     )
     return list(write(build.log, told))

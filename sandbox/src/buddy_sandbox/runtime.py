@@ -67,7 +67,8 @@ class Request:
 class Execution:
     """What became of one invocation. Durations are virtual; ``init_ms`` is None for a warm start.
 
-    ``lines`` are the handler's own; of a failure, Lambda's text about it is the last.
+    ``lines`` are the handler's own; of a failure, Lambda's text about it is the last. ``hung``: it took the whole
+    timeout in real seconds.
     """
 
     payload: bytes
@@ -75,11 +76,23 @@ class Execution:
     lines: list[str]
     duration_ms: float
     init_ms: float | None
+    hung: bool = False
 
     @property
     def failed(self) -> bool:
         """Whether Lambda counts it as an error."""
         return self.status != "success"
+
+    def told(self) -> dict[str, Any]:
+        """What a log tells of it: members of ``log_lines.Invocation``."""
+        if not self.failed:
+            return {"status": self.status, "own": self.lines}
+        return {
+            "status": self.status,
+            "own": self.lines[:-1],
+            "text": self.lines[-1],
+            "error": json.loads(self.payload),
+        }
 
 
 class WorkerLost(Exception):
@@ -171,7 +184,7 @@ class Runtime:
             message = {**vars(request), "event": request.event.decode(), "timeout_s": build.timeout_s}
             reply = {"error": worker.problem} if worker.problem else worker.ask(message, build.timeout_s)
         except WorkerLost as lost:
-            reply = {"timeout": True} if lost.exit_code is None else {"exit": lost.exit_code}
+            reply = {"timeout": True, "hung": True} if lost.exit_code is None else {"exit": lost.exit_code}
         if worker is not None:
             lines, worker.lines = worker.lines, []
             # As on AWS, an environment survives an exception, but neither a timeout nor a failed import.
@@ -189,8 +202,8 @@ class Runtime:
         self._folder.cleanup()
 
     def _take(self, build: Build) -> Worker | None:
-        def key(of: Build) -> tuple[str, str, str]:
-            return of.function, of.version, of.fingerprint
+        def key(of: Build) -> tuple[str, str, str, str]:
+            return of.region, of.function, of.version, of.fingerprint
 
         with self._lock:
             warm = [one for one in self._idle if key(one.build) == key(build) and one.process.poll() is None]
@@ -210,7 +223,7 @@ class Runtime:
             one.end()
 
     def _start(self, build: Build, at: float) -> Worker:
-        folder = Path(self._folder.name) / build.fingerprint
+        folder = Path(self._folder.name) / build.region / build.fingerprint
         with self._lock:
             if not folder.exists():
                 with zipfile.ZipFile(BytesIO(build.zipped)) as archive:
@@ -272,4 +285,5 @@ def _execution(
         error = {**reply["error"], "requestId": request.request_id}
         stack = "".join(error["stackTrace"])
         line = f"[ERROR] {error['errorType']}: {error['errorMessage']}\nTraceback (most recent call last):\n{stack}"
-    return Execution(json.dumps(error).encode(), status, [*lines, line], duration_ms, init_ms)
+    hung = "hung" in reply
+    return Execution(json.dumps(error).encode(), status, [*lines, line], duration_ms, init_ms, hung)

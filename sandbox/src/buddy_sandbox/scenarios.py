@@ -156,13 +156,7 @@ def set_up(world: World, scenario: Scenario, environment: str) -> None:
             **_more_configuration(scenario),
         },
     )
-    trust = {"Effect": "Allow", "Principal": {"Service": "scheduler.amazonaws.com"}, "Action": "sts:AssumeRole"}
-    policy = json.dumps({"Version": "2012-10-17", "Statement": [trust]})
-    world.invoke("iam", "create_role", {"RoleName": SCHEDULER_ROLE, "AssumeRolePolicyDocument": policy})
-    allowed = {"Effect": "Allow", "Action": ["lambda:UpdateAlias", "sqs:SendMessage"], "Resource": "*"}
-    document = json.dumps({"Version": "2012-10-17", "Statement": [allowed]})
-    put = {"RoleName": SCHEDULER_ROLE, "PolicyName": "failsafe", "PolicyDocument": document}
-    world.invoke("iam", "put_role_policy", put)
+    create_scheduler_role(world)
     # As a template makes it: the group exists before the first request.
     world.log_store.group(scenario.log_group or log_lines.default_group(function))
     world.clock.advance_to(world.clock.now() + 60)
@@ -177,15 +171,27 @@ def set_up(world: World, scenario: Scenario, environment: str) -> None:
         world.invoke("lambda", "put_provisioned_concurrency_config", config)
     if scenario.reminders:
         reminders.create(world, environment, scenario.reminders)
-    world.people.traffic = Traffic(function, ALIAS, scenario.requests_per_minute)
+    traffic = Traffic(function, ALIAS, scenario.requests_per_minute)
+    world.people.use(traffic)
     ready = world.clock.now() + 60 * scenario.history_minutes
     world.clock.advance_to(ready)
     if scenario.corrupted_minutes:
         _ship_corrupting(world, function)
         reminders.corrupt(world, environment, scenario.reminders, scenario.corrupted_minutes)
         ready = world.clock.now()
-    world.people.traffic.troubles += [_trouble(each, ready) for each in scenario.troubles]
+    traffic.troubles += [_trouble(each, ready) for each in scenario.troubles]
     scenario.apply(world, Conditions.model_fields.keys() - set(EARLY))
+
+
+def create_scheduler_role(world: World) -> None:
+    """The role with which a failsafe's schedule moves an alias."""
+    trust = {"Effect": "Allow", "Principal": {"Service": "scheduler.amazonaws.com"}, "Action": "sts:AssumeRole"}
+    policy = json.dumps({"Version": "2012-10-17", "Statement": [trust]})
+    world.invoke("iam", "create_role", {"RoleName": SCHEDULER_ROLE, "AssumeRolePolicyDocument": policy})
+    allowed = {"Effect": "Allow", "Action": ["lambda:UpdateAlias", "sqs:SendMessage"], "Resource": "*"}
+    document = json.dumps({"Version": "2012-10-17", "Statement": [allowed]})
+    put = {"RoleName": SCHEDULER_ROLE, "PolicyName": "failsafe", "PolicyDocument": document}
+    world.invoke("iam", "put_role_policy", put)
 
 
 def _more_configuration(scenario: Scenario) -> dict[str, Any]:
@@ -222,6 +228,10 @@ def _trouble(spec: TroubleSpec, ready: float) -> Trouble:
 
 
 def describe(world: World) -> dict[str, object]:
-    """What traffic there is, for ``buddy-ops sandbox status``."""
-    traffic = world.people.traffic
-    return {} if traffic is None else asdict(traffic)
+    """What traffic a scenario has, for ``buddy-ops sandbox status``."""
+    for traffic in world.people.traffic:
+        if traffic.handler is None:
+            return {name: getattr(traffic, name) for name in ("function", "alias", "requests_per_minute")} | {
+                "troubles": [asdict(each) for each in traffic.troubles]
+            }
+    return {}

@@ -24,7 +24,7 @@ from pydantic import ValidationError
 from werkzeug.serving import BaseWSGIServer, make_server
 from werkzeug.wrappers import Response
 
-from buddy_sandbox import buckets, conditions, dynamodb, roles, scenarios, state_file, topics
+from buddy_sandbox import buckets, conditions, dynamodb, own_functions, roles, scenarios, state_file, topics
 from buddy_sandbox.access import CONTROL, Access, signing_name, signing_region, without_sharing
 from buddy_sandbox.chaos import METRICS, Chaos, Fault, forgetful
 from buddy_sandbox.clock import exists
@@ -208,6 +208,7 @@ class Front:
             "calls": len(self.world.calls),
             "conditions": conditions.current(self.world),
             "traffic": scenarios.describe(self.world),
+            "functions": own_functions.describe(self.world),
         }
 
     def do_clock(self) -> dict[str, Any]:
@@ -240,6 +241,11 @@ class Front:
         scenarios.set_up(self.world, scenario, environment)
         return self.do_status()
 
+    def do_function(self, **fields: Any) -> dict[str, Any]:
+        """Deploy a function of the user's own (see ``own_functions.OwnFunction``), and let people use it."""
+        own_functions.deploy(self.world, own_functions.OwnFunction.model_validate(fields))
+        return self.do_status()
+
     def do_reset(self, seed: int | None = None) -> dict[str, Any]:
         """An empty account; stepped time begins again."""
         start = STEPPED_START if self.world.clock.speed == 0 else None
@@ -263,9 +269,15 @@ class Front:
         """The AWS calls that were answered, from the ``since``-th on."""
         return {"calls": self.world.calls[since:]}
 
-    def do_set(self, speed: float | None = None, **changes: Any) -> dict[str, Any]:
-        """Change the clock's speed, or any of the conditions (see ``conditions.Conditions``)."""
-        if "requests_per_minute" in changes and self.world.people.traffic is None:
+    def do_set(self, speed: float | None = None, function: str | None = None, **changes: Any) -> dict[str, Any]:
+        """Change the clock's speed, or any of the conditions (see ``conditions.Conditions``).
+
+        With a function's name, only its requests_per_minute.
+        """
+        if function is not None:
+            self._set_traffic(function, **changes)
+            return self.do_status()
+        if "requests_per_minute" in changes and not self.world.people.traffic:
             raise ValueError("requests_per_minute cannot be set: no scenario is loaded")
         # All are checked before any takes effect.
         changed = self.world.conditions.changed(changes)
@@ -275,6 +287,15 @@ class Front:
             self.world.clock.speed = float(speed)
         changed.apply(self.world, changes)
         return self.do_status()
+
+    def _set_traffic(self, function: str, requests_per_minute: float) -> None:
+        """Change one function's traffic."""
+        rate = self.world.conditions.changed({"requests_per_minute": requests_per_minute}).requests_per_minute
+        chosen = [each for each in self.world.people.traffic if each.function == function]
+        if not chosen:
+            raise ValueError(f"no function {function} has traffic")
+        for each in chosen:
+            each.requests_per_minute = rate
 
     def do_stop(self) -> dict[str, Any]:
         """End the process once this is answered."""

@@ -4,7 +4,9 @@ Serves one real invocation and a minute of simulated traffic alike. Never decide
 """
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
+from typing import NamedTuple
 
 import numpy as np
 
@@ -46,6 +48,20 @@ class Telemetry:
         for dimensions in ({"FunctionName": function}, {"FunctionName": function, "Resource": resource}):
             self._store.add("AWS/Lambda", "Throttles", dimensions, times, 1.0, unit="Count")
 
+    def answered(self, function: str, resource: str, times: Floats, latencies_ms: Floats, statuses: Floats) -> None:
+        """Metrics of a function URL: UrlRequestCount, Url4xxCount, Url5xxCount (0 or 1 each) and UrlRequestLatency.
+
+        Without ExecutedVersion: that is "primarily" for $LATEST, and to do without it is the harder case.
+
+        Source: Lambda developer guide, 'Monitoring Lambda function URLs'.
+        """
+        for dimensions in ({"FunctionName": function}, {"FunctionName": function, "Resource": resource}):
+            self._store.add("AWS/Lambda", "UrlRequestCount", dimensions, times, 1.0, unit="Count")
+            self._store.add("AWS/Lambda", "UrlRequestLatency", dimensions, times, latencies_ms, unit="Milliseconds")
+            for name, first in (("Url4xxCount", 400), ("Url5xxCount", 500)):
+                counts = ((statuses >= first) & (statuses < first + 100)).astype(np.float64)
+                self._store.add("AWS/Lambda", name, dimensions, times, counts, unit="Count")
+
     def counted(self, function: str, resource: str, version: str, times: Floats, metrics: Mapping[str, Floats]) -> None:
         """The skill's own metrics of simulated requests, as its EMF line would have given them."""
         whole = {"FunctionName": function, "Resource": resource}
@@ -73,8 +89,7 @@ class Telemetry:
         self.served(function, resource, version, times, np.array([duration_ms]), np.array([float(failed)]))
         for line in logged:
             self._logs.add(log.group, stream(log, function, version, at), at, line)
-        for line in lines:
-            self._take_emf(line, at)
+        self.printed(times, [lines])
 
     def logs_of(self, group: str, source: LogSource) -> None:
         """Let ``source`` say what a group holds of simulated requests."""
@@ -84,17 +99,46 @@ class Telemetry:
         """One real invocation that was throttled."""
         self.refused(function, resource, np.array([at]))
 
-    def _take_emf(self, line: str, at: float) -> None:
-        """Metrics from a line in CloudWatch's embedded metric format; any other line is just a line."""
-        try:
-            document = json.loads(line)
-            directives = document["_aws"]["CloudWatchMetrics"]
-        except (ValueError, TypeError, KeyError):
-            return
-        for directive in directives:
+    def printed(self, times: Floats, lines: Sequence[Sequence[str]]) -> None:
+        """The metrics in what requests printed, in CloudWatch's embedded metric format; ``lines`` are of each."""
+        found: dict[_Series, list[tuple[float, float]]] = {}
+        for at, own in zip(times.tolist(), lines, strict=True):
+            for line in own:
+                for series, value in _emf_values(line):
+                    found.setdefault(series, []).append((at, value))
+        for series, points in found.items():
+            at, values = np.array(points).T
+            where = (series.namespace, series.name, dict(series.dimensions))
+            self._store.add(*where, at, values, unit=series.unit)
+
+
+class _Series(NamedTuple):
+    """Which metric a value in a line is of."""
+
+    namespace: str
+    name: str
+    dimensions: tuple[tuple[str, str], ...]
+    unit: str
+
+
+@lru_cache(maxsize=4096)
+def _emf_values(line: str) -> tuple[tuple[_Series, float], ...]:
+    """The metrics of one line; any line of another format is just a line.
+
+    Source: CloudWatch user guide, 'Specification: Embedded metric format'; a member may hold an array of values.
+    """
+    if '"_aws"' not in line:
+        return ()
+    found: list[tuple[_Series, float]] = []
+    try:
+        document = json.loads(line)
+        for directive in document["_aws"]["CloudWatchMetrics"]:
             for names in directive.get("Dimensions", [[]]):
-                dimensions = {name: str(document[name]) for name in names}
+                dimensions = tuple((name, str(document[name])) for name in names)
                 for metric in directive["Metrics"]:
-                    value, unit = np.array([float(document[metric["Name"]])]), metric.get("Unit", "None")
-                    where = (directive["Namespace"], metric["Name"], dimensions)
-                    self._store.add(*where, np.array([at]), value, unit=unit)
+                    series = _Series(directive["Namespace"], metric["Name"], dimensions, metric.get("Unit", "None"))
+                    values = document[metric["Name"]]
+                    found += [(series, float(value)) for value in (values if isinstance(values, list) else [values])]
+    except (ValueError, TypeError, KeyError):
+        return ()
+    return tuple(found)

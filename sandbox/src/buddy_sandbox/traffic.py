@@ -2,19 +2,22 @@
 
 Everything random about a minute is drawn at once, from the seed and the minute's number; each request then meets the
 alias as it is at its own moment. So figures depend on the seed and on what was done when, never on how often anybody
-looked. Never invokes a handler: a build's fault profile says how its requests end.
+looked. A build's fault profile says how its requests end. Those to a build without one, under a
+function of the user's own, really invoke its handler (``handlers``).
 """
 
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from buddy_sandbox.faults import APOLOGY, ERROR, OK, TIMEOUT, FaultProfile
+from buddy_sandbox import events
+from buddy_sandbox.faults import APOLOGY, ERROR, OK, PROFILES, TIMEOUT, FaultProfile
 from buddy_sandbox.functions import Routing
-from buddy_sandbox.lambda_api import Lambda
+from buddy_sandbox.handlers import Ended, Handler, HandlerTraffic
+from buddy_sandbox.lambda_api import UNPROFILED_INIT_MS, Lambda
 from buddy_sandbox.log_lines import Invocation, LogConfig, stream, write_timed
 from buddy_sandbox.telemetry import Telemetry
 
@@ -49,6 +52,10 @@ class Traffic:
     alias: str
     requests_per_minute: float
     troubles: list[Trouble] = field(default_factory=list)
+    handler: HandlerTraffic | None = None
+    """What its requests are where they really invoke the handler; None: a scenario's, which never do."""
+    salt: int | None = None
+    """What its draws depend on beside the seed; None: on nothing."""
 
 
 class _Minute(NamedTuple):
@@ -83,6 +90,8 @@ class _Served(NamedTuple):
     outcomes: "Codes"
     cold: "NDArray[np.bool_]"
     init_ms: float
+    ended: "Sequence[Ended]"
+    """How each request ended, where a handler ran; else empty."""
     written: dict[int, tuple[TimedLine, ...]]
     """The lines of each request that were asked for: a log is read again and again, page by page."""
 
@@ -92,8 +101,28 @@ class _Served(NamedTuple):
         return float(self.durations_ms.max() + self.init_ms) / 1000
 
 
+class _Ran(NamedTuple):
+    """How the requests of one version ended."""
+
+    durations_ms: "Floats"
+    outcomes: "Codes"
+    cold: "NDArray[np.bool_]"
+    profile: FaultProfile
+    ended: "Sequence[Ended]" = ()
+
+
+class _Alias:
+    """What one alias's traffic remembers from one step of time to the next."""
+
+    def __init__(self, traffic: Traffic) -> None:
+        self.traffic = traffic
+        self.minute: _Minute | None = None
+        self.warm: dict[str, int] = {}
+        self.handlers: dict[str, Handler] = {}
+
+
 class People:
-    """Drives traffic through time.
+    """Drives the traffic of one region's functions through time.
 
     Args:
         seed: the same seed and the same actions at the same times give the same requests.
@@ -101,26 +130,47 @@ class People:
     Attributes:
         cold_starts_per_minute: environments that each version starts, beside those that its traffic needs. So a
             version with little traffic has more cold starts for each request.
+        real_per_minute: how many requests a minute of each version really invoke its handler.
     """
 
     def __init__(self, seed: int, functions: Lambda, telemetry: Telemetry) -> None:
         self.seed = seed
-        self.traffic: Traffic | None = None
         self.cold_starts_per_minute = 0.0
+        self.real_per_minute = 1000.0
         self._functions, self._telemetry = functions, telemetry
-        self._minute: _Minute | None = None
-        self._warm: dict[str, int] = {}
+        self._aliases: list[_Alias] = []
         self._served: deque[_Served] = deque()
+
+    @property
+    def traffic(self) -> list[Traffic]:
+        """How people use each alias, in the order in which they began."""
+        return [each.traffic for each in self._aliases]
+
+    def use(self, traffic: Traffic) -> None:
+        """Let people use an alias from now on."""
+        self._aliases.append(_Alias(traffic))
+
+    def invoked(self, traffic: Traffic) -> dict[str, int]:
+        """How many requests really invoked the handler, and how many took the outcome of one that did."""
+        handlers = [handler for each in self._aliases if each.traffic is traffic for handler in each.handlers.values()]
+        return {
+            "real": sum(handler.real for handler in handlers),
+            "copied": sum(handler.copied for handler in handlers),
+        }
 
     def advance(self, start: float, end: float) -> None:
         """All requests in [start, end), which must lie within one minute."""
-        traffic = self.traffic
-        if traffic is None or end <= start:
+        if end <= start:
             return
+        for each in self._aliases:
+            self._advance(each, start, end)
+
+    def _advance(self, alias: _Alias, start: float, end: float) -> None:
+        traffic = alias.traffic
         routing = self._functions.routing(traffic.function, traffic.alias)
         if routing is None:
             return
-        minute = self._draw(int(start // MINUTE_S), traffic.requests_per_minute)
+        minute = self._draw(alias, int(start // MINUTE_S))
         first, last = np.searchsorted(minute.times, (start, end), side="left")
         if first == last:
             return
@@ -130,19 +180,20 @@ class People:
         for version, chosen in ((routing.primary, ~second), (routing.second, second)):
             if version is not None and chosen.any():
                 share = routing.weight if version == routing.second else 1.0 - routing.weight
-                self._serve(traffic, version, share, _Minute(part.number, *(each[chosen] for each in part[1:])))
+                self._serve(alias, version, share, _Minute(part.number, *(each[chosen] for each in part[1:])))
 
-    def _draw(self, number: int, rate: float) -> _Minute:
-        if self._minute is None or self._minute.number != number:
-            random = np.random.default_rng((self.seed, number))
-            count = int(random.poisson(rate))
+    def _draw(self, alias: _Alias, number: int) -> _Minute:
+        if alias.minute is None or alias.minute.number != number:
+            salt = alias.traffic.salt
+            random = np.random.default_rng((self.seed, number) if salt is None else (self.seed, number, salt))
+            count = int(random.poisson(alias.traffic.requests_per_minute))
             times = np.sort(number * MINUTE_S + random.random(count) * MINUTE_S)
             draws = [random.random(count) for _ in range(5)]
             spread = random.standard_normal(count)
             # Drawn last, so that what a seed gave before there were such cold starts stays.
             cold = [random.random(count) for _ in range(2)]
-            self._minute = _Minute(number, times, draws[0], draws[1], spread, *draws[2:], *cold)
-        return self._minute
+            alias.minute = _Minute(number, times, draws[0], draws[1], spread, *draws[2:], *cold)
+        return alias.minute
 
     def _refuse(self, traffic: Traffic, routing: Routing, part: _Minute) -> _Minute:
         """Leave out the requests that Lambda throttles; they run on no version."""
@@ -157,29 +208,28 @@ class People:
         self._telemetry.refused(traffic.function, f"{traffic.function}:{traffic.alias}", part.times[refused])
         return _Minute(part.number, *(each[~refused] for each in part[1:]))
 
-    def _serve(self, traffic: Traffic, version: str, share: float, part: _Minute) -> None:
+    def _serve(self, alias: _Alias, version: str, share: float, part: _Minute) -> None:
+        traffic = alias.traffic
         name, resource = traffic.function, f"{traffic.function}:{traffic.alias}"
-        profile = self._functions.build_profile(name, version)
         config = self._functions.version_config(name, version)
         ages = self._functions.age_s(name, version, float(part.times[0])) + (part.times - part.times[0])
-        outcomes = profile.outcomes(ages, part.outcome)
-        for trouble in traffic.troubles:
-            during = (part.times >= trouble.start) & (part.times < trouble.end)
-            outcomes[during & (1.0 - part.trouble < trouble.error_rate)] = ERROR
-        cold = self._cold_starts(version, share * traffic.requests_per_minute, part, profile)
-        durations = profile.durations_ms(part.spread, part.slow, ages)
-        durations = np.where(cold & (part.cold_slow < profile.cold_slow_rate), profile.slow_ms, durations)
-        limit_ms = config.timeout_s * 1000.0
-        outcomes[(durations >= limit_ms) & (outcomes == OK)] = TIMEOUT
-        capped: Floats = np.where(outcomes == TIMEOUT, limit_ms, np.minimum(durations, limit_ms))
-        durations = np.round(capped, 2).astype(np.float64)
-        failed = ((outcomes == ERROR) | (outcomes == TIMEOUT)).astype(np.float64)
-        self._telemetry.served(name, resource, version, part.times, durations, failed)
+        if traffic.handler is not None and not self._functions.has_profile(name, version):
+            ran = self._invoke(alias, traffic.handler, version, share, part)
+        else:
+            ran = self._simulate(alias, version, share, part, ages, config.timeout_s * 1000.0)
+        failed = ((ran.outcomes == ERROR) | (ran.outcomes == TIMEOUT)).astype(np.float64)
+        self._telemetry.served(name, resource, version, part.times, ran.durations_ms, failed)
         # A request that raised printed no EMF line.
         answered = failed == 0
-        if answered.any():
-            apologies = (outcomes[answered] == APOLOGY).astype(np.float64)
-            escalations = (part.escalation[answered] < profile.escalation_rate).astype(np.float64)
+        if ran.ended:
+            self._telemetry.printed(part.times, [each.done.lines for each in ran.ended])
+            if traffic.handler is not None and traffic.handler.kind == "http":
+                statuses = [events.http_status(None if each.done.failed else each.done.payload) for each in ran.ended]
+                latencies = ran.durations_ms + np.where(ran.cold, ran.profile.init_ms, 0.0)
+                self._telemetry.answered(name, resource, part.times, latencies, np.array(statuses, dtype=np.float64))
+        elif answered.any():
+            apologies = (ran.outcomes[answered] == APOLOGY).astype(np.float64)
+            escalations = (part.escalation[answered] < ran.profile.escalation_rate).astype(np.float64)
             reminders = (part.escalation[answered] > 0.7).astype(np.float64) * (1.0 - apologies)
             counts = {"Apologies": apologies, "SafetyEscalations": escalations, "RemindersSet": reminders}
             self._telemetry.counted(name, resource, version, part.times[answered], counts)
@@ -190,10 +240,11 @@ class People:
             log=config.log,
             memory_mb=config.memory_mb,
             times=part.times,
-            durations_ms=durations,
-            outcomes=outcomes,
-            cold=cold,
-            init_ms=profile.init_ms,
+            durations_ms=ran.durations_ms,
+            outcomes=ran.outcomes,
+            cold=ran.cold,
+            init_ms=ran.profile.init_ms,
+            ended=ran.ended,
             written={},
         )
         self._served.append(served)
@@ -201,15 +252,53 @@ class People:
         while self._served and self._served[0].times[-1] < part.times[-1] - LINES_KEPT_S:
             self._served.popleft()
 
-    def _cold_starts(self, version: str, rate: float, part: _Minute, profile: FaultProfile) -> "NDArray[np.bool_]":
+    def _simulate(
+        self, alias: _Alias, version: str, share: float, part: _Minute, ages: "Floats", limit_ms: float
+    ) -> _Ran:
+        """Requests that end as the build's fault profile says."""
+        traffic = alias.traffic
+        profile = self._functions.build_profile(traffic.function, version)
+        outcomes = profile.outcomes(ages, part.outcome)
+        for trouble in traffic.troubles:
+            during = (part.times >= trouble.start) & (part.times < trouble.end)
+            outcomes[during & (1.0 - part.trouble < trouble.error_rate)] = ERROR
+        cold = self._cold_starts(alias, version, share, part, profile)
+        durations = profile.durations_ms(part.spread, part.slow, ages)
+        durations = np.where(cold & (part.cold_slow < profile.cold_slow_rate), profile.slow_ms, durations)
+        outcomes[(durations >= limit_ms) & (outcomes == OK)] = TIMEOUT
+        capped: Floats = np.where(outcomes == TIMEOUT, limit_ms, np.minimum(durations, limit_ms))
+        return _Ran(np.round(capped, 2).astype(np.float64), outcomes, cold, profile)
+
+    def _invoke(self, alias: _Alias, what: HandlerTraffic, version: str, share: float, part: _Minute) -> _Ran:
+        """Requests that end as the handler ends them."""
+        traffic = alias.traffic
+        if version not in alias.handlers:
+            alias.handlers[version] = Handler(what, self._functions, traffic.function, traffic.alias, version)
+        handler = alias.handlers[version]
+        rate = share * traffic.requests_per_minute
+        ids = [_request_id(self.seed + (traffic.salt or 0), at) for at in part.times.tolist()]
+        # These two draws are of no use where a handler decides.
+        ended = handler.run(
+            part.number, part.times, ids, part.outcome < self.real_per_minute / max(rate, 1e-9), part.slow
+        )
+        durations = np.array([each.done.duration_ms for each in ended])
+        codes = {"success": OK, "error": ERROR, "timeout": TIMEOUT}
+        outcomes = np.array([codes[each.done.status] for each in ended], dtype=np.int8)
+        profile = replace(PROFILES["good"], init_ms=UNPROFILED_INIT_MS, median_ms=float(np.median(durations)))
+        return _Ran(durations, outcomes, self._cold_starts(alias, version, share, part, profile), profile, ended)
+
+    def _cold_starts(
+        self, alias: _Alias, version: str, share: float, part: _Minute, profile: FaultProfile
+    ) -> "NDArray[np.bool_]":
         """Which requests start an environment.
 
         The first ones: as many as concurrency has grown by (Little's law). Of the others, ``cold_starts_per_minute``.
         """
+        rate = share * alias.traffic.requests_per_minute
         requests = len(part.times)
         needed = 1 + int(rate / MINUTE_S * profile.median_ms / 1000.0 * 2.0)
-        growth = max(0, min(requests, needed - self._warm.get(version, 0)))
-        self._warm[version] = self._warm.get(version, 0) + growth
+        growth = max(0, min(requests, needed - alias.warm.get(version, 0)))
+        alias.warm[version] = alias.warm.get(version, 0) + growth
         cold: NDArray[np.bool_] = part.cold < self.cold_starts_per_minute / max(rate, 1e-9)
         cold[:growth] = True
         return cold
@@ -240,7 +329,7 @@ class People:
     def _invocation(self, served: _Served, index: int) -> Invocation:
         """What the log tells of one simulated request."""
         at = float(served.times[index])
-        request_id = _request_id(self.seed, at)
+        request_id = served.ended[index].request_id if served.ended else _request_id(self.seed, at)
         duration_ms = float(served.durations_ms[index])
         told = Invocation(
             function=served.function,
@@ -252,6 +341,8 @@ class People:
             init_ms=served.init_ms if served.cold[index] else None,
             memory_mb=served.memory_mb,
         )
+        if served.ended:
+            return replace(told, **served.ended[index].told())
         outcome = int(served.outcomes[index])
         if outcome == ERROR:
             message = "the build's fault profile failed this request"

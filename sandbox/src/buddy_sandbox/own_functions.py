@@ -1,0 +1,176 @@
+"""Functions of the user's own: deployed from a zip or a folder, with traffic that really invokes their handlers.
+
+Knows how to find the handler, and what is in the account before a runbook comes. Never decides how a request ends.
+"""
+
+import ast
+import io
+import os
+import zipfile
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from botocore.exceptions import ClientError
+from pydantic import BaseModel, ConfigDict, Field
+
+from buddy_sandbox import log_lines
+from buddy_sandbox.handlers import HandlerTraffic
+from buddy_sandbox.scenarios import ALIAS, create_scheduler_role
+from buddy_sandbox.traffic import Traffic
+from buddy_sandbox.world import World
+
+PYTHON = "python3.12"
+TIMEOUT_S = 10
+LEFT_OUT = (".git", ".venv", "__pycache__", ".env")
+"""Names in a folder that no package holds."""
+
+MODULES = ("lambda_function", "app", "main", "handler", "index")
+CALLED = ("lambda_handler", "handler", "main")
+IMAGE = "a container image cannot run in the sandbox: it starts no containers. Give a zip or a folder of the same code"
+
+
+class OwnFunction(BaseModel):
+    """A function to deploy.
+
+    Attributes:
+        artifact: path of a zip or a folder: version 1, which serves.
+        handler: as Lambda's Handler; empty: found in the artifact.
+        runtime: as Lambda's Runtime; empty: found in the artifact.
+        event: members that replace those of the kind's own event.
+        history_minutes: for how long version 1 has served when the function is ready.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: Annotated[str, Field(pattern=r"^[a-zA-Z0-9-_]{1,64}$")]
+    artifact: str
+    kind: Literal["alexa", "http", "sqs", "stream", "async", "custom"] = "custom"
+    handler: str = ""
+    runtime: str = ""
+    requests_per_minute: Annotated[float, Field(ge=0, le=100_000)] = 600
+    event: dict[str, Any] | None = None
+    history_minutes: Annotated[int, Field(ge=0, le=24 * 60)] = 60
+
+
+def deploy(world: World, wanted: OwnFunction) -> None:
+    """Create a function with version 1 behind the alias, and let time pass while it serves.
+
+    Raises:
+        ValueError: the artifact cannot run here, or the function cannot be created.
+    """
+    package = read_package(wanted.artifact)
+    handler = wanted.handler or find_handler(package)
+    configuration = {
+        "FunctionName": wanted.name,
+        "Role": f"arn:aws:iam::123456789012:role/{wanted.name}",
+        "Runtime": wanted.runtime or PYTHON,
+        "Handler": handler,
+        "Timeout": TIMEOUT_S,
+        "MemorySize": 256,
+        "Code": {"ZipFile": package},
+    }
+    try:
+        world.invoke("lambda", "create_function", configuration)
+    except ClientError as refused:
+        raise ValueError(refused.response["Error"]["Message"]) from None
+    try:
+        create_scheduler_role(world)
+    except ClientError as error:
+        # Another function's.
+        if error.response["Error"]["Code"] != "EntityAlreadyExists":
+            raise
+    world.log_store.group(log_lines.default_group(wanted.name))
+    world.clock.advance_to(world.clock.now() + 60)
+    version = world.invoke("lambda", "publish_version", {"FunctionName": wanted.name})["Version"]
+    alias = {"FunctionName": wanted.name, "Name": ALIAS, "FunctionVersion": version}
+    world.clock.advance_to(world.clock.now() + 60)
+    world.invoke("lambda", "create_alias", alias)
+    what = HandlerTraffic(wanted.kind, wanted.event)
+    salt = zlib.crc32(f"{wanted.name}:{ALIAS}".encode())
+    world.people.use(Traffic(wanted.name, ALIAS, wanted.requests_per_minute, handler=what, salt=salt))
+    world.clock.advance_to(world.clock.now() + 60 * wanted.history_minutes)
+
+
+def describe(world: World) -> list[dict[str, object]]:
+    """The user's own functions, and how many of their requests were real, for ``buddy-ops sandbox status``."""
+    return [
+        {
+            "function": traffic.function,
+            "alias": traffic.alias,
+            "kind": traffic.handler.kind,
+            "requests_per_minute": traffic.requests_per_minute,
+            "requests": world.people.invoked(traffic),
+        }
+        for traffic in world.people.traffic
+        if traffic.handler is not None
+    ]
+
+
+def read_package(artifact: str) -> bytes:
+    """A zip's bytes, or a folder as a zip: the same bytes for the same files.
+
+    Raises:
+        ValueError: there is no such file or folder, or it is a container image.
+    """
+    path = Path(artifact)
+    if ".dkr.ecr." in artifact or "@sha256:" in artifact:
+        raise ValueError(IMAGE)
+    if path.is_dir():
+        return _pack(path)
+    if not path.is_file() or not zipfile.is_zipfile(path):
+        raise ValueError(f"{artifact} is no zip and no folder")
+    return path.read_bytes()
+
+
+def find_handler(package: bytes) -> str:
+    """The Handler of a package: MODULE.FUNCTION, by the usual names.
+
+    Raises:
+        ValueError: there is none, or more than one.
+    """
+    with zipfile.ZipFile(io.BytesIO(package)) as archive:
+        names = set(archive.namelist())
+        found = [
+            f"{module}.{function}"
+            for module in MODULES
+            if f"{module}.py" in names
+            for function in _functions(archive.read(f"{module}.py"))
+            if function in CALLED
+        ]
+    if len(found) != 1:
+        seen = f"several could be it: {', '.join(found)}" if found else "the artifact has none of a usual name"
+        raise ValueError(f"which handler is it? {seen}. Name it, as in Lambda's configuration: --handler app.handler")
+    return found[0]
+
+
+def _functions(source: bytes) -> list[str]:
+    """The names of the functions that a module defines."""
+    try:
+        module = ast.parse(source)
+    except (SyntaxError, ValueError):
+        return []
+    return [each.name for each in module.body if isinstance(each, ast.FunctionDef | ast.AsyncFunctionDef)]
+
+
+def _pack(folder: Path) -> bytes:
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w", zipfile.ZIP_STORED) as archive:
+        for path in sorted(_files(folder)):
+            entry = zipfile.ZipInfo(path.relative_to(folder).as_posix(), date_time=(1980, 1, 1, 0, 0, 0))
+            entry.create_system = 3
+            entry.external_attr = (0o100755 if os.access(path, os.X_OK) else 0o100644) << 16
+            archive.writestr(entry, path.read_bytes())
+    return packed.getvalue()
+
+
+def _files(folder: Path) -> Iterator[Path]:
+    """The files of a folder; no links, which could lead out of it."""
+    for path in folder.iterdir():
+        if path.is_symlink() or path.name in LEFT_OUT:
+            continue
+        if path.is_dir():
+            yield from _files(path)
+        else:
+            yield path

@@ -1,0 +1,94 @@
+"""A function of the user's own on the sandbox: deployed by the command, its bad build rolled back, its good one promoted."""
+
+import json
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from buddy_ops.aws import session
+from buddy_ops.cli import sandbox
+from buddy_ops.core import project
+from buddy_ops.deployment import rollout
+from tests.cli.command_line import invoke
+from tests.conftest import approve
+
+pytestmark = pytest.mark.sandbox
+
+HANDLER = """
+import json
+def handler(event, context):
+    status = 500 if int(context.aws_request_id[-2:], 16) % 10 < BAD else 200
+    alias = context.invoked_function_arn.split(":", 6)[6]
+    version = {"FunctionName": context.function_name, "Resource": alias, "ExecutedVersion": context.function_version}
+    names = [["FunctionName", "Resource"], ["FunctionName", "Resource", "ExecutedVersion"]]
+    emf = {"Namespace": "Shop", "Dimensions": names, "Metrics": [{"Name": "Failures", "Unit": "Count"}]}
+    print(json.dumps({"_aws": {"CloudWatchMetrics": [emf]}, **version, "Failures": int(status >= 500)}))
+    return {"statusCode": status, "body": event["rawPath"]}
+"""
+
+
+@pytest.fixture(scope="module")
+def own() -> Iterator[str]:
+    """A sandbox without a scenario."""
+    with sandbox.running_sandbox(seed=3) as url:
+        yield url
+
+
+def build(path: Path, bad_tenths: int) -> str:
+    """A zip of a handler that answers 500 to so many tenths of its requests, and counts them in EMF."""
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("app.py", HANDLER.replace("BAD", str(bad_tenths)) + f"# {path.name}\n")
+    return str(path)
+
+
+def ship(url: str, artifact: str) -> str:
+    """How a canary of a build ends."""
+    values = {**project.read_settings("sandbox")[0], "function": "shop", "policy": {}, "smoke_tests": [], "tables": []}
+    values["failure_metrics"] = [{"namespace": "Shop", "name": "Failures"}]
+    values["aws"] = {**values["aws"], "endpoint_url": url}
+    here = session.connect("sandbox", "test", values=values)
+    plan = rollout.plan_rollout(here, artifact)
+    outcome = rollout.drive_rollout(here, rollout.run_rollout(here, plan, approve(here, plan)))
+    here.close()
+    return str(outcome.ending)
+
+
+def test_a_bad_build_of_an_own_function_is_rolled_back_and_a_good_one_is_promoted(
+    own: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Nothing but the handler decides how a request ends: Lambda counts no error of a build that answers 500."""
+    event = tmp_path / "event.json"
+    event.write_text(json.dumps({"rawPath": "/orders"}))
+    port = own.rpartition(":")[2]
+    good = build(tmp_path / "good.zip", 0)
+    words = (
+        "--port",
+        port,
+        "--function",
+        "shop",
+        "--kind",
+        "http",
+        "--event",
+        str(event),
+        "--json",
+        "--requests-per-minute=300",
+    )
+    started = invoke(capsys, "sandbox", "start", "--artifact", good, *words)
+    assert started.code == 0 and started.data["kind"] == "http" and started.data["requests"]["copied"] == 0
+    assert ship(own, build(tmp_path / "bad.zip", 1)) == "rolled-back"
+    assert ship(own, build(tmp_path / "better.zip", 0)) == "proved"
+
+
+def test_an_own_function_that_cannot_start_is_refused(
+    own: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its reason is the sandbox's, and an event that is none is refused before anything is sent."""
+    port = own.rpartition(":")[2]
+    refused = invoke(capsys, "sandbox", "start", "--port", port, "--function", "none", "--artifact", "nothing.zip")
+    assert refused.code == 2 and "nothing.zip is no zip and no folder" in refused.err
+    event = tmp_path / "event.json"
+    event.write_text("[]")
+    words = ("--function", "none", "--artifact", "x", "--event", str(event))
+    assert "not-an-event" in invoke(capsys, "sandbox", "start", "--port", port, *words).err
