@@ -98,9 +98,18 @@ def required_actions(
                 continue
             # The template creates no schedule group: it grants the default one.
             granted = template.replace(":schedule/default/", f":schedule/{settings.lease.group}/")
-            resource = re.sub(r"\$\{([\w:.]+)\}", lambda match: names[match[1]], granted)
-            found[resource] = (*found.get(resource, ()), *actions)
+            for one in _of_each_alarm(granted, settings):
+                resource = re.sub(r"\$\{([\w:.]+)\}", lambda match: names[match[1]], one)
+                found[resource] = (*found.get(resource, ()), *actions)
     return found
+
+
+def _of_each_alarm(template: str, settings: Settings) -> Iterator[str]:
+    """A resource once for each alarm in ``alarms.custom``, where the template names them by its parameter."""
+    if "${CustomAlarms}" not in template:
+        yield template
+        return
+    yield from (template.replace("${CustomAlarms}", alarm.name) for alarm in settings.alarms.custom)
 
 
 def _resources(given: object, tables: Sequence[str], *, has_log_group: bool) -> Iterator[str]:

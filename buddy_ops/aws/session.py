@@ -108,6 +108,16 @@ class Target:
         """The Resource dimension of the alias's metrics, for example 'buddy-alexa-skill-prod:live'."""
         return f"{self.settings.function}:{self.settings.alias}"
 
+    def fill(self, value: str) -> str:
+        """A dimension's value of the settings with the function, the alias and their resource in it."""
+        for name, own in {
+            "{function}": self.settings.function,
+            "{alias}": self.settings.alias,
+            "{resource}": self.resource,
+        }.items():
+            value = value.replace(name, own)
+        return value
+
     @overload
     def client(self, service: Literal["cloudwatch"]) -> "CloudWatchClient": ...
     @overload

@@ -34,14 +34,14 @@ from buddy_ops.checks.findings import (
 from buddy_ops.checks.rollouts import rollout_state
 from buddy_ops.core import text
 from buddy_ops.core.errors import AwsFailed, InvalidInput, NotFound
+from buddy_ops.core.kinds import KINDS
 from buddy_ops.core.roles import Role
 from buddy_ops.health import logs, serving
 
 if TYPE_CHECKING:
     from types_boto3_iam.type_defs import ContextEntryTypeDef
 
-ALEXA_S = 8
-"""Alexa gives up on a skill after this long. Source: reports of developers; official for device APIs only."""
+UNGUARDED_REMEDY = "Publish a metric of them, and name it in settings.failure_metrics."
 
 SCHEDULER = "scheduler.amazonaws.com"
 
@@ -98,11 +98,16 @@ def _function(context: CheckContext) -> Finding:
 
 def _timeout(context: CheckContext) -> Finding:
     timeout_s = context.configuration.timeout_s
-    message = f"{timeout_s} s; Alexa waits {ALEXA_S} s"
-    # After Alexa gave up, a request still runs and counts as a success: its user heard nothing.
-    if timeout_s < ALEXA_S:
+    facts = KINDS[context.target.settings.kind]
+    if facts.waits_s is None:
+        advice = f"; {facts.timeout_advice}" if facts.timeout_advice else ""
+        return ok(f"{timeout_s} s{advice}")
+    message = f"{timeout_s} s; {facts.caller} waits {facts.waits_s:g} s"
+    # After the caller gave up, a request still runs and counts as a success: its user got no answer.
+    if timeout_s < facts.waits_s:
         return ok(message)
-    return warning(message, f"Set it below {ALEXA_S} s, so that a request that hangs counts as failed in time.")
+    remedy = f"Set it below {facts.waits_s:g} s, so that a request that hangs counts as failed in time."
+    return warning(message, remedy)
 
 
 def _alias(context: CheckContext) -> Finding:
@@ -234,8 +239,10 @@ def _failure_metrics(context: CheckContext) -> Finding:
     target = context.target
     configured = target.settings.failure_metrics
     if not configured:
-        message = "none: a version that answers every request with an apology would count as healthy"
-        return warning(message, "Publish a metric of apologies from Buddy, and name it in settings.failure_metrics.")
+        silent = KINDS[target.settings.kind].silent_failure
+        if not silent:
+            return info("none: only errors of Lambda count as failures")
+        return warning(f"none: {silent} would not count as failures", UNGUARDED_REMEDY)
     names = {f"{metric.namespace}/{metric.name}": metric for metric in configured}
     unseen = [
         name for name, metric in names.items() if not serving.published_versions(target, metric.namespace, metric.name)

@@ -29,6 +29,7 @@ from pydantic import (
 
 from buddy_ops.core.documents import parse_yaml
 from buddy_ops.core.errors import InvalidInput
+from buddy_ops.core.kinds import Kind
 from buddy_ops.core.text import count
 
 Strategy = Literal["all_at_once", "blue_green", "canary"]
@@ -317,12 +318,70 @@ class FailsafeSettings(Model):
         return f"arn:{partition}:iam::{account}:role/buddy-ops-scheduler"
 
 
+ComparisonOperator = Literal[
+    "GreaterThanThreshold", "GreaterThanOrEqualToThreshold", "LessThanThreshold", "LessThanOrEqualToThreshold"
+]
+ALIAS_DIMENSIONS = {"FunctionName": "{function}", "Resource": "{resource}"}
+"""The dimensions of a metric of the alias, as a setting writes them."""
+
+Dimensions = dict[Annotated[str, Field(min_length=1, max_length=255)], Annotated[str, Field(min_length=1)]]
+
+
+class CustomAlarm(Model):
+    """An alarm on any metric of CloudWatch."""
+
+    name: Annotated[str, Field(pattern=r"^[a-zA-Z0-9_.-]{1,100}$")] = Field(
+        description="Name, after that of the function. The deployer may write those that the parameter CustomAlarms of "
+        "infrastructure.yaml names."
+    )
+    description: str = Field(description="What it means, for those whom it notifies.")
+    namespace: str = Field(description="Namespace in CloudWatch.")
+    metric: str = Field(description="Name of the metric.")
+    dimensions: Dimensions = Field(
+        default={},
+        description="Dimensions of the metric; {function}, {alias} and {resource} (function:alias) are replaced. "
+        "Default: FunctionName and Resource of the alias.",
+    )
+    statistic: Annotated[str, Field(pattern=r"^(Sum|Average|Minimum|Maximum|SampleCount|p\d{1,2}(\.\d{1,10})?)$")] = (
+        Field(
+            default="Sum", description="Sum, Average, Minimum, Maximum, SampleCount or a percentile, for example p99."
+        )
+    )
+    period_s: Annotated[int, Field(ge=60, le=86400, multiple_of=60)] = Field(
+        default=60, description="Length of a period, in seconds: a multiple of 60."
+    )
+    threshold: float = Field(description="Threshold.")
+    comparison: ComparisonOperator = Field(
+        default="GreaterThanThreshold", description="How a period's value is compared with the threshold."
+    )
+    periods: Annotated[int, Field(ge=1, le=1440)] = Field(
+        default=1, description="Number of periods that are evaluated."
+    )
+    datapoints: Annotated[int, Field(ge=1, le=1440)] = Field(
+        default=1, description="Number of these that must exceed the threshold."
+    )
+    missing_data: Literal["notBreaching", "breaching", "ignore", "missing"] = Field(
+        default="notBreaching", description="How a period without data counts."
+    )
+
+    @model_validator(mode="after")
+    def _fits_a_day(self) -> "CustomAlarm":
+        if self.datapoints > self.periods:
+            raise ValueError("datapoints must not exceed periods")
+        if self.periods * self.period_s > 86400:
+            raise ValueError("period_s times periods must not exceed a day")
+        return self
+
+
 class AlarmSettings(Model):
-    """Where alarms notify, and which tables have alarms."""
+    """Where alarms notify, which tables have alarms, and which further alarms there are."""
 
     topic_arn: str | None = Field(default=None, description="ARN of the SNS topic that alarms notify.")
     tables: tuple[str, ...] = Field(
         default=(), description="Names of DynamoDB tables. Default: those of settings.tables."
+    )
+    custom: Annotated[tuple[CustomAlarm, ...], Field(max_length=50)] = Field(
+        default=(), description="Alarms on metrics of your own."
     )
 
 
@@ -415,17 +474,6 @@ def _kind_of_test(value: object) -> str:
 
 
 SmokeTest = AlexaTest | EventTest
-
-SMOKE_TESTS = (
-    AlexaTest(name="launch", request="LaunchRequest"),
-    AlexaTest(
-        name="reminder",
-        request="IntentRequest",
-        intent="SetReminderIntent",
-        slots={"medication": "aspirin", "time": "08:00"},
-    ),
-    AlexaTest(name="session end", request="SessionEndedRequest", speaks=False),
-)
 
 
 class ItemInvariant(Model):
@@ -564,6 +612,11 @@ class Settings(Model):
     alias: Annotated[str, Field(pattern=r"^[a-zA-Z0-9_-]*[a-zA-Z_-][a-zA-Z0-9_-]*$", max_length=128)] = Field(
         default=DEFAULT_ALIAS, description="Alias that serves the users."
     )
+    kind: Kind = Field(
+        default="custom",
+        description="What calls the function: Alexa, HTTP (API Gateway, load balancer, function URL), an SQS queue, a "
+        " stream (Kinesis, DynamoDB), asynchronous events, or anything else. It decides advice and defaults.",
+    )
     aws: AwsSettings = Field(default=AwsSettings(), description="How AWS is reached.")
     rollout: RolloutSettings = Field(default=RolloutSettings(), description="How this environment deploys.")
     policy: DeploymentRules = Field(default=DeploymentRules(), description="Rules for deployments.")
@@ -583,8 +636,8 @@ class Settings(Model):
         ],
         ...,
     ] = Field(
-        default=SMOKE_TESTS,
-        description="Requests that test a new version before it gets traffic: Alexa requests or events.",
+        default=(),
+        description="Requests that test a new version before it gets traffic: Alexa requests or events. Default: none.",
     )
     tables: tuple[TableSettings, ...] = Field(default=(), description="DynamoDB tables that the function writes.")
     flags: tuple[Flag, ...] = Field(

@@ -22,6 +22,9 @@ from buddy_ops.deployment._traffic import alias_scope, own_open_rollout, rollout
 from buddy_ops.deployment.requested_change import RequestedChange, request_change
 from buddy_ops.health import alarms
 
+RED = f'<div class="alert alert-danger" style="{palette.PROBLEM.colours};padding:.4em .7em">'
+"""The start of a box for what must not be overlooked."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class RolloutPlan(Plan):
@@ -36,6 +39,7 @@ class RolloutPlan(Plan):
         stages: the new version's shares, fractions that rise to 1.0.
         resumes: the record of this same rollout, when it is in progress already.
         follows: the ``mark`` of the deployment record that this rollout comes after; empty if there is none.
+        alerts: those of ``reasons`` that are shown in red.
     """
 
     break_glass: BreakGlass | None
@@ -46,16 +50,19 @@ class RolloutPlan(Plan):
     stages: tuple[float, ...]
     resumes: RolloutState | None
     follows: str = ""
+    alerts: tuple[str, ...] = ()
 
     def _repr_markdown_(self) -> str:
+        shown = (
+            "".join(f"{RED}<b>{_one_line(alert)}</b></div>\n\n" for alert in self.alerts) + super()._repr_markdown_()
+        )
         if not self.violations:
-            return super()._repr_markdown_()
+            return shown
         who = "This deployment would be refused"
         if self.break_glass:
             who = _one_line(str(self.break_glass))
         listed = "".join(f"<li>{_one_line(rule)}</li>" for rule in self.violations)
-        red = f'<div class="alert alert-danger" style="{palette.PROBLEM.colours};padding:.4em .7em">'
-        return f"{red}<b>Violates the rules. {who}</b><ul>{listed}</ul></div>\n\n{super()._repr_markdown_()}"
+        return f"{RED}<b>Violates the rules. {who}</b><ul>{listed}</ul></div>\n\n{shown}"
 
     @property
     def under_way(self) -> bool:
@@ -145,6 +152,7 @@ def plan_rollout(
         stages=draft.stages,
         resumes=resumes,
         follows=draft.follows,
+        alerts=tuple(draft.alerts()),
     )
     # By these a later run can say what has changed since an approval.
     target.journal.append("planned", plan=plan.hash, covers=plan.fingerprints())
@@ -356,9 +364,8 @@ class _Draft:
         after = settings.rollout.watch_after_proof_minutes
         if self.strategy == "canary" and after and settings.rollout.watch_minutes:
             yield f"A healthy build is monitored for up to {after:g} min more, and stays if this run is lost."
-        if not settings.smoke_tests:
-            yield "Warning: no smoke tests are configured (smoke_tests in the environment's file)."
-        elif self.strategy in settings.rollout.smoke_tested:
+        yield from self.alerts()
+        if settings.smoke_tests and self.strategy in settings.rollout.smoke_tested:
             tests = count(len(settings.smoke_tests), "smoke test")
             yield f"{tests} must pass before the new version receives traffic."
         if self.rolled_back:
@@ -373,6 +380,11 @@ class _Draft:
             return
         for alarm in firing:
             yield f"Warning: {alarm.name} is in ALARM. The deployment is allowed, since it may be the fix."
+
+    def alerts(self) -> Iterator[str]:
+        """Warnings that are shown in red: what this deployment is not protected by."""
+        if not self.target.settings.smoke_tests and not self.live:
+            yield "WARNING: no smoke tests are configured (smoke_tests in the environment's file)."
 
     def covers(self, override: BreakGlass | None) -> dict[str, object]:
         """What the approval covers, by the keys that the plan's hash has always had."""

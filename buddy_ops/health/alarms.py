@@ -3,8 +3,8 @@
 Defines which alarms an environment should have, and compares them with those that it has. Never decides a rollout: an
 alarm in ALARM is reported, and a rollout under it is allowed, since it may be the fix.
 
-Source: the deployment guide, 'Watching': error rate > 1 %, duration p99 > 6 s, DynamoDB throttled requests > 0, safety
-escalations > 1 per hour. What the judge counts as a failure, the alarm counts, too.
+Source: the deployment guide, 'Watching': error rate > 1 %, duration p99 > 6 s, DynamoDB throttled requests > 0. What
+the judge counts as a failure, the alarm counts, too.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -20,7 +20,7 @@ from buddy_ops.core.errors import BuddyError, InvalidInput
 from buddy_ops.core.front_end import parameter
 from buddy_ops.core.plan import Approval, Plan
 from buddy_ops.core.progress import Progress, no_progress
-from buddy_ops.core.settings import DEFAULT_ALIAS, Settings
+from buddy_ops.core.settings import ALIAS_DIMENSIONS, DEFAULT_ALIAS, CustomAlarm, Settings
 from buddy_ops.core.text import count, exact_percent
 
 AlarmFields = dict[str, Any]
@@ -29,7 +29,6 @@ AlarmFields = dict[str, Any]
 Dimensions = list[dict[str, str]]
 
 MINUTE_S = 60
-HOUR_S = 3600
 RATE_WINDOW_S = 900
 """The error rate is taken over the latest 15 minutes, at every minute. At night, a minute holds too few requests."""
 
@@ -125,16 +124,7 @@ def wanted_alarms(target: Target) -> tuple[AlarmFields, ...]:
             "EvaluationPeriods": 3,
             "DatapointsToAlarm": 2,
         },
-        {
-            "AlarmName": f"{prefix}safety-escalations",
-            "AlarmDescription": "More than one safety escalation within an hour.",
-            **_metric("Buddy", "SafetyEscalations", alias),
-            "Period": HOUR_S,
-            "Statistic": "Sum",
-            "Threshold": 1.0,
-            "EvaluationPeriods": 1,
-            "DatapointsToAlarm": 1,
-        },
+        *(_custom(target, alarm) for alarm in settings.alarms.custom),
     )
     throttled = (_throttled_table(prefix, table) for table in watched_tables(settings))
     return tuple({**shared, **fields} for fields in (*own, *throttled))
@@ -176,6 +166,28 @@ def _error_rate(settings: Settings, resource: str, alias: Dimensions) -> AlarmFi
         "Threshold": 100 * limit,
         "EvaluationPeriods": 1,
         "DatapointsToAlarm": 1,
+    }
+
+
+def _custom(target: Target, alarm: CustomAlarm) -> AlarmFields:
+    """An alarm of the environment's own."""
+    dimensions = alarm.dimensions or ALIAS_DIMENSIONS
+    statistic = "ExtendedStatistic" if alarm.statistic.startswith("p") else "Statistic"
+    return {
+        "AlarmName": f"{name_prefix(target.settings)}{alarm.name}",
+        "AlarmDescription": alarm.description,
+        **_metric(
+            alarm.namespace,
+            alarm.metric,
+            [{"Name": name, "Value": target.fill(value)} for name, value in dimensions.items()],
+        ),
+        "Period": alarm.period_s,
+        statistic: alarm.statistic,
+        "ComparisonOperator": alarm.comparison,
+        "TreatMissingData": alarm.missing_data,
+        "Threshold": alarm.threshold,
+        "EvaluationPeriods": alarm.periods,
+        "DatapointsToAlarm": alarm.datapoints,
     }
 
 

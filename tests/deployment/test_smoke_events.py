@@ -120,7 +120,7 @@ def test_a_wrong_test_is_named_with_its_key(test: dict[str, object], problem: st
 def test_the_example_in_the_documentation_is_valid() -> None:
     """Whoever copies it from docs/rules.md has three tests."""
     page = (project.project_root() / "docs/rules.md").read_text("utf-8")
-    example = documents.parse_yaml(page.split("```yaml\n")[1].split("```")[0])
+    example = documents.parse_yaml(page.split("## Smoke tests")[1].split("```yaml\n")[1].split("```")[0])
     values = project.read_settings("sandbox")[0] | example
     tests = settings.validate_settings(values, "docs/rules.md").smoke_tests
     assert [test.name for test in tests] == ["health", "batch", "launch"]
@@ -212,6 +212,7 @@ def test_no_smoke_tests_are_a_warning_or_a_refusal(situation: Bring) -> None:
     values = here.connect(quiet=True).settings.model_dump(mode="json") | {"smoke_tests": []}
     plan = rollout.plan_rollout(here.connect(values=values), here.build("good"))
     assert any("no smoke tests are configured" in line for line in plan.reasons)
+    assert "alert-danger" in plan._repr_markdown_().partition("no smoke tests are configured")[0]
     values["rollout"]["smoke_tested"] = ["canary"]
     with pytest.raises(Refused, match="not-allowed") as refused:
         rollout.plan_rollout(here.connect(values=values), here.build("good"))

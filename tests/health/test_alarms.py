@@ -22,7 +22,7 @@ def wired(here: Situation) -> tuple[Target, str]:
     arn = "arn:aws:sqs:us-east-1:123456789012:pager"
     here.client("sns").subscribe(TopicArn=topic, Protocol="sqs", Endpoint=arn)
     values = here.connect(quiet=True).settings.model_dump(mode="json")
-    values["alarms"] = {"topic_arn": topic}
+    values["alarms"]["topic_arn"] = topic
     return here.connect(values=values), queue
 
 
@@ -176,9 +176,39 @@ def test_every_shipped_environment_has_all_four(situation: Bring, environment: s
         f"{name}-{kind}"
         for kind in ("error-rate", "latency-p99", "safety-escalations", f"throttled-buddy-reminders-{environment}")
     ]
-    values = target.settings.model_dump(mode="json") | {"alarms": {"tables": ["one", "two"]}}
+    values = target.settings.model_dump(mode="json")
+    values["alarms"]["tables"] = ["one", "two"]
     named = [each["AlarmName"] for each in alarms.wanted_alarms(here.connect(quiet=True, values=values))]
     assert named[3:] == [f"{name}-throttled-one", f"{name}-throttled-two"]
+
+
+def test_a_custom_alarm_is_what_its_setting_says(situation: Bring) -> None:
+    """Buddy's is what CloudWatch always had; another may watch any metric, with the alias's names where it asks for them."""
+    here = situation("first_deployment")
+    values = here.connect(quiet=True).settings.model_dump(mode="json")
+    values["alarms"]["custom"].append({
+        "name": "age", "description": "Late.", "namespace": "AWS/SQS", "metric": "ApproximateAgeOfOldestMessage",
+        "dimensions": {"QueueName": "{alias}-jobs"}, "statistic": "p99.5", "threshold": 300, "periods": 3, "datapoints": 2,
+        "comparison": "GreaterThanOrEqualToThreshold", "missing_data": "breaching",
+    })  # fmt: skip
+    target = here.connect(values=values)
+    escalations, age = (
+        each
+        for each in alarms.wanted_alarms(target)
+        if each["AlarmName"][len(here.function) + 1 :] in ("safety-escalations", "age")
+    )
+    assert escalations == {
+        "AlarmName": f"{here.function}-safety-escalations",
+        "AlarmDescription": "More than one safety escalation within an hour.",
+        "Namespace": "Buddy", "MetricName": "SafetyEscalations",
+        "Dimensions": [{"Name": "FunctionName", "Value": here.function}, {"Name": "Resource", "Value": f"{here.function}:live"}],
+        "Period": 3600, "Statistic": "Sum", "Threshold": 1.0, "EvaluationPeriods": 1, "DatapointsToAlarm": 1,
+        "ComparisonOperator": "GreaterThanThreshold", "ActionsEnabled": True, "TreatMissingData": "notBreaching", "AlarmActions": [],
+    }  # fmt: skip
+    assert age["Dimensions"] == [{"Name": "QueueName", "Value": "live-jobs"}]
+    assert (age["ExtendedStatistic"], age["TreatMissingData"], age["Period"]) == ("p99.5", "breaching", 60)
+    with pytest.raises(InvalidInput, match="must not exceed a day"):
+        here.connect(values=values | {"alarms": {"custom": [values["alarms"]["custom"][1] | {"period_s": 86400}]}})
 
 
 @pytest.mark.parametrize("build", ["apologises", "apologises_5_percent"])

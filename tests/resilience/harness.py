@@ -99,6 +99,7 @@ def connect(here: Situation, runbook: str) -> Target:
         "policy": {"keep_versions": 1},
         "health": {"history_minutes": 10},
         "failure_metrics": [{"namespace": "Buddy", "name": "Apologies"}],
+        "smoke_tests": [{"name": "launch", "request": "LaunchRequest"}],
     }
     return here.connect(runbook, values=values)
 
