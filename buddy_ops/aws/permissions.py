@@ -10,9 +10,9 @@ call is checked against function:QUALIFIER, any other against the function.
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
-from pathlib import Path
 from typing import Any
 
+from buddy_ops.core import places
 from buddy_ops.core.documents import parse_yaml
 from buddy_ops.core.roles import Role
 from buddy_ops.core.settings import Settings
@@ -161,10 +161,6 @@ def _statements(role: Role, *, live: bool) -> Iterator[dict[str, Any]]:
 @cache
 def template_resources() -> dict[str, Any]:
     """The resources of infrastructure.yaml, with CloudFormation's short forms (!Sub, !Ref) as plain values."""
-    package = Path(__file__).parent
-    # An installed package has the template beside this module, a checkout at its root.
-    path = package / TEMPLATE
-    if not path.exists():
-        path = package.parents[1] / TEMPLATE
-    resources: dict[str, Any] = parse_yaml(path.read_text("utf-8"), short_forms=True)["Resources"]
+    text = places.shipped_file(TEMPLATE).read_text("utf-8")
+    resources: dict[str, Any] = parse_yaml(text, short_forms=True)["Resources"]
     return resources

@@ -19,6 +19,11 @@ COMMANDS: Mapping[str, Mapping[int, str]] = {
         4: "REFUSED: approval, freeze, rules, another rollout, or a failed smoke test; no traffic was shifted",
         5: "INCONCLUSIVE: too little evidence in time, or both versions fail; stable receives all traffic",
     },
+    "init": {
+        0: "done, a dry run, or nothing to write",
+        **_ANY,
+        4: "REFUSED: no person confirmed an upgrade; nothing was changed",
+    },
     "runbooks": {0: DONE, **_LOCAL},
     "rollback": {0: "ROLLED BACK, already rolled back, or a dry run", **_ANY, 4: REFUSED},
     "freeze": {0: DONE, **_ANY},

@@ -104,6 +104,48 @@ def run(
     return Answer(data, [f"report: {done.report or done.notebook}"], done.exit_code)
 
 
+@app.command("init")
+@answers
+def init_(
+    function: Annotated[
+        str, typer.Option(help="Name of the Lambda function. {environment} in it is replaced by the environment.")
+    ] = "",
+    alias: Annotated[str, typer.Option(help="Alias that serves the users. Default: live.")] = "",
+    region: Annotated[str, typer.Option(help="Region. Default: that of the profile or AWS_REGION.")] = "",
+    kind: Annotated[
+        str, typer.Option(help="alexa, http, sqs, stream, async or custom. Default: by what calls the function.")
+    ] = "",
+    environment: Annotated[
+        list[str] | None, typer.Option("--environment", "-e", help="Environment; repeat for each. Default: prod.")
+    ] = None,
+    yes: Annotated[bool, typer.Option("--yes", help="Ask nothing: what is missing is an error.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="List the files and stop.")] = False,
+    upgrade: Annotated[
+        bool, typer.Option("--upgrade", help="Show what this release changes in runbooks and workflows.")
+    ] = False,
+    write: Annotated[
+        bool, typer.Option("--write", help="With --upgrade: take it, except in files that you changed.")
+    ] = False,
+    as_json: Json = False,
+) -> Answer:
+    """Write a project into this folder: parameters/, notebooks/, workflows, template. No file is overwritten."""
+    from buddy_ops.cli import init
+
+    ask = init.may_ask(yes=yes, as_json=as_json)
+    given = init.Given(function, alias, region, kind, tuple(environment or ()))
+    if write and not upgrade:
+        raise InvalidInput("invalid-usage", "--write belongs to --upgrade.", next="Add --upgrade, or leave it out.")
+    if upgrade:
+        if given != init.Given():
+            raise InvalidInput(
+                "invalid-usage",
+                "--upgrade takes no description of the function: parameters/ has it.",
+                next="Give --upgrade with --write, --dry-run, --yes or --json only.",
+            )
+        return init.upgrade(write=write and not dry_run, ask=ask and not dry_run)
+    return init.init(given, ask=ask, dry_run=dry_run)
+
+
 @app.command("runbooks")
 @answers
 def runbooks_(

@@ -65,6 +65,7 @@ class DescribedRunbook(ListedRunbook):
 def list_runbooks() -> tuple[ListedRunbook, ...]:
     """Every runbook of the project that can be read."""
     found = []
+    places.require_project()
     for name, path in places.runbook_files().items():
         try:
             title, about = _introduction(runbooks.read_runbook(path))
@@ -106,6 +107,7 @@ def describe_runbook(name: str) -> DescribedRunbook:
 
 
 def _find(name: str) -> tuple[str, Path]:
+    places.require_project()
     files = places.runbook_files()
     wanted = name.removeprefix("notebooks/").removesuffix(".ipynb")
     if wanted in files:

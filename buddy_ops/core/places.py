@@ -2,14 +2,54 @@
 
 from pathlib import Path
 
+LIBRARY = Path(__file__).resolve().parents[1]
+
+IN_WHEEL = {
+    "notebooks": "runbooks",
+    "infrastructure.yaml": "aws/infrastructure.yaml",
+    ".github/workflows/runbook.yml": "cli/project/runbook.yml",
+    ".github/workflows/audit.yml": "cli/project/audit.yml",
+    "requirements/run.txt": "cli/project/run.txt",
+}
+"""Where a wheel has what a checkout has at its root, as pyproject.toml says."""
+
 
 def project_root() -> Path:
     """The folder that holds parameters/ and notebooks/: the nearest above the working folder, else the library's."""
     here = Path.cwd()
-    for folder in (here, *here.parents, Path(__file__).resolve().parents[2]):
+    for folder in (here, *here.parents, LIBRARY.parent):
         if (folder / "parameters").is_dir() and (folder / "notebooks").is_dir():
             return folder
     return here
+
+
+def require_project() -> Path:
+    """The project's folder.
+
+    Raises:
+        InvalidInput: ``no-project``.
+    """
+    root = project_root()
+    if (root / "parameters").is_dir() and (root / "notebooks").is_dir():
+        return root
+    # Imported here: a completion never fails, and does without.
+    from buddy_ops.core.errors import InvalidInput
+
+    raise InvalidInput(
+        "no-project",
+        f"There is no project here: neither {root} nor a folder above it has parameters/ and notebooks/.",
+        next="Go to the project's folder, or write a project into an empty one with `buddy-ops init`.",
+    )
+
+
+def shipped_file(name: str) -> Path:
+    """A file or folder that this release brings for projects: in a wheel, or at the root of a checkout.
+
+    Args:
+        name: its path in the checkout, for example 'notebooks' or '.github/workflows/runbook.yml'.
+    """
+    installed = LIBRARY / IN_WHEEL[name]
+    return installed if installed.exists() else LIBRARY.parent / name
 
 
 def environment_files() -> list[Path]:

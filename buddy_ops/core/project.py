@@ -56,9 +56,9 @@ def read_settings(environment: str) -> tuple[dict[str, Any], str]:
     """The settings of parameters/ENVIRONMENT.yaml as plain values, and the file's name for messages.
 
     Raises:
-        InvalidInput: ``unknown-environment`` or ``invalid-settings``.
+        InvalidInput: ``no-project``, ``unknown-environment`` or ``invalid-settings``.
     """
-    folder = project_root() / "parameters"
+    folder = places.require_project() / "parameters"
     path = folder / f"{environment}.yaml"
     # A name with a path in it would read a file outside the folder.
     known = environments()

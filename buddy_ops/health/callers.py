@@ -73,7 +73,7 @@ def read_callers(target: Target) -> CallersReading:
             f"{target.resource}: {names}. A share on the alias does not protect them."
         )
     try:
-        principals = _invokers(target, "") - _invokers(target, target.settings.alias)
+        principals = list_invokers(target, "") - list_invokers(target, target.settings.alias)
     except AwsFailed as failure:
         unread.append(failure.what)
         principals = set()
@@ -128,7 +128,7 @@ def _count(target: Target) -> tuple[int, Counter[str]]:
     return total, +called
 
 
-def _invokers(target: Target, alias: str) -> set[str]:
+def list_invokers(target: Target, alias: str) -> set[str]:
     """Who may call the function, or its alias, by the resource policy."""
     client = target.client("lambda")
     function = target.settings.function

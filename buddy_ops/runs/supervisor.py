@@ -437,8 +437,8 @@ def _outcome(failure: Failure | None) -> dict[str, str]:
 
 
 def find_notebook(notebook: str) -> Path:
-    """The file of a runbook. Raises InvalidInput ``notebook-missing``."""
-    root = project.project_root()
+    """The file of a runbook. Raises InvalidInput ``notebook-missing`` or ``no-project``."""
+    root = places.require_project()
     for path in (root / notebook, root / "notebooks" / notebook, root / "notebooks" / f"{notebook}.ipynb"):
         with suppress(OSError, ValueError):  # no system has such a path
             if path.is_file():

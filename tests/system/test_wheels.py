@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from buddy_ops.core import places
 from tests.runs.test_archive import sealed
 
 ROOT = Path(__file__).parents[2]
@@ -39,7 +40,7 @@ def expected() -> dict[str, dict[str, str]]:
     """For each wheel its files, and where each comes from."""
     ours = {path: path for path in committed("buddy_ops")}
     ours |= {path.replace("notebooks/", "buddy_ops/runbooks/", 1): path for path in committed("notebooks")}
-    ours["buddy_ops/aws/infrastructure.yaml"] = "infrastructure.yaml"
+    ours |= {f"buddy_ops/{there}": here for here, there in places.IN_WHEEL.items() if (ROOT / here).is_file()}
     theirs = {path.removeprefix("sandbox/src/"): path for path in committed("sandbox/src")}
     return {"buddy_ops": ours, "buddy_sandbox": theirs}
 
@@ -110,3 +111,19 @@ def test_what_the_code_reads_is_found_in_the_wheel(installed: Path, tmp_path: Pa
         capture_output=True, text=True, timeout=60, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
+
+
+def test_a_command_outside_a_project_says_how_to_begin(installed: Path, tmp_path: Path) -> None:
+    """One error, of the same reference, whatever the command needs of a project; init then writes one."""
+    for command in ("status -e prod", "rollback -e prod --yes", "runbooks", "runbooks canary", "run strategies/canary"):
+        done = run(installed, tmp_path, *command.split())
+        assert done.returncode == 2 and "(no-project)" in done.stderr and "`buddy-ops init`" in done.stderr, command
+        assert list(tmp_path.iterdir()) == []
+    done = run(installed, tmp_path, "init", "--function", "orders", "--region", "eu-west-1", "--kind", "http")
+    assert done.returncode == 0, done.stderr
+    for path in (ROOT / "notebooks").rglob("*.ipynb"):
+        assert (tmp_path / path.relative_to(ROOT)).read_bytes() == path.read_bytes()
+    done = run(installed, tmp_path / "notebooks", "runbooks")
+    assert done.returncode == 0 and "strategies/canary: " in done.stdout
+    done = run(installed, tmp_path, "status", "-e", "prod")
+    assert done.returncode == 1 and "no-project" not in done.stderr, done.stderr
