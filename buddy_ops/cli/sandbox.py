@@ -129,6 +129,7 @@ class OwnFunction(TypedDict):
 
     name: str
     artifact: str
+    region: str
     kind: str
     handler: str
     runtime: str
@@ -185,7 +186,8 @@ def deploy_function(url: str, wanted: OwnFunction) -> dict[str, Any]:
         else wanted
     )
     functions = call_sandbox(url, "function", **local)["functions"]
-    return dict(next(each for each in functions if each["function"] == wanted["name"]))
+    mine = (wanted["name"], wanted["region"])
+    return dict(next(each for each in functions if (each["function"], each["region"]) == mine))
 
 
 def list_scenarios() -> list[tuple[str, str]]:

@@ -23,6 +23,14 @@ def sandbox_start(
         str, typer.Option(help="Name of a function of your own, instead of a scenario. Its handler is really invoked.")
     ] = "",
     artifact: Annotated[str, typer.Option(help="Zip or folder of its good build, which serves as version 1.")] = "",
+    region: Annotated[
+        str,
+        typer.Option(
+            envvar=["AWS_REGION", "AWS_DEFAULT_REGION"],
+            show_default=False,
+            help="Its region. The same name in another region is another function.",
+        ),
+    ] = "us-east-1",
     kind: Annotated[str, typer.Option(help="What invokes it: http, sqs, stream, async, alexa or custom.")] = "custom",
     handler: Annotated[str, typer.Option(help="As in Lambda's configuration. Default: found in the artifact.")] = "",
     runtime: Annotated[str, typer.Option(help="As in Lambda's configuration. Default: found in the artifact.")] = "",
@@ -50,6 +58,7 @@ def sandbox_start(
         wanted = sandboxes.OwnFunction(
             name=function,
             artifact=artifact,
+            region=region,
             kind=kind,
             handler=handler,
             runtime=runtime,
@@ -61,7 +70,8 @@ def sandbox_start(
             data = sandboxes.deploy_function(endpoint, wanted)
         lines = [
             f"Sandbox running at {endpoint}.",
-            f"Version 1 of {function} is {artifact}. It serves the alias live, and its traffic invokes the handler.",
+            f"Version 1 of {function} in {region} is {artifact}. It serves the alias live.",
+            "Its traffic invokes the handler.",
             "To use it in this shell:",
             f"export AWS_ENDPOINT_URL={endpoint}",
         ]
@@ -121,6 +131,7 @@ def sandbox_scenario(
 def sandbox_set(
     changes: Annotated[list[str] | None, typer.Argument(help="KEY=VALUE, for example metrics_delay_s=240.")] = None,
     function: Annotated[str, typer.Option(help="Change requests_per_minute of this function only.")] = "",
+    region: Annotated[str, typer.Option(help="Region of that function. Default: each that has one.")] = "",
     port: Port = None,
     as_json: Json = False,
 ) -> Answer:
@@ -129,7 +140,7 @@ def sandbox_set(
 
     wanted = sandboxes.parse_changes(changes or [])
     if function:
-        wanted["function"] = function
+        wanted |= {"function": function, "region": region or None}
     values = sandboxes.call_sandbox(sandboxes.endpoint(port), "set", **wanted)["conditions"]
     keys = [_key(name, values[name], limits, meaning) for name, _, limits, meaning in sandboxes.condition_keys()]
     return Answer({"keys": keys}, _key_lines(keys))

@@ -109,18 +109,18 @@ class Chaos:
 
 
 @contextmanager
-def forgetful(world: Any, kind: str) -> Iterator[None]:
+def forgetful(region: Any, kind: str) -> Iterator[None]:
     """Let CloudWatch answer one request in part, with nothing, or as it stood a minute ago."""
-    before = world.cloudwatch.outage
+    before = region.cloudwatch.outage
     if kind == "late":
-        world.metrics.publication.stale_s = 60.0
+        region.metrics.publication.stale_s = 60.0
     else:
-        world.cloudwatch.outage = kind
+        region.cloudwatch.outage = kind
     try:
         yield
     finally:
-        world.cloudwatch.outage = before
-        world.metrics.publication.stale_s = 0.0
+        region.cloudwatch.outage = before
+        region.metrics.publication.stale_s = 0.0
 
 
 def _refusal(kind: str, service: str, xml: bool) -> Response:

@@ -20,6 +20,7 @@ from buddy_sandbox.publication import USUAL_DELAY_S, Lateness
 if TYPE_CHECKING:
     from pydantic.fields import FieldInfo
 
+    from buddy_sandbox.region import Region
     from buddy_sandbox.world import World
 
 
@@ -220,9 +221,20 @@ class Conditions(BaseModel):
         world.conditions = Conditions.model_validate({name: getattr(self, name) for name in Conditions.model_fields})
         for name in chosen & PLACES.keys():
             place = PLACES[name]
-            setattr(attrgetter(place.owner)(world), place.attribute, getattr(self, name))
+            if place.owner.startswith(OF_ALL_REGIONS):
+                setattr(attrgetter(place.owner)(world), place.attribute, getattr(self, name))
+        for region in world.regions:
+            self.apply_to(region, chosen)
+
+    def apply_to(self, region: Region, names: Iterable[str]) -> None:
+        """The same for what each region has of its own."""
+        chosen = set(names)
+        for name in chosen & PLACES.keys():
+            place = PLACES[name]
+            if not place.owner.startswith(OF_ALL_REGIONS):
+                setattr(attrgetter(place.owner)(region), place.attribute, getattr(self, name))
         if any(name.startswith("metrics_") for name in chosen):
-            world.metrics.publication.change(
+            region.metrics.publication.change(
                 Lateness(
                     delay_s=self.metrics_delay_s,
                     delays_s=self.metrics_delays_s,
@@ -230,11 +242,14 @@ class Conditions(BaseModel):
                     revised_s=self.metrics_revised_s,
                 )
             )
-        world.cloudwatch.outage = self.outage
+        region.cloudwatch.outage = self.outage
         if "requests_per_minute" in chosen:
-            for traffic in world.people.traffic:
+            for traffic in region.people.traffic:
                 traffic.requests_per_minute = self.requests_per_minute
 
+
+OF_ALL_REGIONS = ("tables", "parameters")
+"""The owners that are one for the whole account."""
 
 PLACES = {
     name: part for name, info in Conditions.model_fields.items() for part in info.metadata if isinstance(part, At)

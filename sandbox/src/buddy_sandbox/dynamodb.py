@@ -10,7 +10,7 @@ import json
 import re
 import time
 from base64 import b64encode
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from functools import cache, lru_cache
 from hashlib import md5
@@ -89,8 +89,8 @@ class Tables:
         self.__dict__.clear()
         self.__init__()  # type: ignore[misc]
 
-    def check(self, operation: str, body: dict[str, Any]) -> None:
-        """Raise AwsError for a call that AWS would refuse and moto does not."""
+    def check(self, operation: str, body: dict[str, Any], region: str) -> None:
+        """Raise AwsError for a call to a region that AWS would refuse and moto does not."""
         if operation in DATA_CALLS and self.throttle.active():
             raise AwsError(self.throttle_code, THROTTLED[self.throttle_code])
         actions = [(kind, act) for part in body.get("TransactItems", ()) for kind, act in part.items()]
@@ -101,7 +101,10 @@ class Tables:
         puts += [part["PutRequest"] for batch in batches for part in batch if "PutRequest" in part]
         if any(item_size(put["Item"]) > ITEM_BYTES for put in puts):
             raise AwsError("ValidationException", "Item size has exceeded the maximum allowed size")
-        if operation == "TransactWriteItems" and sum(_action_size(*each) for each in actions) > TRANSACTION_BYTES:
+        if (
+            operation == "TransactWriteItems"
+            and sum(_action_size(*each, region) for each in actions) > TRANSACTION_BYTES
+        ):
             raise AwsError("ValidationException", "The aggregate size of the items in the transaction exceeds 4 MB.")
 
     def remember(self, backend: Any, arn: str) -> None:
@@ -117,7 +120,8 @@ class Tables:
 
     def policies(self, backend: Any) -> dict[str, Any]:
         """The policies that are enforced now, by the table's ARN."""
-        known = {*backend.resource_policies, *self._policies}
+        ours = [arn for arn in self._policies if arn.split(":")[3] == backend.region_name]
+        known = {*backend.resource_policies, *ours}
         return {arn: policy for arn in known if (policy := self.policy(backend, arn)) is not None}
 
 
@@ -137,12 +141,12 @@ def _check_expressions(owner: dict[str, Any]) -> None:
             raise AwsError("ValidationException", f"Invalid {name}: {exceeded}")
 
 
-def _action_size(kind: str, act: dict[str, Any]) -> int:
+def _action_size(kind: str, act: dict[str, Any], region: str) -> int:
     """Bytes that one action of a transaction counts: the item that it writes, or that it reads."""
     if kind == "Put":
         return item_size(act["Item"])
     stored = None
-    for backend in (each for regions in dynamodb_backends.values() for each in regions.values()):
+    for backend in _backends(region):
         if act["TableName"] in backend.tables:
             stored = backend.get_item(act["TableName"], act["Key"])
     size = stored.size() if stored is not None else item_size(act["Key"])
@@ -234,11 +238,16 @@ def _as_moto_keeps(table: Any, items: dict[Any, Any]) -> Any:
     return kept
 
 
-def denied(operation: str, request: bytes, role: str) -> str:
-    """Which table's resource policy denies a role this call, as AWS says it; '' if none does."""
+def _backends(region: str) -> Iterator[DynamoDBBackend]:
+    """What moto keeps of a region, in each account."""
+    return (regions[region] for regions in dynamodb_backends.values() if region in regions)
+
+
+def denied(operation: str, request: bytes, role: str, region: str) -> str:
+    """Which table's resource policy denies a role this call to a region, as AWS says it; '' if none does."""
     body = json.loads(request or b"{}")
     names = [body["TableName"]] if "TableName" in body else list(body.get("RequestItems", ()))
-    for backend in (each for regions in dynamodb_backends.values() for each in regions.values()):
+    for backend in _backends(region):
         for arn, policy in TABLES.policies(backend).items():
             for statement in json.loads(policy.policy_doc)["Statement"]:
                 actions, who = statement["Action"], statement["Principal"]

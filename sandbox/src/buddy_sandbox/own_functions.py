@@ -9,6 +9,7 @@ import os
 import zipfile
 import zlib
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -17,6 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from buddy_sandbox import log_lines
 from buddy_sandbox.handlers import HandlerTraffic
+from buddy_sandbox.region import HOME
 from buddy_sandbox.scenarios import ALIAS, create_scheduler_role
 from buddy_sandbox.traffic import Traffic
 from buddy_sandbox.world import World
@@ -36,6 +38,7 @@ class OwnFunction(BaseModel):
 
     Attributes:
         artifact: path of a zip or a folder: version 1, which serves.
+        region: where it is; a function of the same name in another region is another function.
         handler: as Lambda's Handler; empty: found in the artifact.
         runtime: as Lambda's Runtime; empty: found in the artifact.
         event: members that replace those of the kind's own event.
@@ -46,6 +49,7 @@ class OwnFunction(BaseModel):
 
     name: Annotated[str, Field(pattern=r"^[a-zA-Z0-9-_]{1,64}$")]
     artifact: str
+    region: Annotated[str, Field(pattern=r"^[a-z]{2}(-[a-z]+)+-\d$")] = HOME
     kind: Literal["alexa", "http", "sqs", "stream", "async", "custom"] = "custom"
     handler: str = ""
     runtime: str = ""
@@ -71,8 +75,10 @@ def deploy(world: World, wanted: OwnFunction) -> None:
         "MemorySize": 256,
         "Code": {"ZipFile": package},
     }
+    region = world.region(wanted.region)
+    invoke = partial(world.invoke, region=wanted.region)
     try:
-        world.invoke("lambda", "create_function", configuration)
+        invoke("lambda", "create_function", configuration)
     except ClientError as refused:
         raise ValueError(refused.response["Error"]["Message"]) from None
     try:
@@ -81,15 +87,15 @@ def deploy(world: World, wanted: OwnFunction) -> None:
         # Another function's.
         if error.response["Error"]["Code"] != "EntityAlreadyExists":
             raise
-    world.log_store.group(log_lines.default_group(wanted.name))
+    region.log_store.group(log_lines.default_group(wanted.name))
     world.clock.advance_to(world.clock.now() + 60)
-    version = world.invoke("lambda", "publish_version", {"FunctionName": wanted.name})["Version"]
+    version = invoke("lambda", "publish_version", {"FunctionName": wanted.name})["Version"]
     alias = {"FunctionName": wanted.name, "Name": ALIAS, "FunctionVersion": version}
     world.clock.advance_to(world.clock.now() + 60)
-    world.invoke("lambda", "create_alias", alias)
+    invoke("lambda", "create_alias", alias)
     what = HandlerTraffic(wanted.kind, wanted.event)
-    salt = zlib.crc32(f"{wanted.name}:{ALIAS}".encode())
-    world.people.use(Traffic(wanted.name, ALIAS, wanted.requests_per_minute, handler=what, salt=salt))
+    salt = zlib.crc32(f"{wanted.region}:{wanted.name}:{ALIAS}".encode())
+    region.people.use(Traffic(wanted.name, ALIAS, wanted.requests_per_minute, handler=what, salt=salt))
     world.clock.advance_to(world.clock.now() + 60 * wanted.history_minutes)
 
 
@@ -97,13 +103,15 @@ def describe(world: World) -> list[dict[str, object]]:
     """The user's own functions, and how many of their requests were real, for ``buddy-ops sandbox status``."""
     return [
         {
+            "region": region.name,
             "function": traffic.function,
             "alias": traffic.alias,
             "kind": traffic.handler.kind,
             "requests_per_minute": traffic.requests_per_minute,
-            "requests": world.people.invoked(traffic),
+            "requests": region.people.invoked(traffic),
         }
-        for traffic in world.people.traffic
+        for region in world.regions
+        for traffic in region.people.traffic
         if traffic.handler is not None
     ]
 

@@ -30,14 +30,14 @@ class Parameters:
 
     def __init__(self) -> None:
         self.throttle = Throttle()
-        self._before: dict[str, tuple[float, list[Any]]] = {}
+        self._before: dict[tuple[str, str], tuple[float, list[Any]]] = {}
 
     def reset(self) -> None:
         """Return every attribute to its usual value."""
         self.__dict__.clear()
         self.__init__()  # type: ignore[misc]
 
-    def check(self, operation: str, body: Mapping[str, Any]) -> None:
+    def check(self, operation: str, body: Mapping[str, Any], region: str) -> None:
         """Raise AwsError for a call that AWS would refuse and moto does not."""
         if self.throttle.active():
             raise AwsError("ThrottlingException", "Rate exceeded")
@@ -59,13 +59,14 @@ class Parameters:
         if self.delay_s <= 0:
             return
         for name in names:
-            shown = self._shown(name)
+            shown = self._shown(backend, name)
             before = list(backend._parameters[name]) if shown is None else shown
-            self._before[name] = (time.time() + self.delay_s, before)
+            self._before[backend.region_name, name] = (time.time() + self.delay_s, before)
 
     def reading(self, backend: Any, read: Callable[[], Any]) -> Any:
         """Run a read as if the latest writes had not come yet. The server lets one call of moto run at a time."""
-        lagging = {name: shown for name in list(self._before) if (shown := self._shown(name)) is not None}
+        names = [name for region, name in self._before if region == backend.region_name]
+        lagging = {name: shown for name in names if (shown := self._shown(backend, name)) is not None}
         current = {name: list(backend._parameters[name]) for name in lagging}
         _replace(backend, lagging)
         try:
@@ -73,8 +74,8 @@ class Parameters:
         finally:
             _replace(backend, current)
 
-    def _shown(self, name: str) -> list[Any] | None:
-        until, before = self._before.get(name, (0.0, []))
+    def _shown(self, backend: Any, name: str) -> list[Any] | None:
+        until, before = self._before.get((backend.region_name, name), (0.0, []))
         return list(before) if time.time() < until else None
 
 

@@ -13,6 +13,7 @@ from moto.core.request import Request
 from moto.iam.models import Role, iam_backends
 from moto.sts.models import sts_backends
 
+from buddy_sandbox.access import signing_region
 from buddy_sandbox.wire import AwsError, Params
 
 PARTITION = "aws"
@@ -81,7 +82,7 @@ def denied(account: str, request: Request, service: str, operation: Callable[[],
     if service == "ssm":
         body = json.loads(request.get_data() or b"{}")
         parameter = body.get("Name") or body.get("Path", "")
-        resource = f"arn:{PARTITION}:ssm:us-east-1:{account}:parameter{parameter}"
+        resource = f"arn:{PARTITION}:ssm:{signing_region(request)}:{account}:parameter{parameter}"
     context = {"ssm:Overwrite": str(body.get("Overwrite", False)).lower()}
     if role is not None and allows(role, action, resource, context):
         return ""

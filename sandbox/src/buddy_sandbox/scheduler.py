@@ -52,13 +52,16 @@ class Scheduler(Service):
     Args:
         now: virtual epoch seconds.
         invoke: calls (service, operation, parameters) against the sandbox; raises whatever the SDK raises.
+        region: of the ARNs.
     """
 
     name = "scheduler"
 
-    def __init__(self, now: Callable[[], float], invoke: Callable[[str, str, Params], Any]) -> None:
+    def __init__(
+        self, now: Callable[[], float], invoke: Callable[[str, str, Params], Any], region: str = "us-east-1"
+    ) -> None:
         super().__init__()
-        self._now, self._invoke = now, invoke
+        self._now, self._invoke, self._region = now, invoke, region
         self._lock = threading.RLock()
         self.reset()
 
@@ -111,7 +114,7 @@ class Scheduler(Service):
             if params["Name"] in self._groups:
                 raise AwsError("ConflictException", f"Schedule group {params['Name']} already exists.")
             self._groups.add(params["Name"])
-        return {"ScheduleGroupArn": f"arn:aws:scheduler:us-east-1:{ACCOUNT}:schedule-group/{params['Name']}"}
+        return {"ScheduleGroupArn": f"arn:aws:scheduler:{self._region}:{ACCOUNT}:schedule-group/{params['Name']}"}
 
     def get_schedule_group(self, params: Params) -> Params:
         if params["Name"] not in self._groups:
@@ -224,7 +227,7 @@ class Scheduler(Service):
         }
 
     def _arn(self, key: tuple[str, str]) -> str:
-        return f"arn:aws:scheduler:us-east-1:{ACCOUNT}:schedule/{key[0]}/{key[1]}"
+        return f"arn:aws:scheduler:{self._region}:{ACCOUNT}:schedule/{key[0]}/{key[1]}"
 
 
 def _first_fire(fields: Params, name: str, now: float) -> float | None:

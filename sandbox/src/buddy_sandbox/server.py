@@ -29,6 +29,7 @@ from buddy_sandbox.access import CONTROL, Access, signing_name, signing_region, 
 from buddy_sandbox.chaos import METRICS, Chaos, Fault, forgetful
 from buddy_sandbox.clock import exists
 from buddy_sandbox.functions import ACCOUNT
+from buddy_sandbox.region import Region
 from buddy_sandbox.runtime import OWN_KEY
 from buddy_sandbox.wire import AwsError, Params, refusal
 from buddy_sandbox.world import STEPPED_START, LiveTicker, World
@@ -88,13 +89,13 @@ class Front:
         if said := roles.denied(ACCOUNT, request, service, lambda: self._operation(service, request)):
             xml = service == "s3" or "form" in request.headers.get("Content-Type", "")
             return refusal("AccessDenied" if xml else "AccessDeniedException", said, 403, xml)
-        own = service in self.world.services
+        own = service in self._region(request).services
         return self._ask_own(service, request) if own else self._ask_moto(service, request)
 
     def _fail(self, fault: Fault, service: str, request: Request) -> Any:
         """The answer to a call that a fault strikes. Raises ConnectionError where there is none."""
         if fault.kind in METRICS:
-            with forgetful(self.world, fault.kind):
+            with forgetful(self._region(request), fault.kind):
                 return self._ask(service, request)
         if fault.after:
             self._ask(service, request)
@@ -104,8 +105,12 @@ class Front:
         name = signing_name(request)
         return SIGNING_NAMES.get(name, name)
 
+    def _region(self, request: Request) -> Region:
+        """The region that a request is signed for."""
+        return self.world.region(signing_region(request))
+
     def _ask_own(self, name: str, request: Request) -> Response:
-        service = self.world.services[name]
+        service = self._region(request).services[name]
         try:
             operation, params = service.parse(request)
         except AwsError as error:
@@ -142,22 +147,25 @@ class Front:
         elif service == "sts" and request.form.get("Action") == "AssumeRole":
             roles.check_assumption(ACCOUNT, request)
         elif service in checks:
-            checks[service](self._operation(service, request), json.loads(request.get_data() or b"{}"))
+            body = json.loads(request.get_data() or b"{}")
+            checks[service](self._operation(service, request), body, signing_region(request))
 
     def _denied(self, service: str, request: Request) -> Response | None:
         """The refusal of a function's own call that a table's resource policy denies its role; else None."""
         match = re.search(rf"Credential={re.escape(OWN_KEY)}([^/]+)/", request.headers.get("Authorization", ""))
         if service != "dynamodb" or match is None:
             return None
-        role = self.world.functions.get_function_configuration({"FunctionName": match[1]})["Role"]
-        said = dynamodb.denied(self._operation(service, request), request.get_data(), role)
+        region = self._region(request)
+        role = region.functions.get_function_configuration({"FunctionName": match[1]})["Role"]
+        said = dynamodb.denied(self._operation(service, request), request.get_data(), role, region.name)
         body = {"__type": "com.amazon.coral.service#AccessDeniedException", "Message": said}
         return Response(json.dumps(body), 400, content_type="application/x-amz-json-1.0") if said else None
 
     def _operation(self, service: str, request: Request) -> str:
-        if service in self.world.services:
+        own = self._region(request).services
+        if service in own:
             with suppress(AwsError):
-                return str(self.world.services[service].parse(request)[0].name)
+                return str(own[service].parse(request)[0].name)
         target = request.headers.get("X-Amz-Target", "").split(".")[-1]
         return str(target or request.form.get("Action") or f"{request.method} {request.path}")
 
@@ -168,6 +176,7 @@ class Front:
         self.world.calls.append(
             {
                 "at": self.world.clock.utc().isoformat(),
+                "region": signing_region(request),
                 "service": service,
                 "operation": operation,
                 "params": json.loads(json.dumps(shown, default=str)),
@@ -269,15 +278,17 @@ class Front:
         """The AWS calls that were answered, from the ``since``-th on."""
         return {"calls": self.world.calls[since:]}
 
-    def do_set(self, speed: float | None = None, function: str | None = None, **changes: Any) -> dict[str, Any]:
+    def do_set(
+        self, speed: float | None = None, function: str | None = None, region: str | None = None, **changes: Any
+    ) -> dict[str, Any]:
         """Change the clock's speed, or any of the conditions (see ``conditions.Conditions``).
 
-        With a function's name, only its requests_per_minute.
+        With a function's name only its requests_per_minute, in one region or in all.
         """
         if function is not None:
-            self._set_traffic(function, **changes)
+            self._set_traffic(function, region, **changes)
             return self.do_status()
-        if "requests_per_minute" in changes and not self.world.people.traffic:
+        if "requests_per_minute" in changes and not any(each.people.traffic for each in self.world.regions):
             raise ValueError("requests_per_minute cannot be set: no scenario is loaded")
         # All are checked before any takes effect.
         changed = self.world.conditions.changed(changes)
@@ -288,10 +299,11 @@ class Front:
         changed.apply(self.world, changes)
         return self.do_status()
 
-    def _set_traffic(self, function: str, requests_per_minute: float) -> None:
+    def _set_traffic(self, function: str, region: str | None, requests_per_minute: float) -> None:
         """Change one function's traffic."""
         rate = self.world.conditions.changed({"requests_per_minute": requests_per_minute}).requests_per_minute
-        chosen = [each for each in self.world.people.traffic if each.function == function]
+        people = [each.people for each in self.world.regions if region in (None, each.name)]
+        chosen = [traffic for each in people for traffic in each.traffic if traffic.function == function]
         if not chosen:
             raise ValueError(f"no function {function} has traffic")
         for each in chosen:
