@@ -7,6 +7,7 @@ LIBRARY = Path(__file__).resolve().parents[1]
 IN_WHEEL = {
     "notebooks": "runbooks",
     "infrastructure.yaml": "aws/infrastructure.yaml",
+    "buddy_ops_metrics/buddy_ops_metrics.py": "cli/project/buddy_ops_metrics.py",
     ".github/workflows/runbook.yml": "cli/project/runbook.yml",
     ".github/workflows/audit.yml": "cli/project/audit.yml",
     "requirements/run.txt": "cli/project/run.txt",

@@ -16,15 +16,12 @@ from tests.conftest import approve
 
 pytestmark = pytest.mark.sandbox
 
+METRICS = Path(__file__).parents[2] / "buddy_ops_metrics" / "buddy_ops_metrics.py"
 HANDLER = """
-import json
+from buddy_ops_metrics import Metrics
+@Metrics("Shop", "http").log_metrics
 def handler(event, context):
     status = 500 if int(context.aws_request_id[-2:], 16) % 10 < BAD else 200
-    alias = context.invoked_function_arn.split(":", 6)[6]
-    version = {"FunctionName": context.function_name, "Resource": alias, "ExecutedVersion": context.function_version}
-    names = [["FunctionName", "Resource"], ["FunctionName", "Resource", "ExecutedVersion"]]
-    emf = {"Namespace": "Shop", "Dimensions": names, "Metrics": [{"Name": "Failures", "Unit": "Count"}]}
-    print(json.dumps({"_aws": {"CloudWatchMetrics": [emf]}, **version, "Failures": int(status >= 500)}))
     return {"statusCode": status, "body": event["rawPath"]}
 """
 
@@ -39,6 +36,7 @@ def own() -> Iterator[str]:
 def build(path: Path, bad_tenths: int) -> str:
     """A zip of a handler that answers 500 to so many tenths of its requests, and counts them in EMF."""
     with zipfile.ZipFile(path, "w") as archive:
+        archive.write(METRICS, METRICS.name)
         archive.writestr("app.py", HANDLER.replace("BAD", str(bad_tenths)) + f"# {path.name}\n")
     return str(path)
 

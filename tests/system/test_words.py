@@ -13,6 +13,7 @@ CLEAN = [
     "Makefile",
     "README.md",
     "buddy_ops/checks",
+    "buddy_ops_metrics",
     "buddy_ops/incidents",
     "docs",
     "infrastructure.yaml",
