@@ -223,6 +223,15 @@ def _logged_requests(target: Target, since: datetime, until: datetime) -> int | 
         return None
 
 
+def describe_unguarded(target: Target) -> Finding:
+    """What to say where nothing counts the function's failures but Lambda's own errors."""
+    message = f"UNGUARDED: {target.settings.uncounted_failures} would not count as failures"
+    remedy = "Publish a metric of them (docs/kinds.md has a decorator), and name it in settings.failure_metrics."
+    if target.settings.policy.demand_failure_metric:
+        return problem(message, remedy)
+    return warning(message, remedy)
+
+
 def alarm_states(context: CheckContext) -> Finding:
     """The alarms' states, in AWS's names: one in ALARM is a problem, one that notifies no person a warning."""
     there = context.alarms

@@ -17,7 +17,7 @@ from buddy_ops.aws import checklist_store, failsafe, permissions, signing
 from buddy_ops.aws.function_log import LogConfig, default_group
 from buddy_ops.aws.session import Target
 from buddy_ops.aws.versions import LATEST, label
-from buddy_ops.checks._shared import alarm_states, callers_state, describe_freezes
+from buddy_ops.checks._shared import alarm_states, callers_state, describe_freezes, describe_unguarded
 from buddy_ops.checks.findings import (
     QUOTED,
     Check,
@@ -40,8 +40,6 @@ from buddy_ops.health import logs, serving
 
 if TYPE_CHECKING:
     from types_boto3_iam.type_defs import ContextEntryTypeDef
-
-UNGUARDED_REMEDY = "Publish a metric of them, and name it in settings.failure_metrics."
 
 SCHEDULER = "scheduler.amazonaws.com"
 
@@ -238,11 +236,10 @@ def _dead_letters(context: CheckContext) -> Finding:
 def _failure_metrics(context: CheckContext) -> Finding:
     target = context.target
     configured = target.settings.failure_metrics
+    if target.settings.uncounted_failures:
+        return describe_unguarded(target)
     if not configured:
-        silent = KINDS[target.settings.kind].silent_failure
-        if not silent:
-            return info("none: only errors of Lambda count as failures")
-        return warning(f"none: {silent} would not count as failures", UNGUARDED_REMEDY)
+        return ok("none: only errors of Lambda are failures")
     names = {f"{metric.namespace}/{metric.name}": metric for metric in configured}
     unseen = [
         name for name, metric in names.items() if not serving.published_versions(target, metric.namespace, metric.name)

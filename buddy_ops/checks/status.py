@@ -22,6 +22,7 @@ from buddy_ops.checks._shared import (
     callers_state,
     describe_freezes,
     describe_period,
+    describe_unguarded,
     missing_alias,
     serving_rates,
     traffic_state,
@@ -393,6 +394,8 @@ def read_status(target: Target) -> StatusReport:
         steps = next_steps.steps_without_alias(target, findings, error)
         return StatusReport(f"What is live is unknown: {error.what}", findings, steps, subject=_subject(target, None))
     checks = [Check("rollout", rollout_state), *TRAFFIC_CHECKS]
+    if target.settings.uncounted_failures:
+        checks.append(Check("failure metrics", lambda context: describe_unguarded(context.target)))
     if alias is None:
         checks = [Check("alias", missing_alias)]
     findings = tuple(run_checks([*checks, *OTHER_CHECKS], context))

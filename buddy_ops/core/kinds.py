@@ -71,6 +71,8 @@ EVENTS_DROPPED = {
 }
 """Events that were dropped unprocessed. Source: Lambda developer guide, 'Types of metrics for Lambda functions'."""
 
+CAUGHT = "failures that the handler catches"
+
 KINDS: Mapping[Kind, KindFacts] = {
     "alexa": KindFacts(
         caller="Alexa",
@@ -143,6 +145,6 @@ KINDS: Mapping[Kind, KindFacts] = {
         smoke_test={"name": "event", "event": {}},
         signals=(EVENTS_DROPPED, DEAD_LETTERS),
     ),
-    "custom": KindFacts(smoke_test={"name": "event", "event": {}}),
+    "custom": KindFacts(silent_failure=CAUGHT, smoke_test={"name": "event", "event": {}}),
 }
 """Every kind's facts."""

@@ -84,6 +84,11 @@ def violations(environment: str, settings: Settings, facts: DeploymentFacts) -> 
         found.append(f"{environment} allows {', '.join(allowed)}, not {facts.strategy}")
     if facts.strategy in settings.rollout.smoke_tested and not settings.smoke_tests:
         found.append(f"{environment} requires smoke tests before {facts.strategy}, and smoke_tests is empty")
+    if rules.demand_failure_metric and settings.uncounted_failures:
+        found.append(
+            f"{environment} requires a metric of failures, and failure_metrics is empty: {settings.uncounted_failures} "
+            "would not count"
+        )
     found += [
         f"{environment} fixes {name}, but a parameter changes it" for name in facts.replaced if name in rules.fixed
     ]

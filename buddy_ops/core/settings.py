@@ -29,7 +29,7 @@ from pydantic import (
 
 from buddy_ops.core.documents import parse_yaml
 from buddy_ops.core.errors import InvalidInput
-from buddy_ops.core.kinds import Kind
+from buddy_ops.core.kinds import CAUGHT, KINDS, Kind
 from buddy_ops.core.text import count
 
 Strategy = Literal["all_at_once", "blue_green", "canary"]
@@ -245,6 +245,10 @@ class DeploymentRules(Model):
         default=0,
         description="Days for which a proof of the setup (doctor --prove) counts: the doctor and the readiness audit "
         "demand one. 0: none is demanded.",
+    )
+    demand_failure_metric: bool = Field(
+        default=False,
+        description="Whether a build is refused where no metric counts failures that are no errors of Lambda.",
     )
     fixed: tuple[Literal["stages_percent", "bake_minutes", "watch_minutes"], ...] = Field(
         default=(), description="Settings of rollout that no run may change by its parameters."
@@ -630,6 +634,11 @@ class Settings(Model):
         description="Metrics that count failures which Lambda's Errors does not see. At most 8: an alarm "
         "reads 10 metrics.",
     )
+    silent_failures: bool | None = Field(
+        default=None,
+        description="Whether a request may fail without an error of Lambda. False, for example, for a queue without "
+        "partial batch responses. Default: by kind; only async has none.",
+    )
     smoke_tests: tuple[
         Annotated[
             Annotated[AlexaTest, Tag("alexa")] | Annotated[EventTest, Tag("event")], Discriminator(_kind_of_test)
@@ -650,6 +659,15 @@ class Settings(Model):
         description="Schema versions ('1' or '1-2') that a version of the function is compatible with if "
         "it declares none.",
     )
+
+    @property
+    def uncounted_failures(self) -> str:
+        """The failures that nothing counts, in the plural: the function is unguarded. Empty: each is counted."""
+        usual = KINDS[self.kind].silent_failure
+        silent = bool(usual) if self.silent_failures is None else self.silent_failures
+        if self.failure_metrics or not silent:
+            return ""
+        return usual or CAUGHT
 
 
 def parse_yaml_text(environment: str, text: str, source: str) -> Settings:

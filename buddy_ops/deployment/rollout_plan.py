@@ -383,7 +383,12 @@ class _Draft:
 
     def alerts(self) -> Iterator[str]:
         """Warnings that are shown in red: what this deployment is not protected by."""
-        if not self.target.settings.smoke_tests and not self.live:
+        settings = self.target.settings
+        if self.live:
+            return
+        if settings.uncounted_failures:
+            yield f"UNGUARDED: {settings.uncounted_failures} would not count as failures. Set failure_metrics."
+        if not settings.smoke_tests:
             yield "WARNING: no smoke tests are configured (smoke_tests in the environment's file)."
 
     def covers(self, override: BreakGlass | None) -> dict[str, object]:

@@ -138,7 +138,7 @@ PLANTED = {
     "callers without the alias": Planted(("callers", "without the alias"), "ends in :live", past_the_alias, group=1),
     "timeout above Alexa's": Planted(("timeout", "8 s; Alexa waits"), "below 8 s", slow_timeout, group=1),
     "no failure metric": Planted(
-        ("failure metrics", "none"), "settings.failure_metrics", settings={"failure_metrics": []}, group=2
+        ("failure metrics", "UNGUARDED"), "settings.failure_metrics", settings={"failure_metrics": []}, group=2
     ),
     "failure metric misspelt": Planted(
         ("failure metrics", "Buddy/Apologys"), "Publish it", also=("metric lag",),
