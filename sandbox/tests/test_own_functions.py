@@ -11,9 +11,10 @@ import boto3
 import pytest
 
 from buddy_sandbox import events, own_functions
-from buddy_sandbox.handlers import MOST_STARTS, Handler, HandlerTraffic
+from buddy_sandbox.handlers import MOST_HANGS, MOST_STARTS, Handler
 from buddy_sandbox.runtime import Execution
 from buddy_sandbox.situations import control
+from buddy_sandbox.sources import Caller
 
 GOOD = """
 import json
@@ -174,15 +175,12 @@ class Hanging:
 
 
 def test_few_requests_a_minute_wait_in_real_time_until_their_timeout() -> None:
-    """The others take over that outcome; the next minute tries again."""
-    import numpy as np
-
-    handler = Handler(HandlerTraffic("custom"), Hanging(), "shop", "live", "1")
-    chosen, draws = np.ones(50, dtype=bool), np.linspace(0.0, 0.99, 50)
-    for minute in (1, 2):
-        ended = handler.run(minute, np.arange(50.0), [f"{minute}-{n}" for n in range(50)], chosen, draws)
-        assert {each.done.status for each in ended} == {"timeout"}
-    assert (handler.real, handler.copied) == (4, 96)
+    """The others of the minute take over that outcome."""
+    handler = Handler(Caller("custom", None), Hanging(), "shop", "live", "1")
+    for second in range(100):
+        ended = handler.run(f"r{second}", 0.6 * second, chosen=True, draw=second / 100)
+        assert ended.done.status == "timeout"
+    assert (handler.real, handler.copied) == (MOST_HANGS, 100 - MOST_HANGS)
 
 
 @pytest.mark.parametrize(

@@ -4,9 +4,11 @@ Source: Lambda developer guide, 'Creating and managing Lambda function URLs' (pa
 Amazon SQS', 'Using Lambda with Kinesis' (records, partial batch responses).
 """
 
+import base64
+import hashlib
 import json
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Protocol
 
 KINDS = ("alexa", "http", "sqs", "stream", "async", "custom")
 BAD_GATEWAY = 502
@@ -83,6 +85,61 @@ def _alexa(request_id: str, at: float) -> dict[str, Any]:
             "timestamp": datetime.fromtimestamp(at, UTC).isoformat(timespec="seconds").replace("+00:00", "Z"),
             "locale": "en-US",
         },
+    }
+
+
+class Sent(Protocol):
+    """A message or a record."""
+
+    @property
+    def identifier(self) -> str: ...
+
+    @property
+    def sent(self) -> float: ...
+
+    @property
+    def received(self) -> int: ...
+
+
+def sqs_record(message: Sent, body: dict[str, Any] | None, region: str, account: str, queue: str) -> dict[str, Any]:
+    """A message as Lambda passes it on; ``body`` is its body, by default with a number of its own."""
+    text = json.dumps({"id": message.identifier} if body is None else body)
+    return {
+        "messageId": message.identifier,
+        "receiptHandle": f"handle-{message.identifier}",
+        "body": text,
+        "attributes": {
+            "ApproximateReceiveCount": str(message.received),
+            "SentTimestamp": str(int(message.sent * 1000)),
+            "SenderId": "sandbox",
+            "ApproximateFirstReceiveTimestamp": str(int(message.sent * 1000)),
+        },
+        "messageAttributes": {},
+        "md5OfBody": hashlib.md5(text.encode(), usedforsecurity=False).hexdigest(),
+        "eventSource": "aws:sqs",
+        "eventSourceARN": f"arn:aws:sqs:{region}:{account}:{queue}",
+        "awsRegion": region,
+    }
+
+
+def kinesis_record(record: Sent, data: dict[str, Any] | None, region: str, account: str, stream: str) -> dict[str, Any]:
+    """A record as Lambda passes it on; ``data`` is its content, by default with a number of its own."""
+    text = json.dumps({"id": record.identifier} if data is None else data)
+    return {
+        "kinesis": {
+            "kinesisSchemaVersion": "1.0",
+            "partitionKey": "sandbox",
+            "sequenceNumber": record.identifier,
+            "data": base64.b64encode(text.encode()).decode(),
+            "approximateArrivalTimestamp": record.sent,
+        },
+        "eventSource": "aws:kinesis",
+        "eventVersion": "1.0",
+        "eventID": f"shardId-000000000000:{record.identifier}",
+        "eventName": "aws:kinesis:record",
+        "invokeIdentityArn": f"arn:aws:iam::{account}:role/sandbox",
+        "awsRegion": region,
+        "eventSourceARN": f"arn:aws:kinesis:{region}:{account}:stream/{stream}",
     }
 
 

@@ -7,17 +7,12 @@ import json
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
-from buddy_sandbox import events
 from buddy_sandbox.runtime import Execution
+from buddy_sandbox.sources import Caller, Message
 
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
-    from buddy_sandbox.faults import Floats
-
+MINUTE_S = 60.0
 REMEMBERED = 200
 """From how many of the latest real requests of a version the others draw theirs."""
 
@@ -43,6 +38,8 @@ class Ended(NamedTuple):
     done: Execution
     real_id: str
     """The request that invoked the handler."""
+    age_ms: float | None = None
+    """Of a batch from a stream: how long its last record had waited."""
 
     def told(self) -> dict[str, Any]:
         """What a log tells of it (members of ``log_lines.Invocation``), under its own id."""
@@ -51,6 +48,15 @@ class Ended(NamedTuple):
             return told
         swapped: dict[str, Any] = json.loads(json.dumps(told).replace(self.real_id, self.request_id))
         return swapped
+
+
+class _Real(NamedTuple):
+    """A request that invoked the handler."""
+
+    request_id: str
+    done: Execution
+    failures: tuple[int, ...]
+    """Which messages of its batch failed, by their places."""
 
 
 class Invoker(Protocol):
@@ -73,48 +79,45 @@ class Handler:
         copied: requests that took the outcome of one of these.
     """
 
-    def __init__(self, what: HandlerTraffic, invoker: Invoker, function: str, alias: str, version: str) -> None:
+    def __init__(self, source: Caller, invoker: Invoker, function: str, alias: str, version: str) -> None:
         self.real = 0
         self.copied = 0
-        self._what, self._invoker = what, invoker
+        self._source, self._invoker = source, invoker
         self._who = (function, alias, version)
-        self._latest: deque[tuple[str, Execution]] = deque(maxlen=REMEMBERED)
+        self._latest: deque[_Real] = deque(maxlen=REMEMBERED)
         self._minute = -1
         self._starts = 0
         self._hangs = 0
 
-    def run(
-        self, minute: int, times: "Floats", ids: Sequence[str], chosen: "NDArray[np.bool_]", draws: "Floats"
-    ) -> list[Ended]:
-        """Run requests of one minute, in their order.
+    def run(self, request_id: str, at: float, *, chosen: bool, draw: float) -> Ended:
+        """Run one request; each comes later than those before.
 
         Args:
-            minute: its number; limits count by it.
-            times: when they are sent, epoch seconds.
-            ids: their request ids.
-            chosen: which of them are to be real.
-            draws: one uniform draw each, for those that are not.
+            request_id: its own.
+            at: when it is sent, epoch seconds.
+            chosen: whether it is to be real.
+            draw: a uniform draw, in case that it is not.
         """
-        if minute != self._minute:
-            self._minute, self._starts, self._hangs = minute, 0, 0
-        ended = []
-        for at, request_id, real, draw in zip(times.tolist(), ids, chosen.tolist(), draws.tolist(), strict=True):
-            allowed = self._starts < MOST_STARTS and self._hangs < MOST_HANGS
-            if (real and allowed) or not self._latest:
-                ended.append(Ended(request_id, self._invoke(request_id, at), request_id))
-                continue
+        if int(at // MINUTE_S) != self._minute:
+            self._minute, self._starts, self._hangs = int(at // MINUTE_S), 0, 0
+        event, batch = self._source.take(request_id, at)
+        allowed = self._starts < MOST_STARTS and self._hangs < MOST_HANGS
+        if (chosen and allowed) or not self._latest:
+            real = self._invoke(request_id, at, event, batch)
+        else:
             self.copied += 1
-            real_id, done = self._latest[int(draw * len(self._latest))]
-            ended.append(Ended(request_id, done, real_id))
-        return ended
+            real = self._latest[int(draw * len(self._latest))]
+        self._source.end(batch, [place for place in real.failures if place < len(batch)], at)
+        age_ms = 1000.0 * (at - batch[-1].sent) if batch else None
+        return Ended(request_id, real.done, real.request_id, age_ms)
 
-    def _invoke(self, request_id: str, at: float) -> Execution:
-        event = events.event(self._what.kind, request_id, at, self._what.event)
+    def _invoke(self, request_id: str, at: float, event: dict[str, Any], batch: Sequence[Message]) -> _Real:
         function, alias, version = self._who
         payload = json.dumps(event).encode()
         done = self._invoker.run_version(function, alias, version, payload=payload, request_id=request_id, at=at)
         self.real += 1
         self._starts += done.init_ms is not None
         self._hangs += done.hung
-        self._latest.append((request_id, done))
-        return done
+        real = _Real(request_id, done, self._source.failures(batch, done))
+        self._latest.append(real)
+        return real

@@ -13,6 +13,7 @@ import numpy as np
 from buddy_sandbox.log_lines import LogConfig, stream
 from buddy_sandbox.logs import LogSource, LogStore
 from buddy_sandbox.metrics_store import Floats, MetricStore
+from buddy_sandbox.sources import Count
 
 SKILL_NAMESPACE = "Buddy"
 
@@ -34,14 +35,29 @@ class Telemetry:
         self, function: str, resource: str, version: str, times: Floats, durations_ms: Floats, failed: Floats
     ) -> None:
         """Metrics of requests that ran: Invocations, Errors (0 or 1 each) and Duration."""
+        for dimensions in self._sets(function, resource, version):
+            self._store.add("AWS/Lambda", "Invocations", dimensions, times, 1.0, unit="Count")
+            self._store.add("AWS/Lambda", "Errors", dimensions, times, failed, unit="Count")
+            self._store.add("AWS/Lambda", "Duration", dimensions, times, durations_ms, unit="Milliseconds")
+
+    def read(self, function: str, resource: str, version: str, times: Floats, ages_ms: Floats) -> None:
+        """IteratorAge of batches from a stream: how long the last record of each had waited."""
+        for dimensions in self._sets(function, resource, version):
+            self._store.add("AWS/Lambda", "IteratorAge", dimensions, times, ages_ms, unit="Milliseconds")
+
+    def told(self, counts: Sequence[Count], at: float) -> None:
+        """What a queue, a stream or Lambda's own queue counts at the end of a minute."""
+        for each in counts:
+            where = (each.namespace, each.metric, each.dimensions)
+            self._store.add(*where, np.array([at]), float(each.value), unit=each.unit)
+
+    def _sets(self, function: str, resource: str, version: str) -> list[dict[str, str]]:
+        """The dimensions of a metric of Lambda."""
         sets = [{"FunctionName": function}, {"FunctionName": function, "Resource": resource}]
         alias = resource.partition(":")[2]
         if alias and not alias.isdigit() and self._weighted(function, alias):
             sets.append({**sets[1], "ExecutedVersion": version})
-        for dimensions in sets:
-            self._store.add("AWS/Lambda", "Invocations", dimensions, times, 1.0, unit="Count")
-            self._store.add("AWS/Lambda", "Errors", dimensions, times, failed, unit="Count")
-            self._store.add("AWS/Lambda", "Duration", dimensions, times, durations_ms, unit="Milliseconds")
+        return sets
 
     def refused(self, function: str, resource: str, times: Floats) -> None:
         """Throttled requests: in neither Invocations nor Errors, and they ran on no version."""

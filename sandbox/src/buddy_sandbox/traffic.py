@@ -19,6 +19,7 @@ from buddy_sandbox.functions import Routing
 from buddy_sandbox.handlers import Ended, Handler, HandlerTraffic
 from buddy_sandbox.lambda_api import UNPROFILED_INIT_MS, Lambda
 from buddy_sandbox.log_lines import Invocation, LogConfig, stream, write_timed
+from buddy_sandbox.sources import Caller, source
 from buddy_sandbox.telemetry import Telemetry
 
 if TYPE_CHECKING:
@@ -114,8 +115,12 @@ class _Ran(NamedTuple):
 class _Alias:
     """What one alias's traffic remembers from one step of time to the next."""
 
-    def __init__(self, traffic: Traffic) -> None:
+    def __init__(self, traffic: Traffic, region: str) -> None:
         self.traffic = traffic
+        self.source: Caller | None = None
+        if (what := traffic.handler) is not None:
+            names = {"function": traffic.function, "alias": traffic.alias, "region": region}
+            self.source = source(what.kind, what.event, **names)
         self.minute: _Minute | None = None
         self.warm: dict[str, int] = {}
         self.handlers: dict[str, Handler] = {}
@@ -148,7 +153,7 @@ class People:
 
     def use(self, traffic: Traffic) -> None:
         """Let people use an alias from now on."""
-        self._aliases.append(_Alias(traffic))
+        self._aliases.append(_Alias(traffic, self._functions.region))
 
     def invoked(self, traffic: Traffic) -> dict[str, int]:
         """How many requests really invoked the handler, and how many took the outcome of one that did."""
@@ -164,6 +169,9 @@ class People:
             return
         for each in self._aliases:
             self._advance(each, start, end)
+            if each.source is not None and end % MINUTE_S == 0:
+                # A second before the minute ends: it is of this one.
+                self._telemetry.told(each.source.counts(end), end - 1.0)
 
     def _advance(self, alias: _Alias, start: float, end: float) -> None:
         traffic = alias.traffic
@@ -175,12 +183,14 @@ class People:
         if first == last:
             return
         part = _Minute(minute.number, *(each[first:last] for each in minute[1:]))
-        part = self._refuse(traffic, routing, part)
+        part = self._refuse(alias, routing, part)
         second = part.route < routing.weight if routing.second is not None else np.zeros(len(part.times), dtype=bool)
+        ended = self._invoke(alias, routing, part, second)
         for version, chosen in ((routing.primary, ~second), (routing.second, second)):
             if version is not None and chosen.any():
                 share = routing.weight if version == routing.second else 1.0 - routing.weight
-                self._serve(alias, version, share, _Minute(part.number, *(each[chosen] for each in part[1:])))
+                own = [one for index in np.flatnonzero(chosen) if (one := ended[index]) is not None] if ended else []
+                self._serve(alias, version, share, _Minute(part.number, *(each[chosen] for each in part[1:])), own)
 
     def _draw(self, alias: _Alias, number: int) -> _Minute:
         if alias.minute is None or alias.minute.number != number:
@@ -195,8 +205,9 @@ class People:
             alias.minute = _Minute(number, times, draws[0], draws[1], spread, *draws[2:], *cold)
         return alias.minute
 
-    def _refuse(self, traffic: Traffic, routing: Routing, part: _Minute) -> _Minute:
+    def _refuse(self, alias: _Alias, routing: Routing, part: _Minute) -> _Minute:
         """Leave out the requests that Lambda throttles; they run on no version."""
+        traffic = alias.traffic
         refused = np.zeros(len(part.times), dtype=bool)
         if routing.reserved_concurrency == 0:
             refused[:] = True
@@ -206,15 +217,18 @@ class People:
         if not refused.any():
             return part
         self._telemetry.refused(traffic.function, f"{traffic.function}:{traffic.alias}", part.times[refused])
+        if alias.source is not None:
+            for at in part.times[refused].tolist():
+                alias.source.refuse(self._request_id(traffic, at), at)
         return _Minute(part.number, *(each[~refused] for each in part[1:]))
 
-    def _serve(self, alias: _Alias, version: str, share: float, part: _Minute) -> None:
+    def _serve(self, alias: _Alias, version: str, share: float, part: _Minute, ended: "Sequence[Ended]") -> None:
         traffic = alias.traffic
         name, resource = traffic.function, f"{traffic.function}:{traffic.alias}"
         config = self._functions.version_config(name, version)
         ages = self._functions.age_s(name, version, float(part.times[0])) + (part.times - part.times[0])
-        if traffic.handler is not None and not self._functions.has_profile(name, version):
-            ran = self._invoke(alias, traffic.handler, version, share, part)
+        if ended:
+            ran = self._read(alias, version, share, part, ended)
         else:
             ran = self._simulate(alias, version, share, part, ages, config.timeout_s * 1000.0)
         failed = ((ran.outcomes == ERROR) | (ran.outcomes == TIMEOUT)).astype(np.float64)
@@ -223,7 +237,11 @@ class People:
         answered = failed == 0
         if ran.ended:
             self._telemetry.printed(part.times, [each.done.lines for each in ran.ended])
-            if traffic.handler is not None and traffic.handler.kind == "http":
+            kind = traffic.handler.kind if traffic.handler is not None else ""
+            if kind == "stream":
+                ages_ms = np.array([each.age_ms for each in ran.ended], dtype=np.float64)
+                self._telemetry.read(name, resource, version, part.times, ages_ms)
+            elif kind == "http":
                 statuses = [events.http_status(None if each.done.failed else each.done.payload) for each in ran.ended]
                 latencies = ran.durations_ms + np.where(ran.cold, ran.profile.init_ms, 0.0)
                 self._telemetry.answered(name, resource, part.times, latencies, np.array(statuses, dtype=np.float64))
@@ -269,23 +287,46 @@ class People:
         capped: Floats = np.where(outcomes == TIMEOUT, limit_ms, np.minimum(durations, limit_ms))
         return _Ran(np.round(capped, 2).astype(np.float64), outcomes, cold, profile)
 
-    def _invoke(self, alias: _Alias, what: HandlerTraffic, version: str, share: float, part: _Minute) -> _Ran:
-        """Requests that end as the handler ends them."""
+    def _invoke(
+        self, alias: _Alias, routing: Routing, part: _Minute, second: "NDArray[np.bool_]"
+    ) -> "list[Ended | None]":
+        """Let the handlers of both versions run, in the order of time; None for requests of a build with a profile."""
         traffic = alias.traffic
-        if version not in alias.handlers:
-            alias.handlers[version] = Handler(what, self._functions, traffic.function, traffic.alias, version)
-        handler = alias.handlers[version]
-        rate = share * traffic.requests_per_minute
-        ids = [_request_id(self.seed + (traffic.salt or 0), at) for at in part.times.tolist()]
+        if alias.source is None:
+            return []
+        runners: list[tuple[Handler, float] | None] = []
+        for version, share in ((routing.primary, 1.0 - routing.weight), (routing.second, routing.weight)):
+            if version is None or self._functions.has_profile(traffic.function, version):
+                runners.append(None)
+                continue
+            if version not in alias.handlers:
+                made = Handler(alias.source, self._functions, traffic.function, traffic.alias, version)
+                alias.handlers[version] = made
+            runners.append(
+                (alias.handlers[version], self.real_per_minute / max(share * traffic.requests_per_minute, 1e-9))
+            )
+        ended: list[Ended | None] = []
         # These two draws are of no use where a handler decides.
-        ended = handler.run(
-            part.number, part.times, ids, part.outcome < self.real_per_minute / max(rate, 1e-9), part.slow
-        )
+        draws = zip(part.times.tolist(), second.tolist(), part.outcome.tolist(), part.slow.tolist(), strict=True)
+        for at, is_second, choice, draw in draws:
+            runner = runners[is_second]
+            if runner is None:
+                ended.append(None)
+                continue
+            handler, real_share = runner
+            ended.append(handler.run(self._request_id(traffic, at), at, chosen=choice < real_share, draw=draw))
+        return ended
+
+    def _read(self, alias: _Alias, version: str, share: float, part: _Minute, ended: "Sequence[Ended]") -> _Ran:
+        """How requests of one version ended in its handler."""
         durations = np.array([each.done.duration_ms for each in ended])
         codes = {"success": OK, "error": ERROR, "timeout": TIMEOUT}
         outcomes = np.array([codes[each.done.status] for each in ended], dtype=np.int8)
         profile = replace(PROFILES["good"], init_ms=UNPROFILED_INIT_MS, median_ms=float(np.median(durations)))
         return _Ran(durations, outcomes, self._cold_starts(alias, version, share, part, profile), profile, ended)
+
+    def _request_id(self, traffic: Traffic, at: float) -> str:
+        return _request_id(self.seed + (traffic.salt or 0), at)
 
     def _cold_starts(
         self, alias: _Alias, version: str, share: float, part: _Minute, profile: FaultProfile
