@@ -37,6 +37,7 @@ class Given:
     region: str = ""
     kind: str = ""
     environments: tuple[str, ...] = ()
+    failure_metric: str = ""
 
 
 def init(given: Given, *, ask: bool, dry_run: bool) -> Answer:
@@ -152,7 +153,9 @@ def _describe(given: Given, ask: bool) -> tuple[Project, FunctionFacts]:
         region = _ask("Region", region, _is_region)
     if problem := region and _is_region(region):
         raise settings.invalid("--region", [problem])
-    project = Project(function, alias, region, "custom", environments)
+    if given.failure_metric and not all(given.failure_metric.rpartition("/")):
+        raise settings.invalid("--failure-metric", [f"{given.failure_metric!r} is not NAMESPACE/NAME"])
+    project = Project(function, alias, region, "custom", environments, failure_metric=given.failure_metric)
     facts = _read(project)
     kind = given.kind or facts.kind or "custom"
     if not given.kind and ask:

@@ -118,6 +118,9 @@ def init_(
     environment: Annotated[
         list[str] | None, typer.Option("--environment", "-e", help="Environment; repeat for each. Default: prod.")
     ] = None,
+    failure_metric: Annotated[
+        str, typer.Option(help="NAMESPACE/NAME of a metric that counts failures which Lambda's Errors does not see.")
+    ] = "",
     yes: Annotated[bool, typer.Option("--yes", help="Ask nothing: what is missing is an error.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="List the files and stop.")] = False,
     upgrade: Annotated[
@@ -132,7 +135,7 @@ def init_(
     from buddy_ops.cli import init
 
     ask = init.may_ask(yes=yes, as_json=as_json)
-    given = init.Given(function, alias, region, kind, tuple(environment or ()))
+    given = init.Given(function, alias, region, kind, tuple(environment or ()), failure_metric)
     if write and not upgrade:
         raise InvalidInput("invalid-usage", "--write belongs to --upgrade.", next="Add --upgrade, or leave it out.")
     if upgrade:

@@ -53,6 +53,7 @@ class Project:
         environments: beside the sandbox.
         region: '' where the profile or AWS_REGION decides.
         log_group: '' where it is Lambda's default.
+        failure_metric: NAMESPACE/NAME of a metric that counts failures by version; '' for none.
     """
 
     function: str
@@ -61,6 +62,7 @@ class Project:
     kind: Kind
     environments: tuple[str, ...]
     log_group: str = ""
+    failure_metric: str = ""
 
     def function_in(self, environment: str) -> str:
         """The function of an environment."""
@@ -118,6 +120,8 @@ def release_files(environments: Sequence[str]) -> dict[str, str]:
         text = text.replace(INSTALL, INSTALL_RELEASE.format(version=release()))
         text = text.replace(OFFERED, f"options: [{', '.join(environments)}]")
         found[path] = text.replace(AUDITED, f"environment: [{', '.join(audited)}]")
+    metrics = places.shipped_file("buddy_ops_metrics/buddy_ops_metrics.py")
+    found["buddy_ops_metrics.py"] = metrics.read_text("utf-8")
     found["infrastructure.yaml"] = places.shipped_file("infrastructure.yaml").read_text("utf-8")
     found["parameters/settings.schema.json"] = SCHEMA.read_text("utf-8")
     found["requirements/buddy-ops.txt"] = places.shipped_file("requirements/run.txt").read_text("utf-8")
@@ -266,18 +270,20 @@ def _environment_file(project: Project, environment: str) -> str:
         "alias": project.alias,
         "region": project.region or "us-east-1",
         "kind": project.kind,
-        "by_kind": _by_kind(project.kind),
+        "by_kind": _by_kind(project.kind, project.failure_metric),
     }
     return Template(text).substitute({name: _scalar(value) for name, value in values.items()})
 
 
-def _by_kind(kind: Kind) -> str:
-    """Smoke tests and metrics of failures: none yet, with examples of this kind as comments."""
+def _by_kind(kind: Kind, failure_metric: str) -> str:
+    """Smoke tests, none yet, with an example of this kind as a comment; and the metric of failures, if there is one."""
     facts = KINDS[kind]
     silent = f"Lambda's Errors counts no {facts.silent_failure}" if facts.silent_failure else "beside Lambda's Errors"
     lines = ["  smoke_tests: [] # a new version must pass them before it gets traffic; write your own, for example:"]
     lines.append(f"    # - {json.dumps(facts.smoke_test)}")
-    lines.append(f"  failure_metrics: [] # {silent}: name metrics that count failures")
+    namespace, _, name = failure_metric.rpartition("/")
+    metrics = [{"namespace": namespace, "name": name}] if failure_metric else []
+    lines.append(f"  failure_metrics: {json.dumps(metrics)} # {silent}: metrics that count failures")
     return "\n".join(lines)
 
 

@@ -41,12 +41,15 @@ def content(folder: Path) -> dict[str, bytes]:
 def test_every_environment_of_a_new_project_is_valid(kind: str, run: Run, tmp_path: Path) -> None:
     """Of each kind and preset: read by the library, and by an editor through the schema that its first line names."""
     words = ("--function", "orders-{environment}", "--alias", "blue", "--region", "eu-west-1", "--kind", kind)
+    words += ("--failure-metric", "My/Shop/Failures")
     assert run(*words, "-e", "dev", "-e", "staging", "-e", "prod", "-e", "prod-eu", "-e", "qa").code == 0
     for name in ("dev", "staging", "prod", "prod-eu", "qa", "sandbox"):
         path = tmp_path / "parameters" / f"{name}.yaml"
         values, _ = project.read_settings(name)
         assert (values["function"], values["alias"]) == (f"orders-{name}", "blue")
-        assert values["aws"]["region"] == "eu-west-1"
+        assert values["aws"]["region"] == "eu-west-1" and values["kind"] == kind
+        metric = values["failure_metrics"][0]
+        assert (metric["namespace"], metric["name"]) == ("My/Shop", "Failures")
         named = re.fullmatch(r"# yaml-language-server: \$schema=(\S+)", path.read_text("utf-8").splitlines()[0])
         assert named is not None
         schema = json.loads((path.parent / named[1]).read_text("utf-8"))
@@ -83,6 +86,7 @@ def test_a_new_project_has_everything_that_its_workflows_and_its_stack_need(run:
         ((*FLAGS, "-e", "sandbox"), "invalid-settings"),
         ((*FLAGS, "-e", "../prod"), "invalid-settings"),
         ((*FLAGS, "-e", "prod", "-e", "prod"), "invalid-settings"),
+        ((*FLAGS, "--failure-metric", "Failures"), "invalid-settings"),
         ((*FLAGS, "--write"), "invalid-usage"),
         ((*FLAGS, "--upgrade"), "invalid-usage"),
     ],
