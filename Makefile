@@ -71,6 +71,7 @@ bench: $(VENV)/.lab ## the figures in benchmarks/
 	$(BIN)/python -m benchmarks.health
 	$(BIN)/python -m benchmarks.tables
 	$(BIN)/python -m benchmarks.rollback
+	$(BIN)/python -m benchmarks.install
 	$(BIN)/python -m benchmarks.charts
 	$(BIN)/python -m benchmarks.judge --quick
 
