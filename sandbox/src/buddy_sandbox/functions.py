@@ -8,6 +8,7 @@ import hashlib
 import io
 import json
 import re
+import shutil
 import uuid
 import zipfile
 import zlib
@@ -19,6 +20,7 @@ from typing import Any
 from buddy_sandbox import builds
 from buddy_sandbox.faults import FaultProfile
 from buddy_sandbox.log_lines import LogConfig
+from buddy_sandbox.runtime import NODE
 from buddy_sandbox.wire import AwsError, Params
 
 ACCOUNT = "123456789012"
@@ -284,10 +286,8 @@ class Function:
 def configure(old: Mapping[str, Any], params: Params) -> dict[str, Any]:
     """A configuration with the given members replaced, each as a whole, and checked."""
     given = {name: params[name] for name in sorted(CONFIGURABLE) if params.get(name) is not None}
-    if not str(given.get("Runtime", "python")).startswith("python"):
-        raise invalid(
-            f"Value {given['Runtime']} at 'runtime' failed to satisfy constraint: the sandbox runs python only"
-        )
+    if refused := runtime_problem(str(given.get("Runtime", "python"))):
+        raise invalid(f"Value {given['Runtime']} at 'runtime' failed to satisfy constraint: {refused}")
     variables = given.get("Environment", {}).get("Variables", {})
     if sum(len(f"{name}{value}".encode()) for name, value in variables.items()) > _ENVIRONMENT_LIMIT:
         problem = "because the environment variables you have provided exceeded the 4KB limit."
@@ -299,6 +299,17 @@ def configure(old: Mapping[str, Any], params: Params) -> dict[str, Any]:
     if not merged.get("DeadLetterConfig", {}).get("TargetArn"):
         merged.pop("DeadLetterConfig", None)
     return merged
+
+
+def runtime_problem(runtime: str) -> str:
+    """Why a runtime cannot run here; empty: it can."""
+    if runtime.startswith("python"):
+        return ""
+    if not runtime.startswith(NODE):
+        return "the sandbox runs python and nodejs only"
+    if shutil.which("node") is None:
+        return "the sandbox runs nodejs where node is installed, and no node is in its PATH"
+    return ""
 
 
 def _logging(config: dict[str, Any]) -> dict[str, Any]:

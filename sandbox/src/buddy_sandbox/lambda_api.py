@@ -222,6 +222,7 @@ class Lambda(ControlPlane):
             fingerprint=version.fingerprint(),
             zipped=version.code.zipped,
             log=LogConfig.of(config["LoggingConfig"]),
+            runtime=config["Runtime"],
         )
 
 

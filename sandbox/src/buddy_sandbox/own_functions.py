@@ -6,6 +6,7 @@ Knows how to find the handler, and what is in the account before a runbook comes
 import ast
 import io
 import os
+import re
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -17,6 +18,7 @@ from botocore.exceptions import ClientError
 from pydantic import BaseModel, ConfigDict, Field
 
 from buddy_sandbox import log_lines
+from buddy_sandbox.functions import runtime_problem
 from buddy_sandbox.handlers import HandlerTraffic
 from buddy_sandbox.region import HOME
 from buddy_sandbox.scenarios import ALIAS, create_scheduler_role
@@ -24,12 +26,15 @@ from buddy_sandbox.traffic import Traffic
 from buddy_sandbox.world import World
 
 PYTHON = "python3.12"
+NODEJS = "nodejs22.x"
 TIMEOUT_S = 10
 LEFT_OUT = (".git", ".venv", "__pycache__", ".env")
 """Names in a folder that no package holds."""
 
 MODULES = ("lambda_function", "app", "main", "handler", "index")
 CALLED = ("lambda_handler", "handler", "main")
+NODE_FILES = (".mjs", ".js", ".cjs")
+_EXPORTED = re.compile(rb"exports\.(\w+)\s*=|export\s+(?:async\s+)?(?:function|const|let)\s+(\w+)")
 IMAGE = "a container image cannot run in the sandbox: it starts no containers. Give a zip or a folder of the same code"
 
 
@@ -65,11 +70,16 @@ def deploy(world: World, wanted: OwnFunction) -> None:
         ValueError: the artifact cannot run here, or the function cannot be created.
     """
     package = read_package(wanted.artifact)
-    handler = wanted.handler or find_handler(package)
+    handler, runtime = wanted.handler, wanted.runtime
+    if not handler or not runtime:
+        found = find_handler(package, handler)
+        handler, runtime = found[0], runtime or found[1]
+    if problem := runtime_problem(runtime):
+        raise ValueError(f"runtime {runtime}: {problem}")
     configuration = {
         "FunctionName": wanted.name,
         "Role": f"arn:aws:iam::123456789012:role/{wanted.name}",
-        "Runtime": wanted.runtime or PYTHON,
+        "Runtime": runtime,
         "Handler": handler,
         "Timeout": TIMEOUT_S,
         "MemorySize": 256,
@@ -132,29 +142,37 @@ def read_package(artifact: str) -> bytes:
     return path.read_bytes()
 
 
-def find_handler(package: bytes) -> str:
-    """The Handler of a package: MODULE.FUNCTION, by the usual names.
+def find_handler(package: bytes, named: str = "") -> tuple[str, str]:
+    """The Handler of a package (MODULE.FUNCTION, by the usual names, unless it is named), and its runtime.
 
     Raises:
         ValueError: there is none, or more than one.
     """
     with zipfile.ZipFile(io.BytesIO(package)) as archive:
         names = set(archive.namelist())
+        if named:
+            module = named.rpartition(".")[0]
+            in_node = any(module + suffix in names for suffix in NODE_FILES)
+            return named, NODEJS if in_node and f"{module}.py" not in names else PYTHON
         found = [
-            f"{module}.{function}"
+            (f"{module}.{function}", PYTHON if suffix == ".py" else NODEJS)
             for module in MODULES
-            if f"{module}.py" in names
-            for function in _functions(archive.read(f"{module}.py"))
+            for suffix in (".py", *NODE_FILES)
+            if module + suffix in names
+            for function in _functions(archive.read(module + suffix), suffix)
             if function in CALLED
         ]
     if len(found) != 1:
-        seen = f"several could be it: {', '.join(found)}" if found else "the artifact has none of a usual name"
+        several = ", ".join(handler for handler, _ in found)
+        seen = f"several could be it: {several}" if found else "the artifact has none of a usual name"
         raise ValueError(f"which handler is it? {seen}. Name it, as in Lambda's configuration: --handler app.handler")
     return found[0]
 
 
-def _functions(source: bytes) -> list[str]:
-    """The names of the functions that a module defines."""
+def _functions(source: bytes, suffix: str) -> list[str]:
+    """The names of the functions that a module defines or exports."""
+    if suffix != ".py":
+        return sorted({(found[1] or found[2]).decode() for found in _EXPORTED.finditer(source)})
     try:
         module = ast.parse(source)
     except (SyntaxError, ValueError):

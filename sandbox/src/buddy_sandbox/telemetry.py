@@ -141,13 +141,15 @@ class _Series(NamedTuple):
 def _emf_values(line: str) -> tuple[tuple[_Series, float], ...]:
     """The metrics of one line; any line of another format is just a line.
 
+    A line of Node's console has time, request id and level before it.
+
     Source: CloudWatch user guide, 'Specification: Embedded metric format'; a member may hold an array of values.
     """
     if '"_aws"' not in line:
         return ()
     found: list[tuple[_Series, float]] = []
     try:
-        document = json.loads(line)
+        document = json.loads(line[line.index("{") :])
         for directive in document["_aws"]["CloudWatchMetrics"]:
             for names in directive.get("Dimensions", [[]]):
                 dimensions = tuple((name, str(document[name])) for name in names)
