@@ -16,11 +16,16 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "adopt.md").read_text("utf-8")
-BLOCK = re.compile(r"(?:`(?P<path>[\w./-]+)`[^\n]*:\n\n)?```(?P<language>\w+)\n(?P<text>.*?)```", re.DOTALL)
+BLOCK = re.compile(
+    r"(?:^`(?P<path>[\w./-]+)`(?:[^\n]|\n(?!\n))*:\n\n)?^```(?P<language>\w+)\n(?P<text>.*?)^```", re.DOTALL | re.M
+)
 EXIT_CODE = re.compile(r"# exit code (\d)$")
-COMMON = ("Write the project",)
-SECTIONS = ("HTTP",)
-"""The sections with commands: each is followed in a folder of its own, after the first."""
+WAYS = (("Write the project", "HTTP"), ("SQS",), ("Asynchronous events",))
+"""The sections with commands that are followed in one folder."""
+
+EACH_WAY = pytest.mark.parametrize(
+    "way", [WAYS[0], *(pytest.param(way, marks=pytest.mark.whole) for way in WAYS[1:])], ids=lambda way: way[-1]
+)
 
 
 @dataclass(frozen=True)
@@ -91,29 +96,29 @@ def follow(step: Step, folder: Path, path: str) -> float:
 
 
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize("section", SECTIONS)
-def test_the_page_works_as_it_is_written(section: str, path: str, tmp_path: Path) -> None:
-    """Each command of the section, with the exit code that the page says."""
+@EACH_WAY
+def test_the_page_works_as_it_is_written(way: tuple[str, ...], path: str, tmp_path: Path) -> None:
+    """Each command of the sections, with the exit code that the page says."""
     port = free_port()
     taken = 0.0
     try:
-        for step in (*steps("Write the project"), *steps(section)):
+        for step in (step for section in way for step in steps(section)):
             taken += follow(step, tmp_path, path)
             if step.text.startswith("buddy-ops init"):
                 # The only difference: other tests have a sandbox at the usual port.
                 practice = tmp_path / "parameters" / "sandbox.yaml"
                 practice.write_text(practice.read_text("utf-8").replace("4599", str(port)))
             if step.exit_code == 3:
-                print(f"{section}: rolled back {taken:.0f} s after the page's first command")
+                print(f"{way[-1]}: rolled back {taken:.0f} s after the page's first command")
     finally:
-        subprocess.run(
-            ["bash", "-c", "buddy-ops sandbox stop"], cwd=tmp_path, env={**os.environ, "PATH": path}, check=False
-        )
+        # The page's last command stops it, too, unless one before it failed.
+        stop = ["bash", "-c", "buddy-ops sandbox stop"]
+        subprocess.run(stop, cwd=tmp_path, env={**os.environ, "PATH": path}, check=False, capture_output=True)
 
 
 def test_every_command_of_the_page_is_followed() -> None:
     """No block of commands is outside the sections that the test above follows."""
-    followed = [step.text for section in ("Write the project", *SECTIONS) for step in steps(section) if not step.path]
+    followed = [step.text for way in WAYS for section in way for step in steps(section) if not step.path]
     everywhere = [
         line for block in BLOCK.finditer(PAGE) if block["language"] == "sh" for line in block["text"].splitlines()
     ]
