@@ -3,11 +3,14 @@
 import json
 import zipfile
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
-from buddy_ops.aws import session
+from buddy_ops.aws import aliases, freezes, session
+from buddy_ops.aws.session import Target
 from buddy_ops.cli import sandbox
 from buddy_ops.core import project
 from buddy_ops.deployment import rollout
@@ -16,6 +19,7 @@ from tests.conftest import approve
 
 pytestmark = pytest.mark.sandbox
 
+REGIONS = ("us-east-1", "eu-west-1")
 METRICS = Path(__file__).parents[2] / "buddy_ops_metrics" / "buddy_ops_metrics.py"
 HANDLER = """
 from buddy_ops_metrics import Metrics
@@ -41,42 +45,59 @@ def build(path: Path, bad_tenths: int) -> str:
     return str(path)
 
 
-def ship(url: str, artifact: str) -> str:
-    """How a canary of a build ends."""
-    values = {**project.read_settings("sandbox")[0], "function": "shop", "policy": {}, "smoke_tests": [], "tables": []}
+def connect(url: str, region: str) -> Target:
+    """A target without rules, whose failures the handler counts."""
+    values = {
+        **project.read_settings("sandbox")[0],
+        "function": "shop",
+        "policy": {},
+        "smoke_tests": [],
+        "tables": [],
+    }
     values["failure_metrics"] = [{"namespace": "Shop", "name": "Failures"}]
-    values["aws"] = {**values["aws"], "endpoint_url": url}
-    here = session.connect("sandbox", "test", values=values)
+    values["aws"] = {**values["aws"], "endpoint_url": url, "region": region}
+    return session.connect("sandbox", "test", values=values)
+
+
+def ship(here: Target, artifact: str) -> str:
+    """How a canary of a build ends."""
     plan = rollout.plan_rollout(here, artifact)
     outcome = rollout.drive_rollout(here, rollout.run_rollout(here, plan, approve(here, plan)))
     here.close()
     return str(outcome.ending)
 
 
-def test_a_bad_build_of_an_own_function_is_rolled_back_and_a_good_one_is_promoted(
+def test_a_bad_build_is_rolled_back_while_a_good_one_is_promoted_in_another_region(
     own: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Nothing but the handler decides how a request ends: Lambda counts no error of a build that answers 500."""
+    """Nothing but the handler decides how a request ends: Lambda counts no error of a build that answers 500.
+
+    The two functions of one name share nothing: versions, alias, deployment record, failsafe, freezes.
+    """
     event = tmp_path / "event.json"
-    event.write_text(json.dumps({"rawPath": "/orders"}))
-    port = own.rpartition(":")[2]
+    event.write_text(json.dumps({"rawPath": "/cart"}))
     good = build(tmp_path / "good.zip", 0)
-    words = (
-        "--port",
-        port,
-        "--function",
-        "shop",
-        "--kind",
-        "http",
-        "--event",
-        str(event),
-        "--json",
-        "--requests-per-minute=300",
-    )
-    started = invoke(capsys, "sandbox", "start", "--artifact", good, *words)
-    assert started.code == 0 and started.data["kind"] == "http" and started.data["requests"]["copied"] == 0
-    assert ship(own, build(tmp_path / "bad.zip", 1)) == "rolled-back"
-    assert ship(own, build(tmp_path / "better.zip", 0)) == "proved"
+    words = ["--port", own.rpartition(":")[2], "--function", "shop", "--kind", "http", "--requests-per-minute", "200"]
+    for region in REGIONS:
+        more = ["--artifact", good, "--event", str(event), "--region", region, "--json"]
+        started = invoke(capsys, "sandbox", "start", *words, *more)
+        assert started.code == 0 and (started.data["region"], started.data["kind"]) == (region, "http")
+        assert started.data["requests"]["copied"] == 0
+    targets = [connect(own, region) for region in REGIONS]
+    artifacts = [build(tmp_path / "better.zip", 0), build(tmp_path / "worse.zip", 1)]
+    with ThreadPoolExecutor(len(targets)) as both:
+        assert list(both.map(ship, targets, artifacts)) == ["proved", "rolled-back"]
+    first, second = (connect(own, region) for region in REGIONS)
+    alias, other = aliases.require_alias(first), aliases.require_alias(second)
+    assert (alias.serving, other.serving) == (("2",), ("1",))
+    assert alias.rollout is not None and alias.rollout.rejected_versions == ()
+    assert other.rollout is not None and other.rollout.rejected_versions == ("2",)
+    for each in (first, second):
+        assert each.client("scheduler").list_schedules()["Schedules"] == []
+    freezes.create_freeze(second, "outage", "Ada", timedelta(hours=1))
+    assert [len(freezes.active_freezes(each)) for each in (first, second)] == [0, 1]
+    for each in (first, second):
+        each.close()
 
 
 def test_an_own_function_that_cannot_start_is_refused(
