@@ -30,6 +30,7 @@ from buddy_ops.core.text import escape_html, escape_markdown
 
 if TYPE_CHECKING:
     from types_boto3_cloudwatch import CloudWatchClient
+    from types_boto3_cloudwatch.type_defs import DimensionTypeDef
     from types_boto3_dynamodb import DynamoDBClient
     from types_boto3_iam import IAMClient
     from types_boto3_kms import KMSClient
@@ -108,15 +109,21 @@ class Target:
         """The Resource dimension of the alias's metrics, for example 'buddy-alexa-skill-prod:live'."""
         return f"{self.settings.function}:{self.settings.alias}"
 
-    def fill(self, value: str) -> str:
-        """A dimension's value of the settings with the function, the alias and their resource in it."""
-        for name, own in {
+    def fill(self, dimensions: Mapping[str, str], version: str = "") -> "list[DimensionTypeDef]":
+        """Dimensions of the settings as CloudWatch takes them, with the function's, alias's and version's names."""
+        names = {
             "{function}": self.settings.function,
             "{alias}": self.settings.alias,
             "{resource}": self.resource,
-        }.items():
-            value = value.replace(name, own)
-        return value
+            "{version}": version,
+        }
+        found: list[DimensionTypeDef] = []
+        for key, value in dimensions.items():
+            filled = value
+            for name, own in names.items():
+                filled = filled.replace(name, own)
+            found.append({"Name": key, "Value": filled})
+        return found
 
     @overload
     def client(self, service: Literal["cloudwatch"]) -> "CloudWatchClient": ...

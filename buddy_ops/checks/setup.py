@@ -240,16 +240,16 @@ def _failure_metrics(context: CheckContext) -> Finding:
         return describe_unguarded(target)
     if not configured:
         return ok("none: only errors of Lambda are failures")
-    names = {f"{metric.namespace}/{metric.name}": metric for metric in configured}
-    unseen = [
-        name for name, metric in names.items() if not serving.published_versions(target, metric.namespace, metric.name)
-    ]
+    unseen = [metric.full_name for metric in configured if not serving.is_published(target, metric)]
     # A metric without the version's dimension counts for no version, and would look like no failures.
     if unseen:
+        if any(metric.dimensions for metric in configured if metric.full_name in unseen):
+            message = f"{', '.join(unseen)}: not published in the last two weeks"
+            return warning(message, "Check names and dimensions in settings.failure_metrics.")
         message = f"{', '.join(unseen)}: not published by version for {target.resource} in the last two weeks"
         remedy = "Publish it with each request, 0 too, with FunctionName, Resource and ExecutedVersion."
         return warning(message, remedy)
-    return ok(", ".join(names))
+    return ok(", ".join(metric.full_name for metric in configured))
 
 
 def _alarms(context: CheckContext) -> Finding:

@@ -42,6 +42,9 @@ PARAMETERS = {setting: parameter for parameter, setting in OVERRIDES.items()}
 SECRETIVE = ("notify", "settings", "variables")
 """Settings and parameters in which a secret may have been written plainly: their values are never shown."""
 
+MOST_FAILURE_SERIES = 8
+"""An alarm reads 10 metrics, of which two are Lambda's own."""
+
 DEFAULT_ALIAS = "live"
 UNTOUCHED = "Nothing was read from or written to AWS."
 
@@ -105,6 +108,11 @@ class RolloutSettings(Model):
     probe_minutes: Minutes = Field(default=3, description="Duration of that first stage, in minutes.")
     probe_from_requests_per_minute: int = Field(
         default=600, description="Requests per minute of the stable version from which the first stage is used."
+    )
+    on_alias_failures: Literal["rollback", "hold"] = Field(
+        default="rollback",
+        description="Action where failures of the alias as a whole, of which no metric names the version, began after "
+        "traffic was shifted: roll back, or pause for a decision.",
     )
     on_slow: Literal["rollback", "hold"] = Field(
         default="rollback",
@@ -285,19 +293,61 @@ class HealthSettings(Model):
     )
 
 
-class MetricName(Model):
-    """A metric of failures that Lambda's own Errors does not count.
+ALIAS_DIMENSIONS = {"FunctionName": "{function}", "Resource": "{resource}"}
+"""The dimensions of a metric of the alias, as a setting writes them."""
 
-    Its dimensions are FunctionName and Resource; a second series has ExecutedVersion too.
-    """
+Dimensions = dict[Annotated[str, Field(min_length=1, max_length=255)], Annotated[str, Field(min_length=1)]]
+VERSION = "{version}"
+
+
+class MetricName(Model):
+    """A metric of failures that Lambda's own Errors does not count: by version, or of the alias as a whole."""
 
     namespace: str = Field(description="Namespace in CloudWatch.")
     name: str = Field(description="Name of the metric.")
+    dimensions: Dimensions = Field(
+        default={},
+        description="Its dimensions; {function}, {alias}, {resource} (function:alias) and {version} are replaced. "
+        "Without {version} it counts for the alias as a whole. Default: FunctionName and Resource, and a second "
+        "series with ExecutedVersion.",
+    )
+    statistic: Literal["Sum", "Maximum", "Minimum", "Average"] = Field(
+        default="Sum", description="Statistic of a minute that is the number of failures."
+    )
+    expression: str = Field(
+        default="",
+        description="Metric math that makes failures a minute of the metric, which is {metric} in it: for the growth "
+        "of a queue 'IF(DIFF({metric}) > 0, DIFF({metric}), 0)'.",
+    )
+
+    @model_validator(mode="after")
+    def _uses_its_metric(self) -> "MetricName":
+        if self.expression and "{metric}" not in self.expression:
+            raise ValueError("expression must use {metric}")
+        return self
+
+    @property
+    def by_version(self) -> bool:
+        """Whether it counts each version's failures; else it counts those of the alias as a whole."""
+        return not self.dimensions or any(VERSION in value for value in self.dimensions.values())
+
+    @property
+    def of_alias(self) -> dict[str, str]:
+        """The dimensions of its series for the alias as a whole, to be filled."""
+        named = self.dimensions or ALIAS_DIMENSIONS
+        return {name: value for name, value in named.items() if VERSION not in value}
+
+    @property
+    def of_version(self) -> dict[str, str]:
+        """The dimensions of its series for one version, to be filled."""
+        return self.dimensions or {**ALIAS_DIMENSIONS, "ExecutedVersion": VERSION}
 
     @property
     def full_name(self) -> str:
         """The metric as sentences name it, for example Buddy/Apologies."""
-        return f"{self.namespace}/{self.name}"
+        # The dimensions of AWS's own metrics tell apart several APIs and queues.
+        own = ", ".join(value for value in self.dimensions.values() if "{" not in value)
+        return f"{self.namespace}/{self.name}" + (f" ({own})" if own else "")
 
 
 class FailsafeSettings(Model):
@@ -325,10 +375,6 @@ class FailsafeSettings(Model):
 ComparisonOperator = Literal[
     "GreaterThanThreshold", "GreaterThanOrEqualToThreshold", "LessThanThreshold", "LessThanOrEqualToThreshold"
 ]
-ALIAS_DIMENSIONS = {"FunctionName": "{function}", "Resource": "{resource}"}
-"""The dimensions of a metric of the alias, as a setting writes them."""
-
-Dimensions = dict[Annotated[str, Field(min_length=1, max_length=255)], Annotated[str, Field(min_length=1)]]
 
 
 class CustomAlarm(Model):
@@ -629,7 +675,7 @@ class Settings(Model):
     alarms: AlarmSettings = Field(default=AlarmSettings(), description="Alarms.")
     notify: NotificationSettings = Field(default=NotificationSettings(), description="Notifications.")
     archive: ArchiveSettings = Field(default=ArchiveSettings(), description="The archive of executed runs.")
-    failure_metrics: Annotated[tuple[MetricName, ...], Field(max_length=8)] = Field(
+    failure_metrics: Annotated[tuple[MetricName, ...], Field(max_length=MOST_FAILURE_SERIES)] = Field(
         default=(),
         description="Metrics that count failures which Lambda's Errors does not see. At most 8: an alarm "
         "reads 10 metrics.",
@@ -659,6 +705,13 @@ class Settings(Model):
         description="Schema versions ('1' or '1-2') that a version of the function is compatible with if "
         "it declares none.",
     )
+
+    @field_validator("failure_metrics")
+    @classmethod
+    def _fit_into_an_alarm(cls, metrics: tuple[MetricName, ...]) -> tuple[MetricName, ...]:
+        if sum(2 if metric.expression else 1 for metric in metrics) > MOST_FAILURE_SERIES:
+            raise ValueError(f"at most {MOST_FAILURE_SERIES}, of which each with an expression counts twice")
+        return metrics
 
     @property
     def uncounted_failures(self) -> str:

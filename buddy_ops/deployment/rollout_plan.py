@@ -404,7 +404,9 @@ class _Draft:
             # By these a bad build is found and rolled back: without them another deployment would be approved.
             "failsafe": settings.lease.model_dump(mode="json"),
             "smoke_tests": [test.model_dump(mode="json") for test in settings.smoke_tests],
-            "failure_metrics": [metric.model_dump(mode="json") for metric in settings.failure_metrics],
+            "failure_metrics": [
+                metric.model_dump(mode="json", exclude_defaults=True) for metric in settings.failure_metrics
+            ],
             "from": self.stable,
             "code": self.change.sha256,
             "configuration": _covered(self.change.expected),

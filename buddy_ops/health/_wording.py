@@ -43,6 +43,8 @@ def _finding(verdict: "Verdict") -> list[str]:
             return _regression(verdict)
         case "external":
             return _external(verdict)
+        case "alias-failures":
+            return _alias_failures(verdict)
         case "doubt":
             return [_needs(verdict.needed), f"{_compare(verdict, verdict.compared, with_limit=True)}."]
         case "recent":
@@ -109,15 +111,35 @@ def measured(
 
 def _external(verdict: "Verdict") -> list[str]:
     stable = verdict.stable_name
-    policy = verdict.policy
-    ending = f"The rollout waits until {stable} is within its limits for {policy.calm_minutes} min, then bakes again."
-    if verdict.expired:
-        ending = f"This has lasted {verdict.minutes:.0f} min (limit {policy.external_limit_s / 60:g} min)."
     return [
         f"{stable} is affected too: {verdict.canary_name} is not shown to be the cause.",
         f"{_compare(verdict, verdict.compared, stable_first=True)}.",
-        ending,
+        _wait(verdict),
     ]
+
+
+def _wait(verdict: "Verdict") -> str:
+    """For how long a fault that is no version's is waited for."""
+    policy = verdict.policy
+    if verdict.expired:
+        return f"This has lasted {verdict.minutes:.0f} min (limit {policy.external_limit_s / 60:g} min)."
+    until = f"{verdict.stable_name} is within its limits for {policy.calm_minutes} min"
+    return f"The rollout waits until {until}, then bakes again."
+
+
+def _alias_failures(verdict: "Verdict") -> list[str]:
+    compared = verdict.compared
+    counts = compared.counts
+    policy = verdict.policy
+    rate = measured(
+        "The alias as a whole:", policy, "errors", counts.canary_events, counts.canary_requests, limit=compared.limit
+    )
+    source = "These failures name no version."
+    if verdict.decision == "external":
+        return [f"{rate}. {source}", f"They began before {verdict.canary_name} received traffic.", _wait(verdict)]
+    if verdict.over < policy.rollback_at:
+        return [f"Inconclusive: {rate}.", source]
+    return [f"{rate}, since {verdict.canary_name} received traffic ({_p_value(verdict.over)}).", source]
 
 
 def _recent(verdict: "Verdict") -> list[str]:

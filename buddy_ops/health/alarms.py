@@ -10,7 +10,7 @@ the judge counts as a failure, the alarm counts, too.
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from buddy_ops.aws.errors import parse_member
 from buddy_ops.aws.session import Target
@@ -23,10 +23,13 @@ from buddy_ops.core.progress import Progress, no_progress
 from buddy_ops.core.settings import ALIAS_DIMENSIONS, DEFAULT_ALIAS, CustomAlarm, Settings
 from buddy_ops.core.text import count, exact_percent
 
+if TYPE_CHECKING:
+    from types_boto3_cloudwatch.type_defs import DimensionTypeDef
+
 AlarmFields = dict[str, Any]
 """An alarm, or a part of one, as PutMetricAlarm takes it."""
 
-Dimensions = list[dict[str, str]]
+Dimensions = list["DimensionTypeDef"]
 
 MINUTE_S = 60
 RATE_WINDOW_S = 900
@@ -104,14 +107,13 @@ def _prefix(function: str, alias: str) -> str:
 def wanted_alarms(target: Target) -> tuple[AlarmFields, ...]:
     """The alarms that the environment should have. Pure but for the target's names."""
     settings = target.settings
-    function = settings.function
     prefix = name_prefix(settings)
-    alias = [{"Name": "FunctionName", "Value": function}, {"Name": "Resource", "Value": target.resource}]
+    alias = target.fill(ALIAS_DIMENSIONS)
     bound_ms = settings.health.latency_ms
     topic = settings.alarms.topic_arn
     shared = {**SHARED, "AlarmActions": [topic] if topic else []}
     own = (
-        _error_rate(settings, target.resource, alias),
+        _error_rate(target, alias),
         {
             "AlarmName": f"{prefix}latency-p99",
             "AlarmDescription": f"One request in a hundred to {target.resource} takes over {bound_ms} ms.",
@@ -130,7 +132,7 @@ def wanted_alarms(target: Target) -> tuple[AlarmFields, ...]:
     return tuple({**shared, **fields} for fields in (*own, *throttled))
 
 
-def _error_rate(settings: Settings, resource: str, alias: Dimensions) -> AlarmFields:
+def _error_rate(target: Target, alias: Dimensions) -> AlarmFields:
     """Failed requests in percent: Lambda's errors, and what the environment's ``failure_metrics`` count.
 
     A request that fails in both counts twice here. So the alarm may fire a little early, never late. In a window in
@@ -139,23 +141,33 @@ def _error_rate(settings: Settings, resource: str, alias: Dimensions) -> AlarmFi
     It counts failures, not requests: at 8 requests a minute, or at one in three minutes, an outage of all of them is an
     outage. The window slides by a minute, so at full traffic an outage fires after its first minute.
     """
-    failures = [("err", "AWS/Lambda", "Errors")]
+    settings = target.settings
+    queries = [
+        _sum("inv", "AWS/Lambda", "Invocations", dimensions=alias, period_s=RATE_WINDOW_S),
+        _sum("err", "AWS/Lambda", "Errors", dimensions=alias, period_s=RATE_WINDOW_S),
+    ]
+    names = ["err"]
     for index, metric in enumerate(settings.failure_metrics):
-        failures.append((f"failed{index}", metric.namespace, metric.name))
-    failed = " + ".join(name for name, _, _ in failures)
+        own = f"failed{index}"
+        names.append(own)
+        id = f"counted{index}" if metric.expression else own
+        dimensions = target.fill(metric.of_alias)
+        query = _sum(id, metric.namespace, metric.name, dimensions=dimensions, period_s=RATE_WINDOW_S)
+        query["MetricStat"]["Stat"] = metric.statistic
+        queries.append(query)
+        if metric.expression:
+            expression = metric.expression.replace("{metric}", id)
+            queries.append({"Id": own, "Expression": expression, "ReturnData": False})
+    failed = " + ".join(names)
     limit = settings.health.error_rate
-    description = f"More than {exact_percent(limit)} of requests to {resource} fail"
+    description = f"More than {exact_percent(limit)} of requests to {target.resource} fail"
     if settings.failure_metrics:
         description += f", or are counted as {' or '.join(metric.name for metric in settings.failure_metrics)}"
     return {
         "AlarmName": f"{name_prefix(settings)}error-rate",
         "AlarmDescription": f"{description}.",
         "Metrics": [
-            _sum("inv", "AWS/Lambda", "Invocations", dimensions=alias, period_s=RATE_WINDOW_S),
-            *(
-                _sum(name, namespace, metric, dimensions=alias, period_s=RATE_WINDOW_S)
-                for name, namespace, metric in failures
-            ),
+            *queries,
             {
                 "Id": "rate",
                 "Expression": f"IF({failed} >= {FEWEST_FAILURES}, 100 * ({failed}) / inv, 0)",
@@ -176,11 +188,7 @@ def _custom(target: Target, alarm: CustomAlarm) -> AlarmFields:
     return {
         "AlarmName": f"{name_prefix(target.settings)}{alarm.name}",
         "AlarmDescription": alarm.description,
-        **_metric(
-            alarm.namespace,
-            alarm.metric,
-            [{"Name": name, "Value": target.fill(value)} for name, value in dimensions.items()],
-        ),
+        **_metric(alarm.namespace, alarm.metric, target.fill(dimensions)),
         "Period": alarm.period_s,
         statistic: alarm.statistic,
         "ComparisonOperator": alarm.comparison,
@@ -193,7 +201,7 @@ def _custom(target: Target, alarm: CustomAlarm) -> AlarmFields:
 
 def _throttled_table(prefix: str, table: str) -> AlarmFields:
     """Throttled requests of a table. FILL: alarms on AWS/DynamoDB metrics alone ignore missing data and would stick."""
-    own = [{"Name": "TableName", "Value": table}]
+    own: Dimensions = [{"Name": "TableName", "Value": table}]
     return {
         "AlarmName": f"{prefix}throttled-{table}",
         "AlarmDescription": f"DynamoDB throttles requests to {table}.",

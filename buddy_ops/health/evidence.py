@@ -46,6 +46,8 @@ def judge_policy(settings: Settings) -> JudgePolicy:
         slo_slow_rate=settings.health.slow_rate,
         slow_bound_s=settings.health.latency_ms / 1000,
         on_slow=settings.rollout.on_slow,
+        on_alias_failures=settings.rollout.on_alias_failures,
+        has_alias_metrics=any(not metric.by_version for metric in settings.failure_metrics),
         max_stretch_s=60 * settings.rollout.stretch_minutes,
         external_limit_s=60 * settings.rollout.external_minutes,
     )
@@ -65,6 +67,7 @@ class RolloutEvidence:
         self._target = target
         self._health = target.settings.health
         self._failure_metrics = [metric.full_name for metric in target.settings.failure_metrics]
+        self._has_alias_metrics = judge_policy(target.settings).has_alias_metrics
         self.shifts: list[tuple[datetime, float]] = []
         self.rows: list[MinuteRow] = []
         self._shown = 0
@@ -238,6 +241,7 @@ class RolloutEvidence:
                 counts.requests > old.counts[version].requests or counts.errors > old.counts[version].errors
                 for version, counts in row.counts.items()
             )
+            grown = grown or row.shared_failures > old.shared_failures
             completed = old.incomplete and not row.incomplete
             if (grown or completed) and not row.incomplete:
                 self.rows[index] = row.believed()
@@ -374,7 +378,8 @@ class RolloutEvidence:
                 continue  # it is judged soon
             passed = any(not later.is_silent for later in self._young[index + 1 :])
             unread = self._unread_streams(row)
-            minute = self._minute(row, unread)
+            # A part of a minute's requests with all of the alias's failures would look like an outage.
+            minute = replace(self._minute(row, unread), shared=None)
             if not passed and alone:
                 minute = replace(minute, canary_requests_at_most=self._requests_at_most())
             elif not passed or len(unread) > 1:
@@ -464,10 +469,19 @@ class RolloutEvidence:
     def _minute(self, row: MinuteRow, unread: frozenset[StreamName] = frozenset()) -> Minute:
         if self._cold_starts.is_awaited(row.at):
             unread |= {"slow"}
+        stable = self._cold_starts.counts(row, self.stable)
+        canary = self._cold_starts.counts(row, self.new)
+        shared = None
+        if self._has_alias_metrics and not self._is_alone(row):
+            # Also where by chance one version had all requests of the minute: such minutes are no fair sample.
+            shared = row.shared_failures + stable.shared + canary.shared
+            stable = replace(stable, errors=stable.errors - stable.shared, shared=0)
+            canary = replace(canary, errors=canary.errors - canary.shared, shared=0)
         return Minute(
             weight=self._weight(row),
-            stable=self._cold_starts.counts(row, self.stable),
-            canary=self._cold_starts.counts(row, self.new),
+            stable=stable,
+            canary=canary,
             weight_changed=self._is_moving(row),
             unread=unread,
+            shared=shared,
         )

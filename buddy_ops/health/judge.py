@@ -14,6 +14,7 @@ from math import ceil, inf
 from typing import Literal
 
 from buddy_ops.health import _wording
+from buddy_ops.health.alias_failures import AliasFailures
 from buddy_ops.health.sequential_test import ComparedByState, EProcess, Mixture, PairedCounts, dispersion
 from buddy_ops.health.stable_alone import StableTest
 from buddy_ops.health.usual_rate import UsualRate, without_outages
@@ -32,6 +33,7 @@ Finding = Literal[
     "baked",
     "inconclusive",
     "healthy",
+    "alias-failures",
 ]
 
 MOST_REQUESTS_NEEDED = 1e7
@@ -49,6 +51,7 @@ class Counts:
 
     Attributes:
         cold: the requests that were cold starts, where that was asked; ``cold_slow``: those over the latency bound.
+        shared: those of ``errors`` that only a metric of the alias as a whole counts.
         unknown: the figures of which only a part was published, or nothing: each is what was seen, and may be more. A
             sum is unknown where any of its terms is.
     """
@@ -60,6 +63,7 @@ class Counts:
     unknown: frozenset[Figure] = frozenset()
     cold: int = 0
     cold_slow: int = 0
+    shared: int = 0
 
     @property
     def seen(self) -> bool:
@@ -80,6 +84,7 @@ class Counts:
             self.unknown | other.unknown,
             self.cold + other.cold,
             self.cold_slow + other.cold_slow,
+            self.shared + other.shared,
         )
 
 
@@ -91,6 +96,8 @@ class Minute:
         weight: the canary's 0..1 share.
         weight_changed: it moved inside this minute.
         unread: the streams of which this minute shows nothing.
+        shared: failures that no version can be given, since only a metric of the alias as a whole counts them; None:
+            there is no such metric, or one version had all requests.
         canary_requests_at_most: where requests of the canary may not be published yet, how many it may have had.
     """
 
@@ -100,6 +107,7 @@ class Minute:
     weight_changed: bool = False
     unread: frozenset[StreamName] = frozenset()
     canary_requests_at_most: int = 0
+    shared: int | None = None
 
 
 @dataclass(frozen=True)
@@ -114,6 +122,8 @@ class JudgePolicy:
     slo_slow_rate: float = 0.01
     slow_bound_s: float = 6.0  # only named in sentences: the counts were made with it
     on_slow: Literal["rollback", "hold"] = "rollback"
+    on_alias_failures: Literal["rollback", "hold"] = "rollback"
+    has_alias_metrics: bool = False  # whether a metric counts failures of the alias as a whole: one more test
     alpha: float = 0.005  # chance to roll back a version that is within the objectives
     alpha_base: float = 0.05  # chance to call one version worse than the other when it is not
     gamma: float = 0.10  # chance to call a version over the objective, once it is surely worse than stable
@@ -132,8 +142,9 @@ class JudgePolicy:
 
     @property
     def rollback_at(self) -> float:
-        """The evidence that rolls back: two tests in each of two streams share alpha."""
-        return 4.0 / self.alpha
+        """The evidence that rolls back: two tests in each of two streams share alpha, and that of the alias."""
+        tests = 5.0 if self.has_alias_metrics else 4.0
+        return tests / self.alpha
 
     @property
     def worse_at(self) -> float:
@@ -175,7 +186,7 @@ class Verdict:
             back without marking the version bad, exit code 5. The last stage ends by the caller's watch limit instead.
         cause: the stream behind a rollback, a doubt or an external fault: 'errors', 'slow', 'throttles'; else ''.
         rebakes: how often the evidence was cleared after an external fault; when it has grown, restart the bake clock.
-        compared: the counts that decided.
+        compared: the counts that decided; of 'alias-failures' those of the alias, in the canary's place.
         fixes: streams in which the canary may repair stable.
         worse: evidence that the canary is worse than stable, ``over``: that it is over the objective (1 / p).
         throttled: calls throttled in the latest minutes.
@@ -424,6 +435,8 @@ class Judge(ComparedByState):
         self._errors = _Stream("errors", self.policy.slo_error_rate, errors, self.policy)
         self._slow = _Stream("slow", self.policy.slo_slow_rate, slow, self.policy)
         self._streams = (self._errors, self._slow)
+        shared = [(counts.shared, counts.requests) for counts in history if self.policy.has_alias_metrics]
+        self._alias = AliasFailures(shared, self.policy.slo_error_rate, self.policy)
         self._latest: deque[Minute] = deque(maxlen=self.policy.calm_minutes)
         self._cold = 0
         self._cold_slow = 0
@@ -451,6 +464,11 @@ class Judge(ComparedByState):
             self._slow.update(canary.warm, stable.warm, share, at_most)
             self._cold += canary.cold
             self._cold_slow += canary.cold_slow
+        if minute.shared is not None and "errors" not in minute.unread:
+            # While an alias follows a shift, either weight may hold: the larger one excuses more.
+            weight = max(minute.weight, self._weight)
+            if self._alias.update(minute.shared, stable.requests + canary.requests, weight):
+                self._rebake()
         self._weight = minute.weight
         for stream in self._streams:
             stream.alone = self._alone
@@ -477,9 +495,14 @@ class Judge(ComparedByState):
         if all(stream.calm for stream in self._streams):
             self._external = None
             self._external_minutes = 0
-            self.rebakes += 1
-            for stream in self._streams:
-                stream.clear()
+            self._rebake()
+
+    def _rebake(self) -> None:
+        """Discard all evidence: something else affected both versions."""
+        self.rebakes += 1
+        for stream in self._streams:
+            stream.clear()
+        self._alias.clear()
 
     @property
     def _alone(self) -> bool:
@@ -523,6 +546,9 @@ class Judge(ComparedByState):
                 expired=self._external_minutes * 60 >= self.policy.external_limit_s,
                 minutes=self._external_minutes,
             )
+        alias = self._alias_verdict(expired)
+        if alias is not None:
+            return alias
         if self.policy.early_after_s is not None and baked_s >= self.policy.early_after_s:
             over = over or all(stream.stage_ok.value >= self.policy.early_at for stream in self._streams)
         doubt = self._doubt(advancing=over and not final)
@@ -566,6 +592,24 @@ class Judge(ComparedByState):
             over=stream.over.value,
             stable_test=None if kept else stream.stable_test(),
         )
+
+    def _alias_verdict(self, expired: bool) -> Verdict | None:
+        """What follows from failures of the alias as a whole, while two versions share its traffic; None: nothing."""
+        alias = self._alias
+        if self._alone:
+            return None
+        if alias.is_common and alias.minutes:
+            external = self._verdict("external", "alias-failures", Comparison("errors", alias.usual, alias.latest))
+            lasted = alias.minutes * 60 >= self.policy.external_limit_s
+            return replace(external, cause="errors", expired=lasted, minutes=alias.minutes)
+        if alias.over < self.policy.doubt_at:
+            return None
+        compared = Comparison("errors", alias.limit, alias.recent)
+        if alias.over < self.policy.rollback_at or self.policy.on_alias_failures == "hold":
+            held = self._verdict("hold", "alias-failures", compared)
+            return replace(held, cause="errors", expired=expired, over=alias.over)
+        found = self._verdict("rollback", "alias-failures", compared)
+        return replace(found, cause="errors", over=alias.over, stable_test=alias.stable_test())
 
     def _doubt(self, advancing: bool) -> Verdict | None:
         """The first reason to stay: nothing read, throttled calls, doubt by the whole rollout or its latest minutes."""

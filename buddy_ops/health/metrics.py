@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from buddy_ops.aws.session import Target
 from buddy_ops.core.errors import AwsFailed
 from buddy_ops.core.journal import iso_utc
+from buddy_ops.core.settings import MetricName
 from buddy_ops.core.text import floor_minute
 from buddy_ops.health.judge import NOTHING_KNOWN, Counts, Figure
 
@@ -69,6 +70,9 @@ class MinuteRow:
             none in this minute.
         failure_samples: by version, for each failure metric the number of requests that it or Lambda's own Errors had
             something to say of.
+        shared_failures: failures that a metric of the alias as a whole counts beyond those of the versions, while
+            several versions had requests: whose they are is unknown. Where one version had all requests they are its
+            own, as ``Counts.shared``.
     """
 
     at: datetime
@@ -77,6 +81,7 @@ class MinuteRow:
     p99_band_ms: dict[str, tuple[float, float]] = field(default_factory=dict)
     function_requests: int | None = None
     failure_samples: dict[str, tuple[int, ...]] = field(default_factory=dict)
+    shared_failures: int = 0
 
     @property
     def is_silent(self) -> bool:
@@ -164,9 +169,9 @@ def read_minutes(
         return MetricsReading((), str(partial))
     except MALFORMED as error:
         return MetricsReading((), f"CloudWatch's answer could not be read ({error}).")
-    failure_metrics = tuple(metric.full_name for metric in target.settings.failure_metrics)
+    failure_metrics = target.settings.failure_metrics
     published = _Published(values, failure_metrics)
-    per_request = tuple(published.emission.get(metric, 0.0) for metric in failure_metrics)
+    per_request = tuple(published.emission.get(metric.full_name, 0.0) for metric in failure_metrics)
     rows = []
     for index in range(int((until - since) / MINUTE)):
         at = since + MINUTE * index
@@ -241,7 +246,9 @@ def count_samples(target: Target, since: datetime, until: datetime) -> dict[str,
     """
     ids = {"requests0": "Invocations", "errorsof0": "Errors", "slowof0": "Duration"}
     for index, metric in enumerate(target.settings.failure_metrics):
-        ids[f"failedof{index}x0"] = metric.full_name
+        # Of others no sample of each request is expected.
+        if not metric.dimensions and not metric.expression:
+            ids[f"failedof{index}x0"] = metric.full_name
     values = _read_series(target, _alias_queries(target, ids), since, until)
     return {name: round(sum(values[id].values())) for id, name in ids.items()}
 
@@ -281,7 +288,8 @@ def totals(rows: Sequence[MinuteRow], versions: Iterable[str]) -> dict[str, Coun
 def rows_to_json(rows: Iterable[MinuteRow]) -> list[list[Any]]:
     """Minutes with requests as JSON has them: its time, then by version requests, errors, slow, throttles and p99.
 
-    Where a figure is unknown, a sixth entry lists the unknown ones.
+    Where a figure is unknown, a sixth entry lists the unknown ones. A third entry of a minute are failures that no
+    version can be given.
     """
     found = []
     for row in rows:
@@ -292,7 +300,7 @@ def rows_to_json(rows: Iterable[MinuteRow]) -> list[list[Any]]:
             figures[version] = [counts.requests, counts.errors, counts.slow, counts.throttles, row.p99_ms.get(version)]
             if counts.unknown:
                 figures[version].append(sorted(counts.unknown))
-        found.append([iso_utc(row.at), figures])
+        found.append([iso_utc(row.at), figures, *([row.shared_failures] if row.shared_failures else [])])
     return found
 
 
@@ -302,7 +310,8 @@ def rows_from_json(rows: Iterable[Sequence[Any]]) -> Iterator[MinuteRow]:
         with suppress(ValueError, TypeError, KeyError, IndexError, AttributeError):
             counts = {version: _counts_from_json(figures) for version, figures in row[1].items()}
             p99 = {version: float(figures[4]) for version, figures in row[1].items() if figures[4] is not None}
-            yield MinuteRow(datetime.fromisoformat(row[0]), counts, p99)
+            shared = int(row[2]) if len(row) > 2 else 0
+            yield MinuteRow(datetime.fromisoformat(row[0]), counts, p99, shared_failures=shared)
 
 
 def _counts_from_json(figures: Sequence[Any]) -> Counts:
@@ -336,18 +345,34 @@ def _queries(target: Target, version: str | None, source: int) -> "list[MetricDa
     ]
     for index, (_, statistic) in enumerate(RANKS):
         wanted.append((f"rank{index}x", "AWS/Lambda", "Duration", statistic))
-    for index, metric in enumerate(target.settings.failure_metrics):
-        wanted.append((f"failed{index}x", metric.namespace, metric.name, "Sum"))
-        wanted.append((f"failedof{index}x", metric.namespace, metric.name, "SampleCount"))
     if version is None:
         wanted.append(("throttles", "AWS/Lambda", "Throttles", "Sum"))
     queries = [
         _query(f"{name}{source}", namespace, metric_name, dimensions, statistic)
         for name, namespace, metric_name, statistic in wanted
     ]
+    for index, metric in enumerate(target.settings.failure_metrics):
+        if version is None or metric.by_version:
+            named = target.fill(metric.of_alias if version is None else metric.of_version, version or "")
+            queries += _failure_queries(metric, f"{index}x{source}", named)
     if version is None:
         queries.append(_query(f"function{source}", "AWS/Lambda", "Invocations", dimensions[:1], "Sum"))
     return queries
+
+
+def _failure_queries(
+    metric: MetricName, suffix: str, dimensions: "list[DimensionTypeDef]"
+) -> "list[MetricDataQueryTypeDef]":
+    """The queries for one series of a failure metric: the failures, and how many samples they were counted from."""
+    if not metric.expression:
+        own = (("failed", metric.statistic), ("failedof", "SampleCount"))
+        return [
+            _query(f"{name}{suffix}", metric.namespace, metric.name, dimensions, statistic) for name, statistic in own
+        ]
+    counted = _query(f"counted{suffix}", metric.namespace, metric.name, dimensions, metric.statistic)
+    counted["ReturnData"] = False
+    expression = metric.expression.replace("{metric}", counted["Id"])
+    return [counted, {"Id": f"failed{suffix}", "Expression": expression, "Period": 60}]
 
 
 def _query(
@@ -366,7 +391,7 @@ def _query(
 
 def _fetch(target: Target, queries: "list[MetricDataQueryTypeDef]", since: datetime, until: datetime) -> Values:
     """Every datapoint. Raises _Partial unless every query ended 'Complete'."""
-    found: Values = {query["Id"]: {} for query in queries}
+    found: Values = {query["Id"]: {} for query in queries if query.get("ReturnData", True)}
     status: dict[str, str] = {}
     pages = target.client("cloudwatch").get_paginator("get_metric_data")
     for page in pages.paginate(MetricDataQueries=queries, StartTime=since, EndTime=until):
@@ -403,13 +428,13 @@ class _Published:
         emission: by failure metric, samples per request.
     """
 
-    def __init__(self, values: Values, failure_metrics: Sequence[str]) -> None:
+    def __init__(self, values: Values, failure_metrics: Sequence[MetricName]) -> None:
         self._values = values
         self.failure_metrics = failure_metrics
         self.newest: dict[str, datetime] = {}
         names = {"Invocations": "requests", "Errors": "errorsof", "Duration": "slowof"}
-        for index, metric in enumerate(failure_metrics):
-            names[metric] = f"failedof{index}x"
+        for index, counted in enumerate(failure_metrics):
+            names[counted.full_name] = f"failedof{index}x"
         for metric, series in names.items():
             if points := values.get(f"{series}{WHOLE_ALIAS}"):
                 self.newest[metric] = max(points)
@@ -426,11 +451,11 @@ class _Published:
         for index, metric in enumerate(self.failure_metrics):
             samples = self._values.get(f"failedof{index}x{WHOLE_ALIAS}", {})
             # Later minutes say nothing of it: they may be late.
-            until = self.newest.get(metric)
+            until = self.newest.get(metric.full_name)
             minutes = [at for at in requests if until is not None and at <= until]
             answered = sum(requests[at] - errors.get(at, 0.0) for at in minutes)
             if answered > 0:
-                found[metric] = min(1.0, sum(samples.get(at, 0.0) for at in minutes) / answered)
+                found[metric.full_name] = min(1.0, sum(samples.get(at, 0.0) for at in minutes) / answered)
         return found
 
 
@@ -440,7 +465,10 @@ class _PublishedMinute:
     def __init__(self, published: _Published, at: datetime) -> None:
         self.at = at
         self._published = published
-        self._failed = range(len(published.failure_metrics))
+        by_version = [metric.by_version for metric in published.failure_metrics]
+        self._all = range(len(by_version))
+        self._failed = [index for index in self._all if by_version[index]]
+        self._of_alias = [index for index in self._all if not by_version[index]]
 
     def value(self, series: str, source: int) -> float | None:
         """A datapoint; None where there is none."""
@@ -472,8 +500,23 @@ class _PublishedMinute:
         )
 
     def failure_samples(self, source: int) -> tuple[int, ...]:
-        """For each failure metric the number of its samples, and of requests that raised and so emitted none."""
-        return tuple(self.seen(f"failedof{index}x", source) + self.seen("errors", source) for index in self._failed)
+        """For each failure metric the number of its samples, and of requests that raised and so emitted none.
+
+        A metric of the alias as a whole has samples of each version by the version's share of the requests.
+        """
+        requests = self.requests(source)
+        share = requests / max(1, self.requests(WHOLE_ALIAS))
+        found = []
+        for index in self._all:
+            samples = self.seen(f"failedof{index}x", WHOLE_ALIAS if index in self._of_alias else source)
+            if index in self._of_alias:
+                samples = min(requests, round(samples * share))
+            found.append(samples + self.seen("errors", source))
+        return tuple(found)
+
+    def failures_of_alias(self) -> int:
+        """Failures that the metrics of the alias as a whole count, which name no version."""
+        return sum(self.seen(f"failed{index}x", WHOLE_ALIAS) for index in self._of_alias)
 
     def _unknown(self, source: int, requests: int) -> frozenset[Figure]:
         if not requests:
@@ -533,6 +576,13 @@ def _row(minute: _PublishedMinute, versions: Sequence[str], serving: str | None)
         for version, each in counts.items():
             if not each.requests:
                 counts[version] = replace(each, unknown=whole.unknown)
+    shared = max(0, minute.failures_of_alias() - sum(each.errors for each in counts.values()))
+    alone = [version for version, each in counts.items() if each.requests]
+    if shared and len(alone) == 1:
+        own = counts[alone[0]]
+        found = min(shared, own.requests - own.errors)
+        counts[alone[0]] = replace(own, errors=own.errors + found, shared=found)
+        shared = 0
     p99 = {version: minute.value("p99", source) for version, source in sources.items()}
     bands = {version: minute.p99_band(source) for version, source in sources.items() if p99[version] is not None}
     of_function = minute.value("function", WHOLE_ALIAS)
@@ -543,6 +593,7 @@ def _row(minute: _PublishedMinute, versions: Sequence[str], serving: str | None)
         p99_band_ms={version: band for version, band in bands.items() if band is not None},
         function_requests=None if of_function is None else round(of_function),
         failure_samples=samples,
+        shared_failures=shared,
     )
 
 

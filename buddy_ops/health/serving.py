@@ -15,6 +15,7 @@ from buddy_ops.aws.aliases import Alias
 from buddy_ops.aws.session import Target
 from buddy_ops.aws.versions import label
 from buddy_ops.core.errors import AwsFailed
+from buddy_ops.core.settings import MetricName
 from buddy_ops.core.text import floor_minute, parse_utc
 from buddy_ops.health import logs, metrics
 from buddy_ops.health.metrics import MALFORMED, MINUTE, UNKNOWN_VERSION, MinuteRow
@@ -151,7 +152,8 @@ def candidate_versions(target: Target, alias: Alias | None, also: Iterable[str] 
     listed: set[str] = set()
     try:
         # Without weights only our own metrics may name a version.
-        own = ((metric.namespace, metric.name) for metric in target.settings.failure_metrics)
+        metrics_of_ours = (metric for metric in target.settings.failure_metrics if not metric.dimensions)
+        own = ((metric.namespace, metric.name) for metric in metrics_of_ours)
         for namespace, name in (("AWS/Lambda", "Invocations"), *own):
             listed |= published_versions(target, namespace, name)
         known |= set(sorted(listed, key=int)[-MOST_VERSIONS:])
@@ -160,6 +162,22 @@ def candidate_versions(target: Target, alias: Alias | None, also: Iterable[str] 
     except MALFORMED as error:
         trouble = f"Other versions that served are unknown. CloudWatch's answer could not be read ({error})."
     return sorted((version for version in known if version.isdecimal()), key=int), trouble
+
+
+def is_published(target: Target, metric: MetricName) -> bool:
+    """Whether CloudWatch has a failure metric with its dimensions, within the last two weeks.
+
+    AWS: cloudwatch:ListMetrics, every page (one may be empty), reads only.
+    """
+    if not metric.dimensions:
+        return bool(published_versions(target, metric.namespace, metric.name))
+    pages = target.client("cloudwatch").get_paginator("list_metrics")
+    # A filter without a value is one of the name alone.
+    dimensions: list[DimensionFilterTypeDef] = [
+        {"Name": named["Name"], "Value": named["Value"]} for named in target.fill(metric.of_alias)
+    ]
+    listed = pages.paginate(Namespace=metric.namespace, MetricName=metric.name, Dimensions=dimensions)
+    return any(page["Metrics"] for page in listed)
 
 
 def published_versions(target: Target, namespace: str, name: str) -> set[str]:

@@ -65,7 +65,7 @@ class UsualRate(ComparedByState):
         self.limit = max(self._objective, self._upper_bound())
 
     def _upper_bound(self) -> float:
-        """Wilson's one-sided bound, wider by the dispersion; 0 where stable was within the objective."""
+        """The bound of stable's rate; 0 where stable was within the objective."""
         hours = sorted((hour for hour in self._hours if hour[1]), key=lambda hour: hour[0] / hour[1])
         cut = len(hours) // 4
         usual = hours[cut : len(hours) - cut]
@@ -73,9 +73,14 @@ class UsualRate(ComparedByState):
         requests = sum(n for _, n in usual)
         if events < FEWEST_EVENTS or events <= self._objective * requests:
             return 0.0
-        rate = events / requests
-        spread = ONE_SIDED_90**2 * self._dispersion / requests
-        return (rate + spread / 2 + sqrt(spread * rate * (1 - rate) + spread**2 / 4)) / (1 + spread)
+        return upper_bound(events, requests, self._dispersion)
+
+
+def upper_bound(events: int, requests: int, dispersion: float) -> float:
+    """Wilson's one-sided 90 % bound of a rate, wider by the dispersion. There are requests."""
+    rate = events / requests
+    spread = ONE_SIDED_90**2 * dispersion / requests
+    return (rate + spread / 2 + sqrt(spread * rate * (1 - rate) + spread**2 / 4)) / (1 + spread)
 
 
 def without_outages(history: Sequence[tuple[int, int]], objective: float) -> list[tuple[int, int]]:

@@ -2,10 +2,11 @@
 
 import json
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -13,6 +14,8 @@ from buddy_ops.aws import aliases, freezes, session
 from buddy_ops.aws.session import Target
 from buddy_ops.cli import sandbox
 from buddy_ops.core import project
+from buddy_ops.core.kinds import URL_5XX
+from buddy_ops.core.outcome import Outcome
 from buddy_ops.deployment import rollout
 from tests.cli.command_line import invoke
 from tests.conftest import approve
@@ -20,6 +23,7 @@ from tests.conftest import approve
 pytestmark = pytest.mark.sandbox
 
 REGIONS = ("us-east-1", "eu-west-1")
+COUNTED = {"namespace": "Shop", "name": "Failures"}
 METRICS = Path(__file__).parents[2] / "buddy_ops_metrics" / "buddy_ops_metrics.py"
 HANDLER = """
 from buddy_ops_metrics import Metrics
@@ -45,26 +49,31 @@ def build(path: Path, bad_tenths: int) -> str:
     return str(path)
 
 
-def connect(url: str, region: str) -> Target:
-    """A target without rules, whose failures the handler counts."""
+def connect(url: str, region: str, function: str = "shop", metric: Mapping[str, Any] = COUNTED) -> Target:
+    """A target without rules, whose failures one metric counts: by default the handler's."""
     values = {
         **project.read_settings("sandbox")[0],
-        "function": "shop",
+        "function": function,
         "policy": {},
         "smoke_tests": [],
         "tables": [],
     }
-    values["failure_metrics"] = [{"namespace": "Shop", "name": "Failures"}]
+    values["failure_metrics"] = [metric]
     values["aws"] = {**values["aws"], "endpoint_url": url, "region": region}
     return session.connect("sandbox", "test", values=values)
 
 
 def ship(here: Target, artifact: str) -> str:
     """How a canary of a build ends."""
+    return str(deploy(here, artifact).ending)
+
+
+def deploy(here: Target, artifact: str) -> Outcome:
+    """A canary of a build."""
     plan = rollout.plan_rollout(here, artifact)
     outcome = rollout.drive_rollout(here, rollout.run_rollout(here, plan, approve(here, plan)))
     here.close()
-    return str(outcome.ending)
+    return outcome
 
 
 def test_a_bad_build_is_rolled_back_while_a_good_one_is_promoted_in_another_region(
@@ -98,6 +107,19 @@ def test_a_bad_build_is_rolled_back_while_a_good_one_is_promoted_in_another_regi
     assert [len(freezes.active_freezes(each)) for each in (first, second)] == [0, 1]
     for each in (first, second):
         each.close()
+
+
+def test_without_a_counter_the_status_of_a_function_url_decides(
+    own: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Url5xxCount names no version: a build that answers 500 after the shift is rolled back all the same.
+
+    Source: Lambda developer guide, 'Monitoring Lambda function URLs'.
+    """
+    words = ("--port", own.rpartition(":")[2], "--function", "plain", "--kind", "http", "--requests-per-minute=300")
+    assert invoke(capsys, "sandbox", "start", "--artifact", build(tmp_path / "good.zip", 0), *words).code == 0
+    outcome = deploy(connect(own, REGIONS[0], "plain", URL_5XX), build(tmp_path / "bad.zip", 5))
+    assert outcome.ending == "rolled-back" and "These failures name no version." in outcome.reasons
 
 
 def test_an_own_function_that_cannot_start_is_refused(

@@ -11,9 +11,10 @@ from typing import Any
 import pytest
 
 from buddy_ops.aws.session import Target
-from buddy_ops.health import metrics
+from buddy_ops.core.errors import InvalidInput
+from buddy_ops.health import alarms, metrics
 from buddy_ops.health.judge import NOTHING_KNOWN, Counts
-from buddy_ops.health.metrics import MINUTE, MetricsReading
+from buddy_ops.health.metrics import MINUTE, MetricsReading, MinuteRow
 from buddy_sandbox import builds
 from buddy_sandbox.faults import FaultProfile
 from tests.conftest import Situation, intercept
@@ -372,3 +373,57 @@ def test_the_p99_has_an_interval_that_more_requests_narrow(situation: Bring) -> 
         assert len(bands) == 8 and all(low <= p99 <= high for (low, high), p99 in bands)
         widths[rate] = sum(high - low for (low, high), _ in bands)
     assert widths[6000] < widths[60]
+
+
+# Failure metrics with dimensions of one's choice
+
+OWN = {"namespace": "Buddy", "name": "Apologies"}
+WHOLE = {"FunctionName": "{function}", "Resource": "{resource}"}
+EXPRESSION = {"expression": "FILL({metric}, 0) * 1"}
+
+
+def test_a_metric_is_read_by_version_or_of_the_alias_as_a_whole(bring: Bring) -> None:
+    """Written out, the default's dimensions read the same. Without a version, failures are one's who served alone."""
+    here = bring()
+    deploy(here, FaultProfile(name="sorry", apology_rate=0.3))
+    values = here.connect(quiet=True).settings.model_dump(mode="json")
+
+    def rows(**more: Any) -> tuple[MinuteRow, ...]:
+        mine = here.connect(quiet=True, values=values | {"failure_metrics": [OWN | more]})
+        reading = read(mine, 5)
+        assert reading.trouble is None
+        return reading.rows
+
+    split(here, 0.5)
+    here.ask("advance", seconds=480)
+    usual = rows()
+    assert rows(dimensions={**WHOLE, "ExecutedVersion": "{version}"}) == usual
+    for more in ({}, EXPRESSION):
+        for row, before in zip(rows(dimensions=WHOLE, **more), usual, strict=True):
+            assert all(counts.errors == 0 for counts in row.counts.values())
+            assert row.shared_failures == before.counts["2"].errors > 0
+    here.client("lambda").update_alias(
+        FunctionName=here.function, Name="live", FunctionVersion="2", RoutingConfig={"AdditionalVersionWeights": {}}
+    )
+    here.ask("advance", seconds=600)
+    for more in ({}, EXPRESSION):
+        mine = here.connect(quiet=True, values=values | {"failure_metrics": [{**OWN, "dimensions": WHOLE, **more}]})
+        for row, before in zip(read(mine, 5, serving="2").rows, rows(), strict=True):
+            own = row.counts["2"]
+            assert (own.errors, own.shared, row.shared_failures) == (own.shared, before.counts["2"].errors, 0)
+            assert own.shared > 0 and not row.unknown
+
+
+@pytest.mark.parametrize("more", [{}, EXPRESSION])
+def test_an_alarm_reads_the_same_series(bring: Bring, more: dict[str, str]) -> None:
+    """Eight metrics fit into an alarm; one with an expression counts twice."""
+    here = bring(requests_per_minute=0)
+    values = here.connect(quiet=True).settings.model_dump(mode="json")
+    most = [{**OWN, **more, "dimensions": {"ApiId": f"a{number}"}} for number in range(4 if more else 8)]
+    target = here.connect(quiet=True, values=values | {"failure_metrics": most})
+    fields = alarms.wanted_alarms(target)[0]
+    here.client("cloudwatch").put_metric_alarm(**fields)
+    named = [each["MetricStat"]["Metric"].get("Dimensions") for each in fields["Metrics"] if "MetricStat" in each]
+    assert named[2:] == [[{"Name": "ApiId", "Value": f"a{number}"}] for number in range(len(most))]
+    with pytest.raises(InvalidInput, match="at most 8"):
+        here.connect(quiet=True, values=values | {"failure_metrics": [*most[1:], {**OWN, **EXPRESSION}, most[0]]})
