@@ -284,6 +284,9 @@ def _by_kind(kind: Kind, failure_metric: str) -> str:
     namespace, _, name = failure_metric.rpartition("/")
     metrics = [{"namespace": namespace, "name": name}] if failure_metric else []
     lines.append(f"  failure_metrics: {json.dumps(metrics)} # {silent}: metrics that count failures")
+    if facts.signals:
+        lines.append("    # of AWS, for the alias as a whole:")
+    lines += [f"    # - {json.dumps(signal)}" for signal in facts.signals]
     return "\n".join(lines)
 
 

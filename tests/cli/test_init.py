@@ -14,9 +14,9 @@ import yaml
 from buddy_ops.checks import function_facts
 from buddy_ops.cli import init, new_project
 from buddy_ops.cli.new_project import MANIFEST, Project
-from buddy_ops.core import places, project
+from buddy_ops.core import places, project, settings
 from buddy_ops.core.errors import BuddyError
-from buddy_ops.core.kinds import KINDS
+from buddy_ops.core.kinds import KINDS, Kind
 from tests.cli.command_line import Ended, invoke
 from tests.conftest import Situation
 
@@ -54,6 +54,17 @@ def test_every_environment_of_a_new_project_is_valid(kind: str, run: Run, tmp_pa
         assert named is not None
         schema = json.loads((path.parent / named[1]).read_text("utf-8"))
         jsonschema.validate(yaml.safe_load(path.read_text("utf-8")), schema)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_example_in_a_comment_is_valid(kind: Kind) -> None:
+    """Each smoke test and metric that a person may take out of its comment."""
+    text = new_project.team_files(Project("orders", "live", "", kind, ("prod",)))["parameters/prod.yaml"]
+    for name in ("smoke_tests", "failure_metrics"):
+        block = text.partition(f"  {name}: []")[2].partition("\n  failure_metrics")[0]
+        examples = [yaml.safe_load(line.strip().removeprefix("# -")) for line in block.splitlines() if "# - " in line]
+        assert name == "failure_metrics" or len(examples) == 1
+        settings.validate_settings({"function": "orders", "kind": kind, name: examples}, "examples")
 
 
 def test_a_new_project_has_everything_that_its_workflows_and_its_stack_need(run: Run, tmp_path: Path) -> None:
