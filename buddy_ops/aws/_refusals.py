@@ -42,8 +42,8 @@ REFUSALS = (
         service="lambda",
         code="RequestEntityTooLargeException",
         reference="artifact-too-large",
-        next="Lambda takes a zip of at most 50 MB with the call. Build a smaller one (dependencies into a layer), and "
-        "deploy that.",
+        next="Lambda takes a zip of at most 50 MB with the call. Build a smaller one (dependencies into a layer), or "
+        "upload it to S3 and give s3://BUCKET/KEY.",
     ),
     Refusal(
         service="lambda",

@@ -10,7 +10,7 @@ from base64 import b64decode, b64encode
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypedDict
 
 from buddy_ops.aws.errors import incomplete_reply
 from buddy_ops.aws.function_log import LogConfig, reported_s
@@ -175,18 +175,31 @@ def code_sha256(archive: bytes) -> str:
     return b64encode(hashlib.sha256(archive).digest()).decode()
 
 
-def upload_code(target: Target, archive: bytes, revision: str) -> None:
-    """Put a zip into $LATEST. AWS: lambda:UpdateFunctionCode, writes; guarded by RevisionId.
+class CodeSource(TypedDict, total=False):
+    """What ``UpdateFunctionCode`` is given: a zip's bytes, a zip in S3, or an image."""
+
+    ZipFile: bytes
+    S3Bucket: str
+    S3Key: str
+    S3ObjectVersion: str
+    ImageUri: str
+
+
+def upload_code(target: Target, code: CodeSource, sha256: str, revision: str) -> None:
+    """Put a build into $LATEST. AWS: lambda:UpdateFunctionCode, writes; guarded by RevisionId.
+
+    Args:
+        sha256: the build's CodeSha256.
 
     Raises:
         Conflict: another run changed $LATEST.
     """
     function = target.settings.function
     try:
-        target.client("lambda").update_function_code(FunctionName=function, ZipFile=archive, RevisionId=revision)
+        target.client("lambda").update_function_code(FunctionName=function, RevisionId=revision, **code)
     except AwsFailed:
         # The SDK's own retry fails after a first attempt that took effect and was not answered.
-        if read_version(target).sha256 != code_sha256(archive):
+        if read_version(target).sha256 != sha256:
             raise
 
 

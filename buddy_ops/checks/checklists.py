@@ -33,13 +33,13 @@ from buddy_ops.checks.findings import (
     problem,
     unknown,
 )
-from buddy_ops.core import project, text, windows
+from buddy_ops.core import text, windows
 from buddy_ops.core.checklist import ChecklistItem, ChecklistResult
 from buddy_ops.core.errors import InvalidInput, Refused
 from buddy_ops.core.front_end import parameter
 from buddy_ops.core.people import clean_name, require_readable
 from buddy_ops.core.progress import Progress, no_progress
-from buddy_ops.deployment import rollout_plan, smoke_tests
+from buddy_ops.deployment import builds, rollout_plan, smoke_tests
 from buddy_ops.health import former_service
 
 ROLLBACK_WINDOW = timedelta(hours=24)
@@ -75,10 +75,10 @@ def checklist_subject(target: Target, artifact: str, attested: Collection[str] =
         attested: the items that a person attests.
 
     Raises:
-        InvalidInput: ``artifact-missing``, ``artifact-not-a-zip``, ``unknown-item``.
+        InvalidInput: ``artifact-missing``, ``artifact-not-a-zip``, ``artifact-form``, ``unknown-item``.
     """
     _require_known_items("pre_deployment", _checks_before(target), attested)
-    return rollout_plan.describe_build(versions.code_sha256(project.read_artifact(artifact)))
+    return rollout_plan.describe_build(builds.read_sha256(target, artifact))
 
 
 def check_before(
@@ -100,7 +100,7 @@ def check_before(
     reads only.
 
     Raises:
-        InvalidInput: ``artifact-missing``, ``artifact-not-a-zip``, ``unknown-item``.
+        InvalidInput: ``artifact-missing``, ``artifact-not-a-zip``, ``artifact-form``, ``unknown-item``.
     """
     build = checklist_subject(target, artifact, attested or {})
     context = CheckContext(target, notified=reached)

@@ -5,24 +5,41 @@ unpacked once, in pieces that are thrown away, to check its checksum.
 """
 
 import io
+import os
+import re
 import stat
 import struct
 import zipfile
 import zlib
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from buddy_ops.core.errors import InvalidInput
 from buddy_ops.core.text import shorten
 
-ZIPPED_LIMIT = 50 * 1024**2
-UNPACKED_LIMIT = 250 * 1024**2
+MEGABYTE = 1024**2
+ZIPPED_LIMIT = 50 * MEGABYTE
+UNPACKED_LIMIT = 250 * MEGABYTE
 """Bytes of a zip that is sent with the call, and of a build once it is unpacked, its layers included, at most.
 
-Source: AWS Lambda developer guide, quotas."""
+Lambda counts the request, in which the zip is base64, and allows 256 KB beside it: 'Request must be smaller than
+70167211 bytes for the UpdateFunctionCode operation'. Source: AWS Lambda developer guide, quotas."""
 
 DIRECTORY_LIMIT = 10 * 1024**2
 """Bytes of the directory at a zip's end: about 100,000 files."""
+
+IGNORE_FILE = ".lambdaignore"
+"""A file at a folder's top with what is not packed, in the form of .gitignore. Source: lambroll, which named it."""
+
+NEVER_PACKED = (".env*", ".git", ".aws/", "__pycache__/", ".venv/", "venv/", IGNORE_FILE)
+"""What no build needs, and what may hold secrets: no line of an ignore file includes it."""
+
+KEYS = (".pem", ".key")
+KEY_STORES = (".p12", ".pfx", ".jks")
+"""Endings of files that may hold a private key, and of those that are made to."""
+
+WILDCARDS = {"**/": "(?:[^/]+/)*", "/**": "/.+", "*": "[^/]*", "?": "[^/]"}
 
 RATIO_LIMIT = 200
 """How much larger a file of more than ``RATIO_FREE`` bytes may be unpacked. Source code has 3 to 10."""
@@ -46,20 +63,24 @@ UNREADABLE = (
 """What Python raises for damaged zips."""
 
 
-def check_zip(content: bytes, path: str) -> None:
+def check_zip(content: bytes, path: str, *, stored: bool = False) -> None:
     """Check a build's zip.
+
+    Args:
+        stored: whether Lambda copies it from S3: then the limit of an upload does not hold.
 
     Raises:
         InvalidInput: ``artifact-not-a-zip``, ``artifact-damaged``, ``artifact-unsafe`` or ``artifact-oversized``.
     """
-    require_size(len(content), path)
+    if not stored:
+        require_size(len(content), path)
     if not zipfile.is_zipfile(io.BytesIO(content)):
         if content.startswith(b"PK\x03\x04"):
             raise _damaged(path, "its end is missing: it was cut off")
         raise InvalidInput(
             "artifact-not-a-zip",
             f"{path} ({len(content):,} bytes) is not a zip file.",
-            next="Build the skill again; Lambda takes a zip.",
+            next="Build again; Lambda takes a zip.",
         )
     _check_end(content, path)
     try:
@@ -79,26 +100,43 @@ def check_zip(content: bytes, path: str) -> None:
 def require_size(size: int, path: str) -> None:
     """Refuse a zip that is too large to upload to Lambda; ``size`` in bytes. Raises ``artifact-oversized``."""
     if size > ZIPPED_LIMIT:
-        raise _oversized(path, f"has {_megabytes(size)} MB, and Lambda takes {_megabytes(ZIPPED_LIMIT)} MB")
+        raise InvalidInput(
+            "artifact-oversized",
+            f"{path} has {_megabytes(size)} MB, and Lambda takes {_megabytes(ZIPPED_LIMIT)} MB with the call.",
+            next="Upload the zip to a bucket in the function's region (aws s3 cp ZIP s3://BUCKET/KEY), and give "
+            "s3://BUCKET/KEY.",
+        )
 
 
-def pack_folder(folder: Path, path: str) -> bytes:
+@dataclass(frozen=True)
+class Packed:
+    """A build's zip. ``left_out``: what of its folder is not in it; of a folder that is left out its name alone."""
+
+    content: bytes
+    left_out: tuple[str, ...] = ()
+
+
+def pack_folder(folder: Path, path: str) -> Packed:
     """A folder as a zip: the same files give the same bytes, so that an approved hash still fits an hour later.
+
+    Left out is what ``NEVER_PACKED`` matches, what ``IGNORE_FILE`` names, virtual environments and private keys.
 
     Raises:
         InvalidInput: ``artifact-unsafe``: a link leads out of the folder; ``artifact-damaged`` or
             ``artifact-oversized``.
     """
     inside = folder.resolve()
-    found = sorted(file for file in folder.rglob("*") if "__pycache__" not in file.parts)
+    found, left_out = _choose(folder)
     for file in found:
         name = file.relative_to(folder).as_posix()
         if not file.resolve().is_relative_to(inside):
             raise _unsafe(path, f"{name!r} is a link to {str(file.resolve())!r}, outside the folder")
         # Left out in silence, it would be missing in the version.
-        if not file.is_file() and (file.is_symlink() or not file.is_dir()):
+        if not file.is_file():
             raise _unsafe(path, f"{name!r} is neither a file nor a folder, or a link to a folder or to nothing")
-    files = [file for file in found if file.is_file()]
+    keys = {file for file in found if _is_private_key(file)}
+    files = [file for file in found if file not in keys]
+    left_out += [file.relative_to(folder).as_posix() for file in keys]
     if not files:
         raise _damaged(path, "there is no file in it")
     require_size(sum(file.stat().st_size for file in files), path)
@@ -112,7 +150,85 @@ def pack_folder(folder: Path, path: str) -> bytes:
             archive.writestr(entry, file.read_bytes())
     content = packed.getvalue()
     check_zip(content, path)
-    return content
+    return Packed(content, tuple(sorted(left_out)))
+
+
+def _choose(folder: Path) -> tuple[list[Path], list[str]]:
+    """What of a folder is packed, in order, and the names of what is left out. No link to a folder is followed."""
+    rules = [*map(_ignore_rule, NEVER_PACKED), *_read_ignore_file(folder)]
+    never = rules[: len(NEVER_PACKED)]
+    found = []
+    left_out = []
+    for place, folders, names in os.walk(folder, onerror=_raise):
+        here = Path(place)
+        for name in list(folders):
+            each = here / name
+            relative = each.relative_to(folder).as_posix() + "/"
+            if _matches(rules, relative) or _matches(never, relative) or (each / "pyvenv.cfg").is_file():
+                folders.remove(name)
+                left_out.append(relative)
+            elif each.is_symlink():
+                found.append(each)
+        for name in names:
+            relative = (here / name).relative_to(folder).as_posix()
+            if _matches(rules, relative) or _matches(never, relative):
+                left_out.append(relative)
+            else:
+                found.append(here / name)
+    return sorted(found), left_out
+
+
+def _raise(error: OSError) -> None:
+    raise error
+
+
+def _read_ignore_file(folder: Path) -> list["_IgnoreRule"]:
+    file = folder / IGNORE_FILE
+    # A link in its place may lead anywhere: it is packed, and refused, as any other.
+    if file.is_symlink() or not file.is_file():
+        return []
+    lines = (line.strip() for line in file.read_text(errors="replace").splitlines())
+    return [_ignore_rule(line) for line in lines if line.strip("/") and not line.startswith("#")]
+
+
+@dataclass(frozen=True)
+class _IgnoreRule:
+    """A line of an ignore file. ``includes``: it takes back what a line before it left out."""
+
+    pattern: re.Pattern[str]
+    includes: bool
+
+
+def _ignore_rule(line: str) -> _IgnoreRule:
+    """A line as .gitignore reads it: *, ?, ** for folders, / at its end for folders alone, ! to include again.
+
+    Source: gitignore(5), 'Pattern format'.
+    """
+    includes = line.startswith("!")
+    line = line.removeprefix("!")
+    folders_only = line.endswith("/")
+    line = line.rstrip("/")
+    # A pattern with a slash counts from the folder's top, others match at any depth.
+    if "/" not in line:
+        line = f"**/{line}"
+    tokens = re.split(r"(\*\*/|/\*\*$|\*|\?)", line.removeprefix("/"))
+    regex = "".join(WILDCARDS.get(token) or re.escape(token) for token in tokens)
+    return _IgnoreRule(re.compile(regex + ("/" if folders_only else "/?")), includes)
+
+
+def _matches(rules: list[_IgnoreRule], name: str) -> bool:
+    """Whether the last line that matches a name leaves it out."""
+    matching = [rule for rule in rules if rule.pattern.fullmatch(name)]
+    return bool(matching) and not matching[-1].includes
+
+
+def _is_private_key(file: Path) -> bool:
+    """Whether a file holds a private key. Certificates of others, as requests ships them, are packed."""
+    if file.suffix in KEY_STORES:
+        return True
+    if file.suffix not in KEYS and not file.name.startswith("id_"):
+        return False
+    return b"PRIVATE KEY-----" in file.read_bytes()
 
 
 def _check_end(content: bytes, path: str) -> None:
@@ -213,18 +329,14 @@ def _megabytes(size: int) -> str:
 
 
 def _damaged(path: str, problem: str) -> InvalidInput:
-    return InvalidInput(
-        "artifact-damaged", f"{path} is damaged: {problem}.", next="Build the skill again, or download it again."
-    )
+    return InvalidInput("artifact-damaged", f"{path} is damaged: {problem}.", next="Build again, or download it again.")
 
 
 def _unsafe(path: str, problem: str) -> InvalidInput:
-    return InvalidInput(
-        "artifact-unsafe", f"{path} is not a safe build: {problem}.", next="Build the skill again without it."
-    )
+    return InvalidInput("artifact-unsafe", f"{path} is not a safe build: {problem}.", next="Build again without it.")
 
 
 def _oversized(path: str, problem: str) -> InvalidInput:
     return InvalidInput(
-        "artifact-oversized", f"{path} {problem}.", next="Leave out what the skill does not need, or use layers."
+        "artifact-oversized", f"{path} {problem}.", next="Leave out what the function does not need, or use layers."
     )

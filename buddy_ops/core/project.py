@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any
 
-from buddy_ops.core import documents, packages, parameters, places, runbooks, settings, text
+from buddy_ops.core import artifacts, documents, packages, parameters, places, runbooks, settings, text
 from buddy_ops.core.errors import InvalidInput
 from buddy_ops.core.front_end import parameter
 
@@ -150,11 +150,22 @@ def check_files(values: Mapping[str, Any]) -> None:
         given, source = read_settings(str(values["environment"]))
     settings.validate_settings(given, source, parameters.rollout_overrides(values))
     if values.get("artifact"):
-        read_artifact(str(values["artifact"]))
+        check_artifact(str(values["artifact"]))
 
 
-def read_artifact(path: str) -> bytes:
-    """A build's bytes, from a path relative to the project's root: a zip, or a folder to pack.
+def check_artifact(text: str) -> None:
+    """Check what a parameter ``artifact`` names, as far as that is known without AWS: a local build is read.
+
+    Raises:
+        InvalidInput: as ``artifacts.parse_artifact`` and ``read_artifact``.
+    """
+    named = artifacts.parse_artifact(text)
+    if isinstance(named, artifacts.LocalFile):
+        read_artifact(named.path)
+
+
+def read_artifact(path: str) -> packages.Packed:
+    """A build's zip, from a path relative to the project's root: a zip, or a folder to pack.
 
     Raises:
         InvalidInput: ``artifact-missing``, and what ``packages.check_zip`` and ``packages.pack_folder`` raise.
@@ -179,7 +190,7 @@ def read_artifact(path: str) -> bytes:
         raise InvalidInput(
             "artifact-missing",
             problem,
-            next=f"Give the path of the zip, or of the folder, to ship: {parameter('artifact')}.",
+            next=f"{artifacts.FORMS} The parameter is {parameter('artifact')}.",
         )
     packages.check_zip(content, path)
-    return content
+    return packages.Packed(content)

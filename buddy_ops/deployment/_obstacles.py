@@ -3,8 +3,6 @@
 AWS refuses each of them, some after the upload or while traffic moves.
 """
 
-import io
-import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -14,11 +12,10 @@ from buddy_ops.aws.session import Target
 from buddy_ops.aws.versions import LATEST, TOGETHER, Version, label
 from buddy_ops.core.errors import AwsFailed, Refused
 from buddy_ops.core.front_end import invocation
-from buddy_ops.core.packages import UNPACKED_LIMIT, ZIPPED_LIMIT
+from buddy_ops.core.packages import MEGABYTE, UNPACKED_LIMIT, ZIPPED_LIMIT
 from buddy_ops.core.text import join_words
+from buddy_ops.deployment.builds import Build
 from buddy_ops.health import callers, former_service
-
-MEGABYTE = 1024 * 1024
 
 SHOWN = 5
 """How many of the newest published versions a sentence names."""
@@ -123,7 +120,7 @@ def require_able_to_share(target: Target, stable: Version, new: Version) -> None
         )
 
 
-def require_fitting(target: Target, archive: bytes, latest: Version) -> Iterator[str]:
+def require_fitting(target: Target, build: Build, latest: Version) -> Iterator[str]:
     """Refuse a build that is too large for Lambda, or for the account's storage; what is unknown, a sentence each.
 
     AWS: lambda:GetAccountSettings, reads only.
@@ -136,14 +133,13 @@ def require_fitting(target: Target, archive: bytes, latest: Version) -> Iterator
         limits = _read_limits(target)
     except AwsFailed as failure:
         yield f"Warning: whether the account has code storage left is unknown. {failure.what}"
-    size = len(archive)
-    if size > limits.zipped:
+    size = build.size
+    if build.uploaded and size > limits.zipped:
         raise _too_large(target, f"The zip has {_megabytes(size)}, and Lambda takes {_megabytes(limits.zipped)}")
-    with zipfile.ZipFile(io.BytesIO(archive)) as build:
-        unpacked = sum(entry.file_size for entry in build.infolist())
-    if unpacked > limits.unpacked:
+    if build.unpacked > limits.unpacked:
         limit = _megabytes(limits.unpacked)
-        raise _too_large(target, f"The build has {_megabytes(unpacked)} unpacked; Lambda runs {limit}, layers included")
+        has = _megabytes(build.unpacked)
+        raise _too_large(target, f"The build has {has} unpacked; Lambda runs {limit}, layers included")
     if limits.stored is None or limits.storage is None:
         return
     # The upload replaces $LATEST's package, and the version takes the same again.

@@ -62,11 +62,12 @@ def _publish(target: Target, plan: RolloutPlan, alias: Alias | None, description
     latest = yield from _wait_until_idle(target, alias)
     # Only what differs is written: another run of the same plan may have done a part already.
     # After a failed update the same code is sent again: AWS takes a new update, and publishes nothing before.
-    if latest.sha256 != plan.change.sha256 and not plan.change.archive:
+    if latest.sha256 != plan.change.sha256 and plan.change.build is None:
         # A change of the configuration alone was planned on this code, and brings none of its own.
         raise _CodeChanged(f"$LATEST of {target.settings.function} has other code now.")
-    if latest.sha256 != plan.change.sha256 or (latest.update == "Failed" and plan.change.archive):
-        versions.upload_code(target, plan.change.archive, latest.revision)
+    build = plan.change.build
+    if build is not None and (latest.sha256 != build.sha256 or latest.update == "Failed"):
+        versions.upload_code(target, build.code, build.sha256, latest.revision)
         latest = yield from _wait_until_settled(target, alias, LATEST)
     # A version that takes the environment over as it is can be published by who may not read it.
     if plan.change.variables:

@@ -7,12 +7,14 @@ from buddy_ops.aws import aliases, versions
 from buddy_ops.aws.aliases import Alias
 from buddy_ops.aws.session import Target
 from buddy_ops.aws.versions import LATEST, Version
-from buddy_ops.core import project
+from buddy_ops.core import artifacts
+from buddy_ops.core.artifacts import PublishedVersion
 from buddy_ops.core.errors import BuddyError, Refused
 from buddy_ops.core.front_end import parameter
 from buddy_ops.core.plan import differing_names
 from buddy_ops.core.text import join_words
-from buddy_ops.deployment import _obstacles
+from buddy_ops.deployment import _obstacles, builds
+from buddy_ops.deployment.builds import Build
 from buddy_ops.migrations import schema
 
 
@@ -25,7 +27,8 @@ class RequestedChange:
         known: the version that already has this code and configuration, or empty.
         base: the version whose environment ``variables`` change; empty: $LATEST's, with the code in ``archive``.
         variables: environment variables that the new version sets, or removes (None).
-        archive: the zip's bytes; empty where only the configuration changes.
+        build: what is uploaded; None where only the configuration changes, or a published version is deployed.
+        named: whether a person named the version, which another tool published.
         drift: how $LATEST differs from the version that serves, a sentence each.
         doubts: what may keep it from working, a sentence each.
         expected: the configuration that the new version has, or is to have, by name. The approval covers it.
@@ -36,7 +39,8 @@ class RequestedChange:
     known: str
     base: str = ""
     variables: Mapping[str, str | None] = field(default_factory=dict)
-    archive: bytes = field(default=b"", repr=False)
+    build: Build | None = field(default=None, repr=False)
+    named: bool = False
     drift: tuple[str, ...] = ()
     doubts: tuple[str, ...] = ()
     expected: Mapping[str, object] = field(default_factory=dict, repr=False)
@@ -74,27 +78,33 @@ def request_change(
 
     AWS, Raises: as ``plan_rollout``.
     """
-    archive = project.read_artifact(artifact) if artifact or variables is None else b""
+    named = artifacts.parse_artifact(artifact) if artifact or variables is None else None
+    if isinstance(named, PublishedVersion) and variables is None:
+        return _published_version(target, alias, named.number)
+    build = builds.read_build(target, named) if named is not None else None
     published = {version.number: version for version in versions.list_versions(target)}
     latest = versions.read_version(target)
-    if variables is None:
-        change = _new_build(alias, archive, published, latest, new_configuration=new_configuration)
+    if variables is None and build is not None:
+        change = _new_build(alias, build, published, latest, new_configuration=new_configuration)
     else:
         if alias is None:
             raise aliases.alias_missing(target)
-        change = _new_configuration(alias, variables, published)
+        change = _new_configuration(alias, variables or {}, published)
         if not change.known:
-            _require_same_code(target, change, latest, archive)
-        change = replace(change, archive=archive)
+            _require_same_code(target, change, latest, build)
+    if build is not None:
+        about = builds.describe_version(target, latest)
+        change = replace(change, build=build, doubts=(f"Build: {build.description}. {about}.", *build.notes))
     stable = published.get(alias.primary) if alias else None
     new = published.get(change.known, latest)
     if stable is not None and change.known != stable.number:
         _obstacles.require_able_to_share(target, stable, new)
     if change.known:
         return _as_published(published[change.known], latest, published, change)
-    doubts = list(_obstacles.require_ready(target, latest))
-    if archive and latest.sha256 != change.sha256:
-        doubts += _obstacles.require_fitting(target, archive, latest)
+    doubts = [*change.doubts, *_obstacles.require_ready(target, latest)]
+    if build is not None and latest.sha256 != change.sha256:
+        doubts += builds.require_runnable(target, build, latest)
+        doubts += _obstacles.require_fitting(target, build, latest)
     doubts += _hidden_variables(latest, stable, change)
     start = published[change.base] if change.base else latest
     shows_variables = bool(change.variables) or start.shown_variables is not None
@@ -105,6 +115,43 @@ def request_change(
     if stable is None:
         return change
     return replace(change, drift=_drift(latest, stable, change))
+
+
+def _published_version(target: Target, alias: Alias | None, number: str) -> RequestedChange:
+    """A version that another tool published: nothing is uploaded, and $LATEST does not matter.
+
+    Raises:
+        InvalidInput: ``version-missing``.
+        Refused: ``version-unusable`` or ``roles-differ``.
+    """
+    version = versions.read_version(target, number)
+    if not version.usable:
+        raise Refused(
+            "version-unusable",
+            f"v{number} of {target.settings.function} cannot serve: it is {version.state} ({version.reason}).",
+            next="Wait until it is Active, or publish it again with the tool that published it.",
+        )
+    drift: tuple[str, ...] = ()
+    if alias is not None and alias.primary != number:
+        stable = versions.read_version(target, alias.primary)
+        _obstacles.require_able_to_share(target, stable, version)
+        fields = differing_names(version.settings, stable.settings)
+        if version.shown_variables is not None and stable.shown_variables is not None:
+            fields += differing_names(version.shown_variables, stable.shown_variables)
+        if fields:
+            drift = (f"Warning: v{number} differs from v{stable.number} in more than its code: {', '.join(fields)}",)
+    return RequestedChange(
+        version.sha256,
+        number,
+        named=True,
+        drift=drift,
+        doubts=(
+            f"v{number} was published already: nothing is uploaded, and {LATEST} is not used. "
+            f"{builds.describe_version(target, version)}.",
+        ),
+        expected=version.configuration,
+        shows_variables=version.shown_variables is not None,
+    )
 
 
 def _as_published(
@@ -131,18 +178,19 @@ def _as_published(
 
 def _new_build(
     alias: Alias | None,
-    archive: bytes,
+    build: Build,
     published: Mapping[str, Version],
     latest: Version,
     *,
     new_configuration: bool,
 ) -> RequestedChange:
     """A build, with the range of schemas that it declares as a variable of its version."""
-    sha256 = versions.code_sha256(archive)
-    schema_range = schema.declared_schema(archive)
+    sha256 = build.sha256
+    schema_range = build.schema_range
     variables: dict[str, str | None] = {}
     held = latest.shown_variables
-    if held is not None and schema_range != held.get(schema.VARIABLE):
+    # What an image declares cannot be read.
+    if build.package == builds.ZIP and held is not None and schema_range != held.get(schema.VARIABLE):
         variables[schema.VARIABLE] = schema_range
     # Lambda publishes a build once; its code alone says which version it is, unless a person asks for more.
     candidates = [*_on_alias(alias), *sorted(published, key=int, reverse=True)]
@@ -153,7 +201,7 @@ def _new_build(
     known = next(iter(candidates), "")
     if held is None and schema_range is not None and not known:
         raise _schema_range_unwritable(latest)
-    return RequestedChange(sha256, known, variables=variables, archive=archive)
+    return RequestedChange(sha256, known, variables=variables)
 
 
 def _new_configuration(
@@ -196,9 +244,9 @@ def _has_code(published: Mapping[str, Version], number: str, sha256: str) -> boo
     return number in published and published[number].sha256 == sha256
 
 
-def _require_same_code(target: Target, change: RequestedChange, latest: Version, archive: bytes) -> None:
+def _require_same_code(target: Target, change: RequestedChange, latest: Version, build: Build | None) -> None:
     """$LATEST may hold a build that was rolled back: its code must not be deployed along with a flag."""
-    available = versions.code_sha256(archive) if archive else latest.sha256
+    available = build.sha256 if build is not None else latest.sha256
     if available != change.sha256:
         raise Refused(
             "code-differs",

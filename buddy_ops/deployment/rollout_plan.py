@@ -26,6 +26,10 @@ RED = f'<div class="alert alert-danger" style="{palette.PROBLEM.colours};padding
 """The start of a box for what must not be overlooked."""
 
 
+DIGEST_LETTERS = 64
+"""Letters of an image's digest; the base64 of a zip's has 44."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class RolloutPlan(Plan):
     """A rollout. Approving it approves every alias state in ``then``, the automatic rollback included.
@@ -87,8 +91,8 @@ def plan_rollout(
     """What deploying ``artifact``, or the serving code with other environment ``variables``, would do here.
 
     Args:
-        artifact: path of the zip, relative to the project's root. With ``variables`` it is the serving version's own
-            and may be empty, unless $LATEST holds other code.
+        artifact: the build, in one of the forms of ``artifacts.FORMS``. With ``variables`` it is the serving
+            version's own and may be empty, unless $LATEST holds other code.
         strategy: 'all_at_once', 'blue_green' or 'canary'; the environment's rules must allow it.
         variables: a change of configuration: what to set, or to remove (None).
         break_glass: who overrides the environment's rules, and why; one person's approval suffices then.
@@ -104,7 +108,8 @@ def plan_rollout(
             ``break-glass-incomplete``.
         Refused: ``not-allowed``, ``rollout-under-way``, ``weights-not-ours``, ``frozen``, ``code-differs``,
             ``alias-deleted``, ``alias-on-latest``, ``roles-differ``,
-            ``artifact-too-large``, ``code-storage-full``, ``function-failed``.
+            ``artifact-too-large``, ``code-storage-full``, ``function-failed``, ``artifact-elsewhere``,
+            ``package-type-differs``, ``architecture-differs``, ``handler-missing``, ``version-unusable``.
     """
     override = rules_.parse_break_glass(break_glass or {})
     alias = aliases.read_alias(target)
@@ -205,6 +210,9 @@ def check_rules(
 
 def describe_build(sha256: str) -> str:
     """A build's name in checklists' results: the beginning of its hash, in letters that a parameter's path may have."""
+    # An image's is its digest, in hexadecimal already.
+    if len(sha256) == DIGEST_LETTERS:
+        return sha256[:16]
     return b64decode(sha256)[:8].hex()
 
 
@@ -413,6 +421,8 @@ class _Draft:
         }
         if self.change.base:
             covers["variables"] = dict(self.change.variables)
+        if self.change.named:
+            covers["version"] = self.change.known
         if self.follows:
             covers["after"] = self.follows
         return covers

@@ -201,7 +201,7 @@ def check_parameters(
     file, source = project.read_settings(values["environment"])
     settings.validate_settings(values["settings"] or file, source, parameters.rollout_overrides(values))
     if "artifact" in needed:
-        project.read_artifact(values["artifact"])
+        project.check_artifact(values["artifact"])
     for name in needed:
         if not values[name]:
             raise InvalidInput("invalid-parameters", f"{name} is needed.", next="Enter it.")

@@ -108,7 +108,7 @@ def test_a_good_zip_comes_in(tmp_path: Path) -> None:
         modes={"lib/link": 0o120777, "bin/run": 0o100755, "empty/": 0o040755},
     )
     (tmp_path / "skill.zip").write_bytes(good)
-    assert project.read_artifact(str(tmp_path / "skill.zip")) == good
+    assert project.read_artifact(str(tmp_path / "skill.zip")).content == good
 
 
 def test_a_link_through_a_link_is_refused() -> None:
@@ -148,7 +148,7 @@ def test_a_folder_with_a_link_out_is_not_packed(tmp_path: Path) -> None:
         project.read_artifact(str(folder))
     (folder / "b.py").unlink()
     (folder / "b.py").symlink_to(folder / "a.py")
-    assert zipfile.ZipFile(io.BytesIO(project.read_artifact(str(folder)))).namelist() == ["a.py", "b.py"]
+    assert zipfile.ZipFile(io.BytesIO(project.read_artifact(str(folder)).content)).namelist() == ["a.py", "b.py"]
 
 
 def test_an_empty_folder_is_no_build(tmp_path: Path) -> None:
@@ -211,3 +211,69 @@ def test_a_build_that_cannot_be_read_is_told_as_such(tmp_path: Path, monkeypatch
     with pytest.raises(InvalidInput, match="artifact-missing") as refused:
         project.read_artifact(str(tmp_path / "skill.zip"))
     assert "cannot be read: Permission denied" in refused.value.what
+
+
+LEFT_OUT = (
+    *(".env", ".env.prod", "app/.env.local", ".git/config", "app/__pycache__/a.pyc", ".venv/bin/python", "venv/x"),
+    *("other/pyvenv.cfg", "other/lib/x.py", ".aws/credentials", "key.pem", "app/id_rsa", "store.p12"),
+)
+
+
+def written(folder: Path, name: str, content: str = "1") -> None:
+    path = folder / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(content)
+
+
+def names_in(packed: packages.Packed) -> list[str]:
+    return zipfile.ZipFile(io.BytesIO(packed.content)).namelist()
+
+
+def test_secrets_and_what_no_build_needs_are_not_packed(tmp_path: Path) -> None:
+    """Whatever the ignore file says; certificates that are not private are packed, and a virtual environment's links
+    refuse nothing."""
+    for name in LEFT_OUT:
+        written(tmp_path, name, "-----BEGIN RSA PRIVATE KEY-----\n")
+    for name in ("app/a.py", "cacert.pem", "environment.py", "app/id_generator.py"):
+        written(tmp_path, name, "-----BEGIN CERTIFICATE-----\n")
+    (tmp_path / ".venv" / "bin" / "python3").symlink_to("/usr/bin/env")
+    written(tmp_path, packages.IGNORE_FILE, "!.env\n!.git\n!**/id_rsa\n!key.pem\n!__pycache__/\n")
+    packed = project.read_artifact(str(tmp_path))
+    assert names_in(packed) == ["app/a.py", "app/id_generator.py", "cacert.pem", "environment.py"]
+    assert {".env", ".git/", ".venv/", "other/", "key.pem", "app/id_rsa"} <= set(packed.left_out)
+
+
+@pytest.mark.parametrize(
+    ("lines", "left_out"),
+    [
+        ("*.md", {"README.md", "docs/a.md", "docs/old/b.md"}),
+        ("/README.md", {"README.md"}),
+        ("docs/", {"docs/"}),
+        ("docs/*.md", {"docs/a.md"}),
+        ("docs/**", {"docs/a.md", "docs/old/"}),
+        ("**/old", {"docs/old/"}),
+        ("docs/**/b.md", {"docs/old/b.md"}),
+        ("a.m?", {"docs/a.md"}),
+        ("a.py/", set()),
+        ("# a comment\n\n*.md\n!README.md", {"docs/a.md", "docs/old/b.md"}),
+    ],
+)
+def test_the_ignore_file_reads_as_gitignore(tmp_path: Path, lines: str, left_out: set[str]) -> None:
+    """Each form of a line, against the same files."""
+    names = {"a.py", "README.md", "docs/a.md", "docs/old/b.md"}
+    for name in names:
+        written(tmp_path, name)
+    written(tmp_path, packages.IGNORE_FILE, lines)
+    packed = project.read_artifact(str(tmp_path))
+    assert set(packed.left_out) == left_out | {packages.IGNORE_FILE}
+    gone = {name for name in names for each in left_out if name == each or (each[-1] == "/" and name.startswith(each))}
+    assert set(names_in(packed)) == names - gone
+
+
+def test_a_zip_over_the_limit_of_an_upload_is_sent_to_s3() -> None:
+    """The request that AWS counts, with the zip in base64, has room for a zip of exactly 50 MB."""
+    packages.require_size(packages.ZIPPED_LIMIT, "a.zip")
+    assert packages.ZIPPED_LIMIT * 4 / 3 + 1000 < 70_167_211
+    with pytest.raises(InvalidInput, match="artifact-oversized") as refused:
+        packages.require_size(packages.ZIPPED_LIMIT + 1, "a.zip")
+    assert "s3://BUCKET/KEY" in refused.value.next

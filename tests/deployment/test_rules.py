@@ -45,7 +45,7 @@ def at_ten(here: Situation) -> None:
 def passed(mine: Target, artifact: str, state: Any = "yes") -> None:
     """The record of pre_deployment for a build."""
 
-    subject = rollout_plan.describe_build(versions.code_sha256(project.read_artifact(artifact)))
+    subject = rollout_plan.describe_build(versions.code_sha256(project.read_artifact(artifact).content))
     first, *others = (*mine.settings.policy.testing, *ITEMS["pre_deployment"])
     items = [ChecklistItem(first, state, "CI ran them", "Ada"), *(ChecklistItem(name, "yes", "") for name in others)]
     checklist_store.write_result(

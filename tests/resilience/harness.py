@@ -118,6 +118,20 @@ def ship(profile: str, strategy: str = "canary") -> Drive:
     return drive
 
 
+def ship_named(artifact: str) -> Drive:
+    """A canary of a build that ``artifact`` names, without a file of this machine."""
+
+    def drive(here: Situation) -> str:
+        mine = connect(here, "canary")
+        try:
+            plan = rollout.plan_rollout(mine, artifact)
+            return rollout.drive_rollout(mine, rollout.run_rollout(mine, plan, approved(mine, plan))).ending
+        finally:
+            mine.close()
+
+    return drive
+
+
 def roll_back(here: Situation) -> str:
     """The immediate rollback."""
     mine = connect(here, "immediate")
@@ -350,6 +364,32 @@ def aged(here: Situation) -> None:
     here.ask("advance", seconds=25 * 3600)
 
 
+STORED = "s3://buddy-builds/good.zip"
+
+
+def stored(here: Situation) -> None:
+    """A build in a bucket that keeps versions."""
+    store(here, builds.build(PROFILES["good"], version_label="2.0.0"))
+
+
+def store(here: Situation, content: bytes, *, versioned: bool = True) -> str:
+    """Put a zip at ``STORED``; the object's version."""
+    client = here.client("s3")
+    client.create_bucket(Bucket="buddy-builds")
+    if versioned:
+        client.put_bucket_versioning(Bucket="buddy-builds", VersioningConfiguration={"Status": "Enabled"})
+    return str(client.put_object(Bucket="buddy-builds", Key="good.zip", Body=content).get("VersionId", ""))
+
+
+def published_by_others(here: Situation) -> None:
+    """Another tool published version 2, and uploaded more since; it serves nobody."""
+    publish(here, "2.0.0")
+    here.client("lambda").update_function_code(
+        FunctionName=here.function, ZipFile=builds.build(PROFILES["total_failure"], version_label="3.0.0")
+    )
+    here.ask("advance", seconds=60)
+
+
 def alarmed(here: Situation) -> None:
     """Every alarm of the environment's file is there."""
     mine = here.connect("alarms")
@@ -389,6 +429,16 @@ RUNBOOKS = {
     for each in (
         Runbook("canary_good", "strategies/canary", "good", ship("good"), "proved", "2"),
         Runbook("canary_bad", "strategies/canary", "total_failure", ship("total_failure"), "rolled-back", "1"),
+        Runbook("canary_stored", "strategies/canary", "good", ship_named(STORED), "proved", "2", stored),
+        Runbook(
+            "canary_published",
+            "strategies/canary",
+            "good",
+            ship_named("version:2"),
+            "proved",
+            "2",
+            published_by_others,
+        ),
         Runbook("canary_resumed", "strategies/canary", "good", ship("good"), "proved", "2", begun),
         Runbook("blue_green_good", "strategies/blue_green", "good", ship("good", "blue_green"), "proved", "2"),
         # It passes its smoke tests: only traffic shows what is wrong with it.

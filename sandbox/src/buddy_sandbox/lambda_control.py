@@ -33,6 +33,7 @@ from buddy_sandbox.wire import AwsError, Params, Raw, Service
 
 UNRESERVED_MINIMUM = 100
 MOST_TAGS = 50
+NO_IMAGES = "the sandbox runs zips only: it has no container images (PackageType Image)"
 _FROM_S3 = {"S3Bucket", "S3Key", "S3ObjectVersion"}
 _DEFAULTS = {
     "Architectures": ["x86_64"],
@@ -160,6 +161,8 @@ class ControlPlane(Service):
         if name in self._functions:
             raise conflict(f"Function already exist: {name}")
         self._refuse_unsupported(params, {"FunctionName", "Code", "Publish", "PackageType", "Tags"})
+        if params.get("PackageType") == "Image" or params["Code"].get("ImageUri"):
+            raise AwsError("NotImplementedException", NO_IMAGES, status=501)
         if not params.get("Runtime") or not params.get("Handler"):
             raise invalid(
                 "Runtime and Handler are mandatory parameters for functions created with deployment packages."
@@ -214,7 +217,8 @@ class ControlPlane(Service):
 
     def update_function_code(self, params: Params) -> dict[str, Any]:
         fn = self._writable(params)
-        self._refuse_unsupported(params, {"FunctionName", "Publish", "DryRun", "RevisionId", "ZipFile"} | _FROM_S3)
+        sources = {"ZipFile", "ImageUri"} | _FROM_S3
+        self._refuse_unsupported(params, {"FunctionName", "Publish", "DryRun", "RevisionId"} | sources)
         code = self._code(params, "UpdateFunctionCode")
         if params.get("DryRun"):
             return self._shown(fn, replace(fn.latest, code=code), None)
@@ -523,6 +527,8 @@ class ControlPlane(Service):
             raise AwsError("CodeStorageExceededException", "Code storage limit exceeded.", Type="User")
 
     def _given_code(self, given: Params, operation: str) -> Code:
+        if given.get("ImageUri"):
+            raise invalid("Please don't provide ImageUri when updating a function with packageType Zip.")
         if zipped := given.get("ZipFile"):
             if len(zipped) > self.zip_limit:
                 # The limit is on the request, in which the package is base64.
