@@ -96,16 +96,24 @@ def test_no_token_is_left_in_any_file_of_an_archive(tmp_path: Path, part: slice)
 
 @pytest.mark.parametrize("part", SLICES)
 def test_no_token_is_sent_in_a_message(monkeypatch: pytest.MonkeyPatch, part: slice) -> None:
-    """To Slack, to SNS, and to the status page."""
+    """To Slack, to SNS, to a channel of Apprise, and to the status page."""
     from buddy_ops.aws import notifications
-    from buddy_ops.core.settings import StatusPage
+    from buddy_ops.core.settings import AppriseChannel, NotificationSettings, StatusPage
 
     sent: list[str] = []
     monkeypatch.setattr(notifications, "_post", lambda *given, **_: sent.append(json.dumps(given[2])))
     monkeypatch.setattr(notifications, "read_secret", lambda *_: "https://chat.example.com/h")
+    monkeypatch.setattr(notifications, "_send_by_apprise", lambda *given: sent.append(json.dumps(given[2])))
     page = StatusPage(url="https://status.example.com", page_id="p1", token="env:NO_TOKEN")
     target = SimpleNamespace(
-        settings=SimpleNamespace(notify=SimpleNamespace(slack_webhook="env:X", topic_arn="arn:t", status_page=page)),
+        settings=SimpleNamespace(
+            notify=NotificationSettings(
+                slack_webhook="env:X",
+                topic_arn="arn:t",
+                status_page=page,
+                channels=(AppriseChannel(name="PagerDuty", url="env:Y"),),
+            )
+        ),
         environment="prod",
         run="7f3a",
         redactor=Redactor(),
