@@ -8,7 +8,7 @@ import numpy as np
 
 from benchmarks.judge.opponents import peers, play
 from benchmarks.judge.rollouts import MOVING_MINUTES, Outcome, Outcomes, Rollout, clairvoyant, minutes_of
-from benchmarks.judge.shipped import HISTORY_MINUTES, POLICY, PROBED, PROBED_FROM, STAGES, Stages
+from benchmarks.judge.shipped import HISTORY_MINUTES, POLICY, STAGES, Stages, ramped
 from benchmarks.judge.traffic import Cell, Requests, draw, history, stable_alone
 from buddy_ops.health.judge import Counts, Judge
 from buddy_ops.health.stable_alone import MOST_MINUTES
@@ -16,7 +16,7 @@ from buddy_ops.health.stable_alone import MOST_MINUTES
 TRAFFIC = (6, 60, 600, 6000)
 BASELINES = (0.0, 0.003, 0.008)
 SLIGHT, CLEAR = (0.015, 0.02), (0.05, 0.20, 1.0)
-OURS, PROBE, DAY_LONG = "this judge", "with the 1 % probe", "the same, watched to 24 h"
+OURS, RAMP, DAY_LONG = "this judge", "with the ramp", "the same, watched to 24 h"
 CLAIRVOYANT, UNTEMPERED = "clairvoyant", "without the dispersion"
 USUAL = 0.013  # stable's rate, over the objective for ever, and the new version's
 CHUNK = 250
@@ -126,11 +126,11 @@ def simulate(cell: Cell, rollouts: int, seed: tuple[int, ...]) -> dict[str, Sums
         sums[OURS].add(ours.shipped, cell.p1 - cell.p0)
         if ours.day is not None:
             sums[DAY_LONG].add(ours.day, cell.p1 - cell.p0)
-        probed = ours
-        if cell.traffic >= PROBED_FROM and cell.suite in ("good", "bad"):
-            probed = roll_out(Judge(POLICY, known), requests, row, tails, PROBED, all_day=False)
-        if cell.suite in ("good", "bad"):  # below PROBED_FROM there is no probe
-            sums[PROBE].add(probed.shipped, cell.p1 - cell.p0)
+        if cell.suite in ("good", "bad"):
+            stages, with_ramp = ramped(cell.traffic), ours
+            if stages != STAGES:
+                with_ramp = roll_out(Judge(POLICY, known), requests, row, tails, stages, all_day=False)
+            sums[RAMP].add(with_ramp.shipped, cell.p1 - cell.p0)
         if cell.suite in ("bad", "late") and cell.p1 in CLEAR:
             judge = Judge(clairvoyant(cell, POLICY))
             knows = roll_out(judge, requests, row, tails, STAGES, cell.onset)

@@ -5,9 +5,10 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterable
+from statistics import median
 
 from benchmarks.judge import bounds
-from benchmarks.judge.cells import BASELINES, CLAIRVOYANT, CLEAR, DAY_LONG, OURS, SLIGHT, TRAFFIC, Sums
+from benchmarks.judge.cells import BASELINES, CLAIRVOYANT, CLEAR, DAY_LONG, OURS, RAMP, SLIGHT, TRAFFIC, Sums
 from benchmarks.judge.opponents import peers
 from benchmarks.judge.traffic import Cell
 from buddy_ops.health.judge import Counts, Judge, JudgePolicy, Minute
@@ -113,6 +114,7 @@ def targets(results: Results) -> list[tuple[str, str, bool]]:
         ),
         *blame_targets(results),
         *late_targets(results),
+        *ramp_targets(results),
     ]
 
 
@@ -143,6 +145,28 @@ def blame_targets(results: Results) -> list[tuple[str, str, bool]]:
             min(faults) >= 0.99,
         ),
         ("bad versions rolled back from 100 %: excused <= 1 %", told, max(excused.values()) <= 0.01),
+    ]
+
+
+def ramp_targets(results: Results) -> list[tuple[str, str, bool]]:
+    """With the ramp, at 6,000 requests a minute: what a bad version costs in the worst cell, and a good one's time."""
+    found = []
+    for rate, most in ((0.2, 12), (1.0, 18)):
+        cells = pick(results, RAMP, lambda c, rate=rate: (c.suite, c.traffic, c.p1) == ("bad", 6000, rate))
+        failed = max(sums.mean_failed for sums in cells.values())
+        what = f"{rate:.0%} fail, 6,000 a minute, with the ramp: failed <= {most}"
+        found.append((what, f"{failed:.1f} in the worst cell", failed <= most))
+    good = pick(results, RAMP, lambda c: is_good(c) and c.traffic == 6000).values()
+    slowest = max(median(sums.reached) for sums in good)
+    blamed = max(s.share("rolled back") for s in pick(results, RAMP, lambda c: is_good(c) and c.traffic >= 60).values())
+    return [
+        *found,
+        ("a good version at 6,000 a minute, with the ramp: at 100 % within 18 min", f"{slowest:g} min", slowest <= 18),
+        (
+            "with the ramp: false rollback <= 0.1 % in every cell with p0 <= 0.8 %, >= 60 a minute",
+            f"{blamed:.2%}",
+            blamed <= 0.001,
+        ),
     ]
 
 

@@ -9,7 +9,7 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from benchmarks.judge import figures
-from benchmarks.judge.cells import CLAIRVOYANT, DAY_LONG, OURS, PROBE, TRAFFIC, UNTEMPERED, Sums
+from benchmarks.judge.cells import CLAIRVOYANT, DAY_LONG, OURS, RAMP, TRAFFIC, UNTEMPERED, Sums
 from benchmarks.judge.figures import Results
 from benchmarks.judge.opponents import peers
 from benchmarks.judge.shipped import (
@@ -25,7 +25,7 @@ from buddy_ops.health.stable_alone import MOST_MINUTES
 
 SHORT = dict(
     zip(
-        (*peers(), OURS, PROBE, DAY_LONG),
+        (*peers(), OURS, RAMP, DAY_LONG),
         (
             "guide's script",
             "guide's intent",
@@ -38,7 +38,7 @@ SHORT = dict(
             "Kayenta",
             "PipeCD",
             "this judge",
-            "this judge, 1 % probe",
+            "this judge, with the ramp",
             "this judge, watched to 24 h",
         ),
         strict=True,
@@ -56,7 +56,7 @@ def table(results: Results) -> list[list[str]]:
             "failed requests at 6 / 60 / 600 / 6,000 a minute",
         ]
     ]
-    for name in (*peers(), OURS, PROBE, DAY_LONG):
+    for name in (*peers(), OURS, RAMP, DAY_LONG):
         worst, average = figures.false_rollback(results, name)
         slight, clear = figures.missed(results, name)
         lost = " / ".join(f"{figures.failed(results, name, traffic):,.0f}" for traffic in TRAFFIC)
@@ -240,7 +240,7 @@ def _grid(rows: list[list[str]]) -> Iterator[str]:
     yield "| " + " | ".join(heading) + " |"
     yield "|" + "---|" * len(heading)
     for row in rest:
-        yield "| " + " | ".join(f"**{cell}**" if row[0] in (OURS, PROBE, DAY_LONG) else cell for cell in row) + " |"
+        yield "| " + " | ".join(f"**{cell}**" if row[0] in (OURS, RAMP, DAY_LONG) else cell for cell in row) + " |"
 
 
 def _percent(share: float) -> str:
@@ -269,8 +269,8 @@ def picture(results: Results, path: Path) -> None:
     figure = Figure(figsize=(13, 5.4), layout="constrained")
     left, right = figure.subplots(1, 2, width_ratios=(1.15, 1))
     knows = [figures.failed(results, CLAIRVOYANT, traffic) for traffic in TRAFFIC]
-    for number, name in enumerate((*peers(), OURS, PROBE)):
-        mine = name in (OURS, PROBE)
+    for number, name in enumerate((*peers(), OURS, RAMP)):
+        mine = name in (OURS, RAMP)
         color = "#c2410c" if mine else f"C{(number * 3) % 10}"
         lost = [figures.failed(results, name, traffic) for traffic in TRAFFIC]
         x, y = max(100 * figures.false_rollback(results, name)[0], 0.01), figures.geometric(lost)
@@ -280,7 +280,7 @@ def picture(results: Results, path: Path) -> None:
             spot = {"xytext": (-60, -3), "ha": "right"}
         left.annotate(SHORT[name], (x, y), textcoords="offset points", fontsize=8, **spot)
         ratio = [each / least for each, least in zip(lost, knows, strict=True)]
-        style: dict[str, Any] = {"lw": 2.5, "zorder": 3, "ls": "--" if name == PROBE else "-"} if mine else {"lw": 1}
+        style: dict[str, Any] = {"lw": 2.5, "zorder": 3, "ls": "--" if name == RAMP else "-"} if mine else {"lw": 1}
         right.plot(TRAFFIC, ratio, marker="o", ms=4, color=color, label=SHORT[name], **style)
     left.set(xscale="log", yscale="log", xlim=(0.007, 150))
     left.set_xlabel("good versions rolled back, worst cell, % (0.01: none seen)")

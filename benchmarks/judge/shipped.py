@@ -5,6 +5,7 @@ from math import ceil
 from benchmarks.judge.traffic import WEIGHTS
 from buddy_ops.core.project import read_settings
 from buddy_ops.core.settings import validate_settings
+from buddy_ops.deployment import ramp
 from buddy_ops.health.evidence import judge_policy
 from buddy_ops.health.judge import JudgePolicy
 
@@ -34,12 +35,13 @@ Stages = tuple[tuple[int, int], ...]
 
 def _stage(percent: float, minutes: float) -> tuple[int, int]:
     """A stage of the policy; its weight must be one that is simulated (``WEIGHTS``)."""
-    return WEIGHTS.index(percent / 100), ceil(minutes)
+    return WEIGHTS.index(round(percent / 100, 6)), ceil(minutes)
 
 
 STAGES: Stages = tuple(_stage(percent, SETTINGS.rollout.bake_minutes) for percent in SETTINGS.rollout.stages_percent)
 
-PROBED: Stages = (_stage(SETTINGS.rollout.probe_percent, SETTINGS.rollout.probe_minutes), *STAGES)
 
-PROBED_FROM = SETTINGS.rollout.probe_from_requests_per_minute
-"""Requests a minute from which a probe comes first."""
+def ramped(traffic: int) -> Stages:
+    """The stages with the ramp that is fitted to so many requests a minute; the same where there is none."""
+    rungs = ramp.first_rungs(SETTINGS, traffic, SETTINGS.rollout.stages_percent[0] / 100)
+    return (*(_stage(100 * weight, ramp.rung_minutes(SETTINGS)) for weight in rungs), *STAGES)

@@ -1,7 +1,8 @@
 """The simulated requests: one draw, served to every policy.
 
-Every minute's requests fall into bands by a uniform number of their own (0-1 %, 1-10 %, 10-25 %, 25-50 %, 50-100 %).
-A policy that gives the new version a weight of 25 % sends it the first three bands, so all policies see the same
+Every minute's requests fall into bands by a uniform number of their own (0-0.1 %, 0.1-1 %, 1-10 %, 10-25 %, 25-50 %,
+50-100 %).
+A policy that gives the new version a weight of 25 % sends it the first four bands, so all policies see the same
 requests, and each request fails in the same way whichever policy sent it to that version.
 """
 
@@ -13,7 +14,7 @@ from numpy.typing import NDArray
 
 Ints = NDArray[np.int64]
 
-WEIGHTS = (0.0, 0.01, 0.10, 0.25, 0.50, 1.0)
+WEIGHTS = (0.0, 0.001, 0.01, 0.10, 0.25, 0.50, 1.0)
 """A level is an index into this: the bands below it are the new version's."""
 DAY = 1440
 SLOW_RATE = 0.002  # of both versions: the latency stream is healthy everywhere, and may raise false alarms

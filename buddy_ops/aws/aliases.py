@@ -99,7 +99,7 @@ class RolloutState:
             resumed rollout has the weight of every minute.
         rejected_versions: versions that were rolled back, the newest three.
         fallback_version: where a rollback of ``stable_version`` itself goes; empty if unknown.
-        probe: whether a probe stage came before the policy's stages.
+        probe: whether a ramp came before the policy's stages.
         closed_by_run: the run that wrote this last, where it is not ``run``: a rollback.
         monitored_until: a healthy version is monitored until then, ISO 8601 UTC; empty if it is not.
         note: the start of the Description that a person had written before.

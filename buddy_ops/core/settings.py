@@ -70,6 +70,19 @@ class AwsSettings(Model):
     endpoint_url: str | None = Field(default=None, description="URL of the AWS endpoint. Set it only for the sandbox.")
 
 
+class RampSettings(Model):
+    """The weights before a canary's first stage. Source of the defaults: benchmarks/judge."""
+
+    failures: Annotated[float, Field(ge=1, le=10_000)] = Field(
+        default=18,
+        description="Requests that the new version gets until its first failure can be seen: the first weight sends it "
+        "about so many.",
+    )
+    factor: Annotated[float, Field(ge=2, le=100)] = Field(
+        default=10, description="By how much each further weight is larger, up to the first stage."
+    )
+
+
 class RolloutSettings(Model):
     """How this environment deploys. Times in minutes, weights in percent of the alias's traffic."""
 
@@ -102,12 +115,10 @@ class RolloutSettings(Model):
     unreadable_minutes: Minutes = Field(
         default=15, description="Longest time without readable metrics before the rollout rolls back, in minutes."
     )
-    probe_percent: Annotated[float, Field(ge=0, le=5)] = Field(
-        default=0, description="Traffic weight of a first short stage, in percent. 0: no such stage."
-    )
-    probe_minutes: Minutes = Field(default=3, description="Duration of that first stage, in minutes.")
-    probe_from_requests_per_minute: int = Field(
-        default=600, description="Requests per minute of the stable version from which the first stage is used."
+    ramp: RampSettings | None = Field(
+        default=None,
+        description="Weights before a canary's first stage that are fitted to the traffic, so that a new version that "
+        "fails every request fails few. Default: none.",
     )
     on_alias_failures: Literal["rollback", "hold"] = Field(
         default="rollback",

@@ -16,7 +16,7 @@ from buddy_ops.core.journal import iso_utc
 from buddy_ops.core.outcome import Ending, Outcome
 from buddy_ops.core.plan import Approval
 from buddy_ops.core.text import MINUTE, exact_percent, parse_utc, time_of_day
-from buddy_ops.deployment import _approval, _publishing, smoke_tests
+from buddy_ops.deployment import _approval, _publishing, ramp, smoke_tests
 from buddy_ops.deployment._after_rollback import AfterRollback, is_stopped_by_interrupt, remove_mark
 from buddy_ops.deployment._traffic import (
     FailsafeLost,
@@ -48,9 +48,9 @@ class Preparing:
 
 @dataclass(frozen=True)
 class Baking:
-    """Traffic is split until the verdict. ``probe``: this is the first short stage, before the policy's own."""
+    """Traffic is split until the verdict. ``ramp``: this is a short stage before the policy's own."""
 
-    probe: bool
+    ramp: bool
 
 
 @dataclass(frozen=True)
@@ -110,6 +110,9 @@ class Ended:
 
 Step = Starting | Preparing | Baking | Watching | Healthy | Promoting | RollingBack
 State = Step | Ended
+
+FORMER_PROBE = 0.01
+"""The weight of the stage before the policy's own in records of an earlier release, which have no shares."""
 
 ABORTED = RollingBack("aborted", ("A person aborted the rollout.",))
 
@@ -350,7 +353,7 @@ class _Run:
     def _take_over(self, record: RolloutState) -> None:
         """Know the stages and times of the run before: what it shifted is counted and judged, too."""
         if record.probe:
-            self.stages = self._with_probe()
+            self.stages = self._ramp_and_stages(record)
         self.began = self.evidence.resume(*self._served_shares(record))
 
     def _resume(self, record: RolloutState) -> State:
@@ -430,23 +433,26 @@ class _Run:
         # Publishing and proving take minutes: meanwhile deployments may be frozen, or a table migrated.
         _require_allowed(self.target, self.plan, self.traffic.alias)
         _require_schema(self.target, self.traffic.new)
-        # With little traffic a probe would see no requests, and only cost time.
-        busy = self.evidence.requests_per_minute >= self.settings.probe_from_requests_per_minute
-        if busy and 0 < self.settings.probe_percent / 100 < self.stages[0]:
-            self.stages = self._with_probe()
+        if len(self.plan.stages) > 1:
+            rungs = ramp.first_rungs(self.target.settings, self.evidence.requests_per_minute, self.plan.stages[0])
+            self.stages = (*rungs, *self.plan.stages)
         state = self._shift_up()
         self.began = self.evidence.shifts[0][0]
         return state
 
     # Stages
 
-    def _with_probe(self) -> tuple[float, ...]:
-        return (self.settings.probe_percent / 100, *self.plan.stages)
+    def _ramp_and_stages(self, record: RolloutState) -> tuple[float, ...]:
+        """The stages of a rollout that began with a ramp: what was, and what is still to come."""
+        first_stage = self.plan.stages[0]
+        rungs = [share for share in record.shares or (FORMER_PROBE,) if share < first_stage]
+        following = ramp.next_rungs(self.target.settings, rungs[-1], first_stage) if rungs else ()
+        return (*rungs, *following, *self.plan.stages)
 
     def _state_of_alias(self) -> Baking | Watching | Healthy:
         record = self.traffic.record
         if record.shifting:
-            return Baking(probe=record.probe and record.stage == "1")
+            return Baking(ramp=record.probe and self.traffic.weight < self.plan.stages[0])
         if record.stage == "proved":
             return Healthy(parse_utc(record.monitored_until or record.since))
         return Watching()
@@ -560,8 +566,8 @@ class _Run:
         if self.plan.stages == (1.0,):
             # A switch at once is watched for the whole time, healthy or not.
             return 60.0 * self.settings.watch_minutes
-        if state == Baking(probe=True):
-            return 60.0 * self.settings.probe_minutes
+        if state == Baking(ramp=True):
+            return 60.0 * ramp.rung_minutes(self.target.settings)
         return 60.0 * self.settings.bake_minutes
 
     def _observe(

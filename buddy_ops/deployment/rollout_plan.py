@@ -17,7 +17,7 @@ from buddy_ops.core.front_end import parameter
 from buddy_ops.core.plan import Plan
 from buddy_ops.core.rules import BreakGlass, DeploymentFacts
 from buddy_ops.core.text import count, escape_html, exact_percent, parse_utc, time_of_day
-from buddy_ops.deployment import _obstacles
+from buddy_ops.deployment import _obstacles, ramp
 from buddy_ops.deployment._traffic import alias_scope, own_open_rollout, rollout_under_way
 from buddy_ops.deployment.requested_change import RequestedChange, request_change
 from buddy_ops.health import alarms
@@ -367,6 +367,12 @@ class _Draft:
         watch = f"{settings.rollout.watch_minutes:g} min of monitoring"
         if self.strategy == "canary":
             yield f"Bake time {settings.rollout.bake_minutes:g} min per stage; then up to {watch} at 100 %."
+            if settings.rollout.ramp is not None:
+                yield (
+                    f"Where traffic is high, smaller weights come first, {ramp.rung_minutes(settings):g} min each: the "
+                    f"new version gets about {settings.rollout.ramp.failures:g} requests until a failure can be seen, "
+                    f"then {settings.rollout.ramp.factor:g} times as many."
+                )
         else:
             yield f"{watch} after the switch."
         after = settings.rollout.watch_after_proof_minutes

@@ -42,7 +42,7 @@ def test_every_problem_is_told_at_once_with_key_and_file() -> None:
     """One error names the file, each wrong key by its whole path, what is wrong with it, and how many there are."""
     error = refusal(
         {
-            "rollout": {"stages_percent": [50, 10], "bake_minutes": "ten", "probe_percent": 120, "colour": "blue"},
+            "rollout": {"stages_percent": [50, 10], "bake_minutes": "ten", "external_minutes": 9999, "colour": "blue"},
             "lease": {"minutes": 5},
         }
     )
@@ -52,7 +52,7 @@ def test_every_problem_is_told_at_once_with_key_and_file() -> None:
         "settings.function: Field required",
         "settings.rollout.stages_percent: stages must rise, for example [10, 50, 100] (is [50, 10])",
         "settings.rollout.bake_minutes: Input should be a valid number",
-        "settings.rollout.probe_percent: Input should be less than or equal to 5 (is 120)",
+        "settings.rollout.external_minutes: Input should be less than or equal to 1440 (is 9999)",
         "settings.rollout.colour: Extra inputs are not permitted",
         "settings.lease.minutes: Input should be greater than or equal to 10 (is 5)",
     ):

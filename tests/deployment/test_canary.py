@@ -39,10 +39,10 @@ def split(here: Target, steps: rollout.Rollout) -> rollout.Observation:
 
 
 def test_a_good_build_reaches_100_percent_by_the_stages_of_prod(situation: Bring) -> None:
-    """With prod's parameters and no probe, the alias carries exactly 10, 50 and 100 percent on the way."""
+    """With prod's parameters and no ramp, the alias carries exactly 10, 50 and 100 percent on the way."""
     here = situation("good", environment="prod")
     values = here.connect(quiet=True).settings.model_dump(mode="json")
-    values["rollout"]["probe_percent"] = 0
+    values["rollout"]["ramp"] = None
     outcome = here.ship(here.build("good"), values=values)
     assert outcome.ending == "proved"
     # The last write only closes the record.

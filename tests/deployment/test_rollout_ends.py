@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable
+from contextlib import closing
 
 import pytest
 
@@ -70,35 +71,57 @@ def test_a_lease_that_a_killed_run_left_takes_nothing_from_the_next_build(situat
     assert here.alias()["FunctionVersion"] == "3"
 
 
-def test_busy_traffic_begins_with_a_probe(situation: Bring) -> None:
-    """With prod's policy and 600 requests a minute, 1 % for three minutes comes before the stages."""
-    here = situation("good", environment="prod", requests_per_minute=900)
+@pytest.mark.parametrize(
+    ("requests_per_minute", "rungs"), [(60, []), (150, [0.04]), (900, [0.0066, 0.066]), (6000, [0.001, 0.01])]
+)
+def test_a_ramp_is_fitted_to_the_traffic(situation: Bring, requests_per_minute: int, rungs: list[float]) -> None:
+    """With prod's policy: 18 requests until a failure can be seen, ten times as many in each further rung."""
+    here = situation("good", environment="prod", requests_per_minute=requests_per_minute)
     outcome = here.ship(here.build("good"))
     assert outcome.ending == "proved"
-    shares = [call["params"]["RoutingConfig"]["AdditionalVersionWeights"] for call in here.calls("UpdateAlias")]
-    assert [share.get("2") for share in shares] == [0.01, 0.1, 0.5, 1.0, None]
+    *shares, closed = shares_of_new(here)
+    assert shares == pytest.approx([*rungs, 0.1, 0.5, 1.0], rel=0.08) and closed is None
 
 
-def test_a_probe_costs_a_broken_build_less(situation: Bring) -> None:
-    """A build that fails everything hurts fewer people where a probe comes first."""
+def shares_of_new(here: Situation) -> list[float | None]:
+    """The weight of v2 in each write of the alias."""
+    weights = [call["params"]["RoutingConfig"]["AdditionalVersionWeights"] for call in here.calls("UpdateAlias")]
+    return [each.get("2") for each in weights]
+
+
+def test_a_ramp_costs_a_broken_build_less(situation: Bring) -> None:
+    """A build that fails everything hurts fewer people where a ramp comes first: 18 until that is seen, and a poll's."""
     failed = {}
     for environment in ("sandbox", "prod"):
-        here = situation("total_failure", environment=environment, requests_per_minute=900)
+        here = situation("total_failure", environment=environment, requests_per_minute=6000)
         failed[environment] = here.ship(here.build("total_failure")).failed["2"]
-    assert failed["prod"] * 4 < failed["sandbox"]
+    assert failed["prod"] <= 30 and failed["sandbox"] > 1500
 
 
-def test_a_probe_survives_a_resume(situation: Bring) -> None:
-    """A rollout that began with a probe and was interrupted resumes with the same stages."""
-    here = situation("good", environment="prod", requests_per_minute=900)
+@pytest.mark.parametrize("stage", ["1", "2"])
+def test_a_ramp_survives_a_resume(situation: Bring, stage: str) -> None:
+    """A rollout that was interrupted goes on from the rung where it is, whatever the traffic is then."""
+    here = situation("good", environment="prod", requests_per_minute=6000)
     artifact = here.build("good")
     first = here.connect()
     plan = rollout.plan_rollout(first, artifact)
-    abandon(first, plan, stage="2")
+    abandon(first, plan, stage=stage)
     first.close()
+    here.ask("set", requests_per_minute=3000)
     assert here.ship(artifact).ending == "proved"
-    shares = [call["params"]["RoutingConfig"]["AdditionalVersionWeights"] for call in here.calls("UpdateAlias")]
-    assert [share.get("2") for share in shares] == [0.01, 0.1, 0.5, 1.0, None]
+    *shares, closed = shares_of_new(here)
+    assert shares == pytest.approx([0.001, 0.01, 0.1, 0.5, 1.0], rel=0.08) and closed is None
+
+
+def test_a_switch_at_once_has_no_ramp(situation: Bring) -> None:
+    """Who chooses to switch at once does not wait for rungs."""
+    here = situation("good", environment="prod", requests_per_minute=6000)
+    values = here.connect(quiet=True).settings.model_dump(mode="json")
+    values["rollout"] |= {"strategies": ["blue_green"], "watch_minutes": 3}
+    with closing(here.connect(values=values)) as mine:
+        plan = rollout.plan_rollout(mine, here.build("good"), "blue_green")
+        rollout.drive_rollout(mine, rollout.run_rollout(mine, plan, approve(mine, plan)))
+    assert shares_of_new(here)[0] == 1.0
 
 
 def test_a_slow_build_is_held_where_the_policy_says_so(situation: Bring) -> None:

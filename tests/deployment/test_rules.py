@@ -25,7 +25,7 @@ GLASS = {"who": "Ada", "why": "reminders are not sent"}
 def strict(here: Situation, **rules: Any) -> Target:
     """A target under prod's own rules, or ``rules`` alone; ten minutes' watch."""
     values = project.read_settings(here.environment)[0]
-    values["rollout"] |= {"watch_minutes": 2, "probe_percent": 0}
+    values["rollout"] |= {"watch_minutes": 2, "ramp": None}
     values["policy"] = rules or values["policy"]
     return session.connect(here.environment, "test", values=values)
 

@@ -5,7 +5,7 @@ from functools import cache
 import pytest
 
 from benchmarks.judge import shipped
-from benchmarks.judge.cells import CLAIRVOYANT, OURS, PROBE, Sums, simulate
+from benchmarks.judge.cells import CLAIRVOYANT, OURS, RAMP, Sums, simulate
 from benchmarks.judge.traffic import WEIGHTS, Cell
 from buddy_ops.core.project import read_settings
 from buddy_ops.core.settings import validate_settings
@@ -21,9 +21,9 @@ def sample(cell: Cell, rollouts: int) -> dict[str, Sums]:
 
 @pytest.mark.parametrize(("traffic", "p0"), [(6, 0.003), (60, 0.003), (600, 0.003), (600, 0.008), (6000, 0.008)])
 def test_good_versions_reach_100_percent_and_are_proved(traffic: int, p0: float) -> None:
-    """None is rolled back, with the probe or without, at most 2 of 100 are held, and none needs more than its bakes."""
+    """None is rolled back, with the ramp or without, at most 2 of 100 are held, and none needs more than its bakes."""
     sums = sample(Cell("good", traffic, p0, p0), 100)
-    for policy in (OURS, PROBE):
+    for policy in (OURS, RAMP):
         assert sums[policy].share("rolled back") == 0
         assert sums[policy].share("held") <= 0.02
     assert sorted(sums[OURS].reached)[50] == 10
@@ -40,10 +40,12 @@ def test_bad_versions_are_caught_before_many_requests_have_failed(traffic: int, 
     assert sums[OURS].mean_failed <= 1.35 * sums[CLAIRVOYANT].mean_failed
 
 
-def test_a_probe_cuts_the_damage_of_a_broken_version_tenfold() -> None:
-    """At 1 % a fully broken version fails a tenth of what it fails at 10 %."""
-    sums = sample(Cell("bad", 600, 0.003, 1.0), 100)
-    assert sums[PROBE].mean_failed < 0.15 * sums[OURS].mean_failed
+@pytest.mark.parametrize(("traffic", "p1", "failed"), [(600, 1.0, 22), (6000, 1.0, 22), (6000, 0.2, 15)])
+def test_a_ramp_cuts_the_damage_of_a_broken_version(traffic: int, p1: float, failed: float) -> None:
+    """A fully broken version fails about 18 requests, whatever the traffic."""
+    sums = sample(Cell("bad", traffic, 0.003, p1), 100)
+    assert sums[RAMP].mean_failed <= failed
+    assert sums[RAMP].mean_failed < 0.15 * sums[OURS].mean_failed
 
 
 def test_a_fault_that_begins_late_is_caught() -> None:

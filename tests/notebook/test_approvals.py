@@ -218,7 +218,7 @@ def test_the_hash_covers_what_would_be_done(bring: Bring) -> None:
     hashes["watch"] = changed(rollout={"watch_minutes": 7})
     hashes["on_slow"] = changed(rollout={"on_slow": "hold"})
     hashes["approvals"] = changed(rollout={"approvals": 2})
-    hashes["probe"] = changed(rollout={"probe_percent": 1})
+    hashes["ramp"] = changed(rollout={"ramp": {"failures": 9}})
     hashes["health"] = changed(health={"error_rate": 0.02})
     hashes["failsafe"] = changed(lease={"minutes": 30})
     hashes["smoke tests"] = changed(smoke_tests=[])

@@ -58,7 +58,7 @@ def values() -> dict[str, Any]:
     """A short canary: 10 percent for a minute, then the switch and a minute's watch."""
     settings: dict[str, Any] = project.read_settings("sandbox")[0]
     settings["rollout"] |= {"stages_percent": [10, 100], "bake_minutes": 1, "stretch_minutes": 2, "watch_minutes": 1}
-    settings["rollout"] |= {"probe_percent": 0, "unreadable_minutes": 3}
+    settings["rollout"] |= {"unreadable_minutes": 3}
     settings["health"] |= {"history_minutes": 5}
     settings["lease"] |= {"minutes": 10}
     settings["schema_range"] = "1-2"
