@@ -165,7 +165,10 @@ def smallest_weight(proof: Proof) -> Finding:
     kept = proof.read().get("RoutingConfig", {}).get("AdditionalVersionWeights", {}).get(second)
     if kept == SMALLEST_WEIGHT:
         return ok("an alias keeps a weight of 0.05 %")
-    return problem(f"a weight of 0.05 % was kept as {kept}", "Set rollout.probe_percent to 1 or more.")
+    return problem(
+        f"a weight of 0.05 % was kept as {kept}",
+        "Remove rollout.ramp from the environment's file: a canary then begins with its first stage.",
+    )
 
 
 def cleared_weights(proof: Proof) -> Finding:
