@@ -208,16 +208,3 @@ def test_conditions_hold_in_every_region_also_in_one_that_begins_later(sandbox_u
     control(sandbox_url, "set", function="shop", region=THERE, requests_per_minute=0)
     rates = [each["requests_per_minute"] for each in control(sandbox_url, "status")["functions"]]
     assert rates == [30, 0]
-
-
-def test_a_read_that_lags_behind_shows_its_own_regions_past(sandbox_url: str) -> None:
-    """A parameter of the same name elsewhere is neither hidden nor shown by it."""
-    control(sandbox_url, "reset", seed=7)
-    here, there = (client(sandbox_url, "ssm", region) for region in (HERE, THERE))
-    for ssm in (here, there):
-        ssm.put_parameter(Name="/freeze", Value="before", Type="String")
-    control(sandbox_url, "set", ssm_delay_s=60)
-    there.put_parameter(Name="/freeze", Value="after", Type="String", Overwrite=True)
-    assert [ssm.get_parameter(Name="/freeze")["Parameter"]["Value"] for ssm in (here, there)] == ["before", "before"]
-    control(sandbox_url, "advance", seconds=61)
-    assert [ssm.get_parameter(Name="/freeze")["Parameter"]["Value"] for ssm in (here, there)] == ["before", "after"]
