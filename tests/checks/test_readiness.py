@@ -30,7 +30,8 @@ def ready(bring: Bring, **more: Any) -> tuple[Situation, Target]:
         TopicArn=topic, Protocol="sqs", Endpoint="arn:aws:sqs:us-east-1:123456789012:pager"
     )  # fmt: skip
     values = here.connect(quiet=True).settings.model_dump(mode="json")
-    values |= {"alarms": {"topic_arn": topic}, "schema_range": "1"}
+    values["alarms"]["topic_arn"] = topic
+    values["schema_range"] = "1"
     target = here.connect("readiness_audit", values=values)
     protect(here, target, on=True)
     plan = alarms.plan_alarms(target)

@@ -84,6 +84,15 @@ class Runbook:
 # The runbooks
 
 
+ESCALATIONS = {
+    "name": "safety-escalations",
+    "description": "More than one safety escalation within an hour.",
+    "namespace": "Buddy",
+    "metric": "SafetyEscalations",
+    "threshold": 1,
+}
+
+
 def connect(here: Situation, runbook: str) -> Target:
     """A target with short bakes: the same calls, fewer of them."""
     values = {
@@ -188,7 +197,9 @@ def check_after(here: Situation) -> str:
 
 def keep_alarms(here: Situation) -> str:
     """The alarms, and one of them set off as a test; how many are not as they should be then."""
-    values = connect(here, "values").settings.model_dump() | {"alarms": {"topic_arn": TOPIC, "tables": ["reminders"]}}
+    values = connect(here, "values").settings.model_dump() | {
+        "alarms": {"topic_arn": TOPIC, "tables": ["reminders"], "custom": [ESCALATIONS]}
+    }
     mine = here.connect("alarms", values=values)
     try:
         plan = alarms.plan_alarms(mine, f"{here.function}-error-rate")

@@ -11,6 +11,7 @@ from buddy_ops.core.checklist import ChecklistResult
 from buddy_ops.core.errors import BuddyError
 from buddy_ops.health import alarms
 from tests.conftest import approve
+from tests.resilience.harness import ESCALATIONS
 from tests.resilience.races.interleaving import Race
 from tests.resilience.races.stage import Bring, Each, publish, races, run, values
 
@@ -71,7 +72,7 @@ def test_alarms_written_twice_are_as_they_should_be(situation: Bring, each: Each
 
     def race(seed: int) -> None:
         here = situation("good", seed=seed, **QUIET)
-        given = values() | {"alarms": {"tables": ["reminders"]}}
+        given = values() | {"alarms": {"tables": ["reminders"], "custom": [ESCALATIONS]}}
         mine = here.connect(quiet=True, values=given)
         names = [each["AlarmName"] for each in alarms.wanted_alarms(mine)]
         if seed % 2:
