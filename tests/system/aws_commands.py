@@ -22,7 +22,7 @@ COMMAND = re.compile(
     r"(?<![\w.-])aws (?P<service>[a-z][a-z0-9-]+) (?P<operation>(?:wait )?[a-z][a-z0-9-]+)(?P<rest>[^`)\n|>,]*)"
 )
 OPTION = re.compile(r"--([a-z][a-z0-9-]*)")
-GLOBAL = {"region", "query", "output", "profile"}
+GLOBAL = {"endpoint-url", "region", "query", "output", "profile"}
 CUSTOM = {("cloudformation", "deploy"), ("s3", "cp"), ("sso", "login"), ("configure", "list-profiles")}
 SESSION = botocore.session.get_session()
 

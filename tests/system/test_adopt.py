@@ -20,12 +20,28 @@ BLOCK = re.compile(
     r"(?:^`(?P<path>[\w./-]+)`(?:[^\n]|\n(?!\n))*:\n\n)?^```(?P<language>\w+)\n(?P<text>.*?)^```", re.DOTALL | re.M
 )
 EXIT_CODE = re.compile(r"# exit code (\d)$")
-WAYS = (("Write the project", "HTTP"), ("SQS",), ("Asynchronous events",))
+HTTP = ("Write the project", "HTTP")
+WAYS = (HTTP, ("SQS",), ("Asynchronous events",), (*HTTP, "Versions that another tool publishes"))
 """The sections with commands that are followed in one folder."""
 
 EACH_WAY = pytest.mark.parametrize(
     "way", [WAYS[0], *(pytest.param(way, marks=pytest.mark.whole) for way in WAYS[1:])], ids=lambda way: way[-1]
 )
+
+AWS = """#!{python}
+import os, sys
+import botocore.session
+words = sys.argv[1:]
+given = {{name: words[words.index(name) + 1] for name in words if name.startswith("--") and name != "--publish"}}
+client = botocore.session.get_session().create_client("lambda", given["--region"], endpoint_url=os.environ["SANDBOX"])
+name = given["--function-name"]
+if words[:2] == ["lambda", "wait"]:
+    client.get_waiter(words[2].replace("-", "_")).wait(FunctionName=name, Qualifier=given["--qualifier"])
+else:
+    zipped = open(given["--zip-file"].removeprefix("fileb://"), "rb").read()
+    print(client.update_function_code(FunctionName=name, ZipFile=zipped, Publish=True)["Version"])
+"""
+"""The two commands of the AWS CLI on the page, for the port that the test has: the CLI itself is not installed here."""
 
 
 @dataclass(frozen=True)
@@ -68,6 +84,10 @@ def path(tmp_path_factory: pytest.TempPathFactory) -> str:
     script = tmp_path_factory.mktemp("bin") / "buddy-ops"
     script.write_text(f'#!/bin/sh\nPYTHONPATH={site} exec {sys.executable} -P -c "{program}" "$@"\n')
     script.chmod(0o755)
+    aws = script.with_name("aws")
+    aws.write_text(AWS.format(python=sys.executable))
+    aws.chmod(0o755)
+    (script.parent / "python").symlink_to(sys.executable)
     return f"{script.parent}:{os.environ['PATH']}"
 
 
@@ -77,7 +97,7 @@ def free_port() -> int:
         return int(listener.getsockname()[1])
 
 
-def follow(step: Step, folder: Path, path: str) -> float:
+def follow(step: Step, folder: Path, path: str, port: int) -> float:
     """Write a step's file, or run its command as it is written; the seconds that it took."""
     if step.path:
         (folder / step.path).parent.mkdir(exist_ok=True)
@@ -86,7 +106,7 @@ def follow(step: Step, folder: Path, path: str) -> float:
     if step.text.startswith("pip install"):
         return 0.0  # the wheels are installed already, and tests have no network
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("AWS_", "BUDDY_OPS", "PYTHON"))}
-    environment = {**kept, "PATH": path, "AWS_EC2_METADATA_DISABLED": "true"}
+    environment = {**kept, "PATH": path, "AWS_EC2_METADATA_DISABLED": "true", "SANDBOX": f"http://127.0.0.1:{port}"}
     began = time.monotonic()
     done = subprocess.run(
         ["bash", "-c", step.text], cwd=folder, env=environment, capture_output=True, text=True, timeout=150, check=False
@@ -103,7 +123,7 @@ def test_the_page_works_as_it_is_written(way: tuple[str, ...], path: str, tmp_pa
     taken = 0.0
     try:
         for step in (step for section in way for step in steps(section)):
-            taken += follow(step, tmp_path, path)
+            taken += follow(step, tmp_path, path, port)
             if step.text.startswith("buddy-ops init"):
                 # The only difference: other tests have a sandbox at the usual port.
                 practice = tmp_path / "parameters" / "sandbox.yaml"
@@ -118,7 +138,8 @@ def test_the_page_works_as_it_is_written(way: tuple[str, ...], path: str, tmp_pa
 
 def test_every_command_of_the_page_is_followed() -> None:
     """No block of commands is outside the sections that the test above follows."""
-    followed = [step.text for way in WAYS for section in way for step in steps(section) if not step.path]
+    sections = dict.fromkeys(section for way in WAYS for section in way)
+    followed = [step.text for section in sections for step in steps(section) if not step.path]
     everywhere = [
         line for block in BLOCK.finditer(PAGE) if block["language"] == "sh" for line in block["text"].splitlines()
     ]
