@@ -50,7 +50,7 @@ def must_be_void(mine: Target, plan: RolloutPlan, approved_plan: str) -> str:
 CHANGES: dict[str, dict[str, Any]] = {
     "Timeout": {"Timeout": 3},
     "MemorySize": {"MemorySize": 1024},
-    "Handler": {"Handler": "other.handler"},
+    "Handler": {"Handler": "lambda_function.other"},
     "Runtime": {"Runtime": "python3.12"},
     "TracingConfig": {"TracingConfig": {"Mode": "Active"}},
     "EphemeralStorage": {"EphemeralStorage": {"Size": 1024}},
