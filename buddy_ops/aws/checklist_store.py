@@ -8,9 +8,11 @@ import json
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import asdict
+from itertools import chain
 from operator import attrgetter
 from typing import TYPE_CHECKING
 
+from buddy_ops.aws._parameter_names import parameter_name, readable_names
 from buddy_ops.aws.session import Target
 from buddy_ops.core.checklist import STATES, TOLERANCE, ChecklistItem, ChecklistResult, State
 from buddy_ops.core.documents import parse_json
@@ -34,7 +36,7 @@ def write_result(target: Target, record: ChecklistResult) -> str:
     Raises:
         Refused: ``record-differs``: the parameter is not this run's.
     """
-    path = _path(target, record.checklist, record.subject)
+    path = parameter_name(target, *_parts(record.checklist, record.subject))
     name = f"{path}/{record.at:%Y%m%dT%H%MZ}-{record.run}"
     text = _encode(record, path)
     with suppress(AlreadyExists):
@@ -65,8 +67,9 @@ def list_results(target: Target, checklist: str, subject: str = "") -> tuple[Che
 
 
 def _read(target: Target, checklist: str, subject: str) -> Iterator["ParameterTypeDef"]:
-    path = _path(target, checklist, subject)
-    pages = target.client("ssm").get_paginator("get_parameters_by_path").paginate(Path=path, Recursive=True)
+    paginator = target.client("ssm").get_paginator("get_parameters_by_path")
+    paths = readable_names(target, *_parts(checklist, subject))
+    pages = chain.from_iterable(paginator.paginate(Path=path, Recursive=True) for path in paths)
     return (parameter for page in pages for parameter in page["Parameters"])
 
 
@@ -92,8 +95,8 @@ def _require_stored(target: Target, record: ChecklistResult, name: str, text: st
     )
 
 
-def _path(target: Target, checklist: str, subject: str) -> str:
-    return "/".join(filter(None, (f"/buddy/{target.environment}/records", checklist, subject)))
+def _parts(checklist: str, subject: str) -> Iterator[str]:
+    return filter(None, ("records", checklist, subject))
 
 
 def _encode(record: ChecklistResult, path: str) -> str:

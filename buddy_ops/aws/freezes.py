@@ -1,7 +1,7 @@
-"""Deployment freezes: any active freeze stops every deployment of an environment, and never a rollback.
+"""Deployment freezes: any active freeze stops every deployment to a function's alias, and never a rollback.
 
-Each freeze is a parameter in SSM of its own, so that two people never overwrite each other's. An expired one counts
-as gone; it is never deleted automatically.
+Environments of one function and alias share their freezes. Each freeze is a parameter in SSM of its own, so that two
+people never overwrite each other's. An expired one counts as gone; it is never deleted automatically.
 """
 
 import json
@@ -9,7 +9,9 @@ import secrets
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import timedelta
+from itertools import chain
 
+from buddy_ops.aws._parameter_names import parameter_name, readable_names
 from buddy_ops.aws._settling import SETTLES, read_settled
 from buddy_ops.aws.session import Target
 from buddy_ops.core import front_end
@@ -55,13 +57,14 @@ def expired_freezes(target: Target) -> tuple[Freeze, ...]:
 
 
 def _read(target: Target) -> list[Freeze]:
-    pages = target.client("ssm").get_paginator("get_parameters_by_path").paginate(Path=_path(target))
+    paginator = target.client("ssm").get_paginator("get_parameters_by_path")
+    pages = chain.from_iterable(paginator.paginate(Path=path) for path in readable_names(target, "freeze"))
     parameters = (parameter for page in pages for parameter in page["Parameters"])
     return [_decode(parameter["Name"].rsplit("/", 1)[-1], parameter["Value"]) for parameter in parameters]
 
 
 def create_freeze(target: Target, reason: str, owner: str, lasts: timedelta) -> Freeze:
-    """Freeze all deployments of the environment; the freeze as AWS has it.
+    """Freeze all deployments to the function's alias; the freeze as AWS has it.
 
     A freeze that this run created before stays as it is, while it is active.
 
@@ -98,7 +101,7 @@ def lasting(hours: float) -> timedelta:
 def _write(target: Target, freeze: Freeze) -> Freeze:
     """Write a freeze, and read it back. Raises BuddyError ``freeze-unconfirmed``."""
     fields = {"reason": freeze.reason, "owner": freeze.owner, "expires": freeze.expires}
-    name = f"{_path(target)}/{freeze.id}"
+    name = parameter_name(target, "freeze", freeze.id)
     # A cell that is run again, or a retry after a lost answer.
     with suppress(AlreadyExists):
         target.client("ssm").put_parameter(Name=name, Value=json.dumps(fields), Type="String", Overwrite=False)
@@ -123,12 +126,14 @@ def _write(target: Target, freeze: Freeze) -> Freeze:
 
 def remove_freeze(target: Target, id: str) -> bool:
     """Delete a freeze; False if it does not exist. AWS: ssm:DeleteParameter, writes."""
-    try:
-        target.client("ssm").delete_parameter(Name=f"{_path(target)}/{id}")
-    except NotFound:
-        return False
-    target.journal.append("lifted", id=id)
-    return True
+    removed = False
+    for name in readable_names(target, "freeze", id):
+        with suppress(NotFound):
+            target.client("ssm").delete_parameter(Name=name)
+            removed = True
+    if removed:
+        target.journal.append("lifted", id=id)
+    return removed
 
 
 def require_unfrozen(target: Target) -> None:
@@ -144,10 +149,6 @@ def require_unfrozen(target: Target) -> None:
             f"Deployments to {target.environment} are frozen: {'; '.join(map(str, freezes))}.",
             next="Wait until it ends, or ask its owner to remove it. Rollbacks are never frozen: rollback/immediate.",
         )
-
-
-def _path(target: Target) -> str:
-    return f"/buddy/{target.environment}/freeze"
 
 
 def _decode(id: str, text: str) -> Freeze:

@@ -15,6 +15,7 @@ from functools import partial
 from typing import Any, Literal, get_args
 
 from buddy_ops.aws import versions
+from buddy_ops.aws._parameter_names import parameter_name, readable_names
 from buddy_ops.aws._settling import read_settled
 from buddy_ops.aws.errors import parse_member
 from buddy_ops.aws.session import Target
@@ -34,6 +35,9 @@ PATIENCE = timedelta(minutes=1)
 
 PAUSE = timedelta(seconds=3)
 """How far apart these tries are."""
+
+MEMORY = "isolation"
+"""The parameter with the settings of before."""
 
 STATEMENT = "BuddyOpsIsolation"
 DENIED = tuple(
@@ -82,10 +86,14 @@ def read_isolation(target: Target) -> Isolation | None:
     Raises:
         BuddyError: ``isolation-unreadable``.
     """
-    try:
-        text = str(target.client("ssm").get_parameter(Name=_memory(target))["Parameter"]["Value"])
-    except NotFound:
-        return None
+    for name in readable_names(target, MEMORY):
+        with suppress(NotFound):
+            return _decode(name, str(target.client("ssm").get_parameter(Name=name)["Parameter"]["Value"]))
+    return None
+
+
+def _decode(name: str, text: str) -> Isolation:
+    """An isolation from its parameter. Raises BuddyError ``isolation-unreadable``."""
     try:
         isolation = Isolation(**parse_json(text, unique=True))
         parse_utc(isolation.since)
@@ -96,7 +104,7 @@ def read_isolation(target: Target) -> Isolation | None:
         pass
     raise BuddyError(
         "isolation-unreadable",
-        f"{_memory(target)} was not written by Buddy Ops.",
+        f"{name} was not written by Buddy Ops.",
         now="Nothing was changed. Whether the function is isolated is unknown.",
         next="Read it with `aws ssm get-parameter`, set the function's concurrency manually, and delete the parameter.",
     )
@@ -209,7 +217,14 @@ def _forget_refused(target: Target) -> None:
     with suppress(BuddyError):
         stored = read_isolation(target)
         if stored is not None and stored.run == target.run:
-            target.client("ssm").delete_parameter(Name=_memory(target))
+            _forget(target)
+
+
+def _forget(target: Target) -> None:
+    """Delete the stored settings. AWS: ssm:DeleteParameter, writes."""
+    for name in readable_names(target, MEMORY):
+        with suppress(NotFound):
+            target.client("ssm").delete_parameter(Name=name)
 
 
 def _apply(target: Target, isolation: Isolation) -> None:
@@ -243,8 +258,7 @@ def remove_isolation(target: Target) -> str:
         except AwsFailed as failure:
             # It failed when it was tried, most probably without an effect.
             message += f" {WAYS[isolation.also]}, which failed, could not be undone. {failure.what}"
-    with suppress(NotFound):
-        target.client("ssm").delete_parameter(Name=_memory(target))
+    _forget(target)
     target.journal.append("released", how=isolation.how, before=before)
     # A policy is still read as it was for some seconds: that is no isolation by another run.
     if read_settled(target, partial(_is_active, target, isolation), operator.not_):
@@ -303,7 +317,9 @@ def _store(target: Target, isolation: Isolation, overwrite: bool = False) -> Iso
     # A record without ``also`` can be read by earlier releases.
     value = json.dumps({name: value for name, value in asdict(isolation).items() if name != "also" or value})
     try:
-        target.client("ssm").put_parameter(Name=_memory(target), Value=value, Type="String", Overwrite=overwrite)
+        target.client("ssm").put_parameter(
+            Name=parameter_name(target, MEMORY), Value=value, Type="String", Overwrite=overwrite
+        )
     except AlreadyExists:
         return read_settled(target, partial(read_isolation, target), bool) or isolation
     return isolation
@@ -358,7 +374,3 @@ def _put_statements(target: Target, policy: _TablePolicy, statements: list[State
         return
     document = json.dumps({"Version": "2012-10-17", **policy.document, "Statement": statements})
     client.put_resource_policy(ResourceArn=policy.arn, ExpectedRevisionId=policy.revision, Policy=document)
-
-
-def _memory(target: Target) -> str:
-    return f"/buddy/{target.environment}/isolation"

@@ -11,6 +11,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from buddy_ops.aws import dead_letters, failsafe, versions
+from buddy_ops.aws._parameter_names import parameter_name
 from buddy_ops.aws.session import Target
 from buddy_ops.checks._scratch import MARK_TEXT, Scratch, scratch_of
 from buddy_ops.checks.findings import CheckContext, Finding, NotMeasured, info, ok, problem, unknown, warning
@@ -514,9 +515,7 @@ ATTEMPTS = (
     ),
     Attempt(
         "ssm:DeleteParameter of a freeze",
-        lambda mine, scratch: mine.client("ssm").delete_parameter(
-            Name=f"/buddy/{mine.environment}/freeze/{scratch.missing}"
-        ),
+        lambda mine, scratch: mine.client("ssm").delete_parameter(Name=parameter_name(mine, "freeze", scratch.missing)),
         ("responder",),
     ),
     Attempt(

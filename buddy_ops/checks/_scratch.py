@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from buddy_ops.aws import dead_letters, failsafe
+from buddy_ops.aws._parameter_names import parameter_name
 from buddy_ops.aws.session import Target
 from buddy_ops.core.errors import AwsFailed, NotFound
 
@@ -40,7 +41,7 @@ def scratch_of(target: Target) -> Scratch:
         alias=alias,
         missing=f"{alias}-missing",
         alarm=name,
-        parameter=f"/buddy/{target.environment}/records/prove/write-once",
+        parameter=parameter_name(target, "records", "prove", "write-once"),
         object_key="/".join(filter(None, (prefix, name, "write-once.json"))),
     )
 

@@ -43,6 +43,7 @@ def without_names(call: Call) -> Call:
         ("buddy-reminders-sandbox", "${Table}"),
         (rf"function:{name}:\d+", "function:${FunctionName}:7"),
         (rf"function:{name}:live", "function:${FunctionName}:${AliasName}"),
+        (f"buddy-ops/{name}/live/", "buddy-ops/${FunctionName}/${AliasName}/"),
         (name, "${FunctionName}"),
         ("role/buddy-ops-scheduler", "role/${SchedulerRoleName}"),
         (r"/freeze/.+", "/freeze/run-1"),

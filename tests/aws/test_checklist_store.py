@@ -67,7 +67,7 @@ def test_the_items_are_those_of_the_checklists() -> None:
 def test_a_record_of_this_name_by_another_writer_is_told(situation: Bring) -> None:
     """Somebody was there first: the result is not said to be stored; under its next name it is."""
     target = situation("good", **QUIET).connect(quiet=True)
-    name = f"/buddy/sandbox/records/post_deployment/v2/20261102T0000Z-{RESULT.run}"
+    name = f"/buddy-ops/buddy-alexa-skill-sandbox/live/records/post_deployment/v2/20261102T0000Z-{RESULT.run}"
     target.client("ssm").put_parameter(Name=name, Value='{"items": []}', Type="String", Overwrite=False)
     with pytest.raises(Refused, match="record-differs"):
         checklist_store.write_result(target, RESULT)
@@ -99,7 +99,7 @@ def test_a_record_of_the_future_hides_no_other(situation: Bring) -> None:
     assert checklist_store.newest_result(target, "post_deployment", "v2") == now
 
 
-PATH = "/buddy/sandbox/records/post_deployment/v2"
+PATH = "/buddy-ops/buddy-alexa-skill-sandbox/live/records/post_deployment/v2"
 VALUES = json.loads(checklist_store._encode(RESULT, PATH))
 ITEM = VALUES["items"][1]
 
@@ -114,7 +114,10 @@ ITEM = VALUES["items"][1]
 )  # fmt: skip
 def test_what_we_did_not_write_proves_nothing(situation: Bring, change: dict[str, Any]) -> None:
     """Control and invisible characters, other types and states: such a record is none."""
-    parameter: Any = {"Name": "/buddy/sandbox/records/post_deployment/v2/x", "Value": json.dumps(VALUES | change)}
+    parameter: Any = {
+        "Name": "/buddy-ops/buddy-alexa-skill-sandbox/live/records/post_deployment/v2/x",
+        "Value": json.dumps(VALUES | change),
+    }
     assert checklist_store._decode("post_deployment", parameter) is None
     assert checklist_store._decode("post_deployment", {**parameter, "Value": json.dumps(VALUES)}) == RESULT
 
@@ -126,15 +129,16 @@ def test_a_message_cannot_change_a_terminal() -> None:
     assert read is not None and read.items[0].says == "3 of 3[2J passed"
 
 
-@pytest.mark.parametrize("elsewhere", ["sandbox/records/post_deployment/v3", "prod/records/post_deployment/v2"])
-def test_a_result_of_another_version_or_environment_is_known(situation: Bring, elsewhere: str) -> None:
+@pytest.mark.parametrize("elsewhere", ["live/records/post_deployment/v3", "blue/records/post_deployment/v2"])
+def test_a_result_of_another_version_or_alias_is_known(situation: Bring, elsewhere: str) -> None:
     """What was true of v2 in the sandbox is copied to where the rules look for another: they say so and refuse."""
     here = situation("good", **QUIET)
     target = here.connect(quiet=True)
     name = checklist_store.write_result(target, replace(RESULT, at=target.clock.now()))
     text = here.client("ssm").get_parameter(Name=name)["Parameter"]["Value"]
-    here.client("ssm").put_parameter(Name=f"/buddy/{elsewhere}/x", Value=text, Type="String")
-    there = replace(target, environment=elsewhere.partition("/")[0])
+    here.client("ssm").put_parameter(Name=f"/buddy-ops/{here.function}/{elsewhere}/x", Value=text, Type="String")
+    settings = target.settings.model_copy(update={"alias": elsewhere.partition("/")[0]})
+    there = replace(target, settings=settings)
     read = checklist_store.newest_result(there, "post_deployment", elsewhere.rpartition("/")[2])
     assert read is not None and read.copied
     said = "was copied from another build, version or environment"

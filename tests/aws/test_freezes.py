@@ -67,5 +67,8 @@ def test_freeze_that_may_not_be_read_may_exist(here: Situation) -> None:
     here.ask("chaos", kind="denied", operation="GetParametersByPath", times=1)
     with pytest.raises(AwsFailed, match="access-denied") as refused:
         freezes.create_freeze(here.connect(), "incident", "Ada", HOUR)
-    assert refused.value.now.startswith("SSM accepted /buddy/sandbox/freeze/") and "unknown" in refused.value.now
+    assert (
+        refused.value.now.startswith("SSM accepted /buddy-ops/buddy-alexa-skill-sandbox/live/freeze/")
+        and "unknown" in refused.value.now
+    )
     assert len(freezes.active_freezes(here.connect())) == 1

@@ -37,7 +37,11 @@ def statements(here: Situation) -> list[dict[str, Any]]:
 
 
 def remembered(here: Situation) -> list[dict[str, Any]]:
-    return list(here.client("ssm").get_parameters_by_path(Path="/buddy/sandbox", Recursive=True)["Parameters"])
+    return list(
+        here.client("ssm").get_parameters_by_path(Path="/buddy-ops/buddy-alexa-skill-sandbox/live", Recursive=True)[
+            "Parameters"
+        ]
+    )
 
 
 @pytest.mark.parametrize("before", [None, 7, 0])
@@ -112,7 +116,7 @@ def test_lifting_nothing_changes_nothing(here: Situation) -> None:
 )
 def test_a_memory_that_nobody_can_read_stops_it(here: Situation, text: str) -> None:
     """Overwriting it would lose what was there before."""
-    name = "/buddy/sandbox/isolation"
+    name = "/buddy-ops/buddy-alexa-skill-sandbox/live/isolation"
     here.client("ssm").put_parameter(Name=name, Value=text or "x", Type="String")
     with pytest.raises(BuddyError, match="isolation-unreadable"):
         isolation.isolate(here.connect(), "function", TABLE)

@@ -49,6 +49,11 @@ UNRECORDED = {
     ("iam:GetRole", "arn:aws:iam::123456789012:role/buddy-ops-sandbox-*"),
     # Failsafes of functions with long names: a test below compares the names.
     *((f"scheduler:{name}Schedule", LONG_NAMES) for name in ("Create", "Get", "Update", "Delete")),
+    # Earlier releases write there, until every machine is upgraded.
+    *(
+        ("ssm:PutParameter", f"arn:aws:ssm:us-east-1:123456789012:parameter/buddy/sandbox/{name}")
+        for name in ("freeze/*", "isolation", "records/*")
+    ),
 }
 """What no run in the sandbox does."""
 
@@ -698,7 +703,8 @@ def test_notifications_are_encrypted_and_alarms_may_encrypt_them() -> None:
 @pytest.mark.parametrize("role", get_args(Role))
 def test_no_role_may_overwrite_a_freeze_or_a_result(role: Role) -> None:
     """Each grant of PutParameter that reaches them has the condition, and none of DeleteParameter reaches a result."""
-    freeze, result = (STACK.arn("ssm", f"parameter/buddy/sandbox/{name}") for name in ("freeze/x", "records/x/y/z"))
+    here = "parameter/buddy-ops/buddy-alexa-skill-sandbox/live"
+    freeze, result = (STACK.arn("ssm", f"{here}/{name}") for name in ("freeze/x", "records/x/y/z"))
     found = set()
     for statement in STACK.statements(role):
         reached = {

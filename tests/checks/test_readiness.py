@@ -129,7 +129,9 @@ def split(here: Situation, target: Target) -> None:
 
 def forgotten(here: Situation, target: Target) -> None:
     value = json.dumps({"reason": "a release", "owner": "Ada", "expires": "2020-01-01T00:00:00Z"})
-    here.client("ssm").put_parameter(Name="/buddy/sandbox/freeze/old1", Value=value, Type="String")
+    here.client("ssm").put_parameter(
+        Name="/buddy-ops/buddy-alexa-skill-sandbox/live/freeze/old1", Value=value, Type="String"
+    )
 
 
 def crowded(here: Situation, target: Target) -> None:

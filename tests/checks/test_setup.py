@@ -389,7 +389,7 @@ def test_a_proof_is_demanded_where_the_rules_say_so(situation: Bring) -> None:
     assert found().state == "ok"
     ssm = here.client("ssm")
     (newest,) = (
-        each for each in ssm.get_parameters_by_path(Path="/buddy/sandbox/records/prove", Recursive=True)["Parameters"]
+        each for each in ssm.get_parameters_by_path(Path="/buddy-ops/buddy-alexa-skill-sandbox/live/records/prove", Recursive=True)["Parameters"]
         if each["Name"] > name
     )  # fmt: skip
     ssm.put_parameter(Name=newest["Name"], Value=newest["Value"], Type="String", Overwrite=True)

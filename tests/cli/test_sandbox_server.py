@@ -158,7 +158,9 @@ def test_it_listens_on_loopback_only(sandbox_url: str) -> None:
 def test_a_reset_forgets_everything(situation: Bring) -> None:
     """Functions, schedules, metrics, logs, calls, outages, clients and moto's own services are as on the first day."""
     here = situation("good", history_minutes=10)
-    here.client("ssm").put_parameter(Name="/buddy/sandbox/freeze/1", Value="x", Type="String")
+    here.client("ssm").put_parameter(
+        Name="/buddy-ops/buddy-alexa-skill-sandbox/live/freeze/1", Value="x", Type="String"
+    )
     here.client("sqs").create_queue(QueueName="letters")
     here.client("sns").create_topic(Name="alarms")
     here.client("dynamodb").create_table(
@@ -187,7 +189,7 @@ def test_a_reset_forgets_everything(situation: Bring) -> None:
     assert here.client("dynamodb").list_tables()["TableNames"] == []
     assert "QueueUrls" not in here.client("sqs").list_queues()
     with pytest.raises(ClientError, match="ParameterNotFound"):
-        here.client("ssm").get_parameter(Name="/buddy/sandbox/freeze/1")
+        here.client("ssm").get_parameter(Name="/buddy-ops/buddy-alexa-skill-sandbox/live/freeze/1")
 
 
 def test_a_situation_begins_the_same_each_time(situation: Bring) -> None:

@@ -222,7 +222,9 @@ def test_records_are_kept_dated_and_never_overwritten(situation: Bring) -> None:
     newest = checklist_store.newest_result(first, "pre_deployment", found[0].subject)
     assert newest == found[0] and newest.open == ()
     here.client("ssm").put_parameter(
-        Name=f"/buddy/sandbox/records/pre_deployment/{found[0].subject}/30000101T0000Z-x", Value="{}", Type="String"
+        Name=f"/buddy-ops/buddy-alexa-skill-sandbox/live/records/pre_deployment/{found[0].subject}/30000101T0000Z-x",
+        Value="{}",
+        Type="String",
     )
     assert checklist_store.newest_result(first, "pre_deployment", found[0].subject) == newest
     assert (

@@ -60,7 +60,9 @@ def isolated(here: Situation) -> bool:
 
 
 def parameters(here: Situation, kind: str) -> list[str]:
-    found = here.client("ssm").get_parameters_by_path(Path=f"/buddy/sandbox/{kind}", Recursive=True)["Parameters"]
+    found = here.client("ssm").get_parameters_by_path(
+        Path=f"/buddy-ops/buddy-alexa-skill-sandbox/live/{kind}", Recursive=True
+    )["Parameters"]
     return [str(each["Value"]) for each in found]
 
 

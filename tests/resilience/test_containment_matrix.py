@@ -192,7 +192,9 @@ def run(here: Situation, given: Mapping[str, Any]) -> tuple[str, BuddyError | No
 
 
 def is_on(here: Situation) -> bool:
-    names = here.client("ssm").get_parameters(Names=["/buddy/sandbox/isolation"])["Parameters"]
+    names = here.client("ssm").get_parameters(Names=["/buddy-ops/buddy-alexa-skill-sandbox/live/isolation"])[
+        "Parameters"
+    ]
     return not (isolated(here) or denies_writes(here) or names)
 
 

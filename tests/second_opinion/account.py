@@ -209,7 +209,9 @@ class Environment:
 
     def freezes(self) -> list[str]:
         """The IDs of the environment's freezes."""
-        found = self.client("ssm").get_parameters_by_path(Path=f"/buddy/{self.name}/freeze", Recursive=True)
+        found = self.client("ssm").get_parameters_by_path(
+            Path=f"/buddy-ops/{self.function}/live/freeze", Recursive=True
+        )
         return [each["Name"].rpartition("/")[2] for each in found["Parameters"]]
 
     def create_function(self) -> None:

@@ -445,7 +445,9 @@ def read_record(name: str, text: str) -> None:
     from buddy_ops.core import settings
 
     def answer(**_: Any) -> dict[str, Any]:
-        path = {"freeze": "/buddy/sandbox/freeze/x"}.get(name, "/buddy/sandbox/records/pre_deployment/abc/1")
+        path = {"freeze": "/buddy-ops/buddy-alexa-skill-sandbox/live/freeze/x"}.get(
+            name, "/buddy-ops/buddy-alexa-skill-sandbox/live/records/pre_deployment/abc/1"
+        )
         found = {"Name": path, "Value": text}
         return {
             "Parameters": [found], "Parameter": found, "Name": "live", "FunctionVersion": "1", "RevisionId": "r",

@@ -276,14 +276,16 @@ FREEZES = st.one_of(
 @example(json.dumps({"reason": "x", "owner": "Ada", "expires": "2026-11-22T04:00:00+09:00"}))
 def test_whatever_stands_there_freezes(text: str) -> None:
     """A freeze holds until its moment in UTC has passed; a text that is not ours holds until somebody deletes it."""
-    here = stub(lambda *_, **__: {"Parameters": [{"Name": "/buddy/sandbox/freeze/x", "Value": text}]})
+    here = stub(
+        lambda *_, **__: {"Parameters": [{"Name": "/buddy-ops/buddy-alexa-skill-sandbox/live/freeze/x", "Value": text}]}
+    )
     found = freezes.active_freezes(here)
     try:
         expires = datetime.fromisoformat(json.loads(text)["expires"])
         gone = (expires if expires.tzinfo else expires.replace(tzinfo=UTC)).astimezone(UTC) <= NOW
     except (ValueError, TypeError, KeyError, OverflowError, RecursionError):
         gone = False
-    assert len(found) == (0 if gone else 1)
+    assert bool(found) != gone
     if found:
         with pytest.raises(BuddyError, match="frozen"):
             freezes.require_unfrozen(here)

@@ -110,7 +110,7 @@ def of_checklists(bring: Bring) -> Iterator[object]:
     item = ChecklistItem(TEXT, "no", TEXT, TEXT)
     yield ChecklistResult("pre_deployment", TEXT, NOW, run=TEXT, principal=TEXT, items=(item,))
     with closing(here.connect()) as mine:
-        name = "/buddy/sandbox/records/pre_deployment/v2/20261102T0300Z-0001"
+        name = "/buddy-ops/buddy-alexa-skill-sandbox/live/records/pre_deployment/v2/20261102T0300Z-0001"
         result = ChecklistResult("pre_deployment", "v2", NOW, run=LINE, principal=LINE, items=(item,))
         forged = checklist_store._encode(result, name)
         here.client("ssm").put_parameter(Name=name, Value=forged, Type="String")

@@ -167,7 +167,7 @@ def test_a_checklist_turns_green_before_whoever_goes_through_it(situation: Bring
     person.picture("checklist-answered")
     person.click("Store the result as it is")
     person.sees("checklist-open")
-    path = f"/buddy/{here.environment}/records/pre_deployment"
+    path = f"/buddy-ops/{here.function}/live/records/pre_deployment"
     (kept,) = here.client("ssm").get_parameters_by_path(Path=path, Recursive=True)["Parameters"]
     items = json.loads(kept["Value"])["items"]
     assert [each["name"] for each in items if each["state"] != "yes"] == ["alarms in place"]

@@ -133,7 +133,9 @@ def test_a_freeze_is_set_listed_and_lifted(situation: Bring) -> None:
     here = situation("good", **QUIET)
     done = freeze("freeze", "--reason", "a release of Alexa", "--owner", "Ada", "--hours", "2")
     assert done.returncode == 0, done.stderr
-    (parameter,) = here.client("ssm").get_parameters_by_path(Path="/buddy/sandbox/freeze")["Parameters"]
+    (parameter,) = here.client("ssm").get_parameters_by_path(Path="/buddy-ops/buddy-alexa-skill-sandbox/live/freeze")[
+        "Parameters"
+    ]
     id_ = parameter["Name"].rsplit("/", 1)[-1]
     assert json.loads(parameter["Value"])["owner"] == "Ada"
     assert f"{id_}: a release of Alexa (Ada, until " in freeze("freeze").stdout
@@ -146,7 +148,10 @@ def test_a_freeze_is_set_listed_and_lifted(situation: Bring) -> None:
     back = freeze("rollback", "--to-version", "1", "--approved-by", "Ada", "--yes")
     assert back.returncode == 0, back.stderr
     assert f"Freeze {id_} removed." in freeze("unfreeze", id_).stdout
-    assert here.client("ssm").get_parameters_by_path(Path="/buddy/sandbox/freeze")["Parameters"] == []
+    assert (
+        here.client("ssm").get_parameters_by_path(Path="/buddy-ops/buddy-alexa-skill-sandbox/live/freeze")["Parameters"]
+        == []
+    )
     again = freeze("unfreeze", id_)
     assert again.returncode == 2 and f"sandbox has no freeze '{id_}'" in again.stderr
     assert "No active freeze in sandbox." in freeze("freeze").stdout

@@ -132,16 +132,19 @@ def test_alarms_that_reach_nobody_end_with_1(situation: Bring) -> None:
 def frozen(here: Situation) -> list[str]:
     """The freezes that stand, as SSM has them."""
     return [
-        each["Value"] for each in here.client("ssm").get_parameters_by_path(Path="/buddy/sandbox/freeze")["Parameters"]
+        each["Value"]
+        for each in here.client("ssm").get_parameters_by_path(Path="/buddy-ops/buddy-alexa-skill-sandbox/live/freeze")[
+            "Parameters"
+        ]
     ]
 
 
 def records(here: Situation) -> list[str]:
     return [
         each["Name"]
-        for each in here.client("ssm").get_parameters_by_path(Path="/buddy/sandbox/records", Recursive=True)[
-            "Parameters"
-        ]
+        for each in here.client("ssm").get_parameters_by_path(
+            Path="/buddy-ops/buddy-alexa-skill-sandbox/live/records", Recursive=True
+        )["Parameters"]
     ]
 
 

@@ -87,7 +87,7 @@ def test_the_rollback_across_an_open_migration(here: Situation) -> None:
     assert here.alias()["FunctionVersion"] == "2" and "RoutingConfig" not in here.alias()
     assert items(mine) == before and state(mine) == (1, "reverted")
     ssm = here.client("ssm")
-    path = f"/buddy/{here.environment}"
+    path = f"/buddy-ops/{here.function}/live"
     kept = ssm.get_parameters_by_path(Path=path, Recursive=True)["Parameters"]
     names = [each["Name"].removeprefix(path) for each in kept]
     assert any(each.startswith("/freeze/") for each in names) and any(
@@ -137,7 +137,9 @@ def test_a_migration_that_stays_is_told_and_stops_nothing(here: Situation) -> No
     assert done.returncode == 1, done.stderr
     told_once(done.stderr, "access-denied")
     assert here.alias()["FunctionVersion"] == "2" and state(mine) == (1, "reverting")
-    kept = here.client("ssm").get_parameters_by_path(Path=f"/buddy/{here.environment}", Recursive=True)["Parameters"]
+    kept = here.client("ssm").get_parameters_by_path(Path=f"/buddy-ops/{here.function}/live", Recursive=True)[
+        "Parameters"
+    ]
     assert len(kept) == 2
     take(mine, "rollback")
     assert state(mine) == (1, "reverted")

@@ -1,0 +1,27 @@
+"""The names of our parameters in SSM. A target is an account, a region, a function and an alias.
+
+SSM is separate in each account and region, so the names have the function and the alias. Its limits are 15 levels and
+1011 characters with the ARN; the longest function (64), alias (128) and record have 8 levels and about 500 characters.
+
+Source: AWS Systems Manager API reference, PutParameter, Name.
+"""
+
+from buddy_ops.aws.session import Target
+
+FORMER_ROOT = "/buddy"
+"""Where earlier releases wrote, by environment. It is read and cleared, never written: their freezes still hold."""
+
+
+def parameter_name(target: Target, *parts: str) -> str:
+    """The name under which something of the function and the alias is written."""
+    return "/".join(("/buddy-ops", target.settings.function, target.settings.alias, *parts))
+
+
+def former_name(target: Target, *parts: str) -> str:
+    """The name under which earlier releases wrote it."""
+    return "/".join((FORMER_ROOT, target.environment, *parts))
+
+
+def readable_names(target: Target, *parts: str) -> tuple[str, str]:
+    """The names under which it may be found, the current one first."""
+    return parameter_name(target, *parts), former_name(target, *parts)
