@@ -1,4 +1,4 @@
-"""Buddy Ops: ship, watch, roll back and recover the Buddy skill. Import the module that you need; this imports none."""
+"""Buddy Ops: ship, watch, roll back and recover Lambda functions. Import the module that you need; it imports none."""
 
 __version__ = "0.1.0"
 

@@ -27,6 +27,9 @@ LONGEST_RETRY_AFTER_S = 5
 
 CHANNEL_NEXT = "Correct the channel's Apprise URL in the place that its setting names."
 
+SUBJECT_LIMIT = 100
+"""Characters of a message's Subject. Source: SNS API reference, Publish: fewer than 100 characters, ASCII."""
+
 Impact = Literal["none", "minor", "major", "critical"]
 Status = Literal["investigating", "identified", "monitoring", "resolved"]
 Send = Callable[[], object]
@@ -66,7 +69,7 @@ def announce(target: Target, text: str) -> DeliveryReport:
         channels["SNS"] = partial(
             target.client("sns").publish,
             TopicArn=settings.topic_arn,
-            Subject=f"Buddy {target.environment}",
+            Subject=f"Buddy Ops: {target.settings.function} ({target.environment})"[: SUBJECT_LIMIT - 1],
             Message=message,
         )
     for channel in settings.channels:

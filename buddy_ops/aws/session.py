@@ -106,7 +106,7 @@ class Target:
 
     @property
     def resource(self) -> str:
-        """The Resource dimension of the alias's metrics, for example 'buddy-alexa-skill-prod:live'."""
+        """The Resource dimension of the alias's metrics, for example 'shop-prod:live'."""
         return f"{self.settings.function}:{self.settings.alias}"
 
     def fill(self, dimensions: Mapping[str, str], version: str = "") -> "list[DimensionTypeDef]":

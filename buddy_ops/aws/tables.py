@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from types_boto3_dynamodb.type_defs import TransactWriteItemTypeDef
 
 Identity = tuple[tuple[str, object], ...]
-"""An item's key as something to look up by: (("S", "ann"), ("S", "reminder-1"))."""
+"""An item's key as something to look up by: (("S", "ann"), ("S", "order-1"))."""
 
 T = TypeVar("T")
 
@@ -530,7 +530,7 @@ def item_key(item: Item, key: Sequence[str]) -> Identity:
 
 
 def item_name(item: Item, key: Sequence[str]) -> str:
-    """An item's key as one text, for people: 'ann/reminder-1'. Two keys never have the same.
+    """An item's key as one text, for people: 'ann/order-1'. Two keys never have the same.
 
     A "/" within a part is %2F, and a "%" is %25. Bytes are base64 in the alphabet for URLs.
     """

@@ -60,7 +60,7 @@ def main() -> Answer:
             os.environ.pop("AWS_ENDPOINT_URL", None)
             if before is not None:
                 os.environ["AWS_ENDPOINT_URL"] = before
-    lines: list[Line] = [f"First deployment: {first}", "", "Two canaries of Buddy, in the sandbox's time"]
+    lines: list[Line] = [f"First deployment: {first}", "", "Two canaries of Buddy Ops' example, in the sandbox's time"]
     for row in rows:
         lines += row_lines(row)
     passed = all(row.as_expected for row in rows)

@@ -66,7 +66,7 @@ def parse_break_glass(given: Mapping[str, str]) -> BreakGlass | None:
         raise InvalidInput(
             "break-glass-incomplete",
             f"{parameter('break_glass')} needs who and why, and nothing else; it has {', '.join(given)}.",
-            next=f"For example: {parameter('break_glass', {'who': 'Ada', 'why': 'reminders are not sent'})}.",
+            next=f"For example: {parameter('break_glass', {'who': 'Ada', 'why': 'payments fail'})}.",
         )
     require_readable((who,), parameter("break_glass"))
     return BreakGlass(who, why)

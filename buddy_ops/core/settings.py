@@ -27,6 +27,7 @@ from pydantic import (
     model_validator,
 )
 
+from buddy_ops.core._secret_rules import SECRET_NAME
 from buddy_ops.core.documents import parse_yaml
 from buddy_ops.core.errors import InvalidInput
 from buddy_ops.core.kinds import CAUGHT, KINDS, Kind
@@ -355,7 +356,7 @@ class MetricName(Model):
 
     @property
     def full_name(self) -> str:
-        """The metric as sentences name it, for example Buddy/Apologies."""
+        """The metric as sentences name it, for example Shop/Failures."""
         # The dimensions of AWS's own metrics tell apart several APIs and queues.
         own = ", ".join(value for value in self.dimensions.values() if "{" not in value)
         return f"{self.namespace}/{self.name}" + (f" ({own})" if own else "")
@@ -604,8 +605,17 @@ class NotificationSettings(Model):
     )
 
 
-Flag = Annotated[str, Field(pattern=r"^ENABLE_[A-Z0-9_]{1,100}$")]
-"""The environment variable of a feature flag. The prefix keeps secrets from being taken, and shown, for one."""
+def _require_flag_name(name: str) -> str:
+    """The name of a flag, if it is not one that a secret would have: a flag's value is shown."""
+    if SECRET_NAME.search(name) and not name.startswith("ENABLE_"):
+        raise ValueError("the value would be shown, and the name is like a secret's; a flag may begin with ENABLE_")
+    return name
+
+
+Flag = Annotated[
+    str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_]{0,120}$", max_length=121), AfterValidator(_require_flag_name)
+]
+"""The environment variable of a feature flag."""
 
 
 SchemaRange = Annotated[str, Field(pattern=r"^[1-9]\d{0,5}(-[1-9]\d{0,5})?$")]
@@ -707,9 +717,12 @@ class Settings(Model):
     )
     tables: tuple[TableSettings, ...] = Field(default=(), description="DynamoDB tables that the function writes.")
     flags: tuple[Flag, ...] = Field(
-        default=("ENABLE_NEW_MEDICATION_FLOW", "ENABLE_ENHANCED_SAFETY"),
-        description="Environment variables of the function that are feature flags. The prefix ENABLE_ "
-        "keeps secrets out.",
+        default=(),
+        description="Environment variables of the function that are feature flags. Their values are shown: a name like "
+        "that of a secret (key, token, password) is refused.",
+    )
+    incident_questions: tuple[Annotated[str, Field(min_length=1, max_length=200)], ...] = Field(
+        default=(), description="Questions of this project for each post-mortem, beside the usual ones."
     )
     schema_range: SchemaRange | None = Field(
         default=None,

@@ -88,7 +88,7 @@ def read_callers(target: Target) -> CallersReading:
 def remedy(target: Target) -> str:
     """What to do about callers that do not use the alias."""
     return (
-        f"Let every caller use the ARN that ends in :{target.settings.alias} (for Alexa: the skill's endpoint), and "
+        f"Let every caller use the ARN that ends in :{target.settings.alias}, and "
         f"give the permission to the alias (aws lambda add-permission --qualifier {target.settings.alias})."
     )
 

@@ -335,7 +335,7 @@ def raise_for_unrepaired(target: Target, plan: ContainmentPlan) -> None:
 
 ISOLATION_WORDS: dict[How, tuple[str, str]] = {
     "function": ("no request is served", "lambda:PutFunctionConcurrency 0"),
-    "writes": ("reminders can be read and not changed", "dynamodb:PutResourcePolicy Deny writes"),
+    "writes": ("items can be read and not changed", "dynamodb:PutResourcePolicy Deny writes"),
 }
 """What each isolation means to users, and its API call."""
 

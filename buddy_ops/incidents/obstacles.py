@@ -27,7 +27,7 @@ def find_obstacle(
 ) -> tuple[Obstacle | None, tuple[str, ...]]:
     """What is known already to prevent a repair, and what could not be read.
 
-    The isolation makes Buddy unavailable for the repair: what can fail for good is found before it.
+    The isolation makes the function unavailable for the repair: what can fail for good is found before it.
 
     AWS: dynamodb:DescribeTable, DescribeContinuousBackups, reads only.
     """

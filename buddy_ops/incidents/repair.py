@@ -518,9 +518,10 @@ class RootCause:
     """What is known about the cause, and what the review must answer."""
 
     facts: Mapping[str, str]
+    questions: tuple[str, ...] = ()
 
     def _repr_markdown_(self) -> str:
-        return render("root_cause", facts=self.facts)
+        return render("root_cause", facts=self.facts, questions=self.questions)
 
 
 def root_cause_facts(
@@ -537,7 +538,7 @@ def root_cause_facts(
         "repaired": f"{written}; {kept} kept unchanged",
         "copy": f"{plan.copy} (delete it after the review)" if found.compared else "none",
         "review by": date_and_time(review),
-    })  # fmt: skip
+    }, target.settings.incident_questions)  # fmt: skip
     _write_file(target, "root_cause.md", result._repr_markdown_())
     return result
 

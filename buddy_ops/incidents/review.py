@@ -114,7 +114,8 @@ class IncidentFigures:
 
 @dataclass(frozen=True)
 class IncidentReview:
-    """Everything that is recorded of an incident. ``troubles`` say what could not be read."""
+    """Everything that is recorded of an incident. ``troubles`` say what could not be read; ``questions`` are the
+    project's own (``incident_questions``)."""
 
     incident: str
     resource: str
@@ -126,6 +127,7 @@ class IncidentReview:
     rows: tuple[MinuteRow, ...]
     figures: IncidentFigures
     troubles: tuple[str, ...]
+    questions: tuple[str, ...] = ()
 
     @property
     def title(self) -> str:
@@ -194,6 +196,7 @@ def review_incident(target: Target, since: str, until: str, incident: str = "", 
         rows=rows,
         figures=compute_figures(events, rows, target.settings.health.error_rate, reviewed),
         troubles=tuple(filter(None, (alarm_trouble, rows_trouble, no_runs))),
+        questions=target.settings.incident_questions,
     )
 
 

@@ -355,3 +355,11 @@ def test_a_table_that_makes_no_sense_is_refused(field: str, wrong: object) -> No
     with pytest.raises(InvalidInput, match=r"invalid-settings") as refused:
         settings.validate_settings({"function": "f", "tables": [{**TABLE, field: wrong}]}, "file")
     assert f"settings.tables.0.{field}" in refused.value.what
+
+
+def test_a_flag_has_any_name_but_that_of_a_secret() -> None:
+    """Its value is shown, so a name like a secret's is refused, unless the prefix says that it is a flag."""
+    values = {"function": "shop", "flags": ["newCheckout", "FEATURE_X", "ENABLE_TOKEN_CACHE"]}
+    assert settings.validate_settings(values, FILE).flags == tuple(values["flags"])
+    error = refusal({"function": "shop", "flags": ["API_TOKEN", "db_password", "1X"]})
+    assert f"{FILE}: 3 problems." in error.what and "like a secret's" in error.what

@@ -163,7 +163,7 @@ def test_the_draft_is_filled_in_and_asks_the_rest(burnt: tuple[Situation, str, s
     here, since, until = burnt
     text = incident_review.draft_post_mortem(put_together(here, since, until))
     assert "Post-mortem: INC-7" in text and "Responders: Ada." in text and "| time to mitigate | " in text
-    assert text.count("?*") >= 8 and "is ALARM" in text
+    assert text.count("?*") >= 8 and "is ALARM" in text and "Was a reminder or a safety escalation missed?" in text
     file = tmp_path / "post-mortem.md"
     incident_review.write_draft(str(file), text)
     assert file.read_text() == text
