@@ -276,8 +276,8 @@ def picture(results: Results, path: Path) -> None:
         x, y = max(100 * figures.false_rollback(results, name)[0], 0.01), figures.geometric(lost)
         left.scatter(x, y, s=70 if mine else 36, color=color, zorder=3)
         spot: dict[str, Any] = {"xytext": (7, -3) if x < 3 else (-7, -3), "ha": "left" if x < 3 else "right"}
-        if name == "Flagger, threshold 5":  # lies under Argo
-            spot = {"xytext": (-60, -3), "ha": "right"}
+        if name == "Argo, failureLimit 1":  # lies between the two of the guide
+            spot = {"xytext": (6, -12), "ha": "right"}
         left.annotate(SHORT[name], (x, y), textcoords="offset points", fontsize=8, **spot)
         ratio = [each / least for each, least in zip(lost, knows, strict=True)]
         style: dict[str, Any] = {"lw": 2.5, "zorder": 3, "ls": "--" if name == RAMP else "-"} if mine else {"lw": 1}

@@ -163,7 +163,7 @@ class Environment:
         if self.outputs:
             role, queue = self.outputs["SchedulerRoleArn"], self.outputs["DeadLetterArn"]
             settings["lease"] = {"role_arn": role, "dead_letter_arn": queue}
-            settings["alarms"] = {"topic_arn": self.outputs["TopicArn"]}
+            settings["alarms"]["topic_arn"] = self.outputs["TopicArn"]
         folder = self.project / "parameters"
         folder.mkdir(exist_ok=True)
         document |= {"environment": self.name, "settings": settings | changed}

@@ -84,7 +84,8 @@ def wired(here: Situation) -> tuple[dict[str, Any], str]:
     arn = "arn:aws:sqs:us-east-1:123456789012:pager"
     here.client("sns").subscribe(TopicArn=topic, Protocol="sqs", Endpoint=arn)
     given = here.connect(quiet=True).settings.model_dump(mode="json")
-    return given | {"alarms": {"topic_arn": topic}}, queue
+    given["alarms"]["topic_arn"] = topic
+    return given, queue
 
 
 def heard(here: Situation, queue: str) -> list[dict[str, Any]]:
