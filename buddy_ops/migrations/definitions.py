@@ -1,19 +1,19 @@
-"""The schemas of Buddy's tables: every migration, as code that the team edits.
+"""What a migration is. A project's own are in its parameters/migrations.py, as code that the team edits.
 
-To change a schema:
-
-1. Append a ``Migration`` to ``MIGRATIONS``, at the end of this file. Its number is the next one over all tables.
-2. Write its two converters, ``forward`` and ``backward``. An item is DynamoDB's own JSON: {"at": {"S": "08:00"}}.
-3. Ship a build that declares both schemas (the file ``schema_range`` in its zip says ``1-2``) and writes both.
-4. Run operations/migrate_database: expand, backfill, verify, contract.
-
-``steps`` carries a migration out; ``schema`` compares it with the versions of the function. This module is pure.
+``steps`` carries a migration out; ``schema`` compares it with the versions of the function.
 """
 
 import re
+import runpy
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
+from hashlib import sha256
+from pathlib import Path
 from typing import Any, Literal
+
+from buddy_ops.core.errors import InvalidInput
+from buddy_ops.core.places import project_root
 
 Item = Mapping[str, Mapping[str, Any]]
 Attributes = dict[str, dict[str, Any]]
@@ -24,6 +24,9 @@ FIRST = 1
 
 NEWEST = 10**6
 """Above every schema's number."""
+
+FILE = "parameters/migrations.py"
+"""Where a project defines its migrations; without this file it has none."""
 
 
 # What a migration is
@@ -52,7 +55,7 @@ class Migration:
     @property
     def source(self) -> int:
         """The schema that the table has before."""
-        earlier = (other.to for other in MIGRATIONS if other.table == self.table and other.to < self.to)
+        earlier = (other.to for other in read_migrations() if other.table == self.table and other.to < self.to)
         return max(earlier, default=FIRST)
 
     def harmonised(self, item: Item, truth: Literal["old", "new"]) -> Attributes:
@@ -124,43 +127,53 @@ def parse_range(text: str | None) -> SchemaRange | None:
 
 def validity(table: str, schema: int) -> SchemaRange:
     """The schemas for which a table's items are right: until the next migration of this table."""
-    later = (migration.to for migration in MIGRATIONS if migration.table == table and migration.to > schema)
+    later = (migration.to for migration in read_migrations() if migration.table == table and migration.to > schema)
     return SchemaRange(schema, min(later, default=NEWEST) - 1)
 
 
-# The migrations
+# The project's migrations
 
 
-def _at_to_minutes(item: Item) -> Attributes:
-    """'08:00' becomes 480. A reminder without a time has none in either schema."""
-    at = item["at"]["S"]
-    if not at:
-        return {"at_minutes": {"NULL": True}}
-    match = re.fullmatch(r"([01]\d|2[0-3]):([0-5]\d)", at)
-    if match is None:
-        raise ValueError("its at is not a time of day (HH:MM)")
-    return {"at_minutes": {"N": str(60 * int(match[1]) + int(match[2]))}}
+def read_migrations() -> tuple[Migration, ...]:
+    """``MIGRATIONS`` of the project's file, in the order of their schemas; none where there is no such file.
+
+    Raises:
+        InvalidInput: ``invalid-migrations``.
+    """
+    path = project_root() / FILE
+    if not path.is_file():
+        return ()
+    return _load(path, fingerprint())
 
 
-def _minutes_to_at(item: Item) -> Attributes:
-    """480 becomes '08:00'."""
-    if "NULL" in item["at_minutes"]:
-        return {"at": {"S": ""}}
-    hours, minutes = divmod(int(item["at_minutes"]["N"]), 60)
-    if not 0 <= hours < 24:
-        raise ValueError("its at_minutes is not a time of day (0 to 1439)")
-    return {"at": {"S": f"{hours:02d}:{minutes:02d}"}}
+def fingerprint() -> str:
+    """The SHA-256 of the project's file; '' where there is none. An approved plan covers it."""
+    path = project_root() / FILE
+    return sha256(path.read_bytes()).hexdigest() if path.is_file() else ""
 
 
-MIGRATIONS: tuple[Migration, ...] = (
-    Migration(
-        name="reminders_at_minutes",
-        table="REMINDERS_TABLE",
-        to=2,
-        old=("at",),
-        new=("at_minutes",),
-        forward=_at_to_minutes,
-        backward=_minutes_to_at,
-    ),
-)
-"""Every migration, in the order of their schemas. Never edit one that was carried out: append another."""
+@lru_cache(maxsize=4)
+def _load(path: Path, _fingerprint: str) -> tuple[Migration, ...]:
+    """Run the project's file once, until it is changed."""
+    try:
+        found = runpy.run_path(str(path)).get("MIGRATIONS")
+    except (Exception, SystemExit) as error:
+        raise _invalid(f"it ends with {type(error).__name__}: {error}") from error
+    if not isinstance(found, (list, tuple)) or not all(isinstance(each, Migration) for each in found):
+        raise _invalid("it defines no MIGRATIONS, a tuple of Migration")
+    if len({each.name for each in found}) < len(found):
+        raise _invalid("two migrations have one name")
+    if [each.to for each in found] != list(range(FIRST + 1, FIRST + 1 + len(found))):
+        raise _invalid("the schemas that they lead to are not 2, 3 and so on, in this sequence")
+    for each in found:
+        if set(each.old) & set(each.new):
+            raise _invalid(f"{each.name} has an attribute in both schemas")
+    return tuple(found)
+
+
+def _invalid(problem: str) -> InvalidInput:
+    return InvalidInput(
+        "invalid-migrations",
+        f"{FILE} cannot be used: {problem}.",
+        next=f"Correct {FILE}, and run this again. Rollbacks do not need it.",
+    )

@@ -14,7 +14,7 @@ from typing import Any
 from buddy_ops.aws import tables
 from buddy_ops.aws.session import Target
 from buddy_ops.aws.versions import Version
-from buddy_ops.core.errors import AwsFailed, BuddyError, Refused
+from buddy_ops.core.errors import AwsFailed, BuddyError, InvalidInput, Refused
 from buddy_ops.core.journal import iso_utc
 from buddy_ops.core.settings import TableSettings
 from buddy_ops.core.text import date_and_time, parse_utc
@@ -233,9 +233,21 @@ def compare_schemas(target: Target, version: Version, found: Iterable[SchemaMark
             doubts.append(f"the schema of a table is unknown: {marker.what}")
         elif declared is None:
             doubts.append(f"v{version.number} declares no {VARIABLE}, so its compatibility is unknown: {marker}")
-        elif not is_compatible(declared, marker):
-            raise _incompatible(target, version.number, declared, marker)
+        else:
+            doubts += _compare_schema(target, version, declared, marker)
     return doubts
+
+
+def _compare_schema(target: Target, version: Version, declared: SchemaRange, marker: SchemaMarker) -> list[str]:
+    """Doubts on one table. Raises Refused ``schema-incompatible``."""
+    try:
+        compatible = is_compatible(declared, marker)
+    except InvalidInput as error:
+        # A broken file of migrations must not stop a rollback.
+        return [f"whether v{version.number} is compatible with {marker.table.name} is unknown: {error.what}"]
+    if not compatible:
+        raise _incompatible(target, version.number, declared, marker)
+    return []
 
 
 def require_compatible(target: Target, version: Version) -> None:

@@ -140,6 +140,7 @@ def plan_step(target: Target, name: str, step: str) -> MigrationPlan:
             "migration": name,
             "step": chosen,
             "from": marker.version,
+            "converters": definitions.fingerprint(),
         },
         approvals=1 if back else rules.approvals,  # as for every rollback: one person suffices
         demand_hash=rules.demand_plan_hash and not back,
@@ -199,7 +200,7 @@ def raise_for_failure(done: StepResult) -> None:
             f"{done.step} left {tally.left:,} of {tally.items:,} items unchanged. {' '.join(tally.examples)}",
             now=f"{done.marker}. Every other item is done.",
             next="Run the same step again if people were changing these items. Otherwise correct the items, or their "
-            "migration in buddy_ops/migrations/definitions.py.",
+            "migration in parameters/migrations.py.",
         )
 
 
@@ -234,9 +235,12 @@ def describe_tables(target: Target) -> str:
 
 def find_migration(target: Target, name: str) -> tuple[Migration, TableSettings]:
     """A migration by its name, and its table in this environment. Raises InvalidInput ``unknown-migration``."""
-    migrations = {migration.name: migration for migration in definitions.MIGRATIONS}
+    migrations = {migration.name: migration for migration in definitions.read_migrations()}
     if name not in migrations:
-        raise _unknown(f"There is no migration {name!r}.", f"Choose one of: {', '.join(migrations)}.")
+        raise _unknown(
+            f"There is no migration {name!r}.",
+            f"Choose one of: {', '.join(migrations) or 'none'}. {definitions.FILE} defines them.",
+        )
     variable = migrations[name].table
     for table in target.settings.tables:
         if table.variable == variable:

@@ -12,9 +12,8 @@ from buddy_ops.notebook._chart_scene import FONT, Fill, Ink, Point, Scene, Strok
 DARK_FILTER = "invert(.93) hue-rotate(180deg)"
 """Makes a picture's light card dark and keeps its hues."""
 
-THEMES = (
-    f'<style>[data-jp-theme-light="false"] .buddy-chart,body.vscode-dark .buddy-chart{{filter:{DARK_FILTER}}}</style>'
-)
+CHART = ".buddy-ops-chart"
+THEMES = f'<style>[data-jp-theme-light="false"] {CHART},body.vscode-dark {CHART}{{filter:{DARK_FILTER}}}</style>'
 """In JupyterLab's and VS Code's dark themes, also when a person changes the theme. Where styles are removed, as from an
 untrusted notebook, the card stays light."""
 
@@ -26,7 +25,7 @@ def svg(scene: Scene) -> str:
     """The scene as HTML for a frame that is replaced soon."""
     parts = [
         THEMES,
-        f'<svg class="buddy-chart" role="img" aria-label="{escape_html(scene.description)}" '
+        f'<svg class="buddy-ops-chart" role="img" aria-label="{escape_html(scene.description)}" '
         f'xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {scene.width} {scene.height}" width="{scene.width}" '
         f'height="{scene.height}" style="max-width:100%;height:auto;font-family:\'{FONT}\',Verdana,sans-serif">',
     ]
@@ -139,7 +138,7 @@ def page_with_png(scene: Scene, picture: bytes) -> str:
     encoded = base64.b64encode(picture).decode()
     size = f'width="{scene.width}" height="{scene.height}" style="max-width:100%;height:auto"'
     alt = escape_html(scene.description)
-    return f'{THEMES}<img class="buddy-chart" src="data:image/png;base64,{encoded}" alt="{alt}" {size}>'
+    return f'{THEMES}<img class="buddy-ops-chart" src="data:image/png;base64,{encoded}" alt="{alt}" {size}>'
 
 
 @contextmanager

@@ -1,14 +1,17 @@
 """Shapes of items, and declared ranges: pure."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from buddy_ops.core.errors import InvalidInput
 from buddy_ops.migrations import definitions
-from buddy_ops.migrations.definitions import MIGRATIONS, Migration, SchemaRange
+from buddy_ops.migrations.definitions import Migration, SchemaRange
 
+MIGRATIONS = definitions.read_migrations()
 (REMINDERS,) = (each for each in MIGRATIONS if each.name == "reminders_at_minutes")
 KEY = {"user_id": {"S": "ada"}, "reminder_id": {"S": "r1"}}
 OLD: dict[str, Any] = {**KEY, "at": {"S": "08:00"}}
@@ -99,7 +102,56 @@ def test_the_way_back_leaves_the_old_shape_alone() -> None:
 def test_a_tables_items_are_right_until_its_own_next_migration(monkeypatch: pytest.MonkeyPatch) -> None:
     """Schema versions are counted over all tables: a migration of another table changes nothing here."""
     made = [Migration(f"m{to}", table, to, (), (), dict, dict) for table, to in (("A", 2), ("B", 3), ("A", 4))]
-    monkeypatch.setattr(definitions, "MIGRATIONS", tuple(made))
+    monkeypatch.setattr(definitions, "read_migrations", lambda: tuple(made))
     assert [definitions.validity("A", version) for version in (1, 2)] == [SchemaRange(1, 1), SchemaRange(2, 3)]
     assert definitions.validity("B", 1) == SchemaRange(1, 2) and definitions.validity("A", 4).high > 1000
     assert [each.source for each in made] == [1, 1, 2]
+
+
+HEADER = "from buddy_ops.migrations.definitions import Migration\nsame = lambda item: {}\n"
+
+
+def in_a_project(folder: Path, text: str | None) -> None:
+    (folder / "notebooks").mkdir(exist_ok=True)
+    (folder / "parameters").mkdir(exist_ok=True)
+    if text is not None:
+        (folder / definitions.FILE).write_text(text, "utf-8")
+
+
+def test_a_project_defines_its_own_migrations(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """None without the file; those of the file as it is now, not as it was."""
+    in_a_project(tmp_path, None)
+    monkeypatch.chdir(tmp_path)
+    assert definitions.read_migrations() == () and definitions.fingerprint() == ""
+    made = 'Migration("{}", "ORDERS", {}, ("a",), ("b",), same, same)'
+    in_a_project(tmp_path, f"{HEADER}MIGRATIONS = [{made.format('first', 2)}]\n")
+    before = definitions.fingerprint()
+    assert [each.name for each in definitions.read_migrations()] == ["first"]
+    in_a_project(tmp_path, f"{HEADER}MIGRATIONS = [{made.format('first', 2)}, {made.format('second', 3)}]\n")
+    assert [each.source for each in definitions.read_migrations()] == [1, 2]
+    assert definitions.fingerprint() != before
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("import nowhere", "ModuleNotFoundError"),
+        ("MIGRATIONS = (", "SyntaxError"),
+        ("raise SystemExit(3)", "SystemExit"),
+        ("", "it defines no MIGRATIONS"),
+        ("MIGRATIONS = [1]", "it defines no MIGRATIONS"),
+        (HEADER + 'MIGRATIONS = [Migration("m", "T", 3, ("a",), ("b",), same, same)]', "are not 2, 3 and so on"),
+        (HEADER + 'MIGRATIONS = [Migration("m", "T", 2, ("a",), ("a",), same, same)]', "in both schemas"),
+        (HEADER + 'MIGRATIONS = 2 * [Migration("m", "T", 2, ("a",), ("b",), same, same)]', "one name"),
+    ],
+)
+def test_a_broken_file_is_one_clear_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str, says: str
+) -> None:
+    """It names the file, and says that rollbacks do not need it."""
+    in_a_project(tmp_path, text)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InvalidInput, match="invalid-migrations") as error:
+        definitions.read_migrations()
+    assert says in error.value.what and definitions.FILE in error.value.what
+    assert "Rollbacks do not need it." in error.value.next

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,7 +12,7 @@ from buddy_ops.aws.aliases import RolloutState
 from buddy_ops.aws.session import Target
 from buddy_ops.core.errors import AwsFailed, Refused
 from buddy_ops.deployment import rollback, rollout
-from buddy_ops.migrations import schema
+from buddy_ops.migrations import definitions, schema
 from buddy_ops.migrations.schema import SchemaMarker
 from buddy_sandbox import builds
 from buddy_sandbox.faults import PROFILES
@@ -66,6 +67,23 @@ def test_a_rollback_past_a_contract_is_refused(here: Situation) -> None:
     assert "v2 of" in refused.value.what and "schema 1" in refused.value.what and "has schema 2" in refused.value.what
     assert "operations/migrate_database" in refused.value.next and "rollback of its migration" in refused.value.next
     assert here.alias()["FunctionVersion"] == "3"
+
+
+def test_a_broken_file_of_migrations_stops_no_rollback(
+    here: Situation, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What cannot be compared is a doubt in the plan, and the traffic moves."""
+    shipped(here, "1-2", "2")
+    mine = here.connect()
+    at(mine, 2)
+    (tmp_path / "notebooks").mkdir()
+    (tmp_path / "parameters").mkdir()
+    (tmp_path / definitions.FILE).write_text("import nowhere\n", "utf-8")
+    monkeypatch.chdir(tmp_path)
+    plan = rollback.plan_rollback(mine)
+    assert any("is unknown: parameters/migrations.py cannot be used" in each for each in plan.reasons)
+    rollback.run_rollback(mine, plan, approve(mine, plan))
+    assert here.alias()["FunctionVersion"] == "2"
 
 
 def test_a_rollback_that_fits_goes_on(here: Situation) -> None:

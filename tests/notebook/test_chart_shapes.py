@@ -306,7 +306,7 @@ def test_a_live_frame_is_svg_and_the_last_one_a_png(monkeypatch: pytest.MonkeyPa
     assert (
         live["text/html"]
         .removeprefix(_chart_output.THEMES)
-        .startswith('<svg class="buddy-chart" role="img" aria-label="buddy:live · prod.')
+        .startswith('<svg class="buddy-ops-chart" role="img" aria-label="buddy:live · prod.')
     )
     assert 'alt="buddy:live · prod.' in last["text/html"] and f'{last["image/png"]}"' in last["text/html"]
 

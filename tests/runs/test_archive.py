@@ -370,7 +370,7 @@ def test_a_picture_says_in_words_what_it_shows(tmp_path: Path) -> None:
     document = json.loads((folder / "notebook.ipynb").read_text())
     plain = base64.b64encode(b"\x89PNG\r\n\x1a\n").decode()
     described = {"image/png": {"alt": 'v2: error rate 4.6 % (limit 1 %) "quoted" <b>'}}
-    live = "<style>.buddy-chart{}</style><svg aria-label='v1'><text>0 %</text><text>20 %</text></svg>"
+    live = "<style>.buddy-ops-chart{}</style><svg aria-label='v1'><text>0 %</text><text>20 %</text></svg>"
     outputs: tuple[tuple[dict[str, str], dict[str, object]], ...] = (
         ({"image/png": plain, "text/plain": "caption"}, described),
         ({"image/png": plain, "text/plain": "only a text"}, {"image/png": 7}),

@@ -1,5 +1,6 @@
 """The words that an operator reads are plain, and the scan for those that are not finds what it should."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -71,3 +72,32 @@ def test_the_scan_of_markdown_names_the_line(tmp_path: Path) -> None:
         ("4", "2026-11-29T02:58:00Z"),
         ("7", "burns"),
     ]
+
+
+EXAMPLE = re.compile(r"alexa|reminder|medication|safety|buddy", re.IGNORECASE)
+OWN_NAMES = re.compile(r"buddy[-_ ]?ops|BuddyError|buddy[-_]sandbox", re.IGNORECASE)
+KIND = {
+    "checks/_probes.py", "checks/function_facts.py", "cli/main.py", "cli/sandbox_commands.py", "core/kinds.py",
+    "core/settings.py", "core/settings.schema.json", "deployment/smoke_tests.py",
+}  # fmt: skip
+"""Where the kind 'alexa' is defined, tested or offered."""
+
+TEXTS = {".py", ".js", ".j2", ".json", ".html", ".css", ".md", ".yaml"}
+FORMER = {"aws/_parameter_names.py"}
+"""Where names of an earlier release are read."""
+
+
+def test_the_library_is_about_any_function() -> None:
+    """What belongs to the example is in its parameters: no file of the library speaks of it."""
+    library = Path(__file__).parents[2] / "buddy_ops"
+    texts = (path for path in library.rglob("*") if path.suffix in TEXTS and "__pycache__" not in path.parts)
+    found = []
+    for path in texts:
+        name = path.relative_to(library).as_posix()
+        for number, line in enumerate(path.read_text("utf-8").splitlines(), 1):
+            words = {word.lower() for word in EXAMPLE.findall(OWN_NAMES.sub("", line))}
+            if name in KIND:
+                words -= {"alexa"}
+            if words and name not in FORMER:
+                found.append(f"{name}:{number}: {line.strip()}")
+    assert found == []

@@ -22,7 +22,7 @@ from tests.migrations.test_schema import shipped
 from tests.resilience.races.interleaving import Actor, Race
 from tests.resilience.races.stage import Bring, Each, live, races, run, take_back, values
 
-MIGRATION = definitions.MIGRATIONS[0]
+MIGRATION = definitions.read_migrations()[0]
 HOUR = 60 * MINUTE
 QUIET = {"requests_per_minute": 0, "history_minutes": 0}
 

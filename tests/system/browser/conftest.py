@@ -304,11 +304,13 @@ class Person:
 
     def chart(self) -> str:
         """The picture that a rollout shows just now, once there is one: drawn while it runs, a PNG at its end."""
-        return str(self.page.locator(".jp-OutputArea-output .buddy-chart").last.evaluate("e => e.src || e.outerHTML"))
+        return str(
+            self.page.locator(".jp-OutputArea-output .buddy-ops-chart").last.evaluate("e => e.src || e.outerHTML")
+        )
 
     def sees_another_chart_than(self, chart: str) -> None:
         self.page.wait_for_function(
-            "old => { const e = [...document.querySelectorAll('.jp-OutputArea-output .buddy-chart')].at(-1);"
+            "old => { const e = [...document.querySelectorAll('.jp-OutputArea-output .buddy-ops-chart')].at(-1);"
             "return e && (e.src || e.outerHTML) !== old }",
             arg=chart,
         )

@@ -52,7 +52,7 @@ def serious_in_lab(page: Any, notebook: Path, theme: str) -> list[tuple[str, str
     cells = json.loads(notebook.read_text("utf-8"))["cells"]
     data = [output.get("data", {}) for cell in cells for output in cell.get("outputs", ())]
     outputs = "".join("".join(each["text/html"]) for each in data if "text/html" in each)
-    assert "<table" in outputs or "buddy-chart" in outputs
+    assert "<table" in outputs or "buddy-ops-chart" in outputs
     background, text, link = LAB[theme]
     style = f"body{{background:{background};color:{text};font:14px sans-serif}}a{{color:{link}}}"
     light = "false" if theme == "dark" else "true"

@@ -97,7 +97,7 @@ def test_stop_brings_the_traffic_back(situation: Bring, person: Person) -> None:
     person.leave_and_come_back_without_a_kernel()
     person.sees("ABORTED by operator")
     assert person.chart().startswith("data:image/png")
-    shown = person.page.locator("img.buddy-chart").last
+    shown = person.page.locator("img.buddy-ops-chart").last
     assert "ABORTED by operator" in str(shown.get_attribute("alt")) and "v2: " in str(shown.get_attribute("alt"))
     # In the dark theme the light card is dark, and its texts are light.
     assert shown.evaluate("e => getComputedStyle(e).filter") == "none"
