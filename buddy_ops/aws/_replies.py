@@ -36,6 +36,7 @@ REQUIRED: dict[str, tuple[str, ...]] = {
     "ProvisionedConcurrencyConfigListItem": ("FunctionArn", "RequestedProvisionedConcurrentExecutions", "Status"),
     "GetAccountSettingsResponse": ("AccountLimit", "AccountUsage"),
     "GetPolicyResponse": ("Policy",),
+    "ListEventSourceMappingsResponse": ("EventSourceMappings",),
     # Scheduler, CloudWatch
     "GetScheduleOutput": ("ScheduleExpression", "Target"),
     "ScheduleSummary": ("GroupName", "LastModificationDate"),
@@ -82,6 +83,7 @@ REQUIRED: dict[str, tuple[str, ...]] = {
     "DeleteMarkerEntry": ("Key", "VersionId"),
     "PutObjectOutput": ("ETag",),
     "GetObjectOutput": ("ETag",),
+    "HeadObjectOutput": ("ContentLength",),
     "GetObjectLockConfigurationOutput": ("ObjectLockConfiguration",),
     "DefaultRetention": ("Mode",),
 }

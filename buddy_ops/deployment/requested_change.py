@@ -12,6 +12,7 @@ from buddy_ops.core.artifacts import PublishedVersion
 from buddy_ops.core.errors import BuddyError, Refused
 from buddy_ops.core.front_end import parameter
 from buddy_ops.core.plan import differing_names
+from buddy_ops.core.settings import invalid
 from buddy_ops.core.text import join_words
 from buddy_ops.deployment import _obstacles, builds
 from buddy_ops.deployment.builds import Build
@@ -80,6 +81,12 @@ def request_change(
     """
     named = artifacts.parse_artifact(artifact) if artifact or variables is None else None
     if isinstance(named, PublishedVersion) and variables is None:
+        if new_configuration:
+            problem = (
+                f"artifact: version:{named.number} has a configuration of its own, and new_configuration asks for "
+                "another one; leave one of them out"
+            )
+            raise invalid("parameters", [problem], "invalid-parameters")
         return _published_version(target, alias, named.number)
     build = builds.read_build(target, named) if named is not None else None
     published = {version.number: version for version in versions.list_versions(target)}
@@ -122,12 +129,12 @@ def _published_version(target: Target, alias: Alias | None, number: str) -> Requ
 
     Raises:
         InvalidInput: ``version-missing``.
-        Refused: ``version-unusable`` or ``roles-differ``.
+        Refused: ``version-not-active`` or ``roles-differ``.
     """
     version = versions.read_version(target, number)
     if not version.usable:
         raise Refused(
-            "version-unusable",
+            "version-not-active",
             f"v{number} of {target.settings.function} cannot serve: it is {version.state} ({version.reason}).",
             next="Wait until it is Active, or publish it again with the tool that published it.",
         )

@@ -109,7 +109,7 @@ def plan_rollout(
         Refused: ``not-allowed``, ``rollout-under-way``, ``weights-not-ours``, ``frozen``, ``code-differs``,
             ``alias-deleted``, ``alias-on-latest``, ``roles-differ``,
             ``artifact-too-large``, ``code-storage-full``, ``function-failed``, ``artifact-elsewhere``,
-            ``package-type-differs``, ``architecture-differs``, ``handler-missing``, ``version-unusable``.
+            ``package-type-differs``, ``architecture-differs``, ``handler-missing``, ``version-not-active``.
     """
     override = rules_.parse_break_glass(break_glass or {})
     alias = aliases.read_alias(target)

@@ -160,7 +160,7 @@ TESTED_FOR = {
     *("EarliestRestorableDateTime", "LatestRestorableDateTime"),  # of an enabled recovery
     "AlarmActions",  # of an alarm that has some
     *("Input", "Rule", "DefaultRetention", "ObjectLockRetainUntilDate"),  # within a try
-    *("AlarmDescription", "UpdateExpression"),  # of a request of ours
+    *("AlarmDescription", "DimensionTypeDef", "MetricStat", "UpdateExpression"),  # of a request of ours
     *("Body", "Payload"),  # streams, which botocore adds
     *("Error", "HTTPHeaders", "Message", "ResponseMetadata"),  # what botocore adds
 }

@@ -209,6 +209,13 @@ def test_a_zip_is_held_against_the_configuration(
             list(builds.require_runnable(mine, build, wanted))
 
 
+def test_a_published_version_has_its_own_configuration(quiet: Situation) -> None:
+    """To publish it again with another one would be another version: refused, and nothing is ignored."""
+    with closing(quiet.connect()) as mine, pytest.raises(InvalidInput, match="invalid-parameters") as refused:
+        rollout.plan_rollout(mine, "version:1", new_configuration=True)
+    assert "leave one of them out" in refused.value.what
+
+
 def test_an_image_fits_a_function_of_images(quiet: Situation) -> None:
     """Lambda's CodeSha256 of an image is its digest (recorded: ResolvedImageUri ends with it)."""
     wanted = latest(quiet, PackageType="Image", Runtime=None, Handler=None)

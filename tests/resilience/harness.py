@@ -109,6 +109,7 @@ def connect(here: Situation, runbook: str) -> Target:
         "health": {"history_minutes": 10},
         "failure_metrics": [{"namespace": "Buddy", "name": "Apologies"}],
         "smoke_tests": [{"name": "launch", "request": "LaunchRequest"}],
+        "flags": ["ENABLE_ENHANCED_SAFETY"],
     }
     return here.connect(runbook, values=values)
 
