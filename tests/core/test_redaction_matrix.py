@@ -107,12 +107,13 @@ def test_no_token_is_sent_in_a_message(monkeypatch: pytest.MonkeyPatch, part: sl
     page = StatusPage(url="https://status.example.com", page_id="p1", token="env:NO_TOKEN")
     target = SimpleNamespace(
         settings=SimpleNamespace(
+            function="shop",
             notify=NotificationSettings(
                 slack_webhook="env:X",
                 topic_arn="arn:t",
                 status_page=page,
                 channels=(AppriseChannel(name="PagerDuty", url="env:Y"),),
-            )
+            ),
         ),
         environment="prod",
         run="7f3a",
