@@ -172,3 +172,10 @@ def markdown_table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     """A Markdown table. The cells are Markdown: what came from outside must be escaped already."""
     lines = [" | ".join(row) for row in (head, ["---"] * len(head), *rows)]
     return "\n".join(f"| {line} |" for line in lines)
+
+
+def size(number: int) -> str:
+    """A number of bytes in the unit that reads best: '12 kB' below a tenth of a megabyte, else '1.4 MB'."""
+    if number < 0.1 * 1024**2:
+        return f"{number / 1024:,.0f} kB"
+    return f"{number / 1024**2:,.1f} MB"

@@ -13,8 +13,7 @@ from buddy_ops.aws.versions import LATEST, Version, label
 from buddy_ops.core import artifacts, packages, project
 from buddy_ops.core.artifacts import Artifact, Image, PublishedVersion, StoredObject
 from buddy_ops.core.errors import InvalidInput, Refused
-from buddy_ops.core.packages import MEGABYTE
-from buddy_ops.core.text import join_words
+from buddy_ops.core.text import join_words, size
 from buddy_ops.migrations import schema
 
 if TYPE_CHECKING:
@@ -143,7 +142,7 @@ def _zip(content: bytes, code: "CodeSource", name: str, notes: tuple[str, ...]) 
         versions.code_sha256(content),
         ZIP,
         code,
-        f"zip {name}, {len(content) / MEGABYTE:,.1f} MB, {unpacked / MEGABYTE:,.1f} MB unpacked",
+        f"zip {name}, {size(len(content))}, {size(unpacked)} unpacked",
         schema_range=schema.declared_schema(content),
         notes=notes,
         size=len(content),
@@ -225,7 +224,7 @@ def describe_version(target: Target, version: Version) -> str:
     """What runs a version, for the plan: package type, size, runtime, architecture and region."""
     parts = [str(version.settings.get("PackageType") or ZIP)]
     if version.code_bytes:
-        parts.append(f"{version.code_bytes / MEGABYTE:,.1f} MB")
+        parts.append(size(version.code_bytes))
     runtime = version.settings.get("Runtime")
     if runtime:
         parts.append(str(runtime))

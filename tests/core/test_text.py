@@ -117,3 +117,12 @@ def test_a_time_that_utc_does_not_have_is_none(moment: str) -> None:
     """A ValueError as for every other text that is no time: a record with it must not end what reads it."""
     with pytest.raises(ValueError, match="no time in UTC"):
         text.parse_utc(moment)
+
+
+@pytest.mark.parametrize(
+    ("number", "shown"),
+    [(0, "0 kB"), (12_300, "12 kB"), (104_857, "102 kB"), (104_858, "0.1 MB"), (52_428_800, "50.0 MB")],
+)
+def test_a_size_is_in_the_unit_that_reads_best(number: int, shown: str) -> None:
+    """Bytes as kB and MB of 1,024."""
+    assert text.size(number) == shown

@@ -74,7 +74,7 @@ def test_the_plan_says_what_the_build_is_and_what_was_left_out(quiet: Situation,
     """Package type, size, runtime, architecture and region."""
     with closing(quiet.connect()) as mine:
         said = " ".join(rollout.plan_rollout(mine, unpacked(tmp_path / "build", "good")).reasons)
-    assert "Build: zip" in said and "MB unpacked" in said and "Left out of the zip: .env." in said
+    assert "Build: zip" in said and "kB unpacked" in said and "Left out of the zip: .env." in said
     assert "$LATEST: Zip, " in said and "x86_64, us-east-1" in said
 
 
