@@ -103,6 +103,7 @@ def stub(answer: Callable[..., dict[str, Any]] | None = None, **more: Any) -> Ta
         client=lambda service: Client(service, call),
         asked=asked,
     )
+    here.fill = partial(Target.fill, here)  # type: ignore[arg-type]
     return cast(Target, SimpleNamespace(**(vars(here) | more)))
 
 

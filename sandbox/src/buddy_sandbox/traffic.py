@@ -175,6 +175,8 @@ class People:
 
     def _advance(self, alias: _Alias, start: float, end: float) -> None:
         traffic = alias.traffic
+        if traffic.requests_per_minute <= 0:
+            return
         routing = self._functions.routing(traffic.function, traffic.alias)
         if routing is None:
             return
