@@ -83,8 +83,8 @@ def request_change(
     if isinstance(named, PublishedVersion) and variables is None:
         if new_configuration:
             problem = (
-                f"artifact: version:{named.number} has a configuration of its own, and new_configuration asks for "
-                "another one; leave one of them out"
+                f"{parameter('artifact', f'version:{named.number}')} has a configuration of its own, and "
+                f"{parameter('new_configuration', True)} demands another one; leave one of them out"
             )
             raise invalid("parameters", [problem], "invalid-parameters")
         return _published_version(target, alias, named.number)
