@@ -6,7 +6,13 @@ SSM is separate in each account and region, so the names have the function and t
 Source: AWS Systems Manager API reference, PutParameter, Name.
 """
 
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
 from buddy_ops.aws.session import Target
+
+if TYPE_CHECKING:
+    from types_boto3_ssm.type_defs import ParameterTypeDef
 
 FORMER_ROOT = "/buddy"
 """Where earlier releases wrote, by environment. It is read and cleared, never written: their freezes still hold."""
@@ -25,3 +31,14 @@ def former_name(target: Target, *parts: str) -> str:
 def readable_names(target: Target, *parts: str) -> tuple[str, str]:
     """The names under which it may be found, the current one first."""
     return parameter_name(target, *parts), former_name(target, *parts)
+
+
+def list_parameters(target: Target, *parts: str, recursive: bool = False) -> "Iterator[ParameterTypeDef]":
+    """The parameters under both names, those of the current one first.
+
+    AWS: ssm:GetParametersByPath, every page, reads only.
+    """
+    pages = target.client("ssm").get_paginator("get_parameters_by_path")
+    for path in readable_names(target, *parts):
+        for page in pages.paginate(Path=path, Recursive=recursive):
+            yield from page["Parameters"]

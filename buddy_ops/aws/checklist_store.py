@@ -8,11 +8,10 @@ import json
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import asdict
-from itertools import chain
 from operator import attrgetter
 from typing import TYPE_CHECKING
 
-from buddy_ops.aws._parameter_names import parameter_name, readable_names
+from buddy_ops.aws._parameter_names import list_parameters, parameter_name
 from buddy_ops.aws.session import Target
 from buddy_ops.core.checklist import STATES, TOLERANCE, ChecklistItem, ChecklistResult, State
 from buddy_ops.core.documents import parse_json
@@ -67,10 +66,7 @@ def list_results(target: Target, checklist: str, subject: str = "") -> tuple[Che
 
 
 def _read(target: Target, checklist: str, subject: str) -> Iterator["ParameterTypeDef"]:
-    paginator = target.client("ssm").get_paginator("get_parameters_by_path")
-    paths = readable_names(target, *_parts(checklist, subject))
-    pages = chain.from_iterable(paginator.paginate(Path=path, Recursive=True) for path in paths)
-    return (parameter for page in pages for parameter in page["Parameters"])
+    return list_parameters(target, *_parts(checklist, subject), recursive=True)
 
 
 def _require_stored(target: Target, record: ChecklistResult, name: str, text: str) -> None:

@@ -9,9 +9,8 @@ import secrets
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import timedelta
-from itertools import chain
 
-from buddy_ops.aws._parameter_names import parameter_name, readable_names
+from buddy_ops.aws._parameter_names import list_parameters, parameter_name, readable_names
 from buddy_ops.aws._settling import SETTLES, read_settled
 from buddy_ops.aws.session import Target
 from buddy_ops.core import front_end
@@ -57,9 +56,7 @@ def expired_freezes(target: Target) -> tuple[Freeze, ...]:
 
 
 def _read(target: Target) -> list[Freeze]:
-    paginator = target.client("ssm").get_paginator("get_parameters_by_path")
-    pages = chain.from_iterable(paginator.paginate(Path=path) for path in readable_names(target, "freeze"))
-    parameters = (parameter for page in pages for parameter in page["Parameters"])
+    parameters = list_parameters(target, "freeze")
     return [_decode(parameter["Name"].rsplit("/", 1)[-1], parameter["Value"]) for parameter in parameters]
 
 

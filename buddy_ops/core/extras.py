@@ -29,20 +29,12 @@ def require_run_packages() -> None:
 
 def run_extra_missing(package: str) -> InvalidInput:
     """The error that names the missing package and how to install it."""
-    return InvalidInput(
-        "extra-missing",
-        f"This command needs the extra 'run' of buddy-ops: the package {package} is not installed.",
-        next="Install it with `pip install 'buddy-ops[run]'`. Then run the same command again.",
-    )
+    return _extra_missing("This command", "run", package, ". Then run the same command again")
 
 
 def verify_extra_missing() -> InvalidInput:
     """The error of a check with public keys where the package for it is not installed."""
-    return InvalidInput(
-        "extra-missing",
-        "--public-key needs the extra 'verify' of buddy-ops: the package cryptography is not installed.",
-        next="Install it with `pip install 'buddy-ops[verify]'`, or leave the option out: then AWS KMS verifies.",
-    )
+    return _extra_missing("--public-key", "verify", "cryptography", ", or leave the option out: then AWS KMS verifies")
 
 
 def require_apprise() -> ModuleType:
@@ -54,9 +46,14 @@ def require_apprise() -> ModuleType:
     try:
         import apprise
     except ImportError:
-        raise InvalidInput(
-            "extra-missing",
-            "settings.notify.channels needs the extra 'notify' of buddy-ops: the package apprise is not installed.",
-            next="Install it with `pip install 'buddy-ops[notify]'`.",
-        ) from None
+        raise _extra_missing("settings.notify.channels", "notify", "apprise") from None
     return apprise
+
+
+def _extra_missing(what: str, extra: str, package: str, further: str = "") -> InvalidInput:
+    """The error of what needs an extra; ``further`` goes on after the command that installs it."""
+    return InvalidInput(
+        "extra-missing",
+        f"{what} needs the extra {extra!r} of buddy-ops: the package {package} is not installed.",
+        next=f"Install it with `pip install 'buddy-ops[{extra}]'`{further}.",
+    )

@@ -140,10 +140,10 @@ def read_migrations() -> tuple[Migration, ...]:
     Raises:
         InvalidInput: ``invalid-migrations``.
     """
-    path = project_root() / FILE
-    if not path.is_file():
+    found = fingerprint()
+    if not found:
         return ()
-    return _load(path, fingerprint())
+    return _load(project_root() / FILE, found)
 
 
 def fingerprint() -> str:

@@ -60,18 +60,31 @@ def refusal(deploy: Deploy, artifact: str, **fields: Any) -> str:
     return str(json.loads(refused.value.read())["error"])
 
 
-def total(url: str, name: str, namespace: str = "AWS/Lambda", region: str = "us-east-1", **dimensions: str) -> float:
+def minutes(
+    url: str,
+    name: str,
+    namespace: str,
+    statistic: str,
+    region: str = "us-east-1",
+    last_s: float = 3600,
+    **dimensions: str,
+) -> list[float]:
+    """A statistic of a metric in each of the latest minutes that have any data."""
     now = control(url, "clock")["now"]
     points = client(url, "cloudwatch", region).get_metric_statistics(
         Namespace=namespace,
         MetricName=name,
         Dimensions=[{"Name": key, "Value": value} for key, value in dimensions.items()],
-        StartTime=now - 3600,
+        StartTime=now - last_s,
         EndTime=now,
         Period=60,
-        Statistics=["Sum"],
+        Statistics=[statistic],
     )["Datapoints"]
-    return float(sum(each["Sum"] for each in points))
+    return [float(each[statistic]) for each in points]
+
+
+def total(url: str, name: str, namespace: str = "AWS/Lambda", region: str = "us-east-1", **dimensions: str) -> float:
+    return sum(minutes(url, name, namespace, "Sum", region, **dimensions))
 
 
 def ship(url: str, package: bytes, weight: float, name: str = "shop") -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from test_own_functions import GOOD, RAISES, client, folder
+from test_own_functions import GOOD, RAISES, client, folder, minutes
 
 from buddy_sandbox import own_functions
 from buddy_sandbox.situations import control
@@ -190,17 +190,8 @@ def test_conditions_hold_in_every_region_also_in_one_that_begins_later(sandbox_u
         control(sandbox_url, "function", name="shop", artifact=artifact, **fields)
 
     def invocations(region: str) -> float:
-        now = control(sandbox_url, "clock")["now"]
-        points = client(sandbox_url, "cloudwatch", region).get_metric_statistics(
-            Namespace="AWS/Lambda",
-            MetricName="Invocations",
-            Dimensions=[{"Name": "FunctionName", "Value": "shop"}],
-            StartTime=now - 600,
-            EndTime=now,
-            Period=60,
-            Statistics=["Sum"],
-        )["Datapoints"]
-        return float(sum(each["Sum"] for each in points))
+        dimensions = {"FunctionName": "shop"}
+        return sum(minutes(sandbox_url, "Invocations", "AWS/Lambda", "Sum", region, last_s=600, **dimensions))
 
     assert [invocations(region) for region in (HERE, THERE)] == [0, 0]
     control(sandbox_url, "set", outage=None)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from test_own_functions import Deploy, client, deploy, folder, total
+from test_own_functions import Deploy, deploy, folder, minutes, total
 
 from buddy_sandbox import sources
 from buddy_sandbox.runtime import Execution
@@ -29,17 +29,7 @@ def ended(result: Any, *, failed: bool = False) -> Execution:
 
 
 def maximum(url: str, name: str, namespace: str, **dimensions: str) -> float:
-    now = control(url, "clock")["now"]
-    points = client(url, "cloudwatch").get_metric_statistics(
-        Namespace=namespace,
-        MetricName=name,
-        Dimensions=[{"Name": key, "Value": value} for key, value in dimensions.items()],
-        StartTime=now - 3600,
-        EndTime=now,
-        Period=60,
-        Statistics=["Maximum"],
-    )["Datapoints"]
-    return float(max((each["Maximum"] for each in points), default=-1.0))
+    return max(minutes(url, name, namespace, "Maximum", **dimensions), default=-1.0)
 
 
 @pytest.mark.parametrize(
