@@ -12,7 +12,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from buddy_ops.core import errors
+from buddy_ops.core import errors, places
 
 ROOT = Path(__file__).parents[1]
 COMMANDS_PAGE = ROOT / "docs" / "reference" / "cli.md"
@@ -22,6 +22,15 @@ EXIT_CODES = {
     for name, kind in vars(errors).items()
     if isinstance(kind, type) and issubclass(kind, errors.BuddyError)
 }
+EXTENDS = {
+    "type": "string",
+    "pattern": f"^{places.BASE_FILE.pattern}$",
+    "default": None,
+    "description": "File in the same folder whose settings hold where this one writes none: defaults.yaml or "
+    "NAME.defaults.yaml. Mappings are merged by key; a list is replaced.",
+}
+"""The key with which an environment's file names its base. It is resolved before the settings are validated."""
+
 HEADING = re.compile(r"^## `([a-z-]+)`$")
 
 
@@ -142,13 +151,20 @@ def json_schema() -> dict[str, Any]:
 
     schema = Settings.model_json_schema(ref_template="#/$defs/{model}")
     definitions = schema.pop("$defs", {})
+    schema["properties"] = {"extends": EXTENDS, **schema["properties"]}
+    required = schema.pop("required")
+    # What is required may be in the base; a base is partial, has no environment, and extends nothing.
+    whole = {"anyOf": [{"required": ["extends"]}, {"required": required}]}
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "Settings of an environment of Buddy Ops",
         "type": "object",
-        "required": ["environment", "settings"],
+        "required": ["settings"],
         "additionalProperties": False,
         "properties": {"environment": {"type": "string"}, "settings": {"$ref": "#/$defs/Settings"}},
+        "if": {"required": ["environment"]},
+        "then": {"properties": {"settings": whole}},
+        "else": {"properties": {"settings": {"not": {"required": ["extends"]}}}},
         "$defs": {**definitions, "Settings": schema},
     }
 

@@ -371,7 +371,9 @@ def connect(
         replaced=tuple(name for name in replaced or {} if getattr(before, name) != getattr(settings.rollout, name)),
     )
     opened = {"run": run, "folder": folder.name, "runbook": runbook, "environment": environment}
-    target.journal.append("opened", **opened, dry_run=dry_run, ci=target.ci)
+    # Resolved: an environment's file alone does not say them where it extends another.
+    used = settings.model_dump(mode="json", exclude_defaults=True)
+    target.journal.append("opened", **opened, dry_run=dry_run, ci=target.ci, settings=used)
     return target
 
 
@@ -382,6 +384,7 @@ def _read_values(environment: str, values: Mapping[str, object] | None) -> tuple
     if environment in project.environments():
         # papermill -f reads the file without our checks, and of a section given twice it drops the first.
         project.read_settings(environment)
+    values, source = project.resolve_settings(values, "settings")
     function = values.get("function")
     alias = values.get("alias", DEFAULT_ALIAS)
     named = project.named_aliases()
@@ -389,7 +392,7 @@ def _read_values(environment: str, values: Mapping[str, object] | None) -> tuple
     owners = [name for name, owned in named.items() if owned == (function, alias)]
     owners = owners or [name for name, owned in named.items() if owned[0] == function]
     if not owners or environment in owners:
-        return dict(values), "settings"
+        return values, source
     # Freezes and rules go by the environment's name, so that another environment's function would evade its own.
     raise InvalidInput(
         "invalid-parameters",

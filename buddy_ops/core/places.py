@@ -1,6 +1,10 @@
 """Where the project's files are. It imports nothing else of the library, so that the completion of a shell is fast."""
 
+import re
 from pathlib import Path
+
+BASE_FILE = re.compile(r"([a-zA-Z0-9_-]+\.)?defaults\.yaml")
+"""The name of a file in parameters/ that environments extend, and that is no environment itself."""
 
 LIBRARY = Path(__file__).resolve().parents[1]
 
@@ -54,8 +58,9 @@ def shipped_file(name: str) -> Path:
 
 
 def environment_files() -> list[Path]:
-    """The environments' files in parameters/, sorted by name."""
-    return sorted((project_root() / "parameters").glob("*.yaml"))
+    """The environments' files in parameters/, sorted by name: not the bases that they extend."""
+    found = sorted((project_root() / "parameters").glob("*.yaml"))
+    return [path for path in found if not BASE_FILE.fullmatch(path.name)]
 
 
 def runbook_files() -> dict[str, Path]:

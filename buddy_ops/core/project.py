@@ -7,6 +7,7 @@ import errno
 import os
 from collections.abc import Mapping
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 from buddy_ops.core import artifacts, documents, packages, parameters, places, runbooks, settings, text
@@ -69,7 +70,64 @@ def read_settings(environment: str) -> tuple[dict[str, Any], str]:
             + text.did_you_mean(environment, known),
             next=f"Choose one of those, or write parameters/{environment}.yaml.",
         )
-    # What is not UTF-8 is read with marks that no key and no value passes with.
+    source = f"parameters/{path.name}"
+    written = settings.parse_document(_read_text(path), source, environment)
+    values, sources = resolve_settings(written, source)
+    return settings.validate_settings(values, sources).model_dump(mode="json"), source
+
+
+def resolve_settings(written: Mapping[str, Any], source: str) -> tuple[dict[str, Any], str]:
+    """Settings as a file, or papermill -f, gives them, with the content of the files that they name.
+
+    ``extends`` names a base: its settings hold where these write none. ``smoke_tests`` name events.
+
+    Returns:
+        The settings, which name no file any more, and the names of their files for messages.
+
+    Raises:
+        InvalidInput: ``invalid-settings``.
+    """
+    values, sources = dict(written), source
+    if "extends" in values:
+        name = values.pop("extends")
+        values = settings.merge_values(_read_base(name, source), values)
+        sources = f"{source}, which extends parameters/{name}"
+    tests = values.get("smoke_tests")
+    if isinstance(tests, list):
+        values["smoke_tests"] = [_with_event(test, source) for test in tests]
+    return values, sources
+
+
+def _read_base(name: object, source: str) -> dict[str, Any]:
+    """The settings of the file that an environment's file extends.
+
+    Raises:
+        InvalidInput: ``invalid-settings``.
+    """
+    if not isinstance(name, str) or not places.BASE_FILE.fullmatch(name):
+        shown = text.shorten(repr(name), parameters.SHOWN)
+        form = "defaults.yaml or NAME.defaults.yaml, in the same folder"
+        raise settings.invalid(source, [f"settings.extends: {shown} is no name of a base: {form}"])
+    folder = places.require_project() / "parameters"
+    path = folder / name
+    if not os.path.lexists(path):
+        raise settings.invalid(source, [f"settings.extends: there is no parameters/{name}"])
+    # A link that leads out of the folder would read another project's rules.
+    if path.resolve().parent != folder.resolve():
+        raise settings.invalid(source, [f"settings.extends: parameters/{name} is a link out of the folder"])
+    values = settings.parse_document(_read_text(path), f"parameters/{name}")
+    # One level: which file a value is from is seen in two files, and there are no circles.
+    if "extends" in values:
+        raise settings.invalid(f"parameters/{name}", ["settings.extends: a base extends no other file"])
+    return values
+
+
+def _read_text(path: Path) -> str:
+    """The text of a file in parameters/. What is not UTF-8 becomes marks that no key and no value passes with.
+
+    Raises:
+        InvalidInput: ``invalid-settings``.
+    """
     try:
         if not path.is_file():
             raise OSError(errno.EINVAL, "it is not a file")
@@ -77,13 +135,14 @@ def read_settings(environment: str) -> tuple[dict[str, Any], str]:
             content = file.read(documents.YAML_CHARACTERS * 4 + 4)  # more than that is too large, however much it is
     except OSError as error:
         raise settings.invalid(f"parameters/{path.name}", [f"cannot be read: {error.strerror}"]) from None
-    content_text = content.decode(errors="replace")
-    source = f"parameters/{path.name}"
-    values = settings.parse_yaml_text(environment, content_text, source).model_dump(mode="json")
-    for test in values["smoke_tests"]:
-        if isinstance(test.get("event"), str):
-            test["event"] = _read_event(test["event"], source)
-    return values, source
+    return content.decode(errors="replace")
+
+
+def _with_event(test: Any, source: str) -> Any:
+    """A smoke test with the event itself in place of its file's name."""
+    if isinstance(test, dict) and isinstance(test.get("event"), str):
+        return {**test, "event": _read_event(test["event"], source)}
+    return test
 
 
 def _read_event(name: str, source: str) -> dict[str, Any]:
@@ -112,7 +171,7 @@ def _read_event(name: str, source: str) -> dict[str, Any]:
 
 def environments() -> list[str]:
     """The environments that have a file in parameters/."""
-    return sorted(path.stem for path in (project_root() / "parameters").glob("*.yaml"))
+    return [path.stem for path in places.environment_files()]
 
 
 def named_aliases() -> dict[str, tuple[str, str]]:
@@ -145,12 +204,22 @@ def check_files(values: Mapping[str, Any]) -> None:
     Raises:
         InvalidInput: as ``read_settings`` and ``read_artifact``.
     """
-    given, source = values.get("settings"), "settings"
-    if not given:
-        given, source = read_settings(str(values["environment"]))
-    settings.validate_settings(given, source, parameters.rollout_overrides(values))
+    check_settings(values)
     if values.get("artifact"):
         check_artifact(str(values["artifact"]))
+
+
+def check_settings(values: Mapping[str, Any]) -> None:
+    """Check the settings of a runbook's parameters: those that were given, or else its environment's.
+
+    Raises:
+        InvalidInput: as ``read_settings``.
+    """
+    if values.get("settings"):
+        given, source = resolve_settings(values["settings"], "settings")
+    else:
+        given, source = read_settings(str(values["environment"]))
+    settings.validate_settings(given, source, parameters.rollout_overrides(values))
 
 
 def check_artifact(text: str) -> None:

@@ -748,21 +748,50 @@ class Settings(Model):
 
 
 def parse_yaml_text(environment: str, text: str, source: str) -> Settings:
-    """The settings in a parameters/ file: exactly the two keys ``environment`` and ``settings``.
+    """The settings in a parameters/ file that extends no other.
 
     Raises:
         InvalidInput: ``invalid-settings``, with every problem, its key and the file.
     """
+    return validate_settings(parse_document(text, source, environment), source)
+
+
+def parse_document(text: str, source: str, environment: str = "") -> dict[str, Any]:
+    """The settings that a parameters/ file writes, not validated: exactly the keys ``environment`` and ``settings``.
+
+    Args:
+        environment: whose file it is; '' for a base, which has the key ``settings`` only.
+
+    Raises:
+        InvalidInput: ``invalid-settings``, with the file.
+    """
+    wanted = {"environment", "settings"} if environment else {"settings"}
     try:
         document = parse_yaml(text)
     except ValueError as error:
         raise invalid(source, [str(error)]) from None
-    if not isinstance(document, dict) or set(document) != {"environment", "settings"}:
+    if not isinstance(document, dict) or set(document) != wanted:
         keys = ", ".join(map(str, document)) if isinstance(document, dict) else "no mapping"
-        raise invalid(source, [f"must have exactly the keys environment and settings, and has: {keys}"])
-    if document["environment"] != environment:
+        named = "keys environment and settings" if environment else "key settings"
+        raise invalid(source, [f"must have exactly the {named}, and has: {keys}"])
+    if environment and document["environment"] != environment:
         raise invalid(source, [f"environment: is {document['environment']!r}, and {environment!r} was asked for"])
-    return validate_settings(document["settings"], source)
+    values = document["settings"]
+    if not isinstance(values, dict):
+        raise invalid(source, ["settings: must be a mapping"])
+    return values
+
+
+def merge_values(base: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings over those of a base: mappings are merged by key; any other value, a list too, replaces the base's."""
+    merged = dict(base)
+    for key, value in own.items():
+        below = merged.get(key)
+        if isinstance(below, dict) and isinstance(value, dict):
+            merged[key] = merge_values(below, value)
+        else:
+            merged[key] = value
+    return merged
 
 
 def validate_settings(values: Any, source: str, overrides: Mapping[str, Any] | None = None) -> Settings:

@@ -10,7 +10,7 @@ from functools import partial
 from typing import Any
 
 from buddy_ops.aws import clock
-from buddy_ops.core import palette, parameters, project, settings
+from buddy_ops.core import palette, parameters, project
 from buddy_ops.core.checklist import ChecklistItem, ChecklistResult
 from buddy_ops.core.errors import InvalidInput
 from buddy_ops.core.parameters import DeclaredParameter
@@ -198,8 +198,7 @@ def check_parameters(
     # The same three checks that the runbook's opening makes: its parameters, the settings, and the build.
     values = parameters.check_parameters(declared, given, f"parameters of {runbook}")
     values["environment"] = project.choose_environment(values["environment"])
-    file, source = project.read_settings(values["environment"])
-    settings.validate_settings(values["settings"] or file, source, parameters.rollout_overrides(values))
+    project.check_settings(values)
     if "artifact" in needed:
         project.check_artifact(values["artifact"])
     for name in needed:
@@ -212,7 +211,7 @@ def _field(parameter: DeclaredParameter, value: object) -> Any:
     """A field for a parameter's type: a choice, a checkbox, or a line of text, which is YAML unless the type is str."""
     root = project.project_root()
     if parameter.name == "environment":
-        names = sorted(path.stem for path in (root / "parameters").glob("*.yaml"))
+        names = project.environments()
         value = value if value in names else None
         return _widgets.input_field(parameter.name, "Dropdown", options=names, value=value)
     if parameter.annotation == "bool":

@@ -30,6 +30,8 @@ def open_runbook(runbook: str, namespace: dict[str, Any]) -> Target:
         print_escaped(warning)
     values = parameters.check_parameters(declared, given, f"parameters of {runbook}")
     values["environment"] = project.choose_environment(values["environment"])
+    if values.get("settings"):
+        values["settings"], _ = project.resolve_settings(values["settings"], "settings")
     project.check_files(values)
     namespace.update(values)
     target = connect(

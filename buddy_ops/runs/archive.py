@@ -59,7 +59,7 @@ def open_store(where: str | Path = "", environment: str = "") -> RunStore:
                 next="Name the folder of an archive, or none for runs/ of this project.",
             )
         return LocalStore(folder)
-    known = sorted(path.stem for path in (project.project_root() / "parameters").glob("*.yaml"))
+    known = project.environments()
     owners = [name for name in known if _archive_of(name).rstrip("/") == text.rstrip("/")]
     if not (environment or owners):
         raise InvalidInput(

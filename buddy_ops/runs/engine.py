@@ -73,7 +73,7 @@ def check_notebook(nb: Any) -> None:
     Raises:
         InvalidInput: ``invalid-parameters``, ``invalid-settings`` or ``unknown-environment``.
     """
-    from buddy_ops.core import parameters, project, settings
+    from buddy_ops.core import parameters, project
 
     given = nb.metadata.get("papermill", {}).get("parameters", {})
     source = parameters.tagged_source(nb)
@@ -84,8 +84,8 @@ def check_notebook(nb: Any) -> None:
         print(escape_terminal(str(warning)), file=sys.stderr)
     values = parameters.check_parameters(declared, given, "The notebook's parameters")
     if "environment" in values and "settings" in values:
-        found = values["settings"] or project.read_settings(project.choose_environment(values["environment"]))[0]
-        settings.validate_settings(found, "settings", parameters.rollout_overrides(values))
+        environment = project.choose_environment(values["environment"])
+        project.check_settings({**values, "environment": environment})
 
 
 @contextmanager

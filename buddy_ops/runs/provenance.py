@@ -144,7 +144,8 @@ def describe_settings(environment: str, given: object) -> list[str]:
     if not isinstance(given, Mapping) or not given:
         return []
     try:
-        ours = settings.validate_settings(dict(given), "settings").model_dump(mode="json")
+        resolved, source = project.resolve_settings(given, "settings")
+        ours = settings.validate_settings(resolved, source).model_dump(mode="json")
         theirs = project.read_settings(environment)[0]
     except InvalidInput:
         return [f"the settings were given as a parameter, and parameters/{environment}.yaml cannot be read"]

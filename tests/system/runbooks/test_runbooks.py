@@ -8,6 +8,7 @@ import html
 import json
 import os
 import re
+import shutil
 import struct
 import subprocess
 import sys
@@ -341,3 +342,24 @@ def test_the_files_in_parameters_are_papermills() -> None:
     """``-f`` takes each of them as it is: two keys, both of which every notebook declares."""
     for path in (ROOT / "parameters").glob("*.yaml"):
         assert list(yaml.safe_load(path.read_text("utf-8"))) == ["environment", "settings"]
+
+
+def test_stock_papermill_takes_a_file_that_extends_another(quick: Bring, monkeypatch: pytest.MonkeyPatch) -> None:
+    """-f passes only what the environment's file writes: the notebook's plan has the base's stages all the same."""
+    here = quick()
+    folder = here.folder / "project"
+    for name in ("parameters", "notebooks"):
+        shutil.copytree(ROOT / name, folder / name)
+    path = folder / "parameters" / "sandbox.yaml"
+    own = yaml.safe_load(path.read_text("utf-8"))
+    base = {"settings": {"rollout": own["settings"].pop("rollout") | {"stages_percent": [37, 100]}}}
+    own["settings"]["extends"] = "defaults.yaml"
+    path.write_text(json.dumps(own))
+    (path.parent / "defaults.yaml").write_text(json.dumps(base))
+    monkeypatch.chdir(folder)
+    out = here.folder / "out.ipynb"
+    given = ("-f", str(path), "-p", "artifact", here.build("good"), "-p", "dry_run", "True")
+    command = [str(BIN / "papermill"), str(folder / "notebooks/strategies/canary.ipynb"), str(out), *given]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=170, check=False)
+    assert "37 %" in json.dumps(executed(out)), done.stderr
+    assert writes(here) == []
