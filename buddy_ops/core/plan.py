@@ -43,6 +43,7 @@ PART_NAMES = {
     "failsafe": "the failsafe's settings",
     "smoke_tests": "setting smoke_tests",
     "failure_metrics": "setting failure_metrics",
+    "streams": "setting streams",
 }
 """The parts of ``covers`` as operators name them; others have their own name."""
 

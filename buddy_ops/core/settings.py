@@ -46,6 +46,9 @@ SECRETIVE = ("notify", "settings", "variables")
 MOST_FAILURE_SERIES = 8
 """An alarm reads 10 metrics, of which two are Lambda's own."""
 
+MOST_STREAMS = 8
+"""Each stream costs two to four queries of CloudWatch in each poll."""
+
 DEFAULT_ALIAS = "live"
 UNTOUCHED = "Nothing was read from or written to AWS."
 
@@ -360,6 +363,86 @@ class MetricName(Model):
         # The dimensions of AWS's own metrics tell apart several APIs and queues.
         own = ", ".join(value for value in self.dimensions.values() if "{" not in value)
         return f"{self.namespace}/{self.name}" + (f" ({own})" if own else "")
+
+
+class SlowerThan(Model):
+    """Requests whose Duration is over a bound."""
+
+    slower_than: (
+        Annotated[float, Field(gt=0, le=900_000)] | Annotated[str, Field(pattern=r"^p[1-9]\d(\.\d{1,2})?$")]
+    ) = Field(description="The bound: milliseconds, or a percentile of the history, for example p90.")
+
+
+def _kind_of_events(value: object) -> str:
+    """Which of the models a stream's events are."""
+    if isinstance(value, SlowerThan) or (isinstance(value, Mapping) and "slower_than" in value):
+        return "slower"
+    return "metric" if isinstance(value, (MetricName, Mapping)) else "word"
+
+
+Events = Annotated[
+    Annotated[Literal["errors"], Tag("word")]
+    | Annotated[SlowerThan, Tag("slower")]
+    | Annotated[MetricName, Tag("metric")],
+    Discriminator(_kind_of_events),
+]
+Total = Annotated[
+    Annotated[Literal["requests"], Tag("word")] | Annotated[MetricName, Tag("metric")], Discriminator(_kind_of_events)
+]
+
+
+class StreamSettings(Model):
+    """Events that both versions are compared in while they share the traffic, minute by minute."""
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9 _-]{0,39}$")] = Field(
+        description="Name in sentences and reports, for example sales."
+    )
+    events: Events = Field(
+        description="What is counted: errors (failed requests), {slower_than: p90} or {slower_than: 800} (slow "
+        "requests), or a metric of your own by version, of which each request has at most one."
+    )
+    of: Total = Field(default="requests", description="What they are a part of: requests, or a metric by version.")
+    worse: Literal["more", "less"] = Field(default="more", description="Whether more events are worse, or less.")
+    objective: Annotated[float, Field(gt=0, lt=1)] | None = Field(
+        default=None,
+        description="A rate (0..1) that is always accepted: only a version that misses it is worse. Default: none.",
+    )
+    margin: Annotated[float, Field(ge=0, le=100)] = Field(
+        default=0.5,
+        description="By which part the rate may be worse than the stable version's: 0.5 is half as much more or less.",
+    )
+    on: Literal["hold", "rollback"] = Field(
+        default="hold",
+        description="Action for a version that is worse: keep the stage for a decision, or roll back.",
+    )
+    from_requests: Annotated[int, Field(ge=0, le=1_000_000)] = Field(
+        default=30, description="Requests of the new version from which it is compared: the first ones are cold starts."
+    )
+
+    @property
+    def metrics(self) -> tuple[MetricName, ...]:
+        """The metrics of its own that are read."""
+        return tuple(each for each in (self.events, self.of) if isinstance(each, MetricName))
+
+    @model_validator(mode="after")
+    def _can_be_compared(self) -> "StreamSettings":
+        if any(not metric.by_version for metric in self.metrics):
+            raise ValueError("its metrics must name the version: dimensions with {version}")
+        if not isinstance(self.events, MetricName):
+            if self.worse == "less":
+                raise ValueError("fewer errors or slow requests are not worse: worse must be more")
+            if self.of != "requests":
+                raise ValueError("errors and slow requests are a part of requests: remove of")
+        if self.worse == "less" and self.margin >= 1:
+            raise ValueError("margin must be below 1 where less is worse")
+        return self
+
+
+STREAMS = (
+    StreamSettings(name="errors", events="errors"),
+    StreamSettings(name="latency", events=SlowerThan(slower_than="p90"), margin=0.25),
+)
+"""What is compared without a setting."""
 
 
 class FailsafeSettings(Model):
@@ -701,6 +784,11 @@ class Settings(Model):
         description="Metrics that count failures which Lambda's Errors does not see. At most 8: an alarm "
         "reads 10 metrics.",
     )
+    streams: Annotated[tuple[StreamSettings, ...], Field(max_length=MOST_STREAMS)] = Field(
+        default=STREAMS,
+        description="Events that the versions are compared in, beside the limits of health. A list replaces the "
+        "default: errors (margin 0.5) and requests over the p90 of the history (margin 0.25). []: none. At most 8.",
+    )
     silent_failures: bool | None = Field(
         default=None,
         description="Whether a request may fail without an error of Lambda. False, for example, for a queue without "
@@ -736,6 +824,14 @@ class Settings(Model):
         if sum(2 if metric.expression else 1 for metric in metrics) > MOST_FAILURE_SERIES:
             raise ValueError(f"at most {MOST_FAILURE_SERIES}, of which each with an expression counts twice")
         return metrics
+
+    @field_validator("streams")
+    @classmethod
+    def _have_different_names(cls, streams: tuple[StreamSettings, ...]) -> tuple[StreamSettings, ...]:
+        names = [stream.name for stream in streams]
+        if len(set(names)) < len(names):
+            raise ValueError("each stream needs a name of its own")
+        return streams
 
     @property
     def uncounted_failures(self) -> str:
@@ -817,6 +913,8 @@ def _problems(error: ValidationError, overrides: Mapping[str, Any]) -> list[str]
         path = [str(part) for part in each["loc"]]
         if path[0] == "smoke_tests":
             del path[2:3]  # pydantic's name for the kind of test, which is in no file
+        if path[0] == "streams" and path[2:3] in (["events"], ["of"]):
+            del path[3:4]
         overridden = path[:1] == ["rollout"] and path[1:2] and path[1] in overrides
         where = f"parameter {PARAMETERS.get(path[1], path[1])}" if overridden else f"settings.{'.'.join(path)}"
         said = each["msg"].removeprefix("Value error, ")

@@ -683,7 +683,7 @@ class _Run:
         record = self.traffic.record
         verdict = self.evidence.verdict(now, self._bake_s(Watching()), final=True)
         ending: Ending = "unproven"
-        if self.evidence.judge.proved and verdict.finding != "doubt":
+        if self.evidence.judge.proved and verdict.finding not in ("doubt", "worse"):
             ending = "proved"
         until = min(now + timedelta(minutes=self.settings.watch_after_proof_minutes), self._longest_watch())
         watching = isinstance(promoting.passed, Watching) and not promoting.by_operator

@@ -421,6 +421,7 @@ class _Draft:
             "failure_metrics": [
                 metric.model_dump(mode="json", exclude_defaults=True) for metric in settings.failure_metrics
             ],
+            "streams": [stream.model_dump(mode="json") for stream in settings.streams],
             "from": self.stable,
             "code": self.change.sha256,
             "configuration": _covered(self.change.expected),

@@ -49,6 +49,8 @@ def _finding(verdict: "Verdict") -> list[str]:
             return [_needs(verdict.needed), f"{_compare(verdict, verdict.compared, with_limit=True)}."]
         case "recent":
             return _recent(verdict)
+        case "worse":
+            return _worse(verdict)
         case "inconclusive":
             return [_needs(verdict.needed), _stage(verdict)]
         case "healthy":
@@ -150,6 +152,20 @@ def _recent(verdict: "Verdict") -> list[str]:
         f"Inconclusive: too many {what} in the last {verdict.minutes:.0f} min to advance.",
         f"{_compare(verdict, verdict.compared, stable_first=stable_first, with_limit=True)}.",
     ]
+
+
+def _worse(verdict: "Verdict") -> list[str]:
+    worse = verdict.worse_in
+    assert worse is not None
+    difference = worse.difference(verdict.stable_name)
+    said = [
+        f"{worse.compare(verdict.canary_name, verdict.stable_name, worse.recent)}.",
+        f"This is {difference}; {worse.allowed} is allowed ({_p_value(worse.evidence)}).",
+    ]
+    if verdict.decision == "hold":
+        said.append("The rollout waits for a decision: promote the stage if the change is intended, or abort.")
+        said.append(f"A larger margin of '{worse.spec.name}' in settings.streams allows it.")
+    return said
 
 
 def _healthy(verdict: "Verdict") -> list[str]:

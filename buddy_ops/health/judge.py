@@ -17,6 +17,7 @@ from buddy_ops.health import _wording
 from buddy_ops.health.alias_failures import AliasFailures
 from buddy_ops.health.sequential_test import ComparedByState, EProcess, Mixture, PairedCounts, dispersion
 from buddy_ops.health.stable_alone import StableTest
+from buddy_ops.health.streams import TESTS, StreamReading, StreamTests
 from buddy_ops.health.usual_rate import UsualRate, without_outages
 
 Decision = Literal["promote", "hold", "rollback", "external"]
@@ -34,6 +35,7 @@ Finding = Literal[
     "inconclusive",
     "healthy",
     "alias-failures",
+    "worse",
 ]
 
 MOST_REQUESTS_NEEDED = 1e7
@@ -124,6 +126,7 @@ class JudgePolicy:
     on_slow: Literal["rollback", "hold"] = "rollback"
     on_alias_failures: Literal["rollback", "hold"] = "rollback"
     has_alias_metrics: bool = False  # whether a metric counts failures of the alias as a whole: one more test
+    rollback_streams: int = 0  # of the compared streams, those that may roll back
     alpha: float = 0.005  # chance to roll back a version that is within the objectives
     alpha_base: float = 0.05  # chance to call one version worse than the other when it is not
     gamma: float = 0.10  # chance to call a version over the objective, once it is surely worse than stable
@@ -142,9 +145,12 @@ class JudgePolicy:
 
     @property
     def rollback_at(self) -> float:
-        """The evidence that rolls back: two tests in each of two streams share alpha, and that of the alias."""
+        """The evidence that rolls back: all tests that may roll back share alpha.
+
+        Two in each of two streams, that of the alias, and those of compared streams.
+        """
         tests = 5.0 if self.has_alias_metrics else 4.0
-        return tests / self.alpha
+        return (tests + TESTS * self.rollback_streams) / self.alpha
 
     @property
     def worse_at(self) -> float:
@@ -192,6 +198,7 @@ class Verdict:
         throttled: calls throttled in the latest minutes.
         minutes: of the bake that are left, of the external fault so far, or that were checked.
         stable_test: what stable is tested by after this rollback; None if the new version was compared with it.
+        worse_in: of 'worse' the stream in which the canary is worse than stable; ``streams``: what all of them show.
         cold: cold starts of the canary that its latency is judged without; ``cold_slow``: those over the bound.
         cold_trouble: why other cold starts are judged, in sentences: they are unknown.
     """
@@ -215,6 +222,8 @@ class Verdict:
     cold_slow: int = 0
     cold_trouble: str = ""
     stable_test: StableTest | None = None
+    worse_in: StreamReading | None = None
+    streams: tuple[StreamReading, ...] = ()
 
     @property
     def reasons(self) -> tuple[str, ...]:
@@ -424,8 +433,18 @@ class Judge(ComparedByState):
         *,
         stable_name: str = "stable",
         canary_name: str = "the new version",
+        streams: StreamTests | None = None,
     ) -> None:
-        """Begin without evidence; `history` are stable's minutes before the rollout: dispersion and usual rate."""
+        """Begin without evidence.
+
+        Args:
+            policy: what is tolerated.
+            history: stable's minutes before the rollout: dispersion and usual rate.
+            stable_name: the stable version in sentences.
+            canary_name: the new one.
+            streams: what both are compared in; the caller feeds it.
+        """
+        self.streams = streams or StreamTests()
         self.policy = policy or JudgePolicy()
         self.stable_name = stable_name
         self.canary_name = canary_name
@@ -549,6 +568,9 @@ class Judge(ComparedByState):
         alias = self._alias_verdict(expired)
         if alias is not None:
             return alias
+        worse = self.streams.find_rollback(self.policy.rollback_at)
+        if worse is not None:
+            return replace(self._verdict("rollback", "worse"), worse_in=worse)
         if self.policy.early_after_s is not None and baked_s >= self.policy.early_after_s:
             over = over or all(stream.stage_ok.value >= self.policy.early_at for stream in self._streams)
         doubt = self._doubt(advancing=over and not final)
@@ -580,6 +602,7 @@ class Judge(ComparedByState):
             fixes=tuple(fix.compare(fix.stage) for fix in fixes),
             cold=self._cold,
             cold_slow=self._cold_slow,
+            streams=self.streams.read(),
         )
 
     def _regression(self, stream: _Stream, expired: bool) -> Verdict:
@@ -626,6 +649,9 @@ class Judge(ComparedByState):
             if advancing and stream.recent_doubt:
                 found = self._verdict("hold", "recent", stream.compare(stream.recent_minutes))
                 return replace(found, cause=stream.name, minutes=len(stream.latest))
+        worse = self.streams.find_held()
+        if worse is not None:
+            return replace(self._verdict("hold", "worse"), worse_in=worse)
         return None
 
     def _needed(self, requests: float | None) -> Needed | None:

@@ -1,0 +1,274 @@
+"""Both versions compared in streams of events: errors, slow requests, and what a business counts.
+
+A version that keeps its limits may still be worse than the stable one: more errors, slower, fewer sales. Each stream
+has one e-process, on how many of a minute's events are the new version's. It is exact by the requests that each version
+really had in the minute, whatever happens to both. Reads nothing: ``evidence`` feeds whole minutes, once each.
+
+Source: docs/streams.md, docs/sequential-test.md.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from math import log
+
+from buddy_ops.core.settings import SlowerThan, StreamSettings
+from buddy_ops.core.text import count, exact_percent, figure, percent
+from buddy_ops.health.sequential_test import ComparedByState, EProcess, Mixture, PairedCounts
+
+MORE: Mixture = ((1.15, 0.15), (1.5, 0.25), (2, 0.20), (4, 0.20), (10, 0.12), (50, 0.08))
+LESS: Mixture = ((0.93, 0.15), (0.85, 0.20), (0.7, 0.25), (0.5, 0.20), (0.2, 0.12), (0.02, 0.08))
+"""By how much an event is more often (or less) the new version's, fitted by simulation: ``benchmarks/judge/streams.py``."""
+
+FIRST_STAKE = 0.8
+HOLD_AT = 20.0
+"""1 / the chance to hold a version that is within the margin."""
+
+OBJECTIVE_AT = 10.0
+"""Where there is an objective: 1 / the chance to call a version that keeps it one that misses it."""
+
+TESTS = 2.0
+"""Tests of a stream that may roll back: against stable, and against the objective."""
+
+FOUND_AT = log(HOLD_AT) + 1.0
+"""Mean log-evidence from which a difference counts as one that would be found: 1 for the mixture's other parts."""
+
+FEWEST_EVENTS = 5
+MOST_TIMES = 100.0
+
+
+def share_of_events(counts: PairedCounts, ratio: float) -> float:
+    """The new version's share of a minute's events, if its rate is ``ratio`` times the stable one's.
+
+    By the requests of both versions, never by the nominal weight. 0 or 1 where one version had none: that says nothing.
+    """
+    share = counts.canary_requests / max(1, counts.canary_requests + counts.stable_requests)
+    return share * ratio / (1.0 - share + share * ratio)
+
+
+def local_dispersion(minutes: Iterable[tuple[int, int]]) -> float:
+    """How much more neighbouring minutes (events, requests) of one version differ than by chance: 1 or more.
+
+    Both versions have the same time of day, so a rate that drifts makes no difference between them; bursts do.
+    """
+    total = 0.0
+    pairs = 0
+    events = 0
+    for (x0, n0), (x1, n1) in pairwise((min(x, n), n) for x, n in minutes if n > 0):
+        events += x1
+        rate = (x0 + x1) / (n0 + n1)
+        if 0.0 < rate < 1.0:
+            total += (x0 / n0 - x1 / n1) ** 2 / (rate * (1.0 - rate) * (1.0 / n0 + 1.0 / n1))
+            pairs += 1
+    if events < FEWEST_EVENTS or pairs < 2:
+        return 1.0
+    return max(1.0, total / pairs)
+
+
+@dataclass(frozen=True, slots=True)
+class StreamReading:
+    """What one stream shows.
+
+    Attributes:
+        what: the events in a sentence: 'error rate', 'requests over 283 ms', 'sales'.
+        of: what they are counted of, in the singular.
+        recent: the counts since the evidence began to grow; ``total``: of the rollout.
+        evidence: that the new version is worse by more than the margin (1 / p).
+        found_from: how many times stable's rate would probably be found with the counts of the rollout; None: nothing.
+        silent: why nothing is compared, in a sentence; empty: it is.
+    """
+
+    spec: StreamSettings
+    what: str
+    of: str
+    recent: PairedCounts
+    total: PairedCounts
+    evidence: float
+    found_from: float | None
+    silent: str = ""
+
+    @property
+    def allowed(self) -> str:
+        """The margin: 'at most 1.5 times', 'at most 10 % less'."""
+        if self.spec.worse == "less":
+            return f"at most {exact_percent(self.spec.margin)} less"
+        return f"at most {_ratio(self.spec):g} times"
+
+    def compare(self, new: str, stable: str, counts: PairedCounts) -> str:
+        """'v42 error rate 0.9 % (54 of 6,000 requests), v41 0.2 % (108 of 54,000) in the same minutes'."""
+        rate = percent(counts.canary_rate)
+        of_new = f"{new} {self.what} {rate} ({counts.canary_events:,} of {count(counts.canary_requests, self.of)})"
+        other = percent(counts.stable_events / max(1, counts.stable_requests))
+        return (
+            f"{of_new}, {stable} {other} ({counts.stable_events:,} of {counts.stable_requests:,}) in the same minutes"
+        )
+
+    def difference(self, stable: str) -> str:
+        """'4.5 times the rate of v41', '31 % less than v41'."""
+        rate = self.recent.stable_events / max(1, self.recent.stable_requests)
+        if not rate:
+            return f"more than {stable} has"
+        times = self.recent.canary_rate / rate
+        if self.spec.worse == "less":
+            return f"{percent(1.0 - times)} less than {stable}"
+        return f"{figure(times)} times the rate of {stable}"
+
+    @property
+    def row(self) -> tuple[str, str, str, str, str]:
+        """Its row in a report: name, new version, stable version, margin, result."""
+        stable = percent(self.total.stable_events / max(1, self.total.stable_requests))
+        rates = (percent(self.total.canary_rate), stable) if self.total.canary_requests else ("", "")
+        return (self.spec.name, *rates, self.allowed, self.result)
+
+    @property
+    def result(self) -> str:
+        """What was found, and with how few counts it would not have been."""
+        if self.silent:
+            return self.silent
+        if self.evidence >= HOLD_AT:
+            return "worse"
+        if self.found_from is None:
+            return "too little traffic to find a difference"
+        if self.spec.worse == "more":
+            return f"not worse (found from {self.found_from:.2g} times on)"
+        return f"not worse (found from {percent(1.0 - self.found_from)} less on)"
+
+
+def _ratio(spec: StreamSettings) -> float:
+    """How many times stable's rate is allowed."""
+    return 1.0 + spec.margin if spec.worse == "more" else 1.0 - spec.margin
+
+
+class StreamTest(ComparedByState):
+    """The test of one stream.
+
+    Args:
+        spec: what is compared, and how.
+        history: stable's (events, requests) of each minute before the rollout.
+        bound_ms: the bound of a stream of slow requests; None: the history has none.
+    """
+
+    def __init__(self, spec: StreamSettings, history: Sequence[tuple[int, int]], bound_ms: float | None = None) -> None:
+        self.spec = spec
+        self.bound_ms = bound_ms
+        self.phi = local_dispersion(history)
+        mixture = MORE if spec.worse == "more" else LESS
+        self._worse = EProcess(mixture, self.phi, FIRST_STAKE)
+        self._over = EProcess(mixture, self.phi, FIRST_STAKE)
+        self._served = 0
+        self._recent = PairedCounts()
+        self._total = PairedCounts()
+
+    def update(self, minute: PairedCounts, requests: int) -> None:
+        """Add one minute of both versions; ``requests``: those of the new version.
+
+        A request has at most one event; what is counted beyond that is left out.
+        """
+        self._served += requests
+        if self._served < self.spec.from_requests:
+            return
+        seen = PairedCounts(
+            min(minute.canary_events, minute.canary_requests),
+            minute.canary_requests,
+            min(minute.stable_events, minute.stable_requests),
+            minute.stable_requests,
+        )
+        if not (seen.canary_requests and seen.stable_requests):
+            return
+        if self._worse.value <= 1.0:
+            self._recent = PairedCounts()
+        self._recent += seen
+        self._total += seen
+        events = seen.canary_events + seen.stable_events
+        self._worse.update(seen.canary_events, events, share_of_events(seen, _ratio(self.spec)))
+        if self.spec.objective is not None:
+            self._over.update(seen.canary_events, seen.canary_requests, self.spec.objective)
+
+    @property
+    def evidence(self) -> float:
+        """That the new version is worse by more than the margin: 1 is none."""
+        return self._worse.value
+
+    def is_worse(self, at: float) -> bool:
+        """Whether the new version is worse by more than the margin (evidence of ``at``), and misses the objective."""
+        misses = self.spec.objective is None or self._over.value >= OBJECTIVE_AT
+        return misses and self.evidence >= at
+
+    @property
+    def _found_from(self) -> float | None:
+        """The ratio to stable's rate that is nearest to the margin among those that would probably be found."""
+        total = self._total
+        events = total.canary_events + total.stable_events
+        allowed = _ratio(self.spec)
+        expected = share_of_events(total, allowed)
+
+        def is_found(ratio: float) -> bool:
+            share = share_of_events(total, ratio)
+            gain = share * log(share / expected) if share else 0.0
+            return events * (gain + (1.0 - share) * log((1.0 - share) / (1.0 - expected))) / self.phi >= FOUND_AT
+
+        far = MOST_TIMES if self.spec.worse == "more" else 0.0
+        if not events or not 0.0 < expected < 1.0 or not is_found(far):
+            return None
+        near = allowed
+        for _ in range(30):
+            middle = (near + far) / 2
+            near, far = (near, middle) if is_found(middle) else (middle, far)
+        return far
+
+    def read(self) -> StreamReading:
+        """What it shows now."""
+        silent = ""
+        if isinstance(self.spec.events, SlowerThan) and self.bound_ms is None:
+            silent = "not compared: the history has no durations"
+        elif not self._total.canary_requests:
+            silent = "not compared: too few requests"
+        return StreamReading(
+            self.spec,
+            what=self._what(),
+            of="request" if self.spec.of == "requests" else self.spec.of.name,
+            recent=self._recent,
+            total=self._total,
+            evidence=self.evidence,
+            found_from=self._found_from,
+            silent=silent,
+        )
+
+    def _what(self) -> str:
+        if self.spec.events == "errors":
+            return "error rate"
+        if isinstance(self.spec.events, SlowerThan) and self.bound_ms is not None:
+            return f"requests over {figure(self.bound_ms)} ms"
+        return self.spec.name
+
+
+class StreamTests(ComparedByState):
+    """The tests of all streams of a rollout. They depend on nothing else that is judged: the order does not matter."""
+
+    def __init__(self, tests: Sequence[StreamTest] = ()) -> None:
+        self._tests = tuple(tests)
+
+    def update(self, minute: Sequence[PairedCounts | None], requests: int, *, moving: bool) -> None:
+        """Add one whole minute of both versions.
+
+        Args:
+            minute: the counts of each stream; None: unknown.
+            requests: of the new version in it.
+            moving: whether traffic was shifted in it, or just before: new environments are slow for a moment.
+        """
+        for test, counts in zip(self._tests, minute, strict=True):
+            if counts is not None and not (moving and isinstance(test.spec.events, SlowerThan)):
+                test.update(counts, requests)
+
+    def find_rollback(self, at: float) -> StreamReading | None:
+        """The first stream that rolls back, with evidence of ``at`` that the new version is worse."""
+        worse = (test for test in self._tests if test.spec.on == "rollback" and test.is_worse(at))
+        return next((test.read() for test in worse), None)
+
+    def find_held(self) -> StreamReading | None:
+        """The first stream for which a stage is not advanced, whatever its action."""
+        return next((test.read() for test in self._tests if test.is_worse(HOLD_AT)), None)
+
+    def read(self) -> tuple[StreamReading, ...]:
+        """What each shows now."""
+        return tuple(test.read() for test in self._tests)
