@@ -239,6 +239,9 @@ class TestFilterLogEvents:
         [
             "{ $.level IS NULL }",
             '{ $.level > "a" }',
+            '{ ($.level = "a" }',
+            '{ $.level = "a") }',
+            '{ $.level = "a" || }',
             "[ip, user]",
             "x-y",
             "?a b",
@@ -265,6 +268,10 @@ class TestFilterLogEvents:
             ('{ $.type = "platform.report" && $.record.metrics.durationMs <= 200 }', "0"),
             ('{ $.record.metrics = "x" }', ""),
             ("{ $.type = 1 }", ""),
+            ('{ $.type = "platform.start" || $.record.metrics.durationMs > 6000 }', "12"),
+            ('{ ($.type = "platform.report" && ($.record.metrics.durationMs > 6000)) || $.type = "x" }', "1"),
+            ('{ $.type = "x" && ($.type = "x" || $.type = "platform.start") }', ""),
+            ('{ $.type = "platform.start" || $.type = "x" && $.type = "x" }', "2"),
         ],
     )
     def test_patterns_of_json(self, sandbox: Sandbox, pattern: str, expected: str) -> None:
@@ -273,6 +280,42 @@ class TestFilterLogEvents:
         lines = [report % 180.5, report % 6500, '{"type":"platform.start"}', "REPORT platform.report", "[1]"]
         sandbox.add(*lines)
         assert sandbox.found(filterPattern=pattern) == [lines[int(at)] for at in expected]
+
+    def test_lost_and_late_lines_of_a_source(self, sandbox: Sandbox) -> None:
+        """A share of the lines never comes, another later; what came once stays."""
+        sandbox.store.add_source(GROUP, Traffic())
+        sandbox.store.lost_rate = 0.2
+        sandbox.store.late_rate = 0.3
+        sandbox.store.late_s = 60.0
+        sandbox.clock.time = START + 100 + 5
+        soon = sandbox.client.filter_log_events(logGroupName=GROUP)["events"]
+        sandbox.clock.time += 60
+        later = sandbox.client.filter_log_events(logGroupName=GROUP)["events"]
+        assert {event["eventId"] for event in soon} < {event["eventId"] for event in later}
+        assert 70 <= len(later) < 90
+        delays = [event["ingestionTime"] - event["timestamp"] for event in later]
+        assert set(delays) == {0, 60_000} and 10 <= delays.count(60_000) < 40
+
+    def test_duplicates_and_order_of_answers(self, sandbox: Sandbox) -> None:
+        """Pages may hold an event twice, under the same ID, and in any order; all are there."""
+        sandbox.store.add_source(GROUP, Traffic())
+        sandbox.clock.time = START + 200
+        whole = sandbox.client.filter_log_events(logGroupName=GROUP)["events"]
+        sandbox.store.duplicated_rate = 0.5
+        sandbox.store.shuffled = True
+        sandbox.store.page_events = 7
+        pages = list(sandbox.client.get_paginator("filter_log_events").paginate(logGroupName=GROUP))
+        found = [event["eventId"] for page in pages for event in page["events"]]
+        assert len(pages) > 100 / 7 and all(len(page["events"]) <= 7 for page in pages)
+        assert set(found) == {event["eventId"] for event in whole} and 120 < len(found) < 180
+        assert found != sorted(found)
+
+    def test_throttled_reads(self, sandbox: Sandbox) -> None:
+        """Beyond its quota FilterLogEvents is refused. Source: API reference, common errors."""
+        sandbox.store.throttle.for_s = 3600
+        assert code(sandbox.client.filter_log_events, logGroupName=GROUP) == "ThrottlingException"
+        sandbox.store.throttle.for_s = 0
+        assert sandbox.found() == []
 
     def test_lines_of_a_source(self, sandbox: Sandbox) -> None:
         """A source is asked for the range that is read, and its lines are visible as late as others."""

@@ -113,6 +113,32 @@ class Conditions(BaseModel):
     logs_delay_s: Annotated[
         Seconds, Field(description="when a log line becomes readable"), At("log_store", "delay_s")
     ] = 5
+    logs_late_rate: Annotated[
+        Rate,
+        Field(description="share of the traffic's log lines that are ingested later"),
+        At("log_store", "late_rate"),
+    ] = 0
+    logs_late_s: Annotated[Seconds, Field(description="how much later"), At("log_store", "late_s")] = 0
+    logs_lost_rate: Annotated[
+        Rate, Field(description="share of the traffic's log lines that are lost"), At("log_store", "lost_rate")
+    ] = 0
+    logs_duplicated_rate: Annotated[
+        Rate,
+        Field(description="share of log events that FilterLogEvents returns twice"),
+        At("log_store", "duplicated_rate"),
+    ] = 0
+    logs_shuffled: Annotated[
+        bool, Field(description="whether it returns them unsorted"), At("log_store", "shuffled")
+    ] = False
+    logs_page_events: Annotated[
+        int,
+        Field(ge=1, le=10_000, description="most events of a page of it"),
+        Unit("events"),
+        At("log_store", "page_events"),
+    ] = 10_000
+    logs_throttle_s: Annotated[
+        Seconds, Field(description="how long from now it is throttled"), At("log_store.throttle", "for_s")
+    ] = 0
 
     client_clock_ahead_s: Annotated[
         float,

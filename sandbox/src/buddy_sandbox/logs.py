@@ -9,6 +9,7 @@ import math
 import re
 import threading
 import uuid
+import zlib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -19,7 +20,7 @@ from werkzeug.wrappers import Response
 from buddy_sandbox import functions
 from buddy_sandbox.insights import COMPARE, Event, Malformed, Parser, pointer
 from buddy_sandbox.publication import Clock
-from buddy_sandbox.wire import AwsError, Params, Service
+from buddy_sandbox.wire import AwsError, Params, Service, Throttle
 
 ACCOUNT = "123456789012"
 HOUR_MS = 3_600_000
@@ -66,11 +67,26 @@ class LogStore:
     Args:
         clock: what time it is.
         delay_s: seconds between a line and its publication.
+
+    Attributes:
+        late_rate: the share of a source's lines that come ``late_s`` later.
+        lost_rate: the share of them that never come.
+        duplicated_rate: the share of events that FilterLogEvents answers twice.
+        shuffled: whether it answers them in any order.
+        page_events: the most events of one of its pages.
+        throttle.for_s: virtual seconds, from when it is set, for which it is throttled.
     """
 
     def __init__(self, clock: Clock, delay_s: float = 5.0) -> None:
         self.clock = clock
         self.delay_s = delay_s
+        self.late_rate = 0.0
+        self.late_s = 0.0
+        self.lost_rate = 0.0
+        self.duplicated_rate = 0.0
+        self.shuffled = False
+        self.page_events = PAGE_EVENTS
+        self.throttle = Throttle()
         self.groups: dict[str, Group] = {}
         self.lock = threading.RLock()
 
@@ -109,9 +125,28 @@ class LogStore:
             # A millisecond more on both sides: which lines belong is decided on rounded times.
             for time_s, stream, message in source.lines((start_ms - 1) / 1000, (end_ms + 1) / 1000):
                 time_ms = round(time_s * 1000)
-                if start_ms <= time_ms < end_ms:
-                    found.append(Event(time_ms, stream, message, time_ms, f"{ACCOUNT}:{group.name}"))
+                if not start_ms <= time_ms < end_ms or _draw(message, time_ms, "lost") < self.lost_rate:
+                    continue
+                ingested_ms = time_ms
+                if _draw(message, time_ms, "late") < self.late_rate:
+                    ingested_ms += round(self.late_s * 1000)
+                if ingested_ms <= seen_ms:
+                    found.append(Event(time_ms, stream, message, ingested_ms, f"{ACCOUNT}:{group.name}"))
         return sorted(found, key=lambda event: event[:2])
+
+    def as_answered(self, found: list[Event]) -> list[Event]:
+        """Events as FilterLogEvents answers them: some twice, and in any order, if that was set."""
+        found = found + [
+            event for event in found if _draw(event.message, event.time_ms, "twice") < self.duplicated_rate
+        ]
+        if self.shuffled:
+            found.sort(key=lambda event: _draw(event.message, event.time_ms, "order"))
+        return found
+
+
+def _draw(message: str, time_ms: int, what: str) -> float:
+    """A number in [0, 1) that is always the same for a line."""
+    return zlib.crc32(f"{what} {time_ms} {message}".encode()) / 2**32
 
 
 class Logs(Service):
@@ -212,6 +247,8 @@ class Logs(Service):
         return _names_page(params, "logStreams", found[::-1] if params.get("descending") else found)
 
     def filter_log_events(self, params: Params) -> Params:
+        if self.store.throttle.active():
+            raise AwsError("ThrottlingException", "Rate exceeded")
         group, names, prefix = self._group(params), params.get("logStreamNames"), params.get("logStreamNamePrefix", "")
         if names and prefix:
             raise wrong("logStreamNames and logStreamNamePrefix are mutually exclusive.")
@@ -222,8 +259,10 @@ class Logs(Service):
             for event in events
             if (not names or event.stream in names) and event.stream.startswith(prefix) and matches(event.message)
         ]
+        found = self.store.as_answered(found)
         begin = _offset(params)
-        page = _page(found if params.get("startFromHead", True) else found[::-1], begin, params)
+        most = min(params.get("limit", PAGE_EVENTS), self.store.page_events)
+        page = _page(found if params.get("startFromHead", True) else found[::-1], begin, {**params, "limit": most})
         rows = [
             {
                 "logStreamName": event.stream,
@@ -311,7 +350,7 @@ def pattern(text: str) -> Callable[[str], bool]:
 
     Raises:
         AwsError: it is wrong, or of a kind that the sandbox does not support (space-delimited ones, and of JSON all but
-            comparisons with a text or a number that are joined by ``&&``).
+            comparisons with a text or a number that are joined by ``&&``, ``||`` and parentheses).
 
     Source: CloudWatch Logs user guide, 'Filter pattern syntax'.
     """
@@ -337,19 +376,73 @@ def pattern(text: str) -> Callable[[str], bool]:
 
 
 _COMPARISON = re.compile(r'\s*\$((?:\.\w+)+)\s*(=|!=|<=|>=|<|>)\s*(?:"([^"\\]*)"|(-?\d+(?:\.\d+)?))\s*', re.ASCII)
+_JOINT = re.compile(r"\s*(\(|\)|&&|\|\|)\s*")
+
+Condition = Callable[[object], bool]
+
+
+class _JsonConditions:
+    """A reader of conditions: ``()`` binds closer than ``&&``, and that closer than ``||``."""
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+        self._position = 0
+
+    def read(self) -> Condition:
+        """The whole text as one condition."""
+        condition = self._any()
+        if self._position != len(self._text):
+            raise _unsupported(self._text)
+        return condition
+
+    def _any(self) -> Condition:
+        parts = [self._all()]
+        while self._takes("||"):
+            parts.append(self._all())
+        return lambda document: any(part(document) for part in parts)
+
+    def _all(self) -> Condition:
+        parts = [self._one()]
+        while self._takes("&&"):
+            parts.append(self._one())
+        return lambda document: all(part(document) for part in parts)
+
+    def _one(self) -> Condition:
+        if self._takes("("):
+            condition = self._any()
+            if not self._takes(")"):
+                raise _unsupported(self._text)
+            return condition
+        found = _COMPARISON.match(self._text, self._position)
+        if found is None or not (found[4] or found[2] in ("=", "!=")):
+            raise _unsupported(self._text)
+        self._position = found.end()
+        return lambda document: _holds(document, found)
+
+    def _takes(self, joint: str) -> bool:
+        found = _JOINT.match(self._text, self._position)
+        if found is None or found[1] != joint:
+            return False
+        self._position = found.end()
+        return True
+
+
+def _unsupported(text: str) -> AwsError:
+    return wrong(f"Invalid filter pattern, or one that the sandbox does not support: {{{text}}}")
 
 
 def _json_pattern(text: str) -> Callable[[str], bool]:
-    comparisons = [_COMPARISON.fullmatch(part) for part in text[1:-1].split("&&")]
-    if not all(found and (found[4] or found[2] in ("=", "!=")) for found in comparisons):
-        raise wrong(f"Invalid filter pattern, or one that the sandbox does not support: {text}")
+    condition = _JsonConditions(text[1:-1]).read()
 
     def matches(message: str) -> bool:
+        # Most lines of a log are of another kind: this saves reading them.
+        if not message.startswith("{"):
+            return False
         try:
             document = json.loads(message)
         except ValueError:
             return False
-        return all(_holds(document, found) for found in comparisons if found)
+        return condition(document)
 
     return matches
 

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from buddy_sandbox.log_lines import LogConfig, stream
+from buddy_sandbox.log_lines import Invocation, LogConfig, stream
 from buddy_sandbox.logs import LogSource, LogStore
 from buddy_sandbox.metrics_store import Floats, MetricStore
 from buddy_sandbox.sources import Count
@@ -126,6 +126,25 @@ class Telemetry:
             at, values = np.array(points).T
             where = (series.namespace, series.name, dict(series.dimensions))
             self._store.add(*where, at, values, unit=series.unit)
+
+
+def embedded_metrics(done: Invocation, counts: Mapping[str, int]) -> str:
+    """The skill's line of a simulated request, in CloudWatch's embedded metric format."""
+    names = ["FunctionName", "Resource", "ExecutedVersion"]
+    directive = {
+        "Namespace": SKILL_NAMESPACE,
+        "Dimensions": [names[:2], names],
+        "Metrics": [{"Name": name, "Unit": "Count"} for name in counts],
+    }
+    return json.dumps(
+        {
+            "_aws": {"Timestamp": round(done.begun * 1000), "CloudWatchMetrics": [directive]},
+            "FunctionName": done.function,
+            "Resource": done.arn.partition(":function:")[2],
+            "ExecutedVersion": done.version,
+            **counts,
+        }
+    )
 
 
 class _Series(NamedTuple):

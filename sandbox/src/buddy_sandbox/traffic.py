@@ -20,7 +20,7 @@ from buddy_sandbox.handlers import Ended, Handler, HandlerTraffic
 from buddy_sandbox.lambda_api import UNPROFILED_INIT_MS, Lambda
 from buddy_sandbox.log_lines import Invocation, LogConfig, stream, write_timed
 from buddy_sandbox.sources import Caller, source
-from buddy_sandbox.telemetry import Telemetry
+from buddy_sandbox.telemetry import Telemetry, embedded_metrics
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -30,6 +30,9 @@ if TYPE_CHECKING:
 MINUTE_S = 60.0
 LINES_KEPT_S = 6 * 3600.0
 """For how long the log lines of simulated requests can be read."""
+
+LONGEST_REQUEST_S = 1000.0
+"""So long before, and no longer, began what still writes lines: a request lasts 900 s at most."""
 
 ENVIRONMENT_AGE_S = 3600.0
 """The age of a warm environment: it writes to the stream of the day on which it was started."""
@@ -348,7 +351,9 @@ class People:
 
     def lines(self, group: str, start: float, end: float) -> Iterable[TimedLine]:
         """Log lines with start <= time < end: (time, stream, message), made when asked for."""
-        for served in list(self._served):
+        for served in reversed(list(self._served)):
+            if served.times[-1] < start - LONGEST_REQUEST_S:
+                break
             if served.log.group != group:
                 continue
             # A request that began before may end, and write its report, within.
@@ -396,7 +401,8 @@ class People:
             text = f"{request_id} Task timed out after {duration_ms / 1000:.2f} seconds"
             return replace(told, status="timeout", text=text)
         if outcome == APOLOGY:
-            return replace(told, own=(f"[WARNING] {request_id} apologised after InjectedApology",))
+            line = f"[WARNING] {request_id} apologised after InjectedApology"
+            return replace(told, own=(line, embedded_metrics(told, {"Apologies": 1})))
         return told
 
 
