@@ -43,5 +43,6 @@ STAGES: Stages = tuple(_stage(percent, SETTINGS.rollout.bake_minutes) for percen
 
 def ramped(traffic: int) -> Stages:
     """The stages with the ramp that is fitted to so many requests a minute; the same where there is none."""
-    rungs = ramp.first_rungs(SETTINGS, traffic, SETTINGS.rollout.stages_percent[0] / 100)
-    return (*(_stage(100 * weight, ramp.rung_minutes(SETTINGS)) for weight in rungs), *STAGES)
+    delay = ramp.by_minutes(SETTINGS)
+    rungs = ramp.first_rungs(SETTINGS, delay, traffic, SETTINGS.rollout.stages_percent[0] / 100)
+    return (*(_stage(100 * weight, delay.rung_s / 60) for weight in rungs), *STAGES)

@@ -77,13 +77,15 @@ class AwsSettings(Model):
 class RampSettings(Model):
     """The weights before a canary's first stage. Source of the defaults: benchmarks/judge."""
 
-    failures: Annotated[float, Field(ge=1, le=10_000)] = Field(
-        default=18,
+    failures: Annotated[float, Field(ge=1, le=10_000)] | None = Field(
+        default=None,
         description="Requests that the new version gets until its first failure can be seen: the first weight sends it "
-        "about so many.",
+        "about so many. null: 3 where the log is read every 10 seconds, 18 otherwise.",
     )
-    factor: Annotated[float, Field(ge=2, le=100)] = Field(
-        default=10, description="By how much each further weight is larger, up to the first stage."
+    factor: Annotated[float, Field(ge=2, le=100)] | None = Field(
+        default=None,
+        description="By how much each further weight is larger, up to the first stage. null: 3 where the log is read "
+        "every 10 seconds, 10 otherwise.",
     )
 
 

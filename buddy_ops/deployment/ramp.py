@@ -1,9 +1,11 @@
 """The weights before a canary's first stage: so small that a version that fails every request fails few of them.
 
-A failure is seen one minute plus the lateness of the metrics after it. In this time the version's first weight sends it
-about ``ramp.failures`` requests, whatever the traffic; each further rung is ``ramp.factor`` times the one before.
+A failure is seen one minute plus the lateness of the metrics after it, or one tick plus the lateness of the log. In
+this time the version's first weight sends it about ``ramp.failures`` requests, whatever the traffic; each further rung
+is ``ramp.factor`` times the one before.
 """
 
+from dataclasses import dataclass
 from math import floor, log10
 
 from buddy_ops.core.settings import Settings
@@ -15,7 +17,44 @@ LARGEST_PART = 0.75
 """A rung of this part of the first stage, or more, would only cost time."""
 
 
-def first_rungs(settings: Settings, requests_per_minute: float, first_stage: float) -> tuple[float, ...]:
+@dataclass(frozen=True, slots=True)
+class Delay:
+    """How late failures are judged, and the ramp that fits.
+
+    Attributes:
+        interval_s: the length of what is judged at once: a minute, or a tick.
+        late_s: how long after its end that is judged.
+        failures: what ``ramp.failures`` is where the settings have none; ``factor``: the same of ``ramp.factor``.
+            Source: benchmarks/judge.
+    """
+
+    interval_s: float
+    late_s: float
+    failures: float
+    factor: float
+
+    @property
+    def unseen_s(self) -> float:
+        """How long a failure is unseen at most."""
+        return self.interval_s + self.late_s
+
+    @property
+    def rung_s(self) -> float:
+        """How long a rung bakes: until its first two minutes, or ticks, can be judged."""
+        return self.unseen_s + self.interval_s
+
+
+def by_minutes(settings: Settings) -> Delay:
+    """The delay of CloudWatch's minutes."""
+    return Delay(60, settings.health.late_data_s, failures=18, factor=10)
+
+
+def by_ticks(tick_s: float, late_s: float) -> Delay:
+    """The delay of the log's ticks: rungs are short, so that more of them take no longer."""
+    return Delay(tick_s, late_s, failures=3, factor=3)
+
+
+def first_rungs(settings: Settings, delay: Delay, requests_per_minute: float, first_stage: float) -> tuple[float, ...]:
     """The rungs of a rollout that begins; none without a ramp, or where traffic is too low for one.
 
     Args:
@@ -24,27 +63,33 @@ def first_rungs(settings: Settings, requests_per_minute: float, first_stage: flo
     """
     if settings.rollout.ramp is None or requests_per_minute <= 0:
         return ()
-    unseen_minutes = (60 + settings.health.late_data_s) / 60
-    weight = settings.rollout.ramp.failures / (requests_per_minute * unseen_minutes)
-    return _rungs_from(max(SMALLEST, _round_down(weight)), settings, first_stage)
+    weight = failures_unseen(settings, delay) / (requests_per_minute * delay.unseen_s / 60)
+    return _rungs_from(max(SMALLEST, _round_down(weight)), settings, delay, first_stage)
 
 
-def next_rungs(settings: Settings, weight: float, first_stage: float) -> tuple[float, ...]:
+def next_rungs(settings: Settings, delay: Delay, weight: float, first_stage: float) -> tuple[float, ...]:
     """The rungs after one of this weight: a rollout that is resumed goes on from where it is."""
     if settings.rollout.ramp is None:
         return ()
-    return _rungs_from(_round_down(weight * settings.rollout.ramp.factor), settings, first_stage)
+    return _rungs_from(_round_down(weight * factor(settings, delay)), settings, delay, first_stage)
 
 
-def rung_minutes(settings: Settings) -> float:
-    """How long a rung bakes: until its first two minutes can be judged."""
-    return (60 + settings.health.late_data_s) / 60 + 1
+def failures_unseen(settings: Settings, delay: Delay) -> float:
+    """About how many requests the first rung sends to the new version until a failure is seen."""
+    ramp = settings.rollout.ramp
+    return delay.failures if ramp is None or ramp.failures is None else ramp.failures
 
 
-def _rungs_from(weight: float, settings: Settings, first_stage: float) -> tuple[float, ...]:
+def factor(settings: Settings, delay: Delay) -> float:
+    """How many times the one before each further rung is."""
+    ramp = settings.rollout.ramp
+    return delay.factor if ramp is None or ramp.factor is None else ramp.factor
+
+
+def _rungs_from(weight: float, settings: Settings, delay: Delay, first_stage: float) -> tuple[float, ...]:
     if weight >= LARGEST_PART * first_stage:
         return ()
-    return (weight, *next_rungs(settings, weight, first_stage))
+    return (weight, *next_rungs(settings, delay, weight, first_stage))
 
 
 def _round_down(weight: float) -> float:

@@ -434,7 +434,9 @@ class _Run:
         _require_allowed(self.target, self.plan, self.traffic.alias)
         _require_schema(self.target, self.traffic.new)
         if len(self.plan.stages) > 1:
-            rungs = ramp.first_rungs(self.target.settings, self.evidence.requests_per_minute, self.plan.stages[0])
+            rungs = ramp.first_rungs(
+                self.target.settings, self._delay, self.evidence.requests_per_minute, self.plan.stages[0]
+            )
             self.stages = (*rungs, *self.plan.stages)
         state = self._shift_up()
         self.began = self.evidence.shifts[0][0]
@@ -446,8 +448,13 @@ class _Run:
         """The stages of a rollout that began with a ramp: what was, and what is still to come."""
         first_stage = self.plan.stages[0]
         rungs = [share for share in record.shares or (FORMER_PROBE,) if share < first_stage]
-        following = ramp.next_rungs(self.target.settings, rungs[-1], first_stage) if rungs else ()
+        following = ramp.next_rungs(self.target.settings, self._delay, rungs[-1], first_stage) if rungs else ()
         return (*rungs, *following, *self.plan.stages)
+
+    @property
+    def _delay(self) -> ramp.Delay:
+        """How late failures are judged now."""
+        return ramp.by_minutes(self.target.settings)
 
     def _state_of_alias(self) -> Baking | Watching | Healthy:
         record = self.traffic.record
@@ -567,7 +574,7 @@ class _Run:
             # A switch at once is watched for the whole time, healthy or not.
             return 60.0 * self.settings.watch_minutes
         if state == Baking(ramp=True):
-            return 60.0 * ramp.rung_minutes(self.target.settings)
+            return self._delay.rung_s
         return 60.0 * self.settings.bake_minutes
 
     def _observe(

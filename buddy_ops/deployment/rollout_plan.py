@@ -368,10 +368,11 @@ class _Draft:
         if self.strategy == "canary":
             yield f"Bake time {settings.rollout.bake_minutes:g} min per stage; then up to {watch} at 100 %."
             if settings.rollout.ramp is not None:
+                delay = ramp.by_minutes(settings)
                 yield (
-                    f"Where traffic is high, smaller weights come first, {ramp.rung_minutes(settings):g} min each: the "
-                    f"new version gets about {settings.rollout.ramp.failures:g} requests until a failure can be seen, "
-                    f"then {settings.rollout.ramp.factor:g} times as many."
+                    f"Where traffic is high, smaller weights come first, {delay.rung_s / 60:g} min each: the new "
+                    f"version gets about {ramp.failures_unseen(settings, delay):g} requests until a failure can be "
+                    f"seen, then {ramp.factor(settings, delay):g} times as many."
                 )
         else:
             yield f"{watch} after the switch."

@@ -80,7 +80,7 @@ def _cold_starts(verdict: "Verdict") -> str:
 def _regression(verdict: "Verdict") -> list[str]:
     compared = verdict.compared
     said = [f"{_compare(verdict, compared, with_limit=True)}."]
-    if compared.counts.stable_requests and verdict.worse >= verdict.policy.worse_at:
+    if compared.counts.has_stable and verdict.worse >= verdict.policy.worse_at:
         said.append(f"{_p_value(verdict.worse)} that the difference is random.")
     significance = f" ({_p_value(verdict.over)})" if verdict.over >= 1 / verdict.policy.gamma else ""
     said.append(f"Over the {_limit(verdict.policy, compared.stream, compared.limit)} limit{significance}.")
@@ -189,8 +189,23 @@ def _stage(verdict: "Verdict") -> str:
 def _compare(
     verdict: "Verdict", compared: "Comparison", *, stable_first: bool = False, with_limit: bool = False
 ) -> str:
-    """'v42 error rate 3.1 % (20 of 640 requests), v41 0.21 % (12 of 5,760) in the same minutes'."""
+    """'v42 error rate 3.1 % (20 of 640 requests), v41 0.21 % (12 of 5,760) in the same minutes'.
+
+    Ticks do not count stable's requests: '...; v41 had 12 failed requests in the same time'.
+    """
     counts = compared.counts
+    limit = compared.limit if with_limit else None
+    if counts.stable_unread:
+        first = measured(
+            verdict.canary_name,
+            verdict.policy,
+            compared.stream,
+            counts.canary_events,
+            counts.canary_requests,
+            limit=limit,
+        )
+        kind = "failed request" if compared.stream == "errors" else "slow request"
+        return f"{first}; {verdict.stable_name} had {count(counts.stable_events, kind)} in the same time"
     sides = [
         (verdict.canary_name, counts.canary_events, counts.canary_requests),
         (verdict.stable_name, counts.stable_events, counts.stable_requests),
@@ -198,7 +213,6 @@ def _compare(
     if stable_first:
         sides.reverse()
     (name, events, requests), (other, other_events, other_requests) = sides
-    limit = compared.limit if with_limit else None
     first = measured(name, verdict.policy, compared.stream, events, requests, limit=limit)
     if not other_requests:
         return f"{first}; {other} received no requests in the same minutes"

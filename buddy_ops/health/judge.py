@@ -1,14 +1,15 @@
 """Counts to verdict: whether the new version is good, bad or undecided, or whether both versions are affected.
 
 Decides a rollout by a sequential test (``sequential_test``). Reads no clock, no metric and no file: the caller feeds
-whole minutes in order and asks for a verdict, after every minute if it likes. The error guarantees hold at any traffic.
-The same minutes give the same verdict, so a resumed rollout is judged as if it had never stopped.
+whole minutes in order, or ticks of a few seconds and then their minutes, and asks for a verdict, after each if it
+likes. The error guarantees hold at any traffic. The same minutes and ticks in the same order give the same verdict, so
+a resumed rollout is judged as if it had never stopped.
 
 Source: docs/sequential-test.md.
 """
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from math import ceil, inf
 from typing import Literal
@@ -101,6 +102,8 @@ class Minute:
         shared: failures that no version can be given, since only a metric of the alias as a whole counts them; None:
             there is no such metric, or one version had all requests.
         canary_requests_at_most: where requests of the canary may not be published yet, how many it may have had.
+        judged_by_ticks: ticks have shown the canary's part of it already. It is read for stable's own figures,
+            throttled calls and failures of the alias as a whole.
     """
 
     weight: float
@@ -110,6 +113,31 @@ class Minute:
     unread: frozenset[StreamName] = frozenset()
     canary_requests_at_most: int = 0
     shared: int | None = None
+    judged_by_ticks: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Tick:
+    """Some seconds of both versions, read from the function's log: of stable only its failures, not its requests.
+
+    Attributes:
+        seconds: its length, at most 60.
+        weight: the canary's 0..1 share; where it moved in this tick, or may have, the larger one.
+        canary: its requests that began in this tick, with all cold starts known.
+        stable_errors: stable's failures.
+        stable_slow: its slow requests, cold starts among them; ``stable_cold_slow``: how many of them were.
+        least_weight: the smaller share where it moved; None: it did not.
+        unread: the streams of which this tick shows nothing.
+    """
+
+    seconds: float
+    weight: float
+    canary: Counts
+    stable_errors: int = 0
+    stable_slow: int = 0
+    stable_cold_slow: int = 0
+    least_weight: float | None = None
+    unread: frozenset[StreamName] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -138,7 +166,7 @@ class JudgePolicy:
     max_stretch_s: float = 600.0
     external_limit_s: float = 3600.0
     calm_minutes: int = 5
-    first_stake: float = 0.8  # staked in the first minute; the rest waits for changes that begin later
+    first_stake: float = 0.8  # staked in the first minute or tick; the rest waits for changes that begin later
     slo_mixture: Mixture = ((1.5, 0.10), (2, 0.35), (3.5, 0.17), (7.5, 0.15), (25, 0.10), (150, 0.07), (1e4, 0.06))
     base_mixture: Mixture = ((1.5, 0.07), (2, 0.10), (4, 0.28), (10, 0.30), (50, 0.13), (1000, 0.12))
     ok_mixture: Mixture = ((0.01, 0.30), (0.1, 0.25), (0.3, 0.25), (0.6, 0.20))
@@ -255,13 +283,60 @@ class JudgeScores:
     proved_at: float
 
 
+class _Latest(ComparedByState):
+    """The counts of the latest minutes: whole ones, or ticks that fill them.
+
+    Attributes:
+        seconds: how long they are together.
+    """
+
+    def __init__(self, minutes: int) -> None:
+        self.seconds = 0.0
+        self._most_s = 60.0 * minutes
+        self._parts: deque[tuple[float, PairedCounts]] = deque()
+
+    def add(self, counts: PairedCounts, seconds: float = 60.0) -> None:
+        """Add a minute or a part of one, and leave out what is older than the latest minutes."""
+        self._parts.append((seconds, counts))
+        self.seconds += seconds
+        while self.seconds - self._parts[0][0] >= self._most_s:
+            self.seconds -= self._parts.popleft()[0]
+
+    @property
+    def is_full(self) -> bool:
+        """Whether they are as many minutes as are kept."""
+        return self.seconds >= self._most_s
+
+    @property
+    def total(self) -> PairedCounts:
+        """All of their counts."""
+        return sum((counts for _, counts in self._parts), PairedCounts())
+
+    def sums(self) -> Iterator[PairedCounts]:
+        """The counts of the latest minute, of the latest two, and so on to all of them."""
+        seen = PairedCounts()
+        length = 0.0
+        minutes = 1
+        for at, (seconds, counts) in enumerate(reversed(self._parts), start=1):
+            seen += counts
+            length += seconds
+            if length >= 60 * minutes or at == len(self._parts):
+                minutes += 1
+                yield seen
+
+
+_Trials = tuple[int, int, float]
+"""Events, trials, and the chance of an event in each trial if the versions do not differ."""
+
+
 class _Stream(ComparedByState):
     """One kind of harm, errors or slow requests: its evidence, and the counts that sentences quote.
 
     Attributes:
         limit: the objective.
         phi: the dispersion of stable's history, outages left out.
-        alone: whether the canary serves everything, in the last minute that was judged.
+        alone: whether the canary serves everything, in the last minute or tick that was judged.
+        latest: the counts of the latest minutes, by ticks where there are any; ``latest_minutes``: of whole minutes.
     """
 
     def __init__(self, name: StreamName, limit: float, history: Sequence[tuple[int, int]], policy: JudgePolicy) -> None:
@@ -286,7 +361,8 @@ class _Stream(ComparedByState):
         self.better = EProcess(policy.base_mixture, self.phi, policy.first_stake)
         self.ok = EProcess(policy.ok_mixture, self.phi)  # a version is good from the start or not at all: no restarts
         self.recent = PairedCounts()  # since the evidence began to grow: what a rollback quotes
-        self.latest: deque[PairedCounts] = deque(maxlen=policy.calm_minutes)
+        self.latest = _Latest(policy.calm_minutes)
+        self.latest_minutes = _Latest(policy.calm_minutes)
         self.next_stage()
 
     def next_stage(self) -> None:
@@ -294,34 +370,50 @@ class _Stream(ComparedByState):
         self.stage_ok = EProcess(self.policy.ok_mixture, self.phi)
         self.stage = PairedCounts()
 
-    def update(self, canary: tuple[int, int], stable: tuple[int, int], share: float, at_most: int = 0) -> None:
-        """Add one minute's (events, requests).
+    def add_minute(self, seen: PairedCounts, share: float, at_most: int = 0) -> None:
+        """Add one minute.
 
         Args:
             share: the chance that a failure is the canary's if the versions do not differ.
             at_most: how many requests the canary may have had, if more than were seen: they count against the evidence
                 that it is over a limit, and are not quoted.
         """
-        x1, n1 = canary
-        tried = max(n1, at_most)
-        x0, n0 = stable
-        # Late data may show a failure before its request.
-        seen = PairedCounts(min(x1, n1), n1, min(x0, n0), n0)
         events = seen.canary_events + seen.stable_events
+        worse = (seen.canary_events, events, share)
+        better = (seen.stable_events, events, 1.0 - share)
+        self.add(seen, worse, better, at_most=at_most)
+        self.add_stable(seen)
+
+    def add(
+        self, seen: PairedCounts, worse: _Trials, better: _Trials, *, at_most: int = 0, seconds: float = 60.0
+    ) -> None:
+        """Add a minute or a part of one to all evidence but that of stable's own rate.
+
+        Args:
+            worse: what the canary's events are compared by; ``better``: those of stable.
+        """
         if self.slo.value <= 1.0 and self.base.value <= 1.0:
             self.recent = PairedCounts()
         self.recent += seen
         self.stage += seen
-        self.latest.append(seen)
-        self.slo.update(seen.canary_events, tried, self.limit)
+        self.latest.add(seen, seconds)
+        events = seen.canary_events
+        requests = seen.canary_requests
+        tried = max(requests, at_most)
+        minutes = seconds / 60
+        self.slo.update(events, tried, self.limit, minutes)
         # By the minutes before this one: a limit that followed the failures would excuse them.
-        self.slo_alone.update(seen.canary_events, tried, self._usual_rate.limit)
-        self._usual_rate.add(seen.stable_events, n0)
-        self.stable.update(seen.stable_events, n0, self.limit)
-        self.base.update(seen.canary_events, events, share)
-        self.better.update(seen.stable_events, events, 1.0 - share)
-        self.ok.update(seen.canary_events, n1, 1.5 * self.limit)
-        self.stage_ok.update(seen.canary_events, n1, 2.0 * self.limit)
+        self.slo_alone.update(events, tried, self._usual_rate.limit, minutes)
+        self.base.update(*worse, minutes)
+        self.better.update(*better, minutes)
+        self.ok.update(events, requests, 1.5 * self.limit, minutes)
+        self.stage_ok.update(events, requests, 2.0 * self.limit, minutes)
+
+    def add_stable(self, seen: PairedCounts) -> None:
+        """Add one minute to the evidence of stable's own rate."""
+        self.latest_minutes.add(seen)
+        self._usual_rate.add(seen.stable_events, seen.stable_requests)
+        self.stable.update(seen.stable_events, seen.stable_requests, self.limit)
 
     @property
     def _measured_by_stable(self) -> bool:
@@ -355,16 +447,14 @@ class _Stream(ComparedByState):
         return self.over.value >= self.policy.doubt_at or worse
 
     @property
-    def recent_doubt(self) -> bool:
-        """Whether a version is too bad by the latest minutes alone; the evidence of the whole rollout is slower."""
-        seen = PairedCounts()
-        for minute in reversed(self.latest):
-            seen += minute
-            if self._exceeds(seen.canary_events, seen.canary_requests):
-                return True
-            if not self.cured and self._exceeds(seen.stable_events, seen.stable_requests):
-                return True
-        return False
+    def recent_doubt(self) -> PairedCounts | None:
+        """The latest minutes, if a version is too bad by them alone; the evidence of the whole rollout is slower."""
+        if any(self._exceeds(seen.canary_events, seen.canary_requests) for seen in self.latest.sums()):
+            return self.latest.total
+        of_stable = self.latest_minutes.sums()
+        if not self.cured and any(self._exceeds(seen.stable_events, seen.stable_requests) for seen in of_stable):
+            return self.latest_minutes.total
+        return None
 
     def _exceeds(self, events: int, requests: int) -> bool:
         fresh = EProcess(self.policy.slo_mixture, self.phi)
@@ -383,15 +473,10 @@ class _Stream(ComparedByState):
         return self.base.value < self.policy.worse_at and not self.cured
 
     @property
-    def recent_minutes(self) -> PairedCounts:
-        """The counts of the latest minutes."""
-        return sum(self.latest, PairedCounts())
-
-    @property
     def calm(self) -> bool:
         """Stable was within the objective over the latest minutes."""
-        seen = self.recent_minutes
-        enough = len(self.latest) == self.latest.maxlen and seen.stable_requests > 0
+        seen = self.latest_minutes.total
+        enough = self.latest_minutes.is_full and seen.stable_requests > 0
         return enough and seen.stable_events <= self.limit * seen.stable_requests
 
     def stable_test(self) -> StableTest | None:
@@ -422,8 +507,12 @@ class Judge(ComparedByState):
     """The judge of one rollout: feed it whole minutes in order, ask for a verdict at any time.
 
     A minute that could not be read is not observed (and the caller holds); one without traffic is observed with zero
-    requests. Judges that saw the same minutes and the same `next_stage()` calls between them are equal. `rebakes` says
-    how often the evidence was cleared after an external fault: when it grows, the caller restarts its bake clock.
+    requests. Judges that saw the same minutes, ticks and `next_stage()` calls in the same order are equal. `rebakes`
+    says how often the evidence was cleared after an external fault: when it grows, the caller restarts its bake clock.
+
+    Ticks show the canary sooner than minutes do. Each second of it is shown once: by a tick, whose minute then follows
+    with ``judged_by_ticks``, or by its minute. The caller may change from the one to the other at any time, by what it
+    saw before, and never by the figures of the time that it leaves out.
     """
 
     def __init__(
@@ -457,53 +546,101 @@ class Judge(ComparedByState):
         shared = [(counts.shared, counts.requests) for counts in history if self.policy.has_alias_metrics]
         self._alias = AliasFailures(shared, self.policy.slo_error_rate, self.policy)
         self._latest: deque[Minute] = deque(maxlen=self.policy.calm_minutes)
+        self._served = _Latest(self.policy.calm_minutes)
         self._cold = 0
         self._cold_slow = 0
-        self._weight = 0.0
-        self._stage_minutes = 0
+        self._weight = 0.0  # in the latest minute or tick
+        self._minute_weight = 0.0  # in the latest minute: minutes come later than ticks
+        self._stage_is_read = False
         self._external: _Stream | None = None  # where stable is affected, from its first minute until it has been calm
         self._external_minutes = 0
 
     def observe(self, minute: Minute) -> None:
-        """Weigh one whole minute; each once, in order."""
+        """Weigh one whole minute; each once, in order. Of one that ticks have shown only stable is weighed."""
         stable = minute.stable
         canary = minute.canary
         share = minute.weight
         if minute.weight_changed:
             share = canary.requests / max(1, stable.requests + canary.requests)
-        at_most = minute.canary_requests_at_most
         if "errors" not in minute.unread:
-            self._errors.update((canary.errors, canary.requests), (stable.errors, stable.requests), share, at_most)
+            seen = _paired((canary.errors, canary.requests), (stable.errors, stable.requests))
+            self._add_minute(self._errors, minute, seen, share)
         # Cold starts make any version slow for a moment: the minute in which its share grows says nothing of latency.
-        rises = minute.weight > self._weight or (minute.weight_changed and minute.weight == self._weight)
+        rises = minute.weight > self._minute_weight or (minute.weight_changed and minute.weight == self._minute_weight)
         if not rises and "slow" not in minute.unread:
             if stable.cold or canary.cold:
                 # The versions differ in cold starts. Without them a slow request is the canary's by its warm requests.
                 share = canary.warm[1] / max(1, stable.warm[1] + canary.warm[1])
-            self._slow.update(canary.warm, stable.warm, share, at_most)
-            self._cold += canary.cold
-            self._cold_slow += canary.cold_slow
+            self._add_minute(self._slow, minute, _paired(canary.warm, stable.warm), share)
+            if not minute.judged_by_ticks:
+                self._leave_out_cold_starts(canary)
         if minute.shared is not None and "errors" not in minute.unread:
             # While an alias follows a shift, either weight may hold: the larger one excuses more.
-            weight = max(minute.weight, self._weight)
+            weight = max(minute.weight, self._minute_weight)
             if self._alias.update(minute.shared, stable.requests + canary.requests, weight):
                 self._rebake()
-        self._weight = minute.weight
+        self._minute_weight = minute.weight
+        self._latest.append(minute)
+        if not minute.judged_by_ticks:
+            self._serve(canary, minute.weight)
+        self._follow_external()
+
+    @staticmethod
+    def _add_minute(stream: _Stream, minute: Minute, seen: PairedCounts, share: float) -> None:
+        if minute.judged_by_ticks:
+            stream.add_stable(seen)
+        else:
+            stream.add_minute(seen, share, minute.canary_requests_at_most)
+
+    def observe_tick(self, tick: Tick) -> None:
+        """Weigh some seconds of the canary, and stable's failures in them; each once, in order.
+
+        Where the weight moved, each comparison is made with the weight that shows less. A cold start is no slow
+        request of the version that is tested to be the slower one, and stays one of the other: it speaks against
+        neither version, and stable's requests need not be known.
+        """
+        canary = tick.canary
+        weight = tick.weight
+        least = weight if tick.least_weight is None else tick.least_weight
+        beside = weight < 1.0
+        if "errors" not in tick.unread:
+            x1 = min(canary.errors, canary.requests)
+            x0 = tick.stable_errors
+            worse = (x1, x1 + x0, weight)
+            better = (x0, x1 + x0, 1.0 - least)
+            seen = PairedCounts(x1, canary.requests, x0, stable_unread=beside)
+            self._errors.add(seen, worse, better, seconds=tick.seconds)
+        if "slow" not in tick.unread:
+            x1, warm = canary.warm
+            x0 = tick.stable_slow - tick.stable_cold_slow
+            worse = (x1, x1 + tick.stable_slow, weight)
+            better = (x0, x0 + canary.slow, 1.0 - least)
+            self._slow.add(PairedCounts(x1, warm, x0, stable_unread=beside), worse, better, seconds=tick.seconds)
+            self._leave_out_cold_starts(canary)
+        self._serve(canary, weight, tick.seconds)
+
+    def _leave_out_cold_starts(self, canary: Counts) -> None:
+        """Count the cold starts that latency is judged without."""
+        self._cold += canary.cold
+        self._cold_slow += canary.cold_slow
+
+    def _serve(self, canary: Counts, weight: float, seconds: float = 60.0) -> None:
+        """Follow the canary's traffic."""
+        self._weight = weight
         for stream in self._streams:
             stream.alone = self._alone
-        self._latest.append(minute)
-        self._stage_minutes += 1
-        self._follow_external()
+        self._served.add(PairedCounts(canary_requests=canary.requests), seconds)
+        self._stage_is_read = True
 
     def next_stage(self) -> None:
         """A new stage begins: its own counts start afresh, the evidence goes on."""
-        self._stage_minutes = 0
+        self._stage_is_read = False
         for stream in self._streams:
             stream.next_stage()
 
     def _follow_external(self) -> None:
         """Enter an external fault, count its minutes, and discard all evidence once stable has been calm again."""
-        if self._alone:
+        if self._minute_weight >= 1.0:
             return  # there is no stable version to compare with
         if self._external is None:
             affected = (s for s in self._streams if s.stable.value >= self.policy.worse_at and s.blameless)
@@ -560,7 +697,7 @@ class Judge(ComparedByState):
                 return self._regression(stream, expired)
         if self._external and self._external.blameless and not self._alone:
             return replace(
-                self._verdict("external", "external", self._external.compare(self._external.recent_minutes)),
+                self._verdict("external", "external", self._external.compare(self._external.latest_minutes.total)),
                 cause=self._external.name,
                 expired=self._external_minutes * 60 >= self.policy.external_limit_s,
                 minutes=self._external_minutes,
@@ -590,7 +727,7 @@ class Judge(ComparedByState):
         return replace(inconclusive, needed=self._needed(self._requests_to_prove()))
 
     def _verdict(self, decision: Decision, finding: Finding, compared: Comparison = NOTHING_COMPARED) -> Verdict:
-        fixes = (stream for stream in self._streams if stream.cured and stream.stage.stable_requests)
+        fixes = (stream for stream in self._streams if stream.cured and stream.stage.has_stable)
         return Verdict(
             decision,
             finding,
@@ -636,7 +773,7 @@ class Judge(ComparedByState):
 
     def _doubt(self, advancing: bool) -> Verdict | None:
         """The first reason to stay: nothing read, throttled calls, doubt by the whole rollout or its latest minutes."""
-        if not self._stage_minutes:
+        if not self._stage_is_read:
             return self._verdict("hold", "unread")
         throttled = sum(minute.stable.throttles + minute.canary.throttles for minute in self._latest)
         if throttled:
@@ -646,9 +783,10 @@ class Judge(ComparedByState):
             if stream.doubtful:
                 found = self._verdict("hold", "doubt", stream.compare(stream.recent))
                 return replace(found, cause=stream.name, needed=self._needed(self._requests_to_settle(stream)))
-            if advancing and stream.recent_doubt:
-                found = self._verdict("hold", "recent", stream.compare(stream.recent_minutes))
-                return replace(found, cause=stream.name, minutes=len(stream.latest))
+            recent = stream.recent_doubt if advancing else None
+            if recent is not None:
+                found = self._verdict("hold", "recent", stream.compare(recent))
+                return replace(found, cause=stream.name, minutes=ceil(stream.latest.seconds / 60))
         worse = self.streams.find_held()
         if worse is not None:
             return replace(self._verdict("hold", "worse"), worse_in=worse)
@@ -658,8 +796,8 @@ class Judge(ComparedByState):
         """Canary requests, and minutes at the traffic of the latest minutes; None if it is beyond all reason."""
         if requests is None or requests > MOST_REQUESTS_NEEDED:
             return None
-        served = sum(minute.canary.requests for minute in self._latest)
-        return Needed(ceil(requests), requests * len(self._latest) / served if served else None)
+        served = self._served.total.canary_requests
+        return Needed(ceil(requests), requests * (self._served.seconds / 60) / served if served else None)
 
     def _requests_to_prove(self) -> float:
         """Canary requests until both streams are shown to be healthy, if their present rates go on."""
@@ -681,6 +819,11 @@ class Judge(ComparedByState):
         if min(paths) < inf:
             return min(paths)
         return stream.over.trials_to(policy.doubt_at, seen.canary_rate, stream.limit_now)
+
+
+def _paired(canary: tuple[int, int], stable: tuple[int, int]) -> PairedCounts:
+    """The (events, requests) of both versions in a minute. Late data may show a failure before its request."""
+    return PairedCounts(min(canary), canary[1], min(stable), stable[1])
 
 
 def _trials_to(process: EProcess, value: float, rate: float, chance: float) -> float:

@@ -4,8 +4,9 @@ An e-process starts at 1. While the tested hypothesis holds, its mean never exce
 of 800 rollouts, however often it is read (Ville's inequality). The initial value is spread over how bad the version may
 be, and over when the fault began. This module has no policy and no words.
 
-Source: docs/sequential-test.md. Given a minute's failures, those of the canary are binomial in the weight (exact). In a
-minute in which the weight moved they are hypergeometric in n1/(n0+n1), and the value is no larger (Hoeffding, 1963).
+Source: docs/sequential-test.md. Given the failures of a minute or tick, those of the canary are binomial in the weight
+(exact). In a minute in which the weight moved they are hypergeometric in n1/(n0+n1), and the value is no larger
+(Hoeffding, 1963); in a tick, the larger weight bounds them.
 """
 
 from collections.abc import Iterable
@@ -17,7 +18,8 @@ Mixture = tuple[tuple[float, float], ...]
 
 _CAP = 1e100  # a larger value changes no decision, and a plain float never overflows
 _LARGEST_STEP = 200.0  # exp() of more would overflow
-_HORIZON_MINUTES = 30  # after the first minute, 1/(30 + minutes so far) of the idle value is staked each minute
+_HORIZON_MINUTES = 30  # after the first stake, 1/(30 + minutes so far) of the idle value is staked each minute
+_LONGEST_GAP = 1.0  # a minute: what is staked after a longer silence is no more than after this one
 _FEWEST_EVENTS = 5  # below this many events a dispersion cannot be estimated
 
 
@@ -30,12 +32,17 @@ class ComparedByState:
 
 @dataclass(slots=True)  # not frozen: a frozen one takes three times as long to make, and a day has 20,000
 class PairedCounts:
-    """Events and requests of both versions over the same minutes."""
+    """Events and requests of both versions over the same time.
+
+    Attributes:
+        stable_unread: some of stable's events come from ticks, which do not count its requests: it has no rate.
+    """
 
     canary_events: int = 0
     canary_requests: int = 0
     stable_events: int = 0
     stable_requests: int = 0
+    stable_unread: bool = False
 
     def __add__(self, other: "PairedCounts") -> "PairedCounts":
         return PairedCounts(
@@ -43,7 +50,13 @@ class PairedCounts:
             self.canary_requests + other.canary_requests,
             self.stable_events + other.stable_events,
             self.stable_requests + other.stable_requests,
+            self.stable_unread or other.stable_unread,
         )
+
+    @property
+    def has_stable(self) -> bool:
+        """Whether stable served beside the canary."""
+        return self.stable_unread or self.stable_requests > 0
 
     @property
     def canary_rate(self) -> float:
@@ -57,8 +70,9 @@ class EProcess:
 
     Attributes:
         dispersion: divides the log-likelihood, so that bursts count less. The test stays valid (Jensen's inequality).
-        first_stake: share of the value that is staked in the first minute; the rest waits for changes that begin later.
+        first_stake: share of the value that is staked at first; the rest waits for changes that begin later.
         parts: the staked value, by multiple of the mixture; ``idle`` is what is not staked yet.
+        minutes: for how long there were trials.
     """
 
     mixture: Mixture
@@ -66,24 +80,34 @@ class EProcess:
     first_stake: float = 1.0
     value: float = 1.0
     idle: float = 1.0
-    minutes: int = 0
+    minutes: float = 0.0
     parts: list[float] = field(init=False)
+    _gap: float = 0.0
     _chance: float = -1.0
     _rows: list[tuple[float, float, float]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.parts = [0.0] * len(self.mixture)
 
-    def update(self, events: int, trials: int, chance: float) -> None:
-        """Add one minute; ``chance`` is that of an event in each trial under the tested hypothesis."""
-        # A minute without trials says nothing, and leaves the idle value for later.
+    def update(self, events: int, trials: int, chance: float, minutes: float = 1.0) -> None:
+        """Add a minute, or a part of one.
+
+        Stakes depend on the past and on when there were trials, and never on events: each part may be of any length.
+
+        Args:
+            chance: that of an event in each trial under the tested hypothesis.
+            minutes: since the last update.
+        """
+        self._gap = min(self._gap + minutes, _LONGEST_GAP)
+        # A part without trials says nothing, and leaves the idle value for later.
         if trials <= 0 or not 0.0 < chance < 1.0:
             return
         if chance != self._chance:
             self._chance = chance
             self._rows = self._gains_and_costs(chance)
-        stake = self.idle / (_HORIZON_MINUTES + self.minutes) if self.minutes else self.first_stake
-        self.minutes += 1
+        stake = self.idle * self._gap / (_HORIZON_MINUTES + self.minutes) if self.minutes else self.first_stake
+        self.minutes += self._gap
+        self._gap = 0.0
         self.idle -= stake
         # One plain loop: a resumed rollout runs it 17,000 times for a day, and comprehensions take twice as long.
         staked = 0.0

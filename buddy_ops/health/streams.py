@@ -18,7 +18,7 @@ from buddy_ops.health.sequential_test import ComparedByState, EProcess, Mixture,
 
 MORE: Mixture = ((1.15, 0.15), (1.5, 0.25), (2, 0.20), (4, 0.20), (10, 0.12), (50, 0.08))
 LESS: Mixture = ((0.93, 0.15), (0.85, 0.20), (0.7, 0.25), (0.5, 0.20), (0.2, 0.12), (0.02, 0.08))
-"""By how much an event is more often (or less) the new version's, fitted by simulation: ``benchmarks/judge/streams.py``."""
+"""By how much an event is more often the new version's, or less often. Source: ``benchmarks/judge/streams.py``."""
 
 FIRST_STAKE = 0.8
 HOLD_AT = 20.0
