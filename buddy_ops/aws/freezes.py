@@ -6,9 +6,11 @@ people never overwrite each other's. An expired one counts as gone; it is never 
 
 import json
 import secrets
+from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import timedelta
+from typing import TYPE_CHECKING
 
 from buddy_ops.aws._parameter_names import list_parameters, parameter_name, readable_names
 from buddy_ops.aws._settling import SETTLES, read_settled
@@ -18,6 +20,12 @@ from buddy_ops.core.documents import parse_json
 from buddy_ops.core.errors import AlreadyExists, AwsFailed, BuddyError, InvalidInput, NotFound, Refused
 from buddy_ops.core.journal import iso_utc
 from buddy_ops.core.text import date_and_time, parse_utc
+
+if TYPE_CHECKING:
+    from types_boto3_ssm.type_defs import ParameterTypeDef
+
+PART = "freeze"
+"""What follows the target in the names of the parameters."""
 
 LONGEST = timedelta(days=14)
 """How long a freeze may last."""
@@ -45,8 +53,14 @@ class Freeze:
 
 def active_freezes(target: Target) -> tuple[Freeze, ...]:
     """The freezes that are active now. AWS: ssm:GetParametersByPath, every page, reads only."""
+    return select_active(target, list_parameters(target, PART))
+
+
+def select_active(target: Target, parameters: "Iterable[ParameterTypeDef]") -> tuple[Freeze, ...]:
+    """The freezes in some parameters that are active now."""
     now = target.clock.now()
-    return tuple(freeze for freeze in _read(target) if not freeze.readable or parse_utc(freeze.expires) > now)
+    found = map(_decode, parameters)
+    return tuple(freeze for freeze in found if not freeze.readable or parse_utc(freeze.expires) > now)
 
 
 def expired_freezes(target: Target) -> tuple[Freeze, ...]:
@@ -56,8 +70,7 @@ def expired_freezes(target: Target) -> tuple[Freeze, ...]:
 
 
 def _read(target: Target) -> list[Freeze]:
-    parameters = list_parameters(target, "freeze")
-    return [_decode(parameter["Name"].rsplit("/", 1)[-1], parameter["Value"]) for parameter in parameters]
+    return list(map(_decode, list_parameters(target, PART)))
 
 
 def create_freeze(target: Target, reason: str, owner: str, lasts: timedelta) -> Freeze:
@@ -98,7 +111,7 @@ def lasting(hours: float) -> timedelta:
 def _write(target: Target, freeze: Freeze) -> Freeze:
     """Write a freeze, and read it back. Raises BuddyError ``freeze-unconfirmed``."""
     fields = {"reason": freeze.reason, "owner": freeze.owner, "expires": freeze.expires}
-    name = parameter_name(target, "freeze", freeze.id)
+    name = parameter_name(target, PART, freeze.id)
     # A cell that is run again, or a retry after a lost answer.
     with suppress(AlreadyExists):
         target.client("ssm").put_parameter(Name=name, Value=json.dumps(fields), Type="String", Overwrite=False)
@@ -124,7 +137,7 @@ def _write(target: Target, freeze: Freeze) -> Freeze:
 def remove_freeze(target: Target, id: str) -> bool:
     """Delete a freeze; False if it does not exist. AWS: ssm:DeleteParameter, writes."""
     removed = False
-    for name in readable_names(target, "freeze", id):
+    for name in readable_names(target, PART, id):
         with suppress(NotFound):
             target.client("ssm").delete_parameter(Name=name)
             removed = True
@@ -148,10 +161,11 @@ def require_unfrozen(target: Target) -> None:
         )
 
 
-def _decode(id: str, text: str) -> Freeze:
+def _decode(parameter: "ParameterTypeDef") -> Freeze:
     """A freeze from its parameter. One that cannot be read freezes too."""
+    id = parameter["Name"].rsplit("/", 1)[-1]
     try:
-        values = parse_json(text, unique=True)
+        values = parse_json(parameter["Value"], unique=True)
         # Written manually it may have another time zone, or none: then it is in UTC.
         expires = iso_utc(parse_utc(values["expires"]))
         return Freeze(id, str(values["reason"]), str(values["owner"]), expires)

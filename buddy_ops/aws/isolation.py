@@ -12,7 +12,7 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from datetime import timedelta
 from functools import partial
-from typing import Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from buddy_ops.aws import versions
 from buddy_ops.aws._parameter_names import parameter_name, readable_names
@@ -23,6 +23,9 @@ from buddy_ops.core.documents import parse_json
 from buddy_ops.core.errors import AlreadyExists, AwsFailed, BuddyError, NotFound, Throttled
 from buddy_ops.core.journal import iso_utc
 from buddy_ops.core.text import date_and_time, parse_utc
+
+if TYPE_CHECKING:
+    from types_boto3_ssm.type_defs import ParameterTypeDef
 
 How = Literal["function", "writes"]
 Statement = Mapping[str, object]
@@ -90,6 +93,11 @@ def read_isolation(target: Target) -> Isolation | None:
         with suppress(NotFound):
             return _decode(name, str(target.client("ssm").get_parameter(Name=name)["Parameter"]["Value"]))
     return None
+
+
+def select_isolation(parameters: "Sequence[ParameterTypeDef]") -> Isolation | None:
+    """The isolation in some parameters of a target. Raises as ``read_isolation``."""
+    return _decode(parameters[0]["Name"], parameters[0]["Value"]) if parameters else None
 
 
 def _decode(name: str, text: str) -> Isolation:

@@ -71,6 +71,7 @@ class Target:
     side: SideChannels = field(default_factory=SideChannels)
     dry_run: bool = False
     replaced: tuple[str, ...] = ()
+    retry_mode: Literal["standard", "adaptive"] = "standard"
     _clients: dict[tuple[str, int, int], Any] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _jumps_journaled: int = 0
@@ -177,7 +178,7 @@ class Target:
         config = Config(
             connect_timeout=3,
             read_timeout=read_timeout_s,
-            retries={"mode": "standard", "total_max_attempts": attempts},
+            retries={"mode": self.retry_mode, "total_max_attempts": attempts},
             user_agent_appid=USER_AGENT,  # type: ignore[call-arg]  # the stubs lack it
         )
         return self.session.create_client(
@@ -246,7 +247,7 @@ class Target:
     @property
     def is_production(self) -> bool:
         """Whether users depend on this environment, by its name: 'prod', 'prod-eu', 'production'."""
-        return not self.sandbox and self.environment.casefold().startswith("prod")
+        return not self.sandbox and project.base_environment(self.environment).casefold().startswith("prod")
 
     def _repr_html_(self) -> str | None:
         """A red banner in production; else None: the Markdown is shown.
@@ -288,6 +289,10 @@ class Target:
         """The same target with clients whose calls are not journaled: for what comes after a run is archived."""
         journal = Journal(_keep_nothing, self.clock.now, self.redactor.redact)
         return replace(self, journal=journal, _clients={}, _lock=threading.Lock())
+
+    def beside(self, environment: str, settings: Settings) -> "Target":
+        """Another function of the same account and region, with the same clients and credentials."""
+        return replace(self, environment=environment, settings=settings)
 
     def acting_as(self, role: str) -> "Target":
         """The same target as a role, assumed by the caller whose credentials this machine has. Nothing is journaled.
@@ -334,6 +339,30 @@ def connect(
     """
     given, source = _read_values(environment, values)
     settings = settings_.validate_settings(given, source, replaced)
+    before = settings_.validate_settings(given, source).rollout
+    target = _open(environment, settings, runbook, dry_run=dry_run, quiet=quiet, run=run)
+    target.replaced = tuple(name for name in replaced or {} if getattr(before, name) != getattr(settings.rollout, name))
+    opened = {"run": target.run, "folder": target.folder.name, "runbook": runbook, "environment": environment}
+    # Resolved: an environment's file alone does not say them where it extends another.
+    used = settings.model_dump(mode="json", exclude_defaults=True)
+    target.journal.append("opened", **opened, dry_run=dry_run, ci=target.ci, settings=used)
+    return target
+
+
+def connect_reader(environment: str, settings: Settings, runbook: str) -> Target:
+    """A target that keeps no journal, for reading many functions of one account and region: see ``Target.beside``.
+
+    Its clients slow down together when AWS throttles them, so that they leave the quotas to others.
+
+    Raises:
+        InvalidInput, AwsFailed: as ``connect``, but for the settings, which are valid already.
+    """
+    target = _open(environment, settings, runbook, dry_run=True, quiet=True, run=None)
+    target.retry_mode = "adaptive"
+    return target
+
+
+def _open(environment: str, settings: Settings, runbook: str, *, dry_run: bool, quiet: bool, run: str | None) -> Target:
     endpoint = os.environ.get("AWS_ENDPOINT_URL") or settings.aws.endpoint_url
     sandbox = endpoint is not None and _credentials.is_sandbox(endpoint)
     session, region = _credentials.open_session(settings, sandbox)
@@ -346,14 +375,13 @@ def connect(
         create = partial(session.create_client, region_name=region, endpoint_url=endpoint)
         _credentials.assume_role(session, role, name=f"buddy-ops-{run}", clock=clock, create_client=create)
     folder = _folder(runbook, environment, run=run, now=clock.now())
-    before = settings_.validate_settings(given, source).rollout
     redactor = Redactor(settings.archive.redact, os.environ.get(FILE))
     redactor.never_redact(settings.model_dump(mode="json"))
     side = SideChannels()
     write: Callable[[str], None] = _keep_nothing
     if not quiet:
         write = JournalFile(folder / "journal.jsonl")
-    target = Target(
+    return Target(
         environment=environment,
         settings=settings,
         runbook=runbook,
@@ -368,13 +396,7 @@ def connect(
         folder=folder,
         redactor=redactor,
         dry_run=dry_run,
-        replaced=tuple(name for name in replaced or {} if getattr(before, name) != getattr(settings.rollout, name)),
     )
-    opened = {"run": run, "folder": folder.name, "runbook": runbook, "environment": environment}
-    # Resolved: an environment's file alone does not say them where it extends another.
-    used = settings.model_dump(mode="json", exclude_defaults=True)
-    target.journal.append("opened", **opened, dry_run=dry_run, ci=target.ci, settings=used)
-    return target
 
 
 def _read_values(environment: str, values: Mapping[str, object] | None) -> tuple[dict[str, object], str]:

@@ -389,10 +389,11 @@ def read_status(target: Target) -> StatusReport:
         alias = context.alias
     except BuddyError as error:
         # Alarms and freezes are read without the alias, and may say what is wrong.
-        unreadable = unknown(error.what, error.next).named(result_words.ALIAS_UNREADABLE)
-        findings = tuple(run_checks([Check("alias", lambda _: unreadable), *OTHER_CHECKS], context))
+        findings = (unreadable_alias(error), *run_checks(OTHER_CHECKS, context))
         steps = next_steps.steps_without_alias(target, findings, error)
-        return StatusReport(f"What is live is unknown: {error.what}", findings, steps, subject=_subject(target, None))
+        return StatusReport(
+            f"What is live is unknown: {error.what}", findings, steps, subject=status_subject(target, None)
+        )
     checks = [Check("rollout", rollout_state), *TRAFFIC_CHECKS]
     if target.settings.uncounted_failures:
         checks.append(Check("failure metrics", lambda context: describe_unguarded(context.target)))
@@ -400,10 +401,16 @@ def read_status(target: Target) -> StatusReport:
         checks = [Check("alias", missing_alias)]
     findings = tuple(run_checks([*checks, *OTHER_CHECKS], context))
     steps = next_steps.plan_steps(context, findings)
-    return StatusReport(aliases.describe(target, alias), findings, steps, subject=_subject(target, alias))
+    return StatusReport(aliases.describe(target, alias), findings, steps, subject=status_subject(target, alias))
 
 
-def _subject(target: Target, alias: Alias | None) -> Subject:
+def unreadable_alias(error: BuddyError) -> Finding:
+    """What to say of an alias that AWS did not show."""
+    return replace(unknown(error.what, error.next).named(result_words.ALIAS_UNREADABLE), check="alias")
+
+
+def status_subject(target: Target, alias: Alias | None) -> Subject:
+    """What a status is of, at this moment."""
     settings = target.settings
     shares = {version: alias.share(version) for version in alias.serving} if alias is not None else {}
     return Subject(
@@ -545,8 +552,7 @@ TRAFFIC_CHECKS = (
 """The deployment guide's four metrics, and whether there are requests to measure, by the alias or past it; only where
 something is deployed."""
 
-OTHER_CHECKS = (
-    Check("isolation", limits.isolation_state),
-    Check("alarms", alarm_states),
-    Check("freeze", _freeze),
-)
+ISOLATION = Check("isolation", limits.isolation_state)
+ALARMS = Check("alarms", alarm_states)
+FREEZE = Check("freeze", _freeze)
+OTHER_CHECKS = (ISOLATION, ALARMS, FREEZE)

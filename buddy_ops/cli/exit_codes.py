@@ -41,6 +41,12 @@ COMMANDS: Mapping[str, Mapping[int, str]] = {
         2: INVALID,
         4: "REFUSED: --prove was not approved; nothing was changed",
     },
+    "fleet status": {
+        0: "OK: every check of every target was made and passed",
+        1: "UNKNOWN: a check of a target could not be made; or FAILED",
+        2: INVALID,
+        6: "action is needed for at least one target",
+    },
     "lab": {0: "JupyterLab was stopped", **_ANY},
     "demo": {0: "both runs ended as expected", **_ANY},
     "version": {0: DONE, **_LOCAL},

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from buddy_ops.cli import archive_commands, completion, sandbox_commands
+from buddy_ops.cli import archive_commands, completion, fleet_commands, sandbox_commands
 from buddy_ops.cli.answers import Answer, Commands, Json, Line, answers
 from buddy_ops.cli.options import Environment, Names
 from buddy_ops.cli.terminal import err, open_standard_streams, out, say
@@ -31,6 +31,7 @@ app = typer.Typer(
 )
 app.add_typer(sandbox_commands.commands, name="sandbox")
 app.add_typer(archive_commands.commands, name="runs")
+app.add_typer(fleet_commands.commands, name="fleet")
 
 
 def _print_version(wanted: bool) -> None:

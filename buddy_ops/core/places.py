@@ -6,6 +6,9 @@ from pathlib import Path
 BASE_FILE = re.compile(r"([a-zA-Z0-9_-]+\.)?defaults\.yaml")
 """The name of a file in parameters/ that environments extend, and that is no environment itself."""
 
+FLEET_FILE = "fleet.yaml"
+"""The file in parameters/ with the targets of a fleet."""
+
 LIBRARY = Path(__file__).resolve().parents[1]
 
 IN_WHEEL = {
@@ -58,9 +61,9 @@ def shipped_file(name: str) -> Path:
 
 
 def environment_files() -> list[Path]:
-    """The environments' files in parameters/, sorted by name: not the bases that they extend."""
+    """The environments' files in parameters/, sorted by name: not the bases that they extend, and not the fleet's."""
     found = sorted((project_root() / "parameters").glob("*.yaml"))
-    return [path for path in found if not BASE_FILE.fullmatch(path.name)]
+    return [path for path in found if not BASE_FILE.fullmatch(path.name) and path.name != FLEET_FILE]
 
 
 def runbook_files() -> dict[str, Path]:

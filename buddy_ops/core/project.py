@@ -10,7 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from buddy_ops.core import artifacts, documents, packages, parameters, places, runbooks, settings, text
+from buddy_ops.core import artifacts, documents, fleet_file, packages, parameters, places, runbooks, settings, text
 from buddy_ops.core.errors import InvalidInput
 from buddy_ops.core.front_end import parameter
 
@@ -33,7 +33,7 @@ def default_environment() -> str:
         InvalidInput: ``unknown-environment``.
     """
     name = os.environ.get(ENVIRONMENT_VARIABLE, "").strip()
-    known = environments()
+    known = known_environments() if name else []
     if name and name not in known:
         raise InvalidInput(
             "unknown-environment",
@@ -54,7 +54,7 @@ def choose_environment(given: str) -> str:
 
 
 def read_settings(environment: str) -> tuple[dict[str, Any], str]:
-    """The settings of parameters/ENVIRONMENT.yaml as plain values, and the file's name for messages.
+    """The settings of an environment, or of a target of the fleet, as plain values, and where they are, for messages.
 
     Raises:
         InvalidInput: ``no-project``, ``unknown-environment`` or ``invalid-settings``.
@@ -62,11 +62,14 @@ def read_settings(environment: str) -> tuple[dict[str, Any], str]:
     folder = places.require_project() / "parameters"
     path = folder / f"{environment}.yaml"
     # A name with a path in it would read a file outside the folder.
-    known = environments()
-    if environment not in known:
+    if environment not in environments():
+        named = fleet_target(environment)
+        if named is not None:
+            return named.replace_in(read_settings(named.environment)[0]), f"{fleet_file.SOURCE}, {environment}"
+        known = known_environments()
         raise InvalidInput(
             "unknown-environment",
-            f"There is no environment {environment!r}: {folder.name}/ has {', '.join(known) or 'no files'}."
+            f"There is no environment {environment!r}: {folder.name}/ has {', '.join(known[:20]) or 'no files'}."
             + text.did_you_mean(environment, known),
             next=f"Choose one of those, or write parameters/{environment}.yaml.",
         )
@@ -122,6 +125,34 @@ def _read_base(name: object, source: str) -> dict[str, Any]:
     return values
 
 
+def read_fleet() -> fleet_file.Fleet:
+    """The targets of parameters/fleet.yaml.
+
+    Raises:
+        InvalidInput: ``no-project``, ``no-fleet`` or ``invalid-settings``.
+    """
+    path = places.require_project() / fleet_file.SOURCE
+    if not path.exists():
+        raise InvalidInput(
+            "no-fleet",
+            f"There is no {fleet_file.SOURCE}: it names the targets of a fleet.",
+            next=f"Write {fleet_file.SOURCE} (docs/fleet.md has an example), or use `buddy-ops status -e ENVIRONMENT`.",
+        )
+    fleet = fleet_file.parse_fleet(_read_text(path))
+    known = set(environments())
+    problems = [
+        f"{target.name}: this is the name of an environment, too" for target in fleet.expanded if target.name in known
+    ]
+    problems += [
+        f"{target.name}: there is no parameters/{target.environment}.yaml"
+        for target in fleet.targets
+        if target.environment not in known
+    ]
+    if problems:
+        raise settings.invalid(fleet_file.SOURCE, problems)
+    return fleet
+
+
 def _read_text(path: Path) -> str:
     """The text of a file in parameters/. What is not UTF-8 becomes marks that no key and no value passes with.
 
@@ -172,6 +203,32 @@ def _read_event(name: str, source: str) -> dict[str, Any]:
 def environments() -> list[str]:
     """The environments that have a file in parameters/."""
     return [path.stem for path in places.environment_files()]
+
+
+def known_environments() -> list[str]:
+    """The environments, and the targets of the fleet: each can be named wherever an environment can."""
+    with suppress(InvalidInput):
+        return [*environments(), *(target.name for target in read_fleet().expanded)]
+    return environments()
+
+
+def fleet_target(name: str) -> fleet_file.FleetTarget | None:
+    """The target of the fleet of this name; None where there is none, or no fleet.
+
+    Raises:
+        InvalidInput: ``invalid-settings``: the fleet's file is wrong.
+    """
+    if not (project_root() / fleet_file.SOURCE).exists():
+        return None
+    return next((target for target in read_fleet().expanded if target.name == name), None)
+
+
+def base_environment(name: str) -> str:
+    """The environment whose file has the rules: of a target of the fleet its environment, else the name itself."""
+    with suppress(InvalidInput):
+        if name not in environments() and (target := fleet_target(name)) is not None:
+            return target.environment
+    return name
 
 
 def named_aliases() -> dict[str, tuple[str, str]]:

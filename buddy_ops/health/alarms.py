@@ -7,7 +7,7 @@ Source: the deployment guide, 'Watching': error rate > 1 %, duration p99 > 6 s, 
 the judge counts as a failure, the alarm counts, too.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
@@ -235,7 +235,21 @@ def read_alarms(target: Target) -> tuple[Alarm, ...]:
 
     AWS: cloudwatch:DescribeAlarms, every page, reads only.
     """
-    return tuple(alarm for alarm in _list_alarms(target) if _is_about(target, alarm))
+    return own_alarms(target, _list_alarms(target, target.settings.function))
+
+
+def list_alarms(target: Target) -> tuple[Alarm, ...]:
+    """Every metric alarm of the account in the region.
+
+    AWS: cloudwatch:DescribeAlarms, every page, reads only.
+    """
+    return tuple(_list_alarms(target, ""))
+
+
+def own_alarms(target: Target, there: Iterable[Alarm]) -> tuple[Alarm, ...]:
+    """Those of some alarms that are the function's and the alias's."""
+    begins = target.settings.function
+    return tuple(alarm for alarm in there if alarm.name.startswith(begins) and _is_about(target, alarm))
 
 
 def own_names(target: Target) -> Callable[[str], bool]:
@@ -243,14 +257,15 @@ def own_names(target: Target) -> Callable[[str], bool]:
 
     AWS: cloudwatch:DescribeAlarms, every page, once, reads only.
     """
-    there = {alarm.name: alarm for alarm in _list_alarms(target)}
+    there = {alarm.name: alarm for alarm in _list_alarms(target, target.settings.function)}
     return lambda name: _is_about(target, there.get(name, Alarm(name, "", "", {})))
 
 
-def _list_alarms(target: Target) -> Iterator[Alarm]:
-    """The alarms whose names begin with the function's name, whoever's they are."""
+def _list_alarms(target: Target, begins: str) -> Iterator[Alarm]:
+    """The alarms whose names begin so; empty: all."""
     pages = target.client("cloudwatch").get_paginator("describe_alarms")
-    for page in pages.paginate(AlarmNamePrefix=target.settings.function):
+    found = pages.paginate(AlarmNamePrefix=begins) if begins else pages.paginate()
+    for page in found:
         for alarm in page["MetricAlarms"]:
             yield Alarm(alarm["AlarmName"], alarm["StateValue"], alarm.get("StateReason", ""), dict(alarm))
 

@@ -39,6 +39,9 @@ RANKS = (
 FEWEST_FOR_BAND = 5
 """With fewer requests in a minute, its p99 has no interval."""
 
+MOST_QUERIES = 500
+"""Queries of one GetMetricData call. Source: its API reference."""
+
 WHOLE_ALIAS = 0
 """Index of the alias as a whole among the sources of a metric; its versions follow from 1."""
 
@@ -197,11 +200,11 @@ def _believe_earlier_silence(rows: Sequence[MinuteRow]) -> list[MinuteRow]:
 def read_requests(target: Target, since: datetime, until: datetime) -> dict[datetime, float]:
     """The alias's requests of each minute in [since, until) that has any, throttled ones included.
 
-    AWS, Raises: as ``_read_series``.
+    AWS, Raises: as ``read_series``.
     """
     found = Counter[datetime]()
     queries = _alias_queries(target, ("requests0", "throttles0"))
-    for points in _read_series(target, queries, since, until).values():
+    for points in read_series(target, queries, since, until).values():
         found.update(points)
     return {at: number for at, number in found.items() if number}
 
@@ -226,7 +229,7 @@ def list_called(target: Target) -> list[str]:
 def count_callers(target: Target, resources: Sequence[str], since: datetime, until: datetime) -> dict[str, int]:
     """The requests in [since, until) that called each of ``resources``, and under '' all, by whichever name.
 
-    AWS, Raises: as ``_read_series``.
+    AWS, Raises: as ``read_series``.
     """
     names = ("", *resources)
     queries: list[MetricDataQueryTypeDef] = []
@@ -235,21 +238,21 @@ def count_callers(target: Target, resources: Sequence[str], since: datetime, unt
         if resource:
             dimensions.append({"Name": "Resource", "Value": resource})
         queries.append(_query(f"called{number}", "AWS/Lambda", "Invocations", dimensions, "Sum"))
-    values = _read_series(target, queries, since, until)
+    values = read_series(target, queries, since, until)
     return {resource: round(sum(values[f"called{number}"].values())) for number, resource in enumerate(names)}
 
 
 def count_samples(target: Target, since: datetime, until: datetime) -> dict[str, int]:
     """How many requests in [since, until) each metric of the alias counts, by the metric's name.
 
-    AWS, Raises: as ``_read_series``.
+    AWS, Raises: as ``read_series``.
     """
     ids = {"requests0": "Invocations", "errorsof0": "Errors", "slowof0": "Duration"}
     for index, metric in enumerate(target.settings.failure_metrics):
         # Of others no sample of each request is expected.
         if not metric.dimensions and not metric.expression:
             ids[f"failedof{index}x0"] = metric.full_name
-    values = _read_series(target, _alias_queries(target, ids), since, until)
+    values = read_series(target, _alias_queries(target, ids), since, until)
     return {name: round(sum(values[id].values())) for id, name in ids.items()}
 
 
@@ -258,8 +261,29 @@ def _alias_queries(target: Target, ids: Collection[str]) -> "list[MetricDataQuer
     return [query for query in _queries(target, None, WHOLE_ALIAS) if query["Id"] in ids]
 
 
-def _read_series(target: Target, queries: "list[MetricDataQueryTypeDef]", since: datetime, until: datetime) -> Values:
-    """The datapoints of queries, by their ids.
+def summary_queries(target: Target, suffix: str) -> "list[MetricDataQueryTypeDef]":
+    """A few queries that say how an alias as a whole is, for many functions at once.
+
+    Their ids are 'requests', 'errors', 'slow', 'p99', 'throttles' and for each failure metric 'failed0', 'failed1', ...
+    with the suffix.
+    """
+    wanted = {f"{name}{WHOLE_ALIAS}": name for name in ("requests", "errors", "slow", "p99", "throttles")}
+    for index, metric in enumerate(target.settings.failure_metrics):
+        wanted[f"failed{index}x{WHOLE_ALIAS}"] = f"failed{index}"
+        if metric.expression:
+            wanted[f"counted{index}x{WHOLE_ALIAS}"] = f"counted{index}"
+    queries = _alias_queries(target, wanted)
+    for query in queries:
+        own = query["Id"]
+        query["Id"] = wanted[own] + suffix
+        if "Expression" in query:
+            counted = own.replace("failed", "counted")
+            query["Expression"] = query["Expression"].replace(counted, wanted[counted] + suffix)
+    return queries
+
+
+def read_series(target: Target, queries: "list[MetricDataQueryTypeDef]", since: datetime, until: datetime) -> Values:
+    """The datapoints of at most ``MOST_QUERIES`` queries, by their ids.
 
     AWS: cloudwatch:GetMetricData (with every further page), reads only.
 

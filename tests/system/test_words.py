@@ -15,6 +15,7 @@ CLEAN = [
     "README.md",
     "buddy_ops/checks",
     "buddy_ops_metrics",
+    "buddy_ops/fleet",
     "buddy_ops/incidents",
     "docs",
     "infrastructure.yaml",

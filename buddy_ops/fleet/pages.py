@@ -1,0 +1,135 @@
+"""A fleet's status as one HTML page: it sorts, filters and opens offline, and nothing is fetched.
+
+Every value came from outside: all are escaped. No script runs but the page's own.
+"""
+
+import base64
+import hashlib
+import shlex
+from pathlib import Path
+
+from buddy_ops.checks import findings
+from buddy_ops.core import palette
+from buddy_ops.core.text import capitalised, date_and_time, escape_html
+from buddy_ops.fleet.status import FleetStatus, TargetStatus
+
+HERE = Path(__file__).parent
+SCRIPT = (HERE / "page.js").read_text(encoding="utf-8").strip()
+STYLE = (HERE / "page.css").read_text(encoding="utf-8").strip()
+HEADS = (
+    "Result",
+    "Target",
+    "Alias",
+    "Serves",
+    "Errors",
+    "p99",
+    "Per minute",
+    "Last hour",
+    "Deployed",
+    "What to do",
+)
+NUMBERS = ("Errors", "p99", "Per minute")
+UNSORTED = ("Last hour", "What to do")
+SPARK = (90, 24)
+"""Width and height of a drawing of the last hour, in pixels."""
+
+
+def status_page(fleet: FleetStatus, refresh_s: int = 0) -> str:
+    """The page.
+
+    Args:
+        refresh_s: after so many seconds a browser loads the file again; 0: never.
+    """
+    late = f"document.addEventListener('DOMContentLoaded',()=>{{{SCRIPT}}})"
+    digest = base64.b64encode(hashlib.sha256(late.encode()).digest()).decode()
+    policy = f"default-src 'none'; style-src 'unsafe-inline'; script-src 'sha256-{digest}'; base-uri 'none'"
+    again = f'<meta http-equiv=refresh content="{refresh_s}">' if refresh_s else ""
+    heads = "".join(map(_head, HEADS))
+    rows = "".join(map(_row, fleet.targets))
+    return (
+        "<!doctype html><html lang=en><head><meta charset=utf-8>"
+        f'<meta http-equiv=Content-Security-Policy content="{policy}">{again}'
+        "<meta name=viewport content='width=device-width'><meta name=referrer content=no-referrer>"
+        f"<title>Fleet: {escape_html(fleet.summary)}</title><style>{STYLE}{_tones()}</style>"
+        f"<script>{late}</script></head><body><main><h1>Fleet status</h1>"
+        f"<p>{escape_html(fleet.summary)}. Read at {date_and_time(fleet.at)}.</p>"
+        "<p><label>Filter <input type=search placeholder='region, team, result, ...'></label> <output></output></p>"
+        f"<table><thead><tr>{heads}</tr></thead><tbody>{rows}</tbody></table></main></body></html>\n"
+    )
+
+
+def _tones() -> str:
+    """The colours of result words, by their state's class."""
+    return "".join(f".{state.value}{{{tone.colours}}}" for state, tone in findings.TONES.items())
+
+
+def _head(name: str) -> str:
+    if name in UNSORTED:
+        return f"<th scope=col>{name}</th>"
+    kind = " class=number" if name in NUMBERS else ""
+    return f"<th scope=col aria-sort=none{kind}><button type=button>{name}</button></th>"
+
+
+def _row(target: TargetStatus) -> str:
+    labels = " ".join(f"{name}={value}" for name, value in target.member.declared.labels.items())
+    errors, p99, per_minute = target.figures
+    recent = target.recent
+    rate = recent.error_rate if recent is not None else None
+    p99_ms = recent.p99_ms if recent is not None else None
+    deployed = date_and_time(target.deployed) if target.deployed is not None else ""
+    number = recent.requests / max(1, len(recent.minutes)) if recent is not None else None
+    verdict = capitalised(target.report.verdict.removeprefix(target.report.word).lstrip(":, "))
+    command = f"buddy-ops status -e {shlex.quote(target.member.name)}"
+    cells = (
+        f'<td><b class="{target.state.value}">{escape_html(target.report.word)}</b></td>',
+        f"<td><b>{escape_html(target.member.name)}</b><br><small>{escape_html(labels)}</small></td>",
+        f"<td>{escape_html(target.where)}</td>",
+        f"<td>{escape_html(target.versions)}</td>",
+        _number(errors, rate),
+        _number(p99, p99_ms),
+        _number(per_minute, number),
+        f"<td>{_spark(target)}</td>",
+        f"<td>{deployed}</td>",
+        f"<td><details><summary>{escape_html(verdict)}</summary>{_checks(target)}</details>"
+        f"<code>{escape_html(command)}</code></td>",
+    )
+    return f"<tr>{''.join(cells)}</tr>"
+
+
+def _number(shown: str, value: float | None) -> str:
+    """A cell that sorts by its number."""
+    key = "" if value is None else f"{value:.6g}"
+    return f'<td class=number data-key="{key}">{escape_html(shown)}</td>'
+
+
+def _checks(target: TargetStatus) -> str:
+    found = target.report.findings
+    return "".join(
+        f"<p><b class={finding.state.value}>{finding.state.label}</b> {escape_html(finding.check)}: "
+        f"{escape_html(finding.full_message)}</p>"
+        for finding in found
+    )
+
+
+def _spark(target: TargetStatus) -> str:
+    """The requests of the last hour as a line, with failed ones in red below it."""
+    if target.traffic is None or not target.traffic.requests:
+        return ""
+    minutes = target.traffic.minutes
+    most = max(minute.requests for minute in minutes)
+    width, height = SPARK
+    step = width / len(minutes)
+
+    def bars(values: list[int], colour: str) -> str:
+        # At least a pixel: one failed request of a thousand is still seen.
+        steps = (
+            f"M{index * step:.1f} {height}v{-max(1.0, height * value / most):.1f}h{step:.1f}V{height}z"
+            for index, value in enumerate(values)
+            if value
+        )
+        return f'<path fill="{colour}" d="{"".join(steps)}"/>'
+
+    drawn = bars([minute.requests for minute in minutes], palette.INFO.text)
+    failed = bars([minute.errors for minute in minutes], palette.PROBLEM.text)
+    says = f"requests of the last hour, at most {most} per minute, {target.traffic.errors} failed"
+    return f'<svg width={width} height={height} role="img" aria-label="{says}">{drawn}{failed}</svg>'

@@ -1,0 +1,316 @@
+"""The status of a fleet: one line for each target, the worst first, in few calls to AWS.
+
+A short form of each target's own status: what the alias serves, its rates as a whole, alarms, freezes and isolations.
+What explains them takes more calls, and is in the target's own status, which every line names. Writes nothing. What
+cannot be read is UNKNOWN, never OK.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import datetime
+from functools import partial
+from typing import TYPE_CHECKING, TypeVar
+
+from buddy_ops.aws import aliases, freezes, isolation
+from buddy_ops.aws._parameter_names import RegionParameters
+from buddy_ops.aws.aliases import Alias
+from buddy_ops.aws.clock import Clock, SystemClock
+from buddy_ops.aws.session import Target
+from buddy_ops.aws.versions import LATEST
+from buddy_ops.checks import findings as findings_
+from buddy_ops.checks import result_words, status
+from buddy_ops.checks.findings import Check, CheckContext, Finding, State, ok, run_checks
+from buddy_ops.checks.next_steps import check_again
+from buddy_ops.checks.rollouts import rollout_state
+from buddy_ops.checks.status import StatusReport, Subject
+from buddy_ops.core import text
+from buddy_ops.core.errors import AccessDenied, BuddyError, Unreachable
+from buddy_ops.core.journal import iso_utc
+from buddy_ops.core.progress import Progress, no_progress
+from buddy_ops.fleet import traffic
+from buddy_ops.fleet.targets import Member, Place
+from buddy_ops.fleet.traffic import AliasTraffic
+from buddy_ops.health import alarms
+from buddy_ops.health.alarms import Alarm
+from buddy_ops.health.serving import name_version
+
+if TYPE_CHECKING:
+    from types_boto3_ssm.type_defs import ParameterTypeDef
+
+T = TypeVar("T")
+
+READERS = 16
+"""So many aliases are read at once: an answer takes AWS about 50 ms."""
+
+SEVERITY = {state: rank for rank, state in enumerate(State)}
+
+COLUMNS = ("RESULT", "TARGET", "ALIAS", "SERVES", "ERRORS", "P99", "PER MIN")
+
+MORE = "Its own status explains this:"
+
+
+@dataclass(frozen=True)
+class TargetStatus:
+    """One target of the fleet, in short.
+
+    Attributes:
+        account: the AWS account's number; empty where the caller's is unknown.
+        deployed: when its version began to serve, where the deployment record says it.
+        traffic: the latest hour; None where it could not be read.
+    """
+
+    member: Member
+    report: StatusReport
+    account: str
+    deployed: datetime | None
+    traffic: AliasTraffic | None
+
+    @property
+    def state(self) -> State:
+        """That of the report, or WARNING where nothing is worse than that."""
+        if self.report.state is State.OK and findings_.in_state(self.report.findings, State.WARNING):
+            return State.WARNING
+        return self.report.state
+
+    @property
+    def recent(self) -> AliasTraffic | None:
+        """The minutes that the rates are of."""
+        return self.traffic.since(self.traffic.until - traffic.RECENT) if self.traffic is not None else None
+
+    @property
+    def subject(self) -> Subject:
+        """What the report is of."""
+        assert self.report.subject is not None
+        return self.report.subject
+
+    @property
+    def versions(self) -> str:
+        """The versions that serve, with their shares where there are two: 'v7', 'v7 90 %, v8 10 %'."""
+        shares = self.subject.versions
+        if len(shares) == 1:
+            return name_version(*shares)
+        return ", ".join(f"{name_version(version)} {text.percent(share)}" for version, share in shares.items())
+
+    @property
+    def where(self) -> str:
+        """The alias, its region, and its account where that is known."""
+        subject = self.subject
+        return ", ".join(filter(None, (f"{subject.function}:{subject.alias}", subject.region, self.account)))
+
+    @property
+    def figures(self) -> tuple[str, str, str]:
+        """Error rate, p99 latency and requests per minute, in words; empty where there are none."""
+        recent = self.recent
+        if recent is None or recent.error_rate is None:
+            return "", "", ""
+        p99 = text.duration(recent.p99_ms / 1000) if recent.p99_ms is not None else ""
+        return text.percent(recent.error_rate), p99, text.figure(recent.requests / len(recent.minutes))
+
+    def to_json(self) -> dict[str, object]:
+        """The target as JSON values: its report's, its name and labels, and its traffic by minute."""
+        hour = self.traffic.minutes if self.traffic is not None else ()
+        recent = self.recent
+        return {
+            "name": self.member.name,
+            "labels": dict(self.member.declared.labels),
+            "account": self.account,
+            **self.report.to_json(),
+            "deployed": iso_utc(self.deployed) if self.deployed is not None else None,
+            "error_rate": recent.error_rate if recent is not None else None,
+            "p99_ms": recent.p99_ms if recent is not None else None,
+            "requests": [minute.requests for minute in hour],
+        }
+
+
+@dataclass(frozen=True)
+class FleetStatus:
+    """All targets that were asked for, the worst first."""
+
+    at: datetime
+    targets: tuple[TargetStatus, ...]
+
+    @property
+    def state(self) -> State:
+        """PROBLEM where any target has one, else UNKNOWN where any is unknown, else OK."""
+        states = {target.report.state for target in self.targets}
+        return next((state for state in (State.PROBLEM, State.UNKNOWN) if state in states), State.OK)
+
+    @property
+    def exit_code(self) -> int:
+        """As of a single status: 6 where action is needed, 1 for unknown, else 0."""
+        return status.EXIT_CODES.get(self.state, result_words.FINE)
+
+    @property
+    def summary(self) -> str:
+        """How many targets have which result word: '12 targets: 1 ERROR RATE HIGH, 11 OK'."""
+        words = Counter(target.report.word for target in self.targets)
+        listed = ", ".join(f"{number} {word}" for word, number in words.items())
+        return f"{text.count(len(self.targets), 'target')}: {listed}"
+
+    def lines(self) -> list[tuple[str, State]]:
+        """The targets as a table of text, a line each, with the state of each."""
+        rows = [(each.report.word, each.member.name, each.where, each.versions, *each.figures) for each in self.targets]
+        widths = [max(map(len, column)) for column in zip(COLUMNS, *rows, strict=True)]
+        shown = [
+            "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+            for row in (COLUMNS, *rows)
+        ]
+        states = (State.OK, *(each.state for each in self.targets))
+        return list(zip(shown, states, strict=True))
+
+    def to_json(self) -> dict[str, object]:
+        """The whole as JSON values."""
+        return {
+            "at": iso_utc(self.at),
+            "state": self.state.value,
+            "exit_code": self.exit_code,
+            "summary": self.summary,
+            "targets": [target.to_json() for target in self.targets],
+        }
+
+
+@dataclass(frozen=True)
+class _Shared:
+    """What was read once for all targets of a place; an error stands for what could not be."""
+
+    account: str
+    alarms: tuple[Alarm, ...] | BuddyError
+    parameters: RegionParameters | BuddyError
+    traffic: dict[str, AliasTraffic | BuddyError]
+
+
+def read_fleet(places: Sequence[Place], watch: Progress = no_progress) -> FleetStatus:
+    """Read all targets. One that cannot be reached delays the others by the time of one call.
+
+    AWS: sts:GetCallerIdentity, cloudwatch:DescribeAlarms, ssm:GetParametersByPath (once for each account and region),
+    cloudwatch:GetMetricData (once for about 100 targets), lambda:GetAlias (each target); where something is to be
+    explained as ``checks.rollouts`` and ``checks.limits``. Reads only.
+    """
+    found: list[TargetStatus] = []
+    own: Clock = SystemClock()
+    clock = next((place.reader.clock for place in places if place.reader is not None), own)
+    total = sum(len(place.members) for place in places)
+    with ThreadPoolExecutor(READERS) as pool:
+        for place in places:
+            watch(f"reading {place.name}: {len(found)} of {text.count(total, 'target')} done")
+            found += _read_place(place, pool, clock.now())
+    return FleetStatus(clock.now(), tuple(sorted(found, key=_rank)))
+
+
+def _rank(target: TargetStatus) -> tuple[int, int, float, str]:
+    """The worst first: by state and result word, then by failed requests."""
+    last = len(result_words.PRECEDENCE)
+    failed = target.recent.errors if target.recent is not None else 0
+    word = result_words.PRECEDENCE.get(target.report.word, last)
+    return SEVERITY[target.state], word, -failed, target.member.name
+
+
+def _read_place(place: Place, pool: ThreadPoolExecutor, now: datetime) -> list[TargetStatus]:
+    if place.reader is None:
+        assert place.trouble is not None
+        return [_without_session(member, place.trouble, now) for member in place.members]
+    targets = [place.target(member) for member in place.members]
+    # The first alias tells whether the region can be reached: else each target would wait for its own time-out.
+    first = attempt(partial(aliases.read_alias, targets[0]))
+    if isinstance(first, Unreachable):
+        shared = _Shared("", first, first, {target.environment: first for target in targets})
+        return [_status(*each, shared, first) for each in zip(place.members, targets, strict=True)]
+    reader = place.reader
+    account = attempt(lambda: reader.account)
+    shared = _Shared(
+        account=account if isinstance(account, str) else "",
+        alarms=attempt(partial(alarms.list_alarms, reader)),
+        parameters=attempt(partial(RegionParameters, reader)),
+        traffic=traffic.read_traffic(reader, targets),
+    )
+    others = pool.map(lambda target: attempt(partial(aliases.read_alias, target)), targets[1:])
+    return [
+        _status(member, target, shared, alias)
+        for member, target, alias in zip(place.members, targets, [first, *others], strict=True)
+    ]
+
+
+def attempt(read: Callable[[], T]) -> T | BuddyError:
+    """What a call returns, or the error that it raised."""
+    try:
+        return read()
+    except BuddyError as error:
+        return error
+
+
+def _without_session(member: Member, trouble: BuddyError, now: datetime) -> TargetStatus:
+    settings = member.settings
+    subject = Subject(member.name, settings.function, settings.alias, settings.aws.region or "", now)
+    report = StatusReport(trouble.what, (status.unreadable_alias(trouble),), (), subject)
+    return TargetStatus(member, report, "", None, None)
+
+
+def _status(member: Member, target: Target, shared: _Shared, alias: Alias | BuddyError | None) -> TargetStatus:
+    context = CheckContext(target)
+    others = [
+        Check("isolation", partial(_isolation, shared)),
+        Check("alarms", partial(_alarms, shared)),
+        Check("freeze", partial(_freeze, shared)),
+    ]
+    steps = (check_again(target, MORE),)
+    read = shared.traffic[target.environment]
+    hour = read if isinstance(read, AliasTraffic) else None
+    if isinstance(alias, BuddyError):
+        findings = (status.unreadable_alias(alias), *run_checks(others, context))
+        subject = status.status_subject(target, None)
+        report = StatusReport(f"What is live is unknown: {alias.what}", findings, steps, subject)
+        return TargetStatus(member, report, shared.account, None, hour)
+    context.alias = alias
+    checks = [Check("rollout", _rollout)]
+    if alias is not None:
+        checks += traffic.traffic_checks(read)
+    findings = tuple(run_checks([*checks, *others], context))
+    subject = status.status_subject(target, alias)
+    report = StatusReport(aliases.describe(target, alias), findings, steps, subject)
+    record = alias.rollout if alias is not None else None
+    deployed = text.parse_utc(record.since) if record is not None else None
+    return TargetStatus(member, report, shared.account, deployed, hour)
+
+
+def _rollout(context: CheckContext) -> Finding:
+    alias = context.alias
+    if alias is None or alias.rollout is not None or alias.additional is not None or LATEST in alias.serving:
+        return rollout_state(context)
+    # Whether another tool moved it just now only its metrics by version, or its log, could tell.
+    return ok(f"{alias}. Buddy Ops has not deployed it", version=alias.primary)
+
+
+def _alarms(shared: _Shared, context: CheckContext) -> Finding:
+    if isinstance(shared.alarms, BuddyError):
+        raise shared.alarms
+    context.alarms = alarms.own_alarms(context.target, shared.alarms)
+    return status.ALARMS.run(context)
+
+
+def _freeze(shared: _Shared, context: CheckContext) -> Finding:
+    stored = _own_parameters(shared, context.target, freezes.PART)
+    if stored is not None:
+        context.freezes = freezes.select_active(context.target, stored)
+    return status.FREEZE.run(context)
+
+
+def _isolation(shared: _Shared, context: CheckContext) -> Finding:
+    stored = _own_parameters(shared, context.target, isolation.MEMORY)
+    if stored is not None:
+        context.isolation = isolation.select_isolation(stored)
+    return status.ISOLATION.run(context)
+
+
+def _own_parameters(shared: _Shared, target: Target, part: str) -> "list[ParameterTypeDef] | None":
+    """A target's own of the parameters that were read for all; None where the caller may read only each target's.
+
+    Raises:
+        BuddyError: they could not be read.
+    """
+    if isinstance(shared.parameters, AccessDenied):
+        return None
+    if isinstance(shared.parameters, BuddyError):
+        raise shared.parameters
+    return shared.parameters.of(target, part)

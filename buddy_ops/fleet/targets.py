@@ -1,0 +1,87 @@
+"""The targets of parameters/fleet.yaml, grouped by how AWS is reached: one session for each account, region and role.
+
+Reads files and opens sessions; the first call to AWS is the caller's.
+"""
+
+from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from buddy_ops.aws import session
+from buddy_ops.aws.session import Target
+from buddy_ops.core import project
+from buddy_ops.core import settings as settings_
+from buddy_ops.core.errors import BuddyError
+from buddy_ops.core.fleet_file import FleetTarget
+from buddy_ops.core.settings import Settings
+
+
+@dataclass(frozen=True)
+class Member:
+    """A target of the fleet, with its settings."""
+
+    declared: FleetTarget
+    settings: Settings
+
+    @property
+    def name(self) -> str:
+        """The target's name."""
+        return self.declared.name
+
+
+@dataclass(frozen=True)
+class Place:
+    """Targets that are reached alike: one region, and one profile or role.
+
+    Attributes:
+        reader: reads for all of them; None where no session could be opened.
+        trouble: why there is no reader.
+    """
+
+    members: tuple[Member, ...]
+    reader: Target | None
+    trouble: BuddyError | None = None
+
+    @property
+    def name(self) -> str:
+        """The region, and the role or profile, for progress."""
+        aws = self.members[0].settings.aws
+        return " as ".join(filter(None, (aws.region or "the default region", aws.assume_role or aws.profile)))
+
+    def target(self, member: Member) -> Target:
+        """The target of one member, with the clients of all."""
+        assert self.reader is not None
+        return self.reader.beside(member.name, member.settings)
+
+
+def read_members(labels: Mapping[str, str]) -> tuple[Member, ...]:
+    """The targets that have all of these labels, as the fleet's file lists them.
+
+    Raises:
+        InvalidInput: ``no-fleet``, ``fleet-selection``, ``invalid-settings``.
+    """
+    plain = {}
+    found = []
+    for declared in project.read_fleet().select(labels):
+        if declared.environment not in plain:
+            plain[declared.environment] = project.read_settings(declared.environment)[0]
+        values = declared.replace_in(plain[declared.environment])
+        found.append(Member(declared, settings_.validate_settings(values, f"fleet target {declared.name}")))
+    return tuple(found)
+
+
+def open_places(members: tuple[Member, ...], runbook: str) -> tuple[Place, ...]:
+    """The members by region and role, each group with a session; one that cannot be opened does not stop the others."""
+    grouped = defaultdict[tuple[str | None, ...], list[Member]](list)
+    for member in members:
+        aws = member.settings.aws
+        grouped[aws.region, aws.profile, aws.assume_role, aws.endpoint_url].append(member)
+    return tuple(_open(tuple(group), runbook) for group in grouped.values())
+
+
+def _open(members: tuple[Member, ...], runbook: str) -> Place:
+    first = members[0]
+    try:
+        return Place(members, session.connect_reader(first.name, first.settings, runbook))
+    except BuddyError as error:
+        return Place(members, None, error)

@@ -1,0 +1,125 @@
+"""The status of twelve targets in four regions: the worst first, few calls, and nothing is written."""
+
+import json
+import re
+import shlex
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from buddy_ops.fleet import status, targets
+from buddy_ops.fleet.status import FleetStatus
+from buddy_sandbox.situations import control
+from tests.cli.command_line import invoke
+from tests.fleet.conftest import FUNCTIONS, REGIONS, client
+
+Ship = Callable[[str, str, str], None]
+READS = ("Get", "List", "Describe")
+
+
+def look(labels: dict[str, str] | None = None) -> FleetStatus:
+    return status.read_fleet(targets.open_places(targets.read_members(labels or {}), "test"))
+
+
+def words(found: FleetStatus) -> dict[str, str]:
+    return {each.member.name: each.report.word for each in found.targets}
+
+
+def operations(url: str, since: int) -> Counter[str]:
+    calls = control(url, "calls")["calls"][since:]
+    return Counter(call["operation"] for call in calls if call["app"] == "buddy-ops")
+
+
+def test_a_quiet_fleet(fleet: str) -> None:
+    """Each target is OK; one GetMetricData per region, one GetAlias per target, and no call that writes."""
+    before = len(control(fleet, "calls")["calls"])
+    found = look()
+    assert set(words(found)) == {f"{function}-{region}" for function in FUNCTIONS for region in REGIONS}
+    assert set(words(found).values()) == {"OK"} and found.exit_code == 0
+    asked = operations(fleet, before)
+    assert (asked["GetMetricData"], asked["DescribeAlarms"], asked["GetAlias"]) == (4, 4, 12)
+    assert all(operation.startswith(READS) for operation in asked)
+
+
+def test_the_worst_comes_first_and_names_its_own_status(fleet: str, ship: Ship) -> None:
+    """A bad build in one region, a freeze in another, a deleted alias in a third: each word, in their order."""
+    ship("pay", "eu-west-1", "errors_5_percent")
+    freeze = {"reason": "launch day", "owner": "Ana", "expires": "2100-01-01T00:00:00Z"}
+    stored = {"Name": "/buddy-ops/shop/live/freeze/x", "Value": json.dumps(freeze), "Type": "String"}
+    client(fleet, "ssm", "us-west-2").put_parameter(**stored)
+    client(fleet, "lambda", "us-east-1").delete_alias(FunctionName="cart", Name="live")
+    control(fleet, "advance", seconds=600)
+    found = look()
+    assert list(words(found).items())[:3] == [
+        ("cart-us-east-1", "ALIAS MISSING"),
+        ("pay-eu-west-1", "ERROR RATE HIGH"),
+        ("shop-us-west-2", "FROZEN"),
+    ]
+    assert found.exit_code == 6
+    assert found.summary == "12 targets: 1 ALIAS MISSING, 1 ERROR RATE HIGH, 1 FROZEN, 9 OK"
+    worst = found.targets[1]
+    assert re.fullmatch(r"[\d.]+ %", worst.figures[0]) and worst.versions == "v2"
+    (step,) = worst.report.steps
+    assert step.command == "buddy-ops status -e pay-eu-west-1"
+
+
+def test_the_command_that_a_line_names_is_about_that_target(
+    fleet: str, ship: Ship, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The target's name is an environment everywhere: its own status, and its rollback, are of its region."""
+    ship("pay", "eu-west-1", "errors_5_percent")
+    control(fleet, "advance", seconds=600)
+    (step,) = look().targets[0].report.steps
+    own = invoke(capsys, *shlex.split(step.command)[1:], "--json")
+    assert (own.data["function"], own.data["region"], own.data["word"]) == ("pay", "eu-west-1", "ERROR RATE HIGH")
+    done = invoke(
+        capsys, "rollback", "-e", "pay-eu-west-1", "--to-version", "1", "--yes", "--approved-by", "Ana", "--json"
+    )
+    assert done.code == 0, done.err
+    for region in REGIONS:
+        assert client(fleet, "lambda", region).get_alias(FunctionName="pay", Name="live")["FunctionVersion"] == "1"
+
+
+@pytest.mark.parametrize("outage", ["error", "partial"])
+def test_metrics_that_cannot_be_read_are_never_ok(fleet: str, outage: str) -> None:
+    """Refused, or answered in part: no target is OK, and the exit code says so."""
+    control(fleet, "set", outage=outage)
+    found = look({"team": "payments"})
+    control(fleet, "set", outage=None)
+    assert set(words(found).values()) == {"UNKNOWN"} and found.exit_code == 1
+
+
+def test_silence_is_never_ok(fleet: str) -> None:
+    """No datapoint for an hour and a half, though requests were usual before."""
+    control(fleet, "set", requests_per_minute=0)
+    control(fleet, "advance", seconds=90 * 60)
+    found = look({"team": "payments"})
+    assert set(words(found).values()) == {"NO TRAFFIC"} and found.exit_code == 1
+
+
+def test_a_place_that_cannot_be_opened_stops_no_other(fleet: str) -> None:
+    """A profile that does not exist: its targets are unreadable and named, the others as ever."""
+    parameters = Path("parameters")
+    other = (parameters / "prod.yaml").read_text().replace("environment: prod", "environment: other")
+    (parameters / "other.yaml").write_text(other.replace(fleet, "http://127.0.0.1:9"))
+    file = parameters / "fleet.yaml"
+    file.write_text(f"{file.read_text()}\n  - {{name: lost, environment: other, region: us-east-1}}\n")
+    found = look()
+    assert words(found)["lost"] == "ALIAS UNREADABLE" and found.targets[0].member.name == "lost"
+    assert Counter(words(found).values())["OK"] == 12 and found.exit_code == 1
+
+
+def test_the_command_answers_in_text_json_and_as_a_page(
+    fleet: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """Labels narrow it down; JSON has times in UTC and one object per target; the page has a row for each."""
+    done = invoke(capsys, "fleet", "status", "--label", "team=payments", "--page", "fleet.html", "--json")
+    assert done.code == 0 and {each["region"] for each in done.data["targets"]} == set(REGIONS)
+    assert all(len(each["requests"]) == 60 and each["labels"] == {"team": "payments"} for each in done.data["targets"])
+    assert (tmp_path / "fleet.html").read_text().count("<tr>") == 1 + 4
+    text = invoke(capsys, "fleet", "status", "--label", "team=payments")
+    assert text.out.startswith("RESULT") and text.out.rstrip().endswith("4 targets: 4 OK")
+    refused = invoke(capsys, "fleet", "status", "--label", "team=payment")
+    assert refused.code == 2 and "Did you mean team=payments?" in refused.err
