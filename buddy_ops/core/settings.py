@@ -315,6 +315,7 @@ ALIAS_DIMENSIONS = {"FunctionName": "{function}", "Resource": "{resource}"}
 
 Dimensions = dict[Annotated[str, Field(min_length=1, max_length=255)], Annotated[str, Field(min_length=1)]]
 VERSION = "{version}"
+VERSION_DIMENSIONS = {**ALIAS_DIMENSIONS, "ExecutedVersion": VERSION}
 
 
 class MetricName(Model):
@@ -357,7 +358,7 @@ class MetricName(Model):
     @property
     def of_version(self) -> dict[str, str]:
         """The dimensions of its series for one version, to be filled."""
-        return self.dimensions or {**ALIAS_DIMENSIONS, "ExecutedVersion": VERSION}
+        return self.dimensions or VERSION_DIMENSIONS
 
     @property
     def full_name(self) -> str:

@@ -4,6 +4,7 @@ from math import ceil, floor, log10
 from typing import TYPE_CHECKING
 
 from buddy_ops.core.text import count, exact_percent, percent
+from buddy_ops.health.streams import HOLD_AT
 
 if TYPE_CHECKING:
     from buddy_ops.health.judge import Comparison, JudgePolicy, Needed, StreamName, Verdict
@@ -162,7 +163,9 @@ def _worse(verdict: "Verdict") -> list[str]:
         f"{worse.compare(verdict.canary_name, verdict.stable_name, worse.recent)}.",
         f"This is {difference}; {worse.allowed} is allowed ({_p_value(worse.evidence)}).",
     ]
-    if verdict.decision == "hold":
+    if worse.evidence < HOLD_AT:
+        said.append("Inconclusive: the stage waits for more requests.")
+    elif verdict.decision == "hold":
         said.append("The rollout waits for a decision: promote the stage if the change is intended, or abort.")
         said.append(f"A larger margin of '{worse.spec.name}' in settings.streams allows it.")
     return said

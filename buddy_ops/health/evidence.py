@@ -18,13 +18,16 @@ from itertools import islice, takewhile
 
 from buddy_ops.aws.aliases import RolloutState
 from buddy_ops.aws.session import Target
+from buddy_ops.core.errors import AwsFailed
 from buddy_ops.core.settings import Settings
 from buddy_ops.core.text import floor_minute
 from buddy_ops.health import metrics
 from buddy_ops.health.cold_starts import ColdStartReader
 from buddy_ops.health.judge import Counts, Judge, JudgePolicy, Minute, StreamName, Verdict
 from buddy_ops.health.lateness import IMPLAUSIBLE_REQUESTS, RATE_MINUTES, Lateness, usual_rate
-from buddy_ops.health.metrics import MINUTE, MinuteRow
+from buddy_ops.health.metrics import MINUTE, MinuteRow, StreamHistory
+from buddy_ops.health.sequential_test import PairedCounts
+from buddy_ops.health.streams import StreamTest, StreamTests
 
 WAIT_MINUTES = 3
 """How long silence that chance explains is left unread, in case its minutes are only late."""
@@ -48,6 +51,7 @@ def judge_policy(settings: Settings) -> JudgePolicy:
         on_slow=settings.rollout.on_slow,
         on_alias_failures=settings.rollout.on_alias_failures,
         has_alias_metrics=any(not metric.by_version for metric in settings.failure_metrics),
+        rollback_streams=sum(stream.on == "rollback" for stream in settings.streams),
         max_stretch_s=60 * settings.rollout.stretch_minutes,
         external_limit_s=60 * settings.rollout.external_minutes,
     )
@@ -85,6 +89,8 @@ class RolloutEvidence:
         self._read_at = self._bake_from
         self.lateness = Lateness(target)
         self._cold_starts = ColdStartReader(target, (stable, new))
+        self._streams = target.settings.streams
+        self._stream_history: StreamHistory | None = None
 
     @property
     def judge(self) -> Judge:
@@ -92,7 +98,24 @@ class RolloutEvidence:
         if self._judge is not None:
             return self._judge
         policy = judge_policy(self._target.settings)
-        return Judge(policy, self._history, stable_name=f"v{self.stable}", canary_name=f"v{self.new}")
+        return Judge(
+            policy,
+            self._history,
+            stable_name=f"v{self.stable}",
+            canary_name=f"v{self.new}",
+            streams=self._stream_tests(),
+        )
+
+    def _stream_tests(self) -> StreamTests:
+        """The tests of the streams; before the first shift there are none."""
+        if self._stream_history is None:
+            return StreamTests()
+        errors = [(counts.errors, counts.requests) for counts in self._history]
+        tests = []
+        known = zip(self._streams, self._stream_history.minutes, self._stream_history.bounds_ms, strict=True)
+        for spec, minutes, bound_ms in known:
+            tests.append(StreamTest(spec, errors if spec.events == "errors" else minutes, bound_ms))
+        return StreamTests(tests)
 
     @property
     def requests_per_minute(self) -> float:
@@ -154,10 +177,20 @@ class RolloutEvidence:
         if self._next is None:
             self._next = first
         since = max(first, self._next - READ_AGAIN_MINUTES * MINUTE)
-        reading = metrics.read_minutes(
-            self._target, (self.stable, self.new), self._serving, since, until=floor_minute(now)
-        )
         self._read_at = now
+        self._unanswered = True
+        try:
+            bounds_ms = self._read_stream_bounds(first)
+        except AwsFailed as failure:
+            return failure.what
+        reading = metrics.read_minutes(
+            self._target,
+            (self.stable, self.new),
+            self._serving,
+            since,
+            until=floor_minute(now),
+            bounds_ms=bounds_ms,
+        )
         self._unanswered = reading.trouble is not None
         if reading.trouble is not None:
             return reading.trouble
@@ -166,6 +199,23 @@ class RolloutEvidence:
         rows = [self._attributed(row.with_emission(per_request)) for row in reading.rows]
         self._revise([row for row in rows if row.at < self._next])
         return self._settle([row for row in rows if row.at >= self._next], now)
+
+    def _read_stream_bounds(self, first: datetime) -> tuple[float | None, ...] | None:
+        """The bounds of the streams, fixed by what was before the first shift; None until there is one.
+
+        They are read once, from minutes that CloudWatch revises no more: a resumed run finds the same.
+
+        AWS: cloudwatch:GetMetricData, reads only.
+
+        Raises:
+            AwsFailed: it could not be read.
+        """
+        if not self.shifts or not self._streams:
+            return None
+        if self._stream_history is None:
+            until = floor_minute(self._first_shift) - READ_AGAIN_MINUTES * MINUTE
+            self._stream_history = metrics.read_stream_history(self._target, self.stable, first, until)
+        return self._stream_history.bounds_ms
 
     def _first_minute(self, now: datetime) -> datetime:
         """The first minute that is read: the judge's history, and the hour that tells the alias's usual rate."""
@@ -242,6 +292,7 @@ class RolloutEvidence:
                 for version, counts in row.counts.items()
             )
             grown = grown or row.shared_failures > old.shared_failures
+            grown = grown or (bool(old.measured) and row.measured != old.measured)
             completed = old.incomplete and not row.incomplete
             if (grown or completed) and not row.incomplete:
                 self.rows[index] = row.believed()
@@ -463,6 +514,9 @@ class RolloutEvidence:
         self._stages_begun = max(self._stages_begun, begun)
         before = judge.rebakes
         judge.observe(self._minute(row))
+        if self._stream_history is not None:
+            requests = row.counts[self.new].requests
+            judge.streams.update(self._compared(row), requests, moving=self._is_moving(row))
         if judge.rebakes > before:
             self._bake_from = max(self._bake_from, readable)
 
@@ -485,3 +539,22 @@ class RolloutEvidence:
             unread=unread,
             shared=shared,
         )
+
+    def _compared(self, row: MinuteRow) -> list[PairedCounts | None]:
+        """The counts of both versions in each stream; None where they are unknown."""
+        found: list[PairedCounts | None] = []
+        for index, spec in enumerate(self._streams):
+            if spec.events != "errors" and not row.measured:
+                found.append(None)
+                continue
+            new = self._counted(row, self.new, index)
+            found.append(PairedCounts(*new, *self._counted(row, self.stable, index)))
+        return found
+
+    def _counted(self, row: MinuteRow, version: str, index: int) -> tuple[int, int]:
+        """A version's events in a stream, and of how many."""
+        counts = row.counts[version]
+        if self._streams[index].events == "errors":
+            return counts.errors, counts.requests
+        events, total = row.measured[version][index]
+        return events, counts.requests if total is None else total

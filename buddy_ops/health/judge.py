@@ -18,7 +18,7 @@ from buddy_ops.health import _wording
 from buddy_ops.health.alias_failures import AliasFailures
 from buddy_ops.health.sequential_test import ComparedByState, EProcess, Mixture, PairedCounts, dispersion
 from buddy_ops.health.stable_alone import StableTest
-from buddy_ops.health.streams import TESTS, StreamReading, StreamTests
+from buddy_ops.health.streams import HOLD_AT, TESTS, StreamReading, StreamTests
 from buddy_ops.health.usual_rate import UsualRate, without_outages
 
 Decision = Literal["promote", "hold", "rollback", "external"]
@@ -787,7 +787,8 @@ class Judge(ComparedByState):
             if recent is not None:
                 found = self._verdict("hold", "recent", stream.compare(recent))
                 return replace(found, cause=stream.name, minutes=ceil(stream.latest.seconds / 60))
-        worse = self.streams.find_held()
+        # At the end of a bake a few more minutes cost less than the next stage.
+        worse = self.streams.find_worse(self.policy.fresh_doubt_at if advancing else HOLD_AT)
         if worse is not None:
             return replace(self._verdict("hold", "worse"), worse_in=worse)
         return None

@@ -11,12 +11,13 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
+from statistics import median
 from typing import TYPE_CHECKING, Any
 
 from buddy_ops.aws.session import Target
 from buddy_ops.core.errors import AwsFailed
 from buddy_ops.core.journal import iso_utc
-from buddy_ops.core.settings import MetricName
+from buddy_ops.core.settings import ALIAS_DIMENSIONS, VERSION_DIMENSIONS, MetricName, SlowerThan, StreamSettings
 from buddy_ops.core.text import floor_minute
 from buddy_ops.health.judge import NOTHING_KNOWN, Counts, Figure
 
@@ -57,6 +58,9 @@ UNKNOWN_VERSION = "?"
 MALFORMED = (KeyError, TypeError, ValueError, AttributeError)
 """What reading an answer raises that has not the documented form."""
 
+Measured = tuple[tuple[int, int | None], ...]
+"""Of each stream in the settings: the events that metrics of its own show, and of how many; None: of the requests."""
+
 Values = dict[str, dict[datetime, float]]
 """CloudWatch's datapoints by query id and minute."""
 
@@ -76,6 +80,7 @@ class MinuteRow:
         shared_failures: failures that a metric of the alias as a whole counts beyond those of the versions, while
             several versions had requests: whose they are is unknown. Where one version had all requests they are its
             own, as ``Counts.shared``.
+        measured: by version, the events of the streams; empty where they were not asked for.
     """
 
     at: datetime
@@ -85,6 +90,7 @@ class MinuteRow:
     function_requests: int | None = None
     failure_samples: dict[str, tuple[int, ...]] = field(default_factory=dict)
     shared_failures: int = 0
+    measured: dict[str, Measured] = field(default_factory=dict)
 
     @property
     def is_silent(self) -> bool:
@@ -144,6 +150,7 @@ def read_minutes(
     serving: Callable[[datetime], str | None],
     since: datetime,
     until: datetime,
+    bounds_ms: Sequence[float | None] | None = None,
 ) -> MetricsReading:
     """Counts of each minute in [since, until) for the versions behind the alias, in one GetMetricData request.
 
@@ -156,6 +163,7 @@ def read_minutes(
         serving: the alias's primary version in a minute, one of ``versions``; None: unknown. Requests that name no
             version are its own, since ExecutedVersion may be missing while the alias has no weights. The
             environment's failure metrics name their version in any case, and come before it.
+        bounds_ms: see ``StreamHistory``; None: the streams are not read.
 
     AWS: cloudwatch:GetMetricData (with every further page), reads only.
     """
@@ -164,6 +172,9 @@ def read_minutes(
     queries = _queries(target, None, WHOLE_ALIAS)
     for source, version in enumerate(versions, start=1):
         queries += _queries(target, version, source)
+    if bounds_ms is not None:
+        for source, each in enumerate((None, *versions)):
+            queries += _stream_queries(target, each, source, bounds_ms)
     try:
         values = _fetch(target, queries, since, until)
     except AwsFailed as failure:
@@ -178,7 +189,8 @@ def read_minutes(
     rows = []
     for index in range(int((until - since) / MINUTE)):
         at = since + MINUTE * index
-        rows.append(_row(_PublishedMinute(published, at), versions, serving(at)).with_emission(per_request))
+        minute = _PublishedMinute(published, at, target.settings.streams if bounds_ms is not None else ())
+        rows.append(_row(minute, versions, serving(at)).with_emission(per_request))
     rows = _believe_earlier_silence(rows)
     # CloudWatch deletes minutes after 15 days; the archived journal keeps them.
     target.journal.append("minutes", rows=rows_to_json(rows))
@@ -207,6 +219,60 @@ def read_requests(target: Target, since: datetime, until: datetime) -> dict[date
     for points in read_series(target, queries, since, until).values():
         found.update(points)
     return {at: number for at, number in found.items() if number}
+
+
+@dataclass(frozen=True)
+class StreamHistory:
+    """What the streams are measured by, from before the rollout.
+
+    Attributes:
+        bounds_ms: of each stream, the Duration from which a request is slow; None: another stream, or one whose history
+            has no durations.
+        minutes: of each stream, the stable version's (events, requests or total) of each minute with any; those of
+            failed requests are not among them.
+    """
+
+    bounds_ms: tuple[float | None, ...]
+    minutes: tuple[tuple[tuple[int, int], ...], ...]
+
+
+def read_stream_history(target: Target, stable: str, since: datetime, until: datetime) -> StreamHistory:
+    """Bounds and history of the streams in [since, until): the same minutes give the same whenever they are read.
+
+    A bound that is a percentile is the median of the minutes' percentiles, of the alias as a whole.
+
+    AWS, Raises: as ``_read_series``; without a stream that needs it, nothing is called.
+    """
+    streams = target.settings.streams
+    alias = target.fill(ALIAS_DIMENSIONS)
+    percentiles = []
+    for index, spec in enumerate(streams):
+        if isinstance(spec.events, SlowerThan) and isinstance(spec.events.slower_than, str):
+            percentiles.append(_query(f"bound{index}", "AWS/Lambda", "Duration", alias, spec.events.slower_than))
+    values = _read_series(target, percentiles, since, until) if percentiles else {}
+    bounds: list[float | None] = []
+    for index, spec in enumerate(streams):
+        bound = spec.events.slower_than if isinstance(spec.events, SlowerThan) else None
+        if isinstance(bound, str):
+            found = values[f"bound{index}"].values()
+            bound = round(median(found), 2) if found else None
+        bounds.append(bound)
+    queries = [
+        *_stream_queries(target, None, WHOLE_ALIAS, bounds),
+        *_stream_queries(target, stable, WHOLE_ALIAS + 1, bounds),
+    ]
+    if queries:
+        queries.append(_query("requests0", "AWS/Lambda", "Invocations", alias, "Sum"))
+        values = _read_series(target, queries, since, until)
+    minutes = []
+    for index, spec in enumerate(streams):
+        source = WHOLE_ALIAS if isinstance(spec.events, SlowerThan) else WHOLE_ALIAS + 1
+        events = values.get(f"events{index}x{source}", {})
+        totals = values.get(f"total{index}x{source}") or values.get("requests0", {})
+        own = ((events.get(at, 0.0), total) for at, total in sorted(totals.items()))
+        minutes.append(tuple((round(x), round(n)) for x, n in own) if events else ())
+    target.journal.append("stream-history", bounds_ms=bounds, minutes=[len(each) for each in minutes])
+    return StreamHistory(tuple(bounds), tuple(minutes))
 
 
 def list_called(target: Target) -> list[str]:
@@ -388,15 +454,41 @@ def _failure_queries(
     metric: MetricName, suffix: str, dimensions: "list[DimensionTypeDef]"
 ) -> "list[MetricDataQueryTypeDef]":
     """The queries for one series of a failure metric: the failures, and how many samples they were counted from."""
+    queries = _metric_queries(metric, "failed", suffix, dimensions)
     if not metric.expression:
-        own = (("failed", metric.statistic), ("failedof", "SampleCount"))
-        return [
-            _query(f"{name}{suffix}", metric.namespace, metric.name, dimensions, statistic) for name, statistic in own
-        ]
-    counted = _query(f"counted{suffix}", metric.namespace, metric.name, dimensions, metric.statistic)
+        queries.append(_query(f"failedof{suffix}", metric.namespace, metric.name, dimensions, "SampleCount"))
+    return queries
+
+
+def _metric_queries(
+    metric: MetricName, name: str, suffix: str, dimensions: "list[DimensionTypeDef]"
+) -> "list[MetricDataQueryTypeDef]":
+    """The queries for the number that one series of a metric counts; its id is name and suffix."""
+    if not metric.expression:
+        return [_query(f"{name}{suffix}", metric.namespace, metric.name, dimensions, metric.statistic)]
+    counted = _query(f"{name}counted{suffix}", metric.namespace, metric.name, dimensions, metric.statistic)
     counted["ReturnData"] = False
     expression = metric.expression.replace("{metric}", counted["Id"])
-    return [counted, {"Id": f"failed{suffix}", "Expression": expression, "Period": 60}]
+    return [counted, {"Id": f"{name}{suffix}", "Expression": expression, "Period": 60}]
+
+
+def _stream_queries(
+    target: Target, version: str | None, source: int, bounds_ms: Sequence[float | None]
+) -> "list[MetricDataQueryTypeDef]":
+    """The queries of the streams for a version, or for the alias as a whole: metrics of one's own name the version."""
+    queries = []
+    for index, (spec, bound) in enumerate(zip(target.settings.streams, bounds_ms, strict=True)):
+        if bound is not None:
+            template = ALIAS_DIMENSIONS if version is None else VERSION_DIMENSIONS
+            dimensions = target.fill(template, version or "")
+            queries.append(_query(f"events{index}x{source}", "AWS/Lambda", "Duration", dimensions, f"TC({bound:g}:)"))
+        if version is None:
+            continue
+        for name, metric in (("events", spec.events), ("total", spec.of)):
+            if isinstance(metric, MetricName):
+                dimensions = target.fill(metric.of_version, version)
+                queries += _metric_queries(metric, name, f"{index}x{source}", dimensions)
+    return queries
 
 
 def _query(
@@ -486,8 +578,10 @@ class _Published:
 class _PublishedMinute:
     """What CloudWatch has published of one minute, by name of the series and index of the source."""
 
-    def __init__(self, published: _Published, at: datetime) -> None:
+    def __init__(self, published: _Published, at: datetime, streams: Sequence[StreamSettings] = ()) -> None:
         self.at = at
+        self.has_streams = bool(streams)
+        self._streams = streams
         self._published = published
         by_version = [metric.by_version for metric in published.failure_metrics]
         self._all = range(len(by_version))
@@ -538,6 +632,26 @@ class _PublishedMinute:
             found.append(samples + self.seen("errors", source))
         return tuple(found)
 
+    def measured(self, source: int) -> Measured:
+        """What metrics of their own show of the streams."""
+        found: list[tuple[int, int | None]] = []
+        for index, spec in enumerate(self._streams):
+            total = None if spec.of == "requests" else self.seen(f"total{index}x", source)
+            found.append((self.seen(f"events{index}x", source), total))
+        return tuple(found)
+
+    def measured_beside(self, source: int, others: Iterable[Measured]) -> Measured:
+        """The same of the version that has all requests of the alias beside those of ``others``."""
+        found = []
+        series = zip(self._streams, self.measured(source), self.measured(WHOLE_ALIAS), *others, strict=True)
+        for spec, own, (whole, _), *rest in series:
+            # A metric of one's own names the version, with weights and without.
+            if isinstance(spec.events, SlowerThan):
+                found.append((max(0, whole - sum(events for events, _ in rest)), own[1]))
+            else:
+                found.append(own)
+        return tuple(found)
+
     def failures_of_alias(self) -> int:
         """Failures that the metrics of the alias as a whole count, which name no version."""
         return sum(self.seen(f"failed{index}x", WHOLE_ALIAS) for index in self._of_alias)
@@ -578,9 +692,12 @@ def _row(minute: _PublishedMinute, versions: Sequence[str], serving: str | None)
     # Without weights ExecutedVersion may be missing: then the alias's figures are those of the version that serves.
     # With weights, the rest belongs to a third version that was there, and to neither of these.
     samples = {version: minute.failure_samples(source) for version, source in sources.items()}
+    measured = {version: minute.measured(source) for version, source in sources.items()}
     if not own.requests and (serving is not None or not any(named.requests for named in counts.values())):
         if owner in samples:
             samples[owner] = minute.failure_samples(WHOLE_ALIAS)
+            beside = [each for version, each in measured.items() if version != owner]
+            measured[owner] = minute.measured_beside(sources[owner], beside)
         others = sum((each for version, each in counts.items() if version != owner), Counts())
         own = Counts(
             max(0, whole.requests - others.requests),
@@ -618,6 +735,7 @@ def _row(minute: _PublishedMinute, versions: Sequence[str], serving: str | None)
         function_requests=None if of_function is None else round(of_function),
         failure_samples=samples,
         shared_failures=shared,
+        measured=measured if minute.has_streams else {},
     )
 
 

@@ -22,7 +22,7 @@ LESS: Mixture = ((0.93, 0.15), (0.85, 0.20), (0.7, 0.25), (0.5, 0.20), (0.2, 0.1
 
 FIRST_STAKE = 0.8
 HOLD_AT = 20.0
-"""1 / the chance to hold a version that is within the margin."""
+"""1 / the chance that a version within the margin waits for a decision."""
 
 OBJECTIVE_AT = 10.0
 """Where there is an objective: 1 / the chance to call a version that keeps it one that misses it."""
@@ -74,7 +74,7 @@ class StreamReading:
         of: what they are counted of, in the singular.
         recent: the counts since the evidence began to grow; ``total``: of the rollout.
         evidence: that the new version is worse by more than the margin (1 / p).
-        found_from: how many times stable's rate would probably be found with the counts of the rollout; None: nothing.
+        phi: the dispersion of the history.
         silent: why nothing is compared, in a sentence; empty: it is.
     """
 
@@ -84,7 +84,7 @@ class StreamReading:
     recent: PairedCounts
     total: PairedCounts
     evidence: float
-    found_from: float | None
+    phi: float
     silent: str = ""
 
     @property
@@ -132,6 +132,28 @@ class StreamReading:
         if self.spec.worse == "more":
             return f"not worse (found from {self.found_from:.2g} times on)"
         return f"not worse (found from {percent(1.0 - self.found_from)} less on)"
+
+    @property
+    def found_from(self) -> float | None:
+        """How many times stable's rate would probably be found with the counts of the rollout; None: nothing would."""
+        total = self.total
+        events = total.canary_events + total.stable_events
+        allowed = _ratio(self.spec)
+        expected = share_of_events(total, allowed)
+
+        def is_found(ratio: float) -> bool:
+            share = share_of_events(total, ratio)
+            gain = share * log(share / expected) if share else 0.0
+            return events * (gain + (1.0 - share) * log((1.0 - share) / (1.0 - expected))) / self.phi >= FOUND_AT
+
+        far = MOST_TIMES if self.spec.worse == "more" else 0.0
+        if not events or not 0.0 < expected < 1.0 or not is_found(far):
+            return None
+        near = allowed
+        for _ in range(30):
+            middle = (near + far) / 2
+            near, far = (near, middle) if is_found(middle) else (middle, far)
+        return far
 
 
 def _ratio(spec: StreamSettings) -> float:
@@ -194,28 +216,6 @@ class StreamTest(ComparedByState):
         misses = self.spec.objective is None or self._over.value >= OBJECTIVE_AT
         return misses and self.evidence >= at
 
-    @property
-    def _found_from(self) -> float | None:
-        """The ratio to stable's rate that is nearest to the margin among those that would probably be found."""
-        total = self._total
-        events = total.canary_events + total.stable_events
-        allowed = _ratio(self.spec)
-        expected = share_of_events(total, allowed)
-
-        def is_found(ratio: float) -> bool:
-            share = share_of_events(total, ratio)
-            gain = share * log(share / expected) if share else 0.0
-            return events * (gain + (1.0 - share) * log((1.0 - share) / (1.0 - expected))) / self.phi >= FOUND_AT
-
-        far = MOST_TIMES if self.spec.worse == "more" else 0.0
-        if not events or not 0.0 < expected < 1.0 or not is_found(far):
-            return None
-        near = allowed
-        for _ in range(30):
-            middle = (near + far) / 2
-            near, far = (near, middle) if is_found(middle) else (middle, far)
-        return far
-
     def read(self) -> StreamReading:
         """What it shows now."""
         silent = ""
@@ -230,7 +230,7 @@ class StreamTest(ComparedByState):
             recent=self._recent,
             total=self._total,
             evidence=self.evidence,
-            found_from=self._found_from,
+            phi=self.phi,
             silent=silent,
         )
 
@@ -265,9 +265,9 @@ class StreamTests(ComparedByState):
         worse = (test for test in self._tests if test.spec.on == "rollback" and test.is_worse(at))
         return next((test.read() for test in worse), None)
 
-    def find_held(self) -> StreamReading | None:
-        """The first stream for which a stage is not advanced, whatever its action."""
-        return next((test.read() for test in self._tests if test.is_worse(HOLD_AT)), None)
+    def find_worse(self, at: float) -> StreamReading | None:
+        """The first stream, whatever its action, with evidence of ``at`` that the new version is worse."""
+        return next((test.read() for test in self._tests if test.is_worse(at)), None)
 
     def read(self) -> tuple[StreamReading, ...]:
         """What each shows now."""

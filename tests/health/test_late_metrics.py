@@ -118,7 +118,9 @@ class Published:
         self.minutes: dict[Any, MinuteRow] = {}
         monkeypatch.setattr(metrics, "read_minutes", self.read)
 
-    def read(self, _target: Any, versions: tuple[str, ...], _serving: Any, since: Any, until: Any) -> MetricsReading:
+    def read(
+        self, _target: Any, versions: tuple[str, ...], _serving: Any, since: Any, until: Any, bounds_ms: Any = None
+    ) -> MetricsReading:
         nothing = dict.fromkeys(versions, Counts())
         moments = [since + MINUTE * index for index in range(int((until - since) / MINUTE))]
         return MetricsReading(tuple(self.minutes.get(at, MinuteRow(at, nothing)) for at in moments))

@@ -169,6 +169,18 @@ def test_a_worse_version_is_held_and_rolled_back_without_blame_after_the_stretch
     assert after(judge, 9000.0, final=True).decision == "hold"
 
 
+def test_a_stage_does_not_end_in_doubt() -> None:
+    """Less evidence keeps a bake from ending, and says that more requests decide; within the bake it is not told."""
+    judge = judged([ERRORS], *[[PairedCounts(4, 60, 8, 540)]] * 2)
+    (reading,) = judge.streams.read()
+    assert judge.policy.fresh_doubt_at <= reading.evidence < HOLD_AT
+    assert after(judge, 240.0).finding == "baking"
+    held = after(judge)
+    assert (held.decision, held.finding) == ("hold", "worse")
+    assert held.reasons[-1] == "Inconclusive: the stage waits for more requests."
+    assert after(judge, 900.0).expired
+
+
 def test_a_stream_may_roll_back() -> None:
     """Then its two tests take their part of the chance of an error: with two such streams the threshold is 1,600."""
     specs = [ERRORS.model_copy(update={"on": "rollback"}), FEWER.model_copy(update={"on": "rollback"})]

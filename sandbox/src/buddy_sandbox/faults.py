@@ -44,6 +44,7 @@ class FaultProfile:
         cold_slow_rate: share of cold starts that take ``slow_ms`` beside their init (simulated traffic only: no onset).
         corrupt_rate: share of writes that damage the item they touch.
         escalation_rate: share of requests that are safety escalations (the people's doing, not a fault: no onset).
+        reminder_rate: share of requests that set a reminder (simulated traffic only: no onset).
     """
 
     name: str
@@ -64,10 +65,11 @@ class FaultProfile:
     corrupt_rate: float = 0.0
     # Rare enough that a busy day (6,000 requests a minute) stays under Buddy's alarm of more than one an hour.
     escalation_rate: float = 1e-6
+    reminder_rate: float = 0.3
 
     def __post_init__(self) -> None:
         """Refuse what cannot be a share or a duration."""
-        for name in (*_RATES, "escalation_rate"):
+        for name in (*_RATES, "escalation_rate", "reminder_rate"):
             if not 0.0 <= getattr(self, name) <= 1.0:
                 raise ValueError(f"{name} must lie within 0..1, not {getattr(self, name)}")
         if self.error_rate + self.timeout_rate + self.apology_rate > 1.0:
@@ -140,6 +142,7 @@ PROFILES: dict[str, FaultProfile] = {
     profile.name: profile
     for profile in (
         FaultProfile("good", "healthy, but for one request in five hundred", error_rate=0.002),
+        FaultProfile("errors_below_limit", "0.9 % of requests raise, within the limit of 1 %", error_rate=0.009),
         FaultProfile("errors_2_percent", "2 % of requests raise", error_rate=0.02),
         FaultProfile("errors_5_percent", "5 % of requests raise", error_rate=0.05),
         FaultProfile("total_failure", "every request raises", error_rate=1.0),
@@ -147,6 +150,10 @@ PROFILES: dict[str, FaultProfile] = {
         FaultProfile("apologises_5_percent", "5 % of replies are 'sorry'; no Lambda error", apology_rate=0.05),
         FaultProfile("slow", "6 % of requests take 6.5 s, so p99 is over 6 s", slow_rate=0.06, slow_ms=6500.0),
         FaultProfile("slow_to_fail", "healthy for 12 minutes, then 5 % raise", error_rate=0.05, onset_s=720.0),
+        FaultProfile(
+            "twice_as_slow", "healthy, but each request takes twice as long", error_rate=0.002, median_ms=360.0
+        ),
+        FaultProfile("fewer_reminders", "healthy, but sets 30 % fewer reminders", error_rate=0.002, reminder_rate=0.21),
         FaultProfile(
             "bursts",
             "the last minute of every five fails at 30 %",

@@ -253,7 +253,8 @@ class People:
         elif answered.any():
             apologies = (ran.outcomes[answered] == APOLOGY).astype(np.float64)
             escalations = (part.escalation[answered] < ran.profile.escalation_rate).astype(np.float64)
-            reminders = (part.escalation[answered] > 0.7).astype(np.float64) * (1.0 - apologies)
+            asked = part.escalation[answered] > 1.0 - ran.profile.reminder_rate
+            reminders = asked.astype(np.float64) * (1.0 - apologies)
             counts = {"Apologies": apologies, "SafetyEscalations": escalations, "RemindersSet": reminders}
             self._telemetry.counted(name, resource, version, part.times[answered], counts)
         served = _Served(

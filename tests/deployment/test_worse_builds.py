@@ -1,0 +1,87 @@
+"""Builds that keep every limit and are worse than the stable version, end to end on the sandbox."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from buddy_ops.deployment import rollout
+from buddy_ops.health.evidence import RolloutEvidence
+from tests.conftest import Situation, approve, begun
+
+Bring = Callable[..., Situation]
+REMINDERS = {
+    "name": "reminders",
+    "events": {"namespace": "Buddy", "name": "RemindersSet"},
+    "worse": "less",
+    "margin": 0.1,
+}
+
+
+def settings_of(here: Situation, *more: dict[str, Any]) -> dict[str, Any]:
+    """The environment's settings with further streams, and without a ramp."""
+    values = here.connect(quiet=True).settings.model_dump(mode="json")
+    values["streams"] += more
+    values["rollout"]["ramp"] = None
+    return values
+
+
+@pytest.mark.parametrize(
+    ("build", "traffic", "within_minutes", "said"),
+    [
+        ("errors_below_limit", 6000, 6, "v2 error rate 0."),
+        ("twice_as_slow", 600, 5, "v2 requests over 2"),
+        ("fewer_reminders", 6000, 6, "v2 reminders "),
+    ],
+)
+def test_a_worse_build_is_held_and_given_back_without_blame(
+    situation: Bring, build: str, traffic: int, within_minutes: int, said: str
+) -> None:
+    """The stage stays for a decision; without one the traffic goes back after the stretch, and nothing is marked bad."""
+    here = situation("good", requests_per_minute=traffic)
+    mine = here.connect(values=settings_of(here, REMINDERS))
+    steps = begun(mine, here.build(build))
+    seen = next(steps)
+    shifted = None
+    while "waits for a decision" not in seen.says:
+        mine.clock.sleep_until(seen.wake_at)
+        seen = next(steps)
+        shifted = shifted or (seen.at if seen.weight else None)
+    assert shifted is not None and (seen.at - shifted).total_seconds() <= 60 * within_minutes
+    assert seen.stage == "1" and said in seen.says
+    outcome = rollout.drive_rollout(mine, steps)
+    mine.close()
+    assert (outcome.ending, outcome.exit_code) == ("held", 5)
+    assert said in outcome.reasons[0]
+    assert here.record().rejected_versions == ()
+
+
+def test_an_operator_may_choose_rollback(situation: Bring) -> None:
+    """Then a worse version is rolled back within its stage, and marked bad."""
+    here = situation("good", requests_per_minute=6000)
+    values = settings_of(here, {**REMINDERS, "on": "rollback"})
+    outcome = here.ship(here.build("fewer_reminders"), values=values)
+    assert (outcome.ending, outcome.stage) == ("rolled-back", "1")
+    assert "v2 reminders " in outcome.reasons[0] and "10 % less is allowed" in outcome.reasons[1]
+
+
+def test_a_resumed_rollout_compares_as_if_it_had_never_stopped(situation: Bring) -> None:
+    """The bounds and the evidence are read again from what was before the first shift, and are the same."""
+    here = situation("good", requests_per_minute=600)
+    mine = here.connect(values=settings_of(here, REMINDERS))
+    plan = rollout.plan_rollout(mine, here.build("good"))
+    steps = rollout.run_rollout(mine, plan, approve(mine, plan))
+    seen = next(steps)
+    while seen.evidence is None or len(seen.evidence.shifts) < 2:
+        mine.clock.sleep_until(seen.wake_at)
+        seen = next(steps)
+    ran = seen.evidence
+    steps.close()
+    again = RolloutEvidence(mine, "1", "2")
+    again.resume(here.record(), [0.1, 0.5, 1.0])
+    assert again.read(seen.at) is None
+    mine.close()
+    assert again.judge.streams == ran.judge.streams
+    readings = again.judge.streams.read()
+    assert [reading.total.canary_requests > 100 for reading in readings] == [True, True, True]
+    assert readings[1].what.startswith("requests over 2")
