@@ -74,6 +74,7 @@ class Outcome:
         failed: how many of these failed, by version.
         weight: the new version's share (0..1) when it was rolled back; 0 where it had none.
         lateness: how late CloudWatch's metrics were, in sentences. Two outcomes that differ in it only are equal.
+        compared: what each stream showed while both versions had traffic, a line each.
     """
 
     ending: Ending
@@ -87,6 +88,7 @@ class Outcome:
     failed: dict[str, int] = field(default_factory=dict)
     weight: float = 0.0
     lateness: str = field(default="", compare=False)
+    compared: tuple[str, ...] = ()
 
     @property
     def exit_code(self) -> int:
@@ -119,7 +121,7 @@ class Outcome:
         lines = [f"{self.title} ({duration(self.ended - self.began)}).", *self.reasons]
         if self.lateness:
             lines.append(self.lateness)
-        return "\n".join(lines)
+        return "\n".join([*lines, *self.compared])
 
     def raise_for_ending(self) -> None:
         """Raise a short error with the exit code of this ending, unless it ended as asked: a notebook's last cell.

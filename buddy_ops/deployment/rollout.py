@@ -155,6 +155,7 @@ def run_rollout(target: Target, plan: RolloutPlan, approval: Approval) -> Rollou
         failed=outcome.failed,
         reasons=outcome.reasons,
         lateness=outcome.lateness,
+        compared=outcome.compared,
     )
     return outcome
 
@@ -817,5 +818,6 @@ class _Run:
                 failed=failed,
                 weight=weight,
                 lateness=self.evidence.lateness.describe(),
+                compared=self.evidence.describe_streams(),
             )
         )

@@ -472,6 +472,12 @@ class RolloutEvidence:
     def _first_shift(self) -> datetime:
         return self.shifts[0][0] if self.shifts else self._read_at
 
+    def describe_streams(self) -> tuple[str, ...]:
+        """What each stream showed, a line each; nothing where the versions never shared the traffic."""
+        if not any(0 < share < 1 for _, share in self.shifts):
+            return ()
+        return tuple(reading.line(f"v{self.new}", f"v{self.stable}") for reading in self.judge.streams.read())
+
     def totals(self) -> tuple[dict[str, int], dict[str, int]]:
         """Requests and failures by version since the first shift, those that were seen of late minutes included."""
         late = self._young if self._blocked else ()

@@ -241,7 +241,7 @@ def read_stream_history(target: Target, stable: str, since: datetime, until: dat
 
     A bound that is a percentile is the median of the minutes' percentiles, of the alias as a whole.
 
-    AWS, Raises: as ``_read_series``; without a stream that needs it, nothing is called.
+    AWS, Raises: as ``read_series``; without a stream that needs it, nothing is called.
     """
     streams = target.settings.streams
     alias = target.fill(ALIAS_DIMENSIONS)
@@ -249,7 +249,7 @@ def read_stream_history(target: Target, stable: str, since: datetime, until: dat
     for index, spec in enumerate(streams):
         if isinstance(spec.events, SlowerThan) and isinstance(spec.events.slower_than, str):
             percentiles.append(_query(f"bound{index}", "AWS/Lambda", "Duration", alias, spec.events.slower_than))
-    values = _read_series(target, percentiles, since, until) if percentiles else {}
+    values = read_series(target, percentiles, since, until) if percentiles else {}
     bounds: list[float | None] = []
     for index, spec in enumerate(streams):
         bound = spec.events.slower_than if isinstance(spec.events, SlowerThan) else None
@@ -263,7 +263,7 @@ def read_stream_history(target: Target, stable: str, since: datetime, until: dat
     ]
     if queries:
         queries.append(_query("requests0", "AWS/Lambda", "Invocations", alias, "Sum"))
-        values = _read_series(target, queries, since, until)
+        values = read_series(target, queries, since, until)
     minutes = []
     for index, spec in enumerate(streams):
         source = WHOLE_ALIAS if isinstance(spec.events, SlowerThan) else WHOLE_ALIAS + 1

@@ -113,12 +113,13 @@ class StreamReading:
             return f"{percent(1.0 - times)} less than {stable}"
         return f"{figure(times)} times the rate of {stable}"
 
-    @property
-    def row(self) -> tuple[str, str, str, str, str]:
-        """Its row in a report: name, new version, stable version, margin, result."""
-        stable = percent(self.total.stable_events / max(1, self.total.stable_requests))
-        rates = (percent(self.total.canary_rate), stable) if self.total.canary_requests else ("", "")
-        return (self.spec.name, *rates, self.allowed, self.result)
+    def line(self, new: str, stable: str) -> str:
+        """'latency: v42 requests over 283 ms 10 %, v41 9.9 %; at most 1.25 times is allowed: not worse (...)'."""
+        if self.silent:
+            return f"{self.spec.name}: {self.silent}."
+        rate = percent(self.total.stable_events / max(1, self.total.stable_requests))
+        both = f"{new} {self.what} {percent(self.total.canary_rate)}, {stable} {rate}"
+        return f"{self.spec.name}: {both}; {self.allowed} is allowed: {self.result}."
 
     @property
     def result(self) -> str:

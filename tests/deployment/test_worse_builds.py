@@ -1,7 +1,6 @@
 """Builds that keep every limit and are worse than the stable version, end to end on the sandbox."""
 
 from collections.abc import Callable
-from typing import Any
 
 import pytest
 
@@ -10,20 +9,6 @@ from buddy_ops.health.evidence import RolloutEvidence
 from tests.conftest import Situation, approve, begun
 
 Bring = Callable[..., Situation]
-REMINDERS = {
-    "name": "reminders",
-    "events": {"namespace": "Buddy", "name": "RemindersSet"},
-    "worse": "less",
-    "margin": 0.1,
-}
-
-
-def settings_of(here: Situation, *more: dict[str, Any]) -> dict[str, Any]:
-    """The environment's settings with further streams, and without a ramp."""
-    values = here.connect(quiet=True).settings.model_dump(mode="json")
-    values["streams"] += more
-    values["rollout"]["ramp"] = None
-    return values
 
 
 @pytest.mark.parametrize(
@@ -39,7 +24,7 @@ def test_a_worse_build_is_held_and_given_back_without_blame(
 ) -> None:
     """The stage stays for a decision; without one the traffic goes back after the stretch, and nothing is marked bad."""
     here = situation("good", requests_per_minute=traffic)
-    mine = here.connect(values=settings_of(here, REMINDERS))
+    mine = here.connect()
     steps = begun(mine, here.build(build))
     seen = next(steps)
     shifted = None
@@ -53,22 +38,25 @@ def test_a_worse_build_is_held_and_given_back_without_blame(
     mine.close()
     assert (outcome.ending, outcome.exit_code) == ("held", 5)
     assert said in outcome.reasons[0]
+    assert len(outcome.compared) == 3
+    assert [line for line in outcome.compared if said in line and line.endswith("is allowed: worse.")]
     assert here.record().rejected_versions == ()
 
 
 def test_an_operator_may_choose_rollback(situation: Bring) -> None:
     """Then a worse version is rolled back within its stage, and marked bad."""
     here = situation("good", requests_per_minute=6000)
-    values = settings_of(here, {**REMINDERS, "on": "rollback"})
+    values = here.connect(quiet=True).settings.model_dump(mode="json")
+    values["streams"][2]["on"] = "rollback"
     outcome = here.ship(here.build("fewer_reminders"), values=values)
     assert (outcome.ending, outcome.stage) == ("rolled-back", "1")
-    assert "v2 reminders " in outcome.reasons[0] and "10 % less is allowed" in outcome.reasons[1]
+    assert "v2 reminders " in outcome.reasons[0] and "5 % less is allowed" in outcome.reasons[1]
 
 
 def test_a_resumed_rollout_compares_as_if_it_had_never_stopped(situation: Bring) -> None:
     """The bounds and the evidence are read again from what was before the first shift, and are the same."""
     here = situation("good", requests_per_minute=600)
-    mine = here.connect(values=settings_of(here, REMINDERS))
+    mine = here.connect()
     plan = rollout.plan_rollout(mine, here.build("good"))
     steps = rollout.run_rollout(mine, plan, approve(mine, plan))
     seen = next(steps)

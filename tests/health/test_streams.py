@@ -241,7 +241,11 @@ def test_the_report_says_which_differences_would_not_have_been_found() -> None:
     drops = {traffic: float(result.split("from ")[1].split(" %")[0]) for traffic, result in results.items()}
     assert drops[60] > 60 and 10 < drops[6000] < 30
     (empty,) = judged([FEWER]).streams.read()
-    assert empty.row == ("reminders", "", "", "at most 10 % less", "not compared: too few requests")
+    assert empty.line("v42", "v41") == "reminders: not compared: too few requests."
+    (reading,) = judged([LATENCY], *[[PairedCounts(6, 60, 54, 540)]] * 10).streams.read()
+    assert reading.line("v42", "v41").startswith(
+        "latency: v42 requests over 283 ms 10 %, v41 10 %; at most 1.25 times is allowed: not worse (found from 1."
+    )
     (rare,) = judged([ERRORS], [PairedCounts(0, 60, 1, 540)]).streams.read()
     assert rare.result == "too little traffic to find a difference"
     (unbounded,) = judged([LATENCY], [None], bound_ms=None).streams.read()
