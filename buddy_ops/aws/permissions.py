@@ -93,7 +93,14 @@ def required_actions(
         actions = statement["Action"]
         if isinstance(actions, str):
             actions = [actions]
-        for template in _resources(statement["Resource"], tables, has_log_group=bool(names["LogGroupName"])):
+        given = statement["Resource"]
+        if given == "HookFunctionArns":
+            given = [
+                f"arn:{where['partition']}:lambda:{where['region']}:{where['account']}:function:{hook.function}"
+                for hook in settings.hooks
+                if hook.function
+            ]
+        for template in _resources(given, tables, has_log_group=bool(names["LogGroupName"])):
             if "Archive" in template and not settings.archive.bucket:
                 continue
             # The template creates no schedule group: it grants the default one.

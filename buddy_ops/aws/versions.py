@@ -300,6 +300,33 @@ def invoke(target: Target, version: str, event: Mapping[str, object], within_s: 
     )
 
 
+def ask_function(
+    target: Target, name: str, event: Mapping[str, object], *, within_s: float, limit: int
+) -> tuple[bytes, str]:
+    """Call another function once. AWS: lambda:InvokeFunction; runs that function's code.
+
+    Args:
+        name: NAME or NAME:ALIAS.
+        within_s: how long its answer is waited for, in seconds.
+        limit: how many bytes of the answer are read.
+
+    Returns:
+        What it returned, and Lambda's FunctionError; '' where it raised nothing.
+
+    Raises:
+        TimedOut: it did not answer in time.
+    """
+    client = target.client("lambda", attempts=1, read_timeout_s=math.ceil(within_s))
+    name, _, qualifier = name.partition(":")
+    payload = json.dumps(event).encode()
+    # Only a call with a qualifier is checked against function:QUALIFIER.
+    if qualifier:
+        reply = client.invoke(FunctionName=name, Qualifier=qualifier, Payload=payload)
+    else:
+        reply = client.invoke(FunctionName=name, Payload=payload)
+    return reply["Payload"].read(limit), reply.get("FunctionError", "")
+
+
 def _version(reply: "Reply") -> Version:
     """The one place that reads a configuration as Lambda returns it."""
     return Version(

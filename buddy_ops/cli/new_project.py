@@ -313,5 +313,6 @@ def _template_parameters(project: Project, environment: str) -> str:
         "AuditSubject": "",
         "TableArns": "",
         "BuildBucketName": "",
+        "HookFunctionArns": "",
     }
     return json.dumps({"Parameters": values}, indent=2) + "\n"

@@ -44,6 +44,7 @@ PART_NAMES = {
     "smoke_tests": "setting smoke_tests",
     "failure_metrics": "setting failure_metrics",
     "streams": "setting streams",
+    "hooks": "setting hooks",
 }
 """The parts of ``covers`` as operators name them; others have their own name."""
 

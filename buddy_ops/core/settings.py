@@ -691,6 +691,45 @@ class NotificationSettings(Model):
     )
 
 
+HookPoint = Literal["before_traffic", "before_stage", "after_traffic"]
+
+
+class Hook(Model):
+    """A Lambda function, a webhook or a notebook that is asked during a rollout, and may hold or refuse it."""
+
+    name: Annotated[str, Field(min_length=1, max_length=40)] = Field(description="Name in plans and reports.")
+    when: Annotated[tuple[HookPoint, ...], Field(min_length=1)] = Field(
+        default=("before_traffic",),
+        description="When it is asked: after the smoke tests and before the first traffic, before each later stage, or "
+        "at the end of the monitoring at 100 %.",
+    )
+    function: Annotated[str, Field(pattern=r"^([a-zA-Z0-9_-]{1,64}(:[a-zA-Z0-9_-]{1,128})?)?$")] = Field(
+        default="", description="Lambda function to invoke, NAME or NAME:ALIAS, in the same account and region."
+    )
+    url: Secret | None = Field(default=None, description="Where the https URL of a webhook is: ssm:/name or env:NAME.")
+    notebook: Annotated[str, Field(pattern=r"^([\w-]+(/[\w-]+)*)?$")] = Field(
+        default="", description="Notebook in notebooks/ to run, for example hooks/load_test."
+    )
+    timeout_s: Annotated[float, Field(ge=1, le=900)] = Field(
+        default=30, description="How long its answer is waited for, in seconds. Without an answer it holds."
+    )
+
+    @model_validator(mode="after")
+    def _is_of_one_kind(self) -> "Hook":
+        if sum(map(bool, (self.function, self.url, self.notebook))) != 1:
+            raise ValueError("needs exactly one of function, url and notebook")
+        return self
+
+    @property
+    def kind(self) -> str:
+        """What is asked, for operators."""
+        if self.function:
+            return f"function {self.function}"
+        if self.notebook:
+            return f"notebook {self.notebook}"
+        return "webhook"
+
+
 def _require_flag_name(name: str) -> str:
     """The name of a flag, if it is not one that a secret would have: a flag's value is shown."""
     if SECRET_NAME.search(name) and not name.startswith("ENABLE_"):
@@ -805,6 +844,9 @@ class Settings(Model):
     ] = Field(
         default=(),
         description="Requests that test a new version before it gets traffic: Alexa requests or events. Default: none.",
+    )
+    hooks: Annotated[tuple[Hook, ...], Field(max_length=8)] = Field(
+        default=(), description="What is asked before traffic, before stages and after 100 %. Default: nothing."
     )
     tables: tuple[TableSettings, ...] = Field(default=(), description="DynamoDB tables that the function writes.")
     flags: tuple[Flag, ...] = Field(

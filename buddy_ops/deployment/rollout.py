@@ -16,7 +16,7 @@ from buddy_ops.core.journal import iso_utc
 from buddy_ops.core.outcome import Ending, Outcome
 from buddy_ops.core.plan import Approval
 from buddy_ops.core.text import MINUTE, exact_percent, parse_utc, time_of_day
-from buddy_ops.deployment import _approval, _publishing, ramp, smoke_tests
+from buddy_ops.deployment import _approval, _publishing, hooks, ramp, smoke_tests
 from buddy_ops.deployment._after_rollback import AfterRollback, is_stopped_by_interrupt, remove_mark
 from buddy_ops.deployment._traffic import (
     FailsafeLost,
@@ -215,6 +215,7 @@ def _publish(target: Target, plan: RolloutPlan, alias: Alias | None, approval: A
         version = yield from _publishing.publish_build(target, plan, alias, approval)
     if plan.strategy in target.settings.rollout.smoke_tested:
         smoke_tests.require_passing(target, version)
+    yield from hooks.require_before_traffic(target, version, stable=plan.stable, follows=plan.follows)
     return version
 
 
@@ -251,6 +252,7 @@ class _Run:
         run = plan.resumes.run if plan.resumes else target.run
         self.traffic = Traffic(target, alias, run=run, stable=plan.stable, new=plan.change.known)
         self.evidence = RolloutEvidence(target, plan.stable, plan.change.known)
+        self.hooks = hooks.Hooks(target, stable=plan.stable, follows=plan.follows)
         self.stages = plan.stages
         self.began = began
         self.started = began
@@ -657,6 +659,10 @@ class _Run:
     def _promote(self, state: Promoting) -> Polls[State]:
         """Shift to the next stage, or close the rollout after the watch. If AWS fails, the next poll decides again."""
         passed = state.passed
+        if not isinstance(passed, Healthy):
+            unmoved = yield from self._ask_hooks(state, passed)
+            if unmoved is not None:
+                return unmoved
         try:
             if isinstance(passed, Baking):
                 return self._shift_up()
@@ -681,6 +687,27 @@ class _Run:
             self.healthy = True
             return self._state_of_alias()
         return self._end(ending, *reasons, *failures)
+
+    def _ask_hooks(self, state: Promoting, passed: Baking | Watching) -> Polls[State | None]:
+        """What follows from the hooks' answers; None where none of them holds or refuses."""
+        now = self.target.clock.now()
+        if isinstance(passed, Baking):
+            answer = self.hooks.ask("before_stage", self.traffic.new, self._next_weight() or 1.0)
+            longest_s = self._bake_s(passed) + 60 * self.settings.stretch_minutes
+            over = self.evidence.baked_s(now) >= longest_s
+        else:
+            answer = self.hooks.ask("after_traffic", self.traffic.new, 1.0)
+            over = now >= self._longest_watch() + self.settings.stretch_minutes * MINUTE
+        if answer.decision == "go":
+            return None
+        if answer.decision == "refuse":
+            return RollingBack("rolled-back", (answer.says,))
+        if over:
+            return RollingBack("held", (answer.says,))
+        seen = replace(state.seen, at=now, wake_at=next_poll(now), says=answer.says)
+        if (yield from show(seen, self.evidence)) == "abort":
+            return ABORTED
+        return passed
 
     def _close(self, promoting: Promoting) -> tuple[Ending, tuple[str, ...]]:
         """The watch is over, or the new version healthy: the record says so. It becomes the primary one.
@@ -784,6 +811,7 @@ class _Run:
             yield from self._await_capacity()
             after.since = self.target.clock.now()
         yield from after.to_end(state.unshown)
+        failures += self.hooks.announce_rollback(self.traffic.new)
         ending = state.ending
         reasons = [*state.reasons, *after.reasons()]
         if after.both_fail:

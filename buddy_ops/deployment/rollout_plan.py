@@ -17,7 +17,7 @@ from buddy_ops.core.front_end import parameter
 from buddy_ops.core.plan import Plan
 from buddy_ops.core.rules import BreakGlass, DeploymentFacts
 from buddy_ops.core.text import count, escape_html, exact_percent, parse_utc, time_of_day
-from buddy_ops.deployment import _obstacles, ramp
+from buddy_ops.deployment import _obstacles, hooks, ramp
 from buddy_ops.deployment._traffic import alias_scope, own_open_rollout, rollout_under_way
 from buddy_ops.deployment.requested_change import RequestedChange, request_change
 from buddy_ops.health import alarms
@@ -383,6 +383,8 @@ class _Draft:
         if settings.smoke_tests and self.strategy in settings.rollout.smoke_tested:
             tests = count(len(settings.smoke_tests), "smoke test")
             yield f"{tests} must pass before the new version receives traffic."
+        if not self.live:
+            yield from hooks.describe_hooks(self.target)
         if self.rolled_back:
             yield f"Warning: this build was rolled back before (as v{self.change.known})."
         if self.stable and self.resumes is None and not self.live:
@@ -427,6 +429,8 @@ class _Draft:
             "code": self.change.sha256,
             "configuration": _covered(self.change.expected),
         }
+        if settings.hooks:
+            covers["hooks"] = [hook.model_dump(mode="json") for hook in settings.hooks]
         if self.change.base:
             covers["variables"] = dict(self.change.variables)
         if self.change.named:

@@ -273,6 +273,7 @@ SENTENCES: Mapping[str, str | Callable[[Fields], str]] = {
     "frozen": "{owner} froze deployments until {expires}: {reason}",
     "lifted": "freeze {id} was removed",
     "smoke": lambda x: f"smoke test {x['test']} of v{x['version']}: {x['trouble'] or 'passed'}",
+    "hook": "hook {hook}, {point}: {answer}. {says}",
     "told": _notified,
     "ordered": "operator action: {order}",
     "assessed": _assessed,

@@ -37,6 +37,9 @@ def without_names(call: Call) -> Call:
     name = "buddy-alexa-skill-sandbox"
     where = call.resource
     for pattern, placeholder in (
+        ("^arn:aws:lambda:.*:function:gate:live", "${HookFunctionArn}"),
+        ("buddy-builds/.*", "${BuildBucketName}/good.zip"),
+        ("buddy-builds", "${BuildBucketName}"),
         (rf"{name}-live-lease-[\w-]+", "${Failsafe}"),
         (rf"alarm:{name}-", "alarm:${AlarmPrefix}"),
         (r"buddy-reminders-sandbox-20\d{6}T\d{6}", "${Table}-20261129T031200"),

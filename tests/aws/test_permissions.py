@@ -18,6 +18,7 @@ from buddy_ops.aws import aliases, freezes, isolation, permissions, session, sig
 from buddy_ops.checks import setup
 from buddy_ops.checks import status as status_
 from buddy_ops.core.roles import Role
+from buddy_ops.core.settings import Hook
 from buddy_ops.deployment import announcements, reenabling, rollback, rollout
 from buddy_ops.health import logs
 from buddy_ops.migrations import steps as migration_steps
@@ -30,8 +31,10 @@ from tests.aws.template import ROOT, Stack
 from tests.checks import proving
 from tests.checks.test_readiness import ready
 from tests.conftest import Situation, abandon, approve
+from tests.deployment.test_hooks import gate
 from tests.incidents.corruption import NAME, corrupted, repair_hash
 from tests.migrations.test_schema import shipped
+from tests.resilience import harness
 from tests.runs.test_archive import sealed
 
 Bring = Callable[..., Situation]
@@ -59,12 +62,14 @@ UNRECORDED = {
 
 BUILDS = "buddy-builds"
 
-OF_WORKFLOW = {
+OF_BUILDS = {
     ("s3:GetObject", f"arn:aws:s3:::{BUILDS}/*"),
     ("s3:GetObjectVersion", f"arn:aws:s3:::{BUILDS}/*"),
     ("s3:ListBucket", f"arn:aws:s3:::{BUILDS}"),
 }
-"""What `aws s3 cp` of the workflow 'run a runbook' needs, before the runbook runs."""
+"""What the deployer may do with builds in S3. `aws s3 cp` of the workflow 'run a runbook' needs it, too."""
+
+HOOK = {"name": "gate", "function": "gate:live"}
 
 BY_SERVICES = {
     (f"kms:{name}", "arn:aws:kms:us-east-1:123456789012:key/of-the-builds")
@@ -75,6 +80,8 @@ Source: KMS developer guide, How DynamoDB uses KMS."""
 
 OTHERWISE_CALLED = {
     "lambda:Invoke": "lambda:InvokeFunction",
+    "s3:HeadBucket": "s3:ListBucket",
+    "s3:HeadObject": "s3:GetObject",
     "s3:ListObjectsV2": "s3:ListBucket",
     "s3:ListObjectVersions": "s3:ListBucketVersions",
     "s3:GetObjectLockConfiguration": "s3:GetBucketObjectLockConfiguration",
@@ -105,6 +112,7 @@ STACK = Stack(
     SigningKeyArn=SIGNING_KEY,
     BuildBucketName=BUILDS,
     TableArns=[TABLE],
+    HookFunctionArns=["arn:aws:lambda:us-east-1:123456789012:function:gate:live"],
     KeyArns=["arn:aws:kms:us-east-1:123456789012:key/of-the-builds"],
 )
 
@@ -176,7 +184,8 @@ def made(records: list[dict[str, Any]]) -> set[Call]:
             # The results of a query are checked against the log group that was queried.
             found.add(Call(name, STACK.arn("logs", f"log-group:/aws/lambda/{FUNCTION}:*")))
         elif name in ("s3:GetObject", "s3:PutObject"):
-            found.add(Call(name, f"arn:aws:s3:::{given['Bucket']}/*"))
+            version = "Version" if given.get("VersionId") else ""
+            found.add(Call(f"{name}{version}", f"arn:aws:s3:::{given['Bucket']}/*"))
         elif name == "iam:SimulatePrincipalPolicy":
             # The sandbox's caller is no role of ours; on AWS it asks about itself.
             found.add(Call(name, STACK.role("buddy-ops-sandbox-deployer")))
@@ -247,6 +256,10 @@ def canary(bring: Bring) -> Iterator[list[dict[str, Any]]]:
     yield shipping(here, artifact)
     here = bring("good")
     yield shipping(here, here.build("good"), values=values(here, lease={"prove": True}))
+    here = bring("good")
+    harness.store(here, Path(here.build("good")).read_bytes())
+    gate(here, 'def handler(event, context):\n    return {"decision": "go"}\n')
+    yield shipping(here, harness.STORED, values={**values(here), "hooks": [HOOK]})
 
 
 def all_at_once(bring: Bring) -> Iterator[list[dict[str, Any]]]:
@@ -534,9 +547,10 @@ def test_the_template_grants_what_the_library_says(role: Role, situation: Bring)
             lease={"dead_letter_arn": proving.QUEUE},
         ),
     ).settings
+    settings = settings.model_copy(update={"hooks": (Hook.model_validate(HOOK),)})
     needed = permissions.required_actions(role, "sandbox", settings, WHERE)
     said = {(each, where) for where, actions in needed.items() for each in actions}
-    assert granted(role) - OF_WORKFLOW - BY_SERVICES == said
+    assert granted(role) - OF_BUILDS - BY_SERVICES == said
 
 
 @pytest.mark.timeout(900)  # it drives every runbook
@@ -550,7 +564,7 @@ def test_each_role_may_do_what_its_runbooks_do_and_nothing_else(situation: Bring
         missing = {each for each in recorded if not any(allows(grant, each) for grant in grants)}
         unused = {grant for grant in grants if not any(allows(grant, each) for each in recorded)}
         assert sorted(missing) == []
-        assert sorted(unused - UNRECORDED - OF_WORKFLOW - BY_SERVICES) == []
+        assert sorted(unused - UNRECORDED - BY_SERVICES) == []
         compared = len({name for name, _ in recorded})
         print(f"{role}: {compared} actions, {len(recorded)} with their resources, from {len(runbooks)} runbooks")
     # What another engine evaluates is what was recorded.
@@ -763,8 +777,8 @@ def test_the_workflow_may_read_its_build() -> None:
     """'run a runbook' fetches the build as the deployer, from the bucket of the template's parameter."""
     job = yaml.safe_load((ROOT / ".github/workflows/runbook.yml").read_text("utf-8"))["jobs"]["run"]
     assert sum("aws s3 cp" in step.get("run", "") for step in job["steps"]) == 1
-    assert granted("deployer") >= OF_WORKFLOW
-    assert not any(granted(role) & OF_WORKFLOW for role in ("reader", "auditor", "responder"))
+    assert granted("deployer") >= OF_BUILDS
+    assert not any(granted(role) & OF_BUILDS for role in ("reader", "auditor", "responder"))
 
 
 def test_keys_decrypt_through_services_only() -> None:

@@ -54,6 +54,7 @@ class Variant:
             "KeyArns": f"{at.format('kms')}key/of-the-builds",
             "TableArns": f"{at.format('dynamodb')}table/buddy-reminders-staging",
             "BuildBucketName": "buddy-builds",
+            "HookFunctionArns": f"{at.format('lambda')}function:gate:live",
             **parameters,
         }
         return cls(name, Stack(region, partition, **given))
@@ -71,6 +72,7 @@ class Variant:
         names = {
             "AlarmPrefix": alarms.name_prefix(cast(Settings, settings)),
             "Failsafe": failsafe.schedule_name(cast(Target, target)),
+            "HookFunctionArn": given["HookFunctionArns"][0],
             "KeyArn": given["KeyArns"][0],
             "Other": f"{function[:59]}-prod",
             "OtherTable": f"{table}-prod",
