@@ -27,7 +27,10 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import botocore.session
-import nbformat
+
+# As the engine does: a grammar of IRIs would be compiled in each worker, for seconds.
+sys.modules.setdefault("rfc3987_syntax", None)  # type: ignore[arg-type]
+import nbformat  # noqa: E402
 
 MODULES = ("buddy_ops.cli.main", "buddy_ops.runs.engine", "ipykernel_launcher")
 SCRIPTS = ("buddy-ops", "papermill")
@@ -88,7 +91,6 @@ def _run_module(arguments: list[str]) -> None:
 @cache
 def _preload() -> None:
     """Import what the programs import, now or later in their run."""
-    sys.modules.setdefault("rfc3987_syntax", None)  # type: ignore[arg-type]  # as the engine does
     for name in PRELOADED:
         importlib.import_module(name)
     nbformat.validate(nbformat.v4.new_notebook())  # compiles the schema

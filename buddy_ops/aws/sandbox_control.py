@@ -1,11 +1,13 @@
 """The sandbox's control address, as every process of ours calls it.
 
-A control call carries a token. The sandbox writes it to a file that only the user who started it can read.
+A control call carries a token. The sandbox writes it to a file that only the user who started it can read. It keeps its
+time in a file beside it.
 """
 
 import json
 import os
 import stat
+import struct
 import tempfile
 import urllib.request
 from collections.abc import Mapping
@@ -29,6 +31,7 @@ TOKEN_NEXT = (
 
 _TOKEN_HEADER = "X-Sandbox-Token"
 _REFUSAL_HEADER = "X-Sandbox-Refusal"
+_CLOCK = struct.Struct("<dd")
 
 
 def ask_sandbox(endpoint: str, path: str, fields: Mapping[str, object], timeout_s: float = 60) -> dict[str, Any]:
@@ -62,18 +65,35 @@ def _opener() -> urllib.request.OpenerDirector:
 
 
 def _read_token(endpoint: str) -> str:
-    """The token of the sandbox at a loopback URL; '' if there is none. The sandbox's ``state_file`` writes it."""
+    """The token of the sandbox at a loopback URL; '' if there is none."""
+    return _read_state(endpoint, "token").decode("ascii", "replace")
+
+
+def read_clock(endpoint: str) -> tuple[float, float] | None:
+    """The sandbox's time, and by how many seconds its client's machine is ahead; None where no file says.
+
+    A run reads the time several times for each AWS call, and a control call takes longer than most of them.
+    """
+    content = _read_state(endpoint, "clock")
+    if len(content) != _CLOCK.size:
+        return None
+    now, ahead_s = _CLOCK.unpack(content)
+    return now, ahead_s
+
+
+def _read_state(endpoint: str, kind: str) -> bytes:
+    """A file that the sandbox at a loopback URL keeps; empty without one. The sandbox's ``state_file`` writes it."""
     where = urlsplit(endpoint)
     # Never for another machine: it would learn the token.
     if where.hostname not in LOOPBACK:
-        return ""
+        return b""
     state = Path(os.environ.get("XDG_STATE_HOME") or os.path.expanduser("~/.local/state"))  # noqa: PTH111
     user = os.getuid() if hasattr(os, "getuid") else "user"
     for folder in (state / "buddy-sandbox", Path(tempfile.gettempdir()) / f"buddy-sandbox-{user}"):
         with suppress(OSError, ValueError):
             if _is_private(folder):
-                return (folder / f"{where.port}.token").read_text(encoding="ascii")
-    return ""
+                return (folder / f"{where.port}.{kind}").read_bytes()
+    return b""
 
 
 def _is_private(folder: Path) -> bool:

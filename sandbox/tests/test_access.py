@@ -267,8 +267,9 @@ def test_the_token_is_in_a_file_that_nobody_else_reads(own: Sandbox, tmp_path: P
     """Mode 0600 in a folder of mode 0700, whatever the umask; gone when the sandbox is."""
     folder = tmp_path / "state" / "buddy-sandbox"
     file = folder / f"{port_of(own)}.token"
-    assert [path.name for path in folder.iterdir()] == [file.name] and file.read_text() == own.token
-    assert (stat.S_IMODE(folder.stat().st_mode), stat.S_IMODE(file.stat().st_mode)) == (0o700, 0o600)
+    clock = file.with_suffix(".clock")
+    assert sorted(folder.iterdir()) == [clock, file] and file.read_text() == own.token
+    assert [stat.S_IMODE(each.stat().st_mode) for each in (folder, file, clock)] == [0o700, 0o600, 0o600]
     before = os.umask(0)
     try:
         other = state_file.write(1, "t")

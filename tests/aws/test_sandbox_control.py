@@ -9,8 +9,8 @@ from urllib.parse import urlparse
 
 import pytest
 
-from buddy_ops.aws import sandbox_control, session
-from buddy_ops.aws.clock import SystemClock
+from buddy_ops.aws import clock, sandbox_control, session
+from buddy_ops.aws.clock import SandboxClock, SystemClock
 from buddy_ops.cli import sandbox
 from buddy_ops.core.errors import AwsFailed, BuddyError
 from buddy_sandbox import access, state_file
@@ -27,6 +27,37 @@ def test_both_distributions_find_the_same_file(sandbox_url: str) -> None:
     assert sandbox_control._read_token(sandbox_url.replace("127.0.0.1", "localhost") + "/") == token
     assert sandbox_control._TOKEN_HEADER == access.TOKEN_HEADER
     assert sandbox_control._REFUSAL_HEADER == access.REFUSAL_HEADER
+
+
+def test_the_file_says_the_time_of_the_control_call(sandbox_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever moves it, and by any name of the loopback address; who may not read it asks."""
+
+    def times_agree() -> float:
+        said = sandbox.call_sandbox(sandbox_url, "clock")
+        shown = sandbox_control.read_clock(sandbox_url.replace("127.0.0.1", "localhost") + "/")
+        assert shown == (said["now"], said["machine"] - said["now"])
+        return shown[0]
+
+    sandbox.call_sandbox(sandbox_url, "scenario", name="good", overrides={"history_minutes": 0})
+    begun = times_agree()
+    sandbox.call_sandbox(sandbox_url, "advance", seconds=90.5)
+    assert times_agree() == begun + 90.5
+    sandbox.call_sandbox(sandbox_url, "set", client_clock_ahead_s=240)
+    times_agree()
+    assert sandbox_control.read_clock(sandbox_url) == (begun + 90.5, 240)
+    sandbox.call_sandbox(sandbox_url, "scenario", name="good", overrides={"history_minutes": 0})
+    assert times_agree() == begun
+    asked = SandboxClock(sandbox_url).now()
+    monkeypatch.setattr(clock, "read_clock", lambda endpoint: None)
+    assert SandboxClock(sandbox_url).now() == asked
+
+
+def test_a_stopped_sandbox_leaves_no_file() -> None:
+    """Neither of its token nor of its time."""
+    with sandbox.running_sandbox() as url:
+        files = list(state_file.folders()[0].glob(f"{urlparse(url).port}.*"))
+        assert sorted(file.suffix for file in files) == [".clock", ".token"]
+    assert not any(file.exists() for file in files)
 
 
 def test_another_users_sandbox_is_a_clear_message(
@@ -68,7 +99,7 @@ def test_a_file_that_others_can_change_is_not_read(
     (folder / f"{urlparse(sandbox_url).port}.token").write_text(token)
     assert sandbox_control._read_token(sandbox_url) == token
     folder.chmod(0o770)
-    assert sandbox_control._read_token(sandbox_url) == ""
+    assert sandbox_control._read_token(sandbox_url) == "" and sandbox_control.read_clock(sandbox_url) is None
     folder.chmod(0o700)
     folder.rename(tmp_path / "elsewhere")
     folder.symlink_to(tmp_path / "elsewhere")

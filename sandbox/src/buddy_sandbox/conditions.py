@@ -245,6 +245,7 @@ class Conditions(BaseModel):
         """Let these hold from now on; only what is named takes effect, so that a throttle that runs is left alone."""
         chosen = set(names)
         world.conditions = Conditions.model_validate({name: getattr(self, name) for name in Conditions.model_fields})
+        world.show_time()
         for name in chosen & PLACES.keys():
             place = PLACES[name]
             if place.owner.startswith(OF_ALL_REGIONS):

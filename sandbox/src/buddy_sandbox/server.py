@@ -356,6 +356,8 @@ class Sandbox:
         self.server.daemon_threads = True  # type: ignore[attr-defined]
         # The port is ours from here on, and so is the file that is named after it.
         self._state_file = state_file.write(port, self.token)
+        self.world.show = state_file.ClockFile(self._state_file).show
+        self.world.show_time()
         self._thread = threading.Thread(target=self.server.serve_forever, daemon=True)
         self._thread.start()
         self._ticker = LiveTicker(self.world)
@@ -365,8 +367,9 @@ class Sandbox:
         """Stop serving, and everything that was started."""
         self._ticker.close()
         self.server.shutdown()
-        self.server.server_close()
+        # Before its port is free: who finds it free finds no file of it.
         state_file.remove(self._state_file, self.token)
+        self.server.server_close()
         self.world.close()
         self.closed.set()
 

@@ -1,10 +1,11 @@
-"""The token for a sandbox's control calls, in a file that only the user who started it can read.
+"""The token for a sandbox's control calls, and its time, in files that only the user who started it can read.
 
-A client finds the file by the port of the sandbox's URL. ``buddy_ops.aws.sandbox_control`` reads it by the same rules.
+A client finds them by the port of the sandbox's URL. ``buddy_ops.aws.sandbox_control`` reads them by the same rules.
 """
 
 import os
 import stat
+import struct
 import tempfile
 from contextlib import suppress
 from pathlib import Path
@@ -35,6 +36,34 @@ def is_private(folder: Path) -> bool:
     if not hasattr(os, "getuid"):
         return stat.S_ISDIR(found.st_mode)
     return stat.S_ISDIR(found.st_mode) and found.st_uid == os.getuid() and not found.st_mode & 0o077
+
+
+CLOCK = struct.Struct("<dd")
+"""The virtual time in epoch seconds, and by how many seconds the clock of a client's machine is ahead."""
+
+
+class ClockFile:
+    """The time, where a client reads it without a call.
+
+    Args:
+        token: the sandbox's token file, which this one lies beside.
+    """
+
+    def __init__(self, token: Path) -> None:
+        path = _clock(token)
+        handle, part = tempfile.mkstemp(dir=path.parent)
+        # Unbuffered: a reader finds each time whole, as one write.
+        self._file = os.fdopen(handle, "wb", buffering=0)
+        Path(part).replace(path)
+
+    def show(self, now: float, ahead_s: float) -> None:
+        """Replace the time that the file says."""
+        self._file.seek(0)
+        self._file.write(CLOCK.pack(now, ahead_s))
+
+
+def _clock(token: Path) -> Path:
+    return token.with_suffix(".clock")
 
 
 def write(port: int, token: str) -> Path:
@@ -73,9 +102,10 @@ def read(endpoint: str) -> str:
 
 
 def remove(path: Path, token: str) -> None:
-    """Remove a sandbox's file, unless another sandbox has replaced it."""
+    """Remove a sandbox's files, unless another sandbox has replaced them."""
     with suppress(OSError):
         if path.read_text() == token:
+            _clock(path).unlink(missing_ok=True)
             path.unlink()
 
 

@@ -4,6 +4,7 @@ Knows the order in which things happen as time passes. Never speaks HTTP: ``serv
 """
 
 import threading
+from collections.abc import Callable
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any
@@ -53,6 +54,8 @@ class World:
         self._clients: dict[tuple[str, str], Any] = {}
         self._regions_lock = threading.Lock()
         self.calls: list[dict[str, Any]] = []
+        self.show: Callable[[float, float], None] = lambda now, ahead_s: None
+        """Told of each change of the time, and of by how much a client's machine is ahead of it, in seconds."""
         self._build()
 
     def _build(self) -> None:
@@ -114,6 +117,11 @@ class World:
             self.clock = Clock(start, self._advance, self.clock.speed)
             self._traveller.move_to(datetime.fromtimestamp(start, UTC), tick=False)
         self._build()
+        self.show_time()
+
+    def show_time(self) -> None:
+        """Say what time it is to those who read it without a call."""
+        self.show(self.clock.now(), self.conditions.client_clock_ahead_s)
 
     def invoke(self, service: str, operation: str, parameters: Params, region: str = HOME) -> Any:
         """Call the sandbox as any client would: for schedules, and for setting scenarios up."""
@@ -142,6 +150,8 @@ class World:
             for region in regions:
                 region.people.advance(now, step)
             self._traveller.move_to(datetime.fromtimestamp(step, UTC), tick=False)
+            # Before those who wait for it go on.
+            self.show(step, self.conditions.client_clock_ahead_s)
             self.clock.set(step)
             for region in regions:
                 region.scheduler.fire()
