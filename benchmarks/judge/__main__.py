@@ -18,7 +18,7 @@ Chunk = tuple[Cell, int, tuple[int, ...]]
 
 
 def chunks(share: float, seed: int) -> list[Chunk]:
-    """The work, in pieces of at most 250 rollouts; the longest first, so that the bar ends evenly."""
+    """The work, in pieces of at most 100 rollouts; the longest first, so that the bar ends evenly."""
     work: list[Chunk] = []
     for number, (cell, rollouts) in enumerate(plan()):
         left = max(20, round(rollouts * share))

@@ -1,5 +1,6 @@
 """What is simulated: the situations, and every policy's rollouts in each of them."""
 
+import pickle
 from collections import defaultdict
 from dataclasses import dataclass, field
 from math import inf, nan, sqrt
@@ -7,9 +8,9 @@ from math import inf, nan, sqrt
 import numpy as np
 
 from benchmarks.judge.opponents import peers, play
-from benchmarks.judge.rollouts import MOVING_MINUTES, Outcome, Outcomes, Rollout, clairvoyant, minutes_of
-from benchmarks.judge.shipped import HISTORY_MINUTES, POLICY, STAGES, Stages, ramped
-from benchmarks.judge.traffic import Cell, Requests, draw, history, stable_alone
+from benchmarks.judge.rollouts import MOVING_MINUTES, FeedRollout, Outcome, Outcomes, Rollout, clairvoyant, minutes_of
+from benchmarks.judge.shipped import BY_MINUTES, BY_TICKS, HISTORY_MINUTES, POLICY, STAGES, Stages, ramped
+from benchmarks.judge.traffic import TICKS, Cell, Requests, draw, history, stable_alone
 from buddy_ops.health.judge import Counts, Judge
 from buddy_ops.health.stable_alone import MOST_MINUTES
 
@@ -17,9 +18,11 @@ TRAFFIC = (6, 60, 600, 6000)
 BASELINES = (0.0, 0.003, 0.008)
 SLIGHT, CLEAR = (0.015, 0.02), (0.05, 0.20, 1.0)
 OURS, RAMP, DAY_LONG = "this judge", "with the ramp", "the same, watched to 24 h"
+FEED = "with the log feed and its ramp"
 CLAIRVOYANT, UNTEMPERED = "clairvoyant", "without the dispersion"
+CLAIRVOYANT_FEED = "clairvoyant, with the log feed and its ramp"
 USUAL = 0.013  # stable's rate, over the objective for ever, and the new version's
-CHUNK = 250
+CHUNK = 100
 HISTORIES = 20  # drawn per chunk and shared by its rollouts: they only set the dispersion
 
 
@@ -91,27 +94,32 @@ def plan() -> list[tuple[Cell, int]]:
     cells = []
     for traffic in TRAFFIC:
         for p0 in (*BASELINES, 0.01):
-            cells.append((Cell("good", traffic, p0, p0), 2000 if traffic == 6 else 5000))
+            cells.append((Cell("good", traffic, p0, p0), 400 if traffic == 6 else 1500))
         for p0 in BASELINES:
-            cells += [(Cell("bad", traffic, p0, p1), 500 if traffic == 6 else 1000) for p1 in SLIGHT]
-            cells += [(Cell("bad", traffic, p0, p1), 2000) for p1 in CLEAR]
-            cells.append((Cell("late", traffic, p0, 0.05, onset=12), 1000))
-            cells += [(Cell("late", traffic, p0, p1, onset=30), 1000) for p1 in (0.05, 1.0)]
-        cells.append((Cell("usual", traffic, USUAL, USUAL), 2000 if traffic == 6 else 4000))
+            cells += [(Cell("bad", traffic, p0, p1), 60 if traffic == 6 else 200) for p1 in SLIGHT]
+            cells += [(Cell("bad", traffic, p0, p1), 150 if traffic == 6 else 400) for p1 in CLEAR]
+            cells.append((Cell("late", traffic, p0, 0.05, onset=12), 60 if traffic == 6 else 200))
+            cells += [(Cell("late", traffic, p0, p1, onset=30), 60 if traffic == 6 else 150) for p1 in (0.05, 1.0)]
+        cells.append((Cell("usual", traffic, USUAL, USUAL), 200 if traffic == 6 else 600))
     for traffic in (60, 600, 6000):
         for rate in (0.02, 0.05, 0.2, 0.9):
-            cells += [(Cell("fault", traffic, 0.003, 0.003, fault=(at, 10, rate)), 600) for at in (2, 7, 12, 18)]
+            cells += [(Cell("fault", traffic, 0.003, 0.003, fault=(at, 10, rate)), 80) for at in (2, 7, 12, 18)]
         for p0 in BASELINES[1:] if traffic >= 600 else ():
-            cells += [(Cell("clumped", traffic, p0, p0, clump=size), 4000) for size in (3.0, 6.0)]
+            cells += [(Cell("clumped", traffic, p0, p0, clump=size), 1000) for size in (3.0, 6.0)]
     return cells
 
 
-def simulate(cell: Cell, rollouts: int, seed: tuple[int, ...]) -> dict[str, Sums]:
-    """One chunk of a cell: every policy that is asked about it, on the same requests."""
+def simulate(cell: Cell, rollouts: int, seed: tuple[int, ...], feed: bool = True) -> dict[str, Sums]:
+    """One chunk of a cell: every policy that is asked about it, on the same requests.
+
+    Args:
+        feed: whether the log feed is, too: that takes twice as long.
+    """
     rng = np.random.default_rng(seed)
     requests = draw(cell, rollouts, 200 if cell.suite in ("fault", "usual") else 64, rng)
     histories = [history(cell, HISTORY_MINUTES, rng) for _ in range(min(HISTORIES, rollouts))]
-    past = [[Counts(*counts) for counts in minutes] for minutes in histories]
+    # A judge that has read a day of history, to be copied: reading it takes as long as a fifth of a rollout.
+    fresh = [pickle.dumps(Judge(POLICY, [Counts(*counts) for counts in minutes])) for minutes in histories]
     sums: dict[str, Sums] = defaultdict(Sums)
     for name, poll in peers().items():
         outcomes = play(requests, poll)
@@ -119,23 +127,29 @@ def simulate(cell: Cell, rollouts: int, seed: tuple[int, ...]) -> dict[str, Sums
             sums[name].add_peer(rolled_back, failed)
     for row in range(rollouts):
         tails = (*seed, row)
-        known = past[row % len(past)]
+        known = fresh[row % len(fresh)]
         # A good version is seldom watched to 24 h: that takes ten times as long, and says little.
-        all_day = cell.suite in ("bad", "late") or (cell.suite == "good" and row % 4 == 0)
-        ours = roll_out(Judge(POLICY, known), requests, row, tails, STAGES, all_day=all_day)
+        all_day = cell.suite in ("bad", "late") or (cell.suite == "good" and row % 20 == 0)
+        ours = roll_out(pickle.loads(known), requests, row, tails, STAGES, all_day=all_day)
         sums[OURS].add(ours.shipped, cell.p1 - cell.p0)
         if ours.day is not None:
             sums[DAY_LONG].add(ours.day, cell.p1 - cell.p0)
         if cell.suite in ("good", "bad"):
-            stages, with_ramp = ramped(cell.traffic), ours
+            stages, with_ramp = ramped(cell.traffic, BY_MINUTES), ours
             if stages != STAGES:
-                with_ramp = roll_out(Judge(POLICY, known), requests, row, tails, stages, all_day=False)
+                with_ramp = roll_out(pickle.loads(known), requests, row, tails, stages, all_day=False)
             sums[RAMP].add(with_ramp.shipped, cell.p1 - cell.p0)
         if cell.suite in ("bad", "late") and cell.p1 in CLEAR:
             judge = Judge(clairvoyant(cell, POLICY))
             knows = roll_out(judge, requests, row, tails, STAGES, cell.onset)
             assert knows.day is not None
             sums[CLAIRVOYANT].add(knows.day, cell.p1 - cell.p0)
+        if feed:
+            by_ticks = roll_out_by_ticks(pickle.loads(known), requests, row, tails)
+            sums[FEED].add(by_ticks.shipped, cell.p1 - cell.p0)
+        if feed and cell.suite in ("bad", "late") and cell.p1 in CLEAR:
+            knows = roll_out_by_ticks(Judge(clairvoyant(cell, POLICY)), requests, row, tails, cell.onset)
+            sums[CLAIRVOYANT_FEED].add(knows.shipped, cell.p1 - cell.p0)
         if cell.suite == "clumped" and row % 4 == 0:
             untempered = roll_out(Judge(POLICY), requests, row, tails, STAGES, all_day=False)
             sums[UNTEMPERED].add(untempered.shipped, 0.0)
@@ -157,6 +171,17 @@ def roll_out(
     shipped = _with_blame(outcomes.shipped, requests.cell, seed)
     day = None if outcomes.day is None else _with_blame(outcomes.day, requests.cell, seed)
     return Outcomes(shipped, day)
+
+
+def roll_out_by_ticks(
+    judge: Judge, requests: Requests, row: int, seed: tuple[int, ...], deaf_until: int = 0
+) -> Outcomes:
+    """By the log feed, with the ramp that fits it."""
+    assert requests.ticks is not None
+    bands = minutes_of(requests.ticks, row, np.random.default_rng(seed), TICKS)
+    stages = ramped(requests.cell.traffic, BY_TICKS)
+    outcomes = FeedRollout(judge, requests.cell, stages, deaf_until).run(bands)
+    return Outcomes(_with_blame(outcomes.shipped, requests.cell, seed), None)
 
 
 def _with_blame(outcome: Outcome, cell: Cell, seed: tuple[int, ...]) -> Outcome:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 from statistics import median
 
 from benchmarks.judge import bounds
-from benchmarks.judge.cells import BASELINES, CLAIRVOYANT, CLEAR, DAY_LONG, OURS, RAMP, SLIGHT, TRAFFIC, Sums
+from benchmarks.judge.cells import BASELINES, CLAIRVOYANT, CLEAR, DAY_LONG, FEED, OURS, RAMP, SLIGHT, TRAFFIC, Sums
 from benchmarks.judge.opponents import peers
 from benchmarks.judge.traffic import Cell
 from buddy_ops.health.judge import Counts, Judge, JudgePolicy, Minute
@@ -115,6 +115,7 @@ def targets(results: Results) -> list[tuple[str, str, bool]]:
         *blame_targets(results),
         *late_targets(results),
         *ramp_targets(results),
+        *feed_targets(results),
     ]
 
 
@@ -168,6 +169,58 @@ def ramp_targets(results: Results) -> list[tuple[str, str, bool]]:
             blamed <= 0.001,
         ),
     ]
+
+
+FEED_FAILED = {60: (9, 5, 6), 600: (7, 6, 6), 6000: (9, 6, 6)}
+"""By requests a minute: the most failed requests of versions that fail 5, 20 and 100 %, with the log feed."""
+
+FEED_LATE = {60: 17, 600: 31, 6000: 80}
+"""The same of a version that begins to fail 5 % at minute 12."""
+
+FEED_MINUTES = {60: 10, 600: 11.5, 6000: 13}
+"""The most minutes until a good version has all traffic."""
+
+
+def feed_failed(results: Results, suite: str, traffic: int, p1: float, onset: int = 0) -> list[Sums]:
+    """With the log feed: the cells of such a version, one for each rate of the stable one."""
+    wanted = pick(results, FEED, lambda c: (c.suite, c.traffic, c.p1, c.onset) == (suite, traffic, p1, onset))
+    return list(wanted.values())
+
+
+def feed_targets(results: Results) -> list[tuple[str, str, bool]]:
+    """With the log feed and its ramp: what bad versions cost, and the worst cell of good ones.
+
+    Failed requests are means over the rates of the stable version.
+    """
+    found = []
+    for traffic, most in FEED_FAILED.items():
+        cells = [feed_failed(results, "bad", traffic, p1) for p1 in CLEAR]
+        cells.append(feed_failed(results, "late", traffic, 0.05, 12))
+        lost = [mean(sums.mean_failed for sums in each) for each in cells]
+        limits = (*most, FEED_LATE[traffic])
+        what = f"{traffic:,} a minute, with the log feed: 5, 20, 100 % fail, and 5 % from minute 12: failed <= "
+        holds = all(cost <= limit for cost, limit in zip(lost, limits, strict=True))
+        found.append((what + " / ".join(map(str, limits)), " / ".join(f"{cost:.1f}" for cost in lost), holds))
+    good = pick(results, FEED, is_good)
+    slowest = [max(median(s.reached) for c, s in good.items() if c.traffic == traffic) for traffic in FEED_MINUTES]
+    limits = tuple(FEED_MINUTES.values())
+    found.append(
+        (
+            "good versions with the log feed, at 60 / 600 / 6,000 a minute: at 100 % within "
+            + " / ".join(f"{limit:g}" for limit in limits)
+            + " min",
+            " / ".join(f"{minutes:.1f}" for minutes in slowest),
+            all(minutes <= limit for minutes, limit in zip(slowest, limits, strict=True)),
+        )
+    )
+    clumped = pick(results, FEED, lambda c: c.suite == "clumped").values()
+    for what, sums, most_blamed in (
+        ("false rollback <= 0.1 % in every cell with p0 <= 0.8 %", good.values(), 0.001),
+        ("clumped errors: false rollback <= 0.5 %", clumped, 0.005),
+    ):
+        blamed = max(each.share("rolled back") for each in sums)
+        found.append((f"with the log feed: {what}", f"{blamed:.2%}", blamed <= most_blamed))
+    return found
 
 
 def late_targets(results: Results) -> list[tuple[str, str, bool]]:

@@ -10,10 +10,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.judge.traffic import DAY, Ints, Requests
+from benchmarks.judge.traffic import DAY, WEIGHTS, Ints, Requests
 
 Bools = NDArray[np.bool_]
-STAGES = (2, 3, 4, 5)  # levels of 10, 25, 50 and 100 %
+STAGES = tuple(WEIGHTS.index(weight) for weight in (0.10, 0.25, 0.50, 1.0))
 BAKE = 5  # minutes
 SLO = 0.01
 

@@ -8,8 +8,8 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from benchmarks.judge import figures
-from benchmarks.judge.cells import CLAIRVOYANT, DAY_LONG, OURS, RAMP, TRAFFIC, UNTEMPERED, Sums
+from benchmarks.judge import bounds, figures
+from benchmarks.judge.cells import CLAIRVOYANT, CLAIRVOYANT_FEED, DAY_LONG, FEED, OURS, RAMP, TRAFFIC, UNTEMPERED, Sums
 from benchmarks.judge.figures import Results
 from benchmarks.judge.opponents import peers
 from benchmarks.judge.shipped import (
@@ -18,14 +18,15 @@ from benchmarks.judge.shipped import (
     LATE_MINUTES,
     PUBLISHED_MINUTES,
     SETTINGS,
+    TICK_LATE_S,
     WATCH_MINUTES,
 )
-from benchmarks.judge.traffic import Cell
+from benchmarks.judge.traffic import TICK_S, Cell
 from buddy_ops.health.stable_alone import MOST_MINUTES
 
 SHORT = dict(
     zip(
-        (*peers(), OURS, RAMP, DAY_LONG),
+        (*peers(), OURS, RAMP, FEED, DAY_LONG),
         (
             "guide's script",
             "guide's intent",
@@ -39,6 +40,7 @@ SHORT = dict(
             "PipeCD",
             "this judge",
             "this judge, with the ramp",
+            "this judge, with the log feed",
             "this judge, watched to 24 h",
         ),
         strict=True,
@@ -56,7 +58,7 @@ def table(results: Results) -> list[list[str]]:
             "failed requests at 6 / 60 / 600 / 6,000 a minute",
         ]
     ]
-    for name in (*peers(), OURS, RAMP, DAY_LONG):
+    for name in (*peers(), OURS, RAMP, FEED, DAY_LONG):
         worst, average = figures.false_rollback(results, name)
         slight, clear = figures.missed(results, name)
         lost = " / ".join(f"{figures.failed(results, name, traffic):,.0f}" for traffic in TRAFFIC)
@@ -66,7 +68,17 @@ def table(results: Results) -> list[list[str]]:
 
 def markdown(results: Results, timings: dict[str, float], note: str) -> str:
     """The whole report."""
-    return "\n".join([*_head(note), *_comparison(results), *_details(results), *_harder(results), *_speed(timings), ""])
+    return "\n".join(
+        [
+            *_head(note),
+            *_comparison(results),
+            *_details(results),
+            *_feed(results),
+            *_harder(results),
+            *_speed(timings),
+            "",
+        ]
+    )
 
 
 def _head(note: str) -> Iterator[str]:
@@ -84,6 +96,8 @@ def _head(note: str) -> Iterator[str]:
     yield f"the stages are {stages} % with bakes of {bake:g} minutes,"
     yield f"and the version is monitored for at most {WATCH_MINUTES} minutes after 100 %:"
     yield f"until it is shown to be healthy, and for {AFTER_PROOF_MINUTES} minutes more."
+    yield f"*With the log feed* the new version is judged by ticks of {TICK_S} s, {TICK_LATE_S} s after their end"
+    yield "(and polled as often), and stable's own rate by minutes, as without it."
     yield "The other policies read metrics after one minute already, and have stages of 10, 25, 50 and 100 %, both to"
     yield "their advantage. *Failed* is what users suffer beyond stable's own failures, up to 24 h if the version"
     yield "stands: the geometric mean over versions that fail 5, 20 and 100 %."
@@ -161,6 +175,48 @@ def _details(results: Results) -> Iterator[str]:
     yield ""
 
 
+def _feed(results: Results) -> Iterator[str]:
+    yield "## With the log feed"
+    yield ""
+    yield "The same requests, by ticks and with the ramp that fits them. The clairvoyant judge has the same ticks and"
+    yield "the same ramp. A version fails from the start, from minute 12 or from minute 30 on."
+    yield ""
+    rows = [["requests a minute", "stable / new", "from minute", "missed", "held", "failed", "clairvoyant", "bound"]]
+    for cell, sums in figures.pick(results, FEED, lambda cell: cell.suite in ("bad", "late")).items():
+        told = f"{sums.mean_failed:,.1f} ± {1.96 * sums.failed_error:,.1f}"
+        shares = [f"{_percent(share)} %" for share in (sums.missed, sums.share("held"))]
+        knows = results.get((cell, CLAIRVOYANT_FEED))
+        least = "-" if knows is None else f"{knows.mean_failed:,.1f}"
+        bound = f"{bounds.failures(cell.p0, cell.p1):.1f}"
+        rates = f"{cell.p0:.1%} / {cell.p1:.1%}"
+        rows.append([f"{cell.traffic:,}", rates, str(cell.onset), *shares, told, least, bound])
+    yield from _grid(rows)
+    yield ""
+    yield "Good versions, also where both fail 1.3 % for ever, and where failures come in bursts (of geometric size,"
+    yield "within one tick of one version)."
+    yield ""
+    rows = [["requests a minute", "stable fails", "mean burst", "rolled back", "held", "unproven", "at 100 % after"]]
+    for cell, sums in figures.pick(results, FEED, lambda c: c.suite in ("good", "usual", "clumped")).items():
+        shares = [_interval(sums, "rolled back"), _interval(sums, "held"), f"{_percent(sums.share('unproven'))} %"]
+        reached = f"{median(sums.reached):.1f} min (median)" if sums.reached else "never"
+        rows.append([f"{cell.traffic:,}", f"{cell.p0:.1%}", f"{cell.clump:.0f}", *shares, reached])
+    yield from _grid(rows)
+    yield ""
+    yield "External faults (as below), 2 / 5 / 20 / 90 % of requests of both versions."
+    yield ""
+    rows = [["requests a minute", "begins at", "blamed beside stable %", "blamed at 100 %, %", "held %"]]
+    for traffic, at in ((traffic, at) for traffic in TRAFFIC[1:] for at in (2, 7, 12, 18)):
+        cells = figures.pick(results, FEED, lambda cell: cell.fault is not None)
+        here = {cell: s for cell, s in cells.items() if cell.fault and (cell.traffic, cell.fault[0]) == (traffic, at)}
+        beside = [sums.blamed_beside_stable / sums.rollouts for sums in here.values()]
+        later = [sums.share("rolled back") - both for sums, both in zip(here.values(), beside, strict=True)]
+        held = [sums.share("held", "external") for sums in here.values()]
+        told = [" / ".join(_percent(share) for share in shares) for shares in (beside, later, held)]
+        rows.append([f"{traffic:,}", f"minute {at}", *told])
+    yield from _grid(rows)
+    yield ""
+
+
 def _harder(results: Results) -> Iterator[str]:
     yield "## Harder cases"
     yield ""
@@ -216,7 +272,7 @@ def _harder(results: Results) -> Iterator[str]:
         rows.append([f"{traffic:,}", f"minute {at}", *ours, theirs])
     yield from _grid(rows)
     yield ""
-    yield "**Failures in bursts** (each of geometric size, within one version's minute), good versions."
+    yield "**Failures in bursts** (each of geometric size, within ten seconds of one version), good versions."
     yield ""
     rows = [
         ["requests a minute", "stable fails", "mean burst", "rolled back", "held", "rolled back without dispersion"]
@@ -240,7 +296,9 @@ def _grid(rows: list[list[str]]) -> Iterator[str]:
     yield "| " + " | ".join(heading) + " |"
     yield "|" + "---|" * len(heading)
     for row in rest:
-        yield "| " + " | ".join(f"**{cell}**" if row[0] in (OURS, RAMP, DAY_LONG) else cell for cell in row) + " |"
+        yield (
+            "| " + " | ".join(f"**{cell}**" if row[0] in (OURS, RAMP, FEED, DAY_LONG) else cell for cell in row) + " |"
+        )
 
 
 def _percent(share: float) -> str:
@@ -269,24 +327,33 @@ def picture(results: Results, path: Path) -> None:
     figure = Figure(figsize=(13, 5.4), layout="constrained")
     left, right = figure.subplots(1, 2, width_ratios=(1.15, 1))
     knows = [figures.failed(results, CLAIRVOYANT, traffic) for traffic in TRAFFIC]
-    for number, name in enumerate((*peers(), OURS, RAMP)):
-        mine = name in (OURS, RAMP)
+    for number, name in enumerate((*peers(), OURS, RAMP, FEED)):
+        mine = name in (OURS, RAMP, FEED)
         color = "#c2410c" if mine else f"C{(number * 3) % 10}"
         lost = [figures.failed(results, name, traffic) for traffic in TRAFFIC]
         x, y = max(100 * figures.false_rollback(results, name)[0], 0.01), figures.geometric(lost)
         left.scatter(x, y, s=70 if mine else 36, color=color, zorder=3)
         spot: dict[str, Any] = {"xytext": (7, -3) if x < 3 else (-7, -3), "ha": "left" if x < 3 else "right"}
-        if name == "Argo, failureLimit 1":  # lies between the two of the guide
-            spot = {"xytext": (6, -12), "ha": "right"}
+        # These lie between the two of the guide.
+        if name in ("Argo, failureLimit 1", "Flagger, threshold 5"):
+            spot = {"xytext": (6, -13 if name.startswith("Argo") else -23), "ha": "right"}
         left.annotate(SHORT[name], (x, y), textcoords="offset points", fontsize=8, **spot)
         ratio = [each / least for each, least in zip(lost, knows, strict=True)]
-        style: dict[str, Any] = {"lw": 2.5, "zorder": 3, "ls": "--" if name == RAMP else "-"} if mine else {"lw": 1}
+        style: dict[str, Any] = (
+            {"lw": 2.5, "zorder": 3, "ls": {OURS: "-", RAMP: "--", FEED: ":"}[name]} if mine else {"lw": 1}
+        )
         right.plot(TRAFFIC, ratio, marker="o", ms=4, color=color, label=SHORT[name], **style)
     left.set(xscale="log", yscale="log", xlim=(0.007, 150))
     left.set_xlabel("good versions rolled back, worst cell, % (0.01: none seen)")
     left.set_ylabel("failed requests of bad versions (geometric mean)")
     left.set_title("Down and left is better", loc="left")
     right.axhline(1, color="black", lw=0.8, ls=":")
+    clear = [cell for cell in figures.pick(results, OURS, figures.is_clear) if cell.traffic == TRAFFIC[0]]
+    bound = figures.geometric(bounds.failures(cell.p0, cell.p1) for cell in clear)
+    least = [figures.failed(results, CLAIRVOYANT_FEED, traffic) for traffic in TRAFFIC]
+    for lost, label, style in ((least, "clairvoyant, log feed", "-."), ([bound] * len(TRAFFIC), "lower bound", "-")):
+        ratio = [each / most for each, most in zip(lost, knows, strict=True)]
+        right.plot(TRAFFIC, ratio, color="black", lw=1, ls=style, label=label)
     right.set(xscale="log", yscale="log", xlabel="requests a minute")
     right.set_title("Failed requests / those of the clairvoyant judge", loc="left")
     handles, labels = right.get_legend_handles_labels()

@@ -8,10 +8,18 @@ from math import inf
 
 import numpy as np
 
-from benchmarks.judge.shipped import AFTER_PROOF_MINUTES, LATE_MINUTES, POLICY, PUBLISHED_MINUTES, WATCH_MINUTES, Stages
-from benchmarks.judge.traffic import DAY, WEIGHTS, Cell, Requests, tail
+from benchmarks.judge.shipped import (
+    AFTER_PROOF_MINUTES,
+    LATE_MINUTES,
+    POLICY,
+    PUBLISHED_MINUTES,
+    TICK_LATE_S,
+    WATCH_MINUTES,
+    Stages,
+)
+from benchmarks.judge.traffic import DAY, TICK_S, TICKS, WEIGHTS, Cell, Requests, tail
 from buddy_ops.health.evidence import BUSIEST_OF_MINUTES
-from buddy_ops.health.judge import Counts, Judge, JudgePolicy, Minute
+from buddy_ops.health.judge import Counts, Judge, JudgePolicy, Minute, Tick
 from buddy_ops.health.stable_alone import StableTest
 
 MOVING_MINUTES = 2
@@ -19,6 +27,9 @@ MOVING_MINUTES = 2
 
 NO_EVIDENCE = 1.2 * min(POLICY.slo_error_rate, POLICY.slo_slow_rate)
 """A minute's rate up to which no multiple of the mixture gains, the least of which is 1.5 times the limit."""
+
+
+Bands = tuple[list[int], ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,18 +69,22 @@ class Outcomes:
     day: Outcome | None
 
 
-def minutes_of(requests: Requests, row: int, rng: np.random.Generator) -> Iterator[tuple[list[int], ...]]:
-    """Per minute, the cumulated bands (n, x1, x0, slow) of one rollout; later ones are known at 100 % only."""
+def minutes_of(requests: Requests, row: int, rng: np.random.Generator, parts: int = 1) -> Iterator[Bands]:
+    """Per minute or tick, the cumulated bands (n, x1, x0, slow) of one rollout; later ones are known at 100 % only.
+
+    Args:
+        parts: in a minute: 1, or ``TICKS`` for requests by ticks.
+    """
     yield from zip(*(a[row].tolist() for a in (requests.n, requests.x1, requests.x0, requests.slow)), strict=True)
     nothing = [0] * (len(WEIGHTS) - 1)
     drawn = requests.n.shape[1]
-    while drawn < DAY:
-        for n, x1, slow in tail(requests.cell, min(200, DAY - drawn), rng):
+    while drawn < DAY * parts:
+        for n, x1, slow in tail(requests.cell, min(200, DAY * parts - drawn), rng, parts):
             yield [*nothing, n], [*nothing, x1], [*nothing], [*nothing, slow]
             drawn += 1
 
 
-def minute_at(bands: tuple[list[int], ...], level: int) -> Minute:
+def minute_at(bands: Bands, level: int) -> Minute:
     """What is measured of a minute in which the new version had this level."""
     n, x1, x0, slow = bands
     if level == len(WEIGHTS) - 1:
@@ -79,7 +94,13 @@ def minute_at(bands: tuple[list[int], ...], level: int) -> Minute:
 
 
 class Rollout:
-    """One rollout under the judge: polled each minute, with metrics as late as the product waits for them."""
+    """One rollout under the judge: polled each minute, with metrics as late as the product waits for them.
+
+    Attributes:
+        since: the second at which the present bake began; ``shifted``: at which the weight was changed.
+        reached_100: the second at which 100 % was reached; inf if never.
+        proved_at: the second at which it was shown to be healthy.
+    """
 
     def __init__(self, judge: Judge, cell: Cell, stages: Stages, deaf_until: int = 0) -> None:
         """`deaf_until`: earlier minutes look empty (the clairvoyant judge knows when to begin)."""
@@ -98,48 +119,62 @@ class Rollout:
         self.stable_test: StableTest | None = None
         self.latest: deque[int] = deque(maxlen=BUSIEST_OF_MINUTES)
 
-    def run(self, bands: Iterator[tuple[list[int], ...]], all_day: bool = True) -> Outcomes:
+    def run(self, bands: Iterator[Bands], all_day: bool = True) -> Outcomes:
         """Serve minute after minute until it ends; the version then stands, or is gone, to the end of the day."""
         unread: deque[Minute] = deque()
         for t, minute in enumerate(bands):
-            if t >= self.watch_ends and self.shipped is None:
-                self.shipped = self.outcome("unproven" if self.proved_at is None else "proved", t)
+            now = 60 * t
+            if now >= self.watch_ends and self.shipped is None:
+                self.shipped = self.end_of_watch(now)
                 if not all_day:
                     return Outcomes(self.shipped, None)
             if len(unread) == 1 + LATE_MINUTES:  # the first of them is readable now
                 end = self.poll(t, unread.popleft()) or self.look_ahead(unread)
                 if end:
-                    return self.outcomes(end, t)
+                    return self.outcomes(end, now)
             served = minute_at(minute, self.stages[self.stage][0])
-            unread.append(replace(served, weight_changed=t < self.shifted + MOVING_MINUTES))
+            unread.append(replace(served, weight_changed=now < self.shifted + 60 * MOVING_MINUTES))
             if t >= self.cell.onset:
                 self.exposed += served.canary.requests
-        return self.outcomes("unproven", DAY)
+        return self.outcomes("unproven", 60 * DAY)
 
     def poll(self, t: int, minute: Minute) -> str:
         """Act on one more minute; how the rollout ended, or '' while it goes on."""
-        judge, final = self.judge, self.stage == len(self.stages) - 1
         deaf = t - 1 - LATE_MINUTES < self.deaf_until
-        judge.observe(replace(minute, stable=Counts(), canary=Counts()) if deaf else minute)
+        self.judge.observe(replace(minute, stable=Counts(), canary=Counts()) if deaf else minute)
         self.latest.append(minute.stable.requests + minute.canary.requests)
-        if judge.rebakes != self.rebakes:
-            self.rebakes, self.since = judge.rebakes, t
-        verdict = judge.verdict((t - self.since) * 60.0, self.stages[self.stage][1] * 60.0, final)
+        return self.decide(60 * t)
+
+    @property
+    def is_final(self) -> bool:
+        """Whether this is the stage at 100 %."""
+        return self.stage == len(self.stages) - 1
+
+    def decide(self, now: int) -> str:
+        """Act on the judge's verdict; how the rollout ended, or '' while it goes on."""
+        if self.judge.rebakes != self.rebakes:
+            self.rebakes = self.judge.rebakes
+            self.since = now
+        verdict = self.judge.verdict(float(now - self.since), self.stages[self.stage][1], self.is_final)
         if verdict.decision == "rollback":
             self.stable_test = verdict.stable_test
             return "rolled back"
         if verdict.expired:
             return "external" if verdict.decision == "external" else "held"
-        if verdict.decision == "promote":
-            if final:
-                if self.proved_at is None:
-                    self.proved_at = t
-                watched = min(self.proved_at + AFTER_PROOF_MINUTES, max(self.proved_at, self.watch_ends))
-                return "proved" if t >= watched else ""
-            judge.next_stage()
-            self.stage, self.since, self.shifted = self.stage + 1, t, t
-            if self.stage == len(self.stages) - 1:
-                self.reached_100 = t
+        return self.promote(now) if verdict.decision == "promote" else ""
+
+    def promote(self, now: int) -> str:
+        """Begin the next stage; in the last one the version is shown to be healthy."""
+        if self.is_final:
+            if self.proved_at is None:
+                self.proved_at = now
+            watched = min(self.proved_at + 60 * AFTER_PROOF_MINUTES, max(self.proved_at, self.watch_ends))
+            return "proved" if now >= watched else ""
+        self.judge.next_stage()
+        self.stage += 1
+        self.since = self.shifted = now
+        if self.is_final:
+            self.reached_100 = now
         return ""
 
     def look_ahead(self, unread: Sequence[Minute]) -> str:
@@ -162,19 +197,70 @@ class Rollout:
 
     @property
     def watch_ends(self) -> float:
-        """The minute in which the watch at 100 % ends at the latest."""
-        return self.reached_100 + WATCH_MINUTES
+        """The second in which the watch at 100 % ends at the latest."""
+        return self.reached_100 + 60 * WATCH_MINUTES
 
-    def outcomes(self, end: str, t: int) -> Outcomes:
+    def end_of_watch(self, now: int) -> Outcome:
+        """How it ends where the watch is over."""
+        return self.outcome("unproven" if self.proved_at is None else "proved", now)
+
+    def outcomes(self, end: str, now: int) -> Outcomes:
         """What ships ended at its watch's limit, if it was not over before."""
-        day = self.outcome(end, t)
+        day = self.outcome(end, now)
         return Outcomes(self.shipped or day, day)
 
-    def outcome(self, end: str, t: int) -> Outcome:
+    def outcome(self, end: str, now: int) -> Outcome:
         stands = end in ("proved", "unproven")
-        later = self.cell.traffic * (DAY - max(t, self.cell.onset)) if stands else 0
-        minute = t if end != "proved" or self.proved_at is None else self.proved_at
-        return Outcome(end, minute, self.reached_100, self.exposed + later, self.stable_test)
+        later = round(self.cell.traffic * (DAY - max(now / 60, self.cell.onset))) if stands else 0
+        at = now if end != "proved" or self.proved_at is None else self.proved_at
+        return Outcome(end, at // 60, self.reached_100 / 60, self.exposed + later, self.stable_test)
+
+
+class FeedRollout(Rollout):
+    """One rollout by the log feed: polled each tick, and stable's own figures by minutes."""
+
+    def run(self, bands: Iterator[Bands], all_day: bool = False) -> Outcomes:
+        """Serve tick after tick until it ends, or the watch does."""
+        assert not all_day
+        unread: deque[Tick] = deque()
+        weights = deque([0.0] * TICKS, maxlen=TICKS)  # an alias takes up to a minute to follow
+        minutes: deque[Minute] = deque()
+        parts: list[Minute] = []
+        for t, tick in enumerate(bands):
+            now = t * TICK_S
+            if now >= self.watch_ends:
+                return Outcomes(self.end_of_watch(now), None)
+            eventful = not self.is_final or t % TICKS == 0
+            if len(parts) == TICKS:
+                stable = sum((part.stable for part in parts), Counts())
+                canary = sum((part.canary for part in parts), Counts())
+                moving = parts[-1].weight != parts[0].weight or now - 60 < self.shifted + 60 * MOVING_MINUTES
+                minutes.append(Minute(parts[-1].weight, stable, canary, weight_changed=moving, judged_by_ticks=True))
+                parts.clear()
+            if len(minutes) == 1 + LATE_MINUTES:
+                self.judge.observe(self.heard(minutes.popleft(), now - 60 * (1 + LATE_MINUTES)))
+            if len(unread) == 1 + TICK_LATE_S // TICK_S:
+                read = unread.popleft()
+                if now - TICK_S - TICK_LATE_S < 60 * self.deaf_until:
+                    read = replace(read, canary=Counts(), stable_errors=0, stable_slow=0)
+                self.judge.observe_tick(read)
+                # Without a failure no evidence grows; a version alone is then judged once a minute.
+                if (eventful or read.canary.errors or read.canary.slow) and (end := self.decide(now)):
+                    return Outcomes(self.outcome(end, now), None)
+            served = minute_at(tick, self.stages[self.stage][0])
+            least = min(*weights, served.weight)
+            weights.append(served.weight)
+            unread.append(
+                Tick(TICK_S, served.weight, served.canary, served.stable.errors, served.stable.slow, least_weight=least)
+            )
+            parts.append(served)
+            if now >= 60 * self.cell.onset:
+                self.exposed += served.canary.requests
+        return Outcomes(self.end_of_watch(60 * DAY), None)
+
+    def heard(self, minute: Minute, began: int) -> Minute:
+        """A minute as the judge reads it: earlier ones look empty to a clairvoyant one."""
+        return replace(minute, stable=Counts(), canary=Counts()) if began < 60 * self.deaf_until else minute
 
 
 def clairvoyant(cell: Cell, policy: JudgePolicy) -> JudgePolicy:

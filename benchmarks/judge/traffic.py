@@ -1,7 +1,7 @@
 """The simulated requests: one draw, served to every policy.
 
-Every minute's requests fall into bands by a uniform number of their own (0-0.1 %, 0.1-1 %, 1-10 %, 10-25 %, 25-50 %,
-50-100 %).
+Every tick's requests fall into bands by a uniform number of their own (0-0.1 %, 0.1-0.3 %, and so on to 50-100 %), and
+a minute's are those of its ticks.
 A policy that gives the new version a weight of 25 % sends it the first four bands, so all policies see the same
 requests, and each request fails in the same way whichever policy sent it to that version.
 """
@@ -14,9 +14,12 @@ from numpy.typing import NDArray
 
 Ints = NDArray[np.int64]
 
-WEIGHTS = (0.0, 0.001, 0.01, 0.10, 0.25, 0.50, 1.0)
+WEIGHTS = (0.0, 0.001, 0.003, 0.009, 0.01, 0.027, 0.03, 0.10, 0.25, 0.50, 1.0)
 """A level is an index into this: the bands below it are the new version's."""
 DAY = 1440
+TICK_S = 10
+TICKS = 60 // TICK_S
+"""In a minute."""
 SLOW_RATE = 0.002  # of both versions: the latency stream is healthy everywhere, and may raise false alarms
 
 
@@ -25,7 +28,7 @@ class Cell:
     """One situation. Rates are fractions; `p1` holds from minute `onset` on, `p0` before.
 
     `fault` = (first minute, minutes, rate): requests of both versions fail at that rate too. `clump` > 1: failures come
-    in bursts of that mean size (geometric), each within one version's minute.
+    in bursts of that mean size (geometric), each within one version's tick.
     """
 
     suite: str
@@ -45,7 +48,8 @@ class Cell:
 class Requests:
     """What each level of weight would see: arrays (rollouts, minutes, levels), cumulated over the bands.
 
-    `n`: requests below the level; `x1`, `x0`: how many of them fail on the new version and on stable; `slow`.
+    `n`: requests below the level; `x1`, `x0`: how many of them fail on the new version and on stable; `slow`. `ticks`:
+    the same requests, by tick instead of by minute.
     """
 
     cell: Cell
@@ -53,6 +57,7 @@ class Requests:
     x1: Ints
     x0: Ints
     slow: Ints
+    ticks: "Requests | None" = None
 
     def split(self, level: Ints, minute: int) -> tuple[Ints, Ints, Ints, Ints]:
         """(n1, x1, n0, x0) per rollout in a minute in which rollout r has weight level[r]."""
@@ -72,14 +77,16 @@ def _failures(rng: np.random.Generator, n: Ints, rate: NDArray[np.float64], clum
 def draw(cell: Cell, rollouts: int, minutes: int, rng: np.random.Generator) -> Requests:
     """Draw the first minutes of so many rollouts."""
     widths = np.diff(WEIGHTS)
-    n = rng.poisson(cell.traffic * widths, size=(rollouts, minutes, len(widths))).astype(np.int64)
-    at = np.arange(minutes)
+    n = rng.poisson(cell.traffic / TICKS * widths, size=(rollouts, minutes * TICKS, len(widths))).astype(np.int64)
+    at = np.arange(minutes * TICKS) // TICKS
     p0 = _rates(cell, at, cell.p0)
     p1 = _rates(cell, at, np.where(at >= cell.onset, cell.p1, cell.p0))
     x0 = _failures(rng, n, p0[None, :, None], cell.clump)
     x1 = _failures(rng, n, p1[None, :, None], cell.clump)
     slow = rng.binomial(n, SLOW_RATE)
-    return Requests(cell, *(_levels(a) for a in (n, x1, x0, slow)))
+    by_tick = [_levels(a) for a in (n, x1, x0, slow)]
+    by_minute = (a.reshape(rollouts, minutes, TICKS, len(WEIGHTS)).sum(axis=2) for a in by_tick)
+    return Requests(cell, *by_minute, ticks=Requests(cell, *by_tick))
 
 
 def _rates(cell: Cell, at: Ints, own: float | NDArray[np.float64]) -> NDArray[np.float64]:
@@ -96,9 +103,9 @@ def _levels(bands: Ints) -> Ints:
     return np.concatenate([np.zeros_like(bands[:, :, :1]), bands.cumsum(axis=2)], axis=2)
 
 
-def tail(cell: Cell, minutes: int, rng: np.random.Generator) -> Iterator[tuple[int, int, int]]:
-    """Later minutes of one rollout at 100 %: (requests, failures, slow) of the new version."""
-    n = rng.poisson(cell.traffic, minutes).astype(np.int64)
+def tail(cell: Cell, size: int, rng: np.random.Generator, parts: int = 1) -> Iterator[tuple[int, int, int]]:
+    """Later minutes of one rollout at 100 %, or ``parts`` of each: (requests, failures, slow) of the new version."""
+    n = rng.poisson(cell.traffic / parts, size).astype(np.int64)
     x1, slow = _failures(rng, n, np.array(cell.p1), cell.clump), rng.binomial(n, SLOW_RATE)
     return zip(n.tolist(), x1.tolist(), slow.tolist(), strict=True)
 

