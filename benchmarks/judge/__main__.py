@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from benchmarks.judge import figures, report
+from benchmarks.judge import figures, report, streams
 from benchmarks.judge.cells import CHUNK, OURS, Sums, plan, simulate
 from benchmarks.judge.figures import Results
 from benchmarks.judge.traffic import Cell
@@ -75,7 +75,9 @@ def main() -> None:
         note = f"{count:,} rollouts of ours, seed {options.seed}, {options.processes} processes, {minutes:.0f} minutes."
         (out / "RESULTS.md").write_text(report.markdown(results, timings, note), encoding="utf-8")
         report.picture(results, out / "judge.png")
-        console.print(f"Written: {out / 'RESULTS.md'}, {out / 'judge.png'}")
+        worse = streams.measure(0.1 if options.quick else options.share, options.processes)
+        (out / "STREAMS.md").write_text(streams.page(worse), encoding="utf-8")
+        console.print(f"Written: {out / 'RESULTS.md'}, {out / 'STREAMS.md'}, {out / 'judge.png'}")
 
 
 if __name__ == "__main__":

@@ -3,11 +3,13 @@
 from collections.abc import Iterator
 from functools import reduce
 from itertools import product
+from math import inf
 from random import Random
 from typing import Any
 
 import pytest
 
+from benchmarks.judge import streams as benchmark
 from buddy_ops.core import settings
 from buddy_ops.core.errors import InvalidInput
 from buddy_ops.core.settings import MetricName, SlowerThan, StreamSettings
@@ -16,6 +18,7 @@ from buddy_ops.health.sequential_test import PairedCounts
 from buddy_ops.health.streams import HOLD_AT, StreamTest, StreamTests, local_dispersion
 from tests.health.test_judge_exactness import binomial, hypergeometric
 
+SOON = 5
 FAIR = 1 + 1e-9
 REMINDERS = MetricName(namespace="Buddy", name="RemindersSet")
 SIZES = [(n0, n1) for n0 in range(1, 12) for n1 in range(1, 13 - n0)]
@@ -303,3 +306,14 @@ def test_streams_have_names_of_their_own_and_defaults() -> None:
     assert settings.validate_settings({"function": "f", "streams": []}, "file").streams == ()
     found = settings.validate_settings({"function": "f"}, "file").streams
     assert [(each.name, each.margin, each.on) for each in found] == [("errors", 0.5, "hold"), ("latency", 0.25, "hold")]
+
+
+def test_a_sample_of_the_simulation_holds_worse_builds_only() -> None:
+    """Of each a few rollouts at 600 requests a minute: twice as slow is held within 5 minutes, and good builds are not."""
+    cells = {(cell.name, cell.traffic): cell for cell in benchmark.CELLS}
+    _, good = benchmark.run((cells["good", 600], 40, 7))
+    assert not any(each.waits_at < inf or each.rolled_back_at < inf or each.given_back for each in good)
+    _, slow = benchmark.run((cells["latency doubled", 600], 10, 7))
+    assert all(each.waits_at <= SOON and each.given_back for each in slow)
+    _, fewer = benchmark.run((cells["counter -30 %, rolls back", 6000], 10, 7))
+    assert all(each.rolled_back_at <= SOON for each in fewer)
