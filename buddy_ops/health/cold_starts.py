@@ -12,7 +12,7 @@ Source: docs/sequential-test.md.
 """
 
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
 from buddy_ops.aws import versions
@@ -51,12 +51,16 @@ class _Minute:
         awaited: whether its reports are still to be read.
         tried: whether they could not be read at a poll.
         found: ``counts`` with the cold starts; None: they are not known.
+        durations_ms: of the cold starts, by version.
+        compared: whether a stream asked for it.
     """
 
     counts: dict[str, Counts]
     awaited: bool = True
     tried: bool = False
     found: dict[str, Counts] | None = None
+    durations_ms: dict[str, tuple[float, ...]] = field(default_factory=dict)
+    compared: bool = False
 
 
 class ColdStartReader:
@@ -74,16 +78,22 @@ class ColdStartReader:
         self._read_at: datetime | None = None
         self._why = ""
 
-    def ask(self, row: MinuteRow) -> None:
-        """Let the next ``read`` find the cold starts of this minute, if they matter."""
+    def ask(self, row: MinuteRow, *, compared: bool = False) -> None:
+        """Let the next ``read`` find the cold starts of this minute, if they matter.
+
+        Args:
+            compared: they matter to a stream, however few requests are over the limit.
+        """
         counts = {version: row.counts[version] for version in self._pair}
         allowed = self._target.settings.health.slow_rate
-        if all(seen.slow <= allowed * seen.requests for seen in counts.values()):
+        known = self._minutes.get(row.at)
+        compared = compared or (known is not None and known.compared)
+        if not compared and all(seen.slow <= allowed * seen.requests for seen in counts.values()):
             self._minutes.pop(row.at, None)
             return
-        known = self._minutes.get(row.at)
         if known is None or known.counts != counts:
             self._minutes[row.at] = _Minute(counts)
+        self._minutes[row.at].compared = compared
 
     def is_awaited(self, at: datetime) -> bool:
         """Whether the cold starts of a minute are still to be read: until then its latency is unknown."""
@@ -99,6 +109,14 @@ class ColdStartReader:
         if minute is None or minute.found is None:
             return row.counts[version]
         return minute.found[version]
+
+    def over(self, row: MinuteRow, version: str, bound_ms: float) -> tuple[int, int]:
+        """Of a version's cold starts in a minute, those over a bound, and all; (0, 0) where they are not known."""
+        minute = self._minutes.get(row.at)
+        if minute is None or minute.found is None:
+            return 0, 0
+        durations_ms = minute.durations_ms.get(version, ())
+        return sum(each > bound_ms for each in durations_ms), len(durations_ms)
 
     @property
     def trouble(self) -> str:
@@ -123,7 +141,8 @@ class ColdStartReader:
         for at in awaited:
             minute = self._minutes[at]
             try:
-                minute.found = self._find(at, minute.counts)
+                minute.durations_ms = {}
+                minute.found = self._find(at, minute)
             except _Unreadable as failure:
                 self._fail(minute, failure)
                 # What is missing in one minute may be there in the next. A failed call fails for the rest, too.
@@ -146,15 +165,17 @@ class ColdStartReader:
         minute.tried = True
         self._target.journal.append("cold-starts-unread", why=self._why, again=minute.awaited)
 
-    def _find(self, at: datetime, counts: dict[str, Counts]) -> dict[str, Counts]:
+    def _find(self, at: datetime, minute: _Minute) -> dict[str, Counts]:
         """The counts of a minute with its cold starts. Raises _Unreadable."""
-        found = dict(counts)
-        for version, known in counts.items():
+        found = dict(minute.counts)
+        for version, known in minute.counts.items():
             if known.requests:
-                found[version] = self._find_of(version, at, known)
+                found[version], reports = self._find_of(version, at, known)
+                cold = (report.duration_ms for report in reports if report.start_ms is not None)
+                minute.durations_ms[version] = tuple(cold)
         return found
 
-    def _find_of(self, version: str, at: datetime, counts: Counts) -> Counts:
+    def _find_of(self, version: str, at: datetime, counts: Counts) -> tuple[Counts, Collection[Report]]:
         try:
             running = self._version(version)
             if not running.log.reports:
@@ -173,15 +194,15 @@ class ColdStartReader:
             self._versions[number] = versions.read_version(self._target, number)
         return self._versions[number]
 
-    def _count(self, version: Version, at: datetime, counts: Counts) -> Counts:
-        """Count a version's cold starts in a minute. Raises _Unreadable where reports are missing."""
+    def _count(self, version: Version, at: datetime, counts: Counts) -> tuple[Counts, Collection[Report]]:
+        """Count a version's cold starts in a minute, by its reports. Raises _Unreadable where some are missing."""
         reports: dict[str, Report] = {}
         # An environment writes to the stream of the day on which it started.
         for day in (at, at - DAY):
             reports |= self._read_reports(version, at, day)
             found = without_cold_starts(counts, reports.values(), self._target.settings.health.latency_ms)
             if found is not None:
-                return found
+                return found, reports.values()
         missing = f"{len(reports)} of {counts.requests} reports of v{version.number} are in its log."
         raise _Unreadable(missing, passing=True)
 

@@ -19,7 +19,7 @@ from itertools import islice, takewhile
 from buddy_ops.aws.aliases import RolloutState
 from buddy_ops.aws.session import Target
 from buddy_ops.core.errors import AwsFailed
-from buddy_ops.core.settings import Settings
+from buddy_ops.core.settings import Settings, SlowerThan
 from buddy_ops.core.text import floor_minute
 from buddy_ops.health import metrics
 from buddy_ops.health.cold_starts import ColdStartReader
@@ -305,6 +305,17 @@ class RolloutEvidence:
         if self.shifts and row.at + MINUTE > self._first_shift and "slow" not in row.unknown:
             self._cold_starts.ask(row)
 
+    def _ask_for_compared_cold_starts(self) -> None:
+        """Ask for the cold starts of the minutes by which the new version is slower than stable."""
+        for row in self.rows:
+            if row.at < self._first_shift or self._is_moving(row) or row.incomplete:
+                continue
+            for spec, pair in zip(self._streams, self._compared(row), strict=True):
+                if pair is None or not isinstance(spec.events, SlowerThan):
+                    continue
+                if pair.canary_events * pair.stable_requests > pair.stable_events * pair.canary_requests:
+                    self._cold_starts.ask(row, compared=True)
+
     def _judge_anew(self) -> None:
         bake_from = self._bake_from
         rebakes = self.judge.rebakes
@@ -387,7 +398,10 @@ class RolloutEvidence:
         AWS: logs:FilterLogEvents, lambda:GetFunctionConfiguration, reads only; as a rule not at all.
         """
         verdict = self._verdict(now, bake_s, final)
-        if verdict.decision != "rollback" and self._judges and self._cold_starts.read(self._read_at):
+        slower = verdict.worse_in is not None and isinstance(verdict.worse_in.spec.events, SlowerThan)
+        if slower:
+            self._ask_for_compared_cold_starts()
+        if (slower or verdict.decision != "rollback") and self._judges and self._cold_starts.read(self._read_at):
             self._judge_anew()
             verdict = self._verdict(now, bake_s, final)
         if verdict.decision == "promote" and self._cold_starts.awaits_any(self._next or now):
@@ -563,4 +577,8 @@ class RolloutEvidence:
         if self._streams[index].events == "errors":
             return counts.errors, counts.requests
         events, total = row.measured[version][index]
+        bound_ms = self._stream_history.bounds_ms[index] if self._stream_history is not None else None
+        if bound_ms is not None:
+            cold_events, cold = self._cold_starts.over(row, version, bound_ms)
+            return max(0, events - cold_events), max(0, counts.requests - cold)
         return events, counts.requests if total is None else total

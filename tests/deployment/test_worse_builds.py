@@ -73,3 +73,18 @@ def test_a_resumed_rollout_compares_as_if_it_had_never_stopped(situation: Bring)
     readings = again.judge.streams.read()
     assert [reading.total.canary_requests > 100 for reading in readings] == [True, True, True]
     assert readings[1].what.startswith("requests over 2")
+
+
+@pytest.mark.parametrize("level", ["INFO", "WARN"])
+def test_cold_starts_are_no_slower_version(situation: Bring, level: str) -> None:
+    """A version with a tenth of the traffic has more of them for each request; a log without reports leaves them in."""
+    here = situation(
+        "good",
+        stable="slower_cold_starts",
+        requests_per_minute=600,
+        cold_starts_per_minute=30,
+        log_format="JSON",
+        system_log_level=level,
+    )
+    outcome = here.ship(here.build("slower_cold_starts"))
+    assert outcome.ending == ("proved" if level == "INFO" else "held")

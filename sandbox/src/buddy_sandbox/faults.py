@@ -176,6 +176,12 @@ PROFILES: dict[str, FaultProfile] = {
             cold_slow_rate=0.5,
             slow_ms=6500.0,
         ),
+        FaultProfile(
+            "slower_cold_starts",
+            "healthy, but a cold start takes 0.9 s after its init",
+            cold_slow_rate=1.0,
+            slow_ms=900.0,
+        ),
         FaultProfile("corrupting", "healthy, but damages one item in ten that it writes", corrupt_rate=0.1),
     )
 }
