@@ -286,6 +286,14 @@ def test_the_latest_minutes_are_five_minutes_of_ticks() -> None:
     assert judge.verdict(900.0, 300.0).decision == "promote"
 
 
+def test_failures_that_come_together_are_weighed_over_a_minute_and_not_over_a_tick() -> None:
+    """Four failures in ten seconds and none before: over the limit in a tick, and not in a minute."""
+    judge = Judge()
+    for failures in [0] * 72 + [4]:
+        judge.observe_tick(Tick(10, 0.5, Counts(50, failures)))
+    assert judge.verdict(900.0, 300.0).decision == "promote"
+
+
 def test_a_verdict_by_ticks_names_the_failures_of_stable_and_no_rate() -> None:
     """Its requests are not counted there."""
     judge = Judge(stable_name="v41", canary_name="v42")
