@@ -121,7 +121,10 @@ class Outcome:
         lines = [f"{self.title} ({duration(self.ended - self.began)}).", *self.reasons]
         if self.lateness:
             lines.append(self.lateness)
-        return "\n".join([*lines, *self.compared])
+        if self.compared:
+            lines.append(f"Compared with v{self.stable} in the same minutes:")
+            lines += [f"- {line}" for line in self.compared]
+        return "\n".join(lines)
 
     def raise_for_ending(self) -> None:
         """Raise a short error with the exit code of this ending, unless it ended as asked: a notebook's last cell.

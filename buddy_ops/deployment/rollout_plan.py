@@ -16,7 +16,7 @@ from buddy_ops.core.errors import BuddyError, Refused
 from buddy_ops.core.front_end import parameter
 from buddy_ops.core.plan import Plan
 from buddy_ops.core.rules import BreakGlass, DeploymentFacts
-from buddy_ops.core.text import count, escape_html, exact_percent, parse_utc, time_of_day
+from buddy_ops.core.text import count, escape_html, exact_percent, join_words, parse_utc, time_of_day
 from buddy_ops.deployment import _obstacles, hooks, ramp
 from buddy_ops.deployment._traffic import alias_scope, own_open_rollout, rollout_under_way
 from buddy_ops.deployment.requested_change import RequestedChange, request_change
@@ -367,6 +367,10 @@ class _Draft:
         watch = f"{settings.rollout.watch_minutes:g} min of monitoring"
         if self.strategy == "canary":
             yield f"Bake time {settings.rollout.bake_minutes:g} min per stage; then up to {watch} at 100 %."
+            for action, done in (("rollback", "Rolled back"), ("hold", "Paused for a decision")):
+                names = [stream.name for stream in settings.streams if stream.on == action]
+                if names and self.stable:
+                    yield f"{done} if worse than v{self.stable} in {join_words(names, 'or')} (setting streams)."
             if settings.rollout.ramp is not None:
                 delay = ramp.by_minutes(settings)
                 yield (

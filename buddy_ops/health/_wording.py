@@ -165,6 +165,8 @@ def _worse(verdict: "Verdict") -> list[str]:
     ]
     if worse.evidence < HOLD_AT:
         said.append("Inconclusive: the stage waits for more requests.")
+    elif verdict.expired:
+        said.append(f"No decision came within {verdict.policy.max_stretch_s / 60:g} min after the bake.")
     elif verdict.decision == "hold":
         said.append("The rollout waits for a decision: promote the stage if the change is intended, or abort.")
         said.append(f"A larger margin of '{worse.spec.name}' in settings.streams allows it.")

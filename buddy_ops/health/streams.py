@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from math import log
 
-from buddy_ops.core.settings import SlowerThan, StreamSettings
+from buddy_ops.core.settings import MetricName, SlowerThan, StreamSettings
 from buddy_ops.core.text import count, exact_percent, figure, percent
 from buddy_ops.health.sequential_test import ComparedByState, EProcess, Mixture, PairedCounts
 
@@ -224,6 +224,8 @@ class StreamTest(ComparedByState):
             silent = "not compared: the history has no durations"
         elif not self._total.canary_requests:
             silent = "not compared: too few requests"
+        elif isinstance(self.spec.events, MetricName) and not (self._total.canary_events + self._total.stable_events):
+            silent = "not compared: its metric has no events"
         return StreamReading(
             self.spec,
             what=self._what(),

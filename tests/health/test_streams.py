@@ -168,6 +168,7 @@ def test_a_worse_version_is_held_and_rolled_back_without_blame_after_the_stretch
     judge = judged([ERRORS], *[[PairedCounts(5, 60, 6, 540)]] * 3)
     assert (after(judge).decision, after(judge).finding, after(judge).expired) == ("hold", "worse", False)
     assert after(judge, 900.0).expired
+    assert after(judge, 900.0).reasons[-1] == "No decision came within 10 min after the bake."
     assert not after(judge, 9000.0, final=True).expired
     assert after(judge, 9000.0, final=True).decision == "hold"
 
@@ -251,6 +252,8 @@ def test_the_report_says_which_differences_would_not_have_been_found() -> None:
     )
     (rare,) = judged([ERRORS], [PairedCounts(0, 60, 1, 540)]).streams.read()
     assert rare.result == "too little traffic to find a difference"
+    (mute,) = judged([FEWER], [PairedCounts(0, 60, 0, 540)]).streams.read()
+    assert mute.result == "not compared: its metric has no events"
     (unbounded,) = judged([LATENCY], [None], bound_ms=None).streams.read()
     assert unbounded.result == "not compared: the history has no durations"
 
