@@ -24,6 +24,9 @@ TEXT_TIMES = re.compile(r"\t((?:Init |Restore )?)Duration: ([\d.]+) ms")
 
 TEXT_REQUEST = re.compile(r"REPORT RequestId: ([\w-]+)")
 
+STREAM = re.compile(r"\d{4}/\d\d/\d\d/([^\[]*)\[([^\]]+)\]")
+"""A stream's name: DATE/[VERSION]ID, in a group that functions may share DATE/FUNCTION[VERSION]ID."""
+
 JSON_START_TIMES = ("initDurationMs", "restoreDurationMs")
 """What a platform.report record of a cold start has beside ``durationMs``."""
 
@@ -40,11 +43,13 @@ class Report:
         request_id: empty where the report has none.
         duration_ms: as in the metric Duration, without the start of the environment.
         start_ms: how long its environment started before it, or was restored from a snapshot; None: it was warm.
+        failed: whether it raised, timed out or its process ended. A report of text does not say it.
     """
 
     request_id: str
     duration_ms: float
     start_ms: float | None = None
+    failed: bool = False
 
 
 @dataclass(frozen=True)
@@ -84,8 +89,17 @@ class LogConfig:
 
         In a group of another name, which functions may share, the function's name is part of them.
         """
-        owner = "" if self.group == default_group(function) else function
-        return f"{day:%Y/%m/%d}/{owner}[{version}]"
+        return f"{day:%Y/%m/%d}/{self._owner(function)}[{version}]"
+
+    def version_of(self, function: str, stream: str) -> str:
+        """The version that writes a stream of this group; empty for one of another function."""
+        found = STREAM.match(stream)
+        if found is None or found[1] != self._owner(function):
+            return ""
+        return found[2]
+
+    def _owner(self, function: str) -> str:
+        return "" if self.group == default_group(function) else function
 
 
 def default_group(function: str) -> str:
@@ -126,7 +140,11 @@ def _parse_json(line: str) -> Report | None:
         record = document["record"]
         metrics = record["metrics"]
         starts = [float(metrics[name]) for name in JSON_START_TIMES if name in metrics]
-        own = float(metrics["durationMs"])
-        return Report(str(record.get("requestId", "")), own, sum(starts) if starts else None)
+        return Report(
+            str(record.get("requestId", "")),
+            float(metrics["durationMs"]),
+            sum(starts) if starts else None,
+            failed=record.get("status", "success") != "success",
+        )
     except (ValueError, TypeError, KeyError, AttributeError):
         return None

@@ -308,6 +308,11 @@ class HealthSettings(Model):
     history_minutes: Annotated[int, Field(ge=0, le=24 * 60)] = Field(
         default=1440, description="Minutes of the stable version's history that set its baseline: 24 h."
     )
+    log_feed: bool = Field(
+        default=False,
+        description="Whether rollouts are judged every 10 s by Lambda's reports in the log, where the log is JSON with "
+        "SystemLogLevel INFO; otherwise by CloudWatch's minutes.",
+    )
 
 
 ALIAS_DIMENSIONS = {"FunctionName": "{function}", "Resource": "{resource}"}

@@ -35,7 +35,7 @@ LONGEST_REQUEST_S = 1000.0
 """So long before, and no longer, began what still writes lines: a request lasts 900 s at most."""
 
 ENVIRONMENT_AGE_S = 3600.0
-"""The age of a warm environment: it writes to the stream of the day on which it was started."""
+"""The age of a warm environment, but no more than its version's: it writes to the stream of the day on which it was started."""
 
 
 @dataclass(frozen=True)
@@ -89,6 +89,8 @@ class _Served(NamedTuple):
     arn: str
     log: LogConfig
     memory_mb: int
+    first_at: float
+    """When the version served for the first time."""
     times: "Floats"
     durations_ms: "Floats"
     outcomes: "Codes"
@@ -263,6 +265,7 @@ class People:
             arn=self._functions.alias_arn(name, traffic.alias),
             log=config.log,
             memory_mb=config.memory_mb,
+            first_at=float(part.times[0] - ages[0]),
             times=part.times,
             durations_ms=ran.durations_ms,
             outcomes=ran.outcomes,
@@ -371,7 +374,7 @@ class People:
         invocation = self._invocation(served, index)
         begun = invocation.begun
         if not served.cold[index]:
-            begun -= ENVIRONMENT_AGE_S
+            begun = max(begun - ENVIRONMENT_AGE_S, min(begun, served.first_at))
         name = stream(served.log, served.function, served.version, begun)
         return tuple((at, name, line) for at, line in write_timed(served.log, invocation))
 
