@@ -10,6 +10,7 @@ from buddy_ops.core.outcome import Outcome
 from buddy_ops.core.text import MINUTE, floor_minute
 from buddy_ops.health.evidence import RolloutEvidence
 from buddy_ops.health.judge import Verdict
+from buddy_ops.health.log_feed import TICK, FeedTick, floor_tick
 from buddy_ops.health.metrics import MinuteRow
 
 T = TypeVar("T")
@@ -40,7 +41,7 @@ class Observation:
         weight: the new version's share of the traffic now, 0..1.
         wake_at: when to call again.
         says: what the poll found, for the operator.
-        rows: the minutes read since the last poll that was shown.
+        rows: the minutes read since the last poll that was shown; ``ticks``: those of the log.
         verdict: the judge's verdict on all minutes so far; None while no traffic is judged.
         evidence: what the verdict rests on; None while no traffic is judged.
         bake_left_s: seconds until the bake is over, at least 0; None where nothing bakes.
@@ -54,6 +55,7 @@ class Observation:
     wake_at: datetime
     says: str
     rows: tuple[MinuteRow, ...] = ()
+    ticks: tuple[FeedTick, ...] = ()
     verdict: Verdict | None = None
     evidence: RolloutEvidence | None = None
     bake_left_s: float | None = None
@@ -81,13 +83,15 @@ def observe(
     says: str,
     bake_left_s: float | None = None,
     monitored_until: datetime | None = None,
+    journaled: bool = True,
 ) -> Observation:
     """Journal a poll while traffic is judged. Its minutes are added when it is yielded: see ``show``."""
     now = target.clock.now()
-    wake_at = next_poll(now)
+    wake_at = next_poll(now, evidence)
     if not weight:
         wake_at = now  # nothing is left to wait for
-    target.journal.append("observed", stage=stage, weight=weight, decision=verdict.decision, says=says)
+    if journaled:
+        target.journal.append("observed", stage=stage, weight=weight, decision=verdict.decision, says=says)
     return Observation(
         now,
         stage,
@@ -108,7 +112,7 @@ def show(observation: Observation, evidence: RolloutEvidence) -> Polls[Order | N
     A promotion that was given for another stage is refused: it would skip this one.
     """
     # Not every poll is yielded: the minutes of one that promotes come with the next one.
-    given = yield replace(observation, rows=evidence.fresh())
+    given = yield replace(observation, rows=evidence.fresh(), ticks=evidence.fresh_ticks())
     if not isinstance(given, StageOrder):
         return given
     if given.order == "promote" and (given.stage, given.weight) != (observation.stage, observation.weight):
@@ -116,6 +120,8 @@ def show(observation: Observation, evidence: RolloutEvidence) -> Polls[Order | N
     return given.order
 
 
-def next_poll(now: datetime) -> datetime:
-    """When a running rollout polls again: at the next full minute, as CloudWatch counts them."""
+def next_poll(now: datetime, evidence: RolloutEvidence | None = None) -> datetime:
+    """When a running rollout polls again: at the next full minute, as CloudWatch counts them, or 10 s for the log."""
+    if evidence is not None and evidence.polls_log:
+        return floor_tick(now) + TICK
     return floor_minute(now) + MINUTE

@@ -30,6 +30,7 @@ from buddy_ops.deployment.observation import Observation, Order, Polls, Rollout,
 from buddy_ops.deployment.rollout_plan import RolloutPlan, check_rules, plan_rollout
 from buddy_ops.health.evidence import RolloutEvidence
 from buddy_ops.health.judge import Verdict
+from buddy_ops.health.log_feed import TICK
 from buddy_ops.health.stable_alone import StableTest
 from buddy_ops.migrations import schema
 
@@ -241,7 +242,8 @@ class _Run:
         unread_since: since when metrics or alias cannot be read.
         failing_since: since when the next write fails.
         healthy: whether the new version was shown to be healthy, and is monitored on.
-        trouble: why metrics or alias could not be read at the last poll.
+        trouble: why metrics or alias could not be read at the last poll, so that nothing may begin.
+        delay: why judging takes longer than usual.
     """
 
     def __init__(self, target: Target, plan: RolloutPlan, approval: Approval, *, alias: Alias, began: datetime) -> None:
@@ -251,7 +253,7 @@ class _Run:
         self.settings = target.settings.rollout
         run = plan.resumes.run if plan.resumes else target.run
         self.traffic = Traffic(target, alias, run=run, stable=plan.stable, new=plan.change.known)
-        self.evidence = RolloutEvidence(target, plan.stable, plan.change.known)
+        self.evidence = RolloutEvidence(target, plan.stable, plan.change.known, by_log=True)
         self.hooks = hooks.Hooks(target, stable=plan.stable, follows=plan.follows)
         self.stages = plan.stages
         self.began = began
@@ -263,6 +265,7 @@ class _Run:
         self.failing_since: datetime | None = None
         self.healthy = False
         self.trouble = ""
+        self.delay = ""
 
     def to_end(self) -> Rollout:
         """Go from state to state."""
@@ -423,7 +426,7 @@ class _Run:
 
     def _begin(self) -> State:
         """Read the minutes before, then shift to the first stage."""
-        self.evidence = RolloutEvidence(self.target, self.traffic.stable, self.traffic.new)
+        self.evidence = RolloutEvidence(self.target, self.traffic.stable, self.traffic.new, by_log=True)
         trouble = self.evidence.read(self.target.clock.now())
         if not self.evidence.is_readable:
             raise Unobservable(
@@ -457,6 +460,8 @@ class _Run:
     @property
     def _delay(self) -> ramp.Delay:
         """How late failures are judged now."""
+        if self.evidence.decided_by_ticks:
+            return ramp.by_ticks(TICK.total_seconds(), self.evidence.tick_lag.total_seconds())
         return ramp.by_minutes(self.target.settings)
 
     def _state_of_alias(self) -> Baking | Watching | Healthy:
@@ -525,8 +530,34 @@ class _Run:
         return record
 
     def _poll(self) -> Polls[State]:
-        """One look at the alias and the metrics, and what follows from it."""
+        """One look at the alias and the metrics, or at the log alone, and what follows from it."""
         now = self.target.clock.now()
+        only_log = self.evidence.polls_log and self.evidence.has_minutes_of(now)
+        if only_log:
+            self.evidence.read_ticks(now)
+        else:
+            self._read(now)
+        observation, following = self._judge(now, journaled=not only_log)
+        if only_log and isinstance(following, Promoting):
+            # No step forward by what was read of the alias, of freezes and of the minutes some seconds ago.
+            self._read(now)
+            observation, following = self._judge(now, journaled=True)
+        self.seen = observation
+        state = self._state_of_alias()
+        if following is not None:
+            return following
+        order = yield from show(observation, self.evidence)
+        if order == "abort":
+            return ABORTED
+        # Without an order a pause goes on.
+        self.paused = order == "hold" or (self.paused and order is None)
+        # A person may shorten a bake, but not override a freeze.
+        if order == "promote" and not self.frozen:
+            return Promoting(state, observation, by_operator=True)
+        return state
+
+    def _read(self, now: datetime) -> None:
+        """Read the alias, freezes and metrics, and renew the failsafe."""
         trouble = ""
         try:
             if self.traffic.read() and self.traffic.record.open:
@@ -540,27 +571,21 @@ class _Run:
             # The metrics get their turn: a verdict does not wait until the alias can be read.
             trouble = failure.what
         self._read_freezes()
-        delay = self.evidence.read(now) or ""
+        self.delay = self.evidence.read(now) or ""
         if not self.evidence.is_readable:
-            trouble = " ".join(filter(None, (trouble, delay)))
-            delay = ""
-        state = self._state_of_alias()
+            trouble = " ".join(filter(None, (trouble, self.delay)))
+            self.delay = ""
         self.trouble = trouble
+
+    def _judge(self, now: datetime, *, journaled: bool) -> tuple[Observation, Promoting | RollingBack | None]:
+        """What was found, and what follows from it."""
+        state = self._state_of_alias()
         verdict = self.evidence.verdict(now, self._bake_s(state), final=not isinstance(state, Baking))
-        observation = self._observe(now, state, verdict, trouble=trouble, delay=delay)
-        self.seen = observation
-        following = self._decide(observation, state, verdict, trouble)
-        if following is not None:
-            return following
-        order = yield from show(observation, self.evidence)
-        if order == "abort":
-            return ABORTED
-        # Without an order a pause goes on.
-        self.paused = order == "hold" or (self.paused and order is None)
-        # A person may shorten a bake, but not override a freeze.
-        if order == "promote" and not self.frozen:
-            return Promoting(state, observation, by_operator=True)
-        return state
+        # Between full minutes, a verdict that stays says nothing new.
+        last = self.seen.verdict if self.seen is not None else None
+        journaled = journaled or last is None or last.decision != verdict.decision
+        observation = self._observe(now, state, verdict, journaled=journaled)
+        return observation, self._decide(observation, state, verdict, self.trouble)
 
     def _read_freezes(self) -> None:
         self.frozen = ""
@@ -581,14 +606,13 @@ class _Run:
         return 60.0 * self.settings.bake_minutes
 
     def _observe(
-        self, now: datetime, state: Baking | Watching | Healthy, verdict: Verdict, *, trouble: str, delay: str
+        self, now: datetime, state: Baking | Watching | Healthy, verdict: Verdict, *, journaled: bool
     ) -> Observation:
-        """A poll. ``trouble``: why nothing may begin; ``delay``: why judging takes longer than usual."""
-        says = " ".join(filter(None, (*verdict.reasons, delay)))
+        says = " ".join(filter(None, (*verdict.reasons, self.delay)))
         stage = self.traffic.record.stage
         until = None
-        if trouble:
-            says = f"Metrics cannot be read: {trouble}"
+        if self.trouble:
+            says = f"Metrics cannot be read: {self.trouble}"
         if isinstance(state, Healthy):
             stage = "watch"
             until = state.until
@@ -606,6 +630,7 @@ class _Run:
             says=says,
             bake_left_s=max(0.0, self._bake_s(state) - self.evidence.baked_s(now)),
             monitored_until=until,
+            journaled=journaled,
         )
 
     def _decide(

@@ -1,4 +1,4 @@
-"""The evidence of one rollout: CloudWatch's minutes, fed to the judge once each and in order.
+"""The evidence of one rollout: the log's ticks and CloudWatch's minutes, fed to the judge once each and in order.
 
 Holds when a minute may be judged, under which weight it was served and how long a stage has baked. Never writes and
 never decides: the verdict is the judge's, what follows from it the rollout's. Built again from the alias's record, it
@@ -8,23 +8,30 @@ Every poll reads the latest minutes again. A minute is settled, and judged, ``la
 soonest, once all of its figures are known: silence needs a second witness (see ``_is_unpublished``). What CloudWatch
 revises later is judged again. The failures of minutes that are not settled are weighed at every poll while CloudWatch
 is late, and while the new version receives all traffic: they may roll back, and pass nothing.
+
+Where the log can be read every 10 s, ticks show the new version before its minutes do: ``judging_order``.
 """
 
 from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import replace
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
+from functools import cached_property
 from itertools import islice, takewhile
 
+from buddy_ops.aws import versions
 from buddy_ops.aws.aliases import RolloutState
 from buddy_ops.aws.session import Target
-from buddy_ops.core.errors import AwsFailed
+from buddy_ops.aws.versions import Version
+from buddy_ops.core.errors import AwsFailed, BuddyError
 from buddy_ops.core.settings import Settings, SlowerThan
-from buddy_ops.core.text import floor_minute
-from buddy_ops.health import metrics
+from buddy_ops.core.text import duration, floor_minute
+from buddy_ops.health import judging_order, log_feed, metrics
 from buddy_ops.health.cold_starts import ColdStartReader
-from buddy_ops.health.judge import Counts, Judge, JudgePolicy, Minute, StreamName, Verdict
+from buddy_ops.health.judge import Counts, Judge, JudgePolicy, Minute, StreamName, Tick, Verdict
+from buddy_ops.health.judging_order import JudgingOrder, JudgingStep
 from buddy_ops.health.lateness import IMPLAUSIBLE_REQUESTS, RATE_MINUTES, Lateness, usual_rate
+from buddy_ops.health.log_feed import TICK, FeedTick, LogFeed, floor_tick
 from buddy_ops.health.metrics import MINUTE, MinuteRow, StreamHistory
 from buddy_ops.health.sequential_test import PairedCounts
 from buddy_ops.health.streams import StreamTest, StreamTests
@@ -40,6 +47,9 @@ READ_AGAIN_MINUTES = 15
 
 BUSIEST_OF_MINUTES = 15
 """A minute that may be published in part is taken for as busy as the busiest of so many before it."""
+
+
+NOTHING_JUDGED = JudgingOrder((), datetime.min.replace(tzinfo=UTC), trusts_ticks=True)
 
 
 def judge_policy(settings: Settings) -> JudgePolicy:
@@ -63,9 +73,10 @@ class RolloutEvidence:
     Args:
         stable: the version that served before.
         new: the version being rolled out.
+        by_log: whether the log's ticks may decide.
     """
 
-    def __init__(self, target: Target, stable: str, new: str) -> None:
+    def __init__(self, target: Target, stable: str, new: str, *, by_log: bool = False) -> None:
         self.stable = stable
         self.new = new
         self._target = target
@@ -88,9 +99,15 @@ class RolloutEvidence:
         self._unanswered = False
         self._read_at = self._bake_from
         self.lateness = Lateness(target)
-        self._cold_starts = ColdStartReader(target, (stable, new))
+        self._pair = (stable, new)
+        self._cold_starts = ColdStartReader(target, self._pair)
         self._streams = target.settings.streams
         self._stream_history: StreamHistory | None = None
+        self._by_log = by_log
+        self._feed: LogFeed | None = None
+        self._why_not_feed = ""
+        self._ticks_shown = 0
+        self._judged = NOTHING_JUDGED
 
     @property
     def judge(self) -> Judge:
@@ -146,11 +163,15 @@ class RolloutEvidence:
     def judged_until(self, now: datetime) -> datetime:
         """``now``, less the time by which judging is behind: minutes that CloudWatch has not published are not judged.
 
-        ``late_data_s`` is part of every bake, and not counted as being behind.
+        ``late_data_s`` is part of every bake, and not counted as being behind. Where ticks decide, they and the minutes
+        must be there.
         """
         if self._next is None:
             return now
-        return now - max(timedelta(), metrics.published_until(self._target, now) - self._next)
+        behind = max(timedelta(), metrics.published_until(self._target, now) - self._next)
+        if self._feed is not None and self.decided_by_ticks:
+            behind = max(behind, floor_tick(now - self._feed.lag) - self._judged.until)
+        return now - behind
 
     def baked_s(self, now: datetime) -> float:
         """Seconds that the present stage has baked: the time that was judged."""
@@ -164,6 +185,69 @@ class RolloutEvidence:
         )
         return not self._unanswered and not too_late
 
+    @property
+    def decided_by_ticks(self) -> bool:
+        """Whether the new version is judged by the log's ticks now, and not by CloudWatch's minutes."""
+        if not self._log_versions:
+            return False
+        if self._feed is None or self._next is None:
+            return True
+        return self._judged.trusts_ticks and self._judged.until > self._next
+
+    @property
+    def polls_log(self) -> bool:
+        """Whether the log is to be read every 10 s."""
+        feed = self._feed
+        return feed is not None and not feed.ended and self._judges and self._judged.trusts_ticks
+
+    @property
+    def tick_lag(self) -> timedelta:
+        """How long after its end a tick is judged."""
+        return log_feed.lag_of(self._log_versions)
+
+    @property
+    def source(self) -> str:
+        """Which source decides, and why not the log's ticks, in a sentence or two."""
+        if self.decided_by_ticks:
+            return f"The log decides, every 10 s and {duration(self.tick_lag)} late."
+        minutes = "CloudWatch's minutes decide."
+        if self._feed is None:
+            return f"{minutes} {self._why_not_feed}".strip()
+        if not self._judged.trusts_ticks:
+            return f"{minutes} The log does not show the same requests."
+        return f"{minutes} {self._feed.trouble or 'The log is read again.'}"
+
+    def has_minutes_of(self, now: datetime) -> bool:
+        """Whether this minute's poll of CloudWatch was made: until the next one only the log has news."""
+        return self._next is not None and floor_minute(self._read_at) == floor_minute(now)
+
+    @cached_property
+    def _log_versions(self) -> tuple[Version, ...]:
+        """Both versions if the log's ticks may decide; else empty."""
+        if not self._by_log:
+            return ()
+        health = self._target.settings.health
+        try:
+            # Without the setting nothing is asked.
+            pair = tuple(versions.read_version(self._target, each) for each in self._pair) if health.log_feed else ()
+        except BuddyError as failure:
+            self._why_not_feed = failure.what
+            return ()
+        self._why_not_feed = log_feed.why_not(self._target.settings, pair)
+        return () if self._why_not_feed else pair
+
+    def read_ticks(self, now: datetime) -> None:
+        """Read what the log has of both versions since the last poll, and judge it.
+
+        AWS: logs:FilterLogEvents, and once lambda:GetFunctionConfiguration, reads only.
+        """
+        if not self.shifts or not self._judges or not self._log_versions:
+            return
+        if self._feed is None:
+            self._feed = LogFeed(self._target, self._log_versions, self._first_shift)
+        self._feed.read(now)
+        self._judge_due()
+
     def read(self, now: datetime) -> str | None:
         """Read the minutes since the last judged one, and judge those that are settled; what is missing, or None.
 
@@ -171,8 +255,11 @@ class RolloutEvidence:
         zero. It stops the judging, is asked for again at the next poll, and is judged when it arrives. Up to a
         tolerated lag (``is_readable``) this costs time only.
 
-        AWS: cloudwatch:GetMetricData, reads only.
+        The log's ticks are read first.
+
+        AWS: cloudwatch:GetMetricData, reads only, and as ``read_ticks``.
         """
+        self.read_ticks(now)
         first = self._first_minute(now)
         if self._next is None:
             self._next = first
@@ -261,6 +348,7 @@ class RolloutEvidence:
             expected = self._expected(row)
             self._missed = self._missed + expected if expected else 0.0
             self._append(row)
+        self._judge_due()
         for row in self._young:
             if self._blocked or self._is_alone(row):
                 self._ask_for_cold_starts(row)
@@ -275,7 +363,7 @@ class RolloutEvidence:
         if not row.incomplete:
             row = row.believed()
             self._ask_for_cold_starts(row)
-            self._feed(row)
+            self._note_history(row)
         self.rows.append(row)
         if not row.is_silent:
             self._served_at = row.at
@@ -324,7 +412,10 @@ class RolloutEvidence:
         self._stages_begun = 1
         for row in self.rows:
             if not row.incomplete:
-                self._feed(row)
+                self._note_history(row)
+        self._judged = self._order()
+        for step in self._judged.steps:
+            self._judge_step(step)
         if self.judge.rebakes <= rebakes:
             self._bake_from = bake_from
 
@@ -383,6 +474,13 @@ class RolloutEvidence:
             latest.pop()
         return usual_rate([sum(counts.requests for counts in row.counts.values()) for row in latest])
 
+    def fresh_ticks(self) -> tuple[FeedTick, ...]:
+        """The ticks read since this was last asked."""
+        ticks = self._feed.ticks if self._feed is not None else []
+        found = tuple(ticks[self._ticks_shown :])
+        self._ticks_shown = len(ticks)
+        return found
+
     def fresh(self) -> tuple[MinuteRow, ...]:
         """The minutes read since this was last asked."""
         rows = tuple(self.rows[self._shown :])
@@ -435,6 +533,8 @@ class RolloutEvidence:
         """
         judge = None
         for index, row in enumerate(self._young):
+            if row.at < self._judged.until and self._feed is not None:
+                continue  # ticks have shown it
             counts = row.counts[self.new]
             alone = self._is_alone(row)
             if not (counts.errors or counts.slow) or row.at + MINUTE <= self._first_shift:
@@ -514,31 +614,76 @@ class RolloutEvidence:
         """Whether traffic was shifted in this minute or the one before: an alias takes up to a minute to follow."""
         return any(row.at - MINUTE < moment < row.at + MINUTE for moment, _ in self.shifts)
 
-    def _feed(self, row: MinuteRow) -> None:
-        """Judge one minute under the weight that it was served under; minutes before the first shift are history."""
-        end = row.at + MINUTE
-        if not self.shifts or end <= self.shifts[0][0]:
-            # The hour that tells the usual rate may be longer than the history that the judge is to have.
-            if row.at >= floor_minute(self._first_shift) - self._health.history_minutes * MINUTE:
-                self._history.append(row.counts[self.stable])
-            return
+    def _is_history(self, row: MinuteRow) -> bool:
+        """Whether a minute ended before the first shift."""
+        return not self.shifts or row.at + MINUTE <= self.shifts[0][0]
+
+    def _note_history(self, row: MinuteRow) -> None:
+        # The hour that tells the usual rate may be longer than the history that the judge is to have.
+        first = floor_minute(self._first_shift) - self._health.history_minutes * MINUTE
+        if self._is_history(row) and row.at >= first:
+            self._history.append(row.counts[self.stable])
+
+    def _order(self) -> JudgingOrder:
+        """What was read since the first shift, as it is judged."""
+        if not self.shifts:
+            return NOTHING_JUDGED
+        return judging_order.order(
+            [row for row in self.rows if not self._is_history(row)],
+            self._feed.ticks if self._feed is not None else (),
+            new=self.new,
+            first_shift=self._first_shift,
+            tick_lag=self.tick_lag,
+            minute_lag=timedelta(seconds=self._health.late_data_s),
+        )
+
+    def _judge_due(self) -> None:
+        """Judge what was read and is not judged yet; all of it anew where that changes what was."""
         if not self._judges:
             return
+        ordered = self._order()
+        judged = self._judged.steps
+        if ordered.steps[: len(judged)] != judged:
+            self._judge_anew()
+            return
+        self._judged = ordered
+        for step in ordered.steps[len(judged) :]:
+            self._judge_step(step)
+
+    def _judge_step(self, step: JudgingStep) -> None:
+        """Judge one tick or minute under the weight that it was served under."""
         judge = self._judge = self.judge
-        # For the judge, a stage began before the minutes that could be read only after it. So it was when they were
-        # read one by one, and so it must be when a resumed run reads them all at once.
-        readable = end + timedelta(seconds=self._health.late_data_s)
-        begun = sum(moment < readable for moment, _ in self.shifts)
+        # For the judge, a stage began before what could be read only after it. So it was when that was read step by
+        # step, and so it must be when a resumed run reads all at once.
+        begun = sum(moment < step.due for moment, _ in self.shifts)
         for _ in range(self._stages_begun, begun):
             judge.next_stage()
         self._stages_begun = max(self._stages_begun, begun)
         before = judge.rebakes
-        judge.observe(self._minute(row))
-        if self._stream_history is not None:
-            requests = row.counts[self.new].requests
-            judge.streams.update(self._compared(row), requests, moving=self._is_moving(row))
+        if step.tick is not None:
+            judge.observe_tick(self._tick(step.tick))
+        if step.row is not None:
+            judge.observe(replace(self._minute(step.row), judged_by_ticks=step.by_ticks))
+            if self._stream_history is not None:
+                requests = step.row.counts[self.new].requests
+                judge.streams.update(self._compared(step.row), requests, moving=self._is_moving(step.row))
         if judge.rebakes > before:
-            self._bake_from = max(self._bake_from, readable)
+            self._bake_from = max(self._bake_from, step.due)
+
+    def _tick(self, tick: FeedTick) -> Tick:
+        """A tick with the weights that may have held in it: an alias takes up to a minute to follow."""
+        held = [share for moment, share in self.shifts if tick.at - MINUTE < moment < tick.end]
+        before = [share for moment, share in self.shifts if moment <= tick.at - MINUTE]
+        weights = [*before[-1:], *held] if before else [0.0, *held]
+        return Tick(
+            TICK.total_seconds(),
+            max(weights),
+            tick.canary,
+            stable_errors=tick.stable_errors,
+            stable_slow=tick.stable_slow,
+            stable_cold_slow=tick.stable_cold_slow,
+            least_weight=min(weights) if held else None,
+        )
 
     def _minute(self, row: MinuteRow, unread: frozenset[StreamName] = frozenset()) -> Minute:
         if self._cold_starts.is_awaited(row.at):

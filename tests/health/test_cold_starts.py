@@ -186,6 +186,7 @@ def test_no_rollback_for_errors_waits_for_the_log(two_versions: Situation, monke
 
     monkeypatch.setattr(ColdStartReader, "_find", read)
     found._append(MinuteRow(now + 2 * MINUTE, {"1": Counts(5400), "2": Counts(600, 300, slow=300)}))
+    found._judge_due()
     verdict = found.verdict(now + 5 * MINUTE, 300, final=False)
     assert (verdict.decision, verdict.cause) == ("rollback", "errors")
 
@@ -199,6 +200,7 @@ def test_no_stage_passes_while_the_log_is_awaited(two_versions: Situation, monke
     for index in range(1, 8):
         slow = int(index == 7)
         found._append(MinuteRow(now + index * MINUTE, {"1": Counts(54), "2": Counts(6, slow=slow)}))
+    found._judge_due()
 
     def late(*_: Any) -> None:
         raise cold_starts._Unreadable("no reports yet", passing=True)

@@ -142,6 +142,7 @@ def embedded_metrics(done: Invocation, counts: Mapping[str, int]) -> str:
             "FunctionName": done.function,
             "Resource": done.arn.partition(":function:")[2],
             "ExecutedVersion": done.version,
+            "requestId": done.request_id,
             **counts,
         }
     )
