@@ -36,7 +36,7 @@ from buddy_ops.core import text
 from buddy_ops.core.errors import AwsFailed, InvalidInput, NotFound
 from buddy_ops.core.kinds import KINDS
 from buddy_ops.core.roles import Role
-from buddy_ops.health import logs, serving
+from buddy_ops.health import log_feed, logs, serving
 
 if TYPE_CHECKING:
     from types_boto3_iam.type_defs import ContextEntryTypeDef
@@ -298,7 +298,14 @@ def _log_group(context: CheckContext) -> Finding:
             "Set ApplicationLogLevel in the function's LoggingConfig to ERROR or lower, and publish.",
         )
     formats = {config.group: " (JSON)" if config.is_json else "" for config in configs.values()}
-    return ok(text.join_words(f"{name}{formats.get(name, '')}" for name in groups))
+    message = text.join_words(f"{name}{formats.get(name, '')}" for name in groups)
+    if not target.settings.health.log_feed:
+        return ok(message)
+    why = log_feed.why_not(target.settings, [context.configuration])
+    if why:
+        remedy = "Set LogFormat JSON with SystemLogLevel INFO, and publish; docs/log-feed.md has what else is needed."
+        return warning(f"{message}: rollouts are judged by CloudWatch's minutes. {why}", remedy)
+    return ok(f"{message}; rollouts read it every 10 s (about {log_feed.CALLS_PER_MINUTE} FilterLogEvents a minute)")
 
 
 def _channels(context: CheckContext) -> Finding:

@@ -870,7 +870,7 @@ class _Run:
                 requests=requests,
                 failed=failed,
                 weight=weight,
-                lateness=self.evidence.lateness.describe(),
+                lateness=" ".join(filter(None, (self.evidence.lateness.describe(), self.evidence.describe_sources()))),
                 compared=self.evidence.describe_streams(),
             )
         )

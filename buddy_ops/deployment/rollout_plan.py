@@ -5,7 +5,7 @@ from base64 import b64decode
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
-from buddy_ops.aws import aliases, checklist_store, freezes
+from buddy_ops.aws import aliases, checklist_store, freezes, versions
 from buddy_ops.aws.aliases import Alias, RolloutState
 from buddy_ops.aws.session import Target
 from buddy_ops.aws.versions import VARIABLE
@@ -20,7 +20,7 @@ from buddy_ops.core.text import count, escape_html, exact_percent, join_words, p
 from buddy_ops.deployment import _obstacles, hooks, ramp
 from buddy_ops.deployment._traffic import alias_scope, own_open_rollout, rollout_under_way
 from buddy_ops.deployment.requested_change import RequestedChange, request_change
-from buddy_ops.health import alarms
+from buddy_ops.health import alarms, log_feed
 
 RED = f'<div class="alert alert-danger" style="{palette.PROBLEM.colours};padding:.4em .7em">'
 """The start of a box for what must not be overlooked."""
@@ -380,6 +380,8 @@ class _Draft:
                 )
         else:
             yield f"{watch} after the switch."
+        if self.stable and settings.health.log_feed:
+            yield self.source()
         after = settings.rollout.watch_after_proof_minutes
         if self.strategy == "canary" and after and settings.rollout.watch_minutes:
             yield f"A healthy build is monitored for up to {after:g} min more, and stays if this run is lost."
@@ -401,6 +403,15 @@ class _Draft:
             return
         for alarm in firing:
             yield f"Warning: {alarm.name} is in ALARM. The deployment is allowed, since it may be the fix."
+
+    def source(self) -> str:
+        """Which source decides."""
+        numbers = (self.stable, self.change.known or versions.LATEST)
+        try:
+            pair = [versions.read_version(self.target, number) for number in numbers]
+        except BuddyError as error:
+            return f"Warning: whether the log can be read every 10 s is unknown. {error.what}"
+        return log_feed.describe(self.target.settings, pair)
 
     def alerts(self) -> Iterator[str]:
         """Warnings that are shown in red: what this deployment is not protected by."""

@@ -25,7 +25,7 @@ from buddy_ops.aws.session import Target
 from buddy_ops.aws.versions import Version
 from buddy_ops.core.errors import AwsFailed, BuddyError
 from buddy_ops.core.settings import Settings, SlowerThan
-from buddy_ops.core.text import duration, floor_minute
+from buddy_ops.core.text import count, duration, floor_minute
 from buddy_ops.health import judging_order, log_feed, metrics
 from buddy_ops.health.cold_starts import ColdStartReader
 from buddy_ops.health.judge import Counts, Judge, JudgePolicy, Minute, StreamName, Tick, Verdict
@@ -88,6 +88,7 @@ class RolloutEvidence:
         self._shown = 0
         self._next: datetime | None = None
         self._history: list[Counts] = []
+        self._lacks_history = False
         self._judge: Judge | None = None
         self._stages_begun = 1
         self._bake_from = target.clock.now()
@@ -207,7 +208,9 @@ class RolloutEvidence:
 
     @property
     def source(self) -> str:
-        """Which source decides, and why not the log's ticks, in a sentence or two."""
+        """Which source decides, and why not the log's ticks, in a sentence or two; empty without health.log_feed."""
+        if not self._by_log or not self._health.log_feed:
+            return ""
         if self.decided_by_ticks:
             return f"The log decides, every 10 s and {duration(self.tick_lag)} late."
         minutes = "CloudWatch's minutes decide."
@@ -216,6 +219,17 @@ class RolloutEvidence:
         if not self._judged.trusts_ticks:
             return f"{minutes} The log does not show the same requests."
         return f"{minutes} {self._feed.trouble or 'The log is read again.'}"
+
+    def describe_sources(self) -> str:
+        """Which source decided how much of the rollout, in a sentence or two; empty without health.log_feed."""
+        steps = self._judged.steps
+        by_log = sum(step.row is not None and step.by_ticks for step in steps)
+        minutes = sum(step.row is not None for step in steps)
+        ticks = sum(step.tick is not None for step in steps)
+        if not ticks:
+            return self.source
+        by_cloudwatch = f"CloudWatch for {count(minutes - by_log, 'minute')}"
+        return f"The log decided for {count(ticks, 'tick')} of 10 s, {by_cloudwatch}."
 
     def has_minutes_of(self, now: datetime) -> bool:
         """Whether this minute's poll of CloudWatch was made: until the next one only the log has news."""
@@ -255,11 +269,15 @@ class RolloutEvidence:
         zero. It stops the judging, is asked for again at the next poll, and is judged when it arrives. Up to a
         tolerated lag (``is_readable``) this costs time only.
 
-        The log's ticks are read first.
+        The log's ticks are read, too.
 
         AWS: cloudwatch:GetMetricData, reads only, and as ``read_ticks``.
         """
+        missing = self._read_minutes(now)
         self.read_ticks(now)
+        return missing
+
+    def _read_minutes(self, now: datetime) -> str | None:
         first = self._first_minute(now)
         if self._next is None:
             self._next = first
@@ -409,6 +427,7 @@ class RolloutEvidence:
         rebakes = self.judge.rebakes
         self._judge = None
         self._history = []
+        self._lacks_history = False
         self._stages_begun = 1
         for row in self.rows:
             if not row.incomplete:
@@ -623,6 +642,7 @@ class RolloutEvidence:
         first = floor_minute(self._first_shift) - self._health.history_minutes * MINUTE
         if self._is_history(row) and row.at >= first:
             self._history.append(row.counts[self.stable])
+            self._lacks_history = self._judge is not None
 
     def _order(self) -> JudgingOrder:
         """What was read since the first shift, as it is judged."""
@@ -639,11 +659,12 @@ class RolloutEvidence:
 
     def _judge_due(self) -> None:
         """Judge what was read and is not judged yet; all of it anew where that changes what was."""
-        if not self._judges:
+        if not self._judges or not self.rows:
             return
         ordered = self._order()
         judged = self._judged.steps
-        if ordered.steps[: len(judged)] != judged:
+        # The first ticks are judged before the last minutes of history are settled.
+        if self._lacks_history or ordered.steps[: len(judged)] != judged:
             self._judge_anew()
             return
         self._judged = ordered

@@ -24,7 +24,7 @@ from buddy_ops.core.documents import parse_json
 from buddy_ops.core.errors import AwsFailed, NotFound
 from buddy_ops.core.journal import iso_utc
 from buddy_ops.core.settings import MetricName, Settings
-from buddy_ops.core.text import floor_minute
+from buddy_ops.core.text import duration, floor_minute
 from buddy_ops.health.judge import Counts
 from buddy_ops.health.metrics import MALFORMED, MINUTE
 
@@ -37,7 +37,7 @@ INGESTION = timedelta(seconds=12)
 """How long after a request its report is readable: CloudWatch Logs takes 5 to 10 s."""
 
 LEAST_LAG = timedelta(seconds=20)
-"""A tick is cut so long after its end at the soonest: Alexa waits 8 s for a skill."""
+"""A tick is cut so long after its end at the soonest."""
 
 LONGEST_LAG = timedelta(seconds=60)
 """With a longer one, ticks come little earlier than CloudWatch's minutes."""
@@ -53,6 +53,12 @@ MOST_PAGES = 60
 
 BEHIND = timedelta(minutes=10)
 """Ticks that are so late are not read any more: their minutes were judged."""
+
+CALLS_PER_MINUTE = 12
+"""Two a poll, where each has one page. AWS allows an account 5 a second and region.
+
+Source: AWS re:Post, 'How do I determine throttling in my CloudWatch logs?'
+"""
 
 LONGEST_PATTERN = 1024
 """Characters of a filter pattern. Source: API reference, FilterLogEvents."""
@@ -107,7 +113,7 @@ def why_not(settings: Settings, versions: Sequence[Version]) -> str:
         return "The setting health.log_feed is off."
     for version in versions:
         if not version.log.is_json:
-            return f"The log of {label(version.number)} is text (LogFormat), whose reports do not tell failures."
+            return f"The log of {label(version.number)} is text (LogFormat), whose reports do not show failures."
         if not version.log.reports:
             return f"The log of {label(version.number)} has no reports of successful requests (SystemLogLevel WARN)."
     if lag_of(versions) > LONGEST_LAG:
@@ -121,6 +127,15 @@ def why_not(settings: Settings, versions: Sequence[Version]) -> str:
     if len(_pattern(settings)) > LONGEST_PATTERN:
         return "The names of the failure metrics are too long for a filter pattern."
     return ""
+
+
+def describe(settings: Settings, versions: Sequence[Version]) -> str:
+    """Which source will decide, and why not the log, in a sentence or two."""
+    why = why_not(settings, versions)
+    if why:
+        return f"CloudWatch's minutes decide, {settings.health.late_data_s} s late. {why}"
+    lag = duration(lag_of(versions))
+    return f"The log decides, every 10 s and {lag} late; CloudWatch's minutes where it does not show the same."
 
 
 def lag_of(versions: Sequence[Version]) -> timedelta:

@@ -223,4 +223,5 @@ def _caption(observation: Observation) -> str:
     if observation.verdict is None:
         return f"{head} · {observation.says}"
     stage = f"{stage_name(observation.stage)}, {exact_percent(observation.weight)} of traffic"
-    return f"{head} · {stage}\n{observation.says}"
+    source = observation.evidence.source if observation.evidence is not None else ""
+    return "\n".join(filter(None, (f"{head} · {stage}", observation.says, source)))

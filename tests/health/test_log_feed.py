@@ -60,7 +60,7 @@ def cut(*lines: LogLine) -> FeedTick:
 
 def test_a_tick_counts_both_versions() -> None:
     """Requests, failures, slow requests and cold starts of the new version; of stable all but its requests."""
-    slow = {"duration_ms": 7000.0}
+    slow: dict[str, Any] = {"duration_ms": 7000.0}
     new = [line(1), line(2, failed=True), line(3, **slow), line(4, start_ms=300.0), line(5, start_ms=9000.0, **slow)]
     old = [line(6, version="1", failed=True), line(7, version="1", **slow), line(8, version="1", start_ms=1.0, **slow)]
     other = [line(9, version="7", failed=True), line(10, at_s=10.0, failed=True)]

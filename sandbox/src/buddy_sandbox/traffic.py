@@ -35,7 +35,7 @@ LONGEST_REQUEST_S = 1000.0
 """So long before, and no longer, began what still writes lines: a request lasts 900 s at most."""
 
 ENVIRONMENT_AGE_S = 3600.0
-"""The age of a warm environment, but no more than its version's: it writes to the stream of the day on which it was started."""
+"""The age of a warm environment, or its version's if that is less: it writes to the stream of the day it started on."""
 
 
 @dataclass(frozen=True)

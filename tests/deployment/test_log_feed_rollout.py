@@ -1,0 +1,174 @@
+"""Rollouts by the log feed, end to end on the sandbox: what a bad build costs, and what a bad log changes."""
+
+import json
+from collections.abc import Callable
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from buddy_ops.aws.session import Target
+from buddy_ops.core.outcome import Outcome
+from buddy_ops.deployment.observation import Observation
+from buddy_ops.health.evidence import RolloutEvidence
+from buddy_sandbox import builds
+from buddy_sandbox.faults import FaultProfile
+from tests.conftest import Situation, begun
+
+Bring = Callable[..., Situation]
+BAD = "errors_2_percent"
+"""The situation in which, and here in the place of whose build, one that fails 20 % is deployed."""
+
+JSON_LOG = {"log_format": "JSON", "history_minutes": 30, "requests_per_minute": 600}
+
+
+def connect(here: Situation, feed: bool = True, **rollout_settings: Any) -> Target:
+    """A target with the stages of prod, and with the feed or without."""
+    values = here.connect(quiet=True).settings.model_dump(mode="json")
+    values["health"]["log_feed"] = feed
+    values["rollout"] |= {"stages_percent": [10, 50, 100], "bake_minutes": 5, "ramp": {}, **rollout_settings}
+    return here.connect(values=values)
+
+
+def ended(here: Situation, build: str, look: Callable[[Observation], None] = lambda _: None, **options: Any) -> Outcome:
+    """How a canary ends; ``look`` is called at each poll."""
+    mine = connect(here, **options)
+    artifact = here.build(build)
+    if build == BAD:
+        bad = FaultProfile("errors_20_percent", error_rate=0.2)
+        artifact = str(builds.write(Path(here.folder) / "bad.zip", bad, "2.0.0"))
+    steps = begun(mine, artifact)
+    try:
+        while True:
+            seen = next(steps)
+            look(seen)
+            mine.clock.sleep_until(seen.wake_at)
+    except StopIteration as end:
+        outcome: Outcome = end.value
+        return outcome
+    finally:
+        mine.close()
+
+
+def kinds(here: Situation) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (here.folder / "run" / "journal.jsonl").read_text("utf-8").splitlines()]
+
+
+def test_a_bad_build_fails_few_requests(situation: Bring) -> None:
+    """At 600 requests a minute a build that fails 20 % costs a few of them at 10 %, and by minutes tens."""
+    failed = {}
+    for feed in (True, False):
+        here = situation(BAD, **JSON_LOG)
+        outcome = ended(here, BAD, feed=feed, ramp=None)
+        assert outcome.ending == "rolled-back"
+        failed[feed] = outcome.failed["2"]
+    assert failed[True] <= 12 and failed[False] >= 3 * failed[True]
+
+
+def test_a_good_build_is_promoted_sooner(situation: Bring) -> None:
+    """It passes the same stages and bakes; the small weights before them take seconds, not minutes."""
+    minutes = {}
+    for feed in (True, False):
+        here = situation("good", **JSON_LOG)
+        at_full: list[datetime] = []
+
+        def look(seen: Observation, at_full: list[datetime] = at_full) -> None:
+            if seen.weight == 1.0:
+                at_full.append(seen.at)
+
+        outcome = ended(here, "good", look, feed=feed)
+        assert outcome.ending == "proved"
+        minutes[feed] = (at_full[0] - outcome.began).total_seconds() / 60
+    assert minutes[True] <= 12 and minutes[True] <= minutes[False] - 3
+
+
+FLAWED = {"logs_duplicated_rate": 0.2, "logs_shuffled": True, "logs_page_events": 200, "logs_late_rate": 0.02}
+
+
+def test_a_resumed_rollout_has_the_evidence_of_one_that_never_stopped(situation: Bring) -> None:
+    """At any poll, all that is read again from the log and from CloudWatch gives the same state of the judge."""
+    here = situation("good", **JSON_LOG | FLAWED, logs_late_s=40)
+    compared = []
+
+    def look(seen: Observation) -> None:
+        live = seen.evidence
+        if live is None or seen.at.second not in (0, 30) or seen.at.minute % 3:
+            return
+        again = RolloutEvidence(live._target, "1", "2", by_log=True)
+        again.resume(here.record(), [share for _, share in live.shifts])
+        again.read(seen.at)
+        if not live.has_minutes_of(seen.at) or seen.at.second:
+            live.read(seen.at)
+        assert again.judge == live.judge
+        assert again.shifts == live.shifts
+        compared.append(seen.at)
+
+    assert ended(here, "good", look, bake_minutes=3).ending == "proved"
+    assert len(compared) >= 5
+    assert any(each["kind"] == "log-lines-late" for each in kinds(here))
+
+
+def sources(seen: list[str]) -> list[str]:
+    """What decided, each change once."""
+    return [each for index, each in enumerate(seen) if index == 0 or each != seen[index - 1]]
+
+
+@pytest.mark.parametrize("build", ["good", "errors_5_percent"])
+def test_where_lines_are_lost_the_minutes_decide(situation: Bring, build: str) -> None:
+    """After two minutes that differ CloudWatch decides, and says so; the build ends as without a feed."""
+    here = situation(build, **JSON_LOG, logs_lost_rate=0.2)
+    said: list[str] = []
+
+    def look(seen: Observation) -> None:
+        if seen.evidence is not None:
+            said.append(seen.evidence.source)
+
+    outcome = ended(here, build, look)
+    assert outcome.ending == ("proved" if build == "good" else "rolled-back")
+    if build == "good":
+        assert "does not show the same requests" in said[-1]
+
+
+def test_a_throttled_log_delays_and_the_minutes_go_on(situation: Bring) -> None:
+    """While the log cannot be read the minutes decide; then ticks do again. No time is judged twice."""
+    here = situation("good", **JSON_LOG)
+    said: list[str] = []
+
+    def look(seen: Observation) -> None:
+        if seen.evidence is None:
+            return
+        if len(said) == 30:
+            here.ask("set", logs_throttle_s=400)
+        said.append(seen.evidence.source)
+
+    outcome = ended(here, "good", look)
+    assert outcome.ending == "proved"
+    found = [each.split(" decide")[0] for each in sources(said)]
+    assert found[0] == found[-1] == "The log" and "CloudWatch's minutes" in found
+    assert "ThrottlingException" in " ".join(said)
+
+
+def test_a_log_of_text_is_not_read(situation: Bring) -> None:
+    """Its reports do not tell failures: the minutes decide, and say why."""
+    here = situation(BAD, **JSON_LOG | {"log_format": "Text"})
+    said: list[str] = []
+
+    def look(seen: Observation) -> None:
+        if seen.evidence is not None:
+            said.append(seen.evidence.source)
+
+    assert ended(here, BAD, look).ending == "rolled-back"
+    assert set(said) == {
+        "CloudWatch's minutes decide. The log of v1 is text (LogFormat), whose reports do not show failures."
+    }
+    assert here.calls("FilterLogEvents") == []
+
+
+def test_between_minutes_only_the_log_is_read(situation: Bring) -> None:
+    """Alias, freezes and CloudWatch are asked once a minute, and before each step forward."""
+    here = situation("good", **JSON_LOG)
+    outcome = ended(here, "good", bake_minutes=2)
+    minutes = (outcome.ended - outcome.began).total_seconds() / 60
+    assert len(here.calls("FilterLogEvents")) >= 10 * minutes
+    assert len(here.calls("GetMetricData")) <= minutes + 12
