@@ -24,7 +24,7 @@ from buddy_ops.core import settings as settings_
 from buddy_ops.core.errors import AwsFailed, InvalidInput, NotFound
 from buddy_ops.core.journal import Journal, JournalFile, iso_utc
 from buddy_ops.core.redaction import FILE, Redactor
-from buddy_ops.core.settings import DEFAULT_ALIAS, Settings
+from buddy_ops.core.settings import Settings
 from buddy_ops.core.side_channels import SideChannels
 from buddy_ops.core.text import escape_html, escape_markdown
 
@@ -407,18 +407,21 @@ def _read_values(environment: str, values: Mapping[str, object] | None) -> tuple
         # papermill -f reads the file without our checks, and of a section given twice it drops the first.
         project.read_settings(environment)
     values, source = project.resolve_settings(values, "settings")
-    function = values.get("function")
-    alias = values.get("alias", DEFAULT_ALIAS)
+    given = project.NamedAlias.of(values)
     named = project.named_aliases()
-    # An alias that no file names belongs to whoever has the function.
-    owners = [name for name, owned in named.items() if owned == (function, alias)]
-    owners = owners or [name for name, owned in named.items() if owned[0] == function]
+    # Equal names in other regions or accounts are other functions. An alias that no file names belongs to whoever has
+    # the function.
+    owners = [name for name, owned in named.items() if owned == given]
+    owners = owners or [name for name, owned in named.items() if owned[:2] == given[:2]]
+    owners = owners or [name for name, owned in named.items() if owned.function == given.function]
     if not owners or environment in owners:
         return values, source
+    where = f" in {given.region}" if given.region else ""
     # Freezes and rules go by the environment's name, so that another environment's function would evade its own.
     raise InvalidInput(
         "invalid-parameters",
-        f"The settings that were given are for {function}:{alias}, which is {owners[0]}'s, not {environment}'s.",
+        f"The settings that were given are for {given.function}:{given.alias}{where}, which is {owners[0]}'s, not "
+        f"{environment}'s.",
         next="Give environment and settings that belong together, for example with -f and no -p environment.",
     )
 

@@ -176,7 +176,7 @@ def _read(project: Project) -> FunctionFacts:
         values["aws"] = {"region": project.region}
     settings.validate_settings(values, "buddy-ops init")
     # Where the project has this function already, only its own environment may reach it.
-    owners = [name for name, (owned, _) in project_.named_aliases().items() if owned == values["function"]]
+    owners = [name for name, owned in project_.named_aliases().items() if owned.function == values["function"]]
     environment = next(iter(owners), project.environments[0])
     try:
         with err.progress("reading the function"):

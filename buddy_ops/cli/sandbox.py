@@ -17,7 +17,7 @@ from urllib.error import HTTPError
 from urllib.parse import urlparse
 
 from buddy_ops.aws.sandbox_control import TOKEN_NEXT, TOKEN_WRONG, ask_sandbox, token_is_wrong
-from buddy_ops.core import parameters, project
+from buddy_ops.core import packages, parameters, project
 from buddy_ops.core.documents import parse_json
 from buddy_ops.core.errors import UNCHANGED, BuddyError, InvalidInput
 from buddy_ops.core.text import did_you_mean
@@ -177,15 +177,19 @@ def deploy_function(url: str, wanted: OwnFunction) -> dict[str, Any]:
     """Deploy a function of the user's own, and let its traffic begin; what the sandbox says of it.
 
     Raises:
-        InvalidInput: ``sandbox-refused``.
+        InvalidInput: ``sandbox-refused``, and what ``packages.pack_folder`` raises.
     """
-    # The sandbox is another process, perhaps in another folder.
-    local = (
-        {**wanted, "artifact": str(Path(wanted["artifact"]).absolute())}
-        if Path(wanted["artifact"]).exists()
-        else wanted
-    )
-    functions = call_sandbox(url, "function", **local)["functions"]
+    path = Path(wanted["artifact"])
+    with tempfile.TemporaryDirectory() as folder:
+        if path.is_dir():
+            # As a deployment packs it: .lambdaignore holds, and no secret of the folder is packed.
+            packed = Path(folder) / f"{path.resolve().name}.zip"
+            packed.write_bytes(packages.pack_folder(path, wanted["artifact"]).content)
+            path = packed
+        if path.exists():
+            # The sandbox is another process, perhaps in another folder.
+            wanted = {**wanted, "artifact": str(path.absolute())}
+        functions = call_sandbox(url, "function", **wanted)["functions"]
     mine = (wanted["name"], wanted["region"])
     return dict(next(each for each in functions if (each["function"], each["region"]) == mine))
 

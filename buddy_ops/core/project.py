@@ -8,7 +8,7 @@ import os
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from buddy_ops.core import artifacts, documents, fleet_file, packages, parameters, places, runbooks, settings, text
 from buddy_ops.core.errors import InvalidInput
@@ -231,13 +231,30 @@ def base_environment(name: str) -> str:
     return name
 
 
-def named_aliases() -> dict[str, tuple[str, str]]:
-    """The function and the alias of each environment that has a valid file in parameters/."""
+class NamedAlias(NamedTuple):
+    """An alias as settings name it. Where region, profile and role are None, this machine's configuration decides."""
+
+    function: str
+    alias: str
+    region: str | None
+    profile: str | None
+    assume_role: str | None
+
+    @classmethod
+    def of(cls, values: Mapping[str, Any]) -> "NamedAlias":
+        """The alias of some settings, which need not be valid."""
+        reached = values.get("aws")
+        aws = reached if isinstance(reached, Mapping) else {}
+        where = (aws.get("region"), aws.get("profile"), aws.get("assume_role"))
+        return cls(values.get("function", ""), values.get("alias", settings.DEFAULT_ALIAS), *where)
+
+
+def named_aliases() -> dict[str, NamedAlias]:
+    """The alias of each environment that has a valid file in parameters/."""
     found = {}
     for name in environments():
         with suppress(InvalidInput):
-            values = read_settings(name)[0]
-            found[name] = (values["function"], values["alias"])
+            found[name] = NamedAlias.of(read_settings(name)[0])
     return found
 
 

@@ -283,7 +283,9 @@ def _is_about(target: Target, alarm: Alarm) -> bool:
     if functions:
         # One without an alias is about all of the function's requests.
         return target.settings.function in functions and (not resources or target.resource in resources)
-    prefixes = {_prefix(*named) for named in project.named_aliases().values()} | {name_prefix(target.settings)}
+    prefixes = {_prefix(named.function, named.alias) for named in project.named_aliases().values()} | {
+        name_prefix(target.settings)
+    }
     # A function's name may begin as another's.
     matching = [prefix for prefix in prefixes if alarm.name.startswith(prefix)]
     return max(matching, key=len, default="") == name_prefix(target.settings)

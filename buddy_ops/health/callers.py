@@ -101,7 +101,7 @@ def _count(target: Target) -> tuple[int, Counter[str]]:
     """
     function = target.settings.function
     # Another alias that an environment's file names is that environment's own.
-    named = {f"{owner}:{alias}" for owner, alias in project.named_aliases().values() if owner == function}
+    named = {f"{each.function}:{each.alias}" for each in project.named_aliases().values() if each.function == function}
     own = sorted({target.resource, *named})
     # What CloudWatch has not published yet is missing in one metric and not in the other.
     until = metrics.published_until(target, target.clock.now()) - UNSURE

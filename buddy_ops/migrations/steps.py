@@ -125,7 +125,7 @@ def plan_step(target: Target, name: str, step: str) -> MigrationPlan:
     rules = target.settings.rollout
     back = chosen == "rollback"
     return MigrationPlan(
-        title=f"{chosen.capitalize()} {name} of {table.name}: schema {migration.source} to {migration.to}",
+        title=f"{chosen.capitalize()} {migration.name} of {table.name}: schema {migration.source} to {migration.to}",
         now=(str(marker),),
         then=_effects(migration, chosen, marker),
         calls=CALLS[chosen],
@@ -137,7 +137,7 @@ def plan_step(target: Target, name: str, step: str) -> MigrationPlan:
             "region": target.region,
             "account": target.account,
             "table": table.name,
-            "migration": name,
+            "migration": migration.name,
             "step": chosen,
             "from": marker.version,
             "converters": definitions.fingerprint(),
@@ -234,8 +234,14 @@ def describe_tables(target: Target) -> str:
 
 
 def find_migration(target: Target, name: str) -> tuple[Migration, TableSettings]:
-    """A migration by its name, and its table in this environment. Raises InvalidInput ``unknown-migration``."""
+    """A migration by its name, and its table in this environment. Raises InvalidInput ``unknown-migration``.
+
+    Args:
+        name: '' is the project's only one.
+    """
     migrations = {migration.name: migration for migration in definitions.read_migrations()}
+    if not name and len(migrations) == 1:
+        (name,) = migrations
     if name not in migrations:
         raise _unknown(
             f"There is no migration {name!r}.",

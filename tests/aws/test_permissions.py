@@ -279,7 +279,8 @@ def blue_green(bring: Bring) -> Iterator[list[dict[str, Any]]]:
 
 def immediate(bring: Bring) -> Iterator[list[dict[str, Any]]]:
     here = shifted(bring)
-    yield notebook(here, "rollback/immediate", settings=telling(here), approved_by=["Ada"])
+    former = telling(here, "/buddy/sandbox/secrets/slack")
+    yield notebook(here, "rollback/immediate", settings=former, approved_by=["Ada"])
 
 
 def going_down(bring: Bring) -> Iterator[list[dict[str, Any]]]:
@@ -299,10 +300,9 @@ def auditing(bring: Bring) -> Iterator[list[dict[str, Any]]]:
     yield notebook(here, "review/readiness_audit", settings=given, archive=str(here.folder / "archive"))
 
 
-def telling(here: Situation) -> dict[str, Any]:
+def telling(here: Situation, secret: str = f"/buddy-ops/{FUNCTION}/live/secrets/slack") -> dict[str, Any]:
     """Settings with both of the team's channels: the topic of the template, and a webhook in SSM that nobody answers."""
     topic = here.client("sns").create_topic(Name="buddy-ops-sandbox")["TopicArn"]
-    secret = "/buddy/sandbox/secrets/slack"
     here.client("ssm").put_parameter(Name=secret, Value="http://127.0.0.1:9/x", Type="SecureString", Overwrite=True)
     return values(here, notify={"topic_arn": topic, "slack_webhook": f"ssm:{secret}"})
 

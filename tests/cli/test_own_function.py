@@ -14,9 +14,10 @@ from buddy_ops.aws import aliases, freezes, session
 from buddy_ops.aws.session import Target
 from buddy_ops.cli import sandbox
 from buddy_ops.core import project
+from buddy_ops.core.errors import InvalidInput
 from buddy_ops.core.kinds import URL_5XX
 from buddy_ops.core.outcome import Outcome
-from buddy_ops.deployment import rollout
+from buddy_ops.deployment import rollback, rollout
 from tests.cli.command_line import invoke
 from tests.conftest import approve
 
@@ -51,6 +52,10 @@ def build(path: Path, bad_tenths: int) -> str:
 
 def connect(url: str, region: str, function: str = "shop", metric: Mapping[str, Any] = COUNTED) -> Target:
     """A target without rules, whose failures one metric counts: by default the handler's."""
+    return session.connect("sandbox", "test", values=settings_of(url, region, function, metric))
+
+
+def settings_of(url: str, region: str, function: str, metric: Mapping[str, Any]) -> dict[str, Any]:
     values = {
         **project.read_settings("sandbox")[0],
         "function": function,
@@ -60,7 +65,18 @@ def connect(url: str, region: str, function: str = "shop", metric: Mapping[str, 
     }
     values["failure_metrics"] = [metric]
     values["aws"] = {**values["aws"], "endpoint_url": url, "region": region}
-    return session.connect("sandbox", "test", values=values)
+    return values
+
+
+def write_environments(folder: Path, url: str) -> list[str]:
+    """A project whose environments differ in the region only; their names."""
+    for name in ("parameters", "notebooks"):
+        (folder / name).mkdir(parents=True)
+    written = {region: settings_of(url, region, "shop", COUNTED) for region in REGIONS}
+    for region, values in written.items():
+        path = folder / "parameters" / f"{region}.yaml"
+        path.write_text(json.dumps({"environment": region, "settings": values}))
+    return list(written)
 
 
 def ship(here: Target, artifact: str) -> str:
@@ -77,11 +93,12 @@ def deploy(here: Target, artifact: str) -> Outcome:
 
 
 def test_a_bad_build_is_rolled_back_while_a_good_one_is_promoted_in_another_region(
-    own: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    own: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Nothing but the handler decides how a request ends: Lambda counts no error of a build that answers 500.
 
-    The two functions of one name share nothing: versions, alias, deployment record, failsafe, freezes.
+    The two functions of one name share nothing: versions, alias, deployment record, failsafe, freezes, runs. Settings of
+    one environment are refused under the name of the other, whose rules would not hold.
     """
     event = tmp_path / "event.json"
     event.write_text(json.dumps({"rawPath": "/cart"}))
@@ -92,11 +109,13 @@ def test_a_bad_build_is_rolled_back_while_a_good_one_is_promoted_in_another_regi
         started = invoke(capsys, "sandbox", "start", *words, *more)
         assert started.code == 0 and (started.data["region"], started.data["kind"]) == (region, "http")
         assert started.data["requests"]["copied"] == 0
-    targets = [connect(own, region) for region in REGIONS]
+    names = write_environments(tmp_path / "project", own)
+    monkeypatch.chdir(tmp_path / "project")
+    targets = [session.connect(name, "test") for name in names]
     artifacts = [build(tmp_path / "better.zip", 0), build(tmp_path / "worse.zip", 1)]
     with ThreadPoolExecutor(len(targets)) as both:
         assert list(both.map(ship, targets, artifacts)) == ["proved", "rolled-back"]
-    first, second = (connect(own, region) for region in REGIONS)
+    first, second = (session.connect(name, "test") for name in names)
     alias, other = aliases.require_alias(first), aliases.require_alias(second)
     assert (alias.serving, other.serving) == (("2",), ("1",))
     assert alias.rollout is not None and alias.rollout.rejected_versions == ()
@@ -105,8 +124,17 @@ def test_a_bad_build_is_rolled_back_while_a_good_one_is_promoted_in_another_regi
         assert each.client("scheduler").list_schedules()["Schedules"] == []
     freezes.create_freeze(second, "outage", "Ada", timedelta(hours=1))
     assert [len(freezes.active_freezes(each)) for each in (first, second)] == [0, 1]
-    for each in (first, second):
+    # The good one is rolled back, too: in its own region only.
+    plan = rollback.plan_rollback(first)
+    rollback.run_rollback(first, plan, approve(first, plan))
+    assert aliases.require_alias(first).serving == ("1",) and aliases.require_alias(second) == other
+    for name, each in zip(names, (first, second), strict=True):
         each.close()
+        journals = list((tmp_path / "project/runs").glob(f"*-test-{name}-*/journal.jsonl"))
+        regions = {json.loads(path.read_text().splitlines()[0])["settings"]["aws"]["region"] for path in journals}
+        assert len(journals) == 2 and regions == {name}
+    with pytest.raises(InvalidInput, match="shop:live in eu-west-1, which is eu-west-1's, not us-east-1's"):
+        session.connect("us-east-1", "test", values=project.read_settings("eu-west-1")[0])
 
 
 def test_without_a_counter_the_status_of_a_function_url_decides(
