@@ -1,12 +1,13 @@
 """A sandbox for the tests: one process a worker, brought into a situation by each test that asks for it."""
 
+import gc
 import json
 import os
 import shutil
 import signal
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterable, Iterator
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
@@ -29,6 +30,16 @@ from buddy_sandbox import situations
 from tests import programs
 
 ROOT = Path(__file__).parents[1]
+
+
+def sampled(cases: Iterable[Any], daily: Container[Any]) -> list[Any]:
+    """The cases of a matrix, for ``parametrize``: ``make test`` runs those in ``daily``, ``make test-all`` all."""
+    return [
+        pytest.param(
+            *(case if isinstance(case, tuple) else (case,)), marks=[] if case in daily else [pytest.mark.whole]
+        )
+        for case in cases
+    ]
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:
@@ -62,6 +73,13 @@ def pytest_configure() -> None:
     # Each target opens a session of its own, and would parse the models of its services again: 0.2 s of CPU time.
     botocore.session.create_loader = cache(botocore.loaders.create_loader)
     programs.install()
+
+
+def pytest_collection_finish() -> None:
+    """Do not search for garbage in what was imported and collected, again and again: an eighth of the CPU time."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 100)
 
 
 KERNEL_FOLDERS = ("tests/resilience/", "tests/system/runbooks/", "tests/system/browser/")

@@ -2,8 +2,8 @@
 
 A runbook run starts three processes: ``buddy-ops``, its engine and a kernel. Their imports take four times the CPU time
 of an average run. A fork of the test's process has them, and is otherwise a process of its own: process id, parent,
-session, signals, files, environment and exit code are as after an exec. Tests that kill processes and one test of each
-program start a fresh interpreter (fixture ``fresh_processes``); BUDDY_TESTS_FRESH=1, as in ``make test-all``, lets all.
+session, signals, files, environment and exit code are as after an exec. Tests in which a
+supervisor is killed and one of each program start a fresh interpreter (fixture ``fresh_processes``); BUDDY_TESTS_FRESH=1, as in ``make test-all``, lets all.
 """
 
 import asyncio
@@ -78,14 +78,27 @@ def find_program(command: Sequence[str | os.PathLike[str]]) -> Callable[[], obje
 
 def _run_script(arguments: list[str]) -> None:
     sys.argv = arguments
+    _name_process(Path(arguments[0]).name)
     runpy.run_path(arguments[0], run_name="__main__")
 
 
 def _run_module(arguments: list[str]) -> None:
     sys.argv = arguments
+    _name_process(arguments[0])
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)  # runpy: the module is imported already
         runpy.run_module(arguments[0], run_name="__main__", alter_sys=True)
+
+
+def _name_process(name: str) -> None:
+    """Say which program this is: the command line is the parent's. Linux keeps 15 characters."""
+    Path("/proc/self/comm").write_text(name[:15], encoding="utf-8")
+
+
+def is_program(pid: int, name: str) -> bool:
+    """Whether a process is this program of ours, started afresh or forked."""
+    process = Path(f"/proc/{pid}")
+    return name in (process / "cmdline").read_text() or name[:15] == (process / "comm").read_text().strip()
 
 
 @cache

@@ -137,6 +137,7 @@ def test_a_bad_build_is_rolled_back_while_a_good_one_is_promoted_in_another_regi
         session.connect("us-east-1", "test", values=project.read_settings("eu-west-1")[0])
 
 
+@pytest.mark.whole
 def test_without_a_counter_the_status_of_a_function_url_decides(
     own: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

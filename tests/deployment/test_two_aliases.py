@@ -51,13 +51,20 @@ def schedules(here: Situation) -> set[str]:
 
 def alternate(targets: Mapping[str, Target], steps: Mapping[str, Rollout]) -> dict[str, Outcome]:
     """Drive several rollouts to their ends, each polled when it is due."""
-    due: dict[str, Observation] = {name: next(each) for name, each in steps.items()}
+    due: dict[str, Observation] = {}
     ended: dict[str, Outcome] = {}
+
+    def let_time_pass() -> None:
+        """The sandbox's time stands still for a target that is at work: the others wait, too."""
+        for each in targets.values():
+            each.clock.close()
+
+    for name, rollout_steps in steps.items():
+        let_time_pass()
+        due[name] = next(rollout_steps)
     while due:
         name = min(due, key=lambda each: due[each].wake_at)
-        # The sandbox's time stands still for a target that is at work: the others wait, too.
-        for other in targets.values():
-            other.clock.close()
+        let_time_pass()
         targets[name].clock.sleep_until(due[name].wake_at)
         try:
             due[name] = next(steps[name])

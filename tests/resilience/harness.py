@@ -37,7 +37,7 @@ from buddy_ops.migrations import steps as migration_steps
 from buddy_sandbox import builds
 from buddy_sandbox.faults import PROFILES
 from tests.checks import proving
-from tests.conftest import Situation, abandon, approve
+from tests.conftest import Situation, abandon, approve, sampled
 from tests.health.test_alarms import wired
 from tests.incidents import corruption
 
@@ -64,6 +64,7 @@ class Runbook:
         drive: one run, to its end; how it ended.
         ends: how an undisturbed run ends, and what a disturbed one must come to by being run again.
         serves: the version that serves alone then; None where the runbook has nothing to do with traffic.
+        daily: whether ``make test`` has a sample of it; those without differ from one that has in its data only.
     """
 
     name: str
@@ -74,6 +75,7 @@ class Runbook:
     serves: str | None
     prepare: Callable[[Situation], None] = lambda here: None
     overrides: dict[str, Any] = field(default_factory=lambda: dict(BUSY))
+    daily: bool = True
 
     def bring(self, situation: Callable[..., Situation]) -> Situation:
         here = situation(self.scenario, **self.overrides)
@@ -441,7 +443,7 @@ RUNBOOKS = {
     for each in (
         Runbook("canary_good", "strategies/canary", "good", ship("good"), "proved", "2"),
         Runbook("canary_bad", "strategies/canary", "total_failure", ship("total_failure"), "rolled-back", "1"),
-        Runbook("canary_stored", "strategies/canary", "good", ship_named(STORED), "proved", "2", stored),
+        Runbook("canary_stored", "strategies/canary", "good", ship_named(STORED), "proved", "2", stored, daily=False),
         Runbook(
             "canary_published",
             "strategies/canary",
@@ -450,9 +452,12 @@ RUNBOOKS = {
             "proved",
             "2",
             published_by_others,
+            daily=False,
         ),
         Runbook("canary_resumed", "strategies/canary", "good", ship("good"), "proved", "2", begun),
-        Runbook("blue_green_good", "strategies/blue_green", "good", ship("good", "blue_green"), "proved", "2"),
+        Runbook(
+            "blue_green_good", "strategies/blue_green", "good", ship("good", "blue_green"), "proved", "2", daily=False
+        ),
         # It passes its smoke tests: only traffic shows what is wrong with it.
         Runbook(
             "blue_green_bad",
@@ -472,6 +477,7 @@ RUNBOOKS = {
             "rolled-back",
             "1",
             overrides=LOGGED,
+            daily=False,
         ),
         Runbook(
             "first_deployment", "strategies/canary", "first_deployment", ship("good"), "deployed", "1", overrides=QUIET
@@ -683,11 +689,10 @@ def warm_clients() -> Iterator[None]:
 
 def parts() -> list[Any]:
     """(runbook, part) for pytest: every day a sample, and the whole in slices where it is asked for."""
-    return [
-        pytest.param(name, part, id=f"{name}-{part}", marks=[] if part == "sample" else [pytest.mark.whole])
-        for name in RUNBOOKS
-        for part in ("sample", *map(str, range(SLICES)))
-    ]
+    return sampled(
+        [(name, part) for name in RUNBOOKS for part in ("sample", *map(str, range(SLICES)))],
+        {(name, "sample") for name, runbook in RUNBOOKS.items() if runbook.daily},
+    )
 
 
 def chosen(points: list[T], name: str, part: str, one_in: int, kind: Callable[[T], object] = lambda _: None) -> list[T]:

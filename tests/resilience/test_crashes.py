@@ -44,7 +44,7 @@ def test_a_killed_run_leaves_nothing_half_shifted(
     must_be_done(here, runbook)
     must_be_kept(here, undisturbed.lines)
     points = [(call, after) for call in range(1, len(undisturbed.calls) + 1) for after in (False, True)]
-    tried = chosen(points, name, part, one_in=44, kind=lambda point: point[1])
+    tried = chosen(points, name, part, one_in=150, kind=lambda point: point[1])
     for call, after in tried:
         here = runbook.bring(situation)
         forget_journal(here)

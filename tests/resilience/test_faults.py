@@ -101,7 +101,7 @@ def test_a_fault_is_survived_or_told(
     assert runbook.drive(here) == runbook.ends
     calls = [each for each in here.ask("calls", since=since)["calls"] if each["app"] == "buddy-ops"]
     cases = [(number, fault) for number, operation in where_it_matters(calls) for fault in kinds(operation)]
-    tried = chosen(cases, name, part, one_in=150)
+    tried = chosen(cases, name, part, one_in=400)
     for number, fault in tried:
         here = runbook.bring(situation)
         here.ask("chaos", call=number, **fault)

@@ -38,12 +38,10 @@ class Cell(NamedTuple):
 
 SAMPLE = {
     Cell("all", "4", "total_failure", "before"),
-    Cell("all", "10", "total_failure", "during"),
     Cell("Errors", "10", "total_failure", "during"),
     Cell("Apologies", "30", "apologises", "during"),
     Cell("Invocations", "growing", "errors_5_percent", "during"),
     Cell("all", "4", "good", "before"),
-    Cell("Errors", "4", "good", "during"),
     Cell("Duration", "6", "good", "during"),
 }
 

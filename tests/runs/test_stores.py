@@ -32,7 +32,7 @@ class Bucket:
         self.here, self.client = here, here.client("s3")
         self.client.create_bucket(Bucket="buddy-archive", ObjectLockEnabledForBucket=lock)
         if lock:
-            rule = {"DefaultRetention": {"Mode": "GOVERNANCE", "Days": 400}}
+            rule = {"DefaultRetention": {"Mode": "GOVERNANCE", "Days": 2}}
             self.client.put_object_lock_configuration(
                 Bucket="buddy-archive", ObjectLockConfiguration={"ObjectLockEnabled": "Enabled", "Rule": rule}
             )
@@ -61,7 +61,7 @@ def test_runs_in_s3_are_chained_and_verify(bucket: Bucket, tmp_path: Path) -> No
     assert archive.list_entries(bucket.shelf()) == (first, second)
     found = verification.verify_archive(bucket.shelf(), first.sha256)
     assert (found.problems, found.newest, found.runs) == ((), second.sha256, 2)
-    assert "Object Lock (governance, 400 days)" in found.beyond
+    assert "Object Lock (governance, 2 days)" in found.beyond
     assert archive.find_run(bucket.shelf(), "0002") == second
 
 
@@ -230,14 +230,14 @@ def test_a_run_that_was_deleted_in_s3_without_a_record_is_found(situation: Bring
 def test_what_object_lock_keeps_is_deleted_once_its_retention_is_over(
     bucket: Bucket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Recorded, refused by S3, said; the archive verifies meanwhile, and the same command deletes it 400 days later."""
+    """Recorded, refused by S3, said; the archive verifies meanwhile, and the same command deletes it once the days are over."""
     for number in range(1, 4):
         put(bucket, tmp_path, f"run-000{number}")
     arguments = ["runs", "prune", "--keep", "2", "--archive", WHERE, "-e", "sandbox", "--yes"]
     done = CliRunner().invoke(app, arguments)
     assert done.exit_code == 4 and "archive-locked" in done.output and "1 run of 1 run, from run-0001" in done.output
     assert keys(bucket, "run-0001") and verification.verify_archive(bucket.shelf()).problems == ()
-    bucket.here.ask("advance", seconds=401 * 24 * 3600)
+    bucket.here.ask("advance", seconds=3 * 24 * 3600)
     done = CliRunner().invoke(app, ["runs", "prune", "--keep", "3", "--archive", WHERE, "-e", "sandbox", "--yes"])
     assert done.exit_code == 0, done.output
     assert keys(bucket, "run-0001") == [] and verification.verify_archive(bucket.shelf()).problems == ()
@@ -247,7 +247,7 @@ def test_a_caller_who_may_not_delete_in_s3_is_told_so(bucket: Bucket, tmp_path: 
     """No role of the template may: that is no lock, and the permission is named. A caller who may finishes it."""
     for number in range(1, 3):
         put(bucket, tmp_path, f"run-000{number}")
-    bucket.here.ask("advance", seconds=401 * 24 * 3600)
+    bucket.here.ask("advance", seconds=3 * 24 * 3600)
     shelf = bucket.shelf()
 
     def answer(send: Any, service: str, operation: str, **given: Any) -> Any:

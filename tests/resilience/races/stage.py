@@ -28,7 +28,7 @@ Each = Callable[[range, Callable[[int], None]], None]
 """Runs a race for each seed."""
 
 SINCE = "2026-11-22T00:00:00Z"
-SAMPLE, WHOLE = range(5), range(5, 200)
+SAMPLE, WHOLE = range(3), range(3, 200)
 RACES = pytest.mark.parametrize("seeds", [SAMPLE, pytest.param(WHOLE, marks=pytest.mark.whole)], ids=["sample", "rest"])
 RACED: set[str] = set()
 """The notebooks and commands that race with something, as ``powers`` names them."""

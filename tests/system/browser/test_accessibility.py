@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from tests.checks.test_situations import LONGEST_VERDICT
-from tests.conftest import Situation
+from tests.conftest import Situation, sampled
 from tests.system.browser.conftest import Lab, Person, end_kernels
 from tests.system.browser.test_gate import await_alias
 
@@ -20,12 +20,9 @@ pytestmark = [pytest.mark.xdist_group("browser"), pytest.mark.timeout(400)]
 FIRST_PIXELS = 400
 """Of the page: where on-call looks first."""
 
-VIEWS = [
-    ("Light", 1280, 800),
-    pytest.param("Dark", 1440, 900),
-    pytest.param("Light", 1440, 900, marks=pytest.mark.whole),
-    pytest.param("Dark", 1280, 800, marks=pytest.mark.whole),
-]
+VIEWS = sampled(
+    [(theme, *size) for theme in ("Light", "Dark") for size in ((1280, 800), (1440, 900))], {("Dark", 1280, 800)}
+)
 
 
 @pytest.mark.parametrize(("theme", "width", "height"), VIEWS)
