@@ -9,7 +9,10 @@ from typing import Any
 import pytest
 
 from buddy_ops.aws.session import Target
+from buddy_ops.checks import setup
+from buddy_ops.checks.findings import State
 from buddy_ops.core.outcome import Outcome
+from buddy_ops.deployment import rollout
 from buddy_ops.deployment.observation import Observation
 from buddy_ops.health.evidence import RolloutEvidence
 from buddy_sandbox import builds
@@ -66,6 +69,7 @@ def test_a_bad_build_fails_few_requests(situation: Bring) -> None:
     assert failed[True] <= 12 and failed[False] >= 3 * failed[True]
 
 
+@pytest.mark.whole
 def test_a_good_build_is_promoted_sooner(situation: Bring) -> None:
     """It passes the same stages and bakes; the small weights before them take seconds, not minutes."""
     minutes = {}
@@ -114,7 +118,7 @@ def sources(seen: list[str]) -> list[str]:
     return [each for index, each in enumerate(seen) if index == 0 or each != seen[index - 1]]
 
 
-@pytest.mark.parametrize("build", ["good", "errors_5_percent"])
+@pytest.mark.parametrize("build", [pytest.param("good", marks=pytest.mark.whole), "errors_5_percent"])
 def test_where_lines_are_lost_the_minutes_decide(situation: Bring, build: str) -> None:
     """After two minutes that differ CloudWatch decides, and says so; the build ends as without a feed."""
     here = situation(build, **JSON_LOG, logs_lost_rate=0.2)
@@ -165,6 +169,7 @@ def test_a_log_of_text_is_not_read(situation: Bring) -> None:
     assert here.calls("FilterLogEvents") == []
 
 
+@pytest.mark.whole
 def test_between_minutes_only_the_log_is_read(situation: Bring) -> None:
     """Alias, freezes and CloudWatch are asked once a minute, and before each step forward."""
     here = situation("good", **JSON_LOG)
@@ -172,3 +177,19 @@ def test_between_minutes_only_the_log_is_read(situation: Bring) -> None:
     minutes = (outcome.ended - outcome.began).total_seconds() / 60
     assert len(here.calls("FilterLogEvents")) >= 10 * minutes
     assert len(here.calls("GetMetricData")) <= minutes + 12
+
+
+@pytest.mark.parametrize(
+    ("log_format", "says"), [("JSON", "The log decides, every 10 s"), ("Text", "is text (LogFormat)")]
+)
+def test_plan_and_doctor_name_the_source(situation: Bring, log_format: str, says: str) -> None:
+    """Before anything is shifted: which source will decide, and why not the log."""
+    here = situation("good", **JSON_LOG | {"log_format": log_format, "history_minutes": 0})
+    mine = connect(here)
+    assert any(says in reason for reason in rollout.plan_rollout(mine, here.build("good")).reasons)
+    (group,) = [each for each in setup.run_doctor(mine, "deployer") if each.check == "log group"]
+    if log_format == "JSON":
+        assert group.state is State.OK and "rollouts read it every 10 s" in group.message
+    else:
+        assert group.state is State.WARNING and says in group.message
+    mine.close()
