@@ -1,6 +1,6 @@
 """Two environments that are two aliases of one function: each has its own rollout, failsafe, alarms, freeze and story."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import timedelta
 from typing import Any
 
@@ -49,22 +49,22 @@ def schedules(here: Situation) -> set[str]:
     return {name.removeprefix(f"{here.function}-").split("-")[0] for name in names}
 
 
+def let_time_pass(targets: Iterable[Target]) -> None:
+    """The sandbox's time stands still, for 20 s, for a target that has waited and is at work: these wait, too."""
+    for each in targets:
+        each.clock.close()
+
+
 def alternate(targets: Mapping[str, Target], steps: Mapping[str, Rollout]) -> dict[str, Outcome]:
     """Drive several rollouts to their ends, each polled when it is due."""
     due: dict[str, Observation] = {}
     ended: dict[str, Outcome] = {}
-
-    def let_time_pass() -> None:
-        """The sandbox's time stands still for a target that is at work: the others wait, too."""
-        for each in targets.values():
-            each.clock.close()
-
     for name, rollout_steps in steps.items():
-        let_time_pass()
+        let_time_pass(targets.values())
         due[name] = next(rollout_steps)
     while due:
         name = min(due, key=lambda each: due[each].wake_at)
-        let_time_pass()
+        let_time_pass(targets.values())
         targets[name].clock.sleep_until(due[name].wake_at)
         try:
             due[name] = next(steps[name])
@@ -92,7 +92,11 @@ def test_a_canary_in_one_while_the_other_bakes(both: tuple[Situation, dict[str, 
     records = {name: decode_rollout_state(alias(here, name)["Description"]) for name in ("live", "beta")}
     assert [record.new_version for record in records.values() if record is not None] == ["2", "3"]
     # What each tells is its own.
-    reports = {name: status.read_status(connect(name)) for name in NAMES}
+    readers = {name: connect(name) for name in NAMES}
+    reports = {}
+    for name, reader in readers.items():
+        let_time_pass([*targets.values(), *readers.values()])
+        reports[name] = status.read_status(reader)
     assert "v2" in reports["sandbox"].live and "v3" not in reports["sandbox"].live
     assert "v3" in reports["beta"].live and "v2" not in reports["beta"].live
     assert rollback.plan_rollback(connect("beta")).destination == "1"
