@@ -162,3 +162,19 @@ def test_an_own_function_that_cannot_start_is_refused(
     event.write_text("[]")
     words = ("--function", "none", "--artifact", "x", "--event", str(event))
     assert "not-an-event" in invoke(capsys, "sandbox", "start", "--port", port, *words).err
+
+
+def test_a_folder_is_packed_as_a_deployment_packs_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """.lambdaignore holds, and what is never packed stays out of the sandbox, too."""
+    for name, text in {"app.py": "", ".env": "KEY=1", "notes.txt": "", ".lambdaignore": "notes.txt"}.items():
+        (tmp_path / name).write_text(text)
+    packed: list[str] = []
+
+    def keep(url: str, action: str, artifact: str, **_: object) -> dict[str, object]:
+        packed.extend(zipfile.ZipFile(artifact).namelist())
+        return {"functions": [{"function": "shop", "region": "us-east-1"}]}
+
+    monkeypatch.setattr(sandbox, "call_sandbox", keep)
+    wanted: Any = {"name": "shop", "artifact": str(tmp_path), "region": "us-east-1"}
+    sandbox.deploy_function("http://127.0.0.1:1", wanted)
+    assert packed == ["app.py"]
