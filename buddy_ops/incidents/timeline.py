@@ -13,14 +13,14 @@ from typing import Any
 from buddy_ops.aws.clock import describe_jump
 from buddy_ops.aws.errors import is_reading
 from buddy_ops.core.outcome import DECISIONS, describe_ending
-from buddy_ops.core.text import date_and_time, exact_percent, join_words, parse_utc, shorten
+from buddy_ops.core.text import count, date_and_time, exact_percent, join_words, parse_utc, shorten
 
 Fields = Mapping[str, Any]
 
 SENTENCE_LIMIT = 300
 """Characters of a sentence in the timeline. What is cut is in the run's journal."""
 
-NO_EVENTS = frozenset({"minutes", "parameters", "planned"})
+NO_EVENTS = frozenset({"minutes", "parameters", "planned", "stream-history", "ticks"})
 """Kinds of records that carry measurements, parameters or fingerprints only."""
 
 MERGE_WITHIN = timedelta(minutes=1)
@@ -265,6 +265,8 @@ SENTENCES: Mapping[str, str | Callable[[Fields], str]] = {
     "record-restored": "the alias was edited without a change of its traffic ({found}): the record was written again",
     "cold-starts": _cold_starts,
     "cold-starts-unread": "cold starts could not be read from the log: {why}",
+    "log-feed-unread": "the log could not be read, and CloudWatch's minutes decided meanwhile: {why}",
+    "log-lines-late": lambda x: f"{count(sum(x['lines'].values()), 'log line')} came too late to be judged",
     "observed": "verdict {decision} at stage {stage}: {says}",
     "taken-back": "v{version} was rolled back: {serves}. {reasons}",
     "outcome": _outcome,

@@ -207,6 +207,7 @@ def test_what_people_stored_is_not_journaled(target: Target) -> None:
     items = list(everything(target).values())
     tables.write_batch(target, NAME, KEY, [taken(items[0])])
     list(tables.get_item(target, NAME, [tables.key_attributes(items[0], KEY)]))
-    told = str(target.journal.records)
+    # The first record has the settings, with the texts of smoke tests.
+    told = str(target.journal.records[1:])
     assert "transact_write_items" in told and "amzn1" not in told and "aspirin" not in told
     assert [each["seq"] for each in target.journal.records] == list(range(1, len(target.journal.records) + 1))

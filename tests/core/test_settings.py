@@ -148,8 +148,9 @@ def test_the_docs_name_every_key_of_the_notifications() -> None:
     for model in (settings.NotificationSettings, settings.StatusPage, settings.AlarmSettings):
         assert all(f"`{name}`" in told for name in model.model_fields), model
     statements = permissions.template_resources()["ResponderPolicy"]["Properties"]["PolicyDocument"]["Statement"]
-    (granted,) = (each["Resource"] for each in statements if "Sid" in each and each["Sid"] == "Secrets")
-    where = granted.partition(":parameter")[2].replace("${Environment}", "ENVIRONMENT").removesuffix("*")
+    ((granted, _),) = (each["Resource"] for each in statements if "Sid" in each and each["Sid"] == "Secrets")
+    where = granted.partition(":parameter")[2].removesuffix("*")
+    where = where.replace("${FunctionName}", "FUNCTION").replace("${AliasName}", "ALIAS")
     assert f"`ssm:{where}NAME`" in told
 
 

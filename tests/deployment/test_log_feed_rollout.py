@@ -134,6 +134,7 @@ def test_where_lines_are_lost_the_minutes_decide(situation: Bring, build: str) -
         assert "does not show the same requests" in said[-1]
 
 
+@pytest.mark.whole  # a throttled poll itself has a test in tests/health
 def test_a_throttled_log_delays_and_the_minutes_go_on(situation: Bring) -> None:
     """While the log cannot be read the minutes decide; then ticks do again. No time is judged twice."""
     here = situation("good", **JSON_LOG)

@@ -68,6 +68,7 @@ class Seen:
     stable: str
     new: str
     judge: Judge
+    source: str = ""
 
 
 def target() -> Target:
