@@ -72,6 +72,7 @@ class Target:
     dry_run: bool = False
     replaced: tuple[str, ...] = ()
     retry_mode: Literal["standard", "adaptive"] = "standard"
+    base_environment: str = ""
     _clients: dict[tuple[str, int, int], Any] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _jumps_journaled: int = 0
@@ -247,7 +248,10 @@ class Target:
     @property
     def is_production(self) -> bool:
         """Whether users depend on this environment, by its name: 'prod', 'prod-eu', 'production'."""
-        return not self.sandbox and project.base_environment(self.environment).casefold().startswith("prod")
+        if self.sandbox:
+            return False
+        base = self.base_environment or project.base_environment(self.environment)
+        return base.casefold().startswith("prod")
 
     def _repr_html_(self) -> str | None:
         """A red banner in production; else None: the Markdown is shown.
@@ -290,9 +294,13 @@ class Target:
         journal = Journal(_keep_nothing, self.clock.now, self.redactor.redact)
         return replace(self, journal=journal, _clients={}, _lock=threading.Lock())
 
-    def beside(self, environment: str, settings: Settings) -> "Target":
-        """Another function of the same account and region, with the same clients and credentials."""
-        return replace(self, environment=environment, settings=settings)
+    def beside(self, name: str, settings: Settings, *, base_environment: str) -> "Target":
+        """Another function of the same account and region, with the same clients and credentials.
+
+        Args:
+            base_environment: whose file has its rules. With it no target reads the fleet's file again.
+        """
+        return replace(self, environment=name, settings=settings, base_environment=base_environment)
 
     def acting_as(self, role: str) -> "Target":
         """The same target as a role, assumed by the caller whose credentials this machine has. Nothing is journaled.

@@ -51,7 +51,7 @@ class Place:
     def target(self, member: Member) -> Target:
         """The target of one member, with the clients of all."""
         assert self.reader is not None
-        return self.reader.beside(member.name, member.settings)
+        return self.reader.beside(member.name, member.settings, base_environment=member.declared.environment)
 
 
 def read_members(labels: Mapping[str, str]) -> tuple[Member, ...]:
