@@ -235,13 +235,24 @@ def abandon(mine: Target, plan: RolloutPlan, stage: str = "", weight: float = 0.
     steps.close()
 
 
-def drive(mine: Target, plan: RolloutPlan, at_each: Callable[[rollout.Observation], None]) -> rollout.Outcome:
-    """Carry a plan out to its end, and close the target. ``at_each`` is called with each poll, before its wait."""
-    steps = rollout.run_rollout(mine, plan, approve(mine, plan))
+def drive(mine: Target, plan: RolloutPlan, at_each: Callable[[rollout.Observation], Order | None]) -> rollout.Outcome:
+    """Carry a plan out to its end, as ``follow`` does."""
+    return follow(mine, rollout.run_rollout(mine, plan, approve(mine, plan)), at_each)
+
+
+def follow(
+    mine: Target, steps: rollout.Rollout, at_each: Callable[[rollout.Observation], Order | None]
+) -> rollout.Outcome:
+    """Go on with a rollout to its end, and close the target.
+
+    Args:
+        at_each: is called with each poll, before its wait, and returns an order or None.
+    """
+    order: Order | None = None
     try:
         while True:
-            seen = next(steps)
-            at_each(seen)
+            seen = steps.send(order)
+            order = at_each(seen)
             mine.clock.sleep_until(seen.wake_at)
     except StopIteration as end:
         outcome: rollout.Outcome = end.value

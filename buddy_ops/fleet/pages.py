@@ -3,8 +3,6 @@
 Every value came from outside: all are escaped. No script runs but the page's own.
 """
 
-import base64
-import hashlib
 import shlex
 from pathlib import Path
 
@@ -12,6 +10,7 @@ from buddy_ops.checks import findings
 from buddy_ops.core import palette
 from buddy_ops.core.text import capitalised, date_and_time, escape_html
 from buddy_ops.fleet.status import FleetStatus, TargetStatus
+from buddy_ops.runs.pages import deferred_script, page_head
 
 HERE = Path(__file__).parent
 SCRIPT = (HERE / "page.js").read_text(encoding="utf-8").strip()
@@ -34,24 +33,14 @@ SPARK = (90, 24)
 """Width and height of a drawing of the last hour, in pixels."""
 
 
-def status_page(fleet: FleetStatus, refresh_s: int = 0) -> str:
-    """The page.
-
-    Args:
-        refresh_s: after so many seconds a browser loads the file again; 0: never.
-    """
-    late = f"document.addEventListener('DOMContentLoaded',()=>{{{SCRIPT}}})"
-    digest = base64.b64encode(hashlib.sha256(late.encode()).digest()).decode()
-    policy = f"default-src 'none'; style-src 'unsafe-inline'; script-src 'sha256-{digest}'; base-uri 'none'"
-    again = f'<meta http-equiv=refresh content="{refresh_s}">' if refresh_s else ""
+def status_page(fleet: FleetStatus) -> str:
+    """The page."""
+    late, policy = deferred_script(SCRIPT)
+    head = page_head(f"Fleet: {escape_html(fleet.summary)}", policy, STYLE + _tones())
     heads = "".join(map(_head, HEADS))
     rows = "".join(map(_row, fleet.targets))
     return (
-        "<!doctype html><html lang=en><head><meta charset=utf-8>"
-        f'<meta http-equiv=Content-Security-Policy content="{policy}">{again}'
-        "<meta name=viewport content='width=device-width'><meta name=referrer content=no-referrer>"
-        f"<title>Fleet: {escape_html(fleet.summary)}</title><style>{STYLE}{_tones()}</style>"
-        f"<script>{late}</script></head><body><main><h1>Fleet status</h1>"
+        f"{head}<script>{late}</script><main><h1>Fleet status</h1>"
         f"<p>{escape_html(fleet.summary)}. Read at {date_and_time(fleet.at)}.</p>"
         "<p><label>Filter <input type=search placeholder='region, team, result, ...'></label> <output></output></p>"
         f"<table><thead><tr>{heads}</tr></thead><tbody>{rows}</tbody></table></main></body></html>\n"

@@ -14,6 +14,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING, NamedTuple, cast
 
@@ -364,18 +365,15 @@ class LogFeed:
         self, group: str, pattern: str, now: datetime, *, prefix: str | None = None
     ) -> "Iterator[FilteredLogEventTypeDef]":
         paginator = self._target.client("logs").get_paginator("filter_log_events")
-        start_ms = round(_ms(self.until - READ_AGAIN))
-        end_ms = round(_ms(now))
-        if prefix is None:
-            pages = paginator.paginate(logGroupName=group, filterPattern=pattern, startTime=start_ms, endTime=end_ms)
-        else:
-            pages = paginator.paginate(
-                logGroupName=group,
-                logStreamNamePrefix=prefix,
-                filterPattern=pattern,
-                startTime=start_ms,
-                endTime=end_ms,
-            )
+        search = partial(
+            paginator.paginate,
+            logGroupName=group,
+            filterPattern=pattern,
+            startTime=round(_ms(self.until - READ_AGAIN)),
+            endTime=round(_ms(now)),
+        )
+        # AWS takes no empty prefix.
+        pages = search() if prefix is None else search(logStreamNamePrefix=prefix)
         try:
             for number, page in enumerate(islice(pages, MOST_PAGES + 1)):
                 if number == MOST_PAGES:

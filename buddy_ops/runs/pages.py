@@ -72,7 +72,7 @@ def report_page(notebook: Mapping[str, Any], facts: Mapping[str, Any], compared:
     title = escape_html(f"{facts.get('runbook', '')} · {facts.get('environment', '')} · {facts.get('run', '')}")
     shown = [name for name in FACTS if facts.get(name) not in (None, "", [], ())]
     page: str = _template().render(
-        head=_head(title, CLOSED, STYLE + DIFFERS + _colours()),
+        head=page_head(title, CLOSED, STYLE + DIFFERS + _colours()),
         facts=[(name.replace("_", " "), _fact(name, facts[name]), _outcome_class(name, facts)) for name in shown],
         trouble=_joined(facts.get("trouble")),
         notes=[_joined(note) for note in facts.get("notes", ())],
@@ -160,13 +160,11 @@ def index_head() -> str:
     )
     heads = "".join(f"<th>{name}</th>" for name in columns)
     # The script stands in front of the rows, and runs when they are all there.
-    late = f"document.addEventListener('DOMContentLoaded',()=>{{{SCRIPT}}})"
-    digest = base64.b64encode(hashlib.sha256(late.encode()).digest()).decode()
-    policy = f"{CLOSED}; script-src 'sha256-{digest}'"
+    late, policy = deferred_script(SCRIPT)
     widths = "td{min-width:3em}td:last-child{min-width:7em}td:nth-child(6){min-width:13em}"
     style = STYLE.replace("max-width:980px", "max-width:none") + widths
     return (
-        f"{_head('Archived runs', policy, style)}<main><h1>Archived runs</h1><p><output></output></p>"
+        f"{page_head('Archived runs', policy, style)}<main><h1>Archived runs</h1><p><output></output></p>"
         f"<script>{late}</script>\n<table><thead><tr>{heads}</tr><tr>{boxes}</tr></thead><tbody>\n"
     )
 
@@ -248,7 +246,15 @@ def _outcome_class(name: str, facts: Mapping[str, Any]) -> str:
     return outcome if name == "outcome" and re.fullmatch(r"[a-z-]{1,20}", outcome) else ""
 
 
-def _head(title: str, policy: str, style: str) -> str:
+def deferred_script(script: str) -> tuple[str, str]:
+    """A script that runs once its page is complete, and the policy of a page that lets only this one run."""
+    late = f"document.addEventListener('DOMContentLoaded',()=>{{{script}}})"
+    digest = base64.b64encode(hashlib.sha256(late.encode()).digest()).decode()
+    return late, f"{CLOSED}; script-src 'sha256-{digest}'"
+
+
+def page_head(title: str, policy: str, style: str) -> str:
+    """A page up to the beginning of its body. The title is HTML already."""
     return (
         "<!doctype html><html lang=en><head><meta charset=utf-8>"
         f'<meta http-equiv=Content-Security-Policy content="{policy}">'

@@ -17,7 +17,7 @@ from buddy_ops.core.errors import InvalidInput, Refused
 from buddy_ops.core.text import parse_utc
 from buddy_ops.deployment import hooks, rollout
 from buddy_ops.deployment.observation import Observation, Order
-from tests.conftest import ROOT, Situation, approve, begun
+from tests.conftest import ROOT, Situation, approve, begun, follow
 
 Bring = Callable[..., Situation]
 BUSY = {"requests_per_minute": 6000, "history_minutes": 12}
@@ -103,18 +103,7 @@ def asked(mine: Target) -> hooks.Hooks:
 
 def drive(mine: Target, artifact: str, act: Callable[[Observation], Order | None]) -> rollout.Outcome:
     """A rollout with an order at each poll."""
-    steps = begun(mine, artifact)
-    order: Order | None = None
-    try:
-        while True:
-            seen = steps.send(order)
-            order = act(seen)
-            mine.clock.sleep_until(seen.wake_at)
-    except StopIteration as end:
-        outcome: rollout.Outcome = end.value
-        return outcome
-    finally:
-        mine.close()
+    return follow(mine, begun(mine, artifact), act)
 
 
 # One answer

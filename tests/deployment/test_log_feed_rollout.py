@@ -17,7 +17,7 @@ from buddy_ops.deployment.observation import Observation
 from buddy_ops.health.evidence import RolloutEvidence
 from buddy_sandbox import builds
 from buddy_sandbox.faults import FaultProfile
-from tests.conftest import Situation, begun
+from tests.conftest import Situation, begun, follow
 
 Bring = Callable[..., Situation]
 BAD = "errors_2_percent"
@@ -41,17 +41,7 @@ def ended(here: Situation, build: str, look: Callable[[Observation], None] = lam
     if build == BAD:
         bad = FaultProfile("errors_20_percent", error_rate=0.2)
         artifact = str(builds.write(Path(here.folder) / "bad.zip", bad, "2.0.0"))
-    steps = begun(mine, artifact)
-    try:
-        while True:
-            seen = next(steps)
-            look(seen)
-            mine.clock.sleep_until(seen.wake_at)
-    except StopIteration as end:
-        outcome: Outcome = end.value
-        return outcome
-    finally:
-        mine.close()
+    return follow(mine, begun(mine, artifact), look)
 
 
 def kinds(here: Situation) -> list[dict[str, Any]]:
