@@ -39,7 +39,7 @@ check: $(VENV)/.dev ## lint, format, types, imports, dependencies, template, wor
 	$(BIN)/cfn-lint infrastructure.yaml
 	$(BIN)/zizmor --offline --quiet --persona auditor .github/workflows
 	$(BIN)/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
-	$(BIN)/check-jsonschema --quiet --schemafile buddy_ops/core/settings.schema.json parameters/*.yaml
+	$(BIN)/check-jsonschema --quiet --schemafile buddy_ops/core/settings.schema.json $(filter-out %/fleet.yaml,$(wildcard parameters/*.yaml))
 	$(BIN)/python -m tests.system.runbooks.clean notebooks
 	$(BIN)/python -m sphinx -q -W -b html docs docs/_build/html
 

@@ -1,6 +1,6 @@
 """The parts of the documentation that come from the code: settings, errors, commands, packages and runbooks.
 
-``python -m docs.generate`` writes the JSON schema of the files in parameters/ for editors, and docs/reference/cli.md.
+``python -m docs.generate`` writes the JSON schemas of the files in parameters/ for editors, and docs/reference/cli.md.
 """
 
 import ast
@@ -17,6 +17,7 @@ from buddy_ops.core import errors, places
 ROOT = Path(__file__).parents[1]
 COMMANDS_PAGE = ROOT / "docs" / "reference" / "cli.md"
 SCHEMA = ROOT / "buddy_ops" / "core" / "settings.schema.json"
+FLEET_SCHEMA = SCHEMA.with_name("fleet.schema.json")
 EXIT_CODES = {
     name: kind.exit_code
     for name, kind in vars(errors).items()
@@ -166,6 +167,17 @@ def json_schema() -> dict[str, Any]:
         "then": {"properties": {"settings": whole}},
         "else": {"properties": {"settings": {"not": {"required": ["extends"]}}}},
         "$defs": {**definitions, "Settings": schema},
+    }
+
+
+def fleet_schema() -> dict[str, Any]:
+    """The JSON schema of parameters/fleet.yaml."""
+    from buddy_ops.core.fleet_file import Fleet
+
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        **Fleet.model_json_schema(),
+        "title": "Targets of a fleet of Buddy Ops",
     }
 
 
@@ -335,9 +347,10 @@ def write_pages(docs: Path) -> None:
 
 
 def main() -> None:
-    """Write the JSON schema, and the page of the commands."""
+    """Write the JSON schemas, and the page of the commands."""
     COMMANDS_PAGE.write_text(commands_page(COMMANDS_PAGE.read_text("utf-8")), "utf-8")
-    SCHEMA.write_text(json.dumps(json_schema(), indent=2, ensure_ascii=False) + "\n", "utf-8")
+    for path, schema in ((SCHEMA, json_schema()), (FLEET_SCHEMA, fleet_schema())):
+        path.write_text(json.dumps(schema, indent=2, ensure_ascii=False) + "\n", "utf-8")
 
 
 if __name__ == "__main__":

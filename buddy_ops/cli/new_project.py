@@ -27,7 +27,7 @@ MANIFEST = ".buddy-ops.json"
 """The release that wrote a project's files, and their hashes as it wrote them."""
 
 TEMPLATES = Path(__file__).parent / "project"
-SCHEMA = Path(settings.__file__).with_name("settings.schema.json")
+SCHEMAS = ("settings.schema.json", "fleet.schema.json")
 PRACTICE = "sandbox"
 PRESETS = ("dev", "staging", "prod")
 """Environments that have a template of their own. Any other name has that of staging, or of prod if it begins so."""
@@ -123,7 +123,8 @@ def release_files(environments: Sequence[str]) -> dict[str, str]:
     metrics = places.shipped_file("buddy_ops_metrics/buddy_ops_metrics.py")
     found["buddy_ops_metrics.py"] = metrics.read_text("utf-8")
     found["infrastructure.yaml"] = places.shipped_file("infrastructure.yaml").read_text("utf-8")
-    found["parameters/settings.schema.json"] = SCHEMA.read_text("utf-8")
+    for name in SCHEMAS:
+        found[f"parameters/{name}"] = Path(settings.__file__).with_name(name).read_text("utf-8")
     found["requirements/buddy-ops.txt"] = places.shipped_file("requirements/run.txt").read_text("utf-8")
     return found
 

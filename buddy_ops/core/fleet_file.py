@@ -4,8 +4,8 @@ Like ``settings``, it never opens a file: text comes in, a model or one ``Invali
 """
 
 import re
-from collections.abc import Mapping
-from typing import Annotated, Any
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 
@@ -13,9 +13,12 @@ from buddy_ops.core.documents import parse_yaml
 from buddy_ops.core.errors import InvalidInput
 from buddy_ops.core.places import FLEET_FILE
 from buddy_ops.core.settings import Model, invalid
-from buddy_ops.core.text import did_you_mean
+from buddy_ops.core.text import did_you_mean, join_words
 
 SOURCE = f"parameters/{FLEET_FILE}"
+ONLY_WAVE = "all"
+"""The wave of a fleet that has none."""
+
 LABEL = re.compile(r"[A-Za-z0-9][\w./-]{0,62}")
 
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")]
@@ -66,10 +69,48 @@ def _given(values: Mapping[str, str | None]) -> dict[str, str]:
     return {name: value for name, value in values.items() if value is not None}
 
 
+class Wave(Model):
+    """Targets that a fleet's deployment reaches together. What is given must all fit."""
+
+    name: Name = Field(description="Name of the wave.")
+    targets: tuple[str, ...] = Field(default=(), description="Names of targets. With regions, each is NAME-REGION.")
+    labels: dict[str, str] = Field(default={}, description="Labels that its targets have, all of them.")
+    regions: tuple[str, ...] = Field(default=(), description="Regions of its targets, as the targets name them.")
+
+    @model_validator(mode="after")
+    def _select_something(self) -> "Wave":
+        if not (self.targets or self.labels or self.regions):
+            raise ValueError("give targets, labels or regions")
+        return self
+
+    def has(self, target: FleetTarget) -> bool:
+        """Whether a target belongs to it."""
+        named = not self.targets or target.name in self.targets
+        return (
+            named
+            and self.labels.items() <= target.labels.items()
+            and target.region in (self.regions or (target.region,))
+        )
+
+
 class Fleet(Model):
-    """All targets."""
+    """All targets, and how a deployment reaches them."""
 
     targets: Annotated[tuple[FleetTarget, ...], Field(min_length=1, max_length=5_000)]
+    waves: Annotated[tuple[Wave, ...], Field(max_length=100)] = Field(
+        default=(), description="Waves of fleet/canary, in order. Each target belongs to one. Without: all in one wave."
+    )
+    bake_minutes: Annotated[float, Field(ge=0, le=7 * 24 * 60)] = Field(
+        default=30, description="Time between two waves, in minutes. Then the targets' status decides."
+    )
+    on_trouble: Literal["stop", "wave", "all"] = Field(
+        default="wave",
+        description="What is rolled back when one target does not stay on the new version: nothing more, its wave, "
+        "or everything that this run deployed.",
+    )
+    unreachable: Literal["stop", "go_on"] = Field(
+        default="stop", description="Whether a target that cannot be reached stops the others."
+    )
 
     @property
     def expanded(self) -> tuple[FleetTarget, ...]:
@@ -90,6 +131,34 @@ class Fleet(Model):
         if twice:
             raise ValueError(f"targets of the same name: {', '.join(twice)}")
         return self
+
+    @model_validator(mode="after")
+    def _assign_each_once(self) -> "Fleet":
+        if not self.waves:
+            return self
+        names = [wave.name for wave in self.waves]
+        problems = [
+            f"{name}: two waves have this name" for name in sorted({each for each in names if names.count(each) > 1})
+        ]
+        known = {target.name for target in self.expanded}
+        for wave in self.waves:
+            problems += [f"{wave.name}: there is no target {name}" for name in wave.targets if name not in known]
+            if not any(map(wave.has, self.expanded)):
+                problems.append(f"{wave.name}: no target belongs to it")
+        for target in self.expanded:
+            found = [wave.name for wave in self.waves if wave.has(target)]
+            if len(found) != 1:
+                problems.append(f"{target.name} is in {join_words(found) if found else 'no wave'}")
+        if problems:
+            raise ValueError(f"each target belongs to one wave: {'; '.join(problems)}")
+        return self
+
+    def in_waves(self, targets: Sequence[FleetTarget]) -> tuple[tuple[str, tuple[FleetTarget, ...]], ...]:
+        """These targets by wave, in the waves' order; a wave without any of them is left out."""
+        if not self.waves:
+            return ((ONLY_WAVE, tuple(targets)),)
+        found = ((wave.name, tuple(filter(wave.has, targets))) for wave in self.waves)
+        return tuple((name, chosen) for name, chosen in found if chosen)
 
     def select(self, labels: Mapping[str, str]) -> tuple[FleetTarget, ...]:
         """The targets that have all of these labels.

@@ -15,6 +15,12 @@ targets:
     labels: {team: payments, tier: "1"}
   - {name: shop, environment: prod, function: shop-x, alias: beta, region: us-west-2}
 """
+WAVES = """
+waves:
+  - {name: first, targets: [pay-eu-west-1]}
+  - {name: rest, labels: {team: payments}, regions: [us-east-1]}
+  - {name: last, regions: [us-west-2]}
+"""
 ENVIRONMENT = "environment: prod\nsettings: {function: pay, aws: {profile: own}}\n"
 
 
@@ -55,6 +61,13 @@ def test_targets_are_environments_with_their_own_values(parameters: Path) -> Non
         (GOOD.replace("team: payments", "team: pay ments"), "targets.0.labels: 'pay ments': letters, digits"),
         (GOOD.replace("alias: beta", "colour: red"), "targets.1.colour: Extra inputs are not permitted"),
         (GOOD.replace("targets:", "targets: {"), "parameters/fleet.yaml: 1 problem"),
+        (GOOD + WAVES.replace("us-west-2", "us-east-1"), "shop is in no wave"),
+        (GOOD + WAVES.replace("us-west-2", "us-east-1"), "pay-us-east-1 is in rest and last"),
+        (GOOD + WAVES.replace("name: last", "name: rest"), "rest: two waves have this name"),
+        (GOOD + WAVES.replace("[us-west-2]", "[us-west-1]"), "last: no target belongs to it"),
+        (GOOD + WAVES.replace("[pay-eu-west-1]", "[pay]"), "first: there is no target pay"),
+        (GOOD + WAVES.replace(", regions: [us-west-2]", ""), "waves.2: give targets, labels or regions"),
+        (GOOD + "on_trouble: nothing", "on_trouble: Input should be 'stop', 'wave' or 'all'"),
     ],
 )
 def test_a_wrong_file_is_refused_with_its_key(parameters: Path, content: str, said: str) -> None:
@@ -81,3 +94,18 @@ def test_labels_narrow_the_selection(parameters: Path) -> None:
     for wrong in ("team", "=x", "a b=c"):
         with pytest.raises(InvalidInput, match="is no label"):
             fleet_file.parse_labels((wrong,))
+
+
+def test_targets_keep_the_order_of_their_waves(parameters: Path) -> None:
+    """A wave has what all of its criteria fit; a selection leaves waves out, and without waves there is one."""
+    (parameters / "fleet.yaml").write_text(GOOD + WAVES)
+    fleet = project.read_fleet()
+
+    def names(labels: dict[str, str]) -> list[tuple[str, list[str]]]:
+        return [(name, [each.name for each in found]) for name, found in fleet.in_waves(fleet.select(labels))]
+
+    assert names({}) == [("first", ["pay-eu-west-1"]), ("rest", ["pay-us-east-1"]), ("last", ["shop"])]
+    assert names({"team": "payments"}) == [("first", ["pay-eu-west-1"]), ("rest", ["pay-us-east-1"])]
+    (parameters / "fleet.yaml").write_text(GOOD)
+    fleet = project.read_fleet()
+    assert names({}) == [("all", ["pay-eu-west-1", "pay-us-east-1", "shop"])]

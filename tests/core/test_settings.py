@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from buddy_ops.aws import permissions
-from buddy_ops.core import parameters, settings
+from buddy_ops.core import fleet_file, parameters, settings
 from buddy_ops.core.errors import InvalidInput
 from buddy_ops.core.settings import Settings
 from docs import generate
@@ -130,8 +131,9 @@ def test_settings_cannot_be_changed_after_they_were_approved() -> None:
 
 
 def test_the_schema_for_editors_is_the_models() -> None:
-    """settings.schema.json is what the models say: ``make docs`` writes it."""
+    """settings.schema.json and fleet.schema.json are what the models say: ``make docs`` writes them."""
     assert json.loads(generate.SCHEMA.read_text("utf-8")) == generate.json_schema()
+    assert json.loads(generate.FLEET_SCHEMA.read_text("utf-8")) == json.loads(json.dumps(generate.fleet_schema()))
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "parameters").glob("*.yaml")), ids=lambda path: path.stem)
@@ -140,6 +142,15 @@ def test_each_environments_file_names_its_schema(path: Path) -> None:
     first = path.read_text("utf-8").splitlines()[0]
     assert (path.parent / first.rpartition("$schema=")[2]).resolve() == generate.SCHEMA
     jsonschema.validate(yaml.safe_load(path.read_text("utf-8")), generate.json_schema())
+
+
+def test_the_fleets_examples_satisfy_their_schema() -> None:
+    """What docs/fleet.md shows of fleet.yaml passes in an editor: the targets, and the waves with them."""
+    found = re.findall(r"```yaml\n(.*?)```", (ROOT / "docs" / "fleet.md").read_text("utf-8"), re.DOTALL)
+    targets, waves = map(yaml.safe_load, found)
+    jsonschema.validate(targets, generate.fleet_schema())
+    jsonschema.validate(targets | waves, generate.fleet_schema())
+    assert fleet_file.Fleet.model_validate(targets | waves).waves
 
 
 def test_the_docs_name_every_key_of_the_notifications() -> None:
