@@ -13,6 +13,7 @@ from buddy_ops.aws import versions
 from buddy_ops.aws.session import Target
 from buddy_ops.core.documents import parse_json
 from buddy_ops.core.errors import AwsFailed, BuddyError, Conflict, InvalidInput, NotFound, Refused
+from buddy_ops.core.settings import STREAM_NAME
 from buddy_ops.core.text import parse_utc, time_of_day
 
 if TYPE_CHECKING:
@@ -61,14 +62,16 @@ JSON_KEYS = {
     "monitored_until": "until",
     "follows": "after",
     "rolled_back_to": "back",
+    "accepted": "ok",
 }
 """The JSON keys of attributes that have another name there: the Description holds 256 characters."""
 
 ATTRIBUTES = {key: name for name, key in JSON_KEYS.items()}
 RUN = re.compile(r"[\w.-]{1,64}", re.ASCII)
 STAGE = re.compile(r"[0-9a-z-]{1,20}", re.ASCII)
+STREAM = re.compile(STREAM_NAME, re.ASCII)
 NUMBER = re.compile(r"[0-9]*|\$LATEST", re.ASCII)
-"""What a record may have as a run's id, as a stage, and as a version or a mark."""
+"""What a record may have as a run's id, as a stage, as a stream's name, and as a version or a mark."""
 
 TEXTS = (
     "run",
@@ -107,6 +110,8 @@ class RolloutState:
             releases, and where the Description is full.
         follows: the ``mark`` of the record before; empty if there was none, or where the Description is full.
         rolled_back_to: the version that a person named for a rollback, where it is not ``stable_version``.
+        accepted: streams in which a person promoted the new version although it is worse. Left out where the
+            Description is full: then a resumed run asks again.
     """
 
     run: str
@@ -124,6 +129,7 @@ class RolloutState:
     shares_percent: tuple[float, ...] = ()
     follows: str = ""
     rolled_back_to: str = ""
+    accepted: tuple[str, ...] = ()
 
     @property
     def left_serving(self) -> str:
@@ -185,6 +191,8 @@ class RolloutState:
         if len(text) <= RECORD_LIMIT:
             return text
         if not self.note:
+            if self.accepted:
+                return replace(self, accepted=()).encode()
             if self.follows:
                 return replace(self, follows="").encode()
             return replace(self, shares_percent=()).encode() if self.shares_percent else text
@@ -202,6 +210,7 @@ def decode_rollout_state(description: str) -> RolloutState | None:
         fields["rejected_versions"] = tuple(map(str, fields.get("rejected_versions", ())))
         fields["stage_ages_s"] = tuple(map(int, fields.get("stage_ages_s", ())))
         fields["shares_percent"] = tuple(map(float, fields.get("shares_percent", ())))
+        fields["accepted"] = tuple(map(str, fields.get("accepted", ())))
         record = RolloutState(**fields)
         complete = record.run and record.new_version and record.stage
         if record.monitored_until:
@@ -217,6 +226,7 @@ def decode_rollout_state(description: str) -> RolloutState | None:
     known = (
         *(RUN.fullmatch(text) for text in (record.run, record.closed_by_run) if text),
         STAGE.fullmatch(record.stage),
+        *map(STREAM.fullmatch, record.accepted),
         *(NUMBER.fullmatch(text) for text in (record.stable_version, record.new_version, record.fallback_version)),
         *(NUMBER.fullmatch(text) for text in (*record.rejected_versions, record.follows, record.rolled_back_to)),
     )

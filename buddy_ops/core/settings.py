@@ -399,10 +399,13 @@ Total = Annotated[
 ]
 
 
+STREAM_NAME = r"^[A-Za-z][A-Za-z0-9 _-]{0,39}$"
+
+
 class StreamSettings(Model):
     """Events that both versions are compared in while they share the traffic, minute by minute."""
 
-    name: Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9 _-]{0,39}$")] = Field(
+    name: Annotated[str, Field(pattern=STREAM_NAME)] = Field(
         description="Name in sentences and reports, for example sales."
     )
     events: Events = Field(

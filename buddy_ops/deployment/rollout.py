@@ -32,6 +32,7 @@ from buddy_ops.health.evidence import RolloutEvidence
 from buddy_ops.health.judge import Verdict
 from buddy_ops.health.log_feed import TICK
 from buddy_ops.health.stable_alone import StableTest
+from buddy_ops.health.streams import HOLD_AT
 from buddy_ops.migrations import schema
 
 __all__ = ["Observation", "Order", "Outcome", "Rollout", "RolloutPlan", "drive_rollout", "plan_rollout", "run_rollout"]
@@ -506,7 +507,8 @@ class _Run:
             passed_s = round((now - parse_utc(old.since)).total_seconds())
             # From these a resumed run knows under which weight each minute was served.
             ages_s = tuple(age_s + passed_s for age_s in (*old.stage_ages_s, 0))
-            record = replace(old, stage=stage, since=iso_utc(now), stage_ages_s=ages_s)
+            accepted = self.evidence.accepted
+            record = replace(old, stage=stage, since=iso_utc(now), stage_ages_s=ages_s, accepted=accepted)
             return record.with_share(weight) if old.shares else record
         record = RolloutState(
             self.target.run,
@@ -684,6 +686,8 @@ class _Run:
     def _promote(self, state: Promoting) -> Polls[State]:
         """Shift to the next stage, or close the rollout after the watch. If AWS fails, the next poll decides again."""
         passed = state.passed
+        if state.by_operator:
+            self._accept(state.seen)
         if not isinstance(passed, Healthy):
             unmoved = yield from self._ask_hooks(state, passed)
             if unmoved is not None:
@@ -712,6 +716,15 @@ class _Run:
             self.healthy = True
             return self._state_of_alias()
         return self._end(ending, *reasons, *failures)
+
+    def _accept(self, seen: Observation) -> None:
+        """Remember in what a person promoted a worse version: only another stream holds it again."""
+        worse = seen.verdict.worse_in if seen.verdict is not None else None
+        if worse is None or worse.evidence < HOLD_AT:
+            return
+        self.evidence.accepted = (*self.evidence.accepted, worse.spec.name)
+        says = worse.compare(f"v{self.traffic.new}", f"v{self.traffic.stable}", worse.recent)
+        self.target.journal.append("worse-accepted", stream=worse.spec.name, stage=seen.stage, says=says)
 
     def _ask_hooks(self, state: Promoting, passed: Baking | Watching) -> Polls[State | None]:
         """What follows from the hooks' answers; None where none of them holds or refuses."""

@@ -74,6 +74,9 @@ class RolloutEvidence:
         stable: the version that served before.
         new: the version being rolled out.
         by_log: whether the log's ticks may decide.
+
+    Attributes:
+        accepted: streams in which a person promoted the new version although it is worse.
     """
 
     def __init__(self, target: Target, stable: str, new: str, *, by_log: bool = False) -> None:
@@ -103,6 +106,7 @@ class RolloutEvidence:
         self._pair = (stable, new)
         self._cold_starts = ColdStartReader(target, self._pair)
         self._streams = target.settings.streams
+        self.accepted: tuple[str, ...] = ()
         self._stream_history: StreamHistory | None = None
         self._by_log = by_log
         self._feed: LogFeed | None = None
@@ -149,6 +153,7 @@ class RolloutEvidence:
         passed = weights[: len(moments)] if record.shifting else weights[-len(moments) :]
         self.shifts = list(zip(moments, passed, strict=False))
         self._bake_from = since
+        self.accepted = record.accepted
         return moments[0]
 
     def shifted(self, now: datetime, weight: float) -> None:
@@ -537,11 +542,11 @@ class RolloutEvidence:
 
     def _verdict(self, now: datetime, bake_s: float, final: bool) -> Verdict:
         baked_s = self.baked_s(now)
-        verdict = self.judge.verdict(baked_s, bake_s, final)
+        verdict = self.judge.verdict(baked_s, bake_s, final, self.accepted)
         ahead = self._judge_of_young()
         if verdict.decision == "rollback" or ahead is None:
             return verdict
-        early = ahead.verdict(baked_s, bake_s, final)
+        early = ahead.verdict(baked_s, bake_s, final, self.accepted)
         return early if early.decision == "rollback" else verdict
 
     def _judge_of_young(self) -> Judge | None:
@@ -609,7 +614,13 @@ class RolloutEvidence:
         """What each stream showed, a line each; nothing where the versions never shared the traffic."""
         if not any(0 < share < 1 for _, share in self.shifts):
             return ()
-        return tuple(reading.line(f"v{self.new}", f"v{self.stable}") for reading in self.judge.streams.read())
+        lines = []
+        for reading in self.judge.streams.read():
+            line = reading.line(f"v{self.new}", f"v{self.stable}")
+            if reading.spec.name in self.accepted:
+                line = f"{line} An operator promoted v{self.new} nevertheless."
+            lines.append(line)
+        return tuple(lines)
 
     def totals(self) -> tuple[dict[str, int], dict[str, int]]:
         """Requests and failures by version since the first shift, those that were seen of late minutes included."""

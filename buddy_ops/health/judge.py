@@ -9,7 +9,7 @@ Source: docs/sequential-test.md.
 """
 
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from math import ceil, inf
 from typing import Literal
@@ -681,7 +681,7 @@ class Judge(ComparedByState):
             proved_at=self.policy.proved_at,
         )
 
-    def verdict(self, baked_s: float, bake_s: float, final: bool = False) -> Verdict:
+    def verdict(self, baked_s: float, bake_s: float, final: bool = False, accepted: Collection[str] = ()) -> Verdict:
         """Say what to do now; asking changes nothing.
 
         Args:
@@ -689,6 +689,7 @@ class Judge(ComparedByState):
             bake_s: seconds that it is to bake.
             final: the stage at 100 %, which is promoted only when shown to be healthy; the caller's watch limit ends it
                 otherwise.
+            accepted: streams in which a person has accepted a worse version: they hold it no more.
         """
         over = baked_s >= bake_s
         expired = not final and baked_s >= bake_s + self.policy.max_stretch_s
@@ -710,7 +711,7 @@ class Judge(ComparedByState):
             return replace(self._verdict("rollback", "worse"), worse_in=worse)
         if self.policy.early_after_s is not None and baked_s >= self.policy.early_after_s:
             over = over or all(stream.stage_ok.value >= self.policy.early_at for stream in self._streams)
-        doubt = self._doubt(advancing=over and not final)
+        doubt = self._doubt(accepted, advancing=over and not final)
         if doubt is not None:
             return replace(doubt, expired=expired)
         # The stage's counts, in the stream that is nearer to its objective.
@@ -771,7 +772,7 @@ class Judge(ComparedByState):
         found = self._verdict("rollback", "alias-failures", compared)
         return replace(found, cause="errors", over=alias.over, stable_test=alias.stable_test())
 
-    def _doubt(self, advancing: bool) -> Verdict | None:
+    def _doubt(self, accepted: Collection[str], *, advancing: bool) -> Verdict | None:
         """The first reason to stay: nothing read, throttled calls, doubt by the whole rollout or its latest minutes."""
         if not self._stage_is_read:
             return self._verdict("hold", "unread")
@@ -788,7 +789,7 @@ class Judge(ComparedByState):
                 found = self._verdict("hold", "recent", stream.compare(recent))
                 return replace(found, cause=stream.name, minutes=ceil(stream.latest.seconds / 60))
         # At the end of a bake a few more minutes cost less than the next stage.
-        worse = self.streams.find_worse(self.policy.fresh_doubt_at if advancing else HOLD_AT)
+        worse = self.streams.find_worse(self.policy.fresh_doubt_at if advancing else HOLD_AT, accepted)
         if worse is not None:
             return replace(self._verdict("hold", "worse"), worse_in=worse)
         return None

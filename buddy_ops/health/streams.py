@@ -7,7 +7,7 @@ really had in the minute, whatever happens to both. Reads nothing: ``evidence`` 
 Source: docs/streams.md, docs/sequential-test.md.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from math import log
@@ -268,9 +268,10 @@ class StreamTests(ComparedByState):
         worse = (test for test in self._tests if test.spec.on == "rollback" and test.is_worse(at))
         return next((test.read() for test in worse), None)
 
-    def find_worse(self, at: float) -> StreamReading | None:
-        """The first stream, whatever its action, with evidence of ``at`` that the new version is worse."""
-        return next((test.read() for test in self._tests if test.is_worse(at)), None)
+    def find_worse(self, at: float, accepted: Collection[str] = ()) -> StreamReading | None:
+        """The first stream that is not accepted, with evidence of ``at`` that the new version is worse."""
+        worse = (test for test in self._tests if test.spec.name not in accepted and test.is_worse(at))
+        return next((test.read() for test in worse), None)
 
     def read(self) -> tuple[StreamReading, ...]:
         """What each shows now."""

@@ -268,6 +268,7 @@ SENTENCES: Mapping[str, str | Callable[[Fields], str]] = {
     "log-feed-unread": "the log could not be read, and CloudWatch's minutes decided meanwhile: {why}",
     "log-lines-late": lambda x: f"{count(sum(x['lines'].values()), 'log line')} came too late to be judged",
     "observed": "verdict {decision} at stage {stage}: {says}",
+    "worse-accepted": "an operator promoted stage {stage}, held by stream {stream}: {says}",
     "taken-back": "v{version} was rolled back: {serves}. {reasons}",
     "outcome": _outcome,
     "ended": _ended,

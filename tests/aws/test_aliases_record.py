@@ -40,6 +40,7 @@ RECORDS = st.builds(
     fallback_version=st.one_of(st.just(""), VERSIONS),
     probe=st.booleans(),
     note=st.text(max_size=300),
+    accepted=st.lists(st.sampled_from(["errors", "latency", "sales-2"]), max_size=2, unique=True).map(tuple),
 )
 
 
@@ -61,6 +62,14 @@ def test_a_record_fits_and_survives(record: RolloutState) -> None:
     found = decode_rollout_state(text)
     assert found is not None and replace(found, note="") == replace(record, note="")
     assert record.note.startswith(found.note)
+
+
+def test_where_there_is_no_room_a_resumed_run_asks_again() -> None:
+    """What a person accepted gives way to the weights of the stages, by which a resumed run judges."""
+    fits = replace(RECORD, stage_ages_s=(3600,), shares_percent=(10, 50), note="", accepted=("latency", "errors"))
+    assert decode_rollout_state(fits.encode()) == fits
+    full = replace(fits, stage_ages_s=tuple(range(10_000, 10_012)), shares_percent=tuple(range(1, 14)))
+    assert decode_rollout_state(full.encode()) == replace(full, accepted=())
 
 
 @given(RECORDS)
@@ -125,7 +134,7 @@ def test_json_that_is_not_ours_means_no_rollout_known(values: Any) -> None:
     assert decode_rollout_state(json.dumps(values)) is None
 
 
-@given(st.dictionaries(st.sampled_from([*OURS, "ago", "bad", "prev", "probe", "note", "other"]), JSON))
+@given(st.dictionaries(st.sampled_from([*OURS, "ago", "bad", "ok", "prev", "probe", "note", "other"]), JSON))
 @example({"ago": [float("inf")]})
 @example({"ago": "12"})
 @example({"bad": 7})

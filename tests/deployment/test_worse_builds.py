@@ -1,12 +1,13 @@
 """Builds that keep every limit and are worse than the stable version, end to end on the sandbox."""
 
+import json
 from collections.abc import Callable
 
 import pytest
 
 from buddy_ops.deployment import rollout
 from buddy_ops.health.evidence import RolloutEvidence
-from tests.conftest import Situation, approve, begun
+from tests.conftest import Situation, approve, begun, drive
 
 Bring = Callable[..., Situation]
 
@@ -41,6 +42,35 @@ def test_a_worse_build_is_held_and_given_back_without_blame(
     assert len(outcome.compared) == 3
     assert [line for line in outcome.compared if said in line and line.endswith("is allowed: worse.")]
     assert here.record().rejected_versions == ()
+
+
+def test_a_promotion_past_a_hold_is_remembered(situation: Bring) -> None:
+    """The next stages ask for no decision on the same stream, in a resumed run neither; journal and result say so."""
+    here = situation("good", requests_per_minute=6000)
+    mine = here.connect()
+    plan = rollout.plan_rollout(mine, here.build("fewer_reminders"))
+    waited: list[str] = []
+
+    def promote(seen: rollout.Observation) -> rollout.Order | None:
+        if "waits for a decision" in seen.says:
+            waited.append(seen.stage)
+            return "promote"
+        return None
+
+    steps = rollout.run_rollout(mine, plan, approve(mine, plan))
+    seen = next(steps)
+    while seen.stage != "2":
+        order = promote(seen)
+        mine.clock.sleep_until(seen.wake_at)
+        seen = steps.send(order)
+    steps.close()
+    assert (waited, here.record().accepted) == (["1"], ("reminders",))
+    outcome = drive(mine, rollout.plan_rollout(mine, here.build("fewer_reminders")), promote)
+    assert (waited, outcome.ending) == (["1"], "proved")
+    assert outcome.compared[2].endswith("is allowed: worse. An operator promoted v2 nevertheless.")
+    lines = [json.loads(line) for line in (here.folder / "run" / "journal.jsonl").read_text("utf-8").splitlines()]
+    (accepted,) = [line for line in lines if line["kind"] == "worse-accepted"]
+    assert (accepted["stream"], accepted["stage"]) == ("reminders", "1") and accepted["says"].startswith("v2 reminders")
 
 
 def test_an_operator_may_choose_rollback(situation: Bring) -> None:

@@ -195,6 +195,17 @@ def test_a_stream_may_roll_back() -> None:
     assert (after(many).decision, after(many).stable_test) == ("rollback", None)
 
 
+def test_what_a_person_accepted_holds_no_more() -> None:
+    """Another stream that is worse is a new reason, and a stream that rolls back does so whatever was accepted."""
+    both = [PairedCounts(9, 60, 6, 540), PairedCounts(6, 60, 162, 540)]
+    judge = judged([ERRORS, FEWER], *[both] * 4)
+    second = judge.verdict(300.0, 300.0, accepted=("errors",))
+    assert second.worse_in is not None and second.worse_in.spec.name == "reminders"
+    assert judge.verdict(300.0, 300.0, accepted=("errors", "reminders")).decision == "promote"
+    severe = judged([ERRORS.model_copy(update={"on": "rollback"})], *[[PairedCounts(9, 60, 6, 540)]] * 3)
+    assert severe.verdict(300.0, 300.0, accepted=("errors",)).decision == "rollback"
+
+
 def test_held_streams_leave_the_threshold_of_a_rollback_alone() -> None:
     """They roll nothing back, so they need no part of its chance of an error."""
     assert judged([ERRORS, LATENCY, FEWER]).policy.rollback_at == 800
