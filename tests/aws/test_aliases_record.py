@@ -68,7 +68,7 @@ def test_where_there_is_no_room_a_resumed_run_asks_again() -> None:
     """What a person accepted gives way to the weights of the stages, by which a resumed run judges."""
     fits = replace(RECORD, stage_ages_s=(3600,), shares_percent=(10, 50), note="", accepted=("latency", "errors"))
     assert decode_rollout_state(fits.encode()) == fits
-    full = replace(fits, stage_ages_s=tuple(range(10_000, 10_011)), shares_percent=tuple(range(1, 13)))
+    full = replace(fits, stage_ages_s=tuple(range(10_000, 10_014)), shares_percent=tuple(range(1, 16)))
     assert decode_rollout_state(full.encode()) == replace(full, accepted=())
 
 
