@@ -37,9 +37,8 @@ def main() -> None:
     sizes = {path.name: size(path) for path in site.iterdir() if path.name.partition("-")[0] not in NOT_OURS}
     total = sum(sizes.values())
     print(f"download    {size(PLACE / 'downloads'):5.1f} MB in {len(list((PLACE / 'downloads').iterdir()))} packages")
-    print(f"installed   {total:5.1f} MB (aim: at most {LIMIT_MB})")
-    compiled = [path for path in site.rglob("*.pyc") if path.relative_to(site).parts[0] in sizes]
-    print(f"  bytecode  {sum(map(size, compiled)):5.1f}")
+    compiled = sum(size(path) for path in site.rglob("*.pyc") if path.relative_to(site).parts[0] in sizes)
+    print(f"installed   {total - compiled:5.1f} MB (aim: at most {LIMIT_MB}), and {compiled:.1f} of bytecode by pip")
     for name, megabytes in sorted(sizes.items(), key=lambda each: -each[1])[:8]:
         print(f"  {name:<26}{megabytes:5.1f}")
     roll_back()

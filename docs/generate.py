@@ -4,6 +4,7 @@
 """
 
 import ast
+import inspect
 import json
 import re
 from collections.abc import Iterator
@@ -237,12 +238,10 @@ def settings_tables() -> str:
 
 def command_pairs() -> list[tuple[str, Any]]:
     """Every command by its words."""
-    from typer.main import get_command
-
     from buddy_ops.cli.main import app
 
     found = []
-    for name, command in get_command(app).commands.items():  # type: ignore[attr-defined]
+    for name, command in app.commands.items():
         parts = getattr(command, "commands", {})
         found += [(f"{name} {part}", leaf) for part, leaf in parts.items()] or [(name, command)]
     return found
@@ -267,7 +266,7 @@ def option_tables() -> str:
     for words, command in command_pairs():
         arguments = [parameter for parameter in command.params if parameter.param_type_name == "argument"]
         line = " ".join([f"buddy-ops {words}", *(parameter.name.upper() for parameter in arguments)])
-        lines += [f"### `{line}`", "", (command.help or "").strip(), "", "| option | meaning |", "|---|---|"]
+        lines += [f"### `{line}`", "", inspect.cleandoc(command.help or ""), "", "| option | meaning |", "|---|---|"]
         for parameter in command.params:
             names = ", ".join(f"`{name}`" for name in (*parameter.opts, *parameter.secondary_opts))
             if parameter in arguments:

@@ -11,13 +11,10 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from enum import Enum
 from functools import wraps
-from inspect import signature
 from pathlib import PurePath
-from typing import IO, Annotated, Any, ParamSpec
+from typing import IO, Any, ParamSpec
 
-import typer
-from typer.core import TyperGroup
-from typer.models import OptionInfo
+import click
 
 from buddy_ops.cli.terminal import err, out, say
 from buddy_ops.core import front_end
@@ -27,13 +24,10 @@ from buddy_ops.core.front_end import FrontEnd
 
 P = ParamSpec("P")
 JSON_OPTION = "--json"
-Json = Annotated[
-    bool, typer.Option(JSON_OPTION, help="Print one JSON document on stdout; progress and messages go to stderr.")
-]
 Line = str | tuple[str, str]
 """A line of text, or one with a style of ``terminal.STYLES``."""
 
-RUNBOOKS = {"rollback": "rollback/immediate"}
+RUNBOOKS = {"buddy-ops rollback": "rollback/immediate"}
 """The runbooks whose work a command does."""
 
 
@@ -58,15 +52,15 @@ def answers(command: Callable[P, Answer | None]) -> Callable[P, None]:
     @wraps(command)
     def wrapped(*args: P.args, **kwargs: P.kwargs) -> None:
         as_json = bool(kwargs.get("as_json"))
-        with _only_documents(as_json) as stdout, front_end.used(_front_end_of(command, kwargs)):
+        with _only_documents(as_json) as stdout, front_end.used(_front_end(kwargs)):
             try:
                 with _extras_named():
                     answer = command(*args, **kwargs)
             except BuddyError as error:
-                raise typer.Exit(answer_error(error, stdout if as_json else None)) from None
+                raise click.exceptions.Exit(answer_error(error, stdout if as_json else None)) from None
             except KeyboardInterrupt:
                 err.print("Interrupted. Run the same command again: it reads the live state first.")
-                raise typer.Exit(1) from None
+                raise click.exceptions.Exit(1) from None
             if answer is None:
                 return
             if as_json:
@@ -75,18 +69,21 @@ def answers(command: Callable[P, Answer | None]) -> Callable[P, None]:
                 for line in answer.lines:
                     text, style = line if isinstance(line, tuple) else (line, "")
                     say(text, style)
-            raise typer.Exit(answer.exit_code)
+            raise click.exceptions.Exit(answer.exit_code)
 
     return wrapped
 
 
-def _front_end_of(command: Callable[..., object], given: Mapping[str, object]) -> FrontEnd:
-    """How the reader gives the parameters of this command."""
-    name = command.__name__.replace("_", " ")
-    environment = str(given.get("environment") or "")
-    if name == "run":
+def _front_end(given: Mapping[str, object]) -> FrontEnd:
+    """How the reader gives the parameters of the command that runs."""
+    context = click.get_current_context()
+    words = context.command_path
+    environment = given.get("environment")
+    if not isinstance(environment, str):
+        environment = ""
+    if words == front_end.RUN.command:
         return dataclasses.replace(front_end.RUN, environment=environment)
-    return FrontEnd(f"buddy-ops {name}", options_of(command), RUNBOOKS.get(name, ""), environment)
+    return FrontEnd(words, options_of(context.command), RUNBOOKS.get(words, ""), environment)
 
 
 def answer_error(error: BuddyError, stdout: IO[str] | None) -> int:
@@ -134,17 +131,10 @@ def as_json_value(value: object) -> Any:
     return str(value)
 
 
-def options_of(command: Callable[..., object]) -> dict[str, str]:
+def options_of(command: click.Command) -> dict[str, str]:
     """A command's options by the names of their parameters: '--to-version' for 'to_version'."""
-    found = {}
-    for name, parameter in signature(command).parameters.items():
-        for about in getattr(parameter.annotation, "__metadata__", ()):
-            if isinstance(about, OptionInfo):
-                # In an annotation, typer takes the first name of an option for its default.
-                declared = [about.default, *(about.param_decls or ())]
-                long = [option for option in declared if isinstance(option, str) and option.startswith("--")]
-                found[name] = long[0] if long else f"--{name.replace('_', '-')}"
-    return found
+    options = [parameter for parameter in command.params if isinstance(parameter, click.Option)]
+    return {option.name: option.opts[0] for option in options if option.name}
 
 
 @contextmanager
@@ -167,8 +157,12 @@ def _extras_named() -> Iterator[None]:
         raise
 
 
-class Commands(TyperGroup):
+class Commands(click.Group):
     """The commands; what is wrong with a command line is an error like any other."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """The names as the help shows them: in the order in which a reader needs them."""
+        return list(self.commands)
 
     def main(
         self,
@@ -190,29 +184,26 @@ class Commands(TyperGroup):
                 windows_expand_args=windows_expand_args,
                 **extra,
             )
-        except typer.Abort:
+        except click.Abort:
             err.print("Cancelled.")
             code = 1
-        # What reads the command line has no public class for its errors.
-        except Exception as error:
+        except (BuddyError, click.ClickException) as error:
             found = error if isinstance(error, BuddyError) else usage_error(error)
-            if found is None:
-                raise
             code = answer_error(found, sys.stdout if JSON_OPTION in words else None)
         if standalone_mode:
             sys.exit(code if isinstance(code, int) else 0)
         return code
 
 
-def usage_error(error: Exception) -> InvalidInput | None:
-    """The error about a command line that cannot be read; None for any other exception."""
-    describe = getattr(error, "format_message", None)
-    context = getattr(error, "ctx", None)
-    if describe is None:
-        return None
-    command = context.command_path if context is not None else "buddy-ops"
-    if type(error).__name__ == "NoArgsIsHelpError":
+def usage_error(error: click.ClickException) -> InvalidInput:
+    """The error about a command line that cannot be read."""
+    command = "buddy-ops"
+    if isinstance(error, click.UsageError) and error.ctx is not None:
+        command = error.ctx.command_path
+    if isinstance(error, click.exceptions.NoArgsIsHelpError):
         return InvalidInput("invalid-usage", f"{command} needs a command.", next=f"`{command} --help` lists them.")
     return InvalidInput(
-        "invalid-usage", describe(), next=f"`{command} --help` lists the arguments and options of this command."
+        "invalid-usage",
+        error.format_message(),
+        next=f"`{command} --help` lists the arguments and options of this command.",
     )

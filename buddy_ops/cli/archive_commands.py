@@ -1,49 +1,54 @@
 """``buddy-ops runs``: the archive of executed runs."""
 
 import json
-from typing import Annotated
+from collections.abc import Callable, Sequence
 
-import typer
+import click
 
 from buddy_ops.cli import completion
-from buddy_ops.cli.answers import Answer, Commands, Json, Line, answers, as_json_value
-from buddy_ops.cli.options import Names, checked_environment
+from buddy_ops.cli.answers import Answer, Commands, Line, answers, as_json_value
+from buddy_ops.cli.options import approved_by_option, check_environment, json_option, offer
 from buddy_ops.cli.terminal import confirm, say
 from buddy_ops.core.errors import InvalidInput
 
-commands = typer.Typer(
-    cls=Commands,
-    no_args_is_help=True,
-    help="List, show, compare, verify, index and prune archived runs.",
-    rich_markup_mode=None,
-)
+commands = Commands("runs", help="List, show, compare, verify, index and prune archived runs.")
 
-Where = Annotated[str, typer.Option("--archive", help="Folder or s3://bucket/prefix. Default: runs/.")]
-Run = Annotated[
-    str,
-    typer.Argument(
-        help="Run ID, for example 7f3a91c2, or the run's folder. The command runs list shows both.",
-        autocompletion=completion.runs,
-    ),
-]
-Reach = Annotated[
-    str,
-    typer.Option(
-        "--environment",
-        "-e",
-        help="Environment whose credentials are used for S3. Default: the one whose archive it is.",
-        callback=checked_environment,
-        autocompletion=completion.environments,
-        show_default=False,
-    ),
-]
+Decorator = Callable[[Callable[..., None]], Callable[..., None]]
+CREDENTIALS = "Environment whose credentials are used for S3. Default: the one whose archive it is."
 LISTED = ("run", "folder", "runbook", "environment", "began", "ended", "outcome", "result", "exit_code", "people")
 LISTED_TOO = ("principal", "incident", "sha256", "unsigned")
 
 
+archive_option = click.option("--archive", "where", default="", help="Folder or s3://bucket/prefix. Default: runs/.")
+
+
+def run_argument(name: str) -> Decorator:
+    """An argument that names a run."""
+    return click.argument(
+        name,
+        shell_complete=offer(completion.runs),
+        help="Run ID, for example 7f3a91c2, or the run's folder. The command runs list shows both.",
+    )
+
+
+def credentials_option(about: str) -> Decorator:
+    """-e, where it says whose credentials are used, and not which function is meant."""
+    return click.option(
+        "--environment",
+        "-e",
+        default="",
+        callback=check_environment,
+        shell_complete=offer(completion.environments),
+        help=about,
+    )
+
+
 @commands.command("list")
+@archive_option
+@credentials_option(CREDENTIALS)
+@json_option
 @answers
-def runs_list(where: Where = "", environment: Reach = "", as_json: Json = False) -> Answer:
+def runs_list(where: str, environment: str, as_json: bool) -> Answer:
     """List the archived runs, oldest first."""
     from buddy_ops.runs import archive
 
@@ -59,8 +64,12 @@ def runs_list(where: Where = "", environment: Reach = "", as_json: Json = False)
 
 
 @commands.command("show")
+@run_argument("run")
+@archive_option
+@credentials_option(CREDENTIALS)
+@json_option
 @answers
-def runs_show(run: Run, where: Where = "", environment: Reach = "", as_json: Json = False) -> Answer:
+def runs_show(run: str, where: str, environment: str, as_json: bool) -> Answer:
     """Show a run's manifest, as JSON."""
     from buddy_ops.runs import archive
 
@@ -71,17 +80,17 @@ def runs_show(run: Run, where: Where = "", environment: Reach = "", as_json: Jso
 
 
 @commands.command("verify")
+@archive_option
+@credentials_option(CREDENTIALS)
+@click.option("--newest", default="", help="Hash of a manifest that was announced: it must be in the chain.")
+@click.option(
+    "--public-key",
+    multiple=True,
+    help="File with the public key of the signatures; repeatable. Without it, AWS KMS verifies them.",
+)
+@json_option
 @answers
-def runs_verify(
-    where: Where = "",
-    environment: Reach = "",
-    newest: Annotated[str, typer.Option(help="Hash of a manifest that was announced: it must be in the chain.")] = "",
-    public_key: Annotated[
-        list[str] | None,
-        typer.Option(help="File with the public key of the signatures; repeatable. Without it, AWS KMS verifies them."),
-    ] = None,
-    as_json: Json = False,
-) -> Answer:
+def runs_verify(where: str, environment: str, newest: str, public_key: Sequence[str], as_json: bool) -> Answer:
     """Check all files against their checksums, and all signatures. Exit code 1: changed, missing, unsigned, unknown."""
     from buddy_ops.core.text import count
     from buddy_ops.runs import archive, signatures, verification
@@ -106,8 +115,12 @@ def runs_verify(
 
 
 @commands.command("sign")
+@run_argument("run")
+@archive_option
+@credentials_option(CREDENTIALS)
+@json_option
 @answers
-def runs_sign(run: Run, where: Where = "", environment: Reach = "", as_json: Json = False) -> Answer:
+def runs_sign(run: str, where: str, environment: str, as_json: bool) -> Answer:
     """Sign a run that could not be signed when it was archived. Read its report first."""
     from buddy_ops.runs import archive
 
@@ -117,8 +130,11 @@ def runs_sign(run: Run, where: Where = "", environment: Reach = "", as_json: Jso
 
 
 @commands.command("index")
+@archive_option
+@credentials_option(CREDENTIALS)
+@json_option
 @answers
-def runs_index(where: Where = "", environment: Reach = "", as_json: Json = False) -> Answer:
+def runs_index(where: str, environment: str, as_json: bool) -> Answer:
     """Archive unfinished runs, upload what is missing in S3, and rebuild the index."""
     from buddy_ops.runs import supervisor
 
@@ -130,25 +146,16 @@ def runs_index(where: Where = "", environment: Reach = "", as_json: Json = False
 
 
 @commands.command("prune")
+@click.option("--keep", required=True, help="What is kept: 200 (the newest 200 runs), 400d (days) or 52w (weeks).")
+@archive_option
+@credentials_option("Environment whose key signs the record, and whose S3 is read.")
+@approved_by_option
+@click.option("--yes", is_flag=True, help="Do not ask for confirmation.")
+@click.option("--dry-run", is_flag=True, help="List the runs that would be deleted, and stop.")
+@json_option
 @answers
 def runs_prune(
-    keep: Annotated[str, typer.Option(help="What is kept: 200 (the newest 200 runs), 400d (days) or 52w (weeks).")],
-    where: Where = "",
-    environment: Annotated[
-        str,
-        typer.Option(
-            "--environment",
-            "-e",
-            help="Environment whose key signs the record, and whose S3 is read.",
-            callback=checked_environment,
-            autocompletion=completion.environments,
-            show_default=False,
-        ),
-    ] = "",
-    approved_by: Names = None,
-    yes: Annotated[bool, typer.Option("--yes", help="Do not ask for confirmation.")] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="List the runs that would be deleted, and stop.")] = False,
-    as_json: Json = False,
+    keep: str, where: str, environment: str, approved_by: Sequence[str], yes: bool, dry_run: bool, as_json: bool
 ) -> Answer:
     """Delete the oldest runs of an archive. What is kept still verifies, and says what was deleted."""
     from datetime import UTC, datetime
@@ -176,8 +183,13 @@ def runs_prune(
 
 
 @commands.command("diff")
+@run_argument("first")
+@run_argument("second")
+@archive_option
+@credentials_option(CREDENTIALS)
+@json_option
 @answers
-def runs_diff(first: Run, second: Run, where: Where = "", environment: Reach = "", as_json: Json = False) -> Answer:
+def runs_diff(first: str, second: str, where: str, environment: str, as_json: bool) -> Answer:
     """Compare two runs: plan, figures, verdicts and people, but not times."""
     from buddy_ops.runs import archive, diff
 

@@ -3,7 +3,16 @@
 from contextlib import suppress
 from pathlib import Path
 
+import click
+
+from buddy_ops.cli.terminal import say
 from buddy_ops.core import places
+
+SHELLS = ("bash", "fish", "zsh")
+"""The shells whose completion this command can print."""
+
+VARIABLE = "_BUDDY_OPS_COMPLETE"
+"""The variable with which a shell asks for what it offers. Its name follows from the command's."""
 
 MOST_RUNS = 200
 """How many of the newest runs are offered."""
@@ -27,3 +36,14 @@ def runs(typed: str) -> list[str]:
     names = [folder.name for folder in folders[:MOST_RUNS]]
     ids = list(dict.fromkeys(name.rpartition("-")[2] for name in names))
     return [run for run in ids if run.startswith(typed)] or [name for name in names if name.startswith(typed)]
+
+
+def print_script(context: click.Context, parameter: click.Parameter, shell: str | None) -> None:
+    """Print what a shell reads once, so that it completes this command from then on."""
+    if shell and not context.resilient_parsing:
+        from click.shell_completion import get_completion_class
+
+        found = get_completion_class(shell)
+        if found is not None:
+            say(found(context.command, {}, "buddy-ops", VARIABLE).source())
+        context.exit()

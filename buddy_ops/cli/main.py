@@ -4,13 +4,21 @@ Each command imports what it needs when it runs, so that a rollback starts fast.
 """
 
 import sys
-from typing import TYPE_CHECKING, Annotated
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, get_args
 
-import typer
+import click
 
 from buddy_ops.cli import archive_commands, completion, fleet_commands, sandbox_commands
-from buddy_ops.cli.answers import Answer, Commands, Json, Line, answers
-from buddy_ops.cli.options import Environment, Names
+from buddy_ops.cli.answers import Answer, Commands, Line, answers
+from buddy_ops.cli.options import (
+    approved_by_option,
+    dry_run_option,
+    environment_option,
+    json_option,
+    offer,
+    yes_option,
+)
 from buddy_ops.cli.terminal import err, open_standard_streams, out, say
 from buddy_ops.core.errors import BuddyError, InvalidInput
 from buddy_ops.core.roles import Role
@@ -20,62 +28,63 @@ if TYPE_CHECKING:
 
 DEFAULT_FREEZE_HOURS = 4
 
-app = typer.Typer(
-    cls=Commands,
-    no_args_is_help=True,
-    help=__doc__.splitlines()[0],
-    pretty_exceptions_enable=False,
-    # Without rich's boxes: they cut the names of options in a narrow terminal.
-    rich_markup_mode=None,
-    context_settings={"help_option_names": ["--help", "-h"], "max_content_width": 100},
-)
-app.add_typer(sandbox_commands.commands, name="sandbox")
-app.add_typer(archive_commands.commands, name="runs")
-app.add_typer(fleet_commands.commands, name="fleet")
 
-
-def _print_version(wanted: bool) -> None:
-    if wanted:
+def _print_version(context: click.Context, parameter: click.Parameter, wanted: bool) -> None:
+    if wanted and not context.resilient_parsing:
         from importlib import metadata
 
         say(f"buddy-ops {metadata.version('buddy-ops')}")
-        raise typer.Exit
+        context.exit()
 
 
-@app.callback(help=(__doc__ or "").splitlines()[0])
-def main(
-    version: Annotated[
-        bool, typer.Option("--version", "-V", callback=_print_version, is_eager=True, help="Show the version and stop.")
-    ] = False,
-) -> None:
+@click.group(
+    cls=Commands,
+    help=__doc__.splitlines()[0],
+    context_settings={"help_option_names": ["--help", "-h"], "max_content_width": 100},
+)
+@click.option(
+    "--version",
+    "-V",
+    is_flag=True,
+    expose_value=False,
+    is_eager=True,
+    callback=_print_version,
+    help="Show the version and stop.",
+)
+@click.option(
+    "--show-completion",
+    type=click.Choice(completion.SHELLS),
+    expose_value=False,
+    is_eager=True,
+    callback=completion.print_script,
+    help="Show the script that completes commands in this shell, and stop.",
+)
+def app() -> None:
     """The options before a command, and what is done before each."""
     open_standard_streams()
 
 
 @app.command()
+@click.argument(
+    "notebook",
+    shell_complete=offer(completion.runbooks),
+    help="Runbook, for example strategies/canary. The command runbooks lists them.",
+)
+@environment_option
+@click.option("--parameter", "-p", multiple=True, help="NAME=VALUE; a text as typed, others in YAML.")
+@click.option("--parameters", default="{}", show_default=True, help="More parameters, as one YAML mapping.")
+@click.option("--archive", help="s3://bucket/prefix, besides runs/. Default: archive.where of the environment.")
+@click.option("--cell-timeout", type=click.FloatRange(min=1), help="Time limit per cell in seconds. Default: none.")
+@json_option
 @answers
 def run(
-    notebook: Annotated[
-        str,
-        typer.Argument(
-            help="Runbook, for example strategies/canary. The command runbooks lists them.",
-            autocompletion=completion.runbooks,
-        ),
-    ],
-    environment: Environment = "",
-    parameter: Annotated[
-        list[str] | None,
-        typer.Option("--parameter", "-p", help="NAME=VALUE; a text as typed, others in YAML."),
-    ] = None,
-    parameters: Annotated[str, typer.Option(help="More parameters, as one YAML mapping.")] = "{}",
-    archive: Annotated[
-        str | None,
-        typer.Option(help="s3://bucket/prefix, besides runs/. Default: archive.where of the environment."),
-    ] = None,
-    cell_timeout: Annotated[
-        float | None, typer.Option(help="Time limit per cell in seconds. Default: none.", min=1)
-    ] = None,
-    as_json: Json = False,
+    notebook: str,
+    environment: str,
+    parameter: Sequence[str],
+    parameters: str,
+    archive: str | None,
+    cell_timeout: float | None,
+    as_json: bool,
 ) -> Answer:
     """Run a runbook headlessly, and archive its notebook and report. The exit code is the result."""
     from buddy_ops.cli.run_parameters import parse_mapping, parse_parameters
@@ -106,31 +115,38 @@ def run(
 
 
 @app.command("init")
+@click.option(
+    "--function", default="", help="Name of the Lambda function. {environment} in it is replaced by the environment."
+)
+@click.option("--alias", default="", help="Alias that serves the users. Default: live.")
+@click.option("--region", default="", help="Region. Default: that of the profile or AWS_REGION.")
+@click.option(
+    "--kind", default="", help="alexa, http, sqs, stream, async or custom. Default: by what calls the function."
+)
+@click.option("--environment", "-e", multiple=True, help="Environment; repeat for each. Default: prod.")
+@click.option(
+    "--failure-metric",
+    default="",
+    help="NAMESPACE/NAME of a metric that counts failures which Lambda's Errors does not see.",
+)
+@click.option("--yes", is_flag=True, help="Ask nothing: what is missing is an error.")
+@click.option("--dry-run", is_flag=True, help="List the files and stop.")
+@click.option("--upgrade", is_flag=True, help="Show what this release changes in runbooks and workflows.")
+@click.option("--write", is_flag=True, help="With --upgrade: take it, except in files that you changed.")
+@json_option
 @answers
 def init_(
-    function: Annotated[
-        str, typer.Option(help="Name of the Lambda function. {environment} in it is replaced by the environment.")
-    ] = "",
-    alias: Annotated[str, typer.Option(help="Alias that serves the users. Default: live.")] = "",
-    region: Annotated[str, typer.Option(help="Region. Default: that of the profile or AWS_REGION.")] = "",
-    kind: Annotated[
-        str, typer.Option(help="alexa, http, sqs, stream, async or custom. Default: by what calls the function.")
-    ] = "",
-    environment: Annotated[
-        list[str] | None, typer.Option("--environment", "-e", help="Environment; repeat for each. Default: prod.")
-    ] = None,
-    failure_metric: Annotated[
-        str, typer.Option(help="NAMESPACE/NAME of a metric that counts failures which Lambda's Errors does not see.")
-    ] = "",
-    yes: Annotated[bool, typer.Option("--yes", help="Ask nothing: what is missing is an error.")] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="List the files and stop.")] = False,
-    upgrade: Annotated[
-        bool, typer.Option("--upgrade", help="Show what this release changes in runbooks and workflows.")
-    ] = False,
-    write: Annotated[
-        bool, typer.Option("--write", help="With --upgrade: take it, except in files that you changed.")
-    ] = False,
-    as_json: Json = False,
+    function: str,
+    alias: str,
+    region: str,
+    kind: str,
+    environment: Sequence[str],
+    failure_metric: str,
+    yes: bool,
+    dry_run: bool,
+    upgrade: bool,
+    write: bool,
+    as_json: bool,
 ) -> Answer:
     """Write a project into this folder: parameters/, notebooks/, workflows, template. No file is overwritten."""
     from buddy_ops.cli import init
@@ -151,14 +167,15 @@ def init_(
 
 
 @app.command("runbooks")
+@click.argument(
+    "name",
+    required=False,
+    shell_complete=offer(completion.runbooks),
+    help="Runbook, for its parameters. Without it: the list.",
+)
+@json_option
 @answers
-def runbooks_(
-    name: Annotated[
-        str | None,
-        typer.Argument(help="Runbook, for its parameters. Without it: the list.", autocompletion=completion.runbooks),
-    ] = None,
-    as_json: Json = False,
-) -> Answer:
+def runbooks_(name: str | None, as_json: bool) -> Answer:
     """List the runbooks, or show the parameters of one."""
     from buddy_ops.cli import runbook_list
 
@@ -170,17 +187,22 @@ def runbooks_(
 
 
 @app.command()
+@environment_option
+@click.option("--to-version", default="", help="Rollback target. Default: the previous version that is not marked bad.")
+@approved_by_option
+@click.option("--incident", default="", help="Name of the incident; the review finds its runs by this name.")
+@yes_option
+@dry_run_option
+@json_option
 @answers
 def rollback(
-    environment: Environment = "",
-    to_version: Annotated[
-        str, typer.Option(help="Rollback target. Default: the previous version that is not marked bad.")
-    ] = "",
-    approved_by: Names = None,
-    incident: Annotated[str, typer.Option(help="Name of the incident; the review finds its runs by this name.")] = "",
-    yes: Annotated[bool, typer.Option("--yes", help="Do not ask for confirmation; approvers must be named.")] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the plan and stop.")] = False,
-    as_json: Json = False,
+    environment: str,
+    to_version: str,
+    approved_by: Sequence[str],
+    incident: str,
+    yes: bool,
+    dry_run: bool,
+    as_json: bool,
 ) -> Answer:
     """Roll back: route all traffic to the previous version now."""
     from buddy_ops.aws import session
@@ -213,14 +235,13 @@ def rollback(
 
 
 @app.command()
+@environment_option
+@click.option("--reason", default="", help="Reason for the freeze. Without it: list the active freezes.")
+@click.option("--owner", default="", help="Contact person, who also removes the freeze.")
+@click.option("--hours", type=click.FloatRange(0, 336), help="Duration in hours. Default: 4.")
+@json_option
 @answers
-def freeze(
-    environment: Environment = "",
-    reason: Annotated[str, typer.Option(help="Reason for the freeze. Without it: list the active freezes.")] = "",
-    owner: Annotated[str, typer.Option(help="Contact person, who also removes the freeze.")] = "",
-    hours: Annotated[float | None, typer.Option(help="Duration in hours. Default: 4.", min=0, max=336)] = None,
-    as_json: Json = False,
-) -> Answer:
+def freeze(environment: str, reason: str, owner: str, hours: float | None, as_json: bool) -> Answer:
     """Freeze deployments of an environment. Rollbacks are never blocked. Without options: list the freezes."""
     from datetime import timedelta
 
@@ -238,12 +259,11 @@ def freeze(
 
 
 @app.command()
+@click.argument("id", help="Freeze ID. The command freeze lists them.")
+@environment_option
+@json_option
 @answers
-def unfreeze(
-    id: Annotated[str, typer.Argument(help="Freeze ID. The command freeze lists them.")],
-    environment: Environment = "",
-    as_json: Json = False,
-) -> Answer:
+def unfreeze(id: str, environment: str, as_json: bool) -> Answer:
     """Remove a freeze."""
     from buddy_ops.aws import freezes, session
 
@@ -263,14 +283,13 @@ def unfreeze(
 
 
 @app.command()
+@environment_option
+@approved_by_option
+@yes_option
+@dry_run_option
+@json_option
 @answers
-def reenable(
-    environment: Environment = "",
-    approved_by: Names = None,
-    yes: Annotated[bool, typer.Option("--yes", help="Do not ask for confirmation; approvers must be named.")] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the plan and stop.")] = False,
-    as_json: Json = False,
-) -> Answer:
+def reenable(environment: str, approved_by: Sequence[str], yes: bool, dry_run: bool, as_json: bool) -> Answer:
     """Re-enable a function that was isolated: restore its concurrency, or its access to the table."""
     from buddy_ops.aws import session
     from buddy_ops.deployment import reenabling
@@ -289,8 +308,10 @@ def reenable(
 
 
 @app.command()
+@environment_option
+@json_option
 @answers
-def status(environment: Environment = "", as_json: Json = False) -> Answer:
+def status(environment: str, as_json: bool) -> Answer:
     """Show the live version, its status and the recommended action. Reads only; exit code 1: unknown, 6: act."""
     from buddy_ops.aws import session
     from buddy_ops.checks import status as status_
@@ -300,23 +321,34 @@ def status(environment: Environment = "", as_json: Json = False) -> Answer:
 
 
 @app.command()
+@environment_option
+@click.option(
+    "--role",
+    type=click.Choice(get_args(Role)),
+    default="deployer",
+    show_default=True,
+    help="Role whose permissions the caller needs.",
+)
+@click.option(
+    "--prove", is_flag=True, help="Try it on the real account, on scratch resources: up to 10 minutes, some cents."
+)
+@click.option(
+    "--build", default="", help="With --prove: a build that the deployer must be able to read, s3://BUCKET/KEY."
+)
+@approved_by_option
+@yes_option
+@click.option("--dry-run", is_flag=True, help="With --prove: list calls, cost and time, and stop.")
+@json_option
 @answers
 def doctor(
-    environment: Environment = "",
-    role: Annotated[Role, typer.Option(help="Role whose permissions the caller needs.")] = "deployer",
-    prove: Annotated[
-        bool,
-        typer.Option("--prove", help="Try it on the real account, on scratch resources: up to 10 minutes, some cents."),
-    ] = False,
-    build: Annotated[
-        str, typer.Option(help="With --prove: a build that the deployer must be able to read, s3://BUCKET/KEY.")
-    ] = "",
-    approved_by: Names = None,
-    yes: Annotated[bool, typer.Option("--yes", help="Do not ask for confirmation; approvers must be named.")] = False,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="With --prove: list calls, cost and time, and stop.")
-    ] = False,
-    as_json: Json = False,
+    environment: str,
+    role: Role,
+    prove: bool,
+    build: str,
+    approved_by: Sequence[str],
+    yes: bool,
+    dry_run: bool,
+    as_json: bool,
 ) -> Answer:
     """Check that deployments and rollbacks can work. Exit code 1: a problem, or a check that failed."""
     if prove:
@@ -347,12 +379,17 @@ def doctor(
 
 
 @app.command()
+@click.option("--port", type=click.IntRange(1, 65535), default=8888, show_default=True, help="JupyterLab's port.")
+@click.option(
+    "--speed",
+    type=click.FloatRange(0, 10_000),
+    default=10.0,
+    show_default=True,
+    help="Clock speed (10 = 10x real time).",
+)
+@click.option("--browser/--no-browser", default=True, show_default=True, help="Open a browser.")
 @answers
-def lab(
-    port: Annotated[int, typer.Option(help="JupyterLab's port.", min=1, max=65535)] = 8888,
-    speed: Annotated[float, typer.Option(help="Clock speed (10 = 10x real time).", min=0, max=10_000)] = 10.0,
-    browser: Annotated[bool, typer.Option(help="Open a browser.")] = True,
-) -> None:
+def lab(port: int, speed: float, browser: bool) -> None:
     """Start JupyterLab with the runbooks and a local AWS sandbox."""
     from buddy_ops.cli import sandbox as sandboxes
     from buddy_ops.core import project
@@ -372,8 +409,9 @@ def demo() -> Answer:
 
 
 @app.command("version")
+@json_option
 @answers
-def version_(as_json: Json = False) -> Answer:
+def version_(as_json: bool) -> Answer:
     """Show the version, the commit, and what was changed since."""
     from buddy_ops.runs import provenance
 
@@ -387,6 +425,10 @@ def _rollback_style(done: "RollbackResult") -> str:
     """The colour of a rollback's first line."""
     return "warning" if done.pending or done.dry_run else "ok"
 
+
+app.add_command(sandbox_commands.commands)
+app.add_command(archive_commands.commands)
+app.add_command(fleet_commands.commands)
 
 if __name__ == "__main__":
     sys.exit(app())

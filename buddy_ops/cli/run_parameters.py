@@ -1,6 +1,6 @@
 """The parameters of a runbook, from the options of ``buddy-ops run``."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from buddy_ops.core import parameters, settings
 from buddy_ops.core.errors import InvalidInput
@@ -33,7 +33,9 @@ def parse_mapping(text: str, declared: Mapping[str, DeclaredParameter] | None = 
     )
 
 
-def parse_parameters(pairs: list[str], declared: Mapping[str, DeclaredParameter] | None = None) -> dict[str, object]:
+def parse_parameters(
+    pairs: Sequence[str], declared: Mapping[str, DeclaredParameter] | None = None
+) -> dict[str, object]:
     """NAME=VALUE pairs; a text's value as typed, other values as YAML. Raises InvalidInput ``invalid-parameters``."""
     given: dict[str, object] = {}
     for pair in pairs:

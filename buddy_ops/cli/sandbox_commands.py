@@ -3,49 +3,73 @@
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated
 
-import typer
+import click
 
-from buddy_ops.cli.answers import Answer, Commands, Json, answers
-from buddy_ops.cli.options import Environment, Port
+from buddy_ops.cli.answers import Answer, Commands, answers
+from buddy_ops.cli.options import environment_option, json_option, port_option
 from buddy_ops.cli.terminal import err
 
-commands = typer.Typer(cls=Commands, no_args_is_help=True, help="Manage the local AWS sandbox.", rich_markup_mode=None)
+commands = Commands("sandbox", help="Manage the local AWS sandbox.")
 
 
 @commands.command("start")
+@port_option
+@click.option("--scenario", default="good", show_default=True, help="Scenario to load.")
+@click.option(
+    "--function",
+    default="",
+    help="Name of a function of your own, instead of a scenario. Its handler is really invoked.",
+)
+@click.option("--artifact", default="", help="Zip or folder of its good build, which serves as version 1.")
+@click.option(
+    "--region",
+    default="us-east-1",
+    envvar=["AWS_REGION", "AWS_DEFAULT_REGION"],
+    show_envvar=True,
+    help="Its region. The same name in another region is another function.",
+)
+@click.option(
+    "--kind", default="custom", show_default=True, help="What invokes it: http, sqs, stream, async, alexa or custom."
+)
+@click.option("--handler", default="", help="As in Lambda's configuration. Default: found in the artifact.")
+@click.option("--runtime", default="", help="As in Lambda's configuration. Default: found in the artifact.")
+@click.option(
+    "--requests-per-minute",
+    type=click.FloatRange(0, 100_000),
+    default=600,
+    show_default=True,
+    help="Traffic of its alias live.",
+)
+@click.option(
+    "--event",
+    type=click.Path(path_type=Path),
+    help="JSON file with members that replace those of the kind's own event.",
+)
+@click.option("--seed", type=int, default=7, show_default=True, help="Random seed.")
+@click.option(
+    "--speed",
+    type=click.FloatRange(0, 10_000),
+    default=0,
+    show_default=True,
+    help="Clock speed (10 = 10x real time). 0: the clock advances when runbooks wait.",
+)
+@json_option
 @answers
 def sandbox_start(
-    port: Port = None,
-    scenario: Annotated[str, typer.Option(help="Scenario to load.")] = "good",
-    function: Annotated[
-        str, typer.Option(help="Name of a function of your own, instead of a scenario. Its handler is really invoked.")
-    ] = "",
-    artifact: Annotated[str, typer.Option(help="Zip or folder of its good build, which serves as version 1.")] = "",
-    region: Annotated[
-        str,
-        typer.Option(
-            envvar=["AWS_REGION", "AWS_DEFAULT_REGION"],
-            show_default=False,
-            help="Its region. The same name in another region is another function.",
-        ),
-    ] = "us-east-1",
-    kind: Annotated[str, typer.Option(help="What invokes it: http, sqs, stream, async, alexa or custom.")] = "custom",
-    handler: Annotated[str, typer.Option(help="As in Lambda's configuration. Default: found in the artifact.")] = "",
-    runtime: Annotated[str, typer.Option(help="As in Lambda's configuration. Default: found in the artifact.")] = "",
-    requests_per_minute: Annotated[float, typer.Option(help="Traffic of its alias live.", min=0, max=100_000)] = 600,
-    event: Annotated[
-        Path | None, typer.Option(help="JSON file with members that replace those of the kind's own event.")
-    ] = None,
-    seed: Annotated[int, typer.Option(help="Random seed.")] = 7,
-    speed: Annotated[
-        float,
-        typer.Option(
-            help="Clock speed (10 = 10x real time). 0: the clock advances when runbooks wait.", min=0, max=10_000
-        ),
-    ] = 0,
-    as_json: Json = False,
+    port: int | None,
+    scenario: str,
+    function: str,
+    artifact: str,
+    region: str,
+    kind: str,
+    handler: str,
+    runtime: str,
+    requests_per_minute: float,
+    event: Path | None,
+    seed: int,
+    speed: float,
+    as_json: bool,
 ) -> Answer:
     """Start the sandbox in the background with a scenario, or with a function of your own.
 
@@ -83,8 +107,10 @@ def sandbox_start(
 
 
 @commands.command("stop")
+@port_option
+@json_option
 @answers
-def sandbox_stop(port: Port = None, as_json: Json = False) -> Answer:
+def sandbox_stop(port: int | None, as_json: bool) -> Answer:
     """Stop the sandbox. All its data is deleted."""
     from buddy_ops.cli import sandbox as sandboxes
 
@@ -94,8 +120,10 @@ def sandbox_stop(port: Port = None, as_json: Json = False) -> Answer:
 
 
 @commands.command("status")
+@port_option
+@json_option
 @answers
-def sandbox_status(port: Port = None, as_json: Json = False) -> Answer:
+def sandbox_status(port: int | None, as_json: bool) -> Answer:
     """Show the sandbox's time and traffic, as JSON."""
     from buddy_ops.cli import sandbox as sandboxes
 
@@ -104,15 +132,14 @@ def sandbox_status(port: Port = None, as_json: Json = False) -> Answer:
 
 
 @commands.command("scenario")
+@click.argument("name", required=False, help="Scenario. Without it: list the scenarios.")
+@environment_option
+@click.option("--set", "changes", multiple=True, help="KEY=VALUE that replaces the scenario's own; repeatable.")
+@port_option
+@json_option
 @answers
 def sandbox_scenario(
-    name: Annotated[str | None, typer.Argument(help="Scenario. Without it: list the scenarios.")] = None,
-    environment: Environment = "",
-    changes: Annotated[
-        list[str] | None, typer.Option("--set", help="KEY=VALUE that replaces the scenario's own; repeatable.")
-    ] = None,
-    port: Port = None,
-    as_json: Json = False,
+    name: str | None, environment: str, changes: Sequence[str], port: int | None, as_json: bool
 ) -> Answer:
     """Reset the sandbox, load a scenario, and write its build."""
     from buddy_ops.cli import sandbox as sandboxes
@@ -127,14 +154,13 @@ def sandbox_scenario(
 
 
 @commands.command("set")
+@click.argument("changes", nargs=-1, help="KEY=VALUE, for example metrics_delay_s=240.")
+@click.option("--function", default="", help="Change requests_per_minute of this function only.")
+@click.option("--region", default="", help="Region of that function. Default: each that has one.")
+@port_option
+@json_option
 @answers
-def sandbox_set(
-    changes: Annotated[list[str] | None, typer.Argument(help="KEY=VALUE, for example metrics_delay_s=240.")] = None,
-    function: Annotated[str, typer.Option(help="Change requests_per_minute of this function only.")] = "",
-    region: Annotated[str, typer.Option(help="Region of that function. Default: each that has one.")] = "",
-    port: Port = None,
-    as_json: Json = False,
-) -> Answer:
+def sandbox_set(changes: Sequence[str], function: str, region: str, port: int | None, as_json: bool) -> Answer:
     """Change the conditions of a running scenario. Without an argument: list them, with their values and limits."""
     from buddy_ops.cli import sandbox as sandboxes
 

@@ -279,7 +279,7 @@ def test_the_command_ends_by_what_it_found(situation: Bring) -> None:
         "from buddy_ops.cli import main as cli\n"
         "try: cli.app(sys.argv[1:], standalone_mode=False)\n"
         "except SystemExit as end: print('exit', end.code)\n"
-        "except cli.typer.Exit as end: print('exit', end.exit_code)\n"
+        "except cli.click.exceptions.Exit as end: print('exit', end.exit_code)\n"
         "print('heavy:', sorted({'pandas', 'matplotlib'} & set(sys.modules)))\n"
     )
 

@@ -180,8 +180,9 @@ def test_whatever_is_printed_meanwhile_goes_to_stderr(capsys: pytest.CaptureFixt
         terminal.say("on the way")
         return answers.Answer({"at": datetime(2026, 11, 29, 3, 58, tzinfo=timezone(timedelta(hours=1)))}, ["text"], 5)
 
-    with pytest.raises(answers.typer.Exit) as ended:
-        answers.answers(talkative)(as_json=True)
+    command = answers.click.Command("talk", callback=answers.answers(talkative))
+    with pytest.raises(answers.click.exceptions.Exit) as ended, answers.click.Context(command) as context:
+        context.invoke(command, as_json=True)
     said = capsys.readouterr()
     assert ended.value.exit_code == 5 and json.loads(said.out) == {"exit_code": 5, "at": "2026-11-29T02:58:00Z"}
     assert said.err == "from a library\non the way\n"

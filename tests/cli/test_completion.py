@@ -18,13 +18,13 @@ def completed(line: str) -> list[str]:
     words = line.split(" ")
     environment = {
         **os.environ,
-        "_BUDDY_OPS_COMPLETE": "complete_bash",
+        "_BUDDY_OPS_COMPLETE": "bash_complete",
         "COMP_WORDS": line,
         "COMP_CWORD": str(len(words) - 1),
     }
     program = [sys.executable, "-c", f"import sys; sys.argv = {words[:1]!r}; from buddy_ops.cli.main import app; app()"]
     done = subprocess.run(program, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60, check=False)
-    return done.stdout.split()
+    return [line.removeprefix("plain,") for line in done.stdout.splitlines()]
 
 
 @pytest.mark.parametrize(
@@ -40,6 +40,21 @@ def completed(line: str) -> list[str]:
 )
 def test_a_shell_is_offered(line: str, offered: list[str]) -> None:
     assert completed(line) == offered
+
+
+def test_bash_completes_by_the_script_that_is_shown() -> None:
+    """What `--show-completion bash` prints defines a function of bash that offers the commands."""
+    typed = (
+        "source <(buddy-ops --show-completion bash)\n"
+        "COMP_WORDS=(buddy-ops runs ve) COMP_CWORD=2\n"
+        "_buddy_ops_completion buddy-ops\n"
+        "printf '%s\\n' \"${COMPREPLY[@]}\""
+    )
+    environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    done = subprocess.run(
+        ["bash", "-c", typed], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.stdout == "verify\n", done.stderr
 
 
 def test_ids_of_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

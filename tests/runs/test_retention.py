@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
-from typer.testing import CliRunner
+from click.testing import CliRunner
 
 from buddy_ops.cli.main import app
 from buddy_ops.core.errors import BuddyError, InvalidInput

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 import yaml
-from typer.testing import CliRunner
+from click.testing import CliRunner
 
 from buddy_ops.aws.session import Target
 from buddy_ops.cli.main import app

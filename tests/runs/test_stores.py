@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import yaml
 from botocore.exceptions import ClientError
-from typer.testing import CliRunner
+from click.testing import CliRunner
 
 from buddy_ops.aws.errors import translate_error
 from buddy_ops.cli.main import app

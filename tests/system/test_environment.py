@@ -136,7 +136,18 @@ def test_a_runner_installs_no_jupyterlab() -> None:
 
 def test_the_terminals_commands_install_nothing_of_jupyter() -> None:
     """status, rollback, freeze and doctor take botocore, pydantic and what prints: no kernel, no chart."""
-    heavy = {"boto3", "ipykernel", "ipython", "matplotlib", "nbformat", "numpy", "pandas", "papermill"}
+    heavy = {
+        "boto3",
+        "ipykernel",
+        "ipython",
+        "matplotlib",
+        "nbformat",
+        "numpy",
+        "pandas",
+        "papermill",
+        "pygments",
+        "rich",
+    }
     assert not heavy & set(pins(ROOT / "requirements" / "core.txt"))
 
 
