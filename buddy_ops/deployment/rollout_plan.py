@@ -2,8 +2,9 @@
 
 import hashlib
 from base64 import b64decode
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
 
 from buddy_ops.aws import aliases, checklist_store, freezes, versions
 from buddy_ops.aws.aliases import Alias, RolloutState
@@ -44,6 +45,7 @@ class RolloutPlan(Plan):
         resumes: the record of this same rollout, when it is in progress already.
         follows: the ``mark`` of the deployment record that this rollout comes after; empty if there is none.
         alerts: those of ``reasons`` that are shown in red.
+        began: when the rollout began that is in progress or made the change live; None: it is unknown.
     """
 
     break_glass: BreakGlass | None
@@ -55,11 +57,10 @@ class RolloutPlan(Plan):
     resumes: RolloutState | None
     follows: str = ""
     alerts: tuple[str, ...] = ()
+    began: datetime | None = None
 
     def _repr_markdown_(self) -> str:
-        shown = (
-            "".join(f"{RED}<b>{_one_line(alert)}</b></div>\n\n" for alert in self.alerts) + super()._repr_markdown_()
-        )
+        shown = in_red(self.alerts) + super()._repr_markdown_()
         if not self.violations:
             return shown
         who = "This deployment would be refused"
@@ -72,6 +73,11 @@ class RolloutPlan(Plan):
     def under_way(self) -> bool:
         """Whether this resumes a rollout that an earlier run began."""
         return self.resumes is not None
+
+
+def in_red(alerts: Iterable[str]) -> str:
+    """Warnings as boxes in Markdown."""
+    return "".join(f"{RED}<b>{_one_line(alert)}</b></div>\n\n" for alert in alerts)
 
 
 def _one_line(text: str) -> str:
@@ -158,6 +164,7 @@ def plan_rollout(
         resumes=resumes,
         follows=draft.follows,
         alerts=tuple(draft.alerts()),
+        began=draft.began,
     )
     # By these a later run can say what has changed since an approval.
     target.journal.append("planned", plan=plan.hash, covers=plan.fingerprints())
@@ -272,6 +279,14 @@ class _Draft:
         if self.resumes is not None:
             return self.resumes.follows
         return mark_of(self.alias)
+
+    @property
+    def began(self) -> datetime | None:
+        """When the rollout began that brought this change, or brings it."""
+        record = self.alias.rollout if self.alias else None
+        if record is None or record.new_version != self.change.known or record.rolled_back:
+            return None
+        return parse_utc(record.since) - timedelta(seconds=next(iter(record.stage_ages_s), 0))
 
     @property
     def healthy(self) -> bool:
@@ -461,6 +476,9 @@ class _Draft:
             return None
         covers = self.covers(override)
         del covers["after"]
+        # The same change is live by that deployment, which began at another version.
+        if self.live and self.began is not None:
+            covers["from"] = record.stable_version
         if record.follows:
             covers["after"] = record.follows
         return covers, aliases.describe_record(record, self.target.clock.now())
