@@ -28,6 +28,7 @@ RUNBOOKS: Mapping[str, tuple[Role, ...]] = {
     "doctor": EVERYBODY,
     "runs": EVERYBODY,
     "archive": ("auditor", *ACTING),
+    "fleet/status": EVERYBODY,
     "operations/monitor": EVERYBODY,
     "review/readiness_audit": AUDITING,
     "review/incident_review": EVERYBODY,

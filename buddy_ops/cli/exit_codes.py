@@ -18,6 +18,7 @@ COMMANDS: Mapping[str, Mapping[int, str]] = {
         3: "ROLLED BACK or ABORTED: the runbook worked, and the new version was rolled back",
         4: "REFUSED: approval, freeze, rules, another rollout, or a failed smoke test; no traffic was shifted",
         5: "INCONCLUSIVE: too little evidence in time, or both versions fail; stable receives all traffic",
+        6: "ACTION NEEDED: a runbook that only reads found that a person must act",
     },
     "init": {
         0: "done, a dry run, or nothing to write",

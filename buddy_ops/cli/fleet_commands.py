@@ -8,6 +8,7 @@ import click
 from buddy_ops.cli.answers import Answer, Commands, Line, answers
 from buddy_ops.cli.options import json_option
 from buddy_ops.cli.terminal import err
+from buddy_ops.core.errors import InvalidInput
 
 commands = Commands("fleet", help="Show the targets of parameters/fleet.yaml.")
 
@@ -15,18 +16,30 @@ commands = Commands("fleet", help="Show the targets of parameters/fleet.yaml.")
 @commands.command("status")
 @click.option("--label", multiple=True, help="NAME=VALUE: only targets with this label; repeat to narrow.")
 @click.option("--page", default="", help="Write one HTML page to this file, too.")
+@click.option(
+    "--watch",
+    type=click.FloatRange(min=0),
+    default=0,
+    is_flag=False,
+    flag_value=60,
+    help="With --page: read and write it again every so many seconds (60), until Ctrl-C.",
+)
 @json_option
 @answers
-def fleet_status(label: Sequence[str], page: str, as_json: bool) -> Answer:
+def fleet_status(label: Sequence[str], page: str, watch: float, as_json: bool) -> Answer:
     """Show all targets, the worst first. Reads only; exit code 6: act on at least one, 1: at least one unknown."""
-    from buddy_ops.core.fleet_file import parse_labels
     from buddy_ops.fleet import pages, status, targets
 
-    places = targets.open_places(targets.read_members(parse_labels(tuple(label))), "fleet/status")
+    if watch and not page:
+        raise InvalidInput("invalid-usage", "--watch belongs to --page.", next="Add --page FILE, or leave it out.")
+    places = targets.open_fleet(label, "fleet/status")
     with err.progress("reading") as tell:
-        found = status.read_fleet(places, tell)
+        if page:
+            clock = targets.clock_of(places)
+            found = pages.keep_page(Path(page), watch, lambda: status.read_fleet(places, tell), clock)
+        else:
+            found = status.read_fleet(places, tell)
     lines: list[Line] = [(line, state.value) for line, state in found.lines()]
     if page:
-        Path(page).write_text(pages.status_page(found), encoding="utf-8")
         lines.append(f"page: {page}")
     return Answer({**found.to_json(), "page": page or None}, [*lines, found.summary], found.exit_code)

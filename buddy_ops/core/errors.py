@@ -15,7 +15,8 @@
     │   └── Aborted             3  ABORTED: the same, requested by an operator
     ├── Refused                 4  REFUSED: approval, freeze, window or precondition; nothing was written
     │   └── Unobservable        5  INCONCLUSIVE: what is to be observed cannot be; nothing was written
-    └── Held                    5  INCONCLUSIVE: too little evidence in time, or both fail; stable serves 100 %
+    ├── Held                    5  INCONCLUSIVE: too little evidence in time, or both fail; stable serves 100 %
+    └── ActionNeeded            6  ACTION NEEDED: what was read needs a person now; nothing was written
 
 An error leaves its data in an executed notebook beside its text, so a program that executes notebooks reads the
 exit code there and needs none of our classes.
@@ -188,3 +189,10 @@ class Held(BuddyError):
 
     exit_code = 5
     result = "INCONCLUSIVE"
+
+
+class ActionNeeded(BuddyError):
+    """What was read needs a person now. Nothing was written."""
+
+    exit_code = 6
+    result = "ACTION NEEDED"

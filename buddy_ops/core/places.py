@@ -74,3 +74,13 @@ def runbook_files() -> dict[str, Path]:
         for path in sorted(folder.rglob("*.ipynb"))
         if ".ipynb_checkpoints" not in path.parts
     }
+
+
+def short_name(path: Path) -> str:
+    """A runbook's name in folders and commands: 'canary'; of a fleet's 'fleet-canary', beside strategies/canary."""
+    return f"fleet-{path.stem}" if path.parent.name == "fleet" else path.stem
+
+
+def find_runbook(short: str) -> str:
+    """The name in full of the runbook with this short name, for example 'strategies/canary'; empty: there is none."""
+    return next((name for name, path in runbook_files().items() if short_name(path) == short), "")

@@ -259,17 +259,14 @@ def named_aliases() -> dict[str, NamedAlias]:
 
 
 def declared_parameters(runbook: str) -> dict[str, parameters.DeclaredParameter]:
-    """What the parameters cell of a runbook's file declares; nothing where there is no such file."""
-    for path in (project_root() / "notebooks").rglob(f"{runbook}.ipynb"):
-        return runbooks.read_declarations(path)
-    return {}
+    """What the parameters cell of a runbook's file declares, by its short name; nothing where there is no such file."""
+    name = places.find_runbook(runbook)
+    return runbooks.read_declarations(places.runbook_files()[name]) if name else {}
 
 
 def runbook_name(name: str) -> str:
     """A notebook's name in full, for example 'strategies/canary' for 'canary'; any other name as it is."""
-    folder = project_root() / "notebooks"
-    found = next(folder.rglob(f"{name}.ipynb"), None) if name else None
-    return str(found.relative_to(folder).with_suffix("")) if found else name
+    return places.find_runbook(name) or name
 
 
 def check_files(values: Mapping[str, Any]) -> None:

@@ -1,14 +1,19 @@
 """A fleet's status as one HTML page: it sorts, filters and opens offline, and nothing is fetched.
 
-Every value came from outside: all are escaped. No script runs but the page's own.
+Every value came from outside: all are escaped. No script runs but the page's own. While a command keeps the page up to
+date, the page loads itself again; what is left at the end is static.
 """
 
-import shlex
+from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
 
+from buddy_ops.aws.clock import Clock
 from buddy_ops.checks import findings
+from buddy_ops.checks.next_steps import NextStep
 from buddy_ops.core import palette
-from buddy_ops.core.text import capitalised, date_and_time, escape_html
+from buddy_ops.core.files import write_atomically
+from buddy_ops.core.text import capitalised, date_and_time, duration, escape_html
 from buddy_ops.fleet.status import FleetStatus, TargetStatus
 from buddy_ops.runs.pages import deferred_script, page_head
 
@@ -33,23 +38,47 @@ SPARK = (90, 24)
 """Width and height of a drawing of the last hour, in pixels."""
 
 
-def status_page(fleet: FleetStatus) -> str:
-    """The page."""
+def keep_page(path: Path, every_s: float, read: Callable[[], FleetStatus], clock: Clock) -> FleetStatus:
+    """Write the page again and again until Ctrl-C; the last reading stays as a static page.
+
+    Args:
+        every_s: seconds between two readings; 0: one reading only.
+    """
+    found = read()
+    try:
+        while every_s:
+            write_atomically(path, status_page(found, every_s))
+            clock.sleep_until(found.at + timedelta(seconds=every_s))
+            found = read()
+    except KeyboardInterrupt:
+        pass
+    finally:
+        write_atomically(path, status_page(found))
+    return found
+
+
+def status_page(fleet: FleetStatus, reload_s: float = 0) -> str:
+    """The page.
+
+    Args:
+        reload_s: after how many seconds it loads itself again, unless a row is open; 0: never.
+    """
     late, policy = deferred_script(SCRIPT)
-    head = page_head(f"Fleet: {escape_html(fleet.summary)}", policy, STYLE + _tones())
-    heads = "".join(map(_head, HEADS))
-    rows = "".join(map(_row, fleet.targets))
+    head = page_head(f"Fleet: {escape_html(fleet.summary)}", policy, STYLE)
+    again = f" Read again every {duration(reload_s)}." if reload_s else ""
     return (
-        f"{head}<script>{late}</script><main><h1>Fleet status</h1>"
-        f"<p>{escape_html(fleet.summary)}. Read at {date_and_time(fleet.at)}.</p>"
+        f"{head}<script>{late}</script><main data-reload={reload_s:g}><h1>Fleet status</h1>"
+        f"<p>{escape_html(fleet.summary)}. Read at {date_and_time(fleet.at)}.{again}</p>"
         "<p><label>Filter <input type=search placeholder='region, team, result, ...'></label> <output></output></p>"
-        f"<table><thead><tr>{heads}</tr></thead><tbody>{rows}</tbody></table></main></body></html>\n"
+        f"{status_table(fleet)}</main></body></html>\n"
     )
 
 
-def _tones() -> str:
-    """The colours of result words, by their state's class."""
-    return "".join(f".{state.value}{{{tone.colours}}}" for state, tone in findings.TONES.items())
+def status_table(fleet: FleetStatus) -> str:
+    """The table alone, as a notebook shows it, too."""
+    heads = "".join(map(_head, HEADS))
+    rows = "".join(map(_row, fleet.targets))
+    return f"<table><thead><tr>{heads}</tr></thead><tbody>{rows}</tbody></table>"
 
 
 def _head(name: str) -> str:
@@ -68,9 +97,8 @@ def _row(target: TargetStatus) -> str:
     deployed = date_and_time(target.deployed) if target.deployed is not None else ""
     number = recent.requests / max(1, len(recent.minutes)) if recent is not None else None
     verdict = capitalised(target.report.verdict.removeprefix(target.report.word).lstrip(":, "))
-    command = f"buddy-ops status -e {shlex.quote(target.member.name)}"
     cells = (
-        f'<td><b class="{target.state.value}">{escape_html(target.report.word)}</b></td>',
+        f"<td>{findings.html_label(target.state, target.report.word)}</td>",
         f"<td><b>{escape_html(target.member.name)}</b><br><small>{escape_html(labels)}</small></td>",
         f"<td>{escape_html(target.where)}</td>",
         f"<td>{escape_html(target.versions)}</td>",
@@ -80,9 +108,15 @@ def _row(target: TargetStatus) -> str:
         f"<td>{_spark(target)}</td>",
         f"<td>{deployed}</td>",
         f"<td><details><summary>{escape_html(verdict)}</summary>{_checks(target)}</details>"
-        f"<code>{escape_html(command)}</code></td>",
+        f"{'<br>'.join(map(_step, target.report.steps))}</td>",
     )
     return f"<tr>{''.join(cells)}</tr>"
+
+
+def _step(step: NextStep) -> str:
+    """A step's command, and its runbook where a notebook links one."""
+    link = f' <a href="{escape_html(step.link)}">{escape_html(step.runbook)}</a>' if step.link else ""
+    return f"<code>{escape_html(step.command)}</code>{link}"
 
 
 def _number(shown: str, value: float | None) -> str:
@@ -94,8 +128,7 @@ def _number(shown: str, value: float | None) -> str:
 def _checks(target: TargetStatus) -> str:
     found = target.report.findings
     return "".join(
-        f"<p><b class={finding.state.value}>{finding.state.label}</b> {escape_html(finding.check)}: "
-        f"{escape_html(finding.full_message)}</p>"
+        f"<p>{findings.html_label(finding.state)} {escape_html(finding.check)}: {escape_html(finding.full_message)}</p>"
         for finding in found
     )
 

@@ -8,7 +8,7 @@ cannot be read is UNKNOWN, never OK.
 from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import partial
 from typing import TYPE_CHECKING, TypeVar
@@ -16,21 +16,20 @@ from typing import TYPE_CHECKING, TypeVar
 from buddy_ops.aws import aliases, freezes, isolation
 from buddy_ops.aws._parameter_names import RegionParameters
 from buddy_ops.aws.aliases import Alias
-from buddy_ops.aws.clock import Clock, SystemClock
 from buddy_ops.aws.session import Target
 from buddy_ops.aws.versions import LATEST
 from buddy_ops.checks import findings as findings_
 from buddy_ops.checks import result_words, status
 from buddy_ops.checks.findings import Check, CheckContext, Finding, State, ok, run_checks
-from buddy_ops.checks.next_steps import check_again
+from buddy_ops.checks.next_steps import ALARMS, CORRUPTION, GUIDE, MONITOR, ROLLBACK, NextStep, check_again
 from buddy_ops.checks.rollouts import rollout_state
 from buddy_ops.checks.status import StatusReport, Subject
 from buddy_ops.core import text
-from buddy_ops.core.errors import AccessDenied, BuddyError, Unreachable
+from buddy_ops.core.errors import AccessDenied, ActionNeeded, BuddyError, Unreachable
 from buddy_ops.core.journal import iso_utc
 from buddy_ops.core.progress import Progress, no_progress
 from buddy_ops.fleet import traffic
-from buddy_ops.fleet.targets import Member, Place
+from buddy_ops.fleet.targets import Member, Place, clock_of
 from buddy_ops.fleet.traffic import AliasTraffic
 from buddy_ops.health import alarms
 from buddy_ops.health.alarms import Alarm
@@ -49,6 +48,18 @@ SEVERITY = {state: rank for rank, state in enumerate(State)}
 COLUMNS = ("RESULT", "TARGET", "ALIAS", "SERVES", "ERRORS", "P99", "PER MIN")
 
 MORE = "Its own status explains this:"
+
+RUNBOOKS = {
+    result_words.ISOLATED: CORRUPTION,
+    result_words.SPLIT_UNKNOWN: ROLLBACK,
+    result_words.ERRORS_HIGH: ROLLBACK,
+    result_words.LATENCY_HIGH: ROLLBACK,
+    result_words.STALLED: ROLLBACK,
+    result_words.THROTTLED: MONITOR,
+    result_words.ALARM: MONITOR,
+    result_words.ALARMS_BLIND: ALARMS,
+}
+"""The runbook to open for a result word, once the target's own status was read. Its plan is approved as ever."""
 
 
 @dataclass(frozen=True)
@@ -189,14 +200,35 @@ def read_fleet(places: Sequence[Place], watch: Progress = no_progress) -> FleetS
     explained as ``checks.rollouts`` and ``checks.limits``. Reads only.
     """
     found: list[TargetStatus] = []
-    own: Clock = SystemClock()
-    clock = next((place.reader.clock for place in places if place.reader is not None), own)
+    clock = clock_of(places)
     total = sum(len(place.members) for place in places)
     with ThreadPoolExecutor(READERS) as pool:
         for place in places:
             watch(f"reading {place.name}: {len(found)} of {text.count(total, 'target')} done")
             found += _read_place(place, pool, clock.now())
     return FleetStatus(clock.now(), tuple(sorted(found, key=_rank)))
+
+
+def raise_for_status(fleet: FleetStatus) -> None:
+    """Return if no target needs action, and every check was made.
+
+    Raises:
+        ActionNeeded: ``fleet-needs-action``.
+        BuddyError: ``fleet-unknown``.
+    """
+    title = f"{fleet.summary}."
+    problems = _entries(fleet, State.PROBLEM)
+    unknowns = _entries(fleet, State.UNKNOWN)
+    next_step = "Begin with the first: its row in the table has the command and the runbook."
+    findings_.raise_listing(ActionNeeded, "fleet-needs-action", title=title, entries=problems, next_step=next_step)
+    findings_.raise_listing(BuddyError, "fleet-unknown", title=title, entries=unknowns, next_step=next_step)
+
+
+def _entries(fleet: FleetStatus, state: State) -> list[str]:
+    """The targets in this state, a line each."""
+    return [
+        f"{target.member.name}: {target.report.verdict}" for target in fleet.targets if target.report.state is state
+    ]
 
 
 def _rank(target: TargetStatus) -> tuple[int, int, float, str]:
@@ -243,7 +275,8 @@ def attempt(read: Callable[[], T]) -> T | BuddyError:
 def _without_session(member: Member, trouble: BuddyError, now: datetime) -> TargetStatus:
     settings = member.settings
     subject = Subject(member.name, settings.function, settings.alias, settings.aws.region or "", now)
-    report = StatusReport(trouble.what, (status.unreadable_alias(trouble),), (), subject)
+    again = NextStep(MORE, GUIDE, {"environment": member.name})
+    report = StatusReport(trouble.what, (status.unreadable_alias(trouble),), (again,), subject)
     return TargetStatus(member, report, "", None, None)
 
 
@@ -254,13 +287,12 @@ def _status(member: Member, target: Target, shared: _Shared, alias: Alias | Budd
         Check("alarms", partial(_alarms, shared)),
         Check("freeze", partial(_freeze, shared)),
     ]
-    steps = (check_again(target, MORE),)
     read = shared.traffic[target.environment]
     hour = read if isinstance(read, AliasTraffic) else None
     if isinstance(alias, BuddyError):
         findings = (status.unreadable_alias(alias), *run_checks(others, context))
         subject = status.status_subject(target, None)
-        report = StatusReport(f"What is live is unknown: {alias.what}", findings, steps, subject)
+        report = StatusReport(f"What is live is unknown: {alias.what}", findings, (check_again(target, MORE),), subject)
         return TargetStatus(member, report, shared.account, None, hour)
     context.alias = alias
     checks = [Check("rollout", _rollout)]
@@ -268,10 +300,19 @@ def _status(member: Member, target: Target, shared: _Shared, alias: Alias | Budd
         checks += traffic.traffic_checks(read)
     findings = tuple(run_checks([*checks, *others], context))
     subject = status.status_subject(target, alias)
-    report = StatusReport(aliases.describe(target, alias), findings, steps, subject)
+    report = StatusReport(aliases.describe(target, alias), findings, (), subject)
+    report = replace(report, steps=_steps(target, report))
     record = alias.rollout if alias is not None else None
     deployed = text.parse_utc(record.since) if record is not None else None
     return TargetStatus(member, report, shared.account, deployed, hour)
+
+
+def _steps(target: Target, report: StatusReport) -> tuple[NextStep, ...]:
+    """Its own status, then the runbook that its result word is for."""
+    first = check_again(target, MORE)
+    if report.word not in RUNBOOKS:
+        return (first,)
+    return (first, NextStep("Then act:", RUNBOOKS[report.word], {"environment": target.environment}))
 
 
 def _rollout(context: CheckContext) -> Finding:

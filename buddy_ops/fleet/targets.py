@@ -4,15 +4,16 @@ Reads files and opens sessions; the first call to AWS is the caller's.
 """
 
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from buddy_ops.aws import session
+from buddy_ops.aws.clock import Clock, SystemClock
 from buddy_ops.aws.session import Target
 from buddy_ops.core import project
 from buddy_ops.core import settings as settings_
 from buddy_ops.core.errors import BuddyError
-from buddy_ops.core.fleet_file import FleetTarget
+from buddy_ops.core.fleet_file import FleetTarget, parse_labels
 from buddy_ops.core.settings import Settings
 
 
@@ -70,6 +71,15 @@ def read_members(labels: Mapping[str, str]) -> tuple[Member, ...]:
     return tuple(found)
 
 
+def open_fleet(labels: Sequence[str], runbook: str) -> tuple[Place, ...]:
+    """The targets with all of these labels, each as 'team=payments', grouped as ``open_places`` has them.
+
+    Raises:
+        InvalidInput: as ``parse_labels`` and ``read_members``.
+    """
+    return open_places(read_members(parse_labels(tuple(labels))), runbook)
+
+
 def open_places(members: tuple[Member, ...], runbook: str) -> tuple[Place, ...]:
     """The members by region and role, each group with a session; one that cannot be opened does not stop the others."""
     grouped = defaultdict[tuple[str | None, ...], list[Member]](list)
@@ -77,6 +87,12 @@ def open_places(members: tuple[Member, ...], runbook: str) -> tuple[Place, ...]:
         aws = member.settings.aws
         grouped[aws.region, aws.profile, aws.assume_role, aws.endpoint_url].append(member)
     return tuple(_open(tuple(group), runbook) for group in grouped.values())
+
+
+def clock_of(places: Sequence[Place]) -> Clock:
+    """The clock of the first place that could be opened, else this machine's."""
+    own: Clock = SystemClock()
+    return next((place.reader.clock for place in places if place.reader is not None), own)
 
 
 def _open(members: tuple[Member, ...], runbook: str) -> Place:

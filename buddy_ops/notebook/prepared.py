@@ -46,11 +46,13 @@ def _link(target: Target, report: StatusReport) -> StatusReport:
 
 def _prepare(target: Target, step: NextStep) -> NextStep:
     """The step with a link to its copy; as it is, where there is nothing to carry."""
-    if step.runbook in ("", GUIDE):
+    # The reader of start_here is there already.
+    if not step.runbook or step.runbook == target.runbook == GUIDE:
         return step
     root = project.project_root()
     source = root / "notebooks" / f"{step.runbook}.ipynb"
-    copy = root / FOLDER / target.run / f"{step.runbook}.ipynb"
+    # A fleet's status links the same runbook for several targets.
+    copy = root / FOLDER / target.run / step.parameters["environment"] / f"{step.runbook}.ipynb"
     document = runbooks.read_runbook(source)
     declared = runbooks.read_declarations(source)
     for cell in document["cells"]:

@@ -83,7 +83,8 @@ def run_notebook(
     """
     require_run_packages()
     source = find_notebook(notebook)
-    values = parameters.check_parameters(runbooks.read_declarations(source), given, source.stem)
+    short = places.short_name(source)
+    values = parameters.check_parameters(runbooks.read_declarations(source), given, short)
     if "environment" in values:
         values["environment"] = project.choose_environment(values["environment"])
         given = {**given, "environment": values["environment"]}  # what the notebook is given, its archive shows
@@ -93,7 +94,7 @@ def run_notebook(
         # Meanwhile the worker imports papermill.
         here = session.connect(
             values["environment"],
-            source.stem,
+            short,
             values=values.get("settings"),
             replaced=parameters.rollout_overrides(values),
             quiet=True,
@@ -107,7 +108,7 @@ def run_notebook(
         folder, held = _claim_writable(here, folder or here.folder)
         about = {
             "run": here.run,
-            "runbook": project.runbook_name(source.stem),
+            "runbook": project.runbook_name(short),
             "environment": here.environment,
             "began": here.now(),
             "parameters": {name: value for name, value in values.items() if name != "settings"},
@@ -117,7 +118,7 @@ def run_notebook(
             | {"settings": provenance.describe_settings(here.environment, values.get("settings"))},
             "library": provenance.describe_library(),
         }
-        progress(f"{source.stem} on {here.environment}, run {here.run}")
+        progress(f"{short} on {here.environment}, run {here.run}")
         looking = _BackgroundLookup(here)
         ended = worker.execute(_job(source, folder, given, about, here, shared, cell_timeout_s), progress)
         held.close()

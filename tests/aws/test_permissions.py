@@ -15,11 +15,16 @@ import pytest
 import yaml
 
 from buddy_ops.aws import aliases, freezes, isolation, permissions, session, signing, versions
+from buddy_ops.aws._parameter_names import FORMER_ROOT
+from buddy_ops.aws._parameter_names import ROOT as ROOT_OF_NAMES
 from buddy_ops.checks import setup
 from buddy_ops.checks import status as status_
+from buddy_ops.core.fleet_file import FleetTarget
 from buddy_ops.core.roles import Role
 from buddy_ops.core.settings import Hook
 from buddy_ops.deployment import announcements, reenabling, rollback, rollout
+from buddy_ops.fleet import status as fleet_status_
+from buddy_ops.fleet.targets import Member, Place
 from buddy_ops.health import logs
 from buddy_ops.migrations import steps as migration_steps
 from buddy_ops.notebook import charts
@@ -59,6 +64,8 @@ UNRECORDED = {
     ),
 }
 """What no run in the sandbox does."""
+
+ALL = (ROOT_OF_NAMES, FORMER_ROOT)
 
 BUILDS = "buddy-builds"
 
@@ -360,6 +367,22 @@ def status(bring: Bring) -> Iterator[list[dict[str, Any]]]:
             yield mine.journal.records
 
 
+def fleet_of(here: Situation) -> Place:
+    """The sandbox's function as a fleet of one target."""
+    declared = FleetTarget(name="sandbox", environment="sandbox", region="us-east-1")
+    settings = here.connect(quiet=True).settings
+    return Place((Member(declared, settings),), session.connect_reader("sandbox", settings, "fleet"))
+
+
+def fleet_status(bring: Bring) -> Iterator[list[dict[str, Any]]]:
+    place = fleet_of(bring("good", history_minutes=10))
+    fleet_status_.read_fleet((place,))
+    assert place.reader is not None
+    # All parameters at once saves calls. Where that is refused, each target's own are read.
+    yield [each for each in place.reader.journal.records if each.get("parameters", {}).get("Path") not in ALL]
+    place.reader.close()
+
+
 def reenabled(bring: Bring) -> Iterator[list[dict[str, Any]]]:
     here = bring("good", requests_per_minute=0, history_minutes=0)
     for how in ("function", "writes"):
@@ -502,6 +525,7 @@ DRIVERS: dict[str, Callable[[Bring], Iterator[list[dict[str, Any]]]]] = {
     "archive": archived,
     "rollback/immediate": immediate,
     "rollback/gradual": going_down,
+    "fleet/status": fleet_status,
     "operations/monitor": watching,
     "review/readiness_audit": auditing,
     "review/incident_review": reviewing,

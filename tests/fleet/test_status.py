@@ -5,11 +5,13 @@ import re
 import shlex
 from collections import Counter
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
-from buddy_ops.fleet import status, targets
+from buddy_ops.aws.clock import SystemClock
+from buddy_ops.fleet import pages, status, targets
 from buddy_ops.fleet.status import FleetStatus
 from buddy_sandbox.situations import control
 from tests.cli.command_line import invoke
@@ -61,8 +63,8 @@ def test_the_worst_comes_first_and_names_its_own_status(fleet: str, ship: Ship) 
     assert found.summary == "12 targets: 1 ALIAS MISSING, 1 ERROR RATE HIGH, 1 FROZEN, 9 OK"
     worst = found.targets[1]
     assert re.fullmatch(r"[\d.]+ %", worst.figures[0]) and worst.versions == "v2"
-    (step,) = worst.report.steps
-    assert step.command == "buddy-ops status -e pay-eu-west-1"
+    commands = [step.command for step in worst.report.steps]
+    assert commands == ["buddy-ops status -e pay-eu-west-1", "buddy-ops rollback -e pay-eu-west-1"]
 
 
 def test_the_command_that_a_line_names_is_about_that_target(
@@ -71,7 +73,7 @@ def test_the_command_that_a_line_names_is_about_that_target(
     """The target's name is an environment everywhere: its own status, and its rollback, are of its region."""
     ship("pay", "eu-west-1", "errors_5_percent")
     control(fleet, "advance", seconds=600)
-    (step,) = look().targets[0].report.steps
+    step = look().targets[0].report.steps[0]
     own = invoke(capsys, *shlex.split(step.command)[1:], "--json")
     assert (own.data["function"], own.data["region"], own.data["word"]) == ("pay", "eu-west-1", "ERROR RATE HIGH")
     done = invoke(
@@ -123,3 +125,30 @@ def test_the_command_answers_in_text_json_and_as_a_page(
     assert text.out.startswith("RESULT") and text.out.rstrip().endswith("4 targets: 4 OK")
     refused = invoke(capsys, "fleet", "status", "--label", "team=payment")
     assert refused.code == 2 and "Did you mean team=payments?" in refused.err
+
+
+class StoppedClock(SystemClock):
+    """A clock on which no time passes; Ctrl-C at the second wait."""
+
+    def __init__(self, page: Path) -> None:
+        super().__init__()
+        self.page = page
+        self.seen: list[str] = []
+
+    def sleep_until(self, moment: datetime) -> None:
+        self.seen.append(self.page.read_text())
+        if len(self.seen) == 2:
+            raise KeyboardInterrupt
+
+
+def test_a_watched_page_loads_itself_again_and_is_static_at_the_end(tmp_path: Path) -> None:
+    """Each reading is written; what is left after Ctrl-C is the last one, and loads nothing."""
+    page = tmp_path / "fleet.html"
+    start = datetime(2026, 11, 30, 3, 0, tzinfo=UTC)
+    readings = [FleetStatus(start + timedelta(minutes=minutes), ()) for minutes in range(3)]
+    clock = StoppedClock(page)
+    found = pages.keep_page(page, 60, iter(readings).__next__, clock)
+    assert found is readings[1]
+    assert all("data-reload=60" in written for written in clock.seen)
+    assert [re.findall("03:0. UTC", written) for written in clock.seen] == [["03:00 UTC"], ["03:01 UTC"]]
+    assert "data-reload=0" in page.read_text() and "03:01 UTC" in page.read_text()

@@ -49,8 +49,8 @@ def test_a_link_leads_to_the_runbook_with_its_parameters(target: Target, tmp_pat
     report = linked(target, BACK, WATCH, GUIDE, COMMAND)
     links = [step.link for step in report.steps]
     assert links[:2] == [
-        f"../build/prepared/{target.run}/rollback/immediate.ipynb",
-        f"../build/prepared/{target.run}/operations/monitor.ipynb",
+        f"../build/prepared/{target.run}/sandbox/rollback/immediate.ipynb",
+        f"../build/prepared/{target.run}/sandbox/operations/monitor.ipynb",
     ]
     assert links[2:] == ["", ""]
     assert f'href="{links[0]}"' in report._repr_html_()

@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 
-from buddy_ops.core import parameters
+from buddy_ops.core import parameters, places
 from tests.system.runbooks import clean
 
 ROOT = Path(__file__).parents[2]
 NOTEBOOKS = sorted(path for path in (ROOT / "notebooks").rglob("*.ipynb") if ".ipynb_checkpoints" not in path.parts)
-each_notebook = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+each_notebook = pytest.mark.parametrize("path", NOTEBOOKS, ids=places.short_name)
 
 LINE = re.compile(r"[a-z_]+: [^=]+ = .+  # \S.*")
 LOOPS = (ast.For, ast.AsyncFor, ast.While)
@@ -102,7 +102,7 @@ def test_a_notebook_opens_with_the_library_and_its_own_name(path: Path) -> None:
     """Right after the parameters, before anything else, they are checked, and the target is connected."""
     code = cells(path, "code")
     at = next(n for n, cell in enumerate(code) if is_parameters(cell))
-    assert f'target = open_runbook("{path.stem}", globals())' in code[at + 1]["source"]
+    assert f'target = open_runbook("{places.short_name(path)}", globals())' in code[at + 1]["source"]
 
 
 @each_notebook

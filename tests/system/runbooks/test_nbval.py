@@ -4,6 +4,7 @@ nbval-lax fails on a cell that raises, so each notebook is given what it needs t
 fails is told by the tests of its area.
 """
 
+import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -56,6 +57,14 @@ def settled(here: Situation) -> None:
     here.ask("advance", seconds=25 * 3600)
 
 
+def fleet_of_one(here: Situation) -> None:
+    """A project around the copies, with a fleet of the sandbox's function alone."""
+    shutil.copytree(ROOT / "parameters", here.folder / "parameters")
+    shutil.copytree(ROOT / "notebooks" / "fleet", here.folder / "notebooks" / "fleet")
+    fleet = "targets: [{name: buddy, environment: sandbox, region: us-east-1}]"
+    (here.folder / "parameters" / "fleet.yaml").write_text(fleet)
+
+
 BEFORE = dict.fromkeys(("tests pass", "code reviewed", "documentation updated", "on-call notified"), "Ada")
 AFTER = dict.fromkeys(("error rate normal", "latency within bounds", "business metrics healthy"), "Ada")
 CASES = {
@@ -103,6 +112,7 @@ CASES = {
         },
         prepare=settled,
     ),
+    "a fleet": Case({"fleet/status": lambda here: {}}, overrides={"history_minutes": 70}, prepare=fleet_of_one),
     "old versions": Case(
         {"operations/clean_up_versions": lambda here: {"keep": 1, "approved_by": ["Ada"]}}, prepare=aged
     ),

@@ -1,0 +1,70 @@
+"""The fleet in a notebook: the table of all targets, kept up to date while a person reads it."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import timedelta
+
+from buddy_ops.aws.clock import in_thread
+from buddy_ops.aws.session import Target
+from buddy_ops.checks.findings import State
+from buddy_ops.core.text import MINUTE, date_and_time, escape_html, floor_minute, show_controls
+from buddy_ops.fleet.pages import status_table
+from buddy_ops.fleet.status import FleetStatus, TargetStatus, read_fleet
+from buddy_ops.fleet.targets import Place
+from buddy_ops.notebook import _widgets
+from buddy_ops.notebook._widgets import LiveOutput
+from buddy_ops.notebook.interrupts import interrupts
+from buddy_ops.notebook.prepared import link_runbooks
+from buddy_ops.notebook.progress import ProgressLine
+
+LINKED = 20
+"""So many of the worst targets have links to runbooks with their parameters: each is a file."""
+
+
+async def watch_fleet(target: Target, places: Sequence[Place], watch_minutes: float = 0) -> FleetStatus:
+    """Show all targets, the worst first, and read them again each minute while a person is there.
+
+    Args:
+        target: the notebook's.
+        watch_minutes: for how long; an interrupt ends it, and the last reading stays.
+
+    AWS: as ``read_fleet``.
+    """
+    output = LiveOutput()
+    progress = ProgressLine()
+    updates = watch_minutes * MINUTE if _widgets.is_attended() else timedelta()
+    until = target.clock.now() + updates
+    found: FleetStatus | None = None
+    try:
+        while True:
+            found = await in_thread(read_fleet, places, progress)
+            found = _linked(target, found)
+            output.show(_shown(found))
+            now = target.clock.now()
+            if now >= until:
+                return found
+            await target.clock.wait(floor_minute(now) + MINUTE)
+    except interrupts():
+        if found is None:
+            raise
+        return found
+
+
+def _linked(target: Target, fleet: FleetStatus) -> FleetStatus:
+    """The same with links to runbooks that have the targets' parameters, where a person can follow them."""
+
+    def linked(each: TargetStatus) -> TargetStatus:
+        return replace(each, report=link_runbooks(target, each.report))
+
+    worst = [each for each in fleet.targets if each.state in (State.PROBLEM, State.UNKNOWN)][:LINKED]
+    return replace(fleet, targets=(*map(linked, worst), *fleet.targets[len(worst) :]))
+
+
+def _shown(fleet: FleetStatus) -> dict[str, object]:
+    """The fleet as a MIME bundle."""
+    line = f"{fleet.summary}. Read at {date_and_time(fleet.at)}."
+    table = "\n".join(row for row, _ in fleet.lines())
+    return {
+        "text/html": f"<p>{escape_html(line)}</p>{status_table(fleet)}",
+        "text/plain": show_controls(f"{line}\n{table}"),
+    }
