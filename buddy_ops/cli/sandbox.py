@@ -130,6 +130,7 @@ class OwnFunction(TypedDict):
     name: str
     artifact: str
     region: str
+    account: str
     kind: str
     handler: str
     runtime: str
@@ -190,8 +191,8 @@ def deploy_function(url: str, wanted: OwnFunction) -> dict[str, Any]:
             # The sandbox is another process, perhaps in another folder.
             wanted = {**wanted, "artifact": str(path.absolute())}
         functions = call_sandbox(url, "function", **wanted)["functions"]
-    mine = (wanted["name"], wanted["region"])
-    return dict(next(each for each in functions if (each["function"], each["region"]) == mine))
+    mine = (wanted["name"], wanted["region"], wanted["account"])
+    return dict(next(each for each in functions if (each["function"], each["region"], each["account"]) == mine))
 
 
 def list_scenarios() -> list[tuple[str, str]]:

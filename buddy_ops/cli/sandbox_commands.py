@@ -30,6 +30,12 @@ commands = Commands("sandbox", help="Manage the local AWS sandbox.")
     help="Its region. The same name in another region is another function.",
 )
 @click.option(
+    "--account",
+    default="123456789012",
+    show_default=True,
+    help="Its account. Settings reach another one than the default by its role buddy-ops.",
+)
+@click.option(
     "--kind", default="custom", show_default=True, help="What invokes it: http, sqs, stream, async, alexa or custom."
 )
 @click.option("--handler", default="", help="As in Lambda's configuration. Default: found in the artifact.")
@@ -62,6 +68,7 @@ def sandbox_start(
     function: str,
     artifact: str,
     region: str,
+    account: str,
     kind: str,
     handler: str,
     runtime: str,
@@ -83,6 +90,7 @@ def sandbox_start(
             name=function,
             artifact=artifact,
             region=region,
+            account=account,
             kind=kind,
             handler=handler,
             runtime=runtime,
@@ -157,16 +165,19 @@ def sandbox_scenario(
 @click.argument("changes", nargs=-1, help="KEY=VALUE, for example metrics_delay_s=240.")
 @click.option("--function", default="", help="Change requests_per_minute of this function only.")
 @click.option("--region", default="", help="Region of that function. Default: each that has one.")
+@click.option("--account", default="", help="Account of that function. Default: each that has one.")
 @port_option
 @json_option
 @answers
-def sandbox_set(changes: Sequence[str], function: str, region: str, port: int | None, as_json: bool) -> Answer:
+def sandbox_set(
+    changes: Sequence[str], function: str, region: str, account: str, port: int | None, as_json: bool
+) -> Answer:
     """Change the conditions of a running scenario. Without an argument: list them, with their values and limits."""
     from buddy_ops.cli import sandbox as sandboxes
 
     wanted = sandboxes.parse_changes(changes or [])
     if function:
-        wanted |= {"function": function, "region": region or None}
+        wanted |= {"function": function, "region": region or None, "account": account or None}
     values = sandboxes.call_sandbox(sandboxes.endpoint(port), "set", **wanted)["conditions"]
     keys = [_key(name, values[name], limits, meaning) for name, _, limits, meaning in sandboxes.condition_keys()]
     return Answer({"keys": keys}, _key_lines(keys))

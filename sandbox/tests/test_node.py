@@ -51,6 +51,7 @@ def run(runtime: Runtime, source: str, *, file: str = "app.mjs", event: Any = No
         function="shop",
         version="1",
         region="us-east-1",
+        account="123456789012",
         handler="app.handler",
         environment={},
         timeout_s=3,

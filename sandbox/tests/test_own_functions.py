@@ -36,8 +36,12 @@ def folder(path: Path, source: str, file: str = "app.py") -> str:
     return str(path)
 
 
-def client(url: str, service: str, region: str = "us-east-1") -> Any:
-    keys = {"aws_access_key_id": "test", "aws_secret_access_key": "test", "region_name": region}
+HOME = ("123456789012", "us-east-1")
+"""The account and the region of what says neither."""
+
+
+def client(url: str, service: str, place: tuple[str, str] = HOME) -> Any:
+    keys = {"aws_access_key_id": place[0], "aws_secret_access_key": "test", "region_name": place[1]}
     return boto3.client(service, endpoint_url=url, **keys)
 
 
@@ -65,13 +69,13 @@ def minutes(
     name: str,
     namespace: str,
     statistic: str,
-    region: str = "us-east-1",
+    place: tuple[str, str] = HOME,
     last_s: float = 3600,
     **dimensions: str,
 ) -> list[float]:
     """A statistic of a metric in each of the latest minutes that have any data."""
     now = control(url, "clock")["now"]
-    points = client(url, "cloudwatch", region).get_metric_statistics(
+    points = client(url, "cloudwatch", place).get_metric_statistics(
         Namespace=namespace,
         MetricName=name,
         Dimensions=[{"Name": key, "Value": value} for key, value in dimensions.items()],
@@ -83,8 +87,8 @@ def minutes(
     return [float(each[statistic]) for each in points]
 
 
-def total(url: str, name: str, namespace: str = "AWS/Lambda", region: str = "us-east-1", **dimensions: str) -> float:
-    return sum(minutes(url, name, namespace, "Sum", region, **dimensions))
+def total(url: str, name: str, namespace: str = "AWS/Lambda", **dimensions: str) -> float:
+    return sum(minutes(url, name, namespace, "Sum", **dimensions))
 
 
 def ship(url: str, package: bytes, weight: float, name: str = "shop") -> None:

@@ -1,4 +1,4 @@
-"""Regions are apart: what is done in one is neither seen in another nor changes anything there."""
+"""Regions and accounts are apart: what is done in one is neither seen in another nor changes anything there."""
 
 import json
 from collections.abc import Callable
@@ -9,10 +9,15 @@ import pytest
 from test_own_functions import GOOD, RAISES, client, folder, minutes
 
 from buddy_sandbox import own_functions
+from buddy_sandbox.access import ACCOUNT
 from buddy_sandbox.situations import control
 
-HERE, THERE = "us-east-1", "eu-west-1"
-ROLE = "arn:aws:iam::123456789012:role/buddy-ops-scheduler"
+OTHER = "222222222222"
+HERE, THERE, ABROAD = (ACCOUNT, "us-east-1"), (ACCOUNT, "eu-west-1"), (OTHER, "us-east-1")
+ROLE = "arn:aws:iam::{}:role/buddy-ops-scheduler"
+Place = tuple[str, str]
+"""An account and a region."""
+
 KEYS = [{"AttributeName": "id", "KeyType": "HASH"}]
 
 Clients = Callable[[str], Any]
@@ -56,11 +61,12 @@ def freeze(ask: Clients, _: bytes) -> None:
 def schedule(ask: Clients, _: bytes) -> None:
     """Moves the alias two minutes later."""
     move = {"FunctionName": "shop", "Name": "live", "FunctionVersion": "1", "Description": "by schedule"}
+    role = ROLE.format(ask("sts").get_caller_identity()["Account"])
     ask("scheduler").create_schedule(
         Name="failsafe",
         ScheduleExpression="rate(2 minutes)",
         FlexibleTimeWindow={"Mode": "OFF"},
-        Target={"Arn": "arn:aws:scheduler:::aws-sdk:lambda:updateAlias", "RoleArn": ROLE, "Input": json.dumps(move)},
+        Target={"Arn": "arn:aws:scheduler:::aws-sdk:lambda:updateAlias", "RoleArn": role, "Input": json.dumps(move)},
     )
 
 
@@ -81,11 +87,11 @@ def queue(ask: Clients, _: bytes) -> None:
 ACTS = (publish, split, limit, alarm, freeze, schedule, count, table, queue)
 
 
-def look(url: str, region: str) -> dict[str, Any]:
-    """Everything that a region shows, in which nothing is random."""
+def look(url: str, place: Place) -> dict[str, Any]:
+    """Everything that a region of an account shows, in which nothing is random."""
 
     def ask(service: str) -> Any:
-        return client(url, service, region)
+        return client(url, service, place)
 
     now = control(url, "clock")["now"]
     metrics = sorted(ask("cloudwatch").list_metrics()["Metrics"], key=json.dumps)
@@ -116,51 +122,60 @@ def look(url: str, region: str) -> dict[str, Any]:
     }
 
 
+def place_of(arn: str) -> Place:
+    """The account and the region that an ARN names."""
+    _, _, _, region, account, *_ = arn.split(":")
+    return account, region
+
+
 def begin(url: str, artifact: str) -> None:
-    """The same function in two regions of an empty account, with traffic in both."""
+    """The same function in two regions and two accounts, with traffic in each."""
     control(url, "reset", seed=7)
     control(url, "set", metrics_delay_s=0, logs_delay_s=0)
-    for region in (HERE, THERE):
-        fields = {"requests_per_minute": 30, "history_minutes": 1, "kind": "http", "region": region}
+    for account, region in (HERE, THERE, ABROAD):
+        fields = {"requests_per_minute": 30, "history_minutes": 1, "kind": "http", "account": account, "region": region}
         control(url, "function", name="shop", artifact=artifact, **fields)
 
 
-def act(url: str, region: str, package: bytes) -> None:
-    """Everything that a runbook and its operators do, in one region."""
+def act(url: str, place: Place, package: bytes) -> None:
+    """Everything that a runbook and its operators do, in one region of one account."""
     for each in ACTS:
-        each(lambda service: client(url, service, region), package)
+        each(lambda service: client(url, service, place), package)
         control(url, "advance", seconds=60)
 
 
-@pytest.mark.parametrize(("acting", "idle"), [(HERE, THERE), (THERE, HERE)])
-def test_whatever_is_done_in_one_region_leaves_the_other_as_it_was(
-    sandbox_url: str, tmp_path: Path, acting: str, idle: str
+@pytest.mark.parametrize("acting", [HERE, ABROAD])
+def test_whatever_is_done_in_one_place_leaves_the_others_as_they_were(
+    sandbox_url: str, tmp_path: Path, acting: Place
 ) -> None:
-    """Traffic goes on in both; the idle one shows, to the last digit, what it shows when nothing is done anywhere."""
+    """Traffic goes on in all; each idle one shows, to the last digit, what it shows when nothing is done anywhere."""
     artifact = folder(tmp_path / "good", GOOD)
     package = own_functions.read_package(folder(tmp_path / "raises", RAISES))
     begin(sandbox_url, artifact)
     before = look(sandbox_url, acting)
     control(sandbox_url, "advance", seconds=60 * len(ACTS))
-    untouched = look(sandbox_url, idle)
-    assert untouched["alias"]["AliasArn"].split(":")[3] == idle
+    untouched = {idle: look(sandbox_url, idle) for idle in (HERE, THERE, ABROAD) if idle != acting}
+    for idle, shown in untouched.items():
+        assert place_of(shown["alias"]["AliasArn"]) == idle
 
     begin(sandbox_url, artifact)
     assert look(sandbox_url, acting) == before
     act(sandbox_url, acting, package)
     after = look(sandbox_url, acting)
-    assert look(sandbox_url, idle) == untouched
+    for idle, shown in untouched.items():
+        assert look(sandbox_url, idle) == shown, idle
     assert [name for name in after if after[name] == before[name]] == [], "each act is seen where it was done"
-    assert {arn.split(":")[3] for arn in after["alarms"] + after["schedules"]} == {acting}
+    assert {place_of(arn) for arn in after["alarms"] + after["schedules"]} == {acting}
     assert after["alias"]["Description"] == "by schedule"
 
 
-def test_requests_of_two_regions_are_drawn_apart(sandbox_url: str, tmp_path: Path) -> None:
+def test_requests_of_two_places_are_drawn_apart(sandbox_url: str, tmp_path: Path) -> None:
     """The same seed gives each function requests of its own."""
     begin(sandbox_url, folder(tmp_path / "good", GOOD))
     control(sandbox_url, "advance", seconds=600)
-    one, other = look(sandbox_url, HERE), look(sandbox_url, THERE)
-    assert one["logs"] and not set(one["logs"]) & {line for line in other["logs"] if line.startswith("REPORT")}
+    here, there, abroad = (set(look(sandbox_url, each)["logs"]) for each in (HERE, THERE, ABROAD))
+    for one, other in ((here, there), (here, abroad), (there, abroad)):
+        assert one and not one & {line for line in other if line.startswith("REPORT")}
 
 
 def test_a_function_of_another_region_is_not_reached(sandbox_url: str, tmp_path: Path) -> None:
@@ -170,12 +185,12 @@ def test_a_function_of_another_region_is_not_reached(sandbox_url: str, tmp_path:
     """
     control(sandbox_url, "reset", seed=7)
     artifact = folder(tmp_path / "good", GOOD)
-    fields = {"requests_per_minute": 30, "history_minutes": 0, "region": THERE}
+    fields = {"requests_per_minute": 30, "history_minutes": 0, "region": THERE[1]}
     (found,) = control(sandbox_url, "function", name="shop", artifact=artifact, **fields)["functions"]
-    assert found["region"] == THERE
+    assert (found["account"], found["region"]) == THERE
     lam = client(sandbox_url, "lambda", HERE)
     assert lam.list_functions()["Functions"] == []
-    for name in ("shop", f"arn:aws:lambda:{THERE}:123456789012:function:shop"):
+    for name in ("shop", f"arn:aws:lambda:{THERE[1]}:{ACCOUNT}:function:shop"):
         with pytest.raises(lam.exceptions.ResourceNotFoundException):
             lam.get_function(FunctionName=name)
 
@@ -185,17 +200,17 @@ def test_conditions_hold_in_every_region_also_in_one_that_begins_later(sandbox_u
     control(sandbox_url, "reset", seed=7)
     control(sandbox_url, "set", outage="empty", metrics_delay_s=0)
     artifact = folder(tmp_path / "good", GOOD)
-    for region in (HERE, THERE):
-        fields = {"requests_per_minute": 30, "history_minutes": 3, "region": region}
+    for account, region in (HERE, THERE):
+        fields = {"requests_per_minute": 30, "history_minutes": 3, "account": account, "region": region}
         control(sandbox_url, "function", name="shop", artifact=artifact, **fields)
 
-    def invocations(region: str) -> float:
+    def invocations(place: Place) -> float:
         dimensions = {"FunctionName": "shop"}
-        return sum(minutes(sandbox_url, "Invocations", "AWS/Lambda", "Sum", region, last_s=600, **dimensions))
+        return sum(minutes(sandbox_url, "Invocations", "AWS/Lambda", "Sum", place, last_s=600, **dimensions))
 
-    assert [invocations(region) for region in (HERE, THERE)] == [0, 0]
+    assert [invocations(place) for place in (HERE, THERE)] == [0, 0]
     control(sandbox_url, "set", outage=None)
-    assert min(invocations(region) for region in (HERE, THERE)) > 0
-    control(sandbox_url, "set", function="shop", region=THERE, requests_per_minute=0)
+    assert min(invocations(place) for place in (HERE, THERE)) > 0
+    control(sandbox_url, "set", function="shop", region=THERE[1], requests_per_minute=0)
     rates = [each["requests_per_minute"] for each in control(sandbox_url, "status")["functions"]]
     assert rates == [30, 0]

@@ -11,6 +11,9 @@ from serving import refusal
 from buddy_sandbox.server import Sandbox
 
 ROLE = "arn:aws:iam::123456789012:role/tester"
+OTHER = "222222222222"
+OTHER_ROLE = f"arn:aws:iam::{OTHER}:role/tester"
+MISSING = f"arn:aws:iam::{OTHER}:role/missing"
 
 
 def document(principal: Any = None, **statement: Any) -> str:
@@ -71,6 +74,78 @@ def test_an_assumed_role_may_do_what_its_policies_allow(clients: Any) -> None:
     for call, fields in denied:
         assert refusal(call, **fields)[0] in ("AccessDenied", "AccessDeniedException"), call
     assert refusal(clients("s3", keys).get_object, Bucket="builds", Key="k")[0] == "NoSuchKey"
+
+
+@pytest.fixture
+def abroad(clients: Any) -> Any:
+    """Makes clients of another account, and of a role in it that trusts the default account."""
+    own = {"AccessKeyId": OTHER, "SecretAccessKey": "x", "SessionToken": None}
+    iam = clients("iam", own)
+    iam.create_role(RoleName="tester", AssumeRolePolicyDocument=document({"AWS": "arn:aws:iam::123456789012:root"}))
+    iam.put_role_policy(RoleName="tester", PolicyName="p", PolicyDocument=document(Action="*", Resource="*"))
+    return lambda service, keys=own: clients(service, keys)
+
+
+def test_a_role_of_another_account_acts_there(clients: Any, abroad: Any) -> None:
+    """Its keys are of its account, and last as long as AWS says; who has a role there may not assume another's."""
+    keys = clients("sts").assume_role(RoleArn=OTHER_ROLE, RoleSessionName="me", DurationSeconds=900)["Credentials"]
+    assert clients("sts", keys).get_caller_identity()["Account"] == OTHER
+    clients("ssm", keys).put_parameter(Name="/theirs", Value="1", Type="String")
+    assert abroad("ssm").get_parameter(Name="/theirs")["Parameter"]["Value"] == "1"
+    assert refusal(clients("ssm").get_parameter, Name="/theirs")[0] == "ParameterNotFound"
+    code, message = refusal(clients("sts", keys).assume_role, RoleArn=MISSING, RoleSessionName="me")
+    me = f"arn:aws:sts::{OTHER}:assumed-role/tester/me"
+    assert (code, message) == (
+        "AccessDenied",
+        f"User: {me} is not authorized to perform: sts:AssumeRole on resource: {MISSING}",
+    )
+
+
+@pytest.mark.parametrize(("service", "code"), [("ssm", "ExpiredTokenException"), ("sns", "ExpiredToken")])
+def test_the_keys_of_a_role_expire(sandbox: Sandbox, clients: Any, abroad: Any, service: str, code: str) -> None:
+    """In virtual time. Source: STS API reference, AssumeRole, DurationSeconds; 'Common errors', ExpiredToken."""
+    keys = clients("sts").assume_role(RoleArn=OTHER_ROLE, RoleSessionName="me", DurationSeconds=900)["Credentials"]
+    call = {"ssm": "describe_parameters", "sns": "list_topics"}[service]
+    sandbox.front.do_advance(890)
+    getattr(clients(service, keys), call)()
+    sandbox.front.do_advance(20)
+    assert refusal(getattr(clients(service, keys), call)) == (
+        code,
+        "The security token included in the request is expired",
+    )
+
+
+FUNCTION = f"arn:aws:lambda:us-east-1:{OTHER}:function:shop"
+TOPIC = f"arn:aws:sns:us-east-1:{OTHER}:calls"
+TABLE = f"arn:aws:dynamodb:us-east-1:{OTHER}:table/orders"
+
+
+@pytest.mark.parametrize(("service", "operation", "fields", "code", "action"), [
+    ("lambda", "get_alias", {"FunctionName": FUNCTION, "Name": "live"}, "AccessDeniedException", "lambda:GetAlias"),
+    ("lambda", "invoke", {"FunctionName": FUNCTION}, "AccessDeniedException", "lambda:InvokeFunction"),
+    ("lambda", "list_tags", {"Resource": FUNCTION}, "AccessDeniedException", "lambda:ListTags"),
+    ("sns", "publish", {"TopicArn": TOPIC, "Message": "m"}, "AuthorizationError", "sns:Publish"),
+    ("dynamodb", "get_item", {"TableName": TABLE, "Key": {"id": {"S": "1"}}}, "AccessDeniedException",
+     "dynamodb:GetItem"),
+])  # fmt: skip
+def test_a_resource_of_another_account_is_not_reached_by_its_arn(
+    clients: Any, abroad: Any, service: str, operation: str, fields: dict[str, Any], code: str, action: str
+) -> None:
+    """Nor one of the same name of one's own instead. Source: in ``roles.check_account``."""
+    for owner in (abroad, clients):
+        owner("sns").create_topic(Name="calls")
+        owner("dynamodb").create_table(
+            TableName="orders",
+            AttributeDefinitions=[{"AttributeName": "id", "AttributeType": "S"}],
+            KeySchema=[{"AttributeName": "id", "KeyType": "HASH"}],
+            BillingMode="PAY_PER_REQUEST",
+        )
+    refused, message = refusal(getattr(clients(service), operation), **fields)
+    arn = next(value for value in fields.values() if str(value).startswith("arn:"))
+    me = "arn:aws:sts::123456789012:user/moto"
+    reason = f"because no resource-based policy allows the {action} action"
+    assert refused == code
+    assert message == f"User: {me} is not authorized to perform: {action} on resource: {arn} {reason}"
 
 
 @pytest.mark.parametrize(("trusted", "allowed", "fires"), [

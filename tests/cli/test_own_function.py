@@ -172,9 +172,9 @@ def test_a_folder_is_packed_as_a_deployment_packs_it(tmp_path: Path, monkeypatch
 
     def keep(url: str, action: str, artifact: str, **_: object) -> dict[str, object]:
         packed.extend(zipfile.ZipFile(artifact).namelist())
-        return {"functions": [{"function": "shop", "region": "us-east-1"}]}
+        return {"functions": [{"function": "shop", "region": "us-east-1", "account": "123456789012"}]}
 
     monkeypatch.setattr(sandbox, "call_sandbox", keep)
-    wanted: Any = {"name": "shop", "artifact": str(tmp_path), "region": "us-east-1"}
+    wanted: Any = {"name": "shop", "artifact": str(tmp_path), "region": "us-east-1", "account": "123456789012"}
     sandbox.deploy_function("http://127.0.0.1:1", wanted)
     assert packed == ["app.py"]

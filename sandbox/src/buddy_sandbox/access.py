@@ -11,6 +11,9 @@ import re
 
 from werkzeug.wrappers import Request, Response
 
+ACCOUNT = "123456789012"
+"""The account of every key that is of no other one."""
+
 CONTROL = "/_sandbox/"
 """Where the paths of control calls begin."""
 TOKEN_HEADER = "X-Sandbox-Token"
@@ -24,19 +27,27 @@ CONTROL_LIMIT_BYTES = 1 << 20
 AWS_LIMIT_BYTES = 256 << 20
 """The largest body of a request; a package of Lambda may have 50 MB, an object in S3 250 MB."""
 
-_SIGNED = re.compile(r"AWS4-HMAC-SHA256\s+Credential=[^/\s]+/\d+/([^/\s]+)/([^/\s]+)/aws4_request\b")
+_SIGNED = re.compile(r"AWS4-HMAC-SHA256\s+Credential=([^/\s]+)/\d+/([^/\s]+)/([^/\s]+)/aws4_request\b")
 
 
 def signing_name(request: Request) -> str:
     """The service that a request's signature header names, or '' without one. The signature is not checked."""
-    match = _SIGNED.match(request.headers.get("Authorization", ""))
-    return match[2] if match else ""
+    return _signed(request, 3)
 
 
 def signing_region(request: Request) -> str:
     """The region that a request's signature header names, or '' without one."""
+    return _signed(request, 2)
+
+
+def access_key(request: Request) -> str:
+    """The access key that a request's signature header names, or '' without one."""
+    return _signed(request, 1)
+
+
+def _signed(request: Request, part: int) -> str:
     match = _SIGNED.match(request.headers.get("Authorization", ""))
-    return match[1] if match else ""
+    return match[part] if match else ""
 
 
 def without_sharing(reply: Response) -> Response:

@@ -13,13 +13,13 @@ import numpy as np
 from moto.core.model import OperationModel
 from moto.core.request import Request
 
+from buddy_sandbox.access import ACCOUNT
 from buddy_sandbox.alarms import Alarms, closed, invalid, opened, seconds, utc
 from buddy_sandbox.metric_math import MathError, Sheet, Stored
 from buddy_sandbox.metrics_store import BASIC, MINUTE_S, Metric, MetricStore, StatisticSet, UnknownStatistic
 from buddy_sandbox.publication import Clock
 from buddy_sandbox.wire import AwsError, Params, Service
 
-ACCOUNT = "123456789012"
 DAY_S = 86_400.0
 PAGE_POINTS = 100_800
 PAGE_METRICS = 500
@@ -44,9 +44,9 @@ class CloudWatch(Alarms, Service):
 
     name = "cloudwatch"
 
-    def __init__(self, store: MetricStore, clock: Clock, region: str = "us-east-1") -> None:
+    def __init__(self, store: MetricStore, clock: Clock, region: str = "us-east-1", account: str = ACCOUNT) -> None:
         Service.__init__(self)
-        Alarms.__init__(self, store, clock, f"arn:aws:cloudwatch:{region}:{ACCOUNT}:alarm:")
+        Alarms.__init__(self, store, clock, f"arn:aws:cloudwatch:{region}:{account}:alarm:")
         self.outage: str | None = None
 
     def parse(self, request: Request) -> tuple[OperationModel, Params]:

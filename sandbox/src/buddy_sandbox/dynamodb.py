@@ -10,7 +10,7 @@ import json
 import re
 import time
 from base64 import b64encode
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import UTC, datetime
 from functools import cache, lru_cache
 from hashlib import md5
@@ -89,8 +89,8 @@ class Tables:
         self.__dict__.clear()
         self.__init__()  # type: ignore[misc]
 
-    def check(self, operation: str, body: dict[str, Any], region: str) -> None:
-        """Raise AwsError for a call to a region that AWS would refuse and moto does not."""
+    def check(self, operation: str, body: dict[str, Any], region: str, account: str) -> None:
+        """Raise AwsError for a call to a region of an account that AWS would refuse and moto does not."""
         if operation in DATA_CALLS and self.throttle.active():
             raise AwsError(self.throttle_code, THROTTLED[self.throttle_code])
         actions = [(kind, act) for part in body.get("TransactItems", ()) for kind, act in part.items()]
@@ -103,7 +103,7 @@ class Tables:
             raise AwsError("ValidationException", "Item size has exceeded the maximum allowed size")
         if (
             operation == "TransactWriteItems"
-            and sum(_action_size(*each, region) for each in actions) > TRANSACTION_BYTES
+            and sum(_action_size(*each, _backend(region, account)) for each in actions) > TRANSACTION_BYTES
         ):
             raise AwsError("ValidationException", "The aggregate size of the items in the transaction exceeds 4 MB.")
 
@@ -141,14 +141,13 @@ def _check_expressions(owner: dict[str, Any]) -> None:
             raise AwsError("ValidationException", f"Invalid {name}: {exceeded}")
 
 
-def _action_size(kind: str, act: dict[str, Any], region: str) -> int:
+def _action_size(kind: str, act: dict[str, Any], backend: DynamoDBBackend) -> int:
     """Bytes that one action of a transaction counts: the item that it writes, or that it reads."""
     if kind == "Put":
         return item_size(act["Item"])
     stored = None
-    for backend in _backends(region):
-        if act["TableName"] in backend.tables:
-            stored = backend.get_item(act["TableName"], act["Key"])
+    if act["TableName"] in backend.tables:
+        stored = backend.get_item(act["TableName"], act["Key"])
     size = stored.size() if stored is not None else item_size(act["Key"])
     return size + (item_size(act.get("ExpressionAttributeValues", {})) if kind == "Update" else 0)
 
@@ -238,24 +237,23 @@ def _as_moto_keeps(table: Any, items: dict[Any, Any]) -> Any:
     return kept
 
 
-def _backends(region: str) -> Iterator[DynamoDBBackend]:
-    """What moto keeps of a region, in each account."""
-    return (regions[region] for regions in dynamodb_backends.values() if region in regions)
+def _backend(region: str, account: str) -> DynamoDBBackend:
+    """What moto keeps of a region of an account."""
+    return dynamodb_backends[account][region]
 
 
-def denied(operation: str, request: bytes, role: str, region: str) -> str:
+def denied(operation: str, request: bytes, role: str, region: str, account: str) -> str:
     """Which table's resource policy denies a role this call to a region, as AWS says it; '' if none does."""
     body = json.loads(request or b"{}")
     names = [body["TableName"]] if "TableName" in body else list(body.get("RequestItems", ()))
-    for backend in _backends(region):
-        for arn, policy in TABLES.policies(backend).items():
-            for statement in json.loads(policy.policy_doc)["Statement"]:
-                actions, who = statement["Action"], statement["Principal"]
-                who = who["AWS"] if isinstance(who, dict) else who
-                concerns = arn.rsplit("/", 1)[-1] in names and f"dynamodb:{operation}" in actions
-                if concerns and statement["Effect"] == "Deny" and (who == "*" or role in who):
-                    what = f"is not authorized to perform: dynamodb:{operation} on resource: {arn}"
-                    return f"User: {role} {what} with an explicit deny in a resource-based policy"
+    for arn, policy in TABLES.policies(_backend(region, account)).items():
+        for statement in json.loads(policy.policy_doc)["Statement"]:
+            actions, who = statement["Action"], statement["Principal"]
+            who = who["AWS"] if isinstance(who, dict) else who
+            concerns = arn.rsplit("/", 1)[-1] in names and f"dynamodb:{operation}" in actions
+            if concerns and statement["Effect"] == "Deny" and (who == "*" or role in who):
+                what = f"is not authorized to perform: dynamodb:{operation} on resource: {arn}"
+                return f"User: {role} {what} with an explicit deny in a resource-based policy"
     return ""
 
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from buddy_sandbox import functions
+from buddy_sandbox.access import ACCOUNT
 from buddy_sandbox.faults import PROFILES, FaultProfile
 from buddy_sandbox.functions import LATEST, Function, Routing, Version, VersionConfig, busy, pick
 from buddy_sandbox.lambda_control import ControlPlane, Time
@@ -70,6 +71,7 @@ class Lambda(ControlPlane):
         runtime: runs handlers.
         telemetry: hears of each invocation and throttle.
         region: of the ARNs.
+        account: of the ARNs.
         update_s: virtual seconds that $LATEST is InProgress after an update, and a new version Pending.
         seed: of the draws between an alias's two versions, and of request ids.
         fetch_s3: (bucket, key, version id) to a package; raises LookupError('NoSuchBucket' or 'NoSuchKey').
@@ -82,11 +84,12 @@ class Lambda(ControlPlane):
         telemetry: Telemetry,
         *,
         region: str = "us-east-1",
+        account: str = ACCOUNT,
         update_s: float = 2.0,
         seed: int = 0,
         fetch_s3: Callable[[str, str, str | None], bytes] | None = None,
     ) -> None:
-        super().__init__(clock, region, update_s, fetch_s3)
+        super().__init__(clock, region, update_s, fetch_s3, account)
         self._runtime = runtime
         self._telemetry = telemetry
         self._seed = seed
@@ -214,6 +217,7 @@ class Lambda(ControlPlane):
             function=fn.name,
             version=version.number,
             region=self.region,
+            account=self.account,
             handler=config["Handler"],
             environment=dict(config.get("Environment", {}).get("Variables", {})),
             timeout_s=config["Timeout"],

@@ -14,8 +14,8 @@ from moto.core.model import OperationModel
 from werkzeug.wrappers import Response
 
 from buddy_sandbox import functions
+from buddy_sandbox.access import ACCOUNT
 from buddy_sandbox.functions import (
-    ACCOUNT,
     LATEST,
     Alias,
     Code,
@@ -86,6 +86,7 @@ class ControlPlane(Service):
     Args:
         clock: gives virtual time; states settle by it.
         region: of the ARNs.
+        account: of the ARNs.
         update_s: virtual seconds that $LATEST is InProgress after an update, and a new version Pending.
         fetch_s3: (bucket, key, version id) to a package; raises LookupError('NoSuchBucket' or 'NoSuchKey').
 
@@ -119,10 +120,16 @@ class ControlPlane(Service):
     concurrency = 1000
 
     def __init__(
-        self, clock: Time, region: str, update_s: float, fetch_s3: Callable[[str, str, str | None], bytes] | None
+        self,
+        clock: Time,
+        region: str,
+        update_s: float,
+        fetch_s3: Callable[[str, str, str | None], bytes] | None,
+        account: str = ACCOUNT,
     ) -> None:
         super().__init__()
         self.region = region
+        self.account = account
         self.update_s = update_s
         self._clock = clock
         self._fetch_s3 = fetch_s3
@@ -409,7 +416,7 @@ class ControlPlane(Service):
     # Shared steps; the lock is held.
 
     def _arn(self, name: str) -> str:
-        return f"arn:aws:lambda:{self.region}:{ACCOUNT}:function:{name}"
+        return f"arn:aws:lambda:{self.region}:{self.account}:function:{name}"
 
     def _function(self, params: Params, not_found: str | None = None) -> tuple[Function, str | None]:
         """The function and the qualifier. ``not_found``: the qualifier that is told of one that does not exist."""

@@ -18,11 +18,11 @@ from moto.core.model import OperationModel
 from werkzeug.wrappers import Response
 
 from buddy_sandbox import functions
+from buddy_sandbox.access import ACCOUNT
 from buddy_sandbox.insights import COMPARE, Event, Malformed, Parser, pointer
 from buddy_sandbox.publication import Clock
 from buddy_sandbox.wire import AwsError, Params, Service, Throttle
 
-ACCOUNT = "123456789012"
 HOUR_MS = 3_600_000
 DAY_MS = 24 * HOUR_MS
 PAGE_EVENTS = 10_000
@@ -37,7 +37,7 @@ RETENTIONS = (1, 3, 5, 7, 14, 30, 60, 90, 120, 150, 180, 365, 400, 545, 731, 109
 
 
 _MISSING_FOR_QUERY = (
-    f"Log group '{{name}}' does not exist for account ID '{ACCOUNT}' (Service: AWSLogs; Status Code: 400; "
+    "Log group '{name}' does not exist for account ID '{account}' (Service: AWSLogs; Status Code: 400; "
     "Error Code: ResourceNotFoundException; Request ID: {request}; Proxy: null)"
 )
 
@@ -67,6 +67,7 @@ class LogStore:
     Args:
         clock: what time it is.
         delay_s: seconds between a line and its publication.
+        account: whose they are.
 
     Attributes:
         late_rate: the share of a source's lines that come ``late_s`` later.
@@ -77,8 +78,9 @@ class LogStore:
         throttle.for_s: virtual seconds, from when it is set, for which it is throttled.
     """
 
-    def __init__(self, clock: Clock, delay_s: float = 5.0) -> None:
+    def __init__(self, clock: Clock, delay_s: float = 5.0, account: str = ACCOUNT) -> None:
         self.clock = clock
+        self.account = account
         self.delay_s = delay_s
         self.late_rate = 0.0
         self.late_s = 0.0
@@ -97,7 +99,7 @@ class LogStore:
             own = self.group(group)
             own.streams.setdefault(stream, now_ms)
             time_ms = round(time_s * 1000)
-            own.events.append(Event(time_ms, stream, message, max(time_ms, now_ms), f"{ACCOUNT}:{group}"))
+            own.events.append(Event(time_ms, stream, message, max(time_ms, now_ms), f"{self.account}:{group}"))
 
     def add_source(self, group: str, source: LogSource) -> None:
         """Let ``source`` say what a group holds besides, from now on, whenever it is read."""
@@ -131,7 +133,7 @@ class LogStore:
                 if _draw(message, time_ms, "late") < self.late_rate:
                     ingested_ms += round(self.late_s * 1000)
                 if ingested_ms <= seen_ms:
-                    found.append(Event(time_ms, stream, message, ingested_ms, f"{ACCOUNT}:{group.name}"))
+                    found.append(Event(time_ms, stream, message, ingested_ms, f"{self.account}:{group.name}"))
         return sorted(found, key=lambda event: event[:2])
 
     def as_answered(self, found: list[Event]) -> list[Event]:
@@ -158,7 +160,7 @@ class Logs(Service):
         super().__init__()
         self.store = store
         self.clock = clock
-        self.arn_prefix = f"arn:aws:logs:{region}:{ACCOUNT}:log-group:"
+        self.arn_prefix = f"arn:aws:logs:{region}:{store.account}:log-group:"
         self._answers: dict[str, list[Params]] = {}
 
     def call(self, operation: OperationModel, params: Params) -> Response:
@@ -337,7 +339,9 @@ class Logs(Service):
     def _named(self, name: str, missing: str = "The specified log group does not exist.") -> Group:
         group = self.store.groups.get(name.removeprefix(self.arn_prefix).removesuffix(":*"))
         if group is None:
-            raise AwsError("ResourceNotFoundException", missing.format(name=name, request=uuid.uuid4()))
+            raise AwsError(
+                "ResourceNotFoundException", missing.format(name=name, account=self.store.account, request=uuid.uuid4())
+            )
         return group
 
 

@@ -8,7 +8,6 @@ import io
 import os
 import re
 import zipfile
-import zlib
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -18,10 +17,11 @@ from botocore.exceptions import ClientError
 from pydantic import BaseModel, ConfigDict, Field
 
 from buddy_sandbox import log_lines
+from buddy_sandbox.access import ACCOUNT
 from buddy_sandbox.functions import runtime_problem
 from buddy_sandbox.handlers import HandlerTraffic
-from buddy_sandbox.region import HOME
-from buddy_sandbox.scenarios import ALIAS, create_scheduler_role
+from buddy_sandbox.region import HOME, salt
+from buddy_sandbox.scenarios import ALIAS, create_roles
 from buddy_sandbox.traffic import Traffic
 from buddy_sandbox.world import World
 
@@ -38,12 +38,17 @@ _EXPORTED = re.compile(rb"exports\.(\w+)\s*=|export\s+(?:async\s+)?(?:function|c
 IMAGE = "a container image cannot run in the sandbox: it starts no containers. Give a zip or a folder of the same code"
 
 
+RegionName = Annotated[str, Field(pattern=r"^[a-z]{2}(-[a-z]+)+-\d$")]
+AccountNumber = Annotated[str, Field(pattern=r"^\d{12}$")]
+
+
 class OwnFunction(BaseModel):
     """A function to deploy.
 
     Attributes:
         artifact: path of a zip or a folder: version 1, which serves.
         region: where it is; a function of the same name in another region is another function.
+        account: whose it is. Callers of another account than the default one assume the role buddy-ops there.
         handler: as Lambda's Handler; empty: found in the artifact.
         runtime: as Lambda's Runtime; empty: found in the artifact.
         event: members that replace those of the kind's own event.
@@ -54,7 +59,8 @@ class OwnFunction(BaseModel):
 
     name: Annotated[str, Field(pattern=r"^[a-zA-Z0-9-_]{1,64}$")]
     artifact: str
-    region: Annotated[str, Field(pattern=r"^[a-z]{2}(-[a-z]+)+-\d$")] = HOME
+    region: RegionName = HOME
+    account: AccountNumber = ACCOUNT
     kind: Literal["alexa", "http", "sqs", "stream", "async", "custom"] = "custom"
     handler: str = ""
     runtime: str = ""
@@ -78,25 +84,20 @@ def deploy(world: World, wanted: OwnFunction) -> None:
         raise ValueError(f"runtime {runtime}: {problem}")
     configuration = {
         "FunctionName": wanted.name,
-        "Role": f"arn:aws:iam::123456789012:role/{wanted.name}",
+        "Role": f"arn:aws:iam::{wanted.account}:role/{wanted.name}",
         "Runtime": runtime,
         "Handler": handler,
         "Timeout": TIMEOUT_S,
         "MemorySize": 256,
         "Code": {"ZipFile": package},
     }
-    region = world.region(wanted.region)
-    invoke = partial(world.invoke, region=wanted.region)
+    region = world.region(wanted.region, wanted.account)
+    invoke = partial(world.invoke, region=wanted.region, account=wanted.account)
     try:
         invoke("lambda", "create_function", configuration)
     except ClientError as refused:
         raise ValueError(refused.response["Error"]["Message"]) from None
-    try:
-        create_scheduler_role(world)
-    except ClientError as error:
-        # Another function's.
-        if error.response["Error"]["Code"] != "EntityAlreadyExists":
-            raise
+    create_roles(world, wanted.account)
     region.log_store.group(log_lines.default_group(wanted.name))
     world.clock.advance_to(world.clock.now() + 60)
     version = invoke("lambda", "publish_version", {"FunctionName": wanted.name})["Version"]
@@ -104,8 +105,8 @@ def deploy(world: World, wanted: OwnFunction) -> None:
     world.clock.advance_to(world.clock.now() + 60)
     invoke("lambda", "create_alias", alias)
     what = HandlerTraffic(wanted.kind, wanted.event)
-    salt = zlib.crc32(f"{wanted.region}:{wanted.name}:{ALIAS}".encode())
-    region.people.use(Traffic(wanted.name, ALIAS, wanted.requests_per_minute, handler=what, salt=salt))
+    own = salt(wanted.account, wanted.region, f"{wanted.name}:{ALIAS}")
+    region.people.use(Traffic(wanted.name, ALIAS, wanted.requests_per_minute, handler=what, salt=own))
     world.clock.advance_to(world.clock.now() + 60 * wanted.history_minutes)
 
 
@@ -113,6 +114,7 @@ def describe(world: World) -> list[dict[str, object]]:
     """The user's own functions, and how many of their requests were real, for ``buddy-ops sandbox status``."""
     return [
         {
+            "account": region.account,
             "region": region.name,
             "function": traffic.function,
             "alias": traffic.alias,

@@ -30,14 +30,14 @@ class Parameters:
 
     def __init__(self) -> None:
         self.throttle = Throttle()
-        self._before: dict[tuple[str, str], tuple[float, list[Any]]] = {}
+        self._before: dict[tuple[str, str, str], tuple[float, list[Any]]] = {}
 
     def reset(self) -> None:
         """Return every attribute to its usual value."""
         self.__dict__.clear()
         self.__init__()  # type: ignore[misc]
 
-    def check(self, operation: str, body: Mapping[str, Any], region: str) -> None:
+    def check(self, operation: str, body: Mapping[str, Any]) -> None:
         """Raise AwsError for a call that AWS would refuse and moto does not."""
         if self.throttle.active():
             raise AwsError("ThrottlingException", "Rate exceeded")
@@ -61,11 +61,11 @@ class Parameters:
         for name in names:
             shown = self._shown(backend, name)
             before = list(backend._parameters[name]) if shown is None else shown
-            self._before[backend.region_name, name] = (time.time() + self.delay_s, before)
+            self._before[*_place(backend), name] = (time.time() + self.delay_s, before)
 
     def reading(self, backend: Any, read: Callable[[], Any]) -> Any:
         """Run a read as if the latest writes had not come yet. The server lets one call of moto run at a time."""
-        names = [name for region, name in self._before if region == backend.region_name]
+        names = [name for *place, name in self._before if tuple(place) == _place(backend)]
         lagging = {name: shown for name in names if (shown := self._shown(backend, name)) is not None}
         current = {name: list(backend._parameters[name]) for name in lagging}
         _replace(backend, lagging)
@@ -75,8 +75,12 @@ class Parameters:
             _replace(backend, current)
 
     def _shown(self, backend: Any, name: str) -> list[Any] | None:
-        until, before = self._before.get((backend.region_name, name), (0.0, []))
+        until, before = self._before.get((*_place(backend), name), (0.0, []))
         return list(before) if time.time() < until else None
+
+
+def _place(backend: Any) -> tuple[str, str]:
+    return backend.account_id, backend.region_name
 
 
 def _replace(backend: Any, parameters: Mapping[str, list[Any]]) -> None:

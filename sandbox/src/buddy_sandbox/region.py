@@ -1,6 +1,6 @@
-"""One region of the account: what the sandbox serves itself there. Nothing of it is shared with another region.
+"""One region of one account: what the sandbox serves itself there. Nothing of it is shared with another.
 
-Knows what belongs to a region, and passes time on to it. What moto serves, moto keeps apart by region.
+Knows what belongs to a region, and passes time on to it. What moto serves, moto keeps apart by account and region.
 """
 
 import zlib
@@ -11,6 +11,7 @@ from typing import Any
 from botocore.exceptions import ClientError
 from botocore.loaders import create_loader
 
+from buddy_sandbox.access import ACCOUNT
 from buddy_sandbox.alarms import Transition
 from buddy_sandbox.clock import Clock
 from buddy_sandbox.cloudwatch import CloudWatch
@@ -32,23 +33,37 @@ class Region:
 
     Args:
         name: for example us-east-1.
+        account: whose it is.
         clock: the sandbox's.
         runtime: runs handlers.
-        seed: of the draws; each region has draws of its own.
-        invoke: calls (service, operation, parameters) in this region as any client would.
+        seed: of the draws; each region of each account has draws of its own.
+        invoke: calls (service, operation, parameters) in this region and account as any client would.
     """
 
     def __init__(
-        self, name: str, clock: Clock, runtime: Runtime, seed: int, invoke: Callable[[str, str, Params], Any]
+        self,
+        name: str,
+        account: str,
+        clock: Clock,
+        runtime: Runtime,
+        seed: int,
+        invoke: Callable[[str, str, Params], Any],
     ) -> None:
-        self.name = name
+        self.name, self.account = name, account
         self._clock, self._invoke = clock, invoke
-        self.metrics, self.log_store = MetricStore(clock), LogStore(clock)
+        self.metrics, self.log_store = MetricStore(clock), LogStore(clock, account=account)
         telemetry = Telemetry(self.metrics, self.log_store, self._weighted)
-        own_seed = seed if name == HOME else seed ^ zlib.crc32(name.encode())
-        self.functions = Lambda(clock, runtime, telemetry, region=name, seed=own_seed, fetch_s3=self._fetch_s3)
-        self.scheduler = Scheduler(clock.now, invoke, name)
-        self.cloudwatch = CloudWatch(self.metrics, clock, name)
+        self.functions = Lambda(
+            clock,
+            runtime,
+            telemetry,
+            region=name,
+            account=account,
+            seed=seed ^ (salt(account, name) or 0),
+            fetch_s3=self._fetch_s3,
+        )
+        self.scheduler = Scheduler(clock.now, invoke, name, account)
+        self.cloudwatch = CloudWatch(self.metrics, clock, name, account)
         self.cloudwatch.on_transition = self._notify
         self.people = People(seed, self.functions, telemetry)
         logs = Logs(self.log_store, clock, name)
@@ -89,6 +104,14 @@ class Region:
             raise LookupError("NoSuchBucket" if bucket_missing else "NoSuchKey") from error
         body: bytes = reply["Body"].read()
         return body
+
+
+def salt(account: str, region: str, name: str = "") -> int | None:
+    """What draws of a region, or of something in it, depend on beside the seed; None where scenarios are."""
+    parts = [] if account == ACCOUNT else [account]
+    if (account, region, name) == (ACCOUNT, HOME, ""):
+        return None
+    return zlib.crc32(":".join(filter(None, (*parts, region, name))).encode())
 
 
 @cache

@@ -5,15 +5,19 @@ conditions only ``ssm:Overwrite``. Callers that are no role may do everything. K
 """
 
 import json
-from collections.abc import Callable, Iterator
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Any
 
 from moto.core.request import Request
-from moto.iam.models import Role, iam_backends
+from moto.core.utils import utcnow
+from moto.iam.models import Role, get_account_id_from, iam_backends
 from moto.sts.models import sts_backends
 
 from buddy_sandbox.access import signing_region
+from buddy_sandbox.runtime import OWN_KEY
 from buddy_sandbox.wire import AwsError, Params
 
 PARTITION = "aws"
@@ -26,31 +30,79 @@ ACTIONS = {
 }
 """IAM's names of calls that have another one. Source: service authorization reference."""
 
+RESOURCES = {
+    "lambda": ("FunctionName", "Resource"),
+    "dynamodb": ("TableName", "ResourceArn", "SourceTableArn", "BackupArn"),
+    "sns": ("TopicArn",),
+    "ssm": ("Name",),
+}
+"""Which members of a call may be the ARN of a resource of another account."""
 
-def find(account: str, arn: str) -> Role | None:
-    """The role of this ARN."""
-    name = arn.rpartition("/")[2]
-    return next((role for role in iam_backends[account][PARTITION].get_roles() if role.name == name), None)
+REFUSALS = {"sns": ("AuthorizationError", 403), "dynamodb": ("AccessDeniedException", 400)}
+"""The code and the status of a refused call, where they are not AccessDeniedException and 403."""
+
+_ACCOUNT_OF = re.compile(r"(?:arn:aws[a-z-]*:[a-z0-9-]+:[a-z0-9-]*:)?(\d{12}):")
+_OF_ACCOUNT = re.compile(rf"(?:{re.escape(OWN_KEY)})?(\d{{12}})(?:\.|$)")
 
 
-def assumed_by(account: str, access_key: str) -> str | None:
-    """The ARN of the role that a temporary key is of; None where it is of no role."""
+@dataclass(frozen=True)
+class Caller:
+    """Who signed a request.
+
+    Attributes:
+        account: its number.
+        arn: as GetCallerIdentity answers it.
+        role: the ARN of the role that was assumed; empty: none.
+        expired: whether its temporary key is.
+    """
+
+    account: str
+    arn: str
+    role: str = ""
+    expired: bool = False
+
+
+def caller(access_key: str) -> Caller:
+    """Who signs with a key: an assumed role, a user, or a function, whose keys begin with its account."""
+    named = _OF_ACCOUNT.match(access_key)
+    account = named[1] if named else get_account_id_from(access_key)
     found = sts_backends[account][PARTITION].get_assumed_role_from_access_key(access_key)
-    return found.role_arn if found is not None else None
+    if found is None:
+        return Caller(account, f"arn:{PARTITION}:sts::{account}:user/moto")
+    return Caller(account, found.arn, found.role_arn, utcnow() > found.expiration)
 
 
-def check_assumption(account: str, request: Request) -> None:
-    """Raise AwsError where AWS lets the caller not assume a role: it is missing, or does not trust the account.
+def find(arn: str) -> Role | None:
+    """The role of this ARN."""
+    accounts = [partitions[PARTITION] for partitions in list(iam_backends.values())]
+    return next((role for each in accounts for role in each.get_roles() if role.arn == arn), None)
+
+
+def check_assumption(by: Caller, arn: str) -> None:
+    """Raise AwsError where AWS lets the caller not assume a role: it is missing, or does not trust his account.
 
     Source: STS API reference, AssumeRole: AccessDenied, for a missing role, too.
     """
-    arn = request.form["RoleArn"]
-    role = find(account, arn)
-    root = (account, f"arn:{PARTITION}:iam::{account}:root", "*")
+    role = find(arn)
+    root = (by.account, f"arn:{PARTITION}:iam::{by.account}:root", by.role, "*")
     if role is None or not any(_trusts(statement, root) for statement in _statements(role.assume_role_policy_document)):
-        caller = f"arn:{PARTITION}:sts::{account}:user/moto"
-        said = f"User: {caller} is not authorized to perform: sts:AssumeRole on resource: {arn}"
+        said = f"User: {by.arn} is not authorized to perform: sts:AssumeRole on resource: {arn}"
         raise AwsError("AccessDenied", said, status=403)
+
+
+def check_account(by: Caller, service: str, operation: str, fields: Mapping[str, Any]) -> None:
+    """Raise AwsError for a call to a resource of another account. No resource's own policy is looked at.
+
+    Source: Lambda developer guide, 'Granting function access to other accounts'; SNS: AuthorizationError, in the
+    knowledge centre's 'How do I resolve authorization errors when trying to add subscribers'.
+    """
+    for name in RESOURCES.get(service, ()):
+        arn = str(fields.get(name) or "")
+        if (found := _ACCOUNT_OF.match(arn)) and found[1] != by.account:
+            action = _action(service, operation)
+            said = f"User: {by.arn} is not authorized to perform: {action} on resource: {arn}"
+            code, status = REFUSALS.get(service, ("AccessDeniedException", 403))
+            raise AwsError(code, f"{said} because no resource-based policy allows the {action} action", status=status)
 
 
 def trusts_service(role: Role, service: str) -> bool:
@@ -68,30 +120,30 @@ def allows(role: Role, action: str, resource: str = "", context: Params | None =
     return any(each["Effect"] == "Allow" for each in about) and all(each["Effect"] != "Deny" for each in about)
 
 
-def denied(account: str, request: Request, service: str, operation: Callable[[], str]) -> str:
+def denied(by: Caller, request: Request, service: str, operation: Callable[[], str]) -> str:
     """Why a call of an assumed role is denied, as AWS says it; empty: it is not."""
-    arn = assumed_by(account, _access_key(request))
     # Who one is, one may always ask.
-    if arn is None or service == "sts":
+    if not by.role or service == "sts":
         return ""
-    name = f"{service}:{operation().split()[0]}"
-    action = ACTIONS.get(name, name)
-    role = find(account, arn)
+    action = _action(service, operation().split()[0])
+    role = find(by.role)
     body: Params = {}
     resource = ""
     if service == "ssm":
         body = json.loads(request.get_data() or b"{}")
         parameter = body.get("Name") or body.get("Path", "")
-        resource = f"arn:{PARTITION}:ssm:{signing_region(request)}:{account}:parameter{parameter}"
+        resource = f"arn:{PARTITION}:ssm:{signing_region(request)}:{by.account}:parameter{parameter}"
     context = {"ssm:Overwrite": str(body.get("Overwrite", False)).lower()}
     if role is not None and allows(role, action, resource, context):
         return ""
     missing = f"no identity-based policy allows the {action} action"
-    return f"User: {arn} is not authorized to perform: {action} because {missing}"
+    return f"User: {by.arn} is not authorized to perform: {action} because {missing}"
 
 
-def _access_key(request: Request) -> str:
-    return request.headers.get("Authorization", "").partition("Credential=")[2].partition("/")[0]
+def _action(service: str, operation: str) -> str:
+    """IAM's name of a call."""
+    name = f"{service}:{operation}"
+    return ACTIONS.get(name, name)
 
 
 def _statements(document: str | dict[str, Any]) -> Iterator[Params]:

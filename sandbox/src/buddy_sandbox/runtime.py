@@ -30,7 +30,7 @@ INIT_LIMIT_S = 60.0
 """Real seconds that an import may take; far more than on AWS, because a loaded machine is no fault of the build."""
 
 OWN_KEY = "function."
-"""How the access key of a function begins; its name follows."""
+"""How the access key of a function begins; its account and name follow, with a dot between them."""
 
 _BOOTSTRAP = Path(__file__).with_name("bootstrap.py")
 _NODE_BOOTSTRAP = Path(__file__).with_name("bootstrap.mjs")
@@ -47,6 +47,7 @@ class Build:
     function: str
     version: str
     region: str
+    account: str
     handler: str
     environment: dict[str, str]
     timeout_s: int
@@ -210,8 +211,8 @@ class Runtime:
         self._folder.cleanup()
 
     def _take(self, build: Build) -> Worker | None:
-        def key(of: Build) -> tuple[str, str, str, str]:
-            return of.region, of.function, of.version, of.fingerprint
+        def key(of: Build) -> tuple[str, str, str, str, str]:
+            return of.account, of.region, of.function, of.version, of.fingerprint
 
         with self._lock:
             warm = [one for one in self._idle if key(one.build) == key(build) and one.process.poll() is None]
@@ -231,7 +232,7 @@ class Runtime:
             one.end()
 
     def _start(self, build: Build, at: float) -> Worker:
-        folder = Path(self._folder.name) / build.region / build.fingerprint
+        folder = Path(self._folder.name) / build.account / build.region / build.fingerprint
         with self._lock:
             if not folder.exists():
                 with zipfile.ZipFile(BytesIO(build.zipped)) as archive:
@@ -246,7 +247,7 @@ class Runtime:
         return {
             **{name: os.environ[name] for name in _PASSED_ON if name in os.environ},
             **build.environment,
-            "AWS_ACCESS_KEY_ID": f"{OWN_KEY}{build.function}",
+            "AWS_ACCESS_KEY_ID": f"{OWN_KEY}{build.account}.{build.function}",
             "AWS_SECRET_ACCESS_KEY": "sandbox",
             "AWS_EC2_METADATA_DISABLED": "true",
             "AWS_ENDPOINT_URL": self.endpoint_url,

@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 import yaml
+from botocore.exceptions import ClientError
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from buddy_sandbox import builds, log_lines, reminders
+from buddy_sandbox.access import ACCOUNT
 from buddy_sandbox.conditions import EARLY, Conditions, Unit
 from buddy_sandbox.faults import PROFILES
 from buddy_sandbox.traffic import Traffic, Trouble
@@ -20,6 +22,9 @@ from buddy_sandbox.world import World
 FOLDER = Path(__file__).parent / "scenarios"
 ROLE = "arn:aws:iam::123456789012:role/buddy-skill"
 SCHEDULER_ROLE = "buddy-ops-scheduler"
+CALLERS_ROLE = "buddy-ops"
+"""The role of a further account that callers of the default one assume."""
+
 ALIAS = "live"
 
 
@@ -156,7 +161,7 @@ def set_up(world: World, scenario: Scenario, environment: str) -> None:
             **_more_configuration(scenario),
         },
     )
-    create_scheduler_role(world)
+    create_roles(world)
     # As a template makes it: the group exists before the first request.
     world.log_store.group(scenario.log_group or log_lines.default_group(function))
     world.clock.advance_to(world.clock.now() + 60)
@@ -183,15 +188,27 @@ def set_up(world: World, scenario: Scenario, environment: str) -> None:
     scenario.apply(world, Conditions.model_fields.keys() - set(EARLY))
 
 
-def create_scheduler_role(world: World) -> None:
-    """The role with which a failsafe's schedule moves an alias."""
-    trust = {"Effect": "Allow", "Principal": {"Service": "scheduler.amazonaws.com"}, "Action": "sts:AssumeRole"}
-    policy = json.dumps({"Version": "2012-10-17", "Statement": [trust]})
-    world.invoke("iam", "create_role", {"RoleName": SCHEDULER_ROLE, "AssumeRolePolicyDocument": policy})
-    allowed = {"Effect": "Allow", "Action": ["lambda:UpdateAlias", "sqs:SendMessage"], "Resource": "*"}
-    document = json.dumps({"Version": "2012-10-17", "Statement": [allowed]})
-    put = {"RoleName": SCHEDULER_ROLE, "PolicyName": "failsafe", "PolicyDocument": document}
-    world.invoke("iam", "put_role_policy", put)
+def create_roles(world: World, account: str = ACCOUNT) -> None:
+    """The role with which a failsafe's schedule moves an alias, and in a further account one that callers assume."""
+    service = {"Service": "scheduler.amazonaws.com"}
+    _create_role(world, account, SCHEDULER_ROLE, service, ["lambda:UpdateAlias", "sqs:SendMessage"])
+    if account != ACCOUNT:
+        _create_role(world, account, CALLERS_ROLE, {"AWS": f"arn:aws:iam::{ACCOUNT}:root"}, ["*"])
+
+
+def _create_role(world: World, account: str, name: str, trusted: dict[str, str], actions: list[str]) -> None:
+    """A role with one policy; one that is there already is left as it is."""
+    trust = {"Effect": "Allow", "Principal": trusted, "Action": "sts:AssumeRole"}
+    allowed = {"Effect": "Allow", "Action": actions, "Resource": "*"}
+    trusts, allows = (json.dumps({"Version": "2012-10-17", "Statement": [each]}) for each in (trust, allowed))
+    try:
+        world.invoke("iam", "create_role", {"RoleName": name, "AssumeRolePolicyDocument": trusts}, account=account)
+    except ClientError as error:
+        if error.response["Error"]["Code"] != "EntityAlreadyExists":
+            raise
+        return
+    put = {"RoleName": name, "PolicyName": name, "PolicyDocument": allows}
+    world.invoke("iam", "put_role_policy", put, account=account)
 
 
 def _more_configuration(scenario: Scenario) -> dict[str, Any]:

@@ -18,9 +18,9 @@ from zoneinfo import ZoneInfo
 from botocore import xform_name
 
 from buddy_sandbox import roles
+from buddy_sandbox.access import ACCOUNT
 from buddy_sandbox.wire import AwsError, Params, Service
 
-ACCOUNT = "123456789012"
 TRUSTED = "scheduler.amazonaws.com"
 READS = (
     *("get", "describe", "list", "poll", "receive", "search", "scan"),
@@ -53,15 +53,21 @@ class Scheduler(Service):
         now: virtual epoch seconds.
         invoke: calls (service, operation, parameters) against the sandbox; raises whatever the SDK raises.
         region: of the ARNs.
+        account: of the ARNs.
     """
 
     name = "scheduler"
 
     def __init__(
-        self, now: Callable[[], float], invoke: Callable[[str, str, Params], Any], region: str = "us-east-1"
+        self,
+        now: Callable[[], float],
+        invoke: Callable[[str, str, Params], Any],
+        region: str = "us-east-1",
+        account: str = ACCOUNT,
     ) -> None:
         super().__init__()
-        self._now, self._invoke, self._region = now, invoke, region
+        self._now, self._invoke = now, invoke
+        self._place = f"{region}:{account}"
         self._lock = threading.RLock()
         self.reset()
 
@@ -114,7 +120,7 @@ class Scheduler(Service):
             if params["Name"] in self._groups:
                 raise AwsError("ConflictException", f"Schedule group {params['Name']} already exists.")
             self._groups.add(params["Name"])
-        return {"ScheduleGroupArn": f"arn:aws:scheduler:{self._region}:{ACCOUNT}:schedule-group/{params['Name']}"}
+        return {"ScheduleGroupArn": f"arn:aws:scheduler:{self._place}:schedule-group/{params['Name']}"}
 
     def get_schedule_group(self, params: Params) -> Params:
         if params["Name"] not in self._groups:
@@ -227,7 +233,7 @@ class Scheduler(Service):
         }
 
     def _arn(self, key: tuple[str, str]) -> str:
-        return f"arn:aws:scheduler:{self._region}:{ACCOUNT}:schedule/{key[0]}/{key[1]}"
+        return f"arn:aws:scheduler:{self._place}:schedule/{key[0]}/{key[1]}"
 
 
 def _first_fire(fields: Params, name: str, now: float) -> float | None:
@@ -261,7 +267,7 @@ def _require_allowed(arn: str, action: str) -> None:
 
     A role that does not exist may do everything: many a test names one. AWS refuses to create the schedule then.
     """
-    role = roles.find(ACCOUNT, arn)
+    role = roles.find(arn)
     if role is not None and not (roles.trusts_service(role, TRUSTED) and roles.allows(role, action)):
         raise AwsError("AccessDeniedException", f"{arn} is not authorized to perform: {action}")
 

@@ -25,15 +25,15 @@ from werkzeug.serving import BaseWSGIServer, make_server
 from werkzeug.wrappers import Response
 
 from buddy_sandbox import buckets, conditions, dynamodb, own_functions, roles, scenarios, state_file, topics
-from buddy_sandbox.access import CONTROL, Access, signing_name, signing_region, without_sharing
+from buddy_sandbox.access import CONTROL, Access, access_key, signing_name, signing_region, without_sharing
 from buddy_sandbox.chaos import METRICS, Chaos, Fault, forgetful
 from buddy_sandbox.clock import exists
-from buddy_sandbox.functions import ACCOUNT
 from buddy_sandbox.region import Region
 from buddy_sandbox.runtime import OWN_KEY
 from buddy_sandbox.wire import AwsError, Params, refusal
 from buddy_sandbox.world import STEPPED_START, LiveTicker, World
 
+EXPIRED = "The security token included in the request is expired"
 MAX_SPEED = 10_000
 """The fastest clock, in virtual seconds for a real one."""
 
@@ -86,8 +86,11 @@ class Front:
 
     def _ask(self, service: str, request: Request) -> Any:
         """The answer, a WSGI application."""
-        if said := roles.denied(ACCOUNT, request, service, lambda: self._operation(service, request)):
-            xml = service == "s3" or "form" in request.headers.get("Content-Type", "")
+        xml = service == "s3" or "form" in request.headers.get("Content-Type", "")
+        by = self._caller(request)
+        if by.expired:
+            return refusal("ExpiredToken" if xml else "ExpiredTokenException", EXPIRED, 403, xml)
+        if said := roles.denied(by, request, service, lambda: self._operation(service, request)):
             return refusal("AccessDenied" if xml else "AccessDeniedException", said, 403, xml)
         own = service in self._region(request).services
         return self._ask_own(service, request) if own else self._ask_moto(service, request)
@@ -106,13 +109,17 @@ class Front:
         return SIGNING_NAMES.get(name, name)
 
     def _region(self, request: Request) -> Region:
-        """The region that a request is signed for."""
-        return self.world.region(signing_region(request))
+        """The region that a request is signed for, in its caller's account."""
+        return self.world.region(signing_region(request), self._caller(request).account)
+
+    def _caller(self, request: Request) -> roles.Caller:
+        return roles.caller(access_key(request))
 
     def _ask_own(self, name: str, request: Request) -> Response:
         service = self._region(request).services[name]
         try:
             operation, params = service.parse(request)
+            roles.check_account(self._caller(request), name, str(operation.name), params)
         except AwsError as error:
             body = json.dumps({"message": error.message})
             return Response(body, error.status or 400, {"x-amzn-ErrorType": error.code})
@@ -123,6 +130,7 @@ class Front:
     def _ask_moto(self, service: str, request: Request) -> Response:
         if (said := self._denied(service, request)) is not None:
             return said
+        request.environ["HTTP_X_MOTO_ACCOUNT_ID"] = self._caller(request).account
         # moto is not thread-safe.
         with self._moto_lock:
             try:
@@ -139,25 +147,29 @@ class Front:
 
     def _check(self, service: str, request: Request) -> None:
         """Raise AwsError where AWS would refuse what moto takes."""
-        checks = {"dynamodb": self.world.tables.check, "ssm": self.world.parameters.check}
+        by, region, operation = self._caller(request), signing_region(request), self._operation(service, request)
+        json_body = service in ("dynamodb", "ssm")
+        fields: Params = json.loads(request.get_data() or b"{}") if json_body else dict(request.form)
+        roles.check_account(by, service, operation, fields)
         if service == "s3":
             buckets.check(request)
         elif service == "sns":
-            topics.check(request.form, signing_region(request))
-        elif service == "sts" and request.form.get("Action") == "AssumeRole":
-            roles.check_assumption(ACCOUNT, request)
-        elif service in checks:
-            body = json.loads(request.get_data() or b"{}")
-            checks[service](self._operation(service, request), body, signing_region(request))
+            topics.check(fields, region, by.account)
+        elif operation == "AssumeRole":
+            roles.check_assumption(by, fields["RoleArn"])
+        elif service == "dynamodb":
+            self.world.tables.check(operation, fields, region, by.account)
+        elif service == "ssm":
+            self.world.parameters.check(operation, fields)
 
     def _denied(self, service: str, request: Request) -> Response | None:
         """The refusal of a function's own call that a table's resource policy denies its role; else None."""
-        match = re.search(rf"Credential={re.escape(OWN_KEY)}([^/]+)/", request.headers.get("Authorization", ""))
-        if service != "dynamodb" or match is None:
+        own, _, function = access_key(request).removeprefix(OWN_KEY).partition(".")
+        if service != "dynamodb" or not function:
             return None
         region = self._region(request)
-        role = region.functions.get_function_configuration({"FunctionName": match[1]})["Role"]
-        said = dynamodb.denied(self._operation(service, request), request.get_data(), role, region.name)
+        role = region.functions.get_function_configuration({"FunctionName": function})["Role"]
+        said = dynamodb.denied(self._operation(service, request), request.get_data(), role, region.name, own)
         body = {"__type": "com.amazon.coral.service#AccessDeniedException", "Message": said}
         return Response(json.dumps(body), 400, content_type="application/x-amz-json-1.0") if said else None
 
@@ -176,6 +188,7 @@ class Front:
         self.world.calls.append(
             {
                 "at": self.world.clock.utc().isoformat(),
+                "account": self._caller(request).account,
                 "region": signing_region(request),
                 "service": service,
                 "operation": operation,
@@ -279,14 +292,19 @@ class Front:
         return {"calls": self.world.calls[since:]}
 
     def do_set(
-        self, speed: float | None = None, function: str | None = None, region: str | None = None, **changes: Any
+        self,
+        speed: float | None = None,
+        function: str | None = None,
+        region: str | None = None,
+        account: str | None = None,
+        **changes: Any,
     ) -> dict[str, Any]:
         """Change the clock's speed, or any of the conditions (see ``conditions.Conditions``).
 
-        With a function's name only its requests_per_minute, in one region or in all.
+        With a function's name only its requests_per_minute, in one region and account or in all.
         """
         if function is not None:
-            self._set_traffic(function, region, **changes)
+            self._set_traffic(function, region, account, **changes)
             return self.do_status()
         if "requests_per_minute" in changes and not any(each.people.traffic for each in self.world.regions):
             raise ValueError("requests_per_minute cannot be set: no scenario is loaded")
@@ -299,10 +317,10 @@ class Front:
         changed.apply(self.world, changes)
         return self.do_status()
 
-    def _set_traffic(self, function: str, region: str | None, requests_per_minute: float) -> None:
+    def _set_traffic(self, function: str, region: str | None, account: str | None, requests_per_minute: float) -> None:
         """Change one function's traffic."""
         rate = self.world.conditions.changed({"requests_per_minute": requests_per_minute}).requests_per_minute
-        people = [each.people for each in self.world.regions if region in (None, each.name)]
+        people = [each.people for each in self.world.chosen(region, account)]
         chosen = [traffic for each in people for traffic in each.traffic if traffic.function == function]
         if not chosen:
             raise ValueError(f"no function {function} has traffic")

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from buddy_sandbox import events
-from buddy_sandbox.functions import ACCOUNT
+from buddy_sandbox.access import ACCOUNT
 from buddy_sandbox.runtime import Execution
 
 BATCH = 10
@@ -88,6 +88,7 @@ class _Waiting(Caller):
     function: str
     alias: str
     region: str
+    account: str
     waiting: list[tuple[float, int, Message]] = field(default_factory=list)
     number: int = 0
     sent: int = 0
@@ -122,7 +123,7 @@ class Queue(_Waiting):
     def take(self, request_id: str, at: float) -> tuple[dict[str, Any], list[Message]]:
         batch = self.receive(request_id, at, BATCH)
         self.received += len(batch)
-        records = [events.sqs_record(each, self.event, self.region, ACCOUNT, self._name) for each in batch]
+        records = [events.sqs_record(each, self.event, self.region, self.account, self._name) for each in batch]
         return {"Records": records}, batch
 
     def failures(self, batch: Sequence[Message], done: Execution) -> tuple[int, ...]:
@@ -199,6 +200,7 @@ class Stream(Caller):
 
     function: str
     region: str
+    account: str
     records: deque[Message] = field(default_factory=deque)
 
     def take(self, request_id: str, at: float) -> tuple[dict[str, Any], list[Message]]:
@@ -207,7 +209,7 @@ class Stream(Caller):
             self.records.popleft()
         batch = [self.records[place] for place in range(min(BATCH, len(self.records)))]
         stream = f"{self.function}-stream"
-        records = [events.kinesis_record(each, self.event, self.region, ACCOUNT, stream) for each in batch]
+        records = [events.kinesis_record(each, self.event, self.region, self.account, stream) for each in batch]
         return {"Records": records}, batch
 
     def failures(self, batch: Sequence[Message], done: Execution) -> tuple[int, ...]:
@@ -228,14 +230,16 @@ def _identifier(request_id: str, place: int) -> str:
     return f"{place:x}{request_id[1:]}"
 
 
-def source(kind: str, event: dict[str, Any] | None, *, function: str, alias: str, region: str) -> Caller:
+def source(
+    kind: str, event: dict[str, Any] | None, *, function: str, alias: str, region: str, account: str = ACCOUNT
+) -> Caller:
     """Where the events of a kind come from."""
     if kind == "sqs":
-        return Queue(kind, event, function, alias, region)
+        return Queue(kind, event, function, alias, region, account)
     if kind == "async":
-        return Events(kind, event, function, alias, region)
+        return Events(kind, event, function, alias, region, account)
     if kind == "stream":
-        return Stream(kind, event, function, region)
+        return Stream(kind, event, function, region, account)
     return Caller(kind, event)
 
 

@@ -8,14 +8,13 @@ from collections.abc import Mapping
 
 from moto.sns.models import sns_backends
 
-from buddy_sandbox.functions import ACCOUNT
 from buddy_sandbox.wire import AwsError
 
 MOST_BYTES = 262_144
 ARN_PARTS = 6
 
 
-def check(fields: Mapping[str, str], region: str) -> None:
+def check(fields: Mapping[str, str], region: str, account: str) -> None:
     """Raise AwsError for a message to a topic that AWS would not take."""
     if fields.get("Action") != "Publish" or "TopicArn" not in fields:
         return
@@ -25,7 +24,7 @@ def check(fields: Mapping[str, str], region: str) -> None:
         raise _invalid(f"TopicArn Reason: An ARN must have at least {ARN_PARTS} elements, not {len(parts)}")
     if parts[3] != region:
         raise _invalid("TopicArn")
-    if arn not in sns_backends[ACCOUNT][region].topics:
+    if arn not in sns_backends[account][region].topics:
         raise AwsError("NotFound", "Topic does not exist", status=404)
     if not fields.get("Message"):
         raise _invalid("Empty message")

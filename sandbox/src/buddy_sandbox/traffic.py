@@ -120,11 +120,11 @@ class _Ran(NamedTuple):
 class _Alias:
     """What one alias's traffic remembers from one step of time to the next."""
 
-    def __init__(self, traffic: Traffic, region: str) -> None:
+    def __init__(self, traffic: Traffic, region: str, account: str) -> None:
         self.traffic = traffic
         self.source: Caller | None = None
         if (what := traffic.handler) is not None:
-            names = {"function": traffic.function, "alias": traffic.alias, "region": region}
+            names = {"function": traffic.function, "alias": traffic.alias, "region": region, "account": account}
             self.source = source(what.kind, what.event, **names)
         self.minute: _Minute | None = None
         self.warm: dict[str, int] = {}
@@ -158,7 +158,7 @@ class People:
 
     def use(self, traffic: Traffic) -> None:
         """Let people use an alias from now on."""
-        self._aliases.append(_Alias(traffic, self._functions.region))
+        self._aliases.append(_Alias(traffic, self._functions.region, self._functions.account))
 
     def invoked(self, traffic: Traffic) -> dict[str, int]:
         """How many requests really invoked the handler, and how many took the outcome of one that did."""

@@ -14,6 +14,7 @@ import time_machine
 from botocore.config import Config
 
 from buddy_sandbox import dynamodb, keys, parameters
+from buddy_sandbox.access import ACCOUNT
 from buddy_sandbox.clock import Clock
 from buddy_sandbox.cloudwatch import CloudWatch
 from buddy_sandbox.conditions import Conditions
@@ -33,7 +34,7 @@ STEPPED_START = datetime(2026, 11, 2, 0, 0, tzinfo=UTC).timestamp()
 
 
 class World:
-    """One AWS account; a region begins with the first call to it.
+    """AWS accounts; a region of one begins with the first call to it.
 
     Args:
         endpoint: the sandbox's own URL, for whatever calls back.
@@ -51,7 +52,7 @@ class World:
         # moto reads the time itself, all over; it shall read ours.
         self._travel = time_machine.travel(datetime.fromtimestamp(start, UTC), tick=False)
         self._traveller = self._travel.start()
-        self._clients: dict[tuple[str, str], Any] = {}
+        self._clients: dict[tuple[str, str, str], Any] = {}
         self._regions_lock = threading.Lock()
         self.calls: list[dict[str, Any]] = []
         self.show: Callable[[float, float], None] = lambda now, ahead_s: None
@@ -64,23 +65,28 @@ class World:
         self.parameters.reset()
         self.runtime = Runtime(self.endpoint, idle_workers=WORKERS)
         self.conditions = Conditions()
-        self._regions: dict[str, Region] = {}
+        self._regions: dict[tuple[str, str], Region] = {}
         self.region(HOME)
 
-    def region(self, name: str) -> Region:
+    def region(self, name: str, account: str = ACCOUNT) -> Region:
         """A region; one that was not used before is empty, with the conditions that hold everywhere."""
         with self._regions_lock:
-            if name not in self._regions:
-                made = Region(name, self.clock, self.runtime, self.seed, partial(self.invoke, region=name))
+            if (account, name) not in self._regions:
+                invoke = partial(self.invoke, region=name, account=account)
+                made = Region(name, account, self.clock, self.runtime, self.seed, invoke)
                 self.conditions.apply_to(made, Conditions.model_fields)
-                self._regions[name] = made
-            return self._regions[name]
+                self._regions[account, name] = made
+            return self._regions[account, name]
 
     @property
     def regions(self) -> list[Region]:
-        """Every region that was used, in the order in which they began."""
+        """Every region that was used, of each account, in the order in which they began."""
         with self._regions_lock:
             return list(self._regions.values())
+
+    def chosen(self, region: str | None, account: str | None) -> list[Region]:
+        """The regions that were used of one name, of one account, or both; None: of any."""
+        return [each for each in self.regions if region in (None, each.name) and account in (None, each.account)]
 
     @property
     def functions(self) -> Lambda:
@@ -108,7 +114,7 @@ class World:
         return self.region(HOME).people
 
     def reset(self, seed: int | None = None, start: float | None = None) -> None:
-        """An empty account again, with the same or another seed; time goes on unless ``start`` is given."""
+        """Empty accounts again, with the same or another seed; time goes on unless ``start`` is given."""
         self.runtime.close()
         self.seed = self.seed if seed is None else seed
         self.calls.clear()
@@ -123,17 +129,20 @@ class World:
         """Say what time it is to those who read it without a call."""
         self.show(self.clock.now(), self.conditions.client_clock_ahead_s)
 
-    def invoke(self, service: str, operation: str, parameters: Params, region: str = HOME) -> Any:
+    def invoke(
+        self, service: str, operation: str, parameters: Params, region: str = HOME, account: str = ACCOUNT
+    ) -> Any:
         """Call the sandbox as any client would: for schedules, and for setting scenarios up."""
-        return getattr(self.client(service, region), operation)(**parameters)
+        return getattr(self.client(service, region, account), operation)(**parameters)
 
-    def client(self, service: str, region: str = HOME) -> Any:
+    def client(self, service: str, region: str = HOME, account: str = ACCOUNT) -> Any:
         """An SDK client of this sandbox."""
-        if (service, region) not in self._clients:
-            session = boto3.Session(aws_access_key_id="sandbox", aws_secret_access_key="sandbox", region_name=region)
+        key = (service, region, account)
+        if key not in self._clients:
+            session = boto3.Session(aws_access_key_id=account, aws_secret_access_key="sandbox", region_name=region)
             config = Config(retries={"total_max_attempts": 1}, user_agent_appid="sandbox")  # type: ignore[call-arg]
-            self._clients[service, region] = session.client(service, endpoint_url=self.endpoint, config=config)
-        return self._clients[service, region]
+            self._clients[key] = session.client(service, endpoint_url=self.endpoint, config=config)
+        return self._clients[key]
 
     def close(self) -> None:
         """End what was started: workers, and the hold on this process's time."""
