@@ -17,6 +17,9 @@ from buddy_ops.aws.sandbox_control import LOOPBACK, TOKEN_NEXT, TOKEN_WRONG, ask
 from buddy_ops.core.errors import AwsFailed, InvalidInput
 from buddy_ops.core.settings import Settings
 
+SANDBOX_KEY = "sandbox"
+"""Both keys of the sandbox's default account: no secret."""
+
 
 def is_sandbox(endpoint: str) -> bool:
     """Whether the sandbox listens at an address.
@@ -57,7 +60,7 @@ def open_session(settings: Settings, sandbox: bool) -> tuple[Session, str]:
         session.register("creating-client-class", _client.add_recorder)  # type: ignore[arg-type]
         session.register_component("response_parser_factory", _replies.ParserFactory())
         if sandbox:
-            session.set_credentials("sandbox", "sandbox")
+            session.set_credentials(SANDBOX_KEY, SANDBOX_KEY)
         else:
             session.get_scoped_config()
     except botocore.ProfileNotFound as error:

@@ -169,10 +169,6 @@ class Target:
             if key not in self._clients:
                 client = self._clients[key] = self._create_client(service, attempts, read_timeout_s)
                 client.target = self
-                keys = self.session.get_credentials()
-                if keys and not self.sandbox:
-                    self.redactor.add_secret(keys.secret_key)
-                    self.redactor.add_secret(keys.token or "")
             return self._clients[key]
 
     def _create_client(self, service: _client.Service, attempts: int, read_timeout_s: int) -> Any:
@@ -203,6 +199,7 @@ class Target:
         sent = self.clock.now()
         self._journal_jumps()
         try:
+            self._learn_keys()
             reply = send(parameters)
             _client.read_body(reply)
         except _client.SDK_ERRORS as error:
@@ -214,6 +211,16 @@ class Target:
         _client.learn_secrets(self.redactor, service, reply)
         self.journal.append("aws", **entry, request=reply.get("ResponseMetadata", {}).get("RequestId"))
         return reply
+
+    def _learn_keys(self) -> None:
+        """Let the redactor know the keys that the next call is signed with. A role may be assumed for it, or again."""
+        own = self.session.get_credentials()
+        if own is None:
+            return
+        keys = own.get_frozen_credentials()
+        if keys.secret_key != _credentials.SANDBOX_KEY:
+            self.redactor.add_secret(keys.secret_key or "")
+            self.redactor.add_secret(keys.token or "")
 
     def _journal_jumps(self) -> None:
         """Record each jump of this machine's clock once."""
@@ -379,7 +386,7 @@ def _open(environment: str, settings: Settings, runbook: str, *, dry_run: bool, 
         clock = SandboxClock(endpoint)
     run = run or os.environ.get("BUDDY_OPS_RUN") or secrets.token_hex(4)
     role = settings.aws.assume_role
-    if role and not sandbox:
+    if role:
         create = partial(session.create_client, region_name=region, endpoint_url=endpoint)
         _credentials.assume_role(session, role, name=f"buddy-ops-{run}", clock=clock, create_client=create)
     folder = _folder(runbook, environment, run=run, now=clock.now())

@@ -25,6 +25,11 @@ from tests.conftest import Situation
 
 Bring = Callable[..., Situation]
 VALUES = {"function": "buddy-alexa-skill"}
+OTHER = "222222222222"
+
+
+def acting_as(role: str) -> dict[str, Any]:
+    return {"function": "shop", "aws": {"region": "us-east-1", "assume_role": role}}
 
 
 @pytest.fixture
@@ -86,6 +91,36 @@ def test_an_environment_may_name_the_role_that_acts(
     assert assumed.principal == "arn:aws:sts::123456789012:assumed-role/buddy-ops-prod-deployer/buddy-ops-7f3a"
     with pytest.raises(InvalidInput, match="invalid-settings"):
         session.connect("prod", "t", values={**VALUES, "aws": {"assume_role": "deployer"}}, quiet=True)
+
+
+def test_a_role_of_another_account_acts_on_the_sandbox_too(here: Situation, tmp_path: Path) -> None:
+    """Its keys are renewed as virtual time passes, and are in no journal."""
+    (tmp_path / "shop").mkdir()
+    (tmp_path / "shop" / "app.py").write_text("def handler(event, context):\n    return event\n")
+    shop = {"name": "shop", "artifact": str(tmp_path / "shop"), "account": OTHER, "requests_per_minute": 0}
+    here.ask("function", **shop, history_minutes=0)
+    mine = here.connect(values=acting_as(f"arn:aws:iam::{OTHER}:role/buddy-ops"), run="7f3a")
+    assert mine.sandbox and mine.account == OTHER
+    assert mine.principal == f"arn:aws:sts::{OTHER}:assumed-role/buddy-ops/buddy-ops-7f3a"
+    first = mine.session.get_credentials().access_key
+    here.ask("advance", seconds=3 * 3600)
+    alias = mine.client("lambda").get_alias(FunctionName="shop", Name="live")
+    assert alias["AliasArn"].split(":")[4] == OTHER
+    keys = mine.session.get_credentials()
+    assert keys.access_key != first
+    assert mine.redactor.redact(f"{keys.secret_key} {keys.token}") == "[redacted] [redacted]"
+
+
+@pytest.mark.parametrize("role", [f"arn:aws:iam::{OTHER}:role/missing", "arn:aws:iam::123456789012:role/closed"])
+def test_a_role_that_may_not_be_assumed_is_a_clear_message(here: Situation, role: str) -> None:
+    """It is missing, or it trusts others only; as AWS says it, at the first call."""
+    trust = {"Effect": "Allow", "Principal": {"AWS": "999999999999"}, "Action": "sts:AssumeRole"}
+    here.client("iam").create_role(
+        RoleName="closed", AssumeRolePolicyDocument=json.dumps({"Version": "2012-10-17", "Statement": [trust]})
+    )
+    with pytest.raises(AwsFailed, match="access-denied") as refused:
+        assert here.connect(values=acting_as(role)).principal
+    assert f"sts:AssumeRole on resource: {role}" in refused.value.what
 
 
 def test_a_profile_that_is_not_there_is_named(alone: Path, monkeypatch: pytest.MonkeyPatch) -> None:
