@@ -73,7 +73,7 @@ class Outcome:
         requests: by version, since traffic was first shifted.
         failed: how many of these failed, by version.
         weight: the new version's share (0..1) when it was rolled back; 0 where it had none.
-        lateness: how late CloudWatch's metrics were, and which source decided, in sentences. Outcomes that differ in it
+        lateness: which source decided, and how late CloudWatch's metrics were, in sentences. Outcomes that differ in it
             only are equal.
         compared: what each stream showed while both versions had traffic, a line each.
     """

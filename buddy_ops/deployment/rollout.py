@@ -883,7 +883,7 @@ class _Run:
                 requests=requests,
                 failed=failed,
                 weight=weight,
-                lateness=" ".join(filter(None, (self.evidence.lateness.describe(), self.evidence.describe_sources()))),
+                lateness=" ".join(filter(None, (self.evidence.describe_sources(), self.evidence.lateness.describe()))),
                 compared=self.evidence.describe_streams(),
             )
         )

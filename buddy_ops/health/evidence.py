@@ -17,7 +17,7 @@ from copy import deepcopy
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
-from itertools import islice, takewhile
+from itertools import islice, pairwise, takewhile
 
 from buddy_ops.aws import versions
 from buddy_ops.aws.aliases import RolloutState
@@ -224,6 +224,13 @@ class RolloutEvidence:
         if not self._judged.trusts_ticks:
             return f"{minutes} The log does not show the same requests."
         return f"{minutes} {self._feed.trouble or 'The log is read again.'}"
+
+    def source_changes(self) -> list[tuple[datetime, bool]]:
+        """When another source began to decide, by the minutes that are judged, and whether it is the log."""
+        first = self._first_shift
+        minutes = [(max(first, step.at), step.by_ticks) for step in self._judged.steps if step.row is not None]
+        began = (first, self._feed is not None)
+        return [after for before, after in pairwise([began, *minutes]) if before[1] != after[1]]
 
     def describe_sources(self) -> str:
         """Which source decided how much of the rollout, in a sentence or two; empty without health.log_feed."""

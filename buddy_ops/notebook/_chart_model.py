@@ -3,13 +3,16 @@
 import math
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
-from datetime import datetime
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+from functools import reduce
+from operator import add
 from typing import Literal
 
 from buddy_ops.core.settings import HealthSettings
 from buddy_ops.core.text import count, date_and_time, duration, exact_percent, figure, percent, time_of_day
 from buddy_ops.health import judge, serving
+from buddy_ops.health.log_feed import TICK, FeedTick
 from buddy_ops.health.metrics import MINUTE, UNKNOWN_VERSION, MinuteRow
 from buddy_ops.health.serving import version_order
 from buddy_ops.notebook._chart_layout import Limit, Panel, Picture, Series, Style, time_span
@@ -35,6 +38,8 @@ STYLES = (
 
 UNKNOWN_STYLE = Style(Ink.UNKNOWN, (1.5, 2.5), mark="^")
 
+TICKS_A_MINUTE = round(MINUTE / TICK)
+
 PANEL_PIXELS = 125
 OTHER_PIXELS = 195
 """Height of title, caption, legend, events and time axis."""
@@ -53,6 +58,32 @@ class ScorePoint:
     worse: float
 
 
+@dataclass(frozen=True)
+class LogPoint:
+    """The new version's requests by the log, in up to a minute before a moment."""
+
+    until: datetime
+    counts: judge.Counts
+    length: timedelta
+
+    @property
+    def middle_s(self) -> float:
+        """Where it is drawn, as a minute is: in its middle, in seconds since 1970."""
+        return (self.until - self.length / 2).timestamp()
+
+    @property
+    def error_percent(self) -> float | None:
+        """None without requests."""
+        if not self.counts.requests:
+            return None
+        return 100 * self.counts.errors / self.counts.requests
+
+    @property
+    def requests_per_minute(self) -> float:
+        """Its requests, as if the time were a whole minute."""
+        return self.counts.requests * (MINUTE / self.length)
+
+
 @dataclass
 class ChartData:
     """What a chart shows.
@@ -62,11 +93,13 @@ class ChartData:
         marks: events: a time and a text.
         versions: the versions that have a line, oldest first.
         left_out: how many further versions received requests.
+        ticks: of the log, all of a rollout: the new version's.
     """
 
     title: str
     health: HealthSettings
     rows: list[MinuteRow] = field(default_factory=list)
+    ticks: list[FeedTick] = field(default_factory=list)
     scores: list[ScorePoint] = field(default_factory=list)
     stages: list[tuple[datetime, float, str]] = field(default_factory=list)
     marks: list[tuple[datetime, str]] = field(default_factory=list)
@@ -82,6 +115,19 @@ class ChartData:
             return self.rows
         since = self.stages[0][0] - MINUTE * HISTORY_MINUTES
         return [row for row in self.rows if row.at >= since]
+
+    @property
+    def latest_of_log(self) -> list[LogPoint]:
+        """Every 10 s the new version's minute before, by the log, after the last minute that CloudWatch has."""
+        shown_until = self.rows[-1].at + MINUTE if self.rows else None
+        points = []
+        for index, tick in enumerate(self.ticks, start=1):
+            if shown_until is not None and tick.end <= shown_until:
+                continue
+            latest = self.ticks[max(0, index - TICKS_A_MINUTE) : index]
+            minute = [each.canary for each in latest if each.at >= tick.end - MINUTE]
+            points.append(LogPoint(tick.end, reduce(add, minute), len(minute) * TICK))
+        return points
 
     @property
     def events(self) -> list[tuple[datetime, str]]:
@@ -116,7 +162,12 @@ def build_picture(data: ChartData) -> Picture | None:
     rows = data.shown_rows
     styles = _styles(data, rows)
     minutes = [(_middle(row), row) for row in rows]
-    built = (_rates(data, minutes, styles), _latency(data, minutes, styles), _volume(minutes, styles), _evidence(data))
+    built = (
+        _rates(data, minutes, styles),
+        _latency(data, minutes, styles),
+        _volume(data, minutes, styles),
+        _evidence(data),
+    )
     panels = tuple(panel for panel in built if panel is not None)
     if not panels:
         return None
@@ -160,6 +211,7 @@ def _rates(data: ChartData, minutes: Sequence[TimedRow], styles: dict[str, Style
         return 100 * low, 100 * high
 
     series = _series(minutes, styles, rate, band)
+    series += _log_series(data, styles, lambda point: point.error_percent)
     if not series:
         return None
     limit = 100 * data.health.error_rate
@@ -212,7 +264,20 @@ def _series(
     return series
 
 
-def _volume(minutes: Sequence[TimedRow], styles: dict[str, Style]) -> Panel | None:
+def _log_series(
+    data: ChartData, styles: dict[str, Style], value_of: Callable[[LogPoint], float | None]
+) -> Iterator[Series]:
+    """A dotted line of the new version's latest requests by the log; none where CloudWatch has their minutes."""
+    values = [(point.middle_s, value_of(point)) for point in data.latest_of_log]
+    points = tuple((at, value) for at, value in values if value is not None)
+    if not points:
+        return
+    new = data.versions[-1]
+    style = replace(styles[new], dash=(1.0, 2.0), width=1.2)
+    yield Series(style, points, name=f"{serving.name_version(new)} by the log, a minute every 10 s")
+
+
+def _volume(data: ChartData, minutes: Sequence[TimedRow], styles: dict[str, Style]) -> Panel | None:
     """Requests a minute, and bars where some were throttled."""
     series = []
     for version, style in styles.items():
@@ -220,6 +285,7 @@ def _volume(minutes: Sequence[TimedRow], styles: dict[str, Style]) -> Panel | No
         points = tuple((at, float(own.requests)) for at, own in counts if "requests" not in own.unknown)
         if points:
             series.append(Series(style, points))
+    series += _log_series(data, styles, lambda point: point.requests_per_minute)
     throttled = [(at, float(sum(own.throttles for own in row.counts.values()))) for at, row in minutes]
     bars = tuple((at, number) for at, number in throttled if number)
     highest = max([_highest(series), *(number for _, number in bars)])
@@ -266,13 +332,14 @@ def _described(data: ChartData) -> Iterator[str]:
     yield f"{data.title}."
     if rows:
         yield f"{date_and_time(rows[0].at)} to {time_of_day(rows[-1].at + MINUTE, rows[0].at)}."
-    versions = _styles(data, rows)
-    for version in versions:
+    of_log = data.latest_of_log
+    for version in _styles(data, rows):
         name = serving.name_version(version)
         counts = [row.counts[version] for row in rows if version in row.counts]
         requests = sum(own.requests for own in counts)
         if not requests:
-            yield f"{name}: no requests."
+            if not of_log or version != data.versions[-1]:
+                yield f"{name}: no requests."
             continue
         errors = sum(own.errors for own in counts)
         rate = f"error rate {percent(errors / requests)} (limit {exact_percent(data.health.error_rate)})"
@@ -282,6 +349,11 @@ def _described(data: ChartData) -> Iterator[str]:
             limit = duration(data.health.latency_ms / 1000)
             sentence += f", p99 latency {_latency_text(slowest)} in the slowest minute (limit {limit})"
         yield f"{sentence}."
+    if of_log:
+        latest = of_log[-1]
+        failed = f"{latest.counts.errors:,} of {count(latest.counts.requests, 'request')} failed"
+        new = serving.name_version(data.versions[-1])
+        yield f"{new} by the log, in {duration(latest.length)} to {latest.until:%H:%M:%S} UTC: {failed}."
     if data.left_out:
         yield f"{count(data.left_out, 'more version')} not shown."
     if throttled := sum(own.throttles for row in rows for own in row.counts.values()):

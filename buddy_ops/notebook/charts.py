@@ -35,6 +35,8 @@ DRAWING_SHARE = 0.1
 
 STAGE_NAMES = {"watch": "monitoring", "rolled-back": "rolling back"}
 
+SOURCES = {True: "the log decides", False: "CloudWatch decides"}
+
 Bundle = dict[str, str]
 """An output by its MIME types."""
 
@@ -143,10 +145,12 @@ class RolloutChart(ChartData):
     def add(self, observation: Observation) -> None:
         """Add a poll."""
         self.rows += observation.rows
+        self.ticks += observation.ticks
         self.caption = _caption(observation)
         if observation.evidence is None:
             return
         self.versions = tuple(dict.fromkeys((observation.evidence.stable, observation.evidence.new)))
+        self.marks = [(at, SOURCES[by_log]) for at, by_log in observation.evidence.source_changes()]
         scores = observation.evidence.judge.scores()
         self.thresholds = scores
         over_limit = max(scores.errors.slo, scores.slow.slo)

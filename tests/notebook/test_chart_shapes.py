@@ -15,6 +15,7 @@ import pytest
 
 from buddy_ops.aws.session import Target
 from buddy_ops.health.judge import NOTHING_KNOWN, Counts, Judge, Minute
+from buddy_ops.health.log_feed import TICK, FeedTick
 from buddy_ops.health.metrics import MINUTE, UNKNOWN_VERSION, MinuteRow
 from buddy_ops.notebook import _chart_layout, _chart_output, _widgets
 from buddy_ops.notebook._chart_model import build_picture, describe
@@ -118,6 +119,15 @@ def four_series() -> RolloutChart:
     return found
 
 
+def by_the_log() -> RolloutChart:
+    """An hour that is polled every 10 s; CloudWatch has all minutes but the last three."""
+    judge = Judge()
+    found = rollout(judge, minutes(57, v41=lambda n: Counts(540, n % 3), v42=lambda n: Counts(60, int(n == 3))))
+    found.ticks = [FeedTick(START + n * TICK, Counts(10, int(n == 350))) for n in range(358)]
+    found.scores = [ScorePoint(START + n * TICK, 0.4, 0.9) for n in range(360)]
+    return found
+
+
 SHAPES: dict[str, Callable[[], RolloutChart]] = {
     "a healthy canary": healthy_canary,
     "total failure": lambda: chart(minutes(30, v41=lambda n: Counts(600, 600))),
@@ -125,6 +135,7 @@ SHAPES: dict[str, Callable[[], RolloutChart]] = {
     "a gap": lambda: chart(a_gap()),
     "one minute": lambda: chart(minutes(1, v41=lambda n: Counts(600, 1))),
     "a day of four series": four_series,
+    "by the log": by_the_log,
     "many marks": many_marks,
     "long names": long_names,
     "close limits": close_limits,
@@ -311,9 +322,29 @@ def test_a_live_frame_is_svg_and_the_last_one_a_png(monkeypatch: pytest.MonkeyPa
     assert 'alt="buddy:live · prod.' in last["text/html"] and f'{last["image/png"]}"' in last["text/html"]
 
 
-def test_a_live_frame_is_small() -> None:
+@pytest.mark.parametrize("name", ["a day of four series", "by the log"])
+def test_a_live_frame_is_small(name: str) -> None:
     """Four series of 1,440 points, their limits and the evidence: at most 60 kB."""
-    assert len(_chart_output.svg(scene_of("a day of four series"))) <= 60_000
+    assert len(_chart_output.svg(scene_of(name))) <= 60_000
+
+
+def test_the_log_goes_on_where_cloudwatch_has_nothing_yet() -> None:
+    """A point every 10 s, each of the minute before it, from the last minute of CloudWatch on; and the same in words."""
+    found = by_the_log()
+    points = found.latest_of_log
+    assert [point.until for point in points] == [START + 57 * MINUTE + n * TICK for n in range(1, 17)]
+    assert [point.counts.requests for point in points] == [60] * 16
+    assert [point.error_percent for point in points if point.counts.errors] == [pytest.approx(100 / 60)] * 6
+    assert "v42 by the log, in 1 min to 04:11:40 UTC: 0 of 60 requests failed." in describe(found)
+    rate, _, volume, _ = (build_picture(found) or pytest.fail("no picture")).panels
+    for panel in (rate, volume):
+        (of_log,) = [series for series in panel.series if series.name]
+        assert of_log.name == "v42 by the log, a minute every 10 s" and len(of_log.points) == 16
+    found.ticks = found.ticks[:2]
+    found.rows = found.rows[:0]
+    assert [point.requests_per_minute for point in found.latest_of_log] == [60, 60]
+    found.rows = by_the_log().rows
+    assert not found.latest_of_log and "by the log" not in describe(found)
 
 
 def test_the_svg_is_the_scene() -> None:

@@ -7,7 +7,7 @@ import math
 import struct
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, cast
 
@@ -26,6 +26,7 @@ from buddy_ops.core.side_channels import SideChannels
 from buddy_ops.deployment.rollout import Observation, Outcome, Rollout
 from buddy_ops.health.evidence import RolloutEvidence
 from buddy_ops.health.judge import Counts, Judge, Minute
+from buddy_ops.health.log_feed import FeedTick
 from buddy_ops.health.metrics import UNKNOWN_VERSION, MinuteRow
 from buddy_ops.notebook import _chart_layout, charts, live
 from buddy_ops.notebook._chart_model import build_picture, wilson_interval
@@ -69,6 +70,10 @@ class Seen:
     new: str
     judge: Judge
     source: str = ""
+    changes: list[tuple[datetime, bool]] = field(default_factory=list)
+
+    def source_changes(self) -> list[tuple[datetime, bool]]:
+        return self.changes
 
 
 def target() -> Target:
@@ -204,6 +209,21 @@ def test_stages_are_marked_once_each() -> None:
     for minute, (weight, stage) in enumerate([(0.1, "1"), (0.1, "1"), (0.5, "2"), (0.5, "2"), (0.0, "2")]):
         picture.add(observation(START + minute * MINUTE, weight, (), judge, stage))
     assert [(weight, stage) for _, weight, stage in picture.stages] == [(0.1, "1"), (0.5, "2"), (0.0, "2")]
+
+
+def test_another_source_is_marked_where_it_begins_to_decide() -> None:
+    """The log's 10-second ticks or CloudWatch's minutes; what is judged anew is marked anew."""
+    picture, judge = RolloutChart(target()), Judge()
+    seen = observation(START, 0.1, (), judge)
+    assert seen.evidence is not None
+    evidence = cast(Seen, seen.evidence)
+    evidence.changes = [(START, False), (START + MINUTE, True)]
+    picture.add(replace(seen, ticks=(FeedTick(START, Counts(9)),)))
+    assert picture.marks == [(START, "CloudWatch decides"), (START + MINUTE, "the log decides")]
+    assert [tick.canary.requests for tick in picture.ticks] == [9]
+    evidence.changes = []
+    picture.add(seen)
+    assert picture.marks == []
 
 
 def test_the_caption_says_when_where_and_what() -> None:
