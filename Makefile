@@ -82,8 +82,8 @@ lock: $(BIN)/uv ## resolve the locks in requirements/ again
 	$(COMPILE) pyproject.toml requirements/build.in -o requirements/core.txt
 	$(COMPILE) pyproject.toml requirements/build.in --extra run -c requirements/core.txt -o requirements/run.txt
 	$(COMPILE) $(BOTH) --extra run -c requirements/run.txt -o requirements/sandbox.txt
-	$(COMPILE) $(BOTH) --extra lab --extra verify --extra notify --extra dev --extra docs -c requirements/sandbox.txt -o requirements/dev.txt
-	$(COMPILE) $(BOTH) --extra lab -c requirements/dev.txt -o requirements/lab.txt
+	$(COMPILE) $(BOTH) --extra lab --extra fleet --extra verify --extra notify --extra dev --extra docs -c requirements/sandbox.txt -o requirements/dev.txt
+	$(COMPILE) $(BOTH) --extra lab --extra fleet -c requirements/dev.txt -o requirements/lab.txt
 	$(COMPILE) requirements/emulators/emulators.in -o requirements/emulators/emulators.txt
 	cd requirements/emulators && npm install --silent --package-lock-only --omit-lockfile-registry-resolved
 	$(COMPILE) requirements/check-aws/check-aws.in -o requirements/check-aws/check-aws.txt

@@ -51,6 +51,8 @@ ATTEMPTS = 3
 
 READ_TIMEOUT_S = 10
 
+RetryMode = Literal["standard", "adaptive"]
+
 
 @dataclass(kw_only=True)
 class Target:
@@ -71,7 +73,7 @@ class Target:
     side: SideChannels = field(default_factory=SideChannels)
     dry_run: bool = False
     replaced: tuple[str, ...] = ()
-    retry_mode: Literal["standard", "adaptive"] = "standard"
+    retry_mode: RetryMode = "standard"
     base_environment: str = ""
     _clients: dict[tuple[str, int, int], Any] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
@@ -396,6 +398,9 @@ def _open(environment: str, settings: Settings, runbook: str, *, dry_run: bool, 
     write: Callable[[str], None] = _keep_nothing
     if not quiet:
         write = JournalFile(folder / "journal.jsonl")
+    retry_mode: RetryMode = "standard"
+    if session.get_config_variable("retry_mode") == "adaptive":
+        retry_mode = "adaptive"
     return Target(
         environment=environment,
         settings=settings,
@@ -411,6 +416,7 @@ def _open(environment: str, settings: Settings, runbook: str, *, dry_run: bool, 
         folder=folder,
         redactor=redactor,
         dry_run=dry_run,
+        retry_mode=retry_mode,
     )
 
 

@@ -50,6 +50,16 @@ def require_apprise() -> ModuleType:
     return apprise
 
 
+def require_distributed() -> None:
+    """Check that steps on several targets can run here.
+
+    Raises:
+        InvalidInput: ``extra-missing``.
+    """
+    if importlib.util.find_spec("distributed") is None:
+        raise _extra_missing("A fleet's runbook", "fleet", "distributed", ". Then run the same command again")
+
+
 def _extra_missing(what: str, extra: str, package: str, further: str = "") -> InvalidInput:
     """The error of what needs an extra; ``further`` goes on after the command that installs it."""
     return InvalidInput(

@@ -9,9 +9,6 @@ from buddy_ops.core import errors
 FALLBACK_CODES = {"InvalidInput": 2, "RolledBack": 3, "Refused": 4, "Held": 5}
 """Exit codes by an error's name: for notebooks that were archived before errors left their data in them."""
 
-LAST_OUTPUT = 300
-"""Characters of a process's last line that an error repeats."""
-
 
 @dataclass(frozen=True)
 class Failure:
@@ -38,12 +35,6 @@ class Failure:
     def of_error(cls, error: errors.BuddyError) -> "Failure":
         """The same of an error that is still at hand."""
         return cls(type(error).__name__, str(error), error.exit_code, error.reference, error.data())
-
-
-def describe_last_output(said: str) -> str:
-    """The last line that a process wrote before it ended, as a sentence behind another; '' if there is none."""
-    lines = said.strip().splitlines()
-    return f" Its last output: {lines[-1][:LAST_OUTPUT]}" if lines else ""
 
 
 def failure_of(outputs: Iterable[Mapping[str, Any]]) -> Failure | None:

@@ -15,7 +15,7 @@ from jupyter_client.kernelspec import KernelSpec
 from jupyter_client.manager import AsyncKernelManager
 
 from buddy_ops.core.files import make_scratch_folder
-from buddy_ops.runs._failures import describe_last_output
+from buddy_ops.runs.child_process import describe_last_output
 
 LONGEST_FOLDER = 70
 """Characters of a folder for sockets: a socket's name may have 107 on Linux, 103 on macOS."""

@@ -4,13 +4,11 @@ papermill loads this module while it is itself being imported, so what uses pape
 As a program it executes one notebook for a supervisor (``runs``), and ends when the supervisor does.
 """
 
-import json
 import os
-import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext, suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict
 from typing import Any
 
@@ -22,6 +20,7 @@ from buddy_ops.core.redaction import Redactor
 from buddy_ops.core.text import escape_terminal
 from buddy_ops.runs._failures import Failure, failure_in
 from buddy_ops.runs._interrupts import INTERRUPTED, InterruptHandler, handle_signals
+from buddy_ops.runs.child_process import Report, end_with_parent, open_report
 
 
 class Engine:
@@ -118,25 +117,18 @@ def _alone(nb: Any) -> Iterator[Redactor]:
 
 def main() -> int:
     """Execute the one notebook that comes on stdin as JSON, and report on stdout, a JSON object a line."""
-    mouth = os.fdopen(os.dup(1), "w", encoding="utf-8", buffering=1)
-    os.dup2(2, 1)  # whatever else is printed is not for the supervisor
-
-    def tell(**what: Any) -> None:
-        with suppress(OSError):  # the supervisor is gone: the run ends for that reason already
-            mouth.write(json.dumps(what) + "\n")
-
+    report = open_report()
     sys.modules.setdefault("rfc3987_syntax", None)  # type: ignore[arg-type]
     import papermill  # noqa: F401  # meanwhile the supervisor checks what it was given
 
     line = sys.stdin.readline()
     if line:
-        threading.Thread(target=_end_with_the_supervisor, daemon=True).start()
-        job = parse_json(line)
-        tell(ended=_execute(job, tell))
+        end_with_parent()
+        report(ended=_execute(parse_json(line), report))
     return 0
 
 
-def _execute(job: Mapping[str, Any], tell: Callable[..., None]) -> dict[str, Any]:
+def _execute(job: Mapping[str, Any], report: Report) -> dict[str, Any]:
     """Execute it. Returns the fields of its ``Failure``; none where it ended without one."""
     import papermill
     from papermill.exceptions import PapermillExecutionError
@@ -158,7 +150,7 @@ def _execute(job: Mapping[str, Any], tell: Callable[..., None]) -> dict[str, Any
             redactor=redactor,
             save_to=job["notebook"],
             about=job["about"],
-            tell=tell,
+            tell=report,
             failures=failures,
         )
     except PapermillExecutionError as error:
@@ -169,12 +161,6 @@ def _execute(job: Mapping[str, Any], tell: Callable[..., None]) -> dict[str, Any
     except Exception as error:
         return {"name": type(error).__name__, "text": redactor.redact(f"The notebook could not be executed: {error}")}
     return {}
-
-
-def _end_with_the_supervisor() -> None:
-    """End the run as by SIGTERM when the supervisor is gone."""
-    os.read(0, 1)
-    os.kill(os.getpid(), signal.SIGTERM)
 
 
 if __name__ == "__main__":

@@ -27,8 +27,9 @@ from buddy_ops.core.journal import lock_journal
 from buddy_ops.core.progress import Progress, no_progress
 from buddy_ops.core.text import did_you_mean, shorten
 from buddy_ops.runs import archive, pages, provenance, retention, signatures, verification
-from buddy_ops.runs._failures import Failure, describe_last_output
+from buddy_ops.runs._failures import Failure
 from buddy_ops.runs._interrupts import DIED, GRACE_S, INTERRUPTED, TIMED_OUT, handle_signals
+from buddy_ops.runs.child_process import describe_last_output
 from buddy_ops.runs.manifest import NOTEBOOK, REPORT, ManifestEntry
 from buddy_ops.runs.stores import JOURNAL, MANIFEST, LocalStore, S3Store, Sign
 
@@ -134,9 +135,9 @@ def write_step_summary(done: ExecutedRun) -> None:
 
 def write_error_summary(notebook: str, environment: str, error: BuddyError) -> None:
     """Add a summary of a run that ended before a kernel started: it has no archive."""
-    outcome = _outcome(Failure.of_error(error))
     about = {"runbook": notebook, "environment": environment, "exit_code": error.exit_code, "trouble": str(error)}
-    _add_summary(redaction.Redactor().redact(about | outcome), "")
+    about["outcome"] = outcome_of(error)
+    _add_summary(redaction.Redactor().redact(about), "")
 
 
 def _add_summary(facts: Mapping[str, Any], digest: str) -> None:
@@ -435,6 +436,11 @@ def _outcome(failure: Failure | None) -> dict[str, str]:
         # A rollout's ending is its error's reference. Errors without data begin with it.
         return {"outcome": failure.reference or failure.text.partition("\n")[0]}
     return {"outcome": {2: "invalid", 4: "refused"}.get(failure.exit_code, "failed")}
+
+
+def outcome_of(error: BuddyError) -> str:
+    """The outcome of a run that ended by this error before a kernel started."""
+    return _outcome(Failure.of_error(error))["outcome"]
 
 
 def find_notebook(notebook: str) -> Path:

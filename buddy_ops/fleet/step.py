@@ -1,0 +1,187 @@
+"""One runbook on one target, as a worker of Dask runs it: a supervised run in a process of its own.
+
+The worker starts the process and waits. If the worker is lost, the process ends as by SIGTERM: its rollout's traffic
+stays under its failsafe. The same step run again resumes the rollout, or finds it ended: the alias decides.
+
+As a program it runs the step that comes on stdin.
+"""
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass, field
+from typing import IO, Any
+
+from buddy_ops.core import front_end, redaction
+from buddy_ops.core.documents import parse_json
+from buddy_ops.core.errors import BuddyError
+from buddy_ops.core.progress import Progress
+from buddy_ops.runs import supervisor
+from buddy_ops.runs.child_process import describe_last_output, end_with_parent, open_report
+
+PER_PLACE = 20
+"""Steps at once in one account and region. Each polls about every 10 s, so that together they use a fifth of
+Lambda's quota of 15 requests per second for its control plane, and half of CloudWatch Logs' for FilterLogEvents.
+Source: AWS, "Lambda quotas" and "CloudWatch Logs quotas"."""
+
+LOST = "lost"
+"""The outcome of a step of which no end was reported: what the alias serves decides."""
+
+END_S = 45.0
+"""Seconds that an interrupted step has to clean up and to be archived, before it is killed."""
+
+OF_ANOTHER_RUN = ("BUDDY_OPS_RUN", "BUDDY_OPS_RUN_FOLDER", redaction.FILE, front_end.VARIABLE, "GITHUB_STEP_SUMMARY")
+"""Environment variables of the fleet's own run that are not those of its steps."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """A runbook to be run on a target.
+
+    Attributes:
+        target: the target's name in parameters/fleet.yaml.
+        runbook: for example 'strategies/canary'.
+        parameters: the runbook's parameters, but for the environment.
+        place: account and region; of one place ``PER_PLACE`` steps run at once.
+    """
+
+    target: str
+    runbook: str
+    parameters: Mapping[str, Any]
+    place: str
+
+
+@dataclass(frozen=True)
+class StepResult:
+    """How a step ended, as its worker reports it.
+
+    Attributes:
+        outcome: as in a run's manifest, for example 'refused'; ``LOST`` where no end was reported.
+        trouble: what its failing cell said, or why no end was reported; empty: neither.
+        folder: the name of its archive's folder; empty: it was not archived.
+        manifest: the SHA-256 of its manifest.
+        error: the data of the error that ended it.
+    """
+
+    target: str
+    runbook: str
+    exit_code: int
+    outcome: str
+    trouble: str = ""
+    folder: str = ""
+    manifest: str = ""
+    error: Mapping[str, Any] = field(default_factory=dict)
+
+
+# In the worker
+
+
+def run_step(step: Step, project: str, topic: str) -> StepResult:
+    """Run a step in a process of its own, and wait for its end. The function that Dask's workers call.
+
+    Args:
+        step: what to run.
+        project: the project's folder, on this machine.
+        topic: Dask's topic for the step's progress.
+    """
+    from distributed import Semaphore, get_worker
+
+    worker = get_worker()
+    ended: dict[str, Any] | None = None
+    with (
+        Semaphore(PER_PLACE, name=step.place),
+        tempfile.TemporaryFile("w+") as said,
+        _process(project, said) as process,
+    ):
+        assert process.stdin is not None and process.stdout is not None
+        with suppress(BrokenPipeError):
+            process.stdin.write(json.dumps(asdict(step)) + "\n")
+            process.stdin.flush()
+        for line in process.stdout:
+            report = parse_json(line)
+            ended = report.get("ended", ended)
+            if "progress" in report:
+                worker.log_event(topic, (step.target, step.runbook, report["progress"]))
+        code = process.wait()
+        said.seek(0)
+        tail = describe_last_output(said.read())
+    if ended is not None:
+        return StepResult(**ended)
+    return lost(step, f"The process of {step.runbook} ended without a report (exit code {code}).{tail}")
+
+
+def lost(step: Step, why: str) -> StepResult:
+    """The result of a step of which no end was reported."""
+    return StepResult(step.target, step.runbook, BuddyError.exit_code, LOST, why)
+
+
+@contextmanager
+def _process(project: str, said: IO[str]) -> "Iterator[subprocess.Popen[str]]":
+    """The step's process. It ends when its stdin does, so also when this worker is killed."""
+    environment = {name: value for name, value in os.environ.items() if name not in OF_ANOTHER_RUN}
+    # The clients slow down when AWS throttles them, so that other deployments keep their share of the quotas.
+    environment.setdefault("AWS_RETRY_MODE", "adaptive")
+    process = subprocess.Popen(
+        [sys.executable, "-P", "-m", "buddy_ops.fleet.step"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=said,
+        text=True,
+        cwd=project,
+        env=environment,
+        start_new_session=True,
+    )
+    try:
+        yield process
+    finally:
+        assert process.stdin is not None and process.stdout is not None
+        with suppress(BrokenPipeError):
+            process.stdin.close()
+        try:
+            process.wait(END_S)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+        process.stdout.close()
+
+
+# In the step's process
+
+
+def main() -> int:
+    """Run the one step that comes on stdin as JSON, and report on stdout, a JSON object a line."""
+    report = open_report()
+    line = sys.stdin.readline()
+    if line:
+        end_with_parent()
+        step = Step(**parse_json(line))
+        report(ended=asdict(_supervise(step, lambda line: report(progress=line))))
+    return 0
+
+
+def _supervise(step: Step, tell: Progress) -> StepResult:
+    given = {**step.parameters, "environment": step.target}
+    try:
+        done = supervisor.run_notebook(step.runbook, given, progress=tell)
+    except BuddyError as error:
+        said = redaction.Redactor().redact(str(error))
+        outcome = supervisor.outcome_of(error)
+        return StepResult(step.target, step.runbook, error.exit_code, outcome, said, error=error.data())
+    return StepResult(
+        step.target,
+        step.runbook,
+        done.exit_code,
+        done.entry.outcome,
+        trouble=done.trouble or "",
+        folder=done.entry.folder,
+        manifest=done.entry.sha256,
+        error=done.error,
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())
