@@ -12,13 +12,15 @@ import secrets
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import zip_longest
 from typing import TYPE_CHECKING, Any
 
 from buddy_ops.core import project
 from buddy_ops.core.errors import UNCHANGED, BuddyError
 from buddy_ops.core.extras import require_distributed
+from buddy_ops.fleet import shipping
+from buddy_ops.fleet.shipping import Source
 from buddy_ops.fleet.step import Step, StepResult, lost, run_step
 
 if TYPE_CHECKING:
@@ -59,7 +61,7 @@ class Engine:
 
     where: str
     _client: "Client"
-    _project: str
+    _source: Source
     _topic: str
     _running: "dict[str, tuple[Step, Future]]" = field(default_factory=dict)
     _ended: "queue.SimpleQueue[str]" = field(default_factory=queue.SimpleQueue)
@@ -75,7 +77,14 @@ class Engine:
 
     def _submit(self, step: Step) -> None:
         key = f"{step.runbook}-{step.target}-{secrets.token_hex(4)}"
-        future = self._client.submit(run_step, step, self._project, self._topic, key=key, pure=False)
+        source = self._source
+        if source.copies and (build := shipping.copy_build(step.parameters.get("artifact", ""))):
+            from buddy_ops.fleet._plugin import CopyPlugin
+
+            artifact, copy = build
+            self._client.register_plugin(CopyPlugin(copy))
+            source = replace(source, artifact=artifact, copies=(*source.copies, copy.name))
+        future = self._client.submit(run_step, step, source, self._topic, key=key, pure=False)
         self._running[key] = (step, future)
         future.add_done_callback(lambda done: self._ended.put(done.key))
 
@@ -91,7 +100,7 @@ class Engine:
                     yield from self._give_up()
                 continue
             if key in self._running:
-                yield _result(*self._running.pop(key))
+                yield _keep(_result(*self._running.pop(key)))
 
     def _has_workers(self) -> bool:
         try:
@@ -115,6 +124,18 @@ def _result(step: Step, future: "Future") -> StepResult:
     return lost(step, "The connection to the scheduler was lost.")
 
 
+def _keep(result: StepResult) -> StepResult:
+    """Archive here what a worker with another disk sent."""
+    if not result.files:
+        return result
+    try:
+        entry = shipping.keep_run(result.folder, result.target, result.files)
+    except (BuddyError, OSError) as error:
+        said = f"{result.trouble}\n\nNOT ARCHIVED in runs/: {error}".strip()
+        return replace(result, files={}, folder="", manifest="", trouble=said)
+    return replace(result, files={}, manifest=entry.sha256)
+
+
 @contextmanager
 def open_engine(scheduler: str, steps: int, said: Said = _say_nothing) -> Iterator[Engine]:
     """A cluster to run steps on. What is still running at the end is interrupted on a cluster of this machine.
@@ -132,6 +153,10 @@ def open_engine(scheduler: str, steps: int, said: Said = _say_nothing) -> Iterat
     require_distributed()
     from distributed import Client
 
+    from buddy_ops.fleet._plugin import CopyPlugin
+
+    root = project.project_root()
+    source = Source(str(root))
     address = scheduler or os.environ.get(ADDRESS, "")
     with ExitStack() as stack:
         if address:
@@ -141,13 +166,17 @@ def open_engine(scheduler: str, steps: int, said: Said = _say_nothing) -> Iterat
             except (OSError, TimeoutError, ValueError) as error:
                 raise _unreachable(address, error) from None
             _require_workers(client, address)
+            source = stack.enter_context(shipping.open_source(root))
+            copy = shipping.copy_project(root)
+            client.register_plugin(CopyPlugin(copy))
+            source = replace(source, copies=(copy.name,))
         else:
             cluster = stack.enter_context(_local_cluster(steps))
             where = "this machine"
             client = stack.enter_context(Client(cluster, set_as_default=False))
         topic = f"buddy-ops-{secrets.token_hex(4)}"
         client.subscribe_topic(topic, lambda event: said(*event[1]))
-        yield Engine(where, client, str(project.project_root()), topic)
+        yield Engine(where, client, source, topic)
 
 
 def _local_cluster(steps: int) -> Any:

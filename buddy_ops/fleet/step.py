@@ -13,13 +13,16 @@ import sys
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
 from typing import IO, Any
 
 from buddy_ops.core import front_end, redaction
 from buddy_ops.core.documents import parse_json
 from buddy_ops.core.errors import BuddyError
 from buddy_ops.core.progress import Progress
+from buddy_ops.fleet import shipping
+from buddy_ops.fleet.shipping import Source
 from buddy_ops.runs import supervisor
 from buddy_ops.runs.child_process import describe_last_output, end_with_parent, open_report
 
@@ -65,6 +68,7 @@ class StepResult:
         folder: the name of its archive's folder; empty: it was not archived.
         manifest: the SHA-256 of its manifest.
         error: the data of the error that ended it.
+        files: those of its archive, where the worker has another disk; ``Engine.results`` archives them here.
     """
 
     target: str
@@ -75,28 +79,36 @@ class StepResult:
     folder: str = ""
     manifest: str = ""
     error: Mapping[str, Any] = field(default_factory=dict)
+    files: Mapping[str, bytes] = field(default_factory=dict)
 
 
 # In the worker
 
 
-def run_step(step: Step, project: str, topic: str) -> StepResult:
+def run_step(step: Step, source: Source, topic: str) -> StepResult:
     """Run a step in a process of its own, and wait for its end. The function that Dask's workers call.
 
     Args:
         step: what to run.
-        project: the project's folder, on this machine.
+        source: where the project is.
         topic: Dask's topic for the step's progress.
     """
     from distributed import Semaphore, get_worker
 
     worker = get_worker()
+    elsewhere = not source.is_here
+    if elsewhere and source.artifact:
+        step = replace(step, parameters={**step.parameters, "artifact": source.artifact})
+    with Semaphore(PER_PLACE, name=step.place), source.open(worker) as project:
+        result = _run_process(step, project, lambda line: worker.log_event(topic, (step.target, step.runbook, line)))
+        if elsewhere and result.manifest:
+            return replace(result, files=shipping.read_run(project / "runs" / result.folder))
+    return result
+
+
+def _run_process(step: Step, project: Path, tell: Progress) -> StepResult:
     ended: dict[str, Any] | None = None
-    with (
-        Semaphore(PER_PLACE, name=step.place),
-        tempfile.TemporaryFile("w+") as said,
-        _process(project, said) as process,
-    ):
+    with tempfile.TemporaryFile("w+") as said, _process(project, said) as process:
         assert process.stdin is not None and process.stdout is not None
         with suppress(BrokenPipeError):
             process.stdin.write(json.dumps(asdict(step)) + "\n")
@@ -105,7 +117,7 @@ def run_step(step: Step, project: str, topic: str) -> StepResult:
             report = parse_json(line)
             ended = report.get("ended", ended)
             if "progress" in report:
-                worker.log_event(topic, (step.target, step.runbook, report["progress"]))
+                tell(report["progress"])
         code = process.wait()
         said.seek(0)
         tail = describe_last_output(said.read())
@@ -120,7 +132,7 @@ def lost(step: Step, why: str) -> StepResult:
 
 
 @contextmanager
-def _process(project: str, said: IO[str]) -> "Iterator[subprocess.Popen[str]]":
+def _process(project: Path, said: IO[str]) -> "Iterator[subprocess.Popen[str]]":
     """The step's process. It ends when its stdin does, so also when this worker is killed."""
     environment = {name: value for name, value in os.environ.items() if name not in OF_ANOTHER_RUN}
     # The clients slow down when AWS throttles them, so that other deployments keep their share of the quotas.

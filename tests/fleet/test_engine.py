@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import nbformat
@@ -18,14 +19,17 @@ from buddy_ops.core.errors import BuddyError
 from buddy_ops.fleet import engine
 from buddy_ops.fleet.engine import Engine, open_engine
 from buddy_ops.fleet.step import LOST, Step
-from buddy_ops.runs.archive import open_store
+from buddy_ops.runs.archive import find_run, open_store
 from buddy_ops.runs.verification import verify_archive
+from buddy_sandbox import builds
+from buddy_sandbox.faults import PROFILES
 from tests.fleet.conftest import REGIONS, write_project
 
 PARAMETERS = """
 environment: str = ""  # a file in parameters/
 settings: dict = {}  # its settings
 folder: str = ""  # where it says that it began, and where it is told to end
+artifact: str = ""  # a build
 """
 BEGIN_AND_WAIT = """
 import os, time
@@ -125,6 +129,27 @@ def test_a_scheduler_and_workers_of_others_do_the_same(
         running.submit(*steps)
         ended = end_steps(running, tmp_path, 2)
     assert ended == [(step.target, "done") for step in sorted(steps, key=lambda step: step.target)]
+
+
+def test_a_worker_with_another_disk_gets_the_project_and_returns_the_run(
+    steps: list[Step], tmp_path: Path, scheduler: tuple[str, "subprocess.Popen[str]"]
+) -> None:
+    """Its run is in the project's own archive, chained there, and its build was there under another name."""
+    address, _ = scheduler
+    builds.write(tmp_path / "build.zip", PROFILES["good"], "1.0.0")
+    with worker(address, tmp_path / "a"), open_engine(address, 2) as running:
+        # Another disk has no such file.
+        for marker in tmp_path.glob(".buddy-ops-fleet-*"):
+            marker.rename(tmp_path / "marker")
+        running.submit(replace(steps[0], parameters={**steps[0].parameters, "artifact": "build.zip"}))
+        wait_for(lambda: began(tmp_path))
+        (tmp_path / "end").touch()
+        (result,) = running.results()
+        (tmp_path / "marker").rename(marker)
+    entry = find_run(open_store(), result.folder)
+    assert entry.sha256 == result.manifest and entry.parameters["artifact"].startswith("build-")
+    assert (result.outcome, result.files) == ("done", {})
+    assert verify_archive(open_store()).problems == ()
 
 
 def test_a_killed_workers_step_ends_and_is_run_again(
