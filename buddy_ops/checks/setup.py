@@ -252,6 +252,29 @@ def _failure_metrics(context: CheckContext) -> Finding:
     return ok(", ".join(metric.full_name for metric in configured))
 
 
+def _streams(context: CheckContext) -> Finding:
+    """Whether each stream that both versions are compared in has data, and whether one counts the business."""
+    target = context.target
+    streams = target.settings.streams
+    if not streams:
+        return ok("none: a version within its limits is not compared with the stable one")
+    counters = {stream.name: stream.metrics for stream in streams if stream.metrics}
+    unseen = [
+        f"{name} ({metric.full_name})"
+        for name, metrics in counters.items()
+        for metric in metrics
+        if not serving.is_published(target, metric)
+    ]
+    if unseen:
+        message = f"{', '.join(unseen)}: not published by version in the last two weeks, so nothing is compared"
+        return warning(message, "Publish it with each request, 0 too; or correct names and dimensions in streams.")
+    names = ", ".join(stream.name for stream in streams)
+    if not counters:
+        message = f"{names}; none counts your business, so a version that sells less is not held"
+        return info(message, "Add a counter to streams, for example of sales (docs/streams.md).")
+    return ok(names)
+
+
 def _alarms(context: CheckContext) -> Finding:
     finding = alarm_states(context)
     # An alarm concerns the version that is live: the setup is complete.
@@ -413,6 +436,7 @@ CHECKS = (
     Check("dead-letter queue", _dead_letters),
     Check("callers", callers_state),
     Check("failure metrics", _failure_metrics, runbook="operations/monitor"),
+    Check("streams", _streams),
     Check("alarms", _alarms, runbook="operations/alarms"),
     Check("log group", _log_group),
     Check("channels", _channels),

@@ -165,7 +165,7 @@ def candidate_versions(target: Target, alias: Alias | None, also: Iterable[str] 
 
 
 def is_published(target: Target, metric: MetricName) -> bool:
-    """Whether CloudWatch has a failure metric with its dimensions, within the last two weeks.
+    """Whether CloudWatch has a metric with its dimensions, of any version, within the last two weeks.
 
     AWS: cloudwatch:ListMetrics, every page (one may be empty), reads only.
     """
@@ -176,6 +176,7 @@ def is_published(target: Target, metric: MetricName) -> bool:
     dimensions: list[DimensionFilterTypeDef] = [
         {"Name": named["Name"], "Value": named["Value"]} for named in target.fill(metric.of_alias)
     ]
+    dimensions += [{"Name": name} for name in metric.of_version if name not in metric.of_alias]
     listed = pages.paginate(Namespace=metric.namespace, MetricName=metric.name, Dimensions=dimensions)
     return any(page["Metrics"] for page in listed)
 

@@ -74,6 +74,7 @@ EXPECTED = {
     "on-call permissions": "info",
     "dead-letter queue": "warning",
     "failure metrics": "warning",
+    "streams": "warning",
     "rehearsal": "warning",
     "callers": "info",
 }

@@ -118,6 +118,21 @@ def test_a_metric_that_nobody_publishes_is_told(situation: Bring) -> None:
     assert found["failure metrics"].state == "warning" and "Buddy/Apologys" in found["failure metrics"].message
 
 
+def test_streams_have_data_and_one_counts_the_business(situation: Bring) -> None:
+    """A counter that no version publishes compares nothing, with the alias's dimensions or with others."""
+    here = situation("good")
+    assert examine(here)["streams"].message == "errors, latency, reminders"
+    missing = {"namespace": "Buddy", "name": "Orders"}
+    dimensions = {"FunctionName": "{function}", "ExecutedVersion": "{version}", "Shop": "main"}
+    other = {"namespace": "Buddy", "name": "RemindersSet", "dimensions": dimensions}
+    for events in (missing, other):
+        found = examine(here, streams=[{"name": "sales", "events": events, "worse": "less"}])["streams"]
+        assert found.state == "warning" and f"sales (Buddy/{events['name']}" in found.message and found.remedy
+    plain = examine(here, streams=[{"name": "errors", "events": "errors"}])["streams"]
+    assert plain.state == "info" and "none counts your business" in plain.message and "docs/streams.md" in plain.remedy
+    assert examine(here, streams=[])["streams"].state == "ok"
+
+
 def test_a_role_that_trusts_another_service_is_a_problem(situation: Bring) -> None:
     """A lease whose role Scheduler cannot assume would fail when it is needed."""
     here = situation("good")
