@@ -65,8 +65,14 @@ def select_active(target: Target, parameters: "Iterable[ParameterTypeDef]") -> t
 
 def expired_freezes(target: Target) -> tuple[Freeze, ...]:
     """Freezes to delete: ended more than a day ago, or unreadable. AWS: ssm:GetParametersByPath, reads only."""
+    return select_expired(target, list_parameters(target, PART))
+
+
+def select_expired(target: Target, parameters: "Iterable[ParameterTypeDef]") -> tuple[Freeze, ...]:
+    """The freezes in some parameters that are to be deleted."""
     past = target.clock.now() - STALE
-    return tuple(freeze for freeze in _read(target) if not freeze.readable or parse_utc(freeze.expires) < past)
+    found = map(_decode, parameters)
+    return tuple(freeze for freeze in found if not freeze.readable or parse_utc(freeze.expires) < past)
 
 
 def _read(target: Target) -> list[Freeze]:

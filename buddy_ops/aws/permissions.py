@@ -28,6 +28,7 @@ RUNBOOKS: Mapping[str, tuple[Role, ...]] = {
     "doctor": EVERYBODY,
     "runs": EVERYBODY,
     "archive": ("auditor", *ACTING),
+    "fleet/audit": AUDITING,
     "fleet/status": EVERYBODY,
     "operations/monitor": EVERYBODY,
     "review/readiness_audit": AUDITING,

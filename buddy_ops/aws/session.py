@@ -46,6 +46,15 @@ if TYPE_CHECKING:
     from buddy_ops.aws.dead_letters import QueueClient
 
 USER_AGENT = "buddy-ops"
+ALIKE = (
+    "get_caller_identity",
+    "get_object_lock_configuration",
+    "get_public_key",
+    "get_role",
+    "list_subscriptions_by_topic",
+)
+"""Reads whose answer is the same for every function of an account, where their parameters are."""
+
 ATTEMPTS = 3
 """How often the SDK sends a call at most."""
 
@@ -75,6 +84,7 @@ class Target:
     replaced: tuple[str, ...] = ()
     retry_mode: RetryMode = "standard"
     base_environment: str = ""
+    _answers: "_SharedAnswers | None" = None
     _clients: dict[tuple[str, int, int], Any] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _jumps_journaled: int = 0
@@ -184,8 +194,23 @@ class Target:
             service, region_name=self.region, endpoint_url=self.endpoint_url, config=config
         )
 
+    def share_answers(self) -> None:
+        """Ask AWS once for what is ``ALIKE`` for all targets beside this one; before they are made."""
+        self._answers = _SharedAnswers()
+
     def perform(self, service: str, operation: str, parameters: _client.Fields, send: _client.Send) -> _client.Fields:
-        """Send one call of a client, and journal it. Clients call this; runbooks call ``client``.
+        """Send one call of a client, or give the answer that another target was given. Clients call this.
+
+        Raises:
+            AwsFailed: as ``_send``.
+        """
+        ask = partial(self._send, service, operation, parameters, send)
+        if self._answers is None or operation not in ALIKE:
+            return ask()
+        return self._answers.once(f"{service}:{operation} {sorted(parameters.items())}", ask)
+
+    def _send(self, service: str, operation: str, parameters: _client.Fields, send: _client.Send) -> _client.Fields:
+        """Send one call of a client, and journal it.
 
         Args:
             service: boto3's name, for example 'lambda'.
@@ -327,6 +352,27 @@ class Target:
     def close(self) -> None:
         """Let the sandbox's time continue without this run."""
         self.clock.close()
+
+
+class _SharedAnswers:
+    """Answers of AWS, refusals too, that several targets are given."""
+
+    def __init__(self) -> None:
+        self._known: dict[str, _client.Fields | AwsFailed] = {}
+        self._lock = threading.Lock()
+
+    def once(self, question: str, ask: Callable[[], _client.Fields]) -> _client.Fields:
+        """The answer to a question, asked once."""
+        with self._lock:
+            if question not in self._known:
+                try:
+                    self._known[question] = ask()
+                except AwsFailed as failure:
+                    self._known[question] = failure
+            answer = self._known[question]
+        if isinstance(answer, AwsFailed):
+            raise answer
+        return answer
 
 
 def connect(

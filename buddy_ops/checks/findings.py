@@ -31,6 +31,8 @@ from buddy_ops.deployment.rollback import RollbackPlan
 from buddy_ops.health import alarms, metrics, serving
 from buddy_ops.health.alarms import Alarm
 from buddy_ops.health.serving import ServedReading
+from buddy_ops.runs import archive
+from buddy_ops.runs.manifest import ManifestEntry
 
 QUOTED = 160
 """Characters of an AWS error that are quoted: an emulator without the call may answer with a whole page."""
@@ -200,6 +202,17 @@ class CheckContext:
     def freezes(self) -> tuple[Freeze, ...]:
         """The freezes in force. AWS: ssm:GetParametersByPath."""
         return freezes.active_freezes(self.target)
+
+    @cached_property
+    def expired_freezes(self) -> tuple[Freeze, ...]:
+        """The freezes that are to be deleted. AWS: ssm:GetParametersByPath."""
+        return freezes.expired_freezes(self.target)
+
+    @cached_property
+    def archived(self) -> tuple[ManifestEntry, ...]:
+        """The archived runs, oldest first. AWS: s3:GetObject, where the archive is in a bucket."""
+        store = archive.open_store(self.archive or self.target.settings.archive.where, self.target.environment)
+        return archive.list_entries(store)
 
     @cached_property
     def isolation(self) -> Isolation | None:

@@ -22,7 +22,7 @@ from datetime import timedelta
 from functools import partial
 from typing import cast, get_args
 
-from buddy_ops.aws import freezes, versions
+from buddy_ops.aws import versions
 from buddy_ops.aws.session import Target
 from buddy_ops.checks import findings as findings_
 from buddy_ops.checks import setup
@@ -35,7 +35,6 @@ from buddy_ops.core.roles import Role
 from buddy_ops.deployment import cleanup, smoke_tests
 from buddy_ops.health import alarms
 from buddy_ops.migrations import schema
-from buddy_ops.runs import archive
 from buddy_ops.runs.manifest import ManifestEntry
 
 REHEARSE_WITHIN = timedelta(days=90)
@@ -103,6 +102,15 @@ def run_audit(target: Target, role: str = "auditor", where: str = "", watch: Pro
     # One context: the setup and the audit share what they read.
     context = CheckContext(target, cast(Role, role), where)
     watch("checking the setup")
+    return audit_context(context, watch)
+
+
+def audit_context(context: CheckContext, watch: Progress = no_progress) -> Audit:
+    """Run every check on what the context has, and on what is read where it has nothing.
+
+    AWS: as ``run_audit``.
+    """
+    target = context.target
     findings = (*setup.check_setup(context), *run_checks((*CHECKS, *_table_checks(target), REHEARSAL), context, watch))
     audit = Audit(findings)
     problems = [finding.check for finding in audit.problems]
@@ -168,7 +176,7 @@ def _subscribers(context: CheckContext) -> Finding:
 
 def _stale_freezes(context: CheckContext) -> Finding:
     # A freeze that expired blocks nothing. One that was forgotten says that no one owns it any more.
-    stale = freezes.expired_freezes(context.target)
+    stale = context.expired_freezes
     if stale:
         return warning(f"expired, not removed: {'; '.join(map(str, stale))}", "Remove them: buddy-ops unfreeze ID.")
     return ok("none")
@@ -238,11 +246,10 @@ def _table_checks(target: Target) -> Iterator[Check]:
 def _rehearsal(context: CheckContext) -> Finding:
     """When a rollback last succeeded here, by the archived runs."""
     target = context.target
-    store = archive.open_store(context.archive or target.settings.archive.where, target.environment)
     # A dry run, a failed run and another environment's run show nothing about this one.
-    ended = [entry.ended for entry in archive.list_entries(store) if _is_rehearsal(target, entry)]
+    ended = [entry.ended for entry in context.archived if _is_rehearsal(target, entry)]
     if not ended:
-        return warning(f"no rollback of {target.environment} is archived in {store.where}", "Rehearse a rollback.")
+        return warning(f"no rollback of {target.environment} is archived", "Rehearse a rollback.")
     last = text.parse_utc(max(ended))
     since = target.clock.now() - last
     message = f"a rollback succeeded {text.count(since.days, 'day')} ago, on {last:%Y-%m-%d}"

@@ -48,6 +48,12 @@ COMMANDS: Mapping[str, Mapping[int, str]] = {
         2: INVALID,
         6: "action is needed for at least one target",
     },
+    "fleet audit": {
+        0: "READY: a rollback of every target would work now",
+        1: "UNKNOWN: a check of a target could not be made; or FAILED",
+        2: INVALID,
+        6: "NOT READY: at least one target has a problem",
+    },
     "lab": {0: "JupyterLab was stopped", **_ANY},
     "demo": {0: "both runs ended as expected", **_ANY},
     "version": {0: DONE, **_LOCAL},

@@ -4,8 +4,8 @@ Every value came from outside: all are escaped. No script runs but the page's ow
 date, the page loads itself again; what is left at the end is static.
 """
 
-from collections.abc import Callable
-from datetime import timedelta
+from collections.abc import Callable, Iterable
+from datetime import datetime, timedelta
 from pathlib import Path
 
 from buddy_ops.aws.clock import Clock
@@ -14,7 +14,9 @@ from buddy_ops.checks.next_steps import NextStep
 from buddy_ops.core import palette
 from buddy_ops.core.files import write_atomically
 from buddy_ops.core.text import capitalised, date_and_time, duration, escape_html
+from buddy_ops.fleet.audit import FleetAudit, TargetAudit
 from buddy_ops.fleet.status import FleetStatus, TargetStatus
+from buddy_ops.fleet.targets import Member
 from buddy_ops.runs.pages import deferred_script, page_head
 
 HERE = Path(__file__).parent
@@ -32,8 +34,9 @@ HEADS = (
     "Deployed",
     "What to do",
 )
+AUDIT_HEADS = ("Result", "Target", "Alias", "Findings")
 NUMBERS = ("Errors", "p99", "Per minute")
-UNSORTED = ("Last hour", "What to do")
+UNSORTED = ("Last hour", "What to do", "Findings")
 SPARK = (90, 24)
 """Width and height of a drawing of the last hour, in pixels."""
 
@@ -63,22 +66,59 @@ def status_page(fleet: FleetStatus, reload_s: float = 0) -> str:
     Args:
         reload_s: after how many seconds it loads itself again, unless a row is open; 0: never.
     """
+    return _page("Fleet status", fleet.summary, fleet.at, status_table(fleet), reload_s)
+
+
+def audit_page(fleet: FleetAudit) -> str:
+    """The page of an audit."""
+    return _page("Fleet audit", fleet.summary, fleet.at, audit_table(fleet))
+
+
+def _page(title: str, summary: str, at: datetime, table: str, reload_s: float = 0) -> str:
     late, policy = deferred_script(SCRIPT)
-    head = page_head(f"Fleet: {escape_html(fleet.summary)}", policy, STYLE)
+    head = page_head(f"{title}: {escape_html(summary)}", policy, STYLE)
     again = f" Read again every {duration(reload_s)}." if reload_s else ""
     return (
-        f"{head}<script>{late}</script><main data-reload={reload_s:g}><h1>Fleet status</h1>"
-        f"<p>{escape_html(fleet.summary)}. Read at {date_and_time(fleet.at)}.{again}</p>"
+        f"{head}<script>{late}</script><main data-reload={reload_s:g}><h1>{title}</h1>"
+        f"<p>{escape_html(summary)}. Read at {date_and_time(at)}.{again}</p>"
         "<p><label>Filter <input type=search placeholder='region, team, result, ...'></label> <output></output></p>"
-        f"{status_table(fleet)}</main></body></html>\n"
+        f"{table}</main></body></html>\n"
     )
 
 
 def status_table(fleet: FleetStatus) -> str:
     """The table alone, as a notebook shows it, too."""
-    heads = "".join(map(_head, HEADS))
-    rows = "".join(map(_row, fleet.targets))
-    return f"<table><thead><tr>{heads}</tr></thead><tbody>{rows}</tbody></table>"
+    return _table(HEADS, map(_row, fleet.targets))
+
+
+def audit_table(fleet: FleetAudit) -> str:
+    """The table of an audit alone."""
+    return _table(AUDIT_HEADS, map(_audit_row, fleet.targets))
+
+
+def _table(names: tuple[str, ...], rows: Iterable[str]) -> str:
+    heads = "".join(map(_head, names))
+    return f"<table><thead><tr>{heads}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
+
+
+def _audit_row(target: TargetAudit) -> str:
+    findings_ = "".join(
+        f"<p>{findings.html_label(each.state)} {escape_html(each.check)}: {escape_html(each.full_message)}. "
+        f"{escape_html(each.remedy)}</p>"
+        for each in target.found
+    )
+    cells = (
+        f"<td>{findings.html_label(target.state, target.word)}</td>",
+        f"<td><b>{escape_html(target.member.name)}</b><br><small>{escape_html(_labels(target.member))}</small></td>",
+        f"<td>{escape_html(target.where)}</td>",
+        f"<td><details><summary>{escape_html(target.summary)}</summary>{findings_}</details></td>",
+    )
+    return f"<tr>{''.join(cells)}</tr>"
+
+
+def _labels(member: Member) -> str:
+    """The target's labels, as they are selected by."""
+    return " ".join(f"{name}={value}" for name, value in member.declared.labels.items())
 
 
 def _head(name: str) -> str:
@@ -89,7 +129,6 @@ def _head(name: str) -> str:
 
 
 def _row(target: TargetStatus) -> str:
-    labels = " ".join(f"{name}={value}" for name, value in target.member.declared.labels.items())
     errors, p99, per_minute = target.figures
     recent = target.recent
     rate = recent.error_rate if recent is not None else None
@@ -99,7 +138,7 @@ def _row(target: TargetStatus) -> str:
     verdict = capitalised(target.report.verdict.removeprefix(target.report.word).lstrip(":, "))
     cells = (
         f"<td>{findings.html_label(target.state, target.report.word)}</td>",
-        f"<td><b>{escape_html(target.member.name)}</b><br><small>{escape_html(labels)}</small></td>",
+        f"<td><b>{escape_html(target.member.name)}</b><br><small>{escape_html(_labels(target.member))}</small></td>",
         f"<td>{escape_html(target.where)}</td>",
         f"<td>{escape_html(target.versions)}</td>",
         _number(errors, rate),

@@ -163,13 +163,7 @@ class FleetStatus:
     def lines(self) -> list[tuple[str, State]]:
         """The targets as a table of text, a line each, with the state of each."""
         rows = [(each.report.word, each.member.name, each.where, each.versions, *each.figures) for each in self.targets]
-        widths = [max(map(len, column)) for column in zip(COLUMNS, *rows, strict=True)]
-        shown = [
-            "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-            for row in (COLUMNS, *rows)
-        ]
-        states = (State.OK, *(each.state for each in self.targets))
-        return list(zip(shown, states, strict=True))
+        return table_lines(COLUMNS, rows, [each.state for each in self.targets])
 
     def to_json(self) -> dict[str, object]:
         """The whole as JSON values."""
@@ -180,6 +174,17 @@ class FleetStatus:
             "summary": self.summary,
             "targets": [target.to_json() for target in self.targets],
         }
+
+
+def table_lines(
+    head: tuple[str, ...], rows: Sequence[tuple[str, ...]], states: Sequence[State]
+) -> list[tuple[str, State]]:
+    """A table of text, a line for each row, with the row's state."""
+    widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
+    shown = [
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in (head, *rows)
+    ]
+    return list(zip(shown, (State.OK, *states), strict=True))
 
 
 @dataclass(frozen=True)

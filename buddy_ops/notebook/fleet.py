@@ -2,13 +2,14 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from buddy_ops.aws.clock import in_thread
 from buddy_ops.aws.session import Target
 from buddy_ops.checks.findings import State
 from buddy_ops.core.text import MINUTE, date_and_time, escape_html, floor_minute, show_controls
-from buddy_ops.fleet.pages import status_table
+from buddy_ops.fleet.audit import FleetAudit
+from buddy_ops.fleet.pages import audit_table, status_table
 from buddy_ops.fleet.status import FleetStatus, TargetStatus, read_fleet
 from buddy_ops.fleet.targets import Place
 from buddy_ops.notebook import _widgets
@@ -50,6 +51,13 @@ async def watch_fleet(target: Target, places: Sequence[Place], watch_minutes: fl
         return found
 
 
+def show_audit(target: Target, found: FleetAudit) -> None:
+    """Show the table of an audit, and keep each target's result in the journal: the status of the fleet names it."""
+    results = {each.member.name: each.word for each in found.targets}
+    target.journal.append("fleet-audited", summary=found.summary, results=results)
+    LiveOutput().show(_bundle(found.summary, found.at, audit_table(found), found.lines()))
+
+
 def _linked(target: Target, fleet: FleetStatus) -> FleetStatus:
     """The same with links to runbooks that have the targets' parameters, where a person can follow them."""
 
@@ -61,10 +69,13 @@ def _linked(target: Target, fleet: FleetStatus) -> FleetStatus:
 
 
 def _shown(fleet: FleetStatus) -> dict[str, object]:
-    """The fleet as a MIME bundle."""
-    line = f"{fleet.summary}. Read at {date_and_time(fleet.at)}."
-    table = "\n".join(row for row, _ in fleet.lines())
+    return _bundle(fleet.summary, fleet.at, status_table(fleet), fleet.lines())
+
+
+def _bundle(summary: str, at: datetime, table: str, lines: Sequence[tuple[str, State]]) -> dict[str, object]:
+    """A table as a MIME bundle, under its summary."""
+    line = f"{summary}. Read at {date_and_time(at)}."
     return {
-        "text/html": f"<p>{escape_html(line)}</p>{status_table(fleet)}",
-        "text/plain": show_controls(f"{line}\n{table}"),
+        "text/html": f"<p>{escape_html(line)}</p>{table}",
+        "text/plain": show_controls("\n".join((line, *(row for row, _ in lines)))),
     }

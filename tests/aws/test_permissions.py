@@ -23,6 +23,7 @@ from buddy_ops.core.fleet_file import FleetTarget
 from buddy_ops.core.roles import Role
 from buddy_ops.core.settings import Hook
 from buddy_ops.deployment import announcements, reenabling, rollback, rollout
+from buddy_ops.fleet import audit as fleet_audit_
 from buddy_ops.fleet import status as fleet_status_
 from buddy_ops.fleet.targets import Member, Place
 from buddy_ops.health import logs
@@ -383,6 +384,14 @@ def fleet_status(bring: Bring) -> Iterator[list[dict[str, Any]]]:
     place.reader.close()
 
 
+def fleet_audit(bring: Bring) -> Iterator[list[dict[str, Any]]]:
+    place = fleet_of(bring("good", history_minutes=10))
+    fleet_audit_.audit_fleet((place,))
+    assert place.reader is not None
+    yield [each for each in place.reader.journal.records if each.get("parameters", {}).get("Path") not in ALL]
+    place.reader.close()
+
+
 def reenabled(bring: Bring) -> Iterator[list[dict[str, Any]]]:
     here = bring("good", requests_per_minute=0, history_minutes=0)
     for how in ("function", "writes"):
@@ -525,6 +534,7 @@ DRIVERS: dict[str, Callable[[Bring], Iterator[list[dict[str, Any]]]]] = {
     "archive": archived,
     "rollback/immediate": immediate,
     "rollback/gradual": going_down,
+    "fleet/audit": fleet_audit,
     "fleet/status": fleet_status,
     "operations/monitor": watching,
     "review/readiness_audit": auditing,

@@ -4,6 +4,7 @@ nbval-lax fails on a cell that raises, so each notebook is given what it needs t
 fails is told by the tests of its area.
 """
 
+import json
 import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -60,15 +61,24 @@ def settled(here: Situation) -> None:
 def fleet_of_one(here: Situation) -> None:
     """A project around the copies, with a fleet of the sandbox's function alone."""
     shutil.copytree(ROOT / "parameters", here.folder / "parameters")
-    shutil.copytree(ROOT / "notebooks" / "fleet", here.folder / "notebooks" / "fleet")
+    shutil.copytree(ROOT / "notebooks", here.folder / "notebooks")
     fleet = "targets: [{name: buddy, environment: sandbox, region: us-east-1}]"
     (here.folder / "parameters" / "fleet.yaml").write_text(fleet)
+
+
+def fleet_that_is_ready(here: Situation) -> None:
+    """The same, in which a rollback would work."""
+    fleet_of_one(here)
+    written = {"environment": here.environment, "settings": ready_settings(here)}
+    (here.folder / "parameters" / "sandbox.yaml").write_text(json.dumps(written))
 
 
 BEFORE = dict.fromkeys(("tests pass", "code reviewed", "documentation updated", "on-call notified"), "Ada")
 AFTER = dict.fromkeys(("error rate normal", "latency within bounds", "business metrics healthy"), "Ada")
 CASES = {
-    "an audit": Case({"review/readiness_audit": lambda here: {"settings": ready_settings(here)}}),
+    "an audit": Case(
+        {"review/readiness_audit": lambda here: {}, "fleet/audit": lambda here: {}}, prepare=fleet_that_is_ready
+    ),
     "a rollout under way": Case({"rollback/gradual": lambda here: {"approved_by": ["Ada"]}}, prepare=begun),
     "a failed deployment": Case(
         {"emergency/deployment_failure": lambda here: {"decision": "roll back", "approved_by": ["Ada"]}}, prepare=begun
