@@ -66,6 +66,7 @@ format: $(VENV)/.dev ## format code and notebooks
 
 bench: $(VENV)/.lab ## the figures in benchmarks/
 	$(BIN)/python -m benchmarks.sandbox
+	$(BIN)/python -m benchmarks.fleet
 	$(BIN)/python -m benchmarks.run
 	$(BIN)/python -m benchmarks.archive
 	$(BIN)/python -m benchmarks.health

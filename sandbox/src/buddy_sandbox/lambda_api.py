@@ -106,9 +106,10 @@ class Lambda(ControlPlane):
     def routing(self, function: str, alias: str) -> Routing | None:
         """Where an alias sends its requests now; None without such a function or alias."""
         with self._lock:
-            self._settle_aliases()
             fn = self._functions.get(function)
             to = fn.aliases.get(alias) if fn else None
+            if to is not None:
+                to.settle(self._clock.now())
             return Routing(to.primary, to.second, to.weight, to.revision, fn.reserved) if fn and to else None
 
     def build_profile(self, function: str, version: str) -> FaultProfile:

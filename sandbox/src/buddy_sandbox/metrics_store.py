@@ -7,7 +7,7 @@ from, what an alarm is, or how anything travels over HTTP.
 import math
 import re
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from itertools import pairwise
 from typing import Any, NamedTuple
@@ -22,6 +22,8 @@ Kept = tuple[Floats, Floats | None]
 """Values, ascending, and how often each was seen (None: once)."""
 
 MINUTE_S = 60
+LATEST_S = 3600.0
+"""How far back a source is asked which metrics it has."""
 
 
 class UnknownStatistic(ValueError):
@@ -179,12 +181,25 @@ def _bounds(name: str) -> tuple[str, float, float, bool]:
 
 
 class _Chunk(NamedTuple):
-    """Samples of one minute, as they were added. ``arrived`` is None where each counts from its own time."""
+    """Samples as they were added. ``arrived`` is None where each counts from its own time."""
 
     times: Floats
     values: Floats | float
     counts: Floats | None
     arrived: float | None
+
+    def by_minute(self) -> "Iterator[tuple[int, _Chunk]]":
+        """The samples of each minute, with its number."""
+        first, last = int(self.times[0] // MINUTE_S), int(self.times[-1] // MINUTE_S)
+        if first == last:
+            yield first, self
+            return
+        cuts = np.searchsorted(self.times, np.arange(first, last + 2) * float(MINUTE_S)).tolist()
+        for number, (begin, end) in enumerate(pairwise(cuts), first):
+            if begin < end:
+                values = self.values if isinstance(self.values, float) else self.values[begin:end]
+                counts = None if self.counts is None else self.counts[begin:end]
+                yield number, _Chunk(self.times[begin:end], values, counts, self.arrived)
 
     def visible(self, horizon: Horizon) -> Kept:
         if self.arrived is not None:
@@ -235,7 +250,10 @@ class MetricStore:
     def __init__(self, clock: Clock, delay_s: float = USUAL_DELAY_S) -> None:
         self.clock = clock
         self.publication = Publication(clock, delay_s)
+        self.sources: dict[str, Callable[[float, float], Iterable[MetricStore]]] = {}
+        """By a function's name: what makes the samples of a time range when they are read, and stores none of them."""
         self._metrics: dict[Metric, dict[str, dict[int, _Minute]]] = {}
+        self._uncut: dict[Metric, list[tuple[str, _Chunk]]] = {}
         self._lock = threading.RLock()
 
     def add(
@@ -258,19 +276,22 @@ class MetricStore:
         if not len(times):
             return
         values = float(values) if isinstance(values, int | float) else values
-        first, last = int(times[0] // MINUTE_S), int(times[-1] // MINUTE_S)
-        cuts = [0, len(times)]
-        if first != last:
-            cuts = np.searchsorted(times, np.arange(first, last + 2) * float(MINUTE_S)).tolist()
+        metric = Metric(namespace, name, frozenset(dimensions.items()))
         with self._lock:
-            minutes = self._minutes(Metric(namespace, name, frozenset(dimensions.items())), unit)
-            for number, (begin, end) in enumerate(pairwise(cuts), first):
-                if begin < end:
-                    part = values if isinstance(values, float) else values[begin:end]
-                    weights = None if counts is None else counts[begin:end]
-                    minute = minutes.setdefault(number, _Minute())
-                    minute.chunks.append(_Chunk(times[begin:end], part, weights, arrived))
-                    minute.changed(arrived)
+            self._metrics.setdefault(metric, {}).setdefault(unit, {})
+            self._uncut.setdefault(metric, []).append((unit, _Chunk(times, values, counts, arrived)))
+
+    def _units(self, metric: Metric) -> dict[str, dict[int, _Minute]]:
+        """A metric's minutes by unit. What was added is cut into minutes here: most metrics are never read."""
+        with self._lock:
+            for unit, chunk in self._uncut.pop(metric, ()):
+                minutes = self._minutes(metric, unit)
+                for number, part in chunk.by_minute():
+                    if number not in minutes:
+                        minutes[number] = _Minute()
+                    minutes[number].chunks.append(part)
+                    minutes[number].changed(part.arrived)
+            return self._metrics.get(metric, {})
 
     def add_set(self, metric: Metric, time: float, published: StatisticSet, unit: str, arrived: float) -> None:
         """Add samples that were published as an aggregate; one of equal values counts as raw samples.
@@ -306,8 +327,12 @@ class MetricStore:
         statistic(name)
         result = np.full(periods, np.nan)
         horizon = self.publication.horizon(metric.name, now)
+        stores = (self, *self._made(metric, start, start + periods * period_s))
+        if (made := _uncut_samples(metric, unit, stores)) is not None:
+            return _read_at_once(*made, name, start + period_s * np.arange(periods + 1.0), horizon)
         with self._lock:
-            chosen = [each for own, each in self._metrics.get(metric, {}).items() if unit in (None, own)]
+            found = [item for store in stores for item in store._units(metric).items()]
+            chosen = [each for own, each in found if unit in (None, own)]
             for at in range(periods if chosen else 0):
                 begin = int(start + at * period_s) // MINUTE_S
                 parts = list(_summaries(chosen, range(begin, begin + period_s // MINUTE_S), horizon))
@@ -319,18 +344,60 @@ class MetricStore:
 
     def units(self, metric: Metric) -> list[str]:
         """The units that a metric's samples came in."""
+        now = self.clock.now()
+        stores = (self, *self._made(metric, now - LATEST_S, now))
         with self._lock:
-            return list(self._metrics.get(metric, {}))
+            return list({unit: None for store in stores for unit in store._units(metric)})
 
     def list(self, since: float = -math.inf) -> list[Metric]:
         """Every metric with a sample, or with one after ``since`` (to the minute), in a stable order."""
-        with self._lock:
-            latest = {metric: max(map(max, units.values())) for metric, units in self._metrics.items()}
+        now = self.clock.now()
+        made = [store for make in list(self.sources.values()) for store in make(now - LATEST_S, now)]
+        latest: dict[Metric, int] = {}
+        for store in (*made, self):
+            with store._lock:
+                for metric in store._metrics:
+                    latest[metric] = store._latest_minute(metric)
         fresh = [metric for metric, minute in latest.items() if (minute + 1) * MINUTE_S > since]
         return sorted(fresh, key=lambda metric: (*metric[:2], sorted(metric.dimensions)))
 
+    def _latest_minute(self, metric: Metric) -> int:
+        uncut = [int(chunk.times[-1] // MINUTE_S) for _, chunk in self._uncut.get(metric, ())]
+        return max(uncut + [max(minutes) for minutes in self._metrics[metric].values() if minutes])
+
+    def _made(self, metric: Metric, start: float, end: float) -> Iterable["MetricStore"]:
+        """What a source makes for a metric of its function."""
+        function = next((value for name, value in metric.dimensions if name == "FunctionName"), "")
+        return self.sources[function](start, end) if function in self.sources else ()
+
     def _minutes(self, metric: Metric, unit: str) -> dict[int, _Minute]:
         return self._metrics.setdefault(metric, {}).setdefault(unit, {})
+
+
+def _uncut_samples(metric: Metric, unit: str | None, stores: Sequence[MetricStore]) -> tuple[Floats, Floats] | None:
+    """The times and values of a metric that nothing but sources has, and none of them cut; else None."""
+    first, *made = stores
+    chunks = [chunk for store in made for own, chunk in store._uncut.get(metric, ()) if unit in (None, own)]
+    cut = any(metric in store._metrics and metric not in store._uncut for store in made)
+    if metric in first._metrics or cut or not chunks:
+        return None
+    if any(chunk.counts is not None or chunk.arrived is not None for chunk in chunks):
+        return None
+    values = [np.broadcast_to(np.float64(chunk.values), chunk.times.shape) for chunk in chunks]
+    return np.concatenate([chunk.times for chunk in chunks]), np.concatenate(values)
+
+
+def _read_at_once(times: Floats, values: Floats, name: str, edges: "NDArray[np.float64]", horizon: Horizon) -> Floats:
+    """A statistic of the periods between the edges, as ``MetricStore.read``, of samples in the order of time."""
+    result = np.full(len(edges) - 1, np.nan)
+    seen = int(np.searchsorted(times, horizon.until, side="right"))
+    shown = horizon.unrevised(times[:seen])
+    times, values = times[:seen][shown], values[:seen][shown]
+    for at, (begin, end) in enumerate(pairwise(np.searchsorted(times, edges).tolist())):
+        if begin < end:
+            value = Summary([(values[begin:end], None)], []).statistic(name)
+            result[at] = np.nan if value is None else value
+    return result
 
 
 def _summaries(units: Sequence[Mapping[int, _Minute]], numbers: range, horizon: Horizon) -> Iterator[Summary]:

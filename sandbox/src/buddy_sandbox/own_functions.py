@@ -16,17 +16,22 @@ from typing import Annotated, Any, Literal
 from botocore.exceptions import ClientError
 from pydantic import BaseModel, ConfigDict, Field
 
-from buddy_sandbox import log_lines
+from buddy_sandbox import builds, log_lines
 from buddy_sandbox.access import ACCOUNT
+from buddy_sandbox.faults import PROFILES
 from buddy_sandbox.functions import runtime_problem
 from buddy_sandbox.handlers import HandlerTraffic
 from buddy_sandbox.region import HOME, salt
-from buddy_sandbox.scenarios import ALIAS, create_roles
+from buddy_sandbox.scenarios import ALIAS, Profile, create_roles
 from buddy_sandbox.traffic import Traffic
+from buddy_sandbox.wire import AwsError, Params
 from buddy_sandbox.world import World
 
 PYTHON = "python3.12"
 NODEJS = "nodejs22.x"
+SKILL = "lambda_function.handler"
+"""The handler of a build with a fault profile."""
+
 TIMEOUT_S = 10
 LEFT_OUT = (".git", ".venv", "__pycache__", ".env")
 """Names in a folder that no package holds."""
@@ -38,6 +43,7 @@ _EXPORTED = re.compile(rb"exports\.(\w+)\s*=|export\s+(?:async\s+)?(?:function|c
 IMAGE = "a container image cannot run in the sandbox: it starts no containers. Give a zip or a folder of the same code"
 
 
+FunctionName = Annotated[str, Field(pattern=r"^[a-zA-Z0-9-_]{1,64}$")]
 RegionName = Annotated[str, Field(pattern=r"^[a-z]{2}(-[a-z]+)+-\d$")]
 AccountNumber = Annotated[str, Field(pattern=r"^\d{12}$")]
 
@@ -57,7 +63,7 @@ class OwnFunction(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    name: Annotated[str, Field(pattern=r"^[a-zA-Z0-9-_]{1,64}$")]
+    name: FunctionName
     artifact: str
     region: RegionName = HOME
     account: AccountNumber = ACCOUNT
@@ -67,6 +73,54 @@ class OwnFunction(BaseModel):
     requests_per_minute: Annotated[float, Field(ge=0, le=100_000)] = 600
     event: dict[str, Any] | None = None
     history_minutes: Annotated[int, Field(ge=0, le=24 * 60)] = 60
+
+
+class Many(BaseModel):
+    """Functions to make at once, of each name in each region of each account, with traffic that is quiet.
+
+    Attributes:
+        build: fault profile of version 1, which serves.
+        requests_per_minute: of each function.
+        history_minutes: for how long version 1 has served when the functions are ready.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    names: Annotated[list[FunctionName], Field(min_length=1, max_length=10_000)]
+    regions: Annotated[list[RegionName], Field(min_length=1)] = [HOME]
+    accounts: Annotated[list[AccountNumber], Field(min_length=1)] = [ACCOUNT]
+    build: Profile = "good"
+    requests_per_minute: Annotated[float, Field(ge=0, le=100_000)] = 60
+    history_minutes: Annotated[int, Field(ge=0, le=24 * 60)] = 60
+
+
+def make_many(world: World, wanted: Many) -> None:
+    """Make the functions, and let time pass while they serve, once for all.
+
+    Raises:
+        ValueError: one of them exists already.
+    """
+    places = [world.region(region, account) for account in wanted.accounts for region in wanted.regions]
+    every = [(place, name) for place in places for name in wanted.names]
+    for account in wanted.accounts:
+        create_roles(world, account)
+    package = builds.build(PROFILES[wanted.build], version_label="1.0.0")
+    try:
+        for place, name in every:
+            place.functions.create_function(_configuration(name, place.account, PYTHON, SKILL, package))
+            place.log_store.group(log_lines.default_group(name))
+    except AwsError as refused:
+        raise ValueError(refused.message) from None
+    world.clock.advance_to(world.clock.now() + 60)
+    for place, name in every:
+        place.functions.publish_version({"FunctionName": name})
+    world.clock.advance_to(world.clock.now() + 60)
+    since = world.clock.now()
+    for place, name in every:
+        place.functions.create_alias({"FunctionName": name, "Name": ALIAS, "FunctionVersion": "1"})
+        own = salt(place.account, place.name, f"{name}:{ALIAS}")
+        place.people.use_quietly(Traffic(name, ALIAS, wanted.requests_per_minute, salt=own), since)
+    world.clock.advance_to(since + 60 * wanted.history_minutes)
 
 
 def deploy(world: World, wanted: OwnFunction) -> None:
@@ -82,15 +136,7 @@ def deploy(world: World, wanted: OwnFunction) -> None:
         handler, runtime = found[0], runtime or found[1]
     if problem := runtime_problem(runtime):
         raise ValueError(f"runtime {runtime}: {problem}")
-    configuration = {
-        "FunctionName": wanted.name,
-        "Role": f"arn:aws:iam::{wanted.account}:role/{wanted.name}",
-        "Runtime": runtime,
-        "Handler": handler,
-        "Timeout": TIMEOUT_S,
-        "MemorySize": 256,
-        "Code": {"ZipFile": package},
-    }
+    configuration = _configuration(wanted.name, wanted.account, runtime, handler, package)
     region = world.region(wanted.region, wanted.account)
     invoke = partial(world.invoke, region=wanted.region, account=wanted.account)
     try:
@@ -108,6 +154,19 @@ def deploy(world: World, wanted: OwnFunction) -> None:
     own = salt(wanted.account, wanted.region, f"{wanted.name}:{ALIAS}")
     region.people.use(Traffic(wanted.name, ALIAS, wanted.requests_per_minute, handler=what, salt=own))
     world.clock.advance_to(world.clock.now() + 60 * wanted.history_minutes)
+
+
+def _configuration(name: str, account: str, runtime: str, handler: str, package: bytes) -> Params:
+    """The members of CreateFunction."""
+    return {
+        "FunctionName": name,
+        "Role": f"arn:aws:iam::{account}:role/{name}",
+        "Runtime": runtime,
+        "Handler": handler,
+        "Timeout": TIMEOUT_S,
+        "MemorySize": 256,
+        "Code": {"ZipFile": package},
+    }
 
 
 def describe(world: World) -> list[dict[str, object]]:

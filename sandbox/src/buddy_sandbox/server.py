@@ -268,6 +268,11 @@ class Front:
         own_functions.deploy(self.world, own_functions.OwnFunction.model_validate(fields))
         return self.do_status()
 
+    def do_functions(self, **fields: Any) -> dict[str, Any]:
+        """Make many functions at once (see ``own_functions.Many``), whose traffic is drawn when it is read."""
+        own_functions.make_many(self.world, own_functions.Many.model_validate(fields))
+        return self.do_clock()
+
     def do_reset(self, seed: int | None = None) -> dict[str, Any]:
         """An empty account; stepped time begins again."""
         start = STEPPED_START if self.world.clock.speed == 0 else None

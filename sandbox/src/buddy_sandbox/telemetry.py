@@ -4,7 +4,7 @@ Serves one real invocation and a minute of simulated traffic alike. Never decide
 """
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -110,6 +110,15 @@ class Telemetry:
     def logs_of(self, group: str, source: LogSource) -> None:
         """Let ``source`` say what a group holds of simulated requests."""
         self._logs.add_source(group, source)
+
+    def apart(self) -> tuple["Telemetry", MetricStore]:
+        """One that keeps its metrics by itself, of aliases without weights; and where it keeps them."""
+        store = MetricStore(self._store.clock)
+        return Telemetry(store, LogStore(self._logs.clock), lambda function, alias: False), store
+
+    def made_of(self, function: str, source: Callable[[float, float], Iterable[MetricStore]]) -> None:
+        """Let ``source`` make a function's metrics of a time range, when they are read."""
+        self._store.sources[function] = source
 
     def throttled(self, function: str, resource: str, at: float) -> None:
         """One real invocation that was throttled."""

@@ -4,11 +4,16 @@ Everything random about a minute is drawn at once, from the seed and the minute'
 alias as it is at its own moment. So figures depend on the seed and on what was done when, never on how often anybody
 looked. A build's fault profile says how its requests end. Those to a build without one, under a
 function of the user's own, really invoke its handler (``handlers``).
+
+Traffic of an alias that is left alone may be quiet: it is drawn by the hour, when its metrics or its log are read.
 """
 
+import math
 from collections import deque
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -19,8 +24,10 @@ from buddy_sandbox.functions import Routing
 from buddy_sandbox.handlers import Ended, Handler, HandlerTraffic
 from buddy_sandbox.lambda_api import UNPROFILED_INIT_MS, Lambda
 from buddy_sandbox.log_lines import Invocation, LogConfig, stream, write_timed
+from buddy_sandbox.metrics_store import MetricStore
 from buddy_sandbox.sources import Caller, source
 from buddy_sandbox.telemetry import Telemetry, embedded_metrics
+from buddy_sandbox.wire import AwsError
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -28,6 +35,13 @@ if TYPE_CHECKING:
     from buddy_sandbox.faults import Codes, Floats
 
 MINUTE_S = 60.0
+HOUR_S = 3600.0
+HOURS_KEPT = 16
+"""Hours of quiet traffic of a region that are kept, once drawn. A reader asks for one metric after another."""
+
+ALL_WARM = 1_000_000
+"""More environments than any traffic needs."""
+
 LINES_KEPT_S = 6 * 3600.0
 """For how long the log lines of simulated requests can be read."""
 
@@ -131,6 +145,40 @@ class _Alias:
         self.handlers: dict[str, Handler] = {}
 
 
+class _Hour(NamedTuple):
+    """An hour of quiet traffic, as it was drawn to be read."""
+
+    store: MetricStore
+    people: "People"
+
+
+@dataclass(eq=False)
+class _Quiet:
+    """Traffic of one alias from ``since`` until ``until``, for as long as nothing about it changes."""
+
+    people: "People"
+    traffic: Traffic
+    routing: Routing
+    rate: float
+    log: LogConfig
+    since: float
+    until: float = math.inf
+
+    def stores(self, start: float, end: float) -> list[MetricStore]:
+        """The metrics of each hour that a time range touches."""
+        return [hour.store for hour in self._hours(start, end)]
+
+    def lines(self, start_s: float, end_s: float) -> Iterable[TimedLine]:
+        """The lines of its log, as ``People.lines``."""
+        for hour in self._hours(start_s - LONGEST_REQUEST_S, end_s):
+            yield from hour.people.lines(self.log.group, start_s, end_s)
+
+    def _hours(self, start: float, end: float) -> list[_Hour]:
+        first, last = max(start, self.since), min(end, self.until)
+        numbers = range(int(first // HOUR_S), math.ceil(last / HOUR_S)) if first < last else ()
+        return [self.people.hour(self, number) for number in numbers]
+
+
 class People:
     """Drives the traffic of one region's functions through time.
 
@@ -149,16 +197,61 @@ class People:
         self.real_per_minute = 1000.0
         self._functions, self._telemetry = functions, telemetry
         self._aliases: list[_Alias] = []
+        self._quiet: list[_Quiet] = []
         self._served: deque[_Served] = deque()
+        self.hour = lru_cache(maxsize=HOURS_KEPT)(self._draw_hour)
 
     @property
     def traffic(self) -> list[Traffic]:
-        """How people use each alias, in the order in which they began."""
-        return [each.traffic for each in self._aliases]
+        """How people use each alias, in the order in which they began; those that are quiet come last."""
+        return [each.traffic for each in self._aliases] + [each.traffic for each in self._quiet]
 
     def use(self, traffic: Traffic) -> None:
         """Let people use an alias from now on."""
         self._aliases.append(_Alias(traffic, self._functions.region, self._functions.account))
+
+    def use_quietly(self, traffic: Traffic, since: float) -> None:
+        """Let people use an alias without a second version, drawn only when it is read, until anything changes."""
+        routing = self._functions.routing(traffic.function, traffic.alias)
+        assert routing is not None and routing.second is None
+        config = self._functions.version_config(traffic.function, routing.primary)
+        self._functions.age_s(traffic.function, routing.primary, since)
+        quiet = _Quiet(self, traffic, routing, traffic.requests_per_minute, config.log, since)
+        self._quiet.append(quiet)
+        self._telemetry.made_of(traffic.function, quiet.stores)
+        self._telemetry.logs_of(config.log.group, quiet)
+
+    def _wake(self, now: float) -> None:
+        """Draw from now on by the minute what is quiet no longer: its alias, or its traffic, has changed."""
+        for each in list(self._quiet):
+            traffic = each.traffic
+            routing = self._functions.routing(traffic.function, traffic.alias)
+            if (routing, traffic.requests_per_minute) != (each.routing, each.rate):
+                each.until = now
+                self.hour.cache_clear()
+                self._quiet.remove(each)
+                self._aliases.append(self._warm(traffic, each.routing.primary))
+
+    def _warm(self, traffic: Traffic, version: str) -> _Alias:
+        """An alias whose version has every environment that it needs."""
+        alias = _Alias(traffic, self._functions.region, self._functions.account)
+        alias.warm[version] = ALL_WARM
+        return alias
+
+    def _draw_hour(self, quiet: _Quiet, number: int) -> _Hour:
+        """The metrics and the requests of an hour of quiet traffic."""
+        telemetry, store = self._telemetry.apart()
+        people = People(self.seed, self._functions, telemetry)
+        people.cold_starts_per_minute = self.cold_starts_per_minute
+        drawn = self._draw_requests(replace(quiet.traffic, requests_per_minute=quiet.rate), number, HOUR_S)
+        first, last = np.searchsorted(drawn.times, (quiet.since, quiet.until), side="left")
+        version = quiet.routing.primary
+        # A function that was deleted tells nothing any more.
+        with suppress(AwsError):
+            if first < last:
+                part = _Minute(number, *(each[first:last] for each in drawn[1:]))
+                people._serve(self._warm(quiet.traffic, version), version, 1.0, part, [])
+        return _Hour(store, people)
 
     def invoked(self, traffic: Traffic) -> dict[str, int]:
         """How many requests really invoked the handler, and how many took the outcome of one that did."""
@@ -172,6 +265,7 @@ class People:
         """All requests in [start, end), which must lie within one minute."""
         if end <= start:
             return
+        self._wake(start)
         for each in self._aliases:
             self._advance(each, start, end)
             if each.source is not None and end % MINUTE_S == 0:
@@ -201,16 +295,20 @@ class People:
 
     def _draw(self, alias: _Alias, number: int) -> _Minute:
         if alias.minute is None or alias.minute.number != number:
-            salt = alias.traffic.salt
-            random = np.random.default_rng((self.seed, number) if salt is None else (self.seed, number, salt))
-            count = int(random.poisson(alias.traffic.requests_per_minute))
-            times = np.sort(number * MINUTE_S + random.random(count) * MINUTE_S)
-            draws = [random.random(count) for _ in range(5)]
-            spread = random.standard_normal(count)
-            # Drawn last, so that what a seed gave before there were such cold starts stays.
-            cold = [random.random(count) for _ in range(2)]
-            alias.minute = _Minute(number, times, draws[0], draws[1], spread, *draws[2:], *cold)
+            alias.minute = self._draw_requests(alias.traffic, number, MINUTE_S)
         return alias.minute
+
+    def _draw_requests(self, traffic: Traffic, number: int, span_s: float) -> _Minute:
+        """The requests of the ``number``-th minute, or of the hour, by its length in seconds."""
+        salt = traffic.salt
+        random = np.random.default_rng((self.seed, number) if salt is None else (self.seed, number, salt))
+        count = int(random.poisson(traffic.requests_per_minute * (span_s / MINUTE_S)))
+        times = np.sort(number * span_s + random.random(count) * span_s)
+        draws = [random.random(count) for _ in range(5)]
+        spread = random.standard_normal(count)
+        # Drawn last, so that what a seed gave before there were such cold starts stays.
+        cold = [random.random(count) for _ in range(2)]
+        return _Minute(number, times, draws[0], draws[1], spread, *draws[2:], *cold)
 
     def _refuse(self, alias: _Alias, routing: Routing, part: _Minute) -> _Minute:
         """Leave out the requests that Lambda throttles; they run on no version."""
