@@ -67,6 +67,15 @@ def _send_whole(send: Send, parameters: Fields) -> Fields:
     return reply
 
 
+def for_target(client: Any, target: Any) -> Any:
+    """The same client, with its connections and its limiter, whose calls another target sends and journals."""
+    # Not copy.copy: a client asks itself for attributes that the copy does not have yet.
+    other = object.__new__(type(client))
+    other.__dict__.update(client.__dict__)
+    other.target = target
+    return other
+
+
 def add_recorder(base_classes: list[type], **_: object) -> None:
     """Handler of botocore's ``creating-client-class``."""
     base_classes.insert(0, Recorder)

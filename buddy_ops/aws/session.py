@@ -84,6 +84,7 @@ class Target:
     replaced: tuple[str, ...] = ()
     retry_mode: RetryMode = "standard"
     base_environment: str = ""
+    _origin: "Target | None" = None
     _answers: "_SharedAnswers | None" = None
     _clients: dict[tuple[str, int, int], Any] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
@@ -181,9 +182,14 @@ class Target:
             if key not in self._clients:
                 client = self._clients[key] = self._create_client(service, attempts, read_timeout_s)
                 client.target = self
+                if self._origin is not None:
+                    return client
             return self._clients[key]
 
     def _create_client(self, service: _client.Service, attempts: int, read_timeout_s: int) -> Any:
+        if self._origin is not None:
+            find: Callable[..., Any] = self._origin.client
+            return _client.for_target(find(service, attempts=attempts, read_timeout_s=read_timeout_s), self)
         config = Config(
             connect_timeout=3,
             read_timeout=read_timeout_s,
@@ -336,6 +342,35 @@ class Target:
         """
         return replace(self, environment=name, settings=settings, base_environment=base_environment)
 
+    def acting_beside(
+        self, name: str, settings: Settings, *, base_environment: str, runbook: str, dry_run: bool
+    ) -> "Target":
+        """As ``beside``, with a run and a journal of its own in a folder of its own: it may write."""
+        run = secrets.token_hex(4)
+        folder = self.folder.parent / _folder_name(runbook, name, run=run, now=self.clock.now())
+        side = SideChannels()
+        write = JournalFile(folder / "journal.jsonl")
+        here = replace(
+            self.beside(name, settings, base_environment=base_environment),
+            runbook=runbook,
+            run=run,
+            folder=folder,
+            side=side,
+            journal=Journal(write, self.clock.now, self.redactor.redact_with_shared, side),
+            dry_run=dry_run,
+            _clients={},
+            _lock=threading.Lock(),
+            _origin=self,
+        )
+        here.journal.append("opened", **here.describe_opening())
+        return here
+
+    def describe_opening(self) -> dict[str, object]:
+        """The first record of its journal. The settings are resolved: an environment's file may extend another."""
+        used = self.settings.model_dump(mode="json", exclude_defaults=True)
+        opened = {"run": self.run, "folder": self.folder.name, "runbook": self.runbook, "environment": self.environment}
+        return {**opened, "dry_run": self.dry_run, "ci": self.ci, "settings": used}
+
     def acting_as(self, role: str) -> "Target":
         """The same target as a role, assumed by the caller whose credentials this machine has. Nothing is journaled.
 
@@ -405,10 +440,7 @@ def connect(
     before = settings_.validate_settings(given, source).rollout
     target = _open(environment, settings, runbook, dry_run=dry_run, quiet=quiet, run=run)
     target.replaced = tuple(name for name in replaced or {} if getattr(before, name) != getattr(settings.rollout, name))
-    opened = {"run": target.run, "folder": target.folder.name, "runbook": runbook, "environment": environment}
-    # Resolved: an environment's file alone does not say them where it extends another.
-    used = settings.model_dump(mode="json", exclude_defaults=True)
-    target.journal.append("opened", **opened, dry_run=dry_run, ci=target.ci, settings=used)
+    target.journal.append("opened", **target.describe_opening())
     return target
 
 
@@ -500,4 +532,8 @@ def _keep_nothing(line: str) -> None:
 def _folder(runbook: str, environment: str, *, run: str, now: datetime) -> Path:
     if given := os.environ.get("BUDDY_OPS_RUN_FOLDER"):
         return Path(given)
-    return project.project_root() / "runs" / f"{now:%Y-%m-%dT%H%MZ}-{runbook}-{environment}-{run}"
+    return project.project_root() / "runs" / _folder_name(runbook, environment, run=run, now=now)
+
+
+def _folder_name(runbook: str, environment: str, *, run: str, now: datetime) -> str:
+    return f"{now:%Y-%m-%dT%H%MZ}-{runbook}-{environment}-{run}"

@@ -48,6 +48,12 @@ COMMANDS: Mapping[str, Mapping[int, str]] = {
         2: INVALID,
         6: "action is needed for at least one target",
     },
+    "fleet rollback": {
+        0: "ROLLED BACK: every alias was read again and serves its rollback target alone; or a dry run",
+        **_ANY,
+        1: f"{FAILED}; or at least one target is not rolled back",
+        4: REFUSED,
+    },
     "fleet audit": {
         0: "READY: a rollback of every target would work now",
         1: "UNKNOWN: a check of a target could not be made; or FAILED",

@@ -6,12 +6,12 @@ from pathlib import Path
 import click
 
 from buddy_ops.cli.answers import Answer, Commands, Line, answers
-from buddy_ops.cli.options import json_option
-from buddy_ops.cli.terminal import err
+from buddy_ops.cli.options import approved_by_option, dry_run_option, json_option, yes_option
+from buddy_ops.cli.terminal import err, say
 from buddy_ops.core.errors import InvalidInput
 from buddy_ops.core.files import write_atomically
 
-commands = Commands("fleet", help="Show and check the targets of parameters/fleet.yaml.")
+commands = Commands("fleet", help="Show, check and roll back the targets of parameters/fleet.yaml.")
 
 labels_option = click.option(
     "--label", multiple=True, help="NAME=VALUE: only targets with this label; repeat to narrow."
@@ -67,3 +67,49 @@ def fleet_audit(label: Sequence[str], page: str, as_json: bool) -> Answer:
         write_atomically(Path(page), pages.audit_page(found))
         lines.append(f"page: {page}")
     return Answer({**found.to_json(), "page": page or None}, [*lines, found.summary], found.exit_code)
+
+
+@commands.command("rollback")
+@labels_option
+@click.option("--target", multiple=True, help="Name of a target; repeat for each. Default: all that have the labels.")
+@click.option(
+    "--to-version",
+    multiple=True,
+    help="NAME=VERSION: rollback target of one. Default: the previous version that is not marked bad.",
+)
+@approved_by_option
+@click.option("--incident", default="", help="Name of the incident; the review finds its runs by this name.")
+@yes_option
+@dry_run_option
+@json_option
+@answers
+def fleet_rollback(
+    label: Sequence[str],
+    target: Sequence[str],
+    to_version: Sequence[str],
+    approved_by: Sequence[str],
+    incident: str,
+    yes: bool,
+    dry_run: bool,
+    as_json: bool,
+) -> Answer:
+    """Roll back many targets at once, the most failing first. Exit code 0: every alias was verified."""
+    from buddy_ops.fleet import rollback, targets
+    from buddy_ops.notebook import approvals
+
+    places = targets.open_fleet(label, "fleet/rollback")
+    here = targets.connect_fleet(places, "fleet-rollback", dry_run=dry_run)
+    given = {"label": label, "target": target, "to_version": to_version, "approved_by": approved_by}
+    here.journal.append("parameters", values={**given, "incident": incident})
+    with err.progress("planning") as tell:
+        plan = rollback.plan_rollbacks(places, target, to_version, tell, dry_run=dry_run)
+    say(plan)
+    if yes or dry_run:
+        approval = approvals.from_parameters(here, plan, approved_by)
+    else:
+        approval = approvals.in_terminal(here, plan)
+    done = rollback.roll_back_fleet(here, plan, approval, err.print)
+    told = rollback.announce_rollbacks(here, done)
+    lines: list[Line] = [(line, state.value) for line, state in done.lines()]
+    data: dict[str, object] = {"run": here.run, "approved_by": approval.by, **done.to_json()}
+    return Answer(data, [*lines, done.summary, *filter(None, [str(told)])], done.exit_code)

@@ -5,7 +5,7 @@ Reads files and opens sessions; the first call to AWS is the caller's.
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from buddy_ops.aws import session
 from buddy_ops.aws.clock import Clock, SystemClock
@@ -87,6 +87,18 @@ def open_places(members: tuple[Member, ...], runbook: str) -> tuple[Place, ...]:
         aws = member.settings.aws
         grouped[aws.region, aws.profile, aws.assume_role, aws.endpoint_url].append(member)
     return tuple(_open(tuple(group), runbook) for group in grouped.values())
+
+
+def connect_fleet(places: Sequence[Place], runbook: str, *, dry_run: bool) -> Target:
+    """What keeps a fleet's own record, and is asked for its rules and channels: those of the first that is reached.
+
+    Raises:
+        InvalidInput, AwsFailed: as ``session.connect``.
+    """
+    opened = [place for place in places if place.reader is not None]
+    member = (*opened, *places)[0].members[0]
+    target = session.connect(member.name, runbook, dry_run=dry_run)
+    return replace(target, environment="fleet", base_environment=member.declared.environment)
 
 
 def clock_of(places: Sequence[Place]) -> Clock:

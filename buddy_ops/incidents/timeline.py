@@ -287,6 +287,7 @@ SENTENCES: Mapping[str, str | Callable[[Fields], str]] = {
     "failed": "error: {says}",
     "audited": "{says}",
     "fleet-audited": "{summary}",
+    "fleet-rolled-back": "{says}",
     "resumed": "run {run} of {of} was resumed at stage {stage}",
     "lease-proved": "failsafe test passed: the schedule cleared the weights of alias {alias}",
     "broke-glass": "{who} used the emergency override: {why} (rules not met: {against})",

@@ -24,6 +24,7 @@ from buddy_ops.core.roles import Role
 from buddy_ops.core.settings import Hook
 from buddy_ops.deployment import announcements, reenabling, rollback, rollout
 from buddy_ops.fleet import audit as fleet_audit_
+from buddy_ops.fleet import rollback as fleet_rollback_
 from buddy_ops.fleet import status as fleet_status_
 from buddy_ops.fleet.targets import Member, Place
 from buddy_ops.health import logs
@@ -392,6 +393,17 @@ def fleet_audit(bring: Bring) -> Iterator[list[dict[str, Any]]]:
     place.reader.close()
 
 
+def fleet_rollback(bring: Bring) -> Iterator[list[dict[str, Any]]]:
+    here = shifted(bring)
+    with closing(here.connect(values=telling(here))) as mine:
+        declared = FleetTarget(name="sandbox", environment="sandbox", region="us-east-1")
+        plan = fleet_rollback_.plan_rollbacks((Place((Member(declared, mine.settings),), mine),))
+        done = fleet_rollback_.roll_back_fleet(mine, plan, approve(mine, plan))
+        fleet_rollback_.announce_rollbacks(mine, done)
+        (planned,) = plan.targets
+        yield [*mine.journal.records, *planned.here.journal.records]
+
+
 def reenabled(bring: Bring) -> Iterator[list[dict[str, Any]]]:
     here = bring("good", requests_per_minute=0, history_minutes=0)
     for how in ("function", "writes"):
@@ -535,6 +547,7 @@ DRIVERS: dict[str, Callable[[Bring], Iterator[list[dict[str, Any]]]]] = {
     "rollback/immediate": immediate,
     "rollback/gradual": going_down,
     "fleet/audit": fleet_audit,
+    "fleet/rollback": fleet_rollback,
     "fleet/status": fleet_status,
     "operations/monitor": watching,
     "review/readiness_audit": auditing,

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
+from pathlib import Path
 from typing import Any, TypeVar
 
 import botocore.client
@@ -27,9 +28,12 @@ from buddy_ops.aws.aliases import RolloutState, decode_rollout_state
 from buddy_ops.aws.session import Target
 from buddy_ops.checks import checklists
 from buddy_ops.core.errors import BuddyError
+from buddy_ops.core.fleet_file import FleetTarget
 from buddy_ops.core.journal import JournalFile
 from buddy_ops.core.plan import Approval, Plan
 from buddy_ops.deployment import cleanup, feature_flags, gradual_rollback, reenabling, rollback, rollout
+from buddy_ops.fleet import rollback as fleet_rollback
+from buddy_ops.fleet.targets import Member, Place
 from buddy_ops.health import alarms
 from buddy_ops.incidents import assessment, containment, repair, schema_rollback
 from buddy_ops.migrations import schema
@@ -149,6 +153,16 @@ def roll_back(here: Situation) -> str:
     mine = connect(here, "immediate")
     plan = rollback.plan_rollback(mine)
     rollback.run_rollback(mine, plan, approved(mine, plan))
+    return "done"
+
+
+def roll_back_fleet(here: Situation) -> str:
+    """The rollback of a fleet of one target."""
+    mine = connect(here, "fleet-rollback")
+    declared = FleetTarget(name=mine.environment, environment=mine.environment, region=mine.region)
+    plan = fleet_rollback.plan_rollbacks((Place((Member(declared, mine.settings),), mine),))
+    done = fleet_rollback.roll_back_fleet(mine, plan, approved(mine, plan))
+    fleet_rollback.raise_for_unfinished(done)
     return "done"
 
 
@@ -484,6 +498,7 @@ RUNBOOKS = {
         ),
         Runbook("rollback_mid_rollout", "rollback/immediate", "good", roll_back, "done", "1", begun),
         Runbook("rollback_promoted", "rollback", "good", roll_back, "done", "1", promoted, QUIET),
+        Runbook("rollback_fleet", "fleet/rollback", "good", roll_back_fleet, "done", "1", promoted, QUIET),
         Runbook("gradual", "rollback/gradual", "good", go_down, "drained", "1", begun),
         Runbook("deployment_failure", "emergency/deployment_failure", "good", fail, "done", "1", begun, QUIET),
         Runbook("pre_deployment", "operations/pre_deployment", "good", check_before, "passed", None, alarmed, QUIET),
@@ -632,12 +647,17 @@ def must_be_done(here: Situation, runbook: Runbook) -> None:
 
 
 def must_be_kept(here: Situation, lines: list[str]) -> None:
-    """Every acknowledged line stands in the journal, in order, and can be read."""
-    path = here.folder / "run" / "journal.jsonl"
-    found = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-    assert found[: len(lines)] == lines
-    for line in found:
-        json.loads(line)
+    """Every acknowledged line stands in the journal, in order, and can be read; each target of a fleet has its own."""
+    found = [path.read_text(encoding="utf-8").splitlines() for path in journals(here)]
+    for own in found:
+        assert [line for line in own if line in lines] == [line for line in lines if line in own]
+        for line in own:
+            json.loads(line)
+    assert {line for own in found for line in own} >= set(lines)
+
+
+def journals(here: Situation) -> list[Path]:
+    return list(here.folder.glob("*/journal.jsonl"))
 
 
 def journal(here: Situation) -> list[dict[str, Any]]:
@@ -646,7 +666,8 @@ def journal(here: Situation) -> list[dict[str, Any]]:
 
 
 def forget_journal(here: Situation) -> None:
-    (here.folder / "run" / "journal.jsonl").unlink(missing_ok=True)
+    for path in journals(here):
+        path.unlink()
 
 
 def alias_of(here: Situation) -> dict[str, Any] | None:

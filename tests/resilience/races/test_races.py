@@ -177,7 +177,8 @@ def test_a_rollback_wins_over_a_rollout(situation: Bring, each: Each, seeds: ran
     each(seeds, race)
 
 
-@races("rollback/immediate", "rollback")
+# A fleet's rollback does this for each target; tests/fleet races it with a canary.
+@races("rollback/immediate", "rollback", "fleet/rollback")
 def test_two_rollbacks_are_both_done(situation: Bring, each: Each, seeds: range) -> None:
     """Two people who roll back at once are both told that it is done, and the traffic is where they meant it to be."""
 

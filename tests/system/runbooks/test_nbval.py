@@ -66,6 +66,12 @@ def fleet_of_one(here: Situation) -> None:
     (here.folder / "parameters" / "fleet.yaml").write_text(fleet)
 
 
+def fleet_in_a_rollout(here: Situation) -> None:
+    """The same, whose function is in a rollout."""
+    fleet_of_one(here)
+    begun(here)
+
+
 def fleet_that_is_ready(here: Situation) -> None:
     """The same, in which a rollback would work."""
     fleet_of_one(here)
@@ -121,6 +127,9 @@ CASES = {
             "operations/post_deployment": lambda here: {"attested": AFTER},
         },
         prepare=settled,
+    ),
+    "a fleet that is rolled back": Case(
+        {"fleet/rollback": lambda here: {"approved_by": ["Ada"]}}, prepare=fleet_in_a_rollout
     ),
     "a fleet": Case({"fleet/status": lambda here: {}}, overrides={"history_minutes": 70}, prepare=fleet_of_one),
     "old versions": Case(

@@ -1,0 +1,197 @@
+"""The rollback of twelve targets in four regions: traffic first, in order of harm, each alias verified."""
+
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from buddy_ops.aws import session
+from buddy_ops.aws.aliases import RolloutState
+from buddy_ops.core.errors import BuddyError
+from buddy_ops.core.journal import read_journal
+from buddy_ops.core.plan import Approval
+from buddy_ops.deployment import rollout
+from buddy_ops.fleet import rollback, targets
+from buddy_ops.fleet.rollback import FleetRollback, FleetRollbackPlan
+from buddy_sandbox import builds
+from buddy_sandbox.faults import PROFILES
+from buddy_sandbox.situations import control
+from tests.cli.command_line import Ended, invoke
+from tests.conftest import approve
+from tests.fleet.conftest import FUNCTIONS, REGIONS, client
+from tests.fleet.test_notebooks import execute, lose_a_region
+
+Ship = Callable[[str, str, str], None]
+RECORD = RolloutState("0001", stable_version="1", new_version="2", stage="proved", since="2026-11-01T00:00:00Z")
+
+
+@pytest.fixture
+def deployed(fleet: str, tmp_path: Path) -> str:
+    """Version 2 serves everywhere, after version 1; in us-west-2 pay fails half of its requests, and shop some."""
+    faults = {("pay", "us-west-2"): "total_failure", ("shop", "us-west-2"): "errors_5_percent"}
+    for region in REGIONS:
+        for function in FUNCTIONS:
+            profile = faults.get((function, region), "good")
+            code = Path(builds.write(tmp_path / f"{profile}2.zip", PROFILES[profile], "2.0.0")).read_bytes()
+            client(fleet, "lambda", region).update_function_code(FunctionName=function, ZipFile=code)
+    control(fleet, "advance", seconds=60)
+    for region in REGIONS:
+        for function in FUNCTIONS:
+            client(fleet, "lambda", region).publish_version(FunctionName=function)
+    control(fleet, "advance", seconds=60)
+    for region in REGIONS:
+        for function in FUNCTIONS:
+            move(fleet, function, region, "2", RECORD.encode())
+    control(fleet, "advance", seconds=10 * 60)
+    return fleet
+
+
+def move(url: str, function: str, region: str, version: str, description: str) -> None:
+    alias = {"FunctionName": function, "Name": "live", "FunctionVersion": version, "Description": description}
+    client(url, "lambda", region).update_alias(**alias)
+
+
+def serving(url: str) -> dict[str, str]:
+    """The version of each alias."""
+    return {
+        f"{function}-{region}": client(url, "lambda", region).get_alias(FunctionName=function, Name="live")[
+            "FunctionVersion"
+        ]
+        for region in REGIONS
+        for function in FUNCTIONS
+    }
+
+
+def moved(url: str) -> list[dict[str, Any]]:
+    """Our writes to aliases, in their order."""
+    calls = [call for call in control(url, "calls")["calls"] if call["app"] == "buddy-ops"]
+    return [call for call in calls if call["operation"] == "UpdateAlias"]
+
+
+def plan(*labels: str, **options: Any) -> FleetRollbackPlan:
+    return rollback.plan_rollbacks(targets.open_fleet(labels, "test"), **options)
+
+
+def run(made: FleetRollbackPlan, watch: Callable[[str], None] = print) -> FleetRollback:
+    places = targets.open_fleet((), "test")
+    with closing(targets.connect_fleet(places, "fleet-rollback", dry_run=False)) as here:
+        approval = Approval(made.hash, ("Ada",), here.clock.now(), "arn:aws:sts::123456789012:user/test")
+        return rollback.roll_back_fleet(here, made, approval, watch)
+
+
+def roll_back(capsys: pytest.CaptureFixture[str], *words: str) -> Ended:
+    return invoke(capsys, "fleet", "rollback", "--yes", "--approved-by", "Ada", "--json", *words)
+
+
+def test_what_cannot_be_rolled_back_is_named_and_stops_no_other(
+    deployed: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A region without an answer, and a target without a known former version: the eight others are on version 1."""
+    move(deployed, "cart", "us-east-1", "2", "")
+    lose_a_region(deployed, "eu-west-1")
+    done = roll_back(capsys)
+    assert done.code == 1 and done.data["summary"] == "ROLLED BACK: 8 of 12 targets"
+    results = {each["name"]: each for each in done.data["targets"]}
+    lost = {f"{function}-eu-west-1" for function in FUNCTIONS}
+    assert {name for name, each in results.items() if not each["verified"]} == lost | {"cart-us-east-1"}
+    assert {results[name]["error"]["reference"] for name in lost} == {"sandbox-not-running"}
+    refused = results["cart-us-east-1"]["error"]
+    assert refused["reference"] == "no-rollback-target" and "--to-version cart-us-east-1=VERSION" in refused["next"]
+    versions = serving(deployed)
+    assert {name for name, version in versions.items() if version == "2"} == lost | {"cart-us-east-1"}
+    assert f"Not rolled back: {min(lost)}" in done.err
+    done = roll_back(capsys, "--target", "cart-us-east-1", "--to-version", "cart-us-east-1=1")
+    assert done.code == 0 and serving(deployed)["cart-us-east-1"] == "1"
+
+
+def test_the_most_failing_target_is_moved_first(deployed: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By failed requests per minute; what is unknown comes next, what has no failure last. Journals have each move."""
+    made = plan()
+    assert [each.name for each in made.targets[:2]] == ["pay-us-west-2", "shop-us-west-2"]
+    harms = [each.failing or 0.0 for each in made.targets]
+    assert harms == sorted(harms, reverse=True) and harms[0] > harms[1] > 1 and harms[-1] == 0.0
+    control(deployed, "set", outage="error")
+    unknown = plan()
+    control(deployed, "set", outage=None)
+    assert {each.failing for each in unknown.targets} == {None}
+    # One thread for each region: the sequence of its writes is that of the plan.
+    monkeypatch.setattr(rollback, "READERS", 1)
+    done = run(made)
+    assert done.exit_code == 0 and set(serving(deployed).values()) == {"1"}
+    ends = {}
+    for each in made.targets:
+        records = read_journal((each.here.folder / "journal.jsonl").read_bytes())
+        assert [record["kind"] for record in records if record["kind"] in ("opened", "approved", "rollback")] == [
+            "opened",
+            "approved",
+            "rollback",
+        ]
+        (ends[each.name],) = (number for number, call in enumerate(moved(deployed)) if is_of(call, each.here))
+    assert ends["pay-us-west-2"] < ends["shop-us-west-2"] < ends["cart-us-west-2"]
+
+
+def is_of(call: dict[str, Any], here: session.Target) -> bool:
+    return (call["region"], call["params"]["FunctionName"]) == (here.region, here.settings.function)
+
+
+def test_a_rollback_that_is_killed_is_ended_by_the_next(deployed: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was moved stays as it is and is written no second time; the rest is moved, and every alias verified."""
+    monkeypatch.setattr(rollback, "READERS", 1)
+
+    def kill(line: str) -> None:
+        if "(3 of 12" in line:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(plan(), kill)
+    before = len(moved(deployed))
+    assert 3 <= before < 12
+    again = plan()
+    assert len([each for each in again.targets if each.plan.calls]) == 12 - before
+    done = run(again)
+    assert done.exit_code == 0 and {each.word for each in done.results} == {"ROLLED BACK"}
+    assert len(moved(deployed)) == 12 and set(serving(deployed).values()) == {"1"}
+
+
+def test_a_canary_in_progress_detects_it_and_ends(deployed: str, tmp_path: Path) -> None:
+    """The fleet's rollback wins: the canary's version loses its share, and its run says that another one moved it."""
+    with closing(session.connect("shop-us-east-1", "canary")) as mine:
+        build = builds.write(tmp_path / "third.zip", PROFILES["good"], "3.0.0")
+        planned = rollout.plan_rollout(mine, str(build))
+        steps = rollout.run_rollout(mine, planned, approve(mine, planned))
+        seen = next(each for each in steps if each.weight or mine.clock.sleep_until(each.wake_at))
+        assert seen.weight
+        mine.clock.close()
+        done = run(plan("team=web", names=["shop-us-east-1"]))
+        assert done.exit_code == 0 and serving(deployed)["shop-us-east-1"] == "2"
+        mine.clock.sleep_until(seen.wake_at)
+        with pytest.raises((BuddyError, StopIteration)):
+            steps.send(None)
+    assert serving(deployed)["shop-us-east-1"] == "2"
+
+
+def test_an_alias_that_moved_since_the_plan_is_verified_by_what_it_serves(deployed: str) -> None:
+    """A dry run and a plan of nothing change nothing; the exit code is 0 only where every alias was read again."""
+    made = plan(dry_run=True)
+    with closing(targets.connect_fleet(targets.open_fleet((), "test"), "fleet-rollback", dry_run=True)) as here:
+        approval = Approval(made.hash, ("dry run",), here.clock.now(), "")
+        done = rollback.roll_back_fleet(here, made, approval)
+    assert (done.exit_code, moved(deployed), set(serving(deployed).values())) == (0, [], {"2"})
+    assert done.summary.startswith("DRY RUN")
+
+
+def test_the_notebook_rolls_back_and_raises_for_the_rest(deployed: str, tmp_path: Path) -> None:
+    """Approved by a parameter; the table has each target, and what is not rolled back is the error."""
+    move(deployed, "pay", "eu-west-1", "2", "")
+    document, error = execute("rollback.ipynb", tmp_path, labels=["team=payments"], approved_by=["Ada"])
+    assert (error["reference"], error["exit_code"]) == ("fleet-rollback-unfinished", 1)
+    assert "pay-eu-west-1: " in error["what"] and "pay-us-east-1" not in error["what"]
+    shown = [output for cell in document["cells"] for output in cell.get("outputs", ()) if "text/html" in str(output)]
+    assert "ROLLED BACK: 3 of 4 targets" in str(shown)
+    done, refused = execute("rollback.ipynb", tmp_path, labels=["team=web"])
+    assert refused["reference"] == "approval-missing" and done["cells"]
+    assert {name for name, version in serving(deployed).items() if version == "1"} == {
+        f"pay-{region}" for region in REGIONS if region != "eu-west-1"
+    }
