@@ -103,6 +103,9 @@ class Fleet(Model):
     bake_minutes: Annotated[float, Field(ge=0, le=7 * 24 * 60)] = Field(
         default=30, description="Time between two waves, in minutes. Then the targets' status decides."
     )
+    side_by_side: Annotated[int, Field(ge=1, le=1_000)] = Field(
+        default=20, description="How many targets of a wave are deployed to at once, at most."
+    )
     on_trouble: Literal["stop", "wave", "all"] = Field(
         default="wave",
         description="What is rolled back when one target does not stay on the new version: nothing more, its wave, "

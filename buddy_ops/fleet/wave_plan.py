@@ -11,7 +11,7 @@ from typing import Any
 from buddy_ops.aws.session import Target
 from buddy_ops.core import project
 from buddy_ops.core.errors import AwsFailed, BuddyError, InvalidInput, Refused
-from buddy_ops.core.fleet_file import SOURCE, Fleet
+from buddy_ops.core.fleet_file import SOURCE, Fleet, parse_labels
 from buddy_ops.core.front_end import parameter
 from buddy_ops.core.plan import Plan
 from buddy_ops.core.text import count, join_words
@@ -40,11 +40,16 @@ class PlannedTarget:
         plan: its own plan.
     """
 
-    name: str
+    member: Member
     place: str
     artifact: str
     here: Target
     plan: RolloutPlan
+
+    @property
+    def name(self) -> str:
+        """The target's name."""
+        return self.member.name
 
     @property
     def covers(self) -> Mapping[str, Any]:
@@ -112,7 +117,7 @@ class FleetPlan(Plan):
 
 def plan_fleet(
     target: Target,
-    labels: Mapping[str, str],
+    labels: Sequence[str],
     artifact: str,
     artifacts: Mapping[str, str] | None = None,
     break_glass: Mapping[str, str] | None = None,
@@ -121,6 +126,7 @@ def plan_fleet(
 
     Args:
         target: keeps the fleet's own record.
+        labels: each as NAME=VALUE; empty: all targets.
         artifact: the build for all targets, in one of the forms of ``artifacts.FORMS``.
         artifacts: other builds, by a target's name or by a label as NAME=VALUE.
         break_glass: who overrides the environments' rules, and why.
@@ -133,14 +139,14 @@ def plan_fleet(
         Refused: ``fleet-plan-refused``, with every target's reasons at once.
     """
     fleet = project.read_fleet()
-    members = targets_.read_members(labels)
+    members = targets_.read_members(parse_labels(tuple(labels)))
     builds = _choose_artifacts(members, artifact, artifacts or {})
     for build in dict.fromkeys(builds.values()):
         project.check_artifact(build)
     places = targets_.open_places(members, RUNBOOK)
 
     def repeat(names: Iterable[str]) -> dict[str, PlannedTarget | BuddyError]:
-        return _plan_targets(places, set(names), builds, dict(break_glass or {}), dry_run=target.dry_run)
+        return plan_targets(places, set(names), builds, dict(break_glass or {}), dry_run=target.dry_run)
 
     found = repeat(builds)
     troubles = {name: each for name, each in found.items() if isinstance(each, BuddyError)}
@@ -190,7 +196,7 @@ def _choose_artifacts(members: Sequence[Member], artifact: str, artifacts: Mappi
     return found
 
 
-def _plan_targets(
+def plan_targets(
     places: Sequence[Place],
     names: set[str],
     builds: Mapping[str, str],
@@ -198,14 +204,14 @@ def _plan_targets(
     *,
     dry_run: bool,
 ) -> dict[str, PlannedTarget | BuddyError]:
-    """Each named target's plan, or why there is none, side by side."""
+    """Each named target's plan, or why there is none, side by side. AWS: as ``plan_rollout``, for each."""
 
     def plan(place: Place, member: Member) -> PlannedTarget:
         if place.trouble is not None:
             raise place.trouble
         here = replace(place.target(member), dry_run=dry_run)
         own = plan_rollout(here, builds[member.name], "canary", break_glass=break_glass)
-        return PlannedTarget(member.name, place.name, builds[member.name], here, own)
+        return PlannedTarget(member, place.name, builds[member.name], here, own)
 
     def plan_place(place: Place) -> dict[str, PlannedTarget | BuddyError]:
         chosen = [member for member in place.members if member.name in names]

@@ -16,7 +16,7 @@ from buddy_sandbox.situations import control
 from tests.conftest import abandon, approve
 from tests.fleet.conftest import REGIONS, client
 
-PAY = {"team": "payments"}
+PAY = ("team=payments",)
 WAVES = """
 waves:
   - {name: first, regions: [us-east-1]}
@@ -38,7 +38,7 @@ def plan(fleet: str, tmp_path: Path) -> Plan:
     declare(WAVES)
     builds.write(tmp_path / "next.zip", PROFILES["good"], "2.0.0")
 
-    def plan_good(labels: dict[str, str] = PAY, artifact: str = "next.zip", **more: object) -> FleetPlan:
+    def plan_good(labels: tuple[str, ...] = PAY, artifact: str = "next.zip", **more: object) -> FleetPlan:
         here = session.connect("pay-us-east-1", "canary", quiet=True)
         return plan_fleet(here, labels, artifact, **more)  # type: ignore[arg-type]
 
@@ -57,14 +57,14 @@ def of(plan: FleetPlan, name: str) -> PlannedTarget:
 
 def test_a_plan_has_each_targets_own_plan(plan: Plan, fleet: str) -> None:
     """Twelve plans under one ID, in three waves; it says what each will be, and covers the policy, too."""
-    found = plan({})
+    found = plan(())
     assert [(wave.name, len(wave.targets)) for wave in found.waves] == [("first", 3), ("middle", 6), ("last", 3)]
     text = str(found)
     assert all(f"{target.name}: {target.plan.title} (plan {target.plan.hash})." in text for target in found.targets)
     assert found.title == "Deploy next.zip to 12 of 12 targets in 3 waves by canary"
     assert "The targets of its wave are rolled back" in text and found.approvals == 1
     declare("on_trouble: all\n")
-    other = plan({})
+    other = plan(())
     assert other.hash != found.hash and "All targets that this run deployed to are rolled back" in str(other)
     assert [each.plan.hash for each in other.targets] == [each.plan.hash for each in found.targets]
 
@@ -73,7 +73,7 @@ def test_builds_differ_by_target_and_label(plan: Plan, tmp_path: Path) -> None:
     """A name wins over a label, a label over the build for all; what fits nothing, or twice, is refused at once."""
     for name in ("web", "one"):
         builds.write(tmp_path / f"{name}.zip", PROFILES["good"], name)
-    found = plan({}, artifacts={"team=web": "web.zip", "cart-us-east-1": "one.zip"})
+    found = plan((), artifacts={"team=web": "web.zip", "cart-us-east-1": "one.zip"})
     chosen = {target.name: target.artifact for target in found.targets}
     assert (chosen["cart-us-east-1"], chosen["shop-us-east-1"], chosen["pay-us-east-1"]) == (
         "one.zip",

@@ -1,0 +1,500 @@
+"""A fleet's canary: waves in order, the targets of a wave side by side, and what trouble rolls back.
+
+Each target's deployment is a step on Dask. What a target serves is always read from its alias. Rollbacks need no
+worker: this process writes them at once, whatever the steps do.
+"""
+
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
+from dataclasses import asdict, dataclass, field, replace
+from datetime import timedelta
+from typing import Protocol
+
+from buddy_ops.aws import notifications
+from buddy_ops.aws.session import Target
+from buddy_ops.checks.findings import State as Health
+from buddy_ops.core.errors import Aborted, BuddyError, Held, Refused, RolledBack
+from buddy_ops.core.journal import iso_utc
+from buddy_ops.core.outcome import describe_ending
+from buddy_ops.core.plan import Approval, differing_names
+from buddy_ops.core.text import join_words, shorten
+from buddy_ops.deployment import rollback
+from buddy_ops.fleet import status, targets
+from buddy_ops.fleet.status import READERS
+from buddy_ops.fleet.step import Step, StepResult
+from buddy_ops.fleet.target_states import DONE, SETTLED, TargetState, read_state
+from buddy_ops.fleet.wave_plan import RUNBOOK, FleetPlan, PlannedTarget, PlannedWave, is_unreachable
+
+STEP = "strategies/canary"
+
+SAID = 400
+"""Characters of a step's own words that are shown."""
+
+ENDINGS = {0: "done", 1: "failed", 3: "rolled-back", 4: "refused", 5: "held"}
+"""A run's outcome in its manifest, by its exit code."""
+
+UNSETTLED = (
+    "`buddy-ops fleet status` shows each target. A failsafe rolls back traffic that is split. To resume, run this "
+    "again with the same builds: the same approval counts."
+)
+
+
+class Steps(Protocol):
+    """Runs steps: ``engine.Engine``."""
+
+    def submit(self, *steps: Step) -> None:
+        """Begin steps."""
+
+    def results(self) -> Iterator[StepResult]:
+        """The results of all steps, each when it ends. More may be submitted meanwhile."""
+
+
+@dataclass(frozen=True)
+class Trouble:
+    """Why a fleet's canary stops.
+
+    Attributes:
+        says: a sentence.
+        exit_code: what a single canary of this target would end with.
+        reference: that of a refusal which no step gave: ``fleet-plan-changed`` or ``fleet-wave-unapproved``.
+        next: what to do then.
+    """
+
+    target: str
+    says: str
+    exit_code: int
+    reference: str = ""
+    next: str = "Fix the build, and deploy it again: targets that serve it already are left as they are."
+
+
+@dataclass
+class TargetRow:
+    """One target of the run, as it is shown.
+
+    Attributes:
+        doing: what its step does now; empty: nothing.
+        results: of its steps, oldest first.
+        taken_back: whether this run rolled it back by policy.
+        begun: whether this run submitted a step for it.
+    """
+
+    wave: str
+    planned: PlannedTarget
+    state: TargetState
+    doing: str = ""
+    results: list[StepResult] = field(default_factory=list)
+    taken_back: bool = False
+    begun: bool = False
+
+    @property
+    def name(self) -> str:
+        """The target's name."""
+        return self.planned.name
+
+    @property
+    def serves(self) -> str:
+        """The versions that serve, in words."""
+        return self.state.serves or "an unknown version"
+
+    @property
+    def says(self) -> str:
+        """What there is to say of it: what it does, or else what its run said."""
+        ended = [result.trouble.partition("\n")[0] for result in self.results if result.trouble]
+        taken_back = "Rolled back by the policy on_trouble." if self.taken_back else ""
+        return self.doing or taken_back or self.state.says or next(iter(ended), "")
+
+
+@dataclass(frozen=True)
+class FleetOutcome:
+    """How a fleet's canary ended: what each target serves, as its alias says.
+
+    Attributes:
+        trouble: what stopped it; None: nothing did.
+        left_out: targets that were not reached, and why.
+        failures: what failed beside the deployments, a sentence each.
+    """
+
+    rows: tuple[TargetRow, ...]
+    trouble: Trouble | None
+    left_out: Mapping[str, str]
+    dry_run: bool = False
+    failures: tuple[str, ...] = ()
+
+    @property
+    def unsettled(self) -> tuple[TargetRow, ...]:
+        """Targets of which it is not known what serves, or that were to be rolled back and were not."""
+        return tuple(
+            row for row in self.rows if row.state.word not in SETTLED or (row.taken_back and row.state.word in DONE)
+        )
+
+    @property
+    def exit_code(self) -> int:
+        """0: all targets serve their build; 1 where one is unknown or was not reached; else as the trouble says."""
+        if self.dry_run:
+            return 0
+        if self.unsettled:
+            return BuddyError.exit_code
+        code = self.trouble.exit_code if self.trouble is not None else 0
+        if code == RolledBack.exit_code and not any(row.state.word == "ROLLED BACK" for row in self.rows):
+            return BuddyError.exit_code
+        return code or (BuddyError.exit_code if self.left_out else 0)
+
+    @property
+    def title(self) -> str:
+        """The result in one line: 'ROLLED BACK: 3 PROMOTED, 2 ROLLED BACK, 7 NOT STARTED'."""
+        kind = describe_ending(ENDINGS[self.exit_code])
+        if self.dry_run:
+            return "DRY RUN: nothing was changed"
+        words = [row.state.word for row in self.rows]
+        counted = [f"{words.count(word)} {word}" for word in dict.fromkeys(words)]
+        if self.left_out:
+            counted.append(f"{len(self.left_out)} NOT REACHED")
+        return f"{kind}: {', '.join(counted)}"
+
+    def __str__(self) -> str:
+        lines = [f"{self.title}."]
+        if self.trouble is not None:
+            lines.append(": ".join(filter(None, (self.trouble.target, self.trouble.says))))
+        lines += [f"{name} was not reached: {why}" for name, why in self.left_out.items()]
+        lines += [f"{row.name} serves {row.serves}. {row.says}" for row in self.unsettled]
+        return "\n".join([*lines, *self.failures])
+
+    def raise_for_ending(self) -> None:
+        """Raise an error with the exit code, unless all targets serve their build: a notebook's last cell.
+
+        Raises:
+            RolledBack: ``rolled-back``. Held: ``held``. BuddyError: ``fleet-unsettled``.
+            Refused: ``fleet-plan-changed``, ``fleet-wave-unapproved``, ``fleet-step-refused``.
+        """
+        if not self.exit_code:
+            return
+        says = str(self)
+        now = f"{join_words(f'{row.name} serves {row.serves}' for row in self.rows)}."
+        facts = {row.name: row.state.word for row in self.rows} | dict.fromkeys(self.left_out, "NOT REACHED")
+        if self.trouble is None or self.exit_code == BuddyError.exit_code:
+            raise BuddyError("fleet-unsettled", says, now=now, next=UNSETTLED, facts=facts)
+        following = self.trouble.next
+        if self.exit_code == RolledBack.exit_code:
+            raise RolledBack("rolled-back", says, now=now, next=following, facts=facts)
+        if self.exit_code == Held.exit_code:
+            raise Held("held", says, now=now, next=following, facts=facts)
+        if self.trouble.reference == "fleet-plan-changed":
+            raise Refused("fleet-plan-changed", says, now=now, next=following, facts=facts)
+        if self.trouble.reference == "fleet-wave-unapproved":
+            raise Refused("fleet-wave-unapproved", says, now=now, next=following, facts=facts)
+        raise Refused("fleet-step-refused", says, now=now, next=following, facts=facts)
+
+
+Watch = Callable[[Iterable[TargetRow]], object]
+
+
+class FleetRun:
+    """One run of a fleet's plan.
+
+    Args:
+        target: keeps the fleet's own record.
+        watch: called with all rows whenever one has changed.
+    """
+
+    def __init__(self, target: Target, plan: FleetPlan, watch: Watch = list) -> None:
+        self.trouble: Trouble | None = None
+        self._approval: Approval | None = None
+        self._target = target
+        self._plan = plan
+        self._watch = watch
+        self._left_out = {name: error.what for name, error in plan.unreachable.items()}
+        self._failures: list[str] = []
+        self._rows = {
+            planned.name: TargetRow(wave.name, planned, _before(planned))
+            for wave in plan.waves
+            for planned in wave.targets
+        }
+
+    def show(self) -> None:
+        """Show all rows. A page that cannot be drawn stops nothing."""
+        with self._target.side.contained("showing the fleet"):
+            self._watch(self._rows.values())
+
+    def hear(self, target: str, runbook: str, line: str) -> None:
+        """Show a line of a step's progress. Called in the engine's thread."""
+        row = self._rows[target]
+        row.doing = line
+        # That thread serves the cluster's connections, and must not wait for AWS.
+        threading.Thread(target=self._look, args=(row, line), daemon=True).start()
+
+    def _look(self, row: TargetRow, line: str) -> None:
+        state = read_state(row.planned)
+        # The step may have ended meanwhile.
+        if row.doing == line:
+            row.state = state
+            self.show()
+
+    def waves(self) -> Iterator[PlannedWave]:
+        """The waves that have something to deploy, each when its turn has come; none after trouble.
+
+        Between two waves it waits, and then reads the status of what this run deployed.
+        """
+        deployed: list[PlannedWave] = []
+        for wave in self._plan.waves:
+            if all(planned.live for planned in wave.targets):
+                continue
+            if deployed and self._plan.fleet.bake_minutes:
+                self._bake()
+            if self._has_stopped():
+                return
+            yield wave
+            deployed.append(wave)
+
+    def deploy(self, running: Steps, wave: PlannedWave, approval: Approval) -> None:
+        """Deploy to a wave's targets side by side. After trouble the rest of it does not start.
+
+        Raises:
+            Refused: ``approval-void``.
+        """
+        approved = self._plan if self._plan.accepts(approval.plan_hash) else self._plan.only(wave)
+        approval.must_cover(approved, approval.at)
+        self._approval = approval
+        self._journal("fleet-wave", wave=wave.name, targets=[planned.name for planned in wave.targets])
+        if approval.order == "abort":
+            self._abort()
+            return
+        waiting = deque(self._planned_again(wave))
+        if self._has_stopped():
+            return
+        # One by one: what has not been submitted when there is trouble never begins.
+        for _ in range(min(len(waiting), self._plan.fleet.side_by_side)):
+            self._begin(running, waiting.popleft())
+        for result in running.results():
+            row = self._rows[result.target]
+            self._end(row, result)
+            passed = row.state.word in DONE or (row.state.word == "UNKNOWN" and self._goes_on)
+            if not (passed or self._has_stopped()):
+                self._stop(Trouble(row.name, _why(row, result), _code(row, result)), wave.name)
+            if waiting and not self._has_stopped():
+                self._begin(running, waiting.popleft())
+        if self._has_stopped():
+            # A step that began late, or ended after the rollback, may have moved its traffic once more.
+            self._take_back(self._affected(wave.name))
+
+    def refuse(self, wave: PlannedWave, refusal: Refused) -> None:
+        """Stop before a wave that was not approved."""
+        self._stop_before(wave, "fleet-wave-unapproved", refusal.what, refusal.next)
+
+    def finish(self) -> FleetOutcome:
+        """What each target serves at the end. The team is notified of it."""
+        with ThreadPoolExecutor(READERS) as pool:
+            states = pool.map(lambda row: read_state(row.planned), self._rows.values())
+            for row, state in zip(self._rows.values(), states, strict=True):
+                row.state = state
+                row.doing = ""
+        outcome = FleetOutcome(
+            tuple(self._rows.values()),
+            self.trouble,
+            self._left_out,
+            dry_run=self._target.dry_run,
+            failures=tuple(dict.fromkeys(self._failures)),
+        )
+        self.show()
+        if self._plan.calls and not self._target.dry_run:
+            told = notifications.announce(self._target, f"Ended: {self._plan.title}. {outcome}").failures
+            outcome = replace(outcome, failures=(*outcome.failures, *told))
+        self._journal(
+            "fleet-ended",
+            says=outcome.title,
+            ending=ENDINGS[outcome.exit_code],
+            exit_code=outcome.exit_code,
+            targets={row.name: f"{row.state.word}: {row.state.serves}" for row in outcome.rows},
+        )
+        return outcome
+
+    def _has_stopped(self) -> bool:
+        return self.trouble is not None
+
+    @property
+    def _goes_on(self) -> bool:
+        return self._plan.fleet.unreachable == "go_on"
+
+    def _planned_again(self, wave: PlannedWave) -> list[PlannedTarget]:
+        """The wave's targets as they are to be deployed to now: exactly what was approved, or trouble."""
+        fresh = self._plan.repeat(planned.name for planned in wave.targets)
+        changed = []
+        ready = []
+        for planned in wave.targets:
+            found = fresh[planned.name]
+            row = self._rows[planned.name]
+            if isinstance(found, BuddyError) and is_unreachable(found):
+                row.state = TargetState("UNKNOWN", says=found.what)
+                if not (self._goes_on or self._has_stopped()):
+                    self._stop(Trouble(row.name, found.what, BuddyError.exit_code), wave.name)
+            elif isinstance(found, BuddyError):
+                changed.append(f"{planned.name}: {found.result} ({found.reference}). {found.what}")
+            elif found.covers != planned.covers:
+                names = differing_names(found.covers, planned.covers)
+                changed.append(f"{planned.name}: {join_words(names)}")
+            else:
+                row.planned = found
+                row.state = _before(found)
+                ready += [] if found.live else [found]
+        if changed and not self._has_stopped():
+            says = f"Since the approval these have changed: {'; '.join(changed)}."
+            following = "Run this again: it shows what is left as a new plan. Review it, and approve it."
+            self._stop_before(wave, "fleet-plan-changed", says, following)
+        return ready
+
+    def _stop_before(self, wave: PlannedWave, reference: str, says: str, following: str) -> None:
+        """Begin neither this wave nor a later one. Nothing is rolled back: no target is in trouble."""
+        says = f"Wave {wave.name} was not started. {says}"
+        self.trouble = Trouble("", says, Refused.exit_code, reference, following)
+        self._journal("fleet-trouble", says=says)
+
+    def _begin(self, running: Steps, planned: PlannedTarget) -> None:
+        self._rows[planned.name].begun = True
+        assert self._approval is not None
+        running.submit(_step(planned, self._approval))
+
+    def _end(self, row: TargetRow, result: StepResult) -> None:
+        """Note a step's end, and read what its target serves."""
+        row.results.append(result)
+        row.doing = ""
+        row.state = read_state(row.planned)
+        self._journal(
+            "fleet-step",
+            target=row.name,
+            wave=row.wave,
+            runbook=result.runbook,
+            outcome=result.outcome,
+            exit_code=result.exit_code,
+            folder=result.folder,
+            manifest=result.manifest,
+            serves=row.state.serves,
+            says=result.trouble.partition("\n")[0],
+        )
+        self.show()
+
+    def _stop(self, trouble: Trouble, wave: str) -> None:
+        """Begin no further target, and roll back what the policy says."""
+        self.trouble = trouble
+        self._journal("fleet-trouble", target=trouble.target, says=trouble.says)
+        self._take_back(self._affected(wave))
+
+    def _affected(self, wave: str) -> list[TargetRow]:
+        """The targets that the policy rolls back, as far as this run deployed to them, or may have."""
+        policy = self._plan.fleet.on_trouble
+        return [
+            row
+            for row in self._rows.values()
+            if policy == "all" or (policy == "wave" and row.wave == wave)
+            if row.begun and row.state.word in ("PROMOTED", "RUNNING", "UNKNOWN") and row.planned.plan.stable
+        ]
+
+    def _take_back(self, rows: Sequence[TargetRow]) -> None:
+        """Roll targets back, all at once: this process writes, so that no worker has to be free."""
+        with ThreadPoolExecutor(READERS) as pool:
+            for row, failure in pool.map(lambda row: (row, self._roll_back(row)), rows):
+                row.taken_back = True
+                row.state = read_state(row.planned)
+                if failure is not None:
+                    self._failures.append(f"{row.name} was not rolled back: {failure.what}")
+        self.show()
+
+    def _roll_back(self, row: TargetRow) -> BuddyError | None:
+        """Roll one target back to the version that served before; the error if that failed.
+
+        AWS: as ``plan_rollback`` and ``run_rollback``, which writes.
+        """
+        here = row.planned.here.recorded_by(self._target)
+
+        def say(line: str) -> None:
+            row.doing = line
+
+        try:
+            plan = rollback.plan_rollback(here, row.planned.plan.stable, say)
+            assert self._approval is not None
+            own = replace(self._approval, plan_hash=plan.hash, at=here.clock.now(), order="")
+            rollback.run_rollback(here, plan, own, say)
+        except BuddyError as error:
+            return error
+        finally:
+            row.doing = ""
+            # It may have waited for AWS: the sandbox's time would wait for it from now on.
+            here.close()
+        return None
+
+    def _abort(self) -> None:
+        """Roll back the targets whose rollout is in progress: a person chose that in place of the approval."""
+        rows = [row for row in self._rows.values() if row.planned.plan.under_way]
+        says = "The fleet's deployment was aborted."
+        self.trouble = Trouble(rows[0].name, says, Aborted.exit_code)
+        self._journal("fleet-trouble", target=rows[0].name, says=says)
+        self._take_back(rows)
+
+    def _bake(self) -> None:
+        """Wait between two waves, then read the status of what this run deployed: a problem is trouble."""
+        clock = self._target.clock
+        until = clock.now() + timedelta(minutes=self._plan.fleet.bake_minutes)
+        self._journal("fleet-bake", until=iso_utc(until))
+        try:
+            clock.sleep_until(until)
+        finally:
+            # From here on this process waits for workers, and the sandbox's time must not wait for it.
+            self._target.close()
+        deployed = [row for row in self._rows.values() if row.begun and row.state.word == "PROMOTED"]
+        found = status.read_fleet(targets.open_places(tuple(row.planned.member for row in deployed), RUNBOOK))
+        for each in found.targets:
+            if each.report.state is Health.PROBLEM and not self._has_stopped():
+                row = self._rows[each.member.name]
+                self._stop(Trouble(row.name, f"After the bake: {each.report.verdict}", RolledBack.exit_code), row.wave)
+
+    def _journal(self, kind: str, **fields: object) -> None:
+        self._target.journal.append(kind, **fields)
+
+
+def run_fleet(
+    target: Target, plan: FleetPlan, approval: Approval, steps: Callable[[FleetRun], AbstractContextManager[Steps]]
+) -> FleetOutcome:
+    """Run an approved plan to its end.
+
+    Args:
+        steps: opens what the steps run on, for example ``partial(open_engine, ...)``.
+
+    AWS: as ``plan_rollout``, ``read_state`` and ``run_rollback``, which writes; the steps as ``run_rollout``.
+    """
+    run = FleetRun(target, plan)
+    with steps(run) as running:
+        for wave in run.waves():
+            run.deploy(running, wave, approval)
+    return run.finish()
+
+
+def _before(planned: PlannedTarget) -> TargetState:
+    """What a target's plan says of it before its turn."""
+    if planned.live:
+        return TargetState("ALREADY LIVE", f"100 % v{planned.plan.change.known}")
+    return TargetState("WAITING", f"100 % v{planned.plan.stable}" if planned.plan.stable else "")
+
+
+def _step(planned: PlannedTarget, approval: Approval) -> Step:
+    """The deployment of one target, by its own plan."""
+    given: dict[str, object] = {"artifact": planned.artifact, "approved_plan": planned.plan.hash}
+    if planned.plan.approvals:
+        given["approved_by"] = list(approval.by)
+    if planned.plan.break_glass is not None:
+        given["break_glass"] = asdict(planned.plan.break_glass)
+    return Step(planned.name, STEP, given, planned.place)
+
+
+def _why(row: TargetRow, result: StepResult) -> str:
+    """Why a target is in trouble, in a sentence or two."""
+    said = str(result.error.get("what") or result.trouble).split("\n")
+    return shorten(" ".join(filter(None, said)) or row.state.says or f"It is {row.state.word}.", SAID)
+
+
+def _code(row: TargetRow, result: StepResult) -> int:
+    """The exit code of a target's trouble: the alias says what happened, its run says why."""
+    if row.state.word == "ROLLED BACK":
+        return Held.exit_code if result.exit_code == Held.exit_code else RolledBack.exit_code
+    refused = row.state.word == "NOT STARTED" and result.exit_code == Refused.exit_code
+    return Refused.exit_code if refused else BuddyError.exit_code
