@@ -136,6 +136,10 @@ def parse_moment(text: object) -> datetime | None:
 
 def describe_record(kind: str, fields: Fields) -> str:
     """A record as a sentence. A kind or fields of another release are shown as JSON."""
+    # A run on several targets says which one each record is about.
+    if "target" in fields:
+        rest = {name: value for name, value in fields.items() if name != "target"}
+        return f"{fields['target']}: {describe_record(kind, rest)}"
     sentence = SENTENCES.get(kind)
     try:
         if callable(sentence):
@@ -237,6 +241,11 @@ def _isolated(fields: Fields) -> str:
     return f"isolated: writes to {fields['table']} are denied"
 
 
+def _fleet_step(fields: Fields) -> str:
+    said = f" {fields['says']}" if fields["says"] else ""
+    return f"{fields['runbook']} ended: {describe_ending(fields['outcome'])}. It serves {fields['serves']}.{said}"
+
+
 def _json(value: object) -> str:
     return json.dumps(value, ensure_ascii=False, default=str)
 
@@ -301,6 +310,11 @@ SENTENCES: Mapping[str, str | Callable[[Fields], str]] = {
     "schema": "{table} has schema {version}: {migration} is {state}",
     "migrated": "{by} ran {step} of {migration}: {changed} items changed, {left} left",
     "pruned": "{by} deleted versions {deleted}",
+    "fleet-wave": "wave {wave} began: {targets}",
+    "fleet-bake": "bake between two waves until {until}",
+    "fleet-step": _fleet_step,
+    "fleet-trouble": "the fleet's deployment stopped: {says}",
+    "fleet-ended": "the fleet's deployment ended: {says}",
     "reviewed": "the incident was reviewed, with {runs} runs",
 }
 """Each kind of record as a sentence: a format of its fields, or a function where a field decides the words."""

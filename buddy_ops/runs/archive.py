@@ -4,7 +4,7 @@ Unfinished runs are archived later. Nothing here executes a run or overwrites an
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -32,7 +32,7 @@ from buddy_ops.runs.manifest import (
     in_order,
     index_rows,
 )
-from buddy_ops.runs.stores import INDEX, JOURNAL, MANIFEST, SIGNATURE, LocalStore, RunStore, S3Store, Sign, digest
+from buddy_ops.runs.stores import INDEX, JOURNAL, MANIFEST, NAME, SIGNATURE, LocalStore, RunStore, S3Store, Sign, digest
 
 UNKNOWN = "unknown"
 """The outcome of a run without any record of its end."""
@@ -116,6 +116,7 @@ def build_manifest(folder: Path, redactor: Redactor, **known: Any) -> dict[str, 
         _clean_text(folder / name, redactor)
     delete_parts(folder)
     facts = redactor.redact(facts_of(folder.name, about, records, states) | known)
+    facts["targets"] = _as_archived_in(LocalStore(folder.parent), facts["targets"])
     notebook = _notebook_in(folder / NOTEBOOK)
     if notebook is not None:
         compared: provenance.CodeComparison | None = None
@@ -298,6 +299,7 @@ def upload_run(store: RunStore, folder: Path, sign: Sign | None = None) -> Manif
     """Archive a sealed run in S3 as well, in the chain there, and sign its manifest there."""
     facts = parse_json((folder / MANIFEST).read_bytes())
     facts.pop("unsigned", None)  # was said of the manifest here
+    facts["targets"] = _as_archived_in(store, facts.get("targets", ()))
     return entry_of_manifest(store.add(folder, facts, sign))
 
 
@@ -334,7 +336,9 @@ def sign_run(store: RunStore, run: str) -> ManifestEntry:
 def ending(records: list[dict[str, Any]], states: list[str]) -> tuple[str, int]:
     """Outcome and exit code of a run whose supervisor was lost."""
     codes: dict[str, int] = {str(ending): code for ending, code in EXIT_CODES.items()}
-    ended = next((str(each.get("ending", "")) for each in reversed(records) if each.get("kind") == "outcome"), "")
+    codes |= {"refused": Refused.exit_code, "failed": BuddyError.exit_code}
+    endings = [str(each.get("ending", "")) for each in records if each.get("kind") in ("outcome", "fleet-ended")]
+    ended = endings[-1] if endings else ""
     stopped = next((state for state in states if state != "done"), "")
     # A refusal is a result of its own, whatever the journal says of steps before it.
     if stopped == "refused":
@@ -384,7 +388,29 @@ def facts_of(folder: str, about: Mapping[str, Any], records: list[dict[str, Any]
         "archive": _text(about.get("archive")),
         "source": runbooks.mapping_in(about, "source"),
         "library": runbooks.mapping_in(about, "library"),
+        "targets": [_target_run(record) for record in records if record.get("kind") == "fleet-step"],
     }
+
+
+def _target_run(record: Mapping[str, Any]) -> dict[str, Any]:
+    """A run on a target of a fleet, from the fleet's journal."""
+    named = {name: _text(record.get(name)) for name in ("target", "runbook", "folder", "outcome")}
+    return {**named, "sha256": _text(record.get("manifest"))}
+
+
+def _as_archived_in(store: RunStore, targets: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """A fleet's targets' runs with the hashes of their manifests in this archive: each archive has its own chain."""
+    found = []
+    for each in targets:
+        folder = str(each.get("folder", ""))
+        manifest = store.read(f"{folder}/{MANIFEST}") if NAME.fullmatch(folder) else None
+        kept = {name: value for name, value in each.items() if name != "elsewhere"}
+        if manifest is not None:
+            kept["sha256"] = digest(manifest)
+        elif kept.get("sha256"):
+            kept["elsewhere"] = True
+        found.append(kept)
+    return found
 
 
 def _text(value: object) -> str:

@@ -33,6 +33,8 @@ class ManifestEntry:
         pruned: of a run of ``runs prune``: which runs it deleted.
         unsigned: why its environment's key did not sign it; empty: it was signed, or was not to be.
         plan_id: the ID of the last plan that it made; empty: it made none.
+        targets: of a fleet's run: the runs of its targets, each with ``target``, ``runbook``, ``folder``, ``sha256`` of
+            its manifest, and ``outcome``. One that is in another archive has ``elsewhere``.
     """
 
     run: str
@@ -58,6 +60,7 @@ class ManifestEntry:
     pruned: dict[str, Any] = field(default_factory=dict)
     unsigned: str = ""
     plan_id: str = ""
+    targets: tuple[dict[str, Any], ...] = ()
 
     @property
     def result(self) -> str:

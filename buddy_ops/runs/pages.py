@@ -179,7 +179,7 @@ def index_row(facts: Mapping[str, Any]) -> str:
     cells = (
         f"<td>{_escaped(_fact('ended', facts.get('ended')))}</td>",
         f"<td>{_escaped(facts.get('environment'))}</td>",
-        f'<td><a href="{folder}/report.html">{_escaped(facts.get("runbook"))}</a></td>',
+        f'<td><a href="{folder}/report.html">{_escaped(facts.get("runbook"))}</a>{_target_links(facts)}</td>',
         outcome,
         f"<td>{_escaped(facts.get('exit_code'))}</td>",
         f"<td>{escape_html(who)}</td>",
@@ -188,6 +188,17 @@ def index_row(facts: Mapping[str, Any]) -> str:
         f"<td><code>{_escaped(str(facts.get('sha256', ''))[:12])}</code>{_unsigned(facts)}</td>",
     )
     return f"<tr>{''.join(cells)}</tr>\n"
+
+
+def _target_links(facts: Mapping[str, Any]) -> str:
+    """The reports of a fleet's targets below its own; '' for all others: an older archive's page must still verify."""
+    links = ""
+    for each in facts.get("targets") or ():
+        folder = urllib.parse.quote(str(each.get("folder", "")), safe="")
+        said = f"{each.get('target')}: {_fact('outcome', each.get('outcome'))}"
+        shown = f'<a href="{folder}/report.html">{escape_html(said)}</a>' if folder else escape_html(said)
+        links += f"<br><small>{shown}</small>"
+    return links
 
 
 def _unsigned(facts: Mapping[str, Any]) -> str:

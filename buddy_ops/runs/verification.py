@@ -123,6 +123,7 @@ def verify_archive(store: RunStore, expected: str = "", check: SignatureCheck | 
         else:
             kept.append(manifest)
             problems += differences(store, name, manifest, folders.get(name, set()))
+            problems += _missing_targets(manifest, {*gone, *chained})
             _check_signature(store, manifest, signatures)
     listed = {_folder(row) for row in rows}
     unfinished = [name for name in sorted(folders) if name not in listed and not _is_pruned(store, name, gone)]
@@ -179,6 +180,18 @@ def differences(store: RunStore, folder: str, manifest: bytes, there: set[str]) 
         elif digest(content) != wanted:
             found.append(f"{folder}/{name}: changed.")
     return found + [f"{folder}/{name}: added." for name in sorted(there - {MANIFEST, SIGNATURE, *entry.files})]
+
+
+def _missing_targets(manifest: bytes, known: set[str]) -> list[str]:
+    """The runs that a fleet's run names and this archive does not have as they were."""
+    with suppress(BuddyError):  # a manifest that cannot be read is a problem already
+        entry = entry_of_manifest(manifest)
+        return [
+            f"{entry.folder}: its run on {each.get('target')}, {each.get('folder')}, is missing or was changed."
+            for each in entry.targets
+            if each.get("sha256") and not each.get("elsewhere") and each["sha256"] not in known
+        ]
+    return []
 
 
 def stray_problems(store: RunStore, folder: str, there: set[str]) -> list[str]:
