@@ -29,6 +29,7 @@ RUNBOOKS: Mapping[str, tuple[Role, ...]] = {
     "runs": EVERYBODY,
     "archive": ("auditor", *ACTING),
     "fleet/audit": AUDITING,
+    "fleet/canary": ("deployer",),
     "fleet/rollback": ACTING,
     "fleet/status": EVERYBODY,
     "operations/monitor": EVERYBODY,

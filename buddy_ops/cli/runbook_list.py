@@ -110,6 +110,8 @@ def _find(name: str) -> tuple[str, Path]:
     places.require_project()
     files = places.runbook_files()
     wanted = name.removeprefix("notebooks/").removesuffix(".ipynb")
+    # A fleet's canary is fleet-canary: 'canary' is that of strategies/.
+    wanted = wanted if wanted in files else places.find_runbook(wanted) or wanted
     if wanted in files:
         return wanted, files[wanted]
     named_so = [full for full in files if full.rpartition("/")[2] == wanted]

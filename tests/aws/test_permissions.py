@@ -26,6 +26,7 @@ from buddy_ops.deployment import announcements, reenabling, rollback, rollout
 from buddy_ops.fleet import audit as fleet_audit_
 from buddy_ops.fleet import rollback as fleet_rollback_
 from buddy_ops.fleet import status as fleet_status_
+from buddy_ops.fleet import target_states, wave_plan
 from buddy_ops.fleet.targets import Member, Place
 from buddy_ops.health import logs
 from buddy_ops.migrations import steps as migration_steps
@@ -393,6 +394,19 @@ def fleet_audit(bring: Bring) -> Iterator[list[dict[str, Any]]]:
     place.reader.close()
 
 
+def fleet_canary(bring: Bring) -> Iterator[list[dict[str, Any]]]:
+    """The plan, a target's step, and what the fleet's own process reads of it."""
+    here = bring("good", history_minutes=10)
+    place = fleet_of(here)
+    artifact = here.build("good")
+    planned = wave_plan.plan_targets((place,), {"sandbox"}, {"sandbox": artifact}, {}, dry_run=False)["sandbox"]
+    assert place.reader is not None and isinstance(planned, wave_plan.PlannedTarget)
+    yield shipping(here, artifact)
+    assert target_states.read_state(planned).word == "PROMOTED"
+    yield place.reader.journal.records
+    place.reader.close()
+
+
 def fleet_rollback(bring: Bring) -> Iterator[list[dict[str, Any]]]:
     here = shifted(bring)
     with closing(here.connect(values=telling(here))) as mine:
@@ -547,6 +561,7 @@ DRIVERS: dict[str, Callable[[Bring], Iterator[list[dict[str, Any]]]]] = {
     "rollback/immediate": immediate,
     "rollback/gradual": going_down,
     "fleet/audit": fleet_audit,
+    "fleet/canary": fleet_canary,
     "fleet/rollback": fleet_rollback,
     "fleet/status": fleet_status,
     "operations/monitor": watching,

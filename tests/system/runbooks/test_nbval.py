@@ -131,7 +131,14 @@ CASES = {
     "a fleet that is rolled back": Case(
         {"fleet/rollback": lambda here: {"approved_by": ["Ada"]}}, prepare=fleet_in_a_rollout
     ),
-    "a fleet": Case({"fleet/status": lambda here: {}}, overrides={"history_minutes": 70}, prepare=fleet_of_one),
+    "a fleet": Case(
+        {
+            "fleet/status": lambda here: {},
+            "fleet/canary": lambda here: {"artifact": here.build("good"), "approved_by": ["Ada"], "dry_run": True},
+        },
+        overrides={"history_minutes": 70},
+        prepare=fleet_of_one,
+    ),
     "old versions": Case(
         {"operations/clean_up_versions": lambda here: {"keep": 1, "approved_by": ["Ada"]}}, prepare=aged
     ),

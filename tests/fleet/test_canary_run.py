@@ -1,0 +1,50 @@
+"""The runbook fleet/canary as it is run: supervised, its steps on a real cluster of this machine, and archived."""
+
+from pathlib import Path
+
+import pytest
+
+from buddy_ops.runs import archive, supervisor
+from buddy_ops.runs.verification import verify_archive
+from buddy_sandbox import builds
+from buddy_sandbox.faults import PROFILES
+from tests.conftest import ROOT
+from tests.fleet.conftest import REGIONS
+from tests.fleet.test_canary import SHORT, serving
+
+
+@pytest.fixture
+def project(fleet: str, tmp_path: Path) -> Path:
+    """The fleet's project with the shipped runbooks, three waves, and a good and a bad build."""
+    (tmp_path / "notebooks").rmdir()
+    (tmp_path / "notebooks").symlink_to(ROOT / "notebooks")
+    production = Path("parameters/prod.yaml")
+    production.write_text(production.read_text() + SHORT)
+    builds.write(tmp_path / "next.zip", PROFILES["good"], "2.0.0")
+    builds.write(tmp_path / "bad.zip", PROFILES["total_failure"], "2.0.0")
+    return tmp_path
+
+
+def deploy(**given: object) -> supervisor.ExecutedRun:
+    return supervisor.run_notebook("fleet/canary", {"environment": "pay-us-east-1", "approved_by": ["Ada"], **given})
+
+
+@pytest.mark.kernel
+def test_a_fleets_run_names_its_targets_runs_and_verifies(project: Path, fleet: str) -> None:
+    """Two targets in one wave, one with a bad build: one report, both runs by the hashes of their manifests."""
+    pairs = {"pay-us-west-2": "next.zip", "pay-eu-west-1": "bad.zip"}
+    file = Path("parameters/fleet.yaml")
+    file.write_text(file.read_text().replace(", ".join(REGIONS), "us-west-2, eu-west-1"))
+    done = deploy(environment="pay-us-west-2", labels=["team=payments"], artifacts=pairs)
+    assert done.exit_code == 3 and done.entry.outcome == "rolled-back", done.trouble
+    assert [serving(fleet, region) for region in ("us-west-2", "eu-west-1")] == ["1", "1"]
+    runs = {each["target"]: each for each in done.entry.targets}
+    entries = {entry.sha256: entry for entry in archive.list_entries()}
+    assert {entries[each["sha256"]].environment for each in runs.values()} == set(pairs)
+    assert runs["pay-eu-west-1"]["outcome"] == "rolled-back"
+    assert verify_archive(archive.open_store()).problems == ()
+    index = Path("runs/index.html").read_text()
+    assert all(f'{each["folder"]}/report.html">{name}: ' in index for name, each in runs.items())
+    assert done.report is not None and "ROLLED BACK" in done.report.read_text()
+    (project / "runs" / runs["pay-eu-west-1"]["folder"] / "journal.jsonl").write_text("")
+    assert verify_archive(archive.open_store()).problems
