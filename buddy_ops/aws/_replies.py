@@ -93,6 +93,10 @@ REQUIRED: dict[str, tuple[str, ...]] = {
 """
 
 
+DRY_RUN = ("InvocationResponse", 204)
+"""Lambda's answer to a dry run: its status alone. Source: Lambda API reference, Invoke."""
+
+
 class IncompleteReply(ResponseParserError):
     """Every attempt of a call was answered in part, or by something that is not AWS."""
 
@@ -146,7 +150,8 @@ class _Parser(ResponseParser):
             return _incomplete(response, f"{type(error).__name__}: {error}")
         if not isinstance(parsed, dict):
             return _incomplete(response, "no object")
-        if response["status_code"] < 300 and isinstance(shape, StructureShape):
+        status = response["status_code"]
+        if status < 300 and isinstance(shape, StructureShape) and (shape.name, status) != DRY_RUN:
             missing = next(_missing(parsed, shape), None)
             if missing is not None:
                 return _incomplete(response, f"without {missing}")

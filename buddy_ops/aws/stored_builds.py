@@ -1,5 +1,7 @@
 """Builds in S3: which version of the object it is, and its bytes. Never writes."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import NotRequired, TypedDict
 
@@ -36,22 +38,49 @@ def read_build(target: Target, wanted: StoredObject) -> StoredBuild:
         InvalidInput: ``artifact-missing`` or ``artifact-oversized``.
         Refused: ``artifact-elsewhere``: the bucket is in another region.
     """
+    source = find_build(target, wanted)
+    with _explained(wanted):
+        return StoredBuild(source, target.client("s3").get_object(**_where(source))["Body"].read())
+
+
+def find_build(target: Target, wanted: StoredObject) -> StoredObject:
+    """The object of a build that Lambda could take, with its version. Its bytes are not read.
+
+    AWS, Raises: as ``read_build``, without s3:GetObject's bytes.
+    """
     client = target.client("s3")
-    try:
+    with _explained(wanted):
         found = client.head_bucket(Bucket=wanted.bucket).get("BucketRegion", "")
         _require_region(target, wanted, found)
         about = client.head_object(**_where(wanted))
-        size = about["ContentLength"]
-        # The answer is held in memory, and a zip is not larger than what it unpacks to.
-        if size > UNPACKED_LIMIT:
-            raise InvalidInput(
-                "artifact-oversized",
-                f"{wanted} has {size / MEGABYTE:,.0f} MB, and Lambda takes {UNPACKED_LIMIT // MEGABYTE} MB unpacked.",
-                next="Build a smaller zip: move dependencies and data into a layer, or ship a container image.",
-            )
-        version = about.get("VersionId", "")
-        source = replace(wanted, version="" if version == UNVERSIONED else version)
-        return StoredBuild(source, client.get_object(**_where(source))["Body"].read())
+    size = about["ContentLength"]
+    # The bytes are held in memory, and a zip is not larger than what it unpacks to.
+    if size > UNPACKED_LIMIT:
+        raise InvalidInput(
+            "artifact-oversized",
+            f"{wanted} has {size / MEGABYTE:,.0f} MB, and Lambda takes {UNPACKED_LIMIT // MEGABYTE} MB unpacked.",
+            next="Build a smaller zip: move dependencies and data into a layer, or ship a container image.",
+        )
+    version = about.get("VersionId", "")
+    return replace(wanted, version="" if version == UNVERSIONED else version)
+
+
+def require_readable(target: Target, wanted: StoredObject) -> StoredObject:
+    """Find a build, and read its first byte: only that shows whether a key that encrypts it may be used.
+
+    AWS, Raises: as ``read_build``.
+    """
+    source = find_build(target, wanted)
+    with _explained(wanted):
+        target.client("s3").get_object(**_where(source), Range="bytes=0-0")
+    return source
+
+
+@contextmanager
+def _explained(wanted: StoredObject) -> Iterator[None]:
+    """Say what S3's refusals mean for this object."""
+    try:
+        yield
     except AwsFailed as failure:
         if isinstance(failure, NotFound) or failure.code in MISSING:
             raise InvalidInput(

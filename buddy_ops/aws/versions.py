@@ -327,6 +327,26 @@ def ask_function(
     return reply["Payload"].read(limit), reply.get("FunctionError", "")
 
 
+def require_invocable(target: Target, name: str) -> None:
+    """Ask whether the caller could call another function. AWS: lambda:InvokeFunction as a dry run; runs no code.
+
+    Args:
+        name: NAME or NAME:ALIAS.
+
+    Raises:
+        NotFound: there is no such function or alias.
+        AccessDenied: the caller may not invoke it.
+
+    Source: Lambda API reference, Invoke, InvocationType DryRun.
+    """
+    client = target.client("lambda", attempts=1)
+    name, _, qualifier = name.partition(":")
+    if qualifier:
+        client.invoke(FunctionName=name, Qualifier=qualifier, InvocationType="DryRun")
+    else:
+        client.invoke(FunctionName=name, InvocationType="DryRun")
+
+
 def _version(reply: "Reply") -> Version:
     """The one place that reads a configuration as Lambda returns it."""
     return Version(

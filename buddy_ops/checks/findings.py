@@ -158,6 +158,7 @@ class CheckContext:
         archive: where executed runs are; empty: as the environment's settings say.
         notified: the notification channels that accepted a message about this deployment.
         watch: called with the progress of a long check.
+        build: a build to find in S3, s3://BUCKET/KEY; empty: none.
     """
 
     target: Target
@@ -165,6 +166,7 @@ class CheckContext:
     archive: str = ""
     notified: tuple[str, ...] = ()
     watch: Progress = no_progress
+    build: str = ""
     _readings: dict[timedelta, ServedReading] = field(default_factory=dict)
 
     @cached_property

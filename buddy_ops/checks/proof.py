@@ -133,7 +133,7 @@ def run_proof(
     if target.dry_run:
         return
     watch = target.side.watch(watch)
-    proof = Proof(CheckContext(target, role), plan.build)
+    proof = Proof(CheckContext(target, role, build=plan.build), plan.build)
     found: list[Finding] = []
     for finding in setup.check_setup(proof.context):
         # That an earlier proof is missing or old is what this one corrects.

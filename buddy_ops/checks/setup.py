@@ -13,10 +13,11 @@ from dataclasses import replace
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
-from buddy_ops.aws import checklist_store, failsafe, permissions, signing
+from buddy_ops.aws import checklist_store, failsafe, permissions, signing, stored_builds
 from buddy_ops.aws.function_log import LogConfig, default_group
 from buddy_ops.aws.session import Target
 from buddy_ops.aws.versions import LATEST, label
+from buddy_ops.checks._hooks import hooks_state
 from buddy_ops.checks._shared import alarm_states, callers_state, describe_freezes, describe_unguarded
 from buddy_ops.checks.findings import (
     QUOTED,
@@ -33,7 +34,8 @@ from buddy_ops.checks.findings import (
 )
 from buddy_ops.checks.rollouts import rollout_state
 from buddy_ops.core import text
-from buddy_ops.core.errors import AwsFailed, InvalidInput, NotFound
+from buddy_ops.core.artifacts import StoredObject, parse_artifact
+from buddy_ops.core.errors import AccessDenied, AwsFailed, InvalidInput, NotFound, Refused
 from buddy_ops.core.kinds import KINDS
 from buddy_ops.core.roles import Role
 from buddy_ops.health import log_feed, logs, serving
@@ -51,17 +53,19 @@ NOT_EMULATED = "NotImplementedException"
 """The sandbox's answer to a call that it does not have."""
 
 
-def run_doctor(target: Target, role: Role) -> Iterator[Finding]:
+def run_doctor(target: Target, role: Role, build: str = "") -> Iterator[Finding]:
     """Run every check of the setup, and yield each finding.
 
     Args:
         role: whose list of permissions the caller is compared with.
+        build: a build to find in S3, s3://BUCKET/KEY; empty: none.
 
     AWS: sts:GetCallerIdentity, lambda:GetFunctionConfiguration, GetAlias, GetPolicy, ssm:GetParametersByPath,
     cloudwatch:DescribeAlarms, GetMetricData, ListMetrics, logs:DescribeLogGroups, iam:GetRole,
-    SimulatePrincipalPolicy, s3:GetBucketObjectLockConfiguration, ssm:GetParameter, kms:GetPublicKey, reads only.
+    SimulatePrincipalPolicy, s3:GetBucketObjectLockConfiguration, HeadBucket, HeadObject, GetObject, ssm:GetParameter,
+    kms:GetPublicKey, reads only; lambda:InvokeFunction as a dry run, which runs nothing.
     """
-    yield from check_setup(CheckContext(target, role))
+    yield from check_setup(CheckContext(target, role, build=build))
 
 
 def check_setup(context: CheckContext) -> Iterator[Finding]:
@@ -364,6 +368,30 @@ def _channels(context: CheckContext) -> Finding:
     return ok(", ".join([*secrets, *filter(None, [notify.topic_arn])]))
 
 
+def _build(context: CheckContext) -> Finding:
+    """Whether a build in S3 can be shipped: it can be read, Lambda can take it, and a later upload changes nothing."""
+    if not context.build:
+        return ok("none named (--build s3://BUCKET/KEY)")
+    wanted = parse_artifact(context.build)
+    if not isinstance(wanted, StoredObject):
+        raise InvalidInput("invalid-usage", "--build names no object in S3.", next="Give s3://BUCKET/KEY.")
+    try:
+        found = stored_builds.require_readable(context.target, wanted)
+    except (InvalidInput, Refused) as error:
+        return problem(error.what[:QUOTED], error.next)
+    except AwsFailed as failure:
+        # S3 answers a HEAD that it denies without a reason.
+        if isinstance(failure, AccessDenied) or failure.code == "403":
+            return problem(f"the caller may not read {wanted}", failure.next)
+        raise
+    if not found.version:
+        message = (
+            f"{found} can be read, but its bucket keeps no versions: an upload during a rollout replaces the build"
+        )
+        return warning(message, f"Turn on versioning for {found.bucket}.")
+    return ok(str(found))
+
+
 def _archive(context: CheckContext) -> Finding:
     """Whether executed runs are stored where they cannot be changed."""
     target = context.target
@@ -440,6 +468,8 @@ CHECKS = (
     Check("alarms", _alarms, runbook="operations/alarms"),
     Check("log group", _log_group),
     Check("channels", _channels),
+    Check("hooks", hooks_state),
+    Check("build", _build),
     Check("archive", _archive),
     Check("signing key", _signing_key),
     Check(PROOF, _proof),

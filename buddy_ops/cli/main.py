@@ -333,7 +333,9 @@ def status(environment: str, as_json: bool) -> Answer:
     "--prove", is_flag=True, help="Try it on the real account, on scratch resources: up to 10 minutes, some cents."
 )
 @click.option(
-    "--build", default="", help="With --prove: a build that the deployer must be able to read, s3://BUCKET/KEY."
+    "--build",
+    default="",
+    help="A build to check, too, s3://BUCKET/KEY: its bucket's versions, and that it can be read.",
 )
 @approved_by_option
 @yes_option
@@ -355,10 +357,10 @@ def doctor(
         from buddy_ops.cli import prove as prove_
 
         return prove_.prove(environment, role, build=build, approved_by=approved_by or (), yes=yes, dry_run=dry_run)
-    if build or approved_by or yes or dry_run:
+    if approved_by or yes or dry_run:
         raise InvalidInput(
             "invalid-usage",
-            "--build, --approved-by, --yes and --dry-run belong to --prove.",
+            "--approved-by, --yes and --dry-run belong to --prove.",
             next="Without --prove, doctor writes nothing and asks for no approval. Leave them out, or add --prove.",
         )
     from buddy_ops.aws import session
@@ -367,7 +369,7 @@ def doctor(
 
     target = session.connect(environment, "doctor", quiet=True)
     with err.progress("checking"):
-        findings = list(doctor_.run_doctor(target, role))
+        findings = list(doctor_.run_doctor(target, role, build))
     state = findings_.overall_state(findings)
     lines: list[Line] = [(findings_.text_row(finding), finding.state.value) for finding in findings]
     unchecked = findings_.names_in_state(findings, findings_.State.UNKNOWN)

@@ -41,6 +41,9 @@ REASON_CHARACTERS = 300
 EXIT_CODES: Mapping[int, Decision] = {0: "go", Refused.exit_code: "refuse"}
 """What a notebook's exit code means; any other one holds."""
 
+NOTEBOOK_PARAMETERS = ("environment", "settings", "event")
+"""What the parameters cell of a notebook that is a hook declares."""
+
 OF_THIS_RUN = ("BUDDY_OPS_RUN", "BUDDY_OPS_RUN_FOLDER", FILE)
 """Environment variables that a notebook does not inherit."""
 
@@ -263,13 +266,22 @@ def _ask_function(target: Target, hook: Hook, event: Event) -> Answer:
 def _ask_webhook(target: Target, hook: Hook, event: Event) -> Answer:
     """POST the event. AWS: ssm:GetParameter, for the address."""
     url = read_secret(target, str(hook.url))
-    parts = urlsplit(url)
-    if parts.scheme != "https" and parts.hostname not in ("127.0.0.1", "::1", "localhost"):
+    if not is_allowed_address(url):
         return Answer("hold", f"Hook {hook.name} failed: its address does not begin with https://.")
     request = urllib.request.Request(url, data=json.dumps(event).encode(), method="POST")
     request.add_header("Content-Type", "application/json")
     with urllib.request.build_opener(_NoRedirects).open(request, timeout=hook.timeout_s) as answered:
         return _parse(target, hook, answered.read(ANSWER_BYTES + 1))
+
+
+def is_allowed_address(url: str) -> bool:
+    """Whether a webhook may have this address: https, or on this machine."""
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return False
+    on_this_machine = parts.scheme == "http" and parts.hostname in ("127.0.0.1", "::1", "localhost")
+    return parts.scheme == "https" or on_this_machine
 
 
 class _NoRedirects(urllib.request.HTTPRedirectHandler):

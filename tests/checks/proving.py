@@ -55,6 +55,7 @@ def set_up(here: Situation) -> None:
     s3.create_bucket(Bucket=ARCHIVE, ObjectLockEnabledForBucket=True)
     s3.put_object_lock_configuration(Bucket=ARCHIVE, ObjectLockConfiguration=RETENTION)
     s3.create_bucket(Bucket=BUILDS)
+    s3.put_bucket_versioning(Bucket=BUILDS, VersioningConfiguration={"Status": "Enabled"})
     s3.put_object(Bucket=BUILDS, Key="skill.zip", Body=b"a build")
     here.publish(here.build("good"))
     mine = connect(here)

@@ -312,6 +312,32 @@ def test_a_hold_before_traffic_expires(situation: Bring, webhook: Webhook, order
     assert len(webhook.events) in ((1,) if order else (4, 5))
 
 
+@pytest.mark.parametrize("strategy", ["canary", "all_at_once"])
+@pytest.mark.parametrize(
+    ("answers", "reference"),
+    [([GO], ""), ([HOLD, GO], ""), ([HOLD], "hook-held"), ([REFUSE], "hook-refused")],
+    ids=["go", "hold, then go", "hold", "refuse"],
+)
+def test_a_first_deployment_waits_for_its_hook(
+    situation: Bring, webhook: Webhook, answers: list[Any], reference: str, strategy: str
+) -> None:
+    """The alias, with which the traffic begins, is created after 'go' only, and not at all after another answer."""
+    webhook.answers = list(answers)
+    here = situation("first_deployment")
+    mine = hooked(here, {"url": "env:HOOK", "when": ["before_traffic"]})
+    webhook.look = lambda: here.calls("CreateAlias")
+    began = begun(mine, here.build("good"), strategy=strategy)
+    if reference:
+        with pytest.raises(Refused) as refused:
+            follow(mine, began, lambda _: None)
+        assert refused.value.reference == reference and here.calls("CreateAlias") == []
+    else:
+        follow(mine, began, lambda _: None)
+        assert here.alias()["FunctionVersion"] == webhook.events[0]["new_version"]
+    assert {event["stable_version"] for event in webhook.events} == {""}
+    assert webhook.seen == [[]] * len(webhook.events) and len(webhook.events) >= len(answers)
+
+
 def test_a_rollout_goes_on_once_its_hooks_let_it(situation: Bring, webhook: Webhook) -> None:
     """Each point is asked until it says 'go', and then not again; the traffic is where the event says."""
     webhook.answers = [HOLD, GO]
