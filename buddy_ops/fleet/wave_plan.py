@@ -143,7 +143,21 @@ def plan_fleet(
     builds = _choose_artifacts(members, artifact, artifacts or {})
     for build in dict.fromkeys(builds.values()):
         project.check_artifact(build)
-    places = targets_.open_places(members, RUNBOOK)
+    return plan_places(target, fleet, targets_.open_places(members, RUNBOOK), builds, break_glass)
+
+
+def plan_places(
+    target: Target,
+    fleet: Fleet,
+    places: Sequence[Place],
+    builds: Mapping[str, str],
+    break_glass: Mapping[str, str] | None = None,
+) -> FleetPlan:
+    """As ``plan_fleet``, with each target's build by its name. AWS: as ``plan_rollout``, for each target.
+
+    Raises:
+        Refused: ``fleet-plan-refused``, with every target's reasons at once.
+    """
 
     def repeat(names: Iterable[str]) -> dict[str, PlannedTarget | BuddyError]:
         return plan_targets(places, set(names), builds, dict(break_glass or {}), dry_run=target.dry_run)
@@ -156,6 +170,7 @@ def plan_fleet(
     if refused:
         raise _refused(refused, len(found))
     waves = []
+    members = [member for place in places for member in place.members]
     for name, declared in fleet.in_waves([member.declared for member in members]):
         planned = (found[each.name] for each in declared)
         waves.append(PlannedWave(name, tuple(each for each in planned if isinstance(each, PlannedTarget))))

@@ -12,7 +12,7 @@ import random
 import signal
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
@@ -28,11 +28,13 @@ from buddy_ops.aws.aliases import RolloutState, decode_rollout_state
 from buddy_ops.aws.session import Target
 from buddy_ops.checks import checklists
 from buddy_ops.core.errors import BuddyError
-from buddy_ops.core.fleet_file import FleetTarget
+from buddy_ops.core.fleet_file import Fleet, FleetTarget
 from buddy_ops.core.journal import JournalFile
 from buddy_ops.core.plan import Approval, Plan
 from buddy_ops.deployment import cleanup, feature_flags, gradual_rollback, reenabling, rollback, rollout
+from buddy_ops.fleet import canary, wave_plan
 from buddy_ops.fleet import rollback as fleet_rollback
+from buddy_ops.fleet.step import Step, StepResult
 from buddy_ops.fleet.targets import Member, Place
 from buddy_ops.health import alarms
 from buddy_ops.incidents import assessment, containment, repair, schema_rollback
@@ -146,6 +148,35 @@ def ship_named(artifact: str) -> Drive:
             mine.close()
 
     return drive
+
+
+class _InPlace:
+    """Runs the steps of a fleet of one target in this process."""
+
+    def __init__(self, mine: Target) -> None:
+        self._mine = mine
+        self._results: list[StepResult] = []
+
+    def submit(self, *steps: Step) -> None:
+        for step in steps:
+            plan = rollout.plan_rollout(self._mine, step.parameters["artifact"])
+            done = rollout.drive_rollout(self._mine, rollout.run_rollout(self._mine, plan, approved(self._mine, plan)))
+            self._results.append(StepResult(step.target, step.runbook, done.exit_code, done.ending))
+
+    def results(self) -> Iterator[StepResult]:
+        while self._results:
+            yield self._results.pop()
+
+
+def deploy_fleet(here: Situation) -> str:
+    """The canary of a fleet of one target."""
+    with closing(connect(here, "fleet-canary")) as mine:
+        declared = FleetTarget(name=mine.environment, environment=mine.environment, region=mine.region)
+        place = Place((Member(declared, mine.settings),), mine)
+        plan = wave_plan.plan_places(mine, Fleet(targets=(declared,)), (place,), {declared.name: here.build("good")})
+        outcome = canary.run_fleet(mine, plan, approved(mine, plan), lambda run: nullcontext(_InPlace(mine)))
+        outcome.raise_for_ending()
+        return outcome.title
 
 
 def roll_back(here: Situation) -> str:
@@ -457,6 +488,7 @@ RUNBOOKS = {
     for each in (
         Runbook("canary_good", "strategies/canary", "good", ship("good"), "proved", "2"),
         Runbook("canary_bad", "strategies/canary", "total_failure", ship("total_failure"), "rolled-back", "1"),
+        Runbook("canary_fleet", "fleet/canary", "good", deploy_fleet, "SUCCEEDED: 1 PROMOTED", "2"),
         Runbook("canary_stored", "strategies/canary", "good", ship_named(STORED), "proved", "2", stored, daily=False),
         Runbook(
             "canary_published",

@@ -53,7 +53,8 @@ def turn(artifact: str = "") -> Callable[[Target], Outcome]:
 
 
 @pytest.mark.parametrize("first", ["canary", "flag"])
-@races("strategies/canary", "operations/feature_flags")
+# A fleet's canary runs strategies/canary on each target.
+@races("strategies/canary", "operations/feature_flags", "fleet/canary")
 def test_of_two_rollouts_one_wins(situation: Bring, each: Each, seeds: range, first: str) -> None:
     """One of two builds, or of a build and a flag, is shipped and nothing of the other with it; the other run is
     refused, changes no traffic after that and names the winner."""
