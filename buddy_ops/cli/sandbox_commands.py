@@ -164,8 +164,8 @@ def sandbox_scenario(
 @commands.command("set")
 @click.argument("changes", nargs=-1, help="KEY=VALUE, for example metrics_delay_s=240.")
 @click.option("--function", default="", help="Change requests_per_minute of this function only.")
-@click.option("--region", default="", help="Region of that function. Default: each that has one.")
-@click.option("--account", default="", help="Account of that function. Default: each that has one.")
+@click.option("--region", default="", help="Only in this region. Default: in each.")
+@click.option("--account", default="", help="Only in this account. Default: in each.")
 @port_option
 @json_option
 @answers
@@ -176,8 +176,8 @@ def sandbox_set(
     from buddy_ops.cli import sandbox as sandboxes
 
     wanted = sandboxes.parse_changes(changes or [])
-    if function:
-        wanted |= {"function": function, "region": region or None, "account": account or None}
+    chosen = {"function": function, "region": region, "account": account}
+    wanted |= {name: value for name, value in chosen.items() if value}
     values = sandboxes.call_sandbox(sandboxes.endpoint(port), "set", **wanted)["conditions"]
     keys = [_key(name, values[name], limits, meaning) for name, _, limits, meaning in sandboxes.condition_keys()]
     return Answer({"keys": keys}, _key_lines(keys))

@@ -1,19 +1,27 @@
 """Every condition can be set in mid-run and from the beginning of a scenario, and a wrong one changes nothing."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from operator import attrgetter
+from pathlib import Path
 from typing import Any
 
+import boto3
 import pytest
+from botocore import exceptions as botocore
+from botocore.config import Config
 from pydantic import ValidationError
 from serving import refusal
 
-from buddy_sandbox import conditions, scenarios
+from buddy_sandbox import builds, conditions, scenarios
 from buddy_sandbox.conditions import PLACES, Conditions
+from buddy_sandbox.faults import PROFILES
+from buddy_sandbox.metrics_store import Metric
 from buddy_sandbox.server import Sandbox
 from buddy_sandbox.situations import Situation, control
 
 OTHER_ROLE = "arn:aws:iam::123456789012:role/somebody-else"
+ABROAD = "222222222222"
 OTHER: dict[str, Any] = {
     "requests_per_minute": 60,
     "real_requests_per_minute": 100,
@@ -22,6 +30,7 @@ OTHER: dict[str, Any] = {
     "metrics_revised_rate": 0.25,
     "metrics_revised_s": 300,
     "outage": "partial",
+    "unreachable": "reset",
     "cold_starts_per_minute": 2,
     "logs_delay_s": 60,
     "logs_late_rate": 0.1,
@@ -70,7 +79,7 @@ def test_another_value_is_tested_for_every_key() -> None:
 
 def test_usual_values_are_those_of_the_services(front: Any) -> None:
     """A scenario that says nothing of a condition leaves the service as AWS is."""
-    assert conditions.current(front.world) == Conditions().model_dump()
+    assert conditions.current(front.world, front.world.region("us-east-1")) == Conditions().model_dump()
 
 
 @pytest.mark.parametrize("name", OTHER)
@@ -114,6 +123,98 @@ def test_wrong_condition_leaves_the_right_one_beside_it_unset(front: Any, wrong:
     with pytest.raises(ValueError, match=next(iter(wrong))):
         front.do_set(ssm_delay_s=10, **wrong)
     assert front.do_status() == before
+
+
+PLACES_OF_AWS = [(region, account) for region in ("us-east-1", "eu-west-1") for account in ("123456789012", ABROAD)]
+
+
+@pytest.mark.parametrize("scope", [("eu-west-1", None), (None, ABROAD), ("eu-west-1", ABROAD)])
+def test_condition_of_one_region_or_account_holds_there_alone(sandbox: Sandbox, scope: tuple[str, str]) -> None:
+    """Every key, also where a region begins later; set everywhere, it holds everywhere again."""
+    front, world = sandbox.front, sandbox.world
+    front.do_scenario("good", overrides={"history_minutes": 0, "reminders": 0})
+    names = [name for name in OTHER if name not in conditions.EVERYWHERE]
+    usual = front.do_status()["conditions"]
+    for name in names:
+        shown = front.do_set(region=scope[0], account=scope[1], **{name: OTHER[name]})["conditions"]
+        assert shown[name] == OTHER[name]
+    for place in PLACES_OF_AWS:
+        inside = all(wanted in (None, own) for wanted, own in zip(scope, place, strict=True))
+        found = conditions.current(world, world.region(*place))
+        assert [name for name in names if found[name] != (OTHER if inside else usual)[name]] == [], place
+    front.do_set(**{name: usual[name] for name in names if name != "metrics_delays_s"}, metrics_delays_s={"Errors": 60})
+    front.do_set(metrics_delay_s=61)
+    for place in (*PLACES_OF_AWS, ("eu-west-3", ABROAD)):
+        found = conditions.current(world, world.region(*place))
+        assert {name: found[name] for name in names if not name.startswith("metrics_delay")} == {
+            name: usual[name] for name in names if not name.startswith("metrics_delay")
+        }
+        assert found["metrics_delay_s"] == 61
+
+
+@pytest.mark.parametrize("name", sorted(conditions.EVERYWHERE))
+def test_what_is_the_same_everywhere_cannot_be_set_for_one_region(front: Any, name: str) -> None:
+    """It is refused, and nothing changes."""
+    before = front.do_status()
+    with pytest.raises(ValueError, match=f"{name}: the same in every region and account"):
+        front.do_set(region="us-east-1", metrics_delay_s=90, **{name: OTHER[name]})
+    assert front.do_status() == before
+
+
+@pytest.mark.parametrize(("kind", "seen"), [
+    ("closed", botocore.ConnectionClosedError),
+    ("reset", botocore.ConnectionClosedError),
+    ("silent", botocore.ReadTimeoutError),
+])  # fmt: skip
+def test_region_that_is_unreachable_answers_no_call_from_outside(front: Any, kind: str, seen: type[Exception]) -> None:
+    """Of any service; the other regions answer, and within it AWS goes on: its schedules run."""
+
+    def outside(service: str, region: str, patience_s: float = 60) -> Any:
+        config = Config(retries={"total_max_attempts": 1}, read_timeout=patience_s)
+        keys = {"aws_access_key_id": "x", "aws_secret_access_key": "x", "region_name": region}
+        return boto3.client(service, endpoint_url=front.world.endpoint, config=config, **keys)
+
+    topic = outside("sns", "eu-west-1").create_topic(Name="t")["TopicArn"]
+    queue = outside("sqs", "eu-west-1").create_queue(QueueName="q")["QueueUrl"]
+    outside("sns", "eu-west-1").subscribe(
+        TopicArn=topic, Protocol="sqs", Endpoint="arn:aws:sqs:eu-west-1:123456789012:q"
+    )
+    outside("scheduler", "eu-west-1").create_schedule(
+        Name="s",
+        ScheduleExpression="rate(2 minutes)",
+        FlexibleTimeWindow={"Mode": "OFF"},
+        Target={"Arn": topic, "RoleArn": "arn:aws:iam::123456789012:role/scheduler", "Input": "{}"},
+    )
+    front.do_set(region="eu-west-1", unreachable=kind)
+    for service, call in (("lambda", "list_functions"), ("sts", "get_caller_identity"), ("ssm", "describe_parameters")):
+        with pytest.raises(seen):
+            getattr(outside(service, "eu-west-1", patience_s=0.2), call)()
+        getattr(outside(service, "us-east-1"), call)()
+    front.do_advance(180)
+    front.do_set(region="eu-west-1", unreachable=None)
+    assert outside("sqs", "eu-west-1").receive_message(QueueUrl=queue).get("Messages")
+
+
+def test_build_that_is_bad_in_one_region_is_good_elsewhere(sandbox: Sandbox, tmp_path: Path) -> None:
+    """In simulated traffic and where its handler runs."""
+    front = sandbox.front
+    front.do_scenario("bad_region", overrides={"history_minutes": 0, "reminders": 0, "metrics_delay_s": 0})
+    bad = replace(PROFILES["errors_in_eu_west_1"], error_rate=1.0)
+    failed = {}
+    for region in ("us-east-1", "eu-west-1"):
+        lam, function = front.world.client("lambda", region), "buddy-alexa-skill-sandbox"
+        lam.update_function_code(FunctionName=function, ZipFile=builds.build(bad, version_label="2.0.0"))
+        front.do_advance(60)
+        lam.publish_version(FunctionName=function)
+        lam.update_alias(FunctionName=function, Name="live", FunctionVersion="2")
+        front.do_advance(60)
+        begin = front.world.clock.now() // 60 * 60
+        front.do_advance(180)
+        metric = Metric("AWS/Lambda", "Errors", frozenset({("FunctionName", function)}))
+        errors = front.world.region(region).metrics.read(metric, "Average", begin, 1, 120)
+        answer = lam.invoke(FunctionName=function, Qualifier="2", Payload=b'{"request": {"type": "LaunchRequest"}}')
+        failed[region] = (errors.tolist(), "FunctionError" in answer)
+    assert failed == {"us-east-1": ([0.0], False), "eu-west-1": ([1.0], True)}
 
 
 def test_throttle_ends_by_itself_and_another_change_does_not_prolong_it(front: Any) -> None:

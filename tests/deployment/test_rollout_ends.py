@@ -14,7 +14,7 @@ from buddy_sandbox import scenarios
 from tests.conftest import Situation, abandon, approve, sampled
 
 Bring = Callable[..., Situation]
-ENDED_ELSEWHERE = {"corruption", "first_deployment"}
+ENDED_ELSEWHERE = {"bad_region", "corruption", "first_deployment", "unreachable_region"}
 DAILY_ELSEWHERE = {"no_traffic", "slow_to_fail", "fix"}
 """Those that ``make test`` ends in a notebook."""
 NAMES = sorted(set(scenarios.names()) - ENDED_ELSEWHERE)

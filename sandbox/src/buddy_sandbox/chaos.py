@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from moto.core.request import Request
 from werkzeug.wrappers import Response
@@ -73,9 +73,8 @@ class Chaos:
 
     def order(self, fault: Fault | None) -> None:
         """Replace the order, and count from the beginning again."""
+        self.lift()
         with self._lock:
-            self._lifted.set()
-            self._lifted = threading.Event()
             self.fault, self.seen, self.struck = fault, 0, 0
 
     def strikes(self, request: Request, operation: Callable[[], str]) -> Fault | None:
@@ -94,18 +93,28 @@ class Chaos:
 
     def answer(self, fault: Fault, service: str, request: Request, connection: socket.socket) -> Response:
         """What the client sees. Raises ConnectionError where it sees nothing."""
-        if fault.kind in ANSWERS:
-            return _refusal(fault.kind, service, "form" in request.headers.get("Content-Type", ""))
-        if fault.kind == "silent":
+        if fault.kind not in ANSWERS:
+            self.drop(fault.kind, connection)
+        return _refusal(fault.kind, service, "form" in request.headers.get("Content-Type", ""))
+
+    def lift(self) -> None:
+        """Let go of connections that are kept open without an answer."""
+        with self._lock:
+            self._lifted.set()
+            self._lifted = threading.Event()
+
+    def drop(self, kind: str, connection: socket.socket) -> NoReturn:
+        """Leave a call without an answer, in a way of ``DROPS``. Raises ConnectionError."""
+        if kind == "silent":
             self._lifted.wait(HOLD_S)
-        if fault.kind == "reset":
+        if kind == "reset":
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             # Closing it here and now: the server's own way would first say goodbye.
             with Path(os.devnull).open("rb") as nothing:
                 os.dup2(nothing.fileno(), connection.fileno())
         else:
             connection.shutdown(socket.SHUT_RDWR)
-        raise ConnectionAbortedError(fault.kind)
+        raise ConnectionAbortedError(kind)
 
 
 @contextmanager

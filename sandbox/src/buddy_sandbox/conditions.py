@@ -110,6 +110,13 @@ class Conditions(BaseModel):
             "and PartialData; `empty`: no points; `duplicated`: each point twice; `null`: everything"
         ),
     ] = None
+    unreachable: Annotated[
+        Literal["closed", "reset", "silent"] | None,
+        Field(
+            description="what becomes of AWS calls from outside: `closed` or `reset`: their connection, without an "
+            "answer; `silent`: none comes for 60 s of real time; `null`: all are answered"
+        ),
+    ] = None
     logs_delay_s: Annotated[
         Seconds, Field(description="when a log line becomes readable"), At("log_store", "delay_s")
     ] = 5
@@ -251,11 +258,16 @@ class Conditions(BaseModel):
             if place.owner.startswith(OF_ALL_REGIONS):
                 setattr(attrgetter(place.owner)(world), place.attribute, getattr(self, name))
         for region in world.regions:
-            self.apply_to(region, chosen)
+            # What was set for this region alone stays as it is.
+            there = region.conditions.changed(
+                {name: getattr(self, name) for name in chosen & Conditions.model_fields.keys()}
+            )
+            there.apply_to(region, chosen)
 
     def apply_to(self, region: Region, names: Iterable[str]) -> None:
-        """The same for what each region has of its own."""
+        """The same for what one region of an account has of its own."""
         chosen = set(names)
+        region.conditions = self
         for name in chosen & PLACES.keys():
             place = PLACES[name]
             if not place.owner.startswith(OF_ALL_REGIONS):
@@ -276,21 +288,27 @@ class Conditions(BaseModel):
 
 
 OF_ALL_REGIONS = ("tables", "parameters")
-"""The owners that are one for the whole account."""
+"""The owners that are one for all accounts and regions."""
 
 PLACES = {
     name: part for name, info in Conditions.model_fields.items() for part in info.metadata if isinstance(part, At)
 }
 """The place in the world of each value that is one attribute there."""
 
+EVERYWHERE = {"client_clock_ahead_s"} | {
+    name for name, place in PLACES.items() if place.owner.startswith(OF_ALL_REGIONS)
+}
+"""What holds in every region of every account, and cannot be set for one."""
+
 EARLY = tuple(name for name in Conditions.model_fields if name.startswith(("requests_", "cold_", "metrics_", "outage")))
 """What holds while a scenario's history is made. The rest would keep it from being made, or be over when it is."""
 
 
-def current(world: World) -> dict[str, Any]:
-    """The values that hold now; of a throttle, the seconds that are left."""
-    values = world.conditions.model_dump()
-    places = {name: getattr(attrgetter(place.owner)(world), place.attribute) for name, place in PLACES.items()}
+def current(world: World, region: Region) -> dict[str, Any]:
+    """The values that hold now in a region of an account; of a throttle, the seconds that are left."""
+    values = region.conditions.model_dump() | {name: getattr(world.conditions, name) for name in EVERYWHERE}
+    owners = {name: world if name in EVERYWHERE else region for name in PLACES}
+    places = {name: getattr(attrgetter(place.owner)(owners[name]), place.attribute) for name, place in PLACES.items()}
     return {**values, **places}
 
 

@@ -5,7 +5,7 @@ Knows the arithmetic from uniform draws to outcomes and durations. Never draws, 
 """
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
@@ -44,6 +44,7 @@ class FaultProfile:
         cold_slow_rate: share of cold starts that take ``slow_ms`` beside their init (simulated traffic only: no onset).
         corrupt_rate: share of writes that damage the item they touch.
         escalation_rate: share of requests that are safety escalations (the people's doing, not a fault: no onset).
+        region: where its faults are; '' is everywhere. Elsewhere it only takes its time.
         reminder_rate: share of requests that set a reminder (simulated traffic only: no onset).
     """
 
@@ -66,6 +67,7 @@ class FaultProfile:
     # Rare enough that a busy day (6,000 requests a minute) stays under Buddy's alarm of more than one an hour.
     escalation_rate: float = 1e-6
     reminder_rate: float = 0.3
+    region: str = ""
 
     def __post_init__(self) -> None:
         """Refuse what cannot be a share or a duration."""
@@ -77,6 +79,13 @@ class FaultProfile:
         durations = (self.slow_ms, self.median_ms, self.sigma, self.init_ms, self.onset_s)
         if min(*durations, self.burst_every_s, self.burst_length_s) < 0 or self.median_ms == 0:
             raise ValueError("durations cannot be negative, nor the median 0")
+
+    def in_region(self, name: str) -> "FaultProfile":
+        """How the build behaves in a region."""
+        if self.region in ("", name):
+            return self
+        healthy: dict[str, Any] = dict.fromkeys(_RATES, 0.0)
+        return replace(self, **healthy)
 
     def rates_at(self, age_s: float) -> Rates:
         """The shares that hold ``age_s`` seconds after the version's first request."""
@@ -145,6 +154,9 @@ PROFILES: dict[str, FaultProfile] = {
         FaultProfile("errors_below_limit", "0.9 % of requests raise, within the limit of 1 %", error_rate=0.009),
         FaultProfile("errors_2_percent", "2 % of requests raise", error_rate=0.02),
         FaultProfile("errors_5_percent", "5 % of requests raise", error_rate=0.05),
+        FaultProfile(
+            "errors_in_eu_west_1", "5 % of requests raise, in eu-west-1 only", error_rate=0.05, region="eu-west-1"
+        ),
         FaultProfile("total_failure", "every request raises", error_rate=1.0),
         FaultProfile("apologises", "every reply is 'sorry'; Lambda sees no error at all", apology_rate=1.0),
         FaultProfile("apologises_5_percent", "5 % of replies are 'sorry'; no Lambda error", apology_rate=0.05),

@@ -114,7 +114,7 @@ class Lambda(ControlPlane):
 
     def build_profile(self, function: str, version: str) -> FaultProfile:
         """How a version behaves; a zip without a profile is a good build. Raises AwsError for an unknown version."""
-        return self._serving(function, version).code.profile or PROFILES["good"]
+        return (self._serving(function, version).code.profile or PROFILES["good"]).in_region(self.region)
 
     def has_profile(self, function: str, version: str) -> bool:
         """Whether a version's zip carries a fault profile. Raises AwsError for an unknown version."""

@@ -21,7 +21,7 @@ from buddy_sandbox.access import ACCOUNT
 from buddy_sandbox.faults import PROFILES
 from buddy_sandbox.functions import runtime_problem
 from buddy_sandbox.handlers import HandlerTraffic
-from buddy_sandbox.region import HOME, salt
+from buddy_sandbox.region import HOME, AccountNumber, RegionName, salt
 from buddy_sandbox.scenarios import ALIAS, Profile, create_roles
 from buddy_sandbox.traffic import Traffic
 from buddy_sandbox.wire import AwsError, Params
@@ -44,8 +44,6 @@ IMAGE = "a container image cannot run in the sandbox: it starts no containers. G
 
 
 FunctionName = Annotated[str, Field(pattern=r"^[a-zA-Z0-9-_]{1,64}$")]
-RegionName = Annotated[str, Field(pattern=r"^[a-z]{2}(-[a-z]+)+-\d$")]
-AccountNumber = Annotated[str, Field(pattern=r"^\d{12}$")]
 
 
 class OwnFunction(BaseModel):

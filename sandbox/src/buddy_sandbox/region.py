@@ -6,15 +6,17 @@ Knows what belongs to a region, and passes time on to it. What moto serves, moto
 import zlib
 from collections.abc import Callable
 from functools import cache
-from typing import Any
+from typing import Annotated, Any
 
 from botocore.exceptions import ClientError
 from botocore.loaders import create_loader
+from pydantic import Field
 
 from buddy_sandbox.access import ACCOUNT
 from buddy_sandbox.alarms import Transition
 from buddy_sandbox.clock import Clock
 from buddy_sandbox.cloudwatch import CloudWatch
+from buddy_sandbox.conditions import Conditions
 from buddy_sandbox.lambda_api import Lambda
 from buddy_sandbox.logs import Logs, LogStore
 from buddy_sandbox.metrics_store import MetricStore
@@ -23,6 +25,9 @@ from buddy_sandbox.scheduler import Scheduler
 from buddy_sandbox.telemetry import Telemetry
 from buddy_sandbox.traffic import People
 from buddy_sandbox.wire import Params, Service
+
+RegionName = Annotated[str, Field(pattern=r"^[a-z]{2}(-[a-z]+)+-\d$")]
+AccountNumber = Annotated[str, Field(pattern=r"^\d{12}$")]
 
 HOME = "us-east-1"
 """Where scenarios are, and what their draws are of."""
@@ -50,6 +55,7 @@ class Region:
         invoke: Callable[[str, str, Params], Any],
     ) -> None:
         self.name, self.account = name, account
+        self.conditions = Conditions()
         self._clock, self._invoke = clock, invoke
         self.metrics, self.log_store = MetricStore(clock), LogStore(clock, account=account)
         telemetry = Telemetry(self.metrics, self.log_store, self._weighted)

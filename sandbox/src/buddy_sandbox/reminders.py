@@ -8,6 +8,7 @@ import random
 from typing import Any
 
 from buddy_sandbox.faults import PROFILES
+from buddy_sandbox.region import HOME
 from buddy_sandbox.world import World
 
 MEDICATIONS = ("aspirin", "ibuprofen", "insulin", "metformin", "ramipril", "simvastatin")
@@ -23,8 +24,8 @@ def table_of(environment: str) -> str:
     return f"buddy-reminders-{environment}"
 
 
-def create(world: World, environment: str, count: int) -> None:
-    """The table, recoverable to any second and protected from deletion, with ``count`` reminders of version 1."""
+def create(world: World, environment: str, count: int, region: str = HOME) -> None:
+    """A region's table, recoverable to any second and protected from deletion, with reminders of version 1."""
     name, keys = table_of(environment), {"user_id": "HASH", "reminder_id": "RANGE"}
     world.invoke(
         "dynamodb",
@@ -36,11 +37,12 @@ def create(world: World, environment: str, count: int) -> None:
             "BillingMode": "PAY_PER_REQUEST",
             "DeletionProtectionEnabled": True,
         },
+        region,
     )
     recoverable = {"PointInTimeRecoveryEnabled": True, "RecoveryPeriodInDays": 35}
     change = {"TableName": name, "PointInTimeRecoverySpecification": recoverable}
-    world.invoke("dynamodb", "update_continuous_backups", change)
-    write(world, environment, [reminder(number, int(world.clock.now())) for number in range(count)])
+    world.invoke("dynamodb", "update_continuous_backups", change, region)
+    write(world, environment, [reminder(number, int(world.clock.now())) for number in range(count)], region)
 
 
 def reminder(number: int, at: int, version: str = "1") -> Item:
@@ -72,8 +74,8 @@ def damaged(item: Item) -> Item:
     return item | {"medication": {"S": item["medication"]["S"][::-1]}, "at": {"S": ""}}
 
 
-def write(world: World, environment: str, items: list[Item]) -> None:
+def write(world: World, environment: str, items: list[Item], region: str = HOME) -> None:
     """Put items into the table."""
     for first in range(0, len(items), A_BATCH):
         puts: list[Any] = [{"PutRequest": {"Item": item}} for item in items[first : first + A_BATCH]]
-        world.invoke("dynamodb", "batch_write_item", {"RequestItems": {table_of(environment): puts}})
+        world.invoke("dynamodb", "batch_write_item", {"RequestItems": {table_of(environment): puts}}, region)

@@ -16,6 +16,7 @@ from buddy_sandbox import builds, log_lines, reminders
 from buddy_sandbox.access import ACCOUNT
 from buddy_sandbox.conditions import EARLY, Conditions, Unit
 from buddy_sandbox.faults import PROFILES
+from buddy_sandbox.region import HOME, RegionName, salt
 from buddy_sandbox.traffic import Traffic, Trouble
 from buddy_sandbox.world import World
 
@@ -79,6 +80,16 @@ class Scenario(Conditions):
         ),
         Unit("minutes"),
     ] = 0
+    regions: Annotated[
+        tuple[RegionName, ...],
+        Field(description="regions in which the function is, each with traffic of its own", min_length=1),
+        Unit("list of regions"),
+    ] = (HOME,)
+    unreachable_regions: Annotated[
+        tuple[RegionName, ...],
+        Field(description="regions whose calls get no answer once the scenario is ready: `unreachable` is `closed`"),
+        Unit("list of regions"),
+    ] = ()
     troubles: Annotated[
         tuple[TroubleSpec, ...],
         Field(description="errors and throttles of both versions, in minutes after the scenario is ready"),
@@ -118,6 +129,8 @@ class Scenario(Conditions):
     def _alias_exists(self) -> Self:
         if self.provisioned_concurrency and not self.deployed:
             raise ValueError("provisioned_concurrency needs deployed: true, which creates the alias")
+        if self.regions[0] != HOME:
+            raise ValueError(f"regions begin with {HOME}")
         return self
 
 
@@ -144,13 +157,53 @@ def set_up(world: World, scenario: Scenario, environment: str) -> None:
     """Bring a freshly reset world into a scenario; time passes while its history is made."""
     function = f"buddy-alexa-skill-{environment}"
     scenario.apply(world, EARLY)
+    regions = [world.region(name) for name in scenario.regions]
+    for region in regions:
+        _create_function(world, scenario, environment, region.name)
+    create_roles(world)
+    # As a template makes it: the group exists before the first request.
+    for region in regions:
+        region.log_store.group(scenario.log_group or log_lines.default_group(function))
+    world.clock.advance_to(world.clock.now() + 60)
+    if scenario.deployed:
+        for region in regions:
+            world.invoke("lambda", "publish_version", {"FunctionName": function}, region.name)
+        world.clock.advance_to(world.clock.now() + 60)
+        alias = {"FunctionName": function, "Name": ALIAS, "FunctionVersion": "1"}
+        for region in regions:
+            world.invoke("lambda", "create_alias", alias, region.name)
+    traffic = []
+    for region in regions:
+        if scenario.provisioned_concurrency:
+            count = scenario.provisioned_concurrency
+            config = {"FunctionName": function, "Qualifier": ALIAS, "ProvisionedConcurrentExecutions": count}
+            world.invoke("lambda", "put_provisioned_concurrency_config", config, region.name)
+        if scenario.reminders:
+            reminders.create(world, environment, scenario.reminders, region.name)
+        own = salt(region.account, region.name)
+        traffic.append(Traffic(function, ALIAS, scenario.requests_per_minute, salt=own))
+        region.people.use(traffic[-1])
+    ready = world.clock.now() + 60 * scenario.history_minutes
+    world.clock.advance_to(ready)
+    if scenario.corrupted_minutes:
+        _ship_corrupting(world, function)
+        reminders.corrupt(world, environment, scenario.reminders, scenario.corrupted_minutes)
+        ready = world.clock.now()
+    for each in traffic:
+        each.troubles += [_trouble(spec, ready) for spec in scenario.troubles]
+    scenario.apply(world, Conditions.model_fields.keys() - set(EARLY))
+    for name in scenario.unreachable_regions:
+        world.set_conditions_of(name, None, {"unreachable": "closed"})
+
+
+def _create_function(world: World, scenario: Scenario, environment: str, region: str) -> None:
     label = "1.0.0" if scenario.deployed else "0.0.0"
     variables = {"REMINDERS_TABLE": reminders.table_of(environment)} if scenario.reminders else {}
     world.invoke(
         "lambda",
         "create_function",
         {
-            "FunctionName": function,
+            "FunctionName": f"buddy-alexa-skill-{environment}",
             "Role": ROLE,
             "Runtime": "python3.11",
             "Handler": "lambda_function.handler",
@@ -160,32 +213,8 @@ def set_up(world: World, scenario: Scenario, environment: str) -> None:
             "Code": {"ZipFile": builds.build(PROFILES[scenario.stable], version_label=label)},
             **_more_configuration(scenario),
         },
+        region,
     )
-    create_roles(world)
-    # As a template makes it: the group exists before the first request.
-    world.log_store.group(scenario.log_group or log_lines.default_group(function))
-    world.clock.advance_to(world.clock.now() + 60)
-    if scenario.deployed:
-        version = world.invoke("lambda", "publish_version", {"FunctionName": function})["Version"]
-        alias = {"FunctionName": function, "Name": ALIAS, "FunctionVersion": version}
-        world.clock.advance_to(world.clock.now() + 60)
-        world.invoke("lambda", "create_alias", alias)
-    if scenario.provisioned_concurrency:
-        count = scenario.provisioned_concurrency
-        config = {"FunctionName": function, "Qualifier": ALIAS, "ProvisionedConcurrentExecutions": count}
-        world.invoke("lambda", "put_provisioned_concurrency_config", config)
-    if scenario.reminders:
-        reminders.create(world, environment, scenario.reminders)
-    traffic = Traffic(function, ALIAS, scenario.requests_per_minute)
-    world.people.use(traffic)
-    ready = world.clock.now() + 60 * scenario.history_minutes
-    world.clock.advance_to(ready)
-    if scenario.corrupted_minutes:
-        _ship_corrupting(world, function)
-        reminders.corrupt(world, environment, scenario.reminders, scenario.corrupted_minutes)
-        ready = world.clock.now()
-    traffic.troubles += [_trouble(each, ready) for each in scenario.troubles]
-    scenario.apply(world, Conditions.model_fields.keys() - set(EARLY))
 
 
 def create_roles(world: World, account: str = ACCOUNT) -> None:

@@ -25,10 +25,10 @@ from werkzeug.serving import BaseWSGIServer, make_server
 from werkzeug.wrappers import Response
 
 from buddy_sandbox import buckets, conditions, dynamodb, own_functions, roles, scenarios, state_file, topics
-from buddy_sandbox.access import CONTROL, Access, access_key, signing_name, signing_region, without_sharing
+from buddy_sandbox.access import ACCOUNT, CONTROL, Access, access_key, signing_name, signing_region, without_sharing
 from buddy_sandbox.chaos import METRICS, Chaos, Fault, forgetful
 from buddy_sandbox.clock import exists
-from buddy_sandbox.region import Region
+from buddy_sandbox.region import HOME, Region
 from buddy_sandbox.runtime import OWN_KEY
 from buddy_sandbox.wire import AwsError, Params, refusal
 from buddy_sandbox.world import STEPPED_START, LiveTicker, World
@@ -79,6 +79,8 @@ class Front:
         if request.path.startswith(CONTROL):
             return self._control(request)
         service = self._service(request)
+        if (kind := self._region(request).conditions.unreachable) and not self._is_own(request):
+            self.chaos.drop(kind, request.environ["werkzeug.socket"])
         fault = self.chaos.strikes(request, lambda: self._operation(service, request))
         return self._ask(service, request) if fault is None else self._fail(fault, service, request)
 
@@ -111,6 +113,10 @@ class Front:
     def _region(self, request: Request) -> Region:
         """The region that a request is signed for, in its caller's account."""
         return self.world.region(signing_region(request), self._caller(request).account)
+
+    def _is_own(self, request: Request) -> bool:
+        """Whether a schedule, an alarm or a function calls, from within AWS."""
+        return access_key(request).startswith(OWN_KEY) or "app/sandbox" in request.headers.get("User-Agent", "")
 
     def _caller(self, request: Request) -> roles.Caller:
         return roles.caller(access_key(request))
@@ -228,7 +234,7 @@ class Front:
             "seed": self.world.seed,
             "waiting": len(clock.clients),
             "calls": len(self.world.calls),
-            "conditions": conditions.current(self.world),
+            "conditions": conditions.current(self.world, self.world.region(HOME)),
             "traffic": scenarios.describe(self.world),
             "functions": own_functions.describe(self.world),
         }
@@ -306,21 +312,37 @@ class Front:
     ) -> dict[str, Any]:
         """Change the clock's speed, or any of the conditions (see ``conditions.Conditions``).
 
-        With a function's name only its requests_per_minute, in one region and account or in all.
+        Of one region, of one account, or everywhere; with a function's name only its requests_per_minute.
         """
         if function is not None:
             self._set_traffic(function, region, account, **changes)
             return self.do_status()
         if "requests_per_minute" in changes and not any(each.people.traffic for each in self.world.regions):
             raise ValueError("requests_per_minute cannot be set: no scenario is loaded")
+        if region is not None or account is not None:
+            return self._set_conditions_of(region, account, speed, changes)
         # All are checked before any takes effect.
-        changed = self.world.conditions.changed(changes)
+        self.world.conditions.changed(changes)
         if speed is not None and not 0 <= float(speed) <= MAX_SPEED:
             raise ValueError(f"speed: {speed} is not between 0 and {MAX_SPEED}")
         if speed is not None:
             self.world.clock.speed = float(speed)
-        changed.apply(self.world, changes)
+        self.world.set_conditions(changes)
+        if "unreachable" in changes:
+            self.chaos.lift()
         return self.do_status()
+
+    def _set_conditions_of(
+        self, region: str | None, account: str | None, speed: float | None, changes: dict[str, Any]
+    ) -> dict[str, Any]:
+        """Change conditions of one region, of one account or both; the answer has those that hold there."""
+        if speed is not None:
+            raise ValueError("speed: the same in every region and account")
+        there = self.world.region(region or HOME, account or ACCOUNT)
+        self.world.set_conditions_of(region, account, changes)
+        if "unreachable" in changes:
+            self.chaos.lift()
+        return self.do_status() | {"conditions": conditions.current(self.world, there)}
 
     def _set_traffic(self, function: str, region: str | None, account: str | None, requests_per_minute: float) -> None:
         """Change one function's traffic."""

@@ -13,7 +13,7 @@ import boto3
 import time_machine
 from botocore.config import Config
 
-from buddy_sandbox import dynamodb, keys, parameters
+from buddy_sandbox import conditions, dynamodb, keys, parameters
 from buddy_sandbox.access import ACCOUNT
 from buddy_sandbox.clock import Clock
 from buddy_sandbox.cloudwatch import CloudWatch
@@ -65,6 +65,7 @@ class World:
         self.parameters.reset()
         self.runtime = Runtime(self.endpoint, idle_workers=WORKERS)
         self.conditions = Conditions()
+        self._scoped: list[tuple[str | None, str | None, dict[str, Any]]] = []
         self._regions: dict[tuple[str, str], Region] = {}
         self.region(HOME)
 
@@ -74,7 +75,11 @@ class World:
             if (account, name) not in self._regions:
                 invoke = partial(self.invoke, region=name, account=account)
                 made = Region(name, account, self.clock, self.runtime, self.seed, invoke)
-                self.conditions.apply_to(made, Conditions.model_fields)
+                holding = self.conditions
+                for own_region, own_account, changes in self._scoped:
+                    if own_region in (None, name) and own_account in (None, account):
+                        holding = holding.changed(changes)
+                holding.apply_to(made, Conditions.model_fields)
                 self._regions[account, name] = made
             return self._regions[account, name]
 
@@ -83,6 +88,31 @@ class World:
         """Every region that was used, of each account, in the order in which they began."""
         with self._regions_lock:
             return list(self._regions.values())
+
+    def set_conditions(self, changes: dict[str, Any]) -> None:
+        """Let conditions hold everywhere, also where they were set apart.
+
+        Raises pydantic's ValidationError (a ValueError).
+        """
+        changed = self.conditions.changed(changes)
+        self._scoped = [
+            (region, account, {name: value for name, value in own.items() if name not in changes})
+            for region, account, own in self._scoped
+        ]
+        changed.apply(self, changes)
+
+    def set_conditions_of(self, region: str | None, account: str | None, changes: dict[str, Any]) -> None:
+        """Let conditions hold in one region, one account or both, also where they begin later; None: any.
+
+        Raises ValueError for those that hold everywhere, and pydantic's ValidationError.
+        """
+        if shared := sorted(conditions.EVERYWHERE & changes.keys()):
+            raise ValueError(f"{', '.join(shared)}: the same in every region and account")
+        # All are checked before any takes effect.
+        changed = {each: each.conditions.changed(changes) for each in self.chosen(region, account)}
+        self._scoped.append((region, account, changes))
+        for each, holding in changed.items():
+            holding.apply_to(each, changes)
 
     def chosen(self, region: str | None, account: str | None) -> list[Region]:
         """The regions that were used of one name, of one account, or both; None: of any."""

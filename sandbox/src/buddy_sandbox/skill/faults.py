@@ -16,6 +16,8 @@ OK, ERROR, APOLOGY, TIMEOUT = 0, 1, 2, 3
 
 _FILE = Path(__file__).with_name("fault_profile.json")
 PROFILE: dict[str, Any] = json.loads(_FILE.read_text("utf-8")) if _FILE.exists() else {}
+if PROFILE.get("region", "") not in ("", os.environ.get("AWS_REGION")):
+    PROFILE |= {name: 0.0 for name in PROFILE if name.endswith("_rate")}
 
 
 class InjectedError(RuntimeError):
