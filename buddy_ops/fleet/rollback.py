@@ -111,6 +111,13 @@ class TargetResult:
         return "ROLLED BACK" if self.verified else "NOT VERIFIED"
 
     @property
+    def progress(self) -> str:
+        """Its name, and how the move of its traffic ended."""
+        if self.trouble is not None:
+            return f"{self.name}: {self.trouble.result}. {self.trouble.what}"
+        return f"{self.name}: {str(self.result).splitlines()[0]}"
+
+    @property
     def next_step(self) -> str:
         """What to do about it; empty: nothing."""
         return self.trouble.next if self.trouble is not None else ""
@@ -265,13 +272,15 @@ def _plan_place(
         )
         return here, rollback.plan_rollback(here, versions.get(member.name, ""))
 
+    # Meanwhile: the plans do not wait for it.
+    figures = _Figures(reader, [place.target(member) for member in members])
     # The first one tells whether the place can be reached: else each target would wait for its own time-out.
     first = attempt(partial(plan, members[0]))
     if isinstance(first, BuddyError) and is_unreachable(first):
         return dict.fromkeys((member.name for member in members), first)
     with ThreadPoolExecutor(READERS) as pool:
         plans = [first, *pool.map(lambda member: attempt(partial(plan, member)), members[1:])]
-    failing = _Figures(reader, [place.target(member) for member in members]).wait()
+    failing = figures.wait()
     watch(f"{place.name}: {text.count(len(members), 'target')} planned")
     found: dict[str, PlannedRollback | BuddyError] = {}
     for member, each in zip(members, plans, strict=True):
@@ -308,10 +317,11 @@ class _Figures:
         return dict(self._found)
 
     def _read(self, reader: Target, targets: Sequence[Target]) -> None:
-        read = attempt(partial(traffic.read_traffic, reader, targets))
+        read = attempt(partial(traffic.read_traffic, reader, targets, NOW))
         for name, hour in read.items() if isinstance(read, dict) else ():
-            if isinstance(hour, traffic.AliasTraffic) and hour.minutes:
-                self._found[name] = hour.since(hour.until - NOW).errors / (NOW / MINUTE)
+            # Without a request nothing is known: CloudWatch may be late.
+            if isinstance(hour, traffic.AliasTraffic) and (recent := hour.since(hour.until - NOW)).requests:
+                self._found[name] = recent.errors / (NOW / MINUTE)
 
 
 def _plan(
@@ -405,7 +415,7 @@ def _each(
         futures = [pool.submit(act, each) for pool, planned in pools for each in planned]
         for future in as_completed(futures):
             found.append(future.result())
-            watch(f"{found[-1].name}: {found[-1].word} ({len(found)} of {text.count(len(targets), 'target')})")
+            watch(f"{found[-1].progress} ({len(found)} of {text.count(len(targets), 'target')})")
     finally:
         for pool, _ in pools:
             pool.shutdown(cancel_futures=True)

@@ -73,7 +73,9 @@ class AliasTraffic:
         return next((minute.p99_ms for minute in reversed(self.minutes) if minute.p99_ms is not None), None)
 
 
-def read_traffic(reader: Target, targets: Sequence[Target]) -> dict[str, AliasTraffic | BuddyError]:
+def read_traffic(
+    reader: Target, targets: Sequence[Target], window: timedelta = WINDOW
+) -> dict[str, AliasTraffic | BuddyError]:
     """The traffic of many aliases of one account and region, by the target's name, or why it could not be read.
 
     AWS: cloudwatch:GetMetricData, once for about 100 targets, reads only.
@@ -85,7 +87,7 @@ def read_traffic(reader: Target, targets: Sequence[Target]) -> dict[str, AliasTr
     for batch in _batches(targets):
         queries = [query for _, own in batch for query in own]
         try:
-            values = metrics.read_series(reader, queries, until - WINDOW, until)
+            values = metrics.read_series(reader, queries, until - window, until)
         except BuddyError as error:
             found |= {target.environment: error for target, _ in batch}
             continue
