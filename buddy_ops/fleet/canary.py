@@ -38,7 +38,7 @@ ENDINGS = {0: "done", 1: "failed", 3: "rolled-back", 4: "refused", 5: "held"}
 
 UNSETTLED = (
     "`buddy-ops fleet status` shows each target. A failsafe rolls back traffic that is split. To resume, run this "
-    "again with the same builds: the same approval counts."
+    "again with the same builds"
 )
 
 
@@ -175,7 +175,10 @@ class FleetOutcome:
         now = f"{join_words(f'{row.name} serves {row.serves}' for row in self.rows)}."
         facts = {row.name: row.state.word for row in self.rows} | dict.fromkeys(self.left_out, "NOT REACHED")
         if self.trouble is None or self.exit_code == BuddyError.exit_code:
-            raise BuddyError("fleet-unsettled", says, now=now, next=UNSETTLED, facts=facts)
+            approved = ": the same approval counts."
+            if any(row.state.word == "ROLLED BACK" for row in self.rows):
+                approved = ". A target was rolled back, so that the plan is a new one: approve it by its ID."
+            raise BuddyError("fleet-unsettled", says, now=now, next=f"{UNSETTLED}{approved}", facts=facts)
         following = self.trouble.next
         if self.exit_code == RolledBack.exit_code:
             raise RolledBack("rolled-back", says, now=now, next=following, facts=facts)
@@ -241,7 +244,7 @@ class FleetRun:
         for wave in self._plan.waves:
             if all(planned.live for planned in wave.targets):
                 continue
-            if deployed and self._plan.fleet.bake_minutes:
+            if deployed and self._plan.fleet.bake_minutes and not self._has_stopped():
                 self._bake()
             if self._has_stopped():
                 return

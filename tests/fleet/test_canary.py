@@ -11,6 +11,7 @@ import pytest
 
 from buddy_ops.aws import session
 from buddy_ops.core.errors import BuddyError, Refused, RolledBack
+from buddy_ops.core.journal import read_journal
 from buddy_ops.deployment import rollout
 from buddy_ops.deployment.rollout_plan import plan_rollout
 from buddy_ops.fleet.canary import FleetOutcome, FleetRun, run_fleet
@@ -19,7 +20,7 @@ from buddy_ops.fleet.wave_plan import FleetPlan, plan_fleet
 from buddy_sandbox import builds
 from buddy_sandbox.faults import PROFILES
 from buddy_sandbox.situations import control
-from tests.conftest import approve
+from tests.conftest import abandon, approve
 from tests.fleet.conftest import REGIONS, client
 from tests.fleet.test_wave_plan import PAY, WAVES, declare
 
@@ -73,6 +74,17 @@ class InThreads:
         if self._lost:
             result = lost(step, "Its worker was lost.")
         self._ended.put(result)
+
+
+class Vanishing(InThreads):
+    """Loses the first step once it has shifted traffic, as when its worker and the scheduler are killed."""
+
+    def _run(self, step: Step) -> None:
+        here = session.connect(step.target, "canary", quiet=True)
+        plan = plan_rollout(here, step.parameters["artifact"])
+        abandon(here, plan)
+        here.close()
+        self._ended.put(lost(step, "The connection to the scheduler was lost."))
 
 
 Deploy = Callable[..., FleetOutcome]
@@ -133,6 +145,20 @@ def test_a_bad_build_in_one_region_of_the_second_wave(deploy: Deploy, fleet: str
     with pytest.raises(RolledBack, match=r"1 PROMOTED, 2 ROLLED BACK, 1 NOT STARTED") as ended:
         outcome.raise_for_ending()
     assert ended.value.what.splitlines()[1].startswith("pay-eu-west-1: ROLLED BACK")
+    (journal,) = [file for file in Path("runs").glob("*/journal.jsonl") if "fleet-wave" in file.read_text()]
+    kinds = [line["kind"] for line in read_journal(journal.read_bytes())]
+    assert kinds.count("fleet-bake") == 1, "after trouble nothing is waited for"
+
+
+def test_a_step_that_is_lost_is_rolled_back_and_its_rerun_is_a_new_plan(deploy: Deploy, fleet: str) -> None:
+    """What the error says comes next is true: without the new plan's ID the same names do not approve it again."""
+    outcome = deploy(steps=Vanishing())
+    assert words(outcome)[0] == ("us-east-1", "ROLLED BACK") and serving(fleet, "us-east-1") == "1"
+    with pytest.raises(BuddyError, match="fleet-unsettled") as ended:
+        outcome.raise_for_ending()
+    assert "approve it by its ID" in ended.value.next
+    here = session.connect("pay-us-east-1", "canary", quiet=True)
+    assert plan_fleet(here, PAY, "good-2.zip").demand_hash
 
 
 def test_everything_back_leaves_what_was_live_before(deploy: Deploy, fleet: str) -> None:

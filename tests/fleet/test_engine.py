@@ -71,20 +71,33 @@ def program(*arguments: str) -> Iterator["subprocess.Popen[str]"]:
         process.stderr.close()
 
 
-@pytest.fixture
-def scheduler(tmp_path: Path) -> Iterator[tuple[str, "subprocess.Popen[str]"]]:
+@contextmanager
+def started_scheduler(folder: Path) -> Iterator[tuple[str, "subprocess.Popen[str]"]]:
     """A scheduler's address and process."""
-    file = tmp_path / "scheduler.json"
+    file = folder / "scheduler.json"
     arguments = ("--host", "127.0.0.1", "--port", "0", "--no-dashboard", "--scheduler-file", str(file))
     with program("dask_scheduler", *arguments) as process:
         wait_for(file.exists)
         yield json.loads(file.read_text())["address"], process
 
 
-def worker(address: str, folder: Path) -> "AbstractContextManager[subprocess.Popen[str]]":
-    """A worker that runs one step at a time."""
+@pytest.fixture
+def scheduler(tmp_path: Path) -> Iterator[tuple[str, "subprocess.Popen[str]"]]:
+    with started_scheduler(tmp_path) as started:
+        yield started
+
+
+def worker(address: str, folder: Path, threads: int = 1) -> "AbstractContextManager[subprocess.Popen[str]]":
+    """A worker that runs so many steps at a time."""
     return program(
-        "dask_worker", address, "--no-dashboard", "--no-nanny", "--nthreads", "1", "--local-directory", str(folder)
+        "dask_worker",
+        address,
+        "--no-dashboard",
+        "--no-nanny",
+        "--nthreads",
+        str(threads),
+        "--local-directory",
+        str(folder),
     )
 
 
