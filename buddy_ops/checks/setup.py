@@ -33,7 +33,7 @@ from buddy_ops.checks.findings import (
     warning,
 )
 from buddy_ops.checks.rollouts import rollout_state
-from buddy_ops.core import text
+from buddy_ops.core import runtimes, text
 from buddy_ops.core.artifacts import StoredObject, parse_artifact
 from buddy_ops.core.errors import AccessDenied, AwsFailed, InvalidInput, NotFound, Refused
 from buddy_ops.core.kinds import KINDS
@@ -96,6 +96,16 @@ def _function(context: CheckContext) -> Finding:
     if latest.usable:
         return ok(message)
     return problem(f"{message}: {latest.reason}", "Repair the function.")
+
+
+def _runtime(context: CheckContext) -> Finding:
+    runtime = context.configuration.settings.get("Runtime")
+    if not runtime:
+        return ok("none: a container image")
+    outdated = runtimes.describe_deprecation(str(runtime), context.target.clock.now().date())
+    if outdated:
+        return warning(outdated, "Build and test for a newer runtime, and set it in the function's configuration.")
+    return ok(str(runtime))
 
 
 def _timeout(context: CheckContext) -> Finding:
@@ -455,6 +465,7 @@ IDENTITY_CHECKS = (Check("parameters", _parameters), Check("credentials", _crede
 
 CHECKS = (
     Check("function", _function, required=True),
+    Check("runtime", _runtime),
     Check("timeout", _timeout),
     Check("alias", _alias, runbook="rollback/immediate"),
     Check("record", _record, runbook="strategies/canary"),

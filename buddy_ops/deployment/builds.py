@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from buddy_ops.aws import stored_builds, versions
 from buddy_ops.aws.session import Target
 from buddy_ops.aws.versions import LATEST, Version, label
-from buddy_ops.core import artifacts, packages, project
+from buddy_ops.core import artifacts, packages, project, runtimes
 from buddy_ops.core.artifacts import Artifact, Image, PublishedVersion, StoredObject
 from buddy_ops.core.errors import InvalidInput, Refused
 from buddy_ops.core.text import join_words, size
@@ -182,6 +182,9 @@ def require_runnable(target: Target, build: Build, latest: Version) -> Iterator[
         )
     if build.package == IMAGE:
         return
+    outdated = runtimes.describe_deprecation(str(latest.settings.get("Runtime")), target.clock.now().date())
+    if outdated:
+        yield f"Warning: {outdated}."
     wanted = _architecture(latest)
     if build.machines and wanted not in build.machines:
         machine, module = min(build.machines.items())

@@ -13,6 +13,8 @@ from botocore.exceptions import ClientError
 
 from buddy_ops.aws import versions
 from buddy_ops.aws.versions import Version
+from buddy_ops.checks import setup
+from buddy_ops.checks.findings import CheckContext, run_checks
 from buddy_ops.core.artifacts import parse_artifact
 from buddy_ops.core.errors import BuddyError, InvalidInput, Refused
 from buddy_ops.deployment import builds, rollout
@@ -207,6 +209,19 @@ def test_a_zip_is_held_against_the_configuration(
             return
         with pytest.raises(Refused, match=refused):
             list(builds.require_runnable(mine, build, wanted))
+
+
+def test_a_deprecated_runtime_is_told(quiet: Situation) -> None:
+    """By the plan and by the doctor: AWS still takes builds for it, so neither refuses."""
+    wanted = latest(quiet, Runtime="python3.9")
+    with closing(quiet.connect()) as mine:
+        build = builds.read_build(mine, parse_artifact(quiet.build("good")))
+        (told,) = builds.require_runnable(mine, build, wanted)
+        context = CheckContext(mine)
+        context.__dict__["configuration"] = wanted
+        (finding,) = run_checks([check for check in setup.CHECKS if check.name == "runtime"], context)
+    assert "python3.9 is deprecated since 2025-12-15" in told and finding.message in told
+    assert finding.state == "warning"
 
 
 def test_a_published_version_has_its_own_configuration(quiet: Situation) -> None:
