@@ -158,7 +158,8 @@ class RolloutState:
         """The new version's share in each stage so far, 0..1; empty if the record does not say."""
         if len(self.shares_percent) != len(self.stage_ages_s) + 1:
             return ()
-        return tuple(percent / 100 for percent in self.shares_percent)
+        # Rounded as ``with_share`` does: 2.9 / 100 is not quite 0.029.
+        return tuple(round(percent / 100, 6) for percent in self.shares_percent)
 
     def with_share(self, share: float) -> "RolloutState":
         """The same record for a further stage, of this share (0..1)."""

@@ -64,6 +64,16 @@ def test_a_record_fits_and_survives(record: RolloutState) -> None:
     assert record.note.startswith(found.note)
 
 
+@given(st.lists(st.integers(1, 10_000), min_size=1, max_size=12))
+def test_a_share_comes_back_as_it_was_written(parts: list[int]) -> None:
+    """To the last bit: a resumed run judges by the same weights."""
+    shares = [part / 10_000 for part in parts]
+    record = replace(RECORD, stage_ages_s=tuple(range(len(parts) - 1)))
+    for share in shares:
+        record = record.with_share(share)
+    assert list(record.shares) == shares
+
+
 def test_where_there_is_no_room_a_resumed_run_asks_again() -> None:
     """What a person accepted gives way to the weights of the stages, by which a resumed run judges."""
     fits = replace(RECORD, stage_ages_s=(3600,), shares_percent=(10, 50), note="", accepted=("latency", "errors"))
