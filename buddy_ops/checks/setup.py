@@ -341,8 +341,9 @@ def _log_group(context: CheckContext) -> Finding:
     why = log_feed.why_not(target.settings, [context.configuration])
     if why:
         remedy = "Set LogFormat JSON with SystemLogLevel INFO, and publish; docs/log-feed.md has what else is needed."
-        return warning(f"{message}: rollouts are judged by CloudWatch's minutes. {why}", remedy)
-    return ok(f"{message}; rollouts read it every 10 s (about {log_feed.CALLS_PER_MINUTE} FilterLogEvents a minute)")
+        return info(f"{message}: rollouts are judged by CloudWatch's minutes. {why}", remedy)
+    calls = f"about {log_feed.CALLS_PER_MINUTE} FilterLogEvents a minute, of 5 a second that an account has in a region"
+    return ok(f"{message}; rollouts read it every 10 s: {calls}")
 
 
 def _channels(context: CheckContext) -> Finding:

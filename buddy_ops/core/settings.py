@@ -309,9 +309,9 @@ class HealthSettings(Model):
         default=1440, description="Minutes of the stable version's history that set its baseline: 24 h."
     )
     log_feed: bool = Field(
-        default=False,
+        default=True,
         description="Whether rollouts are judged every 10 s by Lambda's reports in the log, where the log is JSON with "
-        "SystemLogLevel INFO; otherwise by CloudWatch's minutes.",
+        "SystemLogLevel INFO; otherwise, and without this, by CloudWatch's minutes.",
     )
 
 

@@ -49,8 +49,12 @@ VISIBLE = timedelta(seconds=2)
 READ_AGAIN = timedelta(seconds=30)
 """For how long before the next tick lines are read once more, to journal late ones."""
 
-MOST_PAGES = 60
-"""Pages (1 MB, 10,000 events) of one poll. A busier function, or a longer time to catch up with, has its minutes."""
+MOST_PAGES = 10
+"""Pages (1 MB, 10,000 events) of one search in a poll: then two searches use two of the five calls a second that an
+account has. A busier function has its minutes."""
+
+MOST_PAGES_BEHIND = 60
+"""The same where there is a longer time to catch up with, once."""
 
 BEHIND = timedelta(minutes=10)
 """Ticks that are so late are not read any more: their minutes were judged."""
@@ -314,15 +318,16 @@ class LogFeed:
             return []
         if self.ticks and now - self.until > BEHIND:
             self._skip(now)
+        # More of the same would come with each poll, unless there is a longer time to catch up with.
+        steady = now - self.until <= self.lag + 2 * MINUTE
+        most_pages = MOST_PAGES if steady else MOST_PAGES_BEHIND
         try:
-            lines = list(self._read(now))
+            lines = list(self._read(now, most_pages))
         except AwsFailed as failure:
             self._fail(failure.what, ended=not failure.passing)
             return []
         except _TooMany:
-            # More of the same would come with each poll, unless there was a longer time to catch up with.
-            busy = now - self.until <= self.lag + 2 * MINUTE
-            self._fail(f"The log has more than {MOST_PAGES} pages since {iso_utc(self.until)}.", ended=busy)
+            self._fail(f"The log has more than {most_pages} pages since {iso_utc(self.until)}.", ended=steady)
             self._skip(now)
             return []
         except MALFORMED as error:
@@ -348,7 +353,7 @@ class LogFeed:
         self.ended = ended
         self._target.journal.append("log-feed-unread", why=why, again=not ended)
 
-    def _read(self, now: datetime) -> Iterator[LogLine]:
+    def _read(self, now: datetime, most_pages: int) -> Iterator[LogLine]:
         """The lines of one poll. Raises AwsFailed, _TooMany."""
         group = self._new.log.group
         function = self._target.settings.function
@@ -356,13 +361,15 @@ class LogFeed:
         # An environment writes to the stream of the day on which it started.
         while day <= now.astimezone(UTC).date():
             prefix = self._new.log.stream_prefix(function, self._new.number, day)
-            yield from self._lines_of(self._new, self._search(group, REPORTS_OF_JSON, now, prefix=prefix))
+            found = self._search(group, REPORTS_OF_JSON, now, most_pages=most_pages, prefix=prefix)
+            yield from self._lines_of(self._new, found)
             day += timedelta(days=1)
         for version in {self._stable.log.group: self._stable, group: self._new}.values():
-            yield from self._lines_of(version, self._search(version.log.group, self._pattern, now))
+            found = self._search(version.log.group, self._pattern, now, most_pages=most_pages)
+            yield from self._lines_of(version, found)
 
     def _search(
-        self, group: str, pattern: str, now: datetime, *, prefix: str | None = None
+        self, group: str, pattern: str, now: datetime, *, most_pages: int, prefix: str | None = None
     ) -> "Iterator[FilteredLogEventTypeDef]":
         paginator = self._target.client("logs").get_paginator("filter_log_events")
         search = partial(
@@ -375,8 +382,8 @@ class LogFeed:
         # AWS takes no empty prefix.
         pages = search() if prefix is None else search(logStreamNamePrefix=prefix)
         try:
-            for number, page in enumerate(islice(pages, MOST_PAGES + 1)):
-                if number == MOST_PAGES:
+            for number, page in enumerate(islice(pages, most_pages + 1)):
+                if number == most_pages:
                     raise _TooMany
                 yield from page["events"]
         except NotFound:

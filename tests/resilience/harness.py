@@ -56,6 +56,8 @@ BUSY = {"requests_per_minute": 6000, "history_minutes": 12}
 LOGGED: dict[str, Any] = {"requests_per_minute": 1200, "history_minutes": 12}
 """For builds that are slow: the log of each minute is read for its cold starts, and more requests need more pages."""
 
+JSON_LOG: dict[str, Any] = {"requests_per_minute": 1200, "history_minutes": 12, "log_format": "JSON"}
+
 T = TypeVar("T")
 Drive = Callable[[Situation], str]
 
@@ -489,6 +491,37 @@ RUNBOOKS = {
         Runbook("canary_good", "strategies/canary", "good", ship("good"), "proved", "2"),
         Runbook("canary_bad", "strategies/canary", "total_failure", ship("total_failure"), "rolled-back", "1"),
         Runbook("canary_fleet", "fleet/canary", "good", deploy_fleet, "SUCCEEDED: 1 PROMOTED", "2"),
+        # Judged every 10 s by the log.
+        Runbook(
+            "canary_bad_by_log",
+            "strategies/canary",
+            "total_failure",
+            ship("total_failure"),
+            "rolled-back",
+            "1",
+            overrides=JSON_LOG,
+        ),
+        Runbook(
+            "canary_good_by_log",
+            "strategies/canary",
+            "good",
+            ship("good"),
+            "proved",
+            "2",
+            overrides=JSON_LOG,
+            daily=False,
+        ),
+        Runbook(
+            "canary_resumed_by_log",
+            "strategies/canary",
+            "good",
+            ship("good"),
+            "proved",
+            "2",
+            begun,
+            overrides=JSON_LOG,
+            daily=False,
+        ),
         Runbook("canary_stored", "strategies/canary", "good", ship_named(STORED), "proved", "2", stored, daily=False),
         Runbook(
             "canary_published",

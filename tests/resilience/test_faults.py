@@ -15,7 +15,7 @@ from buddy_ops.aws.clock import SystemClock
 from buddy_ops.core.errors import AwsFailed, BuddyError
 from buddy_ops.core.journal import JournalFile
 from buddy_sandbox.chaos import ANSWERS, METRICS
-from tests.conftest import Situation
+from tests.conftest import Situation, sampled
 from tests.resilience.harness import (
     RUNBOOKS,
     alias_of,
@@ -23,6 +23,7 @@ from tests.resilience.harness import (
     begun,
     chosen,
     connect,
+    journal,
     lease_minutes,
     must_be_done,
     no_backoff,
@@ -123,6 +124,26 @@ def test_a_fault_is_survived_or_told(
         assert_noted(where, run_again, runbook, here)
         assert_noted(where, must_be_done, here, runbook)
     record_property("matrix", ("fault cases", name, len(tried)))
+
+
+@pytest.mark.parametrize(
+    "fault",
+    sampled(
+        [each for each in kinds("FilterLogEvents") if each["kind"] != "expired"],
+        [{"kind": "denied", "times": ATTEMPTS}, {"kind": "throttled", "times": ATTEMPTS}],
+    ),
+    ids=str,
+)
+def test_a_log_that_fails_changes_no_ending(situation: Bring, fault: dict[str, Any]) -> None:
+    """At the first reading of the log: CloudWatch's minutes decide instead, and say so in the journal."""
+    runbook = RUNBOOKS["canary_bad_by_log"]
+    here = runbook.bring(situation)
+    here.ask("chaos", operation="FilterLogEvents", **fault)
+    assert runbook.drive(here) == runbook.ends
+    here.ask("chaos")
+    must_be_done(here, runbook)
+    if fault["times"] == ATTEMPTS:
+        assert any(line["kind"] == "log-feed-unread" for line in journal(here))
 
 
 def assert_noted(where: str, check: Callable[..., Any], *arguments: Any) -> None:
