@@ -9,7 +9,16 @@ import numpy as np
 
 from benchmarks.judge.opponents import peers, play
 from benchmarks.judge.rollouts import MOVING_MINUTES, FeedRollout, Outcome, Outcomes, Rollout, clairvoyant, minutes_of
-from benchmarks.judge.shipped import BY_MINUTES, BY_TICKS, HISTORY_MINUTES, POLICY, STAGES, Stages, ramped
+from benchmarks.judge.shipped import (
+    BY_MINUTES,
+    BY_TICKS,
+    FEED_POLICY,
+    HISTORY_MINUTES,
+    POLICY,
+    STAGES,
+    Stages,
+    ramped,
+)
 from benchmarks.judge.traffic import TICKS, Cell, Requests, draw, history, stable_alone
 from buddy_ops.health.judge import Counts, Judge
 from buddy_ops.health.stable_alone import MOST_MINUTES
@@ -117,9 +126,11 @@ def simulate(cell: Cell, rollouts: int, seed: tuple[int, ...], feed: bool = True
     """
     rng = np.random.default_rng(seed)
     requests = draw(cell, rollouts, 200 if cell.suite in ("fault", "usual") else 64, rng)
-    histories = [history(cell, HISTORY_MINUTES, rng) for _ in range(min(HISTORIES, rollouts))]
+    days = [history(cell, HISTORY_MINUTES, rng) for _ in range(min(HISTORIES, rollouts))]
+    histories = [[Counts(*counts) for counts in minutes] for minutes in days]
     # A judge that has read a day of history, to be copied: reading it takes as long as a fifth of a rollout.
-    fresh = [pickle.dumps(Judge(POLICY, [Counts(*counts) for counts in minutes])) for minutes in histories]
+    fresh = [pickle.dumps(Judge(POLICY, minutes)) for minutes in histories]
+    with_feed = [pickle.dumps(Judge(FEED_POLICY, minutes)) for minutes in histories if feed]
     sums: dict[str, Sums] = defaultdict(Sums)
     for name, poll in peers().items():
         outcomes = play(requests, poll)
@@ -145,10 +156,10 @@ def simulate(cell: Cell, rollouts: int, seed: tuple[int, ...], feed: bool = True
             assert knows.day is not None
             sums[CLAIRVOYANT].add(knows.day, cell.p1 - cell.p0)
         if feed:
-            by_ticks = roll_out_by_ticks(pickle.loads(known), requests, row, tails)
+            by_ticks = roll_out_by_ticks(pickle.loads(with_feed[row % len(fresh)]), requests, row, tails)
             sums[FEED].add(by_ticks.shipped, cell.p1 - cell.p0)
         if feed and cell.suite in ("bad", "late") and cell.p1 in CLEAR:
-            knows = roll_out_by_ticks(Judge(clairvoyant(cell, POLICY)), requests, row, tails, cell.onset)
+            knows = roll_out_by_ticks(Judge(clairvoyant(cell, FEED_POLICY)), requests, row, tails, cell.onset)
             sums[CLAIRVOYANT_FEED].add(knows.shipped, cell.p1 - cell.p0)
         if cell.suite == "clumped" and row % 4 == 0:
             untempered = roll_out(Judge(POLICY), requests, row, tails, STAGES, all_day=False)

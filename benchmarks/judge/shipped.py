@@ -15,6 +15,10 @@ SETTINGS = validate_settings(read_settings(ENVIRONMENT)[0], ENVIRONMENT)
 
 POLICY: JudgePolicy = judge_policy(SETTINGS)
 
+_BY_LOG = SETTINGS.health.model_copy(update={"log_feed": True})
+FEED_POLICY: JudgePolicy = judge_policy(SETTINGS.model_copy(update={"health": _BY_LOG}))
+"""With the log feed."""
+
 TICK_LATE_S = 20
 """A tick of the log is judged so many seconds after its end."""
 

@@ -18,7 +18,7 @@ from benchmarks.judge.shipped import HISTORY_MINUTES, LATE_MINUTES, POLICY, SETT
 from buddy_ops.core.settings import StreamSettings
 from buddy_ops.health.judge import Counts, Judge, Minute
 from buddy_ops.health.sequential_test import PairedCounts
-from buddy_ops.health.streams import HOLD_AT, StreamTest, StreamTests
+from buddy_ops.health.streams import StreamTest, StreamTests
 
 STAGES = (0.10, 0.25, 0.50, 1.0)
 BAKE_MINUTES = SETTINGS.rollout.bake_minutes
@@ -128,10 +128,10 @@ def _rollout(cell: Cell, tests: StreamTests, rng: np.random.Generator) -> Ended:
             verdict = judge.verdict(60.0 * (t - since), 60.0 * BAKE_MINUTES, final)
             if verdict.decision == "rollback":
                 return replace(ended, rolled_back_at=t, held_at=min(t, ended.held_at))
-            waits = verdict.worse_in is not None and verdict.worse_in.evidence >= HOLD_AT
-            if waits:
+            worse = tests.find_worse()  # the verdict may name another doubt first
+            if worse is not None and worse.is_certain:
                 ended = replace(ended, waits_at=min(t, ended.waits_at))
-            if waits or (verdict.decision == "hold" and not final and t - since >= BAKE_MINUTES):
+            if worse is not None or (verdict.decision == "hold" and not final and t - since >= BAKE_MINUTES):
                 ended = replace(ended, held_at=min(t, ended.held_at))
             if verdict.expired:
                 return replace(ended, given_back=True)

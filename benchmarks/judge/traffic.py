@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 Ints = NDArray[np.int64]
 
-WEIGHTS = (0.0, 0.001, 0.003, 0.009, 0.01, 0.027, 0.03, 0.10, 0.25, 0.50, 1.0)
+WEIGHTS = (0.0, 0.00094, 0.001, 0.003, 0.009, 0.0094, 0.01, 0.027, 0.03, 0.10, 0.25, 0.50, 1.0)
 """A level is an index into this: the bands below it are the new version's."""
 DAY = 1440
 TICK_S = 10

@@ -46,7 +46,7 @@ class Delay:
 
 def by_minutes(settings: Settings) -> Delay:
     """The delay of CloudWatch's minutes."""
-    return Delay(60, settings.health.late_data_s, failures=18, factor=10)
+    return Delay(60, settings.health.late_data_s, failures=17, factor=10)
 
 
 def by_ticks(tick_s: float, late_s: float) -> Delay:

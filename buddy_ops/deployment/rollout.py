@@ -32,7 +32,6 @@ from buddy_ops.health.evidence import RolloutEvidence
 from buddy_ops.health.judge import Verdict
 from buddy_ops.health.log_feed import TICK
 from buddy_ops.health.stable_alone import StableTest
-from buddy_ops.health.streams import HOLD_AT
 from buddy_ops.migrations import schema
 
 __all__ = ["Observation", "Order", "Outcome", "Rollout", "RolloutPlan", "drive_rollout", "plan_rollout", "run_rollout"]
@@ -720,7 +719,7 @@ class _Run:
     def _accept(self, seen: Observation) -> None:
         """Remember in what a person promoted a worse version: only another stream holds it again."""
         worse = seen.verdict.worse_in if seen.verdict is not None else None
-        if worse is None or worse.evidence < HOLD_AT:
+        if worse is None or not worse.is_certain:
             return
         self.evidence.accepted = (*self.evidence.accepted, worse.spec.name)
         says = worse.compare(f"v{self.traffic.new}", f"v{self.traffic.stable}", worse.recent)

@@ -4,7 +4,6 @@ from math import ceil, floor, log10
 from typing import TYPE_CHECKING
 
 from buddy_ops.core.text import count, exact_percent, percent
-from buddy_ops.health.streams import HOLD_AT
 
 if TYPE_CHECKING:
     from buddy_ops.health.judge import Comparison, JudgePolicy, Needed, StreamName, Verdict
@@ -158,12 +157,14 @@ def _recent(verdict: "Verdict") -> list[str]:
 def _worse(verdict: "Verdict") -> list[str]:
     worse = verdict.worse_in
     assert worse is not None
-    difference = worse.difference(verdict.stable_name)
-    said = [
-        f"{worse.compare(verdict.canary_name, verdict.stable_name, worse.recent)}.",
-        f"This is {difference}; {worse.allowed} is allowed ({_p_value(worse.evidence)}).",
-    ]
-    if worse.evidence < HOLD_AT:
+    said = [f"{worse.compare(verdict.canary_name, verdict.stable_name, worse.recent)}."]
+    difference = f"This is {worse.difference(verdict.stable_name)}"
+    if worse.is_certain:
+        said.append(f"{difference}; {worse.allowed} is allowed ({_p_value(worse.evidence)}).")
+    else:
+        random = f"{_p_value(worse.at_all)} that the difference is random"
+        said.append(f"{difference} ({random}); {worse.allowed} is allowed.")
+    if verdict.decision == "hold" and not worse.is_certain:
         said.append("Inconclusive: the stage waits for more requests.")
     elif verdict.expired:
         said.append(f"No decision came within {verdict.policy.max_stretch_s / 60:g} min after the bake.")

@@ -64,6 +64,8 @@ def judge_policy(settings: Settings) -> JudgePolicy:
         rollback_streams=sum(stream.on == "rollback" for stream in settings.streams),
         max_stretch_s=60 * settings.rollout.stretch_minutes,
         external_limit_s=60 * settings.rollout.external_minutes,
+        # On a rung of the ramp a minute more costs little; by the log's ticks, any stage waits for seconds only.
+        early_below=1.0 if settings.health.log_feed else settings.rollout.stages_percent[0] / 100,
     )
 
 

@@ -18,7 +18,7 @@ from buddy_ops.health import _wording
 from buddy_ops.health.alias_failures import AliasFailures
 from buddy_ops.health.sequential_test import ComparedByState, EProcess, Mixture, PairedCounts, dispersion
 from buddy_ops.health.stable_alone import StableTest
-from buddy_ops.health.streams import HOLD_AT, TESTS, StreamReading, StreamTests
+from buddy_ops.health.streams import TESTS, StreamReading, StreamTests
 from buddy_ops.health.usual_rate import UsualRate, without_outages
 
 Decision = Literal["promote", "hold", "rollback", "external"]
@@ -160,6 +160,8 @@ class JudgePolicy:
     gamma: float = 0.10  # chance to call a version over the objective, once it is surely worse than stable
     doubt_at: float = 2.0  # evidence of the whole rollout at which a bake is stretched
     fresh_doubt_at: float = 5.0  # evidence of the latest minutes alone at which it is
+    early_doubt_at: float = 1.5  # the same below a weight of `early_below` (0..1), where waiting costs little
+    early_below: float = 0.0
     proved_at: float = 100.0  # 1 / the chance to call a version healthy that is over 1.5 times an objective
     early_at: float = 20.0
     early_after_s: float | None = None  # early promotion (180.0) saves minutes and doubles the cost of late faults
@@ -167,7 +169,10 @@ class JudgePolicy:
     external_limit_s: float = 3600.0
     calm_minutes: int = 5
     first_stake: float = 0.8  # staked in the first minute or tick; the rest waits for changes that begin later
-    slo_mixture: Mixture = ((1.5, 0.10), (2, 0.35), (3.5, 0.17), (7.5, 0.15), (25, 0.10), (150, 0.07), (1e4, 0.06))
+    slo_mixture: Mixture = (
+        *((1.5, 0.10), (2, 0.25), (3.5, 0.15), (5, 0.22), (10, 0.10)),
+        *((25, 0.06), (150, 0.06), (1e4, 0.06)),
+    )
     base_mixture: Mixture = ((1.5, 0.07), (2, 0.10), (4, 0.28), (10, 0.30), (50, 0.13), (1000, 0.12))
     ok_mixture: Mixture = ((0.01, 0.30), (0.1, 0.25), (0.3, 0.25), (0.6, 0.20))
 
@@ -446,20 +451,24 @@ class _Stream(ComparedByState):
         worse = self.base.value >= self.policy.worse_at and self.stage.canary_rate > self.limit
         return self.over.value >= self.policy.doubt_at or worse
 
-    @property
-    def recent_doubt(self) -> PairedCounts | None:
-        """The latest minutes, if a version is too bad by them alone; the evidence of the whole rollout is slower."""
-        if any(self._exceeds(seen.canary_events, seen.canary_requests) for seen in self.latest.sums()):
+    def recent_doubt(self, at: float) -> PairedCounts | None:
+        """The latest minutes, if a version is too bad by them alone; the evidence of the whole rollout is slower.
+
+        Args:
+            at: the evidence from which the new version is; stable is from ``fresh_doubt_at`` on.
+        """
+        if any(self._evidence(seen.canary_events, seen.canary_requests) >= at for seen in self.latest.sums()):
             return self.latest.total
-        of_stable = self.latest_minutes.sums()
-        if not self.cured and any(self._exceeds(seen.stable_events, seen.stable_requests) for seen in of_stable):
+        of_stable = (self._evidence(seen.stable_events, seen.stable_requests) for seen in self.latest_minutes.sums())
+        if not self.cured and any(evidence >= self.policy.fresh_doubt_at for evidence in of_stable):
             return self.latest_minutes.total
         return None
 
-    def _exceeds(self, events: int, requests: int) -> bool:
+    def _evidence(self, events: int, requests: int) -> float:
+        """That these are over the objective, all of it staked at once."""
         fresh = EProcess(self.policy.slo_mixture, self.phi)
         fresh.update(events, requests, self.limit)
-        return fresh.value >= self.policy.fresh_doubt_at
+        return fresh.value
 
     @property
     def cured(self) -> bool:
@@ -784,15 +793,20 @@ class Judge(ComparedByState):
             if stream.doubtful:
                 found = self._verdict("hold", "doubt", stream.compare(stream.recent))
                 return replace(found, cause=stream.name, needed=self._needed(self._requests_to_settle(stream)))
-            recent = stream.recent_doubt if advancing else None
+            recent = stream.recent_doubt(self._fresh_doubt_at) if advancing else None
             if recent is not None:
                 found = self._verdict("hold", "recent", stream.compare(recent))
                 return replace(found, cause=stream.name, minutes=ceil(stream.latest.seconds / 60))
-        # At the end of a bake a few more minutes cost less than the next stage.
-        worse = self.streams.find_worse(self.policy.fresh_doubt_at if advancing else HOLD_AT, accepted)
+        worse = self.streams.find_worse(accepted)
         if worse is not None:
             return replace(self._verdict("hold", "worse"), worse_in=worse)
         return None
+
+    @property
+    def _fresh_doubt_at(self) -> float:
+        """The evidence of the latest minutes alone at which a stage waits."""
+        policy = self.policy
+        return policy.early_doubt_at if self._weight < policy.early_below else policy.fresh_doubt_at
 
     def _needed(self, requests: float | None) -> Needed | None:
         """Canary requests, and minutes at the traffic of the latest minutes; None if it is beyond all reason."""

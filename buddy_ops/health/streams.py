@@ -1,8 +1,9 @@
 """Both versions compared in streams of events: errors, slow requests, and what a business counts.
 
 A version that keeps its limits may still be worse than the stable one: more errors, slower, fewer sales. Each stream
-has one e-process, on how many of a minute's events are the new version's. It is exact by the requests that each version
-really had in the minute, whatever happens to both. Reads nothing: ``evidence`` feeds whole minutes, once each.
+has two e-processes, on how many of a minute's events are the new version's: is it worse at all, and by more than the
+margin? They are exact by the requests that each version really had in the minute, whatever happens to both. Reads
+nothing: ``evidence`` feeds whole minutes, once each.
 
 Source: docs/streams.md, docs/sequential-test.md.
 """
@@ -16,22 +17,30 @@ from buddy_ops.core.settings import MetricName, SlowerThan, StreamSettings
 from buddy_ops.core.text import count, exact_percent, figure, percent
 from buddy_ops.health.sequential_test import ComparedByState, EProcess, Mixture, PairedCounts
 
-MORE: Mixture = ((1.15, 0.15), (1.5, 0.25), (2, 0.20), (4, 0.20), (10, 0.12), (50, 0.08))
-LESS: Mixture = ((0.93, 0.15), (0.85, 0.20), (0.7, 0.25), (0.5, 0.20), (0.2, 0.12), (0.02, 0.08))
+MORE: Mixture = ((1.5, 0.50), (2.5, 0.30), (5, 0.13), (20, 0.07))
+LESS: Mixture = ((0.9, 0.20), (0.8, 0.50), (0.7, 0.10), (0.6, 0.10), (0.4, 0.07), (0.1, 0.03))
 """By how much an event is more often the new version's, or less often. Source: ``benchmarks/judge/streams.py``."""
 
 FIRST_STAKE = 0.8
-HOLD_AT = 20.0
-"""1 / the chance that a version within the margin waits for a decision."""
+
+HOLD_AT = {"more": 35.0, "less": 13.0}
+"""1 / the chance to hold a version that is not worse at all (Ville's inequality).
+
+Read for the minutes of a rollout, the three streams of parameters/prod.yaml together hold under 1 % of good builds.
+
+Source: ``benchmarks/judge/streams.py``."""
+
+MARGIN_AT = 2.0
+"""The evidence, beside that, that the new version is worse by more than the margin."""
+
+SURELY_AT = 20.0
+"""1 / the chance that a version within the margin is called worse by more than it: more requests settle nothing."""
 
 OBJECTIVE_AT = 10.0
 """Where there is an objective: 1 / the chance to call a version that keeps it one that misses it."""
 
 TESTS = 2.0
 """Tests of a stream that may roll back: against stable, and against the objective."""
-
-FOUND_AT = log(HOLD_AT) + 1.0
-"""Mean log-evidence from which a difference counts as one that would be found: 1 for the mixture's other parts."""
 
 FEWEST_EVENTS = 5
 MOST_TIMES = 100.0
@@ -74,6 +83,7 @@ class StreamReading:
         of: what they are counted of, in the singular.
         recent: the counts since the evidence began to grow; ``total``: of the rollout.
         evidence: that the new version is worse by more than the margin (1 / p).
+        at_all: that it is worse than the stable one at all (1 / p).
         phi: the dispersion of the history.
         silent: why nothing is compared, in a sentence; empty: it is.
     """
@@ -84,6 +94,7 @@ class StreamReading:
     recent: PairedCounts
     total: PairedCounts
     evidence: float
+    at_all: float
     phi: float
     silent: str = ""
 
@@ -126,8 +137,10 @@ class StreamReading:
         """What was found, and with how few counts it would not have been."""
         if self.silent:
             return self.silent
-        if self.evidence >= HOLD_AT:
+        if self.is_certain:
             return "worse"
+        if _holds(self.spec, self.at_all, self.evidence):
+            return "probably worse"
         if self.found_from is None:
             return "too little traffic to find a difference"
         if self.spec.worse == "more":
@@ -135,20 +148,25 @@ class StreamReading:
         return f"not worse (found from {percent(1.0 - self.found_from)} less on)"
 
     @property
+    def is_certain(self) -> bool:
+        """Whether more requests would not change it: the new version is worse by more than the margin."""
+        return self.evidence >= SURELY_AT
+
+    @property
     def found_from(self) -> float | None:
         """How many times stable's rate would probably be found with the counts of the rollout; None: nothing would."""
         total = self.total
         events = total.canary_events + total.stable_events
         allowed = _ratio(self.spec)
-        expected = share_of_events(total, allowed)
+        tests = [(share_of_events(total, 1.0), HOLD_AT[self.spec.worse]), (share_of_events(total, allowed), MARGIN_AT)]
 
         def is_found(ratio: float) -> bool:
             share = share_of_events(total, ratio)
-            gain = share * log(share / expected) if share else 0.0
-            return events * (gain + (1.0 - share) * log((1.0 - share) / (1.0 - expected))) / self.phi >= FOUND_AT
+            # The mean log-evidence of this ratio; 1 for the mixture's other parts.
+            return all(events * _divergence(share, null) / self.phi >= log(at) + 1.0 for null, at in tests)
 
         far = MOST_TIMES if self.spec.worse == "more" else 0.0
-        if not events or not 0.0 < expected < 1.0 or not is_found(far):
+        if not events or not 0.0 < tests[0][0] < 1.0 or not is_found(far):
             return None
         near = allowed
         for _ in range(30):
@@ -160,6 +178,17 @@ class StreamReading:
 def _ratio(spec: StreamSettings) -> float:
     """How many times stable's rate is allowed."""
     return 1.0 + spec.margin if spec.worse == "more" else 1.0 - spec.margin
+
+
+def _holds(spec: StreamSettings, at_all: float, evidence: float) -> bool:
+    """Whether a stage waits: the new version is worse than the stable one, and rather by more than the margin."""
+    return at_all >= HOLD_AT[spec.worse] and evidence >= MARGIN_AT
+
+
+def _divergence(share: float, null: float) -> float:
+    """The mean log-evidence of one event against a chance ``null``, where the chance is ``share``."""
+    gain = share * log(share / null) if share else 0.0
+    return gain + (1.0 - share) * log((1.0 - share) / (1.0 - null))
 
 
 class StreamTest(ComparedByState):
@@ -177,6 +206,7 @@ class StreamTest(ComparedByState):
         self.phi = local_dispersion(history)
         mixture = MORE if spec.worse == "more" else LESS
         self._worse = EProcess(mixture, self.phi, FIRST_STAKE)
+        self._at_all = EProcess(mixture, self.phi, FIRST_STAKE)
         self._over = EProcess(mixture, self.phi, FIRST_STAKE)
         self._served = 0
         self._recent = PairedCounts()
@@ -204,6 +234,7 @@ class StreamTest(ComparedByState):
         self._total += seen
         events = seen.canary_events + seen.stable_events
         self._worse.update(seen.canary_events, events, share_of_events(seen, _ratio(self.spec)))
+        self._at_all.update(seen.canary_events, events, share_of_events(seen, 1.0))
         if self.spec.objective is not None:
             self._over.update(seen.canary_events, seen.canary_requests, self.spec.objective)
 
@@ -212,10 +243,18 @@ class StreamTest(ComparedByState):
         """That the new version is worse by more than the margin: 1 is none."""
         return self._worse.value
 
+    @property
+    def _misses_objective(self) -> bool:
+        return self.spec.objective is None or self._over.value >= OBJECTIVE_AT
+
+    @property
+    def holds(self) -> bool:
+        """Whether a stage waits for more requests, or for a decision. No version that keeps its objective does."""
+        return self._misses_objective and _holds(self.spec, self._at_all.value, self.evidence)
+
     def is_worse(self, at: float) -> bool:
         """Whether the new version is worse by more than the margin (evidence of ``at``), and misses the objective."""
-        misses = self.spec.objective is None or self._over.value >= OBJECTIVE_AT
-        return misses and self.evidence >= at
+        return self._misses_objective and self.evidence >= at
 
     def read(self) -> StreamReading:
         """What it shows now."""
@@ -233,6 +272,7 @@ class StreamTest(ComparedByState):
             recent=self._recent,
             total=self._total,
             evidence=self.evidence,
+            at_all=self._at_all.value,
             phi=self.phi,
             silent=silent,
         )
@@ -268,9 +308,9 @@ class StreamTests(ComparedByState):
         worse = (test for test in self._tests if test.spec.on == "rollback" and test.is_worse(at))
         return next((test.read() for test in worse), None)
 
-    def find_worse(self, at: float, accepted: Collection[str] = ()) -> StreamReading | None:
-        """The first stream that is not accepted, with evidence of ``at`` that the new version is worse."""
-        worse = (test for test in self._tests if test.spec.name not in accepted and test.is_worse(at))
+    def find_worse(self, accepted: Collection[str] = ()) -> StreamReading | None:
+        """The first stream that is not accepted and for which a stage waits, whatever its action."""
+        worse = (test for test in self._tests if test.spec.name not in accepted and test.holds)
         return next((test.read() for test in worse), None)
 
     def read(self) -> tuple[StreamReading, ...]:

@@ -1,5 +1,7 @@
 """500 random rollouts and a digest of what the judge makes of each, recorded before it could be fed by ticks.
 
+The policy is that of the recording.
+
 ``python -m tests.health.recorded_rollouts`` records them again: only where the judge is to decide otherwise.
 """
 
@@ -14,6 +16,9 @@ from buddy_ops.health.judge import Counts, Judge, JudgePolicy, Minute, StreamNam
 
 ROLLOUTS = 500
 BAKE_MINUTES = 5
+POLICY = JudgePolicy(
+    slo_mixture=((1.5, 0.10), (2, 0.35), (3.5, 0.17), (7.5, 0.15), (25, 0.10), (150, 0.07), (1e4, 0.06)),
+)
 RECORD = Path(__file__).with_name("recorded_rollouts.txt")
 
 
@@ -44,7 +49,7 @@ def rollout(number: int) -> Recorded:
     burst = rng.choice((1, 1, 4))
     slow_rate = rng.choice((0.002, 0.002, 0.1))
     shared = rng.random() < 0.2
-    policy = JudgePolicy(has_alias_metrics=shared)
+    policy = replace(POLICY, has_alias_metrics=shared)
 
     def counts(weight: float, rate: float, slow: float, cold: float = 0.0) -> Counts:
         requests = rng.randint(0, round(2 * traffic * weight))

@@ -286,6 +286,22 @@ def test_the_latest_minutes_are_five_minutes_of_ticks() -> None:
     assert judge.verdict(900.0, 300.0).decision == "promote"
 
 
+@pytest.mark.parametrize("by_ticks", [True, False])
+def test_below_a_weight_that_the_policy_names_one_failure_is_enough_to_wait(by_ticks: bool) -> None:
+    """A rung of the ramp, and any stage by the log: to wait costs little there. The stage of the policy goes on."""
+    policy = JudgePolicy(early_below=0.1)
+    found = {}
+    for weight in (0.09, 0.1):
+        judge = Judge(policy)
+        for failures in (0, 1):
+            canary = Counts(6, failures)
+            judge.observe(Minute(weight, Counts(54), canary, judged_by_ticks=by_ticks))
+            if by_ticks:
+                judge.observe_tick(Tick(60, weight, canary))
+        found[weight] = judge.verdict(300.0, 300.0).decision
+    assert found == {0.09: "hold", 0.1: "promote"}
+
+
 def test_failures_that_come_together_are_weighed_over_a_minute_and_not_over_a_tick() -> None:
     """Four failures in ten seconds and none before: over the limit in a tick, and not in a minute."""
     judge = Judge()
