@@ -7,7 +7,7 @@ cannot be read is UNKNOWN, never OK.
 
 from collections import Counter
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import partial
@@ -39,6 +39,9 @@ if TYPE_CHECKING:
     from types_boto3_ssm.type_defs import ParameterTypeDef
 
 T = TypeVar("T")
+
+PLACES_AT_ONCE = 4
+"""So many regions and accounts are read at once: each has quotas of its own."""
 
 READERS = 16
 """So many aliases are read at once: an answer takes AWS about 50 ms."""
@@ -198,7 +201,7 @@ class _Shared:
 
 
 def read_fleet(places: Sequence[Place], watch: Progress = no_progress) -> FleetStatus:
-    """Read all targets. One that cannot be reached delays the others by the time of one call.
+    """Read all targets, several regions and accounts side by side. One that cannot be reached delays no other.
 
     AWS: sts:GetCallerIdentity, cloudwatch:DescribeAlarms, ssm:GetParametersByPath (once for each account and region),
     cloudwatch:GetMetricData (once for about 100 targets), lambda:GetAlias (each target); where something is to be
@@ -207,10 +210,11 @@ def read_fleet(places: Sequence[Place], watch: Progress = no_progress) -> FleetS
     found: list[TargetStatus] = []
     clock = clock_of(places)
     total = sum(len(place.members) for place in places)
-    with ThreadPoolExecutor(READERS) as pool:
-        for place in places:
-            watch(f"reading {place.name}: {len(found)} of {text.count(total, 'target')} done")
-            found += _read_place(place, pool, clock.now())
+    with ThreadPoolExecutor(PLACES_AT_ONCE) as several, ThreadPoolExecutor(READERS) as pool:
+        reading = [several.submit(_read_place, place, pool, clock.now()) for place in places]
+        for place in as_completed(reading):
+            found += place.result()
+            watch(f"reading: {len(found)} of {text.count(total, 'target')} done")
     return FleetStatus(clock.now(), tuple(sorted(found, key=_rank)))
 
 

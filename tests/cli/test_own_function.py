@@ -18,12 +18,30 @@ from buddy_ops.core.errors import InvalidInput
 from buddy_ops.core.kinds import URL_5XX
 from buddy_ops.core.outcome import Outcome
 from buddy_ops.deployment import rollback, rollout
+from buddy_ops.health import alarms
 from tests.cli.command_line import invoke
 from tests.conftest import approve
 
 pytestmark = pytest.mark.sandbox
 
-REGIONS = ("us-east-1", "eu-west-1")
+ACCOUNT = "123456789012"
+Place = tuple[str, str]
+"""A region and an account."""
+
+REGIONS: dict[str, Place] = {"usual": ("us-east-1", ACCOUNT), "other": ("eu-west-1", ACCOUNT)}
+ACCOUNTS: dict[str, Place] = {"usual": ("us-east-1", ACCOUNT), "other": ("us-east-1", "222222222222")}
+"""Two environments, by their names, whose functions have one name."""
+
+ALARM: dict[str, Any] = {
+    "AlarmName": "errors",
+    "Namespace": "AWS/Lambda",
+    "MetricName": "Errors",
+    "Statistic": "Sum",
+    "Period": 60,
+    "EvaluationPeriods": 1,
+    "Threshold": 1000,
+    "ComparisonOperator": "GreaterThanThreshold",
+}
 COUNTED = {"namespace": "Shop", "name": "Failures"}
 METRICS = Path(__file__).parents[2] / "buddy_ops_metrics" / "buddy_ops_metrics.py"
 HANDLER = """
@@ -50,12 +68,9 @@ def build(path: Path, bad_tenths: int) -> str:
     return str(path)
 
 
-def connect(url: str, region: str, function: str = "shop", metric: Mapping[str, Any] = COUNTED) -> Target:
-    """A target without rules, whose failures one metric counts: by default the handler's."""
-    return session.connect("sandbox", "test", values=settings_of(url, region, function, metric))
-
-
-def settings_of(url: str, region: str, function: str, metric: Mapping[str, Any]) -> dict[str, Any]:
+def settings_of(url: str, place: Place, function: str, metric: Mapping[str, Any] = COUNTED) -> dict[str, Any]:
+    """Settings without rules, by which one metric counts failures: by default the handler's."""
+    region, account = place
     values = {
         **project.read_settings("sandbox")[0],
         "function": function,
@@ -65,18 +80,18 @@ def settings_of(url: str, region: str, function: str, metric: Mapping[str, Any])
     }
     values["failure_metrics"] = [metric]
     values["aws"] = {**values["aws"], "endpoint_url": url, "region": region}
+    if account != ACCOUNT:
+        values["aws"]["assume_role"] = f"arn:aws:iam::{account}:role/buddy-ops"
     return values
 
 
-def write_environments(folder: Path, url: str) -> list[str]:
-    """A project whose environments differ in the region only; their names."""
+def write_environments(folder: Path, url: str, places: Mapping[str, Place], function: str) -> None:
+    """A project whose environments differ in the region or the account only."""
     for name in ("parameters", "notebooks"):
         (folder / name).mkdir(parents=True)
-    written = {region: settings_of(url, region, "shop", COUNTED) for region in REGIONS}
-    for region, values in written.items():
-        path = folder / "parameters" / f"{region}.yaml"
-        path.write_text(json.dumps({"environment": region, "settings": values}))
-    return list(written)
+    for name, place in places.items():
+        path = folder / "parameters" / f"{name}.yaml"
+        path.write_text(json.dumps({"environment": name, "settings": settings_of(url, place, function)}))
 
 
 def ship(here: Target, artifact: str) -> str:
@@ -92,30 +107,41 @@ def deploy(here: Target, artifact: str) -> Outcome:
     return outcome
 
 
-def test_a_bad_build_is_rolled_back_while_a_good_one_is_promoted_in_another_region(
-    own: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("function", "places"), [
+    pytest.param("shop", REGIONS, id="regions", marks=pytest.mark.whole),
+    pytest.param("cart", ACCOUNTS, id="accounts"),
+])  # fmt: skip
+def test_a_bad_build_is_rolled_back_while_a_good_one_is_promoted_elsewhere(
+    own: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    function: str,
+    places: dict[str, Place],
 ) -> None:
     """Nothing but the handler decides how a request ends: Lambda counts no error of a build that answers 500.
 
-    The two functions of one name share nothing: versions, alias, deployment record, failsafe, freezes, runs. Settings of
-    one environment are refused under the name of the other, whose rules would not hold.
+    The two functions of one name share nothing: versions, alias, deployment record, failsafe, freezes, alarms, runs. Settings
+    of one environment are refused under the name of the other, whose rules would not hold.
     """
     event = tmp_path / "event.json"
     event.write_text(json.dumps({"rawPath": "/cart"}))
     good = build(tmp_path / "good.zip", 0)
-    words = ["--port", own.rpartition(":")[2], "--function", "shop", "--kind", "http", "--requests-per-minute", "200"]
-    for region in REGIONS:
-        more = ["--artifact", good, "--event", str(event), "--region", region, "--json"]
+    words = ["--port", own.rpartition(":")[2], "--function", function, "--kind", "http", "--requests-per-minute", "200"]
+    for region, account in places.values():
+        more = ["--artifact", good, "--event", str(event), "--region", region, "--account", account, "--json"]
         started = invoke(capsys, "sandbox", "start", *words, *more)
-        assert started.code == 0 and (started.data["region"], started.data["kind"]) == (region, "http")
+        assert (started.code, started.data["kind"]) == (0, "http")
+        assert (started.data["region"], started.data["account"]) == (region, account)
         assert started.data["requests"]["copied"] == 0
-    names = write_environments(tmp_path / "project", own)
+    write_environments(tmp_path / "project", own, places, function)
     monkeypatch.chdir(tmp_path / "project")
-    targets = [session.connect(name, "test") for name in names]
+    targets = [session.connect(name, "test") for name in places]
+    assert [(each.region, each.account) for each in targets] == list(places.values())
     artifacts = [build(tmp_path / "better.zip", 0), build(tmp_path / "worse.zip", 1)]
     with ThreadPoolExecutor(len(targets)) as both:
         assert list(both.map(ship, targets, artifacts)) == ["proved", "rolled-back"]
-    first, second = (session.connect(name, "test") for name in names)
+    first, second = (session.connect(name, "test") for name in places)
     alias, other = aliases.require_alias(first), aliases.require_alias(second)
     assert (alias.serving, other.serving) == (("2",), ("1",))
     assert alias.rollout is not None and alias.rollout.rejected_versions == ()
@@ -124,17 +150,23 @@ def test_a_bad_build_is_rolled_back_while_a_good_one_is_promoted_in_another_regi
         assert each.client("scheduler").list_schedules()["Schedules"] == []
     freezes.create_freeze(second, "outage", "Ada", timedelta(hours=1))
     assert [len(freezes.active_freezes(each)) for each in (first, second)] == [0, 1]
-    # The good one is rolled back, too: in its own region only.
+    second.client("cloudwatch").put_metric_alarm(**ALARM)
+    assert [len(alarms.list_alarms(each)) for each in (first, second)] == [0, 1]
+    # The good one is rolled back, too: in its own place only.
     plan = rollback.plan_rollback(first)
     rollback.run_rollback(first, plan, approve(first, plan))
     assert aliases.require_alias(first).serving == ("1",) and aliases.require_alias(second) == other
-    for name, each in zip(names, (first, second), strict=True):
+    for name, each in zip(places, (first, second), strict=True):
         each.close()
         journals = list((tmp_path / "project/runs").glob(f"*-test-{name}-*/journal.jsonl"))
-        regions = {json.loads(path.read_text().splitlines()[0])["settings"]["aws"]["region"] for path in journals}
-        assert len(journals) == 2 and regions == {name}
-    with pytest.raises(InvalidInput, match="shop:live in eu-west-1, which is eu-west-1's, not us-east-1's"):
-        session.connect("us-east-1", "test", values=project.read_settings("eu-west-1")[0])
+        used = [json.loads(path.read_text().splitlines()[0])["settings"]["aws"] for path in journals]
+        wanted = project.read_settings(name)[0]["aws"]
+        assert [(aws["region"], aws.get("assume_role")) for aws in used] == [
+            (wanted["region"], wanted.get("assume_role"))
+        ] * 2
+    region, _ = places["other"]
+    with pytest.raises(InvalidInput, match=f"{function}:live in {region}, which is other's, not usual's"):
+        session.connect("usual", "test", values=project.read_settings("other")[0])
 
 
 @pytest.mark.whole
@@ -147,7 +179,8 @@ def test_without_a_counter_the_status_of_a_function_url_decides(
     """
     words = ("--port", own.rpartition(":")[2], "--function", "plain", "--kind", "http", "--requests-per-minute=300")
     assert invoke(capsys, "sandbox", "start", "--artifact", build(tmp_path / "good.zip", 0), *words).code == 0
-    outcome = deploy(connect(own, REGIONS[0], "plain", URL_5XX), build(tmp_path / "bad.zip", 5))
+    values = settings_of(own, REGIONS["usual"], "plain", URL_5XX)
+    outcome = deploy(session.connect("sandbox", "test", values=values), build(tmp_path / "bad.zip", 5))
     assert outcome.ending == "rolled-back" and "These failures name no version." in outcome.reasons
 
 

@@ -19,6 +19,7 @@ from tests.fleet.conftest import FUNCTIONS, REGIONS, client
 
 Ship = Callable[[str, str, str], None]
 READS = ("Get", "List", "Describe")
+OTHER = "222222222222"
 
 
 def look(labels: dict[str, str] | None = None) -> FleetStatus:
@@ -111,6 +112,27 @@ def test_a_place_that_cannot_be_opened_stops_no_other(fleet: str) -> None:
     found = look()
     assert words(found)["lost"] == "ALIAS UNREADABLE" and found.targets[0].member.name == "lost"
     assert Counter(words(found).values())["OK"] == 12 and found.exit_code == 1
+
+
+def test_an_account_of_its_own_and_a_region_that_does_not_answer(fleet: str, tmp_path: Path) -> None:
+    """Targets of another account are read by its role; those of a region that is unreachable are named, the others OK."""
+    good = str(tmp_path / "good.zip")
+    control(fleet, "function", name="pay", artifact=good, account=OTHER, requests_per_minute=60, history_minutes=20)
+    file = Path("parameters/fleet.yaml")
+    for name, role in (("theirs", "buddy-ops"), ("closed", "missing")):
+        reached = f"assume_role: 'arn:aws:iam::{OTHER}:role/{role}'"
+        own = f"{{name: {name}, environment: prod, function: pay, region: us-east-1, {reached}}}"
+        file.write_text(f"{file.read_text()}\n  - {own}\n")
+    control(fleet, "set", region="eu-west-1", unreachable="closed")
+    found = look()
+    control(fleet, "set", region="eu-west-1", unreachable=None)
+    unreadable = {f"{function}-eu-west-1" for function in FUNCTIONS} | {"closed"}
+    assert {name for name, word in words(found).items() if word == "ALIAS UNREADABLE"} == unreadable
+    assert Counter(words(found).values()) == {"ALIAS UNREADABLE": 4, "OK": 10} and found.exit_code == 1
+    told = {each.member.name: each for each in found.targets}
+    assert told["theirs"].account == OTHER and told["pay-us-east-1"].account != OTHER
+    assert "sts:AssumeRole" in told["closed"].report.verdict
+    assert "got no answer" in told["pay-eu-west-1"].report.verdict
 
 
 def test_the_command_answers_in_text_json_and_as_a_page(

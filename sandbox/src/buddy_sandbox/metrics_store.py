@@ -393,11 +393,29 @@ def _read_at_once(times: Floats, values: Floats, name: str, edges: "NDArray[np.f
     seen = int(np.searchsorted(times, horizon.until, side="right"))
     shown = horizon.unrevised(times[:seen])
     times, values = times[:seen][shown], values[:seen][shown]
-    for at, (begin, end) in enumerate(pairwise(np.searchsorted(times, edges).tolist())):
+    bounds = np.searchsorted(times, edges)
+    if (parts := _parts_of_a_sum(name, values)) is not None:
+        upto = np.concatenate([[0.0], np.cumsum(parts)])[bounds]
+        return np.where(np.diff(bounds) > 0, np.diff(upto), np.nan)
+    for at, (begin, end) in enumerate(pairwise(bounds.tolist())):
         if begin < end:
             value = Summary([(values[begin:end], None)], []).statistic(name)
             result[at] = np.nan if value is None else value
     return result
+
+
+def _parts_of_a_sum(name: str, values: Floats) -> Floats | None:
+    """What each sample adds to a statistic that is a sum of whole numbers, exact in any order; None for others."""
+    if name == "SampleCount":
+        return np.ones(len(values))
+    if name == "Sum":
+        return values if np.array_equal(values, np.rint(values)) else None
+    if name in BASIC:
+        return None
+    kind, low, high, percents = _bounds(name)
+    if kind != "TC" or percents or values.min(initial=0.0) < 0:
+        return None
+    return ((values > low) & (values <= high)).astype(np.float64)
 
 
 def _summaries(units: Sequence[Mapping[int, _Minute]], numbers: range, horizon: Horizon) -> Iterator[Summary]:
