@@ -1,9 +1,10 @@
 """Waves over several targets: trouble in one stops the others and rolls back what the policy says, and the alias decides."""
 
+import asyncio
 import json
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from queue import SimpleQueue
 
@@ -17,10 +18,12 @@ from buddy_ops.deployment.rollout_plan import plan_rollout
 from buddy_ops.fleet.canary import FleetOutcome, FleetRun, run_fleet
 from buddy_ops.fleet.step import Step, StepResult, lost
 from buddy_ops.fleet.wave_plan import FleetPlan, plan_fleet
+from buddy_ops.notebook import fleet_canary
+from buddy_ops.notebook.fleet_canary import approve_waves, deploy_in_waves
 from buddy_sandbox import builds
 from buddy_sandbox.faults import PROFILES
 from buddy_sandbox.situations import control
-from tests.conftest import abandon, approve
+from tests.conftest import abandon, approve, sampled
 from tests.fleet.conftest import REGIONS, client
 from tests.fleet.test_wave_plan import PAY, WAVES, declare
 
@@ -161,6 +164,7 @@ def test_a_step_that_is_lost_is_rolled_back_and_its_rerun_is_a_new_plan(deploy: 
     assert plan_fleet(here, PAY, "good-2.zip").demand_hash
 
 
+@pytest.mark.whole
 def test_everything_back_leaves_what_was_live_before(deploy: Deploy, fleet: str) -> None:
     """With on_trouble: all the first wave is rolled back, too; nothing is left of the build."""
     outcome = deploy("on_trouble: all", pay_eu_west_1="bad-2.zip")
@@ -168,12 +172,14 @@ def test_everything_back_leaves_what_was_live_before(deploy: Deploy, fleet: str)
     assert {serving(fleet, region) for region in REGIONS} == {"1"} and outcome.exit_code == 3
 
 
+@pytest.mark.whole
 def test_a_hold_stops_later_waves_and_nothing_more(deploy: Deploy, fleet: str) -> None:
     """on_trouble: stop; the others of its wave run on to their own end."""
     outcome = deploy("on_trouble: stop", pay_us_west_2="bad-2.zip")
     assert [word for _, word in words(outcome)] == ["PROMOTED", "ROLLED BACK", "PROMOTED", "NOT STARTED"]
 
 
+@pytest.mark.whole
 def test_the_alias_decides_where_every_result_is_lost_and_a_rerun_deploys_nothing(deploy: Deploy, fleet: str) -> None:
     """All workers' reports are lost, and all targets serve the build: it succeeded. A rerun has nothing to do."""
     steps = InThreads(lost=True)
@@ -220,3 +226,46 @@ def test_a_build_that_fails_during_the_bake_is_rolled_back(deploy: Deploy, fleet
     assert [word for _, word in words(outcome)] == ["ROLLED BACK", "NOT STARTED", "NOT STARTED", "NOT STARTED"]
     assert outcome.trouble is not None and "ERROR RATE HIGH" in outcome.trouble.says and outcome.exit_code == 3
     assert outcome.rows[0].results[0].outcome in ("proved", "unproven")
+
+
+AWAY = {
+    "unreachable: stop": ["PROMOTED", "NOT STARTED", "UNKNOWN", "NOT STARTED"],
+    "unreachable: go_on": ["PROMOTED", "PROMOTED", "UNKNOWN", "PROMOTED"],
+}
+
+
+@pytest.mark.parametrize("policy", sampled(AWAY, {"unreachable: stop"}))
+def test_a_region_that_becomes_unreachable_follows_the_policy(deploy: Deploy, fleet: str, policy: str) -> None:
+    """After the first wave one region answers no call: the others stop or go on, and the target is named, never OK."""
+    steps = InThreads(meanwhile=lambda: control(fleet, "set", region="eu-west-1", unreachable="closed"))
+    outcome = deploy(policy, steps=steps)
+    control(fleet, "set", region="eu-west-1", unreachable=None)
+    assert [word for _, word in words(outcome)] == AWAY[policy] and outcome.exit_code == 1
+    assert "pay-eu-west-1 serves an unknown version" in str(outcome) and "pay-eu-west-1" not in steps.begun
+    with pytest.raises(BuddyError) as raised:
+        outcome.raise_for_ending()
+    assert raised.value.reference == "fleet-unsettled" and raised.value.facts["pay-eu-west-1"] == "UNKNOWN"
+
+
+def test_each_wave_is_approved_by_its_own_id(deploy: Deploy, fleet: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Headless, one wave's ID deploys that wave and no other; the error names the next wave's ID, which goes on there."""
+    declare("bake_minutes: 0\n")
+    steps = InThreads()
+    monkeypatch.setattr(fleet_canary, "open_engine", lambda *_: nullcontext(steps))
+    here = session.connect("pay-us-east-1", "canary", quiet=True)
+
+    def run(approved_plan: str) -> FleetOutcome:
+        plan = plan_fleet(here, PAY, "good-2.zip")
+        approvals = asyncio.run(approve_waves(here, plan, ["Ada"], approved_plan, each_wave=True))
+        return asyncio.run(deploy_in_waves(here, plan, approvals))
+
+    plan = plan_fleet(here, PAY, "good-2.zip")
+    first, second, _ = (plan.only(wave).hash for wave in plan.waves)
+    outcome = run(first)
+    assert [word for _, word in words(outcome)] == ["PROMOTED", "NOT STARTED", "NOT STARTED", "NOT STARTED"]
+    with pytest.raises(Refused) as refused:
+        outcome.raise_for_ending()
+    assert refused.value.reference == "fleet-wave-unapproved" and second in refused.value.next
+    assert steps.begun == ["pay-us-east-1"]
+    rest = plan_fleet(here, PAY, "good-2.zip")
+    assert rest.only(rest.waves[1]).accepts(second) and not rest.only(rest.waves[1]).accepts(first)

@@ -8,9 +8,11 @@ from buddy_ops.runs import archive, supervisor
 from buddy_ops.runs.verification import verify_archive
 from buddy_sandbox import builds
 from buddy_sandbox.faults import PROFILES
+from buddy_sandbox.situations import control
 from tests.conftest import ROOT
-from tests.fleet.conftest import REGIONS
+from tests.fleet.conftest import FUNCTIONS, REGIONS, client
 from tests.fleet.test_canary import SHORT, serving
+from tests.fleet.test_wave_plan import WAVES, declare
 
 
 @pytest.fixture
@@ -29,7 +31,6 @@ def deploy(**given: object) -> supervisor.ExecutedRun:
     return supervisor.run_notebook("fleet/canary", {"environment": "pay-us-east-1", "approved_by": ["Ada"], **given})
 
 
-@pytest.mark.kernel
 def test_a_fleets_run_names_its_targets_runs_and_verifies(project: Path, fleet: str) -> None:
     """Two targets in one wave, one with a bad build: one report, both runs by the hashes of their manifests."""
     pairs = {"pay-us-west-2": "next.zip", "pay-eu-west-1": "bad.zip"}
@@ -48,3 +49,30 @@ def test_a_fleets_run_names_its_targets_runs_and_verifies(project: Path, fleet: 
     assert done.report is not None and "ROLLED BACK" in done.report.read_text()
     (project / "runs" / runs["pay-eu-west-1"]["folder"] / "journal.jsonl").write_text("")
     assert verify_archive(archive.open_store()).problems
+
+
+@pytest.mark.whole
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize(
+    ("policy", "first"), [("on_trouble: wave", ("2", "PROMOTED")), ("on_trouble: all", ("1", "ROLLED BACK"))]
+)
+def test_a_build_that_fails_in_one_region_of_the_second_wave(
+    project: Path, fleet: str, policy: str, first: tuple[str, str]
+) -> None:
+    """Twelve targets: the first wave stays or is rolled back by policy, the second is rolled back, the third untouched."""
+    declare(f"{WAVES}bake_minutes: 5\n{policy}\n")
+    done = deploy(artifact="next.zip", artifacts={"pay-eu-west-1": "bad.zip"})
+    assert done.exit_code == 3, done.trouble
+    versions = {
+        (function, region): client(fleet, "lambda", region).get_alias(FunctionName=function, Name="live")
+        for function in FUNCTIONS
+        for region in REGIONS
+    }
+    assert not any("RoutingConfig" in alias and alias["RoutingConfig"] for alias in versions.values())
+    serve = {where: alias["FunctionVersion"] for where, alias in versions.items()}
+    assert {serve[function, "us-east-1"] for function in FUNCTIONS} == {first[0]}
+    assert {serve[function, region] for function in FUNCTIONS for region in REGIONS[1:]} == {"1"}
+    touched = {call["region"] for call in control(fleet, "calls")["calls"] if call["operation"] == "UpdateAlias"}
+    assert touched == {"us-east-1", "us-west-2", "eu-west-1"}
+    assert len(done.entry.targets) == 9 and verify_archive(archive.open_store()).problems == ()
+    assert done.report is not None and done.report.read_text().count(first[1]) >= 3
