@@ -30,6 +30,9 @@ from buddy_ops.fleet.wave_plan import RUNBOOK, FleetPlan, PlannedTarget, Planned
 
 STEP = "strategies/canary"
 
+FOLLOW_S = 10.0
+"""Real seconds between two readings of what the targets of running steps serve."""
+
 SAID = 400
 """Characters of a step's own words that are shown."""
 
@@ -204,6 +207,7 @@ class FleetRun:
 
     def __init__(self, target: Target, plan: FleetPlan, watch: Watch = list) -> None:
         self.trouble: Trouble | None = None
+        self._lock = threading.Lock()
         self._approval: Approval | None = None
         self._target = target
         self._plan = plan
@@ -270,17 +274,31 @@ class FleetRun:
         # One by one: what has not been submitted when there is trouble never begins.
         for _ in range(min(len(waiting), self._plan.fleet.side_by_side)):
             self._begin(running, waiting.popleft())
-        for result in running.results():
-            row = self._rows[result.target]
-            self._end(row, result)
-            passed = row.state.word in DONE or (row.state.word == "UNKNOWN" and self._goes_on)
-            if not (passed or self._has_stopped()):
-                self._stop(Trouble(row.name, _why(row, result), _code(row, result)), wave.name)
-            if waiting and not self._has_stopped():
-                self._begin(running, waiting.popleft())
+        ended = threading.Event()
+        follower = threading.Thread(target=self._follow, args=(wave.name, ended), daemon=True)
+        follower.start()
+        try:
+            for result in running.results():
+                row = self._rows[result.target]
+                self._end(row, result)
+                passed = row.state.word in DONE or (row.state.word == "UNKNOWN" and self._goes_on)
+                if not passed:
+                    self._judge(row, result, wave.name)
+                if waiting and not self._has_stopped():
+                    self._begin(running, waiting.popleft())
+        finally:
+            ended.set()
+            follower.join()
         if self._has_stopped():
             # A step that began late, or ended after the rollback, may have moved its traffic once more.
             self._take_back(self._affected(wave.name))
+
+    def _judge(self, row: TargetRow, result: StepResult, wave: str) -> None:
+        """Stop for a target that does not serve its build; or say more of what the fleet stopped for."""
+        trouble = Trouble(row.name, _why(row, result), _code(row, result))
+        if self.trouble is not None and self.trouble.target == row.name:
+            self.trouble = trouble
+        self._stop(trouble, wave)
 
     def refuse(self, wave: PlannedWave, refusal: Refused) -> None:
         """Stop before a wave that was not approved."""
@@ -379,19 +397,45 @@ class FleetRun:
 
     def _stop(self, trouble: Trouble, wave: str) -> None:
         """Begin no further target, and roll back what the policy says."""
-        self.trouble = trouble
+        with self._lock:
+            if self.trouble is not None:
+                return
+            self.trouble = trouble
         self._journal("fleet-trouble", target=trouble.target, says=trouble.says)
         self._take_back(self._affected(wave))
 
     def _affected(self, wave: str) -> list[TargetRow]:
         """The targets that the policy rolls back, as far as this run deployed to them, or may have."""
         policy = self._plan.fleet.on_trouble
+        self._read_running()
         return [
             row
             for row in self._rows.values()
             if policy == "all" or (policy == "wave" and row.wave == wave)
             if row.begun and row.state.word in ("PROMOTED", "RUNNING", "UNKNOWN") and row.planned.plan.stable
         ]
+
+    def _read_running(self) -> list[TargetRow]:
+        """Read again what the targets serve whose steps are running; these targets."""
+        running = [row for row in self._rows.values() if row.begun and not row.results]
+        with ThreadPoolExecutor(READERS) as pool:
+            for row, state in zip(running, pool.map(lambda row: read_state(row.planned), running), strict=True):
+                # Its step may have ended meanwhile.
+                if not row.results:
+                    row.state = state
+        return running
+
+    def _follow(self, wave: str, ended: threading.Event) -> None:
+        """Show what the running steps' targets serve, and act on a rollback minutes before its step ends."""
+        while not ended.wait(FOLLOW_S):
+            for row in self._read_running():
+                # A rollout that is resumed may begin as one that its failsafe rolled back.
+                if row.state.word == "ROLLED BACK" and not row.planned.plan.under_way:
+                    self._stop(Trouble(row.name, "Its traffic was rolled back.", RolledBack.exit_code), wave)
+            if self._has_stopped():
+                # A step that had shifted nothing yet has gone on.
+                self._take_back(self._affected(wave))
+            self.show()
 
     def _take_back(self, rows: Sequence[TargetRow]) -> None:
         """Roll targets back, all at once: this process writes, so that no worker has to be free."""

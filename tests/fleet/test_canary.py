@@ -148,6 +148,9 @@ def test_a_bad_build_in_one_region_of_the_second_wave(deploy: Deploy, fleet: str
     with pytest.raises(RolledBack, match=r"1 PROMOTED, 2 ROLLED BACK, 1 NOT STARTED") as ended:
         outcome.raise_for_ending()
     assert ended.value.what.splitlines()[1].startswith("pay-eu-west-1: ROLLED BACK")
+    # The good one of the wave was in progress: it was rolled back then, and not at its own end.
+    good = next(row for row in outcome.rows if row.name == "pay-us-west-2")
+    assert good.taken_back and good.results[0].outcome != "proved"
     (journal,) = [file for file in Path("runs").glob("*/journal.jsonl") if "fleet-wave" in file.read_text()]
     kinds = [line["kind"] for line in read_journal(journal.read_bytes())]
     assert kinds.count("fleet-bake") == 1, "after trouble nothing is waited for"
