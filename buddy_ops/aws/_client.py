@@ -30,7 +30,7 @@ Fields = dict[str, Any]
 
 Send = Callable[[Fields], Fields]
 Service = Literal[
-    "cloudwatch", "dynamodb", "iam", "kms", "lambda", "logs", "s3", "scheduler", "sns", "sqs", "ssm", "sts"
+    "cloudwatch", "dynamodb", "ecr", "iam", "kms", "lambda", "logs", "s3", "scheduler", "sns", "sqs", "ssm", "sts"
 ]
 
 NOT_JOURNALED = frozenset(

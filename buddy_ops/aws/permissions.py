@@ -92,7 +92,7 @@ def required_actions(
         if "DeadLetterQueue.Arn" in str(statement["Resource"]) and not names["DeadLetterQueue.Arn"]:
             continue
         # No setting says where builds come from, or which keys encrypt them.
-        if "BuildBucketName" in str(statement["Resource"]) or "KeyArns" in str(statement["Resource"]):
+        if re.search("BuildBucketName|ImageRepositoryArns|KeyArns", str(statement["Resource"])):
             continue
         actions = statement["Action"]
         if isinstance(actions, str):

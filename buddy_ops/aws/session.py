@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from types_boto3_sts.type_defs import GetCallerIdentityResponseTypeDef
 
     from buddy_ops.aws.dead_letters import QueueClient
+    from buddy_ops.aws.images import RegistryClient
 
 USER_AGENT = "buddy-ops"
 ALIKE = (
@@ -144,6 +145,8 @@ class Target:
     def client(self, service: Literal["cloudwatch"]) -> "CloudWatchClient": ...
     @overload
     def client(self, service: Literal["dynamodb"]) -> "DynamoDBClient": ...
+    @overload
+    def client(self, service: Literal["ecr"]) -> "RegistryClient": ...
     @overload
     def client(self, service: Literal["iam"]) -> "IAMClient": ...
     @overload

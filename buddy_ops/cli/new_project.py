@@ -315,5 +315,6 @@ def _template_parameters(project: Project, environment: str) -> str:
         "TableArns": "",
         "BuildBucketName": "",
         "HookFunctionArns": "",
+        "ImageRepositoryArns": "",
     }
     return json.dumps({"Parameters": values}, indent=2) + "\n"

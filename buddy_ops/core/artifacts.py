@@ -51,6 +51,16 @@ class Image:
     region: str
     digest: str
 
+    @property
+    def account(self) -> str:
+        """The account of its registry."""
+        return self.uri[:12]
+
+    @property
+    def repository(self) -> str:
+        """Its repository's name, without the registry."""
+        return self.uri.partition("/")[2].partition("@")[0]
+
 
 @dataclass(frozen=True)
 class PublishedVersion:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
-from buddy_ops.aws import stored_builds, versions
+from buddy_ops.aws import images, stored_builds, versions
 from buddy_ops.aws.session import Target
 from buddy_ops.aws.versions import LATEST, Version, label
 from buddy_ops.core import artifacts, packages, project, runtimes
@@ -48,7 +48,7 @@ class Build:
         size: bytes of the zip, 0 of an image.
         unpacked: bytes of its files.
         names: the files in the zip.
-        machines: the processors of its native modules, with one module's name each.
+        machines: the processors of its native modules, with one module's name each; of an image that was read its own.
         uploaded: whether the call itself carries the zip.
     """
 
@@ -76,10 +76,11 @@ def read_sha256(target: Target, artifact: str) -> str:
 def read_build(target: Target, named: Artifact) -> Build:
     """Read a build, wherever it is.
 
-    AWS: as ``stored_builds.read_build`` for a zip in S3, else none.
+    AWS: as ``stored_builds.read_build`` for a zip in S3, as ``images.read_image`` for an image, else none.
 
     Raises:
-        InvalidInput, Refused: as ``project.read_artifact``, ``packages.check_zip`` and ``stored_builds.read_build``;
+        InvalidInput, Refused: as ``project.read_artifact``, ``packages.check_zip``, ``stored_builds.read_build`` and
+            ``images.read_image``;
             ``artifact-elsewhere``: an image of another region; ``artifact-form``: a version is no build.
     """
     if isinstance(named, PublishedVersion):
@@ -107,11 +108,14 @@ def _image(target: Target, named: Image) -> Build:
             "only from the function's own region.",
             next=f"Push the image to a repository in {target.region}, and give that address.",
         )
-    notes = (
-        "The image itself was not read: AWS checks with the upload that it exists, and its architecture. What it "
-        f"declares of tables is unknown: {schema.VARIABLE} stays as it is in {LATEST}.",
-    )
-    return Build(named.digest, IMAGE, {"ImageUri": named.uri}, f"container image {named.uri}", notes=notes)
+    found = images.read_image(target, named)
+    tables = f"What the image declares of tables is unknown: {schema.VARIABLE} stays as it is in {LATEST}."
+    description = f"container image {named.uri}"
+    if found.packed:
+        description += f", {size(found.packed)} compressed"
+    machines = {found.architecture: "The image"} if found.architecture else {}
+    notes = tuple(filter(None, (found.unread, tables)))
+    return Build(named.digest, IMAGE, {"ImageUri": named.uri}, description, notes=notes, machines=machines)
 
 
 def _stored(target: Target, named: StoredObject) -> Build:
@@ -180,20 +184,26 @@ def require_runnable(target: Target, build: Build, latest: Version) -> Iterator[
             "package type of a function.",
             next=f"{cure}, or create another function.",
         )
+    _check_architecture(function, build, latest)
     if build.package == IMAGE:
         return
     outdated = runtimes.describe_deprecation(str(latest.settings.get("Runtime")), target.clock.now().date())
     if outdated:
         yield f"Warning: {outdated}."
-    wanted = _architecture(latest)
-    if build.machines and wanted not in build.machines:
-        machine, module = min(build.machines.items())
-        raise Refused(
-            "architecture-differs",
-            f"{module} is compiled for {machine}, and {function} runs on {wanted}.",
-            next=f"Build for {wanted} (for Python: pip install --platform), or change the function's architecture.",
-        )
     yield from _check_handler(function, build, latest)
+
+
+def _check_architecture(function: str, build: Build, latest: Version) -> None:
+    wanted = _architecture(latest)
+    if not build.machines or wanted in build.machines:
+        return
+    machine, module = min(build.machines.items())
+    option = "docker build" if build.package == IMAGE else "for Python: pip install"
+    raise Refused(
+        "architecture-differs",
+        f"{module} is compiled for {machine}, and {function} runs on {wanted}.",
+        next=f"Build for {wanted} ({option} --platform), or change the function's architecture.",
+    )
 
 
 def _check_handler(function: str, build: Build, latest: Version) -> Iterator[str]:

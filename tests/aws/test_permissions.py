@@ -72,6 +72,10 @@ ALL = (ROOT_OF_NAMES, FORMER_ROOT)
 
 BUILDS = "buddy-builds"
 
+IMAGES = "arn:aws:ecr:us-east-1:123456789012:repository/shop"
+OF_IMAGES = {("ecr:BatchGetImage", IMAGES), ("ecr:GetDownloadUrlForLayer", IMAGES)}
+"""What the deployer may do with images. The sandbox has no registry."""
+
 OF_BUILDS = {
     ("s3:GetObject", f"arn:aws:s3:::{BUILDS}/*"),
     ("s3:GetObjectVersion", f"arn:aws:s3:::{BUILDS}/*"),
@@ -123,6 +127,7 @@ STACK = Stack(
     BuildBucketName=BUILDS,
     TableArns=[TABLE],
     HookFunctionArns=["arn:aws:lambda:us-east-1:123456789012:function:gate:live"],
+    ImageRepositoryArns=[IMAGES],
     KeyArns=["arn:aws:kms:us-east-1:123456789012:key/of-the-builds"],
 )
 
@@ -612,7 +617,7 @@ def test_the_template_grants_what_the_library_says(role: Role, situation: Bring)
     settings = settings.model_copy(update={"hooks": (Hook.model_validate(HOOK),)})
     needed = permissions.required_actions(role, "sandbox", settings, WHERE)
     said = {(each, where) for where, actions in needed.items() for each in actions}
-    assert granted(role) - OF_BUILDS - BY_SERVICES == said
+    assert granted(role) - OF_BUILDS - OF_IMAGES - BY_SERVICES == said
 
 
 @pytest.mark.timeout(900)  # it drives every runbook
@@ -626,7 +631,7 @@ def test_each_role_may_do_what_its_runbooks_do_and_nothing_else(situation: Bring
         missing = {each for each in recorded if not any(allows(grant, each) for grant in grants)}
         unused = {grant for grant in grants if not any(allows(grant, each) for each in recorded)}
         assert sorted(missing) == []
-        assert sorted(unused - UNRECORDED - BY_SERVICES) == []
+        assert sorted(unused - UNRECORDED - OF_IMAGES - BY_SERVICES) == []
         compared = len({name for name, _ in recorded})
         print(f"{role}: {compared} actions, {len(recorded)} with their resources, from {len(runbooks)} runbooks")
     # What another engine evaluates is what was recorded.
@@ -839,8 +844,8 @@ def test_the_workflow_may_read_its_build() -> None:
     """'run a runbook' fetches the build as the deployer, from the bucket of the template's parameter."""
     job = yaml.safe_load((ROOT / ".github/workflows/runbook.yml").read_text("utf-8"))["jobs"]["run"]
     assert sum("aws s3 cp" in step.get("run", "") for step in job["steps"]) == 1
-    assert granted("deployer") >= OF_BUILDS
-    assert not any(granted(role) & OF_BUILDS for role in ("reader", "auditor", "responder"))
+    assert granted("deployer") >= OF_BUILDS | OF_IMAGES
+    assert not any(granted(role) & (OF_BUILDS | OF_IMAGES) for role in ("reader", "auditor", "responder"))
 
 
 def test_keys_decrypt_through_services_only() -> None:

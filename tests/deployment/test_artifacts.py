@@ -128,10 +128,10 @@ MISMATCHES: dict[str, tuple[Callable[[Situation], str], str, str]] = {
     "another region": (elsewhere, "artifact-elsewhere", "is in eu-west-1"),
     "no zip": (unreadable, "artifact-not-a-zip", "is not a zip"),
     "no version": (lambda here: "version:99", "version-missing", "version 99"),
-    "an image for a zip": (
+    "an image that is not there": (
         lambda here: f"123456789012.dkr.ecr.us-east-1.amazonaws.com/shop@sha256:{DIGEST}",
-        "package-type-differs",
-        "of Zip",
+        "artifact-missing",
+        "no such repository",
     ),
     "an image elsewhere": (
         lambda here: f"123456789012.dkr.ecr.eu-west-1.amazonaws.com/shop@sha256:{DIGEST}",
@@ -229,16 +229,6 @@ def test_a_published_version_has_its_own_configuration(quiet: Situation) -> None
     with closing(quiet.connect()) as mine, pytest.raises(InvalidInput, match="invalid-parameters") as refused:
         rollout.plan_rollout(mine, "version:1", new_configuration=True)
     assert "leave one of them out" in refused.value.what
-
-
-def test_an_image_fits_a_function_of_images(quiet: Situation) -> None:
-    """Lambda's CodeSha256 of an image is its digest (recorded: ResolvedImageUri ends with it)."""
-    wanted = latest(quiet, PackageType="Image", Runtime=None, Handler=None)
-    uri = f"123456789012.dkr.ecr.us-east-1.amazonaws.com/shop@sha256:{DIGEST}"
-    with closing(quiet.connect()) as mine:
-        build = builds.read_build(mine, parse_artifact(uri))
-        assert list(builds.require_runnable(mine, build, wanted)) == []
-    assert (build.sha256, build.code) == (DIGEST, {"ImageUri": uri})
 
 
 def test_the_sandbox_answers_to_an_image_as_aws_does(quiet: Situation) -> None:
