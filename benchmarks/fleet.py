@@ -1,4 +1,4 @@
-"""``buddy-ops fleet status``, cold, of 10, 100 and 1,000 targets in four regions of the sandbox, in one run.
+"""``buddy-ops fleet status`` and ``audit`` of 10, 100 and 1,000 targets in four regions of the sandbox, in one run.
 
 Run it with ``python -m benchmarks.fleet``. What one more target costs is what counts; the seconds are this machine's.
 """
@@ -36,7 +36,8 @@ def main() -> None:
                 sandbox.call_sandbox(url, "functions", names=functions, regions=[region])
             took = time.perf_counter() - began
             print(f"{size:>5,} functions made in {took:.1f} s; each has served for an hour")
-            measure(url, Path(folder) / str(size), size)
+            for command in ("status", "audit"):
+                measure(url, Path(folder) / str(size), size, command)
 
 
 def write_project(folder: Path, size: int) -> dict[str, list[str]]:
@@ -56,10 +57,10 @@ def write_project(folder: Path, size: int) -> dict[str, list[str]]:
     return functions
 
 
-def measure(url: str, project: Path, size: int) -> None:
-    """One status in a process of its own, and the calls that it made."""
+def measure(url: str, project: Path, size: int, what: str) -> None:
+    """One command in a process of its own, and the calls that it made."""
     before = len(sandbox.call_sandbox(url, "calls")["calls"])
-    command = [str(Path(sys.executable).parent / "buddy-ops"), "fleet", "status", "--json"]
+    command = [str(Path(sys.executable).parent / "buddy-ops"), "fleet", what, "--json"]
     began = time.perf_counter()
     done = subprocess.run(
         command, env={**os.environ, "AWS_ENDPOINT_URL": url}, cwd=project, capture_output=True, text=True, check=False
@@ -67,9 +68,9 @@ def measure(url: str, project: Path, size: int) -> None:
     took = time.perf_counter() - began
     assert done.returncode in (0, 6), done.stderr
     calls = Counter(call["operation"] for call in sandbox.call_sandbox(url, "calls", since=before)["calls"])
-    found = Counter(target["word"] for target in json.loads(done.stdout)["targets"])
-    print(f"      status in {took:.1f} s, {1000 * took / size:.0f} ms a target; {calls['GetMetricData']} GetMetricData")
-    print(f"      {dict(found)}; all calls: {dict(calls)}")
+    found = json.loads(done.stdout)["summary"]
+    print(f"      {what} in {took:.1f} s, {1000 * took / size:.0f} ms and {calls.total() / size:.1f} calls a target")
+    print(f"      {found}; all calls: {dict(calls)}")
 
 
 if __name__ == "__main__":

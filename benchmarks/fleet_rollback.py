@@ -4,7 +4,6 @@ Run it with ``python -m benchmarks.fleet_rollback``. Each is timed from its star
 alias was moved; both act on one sandbox, and the ratio is what counts.
 """
 
-import json
 import os
 import statistics
 import subprocess
@@ -16,27 +15,20 @@ from typing import Any
 
 import boto3
 
+from benchmarks.fleet import write_project
 from buddy_ops.aws.aliases import RolloutState
 from buddy_ops.cli import sandbox
 
-REGIONS = ("us-east-1", "us-west-2", "eu-west-1", "ap-northeast-1")
 TARGETS = 100
 ROUNDS = 5
 RECORD = RolloutState("0001", stable_version="1", new_version="2", stage="proved", since="2026-11-01T00:00:00Z")
 BY = ("--yes", "--approved-by", "A")
 
-ENVIRONMENT = """
-environment: prod
-settings:
-  function: shop
-  kind: custom
-"""
-
 
 def main() -> None:
     """Measure in pairs and print the ratios."""
     with tempfile.TemporaryDirectory() as folder, sandbox.running_sandbox() as url:
-        functions = write_project(Path(folder))
+        functions = write_project(Path(folder), TARGETS)
         publish(url, functions)
         ratios = []
         for round_ in range(ROUNDS + 1):
@@ -48,23 +40,6 @@ def main() -> None:
                 ratios.append(every / one)
                 print(f"one {one:.2f} s, the last of {TARGETS} {every:.2f} s, ratio {every / one:.2f}")
     print(f"median ratio {statistics.median(ratios):.2f}, {min(ratios):.2f} to {max(ratios):.2f} (aim: at most 3)")
-
-
-def write_project(folder: Path) -> dict[str, list[str]]:
-    """A project with a fleet of this many targets; the functions of each region."""
-    functions: dict[str, list[str]] = {region: [] for region in REGIONS}
-    for number in range(TARGETS):
-        functions[REGIONS[number % len(REGIONS)]].append(f"f{number}")
-    targets = [
-        {"name": f"t{name}", "environment": "prod", "function": name, "region": region}
-        for region, names in functions.items()
-        for name in names
-    ]
-    for name in ("parameters", "notebooks"):
-        (folder / name).mkdir()
-    (folder / "parameters" / "prod.yaml").write_text(ENVIRONMENT)
-    (folder / "parameters" / "fleet.yaml").write_text(json.dumps({"targets": targets}))
-    return functions
 
 
 def client(url: str, region: str) -> Any:

@@ -545,4 +545,5 @@ def _folder(runbook: str, environment: str, *, run: str, now: datetime) -> Path:
 
 
 def _folder_name(runbook: str, environment: str, *, run: str, now: datetime) -> str:
-    return f"{now:%Y-%m-%dT%H%MZ}-{runbook}-{environment}-{run}"
+    # All runs are side by side in one folder.
+    return f"{now:%Y-%m-%dT%H%MZ}-{runbook.replace('/', '-')}-{environment}-{run}"

@@ -136,6 +136,7 @@ def _row(target: TargetStatus) -> str:
     deployed = date_and_time(target.deployed) if target.deployed is not None else ""
     number = recent.requests / max(1, len(recent.minutes)) if recent is not None else None
     verdict = capitalised(target.report.verdict.removeprefix(target.report.word).lstrip(":, "))
+    readiness = f"<br><small>{escape_html(target.readiness)}</small>" if target.readiness else ""
     cells = (
         f"<td>{findings.html_label(target.state, target.report.word)}</td>",
         f"<td><b>{escape_html(target.member.name)}</b><br><small>{escape_html(_labels(target.member))}</small></td>",
@@ -145,7 +146,7 @@ def _row(target: TargetStatus) -> str:
         _number(p99, p99_ms),
         _number(per_minute, number),
         f"<td>{_spark(target)}</td>",
-        f"<td>{deployed}</td>",
+        f"<td>{deployed}{readiness}</td>",
         f"<td><details><summary>{escape_html(verdict)}</summary>{_checks(target)}</details>"
         f"{'<br>'.join(map(_step, target.report.steps))}</td>",
     )

@@ -30,6 +30,7 @@ from buddy_ops.fleet import traffic
 from buddy_ops.fleet.status import READERS, attempt, table_lines
 from buddy_ops.fleet.targets import Member, Place
 from buddy_ops.fleet.wave_plan import is_unreachable
+from buddy_ops.runs import archive, signatures
 
 T = TypeVar("T")
 
@@ -267,7 +268,7 @@ def _plan_place(
             member.name,
             member.settings,
             base_environment=member.declared.environment,
-            runbook="fleet-rollback",
+            runbook="rollback",
             dry_run=dry_run,
         )
         return here, rollback.plan_rollback(here, versions.get(member.name, ""))
@@ -369,9 +370,32 @@ def roll_back_fleet(
     results |= {name: TargetResult(name, trouble=error) for name, error in plan.refused.items()}
     done = sorted(results.values(), key=lambda each: (each.verified, each.name))
     found = FleetRollback(plan, tuple(done), dry_run=target.dry_run)
-    runs = {planned.name: planned.here.run for planned in plan.targets}
-    target.journal.append("fleet-rolled-back", says=found.summary, plan=plan.hash, runs=runs)
+    target.journal.append("fleet-rolled-back", says=found.summary, plan=plan.hash)
+    with target.side.contained("archiving the targets' runs"):
+        for planned in plan.targets:
+            _archive(target, planned, results[planned.name])
     return found
+
+
+def _archive(target: Target, planned: PlannedRollback, result: TargetResult) -> None:
+    """Archive a target's own run beside the fleet's, whose manifest then names it by its hash."""
+    here = planned.here
+    outcome = "done" if result.trouble is None else "failed"
+    trouble = result.trouble.what if result.trouble is not None else ""
+    known = {"exit_code": 0 if outcome == "done" else 1, "outcome": outcome, "ended": here.now(), "trouble": trouble}
+    facts = archive.build_manifest(here.folder, here.redactor, **known)
+    entry = archive.append_to_chain(here.folder, facts, signatures.signer(here))
+    target.journal.append(
+        "fleet-step",
+        target=planned.name,
+        runbook=here.runbook,
+        outcome=outcome,
+        exit_code=entry.exit_code,
+        folder=entry.folder,
+        manifest=entry.sha256,
+        serves=result.serves,
+        says=trouble,
+    )
 
 
 def announce_rollbacks(target: Target, done: FleetRollback) -> notifications.DeliveryReport:

@@ -29,6 +29,7 @@ from buddy_ops.core.errors import AccessDenied, ActionNeeded, BuddyError, Unreac
 from buddy_ops.core.journal import iso_utc
 from buddy_ops.core.progress import Progress, no_progress
 from buddy_ops.fleet import traffic
+from buddy_ops.fleet.last_audits import read_last_audits
 from buddy_ops.fleet.targets import Member, Place, clock_of
 from buddy_ops.fleet.traffic import AliasTraffic
 from buddy_ops.health import alarms
@@ -73,6 +74,7 @@ class TargetStatus:
         account: the AWS account's number; empty where the caller's is unknown.
         deployed: when its version began to serve, where the deployment record says it.
         traffic: the latest hour; None where it could not be read.
+        readiness: result word and time of its last archived audit; empty: none is archived.
     """
 
     member: Member
@@ -80,6 +82,7 @@ class TargetStatus:
     account: str
     deployed: datetime | None
     traffic: AliasTraffic | None
+    readiness: str = ""
 
     @property
     def state(self) -> State:
@@ -135,6 +138,7 @@ class TargetStatus:
             "error_rate": recent.error_rate if recent is not None else None,
             "p99_ms": recent.p99_ms if recent is not None else None,
             "requests": [minute.requests for minute in hour],
+            "readiness": self.readiness,
         }
 
 
@@ -215,7 +219,9 @@ def read_fleet(places: Sequence[Place], watch: Progress = no_progress) -> FleetS
         for place in as_completed(reading):
             found += place.result()
             watch(f"reading: {len(found)} of {text.count(total, 'target')} done")
-    return FleetStatus(clock.now(), tuple(sorted(found, key=_rank)))
+    audits = read_last_audits()
+    known = (replace(each, readiness=audits.get(each.member.name, "")) for each in found)
+    return FleetStatus(clock.now(), tuple(sorted(known, key=_rank)))
 
 
 def raise_for_status(fleet: FleetStatus) -> None:

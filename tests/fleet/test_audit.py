@@ -3,19 +3,23 @@
 from collections import Counter
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from buddy_ops.aws import session
 from buddy_ops.checks import readiness
 from buddy_ops.checks.findings import Finding
-from buddy_ops.fleet import audit, targets
+from buddy_ops.core import project, redaction
+from buddy_ops.fleet import audit, status, targets
 from buddy_ops.fleet.audit import FleetAudit
+from buddy_ops.runs import archive
 from buddy_sandbox.situations import control
 from tests.cli.command_line import invoke
 from tests.fleet.conftest import FUNCTIONS, REGIONS
 from tests.fleet.test_notebooks import execute, lose_a_region
 from tests.fleet.test_status import READS, operations
+from tests.runs.test_archive import leave
 
 ONCE = ("GetCallerIdentity", "DescribeAlarms", "GetRole", "GetParametersByPath")
 
@@ -76,3 +80,28 @@ def test_the_notebook_ends_as_the_command(fleet: str, tmp_path: Path) -> None:
     assert "pay-us-east-1: NOT READY" in error["what"]
     (journal,) = tmp_path.glob("runs/*-fleet-audit-*/journal.jsonl")
     assert '"pay-us-east-1": "NOT READY"' in journal.read_text()
+
+
+def test_the_status_names_the_last_audit(fleet: str) -> None:
+    """Of a fleet, or of one target: the newest that is archived, whatever it was called with; none where there is none."""
+    root = project.project_root() / "runs"
+    assert set(readiness_of()) == {""}
+    fleets = {"kind": "fleet-audited", "results": {"pay-us-east-1": "READY", "pay-eu-west-1": "UNKNOWN"}}
+    seal(root, "run-0001", "fleet/audit", "prod", records=[fleets], ended="2026-11-01T03:00:00Z", exit_code=6)
+    own = {"ended": "2026-11-02T03:00:00Z", "exit_code": 0}
+    seal(root, "run-0002", "review/readiness_audit", "pay-eu-west-1", records=[], **own)
+    words = readiness_of()
+    assert words == ["READY, 2026-11-02 03:00 UTC", "", "READY, 2026-11-01 03:00 UTC", ""]
+
+
+def seal(root: Path, name: str, runbook: str, environment: str, *, records: list[Any], **known: Any) -> None:
+    """A run that is archived."""
+    folder = leave(root, name, records=records, runbook=runbook, environment=environment)
+    archive.append_to_chain(folder, archive.build_manifest(folder, redaction.Redactor(), **known))
+
+
+def readiness_of() -> list[str]:
+    """The readiness of pay in each region, by the region's name."""
+    found = status.read_fleet(targets.open_fleet(("team=payments",), "test"))
+    named = {each.member.name: each.readiness for each in found.targets}
+    return [named[name] for name in ("pay-eu-west-1", "pay-ap-northeast-1", "pay-us-east-1", "pay-us-west-2")]

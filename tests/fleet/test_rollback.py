@@ -15,6 +15,8 @@ from buddy_ops.core.plan import Approval
 from buddy_ops.deployment import rollout
 from buddy_ops.fleet import rollback, targets
 from buddy_ops.fleet.rollback import FleetRollback, FleetRollbackPlan
+from buddy_ops.runs import verification
+from buddy_ops.runs.stores import LocalStore, digest
 from buddy_sandbox import builds
 from buddy_sandbox.faults import PROFILES
 from buddy_sandbox.situations import control
@@ -190,6 +192,12 @@ def test_the_notebook_rolls_back_and_raises_for_the_rest(deployed: str, tmp_path
     assert "pay-eu-west-1: " in error["what"] and "pay-us-east-1" not in error["what"]
     shown = [output for cell in document["cells"] for output in cell.get("outputs", ()) if "text/html" in str(output)]
     assert "ROLLED BACK: 3 of 4 targets" in str(shown)
+    folder = next(tmp_path.glob("runs/*-fleet-rollback-*"))
+    steps = [each for each in read_journal((folder / "journal.jsonl").read_bytes()) if each["kind"] == "fleet-step"]
+    manifests = {each["target"]: tmp_path / "runs" / each["folder"] / "manifest.json" for each in steps}
+    assert set(manifests) == {f"pay-{region}" for region in REGIONS if region != "eu-west-1"}
+    assert {each["manifest"] for each in steps} == {digest(path.read_bytes()) for path in manifests.values()}
+    assert verification.verify_archive(LocalStore(tmp_path / "runs")).problems == ()
     done, refused = execute("rollback.ipynb", tmp_path, labels=["team=web"])
     assert refused["reference"] == "approval-missing" and done["cells"]
     assert {name for name, version in serving(deployed).items() if version == "1"} == {

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from buddy_ops.checks.findings import State, ok, problem
+from buddy_ops.checks.next_steps import NextStep
 from buddy_ops.checks.status import StatusReport, Subject
 from buddy_ops.core.fleet_file import FleetTarget
 from buddy_ops.core.settings import Settings
@@ -38,7 +39,7 @@ def row(name: str, failed: int, *, team: str, requests: int = 100) -> TargetStat
     )
     declared = FleetTarget(name=name, environment="prod", labels={"team": team})
     subject = Subject(name, name, "live", "eu-west-1", NOW, {"7": 1.0})
-    report = StatusReport("", findings, (), subject)
+    report = StatusReport("", findings, (NextStep("", "start_here", {"environment": name}),), subject)
     return TargetStatus(
         Member(declared, Settings(function=name)), report, "111111111111", NOW, AliasTraffic(minutes, NOW)
     )
