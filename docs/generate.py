@@ -4,6 +4,7 @@
 """
 
 import ast
+import copy
 import inspect
 import json
 import re
@@ -154,9 +155,8 @@ def json_schema() -> dict[str, Any]:
     schema = Settings.model_json_schema(ref_template="#/$defs/{model}")
     definitions = schema.pop("$defs", {})
     schema["properties"] = {"extends": EXTENDS, **schema["properties"]}
-    required = schema.pop("required")
     # What is required may be in the base; a base is partial, has no environment, and extends nothing.
-    whole = {"anyOf": [{"required": ["extends"]}, {"required": required}]}
+    whole = {"anyOf": [{"required": ["extends"]}, _split(schema, definitions)]}
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "Settings of an environment of Buddy Ops",
@@ -169,6 +169,33 @@ def json_schema() -> dict[str, Any]:
         "else": {"properties": {"settings": {"not": {"required": ["extends"]}}}},
         "$defs": {**definitions, "Settings": schema},
     }
+
+
+PART = "Part"
+"""The end of a definition's name for a model of which a file may have a part, and its base the rest."""
+
+
+def _split(model: dict[str, Any], definitions: dict[str, Any]) -> dict[str, Any]:
+    """Let a model's mappings be partial, as files that are merged may be; what a file that extends none must fulfil.
+
+    Lists are not merged: their items keep what they require.
+    """
+    rule: dict[str, Any] = {}
+    if "required" in model:
+        rule["required"] = model.pop("required")
+    for name, field in model.get("properties", {}).items():
+        for option in (field, *field.get("anyOf", ())):
+            key = option.get("$ref", "").rpartition("/")[2]
+            if not key:
+                continue
+            part = definitions[key]
+            if "required" in part:
+                part = definitions[f"{key}{PART}"] = copy.deepcopy(part)
+                option["$ref"] += PART
+            inner = _split(part, definitions)
+            if inner:
+                rule.setdefault("properties", {})[name] = inner
+    return rule
 
 
 def fleet_schema() -> dict[str, Any]:
@@ -191,7 +218,7 @@ def shown(value: Any) -> str:
 def type_name(field: dict[str, Any]) -> str:
     """The type of a field, with its limits."""
     if "$ref" in field:
-        name = field["$ref"].rpartition("/")[2]
+        name = field["$ref"].rpartition("/")[2].removesuffix(PART)
         # pydantic's name for anything that JSON has: it is no section of the page.
         return "any JSON value" if name == "JsonValue" else f"[{name}](#{name.lower()})"
     options = field.get("anyOf", field.get("oneOf", field.get("allOf")))
@@ -221,7 +248,7 @@ def settings_tables() -> str:
     lines: list[str] = []
     for name in ["Settings", *sorted(set(definitions) - {"Settings"})]:
         model = definitions[name]
-        if "properties" not in model:
+        if "properties" not in model or name.endswith(PART):
             continue
         about = model.get("description", "").split("\n\n")[0].replace("\n", " ")
         lines += [f"## {name}", "", about, "", "| key | type | default | meaning |", "|---|---|---|---|"]

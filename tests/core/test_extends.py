@@ -150,10 +150,17 @@ def test_a_base_is_no_link_out_of_the_folder(write: Write, tmp_path: Path) -> No
         ("settings: {extends: defaults.yaml}", False),
         ("settings: {rollout: {bake_minute: 7}}", False),
         ("environment: prod", False),
+        ("settings: {archive: {sign: {public_key_sha256: null}}}", True),
+        ("environment: prod\nsettings: {extends: defaults.yaml, notify: {status_page: {page_id: x}}}", True),
+        ("environment: prod\nsettings: {function: shop, notify: {status_page: {page_id: x}}}", False),
+        ("environment: prod\nsettings: {extends: defaults.yaml, policy: {window: {start: '09:00'}}}", True),
+        ("environment: prod\nsettings: {extends: defaults.yaml, policy: {window: [{start: '09:00'}]}}", False),
+        ("environment: prod\nsettings: {function: shop, policy: {window: {start: '09:00'}}}", False),
+        ("environment: prod\nsettings: {function: shop, policy: {window: []}}", True),
     ],
 )
 def test_the_schema_takes_both_kinds_of_file(text: str, fits: bool) -> None:
-    """A base may be partial; an environment's file may be if it extends one."""
+    """A base may be partial, its sections too; an environment's file may be if it extends one. Lists are not merged."""
     validator = jsonschema.Draft202012Validator(generate.json_schema())
     assert validator.is_valid(yaml.safe_load(text)) is fits
 
