@@ -217,5 +217,5 @@ def test_plan_and_doctor_name_the_source(situation: Bring, log_format: str, says
     if log_format == "JSON":
         assert group.state is State.OK and "rollouts read it every 10 s" in group.message
     else:
-        assert group.state is State.INFO and says in group.message
+        assert group.state is State.OK and says in group.message
     mine.close()

@@ -141,10 +141,11 @@ def version(here: Target, **more: Any) -> Version:
 def test_why_the_feed_cannot_be_used(situation: Bring) -> None:
     """Each reason is a sentence; a log of JSON with reports has none."""
     mine = situation("good", history_minutes=0).connect(quiet=True)
-    on = mine.settings.model_copy(update={"health": mine.settings.health.model_copy(update={"log_feed": True})})
+    on = mine.settings
     usable = version(mine)
     assert log_feed.why_not(on, [usable, usable]) == ""
-    assert log_feed.why_not(mine.settings, [usable]) == "The setting health.log_feed is off."
+    off = on.model_copy(update={"health": on.health.model_copy(update={"log_feed": False})})
+    assert log_feed.why_not(off, [usable]) == "The setting health.log_feed is off."
     for other, says in (
         ({"log": replace(JSON, is_json=False)}, "is text (LogFormat)"),
         ({"log": replace(JSON, reports=False)}, "SystemLogLevel WARN"),
