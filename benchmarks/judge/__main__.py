@@ -14,16 +14,17 @@ from benchmarks.judge.cells import CHUNK, OURS, Sums, plan, simulate
 from benchmarks.judge.figures import Results
 from benchmarks.judge.traffic import Cell
 
-Chunk = tuple[Cell, int, tuple[int, ...]]
+Chunk = tuple[Cell, int, tuple[int, ...], bool]
+"""A cell, how many of its rollouts, their seed, and whether the log feed is simulated, too."""
 
 
-def chunks(share: float, seed: int) -> list[Chunk]:
+def chunks(share: float, seed: int, feed: bool) -> list[Chunk]:
     """The work, in pieces of at most 100 rollouts; the longest first, so that the bar ends evenly."""
     work: list[Chunk] = []
     for number, (cell, rollouts) in enumerate(plan()):
         left = max(20, round(rollouts * share))
         for part in range(0, left, CHUNK):
-            work.append((cell, min(CHUNK, left - part), (seed, number, part)))
+            work.append((cell, min(CHUNK, left - part), (seed, number, part), feed))
     return sorted(work, key=lambda chunk: chunk[0].traffic)
 
 
@@ -36,7 +37,7 @@ def measure(work: list[Chunk], processes: int) -> Results:
     results: Results = {(cell, ""): Sums() for cell, _ in plan()}
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with multiprocessing.Pool(processes) as pool, Progress(*columns) as progress:
-        task = progress.add_task("rollouts", total=sum(size for _, size, _ in work))
+        task = progress.add_task("rollouts", total=sum(chunk[1] for chunk in work))
         for cell, sums in pool.imap_unordered(run, work):
             for name, part in sums.items():
                 results.setdefault((cell, name), Sums()).merge(part)
@@ -49,13 +50,20 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.judge", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="a twentieth of the rollouts; writes nothing unless --out")
     parser.add_argument("--share", type=float, default=1.0, help="this part of the rollouts, for example 0.25")
+    parser.add_argument(
+        "--feed",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="the judge by the log feed, too (--no-feed: half the time)",
+    )
     parser.add_argument("--out", type=Path, help="where RESULTS.md and judge.png go (default: beside this module)")
     parser.add_argument("--seed", type=int, default=3)
     parser.add_argument("--processes", type=int, default=2)
     options = parser.parse_args()
     console, began = Console(), time.perf_counter()
     timings = figures.timings()
-    results = measure(chunks(0.05 if options.quick else options.share, options.seed), options.processes)
+    share = 0.05 if options.quick else options.share
+    results = measure(chunks(share, options.seed, options.feed), options.processes)
     heading, *rows = report.table(results)
     grid = Table(*heading)
     for row in rows:

@@ -102,17 +102,18 @@ def plan() -> list[tuple[Cell, int]]:
     """Every cell with its number of rollouts; few where a rollout watches for hours, many where errors are rare."""
     cells = []
     for traffic in TRAFFIC:
-        for p0 in (*BASELINES, 0.01):
-            cells.append((Cell("good", traffic, p0, p0), 400 if traffic == 6 else 1500))
         for p0 in BASELINES:
-            cells += [(Cell("bad", traffic, p0, p1), 60 if traffic == 6 else 200) for p1 in SLIGHT]
-            cells += [(Cell("bad", traffic, p0, p1), 150 if traffic == 6 else 400) for p1 in CLEAR]
-            cells.append((Cell("late", traffic, p0, 0.05, onset=12), 60 if traffic == 6 else 200))
-            cells += [(Cell("late", traffic, p0, p1, onset=30), 60 if traffic == 6 else 150) for p1 in (0.05, 1.0)]
-        cells.append((Cell("usual", traffic, USUAL, USUAL), 200 if traffic == 6 else 600))
+            cells.append((Cell("good", traffic, p0, p0), 400 if traffic == 6 else 1500))
+        cells.append((Cell("good", traffic, 0.01, 0.01), 400))
+        for p0 in BASELINES:
+            cells += [(Cell("bad", traffic, p0, p1), 60 if traffic == 6 else 150) for p1 in SLIGHT]
+            cells += [(Cell("bad", traffic, p0, p1), 150 if traffic == 6 else 300) for p1 in CLEAR]
+            cells.append((Cell("late", traffic, p0, 0.05, onset=12), 60 if traffic == 6 else 150))
+            cells += [(Cell("late", traffic, p0, p1, onset=30), 60 if traffic == 6 else 100) for p1 in (0.05, 1.0)]
+        cells.append((Cell("usual", traffic, USUAL, USUAL), 100 if traffic == 6 else 300))
     for traffic in (60, 600, 6000):
         for rate in (0.02, 0.05, 0.2, 0.9):
-            cells += [(Cell("fault", traffic, 0.003, 0.003, fault=(at, 10, rate)), 80) for at in (2, 7, 12, 18)]
+            cells += [(Cell("fault", traffic, 0.003, 0.003, fault=(at, 10, rate)), 60) for at in (2, 7, 12, 18)]
         for p0 in BASELINES[1:] if traffic >= 600 else ():
             cells += [(Cell("clumped", traffic, p0, p0, clump=size), 1000) for size in (3.0, 6.0)]
     return cells

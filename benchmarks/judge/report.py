@@ -48,6 +48,13 @@ SHORT = dict(
 )
 
 
+# These lie between the two of the guide: their names are set below those.
+SPOTS: dict[str, dict[str, Any]] = {
+    "Argo, failureLimit 1": {"xytext": (6, -25), "ha": "right"},
+    "Flagger, threshold 5": {"xytext": (6, -31), "ha": "right"},
+}
+
+
 def table(results: Results) -> list[list[str]]:
     """The table of RESULTS.md: policy, false rollback, missed, failed; the first row is its heading."""
     rows = [
@@ -58,12 +65,17 @@ def table(results: Results) -> list[list[str]]:
             "failed requests at 6 / 60 / 600 / 6,000 a minute",
         ]
     ]
-    for name in (*peers(), OURS, RAMP, FEED, DAY_LONG):
+    for name in (*peers(), *_ours(results), DAY_LONG):
         worst, average = figures.false_rollback(results, name)
         slight, clear = figures.missed(results, name)
         lost = " / ".join(f"{figures.failed(results, name, traffic):,.0f}" for traffic in TRAFFIC)
         rows.append([name, f"{_percent(worst)} / {_percent(average)}", f"{_percent(slight)} / {_percent(clear)}", lost])
     return rows
+
+
+def _ours(results: Results) -> tuple[str, ...]:
+    """This judge, with what was simulated of it."""
+    return (OURS, RAMP, FEED) if figures.has_feed(results) else (OURS, RAMP)
 
 
 def markdown(results: Results, timings: dict[str, float], note: str) -> str:
@@ -176,6 +188,8 @@ def _details(results: Results) -> Iterator[str]:
 
 
 def _feed(results: Results) -> Iterator[str]:
+    if not figures.has_feed(results):
+        return
     yield "## With the log feed"
     yield ""
     yield "The same requests, by ticks and with the ramp that fits them. The clairvoyant judge has the same ticks and"
@@ -327,16 +341,14 @@ def picture(results: Results, path: Path) -> None:
     figure = Figure(figsize=(13, 5.4), layout="constrained")
     left, right = figure.subplots(1, 2, width_ratios=(1.15, 1))
     knows = [figures.failed(results, CLAIRVOYANT, traffic) for traffic in TRAFFIC]
-    for number, name in enumerate((*peers(), OURS, RAMP, FEED)):
+    for number, name in enumerate((*peers(), *_ours(results))):
         mine = name in (OURS, RAMP, FEED)
         color = "#c2410c" if mine else f"C{(number * 3) % 10}"
         lost = [figures.failed(results, name, traffic) for traffic in TRAFFIC]
         x, y = max(100 * figures.false_rollback(results, name)[0], 0.01), figures.geometric(lost)
         left.scatter(x, y, s=70 if mine else 36, color=color, zorder=3)
         spot: dict[str, Any] = {"xytext": (7, -3) if x < 3 else (-7, -3), "ha": "left" if x < 3 else "right"}
-        # These lie between the two of the guide.
-        if name in ("Argo, failureLimit 1", "Flagger, threshold 5"):
-            spot = {"xytext": (6, -13 if name.startswith("Argo") else -23), "ha": "right"}
+        spot |= SPOTS.get(name, {})
         left.annotate(SHORT[name], (x, y), textcoords="offset points", fontsize=8, **spot)
         ratio = [each / least for each, least in zip(lost, knows, strict=True)]
         style: dict[str, Any] = (
@@ -350,8 +362,11 @@ def picture(results: Results, path: Path) -> None:
     right.axhline(1, color="black", lw=0.8, ls=":")
     clear = [cell for cell in figures.pick(results, OURS, figures.is_clear) if cell.traffic == TRAFFIC[0]]
     bound = figures.geometric(bounds.failures(cell.p0, cell.p1) for cell in clear)
-    least = [figures.failed(results, CLAIRVOYANT_FEED, traffic) for traffic in TRAFFIC]
-    for lost, label, style in ((least, "clairvoyant, log feed", "-."), ([bound] * len(TRAFFIC), "lower bound", "-")):
+    references = [([bound] * len(TRAFFIC), "lower bound", "-")]
+    if figures.has_feed(results):
+        least = [figures.failed(results, CLAIRVOYANT_FEED, traffic) for traffic in TRAFFIC]
+        references.append((least, "clairvoyant, log feed", "-."))
+    for lost, label, style in references:
         ratio = [each / most for each, most in zip(lost, knows, strict=True)]
         right.plot(TRAFFIC, ratio, color="black", lw=1, ls=style, label=label)
     right.set(xscale="log", yscale="log", xlabel="requests a minute")

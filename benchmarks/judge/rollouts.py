@@ -244,8 +244,7 @@ class FeedRollout(Rollout):
                 if now - TICK_S - TICK_LATE_S < 60 * self.deaf_until:
                     read = replace(read, canary=Counts(), stable_errors=0, stable_slow=0)
                 self.judge.observe_tick(read)
-                # Without a failure no evidence grows; a version alone is then judged once a minute.
-                if (eventful or read.canary.errors or read.canary.slow) and (end := self.decide(now)):
+                if (eventful or self.may_roll_back) and (end := self.decide(now)):
                     return Outcomes(self.outcome(end, now), None)
             served = minute_at(tick, self.stages[self.stage][0])
             least = min(*weights, served.weight)
@@ -257,6 +256,13 @@ class FeedRollout(Rollout):
             if now >= 60 * self.cell.onset:
                 self.exposed += served.canary.requests
         return Outcomes(self.end_of_watch(60 * DAY), None)
+
+    @property
+    def may_roll_back(self) -> bool:
+        """Whether a verdict on a version alone can be a rollback; the proof is asked for once a minute."""
+        scores = self.judge.scores()
+        most = max(max(stream.slo, stream.base) for stream in (scores.errors, scores.slow))
+        return most >= scores.rollback_at
 
     def heard(self, minute: Minute, began: int) -> Minute:
         """A minute as the judge reads it: earlier ones look empty to a clairvoyant one."""

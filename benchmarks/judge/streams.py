@@ -67,13 +67,16 @@ TWICE: Rates = (0.002, slower(2.0), 0.30)
 A_FIFTH: Rates = (0.002, slower(1.2), 0.30)
 FEWER: Rates = (0.002, 0.10, 0.21)
 CELLS = (
-    *(Cell("good", traffic, STABLE, 2000) for traffic in (60, 600, 6000)),
+    *(Cell("good", traffic, STABLE, rollouts) for traffic, rollouts in ((60, 1000), (600, 4000), (6000, 1000))),
     Cell("good, all streams roll back", 600, STABLE, 2000, on_rollback=True),
-    Cell("good, counter with margin 0", 600, STABLE, 2000, margin=0.0),
-    *(Cell("errors .2 -> .9 %", traffic, ERRORS, 500) for traffic in (60, 600, 6000)),
-    *(Cell("latency doubled", traffic, TWICE, 500) for traffic in (60, 600, 6000)),
-    Cell("latency +20 %", 600, A_FIFTH, 500),
-    *(Cell("counter -30 %", traffic, FEWER, 500) for traffic in (60, 600, 6000)),
+    Cell("good, counter with margin 0", 600, STABLE, 1000, margin=0.0),
+    *(
+        Cell("errors .2 -> .9 %", traffic, ERRORS, rollouts)
+        for traffic, rollouts in ((60, 500), (600, 500), (6000, 1000))
+    ),
+    *(Cell("latency doubled", traffic, TWICE, 200) for traffic in (60, 600, 6000)),
+    Cell("latency +20 %", 600, A_FIFTH, 200),
+    *(Cell("counter -30 %", traffic, FEWER, rollouts) for traffic, rollouts in ((60, 500), (600, 1000), (6000, 200))),
     Cell("counter -30 %, margin 0", 600, FEWER, 500, margin=0.0),
     Cell("counter -30 %, rolls back", 6000, FEWER, 500, on_rollback=True),
 )
@@ -238,7 +241,8 @@ def page(results: dict[Cell, list[Ended]]) -> str:
         "",
         "At 60 requests a minute neither 0.9 % of errors nor 30 % less of a counter are found in the",
         "stages. A drop is found as soon as its requests allow: a minute is judged two minutes after its end, and the",
-        "first stage has a tenth of the traffic.",
+        "first stage has a tenth of the traffic. A test that has the difference and the minute in advance finds 96 %",
+        "of these errors at minute 6 and 97 % of this drop at minute 9, where it holds 0.3 % of good builds.",
         "",
     ]
     return "\n".join(lines)

@@ -35,12 +35,14 @@ def connect(here: Situation, feed: bool = True, **rollout_settings: Any) -> Targ
     return here.connect(values=values)
 
 
-def ended(here: Situation, build: str, look: Callable[[Observation], None] = lambda _: None, **options: Any) -> Outcome:
-    """How a canary ends; ``look`` is called at each poll."""
+def ended(
+    here: Situation, build: str, look: Callable[[Observation], None] = lambda _: None, rate: float = 0.2, **options: Any
+) -> Outcome:
+    """How a canary ends; ``look`` is called at each poll. The bad build fails this part of its requests."""
     mine = connect(here, **options)
     artifact = here.build(build)
     if build == BAD:
-        bad = FaultProfile("errors_20_percent", error_rate=0.2)
+        bad = FaultProfile("errors", error_rate=rate)
         artifact = str(builds.write(Path(here.folder) / "bad.zip", bad, "2.0.0"))
     return follow(mine, begun(mine, artifact), look)
 
@@ -58,6 +60,19 @@ def test_a_bad_build_fails_few_requests(situation: Bring) -> None:
         assert outcome.ending == "rolled-back"
         failed[feed] = outcome.failed["2"]
     assert failed[True] <= 12 and failed[False] >= 3 * failed[True]
+
+
+@pytest.mark.whole
+@pytest.mark.parametrize("traffic", [600, 6000])
+def test_with_the_ramp_the_damage_is_that_of_the_simulation(situation: Bring, traffic: int) -> None:
+    """5 to 9 requests on average, whatever the rate (benchmarks/judge): in three rollouts together at most 40."""
+    failed = {}
+    for rate in (0.05, 0.2, 1.0):
+        here = situation(BAD, **JSON_LOG | {"requests_per_minute": traffic})
+        outcome = ended(here, BAD, rate=rate)
+        assert outcome.ending == "rolled-back"
+        failed[rate] = outcome.failed["2"]
+    assert sum(failed.values()) <= 40, failed
 
 
 @pytest.mark.whole
