@@ -77,7 +77,8 @@ def started_scheduler(folder: Path) -> Iterator[tuple[str, "subprocess.Popen[str
     file = folder / "scheduler.json"
     arguments = ("--host", "127.0.0.1", "--port", "0", "--no-dashboard", "--scheduler-file", str(file))
     with program("dask_scheduler", *arguments) as process:
-        wait_for(file.exists)
+        # It is there before it is written.
+        wait_for(lambda: file.exists() and file.read_text().endswith("}"))
         yield json.loads(file.read_text())["address"], process
 
 
