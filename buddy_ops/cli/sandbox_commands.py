@@ -33,7 +33,7 @@ commands = Commands("sandbox", help="Manage the local AWS sandbox.")
     "--account",
     default="123456789012",
     show_default=True,
-    help="Its account. Settings reach another one than the default by its role buddy-ops.",
+    help="Its account. Settings reach another one than the default by `aws.assume_role`.",
 )
 @click.option(
     "--kind", default="custom", show_default=True, help="What invokes it: http, sqs, stream, async, alexa or custom."

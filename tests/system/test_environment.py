@@ -20,8 +20,8 @@ INSTALLED_BY = {
     "core": [],
     "run": ["run"],
     "sandbox": ["run", "sandbox"],
-    "dev": ["run", "lab", "sandbox", "verify", "notify", "dev", "docs"],
-    "lab": ["run", "lab", "sandbox"],
+    "dev": ["run", "lab", "fleet", "sandbox", "verify", "notify", "dev", "docs"],
+    "lab": ["run", "lab", "fleet", "sandbox"],
 }
 """Which extras each lock installs, as the Makefile's ``lock`` makes them."""
 
