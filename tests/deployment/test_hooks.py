@@ -394,7 +394,8 @@ def test_no_hook_delays_a_rollback(situation: Bring, webhook: Webhook, monkeypat
         (begun_at,) = (each["at"] for each in mine.journal.records if each["kind"] == "shifted" and each["weight"])
         rolled_back[gate] = (parse_utc(back) - parse_utc(begun_at)).total_seconds()
     assert webhook.events[-1]["point"] == "before_stage"
-    assert rolled_back["hook"] == rolled_back["person"]
+    # Within a poll: the two rollouts do not shift at the same second of a minute.
+    assert abs(rolled_back["hook"] - rolled_back["person"]) < 60
 
 
 def test_a_resumed_run_asks_again_with_the_same_id(situation: Bring, webhook: Webhook) -> None:
