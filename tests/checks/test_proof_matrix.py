@@ -239,7 +239,7 @@ PLANTED = {
         ("archive", "NoSuchBucket"), "archive.where", also=("archive bucket",), settings=OTHER, group=3
     ),
     "build missing": Planted(
-        ("build bucket", "NoSuchKey"), "upload the build", build=f"s3://{proving.BUILDS}/none.zip", group=1
+        ("build bucket", "NoSuchKey"), "upload the build", build=f"s3://{proving.BUILDS}/none.zip", also=("build",), group=1
     ),
     "deployer may not read builds": Planted(
         ("build bucket", "may not read"), "BuildBucketName", without("buddy-ops-sandbox-deployer", "s3:GetObject"),
