@@ -2,6 +2,7 @@
 
 import os
 import re
+import resource
 import secrets
 import tempfile
 from collections.abc import Callable
@@ -108,3 +109,11 @@ def _require_space(folder: str) -> None:
     probe = Path(folder) / "probe"
     probe.write_bytes(b"0")
     probe.unlink()
+
+
+def allow_open_files(number: int) -> None:
+    """Let this process have so many files open at once, as far as the system allows it: often 1,024 is the default."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = number if hard == resource.RLIM_INFINITY else min(number, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))

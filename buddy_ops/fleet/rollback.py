@@ -19,6 +19,7 @@ from buddy_ops.checks import findings as findings_
 from buddy_ops.checks.findings import State
 from buddy_ops.core import text
 from buddy_ops.core.errors import BuddyError, InvalidInput
+from buddy_ops.core.files import allow_open_files
 from buddy_ops.core.fleet_file import SOURCE
 from buddy_ops.core.front_end import parameter
 from buddy_ops.core.plan import NOBODY, Approval, Plan
@@ -33,6 +34,9 @@ from buddy_ops.fleet.wave_plan import is_unreachable
 from buddy_ops.runs import archive, signatures
 
 T = TypeVar("T")
+
+FILES = 8
+"""Open files of a target, at most: its journal, and its connections to AWS."""
 
 RUNBOOK = "fleet/rollback"
 
@@ -219,6 +223,7 @@ def plan_rollbacks(
     members = {member.name: member for place in places for member in place.members}
     _require_known((*names, *versions), members)
     chosen = {name: member for name, member in members.items() if name in names or not names}
+    allow_open_files(FILES * len(chosen) + 256)
     with ThreadPoolExecutor(max(1, len(places))) as pool:
         planned = pool.map(lambda place: _plan_place(place, chosen, versions, watch, dry_run=dry_run), places)
         found = {name: each for part in planned for name, each in part.items()}

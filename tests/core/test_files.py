@@ -1,6 +1,7 @@
 """Files are written whole or not at all, and nothing that was planted beside them is followed."""
 
 import os
+import resource
 from pathlib import Path
 from typing import Any
 
@@ -95,3 +96,16 @@ def test_what_a_kill_left_is_told_from_other_names_and_deleted(tmp_path: Path) -
     delete_parts_of(tmp_path / "index.json")
     delete_parts_of(tmp_path / "missing" / "index.json")
     assert stale[0] in names(tmp_path)
+
+
+def test_more_files_may_be_open_where_the_system_allows_it() -> None:
+    """A fleet's rollback has a journal for each target; 1,024 open files are a usual limit."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (min(512, hard), hard))
+        files.allow_open_files(600)
+        assert resource.getrlimit(resource.RLIMIT_NOFILE) == (min(600, hard), hard)
+        files.allow_open_files(10)
+        assert resource.getrlimit(resource.RLIMIT_NOFILE)[0] == min(600, hard), "it is never lowered"
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
