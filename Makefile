@@ -58,7 +58,7 @@ lab: $(VENV)/.lab ## JupyterLab on the notebooks, with the sandbox running live
 
 install: $(VENV)/.lab ## everything a person needs
 install-runner: $(VENV)/.run ## what a CI runner needs to execute runbooks against AWS
-install-terminal: $(VENV)/.core ## status, rollback, freeze and doctor only: 27 small packages
+install-terminal: $(VENV)/.core ## status, rollback, freeze and doctor only: 13 small packages
 
 format: $(VENV)/.dev ## format code and notebooks
 	$(BIN)/ruff check --fix .
@@ -81,8 +81,8 @@ BOTH := pyproject.toml sandbox/pyproject.toml requirements/build.in
 lock: $(BIN)/uv ## resolve the locks in requirements/ again
 	$(COMPILE) requirements/uv.in -o requirements/uv.txt
 	$(COMPILE) pyproject.toml requirements/build.in -o requirements/core.txt
-	$(COMPILE) pyproject.toml requirements/build.in --extra run -c requirements/core.txt -o requirements/run.txt
-	$(COMPILE) $(BOTH) --extra run -c requirements/run.txt -o requirements/sandbox.txt
+	$(COMPILE) pyproject.toml requirements/build.in --extra run --extra fleet -c requirements/core.txt -o requirements/run.txt
+	$(COMPILE) $(BOTH) --extra run --extra fleet -c requirements/run.txt -o requirements/sandbox.txt
 	$(COMPILE) $(BOTH) --extra lab --extra fleet --extra verify --extra notify --extra dev --extra docs -c requirements/sandbox.txt -o requirements/dev.txt
 	$(COMPILE) $(BOTH) --extra lab --extra fleet -c requirements/dev.txt -o requirements/lab.txt
 	$(COMPILE) requirements/emulators/emulators.in -o requirements/emulators/emulators.txt

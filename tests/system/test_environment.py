@@ -18,8 +18,8 @@ SANDBOX = tomllib.loads((ROOT / "sandbox" / "pyproject.toml").read_text("utf-8")
 LOCKS = sorted((ROOT / "requirements").glob("*.txt"))
 INSTALLED_BY = {
     "core": [],
-    "run": ["run"],
-    "sandbox": ["run", "sandbox"],
+    "run": ["run", "fleet"],
+    "sandbox": ["run", "fleet", "sandbox"],
     "dev": ["run", "lab", "fleet", "sandbox", "verify", "notify", "dev", "docs"],
     "lab": ["run", "lab", "fleet", "sandbox"],
 }
