@@ -43,7 +43,7 @@ PRELOADED = (
     "IPython.extensions.storemagic", "buddy_ops.cli.main", "buddy_ops.notebook.charts", "buddy_ops.notebook.forms",
     "buddy_ops.notebook.live", "buddy_ops.notebook.opening", "buddy_ops.runs.execution", "buddy_ops.runs.supervisor",
     "ipykernel.debugger", "ipykernel.ipkernel", "ipykernel.kernelapp", "ipywidgets", "papermill.cli", "psutil",
-    "matplotlib.backends.backend_agg", "matplotlib.figure", "rich.console", "rich.live", "rich.status", "rich.table",
+    "matplotlib.backends.backend_agg", "matplotlib.figure",
     "tornado.platform.asyncio", "xmlrpc.server", "zmq.utils.garbage",
 )  # fmt: skip
 
@@ -120,7 +120,8 @@ def _fork_child(popen: Any, *arguments: Any) -> None:
     given = inspect.signature(_execute_child).bind(popen, *arguments).arguments
     command = given["args"]
     program = None if isinstance(command, str) or given["shell"] else find_program(command)
-    if program is None:
+    # Where Dask was used its threads run and hold locks, of which a fork has copies that are never released.
+    if program is None or "distributed" in sys.modules:
         _execute_child(popen, *arguments)
         return
     _preload()

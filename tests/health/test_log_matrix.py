@@ -65,9 +65,11 @@ def test_every_reader_of_the_log(situation: Bring, chosen: dict[str, Any]) -> No
     group = found(setup.run_doctor(target, "deployer"), "log group")
     assert group.state is (State.OK if reports else State.WARNING)
     if reports:
-        assert group.message == chosen.get("log_group", f"/aws/lambda/{here.function}") + (
-            " (JSON)" if "log_format" in chosen else ""
-        )
+        where = chosen.get("log_group", f"/aws/lambda/{here.function}")
+        read = " (JSON); rollouts read it every 10 s"
+        if "log_format" not in chosen:
+            read = ": rollouts are judged by CloudWatch's minutes"
+        assert group.message.startswith(where + read)
 
     late(here)
     traffic = found(status.read_status(target).findings, "traffic")

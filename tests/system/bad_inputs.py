@@ -513,9 +513,6 @@ def _child(job: dict[str, Any]) -> None:
 
 def serve() -> None:
     """A JSON job a line: fork, wait, and answer how the child ended, a line each."""
-    import rich.console
-    import rich.status
-
     import buddy_ops.aws.session
     import buddy_ops.cli.main
     import buddy_ops.runs.diff
@@ -523,7 +520,7 @@ def serve() -> None:
     from buddy_ops.core import project
 
     project.read_settings("sandbox")  # builds the models, once for all children
-    del buddy_ops, rich
+    del buddy_ops
     for line in sys.stdin:
         job = json.loads(line)
         started = time.monotonic()
