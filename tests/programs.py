@@ -27,6 +27,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import botocore.session
+import jupyter_core.utils
 
 # As the engine does: a grammar of IRIs would be compiled in each worker, for seconds.
 sys.modules.setdefault("rfc3987_syntax", None)  # type: ignore[arg-type]
@@ -184,6 +185,9 @@ def _forget_the_parent() -> None:
     weakref.finalize._registered_with_atexit = False  # type: ignore[attr-defined]
     logging.root.handlers.clear()
     asyncio.set_event_loop_policy(None)
+    # A test that executed a notebook in its own process left a loop here, whose files are closed.
+    jupyter_core.utils._loop.set(None)
+    jupyter_core.utils._runner_map.clear()
     sys.excepthook, threading.excepthook = sys.__excepthook__, threading.__excepthook__
     sys.unraisablehook = sys.__unraisablehook__
     warnings.showwarning = warnings._showwarning_orig  # type: ignore[attr-defined]
