@@ -385,17 +385,17 @@ def _kind_of_events(value: object) -> str:
     """Which of the models a stream's events are."""
     if isinstance(value, SlowerThan) or (isinstance(value, Mapping) and "slower_than" in value):
         return "slower"
-    return "metric" if isinstance(value, (MetricName, Mapping)) else "literal"
+    return "metric" if isinstance(value, (MetricName, Mapping)) else "plain"
 
 
 Events = Annotated[
-    Annotated[Literal["errors"], Tag("literal")]
+    Annotated[Literal["errors"], Tag("plain")]
     | Annotated[SlowerThan, Tag("slower")]
     | Annotated[MetricName, Tag("metric")],
     Discriminator(_kind_of_events),
 ]
 Total = Annotated[
-    Annotated[Literal["requests"], Tag("literal")] | Annotated[MetricName, Tag("metric")], Discriminator(_kind_of_events)
+    Annotated[Literal["requests"], Tag("plain")] | Annotated[MetricName, Tag("metric")], Discriminator(_kind_of_events)
 ]
 
 
