@@ -240,6 +240,18 @@ class CheckContext:
         # The minute of the switch has requests of both versions.
         return max(since, text.floor_minute(switched) + text.MINUTE)
 
+    def measured_since(self, window: timedelta) -> datetime:
+        """The same where CloudWatch has published a minute of it.
+
+        Raises:
+            NotMeasured: the alias was switched just now.
+        """
+        since = self.traffic_since(window)
+        if since >= self.metrics_until:
+            word = "" if self.record is not None and self.record.rolled_back else JUST_DEPLOYED
+            raise NotMeasured(f"no complete minute since {self._switch} yet; check again in 3 min", word)
+        return since
+
     def traffic(self, window: timedelta) -> ServedReading:
         """The latest minutes, each request with the version that ran it. AWS: as ``serving.read_served``, once.
 
@@ -248,10 +260,7 @@ class CheckContext:
         """
         # Several checks share one reading: they then agree with each other, and CloudWatch bills each metric read.
         if window not in self._readings:
-            since = self.traffic_since(window)
-            if since >= self.metrics_until:
-                word = "" if self.record is not None and self.record.rolled_back else JUST_DEPLOYED
-                raise NotMeasured(f"no complete minute since {self._switch} yet; check again in 3 min", word)
+            since = self.measured_since(window)
             self._readings[window] = serving.read_served(
                 self.target, self.deployed, since=since, until=self.metrics_until
             )

@@ -150,7 +150,7 @@ def traffic_checks(read: AliasTraffic | BuddyError) -> list[Check]:
         if isinstance(read, BuddyError):
             raise read
         # No minute from before the last switch: it says nothing of the version that serves.
-        return read.since(context.traffic_since(RECENT))
+        return read.since(context.measured_since(RECENT))
 
     def hour(context: CheckContext) -> AliasTraffic:
         if isinstance(read, BuddyError):

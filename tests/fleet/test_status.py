@@ -10,11 +10,17 @@ from pathlib import Path
 
 import pytest
 
+from buddy_ops.aws import session
 from buddy_ops.aws.clock import SystemClock
+from buddy_ops.deployment import rollback
+from buddy_ops.deployment.rollout_plan import plan_rollout
 from buddy_ops.fleet import pages, status, targets
 from buddy_ops.fleet.status import FleetStatus
+from buddy_sandbox import builds
+from buddy_sandbox.faults import PROFILES
 from buddy_sandbox.situations import control
 from tests.cli.command_line import invoke
+from tests.conftest import abandon, approve
 from tests.fleet.conftest import FUNCTIONS, REGIONS, client
 
 Ship = Callable[[str, str, str], None]
@@ -92,6 +98,18 @@ def test_metrics_that_cannot_be_read_are_never_ok(fleet: str, outage: str) -> No
     found = look({"team": "payments"})
     control(fleet, "set", outage=None)
     assert set(words(found).values()) == {"UNKNOWN"} and found.exit_code == 1
+
+
+def test_a_rollback_of_just_now_is_not_said_to_be_without_traffic(fleet: str, tmp_path: Path) -> None:
+    """CloudWatch has published no minute since: the figures of the minutes before are shown, and no outage."""
+    builds.write(tmp_path / "next.zip", PROFILES["good"], "2.0.0")
+    here = session.connect("pay-us-east-1", "test")
+    abandon(here, plan_rollout(here, "next.zip"))
+    plan = rollback.plan_rollback(here)
+    rollback.run_rollback(here, plan, approve(here, plan), print)
+    here.close()
+    found = words(look())
+    assert found["pay-us-east-1"] == "ROLLED BACK" and found["pay-us-west-2"] == "OK"
 
 
 def test_silence_is_never_ok(fleet: str) -> None:
