@@ -6,6 +6,7 @@ Every function here is pure: nothing reads a clock or a setting.
 import html
 import os
 import re
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 from math import isfinite
@@ -172,6 +173,19 @@ def markdown_table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     """A Markdown table. The cells are Markdown: what came from outside must be escaped already."""
     lines = [" | ".join(row) for row in (head, ["---"] * len(head), *rows)]
     return "\n".join(f"| {line} |" for line in lines)
+
+
+def text_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    """A table's lines for a terminal, the first of them its head: columns as wide as their widest cell."""
+    widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
+    return [
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in (head, *rows)
+    ]
+
+
+def tally(words: Iterable[str]) -> str:
+    """How often each word is there, in the sequence of their first: '1 ERROR RATE HIGH, 11 OK'."""
+    return ", ".join(f"{number} {word}" for word, number in Counter(words).items())
 
 
 def size(number: int) -> str:

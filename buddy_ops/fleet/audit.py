@@ -4,7 +4,6 @@ The findings are those of each target's own audit (``checks.readiness``). What i
 account and region is read once for all of them. Writes nothing; the smoke tests invoke each rollback target.
 """
 
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -97,9 +96,8 @@ class FleetAudit:
     @property
     def summary(self) -> str:
         """How many targets have which result: '12 targets: 1 NOT READY, 11 READY'."""
-        words = Counter(target.word for target in self.targets)
-        listed = ", ".join(f"{number} {word}" for word, number in words.items())
-        return f"{text.count(len(self.targets), 'target')}: {listed}"
+        words = (target.word for target in self.targets)
+        return f"{text.count(len(self.targets), 'target')}: {text.tally(words)}"
 
     def lines(self) -> list[tuple[str, State]]:
         """The targets as a table of text, a line each, with the state of each."""

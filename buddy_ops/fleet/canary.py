@@ -20,11 +20,11 @@ from buddy_ops.core.errors import Aborted, BuddyError, Held, Refused, RolledBack
 from buddy_ops.core.journal import iso_utc
 from buddy_ops.core.outcome import describe_ending
 from buddy_ops.core.plan import Approval, differing_names
-from buddy_ops.core.text import join_words, shorten
+from buddy_ops.core.text import join_words, shorten, tally
 from buddy_ops.deployment import rollback
 from buddy_ops.fleet import status, targets
 from buddy_ops.fleet.status import READERS
-from buddy_ops.fleet.step import Step, StepResult
+from buddy_ops.fleet.step import Step, StepResult, journal_result
 from buddy_ops.fleet.target_states import DONE, SETTLED, TargetState, read_state
 from buddy_ops.fleet.wave_plan import RUNBOOK, FleetPlan, PlannedTarget, PlannedWave, is_unreachable
 
@@ -151,11 +151,7 @@ class FleetOutcome:
         kind = describe_ending(ENDINGS[self.exit_code])
         if self.dry_run:
             return "DRY RUN: nothing was changed"
-        words = [row.state.word for row in self.rows]
-        counted = [f"{words.count(word)} {word}" for word in dict.fromkeys(words)]
-        if self.left_out:
-            counted.append(f"{len(self.left_out)} NOT REACHED")
-        return f"{kind}: {', '.join(counted)}"
+        return f"{kind}: {tally((*(row.state.word for row in self.rows), *len(self.left_out) * ('NOT REACHED',)))}"
 
     def __str__(self) -> str:
         lines = [f"{self.title}."]
@@ -381,18 +377,8 @@ class FleetRun:
         row.results.append(result)
         row.doing = ""
         row.state = read_state(row.planned)
-        self._journal(
-            "fleet-step",
-            target=row.name,
-            wave=row.wave,
-            runbook=result.runbook,
-            outcome=result.outcome,
-            exit_code=result.exit_code,
-            folder=result.folder,
-            manifest=result.manifest,
-            serves=row.state.serves,
-            says=result.trouble.partition("\n")[0],
-        )
+        said = result.trouble.partition("\n")[0]
+        journal_result(self._target.journal, result, wave=row.wave, serves=row.state.serves, says=said)
         self.show()
 
     def _stop(self, trouble: Trouble, wave: str) -> None:

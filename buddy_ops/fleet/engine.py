@@ -79,11 +79,8 @@ class Engine:
         key = f"{step.runbook}-{step.target}-{secrets.token_hex(4)}"
         source = self._source
         if source.copies and (build := shipping.copy_build(step.parameters.get("artifact", ""))):
-            from buddy_ops.fleet._plugin import CopyPlugin
-
             artifact, copy = build
-            self._client.register_plugin(CopyPlugin(copy))
-            source = replace(source, artifact=artifact, copies=(*source.copies, copy.name))
+            source = replace(_send(self._client, source, copy), artifact=artifact)
         future = self._client.submit(run_step, step, source, self._topic, key=key, pure=False)
         self._running[key] = (step, future)
         future.add_done_callback(lambda done: self._ended.put(done.key))
@@ -153,8 +150,6 @@ def open_engine(scheduler: str, steps: int, said: Said = _say_nothing) -> Iterat
     require_distributed()
     from distributed import Client
 
-    from buddy_ops.fleet._plugin import CopyPlugin
-
     root = project.project_root()
     source = Source(str(root))
     address = scheduler or os.environ.get(ADDRESS, "")
@@ -167,9 +162,7 @@ def open_engine(scheduler: str, steps: int, said: Said = _say_nothing) -> Iterat
                 raise _unreachable(address, error) from None
             _require_workers(client, address)
             source = stack.enter_context(shipping.open_source(root))
-            copy = shipping.copy_project(root)
-            client.register_plugin(CopyPlugin(copy))
-            source = replace(source, copies=(copy.name,))
+            source = _send(client, source, shipping.copy_project(root))
         else:
             cluster = stack.enter_context(_local_cluster(steps))
             where = "this machine"
@@ -200,6 +193,15 @@ def _local_cluster(steps: int) -> Any:
             memory_limit=0,
             silence_logs=logging.CRITICAL,
         )
+
+
+def _send(client: "Client", source: Source, copy: shipping.Copy) -> Source:
+    """Let Dask bring a copy to each worker; the source with it."""
+    # Dask is imported once it is used.
+    from buddy_ops.fleet._plugin import CopyPlugin
+
+    client.register_plugin(CopyPlugin(copy))
+    return replace(source, copies=(*source.copies, copy.name))
 
 
 def _require_workers(client: "Client", address: str) -> None:

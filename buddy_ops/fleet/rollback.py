@@ -29,6 +29,7 @@ from buddy_ops.deployment import rollback
 from buddy_ops.deployment.rollback import RollbackPlan, RollbackResult
 from buddy_ops.fleet import traffic
 from buddy_ops.fleet.status import READERS, attempt, table_lines
+from buddy_ops.fleet.step import StepResult, journal_result
 from buddy_ops.fleet.targets import Member, Place
 from buddy_ops.fleet.wave_plan import is_unreachable
 from buddy_ops.runs import archive, signatures
@@ -390,17 +391,8 @@ def _archive(target: Target, planned: PlannedRollback, result: TargetResult) -> 
     known = {"exit_code": 0 if outcome == "done" else 1, "outcome": outcome, "ended": here.now(), "trouble": trouble}
     facts = archive.build_manifest(here.folder, here.redactor, **known)
     entry = archive.append_to_chain(here.folder, facts, signatures.signer(here))
-    target.journal.append(
-        "fleet-step",
-        target=planned.name,
-        runbook=here.runbook,
-        outcome=outcome,
-        exit_code=entry.exit_code,
-        folder=entry.folder,
-        manifest=entry.sha256,
-        serves=result.serves,
-        says=trouble,
-    )
+    own = StepResult(planned.name, here.runbook, entry.exit_code, outcome, trouble, entry.folder, entry.sha256)
+    journal_result(target.journal, own, serves=result.serves, says=trouble)
 
 
 def announce_rollbacks(target: Target, done: FleetRollback) -> notifications.DeliveryReport:

@@ -88,15 +88,10 @@ class Source:
     copies: tuple[str, ...] = ()
     artifact: str = ""
 
-    @property
-    def is_here(self) -> bool:
-        """Whether this machine sees the project's own folder."""
-        return not self.marker or Path(self.marker).exists()
-
     @contextmanager
     def open(self, worker: "Worker") -> Iterator[Path]:
         """The project's folder on this worker's machine: itself, or a copy that is deleted at the end."""
-        if self.is_here:
+        if not self.marker or Path(self.marker).exists():
             yield Path(self.folder)
             return
         with tempfile.TemporaryDirectory(prefix="buddy-ops-") as folder:

@@ -5,7 +5,6 @@ What explains them takes more calls, and is in the target's own status, which ev
 cannot be read is UNKNOWN, never OK.
 """
 
-from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, replace
@@ -163,9 +162,8 @@ class FleetStatus:
     @property
     def summary(self) -> str:
         """How many targets have which result word: '12 targets: 1 ERROR RATE HIGH, 11 OK'."""
-        words = Counter(target.report.word for target in self.targets)
-        listed = ", ".join(f"{number} {word}" for word, number in words.items())
-        return f"{text.count(len(self.targets), 'target')}: {listed}"
+        words = (target.report.word for target in self.targets)
+        return f"{text.count(len(self.targets), 'target')}: {text.tally(words)}"
 
     def lines(self) -> list[tuple[str, State]]:
         """The targets as a table of text, a line each, with the state of each."""
@@ -187,11 +185,7 @@ def table_lines(
     head: tuple[str, ...], rows: Sequence[tuple[str, ...]], states: Sequence[State]
 ) -> list[tuple[str, State]]:
     """A table of text, a line for each row, with the row's state."""
-    widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
-    shown = [
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in (head, *rows)
-    ]
-    return list(zip(shown, (State.OK, *states), strict=True))
+    return list(zip(text.text_table(head, rows), (State.OK, *states), strict=True))
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,7 @@ from typing import IO, Any
 from buddy_ops.core import front_end, redaction
 from buddy_ops.core.documents import parse_json
 from buddy_ops.core.errors import BuddyError
+from buddy_ops.core.journal import Journal
 from buddy_ops.core.progress import Progress
 from buddy_ops.fleet import shipping
 from buddy_ops.fleet.shipping import Source
@@ -82,6 +83,20 @@ class StepResult:
     files: Mapping[str, bytes] = field(default_factory=dict)
 
 
+def journal_result(journal: Journal, result: StepResult, **more: str) -> None:
+    """Record a target's run in the journal of the fleet's, whose manifest names it by its hash."""
+    journal.append(
+        "fleet-step",
+        target=result.target,
+        runbook=result.runbook,
+        outcome=result.outcome,
+        exit_code=result.exit_code,
+        folder=result.folder,
+        manifest=result.manifest,
+        **more,
+    )
+
+
 # In the worker
 
 
@@ -96,10 +111,10 @@ def run_step(step: Step, source: Source, topic: str) -> StepResult:
     from distributed import Semaphore, get_worker
 
     worker = get_worker()
-    elsewhere = not source.is_here
-    if elsewhere and source.artifact:
-        step = replace(step, parameters={**step.parameters, "artifact": source.artifact})
     with Semaphore(PER_PLACE, name=step.place), source.open(worker) as project:
+        elsewhere = project != Path(source.folder)
+        if elsewhere and source.artifact:
+            step = replace(step, parameters={**step.parameters, "artifact": source.artifact})
         result = _run_process(step, project, lambda line: worker.log_event(topic, (step.target, step.runbook, line)))
         if elsewhere and result.manifest:
             return replace(result, files=shipping.read_run(project / "runs" / result.folder))

@@ -8,7 +8,7 @@ from buddy_ops.aws import notifications
 from buddy_ops.aws.session import Target
 from buddy_ops.core.errors import Refused
 from buddy_ops.core.plan import Approval
-from buddy_ops.core.text import escape_html, show_controls
+from buddy_ops.core.text import escape_html, show_controls, text_table
 from buddy_ops.fleet.canary import FleetOutcome, FleetRun, TargetRow
 from buddy_ops.fleet.engine import open_engine
 from buddy_ops.fleet.wave_plan import FleetPlan, PlannedWave
@@ -96,16 +96,11 @@ async def deploy_in_waves(
 def _shown(rows: Iterable[TargetRow]) -> dict[str, object]:
     """The table of all targets as a MIME bundle."""
     shown = [(row.wave, row.name, row.state.word, row.state.serves, row.says) for row in rows]
-    widths = [max(map(len, column)) for column in zip(HEADS, *shown, strict=True)]
-    lines = (
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-        for row in (HEADS, *shown)
-    )
     heads = "".join(f"<th scope=col>{head.capitalize()}</th>" for head in HEADS)
     body = "".join(map(_row, rows))
     return {
         "text/html": f"<table><thead><tr>{heads}</tr></thead><tbody>{body}</tbody></table>",
-        "text/plain": show_controls("\n".join(lines)),
+        "text/plain": show_controls("\n".join(text_table(HEADS, shown))),
     }
 
 
