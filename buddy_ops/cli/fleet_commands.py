@@ -104,10 +104,7 @@ def fleet_rollback(
     with err.progress("planning") as tell:
         plan = rollback.plan_rollbacks(places, target, to_version, tell, dry_run=dry_run)
     say(plan)
-    if yes or dry_run:
-        approval = approvals.from_parameters(here, plan, approved_by)
-    else:
-        approval = approvals.in_terminal(here, plan)
+    approval = approvals.for_command(here, plan, approved_by, ask=not (yes or dry_run))
     done = rollback.roll_back_fleet(here, plan, approval, err.print)
     told = rollback.announce_rollbacks(here, done)
     lines: list[Line] = [(line, state.value) for line, state in done.lines()]

@@ -214,10 +214,7 @@ def rollback(
     target.journal.append("parameters", values=given)
     plan = rollback.plan_rollback(target, to_version, say)
     say(plan)
-    if yes or dry_run:
-        approval = approvals.from_parameters(target, plan, approved_by or ())
-    else:
-        approval = approvals.in_terminal(target, plan)
+    approval = approvals.for_command(target, plan, approved_by, ask=not (yes or dry_run))
     done = rollback.run_rollback(target, plan, approval, say)
     say(done, _rollback_style(done))
     if done.pending:
@@ -298,10 +295,7 @@ def reenable(environment: str, approved_by: Sequence[str], yes: bool, dry_run: b
     target = session.connect(environment, "reenable", dry_run=dry_run)
     plan = reenabling.plan_reenabling(target)
     say(plan)
-    if yes or dry_run:
-        approval = approvals.from_parameters(target, plan, approved_by or ())
-    else:
-        approval = approvals.in_terminal(target, plan)
+    approval = approvals.for_command(target, plan, approved_by, ask=not (yes or dry_run))
     done = reenabling.run_reenabling(target, plan, approval)
     data = {"environment": environment, "run": target.run, "plan": plan.hash, "title": plan.title}
     return Answer({**data, "approved_by": approval.by, "dry_run": dry_run, "result": str(done)}, [str(done)])

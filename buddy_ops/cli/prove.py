@@ -20,7 +20,7 @@ def prove(environment: str, role: Role, *, build: str, approved_by: Sequence[str
     data: dict[str, object] = {"environment": environment, "run": target.run, "plan": plan.hash, "dry_run": dry_run}
     if dry_run:
         return Answer({**data, "calls": plan.calls}, ["Dry run: nothing was written."])
-    approval = approvals.from_parameters(target, plan, approved_by) if yes else approvals.in_terminal(target, plan)
+    approval = approvals.for_command(target, plan, approved_by, ask=not yes)
     found: list[Finding] = []
     with err.progress("checking") as tell:
         for finding in proof.run_proof(target, plan, approval, role, tell):

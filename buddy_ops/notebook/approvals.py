@@ -97,6 +97,14 @@ def from_parameters(target: Target, plan: Plan, approved_by: Sequence[str] = (),
     return _record(target, plan, people or ("the environment's policy",))
 
 
+def for_command(target: Target, plan: Plan, approved_by: Sequence[str], *, ask: bool) -> Approval:
+    """The approval of a command: asked for in its terminal, or by the names in its options.
+
+    AWS, Raises: as ``from_parameters`` and ``in_terminal``.
+    """
+    return in_terminal(target, plan) if ask else from_parameters(target, plan, approved_by)
+
+
 def in_terminal(target: Target, plan: Plan, agreed: Sequence[str] = ()) -> Approval:
     """Ask in a terminal, or in a notebook without widgets. The caller has shown the plan.
 
