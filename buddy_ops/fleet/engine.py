@@ -152,15 +152,11 @@ def open_engine(scheduler: str, steps: int, said: Said = _say_nothing) -> Iterat
 
     root = project.project_root()
     source = Source(str(root))
-    address = scheduler or os.environ.get(ADDRESS, "")
+    address = _address(scheduler)
     with ExitStack() as stack:
         if address:
             where = address
-            try:
-                client = stack.enter_context(Client(address, timeout=CONNECT_S, set_as_default=False))
-            except (OSError, TimeoutError, ValueError) as error:
-                raise _unreachable(address, error) from None
-            _require_workers(client, address)
+            client = stack.enter_context(_connect(address))
             source = stack.enter_context(shipping.open_source(root))
             source = _send(client, source, shipping.copy_project(root))
         else:
@@ -170,6 +166,41 @@ def open_engine(scheduler: str, steps: int, said: Said = _say_nothing) -> Iterat
         topic = f"buddy-ops-{secrets.token_hex(4)}"
         client.subscribe_topic(topic, lambda event: said(*event[1]))
         yield Engine(where, client, source, topic)
+
+
+def require_engine(scheduler: str) -> None:
+    """Check that steps could run: Dask is installed, and a scheduler that was named answers and has a worker.
+
+    Args:
+        scheduler: as of ``open_engine``.
+
+    Raises:
+        InvalidInput, BuddyError: as ``open_engine``.
+    """
+    require_distributed()
+    address = _address(scheduler)
+    if address:
+        with _connect(address):
+            pass
+
+
+def _address(scheduler: str) -> str:
+    """The address of the scheduler that steps are sent to; empty: they run on this machine."""
+    return scheduler or os.environ.get(ADDRESS, "")
+
+
+@contextmanager
+def _connect(address: str) -> "Iterator[Client]":
+    """A client of a cluster that has a worker."""
+    from distributed import Client
+
+    try:
+        client = Client(address, timeout=CONNECT_S, set_as_default=False)
+    except (OSError, TimeoutError, ValueError) as error:
+        raise _unreachable(address, error) from None
+    with client:
+        _require_workers(client, address)
+        yield client
 
 
 def _local_cluster(steps: int) -> Any:

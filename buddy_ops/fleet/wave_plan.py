@@ -17,6 +17,7 @@ from buddy_ops.core.plan import Plan
 from buddy_ops.core.text import count, join_words
 from buddy_ops.deployment.rollout_plan import RolloutPlan, in_red, plan_rollout
 from buddy_ops.fleet import targets as targets_
+from buddy_ops.fleet.engine import require_engine
 from buddy_ops.fleet.status import READERS, attempt
 from buddy_ops.fleet.targets import Member, Place
 
@@ -121,8 +122,11 @@ def plan_fleet(
     artifact: str,
     artifacts: Mapping[str, str] | None = None,
     break_glass: Mapping[str, str] | None = None,
+    scheduler: str = "",
 ) -> FleetPlan:
     """What deploying to the targets with these labels would do, in waves. Reads with threads.
+
+    Where it would change something, the cluster for its steps is checked, too: nothing is approved that cannot start.
 
     Args:
         target: keeps the fleet's own record.
@@ -130,12 +134,14 @@ def plan_fleet(
         artifact: the build for all targets, in one of the forms of ``artifacts.FORMS``.
         artifacts: other builds, by a target's name or by a label as NAME=VALUE.
         break_glass: who overrides the environments' rules, and why.
+        scheduler: where its steps are to run, as of ``open_engine``.
 
     AWS: as ``plan_rollout``, for each target.
 
     Raises:
         InvalidInput: ``no-fleet``, ``invalid-settings``, ``fleet-selection``, ``fleet-artifacts``, and what
-            ``project.check_artifact`` raises.
+            ``project.check_artifact`` and ``require_engine`` raise.
+        BuddyError: as ``require_engine``.
         Refused: ``fleet-plan-refused``, with every target's reasons at once.
     """
     fleet = project.read_fleet()
@@ -143,7 +149,10 @@ def plan_fleet(
     builds = _choose_artifacts(members, artifact, artifacts or {})
     for build in dict.fromkeys(builds.values()):
         project.check_artifact(build)
-    return plan_places(target, fleet, targets_.open_places(members, RUNBOOK), builds, break_glass)
+    plan = plan_places(target, fleet, targets_.open_places(members, RUNBOOK), builds, break_glass)
+    if plan.calls and not target.dry_run:
+        require_engine(scheduler)
+    return plan
 
 
 def plan_places(

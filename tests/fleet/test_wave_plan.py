@@ -1,5 +1,6 @@
 """One plan over twelve targets: what it covers and says, what refuses it, and that its ID outlives its own run."""
 
+import importlib.util
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -9,6 +10,7 @@ import pytest
 from buddy_ops.aws import session
 from buddy_ops.core.errors import BuddyError, InvalidInput, Refused
 from buddy_ops.deployment import rollback, rollout, rollout_plan
+from buddy_ops.fleet import engine
 from buddy_ops.fleet.wave_plan import FleetPlan, PlannedTarget, plan_fleet
 from buddy_sandbox import builds
 from buddy_sandbox.faults import PROFILES
@@ -38,8 +40,10 @@ def plan(fleet: str, tmp_path: Path) -> Plan:
     declare(WAVES)
     builds.write(tmp_path / "next.zip", PROFILES["good"], "2.0.0")
 
-    def plan_good(labels: tuple[str, ...] = PAY, artifact: str = "next.zip", **more: object) -> FleetPlan:
-        here = session.connect("pay-us-east-1", "canary", quiet=True)
+    def plan_good(
+        labels: tuple[str, ...] = PAY, artifact: str = "next.zip", *, dry_run: bool = False, **more: object
+    ) -> FleetPlan:
+        here = session.connect("pay-us-east-1", "canary", dry_run=dry_run, quiet=True)
         return plan_fleet(here, labels, artifact, **more)  # type: ignore[arg-type]
 
     return plan_good
@@ -141,3 +145,17 @@ def test_the_id_stays_while_its_targets_are_deployed_to(plan: Plan, fleet: str) 
     back = plan()
     assert not back.accepts(first.hash) and back.demand_hash
     assert {each.name for each in back.targets if not each.live} == {f"pay-{region}" for region in REGIONS}
+
+
+def test_a_plan_that_could_not_start_is_refused_before_its_approval(
+    plan: Plan, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without Dask, or a scheduler that answers; a dry run needs neither."""
+    monkeypatch.setattr(engine, "CONNECT_S", 1)
+    assert refusal(plan, scheduler="tcp://127.0.0.1:9").reference == "scheduler-unreachable"
+    assert plan(scheduler="tcp://127.0.0.1:9", dry_run=True).calls
+    find = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "distributed" else find(name))
+    missing = refusal(plan)
+    assert missing.reference == "extra-missing" and "pip install 'buddy-ops[fleet]'" in missing.next
+    assert plan(dry_run=True).calls
