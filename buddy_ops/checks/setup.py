@@ -13,7 +13,7 @@ from dataclasses import replace
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
-from buddy_ops.aws import checklist_store, failsafe, permissions, signing, stored_builds
+from buddy_ops.aws import checklist_store, failsafe, log_events, permissions, signing, stored_builds, versions
 from buddy_ops.aws.function_log import LogConfig, default_group
 from buddy_ops.aws.session import Target
 from buddy_ops.aws.versions import LATEST, label
@@ -45,6 +45,8 @@ if TYPE_CHECKING:
 
 SCHEDULER = "scheduler.amazonaws.com"
 
+BY_MINUTES = "rollouts are judged by CloudWatch's minutes, not every 10 s (docs/log-feed.md)"
+
 PROOF = "proof"
 PROOF_RECORD = "prove"
 """The kind of a proof's dated result, among those of checklists."""
@@ -61,7 +63,7 @@ def run_doctor(target: Target, role: Role, build: str = "") -> Iterator[Finding]
         build: a build to find in S3, s3://BUCKET/KEY; empty: none.
 
     AWS: sts:GetCallerIdentity, lambda:GetFunctionConfiguration, GetAlias, GetPolicy, ssm:GetParametersByPath,
-    cloudwatch:DescribeAlarms, GetMetricData, ListMetrics, logs:DescribeLogGroups, iam:GetRole,
+    cloudwatch:DescribeAlarms, GetMetricData, ListMetrics, logs:DescribeLogGroups, FilterLogEvents, iam:GetRole,
     SimulatePrincipalPolicy, s3:GetBucketObjectLockConfiguration, HeadBucket, HeadObject, GetObject, ssm:GetParameter,
     kms:GetPublicKey, reads only; lambda:InvokeFunction as a dry run, which runs nothing.
     """
@@ -335,14 +337,46 @@ def _log_group(context: CheckContext) -> Finding:
             "Set ApplicationLogLevel in the function's LoggingConfig to ERROR or lower, and publish.",
         )
     formats = {config.group: " (JSON)" if config.is_json else "" for config in configs.values()}
-    message = text.join_words(f"{name}{formats.get(name, '')}" for name in groups)
+    return ok(text.join_words(f"{name}{formats.get(name, '')}" for name in groups))
+
+
+def _log_feed(context: CheckContext) -> Finding:
+    """Whether the caller may read the log as a rollout does every 10 s, by reading one line of it."""
+    target = context.target
     if not target.settings.health.log_feed:
-        return ok(message)
-    why = log_feed.why_not(target.settings, [context.configuration])
+        return ok(f"off (health.log_feed): {BY_MINUTES}")
+    latest = context.configuration
+    serving = context.alias.serving if context.alias is not None else ()
+    pair = [*(versions.read_version(target, number) for number in serving), latest]
+    why = log_feed.why_not(target.settings, pair)
     if why:
-        return ok(f"{message}: rollouts are judged by CloudWatch's minutes, not every 10 s (docs/log-feed.md). {why}")
-    calls = f"about {log_feed.CALLS_PER_MINUTE} FilterLogEvents a minute, of 5 a second that an account has in a region"
-    return ok(f"{message}; rollouts read it every 10 s: {calls}")
+        remedy = "docs/log-feed.md names what the log feed needs."
+        if not all(version.log.is_json for version in pair):
+            remedy = "Set LogFormat in the function's LoggingConfig to JSON, and publish; both versions need it."
+        return info(f"{BY_MINUTES}. {why}", remedy)
+    group = latest.log.group
+    calls = (
+        f"a rollout reads {group} every 10 s: about {log_feed.CALLS_PER_MINUTE} FilterLogEvents a minute, of 5 a "
+        "second that an account has in a region; JSON logs are larger than text, and billed by volume"
+    )
+    if context.role not in permissions.ACTING:
+        # A reader and an auditor have no permission for it, by design, and roll nothing out.
+        return ok(f"{calls}; not tried as {context.role}")
+    try:
+        log_events.try_search(target, group)
+    except AccessDenied:
+        where = f"arn:{target.partition}:logs:{target.region}:{target.account}:log-group:{group}:*"
+        return warning(
+            f"the caller may not read {group} (logs:FilterLogEvents): {BY_MINUTES}, and cold starts are unknown",
+            f"Grant logs:FilterLogEvents on {where}, as infrastructure.yaml does, or set health.log_feed to false.",
+        )
+    except NotFound:
+        return warning(
+            f"{group} does not exist: {BY_MINUTES}",
+            "Lambda creates it with the first log entry. If requests were served, allow the function's role to write "
+            "logs (AWSLambdaBasicExecutionRole).",
+        )
+    return ok(calls)
 
 
 def _channels(context: CheckContext) -> Finding:
@@ -478,6 +512,7 @@ CHECKS = (
     Check("streams", _streams),
     Check("alarms", _alarms, runbook="operations/alarms"),
     Check("log group", _log_group),
+    Check("log feed", _log_feed),
     Check("channels", _channels),
     Check("hooks", hooks_state),
     Check("build", _build),

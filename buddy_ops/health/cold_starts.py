@@ -17,6 +17,7 @@ from datetime import datetime, timedelta
 
 from buddy_ops.aws import versions
 from buddy_ops.aws.function_log import Report, parse_report
+from buddy_ops.aws.log_events import TooManyPages, search_log
 from buddy_ops.aws.session import Target
 from buddy_ops.aws.versions import Version
 from buddy_ops.core.errors import AwsFailed, BuddyError
@@ -208,27 +209,25 @@ class ColdStartReader:
 
     def _read_reports(self, version: Version, at: datetime, day: datetime) -> dict[str, Report]:
         """The reports of requests that began in a minute, by request."""
-        until = at + MINUTE + timedelta(seconds=version.timeout_s) + LONGEST_START
-        pages = (
-            self._target.client("logs")
-            .get_paginator("filter_log_events")
-            .paginate(
-                logGroupName=version.log.group,
-                logStreamNamePrefix=version.log.stream_prefix(self._target.settings.function, version.number, day),
-                filterPattern=version.log.report_pattern,
-                startTime=round(at.timestamp() * 1000),
-                endTime=round(until.timestamp() * 1000),
-            )
+        events = search_log(
+            self._target,
+            version.log.group,
+            version.log.report_pattern,
+            start=at,
+            end=at + MINUTE + timedelta(seconds=version.timeout_s) + LONGEST_START,
+            most_pages=MOST_PAGES,
+            stream_prefix=version.log.stream_prefix(self._target.settings.function, version.number, day),
         )
         begins_in = _begins_in(at)
         reports: dict[str, Report] = {}
-        for number, page in enumerate(pages, start=1):
-            if number > MOST_PAGES:
-                raise _Unreadable(f"The log of v{version.number} has too many reports in a minute.", passing=False)
-            for event in page["events"]:
+        try:
+            for event in events:
                 report = parse_report(event["message"])
                 if report is not None and begins_in(report, event["timestamp"]):
                     reports[report.request_id or event["eventId"]] = report
+        except TooManyPages:
+            too_many = f"The log of v{version.number} has too many reports in a minute."
+            raise _Unreadable(too_many, passing=False) from None
         return reports
 
 

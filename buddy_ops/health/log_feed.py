@@ -12,13 +12,13 @@ CloudWatch Logs API reference, FilterLogEvents, and user guide, 'Filter pattern 
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from functools import partial
-from itertools import islice
 from typing import TYPE_CHECKING, NamedTuple, cast
 
 from buddy_ops.aws.function_log import REPORTS_OF_JSON, Report, parse_report
+from buddy_ops.aws.log_events import TooManyPages, search_log
 from buddy_ops.aws.session import Target
 from buddy_ops.aws.versions import Version, label
 from buddy_ops.core.documents import parse_json
@@ -326,7 +326,7 @@ class LogFeed:
         except AwsFailed as failure:
             self._fail(failure.what, ended=not failure.passing)
             return []
-        except _TooMany:
+        except TooManyPages:
             self._fail(f"The log has more than {most_pages} pages since {iso_utc(self.until)}.", ended=steady)
             self._skip(now)
             return []
@@ -354,14 +354,14 @@ class LogFeed:
         self._target.journal.append("log-feed-unread", why=why, again=not ended)
 
     def _read(self, now: datetime, most_pages: int) -> Iterator[LogLine]:
-        """The lines of one poll. Raises AwsFailed, _TooMany."""
+        """The lines of one poll. Raises AwsFailed, TooManyPages."""
         group = self._new.log.group
         function = self._target.settings.function
         day = self._first_day
         # An environment writes to the stream of the day on which it started.
         while day <= now.astimezone(UTC).date():
             prefix = self._new.log.stream_prefix(function, self._new.number, day)
-            found = self._search(group, REPORTS_OF_JSON, now, most_pages=most_pages, prefix=prefix)
+            found = self._search(group, REPORTS_OF_JSON, now, most_pages=most_pages, stream_prefix=prefix)
             yield from self._lines_of(self._new, found)
             day += timedelta(days=1)
         for version in {self._stable.log.group: self._stable, group: self._new}.values():
@@ -369,26 +369,20 @@ class LogFeed:
             yield from self._lines_of(version, found)
 
     def _search(
-        self, group: str, pattern: str, now: datetime, *, most_pages: int, prefix: str | None = None
+        self, group: str, pattern: str, now: datetime, *, most_pages: int, stream_prefix: str = ""
     ) -> "Iterator[FilteredLogEventTypeDef]":
-        paginator = self._target.client("logs").get_paginator("filter_log_events")
-        search = partial(
-            paginator.paginate,
-            logGroupName=group,
-            filterPattern=pattern,
-            startTime=round(_ms(self.until - READ_AGAIN)),
-            endTime=round(_ms(now)),
-        )
-        # AWS takes no empty prefix.
-        pages = search() if prefix is None else search(logStreamNamePrefix=prefix)
-        try:
-            for number, page in enumerate(islice(pages, most_pages + 1)):
-                if number == most_pages:
-                    raise _TooMany
-                yield from page["events"]
-        except NotFound:
-            # A group begins to exist with its first line.
-            return
+        start = self.until - READ_AGAIN
+        # A group begins to exist with its first line.
+        with suppress(NotFound):
+            yield from search_log(
+                self._target,
+                group,
+                pattern,
+                start=start,
+                end=now,
+                most_pages=most_pages,
+                stream_prefix=stream_prefix,
+            )
 
     def _lines_of(self, version: Version, events: "Iterable[FilteredLogEventTypeDef]") -> Iterator[LogLine]:
         """What a group's events say of the two versions."""
@@ -431,10 +425,6 @@ class LogFeed:
         counted = sum(each for each in values if isinstance(each, int | float))
         named = self._target.fill(metric.of_version, version)
         return counted > 0 and all(document.get(each["Name"]) == each["Value"] for each in named)
-
-
-class _TooMany(Exception):
-    pass
 
 
 def _reports(lines: Iterable[LogLine]) -> list[Report]:

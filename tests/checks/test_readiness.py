@@ -75,10 +75,11 @@ EXPECTED = {
     "dead-letter queue": "warning",
     "failure metrics": "warning",
     "streams": "warning",
+    "log feed": "info",
     "rehearsal": "warning",
     "callers": "info",
 }
-"""The sandbox's IAM decides nothing; no bucket, channel or dead-letter queue is configured, no run was archived, and no
+"""The sandbox's IAM decides nothing; the log is text; no bucket, channel or dead-letter queue is configured, no run was archived, and no
 request was measured."""
 
 

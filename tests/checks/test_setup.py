@@ -99,7 +99,7 @@ def test_it_never_writes(situation: Bring) -> None:
         list(setup.run_doctor(mine, "deployer"))
         calls = {each["call"].split(":")[1] for each in mine.journal.records if each["kind"] == "aws"}
     assert len(calls) >= 9
-    assert {each.split("_")[0] for each in calls} <= {"get", "list", "describe", "simulate"}
+    assert {each.split("_")[0] for each in calls} <= {"get", "list", "describe", "filter", "simulate"}
 
 
 def test_what_is_not_configured_is_a_finding_with_a_remedy(situation: Bring) -> None:

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from contextlib import closing
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -10,8 +11,9 @@ import pytest
 
 from buddy_ops.aws.session import Target
 from buddy_ops.checks import setup
-from buddy_ops.checks.findings import State
+from buddy_ops.checks.findings import CheckContext, Finding, State, run_checks
 from buddy_ops.core.outcome import Outcome
+from buddy_ops.core.roles import Role
 from buddy_ops.deployment import rollout
 from buddy_ops.deployment.observation import Observation
 from buddy_ops.health.evidence import RolloutEvidence
@@ -223,14 +225,59 @@ def test_between_minutes_only_the_log_is_read(situation: Bring) -> None:
 @pytest.mark.parametrize(
     ("log_format", "says"), [("JSON", "The log decides, every 10 s"), ("Text", "is text (LogFormat)")]
 )
-def test_plan_and_doctor_name_the_source(situation: Bring, log_format: str, says: str) -> None:
+def test_the_plan_names_the_source(situation: Bring, log_format: str, says: str) -> None:
     """Before anything is shifted: which source will decide, and why not the log."""
     here = situation("good", **JSON_LOG | {"log_format": log_format, "history_minutes": 0})
-    mine = connect(here)
-    assert any(says in reason for reason in rollout.plan_rollout(mine, here.build("good")).reasons)
-    (group,) = [each for each in setup.run_doctor(mine, "deployer") if each.check == "log group"]
-    if log_format == "JSON":
-        assert group.state is State.OK and "rollouts read it every 10 s" in group.message
-    else:
-        assert group.state is State.OK and says in group.message
-    mine.close()
+    with closing(connect(here)) as mine:
+        assert any(says in reason for reason in rollout.plan_rollout(mine, here.build("good")).reasons)
+
+
+def examined(here: Situation, role: Role = "deployer", feed: bool = True) -> Finding:
+    """What the doctor finds of the feed."""
+    with closing(connect(here, feed)) as mine:
+        (found,) = run_checks([each for each in setup.CHECKS if each.name == "log feed"], CheckContext(mine, role))
+    return found
+
+
+QUIET = {"history_minutes": 0, "requests_per_minute": 0}
+
+
+@pytest.mark.parametrize(
+    ("role", "feed", "log_format", "state", "says", "searches"),
+    [
+        ("deployer", True, "JSON", State.OK, "about 12 FilterLogEvents a minute, of 5 a second", 1),
+        ("responder", True, "JSON", State.OK, "about 12 FilterLogEvents a minute, of 5 a second", 1),
+        ("auditor", True, "JSON", State.OK, "not tried as auditor", 0),
+        ("reader", True, "JSON", State.OK, "not tried as reader", 0),
+        ("deployer", True, "Text", State.INFO, "The log of v1 is text (LogFormat)", 0),
+        ("deployer", False, "JSON", State.OK, "off (health.log_feed)", 0),
+    ],
+)
+def test_doctor_reads_a_line_of_the_log(
+    situation: Bring, role: Role, feed: bool, log_format: str, state: State, says: str, searches: int
+) -> None:
+    """One call where the feed is on and the role reads it in a rollout; what it costs is told."""
+    here = situation("good", log_format=log_format, **QUIET)
+    found = examined(here, role, feed)
+    assert (found.state, len(here.calls("FilterLogEvents"))) == (state, searches)
+    assert says in found.message
+    assert ("LogFormat in the function's LoggingConfig" in found.remedy) == (log_format == "Text")
+
+
+def test_doctor_names_a_log_that_may_not_be_read(situation: Bring) -> None:
+    """The permission, and on which resource, before a rollout meets it."""
+    here = situation("good", log_format="JSON", **QUIET)
+    here.ask("chaos", kind="denied", operation="FilterLogEvents", times=9)
+    found = examined(here)
+    here.ask("chaos")
+    assert found.state is State.WARNING and "logs:FilterLogEvents" in found.message
+    assert f":us-east-1:123456789012:log-group:/aws/lambda/{here.function}:* " in found.remedy.replace(",", " ")
+
+
+def test_doctor_names_a_log_that_is_not_there(situation: Bring) -> None:
+    """It begins to exist with the first line, which the function's own role must be allowed to write."""
+    here = situation("good", log_format="JSON", **QUIET)
+    here.client("logs").delete_log_group(logGroupName=f"/aws/lambda/{here.function}")
+    found = examined(here)
+    assert found.state is State.WARNING and "does not exist" in found.message
+    assert "AWSLambdaBasicExecutionRole" in found.remedy

@@ -62,14 +62,18 @@ def test_every_reader_of_the_log(situation: Bring, chosen: dict[str, Any]) -> No
     kinds, unread = error_lines.read_error_kinds(target, "1", since, lambda _: None)
     assert [kind.name for kind in kinds] == ["InjectedError"] and unread == ""
 
-    group = found(setup.run_doctor(target, "deployer"), "log group")
+    doctor = list(setup.run_doctor(target, "deployer"))
+    group = found(doctor, "log group")
+    feed = found(doctor, "log feed")
     assert group.state is (State.OK if reports else State.WARNING)
+    where = chosen.get("log_group", f"/aws/lambda/{here.function}")
+    is_json = "log_format" in chosen
     if reports:
-        where = chosen.get("log_group", f"/aws/lambda/{here.function}")
-        read = " (JSON); rollouts read it every 10 s"
-        if "log_format" not in chosen:
-            read = ": rollouts are judged by CloudWatch's minutes"
-        assert group.message.startswith(where + read)
+        assert group.message == where + is_json * " (JSON)"
+    if reports and is_json:
+        assert feed.state is State.OK and feed.message.startswith(f"a rollout reads {where} every 10 s")
+    else:
+        assert feed.state is State.INFO and "CloudWatch's minutes" in feed.message and feed.remedy
 
     late(here)
     traffic = found(status.read_status(target).findings, "traffic")
