@@ -226,10 +226,12 @@ def test_between_minutes_only_the_log_is_read(situation: Bring) -> None:
     ("log_format", "says"), [("JSON", "The log decides, every 10 s"), ("Text", "is text (LogFormat)")]
 )
 def test_the_plan_names_the_source(situation: Bring, log_format: str, says: str) -> None:
-    """Before anything is shifted: which source will decide, and why not the log."""
+    """Before anything is shifted: which source will decide, why not the log, and which differences are not found."""
     here = situation("good", **JSON_LOG | {"log_format": log_format, "history_minutes": 0})
     with closing(connect(here)) as mine:
-        assert any(says in reason for reason in rollout.plan_rollout(mine, here.build("good")).reasons)
+        reasons = rollout.plan_rollout(mine, here.build("good")).reasons
+    assert any(says in reason for reason in reasons)
+    assert any(reason.startswith("With few requests only large differences are found.") for reason in reasons)
 
 
 def examined(here: Situation, role: Role = "deployer", feed: bool = True) -> Finding:

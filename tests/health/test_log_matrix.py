@@ -67,10 +67,9 @@ def test_every_reader_of_the_log(situation: Bring, chosen: dict[str, Any]) -> No
     feed = found(doctor, "log feed")
     assert group.state is (State.OK if reports else State.WARNING)
     where = chosen.get("log_group", f"/aws/lambda/{here.function}")
-    is_json = "log_format" in chosen
-    if reports:
-        assert group.message == where + is_json * " (JSON)"
-    if reports and is_json:
+    is_json = group.message == f"{where} (JSON)"
+    assert is_json == (reports and "log_format" in chosen)
+    if is_json:
         assert feed.state is State.OK and feed.message.startswith(f"a rollout reads {where} every 10 s")
     else:
         assert feed.state is State.INFO and "CloudWatch's minutes" in feed.message and feed.remedy
