@@ -157,6 +157,11 @@ class Plan:
         return False
 
     @property
+    def abort_scope(self) -> str:
+        """What an abort rolls back in place of an approval."""
+        return "all traffic"
+
+    @property
     def unapproved(self) -> str:
         """The state until it is approved."""
         return UNCHANGED

@@ -39,9 +39,17 @@ SAID = 400
 ENDINGS = {0: "done", 1: "failed", 3: "rolled-back", 4: "refused", 5: "held"}
 """A run's outcome in its manifest, by its exit code."""
 
+ABORTED = "aborted"
+"""The reference of an abort's trouble, and its ending."""
+
 UNSETTLED = (
     "`buddy-ops fleet status` shows each target. A failsafe rolls back traffic that is split. To resume, run this "
     "again with the same builds"
+)
+
+AFTER_AN_ABORT = (
+    "`buddy-ops fleet status` shows each target. To roll back those that serve the build too, run `buddy-ops fleet "
+    "rollback`. To deploy again, run this again: its plan is a new one."
 )
 
 
@@ -62,7 +70,8 @@ class Trouble:
     Attributes:
         says: a sentence.
         exit_code: what a single canary of this target would end with.
-        reference: that of a refusal which no step gave: ``fleet-plan-changed`` or ``fleet-wave-unapproved``.
+        reference: that of a refusal which no step gave: ``fleet-plan-changed`` or ``fleet-wave-unapproved``; or
+            ``ABORTED``.
         next: what to do then.
     """
 
@@ -80,7 +89,7 @@ class TargetRow:
     Attributes:
         doing: what its step does now; empty: nothing.
         results: of its steps, oldest first.
-        taken_back: whether this run rolled it back by policy.
+        taken_back: why this run was to roll it back, a sentence for when it did; empty: it was not.
         begun: whether this run submitted a step for it.
     """
 
@@ -89,7 +98,7 @@ class TargetRow:
     state: TargetState
     doing: str = ""
     results: list[StepResult] = field(default_factory=list)
-    taken_back: bool = False
+    taken_back: str = ""
     begun: bool = False
 
     @property
@@ -106,7 +115,7 @@ class TargetRow:
     def says(self) -> str:
         """What there is to say of it: what it does, or else what its run said."""
         ended = [result.trouble.partition("\n")[0] for result in self.results if result.trouble]
-        taken_back = "Rolled back by the policy on_trouble." if self.taken_back else ""
+        taken_back = self.taken_back if self.state.word == "ROLLED BACK" else ""
         return self.doing or taken_back or self.state.says or next(iter(ended), "")
 
 
@@ -146,9 +155,19 @@ class FleetOutcome:
         return code or (BuddyError.exit_code if self.left_out else 0)
 
     @property
+    def aborted(self) -> bool:
+        """Whether a person ended it in place of an approval."""
+        return self.trouble is not None and self.trouble.reference == ABORTED
+
+    @property
+    def ending(self) -> str:
+        """How it ended, as a run's outcome in its manifest."""
+        return ABORTED if self.aborted and self.exit_code == Aborted.exit_code else ENDINGS[self.exit_code]
+
+    @property
     def title(self) -> str:
         """The result in one line: 'ROLLED BACK: 3 PROMOTED, 2 ROLLED BACK, 7 NOT STARTED'."""
-        kind = describe_ending(ENDINGS[self.exit_code])
+        kind = describe_ending(self.ending)
         if self.dry_run:
             return "DRY RUN: nothing was changed"
         return f"{kind}: {tally((*(row.state.word for row in self.rows), *len(self.left_out) * ('NOT REACHED',)))}"
@@ -165,7 +184,7 @@ class FleetOutcome:
         """Raise an error with the exit code, unless all targets serve their build: a notebook's last cell.
 
         Raises:
-            RolledBack: ``rolled-back``. Held: ``held``. BuddyError: ``fleet-unsettled``.
+            RolledBack: ``rolled-back``. Aborted: ``aborted``. Held: ``held``. BuddyError: ``fleet-unsettled``.
             Refused: ``fleet-plan-changed``, ``fleet-wave-unapproved``, ``fleet-step-refused``.
         """
         if not self.exit_code:
@@ -177,8 +196,11 @@ class FleetOutcome:
             approved = ": the same approval counts."
             if any(row.state.word == "ROLLED BACK" for row in self.rows):
                 approved = ". A target was rolled back, so that the plan is a new one: approve it by its ID."
-            raise BuddyError("fleet-unsettled", says, now=now, next=f"{UNSETTLED}{approved}", facts=facts)
+            following = self.trouble.next if self.trouble is not None and self.aborted else f"{UNSETTLED}{approved}"
+            raise BuddyError("fleet-unsettled", says, now=now, next=following, facts=facts)
         following = self.trouble.next
+        if self.aborted:
+            raise Aborted(ABORTED, says, now=now, next=following, facts=facts)
         if self.exit_code == RolledBack.exit_code:
             raise RolledBack("rolled-back", says, now=now, next=following, facts=facts)
         if self.exit_code == Held.exit_code:
@@ -251,8 +273,11 @@ class FleetRun:
             yield wave
             deployed.append(wave)
 
-    def deploy(self, running: Steps, wave: PlannedWave, approval: Approval) -> None:
+    def deploy(self, steps: Callable[[], Steps], wave: PlannedWave, approval: Approval) -> None:
         """Deploy to a wave's targets side by side. After trouble the rest of it does not start.
+
+        Args:
+            steps: opens what the steps run on. An abort needs none.
 
         Raises:
             Refused: ``approval-void``.
@@ -260,10 +285,11 @@ class FleetRun:
         approved = self._plan if self._plan.accepts(approval.plan_hash) else self._plan.only(wave)
         approval.must_cover(approved, approval.at)
         self._approval = approval
-        self._journal("fleet-wave", wave=wave.name, targets=[planned.name for planned in wave.targets])
         if approval.order == "abort":
-            self._abort()
+            self._abort(approved)
             return
+        running = steps()
+        self._journal("fleet-wave", wave=wave.name, targets=[planned.name for planned in wave.targets])
         waiting = deque(self._planned_again(wave))
         if self._has_stopped():
             return
@@ -315,13 +341,14 @@ class FleetRun:
             failures=tuple(dict.fromkeys(self._failures)),
         )
         self.show()
-        if self._plan.calls and not self._target.dry_run:
+        # Without an approval nothing was started.
+        if self._approval is not None and not self._target.dry_run:
             told = notifications.announce(self._target, f"Ended: {self._plan.title}. {outcome}").failures
             outcome = replace(outcome, failures=(*outcome.failures, *told))
         self._journal(
             "fleet-ended",
             says=outcome.title,
-            ending=ENDINGS[outcome.exit_code],
+            ending=outcome.ending,
             exit_code=outcome.exit_code,
             targets={row.name: f"{row.state.word}: {row.state.serves}" for row in outcome.rows},
         )
@@ -423,11 +450,11 @@ class FleetRun:
                 self._take_back(self._affected(wave))
             self.show()
 
-    def _take_back(self, rows: Sequence[TargetRow]) -> None:
+    def _take_back(self, rows: Sequence[TargetRow], why: str = "Rolled back by the policy on_trouble.") -> None:
         """Roll targets back, all at once: this process writes, so that no worker has to be free."""
         with ThreadPoolExecutor(READERS) as pool:
             for row, failure in pool.map(lambda row: (row, self._roll_back(row)), rows):
-                row.taken_back = True
+                row.taken_back = why
                 row.state = read_state(row.planned)
                 if failure is not None:
                     self._failures.append(f"{row.name} was not rolled back: {failure.what}")
@@ -456,13 +483,15 @@ class FleetRun:
             here.close()
         return None
 
-    def _abort(self) -> None:
-        """Roll back the targets whose rollout is in progress: a person chose that in place of the approval."""
-        rows = [row for row in self._rows.values() if row.planned.plan.under_way]
-        says = "The fleet's deployment was aborted."
-        self.trouble = Trouble(rows[0].name, says, Aborted.exit_code)
-        self._journal("fleet-trouble", target=rows[0].name, says=says)
-        self._take_back(rows)
+    def _abort(self, plan: FleetPlan) -> None:
+        """Roll back a plan's targets whose rollout is in progress: a person chose that in place of the approval."""
+        assert self._approval is not None
+        rows = [self._rows[planned.name] for planned in plan.targets if planned.plan.under_way]
+        in_progress = join_words(row.name for row in rows)
+        says = f"{join_words(self._approval.by)} aborted it. In progress: {in_progress}."
+        self.trouble = Trouble("", says, Aborted.exit_code, ABORTED, AFTER_AN_ABORT)
+        self._journal("fleet-trouble", says=says)
+        self._take_back(rows, "Rolled back: the fleet's deployment was aborted.")
 
     def _bake(self) -> None:
         """Wait between two waves, then read the status of what this run deployed: a problem is trouble."""
@@ -498,7 +527,7 @@ def run_fleet(
     run = FleetRun(target, plan)
     with steps(run) as running:
         for wave in run.waves():
-            run.deploy(running, wave, approval)
+            run.deploy(lambda: running, wave, approval)
     return run.finish()
 
 
@@ -506,6 +535,8 @@ def _before(planned: PlannedTarget) -> TargetState:
     """What a target's plan says of it before its turn."""
     if planned.live:
         return TargetState("ALREADY LIVE", f"100 % v{planned.plan.change.known}")
+    if planned.plan.under_way:
+        return TargetState("WAITING", says="Its rollout is in progress.")
     return TargetState("WAITING", f"100 % v{planned.plan.stable}" if planned.plan.stable else "")
 
 

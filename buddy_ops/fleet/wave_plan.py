@@ -101,6 +101,11 @@ class FleetPlan(Plan):
         """Whether a target's rollout is in progress, which can be aborted instead."""
         return any(target.plan.under_way for target in self.targets)
 
+    @property
+    def abort_scope(self) -> str:
+        """Which targets an abort rolls back: not those that serve the build already."""
+        return join_words(target.name for target in self.targets if target.plan.under_way)
+
     def accepts(self, plan_hash: str) -> bool:
         """Whether an approval of this ID is one of this plan: it is valid now, or was when a target's rollout began."""
         moments = {target.plan.began for target in self.targets} - {None}

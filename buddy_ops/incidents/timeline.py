@@ -172,6 +172,11 @@ def _opened(fields: Fields) -> str:
     return f"{fields['runbook']} was opened{' as a dry run' if fields.get('dry_run') else ''}"
 
 
+def _approved(fields: Fields) -> str:
+    verb = "aborted" if fields.get("order") == "abort" else "approved"
+    return f"{join_words(fields['by'])} {verb} plan {fields['plan']}: {fields['title']}"
+
+
 def _alarm(fields: Fields) -> str:
     # CloudWatch's reason is a long list of datapoints. For an alarm that ends, it answers no question.
     if fields["state"] == "OK":
@@ -265,7 +270,7 @@ SENTENCES: Mapping[str, str | Callable[[Fields], str]] = {
     "clock-jumped": lambda x: describe_jump(x["by_s"], suspended=x["suspended"]),
     "aws": _aws,
     "alarm": _alarm,
-    "approved": "{by} approved plan {plan}: {title}",
+    "approved": _approved,
     "refused": "{by} did not approve plan {plan}: {title}",
     "shifted": "{to} receives {weight}: {serves}",
     "allocating": "AWS is still allocating provisioned concurrency: {serves}",

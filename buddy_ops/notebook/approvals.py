@@ -117,7 +117,7 @@ def in_terminal(target: Target, plan: Plan, agreed: Sequence[str] = ()) -> Appro
         return _record(target, plan, NOBODY)
     people = distinct_names(agreed)
     word = confirmation(target)
-    choice = f'"{ABORT}" to roll back, ' if plan.under_way else ""
+    choice = f'"{ABORT}" to roll back {plan.abort_scope}, ' if plan.under_way else ""
     while len(people) < plan.approvals:
         try:
             typed = input(f'Type "{word}" to approve plan {plan.hash} ({choice}Enter to cancel): ').strip()
@@ -231,7 +231,7 @@ class _ApprovalForm:
         resume = self.clicks.button(title, "approve", "primary")
         stable = self._plan.covers.get("from")
         to = f" to v{stable}" if isinstance(stable, str) and stable else ""
-        return [resume, self.clicks.button(f"Roll back: all traffic{to}", ABORT, "danger"), cancel]
+        return [resume, self.clicks.button(f"Roll back: {self._plan.abort_scope}{to}", ABORT, "danger"), cancel]
 
     def _request(self) -> str:
         """What the form asks for, with who has approved so far, as HTML."""

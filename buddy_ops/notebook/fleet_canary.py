@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import cache
 
 from buddy_ops.aws import notifications
 from buddy_ops.aws.session import Target
@@ -10,7 +11,7 @@ from buddy_ops.core.errors import Refused
 from buddy_ops.core.plan import Approval
 from buddy_ops.core.text import escape_html, show_controls, text_table
 from buddy_ops.fleet.canary import FleetOutcome, FleetRun, TargetRow
-from buddy_ops.fleet.engine import open_engine
+from buddy_ops.fleet.engine import Engine, open_engine
 from buddy_ops.fleet.wave_plan import FleetPlan, PlannedWave
 from buddy_ops.notebook._widgets import LiveOutput
 from buddy_ops.notebook.approvals import request_approval
@@ -80,16 +81,20 @@ async def deploy_in_waves(
     run = FleetRun(target, plan, lambda rows: table.show(_shown(rows)))
     run.show()
     with stopped_with(lambda: STOPPED), ExitStack() as stack:
-        if plan.calls and not target.dry_run:
+
+        @cache
+        def start() -> Engine:
             running = stack.enter_context(open_engine(scheduler, len(plan.targets), run.hear))
             notifications.announce(target, f"Started: {plan.title}.")
-            for wave in run.waves():
-                try:
-                    approval = await approvals.of(wave)
-                except Refused as refusal:
-                    run.refuse(wave, refusal)
-                    break
-                run.deploy(running, wave, approval)
+            return running
+
+        for wave in () if target.dry_run else run.waves():
+            try:
+                approval = await approvals.of(wave)
+            except Refused as refusal:
+                run.refuse(wave, refusal)
+                break
+            run.deploy(start, wave, approval)
         return run.finish()
 
 

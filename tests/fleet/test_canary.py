@@ -202,7 +202,7 @@ def test_a_rerun_after_a_lost_coordinator_goes_on_by_the_same_approval(deploy: D
     approval = approve(here, plan)
     run = FleetRun(here, plan)
     waves = run.waves()
-    run.deploy(InThreads(), next(waves), approval)
+    run.deploy(InThreads, next(waves), approval)
     rest = plan_fleet(here, PAY, "good-2.zip")
     assert rest.accepts(approval.plan_hash)
     steps = InThreads()

@@ -36,6 +36,13 @@ def observed(at: float, decision: str) -> dict[str, Any]:
     return record("observed", at, stage="1", weight=0.1, decision=decision, says="v2 fails")
 
 
+def test_an_abort_is_no_approval() -> None:
+    """A plan's ID with an abort in place of the approval says so; both name the people."""
+    given: dict[str, Any] = {"by": ["Ada"], "plan": "p1", "title": "Deploy"}
+    assert event(0, "approved", **given).says == "Ada approved plan p1: Deploy"
+    assert event(0, "approved", **given, order="abort").says == "Ada aborted plan p1: Deploy"
+
+
 def test_a_verdict_is_told_when_it_changes() -> None:
     """Ten minutes of 'hold' are one event; the verdict that ends it is another; reads of AWS are none."""
     records = [
