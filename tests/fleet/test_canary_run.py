@@ -1,5 +1,7 @@
 """The runbook fleet/canary as it is run: supervised, its steps on a real cluster of this machine, and archived."""
 
+from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -12,6 +14,7 @@ from buddy_sandbox.situations import control
 from tests.conftest import ROOT
 from tests.fleet.conftest import FUNCTIONS, REGIONS, client
 from tests.fleet.test_canary import SHORT, serving
+from tests.fleet.test_engine import started_scheduler, worker
 from tests.fleet.test_wave_plan import WAVES, declare
 
 
@@ -51,17 +54,33 @@ def test_a_fleets_run_names_its_targets_runs_and_verifies(project: Path, fleet: 
     assert verify_archive(archive.open_store()).problems
 
 
+@pytest.fixture(params=["this machine", "a scheduler"])
+def scheduler(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    """Where the steps run: '' for a cluster that the run starts, or the address of a scheduler with two workers."""
+    with ExitStack() as stack:
+        address = ""
+        if request.param == "a scheduler":
+            address, _ = stack.enter_context(started_scheduler(tmp_path))
+            for name in ("first", "second"):
+                stack.enter_context(worker(address, tmp_path / name, threads=3))
+        yield address
+
+
 @pytest.mark.whole
 @pytest.mark.timeout(900)
+@pytest.mark.usefixtures("fresh_processes")
 @pytest.mark.parametrize(
     ("policy", "first"), [("on_trouble: wave", ("2", "PROMOTED")), ("on_trouble: all", ("1", "ROLLED BACK"))]
 )
 def test_a_build_that_fails_in_one_region_of_the_second_wave(
-    project: Path, fleet: str, policy: str, first: tuple[str, str]
+    project: Path, fleet: str, scheduler: str, policy: str, first: tuple[str, str]
 ) -> None:
-    """Twelve targets: the first wave stays or is rolled back by policy, the second is rolled back, the third untouched."""
+    """Twelve targets: the first wave stays or is rolled back by policy, the second is rolled back, the third untouched.
+
+    It ends the same on a cluster of this machine and on two workers of a scheduler that runs already.
+    """
     declare(f"{WAVES}bake_minutes: 5\n{policy}\n")
-    done = deploy(artifact="next.zip", artifacts={"pay-eu-west-1": "bad.zip"})
+    done = deploy(artifact="next.zip", artifacts={"pay-eu-west-1": "bad.zip"}, scheduler=scheduler)
     assert done.exit_code == 3, done.trouble
     versions = {
         (function, region): client(fleet, "lambda", region).get_alias(FunctionName=function, Name="live")
