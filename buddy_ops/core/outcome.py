@@ -123,7 +123,7 @@ class Outcome:
         if self.lateness:
             lines.append(self.lateness)
         if self.compared:
-            lines.append(f"Compared with v{self.stable} in the same minutes:")
+            lines.append(f"Compared with v{self.stable} by CloudWatch's minutes (streams):")
             lines += [f"- {line}" for line in self.compared]
         return "\n".join(lines)
 

@@ -155,7 +155,10 @@ def lay_out(picture: Picture) -> Scene:
     title = shorten_to(picture.title, WIDTH - 32, 15, bold=True)
     scene.shapes.append(Text(title, 16, y, size=15, bold=True))
     y += 4
-    for line in wrap(picture.caption, WIDTH - 32)[:CAPTION_LINES]:
+    caption = wrap(picture.caption, WIDTH - 32)
+    if len(caption) > CAPTION_LINES:
+        caption = [*caption[: CAPTION_LINES - 1], shorten_to(" ".join(caption[CAPTION_LINES - 1 :]), WIDTH - 32)]
+    for line in caption:
         y += LINE
         scene.shapes.append(Text(line, 16, y))
     y += LINE + 6

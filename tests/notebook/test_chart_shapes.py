@@ -19,7 +19,7 @@ from buddy_ops.health.log_feed import TICK, FeedTick
 from buddy_ops.health.metrics import MINUTE, UNKNOWN_VERSION, MinuteRow
 from buddy_ops.notebook import _chart_layout, _chart_output, _widgets
 from buddy_ops.notebook._chart_model import build_picture, describe
-from buddy_ops.notebook._chart_scene import Fill, Ink, Scene, Stroke, text_width
+from buddy_ops.notebook._chart_scene import Fill, Ink, Scene, Stroke, Text, text_width
 from buddy_ops.notebook.charts import RolloutChart, ScorePoint
 from tests.notebook.test_charts import Stand
 
@@ -360,6 +360,17 @@ def test_the_svg_is_the_scene() -> None:
             assert len(xs) == len(ys) == len(points)
             assert sum(xs) == pytest.approx(points[-1][0], abs=0.11)
             assert sum(ys) == pytest.approx(points[-1][1], abs=0.11)
+
+
+@pytest.mark.parametrize(("words", "cut"), [(60, False), (300, True)])
+def test_a_caption_that_is_cut_says_so(words: int, cut: bool) -> None:
+    """Its last line ends with an ellipsis; the whole text is beside the picture."""
+    found = healthy_canary()
+    found.caption = "word " * words
+    scene = found.scene()
+    assert scene is not None
+    lines = [shape.text for shape in scene.shapes if isinstance(shape, Text) and shape.text.startswith("word")]
+    assert lines[-1].endswith("…") is cut and not any(line.endswith("…") for line in lines[:-1])
 
 
 def test_outside_text_is_no_markup() -> None:
