@@ -2,7 +2,11 @@
 
 import argparse
 import multiprocessing
+import os
 import time
+from collections.abc import Callable
+from functools import partial
+from multiprocessing.pool import Pool
 from pathlib import Path
 
 from rich.console import Console
@@ -19,7 +23,7 @@ Chunk = tuple[Cell, int, tuple[int, ...], bool]
 
 
 def chunks(share: float, seed: int, feed: bool) -> list[Chunk]:
-    """The work, in pieces of at most 100 rollouts; the longest first, so that the bar ends evenly."""
+    """The work, in pieces of at most ``CHUNK`` rollouts; the longest first, so that the bar ends evenly."""
     work: list[Chunk] = []
     for number, (cell, rollouts) in enumerate(plan()):
         left = max(20, round(rollouts * share))
@@ -32,16 +36,13 @@ def run(chunk: Chunk) -> tuple[Cell, dict[str, Sums]]:
     return chunk[0], simulate(*chunk)
 
 
-def measure(work: list[Chunk], processes: int) -> Results:
+def measure(work: list[Chunk], pool: Pool, advance: Callable[[int], None]) -> Results:
     """All cells, summed over their chunks."""
     results: Results = {(cell, ""): Sums() for cell, _ in plan()}
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with multiprocessing.Pool(processes) as pool, Progress(*columns) as progress:
-        task = progress.add_task("rollouts", total=sum(chunk[1] for chunk in work))
-        for cell, sums in pool.imap_unordered(run, work):
-            for name, part in sums.items():
-                results.setdefault((cell, name), Sums()).merge(part)
-            progress.advance(task, sums[next(iter(sums))].rollouts)
+    for cell, sums in pool.imap_unordered(run, work):
+        for name, part in sums.items():
+            results.setdefault((cell, name), Sums()).merge(part)
+        advance(sums[OURS].rollouts)
     order = {cell: number for number, (cell, _) in enumerate(plan())}
     return {key: results[key] for key in sorted(results, key=lambda key: order[key[0]]) if key[1]}
 
@@ -54,36 +55,47 @@ def main() -> None:
         "--feed",
         action=argparse.BooleanOptionalAction,
         default=True,
-        help="the judge by the log feed, too (--no-feed: half the time)",
+        help="the judge by the log feed, too",
     )
     parser.add_argument("--out", type=Path, help="where RESULTS.md and judge.png go (default: beside this module)")
     parser.add_argument("--seed", type=int, default=3)
     parser.add_argument("--processes", type=int, default=2)
     options = parser.parse_args()
-    console, began = Console(), time.perf_counter()
+    console = Console()
+    began = time.perf_counter()
     timings = figures.timings()
     share = 0.05 if options.quick else options.share
-    results = measure(chunks(share, options.seed, options.feed), options.processes)
+    out = options.out or (None if options.quick else Path(__file__).parent)
+    work = chunks(share, options.seed, options.feed)
+    worse_work = [] if out is None else streams.chunks(share)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with multiprocessing.Pool(options.processes) as pool, Progress(*columns) as progress:
+        task = progress.add_task("rollouts", total=sum(chunk[1] for chunk in (*work, *worse_work)))
+        advance = partial(progress.advance, task)
+        results = measure(work, pool, advance)
+        worse = streams.measure(worse_work, pool, advance)
+        pool.close()
+        pool.join()
     heading, *rows = report.table(results)
     grid = Table(*heading)
     for row in rows:
         grid.add_row(*row)
     console.print(grid)
     if options.quick:
-        console.print(
-            "Quick: a rate of 0.1 % cannot be told from 100-250 rollouts a cell; one bad draw is a miss here."
-        )
+        console.print("Quick: a rate of 0.1 % cannot be told from 200 rollouts a cell; one bad draw is a miss here.")
     for what, measured, holds in figures.targets(results):
         console.print(f"{'[green]holds[/]' if holds else '[red]misses[/]'}  {what}: {measured}")
-    out = options.out or (None if options.quick else Path(__file__).parent)
     if out is not None:
         out.mkdir(parents=True, exist_ok=True)
         count = sum(sums.rollouts for (_, name), sums in results.items() if name == OURS)
         minutes = (time.perf_counter() - began) / 60
-        note = f"{count:,} rollouts of ours, seed {options.seed}, {options.processes} processes, {minutes:.0f} minutes."
+        busy = sum(os.times()[:4]) / 60
+        note = (
+            f"{count:,} rollouts of ours, seed {options.seed}, {options.processes} processes:\n"
+            f"{busy:.0f} minutes of CPU time, in {minutes:.0f} minutes."
+        )
         (out / "RESULTS.md").write_text(report.markdown(results, timings, note), encoding="utf-8")
         report.picture(results, out / "judge.png")
-        worse = streams.measure(0.1 if options.quick else options.share, options.processes)
         (out / "STREAMS.md").write_text(streams.page(worse), encoding="utf-8")
         console.print(f"Written: {out / 'RESULTS.md'}, {out / 'STREAMS.md'}, {out / 'judge.png'}")
 

@@ -126,6 +126,8 @@ def _comparison(results: Results) -> Iterator[str]:
     yield ""
     yield "## What it must reach"
     yield ""
+    yield "Failed requests are means with one standard error of the simulation. A mean decides, without its error."
+    yield ""
     rows = [["must hold", "measured", "holds"]]
     rows += [[what, measured, "yes" if holds else "**no**"] for what, measured, holds in figures.targets(results)]
     yield from _grid(rows)
@@ -329,11 +331,9 @@ def _percent(share: float) -> str:
 
 
 def _interval(sums: Sums, end: str) -> str:
-    """A share with its 95 % Wilson interval."""
-    n, p, z = sums.rollouts, sums.share(end), 1.96
-    middle = (p + z * z / (2 * n)) / (1 + z * z / n)
-    half = z / (1 + z * z / n) * (p * (1 - p) / n + z * z / (4 * n * n)) ** 0.5
-    return f"{_percent(p)} % ({100 * max(0.0, middle - half):.2f} to {100 * (middle + half):.2f})"
+    """A share with its 95 % interval."""
+    low, high = sums.interval(end)
+    return f"{_percent(sums.share(end))} % ({100 * low:.2f} to {100 * high:.2f})"
 
 
 def picture(results: Results, path: Path) -> None:

@@ -17,7 +17,7 @@ from benchmarks.judge.shipped import (
     WATCH_MINUTES,
     Stages,
 )
-from benchmarks.judge.traffic import DAY, TICK_S, TICKS, WEIGHTS, Cell, Requests, tail
+from benchmarks.judge.traffic import DAY, TAIL, TICK_S, TICKS, WEIGHTS, Cell, Requests, tail
 from buddy_ops.health.evidence import BUSIEST_OF_MINUTES
 from buddy_ops.health.judge import Counts, Judge, JudgePolicy, Minute, Tick
 from buddy_ops.health.stable_alone import StableTest
@@ -79,7 +79,8 @@ def minutes_of(requests: Requests, row: int, rng: np.random.Generator, parts: in
     nothing = [0] * (len(WEIGHTS) - 1)
     drawn = requests.n.shape[1]
     while drawn < DAY * parts:
-        for n, x1, slow in tail(requests.cell, min(200, DAY * parts - drawn), rng, parts):
+        later = tail(requests.cell, min(TAIL, DAY * parts - drawn), rng, parts)
+        for n, x1, slow in zip(*(counts.tolist() for counts in later), strict=True):
             yield [*nothing, n], [*nothing, x1], [*nothing], [*nothing, slow]
             drawn += 1
 

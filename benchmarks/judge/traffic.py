@@ -6,7 +6,6 @@ A policy that gives the new version a weight of 25 % sends it the first four ban
 requests, and each request fails in the same way whichever policy sent it to that version.
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,6 +16,8 @@ Ints = NDArray[np.int64]
 WEIGHTS = (0.0, 0.00094, 0.001, 0.003, 0.009, 0.0094, 0.01, 0.027, 0.03, 0.10, 0.25, 0.50, 1.0)
 """A level is an index into this: the bands below it are the new version's."""
 DAY = 1440
+TAIL = 200
+"""Later minutes, or ticks, are drawn by so many at once."""
 TICK_S = 10
 TICKS = 60 // TICK_S
 """In a minute."""
@@ -103,11 +104,10 @@ def _levels(bands: Ints) -> Ints:
     return np.concatenate([np.zeros_like(bands[:, :, :1]), bands.cumsum(axis=2)], axis=2)
 
 
-def tail(cell: Cell, size: int, rng: np.random.Generator, parts: int = 1) -> Iterator[tuple[int, int, int]]:
-    """Later minutes of one rollout at 100 %, or ``parts`` of each: (requests, failures, slow) of the new version."""
+def tail(cell: Cell, size: int, rng: np.random.Generator, parts: int = 1) -> tuple[Ints, Ints, Ints]:
+    """Later minutes of one rollout at 100 %, or ``parts`` of each: requests, failures, slow ones of the new version."""
     n = rng.poisson(cell.traffic / parts, size).astype(np.int64)
-    x1, slow = _failures(rng, n, np.array(cell.p1), cell.clump), rng.binomial(n, SLOW_RATE)
-    return zip(n.tolist(), x1.tolist(), slow.tolist(), strict=True)
+    return n, _failures(rng, n, np.array(cell.p1), cell.clump), rng.binomial(n, SLOW_RATE)
 
 
 def stable_alone(cell: Cell, first: int, minutes: int, rng: np.random.Generator) -> list[tuple[int, int, int]]:
