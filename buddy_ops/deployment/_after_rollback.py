@@ -66,11 +66,13 @@ class AfterRollback:
 
     def reasons(self) -> tuple[str, ...]:
         """What the outcome must say of the reading, a sentence each."""
-        said = [self._say_of_stable()] if self.test is not None else []
+        said = []
+        if self.test is not None:
+            said.append(self._say_of_stable(self.test))
         if not self.counted:
-            why = f" {self._trouble}" if self._trouble else ""
             since = time_of_day(self._counted_until, self.target.clock.now())
-            said.append(f"Requests of v{self.evidence.new} after {since} are not counted.{why}")
+            uncounted = f"Requests of v{self.evidence.new} after {since} are not counted."
+            said.append(" ".join(filter(None, (uncounted, self._trouble))))
         return tuple(said)
 
     @property
@@ -94,15 +96,18 @@ class AfterRollback:
 
     @property
     def _counted_until(self) -> datetime:
-        rows = self.evidence.rows
-        return rows[-1].at + MINUTE if rows else self.since
+        if not self.evidence.rows:
+            return self.since
+        return self.evidence.rows[-1].at + MINUTE
 
     def _read(self, now: datetime) -> None:
         self._trouble = self.evidence.read(now) or ""
+        # Once all was read, a later failure takes nothing from it.
         self.counted = self.counted or (now >= self._last_reading and not self._trouble)
         if self.test is None or self.both_fail:
             return
         read = [self._events(row, self.test) for row in self._stable_rows()]
+        # A minute whose cold starts are not read yet is tested at a later poll.
         minutes = [counts for counts in read if counts is not None]
         self._tested = len(minutes)
         self.both_fail, self._stable = self.test.counts_until_over(minutes)
@@ -125,9 +130,7 @@ class AfterRollback:
         counts = row.counts[self.evidence.stable]
         return counts.errors, counts.requests
 
-    def _say_of_stable(self) -> str:
-        test = self.test
-        assert test is not None
+    def _say_of_stable(self, test: StableTest) -> str:
         stable = f"v{self.evidence.stable}"
         blamed = f"v{self.evidence.new} stays marked bad."
         if not self._stable.stable_requests:
@@ -167,6 +170,7 @@ def remove_mark(traffic: Traffic, marked_before: Sequence[str]) -> str:
     try:
         traffic.unmark(marked_before)
     except BuddyError as error:
+        # The traffic is back: an error would read as a rollback that failed.
         return (
             f"v{traffic.new} is still marked bad, since the record could not be written. {error.what} "
             "A new deployment of the same build removes the mark."

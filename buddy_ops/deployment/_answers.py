@@ -22,7 +22,9 @@ def trouble(test: EventTest, answer: object) -> str | None:
         answer: the function's answer, as its JSON says.
     """
     if test.status is not None:
-        status = answer.get("statusCode") if isinstance(answer, Mapping) else None
+        status = None
+        if isinstance(answer, Mapping):
+            status = answer.get("statusCode")
         if status != test.status:
             return f"its status is {_shown(status)} instead of {test.status}"
     document = _with_parsed_body(answer)
@@ -36,16 +38,21 @@ def _unmet(expectation: Expectation, document: object) -> str | None:
     except JMESPathError as error:
         # A function of JMESPath was given a value of a type that it does not take.
         return f"{expectation.path} cannot be read in the answer: {error}"
-    value = f"{expectation.path} is {_shown(found)}"
     if expectation.absent:
-        return None if found is None else f"{value}; it must be absent"
-    if expectation.contains is not None:
-        inside = isinstance(found, str | list) and expectation.contains in found
-        return None if inside else f"{value}; it must contain {_shown(expectation.contains)}"
-    if expectation.matches is not None:
-        matching = isinstance(found, str) and re.search(expectation.matches, found)
-        return None if matching else f"{value}; it must match {expectation.matches}"
-    return None if _same(found, expectation.equals) else f"{value} instead of {_shown(expectation.equals)}"
+        met = found is None
+        wanted = "; it must be absent"
+    elif expectation.contains is not None:
+        met = isinstance(found, str | list) and expectation.contains in found
+        wanted = f"; it must contain {_shown(expectation.contains)}"
+    elif expectation.matches is not None:
+        met = isinstance(found, str) and re.search(expectation.matches, found) is not None
+        wanted = f"; it must match {expectation.matches}"
+    else:
+        met = _same(found, expectation.equals)
+        wanted = f" instead of {_shown(expectation.equals)}"
+    if met:
+        return None
+    return f"{expectation.path} is {_shown(found)}{wanted}"
 
 
 def _same(found: object, wanted: object) -> bool:
@@ -59,6 +66,7 @@ def _with_parsed_body(answer: object) -> object:
         return answer
     try:
         body: str | bytes = answer["body"]
+        # API Gateway's and ALB's form of a body that is not plain text.
         if answer.get("isBase64Encoded"):
             body = b64decode(body)
         return {**answer, "body_json": parse_json(body)}

@@ -86,7 +86,9 @@ def _published_before(target: Target) -> Iterator[str]:
     """A sentence where CloudWatch has no request of the alias, and versions are there that it may have served."""
     published = [label(version.number) for version in versions.list_versions(target)]
     if published:
-        verb = "is" if len(published) == 1 else "are"
+        verb = "are"
+        if len(published) == 1:
+            verb = "is"
         yield (
             f"Warning: CloudWatch has no request of {target.resource} in the last {former_service.MEMORY.days} days, "
             f"although {join_words(published[-SHOWN:])} {verb} published. If one of them served, do not approve this. "
@@ -132,8 +134,10 @@ def require_fitting(target: Target, build: Build, latest: Version) -> Iterator[s
     try:
         limits = _read_limits(target)
     except AwsFailed as failure:
+        # The limits on one package are the same for every account: they are checked all the same.
         yield f"Warning: whether the account has code storage left is unknown. {failure.what}"
     size = build.size
+    # Lambda's limit is on the request: a zip that it fetches from S3 may be larger.
     if build.uploaded and size > limits.zipped:
         raise _too_large(target, f"The zip has {_megabytes(size)}, and Lambda takes {_megabytes(limits.zipped)}")
     if build.unpacked > limits.unpacked:
@@ -196,6 +200,7 @@ def describe_callers(target: Target) -> Iterator[str]:
         yield callers.remedy(target)
     for failure in found.unread:
         yield f"Warning: whether callers use the alias is unknown. {failure}"
+    # None is no 0: what could not be read is said above.
     if found.requests == 0:
         yield callers.NOT_MEASURED
 

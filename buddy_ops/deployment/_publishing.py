@@ -67,6 +67,7 @@ def _publish(target: Target, plan: RolloutPlan, alias: Alias | None, description
         raise _CodeChanged(f"$LATEST of {target.settings.function} has other code now.")
     build = plan.change.build
     if build is not None and (latest.sha256 != build.sha256 or latest.update == "Failed"):
+        # Each update gives $LATEST a new revision: it is read again before the next write.
         versions.upload_code(target, build.code, build.sha256, latest.revision)
         latest = yield from _wait_until_settled(target, alias, LATEST)
     # A version that takes the environment over as it is can be published by who may not read it.
@@ -78,6 +79,7 @@ def _publish(target: Target, plan: RolloutPlan, alias: Alias | None, description
     _require_as_planned(target, plan, alias, latest)
     number = versions.publish_version(target, latest, description)
     version = yield from _wait_until_settled(target, alias, number)
+    # Again, of the version itself: it is what receives the traffic.
     _require_as_planned(target, plan, alias, version)
     return number
 
@@ -123,6 +125,7 @@ def restore_latest(target: Target, plan: RolloutPlan) -> list[str]:
             before = versions.read_version(target, plan.change.base).variables
             versions.update_environment(target, before, latest.revision)
     except BuddyError as error:
+        # The rollback itself is done: this is a sentence in its outcome.
         return [
             f"Warning: $LATEST still has the configuration that was rolled back; the next build would deploy it. "
             f"{error.what}"
@@ -132,7 +135,9 @@ def restore_latest(target: Target, plan: RolloutPlan) -> list[str]:
 
 def _environment(target: Target, plan: RolloutPlan, latest: Version) -> dict[str, str]:
     """The environment variables of the new version."""
-    start = versions.read_version(target, plan.change.base) if plan.change.base else latest
+    start = latest
+    if plan.change.base:
+        start = versions.read_version(target, plan.change.base)
     return merge_variables(start.variables, plan.change.variables)
 
 
@@ -207,7 +212,9 @@ def _wait_until_settled(target: Target, alias: Alias | None, number: str) -> Pol
     is the sandbox's virtual one too, and other observers of the rollout run meanwhile.
     """
     deadline = target.clock.now() + LIMIT
-    what = "the update" if number == LATEST else f"v{number}"
+    what = f"v{number}"
+    if number == LATEST:
+        what = "the update"
     while True:
         version = versions.read_version(target, number)
         if version.update == "Successful" and version.usable:

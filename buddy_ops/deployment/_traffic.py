@@ -146,8 +146,6 @@ class Traffic:
             self.arm()
         try:
             self._write(to, self.alias)
-        except AliasMoved:
-            raise
         except AwsFailed as failure:
             # A call without an answer might still take effect. Of one that was refused, an attempt before may have.
             if arms and failure.code in REFUSALS and not self.weight and self._is_unchanged():
@@ -165,6 +163,7 @@ class Traffic:
         """
         self.arm()
         to = self._protected_state()
+        # An UpdateAlias that changes nothing still gives the alias a new revision, at which other writes fail.
         if (to.primary, to.additional, to.weight) != (self.alias.primary, self.alias.additional, self.alias.weight):
             self._write(to, self.alias)
 
@@ -204,9 +203,11 @@ class Traffic:
         try:
             self.failsafe = failsafe.renew(self._target, self.failsafe)
         except FailsafeMissing:
+            # A schedule is also gone once it has run: the alias shows that, and then this raises.
             self.read()
             raise FailsafeLost("The failsafe was deleted by another user or tool.") from None
         except AwsFailed as failure:
+            # The next poll comes in a minute: by then a renewal might come too late.
             if self._target.clock.now() + failsafe.MARGIN + MINUTE >= self.failsafe.until:
                 raise FailsafeLost(f"The failsafe could not be renewed. {failure.what}") from failure
             self._pass_over("The failsafe could not be renewed; the next poll tries again.", failure)
@@ -237,6 +238,7 @@ class Traffic:
                 self._keep(aliases.update_alias(self._target, self.alias, to))
                 return
             except AliasMoved as moved:
+                # Python unbinds ``moved`` where the clause ends.
                 collision = moved
                 self._keep(moved.alias)
                 # Another user or tool wrote over the record: it still says what was rolled out.
@@ -288,10 +290,13 @@ class Traffic:
             if self.alias.additional not in (None, self.stable):
                 left = self.alias.additional
             record = RolloutState(self._target.run, self.stable, left, stage, since="")
-        closed_by = "" if record.run == self._target.run else self._target.run
         record = _since_now(record, self._target.clock.now())
-        named = "" if self.stable == record.stable_version else self.stable
-        record = replace(record, stage=stage, closed_by_run=closed_by, rolled_back_to=named)
+        record = replace(record, stage=stage, closed_by_run="", rolled_back_to="")
+        if record.run != self._target.run:
+            record = replace(record, closed_by_run=self._target.run)
+        # A person named another version than the one that served before.
+        if record.stable_version != self.stable:
+            record = replace(record, rolled_back_to=self.stable)
         for version in rejected:
             record = record.with_rejected(version)
         return AliasState(self.stable, self.new if leaving else None, leaving, record)
@@ -399,7 +404,9 @@ def _since_now(record: RolloutState, now: datetime) -> RolloutState:
         return replace(record, since=iso_utc(now))
     passed_s = round((now - parse_utc(record.since)).total_seconds())
     # A step of a gradual rollback is no stage of its own: the Description holds no list of all steps.
-    begun = record.stage_ages_s if record.stage == "rolled-back" else (*record.stage_ages_s, 0)
+    begun = record.stage_ages_s
+    if record.stage != "rolled-back":
+        begun = (*begun, 0)
     moved = replace(record, since=iso_utc(now), stage_ages_s=tuple(age_s + passed_s for age_s in begun))
     if len(moved.encode()) <= aliases.RECORD_LIMIT:
         return moved
@@ -411,8 +418,8 @@ def _differ_by_allocation(one: Alias, other: Alias) -> bool:
     """Whether AWS alone changed an alias: its weight 1.0, while it allocates capacity, came or went."""
     if (one.primary, one.description) != (other.primary, other.description):
         return False
-    moving, at_rest = (one, other) if one.allocating else (other, one)
-    return moving.allocating and at_rest.additional is None
+    # In either direction: an allocation begins, or ends.
+    return any(moving.allocating and at_rest.additional is None for moving, at_rest in ((one, other), (other, one)))
 
 
 def alias_deleted(target: Target, stable: str) -> BuddyError:
@@ -447,8 +454,16 @@ def delete_failsafes(target: Target, run: str) -> list[str]:
     try:
         failsafe.disarm(target, run)
     except BuddyError as error:
+        # A sentence, no error: it clears weights, and none is left.
         return [f"A failsafe could not be deleted: {error.what} It changes nothing and deletes itself."]
     return []
+
+
+def recorded_run(alias: Alias) -> str:
+    """The run that the alias's record names; empty if it has no record."""
+    if alias.rollout is None:
+        return ""
+    return alias.rollout.run
 
 
 def alias_scope(target: Target, action: str) -> dict[str, object]:

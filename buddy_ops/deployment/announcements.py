@@ -39,6 +39,7 @@ def _announce_milestones(target: Target, plan: RolloutPlan, rollout: Rollout) ->
     """A rollout that is also announced when the version is healthy or the traffic back: its end comes minutes later."""
     announced = ""
     order: Order | StageOrder | None = None
+    # Who closes this generator, as an interrupt does, closes the rollout in it at once.
     with closing(rollout):
         while True:
             try:

@@ -113,7 +113,10 @@ def _image(target: Target, named: Image) -> Build:
     description = f"container image {named.uri}"
     if found.packed:
         description += f", {size(found.packed)} compressed"
-    machines = {found.architecture: "The image"} if found.architecture else {}
+    machines = {}
+    # Empty where the image could not be read: then its architecture is not compared.
+    if found.architecture:
+        machines[found.architecture] = "The image"
     notes = tuple(filter(None, (found.unread, tables)))
     return Build(named.digest, IMAGE, {"ImageUri": named.uri}, description, notes=notes, machines=machines)
 
@@ -159,12 +162,14 @@ def _zip(content: bytes, code: "CodeSource", name: str, notes: tuple[str, ...]) 
 
 def _machine(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> str | None:
     """The processor that a native module is compiled for; None for other files."""
+    # In the middle, too: libssl.so.3.
     if not PurePosixPath(entry.filename).name.partition(".so")[1]:
         return None
     with archive.open(entry) as file:
         head = file.read(20)
     if head[:4] != b"\x7fELF":
         return None
+    # e_machine is at byte 18 of the header, and both of Lambda's processors are little-endian. Source: elf.h.
     return MACHINES.get(int.from_bytes(head[18:20], "little"))
 
 
@@ -177,7 +182,9 @@ def require_runnable(target: Target, build: Build, latest: Version) -> Iterator[
     function = target.settings.function
     package = latest.settings.get("PackageType") or ZIP
     if build.package != package:
-        cure = "Give a zip" if package == ZIP else "Give an image by its digest"
+        cure = "Give an image by its digest"
+        if package == ZIP:
+            cure = "Give a zip"
         raise Refused(
             "package-type-differs",
             f"The build is of the package type {build.package}, and {function} of {package}. Lambda never changes the "
@@ -195,10 +202,13 @@ def require_runnable(target: Target, build: Build, latest: Version) -> Iterator[
 
 def _check_architecture(function: str, build: Build, latest: Version) -> None:
     wanted = _architecture(latest)
+    # A build without native modules runs anywhere. One may also bring modules for both processors.
     if not build.machines or wanted in build.machines:
         return
     machine, module = min(build.machines.items())
-    option = "docker build" if build.package == IMAGE else "for Python: pip install"
+    option = "for Python: pip install"
+    if build.package == IMAGE:
+        option = "docker build"
     raise Refused(
         "architecture-differs",
         f"{module} is compiled for {machine}, and {function} runs on {wanted}.",

@@ -52,7 +52,8 @@ def plan_cleanup(target: Target, keep: int | None = None) -> CleanupPlan:
         Refused: ``not-allowed``: fewer than the rules say.
     """
     fewest = target.settings.policy.keep_versions
-    keep = fewest if keep is None else keep
+    if keep is None:
+        keep = fewest
     if keep < fewest:
         raise Refused(
             "not-allowed",
@@ -104,7 +105,10 @@ def run_cleanup(target: Target, plan: CleanupPlan, approval: Approval) -> Cleanu
     approval.must_cover(plan, target.clock.now())
     deleted: list[str] = []
     skipped: dict[str, str] = {}
-    for version in () if target.dry_run else plan.to_delete:
+    to_delete = plan.to_delete
+    if target.dry_run:
+        to_delete = ()
+    for version in to_delete:
         needed = _needed(target, versions.list_versions(target))
         if version in needed:
             skipped[version] = needed[version]
@@ -139,6 +143,7 @@ def _needed(target: Target, published: list[Version]) -> dict[str, str]:
     for alias in aliases.list_aliases(target):
         record = alias.rollout
         if record is not None:
+            # All three: which one a rollback returns to depends on how the rollout goes on.
             for return_version in (record.stable_version, record.fallback_version, record.new_version):
                 needed.setdefault(return_version, f"alias {alias.name} may roll back to it")
         # Last, since it is the strongest reason.

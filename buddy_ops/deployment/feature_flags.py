@@ -67,9 +67,12 @@ def plan_flags(
     known = target.settings.flags
     unknown = [_with_suggestion(name, known) for name in turn if name not in known]
     if unknown or not turn:
+        problem = "No flag is named."
+        if unknown:
+            problem = f"No flag of {target.environment}: {', '.join(unknown)}."
         raise InvalidInput(
             "unknown-flag",
-            f"No flag of {target.environment}: {', '.join(unknown)}." if unknown else "No flag is named.",
+            problem,
             next=f"Give turn with one of {', '.join(known) or 'none'}; a new flag is added to `flags` in parameters/.",
         )
     # Sorted: the same flags give the same plan and the same Description.
@@ -119,7 +122,9 @@ def _words(flags: Mapping[str, bool | None]) -> str:
 
 def _with_suggestion(name: str, known: Sequence[str]) -> str:
     close = difflib.get_close_matches(name, known, n=1)
-    return f"{name} (did you mean {close[0]}?)" if close else name
+    if close:
+        return f"{name} (did you mean {close[0]}?)"
+    return name
 
 
 def _flags(target: Target, version: Version) -> dict[str, bool | None]:

@@ -26,6 +26,7 @@ from buddy_ops.deployment._traffic import (
     alias_scope,
     delete_failsafes,
     foreign_weights,
+    recorded_run,
     still_allocating,
 )
 from buddy_ops.deployment.observation import Observation, Polls, Rollout, observe, show
@@ -147,6 +148,7 @@ def run_gradual_rollback(target: Target, plan: GradualRollbackPlan, approval: Ap
         delete_failsafes(target, run.traffic.run)
         raise
     failures = delete_failsafes(target, run.traffic.run)
+    # The traffic is back: what is read on changes nothing of that.
     target.journal.append(
         "rollback", to=plan.stable, away_from=(plan.new,), by=approval.by, already=not plan.steps, reasons=reasons
     )
@@ -163,7 +165,7 @@ class _Run:
         self.began = target.clock.now()
         alias = aliases.require_alias(target)
         # The failsafe of the run that split the traffic is taken over.
-        run = alias.rollout.run if alias.rollout else target.run
+        run = recorded_run(alias) or target.run
         self.traffic = Traffic(target, alias, run=run, stable=plan.stable, new=plan.new)
         self.evidence = RolloutEvidence(target, plan.stable, plan.new)
         self.paused = False

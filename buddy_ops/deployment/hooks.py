@@ -143,7 +143,7 @@ class Hooks:
         # A daemon: a process that is to end does not wait for a hook that hangs.
         thread = threading.Thread(target=lambda: answers.append(_ask(self._target, hook, event)), daemon=True)
         thread.start()
-        return _Question(hook, event, thread, until, answers)
+        return _Question(hook, event, thread=thread, until=until, answers=answers)
 
     def _take(self, question: _Question) -> Answer:
         """The answer, if there is one by now."""
@@ -156,6 +156,7 @@ class Hooks:
             return Answer("hold", f"Waiting for the answer of hook {name}.")
         else:
             answer = Answer("hold", f"Hook {name} did not answer within {question.hook.timeout_s:g} s.")
+        # A hook that held, or never answered, is asked again by the next poll.
         del self._asked[key]
         if answer.decision == "go":
             self._passed.add(key)
@@ -251,12 +252,14 @@ def _ask(target: Target, hook: Hook, event: Event) -> Answer:
         # Only the error's type is shown: its text may hold the address, which is a secret.
         problem = type(error).__name__
     except Exception as error:
+        # An exception that ended the thread would leave the rollout to wait for the hook's whole timeout.
         problem = f"unexpected {type(error).__name__}"
     return Answer("hold", f"Hook {hook.name} failed: {problem.rstrip('.')}.")
 
 
 def _ask_function(target: Target, hook: Hook, event: Event) -> Answer:
     """Invoke a function once, and wait for its answer. AWS: lambda:InvokeFunction; runs its code."""
+    # A byte more than is taken, so that a longer answer is recognised as one.
     content, failure = ask_function(target, hook.function, event, within_s=hook.timeout_s, limit=ANSWER_BYTES + 1)
     if failure:
         return Answer("hold", f"Hook {hook.name} failed: {failure}.")
@@ -280,6 +283,7 @@ def is_allowed_address(url: str) -> bool:
         parts = urlsplit(url)
     except ValueError:
         return False
+    # Over a network, plain HTTP would show the address, which is a secret.
     on_this_machine = parts.scheme == "http" and parts.hostname in ("127.0.0.1", "::1", "localhost")
     return parts.scheme == "https" or on_this_machine
 
@@ -300,11 +304,11 @@ def _ask_notebook(target: Target, hook: Hook, event: Event) -> Answer:
     # It is a run of its own, with a folder and a journal of its own.
     own = {name: value for name, value in os.environ.items() if name not in OF_THIS_RUN}
     ended = subprocess.run([*command, *given], capture_output=True, timeout=hook.timeout_s, check=False, env=own)
-    said = parse_json(ended.stdout)
-    error = said.get("error") if isinstance(said, dict) else None
-    reason = error.get("what") if isinstance(error, dict) else None
-    decision = EXIT_CODES.get(ended.returncode, "hold")
-    return _answer(target, hook, decision, str(reason or f"the notebook ended with exit code {ended.returncode}"))
+    reason = f"the notebook ended with exit code {ended.returncode}"
+    match parse_json(ended.stdout):
+        case {"error": {"what": what}} if what:
+            reason = str(what)
+    return _answer(target, hook, EXIT_CODES.get(ended.returncode, "hold"), reason)
 
 
 def _parse(target: Target, hook: Hook, content: bytes) -> Answer:
@@ -312,15 +316,17 @@ def _parse(target: Target, hook: Hook, content: bytes) -> Answer:
     if len(content) > ANSWER_BYTES:
         return Answer("hold", f"Hook {hook.name} failed: its answer has more than {ANSWER_BYTES:,} bytes.")
     said = parse_json(content)
-    decision = said.get("decision") if isinstance(said, dict) else None
-    if decision not in ("go", "hold", "refuse"):
+    if not isinstance(said, dict) or said.get("decision") not in ("go", "hold", "refuse"):
         return Answer("hold", f"Hook {hook.name} failed: its answer has no decision (go, hold or refuse).")
-    return _answer(target, hook, decision, str(said.get("reason") or "no reason given"))
+    return _answer(target, hook, said["decision"], str(said.get("reason") or "no reason given"))
 
 
 def _answer(target: Target, hook: Hook, decision: Decision, reason: str) -> Answer:
     if decision == "go":
         return GO
-    verb = "refused" if decision == "refuse" else "holds"
+    verb = "holds"
+    if decision == "refuse":
+        verb = "refused"
+    # Its text goes to terminals, pages and messages, and is another system's.
     shown = show_controls(target.redactor.redact(shorten(reason, REASON_CHARACTERS)))
     return Answer(decision, f"Hook {hook.name} {verb}: {shown.rstrip('.')}.")

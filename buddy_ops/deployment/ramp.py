@@ -77,13 +77,17 @@ def next_rungs(settings: Settings, delay: Delay, weight: float, first_stage: flo
 def failures_unseen(settings: Settings, delay: Delay) -> float:
     """About how many requests the first rung sends to the new version until a failure is seen."""
     ramp = settings.rollout.ramp
-    return delay.failures if ramp is None or ramp.failures is None else ramp.failures
+    if ramp is None or ramp.failures is None:
+        return delay.failures
+    return ramp.failures
 
 
 def factor(settings: Settings, delay: Delay) -> float:
     """How many times the one before each further rung is."""
     ramp = settings.rollout.ramp
-    return delay.factor if ramp is None or ramp.factor is None else ramp.factor
+    if ramp is None or ramp.factor is None:
+        return delay.factor
+    return ramp.factor
 
 
 def _rungs_from(weight: float, settings: Settings, delay: Delay, first_stage: float) -> tuple[float, ...]:

@@ -28,32 +28,44 @@ def plan_reenabling(target: Target) -> ReenablingPlan:
     found = isolation.read_isolation(target)
     alias = aliases.read_alias(target)
     now = [*aliases.describe_in_sentences(target, alias)]
+    title = f"{target.settings.function} is not isolated"
     then: tuple[str, ...] = ("No change: nothing is isolated.",)
     calls: tuple[str, ...] = ()
+    undo: tuple[str, ...] = ()
+    reasons: tuple[str, ...] = ()
+    covered: list[str] = []
     if found is not None:
+        title = f"Re-enable {target.settings.function}"
         now.append(f"{target.settings.function} is {found}.")
         then = ()
+        undo = ("Isolate it again: emergency/data_corruption.",)
+        reasons = ("Warning: whether the data is repaired is not checked here.",)
+        # By these an isolation that another run made since needs an approval of its own.
+        covered = [found.run, found.since, found.how]
         if "function" in (found.how, found.also):
             then += ("The function serves requests again.",)
-            restored = f"PutFunctionConcurrency ReservedConcurrentExecutions={found.before}"
-            calls += ("lambda:DeleteFunctionConcurrency" if found.before is None else f"lambda:{restored}",)
+            restoring = f"lambda:PutFunctionConcurrency ReservedConcurrentExecutions={found.before}"
+            # It had no limit of its own: an absent one is no number that could be set.
+            if found.before is None:
+                restoring = "lambda:DeleteFunctionConcurrency"
+            calls += (restoring,)
         if "writes" in (found.how, found.also):
             then += (f"The function can write {found.table} again.",)
             calls += ("dynamodb:PutResourcePolicy without the isolation's statement",)
         calls += ("ssm:DeleteParameter the isolation",)
     return ReenablingPlan(
-        title=f"Re-enable {target.settings.function}" if found else f"{target.settings.function} is not isolated",
+        title=title,
         now=tuple(now),
         then=then,
         calls=calls,
-        undo=("Isolate it again: emergency/data_corruption.",) if found else (),
-        reasons=("Warning: whether the data is repaired is not checked here.",) if found else (),
+        undo=undo,
+        reasons=reasons,
         covers={
             "action": "re-enable",
             "environment": target.environment,
             "region": target.region,
             "function": target.settings.function,
-            "isolation": [found.run, found.since, found.how] if found else [],
+            "isolation": covered,
         },
         isolation=found,
     )

@@ -8,7 +8,7 @@ from buddy_ops.aws.aliases import Alias
 from buddy_ops.aws.session import Target
 from buddy_ops.aws.versions import LATEST, Version
 from buddy_ops.core import artifacts
-from buddy_ops.core.artifacts import PublishedVersion
+from buddy_ops.core.artifacts import Artifact, PublishedVersion
 from buddy_ops.core.errors import BuddyError, Refused
 from buddy_ops.core.front_end import parameter
 from buddy_ops.core.plan import differing_names
@@ -79,7 +79,10 @@ def request_change(
 
     AWS, Raises: as ``plan_rollout``.
     """
-    named = artifacts.parse_artifact(artifact) if artifact or variables is None else None
+    named: Artifact | None = None
+    # A change of variables alone may come without a build: then the code is that of $LATEST.
+    if artifact or variables is None:
+        named = artifacts.parse_artifact(artifact)
     if isinstance(named, PublishedVersion) and variables is None:
         if new_configuration:
             problem = (
@@ -88,7 +91,9 @@ def request_change(
             )
             raise invalid("parameters", [problem], "invalid-parameters")
         return _published_version(target, alias, named.number)
-    build = builds.read_build(target, named) if named is not None else None
+    build: Build | None = None
+    if named is not None:
+        build = builds.read_build(target, named)
     published = {version.number: version for version in versions.list_versions(target)}
     latest = versions.read_version(target)
     if variables is None and build is not None:
@@ -102,7 +107,9 @@ def request_change(
     if build is not None:
         about = builds.describe_version(target, latest)
         change = replace(change, build=build, doubts=(f"Build: {build.description}. {about}.", *build.notes))
-    stable = published.get(alias.primary) if alias else None
+    stable: Version | None = None
+    if alias is not None:
+        stable = published.get(alias.primary)
     new = published.get(change.known, latest)
     if stable is not None and change.known != stable.number:
         _obstacles.require_able_to_share(target, stable, new)
@@ -113,10 +120,11 @@ def request_change(
         doubts += builds.require_runnable(target, build, latest)
         doubts += _obstacles.require_fitting(target, build, latest)
     doubts += _hidden_variables(latest, stable, change)
-    start = published[change.base] if change.base else latest
+    start = _start(change, published, latest)
     shows_variables = bool(change.variables) or start.shown_variables is not None
-    # Refused where variables would be written that Lambda does not show.
-    held = start.variables if shows_variables else {}
+    held: Mapping[str, str] = {}
+    if shows_variables:
+        held = start.variables  # refused where variables would be written that Lambda does not show
     expected = latest.configuration_with(merge_variables(held, change.variables))
     change = replace(change, doubts=tuple(doubts), expected=expected, shows_variables=shows_variables)
     if stable is None:
@@ -161,13 +169,20 @@ def _published_version(target: Target, alias: Alias | None, number: str) -> Requ
     )
 
 
+def _start(change: RequestedChange, published: Mapping[str, Version], latest: Version) -> Version:
+    """The version whose environment variables the new one starts from."""
+    if change.base:
+        return published[change.base]
+    return latest
+
+
 def _as_published(
     version: Version, latest: Version, published: Mapping[str, Version], change: RequestedChange
 ) -> RequestedChange:
     """A change whose version exists: it keeps the configuration that it was published with, and the plan says so."""
     shows_variables = version.shown_variables is not None
     change = replace(change, expected=version.configuration, shows_variables=shows_variables)
-    start = published[change.base] if change.base else latest
+    start = _start(change, published, latest)
     if start.shown_variables is None or not shows_variables:
         names = differing_names(version.settings, latest.settings)
     else:
@@ -235,7 +250,9 @@ def _base_version(alias: Alias, published: Mapping[str, Version], variables: Map
     after = published[record.new_version].shown_variables
     if before is None or after is None:
         return alias.primary
-    return record.stable_version if after == merge_variables(before, variables) else alias.primary
+    if after == merge_variables(before, variables):
+        return record.stable_version
+    return alias.primary
 
 
 def _on_alias(alias: Alias | None) -> list[str]:
@@ -253,7 +270,9 @@ def _has_code(published: Mapping[str, Version], number: str, sha256: str) -> boo
 
 def _require_same_code(target: Target, change: RequestedChange, latest: Version, build: Build | None) -> None:
     """$LATEST may hold a build that was rolled back: its code must not be deployed along with a flag."""
-    available = build.sha256 if build is not None else latest.sha256
+    available = latest.sha256
+    if build is not None:
+        available = build.sha256
     if available != change.sha256:
         raise Refused(
             "code-differs",

@@ -21,7 +21,7 @@ from buddy_ops.core.front_end import invocation, parameter
 from buddy_ops.core.plan import NOBODY, Approval, Plan
 from buddy_ops.core.progress import Progress
 from buddy_ops.core.text import join_words, parse_utc
-from buddy_ops.deployment._traffic import Traffic, alias_scope, delete_failsafes
+from buddy_ops.deployment._traffic import Traffic, alias_scope, delete_failsafes, recorded_run
 from buddy_ops.migrations import schema
 from buddy_ops.migrations.schema import SchemaMarker
 
@@ -131,8 +131,10 @@ def plan_rollback(target: Target, version: str = "", watch: Progress | None = No
     destination = version or _destination(target, alias)
     recorded = not version and destination not in alias.serving
     warnings = check_destination(target, alias, destination, recorded=recorded)
-    lost = alias.rollout.new_version if alias.rollout and alias.failsafe_triggered else None
-    served = (*alias.serving, lost)
+    served = alias.serving
+    # The failsafe took its traffic, and marks nothing bad: this rollback does.
+    if alias.rollout is not None and alias.failsafe_triggered:
+        served = (*served, alias.rollout.new_version)
     away_from = tuple(version for version in served if version and version != destination)
     title = f"v{destination} already serves alone"
     calls: tuple[str, ...] = ()
@@ -191,8 +193,7 @@ def run_rollback(
     at = target.clock.now()
     if target.dry_run:
         return RollbackResult(alias.primary, (), at, already, dry_run=True)
-    run = alias.rollout.run if alias.rollout else ""
-    failures = tuple(delete_failsafes(target, run))
+    failures = tuple(delete_failsafes(target, recorded_run(alias)))
     pending = aliases.describe_allocation(alias)
     return RollbackResult(alias.primary, plan.away_from, at, already, failures=failures, pending=pending)
 
@@ -209,15 +210,16 @@ def await_rollback(target: Target, result: RollbackResult) -> Iterator[datetime]
     if not result.pending:
         return
     alias = aliases.require_alias(target)
-    run = alias.rollout.run if alias.rollout else ""
-    yield from Traffic(target, alias, run=run, stable=result.serving).await_capacity()
+    yield from Traffic(target, alias, run=recorded_run(alias), stable=result.serving).await_capacity()
 
 
 def drive_rollback(target: Target, result: RollbackResult) -> RollbackResult:
     """Wait as ``await_rollback`` says; the result once the traffic has moved."""
     for wake_at in await_rollback(target, result):
         target.clock.sleep_until(wake_at)
-    return replace(result, at=target.clock.now(), pending="") if result.pending else result
+    if not result.pending:
+        return result
+    return replace(result, at=target.clock.now(), pending="")
 
 
 def check_destination(target: Target, alias: Alias, destination: str, *, recorded: bool = False) -> list[str]:
@@ -404,7 +406,9 @@ def version_before(alias: Alias) -> str:
     if record is None or not record.rolled_back or alias.serving != (record.stable_version,):
         return ""
     before = record.fallback_version
-    return "" if before in (alias.primary, *record.rejected_versions) else before
+    if before in (alias.primary, *record.rejected_versions):
+        return ""
+    return before
 
 
 def _is_done(target: Target, alias: Alias, record: RolloutState) -> bool:
@@ -435,7 +439,9 @@ def _list_versions(target: Target, alias: Alias) -> str:
         good = _newest_usable(target, alias)
     except BuddyError:
         return ""
-    return f": {join_words(good, 'or')}" if good else ""
+    if not good:
+        return ""
+    return f": {join_words(good, 'or')}"
 
 
 def usable_versions(target: Target, alias: Alias) -> list[str]:
@@ -443,7 +449,9 @@ def usable_versions(target: Target, alias: Alias) -> list[str]:
 
     AWS: lambda:ListVersionsByFunction, reads only.
     """
-    marked = alias.rollout.rejected_versions if alias.rollout is not None else ()
+    marked: tuple[str, ...] = ()
+    if alias.rollout is not None:
+        marked = alias.rollout.rejected_versions
     published = versions.list_versions(target)
     good = [version.number for version in published if version.number not in (*alias.serving, *marked)]
     return good[-NAMED:]
@@ -487,6 +495,7 @@ def _look_up(target: Target, alias: Alias, destination: str) -> _Lookups:
     thread = threading.Thread(target=look_up, daemon=True)
     thread.start()
     thread.join(CHECKS_S)
+    # A copy: that thread may still write into ``found``, while this is decided by.
     return replace(found)
 
 
@@ -503,6 +512,7 @@ def _markers(target: Target, found: _Lookups) -> tuple[SchemaMarker | BuddyError
     old = found.primary
     try:
         if not isinstance(new, BuddyError) and not isinstance(old, BuddyError):
+            # What serves shows that the tables fit it, and so they fit the other one: no table has to be read.
             schemas = schema.schema_range_of(target, new)
             if schemas is not None and schemas == schema.schema_range_of(target, old):
                 return ()

@@ -251,7 +251,9 @@ class _Run:
         self.plan = plan
         self.approval = approval
         self.settings = target.settings.rollout
-        run = plan.resumes.run if plan.resumes else target.run
+        run = target.run
+        if plan.resumes is not None:
+            run = plan.resumes.run  # the failsafe of the run that began the rollout goes on
         self.traffic = Traffic(target, alias, run=run, stable=plan.stable, new=plan.change.known)
         self.evidence = RolloutEvidence(target, plan.stable, plan.change.known, by_log=True)
         self.hooks = hooks.Hooks(target, stable=plan.stable, follows=plan.follows)
@@ -399,8 +401,10 @@ class _Run:
         Raises:
             Refused: ``stages-differ``.
         """
-        begun = self.stages[: int(record.stage)] if record.shifting else ()
-        if record.shares or not record.shifting or begun[int(record.stage) - 1 :] == (self.traffic.weight,):
+        if record.shares or not record.shifting:
+            return
+        stage = int(record.stage)
+        if self.stages[stage - 1 : stage] == (self.traffic.weight,):
             return
         raise Refused(
             "stages-differ",
@@ -426,6 +430,7 @@ class _Run:
 
     def _begin(self) -> State:
         """Read the minutes before, then shift to the first stage."""
+        # Not the one from the constructor: a new build has its number only now.
         self.evidence = RolloutEvidence(self.target, self.traffic.stable, self.traffic.new, by_log=True)
         trouble = self.evidence.read(self.target.clock.now())
         if not self.evidence.is_readable:
@@ -454,7 +459,9 @@ class _Run:
         """The stages of a rollout that began with a ramp: what was, and what is still to come."""
         first_stage = self.plan.stages[0]
         rungs = [share for share in record.shares or (FORMER_PROBE,) if share < first_stage]
-        following = ramp.next_rungs(self.target.settings, self._delay, rungs[-1], first_stage) if rungs else ()
+        if not rungs:
+            return self.plan.stages
+        following = ramp.next_rungs(self.target.settings, self._delay, rungs[-1], first_stage)
         return (*rungs, *following, *self.plan.stages)
 
     @property
@@ -508,7 +515,10 @@ class _Run:
             ages_s = tuple(age_s + passed_s for age_s in (*old.stage_ages_s, 0))
             accepted = self.evidence.accepted
             record = replace(old, stage=stage, since=iso_utc(now), stage_ages_s=ages_s, accepted=accepted)
-            return record.with_share(weight) if old.shares else record
+            # The shares are of all stages, or of none: one alone would be taken for the first stage's.
+            if old.shares:
+                record = record.with_share(weight)
+            return record
         record = RolloutState(
             self.target.run,
             self.traffic.stable,
@@ -520,7 +530,9 @@ class _Run:
         ).with_share(weight)
         if old is None:
             return replace(record, note=alias.description[:60])
-        fallback = old.stable_version if alias.primary == old.new_version else old.fallback_version
+        fallback = old.fallback_version
+        if alias.primary == old.new_version:
+            fallback = old.stable_version
         record = replace(record, fallback_version=fallback, note=old.note)
         for version in old.rejected_versions:
             if version != self.traffic.new:
@@ -583,8 +595,8 @@ class _Run:
         state = self._state_of_alias()
         verdict = self.evidence.verdict(now, self._bake_s(state), final=not isinstance(state, Baking))
         # Between full minutes, a verdict that stays says nothing new.
-        last = self.seen.verdict if self.seen is not None else None
-        journaled = journaled or last is None or last.decision != verdict.decision
+        if self.seen is None or self.seen.verdict is None or self.seen.verdict.decision != verdict.decision:
+            journaled = True
         observation = self._observe(now, state, verdict, journaled=journaled)
         return observation, self._decide(observation, state, verdict, self.trouble)
 
@@ -718,9 +730,9 @@ class _Run:
 
     def _accept(self, seen: Observation) -> None:
         """Remember in what a person promoted a worse version: only another stream holds it again."""
-        worse = seen.verdict.worse_in if seen.verdict is not None else None
-        if worse is None or not worse.is_certain:
+        if seen.verdict is None or seen.verdict.worse_in is None or not seen.verdict.worse_in.is_certain:
             return
+        worse = seen.verdict.worse_in
         self.evidence.accepted = (*self.evidence.accepted, worse.spec.name)
         says = worse.compare(f"v{self.traffic.new}", f"v{self.traffic.stable}", worse.recent)
         self.target.journal.append("worse-accepted", stream=worse.spec.name, stage=seen.stage, says=says)
@@ -825,6 +837,7 @@ class _Run:
                 break
             except AwsFailed as failure:
                 # While the failsafe is armed, AWS itself rolls back if no try succeeds.
+                # Scheduler fires within a minute of its time.
                 armed = self.traffic.failsafe
                 if self.seen is None or armed is None or self.target.clock.now() >= armed.until + MINUTE:
                     raise
@@ -838,8 +851,10 @@ class _Run:
         )
         # Only now, since none of this may delay the traffic.
         after = AfterRollback(self.target, self.evidence, self.target.clock.now(), test=state.stable_test)
-        # When the failsafe acted is unknown: from the stage's beginning on, no traffic of the new version is expected.
-        self.evidence.rolled_back(began if state.ending == "lease-fired" else after.since)
+        back_since = after.since
+        if state.ending == "lease-fired":
+            back_since = began  # when the failsafe acted is unknown: in this stage no traffic of it is expected
+        self.evidence.rolled_back(back_since)
         failures = [
             *delete_failsafes(self.target, self.traffic.run),
             *_publishing.restore_latest(self.target, self.plan),

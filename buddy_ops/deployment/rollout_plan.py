@@ -194,7 +194,9 @@ def check_rules(
         Refused: ``not-allowed``, with every violated rule at once.
     """
     # Who calls is asked of AWS, so only rules that name CI's principals ask.
-    principal = target.principal if target.settings.policy.ci_principals else ""
+    principal = ""
+    if target.settings.policy.ci_principals:
+        principal = target.principal
     facts = DeploymentFacts(
         strategy,
         target.clock.now(),
@@ -205,7 +207,7 @@ def check_rules(
         resumes=resumes,
     )
     # The time between deployments counts from a version that stayed, not from one that was rolled back.
-    record = alias.rollout if alias else None
+    record = _record_of(alias)
     if alias and record and alias.primary == record.new_version and record.stage in ("proved", "unproven"):
         facts = replace(facts, serving=record.new_version, since=parse_utc(record.since))
     violated = rules_.violations(target.environment, target.settings, facts)
@@ -276,7 +278,7 @@ class _Draft:
     @property
     def rolled_back(self) -> bool:
         """Whether this build was rolled back before, and is to be deployed again."""
-        record = self.alias.rollout if self.alias else None
+        record = _record_of(self.alias)
         return record is not None and self.resumes is None and self.change.known in record.rejected_versions
 
     @property
@@ -289,7 +291,7 @@ class _Draft:
     @property
     def began(self) -> datetime | None:
         """When the rollout began that brought this change, or brings it."""
-        record = self.alias.rollout if self.alias else None
+        record = _record_of(self.alias)
         if record is None or record.new_version != self.change.known or record.rolled_back:
             return None
         return parse_utc(record.since) - timedelta(seconds=next(iter(record.stage_ages_s), 0))
@@ -331,7 +333,9 @@ class _Draft:
         serves = f"There is no alias {self.target.resource} yet."
         if self.alias is not None:
             serves = f"{self.target.resource} serves {self.alias}."
-        what = "configuration" if self.change.base else "build"
+        what = "build"
+        if self.change.base:
+            what = "configuration"
         known = f"New {what} (not published before)."
         if self.change.known:
             known = f"v{self.change.known} already has this {what}."
@@ -479,7 +483,7 @@ class _Draft:
 
     def former(self, override: BreakGlass | None) -> tuple[Mapping[str, object], str] | None:
         """What the approval covered before the deployment that ended last, and a sentence on that one."""
-        record = self.alias.rollout if self.alias else None
+        record = _record_of(self.alias)
         if record is None or self.resumes is not None:
             return None
         covers = self.covers(override)
@@ -494,9 +498,16 @@ class _Draft:
 
 def mark_of(alias: Alias | None) -> str:
     """The mark of the record on an alias; empty if it has none."""
-    if alias is None or alias.rollout is None:
+    record = _record_of(alias)
+    if record is None:
         return ""
-    return alias.rollout.mark
+    return record.mark
+
+
+def _record_of(alias: Alias | None) -> RolloutState | None:
+    if alias is None:
+        return None
+    return alias.rollout
 
 
 def _covered(configuration: Mapping[str, object]) -> dict[str, object]:

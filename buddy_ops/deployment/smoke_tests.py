@@ -4,8 +4,8 @@ The tests are in the environment's parameters/ file: an event with what its answ
 alias is never touched here.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from buddy_ops.aws import versions
 from buddy_ops.aws.session import Target
@@ -134,7 +134,7 @@ def _speech(answer: object) -> str:
     return ""
 
 
-def event_of(target: Target, test: SmokeTest) -> dict[str, Any]:
+def event_of(target: Target, test: SmokeTest) -> Mapping[str, object]:
     """The event that a test sends."""
     if isinstance(test, AlexaTest):
         return build_request(target, test)
@@ -144,13 +144,13 @@ def event_of(target: Target, test: SmokeTest) -> dict[str, Any]:
     return test.event
 
 
-def build_request(target: Target, test: AlexaTest) -> dict[str, Any]:
+def build_request(target: Target, test: AlexaTest) -> Mapping[str, object]:
     """The Alexa request of a test, from a user who does not exist.
 
     Source: Alexa Skills Kit, 'Request and response JSON reference'.
     """
     now = target.clock.now()
-    body: dict[str, Any] = {
+    body: dict[str, object] = {
         "type": test.request,
         "requestId": f"amzn1.echo-api.request.{target.run}-{test.name.replace(' ', '-')}",
         "timestamp": now.strftime("%Y-%m-%dT%H:%M:%SZ"),
