@@ -138,6 +138,7 @@ def at_once(check: Callable[[Proof], Finding]) -> Callable[[Proof], Steps]:
     """A probe that waits for nothing."""
 
     def steps(proof: Proof) -> Steps:
+        # A generator, as the others, that never yields.
         yield from ()
         return check(proof)
 
@@ -151,6 +152,7 @@ def stale_revision(proof: Proof) -> Finding:
     """Whether Lambda refuses a write over one that its sender has not seen."""
     first, second = proof.versions
     stale = proof.revision
+    # This write is current, and gives the alias another revision.
     proof.update(first, {second: SMALLEST_WEIGHT}, guard=stale)
     try:
         proof.update(first, {}, guard=stale)
@@ -252,6 +254,7 @@ def metric_lag(proof: Proof) -> Steps:
     sent = _requests(proof)
     since = text.floor_minute(sent[0])
     until = text.floor_minute(sent[-1]) + text.MINUTE
+    # Lambda publishes the metrics of an alias by the name that was called.
     scratch = replace(target, settings=target.settings.model_copy(update={"alias": proof.scratch.alias}))
     lags: dict[str, timedelta] = {}
     unseen: list[str] = []
@@ -272,6 +275,7 @@ def metric_lag(proof: Proof) -> Steps:
 def _lag_finding(target: Target, lags: dict[str, timedelta], unseen: list[str]) -> Finding:
     assumed_s = target.settings.health.late_data_s
     told = ", ".join(f"{name} {lag.total_seconds():.0f} s" for name, lag in lags.items())
+    # CloudWatch is polled each ``METRIC_POLL``: a metric was there for so long at most when it was first seen.
     late = {name: lag for name, lag in lags.items() if lag > timedelta(seconds=assumed_s) + METRIC_POLL}
     failures = {metric.full_name for metric in target.settings.failure_metrics}
     if late:
@@ -346,8 +350,11 @@ def failsafe_fails(proof: Proof) -> Steps:
     """Whether the message of a failsafe that fails is in the dead-letter queue, and an alarm on it reaches people."""
     target = proof.target
     if not target.settings.lease.dead_letter_arn:
+        # The template's queue may be there, and only the setting missing: then it is proposed.
         found = _template_queue(proof)
-        changes: dict[str, object] = {"lease.dead_letter_arn": found} if found else {}
+        changes: dict[str, object] = {}
+        if found:
+            changes["lease.dead_letter_arn"] = found
         return warning(
             "no dead-letter queue is set: a failsafe that fails leaves no trace",
             "Set lease.dead_letter_arn (output DeadLetterArn of infrastructure.yaml).",
@@ -414,7 +421,9 @@ def alarm_heard(proof: Proof) -> Steps:
     topic = target.settings.alarms.topic_arn
     if not topic:
         found = _template_topic(proof)
-        changes: dict[str, object] = {"alarms.topic_arn": found} if found else {}
+        changes: dict[str, object] = {}
+        if found:
+            changes["alarms.topic_arn"] = found
         return problem(
             "no topic is set, so alarms notify no one",
             "Set alarms.topic_arn (output TopicArn of infrastructure.yaml), and run operations/alarms.",
@@ -433,6 +442,7 @@ def alarm_heard(proof: Proof) -> Steps:
         AlarmDescription="Scratch alarm of buddy-ops doctor --prove: delete it.",
         Namespace="AWS/Lambda",
         MetricName="Errors",
+        # No function has this name, so no failure of users sets it off.
         Dimensions=[{"Name": "FunctionName", "Value": proof.scratch.missing}],
         Statistic="Sum",
         Period=60,
@@ -541,21 +551,26 @@ def role(proof: Proof, name: Role) -> Finding:
         _ = mine.principal
     except AwsFailed as failure:
         return _not_assumed(proof, arn, failure)
-    lacking, excessive = [], []
+    lacking: list[str] = []
+    excessive: list[str] = []
     for attempt in ATTEMPTS:
         allowed = _is_allowed(attempt, mine, proof.scratch)
         if allowed and name not in attempt.allowed:
             excessive.append(attempt.action)
         elif not allowed and name in attempt.allowed:
             lacking.append(attempt.action)
-    found = [f"was denied {text.join_words(lacking)}"] if lacking else []
-    found += [f"may do {text.join_words(excessive)}"] if excessive else []
+    found = []
+    if lacking:
+        found.append(f"was denied {text.join_words(lacking)}")
+    if excessive:
+        found.append(f"may do {text.join_words(excessive)}")
     if found:
         return problem(f"{arn} {' and '.join(found)}", "Deploy infrastructure.yaml, and detach other policies.")
     return ok(f"{arn}: {text.count(len(ATTEMPTS), 'call')} allowed or denied as it should be")
 
 
 def _not_assumed(proof: Proof, arn: str, failure: AwsFailed) -> Finding:
+    # On AWS a role that does not exist and one that may not be assumed give the same answer.
     if proof.target.sandbox and _is_missing(proof.target, arn):
         return info("the sandbox has no such role: who signs in may do everything")
     if isinstance(failure, AccessDenied):
@@ -585,6 +600,7 @@ def _is_allowed(attempt: Attempt, mine: Target, scratch: Scratch) -> bool:
     except AccessDenied:
         return False
     except AwsFailed as failure:
+        # Any other answer comes after IAM let the call pass.
         if failure.reference in ("aws-unreachable", "aws-unavailable", "credentials-expired", "no-credentials"):
             raise
     return True
@@ -595,6 +611,7 @@ def _is_allowed(attempt: Attempt, mine: Target, scratch: Scratch) -> bool:
 
 def write_once(proof: Proof) -> Finding:
     """Whether Parameter Store refuses to write a record that is there."""
+    # In the first proof of an environment the first write creates it. The second one must be refused.
     for _ in range(2):
         try:
             proof.target.client("ssm").put_parameter(
@@ -611,6 +628,7 @@ def archive(proof: Proof) -> Finding:
     bucket = target.settings.archive.bucket
     if not bucket:
         return info("no bucket is set (archive.where): runs stay on this machine")
+    # As for Parameter Store: only the second write tells.
     for attempt in range(2):
         try:
             target.client("s3").put_object(
@@ -618,6 +636,7 @@ def archive(proof: Proof) -> Finding:
                 Key=proof.scratch.object_key,
                 Body=f'"{MARK_TEXT}"'.encode(),
                 ContentType="application/json",
+                # S3 demands a checksum for a locked object. Source: S3 API reference, PutObject.
                 ChecksumAlgorithm="SHA256",
                 IfNoneMatch="*",
             )
@@ -645,8 +664,10 @@ def build_bucket(proof: Proof) -> Finding:
         who = reader.principal
     except AwsFailed:
         # The probe of the role says so.
-        reader, who = proof.target, proof.target.principal
+        reader = proof.target
+        who = reader.principal
     try:
+        # One byte shows it as well as the whole build.
         reader.client("s3").get_object(Bucket=bucket, Key=key, Range="bytes=0-0")
     except NotFound as failure:
         return problem(failure.what, "Correct --build, or upload the build.")

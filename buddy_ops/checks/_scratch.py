@@ -64,6 +64,7 @@ def sweep(target: Target) -> list[str]:
         ),
         (f"the alarm {scratch.alarm}", partial(target.client("cloudwatch").delete_alarms, AlarmNames=[scratch.alarm])),
     ]
+    # The messages last: the schedule that sends them is deleted by then.
     if target.settings.lease.dead_letter_arn:
         deletions.append(
             (
@@ -77,5 +78,6 @@ def sweep(target: Target) -> list[str]:
             with suppress(NotFound):
                 delete()
         except AwsFailed as failure:
+            # What cannot be deleted keeps nothing else from being deleted.
             left.append(f"{what} ({failure.what})")
     return left

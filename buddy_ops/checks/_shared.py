@@ -113,6 +113,7 @@ def version_rates(reading: MetricsReading | ServedReading, measure: Measure, lim
         raise NotMeasured(reading.trouble)
     # A version that received traffic for a part of the window is in some of the rows only.
     minutes = defaultdict(list)
+    # Only the latest ones count: a published minute after them shows that CloudWatch has caught up.
     unpublished = defaultdict[str, list[datetime]](list)
     for row in reading.rows:
         for version, counts in row.counts.items():
@@ -141,8 +142,12 @@ def serving_rates(alias: Alias, rates: list[VersionRate]) -> list[VersionRate]:
     # Requests of an unknown version before that may be those of a version that serves no more.
     for rate in rates:
         if rate.version == UNKNOWN_VERSION:
-            since = rate if known_until is None else rate.starting_at(known_until + text.MINUTE)
-            own += [since] if since.requests else []
+            since = rate
+            if known_until is not None:
+                since = rate.starting_at(known_until + text.MINUTE)
+            if since.requests:
+                own.append(since)
+    # Over the limit by what is published so far is said at once. Within it shows nothing yet.
     if any(rate.count > 1 and rate.over_limit for rate in own):
         return own
     for rate in own:
@@ -199,6 +204,7 @@ def traffic_state(context: CheckContext) -> Finding:
     usual = text.figure(rate)
     at = text.time_of_day(last, target.clock.now())
     if rate * (silent / text.MINUTE) >= IMPLAUSIBLE_REQUESTS:
+        # The log tells a silence of the callers from one of CloudWatch.
         ran = _logged_requests(target, last + 2 * text.MINUTE, until)
         if ran:
             message = f"CloudWatch has no metrics since {at}, and the function's log has {text.count(ran, 'request')}"
@@ -253,8 +259,14 @@ def alarm_states(context: CheckContext) -> Finding:
         return unknown(message, remedy, blind=blind).named(result_words.ALARMS_BLIND)
     silent = [alarm.name for alarm in there if not alarm.fields.get("ActionsEnabled", True)]
     missing = {fields["AlarmName"] for fields in alarms.wanted_alarms(context.target)} - {alarm.name for alarm in there}
-    gaps = [f"actions of {text.join_words(silent)} are disabled"] if silent else []
-    gaps += [f"{text.join_words(sorted(missing))} {'do' if len(missing) > 1 else 'does'} not exist"] if missing else []
+    gaps = []
+    if silent:
+        gaps.append(f"actions of {text.join_words(silent)} are disabled")
+    if missing:
+        verb = "does"
+        if len(missing) > 1:
+            verb = "do"
+        gaps.append(f"{text.join_words(sorted(missing))} {verb} not exist")
     if gaps:
         message = f"{'; '.join(gaps)}: on-call would not be paged"
         return warning(message, "operations/alarms creates and enables them.").named(result_words.ALARMS_BLIND)

@@ -77,6 +77,7 @@ def checklist_subject(target: Target, artifact: str, attested: Collection[str] =
     Raises:
         InvalidInput: ``artifact-missing``, ``artifact-not-a-zip``, ``artifact-form``, ``unknown-item``.
     """
+    # Before the build is read, which may be a large file.
     _require_known_items("pre_deployment", _checks_before(target), attested)
     return rollout_plan.describe_build(builds.read_sha256(target, artifact))
 
@@ -169,6 +170,7 @@ def _go_through(
     context: CheckContext,
     seen: ItemSeen,
 ) -> ChecklistResult:
+    # Before the first check: smoke tests invoke the function, and a misspelt item is an error all the same.
     _require_known_items(checklist, checks, attested)
     require_readable(tuple(attested.values()), "attested")
     items = []
@@ -197,7 +199,9 @@ def _item(finding: Finding, attested_by: str) -> ChecklistItem:
     """The result of the check; where it is unknown, the attestation."""
     # A person may only decide what no check decided: a name does not override a failed check.
     if finding.state is State.UNKNOWN and attested_by:
-        says = "attested" if finding.facts.get("manual") else f"attested; the check is unknown: {finding.message}"
+        says = "attested"
+        if not finding.facts.get("manual"):
+            says = f"attested; the check is unknown: {finding.message}"
         return ChecklistItem(finding.check, "yes", says, attested_by)
     return ChecklistItem(finding.check, ANSWERS[finding.state], finding.message)
 

@@ -96,7 +96,9 @@ class Finding:
     @property
     def full_message(self) -> str:
         """The message with its detail."""
-        return f"{self.message}. {self.detail}" if self.detail else self.message
+        if not self.detail:
+            return self.message
+        return f"{self.message}. {self.detail}"
 
     def named(self, word: str) -> "Finding":
         """The same finding with a result word."""
@@ -188,7 +190,9 @@ class CheckContext:
     @property
     def record(self) -> RolloutState | None:
         """The alias's deployment record; None if there is no alias or no record."""
-        return self.alias.rollout if self.alias is not None else None
+        if self.alias is None:
+            return None
+        return self.alias.rollout
 
     @cached_property
     def configuration(self) -> Version:
@@ -248,7 +252,10 @@ class CheckContext:
         """
         since = self.traffic_since(window)
         if since >= self.metrics_until:
-            word = "" if self.record is not None and self.record.rolled_back else JUST_DEPLOYED
+            word = JUST_DEPLOYED
+            # After a rollback the check of the rollout has the word for it.
+            if self.record is not None and self.record.rolled_back:
+                word = ""
             raise NotMeasured(f"no complete minute since {self._switch} yet; check again in 3 min", word)
         return since
 
@@ -319,7 +326,9 @@ def run_checks(checks: Iterable[Check], context: CheckContext, watch: Progress =
     for check in checks:
         watch(f"checking {check.name}")
         finding = _run_check(check, context)
-        runbook = "" if finding.state is State.OK else check.runbook
+        runbook = check.runbook
+        if finding.state is State.OK:
+            runbook = ""
         yield replace(finding, check=check.name, runbook=runbook)
 
 
@@ -378,7 +387,9 @@ def count_states(findings: Iterable[Finding]) -> str:
 def text_row(finding: Finding) -> str:
     """A finding in a terminal: one line, and a second one with what to do."""
     line = f"{finding.state.label:<9}{finding.check:<19}{finding.full_message}"
-    return f"{line}\n{'':<28}{finding.remedy}" if finding.remedy else line
+    if not finding.remedy:
+        return line
+    return f"{line}\n{'':<28}{finding.remedy}"
 
 
 def markdown_table(findings: Iterable[Finding]) -> str:

@@ -55,8 +55,12 @@ class FunctionFacts:
         if self.exists is False:
             lines.append(f"{function} does not exist yet.")
         if self.exists:
-            served = f"alias {alias} serves v{self.alias_version}" if self.alias_version else f"no alias {alias} yet"
-            kind = f"; called by {', '.join(self.callers)}" if self.callers else ""
+            served = f"no alias {alias} yet"
+            if self.alias_version:
+                served = f"alias {alias} serves v{self.alias_version}"
+            kind = ""
+            if self.callers:
+                kind = f"; called by {', '.join(self.callers)}"
             lines.append(f"{function}: {self.runtime or self.package}, timeout {self.timeout_s} s, {served}{kind}.")
         return lines
 
@@ -77,6 +81,8 @@ def read_function(target: Target) -> FunctionFacts:
         return FunctionFacts(unread=(f"{function} could not be read: {failure.what}",))
     unread: list[str] = []
     group = found.get("LoggingConfig", {}).get("LogGroup", "")
+    if group == f"/aws/lambda/{function}":
+        group = ""
     served: AliasConfigurationResponseTypeDef | None = _read(
         partial(client.get_alias, FunctionName=function, Name=alias), "the alias", unread
     )
@@ -86,7 +92,7 @@ def read_function(target: Target) -> FunctionFacts:
         runtime=found.get("Runtime", ""),
         package=found.get("PackageType", "Zip"),
         timeout_s=found["Timeout"],
-        log_group="" if group == f"/aws/lambda/{function}" else group,
+        log_group=group,
         alias_version=served["FunctionVersion"] if served else "",
         callers=tuple(callers),
         kind=guess_kind(callers),
@@ -104,7 +110,10 @@ def guess_kind(callers: list[str]) -> Kind | None:
         return "sqs"
     if any(caller in STREAMS for caller in callers):
         return "stream"
-    return "async" if any(caller.endswith(".amazonaws.com") for caller in callers) else None
+    # Any other service of AWS, as S3, SNS or EventBridge: it does not wait for an answer.
+    if any(caller.endswith(".amazonaws.com") for caller in callers):
+        return "async"
+    return None
 
 
 def _read_callers(target: Target, unread: list[str]) -> list[str]:
@@ -112,14 +121,20 @@ def _read_callers(target: Target, unread: list[str]) -> list[str]:
     client = target.client("lambda")
     function, alias = target.settings.function, target.settings.alias
     found: set[str] = set()
+    # A caller of the alias is named in the alias's own policy, not in the function's.
     for qualifier in ("", alias):
         found |= _read(partial(list_invokers, target, qualifier), "the resource policy", unread) or set()
     # A mapping belongs to the function or to its alias: AWS lists those of the name that is asked for.
     for name in (function, f"{function}:{alias}"):
         sources = _read(partial(client.list_event_source_mappings, FunctionName=name), "event sources", unread)
-        for mapping in sources["EventSourceMappings"] if sources else ():
-            arn = mapping.get("EventSourceArn", "")
-            found.add(arn.split(":")[2] if arn else "kafka")
+        if sources is None:
+            continue
+        for mapping in sources["EventSourceMappings"]:
+            service = "kafka"
+            # A self-managed Kafka has no ARN.
+            if arn := mapping.get("EventSourceArn", ""):
+                service = arn.split(":")[2]
+            found.add(service)
     urls = _read(partial(client.list_function_url_configs, FunctionName=function), "the function URL", unread)
     if urls and urls["FunctionUrlConfigs"]:
         found.add(FUNCTION_URL)

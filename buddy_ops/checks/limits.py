@@ -35,10 +35,13 @@ def isolation_state(context: CheckContext) -> Finding:
         )
         return problem(message, remedy, **facts)
     reserved = isolation.read_concurrency(target)
+    # The record is ours, the limit is AWS's: a person may have removed the one without the other.
     if reserved == 0:
         message = f"the function is stopped (concurrency 0) since {since}, by {found.who}. No request is served"
         return problem(message, remedy, **facts)
-    limit = "has no reserved concurrency" if reserved is None else f"has a reserved concurrency of {reserved}"
+    limit = "has no reserved concurrency"
+    if reserved is not None:
+        limit = f"has a reserved concurrency of {reserved}"
     message = f"the isolation of {since} by {found.who} is still recorded, but the function {limit}"
     return warning(f"{message}: it was turned on outside Buddy Ops", remedy, **facts)
 
@@ -95,8 +98,11 @@ def _cause(target: Target) -> tuple[str, str, dict[str, object]]:
             remedy = f"Raise the function's concurrency limit to {wanted}."
             return cause, remedy, {"reserved": reserved, "command": command}
         cause += f", and the account's limit of {limit:,} leaves none to add"
+    elif limit:
+        cause = f"the account's limit is {limit:,} concurrent executions"
     else:
-        cause = f"the account's limit is {limit:,} concurrent executions" if limit else "the account's limit is reached"
+        cause = "the account's limit is reached"
+    # Only AWS raises the account's limit: a command can no more than ask for it.
     command = (
         f"aws service-quotas request-service-quota-increase --service-code lambda --quota-code {QUOTA_CODE} "
         f"--desired-value {max(2 * limit, 1000)} --region {target.region}"

@@ -148,6 +148,7 @@ class _Advice:
 
     def _failing(self) -> Iterator[NextStep]:
         """Errors, slow requests, traffic that is split by no rollout, or a rollout without its run."""
+        # First: where both versions fail, a rollback would not help, and is not offered.
         if (both := self.finding(result_words.BOTH_FAIL)) is not None:
             why = f"{both.remedy} Compare the metrics of all versions:"
             yield NextStep(why, MONITOR, self.here)
@@ -157,8 +158,10 @@ class _Advice:
             yield from self._roll_back("Users are affected")
         elif self.failed & {"rollout"} and self.finding(result_words.ALIAS_ON_LATEST) is None:
             stalled = self.finding(result_words.STALLED)
-            yield from self._roll_back("The run was lost" if stalled else "Two versions receive traffic")
-            if stalled is not None:
+            if stalled is None:
+                yield from self._roll_back("Two versions receive traffic")
+            else:
+                yield from self._roll_back("The run was lost")
                 yield self._resume()
 
     def _roll_back(self, because: str) -> Iterator[NextStep]:
@@ -181,7 +184,10 @@ class _Advice:
             yield NextStep(why, self._strategy, self.here, asks=True)
             yield NextStep("Compare the metrics with their limits:", MONITOR, self.here)
             return
-        parameters = {**self.here, "to_version": named} if named else self.here
+        parameters = self.here
+        # Where the record names the version, the command need not: it asks the record again when it runs.
+        if named:
+            parameters = {**self.here, "to_version": named}
         yield NextStep(f"{because}: roll back v{away} to v{named or version} now.", ROLLBACK, parameters)
 
     def _choose_of_two(self, because: str, healthy: set[str]) -> Iterator[NextStep]:
@@ -189,11 +195,14 @@ class _Advice:
         alias = self.context.deployed
         serving = sorted(alias.serving, key=lambda version: (version not in healthy, -alias.share(version)))
         why = f"{because}: find out whether v{alias.primary} or v{alias.additional} is healthy, and keep that one."
-        for number, version in enumerate(serving):
-            shown = " Its metrics are within the limits." if version in healthy else ""
-            intro = f"{why} " if number == 0 else ""
+        intro = f"{why} "
+        for version in serving:
+            shown = ""
+            if version in healthy:
+                shown = " Its metrics are within the limits."
             parameters = {**self.here, "to_version": version}
             yield NextStep(f"{intro}To keep v{version}:{shown}", ROLLBACK, parameters)
+            intro = ""
 
     def _only_stable_fails(self) -> bool:
         """Whether the version that a rollback would return to fails, and the other one does not."""
@@ -248,7 +257,8 @@ class _Advice:
         command = str(found.facts.get("command", ""))
         if command:
             yield NextStep(why, "", self.here, shell=command)
-        yield NextStep("Compare requests and throttles:" if command else why, MONITOR, self.here)
+            why = "Compare requests and throttles:"
+        yield NextStep(why, MONITOR, self.here)
 
     def _alarm(self) -> Iterator[NextStep]:
         if "alarms" in self.failed:
@@ -307,7 +317,9 @@ class _Advice:
             return  # the check of the freezes says so
         for freeze in freezes:
             command = f"buddy-ops unfreeze {shlex.quote(freeze.id)} -e {shlex.quote(self.target.environment)}"
-            intro = "No action needed for users. " if quiet else ""
+            intro = ""
+            if quiet:
+                intro = "No action needed for users. "
             why = f"{intro}{freeze.owner} froze deployments ({freeze.reason}). To remove the freeze, ask first:"
             yield NextStep(why, "", self.here, shell=command)
 
@@ -323,7 +335,9 @@ class _Advice:
     @property
     def _strategy(self) -> str:
         allowed = self.target.settings.rollout.strategies
-        return f"strategies/{'canary' if 'canary' in allowed else allowed[0]}"
+        if "canary" in allowed:
+            return "strategies/canary"
+        return f"strategies/{allowed[0]}"
 
 
 def find_artifact(target: Target, run: str) -> tuple[str, str]:
@@ -333,6 +347,7 @@ def find_artifact(target: Target, run: str) -> tuple[str, str]:
         entries = [entry for entry, _ in archive.list_with_unfinished(store) if entry.run == run]
     except (BuddyError, OSError):
         return "", ""
+    # An environment of another name, or a build that is gone from here, gives no command that works as it is.
     for entry in entries:
         artifact = str(entry.parameters.get("artifact") or "")
         here = entry.environment == target.environment

@@ -14,6 +14,7 @@ from buddy_ops.aws import aliases, checklist_store
 from buddy_ops.aws.session import Target
 from buddy_ops.checks import _probes, _scratch, setup
 from buddy_ops.checks._probes import Probe, Proof, Steps, at_once
+from buddy_ops.checks.checklists import ANSWERS
 from buddy_ops.checks.findings import CheckContext, Finding, State, describe_failure, ok, problem
 from buddy_ops.core import text
 from buddy_ops.core.checklist import ChecklistItem, ChecklistResult
@@ -162,6 +163,7 @@ def _drive(proof: Proof, probes: Sequence[Probe], watch: Progress) -> Iterator[F
     """Run the probes at the same time: while one waits, the others go on."""
     clock = proof.target.clock
     began = clock.now()
+    # Where times are equal the number decides: probes begin in the order of ``PROBES``.
     due = [(began, number) for number in range(len(probes))]
     steps: list[Steps] = [probe.run(proof) for probe in probes]
     try:
@@ -176,6 +178,7 @@ def _drive(proof: Proof, probes: Sequence[Probe], watch: Progress) -> Iterator[F
             except Exception as error:
                 yield _named(describe_failure(error), probes[number])
     finally:
+        # After an interrupt, too: a probe may delete its own scratch resources where it ends.
         for each in steps:
             each.close()
 
@@ -199,11 +202,11 @@ def _tidied(left: list[str]) -> Finding:
 def _recorded(target: Target, found: Sequence[Finding]) -> Finding:
     """Store the dated result. AWS: ssm:PutParameter, writes."""
     failed = [finding for finding in found if finding.state in (State.PROBLEM, State.UNKNOWN)]
-    items = [ChecklistItem("setup tested", "yes", f"{len(found)} findings")] if not failed else []
-    items += [
-        ChecklistItem(finding.check, "no" if finding.state is State.PROBLEM else "unknown", finding.message)
-        for finding in failed
-    ]
+    items = [ChecklistItem(finding.check, ANSWERS[finding.state], finding.message) for finding in failed]
+    ending = "failed"
+    if not failed:
+        items = [ChecklistItem("setup tested", "yes", f"{len(found)} findings")]
+        ending = "done"
     result = ChecklistResult(
         checklist=setup.PROOF_RECORD,
         subject=target.settings.function,
@@ -212,7 +215,7 @@ def _recorded(target: Target, found: Sequence[Finding]) -> Finding:
         principal=target.principal,
         items=tuple(items),
     )
-    target.journal.append("outcome", ending="failed" if failed else "done", says=str(result))
+    target.journal.append("outcome", ending=ending, says=str(result))
     try:
         name = checklist_store.write_result(target, result)
     except AwsFailed as failure:

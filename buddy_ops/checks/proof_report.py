@@ -67,8 +67,9 @@ def archive_report(
     cells = [{"cell_type": "markdown", "metadata": {}, "source": each} for each in filter(None, texts)]
     document = {"nbformat": 4, "nbformat_minor": 5, "metadata": {"buddy_ops": about}, "cells": cells}
     write_atomically(target.folder / NOTEBOOK, json.dumps(document, indent=1, ensure_ascii=False) + "\n")
-    passed = state is State.OK
-    known = {"outcome": "done" if passed else "failed", "exit_code": 0 if passed else 1, "ended": ended}
+    known = {"outcome": "failed", "exit_code": 1, "ended": ended}
+    if state is State.OK:
+        known |= {"outcome": "done", "exit_code": 0}
     sign = signatures.signer(quiet)
     try:
         entry = archive.append_to_chain(
@@ -76,6 +77,7 @@ def archive_report(
         )
         if target.settings.archive.where:
             entry = archive.upload_run(S3Store(quiet, target.settings.archive.where), target.folder, sign)
+    # The findings were shown and stored before: a proof does not fail because its report stays on this machine.
     except (BuddyError, OSError, ModuleNotFoundError) as error:
         return [f"NOT ARCHIVED: {error}. The run is in {target.folder}; `buddy-ops runs index` archives it."]
     return [f"Archived as {entry.folder}, manifest {entry.sha256}."]

@@ -69,7 +69,10 @@ class Audit:
             return f"{verdict}{healthy}"
         if unchecked:
             return f"UNKNOWN: {unchecked} could not be checked. {findings_.count_states(self.findings)}.{healthy}"
-        word = "READY" if ready else "UNKNOWN"
+        word = "READY"
+        # No finding about the version to return to: nothing shows that a rollback works.
+        if not ready:
+            word = "UNKNOWN"
         return f"{word}: {findings_.count_states(self.findings)}.{healthy}"
 
     def _repr_markdown_(self) -> str:

@@ -38,6 +38,7 @@ def rollout_state(context: CheckContext) -> Finding:
         return _rolled_back_by_failsafe(context, record)
     if alias.additional is None:
         return _one_version(context, alias)
+    # From here on two versions are named: by AWS itself, by a rollout, by a gradual rollback, or by another tool.
     if alias.allocating:
         return info(aliases.describe_allocation(alias), "Wait some minutes. AWS then moves the traffic.")
     if alias.stable is None or record is None:
@@ -69,7 +70,9 @@ def rolled_back_version(alias: Alias) -> str:
     if marked:
         return marked[-1]
     # An inconclusive health check marks no version.
-    return record.new_version if record.new_version != alias.primary else ""
+    if record.new_version == alias.primary:
+        return ""
+    return record.new_version
 
 
 def _alias_on_latest(target: Target) -> Finding:
@@ -105,10 +108,14 @@ def _one_version(context: CheckContext, alias: Alias) -> Finding:
         away = rolled_back_version(alias)
         run = record.closed_by_run or record.run
         since = text.time_of_day(switched, now, ago=True)
-        what = f"rolled back v{away}" if away else "rolled back"
+        what = "rolled back"
+        if away:
+            what = f"rolled back v{away}"
         message = f"v{alias.primary} receives 100 % of traffic since {since}; run {run} {what}"
         return info(message, since=switched, version=alias.primary).named(result_words.ROLLED_BACK)
-    since = f" since {text.time_of_day(switched, now)}" if switched is not None else ""
+    since = ""
+    if switched is not None:
+        since = f" since {text.time_of_day(switched, now)}"
     return ok(f"{alias}{since}", since=switched, version=alias.primary)
 
 
@@ -165,6 +172,7 @@ def _with_failsafe(context: CheckContext, what: str, *, record: RolloutState, wo
     version = record.new_version
     try:
         found = failsafe.read_failsafe(target, record.run)
+        # A run that ended since the alias was read has deleted its failsafe: that is no lost run.
         if found is None and aliases.read_alias(target) != context.alias:
             message = f"{what}. The alias has changed since it was read"
             return unknown(message, "Check again in 1 min.", version=version).named(word)
@@ -195,4 +203,6 @@ def _why_stalled(target: Target, found: Failsafe | None, stable: str) -> str:
 
 
 def _stage(record: RolloutState) -> str:
-    return "monitoring at 100 %" if record.stage == "watch" else f"stage {record.stage}"
+    if record.stage == "watch":
+        return "monitoring at 100 %"
+    return f"stage {record.stage}"

@@ -114,8 +114,7 @@ def _timeout(context: CheckContext) -> Finding:
     timeout_s = context.configuration.timeout_s
     facts = KINDS[context.target.settings.kind]
     if facts.waits_s is None:
-        advice = f"; {facts.timeout_advice}" if facts.timeout_advice else ""
-        return ok(f"{timeout_s} s{advice}")
+        return ok("; ".join(filter(None, (f"{timeout_s} s", facts.timeout_advice))))
     message = f"{timeout_s} s; {facts.caller} waits {facts.waits_s:g} s"
     # After the caller gave up, a request still runs and counts as a success: its user got no answer.
     if timeout_s < facts.waits_s:
@@ -127,7 +126,9 @@ def _timeout(context: CheckContext) -> Finding:
 def _alias(context: CheckContext) -> Finding:
     finding = rollout_state(context)
     # While traffic moves, no other rollout can start.
-    return replace(finding, state=State.WARNING) if finding.state is State.INFO else finding
+    if finding.state is State.INFO:
+        return replace(finding, state=State.WARNING)
+    return finding
 
 
 def _record(context: CheckContext) -> Finding:
@@ -202,6 +203,7 @@ def _own_schedule(target: Target, resource: str) -> str:
 def _refused(target: Target, source: str, resource: str, actions: tuple[str, ...]) -> list[str]:
     """The actions that IAM would not allow, from every page of its answer."""
     paginator = target.client("iam").get_paginator("simulate_principal_policy")
+    # The roles may pass a role to Scheduler only: without this key IAM would deny it.
     service: ContextEntryTypeDef = {
         "ContextKeyName": "iam:PassedToService",
         "ContextKeyValues": [SCHEDULER],
@@ -312,6 +314,7 @@ def _log_group(context: CheckContext) -> Finding:
     groups = logs.groups_of(configs) or [default_group(target.settings.function)]
     for name in groups:
         listed = target.client("logs").describe_log_groups(logGroupNamePrefix=name)["logGroups"]
+        # Groups with longer names begin alike.
         found = [group for group in listed if group["logGroupName"] == name]
         if not found:
             return warning(

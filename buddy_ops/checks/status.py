@@ -4,7 +4,7 @@ It checks the deployment guide's four metrics, whether requests arrive at all, t
 rollout on the alias. It writes nothing. What cannot be read is UNKNOWN, never OK, and so is a version without requests.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
@@ -149,8 +149,9 @@ class StatusReport:
     @property
     def word(self) -> str:
         """The result word, one of ``result_words.RESULT_WORDS``."""
-        deciding = self._deciding
-        return _word(deciding) if deciding is not None else result_words.OK
+        if self._deciding is None:
+            return result_words.OK
+        return _word(self._deciding)
 
     @property
     def verdict(self) -> str:
@@ -245,7 +246,9 @@ class StatusReport:
         return ReportPart(self._html_checks(), "\n".join(self._check_lines()))
 
     def _html_first_lines(self) -> str:
-        subject = self.subject.html if self.subject is not None else ""
+        subject = ""
+        if self.subject is not None:
+            subject = self.subject.html
         tone = findings_.TONES[self._shown_state].banner
         # The styles are for JupyterLab, in both of its themes. An archived page has colours of its own for the classes.
         word = f'<b class="{self._shown_state.value}" style="{tone}">{text.escape_html(self.word)}</b>'
@@ -304,10 +307,14 @@ class StatusReport:
         """Of the deciding finding, or else of the error rate: its check, version, since when, number and limit."""
         rates = [finding for finding in self.findings if finding.check == "error rate"]
         found = self._deciding or next(iter(rates), None)
-        facts = found.facts if found is not None else {}
+        check = ""
+        facts: Mapping[str, object] = {}
+        if found is not None:
+            check = found.check
+            facts = found.facts
         since = facts.get("since")
         return {
-            "check": found.check if found is not None else "",
+            "check": check,
             "version": facts.get("version"),
             "since": iso_utc(since) if isinstance(since, datetime) else None,
             "number": facts.get("number"),
@@ -332,7 +339,9 @@ def _first(found: Iterable[Finding]) -> Finding | None:
 
 def _listing(before: str, names: list[str], end: str = "") -> str:
     """The names after ``before``; nothing if there are none."""
-    return f"{before}{', '.join(names)}{end}" if names else ""
+    if not names:
+        return ""
+    return f"{before}{', '.join(names)}{end}"
 
 
 def _text_step(step: NextStep) -> str:
@@ -346,27 +355,43 @@ def _text_step(step: NextStep) -> str:
 def _html_step(step: NextStep) -> str:
     """The next step, below the verdict."""
     # The reader of this page is in start_here already.
-    link = f" Open {_html_link(step)}" if step.runbook not in ("", next_steps.GUIDE) else ""
-    command = f'<pre class="code" style="margin:4px 0">{text.escape_html(step.command)}</pre>' if step.command else ""
+    link = ""
+    if step.runbook not in ("", next_steps.GUIDE):
+        link = f" Open {_html_link(step)}"
+    code = _html_code(step.command, ' style="margin:4px 0"')
     # Without further values the notebook's own form or default is enough; a link may carry them.
-    known = len(step.parameters) > 1 and not step.link
-    cell = f'<pre class="code" style="margin:4px 0">{text.escape_html(step.cell)}</pre>' if known else ""
-    return f'<p class="next" style="margin:8px 0 0"><b>Next:</b> {text.escape_html(step.why)}{link}</p>{command}{cell}'
+    if len(step.parameters) > 1 and not step.link:
+        code += _html_code(step.cell, ' style="margin:4px 0"')
+    return f'<p class="next" style="margin:8px 0 0"><b>Next:</b> {text.escape_html(step.why)}{link}</p>{code}'
+
+
+def _html_code(lines: str, style: str = "") -> str:
+    """Lines to copy; nothing if there are none."""
+    if not lines:
+        return ""
+    return f'<pre class="code"{style}>{text.escape_html(lines)}</pre>'
 
 
 def _html_link(step: NextStep) -> str:
+    """A link to a step's notebook; nothing if it has none."""
+    if not step.runbook:
+        return ""
     target = step.link or f"{step.runbook}.ipynb"
-    filled = " with these parameters" if step.link else ""
+    filled = ""
+    if step.link:
+        filled = " with these parameters"
     return f'<a href="{text.escape_html(target)}">{text.escape_html(step.runbook)}</a>{filled}'
 
 
-def _html_steps(steps: Iterable[NextStep]) -> str:
+def _html_steps(steps: Sequence[NextStep]) -> str:
+    if not steps:
+        return ""
     rows = [
         (
             text.escape_html(step.why),
-            _html_link(step) if step.runbook else "",
-            f'<pre class="code">{text.escape_html(step.cell)}</pre>' if step.runbook and not step.link else "",
-            f'<pre class="code">{text.escape_html(step.command)}</pre>' if step.command else "",
+            _html_link(step),
+            _html_code(step.cell) if step.runbook and not step.link else "",
+            _html_code(step.command),
         )
         for step in steps
     ]
@@ -374,7 +399,7 @@ def _html_steps(steps: Iterable[NextStep]) -> str:
     # A column that says nothing takes room from the others.
     filled = [column for column in range(len(head)) if any(row[column] for row in rows)]
     shown = [tuple(row[column] for column in filled) for row in rows]
-    return findings_.html_table(shown, tuple(head[column] for column in filled)) if rows else ""
+    return findings_.html_table(shown, tuple(head[column] for column in filled))
 
 
 def read_status(target: Target) -> StatusReport:
@@ -412,7 +437,9 @@ def unreadable_alias(error: BuddyError) -> Finding:
 def status_subject(target: Target, alias: Alias | None) -> Subject:
     """What a status is of, at this moment."""
     settings = target.settings
-    shares = {version: alias.share(version) for version in alias.serving} if alias is not None else {}
+    shares: dict[str, float] = {}
+    if alias is not None:
+        shares = {version: alias.share(version) for version in alias.serving}
     return Subject(
         environment=target.environment,
         function=settings.function,
@@ -447,7 +474,9 @@ def _rate(context: CheckContext, measure: Measure, limit: float, condition: str 
 
 
 def _share(rate: VersionRate) -> float:
-    return rate.count / rate.requests if rate.requests else 0.0
+    if not rate.requests:
+        return 0.0
+    return rate.count / rate.requests
 
 
 def _facts(rate: VersionRate) -> dict[str, object]:
@@ -464,7 +493,9 @@ def _failing_target(
     target, alias = context.target, context.deployed
     failing = {rate.version: rate for rate in high}
     if alias.additional is not None:
-        return failing[alias.primary] if set(alias.serving) <= failing.keys() else None
+        if set(alias.serving) <= failing.keys():
+            return failing[alias.primary]
+        return None
     now = target.clock.now()
     other = rollback.rollback_target(target, alias)
     if rolled_back_recently(alias, now):
@@ -472,6 +503,7 @@ def _failing_target(
     switched = serving.last_switch(alias)
     if not other or switched is None or now - switched > COMPARABLE or alias.primary not in failing:
         return None
+    # Of the minutes before the switch: since then it has no requests.
     until = text.floor_minute(switched)
     reading = serving.read_served(target, alias, until - WINDOW, until, also=(other,))
     if reading.trouble is not None:
@@ -484,7 +516,9 @@ def _describe_onset(rate: VersionRate, condition: str, now: datetime) -> str:
     """The rate since its first minute over the limit, and since when."""
     onset = rate.onset()
     # Where the window begins over the limit, the problem may be older than the window.
-    earlier = " or earlier" if onset == rate.minutes[0][0] else ""
+    earlier = ""
+    if onset == rate.minutes[0][0]:
+        earlier = " or earlier"
     return f"{rate.starting_at(onset).describe(condition)} since {text.time_of_day(onset, now)}{earlier}"
 
 
@@ -514,7 +548,9 @@ def _cold_starts(context: CheckContext) -> Finding:
     message = "; ".join(map(str, found))
     # A slow cold start affects few requests, and a rollback does not change it.
     slow = any(version.is_slow for version in found)
-    return warning(message) if slow else ok(message)
+    if slow:
+        return warning(message)
+    return ok(message)
 
 
 def _callers(context: CheckContext) -> Finding:
