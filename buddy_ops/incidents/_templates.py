@@ -1,7 +1,6 @@
 """Markdown from the templates of this package."""
 
 import re
-from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
@@ -27,6 +26,6 @@ _ENVIRONMENT = Environment(
 _ENVIRONMENT.filters["when"] = date_and_time
 
 
-def render(template: str, **values: Any) -> str:
+def render(template: str, **values: object) -> str:
     """A template of this package, filled in; every value is escaped."""
     return _ENVIRONMENT.get_template(f"{template}.md.j2").render(**values)

@@ -209,11 +209,16 @@ def plan_freeze(target: Target, reason: str, hours: float = 4) -> FreezePlan:
     reason = reason.strip()
     active = freezes.active_freezes(target)
     already = any(freeze.reason == reason for freeze in active)
+    title = f"Freeze deployments to {target.environment}"
+    calls: tuple[str, ...] = (f"ssm:PutParameter freeze: {reason}",)
+    if already:
+        title = "Deployments are already frozen"
+        calls = ()
     return FreezePlan(
-        title="Deployments are already frozen" if already else f"Freeze deployments to {target.environment}",
+        title=title,
         now=tuple(f"frozen: {freeze}" for freeze in active) or ("no freeze",),
         then=(f"no deployment starts and no rollout continues for {hours:g} h; rollbacks are not blocked",),
-        calls=() if already else (f"ssm:PutParameter freeze: {reason}",),
+        calls=calls,
         undo=("lift the freeze when the fix is ready; it also expires",),
         covers={"action": "freeze", "environment": target.environment, "reason": reason, "hours": hours},
         reason=reason,
@@ -281,7 +286,9 @@ def assess_deployment(target: Target, watch: Progress = no_progress) -> Assessme
     if any(UNKNOWN_VERSION in row.counts for row in reading.rows):
         compared = (*compared, UNKNOWN_VERSION)
     kinds, unlogged = read_error_kinds(target, version, since, watch)
-    unmeasured = f"metrics could not be read: {reading.trouble}" if reading.trouble else ""
+    unmeasured = ""
+    if reading.trouble:
+        unmeasured = f"metrics could not be read: {reading.trouble}"
     recommended, reasons = recommend_decision(now - deployed, destination, obstacle, doubts)
     target.journal.append(
         "assessed",
@@ -311,7 +318,9 @@ def suspect_version(alias: Alias) -> str:
     # The version with a share of the traffic is the newest one, whatever a record says.
     if alias.canary or alias.additional:
         return alias.canary or alias.additional or ""
-    return alias.primary if alias.rollout is None else alias.rollout.new_version
+    if alias.rollout is None:
+        return alias.primary
+    return alias.rollout.new_version
 
 
 def recommend_decision(
@@ -342,6 +351,7 @@ def recommend_decision(
 def _deployed(target: Target, alias: Alias, version: str) -> datetime:
     """When the version first received traffic, by the alias's record; else when it was published."""
     record = alias.rollout
+    # After a rollback the record's time is that of the rollback.
     if record is not None and record.new_version == version and not record.rolled_back:
         return datetime.fromisoformat(record.since) - timedelta(seconds=max(record.stage_ages_s, default=0))
     return versions.read_version(target, version).modified_at
@@ -352,6 +362,7 @@ def _destination(target: Target, alias: Alias) -> tuple[str, str, Sequence[str]]
     try:
         destination = rollback.plan_rollback(target).destination
     except BuddyError as error:
+        # An assessment is made also where nothing can be returned to: then it recommends a fix.
         return "", error.what, ()
     return destination, "", rollback.check_destination(target, alias, destination)
 
@@ -426,9 +437,12 @@ def run_decision(target: Target, plan: DecisionPlan, approval: Approval, inciden
         Refused: ``approval-void``, and what the rollback raises.
     """
     approval.must_cover(plan, target.clock.now())
-    decision: Choice = "fix forward" if plan.back is None else "roll back"
+    decision: Choice = "fix forward"
+    if plan.back is not None:
+        decision = "roll back"
     target.journal.append("decided", decision=decision, by=approval.by)
     moved = None
+    # The traffic first: users do not wait for the review's date.
     if plan.back is not None:
         moved = rollback.run_rollback(target, plan.back, approve_part(approval, plan.back), no_progress)
     stored = incident_review.store_review_date(target, plan.review, plan.version, by=approval.by, incident=incident)
@@ -453,11 +467,13 @@ async def wait_for_recovery(
     since = floor_minute(target.clock.now()) + 2 * MINUTE
     until = since + minutes * MINUTE
     complete = until + timedelta(seconds=target.settings.health.late_data_s + 30)
+    # A dry run has moved nothing, so there is nothing to wait for.
     while not target.dry_run and (left := complete - target.clock.now()) > timedelta():
         watch(f"waiting for metrics of {since:%H:%M} to {until:%H:%M} UTC: {left / MINUTE:.1f} minutes to go")
         await target.clock.wait(target.clock.now() + min(left, MINUTE))
     limit = target.settings.health.error_rate
     reading = serving.read_served(target, alias, since=since, until=until)
+    # A version without a share has no requests, which is no gap in the counts.
     counted = metrics.totals(reading.rows, [version for version in alias.serving if alias.share(version)])
     known = {version: own for version, own in counted.items() if own.requests}
     # A canary that still fails must not hide behind the many good requests of the stable version.

@@ -81,14 +81,18 @@ class ContainmentResult:
     @property
     def summary(self) -> str:
         """What the team is notified of, in short sentences."""
-        isolated = "Function isolated." if self.isolation else "Function not isolated."
+        isolated = "Function not isolated."
+        if self.isolation is not None:
+            isolated = "Function isolated."
         frozen = "Deployments frozen."
         if self.freeze is not None and self.freeze.freeze is None:
             frozen = "Deployments not frozen."
         return f"{isolated} {frozen}"
 
     def __str__(self) -> str:
-        isolated = f"It is {self.isolation}." if self.isolation else ""
+        isolated = ""
+        if self.isolation is not None:
+            isolated = f"It is {self.isolation}."
         steps = (self.says, self.rollback, *self.notes, isolated, self.freeze)
         return "\n".join(str(step) for step in steps if step)
 
@@ -127,6 +131,7 @@ def plan_containment(
     """
     chosen = _table(target, table)
     isolation_mode = _isolation_mode(how)
+    # The traffic: a version that receives none any more needs no rollback.
     alias = aliases.require_alias(target)
     bad = version or assessment.suspect_version(alias)
     serves = bad in alias.serving
@@ -134,6 +139,7 @@ def plan_containment(
     doubts: tuple[str, ...] = ()
     if serves:
         back, doubts = _rollback_plan(target, to_version, bad)
+    # The repair: whether there can be a copy from before the damage.
     since, obstacle = _since(target, onset, bad)
     copy = f"{chosen.name}-{since:%Y%m%dT%H%M%S}"
     if not repair_items:
@@ -141,22 +147,30 @@ def plan_containment(
     elif obstacle is None:
         obstacle, unknown = find_obstacle(target, chosen, since, copy)
         doubts += unknown
+    # The isolation: while items are repaired, or because no rollback stops the damage.
     active_isolation, unknown = _active_isolation(target)
     doubts += unknown
     isolates = obstacle is None or (serves and back is None)
     if isolates:
         isolation_mode, unknown = _possible_mode(target, isolation_mode)
         doubts += unknown
+    # A second run, after the first was completed, has nothing to stop.
     ended = obstacle is None and not serves and active_isolation is None
     settled = ended and _copy_exists(target, chosen.name, since, copy)
-    then = [*back.then] if back else []
-    calls = [*back.calls] if back else []
+    # What the person who approves it reads.
+    then: list[str] = []
+    calls: list[str] = []
+    if back is not None:
+        then += back.then
+        calls += back.calls
     if not serves:
         then.append(f"v{bad} receives no traffic")
     if settled:
         then.append(f"no change: {copy} exists to compare with")
     else:
-        effects, isolating = _isolation_rows(isolation_mode, isolates, obstacle, active_isolation, chosen.name)
+        effects, isolating = _isolation_rows(
+            isolation_mode, isolates, obstacle, active=active_isolation, table=chosen.name
+        )
         then += [*effects, f"no deployments for {hours:g} h, or until the freeze is lifted"]
         calls += [*isolating, f"ssm:PutParameter freeze: {reason}"]
         if obstacle is None:
@@ -230,6 +244,7 @@ def contain_damage(target: Target, plan: ContainmentPlan, approval: Approval) ->
         except BuddyError as error:
             failures.append(error)
     isolated = IsolationOutcome(None)
+    # Also where the rollback failed, or AWS has not moved the traffic yet: until then the version writes on.
     if plan.isolates or failures or (moved is not None and moved.pending):
         isolated = isolation.isolate_either_way(target, plan.how, plan.table.name)
         notes += isolated.refused
@@ -240,19 +255,23 @@ def contain_damage(target: Target, plan: ContainmentPlan, approval: Approval) ->
     except BuddyError as error:
         failures.append(error)
         frozen = FreezeResult(trouble=error.what)
+    # After the freeze: AWS may take an hour to allocate capacity.
     if moved is not None and moved.pending:
         try:
             moved = rollback.drive_rollback(target, moved)
         except BuddyError as error:
             failures.append(error)
+    # By what the alias serves now: another user or tool may have moved it meanwhile.
     serving = _corrupting(target, plan)
     if isolated.failure is not None and serving:
         raise _not_stopped(target, plan, isolated, failures)
+    # An isolation for want of a rollback, or by an earlier run, keeps users out for nothing from here on.
     if not plan.isolates and not serving and not failures:
         notes += _remove_unneeded(target, plan)
         isolated = IsolationOutcome(None)
     if failures:
         state = ContainmentResult(rollback=moved, isolation=isolated.isolation, freeze=frozen, notes=tuple(notes))
+        # The first failure is what a person corrects first; the state says what was done all the same.
         failures[0].now = " ".join(f"{failures[0].now}\n{state}".splitlines())
         raise failures[0]
     return ContainmentResult(rollback=moved, isolation=isolated.isolation, freeze=frozen, notes=tuple(notes))
@@ -292,7 +311,7 @@ def end_containment(target: Target, plan: ContainmentPlan, repairing: Plan, appr
     if plan.obstacle is not None:
         # The containment itself removed it as soon as it stopped nothing.
         active, _ = _active_isolation(target)
-        return f"It is {active}." if active else "Nothing is isolated."
+        return _describe_isolation(active)
     # The alias is read again: another user or tool may have moved it during the repair.
     alias = aliases.require_alias(target)
     for version in alias.serving:
@@ -317,7 +336,6 @@ def raise_for_unrepaired(target: Target, plan: ContainmentPlan) -> None:
     if target.dry_run or plan.obstacle is None or plan.obstacle.chosen:
         return
     active, unknown = _active_isolation(target)
-    isolated = f"It is {active}." if active else "Nothing is isolated."
     following = plan.obstacle.next
     if _corrupting(target, plan):
         following = (
@@ -326,7 +344,9 @@ def raise_for_unrepaired(target: Target, plan: ContainmentPlan) -> None:
     raise BuddyError(
         "table-unrecoverable",
         f"The damage is stopped, and no item of {plan.table.name} was repaired. {plan.obstacle.what}",
-        now=" ".join((f"{target.resource} serves {aliases.require_alias(target)}.", isolated, *unknown)),
+        now=" ".join(
+            (f"{target.resource} serves {aliases.require_alias(target)}.", _describe_isolation(active), *unknown)
+        ),
         next=following,
     )
 
@@ -410,6 +430,7 @@ def _rollback_plan(target: Target, to_version: str, bad: str) -> tuple[RollbackP
         return None, (f"no rollback: {error.what} The isolation stops the damage.",)
     except InvalidInput as error:
         return None, (f"no rollback: {error.what} {other} The isolation stops the damage.",)
+    # A person named the version that corrupts, or the record returns to it.
     if back.destination == bad:
         return None, (f"no rollback: v{back.destination} corrupts data, too. {other}",)
     return back, back.reasons
@@ -421,6 +442,12 @@ def _active_isolation(target: Target) -> tuple[Isolation | None, tuple[str, ...]
         return isolation.read_isolation(target), ()
     except BuddyError as error:
         return None, (f"whether something is isolated is unknown: {error.what}",)
+
+
+def _describe_isolation(active: Isolation | None) -> str:
+    if active is None:
+        return "Nothing is isolated."
+    return f"It is {active}."
 
 
 def _freezes(target: Target) -> tuple[str, ...]:
@@ -444,7 +471,7 @@ def _possible_mode(target: Target, mode: How) -> tuple[How, tuple[str, ...]]:
 
 
 def _isolation_rows(
-    how: How, isolates: bool, obstacle: Obstacle | None, active: Isolation | None, table: str
+    how: How, isolates: bool, obstacle: Obstacle | None, *, active: Isolation | None, table: str
 ) -> tuple[list[str], list[str]]:
     """What the isolation means, and its API calls."""
     if isolates:
@@ -477,6 +504,7 @@ def _remove_unneeded(target: Target, plan: ContainmentPlan) -> tuple[str, ...]:
     """Remove an isolation of this table, which stops nothing any more; what was done, a sentence."""
     try:
         active = isolation.read_isolation(target)
+        # That of another table belongs to another incident.
         if active is None or active.table != plan.table.name:
             return ()
         return (isolation.remove_isolation(target),)

@@ -7,11 +7,14 @@ three agree, it is damaged or edited. Where they do not, it is a conflict, and a
 import re
 from collections.abc import Collection, Iterator, Mapping
 from math import inf
-from typing import Any, Literal
+from typing import Literal
 
 from buddy_ops.core.settings import ItemInvariant, TableSettings
 
-Item = Mapping[str, Mapping[str, Any]]
+Value = Mapping[str, object]
+"""A value as DynamoDB sends it, below the name of its type: ``{"S": "08:00"}``."""
+
+Item = Mapping[str, Value]
 Kind = Literal["damaged", "edited", "created", "deleted", "suspect_writer", "invalid_value", "created_invalid"]
 
 CONFLICTS: Mapping[str, str] = {
@@ -45,15 +48,22 @@ def classify_item(
     by_bad = attribute_text(live, table.writer) in bad
     violations = find_violations(live, table)
     if before is None:
-        return "created_invalid" if by_bad and violations else "created"
+        if by_bad and violations:
+            return "created_invalid"
+        return "created"
     # Every write changes the writer and the time, so they are no difference.
     if _content(live, table) == _content(before, table):
         return None
     # Only new violations count: an item that was invalid before is no damage of this version.
     if violations - find_violations(before, table):
+        # Without a time of writing it is not known to be damage: a person decides.
         late = (number(live.get(table.written_at)) or 0.0) >= since
-        return "damaged" if by_bad and late else "invalid_value"
-    return "suspect_writer" if by_bad else "edited"
+        if by_bad and late:
+            return "damaged"
+        return "invalid_value"
+    if by_bad:
+        return "suspect_writer"
+    return "edited"
 
 
 def find_violations(item: Item, table: TableSettings) -> frozenset[str]:
@@ -78,27 +88,36 @@ def attribute_text(item: Item, attribute: str) -> str:
     return str(value.get("S", value.get("N", "")))
 
 
-def number(value: Mapping[str, Any] | None) -> float | None:
+def number(value: Value | None) -> float | None:
     """A number, also one that is written as text; None for anything else."""
+    if value is None:
+        return None
+    # DynamoDB sends numbers as text, too: they have up to 38 digits.
+    text = value.get("N", value.get("S"))
+    if not isinstance(text, str):
+        return None
     try:
-        return float((value or {}).get("N", (value or {}).get("S")))
-    except (TypeError, ValueError):
+        return float(text)
+    except ValueError:
         return None
 
 
-def _content(item: Item, table: TableSettings) -> dict[str, Mapping[str, Any]]:
+def _content(item: Item, table: TableSettings) -> dict[str, Value]:
     """An item without who wrote it and when."""
     return {name: value for name, value in item.items() if name not in (table.writer, table.written_at)}
 
 
-def _violations(value: Mapping[str, Any] | None, rule: ItemInvariant) -> Iterator[str]:
+def _violations(value: Value | None, rule: ItemInvariant) -> Iterator[str]:
     # Values never appear in these words: they are archived, and an item is a person's health data.
     name = rule.attribute
     if value is None:
         if rule.required:
             yield f"{name} is missing"
         return
-    text = str(value.get("S", value.get("N", ""))) if value.keys() & {"S", "N"} else None
+    text: str | None = None
+    # A list, a map or a set has no text, and so meets no pattern.
+    if value.keys() & {"S", "N"}:
+        text = str(value.get("S", value.get("N", "")))
     if rule.pattern is not None and (text is None or not re.fullmatch(rule.pattern, text, re.DOTALL)):
         yield f"{name} does not match its pattern"
     if rule.one_of and text not in rule.one_of:

@@ -47,7 +47,9 @@ def kind_of(message: str) -> str:
     """The kind of an error line: the error's name, or the line without what differs from request to request."""
     try:
         document = parse_json(message)
-        report = document.get("record", {}) if document.get("type") == "platform.report" else {}
+        report = {}
+        if document.get("type") == "platform.report":
+            report = document.get("record", {})
         if report.get("status") == "timeout":
             return "Task timed out"
         named_type = document.get("errorType") or report.get("errorType")
@@ -70,6 +72,7 @@ def group_errors(lines: Iterable[tuple[str, str]]) -> tuple[ErrorKind, ...]:
         groups.setdefault(kind_of(message), []).append((at, message))
     kinds = []
     for name, group in groups.items():
+        # The query sorts the newest line first.
         newest_at, newest = group[0]
         oldest_at, _ = group[-1]
         example = " ".join(newest.split())[:EXAMPLE_LIMIT]
@@ -105,6 +108,7 @@ def read_error_kinds(
     AWS: lambda:GetFunctionConfiguration, logs:StartQuery, GetQueryResults, reads only.
     """
     query = ERROR_LINES.replace("{version}", version)
+    # The version's own group: the function may have been given another one since it was published.
     config = logs.read_log_configs(target, [version])[version]
     try:
         rows = logs.query_log(target, query, since, until=target.clock.now(), watch=watch, groups=[config.group])

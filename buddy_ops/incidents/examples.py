@@ -6,7 +6,6 @@ A plan is archived, so a value is shown redacted and cut, and not at all where t
 import json
 from base64 import b64encode
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any
 
 from buddy_ops.aws import tables
 from buddy_ops.aws.item_writes import Change
@@ -58,20 +57,27 @@ def _describe(change: Change, table: TableSettings, redact: Callable[[str], str]
         yield f"{name}: and {count(len(differing) - ATTRIBUTES, 'more attribute')}"
 
 
-def _show(value: Mapping[str, Any] | None, redact: Callable[[str], str]) -> str:
+def _show(value: Mapping[str, object] | None, redact: Callable[[str], str]) -> str:
     """One value: redacted as a whole, then cut."""
     if value is None:
         return "missing"
     kind, content = next(iter(value.items()))
-    text = content if kind in ("S", "N") else json.dumps(content, ensure_ascii=False, default=_encode)
+    text = str(content)
+    if kind not in ("S", "N"):
+        text = json.dumps(content, ensure_ascii=False, default=_encode)
     length = count(len(text), "character")
-    text = show_controls(redact(str(text)))
+    # Cut first, a secret would no longer be recognised.
+    text = show_controls(redact(text))
     cut = ""
     if len(text) > LONGEST:
         text = f"{text[:LONGEST]}…"
         cut = f" ({length})"
-    return f'"{text}"{cut}' if kind == "S" else f"{text}{cut}"
+    if kind == "S":
+        text = f'"{text}"'
+    return f"{text}{cut}"
 
 
 def _encode(value: object) -> str:
-    return b64encode(value).decode() if isinstance(value, bytes) else str(value)
+    if isinstance(value, bytes):
+        return b64encode(value).decode()
+    return str(value)

@@ -34,13 +34,14 @@ def find_obstacle(
     checks = (
         partial(_require_key, target, table),
         partial(_require_restorable, target, table.name, since),
-        partial(tables.is_copy, target, table.name, since, copy),
+        partial(tables.is_copy, target, table.name, at=since, name=copy),
     )
     doubts: list[str] = []
     for check in checks:
         try:
             check()
         except BuddyError as error:
+            # A throttled call, or an outage, is no reason to give the repair up.
             if not (isinstance(error, AwsFailed) and error.passing):
                 return Obstacle(error.what, error.next), tuple(doubts)
             doubts.append(f"whether the items can be repaired is unknown: {error.what}")

@@ -61,7 +61,9 @@ class DamagedItem:
         if self.changed and not detail:
             detail = f"{', '.join(self.changed)} changed"
         name = f"`{escape_markdown(self.name, keep_code=False)}`"
-        return f"{name}: {escape_markdown(detail)}" if detail else name
+        if not detail:
+            return name
+        return f"{name}: {escape_markdown(detail)}"
 
 
 @dataclass(frozen=True)
@@ -99,7 +101,9 @@ class DamageScope:
             if items := self.of(kind):
                 examples = "<br>".join(item.describe() for item in items[:SHOWN])
                 rows.append((f"**{kind}**", f"{len(items):,}", meaning, examples))
-        table = markdown_table(("Kind", "Items", "Meaning", "Examples"), rows) if rows else ""
+        table = ""
+        if rows:
+            table = markdown_table(("Kind", "Items", "Meaning", "Examples"), rows)
         return "\n\n".join((str(self), table, *(f"- {warning}" for warning in self.warnings)))
 
 
@@ -122,7 +126,9 @@ class RepairPlan(Plan):
     @property
     def unapproved(self) -> str:
         """What is true until it is approved: the damage is stopped already."""
-        return NOT_REPAIRED if self.isolated else "No item was written. Nothing is isolated; the freeze is active."
+        if self.isolated:
+            return NOT_REPAIRED
+        return "No item was written. Nothing is isolated; the freeze is active."
 
 
 @dataclass(frozen=True)
@@ -257,6 +263,7 @@ def _scope_without_copy(target: Target, plan: ContainmentPlan, watch: Progress) 
             found += [_damaged_item(item, None, "unrestorable", table) for item in some]
             watch(f"{items:,} items read, {len(found):,} corrupted")
     except BuddyError as error:
+        # What was read until then is worth a list, since nothing is repaired by it.
         warnings.append(f"Not all items could be read. {error.what}")
     scope = DamageScope(
         table=table,
@@ -290,6 +297,7 @@ def _scope(plan: ContainmentPlan, compared: Comparison, warnings: tuple[str, ...
 
 
 def _require_same_schema(target: Target, plan: ContainmentPlan) -> None:
+    # The copy holds the item with the table's schema as well, as it was then.
     copy = plan.table.model_copy(update={"name": plan.copy})
     now = schema.read_marker(target, plan.table)
     before = schema.read_marker(target, copy)
@@ -315,12 +323,19 @@ def _warnings(plan: ContainmentPlan, compared: Comparison) -> tuple[str, ...]:
 
 def _damaged_item(live: Item | None, before: Item | None, kind: str, table: TableSettings) -> DamagedItem:
     item = live or before or {}
+    faults: tuple[str, ...] = ()
+    changed: tuple[str, ...] = ()
+    if live:
+        faults = tuple(sorted(damage.find_violations(live, table)))
+    # Of an item that was created or deleted every attribute differs: that says nothing.
+    if live and before:
+        changed = damage.changed_attributes(live, before, table)
     return DamagedItem(
         name=tables.item_name(item, table.key),
         kind=kind,
         change=Change(live, before),
-        faults=tuple(sorted(damage.find_violations(live, table))) if live else (),
-        changed=damage.changed_attributes(live, before, table) if live and before else (),
+        faults=faults,
+        changed=changed,
         written_by=damage.attribute_text(item, table.writer),
         written_at=damage.attribute_text(item, table.written_at),
     )
@@ -382,6 +397,9 @@ def plan_repair(target: Target, found: DamageScope, chosen: Sequence[str] = ()) 
             "lambda:PutFunctionConcurrency or DeleteFunctionConcurrency, or the table's policy: as before",
             "ssm:DeleteParameter isolation",
         ]
+    approvals = 1
+    if calls:
+        approvals = target.settings.rollout.approvals
     return RepairPlan(
         title=title,
         now=(str(found),),
@@ -397,7 +415,7 @@ def plan_repair(target: Target, found: DamageScope, chosen: Sequence[str] = ()) 
             "copy": found.copy,
             "changes": _fingerprint(changes),
         },
-        approvals=target.settings.rollout.approvals if calls else 1,
+        approvals=approvals,
         demand_hash=bool(calls),  # a repair can only be approved after its scope was seen
         made_at=target.clock.now(),
         valid_hours=target.settings.policy.approval_hours,
@@ -428,6 +446,7 @@ def run_repair(target: Target, plan: RepairPlan, approval: Approval, watch: Prog
     total = tables.Written(0)
     written: tuple[Change, ...] = ()
     if not target.dry_run:
+        # An item with more attributes than a condition holds is still compared in those that it was judged by.
         compared = (table.writer, table.written_at, *(rule.attribute for rule in table.invariants))
         for part in tables.write_item(target, table.name, table.key, plan.changes, first=compared, watch=watch):
             total += part
@@ -469,10 +488,13 @@ def verify_repair(
         left = len(plan.scope.of("unrestorable"))
         return RepairCheck(items=plan.scope.comparison.items, repaired=0, untouched=True, unrestorable=left)
     again = determine_scope(target, stopped, watch)
+    # What DynamoDB did not take stays damaged: the notebook's last cell says so, after traffic is enabled.
     refused = {name for name, _ in done.refused}
     left = sum(item.name not in refused for item in again.of("damaged"))
     if left:
-        isolated = "The isolation is active." if plan.isolated else "Nothing is isolated."
+        isolated = "Nothing is isolated."
+        if plan.isolated:
+            isolated = "The isolation is active."
         raise BuddyError(
             "repair-incomplete",
             f"{count(left, 'item')} of {stopped.table.name} still or again damaged.",
@@ -530,13 +552,16 @@ def root_cause_facts(
     """The root-cause template with the known facts; a copy is in the run's folder."""
     written = count(len(repaired.written), "item")
     kept = count(len(repaired.kept), "conflict")
+    copy = "none"
+    if found.compared:
+        copy = f"{plan.copy} (delete it after the review)"
     result = RootCause({
         "table": plan.table.name,
         "corrupting version": f"v{plan.bad[0]}",
         "onset": f"{date_and_time(plan.since)} or later",
         "found": str(found),
         "repaired": f"{written}; {kept} kept unchanged",
-        "copy": f"{plan.copy} (delete it after the review)" if found.compared else "none",
+        "copy": copy,
         "review by": date_and_time(review),
     }, target.settings.incident_questions)  # fmt: skip
     _write_file(target, "root_cause.md", result._repr_markdown_())

@@ -7,7 +7,6 @@ deleted its data, the archive alone is enough. The date of a review is parsed an
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any
 
 from buddy_ops.aws import checklist_store
 from buddy_ops.aws.session import Target
@@ -30,7 +29,7 @@ from buddy_ops.health.judge import Counts
 from buddy_ops.health.metrics import MALFORMED, MinuteRow
 from buddy_ops.incidents import timeline
 from buddy_ops.incidents._templates import render
-from buddy_ops.incidents.timeline import TimelineEvent, parse_moment
+from buddy_ops.incidents.timeline import Fields, TimelineEvent, parse_moment
 from buddy_ops.runs import archive
 from buddy_ops.runs.manifest import ManifestEntry
 from buddy_ops.runs.stores import JOURNAL
@@ -88,7 +87,9 @@ class IncidentFigures:
         due = f"due by {date_and_time(self.review_due)}"
         if self.reviewed is None:
             return f"PENDING: {due}"
-        result = "LATE" if self.reviewed > self.review_due else "OK"
+        result = "OK"
+        if self.reviewed > self.review_due:
+            result = "LATE"
         return f"{result}: {due}, reviewed {date_and_time(self.reviewed)}"
 
     def time_to(self, event: datetime | None) -> str:
@@ -99,7 +100,10 @@ class IncidentFigures:
 
     def rows(self) -> Iterator[tuple[str, str]]:
         """Each figure's name and text."""
-        yield "onset", date_and_time(self.onset) if self.onset else UNKNOWN
+        onset = UNKNOWN
+        if self.onset is not None:
+            onset = date_and_time(self.onset)
+        yield "onset", onset
         yield "time to detect", self.time_to(self.detected)
         yield "time to decide", self.time_to(self.decided)
         yield "time to mitigate", self.time_to(self.mitigated)
@@ -107,7 +111,9 @@ class IncidentFigures:
         if self.requests:
             failed += f" ({percent(self.failed / self.requests)})"
         yield "failed requests", failed
-        used = UNKNOWN if self.budget is None else f"{percent(self.budget)} of {BUDGET_DAYS} days"
+        used = UNKNOWN
+        if self.budget is not None:
+            used = f"{percent(self.budget)} of {BUDGET_DAYS} days"
         yield "error budget used", used
         yield "review within 24 h", self.review
 
@@ -165,13 +171,14 @@ def review_incident(target: Target, since: str, until: str, incident: str = "", 
     store = archive.open_store(where or target.settings.archive.where, target.environment)
     # Sessions that are not archived yet, and runs in progress, belong to the incident, too; this run itself does not.
     found = [(entry, there) for entry, there in archive.list_with_unfinished(store) if entry.run != target.run]
+    # Other environments may share the archive.
     entries = [entry for entry, _ in found if entry.environment == target.environment]
     places = {entry.folder: there for entry, there in found}
     begin, end = _window(since, until, [entry for entry in entries if incident and entry.incident == incident])
     reviews = [entry for entry in entries if entry.runbook == REVIEW_RUNBOOK and _reviews(entry, since, incident)]
     responses = [entry for entry in entries if entry.runbook != REVIEW_RUNBOOK]
     runs = [entry for entry in responses if _belongs(entry, begin, end, incident)]
-    records: list[dict[str, Any]] = []
+    records: list[Fields] = []
     events: list[TimelineEvent] = []
     for entry in runs:
         journal = read_journal(places[entry.folder].read(f"{entry.folder}/{JOURNAL}") or b"")
@@ -184,7 +191,9 @@ def review_incident(target: Target, since: str, until: str, incident: str = "", 
     rows, rows_trouble = _minute_rows(target, begin, end, records)
     reviewed = min((at for entry in reviews if (at := parse_moment(entry.began))), default=target.clock.now())
     target.journal.append("reviewed", incident=incident, runs=len(runs), events=len(events))
-    no_runs = "" if runs else f"{store.where} has no archived run of this window"
+    no_runs = ""
+    if not runs:
+        no_runs = f"{store.where} has no archived run of this window"
     return IncidentReview(
         incident=incident,
         resource=target.resource,
@@ -225,6 +234,7 @@ def compute_figures(
                 failed += counts.errors
     budget = None
     if all_requests:
+        # Of the failures that the limit allows in 30 days, at the traffic of this window.
         minutes = (rows[-1].at - rows[0].at) / MINUTE + 1
         budget = failed / (limit * all_requests / minutes * BUDGET_DAYS * 24 * 60)
     # An archive of an earlier release may lack the field: then no date is known.
@@ -305,12 +315,14 @@ class ReviewDate:
 
     def __str__(self) -> str:
         shown = date_and_time(self.at)
-        return f"{shown} ({self.ignored})" if self.ignored else shown
+        if not self.ignored:
+            return shown
+        return f"{shown} ({self.ignored})"
 
     @property
     def doubts(self) -> tuple[str, ...]:
         """For a plan's reasons."""
-        return (self.ignored,) if self.ignored else ()
+        return tuple(filter(None, (self.ignored,)))
 
 
 def choose_review_date(target: Target, text: str) -> ReviewDate:
@@ -335,6 +347,7 @@ def store_review_date(target: Target, due: datetime, version: str, by: Iterable[
     """
     people = tuple(by)
     shown = date_and_time(due)
+    # In the journal first: there the review finds the date, also where it could not be stored.
     target.journal.append("review-due", due=iso_utc(due), by=people, version=version, incident=incident)
     if target.dry_run:
         return f"Dry run: the review date {shown} was not stored."
@@ -406,6 +419,7 @@ def _alarm_events(target: Target, begin: datetime, end: datetime) -> tuple[list[
         is_own = alarms.own_names(target)
         for change in alarms.read_state_changes(target, begin, end):
             fields = {"alarm": change.alarm, "state": change.state, "reason": change.reason}
+            # A test alarm is no alarm of an incident.
             if is_own(change.alarm) and change.reason != alarms.TEST:
                 events.append(TimelineEvent(change.at, "alarm", fields))
     except BuddyError as error:
@@ -416,7 +430,7 @@ def _alarm_events(target: Target, begin: datetime, end: datetime) -> tuple[list[
 
 
 def _minute_rows(
-    target: Target, begin: datetime, end: datetime, records: Iterable[dict[str, Any]]
+    target: Target, begin: datetime, end: datetime, records: Iterable[Fields]
 ) -> tuple[tuple[MinuteRow, ...], str]:
     """The window's minutes from CloudWatch, or from the journals where CloudWatch has none any more."""
     try:

@@ -58,7 +58,9 @@ class RevertResult:
             return f"FAILED: {self.migration} was not rolled back: {self.trouble.what}"
         if self.step is not None:
             return str(self.step)
-        what = f"{self.migration} was already rolled back." if self.migration else "No migration was rolled back."
+        what = "No migration was rolled back."
+        if self.migration:
+            what = f"{self.migration} was already rolled back."
         return "\n".join((what, *self.markers))
 
 
@@ -137,6 +139,7 @@ def verify_compatibility(target: Target, plan: SchemaRollbackPlan) -> str:
 
     AWS: as ``plan_schema_rollback``, reads only.
     """
+    # Where the alias cannot be read, it is most likely what the rollback gave the traffic to.
     serving = plan.back.destination
     try:
         serving = aliases.require_alias(target).primary
@@ -156,6 +159,7 @@ def revert_migration(
     try:
         _, table = migration_steps.find_migration(target, plan.migration)
         marker = schema.read_marker(target, table)
+        # A second run of the notebook, or another person, did it before.
         if marker.migration == plan.migration and marker.state == "reverted":
             return RevertResult(plan.migration, (str(marker),))
         step_plan = migration_steps.plan_step(target, plan.migration, "rollback")

@@ -68,6 +68,7 @@ def timeline_events(records: Iterable[Fields], run: str = "", runbook: str = "")
             if verdict == last_verdict:
                 continue
             last_verdict = verdict
+        # Without a time it has no place in a timeline.
         at = parse_moment(record.get("at"))
         if at is not None and not _is_quiet(kind, record):
             events.append(TimelineEvent(at, kind, record, run=run, runbook=runbook))
@@ -169,7 +170,9 @@ def _readable(name: str, value: Any) -> str:
 
 
 def _opened(fields: Fields) -> str:
-    return f"{fields['runbook']} was opened{' as a dry run' if fields.get('dry_run') else ''}"
+    if fields.get("dry_run"):
+        return f"{fields['runbook']} was opened as a dry run"
+    return f"{fields['runbook']} was opened"
 
 
 def _approved(fields: Fields) -> str:
@@ -185,6 +188,7 @@ def _alarm(fields: Fields) -> str:
 
 
 def _aws(fields: Fields) -> str:
+    # An alias's Description is the record of its rollout: other events say it in words.
     given = {key: value for key, value in fields["parameters"].items() if key != "Description"}
     call = str(fields["call"])
     if given:
@@ -247,8 +251,10 @@ def _isolated(fields: Fields) -> str:
 
 
 def _fleet_step(fields: Fields) -> str:
-    said = f" {fields['says']}" if fields["says"] else ""
-    return f"{fields['runbook']} ended: {describe_ending(fields['outcome'])}. It serves {fields['serves']}.{said}"
+    ended = f"{fields['runbook']} ended: {describe_ending(fields['outcome'])}. It serves {fields['serves']}."
+    if fields["says"]:
+        ended += f" {fields['says']}"
+    return ended
 
 
 def _json(value: object) -> str:
