@@ -140,6 +140,7 @@ class _Frame:
         """Clipped to the panel."""
         panel = self.panel
         if panel.bottom > 0:
+            # A value below the axis, as 0, has no logarithm.
             span = math.log(panel.top / panel.bottom)
             share = math.log(max(value, panel.bottom) / panel.bottom) / span
         else:
@@ -163,16 +164,18 @@ def lay_out(picture: Picture) -> Scene:
         scene.shapes.append(Text(line, 16, y))
     y += LINE + 6
     y = _draw_row(scene, 16, y, _legend(picture))
+    # One left edge for all panels: a moment is at the same place in each of them.
     left = max([LEAST_LEFT, *(24 + text_width(label, 12) for panel in picture.panels for _, label in _ticks(panel))])
     y += LINE * _draw_events(scene, picture, left, y + LINE)
     local = _local_name(picture.until)
     end = picture.height - (2 * LINE + 9 if local else LINE + 11)
+    # What is left of the height, for all panels by their shares.
     shared = end - y - (HEADER + PANEL_GAP) * len(picture.panels)
     shares = sum(panel.share for panel in picture.panels)
     for panel in picture.panels:
         top = y + HEADER + PANEL_GAP
         bottom = top + shared * panel.share / shares
-        _draw_panel(scene, _Frame(picture, left, top, bottom, panel), top - 12)
+        _draw_panel(scene, _Frame(picture, left, top=top, bottom=bottom, panel=panel), top - 12)
         y = bottom
     _draw_times(scene, picture, left, y, local=local)
     return scene
@@ -190,6 +193,7 @@ def _draw_row(scene: Scene, x: float, y: float, entries: Iterable[tuple[str, Sty
     for name, style in entries:
         shown = shorten_to(name, WIDTH - began - 60)
         needed = text_width(shown, 12) + (34 if style else 0)
+        # The first name of a row stays in it, however wide it is.
         if x > began and x + needed > WIDTH - 16:
             x = began
             y += LINE
@@ -211,6 +215,7 @@ def _draw_events(scene: Scene, picture: Picture, left: float, y: float) -> int:
     """Names of the events, each beside its line, where there is room; the number of rows that they take."""
     labels, hidden = _place_events(picture, left, WIDTH - 8.0)
     if hidden:
+        # The note about them takes room from the others, so that these are placed once more.
         more = f"+ {count(hidden, 'event')}"
         labels, hidden = _place_events(picture, left, WIDTH - 8.0 - text_width(more, 12) - 20)
         more = f"+ {count(hidden, 'event')}"
@@ -224,6 +229,7 @@ def _place_events(picture: Picture, left: float, right: float) -> tuple[list[tup
     placed: list[tuple[int, float, str]] = []
     taken: list[list[tuple[float, float]]] = [[] for _ in range(EVENT_ROWS)]
     hidden = 0
+    # The same event twice, as from two journals, has one name.
     for at, text in dict.fromkeys(sorted(picture.marks)):
         shown = shorten_to(text, (WIDTH - left) / 3)
         width = text_width(shown, 12)
@@ -257,9 +263,11 @@ def _draw_panel(scene: Scene, frame: _Frame, header: float) -> None:
         Stroke([[(frame.left, frame.top), (frame.left, frame.bottom), (right, frame.bottom)]], Ink.MARK)
     )
     if panel.bars:
+        # However few requests were throttled beside thousands, the bar can be seen.
         tops = [(frame.x(at), min(frame.y(value), frame.bottom - LEAST_BAR)) for at, value in panel.bars]
         bars = [[(x, frame.bottom), (x, y)] for x, y in tops]
         scene.shapes.append(Stroke(bars, Ink.LIMIT, 3.0))
+    # The bands before, the lines last: nothing covers a version's line.
     for series in panel.series:
         scene.shapes += _band(frame, series)
     # Not through the texts above a panel.
@@ -385,6 +393,7 @@ def _ticks(panel: Panel, most: float = 5.0) -> list[tuple[float, str]]:
         high = math.floor(math.log10(panel.top))
         step = max(1, math.ceil((high - low + 1) / max(2.0, most)))
         return [(10.0**power, f"10{str(power).translate(SUPERSCRIPT)}") for power in range(low, high + 1, step)]
+    # 0.999 and 1.001: binary fractions miss a round number by a hair.
     rough = panel.top / max(2.0, min(5.0, most))
     size = 10.0 ** math.floor(math.log10(rough))
     distance = next(factor * size for factor in (1, 2, 5, 10) if factor * size >= rough * 0.999)
@@ -397,7 +406,9 @@ def _short(value: float) -> str:
         if value >= size:
             divided = value / (1e3 if letter == "k" else size)
             return f"{divided:.4g}{letter}"
-    return f"{value:,.0f}" if value >= 1000 else f"{value:.4g}"
+    if value >= 1000:
+        return f"{value:,.0f}"
+    return f"{value:.4g}"
 
 
 def _draw_times(scene: Scene, picture: Picture, left: float, y: float, *, local: str) -> None:
@@ -410,10 +421,12 @@ def _draw_times(scene: Scene, picture: Picture, left: float, y: float, *, local:
     scene.shapes.append(Stroke(lines, Ink.MARK))
     for at, label in ticks:
         x = _x(picture, left, at)
+        # It would run into the word UTC.
         if x - text_width(label, 12) / 2 < 8 + 44:
             continue
         scene.shapes.append(Text(label, x, y + LINE + 3, anchor="middle"))
         if local:
+            # Each with its own offset: summer time may begin or end in between.
             scene.shapes.append(
                 Text(f"{datetime.fromtimestamp(at).astimezone():%H:%M}", x, y + 2 * LINE + 3, anchor="middle")
             )
@@ -424,6 +437,7 @@ def _time_ticks(since: float, until: float, pixels_a_second: float) -> list[tupl
     needed = text_width("00 Nov", 12) + 18
     steps = [*MINUTES, *(days * DAY_S for days in (1, 2, 7, 14))]
     step = next((step for step in steps if step * pixels_a_second >= needed), steps[-1])
+    # Beyond a day, midnight has the day's name in place of 00:00.
     label = _label_day if until - since > DAY_S else _label_minute
     first = math.ceil(since / step)
     return [(index * step, label(index * step)) for index in range(first, int(until // step) + 1)]
@@ -435,13 +449,17 @@ def _label_minute(at: float) -> str:
 
 def _label_day(at: float) -> str:
     moment = datetime.fromtimestamp(at, UTC)
-    return f"{moment:%d %b}" if at % DAY_S == 0 else f"{moment:%H:%M}"
+    if at % DAY_S == 0:
+        return f"{moment:%d %b}"
+    return f"{moment:%H:%M}"
 
 
 def _local_name(at: float) -> str:
     """The name of the local time; empty where it is UTC."""
     local = datetime.fromtimestamp(at).astimezone()
-    return (local.tzname() or "local") if local.utcoffset() else ""
+    if not local.utcoffset():
+        return ""
+    return local.tzname() or "local"
 
 
 def _rectangle(left: float, top: float, right: float, bottom: float) -> list[Point]:

@@ -124,6 +124,7 @@ class ChartData:
         for index, tick in enumerate(self.ticks, start=1):
             if shown_until is not None and tick.end <= shown_until:
                 continue
+            # Where ticks are missing, the last six reach further back than a minute.
             latest = self.ticks[max(0, index - TICKS_A_MINUTE) : index]
             minute = [each.canary for each in latest if each.at >= tick.end - MINUTE]
             points.append(LogPoint(tick.end, reduce(add, minute), len(minute) * TICK))
@@ -154,7 +155,9 @@ def stage_mark(weight: float, stage: str) -> str:
     """The name of a stage in the chart: the new version's share."""
     if weight == 0:
         return "rolled back"
-    return f"{exact_percent(weight)} monitoring" if stage == "watch" else exact_percent(weight)
+    if stage == "watch":
+        return f"{exact_percent(weight)} monitoring"
+    return exact_percent(weight)
 
 
 def build_picture(data: ChartData) -> Picture | None:
@@ -215,8 +218,9 @@ def _rates(data: ChartData, minutes: Sequence[TimedRow], styles: dict[str, Style
     if not series:
         return None
     limit = 100 * data.health.error_rate
+    # The axis always reaches past the limit: a rate far below it must not look high.
     top = max(2 * limit, 1.1 * _highest(series))
-    return Panel("Error rate", " %", top, tuple(series), (Limit(limit, f"limit {limit:g} %"),))
+    return Panel("Error rate", " %", top=top, series=tuple(series), limits=(Limit(limit, f"limit {limit:g} %"),))
 
 
 def _latency(data: ChartData, minutes: Sequence[TimedRow], styles: dict[str, Style]) -> Panel | None:
@@ -236,7 +240,7 @@ def _latency(data: ChartData, minutes: Sequence[TimedRow], styles: dict[str, Sty
         return None
     limit = data.health.latency_ms / 1000
     top = max(1.2 * limit, 1.1 * _highest(series))
-    return Panel("p99 latency", " s", top, tuple(series), (Limit(limit, f"limit {limit:g} s"),))
+    return Panel("p99 latency", " s", top=top, series=tuple(series), limits=(Limit(limit, f"limit {limit:g} s"),))
 
 
 def _series(
@@ -272,6 +276,7 @@ def _log_series(
     points = tuple((at, value) for at, value in values if value is not None)
     if not points:
         return
+    # The ticks are the new version's, which comes after the stable one.
     new = data.versions[-1]
     style = replace(styles[new], dash=(1.0, 2.0), width=1.2)
     yield Series(style, points, name=f"{serving.name_version(new)} by the log, a minute every 10 s")
@@ -282,6 +287,7 @@ def _volume(data: ChartData, minutes: Sequence[TimedRow], styles: dict[str, Styl
     series = []
     for version, style in styles.items():
         counts = [(at, row.counts[version]) for at, row in minutes if version in row.counts]
+        # A minute that is not published is a gap, never a zero.
         points = tuple((at, float(own.requests)) for at, own in counts if "requests" not in own.unknown)
         if points:
             series.append(Series(style, points))
@@ -315,7 +321,7 @@ def _evidence(data: ChartData) -> Panel | None:
         Series(Style(Ink.THIRD, (2.0, 2.0), width=2.2), tuple(worse), name="worse than stable"),
     )
     top = min(MOST_EVIDENCE, max([1e4, *(3 * value for _, value in over_limit + worse)]))
-    return Panel("Evidence", "", top, series, tuple(limits), bottom=LEAST_EVIDENCE, share=0.8)
+    return Panel("Evidence", "", top=top, series=series, limits=tuple(limits), bottom=LEAST_EVIDENCE, share=0.8)
 
 
 def _highest(series: Sequence[Series]) -> float:
@@ -338,6 +344,7 @@ def _described(data: ChartData) -> Iterator[str]:
         counts = [row.counts[version] for row in rows if version in row.counts]
         requests = sum(own.requests for own in counts)
         if not requests:
+            # The log may have requests of a version of which CloudWatch has no minute yet.
             if not of_log or version != data.versions[-1]:
                 yield f"{name}: no requests."
             continue
@@ -370,11 +377,15 @@ def _described(data: ChartData) -> Iterator[str]:
 
 
 def _latency_text(milliseconds: float) -> str:
-    return f"{milliseconds:.0f} ms" if milliseconds < 1000 else f"{milliseconds / 1000:.2g} s"
+    if milliseconds < 1000:
+        return f"{milliseconds:.0f} ms"
+    return f"{milliseconds / 1000:.2g} s"
 
 
 def _evidence_text(value: float) -> str:
-    return figure(value) if value < 1e6 else "above 1,000,000"
+    if value < 1e6:
+        return figure(value)
+    return "above 1,000,000"
 
 
 def is_counted(row: MinuteRow, version: str, figure: Literal["errors", "slow"] = "errors") -> bool:

@@ -4,10 +4,13 @@ import base64
 import io
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING
 
 from buddy_ops.core.text import escape_html
 from buddy_ops.notebook._chart_scene import FONT, Fill, Ink, Point, Scene, Stroke, Text
+
+if TYPE_CHECKING:
+    from matplotlib.backends.backend_agg import RendererAgg
 
 DARK_FILTER = "invert(.93) hue-rotate(180deg)"
 """Makes a picture's light card dark and keeps its hues."""
@@ -55,6 +58,7 @@ def _svg_shape(shape: Stroke | Fill | Text) -> str:
 def _svg_path(points: Sequence[Point]) -> str:
     """A path's data: where it begins, then each step in tenths of a pixel, in whole ones where there are many."""
     digits = 0 if len(points) > DENSE_POINTS else 1
+    # Each step is from the rounded place before, so that no error adds up.
     x = round(points[0][0], digits)
     y = round(points[0][1], digits)
     steps = [f"M{x:g},{y:g}l"]
@@ -63,7 +67,9 @@ def _svg_path(points: Sequence[Point]) -> str:
         step_y = round(next_y - y, digits)
         x += step_x
         y += step_y
+        # A minus sign separates two numbers as well as a comma.
         steps.append(f"{step_x:g},{step_y:g} " if step_y >= 0 else f"{step_x:g}{step_y:g} ")
+    # A path of one point has no step, and an 'l' without numbers is no path.
     return "".join(steps).rstrip("l ")
 
 
@@ -87,13 +93,14 @@ def _draw(scene: Scene) -> bytes:
             _draw_paths(renderer, shape.paths, fill=shape)
         else:
             _draw_paths(renderer, shape.paths, stroke=shape)
+    # The card covers everything: no pixel is transparent.
     image = Image.fromarray(numpy.asarray(renderer.buffer_rgba())[:, :, :3].copy())
     file = io.BytesIO()
     image.save(file, "png")
     return file.getvalue()
 
 
-def _draw_text(renderer: Any, text: Text) -> None:
+def _draw_text(renderer: "RendererAgg", text: Text) -> None:
     from matplotlib.font_manager import FontProperties
 
     context = renderer.new_gc()
@@ -103,7 +110,11 @@ def _draw_text(renderer: Any, text: Text) -> None:
 
 
 def _draw_paths(
-    renderer: Any, paths: Sequence[Sequence[Point]], *, fill: Fill | None = None, stroke: Stroke | None = None
+    renderer: "RendererAgg",
+    paths: Sequence[Sequence[Point]],
+    *,
+    fill: Fill | None = None,
+    stroke: Stroke | None = None,
 ) -> None:
     import numpy
     from matplotlib.colors import to_rgba

@@ -11,7 +11,10 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from matplotlib.ft2font import FT2Font, LoadFlags
 
 Point = tuple[float, float]
 
@@ -125,7 +128,7 @@ def wrap(text: str, width: float, size: float = 12.0) -> list[str]:
     for part in text.splitlines():
         line = ""
         for word in part.split():
-            longer = f"{line} {word}" if line else word
+            longer = " ".join(filter(None, (line, word)))
             if line and text_width(longer, size) > width:
                 lines.append(line)
                 longer = word
@@ -140,16 +143,19 @@ def _advance(character: str, bold: bool) -> float:
     if unicodedata.east_asian_width(character) in "WF":
         return 1.0  # the font does not have it, and a browser takes another one
     font = _font(bold, threading.get_ident())
+    # FreeType gives the advance in 1/65536 of a pixel, here of a font of 100 pixels.
     return float(font.load_char(ord(character), _no_hinting()).linearHoriAdvance) / 65536 / 100
 
 
 @cache
-def _font(bold: bool, thread: int) -> Any:
+def _font(bold: bool, thread: int) -> "FT2Font":
     """A font of this thread's own: two threads that share one read its file in turn, and neither reads it right."""
     import matplotlib
     from matplotlib.ft2font import FT2Font
 
-    name = "DejaVuSans-Bold.ttf" if bold else "DejaVuSans.ttf"
+    name = "DejaVuSans.ttf"
+    if bold:
+        name = "DejaVuSans-Bold.ttf"
     font = FT2Font(str(Path(matplotlib.get_data_path()) / "fonts" / "ttf" / name))
     font.set_size(100, 72)
     return font
@@ -161,7 +167,7 @@ if hasattr(os, "register_at_fork"):
 
 
 @cache
-def _no_hinting() -> Any:
+def _no_hinting() -> "LoadFlags":
     from matplotlib.ft2font import LoadFlags
 
     return LoadFlags.NO_HINTING

@@ -3,14 +3,15 @@
 Widgets live as long as the cell needs them; one line of text takes their place.
 """
 
-import sys
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar
 
 from buddy_ops.core import palette
 from buddy_ops.core.text import escape_html, show_controls
 from buddy_ops.notebook import page
+from buddy_ops.notebook._shell import current_shell
 
 if TYPE_CHECKING:
     import asyncio
@@ -37,14 +38,31 @@ RELOADED = f"The page was reloaded, so it does not show what follows here. Nothi
 """In place of a question whose page was reloaded: the kernel still waits, but this page shows no further output."""
 
 
+class Widget(Protocol):
+    """What runbooks use of a widget: ipywidgets has no types. Only input fields have all of it."""
+
+    value: Any
+
+    def add_class(self, name: str) -> object:
+        """Add a CSS class."""
+
+    def focus(self) -> None:
+        """Put the cursor there."""
+
+    def observe(self, handler: Callable[[object], object], names: str) -> None:
+        """Call ``handler`` with each change of this member."""
+
+    def on_msg(self, callback: Callable[[object, Mapping[str, object], object], object]) -> None:
+        """Call ``callback`` with each message that the page sends."""
+
+
 def is_attended() -> bool:
     """Whether a person can answer a question that this cell asks.
 
     JupyterLab, VS Code and consoles say so in each request to run a cell. papermill, nbclient and nbval say the
     opposite. Outside a notebook the answer is no.
     """
-    ipython = sys.modules.get("IPython")
-    kernel = getattr(ipython.get_ipython(), "kernel", None) if ipython else None
+    kernel = getattr(current_shell(), "kernel", None)
     return kernel is not None and bool(kernel.get_parent("shell").get("content", {}).get("allow_stdin"))
 
 
@@ -62,12 +80,15 @@ def can_show_widgets() -> bool:
     return is_attended() and load_ipywidgets() is not None
 
 
-def input_field(label: str, kind: str = "Text", **options: object) -> Any:
+def input_field(
+    label: str, kind: str = "Text", *, width: str = "380px", label_width: str = "110px", **options: object
+) -> Widget:
     """An input field that takes changes while a cell waits. ``kind`` is a class of ipywidgets."""
     widgets = load_ipywidgets()
-    layout = widgets.Layout(width="380px")
+    layout = widgets.Layout(width=width)
     widget_class = getattr(widgets, kind)
-    field = widget_class(description=label, layout=layout, style={"description_width": "110px"}, **options)
+    style = {"description_width": label_width}
+    field: Widget = widget_class(description=label, layout=layout, style=style, **options)
     field.observe(_acknowledge, "value")
     return field
 
@@ -77,17 +98,18 @@ def _acknowledge(_: object) -> None:
 
     ipykernel 7.4 reports that itself, but not for messages that it takes while an asynchronous cell runs.
     """
-    kernel = getattr(sys.modules["IPython"].get_ipython(), "kernel", None)
+    kernel = getattr(current_shell(), "kernel", None)
     if kernel is None:
         return
     parent = kernel.get_parent("shell")
     if parent.get("msg_type") != "comm_msg":
         return
+    # Busy again, since the cell itself goes on.
     for state in ("idle", "busy"):
         kernel.session.send(kernel.iopub_socket, "status", {"execution_state": state}, parent=parent, ident=b"status")
 
 
-def _on_enter(field: Any, do: Callable[[], object]) -> None:
+def _on_enter(field: Widget, do: Callable[[], object]) -> None:
     def receive(_: object, content: Mapping[str, object], __: object) -> None:
         if content.get("event") == "submit":
             do()
@@ -97,7 +119,9 @@ def _on_enter(field: Any, do: Callable[[], object]) -> None:
 
 def alert(text: str) -> str:
     """A sentence about what is wrong, as HTML. Screen readers say it at once."""
-    return f'<b style="{palette.PROBLEM.style}" role="alert">{escape_html(text)}</b>' if text else ""
+    if not text:
+        return ""
+    return f'<b style="{palette.PROBLEM.style}" role="alert">{escape_html(text)}</b>'
 
 
 class ClickQueue:
@@ -109,7 +133,7 @@ class ClickQueue:
         self._loop = asyncio.get_running_loop()
         self._queue: asyncio.Queue[str] = asyncio.Queue()
 
-    def button(self, text: str, click: str, style: ButtonStyle = "", **options: object) -> Any:
+    def button(self, text: str, click: str, style: ButtonStyle = "", **options: object) -> Widget:
         """A button that puts ``click`` into the queue."""
         widgets = load_ipywidgets()
         options.setdefault("layout", widgets.Layout(width="auto", max_width="100%"))
@@ -117,8 +141,10 @@ class ClickQueue:
             # JupyterLab's own colours of such buttons lack contrast in one theme or the other.
             options["style"] = {"button_color": BUTTONS[style].text, "text_color": palette.ON_COLOUR}
         button = widgets.Button(description=text, **options)
+        # ipykernel may handle the click on another thread than the cell's.
         button.on_click(lambda _: self._loop.call_soon_threadsafe(self._queue.put_nowait, click))
-        return button
+        made: Widget = button
+        return made
 
     def in_cell_thread(self, function: Callable[[T], None]) -> Callable[[T], None]:
         """The same function for calls from another thread; it runs in the cell's own, where widgets belong."""
@@ -128,7 +154,7 @@ class ClickQueue:
 
         return call_soon
 
-    def enter(self, fields: Sequence[Any], click: str) -> None:
+    def enter(self, fields: Sequence[Widget], click: str) -> None:
         """Let Enter move to the next field, and in the last one count as ``click``.
 
         The page moves the cursor before a field reports Enter; this does it where the page runs no script.
@@ -137,13 +163,13 @@ class ClickQueue:
             _on_enter(field, following.focus)
         _on_enter(fields[-1], lambda: self._loop.call_soon_threadsafe(self._click_when_quiet, fields, click))
 
-    def _click_when_quiet(self, fields: Sequence[Any], click: str, before: Sequence[object] | None = None) -> None:
+    def _click_when_quiet(self, fields: Sequence[Widget], click: str, before: Sequence[object] | None = None) -> None:
         """Click once no field has changed for ``QUIET_S``: Enter arrives before the last letters that were typed."""
         values = [field.value for field in fields]
         if values == before:
             self._queue.put_nowait(click)
         else:
-            self._loop.call_later(QUIET_S, self._click_when_quiet, fields, click, values)
+            self._loop.call_later(QUIET_S, partial(self._click_when_quiet, fields, click, before=values))
 
     async def take(self, meanwhile: "asyncio.Future[None] | None" = None) -> str | None:
         """The next click; None after ``SLICE_S`` without one, or once ``meanwhile`` is done."""
@@ -155,7 +181,9 @@ class ClickQueue:
             waited_for.add(meanwhile)
         try:
             await asyncio.wait(waited_for, timeout=SLICE_S, return_when=asyncio.FIRST_COMPLETED)
-            return clicked.result() if clicked.done() else None
+            if clicked.done():
+                return clicked.result()
+            return None
         finally:
             # A waiter that is left behind would take the next click.
             clicked.cancel()
@@ -180,7 +208,7 @@ class LiveOutput:
 class WidgetPanel:
     """Widgets in a cell's output; one line takes their place, so that no widget's state stays in the file."""
 
-    def __init__(self, *rows: object, first: Any = None, works_reloaded: str = "") -> None:
+    def __init__(self, *rows: object, first: Widget | None = None, works_reloaded: str = "") -> None:
         """Show these rows.
 
         Args:
@@ -197,7 +225,10 @@ class WidgetPanel:
         if first is not None:
             first.add_class("buddy-ops-first")
         self._box.children = (dead, reloaded, *rows, script)
-        for css_class in ("buddy-ops-panel", name, *(["buddy-ops-works-detached"] if works_reloaded else ())):
+        classes = ["buddy-ops-panel", name]
+        if works_reloaded:
+            classes.append("buddy-ops-works-detached")
+        for css_class in classes:
             self._box.add_class(css_class)
         self._output = LiveOutput()
         self._output.show({**self._box._repr_mimebundle_(), "text/plain": NO_BUTTONS})
@@ -210,8 +241,8 @@ class WidgetPanel:
         _close(self._box)
 
 
-def _notice(html: str, css_class: str) -> Any:
-    notice = load_ipywidgets().HTML(html)
+def _notice(html: str, css_class: str) -> Widget:
+    notice: Widget = load_ipywidgets().HTML(html)
     notice.add_class(css_class)
     return notice
 

@@ -5,7 +5,6 @@ Without a person and without parameters the answer is a refusal, at once. Nothin
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
 
 from buddy_ops.aws import aliases
 from buddy_ops.aws.session import Target
@@ -18,7 +17,7 @@ from buddy_ops.core.people import describe_problem, distinct_names, verified_ide
 from buddy_ops.core.plan import NOBODY, Approval, Plan, differing_names
 from buddy_ops.core.text import count, escape_html, join_words, show_controls
 from buddy_ops.notebook import _widgets
-from buddy_ops.notebook._widgets import ClickQueue, WidgetPanel, alert
+from buddy_ops.notebook._widgets import ClickQueue, Widget, WidgetPanel, alert
 from buddy_ops.notebook.interrupts import stopped_with
 from buddy_ops.notebook.printing import print_escaped
 
@@ -54,7 +53,9 @@ async def request_approval(
     """
     if not _is_rollback(plan):
         people_.require_readable(approved_by, parameter("approved_by"))
-    named = distinct_names(approved_by) if approved_plan else ()
+    named: tuple[str, ...] = ()
+    if approved_plan:
+        named = distinct_names(approved_by)
     if target.dry_run or not _widgets.is_attended() or len(named) >= plan.approvals:
         return _shown(target, from_parameters(target, plan, approved_by, approved_plan))
     if plan.calls:
@@ -102,7 +103,9 @@ def for_command(target: Target, plan: Plan, approved_by: Sequence[str], *, ask: 
 
     AWS, Raises: as ``from_parameters`` and ``in_terminal``.
     """
-    return in_terminal(target, plan) if ask else from_parameters(target, plan, approved_by)
+    if ask:
+        return in_terminal(target, plan)
+    return from_parameters(target, plan, approved_by)
 
 
 def in_terminal(target: Target, plan: Plan, agreed: Sequence[str] = ()) -> Approval:
@@ -117,7 +120,9 @@ def in_terminal(target: Target, plan: Plan, agreed: Sequence[str] = ()) -> Appro
         return _record(target, plan, NOBODY)
     people = distinct_names(agreed)
     word = confirmation(target)
-    choice = f'"{ABORT}" to roll back {plan.abort_scope}, ' if plan.under_way else ""
+    choice = ""
+    if plan.under_way:
+        choice = f'"{ABORT}" to roll back {plan.abort_scope}, '
     while len(people) < plan.approvals:
         try:
             typed = input(f'Type "{word}" to approve plan {plan.hash} ({choice}Enter to cancel): ').strip()
@@ -130,7 +135,10 @@ def in_terminal(target: Target, plan: Plan, agreed: Sequence[str] = ()) -> Appro
         if aborts:
             return _record(target, plan, distinct_names((name,)) or ("a person without a name",), order="abort")
         problem = describe_problem(name)
-        with_name = people if problem else distinct_names((*people, name))
+        with_name = people
+        if not problem:
+            with_name = distinct_names((*people, name))
+        # The same person twice is one approver.
         if with_name == people:
             print_escaped(problem or "Enter the name of a different approver.")
         people = with_name
@@ -216,13 +224,14 @@ class _ApprovalForm:
         if len(with_name) >= self._plan.approvals:
             _require_unmoved(self._target, self._plan)
             return _record(self._target, self._plan, with_name)
+        # The next person types the word as well, and finds no name to confirm.
         self._typed.value = ""
         self._name.value = ""
         self._message.value = self._request()
         self._typed.focus()
         return None
 
-    def _buttons(self) -> list[Any]:
+    def _buttons(self) -> list[Widget]:
         """Each says its effect and its target: a plan's title has both."""
         title = show_controls(self._plan.title)
         cancel = self.clicks.button("Cancel", "cancel")
@@ -230,7 +239,9 @@ class _ApprovalForm:
             return [self.clicks.button(f"Approve: {title}", "approve", "primary"), cancel]
         resume = self.clicks.button(title, "approve", "primary")
         stable = self._plan.covers.get("from")
-        to = f" to v{stable}" if isinstance(stable, str) and stable else ""
+        to = ""
+        if isinstance(stable, str) and stable:
+            to = f" to v{stable}"
         return [resume, self.clicks.button(f"Roll back: {self._plan.abort_scope}{to}", ABORT, "danger"), cancel]
 
     def _request(self) -> str:
@@ -280,7 +291,7 @@ def _changed_since(target: Target, plan: Plan, approved_plan: str) -> list[str]:
     return []
 
 
-def _recorded_plans(target: Target, approved_plan: str) -> Iterator[Mapping[str, Any]]:
+def _recorded_plans(target: Target, approved_plan: str) -> Iterator[Mapping[str, object]]:
     """The plans in this run's journal, and in those of the newest runs in the project's folder."""
     yield from (record for record in target.journal.records if record["kind"] == "planned")
     # Imported where it is needed: a rollback in a terminal starts without it.
@@ -289,6 +300,7 @@ def _recorded_plans(target: Target, approved_plan: str) -> Iterator[Mapping[str,
     store = LocalStore(project.project_root() / "runs")
     for folder in sorted(store.folders(), reverse=True)[:JOURNALS]:
         content = store.read(f"{folder}/{JOURNAL}") or b""
+        # Most journals have nothing of this plan, and are not worth parsing.
         if approved_plan.encode() in content:
             yield from (record for record in read_journal(content) if record["kind"] == "planned")
 
@@ -304,7 +316,10 @@ def _require_unmoved(target: Target, plan: Plan) -> None:
         # The action reads the alias again and reports why it cannot.
         return
     expected = list(planned) if isinstance(planned, list | tuple) else [planned]
-    serving = [alias.primary, alias.additional][: len(expected)] if alias else []
+    serving: list[str | None] = []
+    # A plan may name the primary version alone.
+    if alias is not None:
+        serving = [alias.primary, alias.additional][: len(expected)]
     if serving != expected:
         raise Refused(
             "approval-void",
@@ -318,6 +333,7 @@ def _require_unmoved(target: Target, plan: Plan) -> None:
 def _missing(target: Target, plan: Plan, people: Sequence[str]) -> Refused:
     wanted = count(plan.approvals, "person must", "different people must")
     names = parameter("approved_by", ["NAME"] * plan.approvals)
+    # In a notebook there is no such option.
     if (unasked := option("yes")) == "--yes":
         # Without it the command asks, whoever is named.
         names = f"{unasked} {names}"

@@ -9,7 +9,6 @@ import time
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from operator import itemgetter
-from typing import Any
 
 from buddy_ops.aws.aliases import Alias
 from buddy_ops.aws.session import Target
@@ -83,9 +82,13 @@ def _moves(alias: Alias) -> list[tuple[datetime, str]]:
         return []
     since = parse_utc(record.since)
     began = [since - timedelta(seconds=age) for age in record.stage_ages_s]
-    stages = began if record.rolled_back else [*began, since]
+    stages = began
+    if not record.rolled_back:
+        stages = [*began, since]
     # Records of earlier releases have no shares. The end of a rollback has none either.
-    shares = record.shares_percent if len(record.shares_percent) == len(stages) else ()
+    shares: tuple[float, ...] = ()
+    if len(record.shares_percent) == len(stages):
+        shares = record.shares_percent
     marks = []
     for index, at in enumerate(stages):
         share = exact_percent(shares[index] / 100) if shares else f"stage {index + 1}"
@@ -130,7 +133,9 @@ def incident_chart(target: Target, review: IncidentReview) -> "RolloutChart | No
     chart.take_busiest_versions()
     chart.caption = "; ".join(f"{name}: {text}" for name, text in review.figures.rows())
     chart.marks = [(event.at, chart_mark(event)) for event in review.events if chart_mark(event)]
-    return chart if chart.scene() is not None else None
+    if chart.scene() is None:
+        return None
+    return chart
 
 
 class RolloutChart(ChartData):
@@ -176,7 +181,9 @@ class RolloutChart(ChartData):
         if not final and began < self._next_frame_at:
             return
         # A page that a person looks at takes the fast form; a saved one shows only a PNG in every viewer.
-        draw = self._live_frame if _widgets.is_attended() and not final else self._kept_picture
+        draw = self._kept_picture
+        if _widgets.is_attended() and not final:
+            draw = self._live_frame
         bundle = {"text/plain": show_controls(self.caption), **(self._side.attempt("the chart", draw) or {})}
         # Without its picture the caption is shown.
         with self._side.contained("the live output"):
@@ -187,11 +194,15 @@ class RolloutChart(ChartData):
     def scene(self) -> Scene | None:
         """The picture; None where there is nothing to draw."""
         picture = build_picture(self)
-        return None if picture is None else lay_out(picture)
+        if picture is None:
+            return None
+        return lay_out(picture)
 
     def _live_frame(self) -> Bundle:
         scene = self.scene()
-        return {} if scene is None else {"text/html": _chart_output.svg(scene)}
+        if scene is None:
+            return {}
+        return {"text/html": _chart_output.svg(scene)}
 
     def _kept_picture(self) -> Bundle:
         scene = self.scene()
@@ -208,7 +219,7 @@ class RolloutChart(ChartData):
             return {}
         return {"image/png": {"alt": show_controls(describe(self))}}
 
-    def _repr_mimebundle_(self, **_: object) -> tuple[Mapping[str, str], Mapping[str, Any]]:
+    def _repr_mimebundle_(self, **_: object) -> tuple[Mapping[str, str], Mapping[str, object]]:
         bundle = self._side.attempt("the chart", self._kept_picture) or {}
         return {"text/plain": repr(self), **bundle}, self._metadata(bundle)
 
@@ -218,7 +229,9 @@ class RolloutChart(ChartData):
     def png(self) -> bytes:
         """The picture as a PNG file; empty where there is nothing to draw."""
         scene = self.scene()
-        return b"" if scene is None else _chart_output.png(scene)
+        if scene is None:
+            return b""
+        return _chart_output.png(scene)
 
 
 def _caption(observation: Observation) -> str:
@@ -227,5 +240,7 @@ def _caption(observation: Observation) -> str:
     if observation.verdict is None:
         return f"{head} · {observation.says}"
     stage = f"{stage_name(observation.stage)}, {exact_percent(observation.weight)} of traffic"
-    source = observation.evidence.source if observation.evidence is not None else ""
+    source = ""
+    if observation.evidence is not None:
+        source = observation.evidence.source
     return "\n".join(filter(None, (f"{head} · {stage}", observation.says, source)))

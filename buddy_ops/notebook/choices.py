@@ -40,4 +40,5 @@ async def choose(given: str, question: str, choices: Mapping[str, str]) -> str:
         last_line = f"Chosen: {choices[chosen]}. Nothing has changed yet."
         return chosen
     finally:
+        # After an interrupt, too: no button stays that does nothing any more.
         panel.replace(last_line)

@@ -5,7 +5,7 @@ The environment's rules decide which buttons there are. The rollout acts on a cl
 
 import asyncio
 from datetime import datetime
-from typing import Any, Protocol
+from typing import Protocol
 
 from buddy_ops.aws.session import Target
 from buddy_ops.core.text import escape_html, exact_percent
@@ -13,7 +13,7 @@ from buddy_ops.deployment.observation import Observation, Order
 from buddy_ops.health._wording import describe_bake
 from buddy_ops.health.judge import Decision
 from buddy_ops.notebook import _widgets
-from buddy_ops.notebook._widgets import ClickQueue, WidgetPanel, alert
+from buddy_ops.notebook._widgets import ClickQueue, Widget, WidgetPanel, alert
 from buddy_ops.notebook.charts import stage_name
 
 DONE: dict[Order, str] = {
@@ -95,7 +95,7 @@ class ButtonControls:
         self._shown: Observation | None = None
         # How often the buttons were made; a click carries the number of its button.
         self._made = 0
-        self._abort: Any = None
+        self._abort: Widget | None = None
         self._progress = widgets.HTML()
         # Said to screen readers, and only when stage or verdict change: not each second.
         self._announced = widgets.HTML()
@@ -123,13 +123,16 @@ class ButtonControls:
                     self._given.append(f"{DONE[order]} {now:%H:%M}")
                     self._target.journal.append("ordered", order=order)
                     return order
+            # Where the wait itself failed, the rollout must not poll on without one.
             waiting.result()
             return None
         finally:
             waiting.cancel()
 
     def close(self) -> None:
-        actions = f"{', '.join(self._given)} UTC" if self._given else "none"
+        actions = "none"
+        if self._given:
+            actions = f"{', '.join(self._given)} UTC"
         with self._target.side.contained("the buttons"):
             self._panel.replace(f"Operator actions: {actions}.")
 
@@ -158,10 +161,10 @@ class ButtonControls:
         if self._abort is None:
             text = f"Abort: all traffic back to v{observation.evidence.stable}"
             self._abort = self._clicks.button(text, "abort", "danger")
-        verb = "Resume" if self._paused else "Pause"
-        pause = self._clicks.button(
-            f"{verb} at {exact_percent(observation.weight)}", f"{'resume' if self._paused else 'pause'} {self._made}"
-        )
+        verb = "Pause"
+        if self._paused:
+            verb = "Resume"
+        pause = self._clicks.button(f"{verb} at {exact_percent(observation.weight)}", f"{verb.lower()} {self._made}")
         buttons = [self._abort, pause]
         # Where only CI may deploy, an operator cannot skip a bake time.
         if self._target.settings.policy.by_hand:
@@ -183,6 +186,7 @@ class ButtonControls:
             order = "go on"
         elif kind == "confirm" and self._confirming:
             order = "promote"
+        # Any other click takes the question back.
         self._confirming = kind == "promote"
         if order:
             self._paused = order == "hold"
@@ -220,12 +224,17 @@ def _is_shared(observation: Observation) -> bool:
 
 def promotion_label(observation: Observation) -> str:
     """What a promotion does now, as a button says it."""
-    version = f"v{observation.evidence.new}" if observation.evidence is not None else "the new version"
+    version = "the new version"
+    if observation.evidence is not None:
+        version = f"v{observation.evidence.new}"
     if observation.stage == "watch":
         return f"End the monitoring of {version}"
     if observation.next_weight is None:
         return f"End this stage of {version}"
-    verb = "Promote" if observation.next_weight > observation.weight else "Reduce"
+    verb = "Promote"
+    # In a gradual rollback the next step is down.
+    if observation.next_weight <= observation.weight:
+        verb = "Reduce"
     return f"{verb} {version} to {exact_percent(observation.next_weight)}"
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
-from datetime import datetime, timedelta
+from datetime import datetime
 
 from buddy_ops.aws.clock import in_thread
 from buddy_ops.aws.session import Target
@@ -33,8 +33,10 @@ async def watch_fleet(target: Target, places: Sequence[Place], watch_minutes: fl
     """
     output = LiveOutput()
     progress = ProgressLine()
-    updates = watch_minutes * MINUTE if _widgets.is_attended() else timedelta()
-    until = target.clock.now() + updates
+    until = target.clock.now()
+    # Headless one reading is enough: a run is not kept open for no reader.
+    if _widgets.is_attended():
+        until += watch_minutes * MINUTE
     found: FleetStatus | None = None
     try:
         while True:
@@ -46,6 +48,7 @@ async def watch_fleet(target: Target, places: Sequence[Place], watch_minutes: fl
                 return found
             await target.clock.wait(floor_minute(now) + MINUTE)
     except interrupts():
+        # Before the first reading there is nothing to leave behind.
         if found is None:
             raise
         return found

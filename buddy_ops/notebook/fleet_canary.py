@@ -64,7 +64,7 @@ async def approve_waves(
         print_escaped("Each wave is approved before it begins. Their plans are now:")
         for wave in plan.waves:
             print_escaped(f"{wave.name}: plan {plan.only(wave).hash}")
-    return WaveApprovals(target, plan, approved_by, approved_plan, whole)
+    return WaveApprovals(target, plan, approved_by=approved_by, approved_plan=approved_plan, whole=whole)
 
 
 async def deploy_in_waves(
@@ -92,6 +92,7 @@ async def deploy_in_waves(
             try:
                 approval = await approvals.of(wave)
             except Refused as refusal:
+                # No wave begins before the one ahead of it: without this approval the deployment ends.
                 run.refuse(wave, refusal)
                 break
             run.deploy(start, wave, approval)

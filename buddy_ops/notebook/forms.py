@@ -16,7 +16,7 @@ from buddy_ops.core.errors import InvalidInput
 from buddy_ops.core.parameters import DeclaredParameter
 from buddy_ops.core.text import count, escape_html
 from buddy_ops.notebook import _widgets
-from buddy_ops.notebook._widgets import ClickQueue, WidgetPanel, alert
+from buddy_ops.notebook._widgets import ClickQueue, Widget, WidgetPanel, alert
 from buddy_ops.notebook.choices import choose
 from buddy_ops.notebook.interrupts import stopped_with
 
@@ -37,7 +37,7 @@ MARKS = {
 """Colour and mark of each state of a checklist's item."""
 
 
-async def ask_environment(namespace: dict[str, Any]) -> None:
+async def ask_environment(namespace: dict[str, object]) -> None:
     """Ask which environment is meant, if neither the parameters cell nor BUDDY_OPS_ENVIRONMENT says it.
 
     Headless no one is asked: it is the sandbox then. Call it before ``open_runbook``.
@@ -91,7 +91,10 @@ async def fill_parameters(runbook: str, namespace: dict[str, Any], *needed: str)
 
     def check(_: object = None) -> None:
         problem = find_problem()
-        message.value = f"<pre>{escape_html(problem)}</pre>" if problem else "All values are valid."
+        shown = "All values are valid."
+        if problem:
+            shown = f"<pre>{escape_html(problem)}</pre>"
+        message.value = shown
 
     for field in fields.values():
         field.observe(check, "value")
@@ -111,7 +114,7 @@ async def fill_parameters(runbook: str, namespace: dict[str, Any], *needed: str)
         panel.replace(last_line)
 
 
-def _tell_problem(problem: str, message: Any, fields: Mapping[str, Any], first: Any) -> bool:
+def _tell_problem(problem: str, message: Widget, fields: Mapping[str, Widget], first: Widget) -> bool:
     """Say what is wrong, with the cursor in the field that the sentence names; whether there is anything."""
     if not problem:
         return False
@@ -139,7 +142,7 @@ async def fill_checklist(run_checks: Callable[..., ChecklistResult], attested: M
     names = dict(attested)
     listed = widgets.HTML()
     people = widgets.VBox()
-    fields: dict[str, Any] = {}
+    fields: dict[str, Widget] = {}
     again = clicks.button("Check again", "again", "primary")
     store = clicks.button("Store the result as it is", "store")
     buttons = widgets.HBox()
@@ -171,18 +174,17 @@ async def fill_checklist(run_checks: Callable[..., ChecklistResult], attested: M
         panel.replace(last_line)
 
 
-def _verifier_field(item: str) -> Any:
+def _verifier_field(item: str) -> Widget:
     """A field for the name of the person who verified an item. Its label names the item."""
-    field = _widgets.input_field(f"{item}, verified by", placeholder="name")
-    field.layout.width = "560px"
-    field.style.description_width = "290px"
-    return field
+    return _widgets.input_field(f"{item}, verified by", width="560px", label_width="290px", placeholder="name")
 
 
-def _mark(listed: Any, rows: list[str], item: ChecklistItem) -> None:
+def _mark(listed: Widget, rows: list[str], item: ChecklistItem) -> None:
     """Show one more item, with a colour, and with a mark for those who cannot distinguish it."""
     tone, mark = MARKS[item.state]
-    text = f"{item.says}, by {item.by}" if item.by else item.says
+    text = item.says
+    if item.by:
+        text = f"{item.says}, by {item.by}"
     rows.append(f'<div><b style="{tone.style}">{mark} {escape_html(item.name)}</b>: {escape_html(text)}</div>')
     listed.value = "".join(rows)
 
@@ -207,12 +209,14 @@ def check_parameters(
     return values
 
 
-def _field(parameter: DeclaredParameter, value: object) -> Any:
+def _field(parameter: DeclaredParameter, value: object) -> Widget:
     """A field for a parameter's type: a choice, a checkbox, or a line of text, which is YAML unless the type is str."""
     root = project.project_root()
     if parameter.name == "environment":
         names = project.environments()
-        value = value if value in names else None
+        # A dropdown takes no value that is not among its options.
+        if value not in names:
+            value = None
         return _widgets.input_field(parameter.name, "Dropdown", options=names, value=value)
     if parameter.annotation == "bool":
         return _widgets.input_field(parameter.name, "Checkbox", value=bool(value))
@@ -222,14 +226,15 @@ def _field(parameter: DeclaredParameter, value: object) -> Any:
     return _widgets.input_field(parameter.name, value="" if value in (None, [], {}) else str(value))
 
 
-def _meaning(text: str) -> Any:
+def _meaning(text: str) -> Widget:
     """A text beside a field, whole: it wraps, where a label would be cut."""
     widgets = _widgets.load_ipywidgets()
     html = f'<p style="margin:0;padding:5px 0;line-height:1.4">{escape_html(text)}</p>'
-    return widgets.HTML(html, layout=widgets.Layout(flex="1 1 0%"))
+    shown: Widget = widgets.HTML(html, layout=widgets.Layout(flex="1 1 0%"))
+    return shown
 
 
-def _values(declared: Mapping[str, DeclaredParameter], fields: Mapping[str, Any]) -> dict[str, object]:
+def _values(declared: Mapping[str, DeclaredParameter], fields: Mapping[str, Widget]) -> dict[str, object]:
     """The values in the fields; an empty line is the parameter's default."""
     values: dict[str, object] = {}
     for name, field in fields.items():

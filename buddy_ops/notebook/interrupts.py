@@ -9,13 +9,16 @@ from typing import Any
 from buddy_ops.aws.session import Target
 from buddy_ops.core.errors import Stopped
 from buddy_ops.core.text import exact_percent, parse_utc, show_controls, time_of_day
+from buddy_ops.notebook._shell import current_shell
 
 
 def interrupts() -> tuple[type[BaseException], ...]:
     """What Kernel > Interrupt raises: in a cell that awaits it is asyncio's CancelledError."""
     # Not imported: a rollback in a terminal does without it.
     asyncio = sys.modules.get("asyncio")
-    return (KeyboardInterrupt, *([asyncio.CancelledError] if asyncio is not None else []))
+    if asyncio is None:
+        return (KeyboardInterrupt,)
+    return (KeyboardInterrupt, asyncio.CancelledError)
 
 
 @contextmanager
@@ -28,6 +31,7 @@ def stopped_with(describe: Callable[[], str]) -> Iterator[None]:
     try:
         yield
     except BaseException as error:
+        # The sentence of an inner step is nearer to what happened.
         if isinstance(error, Stopped) or not isinstance(error, interrupts()):
             raise
         raise Stopped(describe()) from None
@@ -53,17 +57,20 @@ def describe_stopped_traffic(target: Target, weight: float = 0.0, new: str = "",
     moment = f"within {target.settings.lease.minutes} min"
     if armed:
         moment = f"at {time_of_day(parse_utc(str(armed[-1]['until'])), target.clock.now())}"
-    back_to = f"v{stable}" if stable else "the stable version"
+    stays = exact_percent(weight)
+    if new:
+        stays = f"{stays} on v{new}"
+    back_to = "the stable version"
+    if stable:
+        back_to = f"v{stable}"
     return (
-        f"Traffic stays at {exact_percent(weight)}{f' on v{new}' if new else ''}. "
-        f"The failsafe routes all of it to {back_to} {moment} unless you run this cell again."
+        f"Traffic stays at {stays}. The failsafe routes all of it to {back_to} {moment} unless you run this cell again."
     )
 
 
 def show_interrupts_in_a_sentence(target: Target) -> None:
     """Let each interrupted cell of this kernel say in a sentence how to go on."""
-    ipython = sys.modules.get("IPython")
-    shell = ipython.get_ipython() if ipython is not None else None
+    shell = current_shell()
     if shell is None:
         return
 

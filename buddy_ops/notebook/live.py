@@ -3,8 +3,6 @@
 Each poll runs in a worker thread, so that the buttons stay responsive.
 """
 
-from datetime import timedelta
-
 from buddy_ops.aws.clock import in_thread
 from buddy_ops.aws.session import Target
 from buddy_ops.core.errors import Stopped
@@ -58,9 +56,13 @@ async def watch_rollout(target: Target, rollout: Rollout) -> Outcome:
                 return step
             observation = step
             chart.add(observation)
+            # Drawing takes up to half a second: the buttons do not wait for it.
             await in_thread(chart.show)
             given = await buttons.until(observation)
-            order = StageOrder(given, observation.stage, observation.weight) if given else None
+            order = None
+            # With the stage that the person saw: the rollout may be in another one when the order reaches it.
+            if given is not None:
+                order = StageOrder(given, observation.stage, observation.weight)
     except interrupts():
         if is_stopped_by_interrupt(observation):
             # The traffic is back: only what is still read ends early.
@@ -125,11 +127,13 @@ async def watch_metrics(
     """
     chart = RolloutChart(target)
     window: MetricsWindow | None = None
-    updates = _widgets.is_attended() and not until
-    last_update = target.clock.now() + (watch_minutes * MINUTE if updates else timedelta())
+    last_update = target.clock.now()
+    # A window of the past does not change.
+    if _widgets.is_attended() and not until:
+        last_update += watch_minutes * MINUTE
     try:
         while True:
-            window = await in_thread(monitor.read_window, target, minutes, until, window)
+            window = await in_thread(monitor.read_window, target, minutes, until=until, before=window)
             chart.show_window(window)
             await in_thread(chart.show)
             now = target.clock.now()

@@ -1,10 +1,10 @@
 """What a notebook's first code cell calls: from its parameters cell to the target that it acts on."""
 
-import sys
 from typing import Any
 
 from buddy_ops.aws.session import Target, connect
 from buddy_ops.core import parameters, project
+from buddy_ops.notebook._shell import current_shell
 from buddy_ops.notebook._widgets import follow_errors
 from buddy_ops.notebook.interrupts import show_interrupts_in_a_sentence
 from buddy_ops.notebook.printing import print_escaped
@@ -52,8 +52,7 @@ def open_runbook(runbook: str, namespace: dict[str, Any]) -> Target:
 
 def report_side_failures(target: Target) -> None:
     """Print what failed beside the action, once each, after the cell in which it failed."""
-    ipython = sys.modules.get("IPython")
-    shell = ipython.get_ipython() if ipython is not None else None
+    shell = current_shell()
     if shell is None:
         return
 

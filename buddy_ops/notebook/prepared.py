@@ -59,6 +59,7 @@ def _prepare(target: Target, step: NextStep) -> NextStep:
         _fill(cell, declared, step.parameters, source=source, copy=copy)
     copy.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(copy, json.dumps(document, indent=1, ensure_ascii=False) + "\n")
+    # JupyterLab follows a link from the folder of the notebook that is open, which is the kernel's.
     return replace(step, link=os.path.relpath(copy, Path.cwd()))
 
 

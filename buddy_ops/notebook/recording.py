@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from copy import deepcopy
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 from buddy_ops.aws.session import Target
 from buddy_ops.core import project, runbooks
@@ -21,6 +21,7 @@ from buddy_ops.core.errors import BuddyError, InvalidInput
 from buddy_ops.core.files import write_atomically
 from buddy_ops.core.journal import JournalFile
 from buddy_ops.notebook import page
+from buddy_ops.notebook._shell import current_shell
 from buddy_ops.notebook.printing import print_escaped
 from buddy_ops.runs import archive, cells, provenance, signatures
 from buddy_ops.runs._failures import failure_of
@@ -30,11 +31,22 @@ from buddy_ops.runs.stores import JOURNAL, MANIFEST, S3Store
 OUTPUTS = ("stream", "display_data", "execute_result", "error")
 Output = dict[str, Any]
 
+
+class Executed(TypedDict):
+    """A cell that was executed. ``id`` is empty where the front end gave none."""
+
+    id: str
+    source: str
+    outputs: list[Output]
+    state: str
+    execution_count: int | None
+
+
 _recorded: list["InteractiveRun"] = []
 """The run that this kernel records, if it does."""
 
 
-def record_session(target: Target, runbook: str, values: Mapping[str, Any]) -> None:
+def record_session(target: Target, runbook: str, values: Mapping[str, object]) -> None:
     """Record the notebook that opened this target, if it runs in a kernel that no supervisor watches.
 
     Args:
@@ -48,6 +60,7 @@ def record_session(target: Target, runbook: str, values: Mapping[str, Any]) -> N
     shell = _kernel_shell()
     if shell is None:
         return
+    # A second runbook in the same kernel ends the record of the first.
     while _recorded:
         _recorded.pop().close()
     run = InteractiveRun(target, shell, runbook, shown, given_settings=values.get("settings"))
@@ -57,16 +70,18 @@ def record_session(target: Target, runbook: str, values: Mapping[str, Any]) -> N
 
 def _kernel_shell() -> Any:
     """The kernel's shell; None outside a kernel."""
-    ipython = sys.modules.get("IPython")
-    shell = ipython.get_ipython() if ipython is not None else None
-    return shell if getattr(shell, "kernel", None) is not None else None
+    shell = current_shell()
+    # IPython in a terminal has a shell and no kernel.
+    if getattr(shell, "kernel", None) is None:
+        return None
+    return shell
 
 
 class InteractiveRun:
     """The cells that a person executes from the one that opened the target on, with their outputs."""
 
     def __init__(
-        self, target: Target, shell: Any, runbook: str, values: Mapping[str, Any], *, given_settings: object
+        self, target: Target, shell: Any, runbook: str, values: Mapping[str, object], *, given_settings: object
     ) -> None:
         self._target, self._shell = target, shell
         settings = provenance.describe_settings(target.environment, given_settings)
@@ -76,6 +91,9 @@ class InteractiveRun:
         with suppress(InvalidInput):
             if self._source is not None:
                 self._document = runbooks.read_runbook(self._source)
+        source: dict[str, object] = {}
+        if self._source is not None:
+            source = {**provenance.describe_source(self._source), "settings": settings}
         self._about = {
             "run": target.run,
             "runbook": project.runbook_name(runbook),
@@ -84,18 +102,19 @@ class InteractiveRun:
             "parameters": dict(values),
             "archive": target.settings.archive.where,
             "folder": target.folder.name,
-            "source": provenance.describe_source(self._source) | {"settings": settings} if self._source else {},
+            "source": source,
             "library": provenance.describe_library(),
             "interactive": True,
         }
-        self._executed: list[dict[str, Any]] = []
+        self._executed: list[Executed] = []
         self._recorder = _Recorder(shell)
         # What was executed before this cell left no trace but its source: the parameters, as a rule.
-        for source in shell.history_manager.input_hist_raw[1:-1]:
-            name = self._parameters_cell() if "environment: str" in source else ""
-            self._executed.append(
-                {"id": name, "source": source, "outputs": [], "state": "done", "execution_count": None}
-            )
+        # IPython counts from 1, so the first is empty. The last is this cell itself.
+        for text in shell.history_manager.input_hist_raw[1:-1]:
+            name = ""
+            if "environment: str" in text:
+                name = self._parameters_cell()
+            self._executed.append({"id": name, "source": text, "outputs": [], "state": "done", "execution_count": None})
         shell.events.register("post_run_cell", self._after_cell)
 
     def _parameters_cell(self) -> str:
@@ -107,6 +126,7 @@ class InteractiveRun:
         try:
             self._keep(result)
             if self._is_last(self._executed[-1]):
+                # Archiving gives later records a folder of their own.
                 folder = self._target.folder
                 self._archive()
                 print_escaped(f"Archived as {folder.name}.")
@@ -121,9 +141,12 @@ class InteractiveRun:
         if not result.success:
             failure = failure_of(outputs)
             stopped = isinstance(result.error_in_exec, KeyboardInterrupt)
-            state = "refused" if failure and failure.is_refusal else "failed"
-            state = "interrupted" if stopped else state
-        cell = {
+            state = "failed"
+            if stopped:
+                state = "interrupted"
+            elif failure and failure.is_refusal:
+                state = "refused"
+        cell: Executed = {
             "id": getattr(result.info, "cell_id", None) or "",
             "source": result.info.raw_cell,
             "outputs": outputs,
@@ -132,7 +155,7 @@ class InteractiveRun:
         }
         self._executed.append(cell)
 
-    def _is_last(self, executed: Mapping[str, Any]) -> bool:
+    def _is_last(self, executed: Executed) -> bool:
         code = [cell for cell in self._document["cells"] if cell["cell_type"] == "code"]
         return bool(code) and _is_same(code[-1], executed)
 
@@ -145,6 +168,7 @@ class InteractiveRun:
             try:
                 self._archive()
             except Exception as error:
+                # At the end of the process the kernel's own streams may be closed.
                 print_escaped(f"NOT ARCHIVED: {type(error).__name__}. Run `buddy-ops runs index`.", file=sys.__stderr__)
 
     def _archive(self) -> ManifestEntry:
@@ -190,7 +214,10 @@ class InteractiveRun:
         left = list(self._executed)
         for cell in document["cells"]:
             cell["metadata"]["buddy_ops"] = {"state": "not run"}
-            found = [executed for executed in left if _is_same(cell, executed)] if cell["cell_type"] == "code" else []
+            found: list[Executed] = []
+            if cell["cell_type"] == "code":
+                found = [executed for executed in left if _is_same(cell, executed)]
+            # Of a cell that was executed several times, the last one counts.
             if found:
                 _fill(cell, found[-1])
                 left = [executed for executed in left if executed not in found]
@@ -201,13 +228,13 @@ class InteractiveRun:
         return document
 
 
-def _is_same(cell: Mapping[str, Any], executed: Mapping[str, Any]) -> bool:
+def _is_same(cell: Mapping[str, Any], executed: Executed) -> bool:
     """Whether an execution is of this cell of the runbook: by its id, or by its text."""
     named = executed["id"] and cell.get("id") == executed["id"]
     return bool(named) or cells.source_of(cell).strip() == executed["source"].strip()
 
 
-def _fill(cell: dict[str, Any], executed: Mapping[str, Any]) -> None:
+def _fill(cell: dict[str, Any], executed: Executed) -> None:
     cell["source"] = executed["source"]
     cell["outputs"] = executed["outputs"]
     cell["execution_count"] = executed["execution_count"]
@@ -238,7 +265,8 @@ class _Recorder:
     def __init__(self, shell: Any) -> None:
         self._shell = shell
         self._session = shell.kernel.session
-        self._send: Callable[..., Any] = self._session.send
+        self._send: Callable[..., object] = self._session.send
+        # Streams, displays and errors have no other place in common that they pass.
         self._session.send = self._record
         self._outputs: list[Output] = []
         self._displays: dict[str, list[Output]] = {}
@@ -249,14 +277,19 @@ class _Recorder:
 
     def take(self) -> list[Output]:
         """The outputs since the last call."""
+        # What is printed becomes a message only then.
         sys.stdout.flush()
         sys.stderr.flush()
         taken, self._outputs = self._outputs, []
         return taken
 
-    def _record(self, stream: Any, what: Any, content: Any = None, *rest: Any, **options: Any) -> Any:
-        kind = what["msg_type"] if isinstance(what, dict) else str(what)
-        said = what["content"] if isinstance(what, dict) else content
+    def _record(self, stream: object, what: object, content: object = None, *rest: object, **options: object) -> object:
+        kind = str(what)
+        said = content
+        # A whole message, or the name of its type with the content beside it.
+        if isinstance(what, dict):
+            kind = what["msg_type"]
+            said = what["content"]
         if isinstance(said, dict):
             self._take_message(kind, said)
         return self._send(stream, what, content, *rest, **options)
