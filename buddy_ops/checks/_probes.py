@@ -548,6 +548,7 @@ def role(proof: Proof, name: Role) -> Finding:
         # The caller is in this role already, as in CI. A role may not assume itself.
         mine = proof.target.without_journal()
     try:
+        # The first call as the role: here STS refuses to assume it.
         _ = mine.principal
     except AwsFailed as failure:
         return _not_assumed(proof, arn, failure)

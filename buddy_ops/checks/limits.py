@@ -102,7 +102,8 @@ def _cause(target: Target) -> tuple[str, str, dict[str, object]]:
         cause = f"the account's limit is {limit:,} concurrent executions"
     else:
         cause = "the account's limit is reached"
-    # Only AWS raises the account's limit: a command can no more than ask for it.
+    # Only AWS raises the account's limit: a command can no more than ask for it. 1,000 is the usual one, and a new
+    # account may have less. Source: Lambda developer guide, 'Lambda quotas'.
     command = (
         f"aws service-quotas request-service-quota-increase --service-code lambda --quota-code {QUOTA_CODE} "
         f"--desired-value {max(2 * limit, 1000)} --region {target.region}"

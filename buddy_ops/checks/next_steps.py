@@ -193,6 +193,7 @@ class _Advice:
     def _choose_of_two(self, because: str, healthy: set[str]) -> Iterator[NextStep]:
         """Traffic is split, and the record does not say which version to keep, or names one that fails."""
         alias = self.context.deployed
+        # The healthy one first. Of two alike it is the one with more traffic.
         serving = sorted(alias.serving, key=lambda version: (version not in healthy, -alias.share(version)))
         why = f"{because}: find out whether v{alias.primary} or v{alias.additional} is healthy, and keep that one."
         intro = f"{why} "

@@ -310,7 +310,9 @@ def _log_group(context: CheckContext) -> Finding:
     # The check of the function reports that it is missing. Its log group may exist.
     with suppress(InvalidInput):
         configs = logs.read_log_configs(target, logs.served_versions(target))
+        # Also that of $LATEST: the next build is published with it.
         configs[LATEST] = context.configuration.log
+    # Where no version can be read, Lambda's own name is what can be checked.
     groups = logs.groups_of(configs) or [default_group(target.settings.function)]
     for name in groups:
         listed = target.client("logs").describe_log_groups(logGroupNamePrefix=name)["logGroups"]
@@ -389,6 +391,7 @@ def _channels(context: CheckContext) -> Finding:
     secrets = {channel.name: channel.url for channel in notify.channels}
     if notify.slack_webhook is not None:
         secrets = {"Slack": notify.slack_webhook, **secrets}
+    # A Slack webhook and a topic do without the package.
     if notify.channels and importlib.util.find_spec("apprise") is None:
         names = text.join_words(channel.name for channel in notify.channels)
         message = f"{names}: the package apprise is not installed here"

@@ -153,6 +153,7 @@ class AfterRollback:
                 f"If it fails too, v{self.evidence.new} is not marked bad."
             )
         says.append("You can stop this cell: the rollback is complete.")
+        # By CloudWatch's minutes, also where the log decided: nothing is urgent any more.
         return Observation(now, STAGE, 0.0, wake_at=next_poll(now), says=" ".join(says))
 
 

@@ -244,6 +244,7 @@ def _new_configuration(
 def _base_version(alias: Alias, published: Mapping[str, Version], variables: Mapping[str, str | None]) -> str:
     """The version whose configuration a change starts from: the serving one, or where this same change came from."""
     record = alias.rollout
+    # Of a version that was deleted nothing can be compared.
     if record is None or not {record.stable_version, record.new_version} <= set(published):
         return alias.primary
     before = published[record.stable_version].shown_variables

@@ -283,6 +283,7 @@ def assess_deployment(target: Target, watch: Progress = no_progress) -> Assessme
     compared = tuple(dict.fromkeys(filter(None, (version, destination, alias.primary))))
     until = metrics.published_until(target, now)
     reading = serving.read_served(target, alias, since=floor_minute(since), until=until, also=compared)
+    # Requests of no known version are shown as such, not left out.
     if any(UNKNOWN_VERSION in row.counts for row in reading.rows):
         compared = (*compared, UNKNOWN_VERSION)
     kinds, unlogged = read_error_kinds(target, version, since, watch)

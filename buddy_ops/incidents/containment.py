@@ -141,6 +141,7 @@ def plan_containment(
         back, doubts = _rollback_plan(target, to_version, bad)
     # The repair: whether there can be a copy from before the damage.
     since, obstacle = _since(target, onset, bad)
+    # By its name a second run finds the copy of the first, and of this time only.
     copy = f"{chosen.name}-{since:%Y%m%dT%H%M%S}"
     if not repair_items:
         obstacle = NOT_WANTED

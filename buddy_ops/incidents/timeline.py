@@ -120,6 +120,7 @@ def _call(event: TimelineEvent) -> tuple[object, ...] | None:
     """What two calls must share to be one event; None for an event that is no call."""
     if event.kind != "aws" or "call" not in event.fields:
         return None
+    # A call that failed, and the same one that was taken, are two events.
     return event.run, event.fields["call"], event.fields.get("failed")
 
 
