@@ -18,13 +18,14 @@ class Failure:
     text: str
     exit_code: int = errors.BuddyError.exit_code
     reference: str = ""
-    data: Mapping[str, Any] = field(default_factory=dict)
+    data: Mapping[str, object] = field(default_factory=dict)
 
     @property
     def message(self) -> str:
         """What an operator reads: our own errors say it all, another's name says what kind it is."""
-        own = self.reference or self.name in FALLBACK_CODES
-        return self.text if own else f"{self.name}: {self.text}"
+        if self.reference or self.name in FALLBACK_CODES:
+            return self.text
+        return f"{self.name}: {self.text}"
 
     @property
     def is_refusal(self) -> bool:
@@ -34,7 +35,9 @@ class Failure:
     @classmethod
     def of_error(cls, error: errors.BuddyError) -> "Failure":
         """The same of an error that is still at hand."""
-        return cls(type(error).__name__, str(error), error.exit_code, error.reference, error.data())
+        return cls(
+            type(error).__name__, str(error), exit_code=error.exit_code, reference=error.reference, data=error.data()
+        )
 
 
 def failure_of(outputs: Iterable[Mapping[str, Any]]) -> Failure | None:
@@ -44,7 +47,8 @@ def failure_of(outputs: Iterable[Mapping[str, Any]]) -> Failure | None:
         if output["output_type"] == "error":
             name = output["ename"]
             code = data.get("exit_code", FALLBACK_CODES.get(name, errors.BuddyError.exit_code))
-            return Failure(name, output["evalue"], int(code), str(data.get("reference", "")), data)
+            reference = str(data.get("reference", ""))
+            return Failure(name, output["evalue"], exit_code=int(code), reference=reference, data=data)
         # An error's data is an output of its own, before the error.
         data = output.get("data", {}).get(errors.MIME_TYPE, data)
     return None

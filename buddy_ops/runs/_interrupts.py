@@ -23,6 +23,7 @@ def handle_signals(handle: Callable[[signal.Signals], None]) -> Iterator[None]:
 
     Only a process's main thread receives signals.
     """
+    # Python lets no other thread set a handler (docs.python.org, signal).
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -59,6 +60,7 @@ class InterruptHandler:
             # The whole group: programs that the cell started are interrupted with it.
             with suppress(ProcessLookupError):
                 os.killpg(self.kernel, signal.SIGINT)
+        # A cell may catch KeyboardInterrupt, or hang in its `finally`.
         self._after(GRACE_S, self.kill)
 
     def by_signal(self, received: signal.Signals) -> None:

@@ -20,6 +20,7 @@ _flush = logging.StreamHandler.flush
 def flush_together(handler: "logging.StreamHandler[Any]") -> None:
     """Flush a handler's stream. If it is the kernel's and was flushed a moment ago, its own timer sends the rest."""
     stream = handler.stream
+    # Only ipykernel's OutStream has a timer that sends what is left; any other stream is flushed as always.
     if stream in (sys.stdout, sys.stderr) and hasattr(stream, "flush_interval"):
         now = time.monotonic()
         if now - _flushed.get(id(stream), 0.0) < BURST_S:

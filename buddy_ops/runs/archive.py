@@ -19,20 +19,35 @@ from buddy_ops.core.outcome import EXIT_CODES
 from buddy_ops.core.redaction import Redactor
 from buddy_ops.core.text import shorten
 from buddy_ops.runs import pages, provenance, signatures, verification
-from buddy_ops.runs.cells import forget_results
+from buddy_ops.runs.cells import Cell, Notebook, Output, forget_results
 from buddy_ops.runs.manifest import (
     EXTRA_FILES,
     FILES,
     NOTEBOOK,
     REPORT,
     ManifestEntry,
+    RunFacts,
     damaged,
     entry_of,
     entry_of_manifest,
     in_order,
     index_rows,
 )
-from buddy_ops.runs.stores import INDEX, JOURNAL, MANIFEST, NAME, SIGNATURE, LocalStore, RunStore, S3Store, Sign, digest
+from buddy_ops.runs.stores import (
+    INDEX,
+    JOURNAL,
+    MANIFEST,
+    SIGNATURE,
+    LocalStore,
+    RunStore,
+    S3Store,
+    Sign,
+    digest,
+    read_manifest,
+)
+
+Record = Mapping[str, object]
+"""A line of a journal. It may be of an earlier release, or damaged: what it holds is not taken for granted."""
 
 UNKNOWN = "unknown"
 """The outcome of a run without any record of its end."""
@@ -76,7 +91,9 @@ def list_entries(where: str | Path | RunStore = "") -> tuple[ManifestEntry, ...]
     Raises:
         BuddyError: ``archive-damaged``.
     """
-    store = open_store(where) if isinstance(where, str | Path) else where
+    store = where
+    if isinstance(store, str | Path):
+        store = open_store(store)
     index = store.read(INDEX)
     if index is None:
         return tuple(map(entry_of_manifest, manifests_in_order(store)))
@@ -90,6 +107,7 @@ def find_run(store: RunStore, run: str) -> ManifestEntry:
         InvalidInput: ``run-unknown``, or ``run-ambiguous``: several runs have this id.
     """
     entries = list_entries(store)
+    # A folder's name is the only one of its kind; IDs of earlier releases have four digits, and may come up twice.
     found = [entry for entry in entries if entry.folder == run] or [entry for entry in entries if entry.run == run]
     if not found:
         raise InvalidInput("run-unknown", f"{store.where} has no run {run!r}.", next="`buddy-ops runs list`.")
@@ -105,7 +123,7 @@ def find_run(store: RunStore, run: str) -> ManifestEntry:
 # Archiving
 
 
-def build_manifest(folder: Path, redactor: Redactor, **known: Any) -> dict[str, Any]:
+def build_manifest(folder: Path, redactor: Redactor, **known: Any) -> RunFacts:
     """What a run's manifest says, from its files and what is ``known`` besides; its report is written on the way.
 
     Everything is cleaned once more: a secret may have been learned after it was written.
@@ -114,26 +132,36 @@ def build_manifest(folder: Path, redactor: Redactor, **known: Any) -> dict[str, 
     records = _cleaned_journal(folder / JOURNAL, redactor)
     for name in EXTRA_FILES:
         _clean_text(folder / name, redactor)
+    # What a killed process left half written is not hashed, and would be found as added.
     delete_parts(folder)
-    facts = redactor.redact(facts_of(folder.name, about, records, states) | known)
+    said: Any = {**facts_of(folder.name, about, records, states), **known}
+    facts: RunFacts = redactor.redact(said)
     facts["targets"] = _as_archived_in(LocalStore(folder.parent), facts["targets"])
     notebook = _notebook_in(folder / NOTEBOOK)
     if notebook is not None:
         compared: provenance.CodeComparison | None = None
         if facts["source"]:
             compared = provenance.compare_with_committed(notebook, facts["source"])
-            said = {"compared_with": compared.reference, "differences": list(compared.list_differences)}
-            facts["source"] = {**facts["source"], **said, "says": compared.says}
-        facts["notes"] = [*facts["notes"], *_write_page(folder, notebook, facts, compared, redactor)]
+            facts["source"] = {
+                **facts["source"],
+                "compared_with": compared.reference,
+                "differences": list(compared.list_differences),
+                "says": compared.says,
+            }
+        problems = _write_page(folder / REPORT, notebook, facts, compared=compared, redactor=redactor)
+        facts["notes"] = [*facts["notes"], *problems]
     elif not (folder / NOTEBOOK).exists():
         write_journal_page(folder, facts, records)
-    return facts | {"files": hashes_of(folder)}
+    # Last: the report is one of the files that are hashed.
+    facts["files"] = hashes_of(folder)
+    return facts
 
 
 def _write_page(
-    folder: Path,
-    notebook: Mapping[str, Any],
-    facts: Mapping[str, Any],
+    path: Path,
+    notebook: Notebook,
+    facts: RunFacts,
+    *,
     compared: provenance.CodeComparison | None,
     redactor: Redactor,
 ) -> list[str]:
@@ -145,7 +173,7 @@ def _write_page(
         raise  # it is said which extra to install
     except Exception as error:
         return [f"There is no report: an output of the notebook is not as nbformat 4 has it ({type(error).__name__})."]
-    write_atomically(folder / REPORT, page)
+    write_atomically(path, page)
     return []
 
 
@@ -154,28 +182,29 @@ def hashes_of(folder: Path) -> dict[str, str]:
     return {name: digest((folder / name).read_bytes()) for name in FILES if (folder / name).exists()}
 
 
-def write_journal_page(folder: Path, facts: Mapping[str, Any], records: list[dict[str, Any]]) -> None:
+def write_journal_page(folder: Path, facts: RunFacts, records: Sequence[Record]) -> None:
     """The page of a run that left a journal only: a command, or a session whose kernel was killed."""
     lines = "".join(f"{json.dumps(record, ensure_ascii=False)}\n" for record in records)
-    text = {"cell_type": "markdown", "metadata": {}, "source": "This run left no notebook. Its journal:"}
-    journal = {"output_type": "stream", "name": "stdout", "text": lines}
-    cell = {"cell_type": "code", "metadata": {}, "source": "", "outputs": [journal]}
+    text: Cell = {"cell_type": "markdown", "metadata": {}, "source": "This run left no notebook. Its journal:"}
+    journal: Output = {"output_type": "stream", "name": "stdout", "text": lines}
+    cell: Cell = {"cell_type": "code", "metadata": {}, "source": "", "outputs": [journal]}
     # Where only the terminal's commands are installed there is nothing that makes pages.
     with suppress(ModuleNotFoundError):
-        write_atomically(folder / REPORT, pages.report_page({"cells": [text, cell]}, facts))
+        write_atomically(folder / REPORT, pages.report_page({"cells": [text, cell], "metadata": {}}, facts))
 
 
-def write_unexecuted(source: Path, notebook: Path, about: Mapping[str, Any]) -> None:
+def write_unexecuted(source: Path, notebook: Path, about: Mapping[str, object]) -> None:
     """Write the notebook of a run that ended before its first cell."""
     document = parse_json(source.read_text(encoding="utf-8"))
     document["metadata"]["buddy_ops"] = about
+    # Results that were saved in the runbook's file are of another execution.
     forget_results(document)
     for cell in document["cells"]:
         cell["metadata"]["buddy_ops"] = {"state": "not run"}
     write_atomically(notebook, json.dumps(document, indent=1, ensure_ascii=False) + "\n")
 
 
-def append_to_chain(folder: Path, facts: Mapping[str, Any], sign: Sign | None = None) -> ManifestEntry:
+def append_to_chain(folder: Path, facts: Mapping[str, object], sign: Sign | None = None) -> ManifestEntry:
     """Chain a finished run to those beside its folder, sign it, and add it to their index."""
     try:
         return entry_of_manifest(LocalStore(folder.parent).add(folder, facts, sign))
@@ -186,12 +215,12 @@ def append_to_chain(folder: Path, facts: Mapping[str, Any], sign: Sign | None = 
         raise
 
 
-def unarchived_entry(folder: Path, about: Mapping[str, Any], known: Mapping[str, Any]) -> ManifestEntry:
+def unarchived_entry(folder: Path, about: Mapping[str, object], known: Mapping[str, object]) -> ManifestEntry:
     """What is known of a run whose files could not be completed: it is in no chain."""
     return _outside_chain({**facts_of(folder.name, about, [], []), **known})
 
 
-def _outside_chain(facts: Mapping[str, Any]) -> ManifestEntry:
+def _outside_chain(facts: Mapping[str, object]) -> ManifestEntry:
     """The entry of a run without a manifest."""
     return entry_of({**facts, "files": {}, "previous": "", "sha256": ""})
 
@@ -208,11 +237,16 @@ def archive_unfinished(root: Path) -> list[str]:
         if MANIFEST in files or is_locked(root / name / JOURNAL):
             continue
         delete_parts(root / name)
+        # To archive a folder that somebody put there would make it evidence.
         if verification.stray_problems(store, name, files) + store.oddities(name):
             continue
         redactor, note, target = _reached_for(root / name)
-        notes = ["The run ended without its supervisor and was archived later.", *([note] if note else [])]
-        sign = signatures.signer(target) if target is not None else None
+        notes = ["The run ended without its supervisor and was archived later."]
+        if note:
+            notes.append(note)
+        sign = None
+        if target is not None:
+            sign = signatures.signer(target)
         append_to_chain(root / name, build_manifest(root / name, redactor, notes=notes), sign)
         adopted.append(name)
     return adopted
@@ -249,8 +283,11 @@ def rebuild_index(store: RunStore) -> int:
 
 def _reasons_not_to_index(store: RunStore, manifests: list[bytes]) -> list[str]:
     """Why the manifests that are there are not the archive as it was."""
+    # A missing index is what is to be rebuilt: then only the manifests can be compared with each other.
     index = store.read(INDEX)
-    rows = _parsed(index, store) if index else []
+    rows: list[dict[str, object]] = []
+    if index:
+        rows = _parsed(index, store)
     known = {str(row.get("sha256")): str(row.get("folder")) for row in rows}
     present = {digest(manifest) for manifest in manifests}
     gone = verification.pruned_runs([*manifests, *store.chained().values()])
@@ -267,6 +304,7 @@ def _reasons_not_to_index(store: RunStore, manifests: list[bytes]) -> list[str]:
             found.append(f"{entry.folder}: not in the index: it was added, or removed from the index.")
         elif entry.sha256 not in gone:
             found += verification.differences(store, entry.folder, manifest, folders.get(entry.folder, set()))
+        # Only the oldest run may follow one that is not there, and only one that a pruning names.
         if entry.previous != previous and not (number == 0 and entry.previous in gone):
             found.append(f"{entry.folder}: the chain is broken: the run before it is missing or out of sequence.")
         previous = entry.sha256
@@ -279,17 +317,20 @@ def list_with_unfinished(store: RunStore) -> list[tuple[ManifestEntry, RunStore]
     A run in progress is among them. Nothing is written.
     """
     found: list[tuple[ManifestEntry, RunStore]] = [(entry, store) for entry in list_entries(store)]
-    local = store if isinstance(store, LocalStore) else LocalStore(project.project_root() / "runs")
-    if local is not store:
+    if isinstance(store, LocalStore):
+        local = store
+    else:
+        # Runs that S3 did not take yet are archived here.
+        local = LocalStore(project.project_root() / "runs")
         known = {entry.folder for entry, _ in found}
         found += [(entry, local) for entry in list_entries(local) if entry.folder not in known]
     listed = {entry.folder for entry, _ in found}
     for name, files in local.folders().items():
         if name in listed or MANIFEST in files or not files & {NOTEBOOK, JOURNAL}:
             continue
-        notebook = _parsed_notebook(local.read(f"{name}/{NOTEBOOK}") or b"")
-        about, states = _about_and_states(notebook) if notebook is not None else ({}, [])
+        about, states = _about_and_states(_parsed_notebook(local.read(f"{name}/{NOTEBOOK}") or b""))
         records = read_journal(local.read(f"{name}/{JOURNAL}") or b"")
+        # A folder of which nothing can be said is left out: `runs verify` reports it.
         with suppress(BuddyError, KeyError, TypeError):
             found.append((_outside_chain(facts_of(name, about, records, states)), local))
     return found
@@ -333,25 +374,31 @@ def sign_run(store: RunStore, run: str) -> ManifestEntry:
 # What a run's files say
 
 
-def ending(records: list[dict[str, Any]], states: list[str]) -> tuple[str, int]:
+def ending(records: Sequence[Record], states: list[str]) -> tuple[str, int]:
     """Outcome and exit code of a run whose supervisor was lost."""
     codes: dict[str, int] = {str(ending): code for ending, code in EXIT_CODES.items()}
     codes |= {"refused": Refused.exit_code, "failed": BuddyError.exit_code}
-    endings = [str(each.get("ending", "")) for each in records if each.get("kind") in ("outcome", "fleet-ended")]
-    ended = endings[-1] if endings else ""
+    endings = ["", *(str(each.get("ending", "")) for each in records if each.get("kind") in ("outcome", "fleet-ended"))]
+    ended = endings[-1]
     stopped = next((state for state in states if state != "done"), "")
     # A refusal is a result of its own, whatever the journal says of steps before it.
     if stopped == "refused":
         return "refused", Refused.exit_code
-    if stopped and not (stopped == "failed" and codes.get(ended)):
-        return ("failed" if stopped == "failed" else "killed"), BuddyError.exit_code
+    # A rollout that ended badly raises: its cell failed because of the ending, which says more.
+    if stopped == "failed" and not codes.get(ended):
+        return "failed", BuddyError.exit_code
+    if stopped not in ("", "failed"):
+        return "killed", BuddyError.exit_code
     if ended:
         return ended, codes.get(ended, 0)
+    # Commands have no cells. What they did is in their journal.
     acted = any(each.get("kind") in ("rollback", "frozen", "lifted", "pruned") for each in records)
-    return ("done", 0) if states or acted else (UNKNOWN, BuddyError.exit_code)
+    if states or acted:
+        return "done", 0
+    return UNKNOWN, BuddyError.exit_code
 
 
-def facts_of(folder: str, about: Mapping[str, Any], records: list[dict[str, Any]], states: list[str]) -> dict[str, Any]:
+def facts_of(folder: str, about: Mapping[str, object], records: Sequence[Record], states: list[str]) -> RunFacts:
     """What a run's notebook and journal say of it, as its manifest has it."""
     opened = next((each for each in records if each.get("kind") == "opened"), {})
     approved = [each for each in records if each.get("kind") == "approved"]
@@ -360,8 +407,12 @@ def facts_of(folder: str, about: Mapping[str, Any], records: list[dict[str, Any]
     for record in records:
         if record.get("kind") == "parameters" and not values:
             values = runbooks.mapping_in(record, "values")
-    principal = approved[-1].get("principal") if approved else ""
-    plans = [plan for each in records if (plan := _text(each.get("plan")))]
+    # The last approval is that of the last plan; approvers are all who approved any.
+    principal = next((record.get("principal") for record in reversed(approved)), "")
+    plans = ["", *(plan for each in records if (plan := _text(each.get("plan"))))]
+    ended = about.get("began")
+    if records:
+        ended = records[-1].get("at")
     # What the supervisor observed is in ``known`` and replaces this; without a supervisor it is all there is.
     outcome, code = ending(records, states)
     return {
@@ -371,7 +422,7 @@ def facts_of(folder: str, about: Mapping[str, Any], records: list[dict[str, Any]
         "runbook": _text(about.get("runbook")) or project.runbook_name(_text(opened.get("runbook"))),
         "environment": _text(about.get("environment") or opened.get("environment")),
         "began": _text(about.get("began") or opened.get("at")),
-        "ended": _text(records[-1].get("at") if records else about.get("began")),
+        "ended": _text(ended),
         "outcome": outcome,
         "exit_code": code,
         "people": [
@@ -381,7 +432,7 @@ def facts_of(folder: str, about: Mapping[str, Any], records: list[dict[str, Any]
         ],
         "principal": _text(principal),
         "incident": str(values.get("incident", "")),
-        "plan_id": plans[-1] if plans else "",
+        "plan_id": plans[-1],
         "parameters": values,
         "trouble": "",
         "notes": [],
@@ -392,18 +443,17 @@ def facts_of(folder: str, about: Mapping[str, Any], records: list[dict[str, Any]
     }
 
 
-def _target_run(record: Mapping[str, Any]) -> dict[str, Any]:
+def _target_run(record: Record) -> dict[str, object]:
     """A run on a target of a fleet, from the fleet's journal."""
     named = {name: _text(record.get(name)) for name in ("target", "runbook", "folder", "outcome")}
     return {**named, "sha256": _text(record.get("manifest"))}
 
 
-def _as_archived_in(store: RunStore, targets: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+def _as_archived_in(store: RunStore, targets: Sequence[Mapping[str, object]]) -> list[dict[str, object]]:
     """A fleet's targets' runs with the hashes of their manifests in this archive: each archive has its own chain."""
     found = []
     for each in targets:
-        folder = str(each.get("folder", ""))
-        manifest = store.read(f"{folder}/{MANIFEST}") if NAME.fullmatch(folder) else None
+        manifest = read_manifest(store, str(each.get("folder", "")))
         kept = {name: value for name, value in each.items() if name != "elsewhere"}
         if manifest is not None:
             kept["sha256"] = digest(manifest)
@@ -415,19 +465,23 @@ def _as_archived_in(store: RunStore, targets: Sequence[Mapping[str, Any]]) -> li
 
 def _text(value: object) -> str:
     """A text of a run's files; '' for anything else."""
-    return value if isinstance(value, str) else ""
+    if isinstance(value, str):
+        return value
+    return ""
 
 
 def _names(value: object) -> list[str]:
     """Names in a run's files: a list of them, or one."""
-    names = value if isinstance(value, list | tuple) else [value]
-    return [str(name) for name in names if name is not None]
+    if not isinstance(value, list | tuple):
+        value = [value]
+    return [str(name) for name in value if name is not None]
 
 
-def _cleaned_notebook(path: Path, redactor: Redactor) -> tuple[dict[str, Any], list[str]]:
+def _cleaned_notebook(path: Path, redactor: Redactor) -> tuple[Mapping[str, object], list[str]]:
     """What a notebook says of its run, and the states of its code cells. It is cleaned where it stands."""
     document = _notebook_in(path)
     if document is None:
+        # Damaged, it may have secrets all the same.
         _clean_text(path, redactor)
         return {}, []
     cleaned = redactor.redact(document)
@@ -436,32 +490,35 @@ def _cleaned_notebook(path: Path, redactor: Redactor) -> tuple[dict[str, Any], l
     return _about_and_states(cleaned)
 
 
-def _notebook_in(path: Path) -> dict[str, Any] | None:
+def _notebook_in(path: Path) -> Notebook | None:
     """The notebook in a run's folder; None where there is none, or where its file is damaged."""
     with suppress(OSError):
         return _parsed_notebook(path.read_bytes())
     return None
 
 
-def _parsed_notebook(content: bytes) -> dict[str, Any] | None:
+def _parsed_notebook(content: bytes) -> Notebook | None:
     """A notebook's JSON; None for anything else."""
     with suppress(ValueError):
         document = parse_json(content, limit=OWN_JSON_BYTES)
         if runbooks.is_notebook(document):
-            found: dict[str, Any] = document
+            found: Notebook = document
             return found
     return None
 
 
-def _about_and_states(notebook: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
+def _about_and_states(notebook: Notebook | None) -> tuple[Mapping[str, object], list[str]]:
+    """What a notebook says of its run, and the states of its code cells; nothing where there is none."""
+    if notebook is None:
+        return {}, []
     code = [cell for cell in notebook["cells"] if cell["cell_type"] == "code"]
     states = [str(runbooks.mapping_in(cell["metadata"], "buddy_ops").get("state", "done")) for cell in code]
     return runbooks.mapping_in(notebook["metadata"], "buddy_ops"), states
 
 
-def _cleaned_journal(path: Path, redactor: Redactor) -> list[dict[str, Any]]:
+def _cleaned_journal(path: Path, redactor: Redactor) -> Sequence[Record]:
     """A journal's records; its file is cleaned too. A line that was torn stays one."""
-    text = path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
+    text = _text_in(path)
     lines = [_cleaned_line(line, redactor) for line in text.splitlines()]
     cleaned = "".join(f"{line}\n" for line in lines)
     if cleaned != text:
@@ -476,12 +533,21 @@ def _cleaned_line(line: str, redactor: Redactor) -> str:
     except ValueError:
         return redactor.redact(line)
     cleaned = redactor.redact(record)
-    return line if cleaned == record else json.dumps(cleaned)
+    if cleaned == record:
+        return line
+    return json.dumps(cleaned)
+
+
+def _text_in(path: Path) -> str:
+    """A file's text; '' where there is none."""
+    if not path.exists():
+        return ""
+    return path.read_text(encoding="utf-8", errors="replace")
 
 
 def _clean_text(path: Path, redactor: Redactor) -> None:
     """Clean a text file, if there is one."""
-    text = path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
+    text = _text_in(path)
     cleaned = redactor.redact(text)
     if cleaned != text:
         write_atomically(path, cleaned)
@@ -491,7 +557,8 @@ def _reached_for(folder: Path) -> tuple[Redactor, str, session.Target | None]:
     """A redactor for a run of the past, what it could not learn, and the run's environment where it can be reached."""
     about, _ = _cleaned_notebook(folder / NOTEBOOK, Redactor())
     opened = next((each for each in _cleaned_journal(folder / JOURNAL, Redactor()) if each.get("kind") == "opened"), {})
-    environment = about.get("environment") or opened.get("environment", "")
+    environment = str(about.get("environment") or opened.get("environment", ""))
+    # Without AWS the run is archived all the same: its secrets are then found by their form only, which it says.
     try:
         here = session.connect(environment, "runs", quiet=True)
     except BuddyError as error:
@@ -509,7 +576,7 @@ def _archive_of(environment: str) -> str:
     return ""
 
 
-def _parsed(index: bytes, store: RunStore) -> list[dict[str, Any]]:
+def _parsed(index: bytes, store: RunStore) -> list[dict[str, object]]:
     try:
         return index_rows(index)
     except ValueError:
@@ -529,6 +596,7 @@ def manifests_in_order(store: RunStore) -> list[bytes]:
                 entry = entry_of_manifest(content)
             except BuddyError:
                 raise damaged(f"{store.where}/{name}/{MANIFEST}") from None
+            # A copy under another name would be in the chain twice.
             if entry.folder != name:
                 raise damaged(f"{store.where}/{name}: was renamed or copied: its manifest is of {entry.folder}, and")
             found.append(content)

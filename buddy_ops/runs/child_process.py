@@ -23,6 +23,7 @@ class Report(Protocol):
 def open_report() -> Report:
     """Take stdout for reports; whatever else is printed goes to stderr."""
     reports = os.fdopen(os.dup(1), "w", encoding="utf-8", buffering=1)
+    # The descriptor itself: child processes and libraries in C write to it, past sys.stdout.
     os.dup2(2, 1)
 
     def report(**values: object) -> None:
@@ -38,11 +39,15 @@ def end_with_parent() -> None:
 
 
 def _wait_for_end() -> None:
+    # It returns when the other end of the pipe is closed, which a kill of the other program does as well.
     os.read(0, 1)
+    # A signal interrupts the cell as Ctrl-C does, so that its `finally` runs.
     os.kill(os.getpid(), signal.SIGTERM)
 
 
 def describe_last_output(said: str) -> str:
     """The last line that a process wrote before it ended, as a sentence behind another; '' if there is none."""
     lines = said.strip().splitlines()
-    return f" Its last output: {lines[-1][:LAST_OUTPUT]}" if lines else ""
+    if not lines:
+        return ""
+    return f" Its last output: {lines[-1][:LAST_OUTPUT]}"

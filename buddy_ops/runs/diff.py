@@ -6,6 +6,7 @@ itself.
 
 import json
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,7 +26,8 @@ PASSING = {"seq", "at", "kind", "request", "run", "expires", "id", "principal"}
 COMPARED_OTHERWISE = ("aws", "observed", "opened", "parameters")
 """Kinds of records whose number says nothing, or whose content is compared by itself."""
 
-Facts = dict[str, Any]
+Facts = dict[str, object]
+Record = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -33,8 +35,8 @@ class Difference:
     """One thing that is not the same in both runs; None where a run has none of it."""
 
     what: str
-    first: Any
-    second: Any
+    first: object
+    second: object
 
     def __str__(self) -> str:
         return f"{self.what}:\n  - {_said(self.first)}\n  + {_said(self.second)}"
@@ -60,22 +62,26 @@ def _facts(store: RunStore, entry: ManifestEntry) -> Facts:
         facts["figure ending"] = describe_ending(str(record.get("ending")))
     facts["verdicts"] = _verdicts(records)
     facts["traffic"] = [f"{record.get('to')} {100 * record.get('weight', 0):g} %" for record in _of(records, "shifted")]
-    others = Counter(record["kind"] for record in records if record["kind"] not in COMPARED_OTHERWISE)
+    others = Counter(str(record["kind"]) for record in records if record["kind"] not in COMPARED_OTHERWISE)
     facts |= {f"records {kind}": count for kind, count in sorted(others.items())}
-    calls = Counter(
-        record["call"] + (f" failed: {record['failed']}" if "failed" in record else "")
-        for record in _of(records, "aws")
-    )
+    calls = Counter(map(_call, _of(records, "aws")))
     # How often it looked depends on how long it took.
     facts |= {f"calls {call}": count for call, count in sorted(calls.items()) if not _looks(call)}
     return facts | _code(f"{entry.folder}/{NOTEBOOK}", store.read(f"{entry.folder}/{NOTEBOOK}") or b"{}")
 
 
-def _of(records: list[Facts], kind: str) -> list[Facts]:
+def _of(records: Sequence[Record], kind: str) -> list[Record]:
     return [record for record in records if record["kind"] == kind]
 
 
-def _verdicts(records: list[Facts]) -> list[str]:
+def _call(record: Record) -> str:
+    """A call's name, and how it failed if it did: the same call fails in one run and not in the other."""
+    if "failed" in record:
+        return f"{record['call']} failed: {record['failed']}"
+    return str(record["call"])
+
+
+def _verdicts(records: Sequence[Record]) -> list[str]:
     """The verdicts one after the other, each with its stage; what is said again and again is one."""
     found: list[str] = []
     for record in _of(records, "observed"):
@@ -98,12 +104,19 @@ def _code(name: str, notebook: bytes) -> Facts:
         raise BuddyError(
             "archive-damaged", f"{name} cannot be read.", next="`buddy-ops runs verify` lists all problems."
         ) from None
-    for cell in document["cells"] if runbooks.is_notebook(document) else ():
+    # A run without a notebook, and one whose file is damaged, have no code to compare.
+    if not runbooks.is_notebook(document):
+        return facts
+    for cell in document["cells"]:
         if cell["cell_type"] == "code" and "injected-parameters" not in cell["metadata"].get("tags", ()):
             facts[f"cell {cell.get('id')}"] = source_of(cell)
             facts[f"cell {cell.get('id')} ended"] = runbooks.mapping_in(cell["metadata"], "buddy_ops").get("state")
     return facts
 
 
-def _said(value: Any) -> str:
-    return "(none)" if value is None else value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+def _said(value: object) -> str:
+    if value is None:
+        return "(none)"
+    if isinstance(value, str):
+        return value
+    return json.dumps(value, ensure_ascii=False)

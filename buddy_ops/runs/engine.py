@@ -7,10 +7,10 @@ As a program it executes one notebook for a supervisor (``runs``), and ends when
 import os
 import sys
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypedDict
 
 from buddy_ops.core import redaction
 from buddy_ops.core.documents import parse_json
@@ -22,12 +22,17 @@ from buddy_ops.runs._failures import Failure, failure_in
 from buddy_ops.runs._interrupts import INTERRUPTED, InterruptHandler, handle_signals
 from buddy_ops.runs.child_process import Report, end_with_parent, open_report
 
+if TYPE_CHECKING:
+    from nbformat import NotebookNode
+
 
 class Engine:
     """What ``papermill --engine buddy-ops`` calls."""
 
     @classmethod
-    def execute_notebook(cls, nb: Any, kernel_name: str, output_path: str | None = None, **options: Any) -> Any:
+    def execute_notebook(
+        cls, nb: "NotebookNode", kernel_name: str, output_path: str | None = None, **options: Any
+    ) -> "NotebookNode":
         """Execute a notebook; papermill's own signature.
 
         Args:
@@ -47,26 +52,28 @@ class Engine:
             check_notebook(nb)
         failures: list[Failure] = options.pop("failures", [])
         with nullcontext(given) if given else _alone(nb) as redactor, handle_signals(stop.by_signal):
-            execution.execute(nb, kernel_name, output_path, stop, redactor, options)
+            execution.execute(nb, kernel_name, output_path, stop=stop, redactor=redactor, options=options)
+        # Read before papermill raises: its own error has the text only, and not the error's data.
         failures += filter(None, [failure_in(nb)])
+        # A cell that was interrupted has an error, for which papermill raises. Between two cells there is none.
         if stop.reason is not None and not nb.metadata.papermill["exception"]:
             raise KeyboardInterrupt(stop.says)
         return nb
 
     @classmethod
-    def nb_kernel_name(cls, nb: Any, name: str | None = None) -> Any:
+    def nb_kernel_name(cls, nb: "NotebookNode", name: str | None = None) -> str:
         from papermill.utils import nb_kernel_name
 
-        return nb_kernel_name(nb, name)
+        return str(nb_kernel_name(nb, name))
 
     @classmethod
-    def nb_language(cls, nb: Any, language: str | None = None) -> Any:
+    def nb_language(cls, nb: "NotebookNode", language: str | None = None) -> str:
         from papermill.utils import nb_language
 
-        return nb_language(nb, language)
+        return str(nb_language(nb, language))
 
 
-def check_notebook(nb: Any) -> None:
+def check_notebook(nb: "NotebookNode") -> None:
     """Refuse names, types and values that the notebook or its environment does not take.
 
     Raises:
@@ -76,6 +83,7 @@ def check_notebook(nb: Any) -> None:
 
     given = nb.metadata.get("papermill", {}).get("parameters", {})
     source = parameters.tagged_source(nb)
+    # Any notebook can be run with this engine; without a parameters cell there is nothing to check.
     if not source and not given:
         return
     declared = parameters.parse_declarations(source)
@@ -88,7 +96,7 @@ def check_notebook(nb: Any) -> None:
 
 
 @contextmanager
-def _alone(nb: Any) -> Iterator[Redactor]:
+def _alone(nb: "NotebookNode") -> Iterator[Redactor]:
     """A redactor for a run without a supervisor: it shares a private file with its kernel, and asks AWS itself."""
     from buddy_ops.aws import session
     from buddy_ops.core import project
@@ -109,18 +117,35 @@ def _alone(nb: Any) -> Iterator[Redactor]:
         try:
             yield redactor
         finally:
+            # The file is deleted with its folder: a later run in this process must not write to it.
             del os.environ[redaction.FILE]
 
 
 # For a supervisor
 
 
+class Job(TypedDict):
+    """What a supervisor has executed: a notebook's path, what it is given, and what must be redacted in it."""
+
+    source: str
+    notebook: str
+    parameters: dict[str, object]
+    about: Mapping[str, object]
+    cwd: str
+    cell_timeout_s: float | None
+    patterns: Sequence[str]
+    innocent: Mapping[str, object]
+    environment: dict[str, str]
+
+
 def main() -> int:
     """Execute the one notebook that comes on stdin as JSON, and report on stdout, a JSON object a line."""
     report = open_report()
+    # `jsonschema` would compile a grammar of IRIs with it, which takes 1.7 s of CPU time.
     sys.modules.setdefault("rfc3987_syntax", None)  # type: ignore[arg-type]
     import papermill  # noqa: F401  # meanwhile the supervisor checks what it was given
 
+    # Until then the supervisor checks what it was given; without a line it refused the run.
     line = sys.stdin.readline()
     if line:
         end_with_parent()
@@ -128,7 +153,7 @@ def main() -> int:
     return 0
 
 
-def _execute(job: Mapping[str, Any], report: Report) -> dict[str, Any]:
+def _execute(job: Job, report: Report) -> dict[str, object]:
     """Execute it. Returns the fields of its ``Failure``; none where it ended without one."""
     import papermill
     from papermill.exceptions import PapermillExecutionError
@@ -155,7 +180,9 @@ def _execute(job: Mapping[str, Any], report: Report) -> dict[str, Any]:
         )
     except PapermillExecutionError as error:
         # The cell's own outputs have the error's data beside its text.
-        return asdict(failures[-1] if failures else Failure(error.ename, redactor.redact(error.evalue)))
+        if failures:
+            return asdict(failures[-1])
+        return asdict(Failure(error.ename, redactor.redact(error.evalue)))
     except KeyboardInterrupt as stopped:
         return {"name": INTERRUPTED, "text": str(stopped)}
     except Exception as error:

@@ -5,7 +5,7 @@ Nothing here reads or writes a file.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
-from typing import Any
+from typing import Any, TypedDict
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -21,6 +21,36 @@ EXTRA_FILES = ("conflicts.jsonl", "root_cause.md")
 
 FILES = (NOTEBOOK, REPORT, JOURNAL, *EXTRA_FILES)
 """What a run's folder can hold besides its manifest."""
+
+
+class RunFacts(TypedDict, total=False):
+    """What a manifest is written from, and a line of the index: the fields of ``ManifestEntry`` in JSON's types."""
+
+    v: int
+    run: str
+    folder: str
+    runbook: str
+    environment: str
+    began: str
+    ended: str
+    outcome: str
+    exit_code: int
+    people: list[str]
+    principal: str
+    incident: str
+    plan_id: str
+    parameters: dict[str, object]
+    trouble: str
+    notes: list[str]
+    archive: str
+    source: Mapping[str, object]
+    library: Mapping[str, object]
+    pruned: Mapping[str, object]
+    targets: list[dict[str, object]]
+    files: dict[str, str]
+    previous: str
+    sha256: str
+    unsigned: str
 
 
 @dataclass(frozen=True)
@@ -48,19 +78,19 @@ class ManifestEntry:
     people: tuple[str, ...]
     principal: str
     incident: str
-    parameters: dict[str, Any]
+    parameters: dict[str, object]
     files: dict[str, str]
     previous: str
     sha256: str
     trouble: str = ""
     notes: tuple[str, ...] = ()
     archive: str = ""
-    source: dict[str, Any] = field(default_factory=dict)
-    library: dict[str, Any] = field(default_factory=dict)
-    pruned: dict[str, Any] = field(default_factory=dict)
+    source: dict[str, object] = field(default_factory=dict)
+    library: dict[str, object] = field(default_factory=dict)
+    pruned: dict[str, object] = field(default_factory=dict)
     unsigned: str = ""
     plan_id: str = ""
-    targets: tuple[dict[str, Any], ...] = ()
+    targets: tuple[dict[str, object], ...] = ()
 
     @property
     def result(self) -> str:
@@ -76,13 +106,15 @@ class ManifestEntry:
     def pruned_hashes(self) -> dict[str, str]:
         """The manifests of the runs that this one deleted, oldest first, and their folders' names."""
         runs = self.pruned.get("runs")
-        return {str(sha256): str(folder) for sha256, folder in runs.items()} if isinstance(runs, dict) else {}
+        if not isinstance(runs, dict):
+            return {}
+        return {str(sha256): str(folder) for sha256, folder in runs.items()}
 
 
 ENTRY = TypeAdapter(ManifestEntry)
 
 
-def entry_of(facts: Mapping[str, Any]) -> ManifestEntry:
+def entry_of(facts: Mapping[str, object]) -> ManifestEntry:
     """An entry from a line of the index; fields that a later release added are passed over.
 
     Raises:
@@ -118,7 +150,7 @@ def json_object(content: bytes) -> dict[str, Any]:
     return found
 
 
-def index_rows(index: bytes) -> list[dict[str, Any]]:
+def index_rows(index: bytes) -> list[dict[str, object]]:
     """The index's lines. Raises ValueError."""
     rows = json_object(index).get("runs")
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
@@ -129,13 +161,18 @@ def index_rows(index: bytes) -> list[dict[str, Any]]:
 def in_order(manifests: list[bytes]) -> list[bytes]:
     """Oldest first, as they are chained; what is in no chain comes last. The oldest follows a run that is not there."""
     present = {digest(manifest) for manifest in manifests}
+    # Which manifests follow which one. The run before the oldest may have been pruned: it then begins the chain.
     after: dict[str, list[bytes]] = {}
     for manifest in manifests:
         previous = str(json_object(manifest).get("previous"))
-        after.setdefault(previous if previous in present else "", []).append(manifest)
+        if previous not in present:
+            previous = ""
+        after.setdefault(previous, []).append(manifest)
+    # The first run of all has no previous one, and sorts before those whose previous one is not there.
     after.get("", []).sort(key=lambda manifest: str(json_object(manifest).get("previous")))
     found: list[bytes] = []
     previous = ""
+    # Each manifest is taken once, so that a circle ends, too.
     while after.get(previous):
         found.append(after[previous].pop(0))
         previous = digest(found[-1])

@@ -8,17 +8,20 @@ import base64
 import hashlib
 import re
 import urllib.parse
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from buddy_ops.core.outcome import describe_ending
 from buddy_ops.core.text import date_and_time, escape_html, parse_utc, show_controls
-from buddy_ops.runs.cells import source_of
+from buddy_ops.runs.cells import Cell, Notebook, Output, source_of
 
 if TYPE_CHECKING:
+    from jinja2 import Template
+
+    from buddy_ops.runs.manifest import RunFacts
     from buddy_ops.runs.provenance import CellDifference, CodeComparison
 
 TEMPLATES = Path(__file__).with_name("templates")
@@ -61,7 +64,7 @@ FACTS = (
 )
 
 
-def report_page(notebook: Mapping[str, Any], facts: Mapping[str, Any], compared: "CodeComparison | None" = None) -> str:
+def report_page(notebook: Notebook, facts: "RunFacts", compared: "CodeComparison | None" = None) -> str:
     """An executed notebook, as its JSON says, as one page.
 
     Args:
@@ -70,10 +73,13 @@ def report_page(notebook: Mapping[str, Any], facts: Mapping[str, Any], compared:
         compared: the executed code beside the committed runbook; None: an archive of an earlier release.
     """
     title = escape_html(f"{facts.get('runbook', '')} · {facts.get('environment', '')} · {facts.get('run', '')}")
-    shown = [name for name in FACTS if facts.get(name) not in (None, "", [], ())]
-    page: str = _template().render(
+    shown = _shown(facts)
+    removed: list[CellDifference] = []
+    if compared is not None:
+        removed = [difference for difference in compared.differences if difference.executed is None]
+    return _template().render(
         head=page_head(title, CLOSED, STYLE + DIFFERS + _colours()),
-        facts=[(name.replace("_", " "), _fact(name, facts[name]), _outcome_class(name, facts)) for name in shown],
+        facts=[(name.replace("_", " "), _fact(name, value), _outcome_class(name, facts)) for name, value in shown],
         trouble=_joined(facts.get("trouble")),
         notes=[_joined(note) for note in facts.get("notes", ())],
         compared=compared,
@@ -81,18 +87,24 @@ def report_page(notebook: Mapping[str, Any], facts: Mapping[str, Any], compared:
         cells=[
             {**_cell(cell), "differs": _differing(compared, number)} for number, cell in enumerate(notebook["cells"], 1)
         ],
-        removed=[difference for difference in compared.differences if difference.executed is None] if compared else [],
+        removed=removed,
     )
-    return page
+
+
+def _shown(facts: Mapping[str, object]) -> list[tuple[str, object]]:
+    """What a page says of a run at its top, by name: what a manifest lacks is left out."""
+    values = ((name, facts.get(name)) for name in FACTS)
+    return [(name, value) for name, value in values if value not in (None, "", [], ())]
 
 
 def _differing(compared: "CodeComparison | None", number: int) -> "CellDifference | None":
     """How the cell of this number differs from the committed runbook."""
-    found = (difference for difference in compared.differences if difference.executed == number) if compared else ()
-    return next(iter(found), None)
+    if compared is None:
+        return None
+    return next((difference for difference in compared.differences if difference.executed == number), None)
 
 
-def _library(facts: Mapping[str, Any]) -> str:
+def _library(facts: Mapping[str, object]) -> str:
     """The library's version and commit, and whether its files were as committed; '' for an older archive."""
     if not facts:
         return ""
@@ -106,7 +118,7 @@ def _library(facts: Mapping[str, Any]) -> str:
     return f"{said}. CHANGED FILES: {_joined(facts.get('changed'))}"
 
 
-def _cell(cell: Mapping[str, Any]) -> dict[str, Any]:
+def _cell(cell: Cell) -> dict[str, object]:
     """A cell as the template takes it: ``markdown``, or ``code``, ``state`` and ``outputs``, each as harmless HTML."""
     source = source_of(cell)
     if cell["cell_type"] != "code":
@@ -115,7 +127,7 @@ def _cell(cell: Mapping[str, Any]) -> dict[str, Any]:
     return {"code": _highlighted(source), "state": state, "outputs": [_output(each) for each in cell["outputs"]]}
 
 
-def _output(output: Mapping[str, Any]) -> dict[str, str]:
+def _output(output: Output) -> dict[str, str]:
     """An output as its kind and its HTML. Of several forms the richest that a page without scripts can show."""
     kind = output["output_type"]
     if kind == "stream":
@@ -125,7 +137,7 @@ def _output(output: Mapping[str, Any]) -> dict[str, str]:
     data = output.get("data", {})
     for image in IMAGES:
         if image in data:
-            # Re-encoding drops whatever is not base64.
+            # Re-encoding drops whatever is not base64: a quote in it would end the attribute.
             content = base64.b64encode(base64.b64decode("".join(data[image]))).decode()
             alt = escape_html(_alternative(output, image))
             return {"kind": "", "html": f'<img src="data:{image};base64,{content}" alt="{alt}">'}
@@ -135,14 +147,19 @@ def _output(output: Mapping[str, Any]) -> dict[str, str]:
     if "text/markdown" in data:
         return {"kind": "", "html": _sanitized(_markdown()("".join(data["text/markdown"])))}
     text = "".join(data.get("text/plain", ""))
-    return {"kind": "", "html": _preformatted(text) if text else ""}
+    if not text:
+        return {"kind": "", "html": ""}
+    return {"kind": "", "html": _preformatted(text)}
 
 
-def _alternative(output: Mapping[str, Any], image: str) -> str:
+def _alternative(output: Output, image: str) -> str:
     """What a picture shows, in words: what drew it says so, else its text."""
     described = output.get("metadata", {}).get(image)
-    alt = described.get("alt") if isinstance(described, Mapping) else None
-    return alt if isinstance(alt, str) and alt else "".join(output["data"].get("text/plain", ""))
+    if isinstance(described, Mapping):
+        alt = described.get("alt")
+        if isinstance(alt, str) and alt:
+            return alt
+    return "".join(output["data"].get("text/plain", ""))
 
 
 def _preformatted(text: str | list[str]) -> str:
@@ -169,11 +186,12 @@ def index_head() -> str:
     )
 
 
-def index_row(facts: Mapping[str, Any]) -> str:
+def index_row(facts: "RunFacts") -> str:
     """One run's row of the index."""
     folder = urllib.parse.quote(str(facts.get("folder", "")), safe="")
     who = ", ".join(filter(None, (*map(str, facts.get("people", ())), str(facts.get("principal", "")))))
     outcome = f"<td>{_escaped(_fact('outcome', facts.get('outcome')))}</td>"
+    # Without a class where it has none: an older archive's page must still verify, byte for byte.
     if kind := _outcome_class("outcome", facts):
         outcome = outcome.replace("<td>", f'<td class="{kind}">', 1)
     cells = (
@@ -190,71 +208,87 @@ def index_row(facts: Mapping[str, Any]) -> str:
     return f"<tr>{''.join(cells)}</tr>\n"
 
 
-def _target_links(facts: Mapping[str, Any]) -> str:
+def _target_links(facts: "RunFacts") -> str:
     """The reports of a fleet's targets below its own; '' for all others: an older archive's page must still verify."""
     links = ""
     for each in facts.get("targets") or ():
         folder = urllib.parse.quote(str(each.get("folder", "")), safe="")
-        said = f"{each.get('target')}: {_fact('outcome', each.get('outcome'))}"
-        shown = f'<a href="{folder}/report.html">{escape_html(said)}</a>' if folder else escape_html(said)
+        shown = escape_html(f"{each.get('target')}: {_fact('outcome', each.get('outcome'))}")
+        # A target that was not reached has no run of its own.
+        if folder:
+            shown = f'<a href="{folder}/report.html">{shown}</a>'
         links += f"<br><small>{shown}</small>"
     return links
 
 
-def _unsigned(facts: Mapping[str, Any]) -> str:
+def _unsigned(facts: Mapping[str, object]) -> str:
     """In red, that a run was not signed, and why; '' for all others: an older archive's page must still verify."""
     why = str(facts.get("unsigned") or "")
-    return f' <strong class="failed" title="{escape_html(why)}">NOT SIGNED</strong>' if why else ""
+    if not why:
+        return ""
+    return f' <strong class="failed" title="{escape_html(why)}">NOT SIGNED</strong>'
 
 
-def step_summary(facts: Mapping[str, Any], digest: str) -> str:
+def step_summary(facts: Mapping[str, object], digest: str) -> str:
     """How a run ended, as a step's summary in Markdown; no value in it is markup."""
     rows = [(name.replace("_", " "), facts.get(name)) for name in FACTS]
     rows += [("folder", facts.get("folder")), ("manifest", digest)]
     lines = [f"| {name} | {_plain(_fact(name, value))} |" for name, value in rows if value not in (None, "", [], ())]
     trouble = [f"\n> {_plain(line)}" for line in str(facts.get("trouble") or "").splitlines()[:12] if line.strip()]
-    notes = [f"\n**{_plain(note)}**" for note in facts.get("notes", ())]
-    return "\n".join((f"### {_plain(facts.get('runbook'))}", "", "| | |", "|---|---|", *lines, *trouble, *notes, ""))
+    notes = facts.get("notes")
+    said: list[str] = []
+    if isinstance(notes, list | tuple):
+        said = [f"\n**{_plain(note)}**" for note in notes]
+    return "\n".join((f"### {_plain(facts.get('runbook'))}", "", "| | |", "|---|---|", *lines, *trouble, *said, ""))
 
 
-def _plain(value: Any) -> str:
+def _plain(value: object) -> str:
     """A value that Markdown and HTML show as it is: each character that either might read is written as its number."""
-    text = ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
+    text = str(value)
+    if isinstance(value, list | tuple):
+        text = ", ".join(map(str, value))
     text = show_controls(" ".join(text.split())[:500])
+    # A dot or a colon between letters, and two slashes, would become a link on GitHub's page; _ is emphasis.
     return re.sub(
         r"[^\w\s.,:/=+-]|_|(?<=\w)[.:](?=\w)|//", lambda match: "".join(f"&#{ord(c)};" for c in match[0]), text
     )
 
 
-def _escaped(value: Any) -> str:
+def _escaped(value: object) -> str:
     return escape_html(_joined(value))
 
 
-def _joined(value: Any) -> str:
+def _joined(value: object) -> str:
     """A value as text: a list by commas, None as nothing."""
     if isinstance(value, list | tuple):
         return show_controls(", ".join(map(str, value)))
-    return "" if value is None else show_controls(str(value))
+    if value is None:
+        return ""
+    return show_controls(str(value))
 
 
-def _fact(name: str, value: Any) -> str:
+def _fact(name: str, value: object) -> str:
     """A fact as operators read it: times in UTC, and the outcome's result word."""
     if name == "outcome":
         return describe_ending(_joined(value))
-    return readable_time(value) if name in ("began", "ended") else _joined(value)
+    if name in ("began", "ended"):
+        return readable_time(value)
+    return _joined(value)
 
 
-def readable_time(value: Any) -> str:
+def readable_time(value: object) -> str:
     """A manifest's time as operators read it. The page of a damaged manifest is still shown, with the text it has."""
     with suppress(ValueError):
         return date_and_time(parse_utc(str(value)))
     return _joined(value)
 
 
-def _outcome_class(name: str, facts: Mapping[str, Any]) -> str:
+def _outcome_class(name: str, facts: Mapping[str, object]) -> str:
     """The class of an outcome, which has its colour: one of a few words, or none."""
     outcome = str(facts.get("outcome", ""))
-    return outcome if name == "outcome" and re.fullmatch(r"[a-z-]{1,20}", outcome) else ""
+    if name == "outcome" and re.fullmatch(r"[a-z-]{1,20}", outcome):
+        return outcome
+    return ""
 
 
 def deferred_script(script: str) -> tuple[str, str]:
@@ -282,7 +316,7 @@ def _colours() -> str:
 
 
 @cache
-def _template() -> Any:
+def _template() -> "Template":
     import jinja2
 
     environment = jinja2.Environment(loader=jinja2.FileSystemLoader(TEMPLATES), autoescape=True)
@@ -290,11 +324,12 @@ def _template() -> Any:
 
 
 @cache
-def _markdown() -> Any:
+def _markdown() -> Callable[[str], str]:
     import mistune
 
     # HTML within Markdown is passed through here, and sanitized with all the rest.
-    return mistune.create_markdown(escape=False, plugins=["table", "strikethrough", "url"])
+    convert = mistune.create_markdown(escape=False, plugins=["table", "strikethrough", "url"])
+    return lambda text: str(convert(text))
 
 
 def _highlighted(source: str) -> str:

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from difflib import unified_diff
 from importlib import metadata
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal, TypedDict
 
 import buddy_ops
 from buddy_ops.core import project, settings
@@ -24,7 +24,7 @@ from buddy_ops.core.documents import parse_json
 from buddy_ops.core.errors import InvalidInput
 from buddy_ops.core.plan import differing_names
 from buddy_ops.core.redaction import MARK
-from buddy_ops.runs.cells import source_of
+from buddy_ops.runs.cells import Cell, Notebook, source_of
 from buddy_ops.runs.stores import digest
 
 LIBRARY = Path(buddy_ops.__file__).parent
@@ -68,6 +68,15 @@ class CellDifference:
         return f"cell {self.executed} was {self.change}"
 
 
+class LibraryFacts(TypedDict):
+    """What ``describe_library`` says, as a manifest has it."""
+
+    version: str
+    commit: str
+    clean: bool | None
+    changed: list[str]
+
+
 @dataclass(frozen=True)
 class CodeComparison:
     """An executed notebook beside the committed one.
@@ -109,25 +118,31 @@ def describe_source(source: Path) -> dict[str, str]:
     """A notebook's path, SHA-256 and committed version, for its run's manifest."""
     root = project.project_root()
     path = source.resolve()
-    shown = path.relative_to(root.resolve()) if path.is_relative_to(root.resolve()) else path
+    shown = path
+    # git has its paths from the project's root; a notebook elsewhere is in no commit.
+    if path.is_relative_to(root.resolve()):
+        shown = path.relative_to(root.resolve())
     with suppress(OSError):
         commit = _git(root, "rev-parse", "HEAD")
         return {"notebook": shown.as_posix(), "sha256": digest(path.read_bytes()), "commit": commit}
     return {"notebook": shown.as_posix(), "sha256": "", "commit": ""}
 
 
-def describe_library() -> dict[str, Any]:
+def describe_library() -> LibraryFacts:
     """The library's version, commit, and whether all that decides a run was as committed.
 
     ``clean`` is None where that is unknown; ``changed`` names files that are not as committed, or as released.
     """
-    facts: dict[str, Any] = {"version": "", "commit": _git(LIBRARY, "rev-parse", "HEAD"), "clean": None, "changed": []}
+    commit = _git(LIBRARY, "rev-parse", "HEAD")
+    facts: LibraryFacts = {"version": "", "commit": commit, "clean": None, "changed": []}
     with suppress(metadata.PackageNotFoundError):
         facts["version"] = metadata.version("buddy-ops")
-    if facts["commit"]:
+    if commit:
+        # Notebooks and rules decide a run as the library does.
         folders = (LIBRARY, *(project.project_root() / name for name in ("notebooks", "parameters")))
         changed: list[str] | None = list(dict.fromkeys(line for folder in folders for line in _uncommitted(folder)))
     else:
+        # An installed wheel is in no repository.
         changed = _not_as_released()
     if changed is not None:
         facts["clean"] = not changed
@@ -155,7 +170,7 @@ def describe_settings(environment: str, given: object) -> list[str]:
     ]
 
 
-def compare_with_committed(notebook: Mapping[str, Any], source: Mapping[str, Any]) -> CodeComparison:
+def compare_with_committed(notebook: Notebook, source: Mapping[str, object]) -> CodeComparison:
     """An executed notebook beside the committed runbook.
 
     Args:
@@ -164,11 +179,16 @@ def compare_with_committed(notebook: Mapping[str, Any], source: Mapping[str, Any
     """
     content, reference = _committed(str(source.get("notebook", "")), str(source.get("commit", "")))
     named = source.get("settings")
-    given = tuple(map(str, named)) if isinstance(named, list) else ()
+    given: tuple[str, ...] = ()
+    if isinstance(named, list):
+        given = tuple(map(str, named))
     if not reference:
         return CodeComparison("", settings=given)
     try:
-        committed = parse_json(content) if content else {"cells": []}
+        # Of a runbook that was never committed every cell was added.
+        committed: Notebook = {"cells": [], "metadata": {}}
+        if content:
+            committed = parse_json(content)
         about = notebook["metadata"].get("buddy_ops", {})
         values = about.get("parameters", {})
         found = _differences(committed["cells"], notebook["cells"], values)
@@ -189,6 +209,7 @@ def _committed(path: str, commit: str) -> tuple[bytes, str]:
         if content is not None:
             return content, f"commit {commit[:12]}"
         return b"", f"commit {commit[:12]}, which has no {path}"
+    # Without a commit the project has no repository: what is installed is then the only other copy.
     released = RELEASED / path.removeprefix("notebooks/")
     if path and released.is_file():
         with suppress(metadata.PackageNotFoundError):
@@ -197,11 +218,12 @@ def _committed(path: str, commit: str) -> tuple[bytes, str]:
 
 
 def _differences(
-    committed: Sequence[Mapping[str, Any]], executed: Sequence[Mapping[str, Any]], values: Mapping[str, Any]
+    committed: Sequence[Cell], executed: Sequence[Cell], values: Mapping[str, object]
 ) -> list[CellDifference]:
     """Every code cell that differs, in the executed notebook's order, then what was removed."""
     theirs = {number: cell for number, cell in enumerate(committed, 1) if cell["cell_type"] == "code"}
     ours = {number: cell for number, cell in enumerate(executed, 1) if cell["cell_type"] == "code"}
+    # One cell only: papermill injects one, and a second could have another content.
     injected = next((number for number, cell in ours.items() if _is_injected(cell, values)), None)
     ours.pop(injected, None)  # type: ignore[arg-type]
     pairs = _pairs(theirs, ours)
@@ -215,6 +237,7 @@ def _differences(
         lines = _diff(source_of(theirs[partner]), source_of(cell))
         if lines:
             found.append(CellDifference("changed", number, partner, lines))
+        # The same text in another place may do something else, as an approval behind what it approves.
         elif partner < furthest:
             found.append(CellDifference("moved", number, partner, ()))
         furthest = max(furthest, partner)
@@ -222,7 +245,7 @@ def _differences(
     return found + [CellDifference("removed", None, number, _diff(source_of(theirs[number]), "")) for number in gone]
 
 
-def _changes_values_only(difference: CellDifference, committed: Mapping[str, Any], notebook: Mapping[str, Any]) -> bool:
+def _changes_values_only(difference: CellDifference, committed: Notebook, notebook: Notebook) -> bool:
     """Whether a parameters cell declares the same names and types as the committed one, with other plain values."""
     if difference.change != "changed" or difference.executed is None or difference.committed is None:
         return False
@@ -232,7 +255,7 @@ def _changes_values_only(difference: CellDifference, committed: Mapping[str, Any
     return "parameters" in theirs["metadata"].get("tags", ()) and declared is not None and declared == _declared(theirs)
 
 
-def _declared(cell: Mapping[str, Any]) -> list[tuple[str, str]] | None:
+def _declared(cell: Cell) -> list[tuple[str, str]] | None:
     """The names and types that a parameters cell declares; None where it does anything else."""
     found: list[tuple[str, str]] = []
     try:
@@ -241,6 +264,7 @@ def _declared(cell: Mapping[str, Any]) -> list[tuple[str, str]] | None:
                 continue
             if not isinstance(statement, ast.AnnAssign) or statement.value is None:
                 return None
+            # Raises ValueError for what is no literal: a call in a default would be executed.
             ast.literal_eval(statement.value)
             found.append((ast.unparse(statement.target), ast.unparse(statement.annotation)))
     except UNREADABLE:
@@ -255,8 +279,9 @@ def _assigns_again(statement: ast.Assign, declared: Sequence[tuple[str, str]]) -
     return len(names) == 1 and names[0] in [name for name, _ in declared]
 
 
-def _pairs(theirs: Mapping[int, Mapping[str, Any]], ours: Mapping[int, Mapping[str, Any]]) -> dict[int, int]:
+def _pairs(theirs: Mapping[int, Cell], ours: Mapping[int, Cell]) -> dict[int, int]:
     """Which executed cell is which committed one: by its text, else by its id."""
+    # Each committed cell is one executed cell at most: a copy of it was added.
     free = dict(theirs)
     pairs: dict[int, int] = {}
     for number, cell in ours.items():
@@ -266,6 +291,7 @@ def _pairs(theirs: Mapping[int, Mapping[str, Any]], ours: Mapping[int, Mapping[s
         if same:
             pairs[number] = same[0]
             del free[same[0]]
+    # What has no partner of its text was changed, if its id is still there.
     for number, cell in ours.items():
         named = [there for there, other in free.items() if cell.get("id") and other.get("id") == cell.get("id")]
         if number not in pairs and named:
@@ -274,8 +300,9 @@ def _pairs(theirs: Mapping[int, Mapping[str, Any]], ours: Mapping[int, Mapping[s
     return pairs
 
 
-def _is_injected(cell: Mapping[str, Any], values: Mapping[str, Any]) -> bool:
+def _is_injected(cell: Cell, values: Mapping[str, object]) -> bool:
     """Whether papermill wrote this cell: plain assignments of the values that the run was given, and nothing else."""
+    # The tag alone proves nothing: a person who edits the notebook can write it.
     if "injected-parameters" not in cell["metadata"].get("tags", ()):
         return False
     try:
@@ -294,13 +321,14 @@ def _is_injected(cell: Mapping[str, Any], values: Mapping[str, Any]) -> bool:
     return True
 
 
-def _was_given(values: Mapping[str, Any], name: str, value: object) -> bool:
+def _was_given(values: Mapping[str, object], name: str, value: object) -> bool:
     """Whether a run was given this value. A secret in it is redacted in the notebook and in the manifest."""
     if name not in values:
         return False
     known = values[name]
     if MARK in str(known):
         return MARK in str(value)
+    # As texts, too: the manifest has a date or a tuple in JSON's types.
     return value == known or str(value) == str(known)
 
 
@@ -316,7 +344,8 @@ def _git(folder: Path, *arguments: str) -> str:
 
 def _git_bytes(folder: Path, *arguments: str) -> bytes | None:
     with suppress(OSError, subprocess.SubprocessError):
-        # Without optional locks: another git command of a person must not fail because of us.
+        # Without optional locks: another git command of a person must not fail because of us. Without replaced
+        # objects: `git replace` would show another content under a commit's own hash.
         command = ["git", "--no-optional-locks", "--no-replace-objects", "-C", str(folder), *arguments]
         environment = {name: value for name, value in os.environ.items() if name not in GIT_PLACES}
         return subprocess.run(command, capture_output=True, check=True, timeout=GIT_S, env=environment).stdout
@@ -325,7 +354,8 @@ def _git_bytes(folder: Path, *arguments: str) -> bytes | None:
 
 def _uncommitted(folder: Path) -> list[str]:
     """The files of a folder that are not as committed, new ones too, and those that git was told not to look at."""
-    said = _git(folder, "status", "--porcelain", "--untracked-files=all", "--ignored=matching", "--", ".")
+    # Ignored files, too: a module that .gitignore names is imported like any other.
+    said = _git(folder, *["status", "--porcelain", "--untracked-files=all", "--ignored=matching", "--", "."])
     changed = [line.strip() for line in said.splitlines()]
     seen = [line for line in changed if not set(line[2:].strip().split("/")) & set(MADE_ALONG)]
     return [*seen, *_hidden_changes(folder)]
@@ -333,8 +363,9 @@ def _uncommitted(folder: Path) -> list[str]:
 
 def _hidden_changes(folder: Path) -> Iterator[str]:
     """Changed files that git was told to take for unchanged (assume-unchanged, skip-worktree)."""
-    for line in _git(folder, "ls-files", "-v", "-z", "--", ".").split("\0"):
+    for line in _git(folder, *["ls-files", "-v", "-z", "--", "."]).split("\0"):
         mark, _, name = line.partition(" ")
+        # `ls-files -v` marks assume-unchanged by a small letter, skip-worktree by S (git-scm.com, git-ls-files).
         if not mark.islower() and mark != "S":
             continue
         committed = _git_bytes(folder, "cat-file", "blob", f"HEAD:./{name}")
@@ -354,10 +385,12 @@ def _not_as_released() -> list[str] | None:
     changed = []
     for file in listed:
         path = Path(str(file.locate()))
-        content = path.read_bytes() if path.is_file() else b""
-        hashed = hashlib.new(file.hash.mode, content).digest() if file.hash else b""
-        if file.hash and _urlsafe(hashed) != file.hash.value:
+        content = b""
+        if path.is_file():
+            content = path.read_bytes()
+        if file.hash and _urlsafe(hashlib.new(file.hash.mode, content).digest()) != file.hash.value:
             changed.append(str(file))
+    # A module that was added can take the place of another one when it is imported.
     known = {str(file) for file in listed}
     present = (path for path in sorted(LIBRARY.rglob("*")) if path.is_file() and not set(path.parts) & set(MADE_ALONG))
     added = (path.relative_to(LIBRARY.parent).as_posix() for path in present)

@@ -9,17 +9,17 @@ import re
 import secrets
 import shutil
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any
 
 from buddy_ops.core.errors import InvalidInput, Refused
 from buddy_ops.core.files import make_scratch_folder, write_atomically
 from buddy_ops.core.journal import iso_utc
 from buddy_ops.core.text import count, parse_utc
 from buddy_ops.runs import archive, verification
-from buddy_ops.runs.manifest import ManifestEntry, entry_of_manifest
+from buddy_ops.runs.manifest import ManifestEntry, RunFacts, entry_of_manifest
 from buddy_ops.runs.stores import INDEX, JOURNAL, MANIFEST, LocalStore, RunStore, S3Store, Sign, digest
 
 RUNBOOK = "runs/prune"
@@ -75,8 +75,11 @@ def plan_pruning(store: RunStore, keep: str, now: datetime) -> Pruning:
         old = _ended_before(entries, now - timedelta(days=days))
     else:
         old = tuple(entries[: max(0, len(entries) - number)])
-    uploaded, notes = _uploaded(old) if isinstance(store, LocalStore) else (old, ())
-    return Pruning(keep, uploaded, len(entries) - len(uploaded), notes)
+    # Of a run that belongs in S3 and is not there yet, the copy on this machine is the only one.
+    notes: tuple[str, ...] = ()
+    if isinstance(store, LocalStore):
+        old, notes = _uploaded(old)
+    return Pruning(keep, old, len(entries) - len(old), notes)
 
 
 def _ended_before(entries: Sequence[ManifestEntry], limit: datetime) -> tuple[ManifestEntry, ...]:
@@ -84,6 +87,7 @@ def _ended_before(entries: Sequence[ManifestEntry], limit: datetime) -> tuple[Ma
     found = []
     for entry in entries:
         try:
+            # Not all that are old enough: what is kept must be one chain, without a hole in it.
             if parse_utc(entry.ended) >= limit:
                 break
         except ValueError:
@@ -125,37 +129,38 @@ def run_pruning(
         sign(b"Whether this caller may sign.")
     run = secrets.token_hex(4)
     name = f"{now:%Y-%m-%dT%H%MZ}-prune-{run}"
-    if isinstance(store, LocalStore):
-        entry = _archive_record(store, store.root / name, run, plan, by, now, sign)
-    else:
-        with make_scratch_folder() as private:
-            entry = _archive_record(store, Path(private) / name, run, plan, by, now, sign)
+    # Archived before anything is deleted: a pruning that is cut off is then finished, and nothing reads as missing.
+    with ExitStack() as held:
+        if isinstance(store, LocalStore):
+            folder = store.root / name
+        else:
+            folder = Path(held.enter_context(make_scratch_folder())) / name
+        facts = _write_record(folder, run, plan, by=by, now=now)
+        entry = entry_of_manifest(store.add(folder, facts, sign))
     finish_pruning(store)
     return entry
 
 
-def _archive_record(
-    store: RunStore, folder: Path, run: str, plan: Pruning, by: Sequence[str], now: datetime, sign: Sign | None
-) -> ManifestEntry:
-    """Archive a run that says what is pruned; its files are written in ``folder``."""
+def _write_record(folder: Path, run: str, plan: Pruning, *, by: Sequence[str], now: datetime) -> RunFacts:
+    """Write the files of a run that says what is pruned. Returns what its manifest says."""
     folder.mkdir(parents=True)
     at = iso_utc(now)
-    runs = {entry.sha256: entry.folder for entry in plan.runs}
-    opened: dict[str, Any] = {"kind": "opened", "run": run, "folder": folder.name, "runbook": RUNBOOK}
-    pruned: dict[str, Any] = {"kind": "runs-pruned", "keep": plan.keep, "by": list(by), "runs": list(runs.values())}
+    runs: dict[str, object] = {entry.sha256: entry.folder for entry in plan.runs}
+    folders = [entry.folder for entry in plan.runs]
+    opened: dict[str, object] = {"kind": "opened", "run": run, "folder": folder.name, "runbook": RUNBOOK}
+    pruned: dict[str, object] = {"kind": "runs-pruned", "keep": plan.keep, "by": list(by), "runs": folders}
     records = [{"seq": number, "at": at, **record} for number, record in enumerate((opened, pruned), 1)]
     write_atomically(folder / JOURNAL, "".join(f"{json.dumps(record)}\n" for record in records))
     about = {"runbook": RUNBOOK, "parameters": {"keep": plan.keep}}
     facts = archive.facts_of(folder.name, about, records, [])
-    facts |= {
-        "outcome": "done",
-        "exit_code": 0,
-        "people": list(by),
-        "notes": [f"{count(len(runs), 'run')} pruned: {', '.join(runs.values())}"],
-        "pruned": {"keep": plan.keep, "runs": runs},
-    }
+    facts["outcome"] = "done"
+    facts["exit_code"] = 0
+    facts["people"] = list(by)
+    facts["notes"] = [f"{count(len(runs), 'run')} pruned: {', '.join(folders)}"]
+    facts["pruned"] = {"keep": plan.keep, "runs": runs}
     archive.write_journal_page(folder, facts, records)
-    return entry_of_manifest(store.add(folder, facts | {"files": archive.hashes_of(folder)}, sign))
+    facts["files"] = archive.hashes_of(folder)
+    return facts
 
 
 def finish_pruning(store: RunStore) -> list[str]:
@@ -170,6 +175,7 @@ def finish_pruning(store: RunStore) -> list[str]:
     assert isinstance(store, S3Store)
     there = store.folders()
     deleted = [name for name in verification.pruned_runs(store.chained().values()).values() if name in there]
+    # All of them are tried: of a run under a longer retention the others must not wait.
     locked = {name: number for name in deleted if (number := store.delete(name))}
     if locked:
         raise Refused(
@@ -189,6 +195,7 @@ def _finish_here(store: LocalStore) -> list[str]:
         deleted = [name for name in gone.values() if _is_there(store, name, gone)]
         for name in deleted:
             _delete(store.root / name)
+        # The index after the folders: cut off in between, `verify` finds nothing red, and the next pruning gets here.
         listed = [manifest for manifest in manifests if digest(manifest) not in gone]
         if gone and store.read(INDEX) is not None and len(listed) < len(archive.list_entries(store)):
             store.rebuild(listed)
@@ -198,8 +205,10 @@ def _finish_here(store: LocalStore) -> list[str]:
 def _is_there(store: LocalStore, name: str, gone: dict[str, str]) -> bool:
     """Whether a folder is still that of the run that was pruned, or what is left of it."""
     manifest = store.read(f"{name}/{MANIFEST}")
+    # A kill between the manifest, which goes last, and its folder leaves an empty one.
     if manifest is None:
         return (store.root / name).is_dir() and not any((store.root / name).iterdir())
+    # Another run may have been archived under this name since.
     return digest(manifest) in gone
 
 
@@ -208,6 +217,7 @@ def _delete(folder: Path) -> None:
     for path in folder.iterdir():
         if path.name == MANIFEST:
             continue
+        # A link is deleted, and never what it leads to.
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path)
         else:

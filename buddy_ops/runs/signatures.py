@@ -67,6 +67,7 @@ def read_signature(content: bytes) -> Signature:
         )
     except (KeyError, binascii.Error):
         raise ValueError("no signature") from None
+    # base64 has several texts for the same bytes, and JSON many layouts: any other one is a change.
     if found.as_file() != content:
         raise ValueError("not as it was written")
     return found
@@ -78,7 +79,9 @@ def signer(target: "Target") -> Sign | None:
     Its calls are not journaled: the journal is archived, and has its hash in the manifest.
     """
     rule = target.settings.archive.sign
-    return partial(_sign, target.without_journal(), rule.key) if rule is not None else None
+    if rule is None:
+        return None
+    return partial(_sign, target.without_journal(), rule.key)
 
 
 def signer_of(environment: str) -> Sign | None:
@@ -97,7 +100,9 @@ def pruning_signer(plan: Sequence[ManifestEntry], environment: str = "") -> Sign
     rules = signing_rules()
     owners = [*filter(None, [environment]), *(entry.environment for entry in reversed(plan)), *rules]
     owner = next((name for name in owners if name in rules), None)
-    return signer_of(owner) if owner is not None else None
+    if owner is None:
+        return None
+    return signer_of(owner)
 
 
 def _sign(target: "Target", key: str, manifest: bytes) -> bytes:
@@ -159,6 +164,7 @@ class SignatureCheck:
             said = "the manifest was changed after it was signed, or the signature is of another run"
             self.forged.append(f"{name}: is of another manifest: {said}.")
             return
+        # Who rewrites an archive can sign it with a key of their own: the signature itself would be right.
         keys = self._keys_for(entry)
         if keys and signature.key not in keys:
             self.forged.append(f"{name}: is of another key, {signature.key}. Expected: {' or '.join(sorted(keys))}.")
@@ -178,6 +184,7 @@ class SignatureCheck:
         self._unverified.clear()
 
     def _verify(self, entry: ManifestEntry, name: str, signature: Signature, manifest: bytes) -> None:
+        # One call for each key that the caller may not use, however many runs it signed.
         why = self._unreadable.get(signature.key, "")
         if self.verify is None:
             why = "no environment in parameters/ names a key (archive.sign). Give --public-key FILE."
@@ -197,11 +204,11 @@ class SignatureCheck:
 
     def _is_required(self, entry: ManifestEntry) -> bool:
         """Whether a run must be signed: by its day, or because one before it in the chain is."""
-        rules = [self.rules[entry.environment]] if entry.environment in self.rules else []
+        rules = [rule for name, rule in self.rules.items() if name == entry.environment]
         if entry.pruned_hashes:  # it excuses runs that are missing, so it must be signed wherever any run must be
             rules = list(self.rules.values())
-        days = [rule.since.isoformat() if rule.since is not None else "" for rule in rules]
-        by_day = any(entry.ended[:10] >= day for day in days)
+        # ISO days compare as texts.
+        by_day = any(rule.since is None or entry.ended[:10] >= rule.since.isoformat() for rule in rules)
         return by_day or (bool(rules) and entry.environment in self._since_signed)
 
     def _keys_for(self, entry: ManifestEntry) -> set[str]:
@@ -226,7 +233,9 @@ def check_by_kms(environment: str = "") -> SignatureCheck:
             targets[owner] = session.connect(owner, "runs", quiet=True)
         return signing.verify_digest(targets[owner], key, hashlib.sha256(manifest).digest(), content)
 
-    return SignatureCheck(rules, verify if rules else None)
+    if not rules:
+        return SignatureCheck(rules)
+    return SignatureCheck(rules, verify)
 
 
 def check_by_keys(paths: Sequence[str]) -> SignatureCheck:
@@ -268,8 +277,9 @@ def _read_public_key(path: str) -> tuple[str, "EllipticCurvePublicKey"]:
         raise verify_extra_missing() from None
     with suppress(OSError, ValueError, UnsupportedAlgorithm):
         content = Path(path).read_bytes()
-        is_text = content.lstrip().startswith(b"-----")
-        load = serialization.load_pem_public_key if is_text else serialization.load_der_public_key
+        load = serialization.load_der_public_key
+        if content.lstrip().startswith(b"-----"):
+            load = serialization.load_pem_public_key
         public = load(content)
         if isinstance(public, ec.EllipticCurvePublicKey):
             form = serialization.PublicFormat.SubjectPublicKeyInfo

@@ -47,6 +47,9 @@ NAME = re.compile(r"(?!\.{1,2}$)[\w.:-]{1,200}", re.ASCII)
 HEAD = b'{"v":1,"runs":[\n'
 TAIL = b'\n],"newest":"%s"}\n'
 TAIL_BYTES = len(TAIL % (b"0" * 64))
+MALFORMED = (ValueError, RecursionError, AttributeError, KeyError, TypeError)
+"""What reading members of JSON raises that is not as we write it."""
+
 TRIES = 20
 """How often a conditional write is tried against others who write at the same moment."""
 
@@ -58,15 +61,15 @@ def digest(content: bytes) -> str:
 
 def newest_digest(index: bytes | None) -> str:
     """The newest manifest's hash, from an index's end; '' where nothing is archived."""
-    return index[-TAIL_BYTES:].decode(errors="replace").partition('"newest":"')[2][:64] if index else ""
+    return (index or b"")[-TAIL_BYTES:].decode(errors="replace").partition('"newest":"')[2][:64]
 
 
-def chain_entry(facts: Mapping[str, Any], previous: str) -> bytes:
+def chain_entry(facts: Mapping[str, object], previous: str) -> bytes:
     """A manifest's bytes."""
     return (json.dumps({**facts, "previous": previous}, indent=1, ensure_ascii=False) + "\n").encode()
 
 
-def signed_entry(facts: Mapping[str, Any], previous: str, sign: Sign | None) -> tuple[bytes, bytes | None]:
+def signed_entry(facts: Mapping[str, object], previous: str, sign: Sign | None) -> tuple[bytes, bytes | None]:
     """A manifest's bytes and its signature file. A manifest that could not be signed says why, and has none."""
     manifest = chain_entry(facts, previous)
     if sign is None:
@@ -88,9 +91,14 @@ def index_line(manifest: bytes) -> bytes:
 
 def index_of(manifests: list[bytes]) -> bytes:
     """The index of all manifests, oldest first."""
-    return (
-        HEAD + b",\n".join(map(index_line, manifests)) + TAIL % (digest(manifests[-1]).encode() if manifests else b"")
-    )
+    return HEAD + b",\n".join(map(index_line, manifests)) + TAIL % _newest(manifests).encode()
+
+
+def _newest(manifests: list[bytes]) -> str:
+    """The hash of the last of these, which the next one follows; '' before the first."""
+    if not manifests:
+        return ""
+    return digest(manifests[-1])
 
 
 def page_of(manifests: list[bytes]) -> bytes:
@@ -105,12 +113,14 @@ def is_page_of(page: bytes | None, manifests: list[bytes]) -> bool:
     expected = page_of(manifests)
     if page is None or page == expected:
         return page is not None
+    # Only a head that one of our releases wrote: a script could have been put into any other.
     rows = expected[len(pages_.index_head().encode()) :]
     return page.endswith(rows) and digest(page[: len(page) - len(rows)]) in pages_.FORMER_HEADS
 
 
 def appended_index(index: bytes | None, manifest: bytes) -> bytes:
     """An index with one more line. Nothing of what it holds is read, however long it is."""
+    # Behind an index without rows comes its first one, which no comma precedes.
     if not index or index[:-TAIL_BYTES] == HEAD[:-1]:
         return index_of([manifest])
     return index[: _end_of_rows(index)] + b",\n" + index_line(manifest) + TAIL % digest(manifest).encode()
@@ -123,7 +133,16 @@ def _end_of_rows(index: bytes) -> int:
     if row < 0 or index[end:].startswith(TAIL.partition(b"%s")[0]):
         return end
     end = index.find(b"\n", row + 1)
-    return len(index) if end < 0 else end
+    if end < 0:
+        return len(index)
+    return end
+
+
+def read_manifest(store: "RunStore", folder: str) -> bytes | None:
+    """The manifest in a run's folder. The name may be from a forged file: it must not lead out of the archive."""
+    if not NAME.fullmatch(folder):
+        return None
+    return store.read(f"{folder}/{MANIFEST}")
 
 
 class RunStore(Protocol):
@@ -148,13 +167,13 @@ class RunStore(Protocol):
     def half_added(self) -> bytes | None:
         """The manifest of a run that follows the newest one and has no line in the index yet."""
 
-    def add(self, source: Path, facts: Mapping[str, Any], sign: Sign | None = None) -> bytes:
+    def add(self, source: Path, facts: Mapping[str, object], sign: Sign | None = None) -> bytes:
         """Chain a run, whose files are in the folder ``source``, and sign it; its manifest."""
 
     def attach(self, folder: str, signature: bytes) -> None:
         """Write the signature of a run that has none."""
 
-    def locked(self) -> AbstractContextManager[Any]:
+    def locked(self) -> AbstractContextManager[object]:
         """No other process adds a run meanwhile, where the store can have that."""
 
     def rebuild(self, manifests: list[bytes]) -> None:
@@ -185,7 +204,9 @@ class LocalStore:
         if any((self.root / part).is_symlink() for part in Path(name).parents if part.name):
             return None
         with suppress(OSError), open(path, "rb", opener=_as_a_file) as file:
-            return file.read() if stat.S_ISREG(os.fstat(file.fileno()).st_mode) else None
+            # Asked of what is open: a name could be given to another file between a look and the reading.
+            if stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                return file.read()
         return None
 
     def folders(self) -> dict[str, set[str]]:
@@ -216,12 +237,13 @@ class LocalStore:
     def is_in_progress(self, folder: str) -> bool:
         return is_locked(self.root / folder / JOURNAL)
 
-    def add(self, source: Path, facts: Mapping[str, Any], sign: Sign | None = None) -> bytes:
+    def add(self, source: Path, facts: Mapping[str, object], sign: Sign | None = None) -> bytes:
         with self.locked() as intent:
             manifest, signature = signed_entry(facts, self._newest_digest(), sign)
             # This process may be killed between the manifest and its line in the index: the next one then finds whose
             # line is missing.
             _note(intent, source.name)
+            # The signature first: a manifest without it would read as one that was not signed.
             if signature is not None:
                 write_atomically(source / SIGNATURE, signature, sync=True)
             write_atomically(source / MANIFEST, manifest, sync=True)
@@ -247,11 +269,12 @@ class LocalStore:
         )
 
     @contextmanager
-    def locked(self) -> Iterator[Any]:
+    def locked(self) -> Iterator[TextIO]:
         """One at a time, of all processes of this machine; the lock's file names the run that is being added."""
         self.root.mkdir(parents=True, exist_ok=True)
         with _lock_file(self.root / LOCK) as file:
             fcntl.flock(file, fcntl.LOCK_EX)
+            # Before anything is added: the next manifest must follow the one whose line is missing.
             self._finish(file)
             yield file
 
@@ -265,7 +288,7 @@ class LocalStore:
         with suppress(ValueError, KeyError, TypeError, AttributeError):
             rows = (index or b"")[: _end_of_rows(index or b"")]
             row = parse_json(rows.rpartition(b"\n")[2])
-            manifest = self.read(f"{row['folder']}/{MANIFEST}") if NAME.fullmatch(row["folder"]) else None
+            manifest = read_manifest(self, row["folder"])
             if manifest is not None and digest(manifest) == row["sha256"]:
                 return digest(manifest)
         return newest
@@ -276,17 +299,18 @@ class LocalStore:
         The lock's file is no proof of it: only a manifest that follows the newest one, with its files, is taken.
         """
         folder = (self.read(LOCK) or b"").decode(errors="replace").strip()
-        manifest = self.read(f"{folder}/{MANIFEST}") if NAME.fullmatch(folder) else None
+        manifest = read_manifest(self, folder)
         if manifest is None:
             return None
-        with suppress(ValueError, RecursionError, AttributeError, KeyError, TypeError):
+        with suppress(*MALFORMED):
             facts = parse_json(manifest)
             files = {name: digest(self.read(f"{folder}/{name}") or b"") for name in facts["files"]}
             follows = facts["previous"] == self._newest_digest()
-            return manifest if follows and facts["folder"] == folder and facts["files"] == files else None
+            if follows and facts["folder"] == folder and facts["files"] == files:
+                return manifest
         return None
 
-    def _finish(self, intent: Any) -> None:
+    def _finish(self, intent: TextIO) -> None:
         """Add the index line that a killed process did not write, and delete what it left half written."""
         manifest = self.half_added()
         if manifest is not None:
@@ -296,6 +320,7 @@ class LocalStore:
         _note(intent, "")
 
     def _append(self, manifest: bytes) -> None:
+        # The index first: it decides what is archived, and the page is made of it again where they differ.
         write_atomically(self.root / INDEX, appended_index(self.read(INDEX), manifest))
         page, head = self.read(PAGE), pages_.index_head().encode()
         if page is None or not page.startswith(head):  # another release wrote it
@@ -314,7 +339,9 @@ class S3Store:
         self.where = where.rstrip("/")
         self._target = target
         self._bucket, _, prefix = self.where.removeprefix("s3://").partition("/")
-        self._prefix = f"{prefix}/" if prefix else ""
+        self._prefix = ""
+        if prefix:
+            self._prefix = f"{prefix}/"
 
     def read(self, name: str) -> bytes | None:
         """AWS: s3:GetObject."""
@@ -346,10 +373,12 @@ class S3Store:
         """The chain has each run before its manifest is written."""
         return None
 
-    def add(self, source: Path, facts: Mapping[str, Any], sign: Sign | None = None) -> bytes:
+    def add(self, source: Path, facts: Mapping[str, object], sign: Sign | None = None) -> bytes:
         """Each file is uploaded once. AWS: s3:PutObject, writes."""
+        files = facts["files"]
+        assert isinstance(files, dict)
         # The manifest comes last: a run whose upload was cut off has none, and is uploaded again.
-        for name in facts["files"]:
+        for name in files:
             self._keep(f"{source.name}/{name}", (source / name).read_bytes())
         manifest, signature = self._chain(facts, sign)
         if signature is not None:
@@ -371,7 +400,11 @@ class S3Store:
             if new == known and index is not None and self.read(PAGE) == page_of(known):
                 return
             # Another run may have written the index since it was read: then it is read and extended again.
-            if new == known or self._put(INDEX, index_of(new), **({"IfMatch": etag} if etag else {"IfNoneMatch": "*"})):
+            unchanged = {"IfMatch": etag}
+            if not etag:
+                unchanged = {"IfNoneMatch": "*"}
+            if new == known or self._put(INDEX, index_of(new), **unchanged):
+                # Not conditional: the next turn compares it with the index, and writes it again where it is older.
                 self._put(PAGE, page_of(new))
 
     def chained(self) -> dict[str, bytes]:
@@ -422,7 +455,7 @@ class S3Store:
         problems = [f"{name} was written or deleted after the run." for name, count in versions.items() if count > 1]
         return problems, self._lock_in_words()
 
-    def locked(self) -> AbstractContextManager[Any]:
+    def locked(self) -> AbstractContextManager[None]:
         """Conditional writes take the place of a lock."""
         return nullcontext()
 
@@ -450,8 +483,9 @@ class S3Store:
             "that were not uploaded, are not protected."
         )
 
-    def _chain(self, facts: Mapping[str, Any], sign: Sign | None = None) -> tuple[bytes, bytes | None]:
+    def _chain(self, facts: Mapping[str, object], sign: Sign | None = None) -> tuple[bytes, bytes | None]:
         """Write the next link; where others are faster, the one after theirs. The link, and its signature file."""
+        # What the index has need not be read link by link: only what was written since.
         links = _manifests(self, self.read(INDEX))
         for _ in range(TRIES):
             links += self._links(len(links))
@@ -459,7 +493,8 @@ class S3Store:
             for each in links:
                 if _row(self, each)["folder"] == facts["folder"]:
                     return each, self._missing_signature(each, sign)
-            manifest, signature = signed_entry(facts, digest(links[-1]) if links else "", sign)
+            # Signed again at each try: the manifest has the hash of the one before it.
+            manifest, signature = signed_entry(facts, _newest(links), sign)
             if self._put(LINK.format(len(links)), manifest, IfNoneMatch="*"):
                 return manifest, signature
         raise self._conflict(LINK.format(len(links)))
@@ -561,11 +596,11 @@ def _oddities(entry: os.DirEntry[str], name: str) -> list[str]:
         found.append(f"{name}: is no file.")
     elif entry.stat(follow_symlinks=False).st_nlink > 1:
         found.append(f"{name}: is a hard link: a file elsewhere has the same content, and can change it.")
-    if entry.name != LOCK and not _is_plain(entry.name):
-        found.append(
-            f"{name!r}: a hidden file." if entry.name.startswith(".") else f"{name!r}: no run names a file so."
-        )
-    return found
+    if entry.name == LOCK or _is_plain(entry.name):
+        return found
+    if entry.name.startswith("."):
+        return [*found, f"{name!r}: a hidden file."]
+    return [*found, f"{name!r}: no run names a file so."]
 
 
 def _manifests(store: RunStore, index: bytes | None) -> list[bytes]:
@@ -592,7 +627,8 @@ def _row(store: RunStore, content: bytes) -> dict[str, Any]:
     )
 
 
-def _note(intent: Any, folder: str) -> None:
+def _note(intent: TextIO, folder: str) -> None:
+    """Write into the lock's file which run is being added; '' once it is."""
     intent.seek(0)
     intent.truncate()
     intent.write(folder)

@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING
 
 from buddy_ops.aws import notifications, session
 from buddy_ops.aws.session import Target
@@ -30,8 +30,11 @@ from buddy_ops.runs import archive, pages, provenance, retention, signatures, ve
 from buddy_ops.runs._failures import Failure
 from buddy_ops.runs._interrupts import DIED, GRACE_S, INTERRUPTED, TIMED_OUT, handle_signals
 from buddy_ops.runs.child_process import describe_last_output
-from buddy_ops.runs.manifest import NOTEBOOK, REPORT, ManifestEntry
+from buddy_ops.runs.manifest import NOTEBOOK, REPORT, ManifestEntry, RunFacts
 from buddy_ops.runs.stores import JOURNAL, MANIFEST, LocalStore, S3Store, Sign
+
+if TYPE_CHECKING:
+    from buddy_ops.runs.engine import Job
 
 KILLED = "RunnerKilled"
 OUTCOMES = {INTERRUPTED: "interrupted", TIMED_OUT: "timed-out", DIED: "killed", KILLED: "killed"}
@@ -55,12 +58,12 @@ class ExecutedRun:
     trouble: str | None
     entry: ManifestEntry
     told: tuple[str, ...] = ()
-    error: Mapping[str, Any] = field(default_factory=dict)
+    error: Mapping[str, object] = field(default_factory=dict)
 
 
 def run_notebook(
     notebook: str,
-    given: Mapping[str, Any],
+    given: Mapping[str, object],
     *,
     folder: Path | None = None,
     progress: Progress = no_progress,
@@ -107,24 +110,30 @@ def run_notebook(
         here.redactor.add_secrets_of({name: value for name, value in given.items() if isinstance(value, str)})
         # Locked until the notebook has ended: `runs index` archives an unlocked run as an unfinished one.
         folder, held = _claim_writable(here, folder or here.folder)
-        about = {
+        if archive_to is None:
+            archive_to = here.settings.archive.where
+        about: RunFacts = {
             "run": here.run,
             "runbook": project.runbook_name(short),
             "environment": here.environment,
             "began": here.now(),
             "parameters": {name: value for name, value in values.items() if name != "settings"},
-            "archive": here.settings.archive.where if archive_to is None else archive_to,
+            "archive": archive_to,
             "folder": folder.name,
-            "source": provenance.describe_source(source)
-            | {"settings": provenance.describe_settings(here.environment, values.get("settings"))},
+            "source": {
+                **provenance.describe_source(source),
+                "settings": provenance.describe_settings(here.environment, values.get("settings")),
+            },
             "library": provenance.describe_library(),
         }
         progress(f"{short} on {here.environment}, run {here.run}")
+        # Not before the redactor shares what it learns: the kernel must have the function's secrets, too.
         looking = _BackgroundLookup(here)
-        ended = worker.execute(_job(source, folder, given, about, here, shared, cell_timeout_s), progress)
+        job = _job(here, source, folder, about=about, given=given, shared=shared, cell_timeout_s=cell_timeout_s)
+        ended = worker.execute(job, progress)
         held.close()
         progress("archiving")
-        done = _archive(here, source, folder, about, ended, looking)
+        done = _archive(here, source, folder, about=about, failure=ended, looking=looking)
         return replace(done, told=(*worker.failures, *here.side.unsaid(), *done.told))
 
 
@@ -140,9 +149,10 @@ def write_error_summary(notebook: str, environment: str, error: BuddyError) -> N
     _add_summary(redaction.Redactor().redact(about), "")
 
 
-def _add_summary(facts: Mapping[str, Any], digest: str) -> None:
+def _add_summary(facts: Mapping[str, object], digest: str) -> None:
     path = os.environ.get("GITHUB_STEP_SUMMARY")
     if path:
+        # Appended: the step's other commands write to the same file. A summary that fails changes no exit code.
         with suppress(OSError), Path(path).open("a", encoding="utf-8", errors="replace") as file:
             file.write(pages.step_summary(facts, digest))
 
@@ -160,19 +170,25 @@ def index_archive(where: str = "", environment: str = "") -> Iterator[str]:
             yield f"{folder}: pruned"
         for folder in archive.archive_unfinished(store.root):
             yield f"{folder}: archived"
+        local = store.root
         missing = [each for each in archive.list_entries(store) if each.archive]
     else:
+        local = project.project_root() / "runs"
         missing = [each for each in archive.list_entries() if each.archive.rstrip("/") == store.where]
-    local = store.root if isinstance(store, LocalStore) else LocalStore(project.project_root() / "runs").root
     for there in sorted({each.archive for each in missing}):
-        bucket = store if isinstance(store, S3Store) else archive.open_store(there, environment)
+        bucket = store
+        if not isinstance(bucket, S3Store):
+            bucket = archive.open_store(there, environment)
         known = {each.folder for each in archive.list_entries(bucket)}
         for each in missing:
             if each.archive == there and each.folder not in known:
                 archive.upload_run(bucket, local / each.folder, signatures.signer_of(each.environment))
                 yield f"{each.folder}: uploaded to {there}"
     yield f"{archive.rebuild_index(store)} run(s) in {store.where}"
-    strange = verification.verify_archive(store).problems if isinstance(store, LocalStore) else ()
+    # What does not belong in the folder is no run, so nothing above it has read it.
+    strange: tuple[str, ...] = ()
+    if isinstance(store, LocalStore):
+        strange = verification.verify_archive(store).problems
     if strange:
         raise verification.does_not_verify(
             store,
@@ -198,7 +214,9 @@ def _claim(folder: Path, run: str) -> tuple[Path, IO[bytes]]:
     Raises:
         OSError: it takes none.
     """
-    free = folder.with_name(f"{folder.name}-{run}") if (folder / MANIFEST).exists() else folder
+    free = folder
+    if (folder / MANIFEST).exists():
+        free = folder.with_name(f"{folder.name}-{run}")
     while (free / MANIFEST).exists():
         free = folder.with_name(f"{folder.name}-{secrets.token_hex(4)}")
     free.mkdir(parents=True, exist_ok=True)
@@ -206,15 +224,16 @@ def _claim(folder: Path, run: str) -> tuple[Path, IO[bytes]]:
 
 
 def _job(
+    here: Target,
     source: Path,
     folder: Path,
-    given: Mapping[str, Any],
-    about: Mapping[str, Any],
-    here: Target,
+    *,
+    about: RunFacts,
+    given: Mapping[str, object],
     shared: str,
     cell_timeout_s: float | None,
-) -> dict[str, Any]:
-    """The job that the worker executes."""
+) -> "Job":
+    """The job that the worker executes. ``shared`` is the file through which its kernel learns of secrets."""
     return {
         "source": str(source),
         "notebook": str(folder / NOTEBOOK),
@@ -238,10 +257,9 @@ class _BackgroundLookup:
 
     def __init__(self, here: Target) -> None:
         self._here = here
-        self.principal, self.note = (
-            "",
-            "The function's environment could not be read in time, so its values were not searched for.",
-        )
+        self.principal = ""
+        # Until it was read: archiving does not wait for it longer than LOOK_S.
+        self.note = "The function's environment could not be read in time, so its values were not searched for."
         self._thread = threading.Thread(target=self._look, daemon=True)
         self._thread.start()
 
@@ -274,11 +292,12 @@ class _Worker:
         self._signal = ""
         self._limit: threading.Timer | None = None
 
-    def execute(self, job: Mapping[str, Any], tell: Progress) -> Failure | None:
+    def execute(self, job: "Job", tell: Progress) -> Failure | None:
         """Let it execute the job. Returns the failure that ended it, or None."""
         assert self._process.stdin is not None and self._process.stdout is not None
-        ended: dict[str, Any] | None = None
+        ended = None
         with handle_signals(self._pass_on):
+            # It may have ended already: its exit code, below, says how.
             with suppress(BrokenPipeError):
                 self._process.stdin.write(json.dumps(job) + "\n")
                 self._process.stdin.flush()
@@ -293,13 +312,17 @@ class _Worker:
                 if "ended" in said:
                     ended = said["ended"]
             code = self._process.wait()
+        if ended == {}:
+            return None
         if ended is not None:
-            return Failure(**ended) if ended else None
+            return Failure(**ended)
         # The worker did not report an end, so it was killed; its kernel could still write to AWS.
         self._kill_kernel()
         if self._signal:
             return Failure(INTERRUPTED, f"{self._signal} ended the run {self._where}.")
-        how = signal.Signals(-code).name if code < 0 else f"exit code {code}"
+        how = f"exit code {code}"
+        if code < 0:
+            how = signal.Signals(-code).name
         return Failure(KILLED, f"The notebook's process was killed ({how}) {self._where}.{self._stderr_tail()}")
 
     def close(self) -> None:
@@ -330,6 +353,7 @@ class _Worker:
         with suppress(ProcessLookupError):
             self._process.send_signal(received)
         if self._limit is None:
+            # The worker kills its kernel after GRACE_S itself; what it then saves has 15 s more.
             self._limit = threading.Timer(GRACE_S + 15, self._process.kill)
             self._limit.daemon = True
             self._limit.start()
@@ -346,20 +370,23 @@ def _worker(private: str) -> Iterator[_Worker]:
 
 
 def _archive(
-    here: Target, source: Path, folder: Path, about: dict[str, Any], failure: Failure | None, looking: _BackgroundLookup
+    here: Target,
+    source: Path,
+    folder: Path,
+    *,
+    about: RunFacts,
+    failure: Failure | None,
+    looking: _BackgroundLookup,
 ) -> ExecutedRun:
     """Write the run's manifest, chain it, announce it, and upload it where its environment has an archive in S3."""
     looking.wait()
     # Secrets that the kernel learned are in the shared file only.
     here.redactor.reload_shared()
-    code = failure.exit_code if failure else 0
-    known = {
-        "exit_code": code,
-        "ended": here.now(),
-        "trouble": failure.message if failure else "",
-        "notes": [looking.note] if looking.note else [],
-    }
-    known |= _outcome(failure)
+    code, said = 0, ""
+    if failure is not None:
+        code, said = failure.exit_code, failure.message
+    notes = list(filter(None, [looking.note]))
+    known = {"exit_code": code, "ended": here.now(), "trouble": said, "notes": notes, **_outcome(failure)}
     told: list[str] = []
     # The folder's archive comes first: S3 may be out of reach, and the run is complete without it.
     sign = signatures.signer(here)
@@ -378,24 +405,36 @@ def _archive(
     else:
         told += _say_unsigned(entry, "")
         if about["archive"]:
-            entry, more = _upload(here, folder, about["archive"], entry, sign)
+            entry, more = _upload(here, folder, about["archive"], entry, sign=sign)
             told += more
     if entry.source.get("differences"):
         told.append(str(entry.source["says"]))
     if entry.people and not here.dry_run:
-        archived = f"Archived as {entry.folder}, manifest {entry.sha256}." if entry.sha256 else "It was NOT archived."
+        archived = "It was NOT archived."
+        if entry.sha256:
+            # The hash reveals an archive that was rewritten, wherever the message was sent: `runs verify --newest`.
+            archived = f"Archived as {entry.folder}, manifest {entry.sha256}."
         said = f"{entry.runbook} ended: {entry.result}. {archived}"
         told += notifications.announce(here, said).failures
     page = folder / REPORT
-    trouble = here.redactor.redact(failure.message) if failure else None
-    about_error = here.redactor.redact(dict(failure.data)) if failure else {}
-    return ExecutedRun(
-        folder, folder / NOTEBOOK, page if page.exists() else None, code, trouble, entry, tuple(told), about_error
+    done = ExecutedRun(
+        folder,
+        folder / NOTEBOOK,
+        report=page if page.exists() else None,
+        exit_code=code,
+        trouble=None,
+        entry=entry,
+        told=tuple(told),
     )
+    if failure is None:
+        return done
+    # Redacted last: archiving may have learned more secrets.
+    data = here.redactor.redact(dict(failure.data))
+    return replace(done, trouble=here.redactor.redact(failure.message), error=data)
 
 
 def _upload(
-    here: Target, folder: Path, where: str, entry: ManifestEntry, sign: Sign | None
+    here: Target, folder: Path, where: str, entry: ManifestEntry, *, sign: Sign | None
 ) -> tuple[ManifestEntry, list[str]]:
     """Upload an archived run to its environment's archive in S3; its entry there, and what is to be said of it."""
     try:
@@ -410,7 +449,9 @@ def _upload(
 
 def _not_archived(here: Target, folder: Path, error: Exception) -> str:
     """What is to be said of a run whose folder could not be completed."""
-    why = error.what if isinstance(error, BuddyError) else f"{type(error).__name__}: {error}"
+    why = f"{type(error).__name__}: {error}"
+    if isinstance(error, BuddyError):
+        why = error.what
     return (
         f"NOT ARCHIVED: {here.redactor.redact(why)}. What could be written of the run is in {folder}.\n"
         "Once that folder can be written to, `buddy-ops runs index` archives it."
@@ -421,9 +462,13 @@ def _say_unsigned(entry: ManifestEntry, where: str) -> list[str]:
     """That a run's manifest was not signed, why, and how it can be; empty: it was, or was not to be."""
     if not entry.unsigned:
         return []
-    option = f" --archive {where}" if where else ""
-    said = f"NOT SIGNED{f' in {where}' if where else ''}: {entry.unsigned}"
-    return [f"{said}\nSign it with `buddy-ops runs sign {entry.folder}{option}`, as a role that may (kms:Sign)."]
+    place, option = "", ""
+    if where:
+        place, option = f" in {where}", f" --archive {where}"
+    return [
+        f"NOT SIGNED{place}: {entry.unsigned}\n"
+        f"Sign it with `buddy-ops runs sign {entry.folder}{option}`, as a role that may (kms:Sign)."
+    ]
 
 
 def _outcome(failure: Failure | None) -> dict[str, str]:

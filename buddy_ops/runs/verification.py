@@ -6,7 +6,6 @@ Nothing here writes. What it cannot find, it says.
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any
 
 from buddy_ops.core.errors import BuddyError
 from buddy_ops.core.journal import read_journal
@@ -31,6 +30,7 @@ from buddy_ops.runs.stores import (
     digest,
     index_of,
     is_page_of,
+    read_manifest,
 )
 
 MOST_SAID = 5
@@ -96,14 +96,17 @@ def verify_archive(store: RunStore, expected: str = "", check: SignatureCheck | 
     folders = store.folders()
     index = store.read(INDEX)
     rows = _rows(index, problems, bool(folders))
-    manifests = {name: manifest for row in rows if (name := _folder(row)) and (manifest := _manifest(store, name))}
+    manifests = {name: manifest for name in map(_folder, rows) if (manifest := read_manifest(store, name))}
     # In S3 the chain keeps the manifests of runs that were pruned.
     links = store.chained()
     chained = {**{digest(manifest): manifest for manifest in manifests.values()}, **links}
     prunings = _prunings(chained.values())
     gone = pruned_runs(chained.values())
     kept: list[bytes] = []
-    previous = str(rows[0].get("previous")) if rows else ""
+    previous = ""
+    if rows:
+        previous = str(rows[0].get("previous"))
+    # Without this the oldest runs could be cut off: what is left of a chain is a chain.
     if previous and previous not in gone:
         problems.append(
             f"{rows[0].get('folder')}: the chain is broken: the run before it is missing or out of sequence."
@@ -115,7 +118,7 @@ def verify_archive(store: RunStore, expected: str = "", check: SignatureCheck | 
             problems.append(f"{name}: the chain is broken: the run before it is missing or out of sequence.")
         previous = wanted
         if wanted in gone:  # its files are about to be deleted, or were already
-            kept += [chained[wanted]] if wanted in chained else []
+            kept += filter(None, [chained.get(wanted)])
         elif manifest is None:
             problems.append(f"{name}: missing. The index names it, but it has no manifest.")
         elif digest(manifest) != wanted:
@@ -141,6 +144,7 @@ def verify_archive(store: RunStore, expected: str = "", check: SignatureCheck | 
         problems.append(f"{PAGE}: does not match the manifests. `buddy-ops runs index` rebuilds it.")
     if expected and expected not in {*gone, *(row.get("sha256") for row in rows)}:
         problems.append(f"No run has the announced manifest {expected}: the chain was cut off or rewritten.")
+    # In S3: versions that were written over or deleted, and whether Object Lock forbids that.
     more, beyond = store.examine(gone.values())
     if store.chain_is_elsewhere and list(links.values()) != kept:
         more = ["The objects under chain/ are not the manifests of the index.", *more]
@@ -153,6 +157,7 @@ def verify_archive(store: RunStore, expected: str = "", check: SignatureCheck | 
         beyond=beyond,
         pruned=tuple(map(_describe_pruning, prunings)),
         unsigned=tuple(signatures.unsigned),
+        # Signatures are verified only where it was asked for; what was not asked is not unknown.
         unknown=tuple(signatures.unknown) if check is not None else (),
         signed=signatures.summary(),
     )
@@ -174,7 +179,10 @@ def differences(store: RunStore, folder: str, manifest: bytes, there: set[str]) 
     if entry.folder != folder:
         found.append(f"{folder}: was renamed: its manifest says {entry.folder!r}.")
     for name, wanted in entry.files.items():
-        content = store.read(f"{folder}/{name}") if NAME.fullmatch(name) else None
+        # A forged manifest may name a file outside of the archive: that one is not read.
+        content = None
+        if NAME.fullmatch(name):
+            content = store.read(f"{folder}/{name}")
         if content is None:
             found.append(f"{folder}/{name}: missing.")
         elif digest(content) != wanted:
@@ -232,9 +240,11 @@ def _folders_named_in(store: RunStore, folder: str, there: set[str]) -> set[str]
     return found
 
 
-def _rows(index: bytes | None, problems: list[str], anything: bool) -> list[dict[str, Any]]:
+def _rows(index: bytes | None, problems: list[str], anything: bool) -> list[dict[str, object]]:
     if index is None:
-        problems += [f"{INDEX}: missing."] if anything else []
+        # An archive without any run is said in other words.
+        if anything:
+            problems.append(f"{INDEX}: missing.")
         return []
     try:
         return index_rows(index)
@@ -243,13 +253,8 @@ def _rows(index: bytes | None, problems: list[str], anything: bool) -> list[dict
         return []
 
 
-def _folder(row: dict[str, Any]) -> str:
+def _folder(row: dict[str, object]) -> str:
     return str(row.get("folder"))
-
-
-def _manifest(store: RunStore, name: str) -> bytes | None:
-    """A run's manifest. A name from a forged index must not lead out of the archive."""
-    return store.read(f"{name}/{MANIFEST}") if NAME.fullmatch(name) else None
 
 
 def _prunings(manifests: Iterable[bytes]) -> list[ManifestEntry]:
@@ -272,11 +277,13 @@ def pruned_runs(manifests: Iterable[bytes]) -> dict[str, str]:
 
 def _is_pruned(store: RunStore, name: str, gone: dict[str, str]) -> bool:
     """Whether a folder is left over from a pruning that was cut off."""
-    manifest = _manifest(store, name)
+    manifest = read_manifest(store, name)
     return manifest is not None and digest(manifest) in gone
 
 
 def _describe_pruning(entry: ManifestEntry) -> str:
     folders = list(entry.pruned_hashes.values())
-    who = f" by {', '.join(entry.people) or entry.principal}" if entry.people or entry.principal else ""
+    who = ", ".join(entry.people) or entry.principal
+    if who:
+        who = f" by {who}"
     return f"{len(folders)} pruned at {entry.ended_at}{who}, from {folders[0]} to {folders[-1]} (run {entry.run})."
