@@ -276,6 +276,9 @@ def base64_forms(content: bytes) -> set[str]:
     for offset, first in ((0, 0), (1, 2), (2, 3)):
         encoded = base64.b64encode(b"\0" * offset + content).decode()
         cut = (offset + len(content)) % 3
-        inner = encoded[first : len(encoded) - (4 if cut else 0)] + (encoded[-4 : -4 + cut] if cut else "")
+        inner = encoded[first:]
+        # Of the last group only the characters that have no bits of what follows: one for each byte in it.
+        if cut:
+            inner = encoded[first : cut - 4]
         found |= {inner, inner.replace("+", "-").replace("/", "_")}
     return found

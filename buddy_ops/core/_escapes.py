@@ -76,7 +76,10 @@ def _entity(escape: str) -> str:
 @lru_cache(5000)
 def _percent(escape: str) -> str:
     plain = urllib.parse.unquote(escape, errors="replace")
-    return urllib.parse.unquote(escape, "latin-1") if "\ufffd" in plain else plain
+    # Bytes that are not UTF-8.
+    if "\ufffd" in plain:
+        return urllib.parse.unquote(escape, "latin-1")
+    return plain
 
 
 class _Backslashes(Step):
@@ -125,7 +128,9 @@ def _character(match: re.Match[str]) -> str:
     if match[2]:
         return chr(int(match[2], 8))
     number = int(match[1] or "0", 16)
-    return chr(number) if number < 0x110000 else ""
+    if number >= 0x110000:
+        return ""  # beyond Unicode
+    return chr(number)
 
 
 INLINE = "a|abbr|b|code|em|font|i|kbd|mark|s|small|span|strong|sub|sup|u|wbr|tt"

@@ -24,7 +24,9 @@ def clean(encoded: str, is_clean: Callable[[str], bool]) -> str:
     except (binascii.Error, ValueError):
         return ""  # no picture at all
     if not content.startswith(SIGNATURE):
-        return encoded if _bytes_are_clean(content, is_clean) else ""
+        if _bytes_are_clean(content, is_clean):
+            return encoded
+        return ""
     kept = []
     end = len(SIGNATURE)
     for kind, begin, end in _chunks(content):
@@ -35,7 +37,9 @@ def clean(encoded: str, is_clean: Callable[[str], bool]) -> str:
     # What follows the picture's end is no part of it.
     if _bytes_are_clean(content[end:], is_clean):
         whole += content[end:]
-    return encoded if whole == content else base64.b64encode(whole).decode()
+    if whole == content:
+        return encoded
+    return base64.b64encode(whole).decode()
 
 
 def _chunks(content: bytes) -> Iterator[tuple[bytes, int, int]]:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import cache, cached_property, lru_cache
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 from buddy_ops.core.documents import parse_json
 
@@ -68,9 +68,23 @@ class Rule:
         return not self.mixed or (any(map(str.isdigit, found)) and any(map(str.isalpha, found)))
 
 
+class _WrittenRule(TypedDict, total=False):
+    """A rule as the file has it: with ``starts`` and ``rest``, or with ``contains`` and ``pattern``."""
+
+    id: str
+    starts: list[str]
+    rest: str
+    contains: str
+    pattern: str
+    mixed: bool
+
+
+_Data = TypedDict("_Data", {"rules": list[_WrittenRule], "services": list[str], "no secrets": list[str]})
+
+
 @cache
-def _data() -> dict[str, list[Any]]:
-    found: dict[str, list[Any]] = parse_json(FILE.read_bytes(), unique=True)
+def _data() -> _Data:
+    found: _Data = parse_json(FILE.read_bytes(), unique=True)
     return found
 
 
@@ -105,7 +119,9 @@ def _alternation(words: Iterable[str]) -> str:
         return ""
     if "" in by_first:
         return f"(?:{'|'.join(branches)})?"
-    return branches[0] if len(branches) == 1 else f"(?:{'|'.join(branches)})"
+    if len(branches) == 1:
+        return branches[0]
+    return f"(?:{'|'.join(branches)})"
 
 
 INNER_SIGNS = frozenset(".|$:~")
@@ -141,9 +157,11 @@ def find_in_run(text: str, words: bytes, begin: int, end: int) -> Iterable[Span]
     else:
         found = piece.split()
         begins = not (threes.isdisjoint([word[:3] for word in found]) and twos.isdisjoint([word[:2] for word in found]))
-    if not begins:
-        return [(begin, end)] if end - begin == 40 and _is_bare_key(text, begin, end) else ()
-    return _tokens_in_run(text, place, begin, end)
+    if begins:
+        return _tokens_in_run(text, place, begin, end)
+    if end - begin == 40 and _is_bare_key(text, begin, end):
+        return [(begin, end)]
+    return ()
 
 
 @lru_cache(5000)
@@ -341,9 +359,11 @@ def _is_random(text: str) -> bool:
 def _kind(character: str) -> str:
     if character.isdigit():
         return "digit"
-    if character.isalpha():
-        return "upper" if character.isupper() else "lower"
-    return "sign"
+    if not character.isalpha():
+        return "sign"
+    if character.isupper():
+        return "upper"
+    return "lower"
 
 
 def _entropy(text: str) -> float:

@@ -39,8 +39,10 @@ class StoredObject:
     version: str = ""
 
     def __str__(self) -> str:
-        suffix = f"?versionId={self.version}" if self.version else ""
-        return f"s3://{self.bucket}/{self.key}{suffix}"
+        address = f"s3://{self.bucket}/{self.key}"
+        if not self.version:
+            return address
+        return f"{address}?versionId={self.version}"
 
 
 @dataclass(frozen=True)

@@ -40,7 +40,9 @@ class ChecklistItem:
         """Who attested it, or whether a check verified it. What is unknown was verified by neither."""
         if self.by:
             return self.by
-        return "not verified" if self.state == "unknown" else "checked"
+        if self.state == "unknown":
+            return "not verified"
+        return "checked"
 
 
 @dataclass(frozen=True)
@@ -102,11 +104,15 @@ class ChecklistResult:
     def _repr_markdown_(self) -> str:
         rows = []
         for item in self.items:
-            state = item.state if item.state == "yes" else f"**{item.state}**"
+            state = "yes"
+            if item.state != "yes":
+                state = f"**{item.state}**"
             rows.append(
                 (escape_markdown(item.name), state, escape_markdown(item.verified_by), escape_markdown(item.says))
             )
-        verdict = f"**{len(self.open)} of {len(self.items)} are open**" if self.open else "**passed**"
+        verdict = "**passed**"
+        if self.open:
+            verdict = f"**{len(self.open)} of {len(self.items)} are open**"
         table = markdown_table(("item", "state", "by", "finding"), rows)
         subject = escape_markdown(self.subject, keep_code=False)
         return f"{self.checklist} of `{subject}`, {date_and_time(self.at)}: {verdict}\n\n{table}"

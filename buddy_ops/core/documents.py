@@ -107,6 +107,7 @@ def parse_json(content: str | bytes, *, limit: int = JSON_BYTES, unique: bool = 
     if len(content) > limit:
         raise ValueError(f"has {len(content):,} bytes; the limit is {limit:,}")
     opened, between = _count(content, "[") + _count(content, "{"), _count(content, ",")
+    # Counting signs is fast; only where they are many is it looked which of them are in texts.
     if opened + between > JSON_VALUES and _structural(content) > JSON_VALUES:
         raise ValueError(f"has more than {JSON_VALUES:,} values")
     try:
@@ -118,6 +119,7 @@ def parse_json(content: str | bytes, *, limit: int = JSON_BYTES, unique: bool = 
         )
     except RecursionError:
         raise ValueError(f"has more than {DEPTH} levels") from None
+    # Only where so many brackets are opened can it be too deep.
     if opened > DEPTH and not _flat_enough(value):
         raise ValueError(f"has more than {DEPTH} levels")
     if _count(content, "\\ud") or _count(content, "\\uD"):
@@ -141,17 +143,22 @@ def is_finite(value: object) -> bool:
 
 
 def _count(content: str | bytes, character: str) -> int:
-    return content.count(character) if isinstance(content, str) else content.count(character.encode())
+    if isinstance(content, bytes):
+        return content.count(character.encode())
+    return content.count(character)
 
 
 def _structural(content: str | bytes) -> int:
     """How many values a document has, at most: what is in texts does not count."""
-    text = content if isinstance(content, str) else content.decode(errors="replace")
+    text = content
+    if isinstance(text, bytes):
+        text = text.decode(errors="replace")
     bare = re.sub(r'"[^"\\]*(?:\\.[^"\\]*)*"', "", text)
     return bare.count("[") + bare.count("{") + bare.count(",")
 
 
 def _flat_enough(value: object) -> bool:
+    # Level by level, without recursion: the value may be as deep as its text is long.
     level: list[object] = [value]
     for _ in range(DEPTH + 1):
         below: list[object] = []
@@ -166,7 +173,7 @@ def _flat_enough(value: object) -> bool:
     return False
 
 
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
     found = dict(pairs)
     if len(found) < len(pairs):
         names = [name for name, _ in pairs]
@@ -181,13 +188,17 @@ def _no_number(name: str) -> float:
 
 def _finite(text: str) -> float:
     number = float(text)
+    # 1e999 is a number of JSON and of YAML, and infinite for Python: it would pass every limit.
     if not math.isfinite(number):
         raise ValueError("a number is too large")
     return number
 
 
 def _shown(key: object) -> str:
-    return repr(key) if len(repr(key)) <= 60 else f"{repr(key)[:60]}…"
+    shown = repr(key)
+    if len(shown) <= 60:
+        return shown
+    return f"{shown[:60]}…"
 
 
 # YAML
@@ -197,6 +208,7 @@ def _root(text: str) -> yaml.Node | None:
     """A text's root, once its depth is known: a parser that nests too deeply ends the process."""
     if len(text) > YAML_CHARACTERS:
         raise ValueError(f"has {len(text):,} characters; the limit is {YAML_CHARACTERS:,}")
+    # Twice over the text: events are flat, whatever its depth, and nodes are built recursively.
     try:
         depth = 0
         for event in yaml.parse(text, Loader=_Loader):
@@ -224,8 +236,9 @@ def _explain(text: str, error: yaml.YAMLError) -> str:
         except yaml.YAMLError as better:
             error = better
     if isinstance(error, yaml.MarkedYAMLError):
-        line = f" in line {error.problem_mark.line + 1}" if error.problem_mark else ""
-        return f"not YAML{line}: {error.problem}"
+        if error.problem_mark:
+            return f"not YAML in line {error.problem_mark.line + 1}: {error.problem}"
+        return f"not YAML: {error.problem}"
     return "not YAML: it has characters that YAML does not have"
 
 
@@ -246,7 +259,8 @@ class _Values:
         self._short_forms = short_forms
         self._left = YAML_VALUES
 
-    def of(self, node: yaml.Node, depth: int = 0) -> Any:
+    def of(self, node: yaml.Node, depth: int = 0) -> object:
+        # Counted where values are made: an alias is one node in the document, and a copy each time here.
         self._left -= 1
         if self._left < 0:
             raise ValueError(f"more than {YAML_VALUES:,} values, with each alias counted as a copy")
@@ -267,13 +281,17 @@ class _Values:
         if node.tag.startswith(TAG) and node.tag != TAG + kind:
             raise _wrong(node, f"the tag {_shown(node.tag)} is not allowed")
 
-    def _mapping(self, node: yaml.MappingNode, depth: int) -> dict[Any, Any]:
-        merged: dict[Any, Any] = {}
-        own: dict[Any, Any] = {}
+    def _mapping(self, node: yaml.MappingNode, depth: int) -> dict[Hashable, object]:
+        merged: dict[Hashable, object] = {}
+        own: dict[Hashable, object] = {}
+        # PyYAML takes the last of two equal keys without a word.
         lines: dict[Hashable, int] = {}
         for key_node, value_node in node.value:
             merges = key_node.tag == f"{TAG}merge"
-            key = key_node.value if merges else self._key(key_node, depth)
+            key: Hashable = key_node.value
+            if not merges:
+                key = self._key(key_node, depth)
+            # A key that is the text "<<", in quotes, merges nothing.
             if (key, merges) in lines:
                 raise _wrong(
                     key_node, f"the key {_shown(key)} is given twice, the first time in line {lines[key, merges]}"
@@ -283,6 +301,7 @@ class _Values:
                 merged = self._merged(value_node, depth)
             else:
                 own[key] = self.of(value_node, depth + 1)
+        # A mapping's own keys come before merged ones, wherever << stands.
         return merged | own
 
     def _key(self, node: yaml.Node, depth: int) -> Hashable:
@@ -292,18 +311,19 @@ class _Values:
         assert isinstance(key, Hashable)
         return key
 
-    def _merged(self, node: yaml.Node, depth: int) -> dict[Any, Any]:
+    def _merged(self, node: yaml.Node, depth: int) -> dict[Hashable, object]:
         """What ``<<`` takes over: of several mappings the first one that has a key counts."""
-        value = self.of(node, depth + 1)
-        sources = value if isinstance(value, list) else [value]
-        found: dict[Any, Any] = {}
+        sources = self.of(node, depth + 1)
+        if not isinstance(sources, list):
+            sources = [sources]
+        found: dict[Hashable, object] = {}
         for source in reversed(sources):
             if not isinstance(source, dict):
                 raise _wrong(node, "<< takes a mapping, or a list of mappings")
             found |= source
         return found
 
-    def _scalar(self, node: yaml.ScalarNode) -> Any:
+    def _scalar(self, node: yaml.ScalarNode) -> object:
         text = str(node.value)
         if not text.isascii():
             with suppress(UnicodeEncodeError):
@@ -312,7 +332,7 @@ class _Values:
             raise _wrong(node, "half of a character")
         return self._plain(node, text)
 
-    def _plain(self, node: yaml.ScalarNode, text: str) -> Any:
+    def _plain(self, node: yaml.ScalarNode, text: str) -> object:
         kind = node.tag.removeprefix(TAG)
         written_as_text = kind in ("str", "merge") or not node.tag.startswith(TAG)
         if written_as_text or (self._scalars == "text" and not node.style):

@@ -24,7 +24,7 @@ exit code there and needs none of our classes.
 
 import sys
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from buddy_ops.core.text import show_controls
 
@@ -48,7 +48,7 @@ class BuddyError(Exception):
     result: ClassVar[str] = "FAILED"
 
     def __init__(
-        self, reference: str, what: str, *, now: str = UNCHANGED, next: str, facts: Mapping[str, Any] | None = None
+        self, reference: str, what: str, *, now: str = UNCHANGED, next: str, facts: Mapping[str, object] | None = None
     ) -> None:
         super().__init__(what)
         self.reference = reference
@@ -61,7 +61,7 @@ class BuddyError(Exception):
     def __str__(self) -> str:
         return f"{self.result} ({self.reference})\n\n{self.what}\n\nState: {self.now}\nNext:  {self.next}"
 
-    def data(self) -> dict[str, Any]:
+    def data(self) -> dict[str, object]:
         """All of it as JSON values."""
         return {
             "reference": self.reference,
@@ -77,11 +77,12 @@ class BuddyError(Exception):
         """What IPython shows instead of a stack: the reader is an operator. The data goes beside it, unseen."""
         # The process has IPython if this method is called by it; core itself must not import it.
         ipython = sys.modules.get("IPython")
-        shell = ipython.get_ipython() if ipython else None
+        shell = ipython and ipython.get_ipython()
         # IPython renders an error twice: for the notebook, and for its own history.
         if shell is not None and not self._published:
             self._published = True
             shell.display_pub.publish({MIME_TYPE: self.data()})
+        # A list of lines, which IPython takes for a traceback.
         return [show_controls(str(self))]
 
 
@@ -107,7 +108,7 @@ class AwsFailed(BuddyError):
         now: str = UNCHANGED,
         next: str,
         code: str,
-        facts: Mapping[str, Any] | None = None,
+        facts: Mapping[str, object] | None = None,
     ) -> None:
         super().__init__(reference, what, now=now, next=next, facts={"code": code, **(facts or {})})
         self.code = code

@@ -30,15 +30,20 @@ def write_atomically(path: Path, content: bytes | str, *, sync: bool = False) ->
         content: a text is written as UTF-8.
         sync: have the content on disk before the name points at it, so that it outlasts a power failure.
     """
+    if isinstance(content, str):
+        content = content.encode()
+    # Beside the file: only within one file system is a name replaced in one step.
     part = path.with_name(f".{path.name}.{secrets.token_hex(8)}.part")
+    # The rights of any new file, which the umask narrows; tempfile would make it readable by this user only.
     descriptor = os.open(part, CREATE, 0o666)
     try:
         with os.fdopen(descriptor, "wb") as file:
-            file.write(content.encode() if isinstance(content, str) else content)
+            file.write(content)
             file.flush()
             if sync:
                 os.fsync(file.fileno())
         part.replace(path)
+    # An interrupt, too, leaves nothing behind.
     except BaseException:
         with suppress(OSError):
             part.unlink()
@@ -114,6 +119,8 @@ def _require_space(folder: str) -> None:
 def allow_open_files(number: int) -> None:
     """Let this process have so many files open at once, as far as the system allows it: often 1,024 is the default."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = number if hard == resource.RLIM_INFINITY else min(number, hard)
+    wanted = number
+    if hard != resource.RLIM_INFINITY:
+        wanted = min(number, hard)
     if soft != resource.RLIM_INFINITY and soft < wanted:
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))

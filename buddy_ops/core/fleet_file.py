@@ -130,8 +130,9 @@ class Fleet(Model):
     @model_validator(mode="after")
     def _name_each_once(self) -> "Fleet":
         names = [target.name for target in self.expanded]
-        twice = sorted({name for name in names if names.count(name) > 1}) if len(set(names)) < len(names) else []
-        if twice:
+        # To count each name is quadratic, and a fleet has up to 5,000.
+        if len(set(names)) < len(names):
+            twice = sorted({name for name in names if names.count(name) > 1})
             raise ValueError(f"targets of the same name: {', '.join(twice)}")
         return self
 
@@ -151,7 +152,7 @@ class Fleet(Model):
         for target in self.expanded:
             found = [wave.name for wave in self.waves if wave.has(target)]
             if len(found) != 1:
-                problems.append(f"{target.name} is in {join_words(found) if found else 'no wave'}")
+                problems.append(f"{target.name} is in {join_words(found) or 'no wave'}")
         if problems:
             raise ValueError(f"each target belongs to one wave: {'; '.join(problems)}")
         return self

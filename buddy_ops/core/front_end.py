@@ -53,7 +53,9 @@ def current() -> FrontEnd:
     """The front end of this process."""
     if _used:
         return _used[-1]
-    return RUN if os.environ.get(VARIABLE) == "run" else NOTEBOOK
+    if os.environ.get(VARIABLE) == "run":
+        return RUN
+    return NOTEBOOK
 
 
 @contextmanager
@@ -102,11 +104,14 @@ def invocation(runbook: str, environment: str = "", **values: Value) -> str:
     where = environment or here.environment
     if not here.command:
         given = ", ".join(NOTEBOOK.parameter(name, value) for name, value in values.items())
-        return f"{runbook} with {given}" if given else runbook
-    own = here.runbook == runbook
-    front_end = here if own else RUN
-    command = here.command if own else f"{RUN.command} {runbook}"
-    words = [command, *([f"-e {where}"] if where else [])]
+        return " with ".join(filter(None, (runbook, given)))
+    # A command can do the work of one runbook by itself; all others are given to `buddy-ops run`.
+    if here.runbook == runbook:
+        front_end, words = here, [here.command]
+    else:
+        front_end, words = RUN, [RUN.command, runbook]
+    if where:
+        words.append(f"-e {where}")
     words += [front_end.parameter(name, value) for name, value in values.items()]
     return f"`{' '.join(words)}`"
 
@@ -115,8 +120,9 @@ def _option(option: str, value: Value | None) -> str:
     """An option of a command; repeated for each part of a list."""
     if value is None or value is True:
         return option
-    values = [value] if isinstance(value, str | int | float) else value
-    return " ".join(f"{option} {shlex.quote(str(part))}" for part in values)
+    if isinstance(value, str | int | float):
+        value = [str(value)]
+    return " ".join(f"{option} {shlex.quote(str(part))}" for part in value)
 
 
 def _literal(value: Value) -> str:
@@ -125,7 +131,9 @@ def _literal(value: Value) -> str:
         return value
     if isinstance(value, bool | int | float):
         return str(value)
-    return json.dumps(value if isinstance(value, Mapping) else list(value), ensure_ascii=False)
+    if isinstance(value, Mapping):
+        return json.dumps(value, ensure_ascii=False)
+    return json.dumps(list(value), ensure_ascii=False)
 
 
 def _yaml(value: Value) -> str:

@@ -44,13 +44,13 @@ class Journal:
         # Tables are read and written by several threads.
         self._lock = threading.Lock()
 
-    def append(self, kind: str, **fields: Any) -> None:
+    def append(self, kind: str, **fields: object) -> None:
         """Append one record: ``seq``, ``at`` (ISO 8601 UTC), ``kind``, then the fields, which must be JSON values."""
         now = iso_utc(self._now())
         with self._lock:
             self._append(now, kind, fields)
 
-    def continue_in(self, write: Callable[[str], None], opened: dict[str, Any]) -> None:
+    def continue_in(self, write: Callable[[str], None], opened: dict[str, object]) -> None:
         """Write what follows elsewhere, because what was written is archived. ``opened`` is its first record.
 
         Nothing is written until there is a next record.
@@ -58,6 +58,7 @@ class Journal:
         pending = [json.dumps(opened)]
 
         def write_after(line: str) -> None:
+            # Deleted once it is written: if that fails, the next record tries it again.
             while pending:
                 write(pending[0])
                 del pending[0]
@@ -66,8 +67,9 @@ class Journal:
         with self._lock:
             self._write = write_after
 
-    def _append(self, now: str, kind: str, fields: dict[str, Any]) -> None:
+    def _append(self, now: str, kind: str, fields: dict[str, object]) -> None:
         head = {"seq": len(self.records) + 1, "at": now, "kind": kind}
+        # The head twice: first in the line, and no field takes its place.
         entry = head | self._clean(fields) | head
         self.records.append(entry)
         try:
@@ -88,7 +90,7 @@ class TargetJournal(Journal):
         self.records = journal.records
         self.side = journal.side
 
-    def append(self, kind: str, **fields: Any) -> None:
+    def append(self, kind: str, **fields: object) -> None:
         """Append one record to the run's journal."""
         self._journal.append(kind, **fields, target=self._target)
 
@@ -109,6 +111,7 @@ class JournalFile:
         self._lock: IO[bytes] | None = None
 
     def __call__(self, line: str) -> None:
+        # At the first line: a target that is only read leaves no folder.
         if self._lock is None:
             self._path.parent.mkdir(parents=True, exist_ok=True)
             self._lock = lock_journal(self._path)
@@ -158,6 +161,7 @@ def _without_waiting(path: str, flags: int) -> int:
 def lock_journal(path: Path) -> IO[bytes]:
     """Lock a journal for as long as the file that is returned stays open, at most while the process lives."""
     file = path.open("ab")
+    # Shared: the supervisor and the run's kernel both hold it. `is_locked` asks for it exclusively.
     with suppress(OSError):  # a file system without locks
         fcntl.flock(file, fcntl.LOCK_SH)
     return file

@@ -82,6 +82,7 @@ def check_zip(content: bytes, path: str, *, stored: bool = False) -> None:
             f"{path} ({len(content):,} bytes) is not a zip file.",
             next="Build again; Lambda takes a zip.",
         )
+    # Before Python reads the directory: of a million entries it makes a gigabyte of objects.
     _check_end(content, path)
     try:
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
@@ -144,9 +145,14 @@ def pack_folder(folder: Path, path: str) -> Packed:
     # Stored, not deflated: zlib's output differs between its versions, and CodeSha256 must not.
     with zipfile.ZipFile(packed, "w", zipfile.ZIP_STORED) as archive:
         for file in files:
+            # The first time that a zip can hold, Unix as the system, and one of two modes: nothing of this machine is
+            # in it.
             entry = zipfile.ZipInfo(file.relative_to(folder).as_posix(), date_time=(1980, 1, 1, 0, 0, 0))
             entry.create_system = 3
-            entry.external_attr = (0o100755 if file.stat().st_mode & 0o100 else 0o100644) << 16
+            mode = 0o100644
+            if file.stat().st_mode & 0o100:
+                mode = 0o100755
+            entry.external_attr = mode << 16
             archive.writestr(entry, file.read_bytes())
     content = packed.getvalue()
     check_zip(content, path)
@@ -155,6 +161,7 @@ def pack_folder(folder: Path, path: str) -> Packed:
 
 def _choose(folder: Path) -> tuple[list[Path], list[str]]:
     """What of a folder is packed, in order, and the names of what is left out. No link to a folder is followed."""
+    # Twice: as the first lines, and again behind the ignore file's, so that no line of it includes them.
     rules = [*map(_ignore_rule, NEVER_PACKED), *_read_ignore_file(folder)]
     never = rules[: len(NEVER_PACKED)]
     found = []
@@ -213,7 +220,11 @@ def _ignore_rule(line: str) -> _IgnoreRule:
         line = f"**/{line}"
     tokens = re.split(r"(\*\*/|/\*\*$|\*|\?)", line.removeprefix("/"))
     regex = "".join(WILDCARDS.get(token) or re.escape(token) for token in tokens)
-    return _IgnoreRule(re.compile(regex + ("/" if folders_only else "/?")), includes)
+    # Names of folders end with a slash here.
+    ending = "/?"
+    if folders_only:
+        ending = "/"
+    return _IgnoreRule(re.compile(regex + ending), includes)
 
 
 def _matches(rules: list[_IgnoreRule], name: str) -> bool:
@@ -257,6 +268,7 @@ def _check_directory(entries: list[zipfile.ZipInfo], path: str) -> None:
         if name in names:
             raise _damaged(path, f"it has {name!r} twice")
         names.add(name)
+        # Bits 0 and 6: encrypted, and strongly encrypted. Source: PKWARE APPNOTE 4.4.4.
         if entry.flag_bits & 0x41:
             raise _unsafe(path, f"{name!r} is encrypted, and Lambda cannot read it")
         if entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
@@ -290,7 +302,10 @@ def _check_name(entry: zipfile.ZipInfo, path: str) -> None:
 
 def _check_entry(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, path: str) -> str | None:
     """Unpack one file in pieces: its size and its checksum must be as the directory says. Returns a link's target."""
-    kind = stat.S_IFMT(entry.external_attr >> 16) if entry.create_system == 3 else 0
+    # Only zips of Unix (3) have a file's mode in their attributes. Source: PKWARE APPNOTE 4.4.2.
+    kind = 0
+    if entry.create_system == 3:
+        kind = stat.S_IFMT(entry.external_attr >> 16)
     if kind not in (0, stat.S_IFREG, stat.S_IFDIR, stat.S_IFLNK):
         raise _unsafe(path, f"{entry.filename!r} is neither a file, nor a folder, nor a link")
     if kind == stat.S_IFLNK and entry.file_size > LINK_LIMIT:
@@ -300,12 +315,16 @@ def _check_entry(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, path: str) ->
     with archive.open(entry) as file:
         while piece := file.read(PIECE):
             read += len(piece)
+            # A link's target is one piece: LINK_LIMIT is less.
             target = piece
+            # A zip bomb unpacks to more than its directory says.
             if read > entry.file_size:
                 break
     if read != entry.file_size:
         raise _damaged(path, f"{entry.filename!r} has not the {entry.file_size:,} bytes that its directory says")
-    return target.decode(errors="replace") if kind == stat.S_IFLNK else None
+    if kind != stat.S_IFLNK:
+        return None
+    return target.decode(errors="replace")
 
 
 def _check_link(name: str, target: str, links: Mapping[str, str], path: str) -> None:

@@ -18,8 +18,8 @@ from buddy_ops.core.errors import InvalidInput
 from buddy_ops.core.settings import OVERRIDES, SECRETIVE, invalid
 from buddy_ops.core.text import shorten
 
-_PLAIN: dict[str, Any] = {"str": str, "int": int, "float": float, "bool": bool}
-_VALUES = {**_PLAIN, **{f"{name} | None": kind | None for name, kind in _PLAIN.items()}}
+_PLAIN: dict[str, type] = {"str": str, "int": int, "float": float, "bool": bool}
+_VALUES: dict[str, object] = {**_PLAIN, **{f"{name} | None": kind | None for name, kind in _PLAIN.items()}}
 ANNOTATIONS: dict[str, Any] = {
     **_VALUES,
     "list": list,
@@ -49,7 +49,7 @@ class DeclaredParameter:
 
     name: str
     annotation: str
-    default: Any
+    default: object
     meaning: str = ""
 
 
@@ -83,7 +83,7 @@ def parse_declarations(cell: str) -> dict[str, DeclaredParameter]:
     return found
 
 
-def parse_pair(text: str, declared: Mapping[str, DeclaredParameter] | None = None) -> tuple[str, Any]:
+def parse_pair(text: str, declared: Mapping[str, DeclaredParameter] | None = None) -> tuple[str, object]:
     """A name and its value from NAME=VALUE as typed: a text as it is, any other value in YAML.
 
     Args:
@@ -97,12 +97,16 @@ def parse_pair(text: str, declared: Mapping[str, DeclaredParameter] | None = Non
         raise ValueError("it has no '='")
     if not _is_utf8(text):
         raise ValueError("it is not UTF-8")
-    return name, parse_value(value, declared[name].annotation if declared and name in declared else "")
+    if declared and name in declared:
+        return name, parse_value(value, declared[name].annotation)
+    return name, parse_value(value, "")
 
 
-def parse_value(text: str, annotation: str) -> Any:
+def parse_value(text: str, annotation: str) -> object:
     """The value of a parameter as it is typed. Raises ValueError."""
-    return text if annotation in TEXT else parse_yaml(text, TEXTS.get(annotation, "typed"))
+    if annotation in TEXT:
+        return text
+    return parse_yaml(text, TEXTS.get(annotation, "typed"))
 
 
 def parse_values(text: str, declared: Mapping[str, DeclaredParameter]) -> dict[str, Any]:
@@ -111,7 +115,7 @@ def parse_values(text: str, declared: Mapping[str, DeclaredParameter]) -> dict[s
     return parse_yaml_mapping(text, kinds)
 
 
-def describe_numbers(declared: Mapping[str, DeclaredParameter], given: Mapping[str, Any]) -> list[str]:
+def describe_numbers(declared: Mapping[str, DeclaredParameter], given: Mapping[str, object]) -> list[str]:
     """Sentences on text parameters that arrived as whole numbers: what was typed may have been another text."""
     return [
         f"Warning: {name} arrived as the number {given[name]}. papermill makes numbers of texts such as 010 (-p) and "
@@ -130,7 +134,7 @@ def _is_utf8(text: str) -> bool:
 
 
 def check_parameters(
-    parameters: Mapping[str, DeclaredParameter], given: Mapping[str, Any], source: str
+    parameters: Mapping[str, DeclaredParameter], given: Mapping[str, object], source: str
 ) -> dict[str, Any]:
     """Every parameter's value: what was given where it fits its annotation, its default where nothing was given.
 
@@ -144,11 +148,16 @@ def check_parameters(
     ]
     values = {name: parameter.default for name, parameter in parameters.items()}
     for name in given.keys() & parameters.keys():
-        shown = name if name in SECRETIVE else f"{name}: {shorten(repr(given[name]), SHOWN)}"
+        value = given[name]
+        shown = name
+        if name not in SECRETIVE:
+            shown = f"{name}: {shorten(repr(value), SHOWN)}"
         annotation = parameters[name].annotation
         try:
-            kind = TypeAdapter(ANNOTATIONS[annotation], config=ConfigDict(allow_inf_nan=False))
-            value = _as_texts(given[name]) if annotation in TEXTS else given[name]
+            kind: TypeAdapter[object] = TypeAdapter(ANNOTATIONS[annotation], config=ConfigDict(allow_inf_nan=False))
+            if annotation in TEXTS:
+                value = _as_texts(value)
+            # Also in a plain list or dict, whose values pydantic does not look at.
             if not is_finite(value):
                 raise ValueError("NaN and infinities are not allowed")
             values[name] = kind.validate_python(value)
@@ -163,7 +172,7 @@ def check_parameters(
     return values
 
 
-def _as_texts(value: Any) -> Any:
+def _as_texts(value: object) -> object:
     """A value, or the values of a list or mapping: whole numbers and times as the text that they are written in.
 
     Other numbers and booleans stay what they are, and are refused: whether 1000.0 was 1e3 cannot be told any more.
@@ -175,12 +184,16 @@ def _as_texts(value: Any) -> Any:
     return _as_text(value)
 
 
-def _as_text(value: Any) -> Any:
+def _as_text(value: object) -> object:
+    # A reader of YAML 1.1 makes a time of 2026-11-22T03:12:00Z.
     if isinstance(value, datetime | date):
         return value.isoformat().replace("+00:00", "Z")
     if isinstance(value, str) and not _is_utf8(value):
         raise ValueError("it is not UTF-8")
-    return str(value) if type(value) is int else value
+    # Not of its subclass bool: True was never the text of a number.
+    if type(value) is int:
+        return str(value)
+    return value
 
 
 def _cure(name: str, problem: str) -> str:
@@ -194,10 +207,12 @@ def _nearest(name: str, parameters: Mapping[str, DeclaredParameter]) -> str:
     import difflib
 
     close = difflib.get_close_matches(name, parameters, n=1)
-    return f"did you mean {close[0]}?" if close else f"it takes {', '.join(parameters)}"
+    if close:
+        return f"did you mean {close[0]}?"
+    return f"it takes {', '.join(parameters)}"
 
 
-def rollout_overrides(values: Mapping[str, Any]) -> dict[str, Any]:
+def rollout_overrides(values: Mapping[str, object]) -> dict[str, object]:
     """The settings of ``rollout`` that a runbook's parameters replace; an empty value replaces nothing."""
     return {setting: values[name] for name, setting in OVERRIDES.items() if values.get(name) not in (None, [], "")}
 

@@ -72,6 +72,7 @@ def identify(name: str) -> str:
     # Folding may leave letters that are composed in another way.
     decomposed = unicodedata.normalize("NFKD", folded)
     words = SEPARATORS.split("".join(_significant(decomposed)).translate(LOOKALIKES))
+    # Sorted: "Lovelace, Ada" is Ada Lovelace.
     return "".join(sorted(words))
 
 
@@ -84,8 +85,12 @@ def _significant(decomposed: str) -> Iterator[str]:
             continue
         if kind.startswith(("L", "N", "M")) and not "\u02b0" <= part <= "\u02ff":
             script = _script(part)
+            # Unicode folds no small capital to its letter, and ᴀda reads as ada.
             capital = SMALL_CAPITAL.fullmatch(unicodedata.name(part, ""))
-            yield capital[1].lower() if capital else part
+            if capital is None:
+                yield part
+            else:
+                yield capital[1].lower()
         elif SEPARATORS.fullmatch(part) or kind in ("Pd", "Zs"):
             yield " "
 

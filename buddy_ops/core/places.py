@@ -57,7 +57,9 @@ def shipped_file(name: str) -> Path:
         name: its path in the checkout, for example 'notebooks' or '.github/workflows/runbook.yml'.
     """
     installed = LIBRARY / IN_WHEEL[name]
-    return installed if installed.exists() else LIBRARY.parent / name
+    if installed.exists():
+        return installed
+    return LIBRARY.parent / name
 
 
 def environment_files() -> list[Path]:
@@ -78,7 +80,9 @@ def runbook_files() -> dict[str, Path]:
 
 def short_name(path: Path) -> str:
     """A runbook's name in folders and commands: 'canary'; of a fleet's 'fleet-canary', beside strategies/canary."""
-    return f"fleet-{path.stem}" if path.parent.name == "fleet" else path.stem
+    if path.parent.name == "fleet":
+        return f"fleet-{path.stem}"
+    return path.stem
 
 
 def find_runbook(short: str) -> str:

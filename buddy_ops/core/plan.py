@@ -84,7 +84,7 @@ class Plan:
     calls: tuple[str, ...]
     undo: tuple[str, ...] = ()
     reasons: tuple[str, ...] = ()
-    covers: Mapping[str, Any]
+    covers: Mapping[str, Any]  # each action reads its own parts of it
     approvals: int = 1
     demand_hash: bool = False
     made_at: datetime | None = None
@@ -101,7 +101,9 @@ class Plan:
 
     def accepts(self, plan_hash: str) -> bool:
         """Whether an approval of this hash is one of this plan. A rollout in progress is resumed at any age."""
-        periods = self._all_periods if self.under_way else PERIODS
+        periods = PERIODS
+        if self.under_way:
+            periods = self._all_periods
         return plan_hash in self._hashes(self.covers, periods)
 
     def why_void(self, plan_hash: str) -> str:
@@ -139,8 +141,9 @@ class Plan:
             return 1
         return int(LOOK_BACK.total_seconds() // self._period_s)
 
-    def _hashes(self, covers: Mapping[str, Any], periods: int) -> Iterator[str]:
+    def _hashes(self, covers: Mapping[str, object], periods: int) -> Iterator[str]:
         """The hash in this period, and in those before it."""
+        # Hashed once: a rollout in progress is compared with all periods of 60 days.
         digest = hashlib.sha256(_canonical(covers).encode())
         if self.made_at is None:
             yield _identify(digest.hexdigest())
@@ -223,6 +226,7 @@ class Approval:
             )
         if plan.made_at is None or plan.under_way or not plan.calls:
             return
+        # The hash proves only that the plan is at most two periods old: the approval's own age counts as well.
         given = f"it was given at {time_of_day(self.at, now)}"
         problem = ""
         if self.at > now + CLOCK_TOLERANCE:

@@ -33,8 +33,10 @@ def default_environment() -> str:
         InvalidInput: ``unknown-environment``.
     """
     name = os.environ.get(ENVIRONMENT_VARIABLE, "").strip()
-    known = known_environments() if name else []
-    if name and name not in known:
+    if not name:
+        return ""
+    known = known_environments()
+    if name not in known:
         raise InvalidInput(
             "unknown-environment",
             f"{ENVIRONMENT_VARIABLE} is {name[:100]!r}, and there is no such environment."
@@ -79,7 +81,7 @@ def read_settings(environment: str) -> tuple[dict[str, Any], str]:
     return settings.validate_settings(values, sources).model_dump(mode="json"), source
 
 
-def resolve_settings(written: Mapping[str, Any], source: str) -> tuple[dict[str, Any], str]:
+def resolve_settings(written: Mapping[str, object], source: str) -> tuple[dict[str, Any], str]:
     """Settings as a file, or papermill -f, gives them, with the content of the files that they name.
 
     ``extends`` names a base: its settings hold where these write none. ``smoke_tests`` name events.
@@ -169,14 +171,14 @@ def _read_text(path: Path) -> str:
     return content.decode(errors="replace")
 
 
-def _with_event(test: Any, source: str) -> Any:
+def _with_event(test: object, source: str) -> object:
     """A smoke test with the event itself in place of its file's name."""
     if isinstance(test, dict) and isinstance(test.get("event"), str):
         return {**test, "event": _read_event(test["event"], source)}
     return test
 
 
-def _read_event(name: str, source: str) -> dict[str, Any]:
+def _read_event(name: str, source: str) -> dict[str, object]:
     """The event in a JSON file of the project: from here on it is part of the settings, which a plan's ID covers.
 
     Raises:
@@ -261,7 +263,9 @@ def named_aliases() -> dict[str, NamedAlias]:
 def declared_parameters(runbook: str) -> dict[str, parameters.DeclaredParameter]:
     """What the parameters cell of a runbook's file declares, by its short name; nothing where there is no such file."""
     name = places.find_runbook(runbook)
-    return runbooks.read_declarations(places.runbook_files()[name]) if name else {}
+    if not name:
+        return {}
+    return runbooks.read_declarations(places.runbook_files()[name])
 
 
 def runbook_name(name: str) -> str:
@@ -312,12 +316,15 @@ def read_artifact(path: str) -> packages.Packed:
     """
     root = project_root()
     file = root / path
-    problem = f"There is no build at {path!r} (relative to the project)." if path else "No build is given."
+    problem = "No build is given."
+    if path:
+        problem = f"There is no build at {path!r} (relative to the project)."
     try:
         # The project itself, or what is around it, is no build.
         if path and file.is_dir() and file.resolve() not in (root, *root.parents):
             return packages.pack_folder(file, path)
         content = None
+        # Its size first: a file of gigabytes is not read to be refused.
         if path and file.is_file():
             packages.require_size(file.stat().st_size, path)
             content = file.read_bytes()

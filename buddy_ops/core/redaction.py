@@ -92,11 +92,11 @@ class Redactor:
         self.add_secret(key)
         self._tell(self._values.items())
 
-    def never_redact(self, values: Any) -> None:
+    def never_redact(self, values: object) -> None:
         """Texts that are no secrets wherever they come from: names in the environment's settings."""
         self._innocent |= set(_texts(values))
 
-    def add_secrets_of(self, values: Mapping[str, Any], strict: bool = True) -> None:
+    def add_secrets_of(self, values: Mapping[str, object], strict: bool = True) -> None:
         """Learn values by their names.
 
         Args:
@@ -134,9 +134,11 @@ class Redactor:
             if self._file is not None and self._file.stat().st_size > self._read:
                 with self._file.open("rb") as file:
                     file.seek(self._read)
-                    whole = file.read().rpartition(b"\n")[0]
-                self._read += len(whole) + 1 if whole else 0
-                pairs = [parse_json(_decrypted(line, self._key)) for line in whole.splitlines()]
+                    # A line that another process is writing is read the next time.
+                    lines, end, _ = file.read().rpartition(b"\n")
+                self._read += len(lines) + len(end)
+                pairs = [parse_json(_decrypted(line, self._key)) for line in lines.splitlines()]
+                # All of them, not until the first that is new, as any() would.
                 return bool([value for value, name in pairs if self._take(value, name)])
         return False
 
@@ -160,9 +162,10 @@ class Redactor:
             found = tuple(self.redact(item) for item in value)
         return found  # type: ignore[no-any-return]
 
-    def _clean_field(self, name: Any, value: Any) -> Any:
+    def _clean_field(self, name: object, value: object) -> object:
         if not isinstance(name, str) or not isinstance(value, str):
             return self.redact(value)
+        # SVG is text, and searched as such.
         if name.startswith("image/") and "svg" not in name:
             return _pictures.clean(value, self.is_clean)
         if SECRET_NAME.search(name) and len(value) >= SHORTEST and not _is_plain(name, value):
@@ -183,7 +186,10 @@ class Redactor:
 
     def _clean_lines(self, lines: list[str]) -> list[str]:
         """The texts of a list, which may be the lines of one: a notebook's output, a traceback."""
-        joint = "" if all(line.endswith("\n") for line in lines[:-1]) else "\n"
+        # A private key goes over many lines: each by itself has no form.
+        joint = ""
+        if not all(line.endswith("\n") for line in lines[:-1]):
+            joint = "\n"
         spans = self._spans(joint.join(lines))
         if not spans:
             return list(lines)
@@ -286,6 +292,7 @@ class Redactor:
         if value in self._values or value in self._innocent:
             return False
         self._values[value] = name
+        # What was remembered was searched without this value.
         self._known = None
         self._found.clear()
         return True
@@ -302,7 +309,9 @@ def _end_of_part(text: str, begin: int) -> int:
     if end >= len(text):
         return len(text)
     line = text.rfind("\n", begin + PART // 2, end)
-    return line + 1 if line > 0 else end
+    if line < 0:
+        return end
+    return line + 1
 
 
 def _without(text: str, spans: Sequence[Span]) -> str:
@@ -338,11 +347,13 @@ def _is_plain(name: str, value: str) -> bool:
     return WORD.fullmatch(value) is not None or is_harmless(value) or is_setting(name, value)
 
 
-def _texts(value: Any) -> Iterable[str]:
+def _texts(value: object) -> Iterable[str]:
     if isinstance(value, str):
         yield value
-    elif isinstance(value, Mapping | list | tuple):
-        for item in value.values() if isinstance(value, Mapping) else value:
+    if isinstance(value, Mapping):
+        value = list(value.values())
+    if isinstance(value, list | tuple):
+        for item in value:
             yield from _texts(item)
 
 

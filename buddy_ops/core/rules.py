@@ -75,7 +75,9 @@ def parse_break_glass(given: Mapping[str, str]) -> BreakGlass | None:
 def violations(environment: str, settings: Settings, facts: DeploymentFacts) -> tuple[str, ...]:
     """Every rule that this deployment violates, a sentence each; none: it may begin."""
     rules = settings.policy
-    found = [] if rules.by_hand else _hand(environment, settings, facts)
+    found: list[str] = []
+    if not rules.by_hand:
+        found = _hand(environment, settings, facts)
     # A rollout in progress may be finished at any time: waiting would leave its traffic split.
     if facts.resumes:
         return tuple(found)
@@ -123,6 +125,7 @@ def _hand(environment: str, settings: Settings, facts: DeploymentFacts) -> list[
 def _record(
     checklist: str, hours: float, record: ChecklistResult | None, *, expected: tuple[str, ...], now: datetime
 ) -> list[str]:
+    # A missing or old result first: what it says does not matter then.
     if record is None:
         return [f"no result of {checklist} for this deployment; run operations/{checklist}"]
     if now - record.at > timedelta(hours=hours):

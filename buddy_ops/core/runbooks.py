@@ -55,19 +55,22 @@ def is_notebook(document: object) -> bool:
     return isinstance(metadata, dict) and isinstance(cells, list) and all(map(_is_cell, cells))
 
 
-def mapping_in(values: Mapping[str, Any], key: str) -> dict[str, Any]:
+def mapping_in(values: Mapping[str, object], key: str) -> dict[str, Any]:
     """The mapping under a key; an empty one where something else is there."""
     found = values.get(key)
-    return found if isinstance(found, dict) else {}
+    if isinstance(found, dict):
+        return found
+    return {}
 
 
 def _problem(document: object) -> str:
     """Why a document is not a runbook; '' where it is one."""
     if not isinstance(document, dict):
         return "it is not a notebook"
-    format_ = document.get("nbformat")
-    if format_ != 4:
-        return f"it has nbformat {format_!r}, and 4 is needed" if "nbformat" in document else "it is not a notebook"
+    if "nbformat" not in document:
+        return "it is not a notebook"
+    if document["nbformat"] != 4:
+        return f"it has nbformat {document['nbformat']!r}, and 4 is needed"
     if not isinstance(document.get("nbformat_minor", 0), int):
         return "its nbformat_minor is not a number"
     cells, metadata = document.get("cells"), document.get("metadata")
@@ -100,8 +103,9 @@ def _is_cell(cell: object) -> bool:
     if not isinstance(cell, dict) or cell.get("cell_type") not in ("code", "markdown", "raw"):
         return False
     source, metadata = cell.get("source"), cell.get("metadata")
-    lines = source if isinstance(source, list) else [source]
-    if not isinstance(metadata, dict) or not all(isinstance(line, str) for line in lines):
+    if not isinstance(source, list):
+        source = [source]
+    if not isinstance(metadata, dict) or not all(isinstance(line, str) for line in source):
         return False
     tags = metadata.get("tags", [])
     if not isinstance(tags, list) or not all(isinstance(tag, str) for tag in tags):

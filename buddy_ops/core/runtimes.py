@@ -69,5 +69,7 @@ def describe_deprecation(runtime: str, today: date) -> str:
     if today < deprecated:
         return f"AWS deprecates the runtime {runtime} on {deprecated}"
     said = f"the runtime {runtime} is deprecated since {deprecated}, and AWS may no longer patch it"
-    verb = "refuses" if today >= blocked else "will refuse"
+    verb = "will refuse"
+    if today >= blocked:
+        verb = "refuses"
     return f"{said}; Lambda {verb} updates of functions with it from {blocked}"

@@ -155,7 +155,7 @@ class RolloutSettings(Model):
         return stages
 
 
-def _time_of_day(value: Any) -> Any:
+def _time_of_day(value: object) -> object:
     """YAML 1.1, which papermill reads, makes of an unquoted 16:00 the number 960: minutes."""
     return time(*divmod(value, 60)) if isinstance(value, int) and 0 <= value < 24 * 60 else value
 
@@ -199,14 +199,14 @@ class DeploymentWindow(Model):
         return self.end <= self.start
 
 
-def _as_several(value: Any) -> Any:
+def _as_several(value: object) -> object:
     """One window is written as a mapping, several as a list."""
     if value is None:
         return ()
     return [value] if isinstance(value, (Mapping, DeploymentWindow)) else value
 
 
-def _days(value: Any) -> Any:
+def _days(value: object) -> object:
     """'2026-12-24/2026-12-26', or a single day, as the first and the last day."""
     if isinstance(value, str):
         first, _, last = value.partition("/")
@@ -931,7 +931,7 @@ def parse_document(text: str, source: str, environment: str = "") -> dict[str, A
     return values
 
 
-def merge_values(base: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
+def merge_values(base: Mapping[str, object], own: Mapping[str, object]) -> dict[str, Any]:
     """Settings over those of a base: mappings are merged by key; any other value, a list too, replaces the base's."""
     merged = dict(base)
     for key, value in own.items():
@@ -943,7 +943,7 @@ def merge_values(base: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, A
     return merged
 
 
-def validate_settings(values: Any, source: str, overrides: Mapping[str, Any] | None = None) -> Settings:
+def validate_settings(values: object, source: str, overrides: Mapping[str, object] | None = None) -> Settings:
     """Settings from plain values. ``overrides`` are rollout settings that a runbook's parameters replace.
 
     Raises:
@@ -960,7 +960,7 @@ def validate_settings(values: Any, source: str, overrides: Mapping[str, Any] | N
         raise invalid(source, _problems(error, overrides or {})) from None
 
 
-def _problems(error: ValidationError, overrides: Mapping[str, Any]) -> list[str]:
+def _problems(error: ValidationError, overrides: Mapping[str, object]) -> list[str]:
     lines = []
     for each in error.errors():
         path = [str(part) for part in each["loc"]]

@@ -36,10 +36,10 @@ class SideChannels:
 
     def attempt(self, channel: str, call: Callable[[], T]) -> T | None:
         """What a call returns; None where it fails."""
-        found: list[T] = []
+        found: list[T | None] = [None]
         with self.contained(channel):
             found.append(call())
-        return found[0] if found else None
+        return found[-1]
 
     def note(self, channel: str, error: BaseException) -> None:
         """Keep a channel's first failure."""

@@ -22,7 +22,9 @@ def percent(share: float) -> str:
 
 def figure(value: float) -> str:
     """A figure that is measured, not counted: '1,240', or with two digits below ten, '2.4'."""
-    return f"{value:,.0f}" if value >= 10 else f"{value:.2g}"
+    if value >= 10:
+        return f"{value:,.0f}"
+    return f"{value:.2g}"
 
 
 def exact_percent(share: float) -> str:
@@ -53,12 +55,16 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     # 'canary' means 'strategies/canary'.
     names |= {candidate.rpartition("/")[2]: names[candidate] for candidate in names if "/" in candidate}
     close = difflib.get_close_matches(name.lower(), names, n=1)
-    return f" Did you mean {names[close[0]]}?" if close else ""
+    if not close:
+        return ""
+    return f" Did you mean {names[close[0]]}?"
 
 
 def duration(span: timedelta | float) -> str:
     """A time span in the largest unit that is easy to read: '380 ms', '6 s', '3 min', '24 h'. A number is seconds."""
-    seconds = span.total_seconds() if isinstance(span, timedelta) else span
+    if isinstance(span, timedelta):
+        span = span.total_seconds()
+    seconds = span
     if not isfinite(seconds):
         return "unlimited time"
     if 0 < seconds < 1:
@@ -79,7 +85,9 @@ def capitalised(text: str) -> str:
 
 def shorten(text: str, length: int) -> str:
     """A text of at most ``length`` characters; '…' at its end shows that it was cut."""
-    return text if len(text) <= length else f"{text[: length - 1]}…"
+    if len(text) <= length:
+        return text
+    return f"{text[: length - 1]}…"
 
 
 def time_of_day(moment: datetime, now: datetime, *, ago: bool = False) -> str:
@@ -89,8 +97,9 @@ def time_of_day(moment: datetime, now: datetime, *, ago: bool = False) -> str:
         ago: add how long ago it was: '02:58 UTC (5 min ago)'.
     """
     moment = moment.astimezone(UTC)
-    same_day = moment.date() == now.astimezone(UTC).date()
-    text = f"{moment:%H:%M} UTC" if same_day else date_and_time(moment)
+    text = date_and_time(moment)
+    if moment.date() == now.astimezone(UTC).date():
+        text = f"{moment:%H:%M} UTC"
     if ago and moment <= now:
         text += f" ({duration(now - moment)} ago)"
     return text
@@ -154,7 +163,9 @@ def escape_terminal(text: str, *, github: bool | None = None) -> str:
 
 def _visible(match: re.Match[str]) -> str:
     number = ord(match[0])
-    return f"\\x{number:02x}" if number < 0x20 else f"\\u{number:04x}"
+    if number < 0x20:
+        return f"\\x{number:02x}"
+    return f"\\u{number:04x}"
 
 
 def escape_markdown(text: str, *, keep_code: bool = True) -> str:
@@ -166,7 +177,9 @@ def escape_markdown(text: str, *, keep_code: bool = True) -> str:
     line = show_controls(" ".join(text.split()))
     line = line.replace("&", "&amp;").replace("<", "&lt;").replace("|", "\\|")
     line = line.replace("](", "]\\(").replace("][", "]\\[")  # no link, and no picture that is fetched
-    return line if keep_code else line.replace("`", "'")
+    if keep_code:
+        return line
+    return line.replace("`", "'")
 
 
 def markdown_table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
