@@ -55,6 +55,7 @@ class Recorder:
         send: Send = partial(_send_whole, partial(super()._make_api_call, operation_name))  # type: ignore[misc]
         if self.target is None:
             return send(api_params)
+        # botocore sends a call again whose answer did not come in time, although the code has run.
         if operation_name == "Invoke" and self.meta.config.retries["total_max_attempts"] > 1:
             raise TypeError("invoke runs the skill's code, so it is sent once: use client('lambda', attempts=1).")
         return self.target.perform(self.meta.service_model.service_name, xform_name(operation_name), api_params, send)

@@ -164,8 +164,10 @@ class RolloutState:
     def with_share(self, share: float) -> "RolloutState":
         """The same record for a further stage, of this share (0..1)."""
         percent = round(100 * share, 4)
-        whole = int(percent) if percent.is_integer() else percent
-        return replace(self, shares_percent=(*self.shares_percent, whole))
+        # 10 is shorter than 10.0, and a description has 256 characters.
+        if percent.is_integer():
+            percent = int(percent)
+        return replace(self, shares_percent=(*self.shares_percent, percent))
 
     @property
     def shifting(self) -> bool:
@@ -196,7 +198,10 @@ class RolloutState:
                 return replace(self, accepted=()).encode()
             if self.follows:
                 return replace(self, follows="").encode()
-            return replace(self, shares_percent=()).encode() if self.shares_percent else text
+            if self.shares_percent:
+                return replace(self, shares_percent=()).encode()
+            # Nothing that a rollback needs is left out: rather AWS refuses the write.
+            return text
         # A character may take several in JSON, so the note is cut one by one.
         return replace(self, note=self.note[:-1]).encode()
 
@@ -231,7 +236,9 @@ def decode_rollout_state(description: str) -> RolloutState | None:
         *(NUMBER.fullmatch(text) for text in (record.stable_version, record.new_version, record.fallback_version)),
         *(NUMBER.fullmatch(text) for text in (*record.rejected_versions, record.follows, record.rolled_back_to)),
     )
-    return record if all(known) else None
+    if not all(known):
+        return None
+    return record
 
 
 @dataclass(frozen=True)
@@ -256,14 +263,18 @@ class Alias:
     @property
     def serving(self) -> tuple[str, ...]:
         """The versions that it names; ``share`` says how much traffic each receives."""
-        return (self.primary, self.additional) if self.additional else (self.primary,)
+        if self.additional:
+            return self.primary, self.additional
+        return (self.primary,)
 
     def share(self, version: str) -> float:
         """The version's share of the traffic, 0..1."""
         if self.additional is not None and version == self.additional:
             return self.weight
+        if version != self.primary:
+            return 0.0
         # Rounded, since 1 - 0.9 is not quite 0.1.
-        return round(1.0 - self.weight, 9) if version == self.primary else 0.0
+        return round(1.0 - self.weight, 9)
 
     @property
     def allocating(self) -> bool:
@@ -293,6 +304,7 @@ class Alias:
         """
         if self.additional is None:
             return self.primary
+        # A record of other versions is of an earlier rollout: another tool has split the traffic since.
         record = self.rollout
         if record is None or {record.stable_version, record.new_version} != {self.primary, self.additional}:
             return None
@@ -302,14 +314,18 @@ class Alias:
             and record.new_version not in record.rejected_versions
             and not record.open
         )
-        return None if rejected else record.stable_version
+        if rejected:
+            return None
+        return record.stable_version
 
     @property
     def canary(self) -> str | None:
         """The version that loses its traffic in a rollback; None if unknown, or if traffic is not split."""
         if self.additional is None or self.stable is None:
             return None
-        return self.additional if self.stable == self.primary else self.primary
+        if self.stable == self.primary:
+            return self.additional
+        return self.primary
 
     @property
     def draining(self) -> bool:
@@ -323,6 +339,7 @@ class Alias:
         primary = versions.label(self.primary)
         if self.additional is None:
             return f"100 % {primary}"
+        # AWS's own weight, while it allocates provisioned concurrency: the primary version receives nothing.
         if self.weight >= 1.0:
             return f"100 % v{self.additional}"
         return f"{100 - 100 * self.weight:g} % {primary}, {100 * self.weight:g} % v{self.additional}"
@@ -339,6 +356,7 @@ class AliasState:
 
     def matches(self, alias: Alias) -> bool:
         """Whether the alias is so already, by this same run; or will be, once AWS has allocated its capacity."""
+        # The description names the run: the same versions and weights may be another run's.
         if (alias.primary, alias.description) != (self.primary, self.rollout.encode()):
             return False
         moving = self.additional is None and alias.allocating
@@ -394,6 +412,7 @@ def describe_in_sentences(target: Target, alias: Alias | None) -> tuple[str, ...
 
 def describe_record(record: RolloutState, now: datetime) -> str:
     """What a record says of its rollout, a sentence."""
+    # The first deployment of a function replaces nothing.
     replaced = f" (replacing v{record.stable_version})" if record.stable_version else ""
     sentence = NAMED if record.rolled_back_to else STATUS.get(record.stage, SHIFTING)
     return sentence.format(
@@ -485,7 +504,9 @@ def update_alias(target: Target, held: Alias | None, to: AliasState) -> Alias:
         AliasMoved: another run or tool changed it.
         AwsFailed: AWS refused or could not be reached; ``now`` says what the alias is after it, if it could be read.
     """
-    weights = {to.additional: to.weight} if to.additional else {}
+    weights: dict[str, float] = {}
+    if to.additional:
+        weights[to.additional] = to.weight
     client = target.client("lambda")
     fields: CreateAliasRequestTypeDef = {
         "FunctionName": target.settings.function,
@@ -500,6 +521,7 @@ def update_alias(target: Target, held: Alias | None, to: AliasState) -> Alias:
         reply = _alias(client.update_alias(**fields, RevisionId=held.revision))
     except AwsFailed as failure:
         return _settle(target, held, to, failure)
+    # AWS allocates provisioned concurrency where the primary version changes: a read then shows what the reply lacks.
     if held.primary == to.primary and to.matches(reply):
         return reply
     return _compare(target, to, reply)
@@ -515,7 +537,9 @@ def _compare(target: Target, to: AliasState, reply: Alias) -> Alias:
     except BuddyError:
         return reply
     # Anything else is a later write by another run or tool: the next read of the alias finds it.
-    return alias if alias is not None and to.matches(alias) else reply
+    if alias is None or not to.matches(alias):
+        return reply
+    return alias
 
 
 def _settle(target: Target, held: Alias | None, to: AliasState, failure: AwsFailed) -> Alias:
@@ -523,12 +547,15 @@ def _settle(target: Target, held: Alias | None, to: AliasState, failure: AwsFail
     try:
         alias = read_alias(target)
     except BuddyError:
-        before = f"it served {held} before" if held else "it did not exist before"
+        before = "it did not exist before"
+        if held:
+            before = f"it served {held} before"
         failure.now = f"Unknown: {target.resource} could not be read after the write failed; {before}."
         raise failure from None
     if alias is None:
         failure.now = f"{target.resource} does not exist; this write changed nothing."
         raise failure from None
+    # The write took effect, and only its answer was lost, or the SDK's retry of it was refused.
     if to.matches(alias):
         return alias
     if isinstance(failure, Conflict) and (held is None or alias.revision != held.revision):
@@ -545,9 +572,13 @@ def describe_current_state(target: Target, last: Alias | None, at: datetime) -> 
     try:
         alias = read_alias(target)
     except BuddyError:
-        was = f"{target.resource} served {last}" if last else f"there was no alias {target.resource}"
+        was = f"there was no alias {target.resource}"
+        if last:
+            was = f"{target.resource} served {last}"
         return f"Unknown, last read at {time_of_day(at, target.clock.now())}: {was}."
-    return f"{target.resource} serves {alias}." if alias else f"There is no alias {target.resource}."
+    if alias is None:
+        return f"There is no alias {target.resource}."
+    return f"{target.resource} serves {alias}."
 
 
 def _alias(reply: "AliasConfigurationTypeDef | AliasConfigurationResponseTypeDef") -> Alias:

@@ -52,7 +52,9 @@ def describe_jump(by_s: float, *, suspended: bool) -> str:
     size = duration(abs(by_s))
     if suspended:
         return f"The run did not execute for {size}: the machine was suspended or overloaded. Nothing was checked then."
-    way = "forward" if by_s > 0 else "back"
+    way = "back"
+    if by_s > 0:
+        way = "forward"
     return f"This machine's clock jumped {way} by {size}. Waits and metrics follow AWS's time, so they did not change."
 
 
@@ -140,6 +142,7 @@ class _CorrectedClock:
 
     def correct(self, server: datetime, sent: datetime) -> timedelta:
         change = timedelta()
+        # The reply is from between the sending and now: within that nothing is to be corrected.
         if server < sent - CLOCK_TOLERANCE:
             change = server - sent
         elif server > sent + CLOCK_TOLERANCE:

@@ -75,6 +75,7 @@ def arm_split(target: Target, run: str = "") -> Failsafe:
     Raises:
         AwsFailed: it could not be created; then no traffic may be shifted.
     """
+    # The empty map clears the weights: a call that leaves RoutingConfig out may keep them.
     payload = {
         "FunctionName": target.settings.function,
         "Name": target.settings.alias,
@@ -115,6 +116,7 @@ def read_failsafe(target: Target, run: str) -> Failsafe | None:
         schedule = target.client("scheduler").get_schedule(Name=name, GroupName=target.settings.lease.group)
     except NotFound:
         return None
+    # Its name can be taken by another tool: a schedule of another form is no failsafe, and is not renewed.
     try:
         until = parse_utc(schedule["ScheduleExpression"].removeprefix("at(").removesuffix(")"))
         return Failsafe(name, until, schedule["Target"]["Input"])
@@ -280,6 +282,7 @@ def _forget(target: Target, alias: dict[str, str], schedule: str) -> None:
 def _put(target: Target, name: str, payload: str) -> Failsafe:
     failsafe = Failsafe(name, _next_fire(target), payload)
     fields = _fields(target, failsafe)
+    # A run that is resumed, and an attempt whose answer was lost, find their own schedule.
     try:
         target.client("scheduler").create_schedule(**fields)
     except Conflict:

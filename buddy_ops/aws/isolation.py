@@ -43,6 +43,8 @@ MEMORY = "isolation"
 """The parameter with the settings of before."""
 
 STATEMENT = "BuddyOpsIsolation"
+# Statements of PartiQL have actions of their own. A transaction is checked as the writes in it.
+# Source: DynamoDB developer guide, "IAM security policies with PartiQL", "Using IAM with DynamoDB transactions".
 DENIED = tuple(
     f"dynamodb:{name}"
     for name in (
@@ -80,7 +82,9 @@ class Isolation:
     @property
     def who(self) -> str:
         """The caller and the run."""
-        return f"{self.by} (run {self.run})" if self.by else f"run {self.run}"
+        if not self.by:
+            return f"run {self.run}"
+        return f"{self.by} (run {self.run})"
 
 
 def read_isolation(target: Target) -> Isolation | None:
@@ -97,7 +101,9 @@ def read_isolation(target: Target) -> Isolation | None:
 
 def select_isolation(parameters: "Sequence[ParameterTypeDef]") -> Isolation | None:
     """The isolation in some parameters of a target. Raises as ``read_isolation``."""
-    return _decode(parameters[0]["Name"], parameters[0]["Value"]) if parameters else None
+    if not parameters:
+        return None
+    return _decode(parameters[0]["Name"], parameters[0]["Value"])
 
 
 def _decode(name: str, text: str) -> Isolation:
@@ -125,6 +131,7 @@ def isolate(target: Target, how: How, table: str) -> Isolation:
     GetResourcePolicy (read); ssm:PutParameter without overwriting, then lambda:PutFunctionConcurrency or
     dynamodb:PutResourcePolicy (write).
     """
+    # What is stored already has the settings of before: to read them now would store a concurrency of 0.
     isolation = read_isolation(target) or _remember(target, how, table)
     while True:
         _apply(target, isolation)

@@ -156,12 +156,15 @@ def _value_size(value: Mapping[str, Any]) -> int:
             size += len(content.encode())
         elif kind in ("SS", "NS", "BS"):
             size += sum(len(member if isinstance(member, bytes) else member.encode()) + 1 for member in content)
+        # A list and a map take 3 bytes, and 1 more for each member, whatever is in it.
         elif kind == "L":
             size += 3 + sum(1 + _value_size(member) for member in content)
         elif kind == "M":
             size += 3 + sum(1 + len(name.encode()) + _value_size(member) for name, member in content.items())
+        # A number takes less: about a byte for two digits, and one.
         elif kind in ("N", "B"):
             size += len(content) + 1
+        # A boolean or a null.
         else:
             size += 1
     return size

@@ -180,6 +180,7 @@ class Target:
             attempts: how often a call is sent at most; 1 for ``invoke``, which must not run the function's code twice.
             read_timeout_s: how long an answer is waited for; ``invoke`` waits for the function's code.
         """
+        # Threads may ask for the same client at once.
         key = (service, attempts, read_timeout_s)
         with self._lock:
             if key not in self._clients:
@@ -213,7 +214,7 @@ class Target:
         Raises:
             AwsFailed: as ``_send``.
         """
-        ask = partial(self._send, service, operation, parameters, send)
+        ask = partial(self._send, service, operation, parameters=parameters, send=send)
         if self._answers is None or operation not in ALIKE:
             return ask()
         return self._answers.once(f"{service}:{operation} {sorted(parameters.items())}", ask)
@@ -244,6 +245,7 @@ class Target:
             self.journal.append("aws", **entry, failed=failure.code)
             raise failure from error
         self._learn_time(reply, sent)
+        # Before the caller has the reply, and can print it.
         _client.learn_secrets(self.redactor, service, reply)
         self.journal.append("aws", **entry, request=reply.get("ResponseMetadata", {}).get("RequestId"))
         return reply
@@ -254,6 +256,7 @@ class Target:
         if own is None:
             return
         keys = own.get_frozen_credentials()
+        # The sandbox's key is no secret, and as a word it would be cut in every text.
         if keys.secret_key != _credentials.SANDBOX_KEY:
             self.redactor.add_secret(keys.secret_key or "")
             self.redactor.add_secret(keys.token or "")
@@ -407,6 +410,7 @@ class _SharedAnswers:
 
     def once(self, question: str, ask: Callable[[], _client.Fields]) -> _client.Fields:
         """The answer to a question, asked once."""
+        # The lock is held while AWS is asked: threads that ask the same wait for this answer.
         with self._lock:
             if question not in self._known:
                 try:
@@ -479,12 +483,14 @@ def _open(environment: str, settings: Settings, runbook: str, *, dry_run: bool, 
         create = partial(session.create_client, region_name=region, endpoint_url=endpoint)
         _credentials.assume_role(session, role, name=f"buddy-ops-{run}", clock=clock, create_client=create)
     folder = _folder(runbook, environment, run=run, now=clock.now())
+    # Names in the settings are no secrets, also where a variable of the function has one of them as its value.
     redactor = Redactor(settings.archive.redact, os.environ.get(FILE))
     redactor.never_redact(settings.model_dump(mode="json"))
     side = SideChannels()
     write: Callable[[str], None] = _keep_nothing
     if not quiet:
         write = JournalFile(folder / "journal.jsonl")
+    # As the person's own AWS configuration asks; its old mode, legacy, is not taken.
     retry_mode: RetryMode = "standard"
     if session.get_config_variable("retry_mode") == "adaptive":
         retry_mode = "adaptive"
@@ -524,7 +530,9 @@ def _read_values(environment: str, values: Mapping[str, object] | None) -> tuple
     owners = owners or [name for name, owned in named.items() if owned.function == given.function]
     if not owners or environment in owners:
         return values, source
-    where = f" in {given.region}" if given.region else ""
+    where = ""
+    if given.region:
+        where = f" in {given.region}"
     # Freezes and rules go by the environment's name, so that another environment's function would evade its own.
     raise InvalidInput(
         "invalid-parameters",

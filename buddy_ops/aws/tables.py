@@ -398,6 +398,7 @@ def _write_transaction(
             target.client("dynamodb").transact_write_items(TransactItems=requests)
             break
         except AwsFailed as failure:
+            # A transaction that was cancelled has a reason for each item, in their order; other refusals have none.
             reasons = _reasons(failure)
             if not reasons and failure.code in NOT_TAKEN:
                 if len(left) == 1:
@@ -417,6 +418,7 @@ def _write_transaction(
                 code = str(reason.get("Code"))
                 if code == "ConditionalCheckFailed":
                     settled.add(at)
+                    # As it is to be already: the answer to an earlier attempt was lost.
                     if reason.get("Item") != left[at].desired:
                         conflicts.append(left[at])
                 elif code in ("ValidationError", "ItemCollectionSizeLimitExceeded"):
@@ -431,6 +433,7 @@ def _write_transaction(
             requests = [request for at, request in enumerate(requests) if at not in settled]
             if not settled:
                 throttling.wait(failure)
+                # Another transaction has the same item, and lets go of it soon; after some attempts it is a conflict.
                 held += any(reason.get("Code") == "TransactionConflict" for reason in reasons)
     return Written(len(changes), tuple(conflicts), tuple(refused))
 

@@ -113,7 +113,9 @@ class Version:
     def hidden_because(self) -> str:
         """Why Lambda does not show the environment variables; empty if it does."""
         error = self.environment.get("Error")
-        return "" if error is None else error.get("ErrorCode", "no reason given")
+        if error is None:
+            return ""
+        return error.get("ErrorCode", "no reason given")
 
     @property
     def variables(self) -> dict[str, str]:
@@ -133,7 +135,9 @@ class Version:
 
 def label(number: str) -> str:
     """A version as operators read it: 'v7', or '$LATEST'."""
-    return f"v{number}" if number.isdecimal() else number
+    if number.isdecimal():
+        return f"v{number}"
+    return number
 
 
 def read_version(target: Target, number: str = LATEST) -> Version:
