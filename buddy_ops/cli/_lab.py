@@ -40,9 +40,12 @@ def _end_in_time(ended: SystemExit) -> None:
             thread.join(max(0.0, deadline - time.monotonic()))
     if not any(thread is not own and not thread.daemon for thread in threading.enumerate()):
         raise ended
+    # os._exit flushes nothing.
     sys.stdout.flush()
     sys.stderr.flush()
-    os._exit(ended.code if isinstance(ended.code, int) else 1)
+    if isinstance(ended.code, int):
+        os._exit(ended.code)
+    os._exit(1)
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ A command returns an ``Answer``. An error is an answer too: with its exit code, 
 """
 
 import dataclasses
+import math
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, redirect_stdout
@@ -117,6 +118,7 @@ def as_json_value(value: object) -> Any:
         return as_json_value(value.value)
     if isinstance(value, Mapping):
         return {str(key): as_json_value(part) for key, part in value.items()}
+    # A set has no order, and the same state is to give the same document.
     if isinstance(value, set | frozenset):
         return sorted(map(as_json_value, value))
     if isinstance(value, list | tuple):
@@ -125,7 +127,9 @@ def as_json_value(value: object) -> Any:
         return value
     if isinstance(value, float):
         # NaN and infinities are not JSON.
-        return value if value == value and abs(value) != float("inf") else None
+        if not math.isfinite(value):
+            return None
+        return value
     if isinstance(value, PurePath):
         return value.as_posix()
     return str(value)
@@ -174,7 +178,10 @@ class Commands(click.Group):
         **extra: Any,
     ) -> Any:
         """Run the command of a command line."""
-        words = sys.argv[1:] if args is None else args
+        words = args
+        if words is None:
+            words = sys.argv[1:]
+        # Not click's own standalone mode, which prints errors in another form and ends with codes of its own.
         try:
             code = super().main(
                 args,
@@ -188,11 +195,16 @@ class Commands(click.Group):
             err.print("Cancelled.")
             code = 1
         except (BuddyError, click.ClickException) as error:
-            found = error if isinstance(error, BuddyError) else usage_error(error)
-            code = answer_error(found, sys.stdout if JSON_OPTION in words else None)
-        if standalone_mode:
-            sys.exit(code if isinstance(code, int) else 0)
-        return code
+            if isinstance(error, click.ClickException):
+                error = usage_error(error)
+            # What is wrong with the line was found before its options were read.
+            code = answer_error(error, sys.stdout if JSON_OPTION in words else None)
+        if not standalone_mode:
+            return code
+        # A command without an answer returns no code.
+        if not isinstance(code, int):
+            code = 0
+        sys.exit(code)
 
 
 def usage_error(error: click.ClickException) -> InvalidInput:

@@ -47,6 +47,7 @@ class DemoRow:
 def main() -> Answer:
     """Run the demo; exit code 0 if both runs ended as they must, else 1."""
     with err.progress("starting the sandbox") as tell, sandbox.running_sandbox() as endpoint:
+        # The variable, which the run's worker and its kernel inherit.
         before = os.environ.get("AWS_ENDPOINT_URL")
         os.environ["AWS_ENDPOINT_URL"] = endpoint
         try:

@@ -62,6 +62,7 @@ def init(given: Given, *, ask: bool, dry_run: bool) -> Answer:
         lines += [f"would write: {name}" for name in new] + [f"exists, would be left: {name}" for name in left]
         return Answer({**data, "written": [], "would_write": list(new)}, [*lines, "Dry run: nothing was written."])
     if not os.path.lexists(folder / MANIFEST):
+        # A file of the release that was there already, and differs, is the team's: no upgrade may replace it.
         changed = {change.path for change in new_project.changes(folder, release_files)} - set(new)
         # Last: where it is missing, init was interrupted.
         new[MANIFEST] = new_project.manifest(
@@ -142,12 +143,18 @@ def _describe(given: Given, ask: bool) -> tuple[Project, FunctionFacts]:
         )
     environments = given.environments
     if not environments:
-        usual = ("dev", "staging", "prod") if EACH in function else ("prod",)
-        answer = _ask("Environments", " ".join(usual), _are_environments) if ask else " ".join(usual)
-        environments = tuple(answer.split())
+        usual = "prod"
+        # The name has a place for the environment's: there is a function for each.
+        if EACH in function:
+            usual = "dev staging prod"
+        if ask:
+            usual = _ask("Environments", usual, _are_environments)
+        environments = tuple(usual.split())
     if problem := _are_environments(" ".join(environments)):
         raise settings.invalid("--environment", [problem])
-    alias = given.alias or (_ask("Alias", settings.DEFAULT_ALIAS, _is_alias) if ask else settings.DEFAULT_ALIAS)
+    alias = given.alias or settings.DEFAULT_ALIAS
+    if not given.alias and ask:
+        alias = _ask("Alias", alias, _is_alias)
     region = given.region or _configured_region()
     if not given.region and ask:
         region = _ask("Region", region, _is_region)
@@ -155,7 +162,15 @@ def _describe(given: Given, ask: bool) -> tuple[Project, FunctionFacts]:
         raise settings.invalid("--region", [problem])
     if given.failure_metric and not all(given.failure_metric.rpartition("/")):
         raise settings.invalid("--failure-metric", [f"{given.failure_metric!r} is not NAMESPACE/NAME"])
-    project = Project(function, alias, region, "custom", environments, failure_metric=given.failure_metric)
+    project = Project(
+        function=function,
+        alias=alias,
+        region=region,
+        kind="custom",
+        environments=environments,
+        failure_metric=given.failure_metric,
+    )
+    # Read before the kind is asked for: what calls the function suggests one.
     facts = _read(project)
     kind = given.kind or facts.kind or "custom"
     if not given.kind and ask:
@@ -198,9 +213,12 @@ def _configured_region() -> str:
 
 def _ask(question: str, default: str, problem_of: Callable[[str], str]) -> str:
     """A person's answer, asked until it is valid; Enter takes the default."""
+    prompt = f"{question}: "
+    if default:
+        prompt = f"{question} [{default}]: "
     while True:
         try:
-            answer = input(f"{question}{f' [{default}]' if default else ''}: ").strip() or default
+            answer = input(prompt).strip() or default
         except EOFError:
             raise InvalidInput(
                 "init-incomplete",
@@ -230,11 +248,15 @@ def _is_alias(text: str) -> str:
 
 
 def _is_region(text: str) -> str:
-    return "" if REGION.fullmatch(text) else f"{text!r} is no region, for example eu-west-1"
+    if REGION.fullmatch(text):
+        return ""
+    return f"{text!r} is no region, for example eu-west-1"
 
 
 def _is_kind(text: str) -> str:
-    return "" if text in KINDS else f"kind: {text!r} is none of {', '.join(KINDS)}"
+    if text in KINDS:
+        return ""
+    return f"kind: {text!r} is none of {', '.join(KINDS)}"
 
 
 def _are_environments(text: str) -> str:

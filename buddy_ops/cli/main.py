@@ -152,7 +152,14 @@ def init_(
     from buddy_ops.cli import init
 
     ask = init.may_ask(yes=yes, as_json=as_json)
-    given = init.Given(function, alias, region, kind, tuple(environment or ()), failure_metric)
+    given = init.Given(
+        function=function,
+        alias=alias,
+        region=region,
+        kind=kind,
+        environments=tuple(environment or ()),
+        failure_metric=failure_metric,
+    )
     if write and not upgrade:
         raise InvalidInput("invalid-usage", "--write belongs to --upgrade.", next="Add --upgrade, or leave it out.")
     if upgrade:
@@ -211,6 +218,7 @@ def rollback(
 
     target = session.connect(environment, "rollback", dry_run=dry_run)
     given = {"to_version": to_version, "approved_by": list(approved_by or ()), "incident": incident}
+    # A command has no notebook with its parameters: the archive reads them here.
     target.journal.append("parameters", values=given)
     plan = rollback.plan_rollback(target, to_version, say)
     say(plan)
@@ -247,7 +255,9 @@ def freeze(environment: str, reason: str, owner: str, hours: float | None, as_js
     asked = bool(reason or owner or hours is not None)
     target = session.connect(environment, "freeze", quiet=not asked)
     if asked:
-        lasts = timedelta(hours=DEFAULT_FREEZE_HOURS if hours is None else hours)
+        if hours is None:
+            hours = DEFAULT_FREEZE_HOURS
+        lasts = timedelta(hours=hours)
         created = freezes.create_freeze(target, reason, owner, lasts)
         return Answer({"environment": environment, "created": created}, [(f"Frozen: {created}.", "warning")])
     active = freezes.active_freezes(target)
@@ -371,6 +381,7 @@ def doctor(
         lines.append((f"UNKNOWN: {unchecked} could not be checked.", "unknown"))
     lines.append(findings_.count_states(findings))
     data = {"environment": environment, "role": role, "state": state, "findings": findings}
+    # Unknown is not healthy: a check that failed ends with 1 as well.
     return Answer(data, lines, 0 if state is findings_.State.OK else 1)
 
 
@@ -413,13 +424,17 @@ def version_(as_json: bool) -> Answer:
 
     library = provenance.describe_library()
     known = {None: "unknown whether changed", True: "unchanged", False: f"changed: {', '.join(library['changed'])}"}
-    commit = f", commit {library['commit']}" if library["commit"] else ""
-    return Answer(library, [f"buddy-ops {library['version']}{commit} ({known[library['clean']]})"])
+    said = f"buddy-ops {library['version']}"
+    if library["commit"]:
+        said += f", commit {library['commit']}"
+    return Answer(library, [f"{said} ({known[library['clean']]})"])
 
 
 def _rollback_style(done: "RollbackResult") -> str:
     """The colour of a rollback's first line."""
-    return "warning" if done.pending or done.dry_run else "ok"
+    if done.pending or done.dry_run:
+        return "warning"
+    return "ok"
 
 
 app.add_command(sandbox_commands.commands)

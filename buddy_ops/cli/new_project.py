@@ -14,7 +14,6 @@ from difflib import unified_diff
 from importlib import metadata
 from pathlib import Path
 from string import Template
-from typing import Any
 
 from buddy_ops.core import places, settings
 from buddy_ops.core.documents import parse_json, parse_yaml
@@ -195,9 +194,12 @@ def changes(folder: Path, files: Mapping[str, str]) -> list[Change]:
     found = []
     for name, content in files.items():
         path = folder / name
-        ours = path.read_text("utf-8", errors="replace") if path.is_file() else ""
+        ours = ""
+        if path.is_file():
+            ours = path.read_text("utf-8", errors="replace")
         if digest(name, ours) == digest(name, content):
             continue
+        # A file without a hash in the list was there before init: it is the team's, too.
         edited = bool(ours) and known.get(name) != digest(name, ours)
         found.append(Change(name, content, _diff(name, ours, content), edited))
     return found
@@ -215,6 +217,7 @@ def take(folder: Path, taken: Iterable[Change], files: Mapping[str, str]) -> Non
             name = change.path
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             write_atomically(folder / name, change.content)
+        # Also files that were made equal to the release's by other means: from now on they are the release's.
         different = {change.path for change in changes(folder, files)}
         now = {path: digest(path, content) for path, content in files.items() if path not in different}
         write_atomically(folder / MANIFEST, _manifest({**read_manifest(folder), **now}))
@@ -238,7 +241,7 @@ def _as_text(name: str, content: str) -> str:
     if not name.endswith(".ipynb"):
         return content
     try:
-        notebook: Any = parse_json(content)
+        notebook = parse_json(content)
     except ValueError:
         return content
     if not is_notebook(notebook):
@@ -252,14 +255,20 @@ def _as_text(name: str, content: str) -> str:
 
 def _diff(name: str, ours: str, theirs: str) -> str:
     before, after = (_as_text(name, text).splitlines(keepends=True) for text in (ours, theirs))
-    return "".join(unified_diff(before, after, fromfile=f"a/{name}" if ours else "/dev/null", tofile=f"b/{name}"))
+    source = f"a/{name}"
+    # As git says it of a file that is new.
+    if not ours:
+        source = "/dev/null"
+    return "".join(unified_diff(before, after, fromfile=source, tofile=f"b/{name}"))
 
 
 def _environment_file(project: Project, environment: str) -> str:
     """An environment's file, with comments."""
-    prepared = PRACTICE if environment == PRACTICE else "prod" if environment.startswith("prod") else "staging"
-    if environment in PRESETS:
+    prepared = "staging"
+    if environment in (*PRESETS, PRACTICE):
         prepared = environment
+    elif environment.startswith("prod"):
+        prepared = "prod"
     text = (TEMPLATES / f"{prepared}.yaml").read_text("utf-8")
     if not project.region and environment != PRACTICE:
         text = text.replace("    region: $region\n", "").replace(
@@ -279,11 +288,15 @@ def _environment_file(project: Project, environment: str) -> str:
 def _by_kind(kind: Kind, failure_metric: str) -> str:
     """Smoke tests, none yet, with an example of this kind as a comment; and the metric of failures, if there is one."""
     facts = KINDS[kind]
-    silent = f"Lambda's Errors counts no {facts.silent_failure}" if facts.silent_failure else "beside Lambda's Errors"
+    silent = "beside Lambda's Errors"
+    if facts.silent_failure:
+        silent = f"Lambda's Errors counts no {facts.silent_failure}"
     lines = ["  smoke_tests: [] # a new version must pass them before it gets traffic; write your own, for example:"]
     lines.append(f"    # - {json.dumps(facts.smoke_test)}")
     namespace, _, name = failure_metric.rpartition("/")
-    metrics = [{"namespace": namespace, "name": name}] if failure_metric else []
+    metrics: list[dict[str, str]] = []
+    if failure_metric:
+        metrics = [{"namespace": namespace, "name": name}]
     lines.append(f"  failure_metrics: {json.dumps(metrics)} # {silent}: metrics that count failures")
     if facts.signals:
         lines.append("    # of AWS, for the alias as a whole:")

@@ -23,7 +23,7 @@ def prove(environment: str, role: Role, *, build: str, approved_by: Sequence[str
     approval = approvals.for_command(target, plan, approved_by, ask=not yes)
     found: list[Finding] = []
     with err.progress("checking") as tell:
-        for finding in proof.run_proof(target, plan, approval, role, tell):
+        for finding in proof.run_proof(target, plan, approval, role=role, watch=tell):
             found.append(finding)
     state = findings_.overall_state(found)
     lines: list[Line] = [(findings_.text_row(finding), finding.state.value) for finding in found]
@@ -32,6 +32,6 @@ def prove(environment: str, role: Role, *, build: str, approved_by: Sequence[str
     if proposed:
         lines.append(f"Settings to change:\n{proposed}")
     lines += filter(None, (proof_report.question(found),))
-    lines += proof_report.archive_report(target, plan, approval, found, proposed)
+    lines += proof_report.archive_report(target, plan, approval, found=found, proposed=proposed)
     data |= {"state": state, "findings": found, "settings": proposed, "role": role}
     return Answer(data, lines, 0 if state is State.OK else 1)

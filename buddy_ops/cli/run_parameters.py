@@ -45,8 +45,9 @@ def parse_parameters(
                 raise ValueError(f"{name} is given twice")
         except ValueError as error:
             # The value of a parameter that may hold a secret is not repeated.
-            name = pair.partition("=")[0]
-            shown = name if name in settings.SECRETIVE else shorten(pair, parameters.SHOWN)
+            shown = pair.partition("=")[0]
+            if shown not in settings.SECRETIVE:
+                shown = shorten(pair, parameters.SHOWN)
             raise InvalidInput(
                 "invalid-parameters",
                 f"-p {shown} is not NAME=VALUE with a YAML value ({error}).",

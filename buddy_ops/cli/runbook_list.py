@@ -35,7 +35,7 @@ class RunbookParameter:
 
     name: str
     type: str
-    default: Any
+    default: object
     meaning: str
 
 
@@ -97,12 +97,12 @@ def describe_runbook(name: str) -> DescribedRunbook:
     # The environment is an option of its own.
     declared = [each for each in runbooks.read_declarations(path).values() if each.name != "environment"]
     return DescribedRunbook(
-        full,
-        title,
-        _first_sentence(about),
-        about,
-        tuple(RunbookParameter(each.name, each.annotation, each.default, each.meaning) for each in declared),
-        f"buddy-ops run {full} -e ENVIRONMENT",
+        name=full,
+        title=title,
+        purpose=_first_sentence(about),
+        about=about,
+        parameters=tuple(RunbookParameter(each.name, each.annotation, each.default, each.meaning) for each in declared),
+        command=f"buddy-ops run {full} -e ENVIRONMENT",
     )
 
 
@@ -111,7 +111,8 @@ def _find(name: str) -> tuple[str, Path]:
     files = places.runbook_files()
     wanted = name.removeprefix("notebooks/").removesuffix(".ipynb")
     # A fleet's canary is fleet-canary: 'canary' is that of strategies/.
-    wanted = wanted if wanted in files else places.find_runbook(wanted) or wanted
+    if wanted not in files:
+        wanted = places.find_runbook(wanted) or wanted
     if wanted in files:
         return wanted, files[wanted]
     named_so = [full for full in files if full.rpartition("/")[2] == wanted]
@@ -126,12 +127,14 @@ def _find(name: str) -> tuple[str, Path]:
 
 def _introduction(notebook: dict[str, Any]) -> tuple[str, str]:
     """Heading and text of the first Markdown cell, without marks of Markdown."""
-    cells = ["".join(cell["source"]) for cell in notebook["cells"] if cell["cell_type"] == "markdown"]
-    text = LINK.sub(r"\1", cells[0] if cells else "").replace("**", "").replace("*", "")
+    cells = ("".join(cell["source"]) for cell in notebook["cells"] if cell["cell_type"] == "markdown")
+    text = LINK.sub(r"\1", next(cells, "")).replace("**", "").replace("*", "")
     heading, _, rest = text.strip().partition("\n")
     return heading.lstrip("# "), rest.strip()
 
 
 def _first_sentence(text: str) -> str:
     found = SENTENCE.match(text)
-    return " ".join((found[0] if found else text).split())
+    if found is not None:
+        text = found[0]
+    return " ".join(text.split())

@@ -34,7 +34,9 @@ def endpoint(port: int | None = None) -> str:
     """The sandbox's URL: at ``port``, else AWS_ENDPOINT_URL, else at the default port."""
     if port is None and os.environ.get("AWS_ENDPOINT_URL"):
         return os.environ["AWS_ENDPOINT_URL"]
-    return f"http://127.0.0.1:{default_port() if port is None else port}"
+    if port is None:
+        port = default_port()
+    return f"http://127.0.0.1:{port}"
 
 
 def start_sandbox(port: int, *, seed: int = 7, speed: float = 0.0, owner: int | None = None) -> str:
@@ -44,7 +46,8 @@ def start_sandbox(port: int, *, seed: int = 7, speed: float = 0.0, owner: int | 
         BuddyError: ``port-taken``, ``sandbox-not-started``; ``sandbox-extra-missing`` without the extra.
     """
     command = [sys.executable, "-m", "buddy_sandbox.server", f"--port={port}", f"--seed={seed}", f"--speed={speed}"]
-    command += [f"--owner={owner}"] if owner is not None else []
+    if owner is not None:
+        command.append(f"--owner={owner}")
     # A file, not a pipe: no one reads the sandbox's later output, and a full pipe would block it.
     with tempfile.TemporaryFile("w+") as errors:
         process = subprocess.Popen(
@@ -56,6 +59,7 @@ def start_sandbox(port: int, *, seed: int = 7, speed: float = 0.0, owner: int | 
             start_new_session=True,
         )
         assert process.stdout is not None
+        # It prints one line once it answers; without one it has ended.
         line = process.stdout.readline()
         if line:
             return str(parse_json(line)["endpoint"])
@@ -167,6 +171,7 @@ def start_or_find(port: int, *, seed: int, speed: float) -> str:
         url = endpoint(port)
         if error.reference != "port-taken":
             raise
+        # Another program may have the port: then the first error says more.
         try:
             call_sandbox(url, "status")
         except BuddyError:
