@@ -71,6 +71,7 @@ class Migration:
         return self._converted(item, self.new, convert=self.backward, revert=self.forward)
 
     def _converted(self, item: Item, names: tuple[str, ...], *, convert: Convert, revert: Convert) -> Attributes:
+        # There and back again: an item that cannot be restored is never changed.
         try:
             made = convert(item)
             lossless = revert({**item, **made}) == {name: item[name] for name in names}
@@ -113,7 +114,9 @@ class SchemaRange:
         return self.low <= schema <= self.high
 
     def __str__(self) -> str:
-        return str(self.low) if self.low == self.high else f"{self.low}-{self.high}"
+        if self.low == self.high:
+            return str(self.low)
+        return f"{self.low}-{self.high}"
 
 
 def parse_range(text: str | None) -> SchemaRange | None:
@@ -122,7 +125,9 @@ def parse_range(text: str | None) -> SchemaRange | None:
     if match is None:
         return None
     declared = SchemaRange(int(match[1]), int(match[2] or match[1]))
-    return declared if declared.low <= declared.high else None
+    if declared.low > declared.high:
+        return None
+    return declared
 
 
 def validity(table: str, schema: int) -> SchemaRange:
@@ -149,7 +154,9 @@ def read_migrations() -> tuple[Migration, ...]:
 def fingerprint() -> str:
     """The SHA-256 of the project's file; '' where there is none. An approved plan covers it."""
     path = project_root() / FILE
-    return sha256(path.read_bytes()).hexdigest() if path.is_file() else ""
+    if not path.is_file():
+        return ""
+    return sha256(path.read_bytes()).hexdigest()
 
 
 @lru_cache(maxsize=4)
@@ -157,12 +164,14 @@ def _load(path: Path, _fingerprint: str) -> tuple[Migration, ...]:
     """Run the project's file once, until it is changed."""
     try:
         found = runpy.run_path(str(path)).get("MIGRATIONS")
+    # The project's code may raise anything, and call sys.exit().
     except (Exception, SystemExit) as error:
         raise _invalid(f"it ends with {type(error).__name__}: {error}") from error
     if not isinstance(found, (list, tuple)) or not all(isinstance(each, Migration) for each in found):
         raise _invalid("it defines no MIGRATIONS, a tuple of Migration")
     if len({each.name for each in found}) < len(found):
         raise _invalid("two migrations have one name")
+    # One sequence for all tables: a version declares one range, which holds for each of them.
     if [each.to for each in found] != list(range(FIRST + 1, FIRST + 1 + len(found))):
         raise _invalid("the schemas that they lead to are not 2, 3 and so on, in this sequence")
     for each in found:

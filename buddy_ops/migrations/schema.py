@@ -106,11 +106,13 @@ def read_marker(target: Target, table: TableSettings) -> SchemaMarker:
     try:
         item = get(TableName=table.name, Key=marker_key(target, table), ConsistentRead=True).get("Item")
     except AwsFailed as failure:
+        # DynamoDB's answer to a key of another type. Only then are the types asked for: nearly all keys are texts.
         if failure.code != "ValidationException" or not _learn_key_types(target, table):
             raise
         item = get(TableName=table.name, Key=marker_key(target, table), ConsistentRead=True).get("Item")
     if not item:
         return SchemaMarker(table)
+    # As texts: a team may have edited the item, and an attribute may have another type since.
     values = {name: str(next(iter(value.values()))) for name, value in item.items()}
     texts = {name: values.get(name, "") for name in TEXTS}
     try:
@@ -135,6 +137,7 @@ def _learn_key_types(target: Target, table: TableSettings) -> bool:
     types = {attribute["AttributeName"]: attribute["AttributeType"] for attribute in told["AttributeDefinitions"]}
     if not set(table.key) <= types.keys():
         return False
+    # Where they are as before, a second attempt would get the same answer.
     before = marker_key(target, table)
     _key_types[_table_id(target, table)] = tuple(types[name] for name in table.key)
     return marker_key(target, table) != before
@@ -144,7 +147,7 @@ def _table_id(target: Target, table: TableSettings) -> tuple[str | None, str, st
     return target.endpoint_url, target.region, table.name
 
 
-def is_marker(item: Mapping[str, Any], table: TableSettings) -> bool:
+def is_marker(item: Mapping[str, object], table: TableSettings) -> bool:
     """Whether an item is the one that carries the table's schema."""
     return all(item.get(name) in KEY_VALUES.values() for name in table.key)
 
@@ -166,11 +169,13 @@ def write_marker(target: Target, held: SchemaMarker, version: int, migration: st
     )
     item: dict[str, Any] = {**marker_key(target, held.table), "version": {"N": str(version)}}
     item |= {name: {"S": getattr(marker, name)} for name in TEXTS}
+    # A table without a marker: whoever writes it first has it.
     condition: dict[str, Any] = {
         "ConditionExpression": "attribute_not_exists(#key)",
         "ExpressionAttributeNames": {"#key": held.table.key[0]},
     }
     if held.there:
+        # The same run writes several markers: its name alone does not tell them apart.
         compared = ("run", "since", "state")
         condition = {
             "ConditionExpression": " AND ".join(f"#{name} = :{name}" for name in compared),
@@ -185,6 +190,7 @@ def write_marker(target: Target, held: SchemaMarker, version: int, migration: st
         now = read_marker(target, held.table)
         if (now.run, now.state, now.version) == (target.run, state, version):
             return now
+        # Not written, and still free: what failed is AWS itself.
         if now == held:
             raise
         raise marker_moved(now) from None
@@ -264,6 +270,7 @@ def require_compatible(target: Target, version: Version) -> None:
 
 def is_compatible(declared: SchemaRange, marker: SchemaMarker) -> bool:
     """Whether a version with this range reads and writes the table as it is."""
+    # A table is right for all schemas up to its next migration: those between are of other tables.
     valid = definitions.validity(marker.table.variable, marker.version)
     return declared.low <= valid.high and valid.low <= declared.high
 

@@ -98,7 +98,9 @@ class StepResult:
 
     def __str__(self) -> str:
         tally = self.tally
-        result = "FAILED" if tally.left else "SUCCEEDED"
+        result = "SUCCEEDED"
+        if tally.left:
+            result = "FAILED"
         counted = f"{tally.items:,} items read, {tally.changed:,} changed, {tally.left:,} left"
         return "\n".join((f"{result} {self.step}: {counted}.", *tally.examples, f"{self.marker}."))
 
@@ -124,13 +126,19 @@ def plan_step(target: Target, name: str, step: str) -> MigrationPlan:
         freezes.require_unfrozen(target)
     rules = target.settings.rollout
     back = chosen == "rollback"
+    undo = f"this runbook with {parameter('step', 'rollback')}; {UNDONE}"
+    if back:
+        undo = REDO
+    reasons: tuple[str, ...] = ()
+    if chosen == "contract":
+        reasons = _reasons(target, migration)
     return MigrationPlan(
         title=f"{chosen.capitalize()} {migration.name} of {table.name}: schema {migration.source} to {migration.to}",
         now=(str(marker),),
         then=_effects(migration, chosen, marker),
         calls=CALLS[chosen],
-        undo=(REDO if back else f"this runbook with {parameter('step', 'rollback')}; {UNDONE}",),
-        reasons=_reasons(target, migration) if chosen == "contract" else (),
+        undo=(undo,),
+        reasons=reasons,
         covers={
             "action": "migration",
             "environment": target.environment,
@@ -178,6 +186,7 @@ def run_step(target: Target, plan: MigrationPlan, approval: Approval, watch: Pro
         marker = _announce_contract(target, plan)
     elif step == "rollback" and marker.state != "reverting":
         marker = _write_marker(target, plan, marker, version=marker.version, state="reverting")
+        # Another step that read the marker before may still write the page that it has.
         target.clock.sleep_until(target.clock.now() + SETTLE)
     tally = _passes(target, plan, marker, watch)
     marker = _write_result(target, plan, marker, complete=not tally.left)
@@ -225,7 +234,10 @@ def describe_tables(target: Target) -> str:
     """
     lines = []
     for marker in schema.read_markers(target):
-        lines.append(marker.what if isinstance(marker, BuddyError) else f"{marker}.")
+        if isinstance(marker, BuddyError):
+            lines.append(marker.what)
+        else:
+            lines.append(f"{marker}.")
     lines += [f"{version}." for version in serving_versions(target)]
     return "\n".join(lines)
 
@@ -291,6 +303,7 @@ def _require_unneeded(target: Target, *, keep: int, drop: int) -> None:
     Raises:
         Refused: ``schema-needed``.
     """
+    # A version that declares nothing may need anything.
     versions = serving_versions(target)
     needing = [str(version) for version in versions if version.declared is None or keep not in version.declared]
     if needing:
@@ -399,6 +412,7 @@ def _convert_page(
             tally.examples.append(f"{tables.item_name(change.expected or {}, table.key)}: it is not converted.")
         return tally
     migration = plan.migration
+    # The attributes that a writer changes are compared first, so that a conflict shows at the earliest.
     compared = (*migration.old, *migration.new, table.writer, table.written_at)
     written = tables.write_batch(target, table.name, table.key, changes, first=compared, watch=watch)
     tally.changed += written.made
@@ -429,7 +443,11 @@ def _converter(plan: MigrationPlan) -> Callable[[Item], Attributes]:
         return plan.migration.contracted
     if plan.step == "rollback" and not plan.is_contracted:
         return plan.migration.reverted
-    return lambda item: plan.migration.harmonised(item, "new" if plan.is_contracted else "old")
+    truth: Literal["old", "new"] = "old"
+    # After a contract only the new attributes are there: a rollback makes the old ones of them.
+    if plan.is_contracted:
+        truth = "new"
+    return lambda item: plan.migration.harmonised(item, truth)
 
 
 def _write_result(target: Target, plan: MigrationPlan, marker: SchemaMarker, complete: bool) -> SchemaMarker:
@@ -437,12 +455,19 @@ def _write_result(target: Target, plan: MigrationPlan, marker: SchemaMarker, com
     state = marker.state
     version = marker.version
     if plan.step == "verify" and not plan.is_contracted:
-        state = "verified" if complete else "expanded"
+        # An older version may have written an item without its new attributes since the last time.
+        state = "expanded"
+        if complete:
+            state = "verified"
     elif plan.step == "contract" and complete:
         state = "contracted"
     elif plan.step == "rollback" and complete:
-        state = "expanded" if plan.is_contracted else "reverted"
+        # Of a contracted table the first rollback restores the old attributes, the next one removes the new.
+        state = "reverted"
+        if plan.is_contracted:
+            state = "expanded"
         version = plan.migration.source
+    # `backfill`, and a step that left items, change nothing in it: no write.
     if (state, version) == (marker.state, marker.version):
         return marker
     return _write_marker(target, plan, marker, version=version, state=state)
