@@ -113,7 +113,7 @@ def release_files(environments: Sequence[str]) -> dict[str, str]:
         if ".ipynb_checkpoints" not in path.parts
     }
     audited = [name for name in environments if name != "dev"] or environments
-    for name in ("runbook", "audit"):
+    for name in ("runbook", "audit", "fleet-audit"):
         path = f".github/workflows/{name}.yml"
         text = places.shipped_file(path).read_text("utf-8")
         text = text.replace(INSTALL, INSTALL_RELEASE.format(version=release()))

@@ -17,6 +17,7 @@ IN_WHEEL = {
     "buddy_ops_metrics/buddy_ops_metrics.py": "cli/project/buddy_ops_metrics.py",
     ".github/workflows/runbook.yml": "cli/project/runbook.yml",
     ".github/workflows/audit.yml": "cli/project/audit.yml",
+    ".github/workflows/fleet-audit.yml": "cli/project/fleet-audit.yml",
     "requirements/run.txt": "cli/project/run.txt",
 }
 """Where a wheel has what a checkout has at its root, as pyproject.toml says."""

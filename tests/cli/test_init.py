@@ -73,7 +73,7 @@ def test_a_new_project_has_everything_that_its_workflows_and_its_stack_need(run:
     assert ended.code == 0 and sorted(ended.data["written"]) == sorted(content(tmp_path))
     for path in (ROOT / "notebooks").rglob("*.ipynb"):
         assert (tmp_path / path.relative_to(ROOT)).read_bytes() == path.read_bytes()
-    for name in ("runbook", "audit"):
+    for name in ("runbook", "fleet-audit", "audit"):
         text = (tmp_path / f".github/workflows/{name}.yml").read_text("utf-8")
         assert "make " not in text and "-r requirements/buddy-ops.txt" in text
     assert "options: [staging, prod]" in (tmp_path / ".github/workflows/runbook.yml").read_text("utf-8")

@@ -40,9 +40,9 @@ def inputs() -> dict[str, Any]:
     return found
 
 
-def test_there_are_four() -> None:
-    """The tests, a runbook by hand, and by night the audit and the longer checks."""
-    assert [path.stem for path in WORKFLOWS] == ["audit", "nightly", "runbook", "test"]
+def test_there_are_five() -> None:
+    """The tests, a runbook by hand, and by night the audits, of each environment and of the fleet, and longer checks."""
+    assert [path.stem for path in WORKFLOWS] == ["audit", "fleet-audit", "nightly", "runbook", "test"]
 
 
 @each_workflow
@@ -99,7 +99,7 @@ def test_shellcheck_finds_nothing_in_a_script(path: Path) -> None:
         assert done.returncode == 0, done.stdout
 
 
-@pytest.mark.parametrize("name", ["audit", "runbook"])
+@pytest.mark.parametrize("name", ["audit", "fleet-audit", "runbook"])
 def test_a_cancelled_job_archives_what_was_left(name: str) -> None:
     """Its run may be killed before it is archived; the step comes before the upload, and runs in any case."""
     found = steps(ROOT / f".github/workflows/{name}.yml")
@@ -125,6 +125,16 @@ def test_the_choices_are_what_the_roles_may_run() -> None:
     audited = read(ROOT / ".github/workflows/audit.yml")["jobs"]["audit"]["strategy"]["matrix"]["environment"]
     assert set(audited) <= environments
     assert "auditor" in permissions.RUNBOOKS["review/readiness_audit"]
+
+
+def test_the_fleets_audit_ends_the_job_with_its_exit_code() -> None:
+    """Its last word is the audit's own; a repository without a fleet skips the job, and does not fail every night."""
+    (job,) = read(ROOT / ".github/workflows/fleet-audit.yml")["jobs"].values()
+    (audit,) = (step for step in job["steps"] if step.get("name") == "audit")
+    assert audit["run"] == 'exec .venv/bin/buddy-ops run fleet/audit --environment "$ENVIRONMENT"'
+    assert "continue-on-error" not in str(job) and job["if"] == "vars.BUDDY_OPS_FLEET != ''"
+    assert audit["env"] == {"ENVIRONMENT": "${{ vars.BUDDY_OPS_FLEET }}"}
+    assert "auditor" in permissions.RUNBOOKS["fleet/audit"]
 
 
 @pytest.mark.parametrize(
