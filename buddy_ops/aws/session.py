@@ -22,7 +22,7 @@ from buddy_ops.aws.errors import translate_error
 from buddy_ops.core import palette, project
 from buddy_ops.core import settings as settings_
 from buddy_ops.core.errors import AwsFailed, InvalidInput, NotFound
-from buddy_ops.core.journal import Journal, JournalFile, TargetJournal, iso_utc
+from buddy_ops.core.journal import Journal, JournalFile, iso_utc
 from buddy_ops.core.redaction import FILE, Redactor
 from buddy_ops.core.settings import Settings
 from buddy_ops.core.side_channels import SideChannels
@@ -376,12 +376,6 @@ class Target:
         used = self.settings.model_dump(mode="json", exclude_defaults=True)
         opened = {"run": self.run, "folder": self.folder.name, "runbook": self.runbook, "environment": self.environment}
         return {**opened, "dry_run": self.dry_run, "ci": self.ci, "settings": used}
-
-    def recorded_by(self, run: "Target") -> "Target":
-        """The same target for a change that a run on several targets makes: it is journaled there, under its name."""
-        journal = TargetJournal(run.journal, self.environment)
-        own = replace(self, journal=journal, run=run.run, folder=run.folder, side=run.side)
-        return replace(own, _clients={}, _lock=threading.Lock(), _origin=self)
 
     def acting_as(self, role: str) -> "Target":
         """The same target as a role, assumed by the caller whose credentials this machine has. Nothing is journaled.

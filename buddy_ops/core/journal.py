@@ -81,20 +81,6 @@ class Journal:
             self._write(line)
 
 
-class TargetJournal(Journal):
-    """The journal of a run on several targets, for what it does on one of them: each record has the target's name."""
-
-    def __init__(self, journal: Journal, target: str) -> None:
-        self._journal = journal
-        self._target = target
-        self.records = journal.records
-        self.side = journal.side
-
-    def append(self, kind: str, **fields: object) -> None:
-        """Append one record to the run's journal."""
-        self._journal.append(kind, **fields, target=self._target)
-
-
 def iso_utc(moment: datetime) -> str:
     """ISO 8601 in UTC to the second, for example 2026-11-22T03:12:00Z."""
     return moment.astimezone(UTC).replace(tzinfo=None).isoformat(timespec="seconds") + "Z"

@@ -24,7 +24,7 @@ from buddy_ops.core.text import join_words, shorten, tally
 from buddy_ops.deployment import rollback
 from buddy_ops.fleet import status, targets
 from buddy_ops.fleet.status import READERS
-from buddy_ops.fleet.step import Step, StepResult, journal_result
+from buddy_ops.fleet.step import Step, StepResult, archive_rollback, journal_result
 from buddy_ops.fleet.target_states import DONE, SETTLED, TargetState, read_state
 from buddy_ops.fleet.wave_plan import RUNBOOK, FleetPlan, PlannedTarget, PlannedWave, is_unreachable
 
@@ -91,6 +91,8 @@ class TargetRow:
         results: of its steps, oldest first.
         taken_back: why this run was to roll it back, a sentence for when it did; empty: it was not.
         begun: whether this run submitted a step for it.
+        rollback: what rolls it back, with a run of its own; None: nothing was rolled back.
+        failure: why it was not rolled back, though it was to be.
     """
 
     wave: str
@@ -100,6 +102,8 @@ class TargetRow:
     results: list[StepResult] = field(default_factory=list)
     taken_back: str = ""
     begun: bool = False
+    rollback: Target | None = None
+    failure: BuddyError | None = None
 
     @property
     def name(self) -> str:
@@ -345,6 +349,7 @@ class FleetRun:
         if self._approval is not None and not self._target.dry_run:
             told = notifications.announce(self._target, f"Ended: {self._plan.title}. {outcome}").failures
             outcome = replace(outcome, failures=(*outcome.failures, *told))
+        self.archive_rollbacks()
         self._journal(
             "fleet-ended",
             says=outcome.title,
@@ -453,35 +458,65 @@ class FleetRun:
     def _take_back(self, rows: Sequence[TargetRow], why: str = "Rolled back by the policy on_trouble.") -> None:
         """Roll targets back, all at once: this process writes, so that no worker has to be free."""
         with ThreadPoolExecutor(READERS) as pool:
-            for row, failure in pool.map(lambda row: (row, self._roll_back(row)), rows):
+            for row in pool.map(self._roll_back, rows):
                 row.taken_back = why
                 row.state = read_state(row.planned)
-                if failure is not None:
-                    self._failures.append(f"{row.name} was not rolled back: {failure.what}")
+                if row.failure is not None:
+                    self._failures.append(f"{row.name} was not rolled back: {row.failure.what}")
         self.show()
 
-    def _roll_back(self, row: TargetRow) -> BuddyError | None:
-        """Roll one target back to the version that served before; the error if that failed.
+    def _roll_back(self, row: TargetRow) -> TargetRow:
+        """Roll one target back to the version that served before, or note why not; the same row.
 
         AWS: as ``plan_rollback`` and ``run_rollback``, which writes.
         """
-        here = row.planned.here.recorded_by(self._target)
+        here = self._acting_on(row)
 
         def say(line: str) -> None:
             row.doing = line
 
+        row.failure = None
         try:
             plan = rollback.plan_rollback(here, row.planned.plan.stable, say)
             assert self._approval is not None
             own = replace(self._approval, plan_hash=plan.hash, at=here.clock.now(), order="")
+            says = f"{plan.title}, for the fleet's plan {self._approval.plan_hash}"
+            facts = {"plan": own.plan_hash, "by": own.by, "principal": own.principal, "title": says}
+            here.journal.append("approved", **facts, verified=own.verified)
             rollback.run_rollback(here, plan, own, say)
         except BuddyError as error:
-            return error
+            row.failure = error
         finally:
             row.doing = ""
             # It may have waited for AWS: the sandbox's time would wait for it from now on.
             here.close()
-        return None
+        return row
+
+    def _acting_on(self, row: TargetRow) -> Target:
+        """What rolls a target back, with one run of its own however often that is tried."""
+        with self._lock:
+            if row.rollback is None:
+                member = row.planned.member
+                row.rollback = row.planned.here.acting_beside(
+                    member.name,
+                    member.settings,
+                    base_environment=member.declared.environment,
+                    runbook="rollback",
+                    dry_run=False,
+                )
+                assert self.trouble is not None
+                says = ": ".join(filter(None, (self.trouble.target, self.trouble.says)))
+                row.rollback.journal.append("fleet-trouble", fleet=self._target.run, says=says)
+            return row.rollback
+
+    def archive_rollbacks(self) -> None:
+        """Archive the rollbacks' own runs, once. It takes time: all traffic has moved before."""
+        for row in self._rows.values():
+            here = row.rollback
+            row.rollback = None
+            if here is not None:
+                with self._target.side.contained(f"archiving the rollback of {row.name}"):
+                    archive_rollback(self._target, here, row.failure, row.state.serves)
 
     def _abort(self, plan: FleetPlan) -> None:
         """Roll back a plan's targets whose rollout is in progress: a person chose that in place of the approval."""

@@ -29,10 +29,9 @@ from buddy_ops.deployment import rollback
 from buddy_ops.deployment.rollback import RollbackPlan, RollbackResult
 from buddy_ops.fleet import traffic
 from buddy_ops.fleet.status import READERS, attempt, table_lines
-from buddy_ops.fleet.step import StepResult, journal_result
+from buddy_ops.fleet.step import archive_rollback
 from buddy_ops.fleet.targets import Member, Place
 from buddy_ops.fleet.wave_plan import is_unreachable
-from buddy_ops.runs import archive, signatures
 
 T = TypeVar("T")
 
@@ -379,20 +378,9 @@ def roll_back_fleet(
     target.journal.append("fleet-rolled-back", says=found.summary, plan=plan.hash)
     with target.side.contained("archiving the targets' runs"):
         for planned in plan.targets:
-            _archive(target, planned, results[planned.name])
+            result = results[planned.name]
+            archive_rollback(target, planned.here, result.trouble, result.serves)
     return found
-
-
-def _archive(target: Target, planned: PlannedRollback, result: TargetResult) -> None:
-    """Archive a target's own run beside the fleet's, whose manifest then names it by its hash."""
-    here = planned.here
-    outcome = "done" if result.trouble is None else "failed"
-    trouble = result.trouble.what if result.trouble is not None else ""
-    known = {"exit_code": 0 if outcome == "done" else 1, "outcome": outcome, "ended": here.now(), "trouble": trouble}
-    facts = archive.build_manifest(here.folder, here.redactor, **known)
-    entry = archive.append_to_chain(here.folder, facts, signatures.signer(here))
-    own = StepResult(planned.name, here.runbook, entry.exit_code, outcome, trouble, entry.folder, entry.sha256)
-    journal_result(target.journal, own, serves=result.serves, says=trouble)
 
 
 def announce_rollbacks(target: Target, done: FleetRollback) -> notifications.DeliveryReport:

@@ -17,6 +17,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import IO, Any
 
+from buddy_ops.aws.session import Target
 from buddy_ops.core import front_end, redaction
 from buddy_ops.core.documents import parse_json
 from buddy_ops.core.errors import BuddyError
@@ -24,7 +25,7 @@ from buddy_ops.core.journal import Journal
 from buddy_ops.core.progress import Progress
 from buddy_ops.fleet import shipping
 from buddy_ops.fleet.shipping import Source
-from buddy_ops.runs import supervisor
+from buddy_ops.runs import archive, signatures, supervisor
 from buddy_ops.runs.child_process import describe_last_output, end_with_parent, open_report
 
 PER_PLACE = 20
@@ -95,6 +96,28 @@ def journal_result(journal: Journal, result: StepResult, **more: str) -> None:
         manifest=result.manifest,
         **more,
     )
+
+
+def archive_rollback(run: Target, here: Target, trouble: BuddyError | None, serves: str) -> None:
+    """Archive a rollback's own run beside the fleet's, whose manifest then names it by its hash.
+
+    Args:
+        run: the fleet's run.
+        here: what acted on the target.
+        trouble: why it failed; None: it did not.
+    """
+    outcome = "done" if trouble is None else "failed"
+    said = trouble.what if trouble is not None else ""
+    code = trouble.exit_code if trouble is not None else 0
+    where = here.settings.archive.where
+    known = {"exit_code": code, "outcome": outcome, "ended": here.now(), "trouble": said, "archive": where}
+    sign = signatures.signer(here)
+    entry = archive.append_to_chain(here.folder, archive.build_manifest(here.folder, here.redactor, **known), sign)
+    if where:
+        with run.side.contained(f"archiving the rollback of {here.environment} in {where}"):
+            archive.upload_run(archive.open_store(where, here.environment), here.folder, sign)
+    own = StepResult(here.environment, here.runbook, code, outcome, said, entry.folder, entry.sha256)
+    journal_result(run.journal, own, serves=serves, says=said)
 
 
 # In the worker

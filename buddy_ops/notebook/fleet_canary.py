@@ -81,6 +81,7 @@ async def deploy_in_waves(
     run = FleetRun(target, plan, lambda rows: table.show(_shown(rows)))
     run.show()
     with stopped_with(lambda: STOPPED), ExitStack() as stack:
+        stack.callback(run.archive_rollbacks)
 
         @cache
         def start() -> Engine:

@@ -8,6 +8,7 @@ import base64
 import hashlib
 import re
 import urllib.parse
+from collections import Counter
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from functools import cache
@@ -211,11 +212,17 @@ def index_row(facts: "RunFacts") -> str:
 def _target_links(facts: "RunFacts") -> str:
     """The reports of a fleet's targets below its own; '' for all others: an older archive's page must still verify."""
     links = ""
-    for each in facts.get("targets") or ():
+    runs = facts.get("targets") or ()
+    several = Counter(each.get("target") for each in runs)
+    for each in runs:
         folder = urllib.parse.quote(str(each.get("folder", "")), safe="")
-        shown = escape_html(f"{each.get('target')}: {_fact('outcome', each.get('outcome'))}")
+        # One that was deployed to and then rolled back has a run of each.
+        name = f"{each.get('target')}, {each.get('runbook')}" if several[each.get("target")] > 1 else each.get("target")
+        shown = escape_html(f"{name}: {_fact('outcome', each.get('outcome'))}")
+        if each.get("elsewhere"):
+            shown += ", in another archive"
         # A target that was not reached has no run of its own.
-        if folder:
+        elif folder:
             shown = f'<a href="{folder}/report.html">{shown}</a>'
         links += f"<br><small>{shown}</small>"
     return links

@@ -13,13 +13,17 @@ import pytest
 from buddy_ops.aws import session
 from buddy_ops.core.errors import BuddyError, Refused, RolledBack
 from buddy_ops.core.journal import read_journal
+from buddy_ops.core.redaction import Redactor
 from buddy_ops.deployment import rollout
 from buddy_ops.deployment.rollout_plan import plan_rollout
 from buddy_ops.fleet.canary import FleetOutcome, FleetRun, run_fleet
 from buddy_ops.fleet.step import Step, StepResult, lost
 from buddy_ops.fleet.wave_plan import FleetPlan, plan_fleet
+from buddy_ops.incidents import timeline
 from buddy_ops.notebook import fleet_canary
 from buddy_ops.notebook.fleet_canary import approve_waves, deploy_in_waves
+from buddy_ops.runs import archive
+from buddy_ops.runs.verification import verify_archive
 from buddy_sandbox import builds
 from buddy_sandbox.faults import PROFILES
 from buddy_sandbox.situations import control
@@ -154,6 +158,25 @@ def test_a_bad_build_in_one_region_of_the_second_wave(deploy: Deploy, fleet: str
     (journal,) = [file for file in Path("runs").glob("*/journal.jsonl") if "fleet-wave" in file.read_text()]
     kinds = [line["kind"] for line in read_journal(journal.read_bytes())]
     assert kinds.count("fleet-bake") == 1, "after trouble nothing is waited for"
+    require_own_run(journal, "pay-us-west-2", "stopped: pay-eu-west-1: ROLLED BACK")
+
+
+def require_own_run(journal: Path, target: str, why: str) -> None:
+    """The rollback by policy is an archived run of its target, which its review reads and the fleet's run names."""
+    facts = archive.build_manifest(journal.parent, Redactor())
+    fleets = archive.append_to_chain(journal.parent, facts)
+    (own,) = (entry for entry in archive.list_entries() if entry.runbook == "rollback")
+    assert (own.environment, own.outcome, own.people) == (target, "done", ("Ada", "Grace"))
+    records = read_journal(Path("runs", own.folder, "journal.jsonl").read_bytes())
+    says = " ".join(event.says for event in timeline.timeline_events(records))
+    assert why in says and "rolled back to v1 from v2, approved by Ada and Grace" in says
+    assert "lambda:update_alias" in says and "update_alias" not in journal.read_text()
+    (named,) = (each for each in fleets.targets if each["runbook"] == "rollback")
+    assert (named["target"], named["sha256"]) == (target, own.sha256)
+    assert f'{own.folder}/report.html">{target}, rollback: SUCCEEDED' in Path("runs/index.html").read_text()
+    assert verify_archive(archive.open_store()).problems == ()
+    Path("runs", own.folder, "journal.jsonl").write_text("")
+    assert verify_archive(archive.open_store()).problems
 
 
 def test_a_step_that_is_lost_is_rolled_back_and_its_rerun_is_a_new_plan(deploy: Deploy, fleet: str) -> None:

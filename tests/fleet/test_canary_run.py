@@ -35,20 +35,23 @@ def deploy(**given: object) -> supervisor.ExecutedRun:
 
 
 def test_a_fleets_run_names_its_targets_runs_and_verifies(project: Path, fleet: str) -> None:
-    """Two targets in one wave, one with a bad build: one report, both runs by the hashes of their manifests."""
+    """Two targets in one wave, one with a bad build: one report, and each run by the hash of its manifest."""
     pairs = {"pay-us-west-2": "next.zip", "pay-eu-west-1": "bad.zip"}
     file = Path("parameters/fleet.yaml")
     file.write_text(file.read_text().replace(", ".join(REGIONS), "us-west-2, eu-west-1"))
     done = deploy(environment="pay-us-west-2", labels=["team=payments"], artifacts=pairs)
     assert done.exit_code == 3 and done.entry.outcome == "rolled-back", done.trouble
     assert [serving(fleet, region) for region in ("us-west-2", "eu-west-1")] == ["1", "1"]
-    runs = {each["target"]: each for each in done.entry.targets}
+    (back,) = (each for each in done.entry.targets if each["runbook"] == "rollback")
+    runs = {each["target"]: each for each in done.entry.targets if each is not back}
     entries = {entry.sha256: entry for entry in archive.list_entries()}
     assert {entries[each["sha256"]].environment for each in runs.values()} == set(pairs)
     assert runs["pay-eu-west-1"]["outcome"] == "rolled-back"
     assert verify_archive(archive.open_store()).problems == ()
     index = Path("runs/index.html").read_text()
-    assert all(f'{each["folder"]}/report.html">{name}: ' in index for name, each in runs.items())
+    assert f'{runs["pay-eu-west-1"]["folder"]}/report.html">pay-eu-west-1: ' in index
+    assert f'{back["folder"]}/report.html">pay-us-west-2, rollback: SUCCEEDED' in index
+    assert entries[back["sha256"]].environment == "pay-us-west-2"
     assert done.report is not None and "ROLLED BACK" in done.report.read_text()
     (project / "runs" / runs["pay-eu-west-1"]["folder"] / "journal.jsonl").write_text("")
     assert verify_archive(archive.open_store()).problems
