@@ -102,7 +102,7 @@ def runs_verify(where: str, environment: str, newest: str, public_key: Sequence[
     lines += [(f"NOT SIGNED: {run}", "problem") for run in found.unsigned]
     lines += [(f"UNKNOWN: {unverified}", "problem") for unverified in found.unknown]
     lines += [f"{folder}: not archived yet. Run `buddy-ops runs index`." for folder in found.unfinished]
-    lines += found.pruned
+    lines += [*found.pruned, *found.elsewhere]
     if found.problems:
         lines.append((f"FAILED: {count(len(found.problems), 'problem')} in {count(found.runs, 'run')}.", "problem"))
     else:

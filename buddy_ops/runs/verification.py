@@ -3,7 +3,7 @@
 Nothing here writes. What it cannot find, it says.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -49,6 +49,7 @@ class VerificationResult:
         unsigned: runs that must be signed and are not, and why.
         unknown: what could not be verified, and why.
         signed: how many runs have a signature that is right, for operators; empty: none has.
+        elsewhere: a sentence for each run that a fleet's run names and that is in another archive: it is not verified.
     """
 
     runs: int
@@ -60,6 +61,7 @@ class VerificationResult:
     unsigned: tuple[str, ...] = ()
     unknown: tuple[str, ...] = ()
     signed: str = ""
+    elsewhere: tuple[str, ...] = ()
 
     @property
     def is_ok(self) -> bool:
@@ -103,6 +105,8 @@ def verify_archive(store: RunStore, expected: str = "", check: SignatureCheck | 
     prunings = _prunings(chained.values())
     gone = pruned_runs(chained.values())
     kept: list[bytes] = []
+    elsewhere: list[str] = []
+    listed = {_folder(row) for row in rows}
     previous = ""
     if rows:
         previous = str(rows[0].get("previous"))
@@ -127,8 +131,8 @@ def verify_archive(store: RunStore, expected: str = "", check: SignatureCheck | 
             kept.append(manifest)
             problems += differences(store, name, manifest, folders.get(name, set()))
             problems += _missing_targets(manifest, {*gone, *chained})
+            elsewhere += _targets_elsewhere(manifest, listed)
             _check_signature(store, manifest, signatures)
-    listed = {_folder(row) for row in rows}
     unfinished = [name for name in sorted(folders) if name not in listed and not _is_pruned(store, name, gone)]
     for name in unfinished:
         problems += stray_problems(store, name, folders[name])
@@ -160,6 +164,7 @@ def verify_archive(store: RunStore, expected: str = "", check: SignatureCheck | 
         # Signatures are verified only where it was asked for; what was not asked is not unknown.
         unknown=tuple(signatures.unknown) if check is not None else (),
         signed=signatures.summary(),
+        elsewhere=tuple(elsewhere),
     )
 
 
@@ -198,6 +203,19 @@ def _missing_targets(manifest: bytes, known: set[str]) -> list[str]:
             f"{entry.folder}: its run on {each.get('target')}, {each.get('folder')}, is missing or was changed."
             for each in entry.targets
             if each.get("sha256") and not each.get("elsewhere") and each["sha256"] not in known
+        ]
+    return []
+
+
+def _targets_elsewhere(manifest: bytes, listed: Container[str]) -> list[str]:
+    """The runs that a fleet's run names and that are in another archive. One that came later is verified as any."""
+    with suppress(BuddyError):
+        entry = entry_of_manifest(manifest)
+        return [
+            f"{entry.folder}: its run on {each.get('target')}, {each.get('folder')}, is in another archive. It was not "
+            "verified."
+            for each in entry.targets
+            if each.get("elsewhere") and each.get("folder") not in listed
         ]
     return []
 

@@ -16,7 +16,7 @@ from buddy_ops.cli.main import app
 from buddy_ops.core import redaction
 from buddy_ops.core.errors import AccessDenied, BuddyError
 from buddy_ops.runs import archive, retention, supervisor, verification
-from buddy_ops.runs.stores import S3Store
+from buddy_ops.runs.stores import LocalStore, S3Store
 from tests.conftest import Situation, intercept
 from tests.runs.test_archive import leave, sealed
 from tests.system.runbooks.test_deaths import tiny
@@ -63,6 +63,30 @@ def test_runs_in_s3_are_chained_and_verify(bucket: Bucket, tmp_path: Path) -> No
     assert (found.problems, found.newest, found.runs) == ((), second.sha256, 2)
     assert "Object Lock (governance, 2 days)" in found.beyond
     assert archive.find_run(bucket.shelf(), "0002") == second
+
+
+def test_a_fleets_run_in_s3_says_which_of_its_targets_runs_are_not_there(bucket: Bucket, tmp_path: Path) -> None:
+    """Uploaded with one of two: that one is named by its hash in S3, the other by no link, until it comes, too."""
+    names = ("run-0001", "run-0002")
+    targets = [{"target": f"pay-{sealed(tmp_path, name).run}", "folder": name, "sha256": "0" * 64} for name in names]
+    folder = leave(tmp_path, "run-0003")
+    facts = archive.build_manifest(folder, redaction.Redactor(), targets=[*targets])
+    archive.append_to_chain(folder, facts)
+    assert verification.verify_archive(LocalStore(tmp_path)).problems == ()
+    there = archive.upload_run(bucket.shelf(), tmp_path / "run-0001")
+    fleet = archive.upload_run(bucket.shelf(), tmp_path / "run-0003")
+    assert [each.get("elsewhere", False) for each in fleet.targets] == [False, True]
+    assert fleet.targets[0]["sha256"] == there.sha256
+    page = (bucket.shelf().read("index.html") or b"").decode()
+    assert 'href="run-0001/report.html">pay-0001' in page and 'href="run-0002' not in page
+    assert "pay-0002: , in another archive" in page
+    found = verification.verify_archive(bucket.shelf())
+    assert found.problems == () and found.elsewhere == (
+        "run-0003: its run on pay-0002, run-0002, is in another archive. It was not verified.",
+    )
+    archive.upload_run(bucket.shelf(), tmp_path / "run-0002")
+    found = verification.verify_archive(bucket.shelf())
+    assert found.problems == () == found.elsewhere
 
 
 def test_a_locked_bucket_takes_runs_whatever_the_sdk_is_told(
