@@ -40,6 +40,9 @@ UNSORTED = ("Last hour", "What to do", "Findings")
 SPARK = (90, 24)
 """Width and height of a drawing of the last hour, in pixels."""
 
+WHOLE = 'style="white-space:nowrap"'
+"""A result word and a target's name are not broken at their spaces and hyphens."""
+
 
 def keep_page(path: Path, every_s: float, read: Callable[[], FleetStatus], clock: Clock) -> FleetStatus:
     """Write the page again and again until Ctrl-C; the last reading stays as a static page.
@@ -66,12 +69,12 @@ def status_page(fleet: FleetStatus, reload_s: float = 0) -> str:
     Args:
         reload_s: after how many seconds it loads itself again, unless a row is open; 0: never.
     """
-    return _page("Fleet status", fleet.summary, fleet.at, status_table(fleet), reload_s)
+    return _page("Fleet status", fleet.summary, fleet.at, status_table(fleet, sorts=True), reload_s)
 
 
 def audit_page(fleet: FleetAudit) -> str:
     """The page of an audit."""
-    return _page("Fleet audit", fleet.summary, fleet.at, audit_table(fleet))
+    return _page("Fleet audit", fleet.summary, fleet.at, audit_table(fleet, sorts=True))
 
 
 def _page(title: str, summary: str, at: datetime, table: str, reload_s: float = 0) -> str:
@@ -86,18 +89,22 @@ def _page(title: str, summary: str, at: datetime, table: str, reload_s: float = 
     )
 
 
-def status_table(fleet: FleetStatus) -> str:
-    """The table alone, as a notebook shows it, too."""
-    return _table(HEADS, map(_row, fleet.targets))
+def status_table(fleet: FleetStatus, *, sorts: bool = False) -> str:
+    """The table alone.
+
+    Args:
+        sorts: whether the page's script is there. Without it, as in a notebook, a button would do nothing.
+    """
+    return _table(HEADS, map(_row, fleet.targets), sorts=sorts)
 
 
-def audit_table(fleet: FleetAudit) -> str:
-    """The table of an audit alone."""
-    return _table(AUDIT_HEADS, map(_audit_row, fleet.targets))
+def audit_table(fleet: FleetAudit, *, sorts: bool = False) -> str:
+    """The table of an audit alone, as ``status_table``."""
+    return _table(AUDIT_HEADS, map(_audit_row, fleet.targets), sorts=sorts)
 
 
-def _table(names: tuple[str, ...], rows: Iterable[str]) -> str:
-    heads = "".join(map(_head, names))
+def _table(names: tuple[str, ...], rows: Iterable[str], *, sorts: bool) -> str:
+    heads = "".join(_head(name, sorts=sorts) for name in names)
     return f"<table><thead><tr>{heads}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
 
 
@@ -108,21 +115,22 @@ def _audit_row(target: TargetAudit) -> str:
         for each in target.found
     )
     cells = (
-        f"<td>{findings.html_label(target.state, target.word)}</td>",
-        f"<td><b>{escape_html(target.member.name)}</b><br><small>{escape_html(_labels(target.member))}</small></td>",
+        f"<td {WHOLE}>{findings.html_label(target.state, target.word)}</td>",
+        _name(target.member),
         f"<td>{escape_html(target.where)}</td>",
         f"<td><details><summary>{escape_html(target.summary)}</summary>{findings_}</details></td>",
     )
     return f"<tr>{''.join(cells)}</tr>"
 
 
-def _labels(member: Member) -> str:
-    """The target's labels, as they are selected by."""
-    return " ".join(f"{name}={value}" for name, value in member.declared.labels.items())
+def _name(member: Member) -> str:
+    """The cell of a target's name, and of its labels as they are selected by."""
+    labels = " ".join(f"{name}={value}" for name, value in member.declared.labels.items())
+    return f"<td><b {WHOLE}>{escape_html(member.name)}</b><br><small>{escape_html(labels)}</small></td>"
 
 
-def _head(name: str) -> str:
-    if name in UNSORTED:
+def _head(name: str, *, sorts: bool) -> str:
+    if name in UNSORTED or not sorts:
         return f"<th scope=col>{name}</th>"
     kind = " class=number" if name in NUMBERS else ""
     return f"<th scope=col aria-sort=none{kind}><button type=button>{name}</button></th>"
@@ -138,8 +146,8 @@ def _row(target: TargetStatus) -> str:
     verdict = capitalised(target.report.verdict.removeprefix(target.report.word).lstrip(":, "))
     readiness = f"<br><small>{escape_html(target.readiness)}</small>" if target.readiness else ""
     cells = (
-        f"<td>{findings.html_label(target.state, target.report.word)}</td>",
-        f"<td><b>{escape_html(target.member.name)}</b><br><small>{escape_html(_labels(target.member))}</small></td>",
+        f"<td {WHOLE}>{findings.html_label(target.state, target.report.word)}</td>",
+        _name(target.member),
         f"<td>{escape_html(target.where)}</td>",
         f"<td>{escape_html(target.versions)}</td>",
         _number(errors, rate),

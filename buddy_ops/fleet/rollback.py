@@ -32,6 +32,7 @@ from buddy_ops.fleet.status import READERS, attempt, table_lines
 from buddy_ops.fleet.step import archive_rollback
 from buddy_ops.fleet.targets import Member, Place
 from buddy_ops.fleet.wave_plan import is_unreachable
+from buddy_ops.runs.stores import MANIFEST
 
 T = TypeVar("T")
 
@@ -190,6 +191,7 @@ class FleetRollback:
         rows = []
         for each in self.results:
             label = findings_.html_label(State.PROBLEM if each in self.open else State.OK, each.word)
+            label = f'<span style="white-space:nowrap">{label}</span>'
             rows.append((label, *map(escape, (each.name, self._resource(each.name), each.serves, each.next_step))))
         return f"<p>{escape(self.summary)}</p>{findings_.html_table(rows, ('Result', *HEADS))}"
 
@@ -367,9 +369,10 @@ def roll_back_fleet(
         Refused: ``approval-void``.
     """
     approval.must_cover(plan, target.clock.now())
-    moved = _each(plan.targets, partial(_move, approval), watch)
+    targets = [_with_open_run(planned) for planned in plan.targets]
+    moved = _each(targets, partial(_move, approval), watch)
     results = {each.name: each for each in moved}
-    ended = [planned for planned in plan.targets if results[planned.name].trouble is None]
+    ended = [planned for planned in targets if results[planned.name].trouble is None]
     verified = _each(ended, lambda planned: _verify(planned, results[planned.name]), no_progress)
     results |= {each.name: each for each in verified}
     results |= {name: TargetResult(name, trouble=error) for name, error in plan.refused.items()}
@@ -377,10 +380,25 @@ def roll_back_fleet(
     found = FleetRollback(plan, tuple(done), dry_run=target.dry_run)
     target.journal.append("fleet-rolled-back", says=found.summary, plan=plan.hash)
     with target.side.contained("archiving the targets' runs"):
-        for planned in plan.targets:
+        for planned in targets:
             result = results[planned.name]
             archive_rollback(target, planned.here, result.trouble, result.serves)
     return found
+
+
+def _with_open_run(planned: PlannedRollback) -> PlannedRollback:
+    """The same; with a new run where its own is archived, as when a cell is run again."""
+    here = planned.here
+    if not (here.folder / MANIFEST).exists():
+        return planned
+    own = here.acting_beside(
+        planned.name,
+        here.settings,
+        base_environment=here.base_environment,
+        runbook=here.runbook,
+        dry_run=here.dry_run,
+    )
+    return replace(planned, here=own)
 
 
 def announce_rollbacks(target: Target, done: FleetRollback) -> notifications.DeliveryReport:

@@ -393,12 +393,17 @@ def _ticks(panel: Panel, most: float = 5.0) -> list[tuple[float, str]]:
         high = math.floor(math.log10(panel.top))
         step = max(1, math.ceil((high - low + 1) / max(2.0, most)))
         return [(10.0**power, f"10{str(power).translate(SUPERSCRIPT)}") for power in range(low, high + 1, step)]
+    return axis_ticks(panel.top, panel.unit, most)
+
+
+def axis_ticks(top: float, unit: str, most: float = 5.0) -> list[tuple[float, str]]:
+    """Values and texts of an axis from 0, at most so many."""
     # 0.999 and 1.001: binary fractions miss a round number by a hair.
-    rough = panel.top / max(2.0, min(5.0, most))
+    rough = top / max(2.0, min(5.0, most))
     size = 10.0 ** math.floor(math.log10(rough))
     distance = next(factor * size for factor in (1, 2, 5, 10) if factor * size >= rough * 0.999)
-    values = [index * distance for index in range(int(panel.top / distance * 1.001) + 1)]
-    return [(value, f"{_short(value)}{panel.unit}") for value in values]
+    values = [index * distance for index in range(int(top / distance * 1.001) + 1)]
+    return [(value, f"{_short(value)}{unit}") for value in values]
 
 
 def _short(value: float) -> str:

@@ -105,8 +105,6 @@ def verify_archive(store: RunStore, expected: str = "", check: SignatureCheck | 
     prunings = _prunings(chained.values())
     gone = pruned_runs(chained.values())
     kept: list[bytes] = []
-    elsewhere: list[str] = []
-    listed = {_folder(row) for row in rows}
     previous = ""
     if rows:
         previous = str(rows[0].get("previous"))
@@ -131,8 +129,8 @@ def verify_archive(store: RunStore, expected: str = "", check: SignatureCheck | 
             kept.append(manifest)
             problems += differences(store, name, manifest, folders.get(name, set()))
             problems += _missing_targets(manifest, {*gone, *chained})
-            elsewhere += _targets_elsewhere(manifest, listed)
             _check_signature(store, manifest, signatures)
+    listed = {_folder(row) for row in rows}
     unfinished = [name for name in sorted(folders) if name not in listed and not _is_pruned(store, name, gone)]
     for name in unfinished:
         problems += stray_problems(store, name, folders[name])
@@ -164,7 +162,7 @@ def verify_archive(store: RunStore, expected: str = "", check: SignatureCheck | 
         # Signatures are verified only where it was asked for; what was not asked is not unknown.
         unknown=tuple(signatures.unknown) if check is not None else (),
         signed=signatures.summary(),
-        elsewhere=tuple(elsewhere),
+        elsewhere=tuple(said for manifest in kept for said in _targets_elsewhere(manifest, listed)),
     )
 
 

@@ -14,8 +14,9 @@ from buddy_ops.core.journal import read_journal
 from buddy_ops.core.plan import Approval
 from buddy_ops.deployment import rollout
 from buddy_ops.fleet import rollback, targets
+from buddy_ops.fleet.recovery import read_recoveries
 from buddy_ops.fleet.rollback import FleetRollback, FleetRollbackPlan
-from buddy_ops.runs import verification
+from buddy_ops.runs import archive, verification
 from buddy_ops.runs.stores import LocalStore, digest
 from buddy_sandbox import builds
 from buddy_sandbox.faults import PROFILES
@@ -23,7 +24,7 @@ from buddy_sandbox.situations import control
 from tests.cli.command_line import Ended, invoke
 from tests.conftest import approve
 from tests.fleet.conftest import FUNCTIONS, REGIONS, client
-from tests.fleet.test_notebooks import execute, lose_a_region
+from tests.fleet.test_notebooks import execute, lose_a_region, outputs
 
 Ship = Callable[[str, str, str], None]
 RECORD = RolloutState("0001", stable_version="1", new_version="2", stage="proved", since="2026-11-01T00:00:00Z")
@@ -157,6 +158,29 @@ def test_a_rollback_that_is_killed_is_ended_by_the_next(deployed: str, monkeypat
     assert len(moved(deployed)) == 12 and set(serving(deployed).values()) == {"1"}
 
 
+def test_the_error_rates_fall_after_the_rollback(deployed: str) -> None:
+    """Before: the five minutes up to the move. Since: nothing until a whole minute is published, then the good version."""
+    places = targets.open_fleet((), "test")
+    done = run(plan("team=payments"))
+    at_once = {each.name: each for each in read_recoveries(places, done)}
+    assert set(at_once) == {f"pay-{region}" for region in REGIONS}
+    failing = at_once["pay-us-west-2"]
+    assert failing.before is not None and failing.before > 0.2 and (failing.after, failing.minutes) == (None, 0)
+    control(deployed, "advance", seconds=6 * 60)
+    later = {each.name: each for each in read_recoveries(places, done)}["pay-us-west-2"]
+    assert later.before == failing.before and later.minutes >= 2
+    assert later.after is not None and later.after < 0.05
+
+
+def test_the_same_again_moves_nothing_and_has_runs_of_its_own(deployed: str) -> None:
+    """A cell that is run again: what is archived already is not written to."""
+    made = plan(names=["pay-us-west-2"])
+    assert [run(made).exit_code for _ in range(2)] == [0, 0] and len(moved(deployed)) == 1
+    store = LocalStore(Path("runs"))
+    assert len({entry.folder for entry in archive.list_entries(store)}) == 2
+    assert verification.verify_archive(store).problems == ()
+
+
 def test_a_canary_in_progress_detects_it_and_ends(deployed: str, tmp_path: Path) -> None:
     """The fleet's rollback wins: the canary's version loses its share, and its run says that another one moved it."""
     with closing(session.connect("shop-us-east-1", "canary")) as mine:
@@ -192,6 +216,8 @@ def test_the_notebook_rolls_back_and_raises_for_the_rest(deployed: str, tmp_path
     assert "pay-eu-west-1: " in error["what"] and "pay-us-east-1" not in error["what"]
     shown = [output for cell in document["cells"] for output in cell.get("outputs", ()) if "text/html" in str(output)]
     assert "ROLLED BACK: 3 of 4 targets" in str(shown)
+    (picture,) = (each for each in outputs(document) if "image/png" in each)
+    assert "pay-us-west-2: " in "".join(picture["text/plain"]) and "pay-eu-west-1" not in "".join(picture["text/plain"])
     folder = next(tmp_path.glob("runs/*-fleet-rollback-*"))
     steps = [each for each in read_journal((folder / "journal.jsonl").read_bytes()) if each["kind"] == "fleet-step"]
     manifests = {each["target"]: tmp_path / "runs" / each["folder"] / "manifest.json" for each in steps}

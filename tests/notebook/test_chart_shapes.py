@@ -164,6 +164,10 @@ def test_no_text_overprints_another(name: str, zone: str, monkeypatch: pytest.Mo
     scene = scene_of(name)
     monkeypatch.undo()
     time.tzset()
+    require_free_texts(scene)
+
+
+def require_free_texts(scene: Scene) -> None:
     for text in scene.texts:
         left, top, right, bottom = text.box
         assert left >= 0 and right <= scene.width and top >= 0 and bottom <= scene.height, text
