@@ -430,6 +430,7 @@ def alarm_heard(proof: Proof) -> Steps:
             settings=changes,
         )
     try:
+        # Before anything is written: without the topic there is nothing to try.
         subscribers = alarms.confirmed_subscribers(target)
     except NotFound:
         return problem(f"{topic} does not exist", "Correct alarms.topic_arn (output TopicArn of infrastructure.yaml).")

@@ -61,6 +61,7 @@ def archive_report(
         "folder": target.folder.name,
         "library": provenance.describe_library(),
     }
+    # Two spaces before its end keep a line in Markdown.
     texts = [str(plan).replace("\n", "  \n"), findings_.markdown_table(found), question(found)]
     if proposed:
         texts.append(f"```diff\n{proposed}\n```")

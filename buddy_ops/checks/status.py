@@ -463,6 +463,7 @@ def _rate(context: CheckContext, measure: Measure, limit: float, condition: str 
     described = [_describe_onset(rate, condition, now) for rate in high]
     worst = max(high, key=_share)
     facts: dict[str, object] = {"since": worst.onset(), "failing": tuple(rate.version for rate in high), "rates": high}
+    # The figures are those of the sentence: since the onset.
     facts |= _facts(worst.starting_at(worst.onset()))
     other = _failing_target(context, measure, limit, high)
     if other is None:

@@ -220,6 +220,7 @@ def _check_handler(function: str, build: Build, latest: Version) -> Iterator[str
     handler = str(latest.settings.get("Handler") or "")
     runtime = str(latest.settings.get("Runtime") or "")
     endings = next((endings for language, endings in HANDLERS.items() if runtime.startswith(language)), ())
+    # What follows the last dot is the function in it.
     module = handler.rpartition(".")[0]
     if not endings or not module:
         return

@@ -63,6 +63,7 @@ def plan_cleanup(target: Target, keep: int | None = None) -> CleanupPlan:
     published = versions.list_versions(target)
     needed = _needed(target, published)
     # Oldest first, as Lambda lists them.
+    # Not below 0: a negative end would count from the end of the list.
     old = [version.number for version in published[: max(0, len(published) - keep)]]
     to_delete = tuple(version for version in old if version not in needed)
     kept = {version: needed[version] for version in old if version in needed}

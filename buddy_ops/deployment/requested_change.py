@@ -215,6 +215,7 @@ def _new_build(
     if build.package == builds.ZIP and held is not None and schema_range != held.get(schema.VARIABLE):
         variables[schema.VARIABLE] = schema_range
     # Lambda publishes a build once; its code alone says which version it is, unless a person asks for more.
+    # As numbers: as texts, 10 would come before 9.
     candidates = [*_on_alias(alias), *sorted(published, key=int, reverse=True)]
     candidates = [number for number in candidates if _has_code(published, number, sha256)]
     if new_configuration:

@@ -186,6 +186,7 @@ def run_rollback(
     if not already and not target.dry_run:
         _require_schema(target, alias, plan.destination)
         traffic = Traffic(target, alias, run=target.run, stable=plan.destination)
+        # $LATEST is no version that could be marked: its code changes.
         _try_on(target, partial(traffic.roll_back, [version for version in plan.away_from if version != LATEST]), watch)
         alias = traffic.alias
     # From here on nothing can stop or undo the rollback.

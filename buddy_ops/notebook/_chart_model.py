@@ -195,6 +195,7 @@ def build_picture(data: ChartData) -> Picture | None:
 
 def _styles(data: ChartData, rows: Sequence[MinuteRow]) -> dict[str, Style]:
     """The style of each version that has a line."""
+    # There may be fewer versions than styles.
     styles = dict(zip(data.versions, STYLES, strict=False))
     if any(row.counts[UNKNOWN_VERSION].requests for row in rows if UNKNOWN_VERSION in row.counts):
         styles[UNKNOWN_VERSION] = UNKNOWN_STYLE

@@ -224,6 +224,7 @@ class WidgetPanel:
         script.add_class("buddy-ops-script")
         if first is not None:
             first.add_class("buddy-ops-first")
+        # All are there from the start: CSS shows one or the other when the kernel or the page is gone.
         self._box.children = (dead, reloaded, *rows, script)
         classes = ["buddy-ops-panel", name]
         if works_reloaded:

@@ -20,6 +20,7 @@ def open_runbook(runbook: str, namespace: dict[str, Any]) -> Target:
     Raises:
         InvalidInput: ``invalid-parameters``, and what ``project.check_files`` and ``connect`` raise.
     """
+    # First, so that an error in what follows is brought into view, too.
     follow_errors()
     declared, injected = parameters.parameter_cells(namespace.get("In", []))
     # A front end that runs cells without history leaves nothing to read there.
