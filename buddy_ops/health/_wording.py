@@ -34,6 +34,10 @@ def _finding(verdict: "Verdict") -> list[str]:
                 f"The log of {verdict.canary_name} or {verdict.stable_name} cannot be read yet: slow requests may be "
                 "cold starts. The next check decides."
             ]
+        case "log-silent":
+            return [
+                f"The log shows no request of {verdict.canary_name} in this stage yet. CloudWatch's minutes decide."
+            ]
         case "throttled":
             return [
                 f"{count(verdict.throttled, 'request')} throttled in the last {verdict.minutes:.0f} min "

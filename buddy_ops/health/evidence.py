@@ -537,7 +537,22 @@ class RolloutEvidence:
             verdict = self._verdict(now, bake_s, final)
         if verdict.decision == "promote" and self._cold_starts.awaits_any(self._next or now):
             verdict = replace(verdict, decision="hold", finding="cold-starts")
+        if verdict.decision == "promote" and self._is_log_silent(now):
+            verdict = replace(verdict, decision="hold", finding="log-silent")
         return replace(verdict, cold_trouble=self._cold_starts.trouble)
+
+    def _is_log_silent(self, now: datetime) -> bool:
+        """Whether nothing shows a request of the new version in this stage, where one is due.
+
+        Lines may be late or lost, so ticks without a request pass no stage before a minute of it is settled.
+        """
+        began = self._bake_from
+        if self._feed is None or self._next is None or self._next > began:
+            return False
+        if any(tick.canary.requests for tick in self._feed.ticks if tick.end > began):
+            return False
+        _, share = self.shifts[-1]
+        return self._rate(now) * share * self.baked_s(now) / MINUTE.total_seconds() >= 1
 
     def read_slow_requests(self, row: MinuteRow, version: str) -> tuple[int, int] | None:
         """A version's slow requests and requests of a minute, without cold starts; None where the next poll decides.

@@ -28,6 +28,7 @@ Finding = Literal[
     "external",
     "unread",
     "cold-starts",
+    "log-silent",
     "throttled",
     "doubt",
     "recent",

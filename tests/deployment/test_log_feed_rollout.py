@@ -176,6 +176,25 @@ def test_where_lines_are_lost_the_minutes_decide(situation: Bring, build: str) -
         assert "does not show the same requests" in said[-1]
 
 
+@pytest.mark.parametrize(
+    ("log", "traffic"),
+    [
+        ({"logs_lost_rate": 1.0}, 600),
+        pytest.param({"logs_lost_rate": 1.0}, 6000, marks=pytest.mark.whole),
+        pytest.param({"logs_late_rate": 1.0, "logs_late_s": 60}, 6000, marks=pytest.mark.whole),
+    ],
+)
+def test_a_silent_log_passes_no_rung_of_the_ramp(situation: Bring, log: dict[str, float], traffic: int) -> None:
+    """Lines that are lost, or a minute late, are no good news: a build that fails everything waits at the first weight."""
+    here = situation(BAD, **JSON_LOG | log | {"requests_per_minute": traffic})
+    said: list[str] = []
+    outcome = ended(here, BAD, lambda seen: said.append(seen.says), rate=1.0)
+    assert outcome.ending == "rolled-back"
+    assert any("The log shows no request of v2 in this stage yet." in each for each in said)
+    # Three minutes at the first weight, which sends three requests in 30 s.
+    assert outcome.failed["2"] <= 40
+
+
 @pytest.mark.whole  # a throttled poll itself has a test in tests/health
 def test_a_throttled_log_delays_and_the_minutes_go_on(situation: Bring) -> None:
     """While the log cannot be read the minutes decide; then ticks do again. No time is judged twice."""
