@@ -132,6 +132,7 @@ def plan_fleet(
     """What deploying to the targets with these labels would do, in waves. Reads with threads.
 
     Where it would change something, the cluster for its steps is checked, too: nothing is approved that cannot start.
+    While a rollout is in progress that is a warning, since it can be aborted all the same.
 
     Args:
         target: keeps the fleet's own record.
@@ -156,7 +157,14 @@ def plan_fleet(
         project.check_artifact(build)
     plan = plan_places(target, fleet, targets_.open_places(members, RUNBOOK), builds, break_glass)
     if plan.calls and not target.dry_run:
-        require_engine(scheduler)
+        try:
+            require_engine(scheduler)
+        except BuddyError as error:
+            # An abort needs no cluster.
+            if not plan.under_way:
+                raise
+            warning = f"Warning: only an abort can be carried out. {error.what} {error.next}"
+            return replace(plan, reasons=(*plan.reasons, warning))
     return plan
 
 

@@ -10,6 +10,7 @@ import pytest
 from buddy_ops.aws import session
 from buddy_ops.core.errors import Aborted, Refused
 from buddy_ops.deployment.rollout_plan import plan_rollout
+from buddy_ops.fleet import engine
 from buddy_ops.fleet.canary import FleetOutcome
 from buddy_ops.fleet.wave_plan import plan_fleet
 from buddy_ops.notebook import _widgets, fleet_canary
@@ -41,13 +42,14 @@ class Fleet:
         self.started: list[str] | None = None
         self._monkeypatch = monkeypatch
 
-    def answer(self, *typed: str, each_wave: bool) -> FleetOutcome:
+    def answer(self, *typed: str, each_wave: bool, scheduler: str = "") -> FleetOutcome:
         lines = iter(typed)
         self._monkeypatch.setattr(_widgets, "is_attended", lambda: True)
         self._monkeypatch.setattr(_widgets, "load_ipywidgets", lambda: None)
         self._monkeypatch.setattr("builtins.input", lambda _: next(lines))
         self._monkeypatch.setattr(fleet_canary, "open_engine", self._open)
-        plan = plan_fleet(self.here, PAY, "good-2.zip")
+        plan = plan_fleet(self.here, PAY, "good-2.zip", scheduler=scheduler)
+        assert ("only an abort" in str(plan)) is bool(scheduler)
         approvals = asyncio.run(approve_waves(self.here, plan, each_wave=each_wave))
         outcome = asyncio.run(deploy_in_waves(self.here, plan, approvals))
         assert next(lines, None) is None
@@ -85,11 +87,14 @@ def count_calls(url: str) -> int:
     return len(control(url, "calls")["calls"])
 
 
-def test_an_abort_of_the_plan_rolls_back_what_is_in_progress_and_starts_nothing(fleet_of: Fleet, fleet: str) -> None:
-    """No cluster, no other target; report, exit code and journal call it an abort."""
+def test_an_abort_of_the_plan_rolls_back_what_is_in_progress_and_starts_nothing(
+    fleet_of: Fleet, fleet: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without a cluster, and no other target; report, exit code and journal call it an abort."""
+    monkeypatch.setattr(engine, "CONNECT_S", 1)
     leave_in_progress("us-east-1")
     before = count_calls(fleet)
-    outcome = fleet_of.answer(*ABORT, each_wave=False)
+    outcome = fleet_of.answer(*ABORT, each_wave=False, scheduler="tcp://127.0.0.1:9")
     assert [word for _, word in words(outcome)] == ["ROLLED BACK", "NOT STARTED", "NOT STARTED", "NOT STARTED"]
     assert "aborted" in outcome.rows[0].says
     assert fleet_of.started is None and moved_since(fleet, before) == {"us-east-1"}
