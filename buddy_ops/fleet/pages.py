@@ -130,9 +130,9 @@ def _name(member: Member) -> str:
 
 
 def _head(name: str, *, sorts: bool) -> str:
-    if name in UNSORTED or not sorts:
-        return f"<th scope=col>{name}</th>"
     kind = " class=number" if name in NUMBERS else ""
+    if name in UNSORTED or not sorts:
+        return f"<th scope=col{kind}>{name}</th>"
     return f"<th scope=col aria-sort=none{kind}><button type=button>{name}</button></th>"
 
 
@@ -202,4 +202,6 @@ def _spark(target: TargetStatus) -> str:
     drawn = bars([minute.requests for minute in minutes], palette.INFO.text)
     failed = bars([minute.errors for minute in minutes], palette.PROBLEM.text)
     says = f"requests of the last hour, at most {most} per minute, {target.traffic.errors} failed"
-    return f'<svg width={width} height={height} role="img" aria-label="{says}">{drawn}{failed}</svg>'
+    # JupyterLab makes a drawing as narrow as its column: without its own coordinates it would be cut off.
+    size = f'width={width} height={height} viewBox="0 0 {width} {height}" style="min-width:{width}px"'
+    return f'<svg {size} role="img" aria-label="{says}">{drawn}{failed}</svg>'

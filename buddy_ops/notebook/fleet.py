@@ -6,6 +6,7 @@ from datetime import datetime
 
 from buddy_ops.aws.clock import in_thread
 from buddy_ops.aws.session import Target
+from buddy_ops.checks import findings
 from buddy_ops.checks.findings import State
 from buddy_ops.core.text import MINUTE, date_and_time, escape_html, floor_minute, show_controls
 from buddy_ops.fleet.audit import FleetAudit
@@ -17,6 +18,13 @@ from buddy_ops.notebook._widgets import LiveOutput
 from buddy_ops.notebook.interrupts import interrupts
 from buddy_ops.notebook.prepared import link_runbooks
 from buddy_ops.notebook.progress import ProgressLine
+
+TABLE = "buddy-ops-fleet"
+LEFT = (
+    f"<style>.jp-RenderedHTMLCommon .{TABLE} :is(td,th):not(.number){{{findings.LEFT}}}"
+    f".jp-RenderedHTMLCommon .{TABLE} .number.number{{vertical-align:top}}</style>"
+)
+"""JupyterLab moves every cell of a table to the right. An archived page does not, and removes styles."""
 
 LINKED = 20
 """So many of the worst targets have links to runbooks with their parameters: each is a file."""
@@ -79,6 +87,6 @@ def _bundle(summary: str, at: datetime, table: str, lines: Sequence[tuple[str, S
     """A table as a MIME bundle, under its summary."""
     line = f"{summary}. Read at {date_and_time(at)}."
     return {
-        "text/html": f"<p>{escape_html(line)}</p>{table}",
+        "text/html": f'{LEFT}<div class="{TABLE}"><p>{escape_html(line)}</p>{table}</div>',
         "text/plain": show_controls("\n".join((line, *(row for row, _ in lines)))),
     }

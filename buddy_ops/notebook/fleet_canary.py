@@ -15,6 +15,7 @@ from buddy_ops.fleet.engine import Engine, open_engine
 from buddy_ops.fleet.wave_plan import FleetPlan, PlannedWave
 from buddy_ops.notebook._widgets import LiveOutput
 from buddy_ops.notebook.approvals import request_approval
+from buddy_ops.notebook.fleet import LEFT, TABLE
 from buddy_ops.notebook.interrupts import stopped_with
 from buddy_ops.notebook.printing import print_escaped
 from buddy_ops.runs.manifest import REPORT
@@ -105,8 +106,9 @@ def _shown(rows: Iterable[TargetRow]) -> dict[str, object]:
     shown = [(row.wave, row.name, row.state.word, row.state.serves, row.says) for row in rows]
     heads = "".join(f"<th scope=col>{head.capitalize()}</th>" for head in HEADS)
     body = "".join(map(_row, rows))
+    table = f"<table><thead><tr>{heads}</tr></thead><tbody>{body}</tbody></table>"
     return {
-        "text/html": f"<table><thead><tr>{heads}</tr></thead><tbody>{body}</tbody></table>",
+        "text/html": f'{LEFT}<div class="{TABLE}">{table}</div>',
         "text/plain": show_controls("\n".join(text_table(HEADS, shown))),
     }
 

@@ -54,6 +54,8 @@ def test_a_quiet_fleet_ends_well(fleet: str, tmp_path: Path) -> None:
     (shown,) = (each for each in outputs(document) if "text/html" in each)
     table = "".join(shown["text/html"])
     assert table.count("<tr>") == 1 + 12 and "<button" not in table, "no script sorts it here"
+    assert table.count('viewBox="0 0 90 24"') == 12
+    assert '<div class="buddy-ops-fleet">' in table and "<th scope=col class=number>Errors" in table
     assert "12 targets: 12 OK" in "".join(shown["text/plain"])
 
 
