@@ -70,7 +70,8 @@ def main() -> None:
     worse_work = [] if out is None else streams.chunks(share)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with multiprocessing.Pool(options.processes) as pool, Progress(*columns) as progress:
-        task = progress.add_task("rollouts", total=sum(chunk[1] for chunk in (*work, *worse_work)))
+        total = sum(chunk[1] for chunk in work) + sum(chunk[1] for chunk in worse_work)
+        task = progress.add_task("rollouts", total=total)
         advance = partial(progress.advance, task)
         results = measure(work, pool, advance)
         worse = streams.measure(worse_work, pool, advance)

@@ -126,7 +126,8 @@ def _comparison(results: Results) -> Iterator[str]:
     yield ""
     yield "## What it must reach"
     yield ""
-    yield "Failed requests are means with one standard error of the simulation. A mean decides, without its error."
+    yield "Failed requests are means with one standard error of the simulation. The mean decides: over its limit it"
+    yield "misses, also where the error is larger than the difference."
     yield ""
     rows = [["must hold", "measured", "holds"]]
     rows += [[what, measured, "yes" if holds else "**no**"] for what, measured, holds in figures.targets(results)]

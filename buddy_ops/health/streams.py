@@ -26,7 +26,7 @@ FIRST_STAKE = 0.8
 HOLD_AT = {"more": 35.0, "less": 13.0}
 """1 / the chance to hold a version that is not worse at all (Ville's inequality).
 
-Read for the minutes of a rollout, the three streams of parameters/prod.yaml together hold under 1 % of good builds.
+Read for the minutes of a rollout, the three streams of parameters/prod.yaml together hold about 1 % of good builds.
 
 Source: ``benchmarks/judge/streams.py``."""
 
