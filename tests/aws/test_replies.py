@@ -152,7 +152,7 @@ SERVICES = get_args(_client.Service)
 NO_MEMBER = {
     *("Action", "ManagedPolicyArns", "PolicyDocument", "Properties", "Resource", "Resources", "Statement"),  # a policy
     *("LogGroupName", "SigningKeyArn"),  # what we send
-    *("IPython", "InteractiveRun", "ParameterTypeDef"),
+    *("InteractiveRun", "ParameterTypeDef"),
 }
 """Keys like members' names of what is none of AWS's replies."""
 
