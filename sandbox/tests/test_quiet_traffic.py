@@ -118,6 +118,24 @@ def test_traffic_that_is_changed_changes_from_then_on(made: Sandbox) -> None:
     assert minutes(made, metric(), last=5, region="us-east-1").min() > 0
 
 
+def test_the_metrics_of_one_function_are_listed_without_those_of_others(made: Sandbox) -> None:
+    """As when each of many targets is asked for its own; what AWS answers does not depend on it."""
+    region = made.world.region("eu-west-1")
+    region.people.hour.cache_clear()
+    cloudwatch = made.world.client("cloudwatch", "eu-west-1")
+
+    def listed(*dimensions: Params) -> list[Params]:
+        pages = cloudwatch.get_paginator("list_metrics").paginate(Dimensions=list(dimensions))
+        return [found for page in pages for found in page["Metrics"]]
+
+    own = {"Name": "FunctionName", "Value": "pay"}
+    of_pay = listed(own)
+    drawn = region.people.hour.cache_info().currsize
+    every = listed()
+    assert region.people.hour.cache_info().currsize == 2 * drawn > 0
+    assert of_pay == [found for found in every if own in found["Dimensions"]] != []
+
+
 def test_the_log_has_the_same_requests(made: Sandbox) -> None:
     """A REPORT line of each, made when it is read."""
     logs = made.world.client("logs", "eu-west-1")

@@ -120,7 +120,7 @@ class CloudWatch(Alarms, Service):
         since = now - 3 * 3600 if params.get("RecentlyActive") else -math.inf
         found = [
             metric
-            for metric in self.store.list(since)
+            for metric in self.store.list(since, dict(wanted).get("FunctionName"))
             if params.get("Namespace") in (None, metric.namespace)
             and params.get("MetricName") in (None, metric.name)
             and all(any(n == name and value in (None, v) for n, v in metric.dimensions) for name, value in wanted)

@@ -349,15 +349,22 @@ class MetricStore:
         with self._lock:
             return list({unit: None for store in stores for unit in store._units(metric)})
 
-    def list(self, since: float = -math.inf) -> list[Metric]:
-        """Every metric with a sample, or with one after ``since`` (to the minute), in a stable order."""
+    def list(self, since: float = -math.inf, function: str | None = None) -> list[Metric]:
+        """Every metric with a sample, or with one after ``since`` (to the minute), in a stable order.
+
+        Args:
+            function: only metrics with this value of the dimension FunctionName; None: all.
+        """
         now = self.clock.now()
-        made = [store for make in list(self.sources.values()) for store in make(now - LATEST_S, now)]
+        # What sources would make for other functions is not made: each of many targets asks for its own.
+        names = list(self.sources) if function is None else [name for name in (function,) if name in self.sources]
+        made = [store for name in names for store in self.sources[name](now - LATEST_S, now)]
         latest: dict[Metric, int] = {}
         for store in (*made, self):
             with store._lock:
                 for metric in store._metrics:
-                    latest[metric] = store._latest_minute(metric)
+                    if function is None or ("FunctionName", function) in metric.dimensions:
+                        latest[metric] = store._latest_minute(metric)
         fresh = [metric for metric, minute in latest.items() if (minute + 1) * MINUTE_S > since]
         return sorted(fresh, key=lambda metric: (*metric[:2], sorted(metric.dimensions)))
 
