@@ -225,10 +225,19 @@ class CheckContext:
         """The isolation of the function or its writes. AWS: ssm:GetParameter."""
         return isolation.read_isolation(self.target)
 
-    @cached_property
+    @property
     def rollback_plan(self) -> RollbackPlan:
-        """The plan that rollback/immediate would make now. AWS: as ``rollback.plan_rollback``."""
-        return rollback.plan_rollback(self.target)
+        """The plan that rollback/immediate would make now. AWS, Raises: as ``rollback.plan_rollback``, once."""
+        if isinstance(self._rollback_plan, BuddyError):
+            raise self._rollback_plan
+        return self._rollback_plan
+
+    @cached_property
+    def _rollback_plan(self) -> RollbackPlan | BuddyError:
+        try:
+            return rollback.plan_rollback(self.target)
+        except BuddyError as error:
+            return error
 
     @property
     def metrics_until(self) -> datetime:
