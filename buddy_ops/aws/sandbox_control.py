@@ -12,8 +12,7 @@ import tempfile
 import urllib.request
 from collections.abc import Mapping
 from contextlib import suppress
-from functools import cache
-from pathlib import Path
+from functools import cache, lru_cache
 from typing import Any
 from urllib.error import HTTPError
 from urllib.parse import urlsplit
@@ -28,6 +27,9 @@ TOKEN_NEXT = (
     "Use the sandbox as the user who started it, with the same HOME and XDG_STATE_HOME. Or start one of your own: "
     "`buddy-ops sandbox start --port 4600`, and set AWS_ENDPOINT_URL=http://127.0.0.1:4600."
 )
+
+STATE_BYTES = 1024
+"""More than any of the sandbox's files has."""
 
 _TOKEN_HEADER = "X-Sandbox-Token"
 _REFUSAL_HEADER = "X-Sandbox-Refusal"
@@ -83,22 +85,44 @@ def read_clock(endpoint: str) -> tuple[float, float] | None:
 
 def _read_state(endpoint: str, kind: str) -> bytes:
     """A file that the sandbox at a loopback URL keeps; empty without one. The sandbox's ``state_file`` writes it."""
-    where = urlsplit(endpoint)
-    # Never for another machine: it would learn the token.
-    if where.hostname not in LOOPBACK:
-        return b""
-    state = Path(os.environ.get("XDG_STATE_HOME") or os.path.expanduser("~/.local/state"))  # noqa: PTH111
-    user = os.getuid() if hasattr(os, "getuid") else "user"
-    for folder in (state / "buddy-sandbox", Path(tempfile.gettempdir()) / f"buddy-sandbox-{user}"):
-        with suppress(OSError, ValueError):
+    state = os.environ.get("XDG_STATE_HOME") or os.path.expanduser("~/.local/state")  # noqa: PTH111
+    for folder, file in _state_files(endpoint, kind, state, tempfile.gettempdir()):
+        with suppress(OSError):
             if _is_private(folder):
-                return (folder / f"{where.port}.{kind}").read_bytes()
+                return _read_file(file)
     return b""
 
 
-def _is_private(folder: Path) -> bool:
+@lru_cache
+def _state_files(endpoint: str, kind: str, state: str, temporary: str) -> list[tuple[str, str]]:
+    """Where such a file may be, each with its folder. Names alone: the time is read several times for each AWS call.
+
+    Args:
+        state: the folder of this user's state files.
+        temporary: the folder of temporary files.
+    """
+    with suppress(ValueError):
+        where = urlsplit(endpoint)
+        # Never for another machine: it would learn the token.
+        if where.hostname in LOOPBACK:
+            user = os.getuid() if hasattr(os, "getuid") else "user"
+            folders = (f"{state}/buddy-sandbox", f"{temporary}/buddy-sandbox-{user}")
+            return [(folder, f"{folder}/{where.port}.{kind}") for folder in folders]
+    return []
+
+
+def _read_file(path: str) -> bytes:
+    """The content of a small file."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        return os.read(descriptor, STATE_BYTES)
+    finally:
+        os.close(descriptor)
+
+
+def _is_private(folder: str) -> bool:
     """Whether it is a folder of this user's own, no link, that no other user can read or change."""
-    found = folder.lstat()
+    found = os.lstat(folder)
     if not hasattr(os, "getuid"):
         return stat.S_ISDIR(found.st_mode)
     return stat.S_ISDIR(found.st_mode) and found.st_uid == os.getuid() and not found.st_mode & 0o077

@@ -61,6 +61,10 @@ ATTEMPTS = 3
 
 READ_TIMEOUT_S = 10
 
+CONNECTIONS = 32
+"""So many connections of a client are kept open: more than there are threads that use it at once. botocore keeps 10,
+and opens another for each further call, which costs more than the call."""
+
 RetryMode = Literal["standard", "adaptive"]
 
 
@@ -198,6 +202,7 @@ class Target:
             connect_timeout=3,
             read_timeout=read_timeout_s,
             retries={"mode": self.retry_mode, "total_max_attempts": attempts},
+            max_pool_connections=CONNECTIONS,
             user_agent_appid=USER_AGENT,  # type: ignore[call-arg]  # the stubs lack it
         )
         return self.session.create_client(

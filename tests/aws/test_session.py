@@ -19,6 +19,8 @@ from buddy_ops.aws import _credentials, aliases, session
 from buddy_ops.aws.clock import SystemClock, _Reading
 from buddy_ops.core import project
 from buddy_ops.core.errors import AwsFailed, BuddyError, InvalidInput
+from buddy_ops.core.settings import Settings
+from buddy_ops.fleet.status import READERS
 from buddy_ops.incidents import timeline
 from buddy_ops.notebook import opening
 from tests.conftest import Situation
@@ -30,6 +32,14 @@ OTHER = "222222222222"
 
 def acting_as(role: str) -> dict[str, Any]:
     return {"function": "shop", "aws": {"region": "us-east-1", "assume_role": role}}
+
+
+def test_threads_that_share_a_client_share_its_connections(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It keeps one for each of a fleet's readers: to open one for a call costs more than the call."""
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://localhost.example")
+    settings = Settings(function="shop", aws={"region": "us-east-1"})
+    client = session.connect_reader("prod", settings, "t").client("lambda")
+    assert client.meta.config.max_pool_connections >= 2 * READERS
 
 
 @pytest.fixture
