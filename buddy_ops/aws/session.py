@@ -354,9 +354,20 @@ class Target:
         return replace(self, environment=name, settings=settings, base_environment=base_environment)
 
     def acting_beside(
-        self, name: str, settings: Settings, *, base_environment: str, runbook: str, dry_run: bool
+        self,
+        name: str,
+        settings: Settings,
+        *,
+        base_environment: str,
+        runbook: str,
+        dry_run: bool,
+        held: bool = False,
     ) -> "Target":
-        """As ``beside``, with a run and a journal of its own in a folder of its own: it may write."""
+        """As ``beside``, with a run and a journal of its own in a folder of its own: it may write.
+
+        Args:
+            held: whether its journal is written by ``journal.release`` only.
+        """
         run = secrets.token_hex(4)
         folder = self.folder.parent / _folder_name(runbook, name, run=run, now=self.clock.now())
         side = SideChannels()
@@ -367,7 +378,7 @@ class Target:
             run=run,
             folder=folder,
             side=side,
-            journal=Journal(write, self.clock.now, self.redactor.redact_with_shared, side),
+            journal=Journal(write, self.clock.now, self.redactor.redact_with_shared, side, held=held),
             dry_run=dry_run,
             _clients={},
             _lock=threading.Lock(),

@@ -23,10 +23,11 @@ class Journal:
     A line that cannot be written (a full disk) never stops the run: traffic matters more. ``side`` keeps the failure.
 
     Args:
-        write: takes one line without its newline, and has it on disk when it returns.
+        write: takes a line, or several, without the last newline, and has them on disk when it returns.
         now: the run's clock.
         clean: takes secrets out of a record before anything else sees it.
         side: the side channels of the run; absent: the journal's own.
+        held: whether lines are written by ``release`` only: where others come first, and another journal names them.
     """
 
     def __init__(
@@ -35,8 +36,11 @@ class Journal:
         now: Callable[[], datetime],
         clean: Callable[[Any], Any] = lambda value: value,
         side: SideChannels | None = None,
+        *,
+        held: bool = False,
     ) -> None:
         self._write = write
+        self._held: list[str] | None = [] if held else None
         self._now = now
         self._clean = clean
         self.records: list[dict[str, Any]] = []
@@ -49,6 +53,15 @@ class Journal:
         now = iso_utc(self._now())
         with self._lock:
             self._append(now, kind, fields)
+
+    def release(self) -> None:
+        """Write the lines that were held, at once, and each further one when it comes."""
+        with self._lock:
+            held = self._held
+            self._held = None
+            if held:
+                with self.side.contained("the journal"):
+                    self._write("\n".join(held))
 
     def continue_in(self, write: Callable[[str], None], opened: dict[str, object]) -> None:
         """Write what follows elsewhere, because what was written is archived. ``opened`` is its first record.
@@ -77,6 +90,9 @@ class Journal:
         except Exception as error:  # a value's own words may raise anything
             self.side.note("the journal", error)
             line = json.dumps(head)
+        if self._held is not None:
+            self._held.append(line)
+            return
         with self.side.contained("the journal"):
             self._write(line)
 

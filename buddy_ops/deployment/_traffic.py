@@ -212,7 +212,15 @@ class Traffic:
                 raise FailsafeLost(f"The failsafe could not be renewed. {failure.what}") from failure
             self._pass_over("The failsafe could not be renewed; the next poll tries again.", failure)
 
-    def roll_back(self, rejected: Iterable[str], *, stage: str = "rolled-back", leaving: float = 0.0) -> None:
+    def roll_back(
+        self,
+        rejected: Iterable[str],
+        *,
+        stage: str = "rolled-back",
+        leaving: float = 0.0,
+        attempts: int = ATTEMPTS,
+        confirm: bool = True,
+    ) -> None:
         """Give the stable version all traffic, even if other runs move the alias meanwhile.
 
         Another run's write is kept if it removed the new version's traffic, or rolled back to the new version by name.
@@ -222,20 +230,22 @@ class Traffic:
             rejected: versions that no later rollback may return to.
             stage: the record's stage from now on.
             leaving: the share (0..1) that the new version keeps for now, a step of a gradual rollback.
+            attempts: how often it writes, while other runs keep moving the alias.
+            confirm: as for ``aliases.update_alias``.
 
         AWS: lambda:UpdateAlias, writes; lambda:GetAlias after a collision.
 
         Raises:
-            AliasMoved: see above; or ten writes in a row collided with another run.
+            AliasMoved: see above; or so many writes in a row collided with another run.
         """
-        for _ in range(ATTEMPTS):
+        for _ in range(attempts):
             # A person rolled back to the new version by name: that is the newer decision.
             record = self.alias.rollout
             if self.alias.primary == self.new and record is not None and record.stage == "rolled-back":
                 raise AliasMoved(self._target, self.alias)
             to = self._rolled_back(rejected, stage, leaving)
             try:
-                self._keep(aliases.update_alias(self._target, self.alias, to))
+                self._keep(aliases.update_alias(self._target, self.alias, to, confirm=confirm))
                 return
             except AliasMoved as moved:
                 # Python unbinds ``moved`` where the clause ends.

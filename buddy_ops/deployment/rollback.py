@@ -49,15 +49,37 @@ class RollbackPlan(Plan):
 
     Attributes:
         away_from: the versions that lose their traffic.
+        alias: as it was read.
     """
 
     destination: str
     away_from: tuple[str, ...]
+    alias: Alias
+
+    @property
+    def rejected(self) -> tuple[str, ...]:
+        """The versions that no later rollback may return to."""
+        # $LATEST is no version that could be marked: its code changes.
+        return tuple(version for version in self.away_from if version != LATEST)
 
     @property
     def came_from(self) -> tuple[str, ...]:
         """The versions that had the traffic when it was made, the alias's primary first."""
         return tuple(dict.fromkeys(filter(None, (*self.covers["from"], *self.away_from))))
+
+
+@dataclass(frozen=True)
+class TrafficMove:
+    """The traffic of a rollback, moved.
+
+    Attributes:
+        alias: as the write left it.
+        already: whether it was there before.
+    """
+
+    alias: Alias
+    at: datetime
+    already: bool
 
 
 @dataclass(frozen=True)
@@ -158,6 +180,7 @@ def plan_rollback(target: Target, version: str = "", watch: Progress | None = No
         },
         destination=destination,
         away_from=away_from,
+        alias=alias,
     )
 
 
@@ -166,10 +189,18 @@ def run_rollback(
 ) -> RollbackResult:
     """Move the traffic, then everything else; a second run finds the work done.
 
+    AWS, Args, Raises: as ``move_traffic``, and scheduler:DeleteSchedule (writes).
+    """
+    return finish_rollback(target, plan, move_traffic(target, plan, approval, watch))
+
+
+def move_traffic(target: Target, plan: RollbackPlan, approval: Approval, watch: Progress | None = None) -> TrafficMove:
+    """Move the traffic, and nothing else.
+
     Args:
         watch: as for ``plan_rollback``, here for every call that moves the traffic.
 
-    AWS: lambda:GetAlias, lambda:UpdateAlias (writes), scheduler:DeleteSchedule (writes).
+    AWS: lambda:GetAlias, lambda:UpdateAlias (writes).
 
     Raises:
         Refused: ``approval-void``, ``schema-incompatible``.
@@ -178,25 +209,62 @@ def run_rollback(
     """
     approval.must_cover(plan, target.clock.now())
     alias = _try_on(target, partial(aliases.require_alias, target), watch)
-    # Where the failsafe came first, the record still says that a rollout is in progress: it is closed.
-    there = alias.serving == (plan.destination,) or (alias.allocating and alias.primary == plan.destination)
-    already = there and not alias.failsafe_triggered
+    already = _is_there(alias, plan.destination)
     if not already and approval.by == NOBODY:
         raise AliasMoved(target, alias)  # no person was asked to approve a plan that changed nothing
     if not already and not target.dry_run:
         _require_schema(target, alias, plan.destination)
         traffic = Traffic(target, alias, run=target.run, stable=plan.destination)
-        # $LATEST is no version that could be marked: its code changes.
-        _try_on(target, partial(traffic.roll_back, [version for version in plan.away_from if version != LATEST]), watch)
+        _try_on(target, partial(traffic.roll_back, plan.rejected), watch)
         alias = traffic.alias
-    # From here on nothing can stop or undo the rollback.
+    return _moved(target, plan, approval, alias, already=already)
+
+
+def move_as_planned(target: Target, plan: RollbackPlan, approval: Approval, watch: Progress) -> TrafficMove:
+    """As ``move_traffic``, in one call where the alias is still as the plan has it: AWS compares its RevisionId.
+
+    Whether AWS has moved the traffic yet is for the caller to read, after all of its targets: others wait for this one.
+
+    AWS: lambda:UpdateAlias (writes), and as ``move_traffic`` where the alias changed since.
+
+    Raises: as ``move_traffic``.
+    """
+    if not plan.calls or target.dry_run or _is_there(plan.alias, plan.destination):
+        return move_traffic(target, plan, approval, watch)
+    approval.must_cover(plan, target.clock.now())
+    _require_schema(target, plan.alias, plan.destination)
+    traffic = Traffic(target, plan.alias, run=target.run, stable=plan.destination)
+    try:
+        _try_on(target, partial(traffic.roll_back, plan.rejected, attempts=1, confirm=False), watch)
+    except AliasMoved:
+        return move_traffic(target, plan, approval, watch)
+    return _moved(target, plan, approval, traffic.alias, already=False)
+
+
+def _is_there(alias: Alias, destination: str) -> bool:
+    """Whether an alias serves the destination, or will once AWS has allocated its capacity."""
+    there = alias.serving == (destination,) or (alias.allocating and alias.primary == destination)
+    # Where the failsafe came first, the record still says that a rollout is in progress: it is closed.
+    return there and not alias.failsafe_triggered
+
+
+def _moved(target: Target, plan: RollbackPlan, approval: Approval, alias: Alias, *, already: bool) -> TrafficMove:
+    """From here on nothing can stop or undo the rollback."""
     target.journal.append("rollback", to=plan.destination, away_from=plan.away_from, by=approval.by, already=already)
-    at = target.clock.now()
+    return TrafficMove(alias, target.clock.now(), already)
+
+
+def finish_rollback(target: Target, plan: RollbackPlan, moved: TrafficMove) -> RollbackResult:
+    """What comes after the traffic: the failsafe of a rollout that was in progress is deleted.
+
+    AWS: scheduler:DeleteSchedule, writes.
+    """
+    alias = moved.alias
     if target.dry_run:
-        return RollbackResult(alias.primary, (), at, already, dry_run=True)
+        return RollbackResult(alias.primary, (), moved.at, moved.already, dry_run=True)
     failures = tuple(delete_failsafes(target, recorded_run(alias)))
     pending = aliases.describe_allocation(alias)
-    return RollbackResult(alias.primary, plan.away_from, at, already, failures=failures, pending=pending)
+    return RollbackResult(alias.primary, plan.away_from, moved.at, moved.already, failures=failures, pending=pending)
 
 
 def await_rollback(target: Target, result: RollbackResult) -> Iterator[datetime]:

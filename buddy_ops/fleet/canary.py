@@ -26,7 +26,8 @@ from buddy_ops.fleet import status, targets
 from buddy_ops.fleet.status import READERS
 from buddy_ops.fleet.step import Step, StepResult, archive_rollback, journal_result
 from buddy_ops.fleet.target_states import DONE, SETTLED, TargetState, read_state
-from buddy_ops.fleet.wave_plan import RUNBOOK, FleetPlan, PlannedTarget, PlannedWave, is_unreachable
+from buddy_ops.fleet.targets import is_unreachable
+from buddy_ops.fleet.wave_plan import RUNBOOK, FleetPlan, PlannedTarget, PlannedWave
 
 STEP = "strategies/canary"
 

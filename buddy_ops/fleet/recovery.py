@@ -50,7 +50,7 @@ def read_recoveries(places: Sequence[Place], done: FleetRollback) -> list[Recove
 
     AWS: cloudwatch:GetMetricData, once for about 100 targets, reads only.
     """
-    moved = {each.name: each.result.at for each in done.results if each.result is not None}
+    moved = {each.name: each.moved.at for each in done.results if each.moved is not None}
     found = []
     for place in places:
         members = [member for member in place.members if member.name in moved]

@@ -1,7 +1,7 @@
 """A rollback of many targets: the traffic of all of them first, in order of harm, then everything else.
 
 Each target is rolled back as ``deployment.rollback`` does it for one, with a journal of its own. All of them are moved
-from this process with threads: an alias is moved by two calls, which take less time than a process takes to start.
+from this process with threads: an alias is moved by one call, which takes less time than a process takes to start.
 Targets of one place share its connections, and no place waits for another.
 """
 
@@ -26,12 +26,11 @@ from buddy_ops.core.plan import NOBODY, Approval, Plan
 from buddy_ops.core.progress import Progress, no_progress
 from buddy_ops.core.text import MINUTE, did_you_mean
 from buddy_ops.deployment import rollback
-from buddy_ops.deployment.rollback import RollbackPlan, RollbackResult
+from buddy_ops.deployment.rollback import RollbackPlan, TrafficMove
 from buddy_ops.fleet import traffic
 from buddy_ops.fleet.status import READERS, attempt, table_lines
 from buddy_ops.fleet.step import archive_rollback
-from buddy_ops.fleet.targets import Member, Place
-from buddy_ops.fleet.wave_plan import is_unreachable
+from buddy_ops.fleet.targets import Member, Place, is_unreachable
 from buddy_ops.runs.stores import MANIFEST
 
 T = TypeVar("T")
@@ -70,6 +69,11 @@ class PlannedRollback:
         """Sorts the most failing targets first, then what is unknown, then those without a failure."""
         return self.failing == 0, self.failing is None, -(self.failing or 0.0)
 
+    def describe_move(self) -> dict[str, object]:
+        """For the fleet's journal: the target's own is written after the traffic of all."""
+        away_from = list(self.plan.away_from)
+        return {"run": self.here.run, "folder": self.here.folder.name, "from": away_from, "to": self.plan.destination}
+
     @property
     def move(self) -> str:
         """From which versions it goes to which: 'pay-eu-west-1: v2 → v1'."""
@@ -97,22 +101,24 @@ class TargetResult:
     """How a target ended.
 
     Attributes:
+        moved: its traffic; None: it was not moved.
         verified: whether the alias was read again, and serves the version alone.
         trouble: what failed; None: nothing.
     """
 
     name: str
-    result: RollbackResult | None = None
+    moved: TrafficMove | None = None
     trouble: BuddyError | None = None
     serves: str = ""
     verified: bool = False
+    dry_run: bool = False
 
     @property
     def word(self) -> str:
         """The result word."""
         if self.trouble is not None:
-            return self.trouble.result if self.result is None else "NOT VERIFIED"
-        if self.result is not None and self.result.dry_run:
+            return self.trouble.result if self.moved is None else "NOT VERIFIED"
+        if self.dry_run:
             return "DRY RUN"
         return "ROLLED BACK" if self.verified else "NOT VERIFIED"
 
@@ -121,7 +127,10 @@ class TargetResult:
         """Its name, and how the move of its traffic ended."""
         if self.trouble is not None:
             return f"{self.name}: {self.trouble.result}. {self.trouble.what}"
-        return f"{self.name}: {str(self.result).splitlines()[0]}"
+        if self.moved is None or self.dry_run:
+            return f"{self.name}: nothing was written"
+        verb = "already at" if self.moved.already else "moved to"
+        return f"{self.name}: alias {verb} v{self.moved.alias.primary}"
 
     @property
     def next_step(self) -> str:
@@ -277,6 +286,7 @@ def _plan_place(
             base_environment=member.declared.environment,
             runbook="rollback",
             dry_run=dry_run,
+            held=True,
         )
         return here, rollback.plan_rollback(here, versions.get(member.name, ""))
 
@@ -363,14 +373,18 @@ def roll_back_fleet(
     Args:
         target: keeps the fleet's own record.
 
-    AWS: as ``rollback.run_rollback`` and ``rollback.drive_rollback``, for each target.
+    AWS: as ``rollback.move_as_planned``, ``rollback.finish_rollback`` and ``rollback.drive_rollback``, for each target.
 
     Raises:
         Refused: ``approval-void``.
     """
     approval.must_cover(plan, target.clock.now())
     targets = [_with_open_run(planned) for planned in plan.targets]
-    moved = _each(targets, partial(_move, approval), watch)
+    target.journal.append("moving", targets={each.name: each.describe_move() for each in targets})
+    try:
+        moved = _each(targets, partial(_move, approval), watch)
+    finally:
+        _release_journals(targets)
     results = {each.name: each for each in moved}
     ended = [planned for planned in targets if results[planned.name].trouble is None]
     verified = _each(ended, lambda planned: _verify(planned, results[planned.name]), no_progress)
@@ -386,6 +400,13 @@ def roll_back_fleet(
     return found
 
 
+def _release_journals(targets: Sequence[PlannedRollback]) -> None:
+    """Write the targets' own journals, which came after the traffic of all: a line on disk takes as long as a call."""
+    with ThreadPoolExecutor(READERS) as pool:
+        for planned in targets:
+            pool.submit(planned.here.journal.release)
+
+
 def _with_open_run(planned: PlannedRollback) -> PlannedRollback:
     """The same; with a new run where its own is archived, as when a cell is run again."""
     here = planned.here
@@ -397,6 +418,7 @@ def _with_open_run(planned: PlannedRollback) -> PlannedRollback:
         base_environment=here.base_environment,
         runbook=here.runbook,
         dry_run=here.dry_run,
+        held=True,
     )
     return replace(planned, here=own)
 
@@ -458,7 +480,8 @@ def _move(approval: Approval, planned: PlannedRollback) -> TargetResult:
     facts = {"plan": own.plan_hash, "by": own.by, "principal": own.principal, "title": planned.plan.title}
     here.journal.append("approved", **facts, verified=own.verified)
     try:
-        return TargetResult(planned.name, rollback.run_rollback(here, planned.plan, own, no_progress))
+        moved = rollback.move_as_planned(here, planned.plan, own, no_progress)
+        return TargetResult(planned.name, moved, dry_run=here.dry_run)
     except BuddyError as error:
         return TargetResult(planned.name, trouble=error)
     except Exception as error:
@@ -467,19 +490,23 @@ def _move(approval: Approval, planned: PlannedRollback) -> TargetResult:
 
 def _verify(planned: PlannedRollback, moved: TargetResult) -> TargetResult:
     """Read the alias again, once AWS has moved its traffic."""
-    assert moved.result is not None
+    assert moved.moved is not None
     here = planned.here
-    if moved.result.dry_run:
+    if moved.dry_run:
         return moved
     try:
-        result = rollback.drive_rollback(here, moved.result)
+        result = rollback.finish_rollback(here, planned.plan, moved.moved)
         alias = aliases.require_alias(here)
+        at = moved.moved.at
+        if pending := aliases.describe_allocation(alias):
+            at = rollback.drive_rollback(here, replace(result, pending=pending)).at
+            alias = aliases.require_alias(here)
     except BuddyError as error:
         return replace(moved, trouble=error)
     except Exception as error:
         return replace(moved, trouble=_defect(planned, error))
     verified = alias.serving == (planned.plan.destination,)
-    return TargetResult(planned.name, result, None, str(alias), verified)
+    return replace(moved, moved=replace(moved.moved, at=at), serves=str(alias), verified=verified)
 
 
 def _defect(planned: PlannedRollback, error: Exception) -> BuddyError:

@@ -12,7 +12,7 @@ from buddy_ops.aws.clock import Clock, SystemClock
 from buddy_ops.aws.session import Target
 from buddy_ops.core import project
 from buddy_ops.core import settings as settings_
-from buddy_ops.core.errors import BuddyError
+from buddy_ops.core.errors import AwsFailed, BuddyError
 from buddy_ops.core.fleet_file import FleetTarget, parse_labels
 from buddy_ops.core.settings import Settings
 
@@ -99,6 +99,11 @@ def connect_fleet(places: Sequence[Place], runbook: str, *, dry_run: bool) -> Ta
     member = (*opened, *places)[0].members[0]
     target = session.connect(member.name, runbook, dry_run=dry_run)
     return replace(target, environment="fleet", base_environment=member.declared.environment)
+
+
+def is_unreachable(found: object) -> bool:
+    """Whether this is an error of a target that cannot be reached: AWS does not answer there, or is unavailable."""
+    return isinstance(found, AwsFailed) and (found.passing or found.reference == "sandbox-not-running")
 
 
 def clock_of(places: Sequence[Place]) -> Clock:

@@ -10,7 +10,7 @@ from typing import Any
 
 from buddy_ops.aws.session import Target
 from buddy_ops.core import project
-from buddy_ops.core.errors import AwsFailed, BuddyError, InvalidInput, Refused
+from buddy_ops.core.errors import BuddyError, InvalidInput, Refused
 from buddy_ops.core.fleet_file import SOURCE, Fleet, parse_labels
 from buddy_ops.core.front_end import parameter
 from buddy_ops.core.plan import Plan
@@ -19,7 +19,7 @@ from buddy_ops.deployment.rollout_plan import RolloutPlan, in_red, plan_rollout
 from buddy_ops.fleet import targets as targets_
 from buddy_ops.fleet.engine import require_engine
 from buddy_ops.fleet.status import READERS, attempt
-from buddy_ops.fleet.targets import Member, Place
+from buddy_ops.fleet.targets import Member, Place, is_unreachable
 
 RUNBOOK = "fleet/canary"
 
@@ -263,11 +263,6 @@ def plan_targets(
 
     with ThreadPoolExecutor(READERS) as pool, ThreadPoolExecutor(READERS) as starters:
         return {name: each for planned in starters.map(plan_place, places) for name, each in planned.items()}
-
-
-def is_unreachable(found: object) -> bool:
-    """Whether this is an error of a target that cannot be reached: AWS does not answer there, or is unavailable."""
-    return isinstance(found, AwsFailed) and (found.passing or found.reference == "sandbox-not-running")
 
 
 def _refused(troubles: Mapping[str, BuddyError], of: int) -> Refused:

@@ -1,7 +1,9 @@
 """The rollback of twelve targets in four regions: traffic first, in order of harm, each alias verified."""
 
+from collections import Counter
 from collections.abc import Callable
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -135,12 +137,48 @@ def test_the_most_failing_target_is_moved_first(deployed: str, monkeypatch: pyte
     assert ends["pay-us-west-2"] < ends["shop-us-west-2"] < ends["cart-us-west-2"]
 
 
+def test_no_call_that_can_wait_comes_before_the_last_alias_is_moved(deployed: str) -> None:
+    """Until then: the alias and both versions of each target, once, and one write. Then failsafes and verification."""
+    before = len(control(deployed, "calls")["calls"])
+    done = run(plan())
+    assert done.exit_code == 0
+    calls = [call["operation"] for call in control(deployed, "calls")["calls"][before:] if call["service"] == "lambda"]
+    last = len(calls) - calls[::-1].index("UpdateAlias")
+    assert Counter(calls[:last]) == {"GetAlias": 12, "GetFunctionConfiguration": 24, "UpdateAlias": 12}
+    assert Counter(calls[last:]) == {"GetAlias": 12}
+    every = [call["operation"] for call in control(deployed, "calls")["calls"][before:]]
+    assert every.index("DeleteSchedule") > len(every) - every[::-1].index("UpdateAlias") - 1
+
+
+def test_an_alias_that_changed_since_the_plan_is_read_again(deployed: str) -> None:
+    """AWS refuses the write by the revision that was planned. What another run rolled back meanwhile stays as it is."""
+    made = plan("team=payments")
+    edited, done_already = (each.here.region for each in made.targets[:2])
+    move(deployed, "pay", edited, "2", "edited by a person")
+    rolled_back = replace(RECORD, stage="rolled-back", rejected_versions=("2",), closed_by_run="0002")
+    move(deployed, "pay", done_already, "1", rolled_back.encode())
+    done = run(made)
+    assert done.exit_code == 0 and {each.word for each in done.results} == {"ROLLED BACK"}
+    written = Counter((call["region"], call["status"]) for call in moved(deployed))
+    assert written == {(region, 200): 1 for region in REGIONS if region != done_already} | {
+        (edited, 412): 1,
+        (done_already, 412): 1,
+    }
+    kept = client(deployed, "lambda", done_already).get_alias(FunctionName="pay", Name="live")
+    assert kept["Description"] == rolled_back.encode()
+
+
 def is_of(call: dict[str, Any], here: session.Target) -> bool:
     return (call["region"], call["params"]["FunctionName"]) == (here.region, here.settings.function)
 
 
-def test_a_rollback_that_is_killed_is_ended_by_the_next(deployed: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What was moved stays as it is and is written no second time; the rest is moved, and every alias verified."""
+def test_a_rollback_that_is_killed_is_ended_by_the_next(
+    deployed: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was moved stays as it is and is written no second time; the rest is moved, and every alias verified.
+
+    The journals have what was moved; the fleet's own has it before the first write.
+    """
     monkeypatch.setattr(rollback, "READERS", 1)
 
     def kill(line: str) -> None:
@@ -151,6 +189,12 @@ def test_a_rollback_that_is_killed_is_ended_by_the_next(deployed: str, monkeypat
         run(plan(), kill)
     before = len(moved(deployed))
     assert 3 <= before < 12
+    journals = [read_journal(path.read_bytes()) for path in tmp_path.glob("runs/*-rollback-*/journal.jsonl")]
+    kinds = Counter(record["kind"] for records in journals for record in records)
+    assert kinds["rollback"] == before and kinds["opened"] == 12 + 1
+    (moving,) = [record for records in journals for record in records if record["kind"] == "moving"]
+    assert moving["targets"].keys() == serving(deployed).keys()
+    assert {each["to"] for each in moving["targets"].values()} == {"1"}
     again = plan()
     assert len([each for each in again.targets if each.plan.calls]) == 12 - before
     done = run(again)
@@ -173,9 +217,10 @@ def test_the_error_rates_fall_after_the_rollback(deployed: str) -> None:
 
 
 def test_the_same_again_moves_nothing_and_has_runs_of_its_own(deployed: str) -> None:
-    """A cell that is run again: what is archived already is not written to."""
+    """A cell that is run again: AWS refuses the write by its revision, and what is archived already is not written to."""
     made = plan(names=["pay-us-west-2"])
-    assert [run(made).exit_code for _ in range(2)] == [0, 0] and len(moved(deployed)) == 1
+    assert [run(made).exit_code for _ in range(2)] == [0, 0]
+    assert [call["status"] for call in moved(deployed)] == [200, 412]
     store = LocalStore(Path("runs"))
     assert len({entry.folder for entry in archive.list_entries(store)}) == 2
     assert verification.verify_archive(store).problems == ()

@@ -661,7 +661,8 @@ def _live(runbook: Runbook, here: Situation, call: int, after: bool, ear: int) -
 
     def acknowledged(self: Any, line: str) -> None:
         write(self, line)
-        tell(line=line)
+        for each in line.splitlines():
+            tell(line=each)
 
     code = 1
     try:
