@@ -14,7 +14,6 @@ from benchmarks.judge.rollouts import MOVING_MINUTES, FeedRollout, Outcome, Outc
 from benchmarks.judge.shipped import (
     BY_MINUTES,
     BY_TICKS,
-    FEED_POLICY,
     HISTORY_MINUTES,
     POLICY,
     STAGES,
@@ -200,9 +199,9 @@ def simulate(cell: Cell, rollouts: int, seed: tuple[int, ...], feed: bool = True
         knowing = roll_out(policy, NOTHING_KNOWN, requests, seeds, STAGES, cell.onset, all_day=True)
         add(CLAIRVOYANT, [outcomes.day for outcomes in knowing if outcomes.day is not None])
     if feed:
-        add(FEED, roll_out_by_ticks(FEED_POLICY, known, requests, seeds))
+        add(FEED, roll_out_by_ticks(POLICY, known, requests, seeds))
     if feed and is_late_or_bad:
-        policy = clairvoyant(cell, FEED_POLICY)
+        policy = clairvoyant(cell, POLICY)
         add(CLAIRVOYANT_FEED, roll_out_by_ticks(policy, NOTHING_KNOWN, requests, seeds, cell.onset))
     if cell.suite == "clumped":
         untempered = roll_out(POLICY, NOTHING_KNOWN, requests, seeds, STAGES, all_day=False)

@@ -24,7 +24,7 @@ from rich.progress import track
 from benchmarks.judge.cells import CHUNK
 from benchmarks.judge.figures import FEED_FAILED, FEED_LATE, FEED_MINUTES
 from benchmarks.judge.rollouts import Bands, FeedRollout, minutes_of
-from benchmarks.judge.shipped import BY_TICKS, FEED_POLICY, HISTORY_MINUTES, SETTINGS, ramped
+from benchmarks.judge.shipped import BY_TICKS, HISTORY_MINUTES, POLICY, SETTINGS, ramped
 from benchmarks.judge.traffic import TICKS, Cell, draw, history
 from buddy_ops.cli import sandbox
 from buddy_ops.core.project import read_settings
@@ -125,7 +125,7 @@ def _failed_by_log(here: Situation, since: datetime) -> int:
 def simulated(cell: Cell, rollouts: int, seed: int) -> tuple[list[int], list[float]]:
     """The same by simulation: failed requests of each rollout from the onset on, and minutes until 100 %."""
     rng = np.random.default_rng(seed)
-    fresh = pickle.dumps(Judge(FEED_POLICY, [Counts(*counts) for counts in history(cell, HISTORY_MINUTES, rng)]))
+    fresh = pickle.dumps(Judge(POLICY, [Counts(*counts) for counts in history(cell, HISTORY_MINUTES, rng)]))
     failed = []
     reached_100 = []
     for first in range(0, rollouts, CHUNK):

@@ -242,6 +242,7 @@ class Judges:
         self._usual_minutes = np.zeros(columns, dtype=np.int64)
         self._minute_weight = np.zeros(rollouts)
         self._weight = np.zeros(rollouts)
+        self._by_ticks = False
 
     def observe(self, minute: Served, *, by_ticks: bool = False) -> None:
         """As ``Judge.observe``."""
@@ -252,6 +253,7 @@ class Judges:
             share = np.where(minute.changed, minute.n1 / np.maximum(1, minute.requests), weight)
             self._add(minute, np.concatenate((share, share)), seen, 1.0)
             self._weight = weight
+            self._by_ticks = False
         events, requests = minute.stable()
         self._latest_minutes.add(events, requests, seen)
         self._stable.update(events, requests, self._limit, np.where(seen, 1.0, 0.0))
@@ -263,6 +265,7 @@ class Judges:
     def observe_tick(self, tick: Served) -> None:
         """As ``Judge.observe_tick``."""
         self._weight = tick.weight
+        self._by_ticks = True
         share = np.concatenate((self._weight, self._weight))
         self._add(tick, share, np.ones(len(share), dtype=np.bool_), TICK_S / 60)
 
@@ -333,7 +336,8 @@ class Judges:
     def recently_doubtful(self) -> Bools:
         """The same by the latest minutes alone, of the new version or of stable."""
         policy = self.policy
-        at = np.where(self._weight < policy.early_below, policy.early_doubt_at, policy.fresh_doubt_at)
+        below = policy.early_below_by_ticks if self._by_ticks else policy.early_below
+        at = np.where(self._weight < below, policy.early_doubt_at, policy.fresh_doubt_at)
         at = np.concatenate((at, at))
         found = np.zeros(len(at), dtype=np.bool_)
         for events, requests in self._latest.sums():

@@ -15,18 +15,6 @@ SETTINGS = validate_settings(read_settings(ENVIRONMENT)[0], ENVIRONMENT)
 
 POLICY: JudgePolicy = judge_policy(SETTINGS)
 
-
-def _with_log_feed(on: bool) -> JudgePolicy:
-    health = SETTINGS.health.model_copy(update={"log_feed": on})
-    return judge_policy(SETTINGS.model_copy(update={"health": health}))
-
-
-FEED_POLICY: JudgePolicy = _with_log_feed(True)
-"""With the log feed."""
-
-NO_FEED_POLICY: JudgePolicy = _with_log_feed(False)
-"""Where the settings have none: a stage of the policy does not wait for a single failure."""
-
 TICK_LATE_S = 20
 """A tick of the log is judged so many seconds after its end."""
 

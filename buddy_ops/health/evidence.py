@@ -65,7 +65,8 @@ def judge_policy(settings: Settings) -> JudgePolicy:
         max_stretch_s=60 * settings.rollout.stretch_minutes,
         external_limit_s=60 * settings.rollout.external_minutes,
         # On a rung of the ramp a minute more costs little; by the log's ticks, any stage waits for seconds only.
-        early_below=1.0 if settings.health.log_feed else settings.rollout.stages_percent[0] / 100,
+        early_below=settings.rollout.stages_percent[0] / 100,
+        early_below_by_ticks=1.0,
     )
 
 

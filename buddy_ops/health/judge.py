@@ -161,8 +161,9 @@ class JudgePolicy:
     gamma: float = 0.10  # chance to call a version over the objective, once it is surely worse than stable
     doubt_at: float = 2.0  # evidence of the whole rollout at which a bake is stretched
     fresh_doubt_at: float = 5.0  # evidence of the latest minutes alone at which it is
-    early_doubt_at: float = 1.5  # the same below a weight of `early_below` (0..1), where waiting costs little
-    early_below: float = 0.0
+    early_doubt_at: float = 1.5  # the same below these weights (0..1), where waiting costs little
+    early_below: float = 0.0  # where the latest evidence is a minute's
+    early_below_by_ticks: float = 0.0  # where it is a tick's
     proved_at: float = 100.0  # 1 / the chance to call a version healthy that is over 1.5 times an objective
     early_at: float = 20.0
     early_after_s: float | None = None  # early promotion (180.0) saves minutes and doubles the cost of late faults
@@ -561,6 +562,7 @@ class Judge(ComparedByState):
         self._cold_slow = 0
         self._weight = 0.0  # in the latest minute or tick
         self._minute_weight = 0.0  # in the latest minute: minutes come later than ticks
+        self._by_ticks = False  # whether the latest evidence of the canary is a tick's
         self._stage_is_read = False
         self._external: _Stream | None = None  # where stable is affected, from its first minute until it has been calm
         self._external_minutes = 0
@@ -592,6 +594,7 @@ class Judge(ComparedByState):
         self._minute_weight = minute.weight
         self._latest.append(minute)
         if not minute.judged_by_ticks:
+            self._by_ticks = False
             self._serve(canary, minute.weight)
         self._follow_external()
 
@@ -627,6 +630,7 @@ class Judge(ComparedByState):
             better = (x0, x0 + canary.slow, 1.0 - least)
             self._slow.add(PairedCounts(x1, warm, x0, stable_unread=beside), worse, better, seconds=tick.seconds)
             self._leave_out_cold_starts(canary)
+        self._by_ticks = True
         self._serve(canary, weight, tick.seconds)
 
     def _leave_out_cold_starts(self, canary: Counts) -> None:
@@ -807,7 +811,8 @@ class Judge(ComparedByState):
     def _fresh_doubt_at(self) -> float:
         """The evidence of the latest minutes alone at which a stage waits."""
         policy = self.policy
-        return policy.early_doubt_at if self._weight < policy.early_below else policy.fresh_doubt_at
+        below = policy.early_below_by_ticks if self._by_ticks else policy.early_below
+        return policy.early_doubt_at if self._weight < below else policy.fresh_doubt_at
 
     def _needed(self, requests: float | None) -> Needed | None:
         """Canary requests, and minutes at the traffic of the latest minutes; None if it is beyond all reason."""

@@ -8,7 +8,7 @@ import pytest
 
 from benchmarks.judge.many import ManyByMinutes, ManyByTicks, histories
 from benchmarks.judge.rollouts import FeedRollout, Outcome, Rollout, clairvoyant, minutes_of
-from benchmarks.judge.shipped import BY_MINUTES, BY_TICKS, FEED_POLICY, POLICY, STAGES, ramped
+from benchmarks.judge.shipped import BY_MINUTES, BY_TICKS, POLICY, STAGES, ramped
 from benchmarks.judge.traffic import TICKS, Cell, Requests, draw, history
 from buddy_ops.health.judge import Counts, Judge, JudgePolicy
 from tests.conftest import sampled
@@ -90,7 +90,7 @@ def test_by_ticks_each_rollout_ends_as_under_the_shipped_judge(cell: Cell) -> No
     requests = drawn(cell)[0].ticks
     assert requests is not None
     stages = ramped(cell.traffic, BY_TICKS)
-    for policy, days, deaf_until in policies(cell, FEED_POLICY):
+    for policy, days, deaf_until in policies(cell, POLICY):
         many = ManyByTicks(policy, histories(days, policy), requests, SEEDS, stages, deaf_until).run()
         alone = []
         for row, seed in enumerate(SEEDS):

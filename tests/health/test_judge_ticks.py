@@ -286,12 +286,14 @@ def test_the_latest_minutes_are_five_minutes_of_ticks() -> None:
     assert judge.verdict(900.0, 300.0).decision == "promote"
 
 
-@pytest.mark.parametrize("by_ticks", [True, False])
-def test_below_a_weight_that_the_policy_names_one_failure_is_enough_to_wait(by_ticks: bool) -> None:
-    """A rung of the ramp, and any stage by the log: to wait costs little there. The stage of the policy goes on."""
-    policy = JudgePolicy(early_below=0.1)
+@pytest.mark.parametrize(("by_ticks", "at_half"), [(True, "hold"), (False, "promote")])
+def test_one_failure_is_enough_to_wait_where_that_costs_little(by_ticks: bool, at_half: str) -> None:
+    """On a rung of the ramp, and by the log in any stage. A stage of the policy goes on where minutes decide, whatever
+    the settings say of the log: by minutes it would wait for minutes.
+    """
+    policy = JudgePolicy(early_below=0.1, early_below_by_ticks=1.0)
     found = {}
-    for weight in (0.09, 0.1):
+    for weight in (0.09, 0.5):
         judge = Judge(policy)
         for failures in (0, 1):
             canary = Counts(6, failures)
@@ -299,7 +301,7 @@ def test_below_a_weight_that_the_policy_names_one_failure_is_enough_to_wait(by_t
             if by_ticks:
                 judge.observe_tick(Tick(60, weight, canary))
         found[weight] = judge.verdict(300.0, 300.0).decision
-    assert found == {0.09: "hold", 0.1: "promote"}
+    assert found == {0.09: "hold", 0.5: at_half}
 
 
 def test_failures_that_come_together_are_weighed_over_a_minute_and_not_over_a_tick() -> None:
