@@ -145,16 +145,13 @@ def _become(program: Callable[[], object], given: Mapping[str, Any]) -> NoReturn
     """Run a program in a process that was just forked, as if it had been started afresh."""
     code = 1
     try:
-        # What the parent left open is closed below by number: no object of the parent may ever close it again.
         gc.freeze()
         if given["start_new_session"]:
             os.setsid()
         for number, end in enumerate((given["p2cread"], given["c2pwrite"], given["errwrite"])):
             if end != -1:
                 os.dup2(end, number)
-        for path in list(Path("/proc/self/fd").iterdir()):
-            if int(path.name) > 2 and int(path.name) not in given["pass_fds"]:
-                _close(int(path.name))
+        _close_inherited(given["pass_fds"])
         if given["env"] is not None:
             os.environ.clear()
             os.environ.update(given["env"])
@@ -166,9 +163,16 @@ def _become(program: Callable[[], object], given: Mapping[str, Any]) -> NoReturn
         os._exit(code)
 
 
-def _close(number: int) -> None:
-    with suppress(OSError):
-        os.close(number)
+def _close_inherited(passed: Sequence[int]) -> None:
+    """Close the parent's files. Their numbers stay taken: an object of the parent that closes its own, as a socket in a pool
+    of connections does when it is deleted, would otherwise close a file that this process opened since.
+    """
+    nothing = os.open(os.devnull, os.O_RDWR)
+    for path in list(Path("/proc/self/fd").iterdir()):
+        if int(path.name) > 2 and int(path.name) not in (nothing, *passed):
+            with suppress(OSError):
+                os.dup2(nothing, int(path.name), inheritable=False)
+    os.close(nothing)
 
 
 def _forget_the_parent() -> None:
