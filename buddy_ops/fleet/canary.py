@@ -397,7 +397,7 @@ class FleetRun:
     def _stop_before(self, wave: PlannedWave, reference: str, says: str, following: str) -> None:
         """Begin neither this wave nor a later one. Nothing is rolled back: no target is in trouble."""
         says = f"Wave {wave.name} was not started. {says}"
-        self.trouble = Trouble("", says, Refused.exit_code, reference, following)
+        self.trouble = Trouble(target="", says=says, exit_code=Refused.exit_code, reference=reference, next=following)
         self._journal("fleet-trouble", says=says)
 
     def _begin(self, running: Steps, planned: PlannedTarget) -> None:
@@ -525,7 +525,9 @@ class FleetRun:
         rows = [self._rows[planned.name] for planned in plan.targets if planned.plan.under_way]
         in_progress = join_words(row.name for row in rows)
         says = f"{join_words(self._approval.by)} aborted it. In progress: {in_progress}."
-        self.trouble = Trouble("", says, Aborted.exit_code, ABORTED, AFTER_AN_ABORT)
+        self.trouble = Trouble(
+            target="", says=says, exit_code=Aborted.exit_code, reference=ABORTED, next=AFTER_AN_ABORT
+        )
         self._journal("fleet-trouble", says=says)
         self._take_back(rows, "Rolled back: the fleet's deployment was aborted.")
 

@@ -69,7 +69,7 @@ def status_page(fleet: FleetStatus, reload_s: float = 0) -> str:
     Args:
         reload_s: after how many seconds it loads itself again, unless a row is open; 0: never.
     """
-    return _page("Fleet status", fleet.summary, fleet.at, status_table(fleet, sorts=True), reload_s)
+    return _page("Fleet status", fleet.summary, fleet.at, table=status_table(fleet, sorts=True), reload_s=reload_s)
 
 
 def audit_page(fleet: FleetAudit) -> str:

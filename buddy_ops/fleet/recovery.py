@@ -63,7 +63,7 @@ def read_recoveries(places: Sequence[Place], done: FleetRollback) -> list[Recove
             if isinstance(hour, AliasTraffic):
                 found.append(_recovery(member.name, hour, floor_minute(moved[member.name]), limit))
             else:
-                found.append(Recovery(member.name, None, 0, 0, 0, limit))
+                found.append(Recovery(member.name, before=None, requests=0, failed=0, minutes=0, limit=limit))
     return sorted(found, key=lambda each: each.harm)
 
 
@@ -72,4 +72,6 @@ def _recovery(name: str, hour: AliasTraffic, moved: datetime, limit: float) -> R
     earlier = tuple(minute for minute in hour.minutes if moved - BEFORE <= minute.at < moved)
     later = hour.since(moved + MINUTE)
     before = AliasTraffic(earlier, hour.until).error_rate
-    return Recovery(name, before, later.requests, later.errors, len(later.minutes), limit)
+    return Recovery(
+        name, before=before, requests=later.requests, failed=later.errors, minutes=len(later.minutes), limit=limit
+    )

@@ -283,10 +283,10 @@ def attempt(read: Callable[[], T]) -> T | BuddyError:
 
 def _without_session(member: Member, trouble: BuddyError, now: datetime) -> TargetStatus:
     settings = member.settings
-    subject = Subject(member.name, settings.function, settings.alias, settings.aws.region or "", now)
+    subject = Subject(member.name, settings.function, alias=settings.alias, region=settings.aws.region or "", at=now)
     again = NextStep(MORE, GUIDE, {"environment": member.name})
     report = StatusReport(trouble.what, (status.unreadable_alias(trouble),), (again,), subject)
-    return TargetStatus(member, report, "", None, None)
+    return TargetStatus(member, report, account="", deployed=None, traffic=None)
 
 
 def _status(member: Member, target: Target, shared: _Shared, alias: Alias | BuddyError | None) -> TargetStatus:
@@ -302,7 +302,7 @@ def _status(member: Member, target: Target, shared: _Shared, alias: Alias | Budd
         findings = (status.unreadable_alias(alias), *run_checks(others, context))
         subject = status.status_subject(target, None)
         report = StatusReport(f"What is live is unknown: {alias.what}", findings, (check_again(target, MORE),), subject)
-        return TargetStatus(member, report, shared.account, None, hour)
+        return TargetStatus(member, report, account=shared.account, deployed=None, traffic=hour)
     context.alias = alias
     checks = [Check("rollout", _rollout)]
     if alias is not None:
@@ -313,7 +313,7 @@ def _status(member: Member, target: Target, shared: _Shared, alias: Alias | Budd
     report = replace(report, steps=_steps(target, report))
     record = alias.rollout if alias is not None else None
     deployed = text.parse_utc(record.since) if record is not None else None
-    return TargetStatus(member, report, shared.account, deployed, hour)
+    return TargetStatus(member, report, account=shared.account, deployed=deployed, traffic=hour)
 
 
 def _steps(target: Target, report: StatusReport) -> tuple[NextStep, ...]:

@@ -116,7 +116,15 @@ def archive_rollback(run: Target, here: Target, trouble: BuddyError | None, serv
     if where:
         with run.side.contained(f"archiving the rollback of {here.environment} in {where}"):
             archive.upload_run(archive.open_store(where, here.environment), here.folder, sign)
-    own = StepResult(here.environment, here.runbook, code, outcome, said, entry.folder, entry.sha256)
+    own = StepResult(
+        here.environment,
+        here.runbook,
+        exit_code=code,
+        outcome=outcome,
+        trouble=said,
+        folder=entry.folder,
+        manifest=entry.sha256,
+    )
     journal_result(run.journal, own, serves=serves, says=said)
 
 
@@ -166,7 +174,7 @@ def _run_process(step: Step, project: Path, tell: Progress) -> StepResult:
 
 def lost(step: Step, why: str) -> StepResult:
     """The result of a step of which no end was reported."""
-    return StepResult(step.target, step.runbook, BuddyError.exit_code, LOST, why)
+    return StepResult(step.target, step.runbook, exit_code=BuddyError.exit_code, outcome=LOST, trouble=why)
 
 
 @contextmanager
@@ -220,7 +228,9 @@ def _supervise(step: Step, tell: Progress) -> StepResult:
     except BuddyError as error:
         said = redaction.Redactor().redact(str(error))
         outcome = supervisor.outcome_of(error)
-        return StepResult(step.target, step.runbook, error.exit_code, outcome, said, error=error.data())
+        return StepResult(
+            step.target, step.runbook, exit_code=error.exit_code, outcome=outcome, trouble=said, error=error.data()
+        )
     return StepResult(
         step.target,
         step.runbook,

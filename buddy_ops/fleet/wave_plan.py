@@ -155,7 +155,9 @@ def plan_fleet(
     builds = _choose_artifacts(members, artifact, artifacts or {})
     for build in dict.fromkeys(builds.values()):
         project.check_artifact(build)
-    plan = plan_places(target, fleet, targets_.open_places(members, RUNBOOK), builds, break_glass)
+    plan = plan_places(
+        target, fleet, places=targets_.open_places(members, RUNBOOK), builds=builds, break_glass=break_glass
+    )
     if plan.calls and not target.dry_run:
         try:
             require_engine(scheduler)
@@ -248,7 +250,7 @@ def plan_targets(
             raise place.trouble
         here = replace(place.target(member), dry_run=dry_run)
         own = plan_rollout(here, builds[member.name], "canary", break_glass=break_glass)
-        return PlannedTarget(member, place.name, builds[member.name], here, own)
+        return PlannedTarget(member, place.name, artifact=builds[member.name], here=here, plan=own)
 
     def plan_place(place: Place) -> dict[str, PlannedTarget | BuddyError]:
         chosen = [member for member in place.members if member.name in names]

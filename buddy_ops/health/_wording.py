@@ -138,7 +138,12 @@ def _alias_failures(verdict: "Verdict") -> list[str]:
     counts = compared.counts
     policy = verdict.policy
     rate = measured(
-        "The alias as a whole:", policy, "errors", counts.canary_events, counts.canary_requests, limit=compared.limit
+        "The alias as a whole:",
+        policy,
+        "errors",
+        events=counts.canary_events,
+        requests=counts.canary_requests,
+        limit=compared.limit,
     )
     source = "These failures name no version."
     if verdict.decision == "external":
@@ -210,8 +215,8 @@ def _compare(
             verdict.canary_name,
             verdict.policy,
             compared.stream,
-            counts.canary_events,
-            counts.canary_requests,
+            events=counts.canary_events,
+            requests=counts.canary_requests,
             limit=limit,
         )
         kind = "failed request" if compared.stream == "errors" else "slow request"
@@ -223,7 +228,7 @@ def _compare(
     if stable_first:
         sides.reverse()
     (name, events, requests), (other, other_events, other_requests) = sides
-    first = measured(name, verdict.policy, compared.stream, events, requests, limit=limit)
+    first = measured(name, verdict.policy, compared.stream, events=events, requests=requests, limit=limit)
     if not other_requests:
         return f"{first}; {other} received no requests in the same minutes"
     second = f"{other} {_share(other_events, other_requests)} ({other_events:,} of {other_requests:,})"

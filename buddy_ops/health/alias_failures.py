@@ -104,4 +104,6 @@ class AliasFailures(ComparedByState):
 
     def stable_test(self) -> StableTest:
         """The test of stable after a rollback: over the same limit alone, it shows that something else is the cause."""
-        return StableTest("errors", self.limit, self._policy.slo_mixture, self._phi, self._policy.worse_at)
+        return StableTest(
+            "errors", self.limit, mixture=self._policy.slo_mixture, dispersion=self._phi, at=self._policy.worse_at
+        )

@@ -81,14 +81,14 @@ class Counts:
 
     def __add__(self, other: "Counts") -> "Counts":
         return Counts(
-            self.requests + other.requests,
-            self.errors + other.errors,
-            self.slow + other.slow,
-            self.throttles + other.throttles,
-            self.unknown | other.unknown,
-            self.cold + other.cold,
-            self.cold_slow + other.cold_slow,
-            self.shared + other.shared,
+            requests=self.requests + other.requests,
+            errors=self.errors + other.errors,
+            slow=self.slow + other.slow,
+            throttles=self.throttles + other.throttles,
+            unknown=self.unknown | other.unknown,
+            cold=self.cold + other.cold,
+            cold_slow=self.cold_slow + other.cold_slow,
+            shared=self.shared + other.shared,
         )
 
 
@@ -496,7 +496,9 @@ class _Stream(ComparedByState):
             return None
         # Also where the canary was better: what stable always did is no fault that began now.
         limit = self._usual_rate.limit
-        return StableTest(self.name, limit, self.policy.slo_mixture, self.phi, self.policy.worse_at)
+        return StableTest(
+            self.name, limit, mixture=self.policy.slo_mixture, dispersion=self.phi, at=self.policy.worse_at
+        )
 
     def compare(self, counts: PairedCounts) -> Comparison:
         """Counts of this stream with what they are measured by."""

@@ -399,7 +399,14 @@ class LogFeed:
             else:
                 request = self._failed_request(event["message"], number)
             if request is not None:
-                yield LogLine(event["eventId"], number, begun_ms, event["ingestionTime"], request, report)
+                yield LogLine(
+                    event["eventId"],
+                    number,
+                    begun_ms=begun_ms,
+                    ingested_ms=event["ingestionTime"],
+                    request=request,
+                    report=report,
+                )
 
     def _failed_request(self, message: str, version: str) -> str | None:
         """The request that a failure metric's line is of, '' where it does not say it; None for any other line.

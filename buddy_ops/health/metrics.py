@@ -248,7 +248,9 @@ def read_stream_history(target: Target, stable: str, since: datetime, until: dat
     percentiles = []
     for index, spec in enumerate(streams):
         if isinstance(spec.events, SlowerThan) and isinstance(spec.events.slower_than, str):
-            percentiles.append(_query(f"bound{index}", "AWS/Lambda", "Duration", alias, spec.events.slower_than))
+            percentiles.append(
+                _query(f"bound{index}", "AWS/Lambda", "Duration", alias, statistic=spec.events.slower_than)
+            )
     values = read_series(target, percentiles, since, until) if percentiles else {}
     bounds: list[float | None] = []
     for index, spec in enumerate(streams):
@@ -262,7 +264,7 @@ def read_stream_history(target: Target, stable: str, since: datetime, until: dat
         *_stream_queries(target, stable, WHOLE_ALIAS + 1, bounds),
     ]
     if queries:
-        queries.append(_query("requests0", "AWS/Lambda", "Invocations", alias, "Sum"))
+        queries.append(_query("requests0", "AWS/Lambda", "Invocations", alias, statistic="Sum"))
         values = read_series(target, queries, since, until)
     minutes = []
     for index, spec in enumerate(streams):
@@ -303,7 +305,7 @@ def count_callers(target: Target, resources: Sequence[str], since: datetime, unt
         dimensions: list[DimensionTypeDef] = [{"Name": "FunctionName", "Value": target.settings.function}]
         if resource:
             dimensions.append({"Name": "Resource", "Value": resource})
-        queries.append(_query(f"called{number}", "AWS/Lambda", "Invocations", dimensions, "Sum"))
+        queries.append(_query(f"called{number}", "AWS/Lambda", "Invocations", dimensions, statistic="Sum"))
     values = read_series(target, queries, since, until)
     return {resource: round(sum(values[f"called{number}"].values())) for number, resource in enumerate(names)}
 
@@ -438,7 +440,7 @@ def _queries(target: Target, version: str | None, source: int) -> "list[MetricDa
     if version is None:
         wanted.append(("throttles", "AWS/Lambda", "Throttles", "Sum"))
     queries = [
-        _query(f"{name}{source}", namespace, metric_name, dimensions, statistic)
+        _query(f"{name}{source}", namespace, metric_name, dimensions, statistic=statistic)
         for name, namespace, metric_name, statistic in wanted
     ]
     for index, metric in enumerate(target.settings.failure_metrics):
@@ -446,7 +448,7 @@ def _queries(target: Target, version: str | None, source: int) -> "list[MetricDa
             named = target.fill(metric.of_alias if version is None else metric.of_version, version or "")
             queries += _failure_queries(metric, f"{index}x{source}", named)
     if version is None:
-        queries.append(_query(f"function{source}", "AWS/Lambda", "Invocations", dimensions[:1], "Sum"))
+        queries.append(_query(f"function{source}", "AWS/Lambda", "Invocations", dimensions[:1], statistic="Sum"))
     return queries
 
 
@@ -456,7 +458,7 @@ def _failure_queries(
     """The queries for one series of a failure metric: the failures, and how many samples they were counted from."""
     queries = _metric_queries(metric, "failed", suffix, dimensions)
     if not metric.expression:
-        queries.append(_query(f"failedof{suffix}", metric.namespace, metric.name, dimensions, "SampleCount"))
+        queries.append(_query(f"failedof{suffix}", metric.namespace, metric.name, dimensions, statistic="SampleCount"))
     return queries
 
 
@@ -465,8 +467,8 @@ def _metric_queries(
 ) -> "list[MetricDataQueryTypeDef]":
     """The queries for the number that one series of a metric counts; its id is name and suffix."""
     if not metric.expression:
-        return [_query(f"{name}{suffix}", metric.namespace, metric.name, dimensions, metric.statistic)]
-    counted = _query(f"{name}counted{suffix}", metric.namespace, metric.name, dimensions, metric.statistic)
+        return [_query(f"{name}{suffix}", metric.namespace, metric.name, dimensions, statistic=metric.statistic)]
+    counted = _query(f"{name}counted{suffix}", metric.namespace, metric.name, dimensions, statistic=metric.statistic)
     counted["ReturnData"] = False
     expression = metric.expression.replace("{metric}", counted["Id"])
     return [counted, {"Id": f"{name}{suffix}", "Expression": expression, "Period": 60}]
@@ -481,7 +483,9 @@ def _stream_queries(
         if bound is not None:
             template = ALIAS_DIMENSIONS if version is None else VERSION_DIMENSIONS
             dimensions = target.fill(template, version or "")
-            queries.append(_query(f"events{index}x{source}", "AWS/Lambda", "Duration", dimensions, f"TC({bound:g}:)"))
+            queries.append(
+                _query(f"events{index}x{source}", "AWS/Lambda", "Duration", dimensions, statistic=f"TC({bound:g}:)")
+            )
         if version is None:
             continue
         for name, metric in (("events", spec.events), ("total", spec.of)):

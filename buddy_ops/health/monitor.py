@@ -158,7 +158,8 @@ def read_window(target: Target, minutes: float, until: str = "", before: Metrics
     }
     log_read = starts.trouble is None
     seen = [
-        VersionWindow(version, counts[version], p99_ms[version], colds.get(version), log_read) for version in versions
+        VersionWindow(version, counts[version], p99_ms=p99_ms[version], cold=colds.get(version), log_read=log_read)
+        for version in versions
     ]
     return MetricsWindow(
         since=since,

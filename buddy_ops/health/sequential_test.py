@@ -46,11 +46,11 @@ class PairedCounts:
 
     def __add__(self, other: "PairedCounts") -> "PairedCounts":
         return PairedCounts(
-            self.canary_events + other.canary_events,
-            self.canary_requests + other.canary_requests,
-            self.stable_events + other.stable_events,
-            self.stable_requests + other.stable_requests,
-            self.stable_unread or other.stable_unread,
+            canary_events=self.canary_events + other.canary_events,
+            canary_requests=self.canary_requests + other.canary_requests,
+            stable_events=self.stable_events + other.stable_events,
+            stable_requests=self.stable_requests + other.stable_requests,
+            stable_unread=self.stable_unread or other.stable_unread,
         )
 
     @property

@@ -125,7 +125,7 @@ def read_served(
     GetQueryResults where a minute's version is in no metric and no record. Reads only.
     """
     versions, unlisted = candidate_versions(target, alias, also)
-    reading = metrics.read_minutes(target, versions, lambda minute: primary_at(alias, minute), since, until)
+    reading = metrics.read_minutes(target, versions, lambda minute: primary_at(alias, minute), since=since, until=until)
     notes = [unlisted] if unlisted else []
     rows = reading.rows
     unknown = [row for row in rows if _is_unknown(row)]

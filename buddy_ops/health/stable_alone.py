@@ -59,5 +59,5 @@ class StableTest:
     def describe(self, name: str, counts: PairedCounts, policy: "JudgePolicy") -> str:
         """Stable's counts beside the limit: '``name`` error rate 3.1 % (20 of 640 requests, limit 1 %)'."""
         return _wording.measured(
-            name, policy, self.stream, counts.stable_events, counts.stable_requests, limit=self.limit
+            name, policy, self.stream, events=counts.stable_events, requests=counts.stable_requests, limit=self.limit
         )
