@@ -380,7 +380,8 @@ def roll_back_fleet(
     """
     approval.must_cover(plan, target.clock.now())
     targets = [_with_open_run(planned) for planned in plan.targets]
-    target.journal.append("moving", targets={each.name: each.describe_move() for each in targets})
+    moves = {each.name: each.describe_move() for each in targets}
+    target.journal.append("moving", says=f"moves the traffic of {text.count(len(moves), 'target')}", targets=moves)
     try:
         moved = _each(targets, partial(_move, approval), watch)
     finally:
@@ -466,8 +467,11 @@ def _each(
             found.append(future.result())
             watch(f"{found[-1].progress} ({len(found)} of {text.count(len(targets), 'target')})")
     finally:
+        # After an interrupt no place goes on while another one is waited for.
         for pool, _ in pools:
-            pool.shutdown(cancel_futures=True)
+            pool.shutdown(wait=False, cancel_futures=True)
+        for pool, _ in pools:
+            pool.shutdown()
     return found
 
 

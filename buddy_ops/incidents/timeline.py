@@ -308,6 +308,7 @@ SENTENCES: Mapping[str, str | Callable[[Fields], str]] = {
     "failed": "error: {says}",
     "audited": "{says}",
     "fleet-audited": "{summary}",
+    "moving": "{says}",
     "fleet-rolled-back": "{says}",
     "resumed": "run {run} of {of} was resumed at stage {stage}",
     "lease-proved": "failsafe test passed: the schedule cleared the weights of alias {alias}",

@@ -32,8 +32,9 @@ def test_a_right_setup_has_no_finding(here: Situation) -> None:
     mine = proving.connect(here)
     found = proving.prove(mine)
     assert here.ask("clock")["now"] - began <= 600
-    # The doctor asks IAM's simulator, which the sandbox has not.
-    assert {each.check: each.message for each in found.values() if each.state != "ok"}.keys() == {"permissions"}
+    # The doctor asks IAM's simulator, which the sandbox has not; and the function's log is text here.
+    open_ = {each.check: each.state for each in found.values() if each.state != "ok"}
+    assert open_.keys() == {"permissions", "log feed"} and open_["log feed"] == "info"
     assert {probe.name for probe in proof.PROBES} | {"clean-up", "dated result"} <= found.keys()
     assert proving.left_behind(here) == []
     assert here.alias()["RevisionId"] == revision

@@ -1,5 +1,6 @@
 """The rollback of twelve targets in four regions: traffic first, in order of harm, each alias verified."""
 
+import threading
 from collections import Counter
 from collections.abc import Callable
 from contextlib import closing
@@ -17,7 +18,7 @@ from buddy_ops.core.plan import Approval
 from buddy_ops.deployment import rollout
 from buddy_ops.fleet import rollback, targets
 from buddy_ops.fleet.recovery import read_recoveries
-from buddy_ops.fleet.rollback import FleetRollback, FleetRollbackPlan
+from buddy_ops.fleet.rollback import FleetRollback, FleetRollbackPlan, TargetResult
 from buddy_ops.runs import archive, verification
 from buddy_ops.runs.stores import LocalStore, digest
 from buddy_sandbox import builds
@@ -180,11 +181,22 @@ def test_a_rollback_that_is_killed_is_ended_by_the_next(
     The journals have what was moved; the fleet's own has it before the first write.
     """
     monkeypatch.setattr(rollback, "READERS", 1)
+    turns = threading.Semaphore(5)
+    killed = threading.Event()
+    move_one = rollback._move
+
+    def move_in_turn(*given: Any) -> TargetResult:
+        """Five are moved, and each place's next one waits until the run is killed."""
+        if not turns.acquire(blocking=False):
+            killed.wait()
+        return move_one(*given)
 
     def kill(line: str) -> None:
         if "(3 of 12" in line:
+            killed.set()
             raise KeyboardInterrupt
 
+    monkeypatch.setattr(rollback, "_move", move_in_turn)
     with pytest.raises(KeyboardInterrupt):
         run(plan(), kill)
     before = len(moved(deployed))
