@@ -15,7 +15,7 @@ import papermill
 import pytest
 
 from tests.checks.test_readiness import ready
-from tests.conftest import Situation
+from tests.conftest import Situation, sampled
 from tests.incidents.corruption import corrupted, repair_hash
 from tests.migrations.test_schema import shipped
 from tests.resilience.harness import aged, alarmed, begun, promoted
@@ -146,8 +146,11 @@ CASES = {
 """Every notebook there is, in at least one case: a new one joins the case that suits it, or brings its own."""
 
 
+DAILY = {"a fleet that is rolled back", "checklists", "initial deployment"}
+
+
 @pytest.mark.timeout(360)
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", sampled(CASES, DAILY))
 def test_every_cell_runs_under_nbval(situation: Bring, name: str) -> None:
     """pytest --nbval-lax executes the case's notebooks cell by cell, and none of them raises."""
     case = CASES[name]
