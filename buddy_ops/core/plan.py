@@ -240,6 +240,18 @@ class Approval:
                 next="Make the plan again, review it and approve it again.",
             )
 
+    def facts(self, title: str) -> dict[str, object]:
+        """The fields of the journal's record ``approved``.
+
+        Args:
+            title: the plan's, as reviews show it.
+        """
+        facts: dict[str, object] = {"plan": self.plan_hash, "by": self.by, "principal": self.principal, "title": title}
+        facts["verified"] = self.verified
+        if self.order:
+            facts["order"] = self.order
+        return facts
+
     def __str__(self) -> str:
         if self.by == NOBODY:
             return f"Plan {self.plan_hash} needs no approval: nothing will be changed."

@@ -26,7 +26,7 @@ from buddy_ops.fleet import status, targets
 from buddy_ops.fleet.status import READERS
 from buddy_ops.fleet.step import Step, StepResult, archive_rollback, journal_result
 from buddy_ops.fleet.target_states import DONE, SETTLED, TargetState, read_state
-from buddy_ops.fleet.targets import is_unreachable
+from buddy_ops.fleet.targets import begin_rollback, is_unreachable
 from buddy_ops.fleet.wave_plan import RUNBOOK, FleetPlan, PlannedTarget, PlannedWave
 
 STEP = "strategies/canary"
@@ -482,8 +482,7 @@ class FleetRun:
             assert self._approval is not None
             own = replace(self._approval, plan_hash=plan.hash, at=here.clock.now(), order="")
             says = f"{plan.title}, for the fleet's plan {self._approval.plan_hash}"
-            facts = {"plan": own.plan_hash, "by": own.by, "principal": own.principal, "title": says}
-            here.journal.append("approved", **facts, verified=own.verified)
+            here.journal.append("approved", **own.facts(says))
             rollback.run_rollback(here, plan, own, say)
         except BuddyError as error:
             row.failure = error
@@ -497,14 +496,7 @@ class FleetRun:
         """What rolls a target back, with one run of its own however often that is tried."""
         with self._lock:
             if row.rollback is None:
-                member = row.planned.member
-                row.rollback = row.planned.here.acting_beside(
-                    member.name,
-                    member.settings,
-                    base_environment=member.declared.environment,
-                    runbook="rollback",
-                    dry_run=False,
-                )
+                row.rollback = begin_rollback(row.planned.here, row.planned.member, dry_run=False)
                 assert self.trouble is not None
                 says = ": ".join(filter(None, (self.trouble.target, self.trouble.says)))
                 row.rollback.journal.append("fleet-trouble", fleet=self._target.run, says=says)

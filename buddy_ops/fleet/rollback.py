@@ -30,7 +30,7 @@ from buddy_ops.deployment.rollback import RollbackPlan, TrafficMove
 from buddy_ops.fleet import traffic
 from buddy_ops.fleet.status import READERS, attempt, table_lines
 from buddy_ops.fleet.step import archive_rollback
-from buddy_ops.fleet.targets import Member, Place, is_unreachable
+from buddy_ops.fleet.targets import Member, Place, begin_rollback, is_unreachable
 from buddy_ops.runs.stores import MANIFEST
 
 T = TypeVar("T")
@@ -280,14 +280,7 @@ def _plan_place(
     reader = place.reader
 
     def plan(member: Member) -> tuple[Target, RollbackPlan]:
-        here = reader.acting_beside(
-            member.name,
-            member.settings,
-            base_environment=member.declared.environment,
-            runbook="rollback",
-            dry_run=dry_run,
-            held=True,
-        )
+        here = begin_rollback(reader, member, dry_run=dry_run, held=True)
         return here, rollback.plan_rollback(here, versions.get(member.name, ""))
 
     # Meanwhile: the plans do not wait for it.
@@ -379,7 +372,7 @@ def roll_back_fleet(
         Refused: ``approval-void``.
     """
     approval.must_cover(plan, target.clock.now())
-    targets = [_with_open_run(planned) for planned in plan.targets]
+    targets = [_with_open_run(planned, plan.members[planned.name]) for planned in plan.targets]
     moves = {each.name: each.describe_move() for each in targets}
     target.journal.append("moving", says=f"moves the traffic of {text.count(len(moves), 'target')}", targets=moves)
     try:
@@ -408,20 +401,12 @@ def _release_journals(targets: Sequence[PlannedRollback]) -> None:
             pool.submit(planned.here.journal.release)
 
 
-def _with_open_run(planned: PlannedRollback) -> PlannedRollback:
+def _with_open_run(planned: PlannedRollback, member: Member) -> PlannedRollback:
     """The same; with a new run where its own is archived, as when a cell is run again."""
     here = planned.here
     if not (here.folder / MANIFEST).exists():
         return planned
-    own = here.acting_beside(
-        planned.name,
-        here.settings,
-        base_environment=here.base_environment,
-        runbook=here.runbook,
-        dry_run=here.dry_run,
-        held=True,
-    )
-    return replace(planned, here=own)
+    return replace(planned, here=begin_rollback(here, member, dry_run=here.dry_run, held=True))
 
 
 def announce_rollbacks(target: Target, done: FleetRollback) -> notifications.DeliveryReport:
@@ -481,8 +466,7 @@ def _move(approval: Approval, planned: PlannedRollback) -> TargetResult:
     # A plan that changes nothing needs no approval, and must not move an alias that changed since.
     people = approval.by if planned.plan.calls else NOBODY
     own = replace(approval, plan_hash=planned.plan.hash, by=people)
-    facts = {"plan": own.plan_hash, "by": own.by, "principal": own.principal, "title": planned.plan.title}
-    here.journal.append("approved", **facts, verified=own.verified)
+    here.journal.append("approved", **own.facts(planned.plan.title))
     try:
         moved = rollback.move_as_planned(here, planned.plan, own, no_progress)
         return TargetResult(planned.name, moved, dry_run=here.dry_run)

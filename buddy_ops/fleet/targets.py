@@ -101,6 +101,22 @@ def connect_fleet(places: Sequence[Place], runbook: str, *, dry_run: bool) -> Ta
     return replace(target, environment="fleet", base_environment=member.declared.environment)
 
 
+def begin_rollback(beside: Target, member: Member, *, dry_run: bool, held: bool = False) -> Target:
+    """What rolls one member back, with a run of its own and the clients of another target of its place.
+
+    Args:
+        held: as of ``Target.acting_beside``.
+    """
+    return beside.acting_beside(
+        member.name,
+        member.settings,
+        base_environment=member.declared.environment,
+        runbook="rollback",
+        dry_run=dry_run,
+        held=held,
+    )
+
+
 def is_unreachable(found: object) -> bool:
     """Whether this is an error of a target that cannot be reached: AWS does not answer there, or is unavailable."""
     return isinstance(found, AwsFailed) and (found.passing or found.reference == "sandbox-not-running")

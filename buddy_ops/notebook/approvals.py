@@ -390,9 +390,5 @@ def _record(target: Target, plan: Plan, people: tuple[str, ...], order: str = ""
     if target.settings.policy.verified_approvers and plan.calls and not (target.dry_run or order):
         _require_verified(target, plan, verified)
     approval = Approval(plan.hash, people, target.clock.now(), principal, order=order, verified=verified)
-    facts: dict[str, object] = {"plan": plan.hash, "by": people, "principal": principal, "title": plan.title}
-    facts["verified"] = verified
-    if order:
-        facts["order"] = order
-    target.journal.append("approved", **facts)
+    target.journal.append("approved", **approval.facts(plan.title))
     return approval
