@@ -52,6 +52,7 @@ class RolloutPlan(Plan):
         follows: the ``mark`` of the deployment record that this rollout comes after; empty if there is none.
         alerts: those of ``reasons`` that are shown in red.
         began: when the rollout began that is in progress or made the change live; None: it is unknown.
+        closes: whether this only closes a rollout whose run was lost, and which its failsafe rolled back.
     """
 
     break_glass: BreakGlass | None
@@ -64,6 +65,7 @@ class RolloutPlan(Plan):
     follows: str = ""
     alerts: tuple[str, ...] = ()
     began: datetime | None = None
+    closes: bool = False
 
     def _repr_markdown_(self) -> str:
         shown = in_red(self.alerts) + super()._repr_markdown_()
@@ -171,6 +173,7 @@ def plan_rollout(
         follows=draft.follows,
         alerts=tuple(draft.alerts()),
         began=draft.began,
+        closes=draft.closes,
     )
     # By these a later run can say what has changed since an approval.
     target.journal.append("planned", plan=plan.hash, covers=plan.fingerprints())
@@ -297,6 +300,11 @@ class _Draft:
         return parse_utc(record.since) - timedelta(seconds=next(iter(record.stage_ages_s), 0))
 
     @property
+    def closes(self) -> bool:
+        """Whether a rollout that its failsafe rolled back has only to be closed."""
+        return self.resumes is not None and self.alias is not None and self.alias.failsafe_triggered
+
+    @property
     def healthy(self) -> bool:
         """Whether this resumes the monitoring of a version that was shown to be healthy."""
         return self.resumes is not None and self.resumes.stage == "proved"
@@ -315,6 +323,8 @@ class _Draft:
         if self.live:
             return f"{name} is already live on {resource}"
         if self.resumes is not None:
+            if self.closes:
+                return f"Close run {self.resumes.run}, which was lost: its failsafe rolled back {name} on {resource}"
             if self.resumes.stage == "proved":
                 until = time_of_day(parse_utc(self.resumes.monitored_until), self.target.clock.now())
                 return f"Resume the monitoring of {name} on {resource} (healthy, until {until})"
@@ -348,6 +358,11 @@ class _Draft:
         version = "the new version"
         if self.change.known:
             version = f"v{self.change.known}"
+        if self.closes:
+            return (
+                f"{self.target.resource} → v{self.stable} (100 %), as now, and {version} is marked bad.",
+                "To deploy the same build again, run this once more, and approve its plan.",
+            )
         if self.healthy:
             kept = f"{self.target.resource} → {version} (100 %), as now, also if this run is lost."
             return (kept, f"On failed analysis or manual abort: rollback to v{self.stable} (100 %).")
@@ -370,6 +385,8 @@ class _Draft:
         """The writing calls of a rollout that succeeds, in their sequence."""
         if self.live:
             return ()
+        if self.closes:
+            return (f"lambda:UpdateAlias v{self.stable} alone, as now", "scheduler:DeleteSchedule failsafe")
         if self.healthy:
             return (f"lambda:UpdateAlias v{self.stable} alone, in a rollback only",)
         calls = []

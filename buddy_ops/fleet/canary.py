@@ -24,7 +24,7 @@ from buddy_ops.core.text import join_words, shorten, tally
 from buddy_ops.deployment import rollback
 from buddy_ops.fleet import status, targets
 from buddy_ops.fleet.status import READERS
-from buddy_ops.fleet.step import Step, StepResult, archive_rollback, journal_result
+from buddy_ops.fleet.step import LOST, Step, StepResult, archive_rollback, journal_result
 from buddy_ops.fleet.target_states import DONE, SETTLED, TargetState, read_state
 from buddy_ops.fleet.targets import begin_rollback, is_unreachable
 from buddy_ops.fleet.wave_plan import RUNBOOK, FleetPlan, PlannedTarget, PlannedWave
@@ -47,6 +47,8 @@ UNSETTLED = (
     "`buddy-ops fleet status` shows each target. A failsafe rolls back traffic that is split. To resume, run this "
     "again with the same builds"
 )
+
+PLAN_AGAIN = "Run this again: it shows what is left as a new plan. Review it, and approve it."
 
 AFTER_AN_ABORT = (
     "`buddy-ops fleet status` shows each target. To roll back those that serve the build too, run `buddy-ops fleet "
@@ -91,7 +93,7 @@ class TargetRow:
         doing: what its step does now; empty: nothing.
         results: of its steps, oldest first.
         taken_back: why this run was to roll it back, a sentence for when it did; empty: it was not.
-        begun: whether this run submitted a step for it.
+        begun: how many steps this run submitted for it.
         rollback: what rolls it back, with a run of its own; None: nothing was rolled back.
         failure: why it was not rolled back, though it was to be.
     """
@@ -102,7 +104,7 @@ class TargetRow:
     doing: str = ""
     results: list[StepResult] = field(default_factory=list)
     taken_back: str = ""
-    begun: bool = False
+    begun: int = 0
     rollback: Target | None = None
     failure: BuddyError | None = None
 
@@ -112,6 +114,11 @@ class TargetRow:
         return self.planned.name
 
     @property
+    def running(self) -> bool:
+        """Whether a step of it has not ended yet."""
+        return self.begun > len(self.results)
+
+    @property
     def serves(self) -> str:
         """The versions that serve, in words."""
         return self.state.serves or "an unknown version"
@@ -119,7 +126,7 @@ class TargetRow:
     @property
     def says(self) -> str:
         """What there is to say of it: what it does, or else what its run said."""
-        ended = [result.trouble.partition("\n")[0] for result in self.results if result.trouble]
+        ended = [result.trouble.partition("\n")[0] for result in self.results[-1:] if result.trouble]
         taken_back = self.taken_back if self.state.word == "ROLLED BACK" else ""
         return self.doing or taken_back or self.state.says or next(iter(ended), "")
 
@@ -308,6 +315,9 @@ class FleetRun:
             for result in running.results():
                 row = self._rows[result.target]
                 self._end(row, result)
+                if row.planned.plan.closes and row.state.word == "ROLLED BACK" and not self._has_stopped():
+                    self._begin_after_closing(running, row, wave.name)
+                    continue
                 passed = row.state.word in DONE or (row.state.word == "UNKNOWN" and self._goes_on)
                 if not passed:
                     self._judge(row, result, wave.name)
@@ -338,6 +348,9 @@ class FleetRun:
             for row, state in zip(self._rows.values(), states, strict=True):
                 row.state = state
                 row.doing = ""
+                # The process of a step whose end was not reported may be there still.
+                if state.word == "NOT STARTED" and row.results and row.results[-1].outcome == LOST:
+                    row.state = TargetState("UNKNOWN", state.serves, "Its run's end is unknown: it may begin yet.")
         outcome = FleetOutcome(
             tuple(self._rows.values()),
             self.trouble,
@@ -390,8 +403,7 @@ class FleetRun:
                 ready += [] if found.live else [found]
         if changed and not self._has_stopped():
             says = f"Since the approval these have changed: {'; '.join(changed)}."
-            following = "Run this again: it shows what is left as a new plan. Review it, and approve it."
-            self._stop_before(wave, "fleet-plan-changed", says, following)
+            self._stop_before(wave, "fleet-plan-changed", says, PLAN_AGAIN)
         return ready
 
     def _stop_before(self, wave: PlannedWave, reference: str, says: str, following: str) -> None:
@@ -401,9 +413,27 @@ class FleetRun:
         self._journal("fleet-trouble", says=says)
 
     def _begin(self, running: Steps, planned: PlannedTarget) -> None:
-        self._rows[planned.name].begun = True
+        self._rows[planned.name].begun += 1
         assert self._approval is not None
         running.submit(_step(planned, self._approval))
+
+    def _begin_after_closing(self, running: Steps, row: TargetRow, wave: str) -> None:
+        """Deploy to a target whose lost rollout its first step has closed: that was approved with the fleet's plan."""
+        found = self._plan.repeat([row.name])[row.name]
+        if isinstance(found, BuddyError):
+            self._stop(Trouble(row.name, found.what, found.exit_code), wave)
+            return
+        former = found.plan.former
+        assert former is not None
+        # The closed rollout is the last deployment now. All else is to be as it was approved.
+        changed = differing_names(former[0], row.planned.covers)
+        if changed:
+            says = f"Since the approval these have changed: {join_words(changed)}."
+            self._stop(Trouble(row.name, says, Refused.exit_code, "fleet-plan-changed", PLAN_AGAIN), wave)
+            return
+        row.planned = found
+        row.state = _before(found)
+        self._begin(running, found)
 
     def _end(self, row: TargetRow, result: StepResult) -> None:
         """Note a step's end, and read what its target serves."""
@@ -436,11 +466,11 @@ class FleetRun:
 
     def _read_running(self) -> list[TargetRow]:
         """Read again what the targets serve whose steps are running; these targets."""
-        running = [row for row in self._rows.values() if row.begun and not row.results]
+        running = [row for row in self._rows.values() if row.running]
         with ThreadPoolExecutor(READERS) as pool:
             for row, state in zip(running, pool.map(lambda row: read_state(row.planned), running), strict=True):
                 # Its step may have ended meanwhile.
-                if not row.results:
+                if row.running:
                     row.state = state
         return running
 

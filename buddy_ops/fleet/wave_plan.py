@@ -332,6 +332,9 @@ def _then(fleet: Fleet, waves: Sequence[PlannedWave]) -> Iterator[str]:
             yield f"Bake time {fleet.bake_minutes:g} min. A target whose status is a problem then stops the fleet."
         yield f"Wave {number} of {len(waves)}, {wave.name}: {count(len(wave.targets), 'target')} side by side."
         yield from (f"{target.name}: {target.plan.title} (plan {target.plan.hash})." for target in wave.targets)
+        closed = join_words(target.name for target in wave.targets if target.plan.closes)
+        if closed:
+            yield f"{closed}: once that rollout is closed, the build is deployed again, from its first stage."
     yield (f"If one target does not stay on its new version, later waves do not start. {AFTERWARDS[fleet.on_trouble]}")
 
 

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -143,6 +144,10 @@ def test_a_killed_run_loses_its_traffic_within_the_lease(situation: Bring) -> No
     minutes = here.connect(quiet=True).settings.lease.minutes
     here.ask("advance", seconds=60 * (minutes + 1))
     assert "RoutingConfig" not in here.alias() and here.alias()["FunctionVersion"] == "1"
+    with closing(here.connect()) as reading:
+        plan = rollout.plan_rollout(reading, artifact)
+    assert "was lost: its failsafe rolled back" in plan.title and "as now" in plan.then[0]
+    assert "run this once more" in plan.then[1] and plan.calls[0] == "lambda:UpdateAlias v1 alone, as now"
     outcome = here.ship(artifact)
     assert (outcome.ending, outcome.exit_code) == ("lease-fired", 3)
     assert "stopped renewing its failsafe" in outcome.reasons[0]

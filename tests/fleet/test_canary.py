@@ -2,9 +2,11 @@
 
 import asyncio
 import json
+import shutil
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import closing, contextmanager, nullcontext
+from functools import partial
 from pathlib import Path
 from queue import SimpleQueue
 
@@ -14,6 +16,7 @@ from buddy_ops.aws import session
 from buddy_ops.core.errors import BuddyError, Refused, RolledBack
 from buddy_ops.core.journal import read_journal
 from buddy_ops.core.redaction import Redactor
+from buddy_ops.core.settings import FailsafeSettings
 from buddy_ops.deployment import rollout
 from buddy_ops.deployment.rollout_plan import plan_rollout
 from buddy_ops.fleet.canary import FleetOutcome, FleetRun, run_fleet
@@ -92,6 +95,19 @@ class Vanishing(InThreads):
         abandon(here, plan)
         here.close()
         self._ended.put(lost(step, "The connection to the scheduler was lost."))
+
+
+class Replaced(InThreads):
+    """Before a step's end is reported, a file is replaced by another."""
+
+    def __init__(self, file: str, by: str) -> None:
+        super().__init__()
+        self._replace = partial(shutil.copy, by, file)
+
+    def results(self) -> Iterator[StepResult]:
+        for result in super().results():
+            self._replace()
+            yield result
 
 
 Deploy = Callable[..., FleetOutcome]
@@ -188,6 +204,40 @@ def test_a_step_that_is_lost_is_rolled_back_and_its_rerun_is_a_new_plan(deploy: 
     assert "approve it by its ID" in ended.value.next
     here = session.connect("pay-us-east-1", "canary", quiet=True)
     assert plan_fleet(here, PAY, "good-2.zip").demand_hash
+
+
+def test_a_rerun_after_a_failsafe_closes_the_lost_rollout_and_deploys_again(deploy: Deploy, fleet: str) -> None:
+    """A target's run is lost, and its failsafe rolls back. The rerun has the same plan ID, says so, and ends the work."""
+    declare("bake_minutes: 0\n")
+    here = session.connect("pay-us-east-1", "canary", quiet=True)
+    plan = plan_fleet(here, PAY, "good-2.zip")
+    with closing(session.connect("pay-us-east-1", "canary", quiet=True)) as lost_run:
+        abandon(lost_run, plan_rollout(lost_run, "good-2.zip"))
+    control(fleet, "advance", seconds=60 * (FailsafeSettings().minutes + 1))
+    again = plan_fleet(here, PAY, "good-2.zip")
+    assert again.accepts(plan.hash)
+    shown = str(again)
+    assert "its failsafe rolled back" in shown and "the build is deployed again, from its first stage" in shown
+    steps = InThreads()
+    outcome = run_plan(here, again, steps)
+    assert {word for _, word in words(outcome)} == {"PROMOTED"} and outcome.exit_code == 0
+    assert steps.begun[:2] == ["pay-us-east-1", "pay-us-east-1"] and len(steps.begun) == 5
+    assert [result.outcome for result in outcome.rows[0].results] == ["lease-fired", "proved"]
+    assert {serving(fleet, region) for region in REGIONS} == {"2"}
+
+
+def test_another_build_is_not_deployed_after_a_lost_rollout_was_closed(deploy: Deploy, fleet: str) -> None:
+    """Only what was approved is deployed again: meanwhile the file holds another build."""
+    with closing(session.connect("pay-us-east-1", "canary", quiet=True)) as lost_run:
+        abandon(lost_run, plan_rollout(lost_run, "good-2.zip"))
+    control(fleet, "advance", seconds=60 * (FailsafeSettings().minutes + 1))
+    steps = Replaced("good-2.zip", "later-2.zip")
+    outcome = deploy("on_trouble: stop", steps=steps)
+    assert steps.begun == ["pay-us-east-1"] and outcome.exit_code == 4
+    assert words(outcome)[0] == ("us-east-1", "ROLLED BACK")
+    assert "pay-us-east-1: Since the approval these have changed: code." in str(outcome)
+    with pytest.raises(Refused, match="fleet-plan-changed"):
+        outcome.raise_for_ending()
 
 
 @pytest.mark.whole

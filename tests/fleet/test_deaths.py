@@ -106,8 +106,10 @@ def test_whatever_is_killed_only_good_versions_serve(url: str, tmp_path: Path, v
         artifacts[f"pay-{FLEET[2]}"] = "bad.zip"
     declare(f"on_trouble: {'all' if moment % 2 else 'stop'}\n")
     call = random.Random(f"{victim} {moment}").randrange(1, CALLS)
+    steps: list[int] = []
     with ExitStack() as stack:
         scheduler = ""
+        workers: list[subprocess.Popen[str]] = []
         if victim != "coordinator":
             scheduler, process = stack.enter_context(started_scheduler(tmp_path))
             workers = [stack.enter_context(worker(scheduler, tmp_path / name, threads=2)) for name in ("a", "b")]
@@ -120,9 +122,14 @@ def test_whatever_is_killed_only_good_versions_serve(url: str, tmp_path: Path, v
         elif victim == "scheduler":
             process.kill()
         else:
+            steps += descendants(workers[moment % 4 // 2].pid)
             workers[moment % 4 // 2].kill()
         control(url, "chaos")
         run.wait()
+        for survivor in (each for each in workers if each.poll() is None):
+            steps += descendants(survivor.pid)
+    # The processes of a worker's steps end themselves when it is gone.
+    wait_for(lambda: not any(map(alive, steps)))
     control(url, "advance", seconds=60 * (FailsafeSettings().minutes + 1))
     serving = [alias(url, region) for region in FLEET]
     assert all(version in good_versions(url, region) for version, region in zip(serving, FLEET, strict=True))
