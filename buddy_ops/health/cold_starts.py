@@ -197,7 +197,7 @@ class ColdStartReader:
 
     def _count(self, version: Version, at: datetime, counts: Counts) -> tuple[Counts, Collection[Report]]:
         """Count a version's cold starts in a minute, by its reports. Raises _Unreadable where some are missing."""
-        reports: dict[str, Report] = {}
+        reports: dict[tuple[str, float], Report] = {}
         # An environment writes to the stream of the day on which it started.
         for day in (at, at - DAY):
             reports |= self._read_reports(version, at, day)
@@ -207,8 +207,8 @@ class ColdStartReader:
         missing = f"{len(reports)} of {counts.requests} reports of v{version.number} are in its log."
         raise _Unreadable(missing, passing=True)
 
-    def _read_reports(self, version: Version, at: datetime, day: datetime) -> dict[str, Report]:
-        """The reports of requests that began in a minute, by request."""
+    def _read_reports(self, version: Version, at: datetime, day: datetime) -> dict[tuple[str, float], Report]:
+        """The reports of requests that began in a minute, by request and beginning: one may be tried again."""
         events = search_log(
             self._target,
             version.log.group,
@@ -219,12 +219,13 @@ class ColdStartReader:
             stream_prefix=version.log.stream_prefix(self._target.settings.function, version.number, day),
         )
         begins_in = _begins_in(at)
-        reports: dict[str, Report] = {}
+        reports: dict[tuple[str, float], Report] = {}
         try:
             for event in events:
                 report = parse_report(event["message"])
                 if report is not None and begins_in(report, event["timestamp"]):
-                    reports[report.request_id or event["eventId"]] = report
+                    begun_ms = event["timestamp"] - report.duration_ms
+                    reports[report.request_id or event["eventId"], begun_ms] = report
         except TooManyPages:
             too_many = f"The log of v{version.number} has too many reports in a minute."
             raise _Unreadable(too_many, passing=False) from None

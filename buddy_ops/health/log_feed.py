@@ -5,8 +5,13 @@ request. Two reads make a tick: all reports of the new version, and of both vers
 with the log lines of the failure metrics. A request belongs to the tick in which it began. A tick is cut once, when
 each of its requests must have ended and been ingested; later lines are journaled and left out. Never judges.
 
-Source: Lambda developer guide, 'Configuring advanced logging controls'; Telemetry API event schema reference;
-CloudWatch Logs API reference, FilterLogEvents, and user guide, 'Filter pattern syntax'.
+Lambda tries an asynchronous event that failed twice more, under the same request ID. Each attempt is a request here, as
+in CloudWatch's Invocations and Errors.
+
+Source: Lambda developer guide, 'Configuring advanced logging controls', 'How Lambda handles errors and retries with
+asynchronous invocation' and 'Using CloudWatch metrics with Lambda'; AWS re:Post,
+knowledge-center/lambda-function-duplicate-invocations; Telemetry API event schema reference; CloudWatch Logs API
+reference, FilterLogEvents, and user guide, 'Filter pattern syntax'.
 """
 
 import re
@@ -187,7 +192,7 @@ class Ticks:
         self._bound_ms = bound_ms
         self._lines: dict[str, LogLine] = {}
         self._known: dict[str, float] = {}
-        self._failed: dict[str, float] = {}
+        self._failed: dict[tuple[str, str], list[float]] = {}
         self._excess = 0
         self.late: Counter[str] = Counter()
 
@@ -249,14 +254,16 @@ class Ticks:
         return sum(report.duration_ms > self._bound_ms for report in reports)
 
     def _count_failures(self, lines: Iterable[LogLine]) -> int:
-        """Requests that failed, each once: it may both raise and have a line of a failure metric."""
+        """Attempts that failed, each once: one may both raise and have lines of failure metrics."""
         found = 0
-        for line in lines:
+        # A report says when its attempt began. A metric's line may be of any that began shortly before.
+        for line in sorted(lines, key=lambda line: (line.report is None, line.begun_ms)):
             if line.report is not None and not line.report.failed:
                 continue
-            key = line.request or line.event
-            if key not in self._failed:
-                self._failed[key] = line.begun_ms
+            counted = self._failed.setdefault((line.version, line.request or line.event), [])
+            apart_ms = 0.0 if line.report is not None else 1000 * self._lag.total_seconds()
+            if all(abs(line.begun_ms - begun_ms) > apart_ms for begun_ms in counted):
+                counted.append(line.begun_ms)
                 found += 1
         return found
 
@@ -266,7 +273,7 @@ class Ticks:
         self._lines = {event: line for event, line in self._lines.items() if line.begun_ms >= start_ms}
         oldest_ms = _ms(self.next - BEHIND)
         self._known = {event: begun_ms for event, begun_ms in self._known.items() if begun_ms >= oldest_ms}
-        self._failed = {key: begun_ms for key, begun_ms in self._failed.items() if begun_ms >= oldest_ms}
+        self._failed = {key: counted for key, counted in self._failed.items() if counted[-1] >= oldest_ms}
 
 
 class LogFeed:
@@ -435,8 +442,9 @@ class LogFeed:
 
 
 def _reports(lines: Iterable[LogLine]) -> list[Report]:
-    """The reports among lines, one of each request."""
-    return list({line.request or line.event: line.report for line in lines if line.report is not None}.values())
+    """The reports among lines, one of each attempt."""
+    found = {(line.request or line.event, line.begun_ms): line.report for line in lines if line.report is not None}
+    return list(found.values())
 
 
 def _ms(moment: datetime) -> float:

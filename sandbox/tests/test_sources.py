@@ -103,16 +103,19 @@ def test_a_stream_reads_on_from_the_first_record_that_failed() -> None:
 
 
 def test_an_asynchronous_event_is_tried_three_times_and_then_dropped() -> None:
-    """After a minute, and after two more.
+    """After a minute, and after two more, under the request ID of the first attempt.
 
-    Source: Lambda developer guide, 'How Lambda handles errors and retries with asynchronous invocation'.
+    Source: Lambda developer guide, 'How Lambda handles errors and retries with asynchronous invocation'; AWS re:Post,
+    knowledge-center/lambda-function-duplicate-invocations.
     """
     calls = sources.source("async", None, function="mail", alias="live", region="us-east-1")
     _, first = calls.take("1" * 32, 0.0)
     calls.end(first, calls.failures(first, ended({}, failed=True)), 0.0)
     for at, received in ((30.0, 1), (60.0, 2), (100.0, 1), (180.0, 3)):
-        _, batch = calls.take(f"{int(at):032x}", at)
+        own = f"{int(at):032x}"
+        _, batch = calls.take(own, at)
         assert batch[0].received == received
+        assert calls.request_id(own, batch) == (first[0].identifier if received > 1 else own)
         calls.end(batch, [0] if received > 1 else [], at)
     told = {(len(each.dimensions), each.metric): each.value for each in calls.counts(240.0)}
     assert told[1, "AsyncEventsDropped"] == told[2, "AsyncEventsDropped"] == 1

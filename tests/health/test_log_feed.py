@@ -43,6 +43,17 @@ def counted(line: LogLine) -> LogLine:
     return line._replace(event=f"{line.event}-metric", report=None)
 
 
+def again(line: LogLine, after_s: float = 60.5, version: str = "2") -> LogLine:
+    """The next attempt of the same request."""
+    later_ms = round(1000 * after_s)
+    return line._replace(
+        event=f"{line.event}-{after_s}",
+        version=version,
+        begun_ms=line.begun_ms + later_ms,
+        ingested_ms=line.ingested_ms + later_ms,
+    )
+
+
 def buffer() -> Ticks:
     return Ticks("1", "2", START, lag=LAG, bound_ms=BOUND_MS)
 
@@ -79,6 +90,28 @@ def test_a_request_fails_once() -> None:
     assert cut(counted(line(4, version="1")), line(5, version="1", failed=True)).stable_errors == 2
 
 
+@pytest.mark.parametrize("after_s", [0.2, 12, 60.5, 121])
+def test_each_attempt_of_a_request_counts(after_s: float) -> None:
+    """As in CloudWatch: Lambda tries an event again under the same request ID, or delivers it twice at once.
+
+    An attempt that raised after it was counted by a failure metric is one failure, and so is one that is read twice.
+    """
+    first = line(1, failed=True)
+    second = again(first, after_s)
+    last = again(line(1), 2 * after_s)
+    beside = again(line(2, failed=True), after_s, version="1")
+    lines = [first, second, last, beside, counted(first), line(2, failed=True)]
+    if after_s > LAG.total_seconds():
+        lines += [counted(second), counted(last)]
+    ticks = buffer()
+    ticks.add([*lines, *(each._replace(event=f"{each.event}-twice") for each in lines)])
+    found = ticks.cut_until(START + 26 * TICK + LAG)
+    of_last = 1 if counted(last) in lines else 0
+    assert sum(tick.canary.requests for tick in found) == 4
+    assert sum(tick.canary.errors for tick in found) == 3 + of_last
+    assert sum(tick.stable_errors for tick in found) == 1
+
+
 def test_a_failure_that_is_counted_in_the_next_tick_is_not_lost() -> None:
     """Where a metric's line comes a tick after its request, the failure is one of the requests there."""
     ticks = buffer()
@@ -101,9 +134,17 @@ def test_late_lines_are_left_out() -> None:
     assert resumed.cut_until(START + 2 * TICK + LAG)[0] == tick
 
 
+def numbered(number: int, request: int, metric: bool, **options: Any) -> LogLine:
+    """A line that other lines of the same request may be among."""
+    made = line(number, **options)._replace(request=f"request-{request}")
+    return counted(made) if metric else made
+
+
 LINES = st.builds(
-    line,
-    st.integers(0, 40),
+    numbered,
+    st.integers(0, 100),
+    request=st.integers(0, 20),
+    metric=st.sampled_from([False, False, False, True]),
     at_s=st.floats(0, 59, allow_nan=False),
     version=st.sampled_from("12"),
     ingested_s=st.floats(0, 30, allow_nan=False),
@@ -113,7 +154,10 @@ LINES = st.builds(
 )
 
 
-@given(st.lists(LINES, max_size=60, unique_by=lambda each: each.event), st.data())
+@given(
+    st.lists(LINES, max_size=60, unique_by=(lambda each: each.event, lambda each: (each.request, each.begun_ms))),
+    st.data(),
+)
 def test_pages_order_and_duplicates_change_nothing(lines: list[LogLine], data: st.DataObject) -> None:
     """Read once at the end, or at each poll again, in any order and any line several times: the ticks are the same."""
     end = START + 6 * TICK + LAG
@@ -204,20 +248,21 @@ def of_minute(ticks: Sequence[FeedTick], at: datetime) -> Counts:
     return found
 
 
-def assert_as_cloudwatch(mine: Target, ticks: Sequence[FeedTick], *, apart: float = 0.0) -> None:
+def assert_as_cloudwatch(mine: Target, ticks: Sequence[FeedTick], pair: tuple[str, str] = ("1", "2")) -> None:
     """The whole minutes of the ticks are those that CloudWatch has."""
+    stable_version, new_version = pair
     first = floor_minute(ticks[0].at) + metrics.MINUTE
     until = floor_minute(ticks[-1].end)
     mine.clock.sleep_until(mine.clock.now() + 2 * metrics.MINUTE)
-    rows = metrics.read_minutes(mine, ("1", "2"), lambda _: "1", first, until).rows
+    rows = metrics.read_minutes(mine, pair, lambda _: stable_version, first, until).rows
     assert len(rows) >= 2
     for row in rows:
         found = of_minute(ticks, row.at)
-        wanted = row.counts["2"]
-        assert wanted.requests > 50 and abs(found.requests - wanted.requests) <= 1 + apart * wanted.requests
-        assert abs(found.errors - wanted.errors) <= 1 + apart * wanted.errors
+        wanted = row.counts[new_version]
+        assert wanted.requests > 50 and abs(found.requests - wanted.requests) <= 1
+        assert abs(found.errors - wanted.errors) <= 1
         stable = sum(tick.stable_errors for tick in ticks if row.at <= tick.at < row.at + metrics.MINUTE)
-        assert abs(stable - row.counts["1"].errors) <= 1
+        assert abs(stable - row.counts[stable_version].errors) <= 1
 
 
 FLAWS = {"logs_duplicated_rate": 0.3, "logs_shuffled": True, "logs_page_events": 25}
@@ -240,6 +285,40 @@ def test_ticks_count_what_cloudwatch_counts(situation: Bring, build: str, more: 
     ticks = poll(mine, feed, 20)
     assert sum(tick.canary.errors for tick in ticks) > 3
     assert_as_cloudwatch(mine, ticks)
+    mine.close()
+
+
+RAISES_A_THIRD = """
+def handler(event, context):
+    if int(context.aws_request_id[-3:], 16) % 3 == 0:
+        raise ValueError("no")
+"""
+
+
+def test_asynchronous_events_that_are_tried_again(situation: Bring) -> None:
+    """Each attempt is a request in both sources; it has the request ID of the first one, and fails again."""
+    here = situation("no_traffic", history_minutes=0)
+    source = here.folder / "app" / "app.py"
+    source.parent.mkdir()
+    source.write_text(RAISES_A_THIRD)
+    here.ask("function", name="mail", artifact=str(source.parent), kind="async", requests_per_minute=240)
+    lam = here.client("lambda")
+    pair = ("2", "3")
+    for number in pair:
+        logging: Any = {"LogFormat": "JSON"}
+        lam.update_function_configuration(FunctionName="mail", Description=number, LoggingConfig=logging)
+        here.ask("advance", seconds=10)
+        lam.publish_version(FunctionName="mail")
+    lam.update_alias(
+        FunctionName="mail", Name="live", FunctionVersion="2", RoutingConfig={"AdditionalVersionWeights": {"3": 0.4}}
+    )
+    values = here.connect(quiet=True).settings.model_dump(mode="json")
+    mine = here.connect(quiet=True, values=values | {"function": "mail", "failure_metrics": []})
+    feed = LogFeed(mine, [versions.read_version(mine, each) for each in pair], mine.clock.now())
+    ticks = poll(mine, feed, 24)
+    assert_as_cloudwatch(mine, ticks, pair)
+    reported = [request for _, request in feed._buffer._failed]
+    assert len(reported) > len(set(reported)), "an event that failed on one version failed on the other, too"
     mine.close()
 
 

@@ -93,7 +93,7 @@ class Handler:
         """Run one request; each comes later than those before.
 
         Args:
-            request_id: its own.
+            request_id: its own; an event that is tried again keeps that of the first attempt.
             at: when it is sent, epoch seconds.
             chosen: whether it is to be real.
             draw: a uniform draw, in case that it is not.
@@ -101,6 +101,7 @@ class Handler:
         if int(at // MINUTE_S) != self._minute:
             self._minute, self._starts, self._hangs = int(at // MINUTE_S), 0, 0
         event, batch = self._source.take(request_id, at)
+        request_id = self._source.request_id(request_id, batch)
         allowed = self._starts < MOST_STARTS and self._hangs < MOST_HANGS
         if (chosen and allowed) or not self._latest:
             real = self._invoke(request_id, at, event, batch)

@@ -66,6 +66,10 @@ class Caller:
         """The event of one request, and the messages in it."""
         return events.event(self.kind, request_id, at, self.event), []
 
+    def request_id(self, own: str, batch: Sequence[Message]) -> str:
+        """The ID under which a request runs: one of its own."""
+        return own
+
     def failures(self, batch: Sequence[Message], done: Execution) -> tuple[int, ...]:
         """Which messages of a batch failed, by their places in it."""
         return ()
@@ -167,6 +171,13 @@ class Events(_Waiting):
     def take(self, request_id: str, at: float) -> tuple[dict[str, Any], list[Message]]:
         batch = self.receive(request_id, at, 1)
         return events.event(self.kind, request_id, at, self.event), batch
+
+    def request_id(self, own: str, batch: Sequence[Message]) -> str:
+        """That of the first attempt: each later one has it, too.
+
+        Source: AWS re:Post, knowledge-center/lambda-function-duplicate-invocations.
+        """
+        return batch[0].identifier
 
     def failures(self, batch: Sequence[Message], done: Execution) -> tuple[int, ...]:
         return tuple(range(len(batch))) if done.failed else ()
