@@ -15,7 +15,7 @@ from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any, NamedTuple, ParamSpec, Protocol, TypeVar
 
-from buddy_ops.aws.sandbox_control import ask_sandbox, read_clock
+from buddy_ops.aws.sandbox_control import ClockFile, ask_sandbox
 from buddy_ops.core.text import duration
 
 P = ParamSpec("P")
@@ -202,6 +202,7 @@ class SandboxClock(_CorrectedClock):
     def __init__(self, endpoint: str) -> None:
         super().__init__()
         self._endpoint = endpoint.rstrip("/")
+        self._file = ClockFile(self._endpoint)
         self._client = f"{os.getpid()}-{uuid.uuid4().hex[:8]}"
 
     def sleep_until(self, moment: datetime) -> None:
@@ -223,7 +224,7 @@ class SandboxClock(_CorrectedClock):
             self._ask("clock/leave", {"client": self._client})
 
     def _read(self) -> _Reading:
-        if (shown := read_clock(self._endpoint)) is not None:
+        if (shown := self._file.read()) is not None:
             return _Reading(shown[0], sum(shown))
         said = self._ask("clock", {})
         return _Reading(said["now"], said["machine"])

@@ -5,11 +5,13 @@ time in a file beside it.
 """
 
 import json
+import mmap
 import os
 import stat
 import struct
 import tempfile
 import urllib.request
+import weakref
 from collections.abc import Mapping
 from contextlib import suppress
 from functools import cache, lru_cache
@@ -71,26 +73,68 @@ def _read_token(endpoint: str) -> str:
     return _read_state(endpoint, "token").decode("ascii", "replace")
 
 
-def read_clock(endpoint: str) -> tuple[float, float] | None:
-    """The sandbox's time, and by how many seconds its client's machine is ahead; None where no file says.
+class ClockFile:
+    """The file in which the sandbox at a URL keeps its time. It is held open.
 
     A run reads the time several times for each AWS call, and a control call takes longer than most of them.
     """
-    content = _read_state(endpoint, "clock")
-    if len(content) != _CLOCK.size:
+
+    def __init__(self, endpoint: str) -> None:
+        self._endpoint = endpoint
+        self._opened: _OpenedClock | None = None
+
+    def read(self) -> tuple[float, float] | None:
+        """The sandbox's time, and by how many seconds its client's machine is ahead; None where no file says."""
+        opened = self._opened
+        if opened is None or not opened.is_current():
+            opened = self._opened = self._open()
+        if opened is None:
+            return None
+        return opened.read()
+
+    def _open(self) -> "_OpenedClock | None":
+        for folder, file in _find_state(self._endpoint, "clock"):
+            with suppress(OSError, ValueError):
+                if _is_private(folder):
+                    return _OpenedClock(file)
         return None
-    now, ahead_s = _CLOCK.unpack(content)
-    return now, ahead_s
+
+
+class _OpenedClock:
+    """A clock's file, open and in memory: threads that read it wait for no disk and not for each other.
+
+    Raises:
+        OSError: it cannot be read. ValueError: it is empty.
+    """
+
+    def __init__(self, path: str) -> None:
+        self._descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        weakref.finalize(self, os.close, self._descriptor)
+        self._content = mmap.mmap(self._descriptor, _CLOCK.size, access=mmap.ACCESS_READ)
+
+    def is_current(self) -> bool:
+        """Whether the file is there still: a sandbox that ends removes it, and its successor replaces it."""
+        return os.fstat(self._descriptor).st_nlink > 0
+
+    def read(self) -> tuple[float, float]:
+        """The time, and by how many seconds the client's machine is ahead."""
+        now, ahead_s = _CLOCK.unpack_from(self._content)
+        return now, ahead_s
 
 
 def _read_state(endpoint: str, kind: str) -> bytes:
     """A file that the sandbox at a loopback URL keeps; empty without one. The sandbox's ``state_file`` writes it."""
-    state = os.environ.get("XDG_STATE_HOME") or os.path.expanduser("~/.local/state")  # noqa: PTH111
-    for folder, file in _state_files(endpoint, kind, state, tempfile.gettempdir()):
+    for folder, file in _find_state(endpoint, kind):
         with suppress(OSError):
             if _is_private(folder):
                 return _read_file(file)
     return b""
+
+
+def _find_state(endpoint: str, kind: str) -> list[tuple[str, str]]:
+    """Where such a file may be, each with its folder."""
+    state = os.environ.get("XDG_STATE_HOME") or os.path.expanduser("~/.local/state")  # noqa: PTH111
+    return _state_files(endpoint, kind, state, tempfile.gettempdir())
 
 
 @lru_cache

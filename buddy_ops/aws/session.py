@@ -65,6 +65,10 @@ CONNECTIONS = 32
 """So many connections of a client are kept open: more than there are threads that use it at once. botocore keeps 10,
 and opens another for each further call, which costs more than the call."""
 
+CREATING = threading.RLock()
+"""Held while a client is made: botocore's sessions are not safe for that in threads.
+Source: boto3, "Multithreading or multiprocessing with sessions"."""
+
 RetryMode = Literal["standard", "adaptive"]
 
 
@@ -205,9 +209,11 @@ class Target:
             max_pool_connections=CONNECTIONS,
             user_agent_appid=USER_AGENT,  # type: ignore[call-arg]  # the stubs lack it
         )
-        return self.session.create_client(
-            service, region_name=self.region, endpoint_url=self.endpoint_url, config=config
-        )
+        # The models of the services are read once so, too: all sessions share them.
+        with CREATING:
+            return self.session.create_client(
+                service, region_name=self.region, endpoint_url=self.endpoint_url, config=config
+            )
 
     def share_answers(self) -> None:
         """Ask AWS once for what is ``ALIKE`` for all targets beside this one; before they are made."""

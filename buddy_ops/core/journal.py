@@ -27,7 +27,8 @@ class Journal:
         now: the run's clock.
         clean: takes secrets out of a record before anything else sees it.
         side: the side channels of the run; absent: the journal's own.
-        held: whether lines are written by ``release`` only: where others come first, and another journal names them.
+        held: whether records are made and written by ``release`` only: where others come first, and another journal
+            names them. Taking secrets out of a record takes longer than many a call.
     """
 
     def __init__(
@@ -40,7 +41,7 @@ class Journal:
         held: bool = False,
     ) -> None:
         self._write = write
-        self._held: list[str] | None = [] if held else None
+        self._held: list[tuple[str, str, dict[str, object]]] | None = [] if held else None
         self._now = now
         self._clean = clean
         self.records: list[dict[str, Any]] = []
@@ -52,16 +53,21 @@ class Journal:
         """Append one record: ``seq``, ``at`` (ISO 8601 UTC), ``kind``, then the fields, which must be JSON values."""
         now = iso_utc(self._now())
         with self._lock:
-            self._append(now, kind, fields)
+            if self._held is not None:
+                self._held.append((now, kind, fields))
+                return
+            line = self._record(now, kind, fields)
+            with self.side.contained("the journal"):
+                self._write(line)
 
     def release(self) -> None:
-        """Write the lines that were held, at once, and each further one when it comes."""
+        """Write the records that were held, at once, and each further one when it comes."""
         with self._lock:
-            held = self._held
+            lines = [self._record(*held) for held in self._held or ()]
             self._held = None
-            if held:
+            if lines:
                 with self.side.contained("the journal"):
-                    self._write("\n".join(held))
+                    self._write("\n".join(lines))
 
     def continue_in(self, write: Callable[[str], None], opened: dict[str, object]) -> None:
         """Write what follows elsewhere, because what was written is archived. ``opened`` is its first record.
@@ -80,21 +86,17 @@ class Journal:
         with self._lock:
             self._write = write_after
 
-    def _append(self, now: str, kind: str, fields: dict[str, object]) -> None:
+    def _record(self, now: str, kind: str, fields: dict[str, object]) -> str:
+        """Keep one record, and make its line."""
         head = {"seq": len(self.records) + 1, "at": now, "kind": kind}
         # The head twice: first in the line, and no field takes its place.
         entry = head | self._clean(fields) | head
         self.records.append(entry)
         try:
-            line = json.dumps(entry, default=lambda value: self._clean(str(value)))
+            return json.dumps(entry, default=lambda value: self._clean(str(value)))
         except Exception as error:  # a value's own words may raise anything
             self.side.note("the journal", error)
-            line = json.dumps(head)
-        if self._held is not None:
-            self._held.append(line)
-            return
-        with self.side.contained("the journal"):
-            self._write(line)
+            return json.dumps(head)
 
 
 def iso_utc(moment: datetime) -> str:

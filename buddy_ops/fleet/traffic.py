@@ -92,7 +92,7 @@ def read_traffic(
             found |= {target.environment: error for target, _ in batch}
             continue
         for index, (target, _) in enumerate(batch):
-            found[target.environment] = _traffic(target, values, f"of{index}", until)
+            found[target.environment] = _traffic(target, values, f"of{index}", until, window)
     return found
 
 
@@ -112,7 +112,11 @@ def _batches(targets: Sequence[Target]) -> "list[list[tuple[Target, list[MetricD
 
 
 def _traffic(
-    target: Target, values: Mapping[str, Mapping[datetime, float]], suffix: str, until: datetime
+    target: Target,
+    values: Mapping[str, Mapping[datetime, float]],
+    suffix: str,
+    until: datetime,
+    window: timedelta,
 ) -> AliasTraffic:
     failures = [f"failed{index}" for index in range(len(target.settings.failure_metrics))]
 
@@ -120,7 +124,7 @@ def _traffic(
         return round(values.get(name + suffix, {}).get(at, 0.0))
 
     minutes = []
-    for age in range(int(WINDOW / MINUTE), 0, -1):
+    for age in range(int(window / MINUTE), 0, -1):
         at = until - age * MINUTE
         requests = count("requests", at)
         errors = sum(count(name, at) for name in ("errors", *failures))

@@ -9,7 +9,7 @@ from urllib.parse import urlparse
 
 import pytest
 
-from buddy_ops.aws import clock, sandbox_control, session
+from buddy_ops.aws import sandbox_control, session
 from buddy_ops.aws.clock import SandboxClock, SystemClock
 from buddy_ops.cli import sandbox
 from buddy_ops.core.errors import AwsFailed, BuddyError
@@ -17,6 +17,10 @@ from buddy_sandbox import access, state_file
 from tests.aws.test_session import VALUES
 
 pytestmark = pytest.mark.sandbox
+
+
+def read_clock(endpoint: str) -> tuple[float, float] | None:
+    return sandbox_control.ClockFile(endpoint).read()
 
 
 def test_both_distributions_find_the_same_file(sandbox_url: str) -> None:
@@ -34,7 +38,7 @@ def test_the_file_says_the_time_of_the_control_call(sandbox_url: str, monkeypatc
 
     def times_agree() -> float:
         said = sandbox.call_sandbox(sandbox_url, "clock")
-        shown = sandbox_control.read_clock(sandbox_url.replace("127.0.0.1", "localhost") + "/")
+        shown = read_clock(sandbox_url.replace("127.0.0.1", "localhost") + "/")
         assert shown == (said["now"], said["machine"] - said["now"])
         return shown[0]
 
@@ -44,11 +48,11 @@ def test_the_file_says_the_time_of_the_control_call(sandbox_url: str, monkeypatc
     assert times_agree() == begun + 90.5
     sandbox.call_sandbox(sandbox_url, "set", client_clock_ahead_s=240)
     times_agree()
-    assert sandbox_control.read_clock(sandbox_url) == (begun + 90.5, 240)
+    assert read_clock(sandbox_url) == (begun + 90.5, 240)
     sandbox.call_sandbox(sandbox_url, "scenario", name="good", overrides={"history_minutes": 0})
     assert times_agree() == begun
     asked = SandboxClock(sandbox_url).now()
-    monkeypatch.setattr(clock, "read_clock", lambda endpoint: None)
+    monkeypatch.setattr(sandbox_control.ClockFile, "read", lambda self: None)
     assert SandboxClock(sandbox_url).now() == asked
 
 
@@ -59,6 +63,26 @@ def test_a_stopped_sandbox_leaves_no_file(tmp_path: Path, monkeypatch: pytest.Mo
         files = sorted(state_file.folders()[0].glob(f"{urlparse(url).port}.*"))
         assert [file.suffix for file in files] == [".clock", ".token"]
     assert not any(file.exists() for file in files)
+
+
+def test_a_clock_follows_the_sandbox_that_took_its_port(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The time of one that is gone is not read on, whether it removed its file or was killed; without a file it asks."""
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    endpoint = "http://127.0.0.1:4599"
+    file = sandbox_control.ClockFile(endpoint)
+    assert file.read() is None
+    token = state_file.write(4599, "one")
+    state_file.ClockFile(token).show(1000, 0)
+    assert file.read() == (1000, 0)
+    state_file.remove(token, "one")
+    assert file.read() is None
+    state_file.ClockFile(state_file.write(4599, "two")).show(2000, 0)
+    assert file.read() == (2000, 0)
+    later = state_file.ClockFile(state_file.write(4599, "three"))
+    later.show(3000, 5)
+    assert file.read() == (3000, 5)
+    later.show(3060, 5)
+    assert file.read() == (3060, 5)
 
 
 def test_another_users_sandbox_is_a_clear_message(
@@ -100,7 +124,7 @@ def test_a_file_that_others_can_change_is_not_read(
     (folder / f"{urlparse(sandbox_url).port}.token").write_text(token)
     assert sandbox_control._read_token(sandbox_url) == token
     folder.chmod(0o770)
-    assert sandbox_control._read_token(sandbox_url) == "" and sandbox_control.read_clock(sandbox_url) is None
+    assert sandbox_control._read_token(sandbox_url) == "" and read_clock(sandbox_url) is None
     folder.chmod(0o700)
     folder.rename(tmp_path / "elsewhere")
     folder.symlink_to(tmp_path / "elsewhere")

@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta, timezone
 from hypothesis import given
 from hypothesis import strategies as st
 
-from buddy_ops.core.journal import Journal, iso_utc
+from buddy_ops.core.journal import Journal, iso_utc, read_journal
 
 START = datetime(2026, 11, 22, 3, 12, tzinfo=UTC)
 
@@ -69,3 +69,27 @@ def test_moments_are_written_to_the_second_in_utc() -> None:
     assert iso_utc(datetime(2026, 1, 2, 3, 4, 5, 999_999, tzinfo=UTC)) == "2026-01-02T03:04:05Z"
     elsewhere = datetime(2026, 1, 2, 8, 4, 5, tzinfo=timezone(timedelta(hours=5)))
     assert iso_utc(elsewhere) == "2026-01-02T03:04:05Z"
+
+
+def test_a_held_journal_is_written_at_its_release_with_the_times_of_its_records() -> None:
+    """By then the redactor knows more secrets, and takes them out."""
+    lines: list[str] = []
+    times = iter(datetime(2026, 11, 1, 3, minute, tzinfo=UTC) for minute in range(3))
+    secrets: set[str] = set()
+
+    def clean(fields: dict[str, str]) -> dict[str, str]:
+        return {name: "[redacted]" if value in secrets else value for name, value in fields.items()}
+
+    journal = Journal(lines.append, lambda: next(times), clean, held=True)
+    journal.append("one", says="hunter2")
+    journal.append("two")
+    assert lines == []
+    secrets.add("hunter2")
+    journal.release()
+    journal.append("three")
+    assert [(each["seq"], each["at"][11:16], each["kind"]) for each in read_journal("\n".join(lines).encode())] == [
+        (1, "03:00", "one"),
+        (2, "03:01", "two"),
+        (3, "03:02", "three"),
+    ]
+    assert len(lines) == 2 and "hunter2" not in lines[0] and journal.records[0]["says"] == "[redacted]"
