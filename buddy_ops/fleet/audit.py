@@ -22,8 +22,8 @@ from buddy_ops.core.errors import ActionNeeded, BuddyError, Unreachable
 from buddy_ops.core.journal import iso_utc
 from buddy_ops.core.progress import Progress, no_progress
 from buddy_ops.core.roles import Role
-from buddy_ops.fleet.status import READERS, SEVERITY, attempt, table_lines
-from buddy_ops.fleet.targets import Member, Place, clock_of
+from buddy_ops.fleet.status import SEVERITY, table_lines
+from buddy_ops.fleet.targets import READERS, Member, Place, attempt, attempt_each, clock_of
 from buddy_ops.health import alarms
 from buddy_ops.health.alarms import Alarm
 from buddy_ops.runs import archive
@@ -197,8 +197,9 @@ def _audit_place(place: Place, role: Role, archives: _Archives, pool: ThreadPool
         return
     place.reader.share_answers()
     targets = [place.target(member) for member in place.members]
-    # The first alias tells whether the region can be reached: else each check would wait for its own time-out.
-    first = attempt(partial(aliases.read_alias, targets[0]))
+    # Without an answer to the first, each check would wait for its own time-out.
+    read = attempt_each(place, place.members[:1], lambda member: aliases.read_alias(place.target(member)), pool)
+    first = read[place.members[0].name]
     if isinstance(first, Unreachable):
         yield from (_unreadable(member, first) for member in place.members)
         return

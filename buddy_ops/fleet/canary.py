@@ -23,10 +23,9 @@ from buddy_ops.core.plan import Approval, differing_names
 from buddy_ops.core.text import join_words, shorten, tally
 from buddy_ops.deployment import rollback
 from buddy_ops.fleet import status, targets
-from buddy_ops.fleet.status import READERS
 from buddy_ops.fleet.step import LOST, Step, StepResult, archive_rollback, journal_result
 from buddy_ops.fleet.target_states import DONE, SETTLED, TargetState, read_state
-from buddy_ops.fleet.targets import begin_rollback, is_unreachable
+from buddy_ops.fleet.targets import READERS, begin_rollback, is_unreachable
 from buddy_ops.fleet.wave_plan import RUNBOOK, FleetPlan, PlannedTarget, PlannedWave
 
 STEP = "strategies/canary"

@@ -28,9 +28,9 @@ from buddy_ops.core.text import MINUTE, did_you_mean
 from buddy_ops.deployment import rollback
 from buddy_ops.deployment.rollback import RollbackPlan, TrafficMove
 from buddy_ops.fleet import traffic
-from buddy_ops.fleet.status import READERS, attempt, table_lines
+from buddy_ops.fleet.status import table_lines
 from buddy_ops.fleet.step import archive_rollback
-from buddy_ops.fleet.targets import Member, Place, begin_rollback, is_unreachable
+from buddy_ops.fleet.targets import READERS, Member, Place, attempt, attempt_each, begin_rollback
 from buddy_ops.runs.stores import MANIFEST
 
 T = TypeVar("T")
@@ -275,9 +275,9 @@ def _plan_place(
 ) -> dict[str, PlannedRollback | BuddyError]:
     """Each chosen target's plan, or why there is none."""
     members = [member for member in place.members if member.name in chosen]
-    if not members or place.reader is None:
-        return {member.name: _trouble(place) for member in members}
     reader = place.reader
+    if not members or reader is None:
+        return {member.name: _trouble(place) for member in members}
 
     def plan(member: Member) -> tuple[Target, RollbackPlan]:
         here = begin_rollback(reader, member, dry_run=dry_run, held=True)
@@ -285,20 +285,18 @@ def _plan_place(
 
     # Meanwhile: the plans do not wait for it.
     figures = _Figures(reader, [place.target(member) for member in members])
-    # The first one tells whether the place can be reached: else each target would wait for its own time-out.
-    first = attempt(partial(plan, members[0]))
-    if isinstance(first, BuddyError) and is_unreachable(first):
-        return dict.fromkeys((member.name for member in members), first)
     with ThreadPoolExecutor(READERS) as pool:
-        plans = [first, *pool.map(lambda member: attempt(partial(plan, member)), members[1:])]
-    failing = figures.wait()
-    watch(f"{place.name}: {text.count(len(members), 'target')} planned")
+        plans = attempt_each(place, members, plan, pool)
+    failing: dict[str, float] = {}
+    if not all(isinstance(each, BuddyError) for each in plans.values()):
+        failing = figures.wait()
+        watch(f"{place.name}: {text.count(len(members), 'target')} planned")
     found: dict[str, PlannedRollback | BuddyError] = {}
-    for member, each in zip(members, plans, strict=True):
+    for name, each in plans.items():
         if isinstance(each, BuddyError):
-            found[member.name] = _naming_target(member.name, each)
+            found[name] = _naming_target(name, each)
         else:
-            found[member.name] = PlannedRollback(member.name, place.name, *each, failing.get(member.name))
+            found[name] = PlannedRollback(name, place.name, *each, failing.get(name))
     return found
 
 

@@ -5,7 +5,7 @@ What explains them takes more calls, and is in the target's own status, which ev
 cannot be read is UNKNOWN, never OK.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -29,7 +29,7 @@ from buddy_ops.core.journal import iso_utc
 from buddy_ops.core.progress import Progress, no_progress
 from buddy_ops.fleet import traffic
 from buddy_ops.fleet.last_audits import read_last_audits
-from buddy_ops.fleet.targets import Member, Place, clock_of
+from buddy_ops.fleet.targets import READERS, Member, Place, attempt, attempt_each, clock_of
 from buddy_ops.fleet.traffic import AliasTraffic
 from buddy_ops.health import alarms
 from buddy_ops.health.alarms import Alarm
@@ -42,9 +42,6 @@ T = TypeVar("T")
 
 PLACES_AT_ONCE = 4
 """So many regions and accounts are read at once: each has quotas of its own."""
-
-READERS = 16
-"""So many aliases are read at once: an answer takes AWS about 50 ms."""
 
 SEVERITY = {state: rank for rank, state in enumerate(State)}
 
@@ -253,8 +250,8 @@ def _read_place(place: Place, pool: ThreadPoolExecutor, now: datetime) -> list[T
         assert place.trouble is not None
         return [_without_session(member, place.trouble, now) for member in place.members]
     targets = [place.target(member) for member in place.members]
-    # The first alias tells whether the region can be reached: else each target would wait for its own time-out.
-    first = attempt(partial(aliases.read_alias, targets[0]))
+    found = attempt_each(place, place.members, lambda member: aliases.read_alias(place.target(member)), pool)
+    first = found[place.members[0].name]
     if isinstance(first, Unreachable):
         shared = _Shared("", first, first, {target.environment: first for target in targets})
         return [_status(*each, shared, first) for each in zip(place.members, targets, strict=True)]
@@ -266,19 +263,10 @@ def _read_place(place: Place, pool: ThreadPoolExecutor, now: datetime) -> list[T
         parameters=attempt(partial(RegionParameters, reader)),
         traffic=traffic.read_traffic(reader, targets),
     )
-    others = pool.map(lambda target: attempt(partial(aliases.read_alias, target)), targets[1:])
     return [
-        _status(member, target, shared, alias)
-        for member, target, alias in zip(place.members, targets, [first, *others], strict=True)
+        _status(member, target, shared, found[member.name])
+        for member, target in zip(place.members, targets, strict=True)
     ]
-
-
-def attempt(read: Callable[[], T]) -> T | BuddyError:
-    """What a call returns, or the error that it raised."""
-    try:
-        return read()
-    except BuddyError as error:
-        return error
 
 
 def _without_session(member: Member, trouble: BuddyError, now: datetime) -> TargetStatus:

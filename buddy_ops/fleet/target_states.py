@@ -8,7 +8,7 @@ from buddy_ops.aws import aliases, versions
 from buddy_ops.aws.aliases import Alias
 from buddy_ops.core.errors import BuddyError
 from buddy_ops.deployment.rollout_plan import mark_of
-from buddy_ops.fleet.status import attempt
+from buddy_ops.fleet.targets import attempt
 from buddy_ops.fleet.wave_plan import PlannedTarget
 
 State = Literal["WAITING", "RUNNING", "PROMOTED", "ALREADY LIVE", "ROLLED BACK", "NOT STARTED", "CHANGED", "UNKNOWN"]

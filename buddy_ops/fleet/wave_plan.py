@@ -18,8 +18,7 @@ from buddy_ops.core.text import count, join_words
 from buddy_ops.deployment.rollout_plan import RolloutPlan, in_red, plan_rollout
 from buddy_ops.fleet import targets as targets_
 from buddy_ops.fleet.engine import require_engine
-from buddy_ops.fleet.status import READERS, attempt
-from buddy_ops.fleet.targets import Member, Place, is_unreachable
+from buddy_ops.fleet.targets import READERS, Member, Place, attempt_each, is_unreachable
 
 RUNBOOK = "fleet/canary"
 
@@ -246,22 +245,13 @@ def plan_targets(
     """Each named target's plan, or why there is none, side by side. AWS: as ``plan_rollout``, for each."""
 
     def plan(place: Place, member: Member) -> PlannedTarget:
-        if place.trouble is not None:
-            raise place.trouble
         here = replace(place.target(member), dry_run=dry_run)
         own = plan_rollout(here, builds[member.name], "canary", break_glass=break_glass)
         return PlannedTarget(member, place.name, artifact=builds[member.name], here=here, plan=own)
 
     def plan_place(place: Place) -> dict[str, PlannedTarget | BuddyError]:
         chosen = [member for member in place.members if member.name in names]
-        if not chosen:
-            return {}
-        # The first one tells whether the place can be reached: else each target would wait for its own time-out.
-        first = attempt(partial(plan, place, chosen[0]))
-        if is_unreachable(first):
-            return dict.fromkeys((member.name for member in chosen), first)
-        others = pool.map(lambda member: attempt(partial(plan, place, member)), chosen[1:])
-        return {member.name: each for member, each in zip(chosen, (first, *others), strict=True)}
+        return attempt_each(place, chosen, partial(plan, place), pool)
 
     with ThreadPoolExecutor(READERS) as pool, ThreadPoolExecutor(READERS) as starters:
         return {name: each for planned in starters.map(plan_place, places) for name, each in planned.items()}

@@ -20,7 +20,7 @@ from buddy_ops.aws.clock import SystemClock, _Reading
 from buddy_ops.core import project
 from buddy_ops.core.errors import AwsFailed, BuddyError, InvalidInput
 from buddy_ops.core.settings import Settings
-from buddy_ops.fleet.status import READERS
+from buddy_ops.fleet.targets import READERS
 from buddy_ops.incidents import timeline
 from buddy_ops.notebook import opening
 from tests.conftest import Situation
