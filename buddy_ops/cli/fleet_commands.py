@@ -105,7 +105,7 @@ def fleet_rollback(
         plan = rollback.plan_rollbacks(places, target, to_version, tell, dry_run=dry_run)
     say(plan)
     approval = approvals.for_command(here, plan, approved_by, ask=not (yes or dry_run))
-    done = rollback.roll_back_fleet(here, plan, approval, err.print)
+    done = rollback.roll_back_fleet(here, plan, approval, err.print, incident)
     told = rollback.announce_rollbacks(here, done)
     lines: list[Line] = [(line, state.value) for line, state in done.lines()]
     data: dict[str, object] = {"run": here.run, "approved_by": approval.by, **done.to_json()}

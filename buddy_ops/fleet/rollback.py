@@ -357,12 +357,13 @@ def _plan(
 
 
 def roll_back_fleet(
-    target: Target, plan: FleetRollbackPlan, approval: Approval, watch: Progress = no_progress
+    target: Target, plan: FleetRollbackPlan, approval: Approval, watch: Progress = no_progress, incident: str = ""
 ) -> FleetRollback:
     """Move all traffic at once, in order of harm, then verify each alias; a second run finds the work done.
 
     Args:
         target: keeps the fleet's own record.
+        incident: its name, by which a target's review finds that target's own run.
 
     AWS: as ``rollback.move_as_planned``, ``rollback.finish_rollback`` and ``rollback.drive_rollback``, for each target.
 
@@ -371,6 +372,9 @@ def roll_back_fleet(
     """
     approval.must_cover(plan, target.clock.now())
     targets = [_with_open_run(planned, plan.members[planned.name]) for planned in plan.targets]
+    if incident:
+        for planned in targets:
+            planned.here.journal.append("parameters", values={"incident": incident})
     moves = {each.name: each.describe_move() for each in targets}
     target.journal.append("moving", says=f"moves the traffic of {text.count(len(moves), 'target')}", targets=moves)
     try:

@@ -1,5 +1,6 @@
 """The rollback of twelve targets in four regions: traffic first, in order of harm, each alias verified."""
 
+import json
 import threading
 from collections import Counter
 from collections.abc import Callable
@@ -268,7 +269,9 @@ def test_an_alias_that_moved_since_the_plan_is_verified_by_what_it_serves(deploy
 def test_the_notebook_rolls_back_and_raises_for_the_rest(deployed: str, tmp_path: Path) -> None:
     """Approved by a parameter; the table has each target, and what is not rolled back is the error."""
     move(deployed, "pay", "eu-west-1", "2", "")
-    document, error = execute("rollback.ipynb", tmp_path, labels=["team=payments"], approved_by=["Ada"])
+    document, error = execute(
+        "rollback.ipynb", tmp_path, labels=["team=payments"], approved_by=["Ada"], incident="outage-7"
+    )
     assert (error["reference"], error["exit_code"]) == ("fleet-rollback-unfinished", 1)
     assert "pay-eu-west-1: " in error["what"] and "pay-us-east-1" not in error["what"]
     shown = [output for cell in document["cells"] for output in cell.get("outputs", ()) if "text/html" in str(output)]
@@ -280,6 +283,8 @@ def test_the_notebook_rolls_back_and_raises_for_the_rest(deployed: str, tmp_path
     manifests = {each["target"]: tmp_path / "runs" / each["folder"] / "manifest.json" for each in steps}
     assert set(manifests) == {f"pay-{region}" for region in REGIONS if region != "eu-west-1"}
     assert {each["manifest"] for each in steps} == {digest(path.read_bytes()) for path in manifests.values()}
+    # By the incident's name a target's review finds its own run.
+    assert {json.loads(path.read_bytes())["incident"] for path in manifests.values()} == {"outage-7"}
     assert verification.verify_archive(LocalStore(tmp_path / "runs")).problems == ()
     done, refused = execute("rollback.ipynb", tmp_path, labels=["team=web"])
     assert refused["reference"] == "approval-missing" and done["cells"]
