@@ -560,9 +560,9 @@ class _Published:
                 self.newest[metric] = max(points)
         self.emission = self._emission()
 
-    def value(self, series: str, source: int, at: datetime) -> float | None:
-        """A datapoint; None where there is none."""
-        return self._values.get(f"{series}{source}", {}).get(at)
+    def minute(self, at: datetime) -> dict[str, float]:
+        """The datapoints of a minute, by the query's ID."""
+        return {name: points[at] for name, points in self._values.items() if at in points}
 
     def _emission(self) -> dict[str, float]:
         requests = self._values.get(f"requests{WHOLE_ALIAS}", {})
@@ -586,7 +586,9 @@ class _PublishedMinute:
         self.at = at
         self.has_streams = bool(streams)
         self._streams = streams
-        self._published = published
+        # A poll asks some 5,000 times: each minute's datapoints are looked up once.
+        self._values = published.minute(at)
+        self._requests: dict[int, int] = {}
         by_version = [metric.by_version for metric in published.failure_metrics]
         self._all = range(len(by_version))
         self._failed = [index for index in self._all if by_version[index]]
@@ -594,7 +596,7 @@ class _PublishedMinute:
 
     def value(self, series: str, source: int) -> float | None:
         """A datapoint; None where there is none."""
-        return self._published.value(series, source, self.at)
+        return self._values.get(f"{series}{source}")
 
     def seen(self, series: str, source: int) -> int:
         """How many were seen of something; with no datapoint, none were, which does not mean that there were none."""
@@ -603,7 +605,9 @@ class _PublishedMinute:
 
     def requests(self, source: int) -> int:
         """Requests that any metric shows: each request is a sample of Invocations, Errors and Duration."""
-        return max(self.seen(series, source) for series in ("requests", "errorsof", "slowof"))
+        if source not in self._requests:
+            self._requests[source] = max(self.seen(series, source) for series in ("requests", "errorsof", "slowof"))
+        return self._requests[source]
 
     def names_version(self, source: int) -> bool:
         """Whether a failure metric says that this version ran: our own metrics name it with weights and without."""
