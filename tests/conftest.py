@@ -30,16 +30,26 @@ from buddy_sandbox import situations
 from tests import programs
 
 ROOT = Path(__file__).parents[1]
+WHOLE = bool(os.environ.get("BUDDY_TESTS_FRESH"))
+"""Whether ``make test-all`` runs."""
 
 
-def sampled(cases: Iterable[Any], daily: Container[Any]) -> list[Any]:
-    """The cases of a matrix, for ``parametrize``: ``make test`` runs those in ``daily``, ``make test-all`` all."""
-    return [
-        pytest.param(
-            *(case if isinstance(case, tuple) else (case,)), marks=[] if case in daily else [pytest.mark.whole]
-        )
-        for case in cases
-    ]
+def sampled(cases: Iterable[Any], daily: Container[Any] | slice) -> list[Any]:
+    """The cases of a matrix, for ``parametrize``: ``make test`` runs those in ``daily``, or a slice; ``make test-all`` all."""
+    all_cases = list(cases)
+    if isinstance(daily, slice):
+        kept = set(range(len(all_cases))[daily])
+    else:
+        kept = {number for number, case in enumerate(all_cases) if case in daily}
+    return [_case(case, number in kept) for number, case in enumerate(all_cases)]
+
+
+def _case(case: Any, daily: bool) -> Any:
+    """A case for ``parametrize`` from its values, or from what ``pytest.param`` made."""
+    made = (
+        case if isinstance(case, type(pytest.param())) else pytest.param(*(case if isinstance(case, tuple) else [case]))
+    )
+    return made if daily else made._replace(marks=(*made.marks, pytest.mark.whole))
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:
@@ -54,6 +64,11 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
         terminalreporter.section("matrices: what passed")
     for (kind, name), count in sorted(tally.items()):
         terminalreporter.line(f"{kind:<13}{name:<55}{count:>6,}")
+
+
+def _check_file(file: Any) -> None:
+    """Raise OSError for a file that is not open, as ``os.fsync`` does."""
+    os.fstat(file if isinstance(file, int) else file.fileno())
 
 
 def pytest_configure() -> None:
@@ -72,6 +87,9 @@ def pytest_configure() -> None:
             signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
     # Each target opens a session of its own, and would parse the models of its services again: 0.2 s of CPU time.
     botocore.session.create_loader = cache(botocore.loaders.create_loader)
+    if not WHOLE:
+        # Tests kill processes and never the machine: what a process has written is there. A disk takes 3 to 10 ms.
+        os.fsync = _check_file
     programs.install()
 
 

@@ -33,12 +33,13 @@ from buddy_ops.migrations import steps as migration_steps
 from buddy_ops.notebook import charts
 from buddy_ops.runs import archive, stores, supervisor, verification
 from tests.aws import recorded_calls
+from tests.aws.iam.check import Variant
 from tests.aws.recorded_calls import Call, Context, without_names
 from tests.aws.template import ARCHIVE as BUCKET
 from tests.aws.template import ROOT, Stack
 from tests.checks import proving
 from tests.checks.test_readiness import ready
-from tests.conftest import Situation, abandon, approve
+from tests.conftest import Situation, abandon, approve, sampled
 from tests.deployment.test_hooks import gate
 from tests.incidents.corruption import NAME, corrupted, repair_hash
 from tests.migrations.test_schema import shipped
@@ -591,6 +592,10 @@ DRIVERS: dict[str, Callable[[Bring], Iterator[list[dict[str, Any]]]]] = {
 }
 
 
+DAILY = {"archive", "fleet/canary", "freeze", "reenable", "rollback", "rollback/immediate", "status"}
+"""Those that ``make test`` drives: a rollout, rollbacks, with and without a kernel, and what writes elsewhere."""
+
+
 # The comparisons
 
 
@@ -620,20 +625,29 @@ def test_the_template_grants_what_the_library_says(role: Role, situation: Bring)
     assert granted(role) - OF_BUILDS - OF_IMAGES - BY_SERVICES == said
 
 
+def test_each_role_may_do_what_was_recorded_and_nothing_else() -> None:
+    """By ``recorded_calls.txt``: no call lacks its grant, on the very resource, and no grant goes without a call."""
+    kept = recorded_calls.load()
+    assert set(kept) == set(DRIVERS)
+    compare({name: set(Variant("sandbox", STACK).calls(found)) for name, found in kept.items()})
+
+
+@pytest.mark.timeout(400)
+@pytest.mark.parametrize("name", sampled(DRIVERS, DAILY))
+def test_a_runbook_calls_nothing_but_what_was_recorded(situation: Bring, name: str) -> None:
+    """A run's calls are in the file, and each role of the runbook may make them."""
+    calls = set().union(*map(made, DRIVERS[name](situation)))
+    for role in permissions.RUNBOOKS[name]:
+        assert missing(role, calls) == []
+    assert {without_names(each) for each in calls} - recorded_calls.load()[name] == set()
+
+
+@pytest.mark.whole
 @pytest.mark.timeout(900)  # it drives every runbook
 def test_each_role_may_do_what_its_runbooks_do_and_nothing_else(situation: Bring) -> None:
     """Recorded from runs: no call lacks its grant, on the very resource, and no grant goes without a call."""
     calls = {name: set().union(*map(made, drive(situation))) for name, drive in DRIVERS.items()}
-    for role in get_args(Role):
-        grants = granted(role)
-        runbooks = [name for name, roles in permissions.RUNBOOKS.items() if role in roles]
-        recorded = {(each.action, each.resource) for name in runbooks for each in calls[name]}
-        missing = {each for each in recorded if not any(allows(grant, each) for grant in grants)}
-        unused = {grant for grant in grants if not any(allows(grant, each) for each in recorded)}
-        assert sorted(missing) == []
-        assert sorted(unused - UNRECORDED - OF_IMAGES - BY_SERVICES) == []
-        compared = len({name for name, _ in recorded})
-        print(f"{role}: {compared} actions, {len(recorded)} with their resources, from {len(runbooks)} runbooks")
+    compare(calls)
     # What another engine evaluates is what was recorded.
     fresh = {name: {without_names(each) for each in found} for name, found in calls.items()}
     kept = recorded_calls.load()
@@ -647,6 +661,26 @@ def test_each_role_may_do_what_its_runbooks_do_and_nothing_else(situation: Bring
     assert {each.action for found in kept.values() for each in found} == {
         each.action for found in fresh.values() for each in found
     }
+
+
+def compare(calls: dict[str, set[Call]]) -> None:
+    """Each role's grants with what its runbooks call."""
+    for role in get_args(Role):
+        runbooks = [name for name, roles in permissions.RUNBOOKS.items() if role in roles]
+        recorded = set().union(*(calls[name] for name in runbooks))
+        assert missing(role, recorded) == []
+        pairs = {(each.action, each.resource) for each in recorded}
+        unused = {grant for grant in granted(role) if not any(allows(grant, each) for each in pairs)}
+        assert sorted(unused - UNRECORDED - OF_IMAGES - BY_SERVICES) == []
+        compared = len({name for name, _ in pairs})
+        print(f"{role}: {compared} actions, {len(pairs)} with their resources, from {len(runbooks)} runbooks")
+
+
+def missing(role: Role, calls: set[Call]) -> list[tuple[str, str]]:
+    """The calls that no grant of a role allows, in their order."""
+    grants = granted(role)
+    pairs = {(each.action, each.resource) for each in calls}
+    return sorted(each for each in pairs if not any(allows(grant, each) for grant in grants))
 
 
 def allows(grant: tuple[str, str], call: tuple[str, str]) -> bool:

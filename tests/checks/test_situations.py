@@ -21,7 +21,7 @@ from buddy_ops.core.errors import AccessDenied
 from buddy_ops.deployment import reenabling, rollback, rollout
 from buddy_ops.health import alarms
 from buddy_ops.runs import supervisor
-from tests.conftest import Situation, abandon, approve, intercept
+from tests.conftest import Situation, abandon, approve, intercept, sampled
 from tests.system.aws_commands import find_problems
 
 Bring = Callable[..., Situation]
@@ -125,6 +125,7 @@ def test_the_serving_version_fails(situation: Bring) -> None:
     assert (found.word, found.exit_code) == ("ROLLED BACK", 0)
 
 
+@pytest.mark.whole
 def test_the_only_version_fails(situation: Bring) -> None:
     """There is nothing to roll back to: no rollback is advised that would be refused."""
     here = situation("good", stable="errors_5_percent", history_minutes=30)
@@ -195,7 +196,7 @@ def test_a_rollout_without_its_failsafe(situation: Bring) -> None:
     assert (look(here).word, look(here).exit_code) == ("ROLLED BACK", 0)
 
 
-@pytest.mark.parametrize("minutes", [0, 10])
+@pytest.mark.parametrize("minutes", sampled([0, 10], slice(1)))
 def test_just_rolled_back(situation: Bring, minutes: int) -> None:
     """The good version is never accused: at once its rate is unknown, and then it is healthy."""
     here = failing(situation)
@@ -221,6 +222,7 @@ def test_both_versions_of_a_canary_fail(situation: Bring) -> None:
     assert not any("rollback" in step.command for step in found.steps)
 
 
+@pytest.mark.whole
 def test_the_version_that_was_rolled_back_to_fails_as_well(situation: Bring) -> None:
     """v2 was rolled back, and v1 fails as v2 did: the version is not the cause."""
     here = situation("good", stable="errors_5_percent", history_minutes=20)
@@ -247,11 +249,18 @@ def throttled(situation: Bring, reserved: int | None) -> Situation:
 
 @pytest.mark.parametrize(
     ("reserved", "cause", "command"),
-    [
-        (20, "reserved concurrency is 20", "--reserved-concurrent-executions 40"),
-        (0, "reserved concurrency is 0, and no isolation", "aws lambda delete-function-concurrency"),
-        (None, "account's limit is 1,000 concurrent executions", "aws service-quotas request-service-quota-increase"),
-    ],
+    sampled(
+        [
+            (20, "reserved concurrency is 20", "--reserved-concurrent-executions 40"),
+            (0, "reserved concurrency is 0, and no isolation", "aws lambda delete-function-concurrency"),
+            (
+                None,
+                "account's limit is 1,000 concurrent executions",
+                "aws service-quotas request-service-quota-increase",
+            ),
+        ],
+        slice(1),
+    ),
 )
 def test_requests_are_throttled(situation: Bring, reserved: int | None, cause: str, command: str) -> None:
     """Which limit rejects them, and the command that raises it."""
@@ -264,7 +273,7 @@ def test_requests_are_throttled(situation: Bring, reserved: int | None, cause: s
     assert look(here).exit_code == 0
 
 
-@pytest.mark.parametrize("how", ["function", "writes"])
+@pytest.mark.parametrize("how", sampled(["function", "writes"], slice(1)))
 def test_isolated_on_purpose(situation: Bring, how: Any) -> None:
     """Not throttled: isolated, by whom, since when, and the command that lifts it."""
     here = situation("good", history_minutes=30, reminders=3)
@@ -321,7 +330,7 @@ def test_the_alias_is_at_latest(situation: Bring) -> None:
     assert here.alias()["FunctionVersion"].isdecimal()
 
 
-@pytest.mark.parametrize("recorded", [True, False])
+@pytest.mark.parametrize("recorded", sampled([True, False], slice(1)))
 def test_another_tool_moved_the_alias(situation: Bring, recorded: bool) -> None:
     """With a record of other versions, or with none: it is named, and its health is its own."""
     here = situation("good", history_minutes=20)
@@ -355,7 +364,7 @@ def delay(here: Situation, metric: str, seconds: float) -> None:
     here.ask("set", **({"metrics_delay_s": seconds} if metric == "all" else {"metrics_delays_s": {metric: seconds}}))
 
 
-@pytest.mark.parametrize("metric", ["Errors", "all"])
+@pytest.mark.parametrize("metric", sampled(["Errors", "all"], slice(1)))
 def test_metrics_are_late(situation: Bring, metric: str) -> None:
     """Not no traffic: the log has requests. The status again, once they have arrived: OK."""
     here = situation("good", history_minutes=60)
@@ -368,7 +377,7 @@ def test_metrics_are_late(situation: Bring, metric: str) -> None:
     assert (look(here).word, look(here).exit_code) == ("OK", 0)
 
 
-@pytest.mark.parametrize("fault", ["no data", "actions disabled", "missing"])
+@pytest.mark.parametrize("fault", sampled(["no data", "actions disabled", "missing"], slice(1, 2)))
 def test_alarms_are_blind(situation: Bring, fault: str) -> None:
     """Without data their states are unknown. Where they notify no person, OK has a warning."""
     here = situation("good", history_minutes=30)

@@ -154,6 +154,7 @@ def test_after_a_rollback_only_the_new_minutes_count(situation: Bring) -> None:
     assert not any("Users are affected" in step.why for step in found.steps)
 
 
+@pytest.mark.whole
 def test_after_a_rollback_to_a_named_version_only_the_new_minutes_count(situation: Bring) -> None:
     """The record says when, and where to: v2 is neither accused of v3's failures nor rolled back to anything unknown."""
     here = situation("good", history_minutes=20)

@@ -18,7 +18,7 @@ from buddy_ops.core import places, project, settings
 from buddy_ops.core.errors import BuddyError
 from buddy_ops.core.kinds import KINDS, Kind
 from tests.cli.command_line import Ended, invoke
-from tests.conftest import Situation
+from tests.conftest import Situation, sampled
 
 ROOT = Path(__file__).parents[2]
 Run = Callable[..., Ended]
@@ -37,7 +37,7 @@ def content(folder: Path) -> dict[str, bytes]:
     return {p.relative_to(folder).as_posix(): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", sampled(KINDS, slice(None, None, 3)))
 def test_every_environment_of_a_new_project_is_valid(kind: str, run: Run, tmp_path: Path) -> None:
     """Of each kind and preset: read by the library, and by an editor through the schema that its first line names."""
     words = ("--function", "orders-{environment}", "--alias", "blue", "--region", "eu-west-1", "--kind", kind)

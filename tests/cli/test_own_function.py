@@ -109,7 +109,7 @@ def deploy(here: Target, artifact: str) -> Outcome:
 
 @pytest.mark.parametrize(("function", "places"), [
     pytest.param("shop", REGIONS, id="regions", marks=pytest.mark.whole),
-    pytest.param("cart", ACCOUNTS, id="accounts"),
+    pytest.param("cart", ACCOUNTS, id="accounts", marks=pytest.mark.whole),
 ])  # fmt: skip
 def test_a_bad_build_is_rolled_back_while_a_good_one_is_promoted_elsewhere(
     own: str,

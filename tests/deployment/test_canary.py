@@ -92,6 +92,7 @@ def test_apologies_count_as_failures(situation: Bring) -> None:
     assert outcome.failed["2"] == outcome.requests["2"] > 0
 
 
+@pytest.mark.whole
 def test_the_same_seed_gives_the_same_figures(situation: Bring) -> None:
     """Requests, failures, times and sentences repeat, run after run."""
     outcomes = []
@@ -155,6 +156,7 @@ def test_a_killed_run_loses_its_traffic_within_the_lease(situation: Bring) -> No
     assert here.ship(artifact).ending == "proved"
 
 
+@pytest.mark.whole
 def test_a_killed_run_is_resumed_before_the_lease_fires(situation: Bring) -> None:
     """A second run of the same build picks the rollout up where the alias says, and ends as the first would have."""
     here = situation("good")

@@ -101,6 +101,7 @@ def test_no_secret_is_ever_shown(situation: Bring) -> None:
     assert not [each for each in (*shown, str(failed.value), repr(failed.value)) if SECRET["API_TOKEN"] in each]
 
 
+@pytest.mark.whole
 def test_who_turned_what_is_read_back(situation: Bring) -> None:
     """The newest turn first, each with its version, the flag, the run and the people; a mere new build is none."""
     here = situation("good", history_minutes=0, requests_per_minute=0)

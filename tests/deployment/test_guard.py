@@ -67,7 +67,7 @@ def to_end(mine: Target, steps: rollout.Rollout) -> rollout.Outcome:
 # T3
 
 
-@pytest.mark.parametrize("strategy", STRATEGIES)
+@pytest.mark.parametrize("strategy", sampled(STRATEGIES, {"all_at_once"}))
 def test_a_run_that_is_lost_at_100_percent_is_rolled_back(situation: Bring, strategy: str) -> None:
     """Until the verdict a schedule returns the traffic, and the next run says so."""
     here = situation("good", history_minutes=20)
@@ -79,7 +79,7 @@ def test_a_run_that_is_lost_at_100_percent_is_rolled_back(situation: Bring, stra
     assert here.ship(here.build("good")).ending == "lease-fired"
 
 
-@pytest.mark.parametrize("strategy", STRATEGIES)
+@pytest.mark.parametrize("strategy", sampled(STRATEGIES, {"canary"}))
 def test_no_write_gives_traffic_before_a_schedule_would_take_it_back(situation: Bring, strategy: str) -> None:
     """At each write of the alias until the verdict, the schedule is there, and it would return all traffic to v1."""
     here = situation("good", history_minutes=20)
@@ -149,10 +149,6 @@ PLACES = (("canary", "1"), ("canary", "watch"), ("blue_green", "watch"))
 EDITED = [(edited, *place) for edited in EDITS for place in PLACES]
 EDITED_DAILY = {
     ("description", "canary", "1"),
-    ("description", "blue_green", "watch"),
-    ("empty", "canary", "watch"),
-    ("rewritten", "canary", "1"),
-    ("both", "blue_green", "watch"),
     ("other way round", "canary", "watch"),
 }
 
@@ -194,13 +190,7 @@ def test_an_edit_does_not_disarm_the_failsafe(situation: Bring, edited: str, str
     ("edited", "order"),
     sampled(
         [(edited, order) for edited in EDITS for order in ("promote", "abort")],
-        {
-            ("description", "promote"),
-            ("empty", "abort"),
-            ("rewritten", "abort"),
-            ("both", "promote"),
-            ("both", "abort"),
-        },
+        {("description", "promote"), ("both", "abort")},
     ),
 )
 def test_an_edit_right_before_a_write_is_no_collision(situation: Bring, edited: str, order: rollout.Order) -> None:
@@ -244,7 +234,7 @@ def test_a_weight_that_was_removed_takes_the_failsafe_with_it(situation: Bring) 
 # T6
 
 
-@pytest.mark.parametrize("code", ["TooManyRequestsException", "InvalidParameterValueException"])
+@pytest.mark.parametrize("code", sampled(["TooManyRequestsException", "InvalidParameterValueException"], slice(1)))
 def test_a_failsafe_for_a_shift_that_was_refused_is_deleted(situation: Bring, code: str) -> None:
     """The first UpdateAlias is refused: the next run of the same build is not rolled back by the schedule of this."""
     here = situation("good", history_minutes=20)
@@ -328,7 +318,7 @@ def test_a_schedule_whose_answer_takes_minutes_is_made_anew(situation: Bring) ->
     mine.close()
 
 
-@pytest.mark.parametrize("minutes", [0, 1, 10])
+@pytest.mark.parametrize("minutes", sampled([0, 1, 10], slice(1)))
 def test_a_stray_failsafe_is_deleted_before_a_shift(situation: Bring, minutes: float) -> None:
     """A run that is lost between its schedule and its shift takes nothing from the next one."""
     here = situation("good", history_minutes=20)
@@ -357,7 +347,7 @@ def refusing(here: Situation, code: str) -> Iterator[Target]:
 # T2
 
 
-@pytest.mark.parametrize("strategy", STRATEGIES)
+@pytest.mark.parametrize("strategy", sampled(STRATEGIES, {"canary"}))
 def test_a_rollout_under_provisioned_concurrency_ends_when_the_traffic_has_moved(
     situation: Bring, strategy: str
 ) -> None:
@@ -380,7 +370,7 @@ def test_a_rollout_under_provisioned_concurrency_ends_when_the_traffic_has_moved
     assert shares(here) == {"2": 1.0} and schedules(here) == []
 
 
-@pytest.mark.parametrize("strategy", STRATEGIES)
+@pytest.mark.parametrize("strategy", sampled(STRATEGIES, {"blue_green"}))
 def test_a_bad_build_under_provisioned_concurrency_is_rolled_back_at_once(situation: Bring, strategy: str) -> None:
     """Until its verdict the new version is a weight: taking that away needs no capacity."""
     here = situation("slow", history_minutes=20)
@@ -454,7 +444,7 @@ def reach(here: Situation, stages: list[float], weight: float) -> None:
     mine.close()
 
 
-@pytest.mark.parametrize("stages", [[10, 100], [5, 100], [1, 2, 5, 10, 20, 50, 100], [60, 100]])
+@pytest.mark.parametrize("stages", sampled([[10, 100], [5, 100], [1, 2, 5, 10, 20, 50, 100], [60, 100]], slice(1)))
 def test_a_resumed_rollout_knows_the_share_of_every_minute(situation: Bring, stages: list[float]) -> None:
     """The record says which share each stage had, whatever stages the run has that resumes it."""
     here = situation("good", history_minutes=20)

@@ -98,6 +98,7 @@ def test_a_good_build_is_promoted_sooner(situation: Bring) -> None:
 FLAWED = {"logs_duplicated_rate": 0.2, "logs_shuffled": True, "logs_page_events": 200, "logs_late_rate": 0.02}
 
 
+@pytest.mark.whole
 def test_a_resumed_rollout_has_the_evidence_of_one_that_never_stopped(situation: Bring) -> None:
     """At any poll, all that is read again from the log and from CloudWatch gives the same state of the judge."""
     here = situation("good", **JSON_LOG | FLAWED, logs_late_s=40)

@@ -14,7 +14,7 @@ from buddy_ops.core.errors import AwsFailed, InvalidInput, Refused, Throttled
 from buddy_ops.core.progress import no_progress
 from buddy_ops.deployment import _traffic, rollback, rollout
 from buddy_ops.deployment.rollback import RollbackResult
-from tests.conftest import Situation, abandon, approve, call_failed, intercept
+from tests.conftest import Situation, abandon, approve, call_failed, intercept, sampled
 from tests.resilience.harness import no_backoff
 
 Bring = Callable[..., Situation]
@@ -125,7 +125,7 @@ def test_a_watched_version_is_taken_back_and_its_guard_with_it(situation: Bring)
     mine.close()
 
 
-@pytest.mark.parametrize("share", [0.1, 0.8, 1.0])
+@pytest.mark.parametrize("share", sampled([0.1, 0.8, 1.0], slice(None, None, 3)))
 @pytest.mark.parametrize("stage", ["1", "watch", "proved", "unproven", "held"])
 def test_the_record_says_which_side_is_stable(quick: Bring, stage: str, share: float) -> None:
     """Another tool made the new version the primary, and gave the old one a share: the old one is returned to."""
@@ -547,6 +547,7 @@ def test_the_journal_tells_what_was_done(quick: Bring) -> None:
     assert (told["to"], told["away_from"], told["by"], told["already"]) == ("1", ("2",), ("Ada", "Grace"), False)
 
 
+@pytest.mark.whole
 def test_a_rolled_back_build_can_ship_again_when_a_person_asks(situation: Bring) -> None:
     """Bad means that no rollback returns there; shipping it again by its artifact is allowed, and the plan says so."""
     here = situation("good")

@@ -151,6 +151,7 @@ def test_a_parameter_replaces_no_fixed_stage(situation: Bring) -> None:
         rollout.plan_rollout(other, here.build("good"))
 
 
+@pytest.mark.whole
 def test_an_urgent_hotfix_ships_inside_another_rollouts_window(situation: Bring) -> None:
     """v2 is in its 24 hours: v3 is refused, ships with broken glass, and a rollback of it returns to v2."""
     here = situation("good", **QUIET)
@@ -170,6 +171,7 @@ def test_an_urgent_hotfix_ships_inside_another_rollouts_window(situation: Bring)
     assert rollback.plan_rollback(strict(here)).destination == "2"
 
 
+@pytest.mark.whole
 def test_a_hotfix_after_a_rollback_waits_for_nothing_and_never_returns_to_what_was_bad(situation: Bring) -> None:
     """v2 was taken back: v3 may ship at once, over v1; its rollback goes to v1, the next one's past the bad v3 too."""
     here = situation("good", **QUIET)

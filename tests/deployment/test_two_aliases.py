@@ -74,6 +74,7 @@ def alternate(targets: Mapping[str, Target], steps: Mapping[str, Rollout]) -> di
     return ended
 
 
+@pytest.mark.whole
 def test_a_canary_in_one_while_the_other_bakes(both: tuple[Situation, dict[str, Target]]) -> None:
     """The bad build of one is rolled back, the good one of the other goes on: weights, failsafes and records are apart."""
     here, targets = both

@@ -133,6 +133,7 @@ def test_steps_run_side_by_side_and_are_archived(steps: list[Step], tmp_path: Pa
     assert verify_archive(open_store()).problems == ()
 
 
+@pytest.mark.whole
 def test_a_scheduler_and_workers_of_others_do_the_same(
     steps: list[Step], tmp_path: Path, scheduler: tuple[str, "subprocess.Popen[str]"], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -182,6 +183,7 @@ def test_a_killed_workers_step_ends_and_is_run_again(
     assert ended == [(steps[0].target, "done")]
 
 
+@pytest.mark.whole
 def test_a_killed_schedulers_steps_are_lost(
     steps: list[Step], tmp_path: Path, scheduler: tuple[str, "subprocess.Popen[str]"]
 ) -> None:

@@ -22,7 +22,7 @@ from buddy_ops.health.judge import Counts, Judge, Minute
 from buddy_ops.health.metrics import MINUTE, MinuteRow
 from buddy_sandbox import builds
 from buddy_sandbox.faults import FaultProfile
-from tests.conftest import Situation, approve, intercept
+from tests.conftest import Situation, approve, intercept, sampled
 
 Bring = Callable[..., Situation]
 JSON = {"log_format": "JSON"}
@@ -52,7 +52,7 @@ SEEDS = [
 ]
 
 
-@pytest.mark.parametrize(("seed", "more"), SEEDS)
+@pytest.mark.parametrize(("seed", "more"), sampled(SEEDS, slice(1)))
 def test_slow_cold_starts_blame_nobody(situation: Bring, seed: int, more: dict[str, Any]) -> None:
     """At 60 requests a minute, half of the cold starts slow: the build stays, and the outcome says what was left out."""
     here = situation("cold_starts", seed=seed, history_minutes=70, **more)
@@ -106,13 +106,16 @@ MINUTES_AS_BEFORE = 14
 
 @pytest.mark.parametrize(
     ("more", "prepare", "says"),
-    [
-        ({}, failing(DENIED), "AWS refused logs:FilterLogEvents"),
-        ({}, failing(SLOW_DOWN), "AWS throttled logs:FilterLogEvents"),
-        ({"logs_delay_s": 3600}, lambda _: None, "are in its log"),
-        (JSON | {"system_log_level": "WARN"}, lambda _: None, "SystemLogLevel WARN"),
-        (JSON | OWN_GROUP | {"system_log_level": "WARN"}, lambda _: None, "SystemLogLevel WARN"),
-    ],
+    sampled(
+        [
+            ({}, failing(DENIED), "AWS refused logs:FilterLogEvents"),
+            ({}, failing(SLOW_DOWN), "AWS throttled logs:FilterLogEvents"),
+            ({"logs_delay_s": 3600}, lambda _: None, "are in its log"),
+            (JSON | {"system_log_level": "WARN"}, lambda _: None, "SystemLogLevel WARN"),
+            (JSON | OWN_GROUP | {"system_log_level": "WARN"}, lambda _: None, "SystemLogLevel WARN"),
+        ],
+        slice(None, None, 3),
+    ),
     ids=["denied", "throttled", "late", "no reports", "no reports in a group of its own"],
 )
 def test_without_the_log_all_requests_are_judged(
@@ -160,6 +163,7 @@ def minute(situation: Bring, **more: Any) -> tuple[RolloutEvidence, Target, Any]
     return found, mine, now
 
 
+@pytest.mark.whole
 def test_a_resumed_run_judges_the_same(situation: Bring) -> None:
     """A run that reads all minutes at once leaves out the same cold starts as one that read them one by one."""
     found, mine, now = minute(situation)

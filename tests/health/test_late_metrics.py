@@ -44,7 +44,7 @@ def ship_and_delay(
 
 
 FAILING = itertools.product(("canary", "all_at_once"), (240, 600, 900), (60, 600))
-FAILING_DAILY = {("canary", 240, 600), ("canary", 900, 60), ("all_at_once", 600, 60), ("all_at_once", 240, 600)}
+FAILING_DAILY = {("canary", 240, 600), ("all_at_once", 600, 60)}
 
 
 @pytest.mark.parametrize(("strategy", "delay_s", "requests_per_minute"), sampled(FAILING, FAILING_DAILY))
@@ -95,7 +95,7 @@ def test_late_minutes_are_judged_when_they_arrive(situation: Bring) -> None:
 
 @pytest.mark.parametrize(
     ("delay_s", "requests_per_minute"),
-    sampled(itertools.product((0, 60, 120), (6, 60, 600)), {(60, 6), (120, 60), (0, 600), (120, 600)}),
+    sampled(itertools.product((0, 60, 120), (6, 60, 600)), {(120, 60), (0, 600)}),
 )
 def test_the_usual_delay_stops_nobody(situation: Bring, delay_s: float, requests_per_minute: float) -> None:
     """Up to ``late_data_s`` of delay a good build is promoted, at any traffic."""
@@ -105,7 +105,7 @@ def test_the_usual_delay_stops_nobody(situation: Bring, delay_s: float, requests
     assert here.alias()["FunctionVersion"] == "2"
 
 
-@pytest.mark.parametrize("requests_per_minute", sampled([0, 0.02, 0.1, 1], {0, 0.1}))
+@pytest.mark.parametrize("requests_per_minute", sampled([0, 0.02, 0.1, 1], {0}))
 def test_thin_traffic_passes_by_time(situation: Bring, requests_per_minute: float) -> None:
     """An idle function, or one that is called once in ten minutes, is not held: its health stays unproven."""
     here = situation("good", requests_per_minute=requests_per_minute)

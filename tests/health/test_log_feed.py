@@ -18,7 +18,7 @@ from buddy_ops.core.text import floor_minute
 from buddy_ops.health import log_feed, metrics
 from buddy_ops.health.judge import Counts
 from buddy_ops.health.log_feed import TICK, FeedTick, LogFeed, LogLine, Ticks
-from tests.conftest import Situation, intercept
+from tests.conftest import Situation, intercept, sampled
 
 Bring = Callable[..., Situation]
 START = datetime(2026, 11, 22, 3, 0, tzinfo=UTC)
@@ -270,12 +270,15 @@ FLAWS = {"logs_duplicated_rate": 0.3, "logs_shuffled": True, "logs_page_events":
 
 @pytest.mark.parametrize(
     ("build", "more"),
-    [
-        ("errors_5_percent", {}),
-        ("apologises", FLAWS),
-        ("timeouts", {"log_group": "/skills/all"}),
-        ("errors_5_percent", {"logs_late_rate": 0.3, "logs_late_s": 8}),
-    ],
+    sampled(
+        [
+            ("errors_5_percent", {}),
+            ("apologises", FLAWS),
+            ("timeouts", {"log_group": "/skills/all"}),
+            ("errors_5_percent", {"logs_late_rate": 0.3, "logs_late_s": 8}),
+        ],
+        slice(None, None, 2),
+    ),
     ids=["errors", "apologies in shuffled pages", "time-outs in a shared group", "late lines"],
 )
 def test_ticks_count_what_cloudwatch_counts(situation: Bring, build: str, more: dict[str, Any]) -> None:

@@ -17,7 +17,7 @@ from buddy_ops.health import logs
 from buddy_ops.incidents import error_lines
 from buddy_sandbox import builds
 from buddy_sandbox.faults import PROFILES, FaultProfile
-from tests.conftest import Situation
+from tests.conftest import Situation, sampled
 
 Bring = Callable[..., Situation]
 REQUEST = "459921b5-681c-4a96-beb0-81e0aa586026"
@@ -74,7 +74,7 @@ def split(here: Situation, version: str) -> None:
     here.client("lambda").update_alias(FunctionName=here.function, Name="live", RoutingConfig=routing)
 
 
-@pytest.mark.parametrize("chosen", FORMATS)
+@pytest.mark.parametrize("chosen", sampled(FORMATS, slice(None, None, 2)))
 def test_slow_build_fails_its_smoke_tests_whatever_the_log(situation: Bring, chosen: dict[str, Any]) -> None:
     """An answer after 9.2 s is over Alexa's limit in a text log and in a JSON log alike."""
     here = situation("good", history_minutes=0, requests_per_minute=0, **chosen)
@@ -99,7 +99,7 @@ def test_smoke_tests_say_that_a_duration_is_unknown(situation: Bring) -> None:
     assert all(each.trouble is None for each in smoke_tests.run_smoke_tests(target, heard))
 
 
-@pytest.mark.parametrize("chosen", FORMATS)
+@pytest.mark.parametrize("chosen", sampled(FORMATS, slice(None, None, 2)))
 def test_cold_starts_are_read_whatever_the_log(situation: Bring, chosen: dict[str, Any]) -> None:
     """The same requests give the same cold starts in each group and format, and the doctor finds the group."""
     here = situation("good", history_minutes=5, requests_per_minute=60, **chosen)

@@ -11,7 +11,7 @@ from buddy_ops.core.errors import InvalidInput
 from buddy_ops.health import monitor
 from buddy_ops.health.monitor import MetricsWindow
 from buddy_ops.notebook import _widgets, charts, live
-from tests.conftest import Situation
+from tests.conftest import Situation, sampled
 
 Bring = Callable[..., Situation]
 
@@ -23,13 +23,16 @@ def over(look: MetricsWindow) -> list[str]:
 
 @pytest.mark.parametrize(
     ("scenario", "stable", "metric"),
-    [
-        ("good", "good", []),
-        ("good", "errors_5_percent", ["error rate"]),
-        ("good", "slow", ["latency p99"]),
-        ("throttling", "good", ["throttles"]),
-        ("good", "cold_starts", ["cold start"]),
-    ],
+    sampled(
+        [
+            ("good", "good", []),
+            ("good", "errors_5_percent", ["error rate"]),
+            ("good", "slow", ["latency p99"]),
+            ("throttling", "good", ["throttles"]),
+            ("good", "cold_starts", ["cold start"]),
+        ],
+        slice(None, None, 2),
+    ),
 )
 def test_each_metric_is_told_when_it_is_over(
     situation: Bring, scenario: str, stable: str, metric: list[str]
@@ -66,6 +69,7 @@ def test_a_window_of_the_past_is_as_it_was(situation: Bring) -> None:
     assert look.seen[0].counts.requests == pytest.approx(20 * 600, rel=0.1)
 
 
+@pytest.mark.whole
 def test_a_person_who_looks_on_sees_it_go_on(situation: Bring, monkeypatch: pytest.MonkeyPatch) -> None:
     """Attended, the window moves on minute by minute, and the log is asked every ten; headless it ends at once."""
     here = situation("good", history_minutes=30)

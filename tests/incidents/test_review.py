@@ -182,6 +182,7 @@ def test_only_what_belongs_to_it_is_taken(burnt: tuple[Situation, str, str], mon
     assert len(put_together(here, since, until, "INC-8").runs) == 2
 
 
+@pytest.mark.whole
 def test_its_name_alone_finds_its_window(burnt: tuple[Situation, str, str], monkeypatch: pytest.MonkeyPatch) -> None:
     """Half an hour before the first run that carries it to half an hour after the last; a name that none carries: none."""
     here, *_ = burnt

@@ -29,7 +29,7 @@ def warm() -> Iterator[None]:
         yield
 
 
-@pytest.mark.parametrize(("name", "part"), parts())
+@pytest.mark.parametrize(("name", "part"), parts(0))
 @pytest.mark.timeout(600)
 def test_a_killed_run_leaves_nothing_half_shifted(
     situation: Bring, name: str, part: str, record_property: Callable[[str, object], None]

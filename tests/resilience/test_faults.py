@@ -89,7 +89,7 @@ def must_tell_the_truth(here: Situation, error: BuddyError) -> None:
         assert re.search(r"[Nn]othing|no alias|does not exist|Deleted before|is untouched", told), told
 
 
-@pytest.mark.parametrize(("name", "part"), parts())
+@pytest.mark.parametrize(("name", "part"), parts(1))
 @pytest.mark.timeout(900)
 def test_a_fault_is_survived_or_told(
     situation: Bring, name: str, part: str, record_property: Callable[[str, object], None]

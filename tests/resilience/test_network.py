@@ -89,6 +89,7 @@ def must_be_over(here: Situation, bad: bool) -> None:
 
 @pytest.mark.parametrize("seeds", seeds(CANARIES, (0, 1, 5, 9, 96)))
 @pytest.mark.timeout(1800)
+@pytest.mark.whole
 def test_canary(
     situation: Bring,
     proxy: Proxy,

@@ -23,7 +23,7 @@ LIMIT_S = 90.0
     ("operation", "after"),
     sampled(
         [("PublishVersion", True), ("CreateSchedule", True), ("UpdateAlias", False), ("UpdateAlias", True)],
-        {("CreateSchedule", True), ("UpdateAlias", True)},
+        {("UpdateAlias", True)},
     ),
 )
 def test_a_killed_notebook_leaves_nothing_half_shifted(

@@ -38,11 +38,14 @@ from buddy_ops.core.text import shorten
 from buddy_ops.health import logs, metrics
 from buddy_ops.health.metrics import MINUTE
 from buddy_ops.runs import archive, stores, verification
+from tests.conftest import WHOLE as WHOLE_SUITE
 from tests.system import bad_inputs
 
 NOW = datetime(2026, 11, 22, 3, 12, tzinfo=UTC)
 CELL = 'environment: str = "sandbox"\nsettings: dict = {}\n'
-MANY = quantity(max_examples=720, deadline=None, suppress_health_check=list(HealthCheck), database=None)
+MANY = quantity(
+    max_examples=720 if WHOLE_SUITE else 240, deadline=None, suppress_health_check=list(HealthCheck), database=None
+)
 
 SCALARS = st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=12))
 JSON = st.recursive(

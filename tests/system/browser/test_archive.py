@@ -99,6 +99,7 @@ def colour(page: Any, selector: str) -> str:
     return str(page.eval_on_selector(selector, "each => getComputedStyle(each).color"))
 
 
+@pytest.mark.whole
 def test_what_burns_is_red_in_the_page(situation: Bring, offline: Page) -> None:
     """start_here while the live version hurts people: verdict and sign are as red as in JupyterLab."""
     here = situation("errors_5_percent", stable="errors_5_percent", history_minutes=40)
@@ -120,6 +121,7 @@ def test_what_burns_is_red_in_the_page(situation: Bring, offline: Page) -> None:
     assert [rule for rule, _ in serious(page)] == ["color-contrast"]
 
 
+@pytest.mark.whole
 def test_broken_glass_is_red_in_the_page(situation: Bring, offline: Page) -> None:
     """A canary against prod's rules: who, why, and every rule, in a red box."""
     here = situation("good", environment="prod", history_minutes=0, requests_per_minute=0)

@@ -46,6 +46,7 @@ def test_by_keyboard_alone_from_start_to_traffic_moved(two_versions: Situation, 
     person.sees("100 % v1")
 
 
+@pytest.mark.whole
 def test_an_interrupt_a_restart_and_a_reload_say_how_to_go_on(two_versions: Situation, person: Person) -> None:
     """Each ends in one sentence in view, with no button left that does nothing; what it says to do moves the traffic."""
     here = two_versions
@@ -83,6 +84,7 @@ def test_an_interrupt_a_restart_and_a_reload_say_how_to_go_on(two_versions: Situ
     person.sees("v1 receives 100 % of traffic")
 
 
+@pytest.mark.whole
 def test_a_refusal_comes_into_view(two_versions: Situation, person: Person) -> None:
     """Run All scrolls to the end; a cell that refuses is brought back, with the focus, and its sentence is seen."""
     person.lab.fill("rollback/immediate", to_version="9")

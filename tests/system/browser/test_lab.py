@@ -45,6 +45,7 @@ def fill_in(here: Situation, person: Person) -> None:
     person.sees("artifact = '")
 
 
+@pytest.mark.whole
 def test_a_rollback_waits_for_a_person(two_versions: Situation, person: Person) -> None:
     """'Run All' stops at the gate with the alias untouched; a wrong confirmation does nothing; the right one moves."""
     here = two_versions
@@ -107,6 +108,7 @@ def test_stop_brings_the_traffic_back(situation: Bring, person: Person) -> None:
     person.picture("canary-reopened")
 
 
+@pytest.mark.whole
 def test_start_here_leads_to_the_rollback(situation: Bring, person: Person) -> None:
     """The verdict is seen without scrolling, with the runbook to open one click away."""
     here = situation("good", history_minutes=20)
@@ -122,6 +124,7 @@ def test_start_here_leads_to_the_rollback(situation: Bring, person: Person) -> N
     person.page.get_by_role("heading", name="Roll back immediately").wait_for()
 
 
+@pytest.mark.whole
 def test_a_kernel_restart_resumes(situation: Bring, person: Person) -> None:
     """Restarted in mid-canary, 'Run All' finds the rollout on the alias and ends it; once more changes nothing."""
     here = situation("good")
@@ -146,6 +149,7 @@ def test_a_kernel_restart_resumes(situation: Bring, person: Person) -> None:
     assert len(here.calls("UpdateAlias")) == written
 
 
+@pytest.mark.whole
 def test_a_checklist_turns_green_before_whoever_goes_through_it(situation: Bring, person: Person) -> None:
     """Items appear with their state; names typed beside unknown ones close them, and a check that says no stays no."""
     here = situation("good", history_minutes=20)

@@ -20,12 +20,12 @@ from buddy_ops.core import _pictures, redaction
 from buddy_ops.core.redaction import MARK, Redactor
 from buddy_ops.runs import supervisor
 from tests import programs
-from tests.conftest import Situation
+from tests.conftest import Situation, sampled
 from tests.system.runbooks.test_deaths import tiny
 from tests.system.runbooks.test_nbval import CASES, ROOT
 
 Cuts = Callable[[], list[tuple[str, str]]]
-SAMPLE = ("an audit", "a failed deployment")
+SAMPLE = {"a failed deployment"}
 
 
 @pytest.fixture
@@ -70,7 +70,8 @@ def pieces_cut(before: str, after: str) -> tuple[str, ...]:
 
 @pytest.mark.timeout(360)
 @pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=[] if name in SAMPLE else [pytest.mark.whole]) for name in CASES]
+    "name",
+    sampled(CASES, SAMPLE),
 )
 def test_nothing_is_cut_out_of_a_runbook(
     situation: Callable[..., Situation], cuts: Cuts, monkeypatch: pytest.MonkeyPatch, name: str

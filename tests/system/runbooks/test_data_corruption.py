@@ -91,6 +91,7 @@ def broken(situation: Bring) -> Situation:
     return here
 
 
+@pytest.mark.whole
 def test_run_again_after_its_end_it_looks_and_stops_nobody(broken: Situation) -> None:
     """The same parameters once more: compared again, exit code 0, Buddy on all the while; new damage is found, too."""
     first = run(RUNBOOK, approved_by=["Ada"])
@@ -130,6 +131,7 @@ def test_without_a_name_nothing_happens(broken: Situation) -> None:
     assert broken.alias()["FunctionVersion"] == "2" and not isolated(broken)
 
 
+@pytest.mark.whole
 def test_a_repair_that_nobody_agreed_to_leaves_buddy_off(broken: Situation) -> None:
     """Another plan's hash, or none: refused, exit code 4; no item was written, and the error says what stands."""
     before = table(broken)
@@ -142,6 +144,7 @@ def test_a_repair_that_nobody_agreed_to_leaves_buddy_off(broken: Situation) -> N
     assert "TransactWriteItems" not in writes(broken)
 
 
+@pytest.mark.whole
 def test_a_table_that_cannot_be_restored_is_stopped_all_the_same(broken: Situation) -> None:
     """The failure path: without point-in-time recovery the traffic goes back and deployments are frozen, Buddy is on,
     and the corrupted items are listed; exit code 1, since they stay corrupted."""
@@ -162,6 +165,7 @@ def test_a_table_that_cannot_be_restored_is_stopped_all_the_same(broken: Situati
     assert (kept / "root_cause.md").exists()
 
 
+@pytest.mark.whole
 def test_a_restore_that_fails_leaves_the_damage_stopped(broken: Situation) -> None:
     """AWS refuses the copy: exit code 1; the traffic is away, Buddy is off, and the next run goes on from there."""
     broken.ask("chaos", kind="denied", operation="RestoreTableToPointInTime", times=99)
@@ -185,6 +189,7 @@ def test_a_dry_run_shows_both_plans_and_writes_nothing(broken: Situation) -> Non
     )
 
 
+@pytest.mark.whole
 def test_the_function_can_be_pointed_at_the_copy(broken: Situation) -> None:
     """The README's way to switch tables: stopped with writes denied, the freeze lifted, the variable shipped at once."""
     done = run(RUNBOOK, isolate="writes", approved_by=["Ada"])

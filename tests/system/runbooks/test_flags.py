@@ -2,6 +2,8 @@
 
 from contextlib import closing
 
+import pytest
+
 from buddy_ops.deployment import feature_flags
 from tests.conftest import abandon
 from tests.system.runbooks.test_runbooks import Bring, quick, report, run, told_once, writes
@@ -22,6 +24,7 @@ def test_a_flag_is_turned_headlessly(quick: Bring) -> None:
     assert f"{SAFETY} on" in report(done).read_text("utf-8")
 
 
+@pytest.mark.whole
 def test_without_approval_no_flag_is_turned(quick: Bring) -> None:
     """Nobody approved: exit code 4, told once, and nothing was written."""
     here = quick()
@@ -31,6 +34,7 @@ def test_without_approval_no_flag_is_turned(quick: Bring) -> None:
     assert writes(here) == []
 
 
+@pytest.mark.whole
 def test_a_flag_whose_run_died_is_closed(quick: Bring) -> None:
     """Its lease took the traffic back: the same notebook says so with exit code 3, and $LATEST has the old flags."""
     here = quick()

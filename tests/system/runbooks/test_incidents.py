@@ -41,6 +41,7 @@ def test_gradual_takes_the_share_away_in_steps(situation: Bring) -> None:
     assert len(pictures(executed(out))) == 1
 
 
+@pytest.mark.whole
 def test_gradual_without_a_name_does_nothing(situation: Bring) -> None:
     """Refused, exit code 4; the share stays as it was, under the lease that was there."""
     here = situation("good")
@@ -61,6 +62,7 @@ def test_gradual_where_nothing_is_under_way_names_the_right_runbook(situation: B
     assert "rollback/immediate" in done.stderr and writes(here) == []
 
 
+@pytest.mark.whole
 def test_gradual_takes_a_failing_version_away_at_once(situation: Bring) -> None:
     """A build that fails everything does not get its fifteen minutes at 5 %: the judge's first word ends it."""
     here = situation("total_failure")
@@ -118,6 +120,7 @@ def test_alarms_without_a_name_are_not_written(situation: Bring) -> None:
     assert here.client("cloudwatch").describe_alarms()["MetricAlarms"] == [] and heard(here, queue) == []
 
 
+@pytest.mark.whole
 def test_alarms_that_reach_nobody_end_with_1(situation: Bring) -> None:
     """The alarms are written all the same; the error names each that proved nothing."""
     here = situation("good", history_minutes=0, requests_per_minute=0)
@@ -170,6 +173,7 @@ def test_a_failed_deployment_is_rolled_back_told_and_reviewed(situation: Bring) 
     assert searched.startswith(f"Searching the log /aws/lambda/{here.function}") and waited.endswith(" minutes to go")
 
 
+@pytest.mark.whole
 def test_a_failed_deployment_without_a_decision_holds(situation: Bring) -> None:
     """Deployments are frozen, the traffic stays as it is: exit code 4 says what is recommended."""
     here = situation("total_failure")
@@ -181,6 +185,7 @@ def test_a_failed_deployment_without_a_decision_holds(situation: Bring) -> None:
     assert here.alias()["RevisionId"] == before and len(frozen(here)) == 1 and records(here) == []
 
 
+@pytest.mark.whole
 def test_a_failed_deployment_without_a_name_changes_nothing(situation: Bring) -> None:
     """Refused at the first gate: nothing is frozen, whatever was decided."""
     here = situation("good", history_minutes=0, requests_per_minute=0)
@@ -190,6 +195,7 @@ def test_a_failed_deployment_without_a_name_changes_nothing(situation: Bring) ->
     assert frozen(here) == [] and writes(here) == []
 
 
+@pytest.mark.whole
 def test_a_failed_deployment_with_nothing_to_return_to_says_so(situation: Bring) -> None:
     """The first version ever: rolling back is refused, exit code 4, and fixing forward is what is recommended."""
     here = situation("total_failure", stable="total_failure", history_minutes=10)
@@ -214,6 +220,7 @@ def test_monitor_draws_one_picture_and_ends(situation: Bring) -> None:
     assert "**5" in str(document) or "**4" in str(document)
 
 
+@pytest.mark.whole
 def test_monitor_refuses_a_window_that_cannot_be(situation: Bring) -> None:
     """Exit code 2, and CloudWatch was not asked."""
     here = situation("good", history_minutes=0, requests_per_minute=0)
@@ -223,6 +230,7 @@ def test_monitor_refuses_a_window_that_cannot_be(situation: Bring) -> None:
     assert here.calls("GetMetricData") == []
 
 
+@pytest.mark.whole
 def test_monitor_says_what_it_could_not_read(situation: Bring) -> None:
     """Without metrics it ends with 0, draws what there is, and calls nothing healthy."""
     here = situation("good", history_minutes=10)
@@ -237,6 +245,7 @@ def test_monitor_says_what_it_could_not_read(situation: Bring) -> None:
 # review/readiness_audit
 
 
+@pytest.mark.whole
 def test_audit_of_a_ready_environment_ends_with_0(situation: Bring) -> None:
     """One verdict, and no write."""
     here, target = ready(situation)
@@ -258,6 +267,7 @@ def test_audit_of_a_bare_environment_ends_with_1(situation: Bring) -> None:
     assert all(each in done.stderr for each in ("rollback target", "alarm subscribers", "operations/alarms"))
 
 
+@pytest.mark.whole
 def test_audit_for_a_role_that_is_none_ends_with_2(situation: Bring) -> None:
     """A role that nobody has is told as wrong, before anything is looked at."""
     here = situation("good", requests_per_minute=0, history_minutes=0)
@@ -270,6 +280,7 @@ def test_audit_for_a_role_that_is_none_ends_with_2(situation: Bring) -> None:
 # review/incident_review
 
 
+@pytest.mark.whole
 def test_an_incident_is_put_together_from_its_archived_run(situation: Bring, monkeypatch: pytest.MonkeyPatch) -> None:
     """A canary that was taken back, archived by buddy-ops run: timeline, one picture, and a draft that is kept."""
     here = situation("total_failure")

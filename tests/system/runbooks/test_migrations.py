@@ -45,6 +45,7 @@ def test_without_approval_nothing_is_migrated(here: Situation) -> None:
     assert writes(here) == [] and state(here.connect()) == (1, "")
 
 
+@pytest.mark.whole
 def test_without_a_step_it_ends_with_2(here: Situation) -> None:
     """'Run All' on the notebook as it is does nothing, and says which steps there are."""
     done = migrate("")
@@ -53,6 +54,7 @@ def test_without_a_step_it_ends_with_2(here: Situation) -> None:
     assert "expand, backfill, verify, contract, rollback" in done.stderr and writes(here) == []
 
 
+@pytest.mark.whole
 def test_items_that_are_left_end_it_with_1(here: Situation) -> None:
     """An item that cannot be converted: the others are done, and the last cell says how many are left."""
     mine = here.connect()
@@ -64,6 +66,7 @@ def test_items_that_are_left_end_it_with_1(here: Situation) -> None:
     assert "1 of 30 items" in done.stderr and sum("at_minutes" in each for each in items(mine).values()) == 29
 
 
+@pytest.mark.whole
 def test_a_contract_that_a_version_stands_against_ends_with_4(here: Situation) -> None:
     """A canary still gives the old version a share: refused, naming it, and no item loses anything."""
     mine = here.connect()
@@ -77,6 +80,7 @@ def test_a_contract_that_a_version_stands_against_ends_with_4(here: Situation) -
     assert "v2 (alias live serves it) is compatible with schema 1" in done.stderr and state(mine) == (1, "verified")
 
 
+@pytest.mark.whole
 def test_the_rollback_across_an_open_migration(here: Situation) -> None:
     """Traffic back, deployments frozen, the migration taken back, a review within 24 hours: on the sandbox's own state."""
     mine = here.connect()
@@ -102,6 +106,7 @@ def test_the_rollback_across_an_open_migration(here: Situation) -> None:
     assert items(mine) == before and state(mine) == (1, "reverted") and here.alias()["FunctionVersion"] == "2"
 
 
+@pytest.mark.whole
 def test_the_rollback_past_a_contract_is_refused(here: Situation) -> None:
     """Version 2 does not know the contracted table: exit code 4, with what to do instead, and nothing was written."""
     mine = here.connect()
@@ -119,6 +124,7 @@ def test_the_rollback_past_a_contract_is_refused(here: Situation) -> None:
     assert here.alias()["FunctionVersion"] == "2" and state(mine) == (1, "expanded")
 
 
+@pytest.mark.whole
 def test_the_rollback_without_approval_ends_with_4(here: Situation) -> None:
     """Nobody decided: nothing was written."""
     done = back(approved_by=[])
@@ -127,6 +133,7 @@ def test_the_rollback_without_approval_ends_with_4(here: Situation) -> None:
     assert writes(here) == []
 
 
+@pytest.mark.whole
 def test_a_migration_that_stays_is_told_and_stops_nothing(here: Situation) -> None:
     """The table cannot be written: traffic is back and frozen, the review is set, and the last cell says what is left."""
     mine = here.connect()

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from tests.conftest import Situation
+from tests.conftest import Situation, sampled
 from tests.deployment.test_cleanup import publish, there
 from tests.resilience.harness import QUIET
 from tests.system.runbooks.test_checklists import kept, messages, telling
@@ -61,6 +61,7 @@ def test_fewer_versions_than_the_rules_keep_are_refused(situation: Bring) -> Non
     assert there(here) == [*range(1, 16)] and writes(here) == []
 
 
+@pytest.mark.whole
 def test_no_version_goes_without_a_name(situation: Bring) -> None:
     """Refused with exit code 4: every version is left."""
     here = crowded(situation)
@@ -70,6 +71,7 @@ def test_no_version_goes_without_a_name(situation: Bring) -> None:
     assert there(here) == [*range(1, 16)] and writes(here) == []
 
 
+@pytest.mark.whole
 def test_a_deletion_that_aws_refuses_ends_with_1(situation: Bring) -> None:
     """Told once, with what was deleted before it: nothing; versions and aliases are as they were."""
     here = crowded(situation)
@@ -133,6 +135,7 @@ def test_a_fix_forward_leaves_the_traffic_and_tells_how_it_is(situation: Bring) 
 # What reads, and is refused
 
 
+@pytest.mark.whole
 def test_start_here_says_what_it_cannot_know(situation: Bring) -> None:
     """Metrics, alarms and freezes are refused: exit code 0, each unknown and none well, and a sentence for a picture."""
     here = situation("good", history_minutes=10)
@@ -156,6 +159,7 @@ def test_start_here_without_the_alias_ends_with_1(situation: Bring) -> None:
     assert writes(here) == []
 
 
+@pytest.mark.whole
 def test_a_review_without_anything_to_read_guesses_nothing(situation: Bring) -> None:
     """No archived run, and CloudWatch refuses: every figure is unknown, each trouble stands in the draft, exit code 0."""
     here = situation("total_failure", stable="total_failure", history_minutes=20)
@@ -188,6 +192,7 @@ def test_a_build_is_not_passed_by_what_could_not_be_looked_at(situation: Bring) 
     assert {state for name, (state, _) in found.items() if name not in checks} == {"yes"}
 
 
+@pytest.mark.whole
 def test_a_deployment_is_not_closed_by_what_could_not_be_looked_at(situation: Bring) -> None:
     """Its smoke tests and its figures are refused: unknown, exit code 4, and the record says so."""
     here = situation("good", **QUIET)
@@ -202,7 +207,7 @@ def test_a_deployment_is_not_closed_by_what_could_not_be_looked_at(situation: Br
     assert {name for name, (state, _) in found.items() if state == "unknown"} == unknown
 
 
-@pytest.mark.parametrize("checklist", ["pre_deployment", "post_deployment"])
+@pytest.mark.parametrize("checklist", sampled(["pre_deployment", "post_deployment"], slice(1)))
 def test_a_record_that_cannot_be_kept_ends_with_1(situation: Bring, checklist: str) -> None:
     """SSM refuses the write: the error says so, and no strategy finds a record that was never kept."""
     here = situation("good", **QUIET)

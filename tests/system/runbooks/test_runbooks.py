@@ -113,6 +113,7 @@ def report(done: "subprocess.CompletedProcess[str]") -> Path:
 
 
 @pytest.mark.usefixtures("fresh_processes")
+@pytest.mark.whole
 def test_stock_papermill_ships_a_good_build(situation: Bring) -> None:
     """papermill itself, with a file of parameters/ as it is, executes the canary to its end: one picture, 100 %."""
     here = situation("good")

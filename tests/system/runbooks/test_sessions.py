@@ -88,6 +88,7 @@ def test_a_session_is_archived_when_its_last_cell_ends(project: Path) -> None:
     assert "looked at inc-7" in page and "left over" not in page
 
 
+@pytest.mark.whole
 def test_a_session_whose_kernel_ends_before_is_archived_then(project: Path) -> None:
     """What was executed until then; what was not has no output, whatever the file holds."""
     execute(project, 2)
@@ -98,6 +99,7 @@ def test_a_session_whose_kernel_ends_before_is_archived_then(project: Path) -> N
     assert "left over" not in (project / "runs" / entry.folder / "report.html").read_text()
 
 
+@pytest.mark.whole
 def test_what_fails_and_what_is_added_is_in_the_page(project: Path) -> None:
     """A person's own cell, and the error that ended the session."""
     execute(project, 3, mine="print('my own cell')", error="raise ValueError('mine')")
@@ -107,6 +109,7 @@ def test_what_fails_and_what_is_added_is_in_the_page(project: Path) -> None:
     assert (entry.outcome, entry.exit_code) == ("failed", 1) and cells[5]["outputs"][0]["ename"] == "ValueError"
 
 
+@pytest.mark.whole
 def test_what_follows_the_last_cell_is_a_run_of_its_own(project: Path) -> None:
     """An archived run is never written to: the records of a cell that is executed again go to another folder."""
     execute(project, 4, again="target.journal.append('rollback', to='2')\nprint('again')")
@@ -137,6 +140,7 @@ def test_a_review_finds_a_session_that_is_not_archived(project: Path) -> None:
     assert archived.incident == "inc-7" and archived.people == ("Ada",)
 
 
+@pytest.mark.whole
 def test_a_runbook_that_was_damaged_meanwhile_ends_no_session(project: Path) -> None:
     """The file on disk is no notebook any more: the cells are executed, and archived when the kernel ends."""
     file = project / "notebooks" / "session.ipynb"
@@ -150,6 +154,7 @@ def test_a_runbook_that_was_damaged_meanwhile_ends_no_session(project: Path) -> 
     )
 
 
+@pytest.mark.whole
 def test_a_session_is_signed_where_its_environment_has_a_key(project: Path) -> None:
     """No supervisor does it: the kernel signs, and no record of that reaches the journal that is archived."""
     kms = boto3.client("kms", endpoint_url=os.environ["AWS_ENDPOINT_URL"], region_name="us-east-1", **KEYS)

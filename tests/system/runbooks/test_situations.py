@@ -48,7 +48,7 @@ class Words(HTMLParser):
             self.seen.append(data)
 
 
-@pytest.mark.parametrize("name", sampled(sorted(TOLD), {"no_traffic", "slow_to_fail", "fix"}))
+@pytest.mark.parametrize("name", sampled(sorted(TOLD), {"slow_to_fail"}))
 def test_a_situation_ends_as_it_should_and_is_told_in_plain_words(situation: Bring, name: str) -> None:
     """Versions, requests, failures, rates and what was done stand in the report; a Greek letter does not."""
     scenario = scenarios.read(name)

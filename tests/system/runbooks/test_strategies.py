@@ -8,11 +8,16 @@ from typing import Any
 import pytest
 
 from buddy_ops.aws.aliases import RolloutState, decode_rollout_state
-from tests.conftest import Situation
+from tests.conftest import Situation, sampled
 from tests.resilience.harness import QUIET
 from tests.system.runbooks.test_runbooks import Bring, executed, pictures, report, run, told_once, writes
 
-BOTH = pytest.mark.parametrize("strategy", ["all_at_once", "blue_green"])
+STRATEGIES = ("all_at_once", "blue_green")
+
+
+def both(daily: str) -> pytest.MarkDecorator:
+    """Either strategy; ``make test`` has one of them."""
+    return pytest.mark.parametrize("strategy", sampled(STRATEGIES, {daily}))
 
 
 def shipped(here: Situation, strategy: str, profile: str, **more: Any) -> Any:
@@ -26,7 +31,7 @@ def recorded(here: Situation) -> RolloutState:
     return record
 
 
-@BOTH
+@both("all_at_once")
 def test_a_good_build_serves_at_once(situation: Bring, strategy: str) -> None:
     """One write gives it 100 %; it was invoked by its number before that; the version before is kept; 10 minutes pass."""
     here = situation("good", history_minutes=20)
@@ -44,7 +49,7 @@ def test_a_good_build_serves_at_once(situation: Bring, strategy: str) -> None:
     assert len(pictures(executed(report(done).parent / "notebook.ipynb"))) == 1
 
 
-@BOTH
+@both("all_at_once")
 def test_a_build_that_fails_its_smoke_tests_gets_no_traffic(situation: Bring, strategy: str) -> None:
     """Refused with exit code 4 and what each test said; the version is there, and the alias was never written."""
     here = situation("good", **QUIET)
@@ -56,7 +61,7 @@ def test_a_build_that_fails_its_smoke_tests_gets_no_traffic(situation: Bring, st
     assert len(here.client("lambda").list_versions_by_function(FunctionName=here.function)["Versions"]) == 3
 
 
-@BOTH
+@both("blue_green")
 def test_a_build_that_only_traffic_shows_to_be_bad_is_taken_back(situation: Bring, strategy: str) -> None:
     """It passes its smoke tests and fails people: the version before serves again by itself, and it is noted as bad."""
     here = situation("slow_to_fail", history_minutes=20, requests_per_minute=3000)
@@ -67,7 +72,7 @@ def test_a_build_that_only_traffic_shows_to_be_bad_is_taken_back(situation: Brin
     assert here.client("scheduler").list_schedules()["Schedules"] == []
 
 
-@BOTH
+@both("blue_green")
 def test_without_approval_nothing_happens(situation: Bring, strategy: str) -> None:
     """Exit code 4, and no write."""
     here = situation("good", **QUIET)
@@ -95,6 +100,7 @@ def test_a_first_deployment_packs_a_folder_and_creates_the_alias(situation: Brin
     )
 
 
+@pytest.mark.whole
 def test_nobody_waits_where_nobody_is_to_watch(situation: Bring) -> None:
     """With watch_minutes 0 the switch stands at once, unproven, and no guard is left."""
     here = situation("good", **QUIET)

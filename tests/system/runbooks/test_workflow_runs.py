@@ -293,7 +293,8 @@ def wait_for(process: "subprocess.Popen[str]", what: Callable[[], object]) -> No
         time.sleep(0.02)
 
 
-@pytest.mark.parametrize("code", [pytest.param(0, marks=pytest.mark.whole), 1])
+@pytest.mark.whole
+@pytest.mark.parametrize("code", [0, 1])
 def test_the_nightly_audit_ends_as_it_found_things(situation: Bring, job: Callable[..., Job], code: int) -> None:
     """0 where a rollback would work, 1 where an alarm is gone; archived and summed up."""
     here, target = ready(situation, environment="staging")
