@@ -143,7 +143,7 @@ def attempt_each(
 ) -> dict[str, T | BuddyError]:
     """What a call returns for each of these members of a place by its name, or the error that it raised.
 
-    The first one tells whether the place answers: else each member would wait for its own time-out.
+    The first one shows whether the place answers: else each member would wait for its own time-out.
     """
     if place.trouble is not None:
         return dict.fromkeys((member.name for member in members), place.trouble)
