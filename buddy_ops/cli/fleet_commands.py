@@ -108,5 +108,6 @@ def fleet_rollback(
     done = rollback.roll_back_fleet(here, plan, approval, err.print, incident)
     told = rollback.announce_rollbacks(here, done)
     lines: list[Line] = [(line, state.value) for line, state in done.lines()]
-    data: dict[str, object] = {"run": here.run, "approved_by": approval.by, **done.to_json()}
-    return Answer(data, [*lines, done.summary, *filter(None, [str(told)])], done.exit_code)
+    notes = [here.redactor.redact(line) for line in here.side.unsaid()]
+    data: dict[str, object] = {"run": here.run, "approved_by": approval.by, **done.to_json(), "notes": notes}
+    return Answer(data, [*lines, done.summary, *filter(None, [str(told)]), *notes], done.exit_code)

@@ -46,6 +46,13 @@ class SideChannels:
         with self._lock:
             self._failures.setdefault(channel, f"{type(error).__name__}: {error}".rstrip(": "))
 
+    def adopt(self, owner: str, other: "SideChannels") -> None:
+        """Keep the failures of another run's side channels, too, with its name: 'the journal of pay-eu-west-1'."""
+        with other._lock:
+            found = {f"{channel} of {owner}": why for channel, why in other._failures.items()}
+        with self._lock:
+            self._failures = found | self._failures
+
     def watch(self, progress: Progress) -> Progress:
         """The same callback, without what it raises: an action reports its progress and goes on."""
 

@@ -539,6 +539,7 @@ class FleetRun:
             if here is not None:
                 with self._target.side.contained(f"archiving the rollback of {row.name}"):
                     archive_rollback(self._target, here, row.failure, row.state.serves)
+                self._target.side.adopt(row.name, here.side)
 
     def _abort(self, plan: FleetPlan) -> None:
         """Roll back a plan's targets whose rollout is in progress: a person chose that in place of the approval."""

@@ -393,6 +393,8 @@ def roll_back_fleet(
         for planned in targets:
             result = results[planned.name]
             archive_rollback(target, planned.here, result.trouble, result.serves)
+    for planned in targets:
+        target.side.adopt(planned.name, planned.here.side)
     return found
 
 

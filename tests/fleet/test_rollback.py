@@ -14,7 +14,7 @@ import pytest
 from buddy_ops.aws import session
 from buddy_ops.aws.aliases import RolloutState
 from buddy_ops.core.errors import BuddyError
-from buddy_ops.core.journal import read_journal
+from buddy_ops.core.journal import JournalFile, read_journal
 from buddy_ops.core.plan import Approval
 from buddy_ops.deployment import rollout
 from buddy_ops.fleet import rollback, targets
@@ -237,6 +237,40 @@ def test_the_same_again_moves_nothing_and_has_runs_of_its_own(deployed: str) -> 
     store = LocalStore(Path("runs"))
     assert len({entry.folder for entry in archive.list_entries(store)}) == 2
     assert verification.verify_archive(store).problems == ()
+
+
+def test_each_targets_own_run_is_stored_in_s3(deployed: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """Where the environment's archive is there; without the bucket the traffic moves all the same, and a sentence says so."""
+    where = "s3://buddy-archive/runs"
+    production = Path("parameters/prod.yaml")
+    production.write_text(production.read_text() + f"  archive: {{where: '{where}'}}\n")
+    done = roll_back(capsys, "--target", "pay-us-west-2", "--target", "shop-eu-west-1")
+    assert done.code == 0
+    assert sorted(said.partition(" in ")[0] for said in done.data["notes"]) == [
+        "Archiving the rollback of pay-us-west-2",
+        "Archiving the rollback of shop-eu-west-1",
+    ]
+    client(deployed, "s3", REGIONS[0]).create_bucket(Bucket="buddy-archive", ObjectLockEnabledForBucket=True)
+    assert run(plan(names=["cart-us-east-1"])).exit_code == 0
+    (entry,) = archive.list_entries(archive.open_store(where, "cart-us-east-1"))
+    assert (entry.environment, entry.runbook) == ("cart-us-east-1", "rollback")
+    assert verification.verify_archive(archive.open_store(where, "cart-us-east-1")).problems == ()
+
+
+def test_a_targets_journal_that_cannot_be_written_is_told(
+    deployed: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The traffic moves all the same; the command says which journal is missing."""
+
+    def fail(self: JournalFile, line: str) -> None:
+        raise OSError("No space left on device")
+
+    made = plan(names=["pay-us-west-2"])
+    monkeypatch.setattr(JournalFile, "__call__", fail)
+    with closing(targets.connect_fleet(targets.open_fleet((), "test"), "fleet-rollback", dry_run=False)) as here:
+        done = rollback.roll_back_fleet(here, made, Approval(made.hash, ("Ada",), here.clock.now(), ""))
+    assert serving(deployed)["pay-us-west-2"] == "1" and done.exit_code == 0
+    assert any(said.startswith("The journal of pay-us-west-2 failed (OSError: No space") for said in here.side.unsaid())
 
 
 def test_a_canary_in_progress_detects_it_and_ends(deployed: str, tmp_path: Path) -> None:
