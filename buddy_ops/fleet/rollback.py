@@ -30,7 +30,7 @@ from buddy_ops.deployment.rollback import RollbackPlan, TrafficMove
 from buddy_ops.fleet import traffic
 from buddy_ops.fleet.status import table_lines
 from buddy_ops.fleet.step import archive_rollback
-from buddy_ops.fleet.targets import READERS, Member, Place, attempt, attempt_each, begin_rollback
+from buddy_ops.fleet.targets import READERS, Member, Place, attempt, attempt_each, begin_rollback, once_each
 from buddy_ops.runs.stores import MANIFEST
 
 T = TypeVar("T")
@@ -339,7 +339,7 @@ def _plan(
     moved = [target for target in targets if target.plan.calls]
     total = text.count(len(members), "target")
     left_out = (f"Not rolled back: {name}. {error.what} Next: {error.next}" for name, error in refused.items())
-    warnings = (f"{target.name}: {reason}" for target in targets for reason in target.plan.reasons)
+    warnings = once_each({target.name: target.plan.reasons for target in targets})
     calls = (f"lambda:UpdateAlias on {text.count(len(moved), 'alias', 'aliases')}, without weights",)
     title = f"Roll back {len(moved)} of {total}" if moved else f"No rollback of {total}: nothing to move"
     return FleetRollbackPlan(
@@ -347,7 +347,7 @@ def _plan(
         now=tuple(f"{target.name}: {target.plan.now[0]}" for target in targets),
         then=tuple(target.move if target.plan.calls else f"{target.name}: {target.plan.title}" for target in targets),
         calls=calls if moved else (),
-        undo=tuple(f"{target.name}: {target.plan.undo[0]}" for target in moved),
+        undo=tuple(once_each({target.name: target.plan.undo for target in moved})),
         reasons=(*left_out, *warnings),
         covers={"action": "rollback", "targets": {target.name: target.plan.hash for target in targets}},
         targets=targets,

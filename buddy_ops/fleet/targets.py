@@ -4,7 +4,7 @@ Reads files and opens sessions; the first call to AWS is the caller's.
 """
 
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
@@ -18,6 +18,7 @@ from buddy_ops.core import settings as settings_
 from buddy_ops.core.errors import AwsFailed, BuddyError, Unreachable
 from buddy_ops.core.fleet_file import FleetTarget, parse_labels
 from buddy_ops.core.settings import Settings
+from buddy_ops.core.text import join_words
 
 T = TypeVar("T")
 
@@ -155,6 +156,16 @@ def attempt_each(
             return dict.fromkeys((member.name for member in members), first)
     others = pool.map(lambda member: attempt(partial(read, member)), members[1:])
     return found | {member.name: each for member, each in zip(members[1:], others, strict=True)}
+
+
+def once_each(lines: Mapping[str, Iterable[str]]) -> Iterator[str]:
+    """What plans of targets say, by their names: each line once, with the targets that have it unless all have."""
+    holders = defaultdict[str, list[str]](list)
+    for name, own in lines.items():
+        for line in dict.fromkeys(own):
+            holders[line].append(name)
+    for line, names in holders.items():
+        yield line if len(names) == len(lines) else f"{join_words(names)}: {line}"
 
 
 def clock_of(places: Sequence[Place]) -> Clock:

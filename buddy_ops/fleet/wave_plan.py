@@ -1,6 +1,5 @@
 """What a fleet's canary would do: each target's own plan by wave, and one plan over all of them. Never writes."""
 
-from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -18,7 +17,7 @@ from buddy_ops.core.text import count, join_words
 from buddy_ops.deployment.rollout_plan import RolloutPlan, in_red, plan_rollout
 from buddy_ops.fleet import targets as targets_
 from buddy_ops.fleet.engine import require_engine
-from buddy_ops.fleet.targets import READERS, Member, Place, attempt_each, is_unreachable
+from buddy_ops.fleet.targets import READERS, Member, Place, attempt_each, is_unreachable, once_each
 
 RUNBOOK = "fleet/canary"
 
@@ -339,10 +338,4 @@ def _alarming(plan: RolloutPlan) -> tuple[str, ...]:
 
 
 def _by_target(targets: Sequence[PlannedTarget], lines: Callable[[RolloutPlan], Iterable[str]]) -> Iterator[str]:
-    """Lines of the targets' plans, each once, with the targets that have it unless all have."""
-    holders = defaultdict[str, list[str]](list)
-    for target in targets:
-        for line in dict.fromkeys(lines(target.plan)):
-            holders[line].append(target.name)
-    for line, names in holders.items():
-        yield line if len(names) == len(targets) else f"{join_words(names)}: {line}"
+    return once_each({target.name: lines(target.plan) for target in targets})
