@@ -195,6 +195,7 @@ def _audit_place(place: Place, role: Role, archives: _Archives, pool: ThreadPool
         assert place.trouble is not None
         yield from (_unreadable(member, place.trouble) for member in place.members)
         return
+    # Before the targets are made: each takes the answers of the session as it is then.
     place.reader.share_answers()
     targets = [place.target(member) for member in place.members]
     # Without an answer to the first, each check would wait for its own time-out.

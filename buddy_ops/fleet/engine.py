@@ -76,6 +76,7 @@ class Engine:
                 self._submit(step)
 
     def _submit(self, step: Step) -> None:
+        # Dask answers a key that it has seen with that task's result: a step that is submitted again must run.
         key = f"{step.runbook}-{step.target}-{secrets.token_hex(4)}"
         source = self._source
         if source.copies and (build := shipping.copy_build(step.parameters.get("artifact", ""))):
@@ -83,6 +84,7 @@ class Engine:
             source = replace(_send(self._client, source, copy), artifact=artifact)
         future = self._client.submit(run_step, step, source, self._topic, key=key, pure=False)
         self._running[key] = (step, future)
+        # Dask calls it in a thread of its own. Results are kept by the one thread that takes keys from the queue.
         future.add_done_callback(lambda done: self._ended.put(done.key))
 
     def results(self) -> Iterator[StepResult]:
@@ -96,6 +98,7 @@ class Engine:
                 if checks == CHECKS:
                     yield from self._give_up()
                 continue
+            # A step that was given up as lost may end after all: it was reported once.
             if key in self._running:
                 yield _keep(_result(*self._running.pop(key)))
 
@@ -163,6 +166,7 @@ def open_engine(scheduler: str, steps: int, said: Said = _say_nothing) -> Iterat
             cluster = stack.enter_context(_local_cluster(steps))
             where = "this machine"
             client = stack.enter_context(Client(cluster, set_as_default=False))
+        # Other fleets may use the same scheduler.
         topic = f"buddy-ops-{secrets.token_hex(4)}"
         client.subscribe_topic(topic, lambda event: said(*event[1]))
         yield Engine(where, client, source, topic)

@@ -68,6 +68,7 @@ def _pack(files: Mapping[str, bytes]) -> bytes:
     packed = io.BytesIO()
     with zipfile.ZipFile(packed, "w", zipfile.ZIP_STORED) as file:
         for name, content in files.items():
+            # Without the files' times: equal files make equal bytes, whose hash names the copy.
             file.writestr(zipfile.ZipInfo(name), content)
     return packed.getvalue()
 
@@ -91,6 +92,7 @@ class Source:
     @contextmanager
     def open(self, worker: "Worker") -> Iterator[Path]:
         """The project's folder on this worker's machine: itself, or a copy that is deleted at the end."""
+        # A path may exist on two disks. A file that was made for this run exists on one.
         if not self.marker or Path(self.marker).exists():
             yield Path(self.folder)
             return

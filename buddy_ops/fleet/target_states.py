@@ -60,6 +60,7 @@ def _compare(planned: PlannedTarget, alias: Alias) -> TargetState:
     version = attempt(partial(versions.read_version, planned.here, alias.primary))
     if isinstance(version, BuddyError):
         return TargetState("UNKNOWN", serves, version.what)
+    # By the code: another run may have published the same build under another number.
     if version.sha256 != plan.change.sha256:
         return TargetState("CHANGED", serves, "Another run or tool deployed that.")
     inconclusive = record is not None and record.stage == "unproven"

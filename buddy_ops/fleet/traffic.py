@@ -103,6 +103,7 @@ def _batches(targets: Sequence[Target]) -> "list[list[tuple[Target, list[MetricD
     for target in targets:
         own = metrics.summary_queries(target, f"of{len(batches[-1]) if batches else 0}")
         if len(own) > room:
+            # IDs must be unique within a call only: each batch counts from 0.
             own = metrics.summary_queries(target, "of0")
             batches.append([])
             room = metrics.MOST_QUERIES

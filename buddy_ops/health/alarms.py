@@ -264,6 +264,7 @@ def own_names(target: Target) -> Callable[[str], bool]:
 def _list_alarms(target: Target, begins: str) -> Iterator[Alarm]:
     """The alarms whose names begin so; empty: all."""
     pages = target.client("cloudwatch").get_paginator("describe_alarms")
+    # CloudWatch takes no prefix of length 0. Source: API reference, DescribeAlarms.
     found = pages.paginate(AlarmNamePrefix=begins) if begins else pages.paginate()
     for page in found:
         for alarm in page["MetricAlarms"]:

@@ -72,12 +72,14 @@ class AliasFailures(ComparedByState):
             requests: of both versions.
             weight: the new version's share, 0..1.
         """
+        # One request may fail in several metrics.
         events = min(failures, requests)
         self._latest.append((events, requests))
         if self.is_common:
             self.minutes += 1
             self.is_common = not self._is_calm
             return not self.is_common
+        # Calm minutes have used the evidence up: what was before has no part in what grows from here.
         if self._over.value <= 1.0:
             self.recent = PairedCounts()
         self.recent += PairedCounts(canary_events=events, canary_requests=requests)

@@ -202,6 +202,7 @@ class Ticks:
             if line.event in self._known:
                 continue
             self._known[line.event] = line.begun_ms
+            # Its tick was cut and judged. Counted now, the same tick would have two meanings in the journal.
             if line.begun_ms < _ms(self.next):
                 self.late[line.version] += 1
             else:
@@ -223,6 +224,7 @@ class Ticks:
         end = self.next + TICK
         readable_ms = _ms(end + self._lag - VISIBLE)
         lines = [line for line in self._lines.values() if line.begun_ms < _ms(end)]
+        # When AWS took a line in decides, not when it was read: a resumed run cuts the same ticks.
         in_time = [line for line in lines if line.ingested_ms <= readable_ms]
         self.late.update(line.version for line in lines if line.ingested_ms > readable_ms)
         canary = [line for line in in_time if line.version == self._new]
@@ -378,6 +380,7 @@ class LogFeed:
     def _search(
         self, group: str, pattern: str, now: datetime, *, most_pages: int, stream_prefix: str = ""
     ) -> "Iterator[FilteredLogEventTypeDef]":
+        # Lines appear late and out of order: each poll begins before its tick, and `Ticks` takes each line once.
         start = self.until - READ_AGAIN
         # A group begins to exist with its first line.
         with suppress(NotFound):
@@ -401,6 +404,7 @@ class LogFeed:
             report = parse_report(event["message"])
             begun_ms: float = event["timestamp"]
             if report is not None:
+                # A report is written when its request ends.
                 begun_ms -= report.duration_ms
                 request: str | None = report.request_id
             else:

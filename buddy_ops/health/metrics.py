@@ -167,6 +167,7 @@ def read_minutes(
 
     AWS: cloudwatch:GetMetricData (with every further page), reads only.
     """
+    # CloudWatch refuses a window without length.
     if until <= since:
         return MetricsReading(())
     queries = _queries(target, None, WHOLE_ALIAS)
@@ -303,6 +304,7 @@ def count_callers(target: Target, resources: Sequence[str], since: datetime, unt
     queries: list[MetricDataQueryTypeDef] = []
     for number, resource in enumerate(names):
         dimensions: list[DimensionTypeDef] = [{"Name": "FunctionName", "Value": target.settings.function}]
+        # Without it the metric has every request once, by whichever name it came.
         if resource:
             dimensions.append({"Name": "Resource", "Value": resource})
         queries.append(_query(f"called{number}", "AWS/Lambda", "Invocations", dimensions, statistic="Sum"))
