@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 from email.utils import parsedate_to_datetime
 from functools import partial
 from io import BytesIO
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal, Protocol
 
 from botocore import exceptions as botocore
 from botocore import xform_name
@@ -20,9 +20,6 @@ from botocore.response import StreamingBody
 from buddy_ops.aws import _replies
 from buddy_ops.aws.clock import Clock
 from buddy_ops.core.redaction import Redactor
-
-if TYPE_CHECKING:
-    from buddy_ops.aws.session import Target
 
 SDK_ERRORS = (botocore.BotoCoreError, botocore.ClientError, ResponseParserError)
 Fields = dict[str, Any]
@@ -42,10 +39,16 @@ NOT_JOURNALED = frozenset(
 """Parameters that are long, secret, or about people."""
 
 
+class Performer(Protocol):
+    """What sends a client's calls: the session's ``Target``."""
+
+    def perform(self, service: str, operation: str, parameters: Fields, send: Send) -> Fields: ...
+
+
 class Recorder:
     """The base class in front of a client's own: hands each call to its target."""
 
-    target: "Target | None" = None
+    target: Performer | None = None
     """None: a client that botocore makes for itself, to assume a role."""
 
     meta: Any

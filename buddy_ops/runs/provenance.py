@@ -25,7 +25,6 @@ from buddy_ops.core.errors import InvalidInput
 from buddy_ops.core.plan import differing_names
 from buddy_ops.core.redaction import MARK
 from buddy_ops.runs.cells import Cell, Notebook, source_of
-from buddy_ops.runs.stores import digest
 
 LIBRARY = Path(buddy_ops.__file__).parent
 RELEASED = LIBRARY / "runbooks"
@@ -124,7 +123,7 @@ def describe_source(source: Path) -> dict[str, str]:
         shown = path.relative_to(root.resolve())
     with suppress(OSError):
         commit = _git(root, "rev-parse", "HEAD")
-        return {"notebook": shown.as_posix(), "sha256": digest(path.read_bytes()), "commit": commit}
+        return {"notebook": shown.as_posix(), "sha256": hashlib.sha256(path.read_bytes()).hexdigest(), "commit": commit}
     return {"notebook": shown.as_posix(), "sha256": "", "commit": ""}
 
 
