@@ -87,25 +87,29 @@ def run(
     as_json: bool,
 ) -> Answer:
     """Run a runbook headlessly, and archive its notebook and report. The exit code is the result."""
-    from buddy_ops.cli.run_parameters import parse_mapping, parse_parameters
-    from buddy_ops.core import runbooks
-    from buddy_ops.runs import supervisor
+    from buddy_ops.runs.worker import start_worker
 
-    try:
-        declared = runbooks.read_declarations(supervisor.find_notebook(notebook))
-        given = {
-            "environment": environment,
-            **parse_mapping(parameters, declared),
-            **parse_parameters(parameter or [], declared),
-        }
-        with err.progress("starting") as tell:
-            done = supervisor.run_notebook(
-                notebook, given, progress=tell, archive_to=archive, cell_timeout_s=cell_timeout
-            )
-    except BuddyError as error:
-        # The run did not start, so the summary for CI has no manifest to read.
-        supervisor.write_error_summary(notebook, environment, error)
-        raise
+    # Before the supervisor's own imports: the worker's take longer, and go on beside them.
+    with start_worker() as worker:
+        from buddy_ops.cli.run_parameters import parse_mapping, parse_parameters
+        from buddy_ops.core import runbooks
+        from buddy_ops.runs import supervisor
+
+        try:
+            declared = runbooks.read_declarations(supervisor.find_notebook(notebook))
+            given = {
+                "environment": environment,
+                **parse_mapping(parameters, declared),
+                **parse_parameters(parameter or [], declared),
+            }
+            with err.progress("starting") as tell:
+                done = supervisor.run_notebook(
+                    notebook, given, progress=tell, archive_to=archive, cell_timeout_s=cell_timeout, worker=worker
+                )
+        except BuddyError as error:
+            # The run did not start, so the summary for CI has no manifest to read.
+            supervisor.write_error_summary(notebook, environment, error)
+            raise
     for line in filter(None, (done.trouble, *done.told)):
         err.print(line)
     supervisor.write_step_summary(done)

@@ -1,9 +1,11 @@
 """A chart's scene as SVG, which is fast to make, and as PNG, which every viewer shows; dark in a dark theme."""
 
 import base64
+import importlib
 import io
+import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 from buddy_ops.core.text import escape_html
@@ -22,6 +24,17 @@ untrusted notebook, the card stays light."""
 
 DENSE_POINTS = 150
 """A path of more points is written in whole pixels."""
+
+
+def preload_drawing() -> None:
+    """Import matplotlib in the background, half a second of CPU time: meanwhile a rollout waits for AWS."""
+
+    def load() -> None:
+        # What is wrong with it is told where a chart is drawn.
+        with suppress(Exception):
+            importlib.import_module("matplotlib.backends.backend_agg")
+
+    threading.Thread(target=load, daemon=True).start()
 
 
 def svg(scene: Scene) -> str:

@@ -18,6 +18,7 @@ from buddy_ops.health import monitor
 from buddy_ops.health.metrics import MINUTE
 from buddy_ops.health.monitor import MetricsWindow
 from buddy_ops.notebook import _widgets, controls
+from buddy_ops.notebook._chart_output import preload_drawing
 from buddy_ops.notebook.charts import RolloutChart
 from buddy_ops.notebook.interrupts import describe_stopped_traffic, interrupts
 
@@ -43,6 +44,7 @@ async def watch_rollout(target: Target, rollout: Rollout) -> Outcome:
         Stopped: it was interrupted; the message says what happens to the traffic.
         What the rollout raises.
     """
+    preload_drawing()
     chart = RolloutChart(target)
     buttons = controls.attach_controls(target)
     observation: Observation | None = None

@@ -4,22 +4,18 @@ A notebook is validated, executed by a process of its own, and archived. How it 
 that a cell raised, if one did.
 """
 
-import json
 import os
 import secrets
-import signal
-import subprocess
-import sys
 import threading
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
 from buddy_ops.aws import notifications, session
 from buddy_ops.aws.session import Target
-from buddy_ops.core import documents, front_end, parameters, places, project, redaction, runbooks
+from buddy_ops.core import front_end, parameters, places, project, redaction, runbooks
 from buddy_ops.core.errors import BuddyError, InvalidInput
 from buddy_ops.core.extras import require_run_packages
 from buddy_ops.core.files import make_lasting_folder, make_scratch_folder
@@ -28,15 +24,14 @@ from buddy_ops.core.progress import Progress, no_progress
 from buddy_ops.core.text import did_you_mean, shorten
 from buddy_ops.runs import archive, pages, provenance, retention, signatures, verification
 from buddy_ops.runs._failures import Failure
-from buddy_ops.runs._interrupts import DIED, GRACE_S, INTERRUPTED, TIMED_OUT, handle_signals
-from buddy_ops.runs.child_process import describe_last_output
+from buddy_ops.runs._interrupts import DIED, INTERRUPTED, TIMED_OUT
 from buddy_ops.runs.manifest import NOTEBOOK, REPORT, ManifestEntry, RunFacts
 from buddy_ops.runs.stores import JOURNAL, MANIFEST, LocalStore, S3Store, Sign
+from buddy_ops.runs.worker import KILLED, Worker, start_worker
 
 if TYPE_CHECKING:
     from buddy_ops.runs.engine import Job
 
-KILLED = "RunnerKilled"
 OUTCOMES = {INTERRUPTED: "interrupted", TIMED_OUT: "timed-out", DIED: "killed", KILLED: "killed"}
 """The outcome of a run that ended by an error of this name."""
 
@@ -69,6 +64,7 @@ def run_notebook(
     progress: Progress = no_progress,
     archive_to: str | None = None,
     cell_timeout_s: float | None = None,
+    worker: Worker | None = None,
 ) -> ExecutedRun:
     """Execute a runbook, and archive it however it ends.
 
@@ -79,6 +75,7 @@ def run_notebook(
         progress: called for each step, with one short line.
         archive_to: 's3://bucket/prefix', for the archive besides the folder; absent: as the environment's settings say.
         cell_timeout_s: how long a cell may take; absent: as long as it likes.
+        worker: the process that executes it; absent: one is started once the parameters are checked.
 
     Raises:
         InvalidInput: ``extra-missing``, ``notebook-missing``, ``not-a-runbook``, ``invalid-parameters``,
@@ -92,10 +89,10 @@ def run_notebook(
     if "environment" in values:
         values["environment"] = project.choose_environment(values["environment"])
         given = {**given, "environment": values["environment"]}  # what the notebook is given, its archive shows
-    # What is wrong with a file is said before a process starts, a folder is made, or AWS is asked.
+    # What is wrong with a file is said before a folder is made, or AWS is asked.
     project.check_files(values)
-    with make_scratch_folder() as private, _worker(private) as worker:
-        # Meanwhile the worker imports papermill.
+    with make_scratch_folder() as private, nullcontext(worker) if worker else start_worker() as running:
+        # Meanwhile it imports papermill.
         here = session.connect(
             values["environment"],
             short,
@@ -130,11 +127,11 @@ def run_notebook(
         # Not before the redactor shares what it learns: the kernel must have the function's secrets, too.
         looking = _BackgroundLookup(here)
         job = _job(here, source, folder, about=about, given=given, shared=shared, cell_timeout_s=cell_timeout_s)
-        ended = worker.execute(job, progress)
+        ended = running.execute(job, progress)
         held.close()
         progress("archiving")
         done = _archive(here, source, folder, about=about, failure=ended, looking=looking)
-        return replace(done, told=(*worker.failures, *here.side.unsaid(), *done.told))
+        return replace(done, told=(*running.failures, *here.side.unsaid(), *done.told))
 
 
 def write_step_summary(done: ExecutedRun) -> None:
@@ -271,102 +268,6 @@ class _BackgroundLookup:
         with suppress(BuddyError):
             self.principal = self._here.principal
         pages.preload()
-
-
-class _Worker:
-    """The process that executes the notebook. If it is killed, its kernel is killed too."""
-
-    def __init__(self, private: str) -> None:
-        self._said = (Path(private) / "stderr").open("w+", encoding="utf-8", errors="replace")
-        self.failures: list[str] = []
-        self._process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "buddy_ops.runs.engine"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self._said,
-            text=True,
-            start_new_session=True,  # Ctrl-C is for us: we pass it on
-        )
-        self._kernel: int | None = None
-        self._where = "before its first cell"
-        self._signal = ""
-        self._limit: threading.Timer | None = None
-
-    def execute(self, job: "Job", tell: Progress) -> Failure | None:
-        """Let it execute the job. Returns the failure that ended it, or None."""
-        assert self._process.stdin is not None and self._process.stdout is not None
-        ended = None
-        with handle_signals(self._pass_on):
-            # It may have ended already: its exit code, below, says how.
-            with suppress(BrokenPipeError):
-                self._process.stdin.write(json.dumps(job) + "\n")
-                self._process.stdin.flush()
-            for line in self._process.stdout:
-                said = documents.parse_json(line)
-                self._kernel = said.get("kernel", self._kernel)
-                if "cell" in said:
-                    self._where = f"in cell {said['cell']} of {said['of']}, {said['heading']!r}"
-                    tell(f"cell {said['cell']} of {said['of']}: {said['heading']}")
-                if "failed" in said:
-                    self.failures.append(said["failed"])
-                if "ended" in said:
-                    ended = said["ended"]
-            code = self._process.wait()
-        if ended == {}:
-            return None
-        if ended is not None:
-            return Failure(**ended)
-        # The worker did not report an end, so it was killed; its kernel could still write to AWS.
-        self._kill_kernel()
-        if self._signal:
-            return Failure(INTERRUPTED, f"{self._signal} ended the run {self._where}.")
-        how = f"exit code {code}"
-        if code < 0:
-            how = signal.Signals(-code).name
-        return Failure(KILLED, f"The notebook's process was killed ({how}) {self._where}.{self._stderr_tail()}")
-
-    def close(self) -> None:
-        """End it if it has not ended; it ends with its kernel."""
-        if self._limit is not None:
-            self._limit.cancel()
-        if self._process.poll() is None:
-            self._process.kill()
-            self._process.wait()
-            self._kill_kernel()
-        for pipe in (self._process.stdin, self._process.stdout, self._said):
-            with suppress(BrokenPipeError):
-                pipe.close()  # type: ignore[union-attr]
-
-    def _kill_kernel(self) -> None:
-        """A kernel notices only after a second that its parent is gone; until then it could still write."""
-        if self._kernel is not None:
-            with suppress(ProcessLookupError):
-                os.killpg(self._kernel, signal.SIGKILL)
-
-    def _stderr_tail(self) -> str:
-        self._said.seek(0)
-        return describe_last_output(self._said.read())
-
-    def _pass_on(self, received: signal.Signals) -> None:
-        """Pass a signal on to the worker, which ends the cell; the supervisor goes on until the worker has ended."""
-        self._signal = received.name
-        with suppress(ProcessLookupError):
-            self._process.send_signal(received)
-        if self._limit is None:
-            # The worker kills its kernel after GRACE_S itself; what it then saves has 15 s more.
-            self._limit = threading.Timer(GRACE_S + 15, self._process.kill)
-            self._limit.daemon = True
-            self._limit.start()
-
-
-@contextmanager
-def _worker(private: str) -> Iterator[_Worker]:
-    """Args: private: a folder for the process's stderr."""
-    worker = _Worker(private)
-    try:
-        yield worker
-    finally:
-        worker.close()
 
 
 def _archive(
