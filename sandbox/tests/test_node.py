@@ -184,7 +184,7 @@ def test_a_timer_does_not_overtake_a_call_to_another_host(runtime: Runtime, clie
     """While an answer is awaited for real, time does not jump to a timer, such as that of an SDK's own timeout."""
     Slow.asked.clear()
     server = ThreadingHTTPServer(("127.0.0.1", 0), Slow)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
+    threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
     get = {
         "fetch": "(url) => fetch(url).then((reply) => reply.text())",
         "http": """(url) => new Promise((resolve, reject) => http.get(url, (reply) => {

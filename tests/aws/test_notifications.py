@@ -51,7 +51,7 @@ def receiver() -> Iterator[HTTPServer]:
     server.heard, server.status = [], 200  # type: ignore[attr-defined]
     server.answers = []  # type: ignore[attr-defined]
     server.seen, server.look = [], lambda: None  # type: ignore[attr-defined]
-    threading.Thread(target=server.serve_forever, daemon=True).start()
+    threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
     yield server
     server.shutdown()
     server.server_close()

@@ -21,7 +21,7 @@ QUIET = {"requests_per_minute": 0, "history_minutes": 0}
 
 @pytest.fixture
 def here(situation: Bring) -> Situation:
-    return situation("good", reminders=3000, **QUIET)
+    return situation("good", reminders=1000, **QUIET)
 
 
 @pytest.fixture
@@ -50,7 +50,7 @@ def test_a_sweep_sees_each_item_once(target: Target, monkeypatch: pytest.MonkeyP
     for page, made in tables.parallel_scan(target, NAME, ids):
         assert made == ids(page)
         seen.update(made)
-    assert len(seen) == 3000 and set(seen.values()) == {1}
+    assert len(seen) == 1000 and set(seen.values()) == {1}
 
 
 def test_a_sweep_goes_on_where_another_stopped(target: Target, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -68,7 +68,7 @@ def test_a_sweep_goes_on_where_another_stopped(target: Target, monkeypatch: pyte
     steps.close()
     for _, made in tables.parallel_scan(target, NAME, ids, segments=4, resume=left):
         seen.update(made)
-    assert len(seen) == 3000 and set(seen.values()) == {1}
+    assert len(seen) == 1000 and set(seen.values()) == {1}
 
 
 def test_what_the_work_raises_ends_the_sweep(target: Target) -> None:
@@ -186,7 +186,7 @@ def test_items_are_got_by_their_keys(target: Target) -> None:
     items = everything(target)
     keys = [tables.key_attributes(each, KEY) for each in items.values()]
     missing = tables.key_attributes(reminders.reminder(9000, 1), KEY)
-    assert sum(1 for _ in tables.get_item(target, NAME, [*keys, missing])) == 3000
+    assert sum(1 for _ in tables.get_item(target, NAME, [*keys, missing])) == 1000
 
 
 def test_a_digest_tells_items_apart_and_nothing_else() -> None:

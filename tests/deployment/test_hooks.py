@@ -81,7 +81,7 @@ class Asked(BaseHTTPRequestHandler):
 def webhook(monkeypatch: pytest.MonkeyPatch) -> Iterator[Webhook]:
     """A webhook on this machine, which the environment variable HOOK names."""
     with Webhook() as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
+        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
         monkeypatch.setenv("HOOK", server.url)
         yield server
         server.over.set()

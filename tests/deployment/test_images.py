@@ -75,7 +75,7 @@ def registry() -> Iterator[Registry]:
 
     with ThreadingHTTPServer(("127.0.0.1", 0), Blob) as server:
         kept = Registry(f"http://127.0.0.1:{server.server_port}")
-        threading.Thread(target=server.serve_forever, daemon=True).start()
+        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
         yield kept
         server.shutdown()
 

@@ -572,8 +572,8 @@ def test_a_freeze_that_cannot_be_read_from_aws_is_an_error_with_a_reference() ->
 
 CASES = 10_000
 PARTS = 10
-SAMPLE = range(0, CASES, 61)
-"""Of each kind some: 61 and the number of kinds have no common divisor."""
+SAMPLE = range(0, CASES, 121)
+"""Of each kind some: 121 and the number of kinds have no common divisor."""
 
 NOBODY = "http://127.0.0.1:9"
 """Nothing listens there: what is no bad input ends with ``sandbox-not-running``, and a call of AWS would be an error."""

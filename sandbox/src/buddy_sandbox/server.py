@@ -403,7 +403,8 @@ class Sandbox:
         self._state_file = state_file.write(port, self.token)
         self.world.show = state_file.ClockFile(self._state_file).show
         self.world.show_time()
-        self._thread = threading.Thread(target=self.server.serve_forever, daemon=True)
+        # How long its end waits, in seconds: half a second by default, for each sandbox that a test starts.
+        self._thread = threading.Thread(target=self.server.serve_forever, args=(0.05,), daemon=True)
         self._thread.start()
         self._ticker = LiveTicker(self.world)
         self.closed = threading.Event()
