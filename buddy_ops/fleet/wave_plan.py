@@ -220,6 +220,7 @@ def _choose_artifacts(members: Sequence[Member], artifact: str, artifacts: Mappi
             fitting = [artifacts[name]]
         elif not fitting and artifact:
             fitting = [artifact]
+        # Two labels of a target may name different builds: neither is chosen by chance.
         if len(fitting) != 1:
             problems.append(f"{name} has {count(len(fitting), 'build') if fitting else 'no build'}")
         found[name] = fitting[0] if fitting else ""
@@ -252,6 +253,7 @@ def plan_targets(
         chosen = [member for member in place.members if member.name in names]
         return attempt_each(place, chosen, partial(plan, place), pool)
 
+    # Two pools: a task that waits for others of its own pool can take the thread that they need.
     with ThreadPoolExecutor(READERS) as pool, ThreadPoolExecutor(READERS) as starters:
         return {name: each for planned in starters.map(plan_place, places) for name, each in planned.items()}
 
@@ -295,6 +297,7 @@ def _fleet_plan(
             "unreachable": [fleet.unreachable, *sorted(unreachable)],
             "targets": {target.name: target.covers for target in planned},
         },
+        # One approval is for all targets, so the strictest of their environments' rules holds.
         approvals=max(plan.approvals for plan in plans),
         demand_hash=any(plan.demand_hash for plan in plans),
         made_at=made_at,
