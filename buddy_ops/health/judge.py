@@ -172,8 +172,8 @@ class JudgePolicy:
     calm_minutes: int = 5
     first_stake: float = 0.8  # staked in the first minute or tick; the rest waits for changes that begin later
     slo_mixture: Mixture = (
-        *((1.5, 0.10), (2, 0.25), (3.5, 0.15), (5, 0.22), (10, 0.10)),
-        *((25, 0.06), (150, 0.06), (1e4, 0.06)),
+        *((1.5, 0.10), (2, 0.22), (4.5, 0.48), (10, 0.06)),
+        *((25, 0.05), (150, 0.04), (1e4, 0.05)),
     )
     base_mixture: Mixture = ((1.5, 0.07), (2, 0.10), (4, 0.28), (10, 0.30), (50, 0.13), (1000, 0.12))
     ok_mixture: Mixture = ((0.01, 0.30), (0.1, 0.25), (0.3, 0.25), (0.6, 0.20))

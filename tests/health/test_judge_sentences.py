@@ -59,7 +59,7 @@ def test_a_rollback_names_versions_requests_failures_rates_limit_and_p_values() 
         "v42 error rate 3.1 % (20 of 640 requests, limit 1 %), v41 0.21 % (12 of 5,760) in the same minutes."
     )
     assert second == "p < 0.000001 that the difference is random."
-    assert third == "Over the 1 % limit (p < 0.0006)."
+    assert third == "Over the 1 % limit (p < 0.0007)."
 
 
 def test_a_rollback_at_100_percent_says_that_there_was_nothing_to_compare_with() -> None:
