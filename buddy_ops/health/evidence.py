@@ -17,7 +17,8 @@ from copy import deepcopy
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
-from itertools import islice, pairwise, takewhile
+from itertools import dropwhile, islice, pairwise, takewhile
+from math import log
 
 from buddy_ops.aws import versions
 from buddy_ops.aws.aliases import RolloutState
@@ -41,6 +42,9 @@ WAIT_MINUTES = 3
 
 SETTLED_MINUTES = 5
 """A minute that is still empty once this many later ones have arrived will not come any more."""
+
+FEWEST_AFTER = 2
+"""So many later minutes with requests show how much traffic there is: the latest one may be published in part."""
 
 READ_AGAIN_MINUTES = 15
 """For how long CloudWatch's revisions of a judged minute are read."""
@@ -98,7 +102,9 @@ class RolloutEvidence:
         self._judge: Judge | None = None
         self._stages_begun = 1
         self._bake_from = target.clock.now()
-        self._missed = 0.0
+        self._absent = ""  # the version that had no request in the latest minutes, while the other had some
+        self._missed = 0.0  # how many of its requests were due there
+        self._silent = 0.0  # the same of the alias, in the latest minutes without any request
         self._judges = True
         self._served_at: datetime | None = None  # the latest minute with traffic
         self._young: tuple[MinuteRow, ...] = ()
@@ -378,8 +384,13 @@ class RolloutEvidence:
             if self._may_still_come(rest, until):
                 self._young = tuple(rest)
                 break
-            expected = self._expected(row)
-            self._missed = self._missed + expected if expected else 0.0
+            if row.is_silent:
+                self._silent += self._expected_silent(rest)
+            else:
+                self._silent = 0.0
+                absent = self._absent_version(row)
+                self._missed = self._expected(row) + (self._missed if absent == self._absent else 0.0)
+                self._absent = absent
             self._append(row)
         self._judge_due()
         for row in self._young:
@@ -458,19 +469,30 @@ class RolloutEvidence:
 
         It is late where a figure of the minute is unknown, and where the silence that begins with it is longer than
         chance explains: the expected requests reach ``IMPLAUSIBLE_REQUESTS``. While traffic is split, requests of the
-        one version show that the minute is published, unless the other's share of them is that large.
+        one version show that the minute is published, unless the other's share of them is that large. Minutes without
+        any request say nothing of one version: they are late until later minutes have requests of any.
 
         Args:
             rows: the minute in question, and every later one that was read.
         """
         if self.lateness.conceals_failures(rows[0].at, self._rate):
             return True
-        if not rows[0].incomplete:
-            silence = takewhile(lambda expected: expected > 0, map(self._expected, rows))
-            if not self._expected(rows[0]) or self._missed + sum(silence) < IMPLAUSIBLE_REQUESTS:
-                return False
-        later = (row for row in rows[1:] if not row.incomplete and not self._expected(row))
-        return len(list(islice(later, SETTLED_MINUTES))) < SETTLED_MINUTES
+        first = rows[0]
+        if not first.incomplete and not self._expected(first):
+            return False
+        if first.is_silent:
+            minutes = len(list(takewhile(lambda row: row.is_silent, rows)))
+            missing = self._silent + minutes * self._expected_silent(rows)
+        else:
+            absent = self._absent_version(first)
+            serving = (row for row in rows if not row.is_silent)
+            run = takewhile(lambda row: self._absent_version(row) == absent, serving)
+            missing = sum(map(self._expected, run)) + (self._missed if absent == self._absent else 0.0)
+        if not first.incomplete and missing < IMPLAUSIBLE_REQUESTS:
+            return False
+        later = (row for row in rows[1:] if not row.incomplete)
+        shown = (row for row in later if not self._expected(row) or (first.is_silent and not row.is_silent))
+        return len(list(islice(shown, SETTLED_MINUTES))) < SETTLED_MINUTES
 
     def _may_still_come(self, rows: Sequence[MinuteRow], until: datetime) -> bool:
         """Whether nothing was published of any of these latest minutes, by chance or since they are late.
@@ -484,7 +506,10 @@ class RolloutEvidence:
         return silent and self._rate(rows[0].at) > 0
 
     def _expected(self, row: MinuteRow) -> float:
-        """How many requests a minute would have had where it shows none; 0 if it shows some of each version."""
+        """How many requests a minute would have had where it shows none; 0 if it shows some of each version.
+
+        Where one version has requests, the chance that the other has none by routing is that of so many in none.
+        """
         if row.is_silent:
             rate = self._rate(row.at)
             # The function's own count bounds the alias's, where it is there.
@@ -494,10 +519,29 @@ class RolloutEvidence:
             return 0.0
         stable, new = row.counts[self.stable].requests, row.counts[self.new].requests
         if not new:
-            return stable * weight / (1 - weight)
+            return -stable * log(1 - weight)
         if not stable:
-            return new * (1 - weight) / weight
+            return -new * log(weight)
         return 0.0
+
+    def _absent_version(self, row: MinuteRow) -> str:
+        """The version that has no request in a minute in which the other has some; empty if it is not due."""
+        if not self._expected(row):
+            return ""
+        return self.stable if row.counts[self.new].requests else self.new
+
+    def _expected_silent(self, rows: Sequence[MinuteRow]) -> float:
+        """How many requests the first of these minutes would have had, which shows none: as many as before and after.
+
+        At night traffic may fall to a request in some minutes: two of them show how much is left of it.
+        """
+        expected = self._expected(rows[0])
+        after = list(dropwhile(lambda row: row.is_silent, rows[: RATE_MINUTES if expected else 0]))
+        while after and after[-1].is_silent:
+            after.pop()
+        if sum(not row.is_silent for row in after) < FEWEST_AFTER:
+            return expected
+        return min(expected, sum(counts.requests for row in after for counts in row.counts.values()) / len(after))
 
     def _rate(self, moment: datetime) -> float:
         """The alias's requests a minute up to its last minute with traffic; 0 if it was idle for the last hour."""

@@ -192,6 +192,20 @@ def test_a_hole_is_believed_once_later_minutes_are_there(two_versions: Situation
     assert told[0] is not None and told[-1] is None and len(found.rows[-8:]) == 8
 
 
+NIGHT = [(0, 1), (1, 0), (2, 0), (3, 0), (1, 2), (0, 0), (2, 0), (0, 0), (2, 0), (1, 0), (0, 1), (3, 1), (2, 0), (0, 0)]
+
+
+def test_a_night_is_no_lag(two_versions: Situation, published: Published) -> None:
+    """Traffic that falls to two requests a minute stays readable, also where a minute has none, or of one version only."""
+    found, now = begin(two_versions, published, 600)
+    for index, (stable, new) in enumerate([(540, 60)] * 3 + NIGHT + NIGHT):
+        if stable or new:
+            published.put(now + index * MINUTE, stable, new)
+        found.read(now + (index + 3) * MINUTE)
+        assert found.is_readable, (index, found.lateness.trouble(now + (index + 3) * MINUTE, None))
+    assert found.rows[-1].at >= now + (index - 4) * MINUTE
+
+
 def test_an_alias_that_was_idle_for_an_hour_is_idle(two_versions: Situation, published: Published) -> None:
     """Silence after traffic in the last hour is unknown; once the alias had none for an hour it is no traffic."""
     found, now = begin(two_versions, published, 600)
