@@ -13,7 +13,7 @@ import pytest
 from buddy_ops.core import project as core_project
 from buddy_ops.core import redaction
 from buddy_ops.runs import archive, provenance, verification
-from buddy_ops.runs.stores import LocalStore
+from buddy_ops.runs.stores import LocalStore, digest
 
 ROOT = Path(__file__).parents[2]
 CELLS = {
@@ -83,7 +83,7 @@ def test_the_manifest_names_what_was_executed(project: Path) -> None:
     entry, page = executed(project, CELLS)
     source = (project / "notebooks" / "strategies" / "canary.ipynb").read_bytes()
     assert entry.source["notebook"] == "notebooks/strategies/canary.ipynb"
-    assert entry.source["sha256"] == provenance.digest(source) and len(entry.source["commit"]) == 40
+    assert entry.source["sha256"] == digest(source) and len(entry.source["commit"]) == 40
     assert entry.source["differences"] == [] and entry.source["compared_with"].startswith("commit ")
     assert entry.library["version"] and entry.library["clean"] in (True, False) and len(entry.library["commit"]) == 40
     assert '<p class="ok"><strong>The executed code is as committed' in page and "DIFFERS" not in page
