@@ -5,9 +5,11 @@ from this process with threads: an alias is moved by one call, which takes less 
 Targets of one place share its connections, and no place waits for another.
 """
 
+import gc
 import threading
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from functools import partial
@@ -42,6 +44,9 @@ RUNBOOK = "fleet/rollback"
 
 NOW = timedelta(minutes=5)
 """What the failed requests per minute are of."""
+
+FAILURES = ("requests", "errors")
+"""The series that are read for it."""
 
 NEEDS_A_VERSION = ("no-rollback-target", "which-is-stable", "version-missing", "version-unusable")
 
@@ -235,7 +240,7 @@ def plan_rollbacks(
     _require_known((*names, *versions), members)
     chosen = {name: member for name, member in members.items() if name in names or not names}
     allow_open_files(FILES * len(chosen) + 256)
-    with ThreadPoolExecutor(max(1, len(places))) as pool:
+    with _garbage_kept(), ThreadPoolExecutor(max(1, len(places))) as pool:
         planned = pool.map(lambda place: _plan_place(place, chosen, versions, watch, dry_run=dry_run), places)
         found = {name: each for part in planned for name, each in part.items()}
     targets = [each for each in found.values() if isinstance(each, PlannedRollback)]
@@ -326,7 +331,7 @@ class _Figures:
         return dict(self._found)
 
     def _read(self, reader: Target, targets: Sequence[Target]) -> None:
-        read = attempt(partial(traffic.read_traffic, reader, targets, NOW))
+        read = attempt(partial(traffic.read_traffic, reader, targets, NOW, FAILURES))
         for name, hour in read.items() if isinstance(read, dict) else ():
             # Without a request nothing is known: CloudWatch may be late.
             if isinstance(hour, traffic.AliasTraffic) and (recent := hour.since(hour.until - NOW)).requests:
@@ -378,7 +383,8 @@ def roll_back_fleet(
     moves = {each.name: each.describe_move() for each in targets}
     target.journal.append("moving", says=f"moves the traffic of {text.count(len(moves), 'target')}", targets=moves)
     try:
-        moved = _each(targets, partial(_move, approval), watch)
+        with _garbage_kept():
+            moved = _each(targets, partial(_move, approval), watch)
     finally:
         _release_journals(targets)
     results = {each.name: each for each in moved}
@@ -396,6 +402,18 @@ def roll_back_fleet(
     for planned in targets:
         target.side.adopt(planned.name, planned.here.side)
     return found
+
+
+@contextmanager
+def _garbage_kept() -> Iterator[None]:
+    """Collect garbage afterwards: Python walks through all that is imported for it, while traffic waits."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
 
 
 def _release_journals(targets: Sequence[PlannedRollback]) -> None:

@@ -74,9 +74,12 @@ class AliasTraffic:
 
 
 def read_traffic(
-    reader: Target, targets: Sequence[Target], window: timedelta = WINDOW
+    reader: Target, targets: Sequence[Target], window: timedelta = WINDOW, series: Sequence[str] = metrics.SUMMARY
 ) -> dict[str, AliasTraffic | BuddyError]:
     """The traffic of many aliases of one account and region, by the target's name, or why it could not be read.
+
+    Args:
+        series: those that are read, besides the failure metrics; figures of others are 0.
 
     AWS: cloudwatch:GetMetricData, once for about 100 targets, reads only.
     """
@@ -84,7 +87,7 @@ def read_traffic(
     until = max((metrics.published_until(target, target.clock.now()) for target in targets), default=None)
     if until is None:
         return found
-    for batch in _batches(targets):
+    for batch in _batches(targets, series):
         queries = [query for _, own in batch for query in own]
         try:
             values = metrics.read_series(reader, queries, until - window, until)
@@ -96,15 +99,17 @@ def read_traffic(
     return found
 
 
-def _batches(targets: Sequence[Target]) -> "list[list[tuple[Target, list[MetricDataQueryTypeDef]]]]":
+def _batches(
+    targets: Sequence[Target], series: Sequence[str]
+) -> "list[list[tuple[Target, list[MetricDataQueryTypeDef]]]]":
     """The targets with their queries, as many in a batch as one call takes."""
     batches: list[list[tuple[Target, list[MetricDataQueryTypeDef]]]] = []
     room = 0
     for target in targets:
-        own = metrics.summary_queries(target, f"of{len(batches[-1]) if batches else 0}")
+        own = metrics.summary_queries(target, f"of{len(batches[-1]) if batches else 0}", series)
         if len(own) > room:
             # IDs must be unique within a call only: each batch counts from 0.
-            own = metrics.summary_queries(target, "of0")
+            own = metrics.summary_queries(target, "of0", series)
             batches.append([])
             room = metrics.MOST_QUERIES
         batches[-1].append((target, own))

@@ -331,13 +331,16 @@ def _alias_queries(target: Target, ids: Collection[str]) -> "list[MetricDataQuer
     return [query for query in _queries(target, None, WHOLE_ALIAS) if query["Id"] in ids]
 
 
-def summary_queries(target: Target, suffix: str) -> "list[MetricDataQueryTypeDef]":
+SUMMARY = ("requests", "errors", "slow", "p99", "throttles")
+"""The series that say how an alias as a whole is."""
+
+
+def summary_queries(target: Target, suffix: str, series: Sequence[str] = SUMMARY) -> "list[MetricDataQueryTypeDef]":
     """A few queries that say how an alias as a whole is, for many functions at once.
 
-    Their ids are 'requests', 'errors', 'slow', 'p99', 'throttles' and for each failure metric 'failed0', 'failed1', ...
-    with the suffix.
+    Their ids are those of ``series``, and for each failure metric 'failed0', 'failed1', ... with the suffix.
     """
-    wanted = {f"{name}{WHOLE_ALIAS}": name for name in ("requests", "errors", "slow", "p99", "throttles")}
+    wanted = {f"{name}{WHOLE_ALIAS}": name for name in series}
     for index, metric in enumerate(target.settings.failure_metrics):
         wanted[f"failed{index}x{WHOLE_ALIAS}"] = f"failed{index}"
         if metric.expression:
