@@ -94,7 +94,7 @@ def running_sandbox(*, port: int = 0, seed: int = 7, speed: float = 0.0, scenari
     finally:
         with contextlib.suppress(BuddyError):
             call_sandbox(url, "stop")
-            _await_stop(url)
+        _await_stop(url)
 
 
 def call_sandbox(url: str, operation: str, **fields: object) -> dict[str, Any]:

@@ -297,8 +297,8 @@ def test_one_failure_is_enough_to_wait_where_that_costs_little(by_ticks: bool, a
     for weight in (0.09, 0.5):
         judge = Judge(policy)
         for failures in (0, 1):
-            canary = Counts(6, failures)
-            judge.observe(Minute(weight, Counts(54), canary, judged_by_ticks=by_ticks))
+            canary = Counts(10, failures)
+            judge.observe(Minute(weight, Counts(90), canary, judged_by_ticks=by_ticks))
             if by_ticks:
                 judge.observe_tick(Tick(60, weight, canary))
         found[weight] = judge.verdict(300.0, 300.0).decision

@@ -221,7 +221,11 @@ class Front:
             answer, status = {"error": "; ".join(map(_explain, error.errors()))}, 400
         except (TypeError, ValueError, KeyError, RecursionError) as error:
             answer, status = {"error": f"{type(error).__name__}: {error}"}, 400
-        return Response(json.dumps(answer), status, content_type="application/json")
+        reply = Response(json.dumps(answer), status, content_type="application/json")
+        if name == "stop" and status == 200:
+            # Not before the reply was written: the process, and with it this thread, may end at once.
+            reply.call_on_close(threading.Thread(target=self._stop, daemon=True).start)
+        return reply
 
     def do_status(self) -> dict[str, Any]:
         """Who answers here, and what time it is."""
@@ -355,8 +359,7 @@ class Front:
             each.requests_per_minute = rate
 
     def do_stop(self) -> dict[str, Any]:
-        """End the process once this is answered."""
-        threading.Thread(target=self._stop, daemon=True).start()
+        """End the process once this is answered: see ``_control``."""
         return {"stopping": True}
 
 
