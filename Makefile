@@ -13,7 +13,7 @@ help: ## what there is
 demo: $(VENV)/.sandbox ## a bad build rolls itself back, a good one is promoted: on the sandbox, in a minute
 	$(BIN)/buddy-ops demo
 
-test: $(VENV)/.dev ## every test, with a sample of the matrices: 15 minutes on 2 cores
+test: $(VENV)/.dev ## every test, with a sample of the matrices: 12 to 15 minutes on 2 cores
 	$(BIN)/pytest -n 3 --dist loadgroup
 
 test-fast: $(VENV)/.dev ## the tests that need neither sandbox nor kernel
