@@ -14,7 +14,7 @@ import urllib.request
 import weakref
 from collections.abc import Mapping
 from contextlib import suppress
-from functools import cache, lru_cache
+from functools import cache
 from typing import Any
 from urllib.error import HTTPError
 from urllib.parse import urlsplit
@@ -133,24 +133,13 @@ def _read_state(endpoint: str, kind: str) -> bytes:
 
 def _find_state(endpoint: str, kind: str) -> list[tuple[str, str]]:
     """Where such a file may be, each with its folder."""
-    state = os.environ.get("XDG_STATE_HOME") or os.path.expanduser("~/.local/state")  # noqa: PTH111
-    return _state_files(endpoint, kind, state, tempfile.gettempdir())
-
-
-@lru_cache
-def _state_files(endpoint: str, kind: str, state: str, temporary: str) -> list[tuple[str, str]]:
-    """Where such a file may be, each with its folder. Names alone: the time is read several times for each AWS call.
-
-    Args:
-        state: the folder of this user's state files.
-        temporary: the folder of temporary files.
-    """
     with suppress(ValueError):
         where = urlsplit(endpoint)
         # Never for another machine: it would learn the token.
         if where.hostname in LOOPBACK:
+            state = os.environ.get("XDG_STATE_HOME") or os.path.expanduser("~/.local/state")  # noqa: PTH111
             user = os.getuid() if hasattr(os, "getuid") else "user"
-            folders = (f"{state}/buddy-sandbox", f"{temporary}/buddy-sandbox-{user}")
+            folders = (f"{state}/buddy-sandbox", f"{tempfile.gettempdir()}/buddy-sandbox-{user}")
             return [(folder, f"{folder}/{where.port}.{kind}") for folder in folders]
     return []
 

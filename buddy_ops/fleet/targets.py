@@ -148,14 +148,14 @@ def attempt_each(
     """
     if place.trouble is not None:
         return dict.fromkeys((member.name for member in members), place.trouble)
-    found: dict[str, T | BuddyError] = {}
-    for member in members[:1]:
-        found[member.name] = first = attempt(partial(read, member))
-        # A refusal or a throttled call came at once, and says nothing of the others.
-        if isinstance(first, Unreachable):
-            return dict.fromkeys((member.name for member in members), first)
+    if not members:
+        return {}
+    first = attempt(partial(read, members[0]))
+    # A refusal or a throttled call came at once, and says nothing of the others.
+    if isinstance(first, Unreachable):
+        return dict.fromkeys((member.name for member in members), first)
     others = pool.map(lambda member: attempt(partial(read, member)), members[1:])
-    return found | {member.name: each for member, each in zip(members[1:], others, strict=True)}
+    return {member.name: each for member, each in zip(members, (first, *others), strict=True)}
 
 
 def once_each(lines: Mapping[str, Iterable[str]]) -> Iterator[str]:
