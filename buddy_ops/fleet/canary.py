@@ -422,10 +422,12 @@ class FleetRun:
         if isinstance(found, BuddyError):
             self._stop(Trouble(row.name, found.what, found.exit_code), wave)
             return
-        former = found.plan.former
-        assert former is not None
-        # The closed rollout is the last deployment now. All else is to be as it was approved.
-        changed = differing_names(former[0], row.planned.covers)
+        covers = found.covers
+        # The closed rollout is the last deployment now, unless another tool removed its record. All else is to be as
+        # it was approved.
+        if found.plan.former is not None:
+            covers = found.plan.former[0]
+        changed = differing_names(covers, row.planned.covers)
         if changed:
             says = f"Since the approval these have changed: {join_words(changed)}."
             self._stop(Trouble(row.name, says, Refused.exit_code, "fleet-plan-changed", PLAN_AGAIN), wave)

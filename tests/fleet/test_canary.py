@@ -97,16 +97,16 @@ class Vanishing(InThreads):
         self._ended.put(lost(step, "The connection to the scheduler was lost."))
 
 
-class Replaced(InThreads):
-    """Before a step's end is reported, a file is replaced by another."""
+class Changed(InThreads):
+    """Before a step's end is reported, something changes."""
 
-    def __init__(self, file: str, by: str) -> None:
+    def __init__(self, change: Callable[[], object]) -> None:
         super().__init__()
-        self._replace = partial(shutil.copy, by, file)
+        self._change = change
 
     def results(self) -> Iterator[StepResult]:
         for result in super().results():
-            self._replace()
+            self._change()
             yield result
 
 
@@ -206,14 +206,19 @@ def test_a_step_that_is_lost_is_rolled_back_and_its_rerun_is_a_new_plan(deploy: 
     assert plan_fleet(here, PAY, "good-2.zip").demand_hash
 
 
+def lose_a_run(url: str) -> None:
+    """A target's run is lost with half of its traffic shifted, and its failsafe rolls back."""
+    with closing(session.connect("pay-us-east-1", "canary", quiet=True)) as lost_run:
+        abandon(lost_run, plan_rollout(lost_run, "good-2.zip"))
+    control(url, "advance", seconds=60 * (FailsafeSettings().minutes + 1))
+
+
 def test_a_rerun_after_a_failsafe_closes_the_lost_rollout_and_deploys_again(deploy: Deploy, fleet: str) -> None:
     """A target's run is lost, and its failsafe rolls back. The rerun has the same plan ID, says so, and ends the work."""
     declare("bake_minutes: 0\n")
     here = session.connect("pay-us-east-1", "canary", quiet=True)
     plan = plan_fleet(here, PAY, "good-2.zip")
-    with closing(session.connect("pay-us-east-1", "canary", quiet=True)) as lost_run:
-        abandon(lost_run, plan_rollout(lost_run, "good-2.zip"))
-    control(fleet, "advance", seconds=60 * (FailsafeSettings().minutes + 1))
+    lose_a_run(fleet)
     again = plan_fleet(here, PAY, "good-2.zip")
     assert again.accepts(plan.hash)
     shown = str(again)
@@ -228,16 +233,23 @@ def test_a_rerun_after_a_failsafe_closes_the_lost_rollout_and_deploys_again(depl
 
 def test_another_build_is_not_deployed_after_a_lost_rollout_was_closed(deploy: Deploy, fleet: str) -> None:
     """Only what was approved is deployed again: meanwhile the file holds another build."""
-    with closing(session.connect("pay-us-east-1", "canary", quiet=True)) as lost_run:
-        abandon(lost_run, plan_rollout(lost_run, "good-2.zip"))
-    control(fleet, "advance", seconds=60 * (FailsafeSettings().minutes + 1))
-    steps = Replaced("good-2.zip", "later-2.zip")
+    lose_a_run(fleet)
+    steps = Changed(partial(shutil.copy, "later-2.zip", "good-2.zip"))
     outcome = deploy("on_trouble: stop", steps=steps)
     assert steps.begun == ["pay-us-east-1"] and outcome.exit_code == 4
     assert words(outcome)[0] == ("us-east-1", "ROLLED BACK")
     assert "pay-us-east-1: Since the approval these have changed: code." in str(outcome)
     with pytest.raises(Refused, match="fleet-plan-changed"):
         outcome.raise_for_ending()
+
+
+@pytest.mark.whole
+def test_a_closed_rollout_whose_record_was_removed_is_deployed_again(deploy: Deploy, fleet: str) -> None:
+    """Another tool overwrote the alias's description: nothing of what was approved differs."""
+    lose_a_run(fleet)
+    lam = client(fleet, "lambda", REGIONS[0])
+    steps = Changed(partial(lam.update_alias, FunctionName="pay", Name="live", Description="by another tool"))
+    assert words(deploy("on_trouble: stop", steps=steps))[0] == ("us-east-1", "PROMOTED")
 
 
 @pytest.mark.whole
