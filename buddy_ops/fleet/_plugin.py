@@ -8,6 +8,7 @@ from buddy_ops.fleet.shipping import Copy
 class CopyPlugin(WorkerPlugin):  # type: ignore[misc]  # distributed is not followed: see pyproject.toml
     """Holds a copy; a step unpacks it."""
 
+    # The name is the content's hash: a plugin of this name holds the same bytes, and Dask need not send them again.
     idempotent = True
 
     def __init__(self, copy: Copy) -> None:

@@ -90,6 +90,7 @@ class FleetAudit:
     def exit_code(self) -> int:
         """6 where any target is not ready, 1 where any is unknown, else 0."""
         states = {target.state for target in self.targets}
+        # An unknown target does not hide one that is not ready: 6 comes before 1.
         worst = next((state for state in (State.PROBLEM, State.UNKNOWN) if state in states), State.OK)
         return status.EXIT_CODES.get(worst, 0)
 
@@ -137,11 +138,13 @@ def audit_fleet(places: Sequence[Place], role: Role = "auditor", watch: Progress
     total = sum(len(place.members) for place in places)
     entries = _Archives()
     with ThreadPoolExecutor(READERS) as pool:
+        # One place after the other: within one, ``READERS`` targets are audited at once already.
         for place in places:
             for audited in _audit_place(place, role, entries, pool):
                 found.append(audited)
                 watch(f"{place.name}: {len(found)} of {text.count(total, 'target')} audited")
             if place.reader is not None:
+                # Otherwise the sandbox's time would wait for this reader while other places are audited.
                 place.reader.close()
     return FleetAudit(clock.now(), tuple(sorted(found, key=_rank)))
 
@@ -180,6 +183,7 @@ class _Archives:
     def of(self, member: Member) -> tuple[ManifestEntry, ...] | BuddyError:
         """Those of a target's archive, or why they could not be read."""
         where = member.settings.archive.where
+        # Most targets share one archive, whose listing in S3 takes a call for each page. An error is kept as well.
         if where not in self._known:
             read: Callable[[], tuple[ManifestEntry, ...]] = partial(_list_entries, where, member.name)
             self._known[where] = attempt(read)

@@ -42,6 +42,7 @@ ENDINGS = {0: "done", 1: "failed", 3: "rolled-back", 4: "refused", 5: "held"}
 ABORTED = "aborted"
 """The reference of an abort's trouble, and its ending."""
 
+# The next steps of the ways to end: see ``FleetOutcome.raise_for_ending``.
 UNSETTLED = (
     "`buddy-ops fleet status` shows each target. A failsafe rolls back traffic that is split. To resume, run this "
     "again with the same builds"
@@ -125,6 +126,8 @@ class TargetRow:
     @property
     def says(self) -> str:
         """What there is to say of it: what it does, or else what its run said."""
+        # Most urgent first: what goes on now, then what this run
+        # did to it, then its alias, then its last step's own words.
         ended = [result.trouble.partition("\n")[0] for result in self.results[-1:] if result.trouble]
         taken_back = self.taken_back if self.state.word == "ROLLED BACK" else ""
         return self.doing or taken_back or self.state.says or next(iter(ended), "")
@@ -158,9 +161,12 @@ class FleetOutcome:
         """0: all targets serve their build; 1 where one is unknown or was not reached; else as the trouble says."""
         if self.dry_run:
             return 0
+        # A target that may serve the wrong build outweighs whatever
+        # else happened: the run must not end as a clean rollback.
         if self.unsettled:
             return BuddyError.exit_code
         code = self.trouble.exit_code if self.trouble is not None else 0
+        # With on_trouble 'stop' trouble may end the fleet without a rollback: then 3 would say what did not happen.
         if code == RolledBack.exit_code and not any(row.state.word == "ROLLED BACK" for row in self.rows):
             return BuddyError.exit_code
         return code or (BuddyError.exit_code if self.left_out else 0)
@@ -204,6 +210,8 @@ class FleetOutcome:
         now = f"{join_words(f'{row.name} serves {row.serves}' for row in self.rows)}."
         facts = {row.name: row.state.word for row in self.rows} | dict.fromkeys(self.left_out, "NOT REACHED")
         if self.trouble is None or self.exit_code == BuddyError.exit_code:
+            # A resumed plan keeps its ID (``FleetPlan.accepts``). A
+            # rollback ends that: what follows it is another deployment.
             approved = ": the same approval counts."
             if any(row.state.word == "ROLLED BACK" for row in self.rows):
                 approved = ". A target was rolled back, so that the plan is a new one: approve it by its ID."
@@ -235,6 +243,7 @@ class FleetRun:
     """
 
     def __init__(self, target: Target, plan: FleetPlan, watch: Watch = list) -> None:
+        # Set once, by whichever thread is first: the run's own, or the follower's. It is never cleared.
         self.trouble: Trouble | None = None
         self._lock = threading.Lock()
         self._approval: Approval | None = None
@@ -275,8 +284,10 @@ class FleetRun:
         """
         deployed: list[PlannedWave] = []
         for wave in self._plan.waves:
+            # A rerun finds earlier waves live: they are neither deployed again, nor baked for a second time.
             if all(planned.live for planned in wave.targets):
                 continue
+            # Before a wave, not after one: after the last there is nothing left to stop.
             if deployed and self._plan.fleet.bake_minutes and not self._has_stopped():
                 self._bake()
             if self._has_stopped():
@@ -293,6 +304,7 @@ class FleetRun:
         Raises:
             Refused: ``approval-void``.
         """
+        # An approval is of the whole fleet, or, where the operator approves wave by wave, of this wave's own plan.
         approved = self._plan if self._plan.accepts(approval.plan_hash) else self._plan.only(wave)
         approval.must_cover(approved, approval.at)
         self._approval = approval
@@ -301,6 +313,7 @@ class FleetRun:
             return
         running = steps()
         self._journal("fleet-wave", wave=wave.name, targets=[planned.name for planned in wave.targets])
+        # The plan may be hours old when a later wave's turn comes: each target is planned again, and compared.
         waiting = deque(self._planned_again(wave))
         if self._has_stopped():
             return
@@ -314,15 +327,19 @@ class FleetRun:
             for result in running.results():
                 row = self._rows[result.target]
                 self._end(row, result)
+                # Such a step only closed what its failsafe had rolled back: that is no trouble of this build.
                 if row.planned.plan.closes and row.state.word == "ROLLED BACK" and not self._has_stopped():
                     self._begin_after_closing(running, row, wave.name)
                     continue
+                # By what the alias serves, and not by the step's exit
+                # code: a step that was lost may have promoted its build.
                 passed = row.state.word in DONE or (row.state.word == "UNKNOWN" and self._goes_on)
                 if not passed:
                     self._judge(row, result, wave.name)
                 if waiting and not self._has_stopped():
                     self._begin(running, waiting.popleft())
         finally:
+            # The follower may be rolling back: the wave does not end before it has.
             ended.set()
             follower.join()
         if self._has_stopped():
@@ -332,6 +349,7 @@ class FleetRun:
     def _judge(self, row: TargetRow, result: StepResult, wave: str) -> None:
         """Stop for a target that does not serve its build; or say more of what the fleet stopped for."""
         trouble = Trouble(row.name, _why(row, result), _code(row, result))
+        # The follower saw the rollback minutes ago, without its reason. The step's own report has it.
         if self.trouble is not None and self.trouble.target == row.name:
             self.trouble = trouble
         self._stop(trouble, wave)
@@ -343,6 +361,7 @@ class FleetRun:
     def finish(self) -> FleetOutcome:
         """What each target serves at the end. The team is notified of it."""
         with ThreadPoolExecutor(READERS) as pool:
+            # All aliases are read again: other runs and failsafes may have moved one since its step ended.
             states = pool.map(lambda row: read_state(row.planned), self._rows.values())
             for row, state in zip(self._rows.values(), states, strict=True):
                 row.state = state
@@ -360,6 +379,7 @@ class FleetRun:
         self.show()
         # Without an approval nothing was started.
         if self._approval is not None and not self._target.dry_run:
+            # Before the archives, which upload files: the team is notified as soon as all traffic is where it stays.
             told = notifications.announce(self._target, f"Ended: {self._plan.title}. {outcome}").failures
             outcome = replace(outcome, failures=(*outcome.failures, *told))
         self.archive_rollbacks()
@@ -387,6 +407,7 @@ class FleetRun:
         for planned in wave.targets:
             found = fresh[planned.name]
             row = self._rows[planned.name]
+            # A place without an answer is the policy's to judge; any other error is a change since the approval.
             if isinstance(found, BuddyError) and is_unreachable(found):
                 row.state = TargetState("UNKNOWN", says=found.what)
                 if not (self._goes_on or self._has_stopped()):
@@ -412,6 +433,7 @@ class FleetRun:
         self._journal("fleet-trouble", says=says)
 
     def _begin(self, running: Steps, planned: PlannedTarget) -> None:
+        # Before it is submitted: a rollback counts a target that may have been deployed to.
         self._rows[planned.name].begun += 1
         assert self._approval is not None
         running.submit(_step(planned, self._approval))
@@ -447,6 +469,7 @@ class FleetRun:
 
     def _stop(self, trouble: Trouble, wave: str) -> None:
         """Begin no further target, and roll back what the policy says."""
+        # The follower and the run's own thread may find trouble at once: the first is recorded, and rolls back.
         with self._lock:
             if self.trouble is not None:
                 return
@@ -457,11 +480,14 @@ class FleetRun:
     def _affected(self, wave: str) -> list[TargetRow]:
         """The targets that the policy rolls back, as far as this run deployed to them, or may have."""
         policy = self._plan.fleet.on_trouble
+        # The rows of running steps are as old as their last line of progress.
         self._read_running()
         return [
             row
             for row in self._rows.values()
             if policy == "all" or (policy == "wave" and row.wave == wave)
+            # UNKNOWN too: its alias may serve the build. Without a stable
+            # version, in a first deployment, nothing can be returned to.
             if row.begun and row.state.word in ("PROMOTED", "RUNNING", "UNKNOWN") and row.planned.plan.stable
         ]
 
@@ -507,10 +533,13 @@ class FleetRun:
         def say(line: str) -> None:
             row.doing = line
 
+        # It may be tried more than once: only what the last attempt failed with counts.
         row.failure = None
         try:
             plan = rollback.plan_rollback(here, row.planned.plan.stable, say)
             assert self._approval is not None
+            # The fleet's approval includes the policy on_trouble. As a rollback
+            # of one target it has that target's plan ID, and the names.
             own = replace(self._approval, plan_hash=plan.hash, at=here.clock.now(), order="")
             says = f"{plan.title}, for the fleet's plan {self._approval.plan_hash}"
             here.journal.append("approved", **own.facts(says))
@@ -525,6 +554,7 @@ class FleetRun:
 
     def _acting_on(self, row: TargetRow) -> Target:
         """What rolls a target back, with one run of its own however often that is tried."""
+        # The follower and the run's own thread may roll the same target back: both act with one run.
         with self._lock:
             if row.rollback is None:
                 row.rollback = begin_rollback(row.planned.here, row.planned.member, dry_run=False)
@@ -537,6 +567,7 @@ class FleetRun:
         """Archive the rollbacks' own runs, once. It takes time: all traffic has moved before."""
         for row in self._rows.values():
             here = row.rollback
+            # Cleared first: a notebook's cell calls this once more when it ends, after ``finish``.
             row.rollback = None
             if here is not None:
                 with self._target.side.contained(f"archiving the rollback of {row.name}"):
@@ -546,6 +577,8 @@ class FleetRun:
     def _abort(self, plan: FleetPlan) -> None:
         """Roll back a plan's targets whose rollout is in progress: a person chose that in place of the approval."""
         assert self._approval is not None
+        # Targets that serve the build already stay: an abort ends what
+        # is in progress, and ``fleet rollback`` is for the others.
         rows = [self._rows[planned.name] for planned in plan.targets if planned.plan.under_way]
         in_progress = join_words(row.name for row in rows)
         says = f"{join_words(self._approval.by)} aborted it. In progress: {in_progress}."
@@ -568,6 +601,7 @@ class FleetRun:
         deployed = [row for row in self._rows.values() if row.begun and row.state.word == "PROMOTED"]
         found = status.read_fleet(targets.open_places(tuple(row.planned.member for row in deployed), RUNBOOK))
         for each in found.targets:
+            # An unknown status stops nothing here, for example that of a target without requests at night.
             if each.report.state is Health.PROBLEM and not self._has_stopped():
                 row = self._rows[each.member.name]
                 self._stop(Trouble(row.name, f"After the bake: {each.report.verdict}", RolledBack.exit_code), row.wave)
@@ -620,7 +654,10 @@ def _why(row: TargetRow, result: StepResult) -> str:
 
 def _code(row: TargetRow, result: StepResult) -> int:
     """The exit code of a target's trouble: the alias says what happened, its run says why."""
+    # A rollout that is inconclusive ('held') rolls back as well: only its exit code tells it from a regression.
     if row.state.word == "ROLLED BACK":
         return Held.exit_code if result.exit_code == Held.exit_code else RolledBack.exit_code
+    # A refusal changed nothing only where the alias says so; else
+    # the target is in an unknown state, whatever its run said.
     refused = row.state.word == "NOT STARTED" and result.exit_code == Refused.exit_code
     return Refused.exit_code if refused else BuddyError.exit_code

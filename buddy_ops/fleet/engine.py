@@ -94,6 +94,7 @@ class Engine:
             try:
                 key = self._ended.get(timeout=CHECK_S)
             except queue.Empty:
+                # Counted in a row: as long as workers come and go, the steps get their turn.
                 checks = 0 if self._has_workers() else checks + 1
                 if checks == CHECKS:
                     yield from self._give_up()
@@ -165,9 +166,11 @@ def open_engine(scheduler: str, steps: int, said: Said = _say_nothing) -> Iterat
         else:
             cluster = stack.enter_context(_local_cluster(steps))
             where = "this machine"
+            # Not Dask's default client: other code of the same notebook would send its work to this cluster.
             client = stack.enter_context(Client(cluster, set_as_default=False))
         # Other fleets may use the same scheduler.
         topic = f"buddy-ops-{secrets.token_hex(4)}"
+        # Dask sends a pair of the time and what ``log_event`` was given.
         client.subscribe_topic(topic, lambda event: said(*event[1]))
         yield Engine(where, client, source, topic)
 
@@ -200,6 +203,7 @@ def _connect(address: str) -> "Iterator[Client]":
 
     try:
         client = Client(address, timeout=CONNECT_S, set_as_default=False)
+    # ValueError: Dask's, for an address of a protocol that it does not have.
     except (OSError, TimeoutError, ValueError) as error:
         raise _unreachable(address, error) from None
     with client:
@@ -214,6 +218,7 @@ def _local_cluster(steps: int) -> Any:
     from distributed.system import MEMORY_LIMIT
 
     side_by_side = max(1, min(steps, SIDE_BY_SIDE, int(MEMORY_SHARE * MEMORY_LIMIT // STEP_BYTES)))
+    # A worker's thread only waits for its step's own process.
     workers = min(side_by_side, os.cpu_count() or 1)
     # Other users of this machine can reach its ports: they get no pages, and only its own certificate is let in.
     pages: dict[str, list[str]] = {"distributed.scheduler.http.routes": [], "distributed.worker.http.routes": []}

@@ -19,6 +19,7 @@ def read_last_audits() -> dict[str, str]:
         store = archive.open_store()
         entries = [entry for entry in archive.list_entries(store) if entry.runbook in (OF_FLEETS, OF_ONE)]
         found: dict[str, str] = {}
+        # Oldest first, so that a newer audit replaces an older one of the same target.
         for entry in entries[-NEWEST:]:
             at = date_and_time(parse_utc(entry.ended))
             found |= {name: f"{word}, {at}" for name, word in _results(store, entry).items()}
@@ -35,6 +36,7 @@ def _results(store: RunStore, entry: ManifestEntry) -> dict[str, str]:
         audited = [record["results"] for record in records if record["kind"] == "fleet-audited"]
         return {str(name): str(word) for results in audited for name, word in results.items()}
     word = "READY"
+    # A single audit has no record of results: its manifest has the exit code, and the error's reference in its text.
     if entry.exit_code:
         word = "NOT READY" if "(not-ready)" in entry.trouble else "UNKNOWN"
     return {entry.environment: word}

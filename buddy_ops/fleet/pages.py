@@ -58,6 +58,7 @@ def keep_page(path: Path, every_s: float, read: Callable[[], FleetStatus], clock
             found = read()
     except KeyboardInterrupt:
         pass
+    # Written without the reload: a page that no command updates any more must not look as if one did.
     finally:
         write_atomically(path, status_page(found))
     return found
@@ -78,6 +79,7 @@ def audit_page(fleet: FleetAudit) -> str:
 
 
 def _page(title: str, summary: str, at: datetime, table: str, reload_s: float = 0) -> str:
+    # The policy allows the script by its hash, so that none in an alarm's or a function's name can run.
     late, policy = deferred_script(SCRIPT)
     head = page_head(f"{title}: {escape_html(summary)}", policy, STYLE)
     again = f" Read again every {duration(reload_s)}." if reload_s else ""
@@ -143,6 +145,7 @@ def _row(target: TargetStatus) -> str:
     p99_ms = recent.p99_ms if recent is not None else None
     deployed = date_and_time(target.deployed) if target.deployed is not None else ""
     number = recent.requests / max(1, len(recent.minutes)) if recent is not None else None
+    # The result word has a column of its own.
     verdict = capitalised(target.report.verdict.removeprefix(target.report.word).lstrip(":, "))
     readiness = f"<br><small>{escape_html(target.readiness)}</small>" if target.readiness else ""
     cells = (

@@ -50,6 +50,7 @@ def read_recoveries(places: Sequence[Place], done: FleetRollback) -> list[Recove
 
     AWS: cloudwatch:GetMetricData, once for about 100 targets, reads only.
     """
+    # Also of those whose verification failed: their rates say whether the move helped.
     moved = {each.name: each.moved.at for each in done.results if each.moved is not None}
     found = []
     for place in places:

@@ -48,6 +48,7 @@ NOW = timedelta(minutes=5)
 FAILURES = ("requests", "errors")
 """The series that are read for it."""
 
+# Errors of one target's plan that naming a version solves. In a fleet that takes the target's name as well.
 NEEDS_A_VERSION = ("no-rollback-target", "which-is-stable", "version-missing", "version-unusable")
 
 COLUMNS = ("RESULT", "TARGET", "ALIAS", "SERVES", "NEXT STEP")
@@ -72,6 +73,7 @@ class PlannedRollback:
     @property
     def harm(self) -> tuple[bool, bool, float]:
         """Sorts the most failing targets first, then what is unknown, then those without a failure."""
+        # False sorts before True. Unknown comes before zero: a target whose metrics are late may be the one that fails.
         return self.failing == 0, self.failing is None, -(self.failing or 0.0)
 
     def describe_move(self) -> dict[str, object]:
@@ -169,6 +171,8 @@ class FleetRollback:
     @property
     def exit_code(self) -> int:
         """0 only if every alias is verified."""
+        # Unlike a single rollback, whose refusal has a code of its
+        # own: of many targets each may have failed differently.
         return 1 if self.open else 0
 
     @property
@@ -239,7 +243,9 @@ def plan_rollbacks(
     members = {member.name: member for place in places for member in place.members}
     _require_known((*names, *versions), members)
     chosen = {name: member for name, member in members.items() if name in names or not names}
+    # A thousand targets may have a journal each. 256 are for everything else in this process.
     allow_open_files(FILES * len(chosen) + 256)
+    # A thread for each place, which waits for pools of its own: a place that times out delays no other.
     with _garbage_kept(), ThreadPoolExecutor(max(1, len(places))) as pool:
         planned = pool.map(lambda place: _plan_place(place, chosen, versions, watch, dry_run=dry_run), places)
         found = {name: each for part in planned for name, each in part.items()}
@@ -285,6 +291,7 @@ def _plan_place(
         return {member.name: _trouble(place) for member in members}
 
     def plan(member: Member) -> tuple[Target, RollbackPlan]:
+        # Held, until ``_release_journals``: the fleet's own journal has every move before the first one.
         here = begin_rollback(reader, member, dry_run=dry_run, held=True)
         return here, rollback.plan_rollback(here, versions.get(member.name, ""))
 
@@ -293,6 +300,7 @@ def _plan_place(
     with ThreadPoolExecutor(READERS) as pool:
         plans = attempt_each(place, members, plan, pool)
     failing: dict[str, float] = {}
+    # Where no target can be rolled back there is no sequence to find, and nothing to wait for.
     if not all(isinstance(each, BuddyError) for each in plans.values()):
         failing = figures.wait()
         watch(f"{place.name}: {text.count(len(members), 'target')} planned")
@@ -344,6 +352,7 @@ def _plan(
     moved = [target for target in targets if target.plan.calls]
     total = text.count(len(members), "target")
     left_out = (f"Not rolled back: {name}. {error.what} Next: {error.next}" for name, error in refused.items())
+    # A hundred targets often share one warning: it is shown once, so that the one which differs is seen.
     warnings = once_each({target.name: target.plan.reasons for target in targets})
     calls = (f"lambda:UpdateAlias on {text.count(len(moved), 'alias', 'aliases')}, without weights",)
     title = f"Roll back {len(moved)} of {total}" if moved else f"No rollback of {total}: nothing to move"
@@ -381,20 +390,25 @@ def roll_back_fleet(
         for planned in targets:
             planned.here.journal.append("parameters", values={"incident": incident})
     moves = {each.name: each.describe_move() for each in targets}
+    # On disk before the first call: if this process is killed now, this line alone says where all traffic was to go.
     target.journal.append("moving", says=f"moves the traffic of {text.count(len(moves), 'target')}", targets=moves)
     try:
         with _garbage_kept():
             moved = _each(targets, partial(_move, approval), watch)
+    # After an interrupt, too: what was moved is in these journals alone.
     finally:
         _release_journals(targets)
     results = {each.name: each for each in moved}
+    # Second step: only where the write succeeded is there something to verify. The others keep their error.
     ended = [planned for planned in targets if results[planned.name].trouble is None]
     verified = _each(ended, lambda planned: _verify(planned, results[planned.name]), no_progress)
     results |= {each.name: each for each in verified}
     results |= {name: TargetResult(name, trouble=error) for name, error in plan.refused.items()}
+    # Those that need a person come first.
     done = sorted(results.values(), key=lambda each: (each.verified, each.name))
     found = FleetRollback(plan, tuple(done), dry_run=target.dry_run)
     target.journal.append("fleet-rolled-back", says=found.summary, plan=plan.hash)
+    # Last, and contained: an archive that cannot be written must not hide which targets were rolled back.
     with target.side.contained("archiving the targets' runs"):
         for planned in targets:
             result = results[planned.name]
@@ -407,6 +421,7 @@ def roll_back_fleet(
 @contextmanager
 def _garbage_kept() -> Iterator[None]:
     """Collect garbage afterwards: Python walks through all that is imported for it, while traffic waits."""
+    # A caller may have disabled it: then it stays so.
     was_enabled = gc.isenabled()
     gc.disable()
     try:
@@ -494,6 +509,7 @@ def _move(approval: Approval, planned: PlannedRollback) -> TargetResult:
         return TargetResult(planned.name, moved, dry_run=here.dry_run)
     except BuddyError as error:
         return TargetResult(planned.name, trouble=error)
+    # A defect at one target must not stop the loop: the traffic of all others is still to be moved.
     except Exception as error:
         return TargetResult(planned.name, trouble=_defect(planned, error))
 
@@ -508,6 +524,8 @@ def _verify(planned: PlannedRollback, moved: TargetResult) -> TargetResult:
         result = rollback.finish_rollback(here, planned.plan, moved.moved)
         alias = aliases.require_alias(here)
         at = moved.moved.at
+        # With provisioned concurrency AWS moves the traffic minutes
+        # after the write, which ``move_as_planned`` did not wait for.
         if pending := aliases.describe_allocation(alias):
             at = rollback.drive_rollback(here, replace(result, pending=pending)).at
             alias = aliases.require_alias(here)
@@ -515,6 +533,7 @@ def _verify(planned: PlannedRollback, moved: TargetResult) -> TargetResult:
         return replace(moved, trouble=error)
     except Exception as error:
         return replace(moved, trouble=_defect(planned, error))
+    # By the alias as AWS returns it now, not by the answer to the write: another run may have moved it in between.
     verified = alias.serving == (planned.plan.destination,)
     return replace(moved, moved=replace(moved.moved, at=at), serves=str(alias), verified=verified)
 

@@ -117,11 +117,13 @@ def keep_run(name: str, environment: str, files: Mapping[str, bytes]) -> Manifes
     """
     folder = project.project_root() / "runs" / name
     folder.mkdir(parents=True)
+    # Only the names that a run has: no path from another machine is written here.
     for each in FILES:
         if each in files:
             (folder / each).write_bytes(files[each])
     facts = dict(parse_json(files[MANIFEST]))
     facts.pop("unsigned", None)  # was said of the manifest there
+    # The chain is this archive's: the manifest of the worker names a predecessor that only exists there.
     return archive.append_to_chain(folder, facts, signatures.signer_of(environment))
 
 

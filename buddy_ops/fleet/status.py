@@ -83,6 +83,7 @@ class TargetStatus:
     @property
     def state(self) -> State:
         """That of the report, or WARNING where nothing is worse than that."""
+        # A single status counts a warning as OK. In a table it has its own colour, and is sorted above what is OK.
         if self.report.state is State.OK and findings_.in_state(self.report.findings, State.WARNING):
             return State.WARNING
         return self.report.state
@@ -205,11 +206,13 @@ def read_fleet(places: Sequence[Place], watch: Progress = no_progress) -> FleetS
     found: list[TargetStatus] = []
     clock = clock_of(places)
     total = sum(len(place.members) for place in places)
+    # Two pools, since a place waits for its targets: in one pool the places could take all threads, and wait forever.
     with ThreadPoolExecutor(PLACES_AT_ONCE) as several, ThreadPoolExecutor(READERS) as pool:
         reading = [several.submit(_read_place, place, pool, clock.now()) for place in places]
         for place in as_completed(reading):
             found += place.result()
             watch(f"reading: {len(found)} of {text.count(total, 'target')} done")
+    # Once for all: it reads the local archive, and nothing of AWS.
     audits = read_last_audits()
     known = (replace(each, readiness=audits.get(each.member.name, "")) for each in found)
     return FleetStatus(clock.now(), tuple(sorted(known, key=_rank)))
@@ -239,6 +242,7 @@ def _entries(fleet: FleetStatus, state: State) -> list[str]:
 
 def _rank(target: TargetStatus) -> tuple[int, int, float, str]:
     """The worst first: by state and result word, then by failed requests."""
+    # A word that has no rank comes after all that have one.
     last = len(result_words.PRECEDENCE)
     failed = target.recent.errors if target.recent is not None else 0
     word = result_words.PRECEDENCE.get(target.report.word, last)
@@ -252,10 +256,12 @@ def _read_place(place: Place, pool: ThreadPoolExecutor, now: datetime) -> list[T
     targets = [place.target(member) for member in place.members]
     found = attempt_each(place, place.members, lambda member: aliases.read_alias(place.target(member)), pool)
     first = found[place.members[0].name]
+    # The alarms, parameters and metrics of that place would each wait for their own time-out, and say the same.
     if isinstance(first, Unreachable):
         shared = _Shared("", first, first, {target.environment: first for target in targets})
         return [_status(*each, shared, first) for each in zip(place.members, targets, strict=True)]
     reader = place.reader
+    # Each of the four may be denied or fail alone: the others are shown all the same.
     account = attempt(lambda: reader.account)
     shared = _Shared(
         account=account if isinstance(account, str) else "",
@@ -292,12 +298,14 @@ def _status(member: Member, target: Target, shared: _Shared, alias: Alias | Budd
         report = StatusReport(f"What is live is unknown: {alias.what}", findings, (check_again(target, MORE),), subject)
         return TargetStatus(member, report, account=shared.account, deployed=None, traffic=hour)
     context.alias = alias
+    # Without an alias there are no requests to judge: ``rollout`` says that there is none.
     checks = [Check("rollout", _rollout)]
     if alias is not None:
         checks += traffic.traffic_checks(read)
     findings = tuple(run_checks([*checks, *others], context))
     subject = status.status_subject(target, alias)
     report = StatusReport(aliases.describe(target, alias), findings, (), subject)
+    # In two steps, since the runbook is chosen by the report's own result word.
     report = replace(report, steps=_steps(target, report))
     record = alias.rollout if alias is not None else None
     deployed = text.parse_utc(record.since) if record is not None else None

@@ -111,8 +111,10 @@ def archive_rollback(run: Target, here: Target, trouble: BuddyError | None, serv
     code = trouble.exit_code if trouble is not None else 0
     where = here.settings.archive.where
     known = {"exit_code": code, "outcome": outcome, "ended": here.now(), "trouble": said, "archive": where}
+    # Signed with the target's own key: its environment may have another one than the fleet's.
     sign = signatures.signer(here)
     entry = archive.append_to_chain(here.folder, archive.build_manifest(here.folder, here.redactor, **known), sign)
+    # After the local archive: where S3 fails, the run is kept there, and its manifest is named all the same.
     if where:
         with run.side.contained(f"archiving the rollback of {here.environment} in {where}"):
             archive.upload_run(archive.open_store(where, here.environment), here.folder, sign)
@@ -142,8 +144,11 @@ def run_step(step: Step, source: Source, topic: str) -> StepResult:
     from distributed import Semaphore, get_worker
 
     worker = get_worker()
+    # Dask counts a semaphore by its name over the whole cluster: fleets that share a scheduler share a place's quota.
+    # The lease of a worker that was lost ends by itself. Source: distributed, ``Semaphore``, lease-timeout.
     with Semaphore(PER_PLACE, name=step.place), source.open(worker) as project:
         elsewhere = project != Path(source.folder)
+        # A path of the fleet's machine means nothing there: the build came with the copy, under another name.
         if elsewhere and source.artifact:
             step = replace(step, parameters={**step.parameters, "artifact": source.artifact})
         result = _run_process(step, project, lambda line: worker.log_event(topic, (step.target, step.runbook, line)))
@@ -156,6 +161,7 @@ def _run_process(step: Step, project: Path, tell: Progress) -> StepResult:
     ended: dict[str, Any] | None = None
     with tempfile.TemporaryFile("w+") as said, _process(project, said) as process:
         assert process.stdin is not None and process.stdout is not None
+        # The process may have ended before it read its step. Then it reports nothing, and the exit code is in ``lost``.
         with suppress(BrokenPipeError):
             process.stdin.write(json.dumps(asdict(step)) + "\n")
             process.stdin.flush()
@@ -180,6 +186,7 @@ def lost(step: Step, why: str) -> StepResult:
 @contextmanager
 def _process(project: Path, said: IO[str]) -> "Iterator[subprocess.Popen[str]]":
     """The step's process. It ends when its stdin does, so also when this worker is killed."""
+    # With those the step would write into the fleet's own folder, as the fleet's run.
     environment = {name: value for name, value in os.environ.items() if name not in OF_ANOTHER_RUN}
     # The clients slow down when AWS throttles them, so that other deployments keep their share of the quotas.
     environment.setdefault("AWS_RETRY_MODE", "adaptive")
@@ -191,6 +198,8 @@ def _process(project: Path, said: IO[str]) -> "Iterator[subprocess.Popen[str]]":
         text=True,
         cwd=project,
         env=environment,
+        # Ctrl-C in a terminal signals all processes of its group. A step
+        # ends by its stdin alone, which leaves it time to clean up.
         start_new_session=True,
     )
     try:
@@ -200,6 +209,8 @@ def _process(project: Path, said: IO[str]) -> "Iterator[subprocess.Popen[str]]":
         with suppress(BrokenPipeError):
             process.stdin.close()
         try:
+            # Its cell's `finally` and the archive take seconds. A process
+            # that was killed leaves its traffic under the failsafe.
             process.wait(END_S)
         except subprocess.TimeoutExpired:
             process.kill()
@@ -213,6 +224,7 @@ def _process(project: Path, said: IO[str]) -> "Iterator[subprocess.Popen[str]]":
 def main() -> int:
     """Run the one step that comes on stdin as JSON, and report on stdout, a JSON object a line."""
     report = open_report()
+    # Empty where the worker was killed before it wrote the step: nothing was begun, and nothing is reported.
     line = sys.stdin.readline()
     if line:
         end_with_parent()
@@ -225,6 +237,8 @@ def _supervise(step: Step, tell: Progress) -> StepResult:
     given = {**step.parameters, "environment": step.target}
     try:
         done = supervisor.run_notebook(step.runbook, given, progress=tell)
+    # Raised before a run began, as by a parameter that is refused:
+    # there is no manifest, so the error itself is reported.
     except BuddyError as error:
         said = redaction.Redactor().redact(str(error))
         outcome = supervisor.outcome_of(error)

@@ -48,13 +48,17 @@ def _compare(planned: PlannedTarget, alias: Alias) -> TargetState:
     plan = planned.plan
     record = alias.rollout
     serves = str(alias)
+    # The sequence matters: each test is of what the ones above it did not explain.
     if record is not None and record.open and not alias.failsafe_triggered:
         return TargetState("RUNNING", serves, f"Run {record.run} is at stage {record.stage}.")
+    # While AWS allocates provisioned concurrency it shows both versions with weights: that is no shift of another tool.
     if alias.additional is not None and not alias.allocating:
         return TargetState("CHANGED", serves, "Another run or tool shifts traffic.")
     if planned.live and alias.primary == plan.change.known:
         return TargetState("ALREADY LIVE", serves)
     if alias.primary == plan.stable:
+        # The stable version alone is both the state before and after.
+        # The mark of the record differs once a rollout has ended.
         began = plan.under_way or mark_of(alias) != plan.follows
         return TargetState("ROLLED BACK" if began else "NOT STARTED", serves)
     version = attempt(partial(versions.read_version, planned.here, alias.primary))

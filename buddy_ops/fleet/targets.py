@@ -73,6 +73,7 @@ def read_members(labels: Mapping[str, str]) -> tuple[Member, ...]:
     plain = {}
     found = []
     for declared in project.read_fleet().select(labels):
+        # A thousand targets may extend the same few files: each is read once.
         if declared.environment not in plain:
             plain[declared.environment] = project.read_settings(declared.environment)[0]
         values = declared.replace_in(plain[declared.environment])
@@ -94,6 +95,8 @@ def open_places(members: tuple[Member, ...], runbook: str) -> tuple[Place, ...]:
     grouped = defaultdict[tuple[str | None, ...], list[Member]](list)
     for member in members:
         aws = member.settings.aws
+        # All that decides which credentials and connections a call
+        # has; what differs in anything of it cannot share a client.
         grouped[aws.region, aws.profile, aws.assume_role, aws.endpoint_url].append(member)
     return tuple(_open(tuple(group), runbook) for group in grouped.values())
 
@@ -105,6 +108,7 @@ def connect_fleet(places: Sequence[Place], runbook: str, *, dry_run: bool) -> Ta
         InvalidInput, AwsFailed: as ``session.connect``.
     """
     opened = [place for place in places if place.reader is not None]
+    # Where none was reached, the first one's error is raised by ``connect`` itself.
     member = (*opened, *places)[0].members[0]
     target = session.connect(member.name, runbook, dry_run=dry_run)
     return replace(target, environment="fleet", base_environment=member.declared.environment)

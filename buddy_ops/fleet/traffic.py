@@ -84,6 +84,7 @@ def read_traffic(
     AWS: cloudwatch:GetMetricData, once for about 100 targets, reads only.
     """
     found: dict[str, AliasTraffic | BuddyError] = {}
+    # One call has one range of time, and environments may have different lateness of their metrics.
     until = max((metrics.published_until(target, target.clock.now()) for target in targets), default=None)
     if until is None:
         return found
@@ -92,6 +93,7 @@ def read_traffic(
         try:
             values = metrics.read_series(reader, queries, until - window, until)
         except BuddyError as error:
+            # One batch that fails leaves the others' figures.
             found |= {target.environment: error for target, _ in batch}
             continue
         for index, (target, _) in enumerate(batch):
@@ -130,6 +132,7 @@ def _traffic(
         return round(values.get(name + suffix, {}).get(at, 0.0))
 
     minutes = []
+    # CloudWatch leaves out minutes without a value: each one is named, so that a gap is a zero and not a shorter hour.
     for age in range(int(window / MINUTE), 0, -1):
         at = until - age * MINUTE
         requests = count("requests", at)

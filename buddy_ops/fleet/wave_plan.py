@@ -53,6 +53,7 @@ class PlannedTarget:
     @property
     def covers(self) -> Mapping[str, Any]:
         """What an approval of the fleet's plan covers of it: the same before, during and after its deployment."""
+        # A target that this plan has deployed to: what was approved is the plan from before that.
         if self.live and self.plan.former is not None:
             return self.plan.former[0]
         return self.plan.covers
@@ -106,6 +107,8 @@ class FleetPlan(Plan):
 
     def accepts(self, plan_hash: str) -> bool:
         """Whether an approval of this ID is one of this plan: it is valid now, or was when a target's rollout began."""
+        # The time is part of the ID, and approvals expire. A rerun
+        # after the expiry resumes what began while it was valid.
         moments = {target.plan.began for target in self.targets} - {None}
         return super().accepts(plan_hash) or any(
             super(FleetPlan, replace(self, made_at=moment)).accepts(plan_hash) for moment in moments
@@ -151,6 +154,7 @@ def plan_fleet(
     fleet = project.read_fleet()
     members = targets_.read_members(parse_labels(tuple(labels)))
     builds = _choose_artifacts(members, artifact, artifacts or {})
+    # Before any call to AWS: a wrong path is reported at once, and not once for each target.
     for build in dict.fromkeys(builds.values()):
         project.check_artifact(build)
     plan = plan_places(
@@ -187,6 +191,7 @@ def plan_places(
     found = repeat(builds)
     troubles = {name: each for name, each in found.items() if isinstance(each, BuddyError)}
     unreachable = {name: error for name, error in troubles.items() if is_unreachable(error)}
+    # Where no target is reached there is nothing to deploy to, whatever the policy says.
     stops = fleet.unreachable == "stop" or len(unreachable) == len(found)
     refused = {name: error for name, error in troubles.items() if stops or name not in unreachable}
     if refused:
@@ -291,6 +296,8 @@ def _fleet_plan(
         reasons=(*_by_target(planned, lambda plan: plan.reasons), *_left_out(unreachable)),
         covers={
             "action": "fleet canary",
+            # What decides how far a bad build comes is approved, too: the
+            # sequence of waves, their bake, and what trouble rolls back.
             "waves": [{"name": wave.name, "targets": [target.name for target in wave.targets]} for wave in waves],
             "on trouble": fleet.on_trouble,
             "bake": fleet.bake_minutes,
