@@ -77,6 +77,7 @@ def _publish(target: Target, plan: RolloutPlan, alias: Alias | None, description
             versions.update_environment(target, wanted, latest.revision)
             latest = yield from _wait_until_settled(target, alias, LATEST)
     _require_as_planned(target, plan, alias, latest)
+    # With the hash and revision of what was just compared: AWS refuses to publish anything else.
     number = versions.publish_version(target, latest, description)
     version = yield from _wait_until_settled(target, alias, number)
     # Again, of the version itself: it is what receives the traffic.
@@ -185,6 +186,8 @@ def _wait_until_idle(target: Target, alias: Alias | None) -> Polls[Version]:
         Refused: ``function-failed``.
         BuddyError: ``function-busy``.
     """
+    # AWS refuses an update during another one (ResourceConflictException: 'An update is in progress'): that one is
+    # waited for. Source: AWS CLI issue 6585.
     deadline = target.clock.now() + LIMIT
     while True:
         latest = versions.read_version(target)

@@ -21,6 +21,7 @@ from buddy_ops.health import former_service
 ATTEMPTS = 10
 """How often a rollback writes while another run keeps moving the alias: a rollback wins over any rollout."""
 
+# Not ServiceException: AWS may have failed after the write. Source: Lambda API reference, UpdateAlias, Errors.
 REFUSALS = {
     "AccessDeniedException",
     "InvalidParameterValueException",
@@ -115,6 +116,7 @@ class Traffic:
         if self._is_same(alias) or _differ_by_allocation(before, alias):
             self._keep(alias)
             return False
+        # Before anything is called a foreign change: it may be our own write, whose answer was lost.
         if self._unconfirmed is not None and self._unconfirmed.matches(alias):
             self._keep(alias)
             self._unconfirmed = None
@@ -123,6 +125,7 @@ class Traffic:
         if not self._is_edited(alias):
             self._keep(alias)
             raise AliasMoved(self._target, alias)
+        # Against the revision that was just read: another edit in between collides, and is judged again.
         self._write(self._protected_state(), alias)
         self._target.journal.append(
             "record-restored", found=str(alias), description=alias.description, serves=str(self.alias)
@@ -205,6 +208,7 @@ class Traffic:
         except FailsafeMissing:
             # A schedule is also gone once it has run: the alias shows that, and then this raises.
             self.read()
+            # The alias is as it was, so the schedule has not run: something else removed it.
             raise FailsafeLost("The failsafe was deleted by another user or tool.") from None
         except AwsFailed as failure:
             # The next poll comes in a minute: by then a renewal might come too late.
@@ -238,6 +242,8 @@ class Traffic:
         Raises:
             AliasMoved: see above; or so many writes in a row collided with another run.
         """
+        # Each attempt takes over the alias that the last one collided with, with its record: no other run's entry is
+        # lost.
         for _ in range(attempts):
             # A person rolled back to the new version by name: that is the newer decision.
             record = self.alias.rollout
@@ -301,6 +307,7 @@ class Traffic:
                 left = self.alias.additional
             record = RolloutState(self._target.run, self.stable, left, stage, since="")
         record = _since_now(record, self._target.clock.now())
+        # What an earlier rollback wrote of itself does not hold for this one.
         record = replace(record, stage=stage, closed_by_run="", rolled_back_to="")
         if record.run != self._target.run:
             record = replace(record, closed_by_run=self._target.run)
@@ -324,6 +331,7 @@ class Traffic:
     def _require_not_triggered(self, alias: Alias) -> None:
         """Raise FailsafeTriggered if the failsafe, and nothing else, has moved the alias since it was read last."""
         before = self.alias
+        # A failsafe sends weights only, and leaves the Description: the record is the same as before.
         if alias.rollout == before.rollout and alias.failsafe_triggered and not before.failsafe_triggered:
             self._keep(alias)
             raise FailsafeTriggered
@@ -337,6 +345,7 @@ class Traffic:
         before = self.alias
         if before.rollout is None or not before.rollout.open or alias.rollout not in (None, before.rollout):
             return False
+        # By the shares, not by the fields: the same traffic may be written with the versions the other way round.
         shares = ((found.share(self.stable), found.share(self.new)) for found in (before, alias))
         return len(set(shares)) == 1
 
@@ -354,6 +363,7 @@ class Traffic:
                 self._keep(aliases.update_alias(self._target, held, to))
             except AliasMoved as moved:
                 self._require_not_triggered(moved.alias)
+                # Every UpdateAlias gives a new RevisionId, also one that changes nothing: such a collision is no move.
                 unmoved = self._is_same(moved.alias) or self._is_edited(moved.alias)
                 if attempt + 1 == ATTEMPTS or not unmoved:
                     raise
@@ -389,8 +399,10 @@ class Traffic:
         """Whether AWS says that the alias is as it was read last. AWS: lambda:GetAlias, reads only."""
         try:
             alias = aliases.read_alias(self._target)
+        # Unknown counts as changed: the failsafe then stays, which clears weights that are not there.
         except BuddyError:
             return False
+        # By the revision: a write that set the same weights again would have taken effect, too.
         return alias is not None and alias.revision == self.alias.revision
 
     def _disarm(self) -> None:

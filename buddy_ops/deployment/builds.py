@@ -126,6 +126,7 @@ def _stored(target: Target, named: StoredObject) -> Build:
     packages.check_zip(found.content, str(found.source), stored=True)
     code: CodeSource = {"S3Bucket": found.source.bucket, "S3Key": found.source.key}
     notes: tuple[str, ...] = ()
+    # By the object's version where the bucket has one: what was read and approved is then what AWS copies.
     if found.source.version:
         code["S3ObjectVersion"] = found.source.version
     else:
@@ -222,6 +223,7 @@ def _check_handler(function: str, build: Build, latest: Version) -> Iterator[str
     endings = next((endings for language, endings in HANDLERS.items() if runtime.startswith(language)), ())
     # What follows the last dot is the function in it.
     module = handler.rpartition(".")[0]
+    # Other languages name a handler in other ways (Java: a class), so that nothing can be said of its file.
     if not endings or not module:
         return
     path = module

@@ -140,6 +140,7 @@ def _needed(target: Target, published: list[Version]) -> dict[str, str]:
     pages = target.client("lambda").get_paginator("list_provisioned_concurrency_configs")
     for page in pages.paginate(FunctionName=target.settings.function):
         for config in page["ProvisionedConcurrencyConfigs"]:
+            # The ARN ends with the qualifier: 'arn:aws:lambda:eu-west-1:123456789012:function:pay:41'.
             needed[config["FunctionArn"].rsplit(":", 1)[-1]] = "it has provisioned concurrency"
     for alias in aliases.list_aliases(target):
         record = alias.rollout

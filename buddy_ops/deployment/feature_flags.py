@@ -108,6 +108,7 @@ def flag_history(target: Target) -> tuple[FlagChange, ...]:
     """
     turns = []
     shown = [version for version in versions.list_versions(target) if version.shown_variables is not None]
+    # Lambda's versions never change, so that two neighbours' variables are the whole history of the flags.
     for before, after in pairwise(shown):
         old, new = _flags(target, before), _flags(target, after)
         turned = {name: new[name] for name in new if new[name] != old[name]}

@@ -88,6 +88,7 @@ def plan_gradual_rollback(
     if alias.additional is not None:
         new = alias.additional
         steps = _steps(target, alias, steps_percent or [], step_minutes)
+    # Found done: the plan has no steps, but names the version that a second run reports on.
     elif alias.rollout is not None:
         new = alias.rollout.new_version
     stable = alias.primary
@@ -177,7 +178,8 @@ class _Run:
             yield from self._go_down()
         except _MoveRestNow as why:
             reasons = (f"The remaining traffic was moved at once: {why}",)
-        # Where another run or the failsafe has moved everything already, there is nothing to write.
+        # Where another run has moved everything already, there is nothing to write. A failsafe leaves the record open:
+        # the last step closes it, although no traffic is left to move.
         alias = self.traffic.alias
         if alias.failsafe_triggered or self.plan.new in alias.serving:
             try:
@@ -240,6 +242,7 @@ class _Run:
             if moved.alias.serving != (self.plan.stable,):
                 raise
             # Another run has done it already.
+        # Also where another run was faster: from here on the requests are counted under the weight that the alias has.
         self.evidence.shifted(self.traffic.read_at, self.traffic.weight)
         self.traffic.confirm_shift(STAGE)
 
@@ -319,6 +322,7 @@ def _steps(target: Target, alias: Alias, percent: list[float], minutes: float) -
     steps = [share / 100 for share in percent] or [share for share in stages if share < alias.weight]
     if not steps or steps[-1] != 0:
         steps.append(0.0)
+    # Strictly, from where the alias is: a step up would give users more of a version that is to go.
     falling = all(later < earlier for earlier, later in pairwise((alias.weight, *steps)))
     if not falling or steps[-1] < 0 or not 0 < minutes <= 60:
         raise InvalidInput(

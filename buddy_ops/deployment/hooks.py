@@ -36,6 +36,7 @@ Event = Mapping[str, object]
 PATIENCE_S = 2.0
 """How long a poll waits for an answer, in seconds: most hooks answer at once, and a person's abort waits no longer."""
 
+# Enough for any decision with its reason. An answer is another system's, and is not read into memory without a limit.
 ANSWER_BYTES = 64 * 1024
 REASON_CHARACTERS = 300
 EXIT_CODES: Mapping[int, Decision] = {0: "go", Refused.exit_code: "refuse"}
@@ -103,6 +104,7 @@ class Hooks:
         asked = [self._question(hook, point, new, weight) for hook in self._hooks_of(point)]
         waiting = [question for question in asked if question is not None]
         answers = [self._take(question) for question in waiting]
+        # One that refuses outweighs any number that hold or wait: it decides at once.
         for decision in ("refuse", "hold"):
             said = [answer.says for answer in answers if answer.decision == decision]
             if said:
@@ -118,6 +120,7 @@ class Hooks:
         """
         questions = [self._begin(hook, self._event(hook, "rolled_back", new, 0.0)) for hook in self._hooks_of(AFTER)]
         failures = []
+        # All are asked first, then waited for: the waits overlap.
         for question in questions:
             question.thread.join(PATIENCE_S)
             if not question.answers:
@@ -305,6 +308,7 @@ def _ask_notebook(target: Target, hook: Hook, event: Event) -> Answer:
     own = {name: value for name, value in os.environ.items() if name not in OF_THIS_RUN}
     ended = subprocess.run([*command, *given], capture_output=True, timeout=hook.timeout_s, check=False, env=own)
     reason = f"the notebook ended with exit code {ended.returncode}"
+    # With ``--json`` the command prints one document, also for an error that came before any cell ran.
     match parse_json(ended.stdout):
         case {"error": {"what": what}} if what:
             reason = str(what)

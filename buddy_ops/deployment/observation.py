@@ -115,6 +115,7 @@ def show(observation: Observation, evidence: RolloutEvidence) -> Polls[Order | N
     given = yield replace(observation, rows=evidence.fresh(), ticks=evidence.fresh_ticks())
     if not isinstance(given, StageOrder):
         return given
+    # A click may arrive after the stage has moved on by itself: the person saw the one before.
     if given.order == "promote" and (given.stage, given.weight) != (observation.stage, observation.weight):
         return None
     return given.order

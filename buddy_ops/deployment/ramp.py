@@ -63,6 +63,7 @@ def first_rungs(settings: Settings, delay: Delay, requests_per_minute: float, fi
     """
     if settings.rollout.ramp is None or requests_per_minute <= 0:
         return ()
+    # Of all requests in the time that a failure is unseen, the weight that sends just so many to the new version.
     weight = failures_unseen(settings, delay) / (requests_per_minute * delay.unseen_s / 60)
     return _rungs_from(max(SMALLEST, _round_down(weight)), settings, delay, first_stage)
 

@@ -94,6 +94,7 @@ def request_change(
     build: Build | None = None
     if named is not None:
         build = builds.read_build(target, named)
+    # One listing for all that follows: which version has the code, what serves, and what a configuration starts from.
     published = {version.number: version for version in versions.list_versions(target)}
     latest = versions.read_version(target)
     if variables is None and build is not None:
@@ -116,6 +117,7 @@ def request_change(
     if change.known:
         return _as_published(published[change.known], latest, published, change)
     doubts = [*change.doubts, *_obstacles.require_ready(target, latest)]
+    # Code that $LATEST has already is not uploaded again, so nothing of the upload can fail.
     if build is not None and latest.sha256 != change.sha256:
         doubts += builds.require_runnable(target, build, latest)
         doubts += _obstacles.require_fitting(target, build, latest)
@@ -183,6 +185,7 @@ def _as_published(
     shows_variables = version.shown_variables is not None
     change = replace(change, expected=version.configuration, shows_variables=shows_variables)
     start = _start(change, published, latest)
+    # Variables that are not shown cannot be compared: the settings alone are.
     if start.shown_variables is None or not shows_variables:
         names = differing_names(version.settings, latest.settings)
     else:

@@ -389,6 +389,7 @@ def _try_on(target: Target, call: Callable[[], T], watch: Progress | None) -> T:
             return call()
         except AwsFailed as failure:
             again = target.clock.now() + PAUSE
+            # A refusal, as by missing permissions, is the same a minute later: it is reported at once.
             if watch is None or not failure.passing or again > deadline:
                 raise
             target.journal.append("failed", says=failure.what)
@@ -404,6 +405,7 @@ def rollback_target(target: Target, alias: Alias) -> str:
     """
     if alias.stable is None:
         return ""
+    # The stable version serves already, beside the new one or alone after its failsafe: no earlier one is searched for.
     if alias.additional is not None or alias.failsafe_triggered:
         return alias.stable
     record = alias.rollout
@@ -459,6 +461,7 @@ def _describe_record(alias: Alias, new: Version, old: Version) -> list[str]:
     if record is None:
         return []
     doubts = []
+    # Lambda counts versions up: one that served before has the lower number, unless a rollback returned to it.
     if int(new.number) > int(old.number):
         doubts.append(f"v{new.number} was published after v{old.number}.")
     if record.new_version == old.number and not old.description.startswith(f"run {record.run}"):

@@ -143,6 +143,7 @@ def run_rollout(target: Target, plan: RolloutPlan, approval: Approval) -> Rollou
         outcome = yield from _deploy_first(target, plan, approval, began=began)
     else:
         outcome = yield from _Run(target, plan, approval, alias=alias, began=began).to_end()
+    # A clock that jumped, or a machine that slept, makes times and bakes in this outcome other than they were meant.
     jumps = [jump.describe() for jump in target.clock.jumps if jump.at >= began]
     outcome = replace(outcome, reasons=(*outcome.reasons, *jumps))
     target.journal.append(
@@ -191,6 +192,7 @@ def _deploy_first(target: Target, plan: RolloutPlan, approval: Approval, *, bega
             # Without a version before there is nothing to compare with: the health check is inconclusive.
             since = iso_utc(target.clock.now())
             record = RolloutState(run=target.run, stable_version="", new_version=version, stage="unproven", since=since)
+            # Without an alias as it was read before: it is created, which AWS refuses if another run was first.
             aliases.update_alias(target, None, AliasState(version, None, 0.0, record))
         except AwsFailed as failure:
             failure.now = aliases.describe_current_state(target, None, began)
@@ -277,6 +279,7 @@ class _Run:
                 try:
                     state = yield from self._next_state(state)
                 except FailsafeTriggered:
+                    # Any read or write of any state may be the first to find that.
                     state = self._failsafe_triggered()
                 except FailsafeLost as lost:
                     state = RollingBack("held", (str(lost),))
@@ -326,6 +329,7 @@ class _Run:
         alias = self.traffic.alias
         if self.target.dry_run:
             return self._end("dry-run", "Dry run: nothing was written.")
+        # This version serves alone already: as the plan said, or because another run of it was faster.
         if self.traffic.switched and self.plan.resumes is None:
             return self._already_live()
         record = own_open_rollout(self.target, alias, self.traffic.new)
@@ -360,6 +364,7 @@ class _Run:
 
     def _take_over(self, record: RolloutState) -> None:
         """Know the stages and times of the run before: what it shifted is counted and judged, too."""
+        # Rungs before the first stage are not in the settings' stages: the record's shares say which ones were.
         if record.probe:
             self.stages = self._ramp_and_stages(record)
         self.began = self.evidence.resume(*self._served_shares(record))
@@ -444,12 +449,14 @@ class _Run:
         # Publishing and proving take minutes: meanwhile deployments may be frozen, or a table migrated.
         _require_allowed(self.target, self.plan, self.traffic.alias)
         _require_schema(self.target, self.traffic.new)
+        # The other strategies switch at once: their plan has no smaller weight before that.
         if len(self.plan.stages) > 1:
             rungs = ramp.first_rungs(
                 self.target.settings, self._delay, self.evidence.requests_per_minute, self.plan.stages[0]
             )
             self.stages = (*rungs, *self.plan.stages)
         state = self._shift_up()
+        # A rollout begins with its first traffic: the minutes of publishing and of the failsafe's test are not counted.
         self.began = self.evidence.shifts[0][0]
         return state
 
@@ -557,6 +564,7 @@ class _Run:
             observation, following = self._judge(now, journaled=True)
         self.seen = observation
         state = self._state_of_alias()
+        # What was decided is shown with the next state's first poll: a rollback waits for no chart.
         if following is not None:
             return following
         order = yield from show(observation, self.evidence)
@@ -671,6 +679,7 @@ class _Run:
             over = self.evidence.judged_until(observation.at) >= self._longest_watch()
             if verdict.decision == "promote" or over:
                 return Promoting(state, observation)
+        # Its time is over without a decision: traffic does not stay split on a doubt.
         if verdict.expired:
             return RollingBack("held", verdict.reasons, observation)
         if isinstance(state, Watching):
@@ -687,6 +696,7 @@ class _Run:
 
     def _longest_watch(self) -> datetime:
         """When the watch at 100 % ends at the latest: after a resumption its time begins anew."""
+        # Not from the first run's shift alone: a run that resumes hours later would close the watch at its first poll.
         began = max(self.started, self.evidence.shifts[-1][0])
         return began + timedelta(minutes=self.settings.watch_minutes)
 
@@ -699,6 +709,7 @@ class _Run:
         passed = state.passed
         if state.by_operator:
             self._accept(state.seen)
+        # A healthy version has passed its hooks already: they were asked when its watch ended.
         if not isinstance(passed, Healthy):
             unmoved = yield from self._ask_hooks(state, passed)
             if unmoved is not None:
@@ -723,6 +734,7 @@ class _Run:
         order = yield from self._await_capacity()
         if order == "abort":
             return ABORTED
+        # The record of a healthy version says until when: this run, or a later one, monitors it to then.
         if self.traffic.record.monitors_at(self.target.clock.now()):
             self.healthy = True
             return self._state_of_alias()
@@ -742,6 +754,7 @@ class _Run:
         now = self.target.clock.now()
         if isinstance(passed, Baking):
             answer = self.hooks.ask("before_stage", self.traffic.new, self._next_weight() or 1.0)
+            # As long as an inconclusive verdict may hold a stage, a hook may.
             longest_s = self._bake_s(passed) + 60 * self.settings.stretch_minutes
             over = self.evidence.baked_s(now) >= longest_s
         else:
@@ -749,6 +762,7 @@ class _Run:
             over = now >= self._longest_watch() + self.settings.stretch_minutes * MINUTE
         if answer.decision == "go":
             return None
+        # A hook's refusal is a reason of its own, and marks the build bad as a regression does.
         if answer.decision == "refuse":
             return RollingBack("rolled-back", (answer.says,))
         if over:
@@ -770,6 +784,7 @@ class _Run:
         if self.evidence.judge.proved and verdict.finding not in ("doubt", "worse"):
             ending = "proved"
         until = min(now + timedelta(minutes=self.settings.watch_after_proof_minutes), self._longest_watch())
+        # A person who promotes ends the monitoring, too. A watch that went on already is not begun again.
         watching = isinstance(promoting.passed, Watching) and not promoting.by_operator
         goes_on = ending == "proved" and watching and until > now
         monitored_until = ""
@@ -779,6 +794,7 @@ class _Run:
             monitored_until = record.monitored_until
         # 'unproven' keeps its times: a later run reads the same minutes and more, and may close the rollout.
         closed = replace(record, stage=ending, monitored_until=monitored_until)
+        # A resumed watch may find its record closed already: an unneeded write would give the alias another revision.
         if closed != record:
             self.traffic.shift(AliasState(self.traffic.new, None, 0.0, closed))
         reasons = verdict.reasons

@@ -125,6 +125,7 @@ def plan_rollout(
             ``artifact-too-large``, ``code-storage-full``, ``function-failed``, ``artifact-elsewhere``,
             ``package-type-differs``, ``architecture-differs``, ``handler-missing``, ``version-not-active``.
     """
+    # First what makes any plan impossible, then what is deployed, then whether the rules allow it.
     override = rules_.parse_break_glass(break_glass or {})
     alias = aliases.read_alias(target)
     _obstacles.require_published(target, alias)
@@ -162,6 +163,7 @@ def plan_rollout(
         demand_hash=target.settings.rollout.demand_plan_hash or draft.rolled_back,
         made_at=target.clock.now(),
         valid_hours=target.settings.policy.approval_hours,
+        # By this a void approval can say that it was used, in place of only being another plan's.
         former=draft.former(override),
         break_glass=override,
         violations=violated,
@@ -238,6 +240,7 @@ def _checklist_results(
     target: Target, alias: Alias | None, sha256: str, *, resumes: bool
 ) -> dict[str, ChecklistResult | None]:
     """The newest result of each checklist that the rules demand. AWS: ssm:GetParametersByPath, reads only."""
+    # A rollout that was allowed to begin is not held by a checklist that has expired since: its traffic is split.
     if resumes:
         return {}
     subjects = {"pre_deployment": describe_build(sha256)}
@@ -297,6 +300,7 @@ class _Draft:
         record = _record_of(self.alias)
         if record is None or record.new_version != self.change.known or record.rolled_back:
             return None
+        # ``since`` is of the stage that is on now; the first of the ages is how long before it the first stage began.
         return parse_utc(record.since) - timedelta(seconds=next(iter(record.stage_ages_s), 0))
 
     @property
@@ -328,6 +332,7 @@ class _Draft:
             if self.resumes.stage == "proved":
                 until = time_of_day(parse_utc(self.resumes.monitored_until), self.target.clock.now())
                 return f"Resume the monitoring of {name} on {resource} (healthy, until {until})"
+            # Stages have numbers: '2'. Others have names, as 'watch'.
             stage = self.resumes.stage
             if self.resumes.shifting:
                 stage = f"stage {stage}"
@@ -488,6 +493,7 @@ class _Draft:
             "code": self.change.sha256,
             "configuration": _covered(self.change.expected),
         }
+        # Only where there are any: an environment without hooks has the plan IDs that it had before there were hooks.
         if settings.hooks:
             covers["hooks"] = [hook.model_dump(mode="json") for hook in settings.hooks]
         if self.change.base:
@@ -504,6 +510,7 @@ class _Draft:
         if record is None or self.resumes is not None:
             return None
         covers = self.covers(override)
+        # An approval from before that deployment could not cover the mark of its record.
         del covers["after"]
         # The same change is live by that deployment, which began at another version.
         if self.live and self.began is not None:

@@ -15,6 +15,7 @@ from buddy_ops.core.progress import Progress, no_progress
 from buddy_ops.core.settings import AlexaTest, SmokeTest, invalid
 from buddy_ops.deployment import _answers
 
+# No person has this ID: a test changes no user's data.
 SYNTHETIC_USER = "amzn1.ask.account.BUDDY-OPS-SMOKE-TEST"
 ATTEMPTS = 2
 """A test that fails is sent once more: a healthy version may fail one request in a hundred."""
@@ -105,6 +106,7 @@ def _trouble(test: SmokeTest, version: str, answer: InvocationResult) -> str | N
     # An alias or a wrong qualifier would test another version than the one that gets traffic.
     if answer.version != version:
         return f"v{answer.version or '?'} answered instead of v{version}"
+    # The time limit is part of the test: without Lambda's own duration it cannot be passed.
     if answer.took_s is None:
         return f"its duration is unknown: {REPORT_MISSING}"
     if answer.took_s > test.within_s:
