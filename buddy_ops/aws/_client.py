@@ -90,6 +90,7 @@ def read_body(reply: Fields) -> None:
     for name in ("Payload", "Body"):
         if isinstance(reply.get(name), StreamingBody):
             content = reply[name].read()
+            # Callers read it as they read botocore's own.
             reply[name] = StreamingBody(BytesIO(content), len(content))
 
 
@@ -101,6 +102,7 @@ def learn_time(clock: Clock, reply: Mapping[str, Any], sent: datetime) -> timede
     Args:
         sent: the clock's time before the call was sent.
     """
+    # An error of the connection has no reply, and an incomplete reply has no headers: the clock stays as it is.
     with suppress(KeyError, ValueError, TypeError):
         return clock.correct(parsedate_to_datetime(reply["ResponseMetadata"]["HTTPHeaders"]["date"]), sent)
     return timedelta()

@@ -29,6 +29,7 @@ def is_sandbox(endpoint: str) -> bool:
     Raises:
         AwsFailed: ``sandbox-not-running``, ``sandbox-token``.
     """
+    # Elsewhere it is AWS behind a VPC endpoint or a proxy, which gets no control call.
     if urlparse(endpoint).hostname not in LOOPBACK:
         return False
     try:
@@ -39,6 +40,7 @@ def is_sandbox(endpoint: str) -> bool:
                 "sandbox-token", TOKEN_WRONG.format(endpoint), next=TOKEN_NEXT, code="sandbox-token"
             ) from None
         return False  # something else that listens there: another AWS emulator, with the system's time
+    # What listens there speaks no HTTP, or answers no JSON, or JSON that is no object.
     except (HTTPException, ValueError, AttributeError):
         return False
     except OSError as error:
@@ -65,6 +67,7 @@ def open_session(settings: Settings, sandbox: bool) -> tuple[Session, str]:
         if sandbox:
             session.set_credentials(SANDBOX_KEY, SANDBOX_KEY)
         else:
+            # botocore reads the profile when it is first used: here a missing one is found before any call.
             session.get_scoped_config()
     except botocore.ProfileNotFound as error:
         raise InvalidInput(
@@ -96,6 +99,7 @@ def assume_role(
     own = session.get_credentials()
     if own is None:
         return  # the first call says so
+    # The role's keys expire by AWS's time, which this machine's clock may differ from, and the sandbox's does.
     fetcher = AssumeRoleCredentialFetcher(create_client, own, role, extra_args={"RoleSessionName": name})
     # botocore has no public way to give a session refreshable credentials.
     refreshable = DeferredRefreshableCredentials(fetcher.fetch_credentials, "assume-role", clock.now)

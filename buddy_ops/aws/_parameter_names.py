@@ -58,6 +58,7 @@ class RegionParameters:
         for root, levels in ((ROOT, 4), (FORMER_ROOT, 3)):
             for page in pages.paginate(Path=root, Recursive=True):
                 for parameter in page["Parameters"]:
+                    # '/buddy-ops/shop-prod/live/freeze/7f3a': an empty part comes before the first slash.
                     own = "/".join(parameter["Name"].split("/")[:levels])
                     self._by_target.setdefault(own, []).append(parameter)
 
@@ -66,5 +67,6 @@ class RegionParameters:
         found = []
         for own, path in zip(readable_names(target), readable_names(target, part), strict=True):
             stored = self._by_target.get(own, [])
+            # An isolation is one parameter of that name, freezes are parameters below it.
             found += [each for each in stored if each["Name"] == path or each["Name"].startswith(f"{path}/")]
         return found

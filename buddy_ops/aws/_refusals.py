@@ -214,6 +214,7 @@ DENIED = re.compile(r"is not authorized to perform: (?P<action>[\w:*]+)(?: on re
 def find(call: str, code: str, message: str) -> tuple[Refusal, str] | None:
     """The cause of a refusal of a call such as 'lambda:update_alias', and its next step; None: it is not listed."""
     service = call.partition(":")[0]
+    # The first that fits: a refusal with a message is listed before the one of its code alone.
     for refusal in REFUSALS:
         if refusal.service in ("", service) and refusal.code == code:
             match = re.search(refusal.says, message)
@@ -228,6 +229,7 @@ def denied_permission(call: str, message: str) -> str:
     if match is None:
         service, _, operation = call.partition(":")
         return f"{service}:{''.join(word.capitalize() for word in operation.split('_'))}"
+    # The resource may end AWS's sentence.
     resource = (match["resource"] or "").rstrip(".,")
     return f"{match['action']} on {resource}" if resource else match["action"]
 

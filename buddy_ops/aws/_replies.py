@@ -151,6 +151,7 @@ class _Parser(ResponseParser):
         if not isinstance(parsed, dict):
             return _incomplete(response, "no object")
         status = response["status_code"]
+        # An error has none of the operation's members.
         if status < 300 and isinstance(shape, StructureShape) and (shape.name, status) != DRY_RUN:
             missing = next(_missing(parsed, shape), None)
             if missing is not None:
@@ -162,6 +163,7 @@ def _is_page(response: Mapping[str, Any]) -> bool:
     body = response.get("body")
     if not isinstance(body, bytes):
         return False  # a stream, which is read later
+    # '<!doctype html' has 14 characters.
     return body.lstrip()[:14].lower().startswith((b"<!doctype html", b"<html"))
 
 
@@ -175,6 +177,7 @@ def _missing(parsed: Mapping[str, Any], shape: StructureShape) -> Iterator[str]:
             yield name
     for name, member in shape.members.items():
         value = parsed.get(name)
+        # A list of 20 whole aliases may have one that is cut.
         if isinstance(member, ListShape) and isinstance(member.member, StructureShape):
             for item in value or ():
                 yield from _missing(item, member.member)

@@ -29,6 +29,7 @@ RECORD_LIMIT = 256
 REJECTED_KEPT = 3
 """How many versions a record marks bad: the newest."""
 
+# Its keys are in records on AWS: they stay although their words have changed.
 ENDED = {
     "watch": "monitored at 100 %",
     "proved": "at 100 %, healthy",
@@ -51,6 +52,7 @@ NAMED = "Run {run} rolled back to v{to}, which a person named, at {since}."
 
 SHIFTING = "v{new} is being deployed by run {run}{replaced}: stage {stage} since {since}."
 
+# Records that earlier releases wrote have these keys, so no key changes.
 JSON_KEYS = {
     "stable_version": "from",
     "new_version": "to",
@@ -156,6 +158,7 @@ class RolloutState:
     @property
     def shares(self) -> tuple[float, ...]:
         """The new version's share in each stage so far, 0..1; empty if the record does not say."""
+        # A record that was full has dropped its shares: those added since do not say which stages they are of.
         if len(self.shares_percent) != len(self.stage_ages_s) + 1:
             return ()
         # Rounded as ``with_share`` does: 2.9 / 100 is not quite 0.029.
@@ -185,6 +188,7 @@ class RolloutState:
 
     def encode(self) -> str:
         """Compact JSON of at most 256 characters. The note is cut first; then what a resumption could do without."""
+        # A first deployment has no stable version: its key is written too, since a record without it cannot be read.
         values = {"v": 1} | {
             JSON_KEYS.get(name, name): value
             for name, value in asdict(self).items()
@@ -210,6 +214,7 @@ def decode_rollout_state(description: str) -> RolloutState | None:
     """The record in a Description; None where there is none that can be read."""
     try:
         values = parse_json(description, unique=True)
+        # Another number is a later release's, which may mean something else by the same keys.
         if values.pop("v") != 1:
             return None
         fields = {ATTRIBUTES.get(key, key): value for key, value in values.items()}
@@ -446,6 +451,7 @@ def read_alias(target: Target) -> Alias | None:
             target.client("lambda").get_alias(FunctionName=target.settings.function, Name=target.settings.alias)
         )
     except NotFound:
+        # Lambda's ResourceNotFoundException is the same for both.
         # Is it the alias or the function that does not exist?
         versions.read_version(target)
         return None
@@ -520,6 +526,7 @@ def update_alias(target: Target, held: Alias | None, to: AliasState, *, confirm:
     }
     try:
         if held is None:
+            # CreateAlias refuses an alias that exists, so it needs no RevisionId: ResourceConflictException.
             return _alias(client.create_alias(**fields))
         reply = _alias(client.update_alias(**fields, RevisionId=held.revision))
     except AwsFailed as failure:
@@ -537,6 +544,7 @@ def _compare(target: Target, to: AliasState, reply: Alias) -> Alias:
     """
     try:
         alias = read_alias(target)
+    # The write was answered: that the alias cannot be read now is no failure of it.
     except BuddyError:
         return reply
     # Anything else is a later write by another run or tool: the next read of the alias finds it.

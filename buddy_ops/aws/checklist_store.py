@@ -38,6 +38,7 @@ def write_result(target: Target, record: ChecklistResult) -> str:
     path = parameter_name(target, *_parts(record.checklist, record.subject))
     name = f"{path}/{record.at:%Y%m%dT%H%MZ}-{record.run}"
     text = _encode(record, path)
+    # What exists already may be this run's: the reading back decides.
     with suppress(AlreadyExists):
         target.client("ssm").put_parameter(Name=name, Value=text, Type="String", Overwrite=False)
     _require_stored(target, record, name, text)
@@ -73,6 +74,7 @@ def _require_stored(target: Target, record: ChecklistResult, name: str, text: st
     """Read a result back: AWS may have kept another one of this name."""
     try:
         stored = {each["Name"]: each for each in _read(target, record.checklist, record.subject)}
+    # The write was answered: a failed read says nothing about it.
     except AwsFailed as failure:
         target.journal.append("passed-over", what=f"{name} could not be read back.", because=failure.what)
         return
@@ -125,6 +127,7 @@ def _decode(checklist: str, parameter: "ParameterTypeDef") -> ChecklistResult | 
         at = parse_utc(values["at"])
         return ChecklistResult(
             checklist=checklist,
+            # '.../records/post_deployment/7/20261122T0312Z-7f3a' is about version 7.
             subject=parameter["Name"].split("/")[-2],
             at=at,
             run=_readable(values["run"]),

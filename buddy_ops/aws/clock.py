@@ -129,6 +129,7 @@ class _CorrectedClock:
             self._last = reading
             if last is None:
                 return
+            # Both clocks pass evenly, so only a set clock changes the difference between them.
             step_s = (reading.machine_s - last.machine_s) - (reading.elapsed_s - last.elapsed_s)
             if abs(step_s) > CLOCK_TOLERANCE.total_seconds():
                 self._jumps.append(ClockJump(now, round(step_s, 1)))
@@ -203,6 +204,7 @@ class SandboxClock(_CorrectedClock):
         super().__init__()
         self._endpoint = endpoint.rstrip("/")
         self._file = ClockFile(self._endpoint)
+        # A process may have several clocks, and the sandbox waits for each that sleeps.
         self._client = f"{os.getpid()}-{uuid.uuid4().hex[:8]}"
 
     def sleep_until(self, moment: datetime) -> None:
@@ -224,6 +226,7 @@ class SandboxClock(_CorrectedClock):
             self._ask("clock/leave", {"client": self._client})
 
     def _read(self) -> _Reading:
+        # The file has AWS's time, and by how many seconds the simulated machine's clock is ahead of it.
         if (shown := self._file.read()) is not None:
             return _Reading(shown[0], sum(shown))
         said = self._ask("clock", {})
@@ -231,6 +234,7 @@ class SandboxClock(_CorrectedClock):
 
     def _wait(self, moment: datetime) -> bool:
         until = moment.timestamp() - self._ahead()
+        # With the pid the sandbox drops a client whose process has ended, and waits for the others only.
         asked = {"client": self._client, "pid": os.getpid(), "until": until, "patience_s": SLICE_S}
         return bool(self._ask("clock/wait", asked)["reached"])
 
@@ -242,6 +246,7 @@ async def in_thread(do: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
     """``asyncio.to_thread``, in slices: a kernel is interrupted only when its loop wakes, and a call may hang."""
     import asyncio
 
+    # The context goes along, as with ``asyncio.to_thread``.
     # A future, not a task: what the call raised is raised here, and nowhere else in the loop.
     call = partial(copy_context().run, do, *args, **kwargs)
     running = asyncio.get_running_loop().run_in_executor(None, call)

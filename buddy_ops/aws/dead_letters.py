@@ -68,6 +68,7 @@ def take_own(target: Target, schedule: str, alias: str) -> int:
     """
     client = target.client("sqs")
     arn = target.settings.lease.dead_letter_arn or ""
+    # 'arn:aws:sqs:eu-west-1:111122223333:dead-letters'
     *_, account, name = arn.split(":")
     url = client.get_queue_url(QueueName=name, QueueOwnerAWSAccountId=account)["QueueUrl"]
     found = 0

@@ -90,6 +90,7 @@ def translate_error(error: Exception, call: str, region: str) -> AwsFailed:
         return AwsFailed("aws-refused", f"{call} was not sent: {error}", now=unchanged, next=AGAIN, code="invalid")
     what = f"{call} got no answer: {error}"
     next_step = f"Check the network and the region ({region}). {AGAIN}"
+    # Without a connection nothing was sent. After that the call may have been carried out, whatever broke.
     if isinstance(error, (botocore.EndpointConnectionError, botocore.ConnectTimeoutError)):
         return Unreachable("aws-unreachable", what, now=unchanged, next=next_step, code="unreachable")
     return TimedOut("aws-unreachable", what, now=_unknown(call), next=next_step, code="timeout")
@@ -151,6 +152,7 @@ def _refused(error: botocore.ClientError, call: str, region: str) -> AwsFailed:
     elif "ExpiredToken" in code or code in ("UnrecognizedClientException", "InvalidClientTokenId"):
         reference = "credentials-expired"
         next_step = "Sign in again (`aws sso login`), then run the same command again."
+    # AWS may have carried it out before it failed. A 4xx is decided before anything is done.
     elif status >= 500:
         reference = "aws-unavailable"
         now = _unknown(call)

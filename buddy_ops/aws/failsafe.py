@@ -161,6 +161,7 @@ def delete_strays(target: Target) -> Generator[datetime, None, None]:
         for schedule in page["Schedules"]
         if schedule["GroupName"] == target.settings.lease.group and _is_own(target, schedule["Name"])
     ]
+    # Oldest first: those that are settled are deleted before anything is waited for.
     for schedule in sorted(found, key=lambda schedule: schedule["LastModificationDate"]):
         settled = schedule["LastModificationDate"] + SETTLED
         if settled > target.clock.now():
@@ -175,6 +176,7 @@ def _is_own(target: Target, name: str) -> bool:
         schedule = target.client("scheduler").get_schedule(Name=name, GroupName=target.settings.lease.group)
         given = parse_json(schedule["Target"]["Input"])
         return (given["FunctionName"], given["Name"]) == (target.settings.function, target.settings.alias)
+    # It ran meanwhile, or another tool wrote it in another form: neither is to be deleted.
     except (NotFound, KeyError, TypeError, ValueError):
         return False
 
@@ -193,6 +195,7 @@ def prove_failsafe(target: Target, primary: str, second: str) -> Generator[datet
     """
     where = _scratch_alias(target)
     name = _name(target, IN_NAME, PROOF_RUN)
+    # A test that was interrupted leaves its alias, and CreateAlias refuses one that exists.
     _forget(target, where, name)
     target.client("lambda").create_alias(
         **where, FunctionVersion=primary, RoutingConfig={"AdditionalVersionWeights": {second: 0.5}}
@@ -202,6 +205,7 @@ def prove_failsafe(target: Target, primary: str, second: str) -> Generator[datet
         target.client("scheduler").create_schedule(**_fields(target, Failsafe(name, fires, _clearing_weights(where))))
         for _ in range(PROOF_POLLS):
             yield target.clock.now() + MINUTE
+            # An alias without weights has no RoutingConfig in AWS's answers, as recorded.
             if not target.client("lambda").get_alias(**where).get("RoutingConfig"):
                 target.journal.append("lease-proved", alias=where["Name"])
                 return
@@ -274,6 +278,7 @@ def _forget(target: Target, alias: dict[str, str], schedule: str) -> None:
         partial(target.client("lambda").delete_alias, **alias),
         partial(target.client("scheduler").delete_schedule, Name=schedule, GroupName=target.settings.lease.group),
     )
+    # Each for itself: a test may have been interrupted between the two.
     for delete in deletions:
         with suppress(NotFound):
             delete()
@@ -333,6 +338,7 @@ def _fields(target: Target, failsafe: Failsafe) -> "CreateScheduleInputTypeDef":
         "Arn": f"arn:{partition}:{UPDATE_ALIAS}",
         "RoleArn": role,
         "Input": failsafe.payload,
+        # By default Scheduler tries 185 times within 24 hours, and could clear the weights of a later deployment.
         "RetryPolicy": {"MaximumRetryAttempts": 10, "MaximumEventAgeInSeconds": 900},
     }
     if settings.dead_letter_arn:
@@ -342,7 +348,9 @@ def _fields(target: Target, failsafe: Failsafe) -> "CreateScheduleInputTypeDef":
         "GroupName": settings.group,
         "ScheduleExpression": f"at({failsafe.until:%Y-%m-%dT%H:%M:%S})",
         "ScheduleExpressionTimezone": "UTC",
+        # A window would delay the rollback by up to its length.
         "FlexibleTimeWindow": {"Mode": "OFF"},
+        # So a schedule that does not exist has run, also where all its attempts failed.
         "ActionAfterCompletion": "DELETE",
         "Target": call,
     }

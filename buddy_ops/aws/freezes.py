@@ -143,6 +143,7 @@ def _write(target: Target, freeze: Freeze) -> Freeze:
 def remove_freeze(target: Target, id: str) -> bool:
     """Delete a freeze; False if it does not exist. AWS: ssm:DeleteParameter, writes."""
     removed = False
+    # A freeze of an earlier release has only the former name.
     for name in readable_names(target, PART, id):
         with suppress(NotFound):
             target.client("ssm").delete_parameter(Name=name)
@@ -172,6 +173,7 @@ def _decode(parameter: "ParameterTypeDef") -> Freeze:
     id = parameter["Name"].rsplit("/", 1)[-1]
     try:
         values = parse_json(parameter["Value"], unique=True)
+        # '2026-11-22T03:12:00+01:00'
         # Written manually it may have another time zone, or none: then it is in UTC.
         expires = iso_utc(parse_utc(values["expires"]))
         return Freeze(id, str(values["reason"]), str(values["owner"]), expires)

@@ -19,14 +19,18 @@ if TYPE_CHECKING:
 
     Reply = FunctionConfigurationTypeDef | FunctionConfigurationResponseTypeDef
 
+# REPORT RequestId: 8f50...\tDuration: 12.34 ms\tBilled Duration: 13 ms\t...\tInit Duration: 210.5 ms
+# The tabs are Lambda's, and keep the billed duration out.
 TEXT_TIMES = re.compile(r"\t((?:Init |Restore )?)Duration: ([\d.]+) ms")
 """The times in a REPORT line: the request's own, and before it that of a cold start, or of restoring a snapshot."""
 
 TEXT_REQUEST = re.compile(r"REPORT RequestId: ([\w-]+)")
 
+# 2026/11/22/[7]6b29f5..., or 2026/11/22/shop-prod[7]6b29f5... in a shared group.
 STREAM = re.compile(r"\d{4}/\d\d/\d\d/([^\[]*)\[([^\]]+)\]")
 """A stream's name: DATE/[VERSION]ID, in a group that functions may share DATE/FUNCTION[VERSION]ID."""
 
+# {"type": "platform.report", "record": {"requestId": ..., "status": "success", "metrics": {"durationMs": 12.3}}}
 JSON_START_TIMES = ("initDurationMs", "restoreDurationMs")
 """What a platform.report record of a cold start has beside ``durationMs``."""
 
@@ -146,5 +150,6 @@ def _parse_json(line: str) -> Report | None:
             sum(starts) if starts else None,
             failed=record.get("status", "success") != "success",
         )
+    # Any other line of the log, above all what the handler printed.
     except (ValueError, TypeError, KeyError, AttributeError):
         return None

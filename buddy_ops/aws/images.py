@@ -116,6 +116,7 @@ def read_image(target: "Target", image: Image) -> ImageFacts:
         packed = _require_deployable(image, manifest)
         config = _read_config(target, image, manifest["config"]["digest"])
     except AwsFailed as failure:
+        # A missing repository is an error of the call, a missing image a failure in its reply.
         if failure.code in MISSING:
             raise _missing(image) from None
         return ImageFacts(packed, unread=_unread(image, failure.what))
@@ -176,9 +177,11 @@ def _read_config(target: "Target", image: Image, digest: str) -> dict[str, Any]:
         registryId=image.account, repositoryName=image.repository, layerDigest=digest
     )
     url = given["downloadUrl"]
+    # urlopen takes other schemes too, file: among them.
     if not url.startswith("https://") and not target.sandbox:
         raise ValueError("no https address")
     with urllib.request.urlopen(url, timeout=TIMEOUT_S) as answered:
+        # Content that is cut at the limit has another digest.
         return _object(answered.read(CONFIG_LIMIT), digest)
 
 

@@ -375,6 +375,8 @@ def _read_policy(target: Target, table: str) -> _TablePolicy:
     try:
         reply = target.client("dynamodb").get_resource_policy(ResourceArn=arn)
     except NotFound:
+        # AWS's word for a policy that must not exist yet when ours is written. Source: DynamoDB API reference,
+        # PutResourcePolicy, ExpectedRevisionId.
         return _TablePolicy(arn, {}, "NO_POLICY")
     document = parse_member(reply["Policy"], "dynamodb:get_resource_policy", target.region)
     return _TablePolicy(arn, document, reply["RevisionId"])
@@ -387,5 +389,6 @@ def _put_statements(target: Target, policy: _TablePolicy, statements: list[State
     if not statements:
         client.delete_resource_policy(ResourceArn=policy.arn, ExpectedRevisionId=policy.revision)
         return
+    # The policy's own version and Id win, where it has some.
     document = json.dumps({"Version": "2012-10-17", **policy.document, "Statement": statements})
     client.put_resource_policy(ResourceArn=policy.arn, ExpectedRevisionId=policy.revision, Policy=document)

@@ -59,8 +59,10 @@ def request_of(table: str, key: Sequence[str], change: Change, first: Sequence[s
     whole = change.expected is None or change.desired is None
     foremost = tuple(key) if whole else tuple(written)
     ranked = dict.fromkeys((*foremost, *first, *sorted({*seen, *to})))
+    # Attributes get placeholders: #n0 is the first one's name, :n0 its value as seen, :wn0 its value to write.
     names = {name: f"#{_short(at)}" for at, name in enumerate(ranked) if name in seen or name in to}
     compared = _comparisons(names, seen)
+    # An attribute that is written without being compared could overwrite another writer's value.
     if not whole and len(compared) < len(written):
         raise DoesNotFit(f"{len(written)} of its attributes change, too many for one call (DynamoDB's 4 KB expression)")
     values = {f":{names[name][1:]}": seen[name] for name in compared if name in seen}
@@ -68,8 +70,10 @@ def request_of(table: str, key: Sequence[str], change: Change, first: Sequence[s
     guarded: Any = {
         "TableName": table,
         "ConditionExpression": " AND ".join(compared.values()),
+        # A refusal then brings the item as it is: it may have been written by an attempt without an answer.
         "ReturnValuesOnConditionCheckFailure": "ALL_OLD",
     }
+    # No item was seen: each comparison is attribute_not_exists, and has no value.
     if change.expected is None:
         guarded |= {"Item": to, "ExpressionAttributeNames": {names[name]: name for name in used}}
         return {"Put": guarded}

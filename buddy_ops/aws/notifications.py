@@ -62,6 +62,7 @@ def announce(target: Target, text: str) -> DeliveryReport:
     settings = target.settings.notify
     text = show_controls(target.redactor.redact_with_shared(text))
     message = f"[{target.environment}] {text} (run {target.run})"
+    # Partials: a secret that is missing is a failure of its own channel, and the others are still notified.
     channels: dict[str, Send] = {}
     if settings.slack_webhook:
         channels["Slack"] = partial(_send_to_slack, target, settings.slack_webhook, message)

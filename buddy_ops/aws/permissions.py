@@ -160,6 +160,7 @@ def _statements(role: Role, *, live: bool) -> Iterator[dict[str, Any]]:
     for policy in resources[f"{role.capitalize()}Role"]["Properties"]["ManagedPolicyArns"]:
         for statement in resources[policy]["Properties"]["PolicyDocument"]["Statement"]:
             match statement:
+                # !If [CONDITION, STATEMENT, STATEMENT], read as a plain list.
                 case ["IsLive", _, statement_of_others] if not live:
                     yield statement_of_others
                 case [_, statement_if_so, _]:

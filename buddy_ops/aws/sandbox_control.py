@@ -35,6 +35,7 @@ STATE_BYTES = 1024
 
 _TOKEN_HEADER = "X-Sandbox-Token"
 _REFUSAL_HEADER = "X-Sandbox-Refusal"
+# The time in seconds since 1970, and by how many seconds the client's machine is ahead, as the sandbox writes them.
 _CLOCK = struct.Struct("<dd")
 
 
@@ -138,6 +139,7 @@ def _find_state(endpoint: str, kind: str) -> list[tuple[str, str]]:
         # Never for another machine: it would learn the token.
         if where.hostname in LOOPBACK:
             state = os.environ.get("XDG_STATE_HOME") or os.path.expanduser("~/.local/state")  # noqa: PTH111
+            # The sandbox uses the second folder where it cannot write into the first.
             user = os.getuid() if hasattr(os, "getuid") else "user"
             folders = (f"{state}/buddy-sandbox", f"{tempfile.gettempdir()}/buddy-sandbox-{user}")
             return [(folder, f"{folder}/{where.port}.{kind}") for folder in folders]

@@ -56,6 +56,7 @@ ALIKE = (
 )
 """Reads whose answer is the same for every function of an account, where their parameters are."""
 
+# Three attempts of 3 s to connect and 10 s to answer make the 40 s that ``failsafe.SETTLED`` allows a call.
 ATTEMPTS = 3
 """How often the SDK sends a call at most."""
 
@@ -202,6 +203,7 @@ class Target:
         if self._origin is not None:
             find: Callable[..., Any] = self._origin.client
             return _client.for_target(find(service, attempts=attempts, read_timeout_s=read_timeout_s), self)
+        # botocore waits 60 s for a connection, and 60 s for an answer: too long for a rollback.
         config = Config(
             connect_timeout=3,
             read_timeout=read_timeout_s,
@@ -247,6 +249,7 @@ class Target:
         sent = self.clock.now()
         self._journal_jumps()
         try:
+            # Inside: credentials that are about to expire are fetched here, by a call that can fail like this one.
             self._learn_keys()
             reply = send(parameters)
             _client.read_body(reply)
@@ -348,6 +351,7 @@ class Target:
 
     def without_journal(self) -> "Target":
         """The same target with clients whose calls are not journaled: for what comes after a run is archived."""
+        # New clients too: a client journals into the target that it was made for.
         journal = Journal(_keep_nothing, self.clock.now, self.redactor.redact)
         return replace(self, journal=journal, _clients={}, _lock=threading.Lock())
 
@@ -407,6 +411,7 @@ class Target:
         Args:
             role: its ARN.
         """
+        # A session of its own: the role would otherwise sign the calls of this target's clients as well.
         own, _ = _credentials.open_session(self.settings, self.sandbox)
         create = partial(own.create_client, region_name=self.region, endpoint_url=self.endpoint_url)
         _credentials.assume_role(own, role, name=f"buddy-ops-{self.run}", clock=self.clock, create_client=create)
@@ -466,6 +471,7 @@ def connect(
     """
     given, source = _read_values(environment, values)
     settings = settings_.validate_settings(given, source, replaced)
+    # A parameter that repeats the file's value replaces nothing, and breaks no rule that fixes it.
     before = settings_.validate_settings(given, source).rollout
     target = _open(environment, settings, runbook, dry_run=dry_run, quiet=quiet, run=run)
     target.replaced = tuple(name for name in replaced or {} if getattr(before, name) != getattr(settings.rollout, name))
@@ -493,6 +499,7 @@ def _open(environment: str, settings: Settings, runbook: str, *, dry_run: bool, 
     clock: Clock = SystemClock()
     if sandbox and endpoint:
         clock = SandboxClock(endpoint)
+    # A supervised run has the id, and the folder, that its supervisor gave it.
     run = run or os.environ.get("BUDDY_OPS_RUN") or secrets.token_hex(4)
     role = settings.aws.assume_role
     if role:

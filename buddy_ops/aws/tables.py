@@ -167,6 +167,7 @@ def restore_copy(target: Target, table: str, at: datetime, name: str, watch: Pro
     watch = target.side.watch(watch)
     deadline = target.clock.now() + RESTORE_LIMIT
     while restorable_window(target, table)[1] < at:
+        # DynamoDB's latest restorable time is about 5 minutes ago. Source: developer guide, point-in-time recovery.
         # The last minutes cannot be restored yet.
         watch(f"waiting until {at:%H:%M:%S} UTC can be restored")
         target.clock.sleep_until(target.clock.now() + RESTORE_POLL)
@@ -249,6 +250,7 @@ def compare_tables(
             if counts(item)
         ]
 
+    # First the copy: a digest of each item, not the item.
     digests: dict[Identity, bytes] = {}
     notes_before: Counter[str] = Counter()
     for _, scanned in parallel_scan(target, copy, read, watch=watch):
@@ -257,6 +259,7 @@ def compare_tables(
             notes_before.update(old.notes)
         watch(f"{len(digests):,} items of the copy read")
     before = len(digests)
+    # Then the table as it is now.
     items = 0
     checksum = 0
     notes: Counter[str] = Counter()
@@ -264,6 +267,7 @@ def compare_tables(
     for _, scanned in parallel_scan(target, table, read, watch=watch):
         for new in scanned:
             items += 1
+            # Exclusive or: segments arrive in any sequence.
             checksum ^= int.from_bytes(new.digest)
             notes.update(new.notes)
             if digests.get(new.key) == new.digest:
@@ -272,6 +276,7 @@ def compare_tables(
             else:
                 changed[new.key] = new.item
         watch(f"{items:,} items compared, {len(changed):,} differ")
+    # Of the copy only the items that differ are read once more, whole.
     wanted = [dict(zip(key, ({kind: value} for kind, value in values), strict=True)) for values in digests]
     copies = {item_key(item, key): item for item in get_item(target, copy, wanted, watch)}
     pairs: list[tuple[Item | None, Item | None]] = [(item, copies.get(values)) for values, item in changed.items()]
@@ -319,6 +324,7 @@ def parallel_scan(
     if resume is not None:
         begin = resume
     with ThreadPoolExecutor(SEGMENTS) as pool:
+        # A segment's next page is asked for when its last one is done, so each is read in sequence.
         running: set[Future[tuple[Page, T]]] = {pool.submit(step, *start) for start in begin.items()}
         while running:
             done, running = wait(running, return_when=FIRST_COMPLETED)
@@ -548,6 +554,7 @@ def _name_part(value: object) -> str:
 
 def item_digest(item: Item) -> bytes:
     """16 bytes that are the same for the same item, whatever the order of its attributes and of its sets."""
+    # 16 bytes: a million items take 16 MB, and that two of them collide is out of the question.
     return hashlib.sha256(json.dumps(_canonical(item), sort_keys=True).encode()).digest()[:16]
 
 

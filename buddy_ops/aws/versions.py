@@ -360,6 +360,7 @@ def _version(reply: "Reply") -> Version:
         revision=reply["RevisionId"],
         modified_at=parse_utc(reply["LastModified"]),
         description=reply.get("Description", ""),
+        # ListVersionsByFunction gives no states, as recorded: to see one, read the version by itself.
         state=reply.get("State", "Active"),
         update=reply.get("LastUpdateStatus", "Successful"),
         reason=reply.get("StateReason") or reply.get("LastUpdateStatusReason") or "no reason given",
