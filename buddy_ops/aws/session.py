@@ -193,10 +193,8 @@ class Target:
         key = (service, attempts, read_timeout_s)
         with self._lock:
             if key not in self._clients:
-                client = self._clients[key] = self._create_client(service, attempts, read_timeout_s)
-                client.target = self
-                if self._origin is not None:
-                    return client
+                self._clients[key] = self._create_client(service, attempts, read_timeout_s)
+                self._clients[key].target = self
             return self._clients[key]
 
     def _create_client(self, service: _client.Service, attempts: int, read_timeout_s: int) -> Any:
