@@ -50,6 +50,7 @@ def together(texts: Iterable[Decoded]) -> Iterator[Decoded]:
     def source(begin: int, end: int) -> Span:
         number = bisect_right(begins, begin) - 1
         inside = len(every[number].text)
+        # A place in the separator is taken for the end of the text before it.
         first = min(begin - begins[number], inside - 1)
         return every[number].source(first, max(first + 1, min(end - begins[number], inside)))
 
@@ -61,6 +62,7 @@ def together(texts: Iterable[Decoded]) -> Iterator[Decoded]:
 
 LETTERS = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/_-"
 SHORTEST_RUN = 16
+# Encoders break lines at 64 characters (PEM) or 76 (MIME).
 SHORTEST_LINE = 56
 """Characters of a line of base64 that goes on in the next line."""
 
@@ -84,6 +86,7 @@ def find_runs(text: str) -> Iterator[list[Span]]:
             following = end + 1
             if end - begin < SHORTEST_LINE or following >= len(flat):
                 break
+            # CR and LF, then more of the same run.
             if text[end] == "\r":
                 following += 1
             if text[following - 1 : following] != "\n" or flat[following : following + 1] != b"a":
@@ -118,8 +121,11 @@ GROUPS = 4
 
 GROUPS_UTF_16 = 5
 GROUPS_HEX = 3
+# One whole group, so that what follows it is decoded from its own beginning.
 BETWEEN = base64.b64encode(b"\n;\n")
+# base64's alphabet for URLs differs in two signs.
 STANDARD = bytes.maketrans(b"-_", b"+/")
+# Pairs that are printable ASCII, tabs and line ends, or 1b, which begins a colour: 41 57 53 4b 45 59 0a ...
 HEX = re.compile(rb"[02-7][0-9a-fA-F](?:[2-7][0-9a-fA-F]|0[09aAdD]|1[bB]){7,40000}")
 
 
@@ -144,6 +150,7 @@ class Runs:
 
     def decoded(self) -> Iterator[Decoded]:
         """Each text that is encoded in one of the runs, in base64 or hex."""
+        # Every fourth character's bits as one large number: an operation on four of them compares all groups at once.
         bits = self._joined.translate(BITS)
         bits += bytes(-len(bits) % 4)
         size = len(bits) // 4
@@ -153,6 +160,7 @@ class Runs:
         ones = int.from_bytes(b"\1" * size, "little")
         texts: list[Span] = []
         lines: list[Span] = []
+        # The text that was encoded may begin at any of a group's four places.
         for first in range(4):
             a, b, c, d = quarters[first : first + 4]
             whole = d >> 3 & ones
@@ -164,6 +172,7 @@ class Runs:
                 self._add(begin * 4 + first, end * 4 + first, texts=texts, lines=texts)
         yield from self._from_base64(texts)
         yield from self._from_base64(lines, is_line=True)
+        # A pair may begin at an even or an odd place; two pairs are in a group.
         for first in range(2):
             halves = quarters[first] >> 7 & quarters[first + 2] >> 7 & ones
             for begin, end in _stretches(halves, GROUPS_HEX, size):
@@ -171,6 +180,7 @@ class Runs:
 
     def _add(self, begin: int, end: int, *, texts: list[Span], lines: list[Span]) -> None:
         """Add a stretch to the texts, and each of its lines: lines below each other may be one text, or one each."""
+        # A token may begin or end in a group that holds other bytes, too: some more groups are decoded.
         first = max(begin % 4, begin - 12)
         blank = self._joined.rfind(b" ", first, begin)
         begin -= (begin - max(first, blank + 1)) // 4 * 4
@@ -178,6 +188,7 @@ class Runs:
         texts.append((begin, end))
         borders = self._borders(begin, end)
         if len(borders) > 2:
+            # Where each line begins a group, the whole says the same as its lines, but for how they begin and end.
             aligned = all((border - begin) % 4 == 0 for border in borders[:-1])
             pairs = [(border + (begin - border) % 4, stop) for border, stop in pairwise(borders)]
             (lines if aligned else texts).extend((start, stop) for start, stop in pairs if stop - start >= SHORTEST_RUN)
@@ -188,6 +199,7 @@ class Runs:
         begins = []
         place = 0
         for begin, end in spans:
+            # One character alone holds no byte, and the decoder refuses it. What lacks to a whole group is filled up.
             run = self._joined[begin : end - ((end - begin) % 4 == 1)]
             begins.append(place)
             pieces += [run, b"A" * (-len(run) % 4), BETWEEN]
@@ -197,6 +209,7 @@ class Runs:
         content = binascii.a2b_base64(b"".join(pieces).translate(STANDARD))
 
         def source(first: int, last: int) -> Span:
+            # Three bytes are four characters: cut are all groups that have some of these bytes.
             number = bisect_right(begins, first) - 1
             begin, end = spans[number]
             start = min(end - 1, begin + (first - begins[number]) // 3 * 4)
@@ -239,6 +252,7 @@ class Runs:
 
 def _stretches(flags: int, shortest: int, size: int) -> Iterator[Span]:
     """Where so many bytes in a row are one, in a number that has ``size`` bytes, the first of them the lowest."""
+    # Most texts have no row of that length: this finds it out before anything is searched byte by byte.
     some = flags & flags >> 8
     if not some & some >> 8 * (shortest - 2):
         return
@@ -253,6 +267,7 @@ def _stretches(flags: int, shortest: int, size: int) -> Iterator[Span]:
         begin = content.find(row, end)
 
 
+# A\0W\0S\0 or \0A\0W\0S: one byte of each two is zero.
 UTF_16 = re.compile(r"\0[\t\n\r -~\xa0-\xff](?:\0[\t\n\r -~\xa0-\xff]){3,40000}")
 
 
@@ -264,6 +279,7 @@ def find_utf_16(text: str) -> Iterator[Decoded]:
 
 
 def _without_nuls(text: str, begin: int, end: int) -> Decoded:
+    # With the low byte first, a character is before its zero: the first one is not in the match.
     begin -= begin > 0 and text[begin - 1] != "\0"
     run = text[begin:end]
     places = [begin + number for number, character in enumerate(run) if character != "\0"]

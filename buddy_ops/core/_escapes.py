@@ -53,8 +53,10 @@ class Step:
             return text
         if self.plain is None:
             return self.pattern.sub(self.constant, text)
+        # Each form is replaced once in the whole text: a text has many escapes and few forms of them.
         forms = self.forms(text) if self.forms else set(self.pattern.findall(text))
         plain = {escape: self.plain(escape) for escape in forms}
+        # What '&amp;' means may be the sign of a new escape, which only the next level may read.
         again = [escape for escape, found in plain.items() if self.sign in found]
         if len(plain) > FEW or len(again) > 1:
             return self.pattern.sub(self.replace, text)
@@ -101,6 +103,7 @@ class _Unseen(Step):
         return text if text.isascii() else super().apply(text)
 
 
+# What shows nothing is left out: \b and \a. A new page and a vertical tab end a line.
 LETTERS = {"n": "\n", "r": "\r", "t": "\t", "b": "", "f": "\n", "a": "", "v": "\n"}
 
 
@@ -108,6 +111,7 @@ def _letter(escape: str) -> str:
     return LETTERS.get(escape[1:], escape[1:])
 
 
+# \n, \" and \/: a backslash and a letter or sign.
 LETTER = re.compile(r"\\(?:[nrtbfav]|[^\w\s\\&%\x00-\x1f\x7f-\x9f])")
 
 
@@ -116,6 +120,7 @@ def _letters(text: str) -> set[str]:
     return {escape for escape in found if LETTER.fullmatch(escape)}
 
 
+# \u0041, \U0001f600, \u{1f600}, \x41, \101 and \0
 DIGITS = re.compile(r"\\(?:[uUx]\{?([0-9A-Fa-f]{1,8})\}?|([0-7]{3})|0)")
 
 
@@ -137,6 +142,7 @@ INLINE = "a|abbr|b|code|em|font|i|kbd|mark|s|small|span|strong|sub|sup|u|wbr|tt"
 OTHER_NUMBERS = r"u\{[0-9A-Fa-f]{1,6}\}|U[0-9A-Fa-f]{8}|x[0-9A-Fa-f]{2}|[0-7]{3}|0"
 
 KEEPING = (
+    # &amp;, &#65; and &#x41;
     Step("&", re.compile(r"&(?:\#[0-9]{1,7}|\#[xX][0-9A-Fa-f]{1,6}|[A-Za-z][A-Za-z0-9]{1,8});"), _entity),
     _Backslashes("\\", re.compile(r"\\{2,}"), constant="\\"),
     Step("\\", LETTER, _letter, forms=_letters),
@@ -152,16 +158,20 @@ KEEPING = (
 PLAINEST = KEEPING[1:3]
 
 CHANGING = (
+    # No one sign begins these: all lines are searched for them.
     _Unseen("", re.compile(f"[{INVISIBLE}]")),
     # A cell, a paragraph: what is in it is a text of its own.
     Step("<", re.compile(rf"</?(?!(?:{INLINE})[\s/>])[A-Za-z][^<>]{{0,300}}>"), constant=" "),
     Step("<", re.compile(r"<(?:!--[^>]{0,300}?-->|/?[A-Za-z][^<>]{0,300}>)")),
     Step(
+        # Of terminals: a colour (ESC [31m), a link or a title (ESC ]8;;...), a character set (ESC (B).
         "\x1b",
         re.compile(r"\x1b(?:\[[0-?]{0,40}[ -/]{0,4}[@-~]|\][^\x07\x1b]{0,300}(?:\x07|\x1b\\)|[ -/]{0,3}[0-Z\\^_`-~])"),
     ),
+    # The same colour, begun by one character in place of two.
     Step("\x9b", re.compile(r"\x9b[0-?]{0,40}[ -/]{0,4}[@-~]")),
     Step("%", re.compile(r"%[0-9A-Fa-f]{2}(?:%[0-9A-Fa-f]{2}){0,63}"), _percent),
+    # A command that goes on in the next line.
     Step("\\", re.compile(r"\\\r?\n")),
 )
 """What these remove may have been a part of a secret: the text before is searched, too."""
@@ -275,6 +285,7 @@ class _View:
 
     def source(self, begin: int, end: int) -> Span:
         if not self._places:
+            # Where the places cannot be found exactly, all of it is cut: rather too much than a secret.
             return self._spans[0][0], self._spans[-1][1]
         for places in self._places:
             begin, end = places.source(begin, end)

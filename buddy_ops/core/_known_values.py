@@ -48,16 +48,20 @@ class KnownValues:
     def _take(self, value: str, name: str) -> None:
         stripped = value.strip()
         plain = re.escape(stripped)
+        # Between the name and its value: '=', ': ', '": "'.
         named = f"{re.escape(name)}\\W{{1,6}}" if name else ""
+        # A number: behind its name, or by itself if it is long.
         if FIGURE.fullmatch(stripped):
             if named:
                 self._patterns.add((stripped, len(name) + LONGEST_GAP, f"{named}(?P<cut>{plain})(?![\\w.])"))
             if len(re.sub(r"\D", "", stripped)) >= LONG_NUMBER:
                 self._patterns.add((stripped, LONGEST_GAP, _alone(plain)))
+        # A word: behind its name, or by itself.
         elif stripped.isalpha() and len(stripped) < LONG_WORD:
             if named:
                 self._patterns.add((stripped, len(name) + LONGEST_GAP, f"{named}(?P<cut>{plain})(?!\\w)"))
             self._patterns.add((stripped, LONGEST_GAP, _alone(plain)))
+        # Short and mixed: not within a longer word.
         elif len(stripped) < LONG:
             self._patterns.add((stripped, LONGEST_GAP, f"(?<![\\w.-])(?P<cut>{plain})(?![\\w-]|\\.\\w)"))
         else:
@@ -71,6 +75,7 @@ class KnownValues:
     def _any_needle(self) -> re.Pattern[str] | None:
         if len(self._needles) <= MANY:
             return None
+        # A pattern takes the first alternative that fits, and a short needle may begin a longer one.
         longest_first = sorted(self._needles, key=lambda needle: (-len(needle), needle))
         return re.compile("|".join(map(re.escape, longest_first)))
 
@@ -94,6 +99,7 @@ class KnownValues:
             place = text.find(literal)
             while place >= 0:
                 end = place + len(literal)
+                # Only around the place, so that the cost does not grow with the number of places times the text.
                 match = pattern.search(text, max(0, place - before), end + LONGEST_GAP)
                 if match:
                     yield match.span("cut")
@@ -120,8 +126,10 @@ def _needles(value: str) -> set[str]:
         # Decoding a text decodes the value in it, too, where it looks like an escape.
         found |= set(unescaped_forms(text))
         if not text.isalnum():
+            # As JSON has it, without the quotes, and as JSON within JSON, whose quotes have a backslash.
             found |= {json.dumps(text)[1:-1], json.dumps(json.dumps(text))[3:-3], repr(text)[1:-1], html.escape(text)}
         content = text.encode("utf-8", "surrogatepass")
+        # What is decoded is read as Latin-1, so a value beyond ASCII reads so there.
         found.add(content.decode("latin-1"))
         if len(text) < DECODED_ANYWAY or not text.isascii() or not text.isprintable():
             found |= {form for form in base64_forms(content) if len(form) >= LONG}

@@ -46,6 +46,7 @@ def _chunks(content: bytes) -> Iterator[tuple[bytes, int, int]]:
     """Each chunk of a PNG: its kind, where it begins, and where it ends."""
     place = len(SIGNATURE)
     while place + 12 <= len(content):
+        # Each chunk has a length, a kind and a checksum of 4 bytes each, beside its data. Source: PNG specification.
         end = place + 12 + int.from_bytes(content[place : place + 4], "big")
         if end > len(content):
             return
@@ -59,8 +60,10 @@ def _text_is_clean(kind: bytes, data: bytes, is_clean: Callable[[str], bool]) ->
     texts = [data]
     packed = b""
     if kind == b"zTXt":
+        # A keyword, a zero, the method, the compressed text.
         packed = data.partition(b"\0")[2][1:]
     elif kind == b"iTXt":
+        # A keyword, a zero, whether it is compressed, the method, a language, a zero, a translation, a zero, the text.
         rest = data.partition(b"\0")[2]
         if rest[:1] == b"\1":
             packed = rest[2:].split(b"\0", 2)[-1]
@@ -70,6 +73,7 @@ def _text_is_clean(kind: bytes, data: bytes, is_clean: Callable[[str], bool]) ->
             texts.append(unpacked.decompress(packed, LARGEST_TEXT))
         except zlib.error:
             return False
+        # What was not unpacked cannot be checked.
         if unpacked.unconsumed_tail:
             return False
     return all(_reads_clean(text, is_clean) for text in texts)

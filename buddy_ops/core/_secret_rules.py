@@ -21,6 +21,7 @@ Span = tuple[int, int]
 
 SIGNS = frozenset("=:/-_.~|$@")
 
+# API_KEY, db_password and authToken, but not 'monkey' and not 'author'.
 SECRET_NAME = re.compile(
     r"secret|token|passw|pwd|passphrase|(api|access|private|encryption|account|master|shared)[-_]?key|(?<![a-z])key$"
     r"|signing|credential|webhook|auth(?!or)|dsn|bearer",
@@ -38,6 +39,7 @@ SETTING_NAME = re.compile(
 )
 """The name of a setting that is about a secret: TOKEN_TTL, SECRET_PATH, AUTH_TYPE."""
 
+# -12.5, 10s, 3.11.4, 2026-11-22T03:12:00Z, 0x1f
 FIGURE = re.compile(
     r"[-+]?[\d.,:/ _%-]+(?:[eE][-+]?\d+)?(?:[a-zA-Zµ%]{1,7})?"
     r"|\d{4}-\d\d-\d\dT?[\d:.+-]*(?:Z|UTC)?|0x[0-9a-fA-F]{1,8}"
@@ -47,6 +49,7 @@ FIGURE = re.compile(
 PLACE = re.compile(r"(?:ssm:/|env:|arn:aws|/aws/|s3://|vault:|op://|file:|\$\{|\$\(|<[A-Za-z])\S*")
 """Where a secret is kept, which is none itself."""
 
+# ~/.aws/config, ../keys/a.pem, C:\keys\a.pem
 PATH = re.compile(r"(?:~|\.{1,2}|[A-Za-z]:)?[/\\](?:[\w.@+ -]*[/\\])*[\w.@+ -]*")
 
 
@@ -145,6 +148,7 @@ def find_in_run(text: str, words: bytes, begin: int, end: int) -> Iterable[Span]
     """Where a token is that begins with a known literal, in a run or just before it, and where a bare key is."""
     place = begin
     if begin and text[begin - 1] in SIGNS_BEFORE:
+        # A sign such as '.' may join the run to the head of its token: 'SG.' and a key.
         place = max(0, begin - LONGEST_HEAD)
         place = max(place, text.rfind(" ", place, begin) + 1, text.rfind("\n", place, begin) + 1)
         if not _may_begin_in(words[place:begin]):
@@ -159,6 +163,7 @@ def find_in_run(text: str, words: bytes, begin: int, end: int) -> Iterable[Span]
         begins = not (threes.isdisjoint([word[:3] for word in found]) and twos.isdisjoint([word[:2] for word in found]))
     if begins:
         return _tokens_in_run(text, place, begin, end)
+    # AWS's secret keys have 40 characters.
     if end - begin == 40 and _is_bare_key(text, begin, end):
         return [(begin, end)]
     return ()
@@ -204,6 +209,7 @@ def is_key_of_service(text: str, begin: int, end: int) -> bool:
     name = before.rstrip(" \t\"'`=:>")
     if not {"=", ":"} & set(before[len(name) :]):
         return False
+    # Reversed: where the name ends is certain, and a pattern goes on from there to where it begins.
     words = NAME_BEFORE.match(name[::-1])
     if words is None or not _is_of_service(words[0]):
         return False
@@ -301,8 +307,10 @@ def _find_assignments(text: str, small: str) -> Iterator[Span]:
             if end < plain_until:
                 continue
             match = ASSIGNED.match(text, end)
+            # 'key' alone names anything. It counts behind 'api', 'private' and the like.
             if match is None or (name == "key" and not KEYS.search(small, max(0, end - 20), end - 3)):
                 continue
+            # Without a digit it is prose: 'token: expired-by-policy'.
             if not DIGIT.search(text, *match.span("cut")):
                 # What is assigned within this value ends with it, unless the name goes on to its end.
                 plain_until = match.end() - LONGEST_TAIL
@@ -395,6 +403,7 @@ def _is_mixed(text: str) -> bool:
 
 def is_setting(name: str, value: str) -> bool:
     """Whether a name with 'token' or 'secret' in it is that of a setting, and the value is plain enough for one."""
+    # The shell's folders: no passwords.
     if name.upper() in ("PWD", "OLDPWD"):
         return True
     if not SETTING_NAME.search(name):

@@ -13,6 +13,7 @@ IMAGE = re.compile(
 )
 """An image in Amazon ECR. Source: Amazon ECR user guide, 'Pulling an image'."""
 
+# s3://builds/shop/7.zip?versionId=3HL4kqtJ
 STORED = re.compile(r"s3://(?P<bucket>[a-z0-9][a-z0-9.-]{1,61}[a-z0-9])/(?P<key>[^?]+)(?:\?(?P<query>.*))?")
 PUBLISHED = re.compile(r"version:(?P<number>[1-9]\d*)")
 
@@ -87,6 +88,7 @@ def parse_artifact(text: str) -> Artifact:
         if found is None:
             raise _no_form(text, "after version: comes a number, for example version:7")
         return PublishedVersion(found["number"])
+    # Before the check of addresses: an image that is copied with https:// gets an error about images.
     if re.match(r"(?:https?://)?\d{12}\.dkr[.-]ecr", text):
         return _image(text)
     if "://" in text or text.startswith(("arn:", "oci:", "docker:")):

@@ -47,6 +47,7 @@ class _Loader(FAST_LOADER):  # type: ignore[misc, valid-type]
     YAML 1.1 makes 8 of 010, 1350 of 22:30, a boolean of no, and a date of 2026-11-22: all of these stay texts here.
     """
 
+    # Empty, since PyYAML's own resolvers are those of YAML 1.1.
     yaml_implicit_resolvers: dict[str, list[tuple[str, re.Pattern[str]]]] = {}  # noqa: RUF012
 
 
@@ -61,6 +62,7 @@ for tag, pattern, first in (
     ),
     ("merge", "<<", ["<"]),
 ):
+    # PyYAML tries only the resolvers that are registered for a scalar's first character.
     _Loader.add_implicit_resolver(TAG + tag, re.compile(f"^(?:{pattern})$"), first)
 
 

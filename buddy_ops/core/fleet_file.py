@@ -212,6 +212,7 @@ def parse_fleet(text: str) -> Fleet:
     except ValidationError as error:
         problems = []
         for each in error.errors():
+            # pydantic's own words before the text of a ValueError.
             said = each["msg"].removeprefix("Value error, ")
             where = ".".join(map(str, each["loc"]))
             problems.append(f"{where}: {said}" if where else said)

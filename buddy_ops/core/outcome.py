@@ -22,6 +22,7 @@ Ending = Literal[
 ]
 EXIT_CODES: dict[Ending, int] = {"rolled-back": 3, "aborted": 3, "lease-fired": 3, "held": 5, "external": 5}
 
+# Its keys are in journals and manifests of archived runs: they stay although their words have changed.
 RESULTS = {
     "proved": "SUCCEEDED, healthy",
     "unproven": "SUCCEEDED, health check inconclusive",

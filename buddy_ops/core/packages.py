@@ -75,6 +75,7 @@ def check_zip(content: bytes, path: str, *, stored: bool = False) -> None:
     if not stored:
         require_size(len(content), path)
     if not zipfile.is_zipfile(io.BytesIO(content)):
+        # A zip begins with its first file's header; what says where everything is comes last.
         if content.startswith(b"PK\x03\x04"):
             raise _damaged(path, "its end is missing: it was cut off")
         raise InvalidInput(
@@ -135,6 +136,7 @@ def pack_folder(folder: Path, path: str) -> Packed:
         # Left out in silence, it would be missing in the version.
         if not file.is_file():
             raise _unsafe(path, f"{name!r} is neither a file nor a folder, or a link to a folder or to nothing")
+    # After the check of links: here files are read, and a link may lead anywhere.
     keys = {file for file in found if _is_private_key(file)}
     files = [file for file in found if file not in keys]
     left_out += [file.relative_to(folder).as_posix() for file in keys]
@@ -149,6 +151,7 @@ def pack_folder(folder: Path, path: str) -> Packed:
             # in it.
             entry = zipfile.ZipInfo(file.relative_to(folder).as_posix(), date_time=(1980, 1, 1, 0, 0, 0))
             entry.create_system = 3
+            # All may read it: Lambda does not run the code as the file's owner.
             mode = 0o100644
             if file.stat().st_mode & 0o100:
                 mode = 0o100755
@@ -250,6 +253,7 @@ def _check_end(content: bytes, path: str) -> None:
     _, _, _, _, entries, directory, _, _ = END.unpack_from(content, start)
     if entries == 0:
         raise _damaged(path, "there is no file in it")
+    # It has 20 bytes, of which the signature is the first four.
     # A locator before the end says where a 64-bit directory is, and readers prefer that one.
     if directory > DIRECTORY_LIMIT or content[: start - 16].endswith(b"PK\x06\x07"):
         raise _oversized(path, "has more files than a zip without 64-bit extensions, or very long names")

@@ -74,10 +74,12 @@ def parse_declarations(cell: str) -> dict[str, DeclaredParameter]:
         for line in ast.parse(cell).body:
             if isinstance(line, ast.AnnAssign) and isinstance(line.target, ast.Name) and line.value is not None:
                 default = ast.literal_eval(line.value)
+                # stages: list[float] = []  # Traffic weights of the stages, in percent
                 meaning = lines[(line.end_lineno or 1) - 1].partition("  # ")[2]
                 found[line.target.id] = DeclaredParameter(
                     line.target.id, ast.unparse(line.annotation), default, meaning
                 )
+    # Python's parser answers deep nesting by a RecursionError or a MemoryError.
     except (SyntaxError, ValueError, TypeError, RecursionError, MemoryError) as error:
         raise invalid("The parameters cell", [f"cannot be read: {error}"], reference="invalid-parameters") from None
     return found
@@ -168,6 +170,7 @@ def check_parameters(
         except KeyError:
             problems.append(f"{name}: type {annotation} is not one of {', '.join(ANNOTATIONS)}")
     if problems:
+        # The names were gone through as a set: sorted, the same mistakes give the same text.
         raise invalid(source, sorted(problems), reference="invalid-parameters")
     return values
 
@@ -204,6 +207,7 @@ def _cure(name: str, problem: str) -> str:
 
 
 def _nearest(name: str, parameters: Mapping[str, DeclaredParameter]) -> str:
+    # Imported where a name is wrong only.
     import difflib
 
     close = difflib.get_close_matches(name, parameters, n=1)
@@ -247,6 +251,7 @@ def parameter_cells(executed: list[str]) -> tuple[dict[str, DeclaredParameter], 
     injected: list[str] = []
     for source in executed:
         with suppress(SyntaxError, ValueError, RecursionError, MemoryError, InvalidInput):
+            # papermill begins its own cell so, behind the one with the tag.
             if source.startswith("# Parameters\n"):
                 targets = [line.targets[0] for line in ast.parse(source).body if isinstance(line, ast.Assign)]
                 injected = [name.id for name in targets if isinstance(name, ast.Name)]

@@ -265,6 +265,7 @@ def differing_names(one: Mapping[str, object], other: Mapping[str, object]) -> l
 
 
 def _canonical(value: object) -> str:
+    # ``dict`` for mappings of other types, which JSON does not take.
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True, default=dict)
 
 

@@ -124,7 +124,9 @@ class Redactor:
 
     def _tell(self, values: Iterable[tuple[str, str]]) -> None:
         if self._file is not None:
+            # One write: two processes that append at once do not mix their lines.
             lines = b"".join(_encrypted(json.dumps(pair), self._key) + b"\n" for pair in values)
+            # A full disk, or a folder that is gone: this process still cuts what it has learned itself.
             with suppress(OSError), open(self._file, "ab", opener=_private) as file:
                 file.write(lines)
 
@@ -153,6 +155,7 @@ class Redactor:
         if isinstance(value, str):
             found = self._clean(value)
         elif isinstance(value, dict):
+            # A notebook's nodes stay nodes, which nbformat writes.
             found = type(value)((self.redact(key), self._clean_field(key, item)) for key, item in value.items())
         elif isinstance(value, list) and len(value) > 1 and all(isinstance(item, str) for item in value):
             found = self._clean_lines(value)
@@ -199,6 +202,7 @@ class Redactor:
         for line in lines:
             end = begin + len(line)
             inside = []
+            # What ended in earlier lines is passed over: no secret is compared with every line.
             for start, stop in islice(spans, first, None):
                 if start >= end:
                     break
@@ -224,6 +228,7 @@ class Redactor:
     def _spans_of(self, part: str) -> tuple[Span, ...]:
         if len(part) < SHORTEST_NAMED:
             return ()
+        # Its digest, not the text: 2,000 parts of 128 KB would be 256 MB.
         key = hashlib.blake2b(part.encode("utf-8", "surrogatepass"), digest_size=16).digest()
         if key not in self._found:
             self._found[key] = tuple(self._search(part, DEPTH))
@@ -239,6 +244,7 @@ class Redactor:
         if plain is None:
             yield from self._search_plain(self._known, text, depth)
             return
+        # Before the escapes are read: a secret with a backslash or an ampersand would read otherwise.
         yield from self._known.find_escaped(text)
         if plain.has_signs:
             yield from find_by_literals(text)
@@ -363,6 +369,7 @@ def _private(path: str, flags: int) -> int:
 
 def _encrypted(line: str, key: bytes) -> bytes:
     """A line that says nothing without the key: a killed run leaves its file behind."""
+    # Python's standard library has no cipher. The nonce makes each line's key stream its own.
     nonce = secrets.token_bytes(16)
     return base64.b64encode(nonce + _mixed(line.encode("utf-8", "surrogatepass"), key + nonce))
 

@@ -56,6 +56,7 @@ UNTOUCHED = "Nothing was read from or written to AWS."
 class Model(BaseModel):
     """What every part of the settings has in common: frozen, and nothing unknown passes."""
 
+    # A model's schema is built when it is first used: commands that read no settings do not wait for it.
     model_config = ConfigDict(
         frozen=True, extra="forbid", str_strip_whitespace=True, defer_build=True, allow_inf_nan=False
     )
@@ -459,6 +460,7 @@ STREAMS = (
 class FailsafeSettings(Model):
     """The failsafe: a schedule in AWS that rolls a canary back when its run is lost."""
 
+    # A renewal in the last 3 minutes may be too late (``failsafe.MARGIN``), and polls may fail before one works.
     minutes: Annotated[int, Field(ge=10, le=120)] = Field(
         default=20, description="Time until the automatic rollback after the last renewal, in minutes."
     )
@@ -813,6 +815,7 @@ class Settings(Model):
     function: Annotated[str, Field(pattern=r"^[a-zA-Z0-9_-]{1,64}$")] = Field(
         description="Name of the Lambda function, not its ARN."
     )
+    # One character at least is no digit: Lambda takes digits alone for a version. Source: Lambda API reference.
     alias: Annotated[str, Field(pattern=r"^[a-zA-Z0-9_-]*[a-zA-Z_-][a-zA-Z0-9_-]*$", max_length=128)] = Field(
         default=DEFAULT_ALIAS, description="Alias that serves the users."
     )

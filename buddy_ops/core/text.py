@@ -49,6 +49,7 @@ def join_words(words: Iterable[str], last: str = "and") -> str:
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """A sentence to add that names what was probably meant; empty if nothing known is like it."""
+    # Imported where a name is wrong only.
     import difflib
 
     names = {candidate.lower(): candidate for candidate in known}
@@ -69,6 +70,7 @@ def duration(span: timedelta | float) -> str:
         return "unlimited time"
     if 0 < seconds < 1:
         return f"{1000 * seconds:.0f} ms"
+    # A whole minute is a minute, and 75 s stay seconds.
     if seconds < 90 and seconds != 60:
         return f"{seconds:.0f} s"
     if seconds < 120 * 60:
