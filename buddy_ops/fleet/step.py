@@ -191,6 +191,7 @@ def _process(project: Path, said: IO[str]) -> "Iterator[subprocess.Popen[str]]":
     # The clients slow down when AWS throttles them, so that other deployments keep their share of the quotas.
     environment.setdefault("AWS_RETRY_MODE", "adaptive")
     process = subprocess.Popen(
+        # -P: else a file of the project's folder could take the place of a module (docs.python.org, command line).
         [sys.executable, "-P", "-m", "buddy_ops.fleet.step"],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,

@@ -14,6 +14,7 @@ INTERRUPTED, TIMED_OUT, DIED = "RunInterrupted", "CellTimedOut", "KernelDied"
 """Names of the errors that the engine itself leaves in a cell."""
 
 Reason = Literal["signal", "timeout"]
+# Ctrl-C; what CI and ``kill`` send; and what the end of a terminal or of an SSH session sends.
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 

@@ -134,6 +134,7 @@ def build_manifest(folder: Path, redactor: Redactor, **known: Any) -> RunFacts:
         _clean_text(folder / name, redactor)
     # What a killed process left half written is not hashed, and would be found as added.
     delete_parts(folder)
+    # What the supervisor saw comes last: the files of a run that was killed say otherwise, or nothing.
     said: Any = {**facts_of(folder.name, about, records, states), **known}
     facts: RunFacts = redactor.redact(said)
     facts["targets"] = _as_archived_in(LocalStore(folder.parent), facts["targets"])
@@ -141,6 +142,7 @@ def build_manifest(folder: Path, redactor: Redactor, **known: Any) -> RunFacts:
     if notebook is not None:
         compared: provenance.CodeComparison | None = None
         if facts["source"]:
+            # Before the report, which shows it beside the cells.
             compared = provenance.compare_with_committed(notebook, facts["source"])
             facts["source"] = {
                 **facts["source"],
@@ -290,6 +292,7 @@ def _reasons_not_to_index(store: RunStore, manifests: list[bytes]) -> list[str]:
         rows = _parsed(index, store)
     known = {str(row.get("sha256")): str(row.get("folder")) for row in rows}
     present = {digest(manifest) for manifest in manifests}
+    # What a pruning names may be missing. Everything else that the index has must be there, as it was.
     gone = verification.pruned_runs([*manifests, *store.chained().values()])
     found = [
         f"{folder}: its manifest is changed or gone."
@@ -366,6 +369,7 @@ def sign_run(store: RunStore, run: str) -> ManifestEntry:
         raise Refused(
             "run-already-signed", f"{name} has a signature.", next="`buddy-ops runs verify` says whether it is right."
         )
+    # A signature says that the run is as it was archived: of one that was changed it would be wrong for ever.
     verification.require_verified(store, now="Nothing was signed.")
     store.attach(name, sign(store.read(f"{name}/{MANIFEST}") or b""))
     return entry

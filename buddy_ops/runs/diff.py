@@ -54,6 +54,7 @@ def _facts(store: RunStore, entry: ManifestEntry) -> Facts:
     records = read_journal(store.read(f"{entry.folder}/{JOURNAL}") or b"")
     facts: Facts = {name: getattr(entry, name) for name in ("runbook", "environment", "result", "exit_code")}
     facts |= {"people": list(entry.people), "principal": entry.principal, "incident": entry.incident}
+    # The approvers are compared as people: the parameter has only those who were named in advance.
     facts |= {f"parameter {name}": value for name, value in entry.parameters.items() if name != "approved_by"}
     for record in _of(records, "approved"):
         facts |= {"plan": record.get("title"), "plan's hash": record.get("plan")}
@@ -62,6 +63,7 @@ def _facts(store: RunStore, entry: ManifestEntry) -> Facts:
         facts["figure ending"] = describe_ending(str(record.get("ending")))
     facts["verdicts"] = _verdicts(records)
     facts["traffic"] = [f"{record.get('to')} {100 * record.get('weight', 0):g} %" for record in _of(records, "shifted")]
+    # How many records of each kind there are, for example restored records or operator actions: their texts have times.
     others = Counter(str(record["kind"]) for record in records if record["kind"] not in COMPARED_OTHERWISE)
     facts |= {f"records {kind}": count for kind, count in sorted(others.items())}
     calls = Counter(map(_call, _of(records, "aws")))
@@ -109,6 +111,7 @@ def _code(name: str, notebook: bytes) -> Facts:
         return facts
     for cell in document["cells"]:
         if cell["cell_type"] == "code" and "injected-parameters" not in cell["metadata"].get("tags", ()):
+            # By the cell's id: a cell that was added in front would shift the numbers of all that follow.
             facts[f"cell {cell.get('id')}"] = source_of(cell)
             facts[f"cell {cell.get('id')} ended"] = runbooks.mapping_in(cell["metadata"], "buddy_ops").get("state")
     return facts

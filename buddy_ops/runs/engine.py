@@ -81,6 +81,7 @@ def check_notebook(nb: "NotebookNode") -> None:
     """
     from buddy_ops.core import parameters, project
 
+    # papermill keeps there what it injected, before any kernel has seen it.
     given = nb.metadata.get("papermill", {}).get("parameters", {})
     source = parameters.tagged_source(nb)
     # Any notebook can be run with this engine; without a parameters cell there is nothing to check.

@@ -153,6 +153,7 @@ class _Manager(NotebookExecutionManager):  # type: ignore[misc]
             self._pending = None
         began = time.monotonic()
         self.stream.join()
+        # The kernel has learned a new secret: cells that were clean before may have it.
         if self._redactor.reload_shared():
             self._cleaned.clear()
         if self.output_path:
@@ -259,6 +260,7 @@ class _Client(PapermillNotebookClient):  # type: ignore[misc]
             state = self._run(cell, index)
             self.nb_man.note(cell, state)
             self.nb_man.cell_complete(cell, index)
+            # As papermill: cells behind one that failed are not run. Their state says so already.
             if state != "done":
                 self.nb.metadata.papermill["exception"] = True
                 return

@@ -48,7 +48,9 @@ TAGS = frozenset(
 """The elements that are left of HTML from outside."""
 
 IMAGES = ("image/png", "image/jpeg")
+# A chart's SVG with its style, as a cell has it while a rollout is live (``_chart_output.svg``).
 DRAWING = re.compile(r"<style>[^<]*</style>|<svg\b.*?</svg>", re.DOTALL)
+# For example the red of an error's name in a traceback, ``\x1b[0;31m``: a page has no use for it.
 TERMINAL_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 FACTS = (
     "outcome",
@@ -315,6 +317,7 @@ def page_head(title: str, policy: str, style: str) -> str:
     )
 
 
+# The packages that make pages are imported when one is made: commands that only list runs import this module, too.
 @cache
 def _colours() -> str:
     from pygments.formatters import HtmlFormatter

@@ -204,6 +204,7 @@ def _committed(path: str, commit: str) -> tuple[bytes, str]:
     root = project.project_root()
     # It is from the run's own files, which may have been edited.
     if re.fullmatch(r"[0-9a-f]{40,64}", commit) and path:
+        # './': from the project's folder, which may be one of a larger repository (git-scm.com, gitrevisions).
         content = _git_bytes(root, "cat-file", "blob", f"{commit}:./{path}")
         if content is not None:
             return content, f"commit {commit[:12]}"
@@ -376,6 +377,7 @@ def _hidden_changes(folder: Path) -> Iterator[str]:
 def _not_as_released() -> list[str] | None:
     """The files of an installed wheel that are not as its list of hashes says; None without such a list."""
     try:
+        # The list has the wheel's metadata and the installed commands, too, which say nothing of the code.
         listed = [file for file in metadata.files("buddy-ops") or () if file.hash and file.parts[0] == LIBRARY.name]
     except metadata.PackageNotFoundError:
         return None
@@ -387,6 +389,7 @@ def _not_as_released() -> list[str] | None:
         content = b""
         if path.is_file():
             content = path.read_bytes()
+        # The list names the algorithm: 'sha256=...' today.
         if file.hash and _urlsafe(hashlib.new(file.hash.mode, content).digest()) != file.hash.value:
             changed.append(str(file))
     # A module that was added can take the place of another one when it is imported.

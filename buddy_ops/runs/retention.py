@@ -23,6 +23,7 @@ from buddy_ops.runs.manifest import ManifestEntry, RunFacts, entry_of_manifest
 from buddy_ops.runs.stores import INDEX, JOURNAL, MANIFEST, LocalStore, RunStore, S3Store, Sign, digest
 
 RUNBOOK = "runs/prune"
+# '200', '400d' or '52w'.
 KEEP = re.compile(r"(?P<number>\d{1,6})(?P<unit>[dw]?)", re.ASCII)
 DAYS = {"d": 1, "w": 7}
 LONGEST_DAYS = 365 * 1000
@@ -192,6 +193,7 @@ def _finish_here(store: LocalStore) -> list[str]:
     with store.locked():
         manifests = archive.manifests_in_order(store)
         gone = verification.pruned_runs(manifests)
+        # All prunings of the chain, not the last one alone: an earlier one may have been cut off.
         deleted = [name for name in gone.values() if _is_there(store, name, gone)]
         for name in deleted:
             _delete(store.root / name)

@@ -250,6 +250,7 @@ def check_by_keys(paths: Sequence[str]) -> SignatureCheck:
 
     def verify(key: str, manifest: bytes, content: bytes) -> bool:
         wanted = expected.get(key)
+        # Where the settings name no hash, any key that was given may be the one: the signature itself decides.
         usable = [public for sha256, public in keys.items() if wanted in (None, sha256)]
         if not usable:
             given = ", ".join(keys)
@@ -270,6 +271,7 @@ def _read_public_key(path: str) -> tuple[str, "EllipticCurvePublicKey"]:
         InvalidInput: ``extra-missing``, ``public-key-unusable``.
     """
     try:
+        # An extra of its own: only a check with --public-key needs it.
         from cryptography.exceptions import UnsupportedAlgorithm
         from cryptography.hazmat.primitives import serialization
         from cryptography.hazmat.primitives.asymmetric import ec

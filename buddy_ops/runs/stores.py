@@ -41,9 +41,11 @@ WRITTEN = (INDEX, PAGE, MANIFEST, SIGNATURE, "notebook.ipynb", "report.html", JO
 LOCK = ".lock"
 """One process at a time adds to a folder's chain; the file names the run that is being added."""
 
+# For example '2026-11-30T2150Z-strategies-canary-prod-3f2a9c1e'; '.' and '..' are the folder itself and the one above.
 NAME = re.compile(r"(?!\.{1,2}$)[\w.:-]{1,200}", re.ASCII)
 """What a run's folder and a file in it can be called; nothing outside the archive is named so."""
 
+# Fixed bytes around the rows: a row is appended by cutting off the end, whatever the length of the rest.
 HEAD = b'{"v":1,"runs":[\n'
 TAIL = b'\n],"newest":"%s"}\n'
 TAIL_BYTES = len(TAIL % (b"0" * 64))
@@ -85,6 +87,7 @@ def signed_entry(facts: Mapping[str, object], previous: str, sign: Sign | None) 
 
 def index_line(manifest: bytes) -> bytes:
     """A manifest as a line of the index, with its own hash."""
+    # First, so that a row can be found by how it begins (``_end_of_rows``).
     facts = {"sha256": digest(manifest), **parse_json(manifest)}
     return json.dumps(facts, separators=(",", ":"), ensure_ascii=False).encode()
 

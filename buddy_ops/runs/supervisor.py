@@ -82,6 +82,7 @@ def run_notebook(
             ``invalid-settings``, and what ``project.read_artifact`` raises.
         AwsFailed: ``sandbox-not-running``.
     """
+    # Before anything is made: without the packages nothing could execute or archive the run.
     require_run_packages()
     source = find_notebook(notebook)
     short = places.short_name(source)
@@ -163,6 +164,7 @@ def index_archive(where: str = "", environment: str = "") -> Iterator[str]:
     """
     store = archive.open_store(where, environment)
     if isinstance(store, LocalStore):
+        # First: the folders of a pruning that was cut off are half deleted, and must not be taken for damaged runs.
         for folder in retention.finish_pruning(store):
             yield f"{folder}: pruned"
         for folder in archive.archive_unfinished(store.root):
@@ -176,6 +178,7 @@ def index_archive(where: str = "", environment: str = "") -> Iterator[str]:
         bucket = store
         if not isinstance(bucket, S3Store):
             bucket = archive.open_store(there, environment)
+        # By the folder's name: in S3 a run has another manifest, since the chain there is another one.
         known = {each.folder for each in archive.list_entries(bucket)}
         for each in missing:
             if each.archive == there and each.folder not in known:
@@ -265,6 +268,7 @@ class _BackgroundLookup:
 
     def _look(self) -> None:
         self.note = self._here.learn_secrets()
+        # Without an answer of STS the manifest names no caller, and is written all the same.
         with suppress(BuddyError):
             self.principal = self._here.principal
         pages.preload()

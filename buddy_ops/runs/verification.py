@@ -102,6 +102,7 @@ def verify_archive(store: RunStore, expected: str = "", check: SignatureCheck | 
     # In S3 the chain keeps the manifests of runs that were pruned.
     links = store.chained()
     chained = {**{digest(manifest): manifest for manifest in manifests.values()}, **links}
+    # Before the rows are compared: a pruning excuses runs that are older than itself.
     prunings = _prunings(chained.values())
     gone = pruned_runs(chained.values())
     kept: list[bytes] = []
@@ -116,6 +117,7 @@ def verify_archive(store: RunStore, expected: str = "", check: SignatureCheck | 
     for row in rows:
         name, wanted = _folder(row), str(row.get("sha256"))
         manifest = manifests.get(name)
+        # By the index's own hashes: a manifest that was changed is reported once, and not as a broken chain as well.
         if row.get("previous") != previous:
             problems.append(f"{name}: the chain is broken: the run before it is missing or out of sequence.")
         previous = wanted

@@ -35,6 +35,7 @@ class Worker:
         self._said = (Path(private) / "stderr").open("w+", encoding="utf-8", errors="replace")
         self.failures: list[str] = []
         self._process = subprocess.Popen(
+            # -P: else a file of the working folder could take the place of a module (docs.python.org, command line).
             [sys.executable, "-P", "-m", "buddy_ops.runs.engine"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
