@@ -6,6 +6,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from buddy_ops.core.text import date_and_time, show_controls
 
+# The characters that Markdown reads as code, a table's border, a link, emphasis or an image.
 MARKUP = re.compile(r"[\\|`\[\]*_!]")
 
 

@@ -85,6 +85,7 @@ class Assessment:
     @property
     def choices(self) -> dict[str, str]:
         """What each decision does, and to which version; the recommended one first."""
+        # A choice that cannot be carried out has no button: without a version to return to only the fix is left.
         effects: dict[Choice, str] = {
             "fix forward": f"Fix forward: v{self.version} keeps its traffic until a fix is deployed"
         }
@@ -273,6 +274,7 @@ def assess_deployment(target: Target, watch: Progress = no_progress) -> Assessme
     Raises:
         InvalidInput: ``alias-missing``, ``version-missing``.
     """
+    # What was deployed and when; where a rollback would lead; what happened since; then what is recommended.
     alias = aliases.require_alias(target)
     version = suspect_version(alias)
     now = target.clock.now()
@@ -354,6 +356,7 @@ def _deployed(target: Target, alias: Alias, version: str) -> datetime:
     record = alias.rollout
     # After a rollback the record's time is that of the rollback.
     if record is not None and record.new_version == version and not record.rolled_back:
+        # ``since`` is of the latest stage; the greatest age is how long before it the first one began.
         return datetime.fromisoformat(record.since) - timedelta(seconds=max(record.stage_ages_s, default=0))
     return versions.read_version(target, version).modified_at
 
@@ -416,6 +419,7 @@ def plan_decision(target: Target, assessment: Assessment, decision: str, review:
     )
     if decision == "fix forward":
         return forward
+    # With a callback it is tried on while AWS throttles. Without one it would fail at the first throttled call.
     back = rollback.plan_rollback(target, watch=no_progress)
     return replace(
         forward,
@@ -441,6 +445,7 @@ def run_decision(target: Target, plan: DecisionPlan, approval: Approval, inciden
     decision: Choice = "fix forward"
     if plan.back is not None:
         decision = "roll back"
+    # Before the traffic moves: the review counts the time to the decision from this record.
     target.journal.append("decided", decision=decision, by=approval.by)
     moved = None
     # The traffic first: users do not wait for the review's date.
@@ -481,6 +486,7 @@ async def wait_for_recovery(
     worst = max(known, key=lambda version: known[version].errors / known[version].requests, default="")
     result = RecoveryCheck(worst, known.get(worst, Counts()), limit, minutes)
     trouble = reading.trouble or _unmeasured(counted)
+    # A version that still fails is reported as such, even where other counts are missing.
     if trouble and result.recovered is not False:
         # No requests, or counts that CloudWatch has not published yet, are no sign of a recovery.
         return RecoveryCheck("", Counts(), limit, minutes, trouble=trouble)

@@ -129,6 +129,7 @@ def plan_containment(
         InvalidInput: ``no-such-table``, ``invalid-parameters`` (``how``), ``version-missing`` (``version``).
             An onset or a rollback target that cannot be used is in the plan: the damage is stopped all the same.
     """
+    # A mistyped table or isolation is refused before anything is read.
     chosen = _table(target, table)
     isolation_mode = _isolation_mode(how)
     # The traffic: a version that receives none any more needs no rollback.
@@ -201,6 +202,7 @@ def plan_containment(
             "bad": [bad],
             "since": iso_utc(since),
             "how": isolation_mode if isolates else "",
+            # With another destination or another isolation it is another plan.
             "to": back.destination if back else "",
         },
         approvals=1,  # stopping cannot make the damage worse
@@ -290,6 +292,7 @@ def restore_table_copy(target: Target, plan: ContainmentPlan, watch: Progress = 
     try:
         tables.restore_copy(target, plan.table.name, plan.since, plan.copy, watch=watch)
     except BuddyError as error:
+        # Users are locked out while this waits: without a copy, traffic can still be re-enabled in this way.
         error.next = f"{error.next} {WITHOUT_REPAIR}"
         raise
     return f"{plan.copy} holds {plan.table.name} as of {date_and_time(plan.since)}."
@@ -404,6 +407,7 @@ def _since(target: Target, onset: str, version: str) -> tuple[datetime, Obstacle
     obstacle: Obstacle | None = None
     if onset:
         try:
+            # DynamoDB restores to a second. Source: DynamoDB developer guide, point-in-time recovery.
             return parse_time("onset", onset, until=now).replace(microsecond=0), None
         except InvalidInput as error:
             # Only the repair needs it.
@@ -414,6 +418,7 @@ def _since(target: Target, onset: str, version: str) -> tuple[datetime, Obstacle
     except InvalidInput as error:
         error.next = f"Set {parameter('version')} to the faulty version, or leave it empty: the one deployed last."
         raise
+    # The time is then unknown, and so is what to compare with. Stopping the damage does not depend on it.
     except AwsFailed as failure:
         what = f"When v{version} was published is unknown. {failure.what}"
         return now.replace(microsecond=0), Obstacle(
@@ -427,6 +432,7 @@ def _rollback_plan(target: Target, to_version: str, bad: str) -> tuple[RollbackP
     other = f"Set {parameter('to_version')} to another version."
     try:
         back = rollback.plan_rollback(target, to_version, no_progress)
+    # A rollback that is not possible is no reason to wait: the function is isolated instead.
     except (Refused, AwsFailed) as error:
         return None, (f"no rollback: {error.what} The isolation stops the damage.",)
     except InvalidInput as error:

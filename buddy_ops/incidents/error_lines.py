@@ -25,8 +25,11 @@ ERROR_LINES = (
     'and @message like /(?i)\\berror\\b|exception|timed out|exited|fatal|apologised|"status":"(timeout|failure)"/ '
     f"| fields @timestamp, @message | sort @timestamp desc | limit {LINES_LIMIT}"
 )
+# For example 'botocore.exceptions.ClientError: An error occurred ...'.
 NAMED_ERROR = re.compile(r"\b((?:\w+\.)*\w+(?:Error|Exception|Fault))\b")
+# A request's ID, a number with what belongs to it ('42', '03:12:07', '1.5s'), and a token of 25 characters or more.
 VARYING_PART = re.compile(r"\b[0-9a-f]{8}-[0-9a-f-]{27}\b|\b\d[\w:.-]*\b|[\w-]{25,}")
+# Lambda's own lines: 'Task timed out after 8.00 seconds', 'RequestId: ... Error: Runtime exited with error: ...'.
 RUNTIME_FAILURES = ("Task timed out", "Runtime exited")
 EXAMPLE_LIMIT = 160
 KIND_LIMIT = 80

@@ -32,6 +32,7 @@ def find_obstacle(
     AWS: dynamodb:DescribeTable, DescribeContinuousBackups, reads only.
     """
     checks = (
+        # One after the other: the first that is found is shown, and nothing more is asked of AWS then.
         partial(_require_key, target, table),
         partial(_require_restorable, target, table.name, since),
         partial(tables.is_copy, target, table.name, at=since, name=copy),
@@ -52,6 +53,7 @@ def _require_key(target: Target, table: TableSettings) -> None:
     """Refuse if parameters/ has another key than the table: no item would be found in the copy."""
     told = target.client("dynamodb").describe_table(TableName=table.name)["Table"]
     key = {element["KeyType"]: element["AttributeName"] for element in told["KeySchema"]}
+    # DynamoDB lists a key in this sequence, and so do the settings.
     real = tuple(key[kind] for kind in ("HASH", "RANGE") if kind in key)
     if real != table.key:
         raise Refused(

@@ -208,6 +208,7 @@ def determine_scope(target: Target, plan: ContainmentPlan, watch: Progress = no_
 
     if plan.obstacle is not None:
         return _scope_without_copy(target, plan, watch)
+    # The copy must be of the same schema: else every item would differ, and restoring would undo a migration.
     _require_same_schema(target, plan)
 
     def note(item: Item) -> Iterable[str]:
@@ -233,6 +234,7 @@ def determine_scope(target: Target, plan: ContainmentPlan, watch: Progress = no_
 
 def _write_items(target: Target, items: Iterable[DamagedItem]) -> None:
     """List items in the run's folder, with no value of theirs."""
+    # Names of items and of attributes, never values: the file is archived, and the items are people's data.
     lines = (
         json.dumps({"item": f.name, "kind": f.kind, "faults": f.faults, "changed": f.changed, "by": f.written_by})
         for f in items
@@ -313,6 +315,7 @@ def _require_same_schema(target: Target, plan: ContainmentPlan) -> None:
 
 def _warnings(plan: ContainmentPlan, compared: Comparison) -> tuple[str, ...]:
     warnings = []
+    # The copy is to be from before the damage. Items of the faulty version in it say that it is not.
     if early := compared.notes_before.get("bad", 0):
         written = f"{count(early, 'item')} of the copy were written by v{plan.bad[0]}"
         warnings.append(f"{written}: choose an earlier onset.")
@@ -413,10 +416,12 @@ def plan_repair(target: Target, found: DamageScope, chosen: Sequence[str] = ()) 
             "region": target.region,
             "table": found.table.name,
             "copy": found.copy,
+            # Other items, or other values, need another approval, also where their number is the same.
             "changes": _fingerprint(changes),
         },
         approvals=approvals,
         demand_hash=bool(calls),  # a repair can only be approved after its scope was seen
+        # An approval of values that were read yesterday must not be used today: it expires as a deployment's does.
         made_at=target.clock.now(),
         valid_hours=target.settings.policy.approval_hours,
         scope=found,

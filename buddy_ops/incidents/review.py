@@ -174,6 +174,7 @@ def review_incident(target: Target, since: str, until: str, incident: str = "", 
     # Other environments may share the archive.
     entries = [entry for entry, _ in found if entry.environment == target.environment]
     places = {entry.folder: there for entry, there in found}
+    # The window, the runs in it or with the incident's name, their records as events, then alarms and minutes.
     begin, end = _window(since, until, [entry for entry in entries if incident and entry.incident == incident])
     reviews = [entry for entry in entries if entry.runbook == REVIEW_RUNBOOK and _reviews(entry, since, incident)]
     responses = [entry for entry in entries if entry.runbook != REVIEW_RUNBOOK]
@@ -242,6 +243,7 @@ def compute_figures(
     return IncidentFigures(
         onset=onset,
         detected=detected,
+        # Not before it was detected: a rollback of the day before is another incident's.
         decided=_first(events, detected or onset, _decides),
         mitigated=_first(events, detected or onset, _mitigates),
         requests=requests,
@@ -403,12 +405,14 @@ def _belongs(entry: ManifestEntry, begin: datetime, end: datetime, incident: str
         return True
     began = parse_moment(entry.began)
     ended = parse_moment(entry.ended)
+    # A run that overlaps with the window at either end belongs to it.
     return began is not None and ended is not None and began <= end and ended >= begin
 
 
 def _reviews(entry: ManifestEntry, since: str, incident: str) -> bool:
     if incident:
         return entry.incident == incident
+    # Without a name an incident is known by its window only: an earlier review had the same beginning.
     return entry.parameters.get("since") == since
 
 
@@ -435,6 +439,8 @@ def _minute_rows(
     """The window's minutes from CloudWatch, or from the journals where CloudWatch has none any more."""
     try:
         window = monitor.read_window(target, (end - begin) / MINUTE, end.isoformat())
+        # CloudWatch keeps minutes for 15 days: of an older incident only the
+        # journals have them. Source: CloudWatch user guide, metrics retention.
         if any(counts.requests for row in window.rows for counts in row.counts.values()):
             return window.rows, "; ".join(window.troubles)
         trouble = "CloudWatch has no requests in this window (any more)"

@@ -99,6 +99,7 @@ def plan_schema_rollback(
         calls=(*calls, "ssm:PutParameter review date"),
         undo=back.undo,
         reasons=(*(back.reasons or (compatible,)), *doubts),
+        # One approval is for all of it: the traffic, the table and the freeze.
         covers={**back.covers, "migration": migration, "reason": reason.strip(), "hours": freeze_hours},
         back=back,
         migration=migration,
@@ -162,6 +163,7 @@ def revert_migration(
         # A second run of the notebook, or another person, did it before.
         if marker.migration == plan.migration and marker.state == "reverted":
             return RevertResult(plan.migration, (str(marker),))
+        # Planned only now: while the version that was rolled back served, the new schema was still needed.
         step_plan = migration_steps.plan_step(target, plan.migration, "rollback")
         step = migration_steps.run_step(target, step_plan, assessment.approve_part(approval, step_plan), tell)
         migration_steps.raise_for_failure(step)

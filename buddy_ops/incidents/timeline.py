@@ -50,6 +50,7 @@ class TimelineEvent:
         """The event as a sentence, at most 300 characters."""
         if self.times > 1:
             return f"{self.fields['call']}, {self.times} times"
+        # For readers only: figures are computed from the fields, since a sentence that was cut may say the opposite.
         return shorten(describe_record(self.kind, self.fields), SENTENCE_LIMIT)
 
 
@@ -103,6 +104,7 @@ def merge_in_order(events: Iterable[TimelineEvent]) -> list[TimelineEvent]:
     merged: list[TimelineEvent] = []
     # Each call is compared with the call before it, not with the first one of its group: a repair writes for minutes.
     previous: TimelineEvent | None = None
+    # ``sorted`` keeps the sequence of equal times, which is that of the records.
     for event in sorted(events, key=attrgetter("at")):
         if previous and _repeats(previous, event):
             merged[-1] = replace(merged[-1], times=merged[-1].times + 1)

@@ -55,6 +55,7 @@ class Migration:
     @property
     def source(self) -> int:
         """The schema that the table has before."""
+        # The schemas in between are other tables': all tables share one sequence.
         earlier = (other.to for other in read_migrations() if other.table == self.table and other.to < self.to)
         return max(earlier, default=FIRST)
 
@@ -64,6 +65,8 @@ class Migration:
         Raises:
             ValueError: it is in neither schema, cannot be converted, or cannot be converted back.
         """
+        # After a backfill an item has both, and ``truth`` decides.
+        # One that has only one of them is converted from that.
         has_old = all(name in item for name in self.old)
         has_new = all(name in item for name in self.new)
         if has_old and (truth == "old" or not has_new):
@@ -121,6 +124,7 @@ class SchemaRange:
 
 def parse_range(text: str | None) -> SchemaRange | None:
     """A declared range, '1' or '1-2'; None for any other text: then it is unknown."""
+    # Six digits at most, so that every number is below ``NEWEST``.
     match = re.fullmatch(r"([1-9]\d{0,5})(?:-([1-9]\d{0,5}))?", (text or "").strip())
     if match is None:
         return None
@@ -145,6 +149,7 @@ def read_migrations() -> tuple[Migration, ...]:
     Raises:
         InvalidInput: ``invalid-migrations``.
     """
+    # The file's hash is part of the cache's key: a file that is corrected while a notebook is open is run again.
     found = fingerprint()
     if not found:
         return ()
@@ -163,6 +168,7 @@ def fingerprint() -> str:
 def _load(path: Path, _fingerprint: str) -> tuple[Migration, ...]:
     """Run the project's file once, until it is changed."""
     try:
+        # Not an import: the project's file is in no package, and Python would keep what it read first.
         found = runpy.run_path(str(path)).get("MIGRATIONS")
     # The project's code may raise anything, and call sys.exit().
     except (Exception, SystemExit) as error:
@@ -175,6 +181,7 @@ def _load(path: Path, _fingerprint: str) -> tuple[Migration, ...]:
     if [each.to for each in found] != list(range(FIRST + 1, FIRST + 1 + len(found))):
         raise _invalid("the schemas that they lead to are not 2, 3 and so on, in this sequence")
     for each in found:
+        # Such an attribute would be overwritten by ``forward``, and its old value could not be restored.
         if set(each.old) & set(each.new):
             raise _invalid(f"{each.name} has an attribute in both schemas")
     return tuple(found)

@@ -31,6 +31,7 @@ FILE = "schema_range"
 KEY = "#schema"
 """The value of every key attribute of the item that carries a table's schema, where the attribute is a text."""
 
+# 38 digits are the most that DynamoDB's numbers have. Source: its developer guide, data types.
 KEY_NUMBER = "-" + "9" * 38
 """The same where the attribute is a number: no item of a user has it."""
 
@@ -104,6 +105,7 @@ def read_marker(target: Target, table: TableSettings) -> SchemaMarker:
     """
     get = target.client("dynamodb").get_item
     try:
+        # Consistent: without it DynamoDB may still return the marker from before another run's write.
         item = get(TableName=table.name, Key=marker_key(target, table), ConsistentRead=True).get("Item")
     except AwsFailed as failure:
         # DynamoDB's answer to a key of another type. Only then are the types asked for: nearly all keys are texts.
@@ -172,6 +174,7 @@ def write_marker(target: Target, held: SchemaMarker, version: int, migration: st
     # A table without a marker: whoever writes it first has it.
     condition: dict[str, Any] = {
         "ConditionExpression": "attribute_not_exists(#key)",
+        # Names by placeholders: a key of a team's table may be one of DynamoDB's reserved words, and 'state' is one.
         "ExpressionAttributeNames": {"#key": held.table.key[0]},
     }
     if held.there:
@@ -276,6 +279,7 @@ def is_compatible(declared: SchemaRange, marker: SchemaMarker) -> bool:
 
 
 def _incompatible(target: Target, version: str, declared: SchemaRange, marker: SchemaMarker) -> Refused:
+    # Which way depends on who is behind: the table of the version, or the version of the table.
     step = "run the rollback of its migration first"
     if declared.low > marker.version:
         step = "run its migration first (expand, backfill, verify)"

@@ -26,6 +26,7 @@ from buddy_ops.migrations.schema import SchemaMarker
 
 Step = Literal["expand", "backfill", "verify", "contract", "rollback"]
 STEPS: tuple[Step, ...] = get_args(Step)
+# The states in which versions of both schemas may serve, and the old attributes are the truth.
 OPEN = ("expanded", "verified")
 ALLOWED_STATES: dict[Step, tuple[str, ...]] = {
     "backfill": OPEN,
@@ -117,11 +118,13 @@ def plan_step(target: Target, name: str, step: str) -> MigrationPlan:
     migration, table = find_migration(target, name)
     chosen = _step(step)
     marker = schema.read_marker(target, table)
+    # First whether the step may follow what was done, then whether a version needs what it removes, then freezes.
     _require_order(migration, chosen, marker)
     if chosen == "contract":
         _require_unneeded(target, keep=migration.to, drop=migration.source)
     elif chosen == "rollback":
         _require_unneeded(target, keep=migration.source, drop=migration.to)
+    # A freeze holds what goes forward. ``verify`` changes no item, and a rollback is the way back.
     if chosen in ("expand", "backfill", "contract"):
         freezes.require_unfrozen(target)
     rules = target.settings.rollout
@@ -179,6 +182,7 @@ def run_step(target: Target, plan: MigrationPlan, approval: Approval, watch: Pro
     marker = plan.marker
     if target.dry_run:
         return StepResult(step, BackfillTally(), marker)
+    # No item is touched: the new attributes come with the backfill.
     if step == "expand":
         marker = _write_marker(target, plan, marker, version=plan.migration.source, state="expanded")
         return StepResult(step, BackfillTally(), marker)
@@ -283,6 +287,7 @@ def _unknown(what: str, next: str) -> InvalidInput:
 def _require_order(migration: Migration, step: Step, marker: SchemaMarker) -> None:
     own = marker.migration == migration.name
     if step == "expand":
+        # A migration's own expand may run again: it writes the same marker.
         idle = marker.state not in (*OPEN, "contracting", "reverting")
         allowed = marker.version == migration.source and (idle or (own and marker.state in OPEN))
         needs = "no other migration in progress"
@@ -324,6 +329,7 @@ def serving_versions(target: Target) -> tuple[VersionSchema, ...]:
     for alias in aliases.list_aliases(target):
         record = alias.rollout
         if record is not None and record.open and record.stable_version:
+            # First this reason, so that one that serves anyway is named by that.
             reasons[record.stable_version] = f"the rollout on alias {alias.name} may return to it"
         for version in alias.serving:
             reasons[version] = f"alias {alias.name} serves it"
@@ -370,6 +376,7 @@ def _passes(target: Target, plan: MigrationPlan, marker: SchemaMarker, watch: Pr
         changed += tally.changed
         if not tally.conflicts:
             break
+    # Of all passes: the last one alone counts only what was in conflict before it.
     tally.changed = changed
     return tally
 
@@ -404,8 +411,10 @@ def _convert_page(
             tally.wrong += 1
             tally.examples.append(f"{tables.item_name(item, table.key)}: {error}.")
             continue
+        # What is converted already is not written: a step that runs again costs reads only.
         if converted != item:
             changes.append(Change(item, converted))
+    # It only counts: an item that would be changed is one that is not converted.
     if plan.step == "verify":
         tally.wrong += len(changes)
         for change in changes[:EXAMPLES]:
@@ -493,6 +502,7 @@ def describe_progress(tally: BackfillTally, total: int, began: datetime, now: da
     """One line: items read of about how many, rate, and time left."""
     line = f"{tally.items:,} of about {max(total, tally.items):,} items, {tally.changed:,} changed, {tally.left:,} left"
     passed_s = (now - began).total_seconds()
+    # Before the first page there is no rate to reckon with.
     if passed_s <= 0 or not tally.items:
         return line
     rate = tally.items / passed_s
@@ -538,6 +548,7 @@ def _reasons(target: Target, migration: Migration) -> tuple[str, ...]:
     alias = aliases.read_alias(target)
     reasons = []
     if alias is not None and alias.rollout is not None:
+        # Both are versions that a rollback may return to: one while the rollout is the last, the other after that.
         for version in (alias.rollout.stable_version, alias.rollout.fallback_version):
             if not version:
                 continue
