@@ -69,6 +69,7 @@ def _webhook_state(context: CheckContext, hook: Hook) -> Finding:
         return ok(hook.name)  # the proxy resolves the name
     try:
         socket.getaddrinfo(parts.hostname, parts.port or parts.scheme)
+    # What follows the colon of an address need not be a port: that is the ValueError.
     except (OSError, ValueError):
         message = f"{hook.name}: the host of its address was not found from here"
         return warning(message, f"Correct {hook.url}, or check the name service where rollouts run.")

@@ -298,6 +298,7 @@ def _lag_finding(target: Target, lags: dict[str, timedelta], unseen: list[str]) 
     return ok(f"{told} (late_data_s: {assumed_s} s)")
 
 
+# Of the stream 2026/11/22/[7]6b29f5... the version 7.
 REPORTS = (
     'filter @type = "REPORT" or @message like /"platform.report"/ '
     r"| parse @logStream /\[(?<version>[^\]]+)\]/ | stats count(*) as requests by version"
@@ -391,6 +392,7 @@ def _template_queue(proof: Proof) -> str:
     fields = proof.context.arn_fields
     own = f"buddy-ops-{proof.target.environment}-lease-dead-letters"
     for queue, alarm in _alarms_on_queues(proof.target):
+        # infrastructure.yaml lets CloudFormation name the queue, so that only its alarm says which one it is.
         if alarm["AlarmName"] == own and queue:
             return f"arn:{fields['partition']}:sqs:{fields['region']}:{fields['account']}:{queue}"
     return ""
@@ -451,6 +453,7 @@ def alarm_heard(proof: Proof) -> Steps:
         Threshold=0.0,
         AlarmActions=[topic],
     )
+    # CloudWatch takes any address as an alarm's action, and tries it only when the state changes.
     client.set_alarm_state(AlarmName=name, StateValue="ALARM", StateReason=alarms.TEST)
     wiring = alarms.read_action(target, name, began)
     for _ in range(alarms.PROOF_POLLS):
@@ -513,6 +516,7 @@ ATTEMPTS = (
     ),
     Attempt(
         "scheduler:DeleteSchedule",
+        # A run's id is 8 hexadecimal digits, so no run has this one.
         lambda mine, _: failsafe.disarm(mine, "absent"),
         ACTING,
     ),
@@ -640,6 +644,7 @@ def archive(proof: Proof) -> Finding:
                 ContentType="application/json",
                 # S3 demands a checksum for a locked object. Source: S3 API reference, PutObject.
                 ChecksumAlgorithm="SHA256",
+                # Refused with 412 where the object exists, and with 409 while another write of it is on its way.
                 IfNoneMatch="*",
             )
         except Conflict:

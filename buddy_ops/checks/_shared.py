@@ -123,6 +123,7 @@ def version_rates(reading: MetricsReading | ServedReading, measure: Measure, lim
                 unpublished[version].append(row.at)
                 continue
             minutes[version].append((row.at, count, counts.requests))
+            # A later minute that is published shows that CloudWatch has caught up.
             if counts.seen:
                 unpublished[version].clear()
     return [
@@ -203,6 +204,7 @@ def traffic_state(context: CheckContext) -> Finding:
     rate = usual_rate([requests.get(last - age * text.MINUTE, 0.0) for age in reversed(range(RATE_MINUTES))])
     usual = text.figure(rate)
     at = text.time_of_day(last, target.clock.now())
+    # A silence counts by the requests that it lacks: a function with one an hour may be silent for half an hour.
     if rate * (silent / text.MINUTE) >= IMPLAUSIBLE_REQUESTS:
         # The log tells a silence of the callers from one of CloudWatch.
         ran = _logged_requests(target, last + 2 * text.MINUTE, until)

@@ -42,6 +42,7 @@ from buddy_ops.core.progress import Progress, no_progress
 from buddy_ops.deployment import builds, rollout_plan, smoke_tests
 from buddy_ops.health import former_service
 
+# The deployment guide's time in which a version at 100 % may still be rolled back.
 ROLLBACK_WINDOW = timedelta(hours=24)
 LOOK_BACK = timedelta(minutes=60)
 """How much of the latest traffic is checked."""

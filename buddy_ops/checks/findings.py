@@ -235,6 +235,7 @@ class CheckContext:
     @cached_property
     def _rollback_plan(self) -> RollbackPlan | BuddyError:
         try:
+            # A property that raises is computed again: as a value, the error too is asked of AWS once.
             return rollback.plan_rollback(self.target)
         except BuddyError as error:
             return error
@@ -395,6 +396,7 @@ def count_states(findings: Iterable[Finding]) -> str:
 
 def text_row(finding: Finding) -> str:
     """A finding in a terminal: one line, and a second one with what to do."""
+    # 9 and 19 characters hold the longest state and the longest name of a check; 28 is both.
     line = f"{finding.state.label:<9}{finding.check:<19}{finding.full_message}"
     if not finding.remedy:
         return line

@@ -83,6 +83,7 @@ def read_function(target: Target) -> FunctionFacts:
     group = found.get("LoggingConfig", {}).get("LogGroup", "")
     if group == f"/aws/lambda/{function}":
         group = ""
+    # From here on what cannot be read is noted: the function exists, and that is the most that is needed.
     served: AliasConfigurationResponseTypeDef | None = _read(
         partial(client.get_alias, FunctionName=function, Name=alias), "the alias", unread
     )

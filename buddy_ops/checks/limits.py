@@ -90,6 +90,7 @@ def _cause(target: Target) -> tuple[str, str, dict[str, object]]:
         cause = "the function's reserved concurrency is 0, and no isolation of Buddy Ops is recorded"
         return cause, "Find out who set it. Then remove that concurrency limit.", {"reserved": 0, "command": command}
     if reserved is not None:
+        # A reservation is taken from what is unreserved, of which AWS keeps 100.
         free = max(0, account.get("UnreservedConcurrentExecutions", 0) - UNRESERVED_MINIMUM)
         cause = f"the function's reserved concurrency is {reserved}"
         if free:

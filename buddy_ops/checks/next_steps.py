@@ -107,7 +107,9 @@ class _Advice:
 
     def steps(self) -> Iterator[NextStep]:
         """All of them."""
+        # An isolation explains failures and throttles, and a missing alias everything: they are first.
         urgent = [*self._isolated(), *self._alias(), *self._failing(), *self._throttled()]
+        # Each kind only where none before it is there: an alarm beside a high error rate asks for nothing else.
         urgent = urgent or [*self._alarm(), *self._unexplained()]
         yield from urgent or self._unknowns()
         quiet = not urgent and findings_.overall_state(self.findings) is State.OK
@@ -172,6 +174,7 @@ class _Advice:
             why = f"{because}, and the failsafe moved its traffic to v{alias.primary}. Close the rollout of "
             yield NextStep(f"{why}v{alias.rollout.new_version}:", ROLLBACK, self.here)
             return
+        # Two versions serve, and the record does not say which one to keep: a person chooses.
         healthy = self._healthy()
         if alias.additional is not None and (alias.stable is None or self._only_stable_fails()):
             yield from self._choose_of_two(because, healthy)
@@ -179,6 +182,7 @@ class _Advice:
         version = rollback.rollback_target(self.target, alias)
         # Right after a rollback the same again would find it done.
         named = rollback.version_before(alias) or ("" if version else self._other_version(healthy))
+        # No version to return to: only a fix forward is left.
         if not version and not named:
             why = f"{because}, and no other version can be returned to. Deploy a fix:"
             yield NextStep(why, self._strategy, self.here, asks=True)

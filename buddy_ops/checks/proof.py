@@ -153,6 +153,7 @@ def run_proof(
             yield finding
     finally:
         watch("deleting the scratch resources")
+        # Also where the probes were interrupted; what a kill leaves, the next proof deletes first.
         left = _scratch.sweep(target)
     tidied = _tidied(left)
     yield tidied
@@ -165,6 +166,7 @@ def _drive(proof: Proof, probes: Sequence[Probe], watch: Progress) -> Iterator[F
     began = clock.now()
     # Where times are equal the number decides: probes begin in the order of ``PROBES``.
     due = [(began, number) for number in range(len(probes))]
+    # A generator does nothing until it is asked for its next step.
     steps: list[Steps] = [probe.run(proof) for probe in probes]
     try:
         while due:

@@ -315,6 +315,8 @@ def _log_group(context: CheckContext) -> Finding:
     # Where no version can be read, Lambda's own name is what can be checked.
     groups = logs.groups_of(configs) or [default_group(target.settings.function)]
     for name in groups:
+        # The first page has it: names are sorted, and the prefix itself comes before longer names. Source: CloudWatch
+        # Logs API reference, DescribeLogGroups.
         listed = target.client("logs").describe_log_groups(logGroupNamePrefix=name)["logGroups"]
         # Groups with longer names begin alike.
         found = [group for group in listed if group["logGroupName"] == name]

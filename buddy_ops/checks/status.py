@@ -494,6 +494,7 @@ def _failing_target(
     target, alias = context.target, context.deployed
     failing = {rate.version: rate for rate in high}
     if alias.additional is not None:
+        # Both receive traffic now, so their own rates decide.
         if set(alias.serving) <= failing.keys():
             return failing[alias.primary]
         return None
