@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from buddy_ops.aws import dead_letters, failsafe, versions
+from buddy_ops.aws import dead_letters, failsafe, permissions, versions
 from buddy_ops.aws._parameter_names import parameter_name
 from buddy_ops.aws.session import Target
 from buddy_ops.checks._scratch import MARK_TEXT, Scratch, scratch_of
@@ -43,7 +43,6 @@ ARRIVES_WITHIN = 5
 """Minutes in which the message of a failed schedule must be in the dead-letter queue."""
 
 DEPTH = "ApproximateNumberOfMessagesVisible"
-ROLES: tuple[Role, ...] = ("reader", "auditor", "responder", "deployer")
 
 
 @dataclass
@@ -494,16 +493,16 @@ class Attempt:
     allowed: tuple[Role, ...]
 
 
-ACTING: tuple[Role, ...] = ("responder", "deployer")
-
 ATTEMPTS = (
     Attempt(
         "lambda:GetAlias",
         lambda mine, _: mine.client("lambda").get_alias(FunctionName=mine.settings.function, Name=mine.settings.alias),
-        ROLES,
+        permissions.EVERYBODY,
     ),
     Attempt(
-        "cloudwatch:DescribeAlarms", lambda mine, _: mine.client("cloudwatch").describe_alarms(MaxRecords=1), ROLES
+        "cloudwatch:DescribeAlarms",
+        lambda mine, _: mine.client("cloudwatch").describe_alarms(MaxRecords=1),
+        permissions.EVERYBODY,
     ),
     Attempt(
         "lambda:UpdateAlias",
@@ -512,13 +511,13 @@ ATTEMPTS = (
             Name=scratch.missing,
             RoutingConfig={"AdditionalVersionWeights": {}},
         ),
-        ACTING,
+        permissions.ACTING,
     ),
     Attempt(
         "scheduler:DeleteSchedule",
         # A run's id is 8 hexadecimal digits, so no run has this one.
         lambda mine, _: failsafe.disarm(mine, "absent"),
-        ACTING,
+        permissions.ACTING,
     ),
     Attempt(
         "lambda:PublishVersion",

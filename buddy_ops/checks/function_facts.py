@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
+from buddy_ops.aws.function_log import default_group
 from buddy_ops.aws.session import Target
 from buddy_ops.core.errors import AwsFailed, NotFound
 from buddy_ops.core.kinds import Kind
@@ -81,7 +82,7 @@ def read_function(target: Target) -> FunctionFacts:
         return FunctionFacts(unread=(f"{function} could not be read: {failure.what}",))
     unread: list[str] = []
     group = found.get("LoggingConfig", {}).get("LogGroup", "")
-    if group == f"/aws/lambda/{function}":
+    if group == default_group(function):
         group = ""
     # From here on what cannot be read is noted: the function exists, and that is the most that is needed.
     served: AliasConfigurationResponseTypeDef | None = _read(

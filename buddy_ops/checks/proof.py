@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from datetime import timedelta
 from functools import partial
 
-from buddy_ops.aws import aliases, checklist_store
+from buddy_ops.aws import aliases, checklist_store, permissions
 from buddy_ops.aws.session import Target
 from buddy_ops.checks import _probes, _scratch, setup
 from buddy_ops.checks._probes import Probe, Proof, Steps, at_once
@@ -70,7 +70,7 @@ PROBES = (
             at_once(partial(_probes.role, name=name)),
             (f"sts:AssumeRole {name}, and as that role calls that change nothing",),
         )
-        for name in _probes.ROLES
+        for name in permissions.EVERYBODY
     ),
     Probe("build bucket", at_once(_probes.build_bucket)),
 )

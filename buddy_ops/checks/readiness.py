@@ -3,7 +3,7 @@
 To add a check, write a function that reads a ``CheckContext`` and returns a finding, and add it to ``CHECKS``::
 
     def _provisioned_concurrency(context: CheckContext) -> Finding:
-        if not context.configuration.get("..."):
+        if context.configuration.settings["..."] is None:
             return problem("what is wrong", "What to do about it.")
         return ok("what was found")
 
