@@ -55,7 +55,7 @@ def archive_report(
         "run": target.run,
         "runbook": "doctor --prove",
         "environment": target.environment,
-        "began": ended,
+        "began": target.journal.records[0]["at"],
         "parameters": {"build": plan.build, "approved_by": list(approval.by)},
         "archive": target.settings.archive.where,
         "folder": target.folder.name,

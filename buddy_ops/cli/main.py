@@ -232,7 +232,8 @@ def rollback(
     if done.pending:
         done = rollback.drive_rollback(target, done)
         say(done, _rollback_style(done))
-    if target.settings.notify.topic_arn or target.settings.notify.slack_webhook:
+    notify = target.settings.notify
+    if notify.topic_arn or notify.slack_webhook or notify.channels:
         # Imported after the traffic has moved, and only where there is a channel.
         from buddy_ops.deployment import announcements
 
@@ -257,6 +258,7 @@ def freeze(environment: str, reason: str, owner: str, hours: float | None, as_js
     from buddy_ops.aws import freezes, session
 
     asked = bool(reason or owner or hours is not None)
+    # A list writes nothing to AWS, so it leaves no journal either.
     target = session.connect(environment, "freeze", quiet=not asked)
     if asked:
         if hours is None:

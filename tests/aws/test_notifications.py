@@ -357,6 +357,15 @@ def test_a_rollback_is_done_whether_or_not_anybody_can_be_told(situation: Bring,
     assert any("Slack was not notified: it answered 500" in each for each in journals)
 
 
+def test_the_command_notifies_channels_without_slack_and_topic(situation: Bring) -> None:
+    """Each kind of channel is enough by itself: here one whose address is missing, and that is said."""
+    here = situation("good")
+    begun(here)
+    given = here.connect(quiet=True).settings.model_dump(mode="json")
+    done = command(here, given | {"notify": {"channels": [{"name": "pager", "url": "env:NO_SUCH_PAGER"}]}})
+    assert done.returncode == 0 and "pager was not notified" in done.stdout, done.stderr
+
+
 def test_a_rollback_that_did_nothing_tells_nobody(situation: Bring, receiver: Any) -> None:
     """A dry run moves nothing, and a second rollback finds its work done: no message of either."""
     here = situation("good")

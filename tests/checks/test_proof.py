@@ -8,6 +8,7 @@ import pytest
 
 from buddy_ops.aws import checklist_store
 from buddy_ops.checks import _scratch, proof, proof_report, setup
+from buddy_ops.core.text import MINUTE
 from buddy_ops.runs import archive, verification
 from buddy_ops.runs.stores import LocalStore, S3Store
 from tests.checks import proving
@@ -102,6 +103,7 @@ def test_the_report_is_archived_here_and_in_the_bucket(here: Situation, monkeypa
     plan = proof.plan_proof(mine)
     approval = approve(mine, plan)
     found = list(proof.run_proof(mine, plan, approval, probes=()))
+    mine.clock.sleep_until(mine.clock.now() + MINUTE)
     (told,) = proof_report.archive_report(mine, plan, approval, found, "-a\n+b")
     assert told.startswith("Archived as 2026-11-02T0007Z-prove-sandbox-1")
     page = (mine.folder / "report.html").read_text("utf-8")
@@ -109,5 +111,6 @@ def test_the_report_is_archived_here_and_in_the_bucket(here: Situation, monkeypa
     local = LocalStore(mine.folder.parent)
     shelf = S3Store(mine, mine.settings.archive.where)
     for store in (local, shelf):
-        assert [entry.runbook for entry in archive.list_entries(store)] == ["doctor --prove"]
+        (entry,) = archive.list_entries(store)
+        assert entry.runbook == "doctor --prove" and entry.began == mine.journal.records[0]["at"] < entry.ended
         assert verification.verify_archive(store).problems == ()
