@@ -82,6 +82,7 @@ def _front_end(given: Mapping[str, object]) -> FrontEnd:
     environment = given.get("environment")
     if not isinstance(environment, str):
         environment = ""
+    # Its parameters are given with -p, whatever options the command has for itself.
     if words == front_end.RUN.command:
         return dataclasses.replace(front_end.RUN, environment=environment)
     return FrontEnd(words, options_of(context.command), RUNBOOKS.get(words, ""), environment)

@@ -34,12 +34,14 @@ def runs(typed: str) -> list[str]:
     with suppress(OSError):
         folders = sorted((path for path in (places.project_root() / "runs").iterdir() if path.is_dir()), reverse=True)
     names = [folder.name for folder in folders[:MOST_RUNS]]
+    # 2026-11-22T0312Z-canary-prod-7f3a91c2
     ids = list(dict.fromkeys(name.rpartition("-")[2] for name in names))
     return [run for run in ids if run.startswith(typed)] or [name for name in names if name.startswith(typed)]
 
 
 def print_script(context: click.Context, parameter: click.Parameter, shell: str | None) -> None:
     """Print what a shell reads once, so that it completes this command from then on."""
+    # click parses a line in this way to complete it: then nothing may be printed.
     if shell and not context.resilient_parsing:
         from click.shell_completion import get_completion_class
 

@@ -77,6 +77,7 @@ def deploy_first(endpoint: str) -> str:
     plan = rollout.plan_rollout(target, str(artifact), "all_at_once")
     approval = Approval(plan.hash, ("the demo",), target.clock.now(), target.principal)
     outcome = rollout.drive_rollout(target, rollout.run_rollout(target, plan, approval))
+    # The sandbox's time waits for every client that may still sleep.
     target.close()
     sandbox.call_sandbox(endpoint, "advance", seconds=HISTORY_S)
     return outcome.reasons[0]

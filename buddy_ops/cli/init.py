@@ -25,6 +25,7 @@ EACH = "{environment}"
 ENVIRONMENT_NAME = re.compile(r"[a-z][a-z0-9-]{0,19}")
 """Source: the parameter Environment of infrastructure.yaml, whose roles are named after it."""
 
+# eu-west-1, us-gov-west-1
 REGION = re.compile(r"[a-z]{2,4}(-[a-z]+)+-\d{1,2}")
 
 
@@ -112,6 +113,7 @@ def upgrade(*, write: bool, ask: bool) -> Answer:
     data = {"folder": folder, "release": new_project.release(), "left": edited, "diff": diffs}
     if not taken:
         if write:
+            # Files that the team has made equal to the release's are noted as the release's.
             new_project.take(folder, [], files)
         return Answer({**data, "written": []}, [*lines, "Nothing to take from this release."])
     wanted = write or (ask and confirm(f"Take {count(len(taken), 'file')} of this release?", option="--write"))
@@ -206,6 +208,7 @@ def _read(project: Project) -> FunctionFacts:
 
 def _configured_region() -> str:
     """The region of this machine's AWS configuration; '' where there is none."""
+    # Imported where a region is looked for: an upgrade needs none.
     from botocore.session import Session
 
     return os.environ.get("AWS_REGION") or Session().get_config_variable("region") or ""

@@ -31,6 +31,7 @@ PRACTICE = "sandbox"
 PRESETS = ("dev", "staging", "prod")
 """Environments that have a template of their own. Any other name has that of staging, or of prod if it begins so."""
 
+# A checkout installs itself, and a project the release that wrote it.
 INSTALL = "      - run: make install-runner\n"
 INSTALL_RELEASE = """\
       - run: |
@@ -151,6 +152,7 @@ def write_new(folder: Path, files: Mapping[str, str]) -> None:
             made.append(path)
             write_atomically(path, content)
     except BaseException as error:
+        # A folder comes after the files in it, and is deleted only when it is empty.
         for path in reversed(made):
             with suppress(OSError):
                 if path.is_dir():
@@ -249,6 +251,7 @@ def _as_text(name: str, content: str) -> str:
     cells = []
     for cell in notebook["cells"]:
         tags = " ".join(cell["metadata"].get("tags", []))
+        # The outputs are left out: a runbook that was run in place is no edited one.
         cells.append(f"# [{cell['cell_type']}] {tags}".rstrip() + "\n" + "".join(cell["source"]) + "\n")
     return "\n".join(cells)
 
@@ -271,6 +274,7 @@ def _environment_file(project: Project, environment: str) -> str:
         prepared = "prod"
     text = (TEMPLATES / f"{prepared}.yaml").read_text("utf-8")
     if not project.region and environment != PRACTICE:
+        # Without its only key the section would be null, which no setting is.
         text = text.replace("    region: $region\n", "").replace(
             "  aws: #", "  aws: {} # region: AWS_REGION or the profile's;"
         )
@@ -282,6 +286,7 @@ def _environment_file(project: Project, environment: str) -> str:
         "kind": project.kind,
         "by_kind": _by_kind(project.kind, project.failure_metric),
     }
+    # $name, since braces are YAML's own.
     return Template(text).substitute({name: _scalar(value) for name, value in values.items()})
 
 
@@ -307,6 +312,7 @@ def _by_kind(kind: Kind, failure_metric: str) -> str:
 def _scalar(value: str) -> str:
     """A text as a plain YAML scalar where YAML reads it as this text, else with quotes."""
     with suppress(ValueError):
+        # A block of lines is YAML already. A plain 007, no or null would be read as something else.
         if "\n" in value or parse_yaml(value) == value:
             return value
     return json.dumps(value)

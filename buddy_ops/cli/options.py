@@ -7,6 +7,7 @@ import click
 
 from buddy_ops.cli import completion
 
+# ``project.SANDBOX`` is the same. Its module imports pydantic and YAML, which a completion does without.
 FALLBACK = "sandbox"
 """The environment where none is given: nothing real is there."""
 

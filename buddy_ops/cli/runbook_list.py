@@ -11,7 +11,9 @@ from buddy_ops.core import places, runbooks
 from buddy_ops.core.errors import InvalidInput
 from buddy_ops.core.text import did_you_mean
 
+# 'Rolls back v2.' of 'Rolls back v2. Then ...'; not 'v2' of 'v2.1'.
 SENTENCE = re.compile(r".*?[.!?](?=\s|$)", re.DOTALL)
+# [canary](../strategies/canary.ipynb)
 LINK = re.compile(r"\[([^\]]*)\]\([^)]*\)")
 
 

@@ -56,6 +56,7 @@ def start_sandbox(port: int, *, seed: int = 7, speed: float = 0.0, owner: int | 
             stderr=errors,
             stdin=subprocess.DEVNULL,
             text=True,
+            # Ctrl-C in a terminal interrupts a whole session: the sandbox ends by a call, or with its owner.
             start_new_session=True,
         )
         assert process.stdout is not None
@@ -104,6 +105,7 @@ def call_sandbox(url: str, operation: str, **fields: object) -> dict[str, Any]:
         BuddyError: ``sandbox-not-running``, ``sandbox-token`` or ``sandbox-refused``.
     """
     try:
+        # 'advance' simulates hours of traffic before it answers.
         return ask_sandbox(url, operation, fields, timeout_s=300)
     except HTTPError as error:
         if token_is_wrong(error):
@@ -269,6 +271,7 @@ def parse_changes(pairs: Sequence[str]) -> dict[str, Any]:
                 f"{pair!r} is not KEY=VALUE. Nothing was changed.",
                 next="Write for example metrics_delay_s=240. `buddy-ops sandbox set` lists the values.",
             ) from None
+        # a.x=1 a.y=2 are two entries of one mapping; a=1 a.x=2 is not.
         if name in changes and not (entry and isinstance(changes[name], dict) and entry not in changes[name]):
             raise InvalidInput(
                 "not-key-value",
@@ -314,12 +317,14 @@ def lab_command(root: Path, port: int, browser: bool) -> list[str]:
         f"--ServerApp.port={port}",
         "--LabApp.default_url=/lab/tree/notebooks/start_here.ipynb",
         f"--ServerApp.open_browser={browser}",
+        # JupyterLab refuses to run as root, which a container's user is, without this.
         *(["--allow-root"] if hasattr(os, "geteuid") and os.geteuid() == 0 else []),
     ]
 
 
 def serve_lab(root: Path, port: int, browser: bool, url: str) -> None:
     """Run JupyterLab in the foreground until it is stopped."""
+    # The person's own variables come before the first of these, and none before the last.
     # The sandbox runs beside it, so that is what a runbook is for where nothing else is said.
     environment = {project.ENVIRONMENT_VARIABLE: project.SANDBOX, **os.environ, "AWS_ENDPOINT_URL": url}
     with contextlib.suppress(KeyboardInterrupt):
@@ -330,6 +335,7 @@ def _await_stop(url: str) -> None:
     """Wait until a stopped sandbox no longer replies, so that its port is free again."""
     deadline = time.monotonic() + 5.0
     with contextlib.suppress(BuddyError):
+        # Real time: the sandbox's own ends with it.
         while time.monotonic() < deadline:
             call_sandbox(url, "clock")
             time.sleep(0.05)
