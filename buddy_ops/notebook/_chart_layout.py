@@ -42,6 +42,7 @@ COLUMN = 3.0
 MARKED_POINTS = 70
 """A line of at most so many points has a mark at each."""
 
+# Seconds between two ticks of the time axis, from a minute to half a day.
 MINUTES = (60, 120, 300, 600, 900, 1800, 3600, 7200, 10800, 21600, 43200)
 DAY_S = 86400
 
@@ -153,6 +154,7 @@ def lay_out(picture: Picture) -> Scene:
     scene = Scene(WIDTH, picture.height, picture.description)
     scene.shapes.append(Fill([_rectangle(0, 0, WIDTH, picture.height)], Ink.CARD))
     y = 24.0
+    # From top to bottom: title, caption, legend, events, panels, times. Each begins where the one before it ended.
     title = shorten_to(picture.title, WIDTH - 32, 15, bold=True)
     scene.shapes.append(Text(title, 16, y, size=15, bold=True))
     y += 4
@@ -167,6 +169,7 @@ def lay_out(picture: Picture) -> Scene:
     # One left edge for all panels: a moment is at the same place in each of them.
     left = max([LEAST_LEFT, *(24 + text_width(label, 12) for panel in picture.panels for _, label in _ticks(panel))])
     y += LINE * _draw_events(scene, picture, left, y + LINE)
+    # The times are drawn last, but their height is needed first: the panels get what is left.
     local = _local_name(picture.until)
     end = picture.height - (2 * LINE + 9 if local else LINE + 11)
     # What is left of the height, for all panels by their shares.
@@ -221,6 +224,7 @@ def _draw_events(scene: Scene, picture: Picture, left: float, y: float) -> int:
         more = f"+ {count(hidden, 'event')}"
         scene.shapes.append(Text(more, WIDTH - 8, y, anchor="end"))
     scene.shapes += [Text(text, x, y + LINE * row) for row, x, text in labels]
+    # Without any event no row is kept free.
     return 1 + max((row for row, _, _ in labels), default=-1)
 
 
@@ -234,6 +238,7 @@ def _place_events(picture: Picture, left: float, right: float) -> tuple[list[tup
         shown = shorten_to(text, (WIDTH - left) / 3)
         width = text_width(shown, 12)
         line = _x(picture, left, at)
+        # Right of its line, or left of it where the picture ends.
         places = [start for start in (line + 4, line - 4 - width) if start >= 8 and start + width <= right]
         free = (
             (row, start)
@@ -255,6 +260,7 @@ def _draw_panel(scene: Scene, frame: _Frame, header: float) -> None:
     panel = frame.panel
     right = WIDTH - RIGHT
     _draw_header(scene, frame, header)
+    # At most one for each 24 pixels: the labels need a line each, with some space between them.
     ticks = _ticks(panel, (frame.bottom - frame.top) / 24)
     grid = [[(frame.left, frame.y(value)), (right, frame.y(value))] for value, _ in ticks]
     scene.shapes.append(Stroke(grid, Ink.GRID))
@@ -439,6 +445,7 @@ def _draw_times(scene: Scene, picture: Picture, left: float, y: float, *, local:
 
 def _time_ticks(since: float, until: float, pixels_a_second: float) -> list[tuple[float, str]]:
     """Times and texts of the time axis."""
+    # The widest label that there is.
     needed = text_width("00 Nov", 12) + 18
     steps = [*MINUTES, *(days * DAY_S for days in (1, 2, 7, 14))]
     step = next((step for step in steps if step * pixels_a_second >= needed), steps[-1])

@@ -174,6 +174,7 @@ def build_picture(data: ChartData) -> Picture | None:
     panels = tuple(panel for panel in built if panel is not None)
     if not panels:
         return None
+    # Everything that is drawn: minutes at both ends, polls, and events that may be later than the last minute.
     times = [at.timestamp() for row in rows for at in (row.at, row.at + MINUTE)]
     times += [score.at.timestamp() for score in data.scores]
     times += [at.timestamp() for at, _ in data.events]
@@ -321,6 +322,7 @@ def _evidence(data: ChartData) -> Panel | None:
         Series(Style(Ink.NEW), tuple(over_limit), name="over limit"),
         Series(Style(Ink.THIRD, (2.0, 2.0), width=2.2), tuple(worse), name="worse than stable"),
     )
+    # Far above the thresholds and the highest value: neither is drawn along the top.
     top = min(MOST_EVIDENCE, max([1e4, *(3 * value for _, value in over_limit + worse)]))
     return Panel("Evidence", "", top=top, series=series, limits=tuple(limits), bottom=LEAST_EVIDENCE, share=0.8)
 

@@ -93,6 +93,7 @@ def png(scene: Scene) -> bytes:
 
 
 def _draw(scene: Scene) -> bytes:
+    # Imported when a picture is drawn: it takes half a second of CPU time (``preload_drawing``).
     import numpy
     from matplotlib.backends.backend_agg import RendererAgg
     from PIL import Image

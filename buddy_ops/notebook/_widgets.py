@@ -128,6 +128,7 @@ class ClickQueue:
     """Clicks in their sequence, from whichever thread receives them to the cell that waits."""
 
     def __init__(self) -> None:
+        # Not at the top: commands in a terminal import this module, too, and start without asyncio.
         import asyncio
 
         self._loop = asyncio.get_running_loop()
@@ -256,6 +257,7 @@ def follow_errors() -> None:
 
 def _close(widget: Any) -> None:
     """Close a widget and its parts, the innermost first."""
+    # Layout and style are widgets of their own: what is left of them would be stored in the notebook.
     for part in (*getattr(widget, "children", ()), widget.layout, getattr(widget, "style", None)):
         if hasattr(part, "layout"):
             _close(part)

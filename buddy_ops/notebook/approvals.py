@@ -51,15 +51,18 @@ async def request_approval(
         InvalidInput: ``invalid-name``.
         Stopped: the cell was interrupted.
     """
+    # No rollback is refused for how a name is written.
     if not _is_rollback(plan):
         people_.require_readable(approved_by, parameter("approved_by"))
     named: tuple[str, ...] = ()
     if approved_plan:
         named = distinct_names(approved_by)
+    # Where no question is needed or can be answered, the parameters decide; else a person, by text or with widgets.
     if target.dry_run or not _widgets.is_attended() or len(named) >= plan.approvals:
         return _shown(target, from_parameters(target, plan, approved_by, approved_plan))
     if plan.calls:
         _require_this_plan(target, plan, approved_plan)
+    # A plan that changes nothing needs no approval: it is recorded as such without a question.
     if _widgets.load_ipywidgets() is None or not plan.calls:
         return _shown(target, in_terminal(target, plan, named))
     return await _with_widgets(target, plan, named)
@@ -130,6 +133,7 @@ def in_terminal(target: Target, plan: Plan, agreed: Sequence[str] = ()) -> Appro
             if typed != word and not aborts:
                 raise _refusal(target, plan, "")
             name = input("Your name: ")
+        # stdin is closed: no person is there, as in CI.
         except EOFError:
             raise _missing(target, plan, people) from None
         if aborts:
@@ -298,6 +302,7 @@ def _recorded_plans(target: Target, approved_plan: str) -> Iterator[Mapping[str,
     from buddy_ops.runs.stores import JOURNAL, LocalStore
 
     store = LocalStore(project.project_root() / "runs")
+    # A folder's name begins with its time: the newest first.
     for folder in sorted(store.folders(), reverse=True)[:JOURNALS]:
         content = store.read(f"{folder}/{JOURNAL}") or b""
         # Most journals have nothing of this plan, and are not worth parsing.
@@ -315,6 +320,7 @@ def _require_unmoved(target: Target, plan: Plan) -> None:
     except BuddyError:
         # The action reads the alias again and reports why it cannot.
         return
+    # A rollout's plan has one version here, a rollback's has primary and additional one.
     expected = list(planned) if isinstance(planned, list | tuple) else [planned]
     serving: list[str | None] = []
     # A plan may name the primary version alone.
@@ -387,6 +393,7 @@ def _record(target: Target, plan: Plan, people: tuple[str, ...], order: str = ""
             raise
         principal = f"unknown ({failure.code})"
     verified = verified_identities(target.settings.policy.ci_principals, principal, os.environ)
+    # An abort needs no verified identity: it is a rollback.
     if target.settings.policy.verified_approvers and plan.calls and not (target.dry_run or order):
         _require_verified(target, plan, verified)
     approval = Approval(plan.hash, people, target.clock.now(), principal, order=order, verified=verified)

@@ -154,10 +154,12 @@ class RolloutChart(ChartData):
         self.caption = _caption(observation)
         if observation.evidence is None:
             return
+        # The stable one first: the styles are given in this sequence, and the log's line is the last one's.
         self.versions = tuple(dict.fromkeys((observation.evidence.stable, observation.evidence.new)))
         self.marks = [(at, SOURCES[by_log]) for at, by_log in observation.evidence.source_changes()]
         scores = observation.evidence.judge.scores()
         self.thresholds = scores
+        # The stronger of failures and latency: either of them alone decides.
         over_limit = max(scores.errors.slo, scores.slow.slo)
         worse = max(scores.errors.base, scores.slow.base)
         self.scores.append(ScorePoint(observation.at, over_limit, worse))

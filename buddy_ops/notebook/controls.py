@@ -110,6 +110,7 @@ class ButtonControls:
         # A page that is gone, or a front end's error, must not end the rollout.
         with self._target.side.contained("the buttons"):
             self._show_stage(observation)
+        # The wait and the buttons at once: whichever comes first ends this poll.
         waiting = asyncio.ensure_future(self._target.clock.wait(observation.wake_at))
         try:
             while not waiting.done():
@@ -178,6 +179,7 @@ class ButtonControls:
             self._say(self._outdated())
             return None
         order: Order | None = None
+        # "Abort" has no number: its effect is the same in every stage, so that it is never outdated.
         if kind == "abort":
             order = "abort"
         elif kind == "pause":

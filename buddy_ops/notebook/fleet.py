@@ -48,6 +48,7 @@ async def watch_fleet(target: Target, places: Sequence[Place], watch_minutes: fl
     found: FleetStatus | None = None
     try:
         while True:
+            # In a worker thread: an interrupt is taken while it reads.
             found = await in_thread(read_fleet, places, progress)
             found = _linked(target, found)
             output.show(_shown(found))

@@ -82,8 +82,10 @@ async def deploy_in_waves(
     run = FleetRun(target, plan, lambda rows: table.show(_shown(rows)))
     run.show()
     with stopped_with(lambda: STOPPED), ExitStack() as stack:
+        # Also where the cell is interrupted: what was rolled back by then is archived.
         stack.callback(run.archive_rollbacks)
 
+        # Once, when the first wave is approved: until then no cluster starts, and the team is notified of nothing.
         @cache
         def start() -> Engine:
             running = stack.enter_context(open_engine(scheduler, len(plan.targets), run.hear))

@@ -49,6 +49,7 @@ async def watch_recovery(
         while not done.dry_run:
             found = await in_thread(read_recoveries, places, done)
             now = target.clock.now()
+            # The rollback is done: a picture that cannot be drawn must not end the cell as if it had failed.
             with target.side.contained("the chart"):
                 _show(output, f"Error rates at {time_of_day(now, now)}", found)
             if now >= until:
@@ -83,6 +84,7 @@ def lay_out(title: str, found: Sequence[Recovery]) -> Scene:
     names = [shorten_to(each.name, NAME_PIXELS) for each in rows]
     left = 36 + max(text_width(name) for name in names)
     right = WIDTH - RATES_PIXELS
+    # A fifth above each limit: its mark is within the picture, also where no rate comes near it.
     rates = [rate for each in rows for rate in (each.before, each.after, 1.2 * each.limit) if rate is not None]
     top = 1.05 * max(rates)
 
@@ -92,6 +94,7 @@ def lay_out(title: str, found: Sequence[Recovery]) -> Scene:
     ticks = [(x(value / 100), label) for value, label in axis_ticks(100 * top, " %")]
     scene.shapes.append(Stroke([[(at, TOP - 4), (at, bottom)] for at, _ in ticks], Ink.GRID))
     scene.shapes += [Text(label, at, TOP - 10, anchor="middle") for at, label in ticks]
+    # A row for each target: its name, from its rate before to the one since, its limit, and the same in words.
     limits = []
     for number, (each, name) in enumerate(zip(rows, names, strict=True)):
         y = TOP + ROW * (number + 0.5)

@@ -71,6 +71,7 @@ async def fill_parameters(runbook: str, namespace: dict[str, Any], *needed: str)
     widgets = _widgets.load_ipywidgets()
     clicks = ClickQueue()
     declared = project.declared_parameters(runbook)
+    # What the cell has already is kept: only what is missing has to be entered.
     start = {name: namespace.get(name, parameter.default) for name, parameter in declared.items()}
     with suppress(InvalidInput, KeyError):  # the form then asks for it
         start["environment"] = project.choose_environment(start["environment"])
@@ -107,6 +108,7 @@ async def fill_parameters(runbook: str, namespace: dict[str, Any], *needed: str)
         with stopped_with(lambda: "Stopped. No parameter was changed. Run this cell again to enter them."):
             while await clicks.take() is None or _tell_problem(find_problem(), message, fields, first):
                 pass
+        # Once more, at the click: a field may have changed after it was checked.
         chosen = values()
         namespace.update(chosen)
         last_line = ", ".join(f"{name} = {chosen[name]!r}" for name in fields)
@@ -119,6 +121,7 @@ def _tell_problem(problem: str, message: Widget, fields: Mapping[str, Widget], f
     if not problem:
         return False
     message.value = alert(f"Not used: {problem}")
+    # The sentence is the runbook's own, and names the parameter: 'artifact is needed.'
     named = [field for name, field in fields.items() if re.search(rf"\b{name}\b", problem)]
     (*named, first)[0].focus()
     return True

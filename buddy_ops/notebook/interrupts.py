@@ -81,6 +81,7 @@ def show_interrupts_in_a_sentence(target: Target) -> None:
         if not isinstance(interrupt, Stopped):
             line = "Stopped. This cell has not finished. A call that it made to AWS may have taken effect. "
             line += describe_stopped_traffic(target) or "To continue, run this cell again."
+        # IPython's own way to report an error, with the sentence in place of a traceback.
         shell._showtraceback(kind, line, [show_controls(line)])
         return [line]
 

@@ -44,6 +44,7 @@ async def watch_rollout(target: Target, rollout: Rollout) -> Outcome:
         Stopped: it was interrupted; the message says what happens to the traffic.
         What the rollout raises.
     """
+    # At once: matplotlib is imported while the first poll waits for AWS.
     preload_drawing()
     chart = RolloutChart(target)
     buttons = controls.attach_controls(target)

@@ -25,6 +25,7 @@ def open_runbook(runbook: str, namespace: dict[str, Any]) -> Target:
     declared, injected = parameters.parameter_cells(namespace.get("In", []))
     # A front end that runs cells without history leaves nothing to read there.
     declared = declared or project.declared_parameters(runbook)
+    # Names that papermill injected and the notebook does not declare, too: each of them is refused.
     given = {name: namespace[name] for name in injected if name in namespace}
     given |= {name: namespace[name] for name in declared if name in namespace}
     for warning in parameters.describe_numbers(declared, {name: given[name] for name in injected if name in given}):
@@ -33,6 +34,7 @@ def open_runbook(runbook: str, namespace: dict[str, Any]) -> Target:
     values["environment"] = project.choose_environment(values["environment"])
     if values.get("settings"):
         values["settings"], _ = project.resolve_settings(values["settings"], "settings")
+    # Before AWS is asked: a wrong path is a mistake in the cell above.
     project.check_files(values)
     namespace.update(values)
     target = connect(

@@ -65,6 +65,7 @@ def record_session(target: Target, runbook: str, values: Mapping[str, object]) -
         _recorded.pop().close()
     run = InteractiveRun(target, shell, runbook, shown, given_settings=values.get("settings"))
     _recorded.append(run)
+    # Without another cell the kernel's end is the last moment to archive it.
     atexit.register(run.close)
 
 
@@ -112,6 +113,7 @@ class InteractiveRun:
         # IPython counts from 1, so the first is empty. The last is this cell itself.
         for text in shell.history_manager.input_hist_raw[1:-1]:
             name = ""
+            # Every runbook's parameters cell declares it.
             if "environment: str" in text:
                 name = self._parameters_cell()
             self._executed.append({"id": name, "source": text, "outputs": [], "state": "done", "execution_count": None})
@@ -192,6 +194,7 @@ class InteractiveRun:
             print_escaped(f"NOT SIGNED: {entry.unsigned}\n`buddy-ops runs sign {folder.name}` signs it.")
         self._executed.clear()
         _continue_elsewhere(self._target)
+        # A folder's name ends with its run's ID of eight digits: see ``_continue_elsewhere``.
         later = {"folder": self._target.folder.name, "run": self._target.folder.name[-8:], "began": entry.ended}
         self._about = {**self._about, **later}
         return entry
@@ -208,6 +211,7 @@ class InteractiveRun:
 
     def _notebook(self) -> dict[str, Any]:
         """The runbook's cells as they were executed last, then those that are none of it."""
+        # A copy: the next archive of this kernel begins with the runbook's cells again.
         document = deepcopy(self._document)
         cells.forget_results(document)
         document["metadata"]["buddy_ops"] = self._about
@@ -296,10 +300,12 @@ class _Recorder:
 
     def _take_message(self, kind: str, said: Mapping[str, Any]) -> None:
         if kind == "clear_output":
+            # With ``wait`` the outputs are cleared once the next one comes. Source: Jupyter messaging, clear_output.
             self._clear_next = bool(said.get("wait"))
             if not self._clear_next:
                 self._outputs.clear()
             return
+        # A chart that was updated is one output with its last content, wherever the cell first displayed it.
         if kind == "update_display_data":
             for shown in self._displays.get(str((said.get("transient") or {}).get("display_id")), ()):
                 shown.update(data=dict(said["data"]), metadata=dict(said["metadata"]))
@@ -308,6 +314,7 @@ class _Recorder:
         if self._clear_next:
             self._outputs.clear()
             self._clear_next = False
+        # nbformat has no such member: it is for front ends, while the kernel runs.
         fields = {name: value for name, value in said.items() if name != "transient"}
         last = self._outputs[-1] if self._outputs else {}
         if kind == "stream" and last.get("output_type") == kind and last.get("name") == said["name"]:
