@@ -155,15 +155,16 @@ def _draw_paths(
             renderer.draw_path(context, Path(numpy.asarray(points, float), closed=False), flip, colour)
 
 
-def page_with_png(scene: Scene, picture: bytes) -> str:
-    """A PNG as HTML with its description; in JupyterLab's dark theme it is dark.
+def kept_bundle(scene: Scene) -> dict[str, str]:
+    """The scene as a notebook keeps it, by MIME types: as PNG, which every viewer shows, and in HTML.
 
-    JupyterLab shows a PNG of its own without any alternative text.
+    JupyterLab prefers HTML: its own view of a PNG has no alternative text, and is white in a dark theme.
     """
-    encoded = base64.b64encode(picture).decode()
+    picture = base64.b64encode(png(scene)).decode()
     size = f'width="{scene.width}" height="{scene.height}" style="max-width:100%;height:auto"'
     alt = escape_html(scene.description)
-    return f'{THEMES}<img class="buddy-ops-chart" src="data:image/png;base64,{encoded}" alt="{alt}" {size}>'
+    page = f'{THEMES}<img class="buddy-ops-chart" src="data:image/png;base64,{picture}" alt="{alt}" {size}>'
+    return {"image/png": picture, "text/html": page}
 
 
 @contextmanager

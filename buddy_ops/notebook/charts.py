@@ -3,7 +3,6 @@
 A chart is updated in place and left behind as one PNG. It decides nothing.
 """
 
-import base64
 import math
 import time
 from collections.abc import Mapping, Sequence
@@ -210,10 +209,7 @@ class RolloutChart(ChartData):
         scene = self.scene()
         if scene is None:
             return {}
-        picture = _chart_output.png(scene)
-        # JupyterLab prefers HTML: its own view of a PNG has no alternative text, and is white in a dark theme.
-        page = _chart_output.page_with_png(scene, picture)
-        return {"image/png": base64.b64encode(picture).decode(), "text/html": page}
+        return _chart_output.kept_bundle(scene)
 
     def _metadata(self, bundle: Mapping[str, str]) -> dict[str, dict[str, str]]:
         """The alternative text of a picture, where the output has one."""

@@ -1,6 +1,5 @@
 """What a fleet's rollback changed, in a notebook: each target's error rate before and after, as one picture."""
 
-import base64
 from collections.abc import Iterator, Sequence
 from datetime import timedelta
 
@@ -63,13 +62,7 @@ def _show(output: LiveOutput, title: str, found: Sequence[Recovery]) -> None:
     if not found:
         return
     scene = lay_out(title, found)
-    picture = _chart_output.png(scene)
-    # JupyterLab prefers HTML: its own view of a PNG has no alternative text, and is white in a dark theme.
-    bundle = {
-        "image/png": base64.b64encode(picture).decode(),
-        "text/html": _chart_output.page_with_png(scene, picture),
-        "text/plain": show_controls(scene.description),
-    }
+    bundle = {**_chart_output.kept_bundle(scene), "text/plain": show_controls(scene.description)}
     output.show(bundle, metadata={"image/png": {"alt": show_controls(scene.description)}})
 
 

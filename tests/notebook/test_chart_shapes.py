@@ -384,7 +384,7 @@ def test_outside_text_is_no_markup() -> None:
     found.marks = [(START + timedelta(minutes=1), '"><img onerror=x>')]
     scene = found.scene()
     assert scene is not None
-    for page in (_chart_output.svg(scene), _chart_output.page_with_png(scene, b"")):
+    for page in (_chart_output.svg(scene), _chart_output.kept_bundle(scene)["text/html"]):
         assert "<script" not in page and "<img onerror" not in page
 
 
