@@ -59,6 +59,7 @@ def _finding(verdict: "Verdict") -> list[str]:
             return [_needs(verdict.needed), _stage(verdict)]
         case "healthy":
             return [*_healthy(verdict), _stage(verdict)]
+    # What is left is 'baking' and 'baked'.
     left = f"{describe_bake(60 * verdict.minutes if verdict.finding == 'baking' else 0.0)}."
     if not verdict.compared.counts.canary_requests:
         idle = f"{verdict.canary_name} received no requests in this stage"
@@ -71,6 +72,7 @@ def describe_bake(left_s: float) -> str:
 
     Only a minute that was judged counts: the time that passes until the next poll shortens nothing.
     """
+    # Rounded first: 300.0000001 s are 5 min, not 6.
     return f"Baking: {ceil(round(left_s / 60, 6))} min left" if left_s > 0 else "Bake complete"
 
 
@@ -185,6 +187,7 @@ def _worse(verdict: "Verdict") -> list[str]:
 
 def _healthy(verdict: "Verdict") -> list[str]:
     policy = verdict.policy
+    # 1.5 times, as ``ok`` tests it.
     errors = exact_percent(1.5 * policy.slo_error_rate)
     slow = exact_percent(1.5 * policy.slo_slow_rate)
     confidence = exact_percent(1 - 1 / policy.proved_at)
@@ -243,6 +246,7 @@ def _p_value(evidence: float) -> str:
     """'p < 0.0005' for evidence of 2,263: 1 / evidence, rounded up to one digit."""
     p = max(1 / evidence, SMALLEST_P)
     digits = -floor(log10(p))
+    # 1e-9 keeps a p of 0.05 from becoming 0.06 by the last bit of a float.
     rounded = ceil(p * 10**digits - 1e-9) / 10**digits
     return f"p < {rounded:.{digits}f}"
 

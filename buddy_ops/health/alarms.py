@@ -402,6 +402,7 @@ def write_alarms(target: Target, plan: AlarmPlan, approval: Approval) -> tuple[s
     approval.must_cover(plan, target.clock.now())
     if not target.dry_run:
         for fields in plan.wanted:
+            # It replaces the whole alarm: what is not sent would be CloudWatch's default. Source: API reference.
             target.client("cloudwatch").put_metric_alarm(**fields)
     return tuple(fields["AlarmName"] for fields in plan.wanted)
 
@@ -413,6 +414,7 @@ def differences(wanted: AlarmFields, present: AlarmFields | None) -> list[str]:
     found = []
     for key, value in wanted.items():
         actual = present.get(key)
+        # An empty list may be missing in CloudWatch's answer.
         if _unordered(actual) == _unordered(value) or (not actual and not value):
             continue
         found.append(f"{key} differs" if isinstance(value, list) else f"{key} is {actual!r}")
@@ -442,6 +444,7 @@ async def prove_alarms(
     began = target.clock.now()
     found = []
     for number, name in enumerate(plan.tests, start=1):
+        # An action runs when the state changes: an alarm that is in ALARM already would show nothing.
         if name in firing:
             wiring = Wiring(name, False, "already in ALARM, so it was not tested")
         else:

@@ -48,8 +48,10 @@ class AliasFailures(ComparedByState):
             for hour in hours
             if any(n for _, n in hour)
         ]
+        # The worst calm hour's bound, at most the objective; or the usual rate of an alias that is always over it.
         usual = UsualRate(history, objective, self._phi).limit
         self.usual = usual if usual > objective else min([objective, max(bounds, default=objective)])
+        # An excess over it just before the first shift is no version's.
         before = EProcess(policy.slo_mixture, self._phi)
         for events, requests in history[-BEFORE_MINUTES:]:
             before.update(min(events, requests), requests, self.usual)
@@ -83,6 +85,7 @@ class AliasFailures(ComparedByState):
         if self._over.value <= 1.0:
             self.recent = PairedCounts()
         self.recent += PairedCounts(canary_events=events, canary_requests=requests)
+        # Two good versions have no more together. Source: docs/sequential-test.md.
         self.limit = (1 - weight) * self.usual + weight * max(self.usual, self._objective)
         self._over.update(events, requests, self.limit)
         return False

@@ -109,6 +109,7 @@ def _count(target: Target) -> tuple[int, Counter[str]]:
     found = metrics.count_callers(target, own, since, until)
     total = found.pop("")
     by_alias = sum(found.values())
+    # An alias's requests are among the function's: with more of them, one of both metrics is late or cut.
     if by_alias > total + FEW and by_alias > (1 + SHARE) * total:
         raise AwsFailed(
             "metrics-unreadable",
@@ -121,10 +122,12 @@ def _count(target: Target) -> tuple[int, Counter[str]]:
         return total, Counter()
     others = [name for name in metrics.list_called(target) if ":" in name and name not in own][:MOST_NAMES]
     called = Counter(metrics.count_callers(target, others, since, until))
+    # All requests, by whichever name, are no caller's.
     del called[""]
     rest = past - called.total()
     if rest > 0:
         called[f"{function} without a qualifier ($LATEST)"] = rest
+    # Counter's plus leaves out names without requests.
     return total, +called
 
 

@@ -92,6 +92,7 @@ class ColdStartReader:
         if not compared and all(seen.slow <= allowed * seen.requests for seen in counts.values()):
             self._minutes.pop(row.at, None)
             return
+        # CloudWatch has revised the minute: its reports are read once more.
         if known is None or known.counts != counts:
             self._minutes[row.at] = _Minute(counts)
         self._minutes[row.at].compared = compared
@@ -162,6 +163,7 @@ class ColdStartReader:
 
     def _fail(self, minute: _Minute, failure: _Unreadable) -> None:
         self._why = str(failure)
+        # One more poll at most: no stage waits longer for a log.
         minute.awaited = failure.passing and not minute.tried
         minute.tried = True
         self._target.journal.append("cold-starts-unread", why=self._why, again=minute.awaited)
@@ -261,6 +263,7 @@ def without_cold_starts(counts: Counts, reports: Collection[Report], bound_ms: f
     """
     warm = [report for report in reports if report.start_ms is None]
     slow = sum(report.duration_ms > bound_ms for report in reports)
+    # CloudWatch has slow requests, or many others, whose reports are not in the log yet.
     if slow < counts.slow or len(reports) < COMPLETE_SHARE * counts.requests - 1:
         return None
     warm_slow = sum(report.duration_ms > bound_ms for report in warm)

@@ -95,11 +95,15 @@ class RolloutEvidence:
         self._has_alias_metrics = judge_policy(target.settings).has_alias_metrics
         self.shifts: list[tuple[datetime, float]] = []
         self.rows: list[MinuteRow] = []
+        # How many of the rows ``fresh`` has returned.
         self._shown = 0
+        # The first minute that is not settled.
         self._next: datetime | None = None
         self._history: list[Counts] = []
+        # Whether minutes of history were settled after the judge had begun.
         self._lacks_history = False
         self._judge: Judge | None = None
+        # How many stages the judge was told of.
         self._stages_begun = 1
         self._bake_from = target.clock.now()
         self._absent = ""  # the version that had no request in the latest minutes, while the other had some
@@ -107,6 +111,7 @@ class RolloutEvidence:
         self._silent = 0.0  # the same of the alias, in the latest minutes without any request
         self._judges = True
         self._served_at: datetime | None = None  # the latest minute with traffic
+        # The minutes of the last read that are not settled, and the first of them that should have been published.
         self._young: tuple[MinuteRow, ...] = ()
         self._blocked: datetime | None = None
         self._unanswered = False
@@ -302,6 +307,7 @@ class RolloutEvidence:
         first = self._first_minute(now)
         if self._next is None:
             self._next = first
+        # Judged minutes are among them: CloudWatch may revise them.
         since = max(first, self._next - READ_AGAIN_MINUTES * MINUTE)
         self._read_at = now
         self._unanswered = True
@@ -352,6 +358,7 @@ class RolloutEvidence:
         """A minute without doubts about a version that had no share of its traffic."""
         requests = sum(counts.requests for counts in row.counts.values())
         throttles = sum(counts.throttles for counts in row.counts.values())
+        # Throttled calls account for the requests that are missing: the silence is Lambda's, not CloudWatch's.
         if throttles and not requests and self._rate(row.at) - throttles < IMPLAUSIBLE_REQUESTS:
             return row.believed()
         weight = self._weight(row)
@@ -385,6 +392,7 @@ class RolloutEvidence:
                 self._young = tuple(rest)
                 break
             if row.is_silent:
+                # Each silent minute may be chance, and all of them together not.
                 self._silent += self._expected_silent(rest)
             else:
                 self._silent = 0.0
@@ -461,6 +469,7 @@ class RolloutEvidence:
         self._judged = self._order()
         for step in self._judged.steps:
             self._judge_step(step)
+        # The bake begins again only where this way has one more fault of both versions that ended.
         if self.judge.rebakes <= rebakes:
             self._bake_from = bake_from
 
@@ -478,9 +487,11 @@ class RolloutEvidence:
         if self.lateness.conceals_failures(rows[0].at, self._rate):
             return True
         first = rows[0]
+        # All figures are there, and requests of each version that is due.
         if not first.incomplete and not self._expected(first):
             return False
         if first.is_silent:
+            # Silence of the whole alias, for as long as it lasts; or of one version beside the other.
             minutes = len(list(takewhile(lambda row: row.is_silent, rows)))
             missing = self._silent + minutes * self._expected_silent(rows)
         else:
@@ -488,8 +499,10 @@ class RolloutEvidence:
             serving = (row for row in rows if not row.is_silent)
             run = takewhile(lambda row: self._absent_version(row) == absent, serving)
             missing = sum(map(self._expected, run)) + (self._missed if absent == self._absent else 0.0)
+        # Chance explains it.
         if not first.incomplete and missing < IMPLAUSIBLE_REQUESTS:
             return False
+        # Chance does not: it is late, until enough later ones have come.
         later = (row for row in rows[1:] if not row.incomplete)
         shown = (row for row in later if not self._expected(row) or (first.is_silent and not row.is_silent))
         return len(list(islice(shown, SETTLED_MINUTES))) < SETTLED_MINUTES
@@ -519,6 +532,7 @@ class RolloutEvidence:
             return 0.0
         stable, new = row.counts[self.stable].requests, row.counts[self.new].requests
         if not new:
+            # (1 - w)^n, the chance of none by routing, is a Poisson chance e^-m of none: m = -n log(1 - w) are due.
             return -stable * log(1 - weight)
         if not stable:
             return -new * log(weight)
@@ -665,6 +679,7 @@ class RolloutEvidence:
         both: frozenset[StreamName] = frozenset(("errors", "slow"))
         serving = [counts for counts in row.counts.values() if counts.requests]
         requests = sum(counts.requests for counts in serving)
+        # More samples of failures than requests: their metric is ahead of Lambda's. 5 %, as COMPLETE_SHARE leaves.
         ahead = any(sum(samples) > 1.05 * requests + 1 for samples in zip(*row.failure_samples.values(), strict=True))
         if ahead or self._expected(row) >= IMPLAUSIBLE_REQUESTS:
             return both

@@ -128,6 +128,8 @@ def order(
     by_start = {tick.at: tick for tick in ticks}
     unborne: set[datetime] = set()
     while True:
+        # Without those ticks later ones may be judged otherwise, so the whole way is gone once more. Each time more of
+        # the minutes are known, so it ends.
         walk = _Walk(rows, by_start, unborne, new=new, first_shift=first_shift)
         walk.go(tick_lag, minute_lag)
         if walk.unborne <= unborne:
@@ -190,12 +192,14 @@ class _Walk:
     def _judge_minute(self, row: MinuteRow, due: datetime) -> None:
         begun = max(row.at, self._first_tick)
         by_ticks = self.until >= row.at + MINUTE
+        # Only some of its ticks were judged: the minute decides, and they are taken out.
         if not by_ticks and self.until > begun:
             self.unborne.add(row.at)
         own = [self._ticks.get(begun + index * TICK) for index in range(round((row.at + MINUTE - begun) / TICK))]
         seen = [tick.canary for tick in own if tick is not None]
         if not row.incomplete and len(seen) == len(own):
             counts = row.counts[self._new]
+            # The log does not show failures that only a metric of the whole alias counts.
             counts = replace(counts, errors=counts.errors - counts.shared)
             self.unborne.update(self.trust.differing(row.at, reduce(add, seen, Counts()), counts))
         if not row.incomplete:

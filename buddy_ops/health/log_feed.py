@@ -156,6 +156,7 @@ def lag_of(versions: Sequence[Version]) -> timedelta:
 
 def floor_tick(moment: datetime) -> datetime:
     """The start of the tick that holds a moment."""
+    # TICK's 10 s, so that a minute has six whole ticks.
     return moment - timedelta(seconds=moment.second % 10, microseconds=moment.microsecond)
 
 
@@ -168,6 +169,7 @@ def _is_in_log(metric: MetricName) -> bool:
 def _pattern(settings: Settings) -> str:
     """The filter pattern of failures and slow requests."""
     bound = settings.health.latency_ms
+    # { ($.type = "platform.report" && ($.record.status != "success" || ...)) || $.Failures > 0 }
     failed = f'$.record.status != "success" || $.record.metrics.durationMs > {bound}'
     pattern = f'($.type = "platform.report" && ({failed}))'
     for metric in settings.failure_metrics:
@@ -373,6 +375,7 @@ class LogFeed:
             found = self._search(group, REPORTS_OF_JSON, now, most_pages=most_pages, stream_prefix=prefix)
             yield from self._lines_of(self._new, found)
             day += timedelta(days=1)
+        # A group that both versions write to is searched once.
         for version in {self._stable.log.group: self._stable, group: self._new}.values():
             found = self._search(version.log.group, self._pattern, now, most_pages=most_pages)
             yield from self._lines_of(version, found)

@@ -151,6 +151,7 @@ def query_log(
     Raises:
         AwsFailed: ``query-unfinished``, and whatever AWS refuses.
     """
+    # A function's name has no sign that a regular expression reads as another.
     query = query.replace("{function}", target.settings.function)
     rows = []
     missing: NotFound | None = None
@@ -207,6 +208,7 @@ def read_cold_starts(target: Target, since: datetime, until: datetime) -> tuple[
             version=row["version"],
             invocations=int(row["invocations"]),
             cold=int(row["cold"]),
+            # Logs Insights leaves out a field without a value.
             p95_init_ms=float(row["init"]) if row.get("init") else None,
         )
         for row in sorted(rows, key=lambda row: row["version"])

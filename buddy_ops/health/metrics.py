@@ -246,6 +246,7 @@ def read_stream_history(target: Target, stable: str, since: datetime, until: dat
     """
     streams = target.settings.streams
     alias = target.fill(ALIAS_DIMENSIONS)
+    # First the bounds that are percentiles: the history of slow requests is counted by them.
     percentiles = []
     for index, spec in enumerate(streams):
         if isinstance(spec.events, SlowerThan) and isinstance(spec.events.slower_than, str):
@@ -269,6 +270,7 @@ def read_stream_history(target: Target, stable: str, since: datetime, until: dat
         values = read_series(target, queries, since, until)
     minutes = []
     for index, spec in enumerate(streams):
+        # Slow requests of the alias as a whole: without weights Lambda names no version. Metrics of one's own do.
         source = WHOLE_ALIAS if isinstance(spec.events, SlowerThan) else WHOLE_ALIAS + 1
         events = values.get(f"events{index}x{source}", {})
         totals = values.get(f"total{index}x{source}") or values.get("requests0", {})
@@ -348,6 +350,7 @@ def summary_queries(target: Target, suffix: str, series: Sequence[str] = SUMMARY
     queries = _alias_queries(target, wanted)
     for query in queries:
         own = query["Id"]
+        # An id may occur once in a call, which is for many functions here.
         query["Id"] = wanted[own] + suffix
         if "Expression" in query:
             counted = own.replace("failed", "counted")
@@ -431,6 +434,7 @@ def _queries(target: Target, version: str | None, source: int) -> "list[MetricDa
     ]
     if version is not None:
         dimensions.append({"Name": "ExecutedVersion", "Value": version})
+    # The count of durations from this bound on. Source: CloudWatch user guide, 'CloudWatch statistics definitions'.
     over_bound = f"TC({target.settings.health.latency_ms}:)"
     wanted = [
         ("requests", "AWS/Lambda", "Invocations", "Sum"),
@@ -453,6 +457,7 @@ def _queries(target: Target, version: str | None, source: int) -> "list[MetricDa
             named = target.fill(metric.of_alias if version is None else metric.of_version, version or "")
             queries += _failure_queries(metric, f"{index}x{source}", named)
     if version is None:
+        # The function's name alone: its requests by whichever name they came.
         queries.append(_query(f"function{source}", "AWS/Lambda", "Invocations", dimensions[:1], statistic="Sum"))
     return queries
 
@@ -527,6 +532,7 @@ def _fetch(target: Target, queries: "list[MetricDataQueryTypeDef]", since: datet
                 # A datapoint may come twice, before its revision and after it: counts only grow.
                 series[at] = max(value, series.get(at, 0.0))
             status[result["Id"]] = result.get("StatusCode", "")
+    # 'PartialData' and 'InternalError' are the others. Source: CloudWatch API reference, MetricDataResult.
     incomplete = [name for name in found if status.get(name) != "Complete"]
     if incomplete:
         raise _Partial(f"CloudWatch answered {len(incomplete)} of {len(found)} queries only in part.")
@@ -686,6 +692,7 @@ class _PublishedMinute:
         requests = self.requests(source)
         if requests < FEWEST_FOR_BAND:
             return None
+        # The normal approximation of how far the rank of a p99 is off with so many requests.
         half = 1.96 * math.sqrt(0.99 * 0.01 / requests)
         below = [index for index, (rank, _) in enumerate(RANKS) if rank <= 0.99 - half]
         above = [index for index, (rank, _) in enumerate(RANKS) if rank >= min(1.0, 0.99 + half)]
@@ -700,6 +707,7 @@ def _row(minute: _PublishedMinute, versions: Sequence[str], serving: str | None)
     sources = {version: source for source, version in enumerate(versions, start=1)}
     counts = {version: minute.counts(source) for version, source in sources.items()}
     whole = minute.counts(WHOLE_ALIAS)
+    # Whose are the requests that name no version?
     owner = _owner(minute, sources, counts, serving)
     own = counts.get(owner, Counts())
     # Without weights ExecutedVersion may be missing: then the alias's figures are those of the version that serves.

@@ -222,6 +222,7 @@ def _name_by_log(
         found = logs.query_log(target, SERVED_QUERY, since, until, groups=logs.groups_of(configs))
         served: dict[datetime, dict[str, int]] = {}
         for line in found:
+            # '2026-11-22 03:12:00.000', in UTC.
             minute = floor_minute(parse_utc(f"{line['minute'][:19]}Z"))
             served.setdefault(minute, {})[line["version"]] = int(line["requests"])
     except AwsFailed as failure:

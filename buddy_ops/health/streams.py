@@ -65,6 +65,7 @@ def local_dispersion(minutes: Iterable[tuple[int, int]]) -> float:
     events = 0
     for (x0, n0), (x1, n1) in pairwise((min(x, n), n) for x, n in minutes if n > 0):
         events += x1
+        # Two neighbours differ by chance as two samples of their common rate do.
         rate = (x0 + x1) / (n0 + n1)
         if 0.0 < rate < 1.0:
             total += (x0 / n0 - x1 / n1) ** 2 / (rate * (1.0 - rate) * (1.0 / n0 + 1.0 / n1))
@@ -169,6 +170,7 @@ class StreamReading:
         if not events or not 0.0 < tests[0][0] < 1.0 or not is_found(far):
             return None
         near = allowed
+        # 30 halvings of at most 100 times: the two digits that are shown are right.
         for _ in range(30):
             middle = (near + far) / 2
             near, far = (near, middle) if is_found(middle) else (middle, far)
