@@ -83,6 +83,7 @@ def run_reenabling(target: Target, plan: ReenablingPlan, approval: Approval) -> 
     if plan.isolation is None:
         return "Nothing was isolated."
     now = isolation.read_isolation(target)
+    # None: it was removed meanwhile, and nothing is left to do.
     if now is not None and now != plan.isolation:
         raise Refused(
             "approval-void",

@@ -214,6 +214,7 @@ def move_traffic(target: Target, plan: RollbackPlan, approval: Approval, watch: 
         raise AliasMoved(target, alias)  # no person was asked to approve a plan that changed nothing
     if not already and not target.dry_run:
         _require_schema(target, alias, plan.destination)
+        # Without a new version: then it wins over whatever another run writes.
         traffic = Traffic(target, alias, run=target.run, stable=plan.destination)
         _try_on(target, partial(traffic.roll_back, plan.rejected), watch)
         alias = traffic.alias
@@ -236,6 +237,7 @@ def move_as_planned(target: Target, plan: RollbackPlan, approval: Approval, watc
     traffic = Traffic(target, plan.alias, run=target.run, stable=plan.destination)
     try:
         _try_on(target, partial(traffic.roll_back, plan.rejected, attempts=1, confirm=False), watch)
+    # The alias is not as it was planned with: from here on it is read first, and the rollback wins over other runs.
     except AliasMoved:
         return move_traffic(target, plan, approval, watch)
     return _moved(target, plan, approval, traffic.alias, already=False)
@@ -324,6 +326,7 @@ def check_destination(target: Target, alias: Alias, destination: str, *, recorde
         return [*warnings, f"Warning: the settings of v{alias.primary} are unknown. {old.what}"]
     if recorded and old.number.isdecimal():
         warnings += _describe_record(alias, new, old)
+    # Warnings only: AWS refuses to split traffic between such versions, and a rollback splits none.
     for name in versions.TOGETHER:
         if new.settings[name] != old.settings[name]:
             warnings.append(
@@ -441,6 +444,7 @@ def _destination(target: Target, alias: Alias) -> str:
 
 def _first_good(alias: Alias, record: RolloutState) -> str:
     """The latest version before the one that serves, by the record, that is not marked bad; empty if none is known."""
+    # While the rollout's own version serves, the one before it is the nearest; else only the one before that is left.
     candidates = [record.fallback_version]
     if alias.primary == record.new_version:
         candidates.insert(0, record.stable_version)
@@ -485,6 +489,7 @@ def version_before(alias: Alias) -> str:
 
 def _is_done(target: Target, alias: Alias, record: RolloutState) -> bool:
     """Whether the record's rollout was rolled back just now, or there is no version before the one that serves."""
+    # After another tool's change the record says nothing of what serves now.
     if not record.rolled_back or alias.primary != record.left_serving:
         return False
     if target.clock.now() - parse_utc(record.since) < SETTLED:
@@ -546,6 +551,7 @@ def _compare_schemas(target: Target, alias: Alias, destination: str, found: _Loo
     Raises:
         Refused: ``schema-incompatible``.
     """
+    # What serves shows that the tables fit it: no answer of DynamoDB could forbid the way back to it.
     if destination in (alias.primary, alias.stable) or isinstance(found.destination, BuddyError):
         return []
     return schema.compare_schemas(target, found.destination, found.markers)

@@ -338,6 +338,7 @@ def _alarms(shared: _Shared, context: CheckContext) -> Finding:
 def _freeze(shared: _Shared, context: CheckContext) -> Finding:
     stored = _own_parameters(shared, context.target, freezes.PART)
     if stored is not None:
+        # Given to the target's own check in place of its own call: one reading is for all of the region.
         context.freezes = freezes.select_active(context.target, stored)
     return status.FREEZE.run(context)
 

@@ -64,6 +64,7 @@ def _show(value: Mapping[str, object] | None, redact: Callable[[str], str]) -> s
     kind, content = next(iter(value.items()))
     text = str(content)
     if kind not in ("S", "N"):
+        # Lists, maps and sets as JSON; binary values in them, which JSON lacks, as base64.
         text = json.dumps(content, ensure_ascii=False, default=_encode)
     length = count(len(text), "character")
     # Cut first, a secret would no longer be recognised.

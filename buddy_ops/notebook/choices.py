@@ -34,6 +34,7 @@ async def choose(given: str, question: str, choices: Mapping[str, str]) -> str:
         with stopped_with(
             lambda: "Stopped. Nothing was chosen, and nothing was changed. To choose, run this cell again."
         ):
+            # A slice without a click returns None: in between, the kernel takes an interrupt.
             chosen = None
             while chosen is None:
                 chosen = await clicks.take()

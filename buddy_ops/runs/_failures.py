@@ -46,6 +46,8 @@ def failure_of(outputs: Iterable[Mapping[str, Any]]) -> Failure | None:
     for output in outputs:
         if output["output_type"] == "error":
             name = output["ename"]
+            # The data decides. The name is for archives of earlier
+            # releases; any other exception is an unexpected failure.
             code = data.get("exit_code", FALLBACK_CODES.get(name, errors.BuddyError.exit_code))
             reference = str(data.get("reference", ""))
             return Failure(name, output["evalue"], exit_code=int(code), reference=reference, data=data)

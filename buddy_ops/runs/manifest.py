@@ -111,6 +111,7 @@ class ManifestEntry:
         return {str(sha256): str(folder) for sha256, folder in runs.items()}
 
 
+# Made once: pydantic builds a validator for it, and an index has a row for each run.
 ENTRY = TypeAdapter(ManifestEntry)
 
 

@@ -152,6 +152,7 @@ class SignatureCheck:
         """Check a run, given its manifest's bytes and its signature file's."""
         if content is None:
             if self._is_required(entry):
+                # A missing signature is no forgery: KMS may have been out of reach when the run ended.
                 self.unsigned.append(f"{entry.folder}: {entry.unsigned or 'it has no signature.'}")
             return
         name = f"{entry.folder}/{SIGNATURE}"
@@ -198,6 +199,8 @@ class SignatureCheck:
             self._unverified[why] = self._unverified.get(why, 0) + 1
         elif right:
             self.valid += 1
+            # From here on each run of this environment must be signed:
+            # else the newest ones could be replaced by unsigned ones.
             self._since_signed.add(entry.environment)
         else:
             self.forged.append(f"{name}: the signature is wrong: {signature.key} did not sign this manifest.")
@@ -233,6 +236,7 @@ def check_by_kms(environment: str = "") -> SignatureCheck:
             targets[owner] = session.connect(owner, "runs", quiet=True)
         return signing.verify_digest(targets[owner], key, hashlib.sha256(manifest).digest(), content)
 
+    # No environment names a key: signatures that are there are then unknown, and not wrong.
     if not rules:
         return SignatureCheck(rules)
     return SignatureCheck(rules, verify)
