@@ -158,13 +158,15 @@ def runs_prune(
     keep: str, where: str, environment: str, approved_by: Sequence[str], yes: bool, dry_run: bool, as_json: bool
 ) -> Answer:
     """Delete the oldest runs of an archive. What is kept still verifies, and says what was deleted."""
-    from datetime import UTC, datetime
     from getpass import getuser
 
+    from buddy_ops.aws.clock import SystemClock
     from buddy_ops.runs import archive, retention, signatures
 
     store = archive.open_store(_existing(where), environment)
-    plan = retention.plan_pruning(store, keep, datetime.now(UTC))
+    # An archive in a folder has no clock of AWS: what is old is so by this machine's.
+    clock = SystemClock()
+    plan = retention.plan_pruning(store, keep, clock.now())
     say(plan)
     data: dict[str, object] = {"archive": store.where, "keep": keep, "kept": plan.kept, "notes": plan.notes}
     data |= {"runs": [run.folder for run in plan.runs], "deleted": 0, "record": None}
@@ -177,7 +179,7 @@ def runs_prune(
         return Answer(data, ["Nothing was deleted."])
     by = approved_by or (getuser(),)
     sign = signatures.pruning_signer(plan.runs, environment)
-    entry = retention.run_pruning(store, plan, by, datetime.now(UTC), sign=sign)
+    entry = retention.run_pruning(store, plan, by, clock.now(), sign=sign)
     said = f"SUCCEEDED: {len(plan.runs)} pruned. Recorded as {entry.folder}, manifest {entry.sha256}."
     return Answer({**data, "deleted": len(plan.runs), "record": entry}, [(said, "ok")])
 

@@ -1,5 +1,6 @@
 """The door: which AWS a runbook acts on, what it says when it cannot, and what its journal keeps."""
 
+import ast
 import asyncio
 import http.server
 import json
@@ -519,3 +520,18 @@ def test_runs_have_ids_of_eight_digits(here: Situation) -> None:
     """Of 10,000 runs two have the same id with a probability of 1 %; of four digits, 300 sufficed."""
     ids = {here.connect(quiet=True).run for _ in range(20)}
     assert len(ids) == 20 and all(re.fullmatch("[0-9a-f]{8}", run) for run in ids)
+
+
+WALL_CLOCK = {"datetime.now", "datetime.utcnow", "datetime.today", "date.today", "time.time"}
+
+
+def test_only_this_package_reads_the_machines_clock() -> None:
+    """Elsewhere a time is a target's, so that it is AWS's, or the sandbox's."""
+    library = Path(session.__file__).parents[1]
+    found = []
+    for path in library.rglob("*.py"):
+        text = path.read_text("utf-8")
+        if path.parent.name != "aws" and any(name in text for name in WALL_CLOCK):
+            called = {ast.unparse(node.func) for node in ast.walk(ast.parse(text)) if isinstance(node, ast.Call)}
+            found += [f"{path.relative_to(library)}: {name}" for name in called & WALL_CLOCK]
+    assert found == []
