@@ -248,6 +248,7 @@ def alarm_states(context: CheckContext) -> Finding:
         return warning("no alarms configured", remedy).named(result_words.ALARMS_BLIND)
     number = text.count(len(there), "alarm")
     firing = [alarm for alarm in there if alarm.state == "ALARM"]
+    # The worst first: an alarm in ALARM, one that sees nothing, and then what is missing.
     if firing:
         names = text.join_words(alarm.name for alarm in firing)
         reasons = "; ".join(f"{alarm.name}: {alarm.reason}" for alarm in firing)

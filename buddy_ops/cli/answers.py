@@ -70,6 +70,7 @@ def answers(command: Callable[P, Answer | None]) -> Callable[P, None]:
                 for line in answer.lines:
                     text, style = line if isinstance(line, tuple) else (line, "")
                     say(text, style)
+            # Outside of its standalone mode click returns this code from ``main``.
             raise click.exceptions.Exit(answer.exit_code)
 
     return wrapped

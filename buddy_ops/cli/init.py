@@ -105,6 +105,7 @@ def upgrade(*, write: bool, ask: bool) -> Answer:
     files = new_project.release_files([name for name in names if ENVIRONMENT_NAME.fullmatch(name)] or ["prod"])
     found = new_project.changes(folder, files)
     taken = [change for change in found if not change.edited]
+    # What the team has changed is shown, and left.
     edited = [change.path for change in found if change.edited]
     if found:
         say("".join(change.diff for change in found).removesuffix("\n"))

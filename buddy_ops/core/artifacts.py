@@ -100,6 +100,7 @@ def _stored(text: str) -> StoredObject:
     found = STORED.fullmatch(text)
     if found is None:
         raise _no_form(text, "an object is s3://BUCKET/KEY")
+    # With blank values: '?versionId=' is refused, and not taken for the newest version.
     query = dict(parse_qsl(found["query"] or "", keep_blank_values=True))
     version = query.pop("versionId", "")
     if query or (found["query"] is not None and not version):

@@ -12,6 +12,7 @@ from typing import TypeVar
 
 T = TypeVar("T")
 
+# /dev/shm is memory: it takes a file where every disk is full.
 SCRATCH = ("", "/tmp", "/var/tmp", "/dev/shm")  # a private folder is made in it
 """Where a folder for a run's own files may be made, in this sequence; '' is TMPDIR, or the system's default."""
 

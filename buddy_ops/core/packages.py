@@ -171,6 +171,7 @@ def _choose(folder: Path) -> tuple[list[Path], list[str]]:
     left_out = []
     for place, folders, names in os.walk(folder, onerror=_raise):
         here = Path(place)
+        # os.walk goes only into the folders that are left in its own list.
         for name in list(folders):
             each = here / name
             relative = each.relative_to(folder).as_posix() + "/"

@@ -83,6 +83,7 @@ def _significant(decomposed: str) -> Iterator[str]:
         kind = unicodedata.category(part)
         if kind.startswith("M") and script in MARKED_SCRIPTS:
             continue
+        # Modifier letters separate nothing: Unicode's ʼ is a letter, and for its reader the apostrophe of O'Brien.
         if kind.startswith(("L", "N", "M")) and not "\u02b0" <= part <= "\u02ff":
             script = _script(part)
             # Unicode folds no small capital to its letter, and ᴀda reads as ada.

@@ -209,6 +209,7 @@ def environments() -> list[str]:
 
 def known_environments() -> list[str]:
     """The environments, and the targets of the fleet: each can be named wherever an environment can."""
+    # A fleet's file that is wrong keeps no environment from being named.
     with suppress(InvalidInput):
         return [*environments(), *(target.name for target in read_fleet().expanded)]
     return environments()
@@ -256,6 +257,7 @@ def named_aliases() -> dict[str, NamedAlias]:
     found = {}
     for name in environments():
         with suppress(InvalidInput):
+            # A file that is wrong names no alias. What is wrong with it is said where that environment is used.
             found[name] = NamedAlias.of(read_settings(name)[0])
     return found
 

@@ -77,6 +77,7 @@ def violations(environment: str, settings: Settings, facts: DeploymentFacts) -> 
     rules = settings.policy
     found: list[str] = []
     if not rules.by_hand:
+        # Who may deploy holds for a resumption as well. Everything below was permitted when the rollout began.
         found = _hand(environment, settings, facts)
     # A rollout in progress may be finished at any time: waiting would leave its traffic split.
     if facts.resumes:

@@ -100,6 +100,7 @@ class RolloutSettings(Model):
         default=("all_at_once", "blue_green"),
         description="Strategies in which a new version must pass its smoke tests before it gets traffic.",
     )
+    # Stages and bake time are those of the deployment guide for production.
     stages_percent: Annotated[tuple[float, ...], Field(max_length=8)] = Field(
         default=(10, 50, 100),
         description="Traffic weight of the new version in each stage, in percent. They rise to 100.",
@@ -282,6 +283,7 @@ class DeploymentRules(Model):
     testing: tuple[Annotated[str, Field(min_length=1, max_length=60)], ...] = Field(
         default=("tests pass",), description="Items of the checklist that are about tests."
     )
+    # Source: the deployment guide, 'Versions'.
     keep_versions: Annotated[int, Field(ge=0)] = Field(
         default=10, description="Number of versions that a clean-up keeps at least."
     )
@@ -303,6 +305,7 @@ class HealthSettings(Model):
     latency_ms: Annotated[int, Field(gt=0)] = Field(
         default=6000, description="Duration from which a request is slow, in milliseconds."
     )
+    # Most minutes are complete after two; `doctor --prove` measures it for a function.
     late_data_s: Annotated[int, Field(ge=0, le=900)] = Field(
         default=120, description="Age in seconds from which CloudWatch's data is complete."
     )
@@ -595,6 +598,7 @@ class Expectation(Model):
     path: Annotated[str, AfterValidator(_require_jmespath)] = Field(
         description="JMESPath of the value. body_json is the answer's body where that is JSON text."
     )
+    # None where it is not set, so null cannot be demanded by it: ``absent`` does that.
     equals: JsonValue = Field(default=None, description="The value itself.")
     contains: str | None = Field(default=None, description="A text in the value, or an element of the list.")
     matches: Pattern | None = Field(default=None, description="A regular expression that is found in the text.")
@@ -970,6 +974,7 @@ def _problems(error: ValidationError, overrides: Mapping[str, object]) -> list[s
         if path[0] == "smoke_tests":
             del path[2:3]  # pydantic's name for the kind of test, which is in no file
         if path[0] == "streams" and path[2:3] in (["events"], ["of"]):
+            # The same of the kind of a stream's events.
             del path[3:4]
         overridden = path[:1] == ["rollout"] and path[1:2] and path[1] in overrides
         where = f"parameter {PARAMETERS.get(path[1], path[1])}" if overridden else f"settings.{'.'.join(path)}"

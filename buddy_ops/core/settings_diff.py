@@ -46,6 +46,7 @@ def _with_value(text: str, section: str, key: str, value: str) -> str:
             break
         if line.startswith(f"{KEY_INDENT}{key}:"):
             _, mark, comment = line.partition(" #")
+            # A line without a comment has lost its end together with its value.
             lines[number] = f"{KEY_INDENT}{key}: {value}{mark}{comment or chr(10)}"
             return "".join(lines)
     lines.insert(starts[0] + 1, f"{KEY_INDENT}{key}: {value}\n")

@@ -36,6 +36,7 @@ class SideChannels:
 
     def attempt(self, channel: str, call: Callable[[], T]) -> T | None:
         """What a call returns; None where it fails."""
+        # A list, since an error ends the block silently: what was there before is then the last.
         found: list[T | None] = [None]
         with self.contained(channel):
             found.append(call())

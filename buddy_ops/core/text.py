@@ -159,6 +159,7 @@ def escape_terminal(text: str, *, github: bool | None = None) -> str:
     """
     shown = show_controls(text)
     if github or (github is None and os.environ.get("GITHUB_ACTIONS") == "true"):
+        # '::error::no build' becomes '\u003a:error::no build'.
         shown = GITHUB_COMMAND.sub(lambda match: match[0][:-1] + f"\\u{ord(match[0][-1]):04x}", shown)
     return shown
 
@@ -177,6 +178,7 @@ def escape_markdown(text: str, *, keep_code: bool = True) -> str:
         keep_code: leave `code` in backticks; False for what came from a log.
     """
     line = show_controls(" ".join(text.split()))
+    # The ampersand first: those of the entities that follow are meant.
     line = line.replace("&", "&amp;").replace("<", "&lt;").replace("|", "\\|")
     line = line.replace("](", "]\\(").replace("][", "]\\[")  # no link, and no picture that is fetched
     if keep_code:

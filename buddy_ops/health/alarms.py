@@ -148,6 +148,7 @@ def _error_rate(target: Target, alias: Dimensions) -> AlarmFields:
     ]
     names = ["err"]
     for index, metric in enumerate(settings.failure_metrics):
+        # 'failed0' is a number of failures; 'counted0' the metric that an expression makes it of.
         own = f"failed{index}"
         names.append(own)
         id = f"counted{index}" if metric.expression else own
@@ -349,6 +350,7 @@ def plan_alarms(target: Target, test: str = "") -> AlarmPlan:
     names = [fields["AlarmName"] for fields in needed]
     effects = [f"{fields['AlarmName']}: {fields['AlarmDescription']}" for fields in needed]
     effects += [f"{name} enters ALARM as a test, and its subscribers receive a message marked TEST" for name in tests]
+    # The alarms that are to be written: one that is changed meanwhile makes it another plan.
     covers: dict[str, Any] = {
         "action": "alarms",
         "environment": target.environment,

@@ -62,6 +62,7 @@ def read_callers(target: Target) -> CallersReading:
     requests: int | None = None
     past = 0
     try:
+        # What was called, by CloudWatch.
         requests, by_name = _count(target)
         past = by_name.total()
     except AwsFailed as failure:
@@ -73,6 +74,7 @@ def read_callers(target: Target) -> CallersReading:
             f"{target.resource}: {names}. A share on the alias does not protect them."
         )
     try:
+        # Who may call, by the policies: without a permission on the alias, a caller must name the function.
         principals = list_invokers(target, "") - list_invokers(target, target.settings.alias)
     except AwsFailed as failure:
         unread.append(failure.what)
@@ -152,6 +154,7 @@ def list_invokers(target: Target, alias: str) -> set[str]:
         ) from None
     found = set()
     for statement in statements:
+        # "*", {"Service": "s3.amazonaws.com"} or {"AWS": "arn:..."}
         principal = statement.get("Principal", "*")
         actions = statement.get("Action", "")
         actions = [actions] if isinstance(actions, str) else actions

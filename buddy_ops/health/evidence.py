@@ -103,7 +103,7 @@ class RolloutEvidence:
         # Whether minutes of history were settled after the judge had begun.
         self._lacks_history = False
         self._judge: Judge | None = None
-        # How many stages the judge was told of.
+        # How many stages the judge has begun.
         self._stages_begun = 1
         self._bake_from = target.clock.now()
         self._absent = ""  # the version that had no request in the latest minutes, while the other had some
@@ -310,6 +310,7 @@ class RolloutEvidence:
         # Judged minutes are among them: CloudWatch may revise them.
         since = max(first, self._next - READ_AGAIN_MINUTES * MINUTE)
         self._read_at = now
+        # Until this read is answered.
         self._unanswered = True
         try:
             bounds_ms = self._read_stream_bounds(first)

@@ -117,6 +117,7 @@ def read_former_service(target: Target) -> FormerService | None:
     at_end: set[str] = set()
     if busy:
         first = _served_in(busy, busy[0].at)
+        # EDGE up to the end of the last minute.
         at_end = _served_in(busy, busy[-1].at - EDGE + MINUTE)
     # In the middle of a rollout both serve, and the stable version served before.
     steady = _only_known(first & at_end)

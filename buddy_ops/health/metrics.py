@@ -738,6 +738,7 @@ def _row(minute: _PublishedMinute, versions: Sequence[str], serving: str | None)
         for version, each in counts.items():
             if not each.requests:
                 counts[version] = replace(each, unknown=whole.unknown)
+    # What metrics of the alias as a whole count beyond that: of the only version with requests, or of none.
     shared = max(0, minute.failures_of_alias() - sum(each.errors for each in counts.values()))
     alone = [version for version, each in counts.items() if each.requests]
     if shared and len(alone) == 1:

@@ -152,6 +152,7 @@ def read_window(target: Target, minutes: float, until: str = "", before: Metrics
     unknown = [UNKNOWN_VERSION] if any(UNKNOWN_VERSION in row.counts for row in reading.rows) else []
     versions = [*reading.versions, *unknown]
     counts = metrics.totals(reading.rows, versions)
+    # Percentiles of minutes make none of the window: the worst minute's is shown.
     p99_ms = {
         version: max((row.p99_ms[version] for row in reading.rows if version in row.p99_ms), default=None)
         for version in versions
@@ -165,6 +166,7 @@ def read_window(target: Target, minutes: float, until: str = "", before: Metrics
         since=since,
         until=end,
         rows=reading.rows,
+        # The primary version also without requests: that it has none is what there is to see.
         seen=tuple(window for window in seen if window.counts.seen or window.version == alias.primary),
         health=target.settings.health,
         troubles=tuple(trouble for trouble in (reading.trouble, *reading.notes, starts.trouble) if trouble is not None),
