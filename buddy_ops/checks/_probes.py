@@ -70,15 +70,21 @@ class Proof:
 
     @cached_property
     def versions(self) -> tuple[str, str]:
-        """The two newest published versions, the older one first. AWS: lambda:ListVersionsByFunction.
+        """The two newest published versions that can serve, the older one first.
+
+        AWS: lambda:ListVersionsByFunction, GetFunctionConfiguration.
 
         Raises:
             NotMeasured: there are fewer.
         """
-        usable = [version.number for version in versions.list_versions(self.target) if version.usable]
-        if len(usable) < 2:
-            raise NotMeasured("an alias is split between two versions, and fewer are published and active")
-        return usable[-2], usable[-1]
+        newer = ""
+        # Newest first, each read by itself: a list of versions does not have their states.
+        for listed in reversed(versions.list_versions(self.target)):
+            if versions.read_version(self.target, listed.number).usable:
+                if newer:
+                    return listed.number, newer
+                newer = listed.number
+        raise NotMeasured("an alias is split between two versions, and fewer are published and active")
 
     @cached_property
     def revision(self) -> str:

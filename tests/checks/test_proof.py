@@ -8,6 +8,8 @@ import pytest
 
 from buddy_ops.aws import checklist_store
 from buddy_ops.checks import _scratch, proof, proof_report, setup
+from buddy_ops.checks._probes import Proof
+from buddy_ops.checks.findings import CheckContext, NotMeasured
 from buddy_ops.core.text import MINUTE
 from buddy_ops.runs import archive, verification
 from buddy_ops.runs.stores import LocalStore, S3Store
@@ -41,6 +43,15 @@ def test_a_right_setup_has_no_finding(here: Situation) -> None:
     assert here.alias()["RevisionId"] == revision
     kept = checklist_store.newest_result(mine, setup.PROOF_RECORD, here.function)
     assert kept is not None and kept.open == () and kept.run == mine.run
+
+
+def test_only_versions_that_can_serve_are_tried(here: Situation) -> None:
+    """A list of versions does not have their states: each is read by itself."""
+    mine = proving.connect(here)
+    assert Proof(CheckContext(mine)).versions == ("1", "2")
+    here.ask("set", lambda_version_state="Failed")
+    with pytest.raises(NotMeasured):
+        _ = Proof(CheckContext(mine)).versions
 
 
 def test_a_dry_run_writes_nothing_and_says_what_it_would(here: Situation, capsys: pytest.CaptureFixture[str]) -> None:
