@@ -99,8 +99,8 @@ def assume_role(
     own = session.get_credentials()
     if own is None:
         return  # the first call says so
-    # The role's keys expire by AWS's time, which this machine's clock may differ from, and the sandbox's does.
     fetcher = AssumeRoleCredentialFetcher(create_client, own, role, extra_args={"RoleSessionName": name})
+    # The keys expire by AWS's time: this machine's clock may be off, and the sandbox has a time of its own.
     # botocore has no public way to give a session refreshable credentials.
     refreshable = DeferredRefreshableCredentials(fetcher.fetch_credentials, "assume-role", clock.now)
     session._credentials = refreshable  # type: ignore[attr-defined]

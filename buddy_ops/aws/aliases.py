@@ -451,8 +451,8 @@ def read_alias(target: Target) -> Alias | None:
             target.client("lambda").get_alias(FunctionName=target.settings.function, Name=target.settings.alias)
         )
     except NotFound:
-        # Lambda's ResourceNotFoundException is the same for both.
         # Is it the alias or the function that does not exist?
+        # Lambda's ResourceNotFoundException is the same for both.
         versions.read_version(target)
         return None
 

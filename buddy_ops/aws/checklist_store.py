@@ -127,7 +127,7 @@ def _decode(checklist: str, parameter: "ParameterTypeDef") -> ChecklistResult | 
         at = parse_utc(values["at"])
         return ChecklistResult(
             checklist=checklist,
-            # '.../records/post_deployment/7/20261122T0312Z-7f3a' is about version 7.
+            # '.../records/post_deployment/v7/20261122T0312Z-7f3a' is about version 7.
             subject=parameter["Name"].split("/")[-2],
             at=at,
             run=_readable(values["run"]),

@@ -246,8 +246,8 @@ async def in_thread(do: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
     """``asyncio.to_thread``, in slices: a kernel is interrupted only when its loop wakes, and a call may hang."""
     import asyncio
 
-    # The context goes along, as with ``asyncio.to_thread``.
     # A future, not a task: what the call raised is raised here, and nowhere else in the loop.
+    # The context goes along, as with ``asyncio.to_thread``.
     call = partial(copy_context().run, do, *args, **kwargs)
     running = asyncio.get_running_loop().run_in_executor(None, call)
     while not running.done():

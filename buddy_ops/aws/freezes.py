@@ -173,8 +173,8 @@ def _decode(parameter: "ParameterTypeDef") -> Freeze:
     id = parameter["Name"].rsplit("/", 1)[-1]
     try:
         values = parse_json(parameter["Value"], unique=True)
-        # '2026-11-22T03:12:00+01:00'
         # Written manually it may have another time zone, or none: then it is in UTC.
+        # '2026-11-22T03:12:00+01:00'
         expires = iso_utc(parse_utc(values["expires"]))
         return Freeze(id, str(values["reason"]), str(values["owner"]), expires)
     except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError):

@@ -167,8 +167,8 @@ def restore_copy(target: Target, table: str, at: datetime, name: str, watch: Pro
     watch = target.side.watch(watch)
     deadline = target.clock.now() + RESTORE_LIMIT
     while restorable_window(target, table)[1] < at:
-        # DynamoDB's latest restorable time is about 5 minutes ago. Source: developer guide, point-in-time recovery.
         # The last minutes cannot be restored yet.
+        # DynamoDB's latest restorable time is about 5 minutes ago. Source: developer guide, point-in-time recovery.
         watch(f"waiting until {at:%H:%M:%S} UTC can be restored")
         target.clock.sleep_until(target.clock.now() + RESTORE_POLL)
     _begin_restore(target, table, at, name)

@@ -324,8 +324,8 @@ def lab_command(root: Path, port: int, browser: bool) -> list[str]:
 
 def serve_lab(root: Path, port: int, browser: bool, url: str) -> None:
     """Run JupyterLab in the foreground until it is stopped."""
-    # The person's own variables come before the first of these, and none before the last.
     # The sandbox runs beside it, so that is what a runbook is for where nothing else is said.
+    # The person's own variables come before the first of these, and none before the last.
     environment = {project.ENVIRONMENT_VARIABLE: project.SANDBOX, **os.environ, "AWS_ENDPOINT_URL": url}
     with contextlib.suppress(KeyboardInterrupt):
         subprocess.run(lab_command(root, port, browser), env=environment, check=False)

@@ -254,8 +254,8 @@ def _check_end(content: bytes, path: str) -> None:
     _, _, _, _, entries, directory, _, _ = END.unpack_from(content, start)
     if entries == 0:
         raise _damaged(path, "there is no file in it")
-    # It has 20 bytes, of which the signature is the first four.
     # A locator before the end says where a 64-bit directory is, and readers prefer that one.
+    # It has 20 bytes, of which the signature is the first four.
     if directory > DIRECTORY_LIMIT or content[: start - 16].endswith(b"PK\x06\x07"):
         raise _oversized(path, "has more files than a zip without 64-bit extensions, or very long names")
 

@@ -59,6 +59,7 @@ class Lateness:
         for metric, samples in reading.emission.items():
             self.emission.setdefault(metric, samples)
         newest = dict(reading.newest)
+        # Throttled calls alone: Lambda publishes no other metric of them, and CloudWatch is up to that minute.
         if not newest:
             newest = {metric: row.at for row in reading.rows if not row.is_silent for metric in LAMBDA_METRICS}
         for metric, minute in newest.items():
