@@ -25,6 +25,8 @@ def main() -> None:
         kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
         empty.write_text(json.dumps({"cells": [], "metadata": kernel, "nbformat": 4, "nbformat_minor": 5}))
         environment = {**os.environ, "AWS_ENDPOINT_URL": url, "BUDDY_OPS_RUN_FOLDER": f"{folder}/run"}
+        # Installed packages have their bytecode. Without this a checkout would be compiled in each run, by itself.
+        environment.pop("PYTHONDONTWRITEBYTECODE", None)
         pairs = []
         for round_ in range(ROUNDS + 1):
             artifact = sandbox.load_scenario(url, "good", "sandbox")
@@ -43,7 +45,7 @@ def main() -> None:
                 pairs.append((ours, theirs))
                 print(f"canary {ours:.2f} s, papermill on an empty notebook {theirs:.2f} s, ratio {ours / theirs:.2f}")
     ratios = [ours / theirs for ours, theirs in pairs]
-    print(f"median ratio {statistics.median(ratios):.2f}, {min(ratios):.2f} to {max(ratios):.2f} (aim: at most 2.5)")
+    print(f"median ratio {statistics.median(ratios):.2f}, {min(ratios):.2f} to {max(ratios):.2f} (aim: at most 1.6)")
 
 
 def timed(command: list[str], environment: dict[str, str]) -> float:

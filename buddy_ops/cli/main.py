@@ -3,6 +3,8 @@
 Each command imports what it needs when it runs, so that a rollback starts fast.
 """
 
+import atexit
+import gc
 import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, get_args
@@ -61,6 +63,8 @@ def _print_version(context: click.Context, parameter: click.Parameter, wanted: b
 )
 def app() -> None:
     """The options before a command, and what is done before each."""
+    # At exit Python would search all that was imported for garbage, for 0.1 to 0.3 s.
+    atexit.register(gc.freeze)
     open_standard_streams()
 
 

@@ -8,9 +8,12 @@ import os
 import subprocess
 import sys
 import tempfile
+import time
 from contextlib import suppress
+from queue import Empty
 from typing import IO, Any
 
+from jupyter_client.asynchronous.client import AsyncKernelClient
 from jupyter_client.kernelspec import KernelSpec
 from jupyter_client.manager import AsyncKernelManager
 
@@ -21,10 +24,43 @@ LONGEST_FOLDER = 70
 """Characters of a folder for sockets: a socket's name may have 107 on Linux, 103 on macOS."""
 
 
+ANSWER_S = 1
+"""Seconds in which a kernel that has started answers; one that has not is asked again."""
+
+
+class PromptClient(AsyncKernelClient):
+    """Begins when the kernel answers.
+
+    jupyter_client's own waits for 0.2 s without a message first, so that none of before comes between. nbclient passes
+    over messages that belong to no cell of its own.
+    """
+
+    async def wait_for_ready(self, timeout: float = float("inf")) -> None:  # type: ignore[override]
+        """Wait until the kernel answers and its output arrives.
+
+        Raises:
+            RuntimeError: it ended, or did not answer in ``timeout`` seconds.
+        """
+        deadline = time.monotonic() + timeout
+        while True:
+            self.kernel_info()
+            with suppress(Empty):
+                reply = await self.get_shell_msg(timeout=ANSWER_S)
+                # The state that it sent with its answer: without it the first cell's output could be lost, too.
+                await self.get_iopub_msg(timeout=ANSWER_S)
+                self._handle_kernel_info_reply(reply)
+                return
+            if not await self.is_alive():
+                raise RuntimeError("The kernel ended before it answered")
+            if time.monotonic() > deadline:
+                raise RuntimeError(f"The kernel did not answer in {timeout:g} seconds")
+
+
 class PrivateKernel(AsyncKernelManager):
     """Talks over this user's files: other users of the machine could listen on loopback ports."""
 
     transport = "ipc"
+    client_factory = PromptClient
     stderr: IO[bytes] | None = None
     """Where a kernel's stderr goes; a runbook's own output is in its notebook."""
 
