@@ -36,6 +36,8 @@ PART_NAMES = {
     "from": "the version that serves",
     "after": "the last deployment",
     "code": "the code",
+    "version": "the version to deploy",
+    "doomed": "the versions to delete",
     "strategy": "the strategy",
     "glass": "the emergency override",
     "policy": "setting rollout",
@@ -120,16 +122,7 @@ class Plan:
 
     def fingerprints(self) -> dict[str, str]:
         """A few digits for each part of what the hash covers, by the part's name for operators."""
-        parts: dict[str, str] = {}
-        for key, value in self.covers.items():
-            name = PART_NAMES.get(key, key)
-            if not isinstance(value, Mapping):
-                parts[name] = _fingerprint(value)
-            elif key == "configuration":
-                parts |= {part: _fingerprint(inner) for part, inner in value.items()}
-            else:
-                parts |= {f"{name}.{part}": _fingerprint(inner) for part, inner in value.items()}
-        return parts
+        return _fingerprints(self.covers)
 
     @property
     def _period_s(self) -> float:
@@ -262,6 +255,24 @@ class Approval:
 def differing_names(one: Mapping[str, object], other: Mapping[str, object]) -> list[str]:
     """The names whose values differ, in order; never the values, which may be secrets."""
     return [name for name in sorted(one.keys() | other.keys()) if one.get(name) != other.get(name)]
+
+
+def changed_parts(covers: Mapping[str, object], approved: Mapping[str, object]) -> list[str]:
+    """What a plan covers otherwise than the one that was approved: its parts by their names for operators."""
+    return differing_names(_fingerprints(covers), _fingerprints(approved))
+
+
+def _fingerprints(covers: Mapping[str, object]) -> dict[str, str]:
+    parts: dict[str, str] = {}
+    for key, value in covers.items():
+        name = PART_NAMES.get(key, key)
+        if not isinstance(value, Mapping):
+            parts[name] = _fingerprint(value)
+        elif key == "configuration":
+            parts |= {part: _fingerprint(inner) for part, inner in value.items()}
+        else:
+            parts |= {f"{name}.{part}": _fingerprint(inner) for part, inner in value.items()}
+    return parts
 
 
 def _canonical(value: object) -> str:

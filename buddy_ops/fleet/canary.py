@@ -19,7 +19,7 @@ from buddy_ops.checks.findings import State as Health
 from buddy_ops.core.errors import Aborted, BuddyError, Held, Refused, RolledBack
 from buddy_ops.core.journal import iso_utc
 from buddy_ops.core.outcome import describe_ending
-from buddy_ops.core.plan import Approval, differing_names
+from buddy_ops.core.plan import Approval, changed_parts
 from buddy_ops.core.text import join_words, shorten, tally
 from buddy_ops.deployment import rollback
 from buddy_ops.fleet import status, targets
@@ -41,6 +41,8 @@ ENDINGS = {0: "done", 1: "failed", 3: "rolled-back", 4: "refused", 5: "held"}
 
 ABORTED = "aborted"
 """The reference of an abort's trouble, and its ending."""
+
+CHANGED_SINCE = "Since the approval these have changed: {}."
 
 # The next steps of the ways to end: see ``FleetOutcome.raise_for_ending``.
 UNSETTLED = (
@@ -415,14 +417,14 @@ class FleetRun:
             elif isinstance(found, BuddyError):
                 changed.append(f"{planned.name}: {found.result} ({found.reference}). {found.what}")
             elif found.covers != planned.covers:
-                names = differing_names(found.covers, planned.covers)
-                changed.append(f"{planned.name}: {join_words(names)}")
+                parts = changed_parts(found.covers, planned.covers)
+                changed.append(f"{planned.name}: {join_words(parts)}")
             else:
                 row.planned = found
                 row.state = _before(found)
                 ready += [] if found.live else [found]
         if changed and not self._has_stopped():
-            says = f"Since the approval these have changed: {'; '.join(changed)}."
+            says = CHANGED_SINCE.format("; ".join(changed))
             self._stop_before(wave, "fleet-plan-changed", says, PLAN_AGAIN)
         return ready
 
@@ -449,9 +451,9 @@ class FleetRun:
         # it was approved.
         if found.plan.former is not None:
             covers = found.plan.former[0]
-        changed = differing_names(covers, row.planned.covers)
+        changed = changed_parts(covers, row.planned.covers)
         if changed:
-            says = f"Since the approval these have changed: {join_words(changed)}."
+            says = CHANGED_SINCE.format(join_words(changed))
             self._stop(Trouble(row.name, says, Refused.exit_code, "fleet-plan-changed", PLAN_AGAIN), wave)
             return
         row.planned = found

@@ -9,7 +9,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from buddy_ops.core.plan import HASH_LENGTH, NOBODY, Approval, Plan
+from buddy_ops.core.plan import HASH_LENGTH, NOBODY, Approval, Plan, changed_parts
 from buddy_ops.core.text import escape_markdown
 
 COVERS: dict[str, Any] = {
@@ -118,3 +118,20 @@ def test_an_approval_says_who_and_what() -> None:
 def test_no_text_breaks_a_table() -> None:
     """Lines, columns and markup in what AWS says stay in their cell."""
     assert escape_markdown("a\nb |\t<b>&") == "a b \\| &lt;b>&amp;"
+
+
+def test_what_differs_has_the_names_that_operators_know() -> None:
+    """The keys of the hash are not shown: they stay as they are, since a plan's ID depends on them."""
+    approved = COVERS | {"glass": "", "doomed": ["1"]}
+    changed = COVERS | {
+        "glass": "Ada",
+        "doomed": ["1", "2"],
+        "from": "42",
+        "policy": {**COVERS["policy"], "approvals": 1},
+    }
+    assert changed_parts(changed, approved) == [
+        "setting rollout.approvals",
+        "the emergency override",
+        "the version that serves",
+        "the versions to delete",
+    ]

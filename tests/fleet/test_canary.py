@@ -238,7 +238,7 @@ def test_another_build_is_not_deployed_after_a_lost_rollout_was_closed(deploy: D
     outcome = deploy("on_trouble: stop", steps=steps)
     assert steps.begun == ["pay-us-east-1"] and outcome.exit_code == 4
     assert words(outcome)[0] == ("us-east-1", "ROLLED BACK")
-    assert "pay-us-east-1: Since the approval these have changed: code." in str(outcome)
+    assert "pay-us-east-1: Since the approval these have changed: the code." in str(outcome)
     with pytest.raises(Refused, match="fleet-plan-changed"):
         outcome.raise_for_ending()
 
