@@ -33,7 +33,7 @@ import jupyter_core.utils
 sys.modules.setdefault("rfc3987_syntax", None)  # type: ignore[arg-type]
 import nbformat  # noqa: E402
 
-MODULES = ("buddy_ops.cli.main", "buddy_ops.runs.engine", "ipykernel_launcher")
+MODULES = ("buddy_ops.cli.main", "buddy_ops.runs.engine", "buddy_ops.runs._kernel", "ipykernel_launcher")
 SCRIPTS = ("buddy-ops", "papermill")
 BIN = Path(sys.executable).parent
 STANDARD_IGNORED = (DeprecationWarning, PendingDeprecationWarning, ImportWarning, ResourceWarning)
@@ -92,14 +92,27 @@ def _run_module(arguments: list[str]) -> None:
 
 
 def _name_process(name: str) -> None:
-    """Say which program this is: the command line is the parent's. Linux keeps 15 characters."""
-    Path("/proc/self/comm").write_text(name[:15], encoding="utf-8")
+    """Say which program this is: the command line is the parent's."""
+    Path("/proc/self/comm").write_text(_last_part(name), encoding="utf-8")
 
 
 def is_program(pid: int, name: str) -> bool:
     """Whether a process is this program of ours, started afresh or forked."""
     process = Path(f"/proc/{pid}")
-    return name in (process / "cmdline").read_text() or name[:15] == (process / "comm").read_text().strip()
+    return name in (process / "cmdline").read_text() or _last_part(name) == (process / "comm").read_text().strip()
+
+
+def lives(pid: int) -> bool:
+    """Whether a process runs; one that has ended and that its parent has not asked for yet does not."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def _last_part(name: str) -> str:
+    """The end of a module's name, in the 15 characters that Linux keeps."""
+    return name.rpartition(".")[2][:15]
 
 
 @cache

@@ -1,28 +1,23 @@
-"""The kernel of a run: of this interpreter, and in surroundings of its own.
+"""The kernel of a run: of this interpreter, in a process that may have started already, in surroundings of its own.
 
 What a person has in HOME (a kernelspec named python3, startup files, an IPython profile) is not loaded, and a TMPDIR
 that is full or too long for a socket's name is not used.
 """
 
 import os
-import subprocess
-import sys
-import tempfile
 import time
 from contextlib import suppress
+from pathlib import Path
 from queue import Empty
-from typing import IO, Any
+from typing import Any
 
 from jupyter_client.asynchronous.client import AsyncKernelClient
 from jupyter_client.kernelspec import KernelSpec
 from jupyter_client.manager import AsyncKernelManager
+from jupyter_client.provisioning.local_provisioner import LocalProvisioner
 
-from buddy_ops.core.files import make_scratch_folder
+from buddy_ops.runs._kernel_process import KernelProcess
 from buddy_ops.runs.child_process import describe_last_output
-
-LONGEST_FOLDER = 70
-"""Characters of a folder for sockets: a socket's name may have 107 on Linux, 103 on macOS."""
-
 
 ANSWER_S = 1
 """Seconds in which a kernel that has started answers; one that has not is asked again."""
@@ -61,35 +56,39 @@ class PrivateKernel(AsyncKernelManager):
 
     transport = "ipc"
     client_factory = PromptClient
-    stderr: IO[bytes] | None = None
-    """Where a kernel's stderr goes; a runbook's own output is in its notebook."""
+    process: KernelProcess | None = None
+    """The process that runs it; absent: one is started with it."""
 
     @property
     def kernel_spec(self) -> KernelSpec:
-        """This interpreter's kernel, whatever is installed under the notebook's kernel name."""
-        command = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"]
-        return KernelSpec(argv=command, language="python", display_name="Python 3")
+        """This interpreter's kernel, whatever is installed under the notebook's kernel name; its arguments only."""
+        return KernelSpec(argv=["-f", "{connection_file}"], language="python", display_name="Python 3")
 
     async def start_kernel(self, **options: Any) -> None:  # type: ignore[override]
         """Start it as jupyter_client does."""
         # Output that we have not read yet waits in memory: by default ZeroMQ drops what is beyond 1,000 messages.
         self.context.rcvhwm = 0
-        # Jupyter's own default is one name in the working folder, which two runs at a time would share.
-        self._folder = make_scratch_folder(LONGEST_FOLDER)
-        self.ip = f"{self._folder.name}/kernel"
-        self.connection_file = f"{self._folder.name}/connection.json"
-        with suppress(OSError):
-            self.stderr = tempfile.TemporaryFile(dir=self._folder.name)  # noqa: SIM115
-        streams = "--IPKernelApp.exec_lines=__import__('buddy_ops.runs._kernel')"
-        options["extra_arguments"] = [*options.get("extra_arguments", ()), streams]
-        options["env"] = {**options.get("env", os.environ), "IPYTHONDIR": f"{self._folder.name}/ipython"}
-        await super().start_kernel(stdout=subprocess.DEVNULL, stderr=self.stderr or subprocess.DEVNULL, **options)
+        self.process = self.process or KernelProcess()
+        self.ip = f"{self.process.folder}/kernel"
+        self.connection_file = f"{self.process.folder}/connection.json"
+        options["env"] = {**options.get("env", os.environ), "IPYTHONDIR": f"{self.process.folder}/ipython"}
+        await super().start_kernel(**options)
+
+    async def _async_launch_kernel(self, kernel_cmd: list[str], **options: Any) -> None:
+        """Let the process run it, where jupyter_client would start one."""
+        assert self.process is not None and isinstance(self.provisioner, LocalProvisioner)
+        cwd = options.get("cwd") or Path.cwd()
+        begun = self.process.begin({"arguments": kernel_cmd, "environment": options["env"], "cwd": str(cwd)})
+        self.provisioner.process = begun
+        # It leads its session.
+        self.provisioner.pid = self.provisioner.pgid = begun.pid
+        self._reconcile_connection_info(self.provisioner.connection_info)
 
     def last_words(self) -> str:
         """The last line that the kernel wrote to its stderr, as a sentence; '' if there is none."""
-        if self.stderr is None:
+        if self.process is None or self.process.stderr is None:
             return ""
         with suppress(OSError):
-            self.stderr.seek(0)
-            return describe_last_output(self.stderr.read().decode(errors="replace"))
+            self.process.stderr.seek(0)
+            return describe_last_output(self.process.stderr.read().decode(errors="replace"))
         return ""

@@ -10,7 +10,7 @@ import os
 import sys
 import threading
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, TypedDict
 
@@ -22,6 +22,7 @@ from buddy_ops.core.redaction import Redactor
 from buddy_ops.core.text import escape_terminal
 from buddy_ops.runs._failures import Failure, failure_in
 from buddy_ops.runs._interrupts import INTERRUPTED, InterruptHandler, handle_signals
+from buddy_ops.runs._kernel_process import KernelProcess
 from buddy_ops.runs.child_process import Report, end_with_parent, open_report
 
 if TYPE_CHECKING:
@@ -146,6 +147,10 @@ def main() -> int:
     report = open_report()
     # At exit Python would search all that was imported for garbage, while the supervisor waits.
     atexit.register(gc.freeze)
+    kernel_process = None
+    # Where none can be started the run says why, once it has a job.
+    with suppress(OSError):
+        kernel_process = KernelProcess()
     # `jsonschema` would compile a grammar of IRIs with it, which takes 1.7 s of CPU time.
     sys.modules.setdefault("rfc3987_syntax", None)  # type: ignore[arg-type]
     import papermill  # noqa: F401  # meanwhile the supervisor checks what it was given
@@ -154,11 +159,11 @@ def main() -> int:
     line = sys.stdin.readline()
     if line:
         end_with_parent()
-        report(ended=_execute(parse_json(line), report))
+        report(ended=_execute(parse_json(line), report, kernel_process))
     return 0
 
 
-def _execute(job: Job, report: Report) -> dict[str, object]:
+def _execute(job: Job, report: Report, kernel_process: KernelProcess | None) -> dict[str, object]:
     """Execute it. Returns the fields of its ``Failure``; none where it ended without one."""
     import papermill
     from papermill.exceptions import PapermillExecutionError
@@ -182,6 +187,7 @@ def _execute(job: Job, report: Report) -> dict[str, object]:
             about=job["about"],
             tell=report,
             failures=failures,
+            kernel_process=kernel_process,
         )
     except PapermillExecutionError as error:
         # The cell's own outputs have the error's data beside its text.

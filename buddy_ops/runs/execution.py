@@ -24,6 +24,7 @@ from buddy_ops.core.redaction import Redactor
 from buddy_ops.core.side_channels import SideChannels
 from buddy_ops.runs._failures import failure_of
 from buddy_ops.runs._interrupts import DIED, INTERRUPTED, TIMED_OUT, InterruptHandler
+from buddy_ops.runs._kernel_process import KernelProcess
 from buddy_ops.runs._private_kernel import PrivateKernel
 from buddy_ops.runs.cells import forget_results
 from buddy_ops.runs.child_process import Report
@@ -71,6 +72,7 @@ def execute(
         iopub_timeout=IOPUB_S,
     )
     client.stop, client.tell, client.cell_timeout_s = stop, tell, options.get("execution_timeout")
+    client.kernel_process = options.get("kernel_process")
     try:
         client.execute()
     finally:
@@ -216,6 +218,7 @@ class _Client(PapermillNotebookClient):  # type: ignore[misc]
     stop: InterruptHandler
     tell: Report
     cell_timeout_s: float | None = None
+    kernel_process: KernelProcess | None = None
     started: object = None
 
     def execute(self, **options: object) -> NotebookNode:
@@ -295,6 +298,8 @@ class _Client(PapermillNotebookClient):  # type: ignore[misc]
     def create_kernel_manager(self) -> object:
         # nbclient forgets the manager of a kernel that did not start.
         self.started = super().create_kernel_manager()
+        if isinstance(self.started, PrivateKernel):
+            self.started.process = self.kernel_process
         return self.started
 
     def output(

@@ -23,6 +23,9 @@ from tests.runs.test_archive import alone
 Bring = Callable[..., Situation]
 ROOT = Path(__file__).parents[3]
 BIN = Path(sys.executable).parent
+KERNELS = ("buddy_ops.runs._kernel", "ipykernel_launcher")
+"""Our engine's, and plain papermill's."""
+
 LIMIT_S = 60.0
 CELL_TIMEOUT_S = 8
 
@@ -91,9 +94,9 @@ class Running:
         self.seen |= set(found)
         return found
 
-    def named(self, name: str) -> int:
-        """The one process of ours that is this program."""
-        (pid,) = (each for each in self.descendants() if programs.is_program(each, name))
+    def named(self, *names: str) -> int:
+        """The one process of ours that is one of these programs."""
+        (pid,) = (each for each in self.descendants() if any(programs.is_program(each, name) for name in names))
         return pid
 
     def wait_for(self, what: Callable[[], object]) -> None:
@@ -104,7 +107,7 @@ class Running:
 
     def watch_kernel(self) -> None:
         """Note what runs now, its kernel among it: ``end`` wants all of it gone."""
-        self.named("ipykernel_launcher")
+        self.named(*KERNELS)
 
     def strike(self, how: str) -> None:
         self.watch_kernel()
@@ -113,7 +116,7 @@ class Running:
         elif how == "papermill killed":
             os.kill(self.named("buddy_ops.runs.engine"), signal.SIGKILL)
         elif how == "kernel killed":
-            os.kill(self.named("ipykernel_launcher"), signal.SIGKILL)
+            os.kill(self.named(*KERNELS), signal.SIGKILL)
         elif how == "killed":
             self.process.kill()
 
@@ -122,17 +125,10 @@ class Running:
         code = self.process.wait(timeout=LIMIT_S)
         assert self.seen, "nobody watched what it started"
         deadline = time.monotonic() + 3
-        while left := [pid for pid in self.seen if lives(pid)]:
+        while left := [pid for pid in self.seen if programs.lives(pid)]:
             assert time.monotonic() < deadline, left
             time.sleep(0.05)
         return code
-
-
-def lives(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except OSError:
-        return False
 
 
 @pytest.fixture
@@ -245,10 +241,14 @@ def text(path: Path) -> str:
 def test_a_killed_supervisor_takes_its_run_along_and_is_archived_later(
     situation: Bring, start: Callable[..., Running]
 ) -> None:
-    """SIGKILL of ``buddy-ops run`` itself: kernel and papermill end, and ``runs index`` finishes the folder."""
+    """SIGKILL of ``buddy-ops run`` itself: kernel and papermill end, and ``runs index`` finishes the folder.
+
+    Its first cell imports a file of the project, as in Jupyter.
+    """
     here = situation("good", history_minutes=0, requests_per_minute=0)
     flag = here.folder / "flag"
-    project = tiny(here.folder / "project", CELL.replace("NAME", "first")).parents[1]
+    project = tiny(here.folder / "project", "import of_this_project", CELL.replace("NAME", "first")).parents[1]
+    (project / "of_this_project.py").touch()
     running = start(
         *("buddy-ops", "run", "tiny", "-p", "at=first", "-p", "how=x", "-p", f"flag={flag}"),
         cwd=project,
@@ -264,7 +264,7 @@ def test_a_killed_supervisor_takes_its_run_along_and_is_archived_later(
     assert "mine: archived" in said
     (entry,) = archive.list_entries(project / "runs")
     assert (entry.outcome, entry.exit_code, entry.runbook) == ("killed", 1, "tiny")
-    assert states(project / "runs" / "mine" / "notebook.ipynb") == ["done", "done", "interrupted"]
+    assert states(project / "runs" / "mine" / "notebook.ipynb") == ["done"] * 3 + ["interrupted"]
     assert "said in first" in text(project / "runs" / "mine" / "notebook.ipynb")
 
 
