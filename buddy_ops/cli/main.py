@@ -3,8 +3,6 @@
 Each command imports what it needs when it runs, so that a rollback starts fast.
 """
 
-import atexit
-import gc
 import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, get_args
@@ -22,6 +20,7 @@ from buddy_ops.cli.options import (
     yes_option,
 )
 from buddy_ops.cli.terminal import err, open_standard_streams, out, say
+from buddy_ops.core import garbage
 from buddy_ops.core.errors import BuddyError, InvalidInput
 from buddy_ops.core.roles import Role
 
@@ -63,8 +62,7 @@ def _print_version(context: click.Context, parameter: click.Parameter, wanted: b
 )
 def app() -> None:
     """The options before a command, and what is done before each."""
-    # At exit Python would search all that was imported for garbage, for 0.1 to 0.3 s.
-    atexit.register(gc.freeze)
+    garbage.search_rarely()
     open_standard_streams()
 
 

@@ -8,8 +8,6 @@ succession together.
 Of a burst, a kernel that is killed can lose the last ``BURST_S`` seconds.
 """
 
-import atexit
-import gc
 import importlib
 import logging
 import os
@@ -19,6 +17,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from buddy_ops.core import garbage
 from buddy_ops.core.documents import parse_json
 
 if TYPE_CHECKING:
@@ -36,8 +35,7 @@ _flush = logging.StreamHandler.flush
 
 def main() -> None:
     """Run a kernel as the JSON on stdin says."""
-    # At exit Python would search all that was imported for garbage, 0.3 s in which the archive waits.
-    atexit.register(gc.freeze)
+    garbage.search_rarely()
     # No person debugs the kernel of a run, and ipykernel would import its debugger, for 0.1 s.
     sys.modules.setdefault("debugpy", None)  # type: ignore[arg-type]
     from ipykernel.kernelapp import IPKernelApp

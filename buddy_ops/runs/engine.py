@@ -4,8 +4,6 @@ papermill loads this module while it is itself being imported, so what uses pape
 As a program it executes one notebook for a supervisor (``runs``), and ends when the supervisor does.
 """
 
-import atexit
-import gc
 import os
 import sys
 import threading
@@ -14,7 +12,7 @@ from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, TypedDict
 
-from buddy_ops.core import redaction
+from buddy_ops.core import garbage, redaction
 from buddy_ops.core.documents import parse_json
 from buddy_ops.core.errors import BuddyError
 from buddy_ops.core.files import make_scratch_folder
@@ -145,8 +143,7 @@ class Job(TypedDict):
 def main() -> int:
     """Execute the one notebook that comes on stdin as JSON, and report on stdout, a JSON object a line."""
     report = open_report()
-    # At exit Python would search all that was imported for garbage, while the supervisor waits.
-    atexit.register(gc.freeze)
+    garbage.search_rarely()
     kernel_process = None
     # Where none can be started the run says why, once it has a job.
     with suppress(OSError):
