@@ -23,6 +23,10 @@ ANSWER_S = 1
 """Seconds in which a kernel that has started answers; one that has not is asked again."""
 
 
+END_POLL_S = 0.01
+"""Seconds between two questions whether a kernel that was asked to end has ended."""
+
+
 class PromptClient(AsyncKernelClient):
     """Begins when the kernel answers.
 
@@ -83,6 +87,10 @@ class PrivateKernel(AsyncKernelManager):
         # It leads its session.
         self.provisioner.pid = self.provisioner.pgid = begun.pid
         self._reconcile_connection_info(self.provisioner.connection_info)
+
+    async def _async_wait(self, pollinterval: float = END_POLL_S) -> None:
+        """Wait for its end; jupyter_client asks ten times a second, and a run ends with its kernel."""
+        await super()._async_wait(END_POLL_S)
 
     def last_words(self) -> str:
         """The last line that the kernel wrote to its stderr, as a sentence; '' if there is none."""
