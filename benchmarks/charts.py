@@ -13,7 +13,8 @@ from datetime import UTC, datetime
 
 from buddy_ops.aws import session
 from buddy_ops.cli import sandbox
-from buddy_ops.health.judge import Counts, Judge
+from buddy_ops.health.counts import Counts
+from buddy_ops.health.judge import Judge
 from buddy_ops.health.metrics import MINUTE, MinuteRow
 from buddy_ops.notebook import _chart_output
 from buddy_ops.notebook._chart_model import wilson_interval

@@ -31,7 +31,8 @@ def started(code: str) -> float:
 
 def rebuilt() -> float:
     """Wall seconds of feeding a day to a new judge and asking for its verdict."""
-    from buddy_ops.health.judge import Counts, Judge, Minute
+    from buddy_ops.health.counts import Counts, Minute
+    from buddy_ops.health.judge import Judge
 
     dice = random.Random(1)
     day = [

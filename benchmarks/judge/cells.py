@@ -21,7 +21,9 @@ from benchmarks.judge.shipped import (
     ramped,
 )
 from benchmarks.judge.traffic import TICKS, Cell, Requests, draw, history, stable_alone
-from buddy_ops.health.judge import Counts, Judge, JudgePolicy
+from buddy_ops.health.counts import Counts
+from buddy_ops.health.judge import Judge
+from buddy_ops.health.judge_policy import JudgePolicy
 from buddy_ops.health.stable_alone import MOST_MINUTES
 
 TRAFFIC = (6, 60, 600, 6000)

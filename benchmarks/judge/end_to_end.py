@@ -29,7 +29,8 @@ from benchmarks.judge.traffic import TICKS, Cell, draw, history
 from buddy_ops.cli import sandbox
 from buddy_ops.core.project import read_settings
 from buddy_ops.core.text import markdown_table
-from buddy_ops.health.judge import Counts, Judge
+from buddy_ops.health.counts import Counts
+from buddy_ops.health.judge import Judge
 from buddy_sandbox import builds
 from buddy_sandbox.faults import PROFILES, FaultProfile
 from buddy_sandbox.situations import Situation, bring

@@ -11,7 +11,9 @@ from benchmarks.judge import bounds
 from benchmarks.judge.cells import BASELINES, CLAIRVOYANT, CLEAR, DAY_LONG, FEED, OURS, RAMP, SLIGHT, TRAFFIC, Sums
 from benchmarks.judge.opponents import peers
 from benchmarks.judge.traffic import Cell
-from buddy_ops.health.judge import Counts, Judge, JudgePolicy, Minute
+from buddy_ops.health.counts import Counts, Minute
+from buddy_ops.health.judge import Judge
+from buddy_ops.health.judge_policy import JudgePolicy
 
 Results = dict[tuple[Cell, str], Sums]
 

@@ -24,8 +24,9 @@ from benchmarks.judge.shipped import (
     Stages,
 )
 from benchmarks.judge.traffic import DAY, TAIL, TICK_S, TICKS, WEIGHTS, Cell, Ints, Requests, tail
+from buddy_ops.health.counts import Counts, StreamName
 from buddy_ops.health.evidence import BUSIEST_OF_MINUTES
-from buddy_ops.health.judge import Counts, JudgePolicy, StreamName
+from buddy_ops.health.judge_policy import JudgePolicy
 from buddy_ops.health.sequential_test import Mixture, dispersion
 from buddy_ops.health.stable_alone import StableTest
 from buddy_ops.health.usual_rate import FEWEST_EVENTS, HOUR, UsualRate, without_outages

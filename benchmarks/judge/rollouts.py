@@ -18,8 +18,10 @@ from benchmarks.judge.shipped import (
     Stages,
 )
 from benchmarks.judge.traffic import DAY, TAIL, TICK_S, TICKS, WEIGHTS, Cell, Requests, tail
+from buddy_ops.health.counts import Counts, Minute, Tick
 from buddy_ops.health.evidence import BUSIEST_OF_MINUTES
-from buddy_ops.health.judge import Counts, Judge, JudgePolicy, Minute, Tick
+from buddy_ops.health.judge import Judge
+from buddy_ops.health.judge_policy import JudgePolicy
 from buddy_ops.health.stable_alone import StableTest
 
 MOVING_MINUTES = 2

@@ -7,7 +7,7 @@ from buddy_ops.core.project import read_settings
 from buddy_ops.core.settings import validate_settings
 from buddy_ops.deployment import ramp
 from buddy_ops.health.evidence import judge_policy
-from buddy_ops.health.judge import JudgePolicy
+from buddy_ops.health.judge_policy import JudgePolicy
 
 ENVIRONMENT = "prod"
 

@@ -15,7 +15,8 @@ import numpy as np
 from benchmarks.judge.rollouts import MOVING_MINUTES
 from benchmarks.judge.shipped import HISTORY_MINUTES, LATE_MINUTES, POLICY, SETTINGS
 from buddy_ops.core.settings import StreamSettings
-from buddy_ops.health.judge import Counts, Judge, Minute
+from buddy_ops.health.counts import Counts, Minute
+from buddy_ops.health.judge import Judge
 from buddy_ops.health.sequential_test import PairedCounts
 from buddy_ops.health.streams import StreamTest, StreamTests
 

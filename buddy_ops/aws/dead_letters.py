@@ -5,8 +5,8 @@ attribute, and the target's input as its body.
 """
 
 from collections.abc import Iterator
-from typing import Protocol, TypedDict
 
+from buddy_ops.aws._client_types import Message, QueueClient
 from buddy_ops.aws.session import Target
 
 HIDDEN_S = 20
@@ -17,41 +17,6 @@ READS = 4
 
 MOST_READS = 50
 """So many reads at most: a queue may be full of messages that are not ours."""
-
-
-class Message(TypedDict, total=False):
-    """A message as SQS returns it, as far as it is read."""
-
-    Body: str
-    ReceiptHandle: str
-    MessageAttributes: dict[str, dict[str, str]]
-
-
-class Messages(TypedDict, total=False):
-    """A reply of ReceiveMessage."""
-
-    Messages: list[Message]
-
-
-class QueueUrl(TypedDict):
-    """A reply of GetQueueUrl."""
-
-    QueueUrl: str
-
-
-class QueueClient(Protocol):
-    """The SQS client's methods that are called."""
-
-    def get_queue_url(self, *, QueueName: str, QueueOwnerAWSAccountId: str) -> QueueUrl: ...  # noqa: N803
-    def receive_message(
-        self,
-        *,
-        QueueUrl: str,  # noqa: N803
-        MaxNumberOfMessages: int,  # noqa: N803
-        VisibilityTimeout: int,  # noqa: N803
-        MessageAttributeNames: list[str],  # noqa: N803
-    ) -> Messages: ...
-    def delete_message(self, *, QueueUrl: str, ReceiptHandle: str) -> object: ...  # noqa: N803
 
 
 def take_own(target: Target, schedule: str, alias: str) -> int:

@@ -8,15 +8,13 @@ import urllib.request
 from collections.abc import Mapping
 from dataclasses import dataclass
 from http.client import HTTPException
-from typing import TYPE_CHECKING, Any, Protocol, TypedDict
+from typing import Any
 
+from buddy_ops.aws.session import Target
 from buddy_ops.core.artifacts import Image
 from buddy_ops.core.documents import parse_json
 from buddy_ops.core.errors import AwsFailed, InvalidInput
 from buddy_ops.core.text import size
-
-if TYPE_CHECKING:
-    from buddy_ops.aws.session import Target
 
 MANIFESTS = (
     "application/vnd.docker.distribution.manifest.v2+json",
@@ -41,51 +39,6 @@ ARCHITECTURES = {"amd64": "x86_64", "arm64": "arm64"}
 MISSING = ("ImageNotFound", "RepositoryNotFoundException")
 
 
-class FoundImage(TypedDict):
-    """One of BatchGetImage's answers."""
-
-    imageManifest: str
-
-
-class Failure(TypedDict):
-    """An image that BatchGetImage could not answer."""
-
-    failureCode: str
-
-
-class Images(TypedDict):
-    """What BatchGetImage answers."""
-
-    images: list[FoundImage]
-    failures: list[Failure]
-
-
-class LayerUrl(TypedDict):
-    """Where a part of an image can be downloaded for some minutes."""
-
-    downloadUrl: str
-
-
-class RegistryClient(Protocol):
-    """The ECR client's methods that are called."""
-
-    def batch_get_image(
-        self,
-        *,
-        registryId: str,  # noqa: N803
-        repositoryName: str,  # noqa: N803
-        imageIds: list[dict[str, str]],  # noqa: N803
-        acceptedMediaTypes: list[str],  # noqa: N803
-    ) -> Images: ...
-    def get_download_url_for_layer(
-        self,
-        *,
-        registryId: str,  # noqa: N803
-        repositoryName: str,  # noqa: N803
-        layerDigest: str,  # noqa: N803
-    ) -> LayerUrl: ...
-
-
 @dataclass(frozen=True)
 class ImageFacts:
     """What is known of an image.
@@ -101,7 +54,7 @@ class ImageFacts:
     unread: str = ""
 
 
-def read_image(target: "Target", image: Image) -> ImageFacts:
+def read_image(target: Target, image: Image) -> ImageFacts:
     """Read what a registry has of an image. What may not be read is unknown: AWS checks it with the upload.
 
     AWS: ecr:BatchGetImage, GetDownloadUrlForLayer, reads only.
@@ -151,7 +104,7 @@ def _require_deployable(image: Image, manifest: Mapping[str, Any]) -> int:
     return packed
 
 
-def _read_manifest(target: "Target", image: Image) -> dict[str, Any]:
+def _read_manifest(target: Target, image: Image) -> dict[str, Any]:
     """The manifest that the digest names. AWS: ecr:BatchGetImage. Raises InvalidInput ``artifact-missing``."""
     found = target.client("ecr").batch_get_image(
         registryId=image.account,
@@ -167,7 +120,7 @@ def _read_manifest(target: "Target", image: Image) -> dict[str, Any]:
     return _object(found["images"][0]["imageManifest"].encode(), f"sha256:{image.digest}")
 
 
-def _read_config(target: "Target", image: Image, digest: str) -> dict[str, Any]:
+def _read_config(target: Target, image: Image, digest: str) -> dict[str, Any]:
     """An image's config. AWS: ecr:GetDownloadUrlForLayer, and one GET of the address that it answers.
 
     Raises:

@@ -43,8 +43,7 @@ if TYPE_CHECKING:
     from types_boto3_sts import STSClient
     from types_boto3_sts.type_defs import GetCallerIdentityResponseTypeDef
 
-    from buddy_ops.aws.dead_letters import QueueClient
-    from buddy_ops.aws.images import RegistryClient
+    from buddy_ops.aws._client_types import QueueClient, RegistryClient
 
 USER_AGENT = "buddy-ops"
 ALIKE = (

@@ -9,9 +9,9 @@ from buddy_ops.aws.session import Target
 from buddy_ops.core.outcome import Outcome
 from buddy_ops.core.text import MINUTE, floor_minute
 from buddy_ops.health.evidence import RolloutEvidence
-from buddy_ops.health.judge import Verdict
 from buddy_ops.health.log_feed import TICK, FeedTick, floor_tick
 from buddy_ops.health.metrics import MinuteRow
+from buddy_ops.health.verdict import Verdict
 
 T = TypeVar("T")
 

@@ -29,9 +29,9 @@ from buddy_ops.deployment._traffic import (
 from buddy_ops.deployment.observation import Observation, Order, Polls, Rollout, next_poll, observe, show
 from buddy_ops.deployment.rollout_plan import RolloutPlan, check_rules, plan_rollout
 from buddy_ops.health.evidence import RolloutEvidence
-from buddy_ops.health.judge import Verdict
 from buddy_ops.health.log_feed import TICK
 from buddy_ops.health.stable_alone import StableTest
+from buddy_ops.health.verdict import Verdict
 from buddy_ops.migrations import schema
 
 __all__ = ["Observation", "Order", "Outcome", "Rollout", "RolloutPlan", "drive_rollout", "plan_rollout", "run_rollout"]

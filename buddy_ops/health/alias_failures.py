@@ -11,14 +11,11 @@ for a deployment group' (rollback when an alarm is activated).
 
 from collections import deque
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
+from buddy_ops.health.judge_policy import JudgePolicy
 from buddy_ops.health.sequential_test import ComparedByState, EProcess, PairedCounts, dispersion
 from buddy_ops.health.stable_alone import StableTest
 from buddy_ops.health.usual_rate import HOUR, UsualRate, upper_bound, without_outages
-
-if TYPE_CHECKING:
-    from buddy_ops.health.judge import JudgePolicy
 
 BEFORE_MINUTES = 15
 """An excess in so many minutes before the first shift is a common cause."""
@@ -36,7 +33,7 @@ class AliasFailures(ComparedByState):
         recent: the alias's counts since the evidence began to grow, in the canary's place.
     """
 
-    def __init__(self, history: Sequence[tuple[int, int]], objective: float, policy: "JudgePolicy") -> None:
+    def __init__(self, history: Sequence[tuple[int, int]], objective: float, policy: JudgePolicy) -> None:
         """Begin with the minutes before the first shift: (failures of the alias as a whole, requests) of each."""
         self._objective = objective
         self._policy = policy

@@ -23,7 +23,7 @@ from buddy_ops.aws.versions import Version
 from buddy_ops.core.errors import AwsFailed, BuddyError
 from buddy_ops.core.journal import iso_utc
 from buddy_ops.core.text import count
-from buddy_ops.health.judge import Counts
+from buddy_ops.health.counts import Counts
 from buddy_ops.health.metrics import COMPLETE_SHARE, MALFORMED, MINUTE, MinuteRow
 
 MOST_PAGES = 20

@@ -29,13 +29,16 @@ from buddy_ops.core.settings import Settings, SlowerThan
 from buddy_ops.core.text import count, duration, floor_minute
 from buddy_ops.health import judging_order, log_feed, metrics
 from buddy_ops.health.cold_starts import ColdStartReader
-from buddy_ops.health.judge import Counts, Judge, JudgePolicy, Minute, StreamName, Tick, Verdict
+from buddy_ops.health.counts import Counts, Minute, StreamName, Tick
+from buddy_ops.health.judge import Judge
+from buddy_ops.health.judge_policy import JudgePolicy
 from buddy_ops.health.judging_order import JudgingOrder, JudgingStep
 from buddy_ops.health.lateness import IMPLAUSIBLE_REQUESTS, RATE_MINUTES, Lateness, usual_rate
 from buddy_ops.health.log_feed import TICK, FeedTick, LogFeed, floor_tick
 from buddy_ops.health.metrics import MINUTE, MinuteRow, StreamHistory
 from buddy_ops.health.sequential_test import PairedCounts
 from buddy_ops.health.streams import StreamTest, StreamTests
+from buddy_ops.health.verdict import Verdict
 
 WAIT_MINUTES = 3
 """How long silence that chance explains is left unread, in case its minutes are only late."""

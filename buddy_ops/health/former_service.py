@@ -11,7 +11,7 @@ from buddy_ops.aws import aliases
 from buddy_ops.aws.session import Target
 from buddy_ops.core.text import MINUTE, count, floor_minute, join_words, percent, time_of_day
 from buddy_ops.health import metrics, serving
-from buddy_ops.health.judge import Counts
+from buddy_ops.health.counts import Counts
 from buddy_ops.health.metrics import UNKNOWN_VERSION, MinuteRow
 from buddy_ops.health.serving import name_version, version_order
 

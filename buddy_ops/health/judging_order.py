@@ -16,7 +16,7 @@ from functools import reduce
 from operator import add
 
 from buddy_ops.core.text import floor_minute
-from buddy_ops.health.judge import Counts
+from buddy_ops.health.counts import Counts
 from buddy_ops.health.log_feed import TICK, FeedTick, floor_tick
 from buddy_ops.health.metrics import MINUTE, MinuteRow
 

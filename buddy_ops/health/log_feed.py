@@ -31,7 +31,7 @@ from buddy_ops.core.errors import AwsFailed, NotFound
 from buddy_ops.core.journal import iso_utc
 from buddy_ops.core.settings import MetricName, Settings
 from buddy_ops.core.text import duration, floor_minute
-from buddy_ops.health.judge import Counts
+from buddy_ops.health.counts import Counts
 from buddy_ops.health.metrics import MALFORMED, MINUTE
 
 if TYPE_CHECKING:

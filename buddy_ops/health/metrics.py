@@ -19,7 +19,7 @@ from buddy_ops.core.errors import AwsFailed
 from buddy_ops.core.journal import iso_utc
 from buddy_ops.core.settings import ALIAS_DIMENSIONS, VERSION_DIMENSIONS, MetricName, SlowerThan, StreamSettings
 from buddy_ops.core.text import floor_minute
-from buddy_ops.health.judge import NOTHING_KNOWN, Counts, Figure
+from buddy_ops.health.counts import NOTHING_KNOWN, Counts, Figure
 
 if TYPE_CHECKING:
     from types_boto3_cloudwatch.type_defs import DimensionFilterTypeDef, DimensionTypeDef, MetricDataQueryTypeDef

@@ -25,7 +25,7 @@ from buddy_ops.core.text import (
     time_of_day,
 )
 from buddy_ops.health import logs, metrics, serving
-from buddy_ops.health.judge import Counts
+from buddy_ops.health.counts import Counts
 from buddy_ops.health.logs import INIT_BOUND_MS, ColdStarts, ColdStartsReading
 from buddy_ops.health.metrics import MINUTE, UNKNOWN_VERSION, MinuteRow
 from buddy_ops.health.serving import name_version

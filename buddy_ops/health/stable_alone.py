@@ -8,13 +8,11 @@ Source: docs/sequential-test.md, 'After a rollback from 100 %'.
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
-from buddy_ops.health import _wording
+from buddy_ops.health import wording
+from buddy_ops.health.judge_policy import JudgePolicy
 from buddy_ops.health.sequential_test import EProcess, Mixture, PairedCounts
-
-if TYPE_CHECKING:
-    from buddy_ops.health.judge import JudgePolicy
 
 MOST_MINUTES = 10
 """So many of stable's minutes are tested: a fault that begins later is another one."""
@@ -56,8 +54,8 @@ class StableTest:
                 return True, seen
         return False, seen
 
-    def describe(self, name: str, counts: PairedCounts, policy: "JudgePolicy") -> str:
+    def describe(self, name: str, counts: PairedCounts, policy: JudgePolicy) -> str:
         """Stable's counts beside the limit: '``name`` error rate 3.1 % (20 of 640 requests, limit 1 %)'."""
-        return _wording.measured(
+        return wording.measured(
             name, policy, self.stream, events=counts.stable_events, requests=counts.stable_requests, limit=self.limit
         )

@@ -32,7 +32,7 @@ from buddy_ops.core.text import (
 from buddy_ops.deployment import rollback
 from buddy_ops.deployment.rollback import RollbackPlan, RollbackResult
 from buddy_ops.health import metrics, serving
-from buddy_ops.health.judge import Counts
+from buddy_ops.health.counts import Counts
 from buddy_ops.health.metrics import UNKNOWN_VERSION
 from buddy_ops.health.serving import name_version
 from buddy_ops.incidents import review as incident_review

@@ -25,7 +25,7 @@ from buddy_ops.core.text import (
     percent,
 )
 from buddy_ops.health import alarms, metrics, monitor
-from buddy_ops.health.judge import Counts
+from buddy_ops.health.counts import Counts
 from buddy_ops.health.metrics import MALFORMED, MinuteRow
 from buddy_ops.incidents import timeline
 from buddy_ops.incidents._templates import render

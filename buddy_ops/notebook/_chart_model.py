@@ -11,7 +11,9 @@ from typing import Literal
 
 from buddy_ops.core.settings import HealthSettings
 from buddy_ops.core.text import count, date_and_time, duration, exact_percent, figure, percent, time_of_day
-from buddy_ops.health import judge, serving
+from buddy_ops.health import serving
+from buddy_ops.health.counts import Counts
+from buddy_ops.health.judge import JudgeScores
 from buddy_ops.health.log_feed import TICK, FeedTick
 from buddy_ops.health.metrics import MINUTE, UNKNOWN_VERSION, MinuteRow
 from buddy_ops.health.serving import version_order
@@ -63,7 +65,7 @@ class LogPoint:
     """The new version's requests by the log, in up to a minute before a moment."""
 
     until: datetime
-    counts: judge.Counts
+    counts: Counts
     length: timedelta
 
     @property
@@ -106,7 +108,7 @@ class ChartData:
     versions: tuple[str, ...] = ()
     left_out: int = 0
     caption: str = ""
-    thresholds: judge.JudgeScores | None = None
+    thresholds: JudgeScores | None = None
 
     @property
     def shown_rows(self) -> list[MinuteRow]:

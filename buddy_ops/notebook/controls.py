@@ -10,8 +10,8 @@ from typing import Protocol
 from buddy_ops.aws.session import Target
 from buddy_ops.core.text import escape_html, exact_percent
 from buddy_ops.deployment.observation import Observation, Order
-from buddy_ops.health._wording import describe_bake
-from buddy_ops.health.judge import Decision
+from buddy_ops.health.verdict import Decision
+from buddy_ops.health.wording import describe_bake
 from buddy_ops.notebook import _widgets
 from buddy_ops.notebook._widgets import ClickQueue, Widget, WidgetPanel, alert
 from buddy_ops.notebook.charts import stage_name

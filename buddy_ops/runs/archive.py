@@ -26,13 +26,13 @@ from buddy_ops.runs.manifest import (
     NOTEBOOK,
     REPORT,
     ManifestEntry,
-    RunFacts,
     damaged,
     entry_of,
     entry_of_manifest,
     in_order,
     index_rows,
 )
+from buddy_ops.runs.run_facts import RunFacts
 from buddy_ops.runs.stores import (
     INDEX,
     JOURNAL,

@@ -5,7 +5,7 @@ Nothing here reads or writes a file.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
-from typing import Any, TypedDict
+from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -21,36 +21,6 @@ EXTRA_FILES = ("conflicts.jsonl", "root_cause.md")
 
 FILES = (NOTEBOOK, REPORT, JOURNAL, *EXTRA_FILES)
 """What a run's folder can hold besides its manifest."""
-
-
-class RunFacts(TypedDict, total=False):
-    """What a manifest is written from, and a line of the index: the fields of ``ManifestEntry`` in JSON's types."""
-
-    v: int
-    run: str
-    folder: str
-    runbook: str
-    environment: str
-    began: str
-    ended: str
-    outcome: str
-    exit_code: int
-    people: list[str]
-    principal: str
-    incident: str
-    plan_id: str
-    parameters: dict[str, object]
-    trouble: str
-    notes: list[str]
-    archive: str
-    source: Mapping[str, object]
-    library: Mapping[str, object]
-    pruned: Mapping[str, object]
-    targets: list[dict[str, object]]
-    files: dict[str, str]
-    previous: str
-    sha256: str
-    unsigned: str
 
 
 @dataclass(frozen=True)

@@ -18,11 +18,11 @@ from typing import TYPE_CHECKING
 from buddy_ops.core.outcome import describe_ending
 from buddy_ops.core.text import date_and_time, escape_html, parse_utc, show_controls
 from buddy_ops.runs.cells import Cell, Notebook, Output, source_of
+from buddy_ops.runs.run_facts import RunFacts
 
 if TYPE_CHECKING:
     from jinja2 import Template
 
-    from buddy_ops.runs.manifest import RunFacts
     from buddy_ops.runs.provenance import CellDifference, CodeComparison
 
 TEMPLATES = Path(__file__).with_name("templates")
@@ -67,7 +67,7 @@ FACTS = (
 )
 
 
-def report_page(notebook: Notebook, facts: "RunFacts", compared: "CodeComparison | None" = None) -> str:
+def report_page(notebook: Notebook, facts: RunFacts, compared: "CodeComparison | None" = None) -> str:
     """An executed notebook, as its JSON says, as one page.
 
     Args:
@@ -189,7 +189,7 @@ def index_head() -> str:
     )
 
 
-def index_row(facts: "RunFacts") -> str:
+def index_row(facts: RunFacts) -> str:
     """One run's row of the index."""
     folder = urllib.parse.quote(str(facts.get("folder", "")), safe="")
     who = ", ".join(filter(None, (*map(str, facts.get("people", ())), str(facts.get("principal", "")))))
@@ -211,7 +211,7 @@ def index_row(facts: "RunFacts") -> str:
     return f"<tr>{''.join(cells)}</tr>\n"
 
 
-def _target_links(facts: "RunFacts") -> str:
+def _target_links(facts: RunFacts) -> str:
     """The reports of a fleet's targets below its own; '' for all others: an older archive's page must still verify."""
     links = ""
     runs = facts.get("targets") or ()

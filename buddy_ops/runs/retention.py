@@ -19,7 +19,8 @@ from buddy_ops.core.files import make_scratch_folder, write_atomically
 from buddy_ops.core.journal import iso_utc
 from buddy_ops.core.text import count, parse_utc
 from buddy_ops.runs import archive, verification
-from buddy_ops.runs.manifest import ManifestEntry, RunFacts, entry_of_manifest
+from buddy_ops.runs.manifest import ManifestEntry, entry_of_manifest
+from buddy_ops.runs.run_facts import RunFacts
 from buddy_ops.runs.stores import INDEX, JOURNAL, MANIFEST, LocalStore, RunStore, S3Store, Sign, digest
 
 RUNBOOK = "runs/prune"

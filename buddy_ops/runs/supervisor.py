@@ -25,7 +25,8 @@ from buddy_ops.core.text import did_you_mean, shorten
 from buddy_ops.runs import archive, pages, provenance, retention, signatures, verification
 from buddy_ops.runs._failures import Failure
 from buddy_ops.runs._interrupts import DIED, INTERRUPTED, TIMED_OUT
-from buddy_ops.runs.manifest import NOTEBOOK, REPORT, ManifestEntry, RunFacts
+from buddy_ops.runs.manifest import NOTEBOOK, REPORT, ManifestEntry
+from buddy_ops.runs.run_facts import RunFacts
 from buddy_ops.runs.stores import JOURNAL, MANIFEST, LocalStore, S3Store, Sign
 from buddy_ops.runs.worker import KILLED, Worker, start_worker
 

@@ -13,7 +13,7 @@ from buddy_ops.checks._shared import version_rates
 from buddy_ops.checks.findings import Check, CheckContext, Finding, NotMeasured, State
 from buddy_ops.core.errors import AwsFailed, BuddyError, InvalidInput, Refused
 from buddy_ops.core.side_channels import SideChannels
-from buddy_ops.health.judge import Counts
+from buddy_ops.health.counts import Counts
 from buddy_ops.health.metrics import MetricsReading, MinuteRow
 
 MISSING = InvalidInput("function-missing", "There is no function.", now="Nothing was changed.", next="Create it.")

@@ -12,7 +12,10 @@ from dataclasses import astuple, dataclass, replace
 from math import exp, log
 from pathlib import Path
 
-from buddy_ops.health.judge import Counts, Judge, JudgePolicy, Minute, StreamName, Verdict
+from buddy_ops.health.counts import Counts, Minute, StreamName
+from buddy_ops.health.judge import Judge
+from buddy_ops.health.judge_policy import JudgePolicy
+from buddy_ops.health.verdict import Verdict
 
 ROLLOUTS = 500
 BAKE_MINUTES = 5

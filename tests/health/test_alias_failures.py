@@ -8,7 +8,10 @@ import pytest
 
 from buddy_ops.core.settings import validate_settings
 from buddy_ops.health import evidence
-from buddy_ops.health.judge import Counts, Judge, JudgePolicy, Minute, Verdict
+from buddy_ops.health.counts import Counts, Minute
+from buddy_ops.health.judge import Judge
+from buddy_ops.health.judge_policy import JudgePolicy
+from buddy_ops.health.verdict import Verdict
 
 POLICY = JudgePolicy(has_alias_metrics=True)
 STAGES = ((0.1, 10), (0.5, 10))

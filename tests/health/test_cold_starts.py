@@ -17,8 +17,9 @@ from buddy_ops.core.outcome import Outcome
 from buddy_ops.deployment import rollout
 from buddy_ops.health import cold_starts
 from buddy_ops.health.cold_starts import ColdStartReader, without_cold_starts
+from buddy_ops.health.counts import Counts, Minute
 from buddy_ops.health.evidence import RolloutEvidence
-from buddy_ops.health.judge import Counts, Judge, Minute
+from buddy_ops.health.judge import Judge
 from buddy_ops.health.metrics import MINUTE, MinuteRow
 from buddy_sandbox import builds
 from buddy_sandbox.faults import FaultProfile

@@ -5,7 +5,10 @@ from dataclasses import replace
 
 import pytest
 
-from buddy_ops.health.judge import Counts, Judge, JudgePolicy, Minute, Needed, Verdict, dispersion
+from buddy_ops.health.counts import Counts, Minute
+from buddy_ops.health.judge import Judge, dispersion
+from buddy_ops.health.judge_policy import JudgePolicy
+from buddy_ops.health.verdict import Needed, Verdict
 
 BAKE_S = 300.0
 

@@ -10,7 +10,9 @@ from benchmarks.judge.many import ManyByMinutes, ManyByTicks, histories
 from benchmarks.judge.rollouts import FeedRollout, Outcome, Rollout, clairvoyant, minutes_of
 from benchmarks.judge.shipped import BY_MINUTES, BY_TICKS, POLICY, STAGES, ramped
 from benchmarks.judge.traffic import TICKS, Cell, Requests, draw, history
-from buddy_ops.health.judge import Counts, Judge, JudgePolicy
+from buddy_ops.health.counts import Counts
+from buddy_ops.health.judge import Judge
+from buddy_ops.health.judge_policy import JudgePolicy
 from tests.conftest import sampled
 
 ROLLOUTS = 8

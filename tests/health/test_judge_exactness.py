@@ -10,7 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from buddy_ops.health.judge import Counts, Judge, JudgePolicy, Minute, StreamScores
+from buddy_ops.health.counts import Counts, Minute
+from buddy_ops.health.judge import Judge, StreamScores
+from buddy_ops.health.judge_policy import JudgePolicy
 
 FAIR = 1 + 1e-12
 BURSTS = tuple(Counts(600, 12 if at % 10 == 0 else 0) for at in range(60))

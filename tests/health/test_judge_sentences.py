@@ -4,7 +4,10 @@ import re
 
 import pytest
 
-from buddy_ops.health.judge import Counts, Judge, JudgePolicy, Minute, Verdict
+from buddy_ops.health.counts import Counts, Minute
+from buddy_ops.health.judge import Judge
+from buddy_ops.health.judge_policy import JudgePolicy
+from buddy_ops.health.verdict import Verdict
 
 JARGON = re.compile(
     r"[\u0370-\u03ff\u1f00-\u1fff]|e-value|p-value|null|hypothes|likelihood|martingale|evidence against"

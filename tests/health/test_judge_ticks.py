@@ -11,7 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from buddy_ops.health.judge import Counts, Judge, JudgePolicy, Minute, StreamName, StreamScores, Tick
+from buddy_ops.health.counts import Counts, Minute, StreamName, Tick
+from buddy_ops.health.judge import Judge, StreamScores
+from buddy_ops.health.judge_policy import JudgePolicy
 from buddy_ops.health.sequential_test import EProcess
 from tests.conftest import sampled
 from tests.health.recorded_rollouts import ROLLOUTS, arithmetic, by_minutes, digest, recorded_digests

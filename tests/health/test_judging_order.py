@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from buddy_ops.core.text import floor_minute
-from buddy_ops.health.judge import Counts
+from buddy_ops.health.counts import Counts
 from buddy_ops.health.judging_order import JudgingStep, order
 from buddy_ops.health.log_feed import TICK, FeedTick
 from buddy_ops.health.metrics import MINUTE, MinuteRow

@@ -13,8 +13,8 @@ from buddy_ops.core.errors import Refused
 from buddy_ops.core.outcome import Outcome
 from buddy_ops.deployment import rollout
 from buddy_ops.health import lateness, metrics
+from buddy_ops.health.counts import Counts
 from buddy_ops.health.evidence import RolloutEvidence
-from buddy_ops.health.judge import Counts
 from buddy_ops.health.metrics import MINUTE, MetricsReading, MinuteRow
 from tests.conftest import Situation, drive, intercept, sampled
 

@@ -16,7 +16,7 @@ from buddy_ops.aws.versions import Version
 from buddy_ops.core.errors import AccessDenied
 from buddy_ops.core.text import floor_minute
 from buddy_ops.health import log_feed, metrics
-from buddy_ops.health.judge import Counts
+from buddy_ops.health.counts import Counts
 from buddy_ops.health.log_feed import TICK, FeedTick, LogFeed, LogLine, Ticks
 from tests.conftest import Situation, intercept, sampled
 

@@ -13,7 +13,7 @@ import pytest
 from buddy_ops.aws.session import Target
 from buddy_ops.core.errors import InvalidInput
 from buddy_ops.health import alarms, metrics
-from buddy_ops.health.judge import NOTHING_KNOWN, Counts
+from buddy_ops.health.counts import NOTHING_KNOWN, Counts
 from buddy_ops.health.metrics import MINUTE, MetricsReading, MinuteRow
 from buddy_sandbox import builds
 from buddy_sandbox.faults import FaultProfile

@@ -4,8 +4,11 @@ import random
 
 import pytest
 
-from buddy_ops.health.judge import Counts, Judge, JudgePolicy, Minute, Verdict
+from buddy_ops.health.counts import Counts, Minute
+from buddy_ops.health.judge import Judge
+from buddy_ops.health.judge_policy import JudgePolicy
 from buddy_ops.health.stable_alone import StableTest
+from buddy_ops.health.verdict import Verdict
 
 MIXTURE = JudgePolicy().slo_mixture
 FAILING = Minute(1.0, Counts(), Counts(600, 120))

@@ -13,7 +13,9 @@ from benchmarks.judge import streams as benchmark
 from buddy_ops.core import settings
 from buddy_ops.core.errors import InvalidInput
 from buddy_ops.core.settings import MetricName, SlowerThan, StreamSettings
-from buddy_ops.health.judge import Counts, Judge, JudgePolicy, Minute, Verdict
+from buddy_ops.health.counts import Counts, Minute
+from buddy_ops.health.judge import Judge
+from buddy_ops.health.judge_policy import JudgePolicy
 from buddy_ops.health.sequential_test import PairedCounts
 from buddy_ops.health.streams import (
     HOLD_AT,
@@ -24,6 +26,7 @@ from buddy_ops.health.streams import (
     StreamTests,
     local_dispersion,
 )
+from buddy_ops.health.verdict import Verdict
 from tests.health.test_judge_exactness import binomial, hypergeometric
 
 SOON = 5

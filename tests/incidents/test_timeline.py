@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from buddy_ops.health import metrics
-from buddy_ops.health.judge import Counts
+from buddy_ops.health.counts import Counts
 from buddy_ops.health.metrics import MinuteRow
 from buddy_ops.incidents import review as incident_review
 from buddy_ops.incidents import timeline

@@ -14,7 +14,8 @@ from typing import cast
 import pytest
 
 from buddy_ops.aws.session import Target
-from buddy_ops.health.judge import NOTHING_KNOWN, Counts, Judge, Minute
+from buddy_ops.health.counts import NOTHING_KNOWN, Counts, Minute
+from buddy_ops.health.judge import Judge
 from buddy_ops.health.log_feed import TICK, FeedTick
 from buddy_ops.health.metrics import MINUTE, UNKNOWN_VERSION, MinuteRow
 from buddy_ops.notebook import _chart_layout, _chart_output, _widgets

@@ -24,8 +24,9 @@ from buddy_ops.core.errors import AwsFailed
 from buddy_ops.core.journal import Journal
 from buddy_ops.core.side_channels import SideChannels
 from buddy_ops.deployment.rollout import Observation, Outcome, Rollout
+from buddy_ops.health.counts import Counts, Minute
 from buddy_ops.health.evidence import RolloutEvidence
-from buddy_ops.health.judge import Counts, Judge, Minute
+from buddy_ops.health.judge import Judge
 from buddy_ops.health.log_feed import FeedTick
 from buddy_ops.health.metrics import UNKNOWN_VERSION, MinuteRow
 from buddy_ops.notebook import _chart_layout, charts, live

@@ -14,7 +14,7 @@ from buddy_ops.aws.session import Target
 from buddy_ops.deployment import rollout
 from buddy_ops.deployment.observation import Observation
 from buddy_ops.health.evidence import RolloutEvidence
-from buddy_ops.health.judge import Verdict
+from buddy_ops.health.verdict import Verdict
 from buddy_ops.notebook import controls
 from buddy_ops.notebook.charts import RolloutChart
 from tests.conftest import Situation, approve

@@ -1,18 +1,110 @@
-"""The judge's verdicts in sentences, rendered from their fields."""
+"""What the judge decides: the decision with what it rests on, and the same in sentences, rendered from the fields."""
 
-from math import ceil, floor, log10
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from math import ceil
+from typing import Literal
 
-from buddy_ops.core.text import count, exact_percent, percent
+from buddy_ops.core.text import count, exact_percent
+from buddy_ops.health.counts import StreamName
+from buddy_ops.health.judge_policy import JudgePolicy
+from buddy_ops.health.sequential_test import PairedCounts
+from buddy_ops.health.stable_alone import StableTest
+from buddy_ops.health.streams import StreamReading
+from buddy_ops.health.wording import describe_bake, limit_text, measured, p_value, share
 
-if TYPE_CHECKING:
-    from buddy_ops.health.judge import Comparison, JudgePolicy, Needed, StreamName, Verdict
+Decision = Literal["promote", "hold", "rollback", "external"]
+Finding = Literal[
+    "regression",
+    "external",
+    "unread",
+    "cold-starts",
+    "log-silent",
+    "throttled",
+    "doubt",
+    "recent",
+    "baking",
+    "baked",
+    "inconclusive",
+    "healthy",
+    "alias-failures",
+    "worse",
+]
 
-SMALLEST_P = 1e-6
-"""No p below this is claimed: no model of traffic is more exact."""
+
+@dataclass(frozen=True, slots=True)
+class Needed:
+    """What a decision still needs: canary requests, and minutes at the present traffic (None: there is none)."""
+
+    requests: int
+    minutes: float | None
 
 
-def reasons(verdict: "Verdict") -> tuple[str, ...]:
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """Both versions in one stream over the same minutes, with the limit (0..1) that holds there."""
+
+    stream: StreamName
+    limit: float
+    counts: PairedCounts
+
+
+NOTHING_COMPARED = Comparison("errors", 0.0, PairedCounts())
+"""Where no counts decided."""
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What to do now, and why. ``reasons`` renders it.
+
+    Attributes:
+        decision: 'promote' (to the next stage; in the last one: healthy, stop watching), 'hold' (stay), 'rollback', or
+            'external' (stable is affected too: stay, attributed to neither version).
+        finding: the rule that decided.
+        needed: what would settle a doubt or show that the version is healthy, where that can be said.
+        expired: staying has lasted as long as the policy allows (bake and stretch, or an external fault's hour): roll
+            back without marking the version bad, exit code 5. The last stage ends by the caller's watch limit instead.
+        cause: the stream behind a rollback, a doubt or an external fault: 'errors', 'slow', 'throttles'; else ''.
+        rebakes: how often the evidence was cleared after an external fault; when it has grown, restart the bake clock.
+        compared: the counts that decided; of 'alias-failures' those of the alias, in the canary's place.
+        fixes: streams in which the canary may repair stable.
+        worse: evidence that the canary is worse than stable, ``over``: that it is over the objective (1 / p).
+        throttled: calls throttled in the latest minutes.
+        minutes: of the bake that are left, of the external fault so far, or that were checked.
+        stable_test: what stable is tested by after this rollback; None if the new version was compared with it.
+        worse_in: of 'worse' the stream in which the canary is worse than stable; ``streams``: what all of them show.
+        cold: cold starts of the canary that its latency is judged without; ``cold_slow``: those over the bound.
+        cold_trouble: why other cold starts are judged, in sentences: they are unknown.
+    """
+
+    decision: Decision
+    finding: Finding
+    policy: JudgePolicy
+    stable_name: str
+    canary_name: str
+    needed: Needed | None = None
+    expired: bool = False
+    cause: StreamName | Literal["throttles", ""] = ""
+    rebakes: int = 0
+    compared: Comparison = NOTHING_COMPARED
+    fixes: tuple[Comparison, ...] = ()
+    worse: float = 1.0
+    over: float = 1.0
+    throttled: int = 0
+    minutes: float = 0.0
+    cold: int = 0
+    cold_slow: int = 0
+    cold_trouble: str = ""
+    stable_test: StableTest | None = None
+    worse_in: StreamReading | None = None
+    streams: tuple[StreamReading, ...] = ()
+
+    @property
+    def reasons(self) -> tuple[str, ...]:
+        """Full sentences with versions, requests and rates, the decisive one first."""
+        return _reasons(self)
+
+
+def _reasons(verdict: Verdict) -> tuple[str, ...]:
     """Full sentences with versions, requests and rates, the decisive one first."""
     said = _finding(verdict)
     for fix in verdict.fixes:
@@ -25,7 +117,7 @@ def reasons(verdict: "Verdict") -> tuple[str, ...]:
     return tuple(text[0].upper() + text[1:] if text[1].isalpha() else text for text in said)
 
 
-def _finding(verdict: "Verdict") -> list[str]:
+def _finding(verdict: Verdict) -> list[str]:
     match verdict.finding:
         case "unread":
             return ["No metrics for this stage yet."]
@@ -67,57 +159,28 @@ def _finding(verdict: "Verdict") -> list[str]:
     return [f"{left} No regression so far.", _stage(verdict)]
 
 
-def describe_bake(left_s: float) -> str:
-    """What is left of a stage's bake time (seconds): the one statement of verdicts, charts and controls.
-
-    Only a minute that was judged counts: the time that passes until the next poll shortens nothing.
-    """
-    # Rounded first: 300.0000001 s are 5 min, not 6.
-    return f"Baking: {ceil(round(left_s / 60, 6))} min left" if left_s > 0 else "Bake complete"
-
-
-def _cold_starts(verdict: "Verdict") -> str:
+def _cold_starts(verdict: Verdict) -> str:
     """'Latency is judged without 23 cold starts of v42; 12 took over 6 s.'"""
     bound = f"{verdict.policy.slow_bound_s:g} s"
     left_out = f"Latency is judged without {count(verdict.cold, 'cold start')} of {verdict.canary_name}"
     return f"{left_out}; {verdict.cold_slow:,} took over {bound}."
 
 
-def _regression(verdict: "Verdict") -> list[str]:
+def _regression(verdict: Verdict) -> list[str]:
     compared = verdict.compared
     said = [f"{_compare(verdict, compared, with_limit=True)}."]
     if compared.counts.has_stable and verdict.worse >= verdict.policy.worse_at:
-        said.append(f"{_p_value(verdict.worse)} that the difference is random.")
-    significance = f" ({_p_value(verdict.over)})" if verdict.over >= 1 / verdict.policy.gamma else ""
-    said.append(f"Over the {_limit(verdict.policy, compared.stream, compared.limit)} limit{significance}.")
-    objective = _objective(verdict.policy, compared.stream)
+        said.append(f"{p_value(verdict.worse)} that the difference is random.")
+    significance = f" ({p_value(verdict.over)})" if verdict.over >= 1 / verdict.policy.gamma else ""
+    said.append(f"Over the {limit_text(verdict.policy, compared.stream, compared.limit)} limit{significance}.")
+    objective = verdict.policy.objective(compared.stream)
     if compared.limit > objective:
         usual = f"The limit is the usual rate of {verdict.stable_name}"
         said.append(f"{usual}, which is over {exact_percent(objective)}.")
     return said
 
 
-def _objective(policy: "JudgePolicy", stream: "StreamName") -> float:
-    """The configured limit of a stream, 0..1."""
-    return policy.slo_error_rate if stream == "errors" else policy.slo_slow_rate
-
-
-def _limit(policy: "JudgePolicy", stream: "StreamName", limit: float) -> str:
-    """The limit that held: as it was configured, or a measured rate."""
-    raised = limit > _objective(policy, stream)
-    return percent(limit) if raised else exact_percent(limit)
-
-
-def measured(
-    name: str, policy: "JudgePolicy", stream: "StreamName", events: int, requests: int, *, limit: float | None = None
-) -> str:
-    """'v42 error rate 3.1 % (20 of 640 requests, limit 1 %)'. Without ``limit`` none is named."""
-    what = "error rate" if stream == "errors" else f"requests over {policy.slow_bound_s:g} s"
-    against = "" if limit is None else f", limit {_limit(policy, stream, limit)}"
-    return f"{name} {what} {_share(events, requests)} ({events:,} of {count(requests, 'request')}{against})"
-
-
-def _external(verdict: "Verdict") -> list[str]:
+def _external(verdict: Verdict) -> list[str]:
     stable = verdict.stable_name
     return [
         f"{stable} is affected too: {verdict.canary_name} is not shown to be the cause.",
@@ -126,7 +189,7 @@ def _external(verdict: "Verdict") -> list[str]:
     ]
 
 
-def _wait(verdict: "Verdict") -> str:
+def _wait(verdict: Verdict) -> str:
     """For how long a fault that is no version's is waited for."""
     policy = verdict.policy
     if verdict.expired:
@@ -135,7 +198,7 @@ def _wait(verdict: "Verdict") -> str:
     return f"The rollout waits until {until}, then bakes again."
 
 
-def _alias_failures(verdict: "Verdict") -> list[str]:
+def _alias_failures(verdict: Verdict) -> list[str]:
     compared = verdict.compared
     counts = compared.counts
     policy = verdict.policy
@@ -152,10 +215,10 @@ def _alias_failures(verdict: "Verdict") -> list[str]:
         return [f"{rate}. {source}", f"They began before {verdict.canary_name} received traffic.", _wait(verdict)]
     if verdict.over < policy.rollback_at:
         return [f"Inconclusive: {rate}.", source]
-    return [f"{rate}, since {verdict.canary_name} received traffic ({_p_value(verdict.over)}).", source]
+    return [f"{rate}, since {verdict.canary_name} received traffic ({p_value(verdict.over)}).", source]
 
 
-def _recent(verdict: "Verdict") -> list[str]:
+def _recent(verdict: Verdict) -> list[str]:
     counts = verdict.compared.counts
     stable_first = counts.stable_events * counts.canary_requests > counts.canary_events * counts.stable_requests
     what = "errors" if verdict.compared.stream == "errors" else "slow requests"
@@ -165,15 +228,15 @@ def _recent(verdict: "Verdict") -> list[str]:
     ]
 
 
-def _worse(verdict: "Verdict") -> list[str]:
+def _worse(verdict: Verdict) -> list[str]:
     worse = verdict.worse_in
     assert worse is not None
     said = [f"{worse.compare(verdict.canary_name, verdict.stable_name, worse.recent)}."]
     difference = f"This is {worse.difference(verdict.stable_name)}"
     if worse.is_certain:
-        said.append(f"{difference}; {worse.allowed} is allowed ({_p_value(worse.evidence)}).")
+        said.append(f"{difference}; {worse.allowed} is allowed ({p_value(worse.evidence)}).")
     else:
-        random = f"{_p_value(worse.at_all)} that the difference is random"
+        random = f"{p_value(worse.at_all)} that the difference is random"
         said.append(f"{difference} ({random}); {worse.allowed} is allowed.")
     if verdict.decision == "hold" and not worse.is_certain:
         said.append("Inconclusive: the stage waits for more requests.")
@@ -185,7 +248,7 @@ def _worse(verdict: "Verdict") -> list[str]:
     return said
 
 
-def _healthy(verdict: "Verdict") -> list[str]:
+def _healthy(verdict: Verdict) -> list[str]:
     policy = verdict.policy
     # 1.5 times, as ``ok`` tests it.
     errors = exact_percent(1.5 * policy.slo_error_rate)
@@ -198,15 +261,13 @@ def _healthy(verdict: "Verdict") -> list[str]:
     ]
 
 
-def _stage(verdict: "Verdict") -> str:
+def _stage(verdict: Verdict) -> str:
     if not verdict.compared.counts.canary_requests:
         return f"{verdict.canary_name} received no requests in this stage."
     return f"{_compare(verdict, verdict.compared)}."
 
 
-def _compare(
-    verdict: "Verdict", compared: "Comparison", *, stable_first: bool = False, with_limit: bool = False
-) -> str:
+def _compare(verdict: Verdict, compared: Comparison, *, stable_first: bool = False, with_limit: bool = False) -> str:
     """'v42 error rate 3.1 % (20 of 640 requests), v41 0.21 % (12 of 5,760) in the same minutes'.
 
     Ticks do not count stable's requests: '...; v41 had 12 failed requests in the same time'.
@@ -234,24 +295,11 @@ def _compare(
     first = measured(name, verdict.policy, compared.stream, events=events, requests=requests, limit=limit)
     if not other_requests:
         return f"{first}; {other} received no requests in the same minutes"
-    second = f"{other} {_share(other_events, other_requests)} ({other_events:,} of {other_requests:,})"
+    second = f"{other} {share(other_events, other_requests)} ({other_events:,} of {other_requests:,})"
     return f"{first}, {second} in the same minutes"
 
 
-def _share(events: int, requests: int) -> str:
-    return percent(events / max(1, requests))
-
-
-def _p_value(evidence: float) -> str:
-    """'p < 0.0005' for evidence of 2,263: 1 / evidence, rounded up to one digit."""
-    p = max(1 / evidence, SMALLEST_P)
-    digits = -floor(log10(p))
-    # 1e-9 keeps a p of 0.05 from becoming 0.06 by the last bit of a float.
-    rounded = ceil(p * 10**digits - 1e-9) / 10**digits
-    return f"p < {rounded:.{digits}f}"
-
-
-def _needs(needed: "Needed | None") -> str:
+def _needs(needed: Needed | None) -> str:
     if needed is None:
         return "Inconclusive: more requests at the present rates would not decide it soon."
     requests = f"Inconclusive: need about {count(needed.requests, 'more request')}"
