@@ -79,7 +79,7 @@ def test_another_value_is_tested_for_every_key() -> None:
 
 def test_usual_values_are_those_of_the_services(front: Any) -> None:
     """A scenario that says nothing of a condition leaves the service as AWS is."""
-    assert conditions.current(front.world, front.world.region("us-east-1")) == Conditions().model_dump()
+    assert front.world.conditions_of(front.world.region("us-east-1")) == Conditions().model_dump()
 
 
 @pytest.mark.parametrize("name", OTHER)
@@ -140,12 +140,12 @@ def test_condition_of_one_region_or_account_holds_there_alone(sandbox: Sandbox, 
         assert shown[name] == OTHER[name]
     for place in PLACES_OF_AWS:
         inside = all(wanted in (None, own) for wanted, own in zip(scope, place, strict=True))
-        found = conditions.current(world, world.region(*place))
+        found = world.conditions_of(world.region(*place))
         assert [name for name in names if found[name] != (OTHER if inside else usual)[name]] == [], place
     front.do_set(**{name: usual[name] for name in names if name != "metrics_delays_s"}, metrics_delays_s={"Errors": 60})
     front.do_set(metrics_delay_s=61)
     for place in (*PLACES_OF_AWS, ("eu-west-3", ABROAD)):
-        found = conditions.current(world, world.region(*place))
+        found = world.conditions_of(world.region(*place))
         assert {name: found[name] for name in names if not name.startswith("metrics_delay")} == {
             name: usual[name] for name in names if not name.startswith("metrics_delay")
         }

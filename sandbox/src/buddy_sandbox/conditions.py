@@ -9,19 +9,15 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from operator import attrgetter
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, get_args, get_origin
 
 from annotated_types import Ge, Gt, Le
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
-from buddy_sandbox.publication import USUAL_DELAY_S, Lateness
+from buddy_sandbox.publication import USUAL_DELAY_S
 
 if TYPE_CHECKING:
     from pydantic.fields import FieldInfo
-
-    from buddy_sandbox.region import Region
-    from buddy_sandbox.world import World
 
 
 @dataclass(frozen=True)
@@ -248,44 +244,6 @@ class Conditions(BaseModel):
             changes = {**changes, "metrics_delays_s": {**self.metrics_delays_s, **delays}}
         return Conditions.model_validate({**values, **changes})
 
-    def apply(self, world: World, names: Iterable[str]) -> None:
-        """Let these hold from now on; only what is named takes effect, so that a throttle that runs is left alone."""
-        chosen = set(names)
-        world.conditions = Conditions.model_validate({name: getattr(self, name) for name in Conditions.model_fields})
-        world.show_time()
-        for name in chosen & PLACES.keys():
-            place = PLACES[name]
-            if place.owner.startswith(OF_ALL_REGIONS):
-                setattr(attrgetter(place.owner)(world), place.attribute, getattr(self, name))
-        for region in world.regions:
-            # What was set for this region alone stays as it is.
-            there = region.conditions.changed(
-                {name: getattr(self, name) for name in chosen & Conditions.model_fields.keys()}
-            )
-            there.apply_to(region, chosen)
-
-    def apply_to(self, region: Region, names: Iterable[str]) -> None:
-        """The same for what one region of an account has of its own."""
-        chosen = set(names)
-        region.conditions = self
-        for name in chosen & PLACES.keys():
-            place = PLACES[name]
-            if not place.owner.startswith(OF_ALL_REGIONS):
-                setattr(attrgetter(place.owner)(region), place.attribute, getattr(self, name))
-        if any(name.startswith("metrics_") for name in chosen):
-            region.metrics.publication.change(
-                Lateness(
-                    delay_s=self.metrics_delay_s,
-                    delays_s=self.metrics_delays_s,
-                    revised_rate=self.metrics_revised_rate,
-                    revised_s=self.metrics_revised_s,
-                )
-            )
-        region.cloudwatch.outage = self.outage
-        if "requests_per_minute" in chosen:
-            for traffic in region.people.traffic:
-                traffic.requests_per_minute = self.requests_per_minute
-
 
 OF_ALL_REGIONS = ("tables", "parameters")
 """The owners that are one for all accounts and regions."""
@@ -302,14 +260,6 @@ EVERYWHERE = {"client_clock_ahead_s"} | {
 
 EARLY = tuple(name for name in Conditions.model_fields if name.startswith(("requests_", "cold_", "metrics_", "outage")))
 """What holds while a scenario's history is made. The rest would keep it from being made, or be over when it is."""
-
-
-def current(world: World, region: Region) -> dict[str, Any]:
-    """The values that hold now in a region of an account; of a throttle, the seconds that are left."""
-    values = region.conditions.model_dump() | {name: getattr(world.conditions, name) for name in EVERYWHERE}
-    owners = {name: world if name in EVERYWHERE else region for name in PLACES}
-    places = {name: getattr(attrgetter(place.owner)(owners[name]), place.attribute) for name, place in PLACES.items()}
-    return {**values, **places}
 
 
 class Key(NamedTuple):

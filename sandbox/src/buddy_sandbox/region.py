@@ -4,8 +4,9 @@ Knows what belongs to a region, and passes time on to it. What moto serves, moto
 """
 
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import cache
+from operator import attrgetter
 from typing import Annotated, Any
 
 from botocore.exceptions import ClientError
@@ -16,10 +17,11 @@ from buddy_sandbox.access import ACCOUNT
 from buddy_sandbox.alarms import Transition
 from buddy_sandbox.clock import Clock
 from buddy_sandbox.cloudwatch import CloudWatch
-from buddy_sandbox.conditions import Conditions
+from buddy_sandbox.conditions import OF_ALL_REGIONS, PLACES, Conditions
 from buddy_sandbox.lambda_api import Lambda
 from buddy_sandbox.logs import Logs, LogStore
 from buddy_sandbox.metrics_store import MetricStore
+from buddy_sandbox.publication import Lateness
 from buddy_sandbox.runtime import Runtime
 from buddy_sandbox.scheduler import Scheduler
 from buddy_sandbox.telemetry import Telemetry
@@ -96,6 +98,28 @@ class Region:
                 self.cloudwatch.acted(transition, action, str(failure))
             else:
                 self.cloudwatch.acted(transition, action)
+
+    def hold(self, conditions: Conditions, names: Iterable[str]) -> None:
+        """Let conditions hold here from now on; only what is named takes effect: a throttle that runs is left alone."""
+        chosen = set(names)
+        self.conditions = conditions
+        for name in chosen & PLACES.keys():
+            place = PLACES[name]
+            if not place.owner.startswith(OF_ALL_REGIONS):
+                setattr(attrgetter(place.owner)(self), place.attribute, getattr(conditions, name))
+        if any(name.startswith("metrics_") for name in chosen):
+            self.metrics.publication.change(
+                Lateness(
+                    delay_s=conditions.metrics_delay_s,
+                    delays_s=conditions.metrics_delays_s,
+                    revised_rate=conditions.metrics_revised_rate,
+                    revised_s=conditions.metrics_revised_s,
+                )
+            )
+        self.cloudwatch.outage = conditions.outage
+        if "requests_per_minute" in chosen:
+            for traffic in self.people.traffic:
+                traffic.requests_per_minute = conditions.requests_per_minute
 
     def _weighted(self, function: str, alias: str) -> bool:
         routing = self.functions.routing(function, alias)

@@ -156,7 +156,7 @@ def artifact(name: str) -> bytes:
 def set_up(world: World, scenario: Scenario, environment: str) -> None:
     """Bring a freshly reset world into a scenario; time passes while its history is made."""
     function = f"buddy-alexa-skill-{environment}"
-    scenario.apply(world, EARLY)
+    world.hold(scenario, EARLY)
     regions = [world.region(name) for name in scenario.regions]
     for region in regions:
         _create_function(world, scenario, environment, region.name)
@@ -191,7 +191,7 @@ def set_up(world: World, scenario: Scenario, environment: str) -> None:
         ready = world.clock.now()
     for each in traffic:
         each.troubles += [_trouble(spec, ready) for spec in scenario.troubles]
-    scenario.apply(world, Conditions.model_fields.keys() - set(EARLY))
+    world.hold(scenario, Conditions.model_fields.keys() - set(EARLY))
     for name in scenario.unreachable_regions:
         world.set_conditions_of(name, None, {"unreachable": "closed"})
 

@@ -24,7 +24,7 @@ from pydantic import ValidationError
 from werkzeug.serving import BaseWSGIServer, make_server
 from werkzeug.wrappers import Response
 
-from buddy_sandbox import buckets, conditions, dynamodb, own_functions, roles, scenarios, state_file, topics
+from buddy_sandbox import buckets, dynamodb, own_functions, roles, scenarios, state_file, topics
 from buddy_sandbox.access import ACCOUNT, CONTROL, Access, access_key, signing_name, signing_region, without_sharing
 from buddy_sandbox.chaos import METRICS, Chaos, Fault, forgetful
 from buddy_sandbox.clock import exists
@@ -238,7 +238,7 @@ class Front:
             "seed": self.world.seed,
             "waiting": len(clock.clients),
             "calls": len(self.world.calls),
-            "conditions": conditions.current(self.world, self.world.region(HOME)),
+            "conditions": self.world.conditions_of(self.world.region(HOME)),
             "traffic": scenarios.describe(self.world),
             "functions": own_functions.describe(self.world),
         }
@@ -346,7 +346,7 @@ class Front:
         self.world.set_conditions_of(region, account, changes)
         if "unreachable" in changes:
             self.chaos.lift()
-        return self.do_status() | {"conditions": conditions.current(self.world, there)}
+        return self.do_status() | {"conditions": self.world.conditions_of(there)}
 
     def _set_traffic(self, function: str, region: str | None, account: str | None, requests_per_minute: float) -> None:
         """Change one function's traffic."""

@@ -4,20 +4,21 @@ Knows the order in which things happen as time passes. Never speaks HTTP: ``serv
 """
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 from functools import partial
+from operator import attrgetter
 from typing import Any
 
 import boto3
 import time_machine
 from botocore.config import Config
 
-from buddy_sandbox import conditions, dynamodb, keys, parameters
+from buddy_sandbox import dynamodb, keys, parameters
 from buddy_sandbox.access import ACCOUNT
 from buddy_sandbox.clock import Clock
 from buddy_sandbox.cloudwatch import CloudWatch
-from buddy_sandbox.conditions import Conditions
+from buddy_sandbox.conditions import EVERYWHERE, OF_ALL_REGIONS, PLACES, Conditions
 from buddy_sandbox.lambda_api import Lambda
 from buddy_sandbox.logs import LogStore
 from buddy_sandbox.metrics_store import MetricStore
@@ -79,7 +80,7 @@ class World:
                 for own_region, own_account, changes in self._scoped:
                     if own_region in (None, name) and own_account in (None, account):
                         holding = holding.changed(changes)
-                holding.apply_to(made, Conditions.model_fields)
+                made.hold(holding, Conditions.model_fields)
                 self._regions[account, name] = made
             return self._regions[account, name]
 
@@ -99,20 +100,44 @@ class World:
             (region, account, {name: value for name, value in own.items() if name not in changes})
             for region, account, own in self._scoped
         ]
-        changed.apply(self, changes)
+        self.hold(changed, changes)
 
     def set_conditions_of(self, region: str | None, account: str | None, changes: dict[str, Any]) -> None:
         """Let conditions hold in one region, one account or both, also where they begin later; None: any.
 
         Raises ValueError for those that hold everywhere, and pydantic's ValidationError.
         """
-        if shared := sorted(conditions.EVERYWHERE & changes.keys()):
+        if shared := sorted(EVERYWHERE & changes.keys()):
             raise ValueError(f"{', '.join(shared)}: the same in every region and account")
         # All are checked before any takes effect.
         changed = {each: each.conditions.changed(changes) for each in self.chosen(region, account)}
         self._scoped.append((region, account, changes))
         for each, holding in changed.items():
-            holding.apply_to(each, changes)
+            each.hold(holding, changes)
+
+    def hold(self, conditions: Conditions, names: Iterable[str]) -> None:
+        """Let conditions hold everywhere from now on; only what is named takes effect."""
+        chosen = set(names)
+        own = Conditions.model_fields.keys()
+        # A scenario is conditions with more fields, which are no part of the world.
+        self.conditions = Conditions.model_validate({name: getattr(conditions, name) for name in own})
+        self.show_time()
+        for name in chosen & PLACES.keys():
+            place = PLACES[name]
+            if place.owner.startswith(OF_ALL_REGIONS):
+                setattr(attrgetter(place.owner)(self), place.attribute, getattr(conditions, name))
+        changes = {name: getattr(conditions, name) for name in chosen & own}
+        for region in self.regions:
+            # What was set for this region alone stays as it is.
+            region.hold(region.conditions.changed(changes), chosen)
+
+    def conditions_of(self, region: Region) -> dict[str, Any]:
+        """The values that hold now in a region of an account; of a throttle, the seconds that are left."""
+        values = region.conditions.model_dump() | {name: getattr(self.conditions, name) for name in EVERYWHERE}
+        for name, place in PLACES.items():
+            owner = attrgetter(place.owner)(self if name in EVERYWHERE else region)
+            values[name] = getattr(owner, place.attribute)
+        return values
 
     def chosen(self, region: str | None, account: str | None) -> list[Region]:
         """The regions that were used of one name, of one account, or both; None: of any."""
