@@ -592,7 +592,7 @@ DRIVERS: dict[str, Callable[[Bring], Iterator[list[dict[str, Any]]]]] = {
 }
 
 
-DAILY = {"archive", "fleet/canary", "freeze", "reenable", "rollback", "rollback/immediate", "status"}
+DAILY = {"archive", "fleet/canary", "freeze", "reenable", "rollback/immediate"}
 """Those that ``make test`` drives: a rollout, rollbacks, with and without a kernel, and what writes elsewhere."""
 
 

@@ -71,6 +71,7 @@ def test_a_taken_port_is_a_clear_message(sandbox_url: str) -> None:
     assert sandbox.call_sandbox(sandbox_url, "status")["sandbox"] is True
 
 
+@pytest.mark.whole
 def test_a_port_that_another_program_holds_is_a_clear_message() -> None:
     """It need not be a sandbox that listens there."""
     with socket.socket() as other:

@@ -113,6 +113,7 @@ def test_metrics_that_cannot_be_read_take_nothing_from_a_healthy_version(situati
         assert outcome.reasons[-1].startswith("At the end of the monitoring metrics could not be read.")
 
 
+@pytest.mark.whole
 def test_orders_are_obeyed_after_the_proof(situation: Bring) -> None:
     """A person rolls back, or ends the monitoring; then nothing says that it goes on."""
     for order, ending, serving in (("abort", "aborted", "1"), ("promote", "proved", "2")):

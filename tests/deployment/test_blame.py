@@ -119,6 +119,7 @@ def test_the_minutes_in_which_the_alias_follows_are_not_tested(situation: Bring)
     assert outcome.failed["1"] > 0
 
 
+@pytest.mark.whole
 def test_late_metrics_are_waited_for(situation: Bring) -> None:
     """Within the lag that a rollout tolerates, the fault of both is found, later."""
     here = situation("good", **fault(9, minutes=25))
@@ -143,6 +144,7 @@ def test_a_person_may_end_the_test(situation: Bring) -> None:
     assert any("v2 stays marked bad" in reason for reason in outcome.reasons)
 
 
+@pytest.mark.whole
 def test_a_run_that_is_lost_in_the_test_leaves_the_mark_and_an_ending(situation: Bring) -> None:
     """The version stays blamed, and the review says how the rollout ended."""
     here = situation("good", **fault(9))

@@ -130,6 +130,7 @@ def test_a_run_that_dies_leaves_the_rest_to_the_lease(situation: Bring) -> None:
     assert go_down(here.connect("gradual")).ending == "drained"
 
 
+@pytest.mark.whole
 def test_the_rollout_that_shifted_it_ends(situation: Bring) -> None:
     """The canary's own run sees that the alias moved, says by whom, and leaves the lease to the way down."""
     here = situation("good")

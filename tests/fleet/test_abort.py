@@ -128,6 +128,7 @@ def test_a_cancel_of_the_plan_changes_nothing(fleet_of: Fleet, fleet: str) -> No
     assert len(fleet_of.records("refused")) == 1 and not fleet_of.records("fleet-ended")
 
 
+@pytest.mark.whole
 def test_a_cancel_of_the_second_wave_changes_nothing_more(fleet_of: Fleet, fleet: str) -> None:
     """The first wave stays as it is; exit code 4, and the journal has who cancelled and what was not started."""
     outcome = fleet_of.answer(*APPROVE, *CANCEL, each_wave=True)

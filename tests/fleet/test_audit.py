@@ -42,6 +42,7 @@ def test_the_findings_are_those_of_each_targets_own_audit(fleet: str) -> None:
         assert facts(found[name].findings) == facts(own.findings) and len(own.findings) > 20
 
 
+@pytest.mark.whole
 def test_calls_per_target_fall_as_targets_grow(fleet: str) -> None:
     """What is the same for a region is read once in it, for one function as for three. Nothing is written."""
     counts: list[Counter[str]] = []

@@ -20,7 +20,7 @@ from buddy_ops.runs.verification import verify_archive
 from buddy_sandbox import builds
 from buddy_sandbox.faults import PROFILES
 from buddy_sandbox.situations import control
-from tests.conftest import ROOT, sampled
+from tests.conftest import ROOT
 from tests.fleet.conftest import REGIONS, client, write_project
 from tests.fleet.test_canary import SHORT
 from tests.fleet.test_engine import alive, started_scheduler, wait_for, worker
@@ -37,7 +37,6 @@ CALLS = 250
 """An undisturbed run makes more calls than that."""
 
 MOMENTS = 20
-DAILY = {("coordinator", 1)}
 
 
 @pytest.fixture
@@ -90,12 +89,13 @@ def kill_coordinator(run: "subprocess.Popen[bytes]") -> None:
     wait_for(lambda: not any(map(alive, others)))
 
 
+@pytest.mark.whole
 @pytest.mark.kernel
 @pytest.mark.timeout(600)
 @pytest.mark.usefixtures("fresh_processes")
 @pytest.mark.parametrize(
     ("victim", "moment"),
-    sampled([(victim, each) for victim in ("worker", "scheduler", "coordinator") for each in range(MOMENTS)], DAILY),
+    [(victim, each) for victim in ("worker", "scheduler", "coordinator") for each in range(MOMENTS)],
 )
 def test_whatever_is_killed_only_good_versions_serve(url: str, tmp_path: Path, victim: str, moment: int) -> None:
     """At even moments all builds are good, and a rerun deploys what is left. At odd ones one target of the last wave gets

@@ -124,6 +124,7 @@ def end_steps(running: Engine, folder: Path, count: int) -> list[tuple[str, str]
     return sorted((result.target, result.outcome) for result in running.results())
 
 
+@pytest.mark.whole
 def test_steps_run_side_by_side_and_are_archived(steps: list[Step], tmp_path: Path) -> None:
     """Both wait at the same time: the file that ends them is written when both have begun."""
     with open_engine("", 2) as running:
@@ -198,6 +199,7 @@ def test_a_killed_schedulers_steps_are_lost(
         (tmp_path / "end").touch()
 
 
+@pytest.mark.whole
 def test_a_cluster_without_workers_is_refused_with_the_command_that_starts_one(
     scheduler: tuple[str, "subprocess.Popen[str]"], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import papermill
+import pytest
 
 from buddy_ops.core.errors import MIME_TYPE
 from buddy_sandbox.situations import control
@@ -59,6 +60,7 @@ def test_a_quiet_fleet_ends_well(fleet: str, tmp_path: Path) -> None:
     assert "12 targets: 12 OK" in "".join(shown["text/plain"])
 
 
+@pytest.mark.whole
 def test_a_region_that_cannot_be_reached_is_unknown(fleet: str, tmp_path: Path) -> None:
     """The three targets there come first, the nine others are read, and the run ends with exit code 1."""
     lose_a_region(fleet, "eu-west-1")

@@ -122,6 +122,7 @@ def test_a_target_that_cannot_be_reached_follows_the_policy(plan: Plan, fleet: s
     assert plan().hash != found.hash
 
 
+@pytest.mark.whole
 def test_the_id_stays_while_its_targets_are_deployed_to(plan: Plan, fleet: str) -> None:
     """While one target's rollout is in progress and once it is live: the same ID; after a rollback another one."""
     first = plan()

@@ -44,7 +44,7 @@ def ship_and_delay(
 
 
 FAILING = itertools.product(("canary", "all_at_once"), (240, 600, 900), (60, 600))
-FAILING_DAILY = {("canary", 240, 600), ("all_at_once", 600, 60)}
+FAILING_DAILY = {("all_at_once", 600, 60)}
 
 
 @pytest.mark.parametrize(("strategy", "delay_s", "requests_per_minute"), sampled(FAILING, FAILING_DAILY))
@@ -58,7 +58,7 @@ def test_a_build_that_fails_every_request_never_passes(
     assert here.alias()["FunctionVersion"] == "1" and "RoutingConfig" not in here.alias()
 
 
-@pytest.mark.parametrize("delay_s", [360, 600])
+@pytest.mark.parametrize("delay_s", sampled([360, 600], {360}))
 def test_a_rollout_does_not_begin_while_cloudwatch_is_late(situation: Bring, delay_s: float) -> None:
     """Metrics that are late before the first split are metrics that cannot be read: nothing is shifted."""
     here = situation("total_failure", metrics_delay_s=delay_s)
@@ -95,7 +95,7 @@ def test_late_minutes_are_judged_when_they_arrive(situation: Bring) -> None:
 
 @pytest.mark.parametrize(
     ("delay_s", "requests_per_minute"),
-    sampled(itertools.product((0, 60, 120), (6, 60, 600)), {(120, 60), (0, 600)}),
+    sampled(itertools.product((0, 60, 120), (6, 60, 600)), {(120, 60)}),
 )
 def test_the_usual_delay_stops_nobody(situation: Bring, delay_s: float, requests_per_minute: float) -> None:
     """Up to ``late_data_s`` of delay a good build is promoted, at any traffic."""

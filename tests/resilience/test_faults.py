@@ -236,6 +236,7 @@ def test_checks_that_hang_hold_no_rollback_up(situation: Bring) -> None:
     assert not rollback.run_rollback(mine, plan, approved(mine, plan)).already
 
 
+@pytest.mark.whole
 def test_a_silent_aws_is_a_timeout(situation: Bring) -> None:
     """A connection that is held without an answer ends after the read timeout as 'aws-unreachable', and says unknown."""
     here = situation("good", requests_per_minute=0, history_minutes=0)

@@ -196,7 +196,7 @@ def sums(url: str, name: str, namespace: str, metric: str, **more: str) -> list[
 @pytest.mark.parametrize(
     ("kind", "what", "failures", "errors"),
     [
-        ("http", "200", 0, 0),
+        pytest.param("http", "200", 0, 0, marks=pytest.mark.whole),
         ("http", "500", 1, 0),
         ("http", "raise", 0, 1),
         ("http", "hang", 0, 1),

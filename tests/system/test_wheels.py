@@ -113,6 +113,7 @@ def test_what_the_code_reads_is_found_in_the_wheel(installed: Path, tmp_path: Pa
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.whole
 def test_a_command_outside_a_project_says_how_to_begin(installed: Path, tmp_path: Path) -> None:
     """One error, of the same reference, whatever the command needs of a project; init then writes one."""
     for command in ("status -e prod", "rollback -e prod --yes", "runbooks", "runbooks canary", "run strategies/canary"):

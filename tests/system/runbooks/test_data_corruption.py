@@ -14,7 +14,7 @@ from buddy_ops.aws import freezes
 from buddy_ops.incidents import containment
 from buddy_ops.runs import archive, verification
 from buddy_sandbox import reminders
-from tests.conftest import Situation
+from tests.conftest import Situation, sampled
 from tests.incidents.corruption import (
     QUIET,
     corrupting,
@@ -39,21 +39,24 @@ def hash_of(done: "Any") -> str:
     return str(found)
 
 
-def test_the_drill(situation: Bring) -> None:
-    """5,000 items, 700 damaged, 50 of them edited later, 300 others edited, 100 created, 20 deleted: 650 are repaired,
-    50 are listed for a choice, and everything else stands as it is, byte for byte."""
-    here = situation("good", reminders=5000, **QUIET)
+@pytest.mark.parametrize("size", sampled([50, 250], {50}))
+def test_the_drill(situation: Bring, size: int) -> None:
+    """Of 5,000 items 700 damaged, 50 of them edited later, 300 others edited, 100 created, 20 deleted: 650 are repaired,
+    50 are listed for a choice, and everything else stands as it is, byte for byte. Or a fifth of all that."""
+    edited_later, repaired = size // 5, 13 * size // 5
+    here = situation("good", reminders=20 * size, **QUIET)
     before = table(here)
     corrupting(here)
     names = sorted(before)
     random.Random(7).shuffle(names)
-    broken, edited, gone = names[:700], names[700:1000], names[1000:1020]
+    broken, rest = names[: edited_later + repaired], names[edited_later + repaired :]
+    edited, gone = rest[: 6 * size // 5], rest[-2 * size // 25 :]
     damage(here, *broken)
     damaged = table(here)
     # Version 1 still served some people: their edits and deletions are valid, on damaged items too.
-    put(here, [later(here, damaged[each], "1", medication="their own") for each in broken[:50]])
+    put(here, [later(here, damaged[each], "1", medication="their own") for each in broken[:edited_later]])
     put(here, [later(here, before[each], "1", at="12:34") for each in edited])
-    put(here, [reminders.reminder(9000 + n, int(here.ask("clock")["now"])) for n in range(100)])
+    put(here, [reminders.reminder(9000 + n, int(here.ask("clock")["now"])) for n in range(2 * size // 5)])
     for each in gone:
         delete(here, before[each])
     here.ask("advance", seconds=60)
@@ -66,15 +69,15 @@ def test_the_drill(situation: Bring) -> None:
     assert here.alias()["FunctionVersion"] == "1" and len(parameters(here, "freeze")) == 1
     second = execute(*papermill, "-y", f"{{approved_by: [Ada], approved_plan: {hash_of(first)}}}")
     assert second.returncode == 0, second.stderr
-    expected = now | {each: before[each] for each in broken[50:]}
-    assert table(here) == expected and len(expected) == 5080
+    expected = now | {each: before[each] for each in broken[edited_later:]}
+    assert table(here) == expected and len(expected) == 20 * size + 2 * size // 5 - len(gone)
     conflicts = [json.loads(line) for line in (here.folder / "run" / "conflicts.jsonl").read_text().splitlines()]
-    assert {each["item"].split("/")[1] for each in conflicts} == set(broken[:50])
+    assert {each["item"].split("/")[1] for each in conflicts} == set(broken[:edited_later])
     assert {each["kind"] for each in conflicts} == {"invalid_value"}
     assert not isolated(here) and here.alias()["FunctionVersion"] == "1"
     assert "their own" not in json.dumps(conflicts) and len(parameters(here, "freeze")) == 1
     text = json.dumps(executed(out))
-    assert "650 repaired. Every other item is unchanged, byte for byte" in text
+    assert f"{repaired} repaired. Every other item is unchanged, byte for byte" in text
     assert len(progress(executed(out), "verify")) == 1
     # An item is somebody's health: what it says is in neither the notebook nor the journal.
     kept = text + (here.folder / "run" / "journal.jsonl").read_text()

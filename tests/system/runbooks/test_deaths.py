@@ -175,7 +175,6 @@ def must_be_archived(folder: Path, code: int, how: str, died: int, cells: int) -
 
 
 ENDS_DAILY = {
-    ("error", "first"),
     ("SIGTERM", "last"),
     ("kernel killed", "last"),
 }

@@ -146,7 +146,7 @@ CASES = {
 """Every notebook there is, in at least one case: a new one joins the case that suits it, or brings its own."""
 
 
-DAILY = {"a fleet that is rolled back", "initial deployment"}
+DAILY = {"a fleet that is rolled back"}
 
 
 @pytest.mark.timeout(360)

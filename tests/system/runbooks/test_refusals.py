@@ -51,6 +51,7 @@ def test_old_versions_go_and_those_in_use_stay(situation: Bring) -> None:
     assert writes(here) == ["DeleteFunction"] * 2 and here.alias()["FunctionVersion"] == "1"
 
 
+@pytest.mark.whole
 def test_fewer_versions_than_the_rules_keep_are_refused(situation: Bring) -> None:
     """prod keeps ten: one is refused with exit code 4, whoever approves, and every version is left."""
     here = crowded(situation, "prod")
@@ -99,6 +100,7 @@ def test_nobody_rolls_back_without_a_name(situation: Bring) -> None:
     assert here.alias()["RevisionId"] == before and writes(here) == []
 
 
+@pytest.mark.whole
 def test_a_rollback_that_aws_refuses_ends_with_1(situation: Bring) -> None:
     """The write is denied: told once, with the version that still serves; the alias is untouched and nobody is told."""
     here = situation("good", **QUIET)
