@@ -14,7 +14,7 @@ from pathlib import Path
 
 from buddy_ops.cli import sandbox
 
-ROUNDS = 5
+ROUNDS = 9
 
 
 def main() -> None:
