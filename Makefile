@@ -13,13 +13,13 @@ help: ## what there is
 demo: $(VENV)/.sandbox ## a bad build rolls itself back, a good one is promoted: on the sandbox, in a minute
 	$(BIN)/buddy-ops demo
 
-test: $(VENV)/.dev ## every test, with a sample of the matrices: 12 to 15 minutes on 2 cores
+test: $(VENV)/.dev ## every test, with a sample of the matrices: 9 minutes on 2 idle cores
 	$(BIN)/pytest -n 3 --dist loadgroup
 
 test-fast: $(VENV)/.dev ## the tests that need neither sandbox nor kernel
 	$(BIN)/pytest -n 2 -m "not whole and not sandbox and not kernel"
 
-test-all: $(VENV)/.dev ## the same with the matrices whole and every process started afresh: an hour
+test-all: $(VENV)/.dev ## the same with the matrices whole and every process started afresh: hours, each night in GitHub
 	BUDDY_TESTS_FRESH=1 $(BIN)/pytest -n 2 --dist loadgroup -m "whole or not whole"
 
 test-second-opinion: $(VENV)/.dev build/emulators/.installed ## the runbooks on other emulators of AWS, in real time: 6 minutes; needs Node
