@@ -13,8 +13,8 @@ help: ## what there is
 demo: $(VENV)/.sandbox ## a bad build rolls itself back, a good one is promoted: on the sandbox, in a minute
 	$(BIN)/buddy-ops demo
 
-test: $(VENV)/.dev ## every test, with a sample of the matrices: 9 minutes on 2 idle cores
-	$(BIN)/pytest -n 3 --dist loadgroup
+test: $(VENV)/.dev ## every test, with a sample of the matrices: 8 minutes on 2 idle cores
+	$(BIN)/pytest -n 4 --dist loadgroup
 
 test-fast: $(VENV)/.dev ## the tests that need neither sandbox nor kernel
 	$(BIN)/pytest -n 2 -m "not whole and not sandbox and not kernel"
